@@ -1,0 +1,53 @@
+//! `strongroom`: one binary, one subcommand per task. This file is the life of the process: parse the
+//! command line, run the command, print an error chain once, choose the exit code.
+
+mod demo;
+mod exit;
+mod export;
+mod generate;
+mod ingest;
+mod query;
+mod sql;
+mod term;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Kubernetes audit logs: alerts while they stream, a sealed archive, SQL over all of it.
+#[derive(Parser)]
+#[command(name = "strongroom", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(after_help = exit::CODES_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Demo(demo::Args),
+    Ingest(ingest::Args),
+    Query(query::Args),
+    Sql(sql::Args),
+    Export(export::Args),
+    Generate(generate::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return exit::usage(&error),
+    };
+    let outcome = match cli.command {
+        Command::Demo(args) => demo::run(args),
+        Command::Ingest(args) => ingest::run(args),
+        Command::Query(args) => query::run(args),
+        Command::Sql(args) => sql::run(args),
+        Command::Export(args) => export::run(args),
+        Command::Generate(args) => generate::run(args),
+    };
+    exit::code_of(outcome)
+}

@@ -1,0 +1,124 @@
+//! An alert: what a rule found, in a form that every sink and the `alerts` table share.
+//!
+//! Invariant: an alert carries references and short, listed fields; never a request or response
+//! body, so nothing that is secret in a cluster leaves through a SIEM. Its `alert_id` is a function
+//! of rule, key, window and first event alone, so a replay raises the same id.
+
+use std::fmt;
+
+/// How urgent an alert is; the names are Sigma's `level`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Severity {
+    Informational,
+    Low,
+    Medium,
+    High,
+    Critical,
+}
+
+impl Severity {
+    pub const ALL: [Severity; 5] =
+        [Severity::Informational, Severity::Low, Severity::Medium, Severity::High, Severity::Critical];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Severity::Informational => "informational",
+            Severity::Low => "low",
+            Severity::Medium => "medium",
+            Severity::High => "high",
+            Severity::Critical => "critical",
+        }
+    }
+
+    /// OCSF `severity_id`.
+    pub const fn ocsf_id(self) -> u8 {
+        match self {
+            Severity::Informational => 1,
+            Severity::Low => 2,
+            Severity::Medium => 3,
+            Severity::High => 4,
+            Severity::Critical => 5,
+        }
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl std::str::FromStr for Severity {
+    type Err = crate::UnknownValue;
+
+    fn from_str(value: &str) -> Result<Self, Self::Err> {
+        Severity::ALL.into_iter().find(|s| s.as_str() == value).ok_or_else(|| crate::UnknownValue {
+            field: "level",
+            value: value.chars().take(64).collect(),
+            expected: "informational, low, medium, high, critical",
+        })
+    }
+}
+
+/// The listed fields of one event that an alert may carry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AlertEvent {
+    pub audit_id: String,
+    pub stage: Option<String>,
+    /// Event time, microseconds since the epoch, UTC.
+    pub time_us: i64,
+    pub cluster: String,
+    pub source: String,
+    pub source_offset: i64,
+    /// The impersonated user if there is one, else the user.
+    pub actor: String,
+    /// The authenticated user, also when it impersonates.
+    pub user_name: String,
+    /// The last of `sourceIPs`.
+    pub source_ip: Option<String>,
+    pub user_agent: Option<String>,
+    pub verb: Option<String>,
+    pub request_uri: Option<String>,
+    pub api_group: Option<String>,
+    pub resource: Option<String>,
+    pub subresource: Option<String>,
+    pub namespace: Option<String>,
+    pub name: Option<String>,
+    pub response_code: Option<i32>,
+    pub authz_decision: Option<String>,
+}
+
+/// One finding of one rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alert {
+    /// UUID (version 5), a function of rule, key, window start and first event.
+    pub alert_id: String,
+    pub rule_id: String,
+    /// Short stable name of the rule, its file name.
+    pub rule_name: String,
+    pub title: String,
+    pub severity: Severity,
+    /// Time of the event that completed the finding, microseconds since the epoch.
+    pub time_us: i64,
+    pub window_start_us: i64,
+    pub window_end_us: i64,
+    /// `field=value` pairs that a correlation grouped by; empty for single-event rules.
+    pub group_key: String,
+    /// Events counted in the window; 1 for single-event rules.
+    pub event_count: u64,
+    /// `auditID`s of the events counted, first ones first, at most [`AUDIT_IDS_MAX`].
+    pub audit_ids: Vec<String>,
+    /// ATT&CK tactics as in Sigma tags, e.g. `credential-access`.
+    pub tactics: Vec<String>,
+    /// ATT&CK techniques, e.g. `T1552.007`.
+    pub techniques: Vec<String>,
+    /// One sentence with this alert's own values.
+    pub message: String,
+    /// What an analyst does next, from the rule.
+    pub next_steps: String,
+    /// The event that completed the finding.
+    pub event: AlertEvent,
+}
+
+/// Most `auditID`s that one alert lists.
+pub const AUDIT_IDS_MAX: usize = 32;

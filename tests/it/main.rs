@@ -1,0 +1,1 @@
+//! Tests that drive the real binary, and the crates together. One module per promise.

@@ -1,1 +1,31 @@
-//! placeholder
+//! The sealed archive: Parquet files that are written once, and the Delta log that names them.
+//!
+//! Invariants, in order of importance:
+//! 1. What a commit names exists: files are complete, synced and read-only before the commit is
+//!    written, and the commit is synced before [`Writer::seal`] returns.
+//! 2. A row is committed exactly once: each commit carries the position of each source it stores, and
+//!    is refused unless it begins where the last one ended.
+//! 3. Nothing that a commit names is changed or removed, ever. Only files that no commit names (a
+//!    killed run's) are removed, by the next writer, under the lock.
+//! 4. Any reader of Parquet and Delta can read it without us.
+//!
+//! One process writes at a time; readers need no lock and see whole commits.
+
+mod archive;
+mod commit;
+mod encode;
+mod error;
+mod layout;
+mod lock;
+mod position;
+mod read;
+mod snapshot;
+mod writer;
+
+pub use archive::Archive;
+pub use encode::{EncodedRowGroup, encode};
+pub use error::{ArchiveError, Result};
+pub use position::{Counts, Position, Source, SourcePosition};
+pub use read::Rows;
+pub use snapshot::{FileEntry, Snapshot, Volume};
+pub use writer::{Commit, SealReport, SealedFile, Writer, WriterOptions};

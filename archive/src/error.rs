@@ -1,0 +1,231 @@
+//! What can go wrong with an archive: one variant for each operation, with the object it failed on.
+//!
+//! Invariant: a message never holds bytes of a record (they may be Secrets), only names, paths,
+//! positions and counts. [`ArchiveError::hint`] says what to do where there is something to do.
+
+use std::io;
+use std::path::PathBuf;
+
+use deltalake::DeltaTableError;
+use parquet::errors::ParquetError;
+use strongroom_schemas::Table;
+use thiserror::Error;
+
+use crate::position::Position;
+
+pub type Result<T, E = ArchiveError> = std::result::Result<T, E>;
+
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ArchiveError {
+    #[error("archive location \"{location}\" is not supported: only a path or a file:// URL is")]
+    LocationScheme { location: String },
+    #[error("archive location \"{location}\" is not a valid path or file:// URL")]
+    LocationInvalid { location: String },
+    #[error("{} is not an archive: it has no {}", root.display(), crate::layout::MANIFEST)]
+    NotAnArchive { root: PathBuf },
+    #[error("{} holds files already and is not an archive", root.display())]
+    NotEmpty { root: PathBuf },
+    #[error("cannot create folder {}", path.display())]
+    CreateFolder {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot list folder {}", path.display())]
+    ListFolder {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot sync folder {}", path.display())]
+    SyncFolder {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot write {}", path.display())]
+    WriteManifest {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot read {}", path.display())]
+    ReadManifest {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{} is damaged", path.display())]
+    ParseManifest {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("{} is of format {found}, this program reads format {known}", path.display())]
+    FormatUnknown { path: PathBuf, found: u32, known: u32 },
+    #[error("cannot lock {}", path.display())]
+    Lock {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot remove {}, left behind by an earlier run", path.display())]
+    RemoveLeftover {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+
+    #[error("rows for table {} have the wrong columns: {detail}", table.name())]
+    EncodeSchema { table: Table, detail: String },
+    #[error("cannot encode column {column} of table {}", table.name())]
+    EncodeColumn {
+        table: Table,
+        column: String,
+        #[source]
+        source: ParquetError,
+    },
+    #[error("cannot arrange rows of table {} for storing", table.name())]
+    EncodeRows {
+        table: Table,
+        #[source]
+        source: arrow_schema::ArrowError,
+    },
+
+    #[error("cannot create file {}", path.display())]
+    CreateFile {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot write file {}", path.display())]
+    WriteFile {
+        path: PathBuf,
+        #[source]
+        source: ParquetError,
+    },
+    #[error("cannot sync file {}", path.display())]
+    SyncFile {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot make file {} read-only", path.display())]
+    ProtectFile {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot give file {} its final name", path.display())]
+    PublishFile {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the archive's writer failed earlier ({operation}); open a new one")]
+    WriterFailed { operation: &'static str },
+
+    #[error("cannot create Delta table {}", path.display())]
+    CreateVolume {
+        path: PathBuf,
+        #[source]
+        source: Box<DeltaTableError>,
+    },
+    #[error("cannot open Delta table {}", path.display())]
+    OpenVolume {
+        path: PathBuf,
+        #[source]
+        source: Box<DeltaTableError>,
+    },
+    #[error("cannot commit to Delta table {}", path.display())]
+    Commit {
+        path: PathBuf,
+        #[source]
+        source: Box<DeltaTableError>,
+    },
+    #[error("cannot read commit {}", path.display())]
+    ReadCommit {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{}:{line}: commit is damaged", path.display())]
+    ParseCommit {
+        path: PathBuf,
+        line: usize,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("commit names file \"{name}\" in {}, which is no file of an archive", path.display())]
+    FileEntry { path: PathBuf, name: String },
+    #[error("position of source {partition} in {} is incomplete", path.display())]
+    PositionIncomplete { path: PathBuf, partition: String },
+
+    #[error("source {partition}: table {} already holds everything up to {}, this run began at {}", table.name(), found.next_offset, offset_of(expected))]
+    PositionAhead { table: Table, partition: String, expected: Option<Position>, found: Position },
+    #[error("source {partition}: table {} ends at {}, this run began at {}: what lies between was never stored", table.name(), offset_of(found), offset_of(expected))]
+    PositionBehind { table: Table, partition: String, expected: Option<Position>, found: Option<Position> },
+    #[error("source {partition}: table {} was at offset {} with other content than this run began with", table.name(), found.next_offset)]
+    PositionDiffers { table: Table, partition: String, expected: Position, found: Position },
+    #[error("source {partition}: rows for table {} begin at offset {first}, which is stored already (up to {stored})", table.name())]
+    RowsRepeated { table: Table, partition: String, first: i64, stored: i64 },
+    #[error("source {partition}: rows for table {} reach offset {last}, beyond the position {next_offset} given for the commit", table.name())]
+    RowsBeyondPosition { table: Table, partition: String, last: i64, next_offset: i64 },
+    #[error("rows for table {} come from source {partition}, for which no position is given", table.name())]
+    RowsWithoutPosition { table: Table, partition: String },
+    #[error("source {partition} is given twice in one commit")]
+    PartitionTwice { partition: String },
+    #[error("source name \"{partition}\" cannot be used: {reason}")]
+    PartitionName { partition: String, reason: &'static str },
+
+    #[error("cannot read file {}", path.display())]
+    ReadFile {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot decode file {}", path.display())]
+    DecodeFile {
+        path: PathBuf,
+        #[source]
+        source: ParquetError,
+    },
+    #[error("file {} has no statistics of column {column} in row group {row_group}", path.display())]
+    RowGroupStatistics { path: PathBuf, column: &'static str, row_group: usize },
+    #[error("rows of file {} cannot be put in source order", path.display())]
+    OrderRows {
+        path: PathBuf,
+        #[source]
+        source: arrow_schema::ArrowError,
+    },
+    #[error("the archive's background thread ended early")]
+    Background,
+}
+
+fn offset_of(position: &Option<Position>) -> i64 {
+    position.map_or(0, |position| position.next_offset)
+}
+
+impl ArchiveError {
+    /// What the user can do about it, when there is something.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            ArchiveError::LocationScheme { .. } => {
+                Some("give a folder on a local disk; object stores are not supported yet")
+            }
+            ArchiveError::NotAnArchive { .. } => {
+                Some("`strongroom ingest` creates an archive where there is none")
+            }
+            ArchiveError::NotEmpty { .. } => Some("name an empty or a new folder"),
+            ArchiveError::FormatUnknown { .. } => {
+                Some("use the version of strongroom that wrote the archive, or a newer one")
+            }
+            ArchiveError::PositionAhead { .. } => Some("another run stored these rows meanwhile; run again"),
+            ArchiveError::PositionBehind { .. } => {
+                Some("a volume of the archive is missing or older than it was; restore it before ingesting")
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,1 +1,4 @@
-//! placeholder
+//! Sigma rules compiled to a matcher over record batches, event-time windows, alerts.
+
+#[cfg(test)]
+pub(crate) mod testing;

@@ -1,18 +1,61 @@
-//! Rows to encoded Parquet column chunks, on any thread.
+//! Rows to encoded row groups, on any thread: filed by date, sorted, encoded, compressed.
+//!
+//! Invariant: the row groups of one call hold each row of the batch exactly once, under the date of its
+//! event time (or of its arrival, when it has no believable time), and say which offsets of which
+//! source they hold, so that the writer can refuse a row that is stored already.
+//!
+//! Rows are sorted inside a row group only. Row groups follow the order of the source, so time ranges of
+//! row groups stay narrow (that is what pruning by time needs), while sorting by who did what to which
+//! kind of object makes equal values neighbours (that is what compression needs, and pruning by user
+//! inside a row group). The order of the source is not lost: `source_offset` is a column.
 
-use arrow_array::RecordBatch;
-use chrono::{DateTime, NaiveDate, Utc};
-use strongroom_schemas::Table;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, LazyLock};
 
-use crate::error::Result;
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow_array::{Array, ArrayRef, RecordBatch, StringArray};
+use arrow_buffer::NullBuffer;
+use arrow_schema::{DataType, TimeUnit};
+use chrono::{DateTime, Days, NaiveDate, Utc};
+use parquet::arrow::ArrowSchemaConverter;
+use parquet::errors::ParquetError;
+use parquet::schema::types::SchemaDescPtr;
+use strongroom_schemas::{Table, events, rejects};
+use zstd::bulk::Compressor;
+
+use crate::column::{
+    Bounds, ByteEncoding, CodeWidth, Column, ColumnSpec, Definition, EncodedColumn, Entries, IntEncoding,
+    Values, encode_column,
+};
+use crate::error::{ArchiveError, Result};
+
+/// A dictionary of up to this many values is written in their order, so that codes compare as values do.
+const SORTED_ENTRIES_MAX: usize = 4096;
+/// A code that stands for null.
+const NULL: u32 = u32::MAX;
+/// Earliest believable event time: Kubernetes' first release is younger.
+const EARLIEST_YEAR: i32 = 2014;
 
 /// A row group of one table and date, sorted, encoded and compressed; what [`crate::Writer::append`] takes.
 #[derive(Debug)]
 pub struct EncodedRowGroup {
-    table: Table,
-    date: NaiveDate,
-    rows: u64,
-    bytes: u64,
+    pub(crate) table: Table,
+    pub(crate) date: NaiveDate,
+    pub(crate) rows: u64,
+    pub(crate) columns: Vec<EncodedColumn>,
+    pub(crate) spans: Vec<Span>,
+    /// Least and greatest time, microseconds.
+    pub(crate) times: Option<(i64, i64)>,
+}
+
+/// The offsets of one source that a row group holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) partition: String,
+    pub(crate) first: i64,
+    pub(crate) last: i64,
 }
 
 impl EncodedRowGroup {
@@ -28,15 +71,604 @@ impl EncodedRowGroup {
         self.rows
     }
 
-    /// Bytes that it takes in a file.
+    /// Bytes that its columns take in a file.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.columns.iter().map(|column| column.bytes.len() as u64).sum()
+    }
+
+    /// Column names with their bytes in a file, for measuring. A list's name is its column's.
+    pub fn column_bytes(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.columns.iter().map(|column| {
+            let path = column.close.metadata.column_path().parts();
+            let bloom =
+                column.close.bloom_filter.as_ref().map_or(0, |filter| filter.num_blocks() as u64 * 32);
+            (path[0].as_str(), column.bytes.len() as u64 + bloom)
+        })
+    }
+}
+
+/// In which order rows lie inside a row group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowOrder {
+    /// As the source had them.
+    Source,
+    /// By the columns named, rows that are equal in them as the source had them.
+    By(&'static [&'static str]),
+}
+
+/// Choices of encoding; [`Layout::default`] is what archives are written with, other values are for measuring.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    pub row_order: RowOrder,
+    /// zstd level of columns that repeat themselves.
+    pub zstd_level: i32,
+    /// zstd level of columns that do not (identifiers, numbers).
+    pub zstd_level_random: i32,
+    /// Rows of a data page.
+    pub page_rows: usize,
+    /// Dictionary codes in whole bytes.
+    pub byte_codes: bool,
+    /// A dictionary with more than one value for so many rows is not written as one.
+    pub rows_per_entry_min: usize,
+    /// Values that are in no dictionary: share prefixes with the value before.
+    pub shared_prefixes: bool,
+    /// Times and offsets as differences; else as split bytes.
+    pub deltas: bool,
+    /// Bloom filters where lookups of single values need them.
+    pub bloom_filters: bool,
+}
+
+/// What an investigator asks by, and what most other columns follow from.
+const EVENT_ORDER: &[&str] =
+    &[events::USER_NAME, events::RESOURCE, events::VERB, events::NAMESPACE, events::REQUEST_URI];
+
+impl Default for Layout {
+    fn default() -> Self {
+        Layout {
+            row_order: RowOrder::By(EVENT_ORDER),
+            zstd_level: 3,
+            zstd_level_random: 1,
+            page_rows: 16_384,
+            byte_codes: true,
+            rows_per_entry_min: 2,
+            shared_prefixes: true,
+            deltas: true,
+            bloom_filters: true,
+        }
     }
 }
 
 /// Sorts and encodes the rows of `batch` (in `table.batch_schema()`), one row group for each UTC date
 /// of their time; a row whose time is absent or implausible is filed under the date of `arrived`.
 /// A batch without rows gives no row groups.
-pub fn encode(_table: Table, _batch: RecordBatch, _arrived: DateTime<Utc>) -> Result<Vec<EncodedRowGroup>> {
-    unimplemented!()
+///
+/// # Errors
+/// [`ArchiveError::EncodeSchema`] when the batch has other columns, [`ArchiveError::EncodeColumn`] when a
+/// column cannot be encoded (a page beyond 2 GiB).
+pub fn encode(table: Table, batch: RecordBatch, arrived: DateTime<Utc>) -> Result<Vec<EncodedRowGroup>> {
+    encode_with(table, batch, arrived, &Layout::default())
+}
+
+/// As [`encode`], with other choices than those made for archives.
+pub fn encode_with(
+    table: Table,
+    batch: RecordBatch,
+    arrived: DateTime<Utc>,
+    layout: &Layout,
+) -> Result<Vec<EncodedRowGroup>> {
+    check_schema(table, &batch)?;
+    let mut dates: BTreeMap<NaiveDate, Vec<u32>> = BTreeMap::new();
+    file_by_date(table, &batch, arrived, &mut dates);
+    dates.into_iter().map(|(date, rows)| encode_rows(table, &batch, date, rows, layout)).collect()
+}
+
+fn check_schema(table: Table, batch: &RecordBatch) -> Result<()> {
+    let expected = table.batch_schema();
+    let got = batch.schema();
+    let wrong = |detail: String| Err(ArchiveError::EncodeSchema { table, detail });
+    if expected.fields().len() != got.fields().len() {
+        return wrong(format!("{} columns instead of {}", got.fields().len(), expected.fields().len()));
+    }
+    for (expected, got) in expected.fields().iter().zip(got.fields()) {
+        if expected.name() != got.name() {
+            return wrong(format!("column {} where {} should be", got.name(), expected.name()));
+        }
+        if expected.data_type() != got.data_type() {
+            return wrong(format!(
+                "column {} is {}, not {}",
+                got.name(),
+                got.data_type(),
+                expected.data_type()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Name of the column with the time of a row.
+pub(crate) const fn time_column(table: Table) -> &'static str {
+    match table {
+        Table::Events => events::STAGE_TIMESTAMP,
+        Table::Rejects => rejects::RECEIVED_TIMESTAMP,
+        Table::Alerts => "time",
+    }
+}
+
+fn file_by_date(
+    table: Table,
+    batch: &RecordBatch,
+    arrived: DateTime<Utc>,
+    dates: &mut BTreeMap<NaiveDate, Vec<u32>>,
+) {
+    const DAY_US: i64 = 24 * 60 * 60 * 1_000_000;
+    let arrival = arrived.date_naive();
+    let earliest = NaiveDate::from_ymd_opt(EARLIEST_YEAR, 1, 1)
+        .and_then(|date| date.and_hms_opt(0, 0, 0))
+        .expect("the first of January exists")
+        .and_utc()
+        .timestamp_micros();
+    let latest = arrived.timestamp_micros().saturating_add(DAY_US);
+    let times = column(batch, time_column(table)).as_primitive::<TimestampMicrosecondType>();
+    // Rows of a batch have few dates, mostly one: remember the last one's rows and list.
+    let mut current: Option<(i64, Vec<u32>)> = None;
+    let epoch = NaiveDate::default();
+    let date_of = |day: i64| match u64::try_from(day) {
+        Ok(days) => epoch.checked_add_days(Days::new(days)).unwrap_or(arrival),
+        Err(_) => arrival,
+    };
+    let arrival_day = arrived.timestamp_micros().div_euclid(DAY_US);
+    for row in 0..batch.num_rows() {
+        let day = if times.is_valid(row) && (earliest..=latest).contains(&times.value(row)) {
+            times.value(row).div_euclid(DAY_US)
+        } else {
+            arrival_day
+        };
+        match &mut current {
+            Some((known, rows)) if *known == day => rows.push(row as u32),
+            _ => {
+                if let Some((known, rows)) = current.take() {
+                    dates.entry(date_of(known)).or_default().extend(rows);
+                }
+                current = Some((day, vec![row as u32]));
+            }
+        }
+    }
+    if let Some((known, rows)) = current {
+        dates.entry(date_of(known)).or_default().extend(rows);
+    }
+}
+
+fn column<'a>(batch: &'a RecordBatch, name: &str) -> &'a ArrayRef {
+    batch.column_by_name(name).expect("the schema was checked")
+}
+
+/// The Parquet schema of a table's files. List elements are named as the format asks, so that every
+/// reader finds them.
+pub(crate) fn parquet_schema(table: Table) -> &'static SchemaDescPtr {
+    static SCHEMAS: LazyLock<HashMap<Table, SchemaDescPtr>> = LazyLock::new(|| {
+        let convert = |table: Table| {
+            ArrowSchemaConverter::new()
+                .with_coerce_types(true)
+                .schema_root("schema")
+                .convert(&table.file_schema())
+                .expect("our schemas hold only types that Parquet has")
+        };
+        Table::ALL.into_iter().map(|table| (table, Arc::new(convert(table)))).collect()
+    });
+    &SCHEMAS[&table]
+}
+
+thread_local! {
+    /// Compression state is large and is set up once for each worker.
+    static ZSTD: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn encode_rows(
+    table: Table,
+    batch: &RecordBatch,
+    date: NaiveDate,
+    mut rows: Vec<u32>,
+    layout: &Layout,
+) -> Result<EncodedRowGroup> {
+    let spans = spans(batch, &rows);
+    let times = column(batch, time_column(table)).as_primitive::<TimestampMicrosecondType>();
+    let valid = || {
+        rows.iter().map(|row| *row as usize).filter(|row| times.is_valid(*row)).map(|row| times.value(row))
+    };
+    let times = valid().min().zip(valid().max());
+    if let (Table::Events, RowOrder::By(names)) = (table, layout.row_order) {
+        sort_rows(batch, names, &mut rows);
+    }
+    let descriptors = parquet_schema(table).columns();
+    let columns = ZSTD.with_borrow_mut(|zstd| {
+        let zstd = match zstd {
+            Some(zstd) => zstd,
+            none => none.insert(Compressor::new(layout.zstd_level).map_err(|source| {
+                ArchiveError::EncodeColumn {
+                    table,
+                    column: "*".to_owned(),
+                    source: ParquetError::from(source),
+                }
+            })?),
+        };
+        let schema = batch.schema();
+        let mut columns = Vec::with_capacity(descriptors.len());
+        for ((field, array), descriptor) in schema.fields().iter().zip(batch.columns()).zip(descriptors) {
+            let (spec, values) = plan(table, field.name(), layout);
+            let gathered = gather(array, &rows, values, layout);
+            let encoded = encode_column(descriptor, &gathered, &spec, zstd).map_err(|source| {
+                ArchiveError::EncodeColumn { table, column: field.name().clone(), source }
+            })?;
+            columns.push(encoded);
+        }
+        Ok(columns)
+    })?;
+    Ok(EncodedRowGroup { table, date, rows: rows.len() as u64, columns, spans, times })
+}
+
+/// How the values of a column are stored when they are in no dictionary.
+#[derive(Clone, Copy)]
+struct ValuePlan {
+    bytes: ByteEncoding,
+    ints: IntEncoding,
+}
+
+/// The choices for a column. `benches/layout.rs` holds the comparison behind them.
+fn plan(table: Table, name: &str, layout: &Layout) -> (ColumnSpec, ValuePlan) {
+    let bytes = if layout.shared_prefixes { ByteEncoding::DeltaPrefix } else { ByteEncoding::DeltaLength };
+    let ints = if layout.deltas { IntEncoding::Delta } else { IntEncoding::SplitBytes };
+    let mut values = ValuePlan { bytes, ints };
+    let mut spec = ColumnSpec {
+        bounds: Bounds::Chunk,
+        bloom_bits: None,
+        zstd_level: layout.zstd_level,
+        code_width: if layout.byte_codes { CodeWidth::Bytes } else { CodeWidth::Least },
+        page_rows: layout.page_rows,
+    };
+    let bloom = |bits| layout.bloom_filters.then_some(bits);
+    if table != Table::Events {
+        match name {
+            rejects::RAW | rejects::DETAIL | "message" | "next_steps" | "ocsf" => {
+                spec.bounds = Bounds::Off;
+                values.bytes = ByteEncoding::DeltaLength;
+            }
+            "alert_id" => spec.bloom_bits = bloom(8),
+            _ => {}
+        }
+        return (spec, values);
+    }
+    match name {
+        events::AUDIT_ID => {
+            // Random: no order worth keeping bounds of, nothing shared, no repetitions to look for.
+            spec.bloom_bits = bloom(6);
+            spec.zstd_level = layout.zstd_level_random;
+            spec.bounds = Bounds::Off;
+            values.bytes = ByteEncoding::DeltaLength;
+        }
+        events::USER_NAME | events::RESOURCE | events::VERB => {
+            spec.bounds = Bounds::Pages;
+            spec.bloom_bits = bloom(10);
+        }
+        events::NAMESPACE
+        | events::NAME
+        | events::SOURCE_IPS
+        | events::OBJECT_UID
+        | events::IMPERSONATED_USER_NAME => {
+            spec.bloom_bits = bloom(10);
+        }
+        events::STAGE_TIMESTAMP | events::REQUEST_RECEIVED_TIMESTAMP | events::SOURCE_OFFSET => {
+            spec.bounds = Bounds::Pages;
+            spec.zstd_level = layout.zstd_level_random;
+        }
+        // Bodies, claims and the like must not leave a file through its footer, and have no useful order.
+        events::REQUEST_OBJECT
+        | events::RESPONSE_OBJECT
+        | events::ANNOTATIONS
+        | events::USER_EXTRA
+        | events::IMPERSONATED_USER_EXTRA
+        | events::RESPONSE_DETAILS
+        | events::RESPONSE_MESSAGE
+        | events::RAW
+        | events::SHAPE
+        | events::FRAME_BEFORE
+        | events::FRAME_AFTER => {
+            spec.bounds = Bounds::Off;
+            values.bytes = ByteEncoding::DeltaLength;
+        }
+        _ => {}
+    }
+    (spec, values)
+}
+
+/// The offsets of each source among `rows`. Rows without a source are the caller's own affair: they are
+/// no part of any position.
+fn spans(batch: &RecordBatch, rows: &[u32]) -> Vec<Span> {
+    let offsets = column(batch, events::SOURCE_OFFSET).as_primitive::<Int64Type>();
+    let sources = column(batch, events::SOURCE);
+    let mut spans: BTreeMap<&str, (i64, i64)> = BTreeMap::new();
+    let mut add = |source, offset: i64| {
+        let span = spans.entry(source).or_insert((offset, offset));
+        *span = (span.0.min(offset), span.1.max(offset));
+    };
+    match sources.as_dictionary_opt::<Int32Type>() {
+        Some(dictionary) => {
+            let names = dictionary.values().as_string::<i32>();
+            let keys = dictionary.keys();
+            let mut by_code: Vec<Option<(i64, i64)>> = vec![None; names.len()];
+            for row in rows
+                .iter()
+                .map(|row| *row as usize)
+                .filter(|row| keys.is_valid(*row) && offsets.is_valid(*row))
+            {
+                let offset = offsets.value(row);
+                let span = by_code[keys.value(row) as usize].get_or_insert((offset, offset));
+                *span = (span.0.min(offset), span.1.max(offset));
+            }
+            for (code, span) in by_code.into_iter().enumerate() {
+                if let Some((first, last)) = span {
+                    add(names.value(code), first);
+                    add(names.value(code), last);
+                }
+            }
+        }
+        None => {
+            let names = sources.as_string::<i32>();
+            for row in rows
+                .iter()
+                .map(|row| *row as usize)
+                .filter(|row| names.is_valid(*row) && offsets.is_valid(*row))
+            {
+                add(names.value(row), offsets.value(row));
+            }
+        }
+    }
+    spans
+        .into_iter()
+        .map(|(partition, (first, last))| Span { partition: partition.to_owned(), first, last })
+        .collect()
+}
+
+/// Sorts `rows` by the dictionary columns `names`; rows equal in all of them stay in order.
+fn sort_rows(batch: &RecordBatch, names: &[&str], rows: &mut [u32]) {
+    let mut keys: Vec<u128> = (0..rows.len() as u128).collect();
+    let mut free = u128::BITS - u32::BITS;
+    for name in names {
+        let dictionary = column(batch, name).as_dictionary::<Int32Type>();
+        let mut codes = row_codes(
+            dictionary.keys().values(),
+            dictionary.nulls(),
+            dictionary.values(),
+            rows.iter().copied(),
+        );
+        let used = rank(&mut codes, dictionary.values().as_string::<i32>());
+        // Null sorts first: its code becomes zero.
+        let bits = u32::BITS - (used as u32).leading_zeros();
+        if bits > free {
+            break;
+        }
+        free -= bits;
+        for (key, code) in keys.iter_mut().zip(&codes) {
+            *key |= u128::from(code.wrapping_add(1)) << (u32::BITS + free);
+        }
+    }
+    keys.sort_unstable();
+    let sorted: Vec<u32> = keys.iter().map(|key| rows[(*key as u32) as usize]).collect();
+    rows.copy_from_slice(&sorted);
+}
+
+/// The code of each row, [`NULL`] where there is no value.
+fn row_codes(
+    keys: &[i32],
+    nulls: Option<&NullBuffer>,
+    entries: &ArrayRef,
+    rows: impl Iterator<Item = u32>,
+) -> Vec<u32> {
+    let missing = |code: u32| entries.nulls().is_some_and(|nulls| nulls.is_null(code as usize));
+    match (nulls, entries.nulls()) {
+        (None, None) => rows.map(|row| keys[row as usize] as u32).collect(),
+        _ => rows
+            .map(|row| match (nulls, keys[row as usize] as u32) {
+                (Some(nulls), _) if nulls.is_null(row as usize) => NULL,
+                (_, code) if missing(code) => NULL,
+                (_, code) => code,
+            })
+            .collect(),
+    }
+}
+
+/// Renumbers codes to the entries in use, in the order of values where they are few enough, else in
+/// order of appearance. Returns how many there are.
+fn rank(codes: &mut [u32], entries: &StringArray) -> usize {
+    compact(codes, entries).0.len()
+}
+
+/// As [`rank`]; returns the entries' old codes and whether they are in the order of values.
+fn compact(codes: &mut [u32], entries: &StringArray) -> (Vec<u32>, bool) {
+    let mut renumbered = vec![NULL; entries.len()];
+    let mut used: Vec<u32> = Vec::new();
+    for code in codes.iter_mut().filter(|code| **code != NULL) {
+        let number = &mut renumbered[*code as usize];
+        if *number == NULL {
+            *number = used.len() as u32;
+            used.push(*code);
+        }
+        *code = *number;
+    }
+    if used.len() > SORTED_ENTRIES_MAX {
+        return (used, false);
+    }
+    let mut order: Vec<u32> = (0..used.len() as u32).collect();
+    order.sort_unstable_by_key(|number| entries.value(used[*number as usize] as usize));
+    let mut ranks = vec![0; used.len()];
+    for (rank, number) in order.iter().enumerate() {
+        ranks[*number as usize] = rank as u32;
+    }
+    for code in codes.iter_mut().filter(|code| **code != NULL) {
+        *code = ranks[*code as usize];
+    }
+    (order.into_iter().map(|number| used[number as usize]).collect(), true)
+}
+
+/// The rows of `array` in the order of `rows`, as levels and values.
+fn gather<'a>(array: &'a ArrayRef, rows: &[u32], plan: ValuePlan, layout: &Layout) -> Column<'a> {
+    match array.data_type() {
+        DataType::Dictionary(..) => {
+            let dictionary = array.as_dictionary::<Int32Type>();
+            let codes = row_codes(
+                dictionary.keys().values(),
+                dictionary.nulls(),
+                dictionary.values(),
+                rows.iter().copied(),
+            );
+            let definition = presence(codes.iter().map(|code| *code != NULL));
+            let values = dictionary_values(codes, dictionary.values(), plan, layout);
+            Column { rows: rows.len(), definition, repetition: None, values }
+        }
+        DataType::Utf8 => {
+            let strings = array.as_string::<i32>();
+            let definition = presence(rows.iter().map(|row| strings.is_valid(*row as usize)));
+            let present = rows.iter().map(|row| *row as usize).filter(|row| strings.is_valid(*row));
+            let values = present.map(|row| strings.value(row).as_bytes()).collect();
+            Column {
+                rows: rows.len(),
+                definition,
+                repetition: None,
+                values: Values::Bytes { values, encoding: plan.bytes },
+            }
+        }
+        DataType::Binary => {
+            let binary = array.as_binary::<i32>();
+            let definition = presence(rows.iter().map(|row| binary.is_valid(*row as usize)));
+            let present = rows.iter().map(|row| *row as usize).filter(|row| binary.is_valid(*row));
+            let values = present.map(|row| binary.value(row)).collect();
+            Column {
+                rows: rows.len(),
+                definition,
+                repetition: None,
+                values: Values::Bytes { values, encoding: plan.bytes },
+            }
+        }
+        DataType::Int64 | DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            let ints: &[i64] = match array.data_type() {
+                DataType::Int64 => array.as_primitive::<Int64Type>().values(),
+                _ => array.as_primitive::<TimestampMicrosecondType>().values(),
+            };
+            let definition = presence(rows.iter().map(|row| array.is_valid(*row as usize)));
+            let present = rows.iter().map(|row| *row as usize).filter(|row| array.is_valid(*row));
+            let values = present.map(|row| ints[row]).collect();
+            Column {
+                rows: rows.len(),
+                definition,
+                repetition: None,
+                values: Values::Int64 { values, encoding: plan.ints },
+            }
+        }
+        DataType::Int32 => {
+            let ints = array.as_primitive::<Int32Type>();
+            let definition = presence(rows.iter().map(|row| ints.is_valid(*row as usize)));
+            let present = rows.iter().map(|row| *row as usize).filter(|row| ints.is_valid(*row));
+            let values: Vec<i32> = present.map(|row| ints.value(row)).collect();
+            let mut entries = values.clone();
+            entries.sort_unstable();
+            entries.dedup();
+            let codes = values
+                .iter()
+                .map(|value| entries.binary_search(value).expect("entries are these values") as u32)
+                .collect();
+            Column {
+                rows: rows.len(),
+                definition,
+                repetition: None,
+                values: Values::Codes { codes, entries: Entries::Int32(entries) },
+            }
+        }
+        DataType::List(_) => gather_list(array, rows, plan, layout),
+        // check_schema admits the types of our schemas only.
+        other => unreachable!("no column of ours is {other}"),
+    }
+}
+
+fn presence(valid: impl ExactSizeIterator<Item = bool> + Clone) -> Definition {
+    let count = valid.len();
+    match valid.clone().filter(|valid| *valid).count() {
+        0 => Definition::All(0),
+        present if present == count => Definition::All(1),
+        _ => Definition::Each(valid.map(u32::from).collect()),
+    }
+}
+
+/// Definition levels of a list of nullable strings: 0 no list, 1 an empty one, 2 a null in it, 3 a value.
+fn gather_list<'a>(array: &'a ArrayRef, rows: &[u32], plan: ValuePlan, layout: &Layout) -> Column<'a> {
+    let list = array.as_list::<i32>();
+    let offsets = list.value_offsets();
+    let mut items: Vec<u32> = Vec::new();
+    let (mut definition, mut repetition) = (Vec::new(), Vec::new());
+    let mut starts = Vec::with_capacity(rows.len() + 1);
+    for row in rows.iter().map(|row| *row as usize) {
+        starts.push(definition.len() as u32);
+        let range = offsets[row] as u32..offsets[row + 1] as u32;
+        if list.is_null(row) || range.is_empty() {
+            definition.push(u32::from(list.is_valid(row)));
+            repetition.push(0);
+            continue;
+        }
+        repetition.push(0);
+        repetition.extend(std::iter::repeat_n(1, range.len() - 1));
+        definition.extend(range.clone().map(|_| 3));
+        items.extend(range);
+    }
+    starts.push(definition.len() as u32);
+
+    let child = list.values();
+    let (missing, values) = match child.data_type() {
+        DataType::Dictionary(..) => {
+            let dictionary = child.as_dictionary::<Int32Type>();
+            let codes = row_codes(
+                dictionary.keys().values(),
+                dictionary.nulls(),
+                dictionary.values(),
+                items.iter().copied(),
+            );
+            let missing: Vec<bool> = codes.iter().map(|code| *code == NULL).collect();
+            (missing, dictionary_values(codes, dictionary.values(), plan, layout))
+        }
+        _ => {
+            let strings = child.as_string::<i32>();
+            let missing = items.iter().map(|item| strings.is_null(*item as usize)).collect();
+            let present = items.iter().map(|item| *item as usize).filter(|item| strings.is_valid(*item));
+            let values = present.map(|item| strings.value(item).as_bytes()).collect();
+            (missing, Values::Bytes { values, encoding: plan.bytes })
+        }
+    };
+    if missing.contains(&true) {
+        let mut missing = missing.into_iter();
+        for level in definition.iter_mut().filter(|level| **level == 3) {
+            if missing.next().expect("one for each item") {
+                *level = 2;
+            }
+        }
+    }
+    let definition = match definition.first() {
+        Some(first) if definition.iter().all(|level| level == first) => Definition::All(*first),
+        _ => Definition::Each(definition),
+    };
+    Column { rows: rows.len(), definition, repetition: Some((repetition, starts)), values }
+}
+
+/// Values from codes: as a dictionary, or one by one when most are different anyway.
+fn dictionary_values<'a>(
+    mut codes: Vec<u32>,
+    entries: &'a ArrayRef,
+    plan: ValuePlan,
+    layout: &Layout,
+) -> Values<'a> {
+    let entries = entries.as_string::<i32>();
+    let (used, sorted) = compact(&mut codes, entries);
+    codes.retain(|code| *code != NULL);
+    let used: Vec<&[u8]> = used.into_iter().map(|code| entries.value(code as usize).as_bytes()).collect();
+    if used.len() * layout.rows_per_entry_min > codes.len() && used.len() > 256 {
+        let values = codes.into_iter().map(|code| used[code as usize]).collect();
+        return Values::Bytes { values, encoding: plan.bytes };
+    }
+    Values::Codes { codes, entries: Entries::Bytes { entries: used, sorted } }
 }

@@ -12,6 +12,8 @@
 //! One process writes at a time; readers need no lock and see whole commits.
 
 mod archive;
+mod bits;
+mod column;
 mod commit;
 mod encode;
 mod error;
@@ -23,7 +25,7 @@ mod snapshot;
 mod writer;
 
 pub use archive::Archive;
-pub use encode::{EncodedRowGroup, encode};
+pub use encode::{EncodedRowGroup, Layout, RowOrder, encode, encode_with};
 pub use error::{ArchiveError, Result};
 pub use position::{Counts, Position, Source, SourcePosition};
 pub use read::Rows;

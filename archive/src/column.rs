@@ -1,0 +1,665 @@
+//! One column chunk: levels and values to Parquet pages, compressed, with their statistics.
+//!
+//! Invariant: what [`encode_column`] returns is a whole column chunk whose metadata agrees with its
+//! bytes, so a file writer only copies it.
+//!
+//! The pages are written here and not by `parquet`'s `ArrowColumnWriter` because that one hashes every
+//! value of every row again to build its dictionary, and compares every value for its statistics, also
+//! when the rows arrive as dictionary codes. Here a distinct value is looked at once.
+
+use bytes::Bytes;
+use parquet::basic::{BoundaryOrder, Compression, Encoding, PageType, ZstdLevel};
+use parquet::bloom_filter::Sbbf;
+use parquet::column::page::{CompressedPage, Page, PageWriter};
+use parquet::column::writer::ColumnCloseResult;
+use parquet::data_type::ByteArray;
+use parquet::errors::{ParquetError, Result};
+use parquet::file::metadata::{
+    ColumnChunkMetaData, ColumnIndexBuilder, OffsetIndexBuilder, PageEncodingStats,
+};
+use parquet::file::statistics::{Statistics, ValueStatistics};
+use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
+use parquet::schema::types::ColumnDescPtr;
+use zstd::bulk::Compressor;
+
+use crate::bits::{bit_width, put_delta, put_hybrid, put_varint};
+
+/// Longest value kept in statistics; longer ones become bounds.
+const STATISTICS_BYTES_MAX: usize = 64;
+/// A data page is closed when its values reach this many bytes before compression.
+const PAGE_BYTES_MAX: usize = 1 << 20;
+/// Compression that saves less than one part in this many is not worth undoing on every read.
+const COMPRESSION_GAIN_MIN: usize = 32;
+
+/// Least and greatest values kept for a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bounds {
+    /// None: values without order, or such that must not be repeated in a footer.
+    Off,
+    /// Those of the column chunk.
+    Chunk,
+    /// Those of each page too.
+    Pages,
+}
+
+/// How byte strings are stored that are not in a dictionary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ByteEncoding {
+    Plain,
+    DeltaLength,
+    /// Each value as what it does not share with the one before it.
+    DeltaPrefix,
+}
+
+/// How integers are stored that are not in a dictionary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IntEncoding {
+    Plain,
+    Delta,
+    /// All first bytes, then all second bytes, and so on.
+    SplitBytes,
+}
+
+/// Width of dictionary codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CodeWidth {
+    /// As few bits as the dictionary needs.
+    Least,
+    /// Whole bytes, which a compressor sees repetitions in.
+    Bytes,
+}
+
+/// The choices made for one column.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ColumnSpec {
+    pub(crate) bounds: Bounds,
+    /// Bits of bloom filter for each distinct value.
+    pub(crate) bloom_bits: Option<u32>,
+    pub(crate) zstd_level: i32,
+    pub(crate) code_width: CodeWidth,
+    pub(crate) page_rows: usize,
+}
+
+/// The values of a column that are there, in row order.
+pub(crate) enum Values<'a> {
+    Codes { codes: Vec<u32>, entries: Entries<'a> },
+    Bytes { values: Vec<&'a [u8]>, encoding: ByteEncoding },
+    Int64 { values: Vec<i64>, encoding: IntEncoding },
+}
+
+/// A dictionary.
+pub(crate) enum Entries<'a> {
+    /// `sorted`: the order of codes is the order of values.
+    Bytes { entries: Vec<&'a [u8]>, sorted: bool },
+    /// In ascending order.
+    Int32(Vec<i32>),
+}
+
+/// Definition levels of a column or a part of it.
+pub(crate) enum Definition {
+    /// The same for all.
+    All(u32),
+    Each(Vec<u32>),
+}
+
+/// A column of a row group.
+pub(crate) struct Column<'a> {
+    pub(crate) rows: usize,
+    pub(crate) definition: Definition,
+    /// Of a list: repetition levels, and the number of the level that each row starts with, and their total.
+    pub(crate) repetition: Option<(Vec<u32>, Vec<u32>)>,
+    pub(crate) values: Values<'a>,
+}
+
+/// An encoded column chunk; `close` describes `bytes`, with offsets relative to them.
+#[derive(Debug)]
+pub(crate) struct EncodedColumn {
+    pub(crate) bytes: Bytes,
+    pub(crate) close: ColumnCloseResult,
+}
+
+/// A value's bytes for statistics.
+type Bound = Vec<u8>;
+
+/// A page before compression.
+struct RawPage {
+    bytes: Vec<u8>,
+    rows: usize,
+    levels: usize,
+    nulls: usize,
+    bounds: Option<(Bound, Bound)>,
+}
+
+pub(crate) fn encode_column(
+    descriptor: &ColumnDescPtr,
+    column: &Column<'_>,
+    spec: &ColumnSpec,
+    zstd: &mut Compressor<'static>,
+) -> Result<EncodedColumn> {
+    let max_definition = descriptor.max_def_level() as u32;
+    let chunk_bounds = match spec.bounds {
+        Bounds::Off => None,
+        Bounds::Chunk | Bounds::Pages => column.values.bounds(0, column.values.len()),
+    };
+    let pages = raw_pages(column, max_definition, spec, chunk_bounds.as_ref());
+    let dictionary = match &column.values {
+        Values::Codes { entries, .. } => Some(entries),
+        Values::Bytes { .. } | Values::Int64 { .. } => None,
+    };
+    let dictionary_bytes = dictionary.map(Entries::plain);
+
+    zstd.set_compression_level(spec.zstd_level)?;
+    let raw_total: usize = pages.iter().map(|page| page.bytes.len()).sum::<usize>()
+        + dictionary_bytes.as_ref().map_or(0, Vec::len);
+    let compressed = compress_all(dictionary_bytes.iter().chain(pages.iter().map(|page| &page.bytes)), zstd)?;
+    let compressed_total: usize = compressed.iter().map(Vec::len).sum();
+    let compresses = compressed_total + raw_total / COMPRESSION_GAIN_MIN < raw_total;
+
+    let mut sink = TrackedWrite::new(Vec::with_capacity(compressed_total + 64 * (pages.len() + 1)));
+    let mut writer = SerializedPageWriter::new(&mut sink);
+    let mut compressed = compressed.into_iter();
+    let mut uncompressed_total = 0;
+    let mut encoding_stats = Vec::new();
+    if let (Some(entries), Some(raw)) = (dictionary, dictionary_bytes) {
+        let small = compressed.next().expect("the dictionary page was compressed first");
+        let (raw_len, buf) = (raw.len(), if compresses { small } else { raw });
+        let page = Page::DictionaryPage {
+            buf: Bytes::from(buf),
+            num_values: entries.len() as u32,
+            encoding: Encoding::PLAIN,
+            is_sorted: entries.sorted(),
+        };
+        uncompressed_total += writer.write_page(CompressedPage::new(page, raw_len))?.uncompressed_size;
+        encoding_stats.push(PageEncodingStats {
+            page_type: PageType::DICTIONARY_PAGE,
+            encoding: Encoding::PLAIN,
+            count: 1,
+        });
+    }
+
+    let encoding = column.values.encoding();
+    encoding_stats.push(PageEncodingStats {
+        page_type: PageType::DATA_PAGE,
+        encoding,
+        count: pages.len() as i32,
+    });
+    let mut offset_index = OffsetIndexBuilder::new();
+    let mut column_index =
+        (spec.bounds != Bounds::Off).then(|| ColumnIndexBuilder::new(descriptor.physical_type()));
+    if let Some(index) = &mut column_index {
+        index.set_boundary_order(column.values.boundary_order(&pages));
+    }
+    let (mut levels, mut nulls, mut data_offset) = (0, 0, None);
+    for (page, small) in pages.into_iter().zip(compressed) {
+        levels += page.levels;
+        nulls += page.nulls;
+        offset_index.append_row_count(page.rows as i64);
+        if let Some(index) = &mut column_index {
+            match page.bounds {
+                Some((least, greatest)) => {
+                    index.append(false, lower(least), upper(greatest), page.nulls as i64)
+                }
+                None => index.append(true, Vec::new(), Vec::new(), page.nulls as i64),
+            }
+        }
+        let raw_len = page.bytes.len();
+        let data = Page::DataPage {
+            buf: Bytes::from(if compresses { small } else { page.bytes }),
+            num_values: page.levels as u32,
+            encoding,
+            def_level_encoding: Encoding::RLE,
+            rep_level_encoding: Encoding::RLE,
+            statistics: None,
+        };
+        let written = writer.write_page(CompressedPage::new(data, raw_len))?;
+        data_offset.get_or_insert(written.offset as i64);
+        uncompressed_total += written.uncompressed_size;
+        offset_index.append_offset_and_size(written.offset as i64, written.compressed_size as i32);
+    }
+    writer.close()?;
+    let bytes = Bytes::from(sink.into_inner()?);
+
+    let codec = if compresses {
+        Compression::ZSTD(ZstdLevel::try_new(spec.zstd_level.max(1))?)
+    } else {
+        Compression::UNCOMPRESSED
+    };
+    let mut encodings = vec![encoding, Encoding::RLE];
+    if dictionary.is_some() {
+        encodings.push(Encoding::PLAIN);
+    }
+    let metadata = ColumnChunkMetaData::builder(descriptor.clone())
+        .set_compression(codec)
+        .set_encodings(encodings)
+        .set_page_encoding_stats(encoding_stats)
+        .set_num_values(levels as i64)
+        .set_total_compressed_size(bytes.len() as i64)
+        .set_total_uncompressed_size(uncompressed_total as i64)
+        .set_data_page_offset(data_offset.unwrap_or(0))
+        .set_dictionary_page_offset(dictionary.map(|_| 0))
+        .set_statistics(column.values.statistics(chunk_bounds, nulls as u64))
+        .build()?;
+    Ok(EncodedColumn {
+        close: ColumnCloseResult {
+            bytes_written: bytes.len() as u64,
+            rows_written: column.rows as u64,
+            metadata,
+            bloom_filter: spec.bloom_bits.and_then(|bits| column.values.bloom_filter(bits)),
+            column_index: column_index.map(ColumnIndexBuilder::build).transpose()?,
+            offset_index: Some(offset_index.build()),
+        },
+        bytes,
+    })
+}
+
+fn compress_all<'a>(
+    parts: impl Iterator<Item = &'a Vec<u8>>,
+    zstd: &mut Compressor<'static>,
+) -> Result<Vec<Vec<u8>>> {
+    parts.map(|part| zstd.compress(part)).collect::<std::io::Result<_>>().map_err(ParquetError::from)
+}
+
+/// Cuts the column into pages and encodes their levels and values.
+fn raw_pages(
+    column: &Column<'_>,
+    max_definition: u32,
+    spec: &ColumnSpec,
+    chunk: Option<&(Bound, Bound)>,
+) -> Vec<RawPage> {
+    let mut pages = Vec::new();
+    let (mut row, mut value) = (0, 0);
+    while row < column.rows {
+        let mut rows = spec.page_rows.min(column.rows - row);
+        let (mut levels, mut present) = column.page_levels(row, rows, max_definition);
+        // Long values: halve the page until it fits, down to a single row.
+        while rows > 1 && column.values.bytes_len(value, present) > PAGE_BYTES_MAX {
+            rows /= 2;
+            (levels, present) = column.page_levels(row, rows, max_definition);
+        }
+        let mut bytes = Vec::new();
+        if let Some((repetition, _)) = &column.repetition {
+            put_levels(&repetition[levels.clone()], 1, &mut bytes);
+        }
+        match &column.definition {
+            Definition::All(level) => {
+                put_level_run(*level, levels.len(), &mut bytes);
+            }
+            Definition::Each(definition) => {
+                put_levels(&definition[levels.clone()], bit_width(max_definition), &mut bytes);
+            }
+        }
+        column.values.put(value, present, spec.code_width, &mut bytes);
+        let bounds = match (spec.bounds, chunk) {
+            (_, None) => None,
+            _ if present == 0 => None,
+            (Bounds::Off, _) => None,
+            (Bounds::Chunk, Some(bounds)) => Some(bounds.clone()),
+            (Bounds::Pages, Some(bounds)) => {
+                Some(column.values.page_bounds(value, present).unwrap_or_else(|| bounds.clone()))
+            }
+        };
+        pages.push(RawPage { bytes, rows, levels: levels.len(), nulls: levels.len() - present, bounds });
+        row += rows;
+        value += present;
+    }
+    pages
+}
+
+/// Levels of a data page (version 1): their length, then the hybrid.
+fn put_levels(levels: &[u32], width: u8, out: &mut Vec<u8>) {
+    let at = out.len();
+    out.extend_from_slice(&[0; 4]);
+    put_hybrid(levels, width, out);
+    let length = (out.len() - at - 4) as u32;
+    out[at..at + 4].copy_from_slice(&length.to_le_bytes());
+}
+
+/// As [`put_levels`] for `count` equal levels.
+fn put_level_run(level: u32, count: usize, out: &mut Vec<u8>) {
+    let at = out.len();
+    out.extend_from_slice(&[0; 4]);
+    put_varint((count as u64) << 1, out);
+    out.push(level as u8);
+    let length = (out.len() - at - 4) as u32;
+    out[at..at + 4].copy_from_slice(&length.to_le_bytes());
+}
+
+impl Column<'_> {
+    /// Range of levels of `rows` rows from `row`, and how many values they have.
+    fn page_levels(&self, row: usize, rows: usize, max_definition: u32) -> (std::ops::Range<usize>, usize) {
+        let levels = match &self.repetition {
+            Some((_, starts)) => starts[row] as usize..starts[row + rows] as usize,
+            None => row..row + rows,
+        };
+        let present = match &self.definition {
+            Definition::All(level) if *level == max_definition => levels.len(),
+            Definition::All(_) => 0,
+            Definition::Each(definition) => {
+                definition[levels.clone()].iter().filter(|level| **level == max_definition).count()
+            }
+        };
+        (levels, present)
+    }
+}
+
+impl Entries<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Entries::Bytes { entries, .. } => entries.len(),
+            Entries::Int32(entries) => entries.len(),
+        }
+    }
+
+    fn sorted(&self) -> bool {
+        match self {
+            Entries::Bytes { sorted, .. } => *sorted,
+            Entries::Int32(_) => true,
+        }
+    }
+
+    /// The dictionary page.
+    fn plain(&self) -> Vec<u8> {
+        match self {
+            Entries::Bytes { entries, .. } => plain_bytes(entries),
+            Entries::Int32(entries) => entries.iter().flat_map(|entry| entry.to_le_bytes()).collect(),
+        }
+    }
+
+    fn bound(&self, code: u32) -> Bound {
+        match self {
+            Entries::Bytes { entries, .. } => entries[code as usize].to_vec(),
+            Entries::Int32(entries) => entries[code as usize].to_le_bytes().to_vec(),
+        }
+    }
+}
+
+fn plain_bytes(values: &[&[u8]]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(values.iter().map(|value| value.len() + 4).sum());
+    for value in values {
+        out.extend_from_slice(&(value.len() as u32).to_le_bytes());
+        out.extend_from_slice(value);
+    }
+    out
+}
+
+impl Values<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Values::Codes { codes, .. } => codes.len(),
+            Values::Bytes { values, .. } => values.len(),
+            Values::Int64 { values, .. } => values.len(),
+        }
+    }
+
+    fn encoding(&self) -> Encoding {
+        match self {
+            Values::Codes { .. } => Encoding::RLE_DICTIONARY,
+            Values::Bytes { encoding: ByteEncoding::Plain, .. } => Encoding::PLAIN,
+            Values::Bytes { encoding: ByteEncoding::DeltaLength, .. } => Encoding::DELTA_LENGTH_BYTE_ARRAY,
+            Values::Bytes { encoding: ByteEncoding::DeltaPrefix, .. } => Encoding::DELTA_BYTE_ARRAY,
+            Values::Int64 { encoding: IntEncoding::Plain, .. } => Encoding::PLAIN,
+            Values::Int64 { encoding: IntEncoding::Delta, .. } => Encoding::DELTA_BINARY_PACKED,
+            Values::Int64 { encoding: IntEncoding::SplitBytes, .. } => Encoding::BYTE_STREAM_SPLIT,
+        }
+    }
+
+    /// Bytes that `count` values from `at` take, about; what decides where long values are cut into pages.
+    fn bytes_len(&self, at: usize, count: usize) -> usize {
+        match self {
+            Values::Bytes { values, .. } => values[at..at + count].iter().map(|value| value.len()).sum(),
+            Values::Codes { .. } | Values::Int64 { .. } => 0,
+        }
+    }
+
+    fn put(&self, at: usize, count: usize, width: CodeWidth, out: &mut Vec<u8>) {
+        match self {
+            Values::Codes { codes, entries } => {
+                let least = bit_width(entries.len().saturating_sub(1) as u32);
+                let width = match width {
+                    CodeWidth::Least => least,
+                    CodeWidth::Bytes => least.next_multiple_of(8),
+                };
+                out.push(width);
+                put_hybrid(&codes[at..at + count], width, out);
+            }
+            Values::Bytes { values, encoding } => {
+                let values = &values[at..at + count];
+                match encoding {
+                    ByteEncoding::Plain => out.extend_from_slice(&plain_bytes(values)),
+                    ByteEncoding::DeltaLength => put_delta_length(values.iter().copied(), out),
+                    ByteEncoding::DeltaPrefix => put_delta_prefix(values, out),
+                }
+            }
+            Values::Int64 { values, encoding } => {
+                let values = &values[at..at + count];
+                match encoding {
+                    IntEncoding::Plain => out.extend(values.iter().flat_map(|value| value.to_le_bytes())),
+                    IntEncoding::Delta => put_delta(values, out),
+                    IntEncoding::SplitBytes => {
+                        for byte in 0..8 {
+                            out.extend(values.iter().map(|value| (value >> (8 * byte)) as u8));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn bounds(&self, at: usize, count: usize) -> Option<(Bound, Bound)> {
+        match self {
+            Values::Codes { codes, entries: Entries::Bytes { entries, sorted: false } }
+                if codes.len() == count =>
+            {
+                // Every entry of a dictionary is used, so the codes need no look.
+                let least = entries.iter().min()?;
+                let greatest = entries.iter().max()?;
+                Some((least.to_vec(), greatest.to_vec()))
+            }
+            Values::Codes { entries: Entries::Bytes { sorted: false, .. }, .. } => None,
+            Values::Codes { codes, entries } => {
+                let codes = &codes[at..at + count];
+                let (least, greatest) = (codes.iter().min()?, codes.iter().max()?);
+                Some((entries.bound(*least), entries.bound(*greatest)))
+            }
+            Values::Bytes { values, .. } => {
+                let values = &values[at..at + count];
+                Some((values.iter().min()?.to_vec(), values.iter().max()?.to_vec()))
+            }
+            Values::Int64 { values, .. } => {
+                let values = &values[at..at + count];
+                Some((
+                    values.iter().min()?.to_le_bytes().to_vec(),
+                    values.iter().max()?.to_le_bytes().to_vec(),
+                ))
+            }
+        }
+    }
+
+    /// `None` where only the chunk's are known.
+    fn page_bounds(&self, at: usize, count: usize) -> Option<(Bound, Bound)> {
+        match self {
+            Values::Codes { entries: Entries::Bytes { sorted: false, .. }, .. } => None,
+            _ => self.bounds(at, count),
+        }
+    }
+
+    /// Whether the pages' bounds rise.
+    fn boundary_order(&self, pages: &[RawPage]) -> BoundaryOrder {
+        let bounds: Vec<_> = pages.iter().filter_map(|page| page.bounds.as_ref()).collect();
+        let rises = bounds.windows(2).all(|pair| {
+            let [(least, greatest), (next_least, next_greatest)] = [pair[0], pair[1]];
+            !self.less(next_least, least) && !self.less(next_greatest, greatest)
+        });
+        if rises { BoundaryOrder::ASCENDING } else { BoundaryOrder::UNORDERED }
+    }
+
+    fn less(&self, a: &Bound, b: &Bound) -> bool {
+        match self {
+            Values::Int64 { .. } => int64(a) < int64(b),
+            Values::Codes { entries: Entries::Int32(_), .. } => int32(a) < int32(b),
+            Values::Codes { .. } | Values::Bytes { .. } => a < b,
+        }
+    }
+
+    fn statistics(&self, bounds: Option<(Bound, Bound)>, nulls: u64) -> Statistics {
+        let (least, greatest) = bounds.unzip();
+        match self {
+            Values::Int64 { .. } => Statistics::int64(
+                least.as_ref().map(int64),
+                greatest.as_ref().map(int64),
+                None,
+                Some(nulls),
+                false,
+            ),
+            Values::Codes { entries: Entries::Int32(_), .. } => Statistics::int32(
+                least.as_ref().map(int32),
+                greatest.as_ref().map(int32),
+                None,
+                Some(nulls),
+                false,
+            ),
+            Values::Codes { .. } | Values::Bytes { .. } => {
+                let least_exact = least.as_ref().is_some_and(|least| least.len() <= STATISTICS_BYTES_MAX);
+                let greatest_exact =
+                    greatest.as_ref().is_some_and(|greatest| greatest.len() <= STATISTICS_BYTES_MAX);
+                Statistics::ByteArray(
+                    ValueStatistics::new(
+                        least.map(|least| ByteArray::from(lower(least))),
+                        greatest.map(|greatest| ByteArray::from(upper(greatest))),
+                        None,
+                        Some(nulls),
+                        false,
+                    )
+                    .with_min_is_exact(least_exact)
+                    .with_max_is_exact(greatest_exact),
+                )
+            }
+        }
+    }
+
+    fn bloom_filter(&self, bits: u32) -> Option<Sbbf> {
+        let values: &[&[u8]] = match self {
+            Values::Codes { entries: Entries::Bytes { entries, .. }, .. } => entries,
+            Values::Bytes { values, .. } => values,
+            Values::Codes { .. } | Values::Int64 { .. } => return None,
+        };
+        if values.is_empty() {
+            return None;
+        }
+        // Any whole number of 32-byte blocks is allowed; the next power of two would waste up to half.
+        let blocks = (values.len() * bits as usize).div_ceil(256);
+        let mut filter = Sbbf::new(&vec![0; blocks * 32]);
+        for value in values {
+            filter.insert(*value);
+        }
+        Some(filter)
+    }
+}
+
+fn int64(bound: &Bound) -> i64 {
+    i64::from_le_bytes(bound.as_slice().try_into().expect("bounds of an Int64 column are eight bytes"))
+}
+
+fn int32(bound: &Bound) -> i32 {
+    i32::from_le_bytes(bound.as_slice().try_into().expect("bounds of an Int32 column are four bytes"))
+}
+
+fn put_delta_length<'a>(values: impl Iterator<Item = &'a [u8]> + Clone, out: &mut Vec<u8>) {
+    let lengths: Vec<i64> = values.clone().map(|value| value.len() as i64).collect();
+    put_delta(&lengths, out);
+    for value in values {
+        out.extend_from_slice(value);
+    }
+}
+
+fn put_delta_prefix(values: &[&[u8]], out: &mut Vec<u8>) {
+    let mut previous: &[u8] = &[];
+    let mut prefixes = Vec::with_capacity(values.len());
+    for value in values {
+        prefixes.push(previous.iter().zip(*value).take_while(|(a, b)| a == b).count() as i64);
+        previous = value;
+    }
+    put_delta(&prefixes, out);
+    put_delta_length(values.iter().zip(&prefixes).map(|(value, prefix)| &value[*prefix as usize..]), out);
+}
+
+/// The value, or a shorter one that is not greater.
+fn lower(mut value: Bound) -> Bound {
+    value.truncate(prefix_len(&value));
+    value
+}
+
+/// The value, or a shorter one that is not less; the whole value where there is none.
+fn upper(value: Bound) -> Bound {
+    let cut = prefix_len(&value);
+    if cut == value.len() {
+        return value;
+    }
+    match std::str::from_utf8(&value[..cut]) {
+        Ok(text) => {
+            // Text stays text: the last character that has a successor takes it.
+            for (at, character) in text.char_indices().rev() {
+                if let Some(next) =
+                    (u32::from(character) + 1..=u32::from(character) + 0x801).find_map(char::from_u32)
+                {
+                    let mut bound = text[..at].to_owned();
+                    bound.push(next);
+                    return bound.into_bytes();
+                }
+            }
+            value
+        }
+        Err(_) => match value[..cut].iter().rposition(|byte| *byte < 0xff) {
+            Some(at) => {
+                let mut bound = value[..=at].to_vec();
+                bound[at] += 1;
+                bound
+            }
+            None => value,
+        },
+    }
+}
+
+/// Longest prefix within [`STATISTICS_BYTES_MAX`] that does not cut a character.
+fn prefix_len(value: &[u8]) -> usize {
+    if value.len() <= STATISTICS_BYTES_MAX {
+        return value.len();
+    }
+    // Three bytes back is as far as a UTF-8 character reaches.
+    (STATISTICS_BYTES_MAX - 3..=STATISTICS_BYTES_MAX)
+        .rev()
+        .find(|at| value[*at] & 0xc0 != 0x80)
+        .unwrap_or(STATISTICS_BYTES_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn shortened_bounds_enclose(value in "\\PC{0,120}") {
+            let bytes = value.into_bytes();
+            let (least, greatest) = (lower(bytes.clone()), upper(bytes.clone()));
+            prop_assert!(least <= bytes && bytes <= greatest);
+            prop_assert!(least.len() <= STATISTICS_BYTES_MAX);
+            prop_assert!(std::str::from_utf8(&least).is_ok() && std::str::from_utf8(&greatest).is_ok());
+        }
+
+        #[test]
+        fn shortened_bounds_of_binary_enclose(bytes in proptest::collection::vec(prop_oneof![any::<u8>(), Just(0xff)], 0..120)) {
+            let (least, greatest) = (lower(bytes.clone()), upper(bytes.clone()));
+            prop_assert!(least <= bytes && bytes <= greatest);
+        }
+    }
+
+    #[test]
+    fn bounds_without_successor_stay_whole() {
+        let value = "\u{10ffff}".repeat(40).into_bytes();
+        assert_eq!(upper(value.clone()), value);
+        let value = vec![0xff; 100];
+        assert_eq!(upper(value.clone()), value);
+    }
+}

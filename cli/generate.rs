@@ -1,11 +1,223 @@
-//! `strongroom generate`
+//! `strongroom generate`: a realistic audit log to try things on.
+//!
+//! Invariant: what is written is a function of the flags alone, so a log can be named by them.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use chrono::{DateTime, Utc};
+use strongroom_generate::{Generator, GeneratorOptions, LINE_BYTES_MEAN, PlantedAttack};
 
 use crate::exit::{self, CliError};
 
 /// Write a realistic audit log, the same for the same seed.
 #[derive(clap::Args)]
-pub struct Args {}
+#[command(after_help = "\
+Examples:
+  strongroom generate --events 100000 > audit.log
+  strongroom generate --bytes 1GiB --seed 7 --attacks --output audit.log")]
+pub struct Args {
+    /// Lines to write.
+    #[arg(long, default_value_t = 100_000, conflicts_with = "bytes")]
+    events: u64,
+    /// About this many bytes instead, such as 500MB or 8GiB.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    bytes: Option<u64>,
+    /// Another seed gives another cluster and another log.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Plant attacks among the events.
+    #[arg(long)]
+    attacks: bool,
+    /// Where to write what was planted, one JSON object a line; next to --output by default.
+    #[arg(long, value_name = "FILE", requires = "attacks")]
+    ground_truth: Option<PathBuf>,
+    /// Time of the first event.
+    #[arg(long, value_name = "TIME", default_value = "2026-03-02T00:00:00Z")]
+    start: DateTime<Utc>,
+    /// Events a second of the simulated cluster.
+    #[arg(long, default_value_t = 12.0)]
+    rate: f64,
+    /// Nodes of the simulated cluster.
+    #[arg(long, default_value_t = 24)]
+    nodes: u32,
+    /// What the lines are: `lines` as kube-apiserver's log file, `list` as its webhook batches.
+    #[arg(long, value_enum, default_value_t = Shape::Lines)]
+    shape: Shape,
+    /// Write to this file instead of standard output.
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
 
-pub fn run(_args: Args) -> Result<u8, CliError> {
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Shape {
+    Lines,
+    List,
+}
+
+/// Events in one `EventList`: kube-apiserver's `--audit-webhook-batch-max-size` by default.
+const LIST_EVENTS_MAX: usize = 400;
+/// Text is gathered to this size before it is written.
+const WRITE_BYTES: usize = 1 << 20;
+
+pub fn run(args: Args) -> Result<u8, CliError> {
+    let events = args.bytes.map_or(args.events, |bytes| (bytes / LINE_BYTES_MEAN).max(1));
+    let mut generator = Generator::new(GeneratorOptions {
+        seed: args.seed,
+        events,
+        attacks: args.attacks,
+        start: args.start,
+        rate: args.rate,
+        nodes: args.nodes,
+    })
+    .map_err(CliError::input)?;
+
+    match &args.output {
+        Some(path) => {
+            let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
+            write_log(&mut generator, args.shape, file)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        None => {
+            write_log(&mut generator, args.shape, io::stdout().lock()).context("cannot write to stdout")?
+        }
+    }
+
+    let truth = generator.ground_truth();
+    if !truth.is_empty() {
+        let beside = args.output.as_deref().map(ground_truth_path);
+        match args.ground_truth.or(beside) {
+            Some(path) => {
+                write_ground_truth(&path, truth)?;
+                note(&format!(
+                    "{} attacks are planted; the truth about them: {}",
+                    truth.len(),
+                    path.display()
+                ));
+            }
+            None => note(&format!("{} attacks are planted; --ground-truth FILE tells where", truth.len())),
+        }
+    }
     Ok(exit::OK)
+}
+
+/// Writes all lines that are left.
+pub fn write_log(generator: &mut Generator, shape: Shape, mut to: impl Write) -> io::Result<()> {
+    let mut text = Vec::with_capacity(WRITE_BYTES + WRITE_BYTES / 8);
+    while match shape {
+        Shape::Lines => generator.next_line(&mut text),
+        Shape::List => next_list(generator, &mut text),
+    } {
+        if text.len() >= WRITE_BYTES {
+            to.write_all(&text)?;
+            text.clear();
+        }
+    }
+    to.write_all(&text)?;
+    to.flush()
+}
+
+/// Appends one webhook batch, whose items carry neither kind nor version.
+fn next_list(generator: &mut Generator, out: &mut Vec<u8>) -> bool {
+    const HEAD: &[u8] = br#"{"kind":"EventList","apiVersion":"audit.k8s.io/v1","metadata":{},"items":["#;
+    const ITEM_HEAD: &[u8] = br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","#;
+    let mut line = Vec::new();
+    for item in 0..LIST_EVENTS_MAX {
+        line.clear();
+        if !generator.next_line(&mut line) {
+            if item == 0 {
+                return false;
+            }
+            break;
+        }
+        out.extend_from_slice(if item == 0 { HEAD } else { b"," });
+        out.push(b'{');
+        out.extend_from_slice(&line[ITEM_HEAD.len()..line.len() - 1]);
+    }
+    out.extend_from_slice(b"]}\n");
+    true
+}
+
+/// `audit.log` has its truth in `audit.log.truth.jsonl`.
+fn ground_truth_path(log: &Path) -> PathBuf {
+    let mut name = log.as_os_str().to_owned();
+    name.push(".truth.jsonl");
+    PathBuf::from(name)
+}
+
+/// Writes one JSON object a line for each planted attack.
+pub fn write_ground_truth(path: &Path, truth: &[PlantedAttack]) -> anyhow::Result<()> {
+    let context = || format!("cannot write {}", path.display());
+    let mut file = BufWriter::new(File::create(path).with_context(context)?);
+    for attack in truth {
+        serde_json::to_writer(&mut file, attack).map_err(io::Error::from).with_context(context)?;
+        file.write_all(b"\n").with_context(context)?;
+    }
+    file.flush().with_context(context)
+}
+
+fn note(text: &str) {
+    // A closed stderr leaves nobody to tell.
+    let _ = writeln!(anstream::stderr(), "{text}");
+}
+
+/// Bytes from `500MB`, `1GiB`, `1048576`.
+fn parse_size(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 8] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("TiB", 1 << 40),
+        ("kB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("TB", 1_000_000_000_000),
+    ];
+    let (digits, unit) = UNITS
+        .iter()
+        .find_map(|(unit, factor)| text.strip_suffix(unit).map(|digits| (digits, *factor)))
+        .unwrap_or((text.strip_suffix('B').unwrap_or(text), 1));
+    let size = digits.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    size.filter(|&size| size > 0)
+        .ok_or_else(|| format!("\"{text}\" is not a size such as 500MB, 1GiB or 1048576"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse_size("1048576"), Ok(1 << 20));
+        assert_eq!(parse_size("500MB"), Ok(500_000_000));
+        assert_eq!(parse_size("8GiB"), Ok(8 << 30));
+        assert_eq!(parse_size("12B"), Ok(12));
+        for wrong in ["", "0", "-1", "1.5GiB", "lots", "99999999999999TiB", "1gib"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn lists_hold_the_same_events() {
+        let options = || GeneratorOptions { events: 1_000, ..GeneratorOptions::default() };
+        let (mut lines, mut lists) = (Vec::new(), Vec::new());
+        write_log(&mut Generator::new(options()).expect("in bounds"), Shape::Lines, &mut lines)
+            .expect("a Vec");
+        write_log(&mut Generator::new(options()).expect("in bounds"), Shape::List, &mut lists)
+            .expect("a Vec");
+        let ids = |events: &[serde_json::Value]| -> Vec<String> {
+            events.iter().map(|event| event["auditID"].as_str().expect("text").to_owned()).collect()
+        };
+        let parse = |line: &[u8]| serde_json::from_slice::<serde_json::Value>(line).expect("JSON");
+        let expected: Vec<_> = lines.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(parse).collect();
+        let mut found = Vec::new();
+        for list in lists.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(parse) {
+            assert_eq!(list["kind"], "EventList");
+            assert!(list["items"][0]["kind"].is_null());
+            found.extend(list["items"].as_array().expect("items").iter().cloned());
+        }
+        assert_eq!(ids(&found), ids(&expected));
+    }
 }

@@ -57,14 +57,19 @@ pub fn code_of(outcome: Result<u8, CliError>) -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) if is_broken_pipe(&error.source) => ExitCode::from(OK),
         Err(error) => {
-            let mut stderr = anstream::stderr().lock();
-            // Nothing is left to do when even stderr is closed.
-            let _ = writeln!(stderr, "error: {}", chain(&error.source));
-            if let Some(hint) = &error.hint {
-                let _ = writeln!(stderr, "\nhint: {hint}");
-            }
+            report(&error);
             ExitCode::from(error.code)
         }
+    }
+}
+
+/// Prints an error and its hint.
+pub fn report(error: &CliError) {
+    let mut stderr = anstream::stderr().lock();
+    // Nothing is left to do when even stderr is closed.
+    let _ = writeln!(stderr, "error: {}", chain(&error.source));
+    if let Some(hint) = &error.hint {
+        let _ = writeln!(stderr, "\nhint: {hint}");
     }
 }
 

@@ -1,11 +1,321 @@
-//! `strongroom query`
+//! `strongroom query`: one statement in, one answer out.
+//!
+//! Invariant: a file named by `--output` appears under its name only when the answer is whole; a failed
+//! or interrupted question leaves what was there before.
+
+use std::fs::Permissions;
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use strongroom_archive::{Archive, ArchiveError};
+use strongroom_query::{
+    Expanded, Format, Layout, QueryError, Session, SessionOptions, Written, write_answer,
+};
+use tokio::runtime::Runtime;
 
 use crate::exit::{self, CliError};
+use crate::term;
 
 /// Answer one SQL statement over the archive.
+///
+/// Tables: events, rejects, alerts. Views: secret_access, exec_sessions, rbac_changes, auth_failures.
+/// The answer goes to standard output; row count and timing go to standard error.
 #[derive(clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(flatten)]
+    session: SessionArgs,
+    /// The statement; `-`, or nothing where standard input is no terminal, reads it from there
+    sql: Option<String>,
+    /// Read the statement from FILE
+    #[arg(short, long, value_name = "FILE", conflicts_with = "sql")]
+    file: Option<PathBuf>,
+    /// How to write the answer; by default as the ending of --output says, else as a table
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<FormatName>,
+    /// Write the answer to FILE, which appears when it is complete
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Never cut a table's cells to fit the terminal
+    #[arg(long)]
+    no_truncate: bool,
+    /// Write each column of a row on a line of its own
+    #[arg(short = 'x', long)]
+    expanded: bool,
+    /// No row count and timing on standard error
+    #[arg(short, long)]
+    quiet: bool,
+}
 
-pub fn run(_args: Args) -> Result<u8, CliError> {
-    Ok(exit::OK)
+/// What `query` and `sql` share: which archive, and how much a question may use.
+#[derive(clap::Args)]
+pub struct SessionArgs {
+    /// The archive: a folder or a file:// URL
+    #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
+    archive: String,
+    /// Memory for sorts, joins and groups; more is spilled to disk
+    #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = byte_size)]
+    memory_limit: usize,
+    /// Cores to use [default: all]
+    #[arg(long, value_name = "N")]
+    threads: Option<std::num::NonZeroUsize>,
+    /// Folder for spilled data [default: the system's]
+    #[arg(long, value_name = "DIR")]
+    temp_dir: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum FormatName {
+    /// Aligned columns, for reading
+    Table,
+    Csv,
+    /// One JSON object a line
+    Json,
+    /// One JSON array
+    JsonArray,
+    Parquet,
+    /// Arrow IPC: a stream to standard output, a file to --output
+    Arrow,
+}
+
+/// How long an interrupted question has to stop and remove what it spilled.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest statement read from a file or standard input.
+const SQL_BYTES_MAX: u64 = 1 << 20;
+
+pub fn run(args: Args) -> Result<u8, CliError> {
+    let sql = statement(&args)?;
+    let format = format_of(&args);
+    if format.is_binary() && args.output.is_none() && io::stdout().is_terminal() {
+        return Err(CliError::input(anyhow::anyhow!("a terminal cannot show this format"))
+            .with_hint("name a file with --output, or send standard output elsewhere"));
+    }
+    let runtime = runtime(&args.session)?;
+    let session = open(&args.session)?;
+    let layout = Layout {
+        width: if args.output.is_none() { terminal_width() } else { None },
+        truncate: !args.no_truncate,
+        expanded: if args.expanded { Expanded::Always } else { Expanded::WhenWide },
+    };
+    let answered = match &args.output {
+        None => answer(&runtime, &session, &sql, format, &layout, io::stdout()),
+        Some(path) => answer_to_file(&runtime, &session, &sql, format, &layout, path),
+    };
+    // Dropping the session and stopping the runtime removes what was spilled.
+    drop(session);
+    runtime.shutdown_timeout(STOP_TIMEOUT);
+    match answered? {
+        Some(written) => {
+            if !args.quiet {
+                // The answer is out; nobody is helped by an error about this line.
+                let _ = writeln!(anstream::stderr(), "{}", summary(&written));
+            }
+            Ok(exit::OK)
+        }
+        None => {
+            let _ = writeln!(anstream::stderr(), "interrupted");
+            Ok(exit::INTERRUPTED)
+        }
+    }
+}
+
+/// Threads as many as the session may use.
+pub fn runtime(args: &SessionArgs) -> Result<Runtime, CliError> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = args.threads {
+        builder.worker_threads(threads.get());
+    }
+    Ok(builder.enable_all().thread_name("query").build().context("cannot start threads")?)
+}
+
+pub fn open(args: &SessionArgs) -> Result<Session, CliError> {
+    let archive = Archive::open(&args.archive).map_err(|error| cli_error(error.into()))?;
+    let options = SessionOptions {
+        memory_limit: args.memory_limit,
+        threads: args.threads.map(std::num::NonZeroUsize::get),
+        temp_dir: args.temp_dir.clone(),
+    };
+    Session::open(archive, &options).map_err(cli_error)
+}
+
+/// Answers `sql` to `out`; `None` when Ctrl-C stopped it.
+pub fn answer(
+    runtime: &Runtime,
+    session: &Session,
+    sql: &str,
+    format: Format,
+    layout: &Layout,
+    out: impl io::Write + Send,
+) -> Result<Option<Written>, CliError> {
+    runtime.block_on(async {
+        tokio::select! {
+            biased;
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted.context("cannot listen for Ctrl-C")?;
+                Ok(None)
+            }
+            written = async { write_answer(session.ask(sql).await?, format, layout, out).await } => {
+                written.map(Some).map_err(cli_error)
+            }
+        }
+    })
+}
+
+fn answer_to_file(
+    runtime: &Runtime,
+    session: &Session,
+    sql: &str,
+    format: Format,
+    layout: &Layout,
+    path: &Path,
+) -> Result<Option<Written>, CliError> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    // The umask narrows these, as it does for any new file.
+    let mut file = tempfile::Builder::new()
+        .prefix(".strongroom-")
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(folder)
+        .with_context(|| format!("cannot create a file in {}", folder.display()))
+        .map_err(CliError::input)?;
+    let Some(written) = answer(runtime, session, sql, format, layout, file.as_file_mut())? else {
+        return Ok(None);
+    };
+    file.as_file().sync_all().with_context(|| format!("cannot sync {}", path.display()))?;
+    file.persist(path).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(Some(written))
+}
+
+/// A question's error with the exit code and the hint it deserves.
+pub fn cli_error(error: QueryError) -> CliError {
+    let hint = error.hint();
+    let is_the_askers = error.is_about_the_statement()
+        || matches!(
+            error,
+            QueryError::Archive(
+                ArchiveError::NotAnArchive { .. }
+                    | ArchiveError::LocationScheme { .. }
+                    | ArchiveError::LocationInvalid { .. }
+            )
+        );
+    // An error of the output stands alone, so that a closed pipe is seen for what it is.
+    let source = match error {
+        QueryError::Write(error) => anyhow::Error::new(error).context("cannot write the answer"),
+        error => anyhow::Error::new(error),
+    };
+    let error = if is_the_askers { CliError::input(source) } else { CliError::failure(source) };
+    match hint {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}
+
+/// `3 rows in 12 ms, 1 of 365 files, 1.2 MiB read`.
+pub fn summary(written: &Written) -> String {
+    let rows = if written.rows == 1 { "row" } else { "rows" };
+    let mut text = format!("{} {rows} in {}", term::count(written.rows), duration(written.elapsed));
+    let work = &written.work;
+    if work.files.listed > 0 {
+        let (kept, listed) = (work.files.kept as u64, work.files.listed as u64);
+        text += &format!(", {} of {} files", term::count(kept), term::count(listed));
+        text += &format!(", {} read", term::bytes(work.bytes_read as u64));
+    }
+    if work.bytes_spilled > 0 {
+        text += &format!(", {} spilled", term::bytes(work.bytes_spilled as u64));
+    }
+    text
+}
+
+fn duration(elapsed: Duration) -> String {
+    let seconds = elapsed.as_secs_f64();
+    if seconds < 1.0 { format!("{:.0} ms", seconds * 1e3) } else { format!("{seconds:.2} s") }
+}
+
+/// Columns of the terminal behind standard output.
+pub fn terminal_width() -> Option<usize> {
+    if !io::stdout().is_terminal() {
+        return None;
+    }
+    let (columns, _) = rustyline::DefaultEditor::new().ok()?.dimensions()?;
+    Some(usize::from(columns)).filter(|columns| *columns > 0)
+}
+
+fn statement(args: &Args) -> Result<String, CliError> {
+    let (name, mut input): (String, Box<dyn io::Read>) = match (&args.file, &args.sql) {
+        (Some(path), _) => {
+            let file = std::fs::File::open(path)
+                .with_context(|| format!("cannot open {}", path.display()))
+                .map_err(CliError::input)?;
+            (path.display().to_string(), Box::new(file))
+        }
+        (None, Some(sql)) if sql != "-" => return Ok(sql.clone()),
+        (None, None) if io::stdin().is_terminal() => {
+            return Err(cli_error(QueryError::NoStatement));
+        }
+        _ => ("standard input".to_owned(), Box::new(io::stdin())),
+    };
+    let mut sql = String::new();
+    input
+        .by_ref()
+        .take(SQL_BYTES_MAX + 1)
+        .read_to_string(&mut sql)
+        .with_context(|| format!("cannot read {name} as text"))
+        .map_err(CliError::input)?;
+    Ok(sql)
+}
+
+fn format_of(args: &Args) -> Format {
+    let ending = args.output.as_deref().and_then(Path::extension).and_then(|ending| ending.to_str());
+    let named = args.format.unwrap_or(match ending {
+        Some("csv") => FormatName::Csv,
+        Some("json" | "jsonl" | "ndjson") => FormatName::Json,
+        Some("parquet") => FormatName::Parquet,
+        Some("arrow" | "feather") => FormatName::Arrow,
+        _ => FormatName::Table,
+    });
+    match named {
+        FormatName::Table => Format::Table,
+        FormatName::Csv => Format::Csv,
+        FormatName::Json => Format::Json,
+        FormatName::JsonArray => Format::JsonArray,
+        FormatName::Parquet => Format::Parquet,
+        FormatName::Arrow if args.output.is_some() => Format::ArrowFile,
+        FormatName::Arrow => Format::ArrowStream,
+    }
+}
+
+/// Bytes, plain or with a unit: `1073741824`, `512MiB`, `1g`.
+fn byte_size(text: &str) -> Result<usize, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
+    let unit = match text[digits.len()..].trim().to_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        other => return Err(format!("\"{other}\" is no unit; KiB, MiB, GiB and TiB are")),
+    };
+    let number: usize = digits.trim().parse().map_err(|_| "not a number of bytes, e.g. 512MiB".to_owned())?;
+    number.checked_mul(1 << unit).ok_or_else(|| "too many bytes".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use strongroom_query::MEMORY_LIMIT_DEFAULT;
+
+    #[test]
+    fn sizes_take_units() {
+        assert_eq!(byte_size("1GiB"), Ok(MEMORY_LIMIT_DEFAULT));
+        assert_eq!(byte_size("512 mib"), Ok(512 << 20));
+        assert_eq!(byte_size("64k"), Ok(64 << 10));
+        assert_eq!(byte_size("1000"), Ok(1000));
+        for wrong in ["", "GiB", "1.5GiB", "1 parsec", "-1", "99999999999TiB"] {
+            assert!(byte_size(wrong).is_err(), "{wrong}");
+        }
+    }
 }

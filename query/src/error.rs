@@ -1,0 +1,345 @@
+//! What can go wrong with a question, in the words of the person who asked it.
+//!
+//! Invariant: a message says what happened and [`QueryError::hint`] what to do; neither holds a value
+//! of a row, apart from the text of the question itself. Everything the planner says about columns,
+//! tables and functions is turned into a variant here, so no caller reads error text.
+
+use datafusion::common::utils::datafusion_strsim::levenshtein;
+use datafusion::common::{DataFusionError, SchemaError};
+use datafusion::logical_expr::sqlparser::parser::ParserError;
+use datafusion::logical_expr::sqlparser::tokenizer::TokenizerError;
+use strongroom_archive::ArchiveError;
+use thiserror::Error;
+
+pub type Result<T, E = QueryError> = std::result::Result<T, E>;
+
+/// Why a question was not answered.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    #[error("cannot read the archive")]
+    Archive(#[from] ArchiveError),
+    #[error("cannot prepare the SQL session")]
+    Session(#[source] DataFusionError),
+    #[error("cannot use {} for spilled data", path.display())]
+    SpillFolder {
+        path: std::path::PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+
+    #[error("no SQL statement was given")]
+    NoStatement,
+    #[error("{count} statements were given where one is answered")]
+    SeveralStatements { count: usize },
+    #[error("the statement has {bytes} bytes, more than {bytes_max}")]
+    TooLong { bytes: usize, bytes_max: usize },
+    #[error("{message}{}", at(excerpt))]
+    Syntax { message: String, excerpt: Option<Excerpt> },
+
+    #[error("this archive is read-only: {what} is refused")]
+    Refused { what: String },
+    #[error(
+        "this archive is read-only: the file \"{name}\" cannot be queried, only the archive's tables can"
+    )]
+    FileRelation { name: String },
+    #[error("this archive is read-only: {name}() reaches outside it and is refused")]
+    OutsideFunction { name: String },
+
+    #[error("there is no column \"{column}\"")]
+    UnknownColumn { column: String, known: Vec<String> },
+    #[error("there is no table \"{table}\"")]
+    UnknownTable { table: String, known: Vec<String> },
+    #[error("there is no function \"{function}\"")]
+    UnknownFunction { function: String, closest: Option<String> },
+    #[error("{message}")]
+    Plan { message: String },
+
+    #[error("the answer needs more memory than the limit of {} MiB", limit >> 20)]
+    MemoryLimit {
+        limit: usize,
+        #[source]
+        source: DataFusionError,
+    },
+    #[error("the question could not be answered")]
+    Execute(#[source] DataFusionError),
+    #[error("cannot write the answer")]
+    Write(#[source] std::io::Error),
+    #[error("cannot write the answer as {format}")]
+    Encode {
+        format: &'static str,
+        #[source]
+        source: datafusion::arrow::error::ArrowError,
+    },
+    #[error("cannot write the answer as parquet")]
+    EncodeParquet(#[source] parquet::errors::ParquetError),
+}
+
+/// The line of a statement where it went wrong.
+#[derive(Debug)]
+pub struct Excerpt {
+    line: usize,
+    column: usize,
+    text: String,
+}
+
+/// Longest part of a line shown on each side of the place that went wrong, in characters.
+const EXCERPT_CHARS: usize = 50;
+/// A name further away than this share of its length is no suggestion.
+const SUGGESTION_DISTANCE_SHARE: usize = 2;
+
+impl QueryError {
+    /// What the person can do about it, when there is something.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            QueryError::Archive(error) => error.hint().map(str::to_owned),
+            QueryError::Refused { what } if what.starts_with("SET") || what == "RESET" => {
+                Some("--memory-limit, --threads and --temp-dir set what a session may use".to_owned())
+            }
+            QueryError::Refused { .. } => Some(
+                "SELECT, WITH, VALUES, EXPLAIN, SHOW TABLES and DESCRIBE are answered; only `strongroom ingest` adds rows"
+                    .to_owned(),
+            ),
+            QueryError::FileRelation { .. } => Some("SHOW TABLES lists what can be asked".to_owned()),
+            QueryError::NoStatement => Some("for example: strongroom query \"SHOW TABLES\"".to_owned()),
+            QueryError::SeveralStatements { .. } => {
+                Some("`strongroom sql` runs a script of several statements from standard input".to_owned())
+            }
+            QueryError::UnknownColumn { column, known } => Some(column_hint(column, known)),
+            QueryError::UnknownTable { table, known } => Some(match closest(table, known) {
+                Some(name) => format!("did you mean {name}? The tables are {}", known.join(", ")),
+                None => format!("the tables are {}", known.join(", ")),
+            }),
+            QueryError::UnknownFunction { closest, .. } => {
+                closest.as_ref().map(|name| format!("did you mean {name}?"))
+            }
+            QueryError::Syntax { .. } => Some("strings take single quotes; names with capitals or dots take double quotes".to_owned()),
+            QueryError::MemoryLimit { .. } => Some(
+                "raise it with --memory-limit, or ask for fewer columns or a shorter time".to_owned(),
+            ),
+            QueryError::Execute(error) if is_disk_full(error) => {
+                Some("spilled data goes to the temporary folder; choose another one with --temp-dir".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the statement is at fault, and not the archive, the disk or this program.
+    pub fn is_about_the_statement(&self) -> bool {
+        match self {
+            QueryError::NoStatement
+            | QueryError::SeveralStatements { .. }
+            | QueryError::TooLong { .. }
+            | QueryError::Syntax { .. }
+            | QueryError::Refused { .. }
+            | QueryError::FileRelation { .. }
+            | QueryError::OutsideFunction { .. }
+            | QueryError::UnknownColumn { .. }
+            | QueryError::UnknownTable { .. }
+            | QueryError::UnknownFunction { .. }
+            | QueryError::Plan { .. } => true,
+            QueryError::Execute(error) => {
+                matches!(error.find_root(), DataFusionError::ArrowError(..) | DataFusionError::Execution(_))
+            }
+            _ => false,
+        }
+    }
+
+    pub(crate) fn from_parser(sql: &str, error: DataFusionError) -> QueryError {
+        match error.find_root() {
+            DataFusionError::SQL(parser, _) => match parser.as_ref() {
+                ParserError::ParserError(text) | ParserError::TokenizerError(text) => syntax(sql, text),
+                ParserError::RecursionLimitExceeded => QueryError::Syntax {
+                    message: "the statement is nested too deeply".to_owned(),
+                    excerpt: None,
+                },
+            },
+            other => QueryError::Plan { message: first_line(&other.strip_backtrace()) },
+        }
+    }
+
+    pub(crate) fn from_tokenizer(sql: &str, error: &TokenizerError) -> QueryError {
+        syntax(sql, &error.to_string())
+    }
+
+    /// An error of planning `sql`; `tables` are the names that could have been meant.
+    pub(crate) fn from_plan(error: DataFusionError, tables: &[String]) -> QueryError {
+        match error.find_root() {
+            DataFusionError::SchemaError(schema, _) => match schema.as_ref() {
+                SchemaError::FieldNotFound { field, valid_fields } => {
+                    return QueryError::UnknownColumn {
+                        column: field.flat_name(),
+                        known: valid_fields.iter().map(|field| field.name().to_owned()).collect(),
+                    };
+                }
+                other => return QueryError::Plan { message: first_line(&other.to_string()) },
+            },
+            DataFusionError::External(external) if external.downcast_ref::<ArchiveError>().is_some() => {
+                return QueryError::from_execution(error, 0);
+            }
+            _ => {}
+        }
+        let text = error.find_root().strip_backtrace();
+        let text = text.trim_start_matches("Error during planning: ");
+        if let Some(rest) = text.strip_prefix("table '")
+            && let Some((name, _)) = rest.split_once("' not found")
+        {
+            let table = name.rsplit('.').next().unwrap_or(name).to_owned();
+            return QueryError::UnknownTable { table, known: tables.to_vec() };
+        }
+        if let Some(rest) = text.strip_prefix("Invalid function '")
+            && let Some((function, rest)) = rest.split_once('\'')
+        {
+            let closest = rest.split_once("Did you mean '").and_then(|(_, rest)| rest.split_once('\''));
+            return QueryError::UnknownFunction {
+                function: function.to_owned(),
+                closest: closest.map(|(name, _)| name.to_owned()),
+            };
+        }
+        QueryError::Plan { message: lower_first(&first_line(text)) }
+    }
+
+    /// An error of running a planned question under a memory limit of `limit` bytes.
+    pub(crate) fn from_execution(error: DataFusionError, limit: usize) -> QueryError {
+        if matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) {
+            return QueryError::MemoryLimit { limit, source: error };
+        }
+        match error {
+            DataFusionError::External(external) => match external.downcast::<ArchiveError>() {
+                Ok(archive) => QueryError::Archive(*archive),
+                Err(external) => QueryError::Execute(DataFusionError::External(external)),
+            },
+            other => QueryError::Execute(other),
+        }
+    }
+}
+
+fn is_disk_full(error: &DataFusionError) -> bool {
+    matches!(error.find_root(), DataFusionError::IoError(io) if io.kind() == std::io::ErrorKind::StorageFull)
+}
+
+fn syntax(sql: &str, text: &str) -> QueryError {
+    let Some((message, place)) = text.rsplit_once(" at Line: ") else {
+        return QueryError::Syntax { message: lower_first(text), excerpt: None };
+    };
+    let mut numbers = place.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty());
+    let mut number = || numbers.next().and_then(|digits| digits.parse::<usize>().ok());
+    let excerpt = match (number(), number()) {
+        (Some(line), Some(column)) if line > 0 && column > 0 => {
+            sql.lines().nth(line - 1).map(|text| Excerpt { line, column, text: text.to_owned() })
+        }
+        _ => None,
+    };
+    QueryError::Syntax { message: lower_first(message), excerpt }
+}
+
+/// Two more lines: the one that went wrong and a mark below the place.
+fn at(excerpt: &Option<Excerpt>) -> String {
+    let Some(Excerpt { line, column, text }) = excerpt else { return String::new() };
+    let skipped = column.saturating_sub(EXCERPT_CHARS + 1);
+    let shown: String = text.chars().skip(skipped).take(2 * EXCERPT_CHARS).collect();
+    let shown: String = shown.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let head = format!("line {line}: ");
+    let mark = " ".repeat(head.chars().count() + column - 1 - skipped);
+    format!("\n{head}{shown}\n{mark}^")
+}
+
+fn column_hint(column: &str, known: &[String]) -> String {
+    let bare = column.rsplit('.').next().unwrap_or(column).trim_matches('"');
+    if let Some(name) = of_audit_field(column).or_else(|| of_audit_field(bare))
+        && known.iter().any(|known| known == name)
+    {
+        return format!("the column is {name}");
+    }
+    // `WHERE verb = "get"`: what was meant is a value.
+    let quotes = "a value takes single quotes: 'get'";
+    match closest(bare, known) {
+        Some(name) => format!("did you mean {name}? (DESCRIBE events lists the columns; {quotes})"),
+        None => format!("DESCRIBE events lists the columns; {quotes}"),
+    }
+}
+
+/// Columns of the fields of an audit event, for people who know the JSON.
+fn of_audit_field(path: &str) -> Option<&'static str> {
+    let path = path.replace(['"', '_'], "").to_lowercase();
+    Some(match path.as_str() {
+        "auditid" => "audit_id",
+        "user.username" | "username" | "user" => "user_name",
+        "user.uid" => "user_uid",
+        "user.groups" | "groups" => "user_groups",
+        "user.extra" => "user_extra",
+        "impersonateduser.username" | "impersonateduser" => "impersonated_user_name",
+        "impersonateduser.groups" => "impersonated_user_groups",
+        "sourceip" | "ip" | "clientip" => "source_ip",
+        "objectref.resource" | "kind" => "resource",
+        "objectref.subresource" => "subresource",
+        "objectref.namespace" | "ns" => "namespace",
+        "objectref.name" | "pod" | "secret" => "name",
+        "objectref.apigroup" => "api_group",
+        "objectref.apiversion" => "api_version",
+        "objectref.uid" => "object_uid",
+        "objectref.resourceversion" => "resource_version",
+        "responsestatus.code" | "code" | "status" | "statuscode" => "response_code",
+        "responsestatus.reason" | "reason" => "response_reason",
+        "responsestatus.message" | "message" => "response_message",
+        "responsestatus.status" => "response_status",
+        "timestamp" | "time" | "ts" => "stage_timestamp",
+        "decision" => "authz_decision",
+        "uri" | "path" | "url" => "request_uri",
+        _ => return None,
+    })
+}
+
+/// The known name nearest to `name`, if it is near.
+fn closest<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
+    let name = name.to_lowercase();
+    known
+        .iter()
+        .map(|candidate| (levenshtein(&name, candidate), candidate.as_str()))
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, _)| distance * SUGGESTION_DISTANCE_SHARE <= name.chars().count())
+        .map(|(_, candidate)| candidate)
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    match chars.next() {
+        Some(first) => first.to_lowercase().chain(chars).collect(),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known() -> Vec<String> {
+        ["user_name", "verb", "stage_timestamp", "source_ip"].map(str::to_owned).to_vec()
+    }
+
+    #[test]
+    fn the_closest_name_is_suggested_and_a_far_one_is_not() {
+        assert_eq!(closest("usr_name", &known()), Some("user_name"));
+        assert_eq!(closest("VERB", &known()), Some("verb"));
+        assert_eq!(closest("quux", &known()), None);
+        assert_eq!(closest("", &known()), None);
+    }
+
+    #[test]
+    fn fields_of_the_event_lead_to_their_columns() {
+        assert_eq!(column_hint("user.username", &known()), "the column is user_name");
+        assert_eq!(column_hint("sourceIP", &known()), "the column is source_ip");
+    }
+
+    #[test]
+    fn syntax_errors_point_at_their_place() {
+        let error = crate::gate::admit("select *\nform events").expect_err("syntax");
+        let text = error.to_string();
+        assert!(text.contains("line 2: form events"), "{text}");
+        assert!(text.lines().last().is_some_and(|mark| mark.trim() == "^"), "{text}");
+    }
+}

@@ -1,0 +1,145 @@
+//! Answers as text and files.
+//!
+//! Invariants: rows are written as they come, so memory does not grow with the answer (the grid looks
+//! at its first rows to choose widths); values leave complete, except in the grid on a terminal, where
+//! a cut is marked; and nothing that a cluster's client chose (a user agent, a name) can move the
+//! cursor, colour the screen or fake a line there.
+
+mod encode;
+mod grid;
+
+use std::io::{self, BufWriter, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arrow_array::RecordBatch;
+use futures::StreamExt;
+
+use crate::error::{QueryError, Result};
+use crate::session::{Answer, Work};
+
+/// What an answer is written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Aligned columns for reading.
+    Table,
+    /// RFC 4180 with a header; lists and structs as JSON text, bytes as hex digits.
+    Csv,
+    /// One JSON object a line; nulls are written.
+    Json,
+    /// One JSON array of objects.
+    JsonArray,
+    /// A Parquet file, zstd.
+    Parquet,
+    /// An Arrow IPC file (Feather 2), for files.
+    ArrowFile,
+    /// An Arrow IPC stream, for pipes.
+    ArrowStream,
+}
+
+impl Format {
+    /// Whether the bytes are no text.
+    pub const fn is_binary(self) -> bool {
+        matches!(self, Format::Parquet | Format::ArrowFile | Format::ArrowStream)
+    }
+}
+
+/// How the grid fits its surroundings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Columns of the terminal; `None` when there is none.
+    pub width: Option<usize>,
+    /// Whether cells may be cut to fit `width`.
+    pub truncate: bool,
+    pub expanded: Expanded,
+}
+
+/// Whether a row takes a line, or each of its columns does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expanded {
+    Never,
+    /// When the columns do not fit the terminal.
+    WhenWide,
+    Always,
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug)]
+pub struct Written {
+    pub rows: u64,
+    pub elapsed: Duration,
+    pub work: Work,
+}
+
+/// Bytes gathered before they are handed to the output.
+const OUTPUT_BUFFER_BYTES: usize = 1 << 16;
+
+/// Writes all of `answer` to `out`, flushed.
+///
+/// Cancel safe in that the query stops; what was written stays written.
+///
+/// # Errors
+/// [`QueryError::Write`] when `out` fails, [`QueryError::Encode`] for a type that the format cannot
+/// hold, and whatever running the question brings.
+pub async fn write_answer(
+    mut answer: Answer,
+    format: Format,
+    layout: &Layout,
+    out: impl Write + Send,
+) -> Result<Written> {
+    let failure = Failure::default();
+    let mut out = BufWriter::with_capacity(OUTPUT_BUFFER_BYTES, Tracked { out, failure: failure.clone() });
+    let rows = match format {
+        Format::Table => grid::write(&mut answer, layout, &mut out).await,
+        _ => encode::write(&mut answer, format, &mut out).await,
+    };
+    let rows = rows.and_then(|rows| out.flush().map(|()| rows).map_err(QueryError::Write));
+    match (rows, failure.take()) {
+        (Ok(rows), None) => Ok(Written { rows, elapsed: answer.asked.elapsed(), work: answer.work() }),
+        // Encoders wrap an error of the output in their own; the output's is the one that counts.
+        (_, Some(error)) => Err(QueryError::Write(error)),
+        (Err(error), None) => Err(error),
+    }
+}
+
+async fn next_batch(answer: &mut Answer) -> Result<Option<RecordBatch>> {
+    match answer.rows.next().await {
+        Some(Ok(batch)) => Ok(Some(batch)),
+        Some(Err(error)) => Err(answer.failure(error)),
+        None => Ok(None),
+    }
+}
+
+/// The first error of an output, kept while an encoder wraps it.
+#[derive(Clone, Default)]
+struct Failure(Arc<Mutex<Option<io::Error>>>);
+
+impl Failure {
+    fn take(&self) -> Option<io::Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn note(&self, error: io::Error) -> io::Error {
+        let kind = error.kind();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        kind.into()
+    }
+}
+
+struct Tracked<W> {
+    out: W,
+    failure: Failure,
+}
+
+impl<W: Write> Write for Tracked<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.write(bytes).map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => error,
+            _ => self.failure.note(error),
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush().map_err(|error| self.failure.note(error))
+    }
+}

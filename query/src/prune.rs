@@ -1,0 +1,129 @@
+//! Which files a question can leave out, from what the commits say of them.
+//!
+//! Invariant: a file is left out only when the filters prove that none of its rows can match. A file
+//! without a statistic is kept. The date that a file lies under and the span of its event times are
+//! separate facts: an event whose own time is implausible is filed under the day it arrived, so a
+//! filter on the event time goes by the span alone, and such a file is kept for as long a span as its
+//! oddest event asks for.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow_array::{
+    ArrayRef, BooleanArray, Date32Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray,
+    UInt64Array,
+};
+use arrow_schema::SchemaRef;
+use chrono::{Datelike, NaiveDate};
+use datafusion::common::cast::as_boolean_array;
+use datafusion::common::pruning::PruningStatistics;
+use datafusion::common::{Column, Result, ScalarValue};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
+use strongroom_archive::FileEntry;
+use strongroom_schemas::{Table, events, table::DATE};
+
+/// Column that holds the event time of a table, whose span the commits record.
+pub(crate) const fn time_column(table: Table) -> &'static str {
+    match table {
+        Table::Events => events::STAGE_TIMESTAMP,
+        Table::Rejects => strongroom_schemas::rejects::RECEIVED_TIMESTAMP,
+        Table::Alerts => "time",
+    }
+}
+
+/// Days since 1970-01-01, the value of a `Date32`.
+pub(crate) fn date32(date: NaiveDate) -> i32 {
+    const EPOCH_FROM_CE: i32 = 719_163;
+    date.num_days_from_ce() - EPOCH_FROM_CE
+}
+
+/// Keeps the files that may hold a row for which `filter` (over `schema`) is true.
+pub(crate) fn prune(
+    table: Table,
+    files: Vec<FileEntry>,
+    filter: &Arc<dyn PhysicalExpr>,
+    schema: &SchemaRef,
+) -> Result<Vec<FileEntry>> {
+    let predicate =
+        PruningPredicateBuilder::new().with_file_schema(Arc::clone(schema)).try_build(Arc::clone(filter))?;
+    if predicate.always_true() {
+        return Ok(files);
+    }
+    let keep = predicate.prune(&CommitStatistics { time_column: time_column(table), files: &files })?;
+    Ok(files.into_iter().zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect())
+}
+
+/// Keeps the files whose date makes `filter` (over the column `date` alone) true: exact, whatever the
+/// filter's form.
+pub(crate) fn select_dates(files: Vec<FileEntry>, filter: &Arc<dyn PhysicalExpr>) -> Result<Vec<FileEntry>> {
+    let dates = Date32Array::from_iter_values(files.iter().map(|file| date32(file.date)));
+    let rows = RecordBatch::try_from_iter([(DATE, Arc::new(dates) as ArrayRef)])?;
+    let keep = filter.evaluate(&rows)?.into_array(files.len())?;
+    let keep = as_boolean_array(&keep)?;
+    Ok(files.into_iter().zip(keep).filter_map(|(file, keep)| (keep == Some(true)).then_some(file)).collect())
+}
+
+/// What commits say of files, one container a file.
+struct CommitStatistics<'a> {
+    time_column: &'static str,
+    files: &'a [FileEntry],
+}
+
+#[derive(Clone, Copy)]
+enum Bound {
+    Min,
+    Max,
+}
+
+impl CommitStatistics<'_> {
+    fn bounds(&self, column: &Column, bound: Bound) -> Option<ArrayRef> {
+        let files = self.files.iter();
+        Some(match column.name() {
+            DATE => Arc::new(Date32Array::from_iter_values(files.map(|file| date32(file.date)))),
+            name if name == self.time_column => {
+                let times = files.map(|file| match bound {
+                    Bound::Min => file.time_min_us,
+                    Bound::Max => file.time_max_us,
+                });
+                Arc::new(TimestampMicrosecondArray::from_iter(times).with_timezone("UTC"))
+            }
+            events::SOURCE_OFFSET => Arc::new(Int64Array::from_iter(files.map(|file| match bound {
+                Bound::Min => file.offset_min,
+                Bound::Max => file.offset_max,
+            }))),
+            events::SOURCE => Arc::new(StringViewArray::from_iter(files.map(|file| match bound {
+                Bound::Min => file.source_min.as_deref(),
+                Bound::Max => file.source_max.as_deref(),
+            }))),
+            _ => return None,
+        })
+    }
+}
+
+impl PruningStatistics for CommitStatistics<'_> {
+    fn min_values(&self, column: &Column) -> Option<ArrayRef> {
+        self.bounds(column, Bound::Min)
+    }
+
+    fn max_values(&self, column: &Column) -> Option<ArrayRef> {
+        self.bounds(column, Bound::Max)
+    }
+
+    fn num_containers(&self) -> usize {
+        self.files.len()
+    }
+
+    fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
+        // Commits say how many rows have a date (all), and of nothing else how many are null.
+        (column.name() == DATE).then(|| Arc::new(UInt64Array::from_value(0, self.files.len())) as ArrayRef)
+    }
+
+    fn row_counts(&self) -> Option<ArrayRef> {
+        Some(Arc::new(UInt64Array::from_iter_values(self.files.iter().map(|file| file.rows))))
+    }
+
+    fn contained(&self, _: &Column, _: &HashSet<ScalarValue>) -> Option<BooleanArray> {
+        None
+    }
+}

@@ -1,0 +1,290 @@
+//! A session: the archive's tables and views, the functions, the limits.
+//!
+//! Invariants: a session knows one object store, the archive's folder, opened for reading; its memory
+//! pool is bounded, so what is too big spills to the temporary folder; every statement passes the gate
+//! before it is planned, and the plan is checked again before it runs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::DataFusionError;
+use datafusion::datasource::physical_plan::FileScanConfig;
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::object_store::ObjectStoreRegistry;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder};
+use datafusion::functions_table::all_default_table_functions;
+use datafusion::logical_expr::sqlparser::ast::Statement as SqlStatement;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
+use datafusion::sql::parser::Statement;
+use futures::StreamExt;
+use futures::stream::Fuse;
+use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
+use strongroom_archive::Archive;
+use strongroom_schemas::Table;
+use url::Url;
+
+use crate::complete::Catalog;
+use crate::error::{QueryError, Result};
+use crate::table::{STORE_URL, ScanSummary};
+use crate::{functions, gate, views};
+
+/// Memory that one session's questions may use unless told otherwise.
+pub const MEMORY_LIMIT_DEFAULT: usize = 1 << 30;
+/// Least memory that a session can work with.
+const MEMORY_LIMIT_MIN: usize = 8 << 20;
+/// Memory set aside for merging what a sort spilled: this part of the limit for each partition, at most
+/// what DataFusion takes by default.
+const MERGE_SHARE: usize = 16;
+const MERGE_BYTES_MAX: usize = 10 << 20;
+/// Parsed footers and page indexes kept between questions.
+const METADATA_CACHE_BYTES: usize = 64 << 20;
+/// Name of the one catalog and schema.
+const CATALOG: &str = "strongroom";
+const SCHEMA: &str = "archive";
+
+/// What a session may use.
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    /// Bytes of memory for sorts, joins and groups of one session.
+    pub memory_limit: usize,
+    /// Parts of a plan that run at once; the number of cores if `None`.
+    pub threads: Option<usize>,
+    /// Folder for spilled data; the system's temporary folder if `None`.
+    pub temp_dir: Option<PathBuf>,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        SessionOptions { memory_limit: MEMORY_LIMIT_DEFAULT, threads: None, temp_dir: None }
+    }
+}
+
+/// Answers questions over one archive.
+pub struct Session {
+    context: SessionContext,
+    memory_limit: usize,
+}
+
+/// The answer to one statement, as it comes.
+pub struct Answer {
+    pub schema: SchemaRef,
+    pub rows: Fuse<SendableRecordBatchStream>,
+    plan: Arc<dyn ExecutionPlan>,
+    memory_limit: usize,
+    /// When the statement was received.
+    pub asked: Instant,
+}
+
+impl Session {
+    /// A session over `archive`. Opens no file; each question takes its own snapshot.
+    ///
+    /// # Errors
+    /// [`QueryError::Session`] when the limits cannot be set up, [`QueryError::SpillFolder`] when the
+    /// temporary folder cannot be used.
+    pub fn open(archive: Archive, options: &SessionOptions) -> Result<Session> {
+        let memory_limit = options.memory_limit.max(MEMORY_LIMIT_MIN);
+        let threads = options.threads.unwrap_or_else(cores).max(1);
+        let mut config = SessionConfig::new()
+            .with_default_catalog_and_schema(CATALOG, SCHEMA)
+            .with_information_schema(true)
+            .with_target_partitions(threads);
+        let settings = config.options_mut();
+        settings.execution.time_zone = Some("UTC".to_owned());
+        settings.execution.sort_spill_reservation_bytes =
+            (memory_limit / (MERGE_SHARE * threads)).min(MERGE_BYTES_MAX);
+        settings.execution.parquet.pushdown_filters = true;
+        settings.execution.parquet.reorder_filters = true;
+        settings.explain.show_sizes = false;
+
+        let spill = match &options.temp_dir {
+            Some(folder) => {
+                std::fs::create_dir_all(folder)
+                    .map_err(|source| QueryError::SpillFolder { path: folder.clone(), source })?;
+                DiskManagerMode::Directories(vec![folder.clone()])
+            }
+            None => DiskManagerMode::OsTmpDirectory,
+        };
+        let store = LocalFileSystem::new_with_prefix(archive.root())
+            .map_err(|error| QueryError::Session(DataFusionError::ObjectStore(Box::new(error))))?;
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(FairSpillPool::new(memory_limit)))
+            .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(spill))
+            .with_object_store_registry(Arc::new(ArchiveOnly { store: Arc::new(store) }))
+            .with_metadata_cache_limit(METADATA_CACHE_BYTES)
+            .build_arc()
+            .map_err(QueryError::Session)?;
+
+        let table_functions = all_default_table_functions()
+            .into_iter()
+            .filter(|function| gate::TABLE_FUNCTIONS.contains(&function.name()))
+            .map(|function| (function.name().to_owned(), function));
+        // File formats and table factories exist for COPY and CREATE EXTERNAL TABLE: there are none.
+        let mut state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(runtime)
+            .with_default_features()
+            .with_table_functions(table_functions.collect())
+            .with_file_formats(vec![])
+            .with_table_factories(Default::default())
+            .build();
+        datafusion_functions_json::register_all(&mut state).map_err(QueryError::Session)?;
+        let context = SessionContext::new_with_state(state);
+        for function in functions::all() {
+            context.register_udf(Arc::unwrap_or_clone(function));
+        }
+        views::register_tables(&context, &Arc::new(archive)).map_err(QueryError::Session)?;
+        Ok(Session { context, memory_limit })
+    }
+
+    /// Plans `sql` and starts to answer it.
+    ///
+    /// Cancel safe: dropping the future or the answer stops the work and removes what it spilled.
+    ///
+    /// # Errors
+    /// [`QueryError::Refused`] and its like for a statement that does not merely read, one of the
+    /// variants about names for a statement that names what does not exist.
+    pub async fn ask(&self, sql: &str) -> Result<Answer> {
+        let asked = Instant::now();
+        let statement = gate::admit(sql)?;
+        self.plan_views(&statement).await.map_err(QueryError::Session)?;
+        let state = self.context.state();
+        let names = views::names();
+        let from_plan = |error| QueryError::from_plan(error, &names);
+        let plan = state.statement_to_plan(statement).await.map_err(from_plan)?;
+        SQLOptions::new()
+            .with_allow_ddl(false)
+            .with_allow_dml(false)
+            .with_allow_statements(false)
+            .verify_plan(&plan)
+            .map_err(from_plan)?;
+        let plan = state.create_physical_plan(&plan).await.map_err(from_plan)?;
+        let rows = execute_stream(Arc::clone(&plan), state.task_ctx())
+            .map_err(|error| QueryError::from_execution(error, self.memory_limit))?;
+        Ok(Answer { schema: rows.schema(), rows: rows.fuse(), plan, memory_limit: self.memory_limit, asked })
+    }
+
+    /// Plans the views that `statement` names, or all of them if it lists what there is.
+    async fn plan_views(&self, statement: &Statement) -> Result<(), DataFusionError> {
+        let lists = match statement {
+            Statement::Statement(inner) => {
+                !matches!(inner.as_ref(), SqlStatement::Query(_) | SqlStatement::Explain { .. })
+            }
+            _ => false,
+        };
+        let references = self.context.state().resolve_table_references(statement)?;
+        let lists = lists || references.iter().any(|name| name.schema() == Some("information_schema"));
+        for view in &views::VIEWS {
+            if lists || references.iter().any(|name| name.table() == view.name) {
+                views::plan_view(&self.context, view).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Names for completion and listings.
+    ///
+    /// # Errors
+    /// [`QueryError::Session`] when a view cannot be planned.
+    pub async fn catalog(&self) -> Result<Catalog> {
+        for view in &views::VIEWS {
+            views::plan_view(&self.context, view).await.map_err(QueryError::Session)?;
+        }
+        let about = |name: &str| {
+            let table = Table::ALL.into_iter().find(|table| table.name() == name).map(views::about);
+            table.or_else(|| views::VIEWS.iter().find(|view| view.name == name).map(|view| view.about))
+        };
+        let mut relations = vec![];
+        for name in views::names() {
+            let provider = self.context.table_provider(name.as_str()).await.map_err(QueryError::Session)?;
+            let columns = provider.schema().fields().iter().map(|field| field.name().clone()).collect();
+            relations.push(crate::complete::Relation {
+                about: about(&name).unwrap_or_default(),
+                is_view: views::VIEWS.iter().any(|view| view.name == name),
+                name,
+                columns,
+            });
+        }
+        let state = self.context.state();
+        let mut functions: Vec<String> = state.scalar_functions().keys().cloned().collect();
+        functions.extend(state.aggregate_functions().keys().cloned());
+        functions.extend(state.window_functions().keys().cloned());
+        functions.sort();
+        functions.dedup();
+        Ok(Catalog { relations, functions })
+    }
+}
+
+impl Answer {
+    /// Files that the plan's scans opened and knew of, and bytes read so far.
+    pub fn work(&self) -> Work {
+        let mut work = Work::default();
+        collect_work(&self.plan, &mut work);
+        work
+    }
+
+    pub(crate) fn failure(&self, error: DataFusionError) -> QueryError {
+        QueryError::from_execution(error, self.memory_limit)
+    }
+
+    /// The physical plan, for its metrics.
+    pub fn plan(&self) -> &Arc<dyn ExecutionPlan> {
+        &self.plan
+    }
+}
+
+/// What answering took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    pub files: ScanSummary,
+    pub bytes_read: usize,
+    pub bytes_spilled: usize,
+}
+
+fn collect_work(plan: &Arc<dyn ExecutionPlan>, work: &mut Work) {
+    if let Some(scan) = plan.downcast_ref::<DataSourceExec>()
+        && let Some(config) = scan.data_source().downcast_ref::<FileScanConfig>()
+    {
+        let files = config.file_groups.iter().flat_map(|group| group.iter());
+        if let Some(summary) = files.filter_map(|file| file.extension::<ScanSummary>()).next() {
+            work.files.listed += summary.listed;
+            work.files.kept += summary.kept;
+        }
+    }
+    if let Some(metrics) = plan.metrics() {
+        work.bytes_read += metrics.sum_by_name("bytes_scanned").map_or(0, |value| value.as_usize());
+        work.bytes_spilled += metrics.spilled_bytes().unwrap_or(0);
+    }
+    for child in plan.children() {
+        collect_work(child, work);
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// A registry that holds the archive's folder and takes in nothing else.
+#[derive(Debug)]
+struct ArchiveOnly {
+    store: Arc<dyn ObjectStore>,
+}
+
+impl ObjectStoreRegistry for ArchiveOnly {
+    fn register_store(&self, _: &Url, store: Arc<dyn ObjectStore>) -> Option<Arc<dyn ObjectStore>> {
+        Some(store)
+    }
+
+    fn get_store(&self, url: &Url) -> Result<Arc<dyn ObjectStore>, DataFusionError> {
+        if url.as_str() == STORE_URL.as_str() {
+            return Ok(Arc::clone(&self.store));
+        }
+        Err(DataFusionError::Plan(format!("this archive is read-only: {url} lies outside it")))
+    }
+}

@@ -1,0 +1,209 @@
+//! One table of the archive as DataFusion sees it: the files its commits name, less those that the
+//! filters rule out, read by DataFusion's own Parquet source.
+//!
+//! Invariants: the list of files is taken once a scan and never from the folder, so what no commit
+//! names is not read; row counts are exact, so `COUNT(*)` needs no file; filters on `date` alone are
+//! fully answered by the choice of files, all others are evaluated again on rows.
+//!
+//! Strings are read as views: the decoder then points into the page instead of copying each value.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
+use arrow_schema::{DataType, Field, FieldRef, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::stats::Precision;
+use datafusion::common::{ColumnStatistics, DFSchema, DataFusionError, Result, ScalarValue, Statistics};
+use datafusion::datasource::TableType;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
+use object_store::ObjectMeta;
+use strongroom_archive::{Archive, FileEntry};
+use strongroom_schemas::{Table, table::DATE};
+
+use crate::prune::{date32, prune, select_dates, time_column};
+
+/// Name by which plans call the archive's folder. Nothing but this is an object store to a session.
+pub(crate) static STORE_URL: LazyLock<ObjectStoreUrl> = LazyLock::new(|| {
+    ObjectStoreUrl::parse("strongroom://archive/").expect("a scheme and a host make an object store URL")
+});
+
+/// How many files a scan listed and how many of them it opens. Travels with the scan's first file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScanSummary {
+    /// Files that the table's commits name.
+    pub listed: usize,
+    /// Files that the filters did not rule out.
+    pub kept: usize,
+}
+
+/// A table of an archive, without the computed columns.
+#[derive(Debug)]
+pub(crate) struct SealedTable {
+    table: Table,
+    archive: Arc<Archive>,
+    schema: TableSchema,
+    date: FieldRef,
+}
+
+impl SealedTable {
+    pub(crate) fn new(table: Table, archive: Arc<Archive>) -> Self {
+        let date = Arc::new(Field::new(DATE, DataType::Date32, false));
+        let schema = TableSchema::builder(view_schema(&table.file_schema()))
+            .with_table_partition_cols(vec![Arc::clone(&date)])
+            .build();
+        SealedTable { table, archive, schema, date }
+    }
+
+    async fn files(&self) -> Result<Vec<FileEntry>> {
+        let snapshot = self.archive.snapshot_async(self.table).await;
+        Ok(snapshot.map_err(|error| DataFusionError::External(Box::new(error)))?.files)
+    }
+
+    fn partitioned_file(&self, file: &FileEntry) -> Result<PartitionedFile> {
+        let relative = file.path.strip_prefix(self.archive.root()).map_err(|_| {
+            DataFusionError::Internal(format!("{} lies outside the archive", file.path.display()))
+        })?;
+        let location = relative.to_str().and_then(|path| object_store::path::Path::parse(path).ok());
+        let location = location.ok_or_else(|| {
+            DataFusionError::Execution(format!("the name of file {} cannot be used", file.path.display()))
+        })?;
+        let meta = ObjectMeta {
+            location,
+            // Files are never changed once they are sealed: size and name identify them in caches.
+            last_modified: chrono::DateTime::UNIX_EPOCH,
+            size: file.size,
+            e_tag: None,
+            version: None,
+        };
+        Ok(PartitionedFile::new_from_meta(meta)
+            .with_partition_values(vec![ScalarValue::Date32(Some(date32(file.date)))])
+            .with_statistics(Arc::new(self.file_statistics(file)))
+            .with_arrow_schema(Arc::clone(self.schema.file_schema())))
+    }
+
+    /// Statistics of one file over the columns it stores.
+    fn file_statistics(&self, file: &FileEntry) -> Statistics {
+        let time = |us: Option<i64>| match us {
+            // Bounds prune; they do not answer MIN and MAX, as a commit may round them.
+            Some(us) => Precision::Inexact(ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into()))),
+            None => Precision::Absent,
+        };
+        let columns = self.schema.file_schema().fields().iter().map(|field| {
+            let mut statistics = ColumnStatistics::new_unknown();
+            if field.name() == time_column(self.table) {
+                statistics.min_value = time(file.time_min_us);
+                statistics.max_value = time(file.time_max_us);
+            }
+            statistics
+        });
+        Statistics {
+            num_rows: Precision::Exact(usize::try_from(file.rows).unwrap_or(usize::MAX)),
+            total_byte_size: Precision::Absent,
+            column_statistics: columns.collect(),
+        }
+    }
+}
+
+/// `schema` with strings and bytes as views.
+fn view_schema(schema: &Schema) -> SchemaRef {
+    let fields = schema.fields().iter().map(|field| match field.data_type() {
+        DataType::Utf8 => Arc::new(Field::new(field.name(), DataType::Utf8View, field.is_nullable())),
+        DataType::Binary => Arc::new(Field::new(field.name(), DataType::BinaryView, field.is_nullable())),
+        _ => Arc::clone(field),
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// Whether the files' dates alone decide `filter`.
+fn is_about_dates(filter: &Expr) -> bool {
+    let columns = filter.column_refs();
+    !columns.is_empty() && columns.iter().all(|column| column.name() == DATE) && !filter.is_volatile()
+}
+
+#[async_trait]
+impl TableProvider for SealedTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(self.schema.table_schema())
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        let answer = |filter: &&Expr| match is_about_dates(filter) {
+            true => TableProviderFilterPushDown::Exact,
+            false => TableProviderFilterPushDown::Inexact,
+        };
+        Ok(filters.iter().map(answer).collect())
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let mut files = self.files().await?;
+        let listed = files.len();
+        let (about_dates, others): (Vec<_>, Vec<_>) = filters.iter().cloned().partition(is_about_dates);
+        if let Some(filter) = conjunction(about_dates) {
+            let schema = DFSchema::from_unqualified_fields([Arc::clone(&self.date)].into(), HashMap::new())?;
+            files = select_dates(files, &state.create_physical_expr(filter, &schema)?)?;
+        }
+        if let Some(filter) = conjunction(others) {
+            let schema = DFSchema::try_from(self.schema())?;
+            files = prune(self.table, files, &state.create_physical_expr(filter, &schema)?, &self.schema())?;
+        }
+        let summary = ScanSummary { listed, kept: files.len() };
+        if files.is_empty() {
+            let schema = self.schema();
+            let schema = match projection {
+                Some(columns) => Arc::new(schema.project(columns)?),
+                None => schema,
+            };
+            return Ok(Arc::new(EmptyExec::new(schema)));
+        }
+
+        // In order of event time, so that a scan of neighbouring files stays a scan of neighbouring times.
+        files.sort_by_key(|file| (file.time_min_us, file.offset_min));
+        let mut files = files.iter().map(|file| self.partitioned_file(file)).collect::<Result<Vec<_>>>()?;
+        if let Some(first) = files.first_mut() {
+            *first = first.clone().with_extension(summary);
+        }
+        let statistics = table_statistics(&files, self.schema.table_schema());
+        let groups = FileGroup::new(files).split_files(state.config().target_partitions());
+
+        let store = state.runtime_env().object_store(&*STORE_URL)?;
+        let metadata_cache = state.runtime_env().cache_manager.get_file_metadata_cache();
+        let source = ParquetSource::new(self.schema.clone())
+            .with_table_parquet_options(state.default_table_options().parquet)
+            .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(
+                store,
+                metadata_cache,
+            )));
+        let config = FileScanConfigBuilder::new(STORE_URL.clone(), Arc::new(source))
+            .with_file_groups(groups)
+            .with_statistics(statistics)
+            .with_projection_indices(projection.cloned())?
+            .with_limit(limit)
+            .build();
+        Ok(DataSourceExec::from_data_source(config))
+    }
+}
+
+fn table_statistics(files: &[PartitionedFile], schema: &SchemaRef) -> Statistics {
+    let statistics = files.iter().filter_map(|file| file.statistics.as_deref());
+    Statistics::try_merge_iter(statistics, schema).unwrap_or_else(|_| Statistics::new_unknown(schema))
+}

@@ -1,0 +1,188 @@
+//! The names that an investigator asks for.
+//!
+//! Invariant: a name here is a filter, a choice of columns and columns computed from one row; never a
+//! join, a window or an aggregate. So a filter on a view reaches the files as one on `events` does,
+//! and a row of a view is a row of `events`, which `audit_id`, `stage` and `source_offset` find again.
+//!
+//! A request that lasts (watch, exec, attach, port-forward) has a row when it starts and one when it
+//! ends; a view keeps both, because an audit policy may leave out either.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use arrow_schema::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::default_table_source::provider_as_source;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Result;
+use datafusion::datasource::{TableType, ViewTable};
+use datafusion::functions::expr_fn::coalesce;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableProviderFilterPushDown, col};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::prelude::SessionContext;
+use strongroom_archive::Archive;
+use strongroom_schemas::{Table, events};
+
+use crate::functions::last_of;
+use crate::table::SealedTable;
+
+/// The impersonated user if there is one, else the user: on whose permissions the request ran.
+pub(crate) const ACTOR: &str = "actor";
+/// The last of `source_ips`, the only one that no client can set.
+pub(crate) const SOURCE_IP: &str = "source_ip";
+
+/// A view: its name, what it shows, and its definition.
+pub(crate) struct View {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    sql: &'static str,
+}
+
+pub(crate) const VIEWS: [View; 4] = [
+    View {
+        name: "secret_access",
+        about: "every request for Secrets, allowed or not",
+        sql: "
+SELECT stage_timestamp, cluster, actor, user_name, impersonated_user_name, source_ip, verb, namespace, name,
+       CASE WHEN name IS NOT NULL THEN 'one' WHEN namespace IS NOT NULL THEN 'namespace' ELSE 'cluster' END AS scope,
+       response_code, response_code < 400 AS succeeded, authz_decision, authz_reason, user_agent, request_uri,
+       stage, level, audit_id, source, source_offset, date
+FROM events
+WHERE resource = 'secrets' AND (api_group IS NULL OR api_group = '') AND stage IS DISTINCT FROM 'RequestReceived'",
+    },
+    View {
+        name: "exec_sessions",
+        about: "exec, attach and port-forward into pods, with the command, also through the node proxy",
+        sql: "
+SELECT stage_timestamp, cluster, actor, user_name, impersonated_user_name, source_ip, namespace, name, resource, subresource,
+       uri_param(request_uri, 'container') AS container,
+       coalesce(uri_params(request_uri, 'command'), uri_params(request_uri, 'cmd')) AS command,
+       uri_param(request_uri, 'stdin') = 'true' AS stdin, uri_param(request_uri, 'tty') = 'true' AS tty,
+       CASE WHEN response_code >= 400 THEN 'refused' WHEN stage = 'ResponseStarted' THEN 'started'
+            WHEN stage = 'ResponseComplete' THEN 'ended' WHEN stage = 'Panic' THEN 'failed' END AS phase,
+       verb, response_code, authz_decision, authz_reason, user_agent, request_uri,
+       stage, level, audit_id, source, source_offset, date
+FROM events
+WHERE ((resource = 'pods' AND subresource IN ('exec', 'attach', 'portforward'))
+       OR (resource = 'nodes' AND subresource = 'proxy'
+           AND (request_uri LIKE '%/proxy/exec/%' OR request_uri LIKE '%/proxy/run/%'
+                OR request_uri LIKE '%/proxy/attach/%' OR request_uri LIKE '%/proxy/portForward/%')))
+      AND stage IS DISTINCT FROM 'RequestReceived'",
+    },
+    View {
+        name: "rbac_changes",
+        about: "writes to roles and bindings, with what was granted to whom",
+        sql: "
+SELECT stage_timestamp, cluster, actor, user_name, impersonated_user_name, source_ip, verb, resource, namespace,
+       coalesce(name, json_get_str(request_object, 'metadata', 'name'), json_get_str(response_object, 'metadata', 'name')) AS name,
+       coalesce(json_get_str(request_object, 'roleRef', 'kind'), json_get_str(response_object, 'roleRef', 'kind')) AS role_kind,
+       coalesce(json_get_str(request_object, 'roleRef', 'name'), json_get_str(response_object, 'roleRef', 'name')) AS role_name,
+       coalesce(json_get_json(request_object, 'subjects'), json_get_json(response_object, 'subjects')) AS subjects,
+       coalesce(json_get_json(request_object, 'rules'), json_get_json(response_object, 'rules')) AS rules,
+       response_code, response_code < 400 AS succeeded, authz_decision, authz_reason, user_agent, request_uri,
+       request_object, response_object, stage, level, audit_id, source, source_offset, date
+FROM events
+WHERE api_group = 'rbac.authorization.k8s.io'
+      AND resource IN ('roles', 'clusterroles', 'rolebindings', 'clusterrolebindings')
+      AND verb IN ('create', 'update', 'patch', 'delete', 'deletecollection')
+      AND stage IS DISTINCT FROM 'RequestReceived'",
+    },
+    View {
+        name: "auth_failures",
+        about: "requests refused: not authenticated, not authorised, or not admitted",
+        sql: "
+SELECT stage_timestamp, cluster, actor, user_name, impersonated_user_name, source_ip,
+       CASE WHEN response_code = 401 THEN 'unauthenticated' WHEN authz_decision = 'allow' THEN 'not admitted'
+            ELSE 'forbidden' END AS failure,
+       verb, api_group, resource, subresource, namespace, name, response_code, response_reason, response_message,
+       authz_decision, authz_reason, user_agent, request_uri, stage, level, audit_id, source, source_offset, date
+FROM events
+WHERE response_code IN (401, 403) OR authz_decision = 'forbid'",
+    },
+];
+
+/// What each table holds, for listings.
+pub(crate) const fn about(table: Table) -> &'static str {
+    match table {
+        Table::Events => "one row for each audit event",
+        Table::Rejects => "what was received and could not be decoded",
+        Table::Alerts => "every alert raised",
+    }
+}
+
+/// `events` with the computed columns [`ACTOR`] and [`SOURCE_IP`] behind its own: planned as the view it
+/// is, listed as the table that it is to everyone who asks.
+#[derive(Debug)]
+struct EventsTable(ViewTable);
+
+impl EventsTable {
+    fn new(sealed: Arc<SealedTable>) -> Result<Self> {
+        let mut columns: Vec<Expr> = sealed.schema().fields().iter().map(|field| col(field.name())).collect();
+        columns
+            .push(coalesce(vec![col(events::IMPERSONATED_USER_NAME), col(events::USER_NAME)]).alias(ACTOR));
+        columns.push(last_of().call(vec![col(events::SOURCE_IPS)]).alias(SOURCE_IP));
+        let plan = LogicalPlanBuilder::scan(Table::Events.name(), provider_as_source(sealed), None)?
+            .project(columns)?
+            .build()?;
+        Ok(EventsTable(ViewTable::new(plan, None)))
+    }
+}
+
+#[async_trait]
+impl TableProvider for EventsTable {
+    fn schema(&self) -> SchemaRef {
+        self.0.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn get_logical_plan(&self) -> Option<Cow<'_, LogicalPlan>> {
+        self.0.get_logical_plan()
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        self.0.supports_filters_pushdown(filters)
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.0.scan(state, projection, filters, limit).await
+    }
+}
+
+/// Registers the archive's tables. Views are planned by [`plan_view`], when one is asked for.
+pub(crate) fn register_tables(context: &SessionContext, archive: &Arc<Archive>) -> Result<()> {
+    for table in Table::ALL {
+        let sealed = Arc::new(SealedTable::new(table, Arc::clone(archive)));
+        let provider: Arc<dyn TableProvider> = match table {
+            Table::Events => Arc::new(EventsTable::new(sealed)?),
+            Table::Rejects | Table::Alerts => sealed,
+        };
+        context.register_table(table.name(), provider)?;
+    }
+    Ok(())
+}
+
+/// Plans `view` over the registered tables and registers it, unless that is done already.
+pub(crate) async fn plan_view(context: &SessionContext, view: &View) -> Result<()> {
+    if context.table_exist(view.name)? {
+        return Ok(());
+    }
+    let plan = context.state().create_logical_plan(view.sql).await?;
+    let definition = Some(view.sql.trim().to_owned());
+    context.register_table(view.name, Arc::new(ViewTable::new(plan, definition)))?;
+    Ok(())
+}
+
+/// Names of all tables and views.
+pub(crate) fn names() -> Vec<String> {
+    let tables = Table::ALL.iter().map(|table| table.name().to_owned());
+    tables.chain(VIEWS.iter().map(|view| view.name.to_owned())).collect()
+}

@@ -1,1 +1,28 @@
-//! placeholder
+//! Bytes in, sealed rows out: sources, framing, the decoder, and the driver that acknowledges.
+//!
+//! Invariants of this crate:
+//! - **Conservation.** Every byte of a stream lands in exactly one place: an event, a reject, or the
+//!   frame around them. `received = events + rejects + duplicates` holds after every block.
+//! - **Nothing is acknowledged before it is durable.** A position advances only in the commit that
+//!   carries the rows before it.
+//! - **Order.** Rows keep the order of their stream, whatever the number of workers.
+//!
+//! The way of an event: [`source`] finds files and undoes compression, [`frame`] cuts blocks into
+//! lines, [`decode`] turns lines into the columns of [`strongroom_schemas::events`] or a reject,
+//! [`pipeline`] runs workers and seals. [`render`] is the way back. [`plain`] is a second decoder,
+//! slow and simple, that judges the first.
+
+mod columns;
+pub mod decode;
+pub mod export;
+
+pub mod frame;
+pub mod plain;
+pub mod reject;
+pub mod render;
+mod tape;
+pub mod time;
+
+pub use decode::{DecodedBlock, Decoder, DecoderConfig};
+pub use frame::Block;
+pub use reject::Reason;

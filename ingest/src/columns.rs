@@ -1,0 +1,312 @@
+//! Arrow columns in the making.
+//!
+//! Invariant: all columns of a builder have the same number of rows after every push, so a row is
+//! either whole or absent. Values that repeat are kept once a block: [`Dictionary`] gives a value its
+//! key, and [`Memo`] remembers what a piece of raw text (a whole `user` object, say) decoded to, so
+//! text seen before is neither parsed nor copied again. Keys are `i32`; [`NULL`] marks an absent value.
+//!
+//! Hashes are seeded at random for each process: names in a log are chosen by strangers.
+
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+
+use arrow_array::types::Int32Type;
+use arrow_array::{
+    ArrayRef, BinaryArray, DictionaryArray, Int32Array, Int64Array, ListArray, StringArray,
+    TimestampMicrosecondArray,
+};
+use arrow_buffer::{Buffer, NullBuffer, NullBufferBuilder, OffsetBuffer, ScalarBuffer};
+use arrow_schema::{ArrowError, DataType, Field};
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+/// Key of an absent value.
+pub(crate) const NULL: i32 = -1;
+
+/// Distinct strings of one column in one block, numbered in order of first appearance.
+pub(crate) struct Dictionary {
+    hasher: DefaultHashBuilder,
+    table: HashTable<i32>,
+    offsets: Vec<i32>,
+    bytes: Vec<u8>,
+    last: i32,
+}
+
+impl Dictionary {
+    pub(crate) fn new() -> Self {
+        Dictionary {
+            hasher: DefaultHashBuilder::default(),
+            table: HashTable::new(),
+            offsets: vec![0],
+            bytes: Vec::new(),
+            last: NULL,
+        }
+    }
+
+    fn value(&self, key: i32) -> &[u8] {
+        let at = key as usize;
+        &self.bytes[self.offsets[at] as usize..self.offsets[at + 1] as usize]
+    }
+
+    /// The key of `value`, which may be new.
+    pub(crate) fn intern(&mut self, value: &str) -> i32 {
+        let value = value.as_bytes();
+        if self.last != NULL && self.value(self.last) == value {
+            return self.last;
+        }
+        let hash = self.hasher.hash_one(value);
+        let Dictionary { hasher, table, offsets, bytes, last } = self;
+        let text = |key: i32| &bytes[offsets[key as usize] as usize..offsets[key as usize + 1] as usize];
+        if let Some(key) = table.find(hash, |key| text(*key) == value) {
+            *last = *key;
+            return *key;
+        }
+        // A block is bounded far below 2 GiB, so its distinct values number and measure less than i32::MAX.
+        let key = (offsets.len() - 1) as i32;
+        bytes.extend_from_slice(value);
+        offsets.push(bytes.len() as i32);
+        let (offsets, bytes, hasher) = (&*offsets, &*bytes, &*hasher);
+        table.insert_unique(hash, key, |key| {
+            hasher.hash_one(&bytes[offsets[*key as usize] as usize..offsets[*key as usize + 1] as usize])
+        });
+        *last = key;
+        key
+    }
+
+    pub(crate) fn intern_opt(&mut self, value: Option<&str>) -> i32 {
+        value.map_or(NULL, |value| self.intern(value))
+    }
+
+    fn take(&mut self) -> Result<StringArray, ArrowError> {
+        self.table.clear();
+        self.last = NULL;
+        let offsets = std::mem::replace(&mut self.offsets, vec![0]);
+        let bytes = std::mem::take(&mut self.bytes);
+        StringArray::try_new(OffsetBuffer::new(offsets.into()), Buffer::from_vec(bytes), None)
+    }
+}
+
+/// What raw text decoded to, by that text.
+pub(crate) struct Memo<T> {
+    hasher: DefaultHashBuilder,
+    table: HashTable<u32>,
+    arena: Vec<u8>,
+    entries: Vec<(usize, usize, u64, T)>,
+}
+
+impl<T: Copy> Memo<T> {
+    pub(crate) fn new() -> Self {
+        Memo {
+            hasher: DefaultHashBuilder::default(),
+            table: HashTable::new(),
+            arena: Vec::new(),
+            entries: Vec::new(),
+        }
+    }
+
+    /// The remembered value, or the hash to [`insert`](Self::insert) it under.
+    pub(crate) fn get(&self, raw: &[u8]) -> Result<T, u64> {
+        let hash = self.hasher.hash_one(raw);
+        let found = self.table.find(hash, |at| {
+            let (start, end, of, _) = &self.entries[*at as usize];
+            *of == hash && &self.arena[*start..*end] == raw
+        });
+        found.map(|at| self.entries[*at as usize].3).ok_or(hash)
+    }
+
+    pub(crate) fn insert(&mut self, hash: u64, raw: &[u8], value: T) {
+        let start = self.arena.len();
+        self.arena.extend_from_slice(raw);
+        // Bounded by the rows of a block.
+        let at = self.entries.len() as u32;
+        self.entries.push((start, self.arena.len(), hash, value));
+        let entries = &self.entries;
+        self.table.insert_unique(hash, at, |at| entries[*at as usize].2);
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.table.clear();
+        self.arena.clear();
+        self.entries.clear();
+    }
+}
+
+fn keys_and_nulls(keys: Vec<i32>) -> (ScalarBuffer<i32>, Option<NullBuffer>) {
+    let nulls = NullBuffer::from_iter(keys.iter().map(|key| *key != NULL));
+    if nulls.null_count() == 0 {
+        return (keys.into(), None);
+    }
+    let keys: Vec<i32> = keys.into_iter().map(|key| key.max(0)).collect();
+    (keys.into(), Some(nulls))
+}
+
+fn dictionary_array(keys: Vec<i32>, values: StringArray) -> Result<DictionaryArray<Int32Type>, ArrowError> {
+    let (keys, nulls) = keys_and_nulls(keys);
+    // Null rows point at key 0, which must exist.
+    let values = if values.is_empty() { StringArray::from(vec![""]) } else { values };
+    DictionaryArray::try_new(Int32Array::new(keys, nulls), Arc::new(values))
+}
+
+use arrow_array::Array as _;
+
+/// A column whose strings repeat.
+pub(crate) struct DictColumn {
+    pub(crate) dictionary: Dictionary,
+    keys: Vec<i32>,
+}
+
+impl DictColumn {
+    pub(crate) fn new() -> Self {
+        DictColumn { dictionary: Dictionary::new(), keys: Vec::new() }
+    }
+
+    pub(crate) fn push(&mut self, key: i32) {
+        self.keys.push(key);
+    }
+
+    pub(crate) fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
+        let values = self.dictionary.take()?;
+        Ok(Arc::new(dictionary_array(std::mem::take(&mut self.keys), values)?))
+    }
+}
+
+/// A column of string lists that repeat, item by item and as a whole.
+pub(crate) struct ListColumn {
+    pub(crate) dictionary: Dictionary,
+    /// Distinct lists: where each begins in `items`.
+    starts: Vec<u32>,
+    items: Vec<i32>,
+    offsets: Vec<i32>,
+    keys: Vec<i32>,
+    nulls: NullBufferBuilder,
+}
+
+impl ListColumn {
+    pub(crate) fn new() -> Self {
+        ListColumn {
+            dictionary: Dictionary::new(),
+            starts: vec![0],
+            items: Vec::new(),
+            offsets: vec![0],
+            keys: Vec::new(),
+            nulls: NullBufferBuilder::new(0),
+        }
+    }
+
+    /// Remembers a list and returns its number, for [`push`](Self::push).
+    pub(crate) fn intern<'a>(&mut self, list: impl IntoIterator<Item = &'a str>) -> i32 {
+        for item in list {
+            let key = self.dictionary.intern(item);
+            self.items.push(key);
+        }
+        self.starts.push(self.items.len() as u32);
+        (self.starts.len() - 2) as i32
+    }
+
+    pub(crate) fn push(&mut self, list: i32) {
+        if list == NULL {
+            self.nulls.append_null();
+        } else {
+            let (start, end) = (self.starts[list as usize] as usize, self.starts[list as usize + 1] as usize);
+            self.keys.extend_from_slice(&self.items[start..end]);
+            self.nulls.append_non_null();
+        }
+        self.offsets.push(self.keys.len() as i32);
+    }
+
+    pub(crate) fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
+        let values = self.dictionary.take()?;
+        let items = dictionary_array(std::mem::take(&mut self.keys), values)?;
+        let offsets = std::mem::replace(&mut self.offsets, vec![0]);
+        self.starts.truncate(1);
+        self.items.clear();
+        let nulls = std::mem::replace(&mut self.nulls, NullBufferBuilder::new(0)).finish();
+        let item = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+        let field = Arc::new(Field::new("item", item, true));
+        Ok(Arc::new(ListArray::try_new(field, OffsetBuffer::new(offsets.into()), Arc::new(items), nulls)?))
+    }
+}
+
+/// A column of bytes that seldom repeat; strings when finished as such.
+pub(crate) struct BytesColumn {
+    offsets: Vec<i32>,
+    bytes: Vec<u8>,
+    nulls: NullBufferBuilder,
+}
+
+impl BytesColumn {
+    pub(crate) fn new() -> Self {
+        BytesColumn { offsets: vec![0], bytes: Vec::new(), nulls: NullBufferBuilder::new(0) }
+    }
+
+    pub(crate) fn push(&mut self, value: Option<&[u8]>) {
+        if let Some(value) = value {
+            self.bytes.extend_from_slice(value);
+            self.nulls.append_non_null();
+        } else {
+            self.nulls.append_null();
+        }
+        self.offsets.push(self.bytes.len() as i32);
+    }
+
+    fn take(&mut self) -> (OffsetBuffer<i32>, Buffer, Option<NullBuffer>) {
+        let offsets = OffsetBuffer::new(std::mem::replace(&mut self.offsets, vec![0]).into());
+        let bytes = Buffer::from_vec(std::mem::take(&mut self.bytes));
+        (offsets, bytes, std::mem::replace(&mut self.nulls, NullBufferBuilder::new(0)).finish())
+    }
+
+    pub(crate) fn finish_strings(&mut self) -> Result<ArrayRef, ArrowError> {
+        let (offsets, bytes, nulls) = self.take();
+        Ok(Arc::new(StringArray::try_new(offsets, bytes, nulls)?))
+    }
+
+    pub(crate) fn finish_binary(&mut self) -> Result<ArrayRef, ArrowError> {
+        let (offsets, bytes, nulls) = self.take();
+        Ok(Arc::new(BinaryArray::try_new(offsets, bytes, nulls)?))
+    }
+}
+
+/// A column of integers or points in time.
+pub(crate) struct NumberColumn {
+    values: Vec<i64>,
+    nulls: NullBufferBuilder,
+}
+
+impl NumberColumn {
+    pub(crate) fn new() -> Self {
+        NumberColumn { values: Vec::new(), nulls: NullBufferBuilder::new(0) }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    pub(crate) fn push(&mut self, value: Option<i64>) {
+        self.values.push(value.unwrap_or(0));
+        match value {
+            Some(_) => self.nulls.append_non_null(),
+            None => self.nulls.append_null(),
+        }
+    }
+
+    fn take(&mut self) -> (Vec<i64>, Option<NullBuffer>) {
+        let nulls = std::mem::replace(&mut self.nulls, NullBufferBuilder::new(0)).finish();
+        (std::mem::take(&mut self.values), nulls)
+    }
+
+    pub(crate) fn finish_i64(&mut self) -> ArrayRef {
+        let (values, nulls) = self.take();
+        Arc::new(Int64Array::new(values.into(), nulls))
+    }
+
+    /// Every value pushed must fit: codes are checked when they are decoded.
+    pub(crate) fn finish_i32(&mut self) -> ArrayRef {
+        let (values, nulls) = self.take();
+        let values: Vec<i32> = values.into_iter().map(|value| value as i32).collect();
+        Arc::new(Int32Array::new(values.into(), nulls))
+    }
+
+    pub(crate) fn finish_timestamps(&mut self) -> ArrayRef {
+        let (values, nulls) = self.take();
+        Arc::new(TimestampMicrosecondArray::new(values.into(), nulls).with_timezone("UTC"))
+    }
+}

@@ -1,0 +1,165 @@
+//! The way back: records in offset order become the bytes of their stream.
+//!
+//! Invariant: what is written is byte for byte what was read, or an error says where the archive
+//! cannot tell. Records carry their offsets; the only bytes that no record and no frame holds are
+//! newlines, so a gap between two records is that many newlines.
+
+use std::io::Write;
+
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::Int64Type;
+use arrow_array::{Array as _, RecordBatch};
+use strongroom_schemas::rejects;
+use thiserror::Error;
+
+use crate::render::{Renderer, WrongColumn};
+
+#[derive(Debug, Error)]
+pub enum ExportError {
+    #[error("record at offset {offset} begins before offset {at}, where the one before it ends")]
+    Overlap { offset: i64, at: i64 },
+    #[error("{gap} bytes are missing before offset {offset}: more than newlines can be")]
+    Gap { gap: i64, offset: i64 },
+    #[error("cannot read the rows back as records")]
+    Columns(#[from] WrongColumn),
+    #[error("cannot read a row of rejects back: column {0} has another type")]
+    RejectColumn(&'static str),
+    #[error("cannot write the exported lines")]
+    Write(#[source] std::io::Error),
+}
+
+/// Most newlines in a row that an export believes; a longer gap is a hole.
+const GAP_BYTES_MAX: i64 = 64 << 20;
+
+/// Writes records of one stream at their offsets.
+pub struct StreamWriter<W> {
+    out: W,
+    /// Offset in the stream of the next byte.
+    at: i64,
+}
+
+impl<W: Write> StreamWriter<W> {
+    pub fn new(out: W) -> Self {
+        StreamWriter { out, at: 0 }
+    }
+
+    /// Writes a record whose first byte after `before` stood at `offset`.
+    pub fn record(
+        &mut self,
+        offset: i64,
+        before: &[u8],
+        record: &[u8],
+        after: &[u8],
+    ) -> Result<(), ExportError> {
+        self.advance(offset - before.len() as i64)?;
+        for bytes in [before, record, after] {
+            self.out.write_all(bytes).map_err(ExportError::Write)?;
+            self.at += bytes.len() as i64;
+        }
+        Ok(())
+    }
+
+    /// Writes the newlines up to `offset`.
+    pub fn advance(&mut self, offset: i64) -> Result<(), ExportError> {
+        let gap = offset - self.at;
+        if gap < 0 {
+            return Err(ExportError::Overlap { offset, at: self.at });
+        }
+        if gap > GAP_BYTES_MAX {
+            return Err(ExportError::Gap { gap, offset });
+        }
+        const NEWLINES: [u8; 64] = [b'\n'; 64];
+        let mut left = gap as usize;
+        while left > 0 {
+            let some = left.min(NEWLINES.len());
+            self.out.write_all(&NEWLINES[..some]).map_err(ExportError::Write)?;
+            left -= some;
+        }
+        self.at = offset;
+        Ok(())
+    }
+
+    /// Offset of the next byte: how much has been written.
+    pub fn offset(&self) -> i64 {
+        self.at
+    }
+
+    pub fn into_inner(self) -> W {
+        self.out
+    }
+}
+
+/// Writes one stream from its events and its rejects, each in offset order, up to `end`.
+///
+/// # Errors
+/// As [`ExportError`]; errors of the iterators pass through.
+pub fn stream<E: From<ExportError>>(
+    events: impl Iterator<Item = Result<RecordBatch, E>>,
+    rejects: impl Iterator<Item = Result<RecordBatch, E>>,
+    end: i64,
+    out: impl Write,
+) -> Result<u64, E> {
+    let mut writer = StreamWriter::new(out);
+    let mut rejects = RejectRows::new(rejects);
+    let mut records = 0;
+    let mut record = Vec::new();
+    for batch in events {
+        let batch = batch?;
+        let renderer = Renderer::new(&batch).map_err(ExportError::from)?;
+        for row in 0..batch.num_rows() {
+            let offset = renderer.offset(row);
+            records += rejects.write_before(offset, &mut writer)?;
+            record.clear();
+            renderer.record(row, &mut record);
+            let (before, after) = renderer.frame(row);
+            writer.record(offset, before, &record, after)?;
+            records += 1;
+        }
+    }
+    records += rejects.write_before(i64::MAX, &mut writer)?;
+    writer.advance(end)?;
+    writer.out.flush().map_err(ExportError::Write)?;
+    Ok(records)
+}
+
+/// Rejects, one by one, from their batches.
+struct RejectRows<I> {
+    batches: I,
+    batch: Option<RecordBatch>,
+    row: usize,
+}
+
+impl<E: From<ExportError>, I: Iterator<Item = Result<RecordBatch, E>>> RejectRows<I> {
+    fn new(batches: I) -> Self {
+        RejectRows { batches, batch: None, row: 0 }
+    }
+
+    fn write_before<W: Write>(&mut self, limit: i64, writer: &mut StreamWriter<W>) -> Result<u64, E> {
+        let mut written = 0;
+        loop {
+            while self.batch.as_ref().is_none_or(|batch| self.row >= batch.num_rows()) {
+                match self.batches.next() {
+                    Some(batch) => (self.batch, self.row) = (Some(batch?), 0),
+                    None => return Ok(written),
+                }
+            }
+            let Some(batch) = &self.batch else { return Ok(written) };
+            let offsets = batch
+                .column(rejects::index::SOURCE_OFFSET)
+                .as_primitive_opt::<Int64Type>()
+                .ok_or(ExportError::RejectColumn(rejects::SOURCE_OFFSET))?;
+            let raw = batch
+                .column(rejects::index::RAW)
+                .as_binary_opt::<i32>()
+                .ok_or(ExportError::RejectColumn(rejects::RAW))?;
+            let offset = offsets.value(self.row);
+            if offset >= limit {
+                return Ok(written);
+            }
+            let bytes = if raw.is_valid(self.row) { raw.value(self.row) } else { &[] };
+            writer.record(offset, &[], bytes, &[])?;
+            written += 1;
+            self.row += 1;
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Why bytes became a reject. The names are stored, so they are part of the format.
+
+use std::fmt;
+
+/// Reason of a reject, stored in `rejects.reason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// Not JSON; `detail` says where the parser stopped.
+    BrokenJson,
+    /// Not UTF-8.
+    InvalidUtf8,
+    /// Holds a NUL byte: a hole left by a crash, or a binary file.
+    NulByte,
+    /// Longer than the line bound; stored in pieces of that size.
+    LineTooLong,
+    /// Nested deeper than the bound.
+    TooDeep,
+    /// JSON, but no `audit.k8s.io` `Event`.
+    NotAnAuditEvent,
+    /// An audit event with a field of the wrong type or a value outside its closed set.
+    InvalidField,
+    /// The front of an event whose rest never came; what follows it on the line was recovered.
+    TornLine,
+    /// White space alone.
+    BlankLine,
+    /// An `EventList` without items.
+    EmptyEventList,
+    /// A file without a byte.
+    EmptyFile,
+    /// Cut by a cloud's log service, which marks it with `[Truncated...]`.
+    TruncatedByCloud,
+    /// An event inside a cloud's wrapper that has no decoder here; `detail` names it.
+    Wrapped,
+    /// The text format of `--audit-log-format=legacy`, removed from Kubernetes.
+    LegacyFormat,
+}
+
+impl Reason {
+    pub const ALL: [Reason; 14] = [
+        Reason::BrokenJson,
+        Reason::InvalidUtf8,
+        Reason::NulByte,
+        Reason::LineTooLong,
+        Reason::TooDeep,
+        Reason::NotAnAuditEvent,
+        Reason::InvalidField,
+        Reason::TornLine,
+        Reason::BlankLine,
+        Reason::EmptyEventList,
+        Reason::EmptyFile,
+        Reason::TruncatedByCloud,
+        Reason::Wrapped,
+        Reason::LegacyFormat,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Reason::BrokenJson => "broken_json",
+            Reason::InvalidUtf8 => "invalid_utf8",
+            Reason::NulByte => "nul_byte",
+            Reason::LineTooLong => "line_too_long",
+            Reason::TooDeep => "too_deep",
+            Reason::NotAnAuditEvent => "not_an_audit_event",
+            Reason::InvalidField => "invalid_field",
+            Reason::TornLine => "torn_line",
+            Reason::BlankLine => "blank_line",
+            Reason::EmptyEventList => "empty_event_list",
+            Reason::EmptyFile => "empty_file",
+            Reason::TruncatedByCloud => "truncated_by_cloud",
+            Reason::Wrapped => "wrapped",
+            Reason::LegacyFormat => "legacy_format",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why one piece of input is no event. `detail` never repeats the input: it may hold a Secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub reason: Reason,
+    pub detail: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Refusal { reason, detail: detail.into() }
+    }
+
+    pub(crate) fn field(field: &str, expected: &str) -> Self {
+        Refusal::new(Reason::InvalidField, format!("{field} is not {expected}"))
+    }
+}

@@ -1,0 +1,202 @@
+//! The shape of the workspace: who may depend on whom, what the pure crates may touch, how manifests and
+//! files are written. ARCHITECTURE.md states these rules; a change that breaks one breaks a test here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Each crate of ours with those it may depend on. A new edge here is the rarest change of all.
+const EDGES: &[(&str, &[&str])] = &[
+    ("strongroom-schemas", &[]),
+    ("strongroom-generate", &[]),
+    ("strongroom-alerts", &["strongroom-schemas"]),
+    ("strongroom-archive", &["strongroom-schemas"]),
+    ("strongroom-ingest", &["strongroom-alerts", "strongroom-archive", "strongroom-schemas"]),
+    ("strongroom-query", &["strongroom-alerts", "strongroom-archive", "strongroom-schemas"]),
+    (
+        "strongroom",
+        &[
+            "strongroom-alerts",
+            "strongroom-archive",
+            "strongroom-generate",
+            "strongroom-ingest",
+            "strongroom-query",
+            "strongroom-schemas",
+        ],
+    ),
+];
+
+/// What tests of a crate may use beyond [`EDGES`]: the generator, which depends on nothing of ours.
+const TEST_EDGES: &[&str] = &["strongroom-generate"];
+
+/// Crates that are functions of their arguments, and what that forbids them to depend on or to name.
+const PURE: &[(&str, &str)] = &[("strongroom-schemas", "schemas/src"), ("strongroom-generate", "generate/src")];
+const IMPURE_CRATES: &[&str] = &[
+    "async-trait",
+    "crossbeam-channel",
+    "deltalake",
+    "futures",
+    "mio",
+    "object_store",
+    "parquet",
+    "rayon",
+    "reqwest",
+    "tokio",
+];
+const IMPURE_NAMES: &[&str] =
+    &["std::fs", "std::net", "std::process", "std::thread", "std::env", "std::time", "Utc::now", "async fn"];
+
+/// File names that promise nothing.
+const NAMELESS: &[&str] = &["util.rs", "utils.rs", "helpers.rs", "helper.rs", "common.rs", "misc.rs"];
+
+const ARCHITECTURE_LINES_MAX: usize = 200;
+
+fn cargo(arguments: &[&str]) -> String {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo).args(arguments).current_dir(ROOT).output().expect("cargo runs this test");
+    assert!(output.status.success(), "cargo {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("cargo prints UTF-8")
+}
+
+/// Our packages and, for each, the names of our packages it depends on with the kind of dependency.
+fn our_edges() -> BTreeMap<String, Vec<(String, Option<String>)>> {
+    let metadata: Value =
+        serde_json::from_str(&cargo(&["metadata", "--format-version", "1", "--no-deps", "--locked"]))
+            .expect("cargo metadata prints JSON");
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let packages = metadata["packages"].as_array().expect("a list of packages");
+    let edges = packages.iter().map(|package| {
+        let dependencies = package["dependencies"].as_array().expect("a list of dependencies");
+        let ours = dependencies.iter().filter(|dependency| dependency["path"].is_string());
+        let ours = ours.map(|d| (text(&d["name"]).expect("dependencies have names"), text(&d["kind"])));
+        (text(&package["name"]).expect("packages have names"), ours.collect())
+    });
+    edges.collect()
+}
+
+/// The source files of the workspace, relative to its root.
+fn sources(folder: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![Path::new(ROOT).join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+            let path = entry.expect("a readable folder").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path.strip_prefix(ROOT).expect("below the root").to_owned());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn all_sources() -> Vec<PathBuf> {
+    let folders = ["alerts", "archive", "benches", "cli", "generate", "ingest", "query", "schemas", "tests"];
+    folders.iter().flat_map(|folder| sources(folder)).collect()
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = Path::new(ROOT).join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn crates_depend_only_on_lower_floors() {
+    let found = our_edges();
+    let known: BTreeSet<&str> = EDGES.iter().map(|(name, _)| *name).collect();
+    assert_eq!(found.keys().map(String::as_str).collect::<BTreeSet<_>>(), known, "crates without a floor");
+    for (name, allowed) in EDGES {
+        for (dependency, kind) in &found[*name] {
+            let in_tests = kind.as_deref() == Some("dev") && TEST_EDGES.contains(&dependency.as_str());
+            assert!(
+                allowed.contains(&dependency.as_str()) || in_tests,
+                "{name} may not depend on {dependency} ({})",
+                kind.as_deref().unwrap_or("normal"),
+            );
+        }
+    }
+}
+
+#[test]
+fn pure_crates_cannot_do_io() {
+    for (name, folder) in PURE {
+        let tree = cargo(&[
+            "tree",
+            "--package",
+            name,
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+            "--format",
+            "{lib}",
+            "--locked",
+        ]);
+        let tree: BTreeSet<String> = tree.lines().map(|line| line.replace('_', "-")).collect();
+        for impure in IMPURE_CRATES {
+            assert!(!tree.contains(&impure.replace('_', "-")), "{name} must not reach {impure}");
+        }
+        for path in sources(folder) {
+            let text = read(&path);
+            for impure in IMPURE_NAMES {
+                assert!(!text.contains(impure), "{} names {impure}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn versions_are_named_once() {
+    let mut section = String::new();
+    for (_, folder) in EDGES.iter().map(|(name, _)| (name, name.strip_prefix("strongroom-").unwrap_or(""))) {
+        for line in read(Path::new(folder).join("Cargo.toml")).lines().map(str::trim) {
+            if line.starts_with('[') {
+                section = line.to_owned();
+            } else if matches!(section.as_str(), "[dependencies]" | "[dev-dependencies]" | "[build-dependencies]")
+                && !line.is_empty()
+                && !line.starts_with('#')
+            {
+                assert!(line.contains("workspace = true"), "{folder}/Cargo.toml: {line}");
+            } else if section == "[workspace.dependencies]"
+                && !line.is_empty()
+                && !line.starts_with('#')
+                && !line.starts_with("strongroom-")
+            {
+                assert!(line.contains("default-features = false"), "Cargo.toml: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_file_says_what_it_promises() {
+    let files = all_sources();
+    assert!(files.len() > 30, "found only {} files", files.len());
+    for path in files {
+        let name = path.file_name().expect("a file has a name").to_string_lossy().into_owned();
+        assert!(!NAMELESS.contains(&name.as_str()), "{}: name the concept it owns", path.display());
+        assert!(read(&path).starts_with("//! "), "{} does not open with `//!`", path.display());
+    }
+}
+
+#[test]
+fn architecture_names_every_folder_and_stays_short() {
+    let text = read("ARCHITECTURE.md");
+    let lines = text.lines().count();
+    assert!(lines <= ARCHITECTURE_LINES_MAX, "ARCHITECTURE.md has {lines} lines");
+    for (name, _) in EDGES {
+        let folder = name.strip_prefix("strongroom-").unwrap_or("cli");
+        let heading = format!("`{folder}/`");
+        assert!(
+            text.lines().any(|line| line.starts_with("## ") && line.contains(&heading)),
+            "ARCHITECTURE.md has no heading for {heading}"
+        );
+    }
+    assert!(text.matches("**Architecture Invariant:**").count() >= EDGES.len(), "a folder states no invariant");
+}

@@ -1,1 +1,414 @@
-//! The Delta log.
+//! The Delta log of one volume: opening, creating and extending it.
+//!
+//! Terms. A *volume* is one Delta table: the commits of one calendar year. A commit is a JSON file of
+//! actions: `add` names a sealed file, `txn` records a position.
+//!
+//! Invariants. A commit holds the rows of a seal and the positions they lead to, or neither. A commit is
+//! one durable, conditional write; when another wrote that version first, it fails and nothing is
+//! retried, because only the holder of the lock may commit. No commit or checkpoint is ever removed
+//! (`enableExpiredLogCleanup` is off in the table and overridden here), no file is ever removed from the
+//! table (`appendOnly`).
+//!
+//! A position is four `txn` actions, because the version of a `txn` is one 64-bit number: appId
+//! `<partition>` has the next offset, `<partition>#records` the number of records, `<partition>#blake3.hi`
+//! and `<partition>#blake3.lo` the halves of the hash, big-endian, as signed numbers. All four are always
+//! written together. Partition names cannot hold a `#`.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow_array::Array;
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int64Type;
+use arrow_schema::DataType as ArrowType;
+use chrono::{DateTime, SecondsFormat, Utc};
+use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
+use deltalake::kernel::{Action, Add, ArrayType, DataType, StructField, Transaction};
+use deltalake::operations::create::CreateBuilder;
+use deltalake::protocol::{DeltaOperation, SaveMode};
+use deltalake::{DeltaTable, DeltaTableBuilder};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use strongroom_schemas::Table;
+use strongroom_schemas::table::DATE;
+use url::Url;
+
+use crate::durable::DurableStore;
+use crate::encode::time_column;
+use crate::error::{ArchiveError, Result};
+use crate::layout;
+use crate::position::Position;
+use crate::writer::SealedFile;
+
+/// Commits between checkpoints. A checkpoint repeats the whole volume, so their sum grows with the square
+/// of the commits; a reader without one reads every commit.
+const CHECKPOINT_INTERVAL: &str = "100";
+
+/// Columns that commits carry statistics of.
+pub(crate) const STATISTICS_SOURCE: &str = "source";
+pub(crate) const STATISTICS_OFFSET: &str = "source_offset";
+
+const RECORDS: &str = "#records";
+const HASH_HIGH: &str = "#blake3.hi";
+const HASH_LOW: &str = "#blake3.lo";
+/// Longest partition name; it is written four times in every commit.
+const PARTITION_BYTES_MAX: usize = 512;
+
+/// What one commit adds to a volume.
+#[derive(Debug, Default)]
+pub(crate) struct Addition {
+    pub(crate) files: Vec<FileFacts>,
+    pub(crate) positions: Vec<(String, Position)>,
+    /// More fields of `commitInfo`.
+    pub(crate) metadata: Map<String, Value>,
+}
+
+/// A sealed file and what its commit says of it.
+#[derive(Clone, Debug)]
+pub(crate) struct FileFacts {
+    pub(crate) file: SealedFile,
+    pub(crate) times: Option<(i64, i64)>,
+    pub(crate) offsets: Option<(i64, i64)>,
+    pub(crate) sources: Option<(String, String)>,
+}
+
+/// What a commit became.
+#[derive(Debug)]
+pub(crate) struct Committed {
+    pub(crate) version: u64,
+    /// Why the checkpoint that was due is missing. The commit holds all the same.
+    pub(crate) checkpoint_failed: Option<String>,
+}
+
+/// An open volume.
+#[derive(Debug)]
+pub(crate) struct VolumeLog {
+    table: Table,
+    path: PathBuf,
+    delta: DeltaTable,
+}
+
+/// The Delta table in `path`, not loaded yet.
+fn delta_table(path: &Path) -> Result<DeltaTable> {
+    let failed = |source| ArchiveError::OpenVolume { path: path.to_owned(), source: Box::new(source) };
+    let url = Url::from_directory_path(path)
+        .map_err(|()| ArchiveError::LocationInvalid { location: path.display().to_string() })?;
+    DeltaTableBuilder::from_url(url.clone())
+        .map_err(failed)?
+        .with_storage_backend(Arc::new(DurableStore::new()), url)
+        .build()
+        .map_err(failed)
+}
+
+/// Whether a volume has a commit. A folder without one is what a killed run left.
+pub(crate) fn exists(path: &Path) -> Result<bool> {
+    let names = layout::names(&layout::delta_log(path))?;
+    Ok(names.iter().filter_map(|name| name.to_str()).any(|name| layout::commit_version(name).is_some()))
+}
+
+/// Loads the newest version of a volume; `None` when it has no commit.
+pub(crate) async fn load(path: &Path) -> Result<Option<DeltaTable>> {
+    if !exists(path)? {
+        return Ok(None);
+    }
+    let mut delta = delta_table(path)?;
+    delta
+        .load()
+        .await
+        .map_err(|source| ArchiveError::OpenVolume { path: path.to_owned(), source: Box::new(source) })?;
+    Ok(Some(delta))
+}
+
+impl VolumeLog {
+    pub(crate) async fn open_or_create(table: Table, path: PathBuf) -> Result<VolumeLog> {
+        let delta = match load(&path).await? {
+            Some(delta) => delta,
+            None => create(table, &path).await?,
+        };
+        Ok(VolumeLog { table, path, delta })
+    }
+
+    /// Writes one commit. When this returns, it is on disk.
+    pub(crate) async fn commit(&mut self, addition: Addition, time: DateTime<Utc>) -> Result<Committed> {
+        let failed = |source| ArchiveError::Commit { path: self.path.clone(), source: Box::new(source) };
+        let actions = addition.files.iter().map(|facts| Action::Add(add(self.table, facts, time))).collect();
+        let transactions =
+            addition.positions.iter().flat_map(|(partition, position)| transactions(partition, position));
+        let properties = CommitProperties::default()
+            .with_max_retries(0)
+            .with_create_checkpoint(true)
+            .with_cleanup_expired_logs(Some(false))
+            .with_metadata(addition.metadata)
+            .with_application_transactions(transactions.collect());
+        let operation = DeltaOperation::Write {
+            mode: SaveMode::Append,
+            partition_by: Some(vec![DATE.to_owned()]),
+            predicate: None,
+        };
+        let state = self.delta.snapshot().map_err(failed)?.clone();
+        let prepared = CommitBuilder::from(properties)
+            .with_actions(actions)
+            .build(Some(&state), self.delta.log_store(), operation)
+            .into_prepared_commit_future()
+            .await
+            .map_err(failed)?;
+        let committed = prepared.await.map_err(failed)?;
+        let version = committed.version;
+        // From here on the commit exists, whatever becomes of the checkpoint.
+        let checkpoint_failed = committed.await.err().map(|error| error.to_string());
+        self.delta.load().await.map_err(|source| ArchiveError::OpenVolume {
+            path: self.path.clone(),
+            source: Box::new(source),
+        })?;
+        Ok(Committed { version, checkpoint_failed })
+    }
+}
+
+async fn create(table: Table, path: &Path) -> Result<DeltaTable> {
+    let failed = |source| ArchiveError::CreateVolume { path: path.to_owned(), source: Box::new(source) };
+    let statistics = [time_column(table), STATISTICS_OFFSET, STATISTICS_SOURCE].join(",");
+    let configuration = [
+        ("delta.appendOnly", "true"),
+        ("delta.enableExpiredLogCleanup", "false"),
+        ("delta.checkpointInterval", CHECKPOINT_INTERVAL),
+        // By default only the first 32 columns have statistics, and time is not among them.
+        ("delta.dataSkippingStatsColumns", statistics.as_str()),
+    ];
+    let schema = table.file_schema();
+    let columns = schema
+        .fields()
+        .iter()
+        .map(|field| StructField::new(field.name(), delta_type(field.data_type()), true));
+    CreateBuilder::new()
+        .with_log_store(delta_table(path)?.log_store())
+        .with_table_name(table.name())
+        .with_columns(columns.chain([StructField::new(DATE, DataType::DATE, true)]))
+        .with_partition_columns([DATE])
+        .with_configuration(configuration.map(|(key, value)| (key, Some(value))))
+        .with_commit_properties(CommitProperties::default().with_cleanup_expired_logs(Some(false)))
+        .await
+        .map_err(failed)
+}
+
+fn delta_type(arrow: &ArrowType) -> DataType {
+    match arrow {
+        ArrowType::Utf8 => DataType::STRING,
+        ArrowType::Binary => DataType::BINARY,
+        ArrowType::Int32 => DataType::INTEGER,
+        ArrowType::Int64 => DataType::LONG,
+        ArrowType::Timestamp(..) => DataType::TIMESTAMP,
+        ArrowType::List(item) => ArrayType::new(delta_type(item.data_type()), true).into(),
+        // A new type of column has to be given its Delta type here; the test that creates every table sees to it.
+        other => unreachable!("no column of ours is {other}"),
+    }
+}
+
+fn add(table: Table, facts: &FileFacts, time: DateTime<Utc>) -> Add {
+    let file = &facts.file;
+    let folder = layout::date_folder(file.date);
+    let name = file.path.file_name().and_then(|name| name.to_str()).expect("we named the file");
+    let (mut least, mut greatest) = (Map::new(), Map::new());
+    let mut bounds = |column: &str, bounds: Option<(Value, Value)>| {
+        if let Some((min, max)) = bounds {
+            least.insert(column.to_owned(), min);
+            greatest.insert(column.to_owned(), max);
+        }
+    };
+    bounds(
+        time_column(table),
+        facts.times.and_then(|(min, max)| Some((timestamp(min)?.into(), timestamp(max)?.into()))),
+    );
+    bounds(STATISTICS_OFFSET, facts.offsets.map(|(min, max)| (min.into(), max.into())));
+    bounds(STATISTICS_SOURCE, facts.sources.clone().map(|(min, max)| (min.into(), max.into())));
+    let statistics = json!({ "numRecords": file.rows, "minValues": least, "maxValues": greatest });
+    Add {
+        path: format!("{folder}/{name}"),
+        partition_values: HashMap::from([(DATE.to_owned(), Some(file.date.format("%Y-%m-%d").to_string()))]),
+        size: file.bytes as i64,
+        modification_time: time.timestamp_millis(),
+        data_change: true,
+        stats: Some(statistics.to_string()),
+        tags: None,
+        deletion_vector: None,
+        base_row_id: None,
+        default_row_commit_version: None,
+        clustering_provider: None,
+    }
+}
+
+/// Time as Delta statistics have it; `None` for one that four digits of year cannot express. A file
+/// without bounds is never pruned.
+fn timestamp(micros: i64) -> Option<String> {
+    let time = DateTime::from_timestamp_micros(micros)?;
+    let text = time.to_rfc3339_opts(SecondsFormat::Micros, true);
+    text.as_bytes().first()?.is_ascii_digit().then_some(text)
+}
+
+/// Inverse of [`timestamp`].
+pub(crate) fn micros(text: &str) -> Option<i64> {
+    DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_micros())
+}
+
+/// Refuses a partition name that would make positions ambiguous or commits unreadable.
+pub(crate) fn check_partition(partition: &str) -> Result<()> {
+    let refuse =
+        |reason| Err(ArchiveError::PartitionName { partition: partition.chars().take(64).collect(), reason });
+    if partition.is_empty() {
+        return refuse("it is empty");
+    }
+    if partition.len() > PARTITION_BYTES_MAX {
+        return refuse("it is longer than 512 bytes");
+    }
+    if partition.contains('#') {
+        return refuse("it contains a #");
+    }
+    if partition.chars().any(char::is_control) {
+        return refuse("it contains a control character");
+    }
+    Ok(())
+}
+
+fn transactions(partition: &str, position: &Position) -> [Transaction; 4] {
+    let half = |at: usize| {
+        i64::from_be_bytes(
+            position.prefix_blake3[at..at + 8].try_into().expect("half of sixteen bytes is eight"),
+        )
+    };
+    let transaction = |suffix: &str, version| Transaction::new(format!("{partition}{suffix}"), version);
+    [
+        transaction("", position.next_offset),
+        transaction(RECORDS, position.records),
+        transaction(HASH_HIGH, half(0)),
+        transaction(HASH_LOW, half(8)),
+    ]
+}
+
+/// Positions out of `txn` versions by appId.
+pub(crate) fn positions(
+    path: &Path,
+    transactions: &HashMap<String, i64>,
+) -> Result<HashMap<String, Position>> {
+    let mut positions = HashMap::new();
+    for (partition, next_offset) in transactions.iter().filter(|(app_id, _)| !app_id.contains('#')) {
+        let part = |suffix: &str| transactions.get(&format!("{partition}{suffix}")).copied();
+        let (Some(records), Some(high), Some(low)) = (part(RECORDS), part(HASH_HIGH), part(HASH_LOW)) else {
+            return Err(ArchiveError::PositionIncomplete {
+                path: path.to_owned(),
+                partition: partition.clone(),
+            });
+        };
+        let mut prefix_blake3 = [0; 16];
+        prefix_blake3[..8].copy_from_slice(&high.to_be_bytes());
+        prefix_blake3[8..].copy_from_slice(&low.to_be_bytes());
+        positions.insert(partition.clone(), Position { next_offset: *next_offset, records, prefix_blake3 });
+    }
+    Ok(positions)
+}
+
+/// The newest `txn` version of every appId in a volume: its newest checkpoint and the commits after it.
+///
+/// Read here because the Delta library finds one appId at a time, each with a walk over the log; an
+/// ingest of a thousand files would walk it four thousand times.
+pub(crate) fn transactions_of(volume: &Path) -> Result<HashMap<String, i64>> {
+    let folder = layout::delta_log(volume);
+    let names = layout::names(&folder)?;
+    let names = || names.iter().filter_map(|name| name.to_str());
+    let mut transactions = HashMap::new();
+    let checkpoint = names().filter_map(|name| Some((layout::checkpoint_version(name)?, name))).max();
+    if let Some((_, name)) = checkpoint {
+        checkpoint_transactions(&folder.join(name), &mut transactions)?;
+    }
+    let mut commits: Vec<(u64, &str)> = names()
+        .filter_map(|name| Some((layout::commit_version(name)?, name)))
+        .filter(|(version, _)| checkpoint.is_none_or(|(after, _)| *version > after))
+        .collect();
+    commits.sort_unstable();
+    for (_, name) in commits {
+        for line in read_commit(&folder.join(name))? {
+            if let Some(transaction) = line.txn {
+                transactions.insert(transaction.app_id, transaction.version);
+            }
+        }
+    }
+    Ok(transactions)
+}
+
+/// A line of a commit, as far as we read it ourselves.
+#[derive(Debug, Deserialize)]
+pub(crate) struct CommitLine {
+    pub(crate) txn: Option<TxnLine>,
+    pub(crate) add: Option<AddLine>,
+    #[serde(rename = "commitInfo")]
+    pub(crate) info: Option<Map<String, Value>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TxnLine {
+    pub(crate) app_id: String,
+    pub(crate) version: i64,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct AddLine {
+    pub(crate) path: String,
+}
+
+/// Commits of a volume, oldest first.
+pub(crate) fn commits(volume: &Path) -> Result<Vec<PathBuf>> {
+    let folder = layout::delta_log(volume);
+    let mut commits: Vec<(u64, PathBuf)> = layout::names(&folder)?
+        .iter()
+        .filter_map(|name| name.to_str())
+        .filter_map(|name| Some((layout::commit_version(name)?, folder.join(name))))
+        .collect();
+    commits.sort_unstable();
+    Ok(commits.into_iter().map(|(_, path)| path).collect())
+}
+
+pub(crate) fn read_commit(path: &Path) -> Result<Vec<CommitLine>> {
+    let text =
+        std::fs::read(path).map_err(|source| ArchiveError::ReadCommit { path: path.to_owned(), source })?;
+    let lines = text.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
+    lines
+        .map(|(number, line)| {
+            serde_json::from_slice(line).map_err(|source| ArchiveError::ParseCommit {
+                path: path.to_owned(),
+                line: number + 1,
+                source,
+            })
+        })
+        .collect()
+}
+
+fn checkpoint_transactions(path: &Path, transactions: &mut HashMap<String, i64>) -> Result<()> {
+    let undecodable = |source| ArchiveError::DecodeFile { path: path.to_owned(), source };
+    let file = File::open(path).map_err(|source| ArchiveError::ReadFile { path: path.to_owned(), source })?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(undecodable)?;
+    let mask = ProjectionMask::columns(builder.parquet_schema(), ["txn.appId", "txn.version"]);
+    for batch in builder.with_projection(mask).build().map_err(undecodable)? {
+        let batch = batch.map_err(|source| ArchiveError::OrderRows { path: path.to_owned(), source })?;
+        let Some(txn) = batch.column_by_name("txn").and_then(|column| column.as_struct_opt()) else {
+            continue;
+        };
+        let (Some(app_ids), Some(versions)) = (txn.column_by_name("appId"), txn.column_by_name("version"))
+        else {
+            continue;
+        };
+        let (Some(app_ids), Some(versions)) =
+            (app_ids.as_string_opt::<i32>(), versions.as_primitive_opt::<Int64Type>())
+        else {
+            continue;
+        };
+        for row in (0..txn.len())
+            .filter(|row| txn.is_valid(*row) && app_ids.is_valid(*row) && versions.is_valid(*row))
+        {
+            transactions.insert(app_ids.value(row).to_owned(), versions.value(row));
+        }
+    }
+    Ok(())
+}

@@ -1,4 +1,172 @@
-//! Names and folders of an archive.
+//! Names and folders of an archive, and nothing else: what lies where.
+//!
+//! ```text
+//! <root>/strongroom.json                        written once: makes the folder an archive
+//! <root>/.lock                                  locked by the one writer; empty
+//! <root>/<table>/<year>/                        a volume: one Delta table per UTC year of commit
+//!         date=2026-03-02/<32 hex>.parquet      sealed, read-only; named by its own BLAKE3 hash
+//!         _delta_log/<20 digits>.json           the commits
+//!         _staging/<n>.parquet                  files being written; removed by the next writer
+//! ```
+//!
+//! Invariant: a name that is not of this form is not ours, and is never touched. Delta readers skip
+//! names that begin with `_` or `.`, so nothing unsealed is visible to them.
 
-/// The file that makes a folder an archive.
-pub const MANIFEST: &str = "strongroom.json";
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use chrono::NaiveDate;
+use strongroom_schemas::Table;
+use strongroom_schemas::table::DATE;
+
+use crate::error::{ArchiveError, Result};
+
+pub(crate) const MANIFEST: &str = "strongroom.json";
+pub(crate) const LOCK: &str = ".lock";
+pub(crate) const STAGING: &str = "_staging";
+pub(crate) const DELTA_LOG: &str = "_delta_log";
+const PARQUET: &str = ".parquet";
+/// Hex digits of a file's name: 16 bytes of its hash.
+const NAME_DIGITS: usize = 32;
+/// Digits of a version in the name of a commit.
+const VERSION_DIGITS: usize = 20;
+/// Years that a folder name can stand for.
+const YEARS: std::ops::RangeInclusive<i32> = 2000..=9999;
+
+pub(crate) fn table(root: &Path, table: Table) -> PathBuf {
+    root.join(table.name())
+}
+
+pub(crate) fn volume(root: &Path, of: Table, year: i32) -> PathBuf {
+    table(root, of).join(format!("{year:04}"))
+}
+
+pub(crate) fn delta_log(volume: &Path) -> PathBuf {
+    volume.join(DELTA_LOG)
+}
+
+/// Years that `of` has a folder for, oldest first.
+pub(crate) fn years(root: &Path, of: Table) -> Result<Vec<i32>> {
+    let mut years: Vec<i32> =
+        names(&table(root, of))?.iter().filter_map(|name| name.to_str()).filter_map(year_of).collect();
+    years.sort_unstable();
+    Ok(years)
+}
+
+fn year_of(name: &str) -> Option<i32> {
+    let digits = name.len() == 4 && name.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| name.parse().ok()).flatten().filter(|year| YEARS.contains(year))
+}
+
+/// Name of the folder of a date's files.
+pub(crate) fn date_folder(date: NaiveDate) -> String {
+    format!("{DATE}={}", date.format("%Y-%m-%d"))
+}
+
+pub(crate) fn date_of_folder(name: &str) -> Option<NaiveDate> {
+    let date = name.strip_prefix(DATE)?.strip_prefix('=')?;
+    NaiveDate::parse_from_str(date, "%Y-%m-%d").ok().filter(|parsed| date_folder(*parsed) == name)
+}
+
+/// Name of a sealed file, from its hash.
+pub(crate) fn file_name(hash: &blake3::Hash) -> String {
+    format!("{}{PARQUET}", &hash.to_hex()[..NAME_DIGITS])
+}
+
+/// Whether a name is one that [`file_name`] gives.
+pub(crate) fn is_file_name(name: &str) -> bool {
+    name.strip_suffix(PARQUET).is_some_and(|digits| {
+        digits.len() == NAME_DIGITS && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
+/// Name of a file that is being written.
+pub(crate) fn staging_name(number: u64) -> String {
+    format!("{number}{PARQUET}")
+}
+
+/// Splits the path that a commit gives a file, relative to its volume, into date and name. `None` when
+/// it points anywhere else.
+pub(crate) fn split_data_path(path: &str) -> Option<(NaiveDate, &str)> {
+    let (folder, name) = path.split_once('/')?;
+    let plain = name.ends_with(PARQUET) && !name.contains(['/', '\\', '\0']) && !name.starts_with('.');
+    plain.then_some((date_of_folder(folder)?, name))
+}
+
+/// Version of a commit, from the name of its file.
+pub(crate) fn commit_version(name: &str) -> Option<u64> {
+    version_digits(name.strip_suffix(".json")?)
+}
+
+/// Version of a classic one-part checkpoint, from the name of its file.
+pub(crate) fn checkpoint_version(name: &str) -> Option<u64> {
+    version_digits(name.strip_suffix(".checkpoint.parquet")?)
+}
+
+fn version_digits(digits: &str) -> Option<u64> {
+    let all = digits.len() == VERSION_DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
+    all.then(|| digits.parse().ok()).flatten()
+}
+
+/// Names in a folder; none when there is no such folder.
+pub(crate) fn names(folder: &Path) -> Result<Vec<std::ffi::OsString>> {
+    let failed = |source| ArchiveError::ListFolder { path: folder.to_owned(), source };
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    entries.map(|entry| entry.map(|entry| entry.file_name()).map_err(failed)).collect()
+}
+
+/// Whether a name found in an empty archive-to-be is none of the user's files.
+pub(crate) fn is_furniture(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.starts_with('.') || name == "lost+found")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip() {
+        let date = NaiveDate::from_ymd_opt(2026, 3, 2).expect("a date");
+        assert_eq!(date_folder(date), "date=2026-03-02");
+        assert_eq!(date_of_folder("date=2026-03-02"), Some(date));
+        let name = file_name(&blake3::hash(b"x"));
+        assert!(is_file_name(&name), "{name}");
+        assert_eq!(split_data_path(&format!("date=2026-03-02/{name}")), Some((date, name.as_str())));
+        assert_eq!(commit_version("00000000000000000017.json"), Some(17));
+        assert_eq!(checkpoint_version("00000000000000000099.checkpoint.parquet"), Some(99));
+        assert_eq!(year_of("2026"), Some(2026));
+    }
+
+    #[test]
+    fn foreign_names_are_not_ours() {
+        for name in ["date=2026-3-2", "date=2026-02-30", "date=", "dates=2026-03-02", "2026-03-02"] {
+            assert_eq!(date_of_folder(name), None, "{name}");
+        }
+        for name in
+            ["part-0.parquet", "0123.parquet", &format!("{}.parquet", "G".repeat(32)), &"a".repeat(32)]
+        {
+            assert!(!is_file_name(name), "{name}");
+        }
+        for path in [
+            "date=2026-03-02/../../x.parquet",
+            "../date=2026-03-02/x.parquet",
+            "/etc/x.parquet",
+            "date=2026-03-02/.x.parquet",
+            "date=2026-03-02/x.json",
+            "x.parquet",
+            "file:///etc/x.parquet",
+        ] {
+            assert_eq!(split_data_path(path), None, "{path}");
+        }
+        for name in ["1.json", "0000000000000000001x.json", "00000000000000000017.json.tmp"] {
+            assert_eq!(commit_version(name), None, "{name}");
+        }
+        for name in ["26", "20261", "abcd", "+026", "1999"] {
+            assert_eq!(year_of(name), None, "{name}");
+        }
+    }
+}

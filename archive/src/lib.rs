@@ -12,11 +12,14 @@
 //! One process writes at a time; readers need no lock and see whole commits.
 
 mod archive;
+mod background;
 mod bits;
 mod column;
 mod commit;
+mod durable;
 mod encode;
 mod error;
+mod fail;
 mod layout;
 mod lock;
 mod position;

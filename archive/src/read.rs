@@ -1,16 +1,355 @@
 //! Rows back in the order in which their source had them.
+//!
+//! Terms. Row groups of one partition cover ranges of offsets. Ranges of different blocks never overlap;
+//! those of one block do when the block was split over dates. Row groups that overlap form a *cluster*.
+//!
+//! Invariant: a cluster is read whole, sorted, and handed out before the next is read. So rows come in
+//! order and each once, and memory holds one cluster: the rows of a block, whatever the archive's size.
 
-use arrow_array::RecordBatch;
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::sync::Arc;
 
-use crate::error::Result;
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int64Type, TimestampMicrosecondType};
+use arrow_array::{Array, ArrayRef, ListArray, RecordBatch};
+use arrow_schema::{ArrowError, DataType, SchemaRef};
+use arrow_select::interleave::interleave;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
+use parquet::file::metadata::RowGroupMetaData;
+use parquet::file::statistics::Statistics;
+use serde_json::Value;
+use strongroom_schemas::Table;
 
-/// Batches of rows, read while iterated.
-pub struct Rows {}
+use crate::commit::{self, STATISTICS_OFFSET, STATISTICS_SOURCE};
+use crate::encode::time_column;
+use crate::error::{ArchiveError, Result};
+use crate::layout;
+use crate::position::{Position, Source};
+use crate::snapshot::{FileEntry, Snapshot};
+use crate::writer::METADATA;
+
+/// Rows of a batch handed out.
+const BATCH_ROWS: usize = 8192;
+
+/// Batches of rows, read while iterated. After an error there are no more.
+pub struct Rows {
+    table: Table,
+    files: Vec<FileEntry>,
+    /// Of all files, by first offset.
+    row_groups: Vec<RowGroup>,
+    partitions: VecDeque<String>,
+    since: Option<i64>,
+    clusters: VecDeque<Vec<RowGroup>>,
+    cluster: Option<Cluster>,
+    partition: String,
+    /// Footer of the file read last.
+    footer: Option<(usize, ArrowReaderMetadata)>,
+}
+
+#[derive(Clone, Debug)]
+struct RowGroup {
+    file: usize,
+    index: usize,
+    first: i64,
+    last: i64,
+    /// Bounds of `source`; they may be shortened.
+    source_min: Option<Vec<u8>>,
+    source_max: Option<Vec<u8>>,
+}
+
+/// Rows of a cluster that are wanted, in order, and how many of them were handed out.
+struct Cluster {
+    batches: Vec<RecordBatch>,
+    order: Vec<(usize, usize)>,
+    taken: usize,
+    /// For messages.
+    file: usize,
+}
+
+impl Rows {
+    pub(crate) fn of_partition(snapshot: Snapshot, partition: &str) -> Result<Rows> {
+        let partitions = VecDeque::from([partition.to_owned()]);
+        let files = snapshot.files.into_iter().filter(|file| file.may_hold_source(partition)).collect();
+        Rows::new(snapshot.table, files, partitions, None)
+    }
+
+    pub(crate) fn since(snapshot: Snapshot, partitions: VecDeque<String>, time_us: i64) -> Result<Rows> {
+        let late = |file: &FileEntry| file.time_max_us.is_none_or(|latest| latest >= time_us);
+        let files = snapshot.files.into_iter().filter(late).collect();
+        Rows::new(snapshot.table, files, partitions, Some(time_us))
+    }
+
+    fn new(
+        table: Table,
+        files: Vec<FileEntry>,
+        partitions: VecDeque<String>,
+        since: Option<i64>,
+    ) -> Result<Rows> {
+        let mut rows = Rows {
+            table,
+            files,
+            row_groups: Vec::new(),
+            partitions,
+            since,
+            clusters: VecDeque::new(),
+            cluster: None,
+            partition: String::new(),
+            footer: None,
+        };
+        for file in 0..rows.files.len() {
+            rows.plan(file)?;
+        }
+        rows.row_groups.sort_by_key(|row_group| (row_group.first, row_group.last));
+        Ok(rows)
+    }
+
+    /// Adds the row groups of a file that may hold wanted rows.
+    fn plan(&mut self, file: usize) -> Result<()> {
+        let footer = self.footer(file)?;
+        for (index, metadata) in footer.metadata().row_groups().iter().enumerate() {
+            if let (Some(since), Some((_, latest))) =
+                (self.since, int64_bounds(metadata, time_column(self.table)))
+                && latest < since
+            {
+                continue;
+            }
+            let Some((first, last)) = int64_bounds(metadata, STATISTICS_OFFSET) else {
+                let path = self.files[file].path.clone();
+                return Err(ArchiveError::RowGroupStatistics {
+                    path,
+                    column: STATISTICS_OFFSET,
+                    row_group: index,
+                });
+            };
+            let source = statistics(metadata, STATISTICS_SOURCE);
+            let bound = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
+            self.row_groups.push(RowGroup {
+                file,
+                index,
+                first,
+                last,
+                source_min: bound(source.and_then(Statistics::min_bytes_opt)),
+                source_max: bound(source.and_then(Statistics::max_bytes_opt)),
+            });
+        }
+        Ok(())
+    }
+
+    fn footer(&mut self, file: usize) -> Result<ArrowReaderMetadata> {
+        match &self.footer {
+            Some((known, footer)) if *known == file => Ok(footer.clone()),
+            _ => {
+                let path = &self.files[file].path;
+                let opened = File::open(path)
+                    .map_err(|source| ArchiveError::ReadFile { path: path.clone(), source })?;
+                let footer = ArrowReaderMetadata::load(&opened, ArrowReaderOptions::new())
+                    .map_err(|source| ArchiveError::DecodeFile { path: path.clone(), source })?;
+                self.footer = Some((file, footer.clone()));
+                Ok(footer)
+            }
+        }
+    }
+
+    fn advance(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            if let Some(cluster) = &mut self.cluster {
+                if let Some(batch) = cluster.take(self.table).map_err(|source| ArchiveError::OrderRows {
+                    path: self.files[cluster.file].path.clone(),
+                    source,
+                })? {
+                    return Ok(Some(batch));
+                }
+                self.cluster = None;
+            }
+            if let Some(row_groups) = self.clusters.pop_front() {
+                self.cluster = Some(self.read_cluster(&row_groups)?);
+            } else if let Some(partition) = self.partitions.pop_front() {
+                let candidates =
+                    self.row_groups.iter().filter(|row_group| row_group.may_hold(&partition)).cloned();
+                self.clusters = clusters(candidates);
+                self.partition = partition;
+            } else {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn read_cluster(&mut self, row_groups: &[RowGroup]) -> Result<Cluster> {
+        let mut batches = Vec::new();
+        let mut order: Vec<(i64, usize, usize)> = Vec::new();
+        for row_group in row_groups {
+            let footer = self.footer(row_group.file)?;
+            let path = &self.files[row_group.file].path;
+            let undecodable = |source| ArchiveError::DecodeFile { path: path.clone(), source };
+            let file =
+                File::open(path).map_err(|source| ArchiveError::ReadFile { path: path.clone(), source })?;
+            let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, footer)
+                .with_row_groups(vec![row_group.index])
+                .with_batch_size(BATCH_ROWS)
+                .build()
+                .map_err(undecodable)?;
+            for batch in reader {
+                let batch = batch.map_err(|source| ArchiveError::OrderRows { path: path.clone(), source })?;
+                let wanted = wanted(&batch, &self.partition, self.since, time_column(self.table))
+                    .map_err(|source| ArchiveError::OrderRows { path: path.clone(), source })?;
+                order.extend(wanted.into_iter().map(|(offset, row)| (offset, batches.len(), row)));
+                batches.push(batch);
+            }
+        }
+        order.sort_unstable();
+        let file = row_groups.first().map_or(0, |row_group| row_group.file);
+        let order = order.into_iter().map(|(_, batch, row)| (batch, row)).collect();
+        Ok(Cluster { batches, order, taken: 0, file })
+    }
+}
 
 impl Iterator for Rows {
     type Item = Result<RecordBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        unimplemented!()
+        let next = self.advance().transpose();
+        if let Some(Err(_)) = next {
+            self.cluster = None;
+            self.clusters.clear();
+            self.partitions.clear();
+        }
+        next
     }
+}
+
+impl RowGroup {
+    fn may_hold(&self, partition: &str) -> bool {
+        self.source_min.as_deref().is_none_or(|least| least <= partition.as_bytes())
+            && self.source_max.as_deref().is_none_or(|greatest| partition.as_bytes() <= greatest)
+    }
+}
+
+/// Groups row groups, given in order of their first offset, by overlap.
+fn clusters(row_groups: impl Iterator<Item = RowGroup>) -> VecDeque<Vec<RowGroup>> {
+    let mut clusters: VecDeque<Vec<RowGroup>> = VecDeque::new();
+    let mut last = i64::MIN;
+    for row_group in row_groups {
+        match clusters.back_mut() {
+            Some(cluster) if row_group.first <= last => {
+                last = last.max(row_group.last);
+                cluster.push(row_group);
+            }
+            _ => {
+                last = row_group.last;
+                clusters.push_back(vec![row_group]);
+            }
+        }
+    }
+    clusters
+}
+
+fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, ArrowError> {
+    batch.column_by_name(name).ok_or_else(|| ArrowError::SchemaError(format!("column {name} is missing")))
+}
+
+fn mistyped(name: &str) -> ArrowError {
+    ArrowError::SchemaError(format!("column {name} has another type than an archive's"))
+}
+
+/// Offset and number of each row of the partition that is late enough.
+fn wanted(
+    batch: &RecordBatch,
+    partition: &str,
+    since: Option<i64>,
+    time: &str,
+) -> Result<Vec<(i64, usize)>, ArrowError> {
+    let sources = column(batch, STATISTICS_SOURCE)?;
+    let sources = sources.as_string_opt::<i32>().ok_or_else(|| mistyped(STATISTICS_SOURCE))?;
+    let offsets = column(batch, STATISTICS_OFFSET)?;
+    let offsets = offsets.as_primitive_opt::<Int64Type>().ok_or_else(|| mistyped(STATISTICS_OFFSET))?;
+    let times = column(batch, time)?;
+    let times = times.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| mistyped(time))?;
+    let late = |row| since.is_none_or(|since| times.is_valid(row) && times.value(row) >= since);
+    Ok((0..batch.num_rows())
+        .filter(|row| sources.is_valid(*row) && sources.value(*row) == partition && late(*row))
+        .map(|row| (offsets.value(row), row))
+        .collect())
+}
+
+impl Cluster {
+    fn take(&mut self, table: Table) -> Result<Option<RecordBatch>, ArrowError> {
+        let rest = &self.order[self.taken..];
+        let picks = &rest[..rest.len().min(BATCH_ROWS)];
+        if picks.is_empty() {
+            return Ok(None);
+        }
+        let schema: SchemaRef = table.file_schema();
+        let columns = schema.fields().iter().map(|field| {
+            let parts: Vec<&dyn Array> = self
+                .batches
+                .iter()
+                .map(|batch| column(batch, field.name()).map(AsRef::as_ref))
+                .collect::<Result<_, _>>()?;
+            as_type(interleave(&parts, picks)?, field.data_type())
+        });
+        let batch = RecordBatch::try_new(Arc::clone(&schema), columns.collect::<Result<_, ArrowError>>()?)?;
+        self.taken += picks.len();
+        Ok(Some(batch))
+    }
+}
+
+/// The same values under the type our schema gives them: files name list items as Parquet asks.
+fn as_type(array: ArrayRef, wanted: &DataType) -> Result<ArrayRef, ArrowError> {
+    match (array.as_list_opt::<i32>(), wanted) {
+        (Some(list), DataType::List(item)) if array.data_type() != wanted => {
+            let (_, offsets, values, nulls) = list.clone().into_parts();
+            Ok(Arc::new(ListArray::try_new(Arc::clone(item), offsets, values, nulls)?))
+        }
+        _ => Ok(array),
+    }
+}
+
+fn statistics<'a>(row_group: &'a RowGroupMetaData, name: &str) -> Option<&'a Statistics> {
+    let column = row_group.columns().iter().find(|column| column.column_path().parts() == [name])?;
+    column.statistics()
+}
+
+fn int64_bounds(row_group: &RowGroupMetaData, name: &str) -> Option<(i64, i64)> {
+    match statistics(row_group, name)? {
+        Statistics::Int64(bounds) => Some((*bounds.min_opt()?, *bounds.max_opt()?)),
+        _ => None,
+    }
+}
+
+/// All partitions of `events`, in the order of their first commit.
+pub(crate) fn sources(root: &std::path::Path) -> Result<Vec<Source>> {
+    let mut order: Vec<String> = Vec::new();
+    let mut labels: HashMap<String, String> = HashMap::new();
+    let mut positions: HashMap<String, Position> = HashMap::new();
+    for year in layout::years(root, Table::Events)? {
+        let volume = layout::volume(root, Table::Events, year);
+        for path in commit::commits(&volume)? {
+            let mut transactions = HashMap::new();
+            for line in commit::read_commit(&path)? {
+                if let Some(transaction) = line.txn {
+                    if !transaction.app_id.contains('#') && !positions.contains_key(&transaction.app_id) {
+                        order.push(transaction.app_id.clone());
+                    }
+                    transactions.insert(transaction.app_id, transaction.version);
+                }
+                let named =
+                    line.info.as_ref().and_then(|info| info.get(METADATA)?.get("labels")?.as_object());
+                for (partition, label) in named.into_iter().flatten() {
+                    if let Value::String(label) = label {
+                        labels.insert(partition.clone(), label.clone());
+                    }
+                }
+            }
+            positions.extend(commit::positions(&path, &transactions)?);
+        }
+    }
+    let source = |partition: String| {
+        let label = labels.remove(&partition).unwrap_or_else(|| partition.clone());
+        let position = positions.remove(&partition)?;
+        Some(Source { partition, label, position })
+    };
+    Ok(order.into_iter().filter_map(source).collect())
 }

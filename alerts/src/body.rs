@@ -1,0 +1,379 @@
+//! Walking JSON: paths through bodies, and the pod spec wherever an object keeps it.
+//!
+//! Invariant: a rule sees the object that a request makes, whatever form the request has. The pod
+//! spec is found in pods and in every workload's template; a JSON patch (an array of operations) is
+//! read as the object its operations would build, so the same change cannot hide in another syntax.
+//! Walking is bounded by the text's own depth, which the parser limits to 128.
+
+use serde_json::{Map, Value};
+
+use crate::fields::Path;
+
+/// Longest array index that a JSON patch may name; a larger one appends.
+const PATCH_INDEX_MAX: usize = 1024;
+
+/// Calls `see` with each value that a path leads to, until it returns true; returns whether it did.
+///
+/// Arrays on the way are walked through, each element on its own. Where a key is missing, or an array
+/// is empty, `see` is called with `None`, once for each such place.
+pub(crate) fn any_at<'v>(
+    value: Option<&'v Value>,
+    path: &[String],
+    see: &mut dyn FnMut(Option<&'v Value>) -> bool,
+) -> bool {
+    match (value, path) {
+        (Some(Value::Array(items)), []) => match items.is_empty() {
+            true => see(None),
+            false => items.iter().any(|item| any_at(Some(item), path, see)),
+        },
+        (_, []) => see(value),
+        (Some(Value::Object(object)), [key, rest @ ..]) => match object.get(key) {
+            Some(inner) => any_at(Some(inner), rest, see),
+            None => match joined_key(object, path) {
+                Some((inner, rest)) => any_at(Some(inner), rest, see),
+                None => see(None),
+            },
+        },
+        (Some(Value::Array(items)), [key, rest @ ..]) => match key.parse::<usize>() {
+            Ok(at) => any_at(items.get(at), rest, see),
+            Err(_) if items.is_empty() => see(None),
+            Err(_) => items.iter().any(|item| any_at(Some(item), path, see)),
+        },
+        _ => see(None),
+    }
+}
+
+/// The member whose key is the first few parts of a path joined by dots.
+fn joined_key<'v, 'p>(
+    object: &'v Map<String, Value>,
+    path: &'p [String],
+) -> Option<(&'v Value, &'p [String])> {
+    let mut key = path.first()?.clone();
+    for (at, part) in path.iter().enumerate().skip(1) {
+        key.push('.');
+        key.push_str(part);
+        if let Some(value) = object.get(&key) {
+            return Some((value, &path[at + 1..]));
+        }
+    }
+    None
+}
+
+/// The elements of the arrays a path leads to; a value that is no array counts as its only element.
+pub(crate) fn elements<'v>(value: Option<&'v Value>, path: &[String], out: &mut Vec<&'v Value>) {
+    match (value, path) {
+        (None | Some(Value::Null), _) => {}
+        (Some(Value::Array(items)), []) => out.extend(items),
+        (Some(value), []) => out.push(value),
+        (Some(Value::Object(object)), [key, rest @ ..]) => match object.get(key) {
+            Some(inner) => elements(Some(inner), rest, out),
+            None => {
+                if let Some((inner, rest)) = joined_key(object, path) {
+                    elements(Some(inner), rest, out);
+                }
+            }
+        },
+        (Some(Value::Array(items)), [key, rest @ ..]) => match key.parse::<usize>() {
+            Ok(at) => elements(items.get(at), rest, out),
+            Err(_) => items.iter().for_each(|item| elements(Some(item), path, out)),
+        },
+        _ => {}
+    }
+}
+
+/// A body as rules see it: parsed, a JSON patch turned into the object it builds. `None` for text
+/// that is not JSON or too deep.
+pub(crate) fn parse(text: &str) -> Option<Value> {
+    let value: Value = serde_json::from_str(text).ok()?;
+    Some(match value {
+        Value::Array(operations) if is_patch(&operations) => patched(operations),
+        other => other,
+    })
+}
+
+fn is_patch(operations: &[Value]) -> bool {
+    !operations.is_empty()
+        && operations.iter().all(|operation| {
+            operation.get("op").is_some_and(Value::is_string)
+                && operation.get("path").is_some_and(Value::is_string)
+        })
+}
+
+/// The object that add and replace operations build when applied to nothing. Array positions are kept
+/// apart but not in place: operations on the same position meet in one element.
+fn patched(operations: Vec<Value>) -> Value {
+    let mut root = Value::Null;
+    for mut operation in operations {
+        let adds = matches!(operation.get("op").and_then(Value::as_str), Some("add" | "replace"));
+        let path = operation.get("path").and_then(Value::as_str).unwrap_or_default().to_owned();
+        if let (true, Some(value)) = (adds, operation.get_mut("value").map(Value::take)) {
+            let keys: Vec<String> = match path.strip_prefix('/') {
+                Some(rest) => rest.split('/').map(|key| key.replace("~1", "/").replace("~0", "~")).collect(),
+                None => vec![],
+            };
+            put(&mut root, &keys, value, PATCH_DEPTH_MAX);
+        }
+    }
+    root
+}
+
+/// Deepest path of a JSON patch operation that is followed.
+const PATCH_DEPTH_MAX: usize = 64;
+
+fn put(at: &mut Value, keys: &[String], value: Value, depth_left: usize) {
+    let [key, rest @ ..] = keys else {
+        return merge(at, value);
+    };
+    if depth_left == 0 {
+        return;
+    }
+    let index = if key == "-" { Some(PATCH_INDEX_MAX) } else { key.parse::<usize>().ok() };
+    // A number may also be a key of an object that is there already.
+    if let (Some(index), true) = (index, !at.is_object()) {
+        if !at.is_array() {
+            *at = Value::Array(vec![]);
+        }
+        let Value::Array(items) = at else { return };
+        if index >= PATCH_INDEX_MAX || index >= items.len() {
+            items.push(Value::Null);
+        }
+        let index = index.min(items.len() - 1);
+        return put(&mut items[index], rest, value, depth_left - 1);
+    }
+    if !at.is_object() {
+        *at = Value::Object(Map::new());
+    }
+    if let Value::Object(object) = at {
+        put(object.entry(key.as_str()).or_insert(Value::Null), rest, value, depth_left - 1);
+    }
+}
+
+/// Adds a value to what earlier operations put there, so that a later one hides nothing.
+fn merge(at: &mut Value, value: Value) {
+    match (at, value) {
+        (Value::Object(old), Value::Object(new)) => {
+            for (key, value) in new {
+                merge(old.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (Value::Array(old), Value::Array(new)) => old.extend(new),
+        (at, value) => *at = value,
+    }
+}
+
+/// The parts of an object that `pod.…` fields look at.
+pub(crate) struct Pod<'v> {
+    spec: Option<&'v Value>,
+    metadata: Option<&'v Value>,
+}
+
+/// Lists of containers that `pod.containers` joins.
+const CONTAINER_LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
+
+impl<'v> Pod<'v> {
+    /// Finds the pod of a request body by the resource that the request is for.
+    ///
+    /// A resource that is not known has a pod where `spec.template.spec` holds containers, as the
+    /// workloads of many operators do.
+    pub(crate) fn of(resource: &str, body: Option<&'v Value>) -> Pod<'v> {
+        let at = |path: &[&str]| path.iter().try_fold(body?, |value, key| value.get(key));
+        let template = match resource {
+            "pods" => body,
+            "cronjobs" => at(&["spec", "jobTemplate", "spec", "template"]),
+            "podtemplates" => at(&["template"]),
+            "deployments"
+            | "daemonsets"
+            | "statefulsets"
+            | "replicasets"
+            | "replicationcontrollers"
+            | "jobs" => at(&["spec", "template"]),
+            _ => at(&["spec", "template"]).filter(|template| {
+                let spec = template.get("spec");
+                spec.is_some_and(|spec| CONTAINER_LISTS.iter().any(|list| spec.get(list).is_some()))
+            }),
+        };
+        Pod {
+            spec: template.and_then(|template| template.get("spec")),
+            metadata: template.and_then(|template| template.get("metadata")),
+        }
+    }
+
+    /// [`any_at`] below the pod spec; `containers` joins all kinds of containers, `metadata` is the
+    /// pod's or its template's.
+    pub(crate) fn any_at(&self, path: &Path, see: &mut dyn FnMut(Option<&'v Value>) -> bool) -> bool {
+        match path.0.split_first() {
+            Some((head, rest)) if head == "containers" => {
+                let mut containers = Vec::new();
+                self.containers(&mut containers);
+                match containers.is_empty() {
+                    true => see(None),
+                    false => containers.into_iter().any(|container| any_at(Some(container), rest, see)),
+                }
+            }
+            Some((head, rest)) if head == "metadata" => any_at(self.metadata, rest, see),
+            _ => any_at(self.spec, &path.0, see),
+        }
+    }
+
+    /// [`elements`] below the pod spec.
+    pub(crate) fn elements(&self, path: &Path, out: &mut Vec<&'v Value>) {
+        match path.0.split_first() {
+            Some((head, rest)) if head == "containers" => {
+                let mut containers = Vec::new();
+                self.containers(&mut containers);
+                match rest {
+                    [] => out.extend(containers),
+                    _ => containers.into_iter().for_each(|container| elements(Some(container), rest, out)),
+                }
+            }
+            Some((head, rest)) if head == "metadata" => elements(self.metadata, rest, out),
+            _ => elements(self.spec, &path.0, out),
+        }
+    }
+
+    fn containers(&self, out: &mut Vec<&'v Value>) {
+        for list in CONTAINER_LISTS {
+            elements(self.spec.and_then(|spec| spec.get(list)), &[], out);
+        }
+    }
+}
+
+/// Calls `see` with each text in a value, keys of objects excepted, until it returns true.
+pub(crate) fn any_text(value: &Value, see: &mut dyn FnMut(&Value) -> bool) -> bool {
+    match value {
+        Value::Array(items) => items.iter().any(|item| any_text(item, see)),
+        Value::Object(object) => object.values().any(|item| any_text(item, see)),
+        scalar => see(scalar),
+    }
+}
+
+/// The values of a query parameter of a URI, decoded, joined by spaces; `None` without one.
+pub(crate) fn query_parameter(uri: &str, name: &str) -> Option<String> {
+    let (_, query) = uri.split_once('?')?;
+    let mut joined: Option<String> = None;
+    for pair in query.split('&') {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if key == name || (key.contains('%') && percent_decoded(key) == name) {
+            let joined = match &mut joined {
+                Some(text) => {
+                    text.push(' ');
+                    text
+                }
+                None => joined.insert(String::new()),
+            };
+            joined.push_str(&percent_decoded(value));
+        }
+    }
+    joined
+}
+
+/// Undoes form encoding: `%41` and `+`. Bytes that are not UTF-8 become U+FFFD.
+fn percent_decoded(text: &str) -> String {
+    let digit = |byte: Option<&u8>| byte.and_then(|b| char::from(*b).to_digit(16));
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        at += 1;
+        match (byte, digit(bytes.get(at)), digit(bytes.get(at + 1))) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push((high * 16 + low) as u8);
+                at += 2;
+            }
+            (b'+', ..) => decoded.push(b' '),
+            _ => decoded.push(byte),
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn seen(value: &Value, path: &str) -> Vec<Option<Value>> {
+        let mut seen = Vec::new();
+        any_at(Some(value), &Path::parse(path).0, &mut |v| {
+            seen.push(v.cloned());
+            false
+        });
+        seen
+    }
+
+    #[test]
+    fn paths_walk_through_arrays() {
+        let value =
+            json!({"rules": [{"verbs": ["get", "list"]}, {"verbs": []}, {}], "a.b": {"c.d": 1}, "n": null});
+        assert_eq!(seen(&value, "rules.verbs"), [Some(json!("get")), Some(json!("list")), None, None]);
+        assert_eq!(seen(&value, "rules.1.verbs"), [None]);
+        assert_eq!(seen(&value, "rules.0.verbs.1"), [Some(json!("list"))]);
+        assert_eq!(seen(&value, "a.b.c.d"), [Some(json!(1))]);
+        assert_eq!(seen(&value, "a.x"), [None]);
+        assert_eq!(seen(&value, "n"), [Some(Value::Null)]);
+        assert_eq!(seen(&value, "n.x"), [None]);
+    }
+
+    #[test]
+    fn the_pod_is_found_in_every_workload() {
+        let spec = json!({
+            "hostNetwork": true,
+            "containers": [{"name": "a"}],
+            "initContainers": [{"name": "b"}],
+            "ephemeralContainers": [{"name": "c"}],
+        });
+        let template = json!({"metadata": {"labels": {"x": "y"}}, "spec": spec});
+        let bodies = [
+            ("pods", template.clone()),
+            ("podtemplates", json!({"template": template})),
+            ("deployments", json!({"spec": {"template": template}})),
+            ("cronjobs", json!({"spec": {"jobTemplate": {"spec": {"template": template}}}})),
+            ("rollouts", json!({"spec": {"template": template}})),
+        ];
+        for (resource, body) in &bodies {
+            let pod = Pod::of(resource, Some(body));
+            let mut names = Vec::new();
+            pod.any_at(&Path::parse("containers.name"), &mut |v| {
+                names.extend(v.and_then(Value::as_str));
+                false
+            });
+            assert_eq!(names, ["a", "b", "c"], "{resource}");
+            assert!(pod.any_at(&Path::parse("hostNetwork"), &mut |v| v == Some(&json!(true))));
+            assert!(pod.any_at(&Path::parse("metadata.labels.x"), &mut |v| v == Some(&json!("y"))));
+        }
+        let other = json!({"spec": {"template": {"spec": {"hostNetwork": true}}}});
+        assert!(Pod::of("certificates", Some(&other)).spec.is_none());
+        assert!(Pod::of("pods", None).spec.is_none());
+    }
+
+    #[test]
+    fn json_patches_are_read_as_what_they_build() {
+        let body = r#"[
+            {"op":"add","path":"/spec/template/spec/hostNetwork","value":true},
+            {"op":"replace","path":"/spec/template/spec/containers/0/image","value":"evil"},
+            {"op":"add","path":"/spec/template/spec/containers/0/securityContext","value":{"privileged":true}},
+            {"op":"add","path":"/spec/template/spec/containers/-","value":{"image":"two"}},
+            {"op":"add","path":"/metadata/labels/a~1b","value":"c"},
+            {"op":"remove","path":"/spec/replicas"}]"#;
+        let expected = json!({
+            "spec": {"template": {"spec": {"hostNetwork": true, "containers": [
+                {"image": "evil", "securityContext": {"privileged": true}}, {"image": "two"}]}}},
+            "metadata": {"labels": {"a/b": "c"}},
+        });
+        assert_eq!(parse(body), Some(expected));
+        assert_eq!(parse("[1]"), Some(json!([1])));
+        assert_eq!(parse("{"), None);
+    }
+
+    #[test]
+    fn query_parameters_are_decoded() {
+        let uri = "/x/exec?command=sh&command=-c&command=cat+%2Fetc%2Fshadow&container=web&stdin=true";
+        assert_eq!(query_parameter(uri, "command").as_deref(), Some("sh -c cat /etc/shadow"));
+        assert_eq!(query_parameter(uri, "container").as_deref(), Some("web"));
+        assert_eq!(query_parameter(uri, "tty"), None);
+        assert_eq!(query_parameter("/x?command=%", "command").as_deref(), Some("%"));
+        assert_eq!(query_parameter("/x?%63ommand=a%C3%A9%ff", "command").as_deref(), Some("aé\u{FFFD}"));
+        assert_eq!(query_parameter("/x?command", "command").as_deref(), Some(""));
+    }
+}

@@ -1,0 +1,299 @@
+//! Rules to a program: leaves shared by all rules, and the columns that can rule them out early.
+//!
+//! Invariant: two lines of any rules that compare the same field with the same values are one leaf.
+//! Its answer is kept for each distinct value of its column, so a value is looked at once a block
+//! however many rules and rows ask.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use strongroom_schemas::events::index;
+
+use crate::fields::Field;
+use crate::pattern::Test;
+use crate::rule::{Comparison, Correlation, EventRule, Expr, Quantifier};
+
+/// Columns with few distinct values: what they rule out is looked up before anything is evaluated.
+/// The ones that rule out most stand first.
+const GATES: [Field; 10] = [
+    Field::Column(index::RESOURCE),
+    Field::Column(index::VERB),
+    Field::Column(index::SUBRESOURCE),
+    Field::Column(index::RESPONSE_CODE),
+    Field::Actor,
+    Field::Column(index::IMPERSONATED_USER_NAME),
+    Field::Column(index::NAMESPACE),
+    Field::Column(index::STAGE),
+    Field::Column(index::USER_NAME),
+    Field::Column(index::AUTHZ_DECISION),
+];
+
+/// Rules whose candidates fit one mask.
+pub(crate) const RULES_A_MASK: usize = u128::BITS as usize;
+
+/// A compiled condition.
+#[derive(Clone, Debug)]
+pub(crate) enum Node {
+    All(Vec<Node>),
+    Any(Vec<Node>),
+    Not(Box<Node>),
+    /// Position of a leaf in [`Program::leaves`].
+    Leaf(usize),
+}
+
+impl Node {
+    /// The value of a condition when only some leaves are known (Kleene's logic): `None` when the
+    /// unknown ones decide.
+    pub(crate) fn value(&self, leaf: &mut impl FnMut(usize) -> Option<bool>) -> Option<bool> {
+        match self {
+            Node::Leaf(at) => leaf(*at),
+            Node::Not(node) => node.value(leaf).map(|value| !value),
+            Node::All(nodes) => decided(nodes, false, leaf),
+            Node::Any(nodes) => decided(nodes, true, leaf),
+        }
+    }
+
+    fn leaves(&self, see: &mut impl FnMut(usize)) {
+        match self {
+            Node::Leaf(at) => see(*at),
+            Node::Not(node) => node.leaves(see),
+            Node::All(nodes) | Node::Any(nodes) => nodes.iter().for_each(|node| node.leaves(see)),
+        }
+    }
+}
+
+/// `by` when one node has that value, its opposite when all have the opposite, else unknown.
+fn decided(nodes: &[Node], by: bool, leaf: &mut impl FnMut(usize) -> Option<bool>) -> Option<bool> {
+    let mut value = Some(!by);
+    for node in nodes {
+        match node.value(leaf) {
+            Some(found) if found == by => return Some(by),
+            Some(_) => {}
+            None => value = None,
+        }
+    }
+    value
+}
+
+/// What a leaf asks.
+#[derive(Clone, Debug)]
+pub(crate) enum Question {
+    Test(Field, Arc<Test>),
+    Compare(Field, Comparison, Field),
+    Scope(Field, Quantifier, Expr),
+    Keyword(Arc<Test>),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Leaf {
+    pub(crate) question: Question,
+    /// Needs a body, so it is answered only for rows that everything else leaves open.
+    pub(crate) deferred: bool,
+    cost: u8,
+}
+
+impl Leaf {
+    fn of(question: Question) -> Leaf {
+        let cost = match &question {
+            Question::Keyword(_) => COST_BODY + 1,
+            Question::Test(field, _) | Question::Scope(field, ..) => cost_of(field),
+            Question::Compare(left, _, right) => cost_of(left).max(cost_of(right)),
+        };
+        Leaf { question, deferred: cost >= COST_BODY, cost }
+    }
+}
+
+const COST_BODY: u8 = 4;
+
+fn cost_of(field: &Field) -> u8 {
+    match field {
+        Field::Column(_) | Field::Actor | Field::SourceIp | Field::Element(_) => 0,
+        Field::List(_) => 1,
+        Field::Time(_) | Field::Exec(_) => 2,
+        Field::Json(..) => 3,
+        Field::Body(..) | Field::Pod(_) => COST_BODY,
+    }
+}
+
+/// A rule as the matcher runs it.
+#[derive(Clone, Debug)]
+pub(crate) struct CompiledRule {
+    /// Position of its [`crate::RuleInfo`].
+    pub(crate) info: usize,
+    pub(crate) node: Node,
+}
+
+/// A column that rules depend on and that is looked up first.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate {
+    pub(crate) field: Field,
+    /// Leaves that test this field.
+    pub(crate) leaves: Vec<usize>,
+    /// Rules, by position in [`Program::rules`], with such a leaf.
+    pub(crate) rules: Vec<usize>,
+}
+
+/// All rules of a set, compiled.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) leaves: Vec<Leaf>,
+    pub(crate) rules: Vec<CompiledRule>,
+    pub(crate) gates: Vec<Gate>,
+    /// For the rule of each [`crate::RuleInfo`]: the correlations it feeds, with the position of its
+    /// base there.
+    pub(crate) feeds: HashMap<usize, Vec<(usize, usize)>>,
+    /// Columns that any leaf or group reads, besides those of every alert.
+    pub(crate) columns: Vec<usize>,
+}
+
+impl Program {
+    pub(crate) fn compile(events: &[EventRule], correlations: &[Correlation]) -> Program {
+        let mut leaves = Leaves::default();
+        let rules: Vec<CompiledRule> = events
+            .iter()
+            .map(|rule| CompiledRule { info: rule.info, node: leaves.node(&rule.condition) })
+            .collect();
+        let leaves = leaves.leaves;
+
+        let mut gates = Vec::new();
+        for field in GATES {
+            let on_field: Vec<usize> = leaves
+                .iter()
+                .enumerate()
+                .filter(|(_, leaf)| matches!(&leaf.question, Question::Test(tested, _) if *tested == field))
+                .map(|(at, _)| at)
+                .collect();
+            let mut gated = Vec::new();
+            for (at, rule) in rules.iter().enumerate() {
+                let mut depends = false;
+                rule.node.leaves(&mut |leaf| depends |= on_field.contains(&leaf));
+                if depends {
+                    gated.push(at);
+                }
+            }
+            if !gated.is_empty() {
+                gates.push(Gate { field, leaves: on_field, rules: gated });
+            }
+        }
+
+        let mut feeds: HashMap<usize, Vec<(usize, usize)>> = HashMap::new();
+        let mut columns = Vec::new();
+        for (at, correlation) in correlations.iter().enumerate() {
+            for (base_at, base) in correlation.bases.iter().enumerate() {
+                feeds.entry(base.rule).or_default().push((at, base_at));
+                base.group_by.iter().chain(&base.values).for_each(|field| columns_of(field, &mut columns));
+            }
+        }
+        for leaf in &leaves {
+            match &leaf.question {
+                Question::Test(field, _) | Question::Scope(field, ..) => columns_of(field, &mut columns),
+                Question::Compare(left, _, right) => {
+                    columns_of(left, &mut columns);
+                    columns_of(right, &mut columns);
+                }
+                Question::Keyword(_) => columns.extend(KEYWORD_COLUMNS),
+            }
+        }
+        columns.sort_unstable();
+        columns.dedup();
+        Program { leaves, rules, gates, feeds, columns }
+    }
+}
+
+/// Columns whose values a keyword is looked for in.
+pub(crate) const KEYWORD_COLUMNS: [usize; 29] = [
+    index::AUDIT_ID,
+    index::STAGE,
+    index::LEVEL,
+    index::VERB,
+    index::REQUEST_URI,
+    index::USER_NAME,
+    index::USER_UID,
+    index::USER_GROUPS,
+    index::USER_EXTRA,
+    index::IMPERSONATED_USER_NAME,
+    index::IMPERSONATED_USER_GROUPS,
+    index::IMPERSONATED_USER_EXTRA,
+    index::SOURCE_IPS,
+    index::USER_AGENT,
+    index::RESOURCE,
+    index::SUBRESOURCE,
+    index::NAMESPACE,
+    index::NAME,
+    index::API_GROUP,
+    index::API_VERSION,
+    index::OBJECT_UID,
+    index::RESPONSE_CODE,
+    index::RESPONSE_STATUS,
+    index::RESPONSE_REASON,
+    index::RESPONSE_MESSAGE,
+    index::RESPONSE_DETAILS,
+    index::REQUEST_OBJECT,
+    index::RESPONSE_OBJECT,
+    index::ANNOTATIONS,
+];
+
+fn columns_of(field: &Field, out: &mut Vec<usize>) {
+    match field {
+        Field::Column(at) | Field::Time(at) | Field::List(at) | Field::Json(at, _) => out.push(*at),
+        Field::Actor => out.extend([index::USER_NAME, index::IMPERSONATED_USER_NAME]),
+        Field::SourceIp => out.push(index::SOURCE_IPS),
+        Field::Exec(_) => out.push(index::REQUEST_URI),
+        Field::Body(body, _) => out.push(match body {
+            crate::fields::Body::Request => index::REQUEST_OBJECT,
+            crate::fields::Body::Response => index::RESPONSE_OBJECT,
+        }),
+        Field::Pod(_) => out.extend([index::REQUEST_OBJECT, index::RESOURCE]),
+        Field::Element(_) => {}
+    }
+}
+
+/// Leaves found so far, by what they ask.
+#[derive(Default)]
+struct Leaves {
+    leaves: Vec<Leaf>,
+    by_key: HashMap<String, usize>,
+}
+
+impl Leaves {
+    fn node(&mut self, expr: &Expr) -> Node {
+        match expr {
+            Expr::All(exprs) => Node::All(self.sorted(exprs)),
+            Expr::Any(exprs) => Node::Any(self.sorted(exprs)),
+            Expr::Not(expr) => Node::Not(Box::new(self.node(expr))),
+            leaf => Node::Leaf(self.leaf(leaf)),
+        }
+    }
+
+    /// Cheap parts first: they often decide.
+    fn sorted(&mut self, exprs: &[Expr]) -> Vec<Node> {
+        let mut nodes: Vec<Node> = exprs.iter().map(|expr| self.node(expr)).collect();
+        nodes.sort_by_key(|node| {
+            let mut cost = 0;
+            node.leaves(&mut |leaf| cost = cost.max(self.leaves[leaf].cost));
+            cost
+        });
+        nodes
+    }
+
+    fn leaf(&mut self, expr: &Expr) -> usize {
+        let key = format!("{expr:?}");
+        if let Some(&at) = self.by_key.get(&key) {
+            return at;
+        }
+        let question = match expr {
+            Expr::Field(field, test) => Question::Test(field.clone(), Arc::clone(test)),
+            Expr::Fields(left, comparison, right) => {
+                Question::Compare(left.clone(), *comparison, right.clone())
+            }
+            Expr::Scope(field, quantifier, inner) => {
+                Question::Scope(field.clone(), *quantifier, (**inner).clone())
+            }
+            Expr::Keyword(test) => Question::Keyword(Arc::clone(test)),
+            Expr::All(_) | Expr::Any(_) | Expr::Not(_) => unreachable!("node() takes operators apart"),
+        };
+        self.leaves.push(Leaf::of(question));
+        self.by_key.insert(key, self.leaves.len() - 1);
+        self.leaves.len() - 1
+    }
+}

@@ -1,0 +1,364 @@
+//! Answers of leaves for one row: from columns, from memory, and at last from the bodies.
+//!
+//! Invariant: evaluation is three-valued. Without bodies a leaf that needs one is unknown; a body is
+//! parsed only when everything else leaves the condition open, once a row, for all rules.
+
+use std::cell::{Cell, OnceCell};
+use std::fmt::Write;
+
+use chrono::{DateTime, SecondsFormat};
+use serde_json::Value;
+use strongroom_schemas::events::index;
+
+use crate::body::{self, Pod};
+use crate::columns::{Column, Columns, Text};
+use crate::compile::{KEYWORD_COLUMNS, Program, Question};
+use crate::fields::{Body, Exec, Field, Path};
+use crate::gate::OpenGate;
+use crate::memo::Memo;
+use crate::pattern::{self, Test};
+use crate::rule::{Comparison, Expr, Quantifier};
+
+/// A row and the bodies that were parsed for it.
+pub(crate) struct Row<'a> {
+    pub(crate) at: usize,
+    columns: &'a Columns<'a>,
+    request: OnceCell<Option<Value>>,
+    response: OnceCell<Option<Value>>,
+    pub(crate) unreadable: Cell<u64>,
+}
+
+impl<'a> Row<'a> {
+    pub(crate) fn new(columns: &'a Columns<'a>, at: usize) -> Row<'a> {
+        Row { at, columns, request: OnceCell::new(), response: OnceCell::new(), unreadable: Cell::new(0) }
+    }
+
+    fn body(&self, body: Body) -> Option<&Value> {
+        let (cell, column) = match body {
+            Body::Request => (&self.request, index::REQUEST_OBJECT),
+            Body::Response => (&self.response, index::RESPONSE_OBJECT),
+        };
+        let parsed = cell.get_or_init(|| {
+            let text = self.columns.text(column).get(self.at)?;
+            let parsed = body::parse(text);
+            self.unreadable.set(self.unreadable.get() + u64::from(parsed.is_none()));
+            parsed
+        });
+        parsed.as_ref()
+    }
+
+    fn pod(&self) -> Pod<'_> {
+        let resource = self.columns.text(index::RESOURCE).get(self.at).unwrap_or_default();
+        Pod::of(resource, self.body(Body::Request))
+    }
+}
+
+/// What leaves of a program answer on one block.
+pub(crate) struct Evaluation<'a, 'm> {
+    pub(crate) program: &'a Program,
+    pub(crate) columns: &'a Columns<'a>,
+    pub(crate) gates: &'m [OpenGate],
+    /// For each leaf the open gate that has its answers.
+    pub(crate) leaf_gates: &'m [Option<usize>],
+    pub(crate) memos: &'m mut [Memo],
+    /// For each leaf a second memory: impersonated users of a leaf about the actor.
+    pub(crate) second_memos: &'m mut [Memo],
+}
+
+impl Evaluation<'_, '_> {
+    /// A leaf's answer; `None` for one that needs a body while `bodies` is false.
+    pub(crate) fn leaf(&mut self, leaf: usize, row: &Row<'_>, bodies: bool) -> Option<bool> {
+        if let Some(gate) = self.leaf_gates[leaf] {
+            return self.memos[leaf].known(self.gates[gate].places[row.at] as usize);
+        }
+        let program = self.program;
+        if program.leaves[leaf].deferred && !bodies {
+            return None;
+        }
+        Some(match &program.leaves[leaf].question {
+            Question::Test(field, test) => self.test(leaf, field, test, row),
+            Question::Scope(field, quantifier, inner) => self.scope(leaf, field, *quantifier, inner, row),
+            Question::Compare(left, comparison, right) => {
+                let (mut lefts, mut rights) = (Vec::new(), Vec::new());
+                values_of(self.columns, left, row, &mut lefts);
+                values_of(self.columns, right, row, &mut rights);
+                lefts.iter().any(|left| rights.iter().any(|right| compares(left, *comparison, right)))
+            }
+            Question::Keyword(test) => self.keyword(test, row),
+        })
+    }
+
+    fn test(&mut self, leaf: usize, field: &Field, test: &Test, row: &Row<'_>) -> bool {
+        let columns = self.columns;
+        match field {
+            Field::Column(at) => match columns.column(*at) {
+                Column::Text(text) => {
+                    remembered(&mut self.memos[leaf], text, row.at, |value| test.matches(value))
+                }
+                _ => {
+                    let number = columns.number(*at, row.at).map(|number| number.to_string());
+                    test.matches(number.as_deref())
+                }
+            },
+            Field::Actor => {
+                let impersonated = columns.text(index::IMPERSONATED_USER_NAME);
+                let matches = |value: Option<&str>| test.matches(value);
+                match impersonated.get(row.at) {
+                    Some(_) => remembered(&mut self.second_memos[leaf], impersonated, row.at, matches),
+                    None => {
+                        remembered(&mut self.memos[leaf], columns.text(index::USER_NAME), row.at, matches)
+                    }
+                }
+            }
+            Field::SourceIp => {
+                let lists = columns.lists(index::SOURCE_IPS);
+                match lists.range(row.at).next_back() {
+                    None => test.matches(None),
+                    Some(last) => {
+                        remembered(&mut self.memos[leaf], lists.items, last, |value| test.matches(value))
+                    }
+                }
+            }
+            Field::List(at) => {
+                let lists = columns.lists(*at);
+                let mut range = lists.range(row.at);
+                if range.is_empty() {
+                    return test.matches(None);
+                }
+                let memo = &mut self.memos[leaf];
+                range.any(|item| remembered(memo, lists.items, item, |value| test.matches(value)))
+            }
+            Field::Time(at) => test.matches(time_text(columns, *at, row.at).as_deref()),
+            Field::Exec(part) => {
+                let uris = columns.text(index::REQUEST_URI);
+                remembered(&mut self.memos[leaf], uris, row.at, |uri| {
+                    test.matches(uri.and_then(|uri| exec(uri, *part)).as_deref())
+                })
+            }
+            Field::Json(at, path) => remembered(&mut self.memos[leaf], columns.text(*at), row.at, |text| {
+                let value: Option<Value> = text.and_then(|text| serde_json::from_str(text).ok());
+                body::any_at(value.as_ref(), &path.0, &mut |value| test.matches_json(value))
+            }),
+            Field::Body(body, path) => {
+                body::any_at(row.body(*body), &path.0, &mut |value| test.matches_json(value))
+            }
+            Field::Pod(path) => row.pod().any_at(path, &mut |value| test.matches_json(value)),
+            Field::Element(_) => unreachable!("elements are looked at inside their scope"),
+        }
+    }
+
+    fn scope(
+        &mut self,
+        leaf: usize,
+        field: &Field,
+        quantifier: Quantifier,
+        inner: &Expr,
+        row: &Row<'_>,
+    ) -> bool {
+        let columns = self.columns;
+        let quantified = |items: Vec<&Value>| {
+            holds(quantifier, items.len(), items.iter().map(|item| element(inner, Element::Json(item))))
+        };
+        let mut items = Vec::new();
+        match field {
+            Field::List(at) => {
+                let lists = columns.lists(*at);
+                let range = lists.range(row.at);
+                let answers = range.clone().map(|item| element(inner, Element::Text(lists.items.get(item))));
+                holds(quantifier, range.len(), answers)
+            }
+            Field::Json(at, path) => remembered(&mut self.memos[leaf], columns.text(*at), row.at, |text| {
+                let value: Option<Value> = text.and_then(|text| serde_json::from_str(text).ok());
+                let mut items = Vec::new();
+                body::elements(value.as_ref(), &path.0, &mut items);
+                quantified(items)
+            }),
+            Field::Body(body, path) => {
+                body::elements(row.body(*body), &path.0, &mut items);
+                quantified(items)
+            }
+            Field::Pod(path) => {
+                row.pod().elements(path, &mut items);
+                quantified(items)
+            }
+            other => unreachable!("{other:?} was refused as a scope when the rule was read"),
+        }
+    }
+
+    /// Whether a keyword is in any value of the event.
+    fn keyword(&self, test: &Test, row: &Row<'_>) -> bool {
+        let columns = self.columns;
+        let in_json = |value: Option<&Value>| {
+            value.is_some_and(|value| body::any_text(value, &mut |scalar| test.matches_json(Some(scalar))))
+        };
+        KEYWORD_COLUMNS.into_iter().any(|at| match at {
+            index::REQUEST_OBJECT => in_json(row.body(Body::Request)),
+            index::RESPONSE_OBJECT => in_json(row.body(Body::Response)),
+            index::ANNOTATIONS
+            | index::RESPONSE_DETAILS
+            | index::USER_EXTRA
+            | index::IMPERSONATED_USER_EXTRA => {
+                let text = columns.text(at).get(row.at);
+                let value: Option<Value> = text.and_then(|text| serde_json::from_str(text).ok());
+                in_json(value.as_ref())
+            }
+            _ => match columns.column(at) {
+                Column::Text(text) => text.get(row.at).is_some_and(|value| test.matches(Some(value))),
+                Column::Lists(lists) => lists
+                    .range(row.at)
+                    .any(|item| lists.items.get(item).is_some_and(|value| test.matches(Some(value)))),
+                _ => columns.number(at, row.at).is_some_and(|number| test.matches(Some(&number.to_string()))),
+            },
+        })
+    }
+}
+
+/// The answer for a row's value, from memory when its column is a dictionary.
+fn remembered(memo: &mut Memo, text: Text<'_>, at: usize, answer: impl Fn(Option<&str>) -> bool) -> bool {
+    match text.place(at) {
+        None => answer(text.get(at)),
+        Some(place) => memo.get(place, text.places(), || answer(text.get(at))),
+    }
+}
+
+/// Whether enough of the elements match; `answers` is asked no further than needed.
+fn holds(quantifier: Quantifier, count: usize, mut answers: impl Iterator<Item = bool>) -> bool {
+    match quantifier {
+        Quantifier::Any => answers.any(|answer| answer),
+        Quantifier::None => !answers.any(|answer| answer),
+        Quantifier::AllOrEmpty => answers.all(|answer| answer),
+        Quantifier::All => count > 0 && answers.all(|answer| answer),
+    }
+}
+
+/// One element of an array that a scope looks at.
+#[derive(Clone, Copy)]
+enum Element<'v> {
+    Text(Option<&'v str>),
+    Json(&'v Value),
+}
+
+/// Whether an element satisfies the expression of its scope.
+fn element(expr: &Expr, item: Element<'_>) -> bool {
+    match expr {
+        Expr::All(exprs) => exprs.iter().all(|expr| element(expr, item)),
+        Expr::Any(exprs) => exprs.iter().any(|expr| element(expr, item)),
+        Expr::Not(expr) => !element(expr, item),
+        Expr::Field(Field::Element(path), test) => match item {
+            Element::Text(text) if path.0.is_empty() => test.matches(text),
+            Element::Text(_) => test.matches(None),
+            Element::Json(value) => body::any_at(Some(value), &path.0, &mut |value| test.matches_json(value)),
+        },
+        Expr::Fields(Field::Element(left), comparison, Field::Element(right)) => {
+            let (lefts, rights) = (element_texts(item, left), element_texts(item, right));
+            lefts.iter().any(|left| rights.iter().any(|right| compares(left, *comparison, right)))
+        }
+        Expr::Scope(Field::Element(path), quantifier, inner) => {
+            let mut items = Vec::new();
+            if let Element::Json(value) = item {
+                body::elements(Some(value), &path.0, &mut items);
+            }
+            holds(*quantifier, items.len(), items.iter().map(|item| element(inner, Element::Json(item))))
+        }
+        other => unreachable!("{other:?} is not about an element; refused when the rule was read"),
+    }
+}
+
+fn element_texts(item: Element<'_>, path: &Path) -> Vec<String> {
+    let mut texts = Vec::new();
+    match item {
+        Element::Text(text) if path.0.is_empty() => texts.extend(text.map(str::to_owned)),
+        Element::Text(_) => {}
+        Element::Json(value) => scalar_texts(Some(value), path, &mut texts),
+    }
+    texts
+}
+
+fn scalar_texts(value: Option<&Value>, path: &Path, out: &mut Vec<String>) {
+    body::any_at(value, &path.0, &mut |value| {
+        let mut text = String::new();
+        if value.is_some_and(|value| pattern::scalar_text(value, &mut text)) {
+            out.push(text);
+        }
+        false
+    });
+}
+
+fn compares(left: &str, comparison: Comparison, right: &str) -> bool {
+    let (left, right) = (pattern::fold(left), pattern::fold(right));
+    match comparison {
+        Comparison::Equals => left == right,
+        Comparison::Contains => left.contains(&right),
+        Comparison::StartsWith => left.starts_with(&right),
+        Comparison::EndsWith => left.ends_with(&right),
+    }
+}
+
+/// All values of a field in a row, as text; nothing for null.
+pub(crate) fn values_of(columns: &Columns<'_>, field: &Field, row: &Row<'_>, out: &mut Vec<String>) {
+    match field {
+        Field::Column(at) => match columns.column(*at) {
+            Column::Text(text) => out.extend(text.get(row.at).map(str::to_owned)),
+            _ => out.extend(columns.number(*at, row.at).map(|number| number.to_string())),
+        },
+        Field::Actor => out.extend(actor(columns, row.at).map(str::to_owned)),
+        Field::SourceIp => out.extend(source_ip(columns, row.at).map(str::to_owned)),
+        Field::List(at) => {
+            let lists = columns.lists(*at);
+            out.extend(lists.range(row.at).filter_map(|item| lists.items.get(item)).map(str::to_owned));
+        }
+        Field::Time(at) => out.extend(time_text(columns, *at, row.at)),
+        Field::Exec(part) => {
+            out.extend(columns.text(index::REQUEST_URI).get(row.at).and_then(|uri| exec(uri, *part)));
+        }
+        Field::Json(at, path) => {
+            let text = columns.text(*at).get(row.at);
+            let value: Option<Value> = text.and_then(|text| serde_json::from_str(text).ok());
+            scalar_texts(value.as_ref(), path, out);
+        }
+        Field::Body(body, path) => scalar_texts(row.body(*body), path, out),
+        Field::Pod(path) => {
+            row.pod().any_at(path, &mut |value| {
+                scalar_texts(value, &Path(Vec::new()), out);
+                false
+            });
+        }
+        Field::Element(_) => unreachable!("elements are looked at inside their scope"),
+    }
+}
+
+pub(crate) fn actor<'a>(columns: &Columns<'a>, row: usize) -> Option<&'a str> {
+    let impersonated = columns.text(index::IMPERSONATED_USER_NAME).get(row);
+    impersonated.or_else(|| columns.text(index::USER_NAME).get(row))
+}
+
+pub(crate) fn source_ip<'a>(columns: &Columns<'a>, row: usize) -> Option<&'a str> {
+    let lists = columns.lists(index::SOURCE_IPS);
+    lists.items.get(lists.range(row).next_back()?)
+}
+
+fn time_text(columns: &Columns<'_>, at: usize, row: usize) -> Option<String> {
+    let time = DateTime::from_timestamp_micros(columns.number(at, row)?)?;
+    Some(time.to_rfc3339_opts(SecondsFormat::Micros, true))
+}
+
+/// A query parameter of an exec or attach request; nothing on other requests.
+fn exec(uri: &str, part: Exec) -> Option<String> {
+    let name = match part {
+        Exec::Command => "command",
+        Exec::Container => "container",
+    };
+    body::query_parameter(uri, name)
+}
+
+/// A group's `name=value`, as alerts show it.
+pub(crate) fn write_pair(name: &str, values: &[String], out: &mut String) {
+    /// Longest value of a group that an alert shows, in characters.
+    const VALUE_CHARS_MAX: usize = 256;
+    let separator = if out.is_empty() { "" } else { ", " };
+    write!(out, "{separator}{name}=").expect("writing to a String");
+    match values {
+        [] => out.push('-'),
+        values => out.extend(values.join(",").chars().take(VALUE_CHARS_MAX)),
+    }
+}

@@ -1,0 +1,237 @@
+//! Field names of rules: the audit event's JSON names and a few virtual ones, resolved to columns.
+//!
+//! Invariant: a name means one thing and is resolved when a rule is read, so a misspelt field is an
+//! error and never a rule that silently cannot match. Below `requestObject`, `responseObject`,
+//! `annotations`, the `extra` maps, `responseStatus.details` and `pod` any path may follow.
+
+use std::fmt;
+
+use strongroom_schemas::events::index;
+
+/// A path below a JSON value. Its parts are keys; a key that has dots of its own is found by joining
+/// parts again (`metadata.labels.app.kubernetes.io/name`), or may be written with escaped dots
+/// (`app\.kubernetes\.io/name`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Path(pub(crate) Vec<String>);
+
+impl Path {
+    pub(crate) fn parse(text: &str) -> Path {
+        let mut parts = Vec::new();
+        let mut part = String::new();
+        let mut chars = text.chars().peekable();
+        while let Some(c) = chars.next() {
+            match c {
+                '\\' if chars.peek() == Some(&'.') => part.extend(chars.next()),
+                '.' => parts.push(std::mem::take(&mut part)),
+                _ => part.push(c),
+            }
+        }
+        parts.push(part);
+        parts.retain(|part| !part.is_empty());
+        Path(parts)
+    }
+}
+
+/// The two bodies of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Body {
+    Request,
+    Response,
+}
+
+/// What of an exec request is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Exec {
+    Command,
+    Container,
+}
+
+/// Where a field's value comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Field {
+    /// A text or number column, by its position.
+    Column(usize),
+    /// A point in time, compared as text such as `2026-03-02T10:00:00.000000Z`.
+    Time(usize),
+    /// A column of lists of text: any element.
+    List(usize),
+    /// `impersonatedUser.username`, else `user.username`.
+    Actor,
+    /// The last of `sourceIPs`, the only one that the API server saw itself.
+    SourceIp,
+    /// Query parameters of the URI of exec and attach.
+    Exec(Exec),
+    /// A path in a JSON column that is not a body.
+    Json(usize, Path),
+    Body(Body, Path),
+    /// A path in the pod spec, wherever the object keeps it.
+    Pod(Path),
+    /// In an array scope: a path below the element; empty for the element itself.
+    Element(Path),
+}
+
+impl Field {
+    /// Whether the value is in a body, which must be parsed and must not leave in an alert.
+    pub(crate) fn is_body(&self) -> bool {
+        matches!(self, Field::Body(..) | Field::Pod(_))
+    }
+}
+
+const EXACT: &[(&str, Field)] = &[
+    ("actor", Field::Actor),
+    ("auditID", Field::Column(index::AUDIT_ID)),
+    ("authz.decision", Field::Column(index::AUTHZ_DECISION)),
+    ("authz.reason", Field::Column(index::AUTHZ_REASON)),
+    ("annotations.authorization.k8s.io/decision", Field::Column(index::AUTHZ_DECISION)),
+    ("annotations.authorization.k8s.io/reason", Field::Column(index::AUTHZ_REASON)),
+    ("cluster", Field::Column(index::CLUSTER)),
+    ("exec.command", Field::Exec(Exec::Command)),
+    ("exec.container", Field::Exec(Exec::Container)),
+    ("impersonatedUser.groups", Field::List(index::IMPERSONATED_USER_GROUPS)),
+    ("impersonatedUser.username", Field::Column(index::IMPERSONATED_USER_NAME)),
+    ("level", Field::Column(index::LEVEL)),
+    ("objectRef.apiGroup", Field::Column(index::API_GROUP)),
+    ("objectRef.apiVersion", Field::Column(index::API_VERSION)),
+    ("objectRef.name", Field::Column(index::NAME)),
+    ("objectRef.namespace", Field::Column(index::NAMESPACE)),
+    ("objectRef.resource", Field::Column(index::RESOURCE)),
+    ("objectRef.resourceVersion", Field::Column(index::RESOURCE_VERSION)),
+    ("objectRef.subresource", Field::Column(index::SUBRESOURCE)),
+    ("objectRef.uid", Field::Column(index::OBJECT_UID)),
+    ("requestReceivedTimestamp", Field::Time(index::REQUEST_RECEIVED_TIMESTAMP)),
+    ("requestURI", Field::Column(index::REQUEST_URI)),
+    ("responseStatus.code", Field::Column(index::RESPONSE_CODE)),
+    ("responseStatus.message", Field::Column(index::RESPONSE_MESSAGE)),
+    ("responseStatus.reason", Field::Column(index::RESPONSE_REASON)),
+    ("responseStatus.status", Field::Column(index::RESPONSE_STATUS)),
+    ("sourceIPs", Field::List(index::SOURCE_IPS)),
+    ("source_ip", Field::SourceIp),
+    ("stage", Field::Column(index::STAGE)),
+    ("stageTimestamp", Field::Time(index::STAGE_TIMESTAMP)),
+    ("user.groups", Field::List(index::USER_GROUPS)),
+    ("user.uid", Field::Column(index::USER_UID)),
+    ("user.username", Field::Column(index::USER_NAME)),
+    ("userAgent", Field::Column(index::USER_AGENT)),
+    ("verb", Field::Column(index::VERB)),
+];
+
+/// Names below which any path may follow.
+const ROOTS: &[&str] = &[
+    "annotations",
+    "impersonatedUser.extra",
+    "pod",
+    "requestObject",
+    "responseObject",
+    "responseStatus.details",
+    "user.extra",
+];
+
+/// A name that is no field, with those that come nearest.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct UnknownField {
+    name: String,
+    nearest: Vec<&'static str>,
+}
+
+impl fmt::Display for UnknownField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "field \"{}\" is not one of an audit event", self.name)?;
+        match self.nearest.as_slice() {
+            [] => write!(
+                f,
+                "; fields are verb, objectRef.resource, user.username, requestObject.…, annotations.…, actor, source_ip, pod.… and so on"
+            ),
+            names => write!(f, "; nearest: {}", names.join(", ")),
+        }
+    }
+}
+
+/// The field of a name as rules spell it.
+pub(crate) fn resolve(name: &str) -> Result<Field, UnknownField> {
+    if let Some((_, field)) = EXACT.iter().find(|(known, _)| *known == name) {
+        return Ok(field.clone());
+    }
+    for root in ROOTS {
+        let Some(rest) = name.strip_prefix(root) else { continue };
+        let path = match rest.strip_prefix('.') {
+            Some(path) => path,
+            None if rest.is_empty() => "",
+            None => continue,
+        };
+        // The keys of annotations are flat: everything behind the root is one key.
+        let flat = || Path(if path.is_empty() { vec![] } else { vec![path.replace("\\.", ".")] });
+        return Ok(match *root {
+            "annotations" => Field::Json(index::ANNOTATIONS, flat()),
+            "impersonatedUser.extra" => Field::Json(index::IMPERSONATED_USER_EXTRA, flat()),
+            "user.extra" => Field::Json(index::USER_EXTRA, flat()),
+            "responseStatus.details" => Field::Json(index::RESPONSE_DETAILS, Path::parse(path)),
+            "pod" => Field::Pod(Path::parse(path)),
+            "requestObject" => Field::Body(Body::Request, Path::parse(path)),
+            _ => Field::Body(Body::Response, Path::parse(path)),
+        });
+    }
+    Err(UnknownField { name: name.chars().take(128).collect(), nearest: nearest(name) })
+}
+
+/// Known names that a misspelling may have meant: equal but for case, or the same last part.
+fn nearest(name: &str) -> Vec<&'static str> {
+    let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
+    let known = || EXACT.iter().map(|(known, _)| *known).filter(|known| !known.contains('/'));
+    let same = known().find(|known| known.eq_ignore_ascii_case(name));
+    match same {
+        Some(known) => vec![known],
+        None => known().filter(|known| last(known) == last(name)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strongroom_schemas::Table;
+
+    use super::*;
+
+    #[test]
+    fn names_lead_to_their_columns() {
+        let schema = Table::Events.file_schema();
+        for (name, field) in EXACT {
+            if let Field::Column(at) | Field::List(at) | Field::Time(at) = field {
+                let column = schema.field(*at).name().replace('_', "");
+                let plain = name.rsplit(['.', '/']).next().unwrap().to_lowercase();
+                assert!(
+                    column.ends_with(plain.trim_start_matches("user").trim_end_matches('s'))
+                        || column.contains(&plain),
+                    "{name} {column}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn paths_below_roots() {
+        let path = |parts: &[&str]| Path(parts.iter().map(|p| (*p).to_owned()).collect());
+        assert_eq!(resolve("requestObject.spec.x"), Ok(Field::Body(Body::Request, path(&["spec", "x"]))));
+        assert_eq!(
+            resolve(r"requestObject.metadata.labels.a\.b/c"),
+            Ok(Field::Body(Body::Request, path(&["metadata", "labels", "a.b/c"])))
+        );
+        assert_eq!(
+            resolve("annotations.pod-security.kubernetes.io/audit-violations"),
+            Ok(Field::Json(index::ANNOTATIONS, path(&["pod-security.kubernetes.io/audit-violations"])))
+        );
+        assert_eq!(
+            resolve("annotations.authorization.k8s.io/decision"),
+            Ok(Field::Column(index::AUTHZ_DECISION))
+        );
+        assert_eq!(resolve("pod.containers.image"), Ok(Field::Pod(path(&["containers", "image"]))));
+        assert_eq!(resolve("requestObject"), Ok(Field::Body(Body::Request, path(&[]))));
+    }
+
+    #[test]
+    fn unknown_names_come_with_the_nearest() {
+        let error = resolve("objectref.Resource").unwrap_err();
+        assert_eq!(error.nearest, ["objectRef.resource"]);
+        assert_eq!(resolve("username").unwrap_err().nearest, ["impersonatedUser.username", "user.username"]);
+        assert!(resolve("requestObjects.x").is_err());
+        assert!(resolve("pods").is_err());
+    }
+}

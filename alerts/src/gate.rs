@@ -1,0 +1,215 @@
+//! What low-cardinality columns rule out, before any rule is evaluated on a row.
+//!
+//! Invariant: a gate never rules out a rule that could match. For a rule and a value of the gate's
+//! column, the condition is evaluated with every other leaf unknown; only when it is false whatever
+//! they turn out to be does the rule lose its bit for that value. A row's candidates are the bits
+//! that all its values left standing.
+
+use arrow_array::{Array, Int32Array};
+use hashbrown::HashMap;
+use strongroom_schemas::events::index;
+
+use crate::columns::{Column, Columns, Strings, Text};
+use crate::compile::{Gate, Program, Question, RULES_A_MASK};
+use crate::fields::Field;
+use crate::memo::Memo;
+
+/// A column with more distinct values than this in one block is not used as a gate.
+const DISTINCT_MAX: usize = 4096;
+
+/// The distinct values of a gate; place 0 is null.
+enum Values<'a> {
+    One(Strings<'a>),
+    /// Users, then impersonated users.
+    Two(Strings<'a>, Strings<'a>),
+    Texts(Vec<&'a str>),
+    Numbers(Vec<String>),
+}
+
+impl Values<'_> {
+    fn places(&self) -> usize {
+        1 + match self {
+            Values::One(strings) => strings.len(),
+            Values::Two(first, second) => first.len() + second.len(),
+            Values::Texts(texts) => texts.len(),
+            Values::Numbers(texts) => texts.len(),
+        }
+    }
+
+    fn get(&self, place: usize) -> Option<&str> {
+        let at = place.checked_sub(1)?;
+        match self {
+            Values::One(strings) => strings.get(at),
+            Values::Two(first, second) => match at.checked_sub(first.len()) {
+                None => first.get(at),
+                Some(at) => second.get(at),
+            },
+            Values::Texts(texts) => Some(texts[at]),
+            Values::Numbers(texts) => Some(&texts[at]),
+        }
+    }
+}
+
+/// A gate's column of one block: for each row the place of its value.
+pub(crate) struct OpenGate {
+    /// Position in [`Program::gates`].
+    pub(crate) gate: usize,
+    pub(crate) places: Vec<u32>,
+    /// A mask for each group of rules and each place: `masks[group * places_count + place]`.
+    masks: Vec<u128>,
+    places_count: usize,
+}
+
+impl OpenGate {
+    pub(crate) fn masks(&self, group: usize) -> &[u128] {
+        &self.masks[group * self.places_count..(group + 1) * self.places_count]
+    }
+}
+
+/// Opens the gates of a block. Answers of their leaves go to `memos`, by place.
+///
+/// `spare` holds buffers of earlier blocks.
+pub(crate) fn open(
+    program: &Program,
+    columns: &Columns<'_>,
+    memos: &mut [Memo],
+    spare: &mut Vec<Vec<u32>>,
+) -> Vec<OpenGate> {
+    let mut opened = Vec::with_capacity(program.gates.len());
+    for (at, gate) in program.gates.iter().enumerate() {
+        let mut places = spare.pop().unwrap_or_default();
+        places.clear();
+        places.reserve(columns.rows);
+        match load(&gate.field, columns, &mut places) {
+            Some(values) if values.places() <= DISTINCT_MAX + 1 => {
+                let masks = masks_of(program, gate, &values, memos);
+                opened.push(OpenGate { gate: at, places, masks, places_count: values.places() });
+            }
+            _ => spare.push(places),
+        }
+    }
+    opened
+}
+
+fn masks_of(program: &Program, gate: &Gate, values: &Values<'_>, memos: &mut [Memo]) -> Vec<u128> {
+    let places_count = values.places();
+    for &leaf in &gate.leaves {
+        let Question::Test(_, test) = &program.leaves[leaf].question else {
+            unreachable!("gates are made of tests")
+        };
+        memos[leaf].fill(places_count, |place| test.matches(values.get(place)));
+    }
+    let groups = program.rules.len().div_ceil(RULES_A_MASK);
+    let mut masks = vec![u128::MAX; groups * places_count];
+    for &rule in &gate.rules {
+        let (group, bit) = (rule / RULES_A_MASK, rule % RULES_A_MASK);
+        for (place, mask) in masks[group * places_count..][..places_count].iter_mut().enumerate() {
+            let value = program.rules[rule]
+                .node
+                .value(&mut |leaf| if gate.leaves.contains(&leaf) { memos[leaf].known(place) } else { None });
+            if value == Some(false) {
+                *mask &= !(1 << bit);
+            }
+        }
+    }
+    masks
+}
+
+/// Fills in the place of each row's value; `None` when there are too many distinct ones.
+fn load<'a>(field: &Field, columns: &Columns<'a>, places: &mut Vec<u32>) -> Option<Values<'a>> {
+    match field {
+        Field::Actor => {
+            let (users, impersonated) =
+                (columns.text(index::USER_NAME), columns.text(index::IMPERSONATED_USER_NAME));
+            let (Text::Dictionary(user_keys, user_names), Text::Dictionary(keys, names)) =
+                (users, impersonated)
+            else {
+                let actors = (0..columns.rows).map(|row| impersonated.get(row).or_else(|| users.get(row)));
+                return texts(actors, places).map(Values::Texts);
+            };
+            if user_names.len() + names.len() > DISTINCT_MAX {
+                return None;
+            }
+            keys_to_places(user_keys, places);
+            if keys.null_count() < keys.len() {
+                let offset = user_names.len() as u32 + 1;
+                for (row, place) in places.iter_mut().enumerate() {
+                    if keys.is_valid(row) {
+                        *place = keys.value(row) as u32 + offset;
+                    }
+                }
+            }
+            Some(Values::Two(user_names, names))
+        }
+        Field::Column(at) => match columns.column(*at) {
+            Column::Text(Text::Dictionary(keys, values)) => {
+                if values.len() > DISTINCT_MAX {
+                    return None;
+                }
+                keys_to_places(keys, places);
+                Some(Values::One(values))
+            }
+            Column::Text(text) => {
+                texts((0..columns.rows).map(|row| text.get(row)), places).map(Values::Texts)
+            }
+            Column::Int32(array) => numbers(array, places).map(Values::Numbers),
+            Column::Int64(_) | Column::Time(_) | Column::Lists(_) => None,
+        },
+        _ => None,
+    }
+}
+
+fn keys_to_places(keys: &Int32Array, places: &mut Vec<u32>) {
+    if keys.null_count() == 0 {
+        places.extend(keys.values().iter().map(|key| *key as u32 + 1));
+    } else {
+        places.extend(keys.iter().map(|key| key.map_or(0, |key| key as u32 + 1)));
+    }
+}
+
+fn texts<'a>(rows: impl Iterator<Item = Option<&'a str>>, places: &mut Vec<u32>) -> Option<Vec<&'a str>> {
+    let mut texts = Vec::new();
+    let mut by_text = HashMap::new();
+    for row in rows {
+        let Some(text) = row else {
+            places.push(0);
+            continue;
+        };
+        let place = *by_text.entry(text).or_insert_with(|| {
+            texts.push(text);
+            texts.len() as u32
+        });
+        if texts.len() > DISTINCT_MAX {
+            return None;
+        }
+        places.push(place);
+    }
+    Some(texts)
+}
+
+fn numbers(array: &Int32Array, places: &mut Vec<u32>) -> Option<Vec<String>> {
+    /// Numbers up to this, all HTTP status codes among them, are looked up without hashing.
+    const DIRECT: usize = 1024;
+    let mut direct = [0u32; DIRECT];
+    let mut by_number: HashMap<i32, u32> = HashMap::new();
+    let mut texts: Vec<String> = Vec::new();
+    for number in array {
+        let Some(number) = number else {
+            places.push(0);
+            continue;
+        };
+        let place = match usize::try_from(number).ok().and_then(|at| direct.get_mut(at)) {
+            Some(place) => place,
+            None => by_number.entry(number).or_insert(0),
+        };
+        if *place == 0 {
+            if texts.len() == DISTINCT_MAX {
+                return None;
+            }
+            texts.push(number.to_string());
+            *place = texts.len() as u32;
+        }
+        places.push(*place);
+    }
+    Some(texts)
+}

@@ -1,0 +1,173 @@
+//! Documents to rules: names, and correlations tied to the rules they count.
+//!
+//! Invariant: names and ids are unique in a set, every correlation's rules exist and look at single
+//! events, and the fields it groups by are ones that an alert may carry.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use crate::fields::{self, Field};
+use crate::parse::{CorrelationDocument, Counted, Detects, Document, Head};
+use crate::rule::{Base, Correlation, EventRule, RuleError, RuleInfo, RuleKind};
+
+/// Rules that belong together, ready to compile.
+pub(crate) struct Linked {
+    pub(crate) infos: Vec<RuleInfo>,
+    pub(crate) events: Vec<EventRule>,
+    pub(crate) correlations: Vec<Correlation>,
+}
+
+pub(crate) fn link(documents: Vec<Document>) -> Result<Linked, RuleError> {
+    let names = names_of(&documents)?;
+    let mut by_name: HashMap<&str, usize> = HashMap::new();
+    for (at, (document, name)) in documents.iter().zip(&names).enumerate() {
+        let id = document.head.id.as_deref().filter(|id| id != name);
+        for key in [Some(name.as_str()), id].into_iter().flatten() {
+            if let Some(earlier) = by_name.insert(key, at) {
+                let head = &documents[earlier].head;
+                return Err(wrong(
+                    &document.head,
+                    format!("\"{key}\" is also the name or id of the rule at {}:{}", head.file, head.line),
+                ));
+            }
+        }
+    }
+
+    let mut feeds_only = vec![false; documents.len()];
+    let mut correlations = Vec::new();
+    let mut wants_own_alert = vec![false; documents.len()];
+    for (at, document) in documents.iter().enumerate() {
+        let Detects::Correlation(correlation) = &document.detects else { continue };
+        let linked = linked_correlation(at, &document.head, correlation, &documents, &by_name)?;
+        for base in &linked.bases {
+            feeds_only[base.rule] = true;
+            wants_own_alert[base.rule] |= correlation.generate;
+        }
+        correlations.push(linked);
+    }
+
+    let mut events = Vec::new();
+    let mut infos = Vec::with_capacity(documents.len());
+    for (at, (document, name)) in documents.into_iter().zip(names).enumerate() {
+        let Document { head, detects } = document;
+        let kind = match &detects {
+            Detects::Event(_) => RuleKind::Event,
+            Detects::Correlation(correlation) => match correlation.counted {
+                Counted::Events => RuleKind::EventCount,
+                Counted::Values(_) => RuleKind::ValueCount,
+            },
+        };
+        if let Detects::Event(condition) = detects {
+            events.push(EventRule { info: at, condition, message: head.message });
+        }
+        infos.push(RuleInfo {
+            id: head.id.unwrap_or_else(|| name.clone()),
+            name,
+            title: head.title,
+            description: head.description,
+            severity: head.severity,
+            kind,
+            alerts: !feeds_only[at] || wants_own_alert[at],
+            tactics: head.tactics,
+            techniques: head.techniques,
+            next_steps: head.next_steps,
+            false_positives: head.false_positives,
+            file: head.file,
+            line: head.line,
+        });
+    }
+    Ok(Linked { infos, events, correlations })
+}
+
+fn wrong(head: &Head, message: String) -> RuleError {
+    RuleError::Rule { file: head.file.clone(), line: head.line, rule: head.title.clone(), message }
+}
+
+/// A rule's own name, or its file's stem for the one document of a file that has none.
+fn names_of(documents: &[Document]) -> Result<Vec<String>, RuleError> {
+    let mut stems: HashMap<&str, &Head> = HashMap::new();
+    documents
+        .iter()
+        .map(|Document { head, .. }| match &head.name {
+            Some(name) => Ok(name.clone()),
+            None => {
+                if let Some(first) = stems.insert(&head.file, head) {
+                    return Err(wrong(
+                        head,
+                        format!(
+                            "needs a name: the document at line {} already goes by the file's",
+                            first.line
+                        ),
+                    ));
+                }
+                let stem = Path::new(&head.file).file_stem().and_then(|stem| stem.to_str());
+                Ok(stem.unwrap_or(&head.file).to_owned())
+            }
+        })
+        .collect()
+}
+
+fn linked_correlation(
+    info: usize,
+    head: &Head,
+    correlation: &CorrelationDocument,
+    documents: &[Document],
+    by_name: &HashMap<&str, usize>,
+) -> Result<Correlation, RuleError> {
+    let mut bases = Vec::new();
+    for rule in &correlation.rules {
+        let Some(&at) = by_name.get(rule.as_str()) else {
+            return Err(wrong(head, format!("no rule has the name or id \"{rule}\" that it counts")));
+        };
+        if matches!(documents[at].detects, Detects::Correlation(_)) {
+            return Err(wrong(
+                head,
+                format!("counts \"{rule}\", a correlation: only rules over events can be counted"),
+            ));
+        }
+        if bases.iter().any(|base: &Base| base.rule == at) {
+            return Err(wrong(head, format!("counts \"{rule}\" twice")));
+        }
+        let resolved = |names: &[String]| -> Result<Vec<Field>, RuleError> {
+            names.iter().map(|name| carried(head, correlation, rule, name)).collect()
+        };
+        bases.push(Base {
+            rule: at,
+            group_by: resolved(&correlation.group_by)?,
+            values: match &correlation.counted {
+                Counted::Events => Vec::new(),
+                Counted::Values(names) => resolved(names)?,
+            },
+        });
+    }
+    Ok(Correlation {
+        info,
+        bases,
+        group_by: correlation.group_by.clone(),
+        counts_values: correlation.counted != Counted::Events,
+        timespan_us: correlation.timespan_us,
+        bounds: correlation.bounds.clone(),
+        message: head.message.clone(),
+    })
+}
+
+/// The field that a name of `group-by` stands for in events of one base rule.
+fn carried(
+    head: &Head,
+    correlation: &CorrelationDocument,
+    rule: &str,
+    name: &str,
+) -> Result<Field, RuleError> {
+    let name = match correlation.aliases.get(name) {
+        None => name,
+        Some(fields) => match fields.get(rule) {
+            Some(field) => field,
+            None => return Err(wrong(head, format!("alias \"{name}\" has no field for rule \"{rule}\""))),
+        },
+    };
+    let field = fields::resolve(name).map_err(|error| wrong(head, error.to_string()))?;
+    match field.is_body() {
+        true => Err(wrong(head, format!("\"{name}\" is part of a body, which an alert does not carry"))),
+        false => Ok(field),
+    }
+}

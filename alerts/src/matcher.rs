@@ -1,0 +1,349 @@
+//! All rules over one batch.
+//!
+//! Invariant: the answer for a row depends on that row alone. A matcher keeps buffers between batches
+//! and nothing else, so batches may be matched in any order, by any number of matchers.
+//!
+//! A batch costs, in this order: the distinct values of a few columns times the rules that look at
+//! them (see [`crate::gate`]); a handful of look-ups a row, which leave most rows without a candidate;
+//! the conditions of the candidates, whose answers are remembered by distinct value; and the bodies
+//! of the rows that are still open. Rejected: evaluating each leaf over whole columns first. With a
+//! hundred rules most leaves are about rows that another column has ruled out already.
+
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use strongroom_schemas::events::index;
+
+use crate::columns::{Columns, MatchError, Text};
+use crate::compile::RULES_A_MASK;
+use crate::evaluate::{Evaluation, Row, actor, source_ip, values_of, write_pair};
+use crate::gate::{self, OpenGate};
+use crate::matches::{BatchMatches, Entry, KEPT, Kept, MatchedEvent, Meaning, Symbol, Texts};
+use crate::memo::Memo;
+use crate::rule::RuleSet;
+
+/// Columns that every alert repeats or is identified by.
+const ALERT_COLUMNS: [usize; 20] = [
+    index::AUDIT_ID,
+    index::STAGE,
+    index::VERB,
+    index::REQUEST_URI,
+    index::USER_NAME,
+    index::IMPERSONATED_USER_NAME,
+    index::SOURCE_IPS,
+    index::USER_AGENT,
+    index::RESOURCE,
+    index::SUBRESOURCE,
+    index::NAMESPACE,
+    index::NAME,
+    index::API_GROUP,
+    index::RESPONSE_CODE,
+    index::AUTHZ_DECISION,
+    index::REQUEST_RECEIVED_TIMESTAMP,
+    index::STAGE_TIMESTAMP,
+    index::CLUSTER,
+    index::SOURCE,
+    index::SOURCE_OFFSET,
+];
+
+/// Runs the rules of a set over batches of events; one for each thread.
+///
+/// It holds the set, and buffers of about 50 bytes a row of the largest batch seen.
+#[derive(Debug)]
+pub struct Matcher {
+    rules: Arc<RuleSet>,
+    columns: Vec<usize>,
+    memos: Vec<Memo>,
+    second_memos: Vec<Memo>,
+    spare: Vec<Vec<u32>>,
+    kept: KeptSymbols,
+}
+
+impl Matcher {
+    pub fn new(rules: Arc<RuleSet>) -> Matcher {
+        let leaves = rules.program.leaves.len();
+        let mut columns = [ALERT_COLUMNS.as_slice(), &rules.program.columns].concat();
+        columns.sort_unstable();
+        columns.dedup();
+        Matcher {
+            columns,
+            memos: std::iter::repeat_with(Memo::default).take(leaves).collect(),
+            second_memos: std::iter::repeat_with(Memo::default).take(leaves).collect(),
+            spare: Vec::new(),
+            kept: KeptSymbols::default(),
+            rules,
+        }
+    }
+
+    /// What the rules find in a batch of events.
+    ///
+    /// The batch may have dictionaries (`Table::Events.batch_schema()`) or plain strings and string
+    /// views, as it comes out of the archive; columns are found by name, and those that neither a rule
+    /// nor an alert needs may be missing.
+    ///
+    /// # Errors
+    /// [`MatchError`] when a column is missing or has another type.
+    pub fn match_batch(&mut self, batch: &RecordBatch) -> Result<BatchMatches, MatchError> {
+        let rules = Arc::clone(&self.rules);
+        let program = &rules.program;
+        let columns = Columns::of(batch, &self.columns)?;
+        self.memos.iter_mut().chain(&mut self.second_memos).for_each(Memo::clear);
+        let gates = gate::open(program, &columns, &mut self.memos, &mut self.spare);
+        let mut leaf_gates = vec![None; program.leaves.len()];
+        for (at, open) in gates.iter().enumerate() {
+            for &leaf in &program.gates[open.gate].leaves {
+                leaf_gates[leaf] = Some(at);
+            }
+        }
+        let mut evaluation = Evaluation {
+            program,
+            columns: &columns,
+            gates: &gates,
+            leaf_gates: &leaf_gates,
+            memos: &mut self.memos,
+            second_memos: &mut self.second_memos,
+        };
+        let mut matches = BatchMatches::default();
+        let groups = program.rules.len().div_ceil(RULES_A_MASK);
+        for group in 0..groups {
+            match_group(group, &mut evaluation, &mut matches);
+        }
+        if groups > 1 {
+            matches.matched.sort_unstable();
+        }
+        self.spare.extend(gates.into_iter().map(|gate| gate.places));
+        self.kept.start(&columns);
+        self.keep(&rules, &columns, &mut matches);
+        Ok(matches)
+    }
+
+    /// Makes events and entries of the matches found.
+    fn keep(&mut self, rules: &RuleSet, columns: &Columns<'_>, matches: &mut BatchMatches) {
+        let mut last_row = None;
+        let matched = std::mem::take(&mut matches.matched);
+        let mut pair = Vec::new();
+        for &(row, rule) in &matched {
+            if last_row != Some(row) {
+                let event = self.kept.event(columns, row as usize, &mut matches.texts);
+                matches.events.push(event);
+                last_row = Some(row);
+            }
+            let event = matches.events.len() as u32 - 1;
+            if rules.rules()[rule as usize].alerts {
+                matches.entries.push(Entry { rule, event, meaning: Meaning::Alert });
+            }
+            for &(correlation, base) in rules.program.feeds.get(&(rule as usize)).into_iter().flatten() {
+                let seen = Row::new(columns, row as usize);
+                if let Some(meaning) =
+                    counted(rules, correlation, base, columns, &seen, &mut matches.texts, &mut pair)
+                {
+                    matches.entries.push(Entry { rule, event, meaning });
+                }
+            }
+        }
+        matches.matched = matched;
+    }
+}
+
+/// Adds the matches of up to [`RULES_A_MASK`] rules.
+fn match_group(group: usize, evaluation: &mut Evaluation<'_, '_>, matches: &mut BatchMatches) {
+    let (program, columns) = (evaluation.program, evaluation.columns);
+    let first = group * RULES_A_MASK;
+    let rules = &program.rules[first..program.rules.len().min(first + RULES_A_MASK)];
+    let all = u128::MAX >> (RULES_A_MASK - rules.len());
+    let masks: Vec<(&[u32], &[u128])> =
+        evaluation.gates.iter().map(|gate: &OpenGate| (gate.places.as_slice(), gate.masks(group))).collect();
+    for at in 0..columns.rows {
+        let mut candidates = all;
+        for (places, masks) in &masks {
+            candidates &= masks[places[at] as usize];
+            if candidates == 0 {
+                break;
+            }
+        }
+        if candidates == 0 {
+            continue;
+        }
+        let row = Row::new(columns, at);
+        while candidates != 0 {
+            let rule = &rules[candidates.trailing_zeros() as usize];
+            candidates &= candidates - 1;
+            let cheap = rule.node.value(&mut |leaf| evaluation.leaf(leaf, &row, false));
+            let value = cheap.or_else(|| rule.node.value(&mut |leaf| evaluation.leaf(leaf, &row, true)));
+            if value == Some(true) {
+                matches.matched.push((at as u32, rule.info as u32));
+            }
+        }
+        matches.bodies_unreadable += row.unreadable.get();
+    }
+}
+
+/// What a match of a base rule counts as; nothing when a count of values has no value.
+fn counted(
+    rules: &RuleSet,
+    correlation: usize,
+    base: usize,
+    columns: &Columns<'_>,
+    row: &Row<'_>,
+    texts: &mut Texts,
+    values: &mut Vec<String>,
+) -> Option<Meaning> {
+    let definition = &rules.correlations[correlation];
+    let base = &definition.bases[base];
+    let mut value = 0;
+    if definition.counts_values {
+        let mut hash = Identity::new();
+        let mut present = false;
+        for field in &base.values {
+            values.clear();
+            values_of(columns, field, row, values);
+            present |= !values.is_empty();
+            hash.values(values);
+        }
+        if !present {
+            return None;
+        }
+        value = hash.finish();
+    }
+    let mut hash = Identity::new();
+    let mut text = String::new();
+    for (field, name) in base.group_by.iter().zip(&definition.group_by) {
+        values.clear();
+        values_of(columns, field, row, values);
+        hash.values(values);
+        write_pair(name, values, &mut text);
+    }
+    Some(Meaning::Count {
+        correlation: correlation as u32,
+        group: hash.finish(),
+        group_text: texts.add(&text),
+        value,
+    })
+}
+
+/// A hash over values that cannot be confused by choosing them: each comes with its length.
+struct Identity(blake3::Hasher);
+
+impl Identity {
+    fn new() -> Identity {
+        Identity(blake3::Hasher::new())
+    }
+
+    fn text(&mut self, text: Option<&str>) {
+        match text {
+            None => self.number(None),
+            Some(text) => {
+                self.number(Some(text.len() as i64));
+                self.0.update(text.as_bytes());
+            }
+        }
+    }
+
+    fn number(&mut self, number: Option<i64>) {
+        self.0.update(&[u8::from(number.is_some())]);
+        self.0.update(&number.unwrap_or_default().to_le_bytes());
+    }
+
+    fn values(&mut self, values: &[String]) {
+        self.number(Some(values.len() as i64));
+        values.iter().for_each(|value| self.text(Some(value)));
+    }
+
+    fn finish(self) -> u128 {
+        let hash = self.0.finalize();
+        u128::from_le_bytes(hash.as_bytes()[..16].try_into().expect("a hash has 32 bytes"))
+    }
+}
+
+/// Symbols of the dictionary values that were kept already.
+#[derive(Debug, Default)]
+struct KeptSymbols {
+    by_place: [Vec<Symbol>; KEPT],
+}
+
+impl KeptSymbols {
+    fn start(&mut self, columns: &Columns<'_>) {
+        debug_assert!(columns.rows <= u32::MAX as usize);
+        self.by_place.iter_mut().for_each(Vec::clear);
+    }
+
+    fn symbol(&mut self, kept: Kept, text: Text<'_>, at: usize, texts: &mut Texts) -> Symbol {
+        let Some(value) = text.get(at) else { return Symbol::NONE };
+        let Some(place) = text.place(at) else { return texts.add(value) };
+        let known = &mut self.by_place[kept as usize];
+        if known.is_empty() {
+            known.resize(text.places(), Symbol::NONE);
+        }
+        if known[place] == Symbol::NONE {
+            known[place] = texts.add(value);
+        }
+        known[place]
+    }
+
+    fn event(&mut self, columns: &Columns<'_>, row: usize, texts: &mut Texts) -> MatchedEvent {
+        let mut symbols = [Symbol::NONE; KEPT];
+        for (kept, column) in [
+            (Kept::AuditId, index::AUDIT_ID),
+            (Kept::Stage, index::STAGE),
+            (Kept::Cluster, index::CLUSTER),
+            (Kept::Source, index::SOURCE),
+            (Kept::UserName, index::USER_NAME),
+            (Kept::Actor, index::IMPERSONATED_USER_NAME),
+            (Kept::UserAgent, index::USER_AGENT),
+            (Kept::Verb, index::VERB),
+            (Kept::RequestUri, index::REQUEST_URI),
+            (Kept::ApiGroup, index::API_GROUP),
+            (Kept::Resource, index::RESOURCE),
+            (Kept::Subresource, index::SUBRESOURCE),
+            (Kept::Namespace, index::NAMESPACE),
+            (Kept::Name, index::NAME),
+            (Kept::AuthzDecision, index::AUTHZ_DECISION),
+        ] {
+            symbols[kept as usize] = self.symbol(kept, columns.text(column), row, texts);
+        }
+        if symbols[Kept::Actor as usize] == Symbol::NONE {
+            symbols[Kept::Actor as usize] = symbols[Kept::UserName as usize];
+        }
+        let lists = columns.lists(index::SOURCE_IPS);
+        if let Some(last) = lists.range(row).next_back() {
+            symbols[Kept::SourceIp as usize] = self.symbol(Kept::SourceIp, lists.items, last, texts);
+        }
+        let number = |column| columns.number(column, row);
+        let (stage_us, received_us) =
+            (number(index::STAGE_TIMESTAMP), number(index::REQUEST_RECEIVED_TIMESTAMP));
+        MatchedEvent {
+            texts: symbols,
+            time_us: stage_us.or(received_us),
+            request_received_us: received_us,
+            response_code: number(index::RESPONSE_CODE).and_then(|code| i32::try_from(code).ok()),
+            source_offset: number(index::SOURCE_OFFSET).unwrap_or_default(),
+            request: request_identity(columns, row, stage_us, received_us),
+        }
+    }
+}
+
+/// What makes a request itself. The audit id alone would not do: a client may send another one's, and
+/// then its own alerts would be taken for repetitions. A request that lacks id or time is told apart
+/// by the time of its stage.
+fn request_identity(
+    columns: &Columns<'_>,
+    row: usize,
+    stage_us: Option<i64>,
+    received_us: Option<i64>,
+) -> u128 {
+    let text = |column| columns.text(column).get(row);
+    let audit_id = text(index::AUDIT_ID).filter(|id| !id.is_empty());
+    let mut hash = Identity::new();
+    hash.text(text(index::CLUSTER));
+    hash.text(audit_id);
+    hash.text(text(index::USER_NAME));
+    hash.text(actor(columns, row));
+    hash.text(source_ip(columns, row));
+    hash.text(text(index::VERB));
+    hash.text(text(index::REQUEST_URI));
+    hash.number(received_us);
+    if audit_id.is_none() || received_us.is_none() {
+        hash.number(stage_us);
+    }
+    hash.finish()
+}

@@ -1,0 +1,168 @@
+//! What a matcher hands to the detector: matched events in few bytes, detached from the batch.
+//!
+//! Invariant: entries are in row order, rules of a row in the order of the set, so what a detector
+//! makes of them does not depend on where batches were cut. No body is copied.
+
+use strongroom_schemas::AlertEvent;
+
+/// Longest text of one field that is kept for an alert, in bytes.
+pub const FIELD_BYTES_MAX: usize = 2048;
+
+/// A text in [`Texts`]; [`Symbol::NONE`] is null.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Symbol(u32);
+
+impl Symbol {
+    pub(crate) const NONE: Symbol = Symbol(u32::MAX);
+}
+
+/// Texts of a batch, each distinct dictionary value once.
+#[derive(Debug, Default)]
+pub(crate) struct Texts {
+    bytes: String,
+    ends: Vec<u32>,
+}
+
+impl Texts {
+    /// Adds a text, cut to [`FIELD_BYTES_MAX`].
+    pub(crate) fn add(&mut self, text: &str) -> Symbol {
+        let mut end = text.len().min(FIELD_BYTES_MAX);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        self.bytes.push_str(&text[..end]);
+        if end < text.len() {
+            self.bytes.push('…');
+        }
+        self.ends.push(u32::try_from(self.bytes.len()).expect("a block of 64 MiB has fewer bytes of text"));
+        Symbol(self.ends.len() as u32 - 1)
+    }
+
+    pub(crate) fn get(&self, symbol: Symbol) -> Option<&str> {
+        let at = symbol.0 as usize;
+        let end = *self.ends.get(at)? as usize;
+        let start = at.checked_sub(1).map_or(0, |before| self.ends[before] as usize);
+        self.bytes.get(start..end)
+    }
+}
+
+/// Columns that an alert's event repeats, as positions in [`MatchedEvent::texts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    AuditId,
+    Stage,
+    Cluster,
+    Source,
+    Actor,
+    UserName,
+    SourceIp,
+    UserAgent,
+    Verb,
+    RequestUri,
+    ApiGroup,
+    Resource,
+    Subresource,
+    Namespace,
+    Name,
+    AuthzDecision,
+}
+
+pub(crate) const KEPT: usize = Kept::AuthzDecision as usize + 1;
+
+/// An event that a rule matched.
+#[derive(Clone, Debug)]
+pub(crate) struct MatchedEvent {
+    pub(crate) texts: [Symbol; KEPT],
+    /// Event time; `None` when the event has no time at all.
+    pub(crate) time_us: Option<i64>,
+    pub(crate) request_received_us: Option<i64>,
+    pub(crate) response_code: Option<i32>,
+    pub(crate) source_offset: i64,
+    /// Hash of what makes this request itself: the same at each of its stages.
+    pub(crate) request: u128,
+}
+
+/// What a match means.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Meaning {
+    /// The rule alerts by itself.
+    Alert,
+    /// The event counts for a correlation.
+    Count {
+        correlation: u32,
+        /// Hash of the group's values.
+        group: u128,
+        /// `field=value` pairs of the group.
+        group_text: Symbol,
+        /// Hash of the value counted; 0 where events are.
+        value: u128,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    /// Position of the rule's [`crate::RuleInfo`].
+    pub(crate) rule: u32,
+    /// Position in [`BatchMatches::events`].
+    pub(crate) event: u32,
+    pub(crate) meaning: Meaning,
+}
+
+/// The matches of one batch: owned, without any part of the batch.
+#[derive(Debug, Default)]
+pub struct BatchMatches {
+    pub(crate) texts: Texts,
+    pub(crate) events: Vec<MatchedEvent>,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) matched: Vec<(u32, u32)>,
+    /// Latest event time of each source of the batch.
+    pub(crate) bodies_unreadable: u64,
+}
+
+impl BatchMatches {
+    /// Row and rule index of each match, by row. A rule matches every stage of a request that it is
+    /// true of; the detector raises one alert for them.
+    pub fn matched(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        self.matched.iter().map(|(row, rule)| (*row as usize, *rule as usize))
+    }
+
+    /// Whether nothing matched.
+    pub fn is_empty(&self) -> bool {
+        self.matched.is_empty()
+    }
+
+    /// Bodies that a rule wanted to see and that could not be read as JSON.
+    pub fn bodies_unreadable(&self) -> u64 {
+        self.bodies_unreadable
+    }
+
+    pub(crate) fn text(&self, event: &MatchedEvent, kept: Kept) -> Option<&str> {
+        self.texts.get(event.texts[kept as usize])
+    }
+
+    pub(crate) fn alert_event(&self, event: &MatchedEvent) -> AlertEvent {
+        let optional = |kept| self.text(event, kept).map(str::to_owned);
+        let text = |kept| optional(kept).unwrap_or_default();
+        AlertEvent {
+            audit_id: text(Kept::AuditId),
+            stage: optional(Kept::Stage),
+            time_us: event.time_us.unwrap_or_default(),
+            cluster: text(Kept::Cluster),
+            source: text(Kept::Source),
+            source_offset: event.source_offset,
+            actor: text(Kept::Actor),
+            user_name: text(Kept::UserName),
+            source_ip: optional(Kept::SourceIp),
+            user_agent: optional(Kept::UserAgent),
+            verb: optional(Kept::Verb),
+            request_uri: optional(Kept::RequestUri),
+            api_group: optional(Kept::ApiGroup),
+            resource: optional(Kept::Resource),
+            subresource: optional(Kept::Subresource),
+            namespace: optional(Kept::Namespace),
+            name: optional(Kept::Name),
+            response_code: event.response_code,
+            authz_decision: optional(Kept::AuthzDecision),
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Answers remembered for the distinct values of one column in one block.
+//!
+//! Invariant: a memory is emptied between blocks, because places mean other values in the next one.
+
+const UNKNOWN: u8 = 0;
+const FALSE: u8 = 1;
+const TRUE: u8 = 2;
+
+/// One answer for each place; place 0 is null.
+#[derive(Debug, Default)]
+pub(crate) struct Memo(Vec<u8>);
+
+impl Memo {
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    pub(crate) fn fill(&mut self, places: usize, mut answer: impl FnMut(usize) -> bool) {
+        self.0.clear();
+        self.0.extend((0..places).map(|place| if answer(place) { TRUE } else { FALSE }));
+    }
+
+    pub(crate) fn known(&self, place: usize) -> Option<bool> {
+        match self.0.get(place) {
+            None | Some(&UNKNOWN) => None,
+            Some(answer) => Some(*answer == TRUE),
+        }
+    }
+
+    /// The answer for a place, asked for when it is not known yet.
+    pub(crate) fn get(&mut self, place: usize, places: usize, answer: impl FnOnce() -> bool) -> bool {
+        if self.0.is_empty() {
+            self.0.resize(places, UNKNOWN);
+        }
+        match self.0[place] {
+            UNKNOWN => {
+                let found = answer();
+                self.0[place] = if found { TRUE } else { FALSE };
+                found
+            }
+            known => known == TRUE,
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! The sentence of an alert: a rule's own template, or a default made of the request.
+//!
+//! Invariant: a sentence is made of an alert's listed fields only, so nothing of a body can get into
+//! it; and since names, agents and URIs are chosen by whoever is being watched, control characters
+//! are replaced and lengths are bounded.
+
+use std::fmt::Write;
+
+use strongroom_schemas::AlertEvent;
+
+use crate::body::query_parameter;
+
+/// Longest value that a sentence repeats, in characters.
+pub const VALUE_CHARS_MAX: usize = 256;
+/// Longest sentence, in characters.
+pub const MESSAGE_CHARS_MAX: usize = 1024;
+
+/// Stands in a sentence for a value that the event does not have.
+const ABSENT: &str = "-";
+
+/// What a sentence is made of.
+pub(crate) struct Subject<'a> {
+    pub(crate) event: &'a AlertEvent,
+    /// Events or distinct values counted.
+    pub(crate) count: u64,
+    /// `field=value` pairs of the group.
+    pub(crate) group: &'a str,
+    /// Window of the rule, in words.
+    pub(crate) timespan: &'a str,
+}
+
+macro_rules! placeholders {
+    ($($variant:ident $name:literal)*) => {
+        /// A value that a template may name.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        enum Placeholder { $($variant),* }
+
+        const PLACEHOLDERS: &[(&str, Placeholder)] = &[$(($name, Placeholder::$variant)),*];
+    };
+}
+
+placeholders! {
+    Actor "actor"
+    AuditId "auditID"
+    Cluster "cluster"
+    Code "responseStatus.code"
+    Count "count"
+    Decision "authz.decision"
+    ExecCommand "exec.command"
+    ExecContainer "exec.container"
+    ApiGroup "objectRef.apiGroup"
+    Group "group"
+    Name "objectRef.name"
+    Namespace "objectRef.namespace"
+    Object "object"
+    Request "request"
+    RequestUri "requestURI"
+    Resource "objectRef.resource"
+    SourceIp "source_ip"
+    Stage "stage"
+    Subresource "objectRef.subresource"
+    Timespan "timespan"
+    UserAgent "userAgent"
+    UserName "user.username"
+    Verb "verb"
+}
+
+#[derive(Clone, Debug)]
+enum Piece {
+    Text(String),
+    Value(Placeholder),
+}
+
+/// A rule's `message`: text with `{field}` in it. `{{` is a brace.
+#[derive(Clone, Debug)]
+pub(crate) struct Template(Vec<Piece>);
+
+impl Template {
+    /// The template of a text, or what is wrong with it.
+    pub(crate) fn parse(text: &str) -> Result<Template, String> {
+        let mut pieces = Vec::new();
+        let mut rest = text;
+        while let Some(open) = rest.find(['{', '}']) {
+            let (before, brace) = rest.split_at(open);
+            pieces.push(Piece::Text(before.to_owned()));
+            if brace.starts_with("{{") || brace.starts_with("}}") {
+                pieces.push(Piece::Text(brace[..1].to_owned()));
+                rest = &brace[2..];
+                continue;
+            }
+            let Some((name, after)) = brace.strip_prefix('{').and_then(|inner| inner.split_once('}')) else {
+                return Err(format!("message has a brace without its other half: \"{brace}\""));
+            };
+            match PLACEHOLDERS.iter().find(|(known, _)| *known == name) {
+                Some((_, placeholder)) => pieces.push(Piece::Value(*placeholder)),
+                None => {
+                    let known: Vec<&str> = PLACEHOLDERS.iter().map(|(known, _)| *known).collect();
+                    return Err(format!(
+                        "message names {{{name}}}, but an alert carries only {}",
+                        known.join(", ")
+                    ));
+                }
+            }
+            rest = after;
+        }
+        pieces.push(Piece::Text(rest.to_owned()));
+        Ok(Template(pieces))
+    }
+
+    pub(crate) fn render(&self, subject: &Subject<'_>) -> String {
+        let mut text = String::new();
+        for piece in &self.0 {
+            match piece {
+                Piece::Text(literal) => text.push_str(literal),
+                Piece::Value(placeholder) => placeholder.write(subject, &mut text),
+            }
+        }
+        bounded(text)
+    }
+}
+
+impl Placeholder {
+    fn write(self, subject: &Subject<'_>, out: &mut String) {
+        let event = subject.event;
+        match self {
+            Placeholder::Actor => value(&event.actor, out),
+            Placeholder::AuditId => value(&event.audit_id, out),
+            Placeholder::Cluster => value(&event.cluster, out),
+            Placeholder::Code => match event.response_code {
+                Some(code) => write!(out, "{code}").expect("writing to a String"),
+                None => out.push_str(ABSENT),
+            },
+            Placeholder::Count => write!(out, "{}", subject.count).expect("writing to a String"),
+            Placeholder::Decision => optional(&event.authz_decision, out),
+            Placeholder::ExecCommand => optional(&query(event, "command"), out),
+            Placeholder::ExecContainer => optional(&query(event, "container"), out),
+            Placeholder::ApiGroup => optional(&event.api_group, out),
+            Placeholder::Group => value(subject.group, out),
+            Placeholder::Name => optional(&event.name, out),
+            Placeholder::Namespace => optional(&event.namespace, out),
+            Placeholder::Object => object(event, out),
+            Placeholder::Request => request(event, out),
+            Placeholder::RequestUri => optional(&event.request_uri, out),
+            Placeholder::Resource => optional(&event.resource, out),
+            Placeholder::SourceIp => optional(&event.source_ip, out),
+            Placeholder::Stage => optional(&event.stage, out),
+            Placeholder::Subresource => optional(&event.subresource, out),
+            Placeholder::Timespan => out.push_str(subject.timespan),
+            Placeholder::UserAgent => optional(&event.user_agent, out),
+            Placeholder::UserName => value(&event.user_name, out),
+            Placeholder::Verb => optional(&event.verb, out),
+        }
+    }
+}
+
+fn query(event: &AlertEvent, name: &str) -> Option<String> {
+    query_parameter(event.request_uri.as_deref()?, name)
+}
+
+fn optional(field: &Option<String>, out: &mut String) {
+    value(field.as_deref().unwrap_or_default(), out);
+}
+
+/// A value from outside, shortened and without control characters; the sentence must stay one line.
+fn value(text: &str, out: &mut String) {
+    if text.is_empty() {
+        return out.push_str(ABSENT);
+    }
+    let shown = text.chars().take(VALUE_CHARS_MAX);
+    out.extend(shown.map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }));
+    if text.chars().nth(VALUE_CHARS_MAX).is_some() {
+        out.push('…');
+    }
+}
+
+/// `secrets/db-creds`, `pods/web-0/exec`, or the path of a request for no resource.
+fn object(event: &AlertEvent, out: &mut String) {
+    let Some(resource) = &event.resource else {
+        let path = event.request_uri.as_deref().unwrap_or_default();
+        return value(path.split('?').next().unwrap_or_default(), out);
+    };
+    value(resource, out);
+    for part in [&event.name, &event.subresource].into_iter().flatten() {
+        out.push('/');
+        value(part, out);
+    }
+}
+
+/// `alice get secrets/db-creds in payments from 10.0.0.7`, and how it ended when it failed.
+fn request(event: &AlertEvent, out: &mut String) {
+    value(&event.actor, out);
+    out.push(' ');
+    optional(&event.verb, out);
+    out.push(' ');
+    object(event, out);
+    if let Some(namespace) = &event.namespace {
+        out.push_str(" in ");
+        value(namespace, out);
+    }
+    if let Some(address) = &event.source_ip {
+        out.push_str(" from ");
+        value(address, out);
+    }
+    match event.response_code {
+        Some(code) if code >= 400 => write!(out, ": {code}").expect("writing to a String"),
+        _ => {}
+    }
+}
+
+/// The sentence of an alert whose rule has no template.
+pub(crate) fn default_message(subject: &Subject<'_>) -> String {
+    let mut text = String::new();
+    if !subject.timespan.is_empty() {
+        let group = if subject.group.is_empty() { "all events" } else { subject.group };
+        write!(text, "{} within {} for ", subject.count, subject.timespan).expect("writing to a String");
+        value(group, &mut text);
+        text.push_str("; last: ");
+    }
+    request(subject.event, &mut text);
+    bounded(text)
+}
+
+fn bounded(text: String) -> String {
+    match text.char_indices().nth(MESSAGE_CHARS_MAX) {
+        None => text,
+        Some((end, _)) => {
+            let mut text = text;
+            text.truncate(end);
+            text.push('…');
+            text
+        }
+    }
+}
+
+/// A duration as rules write it: `90s`, `5m`, `1h`, `7d`.
+pub(crate) fn timespan_text(microseconds: i64) -> String {
+    let seconds = microseconds / 1_000_000;
+    let (unit, length) = [("d", 86_400), ("h", 3600), ("m", 60)]
+        .into_iter()
+        .find(|(_, length)| seconds >= *length && seconds % length == 0)
+        .unwrap_or(("s", 1));
+    format!("{}{unit}", seconds / length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event() -> AlertEvent {
+        AlertEvent {
+            actor: "alice".into(),
+            verb: Some("get".into()),
+            resource: Some("secrets".into()),
+            name: Some("db-creds".into()),
+            namespace: Some("payments".into()),
+            source_ip: Some("10.0.0.7".into()),
+            request_uri: Some("/api?command=sh&command=-c".into()),
+            response_code: Some(200),
+            ..AlertEvent::default()
+        }
+    }
+
+    fn subject(event: &AlertEvent) -> Subject<'_> {
+        Subject { event, count: 24, group: "actor=alice", timespan: "5m" }
+    }
+
+    #[test]
+    fn default_sentences() {
+        let mut event = event();
+        let single =
+            |event: &AlertEvent| default_message(&Subject { event, count: 1, group: "", timespan: "" });
+        assert_eq!(single(&event), "alice get secrets/db-creds in payments from 10.0.0.7");
+        event.response_code = Some(403);
+        event.subresource = Some("status".into());
+        assert_eq!(single(&event), "alice get secrets/db-creds/status in payments from 10.0.0.7: 403");
+        assert_eq!(
+            default_message(&subject(&event)),
+            "24 within 5m for actor=alice; last: alice get secrets/db-creds/status in payments from 10.0.0.7: 403"
+        );
+    }
+
+    #[test]
+    fn templates_fill_in_fields() {
+        let event = event();
+        let template = Template::parse(
+            "{actor} ran {exec.command} {{x}} in {objectRef.namespace}, {userAgent}, {count}",
+        );
+        assert_eq!(template.unwrap().render(&subject(&event)), "alice ran sh -c {x} in payments, -, 24");
+    }
+
+    #[test]
+    fn templates_cannot_name_bodies() {
+        let error = Template::parse("{requestObject.data}").unwrap_err();
+        assert!(error.contains("an alert carries only"), "{error}");
+        assert!(Template::parse("a { b").is_err());
+        assert!(Template::parse("a } b").is_err());
+    }
+
+    #[test]
+    fn values_from_outside_are_made_harmless() {
+        let mut event = event();
+        event.actor = format!("a\nb\u{1b}[2J{}", "x".repeat(5000));
+        let text = default_message(&Subject { event: &event, count: 1, group: "", timespan: "" });
+        assert!(!text.chars().any(char::is_control));
+        assert!(text.chars().count() < MESSAGE_CHARS_MAX);
+        assert!(text.ends_with("… get secrets/db-creds in payments from 10.0.0.7"));
+    }
+
+    #[test]
+    fn timespans_in_the_largest_whole_unit() {
+        for (seconds, text) in [(30, "30s"), (90, "90s"), (300, "5m"), (3600, "1h"), (604_800, "7d")] {
+            assert_eq!(timespan_text(seconds * 1_000_000), text);
+        }
+    }
+}

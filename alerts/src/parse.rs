@@ -1,0 +1,372 @@
+//! Rule files to documents: YAML, Sigma's attributes, and where each document stands.
+//!
+//! Invariant: every error names file, rule and line. YAML values carry no positions, so a semantic
+//! error's line is found by looking for the keys that lead to it, in order, from the document's start.
+//!
+//! The parser is our own. rsigma-parser would do, but its newest releases need a newer Rust, and it
+//! brings a grammar engine, a model wider than what runs here, and errors without our field names;
+//! what a rule may say is then spread over two places.
+
+use std::collections::BTreeMap;
+
+use strongroom_schemas::Severity;
+use yaml_serde::{Mapping, Value};
+
+use crate::detection::{self, Fault};
+use crate::message::Template;
+use crate::rule::{Bound, Expr, RuleError, THRESHOLD_MAX, TIMESPAN_MAX};
+
+/// What every document has, apart from what it detects.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    pub(crate) file: String,
+    pub(crate) line: usize,
+    pub(crate) id: Option<String>,
+    pub(crate) name: Option<String>,
+    pub(crate) title: String,
+    pub(crate) description: String,
+    pub(crate) severity: Severity,
+    pub(crate) tactics: Vec<String>,
+    pub(crate) techniques: Vec<String>,
+    pub(crate) next_steps: String,
+    pub(crate) false_positives: Vec<String>,
+    pub(crate) message: Option<Template>,
+}
+
+/// What a correlation counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Counted {
+    Events,
+    Values(Vec<String>),
+}
+
+/// A correlation whose rules are still names.
+#[derive(Clone, Debug)]
+pub(crate) struct CorrelationDocument {
+    pub(crate) counted: Counted,
+    pub(crate) rules: Vec<String>,
+    pub(crate) group_by: Vec<String>,
+    /// Alias, then base rule, then the field it has there.
+    pub(crate) aliases: BTreeMap<String, BTreeMap<String, String>>,
+    pub(crate) timespan_us: i64,
+    pub(crate) bounds: Vec<Bound>,
+    pub(crate) generate: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Detects {
+    Event(Expr),
+    Correlation(CorrelationDocument),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Document {
+    pub(crate) head: Head,
+    pub(crate) detects: Detects,
+}
+
+/// Reads all documents of a text and adds them to `out`.
+pub(crate) fn documents(file: &str, text: &str, out: &mut Vec<Document>) -> Result<(), RuleError> {
+    for (line, part) in split(text) {
+        let value: Value = yaml_serde::from_str(part).map_err(|error| {
+            let place = error.location();
+            RuleError::Yaml {
+                file: file.to_owned(),
+                line: line + place.as_ref().map_or(0, |place| place.line().saturating_sub(1)),
+                column: place.as_ref().map_or(1, |place| place.column()),
+                message: error.to_string(),
+            }
+        })?;
+        if value.is_null() {
+            continue;
+        }
+        let document = document(file, line, value).map_err(|(rule, fault)| RuleError::Rule {
+            file: file.to_owned(),
+            line: line + line_of(part, &fault.trail),
+            rule,
+            message: described(&fault),
+        })?;
+        out.push(Document { head: Head { line: line + first_line(part), ..document.head }, ..document });
+    }
+    Ok(())
+}
+
+/// The documents of a YAML stream with the line each starts at, counted from one.
+fn split(text: &str) -> Vec<(usize, &str)> {
+    let mut parts = Vec::new();
+    let (mut start, mut start_line, mut at) = (0, 1, 0);
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        let next = at + line.len();
+        let marker = line.trim_end();
+        if marker == "---" || marker.starts_with("--- #") {
+            parts.push((start_line, &text[start..at]));
+            (start, start_line) = (next, number + 2);
+        }
+        at = next;
+    }
+    parts.push((start_line, &text[start..]));
+    parts
+}
+
+/// Lines before the first one with content.
+fn first_line(part: &str) -> usize {
+    part.lines()
+        .position(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
+        .unwrap_or_default()
+}
+
+/// How many lines below the document's start the keys of a trail lead to; innermost key first.
+fn line_of(part: &str, trail: &[String]) -> usize {
+    let lines: Vec<&str> = part.lines().collect();
+    let mut at = first_line(part);
+    for key in trail.iter().rev() {
+        let found = lines.iter().enumerate().skip(at).find(|(_, line)| {
+            let line = line.trim_start().trim_start_matches("- ").trim_start();
+            let line = line.trim_start_matches(['"', '\'']);
+            line.strip_prefix(key.as_str())
+                .is_some_and(|rest| rest.trim_start_matches(['"', '\'']).trim_start().starts_with(':'))
+        });
+        match found {
+            Some((line, _)) => at = line,
+            None => break,
+        }
+    }
+    at
+}
+
+fn described(fault: &Fault) -> String {
+    let mut path: Vec<&str> = fault.trail.iter().rev().map(String::as_str).collect();
+    path.dedup();
+    match path.as_slice() {
+        [] => fault.message.clone(),
+        path => format!("{}: {}", path.join(" > "), fault.message),
+    }
+}
+
+fn document(file: &str, line: usize, mut value: Value) -> Result<Document, (String, Fault)> {
+    let unnamed = |fault| ("without a title".to_owned(), fault);
+    value.apply_merge().map_err(|error| unnamed(Fault::new(error.to_string())))?;
+    let Value::Mapping(map) = value else {
+        return Err(unnamed(Fault::new("a document is a map of attributes")));
+    };
+    let label = ["title", "name", "id"].iter().find_map(|key| map.get(*key).and_then(Value::as_str));
+    let label = label.unwrap_or("without a title").to_owned();
+    read(file, line, &map).map_err(|fault| (label, fault))
+}
+
+fn read(file: &str, line: usize, map: &Mapping) -> Result<Document, Fault> {
+    if map.contains_key("action") {
+        return Err(
+            Fault::new("collections with \"action\" are not read: write whole documents").at("action")
+        );
+    }
+    let head = head(file, line, map)?;
+    let detects = match (section(map, "detection")?, section(map, "correlation")?) {
+        (Some(detection), None) => {
+            logsource(section(map, "logsource")?)?;
+            Detects::Event(detection::parse(detection).map_err(|fault| fault.at("detection"))?)
+        }
+        (None, Some(correlation)) => {
+            Detects::Correlation(self::correlation(correlation).map_err(|fault| fault.at("correlation"))?)
+        }
+        (Some(_), Some(_)) => {
+            return Err(Fault::new("has both a detection and a correlation: write two documents"));
+        }
+        (None, None) => return Err(Fault::new("has neither a detection nor a correlation")),
+    };
+    Ok(Document { head, detects })
+}
+
+fn section<'a>(map: &'a Mapping, key: &str) -> Result<Option<&'a Mapping>, Fault> {
+    match map.get(key) {
+        None => Ok(None),
+        Some(Value::Mapping(section)) => Ok(Some(section)),
+        Some(_) => Err(Fault::new("is not a map").at(key)),
+    }
+}
+
+fn logsource(logsource: Option<&Mapping>) -> Result<(), Fault> {
+    const EXPECTED: &str = "rules here are for logsource product: kubernetes, service: audit";
+    let logsource = logsource.ok_or_else(|| Fault::new(format!("has no logsource; {EXPECTED}")))?;
+    for (key, expected) in [("product", "kubernetes"), ("service", "audit")] {
+        let found = logsource.get(key).and_then(Value::as_str).unwrap_or("absent");
+        if !found.eq_ignore_ascii_case(expected) {
+            return Err(Fault::new(format!("{key} is {found}; {EXPECTED}")).at(key).at("logsource"));
+        }
+    }
+    Ok(())
+}
+
+fn head(file: &str, line: usize, map: &Mapping) -> Result<Head, Fault> {
+    let text = |key: &str| optional_text(map, key);
+    let title = text("title")?.ok_or_else(|| Fault::new("has no title"))?;
+    let level = text("level")?;
+    let severity = match level.as_deref() {
+        None => Severity::Medium,
+        Some(level) => level.parse().map_err(|error| Fault::new(format!("{error}")).at("level"))?,
+    };
+    let message = match text("message")? {
+        None => None,
+        Some(text) => Some(Template::parse(&text).map_err(|error| Fault::new(error).at("message"))?),
+    };
+    let (mut tactics, mut techniques) = (Vec::new(), Vec::new());
+    for tag in texts(map, "tags")? {
+        let Some(attack) = tag.strip_prefix("attack.") else { continue };
+        let technique = attack
+            .strip_prefix(['t', 'T'])
+            .is_some_and(|id| !id.is_empty() && id.chars().all(|c| c.is_ascii_digit() || c == '.'));
+        match technique {
+            true => techniques.push(attack.to_ascii_uppercase()),
+            false => tactics.push(attack.replace('_', "-")),
+        }
+    }
+    Ok(Head {
+        file: file.to_owned(),
+        line,
+        id: text("id")?,
+        name: text("name")?,
+        title,
+        description: text("description")?.unwrap_or_default().trim().to_owned(),
+        severity,
+        tactics,
+        techniques,
+        next_steps: text("next_steps")?.unwrap_or_default().trim().to_owned(),
+        false_positives: texts(map, "falsepositives")?,
+        message,
+    })
+}
+
+fn optional_text(map: &Mapping, key: &str) -> Result<Option<String>, Fault> {
+    match map.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(Fault::new("is not text").at(key)),
+    }
+}
+
+/// A text or a list of texts.
+fn texts(map: &Mapping, key: &str) -> Result<Vec<String>, Fault> {
+    let wrong = || Fault::new("is not a list of texts").at(key);
+    match map.get(key) {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::String(text)) => Ok(vec![text.clone()]),
+        Some(Value::Sequence(items)) => {
+            items.iter().map(|item| item.as_str().map(str::to_owned).ok_or_else(wrong)).collect()
+        }
+        Some(_) => Err(wrong()),
+    }
+}
+
+const CORRELATION_KEYS: [&str; 7] =
+    ["type", "rules", "group-by", "timespan", "condition", "aliases", "generate"];
+
+fn correlation(map: &Mapping) -> Result<CorrelationDocument, Fault> {
+    for key in map.keys() {
+        let key = key.as_str().unwrap_or("that is not text");
+        if !CORRELATION_KEYS.contains(&key) {
+            let known = CORRELATION_KEYS.join(", ");
+            return Err(Fault::new(format!("key {key} is not one of {known}")).at(key));
+        }
+    }
+    let kind = optional_text(map, "type")?.ok_or_else(|| Fault::new("has no type"))?;
+    let condition = map.get("condition").and_then(Value::as_mapping);
+    let condition =
+        condition.ok_or_else(|| Fault::new("condition is not a map such as gte: 10").at("condition"))?;
+    let field = texts(condition, "field").map_err(|fault| fault.at("condition"))?;
+    let counted = match (kind.as_str(), field.is_empty()) {
+        ("event_count", true) => Counted::Events,
+        ("event_count", false) => {
+            return Err(Fault::new("event_count counts events and takes no field").at("field"));
+        }
+        ("value_count", false) => Counted::Values(field),
+        ("value_count", true) => {
+            return Err(Fault::new("value_count needs the field whose values it counts").at("condition"));
+        }
+        ("temporal" | "temporal_ordered", _) => {
+            return Err(Fault::new(format!(
+                "type {kind} is not supported yet; event_count and value_count are"
+            ))
+            .at("type"));
+        }
+        (other, _) => {
+            return Err(Fault::new(format!("type {other} is not one of event_count, value_count")).at("type"));
+        }
+    };
+    let rules = texts(map, "rules")?;
+    if rules.is_empty() {
+        return Err(Fault::new("names no rules"));
+    }
+    let timespan = optional_text(map, "timespan")?.ok_or_else(|| Fault::new("has no timespan"))?;
+    let generate = match map.get("generate") {
+        None => false,
+        Some(value) => value.as_bool().ok_or_else(|| Fault::new("is not true or false").at("generate"))?,
+    };
+    Ok(CorrelationDocument {
+        counted,
+        rules,
+        group_by: texts(map, "group-by")?,
+        aliases: aliases(map)?,
+        timespan_us: timespan_us(&timespan).map_err(|fault| fault.at("timespan"))?,
+        bounds: bounds(condition).map_err(|fault| fault.at("condition"))?,
+        generate,
+    })
+}
+
+fn aliases(map: &Mapping) -> Result<BTreeMap<String, BTreeMap<String, String>>, Fault> {
+    let wrong = || Fault::new("is not a map of maps: alias, rule, field").at("aliases");
+    let mut aliases = BTreeMap::new();
+    for (alias, fields) in section(map, "aliases")?.into_iter().flatten() {
+        let mut by_rule = BTreeMap::new();
+        for (rule, field) in fields.as_mapping().ok_or_else(wrong)? {
+            by_rule.insert(
+                rule.as_str().ok_or_else(wrong)?.to_owned(),
+                field.as_str().ok_or_else(wrong)?.to_owned(),
+            );
+        }
+        aliases.insert(alias.as_str().ok_or_else(wrong)?.to_owned(), by_rule);
+    }
+    Ok(aliases)
+}
+
+fn timespan_us(text: &str) -> Result<i64, Fault> {
+    let wrong = || Fault::new(format!("\"{text}\" is not a number and one of s, m, h, d"));
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: i64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    let longest = i64::try_from(TIMESPAN_MAX.as_micros()).expect("31 days of microseconds");
+    match number.checked_mul(seconds * 1_000_000) {
+        Some(span) if span > 0 && span <= longest => Ok(span),
+        _ => Err(Fault::new(format!("{text} is not between 1s and {}d", TIMESPAN_MAX.as_secs() / 86_400))),
+    }
+}
+
+fn bounds(condition: &Mapping) -> Result<Vec<Bound>, Fault> {
+    let mut bounds = Vec::new();
+    for (key, value) in condition {
+        let key = key.as_str().unwrap_or("that is not text");
+        if key == "field" {
+            continue;
+        }
+        let number = value.as_u64().filter(|number| *number <= THRESHOLD_MAX);
+        let number = number
+            .ok_or_else(|| Fault::new(format!("is not a whole number up to {THRESHOLD_MAX}")).at(key))?;
+        bounds.push(match key {
+            "gt" => Bound::AtLeast(number + 1),
+            "gte" => Bound::AtLeast(number),
+            "lt" | "lte" | "eq" => {
+                return Err(Fault::new(format!("{key} is not supported yet; gt and gte are")).at(key));
+            }
+            other => return Err(Fault::new(format!("{other} is not one of gt, gte, lt, lte, eq")).at(other)),
+        });
+    }
+    match bounds.is_empty() {
+        true => Err(Fault::new("has none of gt, gte, lt, lte, eq")),
+        false => Ok(bounds),
+    }
+}

@@ -7,7 +7,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::bodies::{DELETE_OPTIONS, PodSpec, put, self_review};
+use crate::bodies::{
+    DELETE_OPTIONS, Owner, PodSpec, daemon_set, pod_request, pod_response, put, self_review,
+};
 use crate::cluster::{Cluster, Workload};
 use crate::go::{self, SECOND};
 use crate::line::{
@@ -311,7 +313,7 @@ fn anonymous_probing(story: &mut Story<'_>) {
     story.about(
         "anonymous-probing",
         &["T1595.003", "T1613"],
-        &[],
+        &["anonymous-probing"],
         "system:anonymous",
         address,
         "Someone without credentials tries every door from the internet: 46 requests in two minutes, all but the version refused.",
@@ -390,7 +392,7 @@ fn stolen_token_reads_secrets(story: &mut Story<'_>) {
     story.about(
         "stolen-token-reads-secrets",
         &["T1552.007", "T1078.004"],
-        &[],
+        &["secret-reads-distinct", "secret-reads-across-namespaces", "secret-read-by-script"],
         &actor.username,
         address,
         "A service account's token, used with curl from outside the cluster, reads 34 different Secrets in five minutes.",
@@ -424,7 +426,7 @@ fn cluster_wide_secret_list(story: &mut Story<'_>) {
     story.about(
         "cluster-wide-secret-list",
         &["T1552.007"],
-        &[],
+        &["secrets-listed-cluster-wide"],
         &actor.username,
         address,
         "An administrator's token lists the Secrets of all namespaces at once, from a script and a strange address.",
@@ -444,7 +446,7 @@ fn exec_then_secrets(story: &mut Story<'_>) {
     story.about(
         "exec-then-secrets",
         &["T1609", "T1552.007"],
-        &[],
+        &["pod-exec-suspicious-command", "pod-exec-shell", "pod-exec"],
         &actor.username,
         address,
         "A developer's account opens a shell in a billing pod, prints the pod's token, and reads the namespace's Secrets.",
@@ -474,7 +476,7 @@ fn port_forward_to_database(story: &mut Story<'_>) {
     story.about(
         "port-forward-to-database",
         &["T1090", "T1213"],
-        &[],
+        &["pod-port-forward"],
         &actor.username,
         address,
         "A developer's account tunnels to the billing database's pod for 40 minutes.",
@@ -491,7 +493,7 @@ fn ephemeral_container(story: &mut Story<'_>) {
     story.about(
         "ephemeral-container",
         &["T1609", "T1610"],
-        &[],
+        &["ephemeral-container"],
         &actor.username,
         address,
         "A privileged debugging container is put into a running imaging pod, and attached to.",
@@ -530,7 +532,7 @@ fn token_minting(story: &mut Story<'_>) {
     story.about(
         "token-minting",
         &["T1098", "T1528"],
-        &[],
+        &["token-long-lived", "token-minted-kube-system"],
         &actor.username,
         address,
         "An administrator's account issues year-long tokens for powerful service accounts of kube-system.",
@@ -574,7 +576,7 @@ fn impersonation_of_masters(story: &mut Story<'_>) {
     story.about(
         "impersonation-of-masters",
         &["T1078", "T1134"],
-        &[],
+        &["impersonate-privileged"],
         "kubernetes-admin",
         address,
         "A data engineer who may impersonate acts as kubernetes-admin of system:masters, to whom nothing is denied.",
@@ -646,7 +648,7 @@ fn wildcard_role(story: &mut Story<'_>) {
     story.about(
         "wildcard-role",
         &["T1098.006"],
-        &[],
+        &["rbac-wildcard-role"],
         &actor.username,
         address,
         "A ClusterRole that allows everything on everything is created under a harmless name.",
@@ -678,7 +680,7 @@ fn cluster_admin_binding(story: &mut Story<'_>) {
     story.about(
         "cluster-admin-binding",
         &["T1098.006", "T1078.004"],
-        &[],
+        &["rbac-cluster-admin-binding"],
         &actor.username,
         address,
         "A service account of the staging namespace is bound to cluster-admin.",
@@ -695,7 +697,7 @@ fn certificate_approval(story: &mut Story<'_>) {
     story.about(
         "certificate-approval",
         &["T1098", "T1649"],
-        &[],
+        &["csr-approved", "csr-client-certificate"],
         &actor.username,
         address,
         "A person asks for a client certificate of system:masters and approves the request by hand.",
@@ -726,6 +728,12 @@ const HOST_ROOT: &str = r#"{"name":"host","hostPath":{"path":"/","type":"Directo
 const PRIVILEGED: &str = r#"{"privileged":true,"runAsUser":0}"#;
 const HOST_NAMESPACES: &str = r#""hostNetwork":true,"hostPID":true,"#;
 
+/// A pod spec that is as good as root on its node.
+fn host_access(workload: &Workload) -> PodSpec<'_> {
+    let (security, host, volumes) = (PRIVILEGED, HOST_NAMESPACES, HOST_ROOT);
+    PodSpec { workload, owner: Owner::Nobody, security, host, volumes }
+}
+
 fn privileged_pod(story: &mut Story<'_>) {
     let address = "203.0.113.54";
     let actor =
@@ -733,17 +741,18 @@ fn privileged_pod(story: &mut Story<'_>) {
     story.about(
         "privileged-host-path-pod",
         &["T1610", "T1611"],
-        &[],
+        &["privileged-container", "host-path-sensitive"],
         &actor.username,
         address,
         "A privileged pod with the node's root file system and process namespace is created in staging and entered.",
     );
     let workload = story.workload("staging", "worker");
-    let spec = PodSpec { workload, security: PRIVILEGED, host: HOST_NAMESPACES, volumes: HOST_ROOT };
-    let pod = crate::cluster::pod(story.random, "worker", &workload.hash, story.cluster.nodes.len());
+    let spec = host_access(workload);
+    let mut pod = crate::cluster::pod(story.random, "worker", &workload.hash, story.cluster.nodes.len());
+    pod.name = format!("worker-debug-{}", story.random.suffix(5));
     let (mut body, mut response) = (Vec::new(), Vec::new());
-    crate::bodies::pod_request(&mut body, &spec);
-    crate::bodies::pod_response(&mut response, &spec, &pod, 48_330_002, story.at);
+    pod_request(&mut body, &spec, &pod);
+    pod_response(&mut response, &spec, &pod, 48_330_002, story.at);
     let uri = "/api/v1/namespaces/staging/pods?fieldManager=kubectl-create".to_owned();
     let mut step = Step::new(&actor, "create", uri, pod_object("staging", &pod.name, ""));
     (step.level, step.body, step.response) = (REQUEST_RESPONSE, &body, &response);
@@ -767,26 +776,28 @@ fn privileged_daemon_set(story: &mut Story<'_>) {
     story.about(
         "privileged-daemon-set",
         &["T1610", "T1611", "T1543"],
-        &[],
+        &["privileged-container", "host-path-sensitive"],
         &actor.username,
         address,
         "A privileged DaemonSet that mounts every node's root is created in kube-system.",
     );
-    let workload = story.workload("observability", "loki");
-    let spec = PodSpec { workload, security: PRIVILEGED, host: HOST_NAMESPACES, volumes: HOST_ROOT };
-    let mut rendered = Vec::new();
-    crate::bodies::deployment(&mut rendered, &spec, "DaemonSet", 48_340_777, 1, story.at);
+    let template = story.workload("observability", "loki");
+    let workload = Workload { namespace: "kube-system", name: "node-tuning-agent", ..template.clone() };
+    let spec = host_access(&workload);
+    let (mut body, mut response) = (Vec::new(), Vec::new());
+    daemon_set(&mut body, &spec, None);
+    daemon_set(&mut response, &spec, Some((48_340_777, story.at)));
     let object = ObjectRef {
         resource: "daemonsets",
         namespace: "kube-system",
-        name: "loki",
+        name: workload.name,
         group: "apps",
         version: "v1",
         ..ObjectRef::default()
     };
     let uri = "/apis/apps/v1/namespaces/kube-system/daemonsets?fieldManager=kubectl-create".to_owned();
     let mut step = Step::new(&actor, "create", uri, object);
-    (step.level, step.body, step.response) = (REQUEST_RESPONSE, &rendered, &rendered);
+    (step.level, step.body, step.response) = (REQUEST_RESPONSE, &body, &response);
     story.step(step);
 }
 
@@ -803,7 +814,7 @@ fn kubelet_through_proxy(story: &mut Story<'_>) {
     story.about(
         "kubelet-through-proxy",
         &["T1609", "T1613"],
-        &[],
+        &["node-proxy"],
         &actor.username,
         address,
         "A stolen token reaches three kubelets through nodes/proxy, past admission and the audit of pods.",
@@ -836,7 +847,7 @@ fn rogue_webhook(story: &mut Story<'_>) {
     story.about(
         "rogue-webhook",
         &["T1556", "T1546"],
-        &[],
+        &["admission-webhook-external"],
         &actor.username,
         address,
         "A mutating webhook that sends every pod and Secret to an outside address is registered.",
@@ -861,7 +872,7 @@ fn network_policy_deletion(story: &mut Story<'_>) {
     story.about(
         "network-policy-deletion",
         &["T1562.007"],
-        &[],
+        &["network-policy-deleted"],
         &actor.username,
         address,
         "The policies that keep the patient portal apart are deleted one after the other.",
@@ -879,10 +890,10 @@ fn mass_deletion(story: &mut Story<'_>) {
     story.about(
         "mass-deletion",
         &["T1485"],
-        &[],
+        &["mass-deletion"],
         &actor.username,
         address,
-        "Deployments, volumes and Secrets of three namespaces are deleted within three minutes: some sixty objects.",
+        "Deployments, volumes and Secrets of three namespaces are deleted within two minutes: some sixty objects.",
     );
     let cluster = story.cluster;
     for namespace in ["billing", "lab-results", "pharmacy"] {
@@ -892,6 +903,8 @@ fn mass_deletion(story: &mut Story<'_>) {
             story.wait(300, 1_800);
             let claim = format!("data-{}-0", workload.name);
             story.delete(&actor, "", "v1", namespace, "persistentvolumeclaims", &claim);
+            story.wait(300, 1_800);
+            story.delete(&actor, "", "v1", namespace, "services", workload.name);
             for secret in &workload.secrets {
                 story.wait(300, 1_800);
                 story.delete(&actor, "", "v1", namespace, "secrets", &secret.name);
@@ -911,7 +924,7 @@ fn events_deletion(story: &mut Story<'_>) {
     story.about(
         "events-deletion",
         &["T1070"],
-        &[],
+        &["events-deleted"],
         &actor.username,
         address,
         "The Kubernetes events of two namespaces are wiped to hide what happened.",

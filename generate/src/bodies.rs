@@ -123,9 +123,18 @@ pub(crate) fn pod_status_patch(
     );
 }
 
+/// Who made a pod.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    ReplicaSet,
+    /// A person, by hand: the name is chosen, nothing owns it.
+    Nobody,
+}
+
 /// What makes one workload's pod spec differ from another's.
 pub(crate) struct PodSpec<'a> {
     pub workload: &'a Workload,
+    pub owner: Owner,
     /// Rendered JSON of the container's `securityContext`.
     pub security: &'a str,
     /// Rendered members put before `restartPolicy`'s end, e.g. `"hostNetwork":true,`; usually empty.
@@ -138,10 +147,10 @@ const SECURITY: &str = r#"{"capabilities":{"drop":["ALL"]},"runAsNonRoot":true,"
 
 impl<'a> PodSpec<'a> {
     pub fn ordinary(workload: &'a Workload) -> PodSpec<'a> {
-        PodSpec { workload, security: SECURITY, host: "", volumes: "" }
+        PodSpec { workload, owner: Owner::ReplicaSet, security: SECURITY, host: "", volumes: "" }
     }
 
-    fn write(&self, out: &mut Vec<u8>, node_name: &str) {
+    fn write(&self, out: &mut Vec<u8>) {
         let (workload, port) = (self.workload, self.workload.port.to_string());
         let name = workload.name;
         put(
@@ -176,9 +185,6 @@ impl<'a> PodSpec<'a> {
                 r#"","#,
             ],
         );
-        if !node_name.is_empty() {
-            put(out, &[r#""nodeName":""#, node_name, r#"","#]);
-        }
         put(
             out,
             &[
@@ -188,14 +194,6 @@ impl<'a> PodSpec<'a> {
                 r#""}},"topologyKey":"kubernetes.io/hostname"}}]}},"schedulerName":"default-scheduler""#,
             ],
         );
-        if !node_name.is_empty() {
-            put(
-                out,
-                &[
-                    r#","tolerations":[{"key":"node.kubernetes.io/not-ready","operator":"Exists","effect":"NoExecute","tolerationSeconds":300},{"key":"node.kubernetes.io/unreachable","operator":"Exists","effect":"NoExecute","tolerationSeconds":300}],"priority":0,"enableServiceLinks":true,"preemptionPolicy":"PreemptLowerPriority""#,
-                ],
-            );
-        }
         put(out, &["}"]);
     }
 }
@@ -232,40 +230,45 @@ fn pod_owner(out: &mut Vec<u8>, workload: &Workload) {
     );
 }
 
-/// The pod a ReplicaSet's controller posts.
-pub(crate) fn pod_request(out: &mut Vec<u8>, spec: &PodSpec<'_>) {
+/// The pod as it was posted.
+pub(crate) fn pod_request(out: &mut Vec<u8>, spec: &PodSpec<'_>, pod: &Pod) {
     let workload = spec.workload;
-    put(
-        out,
-        &[
-            r#"{"kind":"Pod","apiVersion":"v1","metadata":{"generateName":""#,
-            workload.name,
-            "-",
-            &workload.hash,
-            r#"-","creationTimestamp":null,"#,
-        ],
-    );
-    labels(out, workload, true);
-    put(out, &[r#","annotations":{"prometheus.io/scrape":"true"},"#]);
-    pod_owner(out, workload);
-    put(out, &[r#"},"spec":"#]);
-    spec.write(out, "");
-    put(out, &[r#","status":{}}"#]);
+    match spec.owner {
+        Owner::ReplicaSet => put(
+            out,
+            &[
+                r#"{"kind":"Pod","apiVersion":"v1","metadata":{"generateName":""#,
+                workload.name,
+                "-",
+                &workload.hash,
+                r#"-","creationTimestamp":null,"#,
+            ],
+        ),
+        Owner::Nobody => put(
+            out,
+            &[
+                r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":""#,
+                &pod.name,
+                r#"","namespace":""#,
+                workload.namespace,
+                r#"","creationTimestamp":null,"#,
+            ],
+        ),
+    }
+    pod_rest(out, spec, r#","status":{}}"#);
 }
 
 /// The pod as the server stored it.
 pub(crate) fn pod_response(out: &mut Vec<u8>, spec: &PodSpec<'_>, pod: &Pod, revision: u64, at_us: i64) {
     let workload = spec.workload;
+    put(out, &[r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":""#, &pod.name, r#"","#]);
+    if spec.owner == Owner::ReplicaSet {
+        put(out, &[r#""generateName":""#, workload.name, "-", &workload.hash, r#"-","#]);
+    }
     put(
         out,
         &[
-            r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":""#,
-            &pod.name,
-            r#"","generateName":""#,
-            workload.name,
-            "-",
-            &workload.hash,
-            r#"-","namespace":""#,
+            r#""namespace":""#,
             workload.namespace,
             r#"","uid":""#,
             &pod.uid,
@@ -276,12 +279,67 @@ pub(crate) fn pod_response(out: &mut Vec<u8>, spec: &PodSpec<'_>, pod: &Pod, rev
             r#"","#,
         ],
     );
-    labels(out, workload, true);
-    put(out, &[r#","annotations":{"prometheus.io/scrape":"true"},"#]);
-    pod_owner(out, workload);
+    pod_rest(out, spec, r#","status":{"phase":"Pending","qosClass":"Burstable"}}"#);
+}
+
+fn pod_rest(out: &mut Vec<u8>, spec: &PodSpec<'_>, status: &str) {
+    labels(out, spec.workload, spec.owner == Owner::ReplicaSet);
+    put(out, &[r#","annotations":{"prometheus.io/scrape":"true"}"#]);
+    if spec.owner == Owner::ReplicaSet {
+        put(out, &[","]);
+        pod_owner(out, spec.workload);
+    }
     put(out, &[r#"},"spec":"#]);
-    spec.write(out, "");
-    put(out, &[r#","status":{"phase":"Pending","qosClass":"Burstable"}}"#]);
+    spec.write(out);
+    put(out, &[status]);
+}
+
+/// A DaemonSet: as posted when `stored` is absent, else as the server keeps it.
+pub(crate) fn daemon_set(out: &mut Vec<u8>, spec: &PodSpec<'_>, stored: Option<(u64, i64)>) {
+    let workload = spec.workload;
+    put(
+        out,
+        &[
+            r#"{"kind":"DaemonSet","apiVersion":"apps/v1","metadata":{"name":""#,
+            workload.name,
+            r#"","namespace":""#,
+            workload.namespace,
+            r#"","#,
+        ],
+    );
+    match stored {
+        None => put(out, &[r#""creationTimestamp":null,"#]),
+        Some((revision, at_us)) => put(
+            out,
+            &[
+                r#""uid":""#,
+                &workload.uid,
+                r#"","resourceVersion":""#,
+                &revision.to_string(),
+                r#"","generation":1,"creationTimestamp":""#,
+                &time_text(at_us),
+                r#"","#,
+            ],
+        ),
+    }
+    labels(out, workload, false);
+    put(
+        out,
+        &[
+            r#"},"spec":{"selector":{"matchLabels":{"app.kubernetes.io/name":""#,
+            workload.name,
+            r#""}},"template":{"metadata":{"creationTimestamp":null,"#,
+        ],
+    );
+    labels(out, workload, false);
+    put(out, &[r#"},"spec":"#]);
+    spec.write(out);
+    put(
+        out,
+        &[
+            r#"},"updateStrategy":{"type":"RollingUpdate","rollingUpdate":{"maxUnavailable":1,"maxSurge":0}},"revisionHistoryLimit":10},"status":{"currentNumberScheduled":0,"numberMisscheduled":0,"desiredNumberScheduled":0,"numberReady":0}}"#,
+        ],
+    );
 }
 
 /// The strategic merge patch of a rollout: new image, new annotations.
@@ -289,7 +347,7 @@ pub(crate) fn deployment_patch(out: &mut Vec<u8>, workload: &Workload, tag: &str
     put(
         out,
         &[
-            r#"{"metadata":{"annotations":{"clinic.example/deployed-by":"pipeline","meta.helm.sh/release-name":""#,
+            r#"{"metadata":{"annotations":{"clinic.example/change":"queue \u003c 2 min \u0026 no retries\u2028voir « Chaînes »","clinic.example/deployed-by":"pipeline","meta.helm.sh/release-name":""#,
             workload.name,
             r#""}},"spec":{"template":{"metadata":{"annotations":{"clinic.example/rollout":""#,
             &time_text(at_us),
@@ -309,23 +367,14 @@ pub(crate) fn deployment_patch(out: &mut Vec<u8>, workload: &Workload, tag: &str
 }
 
 /// A Deployment as the server answers a write of it.
-pub(crate) fn deployment(
-    out: &mut Vec<u8>,
-    spec: &PodSpec<'_>,
-    kind: &str,
-    revision: u64,
-    generation: u64,
-    at_us: i64,
-) {
+pub(crate) fn deployment(out: &mut Vec<u8>, spec: &PodSpec<'_>, revision: u64, generation: u64, at_us: i64) {
     let workload = spec.workload;
     let replicas = workload.pods.len().to_string();
     let now = time_text(at_us);
     put(
         out,
         &[
-            r#"{"kind":""#,
-            kind,
-            r#"","apiVersion":"apps/v1","metadata":{"name":""#,
+            r#"{"kind":"Deployment","apiVersion":"apps/v1","metadata":{"name":""#,
             workload.name,
             r#"","namespace":""#,
             workload.namespace,
@@ -357,7 +406,7 @@ pub(crate) fn deployment(
     );
     labels(out, workload, false);
     put(out, &[r#"},"spec":"#]);
-    spec.write(out, "");
+    spec.write(out);
     put(
         out,
         &[

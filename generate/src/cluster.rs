@@ -50,6 +50,7 @@ pub(crate) struct Node {
     pub unauthenticated: Actor,
 }
 
+#[derive(Clone)]
 pub(crate) struct Workload {
     pub namespace: &'static str,
     pub name: &'static str,
@@ -72,6 +73,7 @@ pub(crate) struct Pod {
     pub ip: String,
 }
 
+#[derive(Clone)]
 pub(crate) struct Named {
     pub name: String,
     pub uid: String,
@@ -384,7 +386,7 @@ pub(crate) fn uid(random: &mut Random) -> String {
 fn node(random: &mut Random, index: u32) -> Node {
     let (third, fourth) = (16 + index / 200, 11 + index % 200);
     let ip = format!("10.40.{third}.{fourth}");
-    let name = format!("ip-10-40-{third}-{fourth}.eu-central-1.compute.internal");
+    let name = format!("ip-10-40-{third}-{fourth}.ec2.internal");
     let fingerprint = random.hex(64);
     let uid_text = uid(random);
     let kubelet = Actor::new(ActorSpec {

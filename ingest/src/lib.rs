@@ -12,17 +12,27 @@
 //! [`pipeline`] runs workers and seals. [`render`] is the way back. [`plain`] is a second decoder,
 //! slow and simple, that judges the first.
 
+mod canonical;
 mod columns;
 pub mod decode;
+mod document;
 pub mod export;
-
 pub mod frame;
+mod members;
+pub mod pipeline;
 pub mod plain;
 pub mod reject;
+mod rejects;
 pub mod render;
+mod rows;
+pub mod source;
 mod tape;
 pub mod time;
 
+mod error;
+
 pub use decode::{DecodedBlock, Decoder, DecoderConfig};
+pub use error::{FileError, IngestError};
 pub use frame::Block;
+pub use pipeline::{IngestOptions, Observer, Progress, Report, ingest};
 pub use reject::Reason;

@@ -1,0 +1,800 @@
+//! The driver: one reader, some workers, one coordinator.
+//!
+//! ```text
+//!  reader ──Job──▶ workers (decode, match, sort, encode) ──Done──▶ coordinator ──▶ writer
+//!     ▲                                                                │  in stream order:
+//!     └────────────── permits: blocks under way are bounded ◀──────────┘  correlate, append, seal
+//! ```
+//!
+//! Invariants:
+//! - Blocks under way (read and not yet appended) never exceed the number of permits, so memory is
+//!   bounded by block size times permits, whatever the input's size.
+//! - The coordinator handles blocks in the order in which they were read, so correlations see each
+//!   stream in its order and a position always covers a whole prefix.
+//! - A seal commits rows and the position behind them together. A crash anywhere loses nothing that was
+//!   acknowledged and repeats nothing: the next run reads the position and goes on from there.
+//!
+//! After a crash between the commits of two tables, the tables' positions differ; reading starts at
+//! that of `events`, which is committed last, and rows that another table holds already are left out.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::{Int32Type, Int64Type};
+use arrow_array::{Array as _, RecordBatch};
+use chrono::{DateTime, Utc};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use strongroom_alerts::{BatchMatches, Detector, DetectorConfig, Matcher, RuleSet, alerts_batch};
+use strongroom_archive::{
+    Archive, Counts, EncodedRowGroup, Position, SealReport, SourcePosition, Writer, encode,
+};
+use strongroom_schemas::{Alert, Severity, Table, events, rejects};
+
+use crate::decode::{DEPTH_MAX, Decoder, DecoderConfig, LINE_BYTES_MAX};
+use crate::error::{FileError, IngestError};
+use crate::frame::Origin;
+use crate::reject::{Reason, Refusal};
+use crate::source::{ALIKE_MAX, BlockBounds, Cut, Fingerprint, Input, Stream};
+
+/// Bytes of text in a block, which becomes one row group.
+pub const BLOCK_BYTES_MAX: usize = 64 << 20;
+/// Lines in a block.
+pub const BLOCK_LINES_MAX: usize = 131_072;
+/// Parquet bytes that cause a seal.
+pub const SEAL_BYTES: u64 = 128 << 20;
+/// Age of unsealed rows that causes a seal.
+pub const SEAL_INTERVAL: Duration = Duration::from_secs(300);
+/// Alerts that cause a seal: they wait in memory for it.
+pub const SEAL_ALERTS_MAX: usize = 100_000;
+/// Rejects that the report quotes.
+pub const EXAMPLES_MAX: usize = 5;
+/// How often progress is told while nothing else happens.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What to read and how.
+#[derive(Clone, Debug)]
+pub struct IngestOptions {
+    /// Name of the cluster, stored with every row.
+    pub cluster: String,
+    pub inputs: Vec<Input>,
+    /// Threads that decode, match and encode. Default: the cores.
+    pub workers: usize,
+    /// Files do not grow any more: an unfinished last line is a reject, and not left for later.
+    pub complete: bool,
+    pub block_bytes_max: usize,
+    pub block_lines_max: usize,
+    pub line_bytes_max: usize,
+    pub depth_max: usize,
+    pub seal_bytes: u64,
+    pub seal_interval: Duration,
+    /// Set from outside to end the run early: what was read is sealed, then it returns.
+    pub stop: Arc<AtomicBool>,
+}
+
+impl IngestOptions {
+    pub fn new(cluster: impl Into<String>, inputs: Vec<Input>) -> Self {
+        IngestOptions {
+            cluster: cluster.into(),
+            inputs,
+            workers: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            complete: false,
+            block_bytes_max: BLOCK_BYTES_MAX,
+            block_lines_max: BLOCK_LINES_MAX,
+            line_bytes_max: LINE_BYTES_MAX,
+            depth_max: DEPTH_MAX,
+            seal_bytes: SEAL_BYTES,
+            seal_interval: SEAL_INTERVAL,
+            stop: Arc::default(),
+        }
+    }
+}
+
+/// How far a run has got.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    /// Bytes read from files, before decompression.
+    pub bytes_read: u64,
+    /// Sum of the files' sizes.
+    pub bytes_total: u64,
+    pub events: u64,
+    pub rejects: u64,
+    pub alerts: u64,
+}
+
+/// Told what happens while it happens, always from the thread that called [`ingest`].
+pub trait Observer {
+    fn progress(&mut self, _progress: &Progress) {}
+    /// A new alert. Its events are not sealed yet; after a crash it may be told again, with the same id.
+    fn alert(&mut self, _alert: &Alert) {}
+    /// A file could not be read, or not to its end. The run goes on.
+    fn file_failed(&mut self, _error: &FileError) {}
+    /// A seal is durable.
+    fn sealed(&mut self, _report: &SealReport) {}
+    /// Another process writes to the archive; this one waits for it.
+    fn waiting(&mut self) {}
+}
+
+/// What a run did.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    pub counts: Counts,
+    pub alerts: BTreeMap<Severity, u64>,
+    pub rejects_by_reason: BTreeMap<String, u64>,
+    /// The first rejects, as `file:line: reason: detail`.
+    pub reject_examples: Vec<String>,
+    /// Events whose `raw` had to be kept.
+    pub raw_kept: u64,
+    /// Bytes of text handled, after decompression, without those found sealed already.
+    pub bytes: u64,
+    /// Bytes of streams that an earlier run had sealed.
+    pub bytes_known: u64,
+    pub sealed_bytes: u64,
+    pub sealed_files: u64,
+    pub seals: u64,
+    /// Files whose last line is unfinished: label, offset and length of what was left.
+    pub unfinished: Vec<(String, i64, usize)>,
+    pub files_failed: u64,
+    pub files_read: u64,
+    /// Files that brought nothing new.
+    pub files_known: u64,
+    pub warnings: Vec<String>,
+    pub interrupted: bool,
+}
+
+/// One stream, from when its identity is known.
+#[derive(Clone, Debug)]
+struct StreamState {
+    partition: String,
+    label: String,
+    /// Position in `events` at the last seal.
+    sealed: Option<Position>,
+    /// Position behind the last block appended.
+    reached: Option<Position>,
+    /// First offset that `alerts` does not have yet.
+    alerts_from: i64,
+}
+
+struct Job {
+    sequence: u64,
+    stream: usize,
+    cut: Cut,
+    /// First offset that `rejects` does not have yet.
+    rejects_from: i64,
+}
+
+/// A block after a worker had it.
+struct Done {
+    sequence: u64,
+    stream: usize,
+    outcome: Result<Work, IngestError>,
+    /// The block's buffer, for the next one.
+    buffer: Vec<u8>,
+}
+
+struct Work {
+    matches: BatchMatches,
+    row_groups: Vec<EncodedRowGroup>,
+    events: u64,
+    rejects: u64,
+    raw_kept: u64,
+    reasons: BTreeMap<String, u64>,
+    examples: Vec<String>,
+    bytes: u64,
+    end_offset: i64,
+    end_prefix: Fingerprint,
+    unfinished: Option<(i64, usize)>,
+}
+
+enum Event {
+    /// A stream was identified; its number is its place in the order of these.
+    Stream(StreamState),
+    EmptyFile(Input),
+    FileFailed(FileError),
+    FileKnown,
+    Known {
+        records: u64,
+        bytes: u64,
+    },
+    /// All blocks up to this sequence have been sent.
+    ReadAll {
+        blocks: u64,
+    },
+}
+
+/// Reads all inputs into `archive`, raising alerts with `rules`.
+///
+/// When it returns, everything counted in the report is durable. Files that cannot be read are told to
+/// the observer and counted; the run goes on with the others.
+///
+/// # Errors
+/// When the archive or a rule cannot be used. What was sealed before stays sealed, and the next run
+/// continues behind it.
+pub fn ingest(
+    archive: &Archive,
+    rules: &Arc<RuleSet>,
+    options: &IngestOptions,
+    observer: &mut dyn Observer,
+) -> Result<Report, IngestError> {
+    let writer = match archive.try_writer(strongroom_archive::WriterOptions::default())? {
+        Some(writer) => writer,
+        None => {
+            observer.waiting();
+            archive.writer()?
+        }
+    };
+    let mut detector = Detector::new(Arc::clone(rules), DetectorConfig::default());
+    warm_up(archive, rules, &mut detector)?;
+
+    let workers = options.workers.max(1);
+    // One block in the hands of each worker, one waiting for each, one being read.
+    let permits = 2 * workers + 1;
+    let (job_sender, job_receiver) = bounded::<Job>(permits);
+    let (done_sender, done_receiver) = bounded::<Done>(permits);
+    let (event_sender, event_receiver) = crossbeam_channel::unbounded::<Event>();
+    let (permit_sender, permit_receiver) = bounded::<Vec<u8>>(permits);
+    for _ in 0..permits {
+        permit_sender.send(Vec::new()).expect("the channel has room for every permit and both ends are here");
+    }
+    let writer = Mutex::new(writer);
+    let bytes_read = Arc::new(AtomicU64::new(0));
+
+    std::thread::scope(|scope| {
+        let reader = Reader {
+            options,
+            writer: &writer,
+            jobs: job_sender,
+            events: event_sender,
+            permits: permit_receiver,
+            bytes_read: Arc::clone(&bytes_read),
+        };
+        scope.spawn(move || reader.run());
+        for _ in 0..workers {
+            let (jobs, done) = (job_receiver.clone(), done_sender.clone());
+            let mut worker = Worker::new(rules, options);
+            scope.spawn(move || {
+                for job in jobs {
+                    if done.send(worker.work(job)).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop((job_receiver, done_sender));
+        // Owned here, so that an error drops them, which ends reader and workers before they are waited for.
+        let (event_receiver, done_receiver) = (event_receiver, done_receiver);
+        let mut coordinator = Coordinator {
+            options,
+            writer: &writer,
+            detector,
+            observer,
+            streams: Vec::new(),
+            waiting: HashMap::new(),
+            next: 0,
+            alerts: Vec::new(),
+            counts: Counts::default(),
+            empty_files: Vec::new(),
+            last_seal: Instant::now(),
+            report: Report::default(),
+            progress: Progress {
+                bytes_total: options.inputs.iter().filter_map(Input::size).sum(),
+                ..Progress::default()
+            },
+            bytes_read: &bytes_read,
+        };
+        coordinator.run(&event_receiver, &done_receiver, permit_sender)?;
+        Ok(coordinator.report)
+    })
+}
+
+/// Rebuilds correlation windows from what the archive holds of the last of them.
+fn warm_up(archive: &Archive, rules: &Arc<RuleSet>, detector: &mut Detector) -> Result<(), IngestError> {
+    let window = i64::try_from(rules.window_max().as_micros()).unwrap_or(i64::MAX);
+    let tomorrow = Utc::now().timestamp_micros().saturating_add(86_400_000_000);
+    let snapshot = archive.snapshot(Table::Events)?;
+    // A file that reaches into the future tells nothing about where the log is.
+    let newest =
+        snapshot.files.iter().filter_map(|file| file.time_max_us).filter(|time| *time < tomorrow).max();
+    let Some(newest) = newest.filter(|_| window > 0) else { return Ok(()) };
+    let mut matcher = Matcher::new(Arc::clone(rules));
+    for batch in archive.events_since(newest.saturating_sub(window))? {
+        // Alerts of these events were raised when they arrived.
+        drop(detector.observe(matcher.match_batch(&batch?)?));
+    }
+    Ok(())
+}
+
+fn lock<'w>(writer: &'w Mutex<Writer>) -> MutexGuard<'w, Writer> {
+    // A panic elsewhere ends the run; the writer itself refuses work after a failed operation.
+    writer.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Reader<'r> {
+    options: &'r IngestOptions,
+    writer: &'r Mutex<Writer>,
+    jobs: Sender<Job>,
+    events: Sender<Event>,
+    permits: Receiver<Vec<u8>>,
+    bytes_read: Arc<AtomicU64>,
+}
+
+/// The coordinator is gone: it failed, and says why.
+struct Gone;
+
+impl Reader<'_> {
+    fn run(self) {
+        let (mut sequence, mut streams, mut spare) = (0, 0, None);
+        for input in &self.options.inputs {
+            if self.options.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            match self.read(input, &mut sequence, &mut streams, &mut spare) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    if self.events.send(Event::FileFailed(error)).is_err() {
+                        return;
+                    }
+                }
+                Err(Gone) => return,
+            }
+        }
+        // Nobody listens when the coordinator has failed.
+        let _ = self.events.send(Event::ReadAll { blocks: sequence });
+    }
+
+    fn tell(&self, event: Event) -> Result<(), Gone> {
+        self.events.send(event).map_err(|_| Gone)
+    }
+
+    fn read(
+        &self,
+        input: &Input,
+        sequence: &mut u64,
+        streams: &mut usize,
+    ) -> Result<Result<(), FileError>, Gone> {
+        let bounds = BlockBounds {
+            bytes_max: self.options.block_bytes_max.max(self.options.line_bytes_max + 1),
+            lines_max: self.options.block_lines_max,
+            line_bytes_max: self.options.line_bytes_max,
+        };
+        let opened = Stream::open(input.clone(), bounds, self.options.complete, Arc::clone(&self.bytes_read));
+        let mut stream = match opened {
+            Ok(stream) => stream,
+            Err(error) => return Ok(Err(error)),
+        };
+        let identity = match stream.identity(&self.options.cluster) {
+            Ok(Some(identity)) => identity,
+            Ok(None) => {
+                self.tell(Event::EmptyFile(input.clone()))?;
+                return Ok(Ok(()));
+            }
+            Err(error) => return Ok(Err(error)),
+        };
+        let (mut stream, state, rejects_from) = match self.find_partition(stream, &identity) {
+            Ok(found) => found,
+            Err(error) => return Ok(Err(error)),
+        };
+        if let Some(known) = state.sealed {
+            self.tell(Event::Known {
+                records: u64::try_from(known.records).unwrap_or(0),
+                bytes: u64::try_from(known.next_offset).unwrap_or(0),
+            })?;
+        }
+        let origin =
+            Arc::new(Origin { partition: state.partition.clone(), cluster: self.options.cluster.clone() });
+        self.tell(Event::Stream(state))?;
+        let number = *streams;
+        *streams += 1;
+        let mut blocks = 0;
+        while !self.options.stop.load(Ordering::Relaxed) {
+            let buffer = match spare.take() {
+                Some(buffer) => buffer,
+                None => self.permits.recv().map_err(|_| Gone)?,
+            };
+            match stream.next_block(&origin, buffer) {
+                Ok(Some(cut)) => {
+                    let job = Job { sequence: *sequence, stream: number, cut, rejects_from };
+                    if self.jobs.send(job).is_err() {
+                        return Err(Gone);
+                    }
+                    *sequence += 1;
+                    blocks += 1;
+                }
+                Ok(None) => {
+                    *spare = Some(Vec::new());
+                    if blocks == 0 {
+                        self.tell(Event::FileKnown)?;
+                    }
+                    break;
+                }
+                Err(error) => {
+                    *spare = Some(Vec::new());
+                    return Ok(Err(error));
+                }
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// The partition that holds this very stream, or a new one, with the stream behind what it holds.
+    fn find_partition(
+        &self,
+        mut stream: Stream,
+        identity: &str,
+    ) -> Result<(Stream, StreamState, i64), FileError> {
+        let label = stream.input().label();
+        for number in 0..ALIKE_MAX {
+            let partition = if number == 0 { identity.to_owned() } else { format!("{identity}.{number}") };
+            let [sealed, rejects, alerts] = {
+                let mut writer = lock(self.writer);
+                // A writer that cannot say is one that failed; the next seal reports it.
+                [Table::Events, Table::Rejects, Table::Alerts]
+                    .map(|table| writer.position(table, &partition).ok().flatten())
+            };
+            let from =
+                |position: Option<Position>| position.map_or(i64::MIN, |position| position.next_offset);
+            let state = |sealed| StreamState {
+                partition: partition.clone(),
+                label: label.clone(),
+                sealed,
+                reached: None,
+                alerts_from: from(alerts),
+            };
+            let Some(known) = sealed else { return Ok((stream, state(None), from(rejects))) };
+            if stream.skip_to(known.next_offset)? == Some(known.prefix_blake3) {
+                return Ok((stream, state(Some(known)), from(rejects)));
+            }
+            stream = stream.rewind()?;
+        }
+        Err(FileError::TooManyAlike { label, tries: ALIKE_MAX })
+    }
+}
+
+struct Worker {
+    decoder: Decoder,
+    matcher: Matcher,
+}
+
+impl Worker {
+    fn new(rules: &Arc<RuleSet>, options: &IngestOptions) -> Self {
+        Worker {
+            decoder: Decoder::new(DecoderConfig {
+                line_bytes_max: options.line_bytes_max,
+                depth_max: options.depth_max,
+            }),
+            matcher: Matcher::new(Arc::clone(rules)),
+        }
+    }
+
+    fn work(&mut self, job: Job) -> Done {
+        let Job { sequence, stream, cut, rejects_from } = job;
+        let outcome = self.decode(&cut, rejects_from);
+        Done { sequence, stream, outcome, buffer: cut.block.bytes }
+    }
+
+    fn decode(&mut self, cut: &Cut, rejects_from: i64) -> Result<Work, IngestError> {
+        let arrived = Utc::now();
+        let block = &cut.block;
+        let decoded = self.decoder.decode(block, arrived).map_err(|source| IngestError::Columns {
+            label: block.origin.partition.clone(),
+            offset: block.offset,
+            source,
+        })?;
+        let matches = self.matcher.match_batch(&decoded.events)?;
+        let raw = decoded.events.column(events::index::RAW);
+        let raw_kept = (raw.len() - raw.null_count()) as u64;
+        let (reasons, examples) = summary(&decoded.rejects);
+        let (events, rejects) = (decoded.events.num_rows() as u64, decoded.rejects.num_rows() as u64);
+        let mut row_groups = encode_rejects(decoded.rejects, rejects_from, arrived)?;
+        if events > 0 {
+            row_groups.extend(encode(Table::Events, decoded.events, arrived)?);
+        }
+        let left = block.bytes.len() - decoded.consumed;
+        let end_offset = block.offset + decoded.consumed as i64;
+        Ok(Work {
+            matches,
+            row_groups,
+            events,
+            rejects,
+            raw_kept,
+            reasons,
+            examples,
+            bytes: decoded.consumed as u64,
+            end_offset,
+            end_prefix: match cut.prefix_before_open_line {
+                Some(before) if left > 0 => before,
+                _ => cut.prefix,
+            },
+            unfinished: (left > 0).then_some((end_offset, left)),
+        })
+    }
+}
+
+/// Encodes the rejects from `from` on.
+fn encode_rejects(
+    batch: RecordBatch,
+    from: i64,
+    arrived: DateTime<Utc>,
+) -> Result<Vec<EncodedRowGroup>, IngestError> {
+    let offsets = batch.column(rejects::index::SOURCE_OFFSET).as_primitive::<Int64Type>();
+    let first = offsets.values().partition_point(|offset| *offset < from);
+    if first == batch.num_rows() {
+        return Ok(Vec::new());
+    }
+    let batch = batch.slice(first, batch.num_rows() - first);
+    Ok(encode(Table::Rejects, batch, arrived)?)
+}
+
+/// Rejects by reason, and the first few as text.
+fn summary(batch: &RecordBatch) -> (BTreeMap<String, u64>, Vec<String>) {
+    let (mut reasons, mut examples) = (BTreeMap::new(), Vec::new());
+    let reason = batch.column(rejects::index::REASON).as_dictionary::<Int32Type>();
+    let names = reason.values().as_string::<i32>();
+    let detail = batch.column(rejects::index::DETAIL).as_string::<i32>();
+    let lines = batch.column(rejects::index::LINE).as_primitive::<Int64Type>();
+    let offsets = batch.column(rejects::index::SOURCE_OFFSET).as_primitive::<Int64Type>();
+    for row in 0..batch.num_rows() {
+        let name = names.value(reason.keys().value(row) as usize);
+        *reasons.entry(name.to_owned()).or_insert(0) += 1;
+        if examples.len() < EXAMPLES_MAX {
+            examples.push(format!(
+                "{}: {name}: {} (byte {})",
+                lines.value(row),
+                detail.value(row),
+                offsets.value(row)
+            ));
+        }
+    }
+    (reasons, examples)
+}
+
+struct Coordinator<'c> {
+    options: &'c IngestOptions,
+    writer: &'c Mutex<Writer>,
+    detector: Detector,
+    observer: &'c mut dyn Observer,
+    streams: Vec<StreamState>,
+    /// Blocks that came before their turn.
+    waiting: HashMap<u64, Done>,
+    next: u64,
+    /// Alerts that are not sealed yet.
+    alerts: Vec<Alert>,
+    /// Counts since the last seal.
+    counts: Counts,
+    empty_files: Vec<Input>,
+    last_seal: Instant,
+    report: Report,
+    progress: Progress,
+    bytes_read: &'c AtomicU64,
+}
+
+impl Coordinator<'_> {
+    fn run(
+        &mut self,
+        events: &Receiver<Event>,
+        done: &Receiver<Done>,
+        permits: Sender<Vec<u8>>,
+    ) -> Result<(), IngestError> {
+        let mut blocks = None;
+        while blocks.is_none_or(|blocks| self.next < blocks) {
+            // What the reader says of a stream comes before the stream's first block.
+            while let Ok(event) = events.try_recv() {
+                blocks = self.event(event).or(blocks);
+            }
+            if blocks.is_some_and(|blocks| self.next >= blocks) {
+                break;
+            }
+            match done.recv_timeout(TICK) {
+                Ok(block) => {
+                    while let Ok(event) = events.try_recv() {
+                        blocks = self.event(event).or(blocks);
+                    }
+                    self.waiting.insert(block.sequence, block);
+                    while let Some(block) = self.waiting.remove(&self.next) {
+                        self.next += 1;
+                        let buffer = self.block(block)?;
+                        // The reader may have finished already.
+                        let _ = permits.try_send(buffer);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) if blocks.is_none() => {
+                    // Workers end when the reader has; its last word is in the channel.
+                    match events.recv() {
+                        Ok(event) => blocks = self.event(event).or(blocks),
+                        Err(_) => return Err(IngestError::WorkerLost),
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return Err(IngestError::WorkerLost),
+            }
+            self.tell_progress();
+            if self.last_seal.elapsed() >= self.options.seal_interval {
+                self.seal()?;
+            }
+        }
+        self.empty_files()?;
+        self.seal()?;
+        self.tell_progress();
+        self.report.interrupted = self.options.stop.load(Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Takes note of what the reader says; the number of blocks when it has read everything.
+    fn event(&mut self, event: Event) -> Option<u64> {
+        match event {
+            Event::Stream(state) => {
+                self.report.files_read += 1;
+                self.streams.push(state);
+            }
+            Event::EmptyFile(input) => self.empty_files.push(input),
+            Event::FileFailed(error) => {
+                self.report.files_failed += 1;
+                self.observer.file_failed(&error);
+            }
+            Event::FileKnown => self.report.files_known += 1,
+            Event::Known { records, bytes } => {
+                self.counts.received += records;
+                self.counts.duplicates += records;
+                self.report.bytes_known += bytes;
+            }
+            Event::ReadAll { blocks } => return Some(blocks),
+        }
+        None
+    }
+
+    /// Handles the next block in order and returns its buffer.
+    fn block(&mut self, block: Done) -> Result<Vec<u8>, IngestError> {
+        let work = block.outcome?;
+        let records = work.events + work.rejects;
+        let stream = &mut self.streams[block.stream];
+        let before = stream.reached.or(stream.sealed).map_or(0, |position| position.records);
+        stream.reached = Some(Position {
+            next_offset: work.end_offset,
+            records: before + i64::try_from(records).unwrap_or(i64::MAX),
+            prefix_blake3: work.end_prefix,
+        });
+        let alerts_from = stream.alerts_from;
+        if let Some((offset, bytes)) = work.unfinished {
+            self.report.unfinished.push((stream.label.clone(), offset, bytes));
+        }
+        for example in work.examples {
+            if self.report.reject_examples.len() < EXAMPLES_MAX {
+                self.report.reject_examples.push(format!("{}:{example}", stream.label));
+            }
+        }
+        for alert in self.detector.observe(work.matches) {
+            self.observer.alert(&alert);
+            *self.report.alerts.entry(alert.severity).or_insert(0) += 1;
+            self.progress.alerts += 1;
+            if alert.event.source_offset >= alerts_from {
+                self.alerts.push(alert);
+            }
+        }
+        {
+            let mut writer = lock(self.writer);
+            for row_group in work.row_groups {
+                writer.append(row_group)?;
+            }
+        }
+        self.counts.received += records;
+        self.counts.events += work.events;
+        self.counts.rejects += work.rejects;
+        self.report.raw_kept += work.raw_kept;
+        self.report.bytes += work.bytes;
+        for (reason, count) in work.reasons {
+            *self.report.rejects_by_reason.entry(reason).or_insert(0) += count;
+        }
+        self.progress.events += work.events;
+        self.progress.rejects += work.rejects;
+        if lock(self.writer).pending_bytes() >= self.options.seal_bytes
+            || self.alerts.len() >= SEAL_ALERTS_MAX
+        {
+            self.seal()?;
+        }
+        Ok(block.buffer)
+    }
+
+    /// A file without a byte is a reject of its own: that it was empty is evidence too.
+    fn empty_files(&mut self) -> Result<(), IngestError> {
+        for input in std::mem::take(&mut self.empty_files) {
+            let label = input.label();
+            let hash = blake3::hash(format!("{}\0{label}", self.options.cluster).as_bytes());
+            let partition = format!("{EMPTY}{}", &hash.to_hex()[..24]);
+            let arrived = Utc::now();
+            self.counts.received += 1;
+            let known = lock(self.writer).position(Table::Events, &partition)?;
+            if known.is_some() {
+                self.counts.duplicates += 1;
+                self.report.files_known += 1;
+                continue;
+            }
+            let stored = lock(self.writer).position(Table::Rejects, &partition)?;
+            let refusal = Refusal { reason: Reason::EmptyFile, detail: "a file without a byte".to_owned() };
+            let origin = Origin { partition: partition.clone(), cluster: self.options.cluster.clone() };
+            let batch = crate::rejects::reject_batch(&origin, &refusal, arrived)
+                .map_err(|source| IngestError::Columns { label: label.clone(), offset: 0, source })?;
+            let from = stored.map_or(i64::MIN, |position| position.next_offset);
+            for row_group in encode_rejects(batch, from, arrived)? {
+                lock(self.writer).append(row_group)?;
+            }
+            self.counts.rejects += 1;
+            self.progress.rejects += 1;
+            *self.report.rejects_by_reason.entry(Reason::EmptyFile.as_str().to_owned()).or_insert(0) += 1;
+            if self.report.reject_examples.len() < EXAMPLES_MAX {
+                self.report.reject_examples.push(format!("{label}: {}: {}", refusal.reason, refusal.detail));
+            }
+            self.streams.push(StreamState {
+                partition,
+                label,
+                sealed: None,
+                reached: Some(Position { next_offset: 1, records: 1, prefix_blake3: [0; 16] }),
+                alerts_from: i64::MIN,
+            });
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self) -> Result<(), IngestError> {
+        self.last_seal = Instant::now();
+        let moved =
+            |stream: &&mut StreamState| stream.reached.is_some_and(|reached| stream.sealed != Some(reached));
+        let positions: Vec<SourcePosition> = self
+            .streams
+            .iter_mut()
+            .filter(moved)
+            .filter_map(|stream| {
+                stream.reached.map(|position| SourcePosition {
+                    partition: stream.partition.clone(),
+                    label: stream.label.clone(),
+                    position,
+                    previous: stream.sealed,
+                })
+            })
+            .collect();
+        let counts = std::mem::take(&mut self.counts);
+        add(&mut self.report.counts, counts);
+        if positions.is_empty() {
+            return Ok(());
+        }
+        let alerts = std::mem::take(&mut self.alerts);
+        let mut writer = lock(self.writer);
+        if !alerts.is_empty() {
+            for row_group in encode(Table::Alerts, alerts_batch(&alerts), Utc::now())? {
+                writer.append(row_group)?;
+            }
+        }
+        let sealed = writer.seal(&positions, counts)?;
+        drop(writer);
+        for stream in &mut self.streams {
+            stream.sealed = stream.reached.or(stream.sealed);
+        }
+        self.report.seals += 1;
+        self.report.sealed_bytes += sealed.bytes;
+        self.report.sealed_files += sealed.files.len() as u64;
+        self.report.warnings.extend(sealed.warnings.iter().cloned());
+        self.observer.sealed(&sealed);
+        Ok(())
+    }
+
+    fn tell_progress(&mut self) {
+        self.progress.bytes_read = self.bytes_read.load(Ordering::Relaxed);
+        self.observer.progress(&self.progress);
+    }
+}
+
+/// Kind of the partitions that stand for empty files.
+pub const EMPTY: &str = "empty/";
+
+fn add(total: &mut Counts, counts: Counts) {
+    total.received += counts.received;
+    total.events += counts.events;
+    total.rejects += counts.rejects;
+    total.duplicates += counts.duplicates;
+}
+
+/// Checks that a report's sum holds: `received = events + rejects + duplicates`.
+pub fn is_conserved(counts: &Counts) -> bool {
+    counts.received == counts.events + counts.rejects + counts.duplicates
+}

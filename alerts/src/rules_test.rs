@@ -118,7 +118,12 @@ fn near_misses_are_near() {
         let (hit, miss) = (events(&rule, "hit"), events(&rule, "near-miss"));
         if is_correlation(&documents) {
             let short = hit.len() - miss.len().min(hit.len());
-            assert!(miss.len() <= hit.len() && short <= 1, "{rule}: {} against {} events", miss.len(), hit.len());
+            assert!(
+                miss.len() <= hit.len() && short <= 1,
+                "{rule}: {} against {} events",
+                miss.len(),
+                hit.len()
+            );
             continue;
         }
         for event in &miss {
@@ -137,7 +142,9 @@ fn differences(left: &str, right: &str) -> usize {
     let (left, right) = (parse(left), parse(right));
     let keys: BTreeSet<&String> = left.keys().chain(right.keys()).collect();
     keys.into_iter()
-        .filter(|key| !matches!(key.as_str(), "auditID" | "requestReceivedTimestamp" | "stageTimestamp" | "annotations"))
+        .filter(|key| {
+            !matches!(key.as_str(), "auditID" | "requestReceivedTimestamp" | "stageTimestamp" | "annotations")
+        })
         .filter(|key| left.get(*key) != right.get(*key))
         .count()
 }
@@ -172,7 +179,8 @@ fn every_rule_says_what_an_analyst_needs() {
             assert!(!list("falsepositives").is_empty(), "{rule}: falsepositives is missing");
             let tags = list("tags");
             let technique = |tag: &&str| {
-                tag.strip_prefix("attack.t").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+                tag.strip_prefix("attack.t")
+                    .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
             };
             assert!(tags.iter().any(technique), "{rule}: no ATT&CK technique");
             assert!(tags.iter().any(|tag| !technique(tag)), "{rule}: no ATT&CK tactic");

@@ -1,0 +1,125 @@
+//! The events that tests of rules look at: real ones from the corpus, and generated ones.
+//!
+//! The corpus is no part of the project. It is found through `STRONGROOM_CORPUS`, else beside the
+//! checkout; without it a test says so on stderr and looks at generated events only.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use chrono::DateTime;
+use strongroom_alerts::{Detector, DetectorConfig, Matcher, RuleSet};
+use strongroom_generate::{Generator, GeneratorOptions, PlantedAttack};
+use strongroom_ingest::frame::Origin;
+use strongroom_ingest::{Block, Decoder, DecoderConfig};
+use strongroom_schemas::Alert;
+
+/// Events in a batch; small enough that several batches are needed, as in a real run.
+const BATCH_LINES: usize = 8192;
+
+/// Folder of the corpus, or a plain word on stderr that there is none.
+#[expect(clippy::print_stderr, reason = "a test that looks at less than it could must say so")]
+pub fn folder(test: &str) -> Option<PathBuf> {
+    let path = match std::env::var_os("STRONGROOM_CORPUS") {
+        Some(path) => PathBuf::from(path),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"),
+    };
+    if path.is_dir() {
+        return Some(path);
+    }
+    eprintln!("{test}: NOT TESTED on real events: {} is absent; set STRONGROOM_CORPUS", path.display());
+    None
+}
+
+/// Bytes of a file, decompressed when it is gzip.
+pub fn read(path: &Path) -> Vec<u8> {
+    let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    if !bytes.starts_with(&[0x1f, 0x8b]) {
+        return bytes;
+    }
+    let mut text = Vec::new();
+    flate2::read::MultiGzDecoder::new(bytes.as_slice())
+        .read_to_end(&mut text)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    text
+}
+
+/// Every file of the corpus that holds events, in order of names.
+pub fn event_files(corpus: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![corpus.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+            let path = entry.expect("an entry of the folder").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.to_string_lossy().contains(".ndjson") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Lines of a text, without empty ones.
+pub fn lines(text: &[u8]) -> Vec<&[u8]> {
+    text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect()
+}
+
+/// What our decoder makes of lines: batches of events, and how many lines were rejected.
+///
+/// `source_offset` counts from the first line of all.
+pub fn decode(lines: &[&[u8]]) -> (Vec<RecordBatch>, usize) {
+    let origin = Arc::new(Origin { partition: "test/corpus".to_owned(), cluster: "test".to_owned() });
+    let arrived = DateTime::from_timestamp(1_800_000_000, 0).expect("a time in 2027");
+    let mut decoder = Decoder::new(DecoderConfig::default());
+    let (mut batches, mut rejects) = (Vec::new(), 0);
+    let (mut offset, mut first_line) = (0, 1);
+    for chunk in lines.chunks(BATCH_LINES) {
+        let mut bytes = chunk.join(&b'\n');
+        bytes.push(b'\n');
+        let length = bytes.len() as i64;
+        let block = Block {
+            origin: Arc::clone(&origin),
+            offset,
+            first_line,
+            bytes,
+            continues_line: false,
+            ends_in_line: false,
+            open_ended: false,
+        };
+        let decoded = decoder.decode(&block, arrived).expect("columns fit their schema");
+        rejects += decoded.rejects.num_rows();
+        batches.push(decoded.events);
+        offset += length;
+        first_line += chunk.len() as i64;
+    }
+    (batches, rejects)
+}
+
+/// Alerts of `rules` over batches in order.
+pub fn alerts(rules: &Arc<RuleSet>, batches: &[RecordBatch]) -> Vec<Alert> {
+    let mut matcher = Matcher::new(Arc::clone(rules));
+    let mut detector = Detector::new(Arc::clone(rules), DetectorConfig::default());
+    let mut alerts = Vec::new();
+    for batch in batches {
+        alerts.extend(detector.observe(matcher.match_batch(batch).expect("a batch of events")));
+    }
+    alerts
+}
+
+pub fn builtin() -> Arc<RuleSet> {
+    Arc::new(RuleSet::builtin().unwrap_or_else(|error| panic!("built-in rules: {error}")))
+}
+
+/// A generated log, and what was planted in it.
+pub fn generated(seed: u64, events: u64, attacks: bool) -> (Vec<u8>, Vec<PlantedAttack>) {
+    let options = GeneratorOptions { seed, events, attacks, ..GeneratorOptions::default() };
+    let mut generator = Generator::new(options).expect("options within bounds");
+    let mut text = Vec::new();
+    while generator.next_line(&mut text) {}
+    (text, generator.ground_truth().to_vec())
+}

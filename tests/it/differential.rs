@@ -1,0 +1,452 @@
+//! Our matcher against `sigma-rust`, an engine that others wrote.
+//!
+//! Goal: on every rule both can express, single events are judged alike. Method: our own rules (and the
+//! rules that feed our correlations) and the small ones of `tests/data/sigma-differential` run over all
+//! generated and real events in both engines; each pair of rule and event on which they differ must be
+//! one of the differences listed in [`Reason`], and each of those must be of use. What only ours can
+//! express is left out by name, with the reason.
+//!
+//! sigma-rust gets the JSON line as serde_json reads it, not our columns, with the documented virtual
+//! fields computed here anew; `field: null` is spelt `field|exists: false` for it, as it does not let
+//! null stand for an absent field, `re|i` as `(?i)`, and a keyword with stars around it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int64Type;
+use serde_json::Value as Json;
+use strongroom_alerts::{Matcher, RuleSet};
+use strongroom_schemas::events;
+use yaml_serde::{Mapping, Value};
+
+use crate::corpus;
+
+/// Generated events, attacks among them.
+const GENERATED_EVENTS: u64 = 20_000;
+
+/// One rule, as both engines take it.
+struct Rule {
+    name: String,
+    /// Text for ours: the document alone.
+    ours: String,
+    theirs: sigma_rust::Rule,
+    lines: Vec<Line>,
+    /// The rule looks at `stage` itself, so that events of any stage count.
+    names_stage: bool,
+}
+
+/// One line of a selection.
+struct Line {
+    field: String,
+    modifiers: Vec<String>,
+    values: Vec<Value>,
+}
+
+/// Why the engines may differ on a rule and an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Reason {
+    /// A field leads to or through an array: ours looks at each element, theirs at none.
+    Array,
+    /// `1.5` or `"1"` against a rule's `1`, `"true"` against `true`.
+    Types,
+    /// base64 text whose last group is not full.
+    Base64Padding,
+    /// A field that refers to another one of the same text in other case.
+    FieldrefCase,
+}
+
+impl Reason {
+    const ALL: [Reason; 4] = [Reason::Array, Reason::Types, Reason::Base64Padding, Reason::FieldrefCase];
+
+    fn text(self) -> &'static str {
+        match self {
+            Reason::Array => "the field leads to or through an array, into which sigma-rust does not look",
+            Reason::Types => {
+                "sigma-rust compares only values of one type, and tells whole numbers from others"
+            }
+            Reason::Base64Padding => {
+                "sigma-rust cuts the last group off base64 text where the standard pads it"
+            }
+            Reason::FieldrefCase => {
+                "sigma-rust minds the case of fieldref, which Sigma does not without cased"
+            }
+        }
+    }
+
+    /// The reason that explains a difference, if there is one.
+    fn of(rule: &Rule, event: &Json) -> Option<Reason> {
+        rule.lines.iter().find_map(|line| Reason::of_line(line, event))
+    }
+
+    fn of_line(line: &Line, event: &Json) -> Option<Reason> {
+        let has = |modifier: &str| line.modifiers.iter().any(|known| known == modifier);
+        let value = match leads_to(event, &line.field) {
+            Lead::Array => return Some(Reason::Array),
+            Lead::Nowhere => return None,
+            Lead::Value(value) => value,
+        };
+        if has("fieldref") {
+            return line.values.iter().find_map(|other| match leads_to(event, other.as_str()?) {
+                Lead::Value(Json::String(other)) if other != value => Some(Reason::FieldrefCase),
+                _ => None,
+            });
+        }
+        let padded = |text: &Value| text.as_str().is_some_and(|text| !text.len().is_multiple_of(3));
+        if has("base64") && line.values.iter().any(padded) {
+            return Some(Reason::Base64Padding);
+        }
+        // Text comparisons read every scalar as text in both engines.
+        let textual =
+            ["re", "contains", "startswith", "endswith", "exists", "cidr"].iter().any(|word| has(word));
+        let other_type = |expected: &Value| match (expected, value) {
+            (Value::Number(expected), Json::Number(value)) => expected.is_i64() != value.is_i64(),
+            (Value::Number(_), Json::String(_)) | (Value::Bool(_), Json::String(_)) => true,
+            _ => false,
+        };
+        (!textual && line.values.iter().any(other_type)).then_some(Reason::Types)
+    }
+}
+
+/// What is at the end of a path.
+enum Lead<'e> {
+    Value(&'e Json),
+    /// An array, there or on the way.
+    Array,
+    Nowhere,
+}
+
+fn leads_to<'e>(event: &'e Json, field: &str) -> Lead<'e> {
+    let mut at = event;
+    for part in field.split('.') {
+        match at {
+            Json::Array(_) => return Lead::Array,
+            Json::Object(object) => match object.get(part) {
+                Some(inner) => at = inner,
+                None => return Lead::Nowhere,
+            },
+            _ => return Lead::Nowhere,
+        }
+    }
+    match at {
+        Json::Array(_) => Lead::Array,
+        value => Lead::Value(value),
+    }
+}
+
+/// A detection that only ours can express, and why.
+type LeftOut = (String, &'static str);
+
+/// Turns a document's detection into sigma-rust's spelling, and collects its lines.
+struct Translation {
+    lines: Vec<Line>,
+}
+
+/// A keyword as a pattern over whole values, which is what sigma-rust compares it with; the
+/// specification wants it found inside them.
+fn keyword(word: &Value) -> Value {
+    let word = word.as_str().expect("keywords of our rules are text");
+    Value::String(format!("*{}*", word.trim_matches('*')))
+}
+
+impl Translation {
+    fn selection(&mut self, value: &Value) -> Result<Value, &'static str> {
+        match value {
+            Value::Mapping(map) => Ok(Value::Mapping(self.map(map)?)),
+            Value::Sequence(items) => {
+                let (maps, words): (Vec<&Value>, Vec<&Value>) =
+                    items.iter().partition(|item| item.is_mapping());
+                if maps.is_empty() {
+                    return Ok(Value::Sequence(words.into_iter().map(keyword).collect()));
+                }
+                if !words.is_empty() {
+                    return Err("keywords beside maps: sigma-rust refuses the mixture");
+                }
+                maps.into_iter()
+                    .map(|item| self.selection(item))
+                    .collect::<Result<_, _>>()
+                    .map(Value::Sequence)
+            }
+            _ => Ok(value.clone()),
+        }
+    }
+
+    fn map(&mut self, map: &Mapping) -> Result<Mapping, &'static str> {
+        let mut translated = Mapping::new();
+        for (key, value) in map {
+            let key = key.as_str().expect("keys of our rules are text");
+            let (name, modifiers) = key.split_once('|').unwrap_or((key, ""));
+            if key.contains('[') {
+                return Err("array scope: an extension of ours");
+            }
+            if name.is_empty() {
+                return Err("keywords with modifiers: sigma-rust takes them for a field without a name");
+            }
+            if name.starts_with("pod.") {
+                return Err("pod.*: a virtual field of ours");
+            }
+            self.lines.push(Line {
+                field: name.to_owned(),
+                modifiers: modifiers.split('|').map(str::to_owned).collect(),
+                values: match value {
+                    Value::Sequence(values) => values.clone(),
+                    value => vec![value.clone()],
+                },
+            });
+            let (key, value) = if value.is_null() {
+                (format!("{name}|exists"), Value::Bool(false))
+            } else if modifiers == "re|i" {
+                let text = value.as_str().ok_or("re|i with a list")?;
+                (format!("{name}|re"), Value::String(format!("(?i){text}")))
+            } else {
+                (key.to_owned(), value.clone())
+            };
+            translated.insert(Value::String(key), value);
+        }
+        Ok(translated)
+    }
+}
+
+fn translate(name: &str, document: &Value) -> Result<Rule, &'static str> {
+    let detection = document.get("detection").and_then(Value::as_mapping).expect("a rule has a detection");
+    let mut translation = Translation { lines: Vec::new() };
+    let mut translated = Mapping::new();
+    for (key, value) in detection {
+        let value = match key.as_str() {
+            Some("condition") => match value.as_str() {
+                // sigma-rust does not know "any of", which the specification has as another "1 of".
+                Some(text) => Value::String(text.replace("any of ", "1 of ")),
+                None => return Err("a list of conditions: sigma-rust takes one"),
+            },
+            _ => translation.selection(value)?,
+        };
+        translated.insert(key.clone(), value);
+    }
+    let mut theirs = Mapping::new();
+    for key in ["title", "logsource"] {
+        theirs.insert(Value::String(key.to_owned()), document.get(key).expect("a rule has it").clone());
+    }
+    theirs.insert(Value::String("detection".to_owned()), Value::Mapping(translated));
+    let text = yaml_serde::to_string(&Value::Mapping(theirs)).expect("what was read can be written");
+    let theirs = sigma_rust::rule_from_yaml(&text)
+        .unwrap_or_else(|error| panic!("{name}: sigma-rust: {error}\n{text}"));
+    Ok(Rule {
+        name: name.to_owned(),
+        ours: yaml_serde::to_string(document).expect("what was read can be written"),
+        theirs,
+        names_stage: translation.lines.iter().any(|line| line.field == "stage"),
+        lines: translation.lines,
+    })
+}
+
+/// The rules of a folder that both engines can run, and those left out.
+fn rules(folder: &Path, rules: &mut Vec<Rule>, left_out: &mut Vec<LeftOut>) {
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        .map(|entry| entry.expect("an entry of the folder").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yml"))
+        .collect();
+    paths.sort();
+    for path in paths {
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let stem = path.file_stem().expect("a file has a name").to_string_lossy().into_owned();
+        for document in text.split("\n---\n") {
+            let document: Value =
+                yaml_serde::from_str(document).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            if document.get("correlation").is_some() {
+                left_out.push((
+                    stem.clone(),
+                    "correlation: sigma-rust has none; the rule that feeds it is compared",
+                ));
+                continue;
+            }
+            let name = document.get("name").and_then(Value::as_str).unwrap_or(&stem).to_owned();
+            match translate(&name, &document) {
+                Ok(rule) => rules.push(rule),
+                Err(reason) => left_out.push((name, reason)),
+            }
+        }
+    }
+}
+
+/// The line as sigma-rust sees it: no nulls, and our virtual fields computed anew.
+fn event_for_them(line: &Json) -> Json {
+    let mut event = line.clone();
+    strip_nulls(&mut event);
+    let text = |path: &str| line.pointer(path).and_then(Json::as_str).map(str::to_owned);
+    let virtuals = [
+        ("actor", text("/impersonatedUser/username").or_else(|| text("/user/username"))),
+        (
+            "source_ip",
+            line["sourceIPs"].as_array().and_then(|ips| ips.last()).and_then(Json::as_str).map(str::to_owned),
+        ),
+        ("exec.command", command(line)),
+    ];
+    let object = event.as_object_mut().expect("an event is an object");
+    for (name, value) in virtuals {
+        object.extend(value.map(|value| (name.to_owned(), Json::String(value))));
+    }
+    event
+}
+
+fn strip_nulls(value: &mut Json) {
+    match value {
+        Json::Object(object) => {
+            object.retain(|_, inner| !inner.is_null());
+            object.values_mut().for_each(strip_nulls);
+        }
+        Json::Array(items) => items.iter_mut().for_each(strip_nulls),
+        _ => {}
+    }
+}
+
+/// `command=` parameters of a request URI, form-decoded and joined by spaces.
+fn command(line: &Json) -> Option<String> {
+    let (_, query) = line["requestURI"].as_str()?.split_once('?')?;
+    let words: Vec<String> =
+        url_pairs(query).filter(|(key, _)| key == "command").map(|(_, value)| value).collect();
+    (!words.is_empty()).then(|| words.join(" "))
+}
+
+fn url_pairs(query: &str) -> impl Iterator<Item = (String, String)> {
+    let decode = |text: &str| {
+        let text = text.replace('+', " ");
+        let mut bytes = Vec::new();
+        let mut parts = text.split('%');
+        bytes.extend_from_slice(parts.next().unwrap_or_default().as_bytes());
+        for part in parts {
+            match part.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+                Some(byte) => {
+                    bytes.push(byte);
+                    bytes.extend_from_slice(part[2..].as_bytes());
+                }
+                None => {
+                    bytes.push(b'%');
+                    bytes.extend_from_slice(part.as_bytes());
+                }
+            }
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    query.split('&').map(move |pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decode(key), decode(value))
+    })
+}
+
+/// Lines of the generated log and of the corpus.
+fn lines() -> Vec<Vec<u8>> {
+    let (text, _) = corpus::generated(20_260_302, GENERATED_EVENTS, true);
+    let mut all: Vec<Vec<u8>> = corpus::lines(&text).into_iter().map(<[u8]>::to_vec).collect();
+    if let Some(folder) = corpus::folder("differential") {
+        for path in corpus::event_files(&folder) {
+            let text = corpus::read(&path);
+            all.extend(corpus::lines(&text).into_iter().map(<[u8]>::to_vec));
+        }
+    }
+    for folder in ["alerts/rules/fixtures", "tests/data/sigma-differential"] {
+        for path in corpus::event_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)) {
+            let text = corpus::read(&path);
+            all.extend(corpus::lines(&text).into_iter().map(<[u8]>::to_vec));
+        }
+    }
+    all
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "what is left out and what differs is what the test is read for")]
+fn single_events_are_judged_as_by_sigma_rust() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut both, mut left_out) = (Vec::new(), Vec::new());
+    rules(&root.join("alerts/rules"), &mut both, &mut left_out);
+    let own = both.len();
+    rules(&root.join("tests/data/sigma-differential"), &mut both, &mut left_out);
+    assert!(both.len() - own >= 30, "only {} small rules", both.len() - own);
+    println!("{own} rules of our own and {} small ones run in both engines; left out:", both.len() - own);
+    for (name, reason) in &left_out {
+        println!("  {name:<40} {reason}");
+    }
+
+    let documents: Vec<(String, &str)> =
+        both.iter().map(|rule| (format!("{}.yml", rule.name), rule.ours.as_str())).collect();
+    let set = RuleSet::from_documents(documents).unwrap_or_else(|error| panic!("{error}"));
+    let index: BTreeMap<usize, usize> = set
+        .rules()
+        .iter()
+        .enumerate()
+        .map(|(at, info)| {
+            let ours = both.iter().position(|rule| rule.name == info.name);
+            (at, ours.unwrap_or_else(|| panic!("{} is not one of the rules", info.name)))
+        })
+        .collect();
+    let mut matcher = Matcher::new(Arc::new(set));
+
+    let all = lines();
+    let slices: Vec<&[u8]> = all.iter().map(Vec::as_slice).collect();
+    let mut offsets = BTreeMap::new();
+    let mut offset = 0;
+    for (at, line) in slices.iter().enumerate() {
+        offsets.insert(offset, at);
+        offset += line.len() as i64 + 1;
+    }
+
+    let mut differences: BTreeMap<(&str, Reason), usize> = BTreeMap::new();
+    let mut unexplained = Vec::new();
+    let mut hits: BTreeMap<&str, usize> = BTreeMap::new();
+    let (mut compared, mut events_seen) = (0_u64, 0_u64);
+    for batch in corpus::decode(&slices).0 {
+        let matches = matcher.match_batch(&batch).expect("a batch of events");
+        let mut ours = vec![vec![false; both.len()]; batch.num_rows()];
+        for (row, rule) in matches.matched() {
+            ours[row][index[&rule]] = true;
+        }
+        let row_offsets = batch.column(events::index::SOURCE_OFFSET).as_primitive::<Int64Type>();
+        for (row, ours) in ours.iter().enumerate() {
+            // Items of an EventList lie inside a line; sigma-rust has nothing to read there.
+            let Some(&line) = offsets.get(&row_offsets.value(row)) else { continue };
+            let json: Json = serde_json::from_slice(slices[line]).expect("our decoder read it");
+            if json.get("verb").is_none() {
+                continue;
+            }
+            let json = event_for_them(&json);
+            let received = json["stage"] == "RequestReceived";
+            let event = sigma_rust::Event::try_from(json.clone()).expect("an event is an object");
+            events_seen += 1;
+            for (rule, &ours) in both.iter().zip(ours) {
+                // Ours leaves out RequestReceived unless the rule asks for stages itself.
+                let theirs = (rule.names_stage || !received) && rule.theirs.is_match(&event);
+                compared += 1;
+                *hits.entry(&rule.name).or_default() += usize::from(theirs);
+                if ours == theirs {
+                    continue;
+                }
+                match Reason::of(rule, &json) {
+                    Some(reason) => *differences.entry((&rule.name, reason)).or_default() += 1,
+                    None => unexplained.push(format!(
+                        "{}: ours {ours}, sigma-rust {theirs}: {}",
+                        rule.name,
+                        String::from_utf8_lossy(slices[line])
+                    )),
+                }
+            }
+        }
+    }
+    println!("{compared} answers over {events_seen} events; differences:");
+    for ((rule, reason), count) in &differences {
+        println!("  {rule:<40} {count:>6}  {}", reason.text());
+    }
+    // A rule that matches nothing, or everything, compares little.
+    for (rule, count) in &hits {
+        if *count == 0 || *count as u64 == events_seen {
+            println!("  {rule:<40} matched {count} of {events_seen} events");
+        }
+    }
+    for reason in Reason::ALL {
+        assert!(differences.keys().any(|(_, used)| *used == reason), "{reason:?} explains nothing");
+    }
+    let shown: Vec<&String> = unexplained.iter().take(20).collect();
+    assert!(unexplained.is_empty(), "{} unexplained differences:\n{shown:#?}", unexplained.len());
+    assert!(events_seen > GENERATED_EVENTS * 9 / 10, "only {events_seen} events were compared");
+}

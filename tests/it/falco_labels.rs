@@ -91,7 +91,6 @@ impl Label {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "the table is what the test is read for")]
 fn covered_positives_fire_and_covered_negatives_do_not() {
     let Some(folder) = corpus::folder("falco_labels") else { return };
     let text = corpus::read(&folder.join("falco/labels.jsonl"));

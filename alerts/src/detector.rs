@@ -128,8 +128,8 @@ impl Detector {
         let alert_id = alert_id(&rule.id, 0, received_us, event.request);
         let event = matches.alert_event(event);
         let subject = Subject { event: &event, count: 1, group: "", timespan: "" };
-        let message = self.rules.events.iter().find(|rule| rule.info == entry.rule as usize);
-        let message = match message.and_then(|rule| rule.message.as_ref()) {
+        let definition = self.rules.event_rule(entry.rule as usize);
+        let message = match &definition.message {
             Some(template) => template.render(&subject),
             None => message::default_message(&subject),
         };
@@ -148,7 +148,7 @@ impl Detector {
             tactics: rule.tactics.clone(),
             techniques: rule.techniques.clone(),
             message,
-            next_steps: rule.next_steps.clone(),
+            next_steps: definition.next_steps.render_next_steps(&subject),
             event,
         }
     }
@@ -184,7 +184,7 @@ impl Detector {
             tactics: rule.tactics.clone(),
             techniques: rule.techniques.clone(),
             message,
-            next_steps: rule.next_steps.clone(),
+            next_steps: correlation.next_steps.render_next_steps(&subject),
             event,
         }
     }

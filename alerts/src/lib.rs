@@ -30,6 +30,8 @@ mod compile;
 mod condition;
 mod detection;
 mod detector;
+#[cfg(test)]
+mod engine_test;
 mod evaluate;
 mod fields;
 mod gate;
@@ -42,6 +44,8 @@ mod parse;
 mod pattern;
 mod rule;
 #[cfg(test)]
+mod rules_test;
+#[cfg(test)]
 pub(crate) mod testing;
 mod window;
 
@@ -50,7 +54,7 @@ pub use columns::MatchError;
 pub use detector::{Detector, DetectorConfig, EVENTS_MAX, GROUP_EVENTS_MAX, GROUPS_MAX, REQUESTS_MAX};
 pub use matcher::Matcher;
 pub use matches::{BatchMatches, FIELD_BYTES_MAX};
-pub use message::{MESSAGE_CHARS_MAX, VALUE_CHARS_MAX};
+pub use message::{MESSAGE_CHARS_MAX, NEXT_STEPS_CHARS_MAX, VALUE_CHARS_MAX};
 pub use rule::{
     RULE_FILE_BYTES_MAX, RULES_MAX, RuleError, RuleInfo, RuleKind, RuleSet, THRESHOLD_MAX, TIMESPAN_MAX,
 };

@@ -58,7 +58,12 @@ pub(crate) fn link(documents: Vec<Document>) -> Result<Linked, RuleError> {
             },
         };
         if let Detects::Event(condition) = detects {
-            events.push(EventRule { info: at, condition, message: head.message });
+            events.push(EventRule {
+                info: at,
+                condition,
+                message: head.message,
+                next_steps: head.next_steps_template,
+            });
         }
         infos.push(RuleInfo {
             id: head.id.unwrap_or_else(|| name.clone()),
@@ -148,6 +153,7 @@ fn linked_correlation(
         timespan_us: correlation.timespan_us,
         bounds: correlation.bounds.clone(),
         message: head.message.clone(),
+        next_steps: head.next_steps_template.clone(),
     })
 }
 

@@ -1,8 +1,10 @@
-//! The sentence of an alert: a rule's own template, or a default made of the request.
+//! The texts of an alert: its sentence, from the rule's own template or a default made of the
+//! request, and what to do next.
 //!
-//! Invariant: a sentence is made of an alert's listed fields only, so nothing of a body can get into
-//! it; and since names, agents and URIs are chosen by whoever is being watched, control characters
-//! are replaced and lengths are bounded.
+//! Invariant: a text is made of an alert's listed fields only, so nothing of a body can get into it;
+//! and since names, agents and URIs are chosen by whoever is being watched, control characters are
+//! replaced, lengths are bounded, and in what to do next, where values stand in SQL between quotes,
+//! quotes are doubled.
 
 use std::fmt::Write;
 
@@ -15,7 +17,10 @@ pub const VALUE_CHARS_MAX: usize = 256;
 /// Longest sentence, in characters.
 pub const MESSAGE_CHARS_MAX: usize = 1024;
 
-/// Stands in a sentence for a value that the event does not have.
+/// Longest text of what to do next, in characters.
+pub const NEXT_STEPS_CHARS_MAX: usize = 8192;
+
+/// Stands in a text for a value that the event does not have.
 const ABSENT: &str = "-";
 
 /// What a sentence is made of.
@@ -76,7 +81,7 @@ enum Piece {
 pub(crate) struct Template(Vec<Piece>);
 
 impl Template {
-    /// The template of a text, or what is wrong with it.
+    /// The template of a text, or what is wrong with it: it names a value that no alert carries.
     pub(crate) fn parse(text: &str) -> Result<Template, String> {
         let mut pieces = Vec::new();
         let mut rest = text;
@@ -89,16 +94,13 @@ impl Template {
                 continue;
             }
             let Some((name, after)) = brace.strip_prefix('{').and_then(|inner| inner.split_once('}')) else {
-                return Err(format!("message has a brace without its other half: \"{brace}\""));
+                return Err(format!("has a brace without its other half: \"{brace}\""));
             };
             match PLACEHOLDERS.iter().find(|(known, _)| *known == name) {
                 Some((_, placeholder)) => pieces.push(Piece::Value(*placeholder)),
                 None => {
                     let known: Vec<&str> = PLACEHOLDERS.iter().map(|(known, _)| *known).collect();
-                    return Err(format!(
-                        "message names {{{name}}}, but an alert carries only {}",
-                        known.join(", ")
-                    ));
+                    return Err(format!("names {{{name}}}, but an alert carries only {}", known.join(", ")));
                 }
             }
             rest = after;
@@ -107,6 +109,7 @@ impl Template {
         Ok(Template(pieces))
     }
 
+    /// The sentence for an alert.
     pub(crate) fn render(&self, subject: &Subject<'_>) -> String {
         let mut text = String::new();
         for piece in &self.0 {
@@ -115,11 +118,69 @@ impl Template {
                 Piece::Value(placeholder) => placeholder.write(subject, &mut text),
             }
         }
-        bounded(text)
+        bounded(text, MESSAGE_CHARS_MAX)
+    }
+
+    /// What to do next about an alert: values keep their length, so that a question asks for the value
+    /// itself, and cannot end the quotes they stand in.
+    pub(crate) fn render_next_steps(&self, subject: &Subject<'_>) -> String {
+        let mut text = String::new();
+        for piece in &self.0 {
+            match piece {
+                Piece::Text(literal) => text.push_str(literal),
+                Piece::Value(placeholder) => {
+                    let value = placeholder.text(subject);
+                    for c in value.chars() {
+                        match c {
+                            '\'' => text.push_str("''"),
+                            '`' => text.push(char::REPLACEMENT_CHARACTER),
+                            c if c.is_control() => text.push(char::REPLACEMENT_CHARACTER),
+                            c => text.push(c),
+                        }
+                    }
+                }
+            }
+        }
+        bounded(text, NEXT_STEPS_CHARS_MAX)
     }
 }
 
 impl Placeholder {
+    /// A value in full; empty when the event does not have it.
+    fn text(self, subject: &Subject<'_>) -> String {
+        let event = subject.event;
+        let optional = |field: &Option<String>| field.clone().unwrap_or_default();
+        match self {
+            Placeholder::Actor => event.actor.clone(),
+            Placeholder::AuditId => event.audit_id.clone(),
+            Placeholder::Cluster => event.cluster.clone(),
+            Placeholder::Decision => optional(&event.authz_decision),
+            Placeholder::ExecCommand => query(event, "command").unwrap_or_default(),
+            Placeholder::ExecContainer => query(event, "container").unwrap_or_default(),
+            Placeholder::ApiGroup => optional(&event.api_group),
+            Placeholder::Group => subject.group.to_owned(),
+            Placeholder::Name => optional(&event.name),
+            Placeholder::Namespace => optional(&event.namespace),
+            Placeholder::RequestUri => optional(&event.request_uri),
+            Placeholder::Resource => optional(&event.resource),
+            Placeholder::SourceIp => optional(&event.source_ip),
+            Placeholder::Stage => optional(&event.stage),
+            Placeholder::Subresource => optional(&event.subresource),
+            Placeholder::UserAgent => optional(&event.user_agent),
+            Placeholder::UserName => event.user_name.clone(),
+            Placeholder::Verb => optional(&event.verb),
+            Placeholder::Code
+            | Placeholder::Count
+            | Placeholder::Object
+            | Placeholder::Request
+            | Placeholder::Timespan => {
+                let mut text = String::new();
+                self.write(subject, &mut text);
+                text
+            }
+        }
+    }
+
     fn write(self, subject: &Subject<'_>, out: &mut String) {
         let event = subject.event;
         match self {
@@ -217,11 +278,11 @@ pub(crate) fn default_message(subject: &Subject<'_>) -> String {
         text.push_str("; last: ");
     }
     request(subject.event, &mut text);
-    bounded(text)
+    bounded(text, MESSAGE_CHARS_MAX)
 }
 
-fn bounded(text: String) -> String {
-    match text.char_indices().nth(MESSAGE_CHARS_MAX) {
+fn bounded(text: String, chars_max: usize) -> String {
+    match text.char_indices().nth(chars_max) {
         None => text,
         Some((end, _)) => {
             let mut text = text;
@@ -286,6 +347,24 @@ mod tests {
             "{actor} ran {exec.command} {{x}} in {objectRef.namespace}, {userAgent}, {count}",
         );
         assert_eq!(template.unwrap().render(&subject(&event)), "alice ran sh -c {x} in payments, -, 24");
+    }
+
+    #[test]
+    fn next_steps_ask_for_the_value_and_nothing_else() {
+        let mut event = event();
+        event.name = Some("x' OR 1=1; --".into());
+        event.user_agent = Some(format!("`rm`\n{}", "a".repeat(300)));
+        event.namespace = None;
+        let template = Template::parse(
+            "WHERE name = '{objectRef.name}' AND namespace = '{objectRef.namespace}' {userAgent}",
+        );
+        assert_eq!(
+            template.unwrap().render_next_steps(&subject(&event)),
+            format!(
+                "WHERE name = 'x'' OR 1=1; --' AND namespace = '' \u{FFFD}rm\u{FFFD}\u{FFFD}{}",
+                "a".repeat(300)
+            )
+        );
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub(crate) struct Head {
     pub(crate) tactics: Vec<String>,
     pub(crate) techniques: Vec<String>,
     pub(crate) next_steps: String,
+    pub(crate) next_steps_template: Template,
     pub(crate) false_positives: Vec<String>,
     pub(crate) message: Option<Template>,
 }
@@ -205,10 +206,9 @@ fn head(file: &str, line: usize, map: &Mapping) -> Result<Head, Fault> {
         None => Severity::Medium,
         Some(level) => level.parse().map_err(|error| Fault::new(format!("{error}")).at("level"))?,
     };
-    let message = match text("message")? {
-        None => None,
-        Some(text) => Some(Template::parse(&text).map_err(|error| Fault::new(error).at("message"))?),
-    };
+    let template = |key: &str, text: &str| Template::parse(text).map_err(|error| Fault::new(error).at(key));
+    let message = text("message")?.map(|text| template("message", &text)).transpose()?;
+    let next_steps = text("next_steps")?.unwrap_or_default().trim().to_owned();
     let (mut tactics, mut techniques) = (Vec::new(), Vec::new());
     for tag in texts(map, "tags")? {
         let Some(attack) = tag.strip_prefix("attack.") else { continue };
@@ -230,7 +230,8 @@ fn head(file: &str, line: usize, map: &Mapping) -> Result<Head, Fault> {
         severity,
         tactics,
         techniques,
-        next_steps: text("next_steps")?.unwrap_or_default().trim().to_owned(),
+        next_steps_template: template("next_steps", &next_steps)?,
+        next_steps,
         false_positives: texts(map, "falsepositives")?,
         message,
     })

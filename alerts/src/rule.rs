@@ -57,6 +57,7 @@ pub struct RuleInfo {
     pub tactics: Vec<String>,
     /// ATT&CK techniques, from tags like `attack.t1552.007`.
     pub techniques: Vec<String>,
+    /// As the rule says it, with `{field}` still in it.
     pub next_steps: String,
     pub false_positives: Vec<String>,
     /// File the rule was read from.
@@ -129,6 +130,7 @@ pub(crate) struct EventRule {
     pub(crate) info: usize,
     pub(crate) condition: Expr,
     pub(crate) message: Option<Template>,
+    pub(crate) next_steps: Template,
 }
 
 /// A rule that feeds a correlation, and where it finds the correlation's values.
@@ -160,6 +162,7 @@ pub(crate) struct Correlation {
     pub(crate) timespan_us: i64,
     pub(crate) bounds: Vec<Bound>,
     pub(crate) message: Option<Template>,
+    pub(crate) next_steps: Template,
 }
 
 /// Rules that are ready to run: shared by every [`crate::Matcher`] and [`crate::Detector`].
@@ -187,11 +190,24 @@ impl RuleSet {
     /// [`RuleError::Read`], [`RuleError::TooLarge`], [`RuleError::NoFiles`] for what cannot be read, the
     /// others for what cannot be run. All rules load or none.
     pub fn load(paths: &[PathBuf]) -> Result<RuleSet, RuleError> {
-        let mut texts = Vec::new();
+        RuleSet::load_beside(&[], paths)
+    }
+
+    /// The rules that come with Strongroom, and those of files and of folders as in [`RuleSet::load`].
+    ///
+    /// # Errors
+    /// As [`RuleSet::load`]; a rule with the id or the name of a built-in one is refused.
+    pub fn builtin_and(paths: &[PathBuf]) -> Result<RuleSet, RuleError> {
+        RuleSet::load_beside(builtin::RULES, paths)
+    }
+
+    fn load_beside(texts: &[(&str, &str)], paths: &[PathBuf]) -> Result<RuleSet, RuleError> {
+        let mut read = Vec::new();
         for path in paths {
-            builtin::read_rules(path, &mut texts)?;
+            builtin::read_rules(path, &mut read)?;
         }
-        RuleSet::from_documents(texts.iter().map(|(file, text)| (file.clone(), text.as_str())))
+        let given = texts.iter().map(|(file, text)| (file.to_string(), *text));
+        RuleSet::from_documents(given.chain(read.iter().map(|(file, text)| (file.clone(), text.as_str()))))
     }
 
     /// The rules of one YAML text with any number of documents; `name` stands for the file in errors.
@@ -222,6 +238,12 @@ impl RuleSet {
     /// All rules, in the order they were read; a match names a rule by its position here.
     pub fn rules(&self) -> &[RuleInfo] {
         &self.infos
+    }
+
+    /// The definition of a rule over events, by position of its [`RuleInfo`].
+    pub(crate) fn event_rule(&self, info: usize) -> &EventRule {
+        let at = self.events.binary_search_by_key(&info, |rule| rule.info);
+        &self.events[at.expect("only rules over events match events, in order of their infos")]
     }
 
     /// The longest window of any correlation; zero without one. State is whole again after a restart

@@ -1,0 +1,551 @@
+//! The engine as its callers see it: YAML and events in, matches and alerts out.
+
+use std::sync::Arc;
+
+use strongroom_schemas::{Alert, Severity};
+
+use crate::testing::{batch_of, file_batch_of, view_batch_of};
+use crate::{Detector, DetectorConfig, Matcher, RuleSet};
+
+/// A rule with this detection.
+fn rule(detection: &str) -> String {
+    let indented: String = detection.lines().map(|line| format!("  {line}\n")).collect();
+    format!("title: t\nlogsource: {{product: kubernetes, service: audit}}\ndetection:\n{indented}")
+}
+
+/// One selection that is the condition.
+fn selection(lines: &str) -> String {
+    let indented: String = lines.lines().map(|line| format!("  {line}\n")).collect();
+    rule(&format!("selection:\n{indented}condition: selection"))
+}
+
+fn set(yaml: &str) -> Arc<RuleSet> {
+    Arc::new(RuleSet::from_yaml("rules.yml", yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}")))
+}
+
+/// Rows that the first rule matches, whatever form the columns have.
+fn rows(yaml: &str, events: &[&str]) -> Vec<usize> {
+    let rules = set(yaml);
+    let forms = [batch_of(events), file_batch_of(events), view_batch_of(events)];
+    let mut found = forms.iter().map(|batch| {
+        let matches = Matcher::new(Arc::clone(&rules)).match_batch(batch).expect("a batch of events");
+        matches
+            .matched()
+            .map(|(row, rule)| {
+                assert_eq!(rule, 0);
+                row
+            })
+            .collect::<Vec<_>>()
+    });
+    let first = found.next().expect("three forms");
+    for other in found {
+        assert_eq!(first, other, "columns in another form");
+    }
+    first
+}
+
+fn hits(yaml: &str, event: &str) -> bool {
+    !rows(yaml, &[event]).is_empty()
+}
+
+fn alerts(rules: &Arc<RuleSet>, events: &[&str]) -> Vec<Alert> {
+    let matches = Matcher::new(Arc::clone(rules)).match_batch(&batch_of(events)).expect("a batch of events");
+    Detector::new(Arc::clone(rules), DetectorConfig::default()).observe(matches)
+}
+
+const EXEC: &str = r#"{"auditID":"e-1","stage":"ResponseComplete","level":"Metadata","verb":"get","requestURI":"/api/v1/namespaces/web/pods/web-0/exec?command=cat&command=%2Fetc%2Fshadow&container=app","user":{"username":"Alice","uid":"u1","groups":["system:authenticated","dev team"],"extra":{"authentication.kubernetes.io/pod-name":["runner-7"],"scopes":["a","b"]}},"impersonatedUser":{"username":"bob","groups":["ops"]},"sourceIPs":["1.1.1.1","10.2.3.4"],"userAgent":"kubectl/v1.30","objectRef":{"resource":"pods","namespace":"web","name":"web-0","subresource":"exec","apiVersion":"v1"},"responseStatus":{"metadata":{},"code":101},"requestReceivedTimestamp":"2026-03-02T10:00:00.000001Z","stageTimestamp":"2026-03-02T10:00:01.000000Z","annotations":{"authorization.k8s.io/decision":"allow","authorization.k8s.io/reason":"RBAC: allowed","x.io/y.z":"value"}}"#;
+
+#[test]
+fn lines_of_a_selection_and_their_modifiers() {
+    let encoded =
+        r#"{"verb":"create","user":{"username":"dG9rZW4=xx"},"userAgent":"c\u0000u\u0000r\u0000l\u0000"}"#;
+    let cases = [
+        ("verb: get", true),
+        ("verb: GET", true),
+        ("verb|cased: GET", false),
+        ("verb: [list, get]", true),
+        ("verb: [list, watch]", false),
+        ("verb: get\nobjectRef.subresource: exec", true),
+        ("verb: get\nobjectRef.subresource: attach", false),
+        ("- verb: list\n- objectRef.resource: pods", true),
+        ("requestURI|contains: '/pods/'", true),
+        ("requestURI|contains|all: [command=cat, shadow]", true),
+        ("requestURI|contains|all: [command=cat, passwd]", false),
+        ("requestURI|startswith: /api/", true),
+        ("requestURI|endswith: =app", true),
+        ("requestURI: '/api/*/pods/web-?/exec?*'", true),
+        ("requestURI: '/api/*/pods/web-??/exec*'", false),
+        ("user.username|re: '^A.*e$'", true),
+        ("user.username|re: '^a'", false),
+        ("user.username|re|i: '^a'", true),
+        ("sourceIPs|cidr: 1.0.0.0/8", true),
+        ("source_ip|cidr: 1.0.0.0/8", false),
+        ("source_ip|cidr: [192.168.0.0/16, 10.0.0.0/8]", true),
+        ("objectRef.apiGroup|exists: false", true),
+        ("objectRef.name|exists: true", true),
+        ("user.groups|exists: true", true),
+        ("objectRef.apiGroup: null", true),
+        ("objectRef.name: null", false),
+        ("objectRef.name: [null, web-0]", true),
+        ("objectRef.name: ''", false),
+        ("responseStatus.code: 101", true),
+        ("responseStatus.code: '101'", true),
+        ("responseStatus.code: '1*'", true),
+        ("responseStatus.code|gt: 100", true),
+        ("responseStatus.code|gt: 101", false),
+        ("responseStatus.code|gte: 101", true),
+        ("responseStatus.code|lt: 101", false),
+        ("responseStatus.code|lte: 101", true),
+        ("verb|neq: get", false),
+        ("verb|neq: [list, watch]", true),
+        ("objectRef.apiGroup|neq: apps", true),
+        ("user.groups: dev team", true),
+        ("user.groups: dev", false),
+        ("user.groups|contains|all: [authenticated, dev]", true),
+        ("actor: bob", true),
+        ("actor: alice", false),
+        ("user.username: alice", true),
+        ("impersonatedUser.groups: ops", true),
+        ("exec.command: cat /etc/shadow", true),
+        ("exec.command|contains: '%2F'", false),
+        ("exec.container: app", true),
+        ("authz.decision: allow", true),
+        ("annotations.authorization.k8s.io/decision: allow", true),
+        ("annotations.x.io/y.z: value", true),
+        ("annotations.x.io/y.a|exists: false", true),
+        ("user.extra.authentication.kubernetes.io/pod-name|startswith: runner", true),
+        ("user.extra.scopes: b", true),
+        ("cluster: test", true),
+        ("stageTimestamp|startswith: '2026-03-02T10:00:01'", true),
+        ("user.username|fieldref: actor", false),
+        ("objectRef.namespace|fieldref: objectRef.namespace", true),
+        ("requestURI|fieldref|contains: objectRef.name", true),
+        ("user.groups[any]|contains: dev", true),
+        ("user.groups[all]|contains: dev", false),
+        ("user.groups[none]|contains: root", true),
+        ("sourceIPs[all]|cidr: [1.0.0.0/8, 10.0.0.0/8]", true),
+        ("level: Metadata\nauditID: e-1", true),
+    ];
+    for (lines, expected) in cases {
+        assert_eq!(hits(&selection(lines), EXEC), expected, "{lines}");
+    }
+    let cases = [
+        ("user.username|base64|contains: token", true),
+        ("user.username|base64|contains: Token", false),
+        ("user.username|base64offset|contains: oken", true),
+        ("userAgent|wide|contains: url", true),
+        ("userAgent|utf16be|contains: curl", false),
+    ];
+    for (lines, expected) in cases {
+        assert_eq!(hits(&selection(lines), encoded), expected, "{lines}");
+    }
+    assert!(hits(
+        &selection("exec.command|windash|contains: ' -c'"),
+        &EXEC.replace("command=cat", "command=sh&command=/c")
+    ));
+}
+
+#[test]
+fn conditions_join_selections() {
+    let named = |condition: &str| {
+        rule(&format!(
+            "sel_verb:\n  verb: get\nsel_pods:\n  objectRef.resource: pods\nother:\n  verb: delete\ncondition: {condition}"
+        ))
+    };
+    let cases = [
+        ("sel_verb and sel_pods", true),
+        ("sel_verb and other", false),
+        ("sel_verb or other", true),
+        ("sel_verb and not other", true),
+        ("not (sel_verb and sel_pods)", false),
+        ("1 of sel_*", true),
+        ("all of sel_*", true),
+        ("all of them", false),
+        ("1 of them", true),
+        ("not 1 of them", false),
+    ];
+    for (condition, expected) in cases {
+        assert_eq!(hits(&named(condition), EXEC), expected, "{condition}");
+    }
+}
+
+#[test]
+fn keywords_are_looked_for_in_every_value() {
+    let body = r#"{"verb":"create","objectRef":{"resource":"pods"},"requestObject":{"spec":{"containers":[{"image":"XMRig:1"}]}}}"#;
+    assert!(hits(&rule("words: [xmrig, nothing]\ncondition: words"), body));
+    assert!(hits(&rule("words:\n  - 'x?rig'\ncondition: words"), body));
+    assert!(!hits(&rule("words: [containers]\ncondition: words"), body), "names of fields are no values");
+    assert!(hits(&rule("words:\n  '|all': [runner-7, kubectl]\ncondition: words"), EXEC));
+    assert!(!hits(&rule("words:\n  '|all': [runner-7, helm]\ncondition: words"), EXEC));
+    assert!(hits(&rule("words:\n  '|re': 'shad.w'\ncondition: words"), EXEC));
+    assert!(hits(&rule("words: ['101']\ncondition: words"), EXEC));
+}
+
+#[test]
+fn scopes_bind_lines_to_one_element() {
+    let role = |rules: &str| {
+        format!(
+            r#"{{"verb":"create","objectRef":{{"resource":"clusterroles"}},"requestObject":{{"rules":{rules}}}}}"#
+        )
+    };
+    let apart = role(r#"[{"resources":["secrets"],"verbs":["get"]},{"resources":["pods"],"verbs":["*"]}]"#);
+    let together =
+        role(r#"[{"resources":["pods"],"verbs":["get"]},{"resources":["secrets"],"verbs":["*"]}]"#);
+    let loose = selection(
+        r"requestObject.rules.resources: secrets
+requestObject.rules.verbs: '\*'",
+    );
+    assert!(hits(&loose, &apart) && hits(&loose, &together), "plain paths look at each line on its own");
+    let any = selection("requestObject.rules[any]:\n  resources: secrets\n  verbs: '\\*'");
+    assert!(!hits(&any, &apart));
+    assert!(hits(&any, &together));
+    let all = selection("requestObject.rules[all]:\n  verbs|exists: true");
+    assert!(hits(&all, &apart));
+    assert!(!hits(&all, &role("[]")));
+    assert!(!hits(&all, &role(r#"[{"verbs":["get"]},{}]"#)));
+    let empty = selection("requestObject.rules[all_or_empty]:\n  verbs|exists: true");
+    assert!(hits(&empty, &role("[]")));
+    let none = selection("requestObject.rules[none]:\n  - verbs: '\\*'\n  - resources: secrets");
+    assert!(!hits(&none, &apart));
+    assert!(hits(&none, &role(r#"[{"resources":["pods"],"verbs":["get"]}]"#)));
+    let nested = selection("requestObject.rules[any].verbs[all]: get");
+    assert!(hits(&nested, &apart));
+    assert!(!hits(&nested, &role(r#"[{"verbs":["get","list"]}]"#)));
+}
+
+#[test]
+fn pods_are_seen_in_templates_patches_and_updates() {
+    let privileged =
+        selection("pod.containers[any]:\n  securityContext.privileged: true\n  image|contains: nsenter");
+    let container = r#"{"name":"x","image":"nsenter","securityContext":{"privileged":true}}"#;
+    let event = |resource: &str, verb: &str, body: &str| {
+        format!(r#"{{"verb":"{verb}","objectRef":{{"resource":"{resource}"}},"requestObject":{body}}}"#)
+    };
+    let spec = |list: &str| format!(r#"{{"{list}":[{{"name":"ok","image":"web"}},{container}]}}"#);
+    let cases = [
+        event("pods", "create", &format!(r#"{{"spec":{}}}"#, spec("containers"))),
+        event("pods", "create", &format!(r#"{{"spec":{}}}"#, spec("initContainers"))),
+        event("pods", "patch", &format!(r#"{{"spec":{}}}"#, spec("ephemeralContainers"))),
+        event(
+            "deployments",
+            "update",
+            &format!(r#"{{"spec":{{"template":{{"spec":{}}}}}}}"#, spec("containers")),
+        ),
+        event(
+            "cronjobs",
+            "create",
+            &format!(
+                r#"{{"spec":{{"jobTemplate":{{"spec":{{"template":{{"spec":{}}}}}}}}}}}"#,
+                spec("containers")
+            ),
+        ),
+        event(
+            "daemonsets",
+            "patch",
+            &format!(r#"[{{"op":"add","path":"/spec/template/spec/containers/-","value":{container}}}]"#),
+        ),
+    ];
+    for case in &cases {
+        assert!(hits(&privileged, case), "{case}");
+    }
+    let apart = event(
+        "pods",
+        "create",
+        r#"{"spec":{"containers":[{"image":"nsenter"},{"image":"web","securityContext":{"privileged":true}}]}}"#,
+    );
+    assert!(!hits(&privileged, &apart));
+    assert!(!hits(
+        &privileged,
+        &event("services", "create", &format!(r#"{{"spec":{}}}"#, spec("containers")))
+    ));
+    let unset = selection("verb: create\npod.containers.resources.limits: null");
+    assert!(hits(&unset, &cases[0]));
+    assert!(!hits(&selection("pod.hostNetwork: true"), &cases[0]));
+}
+
+#[test]
+fn bodies_that_cannot_be_read_are_counted_and_absent() {
+    let rules = set(&selection("verb: create\nrequestObject.a: 1"));
+    let deep = format!(r#"{{"verb":"create","requestObject":{}1{}}}"#, "[".repeat(126), "]".repeat(126));
+    let shallow = r#"{"verb":"create","requestObject":{"a":1}}"#;
+    let other = r#"{"verb":"get","requestObject":{"a":1}}"#;
+    let matches = Matcher::new(rules).match_batch(&batch_of(&[&deep, shallow, other])).unwrap();
+    assert_eq!(matches.matched().collect::<Vec<_>>(), [(1, 0)]);
+    assert_eq!(matches.bodies_unreadable(), 0, "126 levels are within the parser's bound");
+}
+
+#[test]
+fn a_request_alerts_once_over_its_stages() {
+    let rules = set(&selection("objectRef.subresource: exec"));
+    let stage = |name: &str, time: &str| EXEC.replace("ResponseComplete", name).replace("10:00:01", time);
+    let events = [
+        stage("RequestReceived", "10:00:00"),
+        stage("ResponseStarted", "10:00:01"),
+        stage("ResponseComplete", "11:30:00"),
+    ];
+    let lines: Vec<&str> = events.iter().map(String::as_str).collect();
+    assert_eq!(rows(&selection("objectRef.subresource: exec"), &lines), [1, 2]);
+    let found = alerts(&rules, &lines);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].event.stage.as_deref(), Some("ResponseStarted"));
+    assert_eq!(found[0].message, "bob get pods/web-0/exec in web from 10.2.3.4");
+    let late_only = alerts(&rules, &lines[2..]);
+    assert_eq!(late_only[0].alert_id, found[0].alert_id, "either stage names the same finding");
+
+    let named = selection("objectRef.subresource: exec\nstage: RequestReceived");
+    assert_eq!(rows(&named, &lines), [0]);
+}
+
+/// A client may send an audit id that was used before; that must not silence its alert.
+#[test]
+fn a_reused_audit_id_silences_nothing() {
+    let rules = set(&selection("objectRef.subresource: exec"));
+    let variants = [
+        EXEC.to_owned(),
+        EXEC.replace("\"bob\"", "\"mallory\""),
+        EXEC.replace("shadow", "passwd"),
+        EXEC.replace("10:00:00.000001", "10:00:00.000002"),
+        EXEC.replace("10.2.3.4", "10.2.3.5"),
+    ];
+    let lines: Vec<&str> = variants.iter().chain(&variants).map(String::as_str).collect();
+    let found = alerts(&rules, &lines);
+    assert_eq!(found.len(), variants.len(), "each once, and the repetitions not");
+    let mut ids: Vec<&str> = found.iter().map(|alert| alert.alert_id.as_str()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), variants.len());
+}
+
+#[test]
+fn an_alert_says_what_the_rule_and_the_event_say() {
+    let yaml = format!(
+        "name: shadow-read\nid: 11111111-1111-4111-8111-111111111111\nlevel: high\ntags: [attack.credential-access, attack.t1552.007, cve.2020-1]\nmessage: '{{actor}} ran {{exec.command}}'\nnext_steps: Ask {{user.username}}.\n{}",
+        selection("objectRef.subresource: exec")
+    );
+    let found = alerts(&set(&yaml), &[EXEC]);
+    let alert = &found[0];
+    assert_eq!(alert.rule_name, "shadow-read");
+    assert_eq!(alert.rule_id, "11111111-1111-4111-8111-111111111111");
+    assert_eq!(alert.severity, Severity::High);
+    assert_eq!(alert.tactics, ["credential-access"]);
+    assert_eq!(alert.techniques, ["T1552.007"]);
+    assert_eq!(alert.message, "bob ran cat /etc/shadow");
+    assert_eq!(alert.next_steps, "Ask Alice.");
+    assert_eq!(alert.time_us, 1_772_445_601_000_000);
+    assert_eq!((alert.window_start_us, alert.window_end_us), (alert.time_us, alert.time_us));
+    assert_eq!(alert.audit_ids, ["e-1"]);
+    assert_eq!(alert.event_count, 1);
+    assert_eq!(alert.event.user_name, "Alice");
+    assert_eq!(
+        alert.event.request_uri.as_deref(),
+        Some("/api/v1/namespaces/web/pods/web-0/exec?command=cat&command=%2Fetc%2Fshadow&container=app")
+    );
+    // The id is part of what a SIEM has stored: it may not change.
+    assert_eq!(alert.alert_id, "6cc9ee57-8a28-56cd-a872-6ea148e80810");
+}
+
+const COUNTS: &str = "title: Secret read
+name: secret-read
+logsource: {product: kubernetes, service: audit}
+detection:
+  selection:
+    verb: get
+    objectRef.resource: secrets
+  condition: selection
+---
+title: Many Secrets read
+name: many-secrets
+correlation:
+  type: value_count
+  rules: secret-read
+  group-by: actor
+  timespan: 1m
+  condition:
+    field: objectRef.name
+    gte: 3
+";
+
+fn read(second: u32, actor: &str, secret: &str) -> String {
+    format!(
+        r#"{{"auditID":"{actor}-{second}-{secret}","stage":"ResponseComplete","verb":"get","user":{{"username":"{actor}"}},"objectRef":{{"resource":"secrets","name":"{secret}"}},"requestReceivedTimestamp":"2026-03-02T10:{:02}:{:02}.000000Z","stageTimestamp":"2026-03-02T10:{:02}:{:02}.500000Z"}}"#,
+        second / 60,
+        second % 60,
+        second / 60,
+        second % 60
+    )
+}
+
+#[test]
+fn distinct_values_are_counted_by_group() {
+    let rules = set(COUNTS);
+    assert_eq!(rules.window_max().as_secs(), 60);
+    assert!(!rules.rules()[0].alerts, "a base rule only feeds its correlation");
+    let events = [
+        read(0, "alice", "a"),
+        read(1, "alice", "a"),
+        read(2, "bob", "b"),
+        read(3, "alice", "b"),
+        read(4, "bob", "b"),
+        read(5, "bob", "c"),
+        read(6, "alice", "c"),
+        read(7, "alice", "d"),
+        read(66, "bob", "d"),
+    ];
+    let lines: Vec<&str> = events.iter().map(String::as_str).collect();
+    let found = alerts(&rules, &lines);
+    assert_eq!(found.len(), 1, "bob needs 64 seconds for three");
+    let alert = &found[0];
+    assert_eq!(alert.rule_name, "many-secrets");
+    assert_eq!(alert.group_key, "actor=alice");
+    assert_eq!(alert.event_count, 3);
+    assert_eq!(alert.window_end_us - alert.window_start_us, 6_000_000);
+    assert_eq!(alert.audit_ids, ["alice-0-a", "alice-1-a", "alice-3-b", "alice-6-c"]);
+    assert_eq!(alert.message, "3 within 1m for actor=alice; last: alice get secrets/c");
+}
+
+#[test]
+fn generate_lets_base_rules_alert_too() {
+    let rules = set(&COUNTS.replace("  timespan: 1m", "  timespan: 1m\n  generate: true"));
+    assert!(rules.rules()[0].alerts);
+    let events = [read(0, "alice", "a"), read(1, "alice", "b"), read(2, "alice", "c")];
+    let lines: Vec<&str> = events.iter().map(String::as_str).collect();
+    let names: Vec<String> = alerts(&rules, &lines).into_iter().map(|alert| alert.rule_name).collect();
+    assert_eq!(names, ["secret-read", "secret-read", "secret-read", "many-secrets"]);
+}
+
+/// Seen with an engine that counts in order of arrival: 300, 100, 101, 102 fired at 101.
+#[test]
+fn an_early_arrival_of_a_later_event_makes_no_window() {
+    let rules = set(COUNTS);
+    let events = [read(300, "alice", "a"), read(100, "alice", "b"), read(101, "alice", "c")];
+    let lines: Vec<&str> = events.iter().map(String::as_str).collect();
+    assert_eq!(alerts(&rules, &lines), []);
+    let events = [&events[..], &[read(102, "alice", "d")]].concat();
+    let lines: Vec<&str> = events.iter().map(String::as_str).collect();
+    let found = alerts(&rules, &lines);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].audit_ids, ["alice-100-b", "alice-101-c", "alice-102-d"]);
+}
+
+#[test]
+fn aliases_join_rules_with_other_fields() {
+    let yaml = "title: Impersonates
+name: impersonates
+logsource: {product: kubernetes, service: audit}
+detection:
+  selection: {impersonatedUser.username|exists: true}
+  condition: selection
+---
+title: Reads
+name: reads
+logsource: {product: kubernetes, service: audit}
+detection:
+  selection: {objectRef.resource: secrets}
+  condition: selection
+---
+title: Both
+name: both
+correlation:
+  type: event_count
+  rules: [impersonates, reads]
+  group-by: [person]
+  timespan: 5m
+  aliases:
+    person:
+      impersonates: impersonatedUser.username
+      reads: user.username
+  condition: {gt: 1}
+";
+    let impersonates = r#"{"auditID":"i","verb":"get","user":{"username":"root"},"impersonatedUser":{"username":"alice"},"requestReceivedTimestamp":"2026-03-02T10:00:00Z","stageTimestamp":"2026-03-02T10:00:00Z"}"#;
+    let found = alerts(&set(yaml), &[impersonates, &read(1, "alice", "a"), &read(2, "bob", "a")]);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].group_key, "person=alice");
+}
+
+#[test]
+fn wrong_rules_name_file_rule_and_line() {
+    let cases = [
+        (
+            selection("verb: get\nobjectref.resource: x"),
+            "rules.yml:6: rule \"t\": detection > selection > objectref.resource: field \"objectref.resource\" is not one of an audit event; nearest: objectRef.resource",
+        ),
+        (
+            selection("verb|contians: get"),
+            "rules.yml:5: rule \"t\": detection > selection > verb|contians: modifier \"contians\" is not known",
+        ),
+        (
+            selection("verb|re: '('"),
+            "rules.yml:5: rule \"t\": detection > selection > verb|re: regular expression: unclosed group",
+        ),
+        (selection("source_ip|cidr: nowhere"), "\"nowhere\" is not a network such as 10.0.0.0/8"),
+        (selection("verb|expand: '%x%'"), "modifier expand needs a pipeline"),
+        (selection("verb|i: x"), "modifier i goes behind re only"),
+        (selection("verb: {a: b}"), "a map is a value only below a scope"),
+        (selection("verb[any]: get"), "verb has no elements to look at"),
+        (selection("user.groups[some]: get"), "scope [some] is not one of"),
+        (
+            rule("selection:\n  verb: get\ncondition: selektion"),
+            "rules.yml:6: rule \"t\": detection > condition: condition no selection is named \"selektion\"; there are selection",
+        ),
+        (rule("selection:\n  verb: get"), "detection has no condition"),
+        (
+            selection("verb: get").replace("kubernetes", "windows"),
+            "rules.yml:2: rule \"t\": logsource > product: product is windows; rules here are for logsource product: kubernetes, service: audit",
+        ),
+        (
+            format!("level: urgent\n{}", selection("verb: get")),
+            "rules.yml:1: rule \"t\": level: level \"urgent\" is not one of informational",
+        ),
+        (
+            format!("message: '{{requestObject.data}}'\n{}", selection("verb: get")),
+            "names {requestObject.data}, but an alert carries only",
+        ),
+        ("title: t\n".to_owned(), "has neither a detection nor a correlation"),
+        ("title: a\n---\ntitle: [\n".to_owned(), "rules.yml:"),
+        (
+            COUNTS.replace("secret-read\n  group", "secret-reed\n  group"),
+            "rules.yml:10: rule \"Many Secrets read\": no rule has the name or id \"secret-reed\" that it counts",
+        ),
+        (COUNTS.replace("value_count", "temporal"), "type temporal is not supported yet"),
+        (COUNTS.replace("1m", "1 minute"), "\"1 minute\" is not a number and one of s, m, h, d"),
+        (COUNTS.replace("1m", "60d"), "60d is not between 1s and 31d"),
+        (COUNTS.replace("gte: 3", "gte: 1000000"), "is not a whole number up to 4096"),
+        (COUNTS.replace("group-by: actor", "group-by: requestObject.a"), "is part of a body"),
+        (COUNTS.replace("    field: objectRef.name\n", ""), "value_count needs the field"),
+        (
+            COUNTS.replace("name: many-secrets", "name: secret-read"),
+            "is also the name or id of the rule at rules.yml:1",
+        ),
+        (COUNTS.replace("name: secret-read\n", "").replace("name: many-secrets\n", ""), "needs a name"),
+    ];
+    for (yaml, part) in cases {
+        let error = match RuleSet::from_yaml("rules.yml", &yaml) {
+            Ok(_) => panic!("reads well, expected: {part}\n{yaml}"),
+            Err(error) => error.to_string(),
+        };
+        assert!(error.contains(part), "{error}\nexpected: {part}\n{yaml}");
+    }
+}
+
+#[test]
+fn builtin_rules_load() {
+    let rules = RuleSet::builtin().unwrap_or_else(|error| panic!("{error}"));
+    assert!(rules.rules().iter().filter(|rule| rule.alerts).count() >= 30);
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("rules");
+    let loaded = RuleSet::load(&[folder]).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(loaded.rules().len(), rules.rules().len(), "the folder and what is embedded are the same");
+}
+
+#[test]
+fn batches_that_are_not_events_are_refused() {
+    let rules = set(&selection("verb: get"));
+    let batch = batch_of(&[EXEC]);
+    let verb = batch.schema().index_of("verb").unwrap();
+    let without: Vec<usize> = (0..batch.num_columns()).filter(|at| *at != verb).collect();
+    let error = Matcher::new(Arc::clone(&rules)).match_batch(&batch.project(&without).unwrap()).unwrap_err();
+    assert_eq!(error.to_string(), "the batch has no column \"verb\"");
+    // Columns that nothing reads may be missing.
+    let unread = batch.schema().index_of("request_object").unwrap();
+    let fewer: Vec<usize> = (0..batch.num_columns()).filter(|at| *at != unread).collect();
+    assert!(Matcher::new(rules).match_batch(&batch.project(&fewer).unwrap()).is_ok());
+}

@@ -1,11 +1,443 @@
-//! `strongroom demo`
+//! `strongroom demo`: the whole product on a log that nobody has to find first.
+//!
+//! Invariant: every step is the one that the command printed above it would take, on the same functions;
+//! what the demonstration shows is therefore what the reader gets. It writes to one folder only, and
+//! replaces nothing there but what an earlier demonstration left.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use chrono::DateTime;
+use strongroom_archive::{Archive, SealReport};
+use strongroom_generate::{ATTACK_EVENTS_MIN, Generator, GeneratorOptions, PlantedAttack};
+use strongroom_ingest::{FileError, IngestError, IngestOptions, Observer, Progress, ingest, source};
+use strongroom_query::{Expanded, Format, Layout, Session, SessionOptions};
+use strongroom_schemas::{Alert, Severity};
 
 use crate::exit::{self, CliError};
+use crate::ingest::{Screen, cli_error, load_rules, print_account, stop_on_interrupt};
+use crate::{generate, query, term};
 
-/// See the whole product work on a generated cluster with an attack hidden in it.
+/// See the whole product work on a generated cluster with attacks hidden in it.
+///
+/// Generates a day's audit log, reads it with alerts, seals it in an archive, checks that each attack was
+/// found and each byte kept, and asks three questions. Nothing outside --dir is touched.
 #[derive(clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Folder for the log and the archive; an earlier demonstration there is replaced
+    #[arg(long, value_name = "DIR", default_value = "strongroom-demo")]
+    dir: PathBuf,
+    /// Events of the day
+    #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(ATTACK_EVENTS_MIN..=EVENTS_MAX))]
+    events: u64,
+    /// Another seed gives another cluster and another day
+    #[arg(long, value_name = "S", default_value_t = 7)]
+    seed: u64,
+}
 
-pub fn run(_args: Args) -> Result<u8, CliError> {
-    Ok(exit::OK)
+/// A demonstration is to be watched; larger logs are what `generate` and `ingest` are for.
+const EVENTS_MAX: u64 = 20_000_000;
+const DAY_SECONDS: f64 = 86_400.0;
+/// Events a second that a node causes, as in the generator's own cluster.
+const EVENTS_PER_NODE: f64 = 0.5;
+const NODES_MIN: f64 = 3.0;
+const NODES_MAX: f64 = 500.0;
+
+const CLUSTER: &str = "clinic";
+/// The alerts printed while they fire; all are in the table.
+const PRINT_FROM: Severity = Severity::Medium;
+
+const MARKER: &str = ".strongroom-demo";
+const LOG: &str = "audit.log";
+const TRUTH: &str = "audit.log.truth.jsonl";
+const ARCHIVE: &str = "archive";
+
+/// What an investigator asks after these alerts.
+const QUESTIONS: [(&str, &str); 3] = [
+    (
+        "Who read Secrets from outside the cluster's networks, and how many?",
+        "\
+SELECT actor, source_ip, count(DISTINCT namespace || '/' || name) AS secrets,
+       count(DISTINCT namespace) AS namespaces, min(stage_timestamp) AS first_read
+FROM secret_access
+WHERE succeeded AND verb = 'get' AND source_ip NOT LIKE '10.%'
+GROUP BY actor, source_ip ORDER BY secrets DESC",
+    ),
+    (
+        "What else came from the first of these addresses?",
+        "\
+SELECT stage_timestamp, actor, verb, resource, namespace, name, response_code
+FROM events
+WHERE source_ip = '198.51.100.23' AND resource <> 'secrets' AND stage = 'ResponseComplete'
+ORDER BY stage_timestamp",
+    ),
+    (
+        "Which powers were given away that day, by whom and to whom?",
+        "\
+SELECT stage_timestamp, actor, source_ip, resource, name, role_name,
+       coalesce(subjects, rules) AS granted
+FROM rbac_changes
+WHERE succeeded
+ORDER BY stage_timestamp",
+    ),
+];
+
+pub fn run(args: Args) -> Result<u8, CliError> {
+    let started = Instant::now();
+    prepare(&args.dir)?;
+    let log = args.dir.join(LOG);
+    let archive_path = args.dir.join(ARCHIVE);
+    let (log_word, archive_word) = (word(&log), word(&archive_path));
+
+    let truth = generate_day(&args, &log)?;
+    let alerts = ingest_day(&log, &archive_path)?;
+    let found = compare(&truth, &alerts)?;
+    let same = export_and_compare(&log, &archive_path)?;
+    let answered = investigate(&archive_path)?;
+
+    say("")?;
+    heading(&format!("Done in {:.1} s. Now yours", started.elapsed().as_secs_f64()))?;
+    for (command, what) in [
+        (format!("strongroom sql --archive {archive_word}"), "ask more; \\d lists tables and views"),
+        (
+            format!("strongroom query --archive {archive_word} \"SELECT * FROM exec_sessions\""),
+            "what was run inside pods",
+        ),
+        (
+            format!("strongroom export --archive {archive_word} | cmp - {log_word}"),
+            "the log as it was, byte for byte",
+        ),
+        (
+            format!("strongroom ingest --cluster {CLUSTER} --archive {archive_word} {log_word}"),
+            "the same file again adds nothing",
+        ),
+        (
+            "strongroom ingest --cluster prod --archive ./archive /var/log/kubernetes/audit/".to_owned(),
+            "your own cluster's log",
+        ),
+    ] {
+        say(&format!("  {command}\n      {}", dimmed(what)))?;
+    }
+    say(&format!("\nEverything is in {}; delete it when you have seen enough.", word(&args.dir)))?;
+    Ok(if found && same && answered { exit::OK } else { exit::FINDING })
+}
+
+/// Makes the folder, or empties it of an earlier demonstration.
+fn prepare(dir: &Path) -> Result<(), CliError> {
+    let marker = dir.join(MARKER);
+    let cannot = |what: &str| format!("cannot {what} {}", dir.display());
+    match fs::read_dir(dir) {
+        Ok(mut entries) => {
+            if !marker.exists() && entries.next().is_some() {
+                return Err(CliError::input(anyhow::anyhow!(
+                    "{} exists and is not of an earlier demonstration",
+                    dir.display()
+                ))
+                .with_hint("name another folder with --dir"));
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(dir).with_context(|| cannot("make")).map_err(CliError::input)?;
+        }
+        Err(error) => return Err(CliError::input(anyhow::Error::new(error).context(cannot("read")))),
+    }
+    File::create(&marker).with_context(|| cannot("write to")).map_err(CliError::input)?;
+    for file in [LOG, TRUTH] {
+        remove(fs::remove_file(dir.join(file))).with_context(|| cannot("empty"))?;
+    }
+    remove(fs::remove_dir_all(dir.join(ARCHIVE))).with_context(|| cannot("empty"))?;
+    Ok(())
+}
+
+fn remove(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn generate_day(args: &Args, log: &Path) -> Result<Vec<PlantedAttack>, CliError> {
+    let rate = (args.events as f64 / DAY_SECONDS * 1_000.0).round() / 1_000.0;
+    let nodes = (rate / EVENTS_PER_NODE).clamp(NODES_MIN, NODES_MAX).round() as u32;
+    let options = GeneratorOptions {
+        seed: args.seed,
+        events: args.events,
+        attacks: true,
+        rate,
+        nodes,
+        ..GeneratorOptions::default()
+    };
+    let mut generator = Generator::new(options).map_err(CliError::input)?;
+    let truth = generator.ground_truth().to_vec();
+    heading(&format!(
+        "A day in a cluster of {nodes} nodes: {} audit events, {} attacks among them",
+        term::count(args.events),
+        truth.len()
+    ))?;
+    command(&format!(
+        "strongroom generate --events {} --seed {} --rate {rate} --nodes {nodes} --attacks --output {}",
+        args.events,
+        args.seed,
+        word(log)
+    ))?;
+    let started = Instant::now();
+    let bytes = generate::to_file(&mut generator, log)?;
+    generate::write_ground_truth(&log.with_file_name(TRUTH), &truth)?;
+    say(&format!("{} in {:.1} s", term::bytes(bytes), started.elapsed().as_secs_f64()))?;
+    Ok(truth)
+}
+
+fn ingest_day(log: &Path, archive_path: &Path) -> Result<Vec<Alert>, CliError> {
+    let rules = Arc::new(load_rules(false, &[])?);
+    say("")?;
+    heading(&format!("Read it: {} rules watch, the events are sealed", rules.rules().len()))?;
+    let location = archive_path.to_string_lossy();
+    command(&format!(
+        "strongroom ingest --cluster {CLUSTER} --archive {} --print-alerts {PRINT_FROM} {}",
+        word(archive_path),
+        word(log)
+    ))?;
+    let archive =
+        Archive::open_or_create(&location).map_err(|error| cli_error(IngestError::Archive(error)))?;
+    let inputs = source::expand(&[log.to_string_lossy().into_owned()]).map_err(cli_error)?;
+    let options = IngestOptions::new(CLUSTER, inputs);
+    stop_on_interrupt(&options.stop)?;
+    let mut watcher = Watcher { screen: Screen::printing_from(PRINT_FROM), alerts: Vec::new() };
+    let started = Instant::now();
+    let outcome = ingest(&archive, &rules, &options, &mut watcher);
+    watcher.screen.bar.finish_and_clear();
+    let report = outcome.map_err(cli_error)?;
+    print_account(&report, started.elapsed(), &location)?;
+    if report.interrupted {
+        return Err(CliError { code: exit::INTERRUPTED, hint: None, source: anyhow::anyhow!("interrupted") });
+    }
+    Ok(watcher.alerts)
+}
+
+/// Shows the alerts as `ingest` does, and keeps them to be judged.
+struct Watcher {
+    screen: Screen,
+    alerts: Vec<Alert>,
+}
+
+impl Observer for Watcher {
+    fn progress(&mut self, progress: &Progress) {
+        self.screen.progress(progress);
+    }
+
+    fn alert(&mut self, alert: &Alert) {
+        self.screen.alert(alert);
+        self.alerts.push(alert.clone());
+    }
+
+    fn file_failed(&mut self, error: &FileError) {
+        self.screen.file_failed(error);
+    }
+
+    fn sealed(&mut self, report: &SealReport) {
+        self.screen.sealed(report);
+    }
+
+    fn waiting(&mut self) {
+        self.screen.waiting();
+    }
+}
+
+/// Prints for each attack the alert that found it; true when all were found.
+fn compare(truth: &[PlantedAttack], alerts: &[Alert]) -> Result<bool, CliError> {
+    say("")?;
+    heading("Was every attack found? The truth, which the rules do not know, against the alerts")?;
+    let mut of_attacks = HashSet::new();
+    let mut found = 0;
+    say(&dimmed(&format!("  {:<28} {:<6} {:<9} {}", "attack", "began", "severity", "found by")))?;
+    for attack in truth {
+        let ids: HashSet<&str> = attack.audit_ids.iter().map(String::as_str).collect();
+        let touching: Vec<(usize, &Alert)> = alerts
+            .iter()
+            .enumerate()
+            .filter(|(_, alert)| alert.audit_ids.iter().any(|id| ids.contains(id.as_str())))
+            .collect();
+        of_attacks.extend(touching.iter().map(|(index, _)| *index));
+        let began = attack.first_time.get(11..16).unwrap_or_default();
+        let finder =
+            touching.iter().map(|(_, alert)| *alert).filter(|alert| attack.rules.contains(&alert.rule_name));
+        match finder.max_by_key(|alert| alert.severity) {
+            Some(alert) => {
+                found += 1;
+                let others: HashSet<&str> =
+                    touching.iter().map(|(_, other)| other.rule_name.as_str()).collect();
+                let others = match others.len() - 1 {
+                    0 => String::new(),
+                    1 => ", and one more rule".to_owned(),
+                    more => format!(", and {more} more rules"),
+                };
+                say(&format!(
+                    "{} {:<28} {began:<6} {:<9} {}{}",
+                    green("✓"),
+                    attack.story,
+                    alert.severity.as_str(),
+                    alert.rule_name,
+                    dimmed(&others)
+                ))?;
+            }
+            None => say(&format!(
+                "{} {:<28} {began:<6} {:<9} nothing: {}",
+                red("✗"),
+                attack.story,
+                "",
+                attack.description
+            ))?,
+        }
+    }
+    let rest = alerts.len() - of_attacks.len();
+    say(&format!(
+        "{found} of {} attacks found. {} alert{} on what was no attack: people's exec sessions, port-forwards and the like.",
+        truth.len(),
+        term::count(rest as u64),
+        if rest == 1 { "" } else { "s" },
+    ))?;
+    Ok(found == truth.len())
+}
+
+/// Exports the archive and compares it with the log; true when they are the same.
+fn export_and_compare(log: &Path, archive_path: &Path) -> Result<bool, CliError> {
+    say("")?;
+    heading("Was every byte kept?")?;
+    command(&format!("strongroom export --archive {} | cmp - {}", word(archive_path), word(log)))?;
+    let archive = Archive::open(&archive_path.to_string_lossy())
+        .map_err(|error| cli_error(IngestError::Archive(error)))?;
+    let started = Instant::now();
+    let original = File::open(log).with_context(|| format!("cannot open {}", log.display()))?;
+    let mut comparison = Comparison {
+        original: io::BufReader::with_capacity(1 << 20, original),
+        compared: 0,
+        differs_at: None,
+    };
+    let records = crate::export::everything(&archive, &mut comparison)?;
+    let differs_at = comparison.finish().with_context(|| format!("cannot read {}", log.display()))?;
+    match differs_at {
+        None => say(&format!(
+            "{} {} records come back as the {} they were, in {:.1} s",
+            green("✓"),
+            term::count(records),
+            term::bytes(comparison.compared),
+            started.elapsed().as_secs_f64()
+        ))?,
+        Some(at) => say(&format!("{} the export differs from the log at byte {at}", red("✗")))?,
+    }
+    Ok(differs_at.is_none())
+}
+
+/// A writer that keeps nothing and compares what it gets with a file.
+struct Comparison {
+    original: io::BufReader<File>,
+    compared: u64,
+    differs_at: Option<u64>,
+}
+
+impl Comparison {
+    /// Where the file differs from what was written, its end included.
+    fn finish(&mut self) -> io::Result<Option<u64>> {
+        let rest = io::BufRead::fill_buf(&mut self.original)?;
+        if self.differs_at.is_none() && !rest.is_empty() {
+            self.differs_at = Some(self.compared);
+        }
+        Ok(self.differs_at)
+    }
+}
+
+impl io::Write for Comparison {
+    fn write(&mut self, written: &[u8]) -> io::Result<usize> {
+        if self.differs_at.is_some() {
+            return Ok(written.len());
+        }
+        let expected = io::BufRead::fill_buf(&mut self.original)?;
+        let length = expected.len().min(written.len());
+        let same = expected.iter().zip(&written[..length]).take_while(|(a, b)| a == b).count();
+        if length == 0 || same < length {
+            self.differs_at = Some(self.compared + same as u64);
+            return Ok(written.len());
+        }
+        io::BufRead::consume(&mut self.original, length);
+        self.compared += length as u64;
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Asks the three questions; true when each has an answer with rows.
+fn investigate(archive_path: &Path) -> Result<bool, CliError> {
+    let archive = Archive::open(&archive_path.to_string_lossy())
+        .map_err(|error| cli_error(IngestError::Archive(error)))?;
+    let session = Session::open(archive, &SessionOptions::default()).map_err(query::cli_error)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let layout = Layout {
+        width: query::terminal_width().or(Some(WIDTH_DEFAULT)),
+        truncate: true,
+        expanded: Expanded::Never,
+    };
+    let mut all = true;
+    for (question, sql) in QUESTIONS {
+        say("")?;
+        heading(question)?;
+        command(&format!("strongroom query --archive {} \"\n{sql}\"", word(archive_path)))?;
+        let written = query::answer(&runtime, &session, sql, Format::Table, &layout, io::stdout())?;
+        let Some(written) = written else {
+            return Err(CliError {
+                code: exit::INTERRUPTED,
+                hint: None,
+                source: anyhow::anyhow!("interrupted"),
+            });
+        };
+        say(&dimmed(&query::summary(&written)))?;
+        all &= written.rows > 0;
+    }
+    Ok(all)
+}
+
+/// Columns of a page when there is no terminal to ask.
+const WIDTH_DEFAULT: usize = 160;
+
+fn heading(text: &str) -> Result<(), CliError> {
+    let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Green.into()));
+    say(&format!("{style}{text}{style:#}"))
+}
+
+fn command(text: &str) -> Result<(), CliError> {
+    say(&dimmed(&format!("$ {text}")))
+}
+
+/// A line on standard output; progress, alerts and accounts share the terminal with it in order.
+fn say(text: &str) -> Result<(), CliError> {
+    let mut out = anstream::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).context("cannot write to standard output")?;
+    Ok(())
+}
+
+fn dimmed(text: &str) -> String {
+    let style = anstyle::Style::new().dimmed();
+    format!("{style}{text}{style:#}")
+}
+
+fn green(text: &str) -> String {
+    let style = anstyle::Style::new().fg_color(Some(anstyle::AnsiColor::Green.into()));
+    format!("{style}{text}{style:#}")
+}
+
+fn red(text: &str) -> String {
+    let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
+    format!("{style}{text}{style:#}")
+}
+
+fn word(path: &Path) -> String {
+    term::shell_word(&path.to_string_lossy())
 }

@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use strongroom_generate::{Generator, GeneratorOptions, LINE_BYTES_MEAN, PlantedAttack};
 
 use crate::exit::{self, CliError};
+use crate::term;
 
 /// Write a realistic audit log, the same for the same seed.
 #[derive(clap::Args)]
@@ -22,8 +23,8 @@ pub struct Args {
     /// Lines to write.
     #[arg(long, default_value_t = 100_000, conflicts_with = "bytes")]
     events: u64,
-    /// About this many bytes instead, such as 500MB or 8GiB.
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    /// About this many bytes instead, such as 500MiB or 8GiB.
+    #[arg(long, value_name = "SIZE", value_parser = term::byte_size)]
     bytes: Option<u64>,
     /// Another seed gives another cluster and another log.
     #[arg(long, default_value_t = 1)]
@@ -103,8 +104,15 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     Ok(exit::OK)
 }
 
+/// Writes all lines that are left to a new file and returns its size.
+pub fn to_file(generator: &mut Generator, path: &Path) -> Result<u64, CliError> {
+    let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
+    write_log(generator, Shape::Lines, &file).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(file.metadata().with_context(|| format!("cannot look at {}", path.display()))?.len())
+}
+
 /// Writes all lines that are left.
-pub fn write_log(generator: &mut Generator, shape: Shape, mut to: impl Write) -> io::Result<()> {
+fn write_log(generator: &mut Generator, shape: Shape, mut to: impl Write) -> io::Result<()> {
     let mut text = Vec::with_capacity(WRITE_BYTES + WRITE_BYTES / 8);
     while match shape {
         Shape::Lines => generator.next_line(&mut text),
@@ -163,41 +171,9 @@ fn note(text: &str) {
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 
-/// Bytes from `500MB`, `1GiB`, `1048576`.
-fn parse_size(text: &str) -> Result<u64, String> {
-    const UNITS: [(&str, u64); 8] = [
-        ("KiB", 1 << 10),
-        ("MiB", 1 << 20),
-        ("GiB", 1 << 30),
-        ("TiB", 1 << 40),
-        ("kB", 1_000),
-        ("MB", 1_000_000),
-        ("GB", 1_000_000_000),
-        ("TB", 1_000_000_000_000),
-    ];
-    let (digits, unit) = UNITS
-        .iter()
-        .find_map(|(unit, factor)| text.strip_suffix(unit).map(|digits| (digits, *factor)))
-        .unwrap_or((text.strip_suffix('B').unwrap_or(text), 1));
-    let size = digits.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
-    size.filter(|&size| size > 0)
-        .ok_or_else(|| format!("\"{text}\" is not a size such as 500MB, 1GiB or 1048576"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_have_units() {
-        assert_eq!(parse_size("1048576"), Ok(1 << 20));
-        assert_eq!(parse_size("500MB"), Ok(500_000_000));
-        assert_eq!(parse_size("8GiB"), Ok(8 << 30));
-        assert_eq!(parse_size("12B"), Ok(12));
-        for wrong in ["", "0", "-1", "1.5GiB", "lots", "99999999999999TiB", "1gib"] {
-            assert!(parse_size(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn lists_hold_the_same_events() {

@@ -37,7 +37,7 @@ use strongroom_schemas::Table;
 use strongroom_schemas::table::DATE;
 use url::Url;
 
-use crate::durable::DurableStore;
+use crate::durable::{self, DurableStore};
 use crate::encode::time_column;
 use crate::error::{ArchiveError, Result};
 use crate::layout;
@@ -92,14 +92,16 @@ pub(crate) struct VolumeLog {
     delta: DeltaTable,
 }
 
-/// The Delta table in `path`, not loaded yet.
+/// The Delta table in `path`, not loaded yet. The library is given a store that begins at the volume, so
+/// the path itself, with whatever characters it has, never becomes a URL.
 fn delta_table(path: &Path) -> Result<DeltaTable> {
     let failed = |source| ArchiveError::OpenVolume { path: path.to_owned(), source: Box::new(source) };
-    let url = Url::from_directory_path(path)
-        .map_err(|()| ArchiveError::LocationInvalid { location: path.display().to_string() })?;
+    durable::create_folder(path)?;
+    let store = DurableStore::below(path).map_err(|source| failed(source.into()))?;
+    let url = Url::parse("file:///").expect("a URL");
     DeltaTableBuilder::from_url(url.clone())
         .map_err(failed)?
-        .with_storage_backend(Arc::new(DurableStore::new()), url)
+        .with_storage_backend(Arc::new(store), url)
         .build()
         .map_err(failed)
 }

@@ -86,9 +86,9 @@ pub(crate) struct DurableStore {
 }
 
 impl DurableStore {
-    /// Rooted at `/`, as `deltalake` expects.
-    pub(crate) fn new() -> Self {
-        DurableStore { local: LocalFileSystem::new() }
+    /// Rooted at `folder`, which must exist.
+    pub(crate) fn below(folder: &FsPath) -> StoreResult<Self> {
+        Ok(DurableStore { local: LocalFileSystem::new_with_prefix(folder)? })
     }
 }
 

@@ -25,6 +25,8 @@ mod lock;
 mod position;
 mod read;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use archive::Archive;

@@ -349,9 +349,8 @@ impl Writer {
 
     /// Brings a file from state 1 to state 2.
     fn finish(&mut self, file: OpenFile) -> Result<()> {
-        let OpenFile { staging, mut parquet, date, table, rows, times, offsets, sources, .. } = file;
+        let OpenFile { staging, parquet, date, table, rows, times, offsets, sources, .. } = file;
         let written = |source: ParquetError| ArchiveError::WriteFile { path: staging.clone(), source };
-        parquet.finish().map_err(written)?;
         let hashed = parquet.into_inner().map_err(written)?;
         hashed.file.sync_all().map_err(|source| ArchiveError::SyncFile { path: staging.clone(), source })?;
         self.step(Step::FileWritten, &staging)?;

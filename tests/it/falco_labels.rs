@@ -3,8 +3,9 @@
 //! Goal: what the Falco project says its k8s-audit rules must find, and must not, holds for ours
 //! wherever the subject is one of ours. Method: each label names a Falco rule and an event; the rule is
 //! mapped to the rules of ours with the same subject, any of which must fire on a positive and none on
-//! a negative. A negative for `*` allows what the positives of the same event allow. Subjects that are
-//! not covered are listed with the reason. The whole table is printed.
+//! a negative. A negative for `*` wants all of ours quiet but for what positives of the same event ask
+//! for, and [`NO_SUBJECT`]. Subjects that are not covered are listed with the reason. The whole table is
+//! printed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +19,10 @@ enum Subject {
     Covered(&'static [&'static str]),
     NotCovered(&'static str),
 }
+
+/// Rules of ours about what Falco has no rule for: its samples come from a test cluster whose only user
+/// is a member of system:masters.
+const NO_SUBJECT: &[&str] = &["break-glass-identity-used"];
 
 const ALLOW_LIST: &str = "a list of what this one site allows; ours knows no site";
 const ACTIVITY: &str = "reports everyday activity, not a finding; it is a question in SQL";
@@ -139,8 +144,11 @@ fn covered_positives_fire_and_covered_negatives_do_not() {
                 .flatten()
                 .copied()
                 .collect();
-            let surplus: Vec<&str> =
-                fired.iter().map(String::as_str).filter(|rule| !allowed.contains(rule)).collect();
+            let surplus: Vec<&str> = fired
+                .iter()
+                .map(String::as_str)
+                .filter(|rule| !allowed.contains(rule) && !NO_SUBJECT.contains(rule))
+                .collect();
             match surplus.is_empty() {
                 true if allowed.is_empty() => ("quiet", String::new()),
                 true => ("quiet", "but for what a positive of the same event asks for".to_owned()),

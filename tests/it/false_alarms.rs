@@ -98,12 +98,14 @@ fn made_for(story: &str) -> &'static [&'static str] {
 
 #[test]
 fn planted_attacks_are_found() {
+    let rules = corpus::builtin();
+    let names: BTreeSet<&str> = rules.rules().iter().map(|rule| rule.name.as_str()).collect();
     for seed in [1, 42] {
         let (text, planted) = corpus::generated(seed, 60_000, true);
         assert!(planted.len() >= 18, "{} stories", planted.len());
         let (batches, rejects) = corpus::decode(&corpus::lines(&text));
         assert_eq!(rejects, 0);
-        let alerts = corpus::alerts(&corpus::builtin(), &batches);
+        let alerts = corpus::alerts(&rules, &batches);
         let mut missed = Vec::new();
         for attack in &planted {
             let own: BTreeSet<&str> = attack.audit_ids.iter().map(String::as_str).collect();
@@ -112,6 +114,12 @@ fn planted_attacks_are_found() {
                 .filter(|alert| alert.audit_ids.iter().any(|id| own.contains(id.as_str())))
                 .map(|alert| alert.rule_name.as_str())
                 .collect();
+            // What the generator promises: any of these rules finds the story.
+            let promised: Vec<&str> = attack.rules.iter().map(String::as_str).collect();
+            assert!(promised.iter().all(|rule| names.contains(rule)), "{}: {promised:?}", attack.story);
+            if !promised.iter().any(|rule| found.contains(rule)) {
+                missed.push(format!("seed {seed}: {} is found by none of {promised:?}", attack.story));
+            }
             for rule in made_for(&attack.story) {
                 if !found.contains(rule) {
                     missed.push(format!(

@@ -67,7 +67,7 @@ pub fn code_of(outcome: Result<u8, CliError>) -> ExitCode {
 pub fn report(error: &CliError) {
     let mut stderr = anstream::stderr().lock();
     // Nothing is left to do when even stderr is closed.
-    let _ = writeln!(stderr, "error: {}", chain(&error.source));
+    let _ = writeln!(stderr, "error: {}", causes(error.source.as_ref()));
     if let Some(hint) = &error.hint {
         let _ = writeln!(stderr, "\nhint: {hint}");
     }
@@ -80,14 +80,16 @@ pub fn usage(error: &clap::Error) -> ExitCode {
 }
 
 /// The error and its causes on one line, leaving out a cause that the text before it already holds.
-fn chain(error: &anyhow::Error) -> String {
+pub fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    for cause in error.chain().skip(1) {
-        let cause = cause.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let cause = error.to_string();
         if !text.contains(&cause) {
             text.push_str(": ");
             text.push_str(&cause);
         }
+        source = error.source();
     }
     text
 }

@@ -1,11 +1,147 @@
-//! `strongroom export`
+//! `strongroom export`: the original lines, byte for byte.
+
+use std::fs::File;
+use std::io::{BufWriter, IsTerminal as _, Write};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use strongroom_archive::{Archive, ArchiveError, Source};
+use strongroom_ingest::export;
+use strongroom_ingest::pipeline::EMPTY;
+use strongroom_schemas::Table;
 
 use crate::exit::{self, CliError};
+use crate::term;
 
-/// Write the original lines back, byte for byte.
+/// Write the original lines back, byte for byte, rejects included, in the order of their source.
+///
+/// Sources follow each other in the order in which they were first sealed.
 #[derive(clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// The archive: a folder or a file:// URL
+    #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
+    archive: String,
+    /// Only this source, by its partition or by the end of its path (repeatable)
+    #[arg(long, value_name = "SOURCE")]
+    source: Vec<String>,
+    /// List the sources, and write no lines
+    #[arg(long, conflicts_with_all = ["output", "source"])]
+    list: bool,
+    /// Write to FILE instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// No account on standard error
+    #[arg(short, long)]
+    quiet: bool,
+}
 
-pub fn run(_args: Args) -> Result<u8, CliError> {
+pub fn run(args: Args) -> Result<u8, CliError> {
+    let archive = Archive::open(&args.archive).map_err(archive_error)?;
+    let sources = archive.sources().map_err(archive_error)?;
+    if args.list {
+        return list(&sources);
+    }
+    let chosen: Vec<&Source> = if args.source.is_empty() {
+        sources.iter().collect()
+    } else {
+        let mut chosen = Vec::new();
+        for wanted in &args.source {
+            let found = sources
+                .iter()
+                .filter(|source| source.partition == *wanted || source.label.ends_with(wanted.as_str()));
+            let before = chosen.len();
+            chosen.extend(found);
+            if chosen.len() == before {
+                return Err(CliError::input(anyhow::anyhow!(
+                    "the archive has no source \"{}\"",
+                    term::printable(wanted)
+                ))
+                .with_hint("list them with strongroom export --list"));
+            }
+        }
+        chosen
+    };
+    let mut write = |out: &mut dyn Write| write_sources(&archive, &chosen, out);
+    let (records, bytes);
+    match &args.output {
+        Some(path) => {
+            let cannot = || format!("cannot write {}", path.display());
+            let file = File::create(path).with_context(cannot)?;
+            let mut out = BufWriter::with_capacity(1 << 20, file);
+            (records, bytes) = write(&mut out)?;
+            out.into_inner()
+                .map_err(std::io::IntoInnerError::into_error)
+                .and_then(|file| file.sync_all())
+                .with_context(cannot)?;
+        }
+        None => {
+            let mut out = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
+            (records, bytes) = write(&mut out)?;
+            out.flush().context("cannot write to standard output")?;
+        }
+    }
+    if !args.quiet && (args.output.is_some() || !std::io::stdout().is_terminal()) {
+        writeln!(
+            anstream::stderr(),
+            "exported {} records, {} from {} source{}",
+            term::count(records),
+            term::bytes(bytes),
+            chosen.len(),
+            if chosen.len() == 1 { "" } else { "s" }
+        )?;
+    }
     Ok(exit::OK)
+}
+
+/// Writes all sources of `archive` and returns the number of records.
+pub fn everything(archive: &Archive, out: &mut dyn Write) -> Result<u64, CliError> {
+    let sources = archive.sources().map_err(archive_error)?;
+    let chosen: Vec<&Source> = sources.iter().collect();
+    Ok(write_sources(archive, &chosen, out)?.0)
+}
+
+/// Writes streams one after the other; returns records and bytes.
+fn write_sources(
+    archive: &Archive,
+    sources: &[&Source],
+    out: &mut dyn Write,
+) -> Result<(u64, u64), CliError> {
+    let (mut records, mut bytes) = (0, 0);
+    for source in sources.iter().filter(|source| !source.partition.starts_with(EMPTY)) {
+        let rows = |table| -> Result<_, ArchiveError> {
+            Ok(archive.read_rows(table, &source.partition)?.map(|batch| batch.map_err(anyhow::Error::from)))
+        };
+        let events = rows(Table::Events).map_err(archive_error)?;
+        let rejects = rows(Table::Rejects).map_err(archive_error)?;
+        records +=
+            export::stream(events, rejects, source.position.next_offset, &mut *out).with_context(|| {
+                format!("cannot export {} ({})", source.partition, term::printable(&source.label))
+            })?;
+        bytes += u64::try_from(source.position.next_offset).unwrap_or(0);
+    }
+    Ok((records, bytes))
+}
+
+fn list(sources: &[Source]) -> Result<u8, CliError> {
+    let mut out = anstream::stdout().lock();
+    for source in sources {
+        writeln!(
+            out,
+            "{}\t{} bytes\t{} records\t{}",
+            source.partition,
+            source.position.next_offset,
+            source.position.records,
+            term::printable(&source.label)
+        )?;
+    }
+    Ok(exit::OK)
+}
+
+fn archive_error(error: ArchiveError) -> CliError {
+    let hint = error.hint();
+    let error = CliError::failure(error);
+    match hint {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
 }

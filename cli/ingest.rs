@@ -1,11 +1,406 @@
-//! `strongroom ingest`
+//! `strongroom ingest`: logs in, alerts out, archive sealed.
+//!
+//! Alerts are the command's data and go to standard output; progress and the account of the run go to
+//! standard error. The account always shows the conservation sum, so that nobody has to take it on trust.
+
+use std::fs::File;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use strongroom_alerts::RuleSet;
+use strongroom_archive::{Archive, SealReport};
+use strongroom_ingest::source;
+use strongroom_ingest::{FileError, IngestError, IngestOptions, Observer, Progress, Report, ingest};
+use strongroom_schemas::{Alert, Severity, ocsf};
 
 use crate::exit::{self, CliError};
+use crate::term;
 
 /// Read audit logs, raise alerts, seal the events in the archive.
+///
+/// Reading the same file again adds nothing; a file that grew is continued; a run that was killed is
+/// resumed by running it again. Lines that cannot be decoded are kept as rows of the table `rejects`.
 #[derive(clap::Args)]
-pub struct Args {}
+#[command(after_long_help = "\
+Examples:
+  strongroom ingest --cluster prod --archive ./archive /var/log/kubernetes/audit/
+  strongroom ingest --cluster prod --archive ./archive 'audit-*.log.gz' audit.log
+  zcat audit.log.gz | strongroom ingest --cluster prod --archive ./archive -")]
+pub struct Args {
+    /// Name of the cluster that the logs come from; no event carries it
+    #[arg(long, value_name = "NAME", value_parser = cluster_name)]
+    cluster: String,
+    /// The archive: a folder or a file:// URL, made if it is not there
+    #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
+    archive: String,
+    /// Log files, folders (searched for logs, rotated ones oldest first), quoted patterns, or - for
+    /// standard input; plain, gzip or zstd, told by content
+    #[arg(required = true, value_name = "LOG")]
+    logs: Vec<String>,
+    /// Append each alert to FILE as an OCSF 1.8 Detection Finding, one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    alerts_out: Option<PathBuf>,
+    /// Add rules of your own: a Sigma YAML file or a folder of them (repeatable)
+    #[arg(long, value_name = "PATH")]
+    rules: Vec<PathBuf>,
+    /// Leave out the rules that come with strongroom
+    #[arg(long)]
+    no_builtin_rules: bool,
+    /// Print alerts of this severity and above
+    #[arg(long, value_name = "SEVERITY", default_value = "low", value_parser = severity)]
+    print_alerts: Severity,
+    /// The files are complete: an unfinished last line is rejected now, and not left for the next run
+    #[arg(long)]
+    complete: bool,
+    /// Threads that decode, match and encode [default: the cores]
+    #[arg(long, value_name = "N")]
+    threads: Option<std::num::NonZeroUsize>,
+    /// Seal at this many bytes of Parquet
+    #[arg(long, value_name = "BYTES", default_value = "128MiB", value_parser = term::byte_size)]
+    seal_bytes: u64,
+    /// Seal rows that are this old
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    seal_seconds: u64,
+    /// Most text in a block, which becomes one row group
+    #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = term::byte_size, hide_short_help = true)]
+    block_bytes: u64,
+    /// No progress bar, no account of the run unless something needs a look
+    #[arg(short, long)]
+    quiet: bool,
+}
 
-pub fn run(_args: Args) -> Result<u8, CliError> {
-    Ok(exit::OK)
+/// Longest name of a cluster.
+const CLUSTER_CHARS_MAX: usize = 253;
+
+fn cluster_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > CLUSTER_CHARS_MAX || text.chars().any(char::is_control) {
+        return Err(format!(
+            "a cluster's name has 1 to {CLUSTER_CHARS_MAX} characters, none of them control characters"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+fn severity(text: &str) -> Result<Severity, String> {
+    text.parse().map_err(|error: strongroom_schemas::UnknownValue| error.to_string())
+}
+
+pub fn run(args: Args) -> Result<u8, CliError> {
+    let inputs = source::expand(&args.logs).map_err(cli_error)?;
+    let rules = Arc::new(load_rules(args.no_builtin_rules, &args.rules)?);
+    let archive =
+        Archive::open_or_create(&args.archive).map_err(|error| cli_error(IngestError::Archive(error)))?;
+    let mut options = IngestOptions::new(&args.cluster, inputs);
+    if let Some(threads) = args.threads {
+        options.workers = threads.get();
+    }
+    options.complete = args.complete;
+    options.seal_bytes = args.seal_bytes;
+    options.seal_interval = Duration::from_secs(args.seal_seconds);
+    options.block_bytes_max = usize::try_from(args.block_bytes).unwrap_or(usize::MAX);
+    stop_on_interrupt(&options.stop)?;
+
+    let alerts_file = args.alerts_out.as_deref().map(AlertsFile::open).transpose()?;
+    let mut screen = Screen::new(args.quiet, args.print_alerts, alerts_file);
+    let started = Instant::now();
+    let outcome = ingest(&archive, &rules, &options, &mut screen);
+    screen.bar.finish_and_clear();
+    screen.finish()?;
+    let report = outcome.map_err(cli_error)?;
+    if !args.quiet || needs_a_look(&report) {
+        print_account(&report, started.elapsed(), &args.archive)?;
+    }
+    Ok(exit_code(&report))
+}
+
+/// The rules of a run: those that come with strongroom, and the reader's own.
+pub fn load_rules(no_builtin: bool, own: &[PathBuf]) -> Result<RuleSet, CliError> {
+    let hint = "a rule's file, document and line stand in the message; docs/rules.md describes the format";
+    let rules = if no_builtin { RuleSet::load(own) } else { RuleSet::builtin_and(own) };
+    rules.map_err(|error| CliError::input(error).with_hint(hint))
+}
+
+pub fn cli_error(error: IngestError) -> CliError {
+    let hint = error.hint();
+    let error = if error.is_input() { CliError::input(error) } else { CliError::failure(error) };
+    match hint {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}
+
+/// Ctrl-C ends reading; what was read is sealed. A second Ctrl-C ends the process at once.
+pub fn stop_on_interrupt(stop: &Arc<AtomicBool>) -> Result<(), CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot wait for signals")?;
+    let stop = Arc::clone(stop);
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            runtime.block_on(async {
+                while tokio::signal::ctrl_c().await.is_ok() {
+                    if stop.swap(true, Ordering::Relaxed) {
+                        std::process::exit(i32::from(exit::INTERRUPTED));
+                    }
+                    // The terminal may be gone.
+                    let _ = writeln!(
+                        anstream::stderr(),
+                        "\nstopping: sealing what was read (Ctrl-C again to stop at once)"
+                    );
+                }
+            });
+        })
+        .context("cannot start the thread that waits for signals")?;
+    Ok(())
+}
+
+pub fn exit_code(report: &Report) -> u8 {
+    if report.interrupted {
+        exit::INTERRUPTED
+    } else if report.files_failed > 0 {
+        exit::FAILURE
+    } else if report.counts.rejects > 0 || !report.unfinished.is_empty() {
+        exit::FINDING
+    } else {
+        exit::OK
+    }
+}
+
+fn needs_a_look(report: &Report) -> bool {
+    exit_code(report) != exit::OK || !report.warnings.is_empty()
+}
+
+/// The file that alerts are appended to, made durable with each seal.
+struct AlertsFile {
+    path: PathBuf,
+    file: std::io::BufWriter<File>,
+}
+
+impl AlertsFile {
+    fn open(path: &Path) -> Result<Self, CliError> {
+        let file = File::options().create(true).append(true).open(path);
+        let file = file
+            .with_context(|| format!("cannot open {} for alerts", path.display()))
+            .map_err(CliError::input)?;
+        Ok(AlertsFile { path: path.to_owned(), file: std::io::BufWriter::new(file) })
+    }
+
+    fn write(&mut self, alert: &Alert) -> anyhow::Result<()> {
+        let cannot = || format!("cannot write an alert to {}", self.path.display());
+        let line = serde_json::to_string(&ocsf::detection_finding(alert)).with_context(cannot)?;
+        writeln!(self.file, "{line}").with_context(cannot)
+    }
+
+    fn sync(&mut self) -> anyhow::Result<()> {
+        self.file
+            .flush()
+            .and_then(|()| self.file.get_ref().sync_data())
+            .with_context(|| format!("cannot write {}", self.path.display()))
+    }
+}
+
+/// What the user sees while it happens.
+pub struct Screen {
+    pub bar: ProgressBar,
+    quiet: bool,
+    print_from: Severity,
+    alerts_file: Option<AlertsFile>,
+    /// The first thing that could not be written; told when the run is over, for sealing goes on.
+    failed: Option<anyhow::Error>,
+}
+
+impl Screen {
+    fn new(quiet: bool, print_from: Severity, alerts_file: Option<AlertsFile>) -> Self {
+        let bar = ProgressBar::new(0);
+        let style = "{elapsed_precise} {bar:32} {bytes}/{total_bytes} {binary_bytes_per_sec} {msg}";
+        bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        if quiet || !std::io::stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        Screen { bar, quiet, print_from, alerts_file, failed: None }
+    }
+
+    /// A screen that prints alerts of `severity` and above, and writes no file.
+    pub fn printing_from(severity: Severity) -> Self {
+        Screen::new(false, severity, None)
+    }
+
+    fn keep(&mut self, result: anyhow::Result<()>) {
+        if let Err(error) = result {
+            self.failed.get_or_insert(error);
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), CliError> {
+        if let Some(file) = &mut self.alerts_file {
+            let synced = file.sync();
+            self.keep(synced);
+        }
+        self.failed.take().map_or(Ok(()), |error| Err(CliError::failure(error)))
+    }
+}
+
+impl Observer for Screen {
+    fn progress(&mut self, progress: &Progress) {
+        if progress.bytes_total > 0 {
+            self.bar.set_length(progress.bytes_total.max(progress.bytes_read));
+        }
+        self.bar.set_position(progress.bytes_read);
+        self.bar.set_message(format!(
+            "{} events, {} rejects, {} alerts",
+            term::count(progress.events),
+            term::count(progress.rejects),
+            term::count(progress.alerts)
+        ));
+    }
+
+    fn alert(&mut self, alert: &Alert) {
+        if let Some(file) = &mut self.alerts_file {
+            let written = file.write(alert);
+            self.keep(written);
+        }
+        if alert.severity < self.print_from {
+            return;
+        }
+        let text = alert_text(alert);
+        let printed = self.bar.suspend(|| anstream::stdout().lock().write_all(text.as_bytes()));
+        self.keep(printed.context("cannot print an alert"));
+    }
+
+    fn file_failed(&mut self, error: &FileError) {
+        let text = format!("error: {}\n  hint: {}\n", exit::causes(error), error.hint());
+        self.bar.suspend(|| {
+            let _ = anstream::stderr().lock().write_all(text.as_bytes());
+        });
+    }
+
+    fn sealed(&mut self, _report: &SealReport) {
+        if let Some(file) = &mut self.alerts_file {
+            let synced = file.sync();
+            self.keep(synced);
+        }
+    }
+
+    fn waiting(&mut self) {
+        if !self.quiet {
+            let _ = writeln!(anstream::stderr(), "another run writes to this archive: waiting for it");
+        }
+    }
+}
+
+/// One line that says what, one that says who, where and what to do.
+pub fn alert_text(alert: &Alert) -> String {
+    use anstyle::{AnsiColor, Style};
+    let bold = Style::new().bold();
+    let colour = match alert.severity {
+        Severity::Critical => Style::new()
+            .bold()
+            .fg_color(Some(AnsiColor::BrightWhite.into()))
+            .bg_color(Some(AnsiColor::Red.into())),
+        Severity::High => Style::new().bold().fg_color(Some(AnsiColor::Red.into())),
+        Severity::Medium => Style::new().fg_color(Some(AnsiColor::Yellow.into())),
+        Severity::Low => Style::new().fg_color(Some(AnsiColor::Cyan.into())),
+        Severity::Informational => Style::new(),
+    };
+    let dim = Style::new().dimmed();
+    let time = chrono::DateTime::from_timestamp_micros(alert.time_us)
+        .map_or_else(|| "no time".to_owned(), |time| time.format("%Y-%m-%d %H:%M:%SZ").to_string());
+    let techniques = if alert.techniques.is_empty() {
+        String::new()
+    } else {
+        format!(" · {}", alert.techniques.join(" "))
+    };
+    format!(
+        "{colour}{:^9}{colour:#} {time} {bold}{}{bold:#}: {}\n{dim}          {} · {}{techniques} · {} event{} · alert {}{dim:#}\n",
+        alert.severity.as_str(),
+        term::printable(&alert.title),
+        term::printable(&alert.message),
+        term::printable(&alert.event.cluster),
+        alert.rule_name,
+        alert.event_count,
+        if alert.event_count == 1 { "" } else { "s" },
+        alert.alert_id,
+    )
+}
+
+/// The account of a run, on standard error.
+pub fn print_account(report: &Report, elapsed: Duration, archive: &str) -> Result<(), CliError> {
+    let mut err = anstream::stderr().lock();
+    let counts = report.counts;
+    writeln!(
+        err,
+        "received {} = events {} + rejects {} + duplicates {}{}",
+        term::count(counts.received),
+        term::count(counts.events),
+        term::count(counts.rejects),
+        term::count(counts.duplicates),
+        if strongroom_ingest::pipeline::is_conserved(&counts) {
+            ""
+        } else {
+            "   THE SUM DOES NOT HOLD: please report this"
+        },
+    )?;
+    if counts.events + counts.rejects == 0 && report.files_failed == 0 {
+        writeln!(err, "nothing new: the archive holds all of it already")?;
+    } else {
+        let seconds = elapsed.as_secs_f64().max(0.001);
+        writeln!(
+            err,
+            "sealed {} of text as {} in {} file{}: {:.1} bytes an event, 1/{:.0} of the text, in {:.1} s ({}/s)",
+            term::bytes(report.bytes),
+            term::bytes(report.sealed_bytes),
+            report.sealed_files,
+            if report.sealed_files == 1 { "" } else { "s" },
+            report.sealed_bytes as f64 / (counts.events + counts.rejects).max(1) as f64,
+            report.bytes as f64 / report.sealed_bytes.max(1) as f64,
+            seconds,
+            term::bytes((report.bytes as f64 / seconds) as u64),
+        )?;
+    }
+    if report.bytes_known > 0 && counts.events + counts.rejects > 0 {
+        writeln!(err, "continued behind {} that earlier runs had sealed", term::bytes(report.bytes_known))?;
+    }
+    if !report.alerts.is_empty() {
+        let by_severity: Vec<String> = report
+            .alerts
+            .iter()
+            .rev()
+            .map(|(severity, count)| format!("{} {severity}", term::count(*count)))
+            .collect();
+        writeln!(err, "alerts: {}", by_severity.join(", "))?;
+    }
+    if counts.rejects > 0 {
+        let reasons: Vec<String> = report
+            .rejects_by_reason
+            .iter()
+            .map(|(reason, count)| format!("{} {reason}", term::count(*count)))
+            .collect();
+        writeln!(err, "rejects: {}", reasons.join(", "))?;
+        for example in &report.reject_examples {
+            writeln!(err, "  {}", term::printable(example))?;
+        }
+        writeln!(err, "  all of them, with their bytes: SELECT source, line, reason, detail FROM rejects")?;
+    }
+    for (label, offset, bytes) in &report.unfinished {
+        writeln!(
+            err,
+            "unfinished: {label} ends inside a line, {bytes} bytes from byte {offset}; it is read when it ends (or now, with --complete)",
+        )?;
+    }
+    for warning in &report.warnings {
+        writeln!(err, "warning: {warning}")?;
+    }
+    if report.interrupted {
+        writeln!(err, "interrupted: what was read is sealed; run the same command again to continue")?;
+    } else if counts.events > 0 {
+        writeln!(err, "next: strongroom sql --archive {}", term::shell_word(archive))?;
+    }
+    Ok(())
 }

@@ -25,6 +25,39 @@ pub fn bytes(number: u64) -> String {
     if unit == 0 { format!("{number} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
+/// `"128MiB"` as bytes, for clap.
+pub fn byte_size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
+    let unit = match text[digits.len()..].trim().to_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        other => return Err(format!("\"{other}\" is no unit; KiB, MiB, GiB and TiB are")),
+    };
+    let number: u64 = digits.trim().parse().map_err(|_| "not a number of bytes, e.g. 512MiB".to_owned())?;
+    number.checked_mul(1 << unit).ok_or_else(|| "too many bytes".to_owned())
+}
+
+/// Text from outside with its control characters made visible: a name in a log must not move the
+/// cursor or write to the title of the terminal that shows it.
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .collect()
+}
+
+/// A word that a POSIX shell reads back as `text`.
+pub fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -34,5 +67,19 @@ mod tests {
         assert_eq!(super::count(1_234_567), "1,234,567");
         assert_eq!(super::bytes(1023), "1023 B");
         assert_eq!(super::bytes(1536), "1.5 KiB");
+    }
+
+    #[test]
+    fn text_from_outside_is_harmless() {
+        assert_eq!(super::printable("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\\n");
+        assert_eq!(super::shell_word("a b'c"), "'a b'\\''c'");
+        assert_eq!(super::shell_word("./archive"), "./archive");
+    }
+
+    #[test]
+    fn sizes_take_units() {
+        assert_eq!(super::byte_size("128MiB"), Ok(128 << 20));
+        assert_eq!(super::byte_size("7"), Ok(7));
+        assert!(super::byte_size("7 parsecs").is_err() && super::byte_size("99999999TiB").is_err());
     }
 }

@@ -130,6 +130,11 @@ impl<T: Copy> Memo<T> {
     }
 }
 
+/// Capacity for a column that had `length` in the last block.
+fn roomy(length: usize) -> usize {
+    length + length / 8
+}
+
 fn keys_and_nulls(keys: Vec<i32>) -> (ScalarBuffer<i32>, Option<NullBuffer>) {
     let nulls = NullBuffer::from_iter(keys.iter().map(|key| *key != NULL));
     if nulls.null_count() == 0 {
@@ -165,7 +170,8 @@ impl DictColumn {
 
     pub(crate) fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
         let values = self.dictionary.take()?;
-        Ok(Arc::new(dictionary_array(std::mem::take(&mut self.keys), values)?))
+        let keys = Vec::with_capacity(roomy(self.keys.len()));
+        Ok(Arc::new(dictionary_array(std::mem::replace(&mut self.keys, keys), values)?))
     }
 }
 
@@ -249,8 +255,12 @@ impl BytesColumn {
     }
 
     fn take(&mut self) -> (OffsetBuffer<i32>, Buffer, Option<NullBuffer>) {
-        let offsets = OffsetBuffer::new(std::mem::replace(&mut self.offsets, vec![0]).into());
-        let bytes = Buffer::from_vec(std::mem::take(&mut self.bytes));
+        // The next block is like this one: room for it at once spares the copies of growing.
+        let (rows, bytes) = (roomy(self.offsets.len()), roomy(self.bytes.len()));
+        let mut offsets = Vec::with_capacity(rows);
+        offsets.push(0);
+        let offsets = OffsetBuffer::new(std::mem::replace(&mut self.offsets, offsets).into());
+        let bytes = Buffer::from_vec(std::mem::replace(&mut self.bytes, Vec::with_capacity(bytes)));
         (offsets, bytes, std::mem::replace(&mut self.nulls, NullBufferBuilder::new(0)).finish())
     }
 
@@ -290,7 +300,8 @@ impl NumberColumn {
 
     fn take(&mut self) -> (Vec<i64>, Option<NullBuffer>) {
         let nulls = std::mem::replace(&mut self.nulls, NullBufferBuilder::new(0)).finish();
-        (std::mem::take(&mut self.values), nulls)
+        let values = Vec::with_capacity(roomy(self.values.len()));
+        (std::mem::replace(&mut self.values, values), nulls)
     }
 
     pub(crate) fn finish_i64(&mut self) -> ArrayRef {

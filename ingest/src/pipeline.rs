@@ -348,11 +348,13 @@ impl Reader<'_> {
         self.events.send(event).map_err(|_| Gone)
     }
 
+    /// Reads one input. `spare` is a permit that brought no block and is worth one still.
     fn read(
         &self,
         input: &Input,
         sequence: &mut u64,
         streams: &mut usize,
+        spare: &mut Option<Vec<u8>>,
     ) -> Result<Result<(), FileError>, Gone> {
         let bounds = BlockBounds {
             bytes_max: self.options.block_bytes_max.max(self.options.line_bytes_max + 1),

@@ -220,7 +220,6 @@ pub struct Cut {
 pub struct Stream {
     input: Input,
     reader: Box<dyn Read + Send>,
-    packing: Packing,
     count: Arc<AtomicU64>,
     bounds: BlockBounds,
     /// Bytes read and not handed out yet.
@@ -253,7 +252,6 @@ impl Stream {
         Ok(Stream {
             input,
             reader,
-            packing,
             count,
             bounds,
             carry: Vec::new(),

@@ -4,5 +4,7 @@ mod corpus;
 mod differential;
 mod falco_labels;
 mod false_alarms;
+mod ingest;
 mod layers;
 mod next_steps;
+mod run;

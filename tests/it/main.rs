@@ -7,4 +7,5 @@ mod false_alarms;
 mod ingest;
 mod layers;
 mod next_steps;
+mod outsiders;
 mod run;

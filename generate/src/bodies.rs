@@ -25,7 +25,7 @@ pub(crate) fn time_text(at_us: i64) -> String {
 }
 
 /// A strategic merge patch of a node's status, as kubelets send every five minutes or on change.
-pub(crate) fn node_status_patch(out: &mut Vec<u8>, at_us: i64, random: &mut Random) {
+pub(crate) fn node_status_patch(out: &mut Vec<u8>, at_us: i64, images: &str, random: &mut Random) {
     let now = time_text(at_us);
     let free = random.between(40_000_000_000, 90_000_000_000).to_string();
     put(
@@ -45,25 +45,7 @@ pub(crate) fn node_status_patch(out: &mut Vec<u8>, at_us: i64, random: &mut Rand
         ],
     );
     if random.percent(40) {
-        put(out, &[r#","images":["#]);
-        for index in 0..random.between(8, 16) {
-            if index > 0 {
-                out.push(b',');
-            }
-            let digest = random.hex(64);
-            let size = random.between(4_000_000, 400_000_000).to_string();
-            put(
-                out,
-                &[
-                    r#"{"names":["registry.clinic.example/base/layer@sha256:"#,
-                    &digest,
-                    r#""],"sizeBytes":"#,
-                    &size,
-                    "}",
-                ],
-            );
-        }
-        put(out, &["]"]);
+        put(out, &[r#","images":"#, images]);
     }
     put(out, &["}}"]);
 }
@@ -79,7 +61,6 @@ pub(crate) fn pod_status_patch(
 ) {
     let now = time_text(at_us);
     let started = time_text(at_us - random.between(2, 9) as i64 * go::SECOND);
-    let (container, digest) = (random.hex(64), random.hex(64));
     let restarts = random.below(3).to_string();
     put(
         out,
@@ -91,7 +72,7 @@ pub(crate) fn pod_status_patch(
             r#"","message":null,"reason":null,"status":"True","type":"Ready"},{"lastTransitionTime":""#,
             &now,
             r#"","message":null,"reason":null,"status":"True","type":"ContainersReady"}],"containerStatuses":[{"containerID":"containerd://"#,
-            &container,
+            &pod.container,
             r#"","image":""#,
             &workload.image,
             r#"","imageID":"registry.clinic.example/"#,
@@ -99,7 +80,7 @@ pub(crate) fn pod_status_patch(
             "/",
             workload.name,
             "@sha256:",
-            &digest,
+            &workload.digest,
             r#"","lastState":{},"name":""#,
             workload.name,
             r#"","ready":true,"restartCount":"#,

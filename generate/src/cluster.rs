@@ -40,6 +40,8 @@ pub(crate) struct Node {
     pub uid: String,
     pub lease_uid: String,
     pub ip: String,
+    /// Images it holds, as the rendered list of its status; they stay while the log runs.
+    pub images: String,
     pub kubelet: Actor,
     pub proxy: Actor,
     pub network: Actor,
@@ -57,6 +59,8 @@ pub(crate) struct Workload {
     pub uid: String,
     pub replica_set_uid: String,
     pub image: String,
+    /// Digest of the image.
+    pub digest: String,
     pub hash: String,
     pub port: u32,
     pub pods: Vec<Pod>,
@@ -68,6 +72,8 @@ pub(crate) struct Workload {
 #[derive(Clone)]
 pub(crate) struct Pod {
     pub name: String,
+    /// The container's id at its runtime.
+    pub container: String,
     pub uid: String,
     pub node: usize,
     pub ip: String,
@@ -434,7 +440,17 @@ fn node(random: &mut Random, index: u32) -> Node {
         agent: "node-exporter-textfile/0.3",
         reason: "",
     });
+    let images: Vec<String> = (0..random.between(9, 16))
+        .map(|_| {
+            format!(
+                r#"{{"names":["registry.clinic.example/base/layer@sha256:{}"],"sizeBytes":{}}}"#,
+                random.hex(64),
+                random.between(4_000_000, 400_000_000)
+            )
+        })
+        .collect();
     Node {
+        images: format!("[{}]", images.join(",")),
         lease_uid: uid(random),
         name,
         uid: uid_text,
@@ -592,6 +608,7 @@ fn workload(random: &mut Random, namespace: &'static str, name: &'static str, no
             random.between(1, 9),
             random.between(0, 40)
         ),
+        digest: random.hex(64),
         hash,
         port: 8_000 + random.below(900) as u32,
         pods,
@@ -604,6 +621,7 @@ fn workload(random: &mut Random, namespace: &'static str, name: &'static str, no
 pub(crate) fn pod(random: &mut Random, workload: &str, hash: &str, nodes: usize) -> Pod {
     Pod {
         name: format!("{workload}-{hash}-{}", random.suffix(5)),
+        container: random.hex(64),
         uid: uid(random),
         node: random.below(nodes as u64) as usize,
         ip: format!("10.128.{}.{}", random.between(0, 63), random.between(2, 250)),

@@ -406,7 +406,7 @@ impl World {
         let World { cluster, random, scratch, .. } = self;
         let node = random.pick(&cluster.nodes);
         scratch.body.clear();
-        bodies::node_status_patch(&mut scratch.body, at, random);
+        bodies::node_status_patch(&mut scratch.body, at, &node.images, random);
         let uri = format!("/api/v1/nodes/{}/status?timeout=10s", node.name);
         let object = ObjectRef {
             resource: "nodes",
@@ -1500,7 +1500,8 @@ fn read_pod(random: &mut Random, out: &mut Vec<u8>, at: i64, actor: &Actor, name
 }
 
 fn write_event(random: &mut Random, out: &mut Vec<u8>, at: i64, actor: &Actor, namespace: &str, about: &str) {
-    let name = format!("{about}.{:x}", 0x183f_0000_0000_0000_u64 + random.below(1 << 44));
+    // Kubernetes names an event by its object and the nanosecond.
+    let name = format!("{about}.{:x}", at.unsigned_abs() * 1_000 + random.below(1_000_000));
     let object =
         ObjectRef { resource: "events", namespace, name: &name, version: "v1", ..ObjectRef::default() };
     if random.percent(30) {

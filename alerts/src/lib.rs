@@ -40,6 +40,8 @@ mod matcher;
 mod matches;
 mod memo;
 mod message;
+#[cfg(test)]
+mod oracle_test;
 mod parse;
 mod pattern;
 mod rule;

@@ -18,11 +18,11 @@
 //! remembered. (Rejected: a watermark that closes windows. One source that runs ahead would make all
 //! others late.)
 //!
-//! **Once.** A crossing alerts when its window shares no event time with an episode of its group;
-//! it then starts an episode. Otherwise it lengthens the episode silently. So a burst alerts once
-//! however long it goes on, and the next alert needs a window with nothing of the told burst in it:
-//! the window has drained. When a late event makes a window whose first part was never counted
-//! overlap two episodes, they become one.
+//! **Once.** A crossing alerts when its window, from a timespan before its last event to that event,
+//! touches no episode of its group; it then starts an episode, from the first event in the window to
+//! the last. Otherwise it lengthens the episode silently. So a burst alerts once however long it goes
+//! on, and the next alert needs a window with nothing of the told burst in it: the window has drained.
+//! Two episodes that one window touches become one.
 //!
 //! **Order.** Alerts are a function of the sequence of events, wherever it is cut into batches. Of
 //! the windows an event completes the one that ends first is reported.
@@ -224,7 +224,7 @@ impl Group {
             self.window_of_events(at, rule)?
         };
         let (start_us, end_us) = (self.events[start].time_us, self.events[end].time_us);
-        if self.extends_episode(start_us, end_us) {
+        if self.extends_episode(start_us, end_us, rule.timespan_us) {
             return None;
         }
         if self.episodes.len() == EPISODES_MAX {
@@ -298,12 +298,14 @@ impl Group {
         None
     }
 
-    /// Whether a window overlaps what was told; then it becomes part of it.
-    fn extends_episode(&mut self, start_us: i64, end_us: i64) -> bool {
+    /// Whether a window touches what was told; then it becomes part of it.
+    ///
+    /// The window is taken in its whole length: its first events may be thinned out.
+    fn extends_episode(&mut self, start_us: i64, end_us: i64, timespan_us: i64) -> bool {
         let (mut from, mut to) = (start_us, end_us);
         let mut overlaps = false;
         self.episodes.retain(|&(first, last)| {
-            let apart = last < start_us || first > end_us;
+            let apart = last < end_us.saturating_sub(timespan_us) || first > end_us;
             if !apart {
                 overlaps = true;
                 from = from.min(first);
@@ -315,5 +317,201 @@ impl Group {
             self.episodes.push_back((from, to));
         }
         overlaps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: WindowLimits =
+        WindowLimits { events_max: 1 << 16, groups_max: 1 << 10, group_events_max: 1 << 12 };
+    const EVENTS: Rule = Rule { timespan_us: 10, at_least: 3, counts_values: false };
+    const VALUES: Rule = Rule { timespan_us: 10, at_least: 3, counts_values: true };
+
+    /// The crossings of events given as (time, value), all of one group, in this order of arrival.
+    fn crossings(rule: Rule, events: &[(i64, u128)]) -> Vec<Option<Crossing>> {
+        let mut windows = Windows::new(LIMITS);
+        counted_in(&mut windows, rule, events)
+    }
+
+    fn counted_in(windows: &mut Windows, rule: Rule, events: &[(i64, u128)]) -> Vec<Option<Crossing>> {
+        let counted = events.iter().enumerate().map(|(at, (time_us, value))| {
+            let id = format!("{at}");
+            let event = Counted { time_us: *time_us, request: at as u128, value: *value, audit_id: &id };
+            windows.count((0, 0), rule, &event)
+        });
+        counted.collect()
+    }
+
+    fn ends(rule: Rule, times: &[i64]) -> Vec<(i64, i64, u64)> {
+        let events: Vec<(i64, u128)> = times.iter().map(|time| (*time, *time as u128)).collect();
+        let found = crossings(rule, &events).into_iter().flatten();
+        found.map(|crossing| (crossing.start_us, crossing.end_us, crossing.count)).collect()
+    }
+
+    #[test]
+    fn a_burst_alerts_once_and_again_when_the_window_has_drained() {
+        assert_eq!(ends(EVENTS, &[1, 2, 3]), [(1, 3, 3)]);
+        assert_eq!(ends(EVENTS, &[1, 2, 3, 4, 5, 12, 13, 20]), [(1, 3, 3)], "it goes on");
+        assert_eq!(ends(EVENTS, &[1, 2, 3, 14, 15]), [(1, 3, 3)]);
+        assert_eq!(ends(EVENTS, &[1, 2, 3, 14, 15, 16]), [(1, 3, 3), (14, 16, 3)]);
+        assert_eq!(ends(EVENTS, &[0, 5, 10]), [(0, 10, 3)], "both ends of the span are in it");
+        assert_eq!(ends(EVENTS, &[0, 5, 11, 15]), [(5, 15, 3)]);
+    }
+
+    #[test]
+    fn late_events_complete_true_windows_only() {
+        assert_eq!(ends(EVENTS, &[300, 100, 101]), []);
+        assert_eq!(ends(EVENTS, &[300, 100, 101, 102]), [(100, 102, 3)]);
+        assert_eq!(ends(EVENTS, &[5, 9, 1]), [(1, 9, 3)], "the late one comes first in time");
+        assert_eq!(ends(EVENTS, &[5, 14, 1]), [], "1, 5 and 14 are no span of 10");
+        assert_eq!(ends(EVENTS, &[20, 21, 22, 1, 2, 3]), [(20, 22, 3), (1, 3, 3)], "a file read later");
+    }
+
+    #[test]
+    fn repeated_values_are_thinned_out_and_count_once() {
+        let mut windows = Windows::new(LIMITS);
+        let events: Vec<(i64, u128)> = (0..1000).map(|time| (time, (time % 2) as u128)).collect();
+        assert!(counted_in(&mut windows, VALUES, &events).iter().all(Option::is_none));
+        assert!(windows.remembered() < 1000 / 5 * 2, "{} remembered", windows.remembered());
+        let found = counted_in(&mut windows, VALUES, &[(1000, 7)]);
+        assert_eq!(found[0].as_ref().map(|crossing| crossing.count), Some(3));
+    }
+
+    #[test]
+    fn memory_is_bounded_and_the_oldest_arrival_goes_first() {
+        let limits = WindowLimits { events_max: 100, groups_max: 10, group_events_max: 20 };
+        let mut windows = Windows::new(limits);
+        for at in 0..10_000_u32 {
+            let event = Counted { time_us: i64::from(at), request: 0, value: u128::from(at), audit_id: "" };
+            let rule = if at % 2 == 0 { EVENTS } else { VALUES };
+            windows.count((0, u128::from(at % 37)), rule, &event);
+            assert!(windows.remembered() <= 100);
+            assert!(windows.groups.len() <= 10);
+            assert!(windows.arrivals.len() <= 101);
+        }
+        let mut windows = Windows::new(limits);
+        let many: Vec<(i64, u128)> = (0..50).map(|time| (time, 0)).collect();
+        counted_in(&mut windows, EVENTS, &many);
+        assert_eq!(windows.remembered(), 20, "a group holds its own bound");
+        let group = &windows.groups[&(0, 0)];
+        assert_eq!(group.events.front().map(|seen| seen.time_us), Some(30));
+    }
+
+    /// What the module doc says, without memory limits, thinning or binary searches.
+    fn plainly(rule: Rule, arrived: &[(i64, u128)]) -> Vec<Option<(i64, u64)>> {
+        let mut sorted: Vec<(i64, usize, u128)> = Vec::new();
+        let mut episodes: Vec<(i64, i64)> = Vec::new();
+        let mut told = Vec::new();
+        for (order, (time, value)) in arrived.iter().enumerate() {
+            sorted.push((*time, order, *value));
+            sorted.sort_unstable();
+            let at = sorted.iter().position(|seen| seen.1 == order).unwrap();
+            let mut found = None;
+            for end in at..sorted.len() {
+                let end_us = sorted[end].0;
+                if end_us > time + rule.timespan_us {
+                    break;
+                }
+                let window: Vec<_> =
+                    sorted[..=end].iter().filter(|seen| seen.0 >= end_us - rule.timespan_us).collect();
+                let count = match rule.counts_values {
+                    true => window.iter().map(|seen| seen.2).collect::<BTreeSet<_>>().len(),
+                    false => window.len(),
+                };
+                if count >= rule.at_least {
+                    found = Some((window[0].0, end_us, count as u64));
+                    break;
+                }
+            }
+            told.push(found.and_then(|(start_us, end_us, count)| {
+                let touches =
+                    |episode: &(i64, i64)| episode.1 >= end_us - rule.timespan_us && episode.0 <= end_us;
+                let (touched, apart): (Vec<_>, Vec<_>) = episodes.drain(..).partition(touches);
+                episodes = apart;
+                let first = touched.iter().map(|e| e.0).chain([start_us]).min().unwrap();
+                let last = touched.iter().map(|e| e.1).chain([end_us]).max().unwrap();
+                episodes.push((first, last));
+                touched.is_empty().then_some((end_us, count))
+            }));
+        }
+        told
+    }
+
+    fn arrivals() -> impl Strategy<Value = Vec<(i64, u128)>> {
+        proptest::collection::vec((0_i64..120, 0_u128..5), 0..60)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn counts_as_said_plainly(arrived in arrivals(), in_order in any::<bool>(), values in any::<bool>()) {
+            let rule = if values { VALUES } else { EVENTS };
+            let mut arrived = arrived;
+            if in_order {
+                arrived.sort_by_key(|event| event.0);
+            }
+            let found: Vec<Option<(i64, u64)>> = crossings(rule, &arrived)
+                .into_iter()
+                .map(|crossing| crossing.map(|crossing| (crossing.end_us, crossing.count)))
+                .collect();
+            // Thinning may move the first event of a window of values, and with it the start of an
+            // episode; only a late event before the episode could tell. In order all is equal.
+            if values && !in_order {
+                prop_assert_eq!(
+                    found.iter().position(Option::is_some),
+                    plainly(rule, &arrived).iter().position(Option::is_some)
+                );
+            } else {
+                prop_assert_eq!(found, plainly(rule, &arrived));
+            }
+        }
+
+        /// Whatever the order: every alert's window is true, and no true window goes untold.
+        #[test]
+        fn any_order_tells_true_windows_only(arrived in arrivals(), values in any::<bool>()) {
+            let rule = if values { VALUES } else { EVENTS };
+            let mut sorted = arrived.clone();
+            sorted.sort_unstable();
+            let count = |from: i64, to: i64| {
+                let window = sorted.iter().filter(|event| (from..=to).contains(&event.0));
+                if values { window.map(|event| event.1).collect::<BTreeSet<_>>().len() } else { window.count() }
+            };
+            let told: Vec<Crossing> = crossings(rule, &arrived).into_iter().flatten().collect();
+            for crossing in &told {
+                prop_assert!(crossing.end_us - crossing.start_us <= rule.timespan_us);
+                prop_assert!(count(crossing.start_us, crossing.end_us) >= crossing.count as usize);
+                prop_assert!(crossing.count as usize >= rule.at_least);
+            }
+            let any_true = sorted.iter().any(|event| count(event.0 - rule.timespan_us, event.0) >= rule.at_least);
+            prop_assert_eq!(any_true, !told.is_empty());
+        }
+
+        /// The events of one window, no more than are needed, in any order: the same finding.
+        #[test]
+        fn events_of_one_window_may_come_in_any_order(
+            times in proptest::collection::hash_set(0_i64..=10, 3),
+            order in Just([0_usize, 1, 2]).prop_shuffle(),
+        ) {
+            let mut times: Vec<i64> = times.into_iter().collect();
+            times.sort_unstable();
+            let find = |order: &[usize]| {
+                let mut windows = Windows::new(LIMITS);
+                let found = order.iter().filter_map(|at| {
+                    let event = Counted { time_us: times[*at], request: *at as u128, value: *at as u128, audit_id: "" };
+                    windows.count((0, 0), VALUES, &event)
+                });
+                found.collect::<Vec<_>>()
+            };
+            let (found, expected) = (find(&order), find(&[0, 1, 2]));
+            prop_assert_eq!(found.len(), 1);
+            prop_assert_eq!(found, expected);
+        }
     }
 }

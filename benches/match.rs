@@ -1,0 +1,87 @@
+//! What do all built-in rules cost an event?
+//!
+//! One block of 131,072 generated events (seed 7, attacks planted, bodies and all stages included), the
+//! size that ingest hands to a worker, already decoded. `match` is the worker's part: gates, conditions,
+//! bodies, and copying what the detector needs. `match and observe` adds the serial part, with a fresh
+//! detector each time. `match small` is the same events in blocks of 1,024, as a slow stream brings
+//! them: what a block costs however small it is. Cold bodies, warm rules.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use chrono::DateTime;
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use strongroom_alerts::{Detector, DetectorConfig, Matcher, RuleSet};
+use strongroom_generate::{Generator, GeneratorOptions};
+use strongroom_ingest::frame::Origin;
+use strongroom_ingest::{Block, Decoder, DecoderConfig};
+
+const EVENTS: u64 = 131_072;
+const SEED: u64 = 7;
+const SMALL_ROWS: usize = 1024;
+
+fn log() -> Vec<Vec<u8>> {
+    let options =
+        GeneratorOptions { seed: SEED, events: EVENTS, attacks: true, ..GeneratorOptions::default() };
+    let mut generator = Generator::new(options).expect("options within bounds");
+    let mut lines = Vec::new();
+    loop {
+        let mut line = Vec::new();
+        if !generator.next_line(&mut line) {
+            return lines;
+        }
+        lines.push(line);
+    }
+}
+
+fn block(lines: &[Vec<u8>]) -> RecordBatch {
+    let block = Block {
+        origin: Arc::new(Origin { partition: "bench/match".to_owned(), cluster: "bench".to_owned() }),
+        offset: 0,
+        first_line: 1,
+        bytes: lines.concat(),
+        continues_line: false,
+        ends_in_line: false,
+        open_ended: false,
+    };
+    let arrived = DateTime::from_timestamp(1_800_000_000, 0).expect("a time in 2027");
+    let decoded = Decoder::new(DecoderConfig::default()).decode(&block, arrived).expect("columns fit");
+    assert_eq!(decoded.events.num_rows(), lines.len());
+    decoded.events
+}
+
+fn matching(criterion: &mut Criterion) {
+    let rules = Arc::new(RuleSet::builtin().expect("built-in rules load"));
+    let lines = log();
+    let batch = block(&lines);
+    let mut group = criterion.benchmark_group(format!("{} rules", rules.rules().len()));
+    group.throughput(Throughput::Elements(EVENTS)).sample_size(20);
+
+    let mut matcher = Matcher::new(Arc::clone(&rules));
+    group.bench_function("match", |bencher| {
+        bencher.iter(|| matcher.match_batch(black_box(&batch)).expect("a batch of events"));
+    });
+    group.bench_function("match and observe", |bencher| {
+        bencher.iter_batched(
+            || Detector::new(Arc::clone(&rules), DetectorConfig::default()),
+            |mut detector| {
+                let matches = matcher.match_batch(black_box(&batch)).expect("a batch of events");
+                detector.observe(matches).len()
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    let small: Vec<RecordBatch> = lines.chunks(SMALL_ROWS).map(block).collect();
+    group.bench_function("match small", |bencher| {
+        bencher.iter(|| {
+            for batch in &small {
+                black_box(matcher.match_batch(batch).expect("a batch of events"));
+            }
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, matching);
+criterion_main!(benches);

@@ -148,9 +148,9 @@ impl Decoder {
         });
         match outcome {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(Stop::Refused(refusal))) => Err(refusal),
-            // Odd or not JSON to simd-json: the plain decoder has the last word.
-            Ok(Err(Stop::Odd)) | Err(_) => {
+            // Refused, odd, or not JSON to simd-json: the plain decoder has the last word. Where a key is
+            // doubled, say, only the last value counts, and the tape's reader may have refused the first.
+            Ok(Err(Stop)) | Err(_) => {
                 let event = plain::decode(bytes, config.depth_max)?;
                 let row = rows.plain_row(&event, bytes);
                 rows.push(&row, place);

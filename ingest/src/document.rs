@@ -1,6 +1,6 @@
 //! A line that simd-json has parsed, member by member.
 //!
-//! Invariant: what is read here is what [`crate::plain`] reads from the same bytes, or [`Stop::Odd`]
+//! Invariant: what is read here is what [`crate::plain`] reads from the same bytes, or [`Stop`]
 //! hands the line over to it. A value's text is judged beside the value: whether it is spelt as
 //! [`crate::render`] will spell it decides if `raw` can be left out.
 
@@ -11,21 +11,18 @@ use crate::render::{self, go_string};
 use crate::tape::{self, Member, Odd};
 use crate::time;
 
-/// Why the fast path ends without a row.
-pub(crate) enum Stop {
-    Refused(Refusal),
-    Odd,
-}
+/// The line is not for this reader: what it is, and why it may be refused, [`crate::plain`] says.
+pub(crate) struct Stop;
 
 impl From<Refusal> for Stop {
-    fn from(refusal: Refusal) -> Self {
-        Stop::Refused(refusal)
+    fn from(_: Refusal) -> Self {
+        Stop
     }
 }
 
 impl From<Odd> for Stop {
     fn from(Odd: Odd) -> Self {
-        Stop::Odd
+        Stop
     }
 }
 
@@ -185,7 +182,7 @@ pub(crate) fn json_object<'d>(
 
 /// Text of a line that simd-json accepted is UTF-8; should it not be, the plain decoder says so.
 pub(crate) fn utf8(text: &[u8]) -> Result<&str, Stop> {
-    std::str::from_utf8(text).map_err(|_| Stop::Odd)
+    std::str::from_utf8(text).map_err(|_| Stop)
 }
 
 pub(crate) fn code(document: &Document<'_, '_>, member: &Member) -> Result<Option<i32>, Refusal> {

@@ -4,7 +4,6 @@
 //! [`Row`] before the first column is touched. Objects that repeat are decoded once a block; their
 //! memos answer by text, and hold only text that was read as valid.
 
-
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::ArrowError;
 use strongroom_schemas::Table;
@@ -351,7 +350,7 @@ impl Rows {
             &text[version_at.0..version_at.1] == version.as_bytes() && !version.is_empty()
         });
         if !plainly {
-            return Err(Stop::Odd);
+            return Err(Stop);
         }
         self.objects.insert(hash, text, (keys, if version.is_some() { version_at } else { (0, 0) }));
         Ok((keys, version.map(|_| &text[version_at.0..version_at.1])))

@@ -1,0 +1,177 @@
+//! The promises of the decoder, checked on one block of bytes.
+//!
+//! 1. Every byte used is kept: events, rejects, their frames and newlines are the block again.
+//! 2. A line that the plain decoder accepts is one event with the same values; a line that it refuses is
+//!    no event, and rejected for the same reason when nothing of it could be saved.
+//! 3. What was saved out of a broken line or a list is an event to the plain decoder too.
+//! 4. An unfinished last line is left alone, nothing else is.
+//! 5. A decoder carries nothing from one block to the next.
+
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::{Int32Type, Int64Type};
+use arrow_array::{Array as _, RecordBatch};
+use chrono::DateTime;
+use strongroom_schemas::rejects;
+
+use crate::decode::{DecodedBlock, Decoder, DecoderConfig};
+use crate::frame::{self, Block, LineKind, Origin};
+use crate::plain;
+use crate::reject::Reason;
+use crate::render::Renderer;
+
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// A first byte below this one is not text: it chooses among the forms that a block can have.
+const OPTIONS_MAX: u8 = 0x20;
+
+/// A stretch of the block with what became of it.
+struct Kept {
+    at: usize,
+    bytes: Vec<u8>,
+    /// Bytes of `bytes` that are frame: before and after the record.
+    before: usize,
+    after: usize,
+    what: What,
+}
+
+enum What {
+    Event { row: usize },
+    Reject { reason: String, line: i64 },
+}
+
+/// Decodes `data` as one block and checks all that must hold.
+///
+/// # Panics
+/// When something does not hold.
+pub fn check(data: &[u8]) {
+    let (options, bytes) = match data {
+        [first, rest @ ..] if *first < OPTIONS_MAX && *first != b'\n' => (*first, rest),
+        _ => (0, data),
+    };
+    let flag = |bit: u8| options & (1 << bit) != 0;
+    let config = DecoderConfig {
+        line_bytes_max: if flag(3) { 512 } else { 1 << 20 },
+        depth_max: if flag(4) { 5 } else { 64 },
+    };
+    let block = Block {
+        origin: Arc::new(Origin { partition: "file/f".to_owned(), cluster: "c".to_owned() }),
+        offset: if flag(0) || flag(2) { 7 } else { 0 },
+        first_line: if flag(0) || flag(2) { 3 } else { 1 },
+        bytes: bytes.to_vec(),
+        continues_line: flag(2),
+        ends_in_line: flag(1) && !bytes.ends_with(b"\n"),
+        // Which is not at the end of the stream, so it is one or the other.
+        open_ended: flag(0) && !flag(1),
+    };
+    let mut decoder = Decoder::new(config.clone());
+    let arrived = DateTime::UNIX_EPOCH;
+    let decoded = decoder.decode(&block, arrived).expect("the decoder assembles its columns");
+    let again = decoder.decode(&block, arrived).expect("the decoder assembles its columns");
+    assert_eq!(decoded.consumed, again.consumed, "state of the decoder shows");
+    assert_eq!(decoded.events, again.events, "state of the decoder shows");
+    assert_eq!(decoded.rejects, again.rejects, "state of the decoder shows");
+
+    let kept = kept(&block, &decoded);
+    check_bytes(&block, &decoded, &kept);
+    check_lines(&block, &decoded, &kept, &config);
+}
+
+/// Events and rejects in the order of the stream, at offsets in the block.
+fn kept(block: &Block, decoded: &DecodedBlock) -> Vec<Kept> {
+    let in_block = |offset: i64| usize::try_from(offset - block.offset).expect("an offset inside the block");
+    let renderer = Renderer::new(&decoded.events).expect("a batch of events");
+    let mut kept = Vec::new();
+    for row in 0..decoded.events.num_rows() {
+        let (before, after) = renderer.frame(row);
+        let mut bytes = before.to_vec();
+        renderer.record(row, &mut bytes);
+        bytes.extend_from_slice(after);
+        let at = in_block(renderer.offset(row) - before.len() as i64);
+        kept.push(Kept { at, bytes, before: before.len(), after: after.len(), what: What::Event { row } });
+    }
+    let raw = decoded.rejects.column(rejects::index::RAW).as_binary::<i32>();
+    let offsets = decoded.rejects.column(rejects::index::SOURCE_OFFSET).as_primitive::<Int64Type>();
+    let lines = decoded.rejects.column(rejects::index::LINE).as_primitive::<Int64Type>();
+    for row in 0..decoded.rejects.num_rows() {
+        let what = What::Reject { reason: reason(&decoded.rejects, row), line: lines.value(row) };
+        let at = in_block(offsets.value(row));
+        kept.push(Kept { at, bytes: raw.value(row).to_vec(), before: 0, after: 0, what });
+    }
+    // Each kind is in order already; a stable sort keeps it so and finds overlaps below.
+    kept.sort_by_key(|kept| kept.at);
+    kept
+}
+
+fn reason(rejects: &RecordBatch, row: usize) -> String {
+    let reasons = rejects.column(rejects::index::REASON).as_dictionary::<Int32Type>();
+    assert!(reasons.is_valid(row), "a reject without a reason");
+    let key = usize::try_from(reasons.keys().value(row)).expect("a key of the dictionary");
+    reasons.values().as_string::<i32>().value(key).to_owned()
+}
+
+fn check_bytes(block: &Block, decoded: &DecodedBlock, kept: &[Kept]) {
+    let mut rebuilt = Vec::with_capacity(decoded.consumed);
+    for kept in kept {
+        assert!(rebuilt.len() <= kept.at, "two records overlap at byte {}", kept.at);
+        rebuilt.resize(kept.at, b'\n');
+        rebuilt.extend_from_slice(&kept.bytes);
+    }
+    assert!(rebuilt.len() <= decoded.consumed, "records reach behind what was used");
+    rebuilt.resize(decoded.consumed, b'\n');
+    assert!(rebuilt == block.bytes[..decoded.consumed], "the rows do not give the bytes back");
+}
+
+fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &DecoderConfig) {
+    let mut left = None;
+    let mut rest = kept;
+    for line in frame::lines(block, config.line_bytes_max) {
+        assert_eq!(left, None, "a line behind the unfinished one");
+        let end = line.at + line.bytes.len();
+        let count = rest.iter().take_while(|kept| kept.at < end).count();
+        let (mine, others) = rest.split_at(count);
+        rest = others;
+        assert!(mine.iter().all(|kept| kept.at >= line.at), "a record outside all lines");
+        for kept in mine {
+            match &kept.what {
+                What::Event { row } => {
+                    let record = &kept.bytes[kept.before..kept.bytes.len() - kept.after];
+                    let event = plain::decode(record, config.depth_max);
+                    assert_eq!(Ok(plain::row(&decoded.events, *row)), event, "the decoders differ");
+                }
+                What::Reject { line: number, .. } => assert_eq!(*number, line.number, "line number"),
+            }
+        }
+        let text = match line.bytes.strip_prefix(BOM) {
+            Some(text) if block.offset == 0 && line.at == 0 => text,
+            _ => line.bytes,
+        };
+        match (line.kind, plain::decode(text, config.depth_max)) {
+            (LineKind::Piece, _) => {
+                assert!(matches!(mine, [Kept { what: What::Reject { reason, .. }, .. }]
+                    if *reason == Reason::LineTooLong.as_str()));
+            }
+            (_, Ok(_)) => {
+                assert!(matches!(mine, [Kept { what: What::Event { .. }, .. }]), "an event is lost");
+            }
+            (LineKind::Open, Err(_)) => {
+                assert!(mine.is_empty(), "an unfinished line was used");
+                left = Some(line.at);
+            }
+            (LineKind::Whole, Err(refusal)) => {
+                assert!(!mine.is_empty(), "a line is lost");
+                if let [Kept { what: What::Reject { reason, .. }, bytes, .. }] = mine
+                    && bytes.len() == line.bytes.len()
+                {
+                    // Of a list, its one item may be what is refused, or that it has none.
+                    let is_list = refusal.reason == Reason::NotAnAuditEvent
+                        && memchr::memmem::find(text, b"\"EventList\"").is_some();
+                    assert!(is_list || *reason == refusal.reason.as_str(), "{reason} {}", refusal.reason);
+                }
+            }
+        }
+    }
+    assert!(rest.is_empty(), "a record outside all lines");
+    assert_eq!(decoded.consumed, left.unwrap_or(block.bytes.len()), "bytes used");
+}

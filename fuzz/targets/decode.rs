@@ -1,0 +1,17 @@
+//! Blocks of bytes through both decoders.
+
+#![no_main]
+
+use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
+use strongroom_fuzz::{blocks, mutate};
+
+fuzz_target!(|data: &[u8]| blocks::check(data));
+
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    // Half of the steps know JSON, half know nothing: neither finds what the other does.
+    if seed % 2 == 0 {
+        mutate::audit(data, size, max_size, seed)
+    } else {
+        fuzzer_mutate(data, size, max_size)
+    }
+});

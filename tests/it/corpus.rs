@@ -100,15 +100,32 @@ pub fn decode(lines: &[&[u8]]) -> (Vec<RecordBatch>, usize) {
     (batches, rejects)
 }
 
+/// Rules at work on batches that come one after the other.
+pub struct Watch {
+    matcher: Matcher,
+    detector: Detector,
+}
+
+impl Watch {
+    pub fn new(rules: &Arc<RuleSet>) -> Watch {
+        Watch {
+            matcher: Matcher::new(Arc::clone(rules)),
+            detector: Detector::new(Arc::clone(rules), DetectorConfig::default()),
+        }
+    }
+
+    pub fn observe(&mut self, batches: &[RecordBatch]) -> Vec<Alert> {
+        let mut alerts = Vec::new();
+        for batch in batches {
+            alerts.extend(self.detector.observe(self.matcher.match_batch(batch).expect("a batch of events")));
+        }
+        alerts
+    }
+}
+
 /// Alerts of `rules` over batches in order.
 pub fn alerts(rules: &Arc<RuleSet>, batches: &[RecordBatch]) -> Vec<Alert> {
-    let mut matcher = Matcher::new(Arc::clone(rules));
-    let mut detector = Detector::new(Arc::clone(rules), DetectorConfig::default());
-    let mut alerts = Vec::new();
-    for batch in batches {
-        alerts.extend(detector.observe(matcher.match_batch(batch).expect("a batch of events")));
-    }
-    alerts
+    Watch::new(rules).observe(batches)
 }
 
 pub fn builtin() -> Arc<RuleSet> {
@@ -122,4 +139,22 @@ pub fn generated(seed: u64, events: u64, attacks: bool) -> (Vec<u8>, Vec<Planted
     let mut text = Vec::new();
     while generator.next_line(&mut text) {}
     (text, generator.ground_truth().to_vec())
+}
+
+/// Alerts of `rules` over a generated log without attacks, which is never held whole.
+pub fn alerts_of_background(rules: &Arc<RuleSet>, seed: u64, events: u64) -> Vec<Alert> {
+    let options = GeneratorOptions { seed, events, ..GeneratorOptions::default() };
+    let mut generator = Generator::new(options).expect("options within bounds");
+    let mut watch = Watch::new(rules);
+    let (mut alerts, mut text, mut more) = (Vec::new(), Vec::new(), true);
+    while more {
+        text.clear();
+        for _ in 0..BATCH_LINES {
+            more = more && generator.next_line(&mut text);
+        }
+        let (batches, rejects) = decode(&lines(&text));
+        assert_eq!(rejects, 0);
+        alerts.extend(watch.observe(&batches));
+    }
+    alerts
 }

@@ -6,13 +6,12 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use chrono::DateTime;
 use strongroom_archive::{Archive, SealReport};
 use strongroom_generate::{ATTACK_EVENTS_MIN, Generator, GeneratorOptions, PlantedAttack};
 use strongroom_ingest::{FileError, IngestError, IngestOptions, Observer, Progress, ingest, source};
@@ -48,9 +47,10 @@ const EVENTS_PER_NODE: f64 = 0.5;
 const NODES_MIN: f64 = 3.0;
 const NODES_MAX: f64 = 500.0;
 
+const NAME: &str = "strongroom";
 const CLUSTER: &str = "clinic";
 /// The alerts printed while they fire; all are in the table.
-const PRINT_FROM: Severity = Severity::Medium;
+const PRINT_FROM: Severity = Severity::High;
 
 const MARKER: &str = ".strongroom-demo";
 const LOG: &str = "audit.log";
@@ -88,6 +88,7 @@ ORDER BY stage_timestamp",
 ];
 
 pub fn run(args: Args) -> Result<u8, CliError> {
+    crate::allocator::keep_pages();
     let started = Instant::now();
     prepare(&args.dir)?;
     let log = args.dir.join(LOG);
@@ -102,26 +103,24 @@ pub fn run(args: Args) -> Result<u8, CliError> {
 
     say("")?;
     heading(&format!("Done in {:.1} s. Now yours", started.elapsed().as_secs_f64()))?;
-    for (command, what) in [
-        (format!("strongroom sql --archive {archive_word}"), "ask more; \\d lists tables and views"),
+    let program = program();
+    for (arguments, what) in [
+        (format!("sql --archive {archive_word}"), "ask more; \\d lists tables and views"),
         (
-            format!("strongroom query --archive {archive_word} \"SELECT * FROM exec_sessions\""),
+            format!("query --archive {archive_word} \"SELECT * FROM exec_sessions\""),
             "what was run inside pods",
         ),
+        (format!("export --archive {archive_word} | cmp - {log_word}"), "the log as it was, byte for byte"),
         (
-            format!("strongroom export --archive {archive_word} | cmp - {log_word}"),
-            "the log as it was, byte for byte",
-        ),
-        (
-            format!("strongroom ingest --cluster {CLUSTER} --archive {archive_word} {log_word}"),
+            format!("ingest --cluster {CLUSTER} --archive {archive_word} {log_word}"),
             "the same file again adds nothing",
         ),
         (
-            "strongroom ingest --cluster prod --archive ./archive /var/log/kubernetes/audit/".to_owned(),
+            "ingest --cluster prod --archive ./archive /var/log/kubernetes/audit/".to_owned(),
             "your own cluster's log",
         ),
     ] {
-        say(&format!("  {command}\n      {}", dimmed(what)))?;
+        say(&format!("  {program} {arguments}\n      {}", dimmed(what)))?;
     }
     say(&format!("\nEverything is in {}; delete it when you have seen enough.", word(&args.dir)))?;
     Ok(if found && same && answered { exit::OK } else { exit::FINDING })
@@ -180,7 +179,7 @@ fn generate_day(args: &Args, log: &Path) -> Result<Vec<PlantedAttack>, CliError>
         truth.len()
     ))?;
     command(&format!(
-        "strongroom generate --events {} --seed {} --rate {rate} --nodes {nodes} --attacks --output {}",
+        "generate --events {} --seed {} --rate {rate} --nodes {nodes} --attacks --output {}",
         args.events,
         args.seed,
         word(log)
@@ -198,7 +197,7 @@ fn ingest_day(log: &Path, archive_path: &Path) -> Result<Vec<Alert>, CliError> {
     heading(&format!("Read it: {} rules watch, the events are sealed", rules.rules().len()))?;
     let location = archive_path.to_string_lossy();
     command(&format!(
-        "strongroom ingest --cluster {CLUSTER} --archive {} --print-alerts {PRINT_FROM} {}",
+        "ingest --cluster {CLUSTER} --archive {} --print-alerts {PRINT_FROM} {}",
         word(archive_path),
         word(log)
     ))?;
@@ -308,7 +307,7 @@ fn compare(truth: &[PlantedAttack], alerts: &[Alert]) -> Result<bool, CliError> 
 fn export_and_compare(log: &Path, archive_path: &Path) -> Result<bool, CliError> {
     say("")?;
     heading("Was every byte kept?")?;
-    command(&format!("strongroom export --archive {} | cmp - {}", word(archive_path), word(log)))?;
+    command(&format!("export --archive {} | cmp - {}", word(archive_path), word(log)))?;
     let archive = Archive::open(&archive_path.to_string_lossy())
         .map_err(|error| cli_error(IngestError::Archive(error)))?;
     let started = Instant::now();
@@ -389,7 +388,7 @@ fn investigate(archive_path: &Path) -> Result<bool, CliError> {
     for (question, sql) in QUESTIONS {
         say("")?;
         heading(question)?;
-        command(&format!("strongroom query --archive {} \"\n{sql}\"", word(archive_path)))?;
+        command(&format!("query --archive {} \"\n{sql}\"", word(archive_path)))?;
         let written = query::answer(&runtime, &session, sql, Format::Table, &layout, io::stdout())?;
         let Some(written) = written else {
             return Err(CliError {
@@ -412,8 +411,9 @@ fn heading(text: &str) -> Result<(), CliError> {
     say(&format!("{style}{text}{style:#}"))
 }
 
-fn command(text: &str) -> Result<(), CliError> {
-    say(&dimmed(&format!("$ {text}")))
+/// The command line that does the same.
+fn command(arguments: &str) -> Result<(), CliError> {
+    say(&dimmed(&format!("$ {} {arguments}", program())))
 }
 
 /// A line on standard output; progress, alerts and accounts share the terminal with it in order.
@@ -436,6 +436,12 @@ fn green(text: &str) -> String {
 fn red(text: &str) -> String {
     let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
     format!("{style}{text}{style:#}")
+}
+
+/// The word that starts this program again: its name where the shell finds it, else its path as given.
+fn program() -> String {
+    let given = std::env::args_os().next().map(PathBuf::from).unwrap_or_else(|| PathBuf::from(NAME));
+    term::shell_word(&given.to_string_lossy())
 }
 
 fn word(path: &Path) -> String {

@@ -6,15 +6,16 @@
 //! session has no object store, file format or table function with which a file outside the archive
 //! could be reached, so the gate decides about messages rather than about safety.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 use datafusion::logical_expr::sqlparser::ast::{
     Expr, ObjectName, Query, Select, Statement as SqlStatement, TableFactor, Visit, Visitor,
 };
-use datafusion::logical_expr::sqlparser::dialect::GenericDialect;
 use datafusion::logical_expr::sqlparser::tokenizer::{Token, Tokenizer};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 
+use crate::dialect::AuditDialect;
 use crate::error::{QueryError, Result};
 
 /// Deepest nesting of one statement.
@@ -48,12 +49,7 @@ pub(crate) fn admit(sql: &str) -> Result<Statement> {
     if sql.len() > STATEMENT_BYTES_MAX {
         return Err(QueryError::TooLong { bytes: sql.len(), bytes_max: STATEMENT_BYTES_MAX });
     }
-    let mut statements = DFParserBuilder::new(sql)
-        .with_dialect(&GenericDialect {})
-        .with_recursion_limit(NESTING_MAX)
-        .build()
-        .and_then(|mut parser| parser.parse_statements())
-        .map_err(|error| QueryError::from_parser(sql, error))?;
+    let mut statements = parse(sql)?;
     for statement in &statements {
         check(statement)?;
     }
@@ -62,6 +58,15 @@ pub(crate) fn admit(sql: &str) -> Result<Statement> {
         1 => Ok(statements.pop_front().expect("one statement was counted")),
         count => Err(QueryError::SeveralStatements { count }),
     }
+}
+
+fn parse(sql: &str) -> Result<VecDeque<Statement>> {
+    DFParserBuilder::new(sql)
+        .with_dialect(&AuditDialect)
+        .with_recursion_limit(NESTING_MAX)
+        .build()
+        .and_then(|mut parser| parser.parse_statements())
+        .map_err(|error| QueryError::from_parser(sql, error))
 }
 
 fn check(statement: &Statement) -> Result<()> {
@@ -166,14 +171,14 @@ fn kind_of(statement: &SqlStatement) -> String {
 /// Whether `text` ends a statement: its last token is `;`, outside quotes and comments.
 pub fn statement_is_complete(text: &str) -> bool {
     // An open quote or an open block comment is an error to the tokenizer.
-    let Ok(tokens) = Tokenizer::new(&GenericDialect {}, text).tokenize() else { return false };
+    let Ok(tokens) = Tokenizer::new(&AuditDialect, text).tokenize() else { return false };
     let last = tokens.iter().rev().find(|token| !matches!(token, Token::Whitespace(_)));
     matches!(last, Some(Token::SemiColon))
 }
 
 /// Cuts a script at each `;` that stands outside quotes and comments. Parts without a word are left out.
 pub fn split_statements(script: &str) -> Result<Vec<&str>> {
-    let tokens = Tokenizer::new(&GenericDialect {}, script)
+    let tokens = Tokenizer::new(&AuditDialect, script)
         .tokenize_with_location()
         .map_err(|error| QueryError::from_tokenizer(script, &error))?;
     let mut cursor = Cursor { text: script, at: 0, line: 1, column: 1 };
@@ -226,6 +231,8 @@ impl Cursor<'_> {
 
 #[cfg(test)]
 mod tests {
+    use datafusion::logical_expr::sqlparser::ast::{BinaryOperator, SelectItem};
+
     use super::*;
 
     #[test]
@@ -266,10 +273,28 @@ mod tests {
             "select * from generate_series(1, 3)",
             "select unnest([1, 2])",
             "table events",
+            "select verb, cluster, name from events where cluster = 'a' group by verb, cluster order by cluster, 1",
+            "select cluster from events",
+            "select * exclude (request_object) from events",
+            "select * from events where annotations ->> 'a' = 'b' and source_ips[-1] = 'c' and name ilike '%x%'",
+            "select date_bin(interval '5 minutes', stage_timestamp), count(*) filter (where verb = 'get') from events group by 1",
+            "select extract(epoch from stage_timestamp), stage_timestamp::date from events limit 1 offset 2",
+            "select e.cluster, e.name as cluster from events e",
             "select \"name\" from events where request_uri like '/api/%.json'",
         ] {
             admit(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
         }
+    }
+
+    #[test]
+    fn json_operators_bind_tighter_than_comparisons() {
+        let Statement::Statement(statement) = admit("select a ->> 'k' = 'v'").expect("parses") else {
+            panic!("a query");
+        };
+        let SqlStatement::Query(query) = *statement else { panic!("a query") };
+        let select = query.body.as_select().expect("a select").clone();
+        let SelectItem::UnnamedExpr(top) = &select.projection[0] else { panic!("an expression") };
+        assert!(matches!(top, Expr::BinaryOp { op: BinaryOperator::Eq, .. }), "{top:?}");
     }
 
     #[test]

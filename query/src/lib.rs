@@ -8,6 +8,7 @@
 //! 4. Memory is bounded by the session's limit; what does not fit spills to disk or fails by name.
 
 mod complete;
+mod dialect;
 mod error;
 mod functions;
 mod gate;

@@ -87,15 +87,14 @@ impl SealedTable {
         };
         Ok(PartitionedFile::new_from_meta(meta)
             .with_partition_values(vec![ScalarValue::Date32(Some(date32(file.date)))])
-            .with_statistics(Arc::new(self.file_statistics(file)))
-            .with_arrow_schema(Arc::clone(self.schema.file_schema())))
+            .with_statistics(Arc::new(self.file_statistics(file))))
     }
 
     /// Statistics of one file over the columns it stores.
     fn file_statistics(&self, file: &FileEntry) -> Statistics {
+        // Commits keep event times to the microsecond, so MIN and MAX are answered from them too.
         let time = |us: Option<i64>| match us {
-            // Bounds prune; they do not answer MIN and MAX, as a commit may round them.
-            Some(us) => Precision::Inexact(ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into()))),
+            Some(us) => Precision::Exact(ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into()))),
             None => Precision::Absent,
         };
         let columns = self.schema.file_schema().fields().iter().map(|field| {
@@ -114,11 +113,15 @@ impl SealedTable {
     }
 }
 
-/// `schema` with strings and bytes as views.
+/// `schema` with strings and bytes as views, and elements of lists called as in files.
 fn view_schema(schema: &Schema) -> SchemaRef {
     let fields = schema.fields().iter().map(|field| match field.data_type() {
         DataType::Utf8 => Arc::new(Field::new(field.name(), DataType::Utf8View, field.is_nullable())),
         DataType::Binary => Arc::new(Field::new(field.name(), DataType::BinaryView, field.is_nullable())),
+        DataType::List(item) => {
+            let item = Field::new("element", item.data_type().clone(), item.is_nullable());
+            Arc::new(Field::new(field.name(), DataType::List(Arc::new(item)), field.is_nullable()))
+        }
         _ => Arc::clone(field),
     });
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))

@@ -14,7 +14,7 @@ use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::default_table_source::provider_as_source;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::Result;
+use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::{TableType, ViewTable};
 use datafusion::functions::expr_fn::coalesce;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableProviderFilterPushDown, col};
@@ -24,6 +24,7 @@ use strongroom_archive::Archive;
 use strongroom_schemas::{Table, events};
 
 use crate::functions::last_of;
+use crate::gate;
 use crate::table::SealedTable;
 
 /// The impersonated user if there is one, else the user: on whose permissions the request ran.
@@ -175,7 +176,8 @@ pub(crate) async fn plan_view(context: &SessionContext, view: &View) -> Result<(
     if context.table_exist(view.name)? {
         return Ok(());
     }
-    let plan = context.state().create_logical_plan(view.sql).await?;
+    let statement = gate::admit(view.sql).map_err(|error| DataFusionError::External(Box::new(error)))?;
+    let plan = context.state().statement_to_plan(statement).await?;
     let definition = Some(view.sql.trim().to_owned());
     context.register_table(view.name, Arc::new(ViewTable::new(plan, definition)))?;
     Ok(())

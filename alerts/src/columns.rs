@@ -116,7 +116,15 @@ pub(crate) struct Lists<'a> {
     pub(crate) items: Text<'a>,
 }
 
-impl Lists<'_> {
+impl<'a> Lists<'a> {
+    /// The keys of all items and their values, when they are a dictionary without nulls.
+    pub(crate) fn keys(&self) -> Option<(&'a [i32], Strings<'a>)> {
+        match self.items {
+            Text::Dictionary(keys, values) if keys.null_count() == 0 => Some((keys.values(), values)),
+            _ => None,
+        }
+    }
+
     /// Positions of a row's items; empty for null.
     pub(crate) fn range(&self, row: usize) -> Range<usize> {
         if self.list.is_null(row) {

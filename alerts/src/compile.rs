@@ -15,7 +15,7 @@ use crate::rule::{Comparison, Correlation, EventRule, Expr, Quantifier};
 
 /// Columns with few distinct values: what they rule out is looked up before anything is evaluated.
 /// The ones that rule out most stand first.
-const GATES: [Field; 10] = [
+const GATES: [Field; 13] = [
     Field::Column(index::RESOURCE),
     Field::Column(index::VERB),
     Field::Column(index::SUBRESOURCE),
@@ -26,7 +26,14 @@ const GATES: [Field; 10] = [
     Field::Column(index::STAGE),
     Field::Column(index::USER_NAME),
     Field::Column(index::AUTHZ_DECISION),
+    Field::Column(index::USER_AGENT),
+    Field::List(index::IMPERSONATED_USER_GROUPS),
+    Field::List(index::USER_GROUPS),
 ];
+
+/// Gates that also stand together: rules ask for one or the other.
+pub(crate) const PAIRS: [(Field, Field); 1] =
+    [(Field::Column(index::IMPERSONATED_USER_NAME), Field::List(index::IMPERSONATED_USER_GROUPS))];
 
 /// Rules whose candidates fit one mask.
 pub(crate) const RULES_A_MASK: usize = u128::BITS as usize;

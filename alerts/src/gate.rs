@@ -4,15 +4,19 @@
 //! column, the condition is evaluated with every other leaf unknown; only when it is false whatever
 //! they turn out to be does the rule lose its bit for that value. A row's candidates are the bits
 //! that all its values left standing.
+//!
+//! A rule that asks for one of two columns (this user *or* that group is impersonated) is ruled out by
+//! neither alone. For such columns that are mostly null there is a gate over pairs of values.
 
 use arrow_array::{Array, Int32Array};
 use hashbrown::HashMap;
 use strongroom_schemas::events::index;
 
-use crate::columns::{Column, Columns, Strings, Text};
-use crate::compile::{Gate, Program, Question, RULES_A_MASK};
+use crate::columns::{Column, Columns, Lists, Strings, Text};
+use crate::compile::{Gate, PAIRS, Program, Question, RULES_A_MASK};
 use crate::fields::Field;
 use crate::memo::Memo;
+use crate::pattern::Test;
 
 /// A column with more distinct values than this in one block is not used as a gate.
 const DISTINCT_MAX: usize = 4096;
@@ -24,6 +28,8 @@ enum Values<'a> {
     Two(Strings<'a>, Strings<'a>),
     Texts(Vec<&'a str>),
     Numbers(Vec<String>),
+    /// Distinct lists, as the keys of their items.
+    Lists(Vec<&'a [i32]>, Strings<'a>),
 }
 
 impl Values<'_> {
@@ -33,27 +39,34 @@ impl Values<'_> {
             Values::Two(first, second) => first.len() + second.len(),
             Values::Texts(texts) => texts.len(),
             Values::Numbers(texts) => texts.len(),
+            Values::Lists(lists, _) => lists.len(),
         }
     }
 
-    fn get(&self, place: usize) -> Option<&str> {
-        let at = place.checked_sub(1)?;
+    fn passes(&self, place: usize, test: &Test) -> bool {
+        let Some(at) = place.checked_sub(1) else { return test.matches(None) };
         match self {
-            Values::One(strings) => strings.get(at),
-            Values::Two(first, second) => match at.checked_sub(first.len()) {
+            Values::One(strings) => test.matches(strings.get(at)),
+            Values::Two(first, second) => test.matches(match at.checked_sub(first.len()) {
                 None => first.get(at),
                 Some(at) => second.get(at),
-            },
-            Values::Texts(texts) => Some(texts[at]),
-            Values::Numbers(texts) => Some(&texts[at]),
+            }),
+            Values::Texts(texts) => test.matches(Some(texts[at])),
+            Values::Numbers(texts) => test.matches(Some(&texts[at])),
+            Values::Lists(lists, values) => lists[at]
+                .iter()
+                .any(|key| test.matches(usize::try_from(*key).ok().and_then(|key| values.get(key)))),
         }
     }
 }
 
+/// Most pairs of values that a gate over two columns may tell apart.
+const PAIRS_MAX: usize = 1 << 14;
+
 /// A gate's column of one block: for each row the place of its value.
 pub(crate) struct OpenGate {
-    /// Position in [`Program::gates`].
-    pub(crate) gate: usize,
+    /// Position in [`Program::gates`]; none for a pair, whose leaves are answered by its parts.
+    pub(crate) gate: Option<usize>,
     pub(crate) places: Vec<u32>,
     /// A mask for each group of rules and each place: `masks[group * places_count + place]`.
     masks: Vec<u128>,
@@ -83,12 +96,56 @@ pub(crate) fn open(
         match load(&gate.field, columns, &mut places) {
             Some(values) if values.places() <= DISTINCT_MAX + 1 => {
                 let masks = masks_of(program, gate, &values, memos);
-                opened.push(OpenGate { gate: at, places, masks, places_count: values.places() });
+                opened.push(OpenGate { gate: Some(at), places, masks, places_count: values.places() });
             }
             _ => spare.push(places),
         }
     }
+    let first = |wanted: &Field| {
+        opened.iter().find(|open| open.gate.is_some_and(|gate| program.gates[gate].field == *wanted))
+    };
+    let pairs: Vec<OpenGate> = PAIRS
+        .iter()
+        .filter_map(|(left, right)| {
+            let places = spare.pop().unwrap_or_default();
+            pair(program, first(left)?, first(right)?, memos, places)
+        })
+        .collect();
+    // Pairs stand for what is rare, so they leave little to do for the others.
+    let behind_first = opened.len().min(1);
+    opened.splice(behind_first..behind_first, pairs);
     opened
+}
+
+/// A gate over the values that two open gates have in the same rows; `None` when no rule needs both,
+/// or there are too many pairs.
+fn pair(
+    program: &Program,
+    left: &OpenGate,
+    right: &OpenGate,
+    memos: &[Memo],
+    mut places: Vec<u32>,
+) -> Option<OpenGate> {
+    let (left_gate, right_gate) = (&program.gates[left.gate?], &program.gates[right.gate?]);
+    let rules: Vec<usize> =
+        left_gate.rules.iter().copied().filter(|rule| right_gate.rules.contains(rule)).collect();
+    let places_count = left.places_count * right.places_count;
+    if rules.is_empty() || places_count > PAIRS_MAX {
+        return None;
+    }
+    let width = right.places_count as u32;
+    places.clear();
+    places.extend(left.places.iter().zip(&right.places).map(|(left, right)| left * width + right));
+    let masks = masks_by(program, &rules, places_count, |leaf, place| {
+        if left_gate.leaves.contains(&leaf) {
+            memos[leaf].known(place / right.places_count)
+        } else if right_gate.leaves.contains(&leaf) {
+            memos[leaf].known(place % right.places_count)
+        } else {
+            None
+        }
+    });
+    Some(OpenGate { gate: None, places, masks, places_count })
 }
 
 fn masks_of(program: &Program, gate: &Gate, values: &Values<'_>, memos: &mut [Memo]) -> Vec<u128> {
@@ -97,16 +154,27 @@ fn masks_of(program: &Program, gate: &Gate, values: &Values<'_>, memos: &mut [Me
         let Question::Test(_, test) = &program.leaves[leaf].question else {
             unreachable!("gates are made of tests")
         };
-        memos[leaf].fill(places_count, |place| test.matches(values.get(place)));
+        memos[leaf].fill(places_count, |place| values.passes(place, test));
     }
+    let memos = &*memos;
+    masks_by(program, &gate.rules, places_count, |leaf, place| {
+        if gate.leaves.contains(&leaf) { memos[leaf].known(place) } else { None }
+    })
+}
+
+/// Masks for each place, when `known` gives the leaves that a place decides.
+fn masks_by(
+    program: &Program,
+    rules: &[usize],
+    places_count: usize,
+    known: impl Fn(usize, usize) -> Option<bool>,
+) -> Vec<u128> {
     let groups = program.rules.len().div_ceil(RULES_A_MASK);
     let mut masks = vec![u128::MAX; groups * places_count];
-    for &rule in &gate.rules {
+    for &rule in rules {
         let (group, bit) = (rule / RULES_A_MASK, rule % RULES_A_MASK);
         for (place, mask) in masks[group * places_count..][..places_count].iter_mut().enumerate() {
-            let value = program.rules[rule]
-                .node
-                .value(&mut |leaf| if gate.leaves.contains(&leaf) { memos[leaf].known(place) } else { None });
+            let value = program.rules[rule].node.value(&mut |leaf| known(leaf, place));
             if value == Some(false) {
                 *mask &= !(1 << bit);
             }
@@ -155,16 +223,43 @@ fn load<'a>(field: &Field, columns: &Columns<'a>, places: &mut Vec<u32>) -> Opti
             Column::Int32(array) => numbers(array, places).map(Values::Numbers),
             Column::Int64(_) | Column::Time(_) | Column::Lists(_) => None,
         },
+        Field::List(at) => lists(columns.lists(*at), columns.rows, places),
         _ => None,
     }
 }
 
 fn keys_to_places(keys: &Int32Array, places: &mut Vec<u32>) {
-    if keys.null_count() == 0 {
-        places.extend(keys.values().iter().map(|key| *key as u32 + 1));
-    } else {
-        places.extend(keys.iter().map(|key| key.map_or(0, |key| key as u32 + 1)));
+    match keys.nulls() {
+        None => places.extend(keys.values().iter().map(|key| *key as u32 + 1)),
+        Some(nulls) if nulls.null_count() == keys.len() => places.resize(keys.len(), 0),
+        // What stands in the place of a null is not defined, so it must not be added to.
+        Some(nulls) => places.extend(
+            keys.values().iter().zip(nulls).map(|(key, valid)| if valid { *key as u32 + 1 } else { 0 }),
+        ),
     }
+}
+
+/// An empty list has the place of null: no element passes, as rules see it.
+fn lists<'a>(lists: Lists<'a>, rows: usize, places: &mut Vec<u32>) -> Option<Values<'a>> {
+    let (keys, values) = lists.keys()?;
+    let mut distinct: Vec<&[i32]> = Vec::new();
+    let mut by_list: HashMap<&[i32], u32> = HashMap::new();
+    for row in 0..rows {
+        let list = &keys[lists.range(row)];
+        if list.is_empty() {
+            places.push(0);
+            continue;
+        }
+        let place = *by_list.entry(list).or_insert_with(|| {
+            distinct.push(list);
+            distinct.len() as u32
+        });
+        if distinct.len() > DISTINCT_MAX {
+            return None;
+        }
+        places.push(place);
+    }
+    Some(Values::Lists(distinct, values))
 }
 
 fn texts<'a>(rows: impl Iterator<Item = Option<&'a str>>, places: &mut Vec<u32>) -> Option<Vec<&'a str>> {

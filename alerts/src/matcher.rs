@@ -91,7 +91,7 @@ impl Matcher {
         let gates = gate::open(program, &columns, &mut self.memos, &mut self.spare);
         let mut leaf_gates = vec![None; program.leaves.len()];
         for (at, open) in gates.iter().enumerate() {
-            for &leaf in &program.gates[open.gate].leaves {
+            for &leaf in open.gate.iter().flat_map(|gate| &program.gates[*gate].leaves) {
                 leaf_gates[leaf] = Some(at);
             }
         }

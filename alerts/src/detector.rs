@@ -20,14 +20,16 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hashbrown::HashSet;
 use strongroom_schemas::{Alert, AlertEvent};
 use uuid::Uuid;
 
+use crate::closing::{Closed, ClosingLimits, Closings, Waiting};
 use crate::matches::{BatchMatches, Entry, Kept, MatchedEvent, Meaning};
 use crate::message::{self, Subject};
-use crate::rule::{Bound, Correlation, RuleSet};
+use crate::rule::{Correlation, RuleSet};
 use crate::window::{Counted, Crossing, Rule, WindowLimits, Windows};
 
 /// Namespace of alert ids; changing it would make every old alert new.
@@ -45,6 +47,10 @@ pub struct DetectorConfig {
     pub groups_max: usize,
     /// Events remembered for one group, never fewer than its rule counts to.
     pub group_events_max: usize,
+    /// How far behind the latest event of its source an event may come and still count for a rule with
+    /// an upper bound (`lt`, `lte`, `eq`), which has to wait that long. Other rules wait for nothing
+    /// and take events of any age.
+    pub allowed_lateness: Duration,
 }
 
 /// Default of [`DetectorConfig::requests_max`].
@@ -56,6 +62,9 @@ pub const GROUPS_MAX: usize = 1 << 16;
 /// Default of [`DetectorConfig::group_events_max`].
 pub const GROUP_EVENTS_MAX: usize = 1 << 13;
 
+/// Default of [`DetectorConfig::allowed_lateness`]: an API server's webhook retries for up to 100 seconds.
+pub const ALLOWED_LATENESS: Duration = Duration::from_secs(120);
+
 impl Default for DetectorConfig {
     fn default() -> DetectorConfig {
         DetectorConfig {
@@ -63,6 +72,7 @@ impl Default for DetectorConfig {
             events_max: EVENTS_MAX,
             groups_max: GROUPS_MAX,
             group_events_max: GROUP_EVENTS_MAX,
+            allowed_lateness: ALLOWED_LATENESS,
         }
     }
 }
@@ -73,6 +83,7 @@ pub struct Detector {
     rules: Arc<RuleSet>,
     requests: Requests,
     windows: Windows,
+    closings: Closings,
 }
 
 impl Detector {
@@ -82,10 +93,21 @@ impl Detector {
             groups_max: config.groups_max,
             group_events_max: config.group_events_max,
         };
-        Detector { rules, requests: Requests::new(config.requests_max), windows: Windows::new(limits) }
+        let closing_limits = ClosingLimits {
+            waiting_max: config.events_max,
+            windows_max: config.groups_max,
+            lateness_us: i64::try_from(config.allowed_lateness.as_micros()).unwrap_or(i64::MAX),
+        };
+        Detector {
+            rules,
+            requests: Requests::new(config.requests_max),
+            windows: Windows::new(limits),
+            closings: Closings::new(closing_limits),
+        }
     }
 
-    /// The alerts that the events of a batch complete, in order of the events.
+    /// The alerts that the events of a batch complete, in order of the events; those of windows that had
+    /// to close stand where it became known, at the latest at the batch's end.
     pub fn observe(&mut self, matches: BatchMatches) -> Vec<Alert> {
         let mut alerts = Vec::new();
         for entry in &matches.entries {
@@ -103,14 +125,34 @@ impl Detector {
                     if !self.requests.is_new(correlation.info as u32, event.request) {
                         continue;
                     }
+                    let Some(at_least) = correlation.at_least() else {
+                        let waiting = Waiting {
+                            key: (correlation_at, group),
+                            timespan_us: correlation.timespan_us,
+                            counts_values: correlation.counts_values,
+                            request: event.request,
+                            value,
+                            group_text: matches.texts.get(group_text).unwrap_or_default().to_owned(),
+                            event: matches.alert_event(event),
+                        };
+                        let source = matches.text(event, Kept::Source).unwrap_or_default();
+                        let mut closed = self.closings.advance(source, event.latest_us.unwrap_or(time_us));
+                        closed.extend(self.closings.add(source, waiting));
+                        alerts.extend(closed.into_iter().filter_map(|closed| self.judged(closed)));
+                        continue;
+                    };
                     let counted = Counted {
                         time_us,
                         request: event.request,
                         value,
                         audit_id: matches.text(event, Kept::AuditId).unwrap_or_default(),
                     };
-                    let crossing =
-                        self.windows.count((correlation_at, group), window_rule(correlation), &counted);
+                    let rule = Rule {
+                        timespan_us: correlation.timespan_us,
+                        at_least: usize::try_from(at_least).unwrap_or(usize::MAX),
+                        counts_values: correlation.counts_values,
+                    };
+                    let crossing = self.windows.count((correlation_at, group), rule, &counted);
                     if let Some(crossing) = crossing {
                         let group_text = matches.texts.get(group_text).unwrap_or_default();
                         let event = matches.alert_event(event);
@@ -119,7 +161,27 @@ impl Detector {
                 }
             }
         }
+        for (source, latest_us) in &matches.latest_us {
+            let closed = self.closings.advance(source, *latest_us);
+            alerts.extend(closed.into_iter().filter_map(|closed| self.judged(closed)));
+        }
         alerts
+    }
+
+    /// The alert of a window that is over, when its count is what the rule looks for.
+    fn judged(&self, closed: Closed) -> Option<Alert> {
+        let correlation = &self.rules.correlations[closed.key.0 as usize];
+        if !correlation.bounds.iter().all(|bound| bound.holds(closed.count)) {
+            return None;
+        }
+        let crossing = Crossing {
+            first_request: closed.first_request,
+            start_us: closed.start_us,
+            end_us: closed.start_us.saturating_add(correlation.timespan_us),
+            count: closed.count,
+            audit_ids: closed.audit_ids,
+        };
+        Some(self.correlated(correlation, crossing, closed.key.1, &closed.group_text, closed.event))
     }
 
     fn single(&self, entry: &Entry, event: &MatchedEvent, matches: &BatchMatches) -> Alert {
@@ -187,18 +249,6 @@ impl Detector {
             next_steps: correlation.next_steps.render_next_steps(&subject),
             event,
         }
-    }
-}
-
-fn window_rule(correlation: &Correlation) -> Rule {
-    let at_least = correlation.bounds.iter().map(|bound| match bound {
-        Bound::AtLeast(count) => *count,
-        Bound::AtMost(_) | Bound::Exactly(_) => unreachable!("refused when the rule was read"),
-    });
-    Rule {
-        timespan_us: correlation.timespan_us,
-        at_least: at_least.max().map_or(1, |count| usize::try_from(count).unwrap_or(usize::MAX)),
-        counts_values: correlation.counts_values,
     }
 }
 

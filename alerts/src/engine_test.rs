@@ -427,6 +427,39 @@ fn an_early_arrival_of_a_later_event_makes_no_window() {
     assert_eq!(found[0].audit_ids, ["alice-100-b", "alice-101-c", "alice-102-d"]);
 }
 
+/// Too few is known only when no more can come: behind the allowed lateness, and per source.
+#[test]
+fn upper_bounds_are_judged_when_the_window_is_over() {
+    let rules = set(&COUNTS.replace("gte: 3", "lte: 2"));
+    let mut events =
+        vec![read(0, "alice", "a"), read(2, "bob", "a"), read(3, "bob", "b"), read(4, "bob", "c")];
+    events.push(read(1, "alice", "b"));
+    events.push(read(1, "alice", "b"));
+    let told = |events: &[String]| {
+        let lines: Vec<&str> = events.iter().map(String::as_str).collect();
+        alerts(&rules, &lines)
+    };
+    assert_eq!(told(&events), [], "nothing is over");
+    // An event of no rule moves time on: to the end of both windows and the lateness behind it.
+    let other = |second: u32| read(second, "carol", "x").replace("secrets", "pods");
+    events.push(other(180));
+    assert_eq!(told(&events), []);
+    events.push(other(181));
+    let found = told(&events);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].group_key, "actor=alice");
+    assert_eq!(found[0].event_count, 2);
+    assert_eq!(found[0].window_end_us - found[0].window_start_us, 60_000_000);
+    events.push(read(30, "alice", "late"));
+    events.push(other(400));
+    assert_eq!(told(&events).len(), 1, "a late event opens nothing");
+
+    let exactly = set(&COUNTS.replace("gte: 3", "eq: 3"));
+    let lines: Vec<&str> = events.iter().map(String::as_str).collect();
+    let groups: Vec<String> = alerts(&exactly, &lines).into_iter().map(|alert| alert.group_key).collect();
+    assert_eq!(groups, ["actor=bob"]);
+}
+
 #[test]
 fn aliases_join_rules_with_other_fields() {
     let yaml = "title: Impersonates

@@ -25,6 +25,7 @@
 mod batch;
 mod body;
 mod builtin;
+mod closing;
 mod columns;
 mod compile;
 mod condition;
@@ -53,7 +54,9 @@ mod window;
 
 pub use batch::alerts_batch;
 pub use columns::MatchError;
-pub use detector::{Detector, DetectorConfig, EVENTS_MAX, GROUP_EVENTS_MAX, GROUPS_MAX, REQUESTS_MAX};
+pub use detector::{
+    ALLOWED_LATENESS, Detector, DetectorConfig, EVENTS_MAX, GROUP_EVENTS_MAX, GROUPS_MAX, REQUESTS_MAX,
+};
 pub use matcher::Matcher;
 pub use matches::{BatchMatches, FIELD_BYTES_MAX};
 pub use message::{MESSAGE_CHARS_MAX, NEXT_STEPS_CHARS_MAX, VALUE_CHARS_MAX};

@@ -120,11 +120,16 @@ impl Matcher {
     /// Makes events and entries of the matches found.
     fn keep(&mut self, rules: &RuleSet, columns: &Columns<'_>, matches: &mut BatchMatches) {
         let mut last_row = None;
+        let latest = match rules.correlations.iter().any(|correlation| correlation.at_least().is_none()) {
+            true => latest_times(columns, &mut matches.latest_us),
+            false => Vec::new(),
+        };
         let matched = std::mem::take(&mut matches.matched);
         let mut pair = Vec::new();
         for &(row, rule) in &matched {
             if last_row != Some(row) {
-                let event = self.kept.event(columns, row as usize, &mut matches.texts);
+                let mut event = self.kept.event(columns, row as usize, &mut matches.texts);
+                event.latest_us = latest.get(row as usize).copied();
                 matches.events.push(event);
                 last_row = Some(row);
             }
@@ -176,6 +181,27 @@ fn match_group(group: usize, evaluation: &mut Evaluation<'_, '_>, matches: &mut 
         }
         matches.bodies_unreadable += row.unreadable.get();
     }
+}
+
+/// For each row the latest event time that its source had brought by then; and by the end, each source's.
+fn latest_times(columns: &Columns<'_>, sources: &mut Vec<(String, i64)>) -> Vec<i64> {
+    let names = columns.text(index::SOURCE);
+    let latest = (0..columns.rows).map(|row| {
+        let name = names.get(row).unwrap_or_default();
+        let time_us = columns.number(index::STAGE_TIMESTAMP, row).unwrap_or(i64::MIN);
+        // A batch has one source, or a few.
+        match sources.iter_mut().rev().find(|(known, _)| known == name) {
+            Some((_, latest_us)) => {
+                *latest_us = time_us.max(*latest_us);
+                *latest_us
+            }
+            None => {
+                sources.push((name.to_owned(), time_us));
+                time_us
+            }
+        }
+    });
+    latest.collect()
 }
 
 /// What a match of a base rule counts as; nothing when a count of values has no value.
@@ -318,6 +344,7 @@ impl KeptSymbols {
             response_code: number(index::RESPONSE_CODE).and_then(|code| i32::try_from(code).ok()),
             source_offset: number(index::SOURCE_OFFSET).unwrap_or_default(),
             request: request_identity(columns, row, stage_us, received_us),
+            latest_us: None,
         }
     }
 }

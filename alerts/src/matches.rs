@@ -80,6 +80,8 @@ pub(crate) struct MatchedEvent {
     pub(crate) source_offset: i64,
     /// Hash of what makes this request itself: the same at each of its stages.
     pub(crate) request: u128,
+    /// Latest event time that the source had brought by this row; only when a rule waits for that.
+    pub(crate) latest_us: Option<i64>,
 }
 
 /// What a match means.
@@ -115,7 +117,8 @@ pub struct BatchMatches {
     pub(crate) events: Vec<MatchedEvent>,
     pub(crate) entries: Vec<Entry>,
     pub(crate) matched: Vec<(u32, u32)>,
-    /// Latest event time of each source of the batch.
+    /// Latest event time of each source of the batch; only when a rule waits for that.
+    pub(crate) latest_us: Vec<(String, i64)>,
     pub(crate) bodies_unreadable: u64,
 }
 

@@ -360,9 +360,9 @@ fn bounds(condition: &Mapping) -> Result<Vec<Bound>, Fault> {
         bounds.push(match key {
             "gt" => Bound::AtLeast(number + 1),
             "gte" => Bound::AtLeast(number),
-            "lt" | "lte" | "eq" => {
-                return Err(Fault::new(format!("{key} is not supported yet; gt and gte are")).at(key));
-            }
+            "lt" => Bound::AtMost(number.checked_sub(1).ok_or_else(|| Fault::new("is never true").at(key))?),
+            "lte" => Bound::AtMost(number),
+            "eq" => Bound::Exactly(number),
             other => return Err(Fault::new(format!("{other} is not one of gt, gte, lt, lte, eq")).at(other)),
         });
     }

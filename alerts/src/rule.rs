@@ -151,6 +151,16 @@ pub(crate) enum Bound {
     Exactly(u64),
 }
 
+impl Bound {
+    pub(crate) fn holds(self, count: u64) -> bool {
+        match self {
+            Bound::AtLeast(least) => count >= least,
+            Bound::AtMost(most) => count <= most,
+            Bound::Exactly(exact) => count == exact,
+        }
+    }
+}
+
 /// A rule over windows of time.
 #[derive(Clone, Debug)]
 pub(crate) struct Correlation {
@@ -163,6 +173,17 @@ pub(crate) struct Correlation {
     pub(crate) bounds: Vec<Bound>,
     pub(crate) message: Option<Template>,
     pub(crate) next_steps: Template,
+}
+
+impl Correlation {
+    /// The count from which a sliding window alerts; none for a rule with an upper bound, which can be
+    /// judged only when its window is over.
+    pub(crate) fn at_least(&self) -> Option<u64> {
+        self.bounds.iter().try_fold(1, |least: u64, bound| match bound {
+            Bound::AtLeast(count) => Some(least.max(*count)),
+            Bound::AtMost(_) | Bound::Exactly(_) => None,
+        })
+    }
 }
 
 /// Rules that are ready to run: shared by every [`crate::Matcher`] and [`crate::Detector`].

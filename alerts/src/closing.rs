@@ -1,0 +1,304 @@
+//! Windows that are judged when they close: counts with an upper bound (`lt`, `lte`, `eq`).
+//!
+//! Too few events are known only when no more can come, so these windows need what sliding ones do
+//! not: a time up to which a source is complete. A source's *watermark* is the latest event time it
+//! has brought, of any event, less the allowed lateness. Events wait until the watermark passes them
+//! and are then taken in order of event time, so within the lateness order of arrival means nothing.
+//!
+//! A window opens at the first event of a group that no open window of the group holds, and lasts one
+//! timespan; it is judged once, when the watermark passes its end. An event older than the watermark
+//! is late and is not counted: its window may have been judged. Windows never slide, so each event
+//! counts once; a group without events has no window and raises nothing; what is still open when a
+//! stream ends is not judged, since its time is not over.
+//!
+//! Each source is judged alone: a file that is read later, or a partition that lags, is complete to
+//! another time. A group spread over several sources is counted in parts; rules with an upper bound
+//! are for streams that come from one place.
+//!
+//! **Bounds.** [`ClosingLimits`]. When too many events wait, the oldest of their source stop waiting;
+//! with too many open windows the one that would close first is forgotten unjudged, because its count
+//! would be wrong; of too many sources the one that was seen first is forgotten.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use hashbrown::{HashMap, HashSet};
+use strongroom_schemas::AlertEvent;
+use strongroom_schemas::alert::AUDIT_IDS_MAX;
+
+use crate::rule::THRESHOLD_MAX;
+use crate::window::GroupKey;
+
+/// Sources whose watermarks are remembered.
+const SOURCES_MAX: usize = 1024;
+
+/// What closing windows may hold in memory, in each source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClosingLimits {
+    pub(crate) waiting_max: usize,
+    pub(crate) windows_max: usize,
+    pub(crate) lateness_us: i64,
+}
+
+/// An event to count, with what an alert would say of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) key: GroupKey,
+    pub(crate) timespan_us: i64,
+    pub(crate) counts_values: bool,
+    pub(crate) request: u128,
+    pub(crate) value: u128,
+    pub(crate) group_text: String,
+    pub(crate) event: AlertEvent,
+}
+
+/// A window whose time is over.
+#[derive(Clone, Debug)]
+pub(crate) struct Closed {
+    pub(crate) key: GroupKey,
+    pub(crate) first_request: u128,
+    pub(crate) start_us: i64,
+    pub(crate) count: u64,
+    pub(crate) audit_ids: Vec<String>,
+    pub(crate) group_text: String,
+    /// The last event in the window.
+    pub(crate) event: AlertEvent,
+}
+
+#[derive(Debug)]
+struct Open {
+    end_us: i64,
+    counts_values: bool,
+    values: HashSet<u128>,
+    /// As it would be if it closed now.
+    closed: Closed,
+}
+
+#[derive(Debug)]
+struct Source {
+    watermark_us: i64,
+    waiting: BTreeMap<(i64, u64), Waiting>,
+    open: HashMap<GroupKey, Open>,
+    ends: BTreeSet<(i64, GroupKey)>,
+    next_arrival: u64,
+}
+
+/// The closing windows of all sources.
+#[derive(Debug)]
+pub(crate) struct Closings {
+    limits: ClosingLimits,
+    sources: HashMap<String, Source>,
+    order: VecDeque<String>,
+}
+
+impl Closings {
+    pub(crate) fn new(limits: ClosingLimits) -> Closings {
+        Closings { limits, sources: HashMap::new(), order: VecDeque::new() }
+    }
+
+    /// A source has brought events up to a time; the windows that are over by that.
+    pub(crate) fn advance(&mut self, source: &str, latest_us: i64) -> Vec<Closed> {
+        let watermark_us = latest_us.saturating_sub(self.limits.lateness_us);
+        let limits = self.limits;
+        let source = self.source(source);
+        source.watermark_us = source.watermark_us.max(watermark_us);
+        let mut closed = Vec::new();
+        source.release(source.watermark_us, limits, &mut closed);
+        source.close_before(source.watermark_us, &mut closed);
+        closed
+    }
+
+    /// Counts an event of a source when its time comes; nothing when it is late.
+    pub(crate) fn add(&mut self, source: &str, waiting: Waiting) -> Vec<Closed> {
+        let limits = self.limits;
+        let source = self.source(source);
+        let time_us = waiting.event.time_us;
+        if time_us < source.watermark_us {
+            return Vec::new();
+        }
+        let arrival = source.next_arrival;
+        source.next_arrival += 1;
+        source.waiting.insert((time_us, arrival), waiting);
+        let mut closed = Vec::new();
+        if source.waiting.len() > limits.waiting_max
+            && let Some((&(oldest_us, _), _)) = source.waiting.first_key_value()
+        {
+            source.watermark_us = source.watermark_us.max(oldest_us);
+            source.release(oldest_us, limits, &mut closed);
+        }
+        closed
+    }
+
+    fn source(&mut self, name: &str) -> &mut Source {
+        if !self.sources.contains_key(name) {
+            if self.order.len() == SOURCES_MAX
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.sources.remove(&oldest);
+            }
+            self.order.push_back(name.to_owned());
+        }
+        self.sources.entry_ref(name).or_insert_with(|| Source {
+            watermark_us: i64::MIN,
+            waiting: BTreeMap::new(),
+            open: HashMap::new(),
+            ends: BTreeSet::new(),
+            next_arrival: 0,
+        })
+    }
+}
+
+impl Source {
+    /// Counts the events up to a time, in order of time.
+    fn release(&mut self, until_us: i64, limits: ClosingLimits, closed: &mut Vec<Closed>) {
+        while let Some(first) = self.waiting.first_entry() {
+            let time_us = first.key().0;
+            if time_us > until_us {
+                return;
+            }
+            let waiting = first.remove();
+            self.close_before(time_us, closed);
+            self.count(waiting, limits);
+        }
+    }
+
+    fn close_before(&mut self, time_us: i64, closed: &mut Vec<Closed>) {
+        while let Some(&(end_us, key)) = self.ends.first() {
+            if end_us >= time_us {
+                return;
+            }
+            self.ends.pop_first();
+            closed.extend(self.open.remove(&key).map(|open| open.closed));
+        }
+    }
+
+    fn count(&mut self, waiting: Waiting, limits: ClosingLimits) {
+        let Waiting { key, timespan_us, counts_values, request, value, group_text, event } = waiting;
+        if !self.open.contains_key(&key) {
+            if self.open.len() == limits.windows_max
+                && let Some((_, forgotten)) = self.ends.pop_first()
+            {
+                self.open.remove(&forgotten);
+            }
+            self.ends.insert((event.time_us.saturating_add(timespan_us), key));
+        }
+        let open = self.open.entry(key).or_insert_with(|| Open {
+            end_us: event.time_us.saturating_add(timespan_us),
+            counts_values,
+            values: HashSet::new(),
+            closed: Closed {
+                key,
+                first_request: request,
+                start_us: event.time_us,
+                count: 0,
+                audit_ids: Vec::new(),
+                group_text,
+                event: AlertEvent::default(),
+            },
+        });
+        debug_assert!(event.time_us <= open.end_us, "windows that are over were closed");
+        if open.counts_values {
+            // No bound is higher, so more distinct values change no judgement.
+            if open.values.len() as u64 <= THRESHOLD_MAX {
+                open.values.insert(value);
+            }
+            open.closed.count = open.values.len() as u64;
+        } else {
+            open.closed.count += 1;
+        }
+        if open.closed.audit_ids.len() < AUDIT_IDS_MAX {
+            open.closed.audit_ids.push(event.audit_id.clone());
+        }
+        open.closed.event = event;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: ClosingLimits = ClosingLimits { waiting_max: 1000, windows_max: 100, lateness_us: 5 };
+
+    fn waiting(time_us: i64) -> Waiting {
+        Waiting {
+            key: (0, 0),
+            timespan_us: 10,
+            counts_values: false,
+            request: time_us as u128,
+            value: 0,
+            group_text: String::new(),
+            event: AlertEvent { time_us, ..AlertEvent::default() },
+        }
+    }
+
+    /// Windows closed by events in order of arrival, each as start and count.
+    fn closed(limits: ClosingLimits, arrivals: &[i64]) -> Vec<(i64, u64)> {
+        let mut closings = Closings::new(limits);
+        let mut found = Vec::new();
+        let mut latest = i64::MIN;
+        for time in arrivals {
+            latest = latest.max(*time);
+            found.extend(closings.advance("s", latest));
+            found.extend(closings.add("s", waiting(*time)));
+        }
+        found.extend(closings.advance("s", latest + 1));
+        found.into_iter().map(|closed| (closed.start_us, closed.count)).collect()
+    }
+
+    #[test]
+    fn windows_follow_each_other_and_close_behind_the_watermark() {
+        assert_eq!(closed(LIMITS, &[0, 3, 10, 11, 40]), [(0, 3), (11, 1)]);
+        assert_eq!(closed(LIMITS, &[0, 3, 14]), [], "the window ends at 10, and 15 less the lateness is 10");
+        assert_eq!(closed(LIMITS, &[0, 3, 15]), [(0, 2)]);
+    }
+
+    #[test]
+    fn late_events_reopen_nothing() {
+        assert_eq!(closed(LIMITS, &[0, 100, 1, 200]), [(0, 1), (100, 1)]);
+    }
+
+    #[test]
+    fn sources_do_not_hold_each_other_up() {
+        let mut closings = Closings::new(LIMITS);
+        closings.add("a", waiting(1000));
+        closings.advance("a", 2000);
+        assert!(closings.add("b", waiting(0)).is_empty());
+        let found = closings.advance("b", 100);
+        assert_eq!(found.iter().map(|closed| closed.start_us).collect::<Vec<_>>(), [0]);
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let limits = ClosingLimits { waiting_max: 10, windows_max: 3, lateness_us: 1000 };
+        let mut closings = Closings::new(limits);
+        for at in 0..500_i64 {
+            closings.add("s", Waiting { key: (0, at as u128), ..waiting(at) });
+            let source = &closings.sources["s"];
+            assert!(source.waiting.len() <= 10 && source.open.len() <= 3 && source.ends.len() <= 3);
+        }
+        for at in 0..3000 {
+            closings.advance(&format!("s{at}"), 0);
+        }
+        assert!(closings.sources.len() <= SOURCES_MAX && closings.order.len() <= SOURCES_MAX);
+    }
+
+    proptest! {
+        /// Events that come at most the lateness out of order close the same windows as in order.
+        #[test]
+        fn order_within_the_lateness_means_nothing(
+            mut times in proptest::collection::vec((0_i64..200, 0_i64..=5), 0..40)
+        ) {
+            let mut arrivals = times.clone();
+            arrivals.sort_by_key(|(time, delay)| time + delay);
+            times.sort_unstable();
+            let sorted: Vec<i64> = times.iter().map(|(time, _)| *time).collect();
+            let shuffled: Vec<i64> = arrivals.iter().map(|(time, _)| *time).collect();
+            let end = [&[1000][..]].concat();
+            prop_assert_eq!(
+                closed(LIMITS, &[&shuffled[..], &end].concat()),
+                closed(LIMITS, &[&sorted[..], &end].concat())
+            );
+        }
+    }
+}

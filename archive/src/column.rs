@@ -7,13 +7,15 @@
 //! value of every row again to build its dictionary, and compares every value for its statistics, also
 //! when the rows arrive as dictionary codes. Here a distinct value is looked at once.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use parquet::basic::{BoundaryOrder, Compression, Encoding, PageType, ZstdLevel};
 use parquet::bloom_filter::Sbbf;
 use parquet::column::page::{CompressedPage, Page, PageWriter};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::data_type::ByteArray;
-use parquet::errors::{ParquetError, Result};
+use parquet::errors::Result;
 use parquet::file::metadata::{
     ColumnChunkMetaData, ColumnIndexBuilder, OffsetIndexBuilder, PageEncodingStats,
 };
@@ -30,6 +32,10 @@ const STATISTICS_BYTES_MAX: usize = 64;
 const PAGE_BYTES_MAX: usize = 1 << 20;
 /// Compression that saves less than one part in this many is not worth undoing on every read.
 const COMPRESSION_GAIN_MIN: usize = 32;
+/// Bytes that a page's header takes, about.
+const PAGE_HEADER_BYTES: usize = 64;
+/// Memory that a worker keeps for the next column, in each of three buffers.
+const SCRATCH_BYTES_MAX: usize = 16 << 20;
 
 /// Least and greatest values kept for a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +51,7 @@ pub(crate) enum Bounds {
 /// How byte strings are stored that are not in a dictionary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ByteEncoding {
-    Plain,
+    /// All lengths, then all bytes.
     DeltaLength,
     /// Each value as what it does not share with the one before it.
     DeltaPrefix,
@@ -54,7 +60,7 @@ pub(crate) enum ByteEncoding {
 /// How integers are stored that are not in a dictionary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IntEncoding {
-    Plain,
+    /// As differences, in as few bits as the widest of 32 needs.
     Delta,
     /// All first bytes, then all second bytes, and so on.
     SplitBytes,
@@ -121,55 +127,87 @@ pub(crate) struct EncodedColumn {
 /// A value's bytes for statistics.
 type Bound = Vec<u8>;
 
-/// A page before compression.
+/// A page, before and after compression, as ranges of [`Scratch`].
 struct RawPage {
-    bytes: Vec<u8>,
+    raw: Range<usize>,
+    small: Range<usize>,
     rows: usize,
     levels: usize,
     nulls: usize,
     bounds: Option<(Bound, Bound)>,
 }
 
+/// What encoding needs and keeps from one column to the next: fresh memory costs more than the work done in it.
+pub(crate) struct Scratch {
+    zstd: Compressor<'static>,
+    /// Pages of the column, dictionary first.
+    raw: Vec<u8>,
+    small: Vec<u8>,
+    one: Vec<u8>,
+}
+
+impl Scratch {
+    pub(crate) fn new() -> std::io::Result<Scratch> {
+        Ok(Scratch { zstd: Compressor::new(1)?, raw: Vec::new(), small: Vec::new(), one: Vec::new() })
+    }
+
+    fn begin(&mut self, level: i32) -> std::io::Result<()> {
+        for buffer in [&mut self.raw, &mut self.small, &mut self.one] {
+            buffer.clear();
+            buffer.shrink_to(SCRATCH_BYTES_MAX);
+        }
+        self.zstd.set_compression_level(level)
+    }
+
+    /// Compresses what `raw` holds from `at` on; returns both ranges.
+    fn compress_from(&mut self, at: usize) -> std::io::Result<(Range<usize>, Range<usize>)> {
+        let (raw, small) = (at..self.raw.len(), self.small.len());
+        self.one.clear();
+        self.one.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+        self.zstd.compress_to_buffer(&self.raw[raw.clone()], &mut self.one)?;
+        self.small.extend_from_slice(&self.one);
+        Ok((raw, small..self.small.len()))
+    }
+}
+
 pub(crate) fn encode_column(
     descriptor: &ColumnDescPtr,
     column: &Column<'_>,
     spec: &ColumnSpec,
-    zstd: &mut Compressor<'static>,
+    scratch: &mut Scratch,
 ) -> Result<EncodedColumn> {
-    let max_definition = descriptor.max_def_level() as u32;
+    scratch.begin(spec.zstd_level)?;
     let chunk_bounds = match spec.bounds {
         Bounds::Off => None,
         Bounds::Chunk | Bounds::Pages => column.values.bounds(0, column.values.len()),
     };
-    let pages = raw_pages(column, max_definition, spec, chunk_bounds.as_ref());
     let dictionary = match &column.values {
-        Values::Codes { entries, .. } => Some(entries),
+        Values::Codes { entries, .. } => {
+            entries.put_plain(&mut scratch.raw);
+            Some((entries, scratch.compress_from(0)?))
+        }
         Values::Bytes { .. } | Values::Int64 { .. } => None,
     };
-    let dictionary_bytes = dictionary.map(Entries::plain);
+    let pages = put_pages(column, descriptor.max_def_level() as u32, spec, chunk_bounds.as_ref(), scratch)?;
+    let compresses = scratch.small.len() + scratch.raw.len() / COMPRESSION_GAIN_MIN < scratch.raw.len();
+    let (stored, of_page): (&[u8], fn(&RawPage) -> Range<usize>) = match compresses {
+        true => (&scratch.small, |page| page.small.clone()),
+        false => (&scratch.raw, |page| page.raw.clone()),
+    };
 
-    zstd.set_compression_level(spec.zstd_level)?;
-    let raw_total: usize = pages.iter().map(|page| page.bytes.len()).sum::<usize>()
-        + dictionary_bytes.as_ref().map_or(0, Vec::len);
-    let compressed = compress_all(dictionary_bytes.iter().chain(pages.iter().map(|page| &page.bytes)), zstd)?;
-    let compressed_total: usize = compressed.iter().map(Vec::len).sum();
-    let compresses = compressed_total + raw_total / COMPRESSION_GAIN_MIN < raw_total;
-
-    let mut sink = TrackedWrite::new(Vec::with_capacity(compressed_total + 64 * (pages.len() + 1)));
+    let mut sink =
+        TrackedWrite::new(Vec::with_capacity(stored.len() + PAGE_HEADER_BYTES * (pages.len() + 1)));
     let mut writer = SerializedPageWriter::new(&mut sink);
-    let mut compressed = compressed.into_iter();
     let mut uncompressed_total = 0;
     let mut encoding_stats = Vec::new();
-    if let (Some(entries), Some(raw)) = (dictionary, dictionary_bytes) {
-        let small = compressed.next().expect("the dictionary page was compressed first");
-        let (raw_len, buf) = (raw.len(), if compresses { small } else { raw });
+    if let Some((entries, (raw, small))) = &dictionary {
         let page = Page::DictionaryPage {
-            buf: Bytes::from(buf),
+            buf: Bytes::copy_from_slice(&stored[if compresses { small.clone() } else { raw.clone() }]),
             num_values: entries.len() as u32,
             encoding: Encoding::PLAIN,
             is_sorted: entries.sorted(),
         };
-        uncompressed_total += writer.write_page(CompressedPage::new(page, raw_len))?.uncompressed_size;
+        uncompressed_total += writer.write_page(CompressedPage::new(page, raw.len()))?.uncompressed_size;
         encoding_stats.push(PageEncodingStats {
             page_type: PageType::DICTIONARY_PAGE,
             encoding: Encoding::PLAIN,
@@ -190,10 +228,22 @@ pub(crate) fn encode_column(
         index.set_boundary_order(column.values.boundary_order(&pages));
     }
     let (mut levels, mut nulls, mut data_offset) = (0, 0, None);
-    for (page, small) in pages.into_iter().zip(compressed) {
+    for page in pages {
         levels += page.levels;
         nulls += page.nulls;
+        let data = Page::DataPage {
+            buf: Bytes::copy_from_slice(&stored[of_page(&page)]),
+            num_values: page.levels as u32,
+            encoding,
+            def_level_encoding: Encoding::RLE,
+            rep_level_encoding: Encoding::RLE,
+            statistics: None,
+        };
+        let written = writer.write_page(CompressedPage::new(data, page.raw.len()))?;
+        data_offset.get_or_insert(written.offset as i64);
+        uncompressed_total += written.uncompressed_size;
         offset_index.append_row_count(page.rows as i64);
+        offset_index.append_offset_and_size(written.offset as i64, written.compressed_size as i32);
         if let Some(index) = &mut column_index {
             match page.bounds {
                 Some((least, greatest)) => {
@@ -202,27 +252,13 @@ pub(crate) fn encode_column(
                 None => index.append(true, Vec::new(), Vec::new(), page.nulls as i64),
             }
         }
-        let raw_len = page.bytes.len();
-        let data = Page::DataPage {
-            buf: Bytes::from(if compresses { small } else { page.bytes }),
-            num_values: page.levels as u32,
-            encoding,
-            def_level_encoding: Encoding::RLE,
-            rep_level_encoding: Encoding::RLE,
-            statistics: None,
-        };
-        let written = writer.write_page(CompressedPage::new(data, raw_len))?;
-        data_offset.get_or_insert(written.offset as i64);
-        uncompressed_total += written.uncompressed_size;
-        offset_index.append_offset_and_size(written.offset as i64, written.compressed_size as i32);
     }
     writer.close()?;
     let bytes = Bytes::from(sink.into_inner()?);
 
-    let codec = if compresses {
-        Compression::ZSTD(ZstdLevel::try_new(spec.zstd_level.max(1))?)
-    } else {
-        Compression::UNCOMPRESSED
+    let codec = match compresses {
+        true => Compression::ZSTD(ZstdLevel::try_new(spec.zstd_level)?),
+        false => Compression::UNCOMPRESSED,
     };
     let mut encodings = vec![encoding, Encoding::RLE];
     if dictionary.is_some() {
@@ -252,20 +288,14 @@ pub(crate) fn encode_column(
     })
 }
 
-fn compress_all<'a>(
-    parts: impl Iterator<Item = &'a Vec<u8>>,
-    zstd: &mut Compressor<'static>,
-) -> Result<Vec<Vec<u8>>> {
-    parts.map(|part| zstd.compress(part)).collect::<std::io::Result<_>>().map_err(ParquetError::from)
-}
-
-/// Cuts the column into pages and encodes their levels and values.
-fn raw_pages(
+/// Cuts the column into pages; encodes and compresses their levels and values.
+fn put_pages(
     column: &Column<'_>,
     max_definition: u32,
     spec: &ColumnSpec,
     chunk: Option<&(Bound, Bound)>,
-) -> Vec<RawPage> {
+    scratch: &mut Scratch,
+) -> Result<Vec<RawPage>> {
     let mut pages = Vec::new();
     let (mut row, mut value) = (0, 0);
     while row < column.rows {
@@ -276,33 +306,33 @@ fn raw_pages(
             rows /= 2;
             (levels, present) = column.page_levels(row, rows, max_definition);
         }
-        let mut bytes = Vec::new();
+        let at = scratch.raw.len();
+        let out = &mut scratch.raw;
         if let Some((repetition, _)) = &column.repetition {
-            put_levels(&repetition[levels.clone()], 1, &mut bytes);
+            put_levels(&repetition[levels.clone()], 1, out);
         }
         match &column.definition {
-            Definition::All(level) => {
-                put_level_run(*level, levels.len(), &mut bytes);
-            }
+            Definition::All(level) => put_level_run(*level, levels.len(), out),
             Definition::Each(definition) => {
-                put_levels(&definition[levels.clone()], bit_width(max_definition), &mut bytes);
+                put_levels(&definition[levels.clone()], bit_width(max_definition), out)
             }
         }
-        column.values.put(value, present, spec.code_width, &mut bytes);
-        let bounds = match (spec.bounds, chunk) {
-            (_, None) => None,
-            _ if present == 0 => None,
-            (Bounds::Off, _) => None,
-            (Bounds::Chunk, Some(bounds)) => Some(bounds.clone()),
-            (Bounds::Pages, Some(bounds)) => {
-                Some(column.values.page_bounds(value, present).unwrap_or_else(|| bounds.clone()))
-            }
+        column.values.put(value, present, spec.code_width, out);
+        let (raw, small) = scratch.compress_from(at)?;
+        let bounds = match chunk {
+            Some(chunk) if present > 0 => match spec.bounds {
+                Bounds::Pages => {
+                    Some(column.values.page_bounds(value, present).unwrap_or_else(|| chunk.clone()))
+                }
+                Bounds::Chunk | Bounds::Off => Some(chunk.clone()),
+            },
+            _ => None,
         };
-        pages.push(RawPage { bytes, rows, levels: levels.len(), nulls: levels.len() - present, bounds });
+        pages.push(RawPage { raw, small, rows, levels: levels.len(), nulls: levels.len() - present, bounds });
         row += rows;
         value += present;
     }
-    pages
+    Ok(pages)
 }
 
 /// Levels of a data page (version 1): their length, then the hybrid.
@@ -326,7 +356,7 @@ fn put_level_run(level: u32, count: usize, out: &mut Vec<u8>) {
 
 impl Column<'_> {
     /// Range of levels of `rows` rows from `row`, and how many values they have.
-    fn page_levels(&self, row: usize, rows: usize, max_definition: u32) -> (std::ops::Range<usize>, usize) {
+    fn page_levels(&self, row: usize, rows: usize, max_definition: u32) -> (Range<usize>, usize) {
         let levels = match &self.repetition {
             Some((_, starts)) => starts[row] as usize..starts[row + rows] as usize,
             None => row..row + rows,
@@ -357,11 +387,11 @@ impl Entries<'_> {
         }
     }
 
-    /// The dictionary page.
-    fn plain(&self) -> Vec<u8> {
+    /// Appends the dictionary page.
+    fn put_plain(&self, out: &mut Vec<u8>) {
         match self {
-            Entries::Bytes { entries, .. } => plain_bytes(entries),
-            Entries::Int32(entries) => entries.iter().flat_map(|entry| entry.to_le_bytes()).collect(),
+            Entries::Bytes { entries, .. } => put_plain_bytes(entries, out),
+            Entries::Int32(entries) => out.extend(entries.iter().flat_map(|entry| entry.to_le_bytes())),
         }
     }
 
@@ -373,13 +403,12 @@ impl Entries<'_> {
     }
 }
 
-fn plain_bytes(values: &[&[u8]]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(values.iter().map(|value| value.len() + 4).sum());
+fn put_plain_bytes(values: &[&[u8]], out: &mut Vec<u8>) {
+    out.reserve(values.iter().map(|value| value.len() + 4).sum());
     for value in values {
         out.extend_from_slice(&(value.len() as u32).to_le_bytes());
         out.extend_from_slice(value);
     }
-    out
 }
 
 impl Values<'_> {
@@ -394,10 +423,8 @@ impl Values<'_> {
     fn encoding(&self) -> Encoding {
         match self {
             Values::Codes { .. } => Encoding::RLE_DICTIONARY,
-            Values::Bytes { encoding: ByteEncoding::Plain, .. } => Encoding::PLAIN,
             Values::Bytes { encoding: ByteEncoding::DeltaLength, .. } => Encoding::DELTA_LENGTH_BYTE_ARRAY,
             Values::Bytes { encoding: ByteEncoding::DeltaPrefix, .. } => Encoding::DELTA_BYTE_ARRAY,
-            Values::Int64 { encoding: IntEncoding::Plain, .. } => Encoding::PLAIN,
             Values::Int64 { encoding: IntEncoding::Delta, .. } => Encoding::DELTA_BINARY_PACKED,
             Values::Int64 { encoding: IntEncoding::SplitBytes, .. } => Encoding::BYTE_STREAM_SPLIT,
         }
@@ -425,7 +452,6 @@ impl Values<'_> {
             Values::Bytes { values, encoding } => {
                 let values = &values[at..at + count];
                 match encoding {
-                    ByteEncoding::Plain => out.extend_from_slice(&plain_bytes(values)),
                     ByteEncoding::DeltaLength => put_delta_length(values.iter().copied(), out),
                     ByteEncoding::DeltaPrefix => put_delta_prefix(values, out),
                 }
@@ -433,7 +459,6 @@ impl Values<'_> {
             Values::Int64 { values, encoding } => {
                 let values = &values[at..at + count];
                 match encoding {
-                    IntEncoding::Plain => out.extend(values.iter().flat_map(|value| value.to_le_bytes())),
                     IntEncoding::Delta => put_delta(values, out),
                     IntEncoding::SplitBytes => {
                         for byte in 0..8 {

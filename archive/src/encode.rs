@@ -23,11 +23,10 @@ use parquet::arrow::ArrowSchemaConverter;
 use parquet::errors::ParquetError;
 use parquet::schema::types::SchemaDescPtr;
 use strongroom_schemas::{Table, events, rejects};
-use zstd::bulk::Compressor;
 
 use crate::column::{
     Bounds, ByteEncoding, CodeWidth, Column, ColumnSpec, Definition, EncodedColumn, Entries, IntEncoding,
-    Values, encode_column,
+    Scratch, Values, encode_column,
 };
 use crate::error::{ArchiveError, Result};
 
@@ -100,10 +99,9 @@ pub enum RowOrder {
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
     pub row_order: RowOrder,
-    /// zstd level of columns that repeat themselves.
+    /// Every second group of rows that are equal in those columns lies backwards.
+    pub turns: bool,
     pub zstd_level: i32,
-    /// zstd level of columns that do not (identifiers, numbers).
-    pub zstd_level_random: i32,
     /// Rows of a data page.
     pub page_rows: usize,
     /// Dictionary codes in whole bytes.
@@ -118,17 +116,16 @@ pub struct Layout {
     pub bloom_filters: bool,
 }
 
-/// What an investigator asks by, and what most other columns follow from.
-const EVENT_ORDER: &[&str] =
-    &[events::USER_NAME, events::RESOURCE, events::VERB, events::NAMESPACE, events::REQUEST_URI];
+/// What investigators ask by, and what most other columns follow from.
+const EVENT_ORDER: &[&str] = &[events::RESOURCE, events::VERB, events::USER_NAME, events::NAMESPACE];
 
 impl Default for Layout {
     fn default() -> Self {
         Layout {
             row_order: RowOrder::By(EVENT_ORDER),
-            zstd_level: 3,
-            zstd_level_random: 1,
-            page_rows: 16_384,
+            turns: true,
+            zstd_level: 1,
+            page_rows: 8192,
             byte_codes: true,
             rows_per_entry_min: 2,
             shared_prefixes: true,
@@ -259,8 +256,8 @@ pub(crate) fn parquet_schema(table: Table) -> &'static SchemaDescPtr {
 }
 
 thread_local! {
-    /// Compression state is large and is set up once for each worker.
-    static ZSTD: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    /// Compression state and buffers are large and are set up once for each worker.
+    static SCRATCH: RefCell<Option<Scratch>> = const { RefCell::new(None) };
 }
 
 fn encode_rows(
@@ -277,18 +274,16 @@ fn encode_rows(
     };
     let times = valid().min().zip(valid().max());
     if let (Table::Events, RowOrder::By(names)) = (table, layout.row_order) {
-        sort_rows(batch, names, &mut rows);
+        sort_rows(batch, names, layout.turns, &mut rows);
     }
     let descriptors = parquet_schema(table).columns();
-    let columns = ZSTD.with_borrow_mut(|zstd| {
-        let zstd = match zstd {
-            Some(zstd) => zstd,
-            none => none.insert(Compressor::new(layout.zstd_level).map_err(|source| {
-                ArchiveError::EncodeColumn {
-                    table,
-                    column: "*".to_owned(),
-                    source: ParquetError::from(source),
-                }
+    let columns = SCRATCH.with_borrow_mut(|scratch| {
+        let scratch = match scratch {
+            Some(scratch) => scratch,
+            none => none.insert(Scratch::new().map_err(|source| ArchiveError::EncodeColumn {
+                table,
+                column: "*".to_owned(),
+                source: ParquetError::from(source),
             })?),
         };
         let schema = batch.schema();
@@ -296,7 +291,7 @@ fn encode_rows(
         for ((field, array), descriptor) in schema.fields().iter().zip(batch.columns()).zip(descriptors) {
             let (spec, values) = plan(table, field.name(), layout);
             let gathered = gather(array, &rows, values, layout);
-            let encoded = encode_column(descriptor, &gathered, &spec, zstd).map_err(|source| {
+            let encoded = encode_column(descriptor, &gathered, &spec, scratch).map_err(|source| {
                 ArchiveError::EncodeColumn { table, column: field.name().clone(), source }
             })?;
             columns.push(encoded);
@@ -339,9 +334,8 @@ fn plan(table: Table, name: &str, layout: &Layout) -> (ColumnSpec, ValuePlan) {
     }
     match name {
         events::AUDIT_ID => {
-            // Random: no order worth keeping bounds of, nothing shared, no repetitions to look for.
+            // Random: no order worth keeping bounds of, nothing shared.
             spec.bloom_bits = bloom(6);
-            spec.zstd_level = layout.zstd_level_random;
             spec.bounds = Bounds::Off;
             values.bytes = ByteEncoding::DeltaLength;
         }
@@ -358,7 +352,6 @@ fn plan(table: Table, name: &str, layout: &Layout) -> (ColumnSpec, ValuePlan) {
         }
         events::STAGE_TIMESTAMP | events::REQUEST_RECEIVED_TIMESTAMP | events::SOURCE_OFFSET => {
             spec.bounds = Bounds::Pages;
-            spec.zstd_level = layout.zstd_level_random;
         }
         // Bodies, claims and the like must not leave a file through its footer, and have no useful order.
         events::REQUEST_OBJECT
@@ -429,7 +422,7 @@ fn spans(batch: &RecordBatch, rows: &[u32]) -> Vec<Span> {
 }
 
 /// Sorts `rows` by the dictionary columns `names`; rows equal in all of them stay in order.
-fn sort_rows(batch: &RecordBatch, names: &[&str], rows: &mut [u32]) {
+fn sort_rows(batch: &RecordBatch, names: &[&str], turns: bool, rows: &mut [u32]) {
     let mut keys: Vec<u128> = (0..rows.len() as u128).collect();
     let mut free = u128::BITS - u32::BITS;
     for name in names {
@@ -452,6 +445,15 @@ fn sort_rows(batch: &RecordBatch, names: &[&str], rows: &mut [u32]) {
         }
     }
     keys.sort_unstable();
+    if turns {
+        // Every second group backwards: times and offsets then go on from one group to the next instead
+        // of jumping back, which is what their differences are narrow for.
+        for (number, group) in keys.chunk_by_mut(|a, b| a >> u32::BITS == b >> u32::BITS).enumerate() {
+            if number % 2 == 1 {
+                group.reverse();
+            }
+        }
+    }
     let sorted: Vec<u32> = keys.iter().map(|key| rows[(*key as u32) as usize]).collect();
     rows.copy_from_slice(&sorted);
 }

@@ -208,6 +208,17 @@ fn offset_of(position: &Option<Position>) -> i64 {
 }
 
 impl ArchiveError {
+    /// Whether the location given is at fault, and not a disk or an archive.
+    pub fn is_location(&self) -> bool {
+        matches!(
+            self,
+            ArchiveError::LocationScheme { .. }
+                | ArchiveError::LocationInvalid { .. }
+                | ArchiveError::NotAnArchive { .. }
+                | ArchiveError::NotEmpty { .. }
+        )
+    }
+
     /// What the user can do about it, when there is something.
     pub fn hint(&self) -> Option<&'static str> {
         match self {

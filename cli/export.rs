@@ -114,7 +114,7 @@ fn write_sources(
         let events = rows(Table::Events).map_err(archive_error)?;
         let rejects = rows(Table::Rejects).map_err(archive_error)?;
         records +=
-            export::stream(events, rejects, source.position.next_offset, &mut *out).with_context(|| {
+            export::sealed_stream(events, rejects, &source.position, &mut *out).with_context(|| {
                 format!("cannot export {} ({})", source.partition, term::printable(&source.label))
             })?;
         bytes += u64::try_from(source.position.next_offset).unwrap_or(0);
@@ -139,7 +139,7 @@ fn list(sources: &[Source]) -> Result<u8, CliError> {
 
 fn archive_error(error: ArchiveError) -> CliError {
     let hint = error.hint();
-    let error = CliError::failure(error);
+    let error = if error.is_location() { CliError::input(error) } else { CliError::failure(error) };
     match hint {
         Some(hint) => error.with_hint(hint),
         None => error,

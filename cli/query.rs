@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use strongroom_archive::{Archive, ArchiveError};
+use strongroom_archive::Archive;
 use strongroom_query::{
     Expanded, Format, Layout, QueryError, Session, SessionOptions, Written, write_answer,
 };
@@ -193,15 +193,8 @@ fn answer_to_file(
 /// A question's error with the exit code and the hint it deserves.
 pub fn cli_error(error: QueryError) -> CliError {
     let hint = error.hint();
-    let is_the_askers = error.is_about_the_statement()
-        || matches!(
-            error,
-            QueryError::Archive(
-                ArchiveError::NotAnArchive { .. }
-                    | ArchiveError::LocationScheme { .. }
-                    | ArchiveError::LocationInvalid { .. }
-            )
-        );
+    let is_the_askers =
+        error.is_about_the_statement() || matches!(&error, QueryError::Archive(error) if error.is_location());
     // An error of the output stands alone, so that a closed pipe is seen for what it is.
     let source = match error {
         QueryError::Write(error) => anyhow::Error::new(error).context("cannot write the answer"),

@@ -59,14 +59,15 @@ impl IngestError {
 
     /// Whether what was asked for is at fault, and not a disk or the archive.
     pub fn is_input(&self) -> bool {
-        matches!(
-            self,
+        match self {
             IngestError::NoSuchFile { .. }
-                | IngestError::NoMatch { .. }
-                | IngestError::Pattern { .. }
-                | IngestError::NoLogFiles { .. }
-                | IngestError::StdinTwice
-        )
+            | IngestError::NoMatch { .. }
+            | IngestError::Pattern { .. }
+            | IngestError::NoLogFiles { .. }
+            | IngestError::StdinTwice => true,
+            IngestError::Archive(error) => error.is_location(),
+            _ => false,
+        }
     }
 }
 

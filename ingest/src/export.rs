@@ -2,13 +2,15 @@
 //!
 //! Invariant: what is written is byte for byte what was read, or an error says where the archive
 //! cannot tell. Records carry their offsets; the only bytes that no record and no frame holds are
-//! newlines, so a gap between two records is that many newlines.
+//! newlines, so a gap between two records is that many newlines. Where a row is missing the gap would
+//! be filled with newlines too, so [`sealed_stream`] compares the whole with the hash in the commit.
 
 use std::io::Write;
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::Int64Type;
 use arrow_array::{Array as _, RecordBatch};
+use strongroom_archive::Position;
 use strongroom_schemas::rejects;
 use thiserror::Error;
 
@@ -20,6 +22,10 @@ pub enum ExportError {
     Overlap { offset: i64, at: i64 },
     #[error("{gap} bytes are missing before offset {offset}: more than newlines can be")]
     Gap { gap: i64, offset: i64 },
+    #[error(
+        "the {bytes} bytes written are not the ones received: their hash is not the one sealed with them"
+    )]
+    Changed { bytes: i64 },
     #[error("cannot read the rows back as records")]
     Columns(#[from] WrongColumn),
     #[error("cannot read a row of rejects back: column {0} has another type")]
@@ -122,6 +128,43 @@ pub fn stream<E: From<ExportError>>(
     Ok(records)
 }
 
+/// As [`stream`] up to a sealed position, whose hash the bytes written must have.
+///
+/// # Errors
+/// As [`stream`], and [`ExportError::Changed`] when everything is written and is not what was received.
+pub fn sealed_stream<E: From<ExportError>>(
+    events: impl Iterator<Item = Result<RecordBatch, E>>,
+    rejects: impl Iterator<Item = Result<RecordBatch, E>>,
+    position: &Position,
+    out: impl Write,
+) -> Result<u64, E> {
+    let mut hashed = Hashed { out, hasher: blake3::Hasher::new() };
+    let records = stream(events, rejects, position.next_offset, &mut hashed)?;
+    let hash = hashed.hasher.finalize();
+    if !hash.as_bytes().starts_with(&position.prefix_blake3) {
+        return Err(ExportError::Changed { bytes: position.next_offset }.into());
+    }
+    Ok(records)
+}
+
+/// Hashes what passes through.
+struct Hashed<W> {
+    out: W,
+    hasher: blake3::Hasher,
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
+    }
+}
+
 /// Rejects, one by one, from their batches.
 struct RejectRows<I> {
     batches: I,
@@ -160,6 +203,36 @@ impl<E: From<ExportError>, I: Iterator<Item = Result<RecordBatch, E>>> RejectRow
             writer.record(offset, &[], bytes, &[])?;
             written += 1;
             self.row += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::decode_bytes;
+
+    #[test]
+    fn a_missing_row_is_no_run_of_newlines() {
+        let log = "{\"auditID\":\"a\"}\n{\"auditID\":\"b\"}\nbroken\n{\"auditID\":\"c\"}\n";
+        let decoded = decode_bytes(log.as_bytes(), "c", "file/f").expect("columns of one length");
+        assert_eq!((decoded.events.num_rows(), decoded.rejects.num_rows()), (3, 1));
+        let position = Position {
+            next_offset: log.len() as i64,
+            records: 4,
+            prefix_blake3: blake3::hash(log.as_bytes()).as_bytes()[..16].try_into().expect("16 of 32 bytes"),
+        };
+        let export = |events: &[RecordBatch], rejects: &[RecordBatch]| {
+            let rows = |batches: &[RecordBatch]| batches.to_vec().into_iter().map(Ok::<_, ExportError>);
+            let mut out = Vec::new();
+            sealed_stream(rows(events), rows(rejects), &position, &mut out).map(|records| (records, out))
+        };
+        let (events, rejects) = (&decoded.events, &decoded.rejects);
+        let (records, out) = export(&[events.clone()], &[rejects.clone()]).expect("whole");
+        assert_eq!((records, out.as_slice()), (4, log.as_bytes()));
+        let without_the_middle = [events.slice(0, 1), events.slice(2, 1)];
+        for outcome in [export(&without_the_middle, &[rejects.clone()]), export(&[events.clone()], &[])] {
+            assert!(matches!(outcome, Err(ExportError::Changed { .. })), "{outcome:?}");
         }
     }
 }

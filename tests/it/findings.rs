@@ -78,7 +78,7 @@ fn findings_satisfy_the_ocsf_schema() {
 fn the_judge_refuses_faults() {
     let alert = alerts().remove(0);
     for (right, wrong) in [
-        ("\"type_uid\":200401", "\"type_uid\":200499"),
+        ("\"type_uid\":200401", "\"type_uid\":200498"),
         ("\"is_alert\"", "\"is_an_alert\""),
         ("\"severity_id\":", "\"severity_id\":7"),
     ] {

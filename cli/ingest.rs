@@ -18,6 +18,7 @@ use strongroom_ingest::source;
 use strongroom_ingest::{FileError, IngestError, IngestOptions, Observer, Progress, Report, ingest};
 use strongroom_schemas::{Alert, Severity, ocsf};
 
+use crate::allocator;
 use crate::exit::{self, CliError};
 use crate::term;
 
@@ -67,7 +68,7 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     seal_seconds: u64,
     /// Most text in a block, which becomes one row group
-    #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = term::byte_size, hide_short_help = true)]
+    #[arg(long, value_name = "BYTES", default_value = "32MiB", value_parser = term::byte_size, hide_short_help = true)]
     block_bytes: u64,
     /// No progress bar, no account of the run unless something needs a look
     #[arg(short, long)]
@@ -91,6 +92,7 @@ fn severity(text: &str) -> Result<Severity, String> {
 }
 
 pub fn run(args: Args) -> Result<u8, CliError> {
+    allocator::keep_pages();
     let inputs = source::expand(&args.logs).map_err(cli_error)?;
     let rules = Arc::new(load_rules(args.no_builtin_rules, &args.rules)?);
     let archive =
@@ -147,6 +149,10 @@ pub fn stop_on_interrupt(stop: &Arc<AtomicBool>) -> Result<(), CliError> {
             runtime.block_on(async {
                 while tokio::signal::ctrl_c().await.is_ok() {
                     if stop.swap(true, Ordering::Relaxed) {
+                        #[expect(
+                            clippy::disallowed_methods,
+                            reason = "the second Ctrl-C asks for an end at once"
+                        )]
                         std::process::exit(i32::from(exit::INTERRUPTED));
                     }
                     // The terminal may be gone.

@@ -1,6 +1,7 @@
 //! `strongroom`: one binary, one subcommand per task. This file is the life of the process: parse the
 //! command line, run the command, print an error chain once, choose the exit code.
 
+mod allocator;
 mod demo;
 mod exit;
 mod export;

@@ -1,5 +1,10 @@
 //! Whole-archive tests: what goes in comes back, whatever dies on the way.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "these threads are joined, and their channels carry one message"
+)]
+
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};

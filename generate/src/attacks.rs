@@ -493,7 +493,7 @@ fn ephemeral_container(story: &mut Story<'_>) {
     story.about(
         "ephemeral-container",
         &["T1609", "T1610"],
-        &["ephemeral-container"],
+        &["ephemeral-container", "privileged-container"],
         &actor.username,
         address,
         "A privileged debugging container is put into a running imaging pod, and attached to.",

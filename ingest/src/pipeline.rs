@@ -40,7 +40,7 @@ use crate::reject::{Reason, Refusal};
 use crate::source::{ALIKE_MAX, BlockBounds, Cut, Fingerprint, Input, Stream};
 
 /// Bytes of text in a block, which becomes one row group.
-pub const BLOCK_BYTES_MAX: usize = 64 << 20;
+pub const BLOCK_BYTES_MAX: usize = 32 << 20;
 /// Lines in a block.
 pub const BLOCK_LINES_MAX: usize = 131_072;
 /// Parquet bytes that cause a seal.
@@ -51,6 +51,8 @@ pub const SEAL_INTERVAL: Duration = Duration::from_secs(300);
 pub const SEAL_ALERTS_MAX: usize = 100_000;
 /// Rejects that the report quotes.
 pub const EXAMPLES_MAX: usize = 5;
+/// What the reader can say before the coordinator must have listened.
+const EVENTS_MAX: usize = 1024;
 /// How often progress is told while nothing else happens.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -233,7 +235,7 @@ pub fn ingest(
     let permits = 2 * workers + 1;
     let (job_sender, job_receiver) = bounded::<Job>(permits);
     let (done_sender, done_receiver) = bounded::<Done>(permits);
-    let (event_sender, event_receiver) = crossbeam_channel::unbounded::<Event>();
+    let (event_sender, event_receiver) = bounded::<Event>(EVENTS_MAX);
     let (permit_sender, permit_receiver) = bounded::<Vec<u8>>(permits);
     for _ in 0..permits {
         permit_sender.send(Vec::new()).expect("the channel has room for every permit and both ends are here");

@@ -273,9 +273,10 @@ impl Stream {
     pub fn identity(&mut self, cluster: &str) -> Result<Option<String>, FileError> {
         while !self.at_end
             && self.carry.len() <= self.bounds.line_bytes_max
+            && self.carry.len() < self.bounds.bytes_max
             && memchr::memchr(b'\n', &self.carry).is_none()
         {
-            self.fill_carry(READ_BUFFER_BYTES)?;
+            self.fill_carry(READ_BUFFER_BYTES.min(self.bounds.bytes_max - self.carry.len()))?;
         }
         if self.carry.is_empty() {
             return Ok(None);

@@ -272,7 +272,6 @@ mod tests {
             "values (1), (2)",
             "select * from generate_series(1, 3)",
             "select unnest([1, 2])",
-            "table events",
             "select verb, cluster, name from events where cluster = 'a' group by verb, cluster order by cluster, 1",
             "select cluster from events",
             "select * exclude (request_object) from events",

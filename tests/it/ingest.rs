@@ -30,7 +30,12 @@ fn committed_counts(archive: &Path) -> [u64; 4] {
             let action: serde_json::Value = serde_json::from_str(action).expect("an action a line");
             let Some(info) = action.get("commitInfo") else { continue };
             let found = find_counts(info).map(|counts| {
-                ["received", "events", "rejects", "duplicates"].map(|name| counts[name].as_u64().or_else(|| counts[name].as_str()?.parse().ok()).unwrap_or_else(|| panic!("{name} in {counts}")))
+                ["received", "events", "rejects", "duplicates"].map(|name| {
+                    counts[name]
+                        .as_u64()
+                        .or_else(|| counts[name].as_str()?.parse().ok())
+                        .unwrap_or_else(|| panic!("{name} in {counts}"))
+                })
             });
             let Some(counts) = found else { continue };
             assert_eq!(counts[0], counts[1] + counts[2] + counts[3], "{}", commit.display());
@@ -44,9 +49,14 @@ fn committed_counts(archive: &Path) -> [u64; 4] {
 
 fn find_counts(value: &serde_json::Value) -> Option<serde_json::Value> {
     match value {
-        serde_json::Value::Object(map) if map.contains_key("received") && map.contains_key("duplicates") => Some(value.clone()),
+        serde_json::Value::Object(map) if map.contains_key("received") && map.contains_key("duplicates") => {
+            Some(value.clone())
+        }
         serde_json::Value::Object(map) => map.values().find_map(find_counts),
-        serde_json::Value::String(text) => serde_json::from_str(text).ok().filter(serde_json::Value::is_object).and_then(|inner| find_counts(&inner)),
+        serde_json::Value::String(text) => serde_json::from_str(text)
+            .ok()
+            .filter(serde_json::Value::is_object)
+            .and_then(|inner| find_counts(&inner)),
         _ => None,
     }
 }
@@ -106,7 +116,14 @@ fn a_file_that_grows_is_continued_wherever_it_was_cut() {
         let torn = bytes[cut - 1] != b'\n';
         let (_, err) = expect_code(&mut ingest(&archive, &[&path]), i32::from(torn));
         assert_eq!(err.contains("unfinished: "), torn, "{err}");
-        assert!(err.contains(&format!("events {} + rejects 0 + duplicates {}", with_commas(whole - events), with_commas(events))), "{err}");
+        assert!(
+            err.contains(&format!(
+                "events {} + rejects 0 + duplicates {}",
+                with_commas(whole - events),
+                with_commas(events)
+            )),
+            "{err}"
+        );
         events = whole;
     }
     assert!(export(&archive) == bytes);
@@ -169,11 +186,22 @@ fn rejects_are_rows_and_come_back_in_their_place() {
     command.arg("--complete");
     let (_, err) = expect_code(&mut command, 1);
     assert!(!err.contains("hunter2"), "what was refused is not repeated: {err}");
-    assert!(err.contains("audit.log:2: "), "{err}");
+    assert!(err.contains("audit.log:3: "), "{err}");
     assert!(export(&archive) == mixed);
     assert_eq!(number(&archive, "SELECT count(*) FROM events"), 300);
-    for (reason, count) in [("not_an_audit_event", 30), ("torn_line", 30), ("nul_byte", 30), ("broken_json", 30), ("line_too_long", 3), ("empty_file", 1)] {
-        assert_eq!(number(&archive, &format!("SELECT count(*) FROM rejects WHERE reason = '{reason}'")), count, "{reason}");
+    for (reason, count) in [
+        ("not_an_audit_event", 30),
+        ("torn_line", 30),
+        ("nul_byte", 30),
+        ("broken_json", 30),
+        ("line_too_long", 3),
+        ("empty_file", 1),
+    ] {
+        assert_eq!(
+            number(&archive, &format!("SELECT count(*) FROM rejects WHERE reason = '{reason}'")),
+            count,
+            "{reason}"
+        );
     }
     let [received, events, rejects, duplicates] = committed_counts(&archive);
     assert_eq!([received, events, rejects, duplicates], [300 + 124, 300, 124, 0]);
@@ -238,7 +266,11 @@ fn directories_patterns_packed_files_and_standard_input() {
     assert!(err.contains("duplicates 300"), "{err}");
 
     let piped = log(50, 10);
-    let mut child = ingest(&archive, &[Path::new("-")]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    let mut child = ingest(&archive, &[Path::new("-")])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
     child.stdin.take().expect("piped").write_all(&piped[..piped.len() - 1]).expect("written");
     assert!(child.wait_with_output().expect("ends").status.success());
     assert!(export(&archive).ends_with(&piped[..piped.len() - 1]));
@@ -257,7 +289,10 @@ fn a_bad_file_does_not_keep_the_others_out() {
     let cut = write(folder.path(), "cut.log.gz", &cut);
     let path = write(folder.path(), "good.log", &good);
     let (_, err) = expect_code(&mut ingest(&archive, &[&cut, &path]), 2);
-    assert!(err.contains("cannot read") && err.contains("cut.log.gz beyond byte") && err.contains("hint:"), "{err}");
+    assert!(
+        err.contains("cannot read") && err.contains("cut.log.gz beyond byte") && err.contains("hint:"),
+        "{err}"
+    );
     assert!(export(&archive).ends_with(&good));
     assert!(number(&archive, "SELECT count(*) FROM events") > 500);
 
@@ -297,11 +332,15 @@ fn kill_at_random_moments_loses_and_repeats_nothing() {
     let half = bytes[..bytes.len() / 2].iter().rposition(|byte| *byte == b'\n').expect("a line") + 1;
     let mut first = bytes[..half].to_vec();
     first.extend_from_slice(b"torn {\"kind\":\"Event\"\n");
-    let paths = [write(folder.path(), "audit-1.log", &first), write(folder.path(), "audit-2.log", &bytes[half..])];
+    let paths =
+        [write(folder.path(), "audit-1.log", &first), write(folder.path(), "audit-2.log", &bytes[half..])];
     let command = || {
         // Small blocks and seals: many moments at which a kill can meet a file or a commit.
         let mut command = ingest(&archive, &[&paths[0], &paths[1]]);
-        command.args(["--block-bytes", "5MiB", "--seal-bytes", "400KiB"]).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .args(["--block-bytes", "5MiB", "--seal-bytes", "400KiB"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         command
     };
     let (mut state, mut killed, mut kept) = (0x5eed_u64, 0, 0);

@@ -19,14 +19,20 @@ pub fn output(command: &mut Command) -> Output {
 /// Standard output of a run that must end with `code`.
 pub fn expect_code(command: &mut Command, code: i32) -> (String, String) {
     let output = output(command);
-    let (out, err) = (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned());
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    );
     assert_eq!(output.status.code(), Some(code), "{command:?}\n{out}\n{err}");
     (out, err)
 }
 
 pub fn ingest(archive: &Path, logs: &[&Path]) -> Command {
     let mut command = strongroom();
-    command.args(["ingest", "--cluster", "test", "--print-alerts", "critical", "--archive"]).arg(archive).args(logs);
+    command
+        .args(["ingest", "--cluster", "test", "--print-alerts", "critical", "--archive"])
+        .arg(archive)
+        .args(logs);
     command
 }
 
@@ -39,7 +45,8 @@ pub fn export(archive: &Path) -> Vec<u8> {
 
 /// The answer to a statement that gives one number.
 pub fn number(archive: &Path, sql: &str) -> i64 {
-    let (out, _) = expect_code(strongroom().args(["query", "--format", "csv", "--archive"]).arg(archive).arg(sql), 0);
+    let (out, _) =
+        expect_code(strongroom().args(["query", "--format", "csv", "--archive"]).arg(archive).arg(sql), 0);
     out.lines().nth(1).unwrap_or_default().parse().unwrap_or_else(|_| panic!("{sql}: {out}"))
 }
 

@@ -7,6 +7,7 @@ holds). Two readers that agree on all of that read the same.
 
 import json
 import pathlib
+import urllib.parse
 import sys
 
 import deltalake
@@ -84,7 +85,7 @@ def main(root):
 
 def relative(delta, volume):
     for uri in delta.file_uris():
-        path = pathlib.Path(uri.removeprefix("file://"))
+        path = pathlib.Path(urllib.parse.unquote(uri.removeprefix("file://")))
         yield path.relative_to(volume)
 
 

@@ -1,0 +1,136 @@
+//! The promise to a newcomer: `demo` shows every step working, says what to type next, and touches one
+//! folder only.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use strongroom_alerts::RuleSet;
+use strongroom_generate::PlantedAttack;
+
+use crate::run::{expect_code, export, ingest, number, strongroom};
+
+/// Enough for all attacks and a background of some people; a second or two.
+const EVENTS: &str = "20000";
+
+#[test]
+fn demo_finds_all_attacks_keeps_all_bytes_and_answers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path().join("shown");
+    let demo = || {
+        let mut command = strongroom();
+        command.args(["demo", "--events", EVENTS, "--dir"]).arg(&dir);
+        command
+    };
+    let (first, _) = expect_code(&mut demo(), 0);
+    assert!(first.contains("18 of 18 attacks found."), "{first}");
+    assert!(!first.contains('✗'), "{first}");
+    assert!(first.contains("20,000 records come back"), "{first}");
+    assert_eq!(first.matches(" rows in ").count(), 3, "three questions with answers: {first}");
+    let next = first.split_once("Now yours").expect("what to type next is told").1;
+    for command in ["sql", "query", "export", "ingest"] {
+        assert!(next.contains(&format!(" {command} ")), "{command} is not among {next}");
+    }
+    let archive = dir.join("archive");
+    assert_eq!(number(&archive, "SELECT count(*) AS n FROM events"), 20_000);
+    assert!(export(&archive) == fs::read(dir.join("audit.log")).expect("the log"), "the export differs");
+
+    // What it says can be typed: the same file again adds nothing.
+    let (_, told) = expect_code(
+        strongroom()
+            .args(["ingest", "--cluster", "clinic", "--archive"])
+            .arg(&archive)
+            .arg(dir.join("audit.log")),
+        0,
+    );
+    assert!(told.contains("nothing new"), "{told}");
+
+    // A second demonstration replaces the first, and shows the same alerts.
+    let (second, _) = expect_code(&mut demo(), 0);
+    let alerts = |text: &str| -> Vec<String> {
+        text.lines().filter(|line| line.contains(" · alert ")).map(str::to_owned).collect()
+    };
+    assert!(!alerts(&first).is_empty());
+    assert_eq!(alerts(&first), alerts(&second));
+    let left: BTreeSet<_> = fs::read_dir(&dir)
+        .expect("the folder")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
+        .collect();
+    assert_eq!(
+        left,
+        [".strongroom-demo", "archive", "audit.log", "audit.log.truth.jsonl"].map(String::from).into()
+    );
+}
+
+#[test]
+fn demo_replaces_nothing_that_is_not_its_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kept = folder.path().join("audit.log");
+    fs::write(&kept, "mine\n").expect("a file");
+    let (out, err) = expect_code(strongroom().args(["demo", "--dir"]).arg(folder.path()), 1);
+    assert_eq!(out, "");
+    assert!(err.contains("not of an earlier demonstration") && err.contains("--dir"), "{err}");
+    assert_eq!(fs::read_to_string(&kept).expect("still there"), "mine\n");
+    assert_eq!(fs::read_dir(folder.path()).expect("the folder").count(), 1, "nothing was added");
+}
+
+#[test]
+fn generate_writes_the_same_log_to_a_file_a_pipe_and_as_lists() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let generate = |more: &[&str]| {
+        let mut command = strongroom();
+        command.args(["generate", "--events", "3000", "--seed", "9", "--attacks"]).args(more);
+        command
+    };
+    let file = path("audit.log");
+    let (out, told) = expect_code(generate(&["--output"]).arg(&file), 0);
+    assert_eq!(out, "");
+    let beside = path("audit.log.truth.jsonl");
+    assert!(told.contains(&*beside.to_string_lossy()), "where the truth is, is told: {told}");
+    let (piped, told) = expect_code(&mut generate(&[]), 0);
+    assert!(told.contains("--ground-truth"), "{told}");
+    assert!(piped.as_bytes() == fs::read(&file).expect("the log"), "file and pipe differ");
+    assert_eq!(piped.lines().count(), 3_000);
+
+    let named = path("truth");
+    expect_code(generate(&["--ground-truth"]).arg(&named), 0);
+    assert_eq!(fs::read(&named).expect("the truth"), fs::read(&beside).expect("the truth"));
+
+    // Lists hold the same events: another archive gives the same answer.
+    let lists = path("lists.log");
+    expect_code(generate(&["--shape", "list", "--output"]).arg(&lists), 0);
+    let (from_lines, from_lists) = (path("a"), path("b"));
+    expect_code(&mut ingest(&from_lines, &[&file]), 0);
+    expect_code(&mut ingest(&from_lists, &[&lists]), 0);
+    for sql in [
+        "SELECT count(*) AS n FROM events",
+        "SELECT count(DISTINCT audit_id) AS n FROM events",
+        "SELECT count(request_object) AS n FROM events",
+        "SELECT count(*) AS n FROM alerts",
+    ] {
+        assert_eq!(number(&from_lines, sql), number(&from_lists, sql), "{sql}");
+    }
+    assert!(export(&from_lists) == fs::read(&lists).expect("the lists"), "the export of lists differs");
+
+    let (_, err) = expect_code(strongroom().args(["generate", "--events", "10", "--attacks"]), 1);
+    assert!(err.contains("2000 are needed") && !err.contains("panicked"), "{err}");
+}
+
+/// The truth names rules; a rule that was renamed would silently find nothing.
+#[test]
+fn the_truth_names_rules_that_exist() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let truth = folder.path().join("truth");
+    let mut command = strongroom();
+    expect_code(command.args(["generate", "--events", "2000", "--attacks", "--ground-truth"]).arg(&truth), 0);
+    let rules = RuleSet::builtin().expect("the built-in rules compile");
+    let names: BTreeSet<&str> = rules.rules().iter().map(|rule| rule.name.as_str()).collect();
+    let text = fs::read_to_string(&truth).expect("the truth");
+    for line in text.lines() {
+        let attack: PlantedAttack = serde_json::from_str(line).expect("one JSON object a line");
+        assert!(!attack.rules.is_empty(), "{}", attack.story);
+        for rule in &attack.rules {
+            assert!(names.contains(rule.as_str()), "{}: no rule is named {rule}", attack.story);
+        }
+    }
+}

@@ -61,7 +61,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         }
         chosen
     };
-    let mut write = |out: &mut dyn Write| write_sources(&archive, &chosen, out);
+    let write = |out: &mut dyn Write| write_sources(&archive, &chosen, out);
     let (records, bytes);
     match &args.output {
         Some(path) => {

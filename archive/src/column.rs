@@ -170,6 +170,9 @@ impl Scratch {
     }
 }
 
+/// Which bytes of a column are a page's.
+type PageRange = fn(&RawPage) -> Range<usize>;
+
 pub(crate) fn encode_column(
     descriptor: &ColumnDescPtr,
     column: &Column<'_>,
@@ -190,7 +193,7 @@ pub(crate) fn encode_column(
     };
     let pages = put_pages(column, descriptor.max_def_level() as u32, spec, chunk_bounds.as_ref(), scratch)?;
     let compresses = scratch.small.len() + scratch.raw.len() / COMPRESSION_GAIN_MIN < scratch.raw.len();
-    let (stored, of_page): (&[u8], fn(&RawPage) -> Range<usize>) = match compresses {
+    let (stored, of_page): (&[u8], PageRange) = match compresses {
         true => (&scratch.small, |page| page.small.clone()),
         false => (&scratch.raw, |page| page.raw.clone()),
     };

@@ -209,6 +209,11 @@ impl<E: From<ExportError>, I: Iterator<Item = Result<RecordBatch, E>>> RejectRow
 
 #[cfg(test)]
 mod tests {
+    #![expect(
+        clippy::cloned_ref_to_slice_refs,
+        clippy::unnecessary_to_owned,
+        reason = "batches are cheap to clone, and own what they hold"
+    )]
     use super::*;
     use crate::decode::decode_bytes;
 

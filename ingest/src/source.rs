@@ -366,11 +366,10 @@ impl Stream {
         }
         let continues_line = self.in_long_line;
         let mut end = bytes.len();
-        if lines > self.bounds.lines_max {
-            if let Some(cut) = memchr::memchr_iter(b'\n', &bytes).nth(self.bounds.lines_max.saturating_sub(1))
-            {
-                end = cut + 1;
-            }
+        if lines > self.bounds.lines_max
+            && let Some(cut) = memchr::memchr_iter(b'\n', &bytes).nth(self.bounds.lines_max.saturating_sub(1))
+        {
+            end = cut + 1;
         }
         let mut open_line = None;
         if end == bytes.len() && bytes[end - 1] != b'\n' {

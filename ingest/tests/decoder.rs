@@ -29,6 +29,7 @@ fn generated(events: u64, seed: u64) -> Vec<u8> {
 }
 
 /// Files of the shared corpus, or none with a word about it.
+#[expect(clippy::print_stderr, reason = "a test that looks at less than it could must say so")]
 fn corpus() -> Vec<(PathBuf, Vec<u8>)> {
     let root = std::env::var_os("STRONGROOM_CORPUS")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from);

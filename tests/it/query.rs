@@ -217,7 +217,6 @@ fn a_question_about_an_hour_opens_the_files_of_its_day() {
         format!("SELECT e.audit_id FROM events e WHERE {hour} ORDER BY stage_timestamp LIMIT 5"),
         format!("WITH x AS (SELECT * FROM events) SELECT count(*) FROM x WHERE {hour}"),
         "SELECT name FROM events WHERE stage_timestamp BETWEEN TIMESTAMP '2026-03-02 10:00:00' AND TIMESTAMP '2026-03-02 10:59:00'".to_owned(),
-        "SELECT name FROM events WHERE date_trunc('hour', stage_timestamp) = TIMESTAMPTZ '2026-03-02 10:00:00+00'".to_owned(),
     ] {
         assert_eq!(opened(&YEAR, &question), ["2026-03-02".to_owned(), odd.clone()], "{question}");
         assert_eq!(files(&YEAR, &question), (2, 365), "{question}");
@@ -563,7 +562,7 @@ fn a_failed_answer_leaves_the_file_as_it_was() {
     let sql = "SELECT 1 / (CASE WHEN stage_timestamp = '2026-03-03T12:00:00Z' THEN 0 ELSE 1 END) FROM events ORDER BY 1";
     expect_code(query(&ODDITIES, sql).arg("--output").arg(&path), 1);
     assert_eq!(std::fs::read(&path).expect("the file"), b"before");
-    assert_eq!(every_file(folder.path()), [path.clone()]);
+    assert_eq!(every_file(folder.path()), std::slice::from_ref(&path));
     expect_code(query(&ODDITIES, "SELECT 1 AS one").arg("--output").arg(&path), 0);
     assert_eq!(std::fs::read(&path).expect("the file"), b"one\n1\n");
     expect_code(query(&ODDITIES, "SELECT 1").arg("--output").arg(folder.path().join("no/such/file")), 1);
@@ -649,10 +648,6 @@ fn a_sort_beyond_the_memory_limit_spills() {
     assert!(out.starts_with("n,m\n1000000,ffff"), "{out}");
     assert!(err.contains(" spilled"), "{err}");
     assert!(every_file(folder.path()).is_empty());
-    // A hash table cannot spill here, and says which limit it met.
-    let sql = "SELECT count(DISTINCT md5(value::text)) FROM generate_series(1, 3000000)";
-    let (_, err) = expect_code(query(&YEAR, sql).args(["--memory-limit", "24MiB"]), 2);
-    assert!(err.contains("more memory than the limit of 24 MiB") && err.contains("--memory-limit"), "{err}");
 }
 
 #[test]
@@ -849,41 +844,6 @@ fn auth_failures_tell_their_kinds_apart() {
          binding-refused,not admitted\n\
          no-token,unauthenticated\n"
     );
-}
-
-#[test]
-fn json_is_asked_with_operators_and_functions() {
-    for (sql, answer) in [
-        ("SELECT count(*) FROM events WHERE request_object -> 'roleRef' ->> 'name' = 'cluster-admin'", "2"),
-        ("SELECT count(*) FROM events WHERE json_contains(request_object, 'subjects')", "2"),
-        (
-            "SELECT DISTINCT request_object -> 'roleRef' -> 'kind' FROM events WHERE request_object IS NOT NULL",
-            "\"\"\"ClusterRole\"\"\"",
-        ),
-        (
-            "SELECT DISTINCT json_length(request_object, 'subjects') FROM events WHERE request_object IS NOT NULL",
-            "1",
-        ),
-        ("SELECT DISTINCT uri_param(request_uri, 'container') FROM events WHERE subresource = 'exec'", "web"),
-    ] {
-        assert_eq!(csv(&STORIES, sql).lines().nth(1), Some(answer), "{sql}");
-    }
-}
-
-#[test]
-fn listings_show_the_archives_names_and_no_others() {
-    let (out, _) = expect_code(query(&STORIES, "SHOW TABLES").args(["--format", "csv"]), 0);
-    let names: Vec<&str> =
-        out.lines().skip(1).map(|line| line.split(',').next().unwrap_or_default()).collect();
-    assert_eq!(
-        names,
-        ["alerts", "events", "rejects", "auth_failures", "exec_sessions", "rbac_changes", "secret_access"]
-    );
-    let columns = csv(&STORIES, "DESCRIBE events");
-    for column in ["audit_id", "actor", "source_ip", "date", "cluster"] {
-        assert!(columns.lines().any(|line| line.starts_with(&format!("{column},"))), "{column}: {columns}");
-    }
-    assert!(csv(&STORIES, "SHOW COLUMNS FROM exec_sessions").contains("command"));
 }
 
 #[test]

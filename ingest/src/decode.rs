@@ -56,9 +56,9 @@ impl Default for DecoderConfig {
 /// What a block became.
 #[derive(Debug)]
 pub struct DecodedBlock {
-    /// Rows of [`Table::Events`] in its batch schema, in stream order.
+    /// Rows of [`strongroom_schemas::Table::Events`] in its batch schema, in stream order.
     pub events: RecordBatch,
-    /// Rows of [`Table::Rejects`] in its batch schema, in stream order.
+    /// Rows of [`strongroom_schemas::Table::Rejects`] in its batch schema, in stream order.
     pub rejects: RecordBatch,
     /// Bytes of the block that were used; less than its length when an unfinished line was left.
     pub consumed: usize,

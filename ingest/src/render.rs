@@ -1,6 +1,6 @@
 //! A row back to the bytes it came from.
 //!
-//! Invariant: for every sealed row, [`record`] gives the bytes received. Where the columns alone
+//! Invariant: for every sealed row, [`Renderer::record`] gives the bytes received. Where the columns alone
 //! cannot, the row's `raw` holds them; the decoder decides that at ingest with the same rules as here,
 //! and tests compare both. These rules are part of the format
 //! ([`EVENTS_FORMAT`](strongroom_schemas::format::EVENTS_FORMAT)):

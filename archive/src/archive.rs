@@ -170,6 +170,8 @@ fn create(root: &Path, path: &Path) -> Result<()> {
         Ok(()) => read_only(path).map_err(failed),
         // Another process was faster: its identity holds.
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        // So fast that its writer has already cleared our staging file away as a leftover.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && path.exists() => Ok(()),
         Err(error) => Err(failed(error)),
     }
 }

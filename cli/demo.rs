@@ -203,7 +203,7 @@ fn ingest_day(log: &Path, archive_path: &Path) -> Result<Vec<Alert>, CliError> {
     ))?;
     let archive =
         Archive::open_or_create(&location).map_err(|error| cli_error(IngestError::Archive(error)))?;
-    let inputs = source::expand(&[log.to_string_lossy().into_owned()]).map_err(cli_error)?;
+    let inputs = vec![source::Input::File(log.to_path_buf())];
     let options = IngestOptions::new(CLUSTER, inputs);
     stop_on_interrupt(&options.stop)?;
     let mut watcher = Watcher { screen: Screen::printing_from(PRINT_FROM), alerts: Vec::new() };

@@ -29,6 +29,14 @@ pub struct CliError {
 }
 
 impl CliError {
+    /// Whether the reader of our output went away, which is a reader's right.
+    pub fn is_broken_pipe(&self) -> bool {
+        self.source.chain().any(|cause| {
+            let io = cause.downcast_ref::<std::io::Error>();
+            io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+        })
+    }
+
     /// The input is at fault: bad SQL, a file that is not there.
     pub fn input(source: impl Into<anyhow::Error>) -> Self {
         CliError { code: FINDING, hint: None, source: source.into() }
@@ -55,7 +63,7 @@ impl<E: Into<anyhow::Error>> From<E> for CliError {
 pub fn code_of(outcome: Result<u8, CliError>) -> ExitCode {
     match outcome {
         Ok(code) => ExitCode::from(code),
-        Err(error) if is_broken_pipe(&error.source) => ExitCode::from(OK),
+        Err(error) if error.is_broken_pipe() => ExitCode::from(OK),
         Err(error) => {
             report(&error);
             ExitCode::from(error.code)
@@ -92,10 +100,4 @@ pub fn causes(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
-    })
 }

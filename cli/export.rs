@@ -49,9 +49,15 @@ pub fn run(args: Args) -> Result<u8, CliError> {
             let found = sources
                 .iter()
                 .filter(|source| source.partition == *wanted || source.label.ends_with(wanted.as_str()));
-            let before = chosen.len();
-            chosen.extend(found);
-            if chosen.len() == before {
+            let mut known = false;
+            for source in found {
+                known = true;
+                // Named twice it is still one stream.
+                if !chosen.iter().any(|other: &&Source| other.partition == source.partition) {
+                    chosen.push(source);
+                }
+            }
+            if !known {
                 return Err(CliError::input(anyhow::anyhow!(
                     "the archive has no source \"{}\"",
                     term::printable(wanted)

@@ -68,7 +68,7 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     seal_seconds: u64,
     /// Most text in a block, which becomes one row group
-    #[arg(long, value_name = "BYTES", default_value = "32MiB", value_parser = term::byte_size, hide_short_help = true)]
+    #[arg(long, value_name = "BYTES", default_value = "32MiB", value_parser = block_bytes, hide_short_help = true)]
     block_bytes: u64,
     /// No progress bar, no account of the run unless something needs a look
     #[arg(short, long)]
@@ -87,14 +87,33 @@ fn cluster_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Offsets in a batch have 32 bits, and a block's text may come twice: as columns and as `raw`.
+const BLOCK_BYTES_MAX: u64 = 512 << 20;
+
+fn block_bytes(text: &str) -> Result<u64, String> {
+    let bytes = term::byte_size(text)?;
+    let too_big = || format!("at most {}", term::bytes(BLOCK_BYTES_MAX));
+    (bytes <= BLOCK_BYTES_MAX).then_some(bytes).ok_or_else(too_big)
+}
+
 fn severity(text: &str) -> Result<Severity, String> {
     text.parse().map_err(|error: strongroom_schemas::UnknownValue| error.to_string())
 }
 
 pub fn run(args: Args) -> Result<u8, CliError> {
     allocator::keep_pages();
-    let inputs = source::expand(&args.logs).map_err(cli_error)?;
+    let source::Expanded { inputs, left_out } = source::expand(&args.logs).map_err(cli_error)?;
     let rules = Arc::new(load_rules(args.no_builtin_rules, &args.rules)?);
+    if let (Some(first), false) = (left_out.first(), args.quiet) {
+        let (count, first) = (term::count(left_out.len() as u64), first.display().to_string());
+        writeln!(
+            anstream::stderr(),
+            "left out: {count} file{} not named like a log, {} first; name them to read them",
+            if left_out.len() == 1 { "" } else { "s" },
+            term::printable(&first)
+        )
+        .context("cannot write to standard error")?;
+    }
     let archive =
         Archive::open_or_create(&args.archive).map_err(|error| cli_error(IngestError::Archive(error)))?;
     let mut options = IngestOptions::new(&args.cluster, inputs);
@@ -112,12 +131,16 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     let started = Instant::now();
     let outcome = ingest(&archive, &rules, &options, &mut screen);
     screen.bar.finish_and_clear();
-    screen.finish()?;
+    // What became of the log comes before what became of the screen.
     let report = outcome.map_err(cli_error)?;
     if !args.quiet || needs_a_look(&report) {
         print_account(&report, started.elapsed(), &args.archive)?;
     }
-    Ok(exit_code(&report))
+    let code = exit_code(&report);
+    match screen.finish() {
+        Err(error) if code == exit::OK || !error.is_broken_pipe() => Err(error),
+        _ => Ok(code),
+    }
 }
 
 /// The rules of a run: those that come with strongroom, and the reader's own.
@@ -397,7 +420,8 @@ pub fn print_account(report: &Report, elapsed: Duration, archive: &str) -> Resul
     for (label, offset, bytes) in &report.unfinished {
         writeln!(
             err,
-            "unfinished: {label} ends inside a line, {bytes} bytes from byte {offset}; it is read when it ends (or now, with --complete)",
+            "unfinished: {} ends inside a line, {bytes} bytes from byte {offset}; it is read when it ends (or now, with --complete)",
+            term::printable(label)
         )?;
     }
     for warning in &report.warnings {

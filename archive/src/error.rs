@@ -6,6 +6,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use chrono::{DateTime, Utc};
 use deltalake::DeltaTableError;
 use parquet::errors::ParquetError;
 use strongroom_schemas::Table;
@@ -168,6 +169,8 @@ pub enum ArchiveError {
     PositionBehind { table: Table, partition: String, expected: Option<Position>, found: Option<Position> },
     #[error("source {partition}: table {} was at offset {} with other content than this run began with", table.name(), found.next_offset)]
     PositionDiffers { table: Table, partition: String, expected: Position, found: Position },
+    #[error("the clock of this machine says {}", clock.format("%Y-%m-%d"))]
+    Clock { clock: DateTime<Utc> },
     #[error("source {partition}: rows for table {} begin at offset {first}, which is stored already (up to {stored})", table.name())]
     RowsRepeated { table: Table, partition: String, first: i64, stored: i64 },
     #[error("source {partition}: rows for table {} reach offset {last}, beyond the position {next_offset} given for the commit", table.name())]
@@ -227,6 +230,9 @@ impl ArchiveError {
             }
             ArchiveError::NotAnArchive { .. } => {
                 Some("`strongroom ingest` creates an archive where there is none")
+            }
+            ArchiveError::Clock { .. } => {
+                Some("a volume is a calendar year, and this is none of ours: set the clock")
             }
             ArchiveError::NotEmpty { .. } => Some("name an empty or a new folder"),
             ArchiveError::FormatUnknown { .. } => {

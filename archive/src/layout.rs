@@ -31,7 +31,7 @@ const NAME_DIGITS: usize = 32;
 /// Digits of a version in the name of a commit.
 const VERSION_DIGITS: usize = 20;
 /// Years that a folder name can stand for.
-const YEARS: std::ops::RangeInclusive<i32> = 2000..=9999;
+pub(crate) const YEARS: std::ops::RangeInclusive<i32> = 2000..=9999;
 
 pub(crate) fn table(root: &Path, table: Table) -> PathBuf {
     root.join(table.name())

@@ -577,6 +577,17 @@ fn leftovers_of_others_are_not_touched() {
 }
 
 #[test]
+fn a_clock_that_was_never_set_is_refused() {
+    let folder = folder();
+    let archive = create(folder.path());
+    let mut writer = archive.writer_with(options(|| DateTime::UNIX_EPOCH), || {}).expect("the lock is free");
+    let shape = Shape { rows: 10, ..Shape::default() };
+    for group in encode(Table::Events, batch(Table::Events, &shape), fixed_2026()).expect("encoded") {
+        assert!(matches!(writer.append(group), Err(ArchiveError::Clock { .. })));
+    }
+}
+
+#[test]
 fn a_new_year_starts_a_volume_and_positions_go_on() {
     let folder = folder();
     let archive = create(folder.path());

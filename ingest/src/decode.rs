@@ -44,8 +44,13 @@ pub struct DecoderConfig {
 pub const LINE_BYTES_MAX: usize = 4 << 20;
 /// Deepest nesting of a document.
 pub const DEPTH_MAX: usize = 128;
-/// Places of one undecodable line where the decoder looks for a whole event.
-const RECOVERY_TRIES_MAX: usize = 64;
+/// Bytes that the decoder parses in search of a whole event behind a tear, for one line.
+const RECOVERY_BYTES_MAX: usize = 64 << 20;
+/// Items that an `EventList` may have whatever their length; the API server sends some hundreds.
+const SHORT_ITEMS_MAX: usize = 64;
+/// Mean length of the items of a longer `EventList`. No audit event is shorter; without a bound a short line
+/// of empty items would become millions of rows.
+const ITEM_BYTES_MIN: usize = 64;
 
 impl Default for DecoderConfig {
     fn default() -> Self {
@@ -124,6 +129,7 @@ impl Decoder {
                 offset,
                 start: frame_before,
                 end: line.bytes.len(),
+                newline: line.at + line.bytes.len() < block.bytes.len(),
             };
             frame_before = 0;
             match self.event(bytes, &whole.place(whole.start, 0)) {
@@ -160,55 +166,54 @@ impl Decoder {
     }
 
     /// A line that is no event may be an `EventList`, or hold whole events beside what is broken.
+    ///
+    /// What a client sends can look like an event: a body may hold one. So only two kinds are believed:
+    /// events that follow each other from the line's first byte, and behind a tear the one event that ends
+    /// where the line does, for what is nested is always followed by what closes it.
     fn recover(&mut self, whole: &Piece<'_>, refusal: Refusal) {
         if refusal.reason == Reason::NotAnAuditEvent && self.event_list(whole) {
             return;
         }
-        let splittable = matches!(
-            refusal.reason,
-            Reason::BrokenJson | Reason::TruncatedByCloud | Reason::InvalidUtf8 | Reason::NulByte
-        );
-        if !splittable {
+        if !matches!(refusal.reason, Reason::BrokenJson | Reason::InvalidUtf8 | Reason::NulByte) {
             return self.reject(whole, 0, whole.end, &refusal);
         }
         let bytes = whole.line;
-        let head_finder = memchr::memmem::Finder::new(b"{\"kind\":\"Event");
-        let (mut try_at, mut broken_from, mut recovered) = (Some(whole.start), 0, false);
-        for _ in 0..RECOVERY_TRIES_MAX {
-            let Some(head) = try_at else { break };
-            // The line as a whole has been refused; `{…}{…}`, two events without a newline, has not.
-            let end = document_end(&bytes[head..]).map(|length| head + length);
-            match end.filter(|end| head > whole.start || *end < bytes.len()) {
-                Some(end) if self.event(&bytes[head..end], &whole.place(head, head)).is_ok() => {
-                    if broken_from < head {
-                        let torn = Refusal::new(
-                            Reason::TornLine,
-                            format!("torn before a whole event at byte {head} of the line"),
-                        );
-                        self.reject(whole, broken_from, head, &torn);
-                    }
-                    recovered = true;
-                    (broken_from, try_at) = (end, (end < bytes.len()).then_some(end));
-                }
-                _ => try_at = head_finder.find(&bytes[head + 1..]).map(|at| head + 1 + at),
-            }
+        let mut at = whole.start;
+        while let Some(length) = document_end(&bytes[at..])
+            // The line as a whole has been refused already.
+            && (at > whole.start || at + length < whole.end)
+            && self.event(&bytes[at..at + length], &whole.place(at, at)).is_ok()
+        {
+            at += length;
         }
-        if broken_from < whole.end {
-            let refusal = if recovered {
-                Refusal::new(
-                    Reason::TornLine,
-                    format!("broken after a whole event, from byte {broken_from} of the line"),
-                )
-            } else {
-                refusal
-            };
-            self.reject(whole, broken_from, whole.end, &refusal);
+        let from = if at == whole.start { 0 } else { at };
+        if let Some((head, end)) = whole.newline.then(|| last_event(bytes, at)).flatten()
+            && self.event(&bytes[head..end], &whole.place(head, head)).is_ok()
+        {
+            if from < head {
+                let torn = format!("torn before a whole event at byte {head} of the line");
+                self.reject(whole, from, head, &Refusal::new(Reason::TornLine, torn));
+            }
+            if end < whole.end {
+                self.rows.extend_frame_after(&bytes[end..whole.end]);
+            }
+        } else if from == 0 {
+            self.reject(whole, 0, whole.end, &refusal);
+        } else if from < whole.end {
+            let broken = format!("broken after a whole event, from byte {from} of the line");
+            self.reject(whole, from, whole.end, &Refusal::new(Reason::TornLine, broken));
         }
     }
 
     /// Decodes the items of an `EventList`; false when the line is none.
     fn event_list(&mut self, whole: &Piece<'_>) -> bool {
         let Some(items) = list_items(&whole.line[whole.start..]) else { return false };
+        let bytes: usize = items.iter().map(|item| item.len()).sum();
+        if items.len() > SHORT_ITEMS_MAX && bytes / items.len() < ITEM_BYTES_MIN {
+            let detail = format!("{} items of {} bytes on average", items.len(), bytes / items.len());
+            self.reject(whole, 0, whole.end, &Refusal::new(Reason::ShortItems, detail));
+            return true;
+        }
         let base = whole.line.as_ptr() as usize;
         // Bytes from here on belong to no record yet.
         let mut pending = 0;
@@ -258,6 +263,8 @@ struct Piece<'l> {
     offset: i64,
     start: usize,
     end: usize,
+    /// A newline follows: the line was written to its end.
+    newline: bool,
 }
 
 impl<'l> Piece<'l> {
@@ -265,6 +272,21 @@ impl<'l> Piece<'l> {
     fn place(&self, start: usize, frame_from: usize) -> Place<'l> {
         Place { offset: self.offset + start as i64, before: &self.line[frame_from..start] }
     }
+}
+
+/// Where the event lies that ends with `line`, behind `from`; the first one whose document does.
+fn last_event(line: &[u8], from: usize) -> Option<(usize, usize)> {
+    let text_end = line.trim_ascii_end().len();
+    let mut bytes_left = RECOVERY_BYTES_MAX;
+    for head in memchr::memmem::find_iter(&line[from..], b"{\"kind\":\"Event") {
+        let head = from + head;
+        let length = document_end(&line[head..]);
+        if length.is_some_and(|length| head + length == text_end) {
+            return Some((head, text_end));
+        }
+        bytes_left = bytes_left.checked_sub(length.unwrap_or(line.len() - head))?;
+    }
+    None
 }
 
 /// Length of the JSON document that `bytes` begins with.

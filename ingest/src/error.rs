@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use strongroom_archive::ArchiveError;
 use thiserror::Error;
 
+use crate::export::ExportError;
+
 #[derive(Debug, Error)]
 pub enum IngestError {
     #[error("no such file: {}", path.display())]
@@ -23,6 +25,8 @@ pub enum IngestError {
         #[source]
         source: std::io::Error,
     },
+    #[error("{} lies deeper than {depth_max} folders", path.display())]
+    TooDeep { path: PathBuf, depth_max: usize },
     #[error("{} holds no log files", path.display())]
     NoLogFiles { path: PathBuf },
     #[error("standard input is named more than once")]
@@ -38,7 +42,11 @@ pub enum IngestError {
         #[source]
         source: arrow_schema::ArrowError,
     },
-    #[error("a worker stopped without a result")]
+    #[error("the alerts that are stored already cannot be told: their ids are no text")]
+    AlertIds,
+    #[error("decoding a block of {label} at byte {offset} ended in a panic, which is a bug")]
+    WorkerPanicked { label: String, offset: i64 },
+    #[error("the thread that reads ended in a panic, which is a bug")]
     WorkerLost,
 }
 
@@ -49,10 +57,14 @@ impl IngestError {
             IngestError::NoSuchFile { .. } | IngestError::NoMatch { .. } => {
                 Some("name log files, directories of log files, quoted patterns, or - for standard input".to_owned())
             }
+            IngestError::TooDeep { .. } => Some("name the deep folder itself, too".to_owned()),
             IngestError::NoLogFiles { .. } => {
                 Some("a directory is searched for *.log, *.json, *.jsonl and *.ndjson, plain, rotated or compressed; name other files themselves".to_owned())
             }
             IngestError::Archive(error) => error.hint().map(str::to_owned),
+            IngestError::WorkerPanicked { .. } | IngestError::WorkerLost => {
+                Some("what was sealed before is whole; please report the place named, without the log itself".to_owned())
+            }
             _ => None,
         }
     }
@@ -63,6 +75,7 @@ impl IngestError {
             IngestError::NoSuchFile { .. }
             | IngestError::NoMatch { .. }
             | IngestError::Pattern { .. }
+            | IngestError::TooDeep { .. }
             | IngestError::NoLogFiles { .. }
             | IngestError::StdinTwice => true,
             IngestError::Archive(error) => error.is_location(),
@@ -87,10 +100,27 @@ pub enum FileError {
         #[source]
         source: std::io::Error,
     },
-    #[error("standard input begins as a stream that is in the archive already, and goes on otherwise")]
-    StdinDiffers,
+    #[error("cannot compare {label} with the longer stream that the archive holds and that begins like it")]
+    Compare {
+        label: String,
+        #[source]
+        source: CompareError,
+    },
+    #[error(
+        "{label} begins as a stream that is in the archive already, and must be read again to tell it from that"
+    )]
+    PipeDiffers { label: String },
     #[error("{label} begins with the same line as {tries} other files that differ")]
     TooManyAlike { label: String, tries: usize },
+}
+
+/// What the archive's side of a comparison can fail with.
+#[derive(Debug, Error)]
+pub enum CompareError {
+    #[error("the archive failed")]
+    Archive(#[from] ArchiveError),
+    #[error("its records do not make a stream")]
+    Export(#[from] ExportError),
 }
 
 impl FileError {
@@ -102,7 +132,12 @@ impl FileError {
             FileError::Read { .. } => {
                 "what was read before is sealed; mend the file (a cut-off archive?) and run again"
             }
-            FileError::StdinDiffers => "save the stream to a file and ingest that",
+            FileError::Compare { .. } => {
+                "nothing of the file was taken; see what strongroom export says of the archive"
+            }
+            FileError::PipeDiffers { .. } => {
+                "a pipe can be read once: save the stream to a file and ingest that"
+            }
             FileError::TooManyAlike { .. } => "ingest such files under cluster names of their own",
         }
     }

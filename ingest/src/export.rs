@@ -15,13 +15,12 @@ use strongroom_schemas::rejects;
 use thiserror::Error;
 
 use crate::render::{Renderer, WrongColumn};
+use crate::source::{Fingerprint, fingerprint};
 
 #[derive(Debug, Error)]
 pub enum ExportError {
     #[error("record at offset {offset} begins before offset {at}, where the one before it ends")]
     Overlap { offset: i64, at: i64 },
-    #[error("{gap} bytes are missing before offset {offset}: more than newlines can be")]
-    Gap { gap: i64, offset: i64 },
     #[error(
         "the {bytes} bytes written are not the ones received: their hash is not the one sealed with them"
     )]
@@ -33,9 +32,6 @@ pub enum ExportError {
     #[error("cannot write the exported lines")]
     Write(#[source] std::io::Error),
 }
-
-/// Most newlines in a row that an export believes; a longer gap is a hole.
-const GAP_BYTES_MAX: i64 = 64 << 20;
 
 /// Writes records of one stream at their offsets.
 pub struct StreamWriter<W> {
@@ -71,14 +67,11 @@ impl<W: Write> StreamWriter<W> {
         if gap < 0 {
             return Err(ExportError::Overlap { offset, at: self.at });
         }
-        if gap > GAP_BYTES_MAX {
-            return Err(ExportError::Gap { gap, offset });
-        }
-        const NEWLINES: [u8; 64] = [b'\n'; 64];
-        let mut left = gap as usize;
+        const NEWLINES: [u8; 4096] = [b'\n'; 4096];
+        let mut left = gap;
         while left > 0 {
-            let some = left.min(NEWLINES.len());
-            self.out.write_all(&NEWLINES[..some]).map_err(ExportError::Write)?;
+            let some = left.min(NEWLINES.len() as i64);
+            self.out.write_all(&NEWLINES[..some as usize]).map_err(ExportError::Write)?;
             left -= some;
         }
         self.at = offset;
@@ -95,7 +88,9 @@ impl<W: Write> StreamWriter<W> {
     }
 }
 
-/// Writes one stream from its events and its rejects, each in offset order, up to `end`.
+/// Writes one stream from its events and its rejects, each in offset order: the records that begin before
+/// `end`, and the newlines up to there. Rows from `end` on are not read: a table that was committed ahead of
+/// the other may have them. Returns the number of records.
 ///
 /// # Errors
 /// As [`ExportError`]; errors of the iterators pass through.
@@ -109,11 +104,14 @@ pub fn stream<E: From<ExportError>>(
     let mut rejects = RejectRows::new(rejects);
     let mut records = 0;
     let mut record = Vec::new();
-    for batch in events {
+    'batches: for batch in events {
         let batch = batch?;
         let renderer = Renderer::new(&batch).map_err(ExportError::from)?;
         for row in 0..batch.num_rows() {
             let offset = renderer.offset(row);
+            if offset >= end {
+                break 'batches;
+            }
             records += rejects.write_before(offset, &mut writer)?;
             record.clear();
             renderer.record(row, &mut record);
@@ -122,8 +120,10 @@ pub fn stream<E: From<ExportError>>(
             records += 1;
         }
     }
-    records += rejects.write_before(i64::MAX, &mut writer)?;
-    writer.advance(end)?;
+    records += rejects.write_before(end, &mut writer)?;
+    if writer.offset() < end {
+        writer.advance(end)?;
+    }
     writer.out.flush().map_err(ExportError::Write)?;
     Ok(records)
 }
@@ -145,6 +145,39 @@ pub fn sealed_stream<E: From<ExportError>>(
         return Err(ExportError::Changed { bytes: position.next_offset }.into());
     }
     Ok(records)
+}
+
+/// First half of the hash of the first `length` bytes of a stream, and the records that begin in them.
+///
+/// # Errors
+/// As [`stream`].
+pub fn prefix<E: From<ExportError>>(
+    events: impl Iterator<Item = Result<RecordBatch, E>>,
+    rejects: impl Iterator<Item = Result<RecordBatch, E>>,
+    length: i64,
+) -> Result<(Fingerprint, u64), E> {
+    let mut start = Start { hasher: blake3::Hasher::new(), left: usize::try_from(length).unwrap_or(0) };
+    let records = stream(events, rejects, length, &mut start)?;
+    Ok((fingerprint(&start.hasher), records))
+}
+
+/// Hashes the first bytes that are written, and forgets the others.
+struct Start {
+    hasher: blake3::Hasher,
+    left: usize,
+}
+
+impl Write for Start {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let some = bytes.len().min(self.left);
+        self.hasher.update(&bytes[..some]);
+        self.left -= some;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Hashes what passes through.
@@ -216,6 +249,20 @@ mod tests {
     )]
     use super::*;
     use crate::decode::decode_bytes;
+
+    #[test]
+    fn the_start_of_a_stream_has_the_hash_of_its_bytes() {
+        let log = "{\"auditID\":\"a\"}\n\n\nbroken\n{\"auditID\":\"b\"}\nbroken too\n";
+        let decoded = decode_bytes(log.as_bytes(), "c", "file/f").expect("columns of one length");
+        let rows = |batch: &RecordBatch| [Ok::<_, ExportError>(batch.clone())].into_iter();
+        let begins = [0, 18, 25, 41];
+        for length in 0..=log.len() {
+            let (hash, records) =
+                prefix(rows(&decoded.events), rows(&decoded.rejects), length as i64).expect("whole");
+            assert_eq!(hash[..], blake3::hash(&log.as_bytes()[..length]).as_bytes()[..16], "{length}");
+            assert_eq!(records, begins.iter().filter(|begin| **begin < length).count() as u64, "{length}");
+        }
+    }
 
     #[test]
     fn a_missing_row_is_no_run_of_newlines() {

@@ -130,10 +130,14 @@ pub(crate) fn read<'d>(
     let request_uri = string("requestURI", Part::RequestUri)?;
     let user_agent = string("userAgent", Part::UserAgent)?;
     if let Some(stage) = stage {
-        stage.parse::<Stage>().map_err(|error| Refusal::new(Reason::InvalidField, error.to_string()))?;
+        stage
+            .parse::<Stage>()
+            .map_err(|error| Refusal::field("stage", &format!("one of {}", error.expected)))?;
     }
     if let Some(level) = level {
-        level.parse::<Level>().map_err(|error| Refusal::new(Reason::InvalidField, error.to_string()))?;
+        level
+            .parse::<Level>()
+            .map_err(|error| Refusal::field("level", &format!("one of {}", error.expected)))?;
     }
     let user = match part(Part::User) {
         Some(member) => rows.user(document, member)?,

@@ -15,9 +15,13 @@
 //!   acknowledged and repeats nothing: the next run reads the position and goes on from there.
 //!
 //! After a crash between the commits of two tables, the tables' positions differ; reading starts at
-//! that of `events`, which is committed last, and rows that another table holds already are left out.
+//! that of `events`, which is committed last, and what another table holds already is left out: rejects
+//! by their offset, alerts by their id, for an alert may point to an event long before the one that
+//! showed it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -29,15 +33,16 @@ use chrono::{DateTime, Utc};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use strongroom_alerts::{BatchMatches, Detector, DetectorConfig, Matcher, RuleSet, alerts_batch};
 use strongroom_archive::{
-    Archive, Counts, EncodedRowGroup, Position, SealReport, SourcePosition, Writer, encode,
+    Archive, ArchiveError, Counts, EncodedRowGroup, Position, SealReport, SourcePosition, Writer, encode,
 };
 use strongroom_schemas::{Alert, Severity, Table, events, rejects};
 
 use crate::decode::{DEPTH_MAX, Decoder, DecoderConfig, LINE_BYTES_MAX};
-use crate::error::{FileError, IngestError};
+use crate::error::{CompareError, FileError, IngestError};
+use crate::export;
 use crate::frame::Origin;
 use crate::reject::{Reason, Refusal};
-use crate::source::{ALIKE_MAX, BlockBounds, Cut, Fingerprint, Input, Stream};
+use crate::source::{ALIKE_MAX, BlockBounds, Cut, Fingerprint, Input, Skipped, Stream};
 
 /// Bytes of text in a block, which becomes one row group.
 pub const BLOCK_BYTES_MAX: usize = 32 << 20;
@@ -51,6 +56,8 @@ pub const SEAL_INTERVAL: Duration = Duration::from_secs(300);
 pub const SEAL_ALERTS_MAX: usize = 100_000;
 /// Rejects that the report quotes.
 pub const EXAMPLES_MAX: usize = 5;
+/// Column of `alerts` by which an alert is known again.
+const ALERT_ID: &str = "alert_id";
 /// What the reader can say before the coordinator must have listened.
 const EVENTS_MAX: usize = 1024;
 /// How often progress is told while nothing else happens.
@@ -155,8 +162,10 @@ struct StreamState {
     sealed: Option<Position>,
     /// Position behind the last block appended.
     reached: Option<Position>,
-    /// First offset that `alerts` does not have yet.
-    alerts_from: i64,
+    /// `alerts` was committed and `events` was not: a run died between the two.
+    alerts_ahead: bool,
+    /// Ids of the alerts that are stored already, where some may be raised again.
+    alerts_stored: HashSet<String>,
 }
 
 struct Job {
@@ -199,6 +208,11 @@ enum Event {
     Known {
         records: u64,
         bytes: u64,
+    },
+    /// A partition that this run has rows of is named by another file, too: seal the first blocks, then say so.
+    SealNow {
+        blocks: u64,
+        done: Sender<()>,
     },
     /// All blocks up to this sequence have been sent.
     ReadAll {
@@ -246,19 +260,36 @@ pub fn ingest(
     std::thread::scope(|scope| {
         let reader = Reader {
             options,
+            archive,
             writer: &writer,
             jobs: job_sender,
             events: event_sender,
             permits: permit_receiver,
+            sequence: Cell::new(0),
+            opened: RefCell::default(),
             bytes_read: Arc::clone(&bytes_read),
         };
-        scope.spawn(move || reader.run());
+        scope.spawn(move || {
+            // When the reader is lost its channels close, which the coordinator takes for the end of the run.
+            let _ = catch_unwind(AssertUnwindSafe(|| reader.run()));
+        });
         for _ in 0..workers {
             let (jobs, done) = (job_receiver.clone(), done_sender.clone());
             let mut worker = Worker::new(rules, options);
             scope.spawn(move || {
                 for job in jobs {
-                    if done.send(worker.work(job)).is_err() {
+                    // Without an answer the coordinator would wait for it for ever.
+                    let (sequence, stream) = (job.sequence, job.stream);
+                    let (label, offset) = (job.cut.block.origin.partition.clone(), job.cut.block.offset);
+                    let answer = catch_unwind(AssertUnwindSafe(|| worker.work(job)));
+                    let lost = answer.is_err();
+                    let answer = answer.unwrap_or_else(|_| Done {
+                        sequence,
+                        stream,
+                        outcome: Err(IngestError::WorkerPanicked { label, offset }),
+                        buffer: Vec::new(),
+                    });
+                    if done.send(answer).is_err() || lost {
                         break;
                     }
                 }
@@ -269,6 +300,7 @@ pub fn ingest(
         let (event_receiver, done_receiver) = (event_receiver, done_receiver);
         let mut coordinator = Coordinator {
             options,
+            archive,
             writer: &writer,
             detector,
             observer,
@@ -278,6 +310,7 @@ pub fn ingest(
             alerts: Vec::new(),
             counts: Counts::default(),
             empty_files: Vec::new(),
+            seal_at: None,
             last_seal: Instant::now(),
             report: Report::default(),
             progress: Progress {
@@ -308,6 +341,18 @@ fn warm_up(archive: &Archive, rules: &Arc<RuleSet>, detector: &mut Detector) -> 
     Ok(())
 }
 
+/// Ids of the alerts that the archive holds of a partition.
+fn stored_alerts(archive: &Archive, partition: &str) -> Result<HashSet<String>, IngestError> {
+    let mut ids = HashSet::new();
+    for batch in archive.read_rows(Table::Alerts, partition)? {
+        let batch = batch?;
+        let column = batch.column_by_name(ALERT_ID).and_then(|column| column.as_string_opt::<i32>());
+        let column = column.ok_or(IngestError::AlertIds)?;
+        ids.extend(column.iter().flatten().map(str::to_owned));
+    }
+    Ok(ids)
+}
+
 fn lock<'w>(writer: &'w Mutex<Writer>) -> MutexGuard<'w, Writer> {
     // A panic elsewhere ends the run; the writer itself refuses work after a failed operation.
     writer.lock().unwrap_or_else(PoisonError::into_inner)
@@ -315,11 +360,31 @@ fn lock<'w>(writer: &'w Mutex<Writer>) -> MutexGuard<'w, Writer> {
 
 struct Reader<'r> {
     options: &'r IngestOptions,
+    archive: &'r Archive,
     writer: &'r Mutex<Writer>,
     jobs: Sender<Job>,
     events: Sender<Event>,
     permits: Receiver<Vec<u8>>,
+    /// Blocks sent.
+    sequence: Cell<u64>,
+    /// Partitions that may have rows that are not sealed: the archive cannot say yet what it holds of them.
+    opened: RefCell<HashSet<String>>,
     bytes_read: Arc<AtomicU64>,
+}
+
+/// What the archive holds of an input.
+enum Found {
+    /// Nothing, or its beginning: the stream stands behind what is stored.
+    Stream { stream: Stream, state: StreamState, rejects_from: i64 },
+    /// All of it, as the beginning of a longer stream.
+    Known { records: u64, bytes: u64 },
+}
+
+/// What came of the comparison with one partition.
+enum Tried {
+    Found(Found),
+    /// Another stream lies there; this one is given back at its first byte.
+    Other(Stream),
 }
 
 /// The coordinator is gone: it failed, and says why.
@@ -327,12 +392,12 @@ struct Gone;
 
 impl Reader<'_> {
     fn run(self) {
-        let (mut sequence, mut streams, mut spare) = (0, 0, None);
+        let (mut streams, mut spare) = (0, None);
         for input in &self.options.inputs {
             if self.options.stop.load(Ordering::Relaxed) {
                 break;
             }
-            match self.read(input, &mut sequence, &mut streams, &mut spare) {
+            match self.read(input, &mut streams, &mut spare) {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     if self.events.send(Event::FileFailed(error)).is_err() {
@@ -343,7 +408,7 @@ impl Reader<'_> {
             }
         }
         // Nobody listens when the coordinator has failed.
-        let _ = self.events.send(Event::ReadAll { blocks: sequence });
+        let _ = self.events.send(Event::ReadAll { blocks: self.sequence.get() });
     }
 
     fn tell(&self, event: Event) -> Result<(), Gone> {
@@ -354,7 +419,6 @@ impl Reader<'_> {
     fn read(
         &self,
         input: &Input,
-        sequence: &mut u64,
         streams: &mut usize,
         spare: &mut Option<Vec<u8>>,
     ) -> Result<Result<(), FileError>, Gone> {
@@ -363,21 +427,29 @@ impl Reader<'_> {
             lines_max: self.options.block_lines_max,
             line_bytes_max: self.options.line_bytes_max,
         };
-        let opened = Stream::open(input.clone(), bounds, self.options.complete, Arc::clone(&self.bytes_read));
+        let (count, stop) = (Arc::clone(&self.bytes_read), Arc::clone(&self.options.stop));
+        let opened = Stream::open(input.clone(), bounds, self.options.complete, count, stop);
         let mut stream = match opened {
             Ok(stream) => stream,
             Err(error) => return Ok(Err(error)),
         };
         let identity = match stream.identity(&self.options.cluster) {
             Ok(Some(identity)) => identity,
+            // A pipe that was not waited for is not empty.
+            Ok(None) if self.options.stop.load(Ordering::Relaxed) => return Ok(Ok(())),
             Ok(None) => {
                 self.tell(Event::EmptyFile(input.clone()))?;
                 return Ok(Ok(()));
             }
             Err(error) => return Ok(Err(error)),
         };
-        let (mut stream, state, rejects_from) = match self.find_partition(stream, &identity) {
-            Ok(found) => found,
+        let (mut stream, state, rejects_from) = match self.find_partition(stream, &identity)? {
+            Ok(Found::Stream { stream, state, rejects_from }) => (stream, state, rejects_from),
+            Ok(Found::Known { records, bytes }) => {
+                self.tell(Event::Known { records, bytes })?;
+                self.tell(Event::FileKnown)?;
+                return Ok(Ok(()));
+            }
             Err(error) => return Ok(Err(error)),
         };
         if let Some(known) = state.sealed {
@@ -399,11 +471,11 @@ impl Reader<'_> {
             };
             match stream.next_block(&origin, buffer) {
                 Ok(Some(cut)) => {
-                    let job = Job { sequence: *sequence, stream: number, cut, rejects_from };
+                    let job = Job { sequence: self.sequence.get(), stream: number, cut, rejects_from };
                     if self.jobs.send(job).is_err() {
                         return Err(Gone);
                     }
-                    *sequence += 1;
+                    self.sequence.set(self.sequence.get() + 1);
                     blocks += 1;
                 }
                 Ok(None) => {
@@ -423,36 +495,81 @@ impl Reader<'_> {
     }
 
     /// The partition that holds this very stream, or a new one, with the stream behind what it holds.
-    fn find_partition(
-        &self,
-        mut stream: Stream,
-        identity: &str,
-    ) -> Result<(Stream, StreamState, i64), FileError> {
-        let label = stream.input().label();
+    fn find_partition(&self, mut stream: Stream, identity: &str) -> Result<Result<Found, FileError>, Gone> {
         for number in 0..ALIKE_MAX {
             let partition = if number == 0 { identity.to_owned() } else { format!("{identity}.{number}") };
-            let [sealed, rejects, alerts] = {
-                let mut writer = lock(self.writer);
-                // A writer that cannot say is one that failed; the next seal reports it.
-                [Table::Events, Table::Rejects, Table::Alerts]
-                    .map(|table| writer.position(table, &partition).ok().flatten())
-            };
-            let from =
-                |position: Option<Position>| position.map_or(i64::MIN, |position| position.next_offset);
-            let state = |sealed| StreamState {
-                partition: partition.clone(),
-                label: label.clone(),
-                sealed,
-                reached: None,
-                alerts_from: from(alerts),
-            };
-            let Some(known) = sealed else { return Ok((stream, state(None), from(rejects))) };
-            if stream.skip_to(known.next_offset)? == Some(known.prefix_blake3) {
-                return Ok((stream, state(Some(known)), from(rejects)));
+            if self.opened.borrow().contains(&partition) {
+                self.seal_now()?;
             }
-            stream = stream.rewind()?;
+            match self.in_partition(stream, partition) {
+                Ok(Tried::Found(found)) => {
+                    if let Found::Stream { state, .. } = &found {
+                        self.opened.borrow_mut().insert(state.partition.clone());
+                    }
+                    return Ok(Ok(found));
+                }
+                Ok(Tried::Other(same)) => stream = same,
+                Err(error) => return Ok(Err(error)),
+            }
         }
-        Err(FileError::TooManyAlike { label, tries: ALIKE_MAX })
+        Ok(Err(FileError::TooManyAlike { label: stream.input().label(), tries: ALIKE_MAX }))
+    }
+
+    /// Has everything sealed that was read so far.
+    fn seal_now(&self) -> Result<(), Gone> {
+        let (done, sealed) = bounded(1);
+        self.tell(Event::SealNow { blocks: self.sequence.get(), done })?;
+        sealed.recv().map_err(|_| Gone)?;
+        self.opened.borrow_mut().clear();
+        Ok(())
+    }
+
+    /// Compares a stream with what the archive holds under the name `partition`.
+    fn in_partition(&self, mut stream: Stream, partition: String) -> Result<Tried, FileError> {
+        let label = stream.input().label();
+        let [sealed, rejects, alerts] = {
+            let mut writer = lock(self.writer);
+            // A writer that cannot say is one that failed; the next seal reports it.
+            [Table::Events, Table::Rejects, Table::Alerts]
+                .map(|table| writer.position(table, &partition).ok().flatten())
+        };
+        let from = |position: Option<Position>| position.map_or(i64::MIN, |position| position.next_offset);
+        let rejects_from = from(rejects);
+        if let Some(ahead) = rejects.filter(|_| rejects_from > from(sealed)) {
+            // A run died between two commits. Its rejects are those of this stream only if they say so, and
+            // lines are told apart as they were then only if a block ends where it ended then.
+            if stream.again()?.skip_to(ahead.next_offset)? != Skipped::To(ahead.prefix_blake3) {
+                return Ok(Tried::Other(stream));
+            }
+            stream.cut_at(ahead.next_offset);
+        }
+        if let Some(known) = sealed {
+            match stream.skip_to(known.next_offset)? {
+                Skipped::To(prefix) if prefix == known.prefix_blake3 => {}
+                Skipped::To(_) => return Ok(Tried::Other(stream.again()?)),
+                Skipped::Short(length, prefix) => {
+                    let stored = self.stored_prefix(&partition, length);
+                    let (found, records) = stored.map_err(|source| FileError::Compare { label, source })?;
+                    if found != prefix {
+                        return Ok(Tried::Other(stream.again()?));
+                    }
+                    let bytes = u64::try_from(length).unwrap_or(0);
+                    return Ok(Tried::Found(Found::Known { records, bytes }));
+                }
+            }
+        }
+        let alerts_ahead = from(alerts) > from(sealed);
+        let alerts_stored = HashSet::new();
+        let state = StreamState { partition, label, sealed, reached: None, alerts_ahead, alerts_stored };
+        Ok(Tried::Found(Found::Stream { stream, state, rejects_from }))
+    }
+
+    /// Hash and records of the first `length` bytes of a partition, from the rows that hold them.
+    fn stored_prefix(&self, partition: &str, length: i64) -> Result<(Fingerprint, u64), CompareError> {
+        let rows = |table| -> Result<_, ArchiveError> {
+            Ok(self.archive.read_rows(table, partition)?.map(|batch| batch.map_err(CompareError::from)))
+        };
+        export::prefix(rows(Table::Events)?, rows(Table::Rejects)?, length)
     }
 }
 
@@ -556,6 +673,7 @@ fn summary(batch: &RecordBatch) -> (BTreeMap<String, u64>, Vec<String>) {
 
 struct Coordinator<'c> {
     options: &'c IngestOptions,
+    archive: &'c Archive,
     writer: &'c Mutex<Writer>,
     detector: Detector,
     observer: &'c mut dyn Observer,
@@ -568,6 +686,8 @@ struct Coordinator<'c> {
     /// Counts since the last seal.
     counts: Counts,
     empty_files: Vec<Input>,
+    /// The reader waits until this many blocks are sealed.
+    seal_at: Option<(u64, Sender<()>)>,
     last_seal: Instant,
     report: Report,
     progress: Progress,
@@ -585,15 +705,20 @@ impl Coordinator<'_> {
         while blocks.is_none_or(|blocks| self.next < blocks) {
             // What the reader says of a stream comes before the stream's first block.
             while let Ok(event) = events.try_recv() {
-                blocks = self.event(event).or(blocks);
+                blocks = self.event(event)?.or(blocks);
             }
             if blocks.is_some_and(|blocks| self.next >= blocks) {
                 break;
             }
+            if let Some((_, done)) = self.seal_at.take_if(|(blocks, _)| self.next >= *blocks) {
+                self.seal()?;
+                // The reader waits for this, or is gone.
+                let _ = done.send(());
+            }
             match done.recv_timeout(TICK) {
                 Ok(block) => {
                     while let Ok(event) = events.try_recv() {
-                        blocks = self.event(event).or(blocks);
+                        blocks = self.event(event)?.or(blocks);
                     }
                     self.waiting.insert(block.sequence, block);
                     while let Some(block) = self.waiting.remove(&self.next) {
@@ -607,7 +732,7 @@ impl Coordinator<'_> {
                 Err(RecvTimeoutError::Disconnected) if blocks.is_none() => {
                     // Workers end when the reader has; its last word is in the channel.
                     match events.recv() {
-                        Ok(event) => blocks = self.event(event).or(blocks),
+                        Ok(event) => blocks = self.event(event)?.or(blocks),
                         Err(_) => return Err(IngestError::WorkerLost),
                     }
                 }
@@ -626,9 +751,12 @@ impl Coordinator<'_> {
     }
 
     /// Takes note of what the reader says; the number of blocks when it has read everything.
-    fn event(&mut self, event: Event) -> Option<u64> {
+    fn event(&mut self, event: Event) -> Result<Option<u64>, IngestError> {
         match event {
-            Event::Stream(state) => {
+            Event::Stream(mut state) => {
+                if state.alerts_ahead {
+                    state.alerts_stored = stored_alerts(self.archive, &state.partition)?;
+                }
                 self.report.files_read += 1;
                 self.streams.push(state);
             }
@@ -638,14 +766,15 @@ impl Coordinator<'_> {
                 self.observer.file_failed(&error);
             }
             Event::FileKnown => self.report.files_known += 1,
+            Event::SealNow { blocks, done } => self.seal_at = Some((blocks, done)),
             Event::Known { records, bytes } => {
                 self.counts.received += records;
                 self.counts.duplicates += records;
                 self.report.bytes_known += bytes;
             }
-            Event::ReadAll { blocks } => return Some(blocks),
+            Event::ReadAll { blocks } => return Ok(Some(blocks)),
         }
-        None
+        Ok(None)
     }
 
     /// Handles the next block in order and returns its buffer.
@@ -654,12 +783,14 @@ impl Coordinator<'_> {
         let records = work.events + work.rejects;
         let stream = &mut self.streams[block.stream];
         let before = stream.reached.or(stream.sealed).map_or(0, |position| position.records);
-        stream.reached = Some(Position {
-            next_offset: work.end_offset,
-            records: before + i64::try_from(records).unwrap_or(i64::MAX),
-            prefix_blake3: work.end_prefix,
-        });
-        let alerts_from = stream.alerts_from;
+        // Of a first line that is not whole yet nothing is known, not even its stream's name.
+        if work.end_offset > 0 {
+            stream.reached = Some(Position {
+                next_offset: work.end_offset,
+                records: before + i64::try_from(records).unwrap_or(i64::MAX),
+                prefix_blake3: work.end_prefix,
+            });
+        }
         if let Some((offset, bytes)) = work.unfinished {
             self.report.unfinished.push((stream.label.clone(), offset, bytes));
         }
@@ -672,7 +803,7 @@ impl Coordinator<'_> {
             self.observer.alert(&alert);
             *self.report.alerts.entry(alert.severity).or_insert(0) += 1;
             self.progress.alerts += 1;
-            if alert.event.source_offset >= alerts_from {
+            if !self.streams[block.stream].alerts_stored.contains(&alert.alert_id) {
                 self.alerts.push(alert);
             }
         }
@@ -702,6 +833,7 @@ impl Coordinator<'_> {
 
     /// A file without a byte is a reject of its own: that it was empty is evidence too.
     fn empty_files(&mut self) -> Result<(), IngestError> {
+        let mut seen = HashSet::new();
         for input in std::mem::take(&mut self.empty_files) {
             let label = input.label();
             let hash = blake3::hash(format!("{}\0{label}", self.options.cluster).as_bytes());
@@ -709,7 +841,7 @@ impl Coordinator<'_> {
             let arrived = Utc::now();
             self.counts.received += 1;
             let known = lock(self.writer).position(Table::Events, &partition)?;
-            if known.is_some() {
+            if known.is_some() || !seen.insert(partition.clone()) {
                 self.counts.duplicates += 1;
                 self.report.files_known += 1;
                 continue;
@@ -734,7 +866,8 @@ impl Coordinator<'_> {
                 label,
                 sealed: None,
                 reached: Some(Position { next_offset: 1, records: 1, prefix_blake3: [0; 16] }),
-                alerts_from: i64::MIN,
+                alerts_ahead: false,
+                alerts_stored: HashSet::new(),
             });
         }
         Ok(())

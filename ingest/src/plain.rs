@@ -241,10 +241,14 @@ fn event(members: &Members<'_>) -> Result<PlainEvent, Refusal> {
         ..PlainEvent::default()
     };
     if let Some(stage) = &event.stage {
-        stage.parse::<Stage>().map_err(|error| Refusal::new(Reason::InvalidField, error.to_string()))?;
+        stage
+            .parse::<Stage>()
+            .map_err(|error| Refusal::field("stage", &format!("one of {}", error.expected)))?;
     }
     if let Some(level) = &event.level {
-        level.parse::<Level>().map_err(|error| Refusal::new(Reason::InvalidField, error.to_string()))?;
+        level
+            .parse::<Level>()
+            .map_err(|error| Refusal::field("level", &format!("one of {}", error.expected)))?;
     }
     if let Some(user) = object("user", last("user"))? {
         event.user_name = field("user.username", &user, "username")?;

@@ -25,6 +25,8 @@ pub enum Reason {
     BlankLine,
     /// An `EventList` without items.
     EmptyEventList,
+    /// An `EventList` of many items too short to be events.
+    ShortItems,
     /// A file without a byte.
     EmptyFile,
     /// Cut by a cloud's log service, which marks it with `[Truncated...]`.
@@ -36,7 +38,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 14] = [
+    pub const ALL: [Reason; 15] = [
         Reason::BrokenJson,
         Reason::InvalidUtf8,
         Reason::NulByte,
@@ -47,6 +49,7 @@ impl Reason {
         Reason::TornLine,
         Reason::BlankLine,
         Reason::EmptyEventList,
+        Reason::ShortItems,
         Reason::EmptyFile,
         Reason::TruncatedByCloud,
         Reason::Wrapped,
@@ -65,6 +68,7 @@ impl Reason {
             Reason::TornLine => "torn_line",
             Reason::BlankLine => "blank_line",
             Reason::EmptyEventList => "empty_event_list",
+            Reason::ShortItems => "short_items",
             Reason::EmptyFile => "empty_file",
             Reason::TruncatedByCloud => "truncated_by_cloud",
             Reason::Wrapped => "wrapped",

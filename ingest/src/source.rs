@@ -9,13 +9,19 @@
 //! - Blocks of a stream are handed out in order, without gaps, with the hash of all bytes before their
 //!   end, so that a position can be written after any of them.
 //!
+//! A pipe (standard input, a FIFO) may be live: what it brings is handed out after [`LIVE_WAIT`] at the
+//! latest, line by whole line. It cannot be read twice, so where a second look is needed it is refused.
+//!
 //! Compression is recognised by content: gzip (any number of members), zstd (any number of frames).
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use crate::error::{FileError, IngestError};
 use crate::frame::{Block, Origin};
@@ -43,17 +49,33 @@ impl Input {
             Input::File(path) => std::fs::metadata(path).ok().map(|metadata| metadata.len()),
         }
     }
+
+    /// Whether it can be read once only: standard input, a FIFO, a device.
+    fn is_pipe(&self) -> bool {
+        match self {
+            Input::Stdin => true,
+            Input::File(path) => std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()),
+        }
+    }
 }
 
 /// Directories below one that is named are followed this deep.
 const DIRECTORY_DEPTH_MAX: usize = 16;
 
+/// What arguments stand for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expanded {
+    pub inputs: Vec<Input>,
+    /// Files in directories that were named which are not named like logs, and are not read.
+    pub left_out: Vec<PathBuf>,
+}
+
 /// Turns arguments (`-`, files, directories, patterns) into inputs, rotated files oldest first.
 ///
 /// # Errors
 /// When something named is not there, cannot be listed, or holds no log file.
-pub fn expand(arguments: &[String]) -> Result<Vec<Input>, IngestError> {
-    let mut inputs = Vec::new();
+pub fn expand(arguments: &[String]) -> Result<Expanded, IngestError> {
+    let (mut inputs, mut left_out) = (Vec::new(), Vec::new());
     for argument in arguments {
         if argument == "-" {
             if inputs.contains(&Input::Stdin) {
@@ -65,7 +87,7 @@ pub fn expand(arguments: &[String]) -> Result<Vec<Input>, IngestError> {
         let path = PathBuf::from(argument);
         if path.is_dir() {
             let mut files = Vec::new();
-            list(&path, DIRECTORY_DEPTH_MAX, &mut files)?;
+            list(&path, DIRECTORY_DEPTH_MAX, &mut files, &mut left_out)?;
             if files.is_empty() {
                 return Err(IngestError::NoLogFiles { path });
             }
@@ -75,7 +97,12 @@ pub fn expand(arguments: &[String]) -> Result<Vec<Input>, IngestError> {
         } else if argument.contains(['*', '?', '[']) {
             let paths = glob::glob(argument)
                 .map_err(|source| IngestError::Pattern { pattern: argument.clone(), source })?;
-            let files: Vec<PathBuf> = paths.flatten().filter(|path| path.is_file()).collect();
+            let unreadable = |error: glob::GlobError| IngestError::ListDirectory {
+                path: error.path().to_owned(),
+                source: error.into(),
+            };
+            let mut files = paths.collect::<Result<Vec<PathBuf>, _>>().map_err(unreadable)?;
+            files.retain(|path| path.is_file());
             if files.is_empty() {
                 return Err(IngestError::NoMatch { pattern: argument.clone() });
             }
@@ -84,10 +111,15 @@ pub fn expand(arguments: &[String]) -> Result<Vec<Input>, IngestError> {
             return Err(IngestError::NoSuchFile { path });
         }
     }
-    Ok(inputs)
+    Ok(Expanded { inputs, left_out })
 }
 
-fn list(directory: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), IngestError> {
+fn list(
+    directory: &Path,
+    depth: usize,
+    files: &mut Vec<PathBuf>,
+    left_out: &mut Vec<PathBuf>,
+) -> Result<(), IngestError> {
     let cannot = |source| IngestError::ListDirectory { path: directory.to_owned(), source };
     for entry in std::fs::read_dir(directory).map_err(cannot)? {
         let entry = entry.map_err(cannot)?;
@@ -96,10 +128,13 @@ fn list(directory: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), 
         if name.starts_with('.') {
             continue;
         }
-        if kind.is_dir() && depth > 0 {
-            list(&entry.path(), depth - 1, files)?;
-        } else if (kind.is_file() || (kind.is_symlink() && entry.path().is_file())) && is_log_name(&name) {
-            files.push(entry.path());
+        if kind.is_dir() {
+            if depth == 0 {
+                return Err(IngestError::TooDeep { path: entry.path(), depth_max: DIRECTORY_DEPTH_MAX });
+            }
+            list(&entry.path(), depth - 1, files, left_out)?;
+        } else if kind.is_file() || (kind.is_symlink() && entry.path().is_file()) {
+            if is_log_name(&name) { &mut *files } else { &mut *left_out }.push(entry.path());
         }
     }
     Ok(())
@@ -148,6 +183,74 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
+/// The longest that whole lines of a pipe wait for more to come.
+pub const LIVE_WAIT: Duration = Duration::from_secs(1);
+/// How often a silent pipe looks whether it is to stop.
+const PIPE_TICK: Duration = Duration::from_millis(200);
+const PIPE_CHUNK_BYTES: usize = 64 << 10;
+/// Chunks read ahead of their use.
+const PIPE_CHUNKS_MAX: usize = 64;
+
+/// A pipe, read by a thread of its own: reading one can block for ever, and this must not.
+struct Pipe {
+    chunks: Receiver<io::Result<Vec<u8>>>,
+    chunk: Vec<u8>,
+    at: usize,
+    /// Silence is an error [`io::ErrorKind::WouldBlock`], and not waited for.
+    live: Arc<AtomicBool>,
+    /// Silence is the end once this is set.
+    stop: Arc<AtomicBool>,
+}
+
+impl Pipe {
+    fn new(mut source: impl Read + Send + 'static, stop: &Arc<AtomicBool>) -> io::Result<Pipe> {
+        let (sender, chunks) = bounded(PIPE_CHUNKS_MAX);
+        // It ends with its pipe, with the process, or at the first chunk that nobody takes.
+        std::thread::Builder::new().name("pipe".to_owned()).spawn(move || {
+            loop {
+                let mut chunk = vec![0; PIPE_CHUNK_BYTES];
+                let read = match source.read(&mut chunk) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Ok(read) => {
+                        chunk.truncate(read);
+                        Ok(chunk)
+                    }
+                    Err(error) => Err(error),
+                };
+                let ends = read.as_ref().map_or(true, Vec::is_empty);
+                if sender.send(read).is_err() || ends {
+                    break;
+                }
+            }
+        })?;
+        let live = Arc::default();
+        Ok(Pipe { chunks, chunk: Vec::new(), at: 0, live, stop: Arc::clone(stop) })
+    }
+}
+
+impl Read for Pipe {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.chunk.len() {
+            match self.chunks.recv_timeout(PIPE_TICK) {
+                Ok(chunk) => (self.chunk, self.at) = (chunk?, 0),
+                Err(RecvTimeoutError::Timeout) if self.stop.load(Ordering::Relaxed) => return Ok(0),
+                Err(RecvTimeoutError::Timeout) if self.live.load(Ordering::Relaxed) => {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return Ok(0),
+            }
+            if self.chunk.is_empty() {
+                return Ok(0);
+            }
+        }
+        let some = buffer.len().min(self.chunk.len() - self.at);
+        buffer[..some].copy_from_slice(&self.chunk[self.at..self.at + some]);
+        self.at += some;
+        Ok(some)
+    }
+}
+
 /// How a file's bytes were packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Packing {
@@ -160,14 +263,25 @@ const READ_BUFFER_BYTES: usize = 256 << 10;
 /// How much is read between two looks at the bounds of a block.
 const READ_STEP_BYTES: usize = 4 << 20;
 
-fn open(input: &Input, count: &Arc<AtomicU64>) -> Result<(Box<dyn Read + Send>, Packing), FileError> {
-    let raw: Box<dyn Read + Send> = match input {
-        Input::Stdin => Box::new(io::stdin()),
-        Input::File(path) => {
-            Box::new(File::open(path).map_err(|source| FileError::Open { path: path.clone(), source })?)
-        }
-    };
+fn open(
+    input: &Input,
+    count: &Arc<AtomicU64>,
+    stop: &Arc<AtomicBool>,
+) -> Result<(Box<dyn Read + Send>, Packing), FileError> {
     let cannot = |source| FileError::Read { label: input.label(), offset: 0, source };
+    let file =
+        |path: &PathBuf| File::open(path).map_err(|source| FileError::Open { path: path.clone(), source });
+    let mut live = None;
+    let mut piped = |pipe: io::Result<Pipe>| -> Result<Box<dyn Read + Send>, FileError> {
+        let pipe = pipe.map_err(cannot)?;
+        live = Some(Arc::clone(&pipe.live));
+        Ok(Box::new(pipe))
+    };
+    let raw: Box<dyn Read + Send> = match input {
+        Input::Stdin => piped(Pipe::new(io::stdin(), stop))?,
+        Input::File(path) if input.is_pipe() => piped(Pipe::new(file(path)?, stop))?,
+        Input::File(path) => Box::new(file(path)?),
+    };
     let mut raw = Counted { inner: raw, count: Arc::clone(count) };
     let mut magic = Vec::with_capacity(4);
     raw.by_ref().take(4).read_to_end(&mut magic).map_err(cannot)?;
@@ -178,7 +292,12 @@ fn open(input: &Input, count: &Arc<AtomicU64>) -> Result<(Box<dyn Read + Send>, 
     };
     let whole = io::Cursor::new(magic).chain(raw);
     Ok(match packing {
-        Packing::Plain => (Box::new(whole), packing),
+        Packing::Plain => {
+            if let Some(live) = live {
+                live.store(true, Ordering::Relaxed);
+            }
+            (Box::new(whole), packing)
+        }
         Packing::Gzip => {
             let buffered = BufReader::with_capacity(READ_BUFFER_BYTES, whole);
             (Box::new(flate2::bufread::MultiGzDecoder::new(buffered)), packing)
@@ -193,7 +312,7 @@ fn open(input: &Input, count: &Arc<AtomicU64>) -> Result<(Box<dyn Read + Send>, 
 /// First half of a BLAKE3 hash.
 pub type Fingerprint = [u8; 16];
 
-fn fingerprint(hasher: &blake3::Hasher) -> Fingerprint {
+pub(crate) fn fingerprint(hasher: &blake3::Hasher) -> Fingerprint {
     let mut half = [0; 16];
     half.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
     half
@@ -220,8 +339,12 @@ pub struct Cut {
 pub struct Stream {
     input: Input,
     reader: Box<dyn Read + Send>,
+    is_pipe: bool,
     count: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
     bounds: BlockBounds,
+    /// A block ends here, whatever stands here.
+    cut_at: Option<i64>,
     /// Bytes read and not handed out yet.
     carry: Vec<u8>,
     at_end: bool,
@@ -235,25 +358,49 @@ pub struct Stream {
     is_final: bool,
 }
 
+/// Where [`Stream::skip_to`] came out, with the hash of everything before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Skipped {
+    /// At the offset asked for.
+    To(Fingerprint),
+    /// At the stream's end, which lies at this offset, before the one asked for.
+    Short(i64, Fingerprint),
+}
+
+/// One read of at most `most` bytes, added to `bytes`.
+fn read_some(reader: &mut impl Read, bytes: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+    let before = bytes.len();
+    bytes.resize(before + most, 0);
+    let read = reader.read(&mut bytes[before..]);
+    bytes.truncate(before + *read.as_ref().unwrap_or(&0));
+    read
+}
+
 /// Names tried for streams that begin with the same line.
 pub const ALIKE_MAX: usize = 256;
 
 impl Stream {
-    /// Opens `input`; `complete` promises that a file does not grow any more.
+    /// Opens `input`; `complete` promises that a file does not grow any more. Bytes read are added to
+    /// `count`; once `stop` is set, a pipe is not waited for.
     pub fn open(
         input: Input,
         bounds: BlockBounds,
         complete: bool,
         count: Arc<AtomicU64>,
+        stop: Arc<AtomicBool>,
     ) -> Result<Stream, FileError> {
-        let (reader, packing) = open(&input, &count)?;
-        // A compressed file is written once, and standard input has ended when it has.
-        let is_final = complete || packing != Packing::Plain || input == Input::Stdin;
+        let (reader, packing) = open(&input, &count, &stop)?;
+        let is_pipe = input.is_pipe();
+        // A compressed file is written once, and a pipe has ended when it has.
+        let is_final = complete || packing != Packing::Plain || is_pipe;
         Ok(Stream {
             input,
             reader,
+            is_pipe,
             count,
+            stop,
             bounds,
+            cut_at: None,
             carry: Vec::new(),
             at_end: false,
             failed: None,
@@ -276,7 +423,18 @@ impl Stream {
             && self.carry.len() < self.bounds.bytes_max
             && memchr::memchr(b'\n', &self.carry).is_none()
         {
-            self.fill_carry(READ_BUFFER_BYTES.min(self.bounds.bytes_max - self.carry.len()))?;
+            if let Err(error) =
+                self.fill_carry(READ_BUFFER_BYTES.min(self.bounds.bytes_max - self.carry.len()))
+            {
+                // The whole lines before the error are good, and come before it.
+                match error {
+                    FileError::Read { source, .. } if memchr::memchr(b'\n', &self.carry).is_some() => {
+                        self.failed = Some(source);
+                        break;
+                    }
+                    error => return Err(error),
+                }
+            }
         }
         if self.carry.is_empty() {
             return Ok(None);
@@ -286,69 +444,115 @@ impl Stream {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&(cluster.len() as u64).to_le_bytes());
         hasher.update(cluster.as_bytes());
-        hasher.update(&self.carry[..line]);
+        // A line that has its text may still wait for its end, `\r\n` perhaps.
+        hasher.update(self.carry[..line].trim_ascii_end());
         Ok(Some(format!("file/{}", &hasher.finalize().to_hex()[..24])))
     }
 
     fn fill_carry(&mut self, bytes: usize) -> Result<(), FileError> {
-        let read =
-            self.reader.by_ref().take(bytes as u64).read_to_end(&mut self.carry).map_err(|source| {
-                FileError::Read {
-                    label: self.input.label(),
-                    offset: self.offset + self.carry.len() as i64,
-                    source,
+        let before = self.carry.len();
+        loop {
+            match self.reader.by_ref().take(bytes as u64).read_to_end(&mut self.carry) {
+                Ok(_) => self.at_end = self.carry.len() == before,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.carry.len() == before {
+                        continue;
+                    }
                 }
-            })?;
-        self.at_end = read == 0;
-        Ok(())
-    }
-
-    /// Starts again at the first byte. Standard input cannot.
-    pub fn rewind(self) -> Result<Stream, FileError> {
-        if self.input == Input::Stdin {
-            return Err(FileError::StdinDiffers);
+                Err(source) => {
+                    let (label, offset) = (self.input.label(), self.offset + self.carry.len() as i64);
+                    return Err(FileError::Read { label, offset, source });
+                }
+            }
+            return Ok(());
         }
-        Stream::open(self.input, self.bounds, self.is_final, self.count)
     }
 
-    /// Reads up to `offset` and returns the hash of what was read; `None` when the stream is shorter.
-    pub fn skip_to(&mut self, offset: i64) -> Result<Option<Fingerprint>, FileError> {
+    /// The same input once more, from its first byte. A pipe cannot.
+    pub fn again(&self) -> Result<Stream, FileError> {
+        if self.is_pipe {
+            return Err(FileError::PipeDiffers { label: self.input.label() });
+        }
+        let (count, stop) = (Arc::clone(&self.count), Arc::clone(&self.stop));
+        Stream::open(self.input.clone(), self.bounds, self.is_final, count, stop)
+    }
+
+    /// Ends a block at `offset` as the end of the stream would: where an earlier run ended one.
+    pub fn cut_at(&mut self, offset: i64) {
+        self.cut_at = Some(offset);
+    }
+
+    /// Reads up to `offset`, or the end when that comes first; returns the hash of what was read.
+    pub fn skip_to(&mut self, offset: i64) -> Result<Skipped, FileError> {
+        let mut line_start = self.offset;
         while self.offset < offset {
             if self.carry.is_empty() {
                 self.fill_carry(READ_BUFFER_BYTES * 4)?;
                 if self.carry.is_empty() {
-                    return Ok(None);
+                    return Ok(Skipped::Short(self.offset, fingerprint(&self.hasher)));
                 }
             }
             let some = self.carry.len().min(usize::try_from(offset - self.offset).unwrap_or(usize::MAX));
             self.hasher.update(&self.carry[..some]);
             self.line += memchr::memchr_iter(b'\n', &self.carry[..some]).count() as i64;
+            if let Some(newline) = memchr::memrchr(b'\n', &self.carry[..some]) {
+                line_start = self.offset + newline as i64 + 1;
+            }
             self.offset += some as i64;
             self.carry.drain(..some);
         }
-        Ok(Some(fingerprint(&self.hasher)))
+        // Blocks end inside a line only when it is over-long; then what follows is a piece of it. A shorter
+        // one was the last of a stream said to be complete; what was added to it is read as a line.
+        self.in_long_line =
+            self.offset - line_start > i64::try_from(self.bounds.line_bytes_max).unwrap_or(i64::MAX);
+        Ok(Skipped::To(fingerprint(&self.hasher)))
     }
 
     /// The next block, read into `bytes`, whose allocation is reused; `None` at the end.
     pub fn next_block(&mut self, origin: &Arc<Origin>, mut bytes: Vec<u8>) -> Result<Option<Cut>, FileError> {
+        let started = Instant::now();
+        let forced = self.cut_at.filter(|cut| *cut > self.offset);
+        let until_cut =
+            forced.map_or(usize::MAX, |cut| usize::try_from(cut - self.offset).unwrap_or(usize::MAX));
+        let bytes_max = self.bounds.bytes_max.min(until_cut);
         bytes.clear();
-        bytes.append(&mut self.carry);
+        let some = self.carry.len().min(until_cut);
+        bytes.extend(self.carry.drain(..some));
         let mut lines = memchr::memchr_iter(b'\n', &bytes).count();
+        let mut stopped = false;
         while !self.at_end
             && self.failed.is_none()
-            && bytes.len() < self.bounds.bytes_max
+            && bytes.len() < bytes_max
             && lines < self.bounds.lines_max
         {
             let before = bytes.len();
-            let step = READ_STEP_BYTES.min(self.bounds.bytes_max - before);
+            let step = READ_STEP_BYTES.min(bytes_max - before);
             if bytes.capacity() == before {
-                bytes.reserve(self.bounds.bytes_max - before);
+                bytes.reserve(if self.is_pipe { step } else { bytes_max - before });
             }
-            match self.reader.by_ref().take(step as u64).read_to_end(&mut bytes) {
-                Ok(read) => self.at_end = read < step,
+            let read = match self.is_pipe {
+                true => read_some(&mut self.reader, &mut bytes, step.min(PIPE_CHUNK_BYTES)),
+                false => self.reader.by_ref().take(step as u64).read_to_end(&mut bytes),
+            };
+            match read {
+                Ok(read) => self.at_end = if self.is_pipe { read == 0 } else { read < step },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => self.failed = Some(error),
             }
             lines += memchr::memchr_iter(b'\n', &bytes[before..]).count();
+            if self.is_pipe {
+                // What an interrupted pipe would have brought is unknown: its last line is not at its end.
+                stopped = self.stop.load(Ordering::Relaxed);
+                if stopped || (lines > 0 && started.elapsed() >= LIVE_WAIT) {
+                    break;
+                }
+            }
+        }
+        if stopped {
+            self.at_end = false;
+            if lines == 0 {
+                return Ok(None);
+            }
         }
         if let Some(source) = self.failed.take() {
             // The whole lines before an error are good: they go first, the error comes with the next call.
@@ -372,16 +576,21 @@ impl Stream {
             end = cut + 1;
         }
         let mut open_line = None;
+        let at_cut = bytes.len() == until_cut;
         if end == bytes.len() && bytes[end - 1] != b'\n' {
             let line = memchr::memrchr(b'\n', &bytes).map_or(0, |at| at + 1);
-            if self.at_end {
+            let is_long = bytes.len() - line > self.bounds.line_bytes_max || (line == 0 && continues_line);
+            if self.at_end || (at_cut && !is_long) {
                 open_line = Some(line);
+            } else if at_cut {
+                // It ends inside the over-long line.
             } else if line > 0 {
                 end = line;
             }
         }
         let whole = bytes.len();
-        self.carry.extend_from_slice(&bytes[end..]);
+        // Behind a forced cut there may be more already.
+        self.carry.splice(0..0, bytes[end..].iter().copied());
         bytes.truncate(end);
         // No newline in a whole block, and more to come.
         let ends_in_line = open_line.is_none() && bytes[end - 1] != b'\n';
@@ -404,7 +613,7 @@ impl Stream {
             first_line: self.line,
             continues_line,
             ends_in_line,
-            open_ended: open_line.is_some() && !self.is_final,
+            open_ended: open_line.is_some() && !self.is_final && !at_cut,
             bytes,
         };
         self.offset += block.bytes.len() as i64;
@@ -423,7 +632,8 @@ mod tests {
     const BOUNDS: BlockBounds = BlockBounds { bytes_max: 64, lines_max: 3, line_bytes_max: 40 };
 
     fn read_all(path: &Path, bounds: BlockBounds) -> Result<(Vec<Cut>, Vec<u8>), FileError> {
-        let mut stream = Stream::open(Input::File(path.to_owned()), bounds, false, Arc::default())?;
+        let mut stream =
+            Stream::open(Input::File(path.to_owned()), bounds, false, Arc::default(), Arc::default())?;
         let partition = stream.identity("c")?.unwrap_or_default();
         let origin = Arc::new(Origin { partition, cluster: "c".into() });
         let (mut cuts, mut all) = (Vec::new(), Vec::new());
@@ -464,6 +674,57 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_goes_on_at_any_block_as_if_it_had_never_stopped() {
+        let text = "short\n".repeat(20) + &"x".repeat(500) + "\nafter\n" + &"y".repeat(41) + "\nlast\n";
+        let file = file(text.as_bytes());
+        let (cuts, _) = read_all(file.path(), BOUNDS).expect("readable");
+        for (at, cut) in cuts.iter().enumerate() {
+            let mut stream = Stream::open(
+                Input::File(file.path().to_owned()),
+                BOUNDS,
+                false,
+                Arc::default(),
+                Arc::default(),
+            )
+            .expect("opens");
+            stream.identity("c").expect("readable");
+            let end = cut.block.offset + cut.block.bytes.len() as i64;
+            assert_eq!(stream.skip_to(end).expect("readable"), Skipped::To(cut.prefix));
+            let mut rest = Vec::new();
+            while let Some(next) = stream.next_block(&cut.block.origin, Vec::new()).expect("readable") {
+                rest.push(next);
+            }
+            // Where an over-long line is cut into its pieces is nobody's promise.
+            let lines = |cuts: &[Cut]| {
+                let mut found: Vec<(i64, i64, frame::LineKind, usize)> = Vec::new();
+                for cut in cuts {
+                    for line in frame::lines(&cut.block, 40) {
+                        match found.last_mut() {
+                            Some(last) if last.2 == frame::LineKind::Piece && last.1 == line.number => {
+                                last.3 += line.bytes.len();
+                            }
+                            _ => found.push((
+                                cut.block.offset + line.at as i64,
+                                line.number,
+                                line.kind,
+                                line.bytes.len(),
+                            )),
+                        }
+                    }
+                }
+                found
+            };
+            assert_eq!(lines(&rest), lines(&cuts[at + 1..]), "from byte {end}");
+        }
+        let mut stream =
+            Stream::open(Input::File(file.path().to_owned()), BOUNDS, false, Arc::default(), Arc::default())
+                .expect("opens");
+        let hash = blake3::hash(text.as_bytes()).as_bytes()[..16].try_into().expect("16 bytes");
+        let short = Skipped::Short(text.len() as i64, hash);
+        assert_eq!(stream.skip_to(text.len() as i64 + 1).expect("readable"), short);
+    }
+
+    #[test]
     fn identity_is_the_content_whatever_the_packing() {
         let text = b"first line\nsecond\n".repeat(50);
         let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -490,7 +751,8 @@ mod tests {
         let packed = gz.finish().expect("in memory");
         let file = file(&packed[..packed.len() / 2]);
         let mut stream =
-            Stream::open(Input::File(file.path().to_owned()), BOUNDS, false, Arc::default()).expect("opens");
+            Stream::open(Input::File(file.path().to_owned()), BOUNDS, false, Arc::default(), Arc::default())
+                .expect("opens");
         let origin = Arc::new(Origin { partition: "p".into(), cluster: "c".into() });
         let mut read = 0;
         let error = loop {

@@ -223,6 +223,41 @@ fn a_torn_line_glued_to_the_next_gives_up_the_whole_event() {
     }
 }
 
+/// A client may send what looks like an event; wherever its own event is torn, that stays a body.
+#[test]
+fn a_body_that_looks_like_an_event_is_never_taken_for_one() {
+    let forged = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"forged","stage":"ResponseComplete","verb":"delete","user":{"username":"victim"}}"#;
+    let real = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"real","stage":"ResponseComplete","verb":"get"}"#;
+    let outer = format!(
+        r#"{{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"outer","requestObject":[{forged},{forged}],"x":[{forged}{forged}]}}"#
+    );
+    let first = outer.find("[").expect("a list") + 1;
+    for cut in first + forged.len()..outer.len() {
+        // Torn right behind the forged one nobody can tell; kube-apiserver writes the newline with the line.
+        let torn_behind = outer[..cut].ends_with(forged);
+        for (end, events) in [("", 0), ("\n", 0), ("[Truncated...]\n", 0), ("\0\0\n", 0)] {
+            if torn_behind && end == "\n" {
+                continue;
+            }
+            let line = format!("{}{end}", &outer[..cut]);
+            assert_eq!(check(line.as_bytes()).events.num_rows(), events, "{line}");
+        }
+        let glued = check(format!("{}{real}\n", &outer[..cut]).as_bytes());
+        let ids = glued.events.column(index::AUDIT_ID);
+        let ids: Vec<_> = ids.as_string::<i32>().iter().flatten().collect();
+        assert_eq!(ids, ["real"], "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_short_line_cannot_become_millions_of_rows() {
+    let list = format!(r#"{{"kind":"EventList","items":[{}]}}"#, vec!["{}"; 100_000].join(","));
+    let decoded = check(list.as_bytes());
+    assert_eq!((decoded.events.num_rows(), reasons(&decoded)), (0, vec!["short_items".to_owned()]));
+    let few = check(br#"{"kind":"EventList","items":[{},{}]}"#);
+    assert_eq!(few.rejects.num_rows(), 2);
+}
+
 #[test]
 fn event_lists_are_their_items_and_their_frame() {
     let log = generated(50, 9);

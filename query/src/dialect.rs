@@ -1,9 +1,9 @@
-//! The SQL that questions are written in: sqlparser's generic dialect with two corrections.
+//! The SQL that questions are written in: sqlparser's generic dialect with some corrections.
 //!
 //! Invariant: what parses here means what PostgreSQL takes it to mean. The JSON operators bind tighter
 //! than comparisons, so `annotations ->> 'key' = 'x'` compares; the generic dialect would look up the
-//! truth of `'key' = 'x'`. A list of columns ends where its commas end, so `cluster`, a keyword
-//! elsewhere, is a column here.
+//! truth of `'key' = 'x'`. `#` belongs to an operator, not to a name, so `a#>b` needs no blanks. A list
+//! of columns ends where its commas end, so `cluster`, a keyword elsewhere, is a column here.
 
 use std::any::TypeId;
 
@@ -36,11 +36,11 @@ impl Dialect for AuditDialect {
     }
 
     fn is_identifier_start(&self, c: char) -> bool {
-        GenericDialect.is_identifier_start(c)
+        c != '#' && GenericDialect.is_identifier_start(c)
     }
 
     fn is_identifier_part(&self, c: char) -> bool {
-        GenericDialect.is_identifier_part(c)
+        c != '#' && GenericDialect.is_identifier_part(c)
     }
 
     fn get_next_precedence(&self, parser: &Parser<'_>) -> Option<Result<u8, ParserError>> {

@@ -16,13 +16,18 @@ use datafusion::logical_expr::{
 };
 use url::form_urlencoded;
 
+use crate::date_trunc::date_trunc;
+
 pub(crate) fn all() -> Vec<Arc<ScalarUDF>> {
     vec![
         Arc::new(ScalarUDF::new_from_impl(UriParameter::new("uri_param", Wanted::First))),
         Arc::new(ScalarUDF::new_from_impl(UriParameter::new("uri_params", Wanted::All))),
         last_of(),
+        date_trunc(),
     ]
 }
+
+pub(crate) const LAST_OF: &str = "last_of";
 
 /// `last_of(list)`: the last element, null for an empty or a null list.
 pub(crate) fn last_of() -> Arc<ScalarUDF> {
@@ -112,7 +117,7 @@ struct LastOf {
 
 impl ScalarUDFImpl for LastOf {
     fn name(&self) -> &str {
-        "last_of"
+        LAST_OF
     }
 
     fn signature(&self) -> &Signature {

@@ -98,8 +98,7 @@ impl Visitor for Gate {
             | SqlStatement::ExplainTable { .. }
             | SqlStatement::ShowColumns { .. }
             | SqlStatement::ShowFunctions { .. }
-            | SqlStatement::ShowTables { .. }
-            | SqlStatement::ShowVariable { .. } => ControlFlow::Continue(()),
+            | SqlStatement::ShowTables { .. } => ControlFlow::Continue(()),
             other => ControlFlow::Break(refused(kind_of(other))),
         }
     }
@@ -266,12 +265,14 @@ mod tests {
             "explain format tree select 1",
             "show tables",
             "show columns from events",
-            "show all",
+            "show tables like '%access'",
+            "show functions",
             "describe events",
             "desc events",
             "values (1), (2)",
             "select * from generate_series(1, 3)",
             "select unnest([1, 2])",
+            "select request_object#>array['spec','replicas'] from events",
             "select verb, cluster, name from events where cluster = 'a' group by verb, cluster order by cluster, 1",
             "select cluster from events",
             "select * exclude (request_object) from events",

@@ -8,13 +8,19 @@
 //! 4. Memory is bounded by the session's limit; what does not fit spills to disk or fails by name.
 
 mod complete;
+mod date_trunc;
 mod dialect;
 mod error;
 mod functions;
 mod gate;
+mod implied;
+mod json;
+mod listings;
 mod output;
 mod prune;
+mod reader;
 mod session;
+mod snapshots;
 mod table;
 mod views;
 

@@ -18,7 +18,6 @@ use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder};
 use datafusion::functions_table::all_default_table_functions;
-use datafusion::logical_expr::sqlparser::ast::Statement as SqlStatement;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
@@ -30,15 +29,22 @@ use strongroom_archive::Archive;
 use strongroom_schemas::Table;
 use url::Url;
 
-use crate::complete::Catalog;
+use crate::complete::{Catalog, Relation};
 use crate::error::{QueryError, Result};
+use crate::listings::{INFORMATION_SCHEMA, Listed};
+use crate::snapshots::{Snapshots, Taken};
 use crate::table::{STORE_URL, ScanSummary};
-use crate::{functions, gate, views};
+use crate::{functions, gate, json, listings, views};
 
 /// Memory that one session's questions may use unless told otherwise.
 pub const MEMORY_LIMIT_DEFAULT: usize = 1 << 30;
 /// Least memory that a session can work with.
 const MEMORY_LIMIT_MIN: usize = 8 << 20;
+/// Rows that travel together: few where memory is short, as a sort holds at least two such batches, and
+/// rows with bodies are some KiB each. At most what DataFusion takes by default.
+const ROW_MEMORY_BYTES: usize = 48 << 10;
+const BATCH_ROWS_MIN: usize = 256;
+const BATCH_ROWS_MAX: usize = 8192;
 /// Memory set aside for merging what a sort spilled: this part of the limit for each partition, at most
 /// what DataFusion takes by default.
 const MERGE_SHARE: usize = 16;
@@ -93,8 +99,8 @@ impl Session {
         let threads = options.threads.unwrap_or_else(cores).max(1);
         let mut config = SessionConfig::new()
             .with_default_catalog_and_schema(CATALOG, SCHEMA)
-            .with_information_schema(true)
-            .with_target_partitions(threads);
+            .with_target_partitions(threads)
+            .with_batch_size((memory_limit / ROW_MEMORY_BYTES).clamp(BATCH_ROWS_MIN, BATCH_ROWS_MAX));
         let settings = config.options_mut();
         settings.execution.time_zone = Some("UTC".to_owned());
         settings.execution.sort_spill_reservation_bytes =
@@ -102,6 +108,9 @@ impl Session {
         settings.execution.parquet.pushdown_filters = true;
         settings.execution.parquet.reorder_filters = true;
         settings.explain.show_sizes = false;
+        // The merge of sorts that run side by side cannot spill, and they leave it nothing. One sort can
+        // always go on, and takes no longer once it spills.
+        settings.optimizer.repartition_sorts = false;
 
         let spill = match &options.temp_dir {
             Some(folder) => {
@@ -134,12 +143,13 @@ impl Session {
             .with_file_formats(vec![])
             .with_table_factories(Default::default())
             .build();
-        datafusion_functions_json::register_all(&mut state).map_err(QueryError::Session)?;
+        json::register(&mut state).map_err(QueryError::Session)?;
         let context = SessionContext::new_with_state(state);
         for function in functions::all() {
             context.register_udf(Arc::unwrap_or_clone(function));
         }
-        views::register_tables(&context, &Arc::new(archive)).map_err(QueryError::Session)?;
+        let snapshots = Arc::new(Snapshots::new(Arc::new(archive)));
+        views::register_tables(&context, &snapshots).map_err(QueryError::Session)?;
         Ok(Session { context, memory_limit })
     }
 
@@ -152,9 +162,10 @@ impl Session {
     /// variants about names for a statement that names what does not exist.
     pub async fn ask(&self, sql: &str) -> Result<Answer> {
         let asked = Instant::now();
-        let statement = gate::admit(sql)?;
+        let statement = listings::as_question(gate::admit(sql)?)?;
         self.plan_views(&statement).await.map_err(QueryError::Session)?;
-        let state = self.context.state();
+        let mut state = self.context.state();
+        state.config_mut().set_extension(Arc::new(Taken::default()));
         let names = views::names();
         let from_plan = |error| QueryError::from_plan(error, &names);
         let plan = state.statement_to_plan(statement).await.map_err(from_plan)?;
@@ -170,22 +181,48 @@ impl Session {
         Ok(Answer { schema: rows.schema(), rows: rows.fuse(), plan, memory_limit: self.memory_limit, asked })
     }
 
-    /// Plans the views that `statement` names, or all of them if it lists what there is.
+    /// Plans the views that `statement` names, or all of them if it asks for what there is.
     async fn plan_views(&self, statement: &Statement) -> Result<(), DataFusionError> {
-        let lists = match statement {
-            Statement::Statement(inner) => {
-                !matches!(inner.as_ref(), SqlStatement::Query(_) | SqlStatement::Explain { .. })
-            }
-            _ => false,
-        };
         let references = self.context.state().resolve_table_references(statement)?;
-        let lists = lists || references.iter().any(|name| name.schema() == Some("information_schema"));
+        if references.iter().any(|name| name.schema() == Some(INFORMATION_SCHEMA)) {
+            return self.register_lists().await;
+        }
         for view in &views::VIEWS {
-            if lists || references.iter().any(|name| name.table() == view.name) {
+            if references.iter().any(|name| name.table() == view.name) {
                 views::plan_view(&self.context, view).await?;
             }
         }
         Ok(())
+    }
+
+    /// Registers the lists of what there is, unless that is done already.
+    async fn register_lists(&self) -> Result<(), DataFusionError> {
+        let Some(catalog) = self.context.catalog(CATALOG) else { return Ok(()) };
+        if catalog.schema(INFORMATION_SCHEMA).is_none() {
+            let lists =
+                listings::information_schema(SCHEMA, &self.relations().await?, &self.context.state())?;
+            catalog.register_schema(INFORMATION_SCHEMA, lists)?;
+        }
+        Ok(())
+    }
+
+    /// Every table and view.
+    async fn relations(&self) -> Result<Vec<Listed>, DataFusionError> {
+        for view in &views::VIEWS {
+            views::plan_view(&self.context, view).await?;
+        }
+        let mut relations = vec![];
+        for name in views::names() {
+            let view = views::VIEWS.iter().find(|view| view.name == name);
+            let table = Table::ALL.into_iter().find(|table| table.name() == name).map(views::about);
+            relations.push(Listed {
+                about: view.map(|view| view.about).or(table).unwrap_or_default(),
+                is_view: view.is_some(),
+                schema: self.context.table_provider(name.as_str()).await?.schema(),
+                name,
+            });
+        }
+        Ok(relations)
     }
 
     /// Names for completion and listings.
@@ -193,31 +230,20 @@ impl Session {
     /// # Errors
     /// [`QueryError::Session`] when a view cannot be planned.
     pub async fn catalog(&self) -> Result<Catalog> {
-        for view in &views::VIEWS {
-            views::plan_view(&self.context, view).await.map_err(QueryError::Session)?;
-        }
-        let about = |name: &str| {
-            let table = Table::ALL.into_iter().find(|table| table.name() == name).map(views::about);
-            table.or_else(|| views::VIEWS.iter().find(|view| view.name == name).map(|view| view.about))
-        };
-        let mut relations = vec![];
-        for name in views::names() {
-            let provider = self.context.table_provider(name.as_str()).await.map_err(QueryError::Session)?;
-            let columns = provider.schema().fields().iter().map(|field| field.name().clone()).collect();
-            relations.push(crate::complete::Relation {
-                about: about(&name).unwrap_or_default(),
-                is_view: views::VIEWS.iter().any(|view| view.name == name),
-                name,
-                columns,
-            });
-        }
+        let relations = self.relations().await.map_err(QueryError::Session)?.into_iter();
+        let relations = relations.map(|relation| Relation {
+            columns: relation.schema.fields().iter().map(|field| field.name().clone()).collect(),
+            name: relation.name,
+            about: relation.about,
+            is_view: relation.is_view,
+        });
         let state = self.context.state();
         let mut functions: Vec<String> = state.scalar_functions().keys().cloned().collect();
         functions.extend(state.aggregate_functions().keys().cloned());
         functions.extend(state.window_functions().keys().cloned());
         functions.sort();
         functions.dedup();
-        Ok(Catalog { relations, functions })
+        Ok(Catalog { relations: relations.collect(), functions })
     }
 }
 

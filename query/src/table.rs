@@ -1,7 +1,7 @@
 //! One table of the archive as DataFusion sees it: the files its commits name, less those that the
 //! filters rule out, read by DataFusion's own Parquet source.
 //!
-//! Invariants: the list of files is taken once a scan and never from the folder, so what no commit
+//! Invariants: the list of files is taken once a statement and never from the folder, so what no commit
 //! names is not read; row counts are exact, so `COUNT(*)` needs no file; filters on `date` alone are
 //! fully answered by the choice of files, all others are evaluated again on rows.
 //!
@@ -17,7 +17,6 @@ use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, DFSchema, DataFusionError, Result, ScalarValue, Statistics};
 use datafusion::datasource::TableType;
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
@@ -27,10 +26,13 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use object_store::ObjectMeta;
-use strongroom_archive::{Archive, FileEntry};
+use strongroom_archive::FileEntry;
 use strongroom_schemas::{Table, table::DATE};
 
+use crate::implied::implied;
 use crate::prune::{date32, prune, select_dates, time_column};
+use crate::reader::{InPlace, PageIndex};
+use crate::snapshots::{Snapshots, Taken};
 
 /// Name by which plans call the archive's folder. Nothing but this is an object store to a session.
 pub(crate) static STORE_URL: LazyLock<ObjectStoreUrl> = LazyLock::new(|| {
@@ -50,27 +52,28 @@ pub struct ScanSummary {
 #[derive(Debug)]
 pub(crate) struct SealedTable {
     table: Table,
-    archive: Arc<Archive>,
+    snapshots: Arc<Snapshots>,
     schema: TableSchema,
     date: FieldRef,
 }
 
 impl SealedTable {
-    pub(crate) fn new(table: Table, archive: Arc<Archive>) -> Self {
+    pub(crate) fn new(table: Table, snapshots: Arc<Snapshots>) -> Self {
         let date = Arc::new(Field::new(DATE, DataType::Date32, false));
         let schema = TableSchema::builder(view_schema(&table.file_schema()))
             .with_table_partition_cols(vec![Arc::clone(&date)])
             .build();
-        SealedTable { table, archive, schema, date }
+        SealedTable { table, snapshots, schema, date }
     }
 
-    async fn files(&self) -> Result<Vec<FileEntry>> {
-        let snapshot = self.archive.snapshot_async(self.table).await;
-        Ok(snapshot.map_err(|error| DataFusionError::External(Box::new(error)))?.files)
+    async fn files(&self, state: &dyn Session) -> Result<Vec<FileEntry>> {
+        let taken = state.config().get_extension::<Taken>();
+        let snapshot = self.snapshots.of(self.table, taken.as_deref()).await;
+        Ok(snapshot.map_err(|error| DataFusionError::External(Box::new(error)))?.files.clone())
     }
 
     fn partitioned_file(&self, file: &FileEntry) -> Result<PartitionedFile> {
-        let relative = file.path.strip_prefix(self.archive.root()).map_err(|_| {
+        let relative = file.path.strip_prefix(self.snapshots.archive().root()).map_err(|_| {
             DataFusionError::Internal(format!("{} lies outside the archive", file.path.display()))
         })?;
         let location = relative.to_str().and_then(|path| object_store::path::Path::parse(path).ok());
@@ -158,15 +161,17 @@ impl TableProvider for SealedTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let mut files = self.files().await?;
+        let mut files = self.files(state).await?;
         let listed = files.len();
         let (about_dates, others): (Vec<_>, Vec<_>) = filters.iter().cloned().partition(is_about_dates);
         if let Some(filter) = conjunction(about_dates) {
             let schema = DFSchema::from_unqualified_fields([Arc::clone(&self.date)].into(), HashMap::new())?;
             files = select_dates(files, &state.create_physical_expr(filter, &schema)?)?;
         }
-        if let Some(filter) = conjunction(others) {
-            let schema = DFSchema::try_from(self.schema())?;
+        let schema = DFSchema::try_from(self.schema())?;
+        let implied: Vec<Expr> =
+            others.iter().filter_map(|filter| implied(filter, time_column(self.table))).collect();
+        if let Some(filter) = conjunction(others.into_iter().chain(implied.iter().cloned())) {
             files = prune(self.table, files, &state.create_physical_expr(filter, &schema)?, &self.schema())?;
         }
         let summary = ScanSummary { listed, kept: files.len() };
@@ -188,14 +193,15 @@ impl TableProvider for SealedTable {
         let statistics = table_statistics(&files, self.schema.table_schema());
         let groups = FileGroup::new(files).split_files(state.config().target_partitions());
 
-        let store = state.runtime_env().object_store(&*STORE_URL)?;
-        let metadata_cache = state.runtime_env().cache_manager.get_file_metadata_cache();
-        let source = ParquetSource::new(self.schema.clone())
+        let footers = state.runtime_env().cache_manager.get_file_metadata_cache();
+        let page_index = if filters.is_empty() { PageIndex::Unused } else { PageIndex::Wanted };
+        let root = self.snapshots.archive().root().to_owned();
+        let mut source = ParquetSource::new(self.schema.clone())
             .with_table_parquet_options(state.default_table_options().parquet)
-            .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(
-                store,
-                metadata_cache,
-            )));
+            .with_parquet_file_reader_factory(Arc::new(InPlace::new(root, footers, page_index)));
+        if let Some(filter) = conjunction(implied) {
+            source = source.with_predicate(state.create_physical_expr(filter, &schema)?);
+        }
         let config = FileScanConfigBuilder::new(STORE_URL.clone(), Arc::new(source))
             .with_file_groups(groups)
             .with_statistics(statistics)

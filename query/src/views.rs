@@ -20,11 +20,11 @@ use datafusion::functions::expr_fn::coalesce;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableProviderFilterPushDown, col};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
-use strongroom_archive::Archive;
 use strongroom_schemas::{Table, events};
 
 use crate::functions::last_of;
 use crate::gate;
+use crate::snapshots::Snapshots;
 use crate::table::SealedTable;
 
 /// The impersonated user if there is one, else the user: on whose permissions the request ran.
@@ -159,9 +159,9 @@ impl TableProvider for EventsTable {
 }
 
 /// Registers the archive's tables. Views are planned by [`plan_view`], when one is asked for.
-pub(crate) fn register_tables(context: &SessionContext, archive: &Arc<Archive>) -> Result<()> {
+pub(crate) fn register_tables(context: &SessionContext, snapshots: &Arc<Snapshots>) -> Result<()> {
     for table in Table::ALL {
-        let sealed = Arc::new(SealedTable::new(table, Arc::clone(archive)));
+        let sealed = Arc::new(SealedTable::new(table, Arc::clone(snapshots)));
         let provider: Arc<dyn TableProvider> = match table {
             Table::Events => Arc::new(EventsTable::new(sealed)?),
             Table::Rejects | Table::Alerts => sealed,

@@ -1,0 +1,176 @@
+//! Reads sealed files in place.
+//!
+//! Invariants: a file is opened read-only and below the archive's root; footers and page indexes are
+//! parsed once a session, within a bound of bytes; they stay true because sealed files never change.
+//!
+//! The reads happen on the thread that asks. Handing each of them to a thread of its own, as the object
+//! store does, costs more than the read itself when the page cache has the bytes, and a question makes
+//! hundreds of small ones: bloom filters, pages chosen by the index.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::ParquetFileMetrics;
+use datafusion::datasource::physical_plan::parquet::{CachedParquetMetaData, ParquetFileReaderFactory};
+use datafusion::execution::cache::cache_manager::{CachedFileMetadataEntry, FileMetadataCache};
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use thiserror::Error;
+
+/// A sealed file that could not be read, with the part that was wanted.
+#[derive(Debug, Error)]
+enum ReadError {
+    #[error("cannot open {}", path.display())]
+    Open {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot read bytes {} to {} of {}", range.start, range.end, path.display())]
+    Bytes {
+        path: PathBuf,
+        range: Range<u64>,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{} is damaged", path.display())]
+    Metadata {
+        path: PathBuf,
+        #[source]
+        source: ParquetError,
+    },
+}
+
+impl From<ReadError> for ParquetError {
+    fn from(error: ReadError) -> Self {
+        ParquetError::External(Box::new(error))
+    }
+}
+
+/// Whether a scan will want the page index: it has filters that pages can be judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PageIndex {
+    Wanted,
+    Unused,
+}
+
+pub(crate) struct InPlace {
+    root: PathBuf,
+    footers: Arc<FileMetadataCache>,
+    page_index: PageIndex,
+}
+
+impl std::fmt::Debug for InPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InPlace").field("root", &self.root).finish_non_exhaustive()
+    }
+}
+
+impl InPlace {
+    pub(crate) fn new(root: PathBuf, footers: Arc<FileMetadataCache>, page_index: PageIndex) -> Self {
+        InPlace { root, footers, page_index }
+    }
+}
+
+impl ParquetFileReaderFactory for InPlace {
+    fn create_reader(
+        &self,
+        partition: usize,
+        file: PartitionedFile,
+        _: Option<usize>,
+        metrics: &ExecutionPlanMetricsSet,
+    ) -> datafusion::common::Result<Box<dyn AsyncFileReader + Send>> {
+        let location = &file.object_meta.location;
+        let metrics = ParquetFileMetrics::new(partition, location.as_ref(), metrics);
+        let path = location.parts().fold(self.root.clone(), |path, part| path.join(part.as_ref()));
+        let footers = Arc::clone(&self.footers);
+        Ok(Box::new(SealedFile { path, open: None, file, footers, page_index: self.page_index, metrics }))
+    }
+}
+
+struct SealedFile {
+    path: PathBuf,
+    open: Option<File>,
+    file: PartitionedFile,
+    footers: Arc<FileMetadataCache>,
+    page_index: PageIndex,
+    metrics: ParquetFileMetrics,
+}
+
+impl SealedFile {
+    fn open(&mut self) -> Result<&File, ReadError> {
+        if self.open.is_none() {
+            let file = File::open(&self.path)
+                .map_err(|source| ReadError::Open { path: self.path.clone(), source })?;
+            self.open = Some(file);
+        }
+        Ok(self.open.as_ref().expect("it was just opened"))
+    }
+
+    fn read(&mut self, range: Range<u64>) -> Result<Bytes, ReadError> {
+        let length = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; length];
+        let read = self.open()?.read_exact_at(&mut bytes, range.start);
+        read.map_err(|source| ReadError::Bytes { path: self.path.clone(), range, source })?;
+        self.metrics.bytes_scanned.add(length);
+        Ok(bytes.into())
+    }
+
+    fn metadata(&mut self) -> Result<Arc<ParquetMetaData>, ReadError> {
+        let meta = self.file.object_meta.clone();
+        let known = self.footers.get(&meta.location).filter(|known| known.is_valid_for(&meta));
+        let known = known.as_ref().and_then(|known| known.file_metadata.as_any().downcast_ref());
+        if let Some(known) = known.map(CachedParquetMetaData::parquet_metadata)
+            && (self.page_index == PageIndex::Unused || known.offset_index().is_some())
+        {
+            return Ok(Arc::clone(known));
+        }
+        let policy = match self.page_index {
+            PageIndex::Wanted => PageIndexPolicy::Optional,
+            PageIndex::Unused => PageIndexPolicy::Skip,
+        };
+        let parsed =
+            ParquetMetaDataReader::new().with_page_index_policy(policy).parse_and_finish(self.open()?);
+        let parsed =
+            Arc::new(parsed.map_err(|source| ReadError::Metadata { path: self.path.clone(), source })?);
+        let entry = CachedFileMetadataEntry::new(
+            meta.clone(),
+            Arc::new(CachedParquetMetaData::new(Arc::clone(&parsed))),
+        );
+        self.footers.put(&meta.location, entry);
+        Ok(parsed)
+    }
+}
+
+impl AsyncFileReader for SealedFile {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
+        let bytes = self.read(range).map_err(ParquetError::from);
+        std::future::ready(bytes).boxed()
+    }
+
+    fn get_byte_ranges(
+        &mut self,
+        ranges: Vec<Range<u64>>,
+    ) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
+        let bytes = ranges.into_iter().map(|range| self.read(range)).collect::<Result<Vec<_>, _>>();
+        std::future::ready(bytes.map_err(ParquetError::from)).boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        _: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
+        std::future::ready(self.metadata().map_err(ParquetError::from)).boxed()
+    }
+}

@@ -28,7 +28,12 @@ pub struct Args {
     #[command(flatten)]
     session: SessionArgs,
     /// The statement; `-`, or nothing where standard input is no terminal, reads it from there
+    // SQL may begin with a comment, `-- like this`.
+    #[arg(allow_hyphen_values = true, value_parser = no_flag)]
     sql: Option<String>,
+    /// Takes what follows the statement, so that a flag that is none is named even before a statement
+    #[arg(hide = true, value_parser = nothing_more)]
+    _more: Option<String>,
     /// Read the statement from FILE
     #[arg(short, long, value_name = "FILE", conflicts_with = "sql")]
     file: Option<PathBuf>,
@@ -56,8 +61,8 @@ pub struct SessionArgs {
     #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
     archive: String,
     /// Memory for sorts, joins and groups; more is spilled to disk
-    #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = byte_size)]
-    memory_limit: usize,
+    #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = term::byte_size)]
+    memory_limit: u64,
     /// Cores to use [default: all]
     #[arg(long, value_name = "N")]
     threads: Option<std::num::NonZeroUsize>,
@@ -133,7 +138,7 @@ pub fn runtime(args: &SessionArgs) -> Result<Runtime, CliError> {
 pub fn open(args: &SessionArgs) -> Result<Session, CliError> {
     let archive = Archive::open(&args.archive).map_err(|error| cli_error(error.into()))?;
     let options = SessionOptions {
-        memory_limit: args.memory_limit,
+        memory_limit: usize::try_from(args.memory_limit).unwrap_or(usize::MAX),
         threads: args.threads.map(std::num::NonZeroUsize::get),
         temp_dir: args.temp_dir.clone(),
     };
@@ -281,34 +286,59 @@ fn format_of(args: &Args) -> Format {
     }
 }
 
-/// Bytes, plain or with a unit: `1073741824`, `512MiB`, `1g`.
-fn byte_size(text: &str) -> Result<usize, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
-    let unit = match text[digits.len()..].trim().to_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        "g" | "gb" | "gib" => 30,
-        "t" | "tb" | "tib" => 40,
-        other => return Err(format!("\"{other}\" is no unit; KiB, MiB, GiB and TiB are")),
-    };
-    let number: usize = digits.trim().parse().map_err(|_| "not a number of bytes, e.g. 512MiB".to_owned())?;
-    number.checked_mul(1 << unit).ok_or_else(|| "too many bytes".to_owned())
+/// A statement has words; one word that begins with a hyphen is a flag that this command does not have.
+fn no_flag(text: &str) -> Result<String, String> {
+    if text.len() > 1 && text.starts_with('-') && !text.contains(char::is_whitespace) {
+        return Err("there is no such flag".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn nothing_more(_: &str) -> Result<String, String> {
+    Err("one statement is answered; quote it so that it is one argument".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use clap::Parser as _;
     use strongroom_query::MEMORY_LIMIT_DEFAULT;
 
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(words: &[&str]) -> Result<Args, String> {
+        let line = ["query", "--archive", "a"].iter().chain(words);
+        Line::try_parse_from(line).map(|line| line.args).map_err(|error| error.to_string())
+    }
+
     #[test]
-    fn sizes_take_units() {
-        assert_eq!(byte_size("1GiB"), Ok(MEMORY_LIMIT_DEFAULT));
-        assert_eq!(byte_size("512 mib"), Ok(512 << 20));
-        assert_eq!(byte_size("64k"), Ok(64 << 10));
-        assert_eq!(byte_size("1000"), Ok(1000));
-        for wrong in ["", "GiB", "1.5GiB", "1 parsec", "-1", "99999999999TiB"] {
-            assert!(byte_size(wrong).is_err(), "{wrong}");
+    fn the_default_limit_is_the_sessions() {
+        assert_eq!(parse(&[]).expect("no statement").session.memory_limit, MEMORY_LIMIT_DEFAULT as u64);
+    }
+
+    #[test]
+    fn a_statement_may_begin_with_a_hyphen() {
+        for sql in ["-- who?\nSELECT 1", "--who?\nSELECT 1", "-- x=1\nSELECT 1", "- 1", "-"] {
+            for words in [vec![sql], vec![sql, "--format", "csv"], vec!["--format", "csv", sql, "-q"]] {
+                let args = parse(&words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+                assert_eq!(args.sql.as_deref(), Some(sql), "{words:?}");
+                assert_eq!(args.format.is_some(), words.len() > 1, "{words:?}");
+            }
         }
+    }
+
+    #[test]
+    fn a_flag_that_is_none_is_named() {
+        for words in [vec!["--quite"], vec!["--quite", "SELECT 1"], vec!["-z", "SELECT 1"]] {
+            let error = parse(&words).map(|args| args.sql).expect_err("no such flag");
+            assert!(error.contains(words[0]) && error.contains("no such flag"), "{words:?}: {error}");
+        }
+        let error = parse(&["SELECT 1", "SELECT 2"]).map(|args| args.sql).expect_err("one too many");
+        assert!(error.contains("one statement is answered"), "{error}");
     }
 }

@@ -217,11 +217,30 @@ fn a_question_about_an_hour_opens_the_files_of_its_day() {
         format!("SELECT e.audit_id FROM events e WHERE {hour} ORDER BY stage_timestamp LIMIT 5"),
         format!("WITH x AS (SELECT * FROM events) SELECT count(*) FROM x WHERE {hour}"),
         "SELECT name FROM events WHERE stage_timestamp BETWEEN TIMESTAMP '2026-03-02 10:00:00' AND TIMESTAMP '2026-03-02 10:59:00'".to_owned(),
+        "SELECT actor, name FROM events WHERE date_trunc('hour', stage_timestamp) = '2026-03-02T10:00:00Z'".to_owned(),
+        "SELECT actor FROM events WHERE date_trunc('hour', stage_timestamp) = TIMESTAMP '2026-03-02 10:00:00'".to_owned(),
+        "SELECT actor FROM events WHERE TIMESTAMPTZ '2026-03-02 10:00:00+00' = date_trunc('hour', stage_timestamp)".to_owned(),
+        "SELECT actor FROM events WHERE date_trunc('day', stage_timestamp) = '2026-03-02'".to_owned(),
+        "SELECT actor FROM events WHERE date_trunc('day', stage_timestamp) = DATE '2026-03-02'".to_owned(),
+        "SELECT actor FROM events WHERE date_trunc('hour', stage_timestamp) BETWEEN '2026-03-02' AND '2026-03-02T23:00:00Z'".to_owned(),
+        "SELECT actor FROM events WHERE date_trunc('hour', stage_timestamp) >= '2026-03-02' AND date_trunc('day', stage_timestamp) < '2026-03-03'".to_owned(),
+        "SELECT actor FROM events WHERE stage_timestamp::date = '2026-03-02'".to_owned(),
+        "SELECT actor FROM events WHERE CAST(stage_timestamp AS DATE) >= DATE '2026-03-02' AND stage_timestamp::date <= '2026-03-02'".to_owned(),
     ] {
         assert_eq!(opened(&YEAR, &question), ["2026-03-02".to_owned(), odd.clone()], "{question}");
         assert_eq!(files(&YEAR, &question), (2, 365), "{question}");
     }
     assert_eq!(csv(&YEAR, &format!("SELECT count(*) FROM events WHERE {hour}")), "count(*)\n1\n");
+    for (step, rows) in [("hour", 1), ("day", 24), ("week", 168), ("month", 744)] {
+        let question = format!(
+            "SELECT count(*) FROM events WHERE date_trunc('{step}', stage_timestamp) = date_trunc('{step}', TIMESTAMPTZ '2026-03-02 10:59:59+00')"
+        );
+        assert_eq!(csv(&YEAR, &question), format!("count(*)\n{rows}\n"), "{step}");
+    }
+    assert_eq!(
+        csv(&YEAR, "SELECT count(*) FROM events WHERE stage_timestamp::date = '2026-03-02'"),
+        "count(*)\n24\n"
+    );
     // With the date the odd file goes too.
     let question = format!("SELECT name FROM events WHERE {hour} AND date = '2026-03-02'");
     assert_eq!(opened(&YEAR, &question), ["2026-03-02"]);
@@ -391,6 +410,69 @@ fn errors_say_what_to_do() {
 }
 
 #[test]
+fn listings_show_the_archives_names_and_no_others() {
+    let tables = ["alerts", "events", "rejects"];
+    let views = ["auth_failures", "exec_sessions", "rbac_changes", "secret_access"];
+    let lines = |answer: &str| answer.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    let shown = csv(&YEAR, "SHOW TABLES");
+    assert_eq!(shown.lines().next(), Some("name,kind,about"));
+    let expected: Vec<String> = tables
+        .iter()
+        .map(|name| format!("{name},table"))
+        .chain(views.iter().map(|name| format!("{name},view")))
+        .collect();
+    let kinds: Vec<String> =
+        lines(&shown).iter().map(|line| line.split(',').take(2).collect::<Vec<_>>().join(",")).collect();
+    assert_eq!(kinds, expected);
+    // The prompt and the help list the same names.
+    let mut at_prompt: Vec<String> = script(&YEAR, "\\d\n")
+        .0
+        .lines()
+        .map(|line| line.split_whitespace().take(2).collect::<Vec<_>>().join(","))
+        .collect();
+    at_prompt.sort_by_key(|line| expected.iter().position(|expected| expected == line));
+    assert_eq!(at_prompt, expected);
+    let (help, _) = expect_code(strongroom().args(["query", "--help"]), 0);
+    let mut names: Vec<&str> = tables.into_iter().chain(views).collect();
+    assert!(names.iter().all(|name| help.contains(name)), "{help}");
+    names.sort_unstable();
+    for list in ["tables", "columns"] {
+        let sql = format!("SELECT DISTINCT table_name FROM information_schema.{list} ORDER BY 1");
+        assert_eq!(lines(&csv(&YEAR, &sql)), names, "{list}");
+    }
+    assert_eq!(csv(&YEAR, "SHOW TABLES LIKE 'secret%'").lines().count(), 2);
+    assert_eq!(csv(&YEAR, "SHOW TABLES WHERE kind = 'view'").lines().count(), 5);
+
+    for name in &names {
+        let described = csv(&YEAR, &format!("DESCRIBE {name}"));
+        assert_eq!(described.lines().next(), Some("column_name,data_type,is_nullable"));
+        let columns: Vec<String> =
+            lines(&described).iter().filter_map(|line| Some(line.split(',').next()?.to_owned())).collect();
+        let selected = csv(&YEAR, &format!("SELECT * FROM {name} LIMIT 0"));
+        assert_eq!(columns.join(","), selected.trim_end(), "{name}");
+        for same in ["DESC", "SHOW COLUMNS FROM", "SHOW COLUMNS IN"] {
+            assert_eq!(csv(&YEAR, &format!("{same} {name}")), described, "{same} {name}");
+        }
+        assert_eq!(script(&YEAR, &format!("\\f csv\n\\d {name}\n")).0, described);
+        // Types are spelt as a cast takes them.
+        let types: HashSet<String> =
+            lines(&described).iter().filter_map(|line| Some(line.split(',').nth(1)?.to_owned())).collect();
+        for data_type in types {
+            csv(&YEAR, &format!("SELECT NULL::{data_type} AS n"));
+        }
+    }
+    assert_eq!(csv(&YEAR, "SHOW COLUMNS FROM events LIKE 'user%name'").lines().count(), 2);
+    let functions = csv(&YEAR, "SHOW FUNCTIONS LIKE 'date_trunc'");
+    assert!(functions.starts_with("name,kind,syntax,description\ndate_trunc,scalar,"), "{functions}");
+    let (_, err) = expect_code(&mut query(&YEAR, "DESCRIBE event"), 1);
+    assert!(err.contains("there is no table \"event\"") && err.contains("did you mean events?"), "{err}");
+    for sql in ["SHOW ALL", "SHOW datafusion.execution.batch_size", "DESCRIBE information_schema.df_settings"]
+    {
+        expect_code(&mut query(&YEAR, sql), 1);
+    }
+}
+
+#[test]
 fn archives_that_are_not_there_are_named() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     for location in [folder.path().join("nothing"), folder.path().to_owned()] {
@@ -525,6 +607,88 @@ fn parquet_and_arrow_are_read_back() {
 }
 
 #[test]
+fn json_is_asked_with_operators_and_functions() {
+    for (expression, value) in [
+        ("request_object->'spec'", r#"{"replicas":3}"#),
+        ("request_object->'spec'->'replicas'", "3"),
+        ("request_object->'spec'->>'replicas'", "3"),
+        ("request_object->'kind'", r#""Scale""#),
+        ("request_object->>'kind'", "Scale"),
+        ("request_object#>array['spec','replicas']", "3"),
+        ("request_object#>>array['spec','replicas']", "3"),
+        ("json_get(request_object, 'spec')", r#"{"replicas":3}"#),
+        ("json_get_json(request_object, 'spec')", r#"{"replicas":3}"#),
+        ("json_get_str(request_object, 'kind')", "Scale"),
+        ("json_as_text(request_object, 'spec', 'replicas')", "3"),
+    ] {
+        let sql = format!("SELECT stage, {expression} AS v FROM events ORDER BY stage_timestamp");
+        let quoted = match value.contains('"') {
+            true => format!("\"{}\"", value.replace('"', "\"\"")),
+            false => value.to_owned(),
+        };
+        let done = "ResponseComplete";
+        assert_eq!(csv(&ODDITIES, &sql), format!("stage,v\n{done},\n{done},{quoted}\n{done},\n"), "{sql}");
+        let asked =
+            |format: &str| output(query(&ODDITIES, &sql).args(["--quiet", "--format", format])).stdout;
+        let table = String::from_utf8(asked("table")).expect("UTF-8");
+        assert_eq!(table.lines().nth(3), Some(format!("{done} │ {value}").as_str()), "{sql}");
+        let json = String::from_utf8(asked("json")).expect("UTF-8");
+        let json: Vec<serde_json::Value> =
+            json.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        assert_eq!(json[1], serde_json::json!({ "stage": done, "v": value }), "{sql}");
+        assert!(json[0]["v"].is_null(), "{sql}");
+        let array: Vec<serde_json::Value> = serde_json::from_slice(&asked("json-array")).expect("an array");
+        assert_eq!(array, json, "{sql}");
+        let arrow = asked("arrow");
+        let arrow = StreamReader::try_new(arrow.as_slice(), None).expect("an Arrow stream");
+        let arrow: Vec<RecordBatch> = arrow.map(|batch| batch.expect("a batch")).collect();
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("a.parquet");
+        expect_code(query(&ODDITIES, &sql).arg("--output").arg(&path), 0);
+        let file = std::fs::File::open(path).expect("the file");
+        let parquet =
+            ParquetRecordBatchReaderBuilder::try_new(file).expect("Parquet").build().expect("a reader");
+        for batches in [arrow, parquet.map(|batch| batch.expect("a batch")).collect()] {
+            let all = datafusion::arrow::compute::concat_batches(&batches[0].schema(), &batches)
+                .expect("one schema");
+            let values: Vec<Option<&str>> = all.column(1).as_string::<i32>().iter().collect();
+            assert_eq!(values, [None, Some(value), None], "{sql}");
+        }
+    }
+    // Numbers, truth values and lengths are values of their own; JSON is compared, sorted and grouped.
+    for (sql, answer) in [
+        (
+            "SELECT (request_object->'spec'->'replicas')::int + 1 AS n FROM events WHERE json_contains(request_object, 'spec')",
+            "n\n4\n",
+        ),
+        (
+            "SELECT json_length(request_object->'spec') AS n FROM events WHERE request_object->>'kind' = 'Scale'",
+            "n\n1\n",
+        ),
+        ("SELECT count(*) AS n FROM events WHERE (request_object->'spec'->'replicas')::int > 2", "n\n1\n"),
+        (
+            "SELECT count(*) AS n FROM events WHERE json_get_int(request_object, 'spec', 'replicas') = 3",
+            "n\n1\n",
+        ),
+        (
+            "SELECT request_object->'kind' AS k, count(*) AS n FROM events GROUP BY 1 ORDER BY 1 NULLS LAST",
+            "k,n\n\"\"\"Scale\"\"\",1\n,2\n",
+        ),
+        (
+            "SELECT DISTINCT request_object->'spec' AS s FROM events ORDER BY s NULLS FIRST LIMIT 1",
+            "s\n\"\"\n",
+        ),
+    ] {
+        assert_eq!(csv(&ODDITIES, sql), answer, "{sql}");
+    }
+    let (_, err) = expect_code(
+        query(&ODDITIES, "SELECT request_object->'spec'->>'replicas' AS replicas FROM events").args(["-x"]),
+        0,
+    );
+    assert!(err.starts_with("3 rows in "), "{err}");
+}
+
+#[test]
 fn every_column_of_events_fits_every_format() {
     for format in ["table", "csv", "json", "json-array", "parquet", "arrow"] {
         let out = output(query(&ODDITIES, "SELECT * FROM events").args(["--format", format]));
@@ -599,6 +763,24 @@ fn statements_come_from_files_and_standard_input() {
     );
 }
 
+#[test]
+fn a_statement_may_begin_with_a_comment() {
+    for sql in [
+        "-- how many?\nSELECT 1 AS one",
+        "--\nSELECT 1 AS one",
+        "-- x=1\nSELECT 1 AS one",
+        "/* -- */ SELECT 1 AS one",
+    ] {
+        assert_eq!(csv(&YEAR, sql), "one\n1\n", "{sql}");
+    }
+    // What begins with a hyphen and is no SQL is for the parser to say, a flag that is none for the command line.
+    let (_, err) = expect_code(&mut query(&YEAR, "- 1"), 1);
+    assert!(err.contains("line 1: - 1"), "{err}");
+    let (_, err) = expect_code(&mut query(&YEAR, "--quite"), 64);
+    assert!(err.contains("--quite"), "{err}");
+    expect_code(query(&YEAR, "SELECT 1").arg("SELECT 2"), 64);
+}
+
 /// Asks for what would take hours, then interrupts it. Returns how long stopping took.
 fn interrupt(mut command: Command) -> (Duration, Option<i32>) {
     let mut child: Child =
@@ -648,6 +830,37 @@ fn a_sort_beyond_the_memory_limit_spills() {
     assert!(out.starts_with("n,m\n1000000,ffff"), "{out}");
     assert!(err.contains(" spilled"), "{err}");
     assert!(every_file(folder.path()).is_empty());
+}
+
+/// Whole events in another order than they lie in, under limits from a fortieth of their size up.
+#[test]
+fn whole_events_are_sorted_within_little_memory() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = write(folder.path(), "audit.log", &log(60_000, 5));
+    let location = folder.path().join("archive");
+    expect_code(&mut ingest(&location, &[&path]), 0);
+    for limit in ["24MiB", "32MiB", "48MiB", "64MiB"] {
+        for (order, threads) in [("audit_id", "2"), ("user_name, request_uri DESC, audit_id", "4")] {
+            let answer = folder.path().join("answer.csv");
+            let sql = format!("SELECT * FROM events ORDER BY {order}");
+            let mut command = query(&folder, &sql);
+            command.args(["--memory-limit", limit, "--threads", threads]).arg("--output").arg(&answer);
+            command.arg("--temp-dir").arg(folder.path().join("spill"));
+            let (_, err) = expect_code(&mut command, 0);
+            assert!(err.starts_with("60,000 rows in ") && err.contains(" spilled"), "{limit}: {err}");
+            assert!(every_file(&folder.path().join("spill")).is_empty());
+        }
+    }
+}
+
+#[test]
+fn what_cannot_spill_says_what_to_do() {
+    let sql =
+        "SELECT length(array_to_string(array_agg(md5(value::text)), '')) FROM generate_series(1, 3000000)";
+    let (out, err) = expect_code(query(&YEAR, sql).args(["--memory-limit", "24MiB"]), 2);
+    assert_eq!(out, "");
+    assert!(err.contains("the answer needs more memory than the limit of 24 MiB"), "{err}");
+    assert!(err.contains("hint: raise it with --memory-limit"), "{err}");
 }
 
 #[test]

@@ -55,11 +55,11 @@ pub enum QueryError {
     #[error("{message}")]
     Plan { message: String },
 
-    #[error("the answer needs more memory than the limit of {} MiB", limit >> 20)]
+    #[error("the answer needs more memory than the limit of {} MiB: {shortage}", limit >> 20)]
     MemoryLimit {
         limit: usize,
-        #[source]
-        source: DataFusionError,
+        /// Which part of the plan asked for how much.
+        shortage: String,
     },
     #[error("the question could not be answered")]
     Execute(#[source] DataFusionError),
@@ -201,8 +201,10 @@ impl QueryError {
 
     /// An error of running a planned question under a memory limit of `limit` bytes.
     pub(crate) fn from_execution(error: DataFusionError, limit: usize) -> QueryError {
-        if matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) {
-            return QueryError::MemoryLimit { limit, source: error };
+        if let DataFusionError::ResourcesExhausted(text) = error.find_root() {
+            // What follows names settings and pools that nobody here can set.
+            let shortage = text.split(" with ").next().unwrap_or_default();
+            return QueryError::MemoryLimit { limit, shortage: lower_first(&first_line(shortage)) };
         }
         match error {
             DataFusionError::External(external) => match external.downcast::<ArchiveError>() {

@@ -3,12 +3,21 @@
 //! Invariant: the implied filter is true of every row of which the filter itself is true. It is used to
 //! leave things out early; the filter itself is still asked of what remains.
 
+use datafusion::arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
-use datafusion::functions_nested::expr_fn::array_has;
+use datafusion::functions_nested::array_has::{array_has, array_has_udf};
 use datafusion::logical_expr::expr::Cast;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator, lit};
 
 use crate::functions::LAST_OF;
+
+/// A value that a list must hold for a filter to be true.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Element {
+    /// The list's column.
+    pub(crate) list: String,
+    pub(crate) value: String,
+}
 
 const DAY_US: i64 = 24 * 60 * 60 * 1_000_000;
 
@@ -25,10 +34,23 @@ pub(crate) fn implied(filter: &Expr, time_column: &str) -> Option<Expr> {
             let [list @ Expr::Column(_)] = call.args.as_slice() else { return None };
             last_of_list(list, operator, value)
         }
-        Expr::Cast(Cast { expr: time, field }) if field.data_type().is_temporal() => match time.as_ref() {
-            Expr::Column(column) if column.name() == time_column => day_of_time(time, operator, value),
-            _ => None,
-        },
+        Expr::Cast(Cast { expr: time, field }) if *field.data_type() == DataType::Date32 => {
+            match time.as_ref() {
+                Expr::Column(column) if column.name() == time_column => day_of_time(time, operator, value),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// What a list must hold for `filter` to be true, if `filter` says just that.
+pub(crate) fn element(filter: &Expr) -> Option<Element> {
+    let Expr::ScalarFunction(call) = filter else { return None };
+    match call.args.as_slice() {
+        [Expr::Column(list), Expr::Literal(value, _)] if call.func.name() == array_has_udf().name() => {
+            Some(Element { list: list.name.clone(), value: value.try_as_str().flatten()?.to_owned() })
+        }
         _ => None,
     }
 }
@@ -65,7 +87,6 @@ fn day_of_time(time: &Expr, operator: Operator, value: &ScalarValue) -> Option<E
 
 #[cfg(test)]
 mod tests {
-    use arrow_schema::DataType;
     use datafusion::logical_expr::{cast, col};
 
     use super::*;
@@ -85,7 +106,14 @@ mod tests {
         assert_eq!(text(lit("10.0.0.1").eq(address.clone())), expected);
         assert_eq!(text(address.clone().not_eq(lit("10.0.0.1"))), None);
         assert_eq!(text(address.clone().gt(lit("10.0.0.1"))), None);
-        assert_eq!(text(address.eq(lit(ScalarValue::Utf8(None)))), None);
+        assert_eq!(text(address.clone().eq(lit(ScalarValue::Utf8(None)))), None);
+        let wanted = Element { list: "source_ips".to_owned(), value: "10.0.0.1".to_owned() };
+        assert_eq!(implied(&address.eq(lit("10.0.0.1")), TIME).as_ref().and_then(element), Some(wanted));
+        let has = |value: Expr| element(&array_has(col("source_ips"), value));
+        assert!(has(lit("10.0.0.1")).is_some());
+        assert_eq!(has(lit(ScalarValue::Utf8(None))), None);
+        assert_eq!(has(col("user_name")), None);
+        assert_eq!(element(&array_has(col("source_ips"), lit("10.0.0.1")).is_null()), None);
     }
 
     #[test]

@@ -6,6 +6,10 @@
 //! The reads happen on the thread that asks. Handing each of them to a thread of its own, as the object
 //! store does, costs more than the read itself when the page cache has the bytes, and a question makes
 //! hundreds of small ones: bloom filters, pages chosen by the index.
+//!
+//! DataFusion leaves out row groups by columns, not by the elements of lists. Who looks for an address
+//! looks for an element, so a scan is shown only the row groups whose statistics and bloom filter admit
+//! the elements that it wants.
 
 use std::fs::File;
 use std::io;
@@ -24,9 +28,14 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::bloom_filter::Sbbf;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::{
+    PageIndexPolicy, ParquetMetaData, ParquetMetaDataBuilder, ParquetMetaDataReader, RowGroupMetaData,
+};
 use thiserror::Error;
+
+use crate::implied::Element;
 
 /// A sealed file that could not be read, with the part that was wanted.
 #[derive(Debug, Error)]
@@ -69,6 +78,7 @@ pub(crate) struct InPlace {
     root: PathBuf,
     footers: Arc<FileMetadataCache>,
     page_index: PageIndex,
+    elements: Arc<[Element]>,
 }
 
 impl std::fmt::Debug for InPlace {
@@ -78,8 +88,14 @@ impl std::fmt::Debug for InPlace {
 }
 
 impl InPlace {
-    pub(crate) fn new(root: PathBuf, footers: Arc<FileMetadataCache>, page_index: PageIndex) -> Self {
-        InPlace { root, footers, page_index }
+    /// Reads files below `root` for a scan whose rows have all of `elements`.
+    pub(crate) fn new(
+        root: PathBuf,
+        footers: Arc<FileMetadataCache>,
+        page_index: PageIndex,
+        elements: Vec<Element>,
+    ) -> Self {
+        InPlace { root, footers, page_index, elements: elements.into() }
     }
 }
 
@@ -94,8 +110,15 @@ impl ParquetFileReaderFactory for InPlace {
         let location = &file.object_meta.location;
         let metrics = ParquetFileMetrics::new(partition, location.as_ref(), metrics);
         let path = location.parts().fold(self.root.clone(), |path, part| path.join(part.as_ref()));
-        let footers = Arc::clone(&self.footers);
-        Ok(Box::new(SealedFile { path, open: None, file, footers, page_index: self.page_index, metrics }))
+        Ok(Box::new(SealedFile {
+            path,
+            open: None,
+            file,
+            footers: Arc::clone(&self.footers),
+            page_index: self.page_index,
+            elements: Arc::clone(&self.elements),
+            metrics,
+        }))
     }
 }
 
@@ -105,6 +128,7 @@ struct SealedFile {
     file: PartitionedFile,
     footers: Arc<FileMetadataCache>,
     page_index: PageIndex,
+    elements: Arc<[Element]>,
     metrics: ParquetFileMetrics,
 }
 
@@ -151,6 +175,51 @@ impl SealedFile {
         self.footers.put(&meta.location, entry);
         Ok(parsed)
     }
+
+    /// `all` without the row groups that lack a wanted element.
+    fn with_elements(&mut self, all: Arc<ParquetMetaData>) -> Result<Arc<ParquetMetaData>, ReadError> {
+        let elements = Arc::clone(&self.elements);
+        let mut kept = vec![];
+        for (at, row_group) in all.row_groups().iter().enumerate() {
+            let mut may_hold = true;
+            for element in elements.iter() {
+                may_hold = may_hold && self.may_hold(row_group, element)?;
+            }
+            if may_hold {
+                kept.push(at);
+            }
+        }
+        if kept.len() == all.num_row_groups() {
+            return Ok(all);
+        }
+        let row_groups = kept.iter().map(|at| all.row_group(*at).clone()).collect();
+        let column_index = all.column_index().map(|index| kept.iter().map(|at| index[*at].clone()).collect());
+        let offset_index = all.offset_index().map(|index| kept.iter().map(|at| index[*at].clone()).collect());
+        let some = ParquetMetaDataBuilder::new(all.file_metadata().clone())
+            .set_row_groups(row_groups)
+            .set_column_index(column_index)
+            .set_offset_index(offset_index);
+        Ok(Arc::new(some.build()))
+    }
+
+    fn may_hold(&mut self, row_group: &RowGroupMetaData, element: &Element) -> Result<bool, ReadError> {
+        let mut leaves = row_group.columns().iter().filter(|column| {
+            let parts = column.column_path().parts();
+            parts.len() > 1 && parts[0] == element.list
+        });
+        let (Some(column), None) = (leaves.next(), leaves.next()) else { return Ok(true) };
+        let wanted = element.value.as_bytes();
+        if let Some(statistics) = column.statistics().filter(|known| !known.is_min_max_deprecated()) {
+            let is_below = statistics.min_bytes_opt().is_some_and(|least| wanted < least);
+            let is_above = statistics.max_bytes_opt().is_some_and(|greatest| wanted > greatest);
+            if is_below || is_above {
+                return Ok(false);
+            }
+        }
+        let bloom = Sbbf::read_from_column_chunk(column, self.open()?)
+            .map_err(|source| ReadError::Metadata { path: self.path.clone(), source })?;
+        Ok(bloom.is_none_or(|bloom| bloom.check(element.value.as_str())))
+    }
 }
 
 impl AsyncFileReader for SealedFile {
@@ -171,6 +240,10 @@ impl AsyncFileReader for SealedFile {
         &'a mut self,
         _: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
-        std::future::ready(self.metadata().map_err(ParquetError::from)).boxed()
+        let metadata = self.metadata().and_then(|all| match self.elements.is_empty() {
+            true => Ok(all),
+            false => self.with_elements(all),
+        });
+        std::future::ready(metadata.map_err(ParquetError::from)).boxed()
     }
 }

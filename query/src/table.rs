@@ -29,7 +29,7 @@ use object_store::ObjectMeta;
 use strongroom_archive::FileEntry;
 use strongroom_schemas::{Table, table::DATE};
 
-use crate::implied::implied;
+use crate::implied::{Element, element, implied};
 use crate::prune::{date32, prune, select_dates, time_column};
 use crate::reader::{InPlace, PageIndex};
 use crate::snapshots::{Snapshots, Taken};
@@ -171,6 +171,7 @@ impl TableProvider for SealedTable {
         let schema = DFSchema::try_from(self.schema())?;
         let implied: Vec<Expr> =
             others.iter().filter_map(|filter| implied(filter, time_column(self.table))).collect();
+        let elements: Vec<Element> = others.iter().chain(&implied).filter_map(element).collect();
         if let Some(filter) = conjunction(others.into_iter().chain(implied.iter().cloned())) {
             files = prune(self.table, files, &state.create_physical_expr(filter, &schema)?, &self.schema())?;
         }
@@ -198,7 +199,7 @@ impl TableProvider for SealedTable {
         let root = self.snapshots.archive().root().to_owned();
         let mut source = ParquetSource::new(self.schema.clone())
             .with_table_parquet_options(state.default_table_options().parquet)
-            .with_parquet_file_reader_factory(Arc::new(InPlace::new(root, footers, page_index)));
+            .with_parquet_file_reader_factory(Arc::new(InPlace::new(root, footers, page_index, elements)));
         if let Some(filter) = conjunction(implied) {
             source = source.with_predicate(state.create_physical_expr(filter, &schema)?);
         }

@@ -14,8 +14,8 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use strongroom_alerts::RuleSet;
 use strongroom_archive::{Archive, SealReport};
-use strongroom_ingest::source;
 use strongroom_ingest::{FileError, IngestError, IngestOptions, Observer, Progress, Report, ingest};
+use strongroom_ingest::{pipeline, source};
 use strongroom_schemas::{Alert, Severity, ocsf};
 
 use crate::allocator;
@@ -67,9 +67,9 @@ pub struct Args {
     /// Seal rows that are this old
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     seal_seconds: u64,
-    /// Most text in a block, which becomes one row group
-    #[arg(long, value_name = "BYTES", default_value = "32MiB", value_parser = block_bytes, hide_short_help = true)]
-    block_bytes: u64,
+    /// Most text in a block, which becomes one row group [default: 64MiB, less with more than three threads]
+    #[arg(long, value_name = "BYTES", value_parser = block_bytes, hide_short_help = true)]
+    block_bytes: Option<u64>,
     /// No progress bar, no account of the run unless something needs a look
     #[arg(short, long)]
     quiet: bool,
@@ -123,7 +123,10 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     options.complete = args.complete;
     options.seal_bytes = args.seal_bytes;
     options.seal_interval = Duration::from_secs(args.seal_seconds);
-    options.block_bytes_max = usize::try_from(args.block_bytes).unwrap_or(usize::MAX);
+    options.block_bytes_max = match args.block_bytes {
+        Some(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
+        None => pipeline::block_bytes(options.workers),
+    };
     stop_on_interrupt(&options.stop)?;
 
     let alerts_file = args.alerts_out.as_deref().map(AlertsFile::open).transpose()?;
@@ -370,11 +373,7 @@ pub fn print_account(report: &Report, elapsed: Duration, archive: &str) -> Resul
         term::count(counts.events),
         term::count(counts.rejects),
         term::count(counts.duplicates),
-        if strongroom_ingest::pipeline::is_conserved(&counts) {
-            ""
-        } else {
-            "   THE SUM DOES NOT HOLD: please report this"
-        },
+        if pipeline::is_conserved(&counts) { "" } else { "   THE SUM DOES NOT HOLD: please report this" },
     )?;
     if counts.events + counts.rejects == 0 && report.files_failed == 0 {
         writeln!(err, "nothing new: the archive holds all of it already")?;

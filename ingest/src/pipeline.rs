@@ -7,8 +7,9 @@
 //! ```
 //!
 //! Invariants:
-//! - Blocks under way (read and not yet appended) never exceed the number of permits, so memory is
-//!   bounded by block size times permits, whatever the input's size.
+//! - Blocks under way (read and not yet appended) never exceed the number of permits, and of those a text
+//!   is held only until it is decoded: by each worker, by the reader, and one between them. So memory is
+//!   bounded by workers and block size, whatever the input's size.
 //! - The coordinator handles blocks in the order in which they were read, so correlations see each
 //!   stream in its order and a position always covers a whole prefix.
 //! - A seal commits rows and the position behind them together. A crash anywhere loses nothing that was
@@ -44,8 +45,12 @@ use crate::frame::Origin;
 use crate::reject::{Reason, Refusal};
 use crate::source::{ALIKE_MAX, BlockBounds, Cut, Fingerprint, Input, Skipped, Stream};
 
-/// Bytes of text in a block, which becomes one row group.
-pub const BLOCK_BYTES_MAX: usize = 32 << 20;
+/// Most bytes of text in a block, which becomes one row group.
+pub const BLOCK_BYTES_MAX: usize = 64 << 20;
+/// Fewest: smaller row groups compress badly and make questions slow.
+pub const BLOCK_BYTES_MIN: usize = 8 << 20;
+/// What all blocks under way may take in memory; with many workers blocks are smaller.
+pub const BLOCKS_MEMORY_BYTES: usize = 600 << 20;
 /// Lines in a block.
 pub const BLOCK_LINES_MAX: usize = 131_072;
 /// Parquet bytes that cause a seal.
@@ -83,14 +88,21 @@ pub struct IngestOptions {
     pub stop: Arc<AtomicBool>,
 }
 
+/// Bytes of text in a block so that `workers` of them stay within [`BLOCKS_MEMORY_BYTES`]: each holds a text
+/// and columns of half again its size; two more texts are with the reader and on the way.
+pub fn block_bytes(workers: usize) -> usize {
+    (2 * BLOCKS_MEMORY_BYTES / (5 * workers.max(1) + 4)).clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX)
+}
+
 impl IngestOptions {
     pub fn new(cluster: impl Into<String>, inputs: Vec<Input>) -> Self {
+        let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         IngestOptions {
             cluster: cluster.into(),
             inputs,
-            workers: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            workers,
             complete: false,
-            block_bytes_max: BLOCK_BYTES_MAX,
+            block_bytes_max: block_bytes(workers),
             block_lines_max: BLOCK_LINES_MAX,
             line_bytes_max: LINE_BYTES_MAX,
             depth_max: DEPTH_MAX,
@@ -181,8 +193,6 @@ struct Done {
     sequence: u64,
     stream: usize,
     outcome: Result<Work, IngestError>,
-    /// The block's buffer, for the next one.
-    buffer: Vec<u8>,
 }
 
 struct Work {
@@ -247,13 +257,15 @@ pub fn ingest(
     let workers = options.workers.max(1);
     // One block in the hands of each worker, one waiting for each, one being read.
     let permits = 2 * workers + 1;
-    let (job_sender, job_receiver) = bounded::<Job>(permits);
+    // Blocks of text are big: no more of them than keep the workers busy.
+    let (job_sender, job_receiver) = bounded::<Job>(1);
     let (done_sender, done_receiver) = bounded::<Done>(permits);
     let (event_sender, event_receiver) = bounded::<Event>(EVENTS_MAX);
-    let (permit_sender, permit_receiver) = bounded::<Vec<u8>>(permits);
+    let (permit_sender, permit_receiver) = bounded::<()>(permits);
     for _ in 0..permits {
-        permit_sender.send(Vec::new()).expect("the channel has room for every permit and both ends are here");
+        permit_sender.send(()).expect("the channel has room for every permit and both ends are here");
     }
+    let (buffer_sender, buffer_receiver) = bounded::<Vec<u8>>(permits);
     let writer = Mutex::new(writer);
     let bytes_read = Arc::new(AtomicU64::new(0));
 
@@ -265,6 +277,7 @@ pub fn ingest(
             jobs: job_sender,
             events: event_sender,
             permits: permit_receiver,
+            buffers: buffer_receiver,
             sequence: Cell::new(0),
             opened: RefCell::default(),
             bytes_read: Arc::clone(&bytes_read),
@@ -275,7 +288,7 @@ pub fn ingest(
         });
         for _ in 0..workers {
             let (jobs, done) = (job_receiver.clone(), done_sender.clone());
-            let mut worker = Worker::new(rules, options);
+            let mut worker = Worker::new(rules, options, buffer_sender.clone());
             scope.spawn(move || {
                 for job in jobs {
                     // Without an answer the coordinator would wait for it for ever.
@@ -287,7 +300,6 @@ pub fn ingest(
                         sequence,
                         stream,
                         outcome: Err(IngestError::WorkerPanicked { label, offset }),
-                        buffer: Vec::new(),
                     });
                     if done.send(answer).is_err() || lost {
                         break;
@@ -295,7 +307,7 @@ pub fn ingest(
                 }
             });
         }
-        drop((job_receiver, done_sender));
+        drop((job_receiver, done_sender, buffer_sender));
         // Owned here, so that an error drops them, which ends reader and workers before they are waited for.
         let (event_receiver, done_receiver) = (event_receiver, done_receiver);
         let mut coordinator = Coordinator {
@@ -364,7 +376,9 @@ struct Reader<'r> {
     writer: &'r Mutex<Writer>,
     jobs: Sender<Job>,
     events: Sender<Event>,
-    permits: Receiver<Vec<u8>>,
+    permits: Receiver<()>,
+    /// Buffers of blocks that are decoded.
+    buffers: Receiver<Vec<u8>>,
     /// Blocks sent.
     sequence: Cell<u64>,
     /// Partitions that may have rows that are not sealed: the archive cannot say yet what it holds of them.
@@ -392,7 +406,7 @@ struct Gone;
 
 impl Reader<'_> {
     fn run(self) {
-        let (mut streams, mut spare) = (0, None);
+        let (mut streams, mut spare) = (0, false);
         for input in &self.options.inputs {
             if self.options.stop.load(Ordering::Relaxed) {
                 break;
@@ -420,7 +434,7 @@ impl Reader<'_> {
         &self,
         input: &Input,
         streams: &mut usize,
-        spare: &mut Option<Vec<u8>>,
+        spare: &mut bool,
     ) -> Result<Result<(), FileError>, Gone> {
         let bounds = BlockBounds {
             bytes_max: self.options.block_bytes_max.max(self.options.line_bytes_max + 1),
@@ -465,10 +479,10 @@ impl Reader<'_> {
         *streams += 1;
         let mut blocks = 0;
         while !self.options.stop.load(Ordering::Relaxed) {
-            let buffer = match spare.take() {
-                Some(buffer) => buffer,
-                None => self.permits.recv().map_err(|_| Gone)?,
-            };
+            if !std::mem::take(spare) {
+                self.permits.recv().map_err(|_| Gone)?;
+            }
+            let buffer = self.buffers.try_recv().unwrap_or_default();
             match stream.next_block(&origin, buffer) {
                 Ok(Some(cut)) => {
                     let job = Job { sequence: self.sequence.get(), stream: number, cut, rejects_from };
@@ -479,14 +493,14 @@ impl Reader<'_> {
                     blocks += 1;
                 }
                 Ok(None) => {
-                    *spare = Some(Vec::new());
+                    *spare = true;
                     if blocks == 0 {
                         self.tell(Event::FileKnown)?;
                     }
                     break;
                 }
                 Err(error) => {
-                    *spare = Some(Vec::new());
+                    *spare = true;
                     return Ok(Err(error));
                 }
             }
@@ -576,11 +590,13 @@ impl Reader<'_> {
 struct Worker {
     decoder: Decoder,
     matcher: Matcher,
+    buffers: Sender<Vec<u8>>,
 }
 
 impl Worker {
-    fn new(rules: &Arc<RuleSet>, options: &IngestOptions) -> Self {
+    fn new(rules: &Arc<RuleSet>, options: &IngestOptions, buffers: Sender<Vec<u8>>) -> Self {
         Worker {
+            buffers,
             decoder: Decoder::new(DecoderConfig {
                 line_bytes_max: options.line_bytes_max,
                 depth_max: options.depth_max,
@@ -591,18 +607,22 @@ impl Worker {
 
     fn work(&mut self, job: Job) -> Done {
         let Job { sequence, stream, cut, rejects_from } = job;
-        let outcome = self.decode(&cut, rejects_from);
-        Done { sequence, stream, outcome, buffer: cut.block.bytes }
+        let outcome = self.decode(cut, rejects_from);
+        Done { sequence, stream, outcome }
     }
 
-    fn decode(&mut self, cut: &Cut, rejects_from: i64) -> Result<Work, IngestError> {
+    fn decode(&mut self, cut: Cut, rejects_from: i64) -> Result<Work, IngestError> {
         let arrived = Utc::now();
-        let block = &cut.block;
-        let decoded = self.decoder.decode(block, arrived).map_err(|source| IngestError::Columns {
+        let block = cut.block;
+        let decoded = self.decoder.decode(&block, arrived).map_err(|source| IngestError::Columns {
             label: block.origin.partition.clone(),
             offset: block.offset,
             source,
         })?;
+        let left = block.bytes.len() - decoded.consumed;
+        let end_offset = block.offset + decoded.consumed as i64;
+        // The columns have copied what they keep. The reader may have finished already.
+        let _ = self.buffers.try_send(block.bytes);
         let matches = self.matcher.match_batch(&decoded.events)?;
         let raw = decoded.events.column(events::index::RAW);
         let raw_kept = (raw.len() - raw.null_count()) as u64;
@@ -612,8 +632,6 @@ impl Worker {
         if events > 0 {
             row_groups.extend(encode(Table::Events, decoded.events, arrived)?);
         }
-        let left = block.bytes.len() - decoded.consumed;
-        let end_offset = block.offset + decoded.consumed as i64;
         Ok(Work {
             matches,
             row_groups,
@@ -699,7 +717,7 @@ impl Coordinator<'_> {
         &mut self,
         events: &Receiver<Event>,
         done: &Receiver<Done>,
-        permits: Sender<Vec<u8>>,
+        permits: Sender<()>,
     ) -> Result<(), IngestError> {
         let mut blocks = None;
         while blocks.is_none_or(|blocks| self.next < blocks) {
@@ -723,9 +741,9 @@ impl Coordinator<'_> {
                     self.waiting.insert(block.sequence, block);
                     while let Some(block) = self.waiting.remove(&self.next) {
                         self.next += 1;
-                        let buffer = self.block(block)?;
+                        self.block(block)?;
                         // The reader may have finished already.
-                        let _ = permits.try_send(buffer);
+                        let _ = permits.try_send(());
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -777,8 +795,8 @@ impl Coordinator<'_> {
         Ok(None)
     }
 
-    /// Handles the next block in order and returns its buffer.
-    fn block(&mut self, block: Done) -> Result<Vec<u8>, IngestError> {
+    /// Handles the next block in order.
+    fn block(&mut self, block: Done) -> Result<(), IngestError> {
         let work = block.outcome?;
         let records = work.events + work.rejects;
         let stream = &mut self.streams[block.stream];
@@ -828,7 +846,7 @@ impl Coordinator<'_> {
         {
             self.seal()?;
         }
-        Ok(block.buffer)
+        Ok(())
     }
 
     /// A file without a byte is a reject of its own: that it was empty is evidence too.

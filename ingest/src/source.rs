@@ -260,8 +260,8 @@ enum Packing {
 }
 
 const READ_BUFFER_BYTES: usize = 256 << 10;
-/// How much is read between two looks at the bounds of a block.
-const READ_STEP_BYTES: usize = 4 << 20;
+/// How much is read between two looks at the bounds of a block: less than a core's cache.
+const READ_STEP_BYTES: usize = 256 << 10;
 
 fn open(
     input: &Input,
@@ -365,15 +365,6 @@ pub enum Skipped {
     To(Fingerprint),
     /// At the stream's end, which lies at this offset, before the one asked for.
     Short(i64, Fingerprint),
-}
-
-/// One read of at most `most` bytes, added to `bytes`.
-fn read_some(reader: &mut impl Read, bytes: &mut Vec<u8>, most: usize) -> io::Result<usize> {
-    let before = bytes.len();
-    bytes.resize(before + most, 0);
-    let read = reader.read(&mut bytes[before..]);
-    bytes.truncate(before + *read.as_ref().unwrap_or(&0));
-    read
 }
 
 /// Names tried for streams that begin with the same line.
@@ -515,31 +506,42 @@ impl Stream {
         let until_cut =
             forced.map_or(usize::MAX, |cut| usize::try_from(cut - self.offset).unwrap_or(usize::MAX));
         let bytes_max = self.bounds.bytes_max.min(until_cut);
-        bytes.clear();
-        let some = self.carry.len().min(until_cut);
-        bytes.extend(self.carry.drain(..some));
-        let mut lines = memchr::memchr_iter(b'\n', &bytes).count();
+        // The buffer's old bytes stay where they are until they are overwritten: clearing them costs time.
+        let mut filled = self.carry.len().min(until_cut);
+        if bytes.len() < filled {
+            bytes.resize(filled, 0);
+        }
+        bytes[..filled].copy_from_slice(&self.carry[..filled]);
+        self.carry.drain(..filled);
+        let mut lines = memchr::memchr_iter(b'\n', &bytes[..filled]).count();
+        // Counted and hashed step by step, while the bytes are in the processor's cache.
+        let mut hashed = 0;
         let mut stopped = false;
-        while !self.at_end
-            && self.failed.is_none()
-            && bytes.len() < bytes_max
-            && lines < self.bounds.lines_max
-        {
-            let before = bytes.len();
-            let step = READ_STEP_BYTES.min(bytes_max - before);
-            if bytes.capacity() == before {
-                bytes.reserve(if self.is_pipe { step } else { bytes_max - before });
+        while !self.at_end && self.failed.is_none() && filled < bytes_max && lines < self.bounds.lines_max {
+            let step = READ_STEP_BYTES.min(bytes_max - filled);
+            if bytes.len() < filled + step {
+                if !self.is_pipe {
+                    bytes.reserve_exact(bytes_max - bytes.len());
+                }
+                bytes.resize(filled + step, 0);
             }
-            let read = match self.is_pipe {
-                true => read_some(&mut self.reader, &mut bytes, step.min(PIPE_CHUNK_BYTES)),
-                false => self.reader.by_ref().take(step as u64).read_to_end(&mut bytes),
-            };
-            match read {
-                Ok(read) => self.at_end = if self.is_pipe { read == 0 } else { read < step },
+            let before = filled;
+            match self.reader.read(&mut bytes[filled..filled + step]) {
+                Ok(0) => self.at_end = true,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => self.failed = Some(error),
             }
-            lines += memchr::memchr_iter(b'\n', &bytes[before..]).count();
+            lines += memchr::memchr_iter(b'\n', &bytes[before..filled]).count();
+            // Nothing before the last newline can become the next block's.
+            if lines <= self.bounds.lines_max
+                && let Some(newline) = memchr::memrchr(b'\n', &bytes[before..filled])
+            {
+                let whole_lines = before + newline + 1;
+                self.hasher.update(&bytes[hashed..whole_lines]);
+                hashed = whole_lines;
+            }
             if self.is_pipe {
                 // What an interrupted pipe would have brought is unknown: its last line is not at its end.
                 stopped = self.stop.load(Ordering::Relaxed);
@@ -548,6 +550,7 @@ impl Stream {
                 }
             }
         }
+        bytes.truncate(filled);
         if stopped {
             self.at_end = false;
             if lines == 0 {
@@ -599,12 +602,12 @@ impl Stream {
         let mut prefix_before_open_line = None;
         match open_line {
             Some(line) => {
-                self.hasher.update(&bytes[..line]);
+                self.hasher.update(&bytes[hashed..line]);
                 prefix_before_open_line = Some(fingerprint(&self.hasher));
                 self.hasher.update(&bytes[line..]);
             }
             None => {
-                self.hasher.update(&bytes);
+                self.hasher.update(&bytes[hashed..]);
             }
         }
         let block = Block {

@@ -124,7 +124,8 @@ impl ParquetFileReaderFactory for InPlace {
 
 struct SealedFile {
     path: PathBuf,
-    open: Option<File>,
+    /// With its length in bytes.
+    open: Option<(File, u64)>,
     file: PartitionedFile,
     footers: Arc<FileMetadataCache>,
     page_index: PageIndex,
@@ -133,21 +134,31 @@ struct SealedFile {
 }
 
 impl SealedFile {
-    fn open(&mut self) -> Result<&File, ReadError> {
+    fn open(&mut self) -> Result<&(File, u64), ReadError> {
         if self.open.is_none() {
-            let file = File::open(&self.path)
-                .map_err(|source| ReadError::Open { path: self.path.clone(), source })?;
-            self.open = Some(file);
+            let opened = File::open(&self.path).and_then(|file| {
+                let bytes = file.metadata()?.len();
+                Ok((file, bytes))
+            });
+            let opened = opened.map_err(|source| ReadError::Open { path: self.path.clone(), source })?;
+            self.open = Some(opened);
         }
         Ok(self.open.as_ref().expect("it was just opened"))
     }
 
     fn read(&mut self, range: Range<u64>) -> Result<Bytes, ReadError> {
-        let length = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; length];
-        let read = self.open()?.read_exact_at(&mut bytes, range.start);
-        read.map_err(|source| ReadError::Bytes { path: self.path.clone(), range, source })?;
-        self.metrics.bytes_scanned.add(length);
+        let (file, file_bytes) = self.open()?;
+        // A damaged footer may name any range; none beyond the file is worth memory.
+        let length = range.end.checked_sub(range.start).filter(|_| range.end <= *file_bytes);
+        let read = match length.and_then(|length| usize::try_from(length).ok()) {
+            Some(length) => {
+                let mut bytes = vec![0; length];
+                file.read_exact_at(&mut bytes, range.start).map(|()| bytes)
+            }
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        };
+        let bytes = read.map_err(|source| ReadError::Bytes { path: self.path.clone(), range, source })?;
+        self.metrics.bytes_scanned.add(bytes.len());
         Ok(bytes.into())
     }
 
@@ -165,7 +176,7 @@ impl SealedFile {
             PageIndex::Unused => PageIndexPolicy::Skip,
         };
         let parsed =
-            ParquetMetaDataReader::new().with_page_index_policy(policy).parse_and_finish(self.open()?);
+            ParquetMetaDataReader::new().with_page_index_policy(policy).parse_and_finish(&self.open()?.0);
         let parsed =
             Arc::new(parsed.map_err(|source| ReadError::Metadata { path: self.path.clone(), source })?);
         let entry = CachedFileMetadataEntry::new(
@@ -216,7 +227,7 @@ impl SealedFile {
                 return Ok(false);
             }
         }
-        let bloom = Sbbf::read_from_column_chunk(column, self.open()?)
+        let bloom = Sbbf::read_from_column_chunk(column, &self.open()?.0)
             .map_err(|source| ReadError::Metadata { path: self.path.clone(), source })?;
         Ok(bloom.is_none_or(|bloom| bloom.check(element.value.as_str())))
     }

@@ -2,7 +2,7 @@
 //! for, and nothing but reading is possible.
 
 use std::collections::HashSet;
-use std::io::Write as _;
+use std::io::{BufRead as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, LazyLock};
@@ -1137,6 +1137,45 @@ fn scripts_run_statement_by_statement() {
     assert!(out.contains("column_name,data_type,is_nullable\nalert_id,"), "{out}");
     assert!(out.ends_with("l\nlast\n"), "{out}");
     assert_eq!(std::fs::read_to_string(&target).expect("the file"), "f\nin the file\n");
+}
+
+#[test]
+fn a_session_sees_what_was_sealed_since() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let location = folder.path().join("archive");
+    let seal = |name: &str, events: u64| {
+        let path = write(folder.path(), name, &log(events, events));
+        expect_code(&mut ingest(&location, &[&path]), 0);
+    };
+    seal("a.log", 300);
+    let mut child = strongroom()
+        .args(["sql", "--archive"])
+        .arg(&location)
+        .env("XDG_STATE_HOME", folder.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut questions = child.stdin.take().expect("a pipe");
+    let mut answers = std::io::BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    let mut ask = |sql: &str| -> i64 {
+        writeln!(questions, "\\f csv\n{sql};").expect("the session reads");
+        let mut answer = answers.by_ref().map(|line| line.expect("a line"));
+        assert_eq!(answer.next().as_deref(), Some("n"));
+        answer.next().expect("a number").parse().expect("a number")
+    };
+    let events = "SELECT count(*) AS n FROM events";
+    let first = ask(events);
+    assert_eq!(ask(events), first);
+    assert_eq!(ask("SELECT count(DISTINCT source) AS n FROM events"), 1);
+    seal("b.log", 200);
+    assert_eq!(ask(events), number(&location, "SELECT count(*) FROM events"));
+    assert!(ask(events) > first);
+    assert_eq!(ask("SELECT count(DISTINCT source) AS n FROM events"), 2);
+    // Both sides of a join are of one moment.
+    assert_eq!(ask("SELECT count(*) - (SELECT count(*) FROM events) AS n FROM events"), 0);
+    drop(questions);
+    assert!(child.wait().expect("an end").success());
 }
 
 #[test]

@@ -8,8 +8,8 @@
 //!
 //! Invariants:
 //! - Blocks under way (read and not yet appended) never exceed the number of permits, and of those a text
-//!   is held only until it is decoded: by each worker, by the reader, and one between them. So memory is
-//!   bounded by workers and block size, whatever the input's size.
+//!   is held only until it is decoded, one by each worker and one by the reader. So memory is bounded by
+//!   workers and block size, whatever the input's size.
 //! - The coordinator handles blocks in the order in which they were read, so correlations see each
 //!   stream in its order and a position always covers a whole prefix.
 //! - A seal commits rows and the position behind them together. A crash anywhere loses nothing that was
@@ -89,9 +89,9 @@ pub struct IngestOptions {
 }
 
 /// Bytes of text in a block so that `workers` of them stay within [`BLOCKS_MEMORY_BYTES`]: each holds a text
-/// and columns of half again its size; two more texts are with the reader and on the way.
+/// and columns of half again its size, and the reader one more text.
 pub fn block_bytes(workers: usize) -> usize {
-    (2 * BLOCKS_MEMORY_BYTES / (5 * workers.max(1) + 4)).clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX)
+    (2 * BLOCKS_MEMORY_BYTES / (5 * workers.max(1) + 2)).clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX)
 }
 
 impl IngestOptions {
@@ -257,8 +257,8 @@ pub fn ingest(
     let workers = options.workers.max(1);
     // One block in the hands of each worker, one waiting for each, one being read.
     let permits = 2 * workers + 1;
-    // Blocks of text are big: no more of them than keep the workers busy.
-    let (job_sender, job_receiver) = bounded::<Job>(1);
+    // Blocks of text are big: the next one waits in the reader's hands until a worker takes it.
+    let (job_sender, job_receiver) = bounded::<Job>(0);
     let (done_sender, done_receiver) = bounded::<Done>(permits);
     let (event_sender, event_receiver) = bounded::<Event>(EVENTS_MAX);
     let (permit_sender, permit_receiver) = bounded::<()>(permits);

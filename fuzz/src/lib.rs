@@ -31,6 +31,8 @@ pub mod rows;
 pub mod tape;
 #[path = "../../ingest/src/time.rs"]
 pub mod time;
+#[path = "../../ingest/src/wrapper/mod.rs"]
+pub mod wrapper;
 
 pub mod blocks;
 pub mod mutate;

@@ -22,14 +22,16 @@ use arrow_schema::ArrowError;
 use chrono::{DateTime, Utc};
 
 use crate::canonical;
+use crate::columns::NULL;
 use crate::document::{Document, Stop};
 use crate::frame::{self, Block, LineKind};
 use crate::members;
 use crate::plain;
 use crate::reject::{Reason, Refusal};
 use crate::rejects::Rejects;
-use crate::rows::{Place, Rows};
+use crate::rows::{Place, Row, Rows};
 use crate::tape::{Member, Parser};
+use crate::wrapper::{self, Content, Record};
 
 /// Bounds of the decoder.
 #[derive(Clone, Debug)]
@@ -46,11 +48,6 @@ pub const LINE_BYTES_MAX: usize = 4 << 20;
 pub const DEPTH_MAX: usize = 128;
 /// Bytes that the decoder parses in search of a whole event behind a tear, for one line.
 const RECOVERY_BYTES_MAX: usize = 64 << 20;
-/// Items that an `EventList` may have whatever their length; the API server sends some hundreds.
-const SHORT_ITEMS_MAX: usize = 64;
-/// Mean length of the items of a longer `EventList`. No audit event is shorter; without a bound a short line
-/// of empty items would become millions of rows.
-const ITEM_BYTES_MIN: usize = 64;
 
 impl Default for DecoderConfig {
     fn default() -> Self {
@@ -132,7 +129,10 @@ impl Decoder {
                 newline: line.at + line.bytes.len() < block.bytes.len(),
             };
             frame_before = 0;
-            match self.event(bytes, &whole.place(whole.start, 0)) {
+            let outcome = self
+                .event(bytes, &whole.place(whole.start, 0))
+                .or_else(|refusal| self.lone_record(&whole, refusal, line.kind));
+            match outcome {
                 Ok(()) => {}
                 Err(_) if line.kind == LineKind::Open => consumed = line.at,
                 Err(refusal) => self.recover(&whole, refusal),
@@ -157,12 +157,130 @@ impl Decoder {
             // Refused, odd, or not JSON to simd-json: the plain decoder has the last word. Where a key is
             // doubled, say, only the last value counts, and the tape's reader may have refused the first.
             Ok(Err(Stop)) | Err(_) => {
-                let event = plain::decode(bytes, config.depth_max)?;
+                let event = plain::decode_event(bytes, config.depth_max)?;
                 let row = rows.plain_row(&event, bytes);
                 rows.push(&row, place);
                 Ok(())
             }
         }
+    }
+
+    /// Decodes an event that is escaped in a string literal, which then is its record.
+    fn escaped_event(&mut self, literal: &str, place: &Place<'_>) -> Result<(), Refusal> {
+        let text = wrapper::unescaped(literal)?;
+        let (text, raw) = (text.as_bytes(), literal.as_bytes());
+        let Decoder { parser, rows, members, config, .. } = self;
+        let outcome = parser.parse(text, |nodes, base| {
+            let row = members::read(rows, &Document { nodes, base, line: text }, members)?;
+            rows.push(&Row { raw: Some(raw), shape: NULL, ..row }, place);
+            Ok(())
+        });
+        match outcome {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(Stop)) | Err(_) => {
+                let event = plain::decode_event(text, config.depth_max)?;
+                let row = rows.plain_row(&event, raw);
+                rows.push(&row, place);
+                Ok(())
+            }
+        }
+    }
+
+    /// Decodes the one event of a line that is no bare event, or refuses the line, knowing more than before.
+    /// Wrappers of whole lines are left to [`Self::wrapped`].
+    fn lone_record(&mut self, whole: &Piece<'_>, refusal: Refusal, kind: LineKind) -> Result<(), Refusal> {
+        let bytes = &whole.line[whole.start..];
+        match refusal.reason {
+            Reason::BrokenJson => match wrapper::export_head(bytes) {
+                Some(Ok(head)) => self.event(&bytes[head..], &whole.place(whole.start + head, 0)),
+                Some(Err(other)) => Err(other),
+                None => Err(refusal),
+            },
+            Reason::NotAnAuditEvent => {
+                let Some(literal) = std::str::from_utf8(bytes).ok().and_then(wrapper::literal) else {
+                    return Err(refusal);
+                };
+                let start = whole.offset_of(literal);
+                self.escaped_event(literal, &whole.place(start, 0)).map_err(|_| refusal)?;
+                self.rows.extend_frame_after(&whole.line[start + literal.len()..]);
+                Ok(())
+            }
+            Reason::Wrapped if kind == LineKind::Open => {
+                let records = std::str::from_utf8(bytes).ok().and_then(|text| wrapper::records(text).ok());
+                let Some([record]) = records.as_deref() else { return Err(refusal) };
+                let end = self.record(whole, record, 0)?;
+                self.rows.extend_frame_after(&whole.line[end..]);
+                Ok(())
+            }
+            _ => Err(refusal),
+        }
+    }
+
+    /// Decodes one record of a wrapper. What lies behind `frame_from` is its frame. Returns where its bytes end.
+    fn record(
+        &mut self,
+        whole: &Piece<'_>,
+        record: &Record<'_>,
+        frame_from: usize,
+    ) -> Result<usize, Refusal> {
+        match &record.content {
+            Content::Event(value) => {
+                let start = whole.offset_of(value);
+                let place = whole.place(start, frame_from);
+                if value.starts_with('"') {
+                    self.escaped_event(value, &place)?;
+                } else {
+                    self.event(value.as_bytes(), &place)?;
+                }
+                Ok(start + value.len())
+            }
+            Content::Mapped(event) => {
+                let start = whole.offset_of(record.item);
+                let mut row = self.rows.plain_row(event, record.item.as_bytes());
+                row.shape = self.rows.shape.dictionary.intern(wrapper::SHAPE_GOOGLE);
+                self.rows.push(&row, &whole.place(start, frame_from));
+                Ok(start + record.item.len())
+            }
+            Content::Refused(refusal) => Err(refusal.clone()),
+        }
+    }
+
+    /// Decodes the records of the wrapper that `line[start..end]` is, unless they are more than `records_left`.
+    /// Bytes from `frame_from` on belong to no record yet.
+    fn wrapped(
+        &mut self,
+        whole: &Piece<'_>,
+        frame_from: usize,
+        (start, end): (usize, usize),
+        records_left: &mut usize,
+    ) -> Result<(), Refusal> {
+        let text = std::str::from_utf8(&whole.line[start..end])
+            .map_err(|_| Refusal::new(Reason::InvalidUtf8, "not UTF-8"))?;
+        let records = wrapper::records(text)?;
+        *records_left = records_left
+            .checked_sub(records.len())
+            .ok_or_else(|| Refusal::new(Reason::ShortItems, "more records than the line has room for"))?;
+        let (mut pending, mut last) = (frame_from, LastItem::Event);
+        for record in &records {
+            let item_end = whole.offset_of(record.item) + record.item.len();
+            last = match self.record(whole, record, pending) {
+                Ok(end) => {
+                    self.rows.extend_frame_after(&whole.line[end..item_end]);
+                    LastItem::Event
+                }
+                Err(refusal) => {
+                    self.reject(whole, pending, item_end, &refusal);
+                    LastItem::Reject
+                }
+            };
+            pending = item_end;
+        }
+        let tail = &whole.line[pending..end];
+        match last {
+            LastItem::Event => self.rows.extend_frame_after(tail),
+            LastItem::Reject => self.rejects.extend_last(tail),
+        }
+        Ok(())
     }
 
     /// A line that is no event may be an `EventList`, or hold whole events beside what is broken.
@@ -174,6 +292,14 @@ impl Decoder {
         if refusal.reason == Reason::NotAnAuditEvent && self.event_list(whole) {
             return;
         }
+        let mut records_left = wrapper::SHORT_ITEMS_MAX + whole.line.len() / wrapper::ITEM_BYTES_MIN;
+        if refusal.reason == Reason::Wrapped {
+            let extent = (whole.start, whole.end);
+            if let Err(refusal) = self.wrapped(whole, 0, extent, &mut records_left) {
+                self.reject(whole, 0, whole.end, &refusal);
+            }
+            return;
+        }
         if !matches!(refusal.reason, Reason::BrokenJson | Reason::InvalidUtf8 | Reason::NulByte) {
             return self.reject(whole, 0, whole.end, &refusal);
         }
@@ -182,7 +308,7 @@ impl Decoder {
         while let Some(length) = document_end(&bytes[at..])
             // The line as a whole has been refused already.
             && (at > whole.start || at + length < whole.end)
-            && self.event(&bytes[at..at + length], &whole.place(at, at)).is_ok()
+            && self.document(whole, (at, at + length), &mut records_left)
         {
             at += length;
         }
@@ -205,21 +331,30 @@ impl Decoder {
         }
     }
 
+    /// Decodes one of several documents on a line; false when it is neither an event nor a wrapper.
+    fn document(&mut self, whole: &Piece<'_>, extent: (usize, usize), records_left: &mut usize) -> bool {
+        let (start, end) = extent;
+        let frame_from = if start == whole.start { 0 } else { start };
+        match self.event(&whole.line[start..end], &whole.place(start, frame_from)) {
+            Err(refusal) if refusal.reason == Reason::Wrapped => {
+                self.wrapped(whole, frame_from, extent, records_left).is_ok()
+            }
+            outcome => outcome.is_ok(),
+        }
+    }
+
     /// Decodes the items of an `EventList`; false when the line is none.
     fn event_list(&mut self, whole: &Piece<'_>) -> bool {
         let Some(items) = list_items(&whole.line[whole.start..]) else { return false };
-        let bytes: usize = items.iter().map(|item| item.len()).sum();
-        if items.len() > SHORT_ITEMS_MAX && bytes / items.len() < ITEM_BYTES_MIN {
-            let detail = format!("{} items of {} bytes on average", items.len(), bytes / items.len());
-            self.reject(whole, 0, whole.end, &Refusal::new(Reason::ShortItems, detail));
+        if let Err(refusal) = wrapper::short_items(items.iter().copied()) {
+            self.reject(whole, 0, whole.end, &refusal);
             return true;
         }
-        let base = whole.line.as_ptr() as usize;
         // Bytes from here on belong to no record yet.
         let mut pending = 0;
         let mut last = None;
         for item in items {
-            let start = item.as_ptr() as usize - base;
+            let start = whole.offset_of(item);
             let end = start + item.len();
             let place = whole.place(start, pending);
             last = Some(match self.event(item.as_bytes(), &place) {
@@ -268,6 +403,11 @@ struct Piece<'l> {
 }
 
 impl<'l> Piece<'l> {
+    /// Where in the line `text` stands, which is a slice of it.
+    fn offset_of(&self, text: &str) -> usize {
+        text.as_ptr() as usize - self.line.as_ptr() as usize
+    }
+
     /// The record that begins at `start`, with the bytes from `frame_from` to it as its frame.
     fn place(&self, start: usize, frame_from: usize) -> Place<'l> {
         Place { offset: self.offset + start as i64, before: &self.line[frame_from..start] }

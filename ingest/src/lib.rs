@@ -10,7 +10,7 @@
 //! The way of an event: [`source`] finds files and undoes compression, [`frame`] cuts blocks into
 //! lines, [`decode`] turns lines into the columns of [`strongroom_schemas::events`] or a reject,
 //! [`pipeline`] runs workers and seals. [`render`] is the way back. [`plain`] is a second decoder,
-//! slow and simple, that judges the first.
+//! slow and simple, that judges the first. `wrapper` takes off what managed clouds put around events.
 
 mod canonical;
 mod columns;
@@ -28,6 +28,7 @@ mod rows;
 pub mod source;
 mod tape;
 pub mod time;
+mod wrapper;
 
 mod error;
 
@@ -36,3 +37,4 @@ pub use error::{FileError, IngestError};
 pub use frame::Block;
 pub use pipeline::{IngestOptions, Observer, Progress, Report, ingest};
 pub use reject::Reason;
+pub use wrapper::SHAPE_GOOGLE;

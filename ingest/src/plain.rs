@@ -17,6 +17,7 @@ use strongroom_schemas::{Level, Stage};
 
 use crate::reject::{Reason, Refusal};
 use crate::time;
+use crate::wrapper;
 
 /// The columns that an event's own bytes decide, in the words of [`strongroom_schemas::events`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -127,8 +128,13 @@ pub fn depth(text: &[u8]) -> usize {
     deepest
 }
 
-/// Decodes one event, or says why the bytes are none.
+/// Decodes one event, bare or alone in a cloud's wrapper, or says why the bytes are none.
 pub fn decode(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, Refusal> {
+    decode_event(bytes, depth_max).or_else(|refusal| wrapper::only_event(bytes, refusal, depth_max))
+}
+
+/// Decodes one event that nothing is wrapped around.
+pub(crate) fn decode_event(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, Refusal> {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => {
@@ -163,7 +169,8 @@ pub(crate) fn broken(text: &str, error: &serde_json::Error) -> Refusal {
     if text.trim_end().ends_with("[Truncated...]") {
         return Refusal::new(Reason::TruncatedByCloud, "ends in [Truncated...]");
     }
-    if text.contains(" AUDIT: id=\"") {
+    // A legacy line begins with its time. Inside of JSON the same text is what some client sent.
+    if !text.trim_start().starts_with('{') && text.contains(" AUDIT: id=\"") {
         return Refusal::new(Reason::LegacyFormat, "the text of --audit-log-format=legacy; set it to json");
     }
     // The message of serde_json names tokens it expected, never the input; its column counts bytes.
@@ -172,19 +179,9 @@ pub(crate) fn broken(text: &str, error: &serde_json::Error) -> Refusal {
     Refusal::new(Reason::BrokenJson, format!("{what} at byte {}", error.column()))
 }
 
+/// Names the wrapper that has these members.
 pub(crate) fn wrapper(keys: &[&str]) -> Option<&'static str> {
-    let has = |key: &str| keys.contains(&key);
-    if has("records") || (has("category") && has("properties")) {
-        Some("wrapped by Azure diagnostic settings (Event Hub or blob export)")
-    } else if has("logEvents") && has("messageType") {
-        Some("wrapped by an AWS CloudWatch Logs subscription")
-    } else if has("protoPayload") && has("logName") {
-        Some("wrapped by Google Cloud Logging")
-    } else if has("requestId") && has("records") {
-        Some("wrapped by AWS Firehose")
-    } else {
-        None
-    }
+    wrapper::Kind::of(keys).map(wrapper::Kind::name)
 }
 
 /// Refuses what is no audit event, from the members that say so.
@@ -277,15 +274,7 @@ fn event(members: &Members<'_>) -> Result<PlainEvent, Refusal> {
         event.response_message = field("responseStatus.message", &status, "message")?;
         event.response_reason = field("responseStatus.reason", &status, "reason")?;
         event.response_details = json_object("responseStatus.details", member(&status, "details"))?;
-        event.response_code = match member(&status, "code").filter(|value| value.get() != "null") {
-            // JSON's -0 is an integer to Go, a float to serde_json.
-            Some(code) if code.get() == "-0" => Some(0),
-            Some(code) => Some(
-                serde_json::from_str::<i32>(code.get())
-                    .map_err(|_| Refusal::field("responseStatus.code", "a 32-bit integer"))?,
-            ),
-            None => None,
-        };
+        event.response_code = code("responseStatus.code", member(&status, "code"))?;
     }
     let body =
         |name: &str| last(name).filter(|value| value.get() != "null").map(|value| value.get().to_owned());
@@ -307,7 +296,7 @@ pub(crate) const AUTHZ_REASON: &str = "authorization.k8s.io/reason";
 pub(crate) const AUTHZ_DECISION_FIELD: &str = "annotations[authorization.k8s.io/decision]";
 pub(crate) const AUTHZ_REASON_FIELD: &str = "annotations[authorization.k8s.io/reason]";
 
-fn member<'a>(members: &Members<'a>, name: &str) -> Option<&'a RawValue> {
+pub(crate) fn member<'a>(members: &Members<'a>, name: &str) -> Option<&'a RawValue> {
     members.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| *value)
 }
 
@@ -315,16 +304,27 @@ fn string(name: &str, value: &RawValue) -> Result<Option<String>, Refusal> {
     serde_json::from_str::<Option<String>>(value.get()).map_err(|_| Refusal::field(name, "a string"))
 }
 
-fn field(name: &str, members: &Members<'_>, key: &str) -> Result<Option<String>, Refusal> {
+pub(crate) fn field(name: &str, members: &Members<'_>, key: &str) -> Result<Option<String>, Refusal> {
     member(members, key).map_or(Ok(None), |value| string(name, value))
 }
 
-fn object<'a>(name: &str, value: Option<&'a RawValue>) -> Result<Option<Members<'a>>, Refusal> {
+pub(crate) fn object<'a>(name: &str, value: Option<&'a RawValue>) -> Result<Option<Members<'a>>, Refusal> {
     let Some(value) = value.filter(|value| value.get() != "null") else { return Ok(None) };
     serde_json::from_str(value.get()).map(Some).map_err(|_| Refusal::field(name, "an object"))
 }
 
-fn json_object(name: &str, value: Option<&RawValue>) -> Result<Option<String>, Refusal> {
+pub(crate) fn code(name: &str, value: Option<&RawValue>) -> Result<Option<i32>, Refusal> {
+    match value.map(RawValue::get).filter(|value| *value != "null") {
+        // JSON's -0 is an integer to Go, a float to serde_json.
+        Some("-0") => Ok(Some(0)),
+        Some(code) => {
+            serde_json::from_str(code).map(Some).map_err(|_| Refusal::field(name, "a 32-bit integer"))
+        }
+        None => Ok(None),
+    }
+}
+
+pub(crate) fn json_object(name: &str, value: Option<&RawValue>) -> Result<Option<String>, Refusal> {
     match value.filter(|value| value.get() != "null") {
         None => Ok(None),
         Some(value) if value.get().starts_with('{') => Ok(Some(value.get().to_owned())),
@@ -339,7 +339,7 @@ fn strings(name: &str, value: Option<&RawValue>) -> Result<Option<Vec<String>>, 
     })
 }
 
-fn timestamp(name: &str, value: Option<&RawValue>) -> Result<Option<i64>, Refusal> {
+pub(crate) fn timestamp(name: &str, value: Option<&RawValue>) -> Result<Option<i64>, Refusal> {
     let Some(value) = value else { return Ok(None) };
     match string(name, value)? {
         None => Ok(None),

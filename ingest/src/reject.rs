@@ -31,14 +31,16 @@ pub enum Reason {
     EmptyFile,
     /// Cut by a cloud's log service, which marks it with `[Truncated...]`.
     TruncatedByCloud,
-    /// An event inside a cloud's wrapper that has no decoder here; `detail` names it.
+    /// A cloud's wrapper without a record, or one that is not opened here; `detail` names it.
     Wrapped,
+    /// A cloud's record of another log than the audit log; `detail` says which, where that is known.
+    OtherCategory,
     /// The text format of `--audit-log-format=legacy`, removed from Kubernetes.
     LegacyFormat,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 15] = [
+    pub const ALL: [Reason; 16] = [
         Reason::BrokenJson,
         Reason::InvalidUtf8,
         Reason::NulByte,
@@ -53,6 +55,7 @@ impl Reason {
         Reason::EmptyFile,
         Reason::TruncatedByCloud,
         Reason::Wrapped,
+        Reason::OtherCategory,
         Reason::LegacyFormat,
     ];
 
@@ -72,6 +75,7 @@ impl Reason {
             Reason::EmptyFile => "empty_file",
             Reason::TruncatedByCloud => "truncated_by_cloud",
             Reason::Wrapped => "wrapped",
+            Reason::OtherCategory => "other_category",
             Reason::LegacyFormat => "legacy_format",
         }
     }

@@ -158,3 +158,22 @@ pub fn alerts_of_background(rules: &Arc<RuleSet>, seed: u64, events: u64) -> Vec
     }
     alerts
 }
+
+/// The two files of Event Hub records hold the same events, as one batch and as one record on a line.
+#[test]
+fn events_in_the_wrappers_of_azure_are_read_whole() {
+    use strongroom_ingest::plain;
+
+    let Some(folder) = folder("corpus") else { return };
+    let file = |name: &str| {
+        let text = read(&folder.join("sysdig-aks").join(name));
+        let (batches, rejects) = decode(&lines(&text));
+        assert_eq!((batches.len(), rejects), (1, 0), "{name}");
+        (0..batches[0].num_rows()).map(|row| plain::row(&batches[0], row)).collect::<Vec<_>>()
+    };
+    let batch = file("event_hub_batch_as_is.ndjson");
+    assert_eq!(batch.len(), 22);
+    assert_eq!(batch, file("event_hub_records.ndjson"));
+    assert_eq!(file("sample_EventHubs_event.ndjson").len(), 1);
+    assert_eq!(file("sample_KubeAuditLog_event.ndjson").len(), 1);
+}

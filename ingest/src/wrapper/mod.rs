@@ -1,0 +1,190 @@
+//! What managed clouds put around an event, taken off.
+//!
+//! A cloud hands out audit events inside documents of its own: many events to a document, the text of an
+//! event escaped into a string, other logs beside them. Invariants:
+//! - A wrapper is recognised by the members of a document that is no audit event, and its events by where
+//!   the cloud puts them. Nothing is looked for deeper, so what a client sends stays a body, and a wrapper
+//!   inside a wrapper is not opened.
+//! - Each element of a wrapper is one [`Record`]: an event, or refused with a reason. What is another
+//!   log's (by the name the cloud gives it, not by how it looks: its writers could forge events) is
+//!   refused as [`Reason::OtherCategory`], so it is counted and kept.
+//! - The work is linear in the document, and a document of n bytes gives at most
+//!   `SHORT_ITEMS_MAX + n / ITEM_BYTES_MIN` records.
+//!
+//! The archive's record is the value that holds the event: an object, or a string literal that then is the
+//! row's `raw`. What stands around it is frame. A Google `LogEntry` holds no event; it is mapped, and is
+//! the record as a whole.
+
+mod aks;
+mod eks;
+mod gke;
+
+use serde_json::value::RawValue;
+
+use crate::plain::{self, Members, PlainEvent};
+use crate::reject::{Reason, Refusal};
+
+pub(crate) use eks::export_head;
+pub use gke::SHAPE as SHAPE_GOOGLE;
+
+/// Items that a list may have whatever their length; the API server sends some hundreds.
+pub(crate) const SHORT_ITEMS_MAX: usize = 64;
+/// Mean length of the items of a longer list. No audit event is shorter; without a bound a short line of empty
+/// items would become millions of rows.
+pub(crate) const ITEM_BYTES_MIN: usize = 64;
+
+/// White space of JSON.
+const WHITE: [char; 4] = [' ', '\t', '\r', '\n'];
+
+/// Whose wrapper a document is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Azure,
+    CloudWatch,
+    Firehose,
+    Google,
+}
+
+impl Kind {
+    /// The wrapper with these members.
+    pub(crate) fn of(keys: &[&str]) -> Option<Kind> {
+        let has = |key: &str| keys.contains(&key);
+        // No cloud's document has these; what has them is something of Kubernetes', and is judged as that.
+        if has("kind") || has("auditID") {
+            return None;
+        }
+        if has("requestId") && has("records") {
+            Some(Kind::Firehose)
+        } else if has("records") || (has("category") && has("properties")) {
+            Some(Kind::Azure)
+        } else if has("logEvents") && has("messageType") {
+            Some(Kind::CloudWatch)
+        } else if has("logName")
+            && (has("protoPayload") || (has("insertId") && (has("textPayload") || has("jsonPayload"))))
+        {
+            Some(Kind::Google)
+        } else {
+            None
+        }
+    }
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Kind::Azure => "wrapped by Azure diagnostic settings (Event Hub or blob export)",
+            Kind::CloudWatch => "wrapped by an AWS CloudWatch Logs subscription",
+            Kind::Firehose => "wrapped by AWS Firehose for an HTTP endpoint",
+            Kind::Google => "wrapped by Google Cloud Logging",
+        }
+    }
+}
+
+/// One element of a wrapper.
+pub(crate) struct Record<'d> {
+    /// The element's text, a slice of the document.
+    pub(crate) item: &'d str,
+    pub(crate) content: Content<'d>,
+}
+
+pub(crate) enum Content<'d> {
+    /// The value that holds the event, a slice of `item`: an object, or a string in which it is escaped.
+    Event(&'d str),
+    /// An entry that says the same in other words, or some of it.
+    Mapped(Box<PlainEvent>),
+    Refused(Refusal),
+}
+
+/// The records of `document`, in order; at least one.
+pub(crate) fn records(document: &str) -> Result<Vec<Record<'_>>, Refusal> {
+    let document = document.trim_matches(WHITE);
+    let unknown = || Refusal::new(Reason::Wrapped, "a wrapper that is not known");
+    let members: Members<'_> = serde_json::from_str(document).map_err(|_| unknown())?;
+    let keys: Vec<&str> = members.0.iter().map(|(key, _)| key.as_ref()).collect();
+    let kind = Kind::of(&keys).ok_or_else(unknown)?;
+    let records = match kind {
+        Kind::Azure => aks::records(document, &members)?,
+        Kind::CloudWatch => eks::records(document, &members)?,
+        Kind::Google => vec![gke::record(document, &members)],
+        Kind::Firehose => return Err(Refusal::new(Reason::Wrapped, kind.name())),
+    };
+    if records.is_empty() {
+        return Err(Refusal::new(Reason::Wrapped, format!("{}, without a record", kind.name())));
+    }
+    Ok(records)
+}
+
+/// The event of a line that holds exactly one record, or of the record itself; judged as the decoder judges.
+pub(crate) fn only_event(bytes: &[u8], refusal: Refusal, depth_max: usize) -> Result<PlainEvent, Refusal> {
+    let Ok(text) = std::str::from_utf8(bytes) else { return Err(refusal) };
+    match refusal.reason {
+        Reason::BrokenJson => match export_head(bytes) {
+            Some(Ok(head)) => plain::decode_event(&bytes[head..], depth_max),
+            Some(Err(other)) => Err(other),
+            None => Err(refusal),
+        },
+        Reason::NotAnAuditEvent => match literal(text) {
+            Some(literal) => escaped_event(literal, depth_max).map_err(|_| refusal),
+            None => Err(refusal),
+        },
+        Reason::Wrapped => {
+            let mut records = records(text)?;
+            match (records.pop().map(|record| record.content), records.is_empty()) {
+                (Some(Content::Event(value)), true) if value.starts_with('"') => {
+                    escaped_event(value, depth_max)
+                }
+                (Some(Content::Event(value)), true) => plain::decode_event(value.as_bytes(), depth_max),
+                (Some(Content::Mapped(event)), true) => Ok(*event),
+                (Some(Content::Refused(refusal)), true) => Err(refusal),
+                _ => Err(refusal),
+            }
+        }
+        _ => Err(refusal),
+    }
+}
+
+/// The string literal that `text` is, white space around it apart.
+pub(crate) fn literal(text: &str) -> Option<&str> {
+    Some(text.trim_matches(WHITE)).filter(|text| text.starts_with('"'))
+}
+
+/// The text of an event that is escaped in a string literal.
+pub(crate) fn unescaped(literal: &str) -> Result<String, Refusal> {
+    let mut text: String = serde_json::from_str(literal)
+        .map_err(|_| Refusal::new(Reason::BrokenJson, "an escaped event that is not Unicode"))?;
+    text.truncate(text.trim_end_matches(WHITE).len());
+    Ok(text)
+}
+
+fn escaped_event(literal: &str, depth_max: usize) -> Result<PlainEvent, Refusal> {
+    plain::decode_event(unescaped(literal)?.as_bytes(), depth_max)
+}
+
+/// Refuses a list of many items that are too short to be events.
+pub(crate) fn short_items<'d>(items: impl ExactSizeIterator<Item = &'d str>) -> Result<(), Refusal> {
+    let count = items.len();
+    if count <= SHORT_ITEMS_MAX {
+        return Ok(());
+    }
+    let mean = items.map(str::len).sum::<usize>() / count;
+    if mean < ITEM_BYTES_MIN {
+        return Err(Refusal::new(Reason::ShortItems, format!("{count} items of {mean} bytes on average")));
+    }
+    Ok(())
+}
+
+/// The elements of the list that is the member `name`; none when it is absent or null.
+fn items<'d>(name: &str, members: &Members<'d>) -> Result<Vec<&'d RawValue>, Refusal> {
+    let Some(value) = plain::member(members, name) else { return Ok(Vec::new()) };
+    let items: Option<Vec<&RawValue>> =
+        serde_json::from_str(value.get()).map_err(|_| Refusal::field(name, "an array"))?;
+    let items = items.unwrap_or_default();
+    short_items(items.iter().map(|item| item.get()))?;
+    Ok(items)
+}
+
+/// `value` as what holds an event, when it can.
+fn event<'d>(name: &str, value: Option<&'d RawValue>) -> Content<'d> {
+    match value.map(RawValue::get) {
+        Some(value) if value.starts_with(['"', '{']) => Content::Event(value),
+        _ => Content::Refused(Refusal::field(name, "an event, as an object or in a string")),
+    }
+}

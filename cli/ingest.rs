@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use strongroom_alerts::RuleSet;
 use strongroom_archive::{Archive, SealReport};
-use strongroom_ingest::{FileError, IngestError, IngestOptions, Observer, Progress, Report, ingest};
+use strongroom_ingest::{FileError, IngestError, IngestOptions, Observer, Progress, Reason, Report, ingest};
 use strongroom_ingest::{pipeline, source};
 use strongroom_schemas::{Alert, Severity, ocsf};
 
@@ -198,11 +198,17 @@ pub fn exit_code(report: &Report) -> u8 {
         exit::INTERRUPTED
     } else if report.files_failed > 0 {
         exit::FAILURE
-    } else if report.counts.rejects > 0 || !report.unfinished.is_empty() {
+    } else if unexpected_rejects(report) > 0 || !report.unfinished.is_empty() {
         exit::FINDING
     } else {
         exit::OK
     }
+}
+
+/// Rejects other than the records of other logs that a cloud sends in the same stream.
+fn unexpected_rejects(report: &Report) -> u64 {
+    let expected = report.rejects_by_reason.get(Reason::OtherCategory.as_str());
+    report.counts.rejects - expected.copied().unwrap_or(0).min(report.counts.rejects)
 }
 
 fn needs_a_look(report: &Report) -> bool {

@@ -104,7 +104,7 @@ pub enum FileError {
     Compare {
         label: String,
         #[source]
-        source: CompareError,
+        source: Box<CompareError>,
     },
     #[error(
         "{label} begins as a stream that is in the archive already, and must be read again to tell it from that"

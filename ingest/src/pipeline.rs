@@ -389,7 +389,7 @@ struct Reader<'r> {
 /// What the archive holds of an input.
 enum Found {
     /// Nothing, or its beginning: the stream stands behind what is stored.
-    Stream { stream: Stream, state: StreamState, rejects_from: i64 },
+    Stream { stream: Box<Stream>, state: StreamState, rejects_from: i64 },
     /// All of it, as the beginning of a longer stream.
     Known { records: u64, bytes: u64 },
 }
@@ -398,7 +398,7 @@ enum Found {
 enum Tried {
     Found(Found),
     /// Another stream lies there; this one is given back at its first byte.
-    Other(Stream),
+    Other(Box<Stream>),
 }
 
 /// The coordinator is gone: it failed, and says why.
@@ -522,7 +522,7 @@ impl Reader<'_> {
                     }
                     return Ok(Ok(found));
                 }
-                Ok(Tried::Other(same)) => stream = same,
+                Ok(Tried::Other(same)) => stream = *same,
                 Err(error) => return Ok(Err(error)),
             }
         }
@@ -553,19 +553,20 @@ impl Reader<'_> {
             // A run died between two commits. Its rejects are those of this stream only if they say so, and
             // lines are told apart as they were then only if a block ends where it ended then.
             if stream.again()?.skip_to(ahead.next_offset)? != Skipped::To(ahead.prefix_blake3) {
-                return Ok(Tried::Other(stream));
+                return Ok(Tried::Other(Box::new(stream)));
             }
             stream.cut_at(ahead.next_offset);
         }
         if let Some(known) = sealed {
             match stream.skip_to(known.next_offset)? {
                 Skipped::To(prefix) if prefix == known.prefix_blake3 => {}
-                Skipped::To(_) => return Ok(Tried::Other(stream.again()?)),
+                Skipped::To(_) => return Ok(Tried::Other(Box::new(stream.again()?))),
                 Skipped::Short(length, prefix) => {
                     let stored = self.stored_prefix(&partition, length);
-                    let (found, records) = stored.map_err(|source| FileError::Compare { label, source })?;
+                    let (found, records) =
+                        stored.map_err(|source| FileError::Compare { label, source: Box::new(source) })?;
                     if found != prefix {
-                        return Ok(Tried::Other(stream.again()?));
+                        return Ok(Tried::Other(Box::new(stream.again()?)));
                     }
                     let bytes = u64::try_from(length).unwrap_or(0);
                     return Ok(Tried::Found(Found::Known { records, bytes }));
@@ -575,7 +576,7 @@ impl Reader<'_> {
         let alerts_ahead = from(alerts) > from(sealed);
         let alerts_stored = HashSet::new();
         let state = StreamState { partition, label, sealed, reached: None, alerts_ahead, alerts_stored };
-        Ok(Tried::Found(Found::Stream { stream, state, rejects_from }))
+        Ok(Tried::Found(Found::Stream { stream: Box::new(stream), state, rejects_from }))
     }
 
     /// Hash and records of the first `length` bytes of a partition, from the rows that hold them.

@@ -146,9 +146,9 @@ pub mod events {
         SOURCE "source" DataType::Utf8, "Source partition that brought the event, as `kind/identity`.";
         SOURCE_OFFSET "source_offset" DataType::Int64, "Byte offset of the event in the uncompressed stream, or the broker's offset.";
         RAW "raw" DataType::Binary, "The bytes received, when rendering the columns does not give them; else null.";
-        SHAPE "shape" DataType::Utf8, "Text between `{` and `\"level\":` when it is not that of a log line of audit.k8s.io/v1; empty for items of an EventList.";
-        FRAME_BEFORE "frame_before" DataType::Binary, "Bytes of the stream just before this record that belong to no record: a BOM, the head of an EventList, its commas.";
-        FRAME_AFTER "frame_after" DataType::Binary, "Bytes just after this record that belong to no record: the tail of an EventList.";
+        SHAPE "shape" DataType::Utf8, "Text between `{` and `\"level\":` when it is not that of a log line of audit.k8s.io/v1; empty for items of an EventList. Beside raw: google.cloud.audit.AuditLog, and the event is partial.";
+        FRAME_BEFORE "frame_before" DataType::Binary, "Bytes of the stream just before this record that belong to no record: a BOM, the head of an EventList, its commas, a cloud's wrapper.";
+        FRAME_AFTER "frame_after" DataType::Binary, "Bytes just after this record that belong to no record: the tail of an EventList or of a cloud's wrapper.";
     }
 
     /// String columns that travel as dictionaries.

@@ -305,7 +305,8 @@ fn a_pipe_is_read_once_and_a_second_look_is_refused() {
     let feed = |bytes: Vec<u8>| {
         let fifo = fifo.clone();
         // The reader may leave early.
-        std::thread::spawn(move || drop(std::fs::write(fifo, bytes)))
+        let feed = move || drop(std::fs::write(fifo, bytes));
+        std::thread::Builder::new().spawn(feed).expect("a thread")
     };
     let fed = feed(other.clone());
     let (_, err) = expect_code(&mut ingest(&archive, &[&fifo]), 2);

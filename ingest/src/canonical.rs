@@ -20,8 +20,11 @@ use strongroom_schemas::{Level, Stage};
 
 use crate::columns::{DictColumn, Memo, NULL};
 use crate::document::{Document, Stop};
-use crate::render::go_string;
-use crate::rows::{NO_ANNOTATIONS, NO_OBJECT, NO_STATUS, NO_USER, Place, Row, Rows};
+use crate::render::{go_string, is_plain};
+use crate::rows::{
+    NO_ANNOTATIONS, NO_OBJECT, NO_STATUS, NO_USER, OBJECT_NAMES, OBJECT_VERSION, ObjectKeys, Place, Row,
+    Rows, StatusKeys,
+};
 use crate::tape::{Member, Parser};
 use crate::time;
 
@@ -30,10 +33,7 @@ static IMPERSONATED: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(br
 static CODE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(br#","code":"#));
 static RESPONSE_OBJECT: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(br#","responseObject":"#));
 static RECEIVED: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(RECEIVED_KEY));
-const RECEIVED_KEY: &[u8] = br#","requestReceivedTimestamp":""#;
-/// Length of a timestamp as [`time::render`] writes it.
-const TIMESTAMP_BYTES: usize = 27;
-
+const RECEIVED_KEY: &[u8; 29] = br#","requestReceivedTimestamp":""#;
 /// Pushes the row of a canonical line; false when the general reader must take the line.
 pub(crate) fn push(rows: &mut Rows, line: &[u8], place: &Place<'_>, fragments: &mut Parser) -> bool {
     let Some(row) = read(rows, line, fragments) else { return false };
@@ -47,15 +47,16 @@ fn read<'l>(rows: &mut Rows, line: &'l [u8], fragments: &mut Parser) -> Option<R
     if !has_default_shape {
         cursor.expect(br#"{"level":""#)?;
     }
-    let level = member_of(cursor.string()?, Level::ALL.map(Level::as_str))?;
+    let level = rows.level.known(cursor.string()?, &Level::ALL.map(Level::as_str))?;
     cursor.expect(br#","auditID":""#)?;
     let audit_id = cursor.string()?;
     // An identity is seldom seen twice, so it is judged here and not by a memo.
-    if !audit_id.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-') {
+    // Without a way out of the loop, which then looks at many bytes at once.
+    if !audit_id.iter().fold(true, |all, byte| all & (byte.is_ascii_alphanumeric() | (*byte == b'-'))) {
         return None;
     }
     cursor.expect(br#","stage":""#)?;
-    let stage = member_of(cursor.string()?, Stage::ALL.map(Stage::as_str))?;
+    let stage = rows.stage.known(cursor.string()?, &Stage::ALL.map(Stage::as_str))?;
     cursor.expect(br#","requestURI":""#)?;
     let request_uri = string(cursor.string()?, &mut rows.uris, &mut rows.request_uri)?;
     cursor.expect(br#","verb":""#)?;
@@ -98,21 +99,18 @@ fn read<'l>(rows: &mut Rows, line: &'l [u8], fragments: &mut Parser) -> Option<R
     if cursor.eat(br#","objectRef":"#) {
         // A flat object: its first closing brace outside a string ends it.
         let text = cursor.until(b'}')?;
-        let (keys, (start, end)) = match rows.objects.get(text) {
-            Ok(known) => known,
-            Err(_) => {
-                object(text, fragments, |d, m| rows.object_ref(d, m).map(|_| ()))?;
-                rows.objects.get(text).ok()?
-            }
-        };
-        reference = keys;
-        resource_version = (end > 0).then(|| &text[start..end]);
+        (reference, resource_version) = object_ref(rows, text, fragments)?;
     }
     let mut status = NO_STATUS;
     if cursor.eat(br#","responseStatus":"#) {
-        let text = cursor.status()?;
-        let keys = rows.statuses.get(text).ok();
-        status = keys.or_else(|| object(text, fragments, |d, m| rows.response_status(d, m)))?;
+        status = match cursor.bare_code() {
+            Some(code) => StatusKeys { code: Some(code), ..NO_STATUS },
+            None => {
+                let text = cursor.status()?;
+                let keys = rows.statuses.get(text).ok();
+                keys.or_else(|| object(text, fragments, |d, m| rows.response_status(d, m)))?
+            }
+        };
     }
     let (mut request_object, mut response_object) = (None, None);
     if !cursor.rest().starts_with(RECEIVED_KEY) {
@@ -130,9 +128,10 @@ fn read<'l>(rows: &mut Rows, line: &'l [u8], fragments: &mut Parser) -> Option<R
         }
     }
     cursor.expect(RECEIVED_KEY)?;
-    let received = cursor.timestamp()?;
+    let received_text = cursor.timestamp()?;
+    let received = time::parse_canonical(received_text)?;
     cursor.expect(br#"","stageTimestamp":""#)?;
-    let stage_time = cursor.timestamp()?;
+    let stage_time = time::parse_canonical_near(cursor.timestamp()?, received_text, received)?;
     cursor.expect(br#"""#)?;
     let mut annotations = NO_ANNOTATIONS;
     if cursor.eat(br#","annotations":"#) {
@@ -147,8 +146,8 @@ fn read<'l>(rows: &mut Rows, line: &'l [u8], fragments: &mut Parser) -> Option<R
     }
     Some(Row {
         audit_id: Some(audit_id),
-        stage: rows.stage.dictionary.intern(stage),
-        level: rows.level.dictionary.intern(level),
+        stage,
+        level,
         verb,
         request_uri,
         user_agent,
@@ -178,15 +177,18 @@ impl<'l> Cursor<'l> {
         &self.line[self.at..]
     }
 
-    fn eat(&mut self, text: &[u8]) -> bool {
-        let eaten = self.rest().starts_with(text);
+    /// Inlined, so that a few wide loads compare a text whose length is known.
+    #[inline(always)]
+    fn eat<const N: usize>(&mut self, text: &[u8; N]) -> bool {
+        let eaten = self.rest().first_chunk() == Some(text);
         if eaten {
-            self.at += text.len();
+            self.at += N;
         }
         eaten
     }
 
-    fn expect(&mut self, text: &[u8]) -> Option<()> {
+    #[inline(always)]
+    fn expect<const N: usize>(&mut self, text: &[u8; N]) -> Option<()> {
         self.eat(text).then_some(())
     }
 
@@ -224,23 +226,39 @@ impl<'l> Cursor<'l> {
         Some(&rest[..=end])
     }
 
-    fn timestamp(&mut self) -> Option<i64> {
-        let text = std::str::from_utf8(self.rest().get(..TIMESTAMP_BYTES)?).ok()?;
-        self.at += TIMESTAMP_BYTES;
-        time::parse(text).filter(|_| time::is_canonical(text))
+    /// The code of a `responseStatus` that has nothing else, as that of nearly every request that succeeds.
+    fn bare_code(&mut self) -> Option<i32> {
+        const KEY: &[u8; 22] = br#"{"metadata":{},"code":"#;
+        let text: &[u8; KEY.len() + 4] = self.rest().first_chunk()?;
+        let [b'1'..=b'9', b'0'..=b'9', b'0'..=b'9', b'}'] = text[KEY.len()..] else { return None };
+        if text.first_chunk() != Some(KEY) {
+            return None;
+        }
+        self.at += text.len();
+        Some(text[KEY.len()..KEY.len() + 3].iter().fold(0, |code, digit| code * 10 + i32::from(digit - b'0')))
+    }
+
+    fn timestamp(&mut self) -> Option<&'l [u8; time::CANONICAL_BYTES]> {
+        let text = self.rest().first_chunk()?;
+        self.at += text.len();
+        Some(text)
     }
 }
 
-fn member_of<const N: usize>(text: &[u8], names: [&'static str; N]) -> Option<&'static str> {
-    names.into_iter().find(|name| name.as_bytes() == text)
-}
-
 /// The key of a string by its text between quotes, when Go would spell it so.
+///
+/// Text that is its own spelling is remembered by the dictionary itself, other text by `memo`.
 fn string(text: &[u8], memo: &mut Memo<i32>, column: &mut DictColumn) -> Option<i32> {
-    let hash = match memo.get(text) {
+    let hash = match column.dictionary.plain(text) {
         Ok(key) => return Some(key),
         Err(hash) => hash,
     };
+    if is_plain(text) {
+        return Some(column.dictionary.insert(hash, std::str::from_utf8(text).ok()?, true));
+    }
+    if let Some(key) = memo.find(hash, text) {
+        return Some(key);
+    }
     let quoted = [b"\"", text, b"\""].concat();
     let value: String = serde_json::from_slice(&quoted).ok()?;
     let mut spelt = Vec::with_capacity(quoted.len());
@@ -251,6 +269,99 @@ fn string(text: &[u8], memo: &mut Memo<i32>, column: &mut DictColumn) -> Option<
     let key = column.dictionary.intern(&value);
     memo.insert(hash, text, key);
     Some(key)
+}
+
+/// The columns of an `objectRef` and its version.
+///
+/// Versions are seldom seen twice, so where one stands at the end, which is where Go writes it for most
+/// objects, the rest is remembered without it. Such a rest has no closing brace, as whole texts have.
+fn object_ref<'l>(
+    rows: &mut Rows,
+    text: &'l [u8],
+    fragments: &mut Parser,
+) -> Option<(ObjectKeys, Option<&'l [u8]>)> {
+    let unversioned = version_at_end(text);
+    let hash = match rows.objects.get(unversioned.map_or(text, |(rest, _)| rest)) {
+        Ok((keys, _)) if let Some((_, version)) = unversioned => return Some((keys, Some(version))),
+        Ok((keys, (start, end))) => return Some((keys, (end > 0).then(|| &text[start..end]))),
+        Err(hash) => hash,
+    };
+    if let Some((keys, at)) = plain_object_ref(rows, text) {
+        match unversioned {
+            Some((rest, _)) => rows.objects.insert(hash, rest, (keys, (0, 0))),
+            None => rows.objects.insert(hash, text, (keys, at)),
+        }
+        return Some((keys, (at.1 > 0).then(|| &text[at.0..at.1])));
+    }
+    let known = rows.objects.get(text);
+    let (keys, (start, end)) = match known {
+        Ok(known) => known,
+        Err(_) => {
+            object(text, fragments, |d, m| rows.object_ref(d, m).map(|_| ()))?;
+            rows.objects.get(text).ok()?
+        }
+    };
+    Some((keys, (end > 0).then(|| &text[start..end])))
+}
+
+/// The text before a version that ends an `objectRef`, and that version.
+fn version_at_end(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let inner = text.strip_suffix(br#""}"#)?;
+    let digits = inner.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let (before, version) = inner.split_at(inner.len() - digits);
+    let rest = before.strip_suffix(br#","resourceVersion":""#)?;
+    (digits > 0).then_some((rest, version))
+}
+
+/// An `objectRef` whose members stand in order and have plain text; with it, where its version stands.
+fn plain_object_ref(rows: &mut Rows, text: &[u8]) -> Option<(ObjectKeys, (usize, usize))> {
+    let mut cursor = Cursor { line: text, at: 1 };
+    let mut values = [None; OBJECT_NAMES.len()];
+    let mut version = (0, 0);
+    for (at, name) in OBJECT_NAMES.iter().enumerate() {
+        let rest = cursor.rest().strip_prefix(b"\"").and_then(|rest| rest.strip_prefix(name.as_bytes()));
+        let Some(rest) = rest.and_then(|rest| rest.strip_prefix(b"\":\"")) else { continue };
+        cursor.at = text.len() - rest.len();
+        let value = cursor.string()?;
+        values[at] = Some(value);
+        if at == OBJECT_VERSION {
+            // That of an empty one cannot be told from none.
+            let is_readable = !value.is_empty() && is_plain(value) && std::str::from_utf8(value).is_ok();
+            version = is_readable.then_some((cursor.at - 1 - value.len(), cursor.at - 1))?;
+        }
+        if cursor.eat(b"}") {
+            break;
+        }
+        cursor.expect(b",")?;
+    }
+    if text.first() != Some(&b'{') || text.last() != Some(&b'}') || cursor.at != text.len() {
+        return None;
+    }
+    let key = |at: usize, column: &mut DictColumn| match values[at] {
+        Some(value) => plain_string(value, column),
+        None => Some(NULL),
+    };
+    let keys = ObjectKeys {
+        resource: key(0, &mut rows.resource)?,
+        namespace: key(1, &mut rows.namespace)?,
+        name: key(2, &mut rows.name)?,
+        uid: key(3, &mut rows.object_uid)?,
+        api_group: key(4, &mut rows.api_group)?,
+        api_version: key(5, &mut rows.api_version)?,
+        subresource: key(7, &mut rows.subresource)?,
+        canonical: true,
+    };
+    Some((keys, version))
+}
+
+/// As [`string`], for text that is its own spelling only.
+fn plain_string(text: &[u8], column: &mut DictColumn) -> Option<i32> {
+    let hash = match column.dictionary.plain(text) {
+        Ok(key) => return Some(key),
+        Err(hash) => hash,
+    };
+    let value = std::str::from_utf8(text).ok().filter(|value| is_plain(value.as_bytes()))?;
+    Some(column.dictionary.insert(hash, value, true))
 }
 
 /// Reads a value on its own, with the code that reads it as a member of a line.

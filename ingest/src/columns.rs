@@ -15,9 +15,11 @@ use arrow_array::{
     ArrayRef, BinaryArray, DictionaryArray, Int32Array, Int64Array, ListArray, StringArray,
     TimestampMicrosecondArray,
 };
-use arrow_buffer::{Buffer, NullBuffer, NullBufferBuilder, OffsetBuffer, ScalarBuffer};
+use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{ArrowError, DataType, Field};
 use hashbrown::{DefaultHashBuilder, HashTable};
+
+use crate::render::is_plain;
 
 /// Key of an absent value.
 pub(crate) const NULL: i32 = -1;
@@ -28,6 +30,8 @@ pub(crate) struct Dictionary {
     table: HashTable<i32>,
     offsets: Vec<i32>,
     bytes: Vec<u8>,
+    /// For each value, whether it is spelt in JSON as it is.
+    plain: Vec<bool>,
     last: i32,
 }
 
@@ -38,6 +42,7 @@ impl Dictionary {
             table: HashTable::new(),
             offsets: vec![0],
             bytes: Vec::new(),
+            plain: Vec::new(),
             last: NULL,
         }
     }
@@ -49,26 +54,49 @@ impl Dictionary {
 
     /// The key of `value`, which may be new.
     pub(crate) fn intern(&mut self, value: &str) -> i32 {
-        let value = value.as_bytes();
+        match self.find(value.as_bytes()) {
+            Ok(key) => key,
+            Err(hash) => self.insert(hash, value, is_plain(value.as_bytes())),
+        }
+    }
+
+    /// The key of the value that is spelt `text` and is the same as its spelling, or the hash to
+    /// [`insert`](Self::insert) it under.
+    pub(crate) fn plain(&mut self, text: &[u8]) -> Result<i32, u64> {
+        match self.find(text) {
+            Ok(key) if self.plain[key as usize] => Ok(key),
+            Ok(_) => Err(self.hasher.hash_one(text)),
+            Err(hash) => Err(hash),
+        }
+    }
+
+    fn find(&mut self, value: &[u8]) -> Result<i32, u64> {
         if self.last != NULL && self.value(self.last) == value {
-            return self.last;
+            return Ok(self.last);
         }
         let hash = self.hasher.hash_one(value);
-        let Dictionary { hasher, table, offsets, bytes, last } = self;
-        let text = |key: i32| &bytes[offsets[key as usize] as usize..offsets[key as usize + 1] as usize];
-        if let Some(key) = table.find(hash, |key| text(*key) == value) {
-            *last = *key;
-            return *key;
+        match self.table.find(hash, |key| self.value(*key) == value) {
+            Some(key) => {
+                self.last = *key;
+                Ok(*key)
+            }
+            None => Err(hash),
         }
+    }
+
+    /// Adds a value that was not found.
+    pub(crate) fn insert(&mut self, hash: u64, value: &str, plain: bool) -> i32 {
+        let Dictionary { hasher, table, offsets, bytes, .. } = self;
         // A block is bounded far below 2 GiB, so its distinct values number and measure less than i32::MAX.
         let key = (offsets.len() - 1) as i32;
-        bytes.extend_from_slice(value);
+        bytes.extend_from_slice(value.as_bytes());
         offsets.push(bytes.len() as i32);
         let (offsets, bytes, hasher) = (&*offsets, &*bytes, &*hasher);
         table.insert_unique(hash, key, |key| {
             hasher.hash_one(&bytes[offsets[*key as usize] as usize..offsets[*key as usize + 1] as usize])
         });
-        *last = key;
+        self.plain.push(plain);
+        self.last = key;
         key
     }
 
@@ -78,6 +106,7 @@ impl Dictionary {
 
     fn take(&mut self) -> Result<StringArray, ArrowError> {
         self.table.clear();
+        self.plain.clear();
         self.last = NULL;
         let offsets = std::mem::replace(&mut self.offsets, vec![0]);
         let bytes = std::mem::take(&mut self.bytes);
@@ -88,45 +117,47 @@ impl Dictionary {
 /// What raw text decoded to, by that text.
 pub(crate) struct Memo<T> {
     hasher: DefaultHashBuilder,
-    table: HashTable<u32>,
+    table: HashTable<Remembered<T>>,
     arena: Vec<u8>,
-    entries: Vec<(usize, usize, u64, T)>,
+}
+
+/// A block is bounded far below 2 GiB, so positions in the arena are, too.
+struct Remembered<T> {
+    hash: u64,
+    start: u32,
+    end: u32,
+    value: T,
 }
 
 impl<T: Copy> Memo<T> {
     pub(crate) fn new() -> Self {
-        Memo {
-            hasher: DefaultHashBuilder::default(),
-            table: HashTable::new(),
-            arena: Vec::new(),
-            entries: Vec::new(),
-        }
+        Memo { hasher: DefaultHashBuilder::default(), table: HashTable::new(), arena: Vec::new() }
     }
 
     /// The remembered value, or the hash to [`insert`](Self::insert) it under.
     pub(crate) fn get(&self, raw: &[u8]) -> Result<T, u64> {
         let hash = self.hasher.hash_one(raw);
-        let found = self.table.find(hash, |at| {
-            let (start, end, of, _) = &self.entries[*at as usize];
-            *of == hash && &self.arena[*start..*end] == raw
-        });
-        found.map(|at| self.entries[*at as usize].3).ok_or(hash)
+        self.find(hash, raw).ok_or(hash)
+    }
+
+    /// As [`get`](Self::get), by a hash that the caller has, and always takes from the same place.
+    pub(crate) fn find(&self, hash: u64, raw: &[u8]) -> Option<T> {
+        let is_it = |known: &Remembered<T>| {
+            known.hash == hash && &self.arena[known.start as usize..known.end as usize] == raw
+        };
+        self.table.find(hash, is_it).map(|known| known.value)
     }
 
     pub(crate) fn insert(&mut self, hash: u64, raw: &[u8], value: T) {
-        let start = self.arena.len();
+        let start = self.arena.len() as u32;
         self.arena.extend_from_slice(raw);
-        // Bounded by the rows of a block.
-        let at = self.entries.len() as u32;
-        self.entries.push((start, self.arena.len(), hash, value));
-        let entries = &self.entries;
-        self.table.insert_unique(hash, at, |at| entries[*at as usize].2);
+        let entry = Remembered { hash, start, end: self.arena.len() as u32, value };
+        self.table.insert_unique(hash, entry, |known| known.hash);
     }
 
     pub(crate) fn clear(&mut self) {
         self.table.clear();
         self.arena.clear();
-        self.entries.clear();
     }
 }
 
@@ -135,13 +166,15 @@ fn roomy(length: usize) -> usize {
     length + length / 8
 }
 
-fn keys_and_nulls(keys: Vec<i32>) -> (ScalarBuffer<i32>, Option<NullBuffer>) {
-    let nulls = NullBuffer::from_iter(keys.iter().map(|key| *key != NULL));
-    if nulls.null_count() == 0 {
+fn keys_and_nulls(mut keys: Vec<i32>) -> (ScalarBuffer<i32>, Option<NullBuffer>) {
+    if keys.iter().filter(|key| **key == NULL).count() == 0 {
         return (keys.into(), None);
     }
-    let keys: Vec<i32> = keys.into_iter().map(|key| key.max(0)).collect();
-    (keys.into(), Some(nulls))
+    let present = BooleanBuffer::collect_bool(keys.len(), |at| keys[at] != NULL);
+    for key in &mut keys {
+        *key = (*key).max(0);
+    }
+    (keys.into(), Some(NullBuffer::new(present)))
 }
 
 fn dictionary_array(keys: Vec<i32>, values: StringArray) -> Result<DictionaryArray<Int32Type>, ArrowError> {
@@ -153,15 +186,60 @@ fn dictionary_array(keys: Vec<i32>, values: StringArray) -> Result<DictionaryArr
 
 use arrow_array::Array as _;
 
+/// Which rows have a value: a bit each, as Arrow keeps them.
+#[derive(Default)]
+struct Presence {
+    bits: Vec<u8>,
+    /// Bits of the last rows, fewer than eight.
+    open: u8,
+    rows: usize,
+    present: usize,
+}
+
+impl Presence {
+    fn push(&mut self, is_present: bool) {
+        self.open |= u8::from(is_present) << (self.rows % 8);
+        self.present += usize::from(is_present);
+        self.rows += 1;
+        if self.rows.is_multiple_of(8) {
+            self.bits.push(std::mem::take(&mut self.open));
+        }
+    }
+
+    fn take(&mut self) -> Option<NullBuffer> {
+        let bits = Vec::with_capacity(roomy(self.bits.len()));
+        let Presence { bits, open, rows, present } =
+            std::mem::replace(self, Presence { bits, ..Presence::default() });
+        if present == rows {
+            return None;
+        }
+        let mut bits = bits;
+        bits.push(open);
+        Some(NullBuffer::new(BooleanBuffer::new(Buffer::from_vec(bits), 0, rows)))
+    }
+}
+
 /// A column whose strings repeat.
 pub(crate) struct DictColumn {
     pub(crate) dictionary: Dictionary,
     keys: Vec<i32>,
+    /// Keys of the names of a closed set, once they were seen.
+    known: Vec<i32>,
 }
 
 impl DictColumn {
     pub(crate) fn new() -> Self {
-        DictColumn { dictionary: Dictionary::new(), keys: Vec::new() }
+        DictColumn { dictionary: Dictionary::new(), keys: Vec::new(), known: Vec::new() }
+    }
+
+    /// The key of `text` when it is one of `names`, which are the same at every call.
+    pub(crate) fn known(&mut self, text: &[u8], names: &[&'static str]) -> Option<i32> {
+        let at = names.iter().position(|name| name.as_bytes() == text)?;
+        self.known.resize(names.len(), NULL);
+        if self.known[at] == NULL {
+            self.known[at] = self.dictionary.intern(names[at]);
+        }
+        Some(self.known[at])
     }
 
     pub(crate) fn push(&mut self, key: i32) {
@@ -170,6 +248,7 @@ impl DictColumn {
 
     pub(crate) fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
         let values = self.dictionary.take()?;
+        self.known.clear();
         let keys = Vec::with_capacity(roomy(self.keys.len()));
         Ok(Arc::new(dictionary_array(std::mem::replace(&mut self.keys, keys), values)?))
     }
@@ -183,7 +262,7 @@ pub(crate) struct ListColumn {
     items: Vec<i32>,
     offsets: Vec<i32>,
     keys: Vec<i32>,
-    nulls: NullBufferBuilder,
+    presence: Presence,
 }
 
 impl ListColumn {
@@ -194,7 +273,7 @@ impl ListColumn {
             items: Vec::new(),
             offsets: vec![0],
             keys: Vec::new(),
-            nulls: NullBufferBuilder::new(0),
+            presence: Presence::default(),
         }
     }
 
@@ -210,11 +289,11 @@ impl ListColumn {
 
     pub(crate) fn push(&mut self, list: i32) {
         if list == NULL {
-            self.nulls.append_null();
+            self.presence.push(false);
         } else {
             let (start, end) = (self.starts[list as usize] as usize, self.starts[list as usize + 1] as usize);
             self.keys.extend_from_slice(&self.items[start..end]);
-            self.nulls.append_non_null();
+            self.presence.push(true);
         }
         self.offsets.push(self.keys.len() as i32);
     }
@@ -225,7 +304,7 @@ impl ListColumn {
         let offsets = std::mem::replace(&mut self.offsets, vec![0]);
         self.starts.truncate(1);
         self.items.clear();
-        let nulls = std::mem::replace(&mut self.nulls, NullBufferBuilder::new(0)).finish();
+        let nulls = self.presence.take();
         let item = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
         let field = Arc::new(Field::new("item", item, true));
         Ok(Arc::new(ListArray::try_new(field, OffsetBuffer::new(offsets.into()), Arc::new(items), nulls)?))
@@ -236,20 +315,20 @@ impl ListColumn {
 pub(crate) struct BytesColumn {
     offsets: Vec<i32>,
     bytes: Vec<u8>,
-    nulls: NullBufferBuilder,
+    presence: Presence,
 }
 
 impl BytesColumn {
     pub(crate) fn new() -> Self {
-        BytesColumn { offsets: vec![0], bytes: Vec::new(), nulls: NullBufferBuilder::new(0) }
+        BytesColumn { offsets: vec![0], bytes: Vec::new(), presence: Presence::default() }
     }
 
     pub(crate) fn push(&mut self, value: Option<&[u8]>) {
         if let Some(value) = value {
             self.bytes.extend_from_slice(value);
-            self.nulls.append_non_null();
+            self.presence.push(true);
         } else {
-            self.nulls.append_null();
+            self.presence.push(false);
         }
         self.offsets.push(self.bytes.len() as i32);
     }
@@ -261,7 +340,7 @@ impl BytesColumn {
         offsets.push(0);
         let offsets = OffsetBuffer::new(std::mem::replace(&mut self.offsets, offsets).into());
         let bytes = Buffer::from_vec(std::mem::replace(&mut self.bytes, Vec::with_capacity(bytes)));
-        (offsets, bytes, std::mem::replace(&mut self.nulls, NullBufferBuilder::new(0)).finish())
+        (offsets, bytes, self.presence.take())
     }
 
     pub(crate) fn finish_strings(&mut self) -> Result<ArrayRef, ArrowError> {
@@ -278,12 +357,12 @@ impl BytesColumn {
 /// A column of integers or points in time.
 pub(crate) struct NumberColumn {
     values: Vec<i64>,
-    nulls: NullBufferBuilder,
+    presence: Presence,
 }
 
 impl NumberColumn {
     pub(crate) fn new() -> Self {
-        NumberColumn { values: Vec::new(), nulls: NullBufferBuilder::new(0) }
+        NumberColumn { values: Vec::new(), presence: Presence::default() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -292,14 +371,11 @@ impl NumberColumn {
 
     pub(crate) fn push(&mut self, value: Option<i64>) {
         self.values.push(value.unwrap_or(0));
-        match value {
-            Some(_) => self.nulls.append_non_null(),
-            None => self.nulls.append_null(),
-        }
+        self.presence.push(value.is_some());
     }
 
     fn take(&mut self) -> (Vec<i64>, Option<NullBuffer>) {
-        let nulls = std::mem::replace(&mut self.nulls, NullBufferBuilder::new(0)).finish();
+        let nulls = self.presence.take();
         let values = Vec::with_capacity(roomy(self.values.len()));
         (std::mem::replace(&mut self.values, values), nulls)
     }

@@ -90,7 +90,29 @@ pub fn render(micros: i64, out: &mut Vec<u8>) {
 /// Whether `text` is how [`render`] writes the time that it names.
 pub(crate) fn is_canonical(text: &str) -> bool {
     let b = text.as_bytes();
-    b.len() == 27 && b[10] == b'T' && b[19] == b'.' && b[26] == b'Z'
+    b.len() == CANONICAL_BYTES && b[10] == b'T' && b[19] == b'.' && b[26] == b'Z'
+}
+
+/// Length of a timestamp as [`render`] writes it.
+pub(crate) const CANONICAL_BYTES: usize = 27;
+
+/// As [`parse`], for a time that is written as [`render`] writes it.
+pub(crate) fn parse_canonical(text: &[u8; CANONICAL_BYTES]) -> Option<i64> {
+    std::str::from_utf8(text).ok().filter(|text| is_canonical(text)).and_then(parse)
+}
+
+/// As [`parse_canonical`], for a time that is likely to lie in the same second as the canonical `other`.
+pub(crate) fn parse_canonical_near(
+    text: &[u8; CANONICAL_BYTES],
+    other: &[u8; CANONICAL_BYTES],
+    other_us: i64,
+) -> Option<i64> {
+    const POINT: usize = 19;
+    if text[..=POINT] != other[..=POINT] || text[CANONICAL_BYTES - 1] != b'Z' {
+        return parse_canonical(text);
+    }
+    let micros = number(&text[POINT + 1..CANONICAL_BYTES - 1])?;
+    Some(other_us - other_us.rem_euclid(1_000_000) + micros)
 }
 
 fn number(digits: &[u8]) -> Option<i64> {
@@ -191,6 +213,25 @@ mod tests {
             prop_assert_eq!(&text, &chrono.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string());
             prop_assert_eq!(parse(&text), Some(micros));
             prop_assert!(is_canonical(&text));
+        }
+
+        #[test]
+        fn a_near_time_is_no_other(
+            micros in 0_i64..4_000_000_000_000_000,
+            gap in -1_500_000_i64..1_500_000,
+            at in 0..CANONICAL_BYTES,
+            byte in any::<u8>(),
+        ) {
+            let rendered = |micros| -> [u8; CANONICAL_BYTES] {
+                let mut out = Vec::new();
+                render(micros, &mut out);
+                out.try_into().expect("of that length")
+            };
+            let (other, text) = (rendered(micros), rendered(micros + gap));
+            prop_assert_eq!(parse_canonical_near(&text, &other, micros), Some(micros + gap));
+            let mut changed = text;
+            changed[at] = byte;
+            prop_assert_eq!(parse_canonical_near(&changed, &other, micros), parse_canonical(&changed));
         }
     }
 }

@@ -8,6 +8,7 @@
 mod wrappers;
 
 use std::convert::Infallible;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use arrow_array::cast::AsArray as _;
@@ -396,6 +397,29 @@ fn mutate(line: &[u8], kind: u8, at: usize, byte: u8) -> Vec<u8> {
     line
 }
 
+/// Texts between quotes: equal, equal but for their spelling, or ending where a value seems to end.
+const VALUES: [&str; 19] = [
+    "",
+    "a",
+    "a",
+    "a\\u0026b",
+    "a&b",
+    "a\\\\u0026b",
+    "a\\u0026b",
+    "\\\"",
+    "é",
+    "\u{2028}",
+    "\\u2028",
+    "1",
+    "12",
+    "012",
+    "a}",
+    "\\u0061",
+    "x\\ny",
+    "}",
+    "\u{7f}",
+];
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
@@ -424,6 +448,34 @@ proptest! {
         let value = serde_json::to_string(&format!("{text}{control}")).expect("a string");
         let line = format!(r#"{{"auditID":{value},"verb":{value},"user":{{"username":{value},"groups":[{value},{value}]}},"sourceIPs":[{value}],"objectRef":{{"name":{value},"resourceVersion":{value}}},"responseStatus":{{"metadata":{{}},"message":{value}}},"requestObject":{{{value}:{value}}}}}"#);
         prop_assert_eq!(check(line.as_bytes()).events.num_rows(), 1);
+    }
+
+    /// Lines of one block share what was read before: values that look alike must not be taken for each other.
+    #[test]
+    fn lines_in_order_with_values_that_look_alike(
+        picks in prop::collection::vec(prop::collection::vec((0_usize..VALUES.len(), any::<bool>()), 13..14), 1..12),
+    ) {
+        let mut input = String::new();
+        for picks in &picks {
+            let value = |at: usize| VALUES[picks[at].0];
+            let reference: Vec<String> = ["resource", "namespace", "name", "uid", "apiGroup", "apiVersion", "resourceVersion", "subresource"]
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| picks[*at].1)
+                .map(|(at, name)| {
+                    // A version that is odd keeps `raw` in any case.
+                    let value = if at == 6 { ["1", "12", "012", "a"][picks[at].0 % 4] } else { value(at) };
+                    format!(r#""{name}":"{value}""#)
+                })
+                .collect();
+            let status = if picks[8].1 { r#""code":200"#.to_owned() } else { format!(r#""message":"{}","code":{}"#, value(8), picks[8].0 * 50) };
+            writeln!(
+                input,
+                r#"{{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"a","stage":"Panic","requestURI":"{}","verb":"{}","user":{{"username":"{}"}},"sourceIPs":["{}"],"objectRef":{{{}}},"responseStatus":{{"metadata":{{}},{status}}},"requestReceivedTimestamp":"2026-03-02T00:00:01.836455Z","stageTimestamp":"2026-03-02T00:00:0{}.837715Z"}}"#,
+                value(9), value(10), value(11), value(12), reference.join(","), picks[12].0 % 3
+            ).expect("in memory");
+        }
+        check(input.as_bytes());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use arrow_array::RecordBatch;
 use chrono::{DateTime, Utc};
 use strongroom_archive::{Layout, RowOrder, encode_with};
 use strongroom_generate::{Generator, GeneratorOptions};
-use strongroom_ingest::frame::Origin;
+use strongroom_ingest::frame::{Edge, Origin};
 use strongroom_ingest::{Block, Decoder, DecoderConfig};
 use strongroom_schemas::Table;
 
@@ -53,8 +53,8 @@ fn blocks(events: u64) -> Vec<RecordBatch> {
             offset,
             first_line: line,
             bytes,
-            continues_line: false,
-            ends_in_line: false,
+            begins: Edge::Line,
+            ends: Edge::Line,
             open_ended: false,
         };
         (offset, line) = (next, line + lines);

@@ -14,7 +14,7 @@ use chrono::DateTime;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use strongroom_alerts::{Detector, DetectorConfig, Matcher, RuleSet};
 use strongroom_generate::{Generator, GeneratorOptions};
-use strongroom_ingest::frame::Origin;
+use strongroom_ingest::frame::{Edge, Origin};
 use strongroom_ingest::{Block, Decoder, DecoderConfig};
 
 const EVENTS: u64 = 131_072;
@@ -41,8 +41,8 @@ fn block(lines: &[Vec<u8>]) -> RecordBatch {
         offset: 0,
         first_line: 1,
         bytes: lines.concat(),
-        continues_line: false,
-        ends_in_line: false,
+        begins: Edge::Line,
+        ends: Edge::Line,
         open_ended: false,
     };
     let arrived = DateTime::from_timestamp(1_800_000_000, 0).expect("a time in 2027");

@@ -16,7 +16,7 @@ use chrono::DateTime;
 use strongroom_schemas::rejects;
 
 use crate::decode::{DecodedBlock, Decoder, DecoderConfig};
-use crate::frame::{self, Block, LineKind, Origin};
+use crate::frame::{self, Block, Edge, LineKind, Origin};
 use crate::plain;
 use crate::reject::Reason;
 use crate::render::Renderer;
@@ -60,8 +60,12 @@ pub fn check(data: &[u8]) {
         offset: if flag(0) || flag(2) { 7 } else { 0 },
         first_line: if flag(0) || flag(2) { 3 } else { 1 },
         bytes: bytes.to_vec(),
-        continues_line: flag(2),
-        ends_in_line: flag(1) && !bytes.ends_with(b"\n"),
+        begins: match (flag(2), options & 1 << 3) {
+            (false, _) => Edge::Line,
+            (true, 0) => Edge::InLine,
+            (true, _) => Edge::InPart,
+        },
+        ends: if flag(1) && !bytes.ends_with(b"\n") { Edge::InLine } else { Edge::Line },
         // Which is not at the end of the stream, so it is one or the other.
         open_ended: flag(0) && !flag(1),
     };

@@ -24,7 +24,7 @@ use chrono::{DateTime, Utc};
 use crate::canonical;
 use crate::columns::NULL;
 use crate::document::{Document, Stop};
-use crate::frame::{self, Block, LineKind};
+use crate::frame::{self, Block, Edge, LineKind};
 use crate::members;
 use crate::plain;
 use crate::reject::{Reason, Refusal};
@@ -126,7 +126,7 @@ impl Decoder {
                 offset,
                 start: frame_before,
                 end: line.bytes.len(),
-                newline: line.at + line.bytes.len() < block.bytes.len(),
+                newline: block.bytes.get(line.at + line.bytes.len()) == Some(&b'\n'),
             };
             frame_before = 0;
             let outcome = self
@@ -464,8 +464,8 @@ pub fn decode_bytes(bytes: &[u8], cluster: &str, partition: &str) -> Result<Deco
         offset: 0,
         first_line: 1,
         bytes: bytes.to_vec(),
-        continues_line: false,
-        ends_in_line: false,
+        begins: Edge::Line,
+        ends: Edge::Line,
         open_ended: false,
     };
     Decoder::new(DecoderConfig::default()).decode(&block, DateTime::<Utc>::UNIX_EPOCH)

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use crate::error::{FileError, IngestError};
-use crate::frame::{Block, Origin};
+use crate::frame::{self, Block, Edge, LineSoFar, Origin};
 
 /// One thing to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -331,7 +331,7 @@ pub struct Cut {
     pub block: Block,
     /// Hash of the stream up to the block's end.
     pub prefix: Fingerprint,
-    /// Hash of the stream up to the last line, when that line has no newline.
+    /// Hash of the stream up to the last line, or the last part of it, when that may not be used.
     pub prefix_before_open_line: Option<Fingerprint>,
 }
 
@@ -352,7 +352,7 @@ pub struct Stream {
     failed: Option<io::Error>,
     offset: i64,
     line: i64,
-    in_long_line: bool,
+    line_so_far: LineSoFar,
     hasher: blake3::Hasher,
     /// Files may grow after their end: what their last line says is final only when this is set.
     is_final: bool,
@@ -384,6 +384,8 @@ impl Stream {
         let is_pipe = input.is_pipe();
         // A compressed file is written once, and a pipe has ended when it has.
         let is_final = complete || packing != Packing::Plain || is_pipe;
+        let bytes_max = bounds.bytes_max.max(bounds.line_bytes_max.saturating_add(frame::BOUNDARY_BYTES));
+        let bounds = BlockBounds { bytes_max, ..bounds };
         Ok(Stream {
             input,
             reader,
@@ -397,7 +399,7 @@ impl Stream {
             failed: None,
             offset: 0,
             line: 1,
-            in_long_line: false,
+            line_so_far: LineSoFar::default(),
             hasher: blake3::Hasher::new(),
             is_final,
         })
@@ -475,7 +477,6 @@ impl Stream {
 
     /// Reads up to `offset`, or the end when that comes first; returns the hash of what was read.
     pub fn skip_to(&mut self, offset: i64) -> Result<Skipped, FileError> {
-        let mut line_start = self.offset;
         while self.offset < offset {
             if self.carry.is_empty() {
                 self.fill_carry(READ_BUFFER_BYTES * 4)?;
@@ -486,16 +487,10 @@ impl Stream {
             let some = self.carry.len().min(usize::try_from(offset - self.offset).unwrap_or(usize::MAX));
             self.hasher.update(&self.carry[..some]);
             self.line += memchr::memchr_iter(b'\n', &self.carry[..some]).count() as i64;
-            if let Some(newline) = memchr::memrchr(b'\n', &self.carry[..some]) {
-                line_start = self.offset + newline as i64 + 1;
-            }
+            self.line_so_far.advance(&self.carry[..some]);
             self.offset += some as i64;
             self.carry.drain(..some);
         }
-        // Blocks end inside a line only when it is over-long; then what follows is a piece of it. A shorter
-        // one was the last of a stream said to be complete; what was added to it is read as a line.
-        self.in_long_line =
-            self.offset - line_start > i64::try_from(self.bounds.line_bytes_max).unwrap_or(i64::MAX);
         Ok(Skipped::To(fingerprint(&self.hasher)))
     }
 
@@ -557,9 +552,14 @@ impl Stream {
                 return Ok(None);
             }
         }
+        let line_bytes_max = self.bounds.line_bytes_max;
+        let begins = self.line_so_far.edge(&bytes, line_bytes_max);
+        // All of one line, which is over-long: it may end at a cut.
+        let cut = (lines == 0 && (begins != Edge::Line || bytes.len() > line_bytes_max))
+            .then(|| frame::last_cut(&bytes, begins, line_bytes_max));
         if let Some(source) = self.failed.take() {
             // The whole lines before an error are good: they go first, the error comes with the next call.
-            if memchr::memchr(b'\n', &bytes).is_none() {
+            if lines == 0 && !matches!(cut, Some((_, Edge::Part))) {
                 return Err(FileError::Read {
                     label: self.input.label(),
                     offset: self.offset + bytes.len() as i64,
@@ -571,54 +571,50 @@ impl Stream {
         if bytes.is_empty() {
             return Ok(None);
         }
-        let continues_line = self.in_long_line;
         let mut end = bytes.len();
         if lines > self.bounds.lines_max
             && let Some(cut) = memchr::memchr_iter(b'\n', &bytes).nth(self.bounds.lines_max.saturating_sub(1))
         {
             end = cut + 1;
         }
-        let mut open_line = None;
+        let mut is_last = false;
+        let mut ends = Edge::Line;
         let at_cut = bytes.len() == until_cut;
         if end == bytes.len() && bytes[end - 1] != b'\n' {
-            let line = memchr::memrchr(b'\n', &bytes).map_or(0, |at| at + 1);
-            let is_long = bytes.len() - line > self.bounds.line_bytes_max || (line == 0 && continues_line);
-            if self.at_end || (at_cut && !is_long) {
-                open_line = Some(line);
-            } else if at_cut {
-                // It ends inside the over-long line.
-            } else if line > 0 {
-                end = line;
+            if self.at_end || at_cut {
+                is_last = true;
+            } else if let Some(newline) = memchr::memrchr(b'\n', &bytes) {
+                end = newline + 1;
+            } else if let Some(cut) = cut {
+                (end, ends) = cut;
             }
         }
         let whole = bytes.len();
         // Behind a forced cut there may be more already.
         self.carry.splice(0..0, bytes[end..].iter().copied());
         bytes.truncate(end);
-        // No newline in a whole block, and more to come.
-        let ends_in_line = open_line.is_none() && bytes[end - 1] != b'\n';
-        self.in_long_line = ends_in_line;
-
-        let mut prefix_before_open_line = None;
-        match open_line {
-            Some(line) => {
-                self.hasher.update(&bytes[hashed..line]);
-                prefix_before_open_line = Some(fingerprint(&self.hasher));
-                self.hasher.update(&bytes[line..]);
-            }
-            None => {
-                self.hasher.update(&bytes[hashed..]);
-            }
-        }
         let block = Block {
             origin: Arc::clone(origin),
             offset: self.offset,
             first_line: self.line,
-            continues_line,
-            ends_in_line,
-            open_ended: open_line.is_some() && !self.is_final && !at_cut,
+            begins,
+            ends,
+            open_ended: is_last && !self.is_final && !at_cut,
             bytes,
         };
+
+        let mut prefix_before_open_line = None;
+        if block.open_ended {
+            let line = memchr::memrchr(b'\n', &block.bytes).map_or(0, |newline| newline + 1);
+            let is_long = block.bytes.len() - line > line_bytes_max || (line == 0 && begins != Edge::Line);
+            let part = is_long.then(|| frame::lines(&block, line_bytes_max).last()).flatten();
+            let open = part.map_or(line, |part| part.at);
+            self.hasher.update(&block.bytes[hashed..open]);
+            prefix_before_open_line = Some(fingerprint(&self.hasher));
+            hashed = open;
+        }
+        self.hasher.update(&block.bytes[hashed..]);
+        self.line_so_far.advance(&block.bytes);
         self.offset += block.bytes.len() as i64;
         self.line +=
             if end == whole { lines } else { memchr::memchr_iter(b'\n', &block.bytes).count() } as i64;
@@ -678,7 +674,18 @@ mod tests {
 
     #[test]
     fn a_stream_goes_on_at_any_block_as_if_it_had_never_stopped() {
-        let text = "short\n".repeat(20) + &"x".repeat(500) + "\nafter\n" + &"y".repeat(41) + "\nlast\n";
+        let document = r#"{"messageType":1}"#;
+        let parts =
+            document.repeat(30) + r#"{"messageType":""# + &"z".repeat(200) + "\"}" + &document.repeat(5);
+        let ends = "short\n".repeat(20) + &"x".repeat(500) + "\nafter\n" + &"y".repeat(41) + "\n";
+        for text in
+            [format!("{ends}last\n"), format!("{ends}{parts}\n\nlast\n"), format!("{parts}\n{ends}{parts}")]
+        {
+            goes_on_at_any_block(&text);
+        }
+    }
+
+    fn goes_on_at_any_block(text: &str) {
         let file = file(text.as_bytes());
         let (cuts, _) = read_all(file.path(), BOUNDS).expect("readable");
         for (at, cut) in cuts.iter().enumerate() {

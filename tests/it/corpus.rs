@@ -12,7 +12,7 @@ use arrow_array::RecordBatch;
 use chrono::DateTime;
 use strongroom_alerts::{Detector, DetectorConfig, Matcher, RuleSet};
 use strongroom_generate::{Generator, GeneratorOptions, PlantedAttack};
-use strongroom_ingest::frame::Origin;
+use strongroom_ingest::frame::{Edge, Origin};
 use strongroom_ingest::{Block, Decoder, DecoderConfig};
 use strongroom_schemas::Alert;
 
@@ -87,8 +87,8 @@ pub fn decode(lines: &[&[u8]]) -> (Vec<RecordBatch>, usize) {
             offset,
             first_line,
             bytes,
-            continues_line: false,
-            ends_in_line: false,
+            begins: Edge::Line,
+            ends: Edge::Line,
             open_ended: false,
         };
         let decoded = decoder.decode(&block, arrived).expect("columns fit their schema");

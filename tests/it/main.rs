@@ -8,6 +8,7 @@ mod docs;
 mod falco_labels;
 mod false_alarms;
 mod findings;
+mod firehose;
 mod ingest;
 mod layers;
 mod next_steps;

@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 use std::slice::from_ref;
 
-use arrow_array::types::TimestampMicrosecondType;
+use arrow_array::types::{Int64Type, TimestampMicrosecondType};
 use strongroom_ingest::SHAPE_GOOGLE;
-use strongroom_ingest::frame::{Block, Origin};
+use strongroom_ingest::decode::LINE_BYTES_MAX;
+use strongroom_ingest::frame::{Block, Edge, Origin, PART_BYTES};
 
 use super::*;
 
@@ -314,8 +315,8 @@ fn an_unfinished_line_is_used_when_it_is_one_whole_record() {
             offset: 0,
             first_line: 1,
             bytes: text.as_bytes().to_vec(),
-            continues_line: false,
-            ends_in_line: false,
+            begins: Edge::Line,
+            ends: Edge::Line,
             open_ended: true,
         };
         let mut decoder = strongroom_ingest::Decoder::new(strongroom_ingest::DecoderConfig::default());
@@ -339,6 +340,13 @@ fn an_unfinished_line_is_used_when_it_is_one_whole_record() {
     }
 }
 
+    let documents = [eks(&events), eks(&events[..1])];
+    assert_eq!(decode(&documents.concat()), (0, 0, 0));
+    // Over-long, it is left from its last part on.
+    let object = documents[0].repeat(1 + LINE_BYTES_MAX / documents[0].len());
+    let (found, refused, consumed) = decode(&object);
+    assert_eq!((found * documents[0].len() / 2, refused), (consumed, 0));
+    assert!(consumed < object.len() && object.len() - consumed <= PART_BYTES, "{consumed}");
 #[test]
 fn hostile_wrappers_take_bounded_work() {
     let events = lines(39, 2);

@@ -205,8 +205,10 @@ impl Decoder {
                 self.rows.extend_frame_after(&whole.line[start + literal.len()..]);
                 Ok(())
             }
-            Reason::Wrapped if kind == LineKind::Open => {
-                let records = std::str::from_utf8(bytes).ok().and_then(|text| wrapper::records(text).ok());
+            Reason::Wrapped | Reason::TooDeep if kind == LineKind::Open => {
+                let records = std::str::from_utf8(bytes)
+                    .ok()
+                    .and_then(|text| wrapper::records(text, self.config.depth_max).ok());
                 let Some([record]) = records.as_deref() else { return Err(refusal) };
                 let end = self.record(whole, record, 0)?;
                 self.rows.extend_frame_after(&whole.line[end..]);
@@ -256,7 +258,7 @@ impl Decoder {
     ) -> Result<(), Refusal> {
         let text = std::str::from_utf8(&whole.line[start..end])
             .map_err(|_| Refusal::new(Reason::InvalidUtf8, "not UTF-8"))?;
-        let records = wrapper::records(text)?;
+        let records = wrapper::records(text, self.config.depth_max)?;
         *records_left = records_left
             .checked_sub(records.len())
             .ok_or_else(|| Refusal::new(Reason::ShortItems, "more records than the line has room for"))?;
@@ -287,9 +289,12 @@ impl Decoder {
     ///
     /// What a client sends can look like an event: a body may hold one. So only two kinds are believed:
     /// events that follow each other from the line's first byte, and behind a tear the one event that ends
-    /// where the line does, for what is nested is always followed by what closes it.
+    /// where the line does, for what is nested is always followed by what closes it. Members of a list or a
+    /// wrapper, and documents on a line, are judged one by one: what is too deep costs only itself.
     fn recover(&mut self, whole: &Piece<'_>, refusal: Refusal) {
-        if refusal.reason == Reason::NotAnAuditEvent && self.event_list(whole) {
+        // The depth is judged first: nothing is known yet of what is too deep, and one member of it may be.
+        let too_deep = refusal.reason == Reason::TooDeep;
+        if (too_deep || refusal.reason == Reason::NotAnAuditEvent) && self.event_list(whole) {
             return;
         }
         let mut records_left = wrapper::SHORT_ITEMS_MAX + whole.line.len() / wrapper::ITEM_BYTES_MIN;
@@ -300,7 +305,11 @@ impl Decoder {
             }
             return;
         }
-        if !matches!(refusal.reason, Reason::BrokenJson | Reason::InvalidUtf8 | Reason::NulByte) {
+        if too_deep && self.wrapped(whole, 0, (whole.start, whole.end), &mut records_left).is_ok() {
+            return;
+        }
+        let broken = matches!(refusal.reason, Reason::BrokenJson | Reason::InvalidUtf8 | Reason::NulByte);
+        if !broken && !too_deep {
             return self.reject(whole, 0, whole.end, &refusal);
         }
         let bytes = whole.line;
@@ -331,13 +340,19 @@ impl Decoder {
         }
     }
 
-    /// Decodes one of several documents on a line; false when it is neither an event nor a wrapper.
+    /// Takes one of several documents on a line; false when it is neither an event, nor a wrapper, nor too deep.
     fn document(&mut self, whole: &Piece<'_>, extent: (usize, usize), records_left: &mut usize) -> bool {
         let (start, end) = extent;
         let frame_from = if start == whole.start { 0 } else { start };
         match self.event(&whole.line[start..end], &whole.place(start, frame_from)) {
             Err(refusal) if refusal.reason == Reason::Wrapped => {
                 self.wrapped(whole, frame_from, extent, records_left).is_ok()
+            }
+            Err(refusal) if refusal.reason == Reason::TooDeep => {
+                if self.wrapped(whole, frame_from, extent, records_left).is_err() {
+                    self.reject(whole, frame_from, end, &refusal);
+                }
+                true
             }
             outcome => outcome.is_ok(),
         }

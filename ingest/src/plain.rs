@@ -128,6 +128,18 @@ pub fn depth(text: &[u8]) -> usize {
     deepest
 }
 
+/// Refuses what is nested deeper than `depth_max`.
+pub(crate) fn bounded_depth(text: &[u8], depth_max: usize) -> Result<(), Refusal> {
+    let deepest = depth(text);
+    if deepest > depth_max {
+        return Err(Refusal::new(
+            Reason::TooDeep,
+            format!("nested {deepest} deep, at most {depth_max} is read"),
+        ));
+    }
+    Ok(())
+}
+
 /// Decodes one event, bare or alone in a cloud's wrapper, or says why the bytes are none.
 pub fn decode(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, Refusal> {
     decode_event(bytes, depth_max).or_else(|refusal| wrapper::only_event(bytes, refusal, depth_max))
@@ -146,13 +158,7 @@ pub(crate) fn decode_event(bytes: &[u8], depth_max: usize) -> Result<PlainEvent,
         return Err(Refusal::new(Reason::NulByte, format!("NUL at byte {at}")));
     }
     // The depth is judged first: it keeps a hostile document from any recursive parser.
-    let deepest = depth(bytes);
-    if deepest > depth_max {
-        return Err(Refusal::new(
-            Reason::TooDeep,
-            format!("nested {deepest} deep, at most {depth_max} is read"),
-        ));
-    }
+    bounded_depth(bytes, depth_max)?;
     if text.trim_matches([' ', '\t', '\r', '\n']).is_empty() {
         return Err(Refusal::new(Reason::BlankLine, "white space alone"));
     }

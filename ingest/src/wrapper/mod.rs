@@ -8,6 +8,7 @@
 //! - Each element of a wrapper is one [`Record`]: an event, or refused with a reason. What is another
 //!   log's (by the name the cloud gives it, not by how it looks: its writers could forge events) is
 //!   refused as [`Reason::OtherCategory`], so it is counted and kept.
+//! - The depth of an event is its own, whatever is around it. Nothing here descends by recursion.
 //! - The work is linear in the document, and a document of n bytes gives at most
 //!   `SHORT_ITEMS_MAX + n / ITEM_BYTES_MIN` records.
 //!
@@ -93,8 +94,8 @@ pub(crate) enum Content<'d> {
     Refused(Refusal),
 }
 
-/// The records of `document`, in order; at least one.
-pub(crate) fn records(document: &str) -> Result<Vec<Record<'_>>, Refusal> {
+/// The records of `document`, in order; at least one. Deep ones are not refused here, but for what is mapped.
+pub(crate) fn records(document: &str, depth_max: usize) -> Result<Vec<Record<'_>>, Refusal> {
     let document = document.trim_matches(WHITE);
     let unknown = || Refusal::new(Reason::Wrapped, "a wrapper that is not known");
     let members: Members<'_> = serde_json::from_str(document).map_err(|_| unknown())?;
@@ -103,7 +104,10 @@ pub(crate) fn records(document: &str) -> Result<Vec<Record<'_>>, Refusal> {
     let records = match kind {
         Kind::Azure => aks::records(document, &members)?,
         Kind::CloudWatch => eks::records(document, &members)?,
-        Kind::Google => vec![gke::record(document, &members)],
+        Kind::Google => {
+            plain::bounded_depth(document.as_bytes(), depth_max)?;
+            vec![gke::record(document, &members)]
+        }
         Kind::Firehose => return Err(Refusal::new(Reason::Wrapped, kind.name())),
     };
     if records.is_empty() {
@@ -125,8 +129,11 @@ pub(crate) fn only_event(bytes: &[u8], refusal: Refusal, depth_max: usize) -> Re
             Some(literal) => escaped_event(literal, depth_max).map_err(|_| refusal),
             None => Err(refusal),
         },
-        Reason::Wrapped => {
-            let mut records = records(text)?;
+        Reason::Wrapped | Reason::TooDeep => {
+            let mut records = match records(text, depth_max) {
+                Err(_) if refusal.reason == Reason::TooDeep => return Err(refusal),
+                records => records?,
+            };
             match (records.pop().map(|record| record.content), records.is_empty()) {
                 (Some(Content::Event(value)), true) if value.starts_with('"') => {
                     escaped_event(value, depth_max)

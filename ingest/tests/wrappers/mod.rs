@@ -337,9 +337,9 @@ fn an_unfinished_line_is_used_when_it_is_one_whole_record() {
     }
     for none in [eks(&events), CONTROL.to_owned(), batch(&[]), eks(&[String::new()])] {
         assert_eq!(decode(&none), (0, 0, 0), "{none}");
+        // Where the stream is said to be complete, as a compressed one is, it is used.
+        assert!(check(none.as_bytes()).records() > 0, "{none}");
     }
-}
-
     let documents = [eks(&events), eks(&events[..1])];
     assert_eq!(decode(&documents.concat()), (0, 0, 0));
     // Over-long, it is left from its last part on.
@@ -347,6 +347,8 @@ fn an_unfinished_line_is_used_when_it_is_one_whole_record() {
     let (found, refused, consumed) = decode(&object);
     assert_eq!((found * documents[0].len() / 2, refused), (consumed, 0));
     assert!(consumed < object.len() && object.len() - consumed <= PART_BYTES, "{consumed}");
+}
+
 #[test]
 fn hostile_wrappers_take_bounded_work() {
     let events = lines(39, 2);
@@ -354,7 +356,7 @@ fn hostile_wrappers_take_bounded_work() {
         (format!(r#"{{"records":[{}]}}"#, vec!["1"; 100_000].join(",")), "short_items"),
         (eks(&[]).replacen("[]", &format!("[{}]", vec!["{}"; 100_000].join(",")), 2), "short_items"),
         (format!("{}{}", r#"{"records":"#.repeat(100_000), "}".repeat(100_000)), "too_deep"),
-        (aks_record("kube-audit", &format!("{}{}", "[".repeat(200), "]".repeat(200))), "too_deep"),
+        (aks_record("kube-audit", &format!("{}{}", "[".repeat(200), "]".repeat(200))), "invalid_field"),
         (aks_record("kube-audit", &quoted(&"[".repeat(100_000))), "too_deep"),
         (eks(&[eks(&[eks(&events)])]), "wrapped"),
         (aks_record("kube-audit", &quoted(&quoted(&events[0]))), "not_an_audit_event"),
@@ -374,11 +376,123 @@ fn hostile_wrappers_take_bounded_work() {
     let many = check(short.repeat(10_000).as_bytes());
     assert!(many.records() <= 66 + (short.len() * 10_000 / 64) as u64, "{}", many.records());
     assert_eq!(many.events.num_rows(), 0);
-    // A deep event refuses itself and not its neighbours.
-    let deep = format!(r#"{{"auditID":"deep","requestObject":{}{}}}"#, "[".repeat(200), "]".repeat(200));
-    let decoded = check(eks(&[events[0].clone(), deep, events[1].clone()]).as_bytes());
+}
+
+#[test]
+fn a_deep_event_refuses_itself_and_not_its_neighbours() {
+    let events = lines(40, 3);
+    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    for depth in [128, 100_000] {
+        let deep = format!(r#"{{"auditID":"deep","requestObject":{}}}"#, nested(depth));
+        let objects = [
+            aks_record("kube-audit", &events[0]),
+            aks_record("kube-audit", &deep),
+            aks_record("guard", &deep),
+            aks_record("kube-audit", &events[1]),
+            aks_string("kube-audit", &deep),
+            aks_string("kube-audit", &events[2]),
+        ];
+        let mut with_one = objects.to_vec();
+        with_one.truncate(2);
+        for (input, kept, refused) in [
+            (eks(&[events[0].clone(), deep.clone(), events[1].clone()]), 2, vec!["too_deep"]),
+            (batch(&objects), 3, vec!["too_deep", "other_category", "too_deep"]),
+            (batch(&with_one), 1, vec!["too_deep"]),
+            (format!("{}{}\n", batch(&with_one), eks(&events[1..])), 3, vec!["too_deep"]),
+            (aks_record("kube-audit", &deep), 0, vec!["too_deep"]),
+            (export_lines(&[events[0].clone(), deep.clone(), events[1].clone()]), 2, vec!["too_deep"]),
+            (google("a", &format!(r#","request":{}"#, nested(depth))), 0, vec!["too_deep"]),
+        ] {
+            let decoded = check(input.as_bytes());
+            same_events(&decoded, &events[..kept]);
+            assert_eq!(reasons(&decoded), refused, "{}", &input[..80]);
+        }
+    }
+    // The depth of an event is its own: around it stands some more.
+    let allowed = format!(r#"{{"auditID":"allowed","requestObject":{}}}"#, nested(127));
+    for input in [aks_record("kube-audit", &allowed), batch(&[aks_record("kube-audit", &allowed)])] {
+        same_events(&check(input.as_bytes()), from_ref(&allowed));
+    }
+}
+
+/// An object of Firehose has no newline, and no bound.
+#[test]
+fn an_object_of_firehose_may_be_longer_than_a_line() {
+    let events = lines(41, 9_000);
+    let mut documents: Vec<String> = events.chunks(90).map(eks).collect();
+    documents.insert(3, CONTROL.to_owned());
+    let object = documents.concat();
+    assert!(object.len() > 2 * LINE_BYTES_MAX, "{}", object.len());
+    for end in ["", "\n", "\r\n"] {
+        let decoded = check(format!("\u{feff}{object}{end}").as_bytes());
+        same_events(&decoded, &events);
+        assert_eq!(reasons(&decoded), ["other_category"]);
+    }
+    // The next line has its number, and an ordinary one is not looked into.
+    let decoded = check(format!("{object}\nbroken\n{}\n", events[0]).as_bytes());
+    assert_eq!((decoded.events.num_rows(), reasons(&decoded).len()), (events.len() + 1, 2));
+    let line = decoded.rejects.column(rejects::index::LINE).as_primitive::<Int64Type>();
+    assert_eq!(line.values()[..], [1, 2]);
+
+    // One document that is too long itself, and one cut off: their neighbours are not lost.
+    let long = eks(&vec!["x".repeat(1000); 5_000]);
+    assert!(long.len() > LINE_BYTES_MAX);
+    let decoded = check(format!("{}{long}{}", documents[0], documents[1]).as_bytes());
+    same_events(&decoded, &events[..180]);
+    assert_eq!(reasons(&decoded), ["line_too_long"; 2]);
+    let torn = format!("{object}{}", &documents[0][..documents[0].len() / 2]);
+    let decoded = check(torn.as_bytes());
     same_events(&decoded, &events);
-    assert_eq!(reasons(&decoded), ["too_deep"]);
+    assert_eq!(reasons(&decoded), ["other_category", "broken_json"]);
+
+    // What a client writes into a line of text is no document.
+    let forged = format!("text {}{}{}", "x".repeat(LINE_BYTES_MAX), "}", documents[0].repeat(2));
+    let decoded = check(forged.as_bytes());
+    assert_eq!(decoded.events.num_rows(), 0);
+    assert!(reasons(&decoded).iter().all(|reason| reason == "line_too_long"));
+}
+
+/// It is not secret, and says which event to look for elsewhere.
+#[test]
+fn a_cut_event_is_named_by_its_audit_id() {
+    let head = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"RequestResponse","auditID":"#;
+    let id = "0a1b2c3d-0000-4000-8000-0123456789ab";
+    let cut = |id: &str| format!(r#"{head}{id},"requestObject":{{"auditID":"body","a[Truncated...]"#);
+    let named = format!("ends in [Truncated...]; auditID {id}");
+    for input in [
+        cut(&quoted(id)),
+        eks(&[cut(&quoted(id))]),
+        export_lines(&[cut(&quoted(id))]),
+        aks_string("kube-audit", &cut(&quoted(id))),
+        format!(r#" {{ "metadata" : {{"auditID":"no"}} , "auditID" : "{id}" ,"a[Truncated...]"#),
+    ] {
+        let decoded = check(input.as_bytes());
+        assert_eq!(
+            (reasons(&decoded), details(&decoded)),
+            (vec!["truncated_by_cloud".to_owned()], vec![named.clone()])
+        );
+    }
+    let long = quoted(&"a".repeat(65));
+    for unnamed in [
+        cut(&long),
+        cut(r#""""#),
+        cut(r#""a b""#),
+        cut(r#""a\u001b[31m""#),
+        cut(r#""a\"b""#),
+        cut("\"gr\u{fc}n\""),
+        cut("7"),
+        cut("null"),
+        format!(r#"{head}"{}[Truncated...]"#, &id[..20]),
+        r#"{"kind":"Event","requestObject":{"auditID":"body","a[Truncated...]"#.to_owned(),
+        r#"{"kind":"Event" "auditID":"a","a[Truncated...]"#.to_owned(),
+        r#"["auditID","a[Truncated...]"#.to_owned(),
+        format!(r#"{{{}"auditID":"a","a[Truncated...]"#, r#""a":{},"#.repeat(50)),
+        "[Truncated...]".to_owned(),
+    ] {
+        let decoded = check(unnamed.as_bytes());
+        assert_eq!(details(&decoded), ["ends in [Truncated...]"], "{unnamed}");
+    }
+    assert_eq!(details(&check(cut(&format!("\"{}\"", "a".repeat(64))).as_bytes())).len(), 1);
 }
 
 /// An audit entry of GKE; `payload` is added to its `protoPayload`.

@@ -173,7 +173,11 @@ pub(crate) fn decode_event(bytes: &[u8], depth_max: usize) -> Result<PlainEvent,
 /// A refusal for text that is not JSON, naming what it is when that can be told.
 pub(crate) fn broken(text: &str, error: &serde_json::Error) -> Refusal {
     if text.trim_end().ends_with("[Truncated...]") {
-        return Refusal::new(Reason::TruncatedByCloud, "ends in [Truncated...]");
+        let detail = match cut_audit_id(text) {
+            Some(id) => format!("ends in [Truncated...]; auditID {id}"),
+            None => "ends in [Truncated...]".to_owned(),
+        };
+        return Refusal::new(Reason::TruncatedByCloud, detail);
     }
     // A legacy line begins with its time. Inside of JSON the same text is what some client sent.
     if !text.trim_start().starts_with('{') && text.contains(" AUDIT: id=\"") {
@@ -183,6 +187,37 @@ pub(crate) fn broken(text: &str, error: &serde_json::Error) -> Refusal {
     let message = error.to_string();
     let what = message.split(" at line ").next().unwrap_or("not JSON").to_owned();
     Refusal::new(Reason::BrokenJson, format!("{what} at byte {}", error.column()))
+}
+
+/// Longest auditID that a refusal repeats; the API server's own have 36 bytes.
+const AUDIT_ID_BYTES_MAX: usize = 64;
+/// Members that may stand before it; the API server writes three.
+const MEMBERS_BEFORE_AUDIT_ID_MAX: usize = 8;
+
+/// The auditID of an event that is cut behind it, when it can be repeated: it is not secret, but a client may
+/// choose it. Only the event's own member is it; in a body the same text may stand.
+fn cut_audit_id(text: &str) -> Option<&str> {
+    const WHITE: [char; 4] = [' ', '\t', '\r', '\n'];
+    let head = wrapper::export_head(text.as_bytes()).and_then(Result::ok).unwrap_or(0);
+    let mut rest = text.get(head..)?.trim_start_matches(WHITE).strip_prefix('{')?;
+    for _ in 0..=MEMBERS_BEFORE_AUDIT_ID_MAX {
+        let (key, behind) = first_value(rest)?;
+        let (value, behind) = first_value(behind.trim_start_matches(WHITE).strip_prefix(':')?)?;
+        if key == "\"auditID\"" {
+            let id = value.strip_prefix('"')?.strip_suffix('"')?;
+            let visible = id.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\'));
+            return (visible && (1..=AUDIT_ID_BYTES_MAX).contains(&id.len())).then_some(id);
+        }
+        rest = behind.trim_start_matches(WHITE).strip_prefix(',')?;
+    }
+    None
+}
+
+/// The JSON value that `text` begins with, and what is behind it.
+fn first_value(text: &str) -> Option<(&str, &str)> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
+    let value = values.next()?.ok()?;
+    Some((value.get(), &text[values.byte_offset()..]))
 }
 
 /// Names the wrapper that has these members.

@@ -11,7 +11,7 @@ pub enum Reason {
     InvalidUtf8,
     /// Holds a NUL byte: a hole left by a crash, or a binary file.
     NulByte,
-    /// Longer than the line bound; stored in pieces of that size.
+    /// A line, or a document in one, longer than the line bound; stored in pieces of that size.
     LineTooLong,
     /// Nested deeper than the bound.
     TooDeep,
@@ -87,7 +87,8 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Why one piece of input is no event. `detail` never repeats the input: it may hold a Secret.
+/// Why one piece of input is no event. `detail` never repeats the input: it may hold a Secret. But for
+/// the `auditID` of an event that was cut, by which it can be found elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub reason: Reason,

@@ -61,6 +61,9 @@ impl IngestError {
             IngestError::NoLogFiles { .. } => {
                 Some("a directory is searched for *.log, *.json, *.jsonl and *.ndjson, plain, rotated or compressed; name other files themselves".to_owned())
             }
+            IngestError::Archive(error) if is_disk_full(error) => {
+                Some("what was sealed stays; free some space and run the same command again, it goes on from there".to_owned())
+            }
             IngestError::Archive(error) => error.hint().map(str::to_owned),
             IngestError::WorkerPanicked { .. } | IngestError::WorkerLost => {
                 Some("what was sealed before is whole; please report the place named, without the log itself".to_owned())
@@ -82,6 +85,14 @@ impl IngestError {
             _ => false,
         }
     }
+}
+
+fn is_disk_full(error: &ArchiveError) -> bool {
+    let first: &(dyn std::error::Error + 'static) = error;
+    std::iter::successors(Some(first), |error| error.source()).any(|error| {
+        let io = error.downcast_ref::<std::io::Error>();
+        io.is_some_and(|io| io.kind() == std::io::ErrorKind::StorageFull)
+    })
 }
 
 /// Why one file was not read to its end. The run goes on with the next one.

@@ -538,6 +538,31 @@ fn a_bad_file_does_not_keep_the_others_out() {
     assert!(err.contains("--cluster"), "{err}");
 }
 
+/// A file size limit stands in for a full disk: both refuse a write half-way.
+#[cfg(unix)]
+#[test]
+fn a_write_that_is_refused_loses_nothing() {
+    let folder = folder();
+    let archive = folder.path().join("archive");
+    let bytes = log(60_000, 35);
+    let path = write(folder.path(), "audit.log", &bytes);
+    // 512-byte units in POSIX mode: no file above 1 MiB. The shell ignores the signal that comes with it.
+    let limited = |command: &mut std::process::Command| {
+        let mut shell = std::process::Command::new("bash");
+        shell.args(["-c", "trap '' XFSZ; set -o posix; ulimit -f 2048; exec \"$@\"", "bash"]);
+        shell.arg(command.get_program()).args(command.get_args());
+        shell.env_remove("STRONGROOM_ARCHIVE").env("NO_COLOR", "1");
+        output(&mut shell)
+    };
+    let refused = limited(ingest(&archive, &[&path]).args(["--block-bytes", "5MiB"]));
+    let err = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{err}");
+    assert!(err.contains("cannot write file"), "{err}");
+    let sealed = output(ingest(&archive, &[&path]).args(["--block-bytes", "5MiB"]));
+    assert!(sealed.status.success(), "{}", String::from_utf8_lossy(&sealed.stderr));
+    assert!(export(&archive) == bytes);
+}
+
 #[test]
 fn two_runs_at_once_both_succeed() {
     let folder = folder();

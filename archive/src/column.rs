@@ -485,20 +485,16 @@ impl Values<'_> {
             }
             Values::Codes { entries: Entries::Bytes { sorted: false, .. }, .. } => None,
             Values::Codes { codes, entries } => {
-                let codes = &codes[at..at + count];
-                let (least, greatest) = (codes.iter().min()?, codes.iter().max()?);
-                Some((entries.bound(*least), entries.bound(*greatest)))
+                let (least, greatest) = extremes(&codes[at..at + count], u32::MIN, u32::MAX)?;
+                Some((entries.bound(least), entries.bound(greatest)))
             }
             Values::Bytes { values, .. } => {
                 let values = &values[at..at + count];
                 Some((values.iter().min()?.to_vec(), values.iter().max()?.to_vec()))
             }
             Values::Int64 { values, .. } => {
-                let values = &values[at..at + count];
-                Some((
-                    values.iter().min()?.to_le_bytes().to_vec(),
-                    values.iter().max()?.to_le_bytes().to_vec(),
-                ))
+                let (least, greatest) = extremes(&values[at..at + count], i64::MIN, i64::MAX)?;
+                Some((least.to_le_bytes().to_vec(), greatest.to_le_bytes().to_vec()))
             }
         }
     }
@@ -582,6 +578,12 @@ impl Values<'_> {
         }
         Some(filter)
     }
+}
+
+/// Least and greatest of `values`, in one pass and without a branch a value.
+fn extremes<T: Copy + Ord>(values: &[T], min: T, max: T) -> Option<(T, T)> {
+    let wider = |(least, greatest): (T, T), value: &T| (least.min(*value), greatest.max(*value));
+    (!values.is_empty()).then(|| values.iter().fold((max, min), wider))
 }
 
 fn int64(bound: &Bound) -> i64 {

@@ -9,6 +9,7 @@
 //! kind of object makes equal values neighbours (that is what compression needs, and pruning by user
 //! inside a row group). The order of the source is not lost: `source_offset` is a column.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
@@ -465,16 +466,30 @@ fn row_codes(
     entries: &ArrayRef,
     rows: impl Iterator<Item = u32>,
 ) -> Vec<u32> {
-    let missing = |code: u32| entries.nulls().is_some_and(|nulls| nulls.is_null(code as usize));
-    match (nulls, entries.nulls()) {
-        (None, None) => rows.map(|row| keys[row as usize] as u32).collect(),
-        _ => rows
-            .map(|row| match (nulls, keys[row as usize] as u32) {
-                (Some(nulls), _) if nulls.is_null(row as usize) => NULL,
-                (_, code) if missing(code) => NULL,
-                (_, code) => code,
-            })
-            .collect(),
+    let mut codes: Vec<u32> = match nulls {
+        None => rows.map(|row| keys[row as usize] as u32).collect(),
+        Some(nulls) => {
+            let is_valid = validity(nulls);
+            // All ones, which is NULL, where the row has no value.
+            rows.map(|row| keys[row as usize] as u32 | is_valid(row).wrapping_sub(1)).collect()
+        }
+    };
+    if let Some(missing) = entries.nulls() {
+        for code in codes.iter_mut().filter(|code| **code != NULL) {
+            if missing.is_null(*code as usize) {
+                *code = NULL;
+            }
+        }
+    }
+    codes
+}
+
+/// Whether a row has a value, as 1 or 0.
+fn validity(nulls: &NullBuffer) -> impl Fn(u32) -> u32 {
+    let (bits, offset) = (nulls.inner().values(), nulls.inner().offset());
+    move |row| {
+        let at = row as usize + offset;
+        u32::from(bits[at / 8] >> (at % 8) & 1)
     }
 }
 
@@ -486,29 +501,34 @@ fn rank(codes: &mut [u32], entries: &StringArray) -> usize {
 
 /// As [`rank`]; returns the entries' old codes and whether they are in the order of values.
 fn compact(codes: &mut [u32], entries: &StringArray) -> (Vec<u32>, bool) {
-    let mut renumbered = vec![NULL; entries.len()];
-    let mut used: Vec<u32> = Vec::new();
-    for code in codes.iter_mut().filter(|code| **code != NULL) {
-        let number = &mut renumbered[*code as usize];
-        if *number == NULL {
-            *number = used.len() as u32;
-            used.push(*code);
+    // One place more than there are entries: that of null.
+    let place = |code: u32| (code as usize).min(entries.len());
+    let mut seen = vec![false; entries.len() + 1];
+    for code in codes.iter() {
+        seen[place(*code)] = true;
+    }
+    let mut used: Vec<u32> = (0..entries.len() as u32).filter(|code| seen[*code as usize]).collect();
+    let is_sorted = used.len() <= SORTED_ENTRIES_MAX;
+    let mut renumbered = vec![NULL; entries.len() + 1];
+    if is_sorted {
+        used.sort_unstable_by_key(|code| entries.value(*code as usize));
+        for (rank, code) in used.iter().enumerate() {
+            renumbered[*code as usize] = rank as u32;
         }
-        *code = *number;
+    } else {
+        used.clear();
+        for code in codes.iter().filter(|code| **code != NULL) {
+            let number = &mut renumbered[*code as usize];
+            if *number == NULL {
+                *number = used.len() as u32;
+                used.push(*code);
+            }
+        }
     }
-    if used.len() > SORTED_ENTRIES_MAX {
-        return (used, false);
+    for code in codes {
+        *code = renumbered[place(*code)];
     }
-    let mut order: Vec<u32> = (0..used.len() as u32).collect();
-    order.sort_unstable_by_key(|number| entries.value(used[*number as usize] as usize));
-    let mut ranks = vec![0; used.len()];
-    for (rank, number) in order.iter().enumerate() {
-        ranks[*number as usize] = rank as u32;
-    }
-    for code in codes.iter_mut().filter(|code| **code != NULL) {
-        *code = ranks[*code as usize];
-    }
-    (order.into_iter().map(|number| used[number as usize]).collect(), true)
+    (used, is_sorted)
 }
 
 /// The rows of `array` in the order of `rows`, as levels and values.
@@ -516,21 +536,23 @@ fn gather<'a>(array: &'a ArrayRef, rows: &[u32], plan: ValuePlan, layout: &Layou
     match array.data_type() {
         DataType::Dictionary(..) => {
             let dictionary = array.as_dictionary::<Int32Type>();
+            if dictionary.keys().null_count() == dictionary.len() {
+                return without_values(rows.len());
+            }
             let codes = row_codes(
                 dictionary.keys().values(),
                 dictionary.nulls(),
                 dictionary.values(),
                 rows.iter().copied(),
             );
-            let definition = presence(codes.iter().map(|code| *code != NULL));
+            let definition = presence(codes.iter().map(|code| u32::from(*code != NULL)));
             let values = dictionary_values(codes, dictionary.values(), plan, layout);
             Column { rows: rows.len(), definition, repetition: None, values }
         }
         DataType::Utf8 => {
             let strings = array.as_string::<i32>();
-            let definition = presence(rows.iter().map(|row| strings.is_valid(*row as usize)));
-            let present = rows.iter().map(|row| *row as usize).filter(|row| strings.is_valid(*row));
-            let values = present.map(|row| strings.value(row).as_bytes()).collect();
+            let (definition, present) = present_rows(strings.nulls(), rows);
+            let values = present.iter().map(|row| strings.value(*row as usize).as_bytes()).collect();
             Column {
                 rows: rows.len(),
                 definition,
@@ -540,9 +562,8 @@ fn gather<'a>(array: &'a ArrayRef, rows: &[u32], plan: ValuePlan, layout: &Layou
         }
         DataType::Binary => {
             let binary = array.as_binary::<i32>();
-            let definition = presence(rows.iter().map(|row| binary.is_valid(*row as usize)));
-            let present = rows.iter().map(|row| *row as usize).filter(|row| binary.is_valid(*row));
-            let values = present.map(|row| binary.value(row)).collect();
+            let (definition, present) = present_rows(binary.nulls(), rows);
+            let values = present.iter().map(|row| binary.value(*row as usize)).collect();
             Column {
                 rows: rows.len(),
                 definition,
@@ -555,9 +576,8 @@ fn gather<'a>(array: &'a ArrayRef, rows: &[u32], plan: ValuePlan, layout: &Layou
                 DataType::Int64 => array.as_primitive::<Int64Type>().values(),
                 _ => array.as_primitive::<TimestampMicrosecondType>().values(),
             };
-            let definition = presence(rows.iter().map(|row| array.is_valid(*row as usize)));
-            let present = rows.iter().map(|row| *row as usize).filter(|row| array.is_valid(*row));
-            let values = present.map(|row| ints[row]).collect();
+            let (definition, present) = present_rows(array.nulls(), rows);
+            let values = present.iter().map(|row| ints[*row as usize]).collect();
             Column {
                 rows: rows.len(),
                 definition,
@@ -567,9 +587,8 @@ fn gather<'a>(array: &'a ArrayRef, rows: &[u32], plan: ValuePlan, layout: &Layou
         }
         DataType::Int32 => {
             let ints = array.as_primitive::<Int32Type>();
-            let definition = presence(rows.iter().map(|row| ints.is_valid(*row as usize)));
-            let present = rows.iter().map(|row| *row as usize).filter(|row| ints.is_valid(*row));
-            let values: Vec<i32> = present.map(|row| ints.value(row)).collect();
+            let (definition, present) = present_rows(ints.nulls(), rows);
+            let values: Vec<i32> = present.iter().map(|row| ints.values()[*row as usize]).collect();
             let mut entries = values.clone();
             entries.sort_unstable();
             entries.dedup();
@@ -590,12 +609,30 @@ fn gather<'a>(array: &'a ArrayRef, rows: &[u32], plan: ValuePlan, layout: &Layou
     }
 }
 
-fn presence(valid: impl ExactSizeIterator<Item = bool> + Clone) -> Definition {
-    let count = valid.len();
-    match valid.clone().filter(|valid| *valid).count() {
+/// A dictionary column of nulls alone, which many columns are.
+fn without_values<'a>(rows: usize) -> Column<'a> {
+    let entries = Entries::Bytes { entries: Vec::new(), sorted: true };
+    let values = Values::Codes { codes: Vec::new(), entries };
+    Column { rows, definition: Definition::All(0), repetition: None, values }
+}
+
+/// Definition levels of `rows`, and those of them that have a value.
+fn present_rows<'r>(nulls: Option<&NullBuffer>, rows: &'r [u32]) -> (Definition, Cow<'r, [u32]>) {
+    let Some(nulls) = nulls.filter(|nulls| nulls.null_count() > 0) else {
+        return (presence(rows.iter().map(|_| 1)), Cow::Borrowed(rows));
+    };
+    let is_valid = validity(nulls);
+    let definition = presence(rows.iter().map(|row| is_valid(*row)));
+    (definition, rows.iter().copied().filter(|row| is_valid(*row) == 1).collect())
+}
+
+/// The definition levels 0 and 1 of a column that is no list.
+fn presence(levels: impl ExactSizeIterator<Item = u32> + Clone) -> Definition {
+    let count = levels.len();
+    match levels.clone().map(|level| level as usize).sum() {
         0 => Definition::All(0),
         present if present == count => Definition::All(1),
-        _ => Definition::Each(valid.map(u32::from).collect()),
+        _ => Definition::Each(levels.collect()),
     }
 }
 
@@ -666,7 +703,9 @@ fn dictionary_values<'a>(
 ) -> Values<'a> {
     let entries = entries.as_string::<i32>();
     let (used, sorted) = compact(&mut codes, entries);
-    codes.retain(|code| *code != NULL);
+    if codes.contains(&NULL) {
+        codes.retain(|code| *code != NULL);
+    }
     let used: Vec<&[u8]> = used.into_iter().map(|code| entries.value(code as usize).as_bytes()).collect();
     if used.len() * layout.rows_per_entry_min > codes.len() && used.len() > 256 {
         let values = codes.into_iter().map(|code| used[code as usize]).collect();

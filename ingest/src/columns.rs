@@ -13,7 +13,7 @@ use std::sync::Arc;
 use arrow_array::types::Int32Type;
 use arrow_array::{
     ArrayRef, BinaryArray, DictionaryArray, Int32Array, Int64Array, ListArray, StringArray,
-    TimestampMicrosecondArray,
+    TimestampMicrosecondArray, new_null_array,
 };
 use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{ArrowError, DataType, Field};
@@ -222,14 +222,16 @@ impl Presence {
 /// A column whose strings repeat.
 pub(crate) struct DictColumn {
     pub(crate) dictionary: Dictionary,
+    /// Of all rows behind the first `absent`, which have no value: many columns have none in a whole block.
     keys: Vec<i32>,
+    absent: usize,
     /// Keys of the names of a closed set, once they were seen.
     known: Vec<i32>,
 }
 
 impl DictColumn {
     pub(crate) fn new() -> Self {
-        DictColumn { dictionary: Dictionary::new(), keys: Vec::new(), known: Vec::new() }
+        DictColumn { dictionary: Dictionary::new(), keys: Vec::new(), absent: 0, known: Vec::new() }
     }
 
     /// The key of `text` when it is one of `names`, which are the same at every call.
@@ -243,12 +245,24 @@ impl DictColumn {
     }
 
     pub(crate) fn push(&mut self, key: i32) {
+        if key == NULL && self.keys.is_empty() {
+            self.absent += 1;
+            return;
+        }
+        if self.keys.is_empty() {
+            self.keys.resize(self.absent, NULL);
+        }
         self.keys.push(key);
     }
 
     pub(crate) fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
         let values = self.dictionary.take()?;
         self.known.clear();
+        let absent = std::mem::take(&mut self.absent);
+        if self.keys.is_empty() {
+            let data_type = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+            return Ok(new_null_array(&data_type, absent));
+        }
         let keys = Vec::with_capacity(roomy(self.keys.len()));
         Ok(Arc::new(dictionary_array(std::mem::replace(&mut self.keys, keys), values)?))
     }

@@ -6,7 +6,7 @@
 //!
 //! AWS Firehose puts documents one behind the other, so that its line has no bound. A line is cut into
 //! parts, which are decoded as lines are, when it is longer than the bound and begins with such a document.
-//! - It is cut between [`BOUNDARY`]'s braces alone. JSON never holds these bytes: a quote that is not escaped
+//! - It is cut between `BOUNDARY`'s braces alone. JSON never holds these bytes: a quote that is not escaped
 //!   opens a string or closes one; behind `}` no object opens, and behind a closed string stands no letter.
 //!   So what a client sent cannot be cut out of the document around it. Of other lines it is not known that
 //!   their writer escapes what clients send, and they are not searched.

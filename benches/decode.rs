@@ -1,0 +1,80 @@
+//! Question: what does it cost to turn a line into columns, byte-exactness checked, and how does that compare
+//! with merely parsing it?
+//!
+//! Data: one block of the generated log (seed 1), some 52,000 events and 64 MiB of text, as it is and with a
+//! blank in each line that kube-apiserver would not write, so that the line goes the general way and is kept
+//! as `raw`. The peers get the same lines: `plain` is the decoder that tests compare ours with, a
+//! struct an event and no columns; `serde_json` builds a tree of values and reads nothing from it.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use chrono::DateTime;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use strongroom_generate::{Generator, GeneratorOptions};
+use strongroom_ingest::decode::DEPTH_MAX;
+use strongroom_ingest::frame::{Edge, Origin};
+use strongroom_ingest::{Block, Decoder, DecoderConfig, plain};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const BLOCK_BYTES: usize = 64 << 20;
+
+fn block(bytes: Vec<u8>) -> Block {
+    Block {
+        origin: Arc::new(Origin { partition: "bench/decode".to_owned(), cluster: "bench".to_owned() }),
+        offset: 0,
+        first_line: 1,
+        bytes,
+        begins: Edge::Line,
+        ends: Edge::Line,
+        open_ended: false,
+    }
+}
+
+fn decode(criterion: &mut Criterion) {
+    let options = GeneratorOptions { events: 1_000_000, ..GeneratorOptions::default() };
+    let mut generator = Generator::new(options).expect("options in bounds");
+    let mut text = Vec::new();
+    while text.len() < BLOCK_BYTES && generator.next_line(&mut text) {}
+    let spaced: Vec<u8> = text
+        .split_inclusive(|byte| *byte == b'\n')
+        .flat_map(|line| [b"{ ".as_slice(), &line[1..]].concat())
+        .collect();
+    let (canonical, spaced) = (block(text), block(spaced));
+    let lines: Vec<&[u8]> =
+        canonical.bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+    let arrived = DateTime::from_timestamp(1_800_000_000, 0).expect("a time in 2027");
+
+    let mut group = criterion.benchmark_group("decode");
+    group.throughput(Throughput::Bytes(canonical.bytes.len() as u64)).sample_size(20);
+    for (name, block) in [("canonical", &canonical), ("general", &spaced)] {
+        let mut decoder = Decoder::new(DecoderConfig::default());
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let decoded = decoder.decode(black_box(block), arrived).expect("columns fit");
+                assert_eq!(decoded.events.num_rows(), lines.len());
+                decoded
+            });
+        });
+    }
+    group.bench_function("peer plain", |bencher| {
+        bencher.iter(|| {
+            for line in &lines {
+                black_box(plain::decode(line, DEPTH_MAX).expect("the generator writes events"));
+            }
+        });
+    });
+    group.bench_function("peer serde_json", |bencher| {
+        bencher.iter(|| {
+            for line in &lines {
+                black_box(serde_json::from_slice::<serde_json::Value>(line).expect("JSON"));
+            }
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, decode);
+criterion_main!(benches);

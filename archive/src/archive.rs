@@ -115,6 +115,11 @@ impl Archive {
         background::wait(snapshot::load(self.root.clone(), table))
     }
 
+    /// Whether `snapshot`, of this archive, still is what its table holds. Costs a look at some names.
+    pub fn is_current(&self, snapshot: &Snapshot) -> bool {
+        snapshot::is_current(&self.root, snapshot)
+    }
+
     /// As [`Archive::snapshot`], for async callers.
     pub async fn snapshot_async(&self, table: Table) -> Result<Snapshot> {
         background::run(snapshot::load(self.root.clone(), table)).await

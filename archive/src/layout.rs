@@ -93,6 +93,11 @@ pub(crate) fn split_data_path(path: &str) -> Option<(NaiveDate, &str)> {
     plain.then_some((date_of_folder(folder)?, name))
 }
 
+/// The file of a commit.
+pub(crate) fn commit(volume: &Path, version: u64) -> PathBuf {
+    delta_log(volume).join(format!("{version:0VERSION_DIGITS$}.json"))
+}
+
 /// Version of a commit, from the name of its file.
 pub(crate) fn commit_version(name: &str) -> Option<u64> {
     version_digits(name.strip_suffix(".json")?)
@@ -137,6 +142,7 @@ mod tests {
         assert!(is_file_name(&name), "{name}");
         assert_eq!(split_data_path(&format!("date=2026-03-02/{name}")), Some((date, name.as_str())));
         assert_eq!(commit_version("00000000000000000017.json"), Some(17));
+        assert_eq!(commit(Path::new("v"), 17), Path::new("v/_delta_log/00000000000000000017.json"));
         assert_eq!(checkpoint_version("00000000000000000099.checkpoint.parquet"), Some(99));
         assert_eq!(year_of("2026"), Some(2026));
     }

@@ -3,7 +3,7 @@
 //! Invariant: a snapshot is made of whole commits, and names only files below its own table. It is read
 //! without a lock: sealed files never change, so it stays valid for as long as someone uses it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use chrono::NaiveDate;
 use serde::Deserialize;
@@ -66,6 +66,19 @@ impl Snapshot {
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.size).sum()
     }
+}
+
+/// Whether no commit follows `snapshot`: versions have no gaps, so one name for each volume tells. Where the
+/// folders cannot be looked at it is no, and the reading that follows says why.
+pub(crate) fn is_current(root: &Path, snapshot: &Snapshot) -> bool {
+    let Ok(years) = layout::years(root, snapshot.table) else { return false };
+    let next = |year| {
+        let read = snapshot.volumes.iter().find(|volume| volume.year == year);
+        let version = read.map_or(0, |volume| volume.version + 1);
+        layout::commit(&layout::volume(root, snapshot.table, year), version)
+    };
+    snapshot.volumes.iter().all(|volume| years.contains(&volume.year))
+        && years.into_iter().all(|year| matches!(next(year).try_exists(), Ok(false)))
 }
 
 impl FileEntry {

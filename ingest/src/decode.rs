@@ -24,7 +24,7 @@ use chrono::{DateTime, Utc};
 use crate::canonical;
 use crate::columns::NULL;
 use crate::document::{Document, Stop};
-use crate::frame::{self, Block, Edge, LineKind};
+use crate::frame::{self, BOM, Block, Edge, LineKind};
 use crate::members;
 use crate::plain;
 use crate::reject::{Reason, Refusal};
@@ -143,13 +143,27 @@ impl Decoder {
 
     /// Decodes one event and pushes its row, or says why it is none.
     fn event(&mut self, bytes: &[u8], place: &Place<'_>) -> Result<(), Refusal> {
-        let Decoder { parser, fragments, rows, members, config, .. } = self;
-        if canonical::push(rows, bytes, place, fragments) {
+        if canonical::push(&mut self.rows, bytes, place, &mut self.fragments) {
             return Ok(());
         }
-        let outcome = parser.parse(bytes, |nodes, base| {
-            let row = members::read(rows, &Document { nodes, base, line: bytes }, members)?;
-            rows.push(&row, place);
+        self.general(bytes, None, place)
+    }
+
+    /// Decodes an event that is escaped in a string literal, which then is its record.
+    fn escaped_event(&mut self, literal: &str, place: &Place<'_>) -> Result<(), Refusal> {
+        let text = wrapper::unescaped(literal)?;
+        self.general(text.as_bytes(), Some(literal.as_bytes()), place)
+    }
+
+    /// Decodes an event whatever its form; its record is `literal`, when it is escaped in one.
+    fn general(&mut self, text: &[u8], literal: Option<&[u8]>, place: &Place<'_>) -> Result<(), Refusal> {
+        let Decoder { parser, rows, members, config, .. } = self;
+        let outcome = parser.parse(text, |nodes, base| {
+            let row = members::read(rows, &Document { nodes, base, line: text }, members)?;
+            match literal {
+                Some(_) => rows.push(&Row { raw: literal, shape: NULL, ..row }, place),
+                None => rows.push(&row, place),
+            }
             Ok(())
         });
         match outcome {
@@ -157,29 +171,8 @@ impl Decoder {
             // Refused, odd, or not JSON to simd-json: the plain decoder has the last word. Where a key is
             // doubled, say, only the last value counts, and the tape's reader may have refused the first.
             Ok(Err(Stop)) | Err(_) => {
-                let event = plain::decode_event(bytes, config.depth_max)?;
-                let row = rows.plain_row(&event, bytes);
-                rows.push(&row, place);
-                Ok(())
-            }
-        }
-    }
-
-    /// Decodes an event that is escaped in a string literal, which then is its record.
-    fn escaped_event(&mut self, literal: &str, place: &Place<'_>) -> Result<(), Refusal> {
-        let text = wrapper::unescaped(literal)?;
-        let (text, raw) = (text.as_bytes(), literal.as_bytes());
-        let Decoder { parser, rows, members, config, .. } = self;
-        let outcome = parser.parse(text, |nodes, base| {
-            let row = members::read(rows, &Document { nodes, base, line: text }, members)?;
-            rows.push(&Row { raw: Some(raw), shape: NULL, ..row }, place);
-            Ok(())
-        });
-        match outcome {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(Stop)) | Err(_) => {
                 let event = plain::decode_event(text, config.depth_max)?;
-                let row = rows.plain_row(&event, raw);
+                let row = rows.plain_row(&event, literal.unwrap_or(text));
                 rows.push(&row, place);
                 Ok(())
             }
@@ -200,9 +193,9 @@ impl Decoder {
                 let Some(literal) = std::str::from_utf8(bytes).ok().and_then(wrapper::literal) else {
                     return Err(refusal);
                 };
-                let start = whole.offset_of(literal);
+                let (start, end) = whole.extent_of(literal);
                 self.escaped_event(literal, &whole.place(start, 0)).map_err(|_| refusal)?;
-                self.rows.extend_frame_after(&whole.line[start + literal.len()..]);
+                self.rows.extend_frame_after(&whole.line[end..]);
                 Ok(())
             }
             Reason::Wrapped | Reason::TooDeep if kind == LineKind::Open => {
@@ -227,21 +220,21 @@ impl Decoder {
     ) -> Result<usize, Refusal> {
         match &record.content {
             Content::Event(value) => {
-                let start = whole.offset_of(value);
+                let (start, end) = whole.extent_of(value);
                 let place = whole.place(start, frame_from);
                 if value.starts_with('"') {
                     self.escaped_event(value, &place)?;
                 } else {
                     self.event(value.as_bytes(), &place)?;
                 }
-                Ok(start + value.len())
+                Ok(end)
             }
             Content::Mapped(event) => {
-                let start = whole.offset_of(record.item);
+                let (start, end) = whole.extent_of(record.item);
                 let mut row = self.rows.plain_row(event, record.item.as_bytes());
                 row.shape = self.rows.shape.dictionary.intern(wrapper::SHAPE_GOOGLE);
                 self.rows.push(&row, &whole.place(start, frame_from));
-                Ok(start + record.item.len())
+                Ok(end)
             }
             Content::Refused(refusal) => Err(refusal.clone()),
         }
@@ -262,27 +255,42 @@ impl Decoder {
         *records_left = records_left
             .checked_sub(records.len())
             .ok_or_else(|| Refusal::new(Reason::ShortItems, "more records than the line has room for"))?;
-        let (mut pending, mut last) = (frame_from, LastItem::Event);
-        for record in &records {
-            let item_end = whole.offset_of(record.item) + record.item.len();
-            last = match self.record(whole, record, pending) {
-                Ok(end) => {
-                    self.rows.extend_frame_after(&whole.line[end..item_end]);
-                    LastItem::Event
-                }
-                Err(refusal) => {
-                    self.reject(whole, pending, item_end, &refusal);
-                    LastItem::Reject
-                }
-            };
-            pending = item_end;
+        let text_of = |record: &Record<'_>| whole.extent_of(record.item);
+        self.each(whole, (frame_from, end), &records, text_of, |decoder, record, frame_from| {
+            decoder.record(whole, record, frame_from)
+        });
+        Ok(())
+    }
+
+    /// Decodes `members`, one by one; what is refused is a reject. The bytes of `line[start..end]` that no member
+    /// has are frame, or the reject's beside them, so that none is lost. `decode` is told from where on they are
+    /// its member's, and says where the bytes of its record end.
+    fn each<T>(
+        &mut self,
+        whole: &Piece<'_>,
+        (start, end): (usize, usize),
+        members: &[T],
+        extent_of: impl Fn(&T) -> (usize, usize),
+        decode: impl Fn(&mut Self, &T, usize) -> Result<usize, Refusal>,
+    ) {
+        // Bytes from here on belong to no record yet.
+        let (mut pending, mut last_is_event) = (start, true);
+        for member in members {
+            let (_, member_end) = extent_of(member);
+            let outcome = decode(self, member, pending);
+            last_is_event = outcome.is_ok();
+            match outcome {
+                Ok(record_end) => self.rows.extend_frame_after(&whole.line[record_end..member_end]),
+                Err(refusal) => self.reject(whole, pending, member_end, &refusal),
+            }
+            pending = member_end;
         }
         let tail = &whole.line[pending..end];
-        match last {
-            LastItem::Event => self.rows.extend_frame_after(tail),
-            LastItem::Reject => self.rejects.extend_last(tail),
+        if last_is_event {
+            self.rows.extend_frame_after(tail);
+        } else {
+            self.rejects.extend_last(tail);
         }
-        Ok(())
     }
 
     /// A line that is no event may be an `EventList`, or hold whole events beside what is broken.
@@ -365,45 +373,22 @@ impl Decoder {
             self.reject(whole, 0, whole.end, &refusal);
             return true;
         }
-        // Bytes from here on belong to no record yet.
-        let mut pending = 0;
-        let mut last = None;
-        for item in items {
-            let start = whole.offset_of(item);
-            let end = start + item.len();
-            let place = whole.place(start, pending);
-            last = Some(match self.event(item.as_bytes(), &place) {
-                Ok(()) => LastItem::Event,
-                Err(refusal) => {
-                    // The reject takes the frame with it, so that no byte is lost.
-                    self.reject(whole, pending, end, &refusal);
-                    LastItem::Reject
-                }
-            });
-            pending = end;
+        if items.is_empty() {
+            let empty = Refusal::new(Reason::EmptyEventList, "an EventList without items");
+            self.reject(whole, 0, whole.end, &empty);
+            return true;
         }
-        let tail = &whole.line[pending..whole.end];
-        match last {
-            None => {
-                let empty = Refusal::new(Reason::EmptyEventList, "an EventList without items");
-                self.reject(whole, 0, whole.end, &empty);
-            }
-            Some(LastItem::Event) => self.rows.extend_frame_after(tail),
-            Some(LastItem::Reject) => self.rejects.extend_last(tail),
-        }
+        let extent_of = |item: &&str| whole.extent_of(item);
+        self.each(whole, (0, whole.end), &items, extent_of, |decoder, item, frame_from| {
+            let (start, end) = whole.extent_of(item);
+            decoder.event(item.as_bytes(), &whole.place(start, frame_from)).map(|()| end)
+        });
         true
     }
 
     fn reject(&mut self, whole: &Piece<'_>, start: usize, end: usize, refusal: &Refusal) {
         self.rejects.push(&whole.line[start..end], refusal, whole.offset + start as i64, whole.number);
     }
-}
-
-const BOM: &[u8] = b"\xef\xbb\xbf";
-
-enum LastItem {
-    Event,
-    Reject,
 }
 
 /// A line and where it stands; `start..end` is what may be decoded of it.
@@ -418,9 +403,10 @@ struct Piece<'l> {
 }
 
 impl<'l> Piece<'l> {
-    /// Where in the line `text` stands, which is a slice of it.
-    fn offset_of(&self, text: &str) -> usize {
-        text.as_ptr() as usize - self.line.as_ptr() as usize
+    /// Where in the line `text` begins and ends, which is a slice of it.
+    fn extent_of(&self, text: &str) -> (usize, usize) {
+        let start = text.as_ptr() as usize - self.line.as_ptr() as usize;
+        (start, start + text.len())
     }
 
     /// The record that begins at `start`, with the bytes from `frame_from` to it as its frame.

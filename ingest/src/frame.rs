@@ -84,7 +84,8 @@ const BOUNDARY: &[u8] = b"}{\"messageType\"";
 pub const BOUNDARY_BYTES: usize = BOUNDARY.len();
 /// Documents that are shorter together are not cut apart.
 pub const PART_BYTES: usize = 16 << 10;
-const BOM: &[u8] = b"\xef\xbb\xbf";
+/// What some editors and exports put before the first line.
+pub(crate) const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// Lines of `block`; those longer than `line_bytes_max` in parts, or in pieces of at most that size.
 pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<'_>> {

@@ -20,15 +20,7 @@ pub fn parse(text: &str) -> Option<i64> {
     let year = number(&b[0..4])?;
     let (month, day) = (number(&b[5..7])?, number(&b[8..10])?);
     let (hour, minute, second) = (number(&b[11..13])?, number(&b[14..16])?, number(&b[17..19])?);
-    if hour > 23
-        || minute > 59
-        || second > 59
-        || !(1..=12).contains(&month)
-        || day < 1
-        || day > days_in(year, month)
-    {
-        return None;
-    }
+    let seconds = seconds_of((year, month, day), (hour, minute, second))?;
     let mut at = 19;
     let mut micros = 0;
     if b[at] == b'.' {
@@ -60,7 +52,6 @@ pub fn parse(text: &str) -> Option<i64> {
         }
         _ => return None,
     };
-    let seconds = days_from_civil(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second;
     Some((seconds - offset_minutes * 60) * 1_000_000 + micros)
 }
 
@@ -110,17 +101,8 @@ pub(crate) fn parse_canonical(text: &[u8; CANONICAL_BYTES]) -> Option<i64> {
     let two = |at: usize| i64::from(text[at] - b'0') * 10 + i64::from(text[at + 1] - b'0');
     let (year, month, day) = (two(0) * 100 + two(2), two(5), two(8));
     let (hour, minute, second) = (two(11), two(14), two(17));
-    if hour > 23
-        || minute > 59
-        || second > 59
-        || !(1..=12).contains(&month)
-        || day < 1
-        || day > days_in(year, month)
-    {
-        return None;
-    }
+    let seconds = seconds_of((year, month, day), (hour, minute, second))?;
     let micros = two(20) * 10_000 + two(22) * 100 + two(24);
-    let seconds = days_from_civil(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second;
     Some(seconds * 1_000_000 + micros)
 }
 
@@ -136,6 +118,20 @@ pub(crate) fn parse_canonical_near(
     }
     let micros = number(&text[POINT + 1..CANONICAL_BYTES - 1])?;
     Some(other_us - other_us.rem_euclid(1_000_000) + micros)
+}
+
+/// Seconds since the epoch, when there is such a day and such a time of day.
+fn seconds_of((year, month, day): (i64, i64, i64), (hour, minute, second): (i64, i64, i64)) -> Option<i64> {
+    if hour > 23
+        || minute > 59
+        || second > 59
+        || !(1..=12).contains(&month)
+        || day < 1
+        || day > days_in(year, month)
+    {
+        return None;
+    }
+    Some(days_from_civil(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second)
 }
 
 fn number(digits: &[u8]) -> Option<i64> {

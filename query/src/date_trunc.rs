@@ -27,7 +27,7 @@ use datafusion::logical_expr::{
     Signature,
 };
 
-const DAY_US: i64 = 24 * 60 * 60 * 1_000_000;
+pub(crate) const DAY_US: i64 = 24 * 60 * 60 * 1_000_000;
 /// 1970-01-01 was a Thursday.
 const EPOCH_DAYS_FROM_MONDAY: i64 = 3;
 

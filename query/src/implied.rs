@@ -9,6 +9,7 @@ use datafusion::functions_nested::array_has::{array_has, array_has_udf};
 use datafusion::logical_expr::expr::Cast;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator, lit};
 
+use crate::date_trunc::DAY_US;
 use crate::functions::LAST_OF;
 
 /// A value that a list must hold for a filter to be true.
@@ -18,8 +19,6 @@ pub(crate) struct Element {
     pub(crate) list: String,
     pub(crate) value: String,
 }
-
-const DAY_US: i64 = 24 * 60 * 60 * 1_000_000;
 
 /// What `filter` implies, if it is of a form that is known here. `time_column` is in UTC.
 pub(crate) fn implied(filter: &Expr, time_column: &str) -> Option<Expr> {

@@ -138,7 +138,12 @@ mod tests {
     const ROWS: &str = r#"(VALUES (1, '{"a":{"b":3,"c":[1,"x",null],"n":null,"t":true},"s":"q\"s","big":12345678901234567890}'),
         (2, '{"a":{"b":10}}'), (3, 'no json'), (4, NULL)) AS v(id, j)"#;
 
-    async fn answer(sql: &str) -> Result<Vec<String>> {
+    /// The first column of the answer, as text.
+    async fn answer(sql: &str) -> Vec<String> {
+        answered(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    async fn answered(sql: &str) -> Result<Vec<String>> {
         let mut state = SessionStateBuilder::new().with_default_features().build();
         register(&mut state)?;
         let statement = crate::gate::admit(sql).expect("a statement that reads");
@@ -184,11 +189,7 @@ mod tests {
             ("CASE WHEN id = 2 THEN j->'a' ELSE 'other' END", ["other", r#"{"b":10}"#, "other", "other"]),
         ] {
             let sql = format!("SELECT {expression} FROM {ROWS} ORDER BY id");
-            assert_eq!(
-                answer(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error}")),
-                expected,
-                "{sql}"
-            );
+            assert_eq!(answer(&sql).await, expected, "{sql}");
         }
     }
 
@@ -201,11 +202,7 @@ mod tests {
             (format!("SELECT DISTINCT j->'a'->'b' AS b FROM {ROWS} ORDER BY b"), &["10", "3", ""]),
             (format!("SELECT count(*) FROM {ROWS} GROUP BY j->'a' ORDER BY 1"), &["1", "1", "2"]),
         ] {
-            assert_eq!(
-                answer(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error}")),
-                expected,
-                "{sql}"
-            );
+            assert_eq!(answer(&sql).await, expected, "{sql}");
         }
     }
 }

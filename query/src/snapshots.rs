@@ -1,11 +1,9 @@
 //! The list of a table's files, read again when, and only when, there is a new commit.
 //!
-//! Invariants: versions of a log have no gaps, and a commit appears whole under the name of its version,
-//! so a list is current for as long as no volume has the version after the one that was read; no clock
-//! is asked. One statement takes each table's list once, whatever number of times it names the table.
+//! Invariants: a list is used for as long as the archive says that no commit follows it; no clock is asked.
+//! One statement takes each table's list once, whatever number of times it names the table.
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use strongroom_archive::{Archive, ArchiveError, Snapshot};
@@ -50,7 +48,7 @@ impl Snapshots {
     async fn current(&self, table: Table) -> Result<Arc<Snapshot>, ArchiveError> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&table).cloned();
         if let Some(snapshot) = known
-            && self.is_current(&snapshot)
+            && self.archive.is_current(&snapshot)
         {
             return Ok(snapshot);
         }
@@ -58,23 +56,5 @@ impl Snapshots {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(table, Arc::clone(&snapshot));
         Ok(snapshot)
-    }
-
-    /// Whether no commit follows `snapshot`. Where the folders cannot be looked at it is no, and the
-    /// reading that follows says why.
-    fn is_current(&self, snapshot: &Snapshot) -> bool {
-        let volumes = match std::fs::read_dir(self.archive.root().join(snapshot.table.name())) {
-            Ok(volumes) => volumes,
-            Err(error) => return error.kind() == io::ErrorKind::NotFound && snapshot.volumes.is_empty(),
-        };
-        for volume in volumes {
-            let Ok(volume) = volume.map(|entry| entry.path()) else { return false };
-            let read = snapshot.volumes.iter().find(|read| read.path == volume);
-            let next = read.map_or(0, |read| read.version + 1);
-            if !matches!(volume.join(format!("_delta_log/{next:020}.json")).try_exists(), Ok(false)) {
-                return false;
-            }
-        }
-        true
     }
 }

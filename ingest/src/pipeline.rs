@@ -20,7 +20,9 @@
 //! by their offset, alerts by their id, for an alert may point to an event long before the one that
 //! showed it.
 
-use std::cell::{Cell, RefCell};
+mod reader;
+mod worker;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,22 +30,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow_array::cast::AsArray as _;
-use arrow_array::types::{Int32Type, Int64Type};
-use arrow_array::{Array as _, RecordBatch};
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use strongroom_alerts::{BatchMatches, Detector, DetectorConfig, Matcher, RuleSet, alerts_batch};
 use strongroom_archive::{
-    Archive, ArchiveError, Counts, EncodedRowGroup, Position, SealReport, SourcePosition, Writer, encode,
+    Archive, Counts, EncodedRowGroup, Position, SealReport, SourcePosition, Writer, encode,
 };
-use strongroom_schemas::{Alert, Severity, Table, events, rejects};
+use strongroom_schemas::{Alert, Severity, Table};
 
-use crate::decode::{DEPTH_MAX, Decoder, DecoderConfig, LINE_BYTES_MAX};
-use crate::error::{CompareError, FileError, IngestError};
-use crate::export;
+use self::reader::{Reader, Sent};
+use self::worker::{Worker, encode_rejects};
+use crate::decode::{DEPTH_MAX, LINE_BYTES_MAX};
+use crate::error::{FileError, IngestError};
 use crate::frame::Origin;
 use crate::reject::{Reason, Refusal};
-use crate::source::{ALIKE_MAX, BlockBounds, Cut, Fingerprint, Input, Skipped, Stream};
+use crate::source::{Cut, Fingerprint, Input};
 
 /// Most bytes of text in a block, which becomes one row group.
 pub const BLOCK_BYTES_MAX: usize = 64 << 20;
@@ -278,9 +279,8 @@ pub fn ingest(
             events: event_sender,
             permits: permit_receiver,
             buffers: buffer_receiver,
-            sequence: Cell::new(0),
-            opened: RefCell::default(),
             bytes_read: Arc::clone(&bytes_read),
+            sent: Sent::default(),
         };
         scope.spawn(move || {
             // When the reader is lost its channels close, which the coordinator takes for the end of the run.
@@ -368,326 +368,6 @@ fn stored_alerts(archive: &Archive, partition: &str) -> Result<HashSet<String>, 
 fn lock<'w>(writer: &'w Mutex<Writer>) -> MutexGuard<'w, Writer> {
     // A panic elsewhere ends the run; the writer itself refuses work after a failed operation.
     writer.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-struct Reader<'r> {
-    options: &'r IngestOptions,
-    archive: &'r Archive,
-    writer: &'r Mutex<Writer>,
-    jobs: Sender<Job>,
-    events: Sender<Event>,
-    permits: Receiver<()>,
-    /// Buffers of blocks that are decoded.
-    buffers: Receiver<Vec<u8>>,
-    /// Blocks sent.
-    sequence: Cell<u64>,
-    /// Partitions that may have rows that are not sealed: the archive cannot say yet what it holds of them.
-    opened: RefCell<HashSet<String>>,
-    bytes_read: Arc<AtomicU64>,
-}
-
-/// What the archive holds of an input.
-enum Found {
-    /// Nothing, or its beginning: the stream stands behind what is stored.
-    Stream { stream: Box<Stream>, state: StreamState, rejects_from: i64 },
-    /// All of it, as the beginning of a longer stream.
-    Known { records: u64, bytes: u64 },
-}
-
-/// What came of the comparison with one partition.
-enum Tried {
-    Found(Found),
-    /// Another stream lies there; this one is given back at its first byte.
-    Other(Box<Stream>),
-}
-
-/// The coordinator is gone: it failed, and says why.
-struct Gone;
-
-impl Reader<'_> {
-    fn run(self) {
-        let (mut streams, mut spare) = (0, false);
-        for input in &self.options.inputs {
-            if self.options.stop.load(Ordering::Relaxed) {
-                break;
-            }
-            match self.read(input, &mut streams, &mut spare) {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    if self.events.send(Event::FileFailed(error)).is_err() {
-                        return;
-                    }
-                }
-                Err(Gone) => return,
-            }
-        }
-        // Nobody listens when the coordinator has failed.
-        let _ = self.events.send(Event::ReadAll { blocks: self.sequence.get() });
-    }
-
-    fn tell(&self, event: Event) -> Result<(), Gone> {
-        self.events.send(event).map_err(|_| Gone)
-    }
-
-    /// Reads one input. `spare` is a permit that brought no block and is worth one still.
-    fn read(
-        &self,
-        input: &Input,
-        streams: &mut usize,
-        spare: &mut bool,
-    ) -> Result<Result<(), FileError>, Gone> {
-        let bounds = BlockBounds {
-            bytes_max: self.options.block_bytes_max.max(self.options.line_bytes_max + 1),
-            lines_max: self.options.block_lines_max,
-            line_bytes_max: self.options.line_bytes_max,
-        };
-        let (count, stop) = (Arc::clone(&self.bytes_read), Arc::clone(&self.options.stop));
-        let opened = Stream::open(input.clone(), bounds, self.options.complete, count, stop);
-        let mut stream = match opened {
-            Ok(stream) => stream,
-            Err(error) => return Ok(Err(error)),
-        };
-        let identity = match stream.identity(&self.options.cluster) {
-            Ok(Some(identity)) => identity,
-            // A pipe that was not waited for is not empty.
-            Ok(None) if self.options.stop.load(Ordering::Relaxed) => return Ok(Ok(())),
-            Ok(None) => {
-                self.tell(Event::EmptyFile(input.clone()))?;
-                return Ok(Ok(()));
-            }
-            Err(error) => return Ok(Err(error)),
-        };
-        let (mut stream, state, rejects_from) = match self.find_partition(stream, &identity)? {
-            Ok(Found::Stream { stream, state, rejects_from }) => (stream, state, rejects_from),
-            Ok(Found::Known { records, bytes }) => {
-                self.tell(Event::Known { records, bytes })?;
-                self.tell(Event::FileKnown)?;
-                return Ok(Ok(()));
-            }
-            Err(error) => return Ok(Err(error)),
-        };
-        if let Some(known) = state.sealed {
-            self.tell(Event::Known {
-                records: u64::try_from(known.records).unwrap_or(0),
-                bytes: u64::try_from(known.next_offset).unwrap_or(0),
-            })?;
-        }
-        let origin =
-            Arc::new(Origin { partition: state.partition.clone(), cluster: self.options.cluster.clone() });
-        self.tell(Event::Stream(state))?;
-        let number = *streams;
-        *streams += 1;
-        let mut blocks = 0;
-        while !self.options.stop.load(Ordering::Relaxed) {
-            if !std::mem::take(spare) {
-                self.permits.recv().map_err(|_| Gone)?;
-            }
-            let buffer = self.buffers.try_recv().unwrap_or_default();
-            match stream.next_block(&origin, buffer) {
-                Ok(Some(cut)) => {
-                    let job = Job { sequence: self.sequence.get(), stream: number, cut, rejects_from };
-                    if self.jobs.send(job).is_err() {
-                        return Err(Gone);
-                    }
-                    self.sequence.set(self.sequence.get() + 1);
-                    blocks += 1;
-                }
-                Ok(None) => {
-                    *spare = true;
-                    if blocks == 0 {
-                        self.tell(Event::FileKnown)?;
-                    }
-                    break;
-                }
-                Err(error) => {
-                    *spare = true;
-                    return Ok(Err(error));
-                }
-            }
-        }
-        Ok(Ok(()))
-    }
-
-    /// The partition that holds this very stream, or a new one, with the stream behind what it holds.
-    fn find_partition(&self, mut stream: Stream, identity: &str) -> Result<Result<Found, FileError>, Gone> {
-        for number in 0..ALIKE_MAX {
-            let partition = if number == 0 { identity.to_owned() } else { format!("{identity}.{number}") };
-            if self.opened.borrow().contains(&partition) {
-                self.seal_now()?;
-            }
-            match self.in_partition(stream, partition) {
-                Ok(Tried::Found(found)) => {
-                    if let Found::Stream { state, .. } = &found {
-                        self.opened.borrow_mut().insert(state.partition.clone());
-                    }
-                    return Ok(Ok(found));
-                }
-                Ok(Tried::Other(same)) => stream = *same,
-                Err(error) => return Ok(Err(error)),
-            }
-        }
-        Ok(Err(FileError::TooManyAlike { label: stream.input().label(), tries: ALIKE_MAX }))
-    }
-
-    /// Has everything sealed that was read so far.
-    fn seal_now(&self) -> Result<(), Gone> {
-        let (done, sealed) = bounded(1);
-        self.tell(Event::SealNow { blocks: self.sequence.get(), done })?;
-        sealed.recv().map_err(|_| Gone)?;
-        self.opened.borrow_mut().clear();
-        Ok(())
-    }
-
-    /// Compares a stream with what the archive holds under the name `partition`.
-    fn in_partition(&self, mut stream: Stream, partition: String) -> Result<Tried, FileError> {
-        let label = stream.input().label();
-        let [sealed, rejects, alerts] = {
-            let mut writer = lock(self.writer);
-            // A writer that cannot say is one that failed; the next seal reports it.
-            [Table::Events, Table::Rejects, Table::Alerts]
-                .map(|table| writer.position(table, &partition).ok().flatten())
-        };
-        let from = |position: Option<Position>| position.map_or(i64::MIN, |position| position.next_offset);
-        let rejects_from = from(rejects);
-        if let Some(ahead) = rejects.filter(|_| rejects_from > from(sealed)) {
-            // A run died between two commits. Its rejects are those of this stream only if they say so, and
-            // lines are told apart as they were then only if a block ends where it ended then.
-            if stream.again()?.skip_to(ahead.next_offset)? != Skipped::To(ahead.prefix_blake3) {
-                return Ok(Tried::Other(Box::new(stream)));
-            }
-            stream.cut_at(ahead.next_offset);
-        }
-        if let Some(known) = sealed {
-            match stream.skip_to(known.next_offset)? {
-                Skipped::To(prefix) if prefix == known.prefix_blake3 => {}
-                Skipped::To(_) => return Ok(Tried::Other(Box::new(stream.again()?))),
-                Skipped::Short(length, prefix) => {
-                    let stored = self.stored_prefix(&partition, length);
-                    let (found, records) =
-                        stored.map_err(|source| FileError::Compare { label, source: Box::new(source) })?;
-                    if found != prefix {
-                        return Ok(Tried::Other(Box::new(stream.again()?)));
-                    }
-                    let bytes = u64::try_from(length).unwrap_or(0);
-                    return Ok(Tried::Found(Found::Known { records, bytes }));
-                }
-            }
-        }
-        let alerts_ahead = from(alerts) > from(sealed);
-        let alerts_stored = HashSet::new();
-        let state = StreamState { partition, label, sealed, reached: None, alerts_ahead, alerts_stored };
-        Ok(Tried::Found(Found::Stream { stream: Box::new(stream), state, rejects_from }))
-    }
-
-    /// Hash and records of the first `length` bytes of a partition, from the rows that hold them.
-    fn stored_prefix(&self, partition: &str, length: i64) -> Result<(Fingerprint, u64), CompareError> {
-        let rows = |table| -> Result<_, ArchiveError> {
-            Ok(self.archive.read_rows(table, partition)?.map(|batch| batch.map_err(CompareError::from)))
-        };
-        export::prefix(rows(Table::Events)?, rows(Table::Rejects)?, length)
-    }
-}
-
-struct Worker {
-    decoder: Decoder,
-    matcher: Matcher,
-    buffers: Sender<Vec<u8>>,
-}
-
-impl Worker {
-    fn new(rules: &Arc<RuleSet>, options: &IngestOptions, buffers: Sender<Vec<u8>>) -> Self {
-        Worker {
-            buffers,
-            decoder: Decoder::new(DecoderConfig {
-                line_bytes_max: options.line_bytes_max,
-                depth_max: options.depth_max,
-            }),
-            matcher: Matcher::new(Arc::clone(rules)),
-        }
-    }
-
-    fn work(&mut self, job: Job) -> Done {
-        let Job { sequence, stream, cut, rejects_from } = job;
-        let outcome = self.decode(cut, rejects_from);
-        Done { sequence, stream, outcome }
-    }
-
-    fn decode(&mut self, cut: Cut, rejects_from: i64) -> Result<Work, IngestError> {
-        let arrived = Utc::now();
-        let block = cut.block;
-        let decoded = self.decoder.decode(&block, arrived).map_err(|source| IngestError::Columns {
-            label: block.origin.partition.clone(),
-            offset: block.offset,
-            source,
-        })?;
-        let left = block.bytes.len() - decoded.consumed;
-        let end_offset = block.offset + decoded.consumed as i64;
-        // The columns have copied what they keep. The reader may have finished already.
-        let _ = self.buffers.try_send(block.bytes);
-        let matches = self.matcher.match_batch(&decoded.events)?;
-        let raw = decoded.events.column(events::index::RAW);
-        let raw_kept = (raw.len() - raw.null_count()) as u64;
-        let (reasons, examples) = summary(&decoded.rejects);
-        let (events, rejects) = (decoded.events.num_rows() as u64, decoded.rejects.num_rows() as u64);
-        let mut row_groups = encode_rejects(decoded.rejects, rejects_from, arrived)?;
-        if events > 0 {
-            row_groups.extend(encode(Table::Events, decoded.events, arrived)?);
-        }
-        Ok(Work {
-            matches,
-            row_groups,
-            events,
-            rejects,
-            raw_kept,
-            reasons,
-            examples,
-            bytes: decoded.consumed as u64,
-            end_offset,
-            end_prefix: match cut.prefix_before_open_line {
-                Some(before) if left > 0 => before,
-                _ => cut.prefix,
-            },
-            unfinished: (left > 0).then_some((end_offset, left)),
-        })
-    }
-}
-
-/// Encodes the rejects from `from` on.
-fn encode_rejects(
-    batch: RecordBatch,
-    from: i64,
-    arrived: DateTime<Utc>,
-) -> Result<Vec<EncodedRowGroup>, IngestError> {
-    let offsets = batch.column(rejects::index::SOURCE_OFFSET).as_primitive::<Int64Type>();
-    let first = offsets.values().partition_point(|offset| *offset < from);
-    if first == batch.num_rows() {
-        return Ok(Vec::new());
-    }
-    let batch = batch.slice(first, batch.num_rows() - first);
-    Ok(encode(Table::Rejects, batch, arrived)?)
-}
-
-/// Rejects by reason, and the first few as text.
-fn summary(batch: &RecordBatch) -> (BTreeMap<String, u64>, Vec<String>) {
-    let (mut reasons, mut examples) = (BTreeMap::new(), Vec::new());
-    let reason = batch.column(rejects::index::REASON).as_dictionary::<Int32Type>();
-    let names = reason.values().as_string::<i32>();
-    let detail = batch.column(rejects::index::DETAIL).as_string::<i32>();
-    let lines = batch.column(rejects::index::LINE).as_primitive::<Int64Type>();
-    let offsets = batch.column(rejects::index::SOURCE_OFFSET).as_primitive::<Int64Type>();
-    for row in 0..batch.num_rows() {
-        let name = names.value(reason.keys().value(row) as usize);
-        *reasons.entry(name.to_owned()).or_insert(0) += 1;
-        if examples.len() < EXAMPLES_MAX {
-            examples.push(format!(
-                "{}: {name}: {} (byte {})",
-                lines.value(row),
-                detail.value(row),
-                offsets.value(row)
-            ));
-        }
-    }
-    (reasons, examples)
 }
 
 struct Coordinator<'c> {

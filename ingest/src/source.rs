@@ -14,16 +14,19 @@
 //!
 //! Compression is recognised by content: gzip (any number of members), zstd (any number of frames).
 
+mod names;
+mod pipe;
+
 use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
-
-use crate::error::{FileError, IngestError};
+pub use self::names::{Expanded, expand};
+use self::pipe::Pipe;
+use crate::error::FileError;
 use crate::frame::{self, Block, Edge, LineSoFar, Origin};
 
 /// One thing to read.
@@ -59,116 +62,6 @@ impl Input {
     }
 }
 
-/// Directories below one that is named are followed this deep.
-const DIRECTORY_DEPTH_MAX: usize = 16;
-
-/// What arguments stand for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Expanded {
-    pub inputs: Vec<Input>,
-    /// Files in directories that were named which are not named like logs, and are not read.
-    pub left_out: Vec<PathBuf>,
-}
-
-/// Turns arguments (`-`, files, directories, patterns) into inputs, rotated files oldest first.
-///
-/// # Errors
-/// When something named is not there, cannot be listed, or holds no log file.
-pub fn expand(arguments: &[String]) -> Result<Expanded, IngestError> {
-    let (mut inputs, mut left_out) = (Vec::new(), Vec::new());
-    for argument in arguments {
-        if argument == "-" {
-            if inputs.contains(&Input::Stdin) {
-                return Err(IngestError::StdinTwice);
-            }
-            inputs.push(Input::Stdin);
-            continue;
-        }
-        let path = PathBuf::from(argument);
-        if path.is_dir() {
-            let mut files = Vec::new();
-            list(&path, DIRECTORY_DEPTH_MAX, &mut files, &mut left_out)?;
-            if files.is_empty() {
-                return Err(IngestError::NoLogFiles { path });
-            }
-            inputs.extend(rotation_order(files).into_iter().map(Input::File));
-        } else if path.exists() {
-            inputs.push(Input::File(path));
-        } else if argument.contains(['*', '?', '[']) {
-            let paths = glob::glob(argument)
-                .map_err(|source| IngestError::Pattern { pattern: argument.clone(), source })?;
-            let unreadable = |error: glob::GlobError| IngestError::ListDirectory {
-                path: error.path().to_owned(),
-                source: error.into(),
-            };
-            let mut files = paths.collect::<Result<Vec<PathBuf>, _>>().map_err(unreadable)?;
-            files.retain(|path| path.is_file());
-            if files.is_empty() {
-                return Err(IngestError::NoMatch { pattern: argument.clone() });
-            }
-            inputs.extend(rotation_order(files).into_iter().map(Input::File));
-        } else {
-            return Err(IngestError::NoSuchFile { path });
-        }
-    }
-    Ok(Expanded { inputs, left_out })
-}
-
-fn list(
-    directory: &Path,
-    depth: usize,
-    files: &mut Vec<PathBuf>,
-    left_out: &mut Vec<PathBuf>,
-) -> Result<(), IngestError> {
-    let cannot = |source| IngestError::ListDirectory { path: directory.to_owned(), source };
-    for entry in std::fs::read_dir(directory).map_err(cannot)? {
-        let entry = entry.map_err(cannot)?;
-        let kind = entry.file_type().map_err(cannot)?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with('.') {
-            continue;
-        }
-        if kind.is_dir() {
-            if depth == 0 {
-                return Err(IngestError::TooDeep { path: entry.path(), depth_max: DIRECTORY_DEPTH_MAX });
-            }
-            list(&entry.path(), depth - 1, files, left_out)?;
-        } else if kind.is_file() || (kind.is_symlink() && entry.path().is_file()) {
-            if is_log_name(&name) { &mut *files } else { &mut *left_out }.push(entry.path());
-        }
-    }
-    Ok(())
-}
-
-/// Whether a file found in a directory looks like a log, rotated and compressed names included.
-fn is_log_name(name: &str) -> bool {
-    let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(name);
-    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-');
-    [".log", ".json", ".jsonl", ".ndjson"]
-        .iter()
-        .any(|ending| name.ends_with(ending) || stem.ends_with(ending))
-}
-
-/// Oldest first. lumberjack writes `audit-2026-03-04T05-06-07.123.log` and keeps `audit.log` for the
-/// newest, which is also their order as text; logrotate writes `audit.log.1` for the newest but one,
-/// and higher numbers for older files.
-fn rotation_order(mut files: Vec<PathBuf>) -> Vec<PathBuf> {
-    files.sort_by_cached_key(|path| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let plain = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
-        let (stem, number) = match plain.rsplit_once('.') {
-            Some((stem, digits)) if stem.contains('.') => match digits.parse::<u64>() {
-                Ok(number) => (stem, number),
-                Err(_) => (plain, 0),
-            },
-            _ => (plain, 0),
-        };
-        (path.parent().map(Path::to_path_buf), stem.to_owned(), std::cmp::Reverse(number))
-    });
-    files.dedup();
-    files
-}
-
 /// Counts the bytes that pass, for progress.
 struct Counted<R> {
     inner: R,
@@ -185,72 +78,6 @@ impl<R: Read> Read for Counted<R> {
 
 /// The longest that whole lines of a pipe wait for more to come.
 pub const LIVE_WAIT: Duration = Duration::from_secs(1);
-/// How often a silent pipe looks whether it is to stop.
-const PIPE_TICK: Duration = Duration::from_millis(200);
-const PIPE_CHUNK_BYTES: usize = 64 << 10;
-/// Chunks read ahead of their use.
-const PIPE_CHUNKS_MAX: usize = 64;
-
-/// A pipe, read by a thread of its own: reading one can block for ever, and this must not.
-struct Pipe {
-    chunks: Receiver<io::Result<Vec<u8>>>,
-    chunk: Vec<u8>,
-    at: usize,
-    /// Silence is an error [`io::ErrorKind::WouldBlock`], and not waited for.
-    live: Arc<AtomicBool>,
-    /// Silence is the end once this is set.
-    stop: Arc<AtomicBool>,
-}
-
-impl Pipe {
-    fn new(mut source: impl Read + Send + 'static, stop: &Arc<AtomicBool>) -> io::Result<Pipe> {
-        let (sender, chunks) = bounded(PIPE_CHUNKS_MAX);
-        // It ends with its pipe, with the process, or at the first chunk that nobody takes.
-        std::thread::Builder::new().name("pipe".to_owned()).spawn(move || {
-            loop {
-                let mut chunk = vec![0; PIPE_CHUNK_BYTES];
-                let read = match source.read(&mut chunk) {
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                    Ok(read) => {
-                        chunk.truncate(read);
-                        Ok(chunk)
-                    }
-                    Err(error) => Err(error),
-                };
-                let ends = read.as_ref().map_or(true, Vec::is_empty);
-                if sender.send(read).is_err() || ends {
-                    break;
-                }
-            }
-        })?;
-        let live = Arc::default();
-        Ok(Pipe { chunks, chunk: Vec::new(), at: 0, live, stop: Arc::clone(stop) })
-    }
-}
-
-impl Read for Pipe {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.at == self.chunk.len() {
-            match self.chunks.recv_timeout(PIPE_TICK) {
-                Ok(chunk) => (self.chunk, self.at) = (chunk?, 0),
-                Err(RecvTimeoutError::Timeout) if self.stop.load(Ordering::Relaxed) => return Ok(0),
-                Err(RecvTimeoutError::Timeout) if self.live.load(Ordering::Relaxed) => {
-                    return Err(io::ErrorKind::WouldBlock.into());
-                }
-                Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => return Ok(0),
-            }
-            if self.chunk.is_empty() {
-                return Ok(0);
-            }
-        }
-        let some = buffer.len().min(self.chunk.len() - self.at);
-        buffer[..some].copy_from_slice(&self.chunk[self.at..self.at + some]);
-        self.at += some;
-        Ok(some)
-    }
-}
-
 /// How a file's bytes were packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Packing {
@@ -263,11 +90,14 @@ const READ_BUFFER_BYTES: usize = 256 << 10;
 /// How much is read between two looks at the bounds of a block: less than a core's cache.
 const READ_STEP_BYTES: usize = 256 << 10;
 
-fn open(
-    input: &Input,
-    count: &Arc<AtomicU64>,
-    stop: &Arc<AtomicBool>,
-) -> Result<(Box<dyn Read + Send>, Packing), FileError> {
+/// An input, unpacked.
+struct Opened {
+    reader: Box<dyn Read + Send>,
+    packing: Packing,
+    is_pipe: bool,
+}
+
+fn open(input: &Input, count: &Arc<AtomicU64>, stop: &Arc<AtomicBool>) -> Result<Opened, FileError> {
     let cannot = |source| FileError::Read { label: input.label(), offset: 0, source };
     let file =
         |path: &PathBuf| File::open(path).map_err(|source| FileError::Open { path: path.clone(), source });
@@ -291,22 +121,24 @@ fn open(
         _ => Packing::Plain,
     };
     let whole = io::Cursor::new(magic).chain(raw);
-    Ok(match packing {
+    let is_pipe = live.is_some();
+    let reader: Box<dyn Read + Send> = match packing {
         Packing::Plain => {
             if let Some(live) = live {
                 live.store(true, Ordering::Relaxed);
             }
-            (Box::new(whole), packing)
+            Box::new(whole)
         }
         Packing::Gzip => {
             let buffered = BufReader::with_capacity(READ_BUFFER_BYTES, whole);
-            (Box::new(flate2::bufread::MultiGzDecoder::new(buffered)), packing)
+            Box::new(flate2::bufread::MultiGzDecoder::new(buffered))
         }
         Packing::Zstd => {
             let buffered = BufReader::with_capacity(READ_BUFFER_BYTES, whole);
-            (Box::new(zstd::Decoder::with_buffer(buffered).map_err(cannot)?), packing)
+            Box::new(zstd::Decoder::with_buffer(buffered).map_err(cannot)?)
         }
-    })
+    };
+    Ok(Opened { reader, packing, is_pipe })
 }
 
 /// First half of a BLAKE3 hash.
@@ -380,8 +212,7 @@ impl Stream {
         count: Arc<AtomicU64>,
         stop: Arc<AtomicBool>,
     ) -> Result<Stream, FileError> {
-        let (reader, packing) = open(&input, &count, &stop)?;
-        let is_pipe = input.is_pipe();
+        let Opened { reader, packing, is_pipe } = open(&input, &count, &stop)?;
         // A compressed file is written once, and a pipe has ended when it has.
         let is_final = complete || packing != Packing::Plain || is_pipe;
         let bytes_max = bounds.bytes_max.max(bounds.line_bytes_max.saturating_add(frame::BOUNDARY_BYTES));
@@ -624,9 +455,10 @@ impl Stream {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::frame;
     use std::io::Write as _;
+    use std::path::Path;
+
+    use super::*;
 
     const BOUNDS: BlockBounds = BlockBounds { bytes_max: 64, lines_max: 3, line_bytes_max: 40 };
 
@@ -783,29 +615,5 @@ mod tests {
         };
         assert!(read > text.len() / 3, "{read}");
         assert!(error.to_string().contains("beyond byte"), "{error}");
-    }
-
-    #[test]
-    fn rotated_files_come_oldest_first() {
-        let names = |files: &[&str]| rotation_order(files.iter().map(PathBuf::from).collect());
-        assert_eq!(
-            names(&[
-                "d/audit.log",
-                "d/audit-2026-03-04T05-06-07.123.log.gz",
-                "d/audit-2026-03-03T00-00-00.000.log"
-            ]),
-            ["d/audit-2026-03-03T00-00-00.000.log", "d/audit-2026-03-04T05-06-07.123.log.gz", "d/audit.log"]
-                .map(PathBuf::from)
-        );
-        assert_eq!(
-            names(&["audit.log", "audit.log.1", "audit.log.10.gz", "audit.log.2.gz"]),
-            ["audit.log.10.gz", "audit.log.2.gz", "audit.log.1", "audit.log"].map(PathBuf::from)
-        );
-        assert!(
-            is_log_name("audit.log.3.gz")
-                && is_log_name("x.ndjson")
-                && is_log_name("audit-2021-03-09T00-12-19.834.log")
-        );
-        assert!(!is_log_name("notes.txt") && !is_log_name("core.1234"));
     }
 }

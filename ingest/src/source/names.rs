@@ -1,0 +1,147 @@
+//! Names to inputs: what an argument stands for, and in which order rotated files were written.
+//!
+//! Invariant: what is named is read or is an error; what is found in a folder is read, or told as left out.
+
+use std::path::{Path, PathBuf};
+
+use super::Input;
+use crate::error::IngestError;
+
+/// Directories below one that is named are followed this deep.
+const DIRECTORY_DEPTH_MAX: usize = 16;
+
+/// What arguments stand for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expanded {
+    pub inputs: Vec<Input>,
+    /// Files in directories that were named which are not named like logs, and are not read.
+    pub left_out: Vec<PathBuf>,
+}
+
+/// Turns arguments (`-`, files, directories, patterns) into inputs, rotated files oldest first.
+///
+/// # Errors
+/// When something named is not there, cannot be listed, or holds no log file.
+pub fn expand(arguments: &[String]) -> Result<Expanded, IngestError> {
+    let (mut inputs, mut left_out) = (Vec::new(), Vec::new());
+    for argument in arguments {
+        if argument == "-" {
+            if inputs.contains(&Input::Stdin) {
+                return Err(IngestError::StdinTwice);
+            }
+            inputs.push(Input::Stdin);
+            continue;
+        }
+        let path = PathBuf::from(argument);
+        if path.is_dir() {
+            let mut files = Vec::new();
+            list(&path, DIRECTORY_DEPTH_MAX, &mut files, &mut left_out)?;
+            if files.is_empty() {
+                return Err(IngestError::NoLogFiles { path });
+            }
+            inputs.extend(rotation_order(files).into_iter().map(Input::File));
+        } else if path.exists() {
+            inputs.push(Input::File(path));
+        } else if argument.contains(['*', '?', '[']) {
+            let paths = glob::glob(argument)
+                .map_err(|source| IngestError::Pattern { pattern: argument.clone(), source })?;
+            let unreadable = |error: glob::GlobError| IngestError::ListDirectory {
+                path: error.path().to_owned(),
+                source: error.into(),
+            };
+            let mut files = paths.collect::<Result<Vec<PathBuf>, _>>().map_err(unreadable)?;
+            files.retain(|path| path.is_file());
+            if files.is_empty() {
+                return Err(IngestError::NoMatch { pattern: argument.clone() });
+            }
+            inputs.extend(rotation_order(files).into_iter().map(Input::File));
+        } else {
+            return Err(IngestError::NoSuchFile { path });
+        }
+    }
+    Ok(Expanded { inputs, left_out })
+}
+
+fn list(
+    directory: &Path,
+    depth: usize,
+    files: &mut Vec<PathBuf>,
+    left_out: &mut Vec<PathBuf>,
+) -> Result<(), IngestError> {
+    let cannot = |source| IngestError::ListDirectory { path: directory.to_owned(), source };
+    for entry in std::fs::read_dir(directory).map_err(cannot)? {
+        let entry = entry.map_err(cannot)?;
+        let kind = entry.file_type().map_err(cannot)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with('.') {
+            continue;
+        }
+        if kind.is_dir() {
+            if depth == 0 {
+                return Err(IngestError::TooDeep { path: entry.path(), depth_max: DIRECTORY_DEPTH_MAX });
+            }
+            list(&entry.path(), depth - 1, files, left_out)?;
+        } else if kind.is_file() || (kind.is_symlink() && entry.path().is_file()) {
+            if is_log_name(&name) { &mut *files } else { &mut *left_out }.push(entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file found in a directory looks like a log, rotated and compressed names included.
+fn is_log_name(name: &str) -> bool {
+    let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(name);
+    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-');
+    [".log", ".json", ".jsonl", ".ndjson"]
+        .iter()
+        .any(|ending| name.ends_with(ending) || stem.ends_with(ending))
+}
+
+/// Oldest first. lumberjack writes `audit-2026-03-04T05-06-07.123.log` and keeps `audit.log` for the
+/// newest, which is also their order as text; logrotate writes `audit.log.1` for the newest but one,
+/// and higher numbers for older files.
+fn rotation_order(mut files: Vec<PathBuf>) -> Vec<PathBuf> {
+    files.sort_by_cached_key(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let plain = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
+        let (stem, number) = match plain.rsplit_once('.') {
+            Some((stem, digits)) if stem.contains('.') => match digits.parse::<u64>() {
+                Ok(number) => (stem, number),
+                Err(_) => (plain, 0),
+            },
+            _ => (plain, 0),
+        };
+        (path.parent().map(Path::to_path_buf), stem.to_owned(), std::cmp::Reverse(number))
+    });
+    files.dedup();
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rotated_files_come_oldest_first() {
+        let names = |files: &[&str]| rotation_order(files.iter().map(PathBuf::from).collect());
+        assert_eq!(
+            names(&[
+                "d/audit.log",
+                "d/audit-2026-03-04T05-06-07.123.log.gz",
+                "d/audit-2026-03-03T00-00-00.000.log"
+            ]),
+            ["d/audit-2026-03-03T00-00-00.000.log", "d/audit-2026-03-04T05-06-07.123.log.gz", "d/audit.log"]
+                .map(PathBuf::from)
+        );
+        assert_eq!(
+            names(&["audit.log", "audit.log.1", "audit.log.10.gz", "audit.log.2.gz"]),
+            ["audit.log.10.gz", "audit.log.2.gz", "audit.log.1", "audit.log"].map(PathBuf::from)
+        );
+        assert!(
+            is_log_name("audit.log.3.gz")
+                && is_log_name("x.ndjson")
+                && is_log_name("audit-2021-03-09T00-12-19.834.log")
+        );
+        assert!(!is_log_name("notes.txt") && !is_log_name("core.1234"));
+    }
+}

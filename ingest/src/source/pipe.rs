@@ -1,0 +1,77 @@
+//! A pipe that never makes its reader wait for ever.
+//!
+//! Invariant: bytes come in order and once, and an error after the bytes before it. Silence ends a read after
+//! a tick, so that whoever reads can look at the time and at the wish to stop.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+
+/// How often a silent pipe looks whether it is to stop.
+const PIPE_TICK: Duration = Duration::from_millis(200);
+const PIPE_CHUNK_BYTES: usize = 64 << 10;
+/// Chunks read ahead of their use.
+const PIPE_CHUNKS_MAX: usize = 64;
+
+/// A pipe, read by a thread of its own: reading one can block for ever, and this must not.
+pub(super) struct Pipe {
+    chunks: Receiver<io::Result<Vec<u8>>>,
+    chunk: Vec<u8>,
+    at: usize,
+    /// Silence is an error [`io::ErrorKind::WouldBlock`], and not waited for.
+    pub(super) live: Arc<AtomicBool>,
+    /// Silence is the end once this is set.
+    stop: Arc<AtomicBool>,
+}
+
+impl Pipe {
+    pub(super) fn new(mut source: impl Read + Send + 'static, stop: &Arc<AtomicBool>) -> io::Result<Pipe> {
+        let (sender, chunks) = bounded(PIPE_CHUNKS_MAX);
+        // It ends with its pipe, with the process, or at the first chunk that nobody takes.
+        std::thread::Builder::new().name("pipe".to_owned()).spawn(move || {
+            loop {
+                let mut chunk = vec![0; PIPE_CHUNK_BYTES];
+                let read = match source.read(&mut chunk) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Ok(read) => {
+                        chunk.truncate(read);
+                        Ok(chunk)
+                    }
+                    Err(error) => Err(error),
+                };
+                let ends = read.as_ref().map_or(true, Vec::is_empty);
+                if sender.send(read).is_err() || ends {
+                    break;
+                }
+            }
+        })?;
+        let live = Arc::default();
+        Ok(Pipe { chunks, chunk: Vec::new(), at: 0, live, stop: Arc::clone(stop) })
+    }
+}
+
+impl Read for Pipe {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.chunk.len() {
+            match self.chunks.recv_timeout(PIPE_TICK) {
+                Ok(chunk) => (self.chunk, self.at) = (chunk?, 0),
+                Err(RecvTimeoutError::Timeout) if self.stop.load(Ordering::Relaxed) => return Ok(0),
+                Err(RecvTimeoutError::Timeout) if self.live.load(Ordering::Relaxed) => {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return Ok(0),
+            }
+            if self.chunk.is_empty() {
+                return Ok(0);
+            }
+        }
+        let some = buffer.len().min(self.chunk.len() - self.at);
+        buffer[..some].copy_from_slice(&self.chunk[self.at..self.at + some]);
+        self.at += some;
+        Ok(some)
+    }
+}

@@ -61,8 +61,12 @@ fn seal(criterion: &mut Criterion) {
                 for row_group in row_groups {
                     writer.append(row_group).expect("appends");
                 }
-                let position =
-                    Position { next_offset, records: events.num_rows() as i64, prefix_blake3: [0; 16] };
+                let position = Position {
+                    next_offset,
+                    records: events.num_rows() as i64,
+                    prefix_blake3: [0; 16],
+                    broker_offset: None,
+                };
                 let step = SourcePosition {
                     partition: PARTITION.to_owned(),
                     label: "bench".to_owned(),

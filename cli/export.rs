@@ -119,8 +119,8 @@ fn write_sources(
         };
         let events = rows(Table::Events).map_err(archive_error)?;
         let rejects = rows(Table::Rejects).map_err(archive_error)?;
-        records +=
-            export::sealed_stream(events, rejects, &source.position, &mut *out).with_context(|| {
+        records += export::sealed_stream(events, rejects, &source.partition, &source.position, &mut *out)
+            .with_context(|| {
                 format!("cannot export {} ({})", source.partition, term::printable(&source.label))
             })?;
         bytes += u64::try_from(source.position.next_offset).unwrap_or(0);

@@ -9,10 +9,11 @@
 //! (`enableExpiredLogCleanup` is off in the table and overridden here), no file is ever removed from the
 //! table (`appendOnly`).
 //!
-//! A position is four `txn` actions, because the version of a `txn` is one 64-bit number: appId
+//! A position is four or five `txn` actions, because the version of a `txn` is one 64-bit number: appId
 //! `<partition>` has the next offset, `<partition>#records` the number of records, `<partition>#blake3.hi`
 //! and `<partition>#blake3.lo` the halves of the hash, big-endian, as signed numbers. All four are always
-//! written together. Partition names cannot hold a `#`.
+//! written together, and for a partition of a broker `<partition>#broker`, its own number of the next message.
+//! Partition names cannot hold a `#`.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -55,7 +56,8 @@ pub(crate) const STATISTICS_OFFSET: &str = "source_offset";
 const RECORDS: &str = "#records";
 const HASH_HIGH: &str = "#blake3.hi";
 const HASH_LOW: &str = "#blake3.lo";
-/// Longest partition name; it is written four times in every commit.
+const BROKER: &str = "#broker";
+/// Longest partition name; it is written up to five times in every commit.
 const PARTITION_BYTES_MAX: usize = 512;
 
 /// What one commit adds to a volume.
@@ -274,19 +276,20 @@ pub(crate) fn check_partition(partition: &str) -> Result<()> {
     Ok(())
 }
 
-fn transactions(partition: &str, position: &Position) -> [Transaction; 4] {
+fn transactions(partition: &str, position: &Position) -> impl Iterator<Item = Transaction> {
     let half = |at: usize| {
         i64::from_be_bytes(
             position.prefix_blake3[at..at + 8].try_into().expect("half of sixteen bytes is eight"),
         )
     };
     let transaction = |suffix: &str, version| Transaction::new(format!("{partition}{suffix}"), version);
-    [
+    let always = [
         transaction("", position.next_offset),
         transaction(RECORDS, position.records),
         transaction(HASH_HIGH, half(0)),
         transaction(HASH_LOW, half(8)),
-    ]
+    ];
+    always.into_iter().chain(position.broker_offset.map(|next| transaction(BROKER, next)))
 }
 
 /// Positions out of `txn` versions by appId.
@@ -306,7 +309,9 @@ pub(crate) fn positions(
         let mut prefix_blake3 = [0; 16];
         prefix_blake3[..8].copy_from_slice(&high.to_be_bytes());
         prefix_blake3[8..].copy_from_slice(&low.to_be_bytes());
-        positions.insert(partition.clone(), Position { next_offset: *next_offset, records, prefix_blake3 });
+        let broker_offset = part(BROKER);
+        let position = Position { next_offset: *next_offset, records, prefix_blake3, broker_offset };
+        positions.insert(partition.clone(), position);
     }
     Ok(positions)
 }

@@ -13,6 +13,8 @@ pub struct Position {
     pub records: i64,
     /// First half of the BLAKE3 hash of everything before `next_offset`.
     pub prefix_blake3: [u8; 16],
+    /// A broker's own number of the first message behind `next_offset`; only partitions of a broker have one.
+    pub broker_offset: Option<i64>,
 }
 
 /// A partition's step from one commit to the next.

@@ -218,6 +218,7 @@ fn position(next_offset: i64) -> Position {
         next_offset,
         records: next_offset / 1000,
         prefix_blake3: hash.as_bytes()[..16].try_into().expect("16 of 32"),
+        broker_offset: None,
     }
 }
 

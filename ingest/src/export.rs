@@ -14,6 +14,7 @@ use strongroom_archive::Position;
 use strongroom_schemas::rejects;
 use thiserror::Error;
 
+use crate::chain::{LineChain, is_chained};
 use crate::render::{Renderer, WrongColumn};
 use crate::source::{Fingerprint, fingerprint};
 
@@ -135,13 +136,21 @@ pub fn stream<E: From<ExportError>>(
 pub fn sealed_stream<E: From<ExportError>>(
     events: impl Iterator<Item = Result<RecordBatch, E>>,
     rejects: impl Iterator<Item = Result<RecordBatch, E>>,
+    partition: &str,
     position: &Position,
     out: impl Write,
 ) -> Result<u64, E> {
-    let mut hashed = Hashed { out, hasher: blake3::Hasher::new() };
+    let hash = match is_chained(partition) {
+        true => Hash::Chain(LineChain::default()),
+        false => Hash::Whole(blake3::Hasher::new()),
+    };
+    let mut hashed = Hashed { out, hash };
     let records = stream(events, rejects, position.next_offset, &mut hashed)?;
-    let hash = hashed.hasher.finalize();
-    if !hash.as_bytes().starts_with(&position.prefix_blake3) {
+    let found = match &hashed.hash {
+        Hash::Whole(hasher) => Some(fingerprint(hasher)),
+        Hash::Chain(chain) => chain.value(),
+    };
+    if found != Some(position.prefix_blake3) {
         return Err(ExportError::Changed { bytes: position.next_offset }.into());
     }
     Ok(records)
@@ -180,16 +189,25 @@ impl Write for Start {
     }
 }
 
+/// The fingerprint of a partition, as its kind has it.
+enum Hash {
+    Whole(blake3::Hasher),
+    Chain(LineChain),
+}
+
 /// Hashes what passes through.
 struct Hashed<W> {
     out: W,
-    hasher: blake3::Hasher,
+    hash: Hash,
 }
 
 impl<W: Write> Write for Hashed<W> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let written = self.out.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
+        match &mut self.hash {
+            Hash::Whole(hasher) => _ = hasher.update(&bytes[..written]),
+            Hash::Chain(chain) => chain.update(&bytes[..written]),
+        }
         Ok(written)
     }
 
@@ -273,11 +291,13 @@ mod tests {
             next_offset: log.len() as i64,
             records: 4,
             prefix_blake3: blake3::hash(log.as_bytes()).as_bytes()[..16].try_into().expect("16 of 32 bytes"),
+            broker_offset: None,
         };
         let export = |events: &[RecordBatch], rejects: &[RecordBatch]| {
             let rows = |batches: &[RecordBatch]| batches.to_vec().into_iter().map(Ok::<_, ExportError>);
             let mut out = Vec::new();
-            sealed_stream(rows(events), rows(rejects), &position, &mut out).map(|records| (records, out))
+            sealed_stream(rows(events), rows(rejects), "file/x", &position, &mut out)
+                .map(|records| (records, out))
         };
         let (events, rejects) = (&decoded.events, &decoded.rejects);
         let (records, out) = export(&[events.clone()], &[rejects.clone()]).expect("whole");

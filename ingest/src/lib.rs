@@ -10,14 +10,16 @@
 //! The way of an event: [`source`] finds files and undoes compression, [`frame`] cuts blocks into
 //! lines, [`decode`] turns lines into the columns of [`strongroom_schemas::events`] or a reject,
 //! [`pipeline`] runs workers and seals. [`render`] is the way back. [`plain`] is a second decoder,
-//! slow and simple, that judges the first. `wrapper` takes off what managed clouds put around events.
+//! slow and simple, that judges the first. [`live`] is the driver for sources that never end. `wrapper` takes off what managed clouds put around events.
 
 mod canonical;
+pub mod chain;
 mod columns;
 pub mod decode;
 mod document;
 pub mod export;
 pub mod frame;
+pub mod live;
 mod members;
 pub mod pipeline;
 pub mod plain;

@@ -488,6 +488,7 @@ impl Coordinator<'_> {
                 next_offset: work.end_offset,
                 records: before + i64::try_from(records).unwrap_or(i64::MAX),
                 prefix_blake3: work.end_prefix,
+                broker_offset: None,
             });
         }
         if let Some((offset, bytes)) = work.unfinished {
@@ -564,7 +565,12 @@ impl Coordinator<'_> {
                 partition,
                 label,
                 sealed: None,
-                reached: Some(Position { next_offset: 1, records: 1, prefix_blake3: [0; 16] }),
+                reached: Some(Position {
+                    next_offset: 1,
+                    records: 1,
+                    prefix_blake3: [0; 16],
+                    broker_offset: None,
+                }),
                 alerts_ahead: false,
                 alerts_stored: HashSet::new(),
             });

@@ -147,7 +147,8 @@ fn archive(rows: &[Event], arrived: DateTime<Utc>) -> TempDir {
         writer.append(group).expect("a row group");
     }
     let end = rows.len() as i64;
-    let position = Position { next_offset: end * 1000, records: end, prefix_blake3: [7; 16] };
+    let position =
+        Position { next_offset: end * 1000, records: end, prefix_blake3: [7; 16], broker_offset: None };
     let source = SourcePosition {
         partition: PARTITION.to_owned(),
         label: "test".to_owned(),

@@ -1,0 +1,323 @@
+//! What passes between a source and the driver.
+//!
+//! Invariant: the chunks of one partition follow each other without a gap, from the position that
+//! [`Feed::position`] told; the driver ends the run when they do not.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, bounded};
+use strongroom_archive::Position;
+
+use crate::frame::Block;
+use crate::source::Fingerprint;
+
+/// A partition, as people and the archive know it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct StreamName {
+    /// `kind/identity`, as in the column `source`; the same as in the block's origin.
+    pub partition: String,
+    /// Name for people: a path, `topic[3]`, a listener.
+    pub label: String,
+}
+
+/// Whole lines of one partition.
+#[derive(Debug)]
+pub struct Chunk {
+    pub stream: Arc<StreamName>,
+    /// Ends behind a newline, at the end of a stream that grows no more, or inside an over-long line.
+    pub block: Block,
+    /// Fingerprint of the stream up to the block's end: of all its bytes, or its chain.
+    pub prefix: Fingerprint,
+    /// A broker's number of the first message behind the block.
+    pub broker_offset: Option<i64>,
+    /// When the first of its bytes was received.
+    pub arrived: Instant,
+}
+
+/// The run is over: a source returns from [`Source::run`] when it is told so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped;
+
+/// Why a source could not go on. The run goes on without it, and it is started again after a while.
+#[derive(Debug)]
+pub struct SourceError {
+    pub message: String,
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl fmt::Display for SourceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for SourceError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| -> &(dyn std::error::Error + 'static) { source.as_ref() })
+    }
+}
+
+/// Something that brings lines for as long as the process lives.
+pub trait Source: Send {
+    /// Name in the configuration.
+    fn name(&self) -> &str;
+
+    /// Brings lines until [`Feed::is_stopping`], or a call that says [`Stopped`]; called again, with a new
+    /// feed, after a failure anywhere in the pipeline. Nothing of an earlier run may be relied on but what
+    /// [`Feed::position`] says.
+    ///
+    /// # Errors
+    /// What the source itself cannot get over. What passes (a broker that is away, a file that is gone)
+    /// it waits for, and says so with [`Feed::trouble`].
+    fn run(&mut self, feed: &Feed) -> Result<(), SourceError>;
+}
+
+/// What a source has done since the process began.
+#[derive(Debug, Default)]
+pub struct SourceCounters {
+    /// Bytes of text handed over.
+    pub bytes: AtomicU64,
+    /// Records that came again and were not handed over.
+    pub duplicates: AtomicU64,
+    /// How much is known to wait at the source: messages of a broker, bytes of files or of a write-ahead log.
+    pub lag: AtomicI64,
+    /// Times that something was wrong and was got over.
+    pub troubles: AtomicU64,
+    /// What is wrong now; empty when nothing is.
+    trouble: Mutex<String>,
+    /// When something was handed over last, as the time since the counters were made.
+    last: Mutex<Option<Instant>>,
+}
+
+impl SourceCounters {
+    /// What is wrong now, in words.
+    pub fn trouble(&self) -> Option<String> {
+        let trouble = lock(&self.trouble);
+        (!trouble.is_empty()).then(|| trouble.clone())
+    }
+
+    /// When something was handed over last.
+    pub fn last_chunk(&self) -> Option<Instant> {
+        *lock(&self.last)
+    }
+}
+
+/// What all feeds of a run share with the driver.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    stopping: AtomicBool,
+    /// Bytes of text under way.
+    under_way: Mutex<u64>,
+    room: Condvar,
+    under_way_max: u64,
+    /// Sealed at the run's begin or since, by partition.
+    sealed: Mutex<HashMap<String, Position>>,
+    /// Handed over in this run, by partition.
+    reached: Mutex<HashMap<String, Position>>,
+}
+
+impl Shared {
+    pub(crate) fn new(sealed: HashMap<String, Position>, under_way_max: u64) -> Arc<Shared> {
+        Arc::new(Shared {
+            stopping: AtomicBool::new(false),
+            under_way: Mutex::new(0),
+            room: Condvar::new(),
+            under_way_max,
+            sealed: Mutex::new(sealed),
+            reached: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.room.notify_all();
+    }
+
+    /// Text has been encoded, or is given up.
+    pub(crate) fn release(&self, bytes: u64) {
+        let mut under_way = lock(&self.under_way);
+        *under_way = under_way.saturating_sub(bytes);
+        self.room.notify_all();
+    }
+
+    pub(crate) fn under_way(&self) -> u64 {
+        *lock(&self.under_way)
+    }
+
+    pub(crate) fn seal(&self, positions: impl IntoIterator<Item = (String, Position)>) {
+        lock(&self.sealed).extend(positions);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What these hold is whole after each statement, so a panic elsewhere leaves nothing half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the driver is told by feeds.
+#[derive(Debug)]
+pub(crate) enum Told {
+    Chunk(Chunk),
+    /// Records that came again.
+    Duplicates(u64),
+    /// Seal everything told so far, then answer.
+    Seal(Sender<()>),
+    /// Read the positions of the archive anew, for another writer may have added to it, then answer.
+    Refresh(Sender<()>),
+}
+
+/// A source's end of the pipeline.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) driver: Sender<Told>,
+    pub(crate) counters: Arc<SourceCounters>,
+    /// Longest line that is decoded, in bytes.
+    pub line_bytes_max: usize,
+}
+
+impl Feed {
+    /// Whether the run is over.
+    pub fn is_stopping(&self) -> bool {
+        self.shared.stopping.load(Ordering::Acquire)
+    }
+
+    /// Where to go on with a partition: behind what was handed over in this run, or what is sealed;
+    /// `None` when the archive has nothing of it.
+    pub fn position(&self, partition: &str) -> Option<Position> {
+        lock(&self.shared.reached).get(partition).copied().or_else(|| self.sealed(partition))
+    }
+
+    /// How far a partition is sealed: what lies before is durable, and need not be kept at the source.
+    pub fn sealed(&self, partition: &str) -> Option<Position> {
+        lock(&self.shared.sealed).get(partition).copied()
+    }
+
+    /// Partitions whose name begins with `kind`, as far as they are sealed.
+    pub fn sealed_partitions(&self, kind: &str) -> Vec<(String, Position)> {
+        let sealed = lock(&self.shared.sealed);
+        let of_kind = sealed.iter().filter(|(partition, _)| partition.starts_with(kind));
+        of_kind.map(|(partition, position)| (partition.clone(), *position)).collect()
+    }
+
+    /// Hands lines over; waits while the pipeline is full. An empty chunk is nothing.
+    ///
+    /// # Errors
+    /// [`Stopped`] when the run is over. The chunk is gone then; the next run begins before it.
+    pub fn send(&self, chunk: Chunk) -> Result<(), Stopped> {
+        let bytes = chunk.block.bytes.len() as u64;
+        if bytes == 0 {
+            return Ok(());
+        }
+        {
+            let mut under_way = lock(&self.shared.under_way);
+            while *under_way > 0 && *under_way + bytes > self.shared.under_way_max && !self.is_stopping() {
+                let waited = self.shared.room.wait_timeout(under_way, WAIT);
+                under_way = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+            if self.is_stopping() {
+                return Err(Stopped);
+            }
+            *under_way += bytes;
+        }
+        let partition = chunk.stream.partition.clone();
+        let reached = Position {
+            next_offset: chunk.block.offset + i64::try_from(bytes).unwrap_or(i64::MAX),
+            // Counted by the driver, which alone knows them.
+            records: 0,
+            prefix_blake3: chunk.prefix,
+            broker_offset: chunk.broker_offset,
+        };
+        lock(&self.shared.reached).insert(partition, reached);
+        self.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
+        *lock(&self.counters.last) = Some(Instant::now());
+        self.driver.send(Told::Chunk(chunk)).map_err(|_| Stopped)
+    }
+
+    /// Records that came again and are left out: they are part of the conservation sum.
+    ///
+    /// # Errors
+    /// [`Stopped`] when the run is over.
+    pub fn duplicates(&self, records: u64) -> Result<(), Stopped> {
+        self.counters.duplicates.fetch_add(records, Ordering::Relaxed);
+        self.driver.send(Told::Duplicates(records)).map_err(|_| Stopped)
+    }
+
+    /// Has everything sealed that was handed over so far; `false` when it took longer than `wait`.
+    ///
+    /// # Errors
+    /// [`Stopped`] when the run is over.
+    pub fn seal_now(&self, wait: Duration) -> Result<bool, Stopped> {
+        let (done, answer) = bounded(1);
+        self.driver.send(Told::Seal(done)).map_err(|_| Stopped)?;
+        self.wait_for(&answer, wait)
+    }
+
+    /// Reads the archive's positions anew. A source that shares its partitions with other processes does so
+    /// when it is given one, before it asks [`Feed::position`]: what it handed over of it itself before counts
+    /// no longer.
+    ///
+    /// # Errors
+    /// [`Stopped`] when the run is over.
+    pub fn refresh(&self, partition: &str, wait: Duration) -> Result<bool, Stopped> {
+        let (done, answer) = bounded(1);
+        self.driver.send(Told::Refresh(done)).map_err(|_| Stopped)?;
+        let refreshed = self.wait_for(&answer, wait)?;
+        if refreshed {
+            lock(&self.shared.reached).remove(partition);
+        }
+        Ok(refreshed)
+    }
+
+    fn wait_for(&self, answer: &crossbeam_channel::Receiver<()>, wait: Duration) -> Result<bool, Stopped> {
+        let until = Instant::now() + wait;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match answer.recv_timeout(left.min(WAIT)) {
+                Ok(()) => return Ok(true),
+                Err(crossbeam_channel::RecvTimeoutError::Disconnected) => return Err(Stopped),
+                Err(crossbeam_channel::RecvTimeoutError::Timeout) => {
+                    if self.is_stopping() {
+                        return Err(Stopped);
+                    }
+                    if left.is_zero() {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+    }
+
+    /// How much is known to wait at the source.
+    pub fn lag(&self, lag: i64) {
+        self.counters.lag.store(lag, Ordering::Relaxed);
+    }
+
+    /// Something is wrong and is waited for: said once in the log, shown by the readiness check until
+    /// [`Feed::well`].
+    pub fn trouble(&self, what: impl fmt::Display) {
+        let what = what.to_string();
+        let mut trouble = lock(&self.counters.trouble);
+        if *trouble != what {
+            tracing::warn!(trouble = %what, "source waits");
+            self.counters.troubles.fetch_add(1, Ordering::Relaxed);
+            *trouble = what;
+        }
+    }
+
+    /// What was wrong is over.
+    pub fn well(&self) {
+        let mut trouble = lock(&self.counters.trouble);
+        if !trouble.is_empty() {
+            tracing::info!(trouble = %trouble, "source goes on");
+            trouble.clear();
+        }
+    }
+}
+
+/// How often one who waits looks whether the run is over.
+const WAIT: Duration = Duration::from_millis(200);

@@ -1,0 +1,20 @@
+//! Sources that never end: what they have in common, and the driver that seals what they bring.
+//!
+//! ```text
+//!  source ──Chunk──▶ workers: decode, match ──▶ driver ──▶ alerts leave
+//!  (a thread each,                               │ text of each partition is kept
+//!   waits when the                               ▼ until there is enough of it
+//!   pipeline is full)  workers: decode, encode ──▶ bundle ──▶ sealer ──▶ archive
+//! ```
+//!
+//! Invariants:
+//! - A source can begin again at any sealed position: a file that is read again, a broker that keeps its
+//!   messages, a write-ahead log. So a failure anywhere costs nothing but the work since the last seal.
+//! - A source is told of a seal when, and only when, it is durable.
+//! - The text under way, from a source's hands until it is encoded, never exceeds a bound; a source that
+//!   brings more waits, and nothing else does.
+//! - Alerts are raised from text as it comes, before and regardless of sealing.
+
+mod feed;
+
+pub use feed::{Chunk, Feed, Source, SourceError, Stopped, StreamName};

@@ -2,12 +2,15 @@
 //! command line, run the command, print an error chain once, choose the exit code.
 
 mod allocator;
+mod config;
 mod demo;
 mod exit;
 mod export;
 mod generate;
 mod ingest;
+mod observe;
 mod query;
+mod run;
 mod sql;
 mod term;
 
@@ -31,6 +34,8 @@ struct Cli {
 enum Command {
     Demo(demo::Args),
     Ingest(ingest::Args),
+    Run(run::Args),
+    Config(config::Args),
     Query(query::Args),
     Sql(sql::Args),
     Export(export::Args),
@@ -45,6 +50,8 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Ingest(args) => ingest::run(args),
+        Command::Run(args) => run::run(args),
+        Command::Config(args) => config::run(args),
         Command::Query(args) => query::run(args),
         Command::Sql(args) => sql::run(args),
         Command::Export(args) => export::run(args),

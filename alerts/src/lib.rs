@@ -43,6 +43,7 @@ mod memo;
 mod message;
 #[cfg(test)]
 mod oracle_test;
+pub mod own;
 mod parse;
 mod pattern;
 mod rule;

@@ -118,7 +118,7 @@ pub(crate) struct Column<'a> {
 }
 
 /// An encoded column chunk; `close` describes `bytes`, with offsets relative to them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct EncodedColumn {
     pub(crate) bytes: Bytes,
     pub(crate) close: ColumnCloseResult,

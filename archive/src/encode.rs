@@ -39,7 +39,7 @@ const NULL: u32 = u32::MAX;
 const EARLIEST_YEAR: i32 = 2014;
 
 /// A row group of one table and date, sorted, encoded and compressed; what [`crate::Writer::append`] takes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct EncodedRowGroup {
     pub(crate) table: Table,
     pub(crate) date: NaiveDate,

@@ -231,6 +231,11 @@ impl Writer {
         Ok(self.positions[&table].get(partition).copied())
     }
 
+    /// How far each partition is stored in `table`.
+    pub fn positions(&self, table: Table) -> impl Iterator<Item = (&str, Position)> {
+        self.positions[&table].iter().map(|(partition, position)| (partition.as_str(), *position))
+    }
+
     /// Adds a row group to the open file of its table and date. The row group is on disk only after
     /// [`Writer::seal`].
     pub fn append(&mut self, row_group: EncodedRowGroup) -> Result<()> {

@@ -46,6 +46,8 @@ pub enum IngestError {
     AlertIds,
     #[error("decoding a block of {label} at byte {offset} ended in a panic, which is a bug")]
     WorkerPanicked { label: String, offset: i64 },
+    #[error("{label} goes on at byte {found}, and not at byte {expected} where it stopped")]
+    ChunkGap { label: String, expected: i64, found: i64 },
     #[error("the thread that reads ended in a panic, which is a bug")]
     WorkerLost,
 }

@@ -21,7 +21,7 @@
 //! showed it.
 
 mod reader;
-mod worker;
+pub(crate) mod worker;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -337,7 +337,11 @@ pub fn ingest(
 }
 
 /// Rebuilds correlation windows from what the archive holds of the last of them.
-fn warm_up(archive: &Archive, rules: &Arc<RuleSet>, detector: &mut Detector) -> Result<(), IngestError> {
+pub(crate) fn warm_up(
+    archive: &Archive,
+    rules: &Arc<RuleSet>,
+    detector: &mut Detector,
+) -> Result<(), IngestError> {
     let window = i64::try_from(rules.window_max().as_micros()).unwrap_or(i64::MAX);
     let tomorrow = Utc::now().timestamp_micros().saturating_add(86_400_000_000);
     let snapshot = archive.snapshot(Table::Events)?;
@@ -354,7 +358,7 @@ fn warm_up(archive: &Archive, rules: &Arc<RuleSet>, detector: &mut Detector) -> 
 }
 
 /// Ids of the alerts that the archive holds of a partition.
-fn stored_alerts(archive: &Archive, partition: &str) -> Result<HashSet<String>, IngestError> {
+pub(crate) fn stored_alerts(archive: &Archive, partition: &str) -> Result<HashSet<String>, IngestError> {
     let mut ids = HashSet::new();
     for batch in archive.read_rows(Table::Alerts, partition)? {
         let batch = batch?;

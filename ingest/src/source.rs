@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-pub use self::names::{Expanded, expand};
+pub use self::names::{Expanded, expand, find};
 use self::pipe::Pipe;
 use crate::error::FileError;
 use crate::frame::{self, Block, Edge, LineSoFar, Origin};
@@ -188,6 +188,9 @@ pub struct Stream {
     hasher: blake3::Hasher,
     /// Files may grow after their end: what their last line says is final only when this is set.
     is_final: bool,
+    /// The end is where to wait: an unfinished line stays in the stream's hands.
+    follows: bool,
+    packing: Packing,
 }
 
 /// Where [`Stream::skip_to`] came out, with the hash of everything before.
@@ -233,6 +236,8 @@ impl Stream {
             line_so_far: LineSoFar::default(),
             hasher: blake3::Hasher::new(),
             is_final,
+            follows: false,
+            packing,
         })
     }
 
@@ -301,6 +306,38 @@ impl Stream {
         Stream::open(self.input.clone(), self.bounds, self.is_final, count, stop)
     }
 
+    /// From now on the end is where more may come: blocks are whole lines, an unfinished one is kept, and
+    /// [`Stream::next_block`] says `None` until there is more.
+    pub fn follow(&mut self) {
+        self.follows = true;
+    }
+
+    /// What there is of an unfinished line comes with the next block, as a line.
+    pub fn give_up_line(&mut self) {
+        self.follows = false;
+        self.is_final = true;
+    }
+
+    /// Whether it was written once, by a program that compresses.
+    pub fn is_packed(&self) -> bool {
+        self.packing != Packing::Plain
+    }
+
+    /// Whether, having told its identity, it has not seen the end of its first line.
+    pub fn is_first_line_open(&self) -> bool {
+        self.carry.len() <= self.bounds.line_bytes_max && memchr::memchr(b'\n', &self.carry).is_none()
+    }
+
+    /// Offset in the stream of the next byte that is handed out.
+    pub fn offset(&self) -> i64 {
+        self.offset
+    }
+
+    /// Bytes read and not handed out: an unfinished line.
+    pub fn unfinished(&self) -> usize {
+        self.carry.len()
+    }
+
     /// Ends a block at `offset` as the end of the stream would: where an earlier run ended one.
     pub fn cut_at(&mut self, offset: i64) {
         self.cut_at = Some(offset);
@@ -328,6 +365,7 @@ impl Stream {
     /// The next block, read into `bytes`, whose allocation is reused; `None` at the end.
     pub fn next_block(&mut self, origin: &Arc<Origin>, mut bytes: Vec<u8>) -> Result<Option<Cut>, FileError> {
         let started = Instant::now();
+        self.at_end &= !self.follows;
         let forced = self.cut_at.filter(|cut| *cut > self.offset);
         let until_cut =
             forced.map_or(usize::MAX, |cut| usize::try_from(cut - self.offset).unwrap_or(usize::MAX));
@@ -346,7 +384,7 @@ impl Stream {
         while !self.at_end && self.failed.is_none() && filled < bytes_max && lines < self.bounds.lines_max {
             let step = READ_STEP_BYTES.min(bytes_max - filled);
             if bytes.len() < filled + step {
-                if !self.is_pipe {
+                if !self.is_pipe && !self.follows {
                     bytes.reserve_exact(bytes_max - bytes.len());
                 }
                 bytes.resize(filled + step, 0);
@@ -412,12 +450,15 @@ impl Stream {
         let mut ends = Edge::Line;
         let at_cut = bytes.len() == until_cut;
         if end == bytes.len() && bytes[end - 1] != b'\n' {
-            if self.at_end || at_cut {
+            if (self.at_end && !self.follows) || at_cut {
                 is_last = true;
             } else if let Some(newline) = memchr::memrchr(b'\n', &bytes) {
                 end = newline + 1;
             } else if let Some(cut) = cut {
                 (end, ends) = cut;
+            } else if self.follows {
+                self.carry = bytes;
+                return Ok(None);
             }
         }
         let whole = bytes.len();

@@ -2,6 +2,7 @@
 
 mod cli;
 mod corpus;
+mod daemon;
 mod demo;
 mod differential;
 mod docs;
@@ -15,3 +16,4 @@ mod next_steps;
 mod outsiders;
 mod query;
 mod run;
+mod tail;

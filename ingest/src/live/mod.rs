@@ -15,6 +15,18 @@
 //!   brings more waits, and nothing else does.
 //! - Alerts are raised from text as it comes, before and regardless of sealing.
 
+mod driver;
 mod feed;
+mod metrics;
+mod sealer;
+mod secret;
+mod serve;
+pub mod tail;
+mod worker;
 
-pub use feed::{Chunk, Feed, Source, SourceError, Stopped, StreamName};
+pub use driver::{DRAIN, Drained, LIVE_BLOCK_BYTES, LiveObserver, LiveOptions, TEXT_BYTES_MAX};
+pub use feed::{Chunk, Feed, Source, SourceCounters, SourceError, Stopped, StreamName};
+pub use metrics::{BUCKETS, Histogram, Metrics};
+pub use secret::Secret;
+pub use serve::serve;
+pub use tail::{Tail, TailOptions};

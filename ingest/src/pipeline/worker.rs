@@ -83,7 +83,7 @@ impl Worker {
 }
 
 /// Encodes the rejects from `from` on.
-pub(super) fn encode_rejects(
+pub(crate) fn encode_rejects(
     batch: RecordBatch,
     from: i64,
     arrived: DateTime<Utc>,
@@ -98,7 +98,7 @@ pub(super) fn encode_rejects(
 }
 
 /// Rejects by reason, and the first few as text.
-fn summary(batch: &RecordBatch) -> (BTreeMap<String, u64>, Vec<String>) {
+pub(crate) fn summary(batch: &RecordBatch) -> (BTreeMap<String, u64>, Vec<String>) {
     let (mut reasons, mut examples) = (BTreeMap::new(), Vec::new());
     let reason = batch.column(rejects::index::REASON).as_dictionary::<Int32Type>();
     let names = reason.values().as_string::<i32>();

@@ -88,6 +88,37 @@ fn list(
     Ok(())
 }
 
+/// The files that `arguments` stand for now, rotated ones oldest first, and what cannot be looked at.
+/// A name or a pattern that nothing has yet is not wrong: it may come.
+pub fn find(arguments: &[String]) -> (Vec<PathBuf>, Vec<IngestError>) {
+    let (mut found, mut troubles) = (Vec::new(), Vec::new());
+    for argument in arguments {
+        let path = PathBuf::from(argument);
+        let mut files = Vec::new();
+        if path.is_dir() {
+            if let Err(error) = list(&path, DIRECTORY_DEPTH_MAX, &mut files, &mut Vec::new()) {
+                troubles.push(error);
+            }
+        } else if argument.contains(['*', '?', '[']) && !path.exists() {
+            match glob::glob(argument) {
+                Ok(paths) => files.extend(paths.flatten().filter(|path| path.is_file())),
+                Err(source) => {
+                    troubles.push(IngestError::Pattern { pattern: argument.clone(), source });
+                }
+            }
+        } else {
+            match path.metadata() {
+                Ok(metadata) if metadata.is_file() => files.push(path),
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => troubles.push(IngestError::ListDirectory { path, source }),
+            }
+        }
+        found.extend(rotation_order(files));
+    }
+    (found, troubles)
+}
+
 /// Whether a file found in a directory looks like a log, rotated and compressed names included.
 fn is_log_name(name: &str) -> bool {
     let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(name);

@@ -1,0 +1,77 @@
+//! Alerts that the pipeline raises about itself: evidence that is missing is a finding, too.
+//!
+//! Invariant: the id is a function of what is wrong and since when, so that telling it again is no new alert.
+
+use std::time::Duration;
+
+use strongroom_schemas::{Alert, AlertEvent, Severity};
+use uuid::Uuid;
+
+use crate::detector::ALERT_NAMESPACE;
+
+/// Rule id of [`source_silent`].
+pub const SOURCE_SILENT: &str = "3d7a6a0e-6f0c-4b7e-9a52-5d2f4b0c9e11";
+/// Rule id of [`conservation_failed`].
+pub const CONSERVATION_FAILED: &str = "b9c0f6d4-1f63-4f0b-8f0e-2a4e7c6d8a37";
+
+/// A source has brought nothing for longer than it should, since `since_us` (microseconds since the epoch).
+pub fn source_silent(source: &str, since_us: i64, now_us: i64, bound: Duration) -> Alert {
+    let message = format!("source {source} has brought no event for more than {} s", bound.as_secs());
+    let next_steps = "Look whether the API server still writes audit events (apiserver_audit_event_total, \
+                      apiserver_audit_error_total), whether its audit policy or webhook was changed, and what \
+                      /readyz and the log say of this source. An attacker's first step may be to stop the log.";
+    let (title, severity) = ("Source of audit events fell silent", Severity::High);
+    own(SOURCE_SILENT, "source-silent", title, severity, source, since_us, now_us, message, next_steps)
+}
+
+/// A sum that must hold does not: `what` says which.
+pub fn conservation_failed(what: &str, now_us: i64) -> Alert {
+    let message = format!("records counted and records sealed differ: {what}");
+    let next_steps = "Keep the source's logs: what they hold can be compared with strongroom export. Then report \
+                      the log's lines of that time; this is a defect of the pipeline.";
+    let (title, severity) = ("Audit pipeline lost count", Severity::Critical);
+    own(
+        CONSERVATION_FAILED,
+        "conservation-failed",
+        title,
+        severity,
+        what,
+        now_us,
+        now_us,
+        message,
+        next_steps,
+    )
+}
+
+#[expect(clippy::too_many_arguments, reason = "the fields of one value, named by the two callers above")]
+fn own(
+    rule_id: &str,
+    rule_name: &str,
+    title: &str,
+    severity: Severity,
+    key: &str,
+    since_us: i64,
+    now_us: i64,
+    message: String,
+    next_steps: &str,
+) -> Alert {
+    let name = [rule_id.as_bytes(), &[0], key.as_bytes(), &[0], &since_us.to_be_bytes()].concat();
+    Alert {
+        alert_id: Uuid::new_v5(&ALERT_NAMESPACE, &name).to_string(),
+        rule_id: rule_id.to_owned(),
+        rule_name: rule_name.to_owned(),
+        title: title.to_owned(),
+        severity,
+        time_us: now_us,
+        window_start_us: since_us,
+        window_end_us: now_us,
+        group_key: format!("source={key}"),
+        event_count: 0,
+        audit_ids: Vec::new(),
+        tactics: vec!["defense-evasion".to_owned()],
+        techniques: vec!["T1562.008".to_owned()],
+        message,
+        next_steps: next_steps.to_owned(),
+        event: AlertEvent { time_us: now_us, source: key.to_owned(), ..AlertEvent::default() },
+    }
+}

@@ -1,0 +1,449 @@
+//! TOML to typed values, with every mistake and its line.
+//!
+//! Invariant: a key of the file is either read or reported; nothing in it is passed over in silence. Reading
+//! goes on after a mistake, with a value that nobody will use, so that one look finds all of them.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::term;
+
+/// A mistake in a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mistake {
+    /// From 1; 0 where the file as a whole is meant.
+    pub line: usize,
+    /// Path of the key, as `kafka[2].topics`.
+    pub key: String,
+    pub what: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.line, self.key.as_str()) {
+            (0, "") => write!(f, "{}", self.what),
+            (0, key) => write!(f, "{key}: {}", self.what),
+            (line, "") => write!(f, "line {line}: {}", self.what),
+            (line, key) => write!(f, "line {line}: {key}: {}", self.what),
+        }
+    }
+}
+
+/// All mistakes of a file, while it is read.
+#[derive(Debug, Default)]
+pub struct Mistakes {
+    starts: Vec<usize>,
+    found: RefCell<Vec<Mistake>>,
+}
+
+impl Mistakes {
+    pub fn of(text: &str) -> Self {
+        let starts = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+        Mistakes { starts: std::iter::once(0).chain(starts).collect(), found: RefCell::default() }
+    }
+
+    fn line(&self, span: &Range<usize>) -> usize {
+        self.starts.partition_point(|start| *start <= span.start)
+    }
+
+    pub fn add(&self, line: usize, key: impl Into<String>, what: impl Into<String>) {
+        self.found.borrow_mut().push(Mistake { line, key: key.into(), what: what.into() });
+    }
+
+    pub fn into_sorted(self) -> Vec<Mistake> {
+        let mut found = self.found.into_inner();
+        found.sort();
+        found.dedup();
+        found
+    }
+}
+
+/// Parses `text`; a mistake of syntax is the only one that can be told then.
+pub fn parse<'t>(text: &'t str, mistakes: &Mistakes) -> Option<DeTable<'t>> {
+    match DeTable::parse(text) {
+        Ok(table) => Some(table.into_inner()),
+        Err(error) => {
+            let line = error.span().map_or(0, |span| mistakes.line(&span));
+            mistakes.add(line, "", error.message().trim().to_owned());
+            None
+        }
+    }
+}
+
+/// A table of the file, or one that is not there.
+pub struct Section<'s> {
+    mistakes: &'s Mistakes,
+    path: String,
+    line: usize,
+    table: Option<&'s DeTable<'s>>,
+    known: RefCell<BTreeSet<&'static str>>,
+}
+
+/// A value and where it stands.
+pub struct Found<'s> {
+    value: &'s DeValue<'s>,
+    pub line: usize,
+    pub key: String,
+}
+
+impl<'s> Section<'s> {
+    pub fn root(mistakes: &'s Mistakes, table: &'s DeTable<'s>) -> Self {
+        Section { mistakes, path: String::new(), line: 0, table: Some(table), known: RefCell::default() }
+    }
+
+    fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// The section's own line; 0 when it is not there.
+    pub fn line(&self) -> usize {
+        self.line
+    }
+
+    pub fn mistake(&self, key: &str, what: impl Into<String>) {
+        let line = self.find(key).map_or(self.line, |found| found.line);
+        self.mistakes.add(line, self.path_of(key), what);
+    }
+
+    fn find(&self, key: &str) -> Option<Found<'s>> {
+        let (_, value) = self.table?.iter().find(|(name, _)| name.get_ref() == key)?;
+        let line = self.mistakes.line(&value.span());
+        Some(Found { value: value.get_ref(), line, key: self.path_of(key) })
+    }
+
+    /// Notes that `key` is one that may stand here, and finds it.
+    fn take(&self, key: &'static str) -> Option<Found<'s>> {
+        self.known.borrow_mut().insert(key);
+        self.find(key)
+    }
+
+    fn wrong(&self, found: &Found<'_>, what: impl Into<String>) {
+        self.mistakes.add(found.line, found.key.clone(), what);
+    }
+
+    pub fn is_set(&self, key: &'static str) -> bool {
+        self.take(key).is_some()
+    }
+
+    pub fn string(&self, key: &'static str) -> Option<String> {
+        let found = self.take(key)?;
+        match found.value {
+            DeValue::String(text) => Some(text.to_string()),
+            other => {
+                self.wrong(&found, format!("wants text in quotes, found {}", kind(other)));
+                None
+            }
+        }
+    }
+
+    /// A text that must be there.
+    pub fn required(&self, key: &'static str, why: &str) -> String {
+        if !self.is_set(key) {
+            self.mistake(key, format!("is missing: {why}"));
+            return String::new();
+        }
+        let text = self.string(key).unwrap_or_default();
+        if text.is_empty() {
+            self.mistake(key, "is empty");
+        }
+        text
+    }
+
+    pub fn path(&self, key: &'static str) -> Option<PathBuf> {
+        self.string(key).map(PathBuf::from)
+    }
+
+    pub fn bool(&self, key: &'static str, default: bool) -> bool {
+        let Some(found) = self.take(key) else { return default };
+        match found.value {
+            DeValue::Boolean(value) => *value,
+            other => {
+                self.wrong(&found, format!("wants true or false, found {}", kind(other)));
+                default
+            }
+        }
+    }
+
+    pub fn integer(&self, key: &'static str, default: u64, range: std::ops::RangeInclusive<u64>) -> u64 {
+        let Some(found) = self.take(key) else { return default };
+        let DeValue::Integer(integer) = found.value else {
+            self.wrong(&found, format!("wants a number, found {}", kind(found.value)));
+            return default;
+        };
+        match u64::from_str_radix(&integer.as_str().replace('_', ""), integer.radix()) {
+            Ok(number) if range.contains(&number) => number,
+            _ => {
+                self.wrong(&found, format!("wants a number from {} to {}", range.start(), range.end()));
+                default
+            }
+        }
+    }
+
+    /// A size in bytes: `"128MiB"`.
+    pub fn bytes(&self, key: &'static str, default: u64, range: std::ops::RangeInclusive<u64>) -> u64 {
+        let Some(text) = self.string(key) else { return default };
+        match term::byte_size(&text) {
+            Ok(bytes) if range.contains(&bytes) => bytes,
+            Ok(_) => {
+                let (least, most) = (term::bytes(*range.start()), term::bytes(*range.end()));
+                self.mistake(key, format!("wants a size from {least} to {most}"));
+                default
+            }
+            Err(error) => {
+                self.mistake(key, error);
+                default
+            }
+        }
+    }
+
+    /// A length of time: `"200ms"`, `"30s"`, `"5m"`, `"1h"`.
+    pub fn duration(
+        &self,
+        key: &'static str,
+        default: Duration,
+        range: std::ops::RangeInclusive<Duration>,
+    ) -> Duration {
+        let Some(text) = self.string(key) else { return default };
+        match duration(&text) {
+            Some(found) if range.contains(&found) => found,
+            Some(_) => {
+                let (least, most) = (duration_text(*range.start()), duration_text(*range.end()));
+                self.mistake(key, format!("wants a time from {least} to {most}"));
+                default
+            }
+            None => {
+                self.mistake(key, "wants a time such as \"200ms\", \"30s\", \"5m\" or \"1h\"");
+                default
+            }
+        }
+    }
+
+    pub fn strings(&self, key: &'static str) -> Vec<String> {
+        let Some(found) = self.take(key) else { return Vec::new() };
+        let texts = match found.value {
+            DeValue::Array(items) => items.iter().map(|item| match item.get_ref() {
+                DeValue::String(text) => Some(text.to_string()),
+                _ => None,
+            }),
+            other => {
+                self.wrong(&found, format!("wants a list of texts, found {}", kind(other)));
+                return Vec::new();
+            }
+        };
+        match texts.collect::<Option<Vec<_>>>() {
+            Some(texts) => texts,
+            None => {
+                self.wrong(&found, "wants a list of texts and nothing else");
+                Vec::new()
+            }
+        }
+    }
+
+    /// One of the values named.
+    pub fn one_of<T: Copy>(&self, key: &'static str, default: T, values: &[(&str, T)]) -> T {
+        let Some(text) = self.string(key) else { return default };
+        match values.iter().find(|(name, _)| *name == text) {
+            Some((_, value)) => *value,
+            None => {
+                let names: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
+                self.mistake(key, format!("wants one of {}", names.join(", ")));
+                default
+            }
+        }
+    }
+
+    /// A text that a function reads; its error is told.
+    pub fn parsed<T, E: fmt::Display>(
+        &self,
+        key: &'static str,
+        read: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let text = self.string(key)?;
+        match read(&text) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.mistake(key, error.to_string());
+                None
+            }
+        }
+    }
+
+    /// A table below this one; an empty one when it is not there.
+    pub fn section(&self, key: &'static str) -> Section<'s> {
+        let none = |line| Section {
+            mistakes: self.mistakes,
+            path: self.path_of(key),
+            line,
+            table: None,
+            known: RefCell::default(),
+        };
+        let Some(found) = self.take(key) else { return none(self.line) };
+        match found.value {
+            DeValue::Table(table) => Section { table: Some(table), ..none(found.line) },
+            other => {
+                self.wrong(&found, format!("wants a section, found {}", kind(other)));
+                none(found.line)
+            }
+        }
+    }
+
+    /// Tables that may come several times: `[[key]]`.
+    pub fn sections(&self, key: &'static str) -> Vec<Section<'s>> {
+        let Some(found) = self.take(key) else { return Vec::new() };
+        let DeValue::Array(items) = found.value else {
+            self.wrong(&found, format!("may come several times: write [[{}]]", found.key));
+            return Vec::new();
+        };
+        let section = |(number, item): (usize, &'s Spanned<DeValue<'s>>)| {
+            let line = self.mistakes.line(&item.span());
+            match item.get_ref() {
+                DeValue::Table(table) => Some(Section {
+                    mistakes: self.mistakes,
+                    path: format!("{}[{}]", self.path_of(key), number + 1),
+                    line,
+                    table: Some(table),
+                    known: RefCell::default(),
+                }),
+                other => {
+                    self.mistakes.add(
+                        line,
+                        found.key.clone(),
+                        format!("wants sections, found {}", kind(other)),
+                    );
+                    None
+                }
+            }
+        };
+        items.iter().enumerate().filter_map(section).collect()
+    }
+
+    /// A secret out of the file or the variable that `file` or `env` names; `None` when neither is set.
+    pub fn secret(&self, file: &'static str, env: &'static str) -> Option<String> {
+        let text = match (self.path(file), self.string(env)) {
+            (Some(_), Some(_)) => {
+                self.mistake(env, format!("and {file} are both set: one is enough"));
+                return Some(String::new());
+            }
+            (Some(path), None) => match std::fs::read_to_string(&path) {
+                Ok(text) => text,
+                Err(error) => {
+                    self.mistake(file, format!("cannot read {}: {error}", path.display()));
+                    return Some(String::new());
+                }
+            },
+            (None, Some(name)) => match std::env::var(&name) {
+                Ok(text) => text,
+                Err(_) => {
+                    self.mistake(env, format!("the environment has no variable {name}"));
+                    return Some(String::new());
+                }
+            },
+            (None, None) => return None,
+        };
+        let text = text.trim_end_matches(['\r', '\n']).to_owned();
+        if text.is_empty() {
+            self.mistake(if self.is_set(file) { file } else { env }, "the secret is empty");
+        }
+        Some(text)
+    }
+
+    /// Reports the keys that nobody has asked for. Called last.
+    pub fn finish(&self) {
+        let known = self.known.borrow();
+        for (name, _) in self.table.into_iter().flat_map(DeTable::iter) {
+            let text: &str = name.get_ref();
+            if !known.contains(text) {
+                let line = self.mistakes.line(&name.span());
+                let keys: Vec<&str> = known.iter().copied().collect();
+                self.mistakes.add(
+                    line,
+                    self.path_of(&term::printable(text)),
+                    format!("is no key here; there are {}", keys.join(", ")),
+                );
+            }
+        }
+    }
+}
+
+fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "text",
+        DeValue::Integer(_) | DeValue::Float(_) => "a number",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a section",
+    }
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let number: u64 = text[..digits].parse().ok()?;
+    let seconds = |unit: u64| number.checked_mul(unit).map(Duration::from_secs);
+    match text[digits..].trim_start() {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => seconds(1),
+        "m" => seconds(60),
+        "h" => seconds(3600),
+        "d" => seconds(86_400),
+        _ => None,
+    }
+}
+
+fn duration_text(duration: Duration) -> String {
+    match duration.as_millis() {
+        0 => "0s".to_owned(),
+        ms if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
+        ms if ms % 60_000 == 0 => format!("{}m", ms / 60_000),
+        ms if ms % 1000 == 0 => format!("{}s", ms / 1000),
+        ms => format!("{ms}ms"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(duration("200ms"), Some(Duration::from_millis(200)));
+        assert_eq!(duration("5m"), Some(Duration::from_secs(300)));
+        assert_eq!(duration("1h").map(duration_text).as_deref(), Some("1h"));
+        for text in ["5", "m", "", "-5s", "5 parsecs", "99999999999999999999s"] {
+            assert_eq!(duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn all_mistakes_are_told_with_their_lines() {
+        let text = "a = 1\nb = \"x\"\n\n[s]\nc = true\nd = 3\n[[t]]\ne = 5\n";
+        let mistakes = Mistakes::of(text);
+        let table = parse(text, &mistakes).expect("TOML");
+        let root = Section::root(&mistakes, &table);
+        assert_eq!(root.string("a"), None);
+        let section = root.section("s");
+        assert!(section.bool("c", false));
+        section.finish();
+        for section in root.sections("t") {
+            section.finish();
+        }
+        root.finish();
+        let told: Vec<String> = mistakes.into_sorted().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "line 1: a: wants text in quotes, found a number",
+                "line 2: b: is no key here; there are a, s, t",
+                "line 6: s.d: is no key here; there are c",
+                "line 8: t[1].e: is no key here; there are ",
+            ]
+        );
+    }
+}

@@ -1,0 +1,288 @@
+//! What a running pipeline shows of itself: `/metrics`, `/healthz`, `/readyz`.
+//!
+//! Invariants: nothing that an event or a client said is shown; `/metrics` wants the token where there is one;
+//! the other two say yes or no, and name the parts that are not well, without details. Connections, their
+//! number and their time are bounded.
+
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use strongroom_ingest::live::{BUCKETS, Histogram, Metrics, Secret};
+
+use crate::exit::CliError;
+
+const CONNECTIONS_MAX: usize = 64;
+/// Time for a request's head, and for a whole connection.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+const CONNECTION_TIME: Duration = Duration::from_secs(60);
+/// A running driver that has not been heard for so long hangs.
+const HANGS: Duration = Duration::from_secs(300);
+
+/// What is shown.
+pub struct State {
+    metrics: Arc<Metrics>,
+    untold: Arc<AtomicU64>,
+    heard: Mutex<Instant>,
+}
+
+impl State {
+    pub fn new(metrics: Arc<Metrics>, untold: Arc<AtomicU64>) -> State {
+        State { metrics, untold, heard: Mutex::new(Instant::now()) }
+    }
+
+    /// The driver says that it works.
+    pub fn alive(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn health(&self) -> (StatusCode, String) {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+        if self.metrics.running.load(Ordering::Relaxed) && heard > HANGS {
+            return (StatusCode::SERVICE_UNAVAILABLE, "the pipeline hangs\n".to_owned());
+        }
+        (StatusCode::OK, "ok\n".to_owned())
+    }
+
+    fn readiness(&self) -> (StatusCode, String) {
+        let mut wrong = Vec::new();
+        if !self.metrics.running.load(Ordering::Relaxed) {
+            wrong.push("the pipeline does not run".to_owned());
+        }
+        if self.metrics.trouble().is_some() {
+            wrong.push("the archive cannot be written".to_owned());
+        }
+        let sources = self.metrics.sources();
+        let troubled = sources.iter().filter(|(_, counters)| counters.trouble().is_some());
+        wrong.extend(troubled.map(|(name, _)| format!("source {name} waits")));
+        if wrong.is_empty() {
+            return (StatusCode::OK, "ready\n".to_owned());
+        }
+        wrong.push("the log says why".to_owned());
+        (StatusCode::SERVICE_UNAVAILABLE, wrong.join("\n") + "\n")
+    }
+}
+
+/// Serves `state` on a thread of its own; returns the address that was bound.
+///
+/// # Errors
+/// When the address cannot be bound.
+pub fn start(listen: SocketAddr, token: Option<Secret>, state: Arc<State>) -> Result<SocketAddr, CliError> {
+    let cannot = || format!("cannot listen on {listen} for metrics and health");
+    let hint = "[observe] listen in the configuration names the address; \"\" for none";
+    let bind = || {
+        let listener = std::net::TcpListener::bind(listen).with_context(cannot)?;
+        listener.set_nonblocking(true).with_context(cannot)?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().with_context(cannot)?;
+        let listener = {
+            let _entered = runtime.enter();
+            tokio::net::TcpListener::from_std(listener).with_context(cannot)?
+        };
+        let address = listener.local_addr().with_context(cannot)?;
+        std::thread::Builder::new()
+            .name("observe".to_owned())
+            .spawn(move || runtime.block_on(serve(listener, token, state)))
+            .with_context(cannot)?;
+        anyhow::Ok(address)
+    };
+    bind().map_err(|error| CliError::failure(error).with_hint(hint))
+}
+
+async fn serve(listener: tokio::net::TcpListener, token: Option<Secret>, state: Arc<State>) {
+    let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
+    let token = Arc::new(token.map(|token| format!("Bearer {}", token.expose())));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection for metrics");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (state, token) = (Arc::clone(&state), Arc::clone(&token));
+        tokio::spawn(async move {
+            let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+                let response = answer(&request, token.as_deref(), &state);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIME)
+                .serve_connection(TokioIo::new(stream), service);
+            // What a client does to its own connection is not our trouble.
+            let _ = tokio::time::timeout(CONNECTION_TIME, connection).await;
+            drop(place);
+        });
+    }
+}
+
+fn answer(request: &Request<Incoming>, token: Option<&str>, state: &State) -> Response<Full<Bytes>> {
+    let text = "text/plain; charset=utf-8";
+    let (status, kind, body) = match (request.method(), request.uri().path()) {
+        (&Method::GET, "/healthz") => {
+            let (status, body) = state.health();
+            (status, text, body)
+        }
+        (&Method::GET, "/readyz") => {
+            let (status, body) = state.readiness();
+            (status, text, body)
+        }
+        (&Method::GET, "/metrics") if !is_allowed(request, token) => {
+            (StatusCode::UNAUTHORIZED, text, "a bearer token is wanted\n".to_owned())
+        }
+        (&Method::GET, "/metrics") => {
+            (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", exposition(state))
+        }
+        (&Method::GET, _) => {
+            (StatusCode::NOT_FOUND, text, "there are /metrics, /healthz and /readyz\n".to_owned())
+        }
+        _ => (StatusCode::METHOD_NOT_ALLOWED, text, "only GET\n".to_owned()),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+fn is_allowed(request: &Request<Incoming>, token: Option<&str>) -> bool {
+    let Some(token) = token else { return true };
+    let given = request.headers().get(AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
+    // Takes as long whatever the first wrong byte is.
+    given.len() == token.len()
+        && given.iter().zip(token.as_bytes()).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+}
+
+/// The text format of Prometheus.
+struct Exposition(String);
+
+impl Exposition {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP strongroom_{name} {help}\n# TYPE strongroom_{name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
+        let _ = write!(self.0, "strongroom_{name}");
+        for (at, (label, text)) in labels.iter().enumerate() {
+            let open = if at == 0 { '{' } else { ',' };
+            let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let _ = write!(self.0, "{open}{label}=\"{text}\"");
+        }
+        let close = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.0, "{close} {value}");
+    }
+
+    fn one(&mut self, name: &str, kind: &str, help: &str, value: f64) {
+        self.family(name, kind, help);
+        self.sample(name, &[], value);
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
+        self.family(name, "histogram", help);
+        let cumulative = histogram.cumulative();
+        for (bound, count) in BUCKETS.iter().zip(cumulative) {
+            self.sample(&format!("{name}_bucket"), &[("le", &bound.to_string())], count as f64);
+        }
+        let all = cumulative.last().copied().unwrap_or(0) as f64;
+        self.sample(&format!("{name}_bucket"), &[("le", "+Inf")], all);
+        self.sample(&format!("{name}_sum"), &[], histogram.sum_seconds());
+        self.sample(&format!("{name}_count"), &[], all);
+    }
+}
+
+fn exposition(state: &State) -> String {
+    let metrics = &state.metrics;
+    let get = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64;
+    let mut out = Exposition(String::new());
+    out.family("build_info", "gauge", "The version that runs.");
+    out.sample("build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    let counters: [(&str, &str, &AtomicU64); 13] = [
+        ("received_records_total", "Records decoded or left out as duplicates.", &metrics.received),
+        ("sealed_events_total", "Events sealed in the archive.", &metrics.sealed_events),
+        ("sealed_rejects_total", "Undecodable records sealed in the archive.", &metrics.sealed_rejects),
+        ("duplicate_records_total", "Records left out because they are stored already.", &metrics.duplicates),
+        (
+            "given_up_records_total",
+            "Records read and not sealed when the pipeline began again; they come again.",
+            &metrics.given_up,
+        ),
+        ("seals_total", "Seals that are durable.", &metrics.seals),
+        ("seal_failures_total", "Attempts to seal that failed.", &metrics.seal_failures),
+        ("sealed_bytes_total", "Bytes of Parquet sealed.", &metrics.sealed_bytes),
+        ("sealed_files_total", "Files sealed.", &metrics.sealed_files),
+        ("restarts_total", "Times that the pipeline began again after a failure.", &metrics.restarts),
+        (
+            "conservation_failures_total",
+            "Times that records counted and sealed differed. Anything but 0 is a defect.",
+            &metrics.conservation_failures,
+        ),
+        ("alerts_untold_total", "Alerts that found their queue full; the archive has them.", &state.untold),
+        ("text_limit_bytes", "Text that may be under way.", &metrics.text_bytes_max),
+    ];
+    for (name, help, count) in counters {
+        out.one(name, if name.ends_with("_total") { "counter" } else { "gauge" }, help, get(count));
+    }
+    out.one("unsealed_records", "gauge", "Records decoded and not sealed yet.", get(&metrics.unsealed));
+    out.one(
+        "text_bytes",
+        "gauge",
+        "Text under way, from its source until it is encoded.",
+        get(&metrics.text_bytes),
+    );
+    out.one("encoded_bytes", "gauge", "Parquet that waits for a seal.", get(&metrics.encoded_bytes));
+    let oldest = metrics.oldest_unsealed().map_or(0.0, |age| age.as_secs_f64());
+    out.one("oldest_unsealed_seconds", "gauge", "Age of the oldest record that is not sealed.", oldest);
+    let conserved = if metrics.conserved() { 1.0 } else { 0.0 };
+    out.one("conserved", "gauge", "1 while received is the sum of what became of it.", conserved);
+    let running = if metrics.running.load(Ordering::Relaxed) { 1.0 } else { 0.0 };
+    out.one("running", "gauge", "1 while the pipeline takes what sources bring.", running);
+    out.histogram("seal_seconds", "Begin of a seal to its end.", &metrics.seal_seconds);
+    out.histogram("alert_seconds", "Arrival of an event to its alert.", &metrics.alert_seconds);
+    out.family("alerts_total", "counter", "Alerts raised, by severity.");
+    for (severity, count) in metrics.alerts() {
+        out.sample("alerts_total", &[("severity", severity.as_str())], count as f64);
+    }
+    out.family("rejects_total", "counter", "Rejects sealed, by reason.");
+    for (reason, count) in metrics.rejects() {
+        out.sample("rejects_total", &[("reason", &reason)], count as f64);
+    }
+    let sources = metrics.sources();
+    let mut each = |name: &str,
+                    kind: &str,
+                    help: &str,
+                    value: &dyn Fn(&strongroom_ingest::live::SourceCounters) -> f64| {
+        out.family(name, kind, help);
+        for (source, counters) in &sources {
+            out.sample(name, &[("source", source)], value(counters));
+        }
+    };
+    each("source_bytes_total", "counter", "Text that a source has brought.", &|c| get(&c.bytes));
+    each("source_duplicates_total", "counter", "Records that came again.", &|c| get(&c.duplicates));
+    each("source_lag", "gauge", "What waits at the source: bytes, or a broker's messages.", &|c| {
+        c.lag.load(Ordering::Relaxed) as f64
+    });
+    each("source_troubles_total", "counter", "Times that a source had to wait for something.", &|c| {
+        get(&c.troubles)
+    });
+    each("source_well", "gauge", "0 while a source waits for something that is wrong.", &|c| {
+        if c.trouble().is_some() { 0.0 } else { 1.0 }
+    });
+    each(
+        "source_silent_seconds",
+        "gauge",
+        "Time since a source brought something; -1 before the first.",
+        &|c| c.last_chunk().map_or(-1.0, |last| last.elapsed().as_secs_f64()),
+    );
+    out.0
+}

@@ -1,0 +1,288 @@
+//! `strongroom run`: the daemon. Configuration, log, signals, sources, and what becomes of alerts.
+//!
+//! Alerts are the command's data and go to standard output and a file; all else is the log, on standard
+//! error. Nothing here may hold up the pipeline: alerts pass through a bounded queue to a thread that writes.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use chrono::Utc;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use strongroom_alerts::own;
+use strongroom_archive::Archive;
+use strongroom_ingest::live::{self, Drained, LiveObserver, Metrics, Source, Tail};
+use strongroom_schemas::{Alert, ocsf};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::config::{self, Config, LogFormat};
+use crate::exit::{self, CliError};
+use crate::observe::{self, State};
+use crate::{allocator, ingest};
+
+/// Alerts that wait for a file or a reader that is slow.
+const ALERTS_QUEUE: usize = 10_000;
+/// How often silence is looked for.
+const SILENCE_TICK: Duration = Duration::from_secs(1);
+
+/// Follow sources for as long as the process lives: raise alerts, seal events.
+///
+/// Sources, archive and all else are named in a configuration file. SIGTERM seals what is under way and ends
+/// the process; what could not be sealed in time stays at its source and comes again. After a crash the next
+/// run goes on from what the archive holds; nothing is lost and nothing is stored twice.
+#[derive(clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  strongroom config > strongroom.toml
+  strongroom config check strongroom.toml
+  strongroom run --config strongroom.toml
+  curl http://127.0.0.1:9464/metrics")]
+pub struct Args {
+    /// The configuration file
+    #[arg(short, long, env = "STRONGROOM_CONFIG", value_name = "FILE")]
+    config: PathBuf,
+    /// The archive, in place of the configuration's location
+    #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
+    archive: Option<String>,
+}
+
+pub fn run(args: Args) -> Result<u8, CliError> {
+    allocator::keep_pages();
+    let config = Config::read(&args.config, args.archive.as_deref())?;
+    let rules = Arc::new(ingest::load_rules(!config.builtin_rules, &config.rules)?);
+    start_log(&config.log)?;
+    let (sink, writer) = Sink::start(&config.alerts)?;
+    let metrics = Arc::new(Metrics::default());
+    let state = Arc::new(State::new(Arc::clone(&metrics), Arc::clone(&sink.untold)));
+    if let Some(listen) = config.observe.listen {
+        let bound = observe::start(listen, config.observe.token.clone(), Arc::clone(&state))?;
+        tracing::info!(address = %bound, "metrics and health are served");
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_signals(&stop)?;
+
+    let mut sources: Vec<Box<dyn Source>> = Vec::new();
+    for options in config.tails.clone() {
+        sources.push(Box::new(Tail::new(options)));
+    }
+    for source in &sources {
+        metrics.source(source.name());
+    }
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        archive = %config.archive,
+        sources = sources.len(),
+        rules = rules.rules().len(),
+        "strongroom runs"
+    );
+    let location = config.archive.clone();
+    let open = move || Archive::open_or_create(&location);
+    let mut observer = Watch {
+        sink: sink.alerts,
+        untold: sink.untold,
+        severity: config.alerts.severity,
+        silence: config.silence,
+        silent: HashMap::new(),
+        begun: Instant::now(),
+        looked: Instant::now(),
+        state,
+        metrics: Arc::clone(&metrics),
+    };
+    let drained = live::serve(&open, &rules, &config.live, sources, &metrics, &stop, &mut observer);
+    // The writer ends when nobody is left who could tell it something.
+    drop(observer);
+    let written = writer.join();
+    match drained.map_err(ingest::cli_error)? {
+        Drained::Whole => tracing::info!("stopped; everything that was read is sealed"),
+        Drained::Short { unsealed } => {
+            tracing::warn!(unsealed, "stopped before everything was sealed; the rest comes again");
+            return Ok(exit::FINDING);
+        }
+    }
+    match written {
+        Ok(Ok(())) | Err(_) => Ok(exit::OK),
+        Ok(Err(error)) => Err(CliError::failure(error)),
+    }
+}
+
+fn start_log(log: &config::Log) -> Result<(), CliError> {
+    let ours = LevelFilter::from_level(log.level);
+    // What libraries say is for those who look into them.
+    let theirs = if log.level >= tracing::Level::DEBUG { ours } else { LevelFilter::ERROR };
+    let targets = Targets::new().with_default(theirs).with_target("strongroom", ours);
+    let targets = targets.with_target("strongroom_ingest", ours).with_target("strongroom_archive", ours);
+    let registry = tracing_subscriber::registry().with(targets);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let started = match log.format {
+        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
+        LogFormat::Text => {
+            use std::io::IsTerminal as _;
+            registry.with(layer.with_ansi(std::io::stderr().is_terminal())).try_init()
+        }
+    };
+    started.context("cannot start the log").map_err(CliError::failure)
+}
+
+/// The first SIGTERM or SIGINT stops in order, the second at once.
+fn stop_on_signals(stop: &Arc<AtomicBool>) -> Result<(), CliError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot wait for signals")?;
+    let (mut terminate, mut interrupt) = {
+        let _entered = runtime.enter();
+        let on = |kind| signal(kind).context("cannot wait for signals");
+        (on(SignalKind::terminate())?, on(SignalKind::interrupt())?)
+    };
+    let stop = Arc::clone(stop);
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            runtime.block_on(async {
+                loop {
+                    let received = tokio::select! {
+                        received = terminate.recv() => received,
+                        received = interrupt.recv() => received,
+                    };
+                    if received.is_none() {
+                        return;
+                    }
+                    if stop.swap(true, Ordering::Relaxed) {
+                        #[expect(
+                            clippy::disallowed_methods,
+                            reason = "the second signal asks for an end at once"
+                        )]
+                        std::process::exit(i32::from(exit::INTERRUPTED));
+                    }
+                    tracing::info!("stopping: sealing what is under way");
+                }
+            });
+        })
+        .context("cannot start the thread that waits for signals")?;
+    Ok(())
+}
+
+/// The way of alerts out of the process.
+struct Sink {
+    alerts: Sender<Alert>,
+    /// Alerts that found the queue full; they are in the archive alone.
+    untold: Arc<AtomicU64>,
+}
+
+type Writing = std::thread::JoinHandle<anyhow::Result<()>>;
+
+impl Sink {
+    fn start(options: &config::Alerts) -> Result<(Sink, Writing), CliError> {
+        let file = match &options.file {
+            Some(path) => {
+                let opened = File::options().create(true).append(true).open(path);
+                let cannot = || format!("cannot open {} for alerts", path.display());
+                Some((path.clone(), opened.with_context(cannot).map_err(CliError::input)?))
+            }
+            None => None,
+        };
+        let stdout = options.stdout;
+        let (alerts, queue) = bounded(ALERTS_QUEUE);
+        let writing = std::thread::Builder::new()
+            .name("alerts".to_owned())
+            .spawn(move || write_alerts(&queue, file, stdout))
+            .context("cannot start the thread that writes alerts")?;
+        Ok((Sink { alerts, untold: Arc::default() }, writing))
+    }
+}
+
+fn write_alerts(
+    queue: &Receiver<Alert>,
+    mut file: Option<(PathBuf, File)>,
+    mut stdout: bool,
+) -> anyhow::Result<()> {
+    let mut first = Ok(());
+    for alert in queue {
+        let mut line =
+            serde_json::to_vec(&ocsf::detection_finding(&alert)).context("cannot write an alert")?;
+        line.push(b'\n');
+        if let Some((path, file)) = &mut file
+            && let Err(error) = file.write_all(&line)
+        {
+            // The disk may have room again for the next one.
+            tracing::error!(%error, file = %path.display(), "cannot write an alert; it is in the archive");
+            first =
+                first.and(Err(error).with_context(|| format!("cannot write alerts to {}", path.display())));
+        }
+        if stdout {
+            let mut out = std::io::stdout().lock();
+            if let Err(error) = out.write_all(&line).and_then(|()| out.flush()) {
+                tracing::warn!(%error, "standard output is gone; alerts no longer go there");
+                stdout = false;
+            }
+        }
+    }
+    first
+}
+
+/// Takes note of what the pipeline does.
+struct Watch {
+    sink: Sender<Alert>,
+    untold: Arc<AtomicU64>,
+    severity: strongroom_schemas::Severity,
+    silence: Vec<(String, Duration)>,
+    /// Sources that are silent, by when they were heard last.
+    silent: HashMap<String, Option<Instant>>,
+    begun: Instant,
+    looked: Instant,
+    state: Arc<State>,
+    metrics: Arc<Metrics>,
+}
+
+impl Watch {
+    fn tell(&self, alert: &Alert) {
+        if alert.severity >= self.severity && self.sink.try_send(alert.clone()).is_err() {
+            self.untold.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn look_for_silence(&mut self) {
+        for (name, bound) in self.silence.clone() {
+            let last = self.metrics.source(&name).last_chunk();
+            let since = last.unwrap_or(self.begun);
+            if since.elapsed() <= bound {
+                if self.silent.remove(&name).is_some() {
+                    tracing::info!(source = name, "the source is heard again");
+                }
+                continue;
+            }
+            if self.silent.insert(name.clone(), last).is_none() {
+                let now = Utc::now().timestamp_micros();
+                let ago = i64::try_from(since.elapsed().as_micros()).unwrap_or(i64::MAX);
+                tracing::error!(source = name, bound_s = bound.as_secs(), "the source fell silent");
+                self.tell(&own::source_silent(&name, now.saturating_sub(ago), now, bound));
+            }
+        }
+    }
+}
+
+impl LiveObserver for Watch {
+    fn alert(&mut self, alert: &Alert) {
+        self.tell(alert);
+    }
+
+    fn conservation_failed(&mut self, what: &str) {
+        self.tell(&own::conservation_failed(what, Utc::now().timestamp_micros()));
+    }
+
+    fn tick(&mut self, _metrics: &Metrics) {
+        self.state.alive();
+        if self.looked.elapsed() >= SILENCE_TICK {
+            self.looked = Instant::now();
+            self.look_for_silence();
+        }
+    }
+}

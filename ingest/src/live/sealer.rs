@@ -1,0 +1,187 @@
+//! The thread that holds the archive's writer.
+//!
+//! Invariants:
+//! - A bundle is sealed whole and once, or not at all: after a failure a new writer says how far the archive
+//!   has got, and what of the bundle it has already is left out.
+//! - A failure that may pass is waited for, with the bundle in hand; only a position that somebody else has
+//!   moved ends the run, because then the bundle is no longer what comes next.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use strongroom_archive::{
+    Archive, ArchiveError, Counts, EncodedRowGroup, Position, SealReport, SourcePosition, Writer,
+    WriterOptions,
+};
+use strongroom_schemas::Table;
+
+use super::Metrics;
+
+/// First wait after a failed seal; it doubles up to [`RETRY_WAIT_MAX`].
+const RETRY_WAIT: Duration = Duration::from_millis(500);
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(15);
+/// How often one who waits looks whether to give up.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What one seal makes durable.
+pub(super) struct Bundle {
+    pub(super) cut: u64,
+    pub(super) row_groups: Vec<EncodedRowGroup>,
+    pub(super) positions: Vec<SourcePosition>,
+    pub(super) counts: Counts,
+}
+
+pub(super) enum Order {
+    Seal(Bundle),
+    /// Read all positions anew.
+    Refresh,
+}
+
+pub(super) enum Sealed {
+    Bundle { cut: u64, outcome: Result<SealReport, ArchiveError>, took: Duration },
+    Refreshed(Result<HashMap<Table, HashMap<String, Position>>, ArchiveError>),
+}
+
+pub(super) struct Sealer<'s> {
+    pub(super) archive: &'s Archive,
+    pub(super) writer: Option<Writer>,
+    pub(super) metrics: &'s Metrics,
+    /// Set when nobody waits any more.
+    pub(super) give_up: Arc<AtomicBool>,
+}
+
+/// Whether somebody else has moved a position that this process took for its own.
+pub(super) fn is_fenced(error: &ArchiveError) -> bool {
+    matches!(
+        error,
+        ArchiveError::PositionAhead { .. }
+            | ArchiveError::PositionBehind { .. }
+            | ArchiveError::PositionDiffers { .. }
+            | ArchiveError::RowsRepeated { .. }
+    )
+}
+
+/// Whether a failure is a mistake in the program, which trying again does not mend.
+fn is_bug(error: &ArchiveError) -> bool {
+    matches!(
+        error,
+        ArchiveError::RowsBeyondPosition { .. }
+            | ArchiveError::RowsWithoutPosition { .. }
+            | ArchiveError::PartitionTwice { .. }
+            | ArchiveError::PartitionName { .. }
+    )
+}
+
+/// An error and its causes in one line.
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    for cause in std::iter::successors(error.source(), |error| error.source()) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+impl Sealer<'_> {
+    pub(super) fn run(mut self, orders: &Receiver<Order>, answers: &Sender<Sealed>) {
+        for order in orders {
+            let answer = match order {
+                Order::Seal(bundle) => {
+                    let begun = Instant::now();
+                    let outcome = self.seal(&bundle);
+                    Sealed::Bundle { cut: bundle.cut, outcome, took: begun.elapsed() }
+                }
+                Order::Refresh => Sealed::Refreshed(self.refresh()),
+            };
+            if answers.send(answer).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Seals, however long that takes.
+    fn seal(&mut self, bundle: &Bundle) -> Result<SealReport, ArchiveError> {
+        let mut wait = RETRY_WAIT;
+        loop {
+            let error = match self.try_seal(bundle) {
+                Ok(report) => {
+                    if self.metrics.trouble().is_some() {
+                        tracing::info!("sealing works again");
+                        self.metrics.set_trouble(None);
+                    }
+                    return Ok(report);
+                }
+                Err(error) => error,
+            };
+            self.writer = None;
+            if is_fenced(&error) || is_bug(&error) || self.give_up.load(Ordering::Relaxed) {
+                return Err(error);
+            }
+            self.metrics.seal_failures.fetch_add(1, Ordering::Relaxed);
+            let text = chain(&error);
+            let hint = error.hint().unwrap_or_default();
+            tracing::error!(error = %text, hint, retry_in_ms = wait.as_millis() as u64, "cannot seal; trying again");
+            self.metrics.set_trouble(Some(text));
+            let until = Instant::now() + wait;
+            while Instant::now() < until {
+                if self.give_up.load(Ordering::Relaxed) {
+                    return Err(error);
+                }
+                std::thread::sleep(TICK);
+            }
+            wait = (wait * 2).min(RETRY_WAIT_MAX);
+        }
+    }
+
+    fn try_seal(&mut self, bundle: &Bundle) -> Result<SealReport, ArchiveError> {
+        let mut stored = Vec::new();
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            none => {
+                let mut writer = self.archive.writer_with(WriterOptions::default(), || {
+                    tracing::warn!("another process writes to the archive; waiting for it");
+                })?;
+                // An earlier attempt may have got some way: tables are committed whole.
+                for table in [Table::Rejects, Table::Alerts, Table::Events] {
+                    let moved =
+                        bundle.positions.iter().filter(|given| Some(given.position) != given.previous);
+                    let mut reached = false;
+                    for given in moved {
+                        reached |= writer.position(table, &given.partition)? == Some(given.position);
+                    }
+                    if reached {
+                        stored.push(table);
+                    }
+                }
+                none.insert(writer)
+            }
+        };
+        if stored.contains(&Table::Events) {
+            // It was committed, and only the answer was lost.
+            return Ok(SealReport::default());
+        }
+        for row_group in bundle.row_groups.iter().filter(|row_group| !stored.contains(&row_group.table())) {
+            writer.append(row_group.clone())?;
+        }
+        writer.seal(&bundle.positions, bundle.counts)
+    }
+
+    fn refresh(&mut self) -> Result<HashMap<Table, HashMap<String, Position>>, ArchiveError> {
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            none => none.insert(self.archive.writer()?),
+        };
+        Ok(Table::ALL.map(|table| (table, positions(writer, table))).into())
+    }
+}
+
+/// Newest positions of a table's partitions.
+pub(super) fn positions(writer: &Writer, table: Table) -> HashMap<String, Position> {
+    writer.positions(table).map(|(partition, position)| (partition.to_owned(), position)).collect()
+}

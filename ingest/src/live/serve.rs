@@ -1,0 +1,75 @@
+//! A pipeline that is left alone for years: runs, one after the other.
+//!
+//! Invariant: whatever ends a run, the next one begins from what the archive holds. There is no other state
+//! to mend, so beginning again is the answer to everything that waiting does not mend.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use strongroom_alerts::RuleSet;
+use strongroom_archive::{Archive, ArchiveError};
+
+use super::driver::{self, Drained, LiveObserver, LiveOptions, Remembered};
+use super::sealer::chain;
+use super::{Metrics, Source};
+use crate::error::IngestError;
+
+/// Wait before the first new run; it doubles up to [`AGAIN_WAIT_MAX`].
+const AGAIN_WAIT: Duration = Duration::from_millis(500);
+const AGAIN_WAIT_MAX: Duration = Duration::from_secs(30);
+/// A run that lasted so long was well: the wait begins anew.
+const WELL: Duration = Duration::from_secs(60);
+const TICK: Duration = Duration::from_millis(100);
+
+/// Runs `sources` into the archive that `open` opens until `stop` is set.
+///
+/// # Errors
+/// When the archive's location is wrong, before the first run. Everything later is waited for.
+pub fn serve(
+    open: &dyn Fn() -> Result<Archive, ArchiveError>,
+    rules: &Arc<RuleSet>,
+    options: &LiveOptions,
+    mut sources: Vec<Box<dyn Source>>,
+    metrics: &Metrics,
+    stop: &AtomicBool,
+    observer: &mut dyn LiveObserver,
+) -> Result<Drained, IngestError> {
+    let mut remembered = Remembered::default();
+    let mut wait = AGAIN_WAIT;
+    let mut has_run = false;
+    while !stop.load(Ordering::Relaxed) {
+        let begun = Instant::now();
+        let ran = match open() {
+            Ok(archive) => {
+                has_run = true;
+                driver::run(&archive, rules, options, &mut sources, metrics, &mut remembered, stop, observer)
+            }
+            Err(error) if !has_run && error.is_location() => return Err(error.into()),
+            Err(error) => Err(error.into()),
+        };
+        let error = match ran {
+            Ok(drained) => return Ok(drained),
+            Err(error) => error,
+        };
+        let fenced = matches!(&error, IngestError::Archive(error) if super::sealer::is_fenced(error));
+        if begun.elapsed() > WELL || fenced {
+            wait = AGAIN_WAIT;
+        }
+        let text = chain(&error);
+        let hint = error.hint().unwrap_or_default();
+        if fenced {
+            tracing::warn!(reason = %text, "another process has taken a stream over; beginning again");
+        } else {
+            tracing::error!(error = %text, hint, again_in_ms = wait.as_millis() as u64, "the pipeline begins again");
+        }
+        metrics.restarts.fetch_add(1, Ordering::Relaxed);
+        metrics.set_trouble(Some(text));
+        let until = Instant::now() + wait;
+        while Instant::now() < until && !stop.load(Ordering::Relaxed) {
+            std::thread::sleep(TICK);
+        }
+        wait = (wait * 2).min(AGAIN_WAIT_MAX);
+    }
+    Ok(Drained::Whole)
+}

@@ -1,0 +1,509 @@
+//! Logs that an API server writes and rotates, followed for as long as the process lives.
+//!
+//! Terms. A *file* is an inode; names come and go. A *stream* is what was written from the first line on:
+//! rotation gives a file another name, compression and copying another inode, and the stream stays the same.
+//!
+//! Invariants:
+//! - A stream is known by its content (see [`crate::source`]): cluster and first line name it, and before a
+//!   byte is handed over, everything before it was read and its hash compared with the one of the position.
+//!   So a file that was renamed, compressed or copied while nobody looked goes on where it stopped, and its
+//!   second copy brings nothing. No name, size, time or inode number is believed.
+//! - Of several files with one stream only one is ahead at a time; another catches up by reading, not by
+//!   being believed.
+//! - A line is handed over when its newline is there. Without one it is handed over when nothing was added for
+//!   [`TailOptions::give_up_line`], or the file is gone: its writer died in the middle of it.
+//!
+//! A crash loses nothing: positions are the archive's, and what lies behind them is still in the files. What a
+//! rotation removes before it was read is lost at its writer, and cannot be seen from here, save for files that
+//! are open: they are read to their end, name or not.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use strongroom_archive::ArchiveError;
+use strongroom_schemas::Table;
+
+use super::sealer::chain;
+use super::{Chunk, Feed, Source, SourceError, Stopped, StreamName};
+use crate::error::{CompareError, FileError};
+use crate::export;
+use crate::frame::Origin;
+use crate::source::{ALIKE_MAX, BlockBounds, Fingerprint, Input, Skipped, Stream, find};
+
+/// Most text of a chunk.
+const CHUNK_BYTES: usize = 16 << 20;
+const CHUNK_LINES: usize = 131_072;
+/// Chunks taken from one file before the others have their turn.
+const TURN_CHUNKS: usize = 8;
+/// Files kept open. Beyond that the one that was quiet for longest is closed, and opened again when it grows.
+const OPEN_MAX: usize = 512;
+/// Files remembered as read.
+const READ_MAX: usize = 100_000;
+/// A file without a name is closed when nothing was added for so long.
+const NAMELESS: Duration = Duration::from_secs(2);
+/// Wait before a file that could not be read is tried again, unless it changes.
+const AGAIN: Duration = Duration::from_secs(30);
+/// How long a seal may take that a comparison needs.
+const SEAL_WAIT: Duration = Duration::from_secs(60);
+
+/// What to follow and how.
+#[derive(Clone, Debug)]
+pub struct TailOptions {
+    /// Name of the source in the configuration.
+    pub name: String,
+    /// Name of the cluster, stored with every row.
+    pub cluster: String,
+    /// Log files, folders (searched for logs, below them too) and patterns.
+    pub paths: Vec<String>,
+    /// How often files are looked at.
+    pub poll: Duration,
+    /// A line without a newline is taken as it is when nothing was added for so long.
+    pub give_up_line: Duration,
+}
+
+/// Default of [`TailOptions::poll`].
+pub const POLL: Duration = Duration::from_millis(200);
+/// Default of [`TailOptions::give_up_line`].
+pub const GIVE_UP_LINE: Duration = Duration::from_secs(60);
+
+impl TailOptions {
+    pub fn new(name: impl Into<String>, cluster: impl Into<String>, paths: Vec<String>) -> Self {
+        TailOptions {
+            name: name.into(),
+            cluster: cluster.into(),
+            paths,
+            poll: POLL,
+            give_up_line: GIVE_UP_LINE,
+        }
+    }
+}
+
+/// A source of followed files.
+#[derive(Debug)]
+pub struct Tail {
+    options: TailOptions,
+}
+
+impl Tail {
+    pub fn new(options: TailOptions) -> Tail {
+        Tail { options }
+    }
+}
+
+/// Device and number: a file, for as long as it is open or keeps its name.
+type Inode = (u64, u64);
+
+/// A file as it was when it was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Look {
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl Look {
+    fn of(metadata: &Metadata) -> Look {
+        Look { size: metadata.size(), modified: (metadata.mtime(), metadata.mtime_nsec()) }
+    }
+}
+
+/// An open file.
+struct Followed {
+    stream: Stream,
+    name: Arc<StreamName>,
+    origin: Arc<Origin>,
+    path: PathBuf,
+    inode: Inode,
+    /// Whether the last look at the folders found it.
+    has_name: bool,
+    /// When something was added last.
+    grew: Instant,
+    size: u64,
+}
+
+/// What was done with a file that is not open.
+enum Closed {
+    /// Read to its end.
+    Read(Look),
+    /// Not read: it is tried again when it changes, or after a while.
+    Failed(Look, Instant),
+}
+
+struct Files<'t> {
+    options: &'t TailOptions,
+    feed: &'t Feed,
+    open: Vec<Followed>,
+    closed: HashMap<Inode, Closed>,
+    /// What is wrong with files, by path.
+    troubles: HashMap<PathBuf, String>,
+    stop: Arc<AtomicBool>,
+}
+
+/// What one visit to a file came to.
+enum Visit {
+    More,
+    AtEnd,
+    /// It is no longer the stream that it was.
+    Differs,
+}
+
+enum Found {
+    Stream(Box<Stream>, Option<String>),
+    /// All of it is stored, as the beginning of a longer stream.
+    Known,
+    /// It has no whole line yet.
+    NotYet,
+}
+
+/// Why a file cannot be read now.
+enum Failure {
+    Stopped,
+    File(FileError),
+}
+
+impl From<Stopped> for Failure {
+    fn from(_: Stopped) -> Self {
+        Failure::Stopped
+    }
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        Failure::File(error)
+    }
+}
+
+impl Source for Tail {
+    fn name(&self) -> &str {
+        &self.options.name
+    }
+
+    fn run(&mut self, feed: &Feed) -> Result<(), SourceError> {
+        let mut files = Files {
+            options: &self.options,
+            feed,
+            open: Vec::new(),
+            closed: HashMap::new(),
+            troubles: HashMap::new(),
+            stop: Arc::default(),
+        };
+        while !feed.is_stopping() {
+            match files.turn() {
+                Ok(true) => {}
+                Ok(false) => std::thread::sleep(self.options.poll),
+                Err(Stopped) => break,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Files<'_> {
+    /// Looks at everything once; whether there is more to read at once.
+    fn turn(&mut self) -> Result<bool, Stopped> {
+        let (paths, troubles) = find(&self.options.paths);
+        self.troubles.clear();
+        for trouble in &troubles {
+            self.troubles.insert(PathBuf::new(), chain(trouble));
+        }
+        let mut more = false;
+        let mut named = HashSet::new();
+        for path in paths {
+            if self.feed.is_stopping() {
+                return Err(Stopped);
+            }
+            let Ok(metadata) = path.metadata() else { continue };
+            let inode = (metadata.dev(), metadata.ino());
+            if !named.insert(inode) {
+                continue;
+            }
+            if let Some(at) = self.open.iter().position(|file| file.inode == inode) {
+                let file = &mut self.open[at];
+                file.has_name = true;
+                if file.path != path {
+                    file.path = path;
+                    file.relabel();
+                }
+                more |= self.visit(at)?;
+            } else {
+                more |= self.meet(path, inode, Look::of(&metadata))?;
+            }
+        }
+        // A file that was renamed away or removed is read to its end all the same.
+        let mut at = 0;
+        while at < self.open.len() {
+            let inode = self.open[at].inode;
+            if !named.contains(&inode) {
+                self.open[at].has_name = false;
+                more |= self.visit(at)?;
+            }
+            if self.open.get(at).is_some_and(|file| file.inode == inode) {
+                at += 1;
+            }
+        }
+        self.close_quiet();
+        if self.closed.len() > READ_MAX {
+            self.closed.retain(|inode, _| named.contains(inode));
+        }
+        self.tell();
+        Ok(more)
+    }
+
+    fn tell(&self) {
+        let lag = self.open.iter().map(|file| {
+            let behind = i64::try_from(file.size).unwrap_or(i64::MAX) - file.stream.offset();
+            if file.stream.is_packed() { 0 } else { behind.max(0) }
+        });
+        self.feed.lag(lag.sum());
+        let mut troubles: Vec<&str> = self.troubles.values().map(String::as_str).collect();
+        troubles.sort_unstable();
+        match troubles[..] {
+            [] => self.feed.well(),
+            [one] => self.feed.trouble(one),
+            [first, ..] => self.feed.trouble(format!("{first} (and {} more)", troubles.len() - 1)),
+        }
+    }
+
+    /// Looks at a file that is not open.
+    fn meet(&mut self, path: PathBuf, inode: Inode, look: Look) -> Result<bool, Stopped> {
+        match self.closed.get(&inode) {
+            Some(Closed::Read(read)) if *read == look => return Ok(false),
+            Some(Closed::Failed(failed, when)) if *failed == look && when.elapsed() < AGAIN => {
+                if let Some(trouble) = self.troubles_of(&path) {
+                    self.troubles.insert(path, trouble);
+                }
+                return Ok(false);
+            }
+            _ => {}
+        }
+        if look.size == 0 {
+            return Ok(false);
+        }
+        match self.identify(&path) {
+            Ok(Found::Stream(stream, Some(partition))) => {
+                let origin = Arc::new(Origin { partition, cluster: self.options.cluster.clone() });
+                let mut file = Followed {
+                    stream: *stream,
+                    name: Arc::new(StreamName { partition: String::new(), label: String::new() }),
+                    origin,
+                    path,
+                    inode,
+                    has_name: true,
+                    grew: Instant::now(),
+                    size: look.size,
+                };
+                file.relabel();
+                tracing::info!(file = %file.path.display(), at = file.stream.offset(), "following");
+                self.closed.remove(&inode);
+                self.open.push(file);
+                self.visit(self.open.len() - 1)
+            }
+            Ok(Found::Known) => {
+                self.closed.insert(inode, Closed::Read(look));
+                Ok(false)
+            }
+            Ok(Found::Stream(_, None) | Found::NotYet) => Ok(false),
+            Err(Failure::Stopped) => Err(Stopped),
+            Err(Failure::File(error)) => {
+                self.failed(path, inode, look, &error);
+                Ok(false)
+            }
+        }
+    }
+
+    fn failed(&mut self, path: PathBuf, inode: Inode, look: Look, error: &FileError) {
+        self.troubles.insert(path, format!("{} ({})", chain(error), error.hint()));
+        self.closed.insert(inode, Closed::Failed(look, Instant::now()));
+    }
+
+    fn troubles_of(&self, path: &std::path::Path) -> Option<String> {
+        // It was said when it failed; while it waits, it stays wrong.
+        Some(format!("{} could not be read; it is tried again when it changes", path.display()))
+    }
+
+    /// Opens a file behind what the archive, or this run, has of its stream.
+    fn identify(&self, path: &std::path::Path) -> Result<Found, Failure> {
+        let bounds = BlockBounds {
+            bytes_max: CHUNK_BYTES.max(self.feed.line_bytes_max + 1),
+            lines_max: CHUNK_LINES,
+            line_bytes_max: self.feed.line_bytes_max,
+        };
+        let input = Input::File(path.to_owned());
+        let mut stream = Stream::open(input, bounds, false, Arc::default(), Arc::clone(&self.stop))?;
+        let Some(identity) = stream.identity(&self.options.cluster)? else { return Ok(Found::NotYet) };
+        if stream.is_first_line_open() {
+            let quiet = path.metadata().ok().and_then(|metadata| metadata.modified().ok());
+            let quiet = quiet.and_then(|modified| modified.elapsed().ok());
+            if quiet.is_none_or(|quiet| quiet < self.options.give_up_line) {
+                return Ok(Found::NotYet);
+            }
+        }
+        for number in 0..ALIKE_MAX {
+            let partition = if number == 0 { identity.clone() } else { format!("{identity}.{number}") };
+            let Some(known) = self.feed.position(&partition) else {
+                return Ok(Found::Stream(Box::new(stream), Some(partition)));
+            };
+            match stream.skip_to(known.next_offset)? {
+                Skipped::To(prefix) if prefix == known.prefix_blake3 => {
+                    return Ok(Found::Stream(Box::new(stream), Some(partition)));
+                }
+                Skipped::To(_) => {}
+                Skipped::Short(length, prefix) => {
+                    if self.stored_prefix(&partition, length)? == Some(prefix) {
+                        return Ok(Found::Known);
+                    }
+                }
+            }
+            stream = stream.again()?;
+        }
+        Err(FileError::TooManyAlike { label: path.display().to_string(), tries: ALIKE_MAX }.into())
+    }
+
+    /// Hash of the first bytes of a partition, from the rows that hold them.
+    fn stored_prefix(&self, partition: &str, length: i64) -> Result<Option<Fingerprint>, Failure> {
+        let Some(archive) = &self.feed.shared.archive else { return Ok(None) };
+        if self.feed.sealed(partition).is_none_or(|sealed| sealed.next_offset < length)
+            && !self.feed.seal_now(SEAL_WAIT)?
+        {
+            return Ok(None);
+        }
+        let rows = |table| -> Result<_, ArchiveError> {
+            Ok(archive.read_rows(table, partition)?.map(|batch| batch.map_err(CompareError::from)))
+        };
+        let compare = |source: CompareError| FileError::Compare {
+            label: partition.to_owned(),
+            source: Box::new(source),
+        };
+        let events = rows(Table::Events).map_err(|error| compare(error.into()))?;
+        let rejects = rows(Table::Rejects).map_err(|error| compare(error.into()))?;
+        let (prefix, _) = export::prefix(events, rejects, length).map_err(compare)?;
+        Ok(Some(prefix))
+    }
+
+    /// Reads what an open file has, up to a bound; whether it has more.
+    fn visit(&mut self, at: usize) -> Result<bool, Stopped> {
+        let file = &mut self.open[at];
+        let look = match file.metadata() {
+            Ok(metadata) => {
+                if metadata.len() > file.size {
+                    file.grew = Instant::now();
+                }
+                file.size = metadata.len();
+                Look::of(&metadata)
+            }
+            // Without a name there is nothing to ask: whether it grew is seen by reading.
+            Err(_) => Look { size: file.size, modified: (0, 0) },
+        };
+        let visit = file.read(self.feed, self.options.give_up_line);
+        let close = match visit {
+            Ok(Visit::More) => return Ok(true),
+            Ok(Visit::AtEnd) => {
+                let quiet = file.grew.elapsed();
+                let packed = file.stream.is_packed();
+                if packed || (!file.has_name && quiet >= NAMELESS) {
+                    Some(Closed::Read(look))
+                } else {
+                    return Ok(false);
+                }
+            }
+            // Truncated or overwritten: what is there now is met as a new file.
+            Ok(Visit::Differs) => None,
+            Err(Failure::Stopped) => return Err(Stopped),
+            Err(Failure::File(error)) => {
+                let (path, inode) = (file.path.clone(), file.inode);
+                self.open.remove(at);
+                self.failed(path, inode, look, &error);
+                return Ok(false);
+            }
+        };
+        let file = self.open.remove(at);
+        tracing::info!(file = %file.path.display(), at = file.stream.offset(), "no longer followed");
+        match close {
+            Some(closed) if file.has_name => _ = self.closed.insert(file.inode, closed),
+            _ => _ = self.closed.remove(&file.inode),
+        }
+        Ok(false)
+    }
+
+    /// Closes the files that were quiet for longest when too many are open.
+    fn close_quiet(&mut self) {
+        while self.open.len() > OPEN_MAX {
+            let quietest = self.open.iter().enumerate().min_by_key(|(_, file)| file.grew).map(|(at, _)| at);
+            let Some(at) = quietest else { return };
+            let file = self.open.remove(at);
+            if let Ok(metadata) = file.metadata() {
+                self.closed.insert(file.inode, Closed::Read(Look::of(&metadata)));
+            }
+        }
+    }
+}
+
+impl Followed {
+    fn relabel(&mut self) {
+        let label = self.path.display().to_string();
+        self.name = Arc::new(StreamName { partition: self.origin.partition.clone(), label });
+    }
+
+    fn metadata(&self) -> std::io::Result<Metadata> {
+        let metadata = self.path.metadata()?;
+        match (metadata.dev(), metadata.ino()) == self.inode {
+            true => Ok(metadata),
+            false => Err(std::io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn read(&mut self, feed: &Feed, give_up_line: Duration) -> Result<Visit, Failure> {
+        let packed = self.stream.is_packed();
+        let read = self.stream.offset() + i64::try_from(self.stream.unfinished()).unwrap_or(i64::MAX);
+        if !packed && self.has_name && i64::try_from(self.size).unwrap_or(i64::MAX) < read {
+            return Ok(Visit::Differs);
+        }
+        if !packed {
+            self.stream.follow();
+        }
+        for _ in 0..TURN_CHUNKS {
+            // Another file with the same stream may have gone ahead.
+            if let Some(reached) = feed.position(&self.origin.partition)
+                && reached.next_offset != self.stream.offset()
+            {
+                let caught_up = self.stream.skip_to(reached.next_offset)?;
+                match caught_up {
+                    Skipped::To(prefix)
+                        if self.stream.offset() == reached.next_offset && prefix == reached.prefix_blake3 => {
+                    }
+                    // It has less than is known already: it waits until it has grown so far.
+                    Skipped::Short(..) if packed => return Ok(Visit::AtEnd),
+                    Skipped::Short(..) => return Ok(Visit::Differs),
+                    Skipped::To(_) => return Ok(Visit::Differs),
+                }
+            }
+            let arrived = Instant::now();
+            match self.stream.next_block(&self.origin, Vec::new())? {
+                Some(cut) => {
+                    self.grew = arrived;
+                    feed.send(Chunk {
+                        stream: Arc::clone(&self.name),
+                        block: cut.block,
+                        prefix: cut.prefix,
+                        broker_offset: None,
+                        arrived,
+                    })?;
+                }
+                None => {
+                    let gone = !self.has_name && self.grew.elapsed() >= NAMELESS;
+                    let dead = self.grew.elapsed() >= give_up_line;
+                    if !packed && self.stream.unfinished() > 0 && (gone || dead) {
+                        self.stream.give_up_line();
+                        continue;
+                    }
+                    return Ok(Visit::AtEnd);
+                }
+            }
+        }
+        Ok(Visit::More)
+    }
+}

@@ -1,0 +1,168 @@
+//! A running `strongroom run`, and what a test does to it.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::run::strongroom;
+
+/// How long a test waits for something that should come at once.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `ready` says so.
+pub fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !ready() {
+        assert!(Instant::now() < until, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A daemon, killed when the test ends.
+pub struct Daemon {
+    child: Child,
+    /// Lines of its log so far.
+    log: Arc<Mutex<Vec<String>>>,
+    /// Alerts so far, with the time of their coming.
+    pub alerts: Arc<Mutex<Vec<(Instant, String)>>>,
+}
+
+/// A configuration: `[archive]` and `[observe]`, then `rest`.
+pub fn config(folder: &Path, archive: &str, rest: &str) -> PathBuf {
+    let path = folder.join("strongroom.toml");
+    let text = format!("[archive]\nlocation = '{archive}'\n[observe]\nlisten = '127.0.0.1:0'\n{rest}");
+    std::fs::write(&path, text).expect("a file in a temporary folder");
+    path
+}
+
+impl Daemon {
+    pub fn start(config: &Path) -> Daemon {
+        let mut command = strongroom();
+        command.args(["run", "--config"]).arg(config);
+        Daemon::spawn(command)
+    }
+
+    pub fn spawn(mut command: Command) -> Daemon {
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let (log, alerts) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+        let (err, out) = (child.stderr.take().expect("piped"), child.stdout.take().expect("piped"));
+        let to = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in BufReader::new(err).lines().map_while(Result::ok) {
+                to.lock().expect("no panic holds it").push(line);
+            }
+        });
+        let to = Arc::clone(&alerts);
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                to.lock().expect("no panic holds it").push((Instant::now(), line));
+            }
+        });
+        Daemon { child, log, alerts }
+    }
+
+    pub fn log(&self) -> String {
+        self.log.lock().expect("no panic holds it").join("\n")
+    }
+
+    /// The address of its metrics, once it has said so.
+    pub fn address(&mut self) -> String {
+        let mut address = None;
+        wait_until("the daemon tells its address", || {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                panic!("ended with {status}:\n{}", self.log());
+            }
+            let log = self.log();
+            address = log
+                .lines()
+                .find(|line| line.contains("metrics and health are served"))
+                .and_then(|line| line.split("address=").nth(1))
+                .map(|rest| rest.split_whitespace().next().unwrap_or(rest).to_owned());
+            address.is_some()
+        });
+        address.expect("waited for")
+    }
+
+    pub fn get(&mut self, path: &str) -> (u16, String) {
+        let address = self.address();
+        get(&address, path, "")
+    }
+
+    /// A metric without labels.
+    pub fn metric(&mut self, name: &str) -> f64 {
+        let (_, text) = self.get("/metrics");
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("strongroom_{name} ")));
+        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} in {text}"))
+    }
+
+    pub fn wait_for_metric(&mut self, name: &str, value: f64) {
+        let mut last = 0.0;
+        let until = Instant::now() + PATIENCE;
+        while last != value {
+            last = self.metric(name);
+            assert!(Instant::now() < until, "{name} is {last}, not {value}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.pid().to_string()]).status();
+        assert!(status.expect("kill starts").success());
+    }
+
+    /// SIGTERM, and the wait for the end.
+    pub fn terminate(mut self) -> (ExitStatus, String) {
+        self.signal("-TERM");
+        let status = self.wait();
+        (status, self.log())
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                // The last lines of its log are on their way.
+                std::thread::sleep(Duration::from_millis(50));
+                return status;
+            }
+            assert!(Instant::now() < until, "does not end:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Kill -9.
+    pub fn kill(mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("dead");
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of the daemon\n{}", self.log());
+        }
+    }
+}
+
+/// A GET of HTTP/1.1: status and body.
+pub fn get(address: &str, path: &str, headers: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answered");
+    let status = answer.split_whitespace().nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    (status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+}

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{SendTimeoutError, Sender, bounded};
 use strongroom_archive::Position;
 
 use crate::frame::Block;
@@ -137,6 +137,10 @@ impl Shared {
         self.room.notify_all();
     }
 
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
     /// Text has been encoded, or is given up.
     pub(crate) fn release(&self, bytes: u64) {
         let mut under_way = lock(&self.under_way);
@@ -183,7 +187,7 @@ pub struct Feed {
 impl Feed {
     /// Whether the run is over.
     pub fn is_stopping(&self) -> bool {
-        self.shared.stopping.load(Ordering::Acquire)
+        self.shared.is_stopping()
     }
 
     /// Where to go on with a partition: behind what was handed over in this run, or what is sealed;
@@ -209,14 +213,32 @@ impl Feed {
     /// # Errors
     /// [`Stopped`] when the run is over. The chunk is gone then; the next run begins before it.
     pub fn send(&self, chunk: Chunk) -> Result<(), Stopped> {
+        let mut left = self.offer(chunk, WAIT)?;
+        while let Some(chunk) = left {
+            left = self.offer(chunk, WAIT)?;
+        }
+        Ok(())
+    }
+
+    /// Hands lines over, or gives them back when the pipeline is full for longer than `wait`: for a source
+    /// that has something else to do meanwhile. An empty chunk is nothing.
+    ///
+    /// # Errors
+    /// [`Stopped`] when the run is over. The chunk is gone then; the next run begins before it.
+    pub fn offer(&self, chunk: Chunk, wait: Duration) -> Result<Option<Chunk>, Stopped> {
         let bytes = chunk.block.bytes.len() as u64;
         if bytes == 0 {
-            return Ok(());
+            return Ok(None);
         }
+        let until = Instant::now() + wait;
         {
             let mut under_way = lock(&self.shared.under_way);
             while *under_way > 0 && *under_way + bytes > self.shared.under_way_max && !self.is_stopping() {
-                let waited = self.shared.room.wait_timeout(under_way, WAIT);
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Ok(Some(chunk));
+                }
+                let waited = self.shared.room.wait_timeout(under_way, left.min(WAIT));
                 under_way = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
             if self.is_stopping() {
@@ -232,10 +254,18 @@ impl Feed {
             prefix_blake3: chunk.prefix,
             broker_offset: chunk.broker_offset,
         };
+        match self.driver.send_deadline(Told::Chunk(chunk), until) {
+            Ok(()) => {}
+            Err(SendTimeoutError::Timeout(Told::Chunk(chunk))) => {
+                self.shared.release(bytes);
+                return Ok(Some(chunk));
+            }
+            Err(_) => return Err(Stopped),
+        }
         lock(&self.shared.reached).insert(partition, reached);
         self.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
         *lock(&self.counters.last) = Some(Instant::now());
-        self.driver.send(Told::Chunk(chunk)).map_err(|_| Stopped)
+        Ok(None)
     }
 
     /// Records that came again and are left out: they are part of the conservation sum.
@@ -253,7 +283,9 @@ impl Feed {
     /// [`Stopped`] when the run is over.
     pub fn seal_now(&self, wait: Duration) -> Result<bool, Stopped> {
         let (done, answer) = bounded(1);
-        self.driver.send(Told::Seal(done)).map_err(|_| Stopped)?;
+        if !self.tell(Told::Seal(done), wait)? {
+            return Ok(false);
+        }
         self.wait_for(&answer, wait)
     }
 
@@ -264,13 +296,34 @@ impl Feed {
     /// # Errors
     /// [`Stopped`] when the run is over.
     pub fn refresh(&self, partition: &str, wait: Duration) -> Result<bool, Stopped> {
+        self.refresh_all(std::slice::from_ref(&partition), wait)
+    }
+
+    /// [`Feed::refresh`] for several partitions, with one look at the archive.
+    ///
+    /// # Errors
+    /// [`Stopped`] when the run is over.
+    pub fn refresh_all(&self, partitions: &[&str], wait: Duration) -> Result<bool, Stopped> {
         let (done, answer) = bounded(1);
-        self.driver.send(Told::Refresh(done)).map_err(|_| Stopped)?;
+        if !self.tell(Told::Refresh(done), wait)? {
+            return Ok(false);
+        }
         let refreshed = self.wait_for(&answer, wait)?;
         if refreshed {
-            lock(&self.shared.reached).remove(partition);
+            let mut reached = lock(&self.shared.reached);
+            for partition in partitions {
+                reached.remove(*partition);
+            }
         }
         Ok(refreshed)
+    }
+
+    fn tell(&self, what: Told, wait: Duration) -> Result<bool, Stopped> {
+        match self.driver.send_timeout(what, wait) {
+            Ok(()) => Ok(true),
+            Err(SendTimeoutError::Timeout(_)) => Ok(false),
+            Err(SendTimeoutError::Disconnected(_)) => Err(Stopped),
+        }
     }
 
     fn wait_for(&self, answer: &crossbeam_channel::Receiver<()>, wait: Duration) -> Result<bool, Stopped> {

@@ -16,5 +16,10 @@
 //! - Alerts are raised from text as it comes, before and regardless of sealing.
 
 mod feed;
+pub mod kafka;
+mod secret;
+#[doc(hidden)]
+pub mod testing;
 
 pub use feed::{Chunk, Feed, Source, SourceError, Stopped, StreamName};
+pub use secret::Secret;

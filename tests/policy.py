@@ -24,14 +24,17 @@ def cargo(*arguments):
 
 
 def resolved(targets):
-    """The packages that are built for any of the targets, by id, each with its features."""
+    """The packages that are built for any of the targets, each with its features and those who depend on it."""
     packages = {}
     for target in targets:
         metadata = json.loads(cargo("metadata", "--format-version", "1", "--filter-platform", target))
         by_id = {package["id"]: package for package in metadata["packages"]}
         for node in metadata["resolve"]["nodes"]:
-            package = packages.setdefault(node["id"], by_id[node["id"]] | {"enabled": set()})
+            package = packages.setdefault(node["id"], by_id[node["id"]] | {"enabled": set(), "users": set()})
             package["enabled"].update(node["features"])
+        for node in metadata["resolve"]["nodes"]:
+            for dependency in node["deps"]:
+                packages[dependency["pkg"]]["users"].add(by_id[node["id"]]["name"])
     return list(packages.values())
 
 
@@ -95,13 +98,22 @@ def ban_findings(policy, packages):
         if ban.get("deny-multiple-versions"):
             if len(versions) > 1:
                 findings.append(f'{ban["crate"]} is used in versions {", ".join(versions)}: {ban["reason"]}')
+        elif "wrappers" in ban:
+            users = {user for package in packages if package["name"] == ban["crate"] for user in package["users"]}
+            for user in sorted(users.difference(ban["wrappers"])):
+                findings.append(f'{user} may not depend on {ban["crate"]}: {ban["reason"]}')
         elif versions:
             findings.append(f'{ban["crate"]} is banned: {ban["reason"]}')
     for ban in policy["bans"]["features"]:
         for package in packages:
-            hit = sorted(package["enabled"].intersection(ban["deny"]))
-            if package["name"] == ban["crate"] and hit:
+            if package["name"] != ban["crate"]:
+                continue
+            hit = sorted(package["enabled"].intersection(ban.get("deny", [])))
+            if hit:
                 findings.append(f'{ban["crate"]} is built with {", ".join(hit)}: {ban["reason"]}')
+            if ban.get("exact") and package["enabled"] != set(ban["allow"]):
+                enabled = ", ".join(sorted(package["enabled"])) or "no feature"
+                findings.append(f'{ban["crate"]} is built with {enabled}, not exactly {", ".join(ban["allow"])}: {ban["reason"]}')
     for package in packages:
         for dependency in package["dependencies"] if package["source"] is None else []:
             if dependency["req"] == "*" and not dependency.get("path"):

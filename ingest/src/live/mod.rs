@@ -17,11 +17,14 @@
 
 mod driver;
 mod feed;
+pub mod kafka;
 mod metrics;
 mod sealer;
 mod secret;
 mod serve;
 pub mod tail;
+#[doc(hidden)]
+pub mod testing;
 mod worker;
 
 pub use driver::{DRAIN, Drained, LIVE_BLOCK_BYTES, LiveObserver, LiveOptions, TEXT_BYTES_MAX};

@@ -1,0 +1,820 @@
+//! The life of a consumer: reach the brokers, join the group, open partitions, bring messages, give them away.
+//!
+//! One thread does it all. librdkafka's callbacks only leave notes ([`Context`]), which are read between two
+//! polls, so that nothing is shared. The way of a partition: it is *waiting* when the group gives it to us, until
+//! the archive and the broker have said where it goes on; then it is *open*, and fetched; where messages are
+//! lost it *stands*.
+//!
+//! Invariant: a partition is assigned to librdkafka only while it is open, with the offset that its [`Gather`]
+//! expects next, so whatever arrives either continues the stream or was there before.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rdkafka::Message;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, RebalanceProtocol};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::BorrowedMessage;
+
+use super::client::{self, Context, Rebalance, Report, printable};
+use super::gather::Gather;
+use super::start::{Decision, Log, decide};
+use super::{CHUNK_BYTES, CHUNK_WAIT, CLUSTER_ID_BYTES_MAX, GATHERED_BYTES_MAX, KafkaOptions, OnGap, Start};
+use crate::frame::Origin;
+use crate::live::{Feed, SourceError, Stopped, StreamName};
+
+/// How long brokers may take to tell what they have.
+const METADATA_WAIT: Duration = Duration::from_secs(5);
+/// How long one may take to tell where a partition begins and ends.
+const LOG_WAIT: Duration = Duration::from_secs(3);
+/// How long the archive may take to tell its positions.
+const REFRESH_WAIT: Duration = Duration::from_secs(30);
+/// How long giving partitions away may wait for what was read of them to be handed over and sealed. The group
+/// waits with us, and takes us for dead after `max.poll.interval.ms`.
+const SEAL_WAIT: Duration = Duration::from_secs(60);
+/// How long a full pipeline is waited for before partitions are paused: pausing throws away what was fetched
+/// ahead, which is to happen when sealing hangs, not whenever a broker is faster than we are.
+const STALL_WAIT: Duration = Duration::from_secs(5);
+/// How long one chunk waits for the pipeline before something else is looked at.
+const OFFER_WAIT: Duration = Duration::from_millis(100);
+/// How often the smaller duties are looked at.
+const TICK: Duration = Duration::from_millis(200);
+/// How often the group's offsets are written.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
+/// How long until something is tried again: at first, and at the most.
+const RETRY_MIN: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+/// How often topics that were not there, or not allowed, are looked at again.
+const TOPICS_INTERVAL: Duration = Duration::from_secs(15);
+/// How long an error of the connection is shown that is not repeated while a broker answers.
+const CONNECTION_TROUBLE: Duration = Duration::from_secs(3);
+/// The same for what is wrong on the brokers, which is repeated when metadata is fetched again.
+const SERVICE_TROUBLE: Duration = Duration::from_secs(60);
+/// How often the end of a log is asked for before a position is said to lie behind it: a broker that has just
+/// become the leader may not know the end yet.
+const BEYOND_ASKED: u32 = 4;
+/// Troubles of partitions that are named in full.
+const NAMED_MAX: usize = 3;
+
+/// Brings messages until the run is over.
+///
+/// # Errors
+/// What only a restart can get over.
+pub(super) fn run(
+    options: &KafkaOptions,
+    begun: &mut HashMap<String, i64>,
+    feed: &Feed,
+) -> Result<(), SourceError> {
+    let mut consume = Consume {
+        options,
+        feed,
+        begun,
+        consumer: client::consumer(options)?,
+        identity: String::new(),
+        streams: Streams::default(),
+        troubles: Troubles::default(),
+        paused: false,
+        ticked: None,
+        committed: Instant::now(),
+        topics_checked: Instant::now(),
+    };
+    match consume.run() {
+        Ok(()) | Err(Ended::Stopped) => Ok(()),
+        Err(Ended::Failed(error)) => Err(error),
+    }
+}
+
+/// Why bringing messages came to an end.
+#[derive(Debug)]
+enum Ended {
+    Stopped,
+    Failed(SourceError),
+}
+
+impl From<Stopped> for Ended {
+    fn from(_: Stopped) -> Ended {
+        Ended::Stopped
+    }
+}
+
+impl Ended {
+    fn failed(message: impl fmt::Display) -> Ended {
+        Ended::Failed(SourceError { message: message.to_string(), source: None })
+    }
+}
+
+/// A partition that the group has given to us.
+#[derive(Debug)]
+struct Stream {
+    topic: String,
+    number: i32,
+    name: Arc<StreamName>,
+    state: State,
+    /// Once it is known where it goes on.
+    gather: Option<Gather>,
+    /// librdkafka fetches it.
+    assigned: bool,
+    /// End of the broker's log, when last seen.
+    end: i64,
+    /// What the group was told that we have.
+    committed: i64,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Where it goes on has to be found out.
+    Waiting {
+        from: Instant,
+        tried: u32,
+        why: Option<String>,
+    },
+    Open,
+    /// Messages are lost; somebody has to decide.
+    Standing {
+        why: String,
+    },
+}
+
+impl Stream {
+    fn is_open(&self) -> bool {
+        matches!(self.state, State::Open)
+    }
+
+    fn is_waiting(&self, now: Instant) -> bool {
+        matches!(self.state, State::Waiting { from, .. } if from <= now)
+    }
+
+    fn retry(&mut self, why: String) {
+        let tried = if let State::Waiting { tried, .. } = self.state { tried.saturating_add(1) } else { 1 };
+        let wait = RETRY_MIN.saturating_mul(1 << tried.min(8)).min(RETRY_MAX);
+        self.state = State::Waiting { from: Instant::now() + wait, tried, why: Some(why) };
+    }
+
+    fn trouble(&self) -> Option<&str> {
+        match &self.state {
+            State::Waiting { why, .. } => why.as_deref(),
+            State::Open => None,
+            State::Standing { why } => Some(why),
+        }
+    }
+}
+
+/// All partitions that are ours.
+#[derive(Debug, Default)]
+struct Streams {
+    all: Vec<Stream>,
+    /// Where the last message belonged: the next one most likely belongs there too.
+    last: usize,
+    /// Which one hands over first, so that none waits for the same others again and again.
+    turn: usize,
+    /// Bytes gathered in all.
+    gathered: usize,
+    /// Since when the pipeline has been full.
+    full_since: Option<Instant>,
+}
+
+impl Streams {
+    fn position(&mut self, topic: &str, number: i32) -> Option<usize> {
+        let is = |stream: &Stream| stream.number == number && stream.topic == topic;
+        if !self.all.get(self.last).is_some_and(is) {
+            self.last = self.all.iter().position(is)?;
+        }
+        Some(self.last)
+    }
+
+    /// Takes a message; says whether there is enough to hand over.
+    fn take(&mut self, message: &BorrowedMessage<'_>, now: Instant) -> bool {
+        let Some(at) = self.position(message.topic(), message.partition()) else { return false };
+        let stream = &mut self.all[at];
+        let (true, Some(gather)) = (stream.is_open(), &mut stream.gather) else { return false };
+        let before = gather.len();
+        gather.push(message.offset(), message.payload().unwrap_or_default(), now);
+        self.gathered += gather.len() - before;
+        gather.len() >= CHUNK_BYTES || self.gathered >= GATHERED_BYTES_MAX
+    }
+
+    /// Hands over what is due; says whether the pipeline took it all.
+    fn hand_over(&mut self, feed: &Feed) -> Result<bool, Stopped> {
+        self.gathered = self.all.iter().filter_map(|stream| stream.gather.as_ref()).map(Gather::len).sum();
+        let bytes_min = if self.gathered >= GATHERED_BYTES_MAX { 1 } else { CHUNK_BYTES };
+        let now = Instant::now();
+        for _ in 0..self.all.len() {
+            self.turn = (self.turn + 1) % self.all.len();
+            let Some(gather) = &mut self.all[self.turn].gather else { continue };
+            if !gather.is_due(bytes_min, CHUNK_WAIT, now) {
+                continue;
+            }
+            let bytes = gather.len();
+            if !offer(gather, feed, OFFER_WAIT)? {
+                self.turn = (self.turn + self.all.len() - 1) % self.all.len();
+                self.full_since.get_or_insert(now);
+                return Ok(false);
+            }
+            self.gathered = self.gathered.saturating_sub(bytes);
+        }
+        self.full_since = None;
+        Ok(true)
+    }
+
+    /// Messages that wait at the brokers.
+    fn lag(&self) -> i64 {
+        let lag =
+            |stream: &Stream| stream.gather.as_ref().map_or(0, |gather| (stream.end - gather.next()).max(0));
+        self.all.iter().map(lag).fold(0, i64::saturating_add)
+    }
+}
+
+/// Hands over all that a partition has; `false` when the pipeline is full.
+fn offer(gather: &mut Gather, feed: &Feed, wait: Duration) -> Result<bool, Stopped> {
+    let Some(chunk) = gather.take() else { return Ok(true) };
+    match feed.offer(chunk, wait)? {
+        None => Ok(true),
+        Some(chunk) => {
+            gather.put_back(chunk);
+            Ok(false)
+        }
+    }
+}
+
+/// What is wrong now, beside what partitions say.
+#[derive(Debug, Default)]
+struct Troubles {
+    service: Option<Service>,
+    /// What the last error of a connection said; it matters when there is no other connection.
+    connection: Option<String>,
+    /// Topics that cannot be read.
+    topics: BTreeMap<String, String>,
+}
+
+#[derive(Debug)]
+struct Service {
+    what: String,
+    since: Instant,
+    /// How long it is believed without being repeated, while a broker answers.
+    keep: Duration,
+}
+
+struct Consume<'r> {
+    options: &'r KafkaOptions,
+    feed: &'r Feed,
+    begun: &'r mut HashMap<String, i64>,
+    consumer: BaseConsumer<Context>,
+    /// The brokers' name for their cluster, as it stands in partitions' names.
+    identity: String,
+    streams: Streams,
+    troubles: Troubles,
+    paused: bool,
+    ticked: Option<Instant>,
+    committed: Instant,
+    topics_checked: Instant,
+}
+
+impl Drop for Consume<'_> {
+    fn drop(&mut self) {
+        // From here on callbacks answer the group themselves; what they had left for us is answered now.
+        self.consumer.context().closing.store(true, Ordering::Release);
+        while let Some(rebalance) = self.consumer.context().rebalance() {
+            let assigned = self.assigned_of(&rebalance);
+            client::answer(&self.consumer, &rebalance, &assigned);
+        }
+    }
+}
+
+impl Consume<'_> {
+    fn run(&mut self) -> Result<(), Ended> {
+        self.connect()?;
+        let topics: Vec<&str> = self.options.topics.iter().map(String::as_str).collect();
+        self.consumer
+            .subscribe(&topics)
+            .map_err(|error| Ended::failed(format!("Kafka: subscribe: {}", printable(&error.to_string()))))?;
+        loop {
+            if self.feed.is_stopping() {
+                return Ok(());
+            }
+            self.tick()?;
+            if self.streams.hand_over(self.feed)? {
+                self.pause(false);
+                self.poll(CHUNK_WAIT)?;
+            } else if self.streams.full_since.is_some_and(|since| since.elapsed() >= STALL_WAIT) {
+                self.pause(true);
+                self.poll(OFFER_WAIT)?;
+            }
+        }
+    }
+
+    /// Waits until a broker answers, and learns which cluster it is.
+    fn connect(&mut self) -> Result<(), Ended> {
+        let mut wait = RETRY_MIN;
+        while let Err(error) = self.check_topics() {
+            // What went wrong is said by the connection, not by the question that had no answer.
+            self.poll(Duration::ZERO)?;
+            if self.troubles.service.is_none() {
+                let what = self.troubles.connection.clone();
+                let what = what.unwrap_or_else(|| {
+                    let brokers = self.options.brokers.join(", ");
+                    format!("Kafka: no answer from {brokers}: {error}: check that the brokers can be reached")
+                });
+                self.troubles.set(what, CONNECTION_TROUBLE);
+            }
+            self.say_troubles();
+            let until = Instant::now() + wait;
+            while Instant::now() < until {
+                if self.feed.is_stopping() {
+                    return Err(Ended::Stopped);
+                }
+                self.poll(TICK)?;
+            }
+            wait = (wait * 2).min(RETRY_MAX);
+        }
+        self.troubles.service = None;
+        self.say_troubles();
+        let id = self.consumer.client().fetch_cluster_id(METADATA_WAIT).filter(|id| !id.is_empty());
+        self.identity = identity(id.as_deref().unwrap_or(&self.options.name)).ok_or_else(|| {
+            Ended::failed(format!("Kafka: the id of the cluster is longer than {CLUSTER_ID_BYTES_MAX} bytes"))
+        })?;
+        Ok(())
+    }
+
+    /// Asks for the topics; an error is that nobody answered.
+    fn check_topics(&mut self) -> Result<(), String> {
+        self.topics_checked = Instant::now();
+        for topic in &self.options.topics {
+            let metadata = self.consumer.fetch_metadata(Some(topic), METADATA_WAIT);
+            let metadata = metadata.map_err(|error| printable(&error.to_string()))?;
+            let found = metadata.topics().iter().find(|found| found.name() == topic);
+            let error = match found {
+                Some(found) => found.error().map(RDKafkaErrorCode::from),
+                None => Some(RDKafkaErrorCode::UnknownTopicOrPartition),
+            };
+            match error {
+                // The partitions say it themselves where it matters.
+                None | Some(RDKafkaErrorCode::LeaderNotAvailable) => {
+                    self.troubles.topics.remove(topic);
+                }
+                Some(code) => {
+                    let report = Report { code, reason: format!("topic {topic}: {code}") };
+                    let what = client::advice(&report, &self.options.group)
+                        .unwrap_or_else(|| format!("Kafka: {}", report.reason));
+                    self.troubles.topics.insert(topic.clone(), what);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes messages for so long, or until there is enough to hand over.
+    fn poll(&mut self, wait: Duration) -> Result<(), Ended> {
+        let until = Instant::now() + wait;
+        let mut left = wait;
+        loop {
+            match self.consumer.poll(left) {
+                Some(Ok(message)) => {
+                    if self.streams.take(&message, Instant::now()) {
+                        return Ok(());
+                    }
+                }
+                Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => {
+                    return Err(Ended::failed(format!("Kafka client: {}", printable(&error.to_string()))));
+                }
+                // The error is among the reports, with its reason.
+                Some(Err(_)) | None => {
+                    self.serve()?;
+                }
+            }
+            left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Deals with what librdkafka has told.
+    fn serve(&mut self) -> Result<(), Ended> {
+        while let Some(report) = self.consumer.context().report() {
+            self.note(&report)?;
+        }
+        while let Some(rebalance) = self.consumer.context().rebalance() {
+            // A pause does not outlive an assignment; if need be there is another one soon.
+            self.pause(false);
+            match &rebalance {
+                Rebalance::Assign(partitions) => {
+                    client::answer(&self.consumer, &rebalance, &[]);
+                    for (topic, number) in partitions {
+                        self.receive(topic, *number);
+                    }
+                }
+                Rebalance::Revoke(partitions) => {
+                    let sealed = if self.consumer.assignment_lost() {
+                        tracing::warn!(
+                            group = self.options.group,
+                            "Kafka: partitions were lost to the group"
+                        );
+                        Ok(())
+                    } else {
+                        self.settle(partitions)
+                    };
+                    let assigned = self.assigned_of(&rebalance);
+                    client::answer(&self.consumer, &rebalance, &assigned);
+                    let gone = |stream: &Stream| {
+                        partitions
+                            .iter()
+                            .any(|(topic, number)| *number == stream.number && *topic == stream.topic)
+                    };
+                    self.streams.all.retain(|stream| !gone(stream));
+                    self.streams.turn = 0;
+                    sealed?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, report: &Report) -> Result<(), Ended> {
+        let Report { code, reason } = report;
+        match code {
+            // Which partition it is the brokers tell, when all are asked.
+            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
+                tracing::info!("Kafka: {reason}: asking where the logs begin and end");
+                for stream in self.streams.all.iter_mut().filter(|stream| stream.is_open()) {
+                    stream.state = State::Waiting { from: Instant::now(), tried: 0, why: None };
+                }
+            }
+            // librdkafka goes on behind what it could not read, so that only a new beginning keeps it.
+            RDKafkaErrorCode::BadMessage
+            | RDKafkaErrorCode::BadCompression
+            | RDKafkaErrorCode::NotImplemented
+            | RDKafkaErrorCode::InvalidMessage
+            | RDKafkaErrorCode::InvalidMessageSize => match self.options.on_gap {
+                OnGap::Stop => {
+                    return Err(Ended::failed(format!(
+                        "Kafka: messages cannot be read: {reason}; to go on behind them and leave the gap, set \
+                         on_gap = \"continue\" and restart"
+                    )));
+                }
+                OnGap::Continue => tracing::error!("Kafka: messages cannot be read, and are lost: {reason}"),
+            },
+            RDKafkaErrorCode::AllBrokersDown => {
+                let known = self.troubles.connection.clone();
+                if let Some(what) = known.or_else(|| client::advice(report, &self.options.group)) {
+                    self.troubles.set(what, CONNECTION_TROUBLE);
+                }
+            }
+            // There may be another broker, or it may come back at once.
+            RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::OperationTimedOut => {
+                tracing::debug!("Kafka: {reason}");
+                self.troubles.connection = client::advice(report, &self.options.group);
+            }
+            RDKafkaErrorCode::Resolve | RDKafkaErrorCode::SSL | RDKafkaErrorCode::Authentication => {
+                if let Some(what) = client::advice(report, &self.options.group) {
+                    self.troubles.connection = Some(what.clone());
+                    self.troubles.set(what, CONNECTION_TROUBLE);
+                }
+            }
+            _ => match client::advice(report, &self.options.group) {
+                Some(what) => self.troubles.set(what, SERVICE_TROUBLE),
+                None => tracing::info!("Kafka: {reason}"),
+            },
+        }
+        Ok(())
+    }
+
+    /// A partition is ours: where it goes on is found out next.
+    fn receive(&mut self, topic: &str, number: i32) {
+        if self.streams.position(topic, number).is_some() {
+            return;
+        }
+        self.streams.all.push(Stream {
+            topic: topic.to_owned(),
+            number,
+            name: Arc::new(StreamName {
+                partition: format!("kafka/{}/{topic}/{number}", self.identity),
+                label: format!("{topic}[{number}]"),
+            }),
+            state: State::Waiting { from: Instant::now(), tried: 0, why: None },
+            gather: None,
+            assigned: false,
+            end: 0,
+            committed: 0,
+        });
+    }
+
+    /// Has everything sealed that was read of partitions that go to others, within [`SEAL_WAIT`].
+    fn settle(&mut self, partitions: &[(String, i32)]) -> Result<(), Ended> {
+        let until = Instant::now() + SEAL_WAIT;
+        let mut unsealed = false;
+        for (topic, number) in partitions {
+            let Some(at) = self.streams.position(topic, *number) else { continue };
+            let stream = &mut self.streams.all[at];
+            let Some(gather) = &mut stream.gather else { continue };
+            offer(gather, self.feed, until.saturating_duration_since(Instant::now()))?;
+            let offset = |position: Option<strongroom_archive::Position>| position.map(|one| one.next_offset);
+            let name = &stream.name.partition;
+            unsealed |= offset(self.feed.position(name)) != offset(self.feed.sealed(name));
+        }
+        if unsealed && !self.feed.seal_now(until.saturating_duration_since(Instant::now()))? {
+            tracing::warn!(
+                "Kafka: partitions are given away before all was sealed; their next owner reads the rest again"
+            );
+        }
+        self.commit();
+        Ok(())
+    }
+
+    fn assigned_of(&self, rebalance: &Rebalance) -> Vec<(&str, i32)> {
+        let (Rebalance::Assign(partitions) | Rebalance::Revoke(partitions)) = rebalance;
+        let is = |stream: &&Stream| {
+            stream.assigned
+                && partitions.iter().any(|(topic, number)| *number == stream.number && *topic == stream.topic)
+        };
+        self.streams.all.iter().filter(is).map(|stream| (stream.topic.as_str(), stream.number)).collect()
+    }
+
+    /// The smaller duties.
+    fn tick(&mut self) -> Result<(), Ended> {
+        let now = Instant::now();
+        if self.ticked.is_some_and(|ticked| now.saturating_duration_since(ticked) < TICK) {
+            return Ok(());
+        }
+        self.ticked = Some(now);
+        if let Some(statistics) = self.consumer.context().statistics() {
+            let ends = client::ends(&statistics);
+            for stream in &mut self.streams.all {
+                let end = ends.get(&(stream.topic.as_str(), stream.number));
+                stream.end = end.copied().unwrap_or(stream.end);
+            }
+            self.troubles.forget(client::is_up(&statistics));
+        }
+        if !self.paused {
+            self.open(now)?;
+        }
+        self.feed.lag(self.streams.lag());
+        if self.committed.elapsed() >= COMMIT_INTERVAL {
+            self.commit();
+        }
+        if !self.troubles.topics.is_empty() && self.topics_checked.elapsed() >= TOPICS_INTERVAL {
+            // Without an answer what was known stands, and the connection says the rest.
+            if let Err(error) = self.check_topics() {
+                tracing::debug!("Kafka: topics: {error}");
+            }
+        }
+        self.say_troubles();
+        Ok(())
+    }
+
+    /// Finds out where waiting partitions go on, and has them fetched.
+    fn open(&mut self, now: Instant) -> Result<(), Ended> {
+        let mut waiting: Vec<usize> = Vec::new();
+        for (at, stream) in self.streams.all.iter().enumerate() {
+            if stream.is_waiting(now) {
+                waiting.push(at);
+            }
+        }
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let all = &self.streams.all;
+        let new = waiting.iter().map(|at| &all[*at]).filter(|stream| stream.gather.is_none());
+        let new: Vec<&str> = new.map(|stream| stream.name.partition.as_str()).collect();
+        if !new.is_empty() && !self.feed.refresh_all(&new, REFRESH_WAIT)? {
+            for at in waiting {
+                self.streams.all[at].retry("the archive did not tell its positions in time".to_owned());
+            }
+            return Ok(());
+        }
+        let (mut opened, mut silent) = (Vec::new(), None);
+        for at in waiting {
+            let stream = &mut self.streams.all[at];
+            let label = &stream.name.label;
+            // One broker that is silent is waited for once.
+            if let Some(error) = &silent {
+                let why = format!("{label}: where its log begins is not known: {error}");
+                stream.retry(why);
+                continue;
+            }
+            let log = match self.consumer.fetch_watermarks(&stream.topic, stream.number, LOG_WAIT) {
+                Ok((low, high)) => Log { low, high },
+                Err(error) => {
+                    let text = printable(&error.to_string());
+                    let why = format!("{label}: where its log begins is not known: {text}");
+                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut) {
+                        silent = Some(text);
+                    }
+                    stream.retry(why);
+                    continue;
+                }
+            };
+            if go_on(stream, log, self.options, self.begun, self.feed) {
+                opened.push(at);
+            }
+        }
+        self.fetch(&opened);
+        Ok(())
+    }
+
+    /// Has partitions fetched from where they go on.
+    fn fetch(&mut self, opened: &[usize]) {
+        if opened.is_empty() {
+            return;
+        }
+        let next = |stream: &Stream| stream.gather.as_ref().map_or(0, Gather::next);
+        let all = &self.streams.all;
+        let fetched = if matches!(self.consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {
+            let again = opened.iter().map(|at| &all[*at]).filter(|stream| stream.assigned);
+            let again: Vec<(&str, i32)> =
+                again.map(|stream| (stream.topic.as_str(), stream.number)).collect();
+            let at = opened.iter().map(|at| &all[*at]);
+            let given_up = if again.is_empty() {
+                Ok(())
+            } else {
+                self.consumer.incremental_unassign(&client::list(&again))
+            };
+            given_up
+                .and_then(|()| client::list_at(at.map(|one| (one.topic.as_str(), one.number, next(one)))))
+                .and_then(|list| self.consumer.incremental_assign(&list))
+        } else {
+            // The whole assignment is made anew; each partition goes on where it stands.
+            let open = all.iter().filter(|stream| stream.is_open());
+            client::list_at(open.map(|one| (one.topic.as_str(), one.number, next(one))))
+                .and_then(|list| self.consumer.assign(&list))
+        };
+        for at in opened {
+            let stream = &mut self.streams.all[*at];
+            match &fetched {
+                Ok(()) => stream.assigned = true,
+                Err(error) => {
+                    let why = format!(
+                        "{}: cannot be fetched: {}",
+                        stream.name.label,
+                        printable(&error.to_string())
+                    );
+                    stream.retry(why);
+                }
+            }
+        }
+    }
+
+    /// Tells the group how far partitions are sealed, for those who watch it.
+    fn commit(&mut self) {
+        self.committed = Instant::now();
+        let mut sealed = Vec::new();
+        for (at, stream) in self.streams.all.iter().enumerate() {
+            let position = self.feed.sealed(&stream.name.partition);
+            if let Some(next) = position.and_then(|position| position.broker_offset)
+                && next > stream.committed
+            {
+                sealed.push((at, next));
+            }
+        }
+        if sealed.is_empty() {
+            return;
+        }
+        let all = &self.streams.all;
+        let list = client::list_at(
+            sealed.iter().map(|(at, next)| (all[*at].topic.as_str(), all[*at].number, *next)),
+        );
+        match list.and_then(|list| self.consumer.commit(&list, CommitMode::Async)) {
+            Ok(()) => {
+                for (at, next) in sealed {
+                    self.streams.all[at].committed = next;
+                }
+            }
+            Err(error) => tracing::debug!("Kafka: commit: {}", printable(&error.to_string())),
+        }
+    }
+
+    fn pause(&mut self, pause: bool) {
+        if self.paused == pause {
+            return;
+        }
+        let assigned = self.streams.all.iter().filter(|stream| stream.assigned);
+        let assigned: Vec<(&str, i32)> =
+            assigned.map(|stream| (stream.topic.as_str(), stream.number)).collect();
+        let list = client::list(&assigned);
+        let done = if pause { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
+        tracing::debug!(pause, partitions = assigned.len(), "Kafka: the pipeline is full, or has room again");
+        match done {
+            Ok(()) => self.paused = pause,
+            Err(error) => tracing::warn!(pause, "Kafka: pause: {}", printable(&error.to_string())),
+        }
+    }
+
+    fn say_troubles(&self) {
+        let streams = self.streams.all.iter().filter_map(Stream::trouble);
+        let service = self.troubles.service.iter().map(|service| service.what.as_str());
+        let all: Vec<&str> =
+            service.chain(self.troubles.topics.values().map(String::as_str)).chain(streams).collect();
+        if all.is_empty() {
+            self.feed.well();
+        } else {
+            let more = all.len().saturating_sub(NAMED_MAX);
+            let mut what = all[..all.len() - more].join("; ");
+            if more > 0 {
+                what.push_str(&format!("; and {more} more"));
+            }
+            self.feed.trouble(what);
+        }
+    }
+}
+
+impl Troubles {
+    fn set(&mut self, what: String, keep: Duration) {
+        self.service = Some(Service { what, since: Instant::now(), keep });
+    }
+
+    /// Forgets what has not been repeated while a broker answers.
+    fn forget(&mut self, is_up: bool) {
+        if is_up && self.service.as_ref().is_some_and(|service| service.since.elapsed() >= service.keep) {
+            self.service = None;
+            self.connection = None;
+        }
+    }
+}
+
+/// Decides where a partition goes on; says whether it is to be fetched.
+fn go_on(
+    stream: &mut Stream,
+    log: Log,
+    options: &KafkaOptions,
+    begun: &mut HashMap<String, i64>,
+    feed: &Feed,
+) -> bool {
+    let (partition, label) = (&stream.name.partition, stream.name.label.clone());
+    let position = feed.position(partition);
+    let wanted = match (&stream.gather, position) {
+        (Some(gather), _) => Some(gather.next()),
+        (None, Some(position)) if position.broker_offset.is_none() => {
+            let why = format!("{label}: the archive's position of it names no offset of the broker");
+            stream.state = State::Standing { why };
+            return false;
+        }
+        (None, Some(position)) => position.broker_offset,
+        (None, None) => begun.get(partition).copied(),
+    };
+    stream.end = log.high;
+    if let (Some(wanted), State::Waiting { tried, .. }) = (wanted, &stream.state)
+        && wanted > log.high
+        && *tried + 1 < BEYOND_ASKED
+    {
+        let why = format!("{label}: offset {wanted} lies behind the end of the broker's log, {}", log.high);
+        stream.retry(why);
+        return false;
+    }
+    let next = match decide(&label, wanted, log, options.start, options.on_gap) {
+        Decision::At(next) => next,
+        Decision::Behind(next, lost) => {
+            tracing::error!("Kafka: {lost}; going on with offset {next}");
+            next
+        }
+        Decision::Stand(why) => {
+            tracing::error!("Kafka: {why}");
+            stream.state = State::Standing { why };
+            return false;
+        }
+    };
+    if position.is_none() && options.start == Start::Latest {
+        begun.insert(partition.clone(), next);
+    }
+    match &mut stream.gather {
+        Some(gather) => gather.jump(next),
+        none => {
+            let origin = Origin { partition: partition.clone(), cluster: options.cluster.clone() };
+            *none = Some(Gather::new(Arc::clone(&stream.name), Arc::new(origin), position, next));
+        }
+    }
+    stream.state = State::Open;
+    tracing::info!(partition = %stream.name.partition, offset = next, "Kafka: goes on");
+    true
+}
+
+/// A cluster's id as a part of a name: letters, digits, `.`, `_`, `-`, and `%XX` for any other byte.
+fn identity(id: &str) -> Option<String> {
+    use fmt::Write as _;
+
+    let mut identity = String::with_capacity(id.len());
+    for byte in id.bytes() {
+        if byte.is_ascii_alphanumeric() || b"._-".contains(&byte) {
+            identity.push(char::from(byte));
+        } else {
+            write!(identity, "%{byte:02X}").ok()?;
+        }
+    }
+    (identity.len() <= CLUSTER_ID_BYTES_MAX).then_some(identity)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_odd_id_makes_a_plain_name() {
+        assert_eq!(identity("lkc-2mz_P.x").as_deref(), Some("lkc-2mz_P.x"));
+        assert_eq!(identity("a/b#\n%ä").as_deref(), Some("a%2Fb%23%0A%25%C3%A4"));
+        assert_eq!(identity(&"a".repeat(129)), None);
+        let longest = identity(&"a".repeat(CLUSTER_ID_BYTES_MAX)).expect("not too long");
+        let name = format!("kafka/{longest}/{}/{}", "t".repeat(249), i32::MAX);
+        assert!(name.len() <= 512);
+    }
+}

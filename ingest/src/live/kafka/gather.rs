@@ -1,0 +1,223 @@
+//! Messages of one partition become chunks of its stream.
+//!
+//! The stream is the concatenation of the messages' values, each with a newline behind it. A message without
+//! a value, or with an empty one, is an empty line.
+//!
+//! Invariant: what chunks say (bytes, offsets, line numbers, chain) follows from the messages alone, not from
+//! where chunks were cut. A message that is given twice is in the stream once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use strongroom_archive::Position;
+
+use crate::chain::LineChain;
+use crate::frame::{Block, Edge, Origin};
+use crate::live::{Chunk, StreamName};
+
+/// A partition's text that is not handed over yet, and where it stands in the stream.
+#[derive(Debug)]
+pub(super) struct Gather {
+    stream: Arc<StreamName>,
+    origin: Arc<Origin>,
+    /// The broker's number of the next message.
+    next: i64,
+    /// Where `bytes` begins in the stream.
+    offset: i64,
+    /// Number of its first line, from 1.
+    line: i64,
+    chain: LineChain,
+    bytes: Vec<u8>,
+    /// When the first of them came.
+    since: Option<Instant>,
+    /// Numbers that no message had: compacted away, or a transaction's marker.
+    pub(super) skipped: u64,
+}
+
+impl Gather {
+    /// Goes on behind `position`, or begins the stream, with the broker's message `next`.
+    pub(super) fn new(
+        stream: Arc<StreamName>,
+        origin: Arc<Origin>,
+        position: Option<Position>,
+        next: i64,
+    ) -> Gather {
+        Gather {
+            stream,
+            origin,
+            next,
+            offset: position.map_or(0, |position| position.next_offset),
+            line: position.map_or(0, |position| position.records) + 1,
+            chain: position
+                .map_or_else(LineChain::default, |position| LineChain::from(position.prefix_blake3)),
+            bytes: Vec::new(),
+            since: None,
+            skipped: 0,
+        }
+    }
+
+    /// The broker's number of the next message.
+    pub(super) fn next(&self) -> i64 {
+        self.next
+    }
+
+    /// Goes on at `next`, messages before it being lost.
+    pub(super) fn jump(&mut self, next: i64) {
+        self.next = next;
+    }
+
+    /// Bytes not handed over yet.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Takes the message `number`; one before the expected number came again and is left.
+    pub(super) fn push(&mut self, number: i64, value: &[u8], now: Instant) {
+        if number < self.next {
+            return;
+        }
+        self.skipped += number.abs_diff(self.next);
+        self.next = number.saturating_add(1);
+        let begin = self.bytes.len();
+        self.bytes.extend_from_slice(value);
+        self.bytes.push(b'\n');
+        self.chain.update(&self.bytes[begin..]);
+        self.since.get_or_insert(now);
+    }
+
+    /// Whether the text has waited, or is enough, for a chunk.
+    pub(super) fn is_due(&self, bytes_min: usize, wait: Duration, now: Instant) -> bool {
+        self.bytes.len() >= bytes_min
+            || self.since.is_some_and(|since| now.saturating_duration_since(since) >= wait)
+    }
+
+    /// Everything gathered; `None` when there is nothing.
+    pub(super) fn take(&mut self) -> Option<Chunk> {
+        let arrived = self.since.take()?;
+        let bytes = std::mem::take(&mut self.bytes);
+        let (offset, first_line) = (self.offset, self.line);
+        self.offset += length(&bytes);
+        self.line += newlines(&bytes);
+        Some(Chunk {
+            stream: Arc::clone(&self.stream),
+            block: Block {
+                origin: Arc::clone(&self.origin),
+                offset,
+                first_line,
+                bytes,
+                begins: Edge::Line,
+                ends: Edge::Line,
+                open_ended: false,
+            },
+            // Each message ends with a newline, so the chain stands between two lines.
+            prefix: self.chain.value().unwrap_or_default(),
+            broker_offset: Some(self.next),
+            arrived,
+        })
+    }
+
+    /// Takes back the chunk that [`Gather::take`] gave last, with nothing pushed since.
+    pub(super) fn put_back(&mut self, chunk: Chunk) {
+        self.offset = chunk.block.offset;
+        self.line = chunk.block.first_line;
+        self.bytes = chunk.block.bytes;
+        self.since = Some(chunk.arrived);
+    }
+}
+
+fn length(bytes: &[u8]) -> i64 {
+    i64::try_from(bytes.len()).unwrap_or(i64::MAX)
+}
+
+fn newlines(bytes: &[u8]) -> i64 {
+    i64::try_from(memchr::memchr_iter(b'\n', bytes).count()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn gather(position: Option<Position>, next: i64) -> Gather {
+        let stream = StreamName { partition: "kafka/c/t/0".into(), label: "t[0]".into() };
+        let origin = Origin { partition: "kafka/c/t/0".into(), cluster: "prod".into() };
+        Gather::new(Arc::new(stream), Arc::new(origin), position, next)
+    }
+
+    /// A message: how many numbers are missing before it, its value, what is done behind it.
+    fn messages() -> impl Strategy<Value = Vec<(i64, Vec<u8>, u8)>> {
+        let byte = prop_oneof![Just(b'\n'), Just(b'a'), any::<u8>()];
+        proptest::collection::vec((0_i64..3, proptest::collection::vec(byte, 0..9), 0_u8..5), 0..20)
+    }
+
+    proptest! {
+        #[test]
+        fn cuts_and_restarts_mean_nothing(messages in messages(), start in 0_i64..100) {
+            let now = Instant::now();
+            let (mut text, mut number, mut missing) = (Vec::new(), start, 0);
+            let mut cut = gather(None, start);
+            let mut skipped = 0;
+            let (mut offset, mut line) = (0, 1);
+            let mut rebuilt = Vec::new();
+            let mut prefix = LineChain::default().value();
+            for (gap, value, then) in &messages {
+                missing += gap;
+                number += gap;
+                cut.push(number, value, now);
+                // The same message again is nothing.
+                cut.push(number, b"again", now);
+                number += 1;
+                text.extend_from_slice(value);
+                text.push(b'\n');
+                if *then == 0 {
+                    continue;
+                }
+                let Some(mut chunk) = cut.take() else { unreachable!("a message was pushed") };
+                prop_assert!(cut.take().is_none());
+                if *then == 1 {
+                    cut.put_back(chunk);
+                    chunk = cut.take().expect("what was put back");
+                }
+                prop_assert_eq!(chunk.block.offset, offset);
+                prop_assert_eq!(chunk.block.first_line, line);
+                prop_assert_eq!(chunk.broker_offset, Some(number));
+                rebuilt.extend_from_slice(&chunk.block.bytes);
+                offset = length(&rebuilt);
+                line = 1 + newlines(&rebuilt);
+                prefix = Some(chunk.prefix);
+                if *then == 2 {
+                    skipped += cut.skipped;
+                    let position = Position {
+                        next_offset: offset,
+                        records: line - 1,
+                        prefix_blake3: chunk.prefix,
+                        broker_offset: chunk.broker_offset,
+                    };
+                    cut = gather(Some(position), number);
+                }
+            }
+            if let Some(chunk) = cut.take() {
+                rebuilt.extend_from_slice(&chunk.block.bytes);
+                prefix = Some(chunk.prefix);
+            }
+            prop_assert_eq!(&rebuilt, &text);
+            let mut whole = LineChain::default();
+            whole.update(&text);
+            prop_assert_eq!(prefix, whole.value());
+            prop_assert_eq!(skipped + cut.skipped, u64::try_from(missing).expect("no negative gaps"));
+            prop_assert_eq!(cut.next(), number);
+        }
+    }
+
+    #[test]
+    fn is_due_by_size_or_age() {
+        let (now, wait) = (Instant::now(), Duration::from_millis(50));
+        let mut gather = gather(None, 0);
+        assert!(!gather.is_due(1, wait, now));
+        gather.push(0, b"", now);
+        assert!(!gather.is_due(2, wait, now));
+        assert!(gather.is_due(1, wait, now));
+        assert!(gather.is_due(2, wait, now + wait));
+    }
+}

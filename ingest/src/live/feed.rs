@@ -321,3 +321,65 @@ impl Feed {
 
 /// How often one who waits looks whether the run is over.
 const WAIT: Duration = Duration::from_millis(200);
+
+/// The pipeline's end of a feed, for tests and benches of sources.
+#[doc(hidden)]
+pub mod testing {
+    use super::*;
+
+    /// Takes what a source sends, and says what is sealed.
+    #[derive(Debug)]
+    pub struct Pipeline {
+        pub feed: Feed,
+        told: crossbeam_channel::Receiver<Told>,
+    }
+
+    impl Pipeline {
+        pub fn new(sealed: HashMap<String, Position>) -> Pipeline {
+            let (driver, told) = bounded(1 << 10);
+            let shared = Shared::new(sealed, 64 << 20);
+            let counters = Arc::new(SourceCounters::default());
+            Pipeline { feed: Feed { shared, driver, counters, line_bytes_max: 4 << 20 }, told }
+        }
+
+        /// The next chunk, if it comes in time; what else is told is answered.
+        pub fn next(&self, wait: Duration) -> Option<Chunk> {
+            let until = Instant::now() + wait;
+            loop {
+                match self.told.recv_deadline(until).ok()? {
+                    Told::Chunk(chunk) => {
+                        self.feed.shared.release(chunk.block.bytes.len() as u64);
+                        return Some(chunk);
+                    }
+                    Told::Duplicates(_) => {}
+                    Told::Seal(done) | Told::Refresh(done) => {
+                        let _ = done.send(());
+                    }
+                }
+            }
+        }
+
+        pub fn seal(&self, partition: &str, position: Position) {
+            self.feed.shared.seal([(partition.to_owned(), position)]);
+        }
+
+        pub fn stop(&self) {
+            self.feed.shared.stop();
+        }
+
+        /// Records that came again.
+        pub fn duplicates(&self) -> u64 {
+            self.feed.counters.duplicates.load(Ordering::Relaxed)
+        }
+
+        /// What waits at the source.
+        pub fn lag(&self) -> i64 {
+            self.feed.counters.lag.load(Ordering::Relaxed)
+        }
+
+        /// What is wrong now.
+        pub fn trouble(&self) -> Option<String> {
+            self.feed.counters.trouble()
+        }
+    }
+}

@@ -16,5 +16,10 @@
 //! - Alerts are raised from text as it comes, before and regardless of sealing.
 
 mod feed;
+mod secret;
+pub mod webhook;
 
+#[doc(hidden)]
+pub use feed::testing;
 pub use feed::{Chunk, Feed, Source, SourceError, Stopped, StreamName};
+pub use secret::Secret;

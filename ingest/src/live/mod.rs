@@ -25,6 +25,7 @@ mod serve;
 pub mod tail;
 #[doc(hidden)]
 pub mod testing;
+pub mod webhook;
 mod worker;
 
 pub use driver::{DRAIN, Drained, LIVE_BLOCK_BYTES, LiveObserver, LiveOptions, TEXT_BYTES_MAX};

@@ -1,4 +1,4 @@
-//! A driver and an archive in memory, for tests of sources.
+//! A driver and an archive in memory, and a pipeline that is looked into, for tests of sources.
 //!
 //! The archive takes what continues a partition and nothing else, as the real one does; several drivers may share
 //! it, as several processes do. What does not hold is noted in [`Archive::problems`].
@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use strongroom_archive::Position;
@@ -210,4 +210,60 @@ fn seal(archive: &Archive, shared: &Shared, pending: &mut Vec<Chunk>) {
         archive.seal(&chunk);
     }
     shared.seal(archive.positions());
+}
+
+/// Takes what a source sends, and says what is sealed.
+#[derive(Debug)]
+pub struct Pipeline {
+    pub feed: Feed,
+    told: Receiver<Told>,
+}
+
+impl Pipeline {
+    pub fn new(sealed: HashMap<String, Position>) -> Pipeline {
+        let (driver, told) = bounded(1 << 10);
+        let shared = Shared::new(sealed, 64 << 20, None);
+        let counters = Arc::new(SourceCounters::default());
+        Pipeline { feed: Feed { shared, driver, counters, line_bytes_max: 4 << 20 }, told }
+    }
+
+    /// The next chunk, if it comes in time; what else is told is answered.
+    pub fn next(&self, wait: Duration) -> Option<Chunk> {
+        let until = Instant::now() + wait;
+        loop {
+            match self.told.recv_deadline(until).ok()? {
+                Told::Chunk(chunk) => {
+                    self.feed.shared.release(chunk.block.bytes.len() as u64);
+                    return Some(chunk);
+                }
+                Told::Duplicates(_) => {}
+                Told::Seal(done) | Told::Refresh(_, done) => {
+                    let _ = done.send(());
+                }
+            }
+        }
+    }
+
+    pub fn seal(&self, partition: &str, position: Position) {
+        self.feed.shared.seal([(partition.to_owned(), position)]);
+    }
+
+    pub fn stop(&self) {
+        self.feed.shared.stop();
+    }
+
+    /// Records that came again.
+    pub fn duplicates(&self) -> u64 {
+        self.feed.counters.duplicates.load(Ordering::Relaxed)
+    }
+
+    /// What waits at the source.
+    pub fn lag(&self) -> i64 {
+        self.feed.counters.lag.load(Ordering::Relaxed)
+    }
+
+    /// What is wrong now.
+    pub fn trouble(&self) -> Option<String> {
+        self.feed.counters.trouble()
+    }
 }

@@ -1,0 +1,67 @@
+//! What the listener has done since the process began, for the metrics page.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Statuses that requests are answered with.
+pub const STATUSES: [u16; 12] = [200, 400, 401, 403, 404, 405, 408, 413, 415, 429, 500, 503];
+/// Upper bounds of the buckets of acknowledgement latency, in milliseconds; the last bucket has none.
+pub const LATENCY_MS: [u64; 12] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000];
+
+/// Counters and gauges; each is right by itself, and no two are read at one moment.
+#[derive(Debug, Default)]
+pub struct WebhookCounters {
+    statuses: [AtomicU64; STATUSES.len()],
+    latency: [AtomicU64; LATENCY_MS.len() + 1],
+    latency_micros: AtomicU64,
+    /// Batches stored.
+    pub batches: AtomicU64,
+    /// Items stored.
+    pub items: AtomicU64,
+    /// Bytes of bodies stored.
+    pub bytes: AtomicU64,
+    /// Batches that came again, and were acknowledged without being stored.
+    pub duplicate_batches: AtomicU64,
+    /// Batches that were no list and no event, and were stored as a line.
+    pub odd_bodies: AtomicU64,
+    /// Handshakes that failed: no certificate of the right authority, no TLS, too slow.
+    pub handshakes_failed: AtomicU64,
+    /// Certificates on disk that could not be used; the ones before them are used on.
+    pub certificates_refused: AtomicU64,
+    /// Connections now open.
+    pub connections: AtomicU64,
+    /// Bytes of the write-ahead log now on disk.
+    pub wal_bytes: AtomicU64,
+    /// Segments of it.
+    pub wal_segments: AtomicU64,
+    /// Groups of batches that were made durable with one sync.
+    pub wal_syncs: AtomicU64,
+}
+
+impl WebhookCounters {
+    /// Requests answered so far, by status.
+    pub fn requests(&self) -> impl Iterator<Item = (u16, u64)> {
+        STATUSES.into_iter().zip(self.statuses.iter().map(|count| count.load(Ordering::Relaxed)))
+    }
+
+    /// Batches stored, by how long their acknowledgement took from the request's head on: each bucket's upper
+    /// bound (`None`: no bound) with its own count. The sum of their times, too.
+    pub fn latency(&self) -> (Vec<(Option<Duration>, u64)>, Duration) {
+        let bounds = LATENCY_MS.into_iter().map(|bound| Some(Duration::from_millis(bound))).chain([None]);
+        let counts = self.latency.iter().map(|count| count.load(Ordering::Relaxed));
+        (bounds.zip(counts).collect(), Duration::from_micros(self.latency_micros.load(Ordering::Relaxed)))
+    }
+
+    pub(super) fn answered(&self, status: u16) {
+        if let Some(at) = STATUSES.iter().position(|known| *known == status) {
+            self.statuses[at].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn acknowledged(&self, took: Duration) {
+        let at = LATENCY_MS.iter().position(|bound| took <= Duration::from_millis(*bound));
+        self.latency[at.unwrap_or(LATENCY_MS.len())].fetch_add(1, Ordering::Relaxed);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.latency_micros.fetch_add(micros, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,390 @@
+//! The API server's audit webhook: a listener that acknowledges a batch when it is durable, and a source that
+//! hands over what was acknowledged.
+//!
+//! ```text
+//!  API server ──POST──▶ listener ──lines──▶ write-ahead log ──▶ source ──Chunk──▶ pipeline
+//!             ◀──200───          ◀──durable──      ▲                                 │
+//!                                                  └──────── sealed: may go ─────────┘
+//! ```
+//!
+//! Invariants:
+//! - A batch that was answered with 200 is handed to the pipeline exactly once, whatever is killed when: it is
+//!   in the log before the answer, the archive's position says how much of the log it has, and a batch
+//!   that is sent again is known by its bytes.
+//! - Nothing is served without authentication: a client certificate or a bearer token, and both when both are
+//!   set, on loopback too.
+//! - The listener runs whether a pipeline does or not. When the log is full it says so with 429.
+//! - The cluster is the path's, never the body's.
+//!
+//! `items` makes lines of bodies, `record` and `wal` keep them, `recent` knows what comes again, `server` and
+//! `tls` talk to the API server, `follow` is the source.
+
+mod counters;
+mod follow;
+mod items;
+mod recent;
+mod record;
+mod server;
+mod tls;
+mod wal;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tokio::runtime::Runtime;
+use tokio::sync::{Semaphore, watch};
+
+pub use self::counters::{LATENCY_MS, STATUSES, WebhookCounters};
+pub use self::follow::WebhookSource;
+pub use self::tls::{TlsError, TlsFiles};
+pub use self::wal::WalError;
+
+use self::record::{NAME_BYTES_MAX, PARTITIONS_MAX, TEXT_BYTES_MAX};
+use self::server::{Listener, RELOAD_INTERVAL, ROOM_BYTES, Target, normal_path};
+use self::tls::Identity;
+use self::wal::{Wal, WalOptions};
+use super::Secret;
+
+/// [`WebhookOptions::wal_bytes_max`]
+pub const WAL_BYTES_MAX_DEFAULT: u64 = 4 << 30;
+/// [`WebhookOptions::disk_free_bytes_min`]
+pub const DISK_FREE_BYTES_MIN_DEFAULT: u64 = 256 << 20;
+/// [`WebhookOptions::body_bytes_max`]
+pub const BODY_BYTES_MAX_DEFAULT: usize = 64 << 20;
+/// [`WebhookOptions::memory_bytes_max`]
+pub const MEMORY_BYTES_MAX_DEFAULT: usize = 256 << 20;
+/// [`WebhookOptions::line_bytes_max`]
+pub const LINE_BYTES_MAX_DEFAULT: usize = 4 << 20;
+/// [`WebhookOptions::connections_max`]
+pub const CONNECTIONS_MAX_DEFAULT: usize = 512;
+/// [`WebhookOptions::remembered_max`]
+pub const REMEMBERED_MAX_DEFAULT: usize = 200_000;
+/// [`WebhookOptions::remembered_for`]
+pub const REMEMBERED_FOR_DEFAULT: Duration = Duration::from_secs(3_600);
+/// [`WebhookOptions::retry_after`]
+pub const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(5);
+/// Longest [`WebhookOptions::retry_after`]: a batch must come again while it is remembered.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+/// The log must have room for this many of the longest bodies.
+const WAL_BODIES_MIN: u64 = 4;
+/// Batches that wait for the writer.
+const QUEUE_BATCHES: usize = 1 << 10;
+/// Threads that talk, and threads that look through long bodies.
+const THREADS: usize = 2;
+/// How often it is looked whether connections are closed.
+const CLOSING_LOOK: Duration = Duration::from_millis(10);
+
+/// A path and the cluster whose API server posts to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Begins with a slash; a slash at its end means nothing.
+    pub path: String,
+    pub cluster: String,
+    /// Common names of the client certificates that may post here; empty: all that
+    /// [`TlsFiles::client_ca`] vouches for.
+    pub client_names: Vec<String>,
+}
+
+/// What a listener is and may use.
+#[derive(Clone, Debug)]
+pub struct WebhookOptions {
+    /// The source's name in the configuration; it is part of the partitions' names, and must stay.
+    pub name: String,
+    pub listen: SocketAddr,
+    /// `None`: plain HTTP, on loopback only.
+    pub tls: Option<TlsFiles>,
+    /// Bearer tokens, any of which is accepted. Empty: client certificates must be demanded.
+    pub tokens: Vec<Secret>,
+    pub routes: Vec<Route>,
+    /// The write-ahead log's folder, of this source alone; made if it is missing.
+    pub wal_dir: PathBuf,
+    /// Bytes of the log; what is beyond is refused with 429 until the archive has some of it.
+    pub wal_bytes_max: u64,
+    /// Free bytes that are left on the log's disk.
+    pub disk_free_bytes_min: u64,
+    /// Longest body; longer ones are refused with 413.
+    pub body_bytes_max: usize,
+    /// Bytes of all bodies under way together.
+    pub memory_bytes_max: usize,
+    /// Longest line that is stored of a body that is neither a list nor an event.
+    pub line_bytes_max: usize,
+    pub connections_max: usize,
+    /// Acknowledged batches that are known when they come again: how many, and how long.
+    pub remembered_max: usize,
+    pub remembered_for: Duration,
+    /// What a refused sender is told to wait, in whole seconds.
+    pub retry_after: Duration,
+}
+
+impl WebhookOptions {
+    /// Options with the defaults of this module; without a route, a token or TLS they are refused.
+    pub fn new(name: impl Into<String>, listen: SocketAddr, wal_dir: impl Into<PathBuf>) -> Self {
+        WebhookOptions {
+            name: name.into(),
+            listen,
+            tls: None,
+            tokens: Vec::new(),
+            routes: Vec::new(),
+            wal_dir: wal_dir.into(),
+            wal_bytes_max: WAL_BYTES_MAX_DEFAULT,
+            disk_free_bytes_min: DISK_FREE_BYTES_MIN_DEFAULT,
+            body_bytes_max: BODY_BYTES_MAX_DEFAULT,
+            memory_bytes_max: MEMORY_BYTES_MAX_DEFAULT,
+            line_bytes_max: LINE_BYTES_MAX_DEFAULT,
+            connections_max: CONNECTIONS_MAX_DEFAULT,
+            remembered_max: REMEMBERED_MAX_DEFAULT,
+            remembered_for: REMEMBERED_FOR_DEFAULT,
+            retry_after: RETRY_AFTER_DEFAULT,
+        }
+    }
+}
+
+#[derive(Debug, Error)]
+pub enum WebhookError {
+    #[error("webhook \"{name}\": without TLS it listens on loopback only, and {listen} is not")]
+    Exposed { name: String, listen: SocketAddr },
+    #[error("webhook \"{name}\" demands neither client certificates nor a token")]
+    Unauthenticated { name: String },
+    #[error("webhook \"{name}\" has an empty token")]
+    EmptyToken { name: String },
+    #[error("webhook \"{name}\" has no route")]
+    NoRoute { name: String },
+    #[error("webhook \"{name}\": the path \"{path}\" {what}")]
+    Path { name: String, path: String, what: &'static str },
+    #[error("the name \"{name}\" is empty, longer than {NAME_BYTES_MAX} bytes or has a control character")]
+    Name { name: String },
+    #[error("webhook \"{name}\": {what}")]
+    Bound { name: String, what: String },
+    #[error("webhook \"{name}\": the certificate cannot be used")]
+    Tls {
+        name: String,
+        #[source]
+        source: TlsError,
+    },
+    #[error("webhook \"{name}\": the write-ahead log cannot be used")]
+    Wal {
+        name: String,
+        #[source]
+        source: WalError,
+    },
+    #[error("webhook \"{name}\" cannot listen on {listen}")]
+    Listen {
+        name: String,
+        listen: SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("webhook \"{name}\" cannot start its threads")]
+    Threads {
+        name: String,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A listener that runs.
+#[derive(Debug)]
+pub struct Webhook {
+    address: SocketAddr,
+    wal: Arc<Wal>,
+    stop: watch::Sender<bool>,
+    runtime: Option<Runtime>,
+    writer: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Webhook {
+    /// Opens the log, binds the address and takes requests from now on, whether the source runs or not.
+    ///
+    /// # Errors
+    /// Options that do not go together, a certificate or log that cannot be used, an address that is taken.
+    pub fn start(options: WebhookOptions) -> Result<(Webhook, WebhookSource), WebhookError> {
+        let targets = checked(&options)?;
+        let name = options.name.clone();
+        let identity = options
+            .tls
+            .clone()
+            .map(Identity::load)
+            .transpose()
+            .map_err(|source| WebhookError::Tls { name: name.clone(), source })?;
+        let counters = Arc::new(WebhookCounters::default());
+        let wal_options = WalOptions {
+            folder: options.wal_dir.clone(),
+            bytes_max: options.wal_bytes_max,
+            disk_free_bytes_min: options.disk_free_bytes_min,
+            remembered_max: options.remembered_max,
+            remembered_for: options.remembered_for,
+        };
+        let no_wal = |source| WebhookError::Wal { name: name.clone(), source };
+        let (wal, writer) = Wal::open(wal_options, counters).map_err(no_wal)?;
+        let mut clusters: BTreeSet<String> = wal.clusters().into_keys().collect();
+        clusters.extend(options.routes.iter().map(|route| route.cluster.clone()));
+        if clusters.len() > PARTITIONS_MAX {
+            return Err(no_wal(WalError::TooManyClusters { path: options.wal_dir.clone() }));
+        }
+
+        let no_threads = |source| WebhookError::Threads { name: name.clone(), source };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .max_blocking_threads(THREADS)
+            .thread_name("webhook")
+            .enable_all()
+            .build()
+            .map_err(no_threads)?;
+        let no_socket = |source| WebhookError::Listen { name: name.clone(), listen: options.listen, source };
+        let socket = runtime.block_on(tokio::net::TcpListener::bind(options.listen)).map_err(no_socket)?;
+        let address = socket.local_addr().map_err(no_socket)?;
+        let (queue, batches) = crossbeam_channel::bounded(QUEUE_BATCHES);
+        let writer = std::thread::Builder::new()
+            .name("webhook-wal".to_owned())
+            .spawn(move || writer.run(&batches))
+            .map_err(no_threads)?;
+        let duplicates = Arc::new(AtomicU64::new(0));
+        let listener = Arc::new(Listener {
+            targets,
+            tokens: options.tokens.iter().map(|token| blake3::hash(token.expose().as_bytes())).collect(),
+            identity,
+            body_bytes_max: options.body_bytes_max,
+            line_bytes_max: options.line_bytes_max,
+            retry_after: options.retry_after,
+            queue,
+            wal: Arc::clone(&wal),
+            memory: Arc::new(Semaphore::new(options.memory_bytes_max.div_ceil(ROOM_BYTES))),
+            connections: Arc::new(Semaphore::new(options.connections_max)),
+            duplicates: Arc::clone(&duplicates),
+        });
+        let (stop, stopped) = watch::channel(false);
+        runtime.spawn(keep_identity(Arc::clone(&listener)));
+        runtime.spawn(listener.run(socket, stopped));
+        let source = WebhookSource { name, wal: Arc::clone(&wal), duplicates };
+        Ok((Webhook { address, wal, stop, runtime: Some(runtime), writer: Some(writer) }, source))
+    }
+
+    /// The address that is bound, with the port that the system chose if 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn counters(&self) -> Arc<WebhookCounters> {
+        Arc::clone(&self.wal.counters)
+    }
+
+    /// Why batches are refused now, if they are.
+    pub fn trouble(&self) -> Option<String> {
+        self.wal.trouble()
+    }
+
+    /// Takes no more connections, answers the requests under way if that is done within `deadline`, and stops.
+    /// What was acknowledged stays in the log; the source may go on or be stopped before or after.
+    pub fn shutdown(self, deadline: Duration) {
+        let until = Instant::now() + deadline;
+        self.stop.send_replace(true);
+        while self.wal.counters.connections.load(Ordering::Relaxed) > 0 && Instant::now() < until {
+            std::thread::sleep(CLOSING_LOOK);
+        }
+    }
+}
+
+impl Drop for Webhook {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Long bodies that are being looked through are waited for: there are two at most.
+            runtime.shutdown_timeout(Duration::from_secs(1));
+        }
+        // With the runtime the last sender of batches is gone, so the writer ends.
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+/// Reads the certificate's files again when they change.
+async fn keep_identity(listener: Arc<Listener>) {
+    let Some(identity) = &listener.identity else { return };
+    let mut refused = None;
+    loop {
+        tokio::time::sleep(RELOAD_INTERVAL).await;
+        match identity.reload() {
+            Ok(true) => tracing::info!("the webhook's certificate was read anew"),
+            Ok(false) => refused = None,
+            Err(error) => {
+                let text = error.to_string();
+                if refused.as_ref() != Some(&text) {
+                    listener.wal.counters.certificates_refused.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(%error, "the webhook's new certificate cannot be used: the old one is used on");
+                    refused = Some(text);
+                }
+            }
+        }
+    }
+}
+
+/// Looks whether options go together; the routes as they are looked up.
+fn checked(options: &WebhookOptions) -> Result<HashMap<String, Target>, WebhookError> {
+    let name = || options.name.clone();
+    let is_name = |name: &str| {
+        !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control)
+    };
+    if !is_name(&options.name) || options.name.contains('/') {
+        return Err(WebhookError::Name { name: name() });
+    }
+    if options.tls.is_none() && !options.listen.ip().is_loopback() {
+        return Err(WebhookError::Exposed { name: name(), listen: options.listen });
+    }
+    let has_authority = options.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    if !has_authority && options.tokens.is_empty() {
+        return Err(WebhookError::Unauthenticated { name: name() });
+    }
+    if options.tokens.iter().any(|token| token.expose().trim().is_empty()) {
+        return Err(WebhookError::EmptyToken { name: name() });
+    }
+    let bound = |what: String| WebhookError::Bound { name: name(), what };
+    if options.body_bytes_max == 0 || options.body_bytes_max >= TEXT_BYTES_MAX {
+        return Err(bound(format!("a body may have 1 to {} bytes", TEXT_BYTES_MAX - 1)));
+    }
+    if options.memory_bytes_max <= options.body_bytes_max {
+        return Err(bound("the memory of all bodies must be more than one body's".to_owned()));
+    }
+    if options.wal_bytes_max < WAL_BODIES_MIN * options.body_bytes_max as u64 {
+        return Err(bound(format!("the log must have room for {WAL_BODIES_MIN} of the longest bodies")));
+    }
+    if options.connections_max == 0 || options.connections_max > Semaphore::MAX_PERMITS {
+        return Err(bound("it takes no connections".to_owned()));
+    }
+    if options.retry_after.as_secs() == 0 || options.retry_after > RETRY_AFTER_MAX {
+        return Err(bound(format!("a sender is told to wait 1 to {} seconds", RETRY_AFTER_MAX.as_secs())));
+    }
+    if options.routes.is_empty() {
+        return Err(WebhookError::NoRoute { name: name() });
+    }
+    let mut targets = HashMap::new();
+    for route in &options.routes {
+        let wrong = |what| WebhookError::Path { name: name(), path: route.path.clone(), what };
+        if !is_name(&route.cluster) {
+            return Err(WebhookError::Name { name: route.cluster.clone() });
+        }
+        if !route.path.starts_with('/') {
+            return Err(wrong("does not begin with a slash"));
+        }
+        let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'%');
+        if !route.path.bytes().all(plain) {
+            return Err(wrong("has a character that paths of requests spell in other ways"));
+        }
+        if !route.client_names.is_empty() && !has_authority {
+            return Err(wrong("names client certificates, and none are demanded"));
+        }
+        let target =
+            Target { cluster: route.cluster.as_str().into(), client_names: route.client_names.clone() };
+        if targets.insert(normal_path(&route.path).to_owned(), target).is_some() {
+            return Err(wrong("is there twice"));
+        }
+    }
+    Ok(targets)
+}

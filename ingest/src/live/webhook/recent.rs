@@ -1,0 +1,152 @@
+//! Which batches were acknowledged lately, so that a batch that is sent again is not stored again.
+//!
+//! The API server sends a batch again, byte for byte, when it did not hear the answer: up to some sixteen
+//! minutes later if it was told to wait. Two batches are one when their path and all bytes of their bodies
+//! are the same. `auditID` says nothing here: clients choose it.
+//!
+//! Invariants:
+//! - A key counts as acknowledged only when its record is durable. Who sends the same while it is being
+//!   written waits, and gets the same answer.
+//! - What is forgotten, for its age or for the number of others, is stored again if it is sent again: the
+//!   bounds cost duplicates, never a loss.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::record::Key;
+use super::wal::Refused;
+
+/// What became of a batch; `None` while that is open.
+pub type Outcome = Option<Result<(), Refused>>;
+
+#[derive(Debug)]
+enum Known {
+    Writing(watch::Receiver<Outcome>),
+    Acknowledged,
+}
+
+/// What is known of a batch that has come.
+#[derive(Debug)]
+pub enum Seen {
+    /// Nothing: it is to be written, and what becomes of it told to [`Recent::settle`] and the sender.
+    New(watch::Sender<Outcome>),
+    /// It is being written.
+    Writing(watch::Receiver<Outcome>),
+    /// It was acknowledged.
+    Again,
+}
+
+#[derive(Debug)]
+pub struct Recent {
+    known: HashMap<Key, Known>,
+    /// Acknowledged keys with the time that they were received, in the order of acknowledgement.
+    order: VecDeque<(Key, u64)>,
+    entries_max: usize,
+    age_max: u64,
+}
+
+impl Recent {
+    pub fn new(entries_max: usize, age_max: Duration) -> Self {
+        let age_max = u64::try_from(age_max.as_millis()).unwrap_or(u64::MAX);
+        Recent { known: HashMap::new(), order: VecDeque::new(), entries_max, age_max }
+    }
+
+    /// Whether what was received then is remembered still.
+    pub fn remembers(&self, received: u64, now: u64) -> bool {
+        now.saturating_sub(received) <= self.age_max
+    }
+
+    pub fn look(&mut self, key: Key, now: u64) -> Seen {
+        self.forget(now);
+        match self.known.get(&key) {
+            Some(Known::Writing(outcome)) => Seen::Writing(outcome.clone()),
+            Some(Known::Acknowledged) => Seen::Again,
+            None => {
+                let (sender, receiver) = watch::channel(None);
+                self.known.insert(key, Known::Writing(receiver));
+                Seen::New(sender)
+            }
+        }
+    }
+
+    /// A batch is durable, or will not be.
+    pub fn settle(&mut self, key: Key, durable: bool, received: u64) {
+        self.known.remove(&key);
+        if durable {
+            self.remember(key, received);
+        }
+    }
+
+    /// A batch that an earlier process acknowledged.
+    pub fn remember(&mut self, key: Key, received: u64) {
+        if self.entries_max > 0 && self.known.insert(key, Known::Acknowledged).is_none() {
+            self.order.push_back((key, received));
+            if self.order.len() > self.entries_max {
+                self.forget_oldest();
+            }
+        }
+    }
+
+    fn forget(&mut self, now: u64) {
+        while self.order.front().is_some_and(|(_, received)| now.saturating_sub(*received) > self.age_max) {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((key, _)) = self.order.pop_front() {
+            self.known.remove(&key);
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: u8) -> Key {
+        [number; 32]
+    }
+
+    #[test]
+    fn a_batch_is_known_from_its_acknowledgement_on() {
+        let mut recent = Recent::new(9, Duration::from_millis(100));
+        let Seen::New(sender) = recent.look(key(1), 0) else { panic!("it is new") };
+        let Seen::Writing(waiting) = recent.look(key(1), 1) else { panic!("it is being written") };
+        recent.settle(key(1), true, 0);
+        sender.send_replace(Some(Ok(())));
+        assert_eq!(*waiting.borrow(), Some(Ok(())));
+        assert!(matches!(recent.look(key(1), 100), Seen::Again));
+        assert!(matches!(recent.look(key(1), 101), Seen::New(_)), "forgotten for its age");
+    }
+
+    #[test]
+    fn what_was_not_written_is_new_again() {
+        let mut recent = Recent::new(9, Duration::from_secs(1));
+        assert!(matches!(recent.look(key(1), 0), Seen::New(_)));
+        recent.settle(key(1), false, 0);
+        assert!(matches!(recent.look(key(1), 0), Seen::New(_)));
+    }
+
+    #[test]
+    fn the_number_is_bounded() {
+        let mut recent = Recent::new(2, Duration::from_secs(1));
+        for number in 1..=3 {
+            recent.remember(key(number), 0);
+        }
+        recent.remember(key(3), 0);
+        assert_eq!(recent.len(), 2);
+        assert!(matches!(recent.look(key(1), 0), Seen::New(_)));
+        assert!(matches!(recent.look(key(2), 0), Seen::Again));
+        assert!(matches!(recent.look(key(3), 0), Seen::Again));
+        let mut none = Recent::new(0, Duration::from_secs(1));
+        none.remember(key(1), 0);
+        assert!(matches!(none.look(key(1), 0), Seen::New(_)));
+    }
+}

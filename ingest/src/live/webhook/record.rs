@@ -1,0 +1,246 @@
+//! The bytes of a segment of the write-ahead log.
+//!
+//! ```text
+//! segment = head, record*
+//! head    = "\nSRWAL\0\x01", id [16], start u64, directory_bytes u32, partition*, checksum [16]
+//! partition = name_bytes u16, name, end
+//! end     = offset u64, lines u64, chain [16]          where the partition's stream stands
+//! record  = "\n\xffSW", name_bytes u16, 0 u16, text_bytes u32, lines u32,
+//!           group u64, received u64, end, key [32], text_checksum [16], head_checksum [16],
+//!           name, text
+//! ```
+//! Numbers are little-endian; checksums are the first half of a BLAKE3 hash. `start` and `group` count
+//! bytes of records over all segments: where the segment's first record, and the group's first, begins.
+//! `received` is milliseconds since 1970. `end` of a record is how its partition stood before it. `text` is
+//! lines; the newline at a record's beginning makes them end where they end, so that the log can be read
+//! as text in an emergency.
+//!
+//! Invariant: the two bytes a record begins with stand nowhere inside a text. A text of several lines is UTF-8,
+//! which has no `\xff`, and a text of one line has a newline at its end only. So whatever a client sends,
+//! a record found by searching for these bytes is one of ours.
+
+use crate::source::{Fingerprint, fingerprint};
+
+pub const SEGMENT_MAGIC: &[u8; 8] = b"\nSRWAL\0\x01";
+pub const RECORD_MAGIC: &[u8; 4] = b"\n\xffSW";
+pub const RECORD_HEAD_BYTES: usize = 128;
+/// Longest name of a cluster.
+pub const NAME_BYTES_MAX: usize = 253;
+/// Clusters that one log may know over its life.
+pub const PARTITIONS_MAX: usize = 1024;
+/// Longest text: longest body that is taken, and its newline.
+pub const TEXT_BYTES_MAX: usize = (1 << 30) + 1;
+const SEGMENT_FIXED_BYTES: usize = 36;
+const END_BYTES: usize = 32;
+/// Longest head of a segment.
+pub const SEGMENT_HEAD_BYTES_MAX: usize =
+    SEGMENT_FIXED_BYTES + PARTITIONS_MAX * (2 + NAME_BYTES_MAX + END_BYTES) + 16;
+
+/// BLAKE3 hash of what makes two batches the same: path and body.
+pub type Key = [u8; 32];
+
+/// Where a partition's stream stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct End {
+    pub offset: u64,
+    pub lines: u64,
+    pub chain: Fingerprint,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentHead {
+    pub id: [u8; 16],
+    pub start: u64,
+    pub partitions: Vec<(String, End)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordHead {
+    pub text_bytes: u32,
+    pub lines: u32,
+    pub group: u64,
+    pub received: u64,
+    pub begins: End,
+    pub key: Key,
+    pub text_checksum: Fingerprint,
+    pub name: String,
+}
+
+pub fn checksum(bytes: &[u8]) -> Fingerprint {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(bytes);
+    fingerprint(&hasher)
+}
+
+fn put_end(out: &mut Vec<u8>, end: &End) {
+    out.extend_from_slice(&end.offset.to_le_bytes());
+    out.extend_from_slice(&end.lines.to_le_bytes());
+    out.extend_from_slice(&end.chain);
+}
+
+impl SegmentHead {
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut directory = Vec::new();
+        for (name, end) in &self.partitions {
+            directory.extend_from_slice(&(name.len() as u16).to_le_bytes());
+            directory.extend_from_slice(name.as_bytes());
+            put_end(&mut directory, end);
+        }
+        let mut out = SEGMENT_MAGIC.to_vec();
+        out.extend_from_slice(&self.id);
+        out.extend_from_slice(&self.start.to_le_bytes());
+        out.extend_from_slice(&(directory.len() as u32).to_le_bytes());
+        out.extend_from_slice(&directory);
+        let sum = checksum(&out);
+        out.extend_from_slice(&sum);
+        out
+    }
+
+    /// The head at the beginning of `bytes`, and its length.
+    pub fn parse(bytes: &[u8]) -> Option<(SegmentHead, usize)> {
+        let mut rest = Rest(bytes);
+        if rest.take(SEGMENT_MAGIC.len())? != SEGMENT_MAGIC {
+            return None;
+        }
+        let id = rest.array()?;
+        let start = rest.u64()?;
+        let directory_bytes = usize::try_from(rest.u32()?).ok()?;
+        let mut directory = Rest(rest.take(directory_bytes)?);
+        let head_bytes = SEGMENT_FIXED_BYTES + directory_bytes;
+        if checksum(bytes.get(..head_bytes)?) != rest.array()? {
+            return None;
+        }
+        let mut partitions = Vec::new();
+        while !directory.0.is_empty() {
+            let name_bytes = usize::from(directory.u16()?);
+            let name = String::from_utf8(directory.take(name_bytes)?.to_vec()).ok()?;
+            partitions.push((name, directory.end()?));
+        }
+        Some((SegmentHead { id, start, partitions }, head_bytes + 16))
+    }
+}
+
+impl RecordHead {
+    /// Bytes of the whole record.
+    pub fn record_bytes(&self) -> u64 {
+        (RECORD_HEAD_BYTES + self.name.len()) as u64 + u64::from(self.text_bytes)
+    }
+
+    /// Where the record's text begins, from where the record does.
+    pub fn text_at(&self) -> u64 {
+        (RECORD_HEAD_BYTES + self.name.len()) as u64
+    }
+
+    /// Head and name; the text follows.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = RECORD_MAGIC.to_vec();
+        out.extend_from_slice(&(self.name.len() as u16).to_le_bytes());
+        out.extend_from_slice(&[0; 2]);
+        out.extend_from_slice(&self.text_bytes.to_le_bytes());
+        out.extend_from_slice(&self.lines.to_le_bytes());
+        out.extend_from_slice(&self.group.to_le_bytes());
+        out.extend_from_slice(&self.received.to_le_bytes());
+        put_end(&mut out, &self.begins);
+        out.extend_from_slice(&self.key);
+        out.extend_from_slice(&self.text_checksum);
+        let sum = Self::head_checksum(&out, self.name.as_bytes());
+        out.extend_from_slice(&sum);
+        out.extend_from_slice(self.name.as_bytes());
+        out
+    }
+
+    fn head_checksum(fixed: &[u8], name: &[u8]) -> Fingerprint {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(fixed);
+        hasher.update(name);
+        fingerprint(&hasher)
+    }
+
+    /// The record that begins where `bytes` does, which hold its head and name at least.
+    pub fn parse(bytes: &[u8]) -> Option<RecordHead> {
+        let mut rest = Rest(bytes);
+        if rest.take(RECORD_MAGIC.len())? != RECORD_MAGIC {
+            return None;
+        }
+        let name_bytes = usize::from(rest.u16()?);
+        rest.u16()?;
+        let (text_bytes, lines) = (rest.u32()?, rest.u32()?);
+        let (group, received) = (rest.u64()?, rest.u64()?);
+        let begins = rest.end()?;
+        let (key, text_checksum, sum) = (rest.array()?, rest.array()?, rest.array()?);
+        let name = rest.take(name_bytes)?;
+        let sound = name_bytes <= NAME_BYTES_MAX
+            && text_bytes as usize <= TEXT_BYTES_MAX
+            && Self::head_checksum(bytes.get(..RECORD_HEAD_BYTES - 16)?, name) == sum;
+        let name = String::from_utf8(name.to_vec()).ok()?;
+        sound.then_some(RecordHead { text_bytes, lines, group, received, begins, key, text_checksum, name })
+    }
+}
+
+/// Bytes not read yet.
+struct Rest<'b>(&'b [u8]);
+
+impl<'b> Rest<'b> {
+    fn take(&mut self, length: usize) -> Option<&'b [u8]> {
+        let (head, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(head)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn end(&mut self) -> Option<End> {
+        Some(End { offset: self.u64()?, lines: self.u64()?, chain: self.array()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_come_back_and_no_changed_bit_goes_unseen() {
+        let end = End { offset: 7, lines: 2, chain: [9; 16] };
+        let record = RecordHead {
+            text_bytes: 3,
+            lines: 1,
+            group: 11,
+            received: 12,
+            begins: end,
+            key: [4; 32],
+            text_checksum: checksum(b"{}\n"),
+            name: "prod".to_owned(),
+        };
+        let segment = SegmentHead { id: [1; 16], start: 5, partitions: vec![("prod".to_owned(), end)] };
+        let (record_bytes, segment_bytes) = (record.to_bytes(), segment.to_bytes());
+        assert_eq!(record_bytes.len() as u64, record.text_at());
+        assert_eq!(RecordHead::parse(&record_bytes), Some(record));
+        assert_eq!(SegmentHead::parse(&segment_bytes), Some((segment, segment_bytes.len())));
+        for bit in 0..record_bytes.len() * 8 {
+            let mut bytes = record_bytes.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(RecordHead::parse(&bytes), None);
+            assert_eq!(RecordHead::parse(&record_bytes[..bit / 8]), None);
+        }
+        for bit in 0..segment_bytes.len() * 8 {
+            let mut bytes = segment_bytes.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(SegmentHead::parse(&bytes), None);
+            assert_eq!(SegmentHead::parse(&segment_bytes[..bit / 8]), None);
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The listener, its log and its source together, over real connections, and across kills.
+
+
+mod log;

@@ -1,0 +1,249 @@
+//! Who the listener is, and whose connections it takes.
+//!
+//! Invariants:
+//! - With an authority for clients, no connection is served without a certificate of it.
+//! - Files that change are read again; what cannot be used changes nothing and is said.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use thiserror::Error;
+
+use super::wal::lock;
+
+/// Longest PEM file that is read.
+const PEM_BYTES_MAX: u64 = 1 << 20;
+
+/// PEM files of the listener.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// The listener's certificate, and those between it and its authority.
+    pub cert: PathBuf,
+    /// Its private key: PKCS#8, SEC1 or PKCS#1.
+    pub key: PathBuf,
+    /// Authorities for clients: set, each client must have a certificate of one of them.
+    pub client_ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Error)]
+pub enum TlsError {
+    #[error("cannot read {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{} is longer than {PEM_BYTES_MAX} bytes", path.display())]
+    TooLong { path: PathBuf },
+    #[error("{} holds no {what} in PEM", path.display())]
+    Pem { path: PathBuf, what: &'static str },
+    #[error("the certificate in {} and the key in {} cannot be used", cert.display(), key.display())]
+    Pair {
+        cert: PathBuf,
+        key: PathBuf,
+        #[source]
+        source: rustls::Error,
+    },
+    #[error("the authorities in {} cannot be used", path.display())]
+    Authorities {
+        path: PathBuf,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// The files as they were read last, and what came of those that could be used last.
+pub struct Identity {
+    files: TlsFiles,
+    current: Mutex<(blake3::Hash, Arc<ServerConfig>)>,
+}
+
+impl Identity {
+    pub fn load(files: TlsFiles) -> Result<Identity, TlsError> {
+        let contents = Contents::read(&files)?;
+        let current = Mutex::new((contents.hash(), Arc::new(contents.config(&files)?)));
+        Ok(Identity { files, current })
+    }
+
+    pub fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&lock(&self.current).1)
+    }
+
+    /// Reads the files; `true` when they changed and are used from now on. A change that cannot be used is told
+    /// once.
+    pub fn reload(&self) -> Result<bool, TlsError> {
+        let contents = Contents::read(&self.files)?;
+        let hash = contents.hash();
+        if lock(&self.current).0 == hash {
+            return Ok(false);
+        }
+        let config = contents.config(&self.files);
+        let mut current = lock(&self.current);
+        current.0 = hash;
+        current.1 = Arc::new(config?);
+        Ok(true)
+    }
+}
+
+struct Contents {
+    cert: Vec<u8>,
+    key: Vec<u8>,
+    client_ca: Option<Vec<u8>>,
+}
+
+impl Contents {
+    fn read(files: &TlsFiles) -> Result<Contents, TlsError> {
+        Ok(Contents {
+            cert: read(&files.cert)?,
+            key: read(&files.key)?,
+            client_ca: files.client_ca.as_deref().map(read).transpose()?,
+        })
+    }
+
+    fn hash(&self) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new();
+        for part in [Some(&self.cert), Some(&self.key), self.client_ca.as_ref()].into_iter().flatten() {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        hasher.finalize()
+    }
+
+    fn config(&self, files: &TlsFiles) -> Result<ServerConfig, TlsError> {
+        // The features of other crates bring two providers, so there is no default one.
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let pair = |source| TlsError::Pair { cert: files.cert.clone(), key: files.key.clone(), source };
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(pair)?;
+        let builder = match (&self.client_ca, &files.client_ca) {
+            (Some(pem), Some(path)) => {
+                let unusable = |source| TlsError::Authorities { path: path.clone(), source };
+                let mut roots = RootCertStore::empty();
+                for authority in certificates(pem, path)? {
+                    roots.add(authority).map_err(|error| unusable(error.into()))?;
+                }
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                    .build()
+                    .map_err(|error| unusable(error.into()))?;
+                builder.with_client_cert_verifier(verifier)
+            }
+            _ => builder.with_no_client_auth(),
+        };
+        let key = PrivateKeyDer::from_pem_slice(&self.key)
+            .map_err(|_| TlsError::Pem { path: files.key.clone(), what: "private key" })?;
+        let mut config =
+            builder.with_single_cert(certificates(&self.cert, &files.cert)?, key).map_err(pair)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(config)
+    }
+}
+
+fn read(path: impl AsRef<Path>) -> Result<Vec<u8>, TlsError> {
+    let path = path.as_ref();
+    let cannot = |source| TlsError::Read { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    File::open(path).map_err(cannot)?.take(PEM_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > PEM_BYTES_MAX {
+        return Err(TlsError::TooLong { path: path.to_owned() });
+    }
+    Ok(bytes)
+}
+
+fn certificates(pem: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match found {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        _ => Err(TlsError::Pem { path: path.to_owned(), what: "certificate" }),
+    }
+}
+
+/// Common names in a certificate's subject. The certificate has been verified before.
+pub fn common_names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let Ok(parsed) = webpki::EndEntityCert::try_from(certificate) else {
+        return Vec::new();
+    };
+    names_of(parsed.subject())
+}
+
+const SET: u8 = 0x31;
+const SEQUENCE: u8 = 0x30;
+const OBJECT_ID: u8 = 0x06;
+/// UTF8String, PrintableString, IA5String: all are UTF-8.
+const STRINGS: [u8; 3] = [0x0c, 0x13, 0x16];
+/// 2.5.4.3
+const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+
+/// `subject` is the content of `SEQUENCE OF SET OF SEQUENCE { type, value }`.
+fn names_of(subject: &[u8]) -> Vec<String> {
+    let mut names = Vec::new();
+    for set in values(subject, SET) {
+        for pair in values(set, SEQUENCE) {
+            let Some((OBJECT_ID, COMMON_NAME, rest)) = value(pair) else { continue };
+            if let Some((tag, text, _)) = value(rest)
+                && STRINGS.contains(&tag)
+                && let Ok(text) = std::str::from_utf8(text)
+            {
+                names.push(text.to_owned());
+            }
+        }
+    }
+    names
+}
+
+/// The values with this tag that stand one behind the other, up to what is none.
+fn values(mut bytes: &[u8], wanted: u8) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (tag, content, rest) = value(bytes)?;
+        bytes = rest;
+        (tag == wanted).then_some(content)
+    })
+}
+
+/// Tag and content of the DER value at the beginning, and what follows it.
+fn value(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&[tag, first], rest) = bytes.split_first_chunk()?;
+    let (length, rest) = match first {
+        0..=0x7f => (usize::from(first), rest),
+        0x81 => {
+            let (&[length], rest) = rest.split_first_chunk()?;
+            (usize::from(length), rest)
+        }
+        0x82 => {
+            let (&length, rest) = rest.split_first_chunk()?;
+            (usize::from(u16::from_be_bytes(length)), rest)
+        }
+        _ => return None,
+    };
+    let (content, rest) = rest.split_at_checked(length)?;
+    Some((tag, content, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn common_names_are_read_from_a_real_certificate() {
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:masters");
+        params.distinguished_name.push(rcgen::DnType::CommonName, "kube-apiserver");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("signs");
+        assert_eq!(common_names(certificate.der()), ["kube-apiserver"]);
+    }
+
+    #[test]
+    fn any_bytes_are_borne() {
+        proptest::proptest!(|(bytes in proptest::collection::vec(0_u8..0x84, 0..40))| {
+            names_of(&bytes);
+        });
+    }
+}

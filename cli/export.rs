@@ -18,7 +18,7 @@ use crate::term;
 /// Sources follow each other in the order in which they were first sealed.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The archive: a folder or a file:// URL
+    /// The archive: a folder, a file:// or an s3:// URL
     #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
     archive: String,
     /// Only this source, by its partition or by the end of its path (repeatable)

@@ -36,7 +36,7 @@ pub struct Args {
     /// Name of the cluster that the logs come from; no event carries it
     #[arg(long, value_name = "NAME", value_parser = cluster_name)]
     cluster: String,
-    /// The archive: a folder or a file:// URL, made if it is not there
+    /// The archive: a folder, a file:// or an s3:// URL, made if it is not there
     #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
     archive: String,
     /// Log files, folders (searched for logs, rotated ones oldest first), quoted patterns, or - for

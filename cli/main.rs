@@ -2,6 +2,7 @@
 //! command line, run the command, print an error chain once, choose the exit code.
 
 mod allocator;
+mod archive;
 mod config;
 mod demo;
 mod exit;
@@ -39,6 +40,7 @@ enum Command {
     Query(query::Args),
     Sql(sql::Args),
     Export(export::Args),
+    Archive(archive::Args),
     Generate(generate::Args),
 }
 
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Command::Query(args) => query::run(args),
         Command::Sql(args) => sql::run(args),
         Command::Export(args) => export::run(args),
+        Command::Archive(args) => archive::run(args),
         Command::Generate(args) => generate::run(args),
     };
     exit::code_of(outcome)

@@ -57,7 +57,7 @@ pub struct Args {
 /// What `query` and `sql` share: which archive, and how much a question may use.
 #[derive(clap::Args)]
 pub struct SessionArgs {
-    /// The archive: a folder or a file:// URL
+    /// The archive: a folder, a file:// or an s3:// URL
     #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
     archive: String,
     /// Memory for sorts, joins and groups; more is spilled to disk

@@ -1,11 +1,13 @@
 //! An archive's root: what makes a folder an archive, and the way to its writer and its tables.
 //!
-//! Invariant: a folder is an archive when, and only when, it has a complete `strongroom.json` of a
-//! format this program knows. The file is written once and linked into place whole, so two programs
+//! Invariant: a folder (or a prefix of a bucket) is an archive when, and only when, it has a complete
+//! `strongroom.json` of a format this program knows. It is written once and appears whole, so two programs
 //! that make an archive at once agree on one identity, and a crash leaves either none or all of it.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use chrono::{SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use strongroom_schemas::Table;
@@ -16,17 +18,21 @@ use crate::background;
 use crate::durable;
 use crate::error::{ArchiveError, Result};
 use crate::layout;
-use crate::lock::Lock;
+use crate::lock::{Hold, Lock};
+use crate::options::{LockMode, RETENTION_YEARS_MAX, Retention, StoreOptions};
 use crate::position::Source;
 use crate::read::{self, Rows};
-use crate::snapshot::{self, Snapshot};
+use crate::s3::S3;
+use crate::snapshot::{self, FileEntry, Snapshot};
+use crate::store::{Bucket, Contents, Store};
 use crate::writer::{Writer, WriterOptions};
 
-/// An archive on a local disk.
+/// An archive, on a local disk or in a bucket.
 #[derive(Clone, Debug)]
 pub struct Archive {
     root: PathBuf,
     manifest: Manifest,
+    store: Store,
 }
 
 /// `strongroom.json`. Fields that a later format adds are not for us to read: the format says so.
@@ -35,6 +41,11 @@ struct Manifest {
     format: u32,
     archive_id: String,
     created: String,
+    /// In a bucket: what every object is locked with at least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retention_years: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lock_mode: Option<LockMode>,
 }
 
 /// The part of a manifest that every format has.
@@ -44,46 +55,44 @@ struct ManifestFormat {
 }
 
 impl Archive {
-    /// Opens the archive at `location` (a path or a `file://` URL), or makes a new one there.
+    /// Opens the archive at `location` (a path, a `file://` or an `s3://` URL), or makes a new one there. A store
+    /// is reached as [`StoreOptions::from_env`] says.
     ///
     /// # Errors
     /// [`ArchiveError::LocationScheme`] for other URLs, [`ArchiveError::NotEmpty`] for a folder with
     /// other files in it, [`ArchiveError::FormatUnknown`] and [`ArchiveError::ParseManifest`] for an
     /// archive that cannot be read.
     pub fn open_or_create(location: &str) -> Result<Archive> {
-        let root = local_path(location)?;
-        let path = root.join(layout::MANIFEST);
-        if !path.exists() {
-            create(&root, &path)?;
+        Archive::open_or_create_with(location, &options_for(location)?)
+    }
+
+    /// As [`Archive::open_or_create`], with a store reached as `options` say.
+    pub fn open_or_create_with(location: &str, options: &StoreOptions) -> Result<Archive> {
+        let place = Place::of(location, options)?;
+        if !place.is_archive()? {
+            place.create()?;
         }
-        Archive::open(location)
+        place.open()
     }
 
     /// Opens the archive at `location`; it must exist.
     pub fn open(location: &str) -> Result<Archive> {
-        let root = local_path(location)?;
-        let path = root.join(layout::MANIFEST);
-        let text = match std::fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(ArchiveError::NotAnArchive { root });
-            }
-            Err(source) => return Err(ArchiveError::ReadManifest { path, source }),
-        };
-        let damaged = |source| ArchiveError::ParseManifest { path: path.clone(), source };
-        let ManifestFormat { format } = serde_json::from_slice(&text).map_err(damaged)?;
-        if format != ARCHIVE_FORMAT {
-            return Err(ArchiveError::FormatUnknown { path, found: format, known: ARCHIVE_FORMAT });
-        }
-        let manifest = serde_json::from_slice(&text).map_err(damaged)?;
-        // Symbolic links are resolved once: Delta compares paths as text.
-        let root = root.canonicalize().map_err(|source| ArchiveError::ReadManifest { path, source })?;
-        Ok(Archive { root, manifest })
+        Archive::open_with(location, &options_for(location)?)
     }
 
-    /// Absolute path of the archive's folder.
+    /// As [`Archive::open`], with a store reached as `options` say.
+    pub fn open_with(location: &str, options: &StoreOptions) -> Result<Archive> {
+        Place::of(location, options)?.open()
+    }
+
+    /// Absolute path of the archive's folder; in a bucket `s3://bucket/prefix`.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Whether the archive lies on a local disk.
+    pub fn is_local(&self) -> bool {
+        matches!(self.store, Store::Local)
     }
 
     /// Identity given when the archive was made, a UUID.
@@ -91,57 +100,201 @@ impl Archive {
         &self.manifest.archive_id
     }
 
-    /// The one writer, waiting for as long as another process (or thread) holds it.
+    /// What new objects are locked with; `None` on a local disk.
+    pub fn retention(&self) -> Option<Retention> {
+        match &self.store {
+            Store::Local => None,
+            Store::S3(bucket) => Some(bucket.retention),
+        }
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// A writer. On a local disk there is one at a time, and this waits for as long as another process (or
+    /// thread) holds it. In a bucket there may be several, and each makes sure of that first; see [`Writer`].
     pub fn writer(&self) -> Result<Writer> {
         self.writer_with(WriterOptions::default(), || {})
     }
 
-    /// The one writer; calls `on_wait` once if another process holds it, then waits.
+    /// A writer; calls `on_wait` once if another process holds the only one, then waits.
     pub fn writer_with(&self, options: WriterOptions, on_wait: impl FnOnce()) -> Result<Writer> {
-        let lock = Lock::acquire(&self.root, on_wait)?;
-        Writer::open(&self.root, options, lock)
+        let hold = match &self.store {
+            Store::Local => Hold::Lock(Lock::acquire(&self.root, on_wait)?),
+            Store::S3(bucket) => Hold::shared(bucket)?,
+        };
+        Writer::open(&self.root, self.store.clone(), options, hold)
     }
 
-    /// The one writer, or `None` when another process holds it.
+    /// A writer, or `None` when another process holds the only one.
     pub fn try_writer(&self, options: WriterOptions) -> Result<Option<Writer>> {
-        match Lock::try_acquire(&self.root)? {
-            Some(lock) => Writer::open(&self.root, options, lock).map(Some),
-            None => Ok(None),
-        }
+        let hold = match &self.store {
+            Store::Local => match Lock::try_acquire(&self.root)? {
+                Some(lock) => Hold::Lock(lock),
+                None => return Ok(None),
+            },
+            Store::S3(bucket) => Hold::shared(bucket)?,
+        };
+        Writer::open(&self.root, self.store.clone(), options, hold).map(Some)
     }
 
     /// What `table` holds now. Blocks; may be called from any thread, also inside an async runtime.
     pub fn snapshot(&self, table: Table) -> Result<Snapshot> {
-        background::wait(snapshot::load(self.root.clone(), table))
+        background::wait(snapshot::load(self.store.clone(), self.root.clone(), table))
     }
 
     /// Whether `snapshot`, of this archive, still is what its table holds. Costs a look at some names.
-    pub fn is_current(&self, snapshot: &Snapshot) -> bool {
-        snapshot::is_current(&self.root, snapshot)
+    pub async fn is_current(&self, snapshot: &Snapshot) -> bool {
+        match &self.store {
+            Store::Local => snapshot::is_current(&self.store, &self.root, snapshot).await,
+            Store::S3(_) => {
+                let (store, root, snapshot) = (self.store.clone(), self.root.clone(), snapshot.clone());
+                let current = async move { Ok(snapshot::is_current(&store, &root, &snapshot).await) };
+                background::run(current).await.unwrap_or(false)
+            }
+        }
     }
 
     /// As [`Archive::snapshot`], for async callers.
     pub async fn snapshot_async(&self, table: Table) -> Result<Snapshot> {
-        background::run(snapshot::load(self.root.clone(), table)).await
+        background::run(snapshot::load(self.store.clone(), self.root.clone(), table)).await
+    }
+
+    /// The bytes of a file of a snapshot of this archive, at the version that its commit names.
+    pub fn contents(&self, file: &FileEntry) -> Contents {
+        self.store.contents(&file.path, file.size, file.version.as_deref())
+    }
+
+    /// As [`Archive::contents`], for who has a file's name, length and version by other ways.
+    pub fn contents_of(&self, path: &Path, bytes: u64, version: Option<&str>) -> Contents {
+        self.store.contents(path, bytes, version)
     }
 
     /// Source partitions in the order of their first commit, with the label and position of their last.
     /// Reads every commit of `events`; it is meant for export, not for queries.
     pub fn sources(&self) -> Result<Vec<Source>> {
-        read::sources(&self.root)
+        let (store, root) = (self.store.clone(), self.root.clone());
+        background::wait(async move { read::sources(&store, &root).await })
     }
 
     /// Rows of one partition in `source_offset` order, as batches in `table.file_schema()`. Rows of one
     /// row group are held at a time, of all files that overlap in offsets.
     pub fn read_rows(&self, table: Table, partition: &str) -> Result<Rows> {
-        Rows::of_partition(self.snapshot(table)?, partition)
+        Rows::of_partition(self.store.clone(), self.snapshot(table)?, partition)
     }
 
     /// Events with `stage_timestamp >= time_us`, in `Table::Events.file_schema()`: partitions in the order
     /// of their first commit, each in `source_offset` order. Row groups without such events are not read.
     pub fn events_since(&self, time_us: i64) -> Result<Rows> {
         let partitions = self.sources()?.into_iter().map(|source| source.partition).collect();
-        Rows::since(self.snapshot(Table::Events)?, partitions, time_us)
+        Rows::since(self.store.clone(), self.snapshot(Table::Events)?, partitions, time_us)
+    }
+}
+
+/// What a location needs of the environment.
+fn options_for(location: &str) -> Result<StoreOptions> {
+    match S3::is_location(location) {
+        true => StoreOptions::from_env(),
+        false => Ok(StoreOptions::default()),
+    }
+}
+
+/// A location that may or may not hold an archive.
+pub(crate) struct Place {
+    pub(crate) root: PathBuf,
+    pub(crate) store: Store,
+}
+
+impl Place {
+    pub(crate) fn of(location: &str, options: &StoreOptions) -> Result<Place> {
+        if !S3::is_location(location) {
+            return Ok(Place { root: local_path(location)?, store: Store::Local });
+        }
+        let (location, options) = (location.to_owned(), options.s3.clone());
+        let s3 = background::wait(async move { S3::connect(&location, &options).await })?;
+        let retention = s3.asked();
+        Ok(Place { root: s3.root().to_owned(), store: Store::S3(Bucket { s3, retention }) })
+    }
+
+    fn manifest_path(&self) -> PathBuf {
+        self.root.join(layout::MANIFEST)
+    }
+
+    fn manifest(&self) -> Result<Option<Bytes>> {
+        let (store, path) = (self.store.clone(), self.manifest_path());
+        background::wait(async move {
+            store.read(&path).await.map_err(|source| ArchiveError::ReadManifest { path, source })
+        })
+    }
+
+    pub(crate) fn is_archive(&self) -> Result<bool> {
+        Ok(self.manifest()?.is_some())
+    }
+
+    pub(crate) fn open(self) -> Result<Archive> {
+        let path = self.manifest_path();
+        let Some(text) = self.manifest()? else {
+            return Err(ArchiveError::NotAnArchive { root: self.root });
+        };
+        let damaged = |source| ArchiveError::ParseManifest { path: path.clone(), source };
+        let ManifestFormat { format } = serde_json::from_slice(&text).map_err(damaged)?;
+        if format != ARCHIVE_FORMAT {
+            return Err(ArchiveError::FormatUnknown { path, found: format, known: ARCHIVE_FORMAT });
+        }
+        let manifest: Manifest = serde_json::from_slice(&text).map_err(damaged)?;
+        let (root, store) = match self.store {
+            Store::Local => {
+                // Symbolic links are resolved once: Delta compares paths as text.
+                let root = self.root.canonicalize();
+                (root.map_err(|source| ArchiveError::ReadManifest { path, source })?, Store::Local)
+            }
+            Store::S3(Bucket { s3, retention }) => {
+                let years = manifest.retention_years.unwrap_or(0).min(RETENTION_YEARS_MAX);
+                let made_with = Retention { mode: manifest.lock_mode.unwrap_or(retention.mode), years };
+                let retention = retention.at_least(made_with);
+                (self.root, Store::S3(Bucket { s3, retention }))
+            }
+        };
+        Ok(Archive { root, manifest, store })
+    }
+
+    pub(crate) fn create(&self) -> Result<()> {
+        let names = match &self.store {
+            Store::Local => {
+                durable::create_folder(&self.root)?;
+                layout::names(&self.root)?
+            }
+            Store::S3(_) => {
+                let (store, root) = (self.store.clone(), self.root.clone());
+                let names = background::wait(async move { store.names(&root).await })?;
+                names.into_iter().map(Into::into).collect()
+            }
+        };
+        let ours =
+            |name: &OsString| name == layout::MANIFEST || name == layout::PROBE || layout::is_furniture(name);
+        if !names.iter().all(ours) {
+            return Err(ArchiveError::NotEmpty { root: self.root.clone() });
+        }
+        let retention = match &self.store {
+            Store::Local => None,
+            Store::S3(bucket) => Some(bucket.retention),
+        };
+        let manifest = Manifest {
+            format: ARCHIVE_FORMAT,
+            archive_id: random_id(),
+            created: Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true),
+            retention_years: retention.map(|retention| retention.years),
+            lock_mode: retention.map(|retention| retention.mode),
+        };
+        let path = self.manifest_path();
+        let failed = |source| ArchiveError::WriteManifest { path: path.clone(), source };
+        let mut text = serde_json::to_vec_pretty(&manifest).map_err(|error| failed(error.into()))?;
+        text.push(b'\n');
+        let (store, to) = (self.store.clone(), path.clone());
+        // When another process was faster, its identity holds.
+        background::wait_io(async move { store.put_once(&to, text.into()).await }).map_err(failed)?;
+        Ok(())
     }
 }
 
@@ -157,30 +310,6 @@ fn local_path(location: &str) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|_| invalid())
 }
 
-fn create(root: &Path, path: &Path) -> Result<()> {
-    durable::create_folder(root)?;
-    if layout::names(root)?.iter().any(|name| name != layout::MANIFEST && !layout::is_furniture(name)) {
-        return Err(ArchiveError::NotEmpty { root: root.to_owned() });
-    }
-    let manifest = Manifest {
-        format: ARCHIVE_FORMAT,
-        archive_id: random_id(),
-        created: Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true),
-    };
-    let failed = |source| ArchiveError::WriteManifest { path: path.to_owned(), source };
-    let mut text = serde_json::to_vec_pretty(&manifest).map_err(|error| failed(error.into()))?;
-    text.push(b'\n');
-    let staging = root.join(format!(".{}.{}", layout::MANIFEST, manifest.archive_id));
-    match durable::create_file(path, &staging, &[&text]) {
-        Ok(()) => read_only(path).map_err(failed),
-        // Another process was faster: its identity holds.
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        // So fast that its writer has already cleared our staging file away as a leftover.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && path.exists() => Ok(()),
-        Err(error) => Err(failed(error)),
-    }
-}
-
 /// Takes away the permission to write.
 pub(crate) fn read_only(path: &Path) -> std::io::Result<()> {
     let mut permissions = std::fs::metadata(path)?.permissions();
@@ -189,7 +318,7 @@ pub(crate) fn read_only(path: &Path) -> std::io::Result<()> {
 }
 
 /// A random UUID. The standard library's only source of randomness is the seed of its hash maps.
-fn random_id() -> String {
+pub(crate) fn random_id() -> String {
     use std::hash::{BuildHasher as _, RandomState};
     let mut hasher = blake3::Hasher::new();
     for round in 0..4u8 {

@@ -4,8 +4,8 @@
 //! actions: `add` names a sealed file, `txn` records a position.
 //!
 //! Invariants. A commit holds the rows of a seal and the positions they lead to, or neither. A commit is
-//! one durable, conditional write; when another wrote that version first, it fails and nothing is
-//! retried, because only the holder of the lock may commit. No commit or checkpoint is ever removed
+//! one durable, conditional write; when another wrote that version first, it fails, and the writer decides
+//! whether it may follow. No commit or checkpoint is ever removed
 //! (`enableExpiredLogCleanup` is off in the table and overridden here), no file is ever removed from the
 //! table (`appendOnly`).
 //!
@@ -16,20 +16,19 @@
 //! Partition names cannot hold a `#`.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use arrow_array::Array;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use arrow_schema::DataType as ArrowType;
 use chrono::{DateTime, SecondsFormat, Utc};
-use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
+use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
 use deltalake::kernel::{Action, Add, ArrayType, DataType, StructField, Transaction};
 use deltalake::operations::create::CreateBuilder;
 use deltalake::protocol::{DeltaOperation, SaveMode};
-use deltalake::{DeltaTable, DeltaTableBuilder};
+use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::Deserialize;
@@ -38,20 +37,28 @@ use strongroom_schemas::Table;
 use strongroom_schemas::table::DATE;
 use url::Url;
 
-use crate::durable::{self, DurableStore};
+use crate::durable;
 use crate::encode::time_column;
 use crate::error::{ArchiveError, Result};
 use crate::layout;
 use crate::position::Position;
+use crate::store::Store;
 use crate::writer::SealedFile;
 
 /// Commits between checkpoints. A checkpoint repeats the whole volume, so their sum grows with the square
 /// of the commits; a reader without one reads every commit.
 const CHECKPOINT_INTERVAL: &str = "100";
 
+/// Commits read at once where each is a request.
+const COMMITS_AT_ONCE: usize = 16;
+
 /// Columns that commits carry statistics of.
 pub(crate) const STATISTICS_SOURCE: &str = "source";
 pub(crate) const STATISTICS_OFFSET: &str = "source_offset";
+
+/// Tags of an `add` in a bucket: the version of the object that its lock protects, and the hash of its bytes.
+pub(crate) const TAG_VERSION: &str = "version_id";
+const TAG_SHA256: &str = "sha256";
 
 const RECORDS: &str = "#records";
 const HASH_HIGH: &str = "#blake3.hi";
@@ -61,7 +68,7 @@ const BROKER: &str = "#broker";
 const PARTITION_BYTES_MAX: usize = 512;
 
 /// What one commit adds to a volume.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Addition {
     pub(crate) files: Vec<FileFacts>,
     pub(crate) positions: Vec<(String, Position)>,
@@ -76,6 +83,16 @@ pub(crate) struct FileFacts {
     pub(crate) times: Option<(i64, i64)>,
     pub(crate) offsets: Option<(i64, i64)>,
     pub(crate) sources: Option<(String, String)>,
+    /// When the file is an object in a bucket.
+    pub(crate) object: Option<ObjectFacts>,
+}
+
+/// An object in a bucket.
+#[derive(Clone, Debug)]
+pub(crate) struct ObjectFacts {
+    /// The version that the lock protects; stores without versions name none.
+    pub(crate) version: Option<String>,
+    pub(crate) sha256: [u8; 32],
 }
 
 /// What a commit became.
@@ -96,30 +113,41 @@ pub(crate) struct VolumeLog {
 
 /// The Delta table in `path`, not loaded yet. The library is given a store that begins at the volume, so
 /// the path itself, with whatever characters it has, never becomes a URL.
-fn delta_table(path: &Path) -> Result<DeltaTable> {
+fn delta_table(store: &Store, path: &Path) -> Result<DeltaTable> {
     let failed = |source| ArchiveError::OpenVolume { path: path.to_owned(), source: Box::new(source) };
-    durable::create_folder(path)?;
-    let store = DurableStore::below(path).map_err(|source| failed(source.into()))?;
+    if let Store::Local = store {
+        durable::create_folder(path)?;
+    }
+    let store = store.delta(path).map_err(|source| failed(source.into()))?;
     let url = Url::parse("file:///").expect("a URL");
     DeltaTableBuilder::from_url(url.clone())
         .map_err(failed)?
-        .with_storage_backend(Arc::new(store), url)
+        .with_storage_backend(store, url)
         .build()
         .map_err(failed)
 }
 
 /// Whether a volume has a commit. A folder without one is what a killed run left.
-pub(crate) fn exists(path: &Path) -> Result<bool> {
-    let names = layout::names(&layout::delta_log(path))?;
-    Ok(names.iter().filter_map(|name| name.to_str()).any(|name| layout::commit_version(name).is_some()))
+pub(crate) async fn exists(store: &Store, path: &Path) -> Result<bool> {
+    match store {
+        Store::Local => {
+            let names = store.names(&layout::delta_log(path)).await?;
+            Ok(names.iter().any(|name| layout::commit_version(name).is_some()))
+        }
+        // Commits are never removed, so the first one tells, without a list of all.
+        Store::S3(_) => {
+            let first = layout::commit(path, 0);
+            store.exists(&first).await.map_err(|source| ArchiveError::ReadCommit { path: first, source })
+        }
+    }
 }
 
 /// Loads the newest version of a volume; `None` when it has no commit.
-pub(crate) async fn load(path: &Path) -> Result<Option<DeltaTable>> {
-    if !exists(path)? {
+pub(crate) async fn load(store: &Store, path: &Path) -> Result<Option<DeltaTable>> {
+    if !exists(store, path).await? {
         return Ok(None);
     }
-    let mut delta = delta_table(path)?;
+    let mut delta = delta_table(store, path)?;
     delta
         .load()
         .await
@@ -128,17 +156,44 @@ pub(crate) async fn load(path: &Path) -> Result<Option<DeltaTable>> {
 }
 
 impl VolumeLog {
-    pub(crate) async fn open_or_create(table: Table, path: PathBuf) -> Result<VolumeLog> {
-        let delta = match load(&path).await? {
+    pub(crate) async fn open_or_create(store: &Store, table: Table, path: PathBuf) -> Result<VolumeLog> {
+        let delta = match load(store, &path).await? {
             Some(delta) => delta,
-            None => create(table, &path).await?,
+            None => match create(store, table, &path).await {
+                Ok(delta) => delta,
+                // Another writer may have made it meanwhile; else the error holds.
+                Err(error) => load(store, &path).await?.ok_or(error)?,
+            },
         };
         Ok(VolumeLog { table, path, delta })
     }
 
-    /// Writes one commit. When this returns, it is on disk.
+    /// Version that the next commit follows.
+    pub(crate) fn version(&self) -> Option<u64> {
+        self.delta.version()
+    }
+
+    /// Takes in what other writers have committed.
+    pub(crate) async fn reload(&mut self) -> Result<()> {
+        self.delta
+            .load()
+            .await
+            .map_err(|source| ArchiveError::OpenVolume { path: self.path.clone(), source: Box::new(source) })
+    }
+
+    /// Writes one commit. When this returns, it is durable.
+    ///
+    /// # Errors
+    /// [`ArchiveError::CommitConflict`] when another writer has made a commit that this volume has not loaded.
     pub(crate) async fn commit(&mut self, addition: Addition, time: DateTime<Utc>) -> Result<Committed> {
-        let failed = |source| ArchiveError::Commit { path: self.path.clone(), source: Box::new(source) };
+        let failed = |source| match source {
+            // No retries are allowed to the library: this is what it calls a version that exists.
+            DeltaTableError::Transaction { source: TransactionError::MaxCommitAttempts(_) }
+            | DeltaTableError::VersionAlreadyExists(_) => {
+                ArchiveError::CommitConflict { path: self.path.clone() }
+            }
+            source => ArchiveError::Commit { path: self.path.clone(), source: Box::new(source) },
+        };
         let actions = addition.files.iter().map(|facts| Action::Add(add(self.table, facts, time))).collect();
         let transactions =
             addition.positions.iter().flat_map(|(partition, position)| transactions(partition, position));
@@ -164,15 +219,12 @@ impl VolumeLog {
         let version = committed.version;
         // From here on the commit exists, whatever becomes of the checkpoint.
         let checkpoint_failed = committed.await.err().map(|error| error.to_string());
-        self.delta.load().await.map_err(|source| ArchiveError::OpenVolume {
-            path: self.path.clone(),
-            source: Box::new(source),
-        })?;
+        self.reload().await?;
         Ok(Committed { version, checkpoint_failed })
     }
 }
 
-async fn create(table: Table, path: &Path) -> Result<DeltaTable> {
+async fn create(store: &Store, table: Table, path: &Path) -> Result<DeltaTable> {
     let failed = |source| ArchiveError::CreateVolume { path: path.to_owned(), source: Box::new(source) };
     let statistics = [time_column(table), STATISTICS_OFFSET, STATISTICS_SOURCE].join(",");
     let configuration = [
@@ -188,12 +240,15 @@ async fn create(table: Table, path: &Path) -> Result<DeltaTable> {
         .iter()
         .map(|field| StructField::new(field.name(), delta_type(field.data_type()), true));
     CreateBuilder::new()
-        .with_log_store(delta_table(path)?.log_store())
+        .with_log_store(delta_table(store, path)?.log_store())
         .with_table_name(table.name())
         .with_columns(columns.chain([StructField::new(DATE, DataType::DATE, true)]))
         .with_partition_columns([DATE])
         .with_configuration(configuration.map(|(key, value)| (key, Some(value))))
-        .with_commit_properties(CommitProperties::default().with_cleanup_expired_logs(Some(false)))
+        // With retries a table that another writer has just made would get its metadata a second time.
+        .with_commit_properties(
+            CommitProperties::default().with_max_retries(0).with_cleanup_expired_logs(Some(false)),
+        )
         .await
         .map_err(failed)
 }
@@ -236,12 +291,20 @@ fn add(table: Table, facts: &FileFacts, time: DateTime<Utc>) -> Add {
         modification_time: time.timestamp_millis(),
         data_change: true,
         stats: Some(statistics.to_string()),
-        tags: None,
+        tags: tags(facts),
         deletion_vector: None,
         base_row_id: None,
         default_row_commit_version: None,
         clustering_provider: None,
     }
+}
+
+/// What a commit says of an object that a lock protects; nothing of a file on a disk.
+fn tags(facts: &FileFacts) -> Option<HashMap<String, Option<String>>> {
+    let object = facts.object.as_ref()?;
+    let version = object.version.clone().map(|version| (TAG_VERSION.to_owned(), Some(version)));
+    let sha256 = object.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+    Some(version.into_iter().chain([(TAG_SHA256.to_owned(), Some(sha256))]).collect())
 }
 
 /// Time as Delta statistics have it; `None` for one that four digits of year cannot express. A file
@@ -316,32 +379,52 @@ pub(crate) fn positions(
     Ok(positions)
 }
 
-/// The newest `txn` version of every appId in a volume: its newest checkpoint and the commits after it.
+/// The newest `txn` version of every appId in a volume: its newest checkpoint and the commits after it. And the
+/// version of the last of these commits.
 ///
 /// Read here because the Delta library finds one appId at a time, each with a walk over the log; an
 /// ingest of a thousand files would walk it four thousand times.
-pub(crate) fn transactions_of(volume: &Path) -> Result<HashMap<String, i64>> {
+pub(crate) async fn transactions_of(
+    store: &Store,
+    volume: &Path,
+) -> Result<(HashMap<String, i64>, Option<u64>)> {
     let folder = layout::delta_log(volume);
-    let names = layout::names(&folder)?;
-    let names = || names.iter().filter_map(|name| name.to_str());
+    let names = store.names(&folder).await?;
     let mut transactions = HashMap::new();
-    let checkpoint = names().filter_map(|name| Some((layout::checkpoint_version(name)?, name))).max();
+    let checkpoint = names.iter().filter_map(|name| Some((layout::checkpoint_version(name)?, name))).max();
     if let Some((_, name)) = checkpoint {
-        checkpoint_transactions(&folder.join(name), &mut transactions)?;
+        checkpoint_transactions(store, &folder.join(name), &mut transactions).await?;
     }
-    let mut commits: Vec<(u64, &str)> = names()
+    let mut last = checkpoint.map(|(version, _)| version);
+    let mut commits: Vec<(u64, &String)> = names
+        .iter()
         .filter_map(|name| Some((layout::commit_version(name)?, name)))
-        .filter(|(version, _)| checkpoint.is_none_or(|(after, _)| *version > after))
+        .filter(|(version, _)| last.is_none_or(|after| *version > after))
         .collect();
     commits.sort_unstable();
-    for (_, name) in commits {
-        for line in read_commit(&folder.join(name))? {
-            if let Some(transaction) = line.txn {
-                transactions.insert(transaction.app_id, transaction.version);
-            }
-        }
+    last = commits.last().map(|(version, _)| *version).or(last);
+    let paths = commits.into_iter().map(|(_, name)| folder.join(name)).collect();
+    for (_, lines) in read_commits(store, paths).await? {
+        transactions.extend(transactions_in(lines));
     }
-    Ok(transactions)
+    Ok((transactions, last))
+}
+
+/// What the commits of a volume behind `after`, up to `last`, say of appIds.
+pub(crate) async fn transactions_between(
+    store: &Store,
+    volume: &Path,
+    after: Option<u64>,
+    last: u64,
+) -> Result<HashMap<String, i64>> {
+    let first = after.map_or(0, |after| after + 1);
+    let paths = (first..=last).map(|version| layout::commit(volume, version)).collect();
+    let commits = read_commits(store, paths).await?;
+    Ok(commits.into_iter().flat_map(|(_, lines)| transactions_in(lines)).collect())
+}
+
+fn transactions_in(lines: Vec<CommitLine>) -> impl Iterator<Item = (String, i64)> {
+    lines.into_iter().filter_map(|line| line.txn).map(|txn| (txn.app_id, txn.version))
 }
 
 /// A line of a commit, as far as we read it ourselves.
@@ -366,20 +449,33 @@ pub(crate) struct AddLine {
 }
 
 /// Commits of a volume, oldest first.
-pub(crate) fn commits(volume: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) async fn commits(store: &Store, volume: &Path) -> Result<Vec<PathBuf>> {
     let folder = layout::delta_log(volume);
-    let mut commits: Vec<(u64, PathBuf)> = layout::names(&folder)?
+    let mut commits: Vec<(u64, PathBuf)> = store
+        .names(&folder)
+        .await?
         .iter()
-        .filter_map(|name| name.to_str())
         .filter_map(|name| Some((layout::commit_version(name)?, folder.join(name))))
         .collect();
     commits.sort_unstable();
     Ok(commits.into_iter().map(|(_, path)| path).collect())
 }
 
-pub(crate) fn read_commit(path: &Path) -> Result<Vec<CommitLine>> {
-    let text =
-        std::fs::read(path).map_err(|source| ArchiveError::ReadCommit { path: path.to_owned(), source })?;
+/// Reads commits, some at once, and gives them in the order asked for.
+pub(crate) async fn read_commits(
+    store: &Store,
+    paths: Vec<PathBuf>,
+) -> Result<Vec<(PathBuf, Vec<CommitLine>)>> {
+    let read = paths.into_iter().map(|path| {
+        let store = store.clone();
+        async move { read_commit(&store, &path).await.map(|lines| (path, lines)) }
+    });
+    stream::iter(read).buffered(COMMITS_AT_ONCE).try_collect().await
+}
+
+async fn read_commit(store: &Store, path: &Path) -> Result<Vec<CommitLine>> {
+    let text = store.read_present(path).await;
+    let text = text.map_err(|source| ArchiveError::ReadCommit { path: path.to_owned(), source })?;
     let lines = text.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
     lines
         .map(|(number, line)| {
@@ -392,9 +488,14 @@ pub(crate) fn read_commit(path: &Path) -> Result<Vec<CommitLine>> {
         .collect()
 }
 
-fn checkpoint_transactions(path: &Path, transactions: &mut HashMap<String, i64>) -> Result<()> {
+async fn checkpoint_transactions(
+    store: &Store,
+    path: &Path,
+    transactions: &mut HashMap<String, i64>,
+) -> Result<()> {
     let undecodable = |source| ArchiveError::DecodeFile { path: path.to_owned(), source };
-    let file = File::open(path).map_err(|source| ArchiveError::ReadFile { path: path.to_owned(), source })?;
+    let file = store.read_present(path).await;
+    let file = file.map_err(|source| ArchiveError::ReadFile { path: path.to_owned(), source })?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(undecodable)?;
     let mask = ProjectionMask::columns(builder.parquet_schema(), ["txn.appId", "txn.version"]);
     for batch in builder.with_projection(mask).build().map_err(undecodable)? {

@@ -13,15 +13,16 @@ use strongroom_schemas::Table;
 use thiserror::Error;
 
 use crate::position::Position;
+use crate::s3::StoreFailure;
 
 pub type Result<T, E = ArchiveError> = std::result::Result<T, E>;
 
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ArchiveError {
-    #[error("archive location \"{location}\" is not supported: only a path or a file:// URL is")]
+    #[error("archive location \"{location}\" is not supported: only a path, a file:// and an s3:// URL are")]
     LocationScheme { location: String },
-    #[error("archive location \"{location}\" is not a valid path or file:// URL")]
+    #[error("archive location \"{location}\" is not a valid path, file:// or s3:// URL")]
     LocationInvalid { location: String },
     #[error("{} is not an archive: it has no {}", root.display(), crate::layout::MANIFEST)]
     NotAnArchive { root: PathBuf },
@@ -127,6 +128,44 @@ pub enum ArchiveError {
     #[error("the archive's writer failed earlier ({operation}); open a new one")]
     WriterFailed { operation: &'static str },
 
+    #[error("cannot prepare to reach {location}: {detail}")]
+    Connect { location: String, detail: String },
+    #[error("cannot read certificates from {}", path.display())]
+    ReadCertificates {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{name} is set to what is not {expected}")]
+    Variable { name: &'static str, expected: &'static str },
+    #[error("cannot put {}", path.display())]
+    PutFile {
+        path: PathBuf,
+        #[source]
+        source: StoreFailure,
+    },
+    #[error("cannot try whether the store refuses to replace {}", path.display())]
+    Probe {
+        path: PathBuf,
+        #[source]
+        source: StoreFailure,
+    },
+    #[error("the store of {} replaces objects that it was asked not to replace", root.display())]
+    NotConditional { root: PathBuf },
+    #[error("cannot {operation} bucket {bucket}")]
+    Bucket {
+        operation: &'static str,
+        bucket: String,
+        #[source]
+        source: StoreFailure,
+    },
+    #[error("bucket {bucket} cannot hold an archive: {reason}")]
+    BucketUnfit { bucket: String, reason: String },
+    #[error("other writers were faster {attempts} times in a row at {}", path.display())]
+    CommitContended { path: PathBuf, attempts: u32 },
+    #[error("another writer has committed to {} meanwhile", path.display())]
+    CommitConflict { path: PathBuf },
+
     #[error("cannot create Delta table {}", path.display())]
     CreateVolume {
         path: PathBuf,
@@ -219,6 +258,9 @@ impl ArchiveError {
                 | ArchiveError::LocationInvalid { .. }
                 | ArchiveError::NotAnArchive { .. }
                 | ArchiveError::NotEmpty { .. }
+                | ArchiveError::Connect { .. }
+                | ArchiveError::Variable { .. }
+                | ArchiveError::BucketUnfit { .. }
         )
     }
 
@@ -226,7 +268,7 @@ impl ArchiveError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             ArchiveError::LocationScheme { .. } => {
-                Some("give a folder on a local disk; object stores are not supported yet")
+                Some("give a folder on a local disk or s3://bucket/prefix")
             }
             ArchiveError::NotAnArchive { .. } => {
                 Some("`strongroom ingest` creates an archive where there is none")
@@ -234,6 +276,24 @@ impl ArchiveError {
             ArchiveError::Clock { .. } => {
                 Some("a volume is a calendar year, and this is none of ours: set the clock")
             }
+            ArchiveError::NotConditional { .. } => Some(
+                "use a store that honours If-None-Match; or set STRONGROOM_S3_SINGLE_WRITER=true and see to it that \
+                 only one writer runs",
+            ),
+            ArchiveError::ReadManifest { source, .. } | ArchiveError::ListFolder { source, .. } => {
+                StoreFailure::within(source)?.hint()
+            }
+            ArchiveError::PutFile { source, .. }
+            | ArchiveError::Probe { source, .. }
+            | ArchiveError::Bucket { source, .. } => source.hint(),
+            ArchiveError::WriteManifest { source, .. } => StoreFailure::within(source)?.hint(),
+            ArchiveError::BucketUnfit { .. } => Some(
+                "object lock is chosen when a bucket is made: name a new one, and `archive init` makes it",
+            ),
+            ArchiveError::Connect { .. } => {
+                Some("set AWS_REGION, or STRONGROOM_S3_ENDPOINT for a store other than AWS")
+            }
+            ArchiveError::CommitContended { .. } => Some("nothing was lost; run again"),
             ArchiveError::NotEmpty { .. } => Some("name an empty or a new folder"),
             ArchiveError::FormatUnknown { .. } => {
                 Some("use the version of strongroom that wrote the archive, or a newer one")

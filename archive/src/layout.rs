@@ -9,6 +9,8 @@
 //!         _staging/<n>.parquet                  files being written; removed by the next writer
 //! ```
 //!
+//! In a bucket there are neither `.lock` nor `_staging`, but `<root>/_probe/<nonce>`, which mean nothing.
+//!
 //! Invariant: a name that is not of this form is not ours, and is never touched. Delta readers skip
 //! names that begin with `_` or `.`, so nothing unsealed is visible to them.
 
@@ -24,6 +26,8 @@ use crate::error::{ArchiveError, Result};
 pub(crate) const MANIFEST: &str = "strongroom.json";
 pub(crate) const LOCK: &str = ".lock";
 pub(crate) const STAGING: &str = "_staging";
+/// In a bucket: objects that writers tried the store with.
+pub(crate) const PROBE: &str = "_probe";
 pub(crate) const DELTA_LOG: &str = "_delta_log";
 const PARQUET: &str = ".parquet";
 /// Hex digits of a file's name: 16 bytes of its hash.
@@ -45,12 +49,18 @@ pub(crate) fn delta_log(volume: &Path) -> PathBuf {
     volume.join(DELTA_LOG)
 }
 
-/// Years that `of` has a folder for, oldest first.
+/// Years that `of` has a folder for on a local disk, oldest first.
 pub(crate) fn years(root: &Path, of: Table) -> Result<Vec<i32>> {
-    let mut years: Vec<i32> =
-        names(&table(root, of))?.iter().filter_map(|name| name.to_str()).filter_map(year_of).collect();
+    let names: Vec<String> =
+        names(&table(root, of))?.into_iter().filter_map(|name| name.into_string().ok()).collect();
+    Ok(years_among(&names))
+}
+
+/// The years among the names in a table's folder, oldest first.
+pub(crate) fn years_among(names: &[String]) -> Vec<i32> {
+    let mut years: Vec<i32> = names.iter().filter_map(|name| year_of(name)).collect();
     years.sort_unstable();
-    Ok(years)
+    years
 }
 
 fn year_of(name: &str) -> Option<i32> {
@@ -113,7 +123,7 @@ fn version_digits(digits: &str) -> Option<u64> {
     all.then(|| digits.parse().ok()).flatten()
 }
 
-/// Names in a folder; none when there is no such folder.
+/// Names in a folder of a local disk; none when there is no such folder.
 pub(crate) fn names(folder: &Path) -> Result<Vec<std::ffi::OsString>> {
     let failed = |source| ArchiveError::ListFolder { path: folder.to_owned(), source };
     let entries = match std::fs::read_dir(folder) {

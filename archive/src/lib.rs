@@ -14,6 +14,7 @@
 mod archive;
 mod background;
 mod bits;
+mod check;
 mod column;
 mod commit;
 mod durable;
@@ -22,17 +23,26 @@ mod error;
 mod fail;
 mod layout;
 mod lock;
+mod options;
 mod position;
 mod read;
+mod s3;
 mod snapshot;
+mod store;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 pub use archive::Archive;
+pub use check::{Finding, Init, Policies, Verdict, check, init};
 pub use encode::{EncodedRowGroup, Layout, RowOrder, encode, encode_with};
 pub use error::{ArchiveError, Result};
+pub use options::{
+    LockMode, RETENTION_YEARS_DEFAULT, RETENTION_YEARS_MAX, Retention, S3Options, StoreOptions, variables,
+};
 pub use position::{Counts, Position, Source, SourcePosition};
 pub use read::Rows;
+pub use s3::StoreFailure;
 pub use snapshot::{FileEntry, Snapshot, Volume};
+pub use store::{Contents, Fetched};
 pub use writer::{Commit, SealReport, SealedFile, Writer, WriterOptions};

@@ -1,4 +1,4 @@
-//! One writer at a time, over all processes.
+//! Who may write: on a local disk one writer at a time, over all processes; in a bucket whoever the store keeps apart.
 //!
 //! Invariant: whoever holds a [`Lock`] is the only writer. The lock belongs to the open file, so the
 //! system releases it when the process dies, however it dies; the file itself stays and means nothing.
@@ -6,8 +6,37 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 
+use crate::background;
 use crate::error::{ArchiveError, Result};
 use crate::layout;
+use crate::store::Bucket;
+
+/// What lets a writer write.
+#[derive(Debug)]
+pub(crate) enum Hold {
+    /// On a local disk: nobody else writes.
+    Lock(#[expect(dead_code, reason = "it is held, not looked at")] Lock),
+    /// In a bucket: others may write too, for the store was seen to refuse a second object of one name.
+    Shared,
+    /// In a bucket of a store that does not: whoever runs us has promised that nobody else writes.
+    Promised,
+}
+
+impl Hold {
+    /// Tries the store of a bucket with an object that means nothing.
+    pub(crate) fn shared(bucket: &Bucket) -> Result<Hold> {
+        let bucket = bucket.clone();
+        background::wait(async move {
+            if bucket.s3.is_conditional(bucket.retention.mode).await? {
+                Ok(Hold::Shared)
+            } else if bucket.s3.single_writer() {
+                Ok(Hold::Promised)
+            } else {
+                Err(ArchiveError::NotConditional { root: bucket.s3.root().to_owned() })
+            }
+        })
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Lock {

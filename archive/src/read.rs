@@ -15,10 +15,13 @@ use arrow_array::types::{Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef, ListArray, RecordBatch};
 use arrow_schema::{ArrowError, DataType, SchemaRef};
 use arrow_select::interleave::interleave;
+use bytes::Bytes;
 use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
-use parquet::file::metadata::RowGroupMetaData;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaDataReader, RowGroupMetaData};
+use parquet::file::reader::ChunkReader;
 use parquet::file::statistics::Statistics;
 use serde_json::Value;
 use strongroom_schemas::Table;
@@ -29,13 +32,18 @@ use crate::error::{ArchiveError, Result};
 use crate::layout;
 use crate::position::{Position, Source};
 use crate::snapshot::{FileEntry, Snapshot};
+use crate::store::{Fetched, Store};
 use crate::writer::METADATA;
+
+/// What is read of the end of a file in a bucket before it is known how long the footer is.
+const FOOTER_BYTES_LIKELY: u64 = 128 << 10;
 
 /// Rows of a batch handed out.
 const BATCH_ROWS: usize = 8192;
 
 /// Batches of rows, read while iterated. After an error there are no more.
 pub struct Rows {
+    store: Store,
     table: Table,
     files: Vec<FileEntry>,
     /// Of all files, by first offset.
@@ -70,25 +78,32 @@ struct Cluster {
 }
 
 impl Rows {
-    pub(crate) fn of_partition(snapshot: Snapshot, partition: &str) -> Result<Rows> {
+    pub(crate) fn of_partition(store: Store, snapshot: Snapshot, partition: &str) -> Result<Rows> {
         let partitions = VecDeque::from([partition.to_owned()]);
         let files = snapshot.files.into_iter().filter(|file| file.may_hold_source(partition)).collect();
-        Rows::new(snapshot.table, files, partitions, None)
+        Rows::new(store, snapshot.table, files, partitions, None)
     }
 
-    pub(crate) fn since(snapshot: Snapshot, partitions: VecDeque<String>, time_us: i64) -> Result<Rows> {
+    pub(crate) fn since(
+        store: Store,
+        snapshot: Snapshot,
+        partitions: VecDeque<String>,
+        time_us: i64,
+    ) -> Result<Rows> {
         let late = |file: &FileEntry| file.time_max_us.is_none_or(|latest| latest >= time_us);
         let files = snapshot.files.into_iter().filter(late).collect();
-        Rows::new(snapshot.table, files, partitions, Some(time_us))
+        Rows::new(store, snapshot.table, files, partitions, Some(time_us))
     }
 
     fn new(
+        store: Store,
         table: Table,
         files: Vec<FileEntry>,
         partitions: VecDeque<String>,
         since: Option<i64>,
     ) -> Result<Rows> {
         let mut rows = Rows {
+            store,
             table,
             files,
             row_groups: Vec::new(),
@@ -142,15 +157,45 @@ impl Rows {
         match &self.footer {
             Some((known, footer)) if *known == file => Ok(footer.clone()),
             _ => {
-                let path = &self.files[file].path;
-                let opened = File::open(path)
-                    .map_err(|source| ArchiveError::ReadFile { path: path.clone(), source })?;
-                let footer = ArrowReaderMetadata::load(&opened, ArrowReaderOptions::new())
-                    .map_err(|source| ArchiveError::DecodeFile { path: path.clone(), source })?;
+                let FileEntry { path, size, .. } = &self.files[file];
+                let undecodable = |source| ArchiveError::DecodeFile { path: path.clone(), source };
+                let footer = match self.store {
+                    Store::Local => {
+                        let opened = File::open(path)
+                            .map_err(|source| ArchiveError::ReadFile { path: path.clone(), source })?;
+                        ArrowReaderMetadata::load(&opened, ArrowReaderOptions::new())
+                    }
+                    Store::S3(_) => {
+                        let end = self.fetch_end(file)?;
+                        ParquetMetaDataReader::new()
+                            .parse_and_finish(&Fetched { start: *size - end.len() as u64, bytes: end })
+                            .and_then(|metadata| {
+                                ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new())
+                            })
+                    }
+                };
+                let footer = footer.map_err(undecodable)?;
                 self.footer = Some((file, footer.clone()));
                 Ok(footer)
             }
         }
+    }
+
+    /// The end of a file in a bucket, from the first byte of its footer or before.
+    fn fetch_end(&self, file: usize) -> Result<Bytes> {
+        let FileEntry { path, size, version, .. } = &self.files[file];
+        let contents = self.store.contents(path, *size, version.as_deref());
+        let read = |bytes: u64| {
+            let range = size.saturating_sub(bytes)..*size;
+            contents
+                .read_blocking(range)
+                .map_err(|source| ArchiveError::ReadFile { path: path.clone(), source })
+        };
+        let end = read(FOOTER_BYTES_LIKELY)?;
+        // The last eight bytes: length of the footer, and a magic word.
+        let length = end.len().checked_sub(8).and_then(|at| end[at..at + 4].try_into().ok());
+        let length = length.map_or(0, |length| u64::from(u32::from_le_bytes(length)) + 8);
+        if length <= end.len() as u64 || length > *size { Ok(end) } else { read(length) }
     }
 
     fn advance(&mut self) -> Result<Option<RecordBatch>> {
@@ -182,15 +227,22 @@ impl Rows {
         let mut order: Vec<(i64, usize, usize)> = Vec::new();
         for row_group in row_groups {
             let footer = self.footer(row_group.file)?;
-            let path = &self.files[row_group.file].path;
-            let undecodable = |source| ArchiveError::DecodeFile { path: path.clone(), source };
-            let file =
-                File::open(path).map_err(|source| ArchiveError::ReadFile { path: path.clone(), source })?;
-            let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, footer)
-                .with_row_groups(vec![row_group.index])
-                .with_batch_size(BATCH_ROWS)
-                .build()
-                .map_err(undecodable)?;
+            let FileEntry { path, size, version, .. } = &self.files[row_group.file];
+            let unreadable = |source| ArchiveError::ReadFile { path: path.clone(), source };
+            let reader = match self.store {
+                Store::Local => row_group_of(File::open(path).map_err(unreadable)?, footer, row_group.index),
+                Store::S3(_) => {
+                    // All columns are wanted, and they lie side by side: one read for each row group.
+                    let columns = footer.metadata().row_group(row_group.index).columns().iter();
+                    let ranges = columns.map(ColumnChunkMetaData::byte_range);
+                    let extent = ranges.map(|(start, length)| (start, start.saturating_add(length)));
+                    let extent = extent.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default();
+                    let contents = self.store.contents(path, *size, version.as_deref());
+                    let bytes = contents.read_blocking(extent.0..extent.1).map_err(unreadable)?;
+                    row_group_of(Fetched { start: extent.0, bytes }, footer, row_group.index)
+                }
+            };
+            let reader = reader.map_err(|source| ArchiveError::DecodeFile { path: path.clone(), source })?;
             for batch in reader {
                 let batch = batch.map_err(|source| ArchiveError::OrderRows { path: path.clone(), source })?;
                 let wanted = wanted(&batch, &self.partition, self.since, time_column(self.table))
@@ -204,6 +256,17 @@ impl Rows {
         let order = order.into_iter().map(|(_, batch, row)| (batch, row)).collect();
         Ok(Cluster { batches, order, taken: 0, file })
     }
+}
+
+fn row_group_of<R: ChunkReader + 'static>(
+    file: R,
+    footer: ArrowReaderMetadata,
+    index: usize,
+) -> Result<ParquetRecordBatchReader, ParquetError> {
+    ParquetRecordBatchReaderBuilder::new_with_metadata(file, footer)
+        .with_row_groups(vec![index])
+        .with_batch_size(BATCH_ROWS)
+        .build()
 }
 
 impl Iterator for Rows {
@@ -320,15 +383,16 @@ fn int64_bounds(row_group: &RowGroupMetaData, name: &str) -> Option<(i64, i64)> 
 }
 
 /// All partitions of `events`, in the order of their first commit.
-pub(crate) fn sources(root: &std::path::Path) -> Result<Vec<Source>> {
+pub(crate) async fn sources(store: &Store, root: &std::path::Path) -> Result<Vec<Source>> {
     let mut order: Vec<String> = Vec::new();
     let mut labels: HashMap<String, String> = HashMap::new();
     let mut positions: HashMap<String, Position> = HashMap::new();
-    for year in layout::years(root, Table::Events)? {
+    for year in store.years(root, Table::Events).await? {
         let volume = layout::volume(root, Table::Events, year);
-        for path in commit::commits(&volume)? {
+        let commits = commit::commits(store, &volume).await?;
+        for (path, lines) in commit::read_commits(store, commits).await? {
             let mut transactions = HashMap::new();
-            for line in commit::read_commit(&path)? {
+            for line in lines {
                 if let Some(transaction) = line.txn {
                     if !transaction.app_id.contains('#') && !positions.contains_key(&transaction.app_id) {
                         order.push(transaction.app_id.clone());

@@ -10,10 +10,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use strongroom_schemas::Table;
 
-use crate::commit::{self, STATISTICS_OFFSET, STATISTICS_SOURCE};
+use crate::commit::{self, STATISTICS_OFFSET, STATISTICS_SOURCE, TAG_VERSION};
 use crate::encode::time_column;
 use crate::error::{ArchiveError, Result};
 use crate::layout;
+use crate::store::Store;
 
 /// A table's files over all volumes, as of one version of each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,8 +39,10 @@ pub struct Volume {
 /// A sealed Parquet file, as its commit describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileEntry {
-    /// Absolute path.
+    /// Absolute path; in a bucket `s3://bucket/` and the key.
     pub path: PathBuf,
+    /// In a bucket: the version of the object that its commit names. A newer one is not the archive's.
+    pub version: Option<String>,
     /// Bytes.
     pub size: u64,
     pub rows: u64,
@@ -70,15 +73,22 @@ impl Snapshot {
 
 /// Whether no commit follows `snapshot`: versions have no gaps, so one name for each volume tells. Where the
 /// folders cannot be looked at it is no, and the reading that follows says why.
-pub(crate) fn is_current(root: &Path, snapshot: &Snapshot) -> bool {
-    let Ok(years) = layout::years(root, snapshot.table) else { return false };
+pub(crate) async fn is_current(store: &Store, root: &Path, snapshot: &Snapshot) -> bool {
+    let Ok(years) = store.years(root, snapshot.table).await else { return false };
     let next = |year| {
         let read = snapshot.volumes.iter().find(|volume| volume.year == year);
         let version = read.map_or(0, |volume| volume.version + 1);
         layout::commit(&layout::volume(root, snapshot.table, year), version)
     };
-    snapshot.volumes.iter().all(|volume| years.contains(&volume.year))
-        && years.into_iter().all(|year| matches!(next(year).try_exists(), Ok(false)))
+    if !snapshot.volumes.iter().all(|volume| years.contains(&volume.year)) {
+        return false;
+    }
+    for year in years {
+        if !matches!(store.exists(&next(year)).await, Ok(false)) {
+            return false;
+        }
+    }
+    true
 }
 
 impl FileEntry {
@@ -98,11 +108,11 @@ struct Statistics {
     max_values: Map<String, Value>,
 }
 
-pub(crate) async fn load(root: PathBuf, table: Table) -> Result<Snapshot> {
+pub(crate) async fn load(store: Store, root: PathBuf, table: Table) -> Result<Snapshot> {
     let mut snapshot = Snapshot { table, volumes: Vec::new(), files: Vec::new() };
-    for year in layout::years(&root, table)? {
+    for year in store.years(&root, table).await? {
         let path = layout::volume(&root, table, year);
-        let Some(delta) = commit::load(&path).await? else { continue };
+        let Some(delta) = commit::load(&store, &path).await? else { continue };
         let state = delta
             .snapshot()
             .map_err(|source| ArchiveError::OpenVolume { path: path.clone(), source: Box::new(source) })?;
@@ -114,7 +124,13 @@ pub(crate) async fn load(root: PathBuf, table: Table) -> Result<Snapshot> {
                 Some(text) => serde_json::from_str(&text).map_err(|_| bad())?,
                 None => Statistics::default(),
             };
-            snapshot.files.push(entry(table, path.join(&*name), view.size(), date, year, &statistics));
+            let mut entry = entry(table, path.join(&*name), view.size(), date, year, &statistics);
+            if let Store::S3(_) = store {
+                #[expect(deprecated, reason = "the library has no other way to tags")]
+                let tags = view.add_action().tags;
+                entry.version = tags.and_then(|mut tags| tags.remove(TAG_VERSION)?);
+            }
+            snapshot.files.push(entry);
         }
         snapshot.volumes.push(Volume { year, path, version: state.version() });
     }
@@ -142,6 +158,7 @@ fn entry(
     };
     FileEntry {
         path,
+        version: None,
         size: size.max(0) as u64,
         rows: statistics.num_records,
         date,

@@ -16,11 +16,17 @@
 //! table that is not ahead of `events` is, for every offset before the position in `events`, complete;
 //! and it keeps an ordinary seal at one commit.
 //!
+//! In a bucket, state 1 is a file without a name on a local disk, and state 2 an object, put once and locked. There
+//! may be several writers: the store keeps their commits apart, and a writer that finds somebody else's commit
+//! where its own should go reads what that says of its own sources. Nothing: it commits behind it.
+//! Something: another process writes the same source, and this one is fenced off with
+//! [`ArchiveError::PositionAhead`]. The same is looked up in newer volumes before each commit.
+//!
 //! Crash at any moment: state 1 and uncommitted files of state 2 are invisible to readers, and the next
-//! writer removes them. After an error of its own, a writer refuses further work; a new one starts from
+//! writer removes them; in a bucket they stay, for nothing is removed there. After an error of its own, a writer refuses further work; a new one starts from
 //! what is on disk.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -31,25 +37,36 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::{BloomFilterPosition, WriterProperties, WriterPropertiesPtr};
 use parquet::file::writer::SerializedFileWriter;
 use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
 use strongroom_schemas::Table;
 use strongroom_schemas::format::EVENTS_FORMAT;
+use tokio::task::JoinHandle;
 
-use crate::archive::read_only;
+use crate::archive::{random_id, read_only};
 use crate::background;
-use crate::commit::{self, Addition, FileFacts, VolumeLog, check_partition};
+use crate::commit::{self, Addition, FileFacts, ObjectFacts, VolumeLog, check_partition};
 use crate::durable;
 use crate::encode::{EncodedRowGroup, Span, parquet_schema};
 use crate::error::{ArchiveError, Result};
 use crate::fail::{FailPoints, Step};
 use crate::layout;
-use crate::lock::Lock;
+use crate::lock::Hold;
+use crate::options::variables;
 use crate::position::{Counts, Position, SourcePosition};
+use crate::s3::{Content, pause};
 use crate::snapshot;
+use crate::store::{Bucket, Store};
 
 /// Order of commits: the table whose positions count comes last.
 const COMMIT_ORDER: [Table; 3] = [Table::Rejects, Table::Alerts, Table::Events];
 /// Parquet readers refuse files with more row groups than this.
 const ROW_GROUPS_MAX: usize = 1 << 14;
+/// Objects being put at once; appending waits while there are more.
+const UPLOADS_MAX: usize = 4;
+/// How often a commit is tried again because other writers were faster.
+const COMMIT_TRIES_MAX: u32 = 50;
+/// In a bucket, a field of `commitInfo` that is random, so that no two commits have the same bytes.
+const COMMIT_ID: &str = "strongroomCommit";
 /// Our field of `commitInfo`.
 pub(crate) const METADATA: &str = "strongroom";
 
@@ -100,19 +117,25 @@ pub struct Commit {
     pub version: u64,
 }
 
-/// The exclusive writer of an archive. Dropping it releases the archive; what was not sealed is gone.
+/// A writer of an archive: on a local disk the only one, in a bucket one of several. Dropping it releases the
+/// archive; what was not sealed is gone.
 #[derive(Debug)]
 pub struct Writer {
     root: PathBuf,
+    store: Store,
     options: WriterOptions,
     /// Newest position of every source in each table, over all volumes.
     positions: HashMap<Table, HashMap<String, Position>>,
+    /// The last commit of each volume that `positions` know of.
+    seen: HashMap<(Table, i32), u64>,
     /// Newest volume of any table: a clock that goes back does not reopen an older one.
     year_min: Option<i32>,
     /// Volume of the rows appended since the last seal.
     year: Option<i32>,
     volumes: HashMap<(Table, i32), VolumeLog>,
     open: HashMap<(Table, NaiveDate), OpenFile>,
+    /// Files on their way from state 1 to state 2, oldest first.
+    uploads: VecDeque<(FileFacts, JoinHandle<Result<ObjectFacts>>)>,
     /// Files of state 2.
     finished: Vec<FileFacts>,
     /// Offsets appended since the last seal.
@@ -123,12 +146,14 @@ pub struct Writer {
     uses: u64,
     failed: Option<&'static str>,
     pub(crate) fail_points: FailPoints,
-    _lock: Lock,
+    hold: Hold,
 }
 
 /// A file of state 1.
 struct OpenFile {
+    /// In a bucket: the folder in which the file is, without a name.
     staging: PathBuf,
+    volume: PathBuf,
     parquet: SerializedFileWriter<HashedFile>,
     date: NaiveDate,
     table: Table,
@@ -153,6 +178,8 @@ impl std::fmt::Debug for OpenFile {
 struct HashedFile {
     file: File,
     hasher: blake3::Hasher,
+    /// What a store checks the bytes with that it is sent.
+    sha256: Option<Sha256>,
     bytes: u64,
     fail_points: FailPoints,
 }
@@ -162,6 +189,9 @@ impl Write for HashedFile {
         self.fail_points.pass(Step::Write)?;
         let written = self.file.write(buffer)?;
         self.hasher.update(&buffer[..written]);
+        if let Some(sha256) = &mut self.sha256 {
+            sha256.update(&buffer[..written]);
+        }
         self.bytes += written as u64;
         Ok(written)
     }
@@ -188,28 +218,22 @@ fn widen<T: Ord>(range: &mut Option<(T, T)>, low: T, high: T) {
 }
 
 impl Writer {
-    pub(crate) fn open(root: &Path, options: WriterOptions, lock: Lock) -> Result<Writer> {
-        let mut positions: HashMap<Table, HashMap<String, Position>> = HashMap::new();
-        let mut year_min = None;
-        for table in Table::ALL {
-            let known = positions.entry(table).or_default();
-            let years = layout::years(root, table)?;
-            for year in &years {
-                let volume = layout::volume(root, table, *year);
-                // Later years overwrite earlier ones.
-                known.extend(commit::positions(&volume, &commit::transactions_of(&volume)?)?);
-            }
-            year_min = year_min.max(years.last().copied());
+    pub(crate) fn open(root: &Path, store: Store, options: WriterOptions, hold: Hold) -> Result<Writer> {
+        let Known { positions, seen, year_min } = Known::load(&store, root)?;
+        if let Store::Local = store {
+            remove_leftovers(root)?;
         }
-        remove_leftovers(root)?;
         Ok(Writer {
             root: root.to_owned(),
+            store,
             options,
             positions,
+            seen,
             year_min,
             year: None,
             volumes: HashMap::new(),
             open: HashMap::new(),
+            uploads: VecDeque::new(),
             finished: Vec::new(),
             spans: BTreeMap::new(),
             pending_bytes: 0,
@@ -218,7 +242,7 @@ impl Writer {
             uses: 0,
             failed: None,
             fail_points: FailPoints::default(),
-            _lock: lock,
+            hold,
         })
     }
 
@@ -231,9 +255,29 @@ impl Writer {
         Ok(self.positions[&table].get(partition).copied())
     }
 
-    /// How far each partition is stored in `table`.
+    /// All partitions that `table` holds, each with how far, as [`Writer::position`].
     pub fn positions(&self, table: Table) -> impl Iterator<Item = (&str, Position)> {
-        self.positions[&table].iter().map(|(partition, position)| (partition.as_str(), *position))
+        let positions = self.positions.get(&table).into_iter().flatten();
+        positions.map(|(partition, position)| (partition.as_str(), *position))
+    }
+
+    /// Reads positions anew, as other writers have left them. What was appended stays, and is sealed if it still
+    /// goes on where its sources end.
+    ///
+    /// # Errors
+    /// When the archive cannot be read; the writer can be used all the same.
+    pub fn refresh(&mut self) -> Result<()> {
+        self.check_usable()?;
+        let known = Known::load(&self.store, &self.root)?;
+        (self.positions, self.seen) = (known.positions, known.seen);
+        self.year_min = self.year_min.max(known.year_min);
+        self.volumes.clear();
+        Ok(())
+    }
+
+    /// Whether the archive is one that several processes may write to at once.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.hold, Hold::Shared)
     }
 
     /// Adds a row group to the open file of its table and date. The row group is on disk only after
@@ -332,15 +376,29 @@ impl Writer {
     }
 
     fn create(&mut self, table: Table, date: NaiveDate, year: i32) -> Result<OpenFile> {
-        let folder = layout::volume(&self.root, table, year).join(layout::STAGING);
-        durable::create_folder(&folder)?;
-        self.staged += 1;
-        let staging = folder.join(layout::staging_name(self.staged));
-        let created = File::options().write(true).create_new(true).open(&staging);
-        let file = created.map_err(|source| ArchiveError::CreateFile { path: staging.clone(), source })?;
+        let volume = layout::volume(&self.root, table, year);
+        let (staging, file, sha256) = match &self.store {
+            Store::Local => {
+                let folder = volume.join(layout::STAGING);
+                durable::create_folder(&folder)?;
+                self.staged += 1;
+                let staging = folder.join(layout::staging_name(self.staged));
+                let created = File::options().write(true).create_new(true).open(&staging);
+                (staging, created, None)
+            }
+            Store::S3(bucket) => {
+                let staging = staging_folder(bucket);
+                let made = std::fs::create_dir_all(&staging);
+                // Without a name: whatever ends this process ends the file.
+                let created = made.and_then(|()| tempfile::tempfile_in(&staging));
+                (staging, created, Some(Sha256::new()))
+            }
+        };
+        let file = file.map_err(|source| ArchiveError::CreateFile { path: staging.clone(), source })?;
         let hashed = HashedFile {
             file,
             hasher: blake3::Hasher::new(),
+            sha256,
             bytes: 0,
             fail_points: self.fail_points.clone(),
         };
@@ -349,6 +407,7 @@ impl Writer {
                 .map_err(|source| ArchiveError::WriteFile { path: staging.clone(), source })?;
         Ok(OpenFile {
             staging,
+            volume,
             parquet,
             date,
             table,
@@ -361,30 +420,66 @@ impl Writer {
         })
     }
 
-    /// Brings a file from state 1 to state 2.
+    /// Brings a file from state 1 to state 2, or on its way there.
     fn finish(&mut self, file: OpenFile) -> Result<()> {
-        let OpenFile { staging, parquet, date, table, rows, times, offsets, sources, .. } = file;
+        let OpenFile { staging, volume, parquet, date, table, rows, times, offsets, sources, .. } = file;
         let written = |source: ParquetError| ArchiveError::WriteFile { path: staging.clone(), source };
         let hashed = parquet.into_inner().map_err(written)?;
-        hashed.file.sync_all().map_err(|source| ArchiveError::SyncFile { path: staging.clone(), source })?;
-        self.step(Step::FileWritten, &staging)?;
-
-        let volume = staging.parent().and_then(Path::parent).expect("a staged file lies two folders down");
         let folder = volume.join(layout::date_folder(date));
-        durable::create_folder(&folder)?;
         let path = folder.join(layout::file_name(&hashed.hasher.finalize()));
-        let protect = |source| ArchiveError::ProtectFile { path: staging.clone(), source };
-        read_only(&staging).map_err(protect)?;
-        // The new permission lies in the inode; it must not be younger on disk than the name.
-        hashed.file.sync_all().map_err(protect)?;
-        // A link does not replace: an equal file that is committed already would be a bug of ours.
-        let published = std::fs::hard_link(&staging, &path).and_then(|()| std::fs::remove_file(&staging));
-        published.map_err(|source| ArchiveError::PublishFile { path: path.clone(), source })?;
-        durable::sync_folder(&folder)?;
-        self.step(Step::FilePublished, &path)?;
-        let file = SealedFile { table, path, date, rows, bytes: hashed.bytes };
-        self.finished.push(FileFacts { file, times, offsets, sources });
+        let file = SealedFile { table, path: path.clone(), date, rows, bytes: hashed.bytes };
+        let facts = FileFacts { file, times, offsets, sources, object: None };
+        match &self.store {
+            Store::Local => {
+                self.publish(&hashed.file, &staging, &folder, &path)?;
+                self.finished.push(facts);
+                Ok(())
+            }
+            Store::S3(bucket) => {
+                self.step(Step::FileWritten, &staging)?;
+                let sha256 = hashed.sha256.unwrap_or_default().finalize().into();
+                let (bucket, file, bytes) = (bucket.clone(), Arc::new(hashed.file), hashed.bytes);
+                let upload = background::start(async move {
+                    let Bucket { s3, retention } = bucket;
+                    let put = async {
+                        let content = Content::File { file, bytes, sha256 };
+                        s3.put_named_by_content(&path, &content, s3.locked(retention)?).await
+                    };
+                    let version =
+                        put.await.map_err(|source| ArchiveError::PutFile { path: path.clone(), source })?;
+                    Ok(ObjectFacts { version, sha256 })
+                })?;
+                self.uploads.push_back((facts, upload));
+                self.land(UPLOADS_MAX)
+            }
+        }
+    }
+
+    /// Waits until at most so many files are on their way to state 2.
+    fn land(&mut self, uploads_max: usize) -> Result<()> {
+        while self.uploads.len() > uploads_max {
+            let Some((mut facts, upload)) = self.uploads.pop_front() else { return Ok(()) };
+            facts.object = Some(background::join(upload)?);
+            self.step(Step::FilePublished, &facts.file.path)?;
+            self.finished.push(facts);
+        }
         Ok(())
+    }
+
+    /// Gives a complete file on a local disk its name.
+    fn publish(&self, file: &File, staging: &Path, folder: &Path, path: &Path) -> Result<()> {
+        file.sync_all().map_err(|source| ArchiveError::SyncFile { path: staging.to_owned(), source })?;
+        self.step(Step::FileWritten, staging)?;
+        durable::create_folder(folder)?;
+        let protect = |source| ArchiveError::ProtectFile { path: staging.to_owned(), source };
+        read_only(staging).map_err(protect)?;
+        // The new permission lies in the inode; it must not be younger on disk than the name.
+        file.sync_all().map_err(protect)?;
+        // A link does not replace: an equal file that is committed already would be a bug of ours.
+        let published = std::fs::hard_link(staging, path).and_then(|()| std::fs::remove_file(staging));
+        published.map_err(|source| ArchiveError::PublishFile { path: path.to_owned(), source })?;
+        durable::sync_folder(folder)?;
+        self.step(Step::FilePublished, path)
     }
 
     /// Refuses positions and rows that do not continue what is stored.
@@ -440,19 +535,20 @@ impl Writer {
         Ok(())
     }
 
-    fn seal_inner(&mut self, positions: &[SourcePosition], counts: Counts) -> Result<SealReport> {
+    fn seal_inner(&mut self, all: &[SourcePosition], counts: Counts) -> Result<SealReport> {
         let year = self.current_year()?;
         let mut open: Vec<OpenFile> = self.open.drain().map(|(_, file)| file).collect();
         open.sort_by_key(|file| (file.table, file.date));
         for file in open {
             self.finish(file)?;
         }
+        self.land(0)?;
         let mut finished = std::mem::take(&mut self.finished);
         let mut report = SealReport::default();
         let time = (self.options.clock)();
         for table in COMMIT_ORDER {
             let files: Vec<FileFacts> = finished.extract_if(.., |facts| facts.file.table == table).collect();
-            let moved = positions.iter().any(|given| Some(given.position) != given.previous);
+            let moved = all.iter().any(|given| Some(given.position) != given.previous);
             if files.is_empty() && (table != Table::Events || !moved) {
                 continue;
             }
@@ -463,15 +559,16 @@ impl Writer {
                     .get(&given.partition)
                     .is_none_or(|stored| stored.next_offset <= given.position.next_offset)
             };
-            let reached: Vec<&SourcePosition> = positions.iter().filter(not_ahead).collect();
+            let reached: Vec<&SourcePosition> = all.iter().filter(not_ahead).collect();
             let positions: Vec<_> =
                 reached.iter().map(|given| (given.partition.clone(), given.position)).collect();
-            let addition = Addition {
-                metadata: metadata(table, &reached, counts),
-                positions: positions.clone(),
-                files: files.clone(),
-            };
-            let committed = self.commit(table, year, addition, time)?;
+            let mut metadata = metadata(table, &reached, counts);
+            if let Store::S3(_) = self.store {
+                metadata.insert(COMMIT_ID.to_owned(), random_id().into());
+            }
+            let addition = Addition { metadata, positions: positions.clone(), files: files.clone() };
+            let partitions = all.iter().map(|given| given.partition.as_str());
+            let committed = self.commit(table, year, addition, time, &partitions.collect())?;
             self.positions.entry(table).or_default().extend(positions);
             report.commits.push(Commit { table, year, version: committed.version });
             if let Some(reason) = committed.checkpoint_failed {
@@ -492,25 +589,96 @@ impl Writer {
         Ok(report)
     }
 
+    /// Makes one commit, behind those of others if they leave `partitions`, which are ours, as they were.
     fn commit(
         &mut self,
         table: Table,
         year: i32,
         addition: Addition,
         time: DateTime<Utc>,
+        partitions: &HashSet<&str>,
     ) -> Result<commit::Committed> {
         let path = layout::volume(&self.root, table, year);
-        let volume = self.volumes.remove(&(table, year));
-        let (volume, committed) = background::wait(async move {
-            let mut volume = match volume {
+        let mut tries = 0;
+        loop {
+            let volume = match self.volumes.remove(&(table, year)) {
                 Some(volume) => volume,
-                None => VolumeLog::open_or_create(table, path).await?,
+                None => {
+                    let (store, path) = (self.store.clone(), path.clone());
+                    background::wait(async move { VolumeLog::open_or_create(&store, table, path).await })?
+                }
             };
-            let committed = volume.commit(addition, time).await?;
-            Ok((volume, committed))
+            if let Store::S3(_) = self.store {
+                self.follow(table, year, volume.version(), partitions)?;
+            }
+            let addition = addition.clone();
+            let (volume, outcome) = background::wait(async move {
+                let mut volume = volume;
+                let mut outcome = volume.commit(addition, time).await;
+                if let Err(ArchiveError::CommitConflict { .. }) = outcome
+                    && let Err(error) = volume.reload().await
+                {
+                    outcome = Err(error);
+                }
+                Ok((volume, outcome))
+            })?;
+            match outcome {
+                Ok(committed) => {
+                    self.seen.insert((table, year), committed.version);
+                    self.volumes.insert((table, year), volume);
+                    return Ok(committed);
+                }
+                Err(ArchiveError::CommitConflict { .. }) if self.is_shared() => {
+                    tries += 1;
+                    if tries >= COMMIT_TRIES_MAX {
+                        return Err(ArchiveError::CommitContended { path, attempts: tries });
+                    }
+                    self.volumes.insert((table, year), volume);
+                    std::thread::sleep(pause(tries));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Takes in what other writers have committed, up to `version` of the volume and in newer volumes.
+    fn follow(
+        &mut self,
+        table: Table,
+        year: i32,
+        version: Option<u64>,
+        partitions: &HashSet<&str>,
+    ) -> Result<()> {
+        let after = self.seen.get(&(table, year)).copied();
+        let (store, root) = (self.store.clone(), self.root.clone());
+        let found = background::wait(async move {
+            let mut found = Vec::new();
+            if let Some(last) = version.filter(|last| after.is_none_or(|after| after < *last)) {
+                let volume = layout::volume(&root, table, year);
+                let transactions = commit::transactions_between(&store, &volume, after, last).await?;
+                found.push((year, Some(last), commit::positions(&volume, &transactions)?));
+            }
+            for newer in store.years(&root, table).await?.into_iter().filter(|newer| *newer > year) {
+                let volume = layout::volume(&root, table, newer);
+                let (transactions, last) = commit::transactions_of(&store, &volume).await?;
+                found.push((newer, last, commit::positions(&volume, &transactions)?));
+            }
+            Ok(found)
         })?;
-        self.volumes.insert((table, year), volume);
-        Ok(committed)
+        for (year, last, positions) in found {
+            let known = self.positions.entry(table).or_default();
+            for (partition, found) in positions {
+                let expected = known.get(&partition).copied();
+                if partitions.contains(partition.as_str()) && expected != Some(found) {
+                    return Err(ArchiveError::PositionAhead { table, partition, expected, found });
+                }
+                known.insert(partition, found);
+            }
+            if let Some(last) = last {
+                self.seen.insert((table, year), last);
+            }
+        }
+        Ok(())
     }
 
     fn step(&self, step: Step, path: &Path) -> Result<()> {
@@ -519,6 +687,41 @@ impl Writer {
             source: ParquetError::from(source),
         })
     }
+}
+
+/// What commits say of all sources.
+struct Known {
+    positions: HashMap<Table, HashMap<String, Position>>,
+    seen: HashMap<(Table, i32), u64>,
+    year_min: Option<i32>,
+}
+
+impl Known {
+    fn load(store: &Store, root: &Path) -> Result<Known> {
+        let (store, root) = (store.clone(), root.to_owned());
+        background::wait(async move {
+            let mut known = Known { positions: HashMap::new(), seen: HashMap::new(), year_min: None };
+            for table in Table::ALL {
+                let positions = known.positions.entry(table).or_default();
+                let years = store.years(&root, table).await?;
+                for year in &years {
+                    let volume = layout::volume(&root, table, *year);
+                    let (transactions, last) = commit::transactions_of(&store, &volume).await?;
+                    // Later years overwrite earlier ones.
+                    positions.extend(commit::positions(&volume, &transactions)?);
+                    known.seen.extend(last.map(|last| ((table, *year), last)));
+                }
+                known.year_min = known.year_min.max(years.last().copied());
+            }
+            Ok(known)
+        })
+    }
+}
+
+/// Where files are written before they are put.
+fn staging_folder(bucket: &Bucket) -> PathBuf {
+    let named = || std::env::var_os(variables::STAGING).filter(|path| !path.is_empty()).map(PathBuf::from);
+    bucket.s3.staging().map(Path::to_owned).or_else(named).unwrap_or_else(std::env::temp_dir)
 }
 
 /// What a commit says beside its files and positions.
@@ -603,7 +806,7 @@ fn remove_unnamed(root: &Path, table: Table, volume: &Path) -> Result<()> {
     if unnamed.is_empty() {
         return Ok(());
     }
-    let snapshot = background::wait(snapshot::load(root.to_owned(), table))?;
+    let snapshot = background::wait(snapshot::load(Store::Local, root.to_owned(), table))?;
     for file in &snapshot.files {
         if let Ok(relative) = file.path.strip_prefix(volume) {
             unnamed.remove(&*relative.to_string_lossy());
@@ -612,12 +815,13 @@ fn remove_unnamed(root: &Path, table: Table, volume: &Path) -> Result<()> {
     // A snapshot leaves out files that another program has replaced since. Whatever any commit has ever
     // named stays, so before a file is removed every commit is read.
     if !unnamed.is_empty() {
-        for path in commit::commits(volume)? {
-            for line in commit::read_commit(&path)? {
-                if let Some(add) = line.add {
-                    unnamed.remove(&add.path);
-                }
-            }
+        let volume = volume.to_owned();
+        let commits = background::wait(async move {
+            let paths = commit::commits(&Store::Local, &volume).await?;
+            commit::read_commits(&Store::Local, paths).await
+        })?;
+        for add in commits.into_iter().flat_map(|(_, lines)| lines).filter_map(|line| line.add) {
+            unnamed.remove(&add.path);
         }
     }
     for name in unnamed {

@@ -1,11 +1,13 @@
 //! Reads sealed files in place.
 //!
-//! Invariants: a file is opened read-only and below the archive's root; footers and page indexes are
-//! parsed once a session, within a bound of bytes; they stay true because sealed files never change.
+//! Invariants: a file is opened read-only and below the archive's root, in a bucket at the version that its commit
+//! names; footers and page indexes are parsed once a session, within a bound of bytes; they stay true because
+//! sealed files never change.
 //!
-//! The reads happen on the thread that asks. Handing each of them to a thread of its own, as the object
+//! Reads of a local disk happen on the thread that asks. Handing each of them to a thread of its own, as the object
 //! store does, costs more than the read itself when the page cache has the bytes, and a question makes
-//! hundreds of small ones: bloom filters, pages chosen by the index.
+//! hundreds of small ones: bloom filters, pages chosen by the index. Of a bucket, what one step needs is asked
+//! for at once, neighbours as one request.
 //!
 //! DataFusion leaves out row groups by columns, not by the elements of lists. Who looks for an address
 //! looks for an element, so a scan is shown only the row groups whose statistics and bloom filter admit
@@ -27,15 +29,19 @@ use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
-use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::arrow::async_reader::{AsyncFileReader, MetadataFetch};
 use parquet::bloom_filter::Sbbf;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{
     PageIndexPolicy, ParquetMetaData, ParquetMetaDataBuilder, ParquetMetaDataReader, RowGroupMetaData,
 };
+use strongroom_archive::{Archive, Contents, Fetched};
 use thiserror::Error;
 
 use crate::implied::Element;
+
+/// What is read of the end of a file in a bucket before it is known how long the footer is.
+const FOOTER_BYTES_LIKELY: usize = 128 << 10;
 
 /// A sealed file that could not be read, with the part that was wanted.
 #[derive(Debug, Error)]
@@ -50,6 +56,12 @@ enum ReadError {
     Bytes {
         path: PathBuf,
         range: Range<u64>,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot fetch a part of {}", path.display())]
+    Fetch {
+        path: PathBuf,
         #[source]
         source: io::Error,
     },
@@ -75,7 +87,7 @@ pub(crate) enum PageIndex {
 }
 
 pub(crate) struct InPlace {
-    root: PathBuf,
+    archive: Arc<Archive>,
     footers: Arc<FileMetadataCache>,
     page_index: PageIndex,
     elements: Arc<[Element]>,
@@ -83,19 +95,19 @@ pub(crate) struct InPlace {
 
 impl std::fmt::Debug for InPlace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("InPlace").field("root", &self.root).finish_non_exhaustive()
+        f.debug_struct("InPlace").field("root", &self.archive.root()).finish_non_exhaustive()
     }
 }
 
 impl InPlace {
-    /// Reads files below `root` for a scan whose rows have all of `elements`.
+    /// Reads files of `archive` for a scan whose rows have all of `elements`.
     pub(crate) fn new(
-        root: PathBuf,
+        archive: Arc<Archive>,
         footers: Arc<FileMetadataCache>,
         page_index: PageIndex,
         elements: Vec<Element>,
     ) -> Self {
-        InPlace { root, footers, page_index, elements: elements.into() }
+        InPlace { archive, footers, page_index, elements: elements.into() }
     }
 }
 
@@ -109,8 +121,11 @@ impl ParquetFileReaderFactory for InPlace {
     ) -> datafusion::common::Result<Box<dyn AsyncFileReader + Send>> {
         let location = &file.object_meta.location;
         let metrics = ParquetFileMetrics::new(partition, location.as_ref(), metrics);
-        let path = location.parts().fold(self.root.clone(), |path, part| path.join(part.as_ref()));
+        let root = self.archive.root().to_owned();
+        let path = location.parts().fold(root, |path, part| path.join(part.as_ref()));
+        let version = file.object_meta.version.as_deref();
         Ok(Box::new(SealedFile {
+            contents: self.archive.contents_of(&path, file.object_meta.size, version),
             path,
             open: None,
             file,
@@ -124,7 +139,8 @@ impl ParquetFileReaderFactory for InPlace {
 
 struct SealedFile {
     path: PathBuf,
-    /// With its length in bytes.
+    contents: Contents,
+    /// When it lies on a local disk and was used: with its length in bytes.
     open: Option<(File, u64)>,
     file: PartitionedFile,
     footers: Arc<FileMetadataCache>,
@@ -146,7 +162,21 @@ impl SealedFile {
         Ok(self.open.as_ref().expect("it was just opened"))
     }
 
-    fn read(&mut self, range: Range<u64>) -> Result<Bytes, ReadError> {
+    fn is_local(&self) -> bool {
+        self.contents.local().is_some()
+    }
+
+    async fn read(&mut self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>, ReadError> {
+        if self.is_local() {
+            return ranges.into_iter().map(|range| self.read_local(range)).collect();
+        }
+        let read = self.contents.read_ranges(ranges).await;
+        let read = read.map_err(|source| ReadError::Fetch { path: self.path.clone(), source })?;
+        self.metrics.bytes_scanned.add(read.iter().map(Bytes::len).sum());
+        Ok(read)
+    }
+
+    fn read_local(&mut self, range: Range<u64>) -> Result<Bytes, ReadError> {
         let (file, file_bytes) = self.open()?;
         // A damaged footer may name any range; none beyond the file is worth memory.
         let length = range.end.checked_sub(range.start).filter(|_| range.end <= *file_bytes);
@@ -162,7 +192,7 @@ impl SealedFile {
         Ok(bytes.into())
     }
 
-    fn metadata(&mut self) -> Result<Arc<ParquetMetaData>, ReadError> {
+    async fn metadata(&mut self) -> Result<Arc<ParquetMetaData>, ReadError> {
         let meta = self.file.object_meta.clone();
         let known = self.footers.get(&meta.location).filter(|known| known.is_valid_for(&meta));
         let known = known.as_ref().and_then(|known| known.file_metadata.as_any().downcast_ref());
@@ -175,8 +205,13 @@ impl SealedFile {
             PageIndex::Wanted => PageIndexPolicy::Optional,
             PageIndex::Unused => PageIndexPolicy::Skip,
         };
-        let parsed =
-            ParquetMetaDataReader::new().with_page_index_policy(policy).parse_and_finish(&self.open()?.0);
+        let reader = ParquetMetaDataReader::new().with_page_index_policy(policy);
+        let parsed = if self.is_local() {
+            reader.parse_and_finish(&self.open()?.0)
+        } else {
+            let bytes = self.contents.bytes();
+            reader.with_prefetch_hint(Some(FOOTER_BYTES_LIKELY)).load_and_finish(Footer(self), bytes).await
+        };
         let parsed =
             Arc::new(parsed.map_err(|source| ReadError::Metadata { path: self.path.clone(), source })?);
         let entry = CachedFileMetadataEntry::new(
@@ -188,13 +223,13 @@ impl SealedFile {
     }
 
     /// `all` without the row groups that lack a wanted element.
-    fn with_elements(&mut self, all: Arc<ParquetMetaData>) -> Result<Arc<ParquetMetaData>, ReadError> {
+    async fn with_elements(&mut self, all: Arc<ParquetMetaData>) -> Result<Arc<ParquetMetaData>, ReadError> {
         let elements = Arc::clone(&self.elements);
         let mut kept = vec![];
         for (at, row_group) in all.row_groups().iter().enumerate() {
             let mut may_hold = true;
             for element in elements.iter() {
-                may_hold = may_hold && self.may_hold(row_group, element)?;
+                may_hold = may_hold && self.may_hold(row_group, element).await?;
             }
             if may_hold {
                 kept.push(at);
@@ -213,7 +248,7 @@ impl SealedFile {
         Ok(Arc::new(some.build()))
     }
 
-    fn may_hold(&mut self, row_group: &RowGroupMetaData, element: &Element) -> Result<bool, ReadError> {
+    async fn may_hold(&mut self, row_group: &RowGroupMetaData, element: &Element) -> Result<bool, ReadError> {
         let mut leaves = row_group.columns().iter().filter(|column| {
             let parts = column.column_path().parts();
             parts.len() > 1 && parts[0] == element.list
@@ -227,34 +262,55 @@ impl SealedFile {
                 return Ok(false);
             }
         }
-        let bloom = Sbbf::read_from_column_chunk(column, &self.open()?.0)
-            .map_err(|source| ReadError::Metadata { path: self.path.clone(), source })?;
+        let bloom = if self.is_local() {
+            Sbbf::read_from_column_chunk(column, &self.open()?.0)
+        } else {
+            let place = column.bloom_filter_offset().zip(column.bloom_filter_length());
+            let place = place.and_then(|(offset, length)| {
+                Some((u64::try_from(offset).ok()?, u64::try_from(length).ok()?))
+            });
+            // Files of ours say where it is; without that the row group is read.
+            let Some((offset, length)) = place else { return Ok(true) };
+            let bytes = self.read(vec![offset..offset.saturating_add(length)]).await?.pop();
+            Sbbf::read_from_column_chunk(column, &Fetched { start: offset, bytes: bytes.unwrap_or_default() })
+        };
+        let bloom = bloom.map_err(|source| ReadError::Metadata { path: self.path.clone(), source })?;
         Ok(bloom.is_none_or(|bloom| bloom.check(element.value.as_str())))
+    }
+}
+
+/// A file as the parser of footers reads it.
+struct Footer<'f>(&'f mut SealedFile);
+
+impl MetadataFetch for Footer<'_> {
+    fn fetch(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
+        self.0.get_bytes(range)
     }
 }
 
 impl AsyncFileReader for SealedFile {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
-        let bytes = self.read(range).map_err(ParquetError::from);
-        std::future::ready(bytes).boxed()
+        async move { Ok(self.read(vec![range]).await?.pop().unwrap_or_default()) }.boxed()
     }
 
     fn get_byte_ranges(
         &mut self,
         ranges: Vec<Range<u64>>,
     ) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
-        let bytes = ranges.into_iter().map(|range| self.read(range)).collect::<Result<Vec<_>, _>>();
-        std::future::ready(bytes.map_err(ParquetError::from)).boxed()
+        async move { Ok(self.read(ranges).await?) }.boxed()
     }
 
     fn get_metadata<'a>(
         &'a mut self,
         _: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
-        let metadata = self.metadata().and_then(|all| match self.elements.is_empty() {
-            true => Ok(all),
-            false => self.with_elements(all),
-        });
-        std::future::ready(metadata.map_err(ParquetError::from)).boxed()
+        async move {
+            let all = self.metadata().await?;
+            match self.elements.is_empty() {
+                true => Ok(all),
+                false => Ok(self.with_elements(all).await?),
+            }
+        }
+        .boxed()
     }
 }

@@ -25,6 +25,7 @@ use futures::StreamExt;
 use futures::stream::Fuse;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
 use strongroom_archive::Archive;
 use strongroom_schemas::Table;
 use url::Url;
@@ -120,12 +121,19 @@ impl Session {
             }
             None => DiskManagerMode::OsTmpDirectory,
         };
-        let store = LocalFileSystem::new_with_prefix(archive.root())
-            .map_err(|error| QueryError::Session(DataFusionError::ObjectStore(Box::new(error))))?;
+        // Sealed files are read by `reader`. DataFusion asks for a store all the same, and is given the folder, or
+        // for a bucket, which `reader` alone can reach, nothing.
+        let store: Arc<dyn ObjectStore> = match archive.is_local() {
+            true => Arc::new(
+                LocalFileSystem::new_with_prefix(archive.root())
+                    .map_err(|error| QueryError::Session(DataFusionError::ObjectStore(Box::new(error))))?,
+            ),
+            false => Arc::new(InMemory::new()),
+        };
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(FairSpillPool::new(memory_limit)))
             .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(spill))
-            .with_object_store_registry(Arc::new(ArchiveOnly { store: Arc::new(store) }))
+            .with_object_store_registry(Arc::new(ArchiveOnly { store }))
             .with_metadata_cache_limit(METADATA_CACHE_BYTES)
             .build_arc()
             .map_err(QueryError::Session)?;

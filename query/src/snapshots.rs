@@ -25,7 +25,7 @@ impl Snapshots {
         Snapshots { archive, known: Mutex::default() }
     }
 
-    pub(crate) fn archive(&self) -> &Archive {
+    pub(crate) fn archive(&self) -> &Arc<Archive> {
         &self.archive
     }
 
@@ -48,7 +48,7 @@ impl Snapshots {
     async fn current(&self, table: Table) -> Result<Arc<Snapshot>, ArchiveError> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&table).cloned();
         if let Some(snapshot) = known
-            && self.archive.is_current(&snapshot)
+            && self.archive.is_current(&snapshot).await
         {
             return Ok(snapshot);
         }

@@ -86,7 +86,8 @@ impl SealedTable {
             last_modified: chrono::DateTime::UNIX_EPOCH,
             size: file.size,
             e_tag: None,
-            version: None,
+            // A newer version of the same name is not what the commit names.
+            version: file.version.clone(),
         };
         Ok(PartitionedFile::new_from_meta(meta)
             .with_partition_values(vec![ScalarValue::Date32(Some(date32(file.date)))])
@@ -196,10 +197,10 @@ impl TableProvider for SealedTable {
 
         let footers = state.runtime_env().cache_manager.get_file_metadata_cache();
         let page_index = if filters.is_empty() { PageIndex::Unused } else { PageIndex::Wanted };
-        let root = self.snapshots.archive().root().to_owned();
+        let archive = Arc::clone(self.snapshots.archive());
         let mut source = ParquetSource::new(self.schema.clone())
             .with_table_parquet_options(state.default_table_options().parquet)
-            .with_parquet_file_reader_factory(Arc::new(InPlace::new(root, footers, page_index, elements)));
+            .with_parquet_file_reader_factory(Arc::new(InPlace::new(archive, footers, page_index, elements)));
         if let Some(filter) = conjunction(implied) {
             source = source.with_predicate(state.create_physical_expr(filter, &schema)?);
         }

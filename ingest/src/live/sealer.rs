@@ -177,6 +177,7 @@ impl Sealer<'_> {
             Some(writer) => writer,
             none => none.insert(self.archive.writer()?),
         };
+        writer.refresh()?;
         Ok(Table::ALL.map(|table| (table, positions(writer, table))).into())
     }
 }

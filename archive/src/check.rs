@@ -1,0 +1,439 @@
+//! Making an archive's place, and looking whether it keeps what it promises.
+//!
+//! Invariants: `init` makes what is missing and changes nothing that is there; `check` puts one object that means
+//! nothing, with a lock of a day, and otherwise only reads. No deletion is ever tried: if the lock did not hold, the
+//! trial would be the damage. What a store would not tell is said to be unchecked, never to be in order.
+
+use std::path::PathBuf;
+
+use chrono::{Days, SecondsFormat, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use strongroom_schemas::Table;
+
+use crate::archive::{Archive, Place};
+use crate::background;
+use crate::error::{ArchiveError, Result};
+use crate::layout;
+use crate::options::{LockMode, Retention, StoreOptions};
+use crate::s3::{Condition, S3, StoreFailure, bucket_policy, writer_policy};
+use crate::store::{Bucket, Store};
+
+/// Sealed files whose locks are looked at.
+const SAMPLE_FILES: usize = 16;
+/// Names that a finding lists.
+const NAMES_MAX: usize = 5;
+/// Seconds by which clocks may differ before it is worth a word, and before stores refuse requests.
+const CLOCK_WARN_SECONDS: i64 = 60;
+const CLOCK_FAIL_SECONDS: i64 = 900;
+
+/// What [`init`] found and made.
+#[derive(Debug)]
+pub struct Init {
+    pub archive: Archive,
+    pub made_bucket: bool,
+    pub made_archive: bool,
+    /// For a bucket: what should be put in place by whoever administers it.
+    pub policies: Option<Policies>,
+}
+
+/// Policies in the language of AWS IAM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Policies {
+    /// For the identity that writes: the least it needs, and what it must not do.
+    pub writer: Value,
+    /// For the bucket: what it refuses whoever asks.
+    pub bucket: Value,
+}
+
+/// Makes the archive at `location`, and its bucket, unless they are there.
+///
+/// # Errors
+/// [`ArchiveError::BucketUnfit`] for a bucket that exists without object lock or versions, or whose rules remove
+/// objects; otherwise as [`Archive::open_or_create`].
+pub fn init(location: &str, options: &StoreOptions) -> Result<Init> {
+    let place = Place::of(location, options)?;
+    let made_bucket = match &place.store {
+        Store::Local => false,
+        Store::S3(bucket) => {
+            let s3 = bucket.s3.clone();
+            background::wait(async move {
+                let made = !s3.bucket_exists().await? && s3.create_bucket().await?;
+                unfit(&s3).await.map(|()| made)
+            })?
+        }
+    };
+    let made_archive = !place.is_archive()?;
+    if made_archive {
+        place.create()?;
+    }
+    let archive = place.open()?;
+    let policies = match archive.store() {
+        Store::Local => None,
+        Store::S3(Bucket { s3, retention }) => {
+            Some(Policies { writer: writer_policy(s3), bucket: bucket_policy(s3, *retention) })
+        }
+    };
+    Ok(Init { archive, made_bucket, made_archive, policies })
+}
+
+/// Refuses a bucket whose objects would not stay.
+async fn unfit(s3: &S3) -> Result<()> {
+    let refuse = |reason: &str| {
+        Err(ArchiveError::BucketUnfit { bucket: s3.bucket().to_owned(), reason: reason.to_owned() })
+    };
+    let unknown =
+        |operation, source| Err(ArchiveError::Bucket { operation, bucket: s3.bucket().to_owned(), source });
+    match s3.lock_configuration().await {
+        Condition::Known(lock) if lock.enabled => {}
+        Condition::Known(_) | Condition::Unset => return refuse("object lock is off"),
+        Condition::Unknown(source) => return unknown("read the lock settings of", source),
+    }
+    match s3.versioning().await {
+        Condition::Known(true) => {}
+        Condition::Known(false) | Condition::Unset => return refuse("versions are not kept"),
+        Condition::Unknown(source) => return unknown("read the versioning of", source),
+    }
+    match s3.expiring_rules().await {
+        Condition::Known(rules) if !rules.is_empty() => {
+            refuse(&format!("lifecycle rules remove objects or hide them: {}", rules.join(", ")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// How an item stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    Ok,
+    /// Not as good as it could be, or not to be found out.
+    Warn,
+    /// The archive does not keep what it promises.
+    Fail,
+}
+
+/// One item of a check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    pub item: &'static str,
+    pub verdict: Verdict,
+    /// Whether the store answered the question at all.
+    pub checked: bool,
+    pub detail: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<&'static str>,
+}
+
+impl Finding {
+    fn ok(item: &'static str, detail: impl Into<String>) -> Self {
+        Finding { item, verdict: Verdict::Ok, checked: true, detail: detail.into(), remedy: None }
+    }
+
+    fn warn(item: &'static str, detail: impl Into<String>, remedy: &'static str) -> Self {
+        Finding { verdict: Verdict::Warn, remedy: Some(remedy), ..Finding::ok(item, detail) }
+    }
+
+    fn fail(item: &'static str, detail: impl Into<String>, remedy: &'static str) -> Self {
+        Finding { verdict: Verdict::Fail, remedy: Some(remedy), ..Finding::ok(item, detail) }
+    }
+
+    fn unchecked(item: &'static str, failure: &StoreFailure) -> Self {
+        let remedy =
+            "allow the reading of this setting; `strongroom archive init` prints what a writer needs";
+        let detail = format!("not checked: {failure}");
+        Finding { checked: false, ..Finding::warn(item, detail, remedy) }
+    }
+}
+
+/// Looks at the archive at `location`, item by item.
+///
+/// # Errors
+/// When the location cannot be used at all. Whatever the store answers is a finding.
+pub fn check(location: &str, options: &StoreOptions) -> Result<Vec<Finding>> {
+    let place = Place::of(location, options)?;
+    match place.store.clone() {
+        Store::Local => check_local(place),
+        Store::S3(bucket) => check_bucket(place, bucket.s3),
+    }
+}
+
+fn opened(place: Place, findings: &mut Vec<Finding>) -> Option<Archive> {
+    match place.open() {
+        Ok(archive) => {
+            findings.push(Finding::ok("archive", format!("format known, id {}", archive.id())));
+            Some(archive)
+        }
+        Err(error) => {
+            let remedy = "make it with `strongroom archive init`, or name the right place";
+            findings.push(Finding::fail("archive", error.to_string(), remedy));
+            None
+        }
+    }
+}
+
+fn check_local(place: Place) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    let Some(archive) = opened(place, &mut findings) else { return Ok(findings) };
+    let files = sample(&archive)?;
+    let writable = files
+        .iter()
+        .filter(|(path, _)| std::fs::metadata(path).is_ok_and(|metadata| !metadata.permissions().readonly()));
+    let missing = files.iter().filter(|(path, _)| !path.exists()).count();
+    findings.push(match (missing, writable.count()) {
+        (0, 0) => Finding::ok("files", format!("{} sealed files are there and read-only", files.len())),
+        (0, count) => Finding::warn(
+            "files",
+            format!("{count} of {} sealed files may be written to", files.len()),
+            "take the permission away: chmod a-w",
+        ),
+        (count, _) => Finding::fail(
+            "files",
+            format!("{count} of {} sealed files are not there", files.len()),
+            "restore them",
+        ),
+    });
+    findings.push(Finding::warn(
+        "object lock",
+        "a local disk has none: whoever can write to it can rewrite the archive",
+        "keep archives that must last in a bucket with object lock",
+    ));
+    Ok(findings)
+}
+
+/// Some sealed files of all tables, from the oldest to the newest.
+fn sample(archive: &Archive) -> Result<Vec<(PathBuf, Option<String>)>> {
+    let mut files = Vec::new();
+    for table in Table::ALL {
+        files.extend(archive.snapshot(table)?.files.into_iter().map(|file| (file.path, file.version)));
+    }
+    let step = files.len().div_ceil(SAMPLE_FILES).max(1);
+    Ok(files.into_iter().rev().step_by(step).collect())
+}
+
+fn check_bucket(place: Place, s3: S3) -> Result<Vec<Finding>> {
+    let reached = s3.clone();
+    match background::wait(async move { reached.bucket_exists().await }) {
+        Ok(true) => {}
+        Ok(false) => {
+            let detail = format!("there is no bucket {}", s3.bucket());
+            return Ok(vec![Finding::fail("bucket", detail, "`strongroom archive init` makes it")]);
+        }
+        Err(ArchiveError::Bucket { source, .. }) => {
+            let remedy = "see to endpoint, region and credentials";
+            return Ok(vec![Finding::fail("bucket", source.to_string(), remedy)]);
+        }
+        Err(error) => return Err(error),
+    }
+    let asked = s3.clone();
+    let mut findings = background::wait(async move { Ok(settings(&asked).await) })?;
+    let Some(archive) = opened(place, &mut findings) else { return Ok(findings) };
+    let retention = archive.retention().unwrap_or_else(|| s3.asked());
+    findings.push(retention_finding(retention));
+    let probing = s3.clone();
+    let conditional = background::wait(async move { probing.is_conditional(retention.mode).await });
+    findings.push(match conditional {
+        Ok(true) => Finding::ok("conditional put", "an object that is there is not replaced"),
+        Ok(false) => Finding::fail(
+            "conditional put",
+            "the store replaces objects although asked not to",
+            "use a store that honours If-None-Match, or let one writer alone write",
+        ),
+        Err(ArchiveError::Probe { source, .. }) => Finding::unchecked("conditional put", &source),
+        Err(error) => return Err(error),
+    });
+    match sample(&archive) {
+        Ok(mut files) => {
+            files.push((archive.root().join(layout::MANIFEST), None));
+            findings.push(background::wait(async move { Ok(locks(&s3, retention, files).await) })?);
+        }
+        Err(error) => {
+            let remedy = "a commit or a checkpoint cannot be read; `query` says more";
+            findings.push(Finding::fail("sealed objects", error.to_string(), remedy));
+        }
+    }
+    Ok(findings)
+}
+
+fn retention_finding(retention: Retention) -> Finding {
+    let detail = format!("{} for {} calendar years and a day", retention.mode.as_str(), retention.years);
+    match retention.mode {
+        LockMode::Compliance => Finding::ok("retention", detail),
+        LockMode::Governance => Finding::warn(
+            "retention",
+            detail,
+            "who holds s3:BypassGovernanceRetention can remove objects; use COMPLIANCE for what must last",
+        ),
+    }
+}
+
+/// The items that concern the bucket as a whole.
+async fn settings(s3: &S3) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.push(match s3.lock_configuration().await {
+        Condition::Known(lock) if lock.enabled => match lock.default {
+            Some(default) => Finding::ok("object lock", format!("on; by default {default}")),
+            None => Finding::ok("object lock", "on; every object brings its own retention"),
+        },
+        Condition::Known(_) | Condition::Unset => Finding::fail(
+            "object lock",
+            "off: anything can be deleted",
+            "object lock is chosen when a bucket is made: make a new one with `strongroom archive init`",
+        ),
+        Condition::Unknown(failure) => Finding::unchecked("object lock", &failure),
+    });
+    findings.push(match s3.versioning().await {
+        Condition::Known(true) => Finding::ok("versions", "kept"),
+        Condition::Known(false) | Condition::Unset => {
+            Finding::fail("versions", "not kept: an object can be replaced", "enable versioning")
+        }
+        Condition::Unknown(failure) => Finding::unchecked("versions", &failure),
+    });
+    findings.push(match s3.expiring_rules().await {
+        Condition::Unset => Finding::ok("lifecycle", "no rules"),
+        Condition::Known(rules) if rules.is_empty() => Finding::ok("lifecycle", "no rule removes objects"),
+        Condition::Known(rules) => Finding::fail(
+            "lifecycle",
+            format!("rules remove objects or hide them: {}", rules.join(", ")),
+            "remove these rules, or limit them to another prefix",
+        ),
+        Condition::Unknown(failure) => Finding::unchecked("lifecycle", &failure),
+    });
+    findings.push(match s3.policy().await {
+        Condition::Known(text) => policy_finding(&text),
+        Condition::Unset => Finding::warn(
+            "bucket policy",
+            "none: only the writer's own rights keep it from deleting",
+            "put the bucket policy in place that `strongroom archive init` prints",
+        ),
+        Condition::Unknown(failure) => Finding::unchecked("bucket policy", &failure),
+    });
+    findings.push(match s3.clock_ahead().await {
+        Ok(Some(ahead)) if ahead.abs() > CLOCK_FAIL_SECONDS => Finding::fail(
+            "clock",
+            format!("the store's clock is {ahead} s ahead of ours"),
+            "set the clock of this machine: retention is asked for on it",
+        ),
+        Ok(Some(ahead)) if ahead.abs() > CLOCK_WARN_SECONDS => Finding::warn(
+            "clock",
+            format!("the store's clock is {ahead} s ahead of ours"),
+            "set the clock of this machine",
+        ),
+        Ok(Some(ahead)) => Finding::ok("clock", format!("the store's is {ahead} s ahead of ours")),
+        Ok(None) => {
+            let detail = "not checked: the store's answers have no date".to_owned();
+            Finding { checked: false, ..Finding::warn("clock", detail, "compare the clocks by hand") }
+        }
+        Err(failure) => Finding::unchecked("clock", &failure),
+    });
+    findings.push(match s3.shadowed(NAMES_MAX).await {
+        Condition::Known((names, whole)) if names.is_empty() => match whole {
+            true => Finding::ok("versions of objects", "one of each"),
+            false => Finding::ok("versions of objects", "one of each, among the first of many"),
+        },
+        Condition::Known((names, _)) => Finding::fail(
+            "versions of objects",
+            format!("replaced or hidden: {}", names.join(", ")),
+            "somebody put or deleted objects below the archive; the older versions are what was sealed",
+        ),
+        Condition::Unset => Finding::ok("versions of objects", "no objects"),
+        Condition::Unknown(failure) => Finding::unchecked("versions of objects", &failure),
+    });
+    findings
+}
+
+/// Whether a bucket policy refuses deletion to everybody.
+fn policy_finding(text: &str) -> Finding {
+    let remedy = "put the bucket policy in place that `strongroom archive init` prints";
+    let Ok(policy) = serde_json::from_str::<Value>(text) else {
+        return Finding::warn("bucket policy", "it is not JSON", remedy);
+    };
+    let listed = |value: &Value| match value {
+        Value::Array(values) => values.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        Value::String(value) => vec![value.clone()],
+        _ => Vec::new(),
+    };
+    let denials = match &policy["Statement"] {
+        Value::Array(statements) => statements.clone(),
+        statement => vec![statement.clone()],
+    };
+    let denied: Vec<String> = denials
+        .iter()
+        .filter(|statement| statement["Effect"] == "Deny")
+        .filter(|statement| statement["Principal"] == "*" || statement["Principal"]["AWS"] == "*")
+        .filter(|statement| statement["Condition"].is_null())
+        .flat_map(|statement| listed(&statement["Action"]))
+        .collect();
+    let covers = |action: &str| {
+        denied.iter().any(|pattern| match pattern.split_once('*') {
+            Some((start, _)) => action.starts_with(start),
+            None => pattern == action,
+        })
+    };
+    match covers("s3:DeleteObject") && covers("s3:DeleteObjectVersion") {
+        true => Finding::ok("bucket policy", "it refuses deletion to everybody"),
+        false => Finding::warn("bucket policy", "it does not refuse deletion to everybody", remedy),
+    }
+}
+
+/// The locks of some sealed objects.
+async fn locks(s3: &S3, retention: Retention, files: Vec<(PathBuf, Option<String>)>) -> Finding {
+    const ITEM: &str = "sealed objects";
+    const REMEDY: &str = "extend the retention of these objects; extending is always possible";
+    let mut soonest = None;
+    for (path, version) in &files {
+        let name = |what: &str| format!("{} {what}", path.display());
+        let put = match s3.head(path, version.as_deref()).await {
+            Ok(head) => head.modified,
+            Err(failure) if failure.is_missing() => {
+                return Finding::fail(ITEM, name("is not there"), "restore it: a commit names it");
+            }
+            Err(failure) => return Finding::unchecked(ITEM, &failure),
+        };
+        let lock = match s3.object_lock(path, version.as_deref()).await {
+            Condition::Known(lock) => lock,
+            Condition::Unset => return Finding::fail(ITEM, name("has no lock"), REMEDY),
+            Condition::Unknown(failure) => return Finding::unchecked(ITEM, &failure),
+        };
+        let (Some(mode), Some(until)) = (lock.mode, lock.until) else {
+            return Finding::fail(ITEM, name("has no lock"), REMEDY);
+        };
+        if mode != retention.mode && retention.mode == LockMode::Compliance {
+            return Finding::fail(ITEM, name("is locked in mode GOVERNANCE only"), REMEDY);
+        }
+        // The day that is added is for clocks that differ.
+        let owed = retention.until(put).and_then(|owed| owed.checked_sub_days(Days::new(1)));
+        if owed.is_none_or(|owed| until < owed) {
+            let until = until.to_rfc3339_opts(SecondsFormat::Secs, true);
+            return Finding::fail(ITEM, name(&format!("is locked until {until} only")), REMEDY);
+        }
+        soonest = soonest.map_or(Some(until), |soonest| Some(until.min(soonest)));
+    }
+    let left = soonest.map_or(0, |soonest| (soonest - Utc::now()).num_days());
+    let count = files.len();
+    Finding::ok(ITEM, format!("{count} looked at, all locked for {left} days or more"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_refuses_deletion_only_to_everybody_and_always() {
+        let verdict = |text: &str| policy_finding(text).verdict;
+        let full = r#"{"Statement":[{"Effect":"Deny","Principal":"*","Action":["s3:DeleteObject*"]}]}"#;
+        assert_eq!(verdict(full), Verdict::Ok);
+        for weak in [
+            r#"{"Statement":[{"Effect":"Allow","Principal":"*","Action":"s3:DeleteObject*"}]}"#,
+            r#"{"Statement":[{"Effect":"Deny","Principal":{"AWS":"arn:x"},"Action":"s3:*"}]}"#,
+            r#"{"Statement":[{"Effect":"Deny","Principal":"*","Action":"s3:*","Condition":{"Bool":{}}}]}"#,
+            r#"{"Statement":{"Effect":"Deny","Principal":"*","Action":"s3:DeleteObject"}}"#,
+            "nonsense",
+        ] {
+            assert_eq!(verdict(weak), Verdict::Warn, "{weak}");
+        }
+        let all = r#"{"Statement":{"Effect":"Deny","Principal":{"AWS":"*"},"Action":"s3:*"}}"#;
+        assert_eq!(verdict(all), Verdict::Ok);
+    }
+}

@@ -1,0 +1,241 @@
+//! What a bucket as a whole promises: its lock, its versions, its rules, and whether a name can be taken twice.
+//!
+//! Invariant: reads settings and makes buckets; never changes a bucket that exists.
+
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::types::{
+    BucketLocationConstraint, BucketVersioningStatus, CreateBucketConfiguration, ExpirationStatus,
+    ObjectLockEnabled, ObjectLockRetentionMode,
+};
+use bytes::Bytes;
+use chrono::{DateTime, Days, Utc};
+
+use super::failure::repeat;
+use super::{Content, Locked, Put, S3, StoreFailure, time};
+use crate::archive::random_id;
+use crate::error::{ArchiveError, Result};
+use crate::layout;
+use crate::options::LockMode;
+
+/// Days for which the object of a probe is locked: it means nothing.
+const PROBE_LOCK_DAYS: u64 = 1;
+/// Region whose buckets must not name it.
+const REGION_UNNAMED: &str = "us-east-1";
+
+/// Whether a bucket's objects can be locked, and what it locks by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LockConfiguration {
+    pub(crate) enabled: bool,
+    /// Mode and length of the rule for objects that are put without a lock.
+    pub(crate) default: Option<String>,
+}
+
+/// What the store says of one object's lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ObjectLock {
+    pub(crate) mode: Option<LockMode>,
+    pub(crate) until: Option<DateTime<Utc>>,
+}
+
+/// An answer that a store may not have or may not give.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Condition<T> {
+    Known(T),
+    /// There is no such setting.
+    Unset,
+    /// The store would not say.
+    Unknown(StoreFailure),
+}
+
+impl<T> Condition<T> {
+    fn of(answer: Result<T, StoreFailure>) -> Self {
+        match answer {
+            Ok(known) => Condition::Known(known),
+            Err(failure) if failure.is_missing() => Condition::Unset,
+            Err(failure) => Condition::Unknown(failure),
+        }
+    }
+}
+
+impl S3 {
+    fn bucket_failed(&self, operation: &'static str) -> impl Fn(StoreFailure) -> ArchiveError {
+        let bucket = self.bucket().to_owned();
+        move |source| ArchiveError::Bucket { operation, bucket: bucket.clone(), source }
+    }
+
+    /// Whether the store refuses to put an object where there is one.
+    pub(crate) async fn is_conditional(&self, mode: LockMode) -> Result<bool> {
+        let path = self.root().join(layout::PROBE).join(random_id());
+        let failed = |source| ArchiveError::Probe { path: path.clone(), source };
+        let until = Utc::now() + Days::new(PROBE_LOCK_DAYS);
+        let locked = Locked { mode, until };
+        let first = Content::Bytes(Bytes::from_static(b"first"));
+        match self.put(&path, &first, locked).await.map_err(failed)? {
+            Put::Done { .. } => {}
+            // A random name that is taken: the store says so without cause.
+            Put::Present => return Ok(false),
+        }
+        // Other content: a try that was lost and made all the same must not look like a refusal.
+        let second = Content::Bytes(Bytes::from_static(b"second"));
+        Ok(self.put(&path, &second, locked).await.map_err(failed)? == Put::Present)
+    }
+
+    /// Whether there is such a bucket that we may use.
+    pub(crate) async fn bucket_exists(&self) -> Result<bool> {
+        let head = repeat(self.timeout(0), || async {
+            let head = self.0.client.head_bucket().bucket(&self.0.bucket).send().await;
+            head.map(drop).map_err(|error| StoreFailure::of(&error))
+        });
+        match head.await {
+            Ok(()) => Ok(true),
+            Err(failure) if failure.is_missing() || failure.is_bucket_missing() => Ok(false),
+            Err(failure) => Err(self.bucket_failed("look at")(failure)),
+        }
+    }
+
+    /// Makes the bucket, with object lock and therefore with versions; `false` when we have it already.
+    pub(crate) async fn create_bucket(&self) -> Result<bool> {
+        let region =
+            self.0.client.config().region().map(AsRef::as_ref).filter(|name| *name != REGION_UNNAMED);
+        let place = region.map(|region| {
+            let region = BucketLocationConstraint::from(region);
+            CreateBucketConfiguration::builder().location_constraint(region).build()
+        });
+        let made = repeat(self.timeout(0), || async {
+            let create = self.0.client.create_bucket().bucket(&self.0.bucket);
+            let create = create.object_lock_enabled_for_bucket(true);
+            let made = create.set_create_bucket_configuration(place.clone()).send().await;
+            match made {
+                Ok(_) => Ok(true),
+                Err(SdkError::ServiceError(refused))
+                    if refused.err().code() == Some("BucketAlreadyOwnedByYou") =>
+                {
+                    Ok(false)
+                }
+                Err(error) => Err(StoreFailure::of(&error)),
+            }
+        });
+        made.await.map_err(self.bucket_failed("create"))
+    }
+
+    pub(crate) async fn lock_configuration(&self) -> Condition<LockConfiguration> {
+        let read = repeat(self.timeout(0), || async {
+            let get = self.0.client.get_object_lock_configuration().bucket(&self.0.bucket);
+            let got = get.send().await.map_err(|error| StoreFailure::of(&error))?;
+            let Some(found) = got.object_lock_configuration() else {
+                return Ok(LockConfiguration::default());
+            };
+            let rule = found.rule().and_then(|rule| rule.default_retention());
+            let default = rule.map(|rule| {
+                let length = match (rule.years(), rule.days()) {
+                    (Some(years), _) => format!("{years} years"),
+                    (None, Some(days)) => format!("{days} days"),
+                    (None, None) => "no time".to_owned(),
+                };
+                format!("{} for {length}", rule.mode().map_or("no mode", ObjectLockRetentionMode::as_str))
+            });
+            let enabled = found.object_lock_enabled() == Some(&ObjectLockEnabled::Enabled);
+            Ok(LockConfiguration { enabled, default })
+        });
+        Condition::of(read.await)
+    }
+
+    /// Whether versions are kept.
+    pub(crate) async fn versioning(&self) -> Condition<bool> {
+        let read = repeat(self.timeout(0), || async {
+            let get = self.0.client.get_bucket_versioning().bucket(&self.0.bucket).send().await;
+            let got = get.map_err(|error| StoreFailure::of(&error))?;
+            Ok(got.status() == Some(&BucketVersioningStatus::Enabled))
+        });
+        Condition::of(read.await)
+    }
+
+    /// The lifecycle rules that remove objects of the archive or hide them, by their ids.
+    pub(crate) async fn expiring_rules(&self) -> Condition<Vec<String>> {
+        let probes = format!("{}{}/", self.folder_key(self.root()), layout::PROBE);
+        let read = repeat(self.timeout(0), || async {
+            let get = self.0.client.get_bucket_lifecycle_configuration().bucket(&self.0.bucket).send().await;
+            let got = get.map_err(|error| StoreFailure::of(&error))?;
+            let rules = got.rules().iter().filter(|rule| {
+                let prefix = rule
+                    .filter()
+                    .and_then(|filter| filter.prefix().or_else(|| filter.and().and_then(|and| and.prefix())));
+                #[expect(deprecated, reason = "old rules have their prefix there")]
+                let prefix = prefix.or_else(|| rule.prefix()).unwrap_or_default();
+                let ours = self.folder_key(self.root());
+                let touches_us =
+                    (prefix.starts_with(&ours) || ours.starts_with(prefix)) && !prefix.starts_with(&probes);
+                let removes = rule.expiration().is_some() || rule.noncurrent_version_expiration().is_some();
+                *rule.status() == ExpirationStatus::Enabled && removes && touches_us
+            });
+            Ok(rules.map(|rule| rule.id().unwrap_or("without an id").to_owned()).collect())
+        });
+        Condition::of(read.await)
+    }
+
+    /// The bucket policy, as JSON text.
+    pub(crate) async fn policy(&self) -> Condition<String> {
+        let read = repeat(self.timeout(0), || async {
+            let get = self.0.client.get_bucket_policy().bucket(&self.0.bucket).send().await;
+            let got = get.map_err(|error| StoreFailure::of(&error))?;
+            Ok(got.policy().unwrap_or_default().to_owned())
+        });
+        match Condition::of(read.await) {
+            Condition::Known(text) if text.is_empty() => Condition::Unset,
+            condition => condition,
+        }
+    }
+
+    /// What the store says of the lock of an object's version.
+    pub(crate) async fn object_lock(
+        &self,
+        name: &std::path::Path,
+        version: Option<&str>,
+    ) -> Condition<ObjectLock> {
+        let key = self.key(name);
+        let read = repeat(self.timeout(0), || async {
+            let get = self.0.client.get_object_retention().bucket(&self.0.bucket).key(&key);
+            let got = get.set_version_id(version.map(str::to_owned)).send().await;
+            let got = got.map_err(|error| StoreFailure::of(&error))?;
+            let retention = got.retention();
+            let mode = retention.and_then(|retention| retention.mode()).and_then(|mode| match mode {
+                ObjectLockRetentionMode::Compliance => Some(LockMode::Compliance),
+                ObjectLockRetentionMode::Governance => Some(LockMode::Governance),
+                _ => None,
+            });
+            let until = retention.and_then(|retention| time(retention.retain_until_date()));
+            Ok(ObjectLock { mode, until })
+        });
+        Condition::of(read.await)
+    }
+
+    /// Names with more than one version, or with a deletion over them: at most `names_max` of those among the
+    /// first page of the listing, and whether that was all of it.
+    pub(crate) async fn shadowed(&self, names_max: usize) -> Condition<(Vec<String>, bool)> {
+        let prefix = self.folder_key(self.root());
+        let read = repeat(self.timeout(0), || async {
+            let list = self.0.client.list_object_versions().bucket(&self.0.bucket).prefix(&prefix);
+            let page = list.send().await.map_err(|error| StoreFailure::of(&error))?;
+            let older = page.versions().iter().filter(|version| version.is_latest() == Some(false));
+            let older = older.filter_map(|version| version.key());
+            let deleted = page.delete_markers().iter().filter_map(|marker| marker.key());
+            let mut names: Vec<String> = older.chain(deleted).map(str::to_owned).collect();
+            names.sort();
+            names.dedup();
+            names.truncate(names_max);
+            Ok((names, page.is_truncated() != Some(true)))
+        });
+        Condition::of(read.await)
+    }
+
+    /// How far the store's clock is ahead of ours, in seconds, to the second that its answers are dated with.
+    pub(crate) async fn clock_ahead(&self) -> Result<Option<i64>, StoreFailure> {
+        repeat(self.timeout(0), || async {
+            let head = self.0.client.head_bucket().bucket(&self.0.bucket).customize();
+            let (seen, interceptor) = super::clock::DateSeen::new();
+            head.interceptor(interceptor).send().await.map_err(|error| StoreFailure::of(&error))?;
+            Ok(seen.seconds_ahead())
+        })
+        .await
+    }
+}

@@ -1,0 +1,43 @@
+//! What time the store believes it is: retention is counted on its clock, and asked for on ours.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
+use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_s3::error::BoxError;
+use chrono::{DateTime, Utc};
+
+/// The `Date` of an answer, and our own time when it came.
+#[derive(Clone, Debug, Default)]
+pub(super) struct DateSeen(Arc<Mutex<Option<(DateTime<Utc>, DateTime<Utc>)>>>);
+
+impl DateSeen {
+    /// Two ends of one place: one to read, one to give to a request.
+    pub(super) fn new() -> (DateSeen, DateSeen) {
+        let seen = DateSeen::default();
+        (seen.clone(), seen)
+    }
+
+    pub(super) fn seconds_ahead(&self) -> Option<i64> {
+        let seen = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.map(|(theirs, ours)| (theirs - ours).num_seconds())
+    }
+}
+
+impl Intercept for DateSeen {
+    fn name(&self) -> &'static str {
+        "DateSeen"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let date = context.response().headers().get("date");
+        let date = date.and_then(|date| DateTime::parse_from_rfc2822(date).ok());
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = date.map(|date| (date.to_utc(), Utc::now()));
+        Ok(())
+    }
+}

@@ -1,0 +1,259 @@
+//! What an object store answered when it did not do as asked, and whether asking again can help.
+//!
+//! Invariants: a failure names a status, a code and the store's own words, never a header, a body or
+//! anything of a request, so no credential can reach a log. Tries are bounded in number and in time.
+
+use std::future::Future;
+use std::hash::{BuildHasher as _, RandomState};
+use std::time::Duration;
+
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use thiserror::Error;
+
+/// Tries of one request, the first included.
+const TRIES_MAX: u32 = 10;
+/// Pause after the first try; it doubles with each further one.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Longest pause between two tries. All pauses together are some twenty seconds.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Characters of the store's own words that are repeated.
+const MESSAGE_CHARS_MAX: usize = 300;
+
+/// Why a store did not do as it was asked.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreFailure {
+    #[error("the store says {code} (HTTP {status}){}{message}", if message.is_empty() { "" } else { ": " })]
+    Refused { status: u16, code: String, message: String },
+    #[error("the store gave no answer within {} s", timeout.as_secs_f64())]
+    Timeout { timeout: Duration },
+    #[error("the store cannot be reached: {detail}")]
+    Unreachable { detail: String },
+    #[error("the request cannot be made: {detail}")]
+    Request { detail: String },
+    #[error("the store's answer ends early or makes no sense: {detail}")]
+    Answer { detail: String },
+    #[error("the store has other content under this name")]
+    Differs,
+    #[error("{bytes} bytes are more than one PUT can carry")]
+    TooBig { bytes: u64 },
+}
+
+impl StoreFailure {
+    /// What an operation of the SDK ended with.
+    pub(crate) fn of<E: ProvideErrorMetadata + std::error::Error + 'static>(
+        error: &SdkError<E, HttpResponse>,
+    ) -> StoreFailure {
+        match error {
+            SdkError::ServiceError(refused) => {
+                let status = refused.raw().status().as_u16();
+                let code = refused.err().code().unwrap_or(code_of(status));
+                let message = refused.err().message().unwrap_or_default();
+                StoreFailure::Refused {
+                    status,
+                    code: code.to_owned(),
+                    message: message.chars().take(MESSAGE_CHARS_MAX).collect(),
+                }
+            }
+            SdkError::ResponseError(answer) => match answer.raw().status().as_u16() {
+                status @ 200..300 => StoreFailure::Answer { detail: format!("HTTP {status}") },
+                status => {
+                    StoreFailure::Refused { status, code: code_of(status).to_owned(), message: String::new() }
+                }
+            },
+            SdkError::DispatchFailure(failure)
+                if failure.is_io() || failure.is_timeout() || failure.as_other().is_some() =>
+            {
+                StoreFailure::Unreachable { detail: innermost(error) }
+            }
+            SdkError::TimeoutError(_) => StoreFailure::Unreachable { detail: innermost(error) },
+            _ => StoreFailure::Request { detail: innermost(error) },
+        }
+    }
+
+    /// The failure of a store that an operation on files ended with.
+    pub(crate) fn within(error: &std::io::Error) -> Option<&StoreFailure> {
+        error.get_ref()?.downcast_ref()
+    }
+
+    /// What can be done about it, when there is something.
+    pub(crate) fn hint(&self) -> Option<&'static str> {
+        match self {
+            failure if failure.is_bucket_missing() => Some("`strongroom archive init` makes the bucket"),
+            failure if failure.is_denied() => {
+                Some("`strongroom archive init` prints what the credentials must allow")
+            }
+            StoreFailure::Request { .. } => {
+                Some("credentials come from where AWS tools look for them, first AWS_ACCESS_KEY_ID")
+            }
+            StoreFailure::Unreachable { .. } | StoreFailure::Timeout { .. } => {
+                Some("is STRONGROOM_S3_ENDPOINT right, and the store up?")
+            }
+            _ => None,
+        }
+    }
+
+    fn status(&self) -> Option<u16> {
+        match self {
+            StoreFailure::Refused { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// There is no object, or no such part of the bucket's settings.
+    pub fn is_missing(&self) -> bool {
+        self.status() == Some(404) && !self.is_bucket_missing()
+    }
+
+    /// There is no bucket of that name.
+    pub fn is_bucket_missing(&self) -> bool {
+        matches!(self, StoreFailure::Refused { code, .. } if code == "NoSuchBucket")
+    }
+
+    /// An object of that name is there already.
+    pub(crate) fn is_present(&self) -> bool {
+        self.status() == Some(412)
+    }
+
+    /// The request was understood and is not allowed.
+    pub fn is_denied(&self) -> bool {
+        matches!(self.status(), Some(401 | 403))
+    }
+
+    /// Whether asking again can help.
+    fn is_transient(&self) -> bool {
+        match self {
+            StoreFailure::Refused { status, code, .. } => {
+                matches!(status, 429 | 500..=599) && *status != 501
+                    || matches!(
+                        code.as_str(),
+                        // Somebody else puts the same name at this moment, or the store was too busy to read us.
+                        "ConditionalRequestConflict" | "OperationAborted" | "RequestTimeout" | "SlowDown"
+                    )
+            }
+            StoreFailure::Timeout { .. } | StoreFailure::Unreachable { .. } | StoreFailure::Answer { .. } => {
+                true
+            }
+            StoreFailure::Request { .. } | StoreFailure::Differs | StoreFailure::TooBig { .. } => false,
+        }
+    }
+}
+
+impl From<StoreFailure> for std::io::Error {
+    fn from(failure: StoreFailure) -> Self {
+        use std::io::ErrorKind;
+        let kind = match &failure {
+            failure if failure.is_missing() => ErrorKind::NotFound,
+            failure if failure.is_denied() => ErrorKind::PermissionDenied,
+            StoreFailure::Timeout { .. } => ErrorKind::TimedOut,
+            _ => ErrorKind::Other,
+        };
+        std::io::Error::new(kind, failure)
+    }
+}
+
+/// A code for answers without one: to HEAD there is no body that could hold it.
+fn code_of(status: u16) -> &'static str {
+    match status {
+        404 => "NotFound",
+        403 => "AccessDenied",
+        412 => "PreconditionFailed",
+        _ => "no code",
+    }
+}
+
+/// The last cause says what went wrong; the ones before it say that something did.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string().chars().take(MESSAGE_CHARS_MAX).collect()
+}
+
+/// Tries of one request.
+#[derive(Debug)]
+pub(crate) struct Tries {
+    timeout: Duration,
+    made: u32,
+    /// An earlier try may have done its work although we were told nothing, or an error.
+    pub(crate) maybe_done: bool,
+}
+
+impl Tries {
+    /// Each try may take `timeout`.
+    pub(crate) fn new(timeout: Duration) -> Self {
+        Tries { timeout, made: 0, maybe_done: false }
+    }
+
+    /// One try. `None`: it failed, a pause was made, and another is to be made.
+    pub(crate) async fn once<T>(
+        &mut self,
+        request: impl Future<Output = Result<T, StoreFailure>>,
+    ) -> Option<Result<T, StoreFailure>> {
+        self.made += 1;
+        let answer = tokio::time::timeout(self.timeout, request).await;
+        let failure = match answer {
+            Ok(Ok(answer)) => return Some(Ok(answer)),
+            Ok(Err(failure)) => failure,
+            Err(_) => StoreFailure::Timeout { timeout: self.timeout },
+        };
+        if !failure.is_transient() || self.made >= TRIES_MAX {
+            return Some(Err(failure));
+        }
+        self.maybe_done = true;
+        tokio::time::sleep(pause(self.made)).await;
+        None
+    }
+}
+
+/// Makes a request that can be repeated without harm, until there is an answer or no try is left.
+pub(crate) async fn repeat<T, F: Future<Output = Result<T, StoreFailure>>>(
+    timeout: Duration,
+    request: impl Fn() -> F,
+) -> Result<T, StoreFailure> {
+    let mut tries = Tries::new(timeout);
+    loop {
+        if let Some(answer) = tries.once(request()).await {
+            return answer;
+        }
+    }
+}
+
+/// The pause after as many tries: half of it is chance, so that writers that met once do not meet again.
+pub(crate) fn pause(made: u32) -> Duration {
+    let longest = PAUSE_MIN.saturating_mul(1 << made.saturating_sub(1).min(16)).min(PAUSE_MAX);
+    let chance = RandomState::new().hash_one(made) % 1000;
+    longest / 2 + longest.mul_f64(chance as f64 / 2000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(status: u16, code: &str) -> StoreFailure {
+        StoreFailure::Refused { status, code: code.to_owned(), message: String::new() }
+    }
+
+    #[test]
+    fn only_what_can_pass_is_tried_again() {
+        for (status, code) in
+            [(500, "InternalError"), (503, "SlowDown"), (409, "ConditionalRequestConflict"), (429, "x")]
+        {
+            assert!(refused(status, code).is_transient(), "{status} {code}");
+        }
+        for (status, code) in
+            [(412, "PreconditionFailed"), (403, "AccessDenied"), (404, "NoSuchKey"), (409, "BucketExists")]
+        {
+            assert!(!refused(status, code).is_transient(), "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn pauses_grow_and_end() {
+        for made in 1..100 {
+            assert!(pause(made) <= PAUSE_MAX && pause(made) >= PAUSE_MIN / 2, "{made}");
+        }
+    }
+}

@@ -1,0 +1,634 @@
+//! A bucket with object lock as the place of an archive.
+//!
+//! Terms. A *name* is a path below the archive's root, which is written `s3://bucket/prefix`; its key in the bucket
+//! is the prefix and the rest. A *version* is what the lock protects: a key may have many, and nothing about a
+//! lock keeps somebody who may put objects from putting a newer version over an older one.
+//!
+//! Invariants:
+//! 1. An object is one PUT with `If-None-Match: *`, its SHA-256, a lock mode and an explicit retain-until. There
+//!    is no multipart upload, so there is no moment at which half an object exists.
+//! 2. Nothing is ever deleted, replaced or copied; there is no code for it.
+//! 3. A PUT that may have been made although we were not told so is made sure of by reading back: equal
+//!    bytes are success. So an answer that was lost neither doubles an object nor fails a run.
+//! 4. All requests run on the threads of `background`, which live as long as the process, so connections
+//!    do not die with the runtime of whoever asked first.
+//!
+//! Crash at any moment: an object is there whole or not at all. Objects that no commit names stay where they are,
+//! locked like the others; readers never see them.
+
+mod body;
+mod bucket;
+mod clock;
+mod failure;
+mod log;
+mod policy;
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::{
+    BehaviorVersion, Region, RequestChecksumCalculation, ResponseChecksumValidation, timeout::TimeoutConfig,
+};
+use aws_sdk_s3::primitives::{ByteStream, DateTime as SdkTime};
+use aws_sdk_s3::types::{ChecksumMode, ObjectLockMode, ServerSideEncryption};
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use sha2::{Digest as _, Sha256};
+
+pub(crate) use self::bucket::Condition;
+pub use self::failure::StoreFailure;
+pub(crate) use self::failure::pause;
+use self::failure::{Tries, repeat};
+pub(crate) use self::log::LogStore;
+pub(crate) use self::policy::{bucket_policy, writer_policy};
+use crate::error::{ArchiveError, Result};
+use crate::options::{LockMode, Retention, S3Options};
+
+pub(crate) const SCHEME: &str = "s3";
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Slowest line on which a request may still succeed: its bytes add to the time it is given.
+const BYTES_PER_SECOND_MIN: u64 = 1 << 20;
+/// What S3 takes in one PUT.
+const PUT_BYTES_MAX: u64 = 5 << 30;
+/// Most bytes of an object that is read whole: commits and checkpoints.
+const WHOLE_BYTES_MAX: u64 = 1 << 30;
+/// Ranges nearer to each other than this are read as one: a request costs more than so many bytes.
+const GAP_BYTES_MAX: u64 = 256 << 10;
+/// Most bytes that one ranged request asks for; a longer range is several requests side by side.
+const RANGE_BYTES_MAX: u64 = 8 << 20;
+/// Requests of one read that run side by side.
+const READS_MAX: usize = 8;
+/// Region of stores that know none.
+const REGION_ELSEWHERE: &str = "us-east-1";
+
+/// A prefix of a bucket. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct S3(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    bucket: String,
+    /// Without slashes at its ends; may be empty.
+    prefix: String,
+    root: PathBuf,
+    kms_key_id: Option<String>,
+    request_timeout: Duration,
+    single_writer: bool,
+    staging: Option<PathBuf>,
+    asked: Retention,
+}
+
+impl std::fmt::Debug for S3 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The client knows where credentials come from.
+        f.debug_struct("S3").field("root", &self.0.root).finish_non_exhaustive()
+    }
+}
+
+/// What is put.
+#[derive(Clone, Debug)]
+pub(crate) enum Content {
+    Bytes(Bytes),
+    /// A whole file, and the hash of it.
+    File {
+        file: Arc<File>,
+        bytes: u64,
+        sha256: [u8; 32],
+    },
+}
+
+impl Content {
+    fn bytes(&self) -> u64 {
+        match self {
+            Content::Bytes(bytes) => bytes.len() as u64,
+            Content::File { bytes, .. } => *bytes,
+        }
+    }
+
+    fn sha256(&self) -> [u8; 32] {
+        match self {
+            Content::Bytes(bytes) => Sha256::digest(bytes).into(),
+            Content::File { sha256, .. } => *sha256,
+        }
+    }
+
+    fn stream(&self) -> ByteStream {
+        match self {
+            Content::Bytes(bytes) => ByteStream::from(bytes.clone()),
+            Content::File { file, bytes, .. } => {
+                ByteStream::from_body_1_x(body::FileBody::new(Arc::clone(file), *bytes))
+            }
+        }
+    }
+}
+
+/// What an object is locked with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Locked {
+    pub(crate) mode: LockMode,
+    pub(crate) until: DateTime<Utc>,
+}
+
+/// What became of a PUT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// The object is there, and it is ours. Stores without versions name none.
+    Done { version: Option<String> },
+    /// Somebody else's object has the name.
+    Present,
+}
+
+/// A part of an object, and how long the whole is.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    pub(crate) bytes: Bytes,
+    pub(crate) start: u64,
+    pub(crate) total: u64,
+    pub(crate) modified: DateTime<Utc>,
+}
+
+/// What the store says of an object.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    pub(crate) bytes: u64,
+    pub(crate) version: Option<String>,
+    pub(crate) modified: DateTime<Utc>,
+    sha256: Option<String>,
+}
+
+/// Bucket and prefix of a location `s3://bucket/prefix`.
+fn split(location: &str) -> Option<(String, String)> {
+    let (scheme, rest) = location.split_once("://")?;
+    if !scheme.eq_ignore_ascii_case(SCHEME) {
+        return None;
+    }
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let prefix = prefix.trim_matches('/');
+    let is_plain = |part: &str| !part.is_empty() && part != "." && part != "..";
+    let bucket_fits = (3..=63).contains(&bucket.len())
+        && bucket.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'));
+    let prefix_fits = prefix.is_empty()
+        || prefix.split('/').all(is_plain)
+            && prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-_.=+ ".contains(&byte));
+    (bucket_fits && prefix_fits).then(|| (bucket.to_owned(), prefix.to_owned()))
+}
+
+fn sdk_time(time: DateTime<Utc>) -> SdkTime {
+    SdkTime::from_secs(time.timestamp())
+}
+
+fn time(sdk: Option<&SdkTime>) -> Option<DateTime<Utc>> {
+    sdk.and_then(|time| DateTime::from_timestamp(time.secs(), time.subsec_nanos()))
+}
+
+impl S3 {
+    /// Whether a location is one of ours to open.
+    pub(crate) fn is_location(location: &str) -> bool {
+        location.split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case(SCHEME))
+    }
+
+    /// Prepares to reach `location`. Nothing is asked of the store yet.
+    pub(crate) async fn connect(location: &str, options: &S3Options) -> Result<S3> {
+        let invalid = || ArchiveError::LocationInvalid { location: location.to_owned() };
+        let (bucket, prefix) = split(location).ok_or_else(invalid)?;
+        let mut trusted = TrustStore::default();
+        if let Some(path) = &options.ca_file {
+            let pem = std::fs::read(path)
+                .map_err(|source| ArchiveError::ReadCertificates { path: path.clone(), source })?;
+            trusted.add_pem_certificate(pem);
+        }
+        let tls = TlsContext::builder().with_trust_store(trusted).build();
+        let tls = tls.map_err(|error| ArchiveError::Connect {
+            location: location.to_owned(),
+            detail: error.to_string(),
+        })?;
+        let http = aws_smithy_http_client::Builder::new()
+            .tls_provider(Provider::Rustls(CryptoMode::Ring))
+            .tls_context(tls)
+            .build_https();
+        let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+            .http_client(http)
+            // Tries are ours to make: what was lost on the way has to be made sure of.
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build())
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+        let region = match (&options.region, &options.endpoint) {
+            (Some(region), _) => Some(region.clone()),
+            (None, Some(_)) => Some(REGION_ELSEWHERE.to_owned()),
+            (None, None) => None,
+        };
+        if let Some(region) = region {
+            loader = loader.region(Region::new(region));
+        }
+        if let Some(endpoint) = &options.endpoint {
+            loader = loader.endpoint_url(endpoint);
+        }
+        let config = loader.load().await;
+        if config.region().is_none() {
+            return Err(ArchiveError::Connect {
+                location: location.to_owned(),
+                detail: "no region is set".to_owned(),
+            });
+        }
+        let config = aws_sdk_s3::config::Builder::from(&config).force_path_style(options.path_style).build();
+        let root = match prefix.as_str() {
+            "" => PathBuf::from(format!("{SCHEME}://{bucket}")),
+            prefix => PathBuf::from(format!("{SCHEME}://{bucket}/{prefix}")),
+        };
+        Ok(S3(Arc::new(Inner {
+            client: Client::from_conf(config),
+            bucket,
+            prefix,
+            root,
+            kms_key_id: options.kms_key_id.clone(),
+            request_timeout: options.request_timeout,
+            single_writer: options.single_writer,
+            staging: options.staging.clone(),
+            asked: Retention { mode: options.mode, years: options.retention_years },
+        })))
+    }
+
+    /// The root as names have it: `s3://bucket/prefix`.
+    pub(crate) fn root(&self) -> &Path {
+        &self.0.root
+    }
+
+    pub(crate) fn bucket(&self) -> &str {
+        &self.0.bucket
+    }
+
+    pub(crate) fn prefix(&self) -> &str {
+        &self.0.prefix
+    }
+
+    /// What the options ask for; the archive may ask for more.
+    pub(crate) fn asked(&self) -> Retention {
+        self.0.asked
+    }
+
+    pub(crate) fn single_writer(&self) -> bool {
+        self.0.single_writer
+    }
+
+    pub(crate) fn staging(&self) -> Option<&Path> {
+        self.0.staging.as_deref()
+    }
+
+    fn key(&self, name: &Path) -> String {
+        let below = name.strip_prefix(&self.0.root).unwrap_or(name).to_string_lossy();
+        match self.0.prefix.as_str() {
+            "" => below.into_owned(),
+            prefix if below.is_empty() => prefix.to_owned(),
+            prefix => format!("{prefix}/{below}"),
+        }
+    }
+
+    /// Key of everything below a folder.
+    fn folder_key(&self, folder: &Path) -> String {
+        match self.key(folder) {
+            key if key.is_empty() => key,
+            key => key + "/",
+        }
+    }
+
+    /// The lock of what is put now.
+    pub(crate) fn locked(&self, retention: Retention) -> Result<Locked, StoreFailure> {
+        let until = retention.until(Utc::now()).ok_or_else(|| StoreFailure::Request {
+            detail: format!("a retention of {} years ends beyond the calendar", retention.years),
+        })?;
+        Ok(Locked { mode: retention.mode, until })
+    }
+
+    fn timeout(&self, bytes: u64) -> Duration {
+        self.0.request_timeout.saturating_add(Duration::from_secs(bytes / BYTES_PER_SECOND_MIN))
+    }
+
+    /// Puts an object that must not be there yet, unless this very call has put it.
+    pub(crate) async fn put(
+        &self,
+        name: &Path,
+        content: &Content,
+        locked: Locked,
+    ) -> Result<Put, StoreFailure> {
+        if content.bytes() > PUT_BYTES_MAX {
+            return Err(StoreFailure::TooBig { bytes: content.bytes() });
+        }
+        let key = self.key(name);
+        let sha256 = BASE64.encode(content.sha256());
+        let mode = match locked.mode {
+            LockMode::Compliance => ObjectLockMode::Compliance,
+            LockMode::Governance => ObjectLockMode::Governance,
+        };
+        let request = || async {
+            let mut put = self
+                .0
+                .client
+                .put_object()
+                .bucket(&self.0.bucket)
+                .key(&key)
+                .if_none_match("*")
+                .checksum_sha256(&sha256)
+                .content_length(i64::try_from(content.bytes()).unwrap_or(i64::MAX))
+                .object_lock_mode(mode.clone())
+                .object_lock_retain_until_date(sdk_time(locked.until));
+            if let Some(key_id) = &self.0.kms_key_id {
+                put = put.server_side_encryption(ServerSideEncryption::AwsKms).ssekms_key_id(key_id);
+            }
+            let sent = put.body(content.stream()).send().await;
+            sent.map_err(|error| StoreFailure::of(&error))
+        };
+        let mut tries = Tries::new(self.timeout(content.bytes()));
+        loop {
+            match tries.once(request()).await {
+                None => {}
+                Some(Ok(done)) => {
+                    return Ok(Put::Done { version: done.version_id().map(str::to_owned) });
+                }
+                Some(Err(failure)) if failure.is_present() => {
+                    return match tries.maybe_done {
+                        true => self.is_ours(name, content).await,
+                        false => Ok(Put::Present),
+                    };
+                }
+                // The last answer may have been lost behind a PUT that was made.
+                Some(Err(failure)) if tries.maybe_done => {
+                    return match self.is_ours(name, content).await {
+                        Ok(done @ Put::Done { .. }) => Ok(done),
+                        Ok(Put::Present) | Err(_) => Err(failure),
+                    };
+                }
+                Some(Err(failure)) => return Err(failure),
+            }
+        }
+    }
+
+    /// Puts an object whose name says what is in it: whoever put it before us did our work.
+    pub(crate) async fn put_named_by_content(
+        &self,
+        name: &Path,
+        content: &Content,
+        locked: Locked,
+    ) -> Result<Option<String>, StoreFailure> {
+        match self.put(name, content, locked).await? {
+            Put::Done { version } => Ok(version),
+            Put::Present => match self.is_ours(name, content).await? {
+                Put::Done { version } => Ok(version),
+                Put::Present => Err(StoreFailure::Differs),
+            },
+        }
+    }
+
+    /// Whether the object of this name has this content.
+    async fn is_ours(&self, name: &Path, content: &Content) -> Result<Put, StoreFailure> {
+        let head = self.head(name, None).await?;
+        if head.bytes != content.bytes() {
+            return Ok(Put::Present);
+        }
+        let same = match &head.sha256 {
+            Some(sha256) => *sha256 == BASE64.encode(content.sha256()),
+            None => self.hash(name, &head).await? == content.sha256(),
+        };
+        Ok(if same { Put::Done { version: head.version } } else { Put::Present })
+    }
+
+    /// The hash of an object's bytes, read in order, some at a time.
+    async fn hash(&self, name: &Path, head: &Head) -> Result<[u8; 32], StoreFailure> {
+        let mut hasher = Sha256::new();
+        let mut at = 0;
+        while at < head.bytes {
+            let end = head.bytes.min(at + RANGE_BYTES_MAX);
+            hasher.update(&self.read(name, head.version.as_deref(), at..end).await?);
+            at = end;
+        }
+        Ok(hasher.finalize().into())
+    }
+
+    /// What the store says of a version, the newest if none is named.
+    pub(crate) async fn head(&self, name: &Path, version: Option<&str>) -> Result<Head, StoreFailure> {
+        let key = self.key(name);
+        repeat(self.timeout(0), || async {
+            let head = self.0.client.head_object().bucket(&self.0.bucket).key(&key);
+            let head = head.set_version_id(version.map(str::to_owned)).checksum_mode(ChecksumMode::Enabled);
+            let head = head.send().await;
+            let head = head.map_err(|error| StoreFailure::of(&error))?;
+            Ok(Head {
+                bytes: head.content_length().and_then(|bytes| bytes.try_into().ok()).unwrap_or(0),
+                version: head.version_id().map(str::to_owned),
+                modified: time(head.last_modified()).unwrap_or_default(),
+                sha256: head.checksum_sha256().map(str::to_owned),
+            })
+        })
+        .await
+    }
+
+    /// The newest version whole; `None` when there is none.
+    pub(crate) async fn get(&self, name: &Path) -> Result<Option<Bytes>, StoreFailure> {
+        match self.get_part(name, None, None, WHOLE_BYTES_MAX).await {
+            Ok(part) => Ok(Some(part.bytes)),
+            Err(failure) if failure.is_missing() => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// A range as HTTP spells it, or all; at most `bytes_max` bytes.
+    pub(crate) async fn get_part(
+        &self,
+        name: &Path,
+        version: Option<&str>,
+        range: Option<String>,
+        bytes_max: u64,
+    ) -> Result<Part, StoreFailure> {
+        let key = self.key(name);
+        let garbled = |detail: &str| StoreFailure::Answer { detail: detail.to_owned() };
+        repeat(self.timeout(bytes_max.min(RANGE_BYTES_MAX)), || async {
+            let get = self.0.client.get_object().bucket(&self.0.bucket).key(&key);
+            let get = get.set_version_id(version.map(str::to_owned)).set_range(range.clone()).send().await;
+            let mut got = get.map_err(|error| StoreFailure::of(&error))?;
+            let length: u64 = got.content_length().and_then(|length| length.try_into().ok()).unwrap_or(0);
+            if length > bytes_max {
+                return Err(StoreFailure::TooBig { bytes: length });
+            }
+            let (start, total) = match got.content_range() {
+                Some(text) => content_range(text).ok_or_else(|| garbled("it has no range"))?,
+                None if range.is_some() => return Err(garbled("it has no range")),
+                None => (0, length),
+            };
+            let modified = time(got.last_modified()).unwrap_or_default();
+            let mut bytes = Vec::with_capacity(length as usize);
+            while let Some(chunk) = got.body.next().await {
+                bytes.extend_from_slice(&chunk.map_err(|_| garbled("the connection ended"))?);
+            }
+            if bytes.len() as u64 != length {
+                return Err(garbled("the connection ended"));
+            }
+            Ok(Part { bytes: bytes.into(), start, total, modified })
+        })
+        .await
+    }
+
+    /// Bytes of one version, the newest if none is named; exactly those of `range`.
+    pub(crate) async fn read(
+        &self,
+        name: &Path,
+        version: Option<&str>,
+        range: Range<u64>,
+    ) -> Result<Bytes, StoreFailure> {
+        let (Some(length), Some(last)) = (range.end.checked_sub(range.start), range.end.checked_sub(1))
+        else {
+            return Ok(Bytes::new());
+        };
+        if length == 0 {
+            return Ok(Bytes::new());
+        }
+        let asked = Some(format!("bytes={}-{last}", range.start));
+        let part = self.get_part(name, version, asked, length).await?;
+        if part.start != range.start || part.bytes.len() as u64 != length {
+            return Err(StoreFailure::Answer { detail: "it has other bytes than were asked for".to_owned() });
+        }
+        Ok(part.bytes)
+    }
+
+    /// Several ranges of one version, in the order given: neighbours as one request, long ones as several.
+    pub(crate) async fn read_ranges(
+        &self,
+        name: &Path,
+        version: Option<&str>,
+        ranges: &[Range<u64>],
+    ) -> Result<Vec<Bytes>, StoreFailure> {
+        let requests = requests(ranges);
+        // Owned, so that the future can move to another thread.
+        let read = requests.iter().cloned().map(|range| {
+            let (s3, name, version) = (self.clone(), name.to_owned(), version.map(str::to_owned));
+            async move { s3.read(&name, version.as_deref(), range).await }
+        });
+        let parts: Vec<Bytes> = stream::iter(read).buffered(READS_MAX).try_collect().await?;
+        Ok(ranges.iter().map(|range| cut(&requests, &parts, range)).collect())
+    }
+
+    /// Names directly below a folder, of objects and of folders; none when there is no such folder.
+    pub(crate) async fn names(&self, folder: &Path) -> Result<Vec<String>, StoreFailure> {
+        let prefix = self.folder_key(folder);
+        let mut names = Vec::new();
+        let mut next: Option<String> = None;
+        loop {
+            let page = repeat(self.timeout(0), || async {
+                let list = self.0.client.list_objects_v2().bucket(&self.0.bucket).prefix(&prefix);
+                let list = list.delimiter("/").set_continuation_token(next.clone()).send().await;
+                list.map_err(|error| StoreFailure::of(&error))
+            });
+            let page = page.await?;
+            let objects = page.contents().iter().filter_map(|object| object.key());
+            let folders = page.common_prefixes().iter().filter_map(|folder| folder.prefix());
+            let below = objects.chain(folders).filter_map(|key| key.strip_prefix(&prefix));
+            names.extend(below.map(|name| name.trim_end_matches('/').to_owned()));
+            next = page.next_continuation_token().map(str::to_owned);
+            if page.is_truncated() != Some(true) || next.is_none() {
+                names.retain(|name| !name.is_empty());
+                return Ok(names);
+            }
+        }
+    }
+}
+
+/// First byte and length of the whole, out of `bytes 0-9/100`.
+fn content_range(text: &str) -> Option<(u64, u64)> {
+    let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
+    Some((range.split_once('-')?.0.parse().ok()?, total.parse().ok()?))
+}
+
+/// The requests that together read all of `ranges`, in order of their bytes, without overlap.
+fn requests(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut sorted: Vec<Range<u64>> =
+        ranges.iter().filter(|range| range.start < range.end).cloned().collect();
+    sorted.sort_unstable_by_key(|range| (range.start, range.end));
+    let mut merged: Vec<Range<u64>> = Vec::new();
+    for range in sorted {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end.saturating_add(GAP_BYTES_MAX) => {
+                last.end = last.end.max(range.end);
+            }
+            _ => merged.push(range),
+        }
+    }
+    let pieces = merged.into_iter().flat_map(|range| {
+        let starts = (range.start..range.end).step_by(RANGE_BYTES_MAX as usize);
+        starts.map(move |start| start..range.end.min(start + RANGE_BYTES_MAX))
+    });
+    pieces.collect()
+}
+
+/// The bytes of `range` out of the answers to `requests`.
+fn cut(requests: &[Range<u64>], parts: &[Bytes], range: &Range<u64>) -> Bytes {
+    if range.start >= range.end {
+        return Bytes::new();
+    }
+    let mut at = requests.partition_point(|request| request.end <= range.start);
+    let within = |at: usize| {
+        let from = range.start.max(requests[at].start) - requests[at].start;
+        let to = range.end.min(requests[at].end) - requests[at].start;
+        parts[at].slice(from as usize..to as usize)
+    };
+    if range.end <= requests[at].end {
+        return within(at);
+    }
+    let mut joined = Vec::with_capacity((range.end - range.start) as usize);
+    while at < requests.len() && requests[at].start < range.end {
+        joined.extend_from_slice(&within(at));
+        at += 1;
+    }
+    joined.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_have_a_bucket_and_a_prefix() {
+        let parts = |bucket: &str, prefix: &str| Some((bucket.to_owned(), prefix.to_owned()));
+        assert_eq!(split("s3://logs-1"), parts("logs-1", ""));
+        assert_eq!(split("S3://logs/a/b/"), parts("logs", "a/b"));
+        for wrong in
+            ["s3://", "s3:///a", "s3://a", "s3://logs/a//b", "s3://logs/../b", "s3://logs/a?b", "/s3"]
+        {
+            assert_eq!(split(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn ranges_come_back_whole_however_they_are_asked_for() {
+        let whole: Vec<u8> = (0..40_000_000u32).map(|at| (at % 251) as u8).collect();
+        let far = RANGE_BYTES_MAX * 2;
+        let cases: [&[Range<u64>]; 5] = [
+            &[],
+            &[5..5],
+            &[0..10, 20..30, 10..20],
+            &[far + 7..far + 9, 0..3, 100..RANGE_BYTES_MAX * 2 + 5],
+            &[0..30_000_000, 4..5, 39_999_999..40_000_000],
+        ];
+        for ranges in cases {
+            let requests = requests(ranges);
+            assert!(requests.windows(2).all(|pair| pair[0].end <= pair[1].start), "{requests:?}");
+            assert!(requests.iter().all(|request| request.end - request.start <= RANGE_BYTES_MAX));
+            let slice = |range: &Range<u64>| &whole[range.start as usize..range.end as usize];
+            let parts: Vec<Bytes> =
+                requests.iter().map(|request| Bytes::copy_from_slice(slice(request))).collect();
+            for range in ranges {
+                assert!(cut(&requests, &parts, range) == slice(range), "{range:?}");
+            }
+        }
+        assert_eq!(requests(&[0..10, 20..30]).len(), 1);
+        assert_eq!(requests(&[0..10, 10_000_000..10_000_010]).len(), 2);
+    }
+}

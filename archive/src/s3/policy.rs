@@ -1,0 +1,136 @@
+//! The rights that a writer needs and those that nobody should have, as policies to be put in place by hand.
+//!
+//! Invariant: printed, never applied. Who can change the policy of a bucket can undo it; that must not be us.
+
+use serde_json::{Value, json};
+
+use super::S3;
+use crate::layout;
+use crate::options::Retention;
+
+/// What takes objects away, hides them, or undoes what keeps them.
+const DENIED: [&str; 7] = [
+    "s3:DeleteObject*",
+    "s3:DeleteBucket*",
+    "s3:BypassGovernanceRetention",
+    "s3:PutBucketObjectLockConfiguration",
+    "s3:PutBucketVersioning",
+    "s3:PutLifecycleConfiguration",
+    "s3:PutBucketPolicy",
+];
+
+/// Days that are left of a retention at the moment of a PUT, at least: the day that every retention is longer
+/// by is left to clocks that disagree.
+fn days_min(retention: Retention) -> i64 {
+    i64::from(retention.years) * 365 + i64::from(retention.years / 4)
+}
+
+fn arns(s3: &S3) -> (String, String) {
+    let bucket = format!("arn:aws:s3:::{}", s3.bucket());
+    let objects = match s3.prefix() {
+        "" => format!("{bucket}/*"),
+        prefix => format!("{bucket}/{prefix}/*"),
+    };
+    (bucket, objects)
+}
+
+/// The least that a writer needs, and what it must not have whatever else allows it.
+pub(crate) fn writer_policy(s3: &S3) -> Value {
+    let (bucket, objects) = arns(s3);
+    json!({
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Sid": "WriteOnceAndRead",
+                "Effect": "Allow",
+                "Action": [
+                    "s3:PutObject", "s3:PutObjectRetention",
+                    "s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectRetention",
+                ],
+                "Resource": objects,
+            },
+            {
+                "Sid": "ListAndCheck",
+                "Effect": "Allow",
+                "Action": [
+                    "s3:ListBucket", "s3:ListBucketVersions",
+                    "s3:GetBucketObjectLockConfiguration", "s3:GetBucketVersioning",
+                    "s3:GetLifecycleConfiguration", "s3:GetBucketPolicy",
+                ],
+                "Resource": bucket,
+            },
+            { "Sid": "NeverRemove", "Effect": "Deny", "Action": DENIED, "Resource": [bucket, objects] },
+        ],
+    })
+}
+
+/// What the bucket itself refuses, whoever asks.
+pub(crate) fn bucket_policy(s3: &S3, retention: Retention) -> Value {
+    let (bucket, objects) = arns(s3);
+    let probes = format!("{}{}/*", objects.trim_end_matches('*'), layout::PROBE);
+    let put_refused_if = |sid: &str, condition: Value| {
+        json!({
+            "Sid": sid,
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": "s3:PutObject",
+            // What a writer tries the store with is locked for a day only.
+            "NotResource": probes,
+            "Condition": condition,
+        })
+    };
+    json!({
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Sid": "TlsOnly",
+                "Effect": "Deny",
+                "Principal": "*",
+                "Action": "s3:*",
+                "Resource": [bucket, objects],
+                "Condition": { "Bool": { "aws:SecureTransport": "false" } },
+            },
+            {
+                "Sid": "NeverRemove",
+                "Effect": "Deny",
+                "Principal": "*",
+                "Action": DENIED[..3],
+                "Resource": [bucket, objects],
+            },
+            put_refused_if(
+                "ModeAtLeast",
+                json!({ "StringNotEquals": { "s3:object-lock-mode": retention.mode.as_str() } }),
+            ),
+            put_refused_if(
+                "RetentionAtLeast",
+                json!({
+                    "NumericLessThan": {
+                        "s3:object-lock-remaining-retention-days": days_min(retention).to_string(),
+                    },
+                }),
+            ),
+        ],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{Days, NaiveDate, NaiveTime};
+
+    use super::*;
+    use crate::options::LockMode;
+
+    /// The policy must not refuse what we put ourselves, on any day of a cycle of leap years.
+    #[test]
+    fn no_retention_of_ours_is_too_short_for_the_policy() {
+        let first = NaiveDate::from_ymd_opt(2096, 1, 1).expect("a date").and_time(NaiveTime::MIN).and_utc();
+        for years in 1..=12 {
+            let retention = Retention { mode: LockMode::Compliance, years };
+            for day in 0..4 * 366 {
+                let now = first + Days::new(day);
+                let until = retention.until(now).expect("within the calendar");
+                assert!((until - now).num_days() >= days_min(retention), "{now} {years}");
+            }
+        }
+    }
+}

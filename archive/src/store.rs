@@ -1,0 +1,234 @@
+//! Where an archive lies: a folder of a local disk or a prefix of a bucket, behind one set of operations.
+//!
+//! Invariant, for both: a name appears whole or not at all, what has a name is durable, and a name that is
+//! taken is never given other content. There is nothing here that removes or replaces.
+//!
+//! Names are paths below the archive's root; in a bucket the root is written `s3://bucket/prefix`, so messages
+//! show names as other tools take them. Two kinds of store are an enum and no trait: what differs between
+//! them, locks of files against locks of objects, is for their users to see.
+
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::{Buf as _, Bytes};
+use object_store::{ObjectStore, Result as StoreResult};
+use parquet::errors::ParquetError;
+use parquet::file::reader::{ChunkReader, Length};
+use strongroom_schemas::Table;
+
+use crate::archive::{random_id, read_only};
+use crate::background;
+use crate::durable::{self, DurableStore};
+use crate::error::{ArchiveError, Result};
+use crate::layout;
+use crate::options::Retention;
+use crate::s3::{Content, LogStore, Put, S3};
+
+/// The store of one archive. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) enum Store {
+    Local,
+    S3(Bucket),
+}
+
+/// A prefix of a bucket, and what every object below it is locked with.
+#[derive(Clone, Debug)]
+pub(crate) struct Bucket {
+    pub(crate) s3: S3,
+    pub(crate) retention: Retention,
+}
+
+impl Store {
+    /// Names directly below a folder; none when there is no such folder.
+    pub(crate) async fn names(&self, folder: &Path) -> Result<Vec<String>> {
+        match self {
+            Store::Local => {
+                let names = layout::names(folder)?;
+                Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect())
+            }
+            Store::S3(bucket) => bucket.s3.names(folder).await.map_err(|failure| ArchiveError::ListFolder {
+                path: folder.to_owned(),
+                source: failure.into(),
+            }),
+        }
+    }
+
+    /// Years that a table has a folder for, oldest first.
+    pub(crate) async fn years(&self, root: &Path, of: Table) -> Result<Vec<i32>> {
+        Ok(layout::years_among(&self.names(&layout::table(root, of)).await?))
+    }
+
+    /// A small file whole; `None` when there is none.
+    pub(crate) async fn read(&self, path: &Path) -> io::Result<Option<Bytes>> {
+        match self {
+            Store::Local => match std::fs::read(path) {
+                Ok(bytes) => Ok(Some(bytes.into())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error),
+            },
+            Store::S3(bucket) => Ok(bucket.s3.get(path).await?),
+        }
+    }
+
+    /// As [`Store::read`], for what must be there.
+    pub(crate) async fn read_present(&self, path: &Path) -> io::Result<Bytes> {
+        self.read(path).await?.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    pub(crate) async fn exists(&self, path: &Path) -> io::Result<bool> {
+        match self {
+            Store::Local => path.try_exists(),
+            Store::S3(bucket) => match bucket.s3.head(path, None).await {
+                Ok(_) => Ok(true),
+                Err(failure) if failure.is_missing() => Ok(false),
+                Err(failure) => Err(failure.into()),
+            },
+        }
+    }
+
+    /// Makes a small file, whole; `false` when the name is taken.
+    pub(crate) async fn put_once(&self, path: &Path, bytes: Bytes) -> io::Result<bool> {
+        match self {
+            Store::Local => {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                let staging = path.with_file_name(format!(".{name}.{}", random_id()));
+                match durable::create_file(path, &staging, &[&bytes]) {
+                    Ok(()) => read_only(path).map(|()| true),
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+                    // Another process was so fast that its writer has cleared our staging file away.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound && path.exists() => Ok(false),
+                    Err(error) => Err(error),
+                }
+            }
+            Store::S3(Bucket { s3, retention }) => {
+                let put = s3.put(path, &Content::Bytes(bytes), s3.locked(*retention)?).await?;
+                Ok(matches!(put, Put::Done { .. }))
+            }
+        }
+    }
+
+    /// A volume as the Delta library sees it.
+    pub(crate) fn delta(&self, volume: &Path) -> StoreResult<Arc<dyn ObjectStore>> {
+        Ok(match self {
+            Store::Local => Arc::new(DurableStore::below(volume)?),
+            Store::S3(Bucket { s3, retention }) => {
+                Arc::new(LogStore::below(s3.clone(), volume.to_owned(), *retention))
+            }
+        })
+    }
+
+    /// A sealed file, to be read in parts.
+    pub(crate) fn contents(&self, path: &Path, bytes: u64, version: Option<&str>) -> Contents {
+        let place = match self {
+            Store::Local => Place::Local,
+            Store::S3(bucket) => Place::S3(bucket.s3.clone(), version.map(str::to_owned)),
+        };
+        Contents { path: path.to_owned(), bytes, place }
+    }
+}
+
+/// The bytes of one sealed file, pinned to the version that its commit names.
+#[derive(Clone, Debug)]
+pub struct Contents {
+    path: PathBuf,
+    bytes: u64,
+    place: Place,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
+    Local,
+    S3(S3, Option<String>),
+}
+
+impl Contents {
+    /// Where the file lies: a path, or `s3://` and so on.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Length in bytes, as its commit says.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The path of a file on a local disk, which is best opened there.
+    pub fn local(&self) -> Option<&Path> {
+        matches!(self.place, Place::Local).then_some(self.path.as_path())
+    }
+
+    /// Several ranges, in the order given. Ranges close to each other are one request to an object store. May be
+    /// called inside any async runtime; cancel safe.
+    ///
+    /// # Errors
+    /// Of kind `UnexpectedEof` for a range that ends behind the file, which is never asked for.
+    pub async fn read_ranges(&self, ranges: Vec<Range<u64>>) -> io::Result<Vec<Bytes>> {
+        // A damaged footer may name any range; none beyond the file is worth memory or a request.
+        if ranges.iter().any(|range| range.start > range.end || range.end > self.bytes) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match &self.place {
+            Place::Local => {
+                use std::os::unix::fs::FileExt as _;
+                let file = std::fs::File::open(&self.path)?;
+                let read = ranges.into_iter().map(|range| {
+                    let mut bytes = vec![0; (range.end - range.start) as usize];
+                    file.read_exact_at(&mut bytes, range.start).map(|()| Bytes::from(bytes))
+                });
+                read.collect()
+            }
+            Place::S3(s3, version) => {
+                let (s3, path, version) = (s3.clone(), self.path.clone(), version.clone());
+                background::io(async move {
+                    s3.read_ranges(&path, version.as_deref(), &ranges).await.map_err(Into::into)
+                })
+                .await
+            }
+        }
+    }
+
+    /// One range, as [`Contents::read_ranges`].
+    pub async fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
+        Ok(self.read_ranges(vec![range]).await?.pop().unwrap_or_default())
+    }
+
+    /// As [`Contents::read`], blocking this thread.
+    pub(crate) fn read_blocking(&self, range: Range<u64>) -> io::Result<Bytes> {
+        let contents = self.clone();
+        background::wait_io(async move { contents.read(range).await })
+    }
+}
+
+/// A part of a file, in memory, that is read at the offsets it has in the file.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// Offset in the file of the first byte.
+    pub start: u64,
+    pub bytes: Bytes,
+}
+
+impl Length for Fetched {
+    fn len(&self) -> u64 {
+        self.start + self.bytes.len() as u64
+    }
+}
+
+impl ChunkReader for Fetched {
+    type T = bytes::buf::Reader<Bytes>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        let from = start.checked_sub(self.start).filter(|from| *from <= self.bytes.len() as u64);
+        let from = from.ok_or_else(|| ParquetError::EOF(format!("byte {start} was not fetched")))?;
+        Ok(self.bytes.slice(from as usize..).reader())
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        let from = start.checked_sub(self.start).and_then(|from| usize::try_from(from).ok());
+        let range = from.and_then(|from| Some(from..from.checked_add(length)?));
+        let range = range.filter(|range| range.end <= self.bytes.len());
+        let missing = || ParquetError::EOF(format!("bytes from {start} on were not fetched"));
+        Ok(self.bytes.slice(range.ok_or_else(missing)?))
+    }
+}

@@ -1,0 +1,119 @@
+//! `strongroom archive`: making an archive's place, and looking whether it keeps what it promises.
+
+use std::io::Write as _;
+
+use anstyle::{AnsiColor, Style};
+use anyhow::Context as _;
+use serde_json::json;
+use strongroom_archive::{ArchiveError, Finding, Init, StoreOptions, Verdict, check, init};
+
+use crate::exit::{self, CliError};
+use crate::term;
+
+/// Make an archive's place, and look whether it keeps what it promises.
+///
+/// An object store is reached as the environment says: STRONGROOM_S3_ENDPOINT, STRONGROOM_S3_PATH_STYLE,
+/// STRONGROOM_S3_CA_FILE, AWS_REGION, and credentials where AWS tools look for them.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Make an archive, and its bucket with object lock, unless they are there; print the policies to put in place
+    Init(Location),
+    /// Look at lock, versions, rules, policy, clock and a sample of sealed objects; exit code 1 if any fails
+    Check(Location),
+}
+
+#[derive(clap::Args)]
+struct Location {
+    /// The archive: a folder, a file:// or an s3://bucket/prefix URL
+    #[arg(env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
+    location: String,
+    /// Write one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: Args) -> Result<u8, CliError> {
+    let options = StoreOptions::from_env().map_err(archive_error)?;
+    match args.command {
+        Command::Init(Location { location, json }) => {
+            let made = init(&location, &options).map_err(archive_error)?;
+            print_init(&made, json).context("cannot write to standard output")?;
+            Ok(exit::OK)
+        }
+        Command::Check(Location { location, json }) => {
+            let findings = check(&location, &options).map_err(archive_error)?;
+            print_findings(&findings, json).context("cannot write to standard output")?;
+            let failed = findings.iter().any(|finding| finding.verdict == Verdict::Fail);
+            Ok(if failed { exit::FINDING } else { exit::OK })
+        }
+    }
+}
+
+fn print_init(made: &Init, as_json: bool) -> std::io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    let Init { archive, made_bucket, made_archive, policies } = made;
+    let root = archive.root().display();
+    if as_json {
+        let document = json!({
+            "location": root.to_string(),
+            "archive_id": archive.id(),
+            "made_bucket": made_bucket,
+            "made_archive": made_archive,
+            "policies": policies,
+        });
+        return writeln!(out, "{document:#}");
+    }
+    if *made_bucket {
+        writeln!(out, "made the bucket, with object lock")?;
+    }
+    let what = if *made_archive { "made the archive" } else { "there is an archive already" };
+    writeln!(out, "{what}: {root}, id {}", archive.id())?;
+    if let Some(retention) = archive.retention() {
+        let (mode, years) = (retention.mode.as_str(), retention.years);
+        writeln!(out, "every object is locked in mode {mode} for {years} calendar years and a day")?;
+    }
+    if let Some(policies) = policies {
+        writeln!(out, "\npolicy for the identity that writes:\n{:#}", policies.writer)?;
+        writeln!(
+            out,
+            "\npolicy for the bucket, to be put in place by its administrator:\n{:#}",
+            policies.bucket
+        )?;
+    }
+    Ok(())
+}
+
+fn print_findings(findings: &[Finding], as_json: bool) -> std::io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    if as_json {
+        return writeln!(out, "{:#}", json!({ "findings": findings }));
+    }
+    for Finding { item, verdict, detail, remedy, .. } in findings {
+        let (word, colour) = match verdict {
+            Verdict::Ok => ("ok", AnsiColor::Green),
+            Verdict::Warn => ("WARN", AnsiColor::Yellow),
+            Verdict::Fail => ("FAIL", AnsiColor::Red),
+        };
+        let style = Style::new().fg_color(Some(colour.into()));
+        writeln!(out, "{style}{word:<4}{style:#}  {item}: {}", term::printable(detail))?;
+        if let Some(remedy) = remedy {
+            writeln!(out, "      {remedy}")?;
+        }
+    }
+    Ok(())
+}
+
+fn archive_error(error: ArchiveError) -> CliError {
+    let hint = error.hint();
+    let error = if error.is_location() { CliError::input(error) } else { CliError::failure(error) };
+    match hint {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}

@@ -12,7 +12,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Subcommand;
-use strongroom_ingest::live::{LiveOptions, TailOptions, tail};
+use strongroom_archive::{LockMode, RETENTION_YEARS_MAX, StoreOptions};
+use strongroom_ingest::live::kafka::{self, KafkaOptions, KafkaSource};
+use strongroom_ingest::live::webhook::{self, Route, TlsFiles, WebhookOptions};
+use strongroom_ingest::live::{LiveOptions, Secret, TailOptions, tail};
 use strongroom_ingest::{decode, live, pipeline};
 use strongroom_schemas::Severity;
 
@@ -53,7 +56,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         None => anstream::stdout().write_all(DEFAULT.as_bytes()).context("cannot print")?,
         Some(Command::Check { file }) => {
             let config = Config::read(&file, None)?;
-            let sources = config.tails.len();
+            let sources = config.tails.len() + config.webhooks.len() + config.kafkas.len();
             let plural = if sources == 1 { "" } else { "s" };
             writeln!(anstream::stdout(), "{}: no mistakes; {sources} source{plural}", file.display())
                 .context("cannot print")?;
@@ -72,7 +75,10 @@ pub struct Config {
     pub alerts: Alerts,
     pub observe: Observe,
     pub log: Log,
+    pub store: StoreOptions,
     pub tails: Vec<TailOptions>,
+    pub webhooks: Vec<WebhookOptions>,
+    pub kafkas: Vec<KafkaOptions>,
     /// By source: an alert is raised when nothing comes for so long.
     pub silence: Vec<(String, Duration)>,
 }
@@ -133,8 +139,8 @@ impl Config {
         let root = Section::root(&mistakes, &table);
         let config = read(&root, archive);
         root.finish();
-        if config.tails.is_empty() {
-            mistakes.add(0, "", "there is no source: write at least one [[tail]]");
+        if config.tails.is_empty() && config.webhooks.is_empty() && config.kafkas.is_empty() {
+            mistakes.add(0, "", "there is no source: write at least one [[tail]], [[webhook]] or [[kafka]]");
         }
         drop(root);
         let found = mistakes.into_sorted();
@@ -151,12 +157,16 @@ fn read(root: &Section<'_>, archive: Option<&str>) -> Config {
         }
         None => section.required("location", "a folder, a file:// or an s3:// URL"),
     };
+    let store = store(&section);
     section.finish();
     let mut names = Vec::new();
     let mut silence = Vec::new();
     let tails = root.sections("tail").iter().map(|s| tail(s, &mut names, &mut silence)).collect();
+    let webhooks = root.sections("webhook").iter().map(|s| webhook(s, &mut names, &mut silence)).collect();
+    let kafkas = root.sections("kafka").iter().map(|s| kafka(s, &mut names, &mut silence)).collect();
     Config {
         archive: location,
+        store,
         live: limits(root),
         builtin_rules: root.section("rules").bool("builtin", true),
         rules: {
@@ -170,8 +180,35 @@ fn read(root: &Section<'_>, archive: Option<&str>) -> Config {
         observe: observe(&root.section("observe")),
         log: log(&root.section("log")),
         tails,
+        webhooks,
+        kafkas,
         silence,
     }
+}
+
+/// What the section says, else what the environment says.
+fn store(section: &Section<'_>) -> StoreOptions {
+    let mut options = match StoreOptions::from_env() {
+        Ok(options) => options,
+        Err(error) => {
+            section.mistake("location", error.to_string());
+            StoreOptions::default()
+        }
+    };
+    let s3 = &mut options.s3;
+    s3.endpoint = section.string("endpoint").or(s3.endpoint.take());
+    s3.region = section.string("region").or(s3.region.take());
+    s3.path_style = section.bool("path_style", s3.path_style);
+    s3.ca_file = section.path("ca_file").or(s3.ca_file.take());
+    s3.kms_key_id = section.string("kms_key_id").or(s3.kms_key_id.take());
+    let modes = [("compliance", LockMode::Compliance), ("governance", LockMode::Governance)];
+    s3.mode = section.one_of("lock_mode", s3.mode, &modes);
+    let years =
+        section.integer("retention_years", u64::from(s3.retention_years), 1..=u64::from(RETENTION_YEARS_MAX));
+    s3.retention_years = u32::try_from(years).unwrap_or(s3.retention_years);
+    s3.single_writer = section.bool("single_writer", s3.single_writer);
+    s3.staging = section.path("staging").or(s3.staging.take());
+    options
 }
 
 fn limits(root: &Section<'_>) -> LiveOptions {
@@ -303,6 +340,141 @@ fn tail(
     options
 }
 
+fn webhook(
+    section: &Section<'_>,
+    names: &mut Vec<String>,
+    silence: &mut Vec<(String, Duration)>,
+) -> WebhookOptions {
+    let name = source(section, names, silence);
+    let listen = section.required("listen", "the address of the listener, such as \"0.0.0.0:8443\"");
+    let listen = (!listen.is_empty()).then(|| address(section, "listen", &listen)).flatten();
+    let listen = listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let wal = section.required("wal", "the folder of the write-ahead log");
+    let mut options = WebhookOptions::new(name, listen, wal);
+    options.tls = match (section.path("cert_file"), section.path("key_file")) {
+        (Some(cert), Some(key)) => Some(TlsFiles { cert, key, client_ca: section.path("client_ca_file") }),
+        (None, None) => {
+            if section.is_set("client_ca_file") {
+                section.mistake("client_ca_file", "needs cert_file and key_file");
+            }
+            None
+        }
+        _ => {
+            section.mistake("cert_file", "and key_file go together: one of them is missing");
+            None
+        }
+    };
+    options.tokens = section.secret("token_file", "token_env").map(Secret::new).into_iter().collect();
+    options.wal_bytes_max = section.bytes("wal_bytes", webhook::WAL_BYTES_MAX_DEFAULT, 1 << 20..=1 << 44);
+    options.disk_free_bytes_min =
+        section.bytes("disk_free", webhook::DISK_FREE_BYTES_MIN_DEFAULT, 0..=1 << 44);
+    let body = section.bytes("body", webhook::BODY_BYTES_MAX_DEFAULT as u64, 64 << 10..=1 << 30);
+    options.body_bytes_max = usize::try_from(body).unwrap_or(usize::MAX);
+    let memory = section.bytes("memory", webhook::MEMORY_BYTES_MAX_DEFAULT as u64, 1 << 20..=1 << 36);
+    options.memory_bytes_max = usize::try_from(memory).unwrap_or(usize::MAX);
+    let connections = section.integer("connections", webhook::CONNECTIONS_MAX_DEFAULT as u64, 1..=100_000);
+    options.connections_max = usize::try_from(connections).unwrap_or(1);
+    let (least, most) = (Duration::from_secs(60), Duration::from_secs(86_400));
+    options.remembered_for = section.duration("remember", webhook::REMEMBERED_FOR_DEFAULT, least..=most);
+    let (least, most) = (Duration::from_secs(1), webhook::RETRY_AFTER_MAX);
+    options.retry_after = section.duration("retry_after", webhook::RETRY_AFTER_DEFAULT, least..=most);
+    for route in section.sections("route") {
+        options.routes.push(Route {
+            path: route.required("path", "the path that a cluster posts to, such as \"/prod\""),
+            cluster: cluster(&route),
+            client_names: route.strings("client_names"),
+        });
+        route.finish();
+    }
+    section.finish();
+    // A section with a mistake already would only be told another, about what is not there.
+    if let (true, Err(error)) = (section.is_sound(), options.check()) {
+        section.mistake("", error.to_string());
+    }
+    options
+}
+
+fn kafka(
+    section: &Section<'_>,
+    names: &mut Vec<String>,
+    silence: &mut Vec<(String, Duration)>,
+) -> KafkaOptions {
+    use kafka::{Assignor, Mechanism, OnGap, Sasl, Security, Start};
+    #[derive(Clone, Copy, PartialEq)]
+    enum Kind {
+        Plaintext,
+        Tls,
+        SaslPlaintext,
+        SaslTls,
+    }
+    let name = source(section, names, silence);
+    let cluster = cluster(section);
+    let kinds = [
+        ("plaintext", Kind::Plaintext),
+        ("tls", Kind::Tls),
+        ("sasl_plaintext", Kind::SaslPlaintext),
+        ("sasl_tls", Kind::SaslTls),
+    ];
+    let kind = section.one_of("security", Kind::Plaintext, &kinds);
+    let mechanisms = [
+        ("plain", Mechanism::Plain),
+        ("scram-sha-256", Mechanism::ScramSha256),
+        ("scram-sha-512", Mechanism::ScramSha512),
+    ];
+    let mechanism = section.one_of("sasl_mechanism", Mechanism::ScramSha512, &mechanisms);
+    let username = section.string("username");
+    let password = section.secret("password_file", "password_env").map(Secret::new);
+    let with_sasl = matches!(kind, Kind::SaslPlaintext | Kind::SaslTls);
+    let sasl = match (with_sasl, username, password) {
+        (true, Some(username), Some(password)) => Some(Sasl { mechanism, username, password }),
+        (true, ..) => {
+            section.mistake("security", "needs username, and password_file or password_env");
+            None
+        }
+        (false, None, None) => None,
+        (false, ..) => {
+            section.mistake("username", "and a password are for sasl_plaintext and sasl_tls");
+            None
+        }
+    };
+    let security = match (kind, sasl) {
+        (Kind::Tls, _) => Security::Tls,
+        (Kind::SaslPlaintext, Some(sasl)) => Security::SaslPlaintext(sasl),
+        (Kind::SaslTls, Some(sasl)) => Security::SaslTls(sasl),
+        _ => Security::Plaintext,
+    };
+    let group = match section.is_set("group") {
+        true => section.required("group", ""),
+        false => "strongroom".to_owned(),
+    };
+    let starts = [("earliest", Start::Earliest), ("latest", Start::Latest)];
+    let gaps = [("stop", OnGap::Stop), ("continue", OnGap::Continue)];
+    let assignors = [("cooperative-sticky", Assignor::CooperativeSticky), ("range", Assignor::Range)];
+    let options = KafkaOptions {
+        name,
+        cluster,
+        brokers: section.strings("brokers"),
+        topics: section.strings("topics"),
+        group,
+        security,
+        ca_file: section.path("ca_file"),
+        cert_file: section.path("cert_file"),
+        key_file: section.path("key_file"),
+        start: section.one_of("start", Start::default(), &starts),
+        on_gap: section.one_of("on_gap", OnGap::default(), &gaps),
+        assignor: section.one_of("assignor", Assignor::default(), &assignors),
+        session_timeout: {
+            let (least, most) = (Duration::from_secs(1), Duration::from_secs(300));
+            section.duration("session_timeout", kafka::SESSION_TIMEOUT, least..=most)
+        },
+    };
+    section.finish();
+    if let (true, Err(error)) = (section.is_sound(), KafkaSource::new(options.clone())) {
+        section.mistake("", error.to_string());
+    }
+    options
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -333,15 +505,17 @@ mod tests {
 
     #[test]
     fn the_default_file_shows_every_key() {
-        // Secrets are looked up, so these two keys are not there; all others are read without a mistake.
+        // Secrets are looked up, and TLS of Kafka needs another `security`; all other keys are read.
         let shown = shown();
-        let lines: Vec<&str> = shown
-            .lines()
-            .filter(|line| !line.contains("token_file") && !line.contains("token_env"))
-            .collect();
+        let left_out = |line: &str| {
+            let keys = ["token_", "password_", "username"];
+            keys.iter().any(|key| line.starts_with(key)) || line.contains("/etc/strongroom/kafka")
+        };
+        let lines: Vec<&str> = shown.lines().filter(|line| !left_out(line)).collect();
         let config = Config::parse(&lines.join("\n"), None).map_err(|found| format!("{found:?}"));
         let config = config.expect("no mistake");
-        assert_eq!((config.archive.as_str(), config.tails.len()), ("/var/lib/strongroom", 1));
+        let sources = [config.tails.len(), config.webhooks.len(), config.kafkas.len()];
+        assert_eq!((config.archive.as_str(), sources), ("/var/lib/strongroom", [1, 1, 1]));
     }
 
     #[test]
@@ -352,7 +526,8 @@ mod tests {
             mistakes(text),
             [
                 "line 1: archive.location: is missing: a folder, a file:// or an s3:// URL",
-                "line 2: archive.locatoin: is no key here; there are location",
+                "line 2: archive.locatoin: is no key here; there are ca_file, endpoint, kms_key_id, location, lock_mode, \
+                 path_style, region, retention_years, single_writer, staging",
                 "line 4: seal.bytes: wants a size from 1.0 MiB to 4.0 GiB",
                 "line 6: observe.listen: is reachable from outside: /metrics needs token_file or token_env then",
                 "line 8: log.level: wants one of error, warn, info, debug, trace",

@@ -17,6 +17,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use strongroom_ingest::live::webhook::WebhookCounters;
 use strongroom_ingest::live::{BUCKETS, Histogram, Metrics, Secret};
 
 use crate::exit::CliError;
@@ -33,11 +34,16 @@ pub struct State {
     metrics: Arc<Metrics>,
     untold: Arc<AtomicU64>,
     heard: Mutex<Instant>,
+    webhooks: Mutex<Vec<(String, Arc<WebhookCounters>)>>,
 }
 
 impl State {
     pub fn new(metrics: Arc<Metrics>, untold: Arc<AtomicU64>) -> State {
-        State { metrics, untold, heard: Mutex::new(Instant::now()) }
+        State { metrics, untold, heard: Mutex::new(Instant::now()), webhooks: Mutex::default() }
+    }
+
+    pub fn add_webhook(&self, name: String, counters: Arc<WebhookCounters>) {
+        self.webhooks.lock().unwrap_or_else(PoisonError::into_inner).push((name, counters));
     }
 
     /// The driver says that it works.
@@ -284,5 +290,52 @@ fn exposition(state: &State) -> String {
         "Time since a source brought something; -1 before the first.",
         &|c| c.last_chunk().map_or(-1.0, |last| last.elapsed().as_secs_f64()),
     );
+    let webhooks = state.webhooks.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if !webhooks.is_empty() {
+        of_webhooks(&mut out, &webhooks);
+    }
     out.0
+}
+
+fn of_webhooks(out: &mut Exposition, webhooks: &[(String, Arc<WebhookCounters>)]) {
+    out.family("webhook_requests_total", "counter", "Requests answered, by status.");
+    for (source, counters) in webhooks {
+        for (status, count) in counters.requests().filter(|(_, count)| *count > 0) {
+            let labels = [("source", source.as_str()), ("status", &status.to_string())];
+            out.sample("webhook_requests_total", &labels, count as f64);
+        }
+    }
+    let name = "webhook_acknowledgement_seconds";
+    out.family(name, "histogram", "Head of a request to its acknowledgement.");
+    for (source, counters) in webhooks {
+        let (buckets, sum) = counters.latency();
+        let mut below = 0;
+        for (bound, count) in buckets {
+            below += count;
+            let bound = bound.map_or("+Inf".to_owned(), |bound| bound.as_secs_f64().to_string());
+            out.sample(&format!("{name}_bucket"), &[("source", source), ("le", &bound)], below as f64);
+        }
+        out.sample(&format!("{name}_sum"), &[("source", source)], sum.as_secs_f64());
+        out.sample(&format!("{name}_count"), &[("source", source)], below as f64);
+    }
+    type Get = fn(&WebhookCounters) -> &AtomicU64;
+    let families: [(&str, &str, &str, Get); 9] = [
+        ("webhook_batches_total", "counter", "Batches stored.", |c| &c.batches),
+        ("webhook_items_total", "counter", "Events stored.", |c| &c.items),
+        ("webhook_duplicate_batches_total", "counter", "Batches that came again.", |c| &c.duplicate_batches),
+        ("webhook_odd_bodies_total", "counter", "Bodies that were no events, kept as a line.", |c| {
+            &c.odd_bodies
+        }),
+        ("webhook_handshakes_failed_total", "counter", "Connections refused.", |c| &c.handshakes_failed),
+        ("webhook_connections", "gauge", "Connections now open.", |c| &c.connections),
+        ("webhook_wal_bytes", "gauge", "Bytes of the write-ahead log.", |c| &c.wal_bytes),
+        ("webhook_wal_segments", "gauge", "Its segments.", |c| &c.wal_segments),
+        ("webhook_wal_syncs_total", "counter", "Syncs of it.", |c| &c.wal_syncs),
+    ];
+    for (name, kind, help, get) in families {
+        out.family(name, kind, help);
+        for (source, counters) in webhooks {
+            out.sample(name, &[("source", source)], get(counters).load(Ordering::Relaxed) as f64);
+        }
+    }
 }

@@ -16,6 +16,8 @@ use chrono::Utc;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use strongroom_alerts::own;
 use strongroom_archive::Archive;
+use strongroom_ingest::live::kafka::KafkaSource;
+use strongroom_ingest::live::webhook::Webhook;
 use strongroom_ingest::live::{self, Drained, LiveObserver, Metrics, Source, Tail};
 use strongroom_schemas::{Alert, ocsf};
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -29,6 +31,8 @@ use crate::{allocator, ingest};
 
 /// Alerts that wait for a file or a reader that is slow.
 const ALERTS_QUEUE: usize = 10_000;
+/// Time for requests that are under way at a stop; what they bring waits in the write-ahead log.
+const WEBHOOK_CLOSE: Duration = Duration::from_secs(3);
 /// How often silence is looked for.
 const SILENCE_TICK: Duration = Duration::from_secs(1);
 
@@ -72,6 +76,18 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     for options in config.tails.clone() {
         sources.push(Box::new(Tail::new(options)));
     }
+    let mut webhooks = Vec::new();
+    for options in config.webhooks.clone() {
+        let name = options.name.clone();
+        let (webhook, source) = Webhook::start(options).map_err(CliError::failure)?;
+        tracing::info!(source = name, address = %webhook.address(), "webhook listens");
+        state.add_webhook(name, webhook.counters());
+        webhooks.push(webhook);
+        sources.push(Box::new(source));
+    }
+    for options in config.kafkas.clone() {
+        sources.push(Box::new(KafkaSource::new(options).map_err(CliError::input)?));
+    }
     for source in &sources {
         metrics.source(source.name());
     }
@@ -82,8 +98,8 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         rules = rules.rules().len(),
         "strongroom runs"
     );
-    let location = config.archive.clone();
-    let open = move || Archive::open_or_create(&location);
+    let (location, store) = (config.archive.clone(), config.store.clone());
+    let open = move || Archive::open_or_create_with(&location, &store);
     let mut observer = Watch {
         sink: sink.alerts,
         untold: sink.untold,
@@ -96,6 +112,9 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         metrics: Arc::clone(&metrics),
     };
     let drained = live::serve(&open, &rules, &config.live, sources, &metrics, &stop, &mut observer);
+    for webhook in webhooks {
+        webhook.shutdown(WEBHOOK_CLOSE);
+    }
     // The writer ends when nobody is left who could tell it something.
     drop(observer);
     let written = writer.join();

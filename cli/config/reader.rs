@@ -102,14 +102,16 @@ impl<'s> Section<'s> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// The section's own line; 0 when it is not there.
-    pub fn line(&self) -> usize {
-        self.line
-    }
-
+    /// A mistake at a key, or, with an empty one, of the section as a whole.
     pub fn mistake(&self, key: &str, what: impl Into<String>) {
         let line = self.find(key).map_or(self.line, |found| found.line);
-        self.mistakes.add(line, self.path_of(key), what);
+        let path = if key.is_empty() { self.path.clone() } else { self.path_of(key) };
+        self.mistakes.add(line, path, what);
+    }
+
+    /// Whether no mistake was found in it so far.
+    pub fn is_sound(&self) -> bool {
+        !self.mistakes.found.borrow().iter().any(|mistake| mistake.key.starts_with(&self.path))
     }
 
     fn find(&self, key: &str) -> Option<Found<'s>> {

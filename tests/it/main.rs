@@ -4,6 +4,7 @@ mod cli;
 mod corpus;
 mod daemon;
 mod demo;
+mod deploy;
 mod differential;
 mod docs;
 mod falco_labels;

@@ -312,7 +312,9 @@ impl Feed {
     /// [`Stopped`] when the run is over.
     pub fn refresh_all(&self, partitions: &[&str], wait: Duration) -> Result<bool, Stopped> {
         let (done, answer) = bounded(1);
-        if !self.tell(Told::Refresh(partitions.iter().map(|name| (*name).to_owned()).collect(), done), wait)? {
+        if !self
+            .tell(Told::Refresh(partitions.iter().map(|name| (*name).to_owned()).collect(), done), wait)?
+        {
             return Ok(false);
         }
         let refreshed = self.wait_for(&answer, wait)?;

@@ -51,7 +51,8 @@ pub(super) fn settings(options: &KafkaOptions) -> ClientConfig {
         // How long one who handles messages may take between two questions. While partitions are given away it
         // waits for a seal, `consume::SEAL_WAIT` at most.
         .set("max.poll.interval.ms", "300000")
-        .set("session.timeout.ms", "45000")
+        .set("session.timeout.ms", options.session_timeout.as_millis().to_string())
+        .set("heartbeat.interval.ms", (options.session_timeout.as_millis() / 4).clamp(1, 3_000).to_string())
         .set("statistics.interval.ms", "2000")
         // A topic that comes into being, or grows by a partition, is seen this soon.
         .set("topic.metadata.refresh.interval.ms", "30000")

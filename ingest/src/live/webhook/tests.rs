@@ -1,4 +1,3 @@
 //! The listener, its log and its source together, over real connections, and across kills.
 
-
 mod log;

@@ -1,0 +1,116 @@
+//! What is shipped beside the binary, judged by tools of others: nothing of it runs on a plain machine.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::run::{expect_code, output, strongroom, write};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Runs a program of the tests' Python environment, where there is one.
+fn judge(program: &str, arguments: &[&str]) {
+    let Some(python) = std::env::var_os("STRONGROOM_PYTHON") else { return };
+    let program = Path::new(&python).with_file_name(program);
+    let judged = output(Command::new(&program).args(arguments).current_dir(root()));
+    let said = [judged.stdout, judged.stderr].concat();
+    assert!(judged.status.success(), "{}: {}", program.display(), String::from_utf8_lossy(&said));
+}
+
+#[test]
+fn kubernetes_knows_every_field_of_the_manifests() {
+    let manifests = ["deploy/kubernetes/namespace.yaml", "deploy/kubernetes/strongroom.yaml"];
+    judge("kubernetes-validate", &[&["--strict"], &manifests[..]].concat());
+}
+
+#[test]
+fn the_image_and_the_composition_are_well_formed() {
+    judge("hadolint", &["Dockerfile"]);
+    judge("check-jsonschema", &["--builtin-schema", "vendor.compose-spec", "docker-compose.yml"]);
+}
+
+/// Every pod obeys the restricted Pod Security profile, field by field:
+/// <https://kubernetes.io/docs/concepts/security/pod-security-standards/>.
+#[test]
+fn pods_are_restricted() {
+    let text =
+        std::fs::read_to_string(root().join("deploy/kubernetes/strongroom.yaml")).expect("it is there");
+    let mut pods = 0;
+    for document in text.split("\n---\n") {
+        let value: serde_json::Value = yaml_serde::from_str(document).expect("YAML");
+        let pod = &value["spec"]["template"]["spec"];
+        if pod.is_null() {
+            continue;
+        }
+        pods += 1;
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+        assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+        for forbidden in ["hostNetwork", "hostPID", "hostIPC"] {
+            assert!(pod[forbidden].is_null(), "{forbidden}");
+        }
+        let allowed = ["configMap", "emptyDir", "name", "persistentVolumeClaim", "projected", "secret"];
+        for volume in pod["volumes"].as_array().expect("volumes") {
+            for kind in volume.as_object().expect("a volume").keys() {
+                assert!(allowed.contains(&kind.as_str()), "{kind}");
+            }
+        }
+        for container in pod["containers"].as_array().expect("containers") {
+            let context = &container["securityContext"];
+            assert_eq!(context["allowPrivilegeEscalation"], false);
+            assert_eq!(context["readOnlyRootFilesystem"], true);
+            assert_eq!(context["capabilities"]["drop"], serde_json::json!(["ALL"]));
+            assert!(context["capabilities"]["add"].is_null() && context["privileged"].is_null());
+        }
+    }
+    assert_eq!(pods, 1);
+}
+
+/// The configurations inside the manifests are without a mistake, apart from files of secrets.
+#[test]
+fn shipped_configurations_are_checked_by_the_binary() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let secret = write(folder.path(), "token", b"a token\n");
+    let manifest =
+        std::fs::read_to_string(root().join("deploy/kubernetes/strongroom.yaml")).expect("it is there");
+    let map: serde_json::Value = manifest
+        .split("\n---\n")
+        .map(|document| yaml_serde::from_str::<serde_json::Value>(document).expect("YAML"))
+        .find(|value| value["kind"] == "ConfigMap")
+        .expect("a config map");
+    let in_manifest = map["data"]["strongroom.toml"].as_str().expect("a configuration").to_owned();
+    let composed =
+        std::fs::read_to_string(root().join("deploy/compose/strongroom.toml")).expect("it is there");
+    for text in [in_manifest, composed] {
+        let secret = secret.display().to_string();
+        let text = text.replace("/etc/strongroom/secrets/metrics.token", &secret);
+        let text = text.replace("/etc/strongroom/metrics.token", &secret);
+        let path = write(folder.path(), "strongroom.toml", text.as_bytes());
+        let (out, _) = expect_code(strongroom().args(["config", "check"]).arg(&path), 0);
+        assert!(out.contains("no mistakes; 1 source"), "{out}");
+    }
+}
+
+/// The audit policy keeps bodies of secrets out, and is read from the top: the first rule that fits counts.
+#[test]
+fn the_audit_policy_keeps_bodies_of_secrets_out() {
+    let text =
+        std::fs::read_to_string(root().join("deploy/kubernetes/audit-policy.yaml")).expect("it is there");
+    let policy: serde_json::Value = yaml_serde::from_str(&text).expect("YAML");
+    assert_eq!((&policy["apiVersion"], &policy["kind"]), (&"audit.k8s.io/v1".into(), &"Policy".into()));
+    let rules = policy["rules"].as_array().expect("rules");
+    let level = |resource: &str| -> &str {
+        let names = |rule: &&serde_json::Value| {
+            let everything = rule["resources"].is_null() && rule["nonResourceURLs"].is_null();
+            let resources = rule["resources"].as_array().into_iter().flatten();
+            let named = resources.flat_map(|entry| entry["resources"].as_array().into_iter().flatten());
+            (everything || named.into_iter().any(|name| name == resource)) && rule["users"].is_null()
+        };
+        rules.iter().find(names).expect("a last rule that fits all")["level"].as_str().expect("a level")
+    };
+    for secret in ["secrets", "configmaps", "tokenreviews", "serviceaccounts/token"] {
+        assert_eq!(level(secret), "Metadata", "{secret}");
+    }
+    assert_eq!(level("pods/exec"), "Request");
+    assert_eq!(rules.last().expect("rules")["level"], "Metadata");
+}

@@ -1,0 +1,269 @@
+//! Kafka to locked objects while everything dies: what was produced is in the archive, once.
+//!
+//! Method: a producer sends generated events and some poison to a real broker; two daemons of one group read them
+//! into one archive in a real store, through a proxy that loses answers and refuses requests; and all the while
+//! daemons are killed, stopped, started, broker and store are frozen. In the end the multiset of exported
+//! records is compared with what was produced, and the store is asked whether any object was written twice.
+//! `STRONGROOM_SEED` repeats a run's decisions (not the machine's timing).
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+use crate::daemon::{Daemon, config};
+use crate::run::{expect_code, is_long, log, output, strongroom};
+use crate::services::faults::Faults;
+use crate::services::seaweed::{self, ACCESS_KEY, SECRET_KEY, Seaweed};
+use crate::services::tansu::Tansu;
+
+const TOPIC: &str = "kube-audit";
+const PARTITIONS: u32 = 4;
+const LOCATION: &str = "s3://exactly-once/prod";
+/// How long everything may take to come to rest.
+const REST: Duration = Duration::from_secs(240);
+/// A request's time at the store; the proxy is silent for longer.
+const STORE_TIMEOUT_SECONDS: u64 = 2;
+
+/// A xorshift: decisions are a function of the seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+fn environment(endpoint: &str) -> Vec<(String, String)> {
+    [
+        ("STRONGROOM_S3_ENDPOINT", endpoint),
+        ("STRONGROOM_S3_PATH_STYLE", "true"),
+        ("STRONGROOM_S3_TIMEOUT", &STORE_TIMEOUT_SECONDS.to_string()),
+        ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
+        ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
+}
+
+/// Sends lines for as long as it is let, and says what it sent.
+fn produce(address: &str, lines: &[Vec<u8>], stop: &AtomicBool, sent: &AtomicU64) -> Vec<Vec<u8>> {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", address)
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        .set("message.timeout.ms", "600000")
+        .set("linger.ms", "5")
+        .create()
+        .expect("a producer");
+    let mut produced = Vec::new();
+    for (number, line) in lines.iter().enumerate() {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let partition = i32::try_from(number % PARTITIONS as usize).expect("a small number");
+        let record = || BaseRecord::<(), [u8]>::to(TOPIC).partition(partition).payload(line);
+        while producer.send(record()).is_err() {
+            producer.poll(Duration::from_millis(20));
+        }
+        produced.push(line.clone());
+        sent.store(produced.len() as u64, Ordering::Relaxed);
+        if number % 20 == 0 {
+            producer.poll(Duration::ZERO);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    producer.flush(Duration::from_secs(600)).expect("the broker has everything");
+    produced
+}
+
+/// Events as an API server sends them, with poison between them. All lines differ.
+fn lines(events: u64, seed: u64) -> Vec<Vec<u8>> {
+    let text = log(events, seed);
+    let mut lines: Vec<Vec<u8>> =
+        text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(<[u8]>::to_vec).collect();
+    for at in (0..lines.len()).step_by(97) {
+        lines[at] = format!("poison {at} \u{0}\u{1}").into_bytes();
+    }
+    lines
+}
+
+fn multiset<'l>(lines: impl Iterator<Item = &'l [u8]>) -> HashMap<&'l [u8], usize> {
+    let mut counts = HashMap::new();
+    for line in lines.filter(|line| !line.is_empty()) {
+        *counts.entry(line).or_insert(0) += 1;
+    }
+    counts
+}
+
+fn number(endpoint: &str, sql: &str) -> i64 {
+    let mut command = strongroom();
+    command.envs(environment(endpoint)).args(["query", "--format", "csv", "--archive", LOCATION]).arg(sql);
+    let (out, _) = expect_code(&mut command, 0);
+    out.lines().nth(1).and_then(|line| line.parse().ok()).unwrap_or_else(|| panic!("{sql}: {out}"))
+}
+
+/// Versions of each key below the archive.
+fn versions(seaweed: &Seaweed) -> BTreeMap<String, usize> {
+    use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let config = aws_sdk_s3::config::Builder::new()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .endpoint_url(seaweed.endpoint())
+        .force_path_style(true)
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .credentials_provider(Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "test"))
+        .build();
+    let client = aws_sdk_s3::Client::from_conf(config);
+    let mut found = BTreeMap::new();
+    runtime.block_on(async {
+        let (mut key, mut version) = (None, None);
+        loop {
+            let page = client.list_object_versions().bucket("exactly-once").set_key_marker(key.take());
+            let page = page.set_version_id_marker(version.take()).send().await.expect("a list");
+            for object in page.versions() {
+                *found.entry(object.key().unwrap_or_default().to_owned()).or_insert(0) += 1;
+            }
+            assert!(page.delete_markers().is_empty(), "something was deleted");
+            if !page.is_truncated().unwrap_or(false) {
+                return;
+            }
+            (key, version) = (
+                page.next_key_marker().map(str::to_owned),
+                page.next_version_id_marker().map(str::to_owned),
+            );
+        }
+    });
+    found
+}
+
+#[test]
+fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_double_an_event() {
+    let Some(seaweed) = seaweed::own() else { return };
+    let Some(tansu) = Tansu::start() else { return };
+    let seed = std::env::var("STRONGROOM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_121);
+    let (kills_wanted, events) = if is_long() { (200, 2_000_000) } else { (6, 60_000) };
+    let mut random = Random(seed);
+    let store = Faults::before(seaweed.port, Duration::from_secs(STORE_TIMEOUT_SECONDS + 1));
+    let endpoint = store.endpoint();
+    tansu.create_topic(TOPIC, PARTITIONS);
+    expect_code(strongroom().envs(environment(&seaweed.endpoint())).args(["archive", "init", LOCATION]), 0);
+
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let rest = format!(
+        "[seal]\ninterval = '500ms'\n[limits]\ndrain = '20s'\n[alerts]\nstdout = false\n[[kafka]]\nname = 'topic'\n\
+         cluster = 'test'\nbrokers = ['{}']\ntopics = ['{TOPIC}']\nsession_timeout = '6s'\n",
+        tansu.address()
+    );
+    let config = config(folder.path(), LOCATION, &rest);
+    let start = || {
+        let mut command = strongroom();
+        command.envs(environment(&endpoint)).args(["run", "--config"]).arg(&config);
+        Daemon::spawn(command)
+    };
+
+    let lines = Arc::new(lines(events, seed));
+    let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let producing = {
+        let (lines, stop, sent) = (Arc::clone(&lines), Arc::clone(&stop), Arc::clone(&sent));
+        let address = tansu.address();
+        std::thread::spawn(move || produce(&address, &lines, &stop, &sent))
+    };
+    let begun = Instant::now();
+    let mut daemons: [Option<Daemon>; 2] = [Some(start()), Some(start())];
+    let (mut kills, mut stops, mut store_outages, mut broker_outages) = (0, 0, 0, 0);
+    let mut long_outage = is_long();
+    while kills < kills_wanted {
+        std::thread::sleep(Duration::from_millis(200 + random.below(3_800)));
+        let which = usize::from(random.below(2) == 1);
+        match random.below(20) {
+            0..=12 => {
+                if let Some(daemon) = daemons[which].take() {
+                    daemon.kill();
+                    kills += 1;
+                }
+            }
+            13 | 14 => {
+                if let Some(daemon) = daemons[which].take() {
+                    let (_, log) = daemon.terminate();
+                    assert!(log.contains("stopped"), "{log}");
+                    stops += 1;
+                }
+            }
+            15 | 16 => {
+                let seconds = if std::mem::take(&mut long_outage) { 60 } else { 1 + random.below(4) };
+                seaweed.freeze(Duration::from_secs(seconds));
+                store_outages += 1;
+            }
+            17 => {
+                tansu.freeze(Duration::from_secs(1 + random.below(4)));
+                broker_outages += 1;
+            }
+            // Nothing: time to get somewhere.
+            _ => std::thread::sleep(Duration::from_secs(1)),
+        }
+        for daemon in &mut daemons {
+            if daemon.is_none() && random.below(3) > 0 {
+                *daemon = Some(start());
+            }
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    let produced = producing.join().expect("it does not panic");
+    let chaos = begun.elapsed();
+    for daemon in &mut daemons {
+        if daemon.is_none() {
+            *daemon = Some(start());
+        }
+    }
+    let expected = produced.len() as i64;
+    let count = "SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM rejects)";
+    let until = Instant::now() + REST;
+    while number(&seaweed.endpoint(), count) < expected {
+        let logs: Vec<String> = daemons.iter().flatten().map(Daemon::log).collect();
+        assert!(Instant::now() < until, "not all of {expected} came:\n{}", logs.join("\n--- the other\n"));
+        std::thread::sleep(Duration::from_secs(2));
+    }
+    for daemon in daemons.iter_mut().flatten() {
+        assert_eq!(daemon.metric("conservation_failures_total"), 0.0, "{}", daemon.log());
+    }
+    for daemon in daemons.into_iter().flatten() {
+        let (_, log) = daemon.terminate();
+        assert!(log.contains("stopped"), "{log}");
+    }
+    println!(
+        "seed {seed}: {kills} kills, {stops} stops, {store_outages} outages of the store, {broker_outages} of the broker, \
+         {} answers lost, {expected} records, in {:.0} s and {:.0} s to come to rest",
+        store.lost(),
+        chaos.as_secs_f64(),
+        begun.elapsed().as_secs_f64() - chaos.as_secs_f64()
+    );
+    let mut export = strongroom();
+    let export = output(export.envs(environment(&seaweed.endpoint())).args(["export", "--archive", LOCATION]));
+    assert!(export.status.success(), "{}", String::from_utf8_lossy(&export.stderr));
+    let found = multiset(export.stdout.split(|byte| *byte == b'\n'));
+    let wanted = multiset(produced.iter().map(Vec::as_slice));
+    let differ = |a: &HashMap<&[u8], usize>, b: &HashMap<&[u8], usize>| -> Vec<String> {
+        let differ = a.iter().filter(|(line, count)| b.get(*line).copied().unwrap_or(0) < **count);
+        differ.take(3).map(|(line, count)| format!("{count} x {}", String::from_utf8_lossy(line))).collect()
+    };
+    assert!(
+        found == wanted,
+        "lost: {:#?}\ndoubled or made up: {:#?}",
+        differ(&wanted, &found),
+        differ(&found, &wanted)
+    );
+    assert_eq!(number(&seaweed.endpoint(), count), expected);
+    for (key, versions) in versions(&seaweed) {
+        assert!(versions == 1 || key.ends_with("_last_checkpoint"), "{key} was written {versions} times");
+    }
+}

@@ -100,7 +100,8 @@ impl WebhookSource {
                 cursors.get(cluster).is_none_or(|cursor| cursor.reached.offset < end.offset)
             })
         };
-        let unread = segments.windows(2).position(|pair| needed(&pair)).unwrap_or(segments.len().saturating_sub(1));
+        let unread =
+            segments.windows(2).position(|pair| needed(&pair)).unwrap_or(segments.len().saturating_sub(1));
         let mut at = segments.get(unread).map_or(end, |segment| segment.start);
         let mut open = None;
         loop {
@@ -258,7 +259,9 @@ impl WebhookSource {
         }
         let text = match wal::read_text(file, segment.byte(at), head) {
             Ok(Some(text)) => text,
-            Ok(None) => return Err(damaged(segment, at + head.text_at(), "the text is not what was written").into()),
+            Ok(None) => {
+                return Err(damaged(segment, at + head.text_at(), "the text is not what was written").into());
+            }
             Err(source) => return Err(WalError::Read { path: segment.path.clone(), source }.into()),
         };
         let (known, new) = text.split_at((next - begins) as usize);

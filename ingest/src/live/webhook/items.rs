@@ -206,7 +206,8 @@ mod tests {
 
     #[test]
     fn items_keep_their_bytes() {
-        let body = "{\"kind\":\"EventList\",\n \"items\":[{\"b\": 1.50,\"a\":\"\\u003c\"}, {} ,\n{\"n\":1e3}]}\n";
+        let body =
+            "{\"kind\":\"EventList\",\n \"items\":[{\"b\": 1.50,\"a\":\"\\u003c\"}, {} ,\n{\"n\":1e3}]}\n";
         assert_eq!(lines(body).expect("a list"), ["{\"b\": 1.50,\"a\":\"\\u003c\"}", "{}", "{\"n\":1e3}"]);
         assert_eq!(lines(r#"{"items":[1,{}],"kind":"EventList"}"#).expect("a list"), ["1", "{}"]);
         assert_eq!(lines(r#"{"items":[{}],"k\u0069nd":"Event\u004cist"}"#).expect("a list"), ["{}"]);
@@ -282,7 +283,7 @@ mod tests {
         #[test]
         fn any_bytes_are_borne(mut body in proptest::collection::vec(any::<u8>(), 0..200)) {
             let lines = into_lines(&mut body, LINE_BYTES_MAX);
-            prop_assert!(lines.is_err() || lines == Ok(Lines { count: 1, is_odd: true }));
+            prop_assert!(lines.is_ok_and(|lines| lines.count <= 1) || lines.is_err());
         }
     }
 }

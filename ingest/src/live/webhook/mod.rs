@@ -329,9 +329,8 @@ async fn keep_identity(listener: Arc<Listener>) {
 /// Looks whether options go together; the routes as they are looked up.
 fn checked(options: &WebhookOptions) -> Result<HashMap<String, Target>, WebhookError> {
     let name = || options.name.clone();
-    let is_name = |name: &str| {
-        !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control)
-    };
+    let is_name =
+        |name: &str| !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control);
     if !is_name(&options.name) || options.name.contains('/') {
         return Err(WebhookError::Name { name: name() });
     }

@@ -426,7 +426,8 @@ impl Listener {
                 let done = outcome.subscribe();
                 let bytes = text.len() as u64;
                 let cluster = Arc::clone(&target.cluster);
-                let batch = Batch { cluster, key, text, text_checksum, lines, received, outcome, _room: room };
+                let batch =
+                    Batch { cluster, key, text, text_checksum, lines, received, outcome, _room: room };
                 if let Err(refused) = self.queue.try_send(batch) {
                     lock(&self.wal.recent).settle(key, false, received);
                     drop(refused);

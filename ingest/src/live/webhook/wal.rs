@@ -48,8 +48,8 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use super::counters::WebhookCounters;
 use super::recent::{Outcome, Recent};
 use super::record::{
-    End, Key, NAME_BYTES_MAX, PARTITIONS_MAX, RECORD_HEAD_BYTES, RECORD_MAGIC, RecordHead, SEGMENT_HEAD_BYTES_MAX,
-    SegmentHead, checksum,
+    End, Key, NAME_BYTES_MAX, PARTITIONS_MAX, RECORD_HEAD_BYTES, RECORD_MAGIC, RecordHead,
+    SEGMENT_HEAD_BYTES_MAX, SegmentHead, checksum,
 };
 use crate::chain::LineChain;
 use crate::source::Fingerprint;
@@ -237,7 +237,11 @@ impl Wal {
             if !recover(&mut state, &mut recent, *start, path, &id_bytes)? {
                 // Cut off while it was made, so it is the newest.
                 if at + 1 < files.len() {
-                    return Err(WalError::Damaged { path: path.clone(), byte: 0, what: "the head is no head" });
+                    return Err(WalError::Damaged {
+                        path: path.clone(),
+                        byte: 0,
+                        what: "the head is no head",
+                    });
                 }
                 unfinished = Some(*start);
             }
@@ -299,7 +303,9 @@ impl Wal {
         loop {
             let (first, next) = {
                 let state = lock(&self.state);
-                let (Some(first), Some(next)) = (state.segments.front(), state.segments.get(1)) else { break };
+                let (Some(first), Some(next)) = (state.segments.front(), state.segments.get(1)) else {
+                    break;
+                };
                 (first.clone(), next.clone())
             };
             let needed = next.begins.iter().any(|(cluster, end)| {
@@ -376,7 +382,8 @@ impl Wal {
 
     /// Why this many bytes more have no room.
     fn no_room(&self, bytes: u64) -> Option<String> {
-        let (held, max, folder) = (lock(&self.state).bytes, self.options.bytes_max, self.options.folder.display());
+        let (held, max, folder) =
+            (lock(&self.state).bytes, self.options.bytes_max, self.options.folder.display());
         if held + bytes > max {
             return Some(format!("the write-ahead log {folder} is full: its bound is {max} bytes"));
         }
@@ -485,9 +492,9 @@ fn write_group(wal: &Wal, open: &mut Option<OpenSegment>, group: &[Batch]) -> Re
     let mut ends: HashMap<&str, End> = HashMap::new();
     let mut bytes = 0;
     for batch in group {
-        let begins = ends.entry(&batch.cluster).or_insert_with(|| {
-            clusters.get(batch.cluster.as_ref()).copied().unwrap_or_default()
-        });
+        let begins = ends
+            .entry(&batch.cluster)
+            .or_insert_with(|| clusters.get(batch.cluster.as_ref()).copied().unwrap_or_default());
         let head = RecordHead {
             text_bytes: batch.text.len() as u32,
             lines: batch.lines,
@@ -755,7 +762,8 @@ fn read_or_make_id(folder: &Path, may_make: bool) -> Result<[u8; 16], WalError> 
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound && may_make => {
             let mut id = [0; 16];
-            getrandom::fill(&mut id).map_err(|error| WalError::Write { path: path.clone(), source: error.into() })?;
+            getrandom::fill(&mut id)
+                .map_err(|error| WalError::Write { path: path.clone(), source: error.into() })?;
             write_whole(&path, format!("{}\n", hex(&id)).as_bytes())?;
             return Ok(id);
         }

@@ -11,11 +11,11 @@ use tokio::sync::watch;
 
 use crate::chain::LineChain;
 use crate::live::testing::Pipeline;
+use crate::live::webhook::WebhookSource;
 use crate::live::webhook::counters::WebhookCounters;
 use crate::live::webhook::recent::{Outcome, Seen};
 use crate::live::webhook::record::checksum;
 use crate::live::webhook::wal::{self, Batch, Refused, Wal, WalError, WalOptions, Writer, lock};
-use crate::live::webhook::WebhookSource;
 use crate::live::{Source, SourceError};
 
 const QUIET: Duration = Duration::from_millis(250);
@@ -74,8 +74,11 @@ struct Run {
 }
 
 fn run(wal: &Arc<Wal>, sealed: &HashMap<String, Position>) -> Run {
-    let mut source =
-        WebhookSource { name: "hook".to_owned(), wal: Arc::clone(wal), duplicates: Arc::new(AtomicU64::new(0)) };
+    let mut source = WebhookSource {
+        name: "hook".to_owned(),
+        wal: Arc::clone(wal),
+        duplicates: Arc::new(AtomicU64::new(0)),
+    };
     let pipeline = Pipeline::new(sealed.clone());
     let mut texts: HashMap<String, String> = HashMap::new();
     let mut positions = sealed.clone();
@@ -87,7 +90,10 @@ fn run(wal: &Arc<Wal>, sealed: &HashMap<String, Position>) -> Run {
             assert!(partition.starts_with(&format!("webhook/hook/{}/", wal.id)));
             let none = Position { next_offset: 0, records: 0, prefix_blake3: [0; 16], broker_offset: None };
             let before = positions.get(&partition).copied().unwrap_or(none);
-            assert_eq!((chunk.block.offset, chunk.block.first_line), (before.next_offset, before.records + 1));
+            assert_eq!(
+                (chunk.block.offset, chunk.block.first_line),
+                (before.next_offset, before.records + 1)
+            );
             let mut chain = LineChain::from(before.prefix_blake3);
             chain.update(&chunk.block.bytes);
             assert_eq!(chain.value(), Some(chunk.prefix));
@@ -185,7 +191,8 @@ fn a_damaged_record_is_named_and_nothing_is_thrown_away() {
         let error = got.ended.expect_err("damage is told");
         let cause = error.source.expect("a cause").to_string();
         assert!(cause.contains(FIRST), "{cause}");
-        assert!(cause.contains(&format!("at byte {}", second)) || cause.contains("at byte"), "{cause}");
+        let told = if byte < second + 129 { second } else { second + 129 };
+        assert!(cause.contains(&format!("at byte {told}:")), "{cause}");
     }
 }
 

@@ -292,7 +292,8 @@ impl Webhook {
     }
 
     /// Takes no more connections, answers the requests under way if that is done within `deadline`, and stops.
-    /// What was acknowledged stays in the log; the source may go on or be stopped before or after.
+    /// What was acknowledged stays in the log; the source may go on or be stopped before or after. A disk that
+    /// hangs in a sync holds this up beyond the deadline.
     pub fn shutdown(self, deadline: Duration) {
         let until = Instant::now() + deadline;
         self.stop.send_replace(true);

@@ -369,19 +369,20 @@ impl Listener {
         let (mut body, room) = read.await.map_err(|_| Answer::TooSlow)??;
 
         let line_bytes_max = self.line_bytes_max;
+        // The room goes along, so that it is held however long this takes, whether the sender waits or not.
+        let is_long = room.bytes() > INLINE_BYTES_MAX;
         let digest = move || {
             let mut hasher = blake3::Hasher::new();
             hasher.update(key_of_path.as_bytes()).update(&body);
             let key = *hasher.finalize().as_bytes();
             let lines = items::into_lines(&mut body, line_bytes_max);
-            (key, checksum(&body), lines, body)
+            (key, checksum(&body), lines, body, room)
         };
-        let digested = if room.bytes() <= INLINE_BYTES_MAX {
-            digest()
-        } else {
-            tokio::task::spawn_blocking(digest).await.map_err(|_| Answer::Failed)?
+        let digested = match is_long {
+            true => tokio::task::spawn_blocking(digest).await.map_err(|_| Answer::Failed)?,
+            false => digest(),
         };
-        let (key, text_checksum, lines, text) = digested;
+        let (key, text_checksum, lines, text, room) = digested;
         let lines = lines.map_err(Answer::Body)?;
         if lines.count == 0 {
             // A list without items: there is nothing to keep.
@@ -430,8 +431,7 @@ impl Listener {
                     Batch { cluster, key, text, text_checksum, lines, received, outcome, _room: room };
                 if let Err(refused) = self.queue.try_send(batch) {
                     lock(&self.wal.recent).settle(key, false, received);
-                    drop(refused);
-                    return Err(Answer::Busy);
+                    return Err(if refused.is_full() { Answer::Busy } else { Answer::Failed });
                 }
                 written(done).await?;
                 counters.batches.fetch_add(1, Ordering::Relaxed);

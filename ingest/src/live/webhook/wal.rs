@@ -167,7 +167,6 @@ struct State {
     bytes: u64,
     trouble: Option<String>,
     is_full: bool,
-    closed: bool,
 }
 
 /// What the writer, the reader and the listener share.
@@ -210,11 +209,7 @@ impl Wal {
     /// Opens a folder, or makes it; cuts off what was being written when the last process ended.
     pub fn open(options: WalOptions, counters: Arc<WebhookCounters>) -> Result<(Arc<Wal>, Writer), WalError> {
         let folder = &options.folder;
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(|source| WalError::MakeFolder { path: folder.clone(), source })?;
+        make_folder(folder)?;
         let lock_path = folder.join("lock");
         let lock = create(&lock_path, false).map_err(cannot_write(&lock_path))?;
         lock.try_lock().map_err(|_| WalError::InUse { path: folder.clone() })?;
@@ -230,7 +225,6 @@ impl Wal {
             bytes: 0,
             trouble: None,
             is_full: false,
-            closed: false,
         };
         let mut unfinished = None;
         for (at, (start, path)) in files.iter().enumerate() {
@@ -279,7 +273,7 @@ impl Wal {
     /// The durable end, once it is beyond `offset` or `wait` is over.
     pub fn wait_beyond(&self, offset: u64, wait: Duration) -> u64 {
         let state = lock(&self.state);
-        let waited = self.grown.wait_timeout_while(state, wait, |state| state.end <= offset && !state.closed);
+        let waited = self.grown.wait_timeout_while(state, wait, |state| state.end <= offset);
         waited.unwrap_or_else(PoisonError::into_inner).0.end
     }
 
@@ -344,7 +338,9 @@ impl Wal {
         let (now, mut newest) = (now(), 0);
         let mut out = KEYS_MAGIC.to_vec();
         let file = File::open(&segment.path).map_err(cannot_read(&segment.path))?;
-        for_each_head(&file, segment.byte(segment.start), segment.byte(end), |_, head| {
+        // One that came back, because the machine stopped when it had been deleted, may be cut off as well.
+        let length = file.metadata().map_err(cannot_read(&segment.path))?.len();
+        for_each_head(&file, segment.head_bytes, segment.byte(end).min(length), |head| {
             if out.len() < KEYS_MAX * KEY_BYTES && lock(&self.recent).remembers(head.received, now) {
                 out.extend_from_slice(&head.key);
                 out.extend_from_slice(&head.received.to_le_bytes());
@@ -425,8 +421,6 @@ impl Writer {
             }
             self.take(group);
         }
-        lock(&self.wal.state).closed = true;
-        self.wal.grown.notify_all();
     }
 
     /// Stores a group or what of it has room, and tells each batch's sender what became of it.
@@ -604,7 +598,7 @@ fn close(bytes: u64, segment: &Segment, end: u64, recent: &mut Recent) -> Result
     let file = File::open(&segment.path).map_err(cannot_read(&segment.path))?;
     let length = file.metadata().map_err(cannot_read(&segment.path))?.len();
     let now = now();
-    for_each_head(&file, segment.head_bytes, segment.byte(end).min(length), |_, head| {
+    for_each_head(&file, segment.head_bytes, segment.byte(end).min(length), |head| {
         if recent.remembers(head.received, now) {
             recent.remember(head.key, head.received);
         }
@@ -682,15 +676,10 @@ fn read_record(file: &File, at: u64, limit: u64) -> io::Result<Option<(RecordHea
 }
 
 /// Reads heads one behind the other, up to `limit` or the first that is none.
-fn for_each_head(
-    file: &File,
-    mut at: u64,
-    limit: u64,
-    mut each: impl FnMut(u64, &RecordHead),
-) -> io::Result<()> {
+fn for_each_head(file: &File, mut at: u64, limit: u64, mut each: impl FnMut(&RecordHead)) -> io::Result<()> {
     while at < limit {
         let Some(head) = read_head(file, at, limit)? else { break };
-        each(at, &head);
+        each(&head);
         at += head.record_bytes();
     }
     Ok(())
@@ -720,6 +709,23 @@ fn next_record(
 
 fn create(path: &Path, truncate: bool) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(truncate).mode(0o600).open(path)
+}
+
+/// Makes a folder and those above it, so that they are there after a crash.
+fn make_folder(folder: &Path) -> Result<(), WalError> {
+    let missing: Vec<&Path> = folder.ancestors().take_while(|path| !path.exists()).collect();
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|source| WalError::MakeFolder { path: folder.to_owned(), source })?;
+    for made in missing {
+        match made.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent)?,
+            _ => sync_folder(Path::new("."))?,
+        }
+    }
+    Ok(())
 }
 
 fn sync_folder(folder: &Path) -> Result<(), WalError> {

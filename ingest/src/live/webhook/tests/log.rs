@@ -191,7 +191,8 @@ fn a_damaged_record_is_named_and_nothing_is_thrown_away() {
         let error = got.ended.expect_err("damage is told");
         let cause = error.source.expect("a cause").to_string();
         assert!(cause.contains(FIRST), "{cause}");
-        assert!(cause.contains(&format!("at byte {}", second)) || cause.contains("at byte"), "{cause}");
+        let told = if byte < second + 129 { second } else { second + 129 };
+        assert!(cause.contains(&format!("at byte {told}:")), "{cause}");
     }
 }
 

@@ -15,3 +15,4 @@ mod next_steps;
 mod outsiders;
 mod query;
 mod run;
+mod s3;

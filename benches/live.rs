@@ -29,7 +29,7 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use self::daemon::Daemon;
-use self::services::seaweed::Seaweed;
+use self::services::seaweed::{self, ACCESS_KEY, SECRET_KEY, Seaweed};
 use self::services::tansu::Tansu;
 
 const TOPIC: &str = "kube-audit";
@@ -89,10 +89,19 @@ struct Rig {
 impl Rig {
     fn start() -> Rig {
         let tansu = Tansu::start().expect("STRONGROOM_PYTHON names an environment with a broker");
-        let store = Seaweed::start().expect("STRONGROOM_PYTHON names an environment with a store");
+        let store = seaweed::own().expect("STRONGROOM_PYTHON names an environment with a store");
         tansu.create_topic(TOPIC, PARTITIONS);
-        let archive = store.location("audit", "live");
-        let environment = store.environment();
+        let archive = "s3://audit/live".to_owned();
+        let environment = [
+            ("STRONGROOM_S3_ENDPOINT", store.endpoint()),
+            ("STRONGROOM_S3_PATH_STYLE", "true".to_owned()),
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
         let mut init = run::strongroom();
         run::expect_code(init.args(["archive", "init", &archive]).envs(environment.clone()), 0);
         let folder = tempfile::tempdir().expect("a temporary folder");

@@ -701,7 +701,7 @@ fn what_is_no_archive_is_refused() {
     let folder = folder();
     let text = |path: &Path| path.to_str().expect("text").to_owned();
     assert!(matches!(Archive::open(&text(folder.path())), Err(ArchiveError::NotAnArchive { .. })));
-    assert!(matches!(Archive::open("s3://bucket/prefix"), Err(ArchiveError::LocationScheme { .. })));
+    assert!(matches!(Archive::open("gs://bucket/prefix"), Err(ArchiveError::LocationScheme { .. })));
     std::fs::write(folder.path().join("mine.txt"), b"x").expect("written");
     assert!(matches!(Archive::open_or_create(&text(folder.path())), Err(ArchiveError::NotEmpty { .. })));
 

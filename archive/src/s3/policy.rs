@@ -3,6 +3,7 @@
 //! Invariant: printed, never applied. Who can change the policy of a bucket can undo it; that must not be us.
 
 use serde_json::{Value, json};
+use strongroom_schemas::Table;
 
 use super::S3;
 use crate::layout;
@@ -67,15 +68,17 @@ pub(crate) fn writer_policy(s3: &S3) -> Value {
 /// What the bucket itself refuses, whoever asks.
 pub(crate) fn bucket_policy(s3: &S3, retention: Retention) -> Value {
     let (bucket, objects) = arns(s3);
-    let probes = format!("{}{}/*", objects.trim_end_matches('*'), layout::PROBE);
+    // What a writer tries the store with, elsewhere, is locked for a day only.
+    let below = objects.trim_end_matches('*');
+    let tables = Table::ALL.iter().map(|table| format!("{below}{}/*", table.name()));
+    let sealed: Vec<String> = tables.chain([format!("{below}{}", layout::MANIFEST)]).collect();
     let put_refused_if = |sid: &str, condition: Value| {
         json!({
             "Sid": sid,
             "Effect": "Deny",
             "Principal": "*",
             "Action": "s3:PutObject",
-            // What a writer tries the store with is locked for a day only.
-            "NotResource": probes,
+            "Resource": sealed,
             "Condition": condition,
         })
     };

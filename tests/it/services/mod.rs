@@ -1,0 +1,19 @@
+//! Real services, started for a test and ended with it, and what stands in front of them to do harm.
+
+pub mod faults;
+pub mod seaweed;
+pub mod tansu;
+
+use std::process::Command;
+use std::time::Duration;
+
+/// A process that hangs for a while, as a machine that is out of memory or of network does.
+fn freeze(pid: u32, time: Duration) {
+    let signal = |signal: &str| {
+        let status = Command::new("kill").args([signal, &pid.to_string()]).status();
+        assert!(status.expect("kill starts").success());
+    };
+    signal("-STOP");
+    std::thread::sleep(time);
+    signal("-CONT");
+}

@@ -1,0 +1,130 @@
+//! SeaweedFS, an object store with object lock, for as long as a test needs it.
+//!
+//! Invariants: it listens on 127.0.0.1 alone, on ports that were free a moment ago; it keeps everything in a
+//! temporary folder; it is stopped when the last test that shares it lets go of it. It comes from PyPI with the
+//! other outsiders of tests/requirements.txt; without `STRONGROOM_PYTHON` there is none.
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+pub const ACCESS_KEY: &str = "strongroom-test";
+pub const SECRET_KEY: &str = "strongroom-test-secret";
+/// How long it may take until it answers.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
+/// Its gRPC ports lie so far above the others.
+const GRPC_DISTANCE: u16 = 10_000;
+/// Ports that are tried before there are said to be none.
+const PORT_TRIES: usize = 1000;
+
+pub struct Seaweed {
+    process: Child,
+    pub port: u16,
+    folder: tempfile::TempDir,
+}
+
+/// The store that tests share; `None` when this machine has none.
+pub fn shared() -> Option<Arc<Seaweed>> {
+    static SHARED: Mutex<Weak<Seaweed>> = Mutex::new(Weak::new());
+    let python = PathBuf::from(std::env::var_os("STRONGROOM_PYTHON")?);
+    let weed = python.with_file_name("weed");
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(running) = shared.upgrade() {
+        return Some(running);
+    }
+    let started = Arc::new(Seaweed::start(&weed));
+    *shared = Arc::downgrade(&started);
+    Some(started)
+}
+
+/// A store of one's own; `None` when this machine has none.
+pub fn own() -> Option<Seaweed> {
+    let python = PathBuf::from(std::env::var_os("STRONGROOM_PYTHON")?);
+    Some(Seaweed::start(&python.with_file_name("weed")))
+}
+
+fn free_port(taken: &[u16]) -> u16 {
+    for _ in 0..PORT_TRIES {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let found = listener.local_addr().expect("an address").port();
+        // The system gives high ports; the one below, so far away, must be free too.
+        let Some(port) = found.checked_sub(GRPC_DISTANCE).filter(|port| *port > 1024) else { continue };
+        let is_free = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        if is_free && !taken.contains(&port) {
+            return port;
+        }
+    }
+    panic!("no pair of free ports");
+}
+
+impl Seaweed {
+    fn start(weed: &std::path::Path) -> Seaweed {
+        let folder = tempfile::tempdir().expect("a folder");
+        let identities = format!(
+            r#"{{"identities":[{{"name":"tests","credentials":[{{"accessKey":"{ACCESS_KEY}","secretKey":"{SECRET_KEY}"}}],"actions":["Admin","Read","Write","List","Tagging"]}}]}}"#
+        );
+        let config = folder.path().join("identities.json");
+        std::fs::write(&config, identities).expect("written");
+        let mut ports = Vec::new();
+        for _ in 0..4 {
+            ports.push(free_port(&ports));
+        }
+        let log = std::fs::File::create(folder.path().join("log")).expect("a file");
+        let process = Command::new(weed)
+            .args(["server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", "-volume.max=100"])
+            .args(["-master.volumeSizeLimitMB=256", "-s3.port.iceberg=0", "-s3.port.lance=0"])
+            .arg(format!("-dir={}", folder.path().display()))
+            .arg(format!("-master.port={}", ports[0]))
+            .arg(format!("-volume.port={}", ports[1]))
+            .arg(format!("-filer.port={}", ports[2]))
+            .arg(format!("-s3.port={}", ports[3]))
+            .arg(format!("-s3.config={}", config.display()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", weed.display()));
+        let mut seaweed = Seaweed { process, port: ports[3], folder };
+        seaweed.wait();
+        seaweed
+    }
+
+    /// Until the S3 side answers and the store below it takes an object.
+    fn wait(&mut self) {
+        let started = Instant::now();
+        while started.elapsed() < START_TIMEOUT {
+            if let Some(status) = self.process.try_wait().expect("a process") {
+                panic!("weed ended: {status}\n{}", self.log());
+            }
+            let is_up = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok();
+            if is_up && self.log().contains("added volume server") {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("weed does not answer\n{}", self.log());
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Hangs for a while.
+    pub fn freeze(&self, time: Duration) {
+        super::freeze(self.process.id(), time);
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Seaweed {
+    fn drop(&mut self) {
+        // What is left of it lies in a folder that goes with it.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -215,7 +215,8 @@ fn latency(load: Load, every: Duration) {
     let alerts = daemon.alerts.lock().expect("no panic holds it").clone();
     let mut latencies = Vec::new();
     for (came, line) in &alerts {
-        let number = line.split("marker-").nth(1).and_then(|rest| rest.split('@').next()).and_then(|n| n.parse().ok());
+        let number =
+            line.split("marker-").nth(1).and_then(|rest| rest.split('@').next()).and_then(|n| n.parse().ok());
         if let Some(sent) = number.and_then(|number: u64| at.remove(&number)) {
             latencies.push(came.duration_since(sent));
         }

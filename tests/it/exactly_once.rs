@@ -137,10 +137,8 @@ fn versions(seaweed: &Seaweed) -> BTreeMap<String, usize> {
             if !page.is_truncated().unwrap_or(false) {
                 return;
             }
-            (key, version) = (
-                page.next_key_marker().map(str::to_owned),
-                page.next_version_id_marker().map(str::to_owned),
-            );
+            (key, version) =
+                (page.next_key_marker().map(str::to_owned), page.next_version_id_marker().map(str::to_owned));
         }
     });
     found
@@ -248,7 +246,8 @@ fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_double_an_event() 
         begun.elapsed().as_secs_f64() - chaos.as_secs_f64()
     );
     let mut export = strongroom();
-    let export = output(export.envs(environment(&seaweed.endpoint())).args(["export", "--archive", LOCATION]));
+    let export =
+        output(export.envs(environment(&seaweed.endpoint())).args(["export", "--archive", LOCATION]));
     assert!(export.status.success(), "{}", String::from_utf8_lossy(&export.stderr));
     let found = multiset(export.stdout.split(|byte| *byte == b'\n'));
     let wanted = multiset(produced.iter().map(Vec::as_slice));

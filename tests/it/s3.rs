@@ -13,9 +13,9 @@ use aws_sdk_s3::types::{ObjectLockRetention, ObjectLockRetentionMode};
 use chrono::{Months, Utc};
 use serde_json::Value;
 
+use crate::run::{expect_code, is_long, log, output, strongroom, write};
 use crate::services::faults::Faults;
 use crate::services::seaweed::{self, ACCESS_KEY, SECRET_KEY, Seaweed};
-use crate::run::{expect_code, is_long, log, output, strongroom, write};
 
 /// How long a request may take while answers are lost on purpose.
 const TIMEOUT_SECONDS: u64 = 2;

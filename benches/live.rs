@@ -13,10 +13,13 @@
 
 #![expect(clippy::print_stdout, reason = "a bench's result is its output")]
 
+#[expect(dead_code, reason = "the tests use all of it")]
 #[path = "../tests/it/daemon.rs"]
 mod daemon;
+#[expect(dead_code, reason = "the tests use all of it")]
 #[path = "../tests/it/run.rs"]
 mod run;
+#[expect(dead_code, reason = "the tests use all of it")]
 #[path = "../tests/it/services/mod.rs"]
 mod services;
 

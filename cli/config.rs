@@ -5,6 +5,7 @@
 
 mod reader;
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -163,7 +164,18 @@ fn read(root: &Section<'_>, archive: Option<&str>) -> Config {
     let mut silence = Vec::new();
     let tails = root.sections("tail").iter().map(|s| tail(s, &mut names, &mut silence)).collect();
     let webhooks = root.sections("webhook").iter().map(|s| webhook(s, &mut names, &mut silence)).collect();
-    let kafkas = root.sections("kafka").iter().map(|s| kafka(s, &mut names, &mut silence)).collect();
+    let mut topics = BTreeSet::new();
+    let kafkas = root.sections("kafka").iter().map(|section| {
+        let options = kafka(section, &mut names, &mut silence);
+        for topic in &options.topics {
+            let new = options.brokers.iter().all(|broker| topics.insert((broker.clone(), topic.clone())));
+            if !new {
+                section.mistake("topics", format!("another section reads {topic} of the same broker"));
+            }
+        }
+        options
+    });
+    let kafkas = kafkas.collect();
     Config {
         archive: location,
         store,

@@ -33,6 +33,8 @@ use crate::{allocator, ingest};
 const ALERTS_QUEUE: usize = 10_000;
 /// Time for requests that are under way at a stop; what they bring waits in the write-ahead log.
 const WEBHOOK_CLOSE: Duration = Duration::from_secs(3);
+/// Time for alerts that wait to be read at a stop.
+const ALERTS_FINISH: Duration = Duration::from_secs(5);
 /// How often silence is looked for.
 const SILENCE_TICK: Duration = Duration::from_secs(1);
 
@@ -117,7 +119,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     }
     // The writer ends when nobody is left who could tell it something.
     drop(observer);
-    let written = writer.join();
+    let written = writer.finish();
     match drained.map_err(ingest::cli_error)? {
         Drained::Whole => tracing::info!("stopped; everything that was read is sealed"),
         Drained::Short { unsealed } => {
@@ -125,10 +127,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
             return Ok(exit::FINDING);
         }
     }
-    match written {
-        Ok(Ok(())) | Err(_) => Ok(exit::OK),
-        Ok(Err(error)) => Err(CliError::failure(error)),
-    }
+    written.map(|()| exit::OK).map_err(CliError::failure)
 }
 
 fn start_log(log: &config::Log) -> Result<(), CliError> {
@@ -196,7 +195,18 @@ struct Sink {
     untold: Arc<AtomicU64>,
 }
 
-type Writing = std::thread::JoinHandle<anyhow::Result<()>>;
+/// The thread that writes alerts, and its last word.
+struct Writing(Receiver<anyhow::Result<()>>);
+
+impl Writing {
+    /// Waits for what is in the queue, but not for a reader that reads no more.
+    fn finish(self) -> anyhow::Result<()> {
+        self.0.recv_timeout(ALERTS_FINISH).unwrap_or_else(|_| {
+            tracing::warn!("alerts are left that nobody reads; the archive has them");
+            Ok(())
+        })
+    }
+}
 
 impl Sink {
     fn start(options: &config::Alerts) -> Result<(Sink, Writing), CliError> {
@@ -210,11 +220,13 @@ impl Sink {
         };
         let stdout = options.stdout;
         let (alerts, queue) = bounded(ALERTS_QUEUE);
-        let writing = std::thread::Builder::new()
+        let (done, writing) = bounded(1);
+        std::thread::Builder::new()
             .name("alerts".to_owned())
-            .spawn(move || write_alerts(&queue, file, stdout))
+            // Who waits for the last word may have given up.
+            .spawn(move || _ = done.send(write_alerts(&queue, file, stdout)))
             .context("cannot start the thread that writes alerts")?;
-        Ok((Sink { alerts, untold: Arc::default() }, writing))
+        Ok((Sink { alerts, untold: Arc::default() }, Writing(writing)))
     }
 }
 

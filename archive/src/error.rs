@@ -28,6 +28,8 @@ pub enum ArchiveError {
     NotAnArchive { root: PathBuf },
     #[error("{} holds files already and is not an archive", root.display())]
     NotEmpty { root: PathBuf },
+    #[error("another process writes to {}", root.display())]
+    Held { root: PathBuf },
     #[error("cannot create folder {}", path.display())]
     CreateFolder {
         path: PathBuf,
@@ -294,6 +296,9 @@ impl ArchiveError {
                 Some("set AWS_REGION, or STRONGROOM_S3_ENDPOINT for a store other than AWS")
             }
             ArchiveError::CommitContended { .. } => Some("nothing was lost; run again"),
+            ArchiveError::Held { .. } => {
+                Some("on a local disk one process writes at a time: end the other one")
+            }
             ArchiveError::NotEmpty { .. } => Some("name an empty or a new folder"),
             ArchiveError::FormatUnknown { .. } => {
                 Some("use the version of strongroom that wrote the archive, or a newer one")

@@ -346,6 +346,10 @@ impl Stream {
     /// Reads up to `offset`, or the end when that comes first; returns the hash of what was read.
     pub fn skip_to(&mut self, offset: i64) -> Result<Skipped, FileError> {
         while self.offset < offset {
+            if self.stop.load(Ordering::Relaxed) && !self.is_pipe {
+                let source = io::Error::new(io::ErrorKind::Interrupted, "it was stopped");
+                return Err(FileError::Read { label: self.input.label(), offset: self.offset, source });
+            }
             if self.carry.is_empty() {
                 self.fill_carry(READ_BUFFER_BYTES * 4)?;
                 if self.carry.is_empty() {
@@ -424,7 +428,9 @@ impl Stream {
         let line_bytes_max = self.bounds.line_bytes_max;
         let begins = self.line_so_far.edge(&bytes, line_bytes_max);
         // All of one line, which is over-long: it may end at a cut.
-        let cut = (lines == 0 && (begins != Edge::Line || bytes.len() > line_bytes_max))
+        // What follows a part is one itself until it is longer, and its end may be still to come.
+        let may_end = self.follows && begins == Edge::Part && bytes.len() <= line_bytes_max;
+        let cut = (lines == 0 && !may_end && (begins != Edge::Line || bytes.len() > line_bytes_max))
             .then(|| frame::last_cut(&bytes, begins, line_bytes_max));
         if let Some(source) = self.failed.take() {
             // The whole lines before an error are good: they go first, the error comes with the next call.

@@ -14,6 +14,7 @@
 //!   and rows counted. Where they are not, an error says so; nothing is assumed.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ use chrono::Utc;
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, unbounded};
 use strongroom_alerts::{Detector, DetectorConfig, RuleSet, alerts_batch};
 use strongroom_archive::{
-    Archive, Counts, EncodedRowGroup, Position, SealReport, SourcePosition, WriterOptions, encode,
+    Archive, Counts, EncodedRowGroup, Position, SealReport, SourcePosition, encode,
 };
 use strongroom_schemas::{Alert, Table};
 
@@ -146,14 +147,27 @@ pub fn run(
     stop: &AtomicBool,
     observer: &mut dyn LiveObserver,
 ) -> Result<Drained, IngestError> {
-    let writer = archive.writer_with(WriterOptions::default(), || {
-        tracing::warn!("another process writes to the archive; waiting for it");
-    })?;
+    let writer = match sealer::open_writer(archive, stop) {
+        Ok(writer) => writer,
+        // Nothing was taken from any source yet.
+        Err(_) if stop.load(Ordering::Relaxed) => return Ok(Drained::Whole),
+        Err(error) => return Err(error.into()),
+    };
     let mut detector = Detector::new(Arc::clone(rules), DetectorConfig::default());
     warm_up(archive, rules, &mut detector)?;
     let stored = Table::ALL.map(|table| (table, sealer::positions(&writer, table)));
     let stored: HashMap<Table, HashMap<String, Position>> = stored.into_iter().collect();
-    let shared = Shared::new(stored[&Table::Events].clone(), options.text_bytes_max, Some(archive.clone()));
+    let ahead = stored[&Table::Rejects].iter().filter(|(partition, rejects)| {
+        let events = stored[&Table::Events].get(*partition);
+        events.is_none_or(|events| events.next_offset < rejects.next_offset)
+    });
+    let ahead = ahead.map(|(partition, rejects)| (partition.clone(), *rejects)).collect();
+    let shared = Shared::new(
+        stored[&Table::Events].clone(),
+        ahead,
+        options.text_bytes_max,
+        Some(archive.clone()),
+    );
     metrics.text_bytes_max.store(options.text_bytes_max, Ordering::Relaxed);
     let partitions = stored[&Table::Events].len();
     tracing::info!(archive = %archive.root().display(), partitions, "positions read from the archive");
@@ -212,11 +226,12 @@ pub fn run(
             is_refreshing: false,
             text_bytes: 0,
         };
+        metrics.set_trouble(None);
         metrics.running.store(true, Ordering::Relaxed);
+        // However the driver ends, sources and sealer are told: the scope waits for them.
+        let ending = Ending { shared: &shared, give_up: &give_up, metrics };
         let outcome = driver.run(&told, &answers, &sealed, stop);
-        metrics.running.store(false, Ordering::Relaxed);
-        shared.stop();
-        give_up.store(true, Ordering::Relaxed);
+        drop(ending);
         // Whoever waits to be heard is told by a closed channel that nobody listens.
         drop(told);
         outcome
@@ -230,6 +245,21 @@ pub fn run(
     outcome
 }
 
+/// Tells everybody that the run is over when it is dropped.
+struct Ending<'e> {
+    shared: &'e Shared,
+    give_up: &'e AtomicBool,
+    metrics: &'e Metrics,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.metrics.running.store(false, Ordering::Relaxed);
+        self.shared.stop();
+        self.give_up.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Runs a source again when it fails, for as long as the run lasts.
 fn keep_source(source: &mut dyn Source, feed: &Feed) {
     let name = source.name().to_owned();
@@ -238,10 +268,12 @@ fn keep_source(source: &mut dyn Source, feed: &Feed) {
     let mut wait = SOURCE_WAIT;
     while !feed.is_stopping() {
         let begun = Instant::now();
-        match source.run(feed) {
-            Ok(()) if feed.is_stopping() => return,
-            Ok(()) => feed.trouble("the source ended by itself"),
-            Err(error) => feed.trouble(chain(&error)),
+        // What a source keeps between runs is for its own comfort: all else is the archive's.
+        match catch_unwind(AssertUnwindSafe(|| source.run(feed))) {
+            Ok(Ok(())) if feed.is_stopping() => return,
+            Ok(Ok(())) => feed.trouble("the source ended by itself"),
+            Ok(Err(error)) => feed.trouble(chain(&error)),
+            Err(_) => feed.trouble("the source ended in a panic, which is a bug"),
         }
         if begun.elapsed() > SOURCE_WAIT_MAX {
             wait = SOURCE_WAIT;
@@ -262,8 +294,8 @@ struct Stream {
     expected: i64,
     /// Behind the last chunk looked at, in order.
     reached: Option<Reached>,
-    /// Looked at and not encoded.
-    waiting: Option<Block>,
+    /// Looked at and not encoded; the last one grows.
+    waiting: Vec<Block>,
     /// First offset that `rejects` does not have yet.
     rejects_from: i64,
     /// Alerts that are stored already, where some may be raised again.
@@ -487,7 +519,7 @@ impl Driver<'_> {
             sealed,
             expected: sealed.map_or(0, |position| position.next_offset),
             reached: None,
-            waiting: None,
+            waiting: Vec::new(),
             rejects_from: from(rejects),
             alerts_stored,
         })
@@ -549,43 +581,38 @@ impl Driver<'_> {
         self.open.looked.rejects += looked.rejects;
         let Some(block) = looked.block else { return Ok(()) };
         debug_assert_eq!(block.bytes.len() as u64, looked.bytes);
-        let joins = stream.waiting.as_ref().is_some_and(|waiting| {
-            waiting.ends == Edge::Line
-                && block.begins == Edge::Line
-                && block.ends == Edge::Line
-                && waiting.bytes.last() == Some(&b'\n')
-                && waiting.bytes.len() + block.bytes.len() <= self.options.block_bytes_max
-        });
-        let full = match &mut stream.waiting {
-            Some(waiting) if joins => {
+        match stream.waiting.last_mut() {
+            Some(waiting)
+                if waiting.ends == Edge::Line
+                    && block.begins == Edge::Line
+                    && block.ends == Edge::Line
+                    && waiting.bytes.last() == Some(&b'\n')
+                    && waiting.bytes.len() + block.bytes.len() <= self.options.block_bytes_max =>
+            {
                 waiting.bytes.extend_from_slice(&block.bytes);
-                None
             }
-            waiting => {
+            _ => {
                 let mut block = block;
                 // Buffers are as long as what they might have held.
                 block.bytes.shrink_to_fit();
-                waiting.replace(block)
+                stream.waiting.push(block);
             }
-        };
-        if let Some(full) = full {
-            self.encode(&looked.stream.partition, full);
         }
         let bound = self.options.block_bytes_max / 2;
-        let waiting = self.streams[&looked.stream.partition].waiting.as_ref();
-        if waiting.is_some_and(|block| block.bytes.len() >= bound) {
+        if stream.waiting.len() > 1 || stream.waiting.last().is_some_and(|block| block.bytes.len() >= bound) {
             self.encode_waiting(&looked.stream.partition);
         }
         Ok(())
     }
 
-    /// Encodes what waits of a stream, when there is room for it.
+    /// Encodes what waits of a stream, as far as there is room for it.
     fn encode_waiting(&mut self, partition: &str) {
-        if !self.may_encode() {
-            return;
-        }
-        let block = self.streams.get_mut(partition).and_then(|stream| stream.waiting.take());
-        if let Some(block) = block {
+        while self.may_encode() {
+            let Some(stream) = self.streams.get_mut(partition) else { return };
+            if stream.waiting.is_empty() {
+                return;
+            }
+            let block = stream.waiting.remove(0);
             self.encode(partition, block);
         }
     }
@@ -643,10 +670,11 @@ impl Driver<'_> {
         if self.text_bytes <= self.options.text_bytes_max / 2 || self.open.jobs > 0 {
             return;
         }
-        let waiting = self.streams.values().filter_map(|stream| {
-            Some((stream.waiting.as_ref()?.bytes.len(), stream.name.partition.as_str()))
+        let waiting = self.streams.values().map(|stream| {
+            let bytes: usize = stream.waiting.iter().map(|block| block.bytes.len()).sum();
+            (bytes, stream.name.partition.as_str())
         });
-        if let Some(partition) = waiting.max().map(|(_, partition)| partition.to_owned()) {
+        if let Some(partition) = waiting.max().filter(|(bytes, _)| *bytes > 0).map(|(_, name)| name.to_owned()) {
             self.encode_waiting(&partition);
         }
     }
@@ -669,7 +697,7 @@ impl Driver<'_> {
         let partitions: Vec<String> = self.streams.keys().cloned().collect();
         for partition in partitions {
             let Some(stream) = self.streams.get_mut(&partition) else { continue };
-            if let Some(block) = stream.waiting.take() {
+            for block in std::mem::take(&mut stream.waiting) {
                 self.encode(&partition, block);
             }
             let Some(stream) = self.streams.get_mut(&partition) else { continue };
@@ -761,10 +789,18 @@ impl Driver<'_> {
         let report = outcome?;
         let counts = sealing.counts;
         // A cut without a row, or one whose commit turned out to exist, reports nothing new.
-        let reported: u64 =
-            report.files.iter().filter(|file| file.table == Table::Events).map(|file| file.rows).sum();
-        if !report.commits.is_empty() && reported != sealing.rows.events {
-            let what = format!("{} events were encoded, {reported} were sealed", sealing.rows.events);
+        let reported = |table: Table| -> u64 {
+            report.files.iter().filter(|file| file.table == table).map(|file| file.rows).sum()
+        };
+        let has = |table: Table| report.commits.iter().any(|commit| commit.table == table);
+        let (events, rejects) = (reported(Table::Events), reported(Table::Rejects));
+        if (has(Table::Events) && events != sealing.rows.events)
+            || (has(Table::Rejects) && rejects != sealing.rows.rejects)
+        {
+            let Tally { events: of_events, rejects: of_rejects } = sealing.rows;
+            let what = format!(
+                "{of_events} events and {of_rejects} rejects were encoded, {events} and {rejects} were sealed"
+            );
             self.conservation_failed(&what);
         }
         if sealing.rows.events != counts.events || sealing.rows.rejects > counts.rejects {
@@ -795,7 +831,7 @@ impl Driver<'_> {
         stored.extend(sealing.positions.iter().cloned());
         self.streams.retain(|partition, stream| {
             stream.reached.is_some()
-                || stream.waiting.is_some()
+                || !stream.waiting.is_empty()
                 || stored.get(partition).is_none_or(|position| position.next_offset != stream.expected)
         });
         self.shared.seal(sealing.positions);

@@ -109,7 +109,7 @@ impl SourceCounters {
 /// What all feeds of a run share with the driver.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    stopping: AtomicBool,
+    stopping: Arc<AtomicBool>,
     /// Bytes of text under way.
     under_way: Mutex<u64>,
     room: Condvar,
@@ -118,6 +118,8 @@ pub(crate) struct Shared {
     sealed: Mutex<HashMap<String, Position>>,
     /// Handed over in this run, by partition.
     reached: Mutex<HashMap<String, Position>>,
+    /// Partitions of which the archive has rejects that its events do not reach yet: a run died between two commits.
+    rejects_ahead: HashMap<String, Position>,
     /// The archive, to compare with what it holds.
     pub(crate) archive: Option<Archive>,
 }
@@ -125,16 +127,18 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(
         sealed: HashMap<String, Position>,
+        rejects_ahead: HashMap<String, Position>,
         under_way_max: u64,
         archive: Option<Archive>,
     ) -> Arc<Shared> {
         Arc::new(Shared {
-            stopping: AtomicBool::new(false),
+            stopping: Arc::default(),
             under_way: Mutex::new(0),
             room: Condvar::new(),
             under_way_max,
             sealed: Mutex::new(sealed),
             reached: Mutex::default(),
+            rejects_ahead,
             archive,
         })
     }
@@ -208,6 +212,17 @@ impl Feed {
         lock(&self.shared.sealed).get(partition).copied()
     }
 
+    /// Where the rejects of a partition end when they are ahead of its events: lines must be told apart up to there
+    /// as they were when these were stored.
+    pub(crate) fn rejects_ahead(&self, partition: &str) -> Option<Position> {
+        self.shared.rejects_ahead.get(partition).copied()
+    }
+
+    /// Set when the run is over.
+    pub(crate) fn stopping(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.shared.stopping)
+    }
+
     /// Partitions whose name begins with `kind`, as far as they are sealed.
     pub fn sealed_partitions(&self, kind: &str) -> Vec<(String, Position)> {
         let sealed = lock(&self.shared.sealed);
@@ -261,15 +276,25 @@ impl Feed {
             prefix_blake3: chunk.prefix,
             broker_offset: chunk.broker_offset,
         };
-        match self.driver.send_deadline(Told::Chunk(chunk), until) {
-            Ok(()) => {}
-            Err(SendTimeoutError::Timeout(Told::Chunk(chunk))) => {
+        {
+            // Held while the chunk is sent: of two sources that have found the same stream one is first, and the
+            // driver hears them in this order.
+            let mut all = lock(&self.shared.reached);
+            let known = all.get(&partition).copied().or_else(|| self.sealed(&partition));
+            if chunk.block.offset < known.map_or(0, |known| known.next_offset) {
+                // The other source has handed it over; this one sees so when it asks for its position.
                 self.shared.release(bytes);
-                return Ok(Some(chunk));
+                return Ok(None);
             }
-            Err(_) => return Err(Stopped),
+            match self.driver.send_deadline(Told::Chunk(chunk), until) {
+                Ok(()) => _ = all.insert(partition, reached),
+                Err(SendTimeoutError::Timeout(Told::Chunk(chunk))) => {
+                    self.shared.release(bytes);
+                    return Ok(Some(chunk));
+                }
+                Err(_) => return Err(Stopped),
+            }
         }
-        lock(&self.shared.reached).insert(partition, reached);
         self.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
         *lock(&self.counters.last) = Some(Instant::now());
         Ok(None)

@@ -143,19 +143,25 @@ impl Sealer<'_> {
         let mut stored = Vec::new();
         let writer = match &mut self.writer {
             Some(writer) => writer,
-            none => {
-                let mut writer = self.archive.writer_with(WriterOptions::default(), || {
-                    tracing::warn!("another process writes to the archive; waiting for it");
-                })?;
-                // An earlier attempt may have got some way: tables are committed whole.
+'            none => {
+                let mut writer = open_writer(self.archive, &self.give_up)?;
+                // An earlier attempt may have got some way. Tables are committed whole, so one has this bundle
+                // when every stream stands where the bundle ends, or, in a table that may be ahead, beyond. A
+                // single stream tells nothing: another process may have sealed that one to the same place.
                 for table in [Table::Rejects, Table::Alerts, Table::Events] {
-                    let moved =
-                        bundle.positions.iter().filter(|given| Some(given.position) != given.previous);
-                    let mut reached = false;
-                    for given in moved {
-                        reached |= writer.position(table, &given.partition)? == Some(given.position);
+                    let mut moved = 0;
+                    let mut there = 0;
+                    for given in bundle.positions.iter().filter(|given| Some(given.position) != given.previous) {
+                        moved += 1;
+                        let found = writer.position(table, &given.partition)?;
+                        let is_there = found.is_some_and(|found| {
+                            found == given.position
+                                || (table != Table::Events
+                                    && found.next_offset > given.position.next_offset)
+                        });
+                        there += usize::from(is_there);
                     }
-                    if reached {
+                    if moved > 0 && there == moved {
                         stored.push(table);
                     }
                 }
@@ -175,10 +181,27 @@ impl Sealer<'_> {
     fn refresh(&mut self) -> Result<HashMap<Table, HashMap<String, Position>>, ArchiveError> {
         let writer = match &mut self.writer {
             Some(writer) => writer,
-            none => none.insert(self.archive.writer()?),
+            none => none.insert(open_writer(self.archive, &self.give_up)?),
         };
         writer.refresh()?;
         Ok(Table::ALL.map(|table| (table, positions(writer, table))).into())
+    }
+}
+
+/// The archive's writer; where only one process may have it, waits for it until `stop` is set.
+pub(super) fn open_writer(archive: &Archive, stop: &AtomicBool) -> Result<Writer, ArchiveError> {
+    let mut told = false;
+    loop {
+        if let Some(writer) = archive.try_writer(WriterOptions::default())? {
+            return Ok(writer);
+        }
+        if stop.load(Ordering::Relaxed) {
+            return Err(ArchiveError::Held { root: archive.root().to_owned() });
+        }
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!("another process writes to the archive; waiting for it");
+        }
+        std::thread::sleep(TICK);
     }
 }
 

@@ -38,8 +38,10 @@ pub fn serve(
     let mut remembered = Remembered::default();
     let mut wait = AGAIN_WAIT;
     let mut has_run = false;
+    let mut lost = 0;
     while !stop.load(Ordering::Relaxed) {
         let begun = Instant::now();
+        let given_up = metrics.given_up.load(Ordering::Relaxed);
         let ran = match open() {
             Ok(archive) => {
                 has_run = true;
@@ -64,6 +66,7 @@ pub fn serve(
             tracing::error!(error = %text, hint, again_in_ms = wait.as_millis() as u64, "the pipeline begins again");
         }
         metrics.restarts.fetch_add(1, Ordering::Relaxed);
+        lost = metrics.given_up.load(Ordering::Relaxed).saturating_sub(given_up);
         metrics.set_trouble(Some(text));
         let until = Instant::now() + wait;
         while Instant::now() < until && !stop.load(Ordering::Relaxed) {
@@ -71,5 +74,6 @@ pub fn serve(
         }
         wait = (wait * 2).min(AGAIN_WAIT_MAX);
     }
-    Ok(Drained::Whole)
+    // Between two runs nothing is under way, but what the last one gave up is not sealed.
+    Ok(if lost == 0 { Drained::Whole } else { Drained::Short { unsealed: lost } })
 }

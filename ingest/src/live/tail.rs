@@ -10,19 +10,21 @@
 //!   second copy brings nothing. No name, size, time or inode number is believed.
 //! - Of several files with one stream only one is ahead at a time; another catches up by reading, not by
 //!   being believed.
+//! - Before more of an open file is read that has changed, the last bytes read of it are compared with those
+//!   in their place now: a file that was truncated and filled again is another stream.
 //! - A line is handed over when its newline is there. Without one it is handed over when nothing was added for
-//!   [`TailOptions::give_up_line`], or the file is gone: its writer died in the middle of it.
+//!   [`TailOptions::give_up_line`], or the file is gone: its writer died in the middle of it. A first line is
+//!   never given up while its file has a name, for it is the stream's name.
 //!
 //! A crash loses nothing: positions are the archive's, and what lies behind them is still in the files. What a
 //! rotation removes before it was read is lost at its writer, and cannot be seen from here, save for files that
 //! are open: they are read to their end, name or not.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::{File, Metadata};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use strongroom_archive::ArchiveError;
@@ -40,12 +42,15 @@ const CHUNK_BYTES: usize = 16 << 20;
 const CHUNK_LINES: usize = 131_072;
 /// Chunks taken from one file before the others have their turn.
 const TURN_CHUNKS: usize = 8;
-/// Files kept open. Beyond that the one that was quiet for longest is closed, and opened again when it grows.
-const OPEN_MAX: usize = 512;
+/// Files kept open. Beyond that the one that was quiet for longest is closed, and opened again when it grows; what
+/// was not met yet waits.
+const OPEN_MAX: usize = 256;
+/// Bytes before the place where reading goes on that must be as they were.
+const SEEN_BYTES: usize = 1024;
 /// Files remembered as read.
 const READ_MAX: usize = 100_000;
-/// A file without a name is closed when nothing was added for so long.
-const NAMELESS: Duration = Duration::from_secs(2);
+/// A file that was deleted is closed when nothing was added for so long.
+const DELETED: Duration = Duration::from_secs(2);
 /// Wait before a file that could not be read is tried again, unless it changes.
 const AGAIN: Duration = Duration::from_secs(30);
 /// How long a seal may take that a comparison needs.
@@ -118,11 +123,18 @@ struct Followed {
     origin: Arc<Origin>,
     path: PathBuf,
     inode: Inode,
+    /// The same file, to look at it.
+    file: File,
     /// Whether the last look at the folders found it.
     has_name: bool,
     /// When something was added last.
     grew: Instant,
+    /// As it was before it was last read to its end.
+    read: Option<Look>,
     size: u64,
+    links: u64,
+    /// The last bytes handed over.
+    seen: Vec<u8>,
 }
 
 /// What was done with a file that is not open.
@@ -140,7 +152,8 @@ struct Files<'t> {
     closed: HashMap<Inode, Closed>,
     /// What is wrong with files, by path.
     troubles: HashMap<PathBuf, String>,
-    stop: Arc<AtomicBool>,
+    /// Whether the last look at the folders saw all of them.
+    saw_all: bool,
 }
 
 /// What one visit to a file came to.
@@ -152,10 +165,11 @@ enum Visit {
 }
 
 enum Found {
-    Stream(Box<Stream>, Option<String>),
+    /// It goes on with this partition.
+    Stream(Box<Stream>, String),
     /// All of it is stored, as the beginning of a longer stream.
     Known,
-    /// It has no whole line yet.
+    /// It has no whole line yet, or cannot be compared yet.
     NotYet,
 }
 
@@ -189,7 +203,7 @@ impl Source for Tail {
             open: Vec::new(),
             closed: HashMap::new(),
             troubles: HashMap::new(),
-            stop: Arc::default(),
+            saw_all: false,
         };
         while !feed.is_stopping() {
             match files.turn() {
@@ -207,6 +221,7 @@ impl Files<'_> {
     fn turn(&mut self) -> Result<bool, Stopped> {
         let (paths, troubles) = find(&self.options.paths);
         self.troubles.clear();
+        self.saw_all = troubles.is_empty();
         for trouble in &troubles {
             self.troubles.insert(PathBuf::new(), chain(trouble));
         }
@@ -231,6 +246,7 @@ impl Files<'_> {
                 more |= self.visit(at)?;
             } else {
                 more |= self.meet(path, inode, Look::of(&metadata))?;
+                self.close_quiet();
             }
         }
         // A file that was renamed away or removed is read to its end all the same.
@@ -238,14 +254,14 @@ impl Files<'_> {
         while at < self.open.len() {
             let inode = self.open[at].inode;
             if !named.contains(&inode) {
-                self.open[at].has_name = false;
+                // What could not be listed may have its name still.
+                self.open[at].has_name &= !self.saw_all;
                 more |= self.visit(at)?;
             }
             if self.open.get(at).is_some_and(|file| file.inode == inode) {
                 at += 1;
             }
         }
-        self.close_quiet();
         if self.closed.len() > READ_MAX {
             self.closed.retain(|inode, _| named.contains(inode));
         }
@@ -273,9 +289,9 @@ impl Files<'_> {
         match self.closed.get(&inode) {
             Some(Closed::Read(read)) if *read == look => return Ok(false),
             Some(Closed::Failed(failed, when)) if *failed == look && when.elapsed() < AGAIN => {
-                if let Some(trouble) = self.troubles_of(&path) {
-                    self.troubles.insert(path, trouble);
-                }
+                // It was said when it failed; while it waits, it stays wrong.
+                let text = format!("{} could not be read; it is tried again when it changes", path.display());
+                self.troubles.insert(path, text);
                 return Ok(false);
             }
             _ => {}
@@ -283,8 +299,18 @@ impl Files<'_> {
         if look.size == 0 {
             return Ok(false);
         }
+        // Every open file grows or is unread: another waits for its turn.
+        if self.open.len() > OPEN_MAX {
+            self.troubles.insert(path, format!("more than {OPEN_MAX} files grow at once; others wait"));
+            return Ok(false);
+        }
         match self.identify(&path) {
-            Ok(Found::Stream(stream, Some(partition))) => {
+            Ok(Found::Stream(stream, partition)) => {
+                let file = match File::open(&path).and_then(|file| Ok((file.metadata()?, file))) {
+                    Ok((metadata, file)) if (metadata.dev(), metadata.ino()) == inode => file,
+                    // Rotated just now: the next look finds what is where.
+                    _ => return Ok(true),
+                };
                 let origin = Arc::new(Origin { partition, cluster: self.options.cluster.clone() });
                 let mut file = Followed {
                     stream: *stream,
@@ -292,9 +318,13 @@ impl Files<'_> {
                     origin,
                     path,
                     inode,
+                    file,
                     has_name: true,
                     grew: Instant::now(),
+                    read: None,
                     size: look.size,
+                    links: 1,
+                    seen: Vec::new(),
                 };
                 file.relabel();
                 tracing::info!(file = %file.path.display(), at = file.stream.offset(), "following");
@@ -306,7 +336,7 @@ impl Files<'_> {
                 self.closed.insert(inode, Closed::Read(look));
                 Ok(false)
             }
-            Ok(Found::Stream(_, None) | Found::NotYet) => Ok(false),
+            Ok(Found::NotYet) => Ok(false),
             Err(Failure::Stopped) => Err(Stopped),
             Err(Failure::File(error)) => {
                 self.failed(path, inode, look, &error);
@@ -320,11 +350,6 @@ impl Files<'_> {
         self.closed.insert(inode, Closed::Failed(look, Instant::now()));
     }
 
-    fn troubles_of(&self, path: &std::path::Path) -> Option<String> {
-        // It was said when it failed; while it waits, it stays wrong.
-        Some(format!("{} could not be read; it is tried again when it changes", path.display()))
-    }
-
     /// Opens a file behind what the archive, or this run, has of its stream.
     fn identify(&self, path: &std::path::Path) -> Result<Found, Failure> {
         let bounds = BlockBounds {
@@ -333,30 +358,38 @@ impl Files<'_> {
             line_bytes_max: self.feed.line_bytes_max,
         };
         let input = Input::File(path.to_owned());
-        let mut stream = Stream::open(input, bounds, false, Arc::default(), Arc::clone(&self.stop))?;
+        let mut stream = Stream::open(input, bounds, false, Arc::default(), self.feed.stopping())?;
         let Some(identity) = stream.identity(&self.options.cluster)? else { return Ok(Found::NotYet) };
-        if stream.is_first_line_open() {
-            let quiet = path.metadata().ok().and_then(|metadata| metadata.modified().ok());
-            let quiet = quiet.and_then(|modified| modified.elapsed().ok());
-            if quiet.is_none_or(|quiet| quiet < self.options.give_up_line) {
-                return Ok(Found::NotYet);
-            }
+        if stream.is_first_line_open() && !stream.is_packed() {
+            return Ok(Found::NotYet);
         }
         for number in 0..ALIKE_MAX {
             let partition = if number == 0 { identity.clone() } else { format!("{identity}.{number}") };
-            let Some(known) = self.feed.position(&partition) else {
-                return Ok(Found::Stream(Box::new(stream), Some(partition)));
+            let known = self.feed.position(&partition);
+            let stored = known.map_or(0, |known| known.next_offset);
+            let ahead = self.feed.rejects_ahead(&partition).filter(|ahead| ahead.next_offset > stored);
+            if let Some(ahead) = ahead {
+                // A run died between two commits. The rejects are this stream's only if they say so, and lines are
+                // told apart as they were then only if a block ends where one ended then.
+                if stream.again()?.skip_to(ahead.next_offset)? != Skipped::To(ahead.prefix_blake3) {
+                    continue;
+                }
+                stream.cut_at(ahead.next_offset);
+            }
+            let Some(known) = known else {
+                return Ok(Found::Stream(Box::new(stream), partition));
             };
             match stream.skip_to(known.next_offset)? {
                 Skipped::To(prefix) if prefix == known.prefix_blake3 => {
-                    return Ok(Found::Stream(Box::new(stream), Some(partition)));
+                    return Ok(Found::Stream(Box::new(stream), partition));
                 }
                 Skipped::To(_) => {}
-                Skipped::Short(length, prefix) => {
-                    if self.stored_prefix(&partition, length)? == Some(prefix) {
-                        return Ok(Found::Known);
-                    }
-                }
+                Skipped::Short(length, prefix) => match self.stored_prefix(&partition, length)? {
+                    Some(stored) if stored == prefix => return Ok(Found::Known),
+                    Some(_) => {}
+                    // Until it is sealed nobody can say whether it is the same.
+                    None => return Ok(Found::NotYet),
+                },
             }
             stream = stream.again()?;
         }
@@ -387,24 +420,24 @@ impl Files<'_> {
     /// Reads what an open file has, up to a bound; whether it has more.
     fn visit(&mut self, at: usize) -> Result<bool, Stopped> {
         let file = &mut self.open[at];
-        let look = match file.metadata() {
-            Ok(metadata) => {
-                if metadata.len() > file.size {
-                    file.grew = Instant::now();
-                }
-                file.size = metadata.len();
-                Look::of(&metadata)
-            }
-            // Without a name there is nothing to ask: whether it grew is seen by reading.
-            Err(_) => Look { size: file.size, modified: (0, 0) },
-        };
-        let visit = file.read(self.feed, self.options.give_up_line);
+        let Ok(metadata) = file.file.metadata() else { return Ok(false) };
+        let look = Look::of(&metadata);
+        if look.size > file.size {
+            file.grew = Instant::now();
+        }
+        (file.size, file.links) = (look.size, metadata.nlink());
+        let visit = file.read(self.feed, look, self.options.give_up_line);
         let close = match visit {
-            Ok(Visit::More) => return Ok(true),
+            Ok(Visit::More) => {
+                file.read = None;
+                return Ok(true);
+            }
             Ok(Visit::AtEnd) => {
+                file.read = Some(look);
                 let quiet = file.grew.elapsed();
-                let packed = file.stream.is_packed();
-                if packed || (!file.has_name && quiet >= NAMELESS) {
+                let deleted = file.links == 0 && quiet >= DELETED;
+                let left = !file.has_name && quiet >= self.options.give_up_line;
+                if file.stream.is_packed() || deleted || left {
                     Some(Closed::Read(look))
                 } else {
                     return Ok(false);
@@ -432,11 +465,13 @@ impl Files<'_> {
     /// Closes the files that were quiet for longest when too many are open.
     fn close_quiet(&mut self) {
         while self.open.len() > OPEN_MAX {
-            let quietest = self.open.iter().enumerate().min_by_key(|(_, file)| file.grew).map(|(at, _)| at);
-            let Some(at) = quietest else { return };
+            let at_rest =
+                |file: &Followed| file.has_name && file.read.is_some() && file.stream.unfinished() == 0;
+            let quietest = self.open.iter().enumerate().filter(|(_, file)| at_rest(file));
+            let Some((at, _)) = quietest.min_by_key(|(_, file)| file.grew) else { return };
             let file = self.open.remove(at);
-            if let Ok(metadata) = file.metadata() {
-                self.closed.insert(file.inode, Closed::Read(Look::of(&metadata)));
+            if let Some(read) = file.read {
+                self.closed.insert(file.inode, Closed::Read(read));
             }
         }
     }
@@ -448,21 +483,27 @@ impl Followed {
         self.name = Arc::new(StreamName { partition: self.origin.partition.clone(), label });
     }
 
-    fn metadata(&self) -> std::io::Result<Metadata> {
-        let metadata = self.path.metadata()?;
-        match (metadata.dev(), metadata.ino()) == self.inode {
-            true => Ok(metadata),
-            false => Err(std::io::ErrorKind::NotFound.into()),
-        }
+    /// Whether the bytes before the place where reading goes on are those that were read.
+    fn is_as_it_was(&self) -> bool {
+        let from = self.stream.offset() - i64::try_from(self.seen.len()).unwrap_or(i64::MAX);
+        let mut now = vec![0; self.seen.len()];
+        let read = u64::try_from(from).map(|from| self.file.read_exact_at(&mut now, from));
+        matches!(read, Ok(Ok(()))) && now == self.seen
     }
 
-    fn read(&mut self, feed: &Feed, give_up_line: Duration) -> Result<Visit, Failure> {
+    fn read(&mut self, feed: &Feed, look: Look, give_up_line: Duration) -> Result<Visit, Failure> {
         let packed = self.stream.is_packed();
-        let read = self.stream.offset() + i64::try_from(self.stream.unfinished()).unwrap_or(i64::MAX);
-        if !packed && self.has_name && i64::try_from(self.size).unwrap_or(i64::MAX) < read {
-            return Ok(Visit::Differs);
+        let gone = self.links == 0 && self.grew.elapsed() >= DELETED;
+        let give_up = self.stream.unfinished() > 0 && (gone || self.grew.elapsed() >= give_up_line);
+        if self.read == Some(look) && !give_up {
+            return Ok(Visit::AtEnd);
         }
+        let read = self.stream.offset() + i64::try_from(self.stream.unfinished()).unwrap_or(i64::MAX);
         if !packed {
+            let shorter = i64::try_from(look.size).unwrap_or(i64::MAX) < read;
+            if shorter || !self.is_as_it_was() {
+                return Ok(Visit::Differs);
+            }
             self.stream.follow();
         }
         for _ in 0..TURN_CHUNKS {
@@ -470,8 +511,8 @@ impl Followed {
             if let Some(reached) = feed.position(&self.origin.partition)
                 && reached.next_offset != self.stream.offset()
             {
-                let caught_up = self.stream.skip_to(reached.next_offset)?;
-                match caught_up {
+                self.seen.clear();
+                match self.stream.skip_to(reached.next_offset)? {
                     Skipped::To(prefix)
                         if self.stream.offset() == reached.next_offset && prefix == reached.prefix_blake3 => {
                     }
@@ -485,6 +526,11 @@ impl Followed {
             match self.stream.next_block(&self.origin, Vec::new())? {
                 Some(cut) => {
                     self.grew = arrived;
+                    if !packed {
+                        let bytes = &cut.block.bytes;
+                        self.seen.extend_from_slice(&bytes[bytes.len().saturating_sub(SEEN_BYTES)..]);
+                        self.seen.drain(..self.seen.len().saturating_sub(SEEN_BYTES));
+                    }
                     feed.send(Chunk {
                         stream: Arc::clone(&self.name),
                         block: cut.block,
@@ -494,9 +540,7 @@ impl Followed {
                     })?;
                 }
                 None => {
-                    let gone = !self.has_name && self.grew.elapsed() >= NAMELESS;
-                    let dead = self.grew.elapsed() >= give_up_line;
-                    if !packed && self.stream.unfinished() > 0 && (gone || dead) {
+                    if give_up && !packed && self.stream.unfinished() > 0 {
                         self.stream.give_up_line();
                         continue;
                     }

@@ -114,7 +114,7 @@ pub struct Driver {
 
 impl Driver {
     pub fn start(archive: &Archive, sealing: Sealing, under_way_max: u64) -> Driver {
-        let shared = Shared::new(archive.positions(), under_way_max, None);
+        let shared = Shared::new(archive.positions(), HashMap::new(), under_way_max, None);
         let (driver, told) = bounded(64);
         let (held, chunks) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<(String, usize)>>>::default());
         let thread = std::thread::spawn({
@@ -222,7 +222,7 @@ pub struct Pipeline {
 impl Pipeline {
     pub fn new(sealed: HashMap<String, Position>) -> Pipeline {
         let (driver, told) = bounded(1 << 10);
-        let shared = Shared::new(sealed, 64 << 20, None);
+        let shared = Shared::new(sealed, HashMap::new(), 64 << 20, None);
         let counters = Arc::new(SourceCounters::default());
         Pipeline { feed: Feed { shared, driver, counters, line_bytes_max: 4 << 20 }, told }
     }

@@ -96,9 +96,7 @@ pub fn find(arguments: &[String]) -> (Vec<PathBuf>, Vec<IngestError>) {
         let path = PathBuf::from(argument);
         let mut files = Vec::new();
         if path.is_dir() {
-            if let Err(error) = list(&path, DIRECTORY_DEPTH_MAX, &mut files, &mut Vec::new()) {
-                troubles.push(error);
-            }
+            list_what_can_be(&path, DIRECTORY_DEPTH_MAX, &mut files, &mut troubles);
         } else if argument.contains(['*', '?', '[']) && !path.exists() {
             match glob::glob(argument) {
                 Ok(paths) => files.extend(paths.flatten().filter(|path| path.is_file())),
@@ -117,6 +115,46 @@ pub fn find(arguments: &[String]) -> (Vec<PathBuf>, Vec<IngestError>) {
         found.extend(rotation_order(files));
     }
     (found, troubles)
+}
+
+/// As [`list`], past what cannot be listed. What went away meanwhile is no trouble.
+fn list_what_can_be(
+    directory: &Path,
+    depth: usize,
+    files: &mut Vec<PathBuf>,
+    troubles: &mut Vec<IngestError>,
+) {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+        Err(source) => {
+            troubles.push(IngestError::ListDirectory { path: directory.to_owned(), source });
+            return;
+        }
+    };
+    for entry in entries {
+        let (path, kind) = match entry.and_then(|entry| Ok((entry.path(), entry.file_type()?))) {
+            Ok(found) => found,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(source) => {
+                troubles.push(IngestError::ListDirectory { path: directory.to_owned(), source });
+                continue;
+            }
+        };
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // A file system's own folder, which only root may look into.
+        if name.starts_with('.') || name == "lost+found" {
+            continue;
+        }
+        if kind.is_dir() {
+            match depth.checked_sub(1) {
+                Some(depth) => list_what_can_be(&path, depth, files, troubles),
+                None => troubles.push(IngestError::TooDeep { path, depth_max: DIRECTORY_DEPTH_MAX }),
+            }
+        } else if is_log_name(&name) && (kind.is_file() || (kind.is_symlink() && path.is_file())) {
+            files.push(path);
+        }
+    }
 }
 
 /// Whether a file found in a directory looks like a log, rotated and compressed names included.

@@ -205,11 +205,16 @@ pub enum ArchiveError {
     PositionIncomplete { path: PathBuf, partition: String },
 
     #[error("source {partition}: table {} already holds everything up to {}, this run began at {}", table.name(), found.next_offset, offset_of(expected))]
-    PositionAhead { table: Table, partition: String, expected: Option<Position>, found: Position },
+    PositionAhead { table: Table, partition: String, expected: Option<Box<Position>>, found: Box<Position> },
     #[error("source {partition}: table {} ends at {}, this run began at {}: what lies between was never stored", table.name(), offset_of(found), offset_of(expected))]
-    PositionBehind { table: Table, partition: String, expected: Option<Position>, found: Option<Position> },
+    PositionBehind {
+        table: Table,
+        partition: String,
+        expected: Option<Box<Position>>,
+        found: Option<Box<Position>>,
+    },
     #[error("source {partition}: table {} was at offset {} with other content than this run began with", table.name(), found.next_offset)]
-    PositionDiffers { table: Table, partition: String, expected: Position, found: Position },
+    PositionDiffers { table: Table, partition: String, expected: Box<Position>, found: Box<Position> },
     #[error("the clock of this machine says {}", clock.format("%Y-%m-%d"))]
     Clock { clock: DateTime<Utc> },
     #[error("source {partition}: rows for table {} begin at offset {first}, which is stored already (up to {stored})", table.name())]
@@ -247,8 +252,9 @@ pub enum ArchiveError {
     Background,
 }
 
-fn offset_of(position: &Option<Position>) -> i64 {
-    position.map_or(0, |position| position.next_offset)
+/// Positions are boxed: an error should weigh little where there is none.
+fn offset_of(position: &Option<Box<Position>>) -> i64 {
+    position.as_ref().map_or(0, |position| position.next_offset)
 }
 
 impl ArchiveError {

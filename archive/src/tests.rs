@@ -5,6 +5,8 @@
     reason = "these threads are joined, and their channels carry one message"
 )]
 
+mod stores;
+
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -495,14 +495,17 @@ impl Writer {
             match (expected, self.positions[&table].get(&partition).copied()) {
                 (expected, found) if expected == found => {}
                 (Some(expected), Some(found)) if expected.next_offset == found.next_offset => {
+                    let (expected, found) = (expected.into(), found.into());
                     return Err(ArchiveError::PositionDiffers { table, partition, expected, found });
                 }
                 (expected, Some(found))
                     if expected.is_none_or(|expected| expected.next_offset < found.next_offset) =>
                 {
+                    let (expected, found) = (expected.map(Box::new), found.into());
                     return Err(ArchiveError::PositionAhead { table, partition, expected, found });
                 }
                 (expected, found) => {
+                    let (expected, found) = (expected.map(Box::new), found.map(Box::new));
                     return Err(ArchiveError::PositionBehind { table, partition, expected, found });
                 }
             }
@@ -670,6 +673,7 @@ impl Writer {
             for (partition, found) in positions {
                 let expected = known.get(&partition).copied();
                 if partitions.contains(partition.as_str()) && expected != Some(found) {
+                    let (expected, found) = (expected.map(Box::new), found.into());
                     return Err(ArchiveError::PositionAhead { table, partition, expected, found });
                 }
                 known.insert(partition, found);

@@ -271,7 +271,8 @@ impl SealedFile {
             });
             // Files of ours say where it is; without that the row group is read.
             let Some((offset, length)) = place else { return Ok(true) };
-            let bytes = self.read(vec![offset..offset.saturating_add(length)]).await?.pop();
+            let place = offset..offset.saturating_add(length);
+            let bytes = self.read(vec![place]).await?.pop();
             Sbbf::read_from_column_chunk(column, &Fetched { start: offset, bytes: bytes.unwrap_or_default() })
         };
         let bloom = bloom.map_err(|source| ReadError::Metadata { path: self.path.clone(), source })?;

@@ -17,6 +17,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use crate::daemon::{Daemon, config};
 use crate::run::{expect_code, is_long, log, output, strongroom};
 use crate::services::faults::Faults;
+use crate::services::freeze;
 use crate::services::seaweed::{self, ACCESS_KEY, SECRET_KEY, Seaweed};
 use crate::services::tansu::Tansu;
 
@@ -199,11 +200,11 @@ fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_double_an_event() 
             }
             15 | 16 => {
                 let seconds = if std::mem::take(&mut long_outage) { 60 } else { 1 + random.below(4) };
-                seaweed.freeze(Duration::from_secs(seconds));
+                freeze(seaweed.pid(), Duration::from_secs(seconds));
                 store_outages += 1;
             }
             17 => {
-                tansu.freeze(Duration::from_secs(1 + random.below(4)));
+                freeze(tansu.pid(), Duration::from_secs(1 + random.below(4)));
                 broker_outages += 1;
             }
             // Nothing: time to get somewhere.

@@ -188,7 +188,7 @@ fn what_is_sealed_in_a_bucket_comes_back_and_cannot_be_taken_away() {
     let forged = forged.body(ByteStream::from_static(b"forged")).send();
     outsider.runtime.block_on(forged).expect("a lock does not keep from this");
     assert!(export(&endpoint, location) == bytes);
-    assert_eq!(number(&endpoint, location, "SELECT count(DISTINCT audit_id) > 0 FROM events").signum(), 1);
+    assert!(number(&endpoint, location, "SELECT count(DISTINCT audit_id) FROM events") > 0);
     let (code, document) = check(&endpoint, location);
     assert_eq!(code, Some(1), "{document:#}");
     assert_eq!(verdict(&document, "versions of objects"), "fail", "{document:#}");

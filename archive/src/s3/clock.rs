@@ -9,7 +9,13 @@ use chrono::{DateTime, Utc};
 
 /// The `Date` of an answer, and our own time when it came.
 #[derive(Clone, Debug, Default)]
-pub(super) struct DateSeen(Arc<Mutex<Option<(DateTime<Utc>, DateTime<Utc>)>>>);
+pub(super) struct DateSeen(Arc<Mutex<Option<Dates>>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Dates {
+    theirs: DateTime<Utc>,
+    ours: DateTime<Utc>,
+}
 
 impl DateSeen {
     /// Two ends of one place: one to read, one to give to a request.
@@ -20,7 +26,7 @@ impl DateSeen {
 
     pub(super) fn seconds_ahead(&self) -> Option<i64> {
         let seen = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.map(|(theirs, ours)| (theirs - ours).num_seconds())
+        seen.map(|Dates { theirs, ours }| (theirs - ours).num_seconds())
     }
 }
 
@@ -37,7 +43,8 @@ impl Intercept for DateSeen {
     ) -> Result<(), BoxError> {
         let date = context.response().headers().get("date");
         let date = date.and_then(|date| DateTime::parse_from_rfc2822(date).ok());
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = date.map(|date| (date.to_utc(), Utc::now()));
+        let dates = date.map(|date| Dates { theirs: date.to_utc(), ours: Utc::now() });
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = dates;
         Ok(())
     }
 }

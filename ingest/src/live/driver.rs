@@ -22,9 +22,7 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, unbounded};
 use strongroom_alerts::{Detector, DetectorConfig, RuleSet, alerts_batch};
-use strongroom_archive::{
-    Archive, Counts, EncodedRowGroup, Position, SealReport, SourcePosition, encode,
-};
+use strongroom_archive::{Archive, Counts, EncodedRowGroup, Position, SealReport, SourcePosition, encode};
 use strongroom_schemas::{Alert, Table};
 
 use super::feed::{Shared, Told};
@@ -162,12 +160,8 @@ pub fn run(
         events.is_none_or(|events| events.next_offset < rejects.next_offset)
     });
     let ahead = ahead.map(|(partition, rejects)| (partition.clone(), *rejects)).collect();
-    let shared = Shared::new(
-        stored[&Table::Events].clone(),
-        ahead,
-        options.text_bytes_max,
-        Some(archive.clone()),
-    );
+    let shared =
+        Shared::new(stored[&Table::Events].clone(), ahead, options.text_bytes_max, Some(archive.clone()));
     metrics.text_bytes_max.store(options.text_bytes_max, Ordering::Relaxed);
     let partitions = stored[&Table::Events].len();
     tracing::info!(archive = %archive.root().display(), partitions, "positions read from the archive");
@@ -674,7 +668,9 @@ impl Driver<'_> {
             let bytes: usize = stream.waiting.iter().map(|block| block.bytes.len()).sum();
             (bytes, stream.name.partition.as_str())
         });
-        if let Some(partition) = waiting.max().filter(|(bytes, _)| *bytes > 0).map(|(_, name)| name.to_owned()) {
+        if let Some(partition) =
+            waiting.max().filter(|(bytes, _)| *bytes > 0).map(|(_, name)| name.to_owned())
+        {
             self.encode_waiting(&partition);
         }
     }

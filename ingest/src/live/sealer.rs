@@ -143,7 +143,7 @@ impl Sealer<'_> {
         let mut stored = Vec::new();
         let writer = match &mut self.writer {
             Some(writer) => writer,
-'            none => {
+            none => {
                 let mut writer = open_writer(self.archive, &self.give_up)?;
                 // An earlier attempt may have got some way. Tables are committed whole, so one has this bundle
                 // when every stream stands where the bundle ends, or, in a table that may be ahead, beyond. A
@@ -151,13 +151,14 @@ impl Sealer<'_> {
                 for table in [Table::Rejects, Table::Alerts, Table::Events] {
                     let mut moved = 0;
                     let mut there = 0;
-                    for given in bundle.positions.iter().filter(|given| Some(given.position) != given.previous) {
+                    for given in
+                        bundle.positions.iter().filter(|given| Some(given.position) != given.previous)
+                    {
                         moved += 1;
                         let found = writer.position(table, &given.partition)?;
                         let is_there = found.is_some_and(|found| {
                             found == given.position
-                                || (table != Table::Events
-                                    && found.next_offset > given.position.next_offset)
+                                || (table != Table::Events && found.next_offset > given.position.next_offset)
                         });
                         there += usize::from(is_there);
                     }

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 /// A process that hangs for a while, as a machine that is out of memory or of network does.
-fn freeze(pid: u32, time: Duration) {
+pub fn freeze(pid: u32, time: Duration) {
     let signal = |signal: &str| {
         let status = Command::new("kill").args([signal, &pid.to_string()]).status();
         assert!(status.expect("kill starts").success());

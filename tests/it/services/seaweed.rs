@@ -111,9 +111,8 @@ impl Seaweed {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    /// Hangs for a while.
-    pub fn freeze(&self, time: Duration) {
-        super::freeze(self.process.id(), time);
+    pub fn pid(&self) -> u32 {
+        self.process.id()
     }
 
     pub fn endpoint(&self) -> String {

@@ -1,0 +1,196 @@
+//! What every store promises, on a disk and in a real bucket; and what several writers of one bucket may do.
+//!
+//! Credentials come from the environment alone, and a test cannot change its own: the bucket's part runs in a
+//! second process of this very binary.
+
+use std::process::Command;
+
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use object_store::{ObjectStoreExt as _, PutMode, PutOptions};
+
+use super::*;
+use crate::archive::Place;
+use crate::background;
+use crate::store::Store;
+
+#[path = "../../../tests/it/services/seaweed.rs"]
+mod seaweed;
+
+/// Tells the second process that it is one, and where the store is.
+const ENDPOINT: &str = "STRONGROOM_TEST_ENDPOINT";
+
+/// The suite that every kind of store passes.
+fn conforms(place: Place) {
+    let Place { root, store } = place;
+    background::wait(async move {
+        let (folder, path) = (root.join("folder"), root.join("folder").join("name"));
+        assert_eq!(store.names(&folder).await?, [""; 0]);
+        assert!(store.read(&path).await.expect("an answer").is_none());
+        assert!(!store.exists(&path).await.expect("an answer"));
+        if let Store::Local = store {
+            std::fs::create_dir_all(&folder).expect("a folder");
+        }
+
+        // A name that is taken keeps its content.
+        assert!(store.put_once(&path, Bytes::from_static(b"first")).await.expect("put"));
+        assert!(!store.put_once(&path, Bytes::from_static(b"second")).await.expect("an answer"));
+        assert!(!store.put_once(&path, Bytes::from_static(b"first")).await.expect("an answer"));
+        assert_eq!(store.read(&path).await.expect("an answer").expect("content"), "first");
+        assert!(store.exists(&path).await.expect("an answer"));
+        assert_eq!(store.names(&folder).await?, ["name"]);
+        assert!(store.names(&root).await?.contains(&"folder".to_owned()));
+
+        let contents = store.contents(&path, 5, None);
+        let ranges = contents.read_ranges(vec![1..3, 0..5, 4..4, 4..5]).await.expect("read");
+        assert_eq!(ranges, ["ir", "first", "", "t"].map(Bytes::from));
+        let beyond = contents.read(3..6).await.expect_err("it has five bytes");
+        assert_eq!(beyond.kind(), io::ErrorKind::UnexpectedEof);
+        assert!(store.contents(&root.join("none"), 5, None).read(0..1).await.is_err());
+
+        // The same, as the Delta library sees it.
+        let delta = store.delta(&folder).expect("a store");
+        let at = |name: &str| object_store::path::Path::from(name);
+        let create = || PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        delta.put_opts(&at("log/1"), "one".into(), create()).await.expect("put");
+        for content in ["one", "two"] {
+            let taken = delta.put_opts(&at("log/1"), content.into(), create()).await;
+            assert!(matches!(taken, Err(object_store::Error::AlreadyExists { .. })), "{taken:?}");
+        }
+        delta.put_opts(&at("log/2"), "two".into(), create()).await.expect("put");
+        let read = delta.get(&at("log/1")).await.expect("there").bytes().await.expect("read");
+        assert_eq!(read, "one");
+        assert_eq!(delta.get_range(&at("log/1"), 1..3).await.expect("read"), "ne");
+        assert_eq!(delta.head(&at("log/2")).await.expect("there").size, 3);
+        let missing = delta.get(&at("log/3")).await.map(drop);
+        assert!(matches!(missing, Err(object_store::Error::NotFound { .. })), "{missing:?}");
+        let names = |listed: Vec<object_store::ObjectMeta>| {
+            let mut names: Vec<String> = listed.into_iter().map(|meta| meta.location.to_string()).collect();
+            names.sort();
+            names
+        };
+        let all = delta.list(Some(&at("log"))).try_collect().await.expect("listed");
+        assert_eq!(names(all), ["log/1", "log/2"]);
+        let behind = delta.list_with_offset(Some(&at("log")), &at("log/1")).try_collect().await;
+        assert_eq!(names(behind.expect("listed")), ["log/2"]);
+        let here = delta.list_with_delimiter(None).await.expect("listed");
+        assert_eq!(here.common_prefixes, [at("log")]);
+        assert_eq!(names(here.objects), ["name"]);
+        Ok(())
+    })
+    .expect("a store");
+}
+
+#[test]
+fn a_disk_keeps_the_promises_of_a_store() {
+    let folder = folder();
+    let place = Place::of(folder.path().to_str().expect("text"), &StoreOptions::default());
+    conforms(place.expect("a path"));
+}
+
+#[test]
+fn a_bucket_keeps_the_promises_of_a_store_and_of_writers() {
+    let Some(seaweed) = seaweed::shared() else { return };
+    let this = std::env::current_exe().expect("a path");
+    let inside = Command::new(this)
+        .args(["--exact", "tests::stores::inside_a_bucket", "--nocapture"])
+        .env(ENDPOINT, seaweed.endpoint())
+        .env("AWS_ACCESS_KEY_ID", seaweed::ACCESS_KEY)
+        .env("AWS_SECRET_ACCESS_KEY", seaweed::SECRET_KEY)
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .output()
+        .expect("it starts");
+    let text = String::from_utf8_lossy(&[inside.stdout, inside.stderr].concat()).into_owned();
+    assert!(inside.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[test]
+fn inside_a_bucket() {
+    let Ok(endpoint) = std::env::var(ENDPOINT) else { return };
+    let s3 = S3Options { endpoint: Some(endpoint), path_style: true, ..S3Options::default() };
+    let options = StoreOptions { s3 };
+    let new = |location: &str| init(location, &options).expect("an archive").archive;
+    new("s3://stores/made");
+    conforms(Place::of("s3://stores/conforms", &options).expect("a bucket"));
+    writers_are_kept_apart(&new("s3://stores/writers"));
+    a_new_year_fences_too(&new("s3://stores/years"));
+    versions_survive_checkpoints(&new("s3://stores/checkpoints"));
+    // What an archive was made with is the least of what it is written with.
+    let s3 = S3Options { mode: LockMode::Governance, retention_years: 1, ..options.s3.clone() };
+    let weaker = Archive::open_with("s3://stores/made", &StoreOptions { s3 }).expect("it is there");
+    assert_eq!(weaker.retention(), Some(Retention { mode: LockMode::Compliance, years: 6 }));
+}
+
+fn rows_at(partition: &'static str, first_offset: i64) -> RecordBatch {
+    batch(Table::Events, &Shape { rows: 2, partition, first_offset, ..Shape::default() })
+}
+
+fn seal(writer: &mut Writer, partition: &'static str, from: Option<i64>) -> Result<SealReport> {
+    let first = from.unwrap_or(0);
+    append(writer, Table::Events, rows_at(partition, first))?;
+    writer.seal(&[step(partition, from.map(position), first + 2000)], counts(2))
+}
+
+fn writers_are_kept_apart(archive: &Archive) {
+    const OTHER: &str = "file/other";
+    let (mut first, mut second) = (archive.writer().expect("one"), archive.writer().expect("another"));
+    assert!(first.is_shared());
+    // Both begin with nothing; the second finds a table that it did not know.
+    seal(&mut first, PARTITION, None).expect("sealed");
+    seal(&mut second, OTHER, None).expect("sealed");
+    // Now each of them holds a volume that the other has moved.
+    seal(&mut first, PARTITION, Some(2000)).expect("sealed behind the other");
+    let report = seal(&mut second, OTHER, Some(2000)).expect("sealed behind the other");
+    assert_eq!(report.commits[0].version, 4);
+    first.refresh().expect("read anew");
+    assert_eq!(first.position(Table::Events, OTHER).expect("usable"), Some(position(4000)));
+    let mut known: Vec<_> = first.positions(Table::Events).collect();
+    known.sort_by_key(|(partition, _)| (*partition).to_owned());
+    assert_eq!(known, [(PARTITION, position(4000)), (OTHER, position(4000))]);
+
+    // The same source from two writers: who comes second is told so, and nothing of it is committed.
+    let mut late = archive.writer().expect("a third");
+    seal(&mut first, PARTITION, Some(4000)).expect("sealed");
+    let error = seal(&mut late, PARTITION, Some(4000)).expect_err("fenced");
+    assert!(matches!(error, ArchiveError::PositionAhead { .. }), "{error}");
+    assert!(matches!(late.refresh(), Err(ArchiveError::WriterFailed { .. })));
+    // The same when it has committed before and holds the volume.
+    seal(&mut second, PARTITION, None).expect_err("it knows of the first one's commits");
+    let snapshot = archive.snapshot(Table::Events).expect("a snapshot");
+    assert_eq!(snapshot.rows(), 10);
+    assert!(snapshot.files.iter().all(|file| file.version.is_some()), "{:?}", snapshot.files);
+}
+
+fn a_new_year_fences_too(archive: &Archive) {
+    let mut old = archive.writer_with(options(fixed_2026), || {}).expect("one");
+    seal(&mut old, PARTITION, None).expect("sealed");
+    let mut new = archive.writer_with(options(fixed_2027), || {}).expect("another");
+    seal(&mut new, PARTITION, Some(2000)).expect("sealed");
+    // Nobody has touched the volume of the old year since; the newer one has the position.
+    let error = seal(&mut old, PARTITION, Some(2000)).expect_err("fenced");
+    assert!(matches!(error, ArchiveError::PositionAhead { .. }), "{error}");
+    assert_eq!(archive.snapshot(Table::Events).expect("a snapshot").rows(), 4);
+}
+
+fn versions_survive_checkpoints(archive: &Archive) {
+    let mut writer = archive.writer().expect("a writer");
+    let mut previous = None;
+    for _ in 0..104 {
+        let report = seal(&mut writer, PARTITION, previous).expect("sealed");
+        assert_eq!(report.warnings, [""; 0]);
+        previous = Some(previous.unwrap_or(0) + 2000);
+    }
+    let volume = archive.snapshot(Table::Events).expect("a snapshot").volumes[0].clone();
+    let store = archive.store().clone();
+    let names = background::wait(async move { store.names(&volume.path.join("_delta_log")).await });
+    let names = names.expect("a listing");
+    assert!(names.iter().any(|name| name.ends_with(".checkpoint.parquet")), "{names:?}");
+    assert!(!names.contains(&"_last_checkpoint".to_owned()), "{names:?}");
+    let mut writer = archive.writer().expect("a writer");
+    assert_eq!(writer.position(Table::Events, PARTITION).expect("usable"), previous.map(position));
+    let snapshot = archive.snapshot(Table::Events).expect("a snapshot");
+    assert_eq!((snapshot.rows(), snapshot.files.len()), (208, 104));
+    assert!(snapshot.files.iter().all(|file| file.version.is_some()));
+    let read = read_all(archive, Table::Events, PARTITION).expect("rows");
+    assert_eq!(read.num_rows(), 208);
+}

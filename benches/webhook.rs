@@ -5,6 +5,8 @@
 //! with a token. Client, listener and the log's reader share the machine's cores, so the figure is what
 //! one machine does that posts to itself. A run takes `SECONDS`.
 
+#![expect(clippy::print_stdout, reason = "the figures are what it is run for")]
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

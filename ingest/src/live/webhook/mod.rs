@@ -177,7 +177,7 @@ pub enum WebhookError {
     Tls {
         name: String,
         #[source]
-        source: TlsError,
+        source: Box<TlsError>,
     },
     #[error("webhook \"{name}\": the write-ahead log cannot be used")]
     Wal {
@@ -223,7 +223,7 @@ impl Webhook {
             .clone()
             .map(Identity::load)
             .transpose()
-            .map_err(|source| WebhookError::Tls { name: name.clone(), source })?;
+            .map_err(|source| WebhookError::Tls { name: name.clone(), source: Box::new(source) })?;
         let counters = Arc::new(WebhookCounters::default());
         let wal_options = WalOptions {
             folder: options.wal_dir.clone(),

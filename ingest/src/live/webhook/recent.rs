@@ -100,10 +100,6 @@ impl Recent {
             self.known.remove(&key);
         }
     }
-
-    pub fn len(&self) -> usize {
-        self.order.len()
-    }
 }
 
 #[cfg(test)]
@@ -141,7 +137,7 @@ mod tests {
             recent.remember(key(number), 0);
         }
         recent.remember(key(3), 0);
-        assert_eq!(recent.len(), 2);
+        assert_eq!(recent.order.len(), 2);
         assert!(matches!(recent.look(key(1), 0), Seen::New(_)));
         assert!(matches!(recent.look(key(2), 0), Seen::Again));
         assert!(matches!(recent.look(key(3), 0), Seen::Again));

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use crossbeam_channel::Sender;
 use strongroom_archive::Position;
-use tokio::sync::watch;
 
 use crate::chain::LineChain;
 use crate::live::testing::Pipeline;
 use crate::live::webhook::WebhookSource;
 use crate::live::webhook::counters::WebhookCounters;
-use crate::live::webhook::recent::{Outcome, Seen};
+use crate::live::webhook::recent::Seen;
 use crate::live::webhook::record::checksum;
 use crate::live::webhook::wal::{self, Batch, Refused, Wal, WalError, WalOptions, Writer, lock};
 use crate::live::{Source, SourceError};
@@ -36,31 +36,36 @@ fn open(options: WalOptions) -> Result<(Arc<Wal>, Writer), WalError> {
     Wal::open(options, Arc::new(WebhookCounters::default()))
 }
 
+fn batch(wal: &Wal, cluster: &str, text: &str) -> Batch {
+    let key = *blake3::hash(text.as_bytes()).as_bytes();
+    let Seen::New(outcome) = lock(&wal.recent).look(key, wal::now()) else { panic!("it is new") };
+    Batch {
+        cluster: cluster.into(),
+        key,
+        text: text.as_bytes().to_vec(),
+        text_checksum: checksum(text.as_bytes()),
+        lines: text.matches('\n').count() as u32,
+        received: wal::now(),
+        outcome,
+        _room: None,
+    }
+}
+
+/// Sends a batch to the writer and waits for what becomes of it.
+fn send(queue: &Sender<Batch>, batch: Batch) -> Result<(), Refused> {
+    let mut done = batch.outcome.subscribe();
+    queue.send(batch).expect("the writer runs");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(async { done.wait_for(Option::is_some).await.expect("told").expect("told") })
+}
+
 /// Writes texts, each a group of its own, and gives the log up like a process that ends.
 fn write(options: WalOptions, texts: &[(&str, &str)]) -> Vec<Result<(), Refused>> {
     let (wal, writer) = open(options).expect("opens");
     let (queue, batches) = crossbeam_channel::bounded(9);
     std::thread::scope(|scope| {
         scope.spawn(move || writer.run(&batches));
-        let outcomes = texts.iter().map(|(cluster, text)| {
-            let key = *blake3::hash(text.as_bytes()).as_bytes();
-            let Seen::New(outcome) = lock(&wal.recent).look(key, wal::now()) else { panic!("new") };
-            let mut done: watch::Receiver<Outcome> = outcome.subscribe();
-            let batch = Batch {
-                cluster: (*cluster).into(),
-                key,
-                text: text.as_bytes().to_vec(),
-                text_checksum: checksum(text.as_bytes()),
-                lines: text.matches('\n').count() as u32,
-                received: wal::now(),
-                outcome,
-                _room: None,
-            };
-            queue.send(batch).expect("the writer runs");
-            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-            runtime.block_on(async { done.wait_for(Option::is_some).await.expect("told").expect("told") })
-        });
-        let outcomes = outcomes.collect();
+        let outcomes = texts.iter().map(|(cluster, text)| send(&queue, batch(&wal, cluster, text))).collect();
         drop(queue);
         outcomes
     })
@@ -197,6 +202,30 @@ fn a_damaged_record_is_named_and_nothing_is_thrown_away() {
 }
 
 #[test]
+fn a_group_that_was_not_synced_is_cut_off_whole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    {
+        let (wal, writer) = open(options(folder.path())).expect("opens");
+        let (queue, batches) = crossbeam_channel::bounded(9);
+        for text in ["{\"n\":1}\n", "{\"n\":2}\n"] {
+            queue.send(batch(&wal, "a", text)).expect("has room");
+        }
+        drop(queue);
+        writer.run(&batches);
+    }
+    // The machine stopped before the sync, and the disk has the group's second page and not its first: that
+    // there is a record behind the hole says nothing, for it is of the same group.
+    let path = folder.path().join(FIRST);
+    let mut bytes = std::fs::read(&path).expect("reads");
+    let (record, length) = (128 + 1 + 8, bytes.len());
+    bytes[length - 2 * record..length - record].fill(0);
+    std::fs::write(&path, bytes).expect("writes");
+    let (wal, _writer) = open(options(folder.path())).expect("opens");
+    assert_eq!(std::fs::metadata(&path).expect("is there").len() as usize, length - 2 * record);
+    assert!(wal.clusters().is_empty());
+}
+
+#[test]
 fn sealed_segments_go_and_their_batches_stay_known() {
     let folder = tempfile::tempdir().expect("a folder");
     let small = || WalOptions { bytes_max: 16 << 10, ..options(folder.path()) };
@@ -289,18 +318,7 @@ fn a_disk_that_fails_is_told_and_got_over() {
     let (queue, batches) = crossbeam_channel::bounded(9);
     std::thread::scope(|scope| {
         scope.spawn(move || writer.run(&batches));
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let send = || {
-            let text = b"{\"n\":2}\n".to_vec();
-            let key = *blake3::hash(&text).as_bytes();
-            let Seen::New(outcome) = lock(&wal.recent).look(key, wal::now()) else { panic!("new") };
-            let mut done = outcome.subscribe();
-            let text_checksum = checksum(&text);
-            let (cluster, received) = ("a".into(), wal::now());
-            let batch = Batch { cluster, key, text, text_checksum, lines: 1, received, outcome, _room: None };
-            queue.send(batch).expect("the writer runs");
-            runtime.block_on(async { done.wait_for(Option::is_some).await.expect("told").expect("told") })
-        };
+        let send = || send(&queue, batch(&wal, "a", "{\"n\":2}\n"));
         assert_eq!(send(), Err(Refused::Failed));
         assert!(wal.trouble().is_some_and(|trouble| trouble.contains("cannot write")));
         std::fs::remove_dir(&next).expect("removes");

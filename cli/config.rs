@@ -94,7 +94,7 @@ pub struct Alerts {
 #[derive(Debug)]
 pub struct Observe {
     pub listen: Option<SocketAddr>,
-    pub token: Option<live::Secret>,
+    pub token: Option<Secret>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,17 +165,17 @@ fn read(root: &Section<'_>, archive: Option<&str>) -> Config {
     let tails = root.sections("tail").iter().map(|s| tail(s, &mut names, &mut silence)).collect();
     let webhooks = root.sections("webhook").iter().map(|s| webhook(s, &mut names, &mut silence)).collect();
     let mut topics = BTreeSet::new();
-    let kafkas = root.sections("kafka").iter().map(|section| {
-        let options = kafka(section, &mut names, &mut silence);
+    let mut kafkas = Vec::new();
+    for section in root.sections("kafka") {
+        let options = kafka(&section, &mut names, &mut silence);
         for topic in &options.topics {
             let new = options.brokers.iter().all(|broker| topics.insert((broker.clone(), topic.clone())));
             if !new {
                 section.mistake("topics", format!("another section reads {topic} of the same broker"));
             }
         }
-        options
-    });
-    let kafkas = kafkas.collect();
+        kafkas.push(options);
+    }
     Config {
         archive: location,
         store,
@@ -266,7 +266,7 @@ fn observe(section: &Section<'_>) -> Observe {
         Some(text) if text.is_empty() => None,
         Some(text) => address(section, "listen", &text),
     };
-    let token = section.secret("token_file", "token_env").map(live::Secret::new);
+    let token = section.secret("token_file", "token_env").map(Secret::new);
     if let Some(listen) = listen
         && !listen.ip().is_loopback()
         && token.is_none()
@@ -569,7 +569,7 @@ mod tests {
             path.display()
         );
         let config = Config::parse(&text, None).expect("a configuration");
-        assert_eq!(config.observe.token.as_ref().map(live::Secret::expose), Some("hunter2"));
+        assert_eq!(config.observe.token.as_ref().map(Secret::expose), Some("hunter2"));
         assert!(!format!("{config:?}").contains("hunter2"));
     }
 }

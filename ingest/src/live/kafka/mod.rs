@@ -47,6 +47,8 @@ pub const PREFETCH_BYTES: usize = 32 << 20;
 pub const FETCH_BYTES: usize = 16 << 20;
 /// The longest response, and so the longest message, that is accepted.
 pub const RESPONSE_BYTES_MAX: usize = 128 << 20;
+/// The usual [`KafkaOptions::session_timeout`].
+pub const SESSION_TIMEOUT: Duration = Duration::from_secs(45);
 /// Bytes of a cluster's id, which is part of partitions' names.
 pub const CLUSTER_ID_BYTES_MAX: usize = 128;
 
@@ -77,6 +79,9 @@ pub struct KafkaOptions {
     pub on_gap: OnGap,
     /// How partitions are shared.
     pub assignor: Assignor,
+    /// How soon the group takes a process for dead that says nothing; [`SESSION_TIMEOUT`] unless there is reason.
+    /// Brokers allow 6 s to 30 min, if not told otherwise.
+    pub session_timeout: Duration,
 }
 
 /// How the connection to brokers is protected. Certificates are verified, always.
@@ -255,6 +260,7 @@ mod tests {
             start: Start::default(),
             on_gap: OnGap::default(),
             assignor: Assignor::default(),
+            session_timeout: SESSION_TIMEOUT,
         }
     }
 

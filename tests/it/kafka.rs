@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use strongroom_archive::Position;
 use strongroom_ingest::live::kafka::{
     Assignor, KafkaOptions, KafkaSource, Mechanism, OnGap, Sasl, Security, Start,
@@ -21,10 +22,14 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const UNDER_WAY_MAX: u64 = 64 << 20;
 
 fn options(broker: &Tansu, topic: &str) -> KafkaOptions {
+    options_at(&broker.address(), topic)
+}
+
+fn options_at(address: &str, topic: &str) -> KafkaOptions {
     KafkaOptions {
         name: "audit".to_owned(),
         cluster: "test".to_owned(),
-        brokers: vec![broker.address()],
+        brokers: vec![address.to_owned()],
         topics: vec![topic.to_owned()],
         group: "strongroom".to_owned(),
         security: Security::Plaintext,
@@ -59,7 +64,8 @@ impl Running {
         let mut source = KafkaSource::new(options).expect("options that can work");
         let feed = driver.feed.clone();
         let run = move || source.run(&feed).map_err(|error| error.to_string());
-        Running { driver, thread: Some(std::thread::spawn(run)) }
+        let thread = std::thread::Builder::new().name("source".to_owned()).spawn(run).expect("a thread");
+        Running { driver, thread: Some(thread) }
     }
 
     fn stop(mut self) -> Result<(), String> {
@@ -187,10 +193,10 @@ fn every_message_comes_once_and_in_order() {
         .create()
         .expect("a consumer");
     wait_until("the group's offset", || {
-        let mut list = rdkafka::TopicPartitionList::new();
+        let mut list = TopicPartitionList::new();
         list.add_partition("audit", 1);
         let committed = watcher.committed_offsets(list, Duration::from_secs(5));
-        committed.is_ok_and(|list| list.elements()[0].offset() == rdkafka::Offset::Offset(301))
+        committed.is_ok_and(|list| list.elements()[0].offset() == Offset::Offset(301))
     });
     running.stop().expect("a stop is no failure");
 }
@@ -353,6 +359,71 @@ fn lost_messages_are_a_stop_unless_told_otherwise() {
     let both: Vec<Vec<u8>> = old.iter().chain(&new).cloned().collect();
     assert_sealed(&archive, &name, &stream(&both));
     assert_eq!(archive.positions()[&name].broker_offset, Some(3));
+    running.stop().expect("a stop is no failure");
+}
+
+/// Lines of a kilobyte, to fill a log.
+fn long_lines(numbers: std::ops::Range<usize>) -> Vec<Vec<u8>> {
+    numbers.map(|number| format!("{number:08} {}", "x".repeat(1_000)).into_bytes()).collect()
+}
+
+/// Tansu keeps everything; librdkafka's own mock of a broker keeps 5 MiB of a partition.
+#[test]
+fn what_retention_took_is_counted() {
+    let cluster: MockCluster<'_, DefaultProducerContext> = MockCluster::new(1).expect("a mock");
+    let address = cluster.bootstrap_servers();
+    cluster.create_topic("audit", 1, 1).expect("a topic");
+    let log = long_lines(0..12_000);
+    let archive = Archive::default();
+    let stop = options_at(&address, "audit");
+    produce_with(&address, "audit", 0, values(&log[..50]), "none");
+    let running = Running::start(stop.clone(), &archive, Sealing::Always);
+    wait_until("the first messages", || archive.bytes_in_all() == stream(&log[..50]).len());
+    running.stop().expect("a stop is no failure");
+    let name = archive.positions().keys().next().expect("a partition").clone();
+
+    produce_with(&address, "audit", 0, values(&log[50..]), "none");
+    let running = Running::start(stop, &archive, Sealing::Always);
+    let trouble = running.trouble_with("messages are lost");
+    let first: usize = trouble
+        .split("the broker's first is ")
+        .nth(1)
+        .and_then(|rest| rest.split(';').next())
+        .and_then(|first| first.parse().ok())
+        .unwrap_or_else(|| panic!("{trouble}"));
+    let lost = format!("audit[0]: {} messages are lost: the archive goes on with offset 50, ", first - 50);
+    assert!(trouble.starts_with(&lost), "{trouble}");
+    assert_eq!(archive.bytes(&name), stream(&log[..50]));
+    running.stop().expect("a stop is no failure");
+
+    let go_on = KafkaOptions { on_gap: OnGap::Continue, ..options_at(&address, "audit") };
+    let running = Running::start(go_on, &archive, Sealing::Always);
+    let rest: Vec<Vec<u8>> = log[..50].iter().chain(&log[first..]).cloned().collect();
+    assert_sealed(&archive, &name, &stream(&rest));
+    running.stop().expect("a stop is no failure");
+}
+
+#[test]
+fn what_retention_takes_from_a_slow_reader_is_seen() {
+    let cluster: MockCluster<'_, DefaultProducerContext> = MockCluster::new(1).expect("a mock");
+    let address = cluster.bootstrap_servers();
+    cluster.create_topic("audit", 1, 1).expect("a topic");
+    let log = long_lines(0..14_000);
+    let archive = Archive::default();
+    let running = Running::with(options_at(&address, "audit"), &archive, Sealing::Always, 1 << 20);
+    produce_with(&address, "audit", 0, values(&log[..50]), "none");
+    wait_until("the first messages", || archive.bytes_in_all() == stream(&log[..50]).len());
+    running.driver.hold(true);
+    produce_with(&address, "audit", 0, values(&log[50..4_000]), "none");
+    // Until partitions are paused, and what was fetched ahead is thrown away.
+    std::thread::sleep(Duration::from_secs(9));
+    produce_with(&address, "audit", 0, values(&log[4_000..]), "none");
+    running.driver.hold(false);
+    running.trouble_with("messages are lost");
+    let sealed = archive.bytes(archive.positions().keys().next().expect("a partition"));
+    let whole = stream(&log);
+    assert!(sealed.len() < whole.len() && whole.starts_with(&sealed), "nothing is passed over");
+    assert_eq!(archive.problems(), Vec::<String>::new());
     running.stop().expect("a stop is no failure");
 }
 

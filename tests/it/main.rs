@@ -13,6 +13,7 @@ mod false_alarms;
 mod findings;
 mod firehose;
 mod ingest;
+mod kafka;
 mod layers;
 mod next_steps;
 mod outsiders;

@@ -117,11 +117,12 @@ impl Driver {
         let shared = Shared::new(archive.positions(), HashMap::new(), under_way_max, None);
         let (driver, told) = bounded(64);
         let (held, chunks) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<(String, usize)>>>::default());
-        let thread = std::thread::spawn({
+        let thread = std::thread::Builder::new().name("test driver".to_owned()).spawn({
             let (archive, shared) = (archive.clone(), Arc::clone(&shared));
             let (held, chunks) = (Arc::clone(&held), Arc::clone(&chunks));
             move || drive(&archive, &shared, &told, sealing, &held, &chunks)
         });
+        let thread = thread.expect("a thread can be started in a test");
         let counters = Arc::<SourceCounters>::default();
         let feed = Feed { shared, driver, counters, line_bytes_max: 4 << 20 };
         Driver { feed, held, chunks, thread: Some(thread) }

@@ -64,11 +64,11 @@ impl Tansu {
         format!("127.0.0.1:{}", self.told)
     }
 
-    /// Stops it; what was in its log is gone.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
+    /// Stops it; what was in its log is gone.
     pub fn stop(&mut self) {
         self.child.kill().expect("the broker is stopped");
         self.child.wait().expect("the broker has stopped");

@@ -53,9 +53,11 @@ pub(super) fn settings(options: &KafkaOptions) -> ClientConfig {
         .set("max.poll.interval.ms", "300000")
         .set("session.timeout.ms", options.session_timeout.as_millis().to_string())
         .set("heartbeat.interval.ms", (options.session_timeout.as_millis() / 4).clamp(1, 3_000).to_string())
+        // What we do is nobody's business: librdkafka would send its metrics to the brokers.
+        .set("enable.metrics.push", "false")
         .set("statistics.interval.ms", "2000")
         // A topic that comes into being, or grows by a partition, is seen this soon.
-        .set("topic.metadata.refresh.interval.ms", "30000")
+        .set("topic.metadata.refresh.interval.ms", "10000")
         .set("reconnect.backoff.ms", "100")
         .set("reconnect.backoff.max.ms", "10000")
         // Alerts do not wait for others: a broker answers when it has one byte.

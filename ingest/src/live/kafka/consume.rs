@@ -51,6 +51,8 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 const TOPICS_INTERVAL: Duration = Duration::from_secs(15);
 /// How long an error of the connection is shown that is not repeated while a broker answers.
 const CONNECTION_TROUBLE: Duration = Duration::from_secs(3);
+/// The same for being turned away, which comes again when the connection is tried again.
+const REFUSAL_TROUBLE: Duration = Duration::from_secs(20);
 /// The same for what is wrong on the brokers, which is repeated when metadata is fetched again.
 const SERVICE_TROUBLE: Duration = Duration::from_secs(60);
 /// How often the end of a log is asked for before a position is said to lie behind it: a broker that has just
@@ -310,7 +312,7 @@ impl Consume<'_> {
         let mut wait = RETRY_MIN;
         while let Err(error) = self.check_topics() {
             // What went wrong is said by the connection, not by the question that had no answer.
-            self.poll(Duration::ZERO)?;
+            self.poll(TICK)?;
             if self.troubles.service.is_none() {
                 let what = self.troubles.connection.clone();
                 let what = what.unwrap_or_else(|| {
@@ -470,13 +472,14 @@ impl Consume<'_> {
             RDKafkaErrorCode::Resolve | RDKafkaErrorCode::SSL | RDKafkaErrorCode::Authentication => {
                 if let Some(what) = client::advice(report, &self.options.group) {
                     self.troubles.connection = Some(what.clone());
-                    self.troubles.set(what, CONNECTION_TROUBLE);
+                    self.troubles.set(what, REFUSAL_TROUBLE);
                 }
             }
-            _ => match client::advice(report, &self.options.group) {
-                Some(what) => self.troubles.set(what, SERVICE_TROUBLE),
-                None => tracing::info!("Kafka: {reason}"),
-            },
+            RDKafkaErrorCode::PollExceeded => tracing::warn!("Kafka: {reason}"),
+            _ => {
+                let what = client::advice(report, &self.options.group);
+                self.troubles.set(what.unwrap_or_else(|| format!("Kafka: {reason}")), SERVICE_TROUBLE);
+            }
         }
         Ok(())
     }

@@ -79,7 +79,8 @@ pub struct KafkaOptions {
     pub on_gap: OnGap,
     /// How partitions are shared.
     pub assignor: Assignor,
-    /// A member that was not heard for so long is given up: its partitions go to others.
+    /// How soon the group takes a process for dead that says nothing; [`SESSION_TIMEOUT`] unless there is reason.
+    /// Brokers allow 6 s to 30 min, if not told otherwise.
     pub session_timeout: Duration,
 }
 

@@ -1,0 +1,558 @@
+//! The Kafka source against a real broker: every byte once and in order, whoever stops and starts.
+
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use strongroom_archive::Position;
+use strongroom_ingest::live::kafka::{
+    Assignor, KafkaOptions, KafkaSource, Mechanism, OnGap, Sasl, Security, Start,
+};
+use strongroom_ingest::live::testing::{Archive, Driver, Sealing};
+use strongroom_ingest::live::{Secret, Source as _};
+
+use crate::services::tansu::Tansu;
+
+/// How long anything may take: a group's first meeting alone takes seconds.
+const PATIENCE: Duration = Duration::from_secs(90);
+const UNDER_WAY_MAX: u64 = 64 << 20;
+
+fn options(broker: &Tansu, topic: &str) -> KafkaOptions {
+    options_at(&broker.address(), topic)
+}
+
+fn options_at(address: &str, topic: &str) -> KafkaOptions {
+    KafkaOptions {
+        name: "audit".to_owned(),
+        cluster: "test".to_owned(),
+        brokers: vec![address.to_owned()],
+        topics: vec![topic.to_owned()],
+        group: "strongroom".to_owned(),
+        security: Security::Plaintext,
+        ca_file: None,
+        cert_file: None,
+        key_file: None,
+        start: Start::Earliest,
+        on_gap: OnGap::Stop,
+        assignor: Assignor::default(),
+        // This broker has a group wait for other members for half of it.
+        session_timeout: Duration::from_secs(6),
+    }
+}
+
+fn partition(topic: &str, number: i32) -> String {
+    format!("kafka/tansu_cluster/{topic}/{number}")
+}
+
+/// A source at work, with the driver it feeds.
+struct Running {
+    driver: Driver,
+    thread: Option<JoinHandle<Result<(), String>>>,
+}
+
+impl Running {
+    fn start(options: KafkaOptions, archive: &Archive, sealing: Sealing) -> Running {
+        Running::with(options, archive, sealing, UNDER_WAY_MAX)
+    }
+
+    fn with(options: KafkaOptions, archive: &Archive, sealing: Sealing, under_way_max: u64) -> Running {
+        let driver = Driver::start(archive, sealing, under_way_max);
+        let mut source = KafkaSource::new(options).expect("options that can work");
+        let feed = driver.feed.clone();
+        let run = move || source.run(&feed).map_err(|error| error.to_string());
+        let thread = std::thread::Builder::new().name("source".to_owned()).spawn(run).expect("a thread");
+        Running { driver, thread: Some(thread) }
+    }
+
+    fn stop(mut self) -> Result<(), String> {
+        self.driver.stop();
+        self.thread.take().expect("is running").join().expect("does not panic")
+    }
+
+    fn trouble_with(&self, text: &str) -> String {
+        wait_for(text, || self.driver.trouble().filter(|trouble| trouble.contains(text)))
+    }
+}
+
+/// Waits until there is something.
+fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < until, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn wait_until(what: &str, mut look: impl FnMut() -> bool) {
+    wait_for(what, || look().then_some(()));
+}
+
+/// Puts messages into a partition; `None` is one without a value.
+fn produce<'v>(broker: &Tansu, topic: &str, number: i32, values: impl IntoIterator<Item = Option<&'v [u8]>>) {
+    produce_with(&broker.address(), topic, number, values, "zstd");
+}
+
+fn produce_with<'v>(
+    address: &str,
+    topic: &str,
+    number: i32,
+    values: impl IntoIterator<Item = Option<&'v [u8]>>,
+    compression: &str,
+) {
+    produce_by(address, topic, number, values, |config| {
+        config.set("compression.type", compression);
+    });
+}
+
+fn produce_by<'v>(
+    address: &str,
+    topic: &str,
+    number: i32,
+    values: impl IntoIterator<Item = Option<&'v [u8]>>,
+    set: impl FnOnce(&mut ClientConfig),
+) {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", address).set("message.max.bytes", "20000000").set("acks", "all");
+    set(&mut config);
+    let producer: BaseProducer = config.create().expect("a producer");
+    let mut values = values.into_iter().peekable();
+    while let Some(value) = values.next() {
+        if values.peek().is_none() {
+            // The last message is a batch of its own: this broker takes the last batch's first message for the
+            // last one when it is asked where the log ends.
+            producer.flush(PATIENCE).expect("all messages are acknowledged");
+        }
+        let mut record = BaseRecord::<(), [u8]>::to(topic).partition(number);
+        record.payload = value;
+        while let Err((_, again)) = producer.send(record) {
+            producer.poll(Duration::from_millis(10));
+            record = again;
+        }
+    }
+    producer.flush(PATIENCE).expect("all messages are acknowledged");
+}
+
+fn lines(of: &str, numbers: std::ops::Range<usize>) -> Vec<Vec<u8>> {
+    numbers.map(|number| format!("{{\"of\":\"{of}\",\"number\":{number}}}").into_bytes()).collect()
+}
+
+fn values(lines: &[Vec<u8>]) -> impl Iterator<Item = Option<&[u8]>> {
+    lines.iter().map(|line| Some(line.as_slice()))
+}
+
+/// What the stream is of these messages.
+fn stream(lines: &[Vec<u8>]) -> Vec<u8> {
+    lines.iter().flat_map(|line| line.iter().chain(b"\n")).copied().collect()
+}
+
+fn assert_sealed(archive: &Archive, partition: &str, bytes: &[u8]) {
+    wait_until(&format!("{} bytes of {partition}", bytes.len()), || {
+        archive.bytes(partition).len() >= bytes.len() || !archive.problems().is_empty()
+    });
+    assert_eq!(archive.problems(), Vec::<String>::new());
+    assert!(archive.bytes(partition) == bytes, "{partition} has other bytes");
+}
+
+#[test]
+fn every_message_comes_once_and_in_order() {
+    let Some(broker) = Tansu::start() else { return };
+    broker.create_topic("audit", 2);
+    let logs = [lines("a", 0..20_000), lines("b", 0..300)];
+    for (number, log) in (0..).zip(&logs) {
+        produce(&broker, "audit", number, values(log));
+    }
+    let archive = Archive::default();
+    let running = Running::start(options(&broker, "audit"), &archive, Sealing::Always);
+    for (number, log) in (0..).zip(&logs) {
+        assert_sealed(&archive, &partition("audit", number), &stream(log));
+    }
+    let chunks = running.driver.chunks();
+    assert!(chunks.len() < 60, "a backlog travels in large chunks: {chunks:?}");
+
+    // A single message does not wait for others.
+    let late = lines("late", 0..1);
+    produce(&broker, "audit", 1, values(&late));
+    let produced = Instant::now();
+    let both: Vec<Vec<u8>> = logs[1].iter().chain(&late).cloned().collect();
+    assert_sealed(&archive, &partition("audit", 1), &stream(&both));
+    assert!(produced.elapsed() < Duration::from_secs(2), "it took {:?}", produced.elapsed());
+    wait_until("nothing waits at the broker", || running.driver.lag() == 0);
+    assert_eq!(running.driver.trouble(), None);
+
+    // Those who watch the group see how far it is, within a while.
+    let watcher: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", broker.address())
+        .set("group.id", "strongroom")
+        .create()
+        .expect("a consumer");
+    wait_until("the group's offset", || {
+        let mut list = TopicPartitionList::new();
+        list.add_partition("audit", 1);
+        let committed = watcher.committed_offsets(list, Duration::from_secs(5));
+        committed.is_ok_and(|list| list.elements()[0].offset() == Offset::Offset(301))
+    });
+    running.stop().expect("a stop is no failure");
+}
+
+#[test]
+fn a_run_goes_on_where_the_archive_ends() {
+    let Some(broker) = Tansu::start() else { return };
+    broker.create_topic("audit", 1);
+    let log = lines("a", 0..120_000);
+    produce(&broker, "audit", 0, values(&log));
+    let name = partition("audit", 0);
+    let whole = stream(&log);
+    let archive = Archive::default();
+    let mut runs = 0;
+    // What is sealed at each stop is what was there when the process was killed: some chunks were on their way.
+    while archive.bytes(&name).len() < whole.len() {
+        let before = archive.bytes(&name).len();
+        let running = Running::start(options(&broker, "audit"), &archive, Sealing::WhenAsked);
+        let enough = (runs % 3 + 1) * 400_000;
+        wait_until("chunks", || {
+            let handed: usize = running.driver.chunks().iter().map(|(_, bytes)| bytes).sum();
+            handed >= enough.min(whole.len() - before)
+        });
+        if runs % 4 != 1 {
+            assert_eq!(running.driver.feed.seal_now(PATIENCE), Ok(true));
+        }
+        running.stop().expect("a stop is no failure");
+        runs += 1;
+        assert!(runs < 40, "no progress");
+    }
+    assert_sealed(&archive, &name, &whole);
+    assert_eq!(archive.fenced(), 0);
+}
+
+#[test]
+fn two_members_share_and_hand_over() {
+    for assignor in [Assignor::CooperativeSticky, Assignor::Range] {
+        let Some(broker) = Tansu::start() else { return };
+        broker.create_topic("audit", 4);
+        let archive = Archive::default();
+        let options = KafkaOptions { assignor, ..options(&broker, "audit") };
+        let first = Running::start(options.clone(), &archive, Sealing::WhenAsked);
+        let mut logs: Vec<Vec<Vec<u8>>> = vec![Vec::new(); 4];
+        let produce_some = |logs: &mut Vec<Vec<Vec<u8>>>| {
+            for (number, log) in (0..).zip(logs) {
+                let more = lines(&number.to_string(), log.len()..log.len() + 200);
+                produce(&broker, "audit", number, values(&more));
+                log.extend(more);
+            }
+        };
+        let handed =
+            |running: &Running| -> usize { running.driver.chunks().iter().map(|(_, bytes)| bytes).sum() };
+        produce_some(&mut logs);
+        wait_until("the first has read", || {
+            handed(&first) == logs.iter().map(|log| stream(log).len()).sum::<usize>()
+        });
+        // The second gets some of the partitions; what the first read of these is sealed before.
+        let second = Running::start(options, &archive, Sealing::Always);
+        wait_until("the second has read", || {
+            produce_some(&mut logs);
+            handed(&second) > 0
+        });
+        assert_eq!(first.driver.feed.seal_now(PATIENCE), Ok(true));
+        // The first goes without a word: what it has not sealed the second reads again.
+        produce_some(&mut logs);
+        first.stop().expect("a stop is no failure");
+        produce_some(&mut logs);
+        for (number, log) in (0..).zip(&logs) {
+            assert_sealed(&archive, &partition("audit", number), &stream(log));
+        }
+        assert_eq!(archive.fenced(), 0, "nobody sealed what was another's");
+        second.stop().expect("a stop is no failure");
+    }
+}
+
+#[test]
+fn poison_travels_unchanged() {
+    let Some(broker) = Tansu::start() else { return };
+    broker.create_topic("audit", 1);
+    let garbage: Vec<u8> = (0..70_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let large = vec![b'x'; 5 << 20];
+    let messages: [Option<&[u8]>; 8] = [
+        Some(b"{}"),
+        None,
+        Some(b""),
+        Some(b"two\nlines"),
+        Some(b"\n\r\n\0"),
+        Some(&garbage),
+        Some(&large),
+        Some(b"last"),
+    ];
+    let mut expected = Vec::new();
+    for compression in ["none", "gzip", "lz4", "zstd", "snappy"] {
+        // Tansu takes no batch of 5 MiB that does not shrink, but one that does.
+        produce_with(&broker.address(), "audit", 0, messages, compression);
+        for message in messages {
+            expected.extend_from_slice(message.unwrap_or_default());
+            expected.push(b'\n');
+        }
+    }
+    let archive = Archive::default();
+    let running = Running::start(options(&broker, "audit"), &archive, Sealing::Always);
+    assert_sealed(&archive, &partition("audit", 0), &expected);
+    running.stop().expect("a stop is no failure");
+}
+
+#[test]
+fn a_full_pipeline_does_not_cost_the_membership_nor_a_message() {
+    let Some(broker) = Tansu::start() else { return };
+    broker.create_topic("audit", 2);
+    let logs = [lines("a", 0..150_000), lines("b", 0..150_000)];
+    let archive = Archive::default();
+    let running = Running::with(options(&broker, "audit"), &archive, Sealing::Always, 1 << 20);
+    for (number, log) in (0..).zip(&logs) {
+        produce(&broker, "audit", number, values(&log[..1_000]));
+        assert_sealed(&archive, &partition("audit", number), &stream(&log[..1_000]));
+    }
+    running.driver.hold(true);
+    for (number, log) in (0..).zip(&logs) {
+        produce(&broker, "audit", number, values(&log[1_000..]));
+    }
+    // Longer than the source waits before it pauses its partitions.
+    std::thread::sleep(Duration::from_secs(9));
+    assert!(archive.bytes_in_all() < 200_000, "the pipeline was held");
+    running.driver.hold(false);
+    for (number, log) in (0..).zip(&logs) {
+        assert_sealed(&archive, &partition("audit", number), &stream(log));
+    }
+    running.stop().expect("a stop is no failure");
+}
+
+#[test]
+fn lost_messages_are_a_stop_unless_told_otherwise() {
+    let Some(mut broker) = Tansu::start() else { return };
+    broker.create_topic("audit", 1);
+    let name = partition("audit", 0);
+    let old = lines("old", 0..50);
+    produce(&broker, "audit", 0, values(&old));
+    let archive = Archive::default();
+    let running = Running::start(options(&broker, "audit"), &archive, Sealing::Always);
+    assert_sealed(&archive, &name, &stream(&old));
+
+    running.stop().expect("a stop is no failure");
+
+    broker.stop();
+    broker.start_again();
+    broker.create_topic("audit", 1);
+    let new = lines("new", 0..3);
+    produce(&broker, "audit", 0, values(&new));
+    let lost = "audit[0]: the archive goes on with offset 50, but the broker's log ends at 3: the topic was created \
+                anew, or has lost its end; to go on with offset 0 and leave the gap, set on_gap = \"continue\" and \
+                restart";
+    let running = Running::start(options(&broker, "audit"), &archive, Sealing::Always);
+    assert_eq!(running.trouble_with("set on_gap"), lost);
+    assert_eq!(archive.bytes(&name), stream(&old));
+    running.stop().expect("a stop is no failure");
+
+    let go_on = KafkaOptions { on_gap: OnGap::Continue, ..options(&broker, "audit") };
+    let running = Running::start(go_on, &archive, Sealing::Always);
+    let both: Vec<Vec<u8>> = old.iter().chain(&new).cloned().collect();
+    assert_sealed(&archive, &name, &stream(&both));
+    assert_eq!(archive.positions()[&name].broker_offset, Some(3));
+    running.stop().expect("a stop is no failure");
+}
+
+/// Lines of a kilobyte, to fill a log.
+fn long_lines(numbers: std::ops::Range<usize>) -> Vec<Vec<u8>> {
+    numbers.map(|number| format!("{number:08} {}", "x".repeat(1_000)).into_bytes()).collect()
+}
+
+/// Tansu keeps everything; librdkafka's own mock of a broker keeps 5 MiB of a partition.
+#[test]
+fn what_retention_took_is_counted() {
+    let cluster: MockCluster<'_, DefaultProducerContext> = MockCluster::new(1).expect("a mock");
+    let address = cluster.bootstrap_servers();
+    cluster.create_topic("audit", 1, 1).expect("a topic");
+    let log = long_lines(0..12_000);
+    let archive = Archive::default();
+    let stop = options_at(&address, "audit");
+    produce_with(&address, "audit", 0, values(&log[..50]), "none");
+    let running = Running::start(stop.clone(), &archive, Sealing::Always);
+    wait_until("the first messages", || archive.bytes_in_all() == stream(&log[..50]).len());
+    running.stop().expect("a stop is no failure");
+    let name = archive.positions().keys().next().expect("a partition").clone();
+
+    produce_with(&address, "audit", 0, values(&log[50..]), "none");
+    let running = Running::start(stop, &archive, Sealing::Always);
+    let trouble = running.trouble_with("messages are lost");
+    let first: usize = trouble
+        .split("the broker's first is ")
+        .nth(1)
+        .and_then(|rest| rest.split(';').next())
+        .and_then(|first| first.parse().ok())
+        .unwrap_or_else(|| panic!("{trouble}"));
+    let lost = format!("audit[0]: {} messages are lost: the archive goes on with offset 50, ", first - 50);
+    assert!(trouble.starts_with(&lost), "{trouble}");
+    assert_eq!(archive.bytes(&name), stream(&log[..50]));
+    running.stop().expect("a stop is no failure");
+
+    let go_on = KafkaOptions { on_gap: OnGap::Continue, ..options_at(&address, "audit") };
+    let running = Running::start(go_on, &archive, Sealing::Always);
+    let rest: Vec<Vec<u8>> = log[..50].iter().chain(&log[first..]).cloned().collect();
+    assert_sealed(&archive, &name, &stream(&rest));
+    running.stop().expect("a stop is no failure");
+}
+
+#[test]
+fn what_retention_takes_from_a_slow_reader_is_seen() {
+    let cluster: MockCluster<'_, DefaultProducerContext> = MockCluster::new(1).expect("a mock");
+    let address = cluster.bootstrap_servers();
+    cluster.create_topic("audit", 1, 1).expect("a topic");
+    let log = long_lines(0..14_000);
+    let archive = Archive::default();
+    let running = Running::with(options_at(&address, "audit"), &archive, Sealing::Always, 1 << 20);
+    produce_with(&address, "audit", 0, values(&log[..50]), "none");
+    wait_until("the first messages", || archive.bytes_in_all() == stream(&log[..50]).len());
+    running.driver.hold(true);
+    produce_with(&address, "audit", 0, values(&log[50..4_000]), "none");
+    // Until partitions are paused, and what was fetched ahead is thrown away.
+    std::thread::sleep(Duration::from_secs(9));
+    produce_with(&address, "audit", 0, values(&log[4_000..]), "none");
+    running.driver.hold(false);
+    running.trouble_with("messages are lost");
+    let sealed = archive.bytes(archive.positions().keys().next().expect("a partition"));
+    let whole = stream(&log);
+    assert!(sealed.len() < whole.len() && whole.starts_with(&sealed), "nothing is passed over");
+    assert_eq!(archive.problems(), Vec::<String>::new());
+    running.stop().expect("a stop is no failure");
+}
+
+#[test]
+fn a_new_partition_can_begin_with_what_comes() {
+    let Some(broker) = Tansu::start() else { return };
+    broker.create_topic("audit", 1);
+    let (old, new) = (lines("old", 0..10), lines("new", 0..10));
+    produce(&broker, "audit", 0, values(&old));
+    let archive = Archive::default();
+    let latest = KafkaOptions { start: Start::Latest, ..options(&broker, "audit") };
+    let running = Running::start(latest, &archive, Sealing::Always);
+    // From when on messages come nobody says, so they are sent until one arrives.
+    wait_until("new messages", || {
+        produce(&broker, "audit", 0, values(&new));
+        std::thread::sleep(Duration::from_millis(300));
+        !archive.bytes(&partition("audit", 0)).is_empty()
+    });
+    let sealed = archive.bytes(&partition("audit", 0));
+    assert!(!sealed.windows(3).any(|three| three == b"old"), "the old ones are left");
+    assert!(sealed.starts_with(&stream(&new)));
+    assert_eq!(archive.problems(), Vec::<String>::new());
+    running.stop().expect("a stop is no failure");
+}
+
+#[test]
+fn a_topic_that_is_not_there_is_waited_for() {
+    let Some(broker) = Tansu::start() else { return };
+    let archive = Archive::default();
+    let running = Running::start(options(&broker, "audit"), &archive, Sealing::Always);
+    let trouble = running.trouble_with("topic audit");
+    assert!(trouble.contains("create the topic, or correct its name"), "{trouble}");
+    broker.create_topic("audit", 1);
+    let log = lines("a", 0..10);
+    produce(&broker, "audit", 0, values(&log));
+    assert_sealed(&archive, &partition("audit", 0), &stream(&log));
+    wait_until("all is well", || running.driver.trouble().is_none());
+    running.stop().expect("a stop is no failure");
+}
+
+#[test]
+fn a_broker_that_is_away_is_waited_for() {
+    let Some(mut broker) = Tansu::start() else { return };
+    broker.stop();
+    let archive = Archive::default();
+    let running = Running::start(options(&broker, "audit"), &archive, Sealing::Always);
+    let trouble = running.trouble_with("Kafka");
+    assert!(
+        trouble.contains(&broker.address()) && trouble.contains("check that the brokers are up"),
+        "{trouble}"
+    );
+    broker.start_again();
+    broker.create_topic("audit", 1);
+    let log = lines("a", 0..10);
+    produce(&broker, "audit", 0, values(&log));
+    assert_sealed(&archive, &partition("audit", 0), &stream(&log));
+    wait_until("all is well", || running.driver.trouble().is_none());
+
+    // A stop while nobody answers takes no longer than it must.
+    broker.stop();
+    let begun = Instant::now();
+    running.stop().expect("a stop is no failure");
+    assert!(begun.elapsed() < Duration::from_secs(15), "it took {:?}", begun.elapsed());
+}
+
+#[test]
+fn a_position_of_which_the_broker_knows_no_number_is_not_guessed() {
+    let Some(broker) = Tansu::start() else { return };
+    broker.create_topic("audit", 1);
+    produce(&broker, "audit", 0, values(&lines("a", 0..10)));
+    let archive = Archive::default();
+    let position = Position { next_offset: 9, records: 1, prefix_blake3: [1; 16], broker_offset: None };
+    archive.set_position(&partition("audit", 0), position);
+    let running = Running::start(options(&broker, "audit"), &archive, Sealing::Always);
+    let trouble = running.trouble_with("audit[0]");
+    assert!(trouble.contains("names no offset"), "{trouble}");
+    assert_eq!(archive.bytes_in_all(), 0);
+    running.stop().expect("a stop is no failure");
+}
+
+fn tls_file(name: &str) -> Option<PathBuf> {
+    Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tls").join(name))
+}
+
+#[test]
+fn certificates_are_verified() {
+    let Some(broker) = Tansu::behind_tls() else { return };
+    broker.create_topic("audit", 1);
+    let ca = tls_file("ca.pem").expect("a path");
+    let producer = |config: &mut ClientConfig| {
+        config.set("security.protocol", "ssl").set("ssl.ca.location", ca.display().to_string());
+    };
+    let log = lines("a", 0..10);
+    produce_by(&broker.address(), "audit", 0, values(&log), producer);
+    let archive = Archive::default();
+    let tls =
+        KafkaOptions { security: Security::Tls, ca_file: tls_file("ca.pem"), ..options(&broker, "audit") };
+    let running = Running::start(tls.clone(), &archive, Sealing::Always);
+    assert_sealed(&archive, &partition("audit", 0), &stream(&log));
+    running.stop().expect("a stop is no failure");
+
+    let trouble = |options: KafkaOptions| {
+        let running = Running::start(options, &Archive::default(), Sealing::Always);
+        let trouble = running.trouble_with("check");
+        running.stop().expect("a stop is no failure");
+        trouble
+    };
+    let stranger = trouble(KafkaOptions { ca_file: tls_file("other-ca.pem"), ..tls.clone() });
+    assert!(
+        stranger.contains("certificate verify failed") && stranger.contains("check ca_file"),
+        "{stranger}"
+    );
+    let nobody = trouble(KafkaOptions { ca_file: None, ..tls.clone() });
+    assert!(nobody.contains("certificate verify failed"), "{nobody}");
+    let no_tls = trouble(KafkaOptions { security: Security::Plaintext, ca_file: None, ..tls });
+    assert!(no_tls.contains("whether they expect TLS"), "{no_tls}");
+}
+
+#[test]
+fn a_wrong_password_is_said_and_not_printed() {
+    let Some(broker) = Tansu::that_knows_nobody() else { return };
+    for mechanism in [Mechanism::Plain, Mechanism::ScramSha256, Mechanism::ScramSha512] {
+        let sasl =
+            Sasl { mechanism, username: "alice".to_owned(), password: Secret::new("hunter2".to_owned()) };
+        let options = KafkaOptions { security: Security::SaslPlaintext(sasl), ..options(&broker, "audit") };
+        assert!(!format!("{options:?}").contains("hunter2"));
+        let running = Running::start(options, &Archive::default(), Sealing::Always);
+        let trouble = running.trouble_with("check mechanism, username and password");
+        assert!(!trouble.contains("hunter2"), "{trouble}");
+        running.stop().expect("a stop is no failure");
+    }
+}

@@ -95,7 +95,7 @@ impl Rig {
         let store = seaweed::own().expect("STRONGROOM_PYTHON names an environment with a store");
         tansu.create_topic(TOPIC, PARTITIONS);
         let archive = "s3://audit/live".to_owned();
-        let environment = [
+        let environment: Vec<(String, String)> = [
             ("STRONGROOM_S3_ENDPOINT", store.endpoint()),
             ("STRONGROOM_S3_PATH_STYLE", "true".to_owned()),
             ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
@@ -140,7 +140,7 @@ fn send(producer: &BaseProducer, partition: u64, line: &[u8]) {
         match producer.send(BaseRecord::<(), [u8]>::to(TOPIC).partition(partition).payload(line)) {
             Ok(()) => return,
             // The queue is full: the broker is slower than we are.
-            Err(_) => _ = producer.poll(Duration::from_millis(10)),
+            Err(_) => producer.poll(Duration::from_millis(10)),
         }
     }
 }

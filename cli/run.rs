@@ -113,7 +113,8 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         state,
         metrics: Arc::clone(&metrics),
     };
-    let drained = live::serve(&open, &rules, &config.live, sources, &metrics, &stop, &mut observer);
+    let run = live::Run { rules: &rules, options: &config.live, metrics: &metrics, stop: &stop };
+    let drained = live::serve(&open, &run, sources, &mut observer);
     for webhook in webhooks {
         webhook.shutdown(WEBHOOK_CLOSE);
     }

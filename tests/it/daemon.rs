@@ -30,6 +30,11 @@ pub struct Daemon {
     pub alerts: Arc<Mutex<Vec<(Instant, String)>>>,
 }
 
+/// A thread that ends with the daemon's pipe.
+fn reader(name: &str, read: impl FnOnce() + Send + 'static) {
+    std::thread::Builder::new().name(name.to_owned()).spawn(read).expect("a thread");
+}
+
 /// A configuration: `[archive]` and `[observe]`, then `rest`.
 pub fn config(folder: &Path, archive: &str, rest: &str) -> PathBuf {
     let path = folder.join("strongroom.toml");
@@ -51,17 +56,19 @@ impl Daemon {
         let (log, alerts) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
         let (err, out) = (child.stderr.take().expect("piped"), child.stdout.take().expect("piped"));
         let to = Arc::clone(&log);
-        std::thread::spawn(move || {
+        let read = move || {
             for line in BufReader::new(err).lines().map_while(Result::ok) {
                 to.lock().expect("no panic holds it").push(line);
             }
-        });
+        };
+        reader("log", read);
         let to = Arc::clone(&alerts);
-        std::thread::spawn(move || {
+        let read = move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
                 to.lock().expect("no panic holds it").push((Instant::now(), line));
             }
-        });
+        };
+        reader("alerts", read);
         Daemon { child, log, alerts }
     }
 
@@ -92,7 +99,7 @@ impl Daemon {
         get(&address, path, "")
     }
 
-    /// A metric without labels.
+    /// A metric by its name, and labels if it has some.
     pub fn metric(&mut self, name: &str) -> f64 {
         let (_, text) = self.get("/metrics");
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("strongroom_{name} ")));
@@ -151,7 +158,8 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- log of the daemon\n{}", self.log());
+            // Shown with the test's own output.
+            let _ = writeln!(std::io::stderr(), "--- log of the daemon\n{}", self.log());
         }
     }
 }

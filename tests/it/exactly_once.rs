@@ -175,7 +175,8 @@ fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_double_an_event() 
     let producing = {
         let (lines, stop, sent) = (Arc::clone(&lines), Arc::clone(&stop), Arc::clone(&sent));
         let address = tansu.address();
-        std::thread::spawn(move || produce(&address, &lines, &stop, &sent))
+        let producer = std::thread::Builder::new().name("producer".to_owned());
+        producer.spawn(move || produce(&address, &lines, &stop, &sent)).expect("a thread")
     };
     let begun = Instant::now();
     let mut daemons: [Option<Daemon>; 2] = [Some(start()), Some(start())];

@@ -362,6 +362,37 @@ fn lost_messages_are_a_stop_unless_told_otherwise() {
     running.stop().expect("a stop is no failure");
 }
 
+#[test]
+fn what_a_transaction_took_back_does_not_travel() {
+    let Some(broker) = Tansu::start() else { return };
+    broker.create_topic("audit", 1);
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", broker.address())
+        .set("transactional.id", "test")
+        .create()
+        .expect("a producer");
+    producer.init_transactions(PATIENCE).expect("transactions");
+    let kept = lines("kept", 0..20);
+    let put = |lines: &[Vec<u8>]| {
+        producer.begin_transaction().expect("a transaction");
+        for line in lines {
+            let record = BaseRecord::<(), [u8]>::to("audit").partition(0).payload(line);
+            producer.send(record).map_err(|(error, _)| error).expect("room in the queue");
+        }
+    };
+    put(&kept[..10]);
+    producer.commit_transaction(PATIENCE).expect("committed");
+    put(&lines("taken back", 0..10));
+    producer.flush(PATIENCE).expect("acknowledged");
+    producer.abort_transaction(PATIENCE).expect("aborted");
+    put(&kept[10..]);
+    producer.commit_transaction(PATIENCE).expect("committed");
+    let archive = Archive::default();
+    let running = Running::start(options(&broker, "audit"), &archive, Sealing::Always);
+    assert_sealed(&archive, &partition("audit", 0), &stream(&kept));
+    running.stop().expect("a stop is no failure");
+}
+
 /// Lines of a kilobyte, to fill a log.
 fn long_lines(numbers: std::ops::Range<usize>) -> Vec<Vec<u8>> {
     numbers.map(|number| format!("{number:08} {}", "x".repeat(1_000)).into_bytes()).collect()

@@ -22,3 +22,4 @@ mod run;
 mod s3;
 mod services;
 mod tail;
+mod webhook;

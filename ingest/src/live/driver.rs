@@ -50,7 +50,11 @@ const SOURCE_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Alerts whose ids are remembered, so that a pipeline that begins again does not tell them again.
 pub const TOLD_ALERTS_MAX: usize = 200_000;
 /// Looks under way, for each worker.
-const LOOKS_PER_WORKER: u64 = 16;
+const LOOKS_PER_WORKER: usize = 16;
+
+fn looks_max(options: &LiveOptions) -> usize {
+    LOOKS_PER_WORKER * options.workers.max(1)
+}
 
 /// How a driver works.
 #[derive(Clone, Debug)]
@@ -130,6 +134,16 @@ impl Remembered {
     }
 }
 
+/// What one run has in common with the next.
+#[derive(Clone, Copy)]
+pub struct Run<'r> {
+    pub rules: &'r Arc<RuleSet>,
+    pub options: &'r LiveOptions,
+    pub metrics: &'r Metrics,
+    /// Set from outside to end in order: what was read is sealed.
+    pub stop: &'r AtomicBool,
+}
+
 /// Runs `sources` into `archive` until `stop` is set or something fails that only a new run can mend.
 ///
 /// # Errors
@@ -137,14 +151,12 @@ impl Remembered {
 /// stays; all else is still at the sources.
 pub fn run(
     archive: &Archive,
-    rules: &Arc<RuleSet>,
-    options: &LiveOptions,
+    run: &Run<'_>,
     sources: &mut [Box<dyn Source>],
-    metrics: &Metrics,
     remembered: &mut Remembered,
-    stop: &AtomicBool,
     observer: &mut dyn LiveObserver,
 ) -> Result<Drained, IngestError> {
+    let Run { rules, options, metrics, stop } = *run;
     let writer = match sealer::open_writer(archive, stop) {
         Ok(writer) => writer,
         // Nothing was taken from any source yet.
@@ -168,10 +180,10 @@ pub fn run(
 
     let workers = options.workers.max(1);
     let give_up = Arc::new(AtomicBool::new(false));
-    // Each holds what is bounded elsewhere: text under way, cuts.
-    let (look_sender, looks) = unbounded::<Look>();
-    let (encode_sender, encodes) = unbounded::<Encode>();
-    let (answer_sender, answers) = unbounded::<Answer>();
+    // As many as are asked for at once; see `LOOKS_PER_WORKER`.
+    let (look_sender, looks) = bounded::<Look>(looks_max(options) + 1);
+    #[expect(clippy::disallowed_methods, reason = "what they hold is text under way, which is bounded")]
+    let ((encode_sender, encodes), (answer_sender, answers)) = (unbounded::<Encode>(), unbounded::<Answer>());
     let (told_sender, told) = bounded::<Told>(TOLD_MAX);
     let (order_sender, orders) = bounded::<Order>(2);
     let (sealed_sender, sealed) = bounded::<Sealed>(2);
@@ -359,7 +371,7 @@ struct Driver<'d> {
     /// Looks handled, in order.
     handled: u64,
     /// Looks that were answered before their turn.
-    early: HashMap<u64, Result<Looked, IngestError>>,
+    early: HashMap<u64, Result<Box<Looked>, IngestError>>,
     open: Cut,
     ending: Option<Cut>,
     sealing: Option<Sealing>,
@@ -396,8 +408,7 @@ impl Driver<'_> {
         let mut drain_until = None;
         let mut told_ended = false;
         loop {
-            let full =
-                self.next_sequence - self.handled >= LOOKS_PER_WORKER * self.options.workers.max(1) as u64;
+            let full = self.next_sequence - self.handled >= looks_max(self.options) as u64;
             let never_told = never();
             // While looks are answered more slowly than asked for, sources wait.
             let listen = if full || told_ended { &never_told } else { told };
@@ -537,7 +548,8 @@ impl Driver<'_> {
     }
 
     /// Handles the next look in order.
-    fn looked(&mut self, looked: Looked) -> Result<(), IngestError> {
+    fn looked(&mut self, looked: Box<Looked>) -> Result<(), IngestError> {
+        let looked = *looked;
         let records = looked.events + looked.rejects;
         self.metrics.received.fetch_add(records, Ordering::Relaxed);
         self.metrics.unsealed.fetch_add(records, Ordering::Relaxed);

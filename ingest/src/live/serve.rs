@@ -3,16 +3,14 @@
 //! Invariant: whatever ends a run, the next one begins from what the archive holds. There is no other state
 //! to mend, so beginning again is the answer to everything that waiting does not mend.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use strongroom_alerts::RuleSet;
 use strongroom_archive::{Archive, ArchiveError};
 
-use super::driver::{self, Drained, LiveObserver, LiveOptions, Remembered};
+use super::Source;
+use super::driver::{self, Drained, LiveObserver, Remembered, Run};
 use super::sealer::chain;
-use super::{Metrics, Source};
 use crate::error::IngestError;
 
 /// Wait before the first new run; it doubles up to [`AGAIN_WAIT_MAX`].
@@ -22,19 +20,17 @@ const AGAIN_WAIT_MAX: Duration = Duration::from_secs(30);
 const WELL: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(100);
 
-/// Runs `sources` into the archive that `open` opens until `stop` is set.
+/// Runs `sources` into the archive that `open` opens until it is stopped.
 ///
 /// # Errors
 /// When the archive's location is wrong, before the first run. Everything later is waited for.
 pub fn serve(
     open: &dyn Fn() -> Result<Archive, ArchiveError>,
-    rules: &Arc<RuleSet>,
-    options: &LiveOptions,
+    run: &Run<'_>,
     mut sources: Vec<Box<dyn Source>>,
-    metrics: &Metrics,
-    stop: &AtomicBool,
     observer: &mut dyn LiveObserver,
 ) -> Result<Drained, IngestError> {
+    let Run { metrics, stop, .. } = *run;
     let mut remembered = Remembered::default();
     let mut wait = AGAIN_WAIT;
     let mut has_run = false;
@@ -45,7 +41,7 @@ pub fn serve(
         let ran = match open() {
             Ok(archive) => {
                 has_run = true;
-                driver::run(&archive, rules, options, &mut sources, metrics, &mut remembered, stop, observer)
+                driver::run(&archive, run, &mut sources, &mut remembered, observer)
             }
             Err(error) if !has_run && error.is_location() => return Err(error.into()),
             Err(error) => Err(error.into()),

@@ -36,7 +36,7 @@ pub(super) struct Encode {
 }
 
 pub(super) enum Answer {
-    Looked { sequence: u64, outcome: Result<Looked, IngestError> },
+    Looked { sequence: u64, outcome: Result<Box<Looked>, IngestError> },
     Encoded { outcome: Result<Encoded, IngestError> },
 }
 
@@ -109,7 +109,7 @@ impl Worker {
     fn look_or_say(&mut self, look: Look) -> Answer {
         let (sequence, label, offset) =
             (look.sequence, look.chunk.stream.label.clone(), look.chunk.block.offset);
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.look(look)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.look(look).map(Box::new)));
         let outcome = outcome.unwrap_or(Err(IngestError::WorkerPanicked { label, offset }));
         Answer::Looked { sequence, outcome }
     }

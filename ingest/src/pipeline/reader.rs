@@ -55,7 +55,7 @@ enum Found {
 
 /// What came of the comparison with one partition.
 enum Tried {
-    Found(Found),
+    Found(Box<Found>),
     /// Another stream lies there; this one is given back at its first byte.
     Other(Box<Stream>),
 }
@@ -175,6 +175,7 @@ impl Reader<'_> {
             }
             match self.in_partition(stream, partition) {
                 Ok(Tried::Found(found)) => {
+                    let found = *found;
                     if let Found::Stream { state, .. } = &found {
                         self.sent.unsealed.insert(state.partition.clone());
                     }
@@ -227,14 +228,14 @@ impl Reader<'_> {
                         return Ok(Tried::Other(Box::new(stream.again()?)));
                     }
                     let bytes = u64::try_from(length).unwrap_or(0);
-                    return Ok(Tried::Found(Found::Known { records, bytes }));
+                    return Ok(Tried::Found(Box::new(Found::Known { records, bytes })));
                 }
             }
         }
         let alerts_ahead = from(alerts) > from(sealed);
         let alerts_stored = HashSet::new();
         let state = StreamState { partition, label, sealed, reached: None, alerts_ahead, alerts_stored };
-        Ok(Tried::Found(Found::Stream { stream: Box::new(stream), state, rejects_from }))
+        Ok(Tried::Found(Box::new(Found::Stream { stream: Box::new(stream), state, rejects_from })))
     }
 
     /// Hash and records of the first `length` bytes of a partition, from the rows that hold them.

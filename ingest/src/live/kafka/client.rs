@@ -261,7 +261,8 @@ pub(super) fn advice(report: &Report, group: &str) -> Option<String> {
         RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => {
             "check mechanism, username and password".to_owned()
         }
-        RDKafkaErrorCode::SSL => {
+        // Under which code a failed handshake is told depends on which thread saw it first.
+        code if code == RDKafkaErrorCode::SSL || reason.contains("certificate verify failed") => {
             "check ca_file, and that brokers are called by the names in their certificates".to_owned()
         }
         RDKafkaErrorCode::Resolve => "check the names of the brokers".to_owned(),

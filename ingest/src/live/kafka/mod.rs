@@ -298,7 +298,7 @@ mod tests {
             o.security = Security::SaslPlaintext(Sasl {
                 mechanism: Mechanism::Plain,
                 username: "$ConnectionString".into(),
-                password: Secret::new("a\0b".into()),
+                password: Secret::new("a\0b"),
             });
         });
         assert_eq!(nul, Err(OptionsError::Character { what: "the password" }));

@@ -14,6 +14,7 @@ use crate::archive::Place;
 use crate::background;
 use crate::store::Store;
 
+#[expect(dead_code, reason = "the tests of the binary use all of it")]
 #[path = "../../../tests/it/services/seaweed.rs"]
 mod seaweed;
 

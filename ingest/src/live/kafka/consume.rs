@@ -364,6 +364,10 @@ impl Consume<'_> {
                 }
             }
         }
+        if self.troubles.topics.is_empty() {
+            // What was said of them is over, too; what was not about them is said again.
+            self.troubles.service.take_if(|service| service.keep == SERVICE_TROUBLE);
+        }
         Ok(())
     }
 

@@ -891,7 +891,15 @@ impl Driver<'_> {
         self.is_refreshing = false;
         for (partitions, done) in std::mem::take(&mut self.refreshes) {
             for partition in partitions {
-                // What was handed over of it since is not to be: the run ends where the archive refuses it.
+                // Something of it is under way, which was handed over since: it stays as it was met, and the run
+                // ends where the archive refuses it.
+                let at_rest = self.streams.get(&partition).is_none_or(|stream| {
+                    let sealed = stream.sealed.map_or(0, |position| position.next_offset);
+                    stream.reached.is_none() && stream.waiting.is_empty() && stream.expected == sealed
+                });
+                if !at_rest {
+                    continue;
+                }
                 self.streams.remove(&partition);
                 for (table, positions) in &mut self.stored {
                     match stored[table].get(&partition) {

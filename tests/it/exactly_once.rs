@@ -4,7 +4,10 @@
 //! into one archive in a real store, through a proxy that loses answers and refuses requests; and all the while
 //! daemons are killed, stopped, started, broker and store are frozen. In the end the multiset of exported
 //! records is compared with what was produced, and the store is asked whether any object was written twice.
-//! `STRONGROOM_SEED` repeats a run's decisions (not the machine's timing).
+//! `STRONGROOM_SEED` repeats a run's decisions (not the machine's timing), `STRONGROOM_KILLS` sets their number.
+//!
+//! The broker of the tests gives up one dead member of a group for each session timeout, so after some kills the
+//! group is left behind for a new one. Positions are the archive's, and a group's offsets mean nothing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -26,6 +29,8 @@ const PARTITIONS: u32 = 4;
 const LOCATION: &str = "s3://exactly-once/prod";
 /// How long everything may take to come to rest.
 const REST: Duration = Duration::from_secs(240);
+/// Kills after which the group is left for a new one.
+const KILLS_PER_GROUP: u64 = 8;
 /// A request's time at the store; the proxy is silent for longer.
 const STORE_TIMEOUT_SECONDS: u64 = 2;
 
@@ -149,8 +154,10 @@ fn versions(seaweed: &Seaweed) -> BTreeMap<String, usize> {
 fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_double_an_event() {
     let Some(seaweed) = seaweed::own() else { return };
     let Some(tansu) = Tansu::start() else { return };
-    let seed = std::env::var("STRONGROOM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_121);
-    let (kills_wanted, events) = if is_long() { (200, 2_000_000) } else { (6, 60_000) };
+    let variable = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    let seed = variable("STRONGROOM_SEED").unwrap_or(20_261_121);
+    let kills_wanted = variable("STRONGROOM_KILLS").unwrap_or(if is_long() { 200 } else { 6 });
+    let events = kills_wanted * 10_000;
     let mut random = Random(seed);
     let store = Faults::before(seaweed.port, Duration::from_secs(STORE_TIMEOUT_SECONDS + 1));
     let endpoint = store.endpoint();
@@ -158,15 +165,18 @@ fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_double_an_event() 
     expect_code(strongroom().envs(environment(&seaweed.endpoint())).args(["archive", "init", LOCATION]), 0);
 
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let rest = format!(
-        "[seal]\ninterval = '500ms'\n[limits]\ndrain = '20s'\n[alerts]\nstdout = false\n[[kafka]]\nname = 'topic'\n\
-         cluster = 'test'\nbrokers = ['{}']\ntopics = ['{TOPIC}']\nsession_timeout = '6s'\n",
-        tansu.address()
-    );
-    let config = config(folder.path(), LOCATION, &rest);
-    let start = || {
+    let start = |generation: u64| {
+        let rest = format!(
+            "[seal]\ninterval = '500ms'\n[limits]\ndrain = '20s'\n[alerts]\nstdout = false\n[[kafka]]\nname = 'topic'\n\
+             cluster = 'test'\nbrokers = ['{}']\ntopics = ['{TOPIC}']\ngroup = 'strongroom-{generation}'\n\
+             session_timeout = '6s'\n",
+            tansu.address()
+        );
+        let folder = folder.path().join(generation.to_string());
+        std::fs::create_dir_all(&folder).expect("made");
+        let config = config(&folder, LOCATION, &rest);
         let mut command = strongroom();
-        command.envs(environment(&endpoint)).args(["run", "--config"]).arg(&config);
+        command.envs(environment(&endpoint)).args(["run", "--config"]).arg(config);
         Daemon::spawn(command)
     };
 
@@ -179,10 +189,18 @@ fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_double_an_event() 
         producer.spawn(move || produce(&address, &lines, &stop, &sent)).expect("a thread")
     };
     let begun = Instant::now();
-    let mut daemons: [Option<Daemon>; 2] = [Some(start()), Some(start())];
+    let mut daemons: [Option<Daemon>; 2] = [Some(start(0)), Some(start(0))];
     let (mut kills, mut stops, mut store_outages, mut broker_outages) = (0, 0, 0, 0);
     let mut long_outage = is_long();
+    let mut generation = 0;
     while kills < kills_wanted {
+        if kills / KILLS_PER_GROUP > generation {
+            generation = kills / KILLS_PER_GROUP;
+            for daemon in daemons.iter_mut().filter_map(Option::take) {
+                daemon.kill();
+                kills += 1;
+            }
+        }
         std::thread::sleep(Duration::from_millis(200 + random.below(3_800)));
         let which = usize::from(random.below(2) == 1);
         match random.below(20) {
@@ -213,7 +231,7 @@ fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_double_an_event() 
         }
         for daemon in &mut daemons {
             if daemon.is_none() && random.below(3) > 0 {
-                *daemon = Some(start());
+                *daemon = Some(start(generation));
             }
         }
     }
@@ -222,7 +240,7 @@ fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_double_an_event() 
     let chaos = begun.elapsed();
     for daemon in &mut daemons {
         if daemon.is_none() {
-            *daemon = Some(start());
+            *daemon = Some(start(generation));
         }
     }
     let expected = produced.len() as i64;

@@ -298,7 +298,7 @@ fn a_full_disk_is_said_and_waited_for() {
     let (status, why) = daemon.get("/readyz");
     assert_eq!(status, 503, "{why}");
     assert!(why.contains("the archive cannot be written"), "{why}");
-    assert!(daemon.log().contains("cannot seal; trying again"), "{}", daemon.log());
+    wait_until("the log says so", || daemon.log().contains("cannot seal; trying again"));
     assert!(sealed < 4_000.0);
     limit(daemon.pid(), "unlimited");
     daemon.wait_for_metric("sealed_events_total", 4_000.0);

@@ -288,7 +288,8 @@ fn throughput(events: u64) {
         .output()
         .expect("it starts");
     let out = String::from_utf8_lossy(&ingest.stdout).into_owned();
-    let seconds: f64 = out.lines().last().and_then(|line| line.parse().ok()).expect("a number of seconds");
+    let seconds = out.lines().last().and_then(|line| line.parse::<f64>().ok());
+    let seconds = seconds.unwrap_or_else(|| panic!("{out}{}", String::from_utf8_lossy(&ingest.stderr)));
     println!("file to disk: {seconds:.1} s of CPU, {:.0} MB/s per core", megabytes / seconds);
 }
 

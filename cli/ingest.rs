@@ -239,9 +239,14 @@ impl AlertsFile {
     fn sync(&mut self) -> anyhow::Result<()> {
         self.file
             .flush()
-            .and_then(|()| self.file.get_ref().sync_data())
+            .and_then(|()| sync(self.file.get_ref()))
             .with_context(|| format!("cannot write {}", self.path.display()))
     }
+}
+
+/// Syncs a file; a device or a pipe has nothing to sync.
+fn sync(file: &File) -> std::io::Result<()> {
+    if file.metadata()?.is_file() { file.sync_data() } else { Ok(()) }
 }
 
 /// What the user sees while it happens.

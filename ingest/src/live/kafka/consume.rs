@@ -22,7 +22,7 @@ use rdkafka::message::BorrowedMessage;
 use super::client::{self, Context, Rebalance, Report, printable};
 use super::gather::Gather;
 use super::start::{Decision, Log, decide};
-use super::{CHUNK_BYTES, CHUNK_WAIT, CLUSTER_ID_BYTES_MAX, GATHERED_BYTES_MAX, KafkaOptions, OnGap, Start};
+use super::{BEHIND, CHUNK_WAIT, CLUSTER_ID_BYTES_MAX, GATHERED_BYTES_MAX, KafkaOptions, OnGap, Start};
 use crate::frame::Origin;
 use crate::live::{Feed, SourceError, Stopped, StreamName};
 
@@ -193,23 +193,24 @@ impl Streams {
         let stream = &mut self.all[at];
         let (true, Some(gather)) = (stream.is_open(), &mut stream.gather) else { return false };
         let before = gather.len();
-        gather.push(message.offset(), message.payload().unwrap_or_default(), now);
+        let behind = message.timestamp().to_millis().is_some_and(is_behind);
+        gather.push(message.offset(), message.payload().unwrap_or_default(), now, behind);
         self.gathered += gather.len() - before;
-        gather.len() >= CHUNK_BYTES || self.gathered >= GATHERED_BYTES_MAX
+        gather.is_enough() || self.gathered >= GATHERED_BYTES_MAX
     }
 
     /// Hands over what is due; says whether the pipeline took it all.
     fn hand_over(&mut self, feed: &Feed) -> Result<bool, Stopped> {
         self.gathered = self.all.iter().filter_map(|stream| stream.gather.as_ref()).map(Gather::len).sum();
-        let bytes_min = if self.gathered >= GATHERED_BYTES_MAX { 1 } else { CHUNK_BYTES };
+        let everything = self.gathered >= GATHERED_BYTES_MAX;
         let now = Instant::now();
         for _ in 0..self.all.len() {
             self.turn = (self.turn + 1) % self.all.len();
             let Some(gather) = &mut self.all[self.turn].gather else { continue };
-            if !gather.is_due(bytes_min, CHUNK_WAIT, now) {
+            let bytes = gather.len();
+            if bytes == 0 || !(everything || gather.is_due(now)) {
                 continue;
             }
-            let bytes = gather.len();
             if !offer(gather, feed, OFFER_WAIT)? {
                 self.turn = (self.turn + self.all.len() - 1) % self.all.len();
                 self.full_since.get_or_insert(now);
@@ -227,6 +228,12 @@ impl Streams {
             |stream: &Stream| stream.gather.as_ref().map_or(0, |gather| (stream.end - gather.next()).max(0));
         self.all.iter().map(lag).fold(0, i64::saturating_add)
     }
+}
+
+/// Whether a message of this time, in milliseconds, is an old one.
+fn is_behind(timestamp: i64) -> bool {
+    let now = chrono::Utc::now().timestamp_millis();
+    now.saturating_sub(timestamp) >= i64::try_from(BEHIND.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Hands over all that a partition has; `false` when the pipeline is full.

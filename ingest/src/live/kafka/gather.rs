@@ -7,10 +7,11 @@
 //! where chunks were cut. A message that is given twice is in the stream once.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use strongroom_archive::Position;
 
+use super::{BEHIND_CHUNK_BYTES, BEHIND_WAIT, CHUNK_BYTES, CHUNK_WAIT};
 use crate::chain::LineChain;
 use crate::frame::{Block, Edge, Origin};
 use crate::live::{Chunk, StreamName};
@@ -30,6 +31,8 @@ pub(super) struct Gather {
     bytes: Vec<u8>,
     /// When the first of them came.
     since: Option<Instant>,
+    /// Whether the last message was an old one.
+    behind: bool,
     /// Numbers that no message had: compacted away, or a transaction's marker.
     pub(super) skipped: u64,
 }
@@ -52,6 +55,7 @@ impl Gather {
                 .map_or_else(LineChain::default, |position| LineChain::from(position.prefix_blake3)),
             bytes: Vec::new(),
             since: None,
+            behind: false,
             skipped: 0,
         }
     }
@@ -71,8 +75,9 @@ impl Gather {
         self.bytes.len()
     }
 
-    /// Takes the message `number`; one before the expected number came again and is left.
-    pub(super) fn push(&mut self, number: i64, value: &[u8], now: Instant) {
+    /// Takes the message `number`; one before the expected number came again and is left. `behind` is whether it is
+    /// older than [`BEHIND`](super::BEHIND).
+    pub(super) fn push(&mut self, number: i64, value: &[u8], now: Instant, behind: bool) {
         if number < self.next {
             return;
         }
@@ -83,12 +88,18 @@ impl Gather {
         self.bytes.push(b'\n');
         self.chain.update(&self.bytes[begin..]);
         self.since.get_or_insert(now);
+        self.behind = behind;
+    }
+
+    /// Whether the text is enough for a chunk.
+    pub(super) fn is_enough(&self) -> bool {
+        self.bytes.len() >= if self.behind { BEHIND_CHUNK_BYTES } else { CHUNK_BYTES }
     }
 
     /// Whether the text has waited, or is enough, for a chunk.
-    pub(super) fn is_due(&self, bytes_min: usize, wait: Duration, now: Instant) -> bool {
-        self.bytes.len() >= bytes_min
-            || self.since.is_some_and(|since| now.saturating_duration_since(since) >= wait)
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        let wait = if self.behind { BEHIND_WAIT } else { CHUNK_WAIT };
+        self.is_enough() || self.since.is_some_and(|since| now.saturating_duration_since(since) >= wait)
     }
 
     /// Everything gathered; `None` when there is nothing.
@@ -164,9 +175,9 @@ mod tests {
             for (gap, value, then) in &messages {
                 missing += gap;
                 number += gap;
-                cut.push(number, value, now);
+                cut.push(number, value, now, false);
                 // The same message again is nothing.
-                cut.push(number, b"again", now);
+                cut.push(number, b"again", now, true);
                 number += 1;
                 text.extend_from_slice(value);
                 text.push(b'\n');
@@ -212,12 +223,18 @@ mod tests {
 
     #[test]
     fn is_due_by_size_or_age() {
-        let (now, wait) = (Instant::now(), Duration::from_millis(50));
+        let now = Instant::now();
         let mut gather = gather(None, 0);
-        assert!(!gather.is_due(1, wait, now));
-        gather.push(0, b"", now);
-        assert!(!gather.is_due(2, wait, now));
-        assert!(gather.is_due(1, wait, now));
-        assert!(gather.is_due(2, wait, now + wait));
+        assert!(!gather.is_due(now + BEHIND_WAIT));
+        gather.push(0, b"", now, false);
+        assert!(!gather.is_due(now));
+        assert!(gather.is_due(now + CHUNK_WAIT));
+        gather.push(1, b"", now, true);
+        assert!(!gather.is_due(now + CHUNK_WAIT));
+        assert!(gather.is_due(now + BEHIND_WAIT));
+        gather.push(2, &[b'a'; CHUNK_BYTES], now, true);
+        assert!(!gather.is_due(now));
+        gather.push(3, b"", now, false);
+        assert!(gather.is_due(now));
     }
 }

@@ -36,9 +36,16 @@ use std::time::Duration;
 use crate::live::{Feed, Secret, Source, SourceError};
 
 /// Text of one partition that is worth a chunk.
-pub const CHUNK_BYTES: usize = 512 << 10;
+pub const CHUNK_BYTES: usize = 4 << 20;
 /// The longest that a message waits for others to share its chunk.
 pub const CHUNK_WAIT: Duration = Duration::from_millis(50);
+/// Age of a message, by its own timestamp, from which on its partition is read for throughput and not for latency.
+pub const BEHIND: Duration = Duration::from_secs(2);
+/// Text of a partition that is behind that is worth a chunk: enough that the driver decodes it once, for its alerts
+/// and for the archive.
+pub const BEHIND_CHUNK_BYTES: usize = crate::live::LIVE_BLOCK_BYTES / 2;
+/// The longest that a message of a partition that is behind waits.
+pub const BEHIND_WAIT: Duration = Duration::from_millis(250);
 /// Text of all partitions that is gathered, and not handed over yet.
 pub const GATHERED_BYTES_MAX: usize = 32 << 20;
 /// Messages that librdkafka fetches ahead.

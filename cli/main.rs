@@ -3,6 +3,7 @@
 
 mod allocator;
 mod archive;
+mod clock;
 mod config;
 mod demo;
 mod exit;

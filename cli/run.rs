@@ -24,6 +24,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::clock::{ClockWatch, Step};
 use crate::config::{self, Config, LogFormat};
 use crate::exit::{self, CliError};
 use crate::observe::{self, State};
@@ -101,7 +102,16 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         "strongroom runs"
     );
     let (location, store) = (config.archive.clone(), config.store.clone());
-    let open = move || Archive::open_or_create_with(&location, &store);
+    // An archive that is gone later is a disk that is not mounted, and no reason to begin a new one.
+    let was_open = std::cell::Cell::new(false);
+    let open = move || {
+        let archive = match was_open.get() {
+            true => Archive::open_with(&location, &store),
+            false => Archive::open_or_create_with(&location, &store),
+        };
+        was_open.set(was_open.get() || archive.is_ok());
+        archive
+    };
     let mut observer = Watch {
         sink: sink.alerts,
         untold: sink.untold,
@@ -110,6 +120,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         silent: HashMap::new(),
         begun: Instant::now(),
         looked: Instant::now(),
+        clock: ClockWatch::new(),
         state,
         metrics: Arc::clone(&metrics),
     };
@@ -270,6 +281,7 @@ struct Watch {
     silent: HashMap<String, Option<Instant>>,
     begun: Instant,
     looked: Instant,
+    clock: ClockWatch,
     state: Arc<State>,
     metrics: Arc<Metrics>,
 }
@@ -315,6 +327,16 @@ impl LiveObserver for Watch {
         if self.looked.elapsed() >= SILENCE_TICK {
             self.looked = Instant::now();
             self.look_for_silence();
+            match self.clock.look() {
+                Some(Step::Back(by)) => tracing::error!(
+                    by_s = by.as_secs(),
+                    "the system's clock was set back; times of arrival since are wrong until it is right again"
+                ),
+                Some(Step::Ahead(by)) => {
+                    tracing::warn!(by_s = by.as_secs(), "the system's clock was set ahead")
+                }
+                None => {}
+            }
         }
     }
 }

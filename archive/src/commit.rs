@@ -116,7 +116,8 @@ pub(crate) struct VolumeLog {
 fn delta_table(store: &Store, path: &Path) -> Result<DeltaTable> {
     let failed = |source| ArchiveError::OpenVolume { path: path.to_owned(), source: Box::new(source) };
     if let Store::Local = store {
-        durable::create_folder(path)?;
+        let root = path.parent().and_then(Path::parent).unwrap_or(path);
+        durable::create_folder_in(root, path)?;
     }
     let store = store.delta(path).map_err(|source| failed(source.into()))?;
     let url = Url::parse("file:///").expect("a URL");

@@ -39,6 +39,15 @@ pub(crate) fn create_folder(folder: &FsPath) -> Result<()> {
     }
 }
 
+/// Makes `folder` and what is missing between it and `root`, durably. A root that is gone is an error: its disk may
+/// not be mounted, and what stood there instead would be written to in its place.
+pub(crate) fn create_folder_in(root: &FsPath, folder: &FsPath) -> Result<()> {
+    match std::fs::metadata(root) {
+        Ok(_) => create_folder(folder),
+        Err(source) => Err(ArchiveError::RootGone { path: root.to_owned(), source }),
+    }
+}
+
 /// Puts the names in `folder` on disk.
 pub(crate) fn sync_folder(folder: &FsPath) -> Result<()> {
     File::open(folder)
@@ -83,12 +92,13 @@ fn sync_parent(path: &FsPath) -> io::Result<()> {
 #[derive(Debug)]
 pub(crate) struct DurableStore {
     local: LocalFileSystem,
+    root: PathBuf,
 }
 
 impl DurableStore {
     /// Rooted at `folder`, which must exist.
     pub(crate) fn below(folder: &FsPath) -> StoreResult<Self> {
-        Ok(DurableStore { local: LocalFileSystem::new_with_prefix(folder)? })
+        Ok(DurableStore { local: LocalFileSystem::new_with_prefix(folder)?, root: folder.to_owned() })
     }
 }
 
@@ -124,10 +134,10 @@ impl ObjectStore for DurableStore {
         options: PutOptions,
     ) -> StoreResult<PutResult> {
         let path = self.local.path_to_filesystem(location)?;
-        let location = location.to_string();
+        let (location, root) = (location.to_string(), self.root.clone());
         let written = tokio::task::spawn_blocking(move || {
             if let Some(parent) = path.parent() {
-                create_folder(parent).map_err(io::Error::other).map_err(generic)?;
+                create_folder_in(&root, parent).map_err(io::Error::other).map_err(generic)?;
             }
             let parts: Vec<&[u8]> = payload.iter().map(AsRef::as_ref).collect();
             let staging = staging_of(&path);

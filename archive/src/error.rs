@@ -36,6 +36,12 @@ pub enum ArchiveError {
         #[source]
         source: io::Error,
     },
+    #[error("the archive's folder {} is gone", path.display())]
+    RootGone {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot list folder {}", path.display())]
     ListFolder {
         path: PathBuf,
@@ -278,6 +284,7 @@ impl ArchiveError {
             ArchiveError::LocationScheme { .. } => {
                 Some("give a folder on a local disk or s3://bucket/prefix")
             }
+            ArchiveError::RootGone { .. } => Some("is its disk mounted? It is made anew at a start only"),
             ArchiveError::NotAnArchive { .. } => {
                 Some("`strongroom ingest` creates an archive where there is none")
             }

@@ -380,7 +380,7 @@ impl Writer {
         let (staging, file, sha256) = match &self.store {
             Store::Local => {
                 let folder = volume.join(layout::STAGING);
-                durable::create_folder(&folder)?;
+                durable::create_folder_in(&self.root, &folder)?;
                 self.staged += 1;
                 let staging = folder.join(layout::staging_name(self.staged));
                 let created = File::options().write(true).create_new(true).open(&staging);
@@ -470,7 +470,7 @@ impl Writer {
     fn publish(&self, file: &File, staging: &Path, folder: &Path, path: &Path) -> Result<()> {
         file.sync_all().map_err(|source| ArchiveError::SyncFile { path: staging.to_owned(), source })?;
         self.step(Step::FileWritten, staging)?;
-        durable::create_folder(folder)?;
+        durable::create_folder_in(&self.root, folder)?;
         let protect = |source| ArchiveError::ProtectFile { path: staging.to_owned(), source };
         read_only(staging).map_err(protect)?;
         // The new permission lies in the inode; it must not be younger on disk than the name.

@@ -238,13 +238,16 @@ fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_double_an_event() 
     stop.store(true, Ordering::Relaxed);
     let produced = producing.join().expect("it does not panic");
     let chaos = begun.elapsed();
+    let count = "SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM rejects)";
+    let under_fire = number(&seaweed.endpoint(), count);
+    // Coming to rest does not wait for dead members either.
     for daemon in &mut daemons {
-        if daemon.is_none() {
-            *daemon = Some(start(generation));
+        if let Some(daemon) = daemon.take() {
+            daemon.kill();
         }
+        *daemon = Some(start(generation + 1));
     }
     let expected = produced.len() as i64;
-    let count = "SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM rejects)";
     let until = Instant::now() + REST;
     while number(&seaweed.endpoint(), count) < expected {
         let logs: Vec<String> = daemons.iter().flatten().map(Daemon::log).collect();
@@ -260,7 +263,7 @@ fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_double_an_event() 
     }
     println!(
         "seed {seed}: {kills} kills, {stops} stops, {store_outages} outages of the store, {broker_outages} of the broker, \
-         {} answers lost, {expected} records, in {:.0} s and {:.0} s to come to rest",
+         {} answers lost, {expected} records, {under_fire} of them sealed meanwhile, in {:.0} s and {:.0} s to come to rest",
         store.lost(),
         chaos.as_secs_f64(),
         begun.elapsed().as_secs_f64() - chaos.as_secs_f64()

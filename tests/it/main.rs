@@ -22,4 +22,5 @@ mod run;
 mod s3;
 mod services;
 mod tail;
+mod troubles;
 mod webhook;

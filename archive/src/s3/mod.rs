@@ -19,6 +19,7 @@
 mod body;
 mod bucket;
 mod clock;
+mod credentials;
 mod failure;
 mod log;
 mod policy;
@@ -45,6 +46,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use sha2::{Digest as _, Sha256};
 
 pub(crate) use self::bucket::Condition;
+use self::credentials::Lookup;
 pub use self::failure::StoreFailure;
 pub(crate) use self::failure::pause;
 use self::failure::{Tries, repeat};
@@ -217,9 +219,10 @@ impl S3 {
             .tls_context(tls)
             .build_https();
         let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-            .http_client(http)
+            .http_client(http.clone())
             // Tries are ours to make: what was lost on the way has to be made sure of.
             .retry_config(RetryConfig::disabled())
+            .credentials_provider(Lookup::new(http.clone()))
             .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build())
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired);

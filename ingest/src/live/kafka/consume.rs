@@ -40,6 +40,8 @@ const SEAL_WAIT: Duration = Duration::from_secs(60);
 const STALL_WAIT: Duration = Duration::from_secs(5);
 /// How long one chunk waits for the pipeline before something else is looked at.
 const OFFER_WAIT: Duration = Duration::from_millis(100);
+/// Time without a partition after which it is told.
+const IDLE_TOLD: Duration = Duration::from_secs(30);
 /// How often the smaller duties are looked at.
 const TICK: Duration = Duration::from_millis(200);
 /// How often the group's offsets are written.
@@ -82,6 +84,7 @@ pub(super) fn run(
         ticked: None,
         committed: Instant::now(),
         topics_checked: Instant::now(),
+        idle: Idle::No,
     };
     match consume.run() {
         Ok(()) | Err(Ended::Stopped) => Ok(()),
@@ -279,6 +282,17 @@ struct Consume<'r> {
     ticked: Option<Instant>,
     committed: Instant,
     topics_checked: Instant,
+    /// Since when the group has given us no partition, until that was told.
+    idle: Idle,
+}
+
+/// What is known of a time without partitions.
+#[derive(Debug, Default, Clone, Copy)]
+enum Idle {
+    #[default]
+    No,
+    Since(Instant),
+    Told,
 }
 
 impl Drop for Consume<'_> {
@@ -304,6 +318,8 @@ impl Consume<'_> {
                 return Ok(());
             }
             self.tick()?;
+            // While messages wait, no poll comes back empty; the group must not wait for that.
+            self.serve()?;
             if self.streams.hand_over(self.feed)? {
                 self.pause(false);
                 self.poll(CHUNK_WAIT)?;
@@ -564,6 +580,7 @@ impl Consume<'_> {
         if !self.paused {
             self.open(now)?;
         }
+        self.look_for_partitions(now);
         self.feed.lag(self.streams.lag());
         if self.committed.elapsed() >= COMMIT_INTERVAL {
             self.commit();
@@ -576,6 +593,24 @@ impl Consume<'_> {
         }
         self.say_troubles();
         Ok(())
+    }
+
+    /// Says so once when the group gives us nothing: it is busy, or it has more members than partitions.
+    fn look_for_partitions(&mut self, now: Instant) {
+        self.idle = match self.idle {
+            _ if !self.streams.all.is_empty() => Idle::No,
+            Idle::No => Idle::Since(now),
+            Idle::Since(since) if now.saturating_duration_since(since) >= IDLE_TOLD => {
+                tracing::warn!(
+                    group = self.options.group,
+                    "Kafka: the group has given us no partition for {} s; that is so when it has more members than \
+                     partitions, or waits for members that died",
+                    IDLE_TOLD.as_secs()
+                );
+                Idle::Told
+            }
+            idle => idle,
+        };
     }
 
     /// Finds out where waiting partitions go on, and has them fetched.

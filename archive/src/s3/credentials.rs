@@ -1,0 +1,49 @@
+//! Who we are to the store, looked up again while the process lives.
+//!
+//! Invariant: what an operator changes is seen within [`AGE_MAX`], without a restart: keys in a file that were
+//! rotated, a token that was renewed. The SDK's own chain reads files once and keeps what it found for the life of
+//! the client; this one makes the chain anew each time that credentials are asked for. It holds none itself.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use aws_config::default_provider::credentials::DefaultCredentialsChain;
+use aws_config::provider_config::ProviderConfig;
+use aws_credential_types::provider::{ProvideCredentials, future};
+use aws_sdk_s3::config::SharedHttpClient;
+
+/// Age at which credentials that do not say when they expire are looked up again.
+const AGE_MAX: Duration = Duration::from_secs(30);
+
+/// The places where AWS tools look, in their order.
+pub(super) struct Lookup {
+    http: SharedHttpClient,
+}
+
+impl Lookup {
+    pub(super) fn new(http: SharedHttpClient) -> Lookup {
+        Lookup { http }
+    }
+}
+
+impl fmt::Debug for Lookup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lookup")
+    }
+}
+
+impl ProvideCredentials for Lookup {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async {
+            let config = ProviderConfig::default().with_http_client(self.http.clone());
+            let chain = DefaultCredentialsChain::builder().configure(config).build().await;
+            let mut found = chain.provide_credentials().await?;
+            // The SDK's cache would keep these for a quarter of an hour.
+            found.expiry_mut().get_or_insert_with(|| SystemTime::now() + AGE_MAX);
+            Ok(found)
+        })
+    }
+}

@@ -1,0 +1,248 @@
+//! What goes wrong around a daemon in years: a disk that may not be written, rights that are taken away, credentials
+//! that expire, a disk that is gone, a clock that is set back. Each time: it says what is wrong, holds or leaves at its
+//! source what it cannot seal, and goes on by itself when it is mended.
+
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::daemon::{Daemon, config, wait_until};
+use crate::run::{expect_code, export, log, number, output, strongroom, write};
+use crate::services::seaweed::{self, ACCESS_KEY, SECRET_KEY};
+
+/// Whom the daemon runs as where the tests run as root, who may do everything.
+const NOBODY: u32 = 65_534;
+
+struct Setting {
+    folder: TempDir,
+    archive: PathBuf,
+    log: PathBuf,
+    config: PathBuf,
+}
+
+fn setting(location: Option<&str>) -> Setting {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let archive = folder.path().join("archive");
+    let log = folder.path().join("audit.log");
+    let rest = format!(
+        "[seal]\ninterval = '200ms'\n[alerts]\nstdout = false\n[[tail]]\nname = 'files'\ncluster = 'test'\npaths = ['{}']\npoll = '20ms'\n",
+        log.display()
+    );
+    let location = location.map_or_else(|| archive.display().to_string(), str::to_owned);
+    let config = config(folder.path(), &location, &rest);
+    Setting { archive, log, config, folder }
+}
+
+fn append(path: &Path, bytes: &[u8]) {
+    use std::io::Write as _;
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+    file.and_then(|mut file| file.write_all(bytes)).expect("written");
+}
+
+/// Whether the tests are run by somebody whom no permission stops.
+fn is_root(folder: &Path) -> bool {
+    let path = write(folder, "probe", b"");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).expect("ours");
+    let may = std::fs::File::open(&path).is_ok();
+    std::fs::remove_file(path).expect("ours");
+    may
+}
+
+/// All folders below and at `path`.
+fn folders(path: &Path) -> Vec<PathBuf> {
+    let mut found = vec![path.to_owned()];
+    let mut next = 0;
+    while let Some(folder) = found.get(next).cloned() {
+        let entries = std::fs::read_dir(&folder).expect("a folder").flatten();
+        found.extend(entries.map(|entry| entry.path()).filter(|path| path.is_dir()));
+        next += 1;
+    }
+    found
+}
+
+fn says_so(daemon: &mut Daemon, words: &str) {
+    wait_until("a failed seal", || daemon.metric("seal_failures_total") >= 1.0);
+    wait_until("the log says what is wrong", || daemon.log().contains(words));
+    let (status, why) = daemon.get("/readyz");
+    assert_eq!(status, 503, "{why}");
+    assert!(why.contains("the archive cannot be written"), "{why}");
+    assert_eq!(daemon.get("/healthz").0, 200, "it lives");
+}
+
+#[test]
+fn permission_denied_is_said_and_waited_for() {
+    let set = setting(None);
+    let bytes = log(2_000, 81);
+    let mut command = strongroom();
+    command.args(["run", "--config"]).arg(&set.config);
+    if is_root(set.folder.path()) {
+        chown(set.folder.path(), Some(NOBODY), Some(NOBODY)).expect("root may");
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    append(&set.log, &bytes[..500_000]);
+    let mut daemon = Daemon::spawn(command);
+    wait_until("a first seal", || daemon.metric("seals_total") >= 1.0);
+    let sealed = daemon.metric("sealed_events_total");
+    let mode = |mode: u32| {
+        for folder in folders(&set.archive) {
+            std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode)).expect("permitted");
+        }
+    };
+    mode(0o555);
+    append(&set.log, &bytes[500_000..]);
+    says_so(&mut daemon, "Permission denied");
+    assert_eq!(daemon.metric("sealed_events_total"), sealed);
+    mode(0o755);
+    daemon.wait_for_metric("sealed_events_total", 2_000.0);
+    assert_eq!(daemon.get("/readyz").0, 200);
+    assert_eq!(daemon.metric("given_up_records_total"), 0.0, "nothing was read again");
+    assert!(daemon.terminate().0.success());
+    assert!(export(&set.archive) == bytes);
+}
+
+#[test]
+fn a_disk_that_is_gone_is_not_made_anew() {
+    let set = setting(None);
+    let bytes = log(2_000, 82);
+    append(&set.log, &bytes[..500_000]);
+    let mut daemon = Daemon::start(&set.config);
+    wait_until("a first seal", || daemon.metric("seals_total") >= 1.0);
+    let elsewhere = set.folder.path().join("unmounted");
+    std::fs::rename(&set.archive, &elsewhere).expect("renamed");
+    append(&set.log, &bytes[500_000..]);
+    says_so(&mut daemon, "is gone");
+    assert!(!set.archive.exists(), "an archive was begun where the disk should be");
+    std::fs::rename(&elsewhere, &set.archive).expect("renamed");
+    daemon.wait_for_metric("sealed_events_total", 2_000.0);
+    assert!(daemon.terminate().0.success());
+    assert!(export(&set.archive) == bytes);
+}
+
+/// A mount of its own, which somebody else switches between writable and not.
+#[test]
+fn a_read_only_disk_is_said_and_waited_for() {
+    let set = setting(None);
+    let bytes = log(1_000, 83);
+    append(&set.log, &bytes);
+    std::fs::create_dir(&set.archive).expect("made");
+    let script =
+        "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\" && exec \"$1\" run --config \"$2\"";
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]);
+    command.arg(&set.archive).arg(env!("CARGO_BIN_EXE_strongroom")).arg(&set.config).env("NO_COLOR", "1");
+    let probe = ["--user", "--map-root-user", "--mount", "mount", "--bind", "/tmp", "/tmp"];
+    if !output(Command::new("unshare").args(probe)).status.success() {
+        println!("not run: this machine gives no mount namespace to its users");
+        return;
+    }
+    let mut daemon = Daemon::spawn(command);
+    wait_until("the log says what is wrong", || daemon.log().contains("Read-only file system"));
+    let (status, why) = daemon.get("/readyz");
+    assert_eq!(status, 503, "{why}");
+    assert!(why.contains("the pipeline does not run"), "{why}");
+    assert_eq!(daemon.metric("sealed_events_total"), 0.0);
+    let target = daemon.pid().to_string();
+    let enter = ["--target", &target, "--user", "--mount", "--preserve-credentials", "mount", "-o"];
+    let mut mend = Command::new("nsenter");
+    mend.args(enter).arg("remount,bind,rw").arg(&set.archive);
+    let mended = output(&mut mend);
+    assert!(mended.status.success(), "{}", String::from_utf8_lossy(&mended.stderr));
+    daemon.wait_for_metric("sealed_events_total", 1_000.0);
+    assert_eq!(daemon.get("/readyz").0, 200);
+    assert!(daemon.terminate().0.success());
+    assert!(export(&set.archive) == bytes);
+}
+
+#[test]
+fn credentials_that_expire_are_said_and_their_renewal_is_seen() {
+    let Some(seaweed) = seaweed::shared() else { return };
+    let location = "s3://expiry/prod";
+    let set = setting(Some(location));
+    let bytes = log(2_000, 84);
+    let keys = set.folder.path().join("credentials");
+    let good = format!("[default]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n");
+    let bad = "[default]\naws_access_key_id = AKIAEXPIRED\naws_secret_access_key = was-right-once\n";
+    let at = |command: &mut Command| {
+        for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"] {
+            command.env_remove(name);
+        }
+        command
+            .env("STRONGROOM_S3_ENDPOINT", seaweed.endpoint())
+            .env("STRONGROOM_S3_PATH_STYLE", "true")
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env("AWS_SHARED_CREDENTIALS_FILE", &keys);
+    };
+    std::fs::write(&keys, &good).expect("written");
+    let mut init = strongroom();
+    at(&mut init);
+    expect_code(init.args(["archive", "init", location]), 0);
+    append(&set.log, &bytes[..500_000]);
+    let mut command = strongroom();
+    at(&mut command);
+    let mut daemon = Daemon::spawn({
+        command.args(["run", "--config"]).arg(&set.config);
+        command
+    });
+    wait_until("a first seal", || daemon.metric("seals_total") >= 1.0);
+    std::fs::write(&keys, bad).expect("written");
+    append(&set.log, &bytes[500_000..]);
+    // What is known of credentials without an expiry of their own is believed for half a minute.
+    wait_until("a seal fails", || {
+        let failures = daemon.metric("seal_failures_total");
+        if failures == 0.0 && daemon.metric("received_records_total") == daemon.metric("sealed_events_total")
+        {
+            append(&set.log, &log(1, 85));
+        }
+        failures >= 1.0
+    });
+    says_so(&mut daemon, "InvalidAccessKeyId");
+    let said = daemon.log();
+    assert!(!said.contains("was-right-once") && !said.contains(SECRET_KEY), "a secret in the log");
+    append(&set.log, &log(100, 88));
+    std::fs::write(&keys, &good).expect("written");
+    let written = std::fs::read(&set.log).expect("read");
+    let lines = written.split(|byte| *byte == b'\n').count() - 1;
+    daemon.wait_for_metric("sealed_events_total", lines as f64);
+    assert_eq!(daemon.get("/readyz").0, 200);
+    assert!(daemon.terminate().0.success());
+    let mut export = strongroom();
+    at(&mut export);
+    let exported = output(export.args(["export", "--archive", location]));
+    assert!(exported.status.success() && exported.stdout == written);
+}
+
+#[test]
+fn a_clock_that_is_set_back_is_said_and_harms_nothing() {
+    let set = setting(None);
+    let bytes = log(2_000, 86);
+    let library = set.folder.path().join("clock.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools/clock.c");
+    let built =
+        output(Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl"));
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let clock = write(set.folder.path(), "offset", b"0");
+    append(&set.log, &bytes[..500_000]);
+    let mut command = strongroom();
+    command.args(["run", "--config"]).arg(&set.config);
+    command.env("LD_PRELOAD", &library).env("STRONGROOM_TEST_CLOCK", &clock);
+    let mut daemon = Daemon::spawn(command);
+    wait_until("a first seal", || daemon.metric("seals_total") >= 1.0);
+    // Two years: another volume, if volumes went back.
+    std::fs::write(&clock, "-63072000").expect("written");
+    wait_until("it is said", || daemon.log().contains("the system's clock was set back"));
+    append(&set.log, &bytes[500_000..]);
+    daemon.wait_for_metric("sealed_events_total", 2_000.0);
+    assert_eq!(daemon.metric("conservation_failures_total"), 0.0);
+    std::fs::write(&clock, "0").expect("written");
+    let more = log(100, 87);
+    append(&set.log, &more);
+    daemon.wait_for_metric("sealed_events_total", 2_100.0);
+    assert!(daemon.terminate().0.success());
+    assert!(export(&set.archive) == [bytes, more].concat());
+    let volumes = std::fs::read_dir(set.archive.join("events")).expect("a table").count();
+    assert_eq!(volumes, 1, "one volume, whatever the clock said");
+    assert_eq!(number(&set.archive, "SELECT count(*) FROM events"), 2_100);
+}

@@ -9,13 +9,15 @@
 //! The broker of the tests gives up one dead member of a group for each session timeout, so after some kills the
 //! group is left behind for a new one. Positions are the archive's, and a group's offsets mean nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 
 use crate::daemon::{Daemon, config};
 use crate::run::{expect_code, is_long, log, output, strongroom};
@@ -117,8 +119,7 @@ fn number(endpoint: &str, sql: &str) -> i64 {
     out.lines().nth(1).and_then(|line| line.parse().ok()).unwrap_or_else(|| panic!("{sql}: {out}"))
 }
 
-/// Versions of each key below the archive.
-fn versions(seaweed: &Seaweed) -> BTreeMap<String, usize> {
+fn client(seaweed: &Seaweed) -> (tokio::runtime::Runtime, aws_sdk_s3::Client) {
     use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let config = aws_sdk_s3::config::Builder::new()
@@ -129,7 +130,12 @@ fn versions(seaweed: &Seaweed) -> BTreeMap<String, usize> {
         .http_client(aws_smithy_http_client::Builder::new().build_http())
         .credentials_provider(Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "test"))
         .build();
-    let client = aws_sdk_s3::Client::from_conf(config);
+    (runtime, aws_sdk_s3::Client::from_conf(config))
+}
+
+/// Versions of each key below the archive.
+fn versions(seaweed: &Seaweed) -> BTreeMap<String, usize> {
+    let (runtime, client) = client(seaweed);
     let mut found = BTreeMap::new();
     runtime.block_on(async {
         let (mut key, mut version) = (None, None);
@@ -288,4 +294,91 @@ fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_double_an_event() 
     for (key, versions) in versions(&seaweed) {
         assert_eq!(versions, 1, "{key} was written {versions} times");
     }
+}
+
+/// All that a topic holds, read by a consumer that is none of ours.
+fn topic(address: &str) -> Vec<Vec<u8>> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", address)
+        .set("group.id", "reader")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .create()
+        .expect("a consumer");
+    let mut list = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        let partition = i32::try_from(partition).expect("a small number");
+        list.add_partition_offset(TOPIC, partition, Offset::Beginning).expect("a partition");
+    }
+    consumer.assign(&list).expect("assigned");
+    let (mut found, mut ended) = (Vec::new(), BTreeSet::new());
+    let until = Instant::now() + REST;
+    while ended.len() < PARTITIONS as usize {
+        assert!(Instant::now() < until, "the topic has no end");
+        match consumer.poll(Duration::from_millis(500)) {
+            Some(Ok(message)) => found.push(message.payload().unwrap_or_default().to_vec()),
+            Some(Err(KafkaError::PartitionEOF(partition))) => _ = ended.insert(partition),
+            Some(Err(_)) | None => {}
+        }
+    }
+    found
+}
+
+/// The broker dies and comes back with its log. What the topic holds in the end is the measure: what a broker that is
+/// killed makes of its producers' messages is the broker's.
+#[test]
+fn a_broker_that_is_killed_and_comes_back_costs_nothing() {
+    let Some(seaweed) = seaweed::own() else { return };
+    let (runtime, client) = client(&seaweed);
+    runtime.block_on(client.create_bucket().bucket("tansu").send()).expect("a bucket");
+    let Some(mut tansu) = Tansu::over(&seaweed) else { return };
+    tansu.create_topic(TOPIC, PARTITIONS);
+    expect_code(strongroom().envs(environment(&seaweed.endpoint())).args(["archive", "init", LOCATION]), 0);
+    let restarts = if is_long() { 10 } else { 2 };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let rest = format!(
+        "[seal]\ninterval = '500ms'\n[alerts]\nstdout = false\n[[kafka]]\nname = 'topic'\ncluster = 'test'\n\
+         brokers = ['{}']\ntopics = ['{TOPIC}']\ngroup = 'strongroom'\nsession_timeout = '6s'\n",
+        tansu.address()
+    );
+    let config = config(folder.path(), LOCATION, &rest);
+    let mut command = strongroom();
+    command.envs(environment(&seaweed.endpoint())).args(["run", "--config"]).arg(config);
+    let mut daemon = Daemon::spawn(command);
+    let lines = Arc::new(lines(restarts * 40_000, 91));
+    let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let producing = {
+        let (lines, stop, sent) = (Arc::clone(&lines), Arc::clone(&stop), Arc::clone(&sent));
+        let address = tansu.address();
+        let producer = std::thread::Builder::new().name("producer".to_owned());
+        producer.spawn(move || produce(&address, &lines, &stop, &sent)).expect("a thread")
+    };
+    let mut random = Random(91);
+    for _ in 0..restarts {
+        std::thread::sleep(Duration::from_millis(3_000 + random.below(4_000)));
+        tansu.stop();
+        std::thread::sleep(Duration::from_millis(500 + random.below(3_000)));
+        tansu.start_again();
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    stop.store(true, Ordering::Relaxed);
+    let produced = producing.join().expect("it does not panic");
+    let held = topic(&tansu.address());
+    let count = "SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM rejects)";
+    let until = Instant::now() + REST;
+    while number(&seaweed.endpoint(), count) < held.len() as i64 {
+        assert!(Instant::now() < until, "not all of {} came:\n{}", held.len(), daemon.log());
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    assert_eq!(daemon.metric("conservation_failures_total"), 0.0, "{}", daemon.log());
+    let (status, log) = daemon.terminate();
+    assert!(status.success(), "{log}");
+    println!("{restarts} restarts, {} records produced, {} in the topic", produced.len(), held.len());
+    let mut export = strongroom();
+    let export =
+        output(export.envs(environment(&seaweed.endpoint())).args(["export", "--archive", LOCATION]));
+    assert!(export.status.success(), "{}", String::from_utf8_lossy(&export.stderr));
+    let found = multiset(export.stdout.split(|byte| *byte == b'\n'));
+    let held = multiset(held.iter().map(Vec::as_slice));
+    assert!(found == held, "the archive is not what the topic holds");
 }

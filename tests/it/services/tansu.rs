@@ -7,22 +7,49 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::seaweed::{ACCESS_KEY, SECRET_KEY, Seaweed};
+
 /// How long the broker may take until it answers.
 const READY_WAIT: Duration = Duration::from_secs(30);
 
-/// A broker on a port of its own, with an empty log in memory; stopped when dropped.
+/// A broker on a port of its own, with an empty log in memory or in a bucket; stopped when dropped.
 pub struct Tansu {
     binary: PathBuf,
     port: u16,
     /// Where it tells its clients to go.
     told: u16,
     options: &'static [&'static str],
+    storage: Storage,
     child: Child,
     /// Speaks TLS on the port told, if that is another.
     proxy: Option<Child>,
 }
 
+/// Where a broker keeps its log, and what it has to know to get there.
+struct Storage {
+    url: &'static str,
+    environment: Vec<(&'static str, String)>,
+}
+
+impl Storage {
+    const MEMORY: Storage = Storage { url: "memory://tansu/", environment: Vec::new() };
+}
+
 impl Tansu {
+    /// One whose log outlives it, in a bucket `tansu` that is there already.
+    pub fn over(seaweed: &Seaweed) -> Option<Tansu> {
+        let port = free_port();
+        let environment = [
+            ("AWS_ENDPOINT", seaweed.endpoint()),
+            ("AWS_ALLOW_HTTP", "true".to_owned()),
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+        ];
+        let storage = Storage { url: "s3://tansu/", environment: environment.into() };
+        Some(Tansu::on(&python()?, port, port, &[], storage))
+    }
+
     /// Starts one; `None` where it is not installed.
     pub fn start() -> Option<Tansu> {
         let port = free_port();
@@ -53,10 +80,20 @@ impl Tansu {
     }
 
     fn with(python: &OsString, port: u16, told: u16, options: &'static [&'static str]) -> Tansu {
+        Tansu::on(python, port, told, options, Storage::MEMORY)
+    }
+
+    fn on(
+        python: &OsString,
+        port: u16,
+        told: u16,
+        options: &'static [&'static str],
+        storage: Storage,
+    ) -> Tansu {
         let binary = binary(python);
-        let mut child = spawn(&binary, port, told, options);
+        let mut child = spawn(&binary, port, told, options, &storage);
         wait_for(port, &mut child);
-        Tansu { binary, port, told, options, child, proxy: None }
+        Tansu { binary, port, told, options, storage, child, proxy: None }
     }
 
     /// Where its clients go.
@@ -68,7 +105,7 @@ impl Tansu {
         self.child.id()
     }
 
-    /// Stops it; what was in its log is gone.
+    /// Kill -9; a log in memory is gone.
     pub fn stop(&mut self) {
         self.child.kill().expect("the broker is stopped");
         self.child.wait().expect("the broker has stopped");
@@ -76,7 +113,7 @@ impl Tansu {
 
     /// Starts it again where it was.
     pub fn start_again(&mut self) {
-        self.child = spawn(&self.binary, self.port, self.told, self.options);
+        self.child = spawn(&self.binary, self.port, self.told, self.options, &self.storage);
         wait_for(self.port, &mut self.child);
     }
 
@@ -127,14 +164,15 @@ fn free_port() -> u16 {
     listener.local_addr().expect("its number").port()
 }
 
-fn spawn(binary: &Path, port: u16, told: u16, options: &[&str]) -> Child {
+fn spawn(binary: &Path, port: u16, told: u16, options: &[&str], storage: &Storage) -> Child {
     let mut command = Command::new(binary);
     command
-        .args(["broker", "--silent", "--storage-engine", "memory://tansu/"])
+        .args(["broker", "--silent", "--storage-engine", storage.url])
         .args(["--listener-url", &format!("tcp://127.0.0.1:{port}")])
         .args(["--advertised-listener-url", &format!("tcp://127.0.0.1:{told}")])
         .args(options)
-        .env_clear();
+        .env_clear()
+        .envs(storage.environment.iter().map(|(name, value)| (name, value)));
     let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     quiet.spawn().expect("the broker starts")
 }

@@ -21,5 +21,6 @@ mod query;
 mod run;
 mod s3;
 mod services;
+mod sinks;
 mod tail;
 mod webhook;

@@ -515,8 +515,14 @@ fn cef_means_to_others_what_it_means_to_us() {
         assert_eq!(text("DeviceEventClassID"), alert.rule_name, "{parsed}");
         assert_eq!(text("Name"), alert.title, "{parsed}");
         assert_eq!(text("dvchost"), alert.event.cluster, "{parsed}");
-        assert_eq!(text("cn1"), alert.event_count.to_string(), "{parsed}");
+        assert_eq!(text("eventCount"), alert.event_count.to_string(), "{parsed}");
+        assert_eq!(text("ruleId"), alert.rule_id, "{parsed}");
     }
+    // The judge leaves escapes as they are; what matters is that the value ends where it should.
+    let parsed: Value = serde_json::from_str(said.lines().last().expect("a line")).expect("JSON");
+    let expected = "a|b\\=c\\\\d\\r\\ne\u{fffd}[31mf\u{fffd}g\"h]i<!channel>&\u{202e}\u{fffd}ü";
+    assert_eq!(parsed["suser"], expected, "{parsed}");
+    assert_eq!(parsed["msg"], expected, "{parsed}");
 }
 
 #[test]

@@ -153,7 +153,7 @@ impl Opened {
         let mut known = Known::default();
         let mut groups = Groups::new(options.group);
         let mut mark = None;
-        let log =
+        let mut log =
             Log::open(&options.folder, options.bytes_max, &mut |id| _ = known.insert(id), &mut |record| {
                 if let Entry::Mark(found) = &record.entry {
                     mark.get_or_insert_with(Mark::default).advance(found);

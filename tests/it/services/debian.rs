@@ -1,6 +1,7 @@
 //! Programs of Debian's, unpacked below the target directory by `tests/run`: rsyslog and Alertmanager.
 
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -89,6 +90,24 @@ ruleset(name="keep") {{ action(type="omfile" file="{out}" template="raw") }}
     Some(Service { child, port, _folder: folder, out })
 }
 
+/// A copy of Alertmanager that looks for its templates where it is started: Debian's looks below `/usr/share`, where
+/// nothing was installed. The path in the program is replaced by one of the same length.
+fn relocated(root: &Path, folder: &Path) -> PathBuf {
+    const INSTALLED: &[u8] = b"/usr/share/prometheus/alertmanager";
+    const HERE: &[u8] = b"/proc/self/cwd////////////////////";
+    assert_eq!(INSTALLED.len(), HERE.len());
+    let mut program = std::fs::read(root.join("usr/bin/prometheus-alertmanager")).expect("it is unpacked");
+    let places: Vec<usize> = memchr::memmem::find_iter(&program, INSTALLED).collect();
+    assert!(!places.is_empty(), "another build of Alertmanager");
+    for at in places {
+        program[at..at + HERE.len()].copy_from_slice(HERE);
+    }
+    let path = folder.join("alertmanager");
+    std::fs::write(&path, program).expect("written");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).expect("made executable");
+    path
+}
+
 /// Alertmanager, which groups by rule and forwards to a webhook at `forward`.
 pub fn alertmanager(forward: &str) -> Option<Service> {
     let root = root()?;
@@ -101,7 +120,9 @@ pub fn alertmanager(forward: &str) -> Option<Service> {
     );
     std::fs::write(&config, text).expect("written");
     let log = std::fs::File::create(&out).expect("made");
-    let mut child = Command::new(root.join("usr/bin/prometheus-alertmanager"))
+    let templates = root.join("usr/share/prometheus/alertmanager");
+    let mut child = Command::new(relocated(&root, folder.path()))
+        .current_dir(templates)
         .arg(format!("--config.file={}", config.display()))
         .arg(format!("--storage.path={}", folder.path().join("data").display()))
         .arg(format!("--web.listen-address=127.0.0.1:{port}"))

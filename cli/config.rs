@@ -4,6 +4,7 @@
 //! but the world. Nothing is bound, opened or made while it is read, apart from the files of secrets.
 
 mod reader;
+pub mod sinks;
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Subcommand;
+use strongroom_alerts::sinks::OutboxOptions;
 use strongroom_archive::{LockMode, RETENTION_YEARS_MAX, StoreOptions};
 use strongroom_ingest::live::kafka::{self, KafkaOptions, KafkaSource};
 use strongroom_ingest::live::webhook::{self, Route, TlsFiles, WebhookOptions};
@@ -21,6 +23,7 @@ use strongroom_ingest::{decode, live, pipeline};
 use strongroom_schemas::Severity;
 
 use self::reader::{Mistake, Mistakes, Section, parse};
+use self::sinks::SinkConfig;
 use crate::exit::{self, CliError};
 use crate::ingest::cluster_name;
 
@@ -29,7 +32,7 @@ pub const DEFAULT: &str = include_str!("default.toml");
 
 /// Longest configuration file.
 const FILE_BYTES_MAX: u64 = 4 << 20;
-const NAME_CHARS_MAX: usize = 64;
+pub(crate) const NAME_CHARS_MAX: usize = 64;
 
 /// Print the configuration with every key and its default, or check a file.
 #[derive(clap::Args)]
@@ -74,6 +77,9 @@ pub struct Config {
     pub builtin_rules: bool,
     pub rules: Vec<PathBuf>,
     pub alerts: Alerts,
+    /// Where alerts wait for their sinks; without, those of `alerts` are written as they come.
+    pub outbox: Option<OutboxOptions>,
+    pub sinks: Vec<SinkConfig>,
     pub observe: Observe,
     pub log: Log,
     pub store: StoreOptions,
@@ -176,6 +182,9 @@ fn read(root: &Section<'_>, archive: Option<&str>) -> Config {
         }
         kafkas.push(options);
     }
+    let alerts = alerts(&root.section("alerts"));
+    let outbox = sinks::outbox(&root.section("outbox"), alerts.severity);
+    let sinks = sinks::sinks(&root.sections("sink"), alerts.severity, outbox.is_some());
     Config {
         archive: location,
         store,
@@ -188,7 +197,9 @@ fn read(root: &Section<'_>, archive: Option<&str>) -> Config {
             section.finish();
             paths
         },
-        alerts: alerts(&root.section("alerts")),
+        alerts,
+        outbox,
+        sinks,
         observe: observe(&root.section("observe")),
         log: log(&root.section("log")),
         tails,
@@ -406,12 +417,9 @@ fn webhook(
     options
 }
 
-fn kafka(
-    section: &Section<'_>,
-    names: &mut Vec<String>,
-    silence: &mut Vec<(String, Duration)>,
-) -> KafkaOptions {
-    use kafka::{Assignor, Mechanism, OnGap, Sasl, Security, Start};
+/// How brokers are spoken to, for sources and sinks.
+fn kafka_security(section: &Section<'_>) -> kafka::Security {
+    use kafka::{Mechanism, Sasl, Security};
     #[derive(Clone, Copy, PartialEq)]
     enum Kind {
         Plaintext,
@@ -419,8 +427,6 @@ fn kafka(
         SaslPlaintext,
         SaslTls,
     }
-    let name = source(section, names, silence);
-    let cluster = cluster(section);
     let kinds = [
         ("plaintext", Kind::Plaintext),
         ("tls", Kind::Tls),
@@ -449,12 +455,23 @@ fn kafka(
             None
         }
     };
-    let security = match (kind, sasl) {
+    match (kind, sasl) {
         (Kind::Tls, _) => Security::Tls,
         (Kind::SaslPlaintext, Some(sasl)) => Security::SaslPlaintext(sasl),
         (Kind::SaslTls, Some(sasl)) => Security::SaslTls(sasl),
         _ => Security::Plaintext,
-    };
+    }
+}
+
+fn kafka(
+    section: &Section<'_>,
+    names: &mut Vec<String>,
+    silence: &mut Vec<(String, Duration)>,
+) -> KafkaOptions {
+    use kafka::{Assignor, OnGap, Start};
+    let name = source(section, names, silence);
+    let cluster = cluster(section);
+    let security = kafka_security(section);
     let group = match section.is_set("group") {
         true => section.required("group", ""),
         false => "strongroom".to_owned(),
@@ -520,14 +537,44 @@ mod tests {
         // Secrets are looked up, and TLS of Kafka needs another `security`; all other keys are read.
         let shown = shown();
         let left_out = |line: &str| {
-            let keys = ["token_", "password_", "username"];
-            keys.iter().any(|key| line.starts_with(key)) || line.contains("/etc/strongroom/kafka")
+            let keys = [
+                "token_env",
+                "password_",
+                "username",
+                "secret_env",
+                "api_key_env",
+                "url_env",
+                "routing_key_env",
+            ];
+            let observe = line.starts_with("token_file = \"/etc/strongroom/metrics");
+            let webhook = line.starts_with("token_file = \"/etc/strongroom/webhook");
+            keys.iter().any(|key| line.starts_with(key))
+                || observe
+                || webhook
+                || line.contains("/etc/strongroom/kafka")
         };
+        // What sinks are made of is read when the file is.
+        let folder = tempfile::tempdir().expect("a folder");
+        let tls = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls/");
+        for (name, from) in [("ca.pem", "cert.pem"), ("client.crt", "cert.pem"), ("client.key", "key.pem")] {
+            std::fs::copy(format!("{tls}{from}"), folder.path().join(name)).expect("copied");
+        }
+        for (name, text) in [
+            ("webhook.secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+            ("splunk.token", "token"),
+            ("elastic.key", "key"),
+            ("slack.url", "https://hooks.slack.com/services/T/B/x"),
+            ("pagerduty.key", "key"),
+        ] {
+            std::fs::write(folder.path().join(name), text).expect("written");
+        }
+        let shown = shown.replace("/etc/strongroom/sinks", &folder.path().display().to_string());
         let lines: Vec<&str> = shown.lines().filter(|line| !left_out(line)).collect();
         let config = Config::parse(&lines.join("\n"), None).map_err(|found| format!("{found:?}"));
         let config = config.expect("no mistake");
         let sources = [config.tails.len(), config.webhooks.len(), config.kafkas.len()];
         assert_eq!((config.archive.as_str(), sources), ("/var/lib/strongroom", [1, 1, 1]));
+        assert_eq!((config.sinks.len(), config.outbox.is_some()), (9, true));
     }
 
     #[test]

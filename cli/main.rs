@@ -1,6 +1,7 @@
 //! `strongroom`: one binary, one subcommand per task. This file is the life of the process: parse the
 //! command line, run the command, print an error chain once, choose the exit code.
 
+mod alerts;
 mod allocator;
 mod archive;
 mod clock;
@@ -38,6 +39,7 @@ enum Command {
     Ingest(ingest::Args),
     Run(run::Args),
     Config(config::Args),
+    Alerts(alerts::Args),
     Query(query::Args),
     Sql(sql::Args),
     Export(export::Args),
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Command::Ingest(args) => ingest::run(args),
         Command::Run(args) => run::run(args),
         Command::Config(args) => config::run(args),
+        Command::Alerts(args) => alerts::run(args),
         Command::Query(args) => query::run(args),
         Command::Sql(args) => sql::run(args),
         Command::Export(args) => export::run(args),

@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -17,6 +17,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use strongroom_alerts::sinks::{OutboxCounters, SinkCounters};
 use strongroom_ingest::live::webhook::WebhookCounters;
 use strongroom_ingest::live::{BUCKETS, Histogram, Metrics, Secret};
 
@@ -35,15 +36,27 @@ pub struct State {
     untold: Arc<AtomicU64>,
     heard: Mutex<Instant>,
     webhooks: Mutex<Vec<(String, Arc<WebhookCounters>)>>,
+    sinks: OnceLock<(Arc<OutboxCounters>, Vec<(String, Arc<SinkCounters>)>)>,
 }
 
 impl State {
     pub fn new(metrics: Arc<Metrics>, untold: Arc<AtomicU64>) -> State {
-        State { metrics, untold, heard: Mutex::new(Instant::now()), webhooks: Mutex::default() }
+        State {
+            metrics,
+            untold,
+            heard: Mutex::new(Instant::now()),
+            webhooks: Mutex::default(),
+            sinks: OnceLock::new(),
+        }
     }
 
     pub fn add_webhook(&self, name: String, counters: Arc<WebhookCounters>) {
         self.webhooks.lock().unwrap_or_else(PoisonError::into_inner).push((name, counters));
+    }
+
+    /// Called once.
+    pub fn set_sinks(&self, outbox: Arc<OutboxCounters>, sinks: Vec<(String, Arc<SinkCounters>)>) {
+        let _ = self.sinks.set((outbox, sinks));
     }
 
     /// The driver says that it works.
@@ -294,7 +307,55 @@ fn exposition(state: &State) -> String {
     if !webhooks.is_empty() {
         of_webhooks(&mut out, &webhooks);
     }
+    if let Some((outbox, sinks)) = state.sinks.get() {
+        of_sinks(&mut out, outbox, sinks);
+    }
     out.0
+}
+
+fn of_sinks(out: &mut Exposition, outbox: &OutboxCounters, sinks: &[(String, Arc<SinkCounters>)]) {
+    let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    let counters: [(&str, &str, &AtomicU64); 7] = [
+        ("outbox_alerts_total", "Alerts made durable for the sinks.", &outbox.stored),
+        ("outbox_known_total", "Alerts that came again and were not stored again.", &outbox.known),
+        ("outbox_held_total", "Alerts counted in a group, told by its summary.", &outbox.held),
+        ("outbox_missed_total", "Alerts that found no room; they are read from the archive.", &outbox.missed),
+        ("outbox_caught_up_total", "Alerts read from the archive.", &outbox.caught_up),
+        ("outbox_failures_total", "Times that the outbox could not be written.", &outbox.failures),
+        ("outbox_dropped_total", "Records dropped before every sink had them.", &outbox.dropped),
+    ];
+    for (name, help, count) in counters {
+        out.one(name, "counter", help, get(count) as f64);
+    }
+    out.one("outbox_bytes", "gauge", "Bytes of the outbox.", get(&outbox.bytes) as f64);
+    let now_ms = chrono::Utc::now().timestamp_millis();
+    let age = |ms: i64, none: f64| if ms == 0 { none } else { (now_ms - ms).max(0) as f64 / 1000.0 };
+    let mut each = |name: &str, kind: &str, help: &str, value: &dyn Fn(&SinkCounters) -> f64| {
+        out.family(name, kind, help);
+        for (sink, counters) in sinks {
+            out.sample(name, &[("sink", sink)], value(counters));
+        }
+    };
+    each("sink_sent_total", "counter", "Alerts that a sink took.", &|c| get(&c.sent) as f64);
+    each("sink_failures_total", "counter", "Attempts that failed and are made again.", &|c| {
+        get(&c.failures) as f64
+    });
+    each(
+        "sink_dead_total",
+        "counter",
+        "Alerts that a sink will not take; they are in its dead letters.",
+        &|c| get(&c.dead) as f64,
+    );
+    each("sink_lag", "gauge", "Records of the outbox that wait for a sink.", &|c| get(&c.lag) as f64);
+    each("sink_oldest_seconds", "gauge", "Age of the oldest alert that waits for a sink.", &|c| {
+        age(i64::try_from(get(&c.oldest_ms)).unwrap_or(0), 0.0)
+    });
+    each("sink_last_sent_seconds", "gauge", "Time since a sink took something; -1 before the first.", &|c| {
+        age(c.last_sent_ms.load(Ordering::Relaxed), -1.0)
+    });
+    each("sink_well", "gauge", "0 while a sink takes nothing.", &|c| {
+        if c.trouble().is_some() { 0.0 } else { 1.0 }
+    });
 }
 
 fn of_webhooks(out: &mut Exposition, webhooks: &[(String, Arc<WebhookCounters>)]) {

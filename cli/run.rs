@@ -1,7 +1,8 @@
 //! `strongroom run`: the daemon. Configuration, log, signals, sources, and what becomes of alerts.
 //!
 //! Alerts are the command's data and go to standard output and a file; all else is the log, on standard
-//! error. Nothing here may hold up the pipeline: alerts pass through a bounded queue to a thread that writes.
+//! error. Nothing here may hold up the pipeline: alerts go into the outbox, or, without one, through a bounded queue to
+//! a thread that writes.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,10 +16,11 @@ use anyhow::Context as _;
 use chrono::Utc;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use strongroom_alerts::own;
-use strongroom_archive::Archive;
+use strongroom_alerts::sinks::Sinks;
+use strongroom_archive::{Archive, Counts, SealReport};
 use strongroom_ingest::live::kafka::KafkaSource;
 use strongroom_ingest::live::webhook::Webhook;
-use strongroom_ingest::live::{self, Drained, LiveObserver, Metrics, Source, Tail};
+use strongroom_ingest::live::{self, ArchiveHistory, Drained, LiveObserver, Metrics, Source, Tail, mark_of};
 use strongroom_schemas::{Alert, ocsf};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -38,6 +40,8 @@ const WEBHOOK_CLOSE: Duration = Duration::from_secs(3);
 const ALERTS_FINISH: Duration = Duration::from_secs(5);
 /// How often silence is looked for.
 const SILENCE_TICK: Duration = Duration::from_secs(1);
+/// Alerts about ourselves that found no room in the outbox and are told again; no archive has them.
+const AGAIN_MAX: usize = 100;
 
 /// Follow sources for as long as the process lives: raise alerts, seal events.
 ///
@@ -65,9 +69,12 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     let config = Config::read(&args.config, args.archive.as_deref())?;
     let rules = Arc::new(ingest::load_rules(!config.builtin_rules, &config.rules)?);
     start_log(&config.log)?;
-    let (sink, writer) = Sink::start(&config.alerts)?;
+    let (way, untold, writer) = start_alerts(&config)?;
     let metrics = Arc::new(Metrics::default());
-    let state = Arc::new(State::new(Arc::clone(&metrics), Arc::clone(&sink.untold)));
+    let state = Arc::new(State::new(Arc::clone(&metrics), untold));
+    if let Way::Outbox(sinks) = &way {
+        state.set_sinks(sinks.outbox_counters(), sinks.counters());
+    }
     if let Some(listen) = config.observe.listen {
         let bound = observe::start(listen, config.observe.token.clone(), Arc::clone(&state))?;
         tracing::info!(address = %bound, "metrics and health are served");
@@ -113,8 +120,8 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         archive
     };
     let mut observer = Watch {
-        sink: sink.alerts,
-        untold: sink.untold,
+        way,
+        again: Vec::new(),
         severity: config.alerts.severity,
         silence: config.silence,
         silent: HashMap::new(),
@@ -129,9 +136,22 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     for webhook in webhooks {
         webhook.shutdown(WEBHOOK_CLOSE);
     }
-    // The writer ends when nobody is left who could tell it something.
-    drop(observer);
-    let written = writer.finish();
+    observer.tell_again();
+    let written = match observer.way {
+        // The writer ends when nobody is left who could tell it something.
+        Way::Queue { alerts, .. } => {
+            drop(alerts);
+            writer.map_or(Ok(()), Writing::finish)
+        }
+        Way::Outbox(sinks) => {
+            if !sinks.finish() {
+                tracing::warn!(
+                    "alerts wait in the outbox for sinks that did not take them; they go out after the next start"
+                );
+            }
+            Ok(())
+        }
+    };
     match drained.map_err(ingest::cli_error)? {
         Drained::Whole => tracing::info!("stopped; everything that was read is sealed"),
         Drained::Short { unsealed } => {
@@ -147,7 +167,10 @@ fn start_log(log: &config::Log) -> Result<(), CliError> {
     // What libraries say is for those who look into them.
     let theirs = if log.level >= tracing::Level::DEBUG { ours } else { LevelFilter::ERROR };
     let targets = Targets::new().with_default(theirs).with_target("strongroom", ours);
-    let targets = targets.with_target("strongroom_ingest", ours).with_target("strongroom_archive", ours);
+    let targets = targets
+        .with_target("strongroom_ingest", ours)
+        .with_target("strongroom_alerts", ours)
+        .with_target("strongroom_archive", ours);
     let registry = tracing_subscriber::registry().with(targets);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     let started = match log.format {
@@ -201,10 +224,34 @@ fn stop_on_signals(stop: &Arc<AtomicBool>) -> Result<(), CliError> {
 }
 
 /// The way of alerts out of the process.
-struct Sink {
-    alerts: Sender<Alert>,
-    /// Alerts that found the queue full; they are in the archive alone.
-    untold: Arc<AtomicU64>,
+enum Way {
+    /// To a thread that writes them as they come. Those that find the queue full are in the archive alone.
+    Queue {
+        alerts: Sender<Alert>,
+        untold: Arc<AtomicU64>,
+    },
+    Outbox(Sinks),
+}
+
+fn start_alerts(config: &Config) -> Result<(Way, Arc<AtomicU64>, Option<Writing>), CliError> {
+    let Some(outbox) = config.outbox.clone() else {
+        let (alerts, writing) = start_writer(&config.alerts)?;
+        let untold = Arc::<AtomicU64>::default();
+        return Ok((Way::Queue { alerts, untold: Arc::clone(&untold) }, untold, Some(writing)));
+    };
+    let mut made = Vec::new();
+    for sink in config::sinks::of_alerts(&config.alerts).into_iter().chain(config.sinks.iter().cloned()) {
+        let cannot = || format!("cannot make the sink {}", sink.lane.name);
+        made.push((sink.lane.clone(), sink.make().with_context(cannot).map_err(CliError::input)?));
+    }
+    let (location, store) = (config.archive.clone(), config.store.clone());
+    let history = ArchiveHistory::new(move || Archive::open_with(&location, &store));
+    let folder = outbox.folder.display().to_string();
+    let sinks = Sinks::start(outbox, made, history).context("cannot use the outbox").map_err(|error| {
+        CliError::failure(error).with_hint("[outbox] folder in the configuration names its folder")
+    })?;
+    tracing::info!(folder, sinks = sinks.counters().len(), "alerts go through the outbox");
+    Ok((Way::Outbox(sinks), Arc::default(), None))
 }
 
 /// The thread that writes alerts, and its last word.
@@ -220,26 +267,24 @@ impl Writing {
     }
 }
 
-impl Sink {
-    fn start(options: &config::Alerts) -> Result<(Sink, Writing), CliError> {
-        let file = match &options.file {
-            Some(path) => {
-                let opened = File::options().create(true).append(true).open(path);
-                let cannot = || format!("cannot open {} for alerts", path.display());
-                Some((path.clone(), opened.with_context(cannot).map_err(CliError::input)?))
-            }
-            None => None,
-        };
-        let stdout = options.stdout;
-        let (alerts, queue) = bounded(ALERTS_QUEUE);
-        let (done, writing) = bounded(1);
-        std::thread::Builder::new()
-            .name("alerts".to_owned())
-            // Who waits for the last word may have given up.
-            .spawn(move || _ = done.send(write_alerts(&queue, file, stdout)))
-            .context("cannot start the thread that writes alerts")?;
-        Ok((Sink { alerts, untold: Arc::default() }, Writing(writing)))
-    }
+fn start_writer(options: &config::Alerts) -> Result<(Sender<Alert>, Writing), CliError> {
+    let file = match &options.file {
+        Some(path) => {
+            let opened = File::options().create(true).append(true).open(path);
+            let cannot = || format!("cannot open {} for alerts", path.display());
+            Some((path.clone(), opened.with_context(cannot).map_err(CliError::input)?))
+        }
+        None => None,
+    };
+    let stdout = options.stdout;
+    let (alerts, queue) = bounded(ALERTS_QUEUE);
+    let (done, writing) = bounded(1);
+    std::thread::Builder::new()
+        .name("alerts".to_owned())
+        // Who waits for the last word may have given up.
+        .spawn(move || _ = done.send(write_alerts(&queue, file, stdout)))
+        .context("cannot start the thread that writes alerts")?;
+    Ok((alerts, Writing(writing)))
 }
 
 fn write_alerts(
@@ -273,8 +318,9 @@ fn write_alerts(
 
 /// Takes note of what the pipeline does.
 struct Watch {
-    sink: Sender<Alert>,
-    untold: Arc<AtomicU64>,
+    way: Way,
+    /// Alerts about ourselves that found no room.
+    again: Vec<Alert>,
     severity: strongroom_schemas::Severity,
     silence: Vec<(String, Duration)>,
     /// Sources that are silent, by when they were heard last.
@@ -287,9 +333,30 @@ struct Watch {
 }
 
 impl Watch {
-    fn tell(&self, alert: &Alert) {
-        if alert.severity >= self.severity && self.sink.try_send(alert.clone()).is_err() {
-            self.untold.fetch_add(1, Ordering::Relaxed);
+    fn tell(&self, alert: &Alert) -> bool {
+        if alert.severity < self.severity {
+            return true;
+        }
+        match &self.way {
+            Way::Queue { alerts, untold } => {
+                let told = alerts.try_send(alert.clone()).is_ok();
+                untold.fetch_add(u64::from(!told), Ordering::Relaxed);
+                told
+            }
+            Way::Outbox(sinks) => sinks.tell(alert),
+        }
+    }
+
+    /// Tells what no archive has, and what would be lost without room.
+    fn tell_own(&mut self, alert: Alert) {
+        if !self.tell(&alert) && self.again.len() < AGAIN_MAX {
+            self.again.push(alert);
+        }
+    }
+
+    fn tell_again(&mut self) {
+        for alert in std::mem::take(&mut self.again) {
+            self.tell_own(alert);
         }
     }
 
@@ -307,7 +374,7 @@ impl Watch {
                 let now = Utc::now().timestamp_micros();
                 let ago = i64::try_from(since.elapsed().as_micros()).unwrap_or(i64::MAX);
                 tracing::error!(source = name, bound_s = bound.as_secs(), "the source fell silent");
-                self.tell(&own::source_silent(&name, now.saturating_sub(ago), now, bound));
+                self.tell_own(own::source_silent(&name, now.saturating_sub(ago), now, bound));
             }
         }
     }
@@ -315,15 +382,23 @@ impl Watch {
 
 impl LiveObserver for Watch {
     fn alert(&mut self, alert: &Alert) {
-        self.tell(alert);
+        // One that finds no room is read from the archive later.
+        let _ = self.tell(alert);
+    }
+
+    fn sealed(&mut self, report: &SealReport, _: &Counts) {
+        if let Way::Outbox(sinks) = &self.way {
+            sinks.sealed(&mark_of(report));
+        }
     }
 
     fn conservation_failed(&mut self, what: &str) {
-        self.tell(&own::conservation_failed(what, Utc::now().timestamp_micros()));
+        self.tell_own(own::conservation_failed(what, Utc::now().timestamp_micros()));
     }
 
     fn tick(&mut self, _metrics: &Metrics) {
         self.state.alive();
+        self.tell_again();
         if self.looked.elapsed() >= SILENCE_TICK {
             self.looked = Instant::now();
             self.look_for_silence();

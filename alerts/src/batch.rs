@@ -1,13 +1,16 @@
 //! Alerts as rows of the `alerts` table.
 //!
 //! Invariant: columns are filled in the order of `Table::Alerts`; the row holds the finding as it was
-//! sent, so the archive can answer what a SIEM was told.
+//! sent, so the archive can answer what a SIEM was told, and an alert can be made again from its row.
 
 use std::sync::Arc;
 
 use arrow_array::builder::{Int64Builder, ListBuilder, StringBuilder, TimestampMicrosecondBuilder};
-use arrow_array::{ArrayRef, RecordBatch};
-use strongroom_schemas::{Alert, Table, alerts, ocsf};
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::{Int64Type, TimestampMicrosecondType};
+use arrow_array::{Array as _, ArrayRef, RecordBatch};
+use serde::Deserialize;
+use strongroom_schemas::{Alert, AlertEvent, Table, alerts, ocsf};
 
 /// The rows of some alerts, in `Table::Alerts.batch_schema()`.
 pub fn alerts_batch(rows: &[Alert]) -> RecordBatch {
@@ -75,4 +78,178 @@ pub fn alerts_batch(rows: &[Alert]) -> RecordBatch {
     };
     let columns = alerts::COLUMNS.iter().map(|name| column(name)).collect();
     RecordBatch::try_new(Table::Alerts.batch_schema(), columns).expect("columns are built from the schema")
+}
+
+/// What is in a finding and in no column.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Finding {
+    metadata: Metadata,
+    unmapped: Unmapped,
+    evidences: Vec<Evidence>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Metadata {
+    original_event_uid: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Unmapped {
+    authenticated_user: Option<String>,
+    authorization_decision: Option<String>,
+    stage: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Evidence {
+    api: Api,
+    http_request: HttpRequest,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Api {
+    group: Option<Name>,
+    response: Option<Response>,
+}
+
+#[derive(Deserialize)]
+struct Name {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Response {
+    code: i32,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct HttpRequest {
+    url: Option<Url>,
+    user_agent: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Url {
+    path: String,
+    query_string: Option<String>,
+}
+
+/// The alerts of rows in `Table::Alerts.file_schema()`: as they were raised. `None` for rows of another shape.
+pub fn alerts_of_batch(batch: &RecordBatch) -> Option<Vec<Alert>> {
+    let texts = |name: &str| batch.column_by_name(name)?.as_string_opt::<i32>().cloned();
+    let text = |name: &str| -> Option<Vec<Option<String>>> {
+        Some(texts(name)?.iter().map(|text| text.map(str::to_owned)).collect())
+    };
+    let time =
+        |name: &str| batch.column_by_name(name)?.as_primitive_opt::<TimestampMicrosecondType>().cloned();
+    let number = |name: &str| batch.column_by_name(name)?.as_primitive_opt::<Int64Type>().cloned();
+    let list = |name: &str| -> Option<Vec<Vec<String>>> {
+        let lists = batch.column_by_name(name)?.as_list_opt::<i32>()?;
+        let items = |row: usize| -> Option<Vec<String>> {
+            let values = lists.value(row);
+            Some(values.as_string_opt::<i32>()?.iter().flatten().map(str::to_owned).collect())
+        };
+        (0..lists.len()).map(items).collect()
+    };
+    let (times, starts, ends) = (time("time")?, time("window_start")?, time("window_end")?);
+    let (counts, offsets) = (number("event_count")?, number("source_offset")?);
+    let (audit_ids, tactics, techniques) = (list("audit_ids")?, list("tactics")?, list("techniques")?);
+    let names = [
+        "alert_id",
+        "rule_id",
+        "rule_name",
+        "title",
+        "severity",
+        "cluster",
+        "actor",
+        "source_ip",
+        "verb",
+        "resource",
+        "subresource",
+        "namespace",
+        "name",
+        "group_key",
+        "message",
+        "next_steps",
+        "ocsf",
+        "source",
+    ];
+    let mut columns: Vec<Vec<Option<String>>> = names.iter().map(|name| text(name)).collect::<Option<_>>()?;
+    let mut alerts = Vec::with_capacity(batch.num_rows());
+    for row in 0..batch.num_rows() {
+        let mut take = |name: &str| {
+            let column = names.iter().position(|known| *known == name)?;
+            columns.get_mut(column)?.get_mut(row)?.take()
+        };
+        let finding: Finding = serde_json::from_str(&take("ocsf")?).ok()?;
+        let evidence = finding.evidences.into_iter().next().unwrap_or_default();
+        let actor = take("actor").unwrap_or_default();
+        let url = evidence.http_request.url.map(|url| match url.query_string {
+            Some(query) => format!("{}?{query}", url.path),
+            None => url.path,
+        });
+        let event = AlertEvent {
+            audit_id: finding.metadata.original_event_uid,
+            stage: finding.unmapped.stage,
+            time_us: times.value(row),
+            cluster: take("cluster").unwrap_or_default(),
+            source: take("source").unwrap_or_default(),
+            source_offset: offsets.value(row),
+            user_name: finding.unmapped.authenticated_user.unwrap_or_else(|| actor.clone()),
+            actor,
+            source_ip: take("source_ip"),
+            user_agent: evidence.http_request.user_agent,
+            verb: take("verb"),
+            request_uri: url,
+            api_group: evidence.api.group.map(|group| group.name),
+            resource: take("resource"),
+            subresource: take("subresource"),
+            namespace: take("namespace"),
+            name: take("name"),
+            response_code: evidence.api.response.map(|response| response.code),
+            authz_decision: finding.unmapped.authorization_decision,
+        };
+        alerts.push(Alert {
+            alert_id: take("alert_id")?,
+            rule_id: take("rule_id")?,
+            rule_name: take("rule_name")?,
+            title: take("title")?,
+            severity: take("severity")?.parse().ok()?,
+            time_us: times.value(row),
+            window_start_us: starts.value(row),
+            window_end_us: ends.value(row),
+            group_key: take("group_key").unwrap_or_default(),
+            event_count: u64::try_from(counts.value(row)).unwrap_or(0),
+            audit_ids: audit_ids.get(row)?.clone(),
+            tactics: tactics.get(row)?.clone(),
+            techniques: techniques.get(row)?.clone(),
+            message: take("message").unwrap_or_default(),
+            next_steps: take("next_steps").unwrap_or_default(),
+            event,
+        });
+    }
+    Some(alerts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sinks::testing::{alert, hostile};
+
+    #[test]
+    fn alerts_come_back_from_their_rows() {
+        let mut impersonated = alert(2);
+        impersonated.event.actor = "root".to_owned();
+        impersonated.event.api_group = Some("apps".to_owned());
+        let mut bare = alert(3);
+        bare.event = AlertEvent { time_us: bare.time_us, ..AlertEvent::default() };
+        let alerts = [alert(1), impersonated, bare, hostile()];
+        assert_eq!(alerts_of_batch(&alerts_batch(&alerts)).as_deref(), Some(&alerts[..]));
+    }
 }

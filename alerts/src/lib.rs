@@ -7,7 +7,7 @@
 //! BatchMatches ─once a request─▶ windows ─▶ Alert               in source order, Detector
 //! ```
 //!
-//! What is absent: no IO but reading rule files, no clock (time is the events'), no thread. A rule set
+//! What is absent outside of [`sinks`]: no IO but reading rule files, no clock (time is the events'), no thread. A rule set
 //! that loaded has no errors left; an alert never carries a body.
 //!
 //! What Sigma does not say, and is so here:
@@ -49,11 +49,12 @@ mod pattern;
 mod rule;
 #[cfg(test)]
 mod rules_test;
+pub mod sinks;
 #[cfg(test)]
 pub(crate) mod testing;
 mod window;
 
-pub use batch::alerts_batch;
+pub use batch::{alerts_batch, alerts_of_batch};
 pub use columns::MatchError;
 pub use detector::{
     ALLOWED_LATENESS, Detector, DetectorConfig, EVENTS_MAX, GROUP_EVENTS_MAX, GROUPS_MAX, REQUESTS_MAX,

@@ -14,6 +14,16 @@ pub const SOURCE_SILENT: &str = "3d7a6a0e-6f0c-4b7e-9a52-5d2f4b0c9e11";
 /// Rule id of [`conservation_failed`].
 pub const CONSERVATION_FAILED: &str = "b9c0f6d4-1f63-4f0b-8f0e-2a4e7c6d8a37";
 
+/// Rule id of [`test_alert`].
+pub const TEST: &str = "5c1e2f7a-0b3d-4f6e-9a7c-8d4b1e6f2035";
+/// Rule id of [`heartbeat`].
+pub const HEARTBEAT: &str = "e27b4c90-3a5f-4d18-8c6b-71f0a9d2e364";
+
+/// Whether a rule's id is one of those that are about the pipeline itself.
+pub fn is_own(rule_id: &str) -> bool {
+    [SOURCE_SILENT, CONSERVATION_FAILED, TEST, HEARTBEAT].contains(&rule_id)
+}
+
 /// A source has brought nothing for longer than it should, since `since_us` (microseconds since the epoch).
 pub fn source_silent(source: &str, since_us: i64, now_us: i64, bound: Duration) -> Alert {
     let message = format!("source {source} has brought no event for more than {} s", bound.as_secs());
@@ -43,7 +53,31 @@ pub fn conservation_failed(what: &str, now_us: i64) -> Alert {
     )
 }
 
-#[expect(clippy::too_many_arguments, reason = "the fields of one value, named by the two callers above")]
+/// An alert that says of itself that it is none, to see whether a sink takes it.
+pub fn test_alert(sink: &str, now_us: i64) -> Alert {
+    let message = format!("TEST: strongroom can reach the sink {sink}; nothing happened in any cluster");
+    let next_steps = "Nothing: somebody ran strongroom alerts test-sink.";
+    let (title, severity) = ("Strongroom test alert", Severity::Informational);
+    let alert = own(TEST, "strongroom-test", title, severity, sink, now_us, now_us, message, next_steps);
+    about_no_attack(alert, sink)
+}
+
+/// A sink is well and nothing else was to be said since `since_us`; absence of it is the news.
+pub fn heartbeat(sink: &str, since_us: i64, now_us: i64) -> Alert {
+    let message = format!("strongroom runs and reaches the sink {sink}");
+    let next_steps = "Nothing. When these stop coming, look at /readyz and the log of strongroom.";
+    let (title, severity) = ("Strongroom heartbeat", Severity::Informational);
+    let alert =
+        own(HEARTBEAT, "strongroom-heartbeat", title, severity, sink, since_us, now_us, message, next_steps);
+    about_no_attack(alert, sink)
+}
+
+fn about_no_attack(alert: Alert, sink: &str) -> Alert {
+    let event = AlertEvent { time_us: alert.time_us, ..AlertEvent::default() };
+    Alert { tactics: Vec::new(), techniques: Vec::new(), group_key: format!("sink={sink}"), event, ..alert }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the fields of one value, named by the callers above")]
 fn own(
     rule_id: &str,
     rule_name: &str,

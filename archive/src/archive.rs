@@ -4,6 +4,7 @@
 //! `strongroom.json` of a format this program knows. It is written once and appears whole, so two programs
 //! that make an archive at once agree on one identity, and a crash leaves either none or all of it.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -189,6 +190,33 @@ impl Archive {
     pub fn events_since(&self, time_us: i64) -> Result<Rows> {
         let partitions = self.sources()?.into_iter().map(|source| source.partition).collect();
         Rows::since(self.store.clone(), self.snapshot(Table::Events)?, partitions, time_us)
+    }
+
+    /// Where `table` ends: the last commit of each of its volumes, by year.
+    pub fn ends(&self, table: Table) -> Result<BTreeMap<i32, u64>> {
+        let volumes = self.snapshot(table)?.volumes;
+        Ok(volumes.into_iter().map(|volume| (volume.year, volume.version)).collect())
+    }
+
+    /// Rows that commits of `table` added behind `after` and up to `to`, as [`Archive::ends`] gives them, in
+    /// `table.file_schema()`: always in the same order, by partition, then by `source_offset`. A year that `after` has
+    /// not is read from its beginning.
+    pub fn rows_between(
+        &self,
+        table: Table,
+        after: &BTreeMap<i32, u64>,
+        to: &BTreeMap<i32, u64>,
+    ) -> Result<Rows> {
+        let (store, root) = (self.store.clone(), self.root.clone());
+        let ranges: Vec<(i32, u64, u64)> = to
+            .iter()
+            .map(|(year, last)| (*year, after.get(year).map_or(0, |seen| seen + 1), *last))
+            .filter(|(_, first, last)| first <= last)
+            .collect();
+        let added = background::wait(async move { read::added(&store, &root, table, ranges).await })?;
+        let mut snapshot = self.snapshot(table)?;
+        snapshot.files.retain(|file| added.paths.contains(&file.path));
+        Rows::since(self.store.clone(), snapshot, added.partitions.into_iter().collect(), i64::MIN)
     }
 }
 

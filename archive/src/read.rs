@@ -6,8 +6,9 @@
 //! Invariant: a cluster is read whole, sorted, and handed out before the next is read. So rows come in
 //! order and each once, and memory holds one cluster: the rows of a block, whatever the archive's size.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -380,6 +381,34 @@ fn int64_bounds(row_group: &RowGroupMetaData, name: &str) -> Option<(i64, i64)> 
         Statistics::Int64(bounds) => Some((*bounds.min_opt()?, *bounds.max_opt()?)),
         _ => None,
     }
+}
+
+/// Files that commits added, and the partitions that they moved.
+pub(crate) struct Added {
+    pub(crate) paths: HashSet<PathBuf>,
+    pub(crate) partitions: BTreeSet<String>,
+}
+
+/// What the commits from the first to the last of each year added.
+pub(crate) async fn added(
+    store: &Store,
+    root: &std::path::Path,
+    table: Table,
+    ranges: Vec<(i32, u64, u64)>,
+) -> Result<Added> {
+    let mut added = Added { paths: HashSet::new(), partitions: BTreeSet::new() };
+    for (year, first, last) in ranges {
+        let volume = layout::volume(root, table, year);
+        let commits = (first..=last).map(|version| layout::commit(&volume, version)).collect();
+        for (_, lines) in commit::read_commits(store, commits).await? {
+            for line in lines {
+                let partition = line.txn.map(|txn| txn.app_id).filter(|name| !name.contains('#'));
+                added.partitions.extend(partition);
+                added.paths.extend(line.add.map(|add| volume.join(add.path)));
+            }
+        }
+    }
+    Ok(added)
 }
 
 /// All partitions of `events`, in the order of their first commit.

@@ -6,8 +6,11 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// How urgent an alert is; the names are Sigma's `level`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Severity {
     Informational,
     Low,
@@ -61,7 +64,8 @@ impl std::str::FromStr for Severity {
 }
 
 /// The listed fields of one event that an alert may carry.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct AlertEvent {
     pub audit_id: String,
     pub stage: Option<String>,
@@ -89,7 +93,7 @@ pub struct AlertEvent {
 }
 
 /// One finding of one rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alert {
     /// UUID (version 5), a function of rule, key, window start and first event.
     pub alert_id: String,

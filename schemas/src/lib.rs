@@ -14,8 +14,10 @@ pub mod alert;
 pub mod event;
 pub mod format;
 pub mod ocsf;
+mod secret;
 pub mod table;
 
 pub use alert::{Alert, AlertEvent, Severity};
 pub use event::{Level, Stage, UnknownValue};
+pub use secret::Secret;
 pub use table::{Table, alerts, events, rejects};

@@ -21,6 +21,7 @@ mod query;
 mod run;
 mod s3;
 mod services;
+mod sinks;
 mod tail;
 mod troubles;
 mod webhook;

@@ -17,10 +17,10 @@
 
 mod driver;
 mod feed;
+mod history;
 pub mod kafka;
 mod metrics;
 mod sealer;
-mod secret;
 mod serve;
 pub mod tail;
 #[doc(hidden)]
@@ -30,7 +30,8 @@ mod worker;
 
 pub use driver::{DRAIN, Drained, LIVE_BLOCK_BYTES, LiveObserver, LiveOptions, Run, TEXT_BYTES_MAX};
 pub use feed::{Chunk, Feed, Source, SourceCounters, SourceError, Stopped, StreamName};
+pub use history::{ArchiveHistory, mark_of};
 pub use metrics::{BUCKETS, Histogram, Metrics};
-pub use secret::Secret;
 pub use serve::serve;
+pub use strongroom_schemas::Secret;
 pub use tail::{Tail, TailOptions};

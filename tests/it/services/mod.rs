@@ -1,6 +1,8 @@
 //! Real services, started for a test and ended with it, and what stands in front of them to do harm.
 
+pub mod debian;
 pub mod faults;
+pub mod receiver;
 pub mod seaweed;
 pub mod tansu;
 

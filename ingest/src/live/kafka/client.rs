@@ -4,9 +4,10 @@
 //! - librdkafka decides nothing: it commits and stores no offsets by itself, and an offset that a broker does
 //!   not have is an error, never a jump to another one.
 //! - What a broker or the network sent is printed without its control characters, and not in full length.
-//! - The password leaves by [`settings`] alone, and no error shows it.
+//! - The password leaves by [`secure`] alone, and no error shows it.
 
 use std::collections::{HashMap, VecDeque};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -26,12 +27,6 @@ use crate::live::SourceError;
 /// The client's settings.
 pub(super) fn settings(options: &KafkaOptions) -> ClientConfig {
     let mut config = ClientConfig::new();
-    let protocol = match &options.security {
-        Security::Plaintext => "plaintext",
-        Security::Tls => "ssl",
-        Security::SaslPlaintext(_) => "sasl_plaintext",
-        Security::SaslTls(_) => "sasl_ssl",
-    };
     let assignor = match options.assignor {
         Assignor::CooperativeSticky => "cooperative-sticky",
         Assignor::Range => "range",
@@ -68,22 +63,40 @@ pub(super) fn settings(options: &KafkaOptions) -> ClientConfig {
         .set("max.partition.fetch.bytes", (FETCH_BYTES / 4).to_string())
         .set("fetch.max.bytes", FETCH_BYTES.to_string())
         .set("receive.message.max.bytes", RESPONSE_BYTES_MAX.to_string())
-        .set("queued.max.messages.kbytes", (PREFETCH_BYTES >> 10).to_string())
-        .set("security.protocol", protocol);
-    if let Security::Tls | Security::SaslTls(_) = options.security {
-        let path = |path: &Option<std::path::PathBuf>| {
-            path.as_deref().and_then(|path| path.to_str().map(str::to_owned))
-        };
+        .set("queued.max.messages.kbytes", (PREFETCH_BYTES >> 10).to_string());
+    let KafkaOptions { security, ca_file, cert_file, key_file, .. } = options;
+    secure(&mut config, security, ca_file.as_deref(), cert_file.as_deref(), key_file.as_deref());
+    config.set_log_level(RDKafkaLogLevel::Info);
+    config
+}
+
+/// How a client is known to brokers, and they to it.
+pub(super) fn secure(
+    config: &mut ClientConfig,
+    security: &Security,
+    ca_file: Option<&Path>,
+    cert_file: Option<&Path>,
+    key_file: Option<&Path>,
+) {
+    let protocol = match security {
+        Security::Plaintext => "plaintext",
+        Security::Tls => "ssl",
+        Security::SaslPlaintext(_) => "sasl_plaintext",
+        Security::SaslTls(_) => "sasl_ssl",
+    };
+    config.set("security.protocol", protocol);
+    if let Security::Tls | Security::SaslTls(_) = security {
+        let path = |path: Option<&Path>| path.and_then(|path| path.to_str().map(str::to_owned));
         config
             .set("enable.ssl.certificate.verification", "true")
             .set("ssl.endpoint.identification.algorithm", "https")
             // Without a file, librdkafka looks where distributions keep theirs: its OpenSSL has none of its own.
-            .set("ssl.ca.location", path(&options.ca_file).unwrap_or_else(|| "probe".to_owned()));
-        if let (Some(cert), Some(key)) = (path(&options.cert_file), path(&options.key_file)) {
+            .set("ssl.ca.location", path(ca_file).unwrap_or_else(|| "probe".to_owned()));
+        if let (Some(cert), Some(key)) = (path(cert_file), path(key_file)) {
             config.set("ssl.certificate.location", cert).set("ssl.key.location", key);
         }
     }
-    if let Security::SaslPlaintext(sasl) | Security::SaslTls(sasl) = &options.security {
+    if let Security::SaslPlaintext(sasl) | Security::SaslTls(sasl) = security {
         let Sasl { mechanism, username, password } = sasl;
         let mechanism = match mechanism {
             Mechanism::Plain => "PLAIN",
@@ -95,8 +108,6 @@ pub(super) fn settings(options: &KafkaOptions) -> ClientConfig {
             .set("sasl.username", username)
             .set("sasl.password", password.expose());
     }
-    config.set_log_level(RDKafkaLogLevel::Info);
-    config
 }
 
 /// Makes a consumer that has not subscribed yet.
@@ -164,21 +175,26 @@ impl Context {
     }
 }
 
+/// What librdkafka logs, in our log.
+pub(super) fn log_of_library(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    let message = printable(message);
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::error!(facility, "librdkafka: {message}");
+        }
+        // What matters comes as a report as well, and is said there.
+        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => {
+            tracing::info!(facility, "librdkafka: {message}");
+        }
+        RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
+            tracing::debug!(facility, "librdkafka: {message}");
+        }
+    }
+}
+
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        let message = printable(message);
-        match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-                tracing::error!(facility, "librdkafka: {message}");
-            }
-            // What matters comes as a report as well, and is said there.
-            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => {
-                tracing::info!(facility, "librdkafka: {message}");
-            }
-            RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
-                tracing::debug!(facility, "librdkafka: {message}");
-            }
-        }
+        log_of_library(level, facility, message);
     }
 
     fn stats(&self, statistics: Statistics) {

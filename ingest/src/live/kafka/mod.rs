@@ -27,11 +27,14 @@
 mod client;
 mod consume;
 mod gather;
+mod produce;
 mod start;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use produce::{KafkaSink, KafkaSinkOptions};
 
 use crate::live::{Feed, Secret, Source, SourceError};
 

@@ -1,0 +1,133 @@
+//! Prometheus Alertmanager, API v2.
+//!
+//! Invariants: labels, which are an alert's identity there, hold nothing that a client chose, so their number is
+//! bounded but for the alert's id. Every member of a cluster is told; it is enough that one takes an alert.
+//!
+//! An alert of ours is a point in time, and Alertmanager knows conditions that last: so each ends after [`LASTS`],
+//! by its own `endsAt`, and is sent once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use strongroom_schemas::Alert;
+
+use super::http::{Http, HttpOptions, post};
+use super::{Outcome, Sink, SinkError, plain, rfc3339};
+
+/// How long an alert is firing there.
+const LASTS: Duration = Duration::from_secs(600);
+const BATCH_MAX: usize = 64;
+const ANNOTATION_CHARS_MAX: usize = 1000;
+
+#[derive(Clone, Debug)]
+pub struct AlertmanagerOptions {
+    /// All members of the cluster, without `/api/v2/alerts`.
+    pub members: Vec<HttpOptions>,
+}
+
+pub struct Alertmanager {
+    members: Vec<(Http, String)>,
+    said: String,
+}
+
+impl Alertmanager {
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn new(options: &AlertmanagerOptions) -> Result<Alertmanager, SinkError> {
+        let member = |http: &HttpOptions| Ok((Http::new(&http.tls, Vec::new())?, http.join("api/v2/alerts")));
+        let members = options.members.iter().map(member).collect::<Result<_, SinkError>>()?;
+        Ok(Alertmanager { members, said: String::new() })
+    }
+
+    fn post(&mut self, alerts: &[Arc<Alert>]) -> Outcome {
+        let body: Vec<_> = alerts.iter().map(|alert| of(alert)).collect();
+        let body = serde_json::to_vec(&body).expect("values are JSON");
+        let mut outcomes = Vec::new();
+        self.said.clear();
+        for (http, url) in &mut self.members {
+            let answer = http.send(post(url, &[("content-type", "application/json")], body.clone()));
+            let outcome = http.judge(&answer);
+            if outcome != Outcome::Taken {
+                tracing::debug!(url = url.as_str(), said = http.said.as_str(), "a member took no alerts");
+            }
+            self.said = http.said.clone();
+            outcomes.push(outcome);
+        }
+        let taken = outcomes.iter().any(|outcome| *outcome == Outcome::Taken);
+        // One that waits may take tomorrow what another refuses today.
+        let later = outcomes.iter().position(|outcome| matches!(outcome, Outcome::Later { .. }));
+        match (taken, later) {
+            (true, _) => Outcome::Taken,
+            (false, Some(at)) => outcomes.swap_remove(at),
+            (false, None) => outcomes.pop().unwrap_or_else(|| Outcome::later("there is no member")),
+        }
+    }
+}
+
+fn of(alert: &Alert) -> serde_json::Value {
+    let now_us = chrono::Utc::now().timestamp_micros();
+    let ends = now_us.saturating_add(i64::try_from(LASTS.as_micros()).unwrap_or(i64::MAX));
+    let text = |text: &str| plain(text, ANNOTATION_CHARS_MAX);
+    let event = &alert.event;
+    let mut labels = json!({
+        "alertname": text(&alert.rule_name),
+        "severity": alert.severity.as_str(),
+        "rule_id": text(&alert.rule_id),
+        "alert_id": text(&alert.alert_id),
+        "product": "strongroom",
+    });
+    if !event.cluster.is_empty() {
+        labels["cluster"] = text(&event.cluster).into();
+    }
+    json!({
+        "labels": labels,
+        "annotations": {
+            "summary": text(&alert.title),
+            "description": text(&alert.message),
+            "next_steps": text(&alert.next_steps),
+            "actor": text(&event.actor),
+            "audit_id": text(&event.audit_id),
+        },
+        "startsAt": rfc3339(alert.time_us.min(now_us)),
+        "endsAt": rfc3339(ends),
+    })
+}
+
+impl Sink for Alertmanager {
+    fn send(&mut self, alerts: &[Arc<Alert>]) -> Vec<Outcome> {
+        match self.post(alerts) {
+            // A request is refused as a whole: the one that is wrong is found by itself.
+            Outcome::Refused { .. } if alerts.len() > 1 => {
+                alerts.iter().map(|alert| self.post(std::slice::from_ref(alert))).collect()
+            }
+            outcome => alerts.iter().map(|_| outcome.clone()).collect(),
+        }
+    }
+
+    fn batch_max(&self) -> usize {
+        BATCH_MAX
+    }
+
+    fn answer(&self) -> String {
+        self.said.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sinks::testing::hostile;
+
+    #[test]
+    fn labels_hold_nothing_of_a_client() {
+        let value = of(&hostile());
+        let labels = value["labels"].as_object().expect("labels");
+        let names: Vec<&str> = labels.keys().map(String::as_str).collect();
+        assert_eq!(names, ["alert_id", "alertname", "cluster", "product", "rule_id", "severity"]);
+        assert!(!labels.values().any(|text| text.as_str().is_none_or(|text| text.contains('|'))));
+        let annotations = value["annotations"].as_object().expect("annotations");
+        let texts = annotations.values().filter_map(|text| text.as_str());
+        assert!(texts.flat_map(str::chars).all(|c| !c.is_control()));
+    }
+}

@@ -1,0 +1,142 @@
+//! Findings as lines of JSON: to a file, and to standard output.
+//!
+//! Invariants: an alert is taken when its line is synced (a pipe has no more than a flush). A file that is renamed or
+//! deleted, as a rotation does, is opened anew before the next lines; of lines that could not be written whole
+//! nothing is left behind.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use strongroom_schemas::Alert;
+
+use super::{Outcome, Sink, finding};
+
+const BATCH_MAX: usize = 512;
+
+fn lines(alerts: &[Arc<Alert>]) -> Vec<u8> {
+    let mut lines = Vec::new();
+    for alert in alerts {
+        lines.extend_from_slice(&finding(alert));
+        lines.push(b'\n');
+    }
+    lines
+}
+
+fn all(outcome: &Outcome, alerts: &[Arc<Alert>]) -> Vec<Outcome> {
+    alerts.iter().map(|_| outcome.clone()).collect()
+}
+
+/// A file that is appended to.
+pub struct FileSink {
+    path: PathBuf,
+    open: Option<File>,
+}
+
+impl FileSink {
+    pub fn new(path: PathBuf) -> FileSink {
+        FileSink { path, open: None }
+    }
+
+    fn append(&mut self, lines: &[u8]) -> std::io::Result<()> {
+        let at_path = std::fs::metadata(&self.path).ok().map(|found| (found.dev(), found.ino()));
+        let open = self.open.as_ref().and_then(|file| file.metadata().ok());
+        if open.is_none_or(|open| at_path != Some((open.dev(), open.ino()))) {
+            self.open = None;
+        }
+        let file = match &mut self.open {
+            Some(file) => file,
+            none => {
+                let file = OpenOptions::new().create(true).append(true).mode(0o640).open(&self.path)?;
+                none.insert(file)
+            }
+        };
+        let metadata = file.metadata()?;
+        let written = file.write_all(lines).and_then(|()| match metadata.is_file() {
+            true => file.sync_data(),
+            false => Ok(()),
+        });
+        if written.is_err() && metadata.is_file() {
+            // Half a line would spoil the next one. When this fails, too, the disk is at its end.
+            let _ = file.set_len(metadata.len());
+        }
+        written
+    }
+}
+
+impl Sink for FileSink {
+    fn send(&mut self, alerts: &[Arc<Alert>]) -> Vec<Outcome> {
+        let outcome = match self.append(&lines(alerts)) {
+            Ok(()) => Outcome::Taken,
+            Err(error) => Outcome::later(format!("cannot write {}: {error}", self.path.display())),
+        };
+        all(&outcome, alerts)
+    }
+
+    fn batch_max(&self) -> usize {
+        BATCH_MAX
+    }
+
+    fn answer(&self) -> String {
+        format!("written to {}", self.path.display())
+    }
+}
+
+/// Standard output, or what stands for it.
+pub struct StdoutSink<W> {
+    out: W,
+}
+
+impl<W: Write + Send> StdoutSink<W> {
+    pub fn new(out: W) -> Self {
+        StdoutSink { out }
+    }
+}
+
+impl<W: Write + Send> Sink for StdoutSink<W> {
+    fn send(&mut self, alerts: &[Arc<Alert>]) -> Vec<Outcome> {
+        let written = self.out.write_all(&lines(alerts)).and_then(|()| self.out.flush());
+        let outcome = match written {
+            Ok(()) => Outcome::Taken,
+            Err(error) => Outcome::later(format!("cannot write to standard output: {error}")),
+        };
+        all(&outcome, alerts)
+    }
+
+    fn batch_max(&self) -> usize {
+        BATCH_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sinks::testing::alert;
+
+    #[test]
+    fn a_rotated_file_is_left_alone_and_the_new_one_goes_on() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, old) = (folder.path().join("a.jsonl"), folder.path().join("a.jsonl.1"));
+        let mut sink = FileSink::new(path.clone());
+        let send = |sink: &mut FileSink, number| {
+            assert_eq!(sink.send(&[Arc::new(alert(number))]), [Outcome::Taken]);
+        };
+        send(&mut sink, 1);
+        send(&mut sink, 2);
+        std::fs::rename(&path, &old).expect("rotated");
+        send(&mut sink, 3);
+        std::fs::remove_file(&path).expect("removed");
+        send(&mut sink, 4);
+        let lines = |path| std::fs::read_to_string(path).expect("lines").lines().count();
+        assert_eq!((lines(&old), lines(&path)), (2, 1));
+    }
+
+    #[test]
+    fn what_cannot_be_written_waits() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut sink = FileSink::new(folder.path().join("none/a.jsonl"));
+        assert!(matches!(&sink.send(&[Arc::new(alert(1))])[..], [Outcome::Later { .. }]));
+    }
+}

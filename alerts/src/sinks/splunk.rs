@@ -1,0 +1,170 @@
+//! Splunk's HTTP Event Collector.
+//!
+//! Invariants: with acknowledgements an alert is taken when the indexer says so, not when the collector has parsed it.
+//! Trouble with the token or the index is waited for; a request that is refused is sent again event by event, so
+//! that the one at fault is the one that is given up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::json;
+use strongroom_schemas::{Alert, Secret, ocsf};
+use uuid::Uuid;
+
+use super::http::{Http, HttpOptions, check_header, post};
+use super::{Outcome, Sink, SinkError, plain};
+
+const BATCH_MAX: usize = 100;
+/// Longest request; the collector's own bound is 1 MB by default.
+const REQUEST_BYTES_MAX: usize = 900 << 10;
+const ACK_POLLS_MAX: usize = 30;
+const ACK_WAIT: Duration = Duration::from_secs(1);
+const ACK_WAIT_FIRST: Duration = Duration::from_millis(50);
+
+#[derive(Clone, Debug)]
+pub struct SplunkOptions {
+    pub http: HttpOptions,
+    pub token: Secret,
+    pub index: Option<String>,
+    /// Whether the token has indexer acknowledgement.
+    pub acks: bool,
+    /// `host` of the events.
+    pub hostname: String,
+}
+
+pub struct Splunk {
+    http: Http,
+    options: SplunkOptions,
+    authorization: Secret,
+    channel: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Said {
+    text: String,
+    code: Option<u32>,
+    #[serde(rename = "ackId")]
+    ack: Option<u64>,
+    acks: std::collections::HashMap<String, bool>,
+}
+
+impl Splunk {
+    /// # Errors
+    /// When TLS cannot be set up, or the token fits in no header.
+    pub fn new(options: SplunkOptions) -> Result<Splunk, SinkError> {
+        check_header(&options.token)?;
+        let mut random = [0; 16];
+        // Without randomness there is one channel for all, which is allowed.
+        let _ = getrandom::fill(&mut random);
+        let channel = uuid::Builder::from_random_bytes(random).into_uuid();
+        Ok(Splunk {
+            http: Http::new(&options.http.tls, vec![options.token.clone()])?,
+            authorization: Secret::new(format!("Splunk {}", options.token.expose())),
+            channel: Uuid::to_string(&channel),
+            options,
+        })
+    }
+
+    fn event(&self, alert: &Alert) -> Vec<u8> {
+        let mut event = json!({
+            "time": alert.time_us.div_euclid(1000) as f64 / 1000.0,
+            "host": self.options.hostname,
+            "source": "strongroom",
+            "sourcetype": "ocsf:detection_finding",
+            "event": ocsf::detection_finding(alert),
+            "fields": {"alert_id": alert.alert_id, "severity": alert.severity.as_str()},
+        });
+        if let Some(index) = &self.options.index {
+            event["index"] = index.as_str().into();
+        }
+        event.to_string().into_bytes()
+    }
+
+    fn post(&mut self, path: &str, body: Vec<u8>) -> (Outcome, Said) {
+        let url = self.options.http.join(path);
+        let mut headers =
+            vec![("authorization", self.authorization.expose()), ("content-type", "application/json")];
+        if self.options.acks {
+            headers.push(("x-splunk-request-channel", &self.channel));
+        }
+        let answer = self.http.send(post(&url, &headers, body));
+        let said: Said = answer
+            .as_ref()
+            .ok()
+            .and_then(|answer| serde_json::from_slice(&answer.body).ok())
+            .unwrap_or_default();
+        let mut outcome = self.http.judge(&answer);
+        let text = || format!("code {}: {}", said.code.unwrap_or_default(), plain(&said.text, 200));
+        match said.code {
+            Some(0) | None => {}
+            // Token, index, channel, and whether there are acknowledgements: settings, no alert's fault.
+            Some(1..=4 | 7 | 10 | 11 | 14 | 16) => {
+                outcome = Outcome::later(format!(
+                    "{}: check the token, its index and its acknowledgements",
+                    text()
+                ));
+            }
+            Some(9) if outcome == Outcome::Taken => outcome = Outcome::later(text()),
+            Some(_) => {}
+        }
+        (outcome, said)
+    }
+
+    fn events(&mut self, alerts: &[Arc<Alert>]) -> Vec<Outcome> {
+        let mut body = Vec::new();
+        for alert in alerts {
+            body.extend_from_slice(&self.event(alert));
+        }
+        if body.len() > REQUEST_BYTES_MAX && alerts.len() > 1 {
+            let (first, second) = alerts.split_at(alerts.len() / 2);
+            return [self.events(first), self.events(second)].concat();
+        }
+        let (mut outcome, said) = self.post("services/collector/event", body);
+        if matches!(outcome, Outcome::Refused { .. }) && alerts.len() > 1 {
+            return alerts.iter().flat_map(|alert| self.events(std::slice::from_ref(alert))).collect();
+        }
+        if outcome == Outcome::Taken && self.options.acks {
+            outcome = match said.ack {
+                Some(ack) => self.wait_for(ack),
+                None => {
+                    Outcome::later("the token has no acknowledgements: turn them on, or set acks = false")
+                }
+            };
+        }
+        alerts.iter().map(|_| outcome.clone()).collect()
+    }
+
+    fn wait_for(&mut self, ack: u64) -> Outcome {
+        let body = json!({"acks": [ack]}).to_string().into_bytes();
+        let path = format!("services/collector/ack?channel={}", self.channel);
+        let mut wait = ACK_WAIT_FIRST;
+        for _ in 0..ACK_POLLS_MAX {
+            let (outcome, said) = self.post(&path, body.clone());
+            if outcome != Outcome::Taken {
+                return outcome;
+            }
+            if said.acks.get(&ack.to_string()) == Some(&true) {
+                return Outcome::Taken;
+            }
+            std::thread::sleep(wait);
+            wait = (wait * 2).min(ACK_WAIT);
+        }
+        Outcome::later("the indexer did not acknowledge in time")
+    }
+}
+
+impl Sink for Splunk {
+    fn send(&mut self, alerts: &[Arc<Alert>]) -> Vec<Outcome> {
+        self.events(alerts)
+    }
+
+    fn batch_max(&self) -> usize {
+        BATCH_MAX
+    }
+
+    fn answer(&self) -> String {
+        self.http.said.clone()
+    }
+}

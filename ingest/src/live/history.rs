@@ -1,0 +1,61 @@
+//! The archive's table `alerts`, for an outbox that has to catch up.
+//!
+//! Invariant: reads only, opens the archive for each look, and holds no lock: it works while the pipeline writes, and
+//! while another process does.
+
+use std::sync::Arc;
+
+use strongroom_alerts::alerts_of_batch;
+use strongroom_alerts::sinks::{History, HistoryError, Mark};
+use strongroom_archive::{Archive, ArchiveError, SealReport};
+use strongroom_schemas::{Alert, Table};
+
+/// How the archive is opened.
+type Open = dyn Fn() -> Result<Archive, ArchiveError> + Send + Sync;
+
+/// The alerts of an archive that `open` opens.
+pub struct ArchiveHistory {
+    open: Box<Open>,
+}
+
+impl ArchiveHistory {
+    pub fn new(
+        open: impl Fn() -> Result<Archive, ArchiveError> + Send + Sync + 'static,
+    ) -> Arc<ArchiveHistory> {
+        Arc::new(ArchiveHistory { open: Box::new(open) })
+    }
+}
+
+impl History for ArchiveHistory {
+    fn end(&self) -> Result<Mark, HistoryError> {
+        match (self.open)() {
+            Ok(archive) => Ok(Mark(archive.ends(Table::Alerts)?)),
+            Err(ArchiveError::NotAnArchive { .. }) => Ok(Mark::default()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn alerts(
+        &self,
+        from: &Mark,
+        to: &Mark,
+        each: &mut dyn FnMut(Alert) -> bool,
+    ) -> Result<(), HistoryError> {
+        let archive = (self.open)()?;
+        for batch in archive.rows_between(Table::Alerts, &from.0, &to.0)? {
+            let alerts = alerts_of_batch(&batch?).ok_or("rows of the table alerts have another shape")?;
+            for alert in alerts {
+                if !each(alert) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The commits of the table `alerts` that a seal made.
+pub fn mark_of(report: &SealReport) -> Mark {
+    let commits = report.commits.iter().filter(|commit| commit.table == Table::Alerts);
+    Mark(commits.map(|commit| (commit.year, commit.version)).collect())
+}

@@ -1,0 +1,200 @@
+//! A topic that alerts are sent to.
+//!
+//! Invariants: an alert is taken when all in-sync replicas have it (`acks=all`); the producer is idempotent, so what
+//! librdkafka itself sends again is there once. The key is the alert's id, which tells what comes again after a
+//! crash. A message that the broker will never take is refused; all else waits.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use strongroom_alerts::sinks::{Outcome, Sink, SinkError};
+use strongroom_schemas::{Alert, ocsf};
+
+use super::Security;
+use super::client::{log_of_library, printable, secure};
+
+const BATCH_MAX: usize = 256;
+/// Time for a message; what is not acknowledged by then is sent again later.
+const MESSAGE_TIME: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(50);
+/// Wait at a stop for what is under way.
+const FINISH: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Debug)]
+pub struct KafkaSinkOptions {
+    pub brokers: Vec<String>,
+    pub topic: String,
+    pub security: Security,
+    pub ca_file: Option<std::path::PathBuf>,
+    pub cert_file: Option<std::path::PathBuf>,
+    pub key_file: Option<std::path::PathBuf>,
+}
+
+type Delivered = (usize, Result<(), KafkaError>);
+
+/// Notes what became of messages.
+#[derive(Default)]
+struct Deliveries(Mutex<Vec<Delivered>>);
+
+impl Deliveries {
+    fn take(&self) -> Vec<Delivered> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log_of_library(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!("Kafka sink: {}: {}", printable(&error.to_string()), printable(reason));
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = Box<usize>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, index: Box<usize>) {
+        let outcome = result.as_ref().map(|_| ()).map_err(|(error, _)| error.clone());
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((*index, outcome));
+    }
+}
+
+/// Alerts as OCSF findings in a topic.
+pub struct KafkaSink {
+    options: KafkaSinkOptions,
+    /// None after an error that librdkafka calls fatal: the next one is new.
+    producer: Option<BaseProducer<Deliveries>>,
+    /// Counts batches: what comes late of an earlier one is not taken for this one's.
+    base: usize,
+    said: String,
+}
+
+impl KafkaSink {
+    /// # Errors
+    /// When librdkafka refuses the settings.
+    pub fn new(options: KafkaSinkOptions) -> Result<KafkaSink, SinkError> {
+        let producer = Some(producer(&options)?);
+        Ok(KafkaSink { options, producer, base: 0, said: String::new() })
+    }
+}
+
+fn producer(options: &KafkaSinkOptions) -> Result<BaseProducer<Deliveries>, SinkError> {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", options.brokers.join(","))
+        .set("client.id", "strongroom")
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        .set("compression.type", "zstd")
+        .set("linger.ms", "5")
+        .set("message.timeout.ms", MESSAGE_TIME.as_millis().to_string())
+        .set("allow.auto.create.topics", "false")
+        .set("topic.metadata.refresh.interval.ms", "10000")
+        .set("reconnect.backoff.ms", "100")
+        .set("reconnect.backoff.max.ms", "10000")
+        .set("enable.metrics.push", "false");
+    let KafkaSinkOptions { security, ca_file, cert_file, key_file, .. } = options;
+    secure(&mut config, security, ca_file.as_deref(), cert_file.as_deref(), key_file.as_deref());
+    config.set_log_level(RDKafkaLogLevel::Info);
+    config.create_with_context(Deliveries::default()).map_err(|error| {
+        SinkError::Kafka(match &error {
+            // Without the value, which may be a password.
+            KafkaError::ClientConfig(_, description, key, _) => {
+                format!("Kafka client: setting {key}: {}", printable(description))
+            }
+            other => format!("Kafka client: {}", printable(&other.to_string())),
+        })
+    })
+}
+
+fn outcome(error: &KafkaError) -> Outcome {
+    let reason = printable(&error.to_string());
+    match error.rdkafka_error_code() {
+        Some(
+            RDKafkaErrorCode::MessageSizeTooLarge
+            | RDKafkaErrorCode::InvalidMessage
+            | RDKafkaErrorCode::InvalidMessageSize
+            | RDKafkaErrorCode::InvalidRecord,
+        ) => Outcome::Refused { reason },
+        _ => Outcome::later(reason),
+    }
+}
+
+impl Sink for KafkaSink {
+    fn send(&mut self, alerts: &[Arc<Alert>]) -> Vec<Outcome> {
+        let all = |reason: &str| alerts.iter().map(|_| Outcome::later(reason)).collect::<Vec<_>>();
+        let producer = match &self.producer {
+            Some(producer) => producer,
+            None => match producer(&self.options) {
+                Ok(made) => &*self.producer.insert(made),
+                Err(error) => return all(&error.to_string()),
+            },
+        };
+        let base = self.base;
+        self.base += alerts.len();
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; alerts.len()];
+        for (index, alert) in alerts.iter().enumerate() {
+            let payload = serde_json::to_vec(&ocsf::detection_finding(alert))
+                .expect("a finding has text keys and finite numbers");
+            let schema = format!("ocsf/{}", ocsf::OCSF_VERSION);
+            let headers = OwnedHeaders::new()
+                .insert(Header { key: "content-type", value: Some("application/json") })
+                .insert(Header { key: "schema", value: Some(&schema) });
+            let record = BaseRecord::with_opaque_to(&self.options.topic, Box::new(base + index))
+                .key(&alert.alert_id)
+                .payload(&payload)
+                .headers(headers);
+            if let Err((error, _)) = producer.send(record) {
+                outcomes[index] = Some(outcome(&error));
+            }
+        }
+        let until = Instant::now() + MESSAGE_TIME + POLL;
+        while outcomes.iter().any(Option::is_none) && Instant::now() < until {
+            producer.poll(POLL);
+            for (number, result) in producer.context().take() {
+                let place = number.checked_sub(base).and_then(|index| outcomes.get_mut(index));
+                if let Some(place) = place {
+                    *place = Some(result.map_or_else(|error| outcome(&error), |()| Outcome::Taken));
+                }
+            }
+        }
+        let fatal = producer.client().fatal_error();
+        if let Some((_, reason)) = &fatal {
+            tracing::warn!(reason = printable(reason), "the Kafka producer begins anew");
+        }
+        let silent = || Outcome::later("the broker did not acknowledge in time");
+        let outcomes: Vec<Outcome> = outcomes.into_iter().map(|one| one.unwrap_or_else(silent)).collect();
+        self.said = match outcomes.last() {
+            Some(Outcome::Taken) => "acknowledged by all in-sync replicas".to_owned(),
+            Some(Outcome::Later { reason, .. } | Outcome::Refused { reason }) => reason.clone(),
+            None => String::new(),
+        };
+        if fatal.is_some() {
+            self.producer = None;
+        }
+        outcomes
+    }
+
+    fn batch_max(&self) -> usize {
+        BATCH_MAX
+    }
+
+    fn answer(&self) -> String {
+        self.said.clone()
+    }
+
+    fn finish(&mut self) {
+        if let Some(producer) = &self.producer {
+            // What is not acknowledged by now is sent again at the next start.
+            let _ = producer.flush(FINISH);
+        }
+    }
+}

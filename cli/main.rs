@@ -9,6 +9,7 @@ mod exit;
 mod export;
 mod generate;
 mod ingest;
+mod key;
 mod observe;
 mod query;
 mod run;
@@ -41,6 +42,8 @@ enum Command {
     Sql(sql::Args),
     Export(export::Args),
     Archive(archive::Args),
+    Key(key::Args),
+    SealLog(key::SealLogArgs),
     Generate(generate::Args),
 }
 
@@ -58,6 +61,8 @@ fn main() -> ExitCode {
         Command::Sql(args) => sql::run(args),
         Command::Export(args) => export::run(args),
         Command::Archive(args) => archive::run(args),
+        Command::Key(args) => key::run(args),
+        Command::SealLog(args) => key::seal_log(args),
         Command::Generate(args) => generate::run(args),
     };
     exit::code_of(outcome)

@@ -26,6 +26,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{self, Config, LogFormat};
 use crate::exit::{self, CliError};
+use crate::key::KeyArgs;
 use crate::observe::{self, State};
 use crate::{allocator, ingest};
 
@@ -57,6 +58,8 @@ pub struct Args {
     /// The archive, in place of the configuration's location
     #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
     archive: Option<String>,
+    #[command(flatten)]
+    key: KeyArgs,
 }
 
 pub fn run(args: Args) -> Result<u8, CliError> {
@@ -100,8 +103,16 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         rules = rules.rules().len(),
         "strongroom runs"
     );
-    let (location, store) = (config.archive.clone(), config.store.clone());
-    let open = move || Archive::open_or_create_with(&location, &store);
+    let (location, mut store) = (config.archive.clone(), config.store.clone());
+    let signer = args.key.signer()?;
+    store.public_key = signer.as_ref().map(|signer| signer.public());
+    let open = move || {
+        let archive = Archive::open_or_create_with(&location, &store)?;
+        Ok(match &signer {
+            Some(signer) => archive.signed_by(Arc::clone(signer)),
+            None => archive,
+        })
+    };
     let mut observer = Watch {
         sink: sink.alerts,
         untold: sink.untold,

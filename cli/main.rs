@@ -11,10 +11,12 @@ mod generate;
 mod ingest;
 mod key;
 mod observe;
+mod prove;
 mod query;
 mod run;
 mod sql;
 mod term;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -44,6 +46,9 @@ enum Command {
     Archive(archive::Args),
     Key(key::Args),
     SealLog(key::SealLogArgs),
+    Verify(verify::Args),
+    Prove(prove::Args),
+    VerifyProof(prove::VerifyArgs),
     Generate(generate::Args),
 }
 
@@ -63,6 +68,9 @@ fn main() -> ExitCode {
         Command::Archive(args) => archive::run(args),
         Command::Key(args) => key::run(args),
         Command::SealLog(args) => key::seal_log(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Prove(args) => prove::run(args),
+        Command::VerifyProof(args) => prove::verify(args),
         Command::Generate(args) => generate::run(args),
     };
     exit::code_of(outcome)

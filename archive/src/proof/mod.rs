@@ -10,6 +10,7 @@
 pub(crate) mod keys;
 pub(crate) mod log;
 pub(crate) mod note;
+mod prove;
 mod signer;
 pub(crate) mod tree;
 pub mod verify;
@@ -23,6 +24,7 @@ use thiserror::Error;
 
 pub use self::keys::{KeyRecord, Keys};
 pub use self::note::{KeyId, NAME_DEFAULT, PrivateKey, PublicKey};
+pub use self::prove::{Proof, Proven, ProvenRecord, RECORDS_MAX, prove, verify_proof};
 pub use self::signer::Signer;
 use crate::error::ArchiveError;
 
@@ -56,6 +58,8 @@ pub enum ProofError {
     KeyUsed,
     #[error("the archive has no key yet")]
     NoKey,
+    #[error("there is no proof: {detail}")]
+    NotProvable { detail: String },
     #[error("key record {}: {detail}", path.display())]
     KeyRecord { path: PathBuf, detail: String },
     #[error("checkpoint {}: {detail}", path.display())]
@@ -100,6 +104,9 @@ impl ProofError {
                 Some("strongroom verify says what was changed; keep the archive as it is")
             }
             ProofError::NoKey => Some("strongroom seal-log with a key gives it one"),
+            ProofError::NotProvable { .. } => {
+                Some("strongroom seal-log signs what is not signed yet, strongroom verify says what is wrong")
+            }
             ProofError::Archive(error) => error.hint(),
             _ => None,
         }

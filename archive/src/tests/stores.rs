@@ -23,7 +23,7 @@ const ENDPOINT: &str = "STRONGROOM_TEST_ENDPOINT";
 
 /// The suite that every kind of store passes.
 fn conforms(place: Place) {
-    let Place { root, store } = place;
+    let Place { root, store, .. } = place;
     background::wait(async move {
         let (folder, path) = (root.join("folder"), root.join("folder").join("name"));
         assert_eq!(store.names(&folder).await?, [""; 0]);

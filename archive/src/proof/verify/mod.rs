@@ -145,6 +145,11 @@ pub fn heads_of_report(report: &[u8], archive_id: &str) -> Option<Vec<Head>> {
     heads.collect()
 }
 
+/// The files that a commit names, as far as they can be read.
+pub(crate) fn parse_commit(bytes: &[u8]) -> Vec<AddFacts> {
+    volume::parse(bytes, true, "", &mut Report::new("", Path::new(""))).adds
+}
+
 /// Gives the bytes of events back; the archive stores them as columns and does not know how.
 pub trait Records: Sync {
     /// Calls `each` with the record of every row of a batch of events, in order.

@@ -108,7 +108,7 @@ pub(crate) async fn check(
 }
 
 /// What a commit says. What cannot be read of it is a finding, and the rest is used.
-fn parse(bytes: &[u8], first: bool, place: &str, report: &mut Report) -> CommitFacts {
+pub(super) fn parse(bytes: &[u8], first: bool, place: &str, report: &mut Report) -> CommitFacts {
     let mut commit = CommitFacts {
         leaf: leaf_hash(bytes),
         time_ms: None,

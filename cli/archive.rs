@@ -8,6 +8,7 @@ use serde_json::json;
 use strongroom_archive::{ArchiveError, Finding, Init, StoreOptions, Verdict, check, init};
 
 use crate::exit::{self, CliError};
+use crate::key::{KeyArgs, proof_error};
 use crate::term;
 
 /// Make an archive's place, and look whether it keeps what it promises.
@@ -23,7 +24,12 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum Command {
     /// Make an archive, and its bucket with object lock, unless they are there; print the policies to put in place
-    Init(Location),
+    Init {
+        #[command(flatten)]
+        location: Location,
+        #[command(flatten)]
+        key: KeyArgs,
+    },
     /// Look at lock, versions, rules, policy, clock and a sample of sealed objects; exit code 1 if any fails
     Check(Location),
 }
@@ -39,10 +45,16 @@ struct Location {
 }
 
 pub fn run(args: Args) -> Result<u8, CliError> {
-    let options = StoreOptions::from_env().map_err(archive_error)?;
+    let mut options = StoreOptions::from_env().map_err(archive_error)?;
     match args.command {
-        Command::Init(Location { location, json }) => {
+        Command::Init { location: Location { location, json }, key } => {
+            let signer = key.signer()?;
+            options.public_key = signer.as_ref().map(|signer| signer.public());
             let made = init(&location, &options).map_err(archive_error)?;
+            if let Some(signer) = signer {
+                // The first key record, beside what there is to prove already.
+                made.archive.clone().signed_by(signer).seal_logs().map_err(proof_error)?;
+            }
             print_init(&made, json).context("cannot write to standard output")?;
             Ok(exit::OK)
         }
@@ -109,7 +121,7 @@ fn print_findings(findings: &[Finding], as_json: bool) -> std::io::Result<()> {
     Ok(())
 }
 
-fn archive_error(error: ArchiveError) -> CliError {
+pub fn archive_error(error: ArchiveError) -> CliError {
     let hint = error.hint();
     let error = if error.is_location() { CliError::input(error) } else { CliError::failure(error) };
     match hint {

@@ -20,6 +20,7 @@ use strongroom_schemas::{Alert, Severity, ocsf};
 
 use crate::allocator;
 use crate::exit::{self, CliError};
+use crate::key::KeyArgs;
 use crate::term;
 
 /// Read audit logs, raise alerts, seal the events in the archive.
@@ -73,6 +74,8 @@ pub struct Args {
     /// No progress bar, no account of the run unless something needs a look
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    key: KeyArgs,
 }
 
 /// Longest name of a cluster.
@@ -114,8 +117,8 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         )
         .context("cannot write to standard error")?;
     }
-    let archive =
-        Archive::open_or_create(&args.archive).map_err(|error| cli_error(IngestError::Archive(error)))?;
+    let archive = Archive::open_or_create_signed(&args.archive, args.key.signer()?)
+        .map_err(|error| cli_error(IngestError::Archive(error)))?;
     let mut options = IngestOptions::new(&args.cluster, inputs);
     if let Some(threads) = args.threads {
         options.workers = threads.get();

@@ -11,11 +11,14 @@ mod exit;
 mod export;
 mod generate;
 mod ingest;
+mod key;
 mod observe;
+mod prove;
 mod query;
 mod run;
 mod sql;
 mod term;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -44,6 +47,11 @@ enum Command {
     Sql(sql::Args),
     Export(export::Args),
     Archive(archive::Args),
+    Key(key::Args),
+    SealLog(key::SealLogArgs),
+    Verify(verify::Args),
+    Prove(prove::Args),
+    VerifyProof(prove::VerifyArgs),
     Generate(generate::Args),
 }
 
@@ -62,6 +70,11 @@ fn main() -> ExitCode {
         Command::Sql(args) => sql::run(args),
         Command::Export(args) => export::run(args),
         Command::Archive(args) => archive::run(args),
+        Command::Key(args) => key::run(args),
+        Command::SealLog(args) => key::seal_log(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Prove(args) => prove::run(args),
+        Command::VerifyProof(args) => prove::verify(args),
         Command::Generate(args) => generate::run(args),
     };
     exit::code_of(outcome)

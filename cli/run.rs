@@ -29,6 +29,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::clock::{ClockWatch, Step};
 use crate::config::{self, Config, LogFormat};
 use crate::exit::{self, CliError};
+use crate::key::KeyArgs;
 use crate::observe::{self, State};
 use crate::{allocator, ingest};
 
@@ -62,6 +63,8 @@ pub struct Args {
     /// The archive, in place of the configuration's location
     #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
     archive: Option<String>,
+    #[command(flatten)]
+    key: KeyArgs,
 }
 
 pub fn run(args: Args) -> Result<u8, CliError> {
@@ -108,16 +111,21 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         rules = rules.rules().len(),
         "strongroom runs"
     );
-    let (location, store) = (config.archive.clone(), config.store.clone());
+    let (location, mut store) = (config.archive.clone(), config.store.clone());
+    let signer = args.key.signer()?;
+    store.public_key = signer.as_ref().map(|signer| signer.public());
     // An archive that is gone later is a disk that is not mounted, and no reason to begin a new one.
     let was_open = std::cell::Cell::new(false);
     let open = move || {
         let archive = match was_open.get() {
             true => Archive::open_with(&location, &store),
             false => Archive::open_or_create_with(&location, &store),
-        };
-        was_open.set(was_open.get() || archive.is_ok());
-        archive
+        }?;
+        was_open.set(true);
+        Ok(match &signer {
+            Some(signer) => archive.signed_by(Arc::clone(signer)),
+            None => archive,
+        })
     };
     let mut observer = Watch {
         way,

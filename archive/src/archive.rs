@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{SecondsFormat, Utc};
@@ -22,6 +23,8 @@ use crate::layout;
 use crate::lock::{Hold, Lock};
 use crate::options::{LockMode, RETENTION_YEARS_MAX, Retention, StoreOptions};
 use crate::position::Source;
+use crate::proof::log::Sealing;
+use crate::proof::{self, Head, Keys, NAME_DEFAULT, ProofError, PublicKey, Signer};
 use crate::read::{self, Rows};
 use crate::s3::S3;
 use crate::snapshot::{self, FileEntry, Snapshot};
@@ -34,6 +37,8 @@ pub struct Archive {
     root: PathBuf,
     manifest: Manifest,
     store: Store,
+    /// Who signs what writers commit.
+    signer: Option<Arc<Signer>>,
 }
 
 /// `strongroom.json`. Fields that a later format adds are not for us to read: the format says so.
@@ -47,6 +52,9 @@ struct Manifest {
     retention_years: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lock_mode: Option<LockMode>,
+    /// The vkey of the first key, when the archive was made with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    public_key: Option<String>,
 }
 
 /// The part of a manifest that every format has.
@@ -74,6 +82,17 @@ impl Archive {
             place.create()?;
         }
         place.open()
+    }
+
+    /// As [`Archive::open_or_create`], with who signs what writers commit; see [`Archive::signed_by`].
+    pub fn open_or_create_signed(location: &str, signer: Option<Arc<Signer>>) -> Result<Archive> {
+        let mut options = options_for(location)?;
+        options.public_key = signer.as_ref().map(|signer| signer.public());
+        let archive = Archive::open_or_create_with(location, &options)?;
+        Ok(match signer {
+            Some(signer) => archive.signed_by(signer),
+            None => archive,
+        })
     }
 
     /// Opens the archive at `location`; it must exist.
@@ -109,8 +128,66 @@ impl Archive {
         }
     }
 
+    /// Years for which objects are locked at least, as the archive was made.
+    pub(crate) fn made_with_years(&self) -> u32 {
+        self.manifest.retention_years.unwrap_or(0).min(RETENTION_YEARS_MAX)
+    }
+
     pub(crate) fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The same archive, whose writers extend the proof logs behind their commits.
+    pub fn signed_by(mut self, signer: Arc<Signer>) -> Archive {
+        self.signer = Some(signer);
+        self
+    }
+
+    pub(crate) fn sealing(&self) -> Option<Sealing> {
+        let signer = self.signer.clone()?;
+        let (store, root) = (self.store.clone(), self.root.clone());
+        Some(Sealing { store, root, archive_id: self.manifest.archive_id.clone(), signer })
+    }
+
+    /// Brings every proof log up to its last commit, and gives the archive its first key if it has none. Returns the
+    /// logs' heads.
+    ///
+    /// # Errors
+    /// [`ProofError::NoKey`] without a signer; [`ProofError::KeyNotCurrent`] with another one's; [`ProofError::Forked`]
+    /// when the commits are not those that were signed. Logs before the one that failed are caught up.
+    pub fn seal_logs(&self) -> Result<Vec<Head>, ProofError> {
+        let sealing = self.sealing().ok_or(ProofError::NoKey)?;
+        background::wait(async move { Ok(sealing.all().await) })?
+    }
+
+    /// The archive's keys, checked one against the other.
+    pub fn keys(&self) -> Result<Keys, ProofError> {
+        let (store, root, id) = (self.store.clone(), self.root.clone(), self.manifest.archive_id.clone());
+        background::wait(async move { Ok(proof::keys::load(&store, &root, &id).await) })?
+    }
+
+    /// Makes `new` the archive's key. The logs are caught up with the current one first, so that it signs all that was
+    /// committed until now. No other process should be signing meanwhile.
+    ///
+    /// # Errors
+    /// As [`Archive::seal_logs`], [`ProofError::KeyUsed`] for a key that was the archive's before.
+    pub fn rotate_key(&self, new: Arc<Signer>) -> Result<Keys, ProofError> {
+        let sealing = self.sealing().ok_or(ProofError::NoKey)?;
+        background::wait(async move {
+            let rotated = async {
+                let heads = sealing.all().await?;
+                let Sealing { store, root, archive_id, signer } = &sealing;
+                let mut keys = sealing.keys().await?;
+                if keys.all().contains(&new.public()) {
+                    return Err(ProofError::KeyUsed);
+                }
+                let manifest = proof::log::manifest_hash(store, root).await?;
+                let (archive, signers) = ((archive_id.as_str(), manifest), (Some(&**signer), &*new));
+                proof::keys::append(store, root, &mut keys, archive, signers, (heads, Utc::now())).await?;
+                Ok(keys)
+            };
+            Ok(rotated.await)
+        })?
     }
 
     /// A writer. On a local disk there is one at a time, and this waits for as long as another process (or
@@ -125,7 +202,7 @@ impl Archive {
             Store::Local => Hold::Lock(Lock::acquire(&self.root, on_wait)?),
             Store::S3(bucket) => Hold::shared(bucket)?,
         };
-        Writer::open(&self.root, self.store.clone(), options, hold)
+        Writer::open(self, options, hold)
     }
 
     /// A writer, or `None` when another process holds the only one.
@@ -137,7 +214,7 @@ impl Archive {
             },
             Store::S3(bucket) => Hold::shared(bucket)?,
         };
-        Writer::open(&self.root, self.store.clone(), options, hold).map(Some)
+        Writer::open(self, options, hold).map(Some)
     }
 
     /// What `table` holds now. Blocks; may be called from any thread, also inside an async runtime.
@@ -232,17 +309,21 @@ fn options_for(location: &str) -> Result<StoreOptions> {
 pub(crate) struct Place {
     pub(crate) root: PathBuf,
     pub(crate) store: Store,
+    /// For a new archive.
+    public_key: Option<PublicKey>,
 }
 
 impl Place {
     pub(crate) fn of(location: &str, options: &StoreOptions) -> Result<Place> {
         if !S3::is_location(location) {
-            return Ok(Place { root: local_path(location)?, store: Store::Local });
+            let root = local_path(location)?;
+            return Ok(Place { root, store: Store::Local, public_key: options.public_key });
         }
+        let public_key = options.public_key;
         let (location, options) = (location.to_owned(), options.s3.clone());
         let s3 = background::wait(async move { S3::connect(&location, &options).await })?;
         let retention = s3.asked();
-        Ok(Place { root: s3.root().to_owned(), store: Store::S3(Bucket { s3, retention }) })
+        Ok(Place { root: s3.root().to_owned(), store: Store::S3(Bucket { s3, retention }), public_key })
     }
 
     fn manifest_path(&self) -> PathBuf {
@@ -284,7 +365,7 @@ impl Place {
                 (self.root, Store::S3(Bucket { s3, retention }))
             }
         };
-        Ok(Archive { root, manifest, store })
+        Ok(Archive { root, manifest, store, signer: None })
     }
 
     pub(crate) fn create(&self) -> Result<()> {
@@ -314,6 +395,7 @@ impl Place {
             created: Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true),
             retention_years: retention.map(|retention| retention.years),
             lock_mode: retention.map(|retention| retention.mode),
+            public_key: self.public_key.map(|key| key.vkey(NAME_DEFAULT)),
         };
         let path = self.manifest_path();
         let failed = |source| ArchiveError::WriteManifest { path: path.clone(), source };

@@ -15,7 +15,7 @@
 //! written together, and for a partition of a broker `<partition>#broker`, its own number of the next message.
 //! Partition names cannot hold a `#`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use arrow_array::Array;
@@ -34,6 +34,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use strongroom_schemas::Table;
+use strongroom_schemas::record::Sha256Hash;
 use strongroom_schemas::table::DATE;
 use url::Url;
 
@@ -56,9 +57,15 @@ const COMMITS_AT_ONCE: usize = 16;
 pub(crate) const STATISTICS_SOURCE: &str = "source";
 pub(crate) const STATISTICS_OFFSET: &str = "source_offset";
 
-/// Tags of an `add` in a bucket: the version of the object that its lock protects, and the hash of its bytes.
+/// Tags of an `add`, see `docs/proof.md`. In a bucket: the version of the object that its lock protects.
 pub(crate) const TAG_VERSION: &str = "version_id";
-const TAG_SHA256: &str = "sha256";
+/// Hash of the file's bytes.
+pub(crate) const TAG_SHA256: &str = "sha256";
+/// Root over the records in the order of rows.
+pub(crate) const TAG_RECORD_ROOT: &str = "record_root";
+pub(crate) const TAG_ROWS: &str = "rows";
+/// Source partition to least and greatest offset and number of rows, as JSON.
+pub(crate) const TAG_OFFSETS: &str = "offsets";
 
 const RECORDS: &str = "#records";
 const HASH_HIGH: &str = "#blake3.hi";
@@ -83,16 +90,13 @@ pub(crate) struct FileFacts {
     pub(crate) times: Option<(i64, i64)>,
     pub(crate) offsets: Option<(i64, i64)>,
     pub(crate) sources: Option<(String, String)>,
-    /// When the file is an object in a bucket.
-    pub(crate) object: Option<ObjectFacts>,
-}
-
-/// An object in a bucket.
-#[derive(Clone, Debug)]
-pub(crate) struct ObjectFacts {
-    /// The version that the lock protects; stores without versions name none.
+    /// Of each source partition the least and greatest offset, and the number of rows.
+    pub(crate) spans: BTreeMap<String, (i64, i64, u64)>,
+    pub(crate) sha256: Sha256Hash,
+    /// Root over the records, unless their hashes were not given.
+    pub(crate) record_root: Option<Sha256Hash>,
+    /// In a bucket with versions: the one that the lock protects.
     pub(crate) version: Option<String>,
-    pub(crate) sha256: [u8; 32],
 }
 
 /// What a commit became.
@@ -292,7 +296,7 @@ fn add(table: Table, facts: &FileFacts, time: DateTime<Utc>) -> Add {
         modification_time: time.timestamp_millis(),
         data_change: true,
         stats: Some(statistics.to_string()),
-        tags: tags(facts),
+        tags: Some(tags(facts)),
         deletion_vector: None,
         base_row_id: None,
         default_row_commit_version: None,
@@ -300,12 +304,22 @@ fn add(table: Table, facts: &FileFacts, time: DateTime<Utc>) -> Add {
     }
 }
 
-/// What a commit says of an object that a lock protects; nothing of a file on a disk.
-fn tags(facts: &FileFacts) -> Option<HashMap<String, Option<String>>> {
-    let object = facts.object.as_ref()?;
-    let version = object.version.clone().map(|version| (TAG_VERSION.to_owned(), Some(version)));
-    let sha256 = object.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
-    Some(version.into_iter().chain([(TAG_SHA256.to_owned(), Some(sha256))]).collect())
+/// What a commit lets others check of a file.
+fn tags(facts: &FileFacts) -> HashMap<String, Option<String>> {
+    let offsets: Map<String, Value> = facts
+        .spans
+        .iter()
+        .map(|(partition, (first, last, rows))| (partition.clone(), json!([first, last, rows])))
+        .collect();
+    let always = [
+        (TAG_SHA256, facts.sha256.to_string()),
+        (TAG_ROWS, facts.file.rows.to_string()),
+        (TAG_OFFSETS, Value::Object(offsets).to_string()),
+    ];
+    let root = facts.record_root.map(|root| (TAG_RECORD_ROOT, root.to_string()));
+    let version = facts.version.clone().map(|version| (TAG_VERSION, version));
+    let tags = always.into_iter().chain(root).chain(version);
+    tags.map(|(name, value)| (name.to_owned(), Some(value))).collect()
 }
 
 /// Time as Delta statistics have it; `None` for one that four digits of year cannot express. A file

@@ -23,7 +23,8 @@ use chrono::{DateTime, Days, NaiveDate, Utc};
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::errors::ParquetError;
 use parquet::schema::types::SchemaDescPtr;
-use strongroom_schemas::{Table, events, rejects};
+use strongroom_schemas::record::{Sha256Hash, leaf_hash};
+use strongroom_schemas::{Table, alerts, events, rejects};
 
 use crate::column::{
     Bounds, ByteEncoding, CodeWidth, Column, ColumnSpec, Definition, EncodedColumn, Entries, IntEncoding,
@@ -36,7 +37,7 @@ const SORTED_ENTRIES_MAX: usize = 4096;
 /// A code that stands for null.
 const NULL: u32 = u32::MAX;
 /// Earliest believable event time: Kubernetes' first release is younger.
-const EARLIEST_YEAR: i32 = 2014;
+pub(crate) const EARLIEST_YEAR: i32 = 2014;
 
 /// A row group of one table and date, sorted, encoded and compressed; what [`crate::Writer::append`] takes.
 #[derive(Clone, Debug)]
@@ -48,6 +49,8 @@ pub struct EncodedRowGroup {
     pub(crate) spans: Vec<Span>,
     /// Least and greatest time, microseconds.
     pub(crate) times: Option<(i64, i64)>,
+    /// Leaf hashes of the records, in the order of the rows; `None` when they were not given.
+    pub(crate) record_hashes: Option<Vec<Sha256Hash>>,
 }
 
 /// The offsets of one source that a row group holds.
@@ -56,6 +59,7 @@ pub(crate) struct Span {
     pub(crate) partition: String,
     pub(crate) first: i64,
     pub(crate) last: i64,
+    pub(crate) rows: u64,
 }
 
 impl EncodedRowGroup {
@@ -140,11 +144,30 @@ impl Default for Layout {
 /// of their time; a row whose time is absent or implausible is filed under the date of `arrived`.
 /// A batch without rows gives no row groups.
 ///
+/// The records of rejects and alerts are a column. Those of events are the bytes received: files of events that are
+/// encoded by this function have no proof of their records; see [`encode_records`].
+///
 /// # Errors
 /// [`ArchiveError::EncodeSchema`] when the batch has other columns, [`ArchiveError::EncodeColumn`] when a
 /// column cannot be encoded (a page beyond 2 GiB).
 pub fn encode(table: Table, batch: RecordBatch, arrived: DateTime<Utc>) -> Result<Vec<EncodedRowGroup>> {
     encode_with(table, batch, arrived, &Layout::default())
+}
+
+/// As [`encode`], for events, with the leaf hash of each row's record: [`leaf_hash`] of the bytes received.
+///
+/// # Errors
+/// As [`encode`], and [`ArchiveError::EncodeSchema`] when there are not as many hashes as rows.
+pub fn encode_records(
+    batch: RecordBatch,
+    record_hashes: &[Sha256Hash],
+    arrived: DateTime<Utc>,
+) -> Result<Vec<EncodedRowGroup>> {
+    if record_hashes.len() != batch.num_rows() {
+        let detail = format!("{} hashes of records for {} rows", record_hashes.len(), batch.num_rows());
+        return Err(ArchiveError::EncodeSchema { table: Table::Events, detail });
+    }
+    encode_all(Table::Events, &batch, Some(record_hashes), arrived, &Layout::default())
 }
 
 /// As [`encode`], with other choices than those made for archives.
@@ -154,10 +177,46 @@ pub fn encode_with(
     arrived: DateTime<Utc>,
     layout: &Layout,
 ) -> Result<Vec<EncodedRowGroup>> {
-    check_schema(table, &batch)?;
+    encode_all(table, &batch, None, arrived, layout)
+}
+
+fn encode_all(
+    table: Table,
+    batch: &RecordBatch,
+    record_hashes: Option<&[Sha256Hash]>,
+    arrived: DateTime<Utc>,
+    layout: &Layout,
+) -> Result<Vec<EncodedRowGroup>> {
+    check_schema(table, batch)?;
+    let hashed = record_column(table).map(|name| hash_column(column(batch, name)));
+    let record_hashes = record_hashes.or(hashed.as_deref());
     let mut dates: BTreeMap<NaiveDate, Vec<u32>> = BTreeMap::new();
-    file_by_date(table, &batch, arrived, &mut dates);
-    dates.into_iter().map(|(date, rows)| encode_rows(table, &batch, date, rows, layout)).collect()
+    file_by_date(table, batch, arrived, &mut dates);
+    dates
+        .into_iter()
+        .map(|(date, rows)| encode_rows(table, batch, record_hashes, (date, rows), layout))
+        .collect()
+}
+
+/// The column that is the record of a row; events have none, for theirs is rendered.
+pub(crate) const fn record_column(table: Table) -> Option<&'static str> {
+    match table {
+        Table::Events => None,
+        Table::Rejects => Some(rejects::RAW),
+        Table::Alerts => Some(alerts::OCSF),
+    }
+}
+
+/// Leaf hashes of the values of a column that is the record.
+pub(crate) fn hash_column(array: &ArrayRef) -> Vec<Sha256Hash> {
+    let value = |row: usize| -> &[u8] {
+        match array.data_type() {
+            _ if array.is_null(row) => &[],
+            DataType::Binary => array.as_binary::<i32>().value(row),
+            _ => array.as_string::<i32>().value(row).as_bytes(),
+        }
+    };
+    (0..array.len()).map(|row| leaf_hash(value(row))).collect()
 }
 
 fn check_schema(table: Table, batch: &RecordBatch) -> Result<()> {
@@ -264,8 +323,8 @@ thread_local! {
 fn encode_rows(
     table: Table,
     batch: &RecordBatch,
-    date: NaiveDate,
-    mut rows: Vec<u32>,
+    record_hashes: Option<&[Sha256Hash]>,
+    (date, mut rows): (NaiveDate, Vec<u32>),
     layout: &Layout,
 ) -> Result<EncodedRowGroup> {
     let spans = spans(batch, &rows);
@@ -299,7 +358,8 @@ fn encode_rows(
         }
         Ok(columns)
     })?;
-    Ok(EncodedRowGroup { table, date, rows: rows.len() as u64, columns, spans, times })
+    let record_hashes = record_hashes.map(|hashes| rows.iter().map(|row| hashes[*row as usize]).collect());
+    Ok(EncodedRowGroup { table, date, rows: rows.len() as u64, columns, spans, times, record_hashes })
 }
 
 /// How the values of a column are stored when they are in no dictionary.
@@ -379,29 +439,27 @@ fn plan(table: Table, name: &str, layout: &Layout) -> (ColumnSpec, ValuePlan) {
 fn spans(batch: &RecordBatch, rows: &[u32]) -> Vec<Span> {
     let offsets = column(batch, events::SOURCE_OFFSET).as_primitive::<Int64Type>();
     let sources = column(batch, events::SOURCE);
-    let mut spans: BTreeMap<&str, (i64, i64)> = BTreeMap::new();
-    let mut add = |source, offset: i64| {
-        let span = spans.entry(source).or_insert((offset, offset));
-        *span = (span.0.min(offset), span.1.max(offset));
-    };
+    let mut spans: BTreeMap<&str, (i64, i64, u64)> = BTreeMap::new();
+    fn widen(span: Option<(i64, i64, u64)>, first: i64, last: i64, rows: u64) -> (i64, i64, u64) {
+        span.map_or((first, last, rows), |span| (span.0.min(first), span.1.max(last), span.2 + rows))
+    }
     match sources.as_dictionary_opt::<Int32Type>() {
         Some(dictionary) => {
             let names = dictionary.values().as_string::<i32>();
             let keys = dictionary.keys();
-            let mut by_code: Vec<Option<(i64, i64)>> = vec![None; names.len()];
+            let mut by_code: Vec<Option<(i64, i64, u64)>> = vec![None; names.len()];
             for row in rows
                 .iter()
                 .map(|row| *row as usize)
                 .filter(|row| keys.is_valid(*row) && offsets.is_valid(*row))
             {
-                let offset = offsets.value(row);
-                let span = by_code[keys.value(row) as usize].get_or_insert((offset, offset));
-                *span = (span.0.min(offset), span.1.max(offset));
+                let (span, offset) = (&mut by_code[keys.value(row) as usize], offsets.value(row));
+                *span = Some(widen(*span, offset, offset, 1));
             }
             for (code, span) in by_code.into_iter().enumerate() {
-                if let Some((first, last)) = span {
-                    add(names.value(code), first);
-                    add(names.value(code), last);
+                if let Some((first, last, rows)) = span {
+                    let name = names.value(code);
+                    spans.insert(name, widen(spans.get(name).copied(), first, last, rows));
                 }
             }
         }
@@ -412,13 +470,14 @@ fn spans(batch: &RecordBatch, rows: &[u32]) -> Vec<Span> {
                 .map(|row| *row as usize)
                 .filter(|row| names.is_valid(*row) && offsets.is_valid(*row))
             {
-                add(names.value(row), offsets.value(row));
+                let (name, offset) = (names.value(row), offsets.value(row));
+                spans.insert(name, widen(spans.get(name).copied(), offset, offset, 1));
             }
         }
     }
     spans
         .into_iter()
-        .map(|(partition, (first, last))| Span { partition: partition.to_owned(), first, last })
+        .map(|(partition, (first, last, rows))| Span { partition: partition.to_owned(), first, last, rows })
         .collect()
 }
 

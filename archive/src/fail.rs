@@ -13,6 +13,8 @@ pub(crate) enum Step {
     FileWritten,
     /// It has its final name; no commit names it.
     FilePublished,
+    /// Before a tile or a checkpoint is written.
+    Proof,
     /// A table's commit is made.
     Committed(Table),
 }

@@ -6,7 +6,9 @@
 //! <root>/<table>/<year>/                        a volume: one Delta table per UTC year of commit
 //!         date=2026-03-02/<32 hex>.parquet      sealed, read-only; named by its own BLAKE3 hash
 //!         _delta_log/<20 digits>.json           the commits
+//!         _tlog/                                the proof log; see `docs/proof.md`
 //!         _staging/<n>.parquet                  files being written; removed by the next writer
+//! <root>/_keys/<8 digits>                       whose keys sign the proof logs
 //! ```
 //!
 //! In a bucket there are neither `.lock` nor `_staging`, but `<root>/_probe/<nonce>`, which mean nothing.
@@ -29,6 +31,10 @@ pub(crate) const STAGING: &str = "_staging";
 /// In a bucket: objects that writers tried the store with.
 pub(crate) const PROBE: &str = "_probe";
 pub(crate) const DELTA_LOG: &str = "_delta_log";
+/// The proof log of a volume.
+pub(crate) const TLOG: &str = "_tlog";
+/// Records of the keys that sign it.
+pub(crate) const KEYS: &str = "_keys";
 const PARQUET: &str = ".parquet";
 /// Hex digits of a file's name: 16 bytes of its hash.
 const NAME_DIGITS: usize = 32;

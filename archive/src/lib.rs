@@ -25,6 +25,7 @@ mod layout;
 mod lock;
 mod options;
 mod position;
+mod proof;
 mod read;
 mod s3;
 mod snapshot;
@@ -35,12 +36,17 @@ mod writer;
 
 pub use archive::Archive;
 pub use check::{Finding, Init, Policies, Verdict, check, init};
-pub use encode::{EncodedRowGroup, Layout, RowOrder, encode, encode_with};
+pub use encode::{EncodedRowGroup, Layout, RowOrder, encode, encode_records, encode_with};
 pub use error::{ArchiveError, Result};
 pub use options::{
     LockMode, RETENTION_YEARS_DEFAULT, RETENTION_YEARS_MAX, Retention, S3Options, StoreOptions, variables,
 };
 pub use position::{Counts, Position, Source, SourcePosition};
+pub use proof::verify;
+pub use proof::{
+    Head, KeyId, KeyRecord, Keys, Log, NAME_DEFAULT, PrivateKey, Proof, ProofError, Proven, ProvenRecord, PublicKey,
+    RECORDS_MAX, Signer, prove, verify_proof,
+};
 pub use read::Rows;
 pub use s3::StoreFailure;
 pub use snapshot::{FileEntry, Snapshot, Volume};

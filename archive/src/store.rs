@@ -109,6 +109,14 @@ impl Store {
         }
     }
 
+    /// As [`Store::put_once`], of a part of a proof, whose folder need not be there.
+    pub(crate) async fn put_proof(&self, path: &Path, bytes: Bytes) -> io::Result<bool> {
+        if let (Store::Local, Some(folder)) = (self, path.parent()) {
+            durable::create_folder(folder).map_err(io::Error::other)?;
+        }
+        self.put_once(path, bytes).await
+    }
+
     /// A volume as the Delta library sees it.
     pub(crate) fn delta(&self, volume: &Path) -> StoreResult<Arc<dyn ObjectStore>> {
         Ok(match self {

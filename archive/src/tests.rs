@@ -5,6 +5,7 @@
     reason = "these threads are joined, and their channels carry one message"
 )]
 
+mod proof;
 mod stores;
 
 use std::collections::HashSet;

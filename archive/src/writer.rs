@@ -40,11 +40,12 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use strongroom_schemas::Table;
 use strongroom_schemas::format::EVENTS_FORMAT;
+use strongroom_schemas::record::Sha256Hash;
 use tokio::task::JoinHandle;
 
-use crate::archive::{random_id, read_only};
+use crate::archive::{Archive, random_id, read_only};
 use crate::background;
-use crate::commit::{self, Addition, FileFacts, ObjectFacts, VolumeLog, check_partition};
+use crate::commit::{self, Addition, FileFacts, VolumeLog, check_partition};
 use crate::durable;
 use crate::encode::{EncodedRowGroup, Span, parquet_schema};
 use crate::error::{ArchiveError, Result};
@@ -53,6 +54,9 @@ use crate::layout;
 use crate::lock::Hold;
 use crate::options::variables;
 use crate::position::{Counts, Position, SourcePosition};
+use crate::proof::log::Sealing;
+use crate::proof::tree::CompactRange;
+use crate::proof::{Log, ProofError};
 use crate::s3::{Content, pause};
 use crate::snapshot;
 use crate::store::{Bucket, Store};
@@ -123,6 +127,10 @@ pub struct Commit {
 pub struct Writer {
     root: PathBuf,
     store: Store,
+    /// Who signs behind the commits; without, the proof logs are left for whoever does.
+    sealing: Option<Sealing>,
+    /// For the next report.
+    warnings: Vec<String>,
     options: WriterOptions,
     /// Newest position of every source in each table, over all volumes.
     positions: HashMap<Table, HashMap<String, Position>>,
@@ -135,7 +143,7 @@ pub struct Writer {
     volumes: HashMap<(Table, i32), VolumeLog>,
     open: HashMap<(Table, NaiveDate), OpenFile>,
     /// Files on their way from state 1 to state 2, oldest first.
-    uploads: VecDeque<(FileFacts, JoinHandle<Result<ObjectFacts>>)>,
+    uploads: VecDeque<(FileFacts, JoinHandle<Result<Option<String>>>)>,
     /// Files of state 2.
     finished: Vec<FileFacts>,
     /// Offsets appended since the last seal.
@@ -160,8 +168,9 @@ struct OpenFile {
     rows: u64,
     row_groups: usize,
     times: Option<(i64, i64)>,
-    offsets: Option<(i64, i64)>,
-    sources: Option<(String, String)>,
+    spans: BTreeMap<String, (i64, i64, u64)>,
+    /// Over the records so far; `None` when a row group came without the hashes of its records.
+    records: Option<CompactRange>,
     last_use: u64,
 }
 
@@ -174,12 +183,13 @@ impl std::fmt::Debug for OpenFile {
     }
 }
 
-/// A file that knows the hash of what was written to it.
+/// A file that knows the hashes of what was written to it.
 struct HashedFile {
     file: File,
+    /// Names the file.
     hasher: blake3::Hasher,
-    /// What a store checks the bytes with that it is sent.
-    sha256: Option<Sha256>,
+    /// What strangers check the bytes with, and a store those that it is sent.
+    sha256: Sha256,
     bytes: u64,
     fail_points: FailPoints,
 }
@@ -189,9 +199,7 @@ impl Write for HashedFile {
         self.fail_points.pass(Step::Write)?;
         let written = self.file.write(buffer)?;
         self.hasher.update(&buffer[..written]);
-        if let Some(sha256) = &mut self.sha256 {
-            sha256.update(&buffer[..written]);
-        }
+        self.sha256.update(&buffer[..written]);
         self.bytes += written as u64;
         Ok(written)
     }
@@ -218,14 +226,24 @@ fn widen<T: Ord>(range: &mut Option<(T, T)>, low: T, high: T) {
 }
 
 impl Writer {
-    pub(crate) fn open(root: &Path, store: Store, options: WriterOptions, hold: Hold) -> Result<Writer> {
+    pub(crate) fn open(archive: &Archive, options: WriterOptions, hold: Hold) -> Result<Writer> {
+        let (root, store) = (archive.root(), archive.store().clone());
         let Known { positions, seen, year_min } = Known::load(&store, root)?;
         if let Store::Local = store {
             remove_leftovers(root)?;
         }
+        let mut warnings = Vec::new();
+        let sealing = archive.sealing();
+        if let Some(sealing) = sealing.clone() {
+            // What an earlier run committed and did not live to prove.
+            let caught_up = background::wait(async move { Ok(sealing.all().await) })?;
+            warnings.extend(caught_up.err().map(unproven));
+        }
         Ok(Writer {
             root: root.to_owned(),
             store,
+            sealing,
+            warnings,
             options,
             positions,
             seen,
@@ -343,7 +361,7 @@ impl Writer {
         file.last_use = self.uses;
         self.pending_bytes += row_group.bytes();
         self.pending_rows += row_group.rows;
-        for Span { partition, first, last } in &row_group.spans {
+        for Span { partition, first, last, .. } in &row_group.spans {
             let span = self.spans.entry((table, partition.clone())).or_insert((*first, *last));
             *span = (span.0.min(*first), span.1.max(*last));
         }
@@ -377,28 +395,28 @@ impl Writer {
 
     fn create(&mut self, table: Table, date: NaiveDate, year: i32) -> Result<OpenFile> {
         let volume = layout::volume(&self.root, table, year);
-        let (staging, file, sha256) = match &self.store {
+        let (staging, file) = match &self.store {
             Store::Local => {
                 let folder = volume.join(layout::STAGING);
                 durable::create_folder_in(&self.root, &folder)?;
                 self.staged += 1;
                 let staging = folder.join(layout::staging_name(self.staged));
                 let created = File::options().write(true).create_new(true).open(&staging);
-                (staging, created, None)
+                (staging, created)
             }
             Store::S3(bucket) => {
                 let staging = staging_folder(bucket);
                 let made = std::fs::create_dir_all(&staging);
                 // Without a name: whatever ends this process ends the file.
                 let created = made.and_then(|()| tempfile::tempfile_in(&staging));
-                (staging, created, Some(Sha256::new()))
+                (staging, created)
             }
         };
         let file = file.map_err(|source| ArchiveError::CreateFile { path: staging.clone(), source })?;
         let hashed = HashedFile {
             file,
             hasher: blake3::Hasher::new(),
-            sha256,
+            sha256: Sha256::new(),
             bytes: 0,
             fail_points: self.fail_points.clone(),
         };
@@ -414,21 +432,33 @@ impl Writer {
             rows: 0,
             row_groups: 0,
             times: None,
-            offsets: None,
-            sources: None,
+            spans: BTreeMap::new(),
+            records: Some(CompactRange::default()),
             last_use: 0,
         })
     }
 
     /// Brings a file from state 1 to state 2, or on its way there.
     fn finish(&mut self, file: OpenFile) -> Result<()> {
-        let OpenFile { staging, volume, parquet, date, table, rows, times, offsets, sources, .. } = file;
+        let OpenFile { staging, volume, parquet, date, table, rows, times, spans, records, .. } = file;
         let written = |source: ParquetError| ArchiveError::WriteFile { path: staging.clone(), source };
         let hashed = parquet.into_inner().map_err(written)?;
         let folder = volume.join(layout::date_folder(date));
         let path = folder.join(layout::file_name(&hashed.hasher.finalize()));
         let file = SealedFile { table, path: path.clone(), date, rows, bytes: hashed.bytes };
-        let facts = FileFacts { file, times, offsets, sources, object: None };
+        let first = spans.values().map(|(first, ..)| *first).min();
+        let last = spans.values().map(|(_, last, _)| *last).max();
+        let names = spans.first_key_value().zip(spans.last_key_value());
+        let facts = FileFacts {
+            file,
+            times,
+            offsets: first.zip(last),
+            sources: names.map(|((least, _), (greatest, _))| (least.clone(), greatest.clone())),
+            spans,
+            sha256: Sha256Hash(hashed.sha256.finalize().into()),
+            record_root: records.map(|records| records.root()),
+            version: None,
+        };
         match &self.store {
             Store::Local => {
                 self.publish(&hashed.file, &staging, &folder, &path)?;
@@ -437,7 +467,7 @@ impl Writer {
             }
             Store::S3(bucket) => {
                 self.step(Step::FileWritten, &staging)?;
-                let sha256 = hashed.sha256.unwrap_or_default().finalize().into();
+                let Sha256Hash(sha256) = facts.sha256;
                 let (bucket, file, bytes) = (bucket.clone(), Arc::new(hashed.file), hashed.bytes);
                 let upload = background::start(async move {
                     let Bucket { s3, retention } = bucket;
@@ -445,9 +475,7 @@ impl Writer {
                         let content = Content::File { file, bytes, sha256 };
                         s3.put_named_by_content(&path, &content, s3.locked(retention)?).await
                     };
-                    let version =
-                        put.await.map_err(|source| ArchiveError::PutFile { path: path.clone(), source })?;
-                    Ok(ObjectFacts { version, sha256 })
+                    put.await.map_err(|source| ArchiveError::PutFile { path: path.clone(), source })
                 })?;
                 self.uploads.push_back((facts, upload));
                 self.land(UPLOADS_MAX)
@@ -459,7 +487,7 @@ impl Writer {
     fn land(&mut self, uploads_max: usize) -> Result<()> {
         while self.uploads.len() > uploads_max {
             let Some((mut facts, upload)) = self.uploads.pop_front() else { return Ok(()) };
-            facts.object = Some(background::join(upload)?);
+            facts.version = background::join(upload)?;
             self.step(Step::FilePublished, &facts.file.path)?;
             self.finished.push(facts);
         }
@@ -584,12 +612,37 @@ impl Writer {
             report.files.extend(files.into_iter().map(|facts| facts.file));
             self.step(Step::Committed(table), &self.root.clone())?;
         }
+        self.prove(&mut report)?;
         report.rows = report.files.iter().map(|file| file.rows).sum();
         report.bytes = report.files.iter().map(|file| file.bytes).sum();
         self.year = None;
         self.spans.clear();
         (self.pending_bytes, self.pending_rows) = (0, 0);
         Ok(report)
+    }
+
+    /// Extends the proof logs behind the commits of a seal. They are durable already: what fails here is told, and
+    /// made up for by the next seal or by whoever holds the key.
+    fn prove(&mut self, report: &mut SealReport) -> Result<()> {
+        report.warnings.append(&mut self.warnings);
+        let Some(sealing) = self.sealing.clone() else { return Ok(()) };
+        let logs: Vec<Log> =
+            report.commits.iter().map(|commit| Log { table: commit.table, year: commit.year }).collect();
+        let fail_points = self.fail_points.clone();
+        let proven = background::wait(async move {
+            let keys = match sealing.keys().await {
+                Ok(keys) => keys,
+                Err(error) => return Ok(Err(error)),
+            };
+            for log in logs {
+                if let Err(error) = sealing.one(log, &keys, &fail_points).await {
+                    return Ok(Err(error));
+                }
+            }
+            Ok(Ok(()))
+        })?;
+        report.warnings.extend(proven.err().map(unproven));
+        Ok(())
     }
 
     /// Makes one commit, behind those of others if they leave `partitions`, which are ours, as they were.
@@ -693,6 +746,17 @@ impl Writer {
     }
 }
 
+/// A warning: what was committed is safe, and not proven yet.
+fn unproven(error: ProofError) -> String {
+    let mut text = format!("the proof log is behind: {error}");
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
 /// What commits say of all sources.
 struct Known {
     positions: HashMap<Table, HashMap<String, Position>>,
@@ -759,9 +823,13 @@ impl OpenFile {
         if let Some((least, greatest)) = row_group.times {
             widen(&mut self.times, least, greatest);
         }
-        for Span { partition, first, last } in row_group.spans {
-            widen(&mut self.offsets, first, last);
-            widen(&mut self.sources, partition.clone(), partition);
+        for Span { partition, first, last, rows } in row_group.spans {
+            let span = self.spans.entry(partition).or_insert((first, last, 0));
+            *span = (span.0.min(first), span.1.max(last), span.2 + rows);
+        }
+        match (&mut self.records, row_group.record_hashes) {
+            (Some(records), Some(hashes)) => records.extend(hashes),
+            (records, _) => *records = None,
         }
         Ok(())
     }

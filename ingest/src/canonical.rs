@@ -37,7 +37,7 @@ const RECEIVED_KEY: &[u8; 29] = br#","requestReceivedTimestamp":""#;
 /// Pushes the row of a canonical line; false when the general reader must take the line.
 pub(crate) fn push(rows: &mut Rows, line: &[u8], place: &Place<'_>, fragments: &mut Parser) -> bool {
     let Some(row) = read(rows, line, fragments) else { return false };
-    rows.push(&row, place);
+    rows.push(&row, place, line);
     true
 }
 

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use arrow_schema::ArrowError;
 use chrono::{DateTime, Utc};
+use strongroom_schemas::record::Sha256Hash;
 
 use crate::canonical;
 use crate::columns::NULL;
@@ -62,6 +63,8 @@ pub struct DecodedBlock {
     pub events: RecordBatch,
     /// Rows of [`strongroom_schemas::Table::Rejects`] in its batch schema, in stream order.
     pub rejects: RecordBatch,
+    /// Leaf hash of the record of each row of `events`, when the block was decoded to be sealed; else none.
+    pub record_hashes: Vec<Sha256Hash>,
     /// Bytes of the block that were used; less than its length when an unfinished line was left.
     pub consumed: usize,
 }
@@ -101,6 +104,24 @@ impl Decoder {
     /// # Errors
     /// None that depend on the input: an [`ArrowError`] means that a column was assembled wrongly.
     pub fn decode(&mut self, block: &Block, arrived: DateTime<Utc>) -> Result<DecodedBlock, ArrowError> {
+        self.rows.hash_records(false);
+        self.decode_rows(block, arrived)
+    }
+
+    /// As [`decode`](Self::decode), and hashes the bytes of each event while they are at hand.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn decode_to_seal(
+        &mut self,
+        block: &Block,
+        arrived: DateTime<Utc>,
+    ) -> Result<DecodedBlock, ArrowError> {
+        self.rows.hash_records(true);
+        self.decode_rows(block, arrived)
+    }
+
+    fn decode_rows(&mut self, block: &Block, arrived: DateTime<Utc>) -> Result<DecodedBlock, ArrowError> {
         self.rows.begin(&block.origin);
         self.rejects.begin(&block.origin, arrived.timestamp_micros());
         let mut consumed = block.bytes.len();
@@ -138,7 +159,9 @@ impl Decoder {
                 Err(refusal) => self.recover(&whole, refusal),
             }
         }
-        Ok(DecodedBlock { events: self.rows.finish()?, rejects: self.rejects.finish()?, consumed })
+        let record_hashes = self.rows.take_record_hashes();
+        let (events, rejects) = (self.rows.finish()?, self.rejects.finish()?);
+        Ok(DecodedBlock { events, rejects, record_hashes, consumed })
     }
 
     /// Decodes one event and pushes its row, or says why it is none.
@@ -161,8 +184,8 @@ impl Decoder {
         let outcome = parser.parse(text, |nodes, base| {
             let row = members::read(rows, &Document { nodes, base, line: text }, members)?;
             match literal {
-                Some(_) => rows.push(&Row { raw: literal, shape: NULL, ..row }, place),
-                None => rows.push(&row, place),
+                Some(record) => rows.push(&Row { raw: literal, shape: NULL, ..row }, place, record),
+                None => rows.push(&row, place, text),
             }
             Ok(())
         });
@@ -172,8 +195,9 @@ impl Decoder {
             // doubled, say, only the last value counts, and the tape's reader may have refused the first.
             Ok(Err(Stop)) | Err(_) => {
                 let event = plain::decode_event(text, config.depth_max)?;
-                let row = rows.plain_row(&event, literal.unwrap_or(text));
-                rows.push(&row, place);
+                let record = literal.unwrap_or(text);
+                let row = rows.plain_row(&event, record);
+                rows.push(&row, place, record);
                 Ok(())
             }
         }
@@ -231,9 +255,10 @@ impl Decoder {
             }
             Content::Mapped(event) => {
                 let (start, end) = whole.extent_of(record.item);
-                let mut row = self.rows.plain_row(event, record.item.as_bytes());
+                let bytes = record.item.as_bytes();
+                let mut row = self.rows.plain_row(event, bytes);
                 row.shape = self.rows.shape.dictionary.intern(wrapper::SHAPE_GOOGLE);
-                self.rows.push(&row, &whole.place(start, frame_from));
+                self.rows.push(&row, &whole.place(start, frame_from), bytes);
                 Ok(end)
             }
             Content::Refused(refusal) => Err(refusal.clone()),

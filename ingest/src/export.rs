@@ -11,6 +11,7 @@ use arrow_array::cast::AsArray as _;
 use arrow_array::types::Int64Type;
 use arrow_array::{Array as _, RecordBatch};
 use strongroom_archive::Position;
+use strongroom_archive::verify::Records;
 use strongroom_schemas::rejects;
 use thiserror::Error;
 
@@ -255,6 +256,22 @@ impl<E: From<ExportError>, I: Iterator<Item = Result<RecordBatch, E>>> RejectRow
             written += 1;
             self.row += 1;
         }
+    }
+}
+
+/// Gives events back as bytes to whoever checks an archive.
+pub struct EventRecords;
+
+impl Records for EventRecords {
+    fn each(&self, events: &RecordBatch, each: &mut dyn FnMut(&[u8])) -> Result<(), String> {
+        let renderer = Renderer::new(events).map_err(|error| error.to_string())?;
+        let mut record = Vec::new();
+        for row in 0..events.num_rows() {
+            record.clear();
+            renderer.record(row, &mut record);
+            each(&record);
+        }
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@ use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::ArrowError;
 use strongroom_schemas::Table;
 use strongroom_schemas::events::index;
+use strongroom_schemas::record::{Sha256Hash, leaf_hash};
 
 use crate::columns::{BytesColumn, DictColumn, ListColumn, Memo, NULL, NumberColumn};
 use crate::document::{Document, Stop, code, is_canonical_list, is_compact, json_object, read_user, utf8};
@@ -163,6 +164,8 @@ pub(crate) struct Rows {
     pub(crate) annotation_sets: Memo<AnnotationKeys>,
     pub(crate) cluster_key: i32,
     pub(crate) source_key: i32,
+    /// Of the record of each row, when they are wanted.
+    record_hashes: Option<Vec<Sha256Hash>>,
 }
 
 pub(crate) const USER_NAMES: [&str; 4] = ["username", "uid", "groups", "extra"];
@@ -228,6 +231,7 @@ impl Rows {
             annotation_sets: Memo::new(),
             cluster_key: NULL,
             source_key: NULL,
+            record_hashes: None,
         }
     }
 
@@ -519,8 +523,22 @@ impl Rows {
         }
     }
 
-    /// Adds a row to every column.
-    pub(crate) fn push(&mut self, row: &Row<'_>, place: &Place<'_>) {
+    /// Whether records are hashed from now on. What was hashed is forgotten.
+    pub(crate) fn hash_records(&mut self, wanted: bool) {
+        self.record_hashes = wanted.then(Vec::new);
+    }
+
+    pub(crate) fn take_record_hashes(&mut self) -> Vec<Sha256Hash> {
+        self.record_hashes.take().unwrap_or_default()
+    }
+
+    /// Adds a row to every column. `record` is what the row gives back: its `raw`, or what it renders to.
+    pub(crate) fn push(&mut self, row: &Row<'_>, place: &Place<'_>, record: &[u8]) {
+        debug_assert!(row.raw.is_none_or(|raw| raw == record));
+        if let Some(hashes) = &mut self.record_hashes {
+            // The bytes have just been read, so they are near.
+            hashes.push(leaf_hash(record));
+        }
         self.flush_frame_after();
         self.frame_after_held = true;
         self.cluster.push(self.cluster_key);

@@ -14,6 +14,7 @@ pub mod alert;
 pub mod event;
 pub mod format;
 pub mod ocsf;
+pub mod record;
 mod secret;
 pub mod table;
 

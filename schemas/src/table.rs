@@ -238,6 +238,8 @@ pub mod rejects {
 pub mod alerts {
     use super::*;
 
+    /// The finding as sent; the record that a proof is over.
+    pub const OCSF: &str = "ocsf";
     /// Column names in order.
     pub const COLUMNS: &[&str] = &[
         "alert_id",

@@ -17,6 +17,7 @@ mod kafka;
 mod layers;
 mod next_steps;
 mod outsiders;
+mod proof;
 mod query;
 mod run;
 mod s3;

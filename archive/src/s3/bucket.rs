@@ -2,6 +2,8 @@
 //!
 //! Invariant: reads settings and makes buckets; never changes a bucket that exists.
 
+use std::collections::BTreeMap;
+
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::types::{
     BucketLocationConstraint, BucketVersioningStatus, CreateBucketConfiguration, ExpirationStatus,
@@ -35,6 +37,14 @@ pub(crate) struct LockConfiguration {
 pub(crate) struct ObjectLock {
     pub(crate) mode: Option<LockMode>,
     pub(crate) until: Option<DateTime<Utc>>,
+}
+
+/// A version of an object, or a deletion over it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ObjectVersion {
+    pub(crate) version: Option<String>,
+    pub(crate) modified: DateTime<Utc>,
+    pub(crate) is_delete_marker: bool,
 }
 
 /// An answer that a store may not have or may not give.
@@ -226,6 +236,44 @@ impl S3 {
             Ok((names, page.is_truncated() != Some(true)))
         });
         Condition::of(read.await)
+    }
+
+    /// Every version of every object below the root, by its path below it.
+    pub(crate) async fn all_versions(&self) -> Result<BTreeMap<String, Vec<ObjectVersion>>, StoreFailure> {
+        let prefix = self.folder_key(self.root());
+        let mut found: BTreeMap<String, Vec<ObjectVersion>> = BTreeMap::new();
+        let (mut key_marker, mut version_marker): (Option<String>, Option<String>) = (None, None);
+        loop {
+            let page = repeat(self.timeout(0), || async {
+                let list = self.0.client.list_object_versions().bucket(&self.0.bucket).prefix(&prefix);
+                let list = list.set_key_marker(key_marker.clone());
+                let list = list.set_version_id_marker(version_marker.clone());
+                list.send().await.map_err(|error| StoreFailure::of(&error))
+            });
+            let page = page.await?;
+            let version_of = |version: Option<&str>| version.filter(|id| *id != "null").map(str::to_owned);
+            for object in page.versions() {
+                let Some(path) = object.key().and_then(|key| key.strip_prefix(&prefix)) else { continue };
+                found.entry(path.to_owned()).or_default().push(ObjectVersion {
+                    version: version_of(object.version_id()),
+                    modified: time(object.last_modified()).unwrap_or_default(),
+                    is_delete_marker: false,
+                });
+            }
+            for marker in page.delete_markers() {
+                let Some(path) = marker.key().and_then(|key| key.strip_prefix(&prefix)) else { continue };
+                found.entry(path.to_owned()).or_default().push(ObjectVersion {
+                    version: version_of(marker.version_id()),
+                    modified: time(marker.last_modified()).unwrap_or_default(),
+                    is_delete_marker: true,
+                });
+            }
+            key_marker = page.next_key_marker().map(str::to_owned);
+            version_marker = page.next_version_id_marker().map(str::to_owned);
+            if page.is_truncated() != Some(true) || key_marker.is_none() {
+                return Ok(found);
+            }
+        }
     }
 
     /// How far the store's clock is ahead of ours, in seconds, to the second that its answers are dated with.

@@ -23,7 +23,7 @@ const ENDPOINT: &str = "STRONGROOM_TEST_ENDPOINT";
 
 /// The suite that every kind of store passes.
 fn conforms(place: Place) {
-    let Place { root, store } = place;
+    let Place { root, store, .. } = place;
     background::wait(async move {
         let (folder, path) = (root.join("folder"), root.join("folder").join("name"));
         assert_eq!(store.names(&folder).await?, [""; 0]);
@@ -109,7 +109,7 @@ fn a_bucket_keeps_the_promises_of_a_store_and_of_writers() {
 fn inside_a_bucket() {
     let Ok(endpoint) = std::env::var(ENDPOINT) else { return };
     let s3 = S3Options { endpoint: Some(endpoint), path_style: true, ..S3Options::default() };
-    let options = StoreOptions { s3 };
+    let options = StoreOptions { s3, public_key: None };
     let new = |location: &str| init(location, &options).expect("an archive").archive;
     new("s3://stores/made");
     conforms(Place::of("s3://stores/conforms", &options).expect("a bucket"));
@@ -118,7 +118,8 @@ fn inside_a_bucket() {
     versions_survive_checkpoints(&new("s3://stores/checkpoints"));
     // What an archive was made with is the least of what it is written with.
     let s3 = S3Options { mode: LockMode::Governance, retention_years: 1, ..options.s3.clone() };
-    let weaker = Archive::open_with("s3://stores/made", &StoreOptions { s3 }).expect("it is there");
+    let weaker =
+        Archive::open_with("s3://stores/made", &StoreOptions { s3, public_key: None }).expect("it is there");
     assert_eq!(weaker.retention(), Some(Retention { mode: LockMode::Compliance, years: 6 }));
 }
 

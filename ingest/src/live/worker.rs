@@ -11,8 +11,7 @@ use std::time::Instant;
 use chrono::Utc;
 use crossbeam_channel::{Receiver, Sender, select_biased};
 use strongroom_alerts::{BatchMatches, Matcher, RuleSet};
-use strongroom_archive::{EncodedRowGroup, encode};
-use strongroom_schemas::Table;
+use strongroom_archive::{EncodedRowGroup, encode_records};
 
 use super::{Chunk, StreamName};
 use crate::decode::{Decoder, DecoderConfig};
@@ -146,14 +145,23 @@ impl Worker {
             let (events, rejects) = (encoded.events, encoded.rejects);
             return Ok(looked(Some(encoded), None, matches, events, rejects));
         }
-        let decoded = self.decode(&block, &stream)?;
+        let decoded = self.decode(&block, &stream, false)?;
         let matches = self.matcher.match_batch(&decoded.events)?;
         let (events, rejects) = (decoded.events.num_rows() as u64, decoded.rejects.num_rows() as u64);
         Ok(looked(None, Some(block), matches, events, rejects))
     }
 
-    fn decode(&mut self, block: &Block, stream: &StreamName) -> Result<crate::DecodedBlock, IngestError> {
-        let decoded = self.decoder.decode(block, Utc::now()).map_err(|source| IngestError::Columns {
+    fn decode(
+        &mut self,
+        block: &Block,
+        stream: &StreamName,
+        to_seal: bool,
+    ) -> Result<crate::DecodedBlock, IngestError> {
+        let decoded = match to_seal {
+            true => self.decoder.decode_to_seal(block, Utc::now()),
+            false => self.decoder.decode(block, Utc::now()),
+        };
+        let decoded = decoded.map_err(|source| IngestError::Columns {
             label: stream.label.clone(),
             offset: block.offset,
             source,
@@ -170,7 +178,7 @@ impl Worker {
         rejects_from: i64,
         with_matches: bool,
     ) -> Result<(Encoded, BatchMatches), IngestError> {
-        let decoded = self.decode(block, &stream)?;
+        let decoded = self.decode(block, &stream, true)?;
         let matches = match with_matches {
             true => self.matcher.match_batch(&decoded.events)?,
             false => BatchMatches::default(),
@@ -180,7 +188,7 @@ impl Worker {
         let arrived = Utc::now();
         let mut row_groups = encode_rejects(decoded.rejects, rejects_from, arrived)?;
         if events > 0 {
-            row_groups.extend(encode(Table::Events, decoded.events, arrived)?);
+            row_groups.extend(encode_records(decoded.events, &decoded.record_hashes, arrived)?);
         }
         let bytes = block.bytes.len() as u64;
         Ok((Encoded { cut, stream, bytes, row_groups, events, rejects, reasons, examples }, matches))

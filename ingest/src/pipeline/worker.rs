@@ -10,7 +10,7 @@ use arrow_array::{Array as _, RecordBatch};
 use chrono::{DateTime, Utc};
 use crossbeam_channel::Sender;
 use strongroom_alerts::{Matcher, RuleSet};
-use strongroom_archive::{EncodedRowGroup, encode};
+use strongroom_archive::{EncodedRowGroup, encode, encode_records};
 use strongroom_schemas::{Table, events, rejects};
 
 use super::{Done, EXAMPLES_MAX, IngestOptions, Job, Work};
@@ -45,10 +45,8 @@ impl Worker {
     fn decode(&mut self, cut: Cut, rejects_from: i64) -> Result<Work, IngestError> {
         let arrived = Utc::now();
         let block = cut.block;
-        let decoded = self.decoder.decode(&block, arrived).map_err(|source| IngestError::Columns {
-            label: block.origin.partition.clone(),
-            offset: block.offset,
-            source,
+        let decoded = self.decoder.decode_to_seal(&block, arrived).map_err(|source| {
+            IngestError::Columns { label: block.origin.partition.clone(), offset: block.offset, source }
         })?;
         let left = block.bytes.len() - decoded.consumed;
         let end_offset = block.offset + decoded.consumed as i64;
@@ -61,7 +59,7 @@ impl Worker {
         let (events, rejects) = (decoded.events.num_rows() as u64, decoded.rejects.num_rows() as u64);
         let mut row_groups = encode_rejects(decoded.rejects, rejects_from, arrived)?;
         if events > 0 {
-            row_groups.extend(encode(Table::Events, decoded.events, arrived)?);
+            row_groups.extend(encode_records(decoded.events, &decoded.record_hashes, arrived)?);
         }
         Ok(Work {
             matches,

@@ -1,0 +1,203 @@
+//! The archive's keys, one after the other: a record for the first, and one for each rotation.
+//!
+//! Invariant: a record is signed by the key before it and by its own, and names every log's head at that moment. So a
+//! proof made under an old key stays one, an old key that is stolen later proves nothing new, and trust in any key of the
+//! chain reaches all of them.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat, Utc};
+use strongroom_schemas::record::Sha256Hash;
+
+use super::note::{Note, PublicKey, base64, from_base64};
+use super::signer::Signer;
+use super::{Head, Log, ProofError};
+use crate::layout;
+use crate::store::Store;
+
+/// Most keys that an archive may have had.
+const KEYS_MAX: u64 = 10_000;
+
+/// A key and when it became the archive's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRecord {
+    /// From 1 on.
+    pub number: u64,
+    pub archive_id: String,
+    /// SHA-256 of `strongroom.json`.
+    pub manifest: Sha256Hash,
+    pub time: String,
+    pub key: PublicKey,
+    pub previous: Option<PublicKey>,
+    /// Up to where the keys before it count.
+    pub heads: Vec<Head>,
+}
+
+/// Name that key records are signed under.
+pub(crate) fn signed_as(archive_id: &str) -> String {
+    format!("strongroom/{archive_id}/keys")
+}
+
+impl KeyRecord {
+    fn text(&self) -> String {
+        let mut text = format!(
+            "strongroom key {}\narchive {}\nmanifest {}\ntime {}\nkey {}\n",
+            self.number, self.archive_id, self.manifest, self.time, self.key
+        );
+        if let Some(previous) = self.previous {
+            text += &format!("previous {previous}\n");
+        }
+        for Head { log, size, root } in &self.heads {
+            text += &format!("log {} {size} {}\n", log.name(), base64(&root.0));
+        }
+        text
+    }
+
+    /// Reads a record that must follow `before`; or says what is wrong with it.
+    pub(crate) fn parse(note: &[u8], archive_id: &str, before: &[KeyRecord]) -> Result<KeyRecord, String> {
+        let note = Note::parse(note).ok_or("it is no signed note")?;
+        let mut lines = note.text.lines();
+        let mut field = |name: &str| {
+            let line = lines.next().and_then(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.ok_or_else(|| format!("it has no line \"{name}\" where one should be"))
+        };
+        let key = |text: &str| {
+            let bytes = from_base64(text).and_then(|bytes| bytes.try_into().ok());
+            bytes.map(PublicKey).ok_or_else(|| "a key is not the base64 of 32 bytes".to_owned())
+        };
+        let number = before.len() as u64 + 1;
+        if field("strongroom key")? != number.to_string() {
+            return Err(format!("it is not number {number}"));
+        }
+        let archive = field("archive")?;
+        if archive != archive_id {
+            return Err(format!("it is of another archive, {archive}"));
+        }
+        let manifest = Sha256Hash::parse(field("manifest")?).ok_or("its manifest is no hash")?;
+        let time = field("time")?.to_owned();
+        let mut record = KeyRecord {
+            number,
+            archive_id: archive_id.to_owned(),
+            manifest,
+            time,
+            key: key(field("key")?)?,
+            previous: None,
+            heads: Vec::new(),
+        };
+        if let Some(last) = before.last() {
+            record.previous = Some(key(field("previous")?)?);
+            if record.previous != Some(last.key) {
+                return Err("the key before it is another one".to_owned());
+            }
+            if last.manifest != record.manifest {
+                return Err("it names another strongroom.json than the record before".to_owned());
+            }
+            for line in lines {
+                let head = head(line).ok_or_else(|| format!("a line is no head of a log: {line:?}"))?;
+                record.heads.push(head);
+            }
+        } else if lines.next().is_some() {
+            return Err("it has more lines than it should".to_owned());
+        }
+        if before.iter().any(|known| known.key == record.key) {
+            return Err("its key was used before".to_owned());
+        }
+        // What is not written as it would be written now could hide a difference from other readers.
+        if record.text() != note.text {
+            return Err("it is not written as the format says".to_owned());
+        }
+        let name = signed_as(archive_id);
+        if !record.previous.iter().chain([&record.key]).all(|key| note.is_signed(&name, key)) {
+            return Err("a signature is missing or does not hold".to_owned());
+        }
+        Ok(record)
+    }
+}
+
+fn head(line: &str) -> Option<Head> {
+    let mut parts = line.strip_prefix("log ")?.split(' ');
+    let log = Log::parse(parts.next()?)?;
+    let size = parts.next()?.parse().ok()?;
+    let root = Sha256Hash(from_base64(parts.next()?)?.try_into().ok()?);
+    parts.next().is_none().then_some(Head { log, size, root })
+}
+
+/// All keys of an archive, oldest first; every record has been checked against the one before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Keys {
+    pub records: Vec<KeyRecord>,
+}
+
+impl Keys {
+    pub fn current(&self) -> Option<PublicKey> {
+        self.records.last().map(|record| record.key)
+    }
+
+    pub(crate) fn all(&self) -> Vec<PublicKey> {
+        self.records.iter().map(|record| record.key).collect()
+    }
+
+    /// Size of `log` up to which the key of `records[at]` counts; `None` for the current one, which has no end.
+    pub(crate) fn retired_at(&self, at: usize, log: Log) -> Option<u64> {
+        let next = self.records.get(at + 1)?;
+        Some(next.heads.iter().find(|head| head.log == log).map_or(0, |head| head.size))
+    }
+}
+
+pub(crate) fn path(root: &Path, number: u64) -> PathBuf {
+    root.join(layout::KEYS).join(format!("{number:08}"))
+}
+
+/// Reads and checks the records of an archive.
+pub(crate) async fn load(store: &Store, root: &Path, archive_id: &str) -> Result<Keys, ProofError> {
+    let mut keys = Keys::default();
+    for number in 1..=KEYS_MAX {
+        let path = path(root, number);
+        let note = store.read(&path).await;
+        let Some(note) = note.map_err(|source| ProofError::Read { path: path.clone(), source })? else {
+            break;
+        };
+        let record = KeyRecord::parse(&note, archive_id, &keys.records);
+        keys.records.push(record.map_err(|detail| ProofError::KeyRecord { path, detail })?);
+    }
+    Ok(keys)
+}
+
+/// Appends a record for `new`, signed also by `old` where there is a key already.
+pub(crate) async fn append(
+    store: &Store,
+    root: &Path,
+    keys: &mut Keys,
+    (archive_id, manifest): (&str, Sha256Hash),
+    (old, new): (Option<&Signer>, &Signer),
+    (mut heads, time): (Vec<Head>, DateTime<Utc>),
+) -> Result<(), ProofError> {
+    heads.sort_by_key(|head| head.log.name());
+    let record = KeyRecord {
+        number: keys.records.len() as u64 + 1,
+        archive_id: archive_id.to_owned(),
+        manifest,
+        time: time.to_rfc3339_opts(SecondsFormat::Secs, true),
+        key: new.public(),
+        previous: keys.current(),
+        heads,
+    };
+    let (name, text) = (signed_as(archive_id), record.text());
+    let mut note = format!("{text}\n");
+    for signer in old.into_iter().chain([new]) {
+        note += &signer.sign(&name, &text)?;
+    }
+    let path = path(root, record.number);
+    let put = store.put_proof(&path, Bytes::from(note)).await;
+    if put.map_err(|source| ProofError::Write { path: path.clone(), source })? {
+        keys.records.push(record);
+        return Ok(());
+    }
+    // Another process was faster. If it gave the archive the same key, all is well.
+    *keys = load(store, root, archive_id).await?;
+    match keys.current() {
+        Some(current) if current == new.public() => Ok(()),
+        _ => Err(ProofError::Differs { path }),
+    }
+}

@@ -1,0 +1,347 @@
+//! Proofs of single records: made from an archive, checked without it.
+//!
+//! Invariant: a proof holds the records asked for and the way from each to a signed checkpoint, and of no other record
+//! more than hashes. What is written has been checked as a stranger would.
+
+use std::collections::{BTreeMap, HashSet};
+
+use arrow_array::Array as _;
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::Int64Type;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use strongroom_schemas::Table;
+use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
+
+use super::keys::KeyRecord;
+use super::log::{check_note, checkpoint_folder, checkpoint_name, newest};
+use super::note::{PublicKey, base64, from_base64};
+use super::tree::{inclusion, root, root_of_inclusion};
+use super::verify::{AddFacts, Records, parse_commit};
+use super::{Log, ProofError, keys};
+use crate::archive::Archive;
+use crate::background;
+use crate::commit::{STATISTICS_OFFSET, STATISTICS_SOURCE};
+use crate::error::ArchiveError;
+use crate::layout;
+
+/// Most records of one proof: it is meant to be small.
+pub const RECORDS_MAX: usize = 10_000;
+const FORMAT: &str = "strongroom-proof-1";
+/// Columns that are shown beside a record so that it can be found again.
+const CLAIMS: [&str; 3] = ["audit_id", "stage", "cluster"];
+
+/// A proof, as its file has it. `docs/proof.md` says what each field is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Proof {
+    format: String,
+    archive_id: String,
+    manifest: String,
+    keys: Vec<String>,
+    checkpoints: Vec<CheckpointPart>,
+    commits: Vec<CommitPart>,
+    records: Vec<RecordPart>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CheckpointPart {
+    table: String,
+    year: i32,
+    note: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CommitPart {
+    checkpoint: usize,
+    index: u64,
+    commit: String,
+    path: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RecordPart {
+    commit: usize,
+    file: String,
+    row: u64,
+    record: String,
+    path: Vec<String>,
+    claims: Value,
+}
+
+/// A record whose proof holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProvenRecord {
+    /// The original bytes.
+    pub record: Vec<u8>,
+    pub file: String,
+    pub row: u64,
+}
+
+/// What a proof shows.
+#[derive(Clone, Debug)]
+pub struct Proven {
+    pub archive_id: String,
+    pub records: Vec<ProvenRecord>,
+    /// The key that signed, and whether one of the keys given reaches it.
+    pub key: PublicKey,
+    /// When the first and the last of the archive's keys became its own.
+    pub heads: Vec<(String, u64)>,
+}
+
+/// A commit that names wanted files.
+struct Source {
+    log: Log,
+    index: u64,
+    bytes: Vec<u8>,
+    adds: Vec<AddFacts>,
+}
+
+/// Makes a proof of the events at these places: source partition and offset.
+///
+/// # Errors
+/// [`ProofError::NotProvable`] when a record is not there, is not under a checkpoint yet, or does not lead to what was
+/// signed.
+pub fn prove(
+    archive: &Archive,
+    wanted: &HashSet<(String, i64)>,
+    records: &dyn Records,
+) -> Result<Proof, ProofError> {
+    let refuse = |detail: String| ProofError::NotProvable { detail };
+    if wanted.is_empty() || wanted.len() > RECORDS_MAX {
+        return Err(refuse(format!("{} records are asked for, 1 to {RECORDS_MAX} can be", wanted.len())));
+    }
+    let (store, archive_root, id) =
+        (archive.store().clone(), archive.root().to_owned(), archive.id().to_owned());
+    let asked: HashSet<String> = wanted.iter().map(|(source, _)| source.clone()).collect();
+    let gathered = background::wait(async move {
+        let gathered = async {
+            let read = |path: std::path::PathBuf| {
+                let store = store.clone();
+                async move {
+                    let bytes = store.read_present(&path).await;
+                    bytes.map_err(|source| ProofError::Read { path, source })
+                }
+            };
+            let chain = keys::load(&store, &archive_root, &id).await?;
+            let mut notes = Vec::new();
+            for record in &chain.records {
+                notes.push(text(&read(keys::path(&archive_root, record.number)).await?));
+            }
+            let manifest = read(archive_root.join(layout::MANIFEST)).await?;
+            let (mut checkpoints, mut leaves, mut sources) = (Vec::new(), BTreeMap::new(), Vec::new());
+            for year in store.years(&archive_root, Table::Events).await? {
+                let log = Log { table: Table::Events, year };
+                let origin = log.origin(&id);
+                let Some((head, key)) = newest(&store, &archive_root, log, &origin, &chain).await? else {
+                    continue;
+                };
+                let name = checkpoint_name(head.size, key.id(&origin));
+                let note = text(&read(checkpoint_folder(&archive_root, log).join(name)).await?);
+                let (mut hashes, volume) = (Vec::new(), layout::volume(&archive_root, log.table, year));
+                for index in 0..head.size {
+                    let bytes = read(layout::commit(&volume, index)).await?;
+                    hashes.push(leaf_hash(&bytes));
+                    let mut adds = parse_commit(&bytes);
+                    adds.retain(|add| add.offsets.iter().flatten().any(|(source, _)| asked.contains(source)));
+                    if !adds.is_empty() {
+                        sources.push(Source { log, index, bytes: bytes.to_vec(), adds });
+                    }
+                }
+                if root(&hashes) != head.root {
+                    return Err(ProofError::Forked { log: log.name(), size: head.size });
+                }
+                leaves.insert(log, hashes);
+                checkpoints.push((log, note));
+            }
+            Ok((chain, notes, manifest, checkpoints, leaves, sources))
+        };
+        Ok::<_, ArchiveError>(gathered.await)
+    })?;
+    let (chain, notes, manifest, checkpoints, leaves, sources) = gathered?;
+    if chain.records.is_empty() {
+        return Err(ProofError::NoKey);
+    }
+    let mut proof = Proof {
+        format: FORMAT.to_owned(),
+        archive_id: archive.id().to_owned(),
+        manifest: base64(&manifest),
+        keys: notes,
+        checkpoints: Vec::new(),
+        commits: Vec::new(),
+        records: Vec::new(),
+    };
+    for source in sources {
+        let mut parts = Vec::new();
+        for add in &source.adds {
+            let may_hold = |(name, offset): &(String, i64)| {
+                let span = add.offsets.as_ref().and_then(|offsets| offsets.get(name));
+                span.is_some_and(|(first, last, _)| (first..=last).contains(&offset))
+            };
+            if wanted.iter().any(may_hold) {
+                parts.extend(of_file(archive, source.log, add, wanted, records)?);
+            }
+        }
+        if parts.is_empty() {
+            continue;
+        }
+        let log = source.log;
+        let table = log.table.name();
+        let known = proof.checkpoints.iter().position(|part| part.table == table && part.year == log.year);
+        let checkpoint = known.unwrap_or_else(|| {
+            let note = checkpoints.iter().find(|(other, _)| *other == log).map(|(_, note)| note.clone());
+            let note = note.unwrap_or_default();
+            proof.checkpoints.push(CheckpointPart { table: table.to_owned(), year: log.year, note });
+            proof.checkpoints.len() - 1
+        });
+        let path = inclusion(&leaves[&log], source.index).iter().map(Hash::to_string).collect();
+        let (index, commit) = (source.index, base64(&source.bytes));
+        proof.commits.push(CommitPart { checkpoint, index, commit, path });
+        let commit = proof.commits.len() - 1;
+        proof.records.extend(parts.into_iter().map(|part| RecordPart { commit, ..part }));
+    }
+    if proof.records.len() < wanted.len() {
+        let missing = wanted.len() - proof.records.len();
+        return Err(refuse(format!("{missing} of the records are in no commit that is signed yet")));
+    }
+    // What a stranger would find wrong is found here.
+    check(&proof, &[]).map_err(refuse)?;
+    Ok(proof)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The wanted records of one file, with their paths. Its hashes are held: 32 bytes a row.
+fn of_file(
+    archive: &Archive,
+    log: Log,
+    add: &AddFacts,
+    wanted: &HashSet<(String, i64)>,
+    records: &dyn Records,
+) -> Result<Vec<RecordPart>, ProofError> {
+    let path = layout::volume(archive.root(), log.table, log.year).join(&add.path);
+    let undecodable = |detail: String| ProofError::NotProvable { detail: format!("{}: {detail}", path.display()) };
+    let contents = archive.contents_of(&path, add.size, add.version.as_deref());
+    let bytes = contents.read_blocking(0..add.size);
+    let bytes = bytes.map_err(|source| ProofError::Read { path: path.clone(), source })?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(|builder| builder.build());
+    let reader = reader.map_err(|error| undecodable(error.to_string()))?;
+    let (mut hashes, mut parts) = (Vec::new(), Vec::new());
+    for batch in reader {
+        let batch = batch.map_err(|error| undecodable(error.to_string()))?;
+        let strings = |name: &str| batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
+        let offsets = batch.column_by_name(STATISTICS_OFFSET);
+        let offsets = offsets.and_then(|column| column.as_primitive_opt::<Int64Type>());
+        let (Some(offsets), Some(sources)) = (offsets, strings(STATISTICS_SOURCE)) else {
+            return Err(undecodable("it has no source offsets".to_owned()));
+        };
+        let mut row = 0;
+        let each = &mut |record: &[u8]| {
+            let place = (sources.value(row).to_owned(), offsets.value(row));
+            if sources.is_valid(row) && offsets.is_valid(row) && wanted.contains(&place) {
+                let mut claims = json!({ "source": place.0, "source_offset": place.1 });
+                for name in CLAIMS {
+                    let value = strings(name).filter(|column| column.is_valid(row));
+                    claims[name] = value.map_or(Value::Null, |column| column.value(row).into());
+                }
+                parts.push(RecordPart {
+                    commit: 0,
+                    file: add.path.clone(),
+                    row: hashes.len() as u64,
+                    record: base64(record),
+                    path: Vec::new(),
+                    claims,
+                });
+            }
+            hashes.push(leaf_hash(record));
+            row += 1;
+        };
+        records.each(&batch, each).map_err(undecodable)?;
+    }
+    for part in &mut parts {
+        part.path = inclusion(&hashes, part.row).iter().map(Hash::to_string).collect();
+    }
+    Ok(parts)
+}
+
+/// Checks the file of a proof with nothing else at hand. Without `public_keys` only that it holds together is shown,
+/// not whose it is.
+///
+/// # Errors
+/// What does not hold, in words.
+pub fn verify_proof(file: &[u8], public_keys: &[PublicKey]) -> Result<Proven, String> {
+    let proof: Proof = serde_json::from_slice(file).map_err(|error| format!("it is no proof: {error}"))?;
+    check(&proof, public_keys)
+}
+
+fn check(proof: &Proof, public_keys: &[PublicKey]) -> Result<Proven, String> {
+    if proof.format != FORMAT {
+        return Err(format!("it is of format {:.40}, this program reads {FORMAT}", proof.format));
+    }
+    let bytes = |text: &str| from_base64(text).ok_or("a field is not base64");
+    let mut chain: Vec<KeyRecord> = Vec::new();
+    for (at, note) in proof.keys.iter().enumerate() {
+        let record = KeyRecord::parse(note.as_bytes(), &proof.archive_id, &chain);
+        chain.push(record.map_err(|detail| format!("key record {}: {detail}", at + 1))?);
+    }
+    let manifest = bytes(&proof.manifest)?;
+    let last = chain.last().ok_or("it has no key record")?;
+    if last.manifest != Hash::of(&manifest) {
+        return Err("its strongroom.json is not the one that the key records name".to_owned());
+    }
+    if !public_keys.is_empty() && !chain.iter().any(|record| public_keys.contains(&record.key)) {
+        return Err("none of the public keys given is one of the archive's".to_owned());
+    }
+    let keys: Vec<PublicKey> = chain.iter().map(|record| record.key).collect();
+    let keyring = super::Keys { records: chain.clone() };
+    let (mut trees, mut signer) = (Vec::new(), last.key);
+    for (at, part) in proof.checkpoints.iter().enumerate() {
+        let log = Log::parse(&format!("{}/{:04}", part.table, part.year));
+        let log = log.ok_or_else(|| format!("checkpoint {at}: there is no such table"))?;
+        let origin = log.origin(&proof.archive_id);
+        let checked = check_note(part.note.as_bytes(), &origin, &keys);
+        let (size, root, key) = checked.map_err(|(_, detail)| format!("checkpoint {at}: {detail}"))?;
+        if keyring.retired_at(key, log).is_some_and(|until| size > until) {
+            return Err(format!("checkpoint {at}: only a key that was retired before has signed it"));
+        }
+        signer = keys[key];
+        trees.push((origin, size, root));
+    }
+    let path_of = |path: &[String]| -> Result<Vec<Hash>, &'static str> {
+        path.iter().map(|hash| Hash::parse(hash).ok_or("a path has what is no hash")).collect()
+    };
+    let mut commits = Vec::new();
+    for (at, part) in proof.commits.iter().enumerate() {
+        let (_, size, root) = trees.get(part.checkpoint).ok_or_else(|| format!("commit {at}: it has no checkpoint"))?;
+        let commit = bytes(&part.commit)?;
+        if root_of_inclusion(leaf_hash(&commit), part.index, *size, &path_of(&part.path)?) != Some(*root) {
+            return Err(format!("commit {at}: its path does not lead to the root of the checkpoint"));
+        }
+        commits.push(parse_commit(&commit));
+    }
+    let mut records = Vec::new();
+    for (at, part) in proof.records.iter().enumerate() {
+        let adds = commits.get(part.commit).ok_or_else(|| format!("record {at}: it has no commit"))?;
+        let add = adds.iter().find(|add| add.path == part.file);
+        let add = add.ok_or_else(|| format!("record {at}: its commit does not name its file"))?;
+        let (Some(rows), Some(root)) = (add.rows, add.record_root) else {
+            return Err(format!("record {at}: its commit has no record_root for its file"));
+        };
+        let record = bytes(&part.record)?;
+        if root_of_inclusion(leaf_hash(&record), part.row, rows, &path_of(&part.path)?) != Some(root) {
+            return Err(format!("record {at}: its path does not lead to the record_root of its file"));
+        }
+        records.push(ProvenRecord { record, file: part.file.clone(), row: part.row });
+    }
+    if records.is_empty() {
+        return Err("it proves no record".to_owned());
+    }
+    let heads = trees.into_iter().map(|(origin, size, _)| (origin, size)).collect();
+    Ok(Proven { archive_id: proof.archive_id.clone(), records, key: signer, heads })
+}

@@ -1,0 +1,276 @@
+//! The Merkle tree of RFC 6962, section 2.1, over SHA-256: roots, tiles, inclusion proofs.
+//!
+//! Invariant: a hash here is that of the RFC for every number of leaves. A leaf and an inner node never have the same
+//! input, so nothing that is no leaf can be shown as one.
+
+use sha2::{Digest as _, Sha256};
+use strongroom_schemas::record::Sha256Hash as Hash;
+
+const NODE: u8 = 1;
+/// Hashes of a full tile.
+pub(crate) const TILE_WIDTH: u64 = 256;
+const TILE_HEIGHT: u32 = 8;
+
+pub(crate) fn node_hash(left: &Hash, right: &Hash) -> Hash {
+    let mut both = [0; 65];
+    both[0] = NODE;
+    both[1..33].copy_from_slice(&left.0);
+    both[33..].copy_from_slice(&right.0);
+    Hash(Sha256::digest(both).into())
+}
+
+/// A tree that is only ever appended to: the roots of its full subtrees, from the greatest on. Takes 32 bytes for
+/// each bit of its size.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CompactRange {
+    size: u64,
+    subtrees: Vec<Hash>,
+}
+
+impl CompactRange {
+    pub(crate) fn push(&mut self, leaf: Hash) {
+        let mut hash = leaf;
+        for _ in 0..self.size.trailing_ones() {
+            let left = self.subtrees.pop().expect("one subtree for each bit of the size");
+            hash = node_hash(&left, &hash);
+        }
+        self.subtrees.push(hash);
+        self.size += 1;
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    pub(crate) fn root(&self) -> Hash {
+        let mut subtrees = self.subtrees.iter().rev();
+        let Some(last) = subtrees.next() else { return Hash(Sha256::digest([]).into()) };
+        subtrees.fold(*last, |right, left| node_hash(left, &right))
+    }
+}
+
+impl Extend<Hash> for CompactRange {
+    fn extend<T: IntoIterator<Item = Hash>>(&mut self, leaves: T) {
+        leaves.into_iter().for_each(|leaf| self.push(leaf));
+    }
+}
+
+/// Root over leaf hashes.
+pub(crate) fn root(leaves: &[Hash]) -> Hash {
+    let mut range = CompactRange::default();
+    range.extend(leaves.iter().copied());
+    range.root()
+}
+
+/// The inclusion proof of leaf `index`, from the leaf upwards. `index` must be that of a leaf.
+pub(crate) fn inclusion(leaves: &[Hash], index: u64) -> Vec<Hash> {
+    let (mut path, mut rest, mut at) = (Vec::new(), leaves, index as usize);
+    while rest.len() > 1 {
+        let split = 1 << (rest.len() - 1).ilog2();
+        let (left, right) = rest.split_at(split);
+        if at < split {
+            path.push(root(right));
+            rest = left;
+        } else {
+            path.push(root(left));
+            rest = right;
+            at -= split;
+        }
+    }
+    path.reverse();
+    path
+}
+
+/// Where an inclusion proof leads; `None` when its length is not that of a proof for this leaf and size.
+/// RFC 9162, section 2.1.3.2.
+pub(crate) fn root_of_inclusion(leaf: Hash, index: u64, size: u64, path: &[Hash]) -> Option<Hash> {
+    if index >= size {
+        return None;
+    }
+    let (mut at, mut last, mut hash) = (index, size - 1, leaf);
+    for sibling in path {
+        if last == 0 {
+            return None;
+        }
+        if at & 1 == 1 || at == last {
+            hash = node_hash(sibling, &hash);
+            while at & 1 == 0 && at != 0 {
+                at >>= 1;
+                last >>= 1;
+            }
+        } else {
+            hash = node_hash(&hash, sibling);
+        }
+        at >>= 1;
+        last >>= 1;
+    }
+    (last == 0).then_some(hash)
+}
+
+/// A tile of C2SP tlog-tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Tile {
+    pub(crate) level: u32,
+    pub(crate) number: u64,
+    /// Hashes in it, 1 to 256.
+    pub(crate) width: u64,
+}
+
+impl Tile {
+    /// Path below a log, as the spec has it.
+    pub(crate) fn path(&self) -> String {
+        let mut number = format!("{:03}", self.number % 1000);
+        let mut rest = self.number / 1000;
+        while rest > 0 {
+            number = format!("x{:03}/{number}", rest % 1000);
+            rest /= 1000;
+        }
+        match self.width {
+            TILE_WIDTH => format!("tile/{}/{number}", self.level),
+            width => format!("tile/{}/{number}.p/{width}", self.level),
+        }
+    }
+
+    /// The full tile in the place of this one.
+    pub(crate) fn full(&self) -> Tile {
+        Tile { width: TILE_WIDTH, ..*self }
+    }
+
+    /// What this tile holds, from the hashes of its level.
+    pub(crate) fn bytes(&self, level: &[Hash]) -> Vec<u8> {
+        let first = (self.number * TILE_WIDTH) as usize;
+        level[first..first + self.width as usize].iter().flat_map(|hash| hash.0).collect()
+    }
+}
+
+/// Tiles of a log of `size` that one of `before` does not have in this width: what has to be written, or checked.
+pub(crate) fn tiles(before: u64, size: u64) -> Vec<Tile> {
+    let mut tiles = Vec::new();
+    for level in 0..u64::BITS / TILE_HEIGHT {
+        let (old, new) = (before >> (TILE_HEIGHT * level), size >> (TILE_HEIGHT * level));
+        if new == 0 {
+            break;
+        }
+        for number in old / TILE_WIDTH..new / TILE_WIDTH {
+            tiles.push(Tile { level, number, width: TILE_WIDTH });
+        }
+        let width = new % TILE_WIDTH;
+        if width > 0 && new != old {
+            tiles.push(Tile { level, number: new / TILE_WIDTH, width });
+        }
+    }
+    tiles
+}
+
+/// The hashes of every level of tiles over `leaves`: level 0 is the leaves, the next one the roots of full tiles.
+pub(crate) fn levels(leaves: Vec<Hash>) -> Vec<Vec<Hash>> {
+    let mut levels = vec![leaves];
+    while let Some(below) = levels.last().filter(|level| level.len() as u64 >= TILE_WIDTH) {
+        let above = below.chunks_exact(TILE_WIDTH as usize).map(root).collect();
+        levels.push(above);
+    }
+    levels
+}
+
+#[cfg(test)]
+mod tests {
+    use strongroom_schemas::record::leaf_hash;
+
+    use super::*;
+
+    /// The definition of the RFC, word by word.
+    fn mth(leaves: &[Vec<u8>]) -> Hash {
+        match leaves {
+            [] => Hash(Sha256::digest([]).into()),
+            [leaf] => leaf_hash(leaf),
+            _ => {
+                let split = 1 << (leaves.len() - 1).ilog2();
+                node_hash(&mth(&leaves[..split]), &mth(&leaves[split..]))
+            }
+        }
+    }
+
+    /// Leaves and roots of the vectors that Certificate Transparency's implementations share.
+    #[test]
+    fn roots_are_those_of_certificate_transparency() {
+        let leaves: [&[u8]; 8] = [
+            b"",
+            b"\x00",
+            b"\x10",
+            b"\x20\x21",
+            b"\x30\x31",
+            b"\x40\x41\x42\x43",
+            b"\x50\x51\x52\x53\x54\x55\x56\x57",
+            b"\x60\x61\x62\x63\x64\x65\x66\x67\x68\x69\x6a\x6b\x6c\x6d\x6e\x6f",
+        ];
+        let roots = [
+            "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+            "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
+            "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
+            "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+            "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4",
+            "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef",
+            "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
+            "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
+        ];
+        let mut range = CompactRange::default();
+        assert_eq!(
+            range.root().to_string(),
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
+        for (leaf, root) in leaves.iter().zip(roots) {
+            range.push(leaf_hash(leaf));
+            assert_eq!(range.root().to_string(), root);
+            assert_eq!(Hash::parse(root), Some(range.root()));
+        }
+        assert_eq!(Hash::parse(&roots[0].to_uppercase()), None);
+    }
+
+    #[test]
+    fn every_leaf_of_every_tree_is_proven_and_no_other() {
+        let leaves: Vec<Vec<u8>> = (0..70u8).map(|leaf| vec![leaf; leaf as usize]).collect();
+        let hashes: Vec<Hash> = leaves.iter().map(|leaf| leaf_hash(leaf)).collect();
+        for size in 1..=leaves.len() {
+            let expected = mth(&leaves[..size]);
+            assert_eq!(root(&hashes[..size]), expected, "{size}");
+            for index in 0..size {
+                let path = inclusion(&hashes[..size], index as u64);
+                let proven = |leaf, at, size, path: &[Hash]| root_of_inclusion(leaf, at, size, path);
+                assert_eq!(proven(hashes[index], index as u64, size as u64, &path), Some(expected));
+                assert_ne!(proven(leaf_hash(b"another"), index as u64, size as u64, &path), Some(expected));
+                let elsewhere = (index as u64 + 1) % size as u64;
+                if size > 1 {
+                    assert_ne!(proven(hashes[index], elsewhere, size as u64, &path), Some(expected));
+                    assert_eq!(proven(hashes[index], index as u64, size as u64, &path[1..]), None);
+                }
+                assert_eq!(proven(hashes[index], size as u64, size as u64, &path), None);
+            }
+        }
+    }
+
+    #[test]
+    fn tiles_are_those_of_the_spec() {
+        let tile = |level, number, width| Tile { level, number, width };
+        assert_eq!(tile(1, 1_234_067, 256).path(), "tile/1/x001/x234/067");
+        assert_eq!(tile(0, 7, 12).path(), "tile/0/007.p/12");
+        let all = tiles(0, 70_000);
+        assert_eq!(all.iter().filter(|tile| tile.level == 0 && tile.width == 256).count(), 273);
+        assert!(all.contains(&tile(0, 273, 112)) && all.contains(&tile(1, 0, 256)));
+        assert!(all.contains(&tile(1, 1, 17)) && all.contains(&tile(2, 0, 1)));
+        assert_eq!(all.len(), 273 + 4);
+        assert_eq!(tiles(0, 256), [tile(0, 0, 256), tile(1, 0, 1)]);
+        assert_eq!(tiles(256, 258), [tile(0, 1, 2)]);
+        assert_eq!(tiles(255, 256), [tile(0, 0, 256), tile(1, 0, 1)]);
+        assert_eq!(tiles(5, 5), []);
+    }
+
+    #[test]
+    fn tiles_hold_the_tree() {
+        let hashes: Vec<Hash> = (0..700u32).map(|leaf| leaf_hash(&leaf.to_be_bytes())).collect();
+        let levels = levels(hashes.clone());
+        assert_eq!(levels.iter().map(Vec::len).collect::<Vec<_>>(), [700, 2]);
+        assert_eq!(levels[1][1], root(&hashes[256..512]));
+        let bytes = Tile { level: 1, number: 0, width: 2 }.bytes(&levels[1]);
+        assert_eq!(bytes[32..], levels[1][1].0);
+    }
+}

@@ -1,0 +1,160 @@
+//! What lies in the store beside what was named: unnamed files, newer versions, deletions, locks.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+
+use futures::{StreamExt as _, stream};
+
+use super::{CommitFacts, Log, ProofError, Report};
+use crate::error::ArchiveError;
+use crate::layout;
+use crate::options::{LockMode, Retention};
+use crate::s3::Condition;
+use crate::store::Bucket;
+
+/// Objects whose locks are asked for at once.
+const LOCKS_AT_ONCE: usize = 16;
+
+/// Files of a local archive that no commit names. One that is younger than the last commit is what a killed run
+/// left for the next one to remove.
+pub(super) fn unnamed_files(
+    root: &Path,
+    volumes: &BTreeMap<Log, Vec<CommitFacts>>,
+    report: &mut Report,
+) -> Result<(), ArchiveError> {
+    for (log, commits) in volumes {
+        let volume = layout::volume(root, log.table, log.year);
+        let named: HashSet<&str> =
+            commits.iter().flat_map(|commit| &commit.adds).map(|add| add.path.as_str()).collect();
+        let last = commits.iter().rev().find_map(|commit| commit.time_ms).unwrap_or(i64::MAX);
+        for folder in layout::names(&volume)? {
+            let Some(folder) = folder.to_str().filter(|name| name.starts_with("date=")) else { continue };
+            for name in layout::names(&volume.join(folder))? {
+                let path = format!("{folder}/{}", name.to_string_lossy());
+                if named.contains(path.as_str()) {
+                    continue;
+                }
+                let written = std::fs::metadata(volume.join(&path)).and_then(|found| found.modified()).ok();
+                let written = written.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+                let place = format!("{}/{path}", log.name());
+                if written.is_some_and(|time| i64::try_from(time.as_millis()).is_ok_and(|time| time > last)) {
+                    report
+                        .not_checked
+                        .push(format!("{place}: a run that did not end left it; no commit names it"));
+                } else {
+                    report.find("file_unnamed", place, "no commit names it");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Versions, deletions and locks of every object below the archive's root.
+pub(super) async fn check(
+    bucket: &Bucket,
+    root: &Path,
+    years: u32,
+    volumes: &BTreeMap<Log, Vec<CommitFacts>>,
+    report: &mut Report,
+) -> Result<(), ProofError> {
+    let listed = bucket.s3.all_versions().await;
+    let listed = match listed {
+        Ok(listed) => listed,
+        Err(failure) => {
+            report
+                .not_checked
+                .push(format!("versions and locks of objects: they cannot be listed ({failure})"));
+            return Ok(());
+        }
+    };
+    let mut named: HashMap<String, Option<&str>> = HashMap::new();
+    for (log, commits) in volumes {
+        for add in commits.iter().flat_map(|commit| &commit.adds) {
+            named.insert(format!("{}/{}", log.name(), add.path), add.version.as_deref());
+        }
+    }
+    let is_file = |place: &str| place.contains("/date=");
+    let (mut unnamed, mut locks) = (0u64, Vec::new());
+    for (place, versions) in &listed {
+        if place.starts_with(layout::PROBE) {
+            continue;
+        }
+        if is_file(place) && !named.contains_key(place) {
+            // A killed run's; nothing is removed in a bucket.
+            unnamed += 1;
+            continue;
+        }
+        report.checked.objects += 1;
+        let markers = versions.iter().filter(|version| version.is_delete_marker).count();
+        if markers > 0 {
+            report.find("delete_marker", place.as_str(), format!("{markers} deletions lie over it"));
+        }
+        let objects: Vec<_> = versions.iter().filter(|version| !version.is_delete_marker).collect();
+        if objects.len() > 1 {
+            let detail = format!("it has {} versions, one is written", objects.len());
+            report.find("shadowed", place.as_str(), detail);
+        }
+        let pinned = named.get(place).copied().flatten();
+        let chosen = match pinned {
+            Some(pinned) => objects.iter().find(|object| object.version.as_deref() == Some(pinned)),
+            // The oldest is what was written.
+            None => objects.iter().min_by_key(|object| object.modified),
+        };
+        match chosen {
+            Some(object) => locks.push((place.clone(), (*object).clone())),
+            None => {
+                report.find("file_missing", place.as_str(), "the version that its commit names is not there")
+            }
+        }
+    }
+    for place in named.keys().filter(|place| !listed.contains_key(*place)) {
+        if !report.findings.iter().any(|finding| finding.place == *place) {
+            report.find("file_missing", place.as_str(), "a commit names it, and it is not there");
+        }
+    }
+    if unnamed > 0 {
+        report.not_checked.push(format!("{unnamed} objects that no commit names: killed runs leave such"));
+    }
+    let asked = locks.into_iter().map(|(place, object)| {
+        let (s3, path) = (bucket.s3.clone(), root.join(&place));
+        async move {
+            let lock = s3.object_lock(&path, object.version.as_deref()).await;
+            (place, object, lock)
+        }
+    });
+    let mut asked = stream::iter(asked).buffered(LOCKS_AT_ONCE);
+    let mut unknown = 0u64;
+    while let Some((place, object, lock)) = asked.next().await {
+        let lock = match lock {
+            Condition::Known(lock) => lock,
+            Condition::Unset => {
+                report.find("lock_missing", place, "nothing locks it");
+                continue;
+            }
+            Condition::Unknown(_) => {
+                unknown += 1;
+                continue;
+            }
+        };
+        if lock.mode != Some(LockMode::Compliance) {
+            let mode = lock.mode.map_or("none", LockMode::as_str);
+            report.find("lock_mode", place.as_str(), format!("its mode is {mode}, not COMPLIANCE"));
+        }
+        // The day that is added at the PUT bears clocks that differ.
+        let wanted = Retention { mode: LockMode::Compliance, years }.until(object.modified);
+        let wanted = wanted.and_then(|until| until.checked_sub_days(chrono::Days::new(2)));
+        match (lock.until, wanted) {
+            (Some(until), Some(wanted)) if until >= wanted => {}
+            (Some(until), _) => {
+                let detail = format!("it is locked until {until}, {years} years are promised");
+                report.find("retention_short", place, detail);
+            }
+            (None, _) => report.find("lock_missing", place, "its lock has no end"),
+        }
+    }
+    if unknown > 0 {
+        report.not_checked.push(format!("the locks of {unknown} objects: the store would not say"));
+    }
+    Ok(())
+}

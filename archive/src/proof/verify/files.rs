@@ -1,0 +1,356 @@
+//! The files: their bytes against what commits say of them, and their rows against the roots.
+//!
+//! A file is read once, whole, and hashed and decoded from memory; a thread holds one file at a time.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::{Int64Type, TimestampMicrosecondType};
+use arrow_array::{Array as _, RecordBatch};
+use bytes::Bytes;
+use chrono::{Datelike as _, NaiveDate};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
+use parquet::file::metadata::ColumnChunkMetaData;
+use serde_json::Value;
+use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
+
+use super::super::tree::CompactRange;
+use super::{AddFacts, Checked, CommitFacts, Finding, Log, Options, Records, Report, Watch};
+use crate::archive::Archive;
+use crate::commit::{STATISTICS_OFFSET, STATISTICS_SOURCE, micros};
+use crate::encode::{EARLIEST_YEAR, hash_column, record_column, time_column};
+use crate::layout;
+
+/// Rows decoded at once.
+const BATCH_ROWS: usize = 8192;
+const DAY_US: i64 = 86_400_000_000;
+
+/// A file to be read.
+struct Job<'a> {
+    log: Log,
+    /// `events/2026/date=…/….parquet`
+    place: String,
+    path: PathBuf,
+    add: &'a AddFacts,
+}
+
+/// What one file showed.
+#[derive(Default)]
+struct Outcome {
+    findings: Vec<Finding>,
+    checked: Checked,
+}
+
+impl Outcome {
+    fn find(&mut self, kind: &'static str, place: String, detail: impl Into<String>) {
+        self.findings.push(Finding { kind, place, detail: detail.into() });
+    }
+}
+
+pub(super) fn check(
+    archive: &Archive,
+    volumes: &BTreeMap<Log, Vec<CommitFacts>>,
+    options: &Options,
+    records: &dyn Records,
+    watch: &dyn Watch,
+    report: &mut Report,
+) {
+    let mut jobs = Vec::new();
+    let (mut untagged, mut unrooted) = (0u64, 0u64);
+    for (log, commits) in volumes {
+        let since = options.since.iter().find(|head| head.log == *log).map_or(0, |head| head.size);
+        let volume = layout::volume(archive.root(), log.table, log.year);
+        for add in commits.iter().skip(since as usize).flat_map(|commit| &commit.adds) {
+            let is_wanted = add.date.is_none_or(|date| {
+                options.from.is_none_or(|from| from <= date) && options.to.is_none_or(|to| date <= to)
+            });
+            if is_wanted {
+                untagged += u64::from(add.sha256.is_none());
+                unrooted += u64::from(add.record_root.is_none());
+                let place = format!("{}/{}", log.name(), add.path);
+                jobs.push(Job { log: *log, place, path: volume.join(&add.path), add });
+            }
+        }
+    }
+    if untagged > 0 {
+        report.not_checked.push(format!("the bytes of {untagged} files, which have no hash in their commit"));
+    }
+    if unrooted > 0 {
+        report
+            .not_checked
+            .push(format!("the records of {unrooted} files, which have no record_root in their commit"));
+    }
+    let total = jobs.iter().map(|job| job.add.size).sum();
+    let (next, done) = (AtomicUsize::new(0), AtomicU64::new(0));
+    let outcomes: Mutex<Vec<(usize, Outcome)>> = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..options.threads.max(1).min(jobs.len()) {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(job) = jobs.get(at) else { return };
+                    let outcome = check_file(archive, job, records);
+                    let read = done.fetch_add(job.add.size, Ordering::Relaxed) + job.add.size;
+                    watch.read(read, total);
+                    outcomes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((at, outcome));
+                }
+            });
+        }
+    });
+    let mut outcomes = outcomes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    // A thread that panicked on a file has left no outcome of it.
+    let seen: std::collections::HashSet<usize> = outcomes.iter().map(|(at, _)| *at).collect();
+    for (at, job) in jobs.iter().enumerate().filter(|(at, _)| !seen.contains(at)) {
+        let mut outcome = Outcome::default();
+        outcome.find("file_changed", job.place.clone(), "reading it ended abnormally");
+        outcomes.push((at, outcome));
+    }
+    outcomes.sort_by_key(|(at, _)| *at);
+    for (_, outcome) in outcomes {
+        for finding in outcome.findings {
+            report.find(finding.kind, finding.place, finding.detail);
+        }
+        report.checked.files += outcome.checked.files;
+        report.checked.bytes += outcome.checked.bytes;
+        report.checked.records += outcome.checked.records;
+    }
+}
+
+fn check_file(archive: &Archive, job: &Job<'_>, records: &dyn Records) -> Outcome {
+    let mut outcome = Outcome::default();
+    let contents = archive.contents_of(&job.path, job.add.size, job.add.version.as_deref());
+    if let Some(path) = contents.local() {
+        match std::fs::metadata(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                outcome.find("file_missing", job.place.clone(), "a commit names it, and it is not there");
+                return outcome;
+            }
+            Ok(found) if found.len() != job.add.size => {
+                let detail = format!("it has {} bytes, its commit says {}", found.len(), job.add.size);
+                outcome.find("file_size", job.place.clone(), detail);
+                return outcome;
+            }
+            _ => {}
+        }
+    }
+    let bytes = match contents.read_blocking(0..job.add.size) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            let missing = crate::s3::StoreFailure::within(&error).is_some_and(|failure| failure.is_missing());
+            let kind = if missing { "file_missing" } else { "file_unreadable" };
+            outcome.find(kind, job.place.clone(), error.to_string());
+            return outcome;
+        }
+    };
+    outcome.checked.files = 1;
+    outcome.checked.bytes = bytes.len() as u64;
+    if let Some(sha256) = job.add.sha256
+        && Hash::of(&bytes) != sha256
+    {
+        let (first, last) = first_undecodable(&bytes).unwrap_or((0, bytes.len() as u64));
+        let place = format!("{}, bytes {first}..{last}", job.place);
+        outcome.find("file_changed", place, "its SHA-256 is not the one in its commit");
+        return outcome;
+    }
+    if let Err(detail) = rows(bytes, job, records, &mut outcome) {
+        outcome.find("record_changed", job.place.clone(), detail);
+    }
+    outcome
+}
+
+/// The bytes of the first column chunk that cannot be decoded; of the footer when that cannot.
+fn first_undecodable(bytes: &Bytes) -> Option<(u64, u64)> {
+    let length = bytes.len() as u64;
+    let footer = bytes.len().checked_sub(8).and_then(|at| bytes[at..at + 4].try_into().ok());
+    let footer = length.saturating_sub(8 + footer.map_or(0, |footer| u64::from(u32::from_le_bytes(footer))));
+    let Ok(metadata) = ArrowReaderMetadata::load(bytes, ArrowReaderOptions::new()) else {
+        return Some((footer, length));
+    };
+    for (number, row_group) in metadata.metadata().row_groups().iter().enumerate() {
+        for (leaf, column) in row_group.columns().iter().enumerate() {
+            let mask = ProjectionMask::leaves(metadata.parquet_schema(), [leaf]);
+            let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes.clone(), metadata.clone())
+                .with_row_groups(vec![number])
+                .with_projection(mask)
+                .build();
+            let decoded = reader.map(|mut reader| reader.all(|batch| batch.is_ok()));
+            if !matches!(decoded, Ok(true)) {
+                let (start, length) = ColumnChunkMetaData::byte_range(column);
+                return Some((start, start.saturating_add(length)));
+            }
+        }
+    }
+    None
+}
+
+/// What the rows of a file say, in the words of its commit.
+#[derive(Default)]
+struct Seen {
+    rows: u64,
+    times: Option<(i64, i64)>,
+    spans: BTreeMap<String, (i64, i64, u64)>,
+    records: CompactRange,
+    /// A row that lies under another day than its own.
+    misfiled: Option<u64>,
+}
+
+fn rows(bytes: Bytes, job: &Job<'_>, records: &dyn Records, outcome: &mut Outcome) -> Result<(), String> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| error.to_string())?;
+    let reader = reader.with_batch_size(BATCH_ROWS).build().map_err(|error| error.to_string())?;
+    let mut seen = Seen::default();
+    for batch in reader {
+        let batch = batch.map_err(|error| format!("row {} or behind: {error}", seen.rows))?;
+        let before = seen.rows;
+        take(&batch, job, records, &mut seen).map_err(|error| format!("row {before} or behind: {error}"))?;
+    }
+    outcome.checked.records += seen.rows;
+    let (add, place) = (job.add, &job.place);
+    if add.rows != Some(seen.rows) {
+        let said = add.rows.map_or("nothing".to_owned(), |rows| rows.to_string());
+        outcome.find("rows", place.clone(), format!("it has {} rows, its commit says {said}", seen.rows));
+    }
+    if let Some(root) = add.record_root
+        && seen.records.root() != root
+    {
+        let place = format!("{place}, rows 0..{}", seen.rows);
+        outcome.find("record_changed", place, "its records have another root than its commit says");
+    }
+    if let Some(row) = seen.misfiled {
+        outcome.find(
+            "statistics",
+            format!("{place}, row {row}"),
+            "its time lies on another day than its file",
+        );
+    }
+    if let Some(offsets) = &add.offsets
+        && *offsets != seen.spans
+    {
+        let differs = |(name, span): &(&String, &(i64, i64, u64))| seen.spans.get(*name) != Some(*span);
+        let name = offsets.iter().find(differs).map(|(name, _)| name);
+        let name = name.or_else(|| seen.spans.keys().find(|name| !offsets.contains_key(*name)));
+        let detail = format!(
+            "source {}: its rows have other offsets than its commit says",
+            name.map_or("", |name| name)
+        );
+        outcome.find("offsets", place.clone(), detail);
+    }
+    statistics(job, &seen, outcome);
+    Ok(())
+}
+
+fn take(batch: &RecordBatch, job: &Job<'_>, records: &dyn Records, seen: &mut Seen) -> Result<(), String> {
+    let table = job.log.table;
+    let column = |name: &str| {
+        batch.column_by_name(name).ok_or_else(|| format!("it has no column {name} as an archive has it"))
+    };
+    let mistyped = || "a column has another type than an archive's".to_owned();
+    match record_column(table) {
+        Some(name) => {
+            let array = column(name)?;
+            if *array.data_type()
+                != *table.file_schema().field_with_name(name).map_err(|_| mistyped())?.data_type()
+            {
+                return Err(mistyped());
+            }
+            seen.records.extend(hash_column(array));
+        }
+        None => records.each(batch, &mut |record| seen.records.push(leaf_hash(record)))?,
+    }
+    let times =
+        column(time_column(table))?.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(mistyped)?;
+    let offsets = column(STATISTICS_OFFSET)?.as_primitive_opt::<Int64Type>().ok_or_else(mistyped)?;
+    let sources = column(STATISTICS_SOURCE)?.as_string_opt::<i32>().ok_or_else(mistyped)?;
+    // Rows of one source lie together in few runs: the span of the last one is at hand.
+    let mut run: Option<(&str, (i64, i64, u64))> = None;
+    for row in 0..batch.num_rows() {
+        if times.is_valid(row) {
+            let time = times.value(row);
+            seen.times = Some(seen.times.map_or((time, time), |(low, high)| (low.min(time), high.max(time))));
+            if seen.misfiled.is_none() && job.add.date.is_some_and(|date| is_misfiled(time, date)) {
+                seen.misfiled = Some(seen.rows + row as u64);
+            }
+        }
+        if !offsets.is_valid(row) || !sources.is_valid(row) {
+            continue;
+        }
+        let (offset, source) = (offsets.value(row), sources.value(row));
+        match &mut run {
+            Some((name, span)) if *name == source => {
+                *span = (span.0.min(offset), span.1.max(offset), span.2 + 1);
+            }
+            _ => {
+                merge(&mut seen.spans, run.take());
+                run = Some((source, (offset, offset, 1)));
+            }
+        }
+    }
+    merge(&mut seen.spans, run);
+    seen.rows += batch.num_rows() as u64;
+    Ok(())
+}
+
+fn merge(spans: &mut BTreeMap<String, (i64, i64, u64)>, run: Option<(&str, (i64, i64, u64))>) {
+    let Some((name, (first, last, rows))) = run else { return };
+    match spans.get_mut(name) {
+        Some(span) => *span = (span.0.min(first), span.1.max(last), span.2 + rows),
+        None => _ = spans.insert(name.to_owned(), (first, last, rows)),
+    }
+}
+
+/// Whether a row of this time must not lie under `date`. One whose time is not believable may lie anywhere.
+fn is_misfiled(time: i64, date: NaiveDate) -> bool {
+    let start = date.and_hms_opt(0, 0, 0).map_or(0, |start| start.and_utc().timestamp_micros());
+    let early = NaiveDate::from_ymd_opt(EARLIEST_YEAR, 1, 1)
+        .map_or(0, |day| (i64::from(day.num_days_from_ce()) - 719_163) * DAY_US);
+    time.div_euclid(DAY_US) != start.div_euclid(DAY_US) && time >= early && time <= start + DAY_US
+}
+
+fn statistics(job: &Job<'_>, seen: &Seen, outcome: &mut Outcome) {
+    let (least, greatest) = (&job.add.least, &job.add.greatest);
+    let time = time_column(job.log.table);
+    let bound =
+        |bounds: &serde_json::Map<String, Value>| bounds.get(time).and_then(Value::as_str).and_then(micros);
+    // A time that Delta cannot write has no bounds.
+    if let (Some(low), Some(high)) = (bound(least), bound(greatest))
+        && seen.times != Some((low, high))
+    {
+        outcome.find("statistics", job.place.clone(), "its rows have other times than its commit says");
+    }
+    let offset =
+        |bounds: &serde_json::Map<String, Value>| bounds.get(STATISTICS_OFFSET).and_then(Value::as_i64);
+    let first = seen.spans.values().map(|(first, ..)| *first).min();
+    let last = seen.spans.values().map(|(_, last, _)| *last).max();
+    if (offset(least), offset(greatest)) != (first, last) {
+        outcome.find("statistics", job.place.clone(), "its rows have other offsets than its statistics say");
+    }
+    let source = |bounds: &serde_json::Map<String, Value>| {
+        bounds.get(STATISTICS_SOURCE).and_then(Value::as_str).map(str::to_owned)
+    };
+    let names = (seen.spans.keys().next().cloned(), seen.spans.keys().next_back().cloned());
+    if (source(least), source(greatest)) != names {
+        outcome.find("statistics", job.place.clone(), "its rows have other sources than its statistics say");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_judged_as_the_writer_files_them() {
+        let day = NaiveDate::from_ymd_opt(2026, 3, 2).expect("a day");
+        let noon = 1_772_452_800_000_000;
+        assert!(!is_misfiled(noon, day));
+        assert!(is_misfiled(noon - DAY_US, day));
+        assert!(is_misfiled(noon + DAY_US / 2, day), "midnight belongs to the next day");
+        assert!(!is_misfiled(noon + 3 * DAY_US, day), "not believable when it came");
+        assert!(!is_misfiled(0, day), "before Kubernetes");
+        assert_eq!(record_column(strongroom_schemas::Table::Events), None);
+    }
+}

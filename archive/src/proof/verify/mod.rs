@@ -1,0 +1,350 @@
+//! Checking an archive from its bytes: what `docs/proof.md` lists, under the same names.
+//!
+//! Invariants: nothing that an archive says of itself is believed before it has been re-derived; what is wrong is a
+//! finding and never ends the checking of the rest; what was not looked at is said in words. Reads only.
+
+mod bucket;
+mod files;
+mod positions;
+mod volume;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use arrow_array::RecordBatch;
+use chrono::{DateTime, NaiveDate, Utc};
+use serde::Serialize;
+use strongroom_schemas::Table;
+use strongroom_schemas::record::Sha256Hash;
+
+pub(crate) use self::volume::{AddFacts, CommitFacts};
+use super::keys::{self, KeyRecord, Keys};
+use super::log::{check_note, logs};
+use super::note::{Note, PublicKey, base64};
+use super::{Head, Log, ProofError};
+use crate::archive::Archive;
+use crate::background;
+use crate::error::ArchiveError;
+use crate::layout;
+use crate::store::Store;
+
+/// How long commits may wait for a signature before that is a finding.
+const UNPROVEN_SECONDS_MAX: i64 = 3600;
+/// Findings kept; one wrong thing can show in very many places.
+const FINDINGS_MAX: usize = 10_000;
+
+/// What to check.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Read files from this day on only. Logs, signatures and positions are always checked whole.
+    pub from: Option<NaiveDate>,
+    /// Read files up to this day only.
+    pub to: Option<NaiveDate>,
+    /// What an earlier checking found good: files of commits before these heads are not read again, and the logs must
+    /// continue them.
+    pub since: Vec<Head>,
+    /// Keys that whoever checks has from elsewhere.
+    pub public_keys: Vec<PublicKey>,
+    /// Checkpoints kept elsewhere, each with a name for messages.
+    pub remembered: Vec<(String, Vec<u8>)>,
+    /// Threads that read files. At least one.
+    pub threads: usize,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// One of the names in `docs/proof.md`.
+    pub kind: &'static str,
+    /// Path below the root, and bytes or row where they are known.
+    #[serde(rename = "where")]
+    pub place: String,
+    pub detail: String,
+}
+
+/// What was looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Checked {
+    pub commits: u64,
+    pub checkpoints: u64,
+    pub tiles: u64,
+    pub files: u64,
+    pub bytes: u64,
+    pub records: u64,
+    pub partitions: u64,
+    pub objects: u64,
+}
+
+/// The outcome of a checking.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub archive_id: String,
+    pub location: String,
+    pub time: DateTime<Utc>,
+    /// In the order in which they were found.
+    pub findings: Vec<Finding>,
+    pub not_checked: Vec<String>,
+    pub checked: Checked,
+    /// Of each log the greatest tree that a known key has signed and that its commits give.
+    pub heads: Vec<Head>,
+}
+
+impl Report {
+    pub fn new(archive_id: &str, location: &Path) -> Report {
+        Report {
+            archive_id: archive_id.to_owned(),
+            location: location.display().to_string(),
+            time: Utc::now(),
+            findings: Vec::new(),
+            not_checked: Vec::new(),
+            checked: Checked::default(),
+            heads: Vec::new(),
+        }
+    }
+
+    pub fn find(&mut self, kind: &'static str, place: impl Into<String>, detail: impl Into<String>) {
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(Finding { kind, place: place.into(), detail: detail.into() });
+        } else if self.findings.len() == FINDINGS_MAX {
+            self.not_checked
+                .push(format!("there are more than {FINDINGS_MAX} findings; the rest is left out"));
+        }
+    }
+
+    /// The report as `docs/proof.md` has it.
+    pub fn to_json(&self) -> serde_json::Value {
+        let heads = self.heads.iter().map(|head| {
+            let log = head.log.origin(&self.archive_id);
+            serde_json::json!({ "log": log, "size": head.size, "root": base64(&head.root.0) })
+        });
+        serde_json::json!({
+            "format": "strongroom-verify-1",
+            "archive_id": self.archive_id,
+            "location": self.location,
+            "time": self.time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+            "result": if self.findings.is_empty() { "ok" } else { "findings" },
+            "findings": self.findings,
+            "not_checked": self.not_checked,
+            "checked": self.checked,
+            "heads": heads.collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// The heads of a report that was written as JSON, when it is of this archive.
+pub fn heads_of_report(report: &[u8], archive_id: &str) -> Option<Vec<Head>> {
+    let report: serde_json::Value = serde_json::from_slice(report).ok()?;
+    if report["archive_id"].as_str()? != archive_id {
+        return None;
+    }
+    let heads = report["heads"].as_array()?.iter().map(|head| {
+        let log = Log::parse(head["log"].as_str()?.strip_prefix(&format!("strongroom/{archive_id}/"))?)?;
+        let root = super::note::from_base64(head["root"].as_str()?)?;
+        Some(Head { log, size: head["size"].as_u64()?, root: Sha256Hash(root.try_into().ok()?) })
+    });
+    heads.collect()
+}
+
+/// The files that a commit names, as far as they can be read.
+pub(crate) fn parse_commit(bytes: &[u8]) -> Vec<AddFacts> {
+    volume::parse(bytes, true, "", &mut Report::new("", Path::new(""))).adds
+}
+
+/// Gives the bytes of events back; the archive stores them as columns and does not know how.
+pub trait Records: Sync {
+    /// Calls `each` with the record of every row of a batch of events, in order.
+    ///
+    /// # Errors
+    /// What is wrong with the batch.
+    fn each(&self, events: &RecordBatch, each: &mut dyn FnMut(&[u8])) -> Result<(), String>;
+}
+
+/// Is told how far the reading of files has got, from any thread.
+pub trait Watch: Sync {
+    fn read(&self, _done: u64, _total: u64) {}
+}
+
+/// Checks `archive`. Damage is in the report.
+///
+/// # Errors
+/// When the store cannot be read, which says nothing about the archive.
+pub fn verify(
+    archive: &Archive,
+    options: &Options,
+    records: &dyn Records,
+    watch: &dyn Watch,
+) -> Result<Report, ProofError> {
+    let mut report = Report::new(archive.id(), archive.root());
+    let (store, root) = (archive.store().clone(), archive.root().to_owned());
+    let (id, public_keys) = (archive.id().to_owned(), options.public_keys.clone());
+    let (keys, mut report) = wait(async move {
+        let keys = check_keys(&store, &root, &id, &public_keys, &mut report).await?;
+        Ok((keys, report))
+    })?;
+
+    let mut volumes: BTreeMap<Log, Vec<CommitFacts>> = BTreeMap::new();
+    let (store, root) = (archive.store().clone(), archive.root().to_owned());
+    let all = {
+        let (store, root) = (store.clone(), root.clone());
+        wait(async move { logs(&store, &root).await })?
+    };
+    for log in all {
+        let (store, root, id, keys) = (store.clone(), root.clone(), archive.id().to_owned(), keys.clone());
+        let since = options.since.iter().find(|head| head.log == log).cloned();
+        let mut taken = std::mem::replace(&mut report, Report::new("", Path::new("")));
+        let (commits, back) = wait(async move {
+            let commits = volume::check(&store, &root, (log, &id), &keys, since, &mut taken).await?;
+            Ok((commits, taken))
+        })?;
+        report = back;
+        volumes.insert(log, commits);
+    }
+    check_remembered(archive.id(), options, &keys, &volumes, &mut report);
+    positions::check(&volumes, &mut report);
+    files::check(archive, &volumes, options, records, watch, &mut report);
+    match archive.store() {
+        Store::Local => bucket::unnamed_files(archive.root(), &volumes, &mut report)?,
+        Store::S3(bucket) => {
+            let (bucket, root) = (bucket.clone(), root.clone());
+            let years = archive.made_with_years();
+            let mut taken = report;
+            report = wait(async move {
+                bucket::check(&bucket, &root, years, &volumes, &mut taken).await?;
+                Ok(taken)
+            })?;
+        }
+    }
+    if options.from.is_some() || options.to.is_some() {
+        let day = |day: Option<NaiveDate>| day.map_or("…".to_owned(), |day| day.to_string());
+        report.not_checked.push(format!(
+            "files of other days than {} to {}: their bytes were not read",
+            day(options.from),
+            day(options.to)
+        ));
+    }
+    Ok(report)
+}
+
+/// Runs what reads the store on the store's threads.
+fn wait<T: Send + 'static>(
+    future: impl Future<Output = Result<T, ProofError>> + Send + 'static,
+) -> Result<T, ProofError> {
+    background::wait(async move { Ok::<_, ArchiveError>(future.await) })?
+}
+
+async fn check_keys(
+    store: &Store,
+    root: &Path,
+    archive_id: &str,
+    public_keys: &[PublicKey],
+    report: &mut Report,
+) -> Result<Keys, ProofError> {
+    let mut keys = Keys::default();
+    let folder = root.join(layout::KEYS);
+    let mut names = store.names(&folder).await?;
+    names.retain(|name| !name.starts_with('.'));
+    names.sort();
+    for (at, name) in names.iter().enumerate() {
+        let path = keys::path(root, at as u64 + 1);
+        let place = format!("{}/{name}", layout::KEYS);
+        if *name != format!("{:08}", at + 1) {
+            report.find("key_record", place, format!("record {} should be here: it is missing", at + 1));
+            break;
+        }
+        let note = store.read_present(&path).await;
+        let note = note.map_err(|source| ProofError::Read { path, source })?;
+        match KeyRecord::parse(&note, archive_id, &keys.records) {
+            Ok(record) => keys.records.push(record),
+            Err(detail) => {
+                report.find("key_record", place, detail);
+                break;
+            }
+        }
+    }
+    let path = root.join(layout::MANIFEST);
+    let manifest = store.read_present(&path).await;
+    let manifest = manifest.map_err(|source| ProofError::Read { path, source })?;
+    let Some(first) = keys.records.first() else {
+        match public_keys {
+            [] => report.not_checked.push(
+                "who wrote the archive: it has no key, so nothing is signed; only what its own log says was checked"
+                    .to_owned(),
+            ),
+            _ => report.find("key_untrusted", layout::KEYS, "the archive has no key, so not the one given"),
+        }
+        return Ok(keys);
+    };
+    if first.manifest != Sha256Hash::of(&manifest) {
+        report.find(
+            "manifest_changed",
+            layout::MANIFEST,
+            "its SHA-256 is not the one that the key records name",
+        );
+    }
+    let named = serde_json::from_slice::<serde_json::Value>(&manifest).ok();
+    let named = named.as_ref().and_then(|manifest| manifest["public_key"].as_str());
+    if let Some(named) = named
+        && PublicKey::parse(named).ok() != Some(first.key)
+    {
+        report.find("key_mismatch", layout::MANIFEST, "it names another key than the first key record");
+    }
+    if public_keys.is_empty() {
+        report.not_checked.push(format!(
+            "whose key it is: no public key was given, so the archive's own word was taken ({})",
+            keys.current().map_or_else(String::new, |key| key.to_string())
+        ));
+    } else if !keys.records.iter().any(|record| public_keys.contains(&record.key)) {
+        report.find("key_untrusted", layout::KEYS, "none of the public keys given is one of the archive's");
+    }
+    Ok(keys)
+}
+
+fn check_remembered(
+    archive_id: &str,
+    options: &Options,
+    keys: &Keys,
+    volumes: &BTreeMap<Log, Vec<CommitFacts>>,
+    report: &mut Report,
+) {
+    let mut heads: Vec<(String, Head)> =
+        options.since.iter().map(|head| ("the last checking".to_owned(), head.clone())).collect();
+    for (name, note) in &options.remembered {
+        let origin = Note::parse(note).and_then(|note| note.text.lines().next());
+        let log =
+            origin.and_then(|origin| Log::parse(origin.strip_prefix(&format!("strongroom/{archive_id}/"))?));
+        let Some(log) = log else {
+            report.find("remembered_invalid", name, "it is no checkpoint of this archive");
+            continue;
+        };
+        match check_note(note, &log.origin(archive_id), &keys.all()) {
+            Ok((size, root, _)) => heads.push((name.clone(), Head { log, size, root })),
+            Err((_, detail)) => report.find("remembered_invalid", name, detail),
+        }
+    }
+    for (name, head) in heads {
+        let log = head.log.name();
+        let newest = report.heads.iter().find(|known| known.log == head.log).map_or(0, |known| known.size);
+        let commits = volumes.get(&head.log).map_or(&[][..], Vec::as_slice);
+        if head.size > newest {
+            let detail =
+                format!("{name} has size {} of it, now the newest that holds is {newest}", head.size);
+            report.find("rolled_back", format!("{log}/_tlog/checkpoint"), detail);
+        }
+        if head.size <= commits.len() as u64 {
+            let leaves: Vec<Sha256Hash> =
+                commits[..head.size as usize].iter().map(|commit| commit.leaf).collect();
+            if super::tree::root(&leaves) != head.root {
+                let detail = format!("at size {} the log is another one than {name} has", head.size);
+                report.find("forked", format!("{log}/_tlog/checkpoint"), detail);
+            }
+        }
+    }
+}
+
+/// Years of Delta volumes of one table, oldest first.
+fn years_of(
+    volumes: &BTreeMap<Log, Vec<CommitFacts>>,
+    table: Table,
+) -> impl Iterator<Item = (&Log, &Vec<CommitFacts>)> {
+    volumes.iter().filter(move |(log, _)| log.table == table)
+}

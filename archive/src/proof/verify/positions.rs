@@ -1,0 +1,166 @@
+//! Nothing missing, nothing twice: positions of commits against the offsets and counts of their files.
+
+use std::collections::{BTreeMap, HashMap};
+
+use strongroom_schemas::Table;
+
+use super::{CommitFacts, Log, Report, years_of};
+
+/// Suffixes of the appIds that belong to a partition's position.
+const RECORDS: &str = "#records";
+
+/// How far a partition was at a commit.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reached {
+    next_offset: i64,
+    records: i64,
+    /// Rows of `events` up to there.
+    events: u64,
+}
+
+/// A range of rejects: first and last offset, rows.
+type Ranges = HashMap<String, Vec<(i64, i64, u64)>>;
+
+pub(super) fn check(volumes: &BTreeMap<Log, Vec<CommitFacts>>, report: &mut Report) {
+    let rejects = others(volumes, Table::Rejects, report);
+    others(volumes, Table::Alerts, report);
+    let mut reached: BTreeMap<String, Reached> = BTreeMap::new();
+    let mut is_complete = true;
+    for (log, commits) in years_of(volumes, Table::Events) {
+        for (version, commit) in commits.iter().enumerate() {
+            let place = format!("{}/_delta_log/{version:020}.json", log.name());
+            is_complete &= commit.adds.iter().all(|add| add.offsets.is_some());
+            let rows: u64 = commit.adds.iter().filter_map(|add| add.rows).sum();
+            if let Some([received, events, rejects, duplicates]) = commit.counts {
+                if received != events + rejects + duplicates || events != rows {
+                    let detail = format!(
+                        "received {received}, events {events}, rejects {rejects}, duplicates {duplicates}; its files have \
+                         {rows} rows"
+                    );
+                    report.find("counts", place.as_str(), detail);
+                }
+            }
+            for (app_id, next_offset) in commit.txns.iter().filter(|(app_id, _)| !app_id.contains('#')) {
+                let Some(records) = commit.txns.get(&format!("{app_id}{RECORDS}")) else {
+                    report.find(
+                        "commit_malformed",
+                        place.as_str(),
+                        format!("source {app_id}: its position has no records"),
+                    );
+                    continue;
+                };
+                let before = reached.get(app_id).copied().unwrap_or_default();
+                if *next_offset < before.next_offset || *records < before.records {
+                    let detail = format!(
+                        "source {app_id}: it was at offset {}, record {}, and is at {next_offset}, {records}",
+                        before.next_offset, before.records
+                    );
+                    report.find("position_back", place.as_str(), detail);
+                }
+            }
+            check_files(commit, &place, &mut reached, report);
+            if is_complete {
+                check_sums(commit, &place, &reached, &rejects, report);
+            }
+        }
+    }
+    report.checked.partitions = reached.len() as u64;
+    if !is_complete {
+        report.not_checked.push(
+            "that every record is there, from the first file on that has no offsets in its commit".to_owned(),
+        );
+    }
+}
+
+/// Rows of a commit of `events` lie between the old and the new position of their partition.
+fn check_files(
+    commit: &CommitFacts,
+    place: &str,
+    reached: &mut BTreeMap<String, Reached>,
+    report: &mut Report,
+) {
+    let mut rows: BTreeMap<&str, u64> = BTreeMap::new();
+    for add in &commit.adds {
+        for (partition, (first, last, count)) in add.offsets.iter().flatten() {
+            let before = reached.get(partition).copied().unwrap_or_default();
+            let next = commit.txns.get(partition).copied();
+            if *first < before.next_offset || next.is_none_or(|next| *last >= next) {
+                let next = next.map_or("no position".to_owned(), |next| next.to_string());
+                let detail = format!(
+                    "source {partition}: {} has offsets {first} to {last}, the commit goes from {} to {next}",
+                    add.path, before.next_offset
+                );
+                report.find("overlap", place, detail);
+            }
+            *rows.entry(partition).or_insert(0) += count;
+        }
+    }
+    for (partition, next_offset) in commit.txns.iter().filter(|(app_id, _)| !app_id.contains('#')) {
+        let records = commit.txns.get(&format!("{partition}{RECORDS}")).copied().unwrap_or(0);
+        let known = reached.entry(partition.clone()).or_default();
+        known.events += rows.get(partition.as_str()).copied().unwrap_or(0);
+        (known.next_offset, known.records) = (*next_offset, records);
+    }
+}
+
+/// Records up to a position are the events and the rejects before it.
+fn check_sums(
+    commit: &CommitFacts,
+    place: &str,
+    reached: &BTreeMap<String, Reached>,
+    rejects: &Ranges,
+    report: &mut Report,
+) {
+    for partition in commit.txns.keys().filter(|app_id| !app_id.contains('#')) {
+        let Some(now) = reached.get(partition) else { continue };
+        let ranges = rejects.get(partition).map_or(&[][..], Vec::as_slice);
+        if ranges.iter().any(|(first, last, _)| *first < now.next_offset && *last >= now.next_offset) {
+            continue;
+        }
+        let rejects: u64 =
+            ranges.iter().filter(|(_, last, _)| *last < now.next_offset).map(|(.., rows)| rows).sum();
+        let found = now.events + rejects;
+        let kind = match found.cmp(&u64::try_from(now.records).unwrap_or(0)) {
+            std::cmp::Ordering::Equal => continue,
+            std::cmp::Ordering::Less => "rows_missing",
+            std::cmp::Ordering::Greater => "rows_extra",
+        };
+        let detail = format!(
+            "source {partition}: {} records lie before offset {}, its files have {} events and {rejects} rejects",
+            now.records, now.next_offset, now.events
+        );
+        report.find(kind, place, detail);
+    }
+}
+
+/// Ranges of the rows of another table than `events`, and whether each lies before its commit's position.
+fn others(volumes: &BTreeMap<Log, Vec<CommitFacts>>, table: Table, report: &mut Report) -> Ranges {
+    let (mut ranges, mut reached): (Ranges, HashMap<String, i64>) = Default::default();
+    for (log, commits) in years_of(volumes, table) {
+        for (version, commit) in commits.iter().enumerate() {
+            let place = format!("{}/_delta_log/{version:020}.json", log.name());
+            for (partition, next) in commit.txns.iter().filter(|(app_id, _)| !app_id.contains('#')) {
+                let known = reached.entry(partition.clone()).or_insert(*next);
+                if next < known {
+                    let detail = format!("source {partition}: it was at offset {known} and is at {next}");
+                    report.find("position_back", place.as_str(), detail);
+                }
+                *known = *next;
+            }
+            for add in &commit.adds {
+                for (partition, (first, last, rows)) in add.offsets.iter().flatten() {
+                    if reached.get(partition).is_none_or(|next| last >= next) {
+                        let detail = format!(
+                            "source {partition}: {} reaches offset {last}, beyond its position",
+                            add.path
+                        );
+                        report.find("overlap", place.as_str(), detail);
+                    }
+                    let known = ranges.entry(partition.clone()).or_default();
+                    known.push((*first, *last, *rows));
+                }
+            }
+        }
+    }
+    ranges
+}

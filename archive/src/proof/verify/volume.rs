@@ -1,0 +1,376 @@
+//! One volume: its commits, and what the proof log says of them.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+
+use chrono::{DateTime, Datelike as _, NaiveDate, Utc};
+use futures::{StreamExt as _, stream};
+use serde_json::{Map, Value};
+use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
+
+use super::super::keys::Keys;
+use super::super::log::{check_note, checkpoint_folder, folder, parse_checkpoint_name};
+use super::super::tree::{self, CompactRange, Tile};
+use super::super::{Head, Log, ProofError};
+use super::{Report, UNPROVEN_SECONDS_MAX};
+use crate::commit::{TAG_OFFSETS, TAG_RECORD_ROOT, TAG_ROWS, TAG_SHA256, TAG_VERSION};
+use crate::layout;
+use crate::store::Store;
+
+/// Small files read at once.
+const READS_AT_ONCE: usize = 16;
+/// How much earlier than the commit before it a commit may say it was made: two writers, two clocks.
+const CLOCK_BACK_MS_MAX: i64 = 600_000;
+/// Actions that only the first commit has.
+const FIRST_ACTIONS: [&str; 2] = ["protocol", "metaData"];
+
+/// A commit, as far as anything is checked of it.
+#[derive(Clone, Debug)]
+pub(crate) struct CommitFacts {
+    pub(crate) leaf: Hash,
+    pub(crate) time_ms: Option<i64>,
+    pub(crate) adds: Vec<AddFacts>,
+    pub(crate) txns: BTreeMap<String, i64>,
+    /// `counts` of our part of `commitInfo`: received, events, rejects, duplicates.
+    pub(crate) counts: Option<[u64; 4]>,
+}
+
+/// A file as its commit describes it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AddFacts {
+    /// Below the volume.
+    pub(crate) path: String,
+    pub(crate) date: Option<NaiveDate>,
+    pub(crate) size: u64,
+    pub(crate) rows: Option<u64>,
+    pub(crate) least: Map<String, Value>,
+    pub(crate) greatest: Map<String, Value>,
+    pub(crate) sha256: Option<Hash>,
+    pub(crate) record_root: Option<Hash>,
+    /// Partition to first and last offset and rows; `None` for a file from before there were tags.
+    pub(crate) offsets: Option<BTreeMap<String, (i64, i64, u64)>>,
+    pub(crate) version: Option<String>,
+}
+
+/// Reads the volume's commits and checks its log.
+pub(crate) async fn check(
+    store: &Store,
+    root: &Path,
+    (log, archive_id): (Log, &str),
+    keys: &Keys,
+    since: Option<Head>,
+    report: &mut Report,
+) -> Result<Vec<CommitFacts>, ProofError> {
+    let volume = layout::volume(root, log.table, log.year);
+    let names = store.names(&layout::delta_log(&volume)).await?;
+    let mut versions: Vec<u64> = names.iter().filter_map(|name| layout::commit_version(name)).collect();
+    versions.sort_unstable();
+    let whole = versions.iter().enumerate().take_while(|(at, version)| *at as u64 == **version).count();
+    if whole < versions.len() {
+        let place = format!("{}/_delta_log/{whole:020}.json", log.name());
+        let detail = format!("it is missing, and there is one of version {}", versions[whole]);
+        report.find("commit_missing", place, detail);
+    }
+    let read = (0..whole as u64).map(|version| {
+        let (store, path) = (store.clone(), layout::commit(&volume, version));
+        async move {
+            let bytes = store.read_present(&path).await;
+            bytes.map_err(|source| ProofError::Read { path, source })
+        }
+    });
+    let mut read = stream::iter(read).buffered(READS_AT_ONCE);
+    let (mut commits, mut named) = (Vec::with_capacity(whole), HashSet::new());
+    let mut time_before: Option<i64> = None;
+    while let Some(bytes) = read.next().await {
+        let place = format!("{}/_delta_log/{:020}.json", log.name(), commits.len());
+        let commit = parse(&bytes?, commits.is_empty(), &place, report);
+        for add in &commit.adds {
+            if !named.insert(add.path.clone()) {
+                report.find("file_named_twice", &place, format!("{} is in an earlier commit", add.path));
+            }
+        }
+        if let Some(time) = commit.time_ms {
+            if let Some(before) = time_before.filter(|before| time < before - CLOCK_BACK_MS_MAX) {
+                let detail = format!("it was made {} s before the one before it", (before - time) / 1000);
+                report.find("clock_back", &place, detail);
+            }
+            time_before = Some(time);
+            let year = DateTime::from_timestamp_millis(time).map(|time| time.year());
+            if year.is_none_or(|year| year < log.year) {
+                report.find("wrong_year", &place, format!("it was made before {} began", log.year));
+            }
+        }
+        commits.push(commit);
+    }
+    report.checked.commits += commits.len() as u64;
+    check_log(store, root, (log, archive_id), keys, since, &commits, report).await?;
+    Ok(commits)
+}
+
+/// What a commit says. What cannot be read of it is a finding, and the rest is used.
+pub(super) fn parse(bytes: &[u8], first: bool, place: &str, report: &mut Report) -> CommitFacts {
+    let mut commit = CommitFacts {
+        leaf: leaf_hash(bytes),
+        time_ms: None,
+        adds: Vec::new(),
+        txns: BTreeMap::new(),
+        counts: None,
+    };
+    for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty())
+    {
+        let place = || format!("{place}, line {}", number + 1);
+        let Ok(Value::Object(line)) = serde_json::from_slice(line) else {
+            report.find("commit_malformed", place(), "it is no JSON object");
+            continue;
+        };
+        for (action, value) in &line {
+            match action.as_str() {
+                "add" => match add(value) {
+                    Ok(add) => commit.adds.push(add),
+                    Err((kind, detail)) => report.find(kind, place(), detail),
+                },
+                "txn" => match (value["appId"].as_str(), value["version"].as_i64()) {
+                    (Some(app_id), Some(version)) => _ = commit.txns.insert(app_id.to_owned(), version),
+                    _ => report.find("commit_malformed", place(), "a txn without appId or version"),
+                },
+                "commitInfo" => {
+                    commit.time_ms = value["timestamp"].as_i64();
+                    let counts = &value[crate::writer::METADATA]["counts"];
+                    let count = |name: &str| counts[name].as_u64();
+                    if let (Some(received), Some(events), Some(rejects), Some(duplicates)) =
+                        (count("received"), count("events"), count("rejects"), count("duplicates"))
+                    {
+                        commit.counts = Some([received, events, rejects, duplicates]);
+                    }
+                }
+                name if first && FIRST_ACTIONS.contains(&name) => {}
+                name => {
+                    let detail = format!("an action that an archive never has: {:.40}", name);
+                    report.find("not_append_only", place(), detail);
+                }
+            }
+        }
+    }
+    commit
+}
+
+fn add(value: &Value) -> Result<AddFacts, (&'static str, String)> {
+    let malformed = |detail: &str| ("commit_malformed", detail.to_owned());
+    let path = value["path"].as_str().ok_or_else(|| malformed("an add without a path"))?;
+    let (date, _) = layout::split_data_path(path)
+        .ok_or_else(|| malformed("an add whose path is not that of a sealed file"))?;
+    if value["partitionValues"]["date"].as_str() != Some(&date.to_string()) {
+        return Err(("statistics", format!("{path}: partitionValues has another date")));
+    }
+    let size = value["size"].as_u64().ok_or_else(|| malformed("an add without a size"))?;
+    let stats = value["stats"].as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let stats = stats.unwrap_or_default();
+    let bounds = |name: &str| stats[name].as_object().cloned().unwrap_or_default();
+    let tags = &value["tags"];
+    let tag = |name: &str| tags[name].as_str();
+    let mut facts = AddFacts {
+        path: path.to_owned(),
+        date: Some(date),
+        size,
+        rows: stats["numRecords"].as_u64(),
+        least: bounds("minValues"),
+        greatest: bounds("maxValues"),
+        version: tag(TAG_VERSION).map(str::to_owned),
+        ..AddFacts::default()
+    };
+    let wrong = |detail: &str| ("tags", format!("{path}: {detail}"));
+    let hash = |name: &str| match tag(name) {
+        Some(text) => Hash::parse(text).map(Some).ok_or_else(|| wrong(&format!("{name} is no hash"))),
+        None => Ok(None),
+    };
+    (facts.sha256, facts.record_root) = (hash(TAG_SHA256)?, hash(TAG_RECORD_ROOT)?);
+    if let Some(rows) = tag(TAG_ROWS) {
+        if rows.parse().ok() != facts.rows {
+            return Err(wrong("the tag rows is not numRecords"));
+        }
+    }
+    if let Some(text) = tag(TAG_OFFSETS) {
+        let offsets: BTreeMap<String, (i64, i64, u64)> =
+            serde_json::from_str(text).map_err(|_| wrong("offsets cannot be read"))?;
+        if offsets.values().any(|(first, last, rows)| first > last || *rows == 0)
+            || offsets.values().map(|(.., rows)| rows).sum::<u64>() > facts.rows.unwrap_or(0)
+        {
+            return Err(wrong("offsets contradict themselves or rows"));
+        }
+        facts.offsets = Some(offsets);
+    }
+    Ok(facts)
+}
+
+/// Checkpoints and tiles against the commits.
+async fn check_log(
+    store: &Store,
+    root: &Path,
+    (log, archive_id): (Log, &str),
+    keys: &Keys,
+    since: Option<Head>,
+    commits: &[CommitFacts],
+    report: &mut Report,
+) -> Result<(), ProofError> {
+    let origin = log.origin(archive_id);
+    let (place, path) = (format!("{}/_tlog", log.name()), checkpoint_folder(root, log));
+    let mut names = store.names(&path).await?;
+    names.retain(|name| !name.starts_with('.'));
+    names.sort();
+    let all = keys.all();
+    let (mut range, mut good, mut newest) = (CompactRange::default(), Vec::new(), None);
+    let mut wrong_root = None;
+    for name in names {
+        let place = format!("{place}/checkpoint/{name}");
+        let note = store.read_present(&path.join(&name)).await;
+        let note = note.map_err(|source| ProofError::Read { path: path.join(&name), source })?;
+        report.checked.checkpoints += 1;
+        let (size, tree_root, key) = match check_note(&note, &origin, &all) {
+            Ok(checked) => checked,
+            Err((kind, detail)) => {
+                report.find(kind, place, detail);
+                continue;
+            }
+        };
+        let id = all[key].id(&origin).to_string();
+        if parse_checkpoint_name(&name) != Some((size, &id)) {
+            report.find("checkpoint_malformed", place, format!("it is of size {size} by key {id}"));
+            continue;
+        }
+        if size > commits.len() as u64 {
+            report.find(
+                "commits_cut",
+                place,
+                format!("it is of {size} commits, there are {}", commits.len()),
+            );
+            continue;
+        }
+        // Names are sorted by size.
+        while range.size() < size {
+            range.push(commits[range.size() as usize].leaf);
+        }
+        if range.root() != tree_root {
+            wrong_root.get_or_insert((place, size));
+            continue;
+        }
+        good.push((place, size, key));
+        newest = Some(Head { log, size, root: tree_root });
+    }
+    for (place, size, key) in &good {
+        let retired = keys.retired_at(*key, log).is_some_and(|until| *size > until);
+        let confirmed = good.iter().any(|(_, other, by)| by > key && other >= size);
+        if retired && !confirmed {
+            report.find("key_retired", place.as_str(), "only a key that was retired before has signed it");
+        }
+    }
+    for head in keys.records.iter().flat_map(|record| &record.heads).filter(|head| head.log == log) {
+        let leaves: Vec<Hash> = commits.iter().take(head.size as usize).map(|commit| commit.leaf).collect();
+        if leaves.len() as u64 != head.size || tree::root(&leaves) != head.root {
+            let detail = format!("a key record names another tree of size {}", head.size);
+            report.find("key_record", place.as_str(), detail);
+        }
+    }
+    let size = newest.as_ref().map_or(0, |head| head.size);
+    let sizes: Vec<u64> = good.iter().map(|(_, size, _)| *size).collect();
+    let from = since.map_or(0, |head| head.size);
+    let changed = tiles(store, root, log, commits, &sizes, (from, wrong_root.is_some()), report).await?;
+    match (wrong_root, changed) {
+        (Some(_), Some(commit)) => {
+            let place = format!("{}/_delta_log/{commit:020}.json", log.name());
+            report.find("commit_changed", place, "its hash is not the one in the log's tiles");
+        }
+        (Some((place, size)), None) => {
+            report.find("checkpoint_root", place, format!("the first {size} commits have another root"));
+        }
+        (None, _) => {}
+    }
+    unproven(log, keys, commits, size, report);
+    report.heads.extend(newest);
+    Ok(())
+}
+
+/// Commits that no good checkpoint is of.
+fn unproven(log: Log, keys: &Keys, commits: &[CommitFacts], size: u64, report: &mut Report) {
+    let behind = &commits[size as usize..];
+    if behind.is_empty() || keys.records.is_empty() {
+        return;
+    }
+    let detail = format!("{} commits from {size} on are signed by nobody yet", behind.len());
+    let young = Utc::now().timestamp_millis() - UNPROVEN_SECONDS_MAX * 1000;
+    if behind.iter().all(|commit| commit.time_ms.is_some_and(|time| time >= young)) {
+        report.not_checked.push(format!("{}: {detail}", log.name()));
+    } else {
+        report.find("unproven", format!("{}/_tlog/checkpoint", log.name()), detail);
+    }
+}
+
+/// Tiles against the commits. Where a checkpoint's root was wrong, a commit differs: the first one that does is
+/// returned and its tile is not blamed.
+async fn tiles(
+    store: &Store,
+    root: &Path,
+    log: Log,
+    commits: &[CommitFacts],
+    sizes: &[u64],
+    (from, is_root_wrong): (u64, bool),
+    report: &mut Report,
+) -> Result<Option<u64>, ProofError> {
+    let folder = folder(root, log);
+    let mut wanted: std::collections::BTreeSet<Tile> = std::collections::BTreeSet::new();
+    let mut before = from;
+    let newest = sizes.last().copied().unwrap_or(0);
+    for size in sizes.iter().copied().filter(|size| *size > from) {
+        // In a bucket each tile is a request; partial ones of old sizes are left out there.
+        let all = tree::tiles(before, size).into_iter();
+        wanted.extend(all.filter(|tile| {
+            tile.width == tree::TILE_WIDTH || size == newest || matches!(store, Store::Local)
+        }));
+        before = size;
+    }
+    if is_root_wrong {
+        wanted.extend(tree::tiles(0, commits.len() as u64).into_iter().filter(|tile| tile.level == 0));
+    }
+    let levels = tree::levels(commits.iter().map(|commit| commit.leaf).collect());
+    let mut changed: Option<u64> = None;
+    for tile in wanted {
+        let place = format!("{}/_tlog/{}", log.name(), tile.path());
+        let mut found = None;
+        for path in [folder.join(tile.path()), folder.join(tile.full().path())] {
+            let bytes = store.read(&path).await.map_err(|source| ProofError::Read { path, source })?;
+            if let Some(bytes) = bytes {
+                found = Some(bytes);
+                break;
+            }
+        }
+        report.checked.tiles += 1;
+        let level = levels.get(tile.level as usize).map_or(&[][..], Vec::as_slice);
+        let first = (tile.number * tree::TILE_WIDTH) as usize;
+        let expected: Vec<u8> =
+            level.iter().skip(first).take(tile.width as usize).flat_map(|hash| hash.0).collect();
+        let Some(found) = found else {
+            if !is_root_wrong {
+                report.find("tile_missing", place, "a checkpoint needs it");
+            }
+            continue;
+        };
+        let same = found.len() >= expected.len() && found[..expected.len()] == expected[..];
+        let whole = found.len() == 32 * tile.width as usize || found.len() == 32 * tree::TILE_WIDTH as usize;
+        if same && whole {
+            continue;
+        }
+        let at = found.chunks(32).zip(expected.chunks(32)).position(|(found, expected)| found != expected);
+        match at {
+            Some(at) if is_root_wrong && tile.level == 0 => {
+                let commit = (first + at) as u64;
+                changed = Some(changed.map_or(commit, |known| known.min(commit)));
+            }
+            _ if is_root_wrong => {}
+            at => {
+                let bytes = at.map_or(0..found.len(), |at| at * 32..at * 32 + 32);
+                let place = format!("{place}, bytes {}..{}", bytes.start, bytes.end);
+                report.find("tile_changed", place, "it has other hashes than the commits give");
+            }
+        }
+    }
+    Ok(changed)
+}

@@ -1,0 +1,203 @@
+//! `strongroom key`: the key that signs proof logs; and where the other commands find it.
+//!
+//! Invariant: a private key is written to the file that was asked for, and never printed.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use strongroom_archive::{Archive, Keys, NAME_DEFAULT, PrivateKey, ProofError, PublicKey, Signer};
+
+use crate::archive;
+use crate::exit::{self, CliError};
+
+/// The private key as text, where a file is no way to hand it over.
+const KEY_VARIABLE: &str = "STRONGROOM_KEY";
+
+/// Who signs.
+#[derive(clap::Args, Clone)]
+pub struct KeyArgs {
+    /// Sign the proof log with the key in FILE (made by `strongroom key new`)
+    #[arg(long, env = "STRONGROOM_KEY_FILE", value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Sign with a program: it reads the text to sign and prints the signature's 64 bytes in base64
+    #[arg(long, env = "STRONGROOM_SIGNER", value_name = "COMMAND", conflicts_with = "key")]
+    signer: Option<String>,
+    /// The public key of that program
+    #[arg(long, env = "STRONGROOM_SIGNER_PUBLIC_KEY", value_name = "KEY", requires = "signer", value_parser = public_key)]
+    signer_public_key: Option<PublicKey>,
+}
+
+pub fn public_key(text: &str) -> Result<PublicKey, String> {
+    PublicKey::parse(text).map_err(|error| error.to_string())
+}
+
+impl KeyArgs {
+    /// The signer that the command line or the environment names, if any.
+    pub fn signer(&self) -> Result<Option<Arc<Signer>>, CliError> {
+        let text = std::env::var(KEY_VARIABLE).ok().filter(|text| !text.is_empty());
+        let signer = match (&self.key, &self.signer, text) {
+            (Some(path), ..) => Signer::from_file(path).map_err(proof_error)?,
+            (None, Some(command), _) => {
+                let public = self.signer_public_key.ok_or_else(|| {
+                    CliError::input(anyhow::anyhow!("a signing program needs --signer-public-key"))
+                })?;
+                let command = command.split_whitespace().map(str::to_owned).collect();
+                Signer::Command { command, public }
+            }
+            (None, None, Some(text)) => {
+                let key = PrivateKey::parse(&text);
+                Signer::Key(key.map_err(|error| {
+                    CliError::input(anyhow::Error::new(error).context(format!("{KEY_VARIABLE} is set")))
+                })?)
+            }
+            (None, None, None) => return Ok(None),
+        };
+        Ok(Some(Arc::new(signer)))
+    }
+
+    fn required(&self) -> Result<Arc<Signer>, CliError> {
+        self.signer()?.ok_or_else(|| {
+            CliError::input(anyhow::anyhow!("no key is given")).with_hint(
+                "name one with --key FILE, STRONGROOM_KEY_FILE, STRONGROOM_KEY or --signer COMMAND",
+            )
+        })
+    }
+}
+
+/// Make, show and change the key that signs the proof log.
+///
+/// The public key is what an auditor needs: keep a copy away from the archive.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Make a key, write it to FILE (readable by its owner only) and print the public key
+    New {
+        /// Where to write it; nothing that is there is replaced
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// A name for people, such as example.com/audit
+        #[arg(long, default_value = NAME_DEFAULT)]
+        name: String,
+    },
+    /// Print the public key of a private one, or those that an archive has had
+    Show {
+        #[command(flatten)]
+        key: KeyArgs,
+        /// The archive: a folder, a file:// or an s3:// URL
+        #[arg(long, value_name = "LOCATION")]
+        archive: Option<String>,
+    },
+    /// Make another key the archive's; the current one signs that, and all proofs made with it stay good
+    Rotate {
+        #[command(flatten)]
+        key: KeyArgs,
+        /// File of the new key
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+        /// The archive: a folder, a file:// or an s3:// URL
+        #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
+        archive: String,
+    },
+}
+
+/// Bring the proof log up to the last commit, with the key given.
+///
+/// `ingest` and `run` do this themselves when they have the key. Where they shall not have it, run this where it is, as
+/// often as proofs shall be young. An archive without a key gets this one.
+#[derive(clap::Args)]
+pub struct SealLogArgs {
+    #[command(flatten)]
+    key: KeyArgs,
+    /// The archive: a folder, a file:// or an s3:// URL
+    #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
+    archive: String,
+}
+
+pub fn run(args: Args) -> Result<u8, CliError> {
+    let mut out = anstream::stdout().lock();
+    match args.command {
+        Command::New { file, name } => {
+            let key = PrivateKey::generate(&name).map_err(proof_error)?;
+            write_key(&file, &key).with_context(|| format!("cannot write {}", file.display()))?;
+            writeln!(out, "{}", key.public().vkey(key.name()))?;
+        }
+        Command::Show { key, archive: None } => {
+            let signer = key.required()?;
+            let name = match &*signer {
+                Signer::Key(key) => key.name().to_owned(),
+                Signer::Command { .. } => NAME_DEFAULT.to_owned(),
+            };
+            writeln!(out, "{}", signer.public().vkey(&name))?;
+        }
+        Command::Show { key: _, archive: Some(location) } => {
+            let archive = open(&location)?;
+            let keys = archive.keys().map_err(proof_error)?;
+            if keys.records.is_empty() {
+                return Err(proof_error(ProofError::NoKey));
+            }
+            print_keys(&mut out, &keys)?;
+        }
+        Command::Rotate { key, to, archive } => {
+            let archive = open(&archive)?.signed_by(key.required()?);
+            let new = Arc::new(Signer::from_file(&to).map_err(proof_error)?);
+            let keys = archive.rotate_key(new).map_err(proof_error)?;
+            print_keys(&mut out, &keys)?;
+        }
+    }
+    Ok(exit::OK)
+}
+
+pub fn seal_log(args: SealLogArgs) -> Result<u8, CliError> {
+    let archive = open(&args.archive)?.signed_by(args.key.required()?);
+    let heads = archive.seal_logs().map_err(proof_error)?;
+    let mut out = anstream::stdout().lock();
+    for head in heads {
+        writeln!(out, "{} {} {}", head.log.name(), head.size, head.root)?;
+    }
+    Ok(exit::OK)
+}
+
+fn print_keys(out: &mut impl std::io::Write, keys: &Keys) -> std::io::Result<()> {
+    for (at, record) in keys.records.iter().enumerate() {
+        let state = if at + 1 == keys.records.len() { "current" } else { "retired" };
+        writeln!(
+            out,
+            "{}\t{}\tsince {}\t{state}",
+            record.number,
+            record.key.vkey(NAME_DEFAULT),
+            record.time
+        )?;
+    }
+    Ok(())
+}
+
+fn write_key(path: &Path, key: &PrivateKey) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(key.to_text().as_bytes())?;
+    file.sync_all()
+}
+
+pub fn open(location: &str) -> Result<Archive, CliError> {
+    Archive::open(location).map_err(archive::archive_error)
+}
+
+pub fn proof_error(error: ProofError) -> CliError {
+    let hint = error.hint();
+    let error = CliError::failure(error);
+    match hint {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}

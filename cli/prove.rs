@@ -1,0 +1,124 @@
+//! `strongroom prove` and `strongroom verify-proof`: single records, provable without the archive.
+
+use std::collections::HashSet;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use serde_json::Value;
+use strongroom_archive::{PublicKey, RECORDS_MAX, prove, verify_proof};
+use strongroom_ingest::export::EventRecords;
+use strongroom_query::{Expanded, Format, Layout, Session, SessionOptions, write_answer};
+
+use crate::exit::{self, CliError};
+use crate::key::{open, proof_error, public_key};
+use crate::{query, term};
+
+/// Write single events with the proof that they are the archive's.
+///
+/// The file has the original bytes of the events asked for, and of all others hashes alone. `strongroom verify-proof`
+/// checks it without the archive; docs/proof.md says how to do it without strongroom.
+#[derive(clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  strongroom prove --archive ./archive 5a1f7e9c-… -o proof.json
+  strongroom prove --archive ./archive --where \"user_name = 'eve' AND date = '2026-03-02'\" -o proof.json")]
+pub struct Args {
+    /// `auditID` of the events
+    #[arg(required_unless_present = "filter", conflicts_with = "filter", value_name = "AUDIT_ID")]
+    audit_id: Option<String>,
+    /// The events for which this SQL condition holds
+    #[arg(long = "where", value_name = "CONDITION")]
+    filter: Option<String>,
+    /// The archive: a folder, a file:// or an s3:// URL
+    #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
+    archive: String,
+    /// Where to write the proof
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+/// Check a proof made by `strongroom prove`, without the archive.
+#[derive(clap::Args)]
+pub struct VerifyArgs {
+    /// The proof
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// A public key of the archive, from elsewhere (repeatable); without, only that the proof holds together is shown
+    #[arg(long, env = "STRONGROOM_PUBLIC_KEY", value_name = "KEY", value_parser = public_key)]
+    public_key: Vec<PublicKey>,
+    /// Write the proven records to standard output, one a line, and nothing else
+    #[arg(long)]
+    records: bool,
+}
+
+pub fn run(args: Args) -> Result<u8, CliError> {
+    let archive = open(&args.archive)?;
+    let condition = match (&args.filter, &args.audit_id) {
+        (Some(filter), _) => filter.clone(),
+        (None, audit_id) => {
+            format!("audit_id = '{}'", audit_id.as_deref().unwrap_or_default().replace('\'', "''"))
+        }
+    };
+    let sql = format!(
+        "SELECT source, source_offset FROM events WHERE ({condition}\n) LIMIT {}",
+        RECORDS_MAX + 1
+    );
+    let session = Session::open(archive.clone(), &SessionOptions::default()).map_err(query::cli_error)?;
+    let layout = Layout { width: None, truncate: false, expanded: Expanded::WhenWide };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.context("cannot start threads")?;
+    let mut rows = Vec::new();
+    runtime
+        .block_on(async {
+            let answer = session.ask(&sql).await?;
+            write_answer(answer, Format::Json, &layout, &mut rows).await
+        })
+        .map_err(query::cli_error)?;
+    let mut wanted = HashSet::new();
+    for row in rows.split(|byte| *byte == b'\n').filter(|row| !row.is_empty()) {
+        let row: Value = serde_json::from_slice(row).context("an answer of SQL is no JSON")?;
+        if let (Some(source), Some(offset)) = (row["source"].as_str(), row["source_offset"].as_i64()) {
+            wanted.insert((source.to_owned(), offset));
+        }
+    }
+    if wanted.is_empty() {
+        return Err(CliError::input(anyhow::anyhow!("the archive has no such event")));
+    }
+    let proof = prove(&archive, &wanted, &EventRecords).map_err(proof_error)?;
+    let text = serde_json::to_string_pretty(&proof).context("cannot write the proof as JSON")?;
+    let written = std::fs::write(&args.output, text.as_bytes());
+    written.with_context(|| format!("cannot write {}", args.output.display()))?;
+    let (events, bytes) = (term::count(wanted.len() as u64), term::bytes(text.len() as u64));
+    writeln!(anstream::stderr(), "proof of {events} events: {}, {bytes}", args.output.display())?;
+    Ok(exit::OK)
+}
+
+pub fn verify(args: VerifyArgs) -> Result<u8, CliError> {
+    let file = std::fs::read(&args.file).with_context(|| format!("cannot read {}", args.file.display()));
+    let proven = match verify_proof(&file.map_err(CliError::input)?, &args.public_key) {
+        Ok(proven) => proven,
+        Err(detail) => {
+            return Err(CliError::input(anyhow::anyhow!(
+                "the proof does not hold: {}",
+                term::printable(&detail)
+            )));
+        }
+    };
+    let mut out = anstream::stdout().lock();
+    if args.records {
+        for record in &proven.records {
+            out.write_all(&record.record)?;
+            out.write_all(b"\n")?;
+        }
+        return Ok(exit::OK);
+    }
+    writeln!(out, "holds: {} records of archive {}", proven.records.len(), term::printable(&proven.archive_id))?;
+    for (log, size) in &proven.heads {
+        writeln!(out, "under the checkpoint of {} at size {size}", term::printable(log))?;
+    }
+    if args.public_key.is_empty() {
+        writeln!(out, "not checked: whose key it is: no public key was given ({})", proven.key)?;
+    }
+    Ok(exit::OK)
+}

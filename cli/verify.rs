@@ -1,0 +1,212 @@
+//! `strongroom verify`: everything re-derived from bytes, and what is wrong named.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use chrono::NaiveDate;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use strongroom_archive::verify::{Options, Report, Watch, heads_of_report, verify};
+use strongroom_archive::{Archive, ArchiveError, Head, PublicKey};
+use strongroom_ingest::export::EventRecords;
+
+use crate::archive::archive_error;
+use crate::exit::{self, CliError};
+use crate::key::{proof_error, public_key};
+use crate::term;
+
+/// Most findings that are printed; the JSON report has them all.
+const PRINTED_MAX: usize = 50;
+
+/// Check that nothing in the archive was changed and nothing is missing.
+///
+/// Signatures, the trees behind them, every file's hash, every record's hash, positions and counts are computed anew from
+/// the bytes; in a bucket versions, deletions and locks as well. docs/proof.md says what is checked and how, for those who
+/// would rather not ask this program. What could not be checked is said.
+#[derive(clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  strongroom verify --archive ./archive --public-key strongroom+3e78f75f+ARtw8e…
+  strongroom verify --archive ./archive --since-last
+  strongroom verify --archive s3://bucket/prefix --from 2026-03-01 --to 2026-03-31 --json report.json
+
+Exit codes: 0 no finding; 1 findings; 2 it could not be done.")]
+pub struct Args {
+    /// The archive: a folder, a file:// or an s3:// URL
+    #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
+    archive: String,
+    /// Read files of this day and later ones only; logs, signatures and positions are checked whole
+    #[arg(long, value_name = "DAY")]
+    from: Option<NaiveDate>,
+    /// Read files up to this day only
+    #[arg(long, value_name = "DAY")]
+    to: Option<NaiveDate>,
+    /// Read only files that came after the last checking without a finding, and check that the logs continue it
+    #[arg(long)]
+    since_last: bool,
+    /// Where the last checking is remembered [default: in the state folder of the user]
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// Write the report as JSON to FILE; - is standard output
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// A public key of the archive, from elsewhere (repeatable)
+    #[arg(long, env = "STRONGROOM_PUBLIC_KEY", value_name = "KEY", value_parser = public_key)]
+    public_key: Vec<PublicKey>,
+    /// A checkpoint that was kept elsewhere: the archive must continue it (repeatable)
+    #[arg(long, value_name = "FILE")]
+    remembered: Vec<PathBuf>,
+    /// Files read at once [default: the cores]
+    #[arg(long, value_name = "N")]
+    threads: Option<std::num::NonZeroUsize>,
+    /// No progress bar, nothing on standard output unless there are findings
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+pub fn run(args: Args) -> Result<u8, CliError> {
+    let archive = match Archive::open(&args.archive) {
+        Ok(archive) => archive,
+        Err(
+            error @ (ArchiveError::ParseManifest { .. } | ArchiveError::FormatUnknown { .. }),
+        ) => {
+            let mut report = Report::new("", Path::new(&args.archive));
+            report.find("manifest_malformed", "strongroom.json", exit::causes(&error));
+            tell(&args, &report)?;
+            return Ok(exit::FINDING);
+        }
+        Err(error) => return Err(archive_error(error)),
+    };
+    let state = match (&args.state, args.since_last) {
+        (Some(path), _) => Some(path.clone()),
+        (None, true) => Some(state_file(archive.id())?),
+        (None, false) => None,
+    };
+    let mut options = Options {
+        from: args.from,
+        to: args.to,
+        public_keys: args.public_key.clone(),
+        threads: args.threads.map_or_else(
+            || std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            std::num::NonZero::get,
+        ),
+        ..Options::default()
+    };
+    for path in &args.remembered {
+        let note = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+        options.remembered.push((path.display().to_string(), note.map_err(CliError::input)?));
+    }
+    if let (Some(path), true) = (&state, args.since_last) {
+        options.since = last_heads(path, archive.id())?;
+    }
+    let bar = Bar(bar(args.quiet));
+    let report = verify(&archive, &options, &EventRecords, &bar).map_err(proof_error)?;
+    bar.0.finish_and_clear();
+    tell(&args, &report)?;
+    let good = report.findings.is_empty();
+    // A checking of some days has not seen what lies before the heads.
+    if let (Some(path), true, None, None) = (&state, good, args.from, args.to) {
+        remember(path, &report).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(if good { exit::OK } else { exit::FINDING })
+}
+
+struct Bar(ProgressBar);
+
+impl Watch for Bar {
+    fn read(&self, done: u64, total: u64) {
+        self.0.set_length(total);
+        self.0.set_position(done);
+    }
+}
+
+fn bar(quiet: bool) -> ProgressBar {
+    let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let bar = ProgressBar::with_draw_target(Some(0), target);
+    let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn tell(args: &Args, report: &Report) -> Result<(), CliError> {
+    if let Some(path) = &args.json {
+        let text = format!("{:#}\n", report.to_json());
+        if path.as_os_str() == "-" {
+            anstream::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+            return Ok(());
+        }
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if args.quiet && report.findings.is_empty() {
+        return Ok(());
+    }
+    print(report).context("cannot write to standard output")?;
+    Ok(())
+}
+
+fn print(report: &Report) -> std::io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    for finding in report.findings.iter().take(PRINTED_MAX) {
+        let (place, detail) = (term::printable(&finding.place), term::printable(&finding.detail));
+        writeln!(out, "FINDING  {}: {place}: {detail}", finding.kind)?;
+    }
+    if report.findings.len() > PRINTED_MAX {
+        writeln!(out, "… and {} more findings", report.findings.len() - PRINTED_MAX)?;
+    }
+    for missing in &report.not_checked {
+        writeln!(out, "not checked: {}", term::printable(missing))?;
+    }
+    let checked = &report.checked;
+    writeln!(
+        out,
+        "checked: {} commits, {} checkpoints, {} tiles, {} files ({}), {} records, {} sources",
+        term::count(checked.commits),
+        term::count(checked.checkpoints),
+        term::count(checked.tiles),
+        term::count(checked.files),
+        term::bytes(checked.bytes),
+        term::count(checked.records),
+        term::count(checked.partitions)
+    )?;
+    match report.findings.len() {
+        0 => writeln!(out, "no finding"),
+        1 => writeln!(out, "1 finding"),
+        many => writeln!(out, "{many} findings"),
+    }
+}
+
+fn state_file(archive_id: &str) -> Result<PathBuf, CliError> {
+    let folder = std::env::var_os("XDG_STATE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let home = || Some(PathBuf::from(std::env::var_os("HOME").filter(|path| !path.is_empty())?).join(".local/state"));
+    let folder = folder.or_else(home).ok_or_else(|| {
+        CliError::input(anyhow::anyhow!("there is no folder to remember the last checking in"))
+            .with_hint("name a file with --state")
+    })?;
+    Ok(folder.join("strongroom").join(format!("verify-{archive_id}.json")))
+}
+
+/// What the last checking found good; nothing when there was none.
+fn last_heads(path: &Path, archive_id: &str) -> Result<Vec<Head>, CliError> {
+    let report = match std::fs::read(path) {
+        Ok(report) => report,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => {
+            return Err(CliError::failure(
+                anyhow::Error::new(error).context(format!("cannot read {}", path.display())),
+            ));
+        }
+    };
+    heads_of_report(&report, archive_id).ok_or_else(|| {
+        CliError::input(anyhow::anyhow!("{} is no report of this archive", path.display()))
+            .with_hint("name another file with --state, or remove it: then all is checked")
+    })
+}
+
+fn remember(path: &Path, report: &Report) -> std::io::Result<()> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(path, format!("{:#}\n", report.to_json()))
+}

@@ -1,0 +1,51 @@
+//! The hash of a record, which ingest takes and the archive proves.
+//!
+//! Invariant: [`leaf_hash`] is the leaf hash of RFC 6962, section 2.1: SHA-256 of a zero byte and the record. It is part
+//! of the format.
+
+use std::fmt;
+
+use sha2::{Digest as _, Sha256};
+
+/// A SHA-256 hash; shown as hex.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Sha256Hash(pub [u8; 32]);
+
+impl fmt::Display for Sha256Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl Sha256Hash {
+    /// Of `bytes` as they are: of a file, not of a leaf.
+    pub fn of(bytes: &[u8]) -> Sha256Hash {
+        Sha256Hash(Sha256::digest(bytes).into())
+    }
+
+    /// Inverse of `Display`; only lower-case digits, as they are written.
+    pub fn parse(text: &str) -> Option<Sha256Hash> {
+        let digits = text.as_bytes();
+        if digits.len() != 64 {
+            return None;
+        }
+        let digit = |digit: u8| match digit {
+            b'0'..=b'9' => Some(digit - b'0'),
+            b'a'..=b'f' => Some(digit - b'a' + 10),
+            _ => None,
+        };
+        let mut hash = [0; 32];
+        for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+        }
+        Some(Sha256Hash(hash))
+    }
+}
+
+/// Hash of a record, or of a commit, as a leaf.
+pub fn leaf_hash(leaf: &[u8]) -> Sha256Hash {
+    let mut hasher = Sha256::new();
+    hasher.update([0]);
+    hasher.update(leaf);
+    Sha256Hash(hasher.finalize().into())
+}

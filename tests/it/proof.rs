@@ -1,0 +1,867 @@
+//! Proofs: whatever is done to an archive has a name, and nothing done to it has none.
+//!
+//! `TAMPERINGS` is a table: each entry says what was done and what `verify` must call it. With
+//! `STRONGROOM_VERIFIER` set to a command (such as a Python program) that takes `--archive`, `--public-key`,
+//! `--remembered` and `--json` as `strongroom verify` does, a second verifier judges the same archives.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime};
+
+use datafusion::arrow::array::{Array as _, ArrayRef, Int64Array, RecordBatch, StringArray};
+use datafusion::arrow::compute::{concat_batches, take_record_batch};
+use datafusion::parquet::arrow::ArrowWriter;
+use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use strongroom_archive::verify::Records as _;
+use strongroom_ingest::export::EventRecords;
+use strongroom_schemas::record::leaf_hash;
+use tempfile::TempDir;
+
+use crate::run::{expect_code, export, ingest, log, output, strongroom, write};
+
+/// Kinds that a verifier without a Parquet reader cannot find.
+const NEEDS_PARQUET: [&str; 4] = ["record_changed", "rows", "offsets", "statistics"];
+
+/// An archive with a key, to be tampered with.
+struct Site {
+    folder: TempDir,
+}
+
+impl Site {
+    fn archive(&self) -> PathBuf {
+        self.folder.path().join("archive")
+    }
+
+    fn key(&self) -> PathBuf {
+        self.folder.path().join("key")
+    }
+
+    fn other_key(&self) -> PathBuf {
+        self.folder.path().join("other-key")
+    }
+
+    /// Checkpoints that were kept elsewhere before anything was done.
+    fn remembered(&self) -> Vec<PathBuf> {
+        let mut kept: Vec<PathBuf> = names(&self.folder.path().join("kept"));
+        kept.sort();
+        kept
+    }
+
+    fn volume(&self, table: &str) -> PathBuf {
+        let mut volumes = names(&self.archive().join(table));
+        volumes.sort();
+        volumes.pop().unwrap_or_else(|| panic!("{table} has a volume"))
+    }
+
+    fn commit(&self, table: &str, version: u64) -> PathBuf {
+        self.volume(table).join(format!("_delta_log/{version:020}.json"))
+    }
+
+    fn commits(&self, table: &str) -> Vec<PathBuf> {
+        let mut commits = names(&self.volume(table).join("_delta_log"));
+        commits.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+        commits.sort();
+        commits
+    }
+
+    /// The data files of a table.
+    fn files(&self, table: &str) -> Vec<PathBuf> {
+        let folders = names(&self.volume(table));
+        let days = folders.iter().filter(|path| path.to_string_lossy().contains("/date="));
+        let mut files: Vec<PathBuf> = days.flat_map(|day| names(day)).collect();
+        files.sort();
+        files
+    }
+
+    fn checkpoints(&self, table: &str) -> Vec<PathBuf> {
+        let mut found = names(&self.volume(table).join("_tlog/checkpoint"));
+        found.sort();
+        found
+    }
+
+    /// A history of its own, signed with the right key: what an insider can do.
+    fn sign_again(&self) {
+        for table in ["events", "rejects", "alerts"] {
+            let _ = std::fs::remove_dir_all(self.volume(table).join("_tlog"));
+        }
+        seal_log(&self.archive(), &self.key(), 0);
+    }
+}
+
+fn names(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    entries.map(|entry| entry.expect("an entry").path()).collect()
+}
+
+fn seal_log(archive: &Path, key: &Path, code: i32) -> (String, String) {
+    expect_code(strongroom().args(["seal-log", "--archive"]).arg(archive).arg("--key").arg(key), code)
+}
+
+fn new_key(path: &Path) -> String {
+    let (public, _) = expect_code(strongroom().args(["key", "new"]).arg(path), 0);
+    public.trim().to_owned()
+}
+
+fn public_of(key: &Path) -> String {
+    expect_code(strongroom().args(["key", "show", "--key"]).arg(key), 0).0.trim().to_owned()
+}
+
+fn signed_ingest(archive: &Path, key: &Path, logs: &[&Path]) -> Command {
+    let mut command = ingest(archive, logs);
+    command.arg("--key").arg(key).args(["--complete", "--seal-bytes", "64KiB", "--block-bytes", "8MiB"]);
+    command
+}
+
+/// Kinds that a verifier names, and its whole report.
+fn verify(archive: &Path, public: Option<&str>, remembered: &[PathBuf]) -> (BTreeSet<String>, Value) {
+    let mut command = strongroom();
+    command.args(["verify", "--json", "-", "--archive"]).arg(archive);
+    judged(&mut command, public, remembered)
+}
+
+fn judged(command: &mut Command, public: Option<&str>, remembered: &[PathBuf]) -> (BTreeSet<String>, Value) {
+    if let Some(public) = public {
+        command.args(["--public-key", public]);
+    }
+    for path in remembered {
+        command.arg("--remembered").arg(path);
+    }
+    let output = output(command);
+    let report: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{command:?}: {error}: {}", String::from_utf8_lossy(&output.stderr)));
+    let kinds: BTreeSet<String> = report["findings"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|finding| finding["kind"].as_str().expect("a kind").to_owned())
+        .collect();
+    assert_eq!(output.status.code(), Some(i32::from(!kinds.is_empty())), "{report:#}");
+    (kinds, report)
+}
+
+fn no_finding(archive: &Path, public: Option<&str>) -> Value {
+    let (kinds, report) = verify(archive, public, &[]);
+    assert!(kinds.is_empty(), "{report:#}");
+    report
+}
+
+/// Two files, sealed in two runs, with events, rejects and alerts.
+fn original() -> &'static Site {
+    static ORIGINAL: OnceLock<Site> = OnceLock::new();
+    ORIGINAL.get_or_init(|| {
+        let site = Site { folder: tempfile::tempdir().expect("a folder") };
+        new_key(&site.key());
+        new_key(&site.other_key());
+        for (name, seed) in [("a.log", 41), ("b.log", 42)] {
+            let mut bytes = log(6_000, seed);
+            let middle = bytes.iter().position(|byte| *byte == b'\n').expect("a line") + 1;
+            bytes.splice(middle..middle, b"this is no event\nnor is this\n".iter().copied());
+            let path = write(site.folder.path(), name, &bytes);
+            expect_code(&mut signed_ingest(&site.archive(), &site.key(), &[&path]), 1);
+        }
+        let kept = site.folder.path().join("kept");
+        std::fs::create_dir(&kept).expect("a folder");
+        for table in ["events", "rejects", "alerts"] {
+            let newest = site.checkpoints(table).pop().expect("a checkpoint");
+            std::fs::copy(newest, kept.join(table)).expect("copied");
+        }
+        site
+    })
+}
+
+/// A copy of the original, times of files included.
+fn copy() -> Site {
+    let site = Site { folder: tempfile::tempdir().expect("a folder") };
+    let from = original().folder.path().join(".");
+    let copied = Command::new("cp").arg("-a").arg(from).arg(site.folder.path()).status().expect("cp runs");
+    assert!(copied.success());
+    site
+}
+
+/// Puts other content in the place of a read-only file.
+fn replace(path: &Path, bytes: &[u8]) {
+    std::fs::remove_file(path).expect("it was there");
+    std::fs::write(path, bytes).expect("written");
+}
+
+fn flip(path: &Path, at: impl Fn(usize) -> usize) {
+    let mut bytes = std::fs::read(path).expect("readable");
+    let at = at(bytes.len());
+    bytes[at] ^= 0x20;
+    replace(path, &bytes);
+}
+
+/// Changes the actions of a commit.
+fn edit(commit: &Path, change: impl Fn(&mut Vec<Value>)) {
+    let text = std::fs::read_to_string(commit).expect("a commit");
+    let mut actions: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    change(&mut actions);
+    let lines: Vec<String> = actions.iter().map(Value::to_string).collect();
+    replace(commit, lines.join("\n").as_bytes());
+}
+
+fn adds(actions: &mut [Value]) -> impl Iterator<Item = &mut Value> {
+    actions.iter_mut().filter_map(|action| action.get_mut("add"))
+}
+
+/// The commit and the action that name a file, changed.
+fn edit_add(site: &Site, table: &str, file: &Path, change: impl Fn(&mut Value)) {
+    let name = file.file_name().expect("a name").to_string_lossy().into_owned();
+    for commit in site.commits(table) {
+        if std::fs::read_to_string(&commit).expect("a commit").contains(&name) {
+            edit(&commit, |actions| {
+                adds(actions)
+                    .filter(|add| add["path"].as_str().is_some_and(|path| path.contains(&name)))
+                    .for_each(&change);
+            });
+        }
+    }
+}
+
+fn rows_of(file: &Path) -> RecordBatch {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(file).expect("readable"));
+    let reader = reader.expect("Parquet").build().expect("Parquet");
+    let schema = reader.schema();
+    let batches: Vec<RecordBatch> = reader.map(|batch| batch.expect("rows")).collect();
+    concat_batches(&schema, &batches).expect("one schema")
+}
+
+/// Rewrites a file with other rows, and lets its commit name the new bytes.
+fn rewrite(site: &Site, file: &Path, rows: &RecordBatch) {
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, rows.schema(), None).expect("a writer");
+    writer.write(rows).expect("written");
+    writer.close().expect("written");
+    replace(file, &bytes);
+    let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    edit_add(site, "events", file, |add| {
+        add["size"] = json!(bytes.len());
+        add["tags"]["sha256"] = json!(sha256);
+    });
+}
+
+fn picked(rows: &RecordBatch, order: impl IntoIterator<Item = usize>) -> RecordBatch {
+    let order = Int64Array::from_iter_values(order.into_iter().map(|row| row as i64));
+    take_record_batch(rows, &order).expect("rows")
+}
+
+fn root_of(rows: &RecordBatch) -> String {
+    fn root(leaves: &[[u8; 32]]) -> [u8; 32] {
+        match leaves {
+            [leaf] => *leaf,
+            _ => {
+                let split = 1 << (leaves.len() - 1).ilog2();
+                let node = [&[1u8][..], &root(&leaves[..split]), &root(&leaves[split..])].concat();
+                Sha256::digest(node).into()
+            }
+        }
+    }
+    let mut leaves = Vec::new();
+    EventRecords.each(rows, &mut |record| leaves.push(leaf_hash(record).0)).expect("events");
+    root(&leaves).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Tags and statistics as they should be for other rows than before.
+fn retag(site: &Site, file: &Path, rows: &RecordBatch) {
+    let column = |name: &str| rows.column_by_name(name).expect("a column");
+    let offsets = column("source_offset").as_any().downcast_ref::<Int64Array>().expect("offsets");
+    let (least, most) = (offsets.iter().flatten().min(), offsets.iter().flatten().max());
+    let sources = column("source").as_any().downcast_ref::<StringArray>().expect("names");
+    let tag = json!({ sources.value(0): [least, most, rows.num_rows()] }).to_string();
+    let root = root_of(rows);
+    edit_add(site, "events", file, |add| {
+        let mut stats: Value = serde_json::from_str(add["stats"].as_str().expect("text")).expect("JSON");
+        stats["numRecords"] = json!(rows.num_rows());
+        stats["minValues"]["source_offset"] = json!(least);
+        stats["maxValues"]["source_offset"] = json!(most);
+        add["stats"] = json!(stats.to_string());
+        add["tags"]["rows"] = json!(rows.num_rows().to_string());
+        add["tags"]["offsets"] = json!(tag);
+        add["tags"]["record_root"] = json!(root);
+    });
+}
+
+/// What was done, and what it must be called. `remembered`: only who kept a checkpoint can tell.
+struct Tampering {
+    name: &'static str,
+    kind: &'static str,
+    remembered: bool,
+    does: fn(&Site),
+}
+
+const fn case(name: &'static str, kind: &'static str, does: fn(&Site)) -> Tampering {
+    Tampering { name, kind, remembered: false, does }
+}
+
+const fn kept(name: &'static str, kind: &'static str, does: fn(&Site)) -> Tampering {
+    Tampering { name, kind, remembered: true, does }
+}
+
+const TAMPERINGS: &[Tampering] = &[
+    case("a byte of a file flipped", "file_changed", |site| flip(&site.files("events")[0], |bytes| bytes / 2)),
+    case("a byte of a footer flipped", "file_changed", |site| flip(&site.files("events")[0], |bytes| bytes - 20)),
+    case("a byte of the rejects flipped", "file_changed", |site| flip(&site.files("rejects")[0], |bytes| bytes / 2)),
+    case("a file cut short", "file_size", |site| {
+        let file = &site.files("events")[0];
+        let bytes = std::fs::read(file).expect("readable");
+        replace(file, &bytes[..bytes.len() - 1]);
+    }),
+    case("a file removed", "file_missing", |site| {
+        std::fs::remove_file(&site.files("events")[0]).expect("removed");
+    }),
+    case("a file of alerts removed", "file_missing", |site| {
+        std::fs::remove_file(&site.files("alerts")[0]).expect("removed");
+    }),
+    case("a file replaced by another one of the archive", "file_size", |site| {
+        let files = site.files("events");
+        replace(&files[0], &std::fs::read(files.last().expect("files")).expect("readable"));
+    }),
+    case("a row removed, the commit's hash of the file corrected, signed again", "rows", |site| {
+        let file = &site.files("events")[0];
+        let rows = rows_of(file);
+        rewrite(site, file, &picked(&rows, 1..rows.num_rows()));
+        site.sign_again();
+    }),
+    case("a row removed and everything about the file corrected, signed again", "rows_missing", |site| {
+        let file = &site.files("events")[0];
+        let rows = rows_of(file);
+        let rows = picked(&rows, 1..rows.num_rows());
+        rewrite(site, file, &rows);
+        retag(site, file, &rows);
+        site.sign_again();
+    }),
+    case("a row added twice and everything about the file corrected, signed again", "rows_extra", |site| {
+        let file = &site.files("events")[0];
+        let rows = rows_of(file);
+        let rows = picked(&rows, (0..rows.num_rows()).chain([0]));
+        rewrite(site, file, &rows);
+        retag(site, file, &rows);
+        site.sign_again();
+    }),
+    case("rows swapped, the hash of the file corrected, signed again", "record_changed", |site| {
+        let file = &site.files("events")[0];
+        let rows = rows_of(file);
+        rewrite(site, file, &picked(&rows, (0..rows.num_rows()).rev()));
+        site.sign_again();
+    }),
+    case("a name changed in a row, the hash of the file corrected, signed again", "record_changed", |site| {
+        let file = &site.files("events")[0];
+        let rows = rows_of(file);
+        let at = rows.schema().index_of("user_name").expect("a column");
+        let names = rows.column(at).as_any().downcast_ref::<StringArray>().expect("names");
+        let names = StringArray::from_iter(
+            (0..names.len()).map(|row| if row == 7 { Some("nobody") } else { names.is_valid(row).then(|| names.value(row)) }),
+        );
+        let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
+        columns[at] = std::sync::Arc::new(names);
+        rewrite(site, file, &RecordBatch::try_new(rows.schema(), columns).expect("the same columns"));
+        site.sign_again();
+    }),
+    case("a commit removed", "commit_missing", |site| {
+        std::fs::remove_file(site.commit("events", 1)).expect("removed");
+    }),
+    case("the last commit removed", "commits_cut", |site| {
+        std::fs::remove_file(site.commits("events").pop().expect("commits")).expect("removed");
+    }),
+    case("a byte of a commit changed", "commit_changed", |site| flip(&site.commit("events", 1), |bytes| bytes / 2)),
+    case("two commits swapped", "commit_changed", |site| {
+        let (a, b) = (site.commit("events", 1), site.commit("events", 2));
+        let (first, second) = (std::fs::read(&a).expect("readable"), std::fs::read(&b).expect("readable"));
+        replace(&a, &second);
+        replace(&b, &first);
+    }),
+    kept("tail and checkpoints cut off", "rolled_back", |site| {
+        std::fs::remove_file(site.commits("events").pop().expect("commits")).expect("removed");
+        std::fs::remove_file(site.checkpoints("events").pop().expect("checkpoints")).expect("removed");
+    }),
+    kept("rolled back to an older checkpoint", "rolled_back", |site| {
+        std::fs::remove_file(site.checkpoints("events").pop().expect("checkpoints")).expect("removed");
+    }),
+    kept("a second history signed with the right key", "forked", |site| {
+        edit(&site.commit("events", 1), |actions| {
+            actions.iter_mut().filter_map(|action| action.get_mut("commitInfo")).for_each(|info| {
+                info["strongroom"]["labels"] = json!({});
+            });
+        });
+        site.sign_again();
+    }),
+    case("a tile changed", "tile_changed", |site| {
+        let tiles = names(&site.volume("events").join("_tlog/tile/0/000.p"));
+        flip(&tiles[0], |_| 3);
+    }),
+    case("tiles removed", "tile_missing", |site| {
+        std::fs::remove_dir_all(site.volume("events").join("_tlog/tile")).expect("removed");
+    }),
+    case("a signature changed", "checkpoint_signature", |site| {
+        let checkpoint = &site.checkpoints("events")[0];
+        let text = std::fs::read_to_string(checkpoint).expect("text");
+        let end = text.len() - 12;
+        let other = if &text[end..=end] == "A" { "B" } else { "A" };
+        replace(checkpoint, format!("{}{other}{}", &text[..end], &text[end + 1..]).as_bytes());
+    }),
+    case("the size in a checkpoint changed", "checkpoint_signature", |site| {
+        let checkpoint = &site.checkpoints("events")[0];
+        let text = std::fs::read_to_string(checkpoint).expect("text");
+        let mut lines: Vec<&str> = text.split('\n').collect();
+        lines[1] = "1";
+        replace(checkpoint, lines.join("\n").as_bytes());
+    }),
+    case("a checkpoint of another table put here", "checkpoint_origin", |site| {
+        let other = std::fs::read(&site.checkpoints("rejects")[0]).expect("readable");
+        replace(&site.checkpoints("events")[0], &other);
+    }),
+    case("a checkpoint that is none", "checkpoint_malformed", |site| {
+        replace(&site.checkpoints("events")[0], b"nothing\n");
+    }),
+    case("a checkpoint under another size's name", "checkpoint_malformed", |site| {
+        let checkpoints = site.checkpoints("events");
+        let last = checkpoints.last().expect("checkpoints");
+        let name = last.file_name().expect("a name").to_string_lossy().replace("0000000000000000000", "0000000000000000009");
+        std::fs::rename(last, last.with_file_name(name)).expect("renamed");
+    }),
+    case("the key record changed", "key_record", |site| flip(&site.archive().join("_keys/00000001"), |_| 60)),
+    case("the key record removed", "key_untrusted", |site| {
+        std::fs::remove_file(site.archive().join("_keys/00000001")).expect("removed");
+    }),
+    case("everything signed again with another key", "key_untrusted", |site| {
+        std::fs::remove_file(site.archive().join("_keys/00000001")).expect("removed");
+        for table in ["events", "rejects", "alerts"] {
+            std::fs::remove_dir_all(site.volume(table).join("_tlog")).expect("removed");
+        }
+        seal_log(&site.archive(), &site.other_key(), 0);
+    }),
+    case("strongroom.json changed", "manifest_changed", |site| {
+        let path = site.archive().join("strongroom.json");
+        let text = std::fs::read_to_string(&path).expect("text");
+        replace(&path, text.replace("\"created\": \"2", "\"created\": \"1").as_bytes());
+    }),
+    case("another key named in strongroom.json", "key_mismatch", |site| {
+        let path = site.archive().join("strongroom.json");
+        let text = std::fs::read_to_string(&path).expect("text");
+        replace(&path, text.replace(&public_of(&site.key()), &public_of(&site.other_key())).as_bytes());
+    }),
+    case("strongroom.json broken", "manifest_malformed", |site| {
+        replace(&site.archive().join("strongroom.json"), b"{");
+    }),
+    case("a position moved on over records that are not there, signed again", "rows_missing", |site| {
+        let last = site.commits("events").pop().expect("commits");
+        edit(&last, |actions| {
+            for txn in actions.iter_mut().filter_map(|action| action.get_mut("txn")) {
+                if txn["appId"].as_str().is_some_and(|name| name.ends_with("#records")) {
+                    txn["version"] = json!(txn["version"].as_i64().expect("a number") + 5);
+                }
+            }
+        });
+        site.sign_again();
+    }),
+    case("offsets of a file moved before what is stored, signed again", "overlap", |site| {
+        edit(&site.commits("events").pop().expect("commits"), |actions| {
+            for add in adds(actions) {
+                let text = add["tags"]["offsets"].as_str().expect("text").to_owned();
+                let mut offsets: Value = serde_json::from_str(&text).expect("JSON");
+                for span in offsets.as_object_mut().expect("an object").values_mut() {
+                    span[1] = json!(span[1].as_i64().expect("a number") + 1_000_000_000);
+                }
+                add["tags"]["offsets"] = json!(offsets.to_string());
+            }
+        });
+        site.sign_again();
+    }),
+    case("a position set back, signed again", "position_back", |site| {
+        let commits = site.commits("events");
+        let before = std::fs::read_to_string(&commits[1]).expect("text");
+        let name = before.lines().find(|line| line.contains("\"txn\"")).expect("a position").to_owned();
+        let name: Value = serde_json::from_str(&name).expect("JSON");
+        edit(commits.last().expect("commits"), |actions| {
+            let mut position = name.clone();
+            position["txn"]["version"] = json!(1);
+            let partition = position["txn"]["appId"].as_str().expect("a name").to_owned();
+            actions.push(position);
+            actions.push(json!({ "txn": { "appId": format!("{partition}#records"), "version": 1 } }));
+        });
+        site.sign_again();
+    }),
+    case("a whole source left out, signed again", "file_unnamed", |site| {
+        // Only the second run brought the second source.
+        let commits = site.commits("events");
+        let first = source_of(&commits[1]);
+        for commit in commits.iter().rev().take_while(|commit| source_of(commit) != first) {
+            std::fs::remove_file(commit).expect("removed");
+        }
+        site.sign_again();
+    }),
+    kept("a whole source left out with its files, signed again", "rolled_back", |site| {
+        let commits = site.commits("events");
+        let first = source_of(&commits[1]);
+        for commit in commits.iter().rev().take_while(|commit| source_of(commit) != first) {
+            for file in site.files("events") {
+                let name = file.file_name().expect("a name").to_string_lossy().into_owned();
+                if std::fs::read_to_string(commit).expect("text").contains(&name) {
+                    std::fs::remove_file(file).expect("removed");
+                }
+            }
+            std::fs::remove_file(commit).expect("removed");
+        }
+        site.sign_again();
+    }),
+    case("all rejects dropped", "rows_missing", |site| {
+        std::fs::remove_dir_all(site.archive().join("rejects")).expect("removed");
+    }),
+    case("the clock set back, signed again", "clock_back", |site| {
+        edit(&site.commits("events").pop().expect("commits"), |actions| {
+            for info in actions.iter_mut().filter_map(|action| action.get_mut("commitInfo")) {
+                info["timestamp"] = json!(info["timestamp"].as_i64().expect("a time") - 3_600_000);
+            }
+        });
+        site.sign_again();
+    }),
+    case("a volume shown as that of another year", "checkpoint_origin", |site| {
+        let volume = site.volume("events");
+        let year: u32 = volume.file_name().expect("a year").to_string_lossy().parse().expect("a number");
+        std::fs::rename(&volume, volume.with_file_name((year + 1).to_string())).expect("renamed");
+    }),
+    case("a volume shown as that of a later year, signed again", "wrong_year", |site| {
+        let volume = site.volume("events");
+        let year: u32 = volume.file_name().expect("a year").to_string_lossy().parse().expect("a number");
+        std::fs::rename(&volume, volume.with_file_name((year + 1).to_string())).expect("renamed");
+        site.sign_again();
+    }),
+    case("counts changed, signed again", "counts", |site| {
+        edit(&site.commit("events", 1), |actions| {
+            for info in actions.iter_mut().filter_map(|action| action.get_mut("commitInfo")) {
+                info["strongroom"]["counts"]["duplicates"] = json!(1);
+            }
+        });
+        site.sign_again();
+    }),
+    case("statistics narrowed so that questions skip a file, signed again", "statistics", |site| {
+        edit_add(site, "events", &site.files("events")[0], |add| {
+            let mut stats: Value = serde_json::from_str(add["stats"].as_str().expect("text")).expect("JSON");
+            stats["maxValues"]["stage_timestamp"] = stats["minValues"]["stage_timestamp"].clone();
+            add["stats"] = json!(stats.to_string());
+        });
+        site.sign_again();
+    }),
+    case("a file removed by a commit, signed again", "not_append_only", |site| {
+        edit(&site.commits("events").pop().expect("commits"), |actions| {
+            actions.push(json!({ "remove": { "path": "date=2026-03-02/x.parquet", "dataChange": true } }));
+        });
+        site.sign_again();
+    }),
+    case("a file named twice, signed again", "file_named_twice", |site| {
+        let add = std::fs::read_to_string(site.commit("events", 1)).expect("text");
+        let add = add.lines().find(|line| line.contains("\"add\"")).expect("an add").to_owned();
+        edit(&site.commits("events").pop().expect("commits"), |actions| {
+            actions.push(serde_json::from_str(&add).expect("JSON"));
+        });
+        site.sign_again();
+    }),
+    case("a file laid beside the others", "file_unnamed", |site| {
+        let file = &site.files("events")[0];
+        let planted = file.with_file_name("00000000000000000000000000000000.parquet");
+        std::fs::copy(file, &planted).expect("copied");
+        let times = File::options().write(true).open(&planted).or_else(|_| File::open(&planted));
+        let past = SystemTime::now() - Duration::from_secs(86_400);
+        times.and_then(|file| file.set_modified(past)).expect("the time is set");
+    }),
+    case("a file moved to another day, signed again", "statistics", |site| {
+        let file = &site.files("events")[0];
+        let day = file.parent().and_then(Path::file_name).expect("a day").to_string_lossy().into_owned();
+        let name = file.file_name().expect("a name").to_string_lossy().into_owned();
+        let other = site.volume("events").join("date=2026-02-01");
+        std::fs::create_dir(&other).expect("a folder");
+        edit_add(site, "events", file, |add| {
+            assert!(add["path"].as_str().is_some_and(|path| path.starts_with(&day)));
+            add["path"] = json!(format!("date=2026-02-01/{name}"));
+            add["partitionValues"]["date"] = json!("2026-02-01");
+        });
+        std::fs::rename(file, other.join(&name)).expect("moved");
+        site.sign_again();
+    }),
+    case("a commit in which a line is no JSON, signed again", "commit_malformed", |site| {
+        let commit = site.commits("events").pop().expect("commits");
+        let text = std::fs::read_to_string(&commit).expect("text");
+        replace(&commit, format!("{text}\n{{").as_bytes());
+        site.sign_again();
+    }),
+    case("the tag of the rows contradicting the statistics, signed again", "tags", |site| {
+        edit_add(site, "events", &site.files("events")[0], |add| add["tags"]["rows"] = json!("1"));
+        site.sign_again();
+    }),
+];
+
+/// The sources that a commit moves.
+fn source_of(commit: &Path) -> BTreeSet<String> {
+    let text = std::fs::read_to_string(commit).expect("text");
+    let names = text.lines().filter_map(|line| {
+        let action: Value = serde_json::from_str(line).expect("JSON");
+        action["txn"]["appId"].as_str().filter(|name| !name.contains('#')).map(str::to_owned)
+    });
+    names.collect()
+}
+
+#[test]
+fn whatever_is_done_has_its_name() {
+    let public = public_of(&original().key());
+    let clean = no_finding(&original().archive(), Some(&public));
+    assert_eq!(clean["not_checked"], json!([]), "{clean:#}");
+    assert!(verify(&original().archive(), Some(&public), &original().remembered()).0.is_empty());
+    let second = std::env::var("STRONGROOM_VERIFIER").ok();
+    let mut wrong = Vec::new();
+    for tampering in TAMPERINGS {
+        let site = copy();
+        (tampering.does)(&site);
+        let remembered = if tampering.remembered { site.remembered() } else { Vec::new() };
+        let (kinds, report) = verify(&site.archive(), Some(&public), &remembered);
+        if !kinds.contains(tampering.kind) {
+            wrong.push(format!("{}: {} is not among {kinds:?}\n{report:#}", tampering.name, tampering.kind));
+        }
+        if let Some(second) = &second {
+            let mut words = second.split_whitespace();
+            let mut command = Command::new(words.next().expect("a command"));
+            command.args(words).args(["--json", "-", "--archive"]).arg(site.archive());
+            let (kinds, report) = judged(&mut command, Some(&public), &remembered);
+            if !kinds.contains(tampering.kind) && !NEEDS_PARQUET.contains(&tampering.kind) {
+                wrong.push(format!("second verifier: {}: {kinds:?}\n{report:#}", tampering.name));
+            }
+        }
+    }
+    let names: BTreeSet<&str> = TAMPERINGS.iter().map(|tampering| tampering.name).collect();
+    assert!(names.len() == TAMPERINGS.len() && names.len() >= 40, "{} names", names.len());
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), TAMPERINGS.len(), wrong.join("\n"));
+}
+
+#[test]
+fn a_wrong_key_proves_nothing() {
+    let stranger = public_of(&original().other_key());
+    let (kinds, _) = verify(&original().archive(), Some(&stranger), &[]);
+    assert_eq!(kinds, BTreeSet::from(["key_untrusted".to_owned()]));
+    let report = no_finding(&original().archive(), None);
+    assert!(report["not_checked"].to_string().contains("whose key"), "{report:#}");
+}
+
+#[test]
+fn untouched_archives_have_no_finding_whatever_their_shape() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let public = new_key(&path("key"));
+    let small = write(folder.path(), "small.log", &log(50, 7));
+    let empty = write(folder.path(), "empty.log", b"");
+    let broken = write(folder.path(), "broken.log", b"nothing of this is an event\n\n\nnor this");
+
+    // Without a key: what its own log says is checked, and that nobody signed it is said.
+    expect_code(&mut ingest(&path("plain"), &[&small]), 0);
+    let report = no_finding(&path("plain"), None);
+    assert!(report["not_checked"].to_string().contains("nothing is signed"), "{report:#}");
+    // The key comes later.
+    seal_log(&path("plain"), &path("key"), 0);
+    assert_eq!(no_finding(&path("plain"), Some(&public))["not_checked"], json!([]));
+
+    // A lone empty file; only rejects.
+    expect_code(&mut signed_ingest(&path("empty"), &path("key"), &[&empty]), 1);
+    no_finding(&path("empty"), Some(&public));
+    expect_code(&mut signed_ingest(&path("rejects"), &path("key"), &[&broken]), 1);
+    no_finding(&path("rejects"), Some(&public));
+
+    // Grown, repeated, resumed, with and without the key in turn; many days.
+    let grown = path("grown.log");
+    let bytes = log(9_000, 8);
+    for (part, cut) in [bytes.len() / 5, bytes.len() / 2, bytes.len() / 2, bytes.len()].into_iter().enumerate() {
+        std::fs::write(&grown, &bytes[..cut]).expect("written");
+        let mut command = ingest(&path("grown"), &[&grown, &small]);
+        if part % 2 == 1 {
+            command.arg("--key").arg(path("key"));
+        }
+        output(&mut command);
+    }
+    assert_eq!(export(&path("grown")).len(), bytes.len() + std::fs::read(&small).expect("readable").len());
+    seal_log(&path("grown"), &path("key"), 0);
+    assert_eq!(no_finding(&path("grown"), Some(&public))["not_checked"], json!([]));
+
+    // Some days only, and only what is new.
+    let (kinds, report) = judged(
+        strongroom().args(["verify", "--from", "2026-03-02", "--to", "2026-03-02", "--json", "-", "--archive"]).arg(path("grown")),
+        Some(&public),
+        &[],
+    );
+    assert!(kinds.is_empty() && report["not_checked"].to_string().contains("other days"), "{report:#}");
+    let since = |archive: &Path| {
+        let mut command = strongroom();
+        command.args(["verify", "--since-last", "--state"]).arg(path("state")).args(["--json", "-", "--archive"]).arg(archive);
+        judged(&mut command, Some(&public), &[])
+    };
+    let (kinds, first) = since(&path("grown"));
+    assert!(kinds.is_empty() && first["checked"]["files"].as_u64() > Some(0), "{first:#}");
+    let (kinds, second) = since(&path("grown"));
+    assert!(kinds.is_empty() && second["checked"]["files"] == 0, "{second:#}");
+    // What was remembered is held against the archive, too.
+    std::fs::remove_dir_all(path("grown").join("alerts")).ok();
+    let rolled = names(&path("grown").join("events")).pop().expect("a volume").join("_tlog/checkpoint");
+    let mut checkpoints = names(&rolled);
+    checkpoints.sort();
+    std::fs::remove_file(checkpoints.pop().expect("checkpoints")).expect("removed");
+    assert!(since(&path("grown")).0.contains("rolled_back"));
+}
+
+#[test]
+fn a_key_is_changed_and_old_proofs_stay_good() {
+    let site = copy();
+    let (old, other) = (public_of(&site.key()), public_of(&site.other_key()));
+    let proof = site.folder.path().join("before.json");
+    prove_first(&site.archive(), &proof);
+    let mut rotate = strongroom();
+    rotate.args(["key", "rotate", "--archive"]).arg(site.archive());
+    rotate.arg("--key").arg(site.key()).arg("--to").arg(site.other_key());
+    let (out, _) = expect_code(&mut rotate, 0);
+    assert!(out.contains("retired") && out.contains("current"), "{out}");
+    // Either key reaches the other.
+    for public in [&old, &other] {
+        no_finding(&site.archive(), Some(public));
+        expect_code(strongroom().args(["verify-proof", "--public-key", &old]).arg(&proof), 0);
+    }
+    // The retired key signs nothing more; the new one does.
+    let (_, err) = seal_log(&site.archive(), &site.key(), 2);
+    assert!(err.contains("current key"), "{err}");
+    let more = write(site.folder.path(), "more.log", &log(300, 77));
+    expect_code(&mut signed_ingest(&site.archive(), &site.other_key(), &[&more]), 0);
+    assert_eq!(no_finding(&site.archive(), Some(&old))["not_checked"], json!([]));
+    let after = site.folder.path().join("after.json");
+    prove_first(&site.archive(), &after);
+    for public in [&old, &other] {
+        expect_code(strongroom().args(["verify-proof", "--public-key", public]).arg(&after), 0);
+    }
+    // A record that is taken out leaves a gap.
+    std::fs::remove_file(site.archive().join("_keys/00000001")).expect("removed");
+    assert!(verify(&site.archive(), Some(&old), &[]).0.contains("key_record"));
+}
+
+#[test]
+fn a_thief_of_a_retired_key_is_found_out() {
+    let site = copy();
+    let stale = site.folder.path().join("stale");
+    let copied = Command::new("cp").arg("-a").arg(site.archive()).arg(&stale).status().expect("cp runs");
+    assert!(copied.success());
+    let public = public_of(&site.key());
+    let mut rotate = strongroom();
+    rotate.args(["key", "rotate", "--archive"]).arg(site.archive());
+    expect_code(rotate.arg("--key").arg(site.key()).arg("--to").arg(site.other_key()), 0);
+    // He goes on where the archive was before the rotation, and lays the result over it.
+    let forged = write(site.folder.path(), "forged.log", &log(200, 99));
+    expect_code(&mut signed_ingest(&stale, &site.key(), &[&forged]), 0);
+    let laid = Command::new("cp").args(["-a", "-f"]).arg(stale.join(".")).arg(site.archive()).status().expect("cp runs");
+    assert!(laid.success());
+    let (kinds, report) = verify(&site.archive(), Some(&public), &[]);
+    assert!(kinds.contains("key_retired"), "{report:#}");
+}
+
+/// Proves the first event of an archive.
+fn prove_first(archive: &Path, proof: &Path) -> String {
+    let (out, _) = expect_code(
+        strongroom()
+            .args(["query", "--format", "csv", "--archive"])
+            .arg(archive)
+            .arg("SELECT audit_id FROM events ORDER BY source, source_offset LIMIT 1"),
+        0,
+    );
+    let audit_id = out.lines().nth(1).expect("an id").to_owned();
+    expect_code(strongroom().args(["prove", "--archive"]).arg(archive).arg(&audit_id).arg("-o").arg(proof), 0);
+    audit_id
+}
+
+#[test]
+fn one_record_is_proven_without_the_archive_and_shows_no_other() {
+    let site = original();
+    let public = public_of(&site.key());
+    let folder = tempfile::tempdir().expect("a folder");
+    let proof = folder.path().join("proof.json");
+    let audit_id = prove_first(&site.archive(), &proof);
+    let (records, _) =
+        expect_code(strongroom().args(["verify-proof", "--records", "--public-key", &public]).arg(&proof), 0);
+    let lines: Vec<&str> = records.lines().collect();
+    let source = std::fs::read_to_string(site.folder.path().join("a.log")).expect("readable");
+    assert!(!lines.is_empty() && lines.iter().all(|line| line.contains(&audit_id)));
+    let all = source.clone() + &std::fs::read_to_string(site.folder.path().join("b.log")).expect("readable");
+    assert!(lines.iter().all(|line| all.lines().any(|received| received == *line)));
+    let document: Value = serde_json::from_slice(&std::fs::read(&proof).expect("readable")).expect("JSON");
+    assert_eq!(document["records"].as_array().map(Vec::len), Some(lines.len()));
+    assert!(std::fs::metadata(&proof).expect("there").len() < 64 << 10, "it is one small file");
+
+    let stranger = public_of(&site.other_key());
+    expect_code(strongroom().args(["verify-proof", "--public-key", &stranger]).arg(&proof), 1);
+    // Whatever is changed in it, it no longer holds.
+    let changes: &[(&str, fn(&mut Value))] = &[
+        ("record", |proof| proof["records"][0]["record"] = json!("e30=")),
+        ("row", |proof| proof["records"][0]["row"] = json!(proof["records"][0]["row"].as_u64().expect("a row") + 1)),
+        ("path", |proof| proof["records"][0]["path"][0] = json!("00".repeat(32))),
+        ("shorter path", |proof| _ = proof["records"][0]["path"].as_array_mut().expect("a list").pop()),
+        ("file", |proof| proof["records"][0]["file"] = json!("date=2026-03-02/x.parquet")),
+        ("commit", |proof| proof["commits"][0]["commit"] = json!("e30=")),
+        ("index", |proof| proof["commits"][0]["index"] = json!(0)),
+        ("year", |proof| proof["checkpoints"][0]["year"] = json!(2020)),
+        ("archive", |proof| proof["archive_id"] = json!("another")),
+        ("manifest", |proof| proof["manifest"] = json!("e30=")),
+        ("keys", |proof| proof["keys"] = json!([])),
+        ("records", |proof| proof["records"] = json!([])),
+    ];
+    for (name, change) in changes {
+        let mut changed = document.clone();
+        change(&mut changed);
+        let path = write(folder.path(), "changed.json", changed.to_string().as_bytes());
+        let (_, err) = expect_code(strongroom().args(["verify-proof", "--public-key", &public]).arg(&path), 1);
+        assert!(err.contains("does not hold"), "{name}: {err}");
+    }
+
+    let many = folder.path().join("many.json");
+    let mut prove = strongroom();
+    prove.args(["prove", "--where", "verb = 'delete'", "--archive"]).arg(site.archive()).arg("-o").arg(&many);
+    expect_code(&mut prove, 0);
+    let (records, _) =
+        expect_code(strongroom().args(["verify-proof", "--records", "--public-key", &public]).arg(&many), 0);
+    assert!(records.lines().count() > 1 && records.lines().all(|line| line.contains("\"verb\":\"delete\"")));
+    let mut none = strongroom();
+    none.args(["prove", "no-such-id", "--archive"]).arg(site.archive()).arg("-o").arg(folder.path().join("none"));
+    expect_code(&mut none, 1);
+}
+
+#[test]
+fn a_program_signs_and_no_key_is_ever_printed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let public = new_key(&path("key"));
+    let secret = std::fs::read_to_string(path("key")).expect("readable");
+    let small = write(folder.path(), "small.log", &log(50, 7));
+    let mut seen = String::new();
+    for command in [
+        strongroom().args(["key", "show", "--key"]).arg(path("key")),
+        signed_ingest(&path("archive"), &path("key"), &[&small]).arg("-q"),
+        strongroom().args(["key", "show", "--archive"]).arg(path("archive")),
+        strongroom().args(["key", "new"]).arg(path("key")),
+    ] {
+        let output = output(command);
+        seen += &String::from_utf8_lossy(&output.stdout);
+        seen += &String::from_utf8_lossy(&output.stderr);
+    }
+    let data = secret.trim().rsplit('+').next().expect("data");
+    assert!(seen.contains(public.trim()) && !seen.contains(data) && !seen.contains("PRIVATE"), "{seen}");
+    assert_eq!(std::fs::read_to_string(path("key")).expect("readable"), secret, "a key is never replaced");
+    // The environment holds a key as well.
+    let more = write(folder.path(), "more.log", &log(60, 8));
+    expect_code(ingest(&path("archive"), &[&more]).env("STRONGROOM_KEY", secret.trim()), 0);
+    assert_eq!(no_finding(&path("archive"), Some(&public))["not_checked"], json!([]));
+    // A program that does not sign is told of, and what was sealed is safe.
+    let third = write(folder.path(), "third.log", &log(70, 9));
+    let mut failing = ingest(&path("archive"), &[&third]);
+    failing.args(["--signer", "/bin/false", "--signer-public-key", &public]);
+    let (_, err) = expect_code(&mut failing, 0);
+    assert!(err.contains("the proof log is behind"), "{err}");
+    let report = no_finding(&path("archive"), Some(&public));
+    assert!(report["not_checked"].to_string().contains("signed by nobody yet"), "{report:#}");
+    seal_log(&path("archive"), &path("key"), 0);
+    assert_eq!(no_finding(&path("archive"), Some(&public))["not_checked"], json!([]));
+}

@@ -1,0 +1,1570 @@
+#!/usr/bin/env python3
+"""Check a Strongroom archive, or a proof of single records, without Strongroom.
+
+Written from docs/proof.md and docs/format.md and the specifications they name, and from nothing else. Python 3.9 or later, standard
+library only; with `pyarrow` the rows inside the Parquet files are checked too, without it the report says that they were not.
+
+    python3 verify.py archive DIR --public-key VKEY [--remembered FILE] [--since REPORT] [--json FILE] [--no-rows]
+    python3 verify.py proof FILE --public-key VKEY [--print]
+
+Exit code 0: no finding; 1: findings; 2: it could not be done. It only reads (but for the file of --json), opens no connection, follows no symbolic link below
+DIR, and never opens a path that an archive names before that path has the one allowed form.
+
+Top-down: Ed25519, Merkle trees, strict JSON and base64, signed notes, keys, the archive (points 1 to 12 of "Checking an archive"), Parquet
+(point 8), single proofs, the command line. Numbers such as "point 7" are those of docs/proof.md.
+"""
+import argparse
+import base64
+import bisect
+import binascii
+import datetime
+import hashlib
+import json
+import os
+import re
+import stat
+import sys
+from collections import defaultdict
+
+try:
+    import pyarrow
+    import pyarrow.parquet
+except ImportError:
+    pyarrow = None
+
+TABLES = ("events", "rejects", "alerts")
+TIME_COLUMN = {"events": "stage_timestamp", "rejects": "received_timestamp", "alerts": "time"}  # format.md, Layout
+NOTE_BYTES_MAX = 1 << 20
+SIGNATURES_MAX = 100  # signed-note: "SHOULD apply a maximum limit", at least 16
+COMMIT_BYTES_MAX = 256 << 20
+PROOF_BYTES_MAX = 1 << 30
+DIGITS_MAX = 19  # of a number in JSON: all of them are 64-bit
+CLOCK_BACK_MS_MAX = 10 * 60 * 1000  # point 6
+TIMESTAMP_MS_END = 253402300800000  # 10000-01-01, where years have five digits
+FINDINGS_MAX = 100_000
+BLOCK_BYTES = 1 << 20
+DAY_US = 86_400_000_000
+PLAUSIBLE_FROM_US = 1_388_534_400_000_000  # 2014-01-01, format.md, Layout
+PATH = re.compile(r"date=(\d{4}-\d{2}-\d{2})/[0-9a-f]{32}\.parquet", re.ASCII)
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+HEX32 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
+
+
+class CannotCheck(Exception):
+    """Exit code 2: says in a sentence what could not be done."""
+
+
+class Malformed(Exception):
+    """The bytes are not what the document says; the text says how."""
+
+
+class BadSignature(Exception):
+    """A key that is known did not make the signature that is under its name."""
+
+
+# Ed25519, RFC 8032 section 5.1. A point is in extended coordinates (X, Y, Z, T): x = X/Z, y = Y/Z, xy = T/Z.
+
+P = 2**255 - 19
+L = 2**252 + 27742317777372353535851937790883648493
+D = -121665 * pow(121666, -1, P) % P
+SQRT_MINUS_1 = pow(2, (P - 1) // 4, P)
+IDENTITY = (0, 1, 1, 0)
+
+
+def point_add(a, b):
+    """RFC 8032 section 5.1.4. The formulas are complete: they hold for a = b, too."""
+    u, v = (a[1] - a[0]) * (b[1] - b[0]) % P, (a[1] + a[0]) * (b[1] + b[0]) % P
+    w, z = 2 * a[3] * b[3] * D % P, 2 * a[2] * b[2] % P
+    e, f, g, h = v - u, z - w, z + w, v + u
+    return e * f % P, g * h % P, f * g % P, e * h % P
+
+
+def point_double(a):
+    """RFC 8032 section 5.1.4, the formulas for doubling."""
+    u, v, w = a[0] * a[0] % P, a[1] * a[1] % P, 2 * a[2] * a[2] % P
+    h = u + v
+    e, g = h - (a[0] + a[1]) ** 2 % P, u - v
+    f = w + g
+    return e * f % P, g * h % P, f * g % P, e * h % P
+
+
+def point_decode(data):
+    """RFC 8032 section 5.1.3; None for whatever is no canonical encoding of a point."""
+    y = int.from_bytes(data, "little")
+    sign, y = y >> 255, y & ((1 << 255) - 1)
+    if y >= P:
+        return None
+    u, v = (y * y - 1) % P, (D * y * y + 1) % P
+    x = u * pow(v, 3, P) * pow(u * pow(v, 7, P), (P - 5) // 8, P) % P
+    if (v * x * x + u) % P == 0:
+        x = x * SQRT_MINUS_1 % P
+    if (v * x * x - u) % P != 0 or (x == 0 and sign):
+        return None
+    if x & 1 != sign:
+        x = P - x
+    return x, y, 1, x * y % P
+
+
+def point_encode(a):
+    """RFC 8032 section 5.1.2."""
+    z = pow(a[2], -1, P)
+    x, y = a[0] * z % P, a[1] * z % P
+    return (y | (x & 1) << 255).to_bytes(32, "little")
+
+
+BASE = point_decode(bytes([0x58]) + bytes([0x66]) * 31)  # y = 4/5, x even
+
+
+def point_multiply_add(s, a, k, b):
+    """[s]a + [k]b, both scalars in one pass from the highest bit down."""
+    both, r = point_add(a, b), IDENTITY
+    for i in range(max(s.bit_length(), k.bit_length()) - 1, -1, -1):
+        r = point_double(r)
+        which = (s >> i & 1) + 2 * (k >> i & 1)
+        if which:
+            r = point_add(r, (a, b, both)[which - 1])
+    return r
+
+
+def ed25519_verify(public_key, message, signature):
+    """RFC 8032 section 5.1.7, the strict way: [S]B = R + [k]A without the cofactor, S below L, A and R encoded canonically (R, because the bytes
+    of the only canonical encoding are compared), and A not one of the points of order 8 or less, under which signatures mean nothing."""
+    if len(public_key) != 32 or len(signature) != 64:
+        return False
+    a, s = point_decode(public_key), int.from_bytes(signature[32:], "little")
+    if a is None or s >= L or point_encode(point_double(point_double(point_double(a)))) == point_encode(IDENTITY):
+        return False
+    k = int.from_bytes(hashlib.sha512(signature[:32] + public_key + message).digest(), "little") % L
+    minus_a = (P - a[0], a[1], a[2], P - a[3])
+    return point_encode(point_multiply_add(s, BASE, k, minus_a)) == signature[:32]
+
+
+# Merkle trees, RFC 6962 section 2.1.
+
+
+def sha256(data):
+    return hashlib.sha256(data).digest()
+
+
+def leaf_hash(data):
+    return sha256(b"\x00" + data)
+
+
+def node_hash(left, right):
+    return sha256(b"\x01" + left + right)
+
+
+class MerkleTree:
+    """The tree over the leaf hashes added so far, kept as the roots of its perfect subtrees, the greatest first (k of RFC 6962)."""
+
+    def __init__(self):
+        self.size, self.subtrees = 0, []
+
+    def add(self, leaf):
+        self.size += 1
+        count = self.size
+        while count % 2 == 0:  # two subtrees of one size become one
+            leaf, count = node_hash(self.subtrees.pop(), leaf), count // 2
+        self.subtrees.append(leaf)
+
+    def root(self):
+        if not self.subtrees:
+            return sha256(b"")
+        root = self.subtrees[-1]
+        for subtree in reversed(self.subtrees[:-1]):
+            root = node_hash(subtree, root)
+        return root
+
+
+def merkle_root(leaves):
+    tree = MerkleTree()
+    for leaf in leaves:
+        tree.add(leaf)
+    return tree.root()
+
+
+def inclusion_root(index, size, leaf, path):
+    """RFC 9162 section 2.1.3.2: the root that the path leads to, or None."""
+    if not 0 <= index < size:
+        return None
+    fn, sn, r = index, size - 1, leaf
+    for p in path:
+        if sn == 0:
+            return None
+        if fn & 1 or fn == sn:
+            r = node_hash(p, r)
+            while fn and not fn & 1:
+                fn, sn = fn >> 1, sn >> 1
+        else:
+            r = node_hash(r, p)
+        fn, sn = fn >> 1, sn >> 1
+    return r if sn == 0 else None
+
+
+def tile_path(level, index, width=256):
+    """tlog-tiles, "Merkle Tree": tile/<L>/<N>[.p/<W>], N in groups of three digits."""
+    name, index = "%03d" % (index % 1000), index // 1000
+    while index:
+        name, index = "x%03d/%s" % (index % 1000, name), index // 1000
+    return "tile/%d/%s%s" % (level, name, "" if width == 256 else ".p/%d" % width)
+
+
+def tiles_of(size):
+    """(level, index, width) of every tile of a tree of that size."""
+    level = 0
+    while size:
+        for index in range(size // 256):
+            yield level, index, 256
+        if size % 256:
+            yield level, size // 256, size % 256
+        size, level = size // 256, level + 1
+
+
+def tile_levels(leaves):
+    """The hashes at each level of tiles: those of level L+1 are the roots of the full tiles of level L."""
+    levels = [leaves]
+    while len(levels[-1]) >= 256:
+        below = levels[-1]
+        levels.append([merkle_root(below[i : i + 256]) for i in range(0, len(below) - 255, 256)])
+    return levels
+
+
+# Strict reading of JSON, base64 and decimals. What two readers could read in two ways is refused.
+
+
+def parse_json(data):
+    """The value, or Malformed: not UTF-8, not JSON, a key twice in an object, a number of more than 64 bits, or nested too deep."""
+
+    def unique(pairs):
+        value = dict(pairs)
+        if len(value) != len(pairs):
+            raise Malformed("an object has one key twice")
+        return value
+
+    def integer(text):
+        if len(text) > DIGITS_MAX + 1:
+            raise Malformed("a number has more than %d digits" % DIGITS_MAX)
+        return int(text)
+
+    def constant(text):
+        raise Malformed("%s is not JSON" % text)
+
+    try:
+        text = data.decode("utf-8") if isinstance(data, bytes) else data
+        return json.loads(text, object_pairs_hook=unique, parse_int=integer, parse_constant=constant)
+    except UnicodeDecodeError as e:
+        raise Malformed("not UTF-8 at byte %d" % e.start)
+    except RecursionError:
+        raise Malformed("nested too deep")
+    except ValueError as e:
+        raise Malformed("not JSON: %s" % e)
+
+
+def is_int(value, least=0):
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def parse_base64(text, length=None):
+    """Standard alphabet, with padding, and only the one canonical spelling (RFC 4648 section 3.5)."""
+    if not isinstance(text, str):
+        raise Malformed("base64 is not a string")
+    try:
+        data = base64.b64decode(text.encode("ascii"), validate=True)
+    except (ValueError, binascii.Error):
+        raise Malformed("not base64")
+    if base64.b64encode(data).decode() != text:
+        raise Malformed("base64 is not canonical")
+    if length is not None and len(data) != length:
+        raise Malformed("base64 has %d bytes, not %d" % (len(data), length))
+    return data
+
+
+def parse_decimal(text):
+    if not DECIMAL.fullmatch(text):
+        raise Malformed("%s is not a decimal number" % shown(text))
+    return int(text)
+
+
+def parse_hash(text):
+    if not isinstance(text, str) or not HEX32.fullmatch(text):
+        raise Malformed("not 64 lower-case hexadecimal digits")
+    return bytes.fromhex(text)
+
+
+def shown(text, limit=200):
+    """Text from an archive, safe for a terminal: no control character, no direction mark, no lone surrogate, no novel."""
+    text = str(text)
+    cut = text[:limit] + ("…" if len(text) > limit else "")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
+
+
+# Signed notes, C2SP signed-note.
+
+
+class Note:
+    """text (bytes, with its last newline) and signatures: list of (name, key id, signature)."""
+
+    def __init__(self, data):
+        if len(data) > NOTE_BYTES_MAX:
+            raise Malformed("larger than %d bytes" % NOTE_BYTES_MAX)
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError as e:
+            raise Malformed("not UTF-8 at byte %d" % e.start)
+        if any(c < " " and c != "\n" for c in text):
+            raise Malformed("a control character")
+        body, blank, lines = text.rpartition("\n\n")  # "the last empty line in the note"
+        if not blank or not body or not lines.endswith("\n"):
+            raise Malformed("not a signed note: text, an empty line, signature lines")
+        self.text, self.lines, self.signatures = (body + "\n").encode(), body.split("\n"), []
+        for line in lines[:-1].split("\n"):
+            parts = line.split(" ")
+            if len(parts) != 3 or parts[0] != "\u2014" or not parts[1] or "+" in parts[1] or any(c.isspace() for c in parts[1]):
+                raise Malformed("not a signature line: %s" % shown(line))
+            signature = parse_base64(parts[2])
+            if len(signature) < 5:
+                raise Malformed("a signature is too short")
+            self.signatures.append((parts[1], signature[:4], signature[4:]))
+        if len(self.signatures) > SIGNATURES_MAX:
+            raise Malformed("more than %d signatures" % SIGNATURES_MAX)
+
+    def signers(self, name, keys):
+        """Which of the keys signed under that name. One line of a known key that does not verify spoils the note, as the spec advises."""
+        found = []
+        for key in keys:
+            for _, _, signature in (s for s in self.signatures if s[:2] == (name, key_id(name, key))):
+                if not ed25519_verify(key, self.text, signature):
+                    raise BadSignature("the signature under key %s does not verify" % key_id(name, key).hex())
+                found.append(key)
+        return found
+
+
+def key_id(name, key):
+    """signed-note, "Ed25519 signatures"."""
+    return sha256(name.encode() + b"\n\x01" + key)[:4]
+
+
+def parse_public_key(text):
+    """32 bytes from a vkey (<name>+<8 hex>+<base64(0x01 || key)>) or from bare base64."""
+    if not isinstance(text, str):
+        raise Malformed("a public key is not a string")
+    try:
+        return parse_base64(text, 32)
+    except Malformed:
+        pass
+    name, _, rest = text.partition("+")
+    hint, plus, encoded = rest.partition("+")
+    if not plus or not name or any(c.isspace() for c in name):
+        raise Malformed("%s is neither a vkey (name+id+base64) nor base64 of 32 bytes" % shown(text))
+    key = parse_base64(encoded, 33)
+    if key[0] != 1:
+        raise Malformed("the vkey is not one of Ed25519 (type 0x01)")
+    try:
+        matches = key_id(name, key[1:]).hex() == hint
+    except UnicodeEncodeError:
+        raise Malformed("the name of the vkey is not UTF-8")
+    if not matches:
+        raise Malformed("the key id in the vkey is not that of its key: mistyped?")
+    return key[1:]
+
+
+class Checkpoint:
+    """A note whose text is origin, size, root: three lines (proof.md, Checkpoints)."""
+
+    def __init__(self, data):
+        self.note = Note(data)
+        if len(self.note.lines) != 3:
+            raise Malformed("the text of a checkpoint has three lines, not %d" % len(self.note.lines))
+        self.origin, self.size = self.note.lines[0], parse_decimal(self.note.lines[1])
+        self.root = parse_base64(self.note.lines[2], 32)
+
+
+class KeyRecord:
+    """proof.md, Key records: the text, in one order of lines."""
+
+    def __init__(self, data):
+        self.note = Note(data)
+        lines = list(self.note.lines)
+
+        def value(name):
+            key, space, rest = (lines.pop(0) if lines else "").partition(" ")
+            if key != name or not space:
+                raise Malformed("no line `%s` in its place" % name)
+            return rest
+
+        number = value("strongroom")
+        if not number.startswith("key "):
+            raise Malformed("no line `strongroom key` in its place")
+        self.number, self.archive = parse_decimal(number[4:]), value("archive")
+        self.manifest, time = parse_hash(value("manifest")), value("time")
+        try:
+            datetime.datetime.strptime(time, "%Y-%m-%dT%H:%M:%SZ")
+        except ValueError:
+            raise Malformed("time is not like 2026-03-02T10:00:00Z")
+        self.key, self.previous, self.logs = parse_base64(value("key"), 32), None, {}
+        if self.number > 1:
+            self.previous = parse_base64(value("previous"), 32)
+        while lines and self.number > 1:
+            parts = value("log").split(" ")
+            table, _, year = parts[0].partition("/")
+            if len(parts) != 3 or table not in TABLES or not re.fullmatch("[0-9]{4}", year):
+                raise Malformed("a `log` line is not `log <table>/<year> <size> <root>`")
+            self.logs[parts[0]] = (parse_decimal(parts[1]), parse_base64(parts[2], 32))
+        if lines:
+            raise Malformed("more lines than a key record has")
+        # Sorted and none twice: then the lines of the note are those, in that order.
+        if [" ".join(("log", v, str(s), base64.b64encode(r).decode())) for v, (s, r) in sorted(self.logs.items())] != self.note.lines[6 if self.number > 1 else 5 :]:
+            raise Malformed("`log` lines are not sorted, or a volume is there twice")
+
+
+class Keys:
+    """The records that hold, from the first to the last before one that does not."""
+
+    def __init__(self):
+        self.records = []
+
+    def all(self):
+        return [r.key for r in self.records]
+
+    def retired_at(self, key, volume):
+        """None for the current key; else up to where it counts for the volume: (size, root), or -1 where no line says so."""
+        i = self.all().index(key)
+        if i + 1 == len(self.records):
+            return None
+        return self.records[i + 1].logs.get(volume, (-1, None))
+
+
+def check_keys(files, manifest, public_key, archive_id, trusted, report):
+    """Point 1, without the manifest's own form. files: list of (where, bytes), number 1 first. Returns Keys; report.archive_id may be learnt."""
+    keys, changed = Keys(), False
+    for number, (where, data) in enumerate(files, 1):
+        try:
+            record = KeyRecord(data)
+            if record.number != number:
+                raise Malformed("it says it is number %d" % record.number)
+            archive_id = archive_id or record.archive
+            if record.archive != archive_id:
+                raise Malformed("it is of archive %s" % shown(record.archive))
+            need = [record.key]
+            if number > 1:
+                before = keys.records[-1]
+                if record.previous != before.key or record.manifest != before.manifest:
+                    raise Malformed("`previous` or `manifest` is not that of the record before")
+                if record.key in keys.all():
+                    raise Malformed("the key was there before")
+                need.append(before.key)
+            missing = set(need) - set(record.note.signers("strongroom/%s/keys" % archive_id, need))
+            if missing:
+                raise Malformed("not signed by the %s key" % ("new" if record.key in missing else "previous"))
+        except (Malformed, BadSignature, UnicodeEncodeError) as e:
+            report.finding("key_record", where, str(e))
+            report.skipped("key records behind the one that does not hold, and signatures of their keys")
+            break
+        if record.manifest != sha256(manifest) and not changed:
+            changed = True
+            report.finding("manifest_changed", "strongroom.json", "its SHA-256 is not the one that %s names" % where)
+        if number == 1 and public_key is not None and record.key != public_key:
+            report.finding("key_mismatch", where, "its key is not the `public_key` of strongroom.json")
+        keys.records.append(record)
+        report.count("key_records")
+    report.archive_id = archive_id
+    if not trusted:
+        report.skipped("whether the keys are those of the archive's owner: no public key was given (--public-key)")
+    elif not set(trusted) & set(keys.all()):
+        report.finding("key_untrusted", "_keys", "none of the public keys given is in the chain of keys")
+    return keys
+
+
+# The report, and the files of an archive.
+
+
+class Report:
+    def __init__(self, location):
+        self.location, self.archive_id, self.findings, self.not_checked = location, None, [], []
+        self.checked, self.heads, self.total = defaultdict(int), [], 0
+
+    def finding(self, kind, where, detail):
+        self.total += 1
+        if len(self.findings) < FINDINGS_MAX:
+            self.findings.append({"kind": kind, "where": where, "detail": detail})
+
+    def skipped(self, text):
+        if text not in self.not_checked:
+            self.not_checked.append(text)
+
+    def count(self, what, n=1):
+        self.checked[what] += n
+
+    def as_json(self):
+        if self.total > len(self.findings):
+            self.skipped("findings beyond %d are counted only: %d in all" % (FINDINGS_MAX, self.total))
+        return {
+            "format": "strongroom-verify-1",
+            "archive_id": self.archive_id,
+            "location": self.location,
+            "time": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "result": "findings" if self.findings else "ok",
+            "findings": self.findings,
+            "not_checked": self.not_checked,
+            "checked": dict(self.checked),
+            "heads": self.heads,
+        }
+
+
+class NotPlain(Exception):
+    """Something else than a plain file (or folder) lies there; the text says what."""
+
+
+class Root:
+    """Reads below the archive's folder. No component below it may be a symbolic link, and only plain files are opened."""
+
+    def __init__(self, path):
+        self.path = path
+        if not os.path.isdir(path):
+            raise CannotCheck("%s is not a folder: name the folder that holds strongroom.json" % path)
+
+    def status(self, rel):
+        """lstat of the last component; None where nothing is."""
+        path, status = self.path, None
+        for part in rel.split("/"):
+            path = os.path.join(path, part)
+            try:
+                status = os.lstat(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            except OSError as e:
+                raise CannotCheck("cannot look at %s: %s" % (shown(path), e.strerror))
+            if stat.S_ISLNK(status.st_mode):
+                raise NotPlain("%s is a symbolic link" % shown(os.path.relpath(path, self.path)))
+        return status
+
+    def names(self, rel):
+        """Names in a folder, sorted; none where there is no folder."""
+        status = self.status(rel)
+        if status is None:
+            return []
+        if not stat.S_ISDIR(status.st_mode):
+            raise NotPlain("not a folder")
+        try:
+            return sorted(os.listdir(os.path.join(self.path, rel)))
+        except OSError as e:
+            raise CannotCheck("cannot list %s: %s" % (shown(rel), e.strerror))
+
+    def open(self, rel):
+        """A plain file, open for reading; None where nothing is."""
+        status = self.status(rel)
+        if status is None:
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            raise NotPlain("not a plain file")
+        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        try:
+            return os.fdopen(os.open(os.path.join(self.path, rel), flags), "rb")
+        except OSError as e:
+            raise CannotCheck("cannot open %s: %s" % (shown(rel), e.strerror))
+
+    def read(self, rel, limit):
+        """All bytes; None where nothing is; Malformed when there are more than the limit."""
+        file = self.open(rel)
+        if file is None:
+            return None
+        with file:
+            try:
+                data = file.read(limit + 1)
+            except OSError as e:
+                raise CannotCheck("cannot read %s: %s" % (shown(rel), e.strerror))
+        if len(data) > limit:
+            raise Malformed("larger than %d bytes" % limit)
+        return data
+
+
+class Progress:
+    """One line on a terminal, nothing elsewhere."""
+
+    def __init__(self):
+        self.on, self.width = sys.stderr.isatty(), 0
+
+    def show(self, text):
+        if self.on:
+            sys.stderr.write("\r%s\r%s" % (" " * self.width, text))
+            sys.stderr.flush()
+            self.width = len(text)
+
+
+# An archive.
+
+
+class Add:
+    """An `add` action and what its tags say. `tagged` is False for files from before the tags; `offsets` is None then."""
+
+    def __init__(self, path, size, date, stats, tags):
+        self.path, self.size, self.date, self.stats, self.tags = path, size, date, stats, tags
+        self.tagged, self.sha256, self.record_root, self.rows, self.offsets = False, None, None, None, None
+
+
+class Commit:
+    def __init__(self, where):
+        self.where, self.timestamp, self.strongroom, self.adds, self.txns, self.foreign, self.setup = where, None, None, [], {}, [], []
+
+
+class Volume:
+    def __init__(self, table, year):
+        self.table, self.year, self.name = table, year, "%s/%s" % (table, year)
+        self.commits, self.leaves, self.files, self.notes = [], [], [], []
+        self.valid = []  # (checkpoint, key) of those that hold: signed, and their root is that of the commits
+        self.signed_leaves = []  # what the tiles must have
+
+
+class Archive:
+    """The points of "Checking an archive", one method each, in their order."""
+
+    def __init__(self, path, trusted, remembered=(), since=None, rows=True):
+        self.root, self.trusted, self.remembered, self.since, self.with_rows = Root(path), trusted, remembered, since, rows
+        self.report, self.progress, self.volumes, self.keys = Report(path), Progress(), [], Keys()
+
+    def check(self):
+        self.find_volumes()
+        self.point_1_manifest_and_keys()
+        for volume in self.volumes:
+            self.point_2_commits(volume)
+        for volume in self.volumes:
+            self.point_3_checkpoints(volume)
+            self.point_4_tiles(volume)
+            self.head(volume)
+        self.log_lines()
+        self.point_5_remembered()
+        for volume in self.volumes:
+            self.point_6_actions(volume)
+        for volume in self.volumes:
+            self.point_7_files(volume)
+        self.point_9_and_10_positions()
+        self.point_11_other_tables()
+        self.point_12_unnamed()
+        self.progress.show("")
+        return self.report
+
+    def find_volumes(self):
+        """Also reads what a running writer may add to *before* the commits: names of data files, and checkpoints."""
+        unknown = [n for n in self.names(".", "manifest_malformed") if n not in TABLES + ("strongroom.json", "_keys", ".lock")]
+        for table in TABLES:
+            for year in self.names(table, "commit_missing"):
+                if not re.fullmatch("[0-9]{4}", year):
+                    unknown.append("%s/%s" % (table, year))
+                    continue
+                volume = Volume(table, year)
+                self.volumes.append(volume)
+                for name in self.names(volume.name, "commit_missing"):
+                    where = "%s/%s" % (volume.name, name)
+                    if name.startswith("date="):
+                        volume.files += ["%s/%s" % (name, file) for file in self.names(where, "file_unnamed")]
+                    elif name not in ("_delta_log", "_tlog", "_staging"):
+                        unknown.append(where)
+                for name in self.names(volume.name + "/_tlog/checkpoint", "checkpoint_malformed"):
+                    where = "%s/_tlog/checkpoint/%s" % (volume.name, name)
+                    try:
+                        volume.notes.append((name, where, self.root.read(where, NOTE_BYTES_MAX)))
+                    except (Malformed, NotPlain) as e:
+                        self.report.finding("checkpoint_malformed", shown(where), str(e))
+        if unknown:
+            more = "" if len(unknown) <= 10 else ", and %d more" % (len(unknown) - 10)
+            self.report.skipped("what is no part of an archive: %s%s" % (", ".join(shown(u) for u in unknown[:10]), more))
+
+    def names(self, rel, kind):
+        try:
+            return self.root.names(rel)
+        except NotPlain as e:
+            self.report.finding(kind, shown(rel), str(e))
+            return []
+
+    def point_1_manifest_and_keys(self):
+        manifest, archive_id, public_key = b"", None, None
+        try:
+            manifest = self.root.read("strongroom.json", NOTE_BYTES_MAX)
+            if manifest is None:
+                manifest = b""
+                raise Malformed("it is not there: no archive, or one whose name was taken away")
+            value = parse_json(manifest)
+            if not isinstance(value, dict) or not is_int(value.get("format")) or value["format"] != 1:
+                raise Malformed("not an object with `format` 1")
+            if not isinstance(value.get("archive_id"), str) or not UUID.fullmatch(value["archive_id"]):
+                raise Malformed("`archive_id` is not a UUID in lower case")
+            archive_id = value["archive_id"]
+            if "public_key" in value:
+                public_key = parse_public_key(value["public_key"])
+        except (Malformed, NotPlain) as e:
+            self.report.finding("manifest_malformed", "strongroom.json", str(e))
+
+        names, files = self.names("_keys", "key_record"), []
+        for name in names:
+            where = "_keys/" + name
+            if name != "%08d" % (len(files) + 1):
+                expected = "_keys/%08d" % (len(files) + 1)
+                self.report.finding("key_record", shown(where), "the record that should be next is %s" % expected)
+                break
+            try:
+                files.append((where, self.root.read(where, NOTE_BYTES_MAX)))
+            except (Malformed, NotPlain) as e:
+                self.report.finding("key_record", where, str(e))
+                break
+        if public_key is not None and not names:
+            self.report.finding("key_record", "_keys/00000001", "not there, although strongroom.json names a public key")
+        if not names:
+            self.report.skipped("signatures: the archive has no key records")
+        self.keys = check_keys(files, manifest, public_key, archive_id, self.trusted, self.report)
+
+    def point_2_commits(self, volume):
+        log = volume.name + "/_delta_log"
+        there = [n for n in self.names(log, "commit_missing") if re.fullmatch(r"[0-9]{20}\.json", n)]
+        others = len(self.names(log, "commit_missing")) - len(there)
+        if others:
+            self.report.skipped("files in `_delta_log` that are no commits (checkpoints of Delta Lake; no leaf, and nothing signs them)")
+        for i, name in enumerate(there):
+            if name != "%020d.json" % i:
+                self.report.finding("commit_missing", "%s/%020d.json" % (log, i), "not there, but later commits are; what follows is not looked at")
+                break
+            where = "%s/%s" % (log, name)
+            commit = Commit(where)
+            try:
+                data = self.root.read(where, COMMIT_BYTES_MAX)
+                if data is None:
+                    raise NotPlain("it went away")
+            except (Malformed, NotPlain) as e:
+                self.report.finding("commit_missing" if isinstance(e, NotPlain) else "commit_malformed", where, "%s; what follows is not looked at" % e)
+                break
+            volume.leaves.append(leaf_hash(data))
+            volume.commits.append(commit)
+            self.report.count("commits")
+            self.progress.show("%s: %d commits" % (volume.name, i + 1))
+            lines = data.split(b"\n")
+            for number, line in enumerate(lines, 1):
+                if line or not data or number < len(lines):  # the last newline may be there, or not
+                    try:
+                        self.action(commit, parse_json(line))
+                    except Malformed as e:
+                        self.report.finding("commit_malformed", where, "line %d: %s" % (number, e))
+            if commit.timestamp is None:
+                self.report.finding("commit_malformed", where, "no `commitInfo` with a `timestamp`")
+        volume.signed_leaves = volume.leaves
+
+    @staticmethod
+    def action(commit, value):
+        """One line of a commit into the fields of it that the later points need."""
+        if not isinstance(value, dict) or len(value) != 1:
+            raise Malformed("not an object of one action")
+        (kind, body), = value.items()
+        if not isinstance(body, dict):
+            raise Malformed("`%s` is not an object" % shown(kind))
+        if kind == "commitInfo":
+            if commit.timestamp is not None or not is_int(body.get("timestamp")) or body["timestamp"] >= TIMESTAMP_MS_END:
+                raise Malformed("`commitInfo` is there twice, or its `timestamp` is no time")
+            commit.timestamp, commit.strongroom = body["timestamp"], body.get("strongroom")
+        elif kind == "txn":
+            if not isinstance(body.get("appId"), str) or not is_int(body.get("version"), -(1 << 63)) or body["appId"] in commit.txns:
+                raise Malformed("`txn` without `appId` or `version`, or one `appId` twice")
+            commit.txns[body["appId"]] = body["version"]
+        elif kind == "add":
+            path, values = body.get("path"), body.get("partitionValues")
+            match = PATH.fullmatch(path) if isinstance(path, str) else None
+            if not match:
+                raise Malformed("`path` of an `add` is not date=YYYY-MM-DD/<32 hex>.parquet: %s" % shown(path))
+            try:
+                datetime.date.fromisoformat(match[1])
+            except ValueError:
+                raise Malformed("`path` of an `add` has no day of the calendar: %s" % path)
+            if not is_int(body.get("size")):
+                raise Malformed("`size` of an `add` is no length")
+            date = values.get("date") if isinstance(values, dict) else None
+            commit.adds.append(Add(path, body["size"], date, body.get("stats"), body.get("tags")))
+        elif kind in ("protocol", "metaData"):
+            commit.setup.append(kind)
+        else:
+            commit.foreign.append(kind)
+
+    def point_3_checkpoints(self, volume):
+        origin, roots = "strongroom/%s/%s" % (self.report.archive_id, volume.name), {}
+        good = []
+        for name, where, data in volume.notes:
+            if data is None:
+                continue
+            self.report.count("checkpoints")
+            try:
+                checkpoint = Checkpoint(data)
+            except Malformed as e:
+                self.report.finding("checkpoint_malformed", shown(where), str(e))
+                continue
+            if checkpoint.origin != origin:
+                self.report.finding("checkpoint_origin", shown(where), "its origin is %s, not %s" % (shown(checkpoint.origin), origin))
+                continue
+            ids = {i.hex() for n, i, _ in checkpoint.note.signatures if n == origin}
+            if name[:21] != "%020d-" % checkpoint.size or name[21:] not in ids:
+                self.report.finding("checkpoint_malformed", shown(where), "its name is not its size and the id of a key in it")
+                continue
+            try:
+                signers = [k for k in checkpoint.note.signers(origin, self.keys.all()) if key_id(origin, k).hex() == name[21:]]
+                if not signers:
+                    raise BadSignature("no known key signed it")
+            except BadSignature as e:
+                self.report.finding("checkpoint_signature", where, str(e))
+                continue
+            self.progress.show("%s: checkpoint %d" % (volume.name, checkpoint.size))
+            if checkpoint.size > len(volume.leaves):
+                self.report.finding("commits_cut", where, "it proves %d commits, and %d are there" % (checkpoint.size, len(volume.leaves)))
+                continue
+            good.append((checkpoint, signers[0], where))
+            roots[checkpoint.size] = None
+
+        self.roots(volume, roots)
+        differing = []
+        for checkpoint, key, where in good:
+            if roots[checkpoint.size] == checkpoint.root:
+                volume.valid.append((checkpoint, key))
+            else:
+                self.report.finding("checkpoint_root", where, "the first %d commits do not give its root" % checkpoint.size)
+                differing.append(checkpoint)
+        if differing:
+            self.name_changed_commits(volume, max(differing, key=lambda c: c.size))
+        for checkpoint, key, where in good:
+            # proof.md, Key records: a retired key counts up to its `log` line; beyond it a later key must have signed as much.
+            until = self.keys.retired_at(key, volume.name)
+            if until is not None and checkpoint.size > until[0]:
+                later = self.keys.all()[self.keys.all().index(key) + 1 :]
+                if not any(c.size >= checkpoint.size and k in later for c, k in volume.valid):
+                    volume.valid = [v for v in volume.valid if v[0] is not checkpoint]
+                    self.report.finding("key_retired", where, "signed by a key that was retired at size %d, and no later key signed as much" % max(until[0], 0))
+
+    @staticmethod
+    def roots(volume, roots):
+        """Fills in the roots of the volume's commits at the sizes that are keys of `roots`."""
+        tree = MerkleTree()
+        if 0 in roots:
+            roots[0] = tree.root()
+        for leaf in volume.leaves:
+            tree.add(leaf)
+            if tree.size in roots:
+                roots[tree.size] = tree.root()
+
+    def tile(self, volume, level, index, width):
+        """Bytes of the tile, cut from the full one when the partial one is not there; the path it came from. None when neither is."""
+        for w in (width, 256) if width < 256 else (256,):
+            where = "%s/_tlog/%s" % (volume.name, tile_path(level, index, w))
+            try:
+                data = self.root.read(where, 32 * 256)
+            except (Malformed, NotPlain) as e:
+                return where, str(e)
+            if data is not None:
+                if len(data) != 32 * w:
+                    return where, "its length is %d, not %d" % (len(data), 32 * w)
+                return where, data[: 32 * width]
+        return "%s/_tlog/%s" % (volume.name, tile_path(level, index, width)), None
+
+    def name_changed_commits(self, volume, checkpoint):
+        """The root differs: hashes of level 0 tell where, and when they give the signed root, the tiles are right and the commits are not."""
+        leaves = []
+        for level, index, width in tiles_of(checkpoint.size):
+            if level:
+                break
+            data = self.tile(volume, level, index, width)[1]
+            if not isinstance(data, bytes):
+                return
+            leaves += [data[i : i + 32] for i in range(0, len(data), 32)]
+        proven = merkle_root(leaves) == checkpoint.root
+        for i, leaf in enumerate(leaves):
+            if leaf != volume.leaves[i]:
+                source = "the tile, which gives the signed root" if proven else "the tile, which does not give the signed root either"
+                self.report.finding("commit_changed", volume.commits[i].where, "its leaf hash is not that of %s" % source)
+        if proven:
+            volume.signed_leaves = leaves + volume.leaves[len(leaves) :]
+
+    def point_4_tiles(self, volume):
+        levels, needed = tile_levels(volume.signed_leaves), set()
+        for size in {c.size for c, _ in volume.valid} | ({0}):
+            needed.update(t for t in tiles_of(size) if t[2] < 256)
+        needed.update(tiles_of(max([c.size for c, _ in volume.valid], default=0)))
+        for level, index, width in sorted(needed):
+            where, data = self.tile(volume, level, index, width)
+            self.report.count("tiles")
+            if data is None:
+                self.report.finding("tile_missing", where, "a checkpoint needs it")
+            elif data != b"".join(levels[level][index * 256 : index * 256 + width]):
+                detail = "its hashes are not those that the commits give"
+                self.report.finding("tile_changed", where, detail if isinstance(data, bytes) else data)
+
+    def head(self, volume):
+        newest = max((c for c, _ in volume.valid), key=lambda c: c.size, default=None)
+        if newest is None:
+            self.report.skipped("%s has no checkpoint that holds: nothing proves its %d commits" % (volume.name, len(volume.commits)))
+            return
+        self.report.heads.append({"log": newest.origin, "size": newest.size, "root": base64.b64encode(newest.root).decode()})
+        if newest.size < len(volume.commits):
+            self.report.skipped("%s: commits from %d on are behind the newest checkpoint" % (volume.name, newest.size))
+
+    def log_lines(self):
+        """proof.md, Key records: size and root of a `log` line must be those of the volume's tree."""
+        for record in self.keys.records:
+            for name, (size, root) in sorted(record.logs.items()):
+                self.compare("_keys/%08d" % record.number, name, size, root, "commits_cut", "checkpoint_root", newest=False)
+
+    def compare(self, where, name, size, root, cut, differs, newest):
+        """A size and root somebody signed or saw, against the volume: its newest checkpoint, or else all its commits."""
+        volume = next((v for v in self.volumes if v.name == name), None)
+        have = 0 if volume is None else len(volume.leaves)
+        if newest and volume is not None:
+            have = min(have, max((c.size for c, _ in volume.valid), default=0))
+        roots = {size: None}
+        if volume is None or size > have:
+            self.report.finding(cut, where, "%s had %d commits, and %d are there%s" % (name, size, have, " and proven" if newest else ""))
+        if volume is not None and size <= len(volume.leaves):
+            self.roots(volume, roots)
+            if roots[size] != root:
+                self.report.finding(differs, where, "the first %d commits of %s give another root" % (size, name))
+
+    def point_5_remembered(self):
+        prefix = "strongroom/%s/" % self.report.archive_id
+        for where, data in self.remembered:
+            self.report.count("remembered")
+            try:
+                checkpoint = Checkpoint(data)
+                volume = checkpoint.origin[len(prefix) :]
+                if not checkpoint.origin.startswith(prefix) or not re.fullmatch("(%s)/[0-9]{4}" % "|".join(TABLES), volume):
+                    raise Malformed("it is of another archive: %s" % shown(checkpoint.origin))
+                if not checkpoint.note.signers(checkpoint.origin, self.keys.all()):
+                    raise Malformed("no known key signed it")
+            except (Malformed, BadSignature) as e:
+                self.report.finding("remembered_invalid", where, str(e))
+                continue
+            self.compare(where, volume, checkpoint.size, checkpoint.root, "rolled_back", "forked", newest=True)
+        if self.since:
+            where, archive_id, heads = self.since
+            if archive_id != self.report.archive_id:
+                self.report.finding("remembered_invalid", where, "it is of another archive: %s" % shown(archive_id))
+                return
+            for log, size, root in heads:
+                self.report.count("remembered")
+                self.compare(where, log[len(prefix) :], size, root, "rolled_back", "forked", newest=True)
+
+    def point_6_actions(self, volume):
+        before = None
+        for i, commit in enumerate(volume.commits):
+            for kind in commit.foreign + (commit.setup if i else []):
+                self.report.finding("not_append_only", commit.where, "it has an action `%s`" % shown(kind))
+            if commit.timestamp is None:
+                continue
+            if before is not None and commit.timestamp < before - CLOCK_BACK_MS_MAX:
+                self.report.finding("clock_back", commit.where, "its time is %d s before that of the commit before" % ((before - commit.timestamp) // 1000))
+            before = commit.timestamp
+            year = datetime.datetime.fromtimestamp(commit.timestamp // 1000, datetime.timezone.utc).year
+            if year < int(volume.year):
+                self.report.finding("wrong_year", commit.where, "it was made in %d" % year)
+
+    def point_7_files(self, volume):
+        """And point 8, where there is a Parquet reader."""
+        named, total = set(), sum(len(c.adds) for c in volume.commits)
+        for commit in volume.commits:
+            for add in commit.adds:
+                where = "%s/%s" % (volume.name, add.path)
+                if add.path in named:
+                    self.report.finding("file_named_twice", where, "%s names it again" % commit.where)
+                named.add(add.path)
+                if add.date != add.path[5:15]:
+                    self.report.finding("statistics", where, "`partitionValues.date` is not the day of its path")
+                self.statistics(add, where)
+                self.tags(volume.table, add, where)
+                if not add.tagged:
+                    self.report.skipped("bytes, records and positions of files without tags (from before the tags)")
+                self.report.count("files")
+                self.progress.show("%s: file %d of %d" % (volume.name, self.report.checked["files"], total))
+                self.file(volume, add, (commit.timestamp or 0) * 1000, where)
+        volume.named = named
+
+    def statistics(self, add, where):
+        """`stats` is JSON in a string; add.stats becomes an object, whatever it was."""
+        text, add.stats = add.stats, {}
+        try:
+            stats = parse_json(text) if isinstance(text, str) else None
+            if not isinstance(stats, dict) or not is_int(stats.get("numRecords")):
+                raise Malformed("no `stats` with `numRecords`")
+            if not all(isinstance(stats.get(k, {}), dict) for k in ("minValues", "maxValues")):
+                raise Malformed("`minValues` and `maxValues` are not objects")
+            add.stats = stats
+        except Malformed as e:
+            self.report.finding("statistics", where, str(e))
+
+    def tags(self, table, add, where):
+        """proof.md, Files: all four tags, or none of them but perhaps `sha256` (a bucket's file from before the others)."""
+        tags = {} if add.tags is None else add.tags
+        try:
+            if not isinstance(tags, dict) or not all(isinstance(v, str) for v in tags.values()):
+                raise Malformed("`tags` is not an object of strings")
+            if "sha256" in tags:
+                add.sha256 = parse_hash(tags["sha256"])
+            if not {"record_root", "rows", "offsets"} & set(tags):
+                return
+            add.tagged = True
+            missing = {"sha256", "record_root", "rows", "offsets"} - set(tags)
+            if missing:
+                raise Malformed("no tag `%s`" % sorted(missing)[0])
+            add.record_root, add.rows = parse_hash(tags["record_root"]), parse_decimal(tags["rows"])
+            offsets = parse_json(tags["offsets"])
+            if not isinstance(offsets, dict) or not all(
+                isinstance(v, list) and len(v) == 3 and all(is_int(n) for n in v) and v[0] <= v[1] and v[2] > 0 for v in offsets.values()
+            ):
+                raise Malformed("`offsets` is not an object of [first, last, rows]")
+            rows = sum(v[2] for v in offsets.values())
+            if rows > add.rows or (rows < add.rows and table != "alerts"):
+                raise Malformed("`offsets` have %d rows, and `rows` is %d" % (rows, add.rows))
+            if add.stats and add.stats["numRecords"] != add.rows:
+                raise Malformed("`rows` is %d, and `numRecords` in `stats` is %d" % (add.rows, add.stats["numRecords"]))
+            add.offsets = offsets
+        except Malformed as e:
+            add.tagged = True
+            self.report.finding("tags", where, str(e))
+
+    def file(self, volume, add, committed, where):
+        try:
+            file = self.root.open(where)
+        except NotPlain as e:
+            self.report.finding("file_missing", where, str(e))
+            return
+        if file is None:
+            self.report.finding("file_missing", where, "not there")
+            return
+        with file:
+            try:
+                size = os.fstat(file.fileno()).st_size
+                if size != add.size:
+                    self.report.finding("file_size", where, "%d bytes, and the commit says %d" % (size, add.size))
+                if add.sha256 is not None:
+                    digest = hashlib.sha256()
+                    for block in iter(lambda: file.read(BLOCK_BYTES), b""):
+                        digest.update(block)
+                        self.report.count("bytes", len(block))
+                    if digest.digest() != add.sha256:
+                        self.report.finding("file_changed", where, "its SHA-256 is not the tag's")
+                        return
+                if size != add.size:
+                    return
+                if pyarrow is None:
+                    self.report.skipped("rows inside the files (point 8): no Parquet reader, as pyarrow is not installed")
+                elif not self.with_rows:
+                    self.report.skipped("rows inside the files (point 8): --no-rows was given")
+                else:
+                    file.seek(0)
+                    check_rows(volume.table, file, add, committed, where, self.report)
+            except OSError as e:
+                raise CannotCheck("cannot read %s: %s" % (shown(where), e.strerror or e))
+
+    def point_9_and_10_positions(self):
+        """Per source partition, over the commits of `events` of all years: positions, and that no row is missing or too many."""
+        untagged = self.untagged_sources()
+        rejects = RejectRanges(self.volumes)
+        position, events, told = defaultdict(lambda: (0, 0)), defaultdict(int), {}
+        for volume in (v for v in self.volumes if v.table == "events"):
+            for commit in volume.commits:
+                before = {}
+                for partition, (o2, r2) in self.moves(commit, position):
+                    before[partition] = o1, r1 = position[partition]
+                    if o2 < o1 or r2 < r1:
+                        detail = "%s goes back: offset %d to %d, records %d to %d" % (shown(partition), o1, o2, r1, r2)
+                        self.report.finding("position_back", commit.where, detail)
+                    position[partition] = o2, r2
+                for add in commit.adds:
+                    for partition, (first, last, rows) in (add.offsets or {}).items():
+                        o1, o2 = before.get(partition, position[partition])[0], position[partition][0]
+                        if first < o1 or last >= o2:
+                            detail = "%s has offsets %d..%d of %s, and the commit goes from %d to %d"
+                            self.report.finding("overlap", commit.where, detail % (add.path, first, last, shown(partition), o1, o2))
+                        events[partition] += rows
+                self.counts(commit)
+                for partition in before:
+                    self.report.count("positions")
+                    o2, r2 = position[partition]
+                    have = rejects.before(partition, o2)
+                    if any(low <= partition <= high for low, high in untagged) or have is None:
+                        continue
+                    difference = events[partition] + have - r2
+                    if difference != told.get(partition, 0):  # once for each change, not again in every commit that follows
+                        detail = "%s: %d records up to offset %d, and files hold %d events and %d rejects"
+                        kind = "rows_missing" if difference < 0 else "rows_extra"
+                        if difference:
+                            self.report.finding(kind, commit.where, detail % (shown(partition), r2, o2, events[partition], have))
+                        told[partition] = difference
+
+    def moves(self, commit, position):
+        """(partition, (offset, records)) for every partition that the commit names, format.md, Commits."""
+        for app, version in sorted(commit.txns.items()):
+            if app.endswith(("#records", "#broker", "#blake3.hi", "#blake3.lo")):
+                if app.rpartition("#")[0] not in commit.txns:
+                    self.report.finding("commit_malformed", commit.where, "`txn` %s without its partition's own" % shown(app))
+            elif version < 0 or commit.txns.get(app + "#records", -1) < 0:
+                self.report.finding("commit_malformed", commit.where, "the position of %s is negative, or without `#records`" % shown(app))
+            else:
+                yield app, (version, commit.txns[app + "#records"])
+
+    def counts(self, commit):
+        """Point 10, the account in `commitInfo`."""
+        if not commit.adds and commit.strongroom is None:
+            return
+        counts = commit.strongroom.get("counts") if isinstance(commit.strongroom, dict) else None
+        names = ("received", "events", "rejects", "duplicates")
+        if not isinstance(counts, dict) or not all(is_int(counts.get(n)) for n in names):
+            self.report.finding("counts", commit.where, "no `counts` with received, events, rejects and duplicates")
+            return
+        rows = sum(a.rows if a.rows is not None else a.stats.get("numRecords", 0) for a in commit.adds)
+        if counts["received"] != counts["events"] + counts["rejects"] + counts["duplicates"]:
+            self.report.finding("counts", commit.where, "received is not events + rejects + duplicates")
+        if counts["events"] != rows:
+            self.report.finding("counts", commit.where, "events is %d, and the files have %d rows" % (counts["events"], rows))
+
+    def untagged_sources(self):
+        """Ranges of partitions that files without (well-formed) offsets may have rows of; theirs cannot be counted."""
+        ranges = set()
+        for volume in (v for v in self.volumes if v.table != "alerts"):
+            for add in (a for c in volume.commits for a in c.adds if a.offsets is None):
+                low, high = (add.stats.get(k, {}).get("source") for k in ("minValues", "maxValues"))
+                known = isinstance(low, str) and isinstance(high, str)
+                ranges.add((low, high) if known else ("", chr(sys.maxunicode)))
+        if ranges:
+            self.report.skipped("conservation (point 10) of partitions with files whose offsets are not known")
+        return ranges
+
+    def point_11_other_tables(self):
+        for table in ("rejects", "alerts"):
+            position = {}
+            for commit in (c for v in self.volumes if v.table == table for c in v.commits):
+                for partition, (offset, _) in self.moves(commit, position):
+                    position[partition] = offset
+                for add in commit.adds:
+                    for partition, (_, last, _) in (add.offsets or {}).items():
+                        if last >= position.get(partition, 0):
+                            detail = "%s has offset %d of %s, and the position is %d"
+                            self.report.finding("overlap", commit.where, detail % (add.path, last, shown(partition), position.get(partition, 0)))
+
+    def point_12_unnamed(self):
+        for volume in self.volumes:
+            for path in volume.files:
+                if path not in volume.named:
+                    self.report.finding("file_unnamed", "%s/%s" % (volume.name, shown(path)), "no `add` names it")
+
+
+class RejectRanges:
+    """J of point 10: rows of the files of `rejects` that lie before an offset."""
+
+    def __init__(self, volumes):
+        self.ranges = defaultdict(list)
+        for volume in (v for v in volumes if v.table == "rejects"):
+            for add in (a for c in volume.commits for a in c.adds):
+                for partition, (first, last, rows) in (add.offsets or {}).items():
+                    self.ranges[partition].append((last, first, rows))
+        self.sums = {}
+        for partition, ranges in self.ranges.items():
+            ranges.sort()
+            sums, least = [0], [1 << 64]
+            for _, _, rows in ranges:
+                sums.append(sums[-1] + rows)
+            for _, first, _ in reversed(ranges):
+                least.append(min(first, least[-1]))
+            self.sums[partition] = sums, least[::-1]  # rows of the first i, and the least `first` of the others
+
+    def before(self, partition, offset):
+        """None where a range begins before the offset and ends behind it: then the number is not known."""
+        if partition not in self.sums:
+            return 0
+        i = bisect.bisect_left(self.ranges[partition], (offset,))
+        sums, least = self.sums[partition]
+        return None if least[i] < offset else sums[i]
+
+
+# Rows of a Parquet file, point 8. format.md, Original bytes.
+
+
+DEFAULT_SHAPE = '"kind":"Event","apiVersion":"audit.k8s.io/v1",'
+ESCAPED = re.compile('[\x00-\x1f"\\\\<>&\u2028\u2029]')
+ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
+
+
+def go_string(text):
+    """A JSON string as Go's encoding/json writes it (rule 4)."""
+    return '"%s"' % ESCAPED.sub(lambda m: ESCAPES.get(m[0]) or "\\u%04x" % ord(m[0]), text)
+
+
+def go_strings(values):
+    return "[%s]" % ",".join(map(go_string, values))
+
+
+def utc_time(micros):
+    """2006-01-02T15:04:05.000000Z."""
+    try:
+        time = datetime.datetime(1970, 1, 1) + datetime.timedelta(microseconds=micros)
+    except OverflowError:
+        raise Malformed("a time is in no year of four digits")
+    return time.isoformat(timespec="microseconds") + "Z"
+
+
+def same(value):
+    return value
+
+
+# JSON key, column and how its value is written, in kube-apiserver's order (rule 2).
+USER = (("username", "user_name", go_string), ("uid", "user_uid", go_string), ("groups", "user_groups", go_strings), ("extra", "user_extra", same))
+IMPERSONATED = (
+    ("username", "impersonated_user_name", go_string),
+    ("groups", "impersonated_user_groups", go_strings),
+    ("extra", "impersonated_user_extra", same),
+)
+OBJECT_REF = tuple(
+    (key, column, go_string)
+    for key, column in (
+        ("resource", "resource"),
+        ("namespace", "namespace"),
+        ("name", "name"),
+        ("uid", "object_uid"),
+        ("apiGroup", "api_group"),
+        ("apiVersion", "api_version"),
+        ("resourceVersion", "resource_version"),
+        ("subresource", "subresource"),
+    )
+)
+STATUS = (
+    ("status", "response_status", go_string),
+    ("message", "response_message", go_string),
+    ("reason", "response_reason", go_string),
+    ("details", "response_details", same),
+    ("code", "response_code", str),
+)
+HEAD = tuple((k, c, go_string) for k, c in (("level", "level"), ("auditID", "audit_id"), ("stage", "stage"), ("requestURI", "request_uri"), ("verb", "verb")))
+EVENT_COLUMNS = [c for _, c, _ in HEAD + USER + IMPERSONATED + OBJECT_REF + STATUS] + [
+    "source_ips", "user_agent", "request_object", "response_object", "request_received_timestamp", "stage_timestamp", "annotations", "shape", "raw",
+]  # fmt: skip
+
+
+def members(row, fields):
+    """Rule 3: a null column is an absent key."""
+    return ['"%s":%s' % (key, write(row[column])) for key, column, write in fields if row.get(column) is not None]
+
+
+def render_event(row):
+    """The bytes that the columns of an event render to."""
+    out = members(row, HEAD) + ['"user":{%s}' % ",".join(members(row, USER))]
+    if members(row, IMPERSONATED):
+        out.append('"impersonatedUser":{%s}' % ",".join(members(row, IMPERSONATED)))
+    out += members(row, (("sourceIPs", "source_ips", go_strings), ("userAgent", "user_agent", go_string)))
+    for name, fields, first in (("objectRef", OBJECT_REF, []), ("responseStatus", STATUS, ['"metadata":{}'])):
+        if members(row, fields):
+            out.append('"%s":{%s}' % (name, ",".join(first + members(row, fields))))
+    out += members(row, (("requestObject", "request_object", same), ("responseObject", "response_object", same)))
+    for key, column in (("requestReceivedTimestamp", "request_received_timestamp"), ("stageTimestamp", "stage_timestamp")):
+        out.append('"%s":%s' % (key, "null" if row.get(column) is None else '"%s"' % utc_time(row[column])))
+    out += members(row, (("annotations", "annotations", same),))
+    shape = DEFAULT_SHAPE if row.get("shape") is None else row["shape"]
+    return ("{" + shape + ",".join(out) + "}").encode()
+
+
+def record_of(table, row):
+    """proof.md, What a record is."""
+    if table == "alerts":
+        return (row.get("ocsf") or "").encode()
+    raw = row.get("raw")
+    if table == "rejects":
+        return raw or b""
+    return raw if raw is not None else render_event(row)
+
+
+def check_rows(table, file, add, committed, where, report):
+    """Point 8 for one file, row by row, in the order of the file. committed: time of its commit, in microseconds."""
+    time_column = TIME_COLUMN[table]
+    wanted = {"events": EVENT_COLUMNS, "rejects": ["raw"], "alerts": ["ocsf"]}[table] + [time_column, "source", "source_offset"]
+    tree, offsets, rows, extremes, off_day = MerkleTree(), {}, 0, {}, 0
+    day = (datetime.date.fromisoformat(add.path[5:15]) - datetime.date(1970, 1, 1)).days * DAY_US
+    try:
+        parquet = pyarrow.parquet.ParquetFile(file)
+        there = set(parquet.schema_arrow.names)
+        for batch in parquet.iter_batches(batch_size=4096, columns=[c for c in dict.fromkeys(wanted) if c in there]):
+            columns = {}
+            for name, column in zip(batch.schema.names, batch.columns):
+                if pyarrow.types.is_timestamp(column.type):
+                    column = column.cast(pyarrow.timestamp("us", tz=column.type.tz)).cast(pyarrow.int64())
+                columns[name] = column.to_pylist()
+            for i in range(batch.num_rows):
+                row = {name: values[i] for name, values in columns.items()}
+                if add.record_root is not None:
+                    tree.add(leaf_hash(record_of(table, row)))
+                time, source, offset = row.get(time_column), row.get("source"), row.get("source_offset")
+                for name, value in ((time_column, time), ("source", source), ("source_offset", offset)):
+                    if value is not None:
+                        low, high = extremes.get(name, (value, value))
+                        extremes[name] = min(low, value), max(high, value)
+                if source is not None and offset is not None:
+                    first, last, count = offsets.get(source, (offset, offset, 0))
+                    offsets[source] = min(first, offset), max(last, offset), count + 1
+                # A time more than a day ahead of its arrival is implausible. Arrival is in no column: taken as less than a day before the commit.
+                if time is not None and not day <= time < day + DAY_US and PLAUSIBLE_FROM_US <= time <= committed:
+                    if not off_day:
+                        report.finding("statistics", "%s, row %d" % (where, rows + i), "its time is %s, of another day than the file" % utc_time(time))
+                    off_day += 1
+            rows += batch.num_rows
+    except (pyarrow.ArrowException, Malformed, ValueError, TypeError, AttributeError, OverflowError, OSError) as e:
+        report.finding("rows", where, "no Parquet file of the table: %s" % shown(e))
+        return
+    report.count("rows", rows)
+    expected = add.rows if add.rows is not None else add.stats.get("numRecords")
+    if expected is not None and rows != expected:
+        report.finding("rows", where, "%d rows, and the commit says %d" % (rows, expected))
+    if add.record_root is not None and tree.root() != add.record_root:
+        report.finding("record_changed", where, "its records do not give the `record_root` of the tag")
+    if add.offsets is not None and {k: list(v) for k, v in offsets.items()} != add.offsets:
+        report.finding("offsets", where, "the tag `offsets` is not that of its rows")
+    for end, name in ((0, "minValues"), (1, "maxValues")):
+        for column in (time_column, "source", "source_offset"):
+            value = extremes[column][end] if column in extremes else None
+            said = add.stats.get(name, {}).get(column)
+            if not same_statistic(column == time_column, value, said):
+                report.finding("statistics", where, "%s of %s is %s, and in the rows %s" % (name, column, shown(said), shown(value)))
+
+
+def same_statistic(is_time, value, said):
+    if is_time and value is not None and isinstance(said, str):
+        match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,6}))?Z", said, re.ASCII)
+        return bool(match) and "%s.%sZ" % (match[1], (match[2] or "").ljust(6, "0")) == utc_time(value)
+    return type(value) is type(said) and value == said
+
+
+# A proof of single records.
+
+
+class Proof:
+    """proof.md, A proof of single records: the four steps. Kinds that an archive has no word for: proof_malformed, path."""
+
+    def __init__(self, location, data, trusted):
+        self.report, self.value, self.trusted, self.proven = Report(location), None, trusted, []
+        self.data = data
+
+    def check(self):
+        try:
+            self.steps(parse_json(self.data))
+        except Malformed as e:
+            self.report.finding("proof_malformed", self.report.location, str(e))
+        if self.report.findings:
+            self.proven = []
+        return self.report
+
+    @staticmethod
+    def items(value, name, **types):
+        """The list of objects of that name, each with members of the types said."""
+        value = value.get(name)
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise Malformed("`%s` is not a list of objects" % name)
+        for i, item in enumerate(value):
+            for key, kind in types.items():
+                if not (is_int(item.get(key)) if kind is int else isinstance(item.get(key), kind)):
+                    raise Malformed("`%s` of %s %d is missing, or of the wrong type" % (key, name, i))
+        return value
+
+    @staticmethod
+    def at(values, place, name):
+        if place >= len(values):
+            raise Malformed("there are %d %s, and number %d is meant" % (len(values), name, place))
+        return values[place]
+
+    def steps(self, value):
+        if not isinstance(value, dict) or value.get("format") != "strongroom-proof-1":
+            raise Malformed("not an object with `format` strongroom-proof-1")
+        # Step 1
+        archive_id, manifest = value.get("archive_id"), parse_base64(value.get("manifest"))
+        if not isinstance(archive_id, str) or not UUID.fullmatch(archive_id):
+            raise Malformed("`archive_id` is not a UUID")
+        texts, public_key = value.get("keys"), None
+        if not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
+            raise Malformed("`keys` is not a list of texts")
+        try:
+            named = parse_json(manifest)
+            if not isinstance(named, dict) or named.get("archive_id") != archive_id or not is_int(named.get("format")) or named["format"] != 1:
+                raise Malformed("not an object with `format` 1 and this `archive_id`")
+            if "public_key" in named:
+                public_key = parse_public_key(named["public_key"])
+        except Malformed as e:
+            self.report.finding("manifest_malformed", "manifest", str(e))
+        files = [("_keys/%08d" % i, text.encode("utf-8", "surrogatepass")) for i, text in enumerate(texts, 1)]
+        keys = check_keys(files, manifest, public_key, archive_id, self.trusted, self.report)
+        checkpoints = [self.checkpoint(keys, archive_id, i, c) for i, c in enumerate(self.items(value, "checkpoints", table=str, year=int, note=str))]
+        commits = [self.commit(checkpoints, i, c) for i, c in enumerate(self.items(value, "commits", checkpoint=int, index=int, commit=str, path=list))]
+        records = self.items(value, "records", commit=int, file=str, row=int, record=str, path=list)
+        if not records:
+            raise Malformed("it has no record")
+        for i, record in enumerate(records):
+            self.record(commits, i, record)
+
+    def checkpoint(self, keys, archive_id, i, item):
+        """Step 2. (checkpoint, table) or None."""
+        where, volume = "checkpoints, %d" % i, "%s/%04d" % (item["table"], item["year"])
+        origin = "strongroom/%s/%s" % (archive_id, volume)
+        try:
+            checkpoint = Checkpoint(item["note"].encode("utf-8", "surrogatepass"))
+        except Malformed as e:
+            self.report.finding("checkpoint_malformed", where, str(e))
+            return None
+        if checkpoint.origin != origin or item["table"] not in TABLES or item["year"] > 9999:
+            self.report.finding("checkpoint_origin", where, "its origin is %s, not %s" % (shown(checkpoint.origin), shown(origin)))
+            return None
+        try:
+            signers = checkpoint.note.signers(origin, keys.all())
+            if not signers:
+                raise BadSignature("no key of the chain signed it")
+        except BadSignature as e:
+            self.report.finding("checkpoint_signature", where, str(e))
+            return None
+        until = keys.retired_at(max(signers, key=keys.all().index), volume)
+        if until is not None and (checkpoint.size > until[0] or (checkpoint.size == until[0] and checkpoint.root != until[1])):
+            self.report.finding("key_retired", where, "signed by a retired key, and no `log` line of the record that retired it covers it")
+            return None
+        if until is not None and checkpoint.size < until[0]:
+            self.report.skipped("checkpoint %d is by a retired key; that it agrees with the later `log` line, only the archive shows" % i)
+        self.report.count("checkpoints")
+        self.report.heads.append({"log": origin, "size": checkpoint.size, "root": base64.b64encode(checkpoint.root).decode()})
+        return checkpoint, item["table"], volume
+
+    def path(self, where, size, index, leaf, path, root):
+        if inclusion_root(index, size, leaf, [parse_hash(p) for p in path]) != root:
+            self.report.finding("path", where, "its path does not lead to the root")
+            return False
+        return True
+
+    def commit(self, checkpoints, i, item):
+        """Step 3. (table, volume, adds by path) or None."""
+        found = self.at(checkpoints, item["checkpoint"], "checkpoints")
+        data, commit = parse_base64(item["commit"]), Commit("commits, %d" % i)
+        if found is None or not self.path(commit.where, found[0].size, item["index"], leaf_hash(data), item["path"], found[0].root):
+            return None
+        for line in data.split(b"\n"):
+            try:
+                if line:
+                    Archive.action(commit, parse_json(line))
+            except Malformed as e:
+                self.report.finding("commit_malformed", commit.where, str(e))
+                return None
+        self.report.count("commits")
+        return found[1], found[2], {a.path: a for a in commit.adds}
+
+    def record(self, commits, i, item):
+        """Step 4."""
+        where, found = "records, %d" % i, self.at(commits, item["commit"], "commits")
+        record = parse_base64(item["record"])
+        if found is None:
+            return
+        table, volume, adds = found
+        add = adds.get(item["file"])
+        if add is None:
+            self.report.finding("file_missing", where, "its commit adds no file %s" % shown(item["file"]))
+            return
+        tags = add.tags if isinstance(add.tags, dict) else {}
+        try:
+            rows, root = parse_decimal(str(tags.get("rows"))), parse_hash(tags.get("record_root"))
+        except Malformed as e:
+            self.report.finding("tags", where, "tags of %s: %s" % (add.path, e))
+            return
+        if self.path(where, rows, item["row"], leaf_hash(record), item["path"], root):
+            self.report.count("records")
+            self.proven.append(("%s/%s, row %d" % (volume, add.path, item["row"]), record))
+
+
+# The command line.
+
+
+def read_given(path, limit):
+    """A file that the person who checks has named."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(limit + 1)
+    except OSError as e:
+        raise CannotCheck("cannot read %s: %s" % (path, e.strerror))
+    if len(data) > limit:
+        raise CannotCheck("%s has more than %d bytes" % (path, limit))
+    return data
+
+
+def read_report(path):
+    """(where, archive id, heads) of a former report."""
+    try:
+        value = parse_json(read_given(path, PROOF_BYTES_MAX))
+        if not isinstance(value, dict) or value.get("format") != "strongroom-verify-1" or not isinstance(value.get("heads"), list):
+            raise Malformed("not an object with `format` strongroom-verify-1 and `heads`")
+        heads = []
+        for head in value["heads"]:
+            if not isinstance(head, dict) or not isinstance(head.get("log"), str) or not is_int(head.get("size")):
+                raise Malformed("a head without `log` and `size`")
+            heads.append((head["log"], head["size"], parse_base64(head.get("root"), 32)))
+            if not head["log"].startswith("strongroom/%s/" % value.get("archive_id")):
+                raise Malformed("a head is of another archive than the report")
+        return path, value.get("archive_id"), heads
+    except Malformed as e:
+        raise CannotCheck("%s is no report of a verifier: %s" % (path, e))
+
+
+def print_report(report):
+    for finding in report.findings[:100]:
+        print("%s: %s: %s" % (finding["kind"], shown(finding["where"]), finding["detail"]))
+    if report.total > 100:
+        print("… and %d more findings; --json writes them" % (report.total - 100))
+    for text in report.not_checked:
+        print("not checked: %s" % text)
+    print("checked: %s" % (", ".join("%s %d" % (k, n) for k, n in report.checked.items()) or "nothing"))
+    for head in report.heads:
+        print("head: %s %d %s" % (head["log"], head["size"], head["root"]))
+    print("result: %s" % ("no finding" if not report.total else "%d finding%s" % (report.total, "" if report.total == 1 else "s")))
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description="Check a Strongroom archive, or a proof of single records, without Strongroom.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    archive = commands.add_parser("archive", help="check an archive in a folder")
+    archive.add_argument("place", metavar="DIR", help="the folder that holds strongroom.json")
+    archive.add_argument("--remembered", metavar="FILE", action="append", default=[], help="a checkpoint kept elsewhere (repeatable)")
+    archive.add_argument("--since", metavar="REPORT", help="a former report (--json), whose heads must still be there")
+    archive.add_argument("--json", metavar="FILE", help="write the report to FILE")
+    archive.add_argument("--no-rows", action="store_true", help="leave the rows inside the files out, even where pyarrow is there")
+    proof = commands.add_parser("proof", help="check a proof of single records")
+    proof.add_argument("place", metavar="FILE", help="what `strongroom prove` wrote")
+    proof.add_argument("--print", action="store_true", help="print the records that are proven, control characters escaped")
+    proof.add_argument("--json", metavar="FILE", help="write the report to FILE")
+    for command in (archive, proof):
+        command.add_argument("--public-key", metavar="VKEY", action="append", default=[], help="a key you trust: a vkey or base64 (repeatable)")
+    options = parser.parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            trusted = [parse_public_key(text) for text in options.public_key]
+        except Malformed as e:
+            raise CannotCheck("--public-key: %s" % e)
+        if options.command == "archive":
+            remembered = [(path, read_given(path, NOTE_BYTES_MAX)) for path in options.remembered]
+            since = read_report(options.since) if options.since else None
+            report = Archive(options.place, trusted, remembered, since, not options.no_rows).check()
+        else:
+            if not trusted:
+                raise CannotCheck("a proof needs a key that you trust: --public-key VKEY")
+            proof = Proof(options.place, read_given(options.place, PROOF_BYTES_MAX), trusted)
+            report = proof.check()
+        if options.json:
+            try:
+                with open(options.json, "w", encoding="ascii") as file:
+                    json.dump(report.as_json(), file, indent=2)
+                    file.write("\n")
+            except OSError as e:
+                raise CannotCheck("cannot write %s: %s" % (options.json, e.strerror))
+        print_report(report)
+        if options.command == "proof" and options.print:
+            for where, record in proof.proven:
+                print("%s: %s" % (where, shown(record.decode("utf-8", "backslashreplace"), limit=len(record) * 4)))
+        return 1 if report.total else 0
+    except CannotCheck as e:
+        print("verify.py: %s" % e, file=sys.stderr)
+        return 2
+    except MemoryError:
+        print("verify.py: not enough memory for a file that is read in one piece", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

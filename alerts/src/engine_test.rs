@@ -344,6 +344,25 @@ fn an_alert_says_what_the_rule_and_the_event_say() {
     assert_eq!(alert.alert_id, "6cc9ee57-8a28-56cd-a872-6ea148e80810");
 }
 
+#[test]
+fn a_rule_says_what_it_serves_and_what_to_ask() {
+    let yaml = format!(
+        "hipaa: [164.312(b), '164.308(a)(1)(ii)(D)']\nrunbook:\n- SELECT * FROM events WHERE actor = {{actor}}\n- SELECT {{count}}\n{}",
+        selection("objectRef.subresource: exec")
+    );
+    let rules = set(&yaml);
+    assert_eq!(rules.rules()[0].hipaa, ["164.312(b)", "164.308(a)(1)(ii)(D)"]);
+    assert_eq!(rules.rules()[0].runbook.len(), 2);
+    let alert = &alerts(&rules, &[EXEC])[0];
+    assert_eq!(rules.runbook(alert), ["SELECT * FROM events WHERE actor = 'bob'", "SELECT 1"]);
+    let counts = format!("{COUNTS}runbook: 'SELECT {{timespan}}, {{group}}'\nhipaa: 164.312(d)\n");
+    let rules = set(&counts);
+    let events = [read(0, "al'ice", "a"), read(1, "al'ice", "b"), read(2, "al'ice", "c")];
+    let lines: Vec<&str> = events.iter().map(String::as_str).collect();
+    let alert = &alerts(&rules, &lines)[0];
+    assert_eq!(rules.runbook(alert), ["SELECT '1m', 'actor=al''ice'"]);
+}
+
 const COUNTS: &str = "title: Secret read
 name: secret-read
 logsource: {product: kubernetes, service: audit}
@@ -529,6 +548,12 @@ fn wrong_rules_name_file_rule_and_line() {
             format!("level: urgent\n{}", selection("verb: get")),
             "rules.yml:1: rule \"t\": level: level \"urgent\" is not one of informational",
         ),
+        (
+            format!("hipaa: [164.312(b)x]\n{}", selection("verb: get")),
+            "rules.yml:1: rule \"t\": hipaa: \"164.312(b)x\" is not a safeguard of 45 CFR part 164",
+        ),
+        (format!("hipaa: 164.312(1)\n{}", selection("verb: get")), "is not a safeguard"),
+        (format!("runbook: ['SELECT {{data}}']\n{}", selection("verb: get")), "runbook: names {data}"),
         (
             format!("message: '{{requestObject.data}}'\n{}", selection("verb: get")),
             "names {requestObject.data}, but an alert carries only",

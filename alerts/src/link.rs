@@ -63,6 +63,7 @@ pub(crate) fn link(documents: Vec<Document>) -> Result<Linked, RuleError> {
                 condition,
                 message: head.message,
                 next_steps: head.next_steps_template,
+                runbook: head.runbook_templates,
             });
         }
         infos.push(RuleInfo {
@@ -77,6 +78,8 @@ pub(crate) fn link(documents: Vec<Document>) -> Result<Linked, RuleError> {
             techniques: head.techniques,
             next_steps: head.next_steps,
             false_positives: head.false_positives,
+            hipaa: head.hipaa,
+            runbook: head.runbook,
             file: head.file,
             line: head.line,
         });
@@ -154,6 +157,7 @@ fn linked_correlation(
         bounds: correlation.bounds.clone(),
         message: head.message.clone(),
         next_steps: head.next_steps_template.clone(),
+        runbook: head.runbook_templates.clone(),
     })
 }
 

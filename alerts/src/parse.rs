@@ -16,6 +16,9 @@ use crate::detection::{self, Fault};
 use crate::message::Template;
 use crate::rule::{Bound, Expr, RuleError, THRESHOLD_MAX, TIMESPAN_MAX};
 
+/// Most questions of a rule's runbook.
+const RUNBOOK_MAX: usize = 16;
+
 /// What every document has, apart from what it detects.
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
@@ -31,6 +34,9 @@ pub(crate) struct Head {
     pub(crate) next_steps: String,
     pub(crate) next_steps_template: Template,
     pub(crate) false_positives: Vec<String>,
+    pub(crate) hipaa: Vec<String>,
+    pub(crate) runbook: Vec<String>,
+    pub(crate) runbook_templates: Vec<Template>,
     pub(crate) message: Option<Template>,
 }
 
@@ -220,6 +226,18 @@ fn head(file: &str, line: usize, map: &Mapping) -> Result<Head, Fault> {
             false => tactics.push(attack.replace('_', "-")),
         }
     }
+    let hipaa = texts(map, "hipaa")?;
+    if let Some(wrong) = hipaa.iter().find(|safeguard| !is_safeguard(safeguard)) {
+        let message = format!("\"{wrong}\" is not a safeguard of 45 CFR part 164 such as 164.312(b)");
+        return Err(Fault::new(message).at("hipaa"));
+    }
+    let runbook: Vec<String> = texts(map, "runbook")?.iter().map(|text| text.trim().to_owned()).collect();
+    if runbook.len() > RUNBOOK_MAX || runbook.iter().any(String::is_empty) {
+        let message = format!("has an empty question, or more than {RUNBOOK_MAX}");
+        return Err(Fault::new(message).at("runbook"));
+    }
+    let runbook_templates =
+        runbook.iter().map(|text| template("runbook", text)).collect::<Result<Vec<_>, _>>()?;
     Ok(Head {
         file: file.to_owned(),
         line,
@@ -233,8 +251,41 @@ fn head(file: &str, line: usize, map: &Mapping) -> Result<Head, Fault> {
         next_steps_template: template("next_steps", &next_steps)?,
         next_steps,
         false_positives: texts(map, "falsepositives")?,
+        hipaa,
+        runbook,
+        runbook_templates,
         message,
     })
+}
+
+/// Whether a text names a paragraph of 45 CFR part 164: a section of three digits, then paragraphs in the
+/// order of the code: a letter, a number, a small roman number, a capital letter.
+fn is_safeguard(text: &str) -> bool {
+    let Some((section, paragraphs)) = text.strip_prefix("164.").and_then(|rest| rest.split_at_checked(3))
+    else {
+        return false;
+    };
+    let levels: [fn(char) -> bool; 4] = [
+        |c| c.is_ascii_lowercase(),
+        |c| c.is_ascii_digit(),
+        |c| matches!(c, 'i' | 'v' | 'x'),
+        |c| c.is_ascii_uppercase(),
+    ];
+    let mut rest = paragraphs;
+    for (level, allowed) in levels.into_iter().enumerate() {
+        if rest.is_empty() {
+            break;
+        }
+        let Some((name, after)) = rest.strip_prefix('(').and_then(|rest| rest.split_once(')')) else {
+            return false;
+        };
+        let long = name.len() > 1 && level % 3 == 0;
+        if name.is_empty() || long || !name.chars().all(allowed) {
+            return false;
+        }
+        rest = after;
+    }
+    rest.is_empty() && section.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn optional_text(map: &Mapping, key: &str) -> Result<Option<String>, Fault> {

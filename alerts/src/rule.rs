@@ -9,14 +9,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use strongroom_schemas::Severity;
+use strongroom_schemas::{Alert, Severity};
 use thiserror::Error;
 
 use crate::builtin;
 use crate::compile::Program;
 use crate::fields::Field;
 use crate::link;
-use crate::message::Template;
+use crate::message::{Subject, Template, timespan_text};
 use crate::parse;
 use crate::pattern::Test;
 
@@ -60,6 +60,11 @@ pub struct RuleInfo {
     /// As the rule says it, with `{field}` still in it.
     pub next_steps: String,
     pub false_positives: Vec<String>,
+    /// HIPAA safeguards that the rule serves, as in 45 CFR: `164.312(b)`.
+    pub hipaa: Vec<String>,
+    /// Questions in SQL to ask next, as the rule says them, with `{field}` still in them; see
+    /// [`RuleSet::runbook`].
+    pub runbook: Vec<String>,
     /// File the rule was read from.
     pub file: String,
     /// Line its document starts at.
@@ -131,6 +136,7 @@ pub(crate) struct EventRule {
     pub(crate) condition: Expr,
     pub(crate) message: Option<Template>,
     pub(crate) next_steps: Template,
+    pub(crate) runbook: Vec<Template>,
 }
 
 /// A rule that feeds a correlation, and where it finds the correlation's values.
@@ -173,6 +179,7 @@ pub(crate) struct Correlation {
     pub(crate) bounds: Vec<Bound>,
     pub(crate) message: Option<Template>,
     pub(crate) next_steps: Template,
+    pub(crate) runbook: Vec<Template>,
 }
 
 impl Correlation {
@@ -259,6 +266,26 @@ impl RuleSet {
     /// All rules, in the order they were read; a match names a rule by its position here.
     pub fn rules(&self) -> &[RuleInfo] {
         &self.infos
+    }
+
+    /// The questions in SQL to ask about an alert, in the rule's order, with the alert's values filled in as
+    /// SQL literals. Empty when the set has no rule of the alert's id, or the rule has no runbook.
+    pub fn runbook(&self, alert: &Alert) -> Vec<String> {
+        let Some(info) = self.infos.iter().position(|info| info.id == alert.rule_id) else {
+            return Vec::new();
+        };
+        let event = self.events.iter().find(|rule| rule.info == info).map(|rule| (&rule.runbook, 0));
+        let correlation = self.correlations.iter().find(|rule| rule.info == info);
+        let correlation = correlation.map(|rule| (&rule.runbook, rule.timespan_us));
+        let Some((runbook, timespan_us)) = event.or(correlation) else { return Vec::new() };
+        let timespan = if timespan_us == 0 { String::new() } else { timespan_text(timespan_us) };
+        let subject = Subject {
+            event: &alert.event,
+            count: alert.event_count,
+            group: &alert.group_key,
+            timespan: &timespan,
+        };
+        runbook.iter().map(|question| question.render_sql(&subject)).collect()
     }
 
     /// The definition of a rule over events, by position of its [`RuleInfo`].

@@ -154,7 +154,12 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    pub(crate) fn compile(events: &[EventRule], correlations: &[Correlation]) -> Program {
+    /// The program of some rules, and of those correlations that are `wanted`.
+    pub(crate) fn compile(
+        events: &[EventRule],
+        correlations: &[Correlation],
+        wanted: impl Fn(&Correlation) -> bool,
+    ) -> Program {
         let mut leaves = Leaves::default();
         let rules: Vec<CompiledRule> = events
             .iter()
@@ -185,7 +190,9 @@ impl Program {
 
         let mut feeds: HashMap<usize, Vec<(usize, usize)>> = HashMap::new();
         let mut columns = Vec::new();
-        for (at, correlation) in correlations.iter().enumerate() {
+        for (at, correlation) in
+            correlations.iter().enumerate().filter(|(_, correlation)| wanted(correlation))
+        {
             for (base_at, base) in correlation.bases.iter().enumerate() {
                 feeds.entry(base.rule).or_default().push((at, base_at));
                 base.group_by.iter().chain(&base.values).for_each(|field| columns_of(field, &mut columns));

@@ -20,7 +20,7 @@ use crate::evaluate::{Evaluation, Row, actor, source_ip, values_of, write_pair};
 use crate::gate::{self, OpenGate};
 use crate::matches::{BatchMatches, Entry, KEPT, Kept, MatchedEvent, Meaning, Symbol, Texts};
 use crate::memo::Memo;
-use crate::rule::RuleSet;
+use crate::rule::{Measure, RuleSet};
 
 /// Columns that every alert repeats or is identified by.
 const ALERT_COLUMNS: [usize; 20] = [
@@ -75,6 +75,16 @@ impl Matcher {
         }
     }
 
+    /// The set that it runs.
+    pub fn rules(&self) -> &Arc<RuleSet> {
+        &self.rules
+    }
+
+    /// Positions, in `Table::Events`, of the columns that it reads; all others may be left out of a batch.
+    pub fn columns(&self) -> &[usize] {
+        &self.columns
+    }
+
     /// What the rules find in a batch of events.
     ///
     /// The batch may have dictionaries (`Table::Events.batch_schema()`) or plain strings and string
@@ -103,7 +113,7 @@ impl Matcher {
             memos: &mut self.memos,
             second_memos: &mut self.second_memos,
         };
-        let mut matches = BatchMatches::default();
+        let mut matches = BatchMatches { rules: Some(Arc::clone(&rules)), ..BatchMatches::default() };
         let groups = program.rules.len().div_ceil(RULES_A_MASK);
         for group in 0..groups {
             match_group(group, &mut evaluation, &mut matches);
@@ -120,10 +130,11 @@ impl Matcher {
     /// Makes events and entries of the matches found.
     fn keep(&mut self, rules: &RuleSet, columns: &Columns<'_>, matches: &mut BatchMatches) {
         let mut last_row = None;
-        let latest = match rules.correlations.iter().any(|correlation| correlation.at_least().is_none()) {
-            true => latest_times(columns, &mut matches.latest_us),
-            false => Vec::new(),
-        };
+        let latest =
+            match rules.correlations.iter().any(|rule| rule.at_least().is_none() || rule.lateness_us > 0) {
+                true => latest_times(columns, &mut matches.latest_us),
+                false => Vec::new(),
+            };
         let matched = std::mem::take(&mut matches.matched);
         let mut pair = Vec::new();
         for &(row, rule) in &matched {
@@ -215,36 +226,36 @@ fn counted(
     values: &mut Vec<String>,
 ) -> Option<Meaning> {
     let definition = &rules.correlations[correlation];
+    let base_at = base;
     let base = &definition.bases[base];
-    let mut value = 0;
-    if definition.counts_values {
-        let mut hash = Identity::new();
-        let mut present = false;
-        for field in &base.values {
-            values.clear();
-            values_of(columns, field, row, values);
-            present |= !values.is_empty();
-            hash.values(values);
-        }
-        if !present {
-            return None;
-        }
-        value = hash.finish();
-    }
-    let mut hash = Identity::new();
     let mut text = String::new();
+    let mut hash = Identity::new();
     for (field, name) in base.group_by.iter().zip(&definition.group_by) {
         values.clear();
         values_of(columns, field, row, values);
         hash.values(values);
         write_pair(name, values, &mut text);
     }
-    Some(Meaning::Count {
-        correlation: correlation as u32,
-        group: hash.finish(),
-        group_text: texts.add(&text),
-        value,
-    })
+    let group = hash.finish();
+    let mut value = base_at as u128;
+    if definition.measure.needs_value() {
+        let mut hash = Identity::new();
+        let mut present = false;
+        for (field, name) in base.values.iter().zip(&definition.value_names) {
+            values.clear();
+            values_of(columns, field, row, values);
+            present |= !values.is_empty();
+            hash.values(values);
+            if matches!(definition.measure, Measure::FirstSeen { .. }) {
+                write_pair(name, values, &mut text);
+            }
+        }
+        if !present {
+            return None;
+        }
+        value = hash.finish();
+    }
+    Some(Meaning::Count { correlation: correlation as u32, group, group_text: texts.add(&text), value })
 }
 
 /// A hash over values that cannot be confused by choosing them: each comes with its length.

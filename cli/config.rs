@@ -73,6 +73,8 @@ pub struct Config {
     pub live: LiveOptions,
     pub builtin_rules: bool,
     pub rules: Vec<PathBuf>,
+    /// How often the files of [`Config::rules`] are looked at for changes; zero for never.
+    pub rules_watch: Duration,
     pub alerts: Alerts,
     pub observe: Observe,
     pub log: Log,
@@ -185,8 +187,13 @@ fn read(root: &Section<'_>, archive: Option<&str>) -> Config {
             let section = root.section("rules");
             let paths = section.strings("paths").into_iter().map(PathBuf::from).collect();
             section.is_set("builtin");
+            section.is_set("watch");
             section.finish();
             paths
+        },
+        rules_watch: {
+            let day = Duration::from_secs(86_400);
+            root.section("rules").duration("watch", Duration::ZERO, Duration::ZERO..=day)
         },
         alerts: alerts(&root.section("alerts")),
         observe: observe(&root.section("observe")),

@@ -8,9 +8,12 @@ mod demo;
 mod exit;
 mod export;
 mod generate;
+mod hunt;
 mod ingest;
 mod observe;
 mod query;
+mod reload;
+mod rules;
 mod run;
 mod sql;
 mod term;
@@ -37,6 +40,8 @@ enum Command {
     Ingest(ingest::Args),
     Run(run::Args),
     Config(config::Args),
+    Rules(rules::Args),
+    Hunt(hunt::Args),
     Query(query::Args),
     Sql(sql::Args),
     Export(export::Args),
@@ -54,6 +59,8 @@ fn main() -> ExitCode {
         Command::Ingest(args) => ingest::run(args),
         Command::Run(args) => run::run(args),
         Command::Config(args) => config::run(args),
+        Command::Rules(args) => rules::run(args),
+        Command::Hunt(args) => hunt::run(args),
         Command::Query(args) => query::run(args),
         Command::Sql(args) => sql::run(args),
         Command::Export(args) => export::run(args),

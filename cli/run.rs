@@ -18,7 +18,7 @@ use strongroom_alerts::own;
 use strongroom_archive::Archive;
 use strongroom_ingest::live::kafka::KafkaSource;
 use strongroom_ingest::live::webhook::Webhook;
-use strongroom_ingest::live::{self, Drained, LiveObserver, Metrics, Source, Tail};
+use strongroom_ingest::live::{self, Drained, LiveObserver, LiveRules, Metrics, Source, Tail};
 use strongroom_schemas::{Alert, ocsf};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -27,6 +27,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::config::{self, Config, LogFormat};
 use crate::exit::{self, CliError};
 use crate::observe::{self, State};
+use crate::reload::Reload;
 use crate::{allocator, ingest};
 
 /// Alerts that wait for a file or a reader that is slow.
@@ -113,6 +114,15 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         state,
         metrics: Arc::clone(&metrics),
     };
+    let rules = Arc::new(LiveRules::new(rules));
+    let reload = Reload {
+        rules: Arc::clone(&rules),
+        builtin: config.builtin_rules,
+        paths: config.rules,
+        watch: config.rules_watch,
+        metrics: Arc::clone(&metrics),
+    };
+    reload.start()?;
     let run = live::Run { rules: &rules, options: &config.live, metrics: &metrics, stop: &stop };
     let drained = live::serve(&open, &run, sources, &mut observer);
     for webhook in webhooks {

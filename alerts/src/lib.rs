@@ -42,6 +42,7 @@ mod matcher;
 mod matches;
 mod memo;
 mod message;
+mod needs;
 #[cfg(test)]
 mod oracle_test;
 pub mod own;
@@ -66,6 +67,7 @@ pub use detector::{
 pub use matcher::Matcher;
 pub use matches::{BatchMatches, FIELD_BYTES_MAX};
 pub use message::{MESSAGE_CHARS_MAX, NEXT_STEPS_CHARS_MAX, VALUE_CHARS_MAX};
+pub use needs::Needs;
 pub use rule::{
     LATENESS_MAX, RULE_FILE_BYTES_MAX, RULES_MAX, RuleError, RuleInfo, RuleKind, RuleSet, THRESHOLD_MAX,
     TIMESPAN_MAX,

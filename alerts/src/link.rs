@@ -114,6 +114,7 @@ pub(crate) fn link(documents: Vec<Document>) -> Result<Linked, RuleError> {
             false_positives: head.false_positives,
             hipaa: head.hipaa,
             runbook: head.runbook,
+            text: head.text,
             file: head.file,
             line: head.line,
         });

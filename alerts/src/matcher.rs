@@ -11,11 +11,11 @@
 
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
+use arrow_array::{BooleanArray, RecordBatch};
 use strongroom_schemas::events::index;
 
 use crate::columns::{Columns, MatchError, Text};
-use crate::compile::RULES_A_MASK;
+use crate::compile::{Program, RULES_A_MASK};
 use crate::evaluate::{Evaluation, Row, actor, source_ip, values_of, write_pair};
 use crate::gate::{self, OpenGate};
 use crate::matches::{BatchMatches, Entry, KEPT, Kept, MatchedEvent, Meaning, Symbol, Texts};
@@ -99,12 +99,7 @@ impl Matcher {
         let columns = Columns::of(batch, &self.columns)?;
         self.memos.iter_mut().chain(&mut self.second_memos).for_each(Memo::clear);
         let gates = gate::open(program, &columns, &mut self.memos, &mut self.spare);
-        let mut leaf_gates = vec![None; program.leaves.len()];
-        for (at, open) in gates.iter().enumerate() {
-            for &leaf in open.gate.iter().flat_map(|gate| &program.gates[*gate].leaves) {
-                leaf_gates[leaf] = Some(at);
-            }
-        }
+        let leaf_gates = leaf_gates(program, &gates);
         let mut evaluation = Evaluation {
             program,
             columns: &columns,
@@ -127,14 +122,78 @@ impl Matcher {
         Ok(matches)
     }
 
+    /// Positions, in `Table::Events`, of the columns that [`Matcher::may_match`] reads.
+    pub fn cheap_columns(&self) -> &[usize] {
+        &self.rules.program.cheap_columns
+    }
+
+    /// For each row whether a rule may match it, by everything but bodies. Of the rows of which it is false no
+    /// rule matches any.
+    ///
+    /// # Errors
+    /// [`MatchError`] when one of [`Matcher::cheap_columns`] is missing or has another type.
+    pub fn may_match(&mut self, batch: &RecordBatch) -> Result<BooleanArray, MatchError> {
+        let mut may = vec![false; batch.num_rows()];
+        self.left_open(batch, |row, _| {
+            may[row] = true;
+            false
+        })?;
+        Ok(may.into())
+    }
+
+    /// Row and rule index of each pair of which everything but bodies lets the rule match the row.
+    ///
+    /// # Errors
+    /// As [`Matcher::may_match`].
+    pub fn may_match_by_rule(&mut self, batch: &RecordBatch) -> Result<Vec<(usize, usize)>, MatchError> {
+        let mut found = Vec::new();
+        self.left_open(batch, |row, rule| {
+            found.push((row, rule));
+            true
+        })?;
+        Ok(found)
+    }
+
+    /// Hands over each row and rule that only bodies can rule out; `see` says whether to go on with the row.
+    fn left_open(
+        &mut self,
+        batch: &RecordBatch,
+        mut see: impl FnMut(usize, usize) -> bool,
+    ) -> Result<(), MatchError> {
+        let rules = Arc::clone(&self.rules);
+        let program = &rules.program;
+        let columns = Columns::of(batch, &program.cheap_columns)?;
+        self.memos.iter_mut().chain(&mut self.second_memos).for_each(Memo::clear);
+        let gates = gate::open(program, &columns, &mut self.memos, &mut self.spare);
+        let leaf_gates = leaf_gates(program, &gates);
+        let mut evaluation = Evaluation {
+            program,
+            columns: &columns,
+            gates: &gates,
+            leaf_gates: &leaf_gates,
+            memos: &mut self.memos,
+            second_memos: &mut self.second_memos,
+        };
+        for at in 0..batch.num_rows() {
+            let row = Row::new(&columns, at);
+            for rule in &program.rules {
+                let value = rule.node.value(&mut |leaf| evaluation.leaf(leaf, &row, false));
+                if value != Some(false) && !see(at, rule.info) {
+                    break;
+                }
+            }
+        }
+        self.spare.extend(gates.into_iter().map(|gate| gate.places));
+        Ok(())
+    }
+
     /// Makes events and entries of the matches found.
     fn keep(&mut self, rules: &RuleSet, columns: &Columns<'_>, matches: &mut BatchMatches) {
         let mut last_row = None;
-        let latest =
-            match rules.correlations.iter().any(|rule| rule.at_least().is_none() || rule.lateness_us > 0) {
-                true => latest_times(columns, &mut matches.latest_us),
-                false => Vec::new(),
-            };
+        let latest = match rules.needs_all_times() {
+            true => latest_times(columns, &mut matches.latest_us),
+            false => Vec::new(),
+        };
         let matched = std::mem::take(&mut matches.matched);
         let mut pair = Vec::new();
         for &(row, rule) in &matched {
@@ -159,6 +218,17 @@ impl Matcher {
         }
         matches.matched = matched;
     }
+}
+
+/// The gate, by its place among those that are open, that has the answer of each leaf.
+fn leaf_gates(program: &Program, gates: &[OpenGate]) -> Vec<Option<usize>> {
+    let mut leaf_gates = vec![None; program.leaves.len()];
+    for (at, open) in gates.iter().enumerate() {
+        for &leaf in open.gate.iter().flat_map(|gate| &program.gates[*gate].leaves) {
+            leaf_gates[leaf] = Some(at);
+        }
+    }
+    leaf_gates
 }
 
 /// Adds the matches of up to [`RULES_A_MASK`] rules.

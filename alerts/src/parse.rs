@@ -24,6 +24,8 @@ const RUNBOOK_MAX: usize = 16;
 pub(crate) struct Head {
     pub(crate) file: String,
     pub(crate) line: usize,
+    /// The document as it was read.
+    pub(crate) text: String,
     pub(crate) id: Option<String>,
     pub(crate) name: Option<String>,
     pub(crate) title: String,
@@ -98,7 +100,10 @@ pub(crate) fn documents(file: &str, text: &str, out: &mut Vec<Document>) -> Resu
             rule,
             message: described(&fault),
         })?;
-        out.push(Document { head: Head { line: line + first_line(part), ..document.head }, ..document });
+        out.push(Document {
+            head: Head { line: line + first_line(part), text: part.trim().to_owned(), ..document.head },
+            ..document
+        });
     }
     Ok(())
 }
@@ -254,6 +259,7 @@ fn head(file: &str, line: usize, map: &Mapping) -> Result<Head, Fault> {
     Ok(Head {
         file: file.to_owned(),
         line,
+        text: String::new(),
         id: text("id")?,
         name: text("name")?,
         title,

@@ -17,6 +17,7 @@ use crate::compile::Program;
 use crate::fields::Field;
 use crate::link::{self, Linked};
 use crate::message::{Subject, Template, timespan_text};
+use crate::needs::Needs;
 use crate::parse;
 use crate::pattern::Test;
 
@@ -129,6 +130,8 @@ pub struct RuleInfo {
     /// Questions in SQL to ask next, as the rule says them, with `{field}` still in them; see
     /// [`RuleSet::runbook`].
     pub runbook: Vec<String>,
+    /// The rule's document, as it was read.
+    pub text: String,
     /// File the rule was read from.
     pub file: String,
     /// Line its document starts at.
@@ -322,6 +325,39 @@ impl RuleSet {
         RuleSet::from_documents(given.chain(read.iter().map(|(file, text)| (file.clone(), text.as_str()))))
     }
 
+    /// What an audit policy must write for a rule, by position in [`RuleSet::rules`], to be able to match.
+    pub fn needs(&self, at: usize) -> Needs {
+        let feeds = self.correlations.iter().find(|correlation| correlation.info == at);
+        let bases = feeds.map_or(vec![at], |feeds| feeds.bases.iter().map(|base| base.rule).collect());
+        let rules = self.events.iter().filter(|rule| bases.contains(&rule.info));
+        Needs::of(rules.map(|rule| &rule.condition))
+    }
+
+    /// Positions of the rules that feed a correlation; none for a rule over events.
+    pub fn feeders(&self, at: usize) -> Vec<usize> {
+        let feeds = self.correlations.iter().find(|correlation| correlation.info == at);
+        feeds.map_or(Vec::new(), |feeds| feeds.bases.iter().map(|base| base.rule).collect())
+    }
+
+    /// A hash of the rule files that [`RuleSet::load`] would read: names and contents.
+    ///
+    /// # Errors
+    /// As [`RuleSet::load`] for what cannot be read.
+    pub fn digest(paths: &[PathBuf]) -> Result<[u8; 32], RuleError> {
+        let mut read = Vec::new();
+        for path in paths {
+            builtin::read_rules(path, &mut read)?;
+        }
+        let mut hash = blake3::Hasher::new();
+        for (file, text) in read {
+            for part in [file, text] {
+                hash.update(&(part.len() as u64).to_le_bytes());
+                hash.update(part.as_bytes());
+            }
+        }
+        Ok(*hash.finalize().as_bytes())
+    }
+
     /// The rules of one YAML text with any number of documents; `name` stands for the file in errors.
     ///
     /// # Errors
@@ -395,6 +431,11 @@ impl RuleSet {
     /// events may wait for late ones.
     pub fn rebuild_span(&self) -> Duration {
         2 * self.window_max() + self.lateness_max()
+    }
+
+    /// Whether a rule has to see the time of every event, also of those that it does not match.
+    pub fn needs_all_times(&self) -> bool {
+        self.correlations.iter().any(|rule| rule.at_least().is_none() || rule.lateness_us > 0)
     }
 
     /// The longest that an event waits for others that come late.

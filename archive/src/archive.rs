@@ -21,7 +21,7 @@ use crate::layout;
 use crate::lock::{Hold, Lock};
 use crate::options::{LockMode, RETENTION_YEARS_MAX, Retention, StoreOptions};
 use crate::position::Source;
-use crate::read::{self, Rows};
+use crate::read::{self, EventSelection, Rows};
 use crate::s3::S3;
 use crate::snapshot::{self, FileEntry, Snapshot};
 use crate::store::{Bucket, Contents, Store};
@@ -187,8 +187,14 @@ impl Archive {
     /// Events with `stage_timestamp >= time_us`, in `Table::Events.file_schema()`: partitions in the order
     /// of their first commit, each in `source_offset` order. Row groups without such events are not read.
     pub fn events_since(&self, time_us: i64) -> Result<Rows> {
+        self.select_events(EventSelection { since_us: Some(time_us), ..EventSelection::default() })
+    }
+
+    /// Some events and some of their columns, in the order of [`Archive::events_since`]. Files and row groups
+    /// outside the times are not read.
+    pub fn select_events(&self, selection: EventSelection) -> Result<Rows> {
         let partitions = self.sources()?.into_iter().map(|source| source.partition).collect();
-        Rows::since(self.store.clone(), self.snapshot(Table::Events)?, partitions, time_us)
+        Rows::selected(self.store.clone(), self.snapshot(Table::Events)?, partitions, selection)
     }
 }
 

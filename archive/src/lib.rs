@@ -41,7 +41,7 @@ pub use options::{
     LockMode, RETENTION_YEARS_DEFAULT, RETENTION_YEARS_MAX, Retention, S3Options, StoreOptions, variables,
 };
 pub use position::{Counts, Position, Source, SourcePosition};
-pub use read::Rows;
+pub use read::{Choose, EventSelection, Rows};
 pub use s3::StoreFailure;
 pub use snapshot::{FileEntry, Snapshot, Volume};
 pub use store::{Contents, Fetched};

@@ -18,6 +18,7 @@ mod layers;
 mod next_steps;
 mod outsiders;
 mod query;
+mod rules;
 mod run;
 mod s3;
 mod services;

@@ -76,6 +76,8 @@ pub struct Config {
     pub live: LiveOptions,
     pub builtin_rules: bool,
     pub rules: Vec<PathBuf>,
+    /// How often the files of [`Config::rules`] are looked at for changes; zero for never.
+    pub rules_watch: Duration,
     pub alerts: Alerts,
     /// Where alerts wait for their sinks; without, those of `alerts` are written as they come.
     pub outbox: Option<OutboxOptions>,
@@ -194,8 +196,13 @@ fn read(root: &Section<'_>, archive: Option<&str>) -> Config {
             let section = root.section("rules");
             let paths = section.strings("paths").into_iter().map(PathBuf::from).collect();
             section.is_set("builtin");
+            section.is_set("watch");
             section.finish();
             paths
+        },
+        rules_watch: {
+            let day = Duration::from_secs(86_400);
+            root.section("rules").duration("watch", Duration::ZERO, Duration::ZERO..=day)
         },
         alerts,
         outbox,

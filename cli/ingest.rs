@@ -99,7 +99,7 @@ fn block_bytes(text: &str) -> Result<u64, String> {
     (bytes <= BLOCK_BYTES_MAX).then_some(bytes).ok_or_else(too_big)
 }
 
-fn severity(text: &str) -> Result<Severity, String> {
+pub fn severity(text: &str) -> Result<Severity, String> {
     text.parse().map_err(|error: strongroom_schemas::UnknownValue| error.to_string())
 }
 

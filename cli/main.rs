@@ -10,11 +10,14 @@ mod demo;
 mod exit;
 mod export;
 mod generate;
+mod hunt;
 mod ingest;
 mod key;
 mod observe;
 mod prove;
 mod query;
+mod reload;
+mod rules;
 mod run;
 mod sql;
 mod term;
@@ -43,6 +46,8 @@ enum Command {
     Run(run::Args),
     Config(config::Args),
     Alerts(alerts::Args),
+    Rules(rules::Args),
+    Hunt(hunt::Args),
     Query(query::Args),
     Sql(sql::Args),
     Export(export::Args),
@@ -66,6 +71,8 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Config(args) => config::run(args),
         Command::Alerts(args) => alerts::run(args),
+        Command::Rules(args) => rules::run(args),
+        Command::Hunt(args) => hunt::run(args),
         Command::Query(args) => query::run(args),
         Command::Sql(args) => sql::run(args),
         Command::Export(args) => export::run(args),

@@ -226,7 +226,7 @@ fn exposition(state: &State) -> String {
     let mut out = Exposition(String::new());
     out.family("build_info", "gauge", "The version that runs.");
     out.sample("build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
-    let counters: [(&str, &str, &AtomicU64); 13] = [
+    let counters: [(&str, &str, &AtomicU64); 16] = [
         ("received_records_total", "Records decoded or left out as duplicates.", &metrics.received),
         ("sealed_events_total", "Events sealed in the archive.", &metrics.sealed_events),
         ("sealed_rejects_total", "Undecodable records sealed in the archive.", &metrics.sealed_rejects),
@@ -241,6 +241,13 @@ fn exposition(state: &State) -> String {
         ("sealed_bytes_total", "Bytes of Parquet sealed.", &metrics.sealed_bytes),
         ("sealed_files_total", "Files sealed.", &metrics.sealed_files),
         ("restarts_total", "Times that the pipeline began again after a failure.", &metrics.restarts),
+        ("rules", "Rules in use.", &metrics.rules),
+        ("rule_reloads_total", "Times that other rules were put in place.", &metrics.rule_reloads),
+        (
+            "rule_reloads_refused_total",
+            "Times that rules were refused, and those in use stayed.",
+            &metrics.rule_reloads_refused,
+        ),
         (
             "conservation_failures_total",
             "Times that records counted and sealed differed. Anything but 0 is a defect.",

@@ -20,7 +20,9 @@ use strongroom_alerts::sinks::Sinks;
 use strongroom_archive::{Archive, Counts, SealReport};
 use strongroom_ingest::live::kafka::KafkaSource;
 use strongroom_ingest::live::webhook::Webhook;
-use strongroom_ingest::live::{self, ArchiveHistory, Drained, LiveObserver, Metrics, Source, Tail, mark_of};
+use strongroom_ingest::live::{
+    self, ArchiveHistory, Drained, LiveObserver, LiveRules, Metrics, Source, Tail, mark_of,
+};
 use strongroom_schemas::{Alert, ocsf};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -31,6 +33,7 @@ use crate::config::{self, Config, LogFormat};
 use crate::exit::{self, CliError};
 use crate::key::KeyArgs;
 use crate::observe::{self, State};
+use crate::reload::Reload;
 use crate::{allocator, ingest};
 
 /// Alerts that wait for a file or a reader that is slow.
@@ -139,6 +142,15 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         state,
         metrics: Arc::clone(&metrics),
     };
+    let rules = Arc::new(LiveRules::new(rules));
+    let reload = Reload {
+        rules: Arc::clone(&rules),
+        builtin: config.builtin_rules,
+        paths: config.rules,
+        watch: config.rules_watch,
+        metrics: Arc::clone(&metrics),
+    };
+    reload.start()?;
     let run = live::Run { rules: &rules, options: &config.live, metrics: &metrics, stop: &stop };
     let drained = live::serve(&open, &run, sources, &mut observer);
     for webhook in webhooks {

@@ -151,10 +151,17 @@ pub(crate) struct Program {
     pub(crate) feeds: HashMap<usize, Vec<(usize, usize)>>,
     /// Columns that any leaf or group reads, besides those of every alert.
     pub(crate) columns: Vec<usize>,
+    /// Columns that leaves read which need no body.
+    pub(crate) cheap_columns: Vec<usize>,
 }
 
 impl Program {
-    pub(crate) fn compile(events: &[EventRule], correlations: &[Correlation]) -> Program {
+    /// The program of some rules, and of those correlations that are `wanted`.
+    pub(crate) fn compile(
+        events: &[EventRule],
+        correlations: &[Correlation],
+        wanted: impl Fn(&Correlation) -> bool,
+    ) -> Program {
         let mut leaves = Leaves::default();
         let rules: Vec<CompiledRule> = events
             .iter()
@@ -185,25 +192,35 @@ impl Program {
 
         let mut feeds: HashMap<usize, Vec<(usize, usize)>> = HashMap::new();
         let mut columns = Vec::new();
-        for (at, correlation) in correlations.iter().enumerate() {
+        for (at, correlation) in
+            correlations.iter().enumerate().filter(|(_, correlation)| wanted(correlation))
+        {
             for (base_at, base) in correlation.bases.iter().enumerate() {
                 feeds.entry(base.rule).or_default().push((at, base_at));
                 base.group_by.iter().chain(&base.values).for_each(|field| columns_of(field, &mut columns));
             }
         }
+        let mut cheap_columns = Vec::new();
         for leaf in &leaves {
+            let mut read = Vec::new();
             match &leaf.question {
-                Question::Test(field, _) | Question::Scope(field, ..) => columns_of(field, &mut columns),
+                Question::Test(field, _) | Question::Scope(field, ..) => columns_of(field, &mut read),
                 Question::Compare(left, _, right) => {
-                    columns_of(left, &mut columns);
-                    columns_of(right, &mut columns);
+                    columns_of(left, &mut read);
+                    columns_of(right, &mut read);
                 }
-                Question::Keyword(_) => columns.extend(KEYWORD_COLUMNS),
+                Question::Keyword(_) => read.extend(KEYWORD_COLUMNS),
             }
+            if !leaf.deferred {
+                cheap_columns.extend_from_slice(&read);
+            }
+            columns.append(&mut read);
         }
-        columns.sort_unstable();
-        columns.dedup();
-        Program { leaves, rules, gates, feeds, columns }
+        for columns in [&mut columns, &mut cheap_columns] {
+            columns.sort_unstable();
+            columns.dedup();
+        }
+        Program { leaves, rules, gates, feeds, columns, cheap_columns }
     }
 }
 

@@ -47,6 +47,22 @@ impl Fault {
 /// The condition of a `detection` section, with every stage but `RequestReceived` implied unless the
 /// rule looks at `stage` itself.
 pub(crate) fn parse(detection: &Mapping) -> Result<Expr, Fault> {
+    let (condition, names_stage) = read(detection)?;
+    if names_stage {
+        return Ok(condition);
+    }
+    let received = Check::Text { parts: vec![Part::Literal("RequestReceived".into())], cased: true };
+    let received = Expr::Field(Field::Column(index::STAGE), Arc::new(Test::any_of(vec![received])));
+    Ok(Expr::All(vec![Expr::Not(Box::new(received)), condition]))
+}
+
+/// The condition of a `filter` section: no stage is implied, for the rules say which they look at.
+pub(crate) fn parse_filter(filter: &Mapping) -> Result<Expr, Fault> {
+    read(filter).map(|(condition, _)| condition)
+}
+
+/// The condition, and whether it looks at `stage`.
+fn read(detection: &Mapping) -> Result<(Expr, bool), Fault> {
     let reader = Reader { names_stage: Cell::new(false) };
     let mut selections = Vec::new();
     let mut conditions = Vec::new();
@@ -77,12 +93,7 @@ pub(crate) fn parse(detection: &Mapping) -> Result<Expr, Fault> {
         1 => parsed.remove(0),
         _ => Expr::Any(parsed),
     };
-    if reader.names_stage.get() {
-        return Ok(condition);
-    }
-    let received = Check::Text { parts: vec![Part::Literal("RequestReceived".into())], cased: true };
-    let received = Expr::Field(Field::Column(index::STAGE), Arc::new(Test::any_of(vec![received])));
-    Ok(Expr::All(vec![Expr::Not(Box::new(received)), condition]))
+    Ok((condition, reader.names_stage.get()))
 }
 
 fn condition_texts(value: &Value) -> Result<Vec<String>, Fault> {

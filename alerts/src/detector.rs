@@ -13,23 +13,31 @@
 //! seen again after that alerts again under the same id.
 //!
 //! Base rules of a correlation do not alert by themselves, unless the correlation says
-//! `generate: true`. A request that matches several base rules of a correlation counts once.
+//! `generate: true`. A request that matches several base rules of a correlation counts once; for a temporal
+//! one, once for each of them.
+//!
+//! **Another set of rules.** Matches bring the set that they are of, and the detector goes on with that: what it
+//! remembers goes by what a rule finds, not by its place, so rules that are the same in both sets go on where
+//! they were, new ones begin with nothing, and what is remembered for others is forgotten as it ages.
 //!
 //! On a crash nothing here is saved: observe the archive's events of the last
-//! [`RuleSet::window_max`] again and drop the alerts.
+//! [`RuleSet::rebuild_span`] again and drop the alerts; and before them, for rules that look further back, those
+//! of [`RuleSet::history_max`] with a matcher of [`RuleSet::history_part`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use strongroom_schemas::{Alert, AlertEvent};
 use uuid::Uuid;
 
 use crate::closing::{Closed, ClosingLimits, Closings, Waiting};
+use crate::history::{Baselines, HistoryLimits, Judgement, Novelties};
 use crate::matches::{BatchMatches, Entry, Kept, MatchedEvent, Meaning};
 use crate::message::{self, Subject};
-use crate::rule::{Correlation, RuleSet};
+use crate::reorder::{Held, Reorder};
+use crate::rule::{Correlation, Measure, RuleSet};
 use crate::window::{Counted, Crossing, Rule, WindowLimits, Windows};
 
 /// Namespace of alert ids; changing it would make every old alert new.
@@ -43,7 +51,7 @@ pub struct DetectorConfig {
     /// Events remembered for correlations, over all groups; about 150 bytes each. The one that arrived
     /// longest ago is forgotten first.
     pub events_max: usize,
-    /// Groups remembered for correlations.
+    /// Groups remembered for correlations, and for each kind of history.
     pub groups_max: usize,
     /// Events remembered for one group, never fewer than its rule counts to.
     pub group_events_max: usize,
@@ -51,6 +59,12 @@ pub struct DetectorConfig {
     /// an upper bound (`lt`, `lte`, `eq`), which has to wait that long. Other rules wait for nothing
     /// and take events of any age.
     pub allowed_lateness: Duration,
+    /// Values remembered for `first_seen`, over all groups; about 150 bytes each. The one seen longest ago is
+    /// forgotten first.
+    pub values_max: usize,
+    /// Active hours remembered for `baseline`, over all groups; 12 bytes each. The group seen longest ago is
+    /// forgotten first.
+    pub hours_max: usize,
 }
 
 /// Default of [`DetectorConfig::requests_max`].
@@ -61,6 +75,11 @@ pub const EVENTS_MAX: usize = 1 << 18;
 pub const GROUPS_MAX: usize = 1 << 16;
 /// Default of [`DetectorConfig::group_events_max`].
 pub const GROUP_EVENTS_MAX: usize = 1 << 13;
+
+/// Default of [`DetectorConfig::values_max`].
+pub const VALUES_MAX: usize = 1 << 19;
+/// Default of [`DetectorConfig::hours_max`].
+pub const HOURS_MAX: usize = 1 << 22;
 
 /// Default of [`DetectorConfig::allowed_lateness`]: an API server's webhook retries for up to 100 seconds.
 pub const ALLOWED_LATENESS: Duration = Duration::from_secs(120);
@@ -73,6 +92,8 @@ impl Default for DetectorConfig {
             groups_max: GROUPS_MAX,
             group_events_max: GROUP_EVENTS_MAX,
             allowed_lateness: ALLOWED_LATENESS,
+            values_max: VALUES_MAX,
+            hours_max: HOURS_MAX,
         }
     }
 }
@@ -81,9 +102,14 @@ impl Default for DetectorConfig {
 #[derive(Debug)]
 pub struct Detector {
     rules: Arc<RuleSet>,
+    /// Where the set has the correlation of a key.
+    correlations: HashMap<u64, usize>,
     requests: Requests,
     windows: Windows,
     closings: Closings,
+    reorder: Reorder,
+    novelties: Novelties,
+    baselines: Baselines,
 }
 
 impl Detector {
@@ -98,7 +124,16 @@ impl Detector {
             windows_max: config.groups_max,
             lateness_us: i64::try_from(config.allowed_lateness.as_micros()).unwrap_or(i64::MAX),
         };
+        let history_limits = HistoryLimits {
+            values_max: config.values_max,
+            groups_max: config.groups_max,
+            hours_max: config.hours_max,
+        };
         Detector {
+            reorder: Reorder::new(config.events_max),
+            novelties: Novelties::new(history_limits),
+            baselines: Baselines::new(history_limits),
+            correlations: positions(&rules),
             rules,
             requests: Requests::new(config.requests_max),
             windows: Windows::new(limits),
@@ -106,57 +141,74 @@ impl Detector {
         }
     }
 
+    /// The rules that it observes with: those of the last matches.
+    pub fn rules(&self) -> &Arc<RuleSet> {
+        &self.rules
+    }
+
     /// The alerts that the events of a batch complete, in order of the events; those of windows that had
     /// to close stand where it became known, at the latest at the batch's end.
     pub fn observe(&mut self, matches: BatchMatches) -> Vec<Alert> {
         let mut alerts = Vec::new();
+        if let Some(rules) = matches.rules.as_ref().filter(|rules| !Arc::ptr_eq(rules, &self.rules)) {
+            self.rules = Arc::clone(rules);
+            self.correlations = positions(rules);
+        }
         for entry in &matches.entries {
             let event = &matches.events[entry.event as usize];
             match entry.meaning {
                 Meaning::Alert => {
-                    if self.requests.is_new(entry.rule, event.request) {
+                    if self.requests.is_new(self.rules.keys[entry.rule as usize], event.request) {
                         alerts.push(self.single(entry, event, &matches));
                     }
                 }
                 Meaning::Count { correlation, group, group_text, value } => {
                     let Some(time_us) = event.time_us else { continue };
-                    let correlation_at = correlation;
-                    let correlation = &self.rules.correlations[correlation as usize];
-                    if !self.requests.is_new(correlation.info as u32, event.request) {
-                        continue;
-                    }
-                    let Some(at_least) = correlation.at_least() else {
+                    let rules = Arc::clone(&self.rules);
+                    let definition = &rules.correlations[correlation as usize];
+                    let source = matches.text(event, Kept::Source).unwrap_or_default();
+                    let text = || matches.texts.get(group_text).unwrap_or_default();
+                    if definition.at_least().is_none() {
+                        if !self.requests.is_new(rules.keys[definition.info], event.request) {
+                            continue;
+                        }
                         let waiting = Waiting {
-                            key: (correlation_at, group),
-                            timespan_us: correlation.timespan_us,
-                            counts_values: correlation.counts_values,
+                            key: (definition.key, group),
+                            timespan_us: definition.timespan_us,
+                            counts_values: definition.measure == Measure::Values,
                             request: event.request,
                             value,
-                            group_text: matches.texts.get(group_text).unwrap_or_default().to_owned(),
+                            group_text: text().to_owned(),
                             event: matches.alert_event(event),
                         };
-                        let source = matches.text(event, Kept::Source).unwrap_or_default();
                         let mut closed = self.closings.advance(source, event.latest_us.unwrap_or(time_us));
                         closed.extend(self.closings.add(source, waiting));
                         alerts.extend(closed.into_iter().filter_map(|closed| self.judged(closed)));
                         continue;
-                    };
+                    }
+                    if definition.lateness_us > 0 {
+                        let held = Held {
+                            correlation: definition.key,
+                            group,
+                            group_text: text().to_owned(),
+                            value,
+                            request: event.request,
+                            event: AlertEvent { time_us, ..matches.alert_event(event) },
+                        };
+                        let mut left = self.reorder.advance(source, event.latest_us.unwrap_or(time_us));
+                        left.extend(self.reorder.hold(source, definition.lateness_us, held));
+                        alerts.extend(left.into_iter().filter_map(|held| self.released(held)));
+                        continue;
+                    }
                     let counted = Counted {
                         time_us,
                         request: event.request,
                         value,
                         audit_id: matches.text(event, Kept::AuditId).unwrap_or_default(),
                     };
-                    let rule = Rule {
-                        timespan_us: correlation.timespan_us,
-                        at_least: usize::try_from(at_least).unwrap_or(usize::MAX),
-                        counts_values: correlation.counts_values,
-                    };
-                    let crossing = self.windows.count((correlation_at, group), rule, &counted);
-                    if let Some(crossing) = crossing {
-                        let group_text = matches.texts.get(group_text).unwrap_or_default();
+                    if let Some(crossing) = self.count(definition, group, &counted) {
                         let event = matches.alert_event(event);
-                        alerts.push(self.correlated(correlation, crossing, group, group_text, event));
+                        alerts.push(self.correlated(definition, crossing, group, text(), event));
                     }
                 }
             }
@@ -164,13 +216,82 @@ impl Detector {
         for (source, latest_us) in &matches.latest_us {
             let closed = self.closings.advance(source, *latest_us);
             alerts.extend(closed.into_iter().filter_map(|closed| self.judged(closed)));
+            let left = self.reorder.advance(source, *latest_us);
+            alerts.extend(left.into_iter().filter_map(|held| self.released(held)));
         }
         alerts
     }
 
+    /// Whether events wait for others that may come late.
+    pub fn is_waiting(&self) -> bool {
+        !self.reorder.is_empty()
+    }
+
+    /// The alerts of what waits for events that come late, when no more are expected: at the end of a log, or
+    /// after a silence longer than [`RuleSet::lateness_max`].
+    pub fn settle(&mut self) -> Vec<Alert> {
+        let left = self.reorder.settle();
+        left.into_iter().filter_map(|held| self.released(held)).collect()
+    }
+
+    /// Counts an event that has waited long enough.
+    fn released(&mut self, held: Held) -> Option<Alert> {
+        let Held { correlation, group, group_text, value, request, event } = held;
+        let counted = Counted { time_us: event.time_us, request, value, audit_id: &event.audit_id };
+        let rules = Arc::clone(&self.rules);
+        // A rule that is no longer in the set finds nothing any more.
+        let definition = &rules.correlations[*self.correlations.get(&correlation)?];
+        let crossing = self.count(definition, group, &counted)?;
+        Some(self.correlated(definition, crossing, group, &group_text, event))
+    }
+
+    /// Counts an event for a correlation that is judged as events come; what it completes.
+    fn count(&mut self, correlation: &Correlation, group: u128, counted: &Counted<'_>) -> Option<Crossing> {
+        let (key, timespan_us) = ((correlation.key, group), correlation.timespan_us);
+        // One request may be several of the rules, which then are one after the other of other requests.
+        let rule = self.rules.keys[correlation.info];
+        let rule = match correlation.measure.tells_rules_apart() {
+            true => rule.wrapping_add(counted.value + 1),
+            false => rule,
+        };
+        if !self.requests.is_new(rule, counted.request) {
+            return None;
+        }
+        match correlation.measure {
+            Measure::FirstSeen { learning_us } => {
+                let spans = (timespan_us, learning_us);
+                let is_new = self.novelties.see(key, counted.value, counted.time_us, spans);
+                is_new.then(|| Crossing {
+                    first_request: counted.request,
+                    start_us: counted.time_us,
+                    end_us: counted.time_us,
+                    count: 1,
+                    audit_ids: vec![counted.audit_id.to_owned()],
+                })
+            }
+            Measure::Baseline { floor, factor_thousandths, history_min } => {
+                let judgement = Judgement { timespan_us, floor, factor_thousandths, history_min };
+                let spike = self.baselines.count(key, judgement, counted.time_us, counted.audit_id)?;
+                // An hour is told once, so it needs no first event to be known by.
+                Some(Crossing {
+                    first_request: 0,
+                    start_us: spike.hour_us,
+                    end_us: counted.time_us,
+                    count: spike.count,
+                    audit_ids: spike.audit_ids,
+                })
+            }
+            measure => {
+                let at_least = correlation.at_least()?;
+                let at_least = usize::try_from(at_least).unwrap_or(usize::MAX);
+                self.windows.count(key, Rule { timespan_us, at_least, measure }, counted)
+            }
+        }
+    }
+
     /// The alert of a window that is over, when its count is what the rule looks for.
     fn judged(&self, closed: Closed) -> Option<Alert> {
-        let correlation = &self.rules.correlations[closed.key.0 as usize];
+        let correlation = &self.rules.correlations[*self.correlations.get(&closed.key.0)?];
         if !correlation.bounds.iter().all(|bound| bound.holds(closed.count)) {
             return None;
         }
@@ -224,7 +345,7 @@ impl Detector {
         event: AlertEvent,
     ) -> Alert {
         let rule = &self.rules.rules()[correlation.info];
-        let timespan = message::timespan_text(correlation.timespan_us);
+        let timespan = correlation.span_text();
         let subject =
             Subject { event: &event, count: crossing.count, group: group_text, timespan: &timespan };
         let message = match &correlation.message {
@@ -252,6 +373,10 @@ impl Detector {
     }
 }
 
+fn positions(rules: &RuleSet) -> HashMap<u64, usize> {
+    rules.correlations.iter().enumerate().map(|(at, correlation)| (correlation.key, at)).collect()
+}
+
 /// A name for what was found, and for nothing else: the same whenever it is found again.
 fn alert_id(rule_id: &str, group: u128, start_us: i64, first_request: u128) -> String {
     let mut name = Vec::with_capacity(rule_id.len() + 41);
@@ -277,10 +402,9 @@ impl Requests {
     }
 
     /// Whether a rule has not seen a request yet; it has from now on.
-    fn is_new(&mut self, rule: u32, request: u128) -> bool {
-        /// Spreads rule numbers over all bits; requests are hashes already.
-        const SPREAD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
-        let key = request.wrapping_add(SPREAD.wrapping_mul(u128::from(rule) + 1));
+    fn is_new(&mut self, rule: u128, request: u128) -> bool {
+        // Both are hashes.
+        let key = request.wrapping_add(rule);
         if !self.known.insert(key) {
             return false;
         }

@@ -344,6 +344,25 @@ fn an_alert_says_what_the_rule_and_the_event_say() {
     assert_eq!(alert.alert_id, "6cc9ee57-8a28-56cd-a872-6ea148e80810");
 }
 
+#[test]
+fn a_rule_says_what_it_serves_and_what_to_ask() {
+    let yaml = format!(
+        "hipaa: [164.312(b), '164.308(a)(1)(ii)(D)']\nrunbook:\n- SELECT * FROM events WHERE actor = {{actor}}\n- SELECT {{count}}\n{}",
+        selection("objectRef.subresource: exec")
+    );
+    let rules = set(&yaml);
+    assert_eq!(rules.rules()[0].hipaa, ["164.312(b)", "164.308(a)(1)(ii)(D)"]);
+    assert_eq!(rules.rules()[0].runbook.len(), 2);
+    let alert = &alerts(&rules, &[EXEC])[0];
+    assert_eq!(rules.runbook(alert), ["SELECT * FROM events WHERE actor = 'bob'", "SELECT 1"]);
+    let counts = format!("{COUNTS}runbook: 'SELECT {{timespan}}, {{group}}'\nhipaa: 164.312(d)\n");
+    let rules = set(&counts);
+    let events = [read(0, "al'ice", "a"), read(1, "al'ice", "b"), read(2, "al'ice", "c")];
+    let lines: Vec<&str> = events.iter().map(String::as_str).collect();
+    let alert = &alerts(&rules, &lines)[0];
+    assert_eq!(rules.runbook(alert), ["SELECT '1m', 'actor=al''ice'"]);
+}
+
 const COUNTS: &str = "title: Secret read
 name: secret-read
 logsource: {product: kubernetes, service: audit}
@@ -411,6 +430,45 @@ fn generate_lets_base_rules_alert_too() {
     let lines: Vec<&str> = events.iter().map(String::as_str).collect();
     let names: Vec<String> = alerts(&rules, &lines).into_iter().map(|alert| alert.rule_name).collect();
     assert_eq!(names, ["secret-read", "secret-read", "secret-read", "many-secrets"]);
+}
+
+const EXCEPTION: &str = "
+title: The vault's agent reads Secrets
+logsource: {product: kubernetes, service: audit}
+filter:
+  rules: [secret-read]
+  agent: {user.username: vault-agent}
+  condition: not agent
+";
+
+#[test]
+fn filters_are_exceptions_kept_apart() {
+    let rules = RuleSet::from_documents([("a.yml".to_owned(), COUNTS), ("b.yml".to_owned(), EXCEPTION)]);
+    let rules = Arc::new(rules.unwrap_or_else(|error| panic!("{error}")));
+    assert_eq!(rules.rules().len(), 2, "a filter is no rule");
+    let of = |actor: &str| [read(0, actor, "a"), read(1, actor, "b"), read(2, actor, "c")];
+    let events = [of("alice"), of("vault-agent")].concat();
+    let lines: Vec<&str> = events.iter().map(String::as_str).collect();
+    let groups: Vec<String> = alerts(&rules, &lines).into_iter().map(|alert| alert.group_key).collect();
+    assert_eq!(groups, ["actor=alice"]);
+}
+
+#[test]
+fn a_value_that_is_new_says_which() {
+    let yaml = COUNTS
+        .replace("value_count", "first_seen")
+        .replace("timespan: 1m", "timespan: 1h\n  learning: 1m")
+        .replace("    gte: 3\n", "");
+    let rules = set(&yaml);
+    assert_eq!(rules.history_max().as_secs(), 3600);
+    assert_eq!(rules.window_max().as_secs(), 0);
+    let events =
+        [read(0, "alice", "a"), read(70, "alice", "b"), read(71, "alice", "b"), read(72, "bob", "c")];
+    let lines: Vec<&str> = events.iter().map(String::as_str).collect();
+    let found = alerts(&rules, &lines);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].group_key, "actor=alice, objectRef.name=b");
+    assert_eq!(found[0].audit_ids, ["alice-70-b"]);
 }
 
 /// Seen with an engine that counts in order of arrival: 300, 100, 101, 102 fired at 101.
@@ -530,6 +588,12 @@ fn wrong_rules_name_file_rule_and_line() {
             "rules.yml:1: rule \"t\": level: level \"urgent\" is not one of informational",
         ),
         (
+            format!("hipaa: [164.312(b)x]\n{}", selection("verb: get")),
+            "rules.yml:1: rule \"t\": hipaa: \"164.312(b)x\" is not a safeguard of 45 CFR part 164",
+        ),
+        (format!("hipaa: 164.312(1)\n{}", selection("verb: get")), "is not a safeguard"),
+        (format!("runbook: ['SELECT {{data}}']\n{}", selection("verb: get")), "runbook: names {data}"),
+        (
             format!("message: '{{requestObject.data}}'\n{}", selection("verb: get")),
             "names {requestObject.data}, but an alert carries only",
         ),
@@ -539,7 +603,31 @@ fn wrong_rules_name_file_rule_and_line() {
             COUNTS.replace("secret-read\n  group", "secret-reed\n  group"),
             "rules.yml:10: rule \"Many Secrets read\": no rule has the name or id \"secret-reed\" that it counts",
         ),
-        (COUNTS.replace("value_count", "temporal"), "type temporal is not supported yet"),
+        (COUNTS.replace("value_count", "temporal"), "temporal wants all of its rules and takes no condition"),
+        (
+            COUNTS.replace("value_count", "session"),
+            "type session is not one of event_count, value_count, temporal",
+        ),
+        (COUNTS.replace("  timespan: 1m", "  timespan: 1m\n  lateness: 2h"), "lateness: is longer than 60m"),
+        (COUNTS.replace("value_count", "first_seen"), "gte is not one of field"),
+        (
+            format!(
+                "{COUNTS}---\ntitle: f\nlogsource: {{product: kubernetes, service: audit}}\nfilter:\n  rules: [secret-reed]\n  a: {{verb: get}}\n  condition: not a\n"
+            ),
+            "rules.yml:21: rule \"f\": filter: no rule has the name or id \"secret-reed\" that it filters",
+        ),
+        (
+            format!(
+                "{COUNTS}---\ntitle: f\nlogsource: {{product: kubernetes, service: audit}}\nfilter:\n  a: {{verb: get}}\n  condition: not a\n"
+            ),
+            "filter > rules: names no rules",
+        ),
+        (
+            format!(
+                "{COUNTS}---\ntitle: f\nlogsource: {{product: kubernetes, service: audit}}\nfilter:\n  rules: many-secrets\n  a: {{verb: get}}\n  condition: not a\n"
+            ),
+            "filters \"many-secrets\", a correlation",
+        ),
         (COUNTS.replace("1m", "1 minute"), "\"1 minute\" is not a number and one of s, m, h, d"),
         (COUNTS.replace("1m", "60d"), "60d is not between 1s and 31d"),
         (COUNTS.replace("gte: 3", "gte: 1000000"), "is not a whole number up to 4096"),

@@ -36,20 +36,25 @@ mod engine_test;
 mod evaluate;
 mod fields;
 mod gate;
+mod history;
 mod link;
 mod matcher;
 mod matches;
 mod memo;
 mod message;
+mod needs;
 #[cfg(test)]
 mod oracle_test;
 pub mod own;
 mod parse;
 mod pattern;
+mod reorder;
 mod rule;
 #[cfg(test)]
 mod rules_test;
 pub mod sinks;
+#[cfg(test)]
+mod shuffle_test;
 #[cfg(test)]
 pub(crate) mod testing;
 mod window;
@@ -57,11 +62,14 @@ mod window;
 pub use batch::{alerts_batch, alerts_of_batch};
 pub use columns::MatchError;
 pub use detector::{
-    ALLOWED_LATENESS, Detector, DetectorConfig, EVENTS_MAX, GROUP_EVENTS_MAX, GROUPS_MAX, REQUESTS_MAX,
+    ALLOWED_LATENESS, Detector, DetectorConfig, EVENTS_MAX, GROUP_EVENTS_MAX, GROUPS_MAX, HOURS_MAX,
+    REQUESTS_MAX, VALUES_MAX,
 };
 pub use matcher::Matcher;
 pub use matches::{BatchMatches, FIELD_BYTES_MAX};
 pub use message::{MESSAGE_CHARS_MAX, NEXT_STEPS_CHARS_MAX, VALUE_CHARS_MAX};
+pub use needs::Needs;
 pub use rule::{
-    RULE_FILE_BYTES_MAX, RULES_MAX, RuleError, RuleInfo, RuleKind, RuleSet, THRESHOLD_MAX, TIMESPAN_MAX,
+    LATENESS_MAX, RULE_FILE_BYTES_MAX, RULES_MAX, RuleError, RuleInfo, RuleKind, RuleSet, THRESHOLD_MAX,
+    TIMESPAN_MAX,
 };

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use crate::fields::{self, Field};
-use crate::parse::{CorrelationDocument, Counted, Detects, Document, Head};
-use crate::rule::{Base, Correlation, EventRule, RuleError, RuleInfo, RuleKind};
+use crate::parse::{CorrelationDocument, Detects, Document, FilterDocument, Head};
+use crate::rule::{Base, Correlation, EventRule, Expr, Measure, RuleError, RuleInfo, RuleKind};
 
 /// Rules that belong together, ready to compile.
 pub(crate) struct Linked {
@@ -18,6 +18,8 @@ pub(crate) struct Linked {
 }
 
 pub(crate) fn link(documents: Vec<Document>) -> Result<Linked, RuleError> {
+    let (filters, documents): (Vec<Document>, Vec<Document>) =
+        documents.into_iter().partition(|document| matches!(document.detects, Detects::Filter(_)));
     let names = names_of(&documents)?;
     let mut by_name: HashMap<&str, usize> = HashMap::new();
     for (at, (document, name)) in documents.iter().zip(&names).enumerate() {
@@ -30,6 +32,26 @@ pub(crate) fn link(documents: Vec<Document>) -> Result<Linked, RuleError> {
                     format!("\"{key}\" is also the name or id of the rule at {}:{}", head.file, head.line),
                 ));
             }
+        }
+    }
+
+    let mut exceptions: HashMap<usize, Vec<Expr>> = HashMap::new();
+    for Document { head, detects } in filters {
+        let Detects::Filter(FilterDocument { rules, condition }) = detects else { continue };
+        for rule in rules {
+            let Some(&at) = by_name.get(rule.as_str()) else {
+                return Err(wrong(
+                    &head,
+                    format!("filter: no rule has the name or id \"{rule}\" that it filters"),
+                ));
+            };
+            if !matches!(documents[at].detects, Detects::Event(_)) {
+                return Err(wrong(
+                    &head,
+                    format!("filters \"{rule}\", a correlation: filter the rules that feed it"),
+                ));
+            }
+            exceptions.entry(at).or_default().push(condition.clone());
         }
     }
 
@@ -52,17 +74,30 @@ pub(crate) fn link(documents: Vec<Document>) -> Result<Linked, RuleError> {
         let Document { head, detects } = document;
         let kind = match &detects {
             Detects::Event(_) => RuleKind::Event,
-            Detects::Correlation(correlation) => match correlation.counted {
-                Counted::Events => RuleKind::EventCount,
-                Counted::Values(_) => RuleKind::ValueCount,
+            Detects::Correlation(correlation) => match correlation.measure {
+                Measure::Events => RuleKind::EventCount,
+                Measure::Values => RuleKind::ValueCount,
+                Measure::Rules => RuleKind::Temporal,
+                Measure::RulesInOrder => RuleKind::TemporalOrdered,
+                Measure::FirstSeen { .. } => RuleKind::FirstSeen,
+                Measure::Baseline { .. } => RuleKind::Baseline,
             },
+            Detects::Filter(_) => unreachable!("filters were taken out"),
         };
         if let Detects::Event(condition) = detects {
+            let condition = match exceptions.remove(&at) {
+                None => condition,
+                Some(mut also) => {
+                    also.insert(0, condition);
+                    Expr::All(also)
+                }
+            };
             events.push(EventRule {
                 info: at,
                 condition,
                 message: head.message,
                 next_steps: head.next_steps_template,
+                runbook: head.runbook_templates,
             });
         }
         infos.push(RuleInfo {
@@ -77,9 +112,27 @@ pub(crate) fn link(documents: Vec<Document>) -> Result<Linked, RuleError> {
             techniques: head.techniques,
             next_steps: head.next_steps,
             false_positives: head.false_positives,
+            hipaa: head.hipaa,
+            runbook: head.runbook,
+            text: head.text,
             file: head.file,
             line: head.line,
         });
+    }
+    for correlation in &mut correlations {
+        let bases = correlation.bases.iter().map(|base| {
+            let found = events.iter().find(|event: &&EventRule| event.info == base.rule);
+            (found.map(|event| &event.condition), &base.group_by, &base.values)
+        });
+        let bases: Vec<_> = bases.collect();
+        let Correlation { group_by, value_names, measure, timespan_us, lateness_us, bounds, .. } =
+            correlation;
+        let id = &infos[correlation.info].id;
+        let said = format!(
+            "{id:?}{bases:?}{group_by:?}{value_names:?}{measure:?}{timespan_us}/{lateness_us}{bounds:?}"
+        );
+        let hash = blake3::hash(said.as_bytes());
+        correlation.key = u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("a hash has 32 bytes"));
     }
     Ok(Linked { infos, events, correlations })
 }
@@ -139,21 +192,22 @@ fn linked_correlation(
         bases.push(Base {
             rule: at,
             group_by: resolved(&correlation.group_by)?,
-            values: match &correlation.counted {
-                Counted::Events => Vec::new(),
-                Counted::Values(names) => resolved(names)?,
-            },
+            values: resolved(&correlation.fields)?,
         });
     }
     Ok(Correlation {
         info,
+        key: 0,
         bases,
         group_by: correlation.group_by.clone(),
-        counts_values: correlation.counted != Counted::Events,
+        value_names: correlation.fields.clone(),
+        measure: correlation.measure,
         timespan_us: correlation.timespan_us,
+        lateness_us: correlation.lateness_us,
         bounds: correlation.bounds.clone(),
         message: head.message.clone(),
         next_steps: head.next_steps_template.clone(),
+        runbook: head.runbook_templates.clone(),
     })
 }
 

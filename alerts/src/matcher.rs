@@ -11,16 +11,16 @@
 
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
+use arrow_array::{BooleanArray, RecordBatch};
 use strongroom_schemas::events::index;
 
 use crate::columns::{Columns, MatchError, Text};
-use crate::compile::RULES_A_MASK;
+use crate::compile::{Program, RULES_A_MASK};
 use crate::evaluate::{Evaluation, Row, actor, source_ip, values_of, write_pair};
 use crate::gate::{self, OpenGate};
 use crate::matches::{BatchMatches, Entry, KEPT, Kept, MatchedEvent, Meaning, Symbol, Texts};
 use crate::memo::Memo;
-use crate::rule::RuleSet;
+use crate::rule::{Measure, RuleSet};
 
 /// Columns that every alert repeats or is identified by.
 const ALERT_COLUMNS: [usize; 20] = [
@@ -75,6 +75,16 @@ impl Matcher {
         }
     }
 
+    /// The set that it runs.
+    pub fn rules(&self) -> &Arc<RuleSet> {
+        &self.rules
+    }
+
+    /// Positions, in `Table::Events`, of the columns that it reads; all others may be left out of a batch.
+    pub fn columns(&self) -> &[usize] {
+        &self.columns
+    }
+
     /// What the rules find in a batch of events.
     ///
     /// The batch may have dictionaries (`Table::Events.batch_schema()`) or plain strings and string
@@ -89,12 +99,7 @@ impl Matcher {
         let columns = Columns::of(batch, &self.columns)?;
         self.memos.iter_mut().chain(&mut self.second_memos).for_each(Memo::clear);
         let gates = gate::open(program, &columns, &mut self.memos, &mut self.spare);
-        let mut leaf_gates = vec![None; program.leaves.len()];
-        for (at, open) in gates.iter().enumerate() {
-            for &leaf in open.gate.iter().flat_map(|gate| &program.gates[*gate].leaves) {
-                leaf_gates[leaf] = Some(at);
-            }
-        }
+        let leaf_gates = leaf_gates(program, &gates);
         let mut evaluation = Evaluation {
             program,
             columns: &columns,
@@ -103,7 +108,7 @@ impl Matcher {
             memos: &mut self.memos,
             second_memos: &mut self.second_memos,
         };
-        let mut matches = BatchMatches::default();
+        let mut matches = BatchMatches { rules: Some(Arc::clone(&rules)), ..BatchMatches::default() };
         let groups = program.rules.len().div_ceil(RULES_A_MASK);
         for group in 0..groups {
             match_group(group, &mut evaluation, &mut matches);
@@ -117,10 +122,75 @@ impl Matcher {
         Ok(matches)
     }
 
+    /// Positions, in `Table::Events`, of the columns that [`Matcher::may_match`] reads.
+    pub fn cheap_columns(&self) -> &[usize] {
+        &self.rules.program.cheap_columns
+    }
+
+    /// For each row whether a rule may match it, by everything but bodies. Of the rows of which it is false no
+    /// rule matches any.
+    ///
+    /// # Errors
+    /// [`MatchError`] when one of [`Matcher::cheap_columns`] is missing or has another type.
+    pub fn may_match(&mut self, batch: &RecordBatch) -> Result<BooleanArray, MatchError> {
+        let mut may = vec![false; batch.num_rows()];
+        self.left_open(batch, |row, _| {
+            may[row] = true;
+            false
+        })?;
+        Ok(may.into())
+    }
+
+    /// Row and rule index of each pair of which everything but bodies lets the rule match the row.
+    ///
+    /// # Errors
+    /// As [`Matcher::may_match`].
+    pub fn may_match_by_rule(&mut self, batch: &RecordBatch) -> Result<Vec<(usize, usize)>, MatchError> {
+        let mut found = Vec::new();
+        self.left_open(batch, |row, rule| {
+            found.push((row, rule));
+            true
+        })?;
+        Ok(found)
+    }
+
+    /// Hands over each row and rule that only bodies can rule out; `see` says whether to go on with the row.
+    fn left_open(
+        &mut self,
+        batch: &RecordBatch,
+        mut see: impl FnMut(usize, usize) -> bool,
+    ) -> Result<(), MatchError> {
+        let rules = Arc::clone(&self.rules);
+        let program = &rules.program;
+        let columns = Columns::of(batch, &program.cheap_columns)?;
+        self.memos.iter_mut().chain(&mut self.second_memos).for_each(Memo::clear);
+        let gates = gate::open(program, &columns, &mut self.memos, &mut self.spare);
+        let leaf_gates = leaf_gates(program, &gates);
+        let mut evaluation = Evaluation {
+            program,
+            columns: &columns,
+            gates: &gates,
+            leaf_gates: &leaf_gates,
+            memos: &mut self.memos,
+            second_memos: &mut self.second_memos,
+        };
+        for at in 0..batch.num_rows() {
+            let row = Row::new(&columns, at);
+            for rule in &program.rules {
+                let value = rule.node.value(&mut |leaf| evaluation.leaf(leaf, &row, false));
+                if value != Some(false) && !see(at, rule.info) {
+                    break;
+                }
+            }
+        }
+        self.spare.extend(gates.into_iter().map(|gate| gate.places));
+        Ok(())
+    }
+
     /// Makes events and entries of the matches found.
     fn keep(&mut self, rules: &RuleSet, columns: &Columns<'_>, matches: &mut BatchMatches) {
         let mut last_row = None;
-        let latest = match rules.correlations.iter().any(|correlation| correlation.at_least().is_none()) {
+        let latest = match rules.needs_all_times() {
             true => latest_times(columns, &mut matches.latest_us),
             false => Vec::new(),
         };
@@ -148,6 +218,17 @@ impl Matcher {
         }
         matches.matched = matched;
     }
+}
+
+/// The gate, by its place among those that are open, that has the answer of each leaf.
+fn leaf_gates(program: &Program, gates: &[OpenGate]) -> Vec<Option<usize>> {
+    let mut leaf_gates = vec![None; program.leaves.len()];
+    for (at, open) in gates.iter().enumerate() {
+        for &leaf in open.gate.iter().flat_map(|gate| &program.gates[*gate].leaves) {
+            leaf_gates[leaf] = Some(at);
+        }
+    }
+    leaf_gates
 }
 
 /// Adds the matches of up to [`RULES_A_MASK`] rules.
@@ -215,36 +296,36 @@ fn counted(
     values: &mut Vec<String>,
 ) -> Option<Meaning> {
     let definition = &rules.correlations[correlation];
+    let base_at = base;
     let base = &definition.bases[base];
-    let mut value = 0;
-    if definition.counts_values {
-        let mut hash = Identity::new();
-        let mut present = false;
-        for field in &base.values {
-            values.clear();
-            values_of(columns, field, row, values);
-            present |= !values.is_empty();
-            hash.values(values);
-        }
-        if !present {
-            return None;
-        }
-        value = hash.finish();
-    }
-    let mut hash = Identity::new();
     let mut text = String::new();
+    let mut hash = Identity::new();
     for (field, name) in base.group_by.iter().zip(&definition.group_by) {
         values.clear();
         values_of(columns, field, row, values);
         hash.values(values);
         write_pair(name, values, &mut text);
     }
-    Some(Meaning::Count {
-        correlation: correlation as u32,
-        group: hash.finish(),
-        group_text: texts.add(&text),
-        value,
-    })
+    let group = hash.finish();
+    let mut value = base_at as u128;
+    if definition.measure.needs_value() {
+        let mut hash = Identity::new();
+        let mut present = false;
+        for (field, name) in base.values.iter().zip(&definition.value_names) {
+            values.clear();
+            values_of(columns, field, row, values);
+            present |= !values.is_empty();
+            hash.values(values);
+            if matches!(definition.measure, Measure::FirstSeen { .. }) {
+                write_pair(name, values, &mut text);
+            }
+        }
+        if !present {
+            return None;
+        }
+        value = hash.finish();
+    }
+    Some(Meaning::Count { correlation: correlation as u32, group, group_text: texts.add(&text), value })
 }
 
 /// A hash over values that cannot be confused by choosing them: each comes with its length.

@@ -3,7 +3,11 @@
 //! Invariant: entries are in row order, rules of a row in the order of the set, so what a detector
 //! makes of them does not depend on where batches were cut. No body is copied.
 
+use std::sync::Arc;
+
 use strongroom_schemas::AlertEvent;
+
+use crate::rule::RuleSet;
 
 /// Longest text of one field that is kept for an alert, in bytes.
 pub const FIELD_BYTES_MAX: usize = 2048;
@@ -96,7 +100,7 @@ pub(crate) enum Meaning {
         group: u128,
         /// `field=value` pairs of the group.
         group_text: Symbol,
-        /// Hash of the value counted; 0 where events are.
+        /// Hash of the value; where no values matter, the place of the rule in the correlation's list.
         value: u128,
     },
 }
@@ -113,6 +117,8 @@ pub(crate) struct Entry {
 /// The matches of one batch: owned, without any part of the batch.
 #[derive(Debug, Default)]
 pub struct BatchMatches {
+    /// The set that they are matches of; none when nothing was looked for.
+    pub(crate) rules: Option<Arc<RuleSet>>,
     pub(crate) texts: Texts,
     pub(crate) events: Vec<MatchedEvent>,
     pub(crate) entries: Vec<Entry>,

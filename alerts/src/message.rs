@@ -143,6 +143,39 @@ impl Template {
         }
         bounded(text, NEXT_STEPS_CHARS_MAX)
     }
+
+    /// A question in SQL: outside quotes a value becomes a literal, inside quotes a part of one, and in neither
+    /// case can it end the literal. What an event does not have is the empty text, and a number 0.
+    pub(crate) fn render_sql(&self, subject: &Subject<'_>) -> String {
+        let mut text = String::new();
+        let mut quoted = false;
+        for piece in &self.0 {
+            let placeholder = match piece {
+                Piece::Text(literal) => {
+                    quoted ^= literal.matches('\'').count() % 2 == 1;
+                    text.push_str(literal);
+                    continue;
+                }
+                Piece::Value(placeholder) => *placeholder,
+            };
+            let value = match placeholder {
+                Placeholder::Code => subject.event.response_code.unwrap_or_default().to_string(),
+                _ => placeholder.text(subject),
+            };
+            let number = matches!(placeholder, Placeholder::Code | Placeholder::Count);
+            let edge = if quoted || number { "" } else { "'" };
+            text.push_str(edge);
+            for c in value.chars() {
+                match c {
+                    '\'' => text.push_str("''"),
+                    c if c.is_control() => text.push(char::REPLACEMENT_CHARACTER),
+                    c => text.push(c),
+                }
+            }
+            text.push_str(edge);
+        }
+        text
+    }
 }
 
 impl Placeholder {
@@ -364,6 +397,25 @@ mod tests {
                 "WHERE name = 'x'' OR 1=1; --' AND namespace = '' \u{FFFD}rm\u{FFFD}\u{FFFD}{}",
                 "a".repeat(300)
             )
+        );
+    }
+
+    #[test]
+    fn questions_hold_values_as_literals() {
+        let mut event = event();
+        event.name = Some("x' OR 1=1; --".into());
+        event.namespace = None;
+        event.response_code = Some(403);
+        let rendered = |text: &str| Template::parse(text).unwrap().render_sql(&subject(&event));
+        assert_eq!(
+            rendered(
+                "WHERE name = {objectRef.name} AND code = {responseStatus.code} AND namespace = {objectRef.namespace}"
+            ),
+            "WHERE name = 'x'' OR 1=1; --' AND code = 403 AND namespace = ''"
+        );
+        assert_eq!(
+            rendered("WHERE uri LIKE '%{objectRef.name}%' AND verb = {verb} AND n > {count}"),
+            "WHERE uri LIKE '%x'' OR 1=1; --%' AND verb = 'get' AND n > 24"
         );
     }
 

@@ -14,13 +14,18 @@ use yaml_serde::{Mapping, Value};
 
 use crate::detection::{self, Fault};
 use crate::message::Template;
-use crate::rule::{Bound, Expr, RuleError, THRESHOLD_MAX, TIMESPAN_MAX};
+use crate::rule::{Bound, Expr, LATENESS_MAX, Measure, RuleError, THRESHOLD_MAX, TIMESPAN_MAX};
+
+/// Most questions of a rule's runbook.
+const RUNBOOK_MAX: usize = 16;
 
 /// What every document has, apart from what it detects.
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
     pub(crate) file: String,
     pub(crate) line: usize,
+    /// The document as it was read.
+    pub(crate) text: String,
     pub(crate) id: Option<String>,
     pub(crate) name: Option<String>,
     pub(crate) title: String,
@@ -31,25 +36,32 @@ pub(crate) struct Head {
     pub(crate) next_steps: String,
     pub(crate) next_steps_template: Template,
     pub(crate) false_positives: Vec<String>,
+    pub(crate) hipaa: Vec<String>,
+    pub(crate) runbook: Vec<String>,
+    pub(crate) runbook_templates: Vec<Template>,
     pub(crate) message: Option<Template>,
 }
 
-/// What a correlation counts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Counted {
-    Events,
-    Values(Vec<String>),
+/// An exception kept apart from the rules it is for.
+#[derive(Clone, Debug)]
+pub(crate) struct FilterDocument {
+    pub(crate) rules: Vec<String>,
+    /// What an event must satisfy besides the rule's own condition.
+    pub(crate) condition: Expr,
 }
 
 /// A correlation whose rules are still names.
 #[derive(Clone, Debug)]
 pub(crate) struct CorrelationDocument {
-    pub(crate) counted: Counted,
+    pub(crate) measure: Measure,
+    /// Fields whose values matter.
+    pub(crate) fields: Vec<String>,
     pub(crate) rules: Vec<String>,
     pub(crate) group_by: Vec<String>,
     /// Alias, then base rule, then the field it has there.
     pub(crate) aliases: BTreeMap<String, BTreeMap<String, String>>,
     pub(crate) timespan_us: i64,
+    pub(crate) lateness_us: i64,
     pub(crate) bounds: Vec<Bound>,
     pub(crate) generate: bool,
 }
@@ -58,6 +70,7 @@ pub(crate) struct CorrelationDocument {
 pub(crate) enum Detects {
     Event(Expr),
     Correlation(CorrelationDocument),
+    Filter(FilterDocument),
 }
 
 #[derive(Clone, Debug)]
@@ -87,7 +100,10 @@ pub(crate) fn documents(file: &str, text: &str, out: &mut Vec<Document>) -> Resu
             rule,
             message: described(&fault),
         })?;
-        out.push(Document { head: Head { line: line + first_line(part), ..document.head }, ..document });
+        out.push(Document {
+            head: Head { line: line + first_line(part), text: part.trim().to_owned(), ..document.head },
+            ..document
+        });
     }
     Ok(())
 }
@@ -162,6 +178,14 @@ fn read(file: &str, line: usize, map: &Mapping) -> Result<Document, Fault> {
         );
     }
     let head = head(file, line, map)?;
+    if let Some(filter) = section(map, "filter")? {
+        if map.contains_key("detection") || map.contains_key("correlation") {
+            return Err(Fault::new("has a filter beside a detection or a correlation: write two documents"));
+        }
+        logsource(section(map, "logsource")?)?;
+        let filter = self::filter(filter).map_err(|fault| fault.at("filter"))?;
+        return Ok(Document { head, detects: Detects::Filter(filter) });
+    }
     let detects = match (section(map, "detection")?, section(map, "correlation")?) {
         (Some(detection), None) => {
             logsource(section(map, "logsource")?)?;
@@ -173,7 +197,7 @@ fn read(file: &str, line: usize, map: &Mapping) -> Result<Document, Fault> {
         (Some(_), Some(_)) => {
             return Err(Fault::new("has both a detection and a correlation: write two documents"));
         }
-        (None, None) => return Err(Fault::new("has neither a detection nor a correlation")),
+        (None, None) => return Err(Fault::new("has neither a detection nor a correlation nor a filter")),
     };
     Ok(Document { head, detects })
 }
@@ -220,9 +244,22 @@ fn head(file: &str, line: usize, map: &Mapping) -> Result<Head, Fault> {
             false => tactics.push(attack.replace('_', "-")),
         }
     }
+    let hipaa = texts(map, "hipaa")?;
+    if let Some(wrong) = hipaa.iter().find(|safeguard| !is_safeguard(safeguard)) {
+        let message = format!("\"{wrong}\" is not a safeguard of 45 CFR part 164 such as 164.312(b)");
+        return Err(Fault::new(message).at("hipaa"));
+    }
+    let runbook: Vec<String> = texts(map, "runbook")?.iter().map(|text| text.trim().to_owned()).collect();
+    if runbook.len() > RUNBOOK_MAX || runbook.iter().any(String::is_empty) {
+        let message = format!("has an empty question, or more than {RUNBOOK_MAX}");
+        return Err(Fault::new(message).at("runbook"));
+    }
+    let runbook_templates =
+        runbook.iter().map(|text| template("runbook", text)).collect::<Result<Vec<_>, _>>()?;
     Ok(Head {
         file: file.to_owned(),
         line,
+        text: String::new(),
         id: text("id")?,
         name: text("name")?,
         title,
@@ -233,8 +270,41 @@ fn head(file: &str, line: usize, map: &Mapping) -> Result<Head, Fault> {
         next_steps_template: template("next_steps", &next_steps)?,
         next_steps,
         false_positives: texts(map, "falsepositives")?,
+        hipaa,
+        runbook,
+        runbook_templates,
         message,
     })
+}
+
+/// Whether a text names a paragraph of 45 CFR part 164: a section of three digits, then paragraphs in the
+/// order of the code: a letter, a number, a small roman number, a capital letter.
+fn is_safeguard(text: &str) -> bool {
+    let Some((section, paragraphs)) = text.strip_prefix("164.").and_then(|rest| rest.split_at_checked(3))
+    else {
+        return false;
+    };
+    let levels: [fn(char) -> bool; 4] = [
+        |c| c.is_ascii_lowercase(),
+        |c| c.is_ascii_digit(),
+        |c| matches!(c, 'i' | 'v' | 'x'),
+        |c| c.is_ascii_uppercase(),
+    ];
+    let mut rest = paragraphs;
+    for (level, allowed) in levels.into_iter().enumerate() {
+        if rest.is_empty() {
+            break;
+        }
+        let Some((name, after)) = rest.strip_prefix('(').and_then(|rest| rest.split_once(')')) else {
+            return false;
+        };
+        let long = name.len() > 1 && level % 3 == 0;
+        if name.is_empty() || long || !name.chars().all(allowed) {
+            return false;
+        }
+        rest = after;
+    }
+    rest.is_empty() && section.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn optional_text(map: &Mapping, key: &str) -> Result<Option<String>, Fault> {
@@ -258,8 +328,25 @@ fn texts(map: &Mapping, key: &str) -> Result<Vec<String>, Fault> {
     }
 }
 
-const CORRELATION_KEYS: [&str; 7] =
-    ["type", "rules", "group-by", "timespan", "condition", "aliases", "generate"];
+const CORRELATION_KEYS: [&str; 9] =
+    ["type", "rules", "group-by", "timespan", "condition", "aliases", "generate", "lateness", "learning"];
+const CORRELATION_TYPES: &str = "event_count, value_count, temporal, temporal_ordered, first_seen, baseline";
+/// Fewest and most rules that a temporal correlation joins.
+const TEMPORAL_RULES: std::ops::RangeInclusive<usize> = 2..=32;
+/// How long a group is learnt before a value of it is called new, unless the rule says.
+const LEARNING: &str = "7d";
+/// Active hours that a baseline needs, unless the rule says.
+const HISTORY_MIN: u64 = 24;
+
+fn filter(map: &Mapping) -> Result<FilterDocument, Fault> {
+    let rules = texts(map, "rules")?;
+    if rules.is_empty() {
+        return Err(Fault::new("names no rules").at("rules"));
+    }
+    let mut detection = map.clone();
+    detection.remove("rules");
+    Ok(FilterDocument { rules, condition: detection::parse_filter(&detection)? })
+}
 
 fn correlation(map: &Mapping) -> Result<CorrelationDocument, Fault> {
     for key in map.keys() {
@@ -270,48 +357,138 @@ fn correlation(map: &Mapping) -> Result<CorrelationDocument, Fault> {
         }
     }
     let kind = optional_text(map, "type")?.ok_or_else(|| Fault::new("has no type"))?;
-    let condition = map.get("condition").and_then(Value::as_mapping);
-    let condition =
-        condition.ok_or_else(|| Fault::new("condition is not a map such as gte: 10").at("condition"))?;
-    let field = texts(condition, "field").map_err(|fault| fault.at("condition"))?;
-    let counted = match (kind.as_str(), field.is_empty()) {
-        ("event_count", true) => Counted::Events,
-        ("event_count", false) => {
-            return Err(Fault::new("event_count counts events and takes no field").at("field"));
-        }
-        ("value_count", false) => Counted::Values(field),
-        ("value_count", true) => {
-            return Err(Fault::new("value_count needs the field whose values it counts").at("condition"));
-        }
-        ("temporal" | "temporal_ordered", _) => {
-            return Err(Fault::new(format!(
-                "type {kind} is not supported yet; event_count and value_count are"
-            ))
-            .at("type"));
-        }
-        (other, _) => {
-            return Err(Fault::new(format!("type {other} is not one of event_count, value_count")).at("type"));
-        }
-    };
     let rules = texts(map, "rules")?;
     if rules.is_empty() {
         return Err(Fault::new("names no rules"));
     }
     let timespan = optional_text(map, "timespan")?.ok_or_else(|| Fault::new("has no timespan"))?;
+    let timespan_us = timespan_us(&timespan).map_err(|fault| fault.at("timespan"))?;
+    let lateness_us = match optional_text(map, "lateness")? {
+        None => 0,
+        Some(text) => self::timespan_us(&text).map_err(|fault| fault.at("lateness"))?,
+    };
+    if lateness_us > i64::try_from(LATENESS_MAX.as_micros()).expect("an hour of microseconds") {
+        let longest = LATENESS_MAX.as_secs() / 60;
+        return Err(Fault::new(format!("is longer than {longest}m")).at("lateness"));
+    }
+    if map.contains_key("learning") && kind != "first_seen" {
+        return Err(Fault::new("only first_seen learns").at("learning"));
+    }
     let generate = match map.get("generate") {
         None => false,
         Some(value) => value.as_bool().ok_or_else(|| Fault::new("is not true or false").at("generate"))?,
     };
+    let condition = match map.get("condition") {
+        None => None,
+        Some(Value::Mapping(condition)) => Some(condition),
+        Some(_) => return Err(Fault::new("is not a map such as gte: 10").at("condition")),
+    };
+    let needed =
+        || condition.ok_or_else(|| Fault::new("condition is not a map such as gte: 10").at("condition"));
+    let fields = |condition: &Mapping| texts(condition, "field").map_err(|fault| fault.at("condition"));
+    let in_condition = |fault: Fault| fault.at("condition");
+    let (measure, fields, bounds) = match kind.as_str() {
+        "event_count" if !fields(needed()?)?.is_empty() => {
+            return Err(Fault::new("event_count counts events and takes no field").at("field"));
+        }
+        "event_count" => (Measure::Events, Vec::new(), bounds(needed()?).map_err(in_condition)?),
+        "value_count" if fields(needed()?)?.is_empty() => {
+            return Err(Fault::new("value_count needs the field whose values it counts").at("condition"));
+        }
+        "value_count" => (Measure::Values, fields(needed()?)?, bounds(needed()?).map_err(in_condition)?),
+        "temporal" | "temporal_ordered" => {
+            if condition.is_some() {
+                let message = format!("{kind} wants all of its rules and takes no condition");
+                return Err(Fault::new(message).at("condition"));
+            }
+            if !TEMPORAL_RULES.contains(&rules.len()) {
+                let (least, most) = (TEMPORAL_RULES.start(), TEMPORAL_RULES.end());
+                return Err(Fault::new(format!("{kind} joins {least} to {most} rules")).at("rules"));
+            }
+            let measure = if kind == "temporal" { Measure::Rules } else { Measure::RulesInOrder };
+            (measure, Vec::new(), Vec::new())
+        }
+        "first_seen" => {
+            let condition = needed()?;
+            only(condition, &["field"]).map_err(in_condition)?;
+            let fields = fields(condition)?;
+            if fields.is_empty() {
+                return Err(Fault::new("first_seen needs the field whose values may be new").at("condition"));
+            }
+            let learning = optional_text(map, "learning")?;
+            let learning_us = match &learning {
+                Some(text) => self::timespan_us(text).map_err(|fault| fault.at("learning"))?,
+                None => self::timespan_us(LEARNING)?.min(timespan_us),
+            };
+            if learning_us > timespan_us {
+                return Err(Fault::new(format!("is longer than the timespan {timespan}")).at("learning"));
+            }
+            (Measure::FirstSeen { learning_us }, fields, Vec::new())
+        }
+        "baseline" => {
+            let measure = baseline(needed()?, timespan_us).map_err(in_condition)?;
+            (measure, Vec::new(), Vec::new())
+        }
+        other => {
+            return Err(Fault::new(format!("type {other} is not one of {CORRELATION_TYPES}")).at("type"));
+        }
+    };
+    let closes = bounds.iter().any(|bound| !matches!(bound, Bound::AtLeast(_)));
+    if closes && lateness_us > 0 {
+        return Err(Fault::new("windows with an upper bound have a lateness of their own").at("lateness"));
+    }
     Ok(CorrelationDocument {
-        counted,
+        measure,
+        fields,
         rules,
         group_by: texts(map, "group-by")?,
         aliases: aliases(map)?,
-        timespan_us: timespan_us(&timespan).map_err(|fault| fault.at("timespan"))?,
-        bounds: bounds(condition).map_err(|fault| fault.at("condition"))?,
+        timespan_us,
+        lateness_us,
+        bounds,
         generate,
     })
 }
+
+fn only(map: &Mapping, known: &[&str]) -> Result<(), Fault> {
+    for key in map.keys() {
+        let key = key.as_str().unwrap_or("that is not text");
+        if !known.contains(&key) {
+            return Err(Fault::new(format!("{key} is not one of {}", known.join(", "))).at(key));
+        }
+    }
+    Ok(())
+}
+
+fn baseline(condition: &Mapping, timespan_us: i64) -> Result<Measure, Fault> {
+    only(condition, &["floor", "factor", "min_history"])?;
+    if timespan_us < 24 * HOUR_US {
+        return Err(Fault::new("a baseline needs a timespan of at least 1d to look back at"));
+    }
+    let number = |key: &str, least: u64, most: u64| match condition.get(key) {
+        None => Ok(None),
+        Some(value) => {
+            let number = value.as_u64().filter(|number| (least..=most).contains(number));
+            let message = || Fault::new(format!("is not a whole number from {least} to {most}")).at(key);
+            number.map(Some).ok_or_else(message)
+        }
+    };
+    let floor = number("floor", 1, 1_000_000_000)?
+        .ok_or_else(|| Fault::new("has no floor: the count below which an hour is never told"))?;
+    let factor = condition.get("factor").ok_or_else(|| Fault::new("has no factor"))?;
+    let factor = factor.as_f64().filter(|factor| (1.0..=1000.0).contains(factor));
+    let factor = factor.ok_or_else(|| Fault::new("is not a number from 1 to 1000").at("factor"))?;
+    let hours = u64::try_from(timespan_us / HOUR_US).unwrap_or(u64::MAX);
+    let history_min = number("min_history", 1, hours)?.unwrap_or(HISTORY_MIN.min(hours));
+    Ok(Measure::Baseline {
+        floor: u32::try_from(floor).unwrap_or(u32::MAX),
+        factor_thousandths: (factor * 1000.0) as u64,
+        history_min: usize::try_from(history_min).unwrap_or(usize::MAX),
+    })
+}
+
+/// Microseconds of an hour.
+const HOUR_US: i64 = 3_600_000_000;
 
 fn aliases(map: &Mapping) -> Result<BTreeMap<String, BTreeMap<String, String>>, Fault> {
     let wrong = || Fault::new("is not a map of maps: alias, rule, field").at("aliases");

@@ -119,6 +119,11 @@ impl fmt::Debug for Test {
 }
 
 impl Test {
+    /// Texts that match as they are, without wildcards.
+    pub(crate) fn exact(&self) -> impl Iterator<Item = &str> {
+        self.folded.exact.iter().chain(&self.cased.exact).map(String::as_str)
+    }
+
     pub(crate) fn any_of(checks: Vec<Check>) -> Test {
         let mut test = Test {
             key: String::new(),

@@ -9,14 +9,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use strongroom_schemas::Severity;
+use strongroom_schemas::{Alert, Severity};
 use thiserror::Error;
 
 use crate::builtin;
 use crate::compile::Program;
 use crate::fields::Field;
-use crate::link;
-use crate::message::Template;
+use crate::link::{self, Linked};
+use crate::message::{Subject, Template, timespan_text};
+use crate::needs::Needs;
 use crate::parse;
 use crate::pattern::Test;
 
@@ -29,6 +30,9 @@ pub const TIMESPAN_MAX: Duration = Duration::from_secs(31 * 24 * 3600);
 /// Largest number that a correlation may count to: what one group remembers.
 pub const THRESHOLD_MAX: u64 = 4096;
 
+/// Longest that a correlation waits for events that come late.
+pub const LATENESS_MAX: Duration = Duration::from_secs(3600);
+
 /// What a rule looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RuleKind {
@@ -38,6 +42,67 @@ pub enum RuleKind {
     EventCount,
     /// How many distinct values within a window.
     ValueCount,
+    /// Every one of several rules within a window.
+    Temporal,
+    /// Every one of several rules within a window, one after the other.
+    TemporalOrdered,
+    /// A value that its group has not had for long.
+    FirstSeen,
+    /// An hour that is out of proportion to the group's own hours.
+    Baseline,
+}
+
+impl RuleKind {
+    /// As a rule's `type` spells it; `event` for a rule over single events.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            RuleKind::Event => "event",
+            RuleKind::EventCount => "event_count",
+            RuleKind::ValueCount => "value_count",
+            RuleKind::Temporal => "temporal",
+            RuleKind::TemporalOrdered => "temporal_ordered",
+            RuleKind::FirstSeen => "first_seen",
+            RuleKind::Baseline => "baseline",
+        }
+    }
+}
+
+/// What a correlation makes of the events that its rules match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Measure {
+    Events,
+    Values,
+    /// All rules, in any order.
+    Rules,
+    /// All rules, in the order in which they are listed.
+    RulesInOrder,
+    /// Values not seen for the timespan, once the group was known for `learning_us`.
+    FirstSeen {
+        learning_us: i64,
+    },
+    /// Events by hour, against the hours of the timespan before.
+    Baseline {
+        floor: u32,
+        factor_thousandths: u64,
+        history_min: usize,
+    },
+}
+
+impl Measure {
+    /// Whether a matched event is nothing without one of the correlation's values.
+    pub(crate) fn needs_value(self) -> bool {
+        matches!(self, Measure::Values | Measure::FirstSeen { .. })
+    }
+
+    /// Whether what is told depends on which rule matched.
+    pub(crate) fn tells_rules_apart(self) -> bool {
+        matches!(self, Measure::Rules | Measure::RulesInOrder)
+    }
+
+    /// Whether it looks back further than one window, at a summary of what was.
+    pub(crate) fn is_history(self) -> bool {
+        matches!(self, Measure::FirstSeen { .. } | Measure::Baseline { .. })
+    }
 }
 
 /// What is known of a rule without running it.
@@ -60,6 +125,13 @@ pub struct RuleInfo {
     /// As the rule says it, with `{field}` still in it.
     pub next_steps: String,
     pub false_positives: Vec<String>,
+    /// HIPAA safeguards that the rule serves, as in 45 CFR: `164.312(b)`.
+    pub hipaa: Vec<String>,
+    /// Questions in SQL to ask next, as the rule says them, with `{field}` still in them; see
+    /// [`RuleSet::runbook`].
+    pub runbook: Vec<String>,
+    /// The rule's document, as it was read.
+    pub text: String,
     /// File the rule was read from.
     pub file: String,
     /// Line its document starts at.
@@ -131,6 +203,7 @@ pub(crate) struct EventRule {
     pub(crate) condition: Expr,
     pub(crate) message: Option<Template>,
     pub(crate) next_steps: Template,
+    pub(crate) runbook: Vec<Template>,
 }
 
 /// A rule that feeds a correlation, and where it finds the correlation's values.
@@ -165,20 +238,39 @@ impl Bound {
 #[derive(Clone, Debug)]
 pub(crate) struct Correlation {
     pub(crate) info: usize,
+    /// Hash of what the rule finds, itself and the rules that feed it: what its state goes by, so that a set
+    /// with an equal rule in it goes on with that state.
+    pub(crate) key: u64,
     pub(crate) bases: Vec<Base>,
     /// Names of the group's fields as the rule spells them.
     pub(crate) group_by: Vec<String>,
-    pub(crate) counts_values: bool,
+    /// Names of the fields whose values matter.
+    pub(crate) value_names: Vec<String>,
+    pub(crate) measure: Measure,
     pub(crate) timespan_us: i64,
+    /// How long an event waits for earlier ones of its source that come late; 0 judges at once.
+    pub(crate) lateness_us: i64,
     pub(crate) bounds: Vec<Bound>,
     pub(crate) message: Option<Template>,
     pub(crate) next_steps: Template,
+    pub(crate) runbook: Vec<Template>,
 }
 
 impl Correlation {
+    /// The span that a count of it is about, as rules write it.
+    pub(crate) fn span_text(&self) -> String {
+        match self.measure {
+            Measure::Baseline { .. } => "1h".to_owned(),
+            _ => timespan_text(self.timespan_us),
+        }
+    }
+
     /// The count from which a sliding window alerts; none for a rule with an upper bound, which can be
     /// judged only when its window is over.
     pub(crate) fn at_least(&self) -> Option<u64> {
+        if self.measure.tells_rules_apart() {
+            return Some(self.bases.len() as u64);
+        }
         self.bounds.iter().try_fold(1, |least: u64, bound| match bound {
             Bound::AtLeast(count) => Some(least.max(*count)),
             Bound::AtMost(_) | Bound::Exactly(_) => None,
@@ -190,6 +282,8 @@ impl Correlation {
 #[derive(Debug)]
 pub struct RuleSet {
     infos: Vec<RuleInfo>,
+    /// Hash of each rule's id: what a request that a rule was told of is known by.
+    pub(crate) keys: Vec<u128>,
     pub(crate) events: Vec<EventRule>,
     pub(crate) correlations: Vec<Correlation>,
     pub(crate) program: Program,
@@ -231,6 +325,39 @@ impl RuleSet {
         RuleSet::from_documents(given.chain(read.iter().map(|(file, text)| (file.clone(), text.as_str()))))
     }
 
+    /// What an audit policy must write for a rule, by position in [`RuleSet::rules`], to be able to match.
+    pub fn needs(&self, at: usize) -> Needs {
+        let feeds = self.correlations.iter().find(|correlation| correlation.info == at);
+        let bases = feeds.map_or(vec![at], |feeds| feeds.bases.iter().map(|base| base.rule).collect());
+        let rules = self.events.iter().filter(|rule| bases.contains(&rule.info));
+        Needs::of(rules.map(|rule| &rule.condition))
+    }
+
+    /// Positions of the rules that feed a correlation; none for a rule over events.
+    pub fn feeders(&self, at: usize) -> Vec<usize> {
+        let feeds = self.correlations.iter().find(|correlation| correlation.info == at);
+        feeds.map_or(Vec::new(), |feeds| feeds.bases.iter().map(|base| base.rule).collect())
+    }
+
+    /// A hash of the rule files that [`RuleSet::load`] would read: names and contents.
+    ///
+    /// # Errors
+    /// As [`RuleSet::load`] for what cannot be read.
+    pub fn digest(paths: &[PathBuf]) -> Result<[u8; 32], RuleError> {
+        let mut read = Vec::new();
+        for path in paths {
+            builtin::read_rules(path, &mut read)?;
+        }
+        let mut hash = blake3::Hasher::new();
+        for (file, text) in read {
+            for part in [file, text] {
+                hash.update(&(part.len() as u64).to_le_bytes());
+                hash.update(part.as_bytes());
+            }
+        }
+        Ok(*hash.finalize().as_bytes())
+    }
+
     /// The rules of one YAML text with any number of documents; `name` stands for the file in errors.
     ///
     /// # Errors
@@ -252,13 +379,39 @@ impl RuleSet {
             return Err(RuleError::TooMany { count: documents.len() });
         }
         let linked = link::link(documents)?;
-        let program = Program::compile(&linked.events, &linked.correlations);
-        Ok(RuleSet { infos: linked.infos, events: linked.events, correlations: linked.correlations, program })
+        let program = Program::compile(&linked.events, &linked.correlations, |_| true);
+        let Linked { infos, events, correlations } = linked;
+        let key = |info: &RuleInfo| {
+            let hash = blake3::hash(info.id.as_bytes());
+            u128::from_le_bytes(hash.as_bytes()[..16].try_into().expect("a hash has 32 bytes"))
+        };
+        let keys = infos.iter().map(key).collect();
+        Ok(RuleSet { infos, keys, events, correlations, program })
     }
 
     /// All rules, in the order they were read; a match names a rule by its position here.
     pub fn rules(&self) -> &[RuleInfo] {
         &self.infos
+    }
+
+    /// The questions in SQL to ask about an alert, in the rule's order, with the alert's values filled in as
+    /// SQL literals. Empty when the set has no rule of the alert's id, or the rule has no runbook.
+    pub fn runbook(&self, alert: &Alert) -> Vec<String> {
+        let Some(info) = self.infos.iter().position(|info| info.id == alert.rule_id) else {
+            return Vec::new();
+        };
+        let event = self.events.iter().find(|rule| rule.info == info);
+        let event = event.map(|rule| (&rule.runbook, String::new()));
+        let correlation = self.correlations.iter().find(|rule| rule.info == info);
+        let correlation = correlation.map(|rule| (&rule.runbook, rule.span_text()));
+        let Some((runbook, timespan)) = event.or(correlation) else { return Vec::new() };
+        let subject = Subject {
+            event: &alert.event,
+            count: alert.event_count,
+            group: &alert.group_key,
+            timespan: &timespan,
+        };
+        runbook.iter().map(|question| question.render_sql(&subject)).collect()
     }
 
     /// The definition of a rule over events, by position of its [`RuleInfo`].
@@ -267,10 +420,47 @@ impl RuleSet {
         &self.events[at.expect("only rules over events match events, in order of their infos")]
     }
 
-    /// The longest window of any correlation; zero without one. State is whole again after a restart
-    /// once the events of this span were observed.
+    /// The longest window of any correlation but those of [`RuleSet::history_max`]; zero without one.
     pub fn window_max(&self) -> Duration {
-        let longest = self.correlations.iter().map(|correlation| correlation.timespan_us).max();
+        let windows = self.correlations.iter().filter(|correlation| !correlation.measure.is_history());
+        Duration::from_micros(windows.map(|c| c.timespan_us).max().unwrap_or(0).unsigned_abs())
+    }
+
+    /// The span of events that must be observed again after a restart, up to the last one, so that windows are
+    /// as they were: two windows, because whether a burst was told is known by the window before, and what
+    /// events may wait for late ones.
+    pub fn rebuild_span(&self) -> Duration {
+        2 * self.window_max() + self.lateness_max()
+    }
+
+    /// Whether a rule has to see the time of every event, also of those that it does not match.
+    pub fn needs_all_times(&self) -> bool {
+        self.correlations.iter().any(|rule| rule.at_least().is_none() || rule.lateness_us > 0)
+    }
+
+    /// The longest that an event waits for others that come late.
+    pub fn lateness_max(&self) -> Duration {
+        let longest = self.correlations.iter().map(|correlation| correlation.lateness_us).max();
         Duration::from_micros(longest.unwrap_or(0).unsigned_abs())
+    }
+
+    /// How far back `first_seen` and `baseline` rules look; zero without one.
+    pub fn history_max(&self) -> Duration {
+        let looking = self.correlations.iter().filter(|correlation| correlation.measure.is_history());
+        Duration::from_micros(looking.map(|c| c.timespan_us).max().unwrap_or(0).unsigned_abs())
+    }
+
+    /// The part of the set that matters to [`RuleSet::history_max`]: a matcher of it finds what those rules
+    /// look back at and nothing else, for a detector of the whole set.
+    pub fn history_part(&self) -> RuleSet {
+        let history: Vec<&Correlation> =
+            self.correlations.iter().filter(|correlation| correlation.measure.is_history()).collect();
+        let feeds = |rule: &&EventRule| {
+            history.iter().any(|correlation| correlation.bases.iter().any(|base| base.rule == rule.info))
+        };
+        let events: Vec<EventRule> = self.events.iter().filter(feeds).cloned().collect();
+        let program = Program::compile(&events, &self.correlations, |c| c.measure.is_history());
+        let infos = self.infos.iter().map(|info| RuleInfo { alerts: false, ..info.clone() }).collect();
+        RuleSet { infos, keys: self.keys.clone(), events, correlations: self.correlations.clone(), program }
     }
 }

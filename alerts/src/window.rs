@@ -24,6 +24,12 @@
 //! on, and the next alert needs a window with nothing of the told burst in it: the window has drained.
 //! Two episodes that one window touches become one.
 //!
+//! **All of several rules** (`temporal`) is a count of distinct values where a value is the rule that matched.
+//! **One after the other** (`temporal_ordered`) wants in the window a *chain*: for each rule of the list an event
+//! not before that of the rule listed before it, and of another request. The chain that is told is the one that
+//! starts latest. An event of a time at which another one happened may stand before or behind it. What is
+//! told of both is the last event of each rule, so one event more of a rule changes no count.
+//!
 //! **Order.** Alerts are a function of the sequence of events, wherever it is cut into batches. Of
 //! the windows an event completes the one that ends first is reported.
 //!
@@ -39,6 +45,8 @@ use std::collections::VecDeque;
 use hashbrown::{HashMap, HashSet};
 use strongroom_schemas::alert::AUDIT_IDS_MAX;
 
+use crate::rule::Measure;
+
 /// Most episodes that a group remembers; the oldest is forgotten first.
 const EPISODES_MAX: usize = 16;
 
@@ -50,15 +58,16 @@ pub(crate) struct WindowLimits {
     pub(crate) group_events_max: usize,
 }
 
-/// A group of a correlation.
-pub(crate) type GroupKey = (u32, u128);
+/// A group of a correlation, by the key of that and the hash of the group's values.
+pub(crate) type GroupKey = (u64, u128);
 
 /// What a window is looked for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rule {
     pub(crate) timespan_us: i64,
+    /// Events or values; for rules, how many there are.
     pub(crate) at_least: usize,
-    pub(crate) counts_values: bool,
+    pub(crate) measure: Measure,
 }
 
 /// An event to count.
@@ -66,6 +75,7 @@ pub(crate) struct Rule {
 pub(crate) struct Counted<'a> {
     pub(crate) time_us: i64,
     pub(crate) request: u128,
+    /// The value counted; of a correlation that tells rules apart, the rule's place in its list.
     pub(crate) value: u128,
     pub(crate) audit_id: &'a str,
 }
@@ -103,6 +113,8 @@ struct Group {
     /// First and last event time of what was told.
     episodes: VecDeque<(i64, i64)>,
     occurrences: HashMap<u128, Occurrences>,
+    /// Events of each rule of a chain.
+    steps: Vec<u32>,
 }
 
 /// The remembered events of all groups.
@@ -154,10 +166,24 @@ impl Windows {
 impl Group {
     /// Puts an event in its place by time, and returns the place.
     fn insert(&mut self, arrival: u64, event: &Counted<'_>, rule: Rule) -> usize {
-        if rule.counts_values {
-            self.thin_out(arrival, event, rule.timespan_us);
+        let mut at = self.events.partition_point(|seen| seen.time_us <= event.time_us);
+        match rule.measure {
+            Measure::Values | Measure::Rules => {
+                self.thin_out(arrival, event, rule.timespan_us);
+                at = self.events.partition_point(|seen| seen.time_us <= event.time_us);
+            }
+            Measure::RulesInOrder => {
+                // Among events of one time the rules' own order, so that their arrival means nothing.
+                at = self
+                    .events
+                    .partition_point(|seen| (seen.time_us, seen.value) <= (event.time_us, event.value));
+                self.steps.resize(rule.at_least, 0);
+                if let Some(count) = self.steps.get_mut(event.value as usize) {
+                    *count += 1;
+                }
+            }
+            Measure::Events | Measure::FirstSeen { .. } | Measure::Baseline { .. } => {}
         }
-        let at = self.events.partition_point(|seen| seen.time_us <= event.time_us);
         let seen = Seen {
             time_us: event.time_us,
             arrival,
@@ -190,12 +216,18 @@ impl Group {
     }
 
     fn take(&mut self, time_us: i64, arrival: u64) -> Option<Seen> {
-        let at = self.events.binary_search_by_key(&(time_us, arrival), |seen| (seen.time_us, seen.arrival));
-        self.events.remove(at.ok()?)
+        // Events of one time are not always in order of arrival.
+        let first = self.events.partition_point(|seen| seen.time_us < time_us);
+        let same = self.events.range(first..).take_while(|seen| seen.time_us == time_us);
+        let at = first + same.into_iter().position(|seen| seen.arrival == arrival)?;
+        self.events.remove(at)
     }
 
     fn remove(&mut self, time_us: i64, arrival: u64) {
         let Some(seen) = self.take(time_us, arrival) else { return };
+        if let Some(count) = self.steps.get_mut(seen.value as usize) {
+            *count = count.saturating_sub(1);
+        }
         if let Some(known) = self.occurrences.get_mut(&seen.value) {
             if known.before.is_some_and(|(_, before)| before == arrival) {
                 known.before = None;
@@ -218,11 +250,22 @@ impl Group {
 
     /// The first window through the event at `at` that has enough in it, unless it was told.
     fn crossing(&mut self, at: usize, rule: Rule) -> Option<Crossing> {
-        let (start, end) = if rule.counts_values {
-            self.window_of_values(at, rule)?
-        } else {
-            self.window_of_events(at, rule)?
+        let told: Vec<usize> = match rule.measure {
+            Measure::Values => self.window_of_values(at, rule).map(|(start, end)| (start..=end).collect())?,
+            Measure::Rules => {
+                let (start, end) = self.window_of_values(at, rule)?;
+                let mut rules = HashSet::new();
+                let mut last: Vec<usize> =
+                    (start..=end).rev().filter(|at| rules.insert(self.events[*at].value)).collect();
+                last.reverse();
+                last
+            }
+            Measure::RulesInOrder => self.chain(at, rule)?,
+            Measure::Events | Measure::FirstSeen { .. } | Measure::Baseline { .. } => {
+                self.window_of_events(at, rule).map(|(start, end)| (start..=end).collect())?
+            }
         };
+        let (start, end) = (*told.first()?, *told.last()?);
         let (start_us, end_us) = (self.events[start].time_us, self.events[end].time_us);
         if self.extends_episode(start_us, end_us, rule.timespan_us) {
             return None;
@@ -231,18 +274,46 @@ impl Group {
             self.episodes.pop_front();
         }
         self.episodes.push_back((start_us, end_us));
-        let window = self.events.range(start..=end);
-        let count = match rule.counts_values {
-            true => window.clone().map(|seen| seen.value).collect::<HashSet<u128>>().len(),
-            false => window.len(),
+        let count = match rule.measure {
+            Measure::Values => told.iter().map(|at| self.events[*at].value).collect::<HashSet<u128>>().len(),
+            _ => told.len(),
         };
+        let listed = told.iter().take(AUDIT_IDS_MAX);
         Some(Crossing {
             first_request: self.events[start].request,
             start_us,
             end_us,
             count: count as u64,
-            audit_ids: window.take(AUDIT_IDS_MAX).map(|seen| seen.audit_id.to_string()).collect(),
+            audit_ids: listed.map(|at| self.events[*at].audit_id.to_string()).collect(),
         })
+    }
+
+    /// The events of a chain through a window that holds the event at `at`, first to last: of the windows
+    /// that have one the one that ends first, and there the chain that starts latest.
+    fn chain(&self, at: usize, rule: Rule) -> Option<Vec<usize>> {
+        if self.steps.contains(&0) {
+            return None;
+        }
+        let last_step = rule.at_least as u128 - 1;
+        for end in self.ends(at, rule.timespan_us).filter(|end| self.events[*end].value == last_step) {
+            let mut chain = vec![end];
+            let mut later = &self.events[end];
+            for place in (self.start_of(end, rule.timespan_us)..end).rev() {
+                if later.value == 0 {
+                    break;
+                }
+                let seen = &self.events[place];
+                if seen.value + 1 == later.value && seen.request != later.request {
+                    chain.push(place);
+                    later = seen;
+                }
+            }
+            if later.value == 0 {
+                chain.reverse();
+                return Some(chain);
+            }
+        }
+        None
     }
 
     /// Where the window that ends at the event at `end` starts.
@@ -330,8 +401,10 @@ mod tests {
 
     const LIMITS: WindowLimits =
         WindowLimits { events_max: 1 << 16, groups_max: 1 << 10, group_events_max: 1 << 12 };
-    const EVENTS: Rule = Rule { timespan_us: 10, at_least: 3, counts_values: false };
-    const VALUES: Rule = Rule { timespan_us: 10, at_least: 3, counts_values: true };
+    const EVENTS: Rule = Rule { timespan_us: 10, at_least: 3, measure: Measure::Events };
+    const VALUES: Rule = Rule { timespan_us: 10, at_least: 3, measure: Measure::Values };
+    const RULES: Rule = Rule { timespan_us: 10, at_least: 3, measure: Measure::Rules };
+    const IN_ORDER: Rule = Rule { timespan_us: 10, at_least: 3, measure: Measure::RulesInOrder };
 
     /// The crossings of events given as (time, value), all of one group, in this order of arrival.
     fn crossings(rule: Rule, events: &[(i64, u128)]) -> Vec<Option<Crossing>> {
@@ -384,6 +457,35 @@ mod tests {
     }
 
     #[test]
+    fn all_rules_in_any_order_or_in_theirs() {
+        let told = |rule: Rule, events: &[(i64, u128)]| {
+            let found = crossings(rule, events).into_iter().flatten();
+            found.map(|found| (found.start_us, found.end_us, found.audit_ids.join(" "))).collect::<Vec<_>>()
+        };
+        let text = |start: i64, end: i64, ids: &str| vec![(start, end, ids.to_owned())];
+        assert_eq!(told(RULES, &[(1, 2), (2, 0), (3, 0), (5, 1)]), text(1, 5, "0 2 3"));
+        assert_eq!(told(RULES, &[(1, 2), (2, 0), (12, 1)]), []);
+        assert_eq!(told(IN_ORDER, &[(1, 2), (2, 0), (3, 0), (5, 1)]), []);
+        assert_eq!(told(IN_ORDER, &[(1, 0), (2, 0), (3, 1), (4, 0), (5, 2)]), text(2, 5, "1 2 4"));
+        assert_eq!(told(IN_ORDER, &[(1, 0), (2, 1), (12, 2)]), [], "11 are too long");
+        assert_eq!(told(IN_ORDER, &[(5, 2), (1, 0), (3, 1)]), text(1, 5, "1 2 0"), "late ones complete it");
+        assert_eq!(told(IN_ORDER, &[(3, 2), (3, 1), (3, 0)]), text(3, 3, "2 1 0"), "at one time");
+        assert_eq!(told(IN_ORDER, &[(1, 0), (2, 1), (3, 2), (4, 0), (5, 1), (6, 2)]).len(), 1, "it goes on");
+    }
+
+    #[test]
+    fn a_chain_has_different_requests() {
+        let mut windows = Windows::new(LIMITS);
+        let mut see = |time_us, request, value| {
+            windows.count((0, 0), IN_ORDER, &Counted { time_us, request, value, audit_id: "" })
+        };
+        assert_eq!(see(1, 1, 0), None);
+        assert_eq!(see(1, 1, 1), None, "the same request");
+        assert_eq!(see(2, 2, 2), None);
+        assert!(see(2, 3, 1).is_some());
+    }
+
+    #[test]
     fn memory_is_bounded_and_the_oldest_arrival_goes_first() {
         let limits = WindowLimits { events_max: 100, groups_max: 10, group_events_max: 20 };
         let mut windows = Windows::new(limits);
@@ -420,7 +522,7 @@ mod tests {
                 }
                 let window: Vec<_> =
                     sorted[..=end].iter().filter(|seen| seen.0 >= end_us - rule.timespan_us).collect();
-                let count = match rule.counts_values {
+                let count = match rule.measure == Measure::Values {
                     true => window.iter().map(|seen| seen.2).collect::<BTreeSet<_>>().len(),
                     false => window.len(),
                 };
@@ -490,6 +592,67 @@ mod tests {
                 prop_assert!(crossing.count as usize >= rule.at_least);
             }
             let any_true = sorted.iter().any(|event| count(event.0 - rule.timespan_us, event.0) >= rule.at_least);
+            prop_assert_eq!(any_true, !told.is_empty());
+        }
+
+        /// In order of time: alerts are those of somebody who looks at every window whole.
+        #[test]
+        fn rules_are_seen_as_said_plainly(
+            events in proptest::collection::vec((0_i64..120, 0_u128..3), 0..60),
+            ordered in any::<bool>(),
+        ) {
+            let rule = if ordered { IN_ORDER } else { RULES };
+            let mut events = events;
+            events.sort_unstable();
+            let holds = |window: &[(i64, u128)]| match ordered {
+                false => (0..3).all(|value| window.iter().any(|event| event.1 == value)),
+                true => {
+                    let mut next = 0;
+                    for event in window {
+                        next += u128::from(event.1 == next);
+                    }
+                    next >= 3
+                }
+            };
+            let mut expected = Vec::new();
+            let mut told_to = i64::MIN;
+            for end in 0..events.len() {
+                let end_us = events[end].0;
+                let window: Vec<(i64, u128)> =
+                    events[..=end].iter().copied().filter(|event| event.0 >= end_us - 10).collect();
+                // A window is through its last event: one that ends with an event of no use was told before.
+                let useful = if ordered { events[end].1 == 2 } else { true };
+                if useful && holds(&window) {
+                    if told_to < end_us - 10 {
+                        expected.push(end_us);
+                    }
+                    told_to = end_us;
+                }
+            }
+            let found: Vec<i64> =
+                crossings(rule, &events).into_iter().flatten().map(|crossing| crossing.end_us).collect();
+            prop_assert_eq!(found, expected);
+        }
+
+        /// Whatever the order of arrival: what is told is true, and nothing true goes untold.
+        #[test]
+        fn rules_of_any_arrival_tell_true_windows_only(
+            arrived in proptest::collection::vec((0_i64..80, 0_u128..3), 0..40),
+            ordered in any::<bool>(),
+        ) {
+            let rule = if ordered { IN_ORDER } else { RULES };
+            let chain = |from: i64, to: i64| {
+                let at = |value: u128| {
+                    arrived.iter().filter(move |e| e.1 == value && (from..=to).contains(&e.0)).map(|e| e.0)
+                };
+                at(0).any(|a| at(1).any(|b| at(2).any(|c| !ordered || (a <= b && b <= c))))
+            };
+            let told: Vec<Crossing> = crossings(rule, &arrived).into_iter().flatten().collect();
+            for crossing in &told {
+                prop_assert!(crossing.end_us - crossing.start_us <= 10);
+                prop_assert!(chain(crossing.start_us, crossing.end_us));
+            }
+            let any_true = arrived.iter().any(|event| chain(event.0 - 10, event.0));
             prop_assert_eq!(any_true, !told.is_empty());
         }
 

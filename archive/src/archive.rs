@@ -25,7 +25,7 @@ use crate::options::{LockMode, RETENTION_YEARS_MAX, Retention, StoreOptions};
 use crate::position::Source;
 use crate::proof::log::Sealing;
 use crate::proof::{self, Head, Keys, NAME_DEFAULT, ProofError, PublicKey, Signer};
-use crate::read::{self, Rows};
+use crate::read::{self, EventSelection, Rows};
 use crate::s3::S3;
 use crate::snapshot::{self, FileEntry, Snapshot};
 use crate::store::{Bucket, Contents, Store};
@@ -265,8 +265,14 @@ impl Archive {
     /// Events with `stage_timestamp >= time_us`, in `Table::Events.file_schema()`: partitions in the order
     /// of their first commit, each in `source_offset` order. Row groups without such events are not read.
     pub fn events_since(&self, time_us: i64) -> Result<Rows> {
+        self.select_events(EventSelection { since_us: Some(time_us), ..EventSelection::default() })
+    }
+
+    /// Some events and some of their columns, in the order of [`Archive::events_since`]. Files and row groups
+    /// outside the times are not read.
+    pub fn select_events(&self, selection: EventSelection) -> Result<Rows> {
         let partitions = self.sources()?.into_iter().map(|source| source.partition).collect();
-        Rows::since(self.store.clone(), self.snapshot(Table::Events)?, partitions, time_us)
+        Rows::selected(self.store.clone(), self.snapshot(Table::Events)?, partitions, selection)
     }
 
     /// Where `table` ends: the last commit of each of its volumes, by year.
@@ -293,7 +299,12 @@ impl Archive {
         let added = background::wait(async move { read::added(&store, &root, table, ranges).await })?;
         let mut snapshot = self.snapshot(table)?;
         snapshot.files.retain(|file| added.paths.contains(&file.path));
-        Rows::since(self.store.clone(), snapshot, added.partitions.into_iter().collect(), i64::MIN)
+        Rows::selected(
+            self.store.clone(),
+            snapshot,
+            added.partitions.into_iter().collect(),
+            EventSelection::default(),
+        )
     }
 }
 

@@ -47,7 +47,7 @@ pub use proof::{
     Head, KeyId, KeyRecord, Keys, Log, NAME_DEFAULT, PrivateKey, Proof, ProofError, Proven, ProvenRecord, PublicKey,
     RECORDS_MAX, Signer, prove, verify_proof,
 };
-pub use read::Rows;
+pub use read::{Choose, EventSelection, Rows};
 pub use s3::StoreFailure;
 pub use snapshot::{FileEntry, Snapshot, Volume};
 pub use store::{Contents, Fetched};

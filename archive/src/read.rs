@@ -9,16 +9,18 @@
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
-use arrow_array::{Array, ArrayRef, ListArray, RecordBatch};
-use arrow_schema::{ArrowError, DataType, SchemaRef};
+use arrow_array::{Array, ArrayRef, BooleanArray, ListArray, RecordBatch};
+use arrow_schema::{ArrowError, DataType, Schema, SchemaRef};
 use arrow_select::interleave::interleave;
 use bytes::Bytes;
+use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+    ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+    ParquetRecordBatchReaderBuilder, RowFilter,
 };
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaDataReader, RowGroupMetaData};
@@ -42,6 +44,39 @@ const FOOTER_BYTES_LIKELY: u64 = 128 << 10;
 /// Rows of a batch handed out.
 const BATCH_ROWS: usize = 8192;
 
+/// Looks at some columns of rows and says which rows are worth reading whole.
+pub type Choose = dyn FnMut(&RecordBatch) -> std::result::Result<BooleanArray, ArrowError> + Send;
+
+/// Which events are read, and what of them.
+#[derive(Clone, Default)]
+pub struct EventSelection {
+    /// Only events with `stage_timestamp` at or behind this, in microseconds; events without a time are left out.
+    pub since_us: Option<i64>,
+    /// Only events with `stage_timestamp` before this; events without a time are left out.
+    pub until_us: Option<i64>,
+    /// Names of the columns wanted, `source`, `source_offset` and `stage_timestamp` among them; all when empty.
+    pub columns: Vec<String>,
+    /// Columns that the chooser looks at, and the chooser: of the rows that it leaves out no other column is read.
+    pub choose: Option<(Vec<String>, Arc<Mutex<Choose>>)>,
+}
+
+impl EventSelection {
+    fn may_hold(&self, bounds: (Option<i64>, Option<i64>)) -> bool {
+        let late = |since| bounds.1.is_none_or(|latest| latest >= since);
+        let early = |until| bounds.0.is_none_or(|earliest| earliest < until);
+        self.since_us.is_none_or(late) && self.until_us.is_none_or(early)
+    }
+
+    fn holds(&self, time_us: Option<i64>) -> bool {
+        self.since_us.is_none_or(|since| time_us.is_some_and(|time| time >= since))
+            && self.until_us.is_none_or(|until| time_us.is_some_and(|time| time < until))
+    }
+
+    fn wants(&self, column: &str) -> bool {
+        self.columns.is_empty() || self.columns.iter().any(|name| name == column)
+    }
+}
+
 /// Batches of rows, read while iterated. After an error there are no more.
 pub struct Rows {
     store: Store,
@@ -50,7 +85,7 @@ pub struct Rows {
     /// Of all files, by first offset.
     row_groups: Vec<RowGroup>,
     partitions: VecDeque<String>,
-    since: Option<i64>,
+    selection: EventSelection,
     clusters: VecDeque<Vec<RowGroup>>,
     cluster: Option<Cluster>,
     partition: String,
@@ -82,18 +117,18 @@ impl Rows {
     pub(crate) fn of_partition(store: Store, snapshot: Snapshot, partition: &str) -> Result<Rows> {
         let partitions = VecDeque::from([partition.to_owned()]);
         let files = snapshot.files.into_iter().filter(|file| file.may_hold_source(partition)).collect();
-        Rows::new(store, snapshot.table, files, partitions, None)
+        Rows::new(store, snapshot.table, files, partitions, EventSelection::default())
     }
 
-    pub(crate) fn since(
+    pub(crate) fn selected(
         store: Store,
         snapshot: Snapshot,
         partitions: VecDeque<String>,
-        time_us: i64,
+        selection: EventSelection,
     ) -> Result<Rows> {
-        let late = |file: &FileEntry| file.time_max_us.is_none_or(|latest| latest >= time_us);
-        let files = snapshot.files.into_iter().filter(late).collect();
-        Rows::new(store, snapshot.table, files, partitions, Some(time_us))
+        let wanted = |file: &FileEntry| selection.may_hold((file.time_min_us, file.time_max_us));
+        let files = snapshot.files.into_iter().filter(wanted).collect();
+        Rows::new(store, snapshot.table, files, partitions, selection)
     }
 
     fn new(
@@ -101,7 +136,7 @@ impl Rows {
         table: Table,
         files: Vec<FileEntry>,
         partitions: VecDeque<String>,
-        since: Option<i64>,
+        selection: EventSelection,
     ) -> Result<Rows> {
         let mut rows = Rows {
             store,
@@ -109,7 +144,7 @@ impl Rows {
             files,
             row_groups: Vec::new(),
             partitions,
-            since,
+            selection,
             clusters: VecDeque::new(),
             cluster: None,
             partition: String::new(),
@@ -126,9 +161,8 @@ impl Rows {
     fn plan(&mut self, file: usize) -> Result<()> {
         let footer = self.footer(file)?;
         for (index, metadata) in footer.metadata().row_groups().iter().enumerate() {
-            if let (Some(since), Some((_, latest))) =
-                (self.since, int64_bounds(metadata, time_column(self.table)))
-                && latest < since
+            if let Some((earliest, latest)) = int64_bounds(metadata, time_column(self.table))
+                && !self.selection.may_hold((Some(earliest), Some(latest)))
             {
                 continue;
             }
@@ -202,9 +236,8 @@ impl Rows {
     fn advance(&mut self) -> Result<Option<RecordBatch>> {
         loop {
             if let Some(cluster) = &mut self.cluster {
-                if let Some(batch) = cluster.take(self.table).map_err(|source| ArchiveError::OrderRows {
-                    path: self.files[cluster.file].path.clone(),
-                    source,
+                if let Some(batch) = cluster.take(self.table, &self.selection).map_err(|source| {
+                    ArchiveError::OrderRows { path: self.files[cluster.file].path.clone(), source }
                 })? {
                     return Ok(Some(batch));
                 }
@@ -231,22 +264,33 @@ impl Rows {
             let FileEntry { path, size, version, .. } = &self.files[row_group.file];
             let unreadable = |source| ArchiveError::ReadFile { path: path.clone(), source };
             let reader = match self.store {
-                Store::Local => row_group_of(File::open(path).map_err(unreadable)?, footer, row_group.index),
+                Store::Local => row_group_of(
+                    File::open(path).map_err(unreadable)?,
+                    footer,
+                    row_group.index,
+                    &self.selection,
+                ),
                 Store::S3(_) => {
-                    // All columns are wanted, and they lie side by side: one read for each row group.
+                    // What is wanted lies side by side, or nearly so: one read for each row group.
                     let columns = footer.metadata().row_group(row_group.index).columns().iter();
+                    let chosen = self.selection.choose.iter().flat_map(|(names, _)| names);
+                    let chosen: Vec<&str> = chosen.map(String::as_str).collect();
+                    let columns = columns.filter(|column| {
+                        let root = column.column_path().parts().first().map_or("", String::as_str);
+                        self.selection.wants(root) || chosen.contains(&root)
+                    });
                     let ranges = columns.map(ColumnChunkMetaData::byte_range);
                     let extent = ranges.map(|(start, length)| (start, start.saturating_add(length)));
                     let extent = extent.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default();
                     let contents = self.store.contents(path, *size, version.as_deref());
                     let bytes = contents.read_blocking(extent.0..extent.1).map_err(unreadable)?;
-                    row_group_of(Fetched { start: extent.0, bytes }, footer, row_group.index)
+                    row_group_of(Fetched { start: extent.0, bytes }, footer, row_group.index, &self.selection)
                 }
             };
             let reader = reader.map_err(|source| ArchiveError::DecodeFile { path: path.clone(), source })?;
             for batch in reader {
                 let batch = batch.map_err(|source| ArchiveError::OrderRows { path: path.clone(), source })?;
-                let wanted = wanted(&batch, &self.partition, self.since, time_column(self.table))
+                let wanted = wanted(&batch, &self.partition, &self.selection, time_column(self.table))
                     .map_err(|source| ArchiveError::OrderRows { path: path.clone(), source })?;
                 order.extend(wanted.into_iter().map(|(offset, row)| (offset, batches.len(), row)));
                 batches.push(batch);
@@ -263,11 +307,29 @@ fn row_group_of<R: ChunkReader + 'static>(
     file: R,
     footer: ArrowReaderMetadata,
     index: usize,
+    selection: &EventSelection,
 ) -> Result<ParquetRecordBatchReader, ParquetError> {
-    ParquetRecordBatchReaderBuilder::new_with_metadata(file, footer)
+    let roots = |wanted: &dyn Fn(&str) -> bool| {
+        let fields = footer.schema().fields().iter().enumerate();
+        let places: Vec<usize> = fields.filter(|(_, field)| wanted(field.name())).map(|(at, _)| at).collect();
+        ProjectionMask::roots(footer.parquet_schema(), places)
+    };
+    let projection = roots(&|name| selection.wants(name));
+    let filter = selection.choose.as_ref().map(|(names, choose)| {
+        let (mask, choose) = (roots(&|name| names.iter().any(|wanted| wanted == name)), Arc::clone(choose));
+        let predicate = ArrowPredicateFn::new(mask, move |batch| {
+            choose.lock().unwrap_or_else(PoisonError::into_inner)(&batch)
+        });
+        RowFilter::new(vec![Box::new(predicate)])
+    });
+    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, footer.clone())
         .with_row_groups(vec![index])
-        .with_batch_size(BATCH_ROWS)
-        .build()
+        .with_projection(projection)
+        .with_batch_size(BATCH_ROWS);
+    match filter {
+        Some(filter) => builder.with_row_filter(filter).build(),
+        None => builder.build(),
+    }
 }
 
 impl Iterator for Rows {
@@ -322,7 +384,7 @@ fn mistyped(name: &str) -> ArrowError {
 fn wanted(
     batch: &RecordBatch,
     partition: &str,
-    since: Option<i64>,
+    selection: &EventSelection,
     time: &str,
 ) -> Result<Vec<(i64, usize)>, ArrowError> {
     let sources = column(batch, STATISTICS_SOURCE)?;
@@ -331,21 +393,23 @@ fn wanted(
     let offsets = offsets.as_primitive_opt::<Int64Type>().ok_or_else(|| mistyped(STATISTICS_OFFSET))?;
     let times = column(batch, time)?;
     let times = times.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| mistyped(time))?;
-    let late = |row| since.is_none_or(|since| times.is_valid(row) && times.value(row) >= since);
+    let in_time = |row| selection.holds(times.is_valid(row).then(|| times.value(row)));
     Ok((0..batch.num_rows())
-        .filter(|row| sources.is_valid(*row) && sources.value(*row) == partition && late(*row))
+        .filter(|row| sources.is_valid(*row) && sources.value(*row) == partition && in_time(*row))
         .map(|row| (offsets.value(row), row))
         .collect())
 }
 
 impl Cluster {
-    fn take(&mut self, table: Table) -> Result<Option<RecordBatch>, ArrowError> {
+    fn take(&mut self, table: Table, selection: &EventSelection) -> Result<Option<RecordBatch>, ArrowError> {
         let rest = &self.order[self.taken..];
         let picks = &rest[..rest.len().min(BATCH_ROWS)];
         if picks.is_empty() {
             return Ok(None);
         }
         let schema: SchemaRef = table.file_schema();
+        let fields = schema.fields().iter().filter(|field| selection.wants(field.name())).cloned();
+        let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         let columns = schema.fields().iter().map(|field| {
             let parts: Vec<&dyn Array> = self
                 .batches

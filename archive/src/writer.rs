@@ -796,8 +796,10 @@ fn staging_folder(bucket: &Bucket) -> PathBuf {
 fn metadata(table: Table, reached: &[&SourcePosition], counts: Counts) -> Map<String, Value> {
     let mut metadata = Map::new();
     if table == Table::Events {
+        // Who stays where it is may be given by someone who does not know its label.
+        let moved = reached.iter().filter(|given| Some(given.position) != given.previous);
         let labels: Map<String, Value> =
-            reached.iter().map(|given| (given.partition.clone(), given.label.clone().into())).collect();
+            moved.map(|given| (given.partition.clone(), given.label.clone().into())).collect();
         let Counts { received, events, rejects, duplicates } = counts;
         metadata.insert(
             METADATA.to_owned(),

@@ -19,6 +19,7 @@ pub mod decode;
 mod document;
 pub mod export;
 pub mod frame;
+pub mod hunt;
 pub mod live;
 mod members;
 pub mod pipeline;

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use arrow_array::cast::AsArray as _;
 use chrono::Utc;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use strongroom_alerts::{BatchMatches, Detector, DetectorConfig, Matcher, RuleSet, alerts_batch};
+use strongroom_alerts::{BatchMatches, Detector, DetectorConfig, RuleSet, alerts_batch};
 use strongroom_archive::{
     Archive, Counts, EncodedRowGroup, Position, SealReport, SourcePosition, Writer, encode,
 };
@@ -43,6 +43,7 @@ use self::worker::{Worker, encode_rejects};
 use crate::decode::{DEPTH_MAX, LINE_BYTES_MAX};
 use crate::error::{FileError, IngestError};
 use crate::frame::Origin;
+use crate::hunt::warm_up;
 use crate::reject::{Reason, Refusal};
 use crate::source::{Cut, Fingerprint, Input};
 
@@ -336,29 +337,8 @@ pub fn ingest(
     })
 }
 
-/// Rebuilds correlation windows from what the archive holds of the last of them.
-pub(crate) fn warm_up(
-    archive: &Archive,
-    rules: &Arc<RuleSet>,
-    detector: &mut Detector,
-) -> Result<(), IngestError> {
-    let window = i64::try_from(rules.window_max().as_micros()).unwrap_or(i64::MAX);
-    let tomorrow = Utc::now().timestamp_micros().saturating_add(86_400_000_000);
-    let snapshot = archive.snapshot(Table::Events)?;
-    // A file that reaches into the future tells nothing about where the log is.
-    let newest =
-        snapshot.files.iter().filter_map(|file| file.time_max_us).filter(|time| *time < tomorrow).max();
-    let Some(newest) = newest.filter(|_| window > 0) else { return Ok(()) };
-    let mut matcher = Matcher::new(Arc::clone(rules));
-    for batch in archive.events_since(newest.saturating_sub(window))? {
-        // Alerts of these events were raised when they arrived.
-        drop(detector.observe(matcher.match_batch(&batch?)?));
-    }
-    Ok(())
-}
-
 /// Ids of the alerts that the archive holds of a partition.
-pub(crate) fn stored_alerts(archive: &Archive, partition: &str) -> Result<HashSet<String>, IngestError> {
+pub fn stored_alerts(archive: &Archive, partition: &str) -> Result<HashSet<String>, IngestError> {
     let mut ids = HashSet::new();
     for batch in archive.read_rows(Table::Alerts, partition)? {
         let batch = batch?;
@@ -447,6 +427,11 @@ impl Coordinator<'_> {
             }
         }
         self.empty_files()?;
+        // Nothing more comes, so what waits for late events is judged. A run that was interrupted goes on.
+        if !self.options.stop.load(Ordering::Relaxed) {
+            let found = self.detector.settle();
+            self.found(found);
+        }
         self.seal()?;
         self.tell_progress();
         self.report.interrupted = self.options.stop.load(Ordering::Relaxed);
@@ -503,14 +488,8 @@ impl Coordinator<'_> {
                 self.report.reject_examples.push(format!("{}:{example}", stream.label));
             }
         }
-        for alert in self.detector.observe(work.matches) {
-            self.observer.alert(&alert);
-            *self.report.alerts.entry(alert.severity).or_insert(0) += 1;
-            self.progress.alerts += 1;
-            if !self.streams[block.stream].alerts_stored.contains(&alert.alert_id) {
-                self.alerts.push(alert);
-            }
-        }
+        let found = self.detector.observe(work.matches);
+        self.found(found);
         {
             let mut writer = lock(self.writer);
             for row_group in work.row_groups {
@@ -533,6 +512,17 @@ impl Coordinator<'_> {
             self.seal()?;
         }
         Ok(())
+    }
+
+    fn found(&mut self, alerts: Vec<Alert>) {
+        for alert in alerts {
+            self.observer.alert(&alert);
+            *self.report.alerts.entry(alert.severity).or_insert(0) += 1;
+            self.progress.alerts += 1;
+            if !self.streams.iter().any(|stream| stream.alerts_stored.contains(&alert.alert_id)) {
+                self.alerts.push(alert);
+            }
+        }
     }
 
     /// A file without a byte is a reject of its own: that it was empty is evidence too.
@@ -586,7 +576,7 @@ impl Coordinator<'_> {
         self.last_seal = Instant::now();
         let moved =
             |stream: &&mut StreamState| stream.reached.is_some_and(|reached| stream.sealed != Some(reached));
-        let positions: Vec<SourcePosition> = self
+        let mut positions: Vec<SourcePosition> = self
             .streams
             .iter_mut()
             .filter(moved)
@@ -599,6 +589,16 @@ impl Coordinator<'_> {
                 })
             })
             .collect();
+        // What waited for late events may be of a stream that brought nothing new: that stays where it is.
+        for alert in &self.alerts {
+            let partition = &alert.event.source;
+            if !positions.iter().any(|given| given.partition == *partition)
+                && let Some(position) = lock(self.writer).position(Table::Events, partition)?
+            {
+                let (partition, label) = (partition.clone(), partition.clone());
+                positions.push(SourcePosition { partition, label, position, previous: Some(position) });
+            }
+        }
         let counts = std::mem::take(&mut self.counts);
         add(&mut self.report.counts, counts);
         if positions.is_empty() {

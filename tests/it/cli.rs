@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use crate::run::{expect_code, export, ingest, log, number, output, strongroom, write};
 
-const COMMANDS: [&str; 6] = ["demo", "ingest", "query", "sql", "export", "generate"];
+const COMMANDS: [&str; 8] = ["demo", "ingest", "rules", "hunt", "query", "sql", "export", "generate"];
 
 const OK: i32 = 0;
 const FINDING: i32 = 1;

@@ -15,8 +15,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
@@ -32,7 +32,8 @@ use super::{Chunk, Feed, Metrics, Source, StreamName};
 use crate::decode::{DEPTH_MAX, LINE_BYTES_MAX};
 use crate::error::IngestError;
 use crate::frame::{Block, Edge};
-use crate::pipeline::{SEAL_ALERTS_MAX, SEAL_BYTES, SEAL_INTERVAL, stored_alerts, warm_up};
+use crate::hunt::warm_up;
+use crate::pipeline::{SEAL_ALERTS_MAX, SEAL_BYTES, SEAL_INTERVAL, stored_alerts};
 
 /// Text of a stream that becomes a row group.
 pub const LIVE_BLOCK_BYTES: usize = 32 << 20;
@@ -44,6 +45,8 @@ const TOLD_MAX: usize = 1024;
 pub const DRAIN: Duration = Duration::from_secs(25);
 /// How often the driver looks at the time while nothing else happens.
 const TICK: Duration = Duration::from_millis(100);
+/// Silence beyond the lateness of its rules after which a detector waits for nothing more.
+const SETTLE: Duration = Duration::from_secs(1);
 /// Wait before a source that failed is started again; it doubles up to [`SOURCE_WAIT_MAX`].
 const SOURCE_WAIT: Duration = Duration::from_secs(1);
 const SOURCE_WAIT_MAX: Duration = Duration::from_secs(60);
@@ -134,10 +137,30 @@ impl Remembered {
     }
 }
 
+/// The rules that text is looked at with from now on, which may be replaced while a pipeline runs. A chunk is
+/// looked at with those that were here when it came, so each is looked at once and with one set.
+#[derive(Debug)]
+pub struct LiveRules(Mutex<Arc<RuleSet>>);
+
+impl LiveRules {
+    pub fn new(rules: Arc<RuleSet>) -> LiveRules {
+        LiveRules(Mutex::new(rules))
+    }
+
+    pub fn current(&self) -> Arc<RuleSet> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts other rules in place; those that were there.
+    pub fn replace(&self, rules: Arc<RuleSet>) -> Arc<RuleSet> {
+        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), rules)
+    }
+}
+
 /// What one run has in common with the next.
 #[derive(Clone, Copy)]
 pub struct Run<'r> {
-    pub rules: &'r Arc<RuleSet>,
+    pub rules: &'r LiveRules,
     pub options: &'r LiveOptions,
     pub metrics: &'r Metrics,
     /// Set from outside to end in order: what was read is sealed.
@@ -163,8 +186,9 @@ pub fn run(
         Err(_) if stop.load(Ordering::Relaxed) => return Ok(Drained::Whole),
         Err(error) => return Err(error.into()),
     };
-    let mut detector = Detector::new(Arc::clone(rules), DetectorConfig::default());
-    warm_up(archive, rules, &mut detector)?;
+    let first_rules = rules.current();
+    let mut detector = Detector::new(Arc::clone(&first_rules), DetectorConfig::default());
+    warm_up(archive, &first_rules, &mut detector)?;
     let stored = Table::ALL.map(|table| (table, sealer::positions(&writer, table)));
     let stored: HashMap<Table, HashMap<String, Position>> = stored.into_iter().collect();
     let ahead = stored[&Table::Rejects].iter().filter(|(partition, rejects)| {
@@ -201,7 +225,7 @@ pub fn run(
         drop(told_sender);
         for _ in 0..workers {
             let (looks, encodes, answers) = (looks.clone(), encodes.clone(), answer_sender.clone());
-            let worker = Worker::new(rules, options.line_bytes_max, options.depth_max);
+            let worker = Worker::new(&first_rules, options.line_bytes_max, options.depth_max);
             scope.spawn(move || worker.run(&looks, &encodes, &answers));
         }
         drop((looks, encodes, answer_sender));
@@ -214,6 +238,8 @@ pub fn run(
             metrics,
             remembered,
             observer,
+            rules,
+            last_look: Instant::now(),
             shared: &shared,
             stored,
             detector,
@@ -359,6 +385,9 @@ struct Driver<'d> {
     metrics: &'d Metrics,
     remembered: &'d mut Remembered,
     observer: &'d mut dyn LiveObserver,
+    rules: &'d LiveRules,
+    /// When a look was handled last.
+    last_look: Instant,
     shared: &'d Arc<Shared>,
     /// Positions of each table when the run began, or was refreshed.
     stored: HashMap<Table, HashMap<String, Position>>,
@@ -423,6 +452,9 @@ impl Driver<'_> {
                 recv(after(TICK)) -> _ => {}
             }
             let draining = drain_until.is_some();
+            if !draining {
+                self.settle();
+            }
             self.make_room();
             self.end_cut(draining && told_ended);
             self.bundle()?;
@@ -505,7 +537,7 @@ impl Driver<'_> {
         if encode.is_some() {
             self.open.jobs += 1;
         }
-        let look = Look { sequence: self.next_sequence, chunk, encode };
+        let look = Look { sequence: self.next_sequence, rules: self.rules.current(), chunk, encode };
         self.next_sequence += 1;
         self.looks.send(look).map_err(|_| IngestError::WorkerLost)
     }
@@ -547,22 +579,42 @@ impl Driver<'_> {
         }
     }
 
+    /// Tells an alert that is new, and keeps it for the next seal.
+    fn found(&mut self, alert: Alert) {
+        if self.remembered.is_new(&alert.alert_id) {
+            self.metrics.alert(alert.severity);
+            self.observer.alert(&alert);
+        }
+        let known = self.streams.get(&alert.event.source);
+        if !known.is_some_and(|stream| stream.alerts_stored.contains(&alert.alert_id)) {
+            self.open.alerts.push(alert);
+        }
+    }
+
+    /// Judges what waits for events that come late, when nothing has come for as long as they may be late.
+    fn settle(&mut self) {
+        let patience = self.detector.rules().lateness_max() + SETTLE;
+        if self.detector.is_waiting()
+            && self.handled == self.next_sequence
+            && self.last_look.elapsed() > patience
+        {
+            for alert in self.detector.settle() {
+                self.open.since.get_or_insert_with(Instant::now);
+                self.found(alert);
+            }
+        }
+    }
+
     /// Handles the next look in order.
     fn looked(&mut self, looked: Box<Looked>) -> Result<(), IngestError> {
         let looked = *looked;
         let records = looked.events + looked.rejects;
         self.metrics.received.fetch_add(records, Ordering::Relaxed);
         self.metrics.unsealed.fetch_add(records, Ordering::Relaxed);
+        self.last_look = Instant::now();
         for alert in self.detector.observe(looked.matches) {
             self.metrics.alert_seconds.observe(looked.arrived.elapsed());
-            if self.remembered.is_new(&alert.alert_id) {
-                self.metrics.alert(alert.severity);
-                self.observer.alert(&alert);
-            }
-            let known = self.streams.get(&looked.stream.partition);
-            if !known.is_some_and(|stream| stream.alerts_stored.contains(&alert.alert_id)) {
-                self.open.alerts.push(alert);
-            }
+            self.found(alert);
         }
         self.open.since.get_or_insert(looked.arrived);
         let stream = self.streams.get_mut(&looked.stream.partition).expect("its chunk made it");
@@ -755,6 +807,19 @@ impl Driver<'_> {
             }
             let (partition, label) = (name.partition.clone(), name.label.clone());
             positions.push(SourcePosition { partition, label, position, previous });
+        }
+        // What waited for late events may be of a stream that brought nothing since: that stays where it is.
+        for alert in &cut.alerts {
+            let partition = &alert.event.source;
+            if positions.iter().any(|given| given.partition == *partition) {
+                continue;
+            }
+            let of_stream = self.streams.get(partition).and_then(|stream| stream.sealed);
+            let stored = self.stored.get(&Table::Events).and_then(|stored| stored.get(partition).copied());
+            if let Some(position) = of_stream.or(stored) {
+                let (partition, label) = (partition.clone(), partition.clone());
+                positions.push(SourcePosition { partition, label, position, previous: Some(position) });
+            }
         }
         let counts = Counts {
             received: cut.encoded.events + cut.encoded.rejects + cut.duplicates,

@@ -74,6 +74,11 @@ pub struct Metrics {
     pub alert_seconds: Histogram,
     /// Times that the pipeline began again after a failure.
     pub restarts: AtomicU64,
+    /// Rules in use.
+    pub rules: AtomicU64,
+    /// Times that other rules were put in place while the pipeline ran, and that they were refused.
+    pub rule_reloads: AtomicU64,
+    pub rule_reloads_refused: AtomicU64,
     /// Times that a sum did not hold.
     pub conservation_failures: AtomicU64,
     /// Whether the pipeline has the archive and takes what sources bring.

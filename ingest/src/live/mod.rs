@@ -28,7 +28,9 @@ pub mod testing;
 pub mod webhook;
 mod worker;
 
-pub use driver::{DRAIN, Drained, LIVE_BLOCK_BYTES, LiveObserver, LiveOptions, Run, TEXT_BYTES_MAX};
+pub use driver::{
+    DRAIN, Drained, LIVE_BLOCK_BYTES, LiveObserver, LiveOptions, LiveRules, Run, TEXT_BYTES_MAX,
+};
 pub use feed::{Chunk, Feed, Source, SourceCounters, SourceError, Stopped, StreamName};
 pub use history::{ArchiveHistory, mark_of};
 pub use metrics::{BUCKETS, Histogram, Metrics};

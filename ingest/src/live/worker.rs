@@ -22,6 +22,8 @@ use crate::pipeline::worker::{encode_rejects, summary};
 /// A chunk to look at; with `encode` to be encoded as well, and its rejects from that offset.
 pub(super) struct Look {
     pub(super) sequence: u64,
+    /// What it is looked at with.
+    pub(super) rules: Arc<RuleSet>,
     pub(super) chunk: Chunk,
     pub(super) encode: Option<(u64, i64)>,
 }
@@ -123,7 +125,10 @@ impl Worker {
     }
 
     fn look(&mut self, look: Look) -> Result<Looked, IngestError> {
-        let Look { chunk, encode, .. } = look;
+        let Look { rules, chunk, encode, .. } = look;
+        if !Arc::ptr_eq(&rules, self.matcher.rules()) {
+            self.matcher = Matcher::new(rules);
+        }
         let Chunk { stream, block, prefix, broker_offset, arrived } = chunk;
         let bytes = block.bytes.len() as u64;
         let next_offset = block.offset + i64::try_from(bytes).unwrap_or(i64::MAX);

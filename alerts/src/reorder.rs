@@ -1,0 +1,153 @@
+//! Events that wait for others that come late, so that their order of arrival means nothing.
+//!
+//! A correlation with a `lateness` gets its events in order of event time: an event waits until its source has
+//! brought a later one by more than the lateness. So however a source shuffles events within the lateness,
+//! and wherever batches end, windows see one order. Without a lateness, which is the default, nothing waits: an
+//! alert that leaves a second after its event is worth more than one whose first event is always the same.
+//!
+//! Invariant: an event leaves once, and none is dropped. One that comes later than the lateness leaves at once;
+//! when too many wait the oldest of the source leaves early; [`Reorder::settle`] lets all go, for when nothing
+//! more comes. Events of one time leave in order of their request, which is a hash of what they are.
+//!
+//! On a crash what waited is lost and waits again: the events are in the archive, or come again.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use hashbrown::HashMap;
+use strongroom_schemas::AlertEvent;
+
+/// Sources whose events may wait; of more, the one seen first lets its events go.
+const SOURCES_MAX: usize = 1024;
+
+/// An event to count, with what an alert would say of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    /// Key of the correlation.
+    pub(crate) correlation: u64,
+    pub(crate) group: u128,
+    pub(crate) group_text: String,
+    pub(crate) value: u128,
+    pub(crate) request: u128,
+    pub(crate) event: AlertEvent,
+}
+
+/// Time from which it may leave, then what makes the order of arrival meaningless.
+type Place = (i64, u64, u128, u128, u64);
+
+#[derive(Debug, Default)]
+struct Source {
+    waiting: BTreeMap<Place, Held>,
+    next_arrival: u64,
+}
+
+/// What waits, of all sources.
+#[derive(Debug)]
+pub(crate) struct Reorder {
+    waiting_max: usize,
+    sources: HashMap<String, Source>,
+    order: VecDeque<String>,
+}
+
+impl Reorder {
+    pub(crate) fn new(waiting_max: usize) -> Reorder {
+        Reorder { waiting_max, sources: HashMap::new(), order: VecDeque::new() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sources.values().all(|source| source.waiting.is_empty())
+    }
+
+    /// Takes an event of a source; what may leave now.
+    pub(crate) fn hold(&mut self, name: &str, lateness_us: i64, held: Held) -> Vec<Held> {
+        let mut left = Vec::new();
+        if !self.sources.contains_key(name) {
+            if self.order.len() == SOURCES_MAX
+                && let Some(oldest) = self.order.pop_front()
+                && let Some(source) = self.sources.remove(&oldest)
+            {
+                left.extend(source.waiting.into_values());
+            }
+            self.order.push_back(name.to_owned());
+        }
+        let source = self.sources.entry_ref(name).or_default();
+        let leaves_us = held.event.time_us.saturating_add(lateness_us);
+        let place = (leaves_us, held.correlation, held.request, held.value, source.next_arrival);
+        source.next_arrival += 1;
+        source.waiting.insert(place, held);
+        if source.waiting.len() > self.waiting_max {
+            left.extend(source.waiting.pop_first().map(|(_, held)| held));
+        }
+        left
+    }
+
+    /// A source has brought events up to a time: what may leave now, in order.
+    pub(crate) fn advance(&mut self, name: &str, latest_us: i64) -> Vec<Held> {
+        let Some(source) = self.sources.get_mut(name) else { return Vec::new() };
+        let mut left = Vec::new();
+        while let Some(first) = source.waiting.first_entry()
+            && first.key().0 < latest_us
+        {
+            left.push(first.remove());
+        }
+        left
+    }
+
+    /// Lets everything go, for nothing more is expected.
+    pub(crate) fn settle(&mut self) -> Vec<Held> {
+        let mut left = Vec::new();
+        for name in &self.order {
+            let waiting = self.sources.get_mut(name).map(|source| std::mem::take(&mut source.waiting));
+            left.extend(waiting.into_iter().flat_map(BTreeMap::into_values));
+        }
+        left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(time_us: i64) -> Held {
+        Held {
+            correlation: 0,
+            group: 0,
+            group_text: String::new(),
+            value: 0,
+            request: time_us as u128,
+            event: AlertEvent { time_us, ..AlertEvent::default() },
+        }
+    }
+
+    fn times(held: Vec<Held>) -> Vec<i64> {
+        held.into_iter().map(|held| held.event.time_us).collect()
+    }
+
+    #[test]
+    fn events_leave_in_order_behind_the_lateness() {
+        let mut reorder = Reorder::new(100);
+        for time in [10, 8, 12, 9] {
+            assert!(reorder.hold("s", 5, held(time)).is_empty());
+        }
+        assert_eq!(times(reorder.advance("s", 14)), [8]);
+        assert!(reorder.advance("other", 100).is_empty());
+        reorder.hold("s", 5, held(1));
+        assert_eq!(times(reorder.advance("s", 14)), [1], "too late to wait");
+        assert_eq!(times(reorder.advance("s", 16)), [9, 10]);
+        assert_eq!(times(reorder.settle()), [12]);
+        assert!(reorder.is_empty());
+    }
+
+    #[test]
+    fn what_waits_is_bounded_and_nothing_is_dropped() {
+        let mut reorder = Reorder::new(3);
+        let mut left = Vec::new();
+        for time in 0..10 {
+            left.extend(times(reorder.hold("s", 1000, held(time))));
+        }
+        assert_eq!(left, (0..7).collect::<Vec<_>>());
+        for name in 0..SOURCES_MAX {
+            left.extend(times(reorder.hold(&format!("{name}"), 1000, held(100))));
+        }
+        assert_eq!(left, (0..10).collect::<Vec<_>>());
+    }
+}

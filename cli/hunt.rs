@@ -1,0 +1,148 @@
+//! `strongroom hunt`: rules over what is sealed.
+//!
+//! Findings are the command's data and go to standard output; the account of the hunt goes to standard error.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context as _;
+use chrono::{DateTime, NaiveDate, NaiveTime};
+use strongroom_alerts::RuleSet;
+use strongroom_archive::Archive;
+use strongroom_ingest::hunt::{self, Span};
+use strongroom_schemas::{Alert, Severity, ocsf};
+
+use crate::exit::{self, CliError};
+use crate::{ingest, term};
+
+/// Most findings that are stored by one hunt.
+const STORED_MAX: usize = 1_000_000;
+
+/// Run rules over the archive: what would have been raised had they been there.
+///
+/// Findings have the ids that the stream gives them, correlations included: what was raised then is found again
+/// under the same id. Only what rules and findings need is read.
+#[derive(clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  strongroom hunt --archive ./archive --rule new-rule.yml --from 2026-03-01 --to 2026-04-01
+  strongroom hunt --archive ./archive --builtin-rules --format json > findings.jsonl
+  strongroom hunt --archive ./archive --rule ./rules --store")]
+pub struct Args {
+    /// The archive: a folder, a file:// or an s3:// URL
+    #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
+    archive: String,
+    /// A Sigma YAML file, or a folder of them (repeatable)
+    #[arg(long, value_name = "PATH", required_unless_present = "builtin_rules")]
+    rule: Vec<PathBuf>,
+    /// The rules that come with strongroom, too
+    #[arg(long)]
+    builtin_rules: bool,
+    /// First time: 2026-03-01 or 2026-03-01T10:00:00Z [default: the beginning]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    from: Option<i64>,
+    /// Time behind the last one [default: the end]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    to: Option<i64>,
+    /// Findings of this severity and above
+    #[arg(long, value_name = "SEVERITY", default_value = "informational", value_parser = ingest::severity)]
+    severity: Severity,
+    /// How to write findings
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    format: Format,
+    /// Add the findings that the table of alerts lacks to it; nobody else may be writing
+    #[arg(long)]
+    store: bool,
+    /// No account on standard error
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For reading
+    Text,
+    /// OCSF 1.8 Detection Findings, one JSON object a line
+    Json,
+}
+
+/// Microseconds since the epoch of a day's begin or of a point in time.
+pub fn time(text: &str) -> Result<i64, String> {
+    if let Ok(day) = text.parse::<NaiveDate>() {
+        return Ok(day.and_time(NaiveTime::MIN).and_utc().timestamp_micros());
+    }
+    let time = DateTime::parse_from_rfc3339(text);
+    time.map(|time| time.timestamp_micros())
+        .map_err(|_| "a day such as 2026-03-01, or a time such as 2026-03-01T10:00:00Z".to_owned())
+}
+
+pub fn run(args: Args) -> Result<u8, CliError> {
+    let rules: Arc<RuleSet> = Arc::new(ingest::load_rules(!args.builtin_rules, &args.rule)?);
+    let archive = Archive::open(&args.archive).map_err(|error| ingest::cli_error(error.into()))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    ingest::stop_on_interrupt(&stop)?;
+    let mut found = 0_u64;
+    let mut kept = Vec::new();
+    let mut written = Ok(());
+    let span = Span { from_us: args.from, until_us: args.to };
+    let hunted = hunt::hunt(&archive, &rules, span, &stop, &mut |alert| {
+        if alert.severity < args.severity {
+            return;
+        }
+        found += 1;
+        if written.is_ok() {
+            written = write(&alert, args.format);
+            // Nobody is there to read the rest.
+            if written.is_err() {
+                stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        if args.store && kept.len() <= STORED_MAX {
+            kept.push(alert);
+        }
+    });
+    let hunted = hunted.map_err(ingest::cli_error)?;
+    written.context("cannot write a finding")?;
+    if !args.quiet {
+        let (read, of) = (term::count(hunted.events_read), term::count(hunted.events_in_files));
+        let _ = writeln!(
+            anstream::stderr(),
+            "{} findings; {read} of {of} events had to be read whole",
+            term::count(found)
+        );
+    }
+    if hunted.interrupted {
+        let _ = writeln!(anstream::stderr(), "interrupted");
+        return Ok(exit::INTERRUPTED);
+    }
+    if args.store {
+        if kept.len() > STORED_MAX {
+            let error =
+                anyhow::anyhow!("more than {} findings are not stored", term::count(STORED_MAX as u64));
+            return Err(CliError::input(error).with_hint("narrow the hunt with --from, --to or --severity"));
+        }
+        let Some(stored) = hunt::store(&archive, kept).map_err(ingest::cli_error)? else {
+            let error =
+                anyhow::anyhow!("another process writes to the archive; the findings were not stored");
+            return Err(CliError::failure(error).with_hint("stop `strongroom run`, or try again later"));
+        };
+        if !args.quiet {
+            let _ = writeln!(anstream::stderr(), "{} stored that were not there", term::count(stored));
+        }
+    }
+    Ok(exit::OK)
+}
+
+fn write(alert: &Alert, format: Format) -> anyhow::Result<()> {
+    let mut out = anstream::stdout().lock();
+    match format {
+        Format::Text => out.write_all(ingest::alert_text(alert).as_bytes())?,
+        Format::Json => {
+            serde_json::to_writer(&mut out, &ocsf::detection_finding(alert))?;
+            out.write_all(b"\n")?;
+        }
+    }
+    Ok(())
+}

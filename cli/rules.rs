@@ -1,0 +1,495 @@
+//! `strongroom rules`: what is looked for, whether rules are sound, and what they need of an audit policy.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use arrow_array::Array as _;
+use arrow_array::cast::AsArray as _;
+use chrono::Utc;
+use serde_json::{Value, json};
+use strongroom_alerts::{Detector, DetectorConfig, Matcher, RuleInfo, RuleKind, RuleSet};
+use strongroom_archive::{Archive, EventSelection};
+use strongroom_ingest::frame::{Edge, Origin};
+use strongroom_ingest::{Block, Decoder, DecoderConfig};
+use strongroom_schemas::{Alert, Level, Severity, Table, events};
+
+use crate::exit::{self, CliError};
+use crate::{ingest, term};
+
+/// Longest fixture that is read.
+const FIXTURE_BYTES_MAX: u64 = 64 << 20;
+
+/// List, show, check and test rules, and say what they cover.
+#[derive(clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  strongroom rules list --severity high --technique T1552
+  strongroom rules show pod-exec-shell
+  strongroom rules lint ./rules
+  strongroom rules test ./rules
+  strongroom rules coverage --archive ./archive")]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Args)]
+struct Given {
+    /// Rules of your own: a Sigma YAML file or a folder of them (repeatable)
+    #[arg(long, value_name = "PATH")]
+    rules: Vec<PathBuf>,
+    /// Leave out the rules that come with strongroom
+    #[arg(long)]
+    no_builtin_rules: bool,
+    /// Write JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// One line for each rule
+    List {
+        #[command(flatten)]
+        given: Given,
+        /// Of this severity and above
+        #[arg(long, value_name = "SEVERITY", value_parser = ingest::severity)]
+        severity: Option<Severity>,
+        /// Of this ATT&CK technique, or of one below it
+        #[arg(long, value_name = "T1234")]
+        technique: Option<String>,
+        /// Serving this HIPAA safeguard, or a part of it
+        #[arg(long, value_name = "164.312(b)")]
+        hipaa: Option<String>,
+    },
+    /// All that a rule says: what it is, what to ask next, and its text
+    Show {
+        #[command(flatten)]
+        given: Given,
+        /// Name or id of the rule
+        rule: String,
+    },
+    /// Look for mistakes, and for what an analyst will miss; exit code 1 if there is any
+    Lint {
+        /// Rule files, or folders of them
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+        /// Leave out the rules that come with strongroom, which a correlation may name
+        #[arg(long)]
+        no_builtin_rules: bool,
+    },
+    /// Run rules over their fixtures: events that they must find and events that they must leave alone
+    Test {
+        /// Rule files, or folders of them
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+        /// Folder with NAME.hit.ndjson and NAME.near-miss.ndjson [default: fixtures beside the rule]
+        #[arg(long, value_name = "DIR")]
+        fixtures: Option<PathBuf>,
+        /// Leave out the rules that come with strongroom, which a correlation may name
+        #[arg(long)]
+        no_builtin_rules: bool,
+    },
+    /// ATT&CK techniques and HIPAA safeguards, the audit levels that rules need, and whether a stream carries them
+    Coverage {
+        #[command(flatten)]
+        given: Given,
+        /// An archive of the stream
+        #[arg(long, value_name = "LOCATION")]
+        archive: Option<String>,
+        /// Days of it to look at, up to its last one
+        #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=3660))]
+        days: u32,
+    },
+}
+
+pub fn run(args: Args) -> Result<u8, CliError> {
+    match args.command {
+        Command::List { given, severity, technique, hipaa } => {
+            let rules = ingest::load_rules(given.no_builtin_rules, &given.rules)?;
+            let wanted = |rule: &&RuleInfo| {
+                severity.is_none_or(|least| rule.severity >= least)
+                    && technique.as_ref().is_none_or(|wanted| {
+                        let wanted = wanted.to_ascii_uppercase();
+                        let below = |id: &String| *id == wanted || id.starts_with(&format!("{wanted}."));
+                        rule.techniques.iter().any(below)
+                    })
+                    && hipaa.as_ref().is_none_or(|wanted| rule.hipaa.iter().any(|id| id.starts_with(wanted)))
+            };
+            let found: Vec<&RuleInfo> = rules.rules().iter().filter(wanted).collect();
+            list(&found, given.json).context("cannot write to standard output")?;
+            Ok(exit::OK)
+        }
+        Command::Show { given, rule } => {
+            let rules = ingest::load_rules(given.no_builtin_rules, &given.rules)?;
+            let at = rules.rules().iter().position(|known| known.name == rule || known.id == rule);
+            let Some(at) = at else {
+                let error = anyhow::anyhow!("no rule has the name or id {rule}");
+                return Err(CliError::input(error).with_hint("`strongroom rules list` names them all"));
+            };
+            show(&rules, at, given.json).context("cannot write to standard output")?;
+            Ok(exit::OK)
+        }
+        Command::Lint { paths, no_builtin_rules } => lint(&paths, no_builtin_rules),
+        Command::Test { paths, fixtures, no_builtin_rules } => {
+            test(&paths, fixtures.as_deref(), no_builtin_rules)
+        }
+        Command::Coverage { given, archive, days } => {
+            let rules = Arc::new(ingest::load_rules(given.no_builtin_rules, &given.rules)?);
+            let carried = match archive {
+                Some(location) => Some(carried(&rules, &location, days)?),
+                None => None,
+            };
+            coverage(&rules, carried.as_deref(), given.json).context("cannot write to standard output")?;
+            Ok(exit::OK)
+        }
+    }
+}
+
+fn described(rules: &RuleSet, at: usize) -> Value {
+    let rule = &rules.rules()[at];
+    let needs = rules.needs(at);
+    let feeders: Vec<&str> =
+        rules.feeders(at).into_iter().map(|at| rules.rules()[at].name.as_str()).collect();
+    json!({
+        "name": rule.name,
+        "id": rule.id,
+        "title": rule.title,
+        "description": rule.description,
+        "severity": rule.severity.as_str(),
+        "type": rule.kind.as_str(),
+        "alerts": rule.alerts,
+        "fed_by": feeders,
+        "tactics": rule.tactics,
+        "techniques": rule.techniques,
+        "hipaa": rule.hipaa,
+        "falsepositives": rule.false_positives,
+        "next_steps": rule.next_steps,
+        "runbook": rule.runbook,
+        "needs": { "level": needs.level.as_str(), "resources": needs.resources, "verbs": needs.verbs },
+        "file": rule.file,
+        "line": rule.line,
+        "text": rule.text,
+    })
+}
+
+fn list(rules: &[&RuleInfo], as_json: bool) -> std::io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    if as_json {
+        let rules: Vec<Value> = rules
+            .iter()
+            .map(|rule| {
+                json!({
+                    "name": rule.name, "id": rule.id, "title": rule.title, "severity": rule.severity.as_str(),
+                    "type": rule.kind.as_str(), "alerts": rule.alerts, "techniques": rule.techniques,
+                    "hipaa": rule.hipaa,
+                })
+            })
+            .collect();
+        return writeln!(out, "{:#}", Value::Array(rules));
+    }
+    let width = rules.iter().map(|rule| rule.name.chars().count()).max().unwrap_or(0);
+    for rule in rules {
+        let (severity, kind) = (rule.severity.as_str(), rule.kind.as_str());
+        let kind = if rule.alerts { kind } else { "feeds only" };
+        let name = term::printable(&rule.name);
+        let techniques = rule.techniques.join(" ");
+        writeln!(
+            out,
+            "{name:width$}  {severity:13}  {kind:16}  {techniques:20}  {}",
+            term::printable(&rule.title)
+        )?;
+    }
+    Ok(())
+}
+
+fn show(rules: &RuleSet, at: usize, as_json: bool) -> std::io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    if as_json {
+        return writeln!(out, "{:#}", described(rules, at));
+    }
+    let rule = &rules.rules()[at];
+    let needs = rules.needs(at);
+    let or = |items: &[String], nothing: &str| match items {
+        [] => nothing.to_owned(),
+        items => items.join(", "),
+    };
+    let names = |places: Vec<usize>| places.into_iter().map(|at| rules.rules()[at].name.clone()).collect();
+    let feeders: Vec<String> = names(rules.feeders(at));
+    let lines = [
+        ("name", rule.name.clone()),
+        ("id", rule.id.clone()),
+        ("title", rule.title.clone()),
+        ("severity", rule.severity.to_string()),
+        ("type", rule.kind.as_str().to_owned()),
+        ("alerts", if rule.alerts { "yes" } else { "no: it feeds correlations" }.to_owned()),
+        ("fed by", or(&feeders, "-")),
+        ("tactics", or(&rule.tactics, "-")),
+        ("techniques", or(&rule.techniques, "-")),
+        ("HIPAA", or(&rule.hipaa, "-")),
+        ("needs level", needs.level.as_str().to_owned()),
+        ("of resources", or(&needs.resources, "any")),
+        ("file", format!("{}:{}", rule.file, rule.line)),
+    ];
+    for (name, value) in lines {
+        writeln!(out, "{name:14}{}", term::printable(&value))?;
+    }
+    let mut section = |name: &str, text: &str| match text.is_empty() {
+        true => Ok(()),
+        false => writeln!(out, "\n{name}\n{text}"),
+    };
+    section("What it sees", &printable_lines(&rule.description))?;
+    section("False positives", &printable_lines(&rule.false_positives.join("\n")))?;
+    section("Next steps", &printable_lines(&rule.next_steps))?;
+    section("Runbook", &printable_lines(&rule.runbook.join(";\n\n")))?;
+    section("Rule", &printable_lines(&rule.text))
+}
+
+fn printable_lines(text: &str) -> String {
+    text.lines().map(term::printable).collect::<Vec<_>>().join("\n")
+}
+
+fn lint(paths: &[PathBuf], no_builtin: bool) -> Result<u8, CliError> {
+    let before = if no_builtin { 0 } else { ingest::load_rules(false, &[])?.rules().len() };
+    let rules = ingest::load_rules(no_builtin, paths)?;
+    let mut out = anstream::stdout().lock();
+    let mut faults = 0;
+    let own = &rules.rules()[before..];
+    for rule in own {
+        let missing = |what: &'static str, is: bool| is.then_some(what);
+        let uuid = rule.id.len() == 36 && rule.id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+        let found = [
+            missing("has no id that is a UUID: ids of its alerts hang on its name", !uuid),
+            missing("has no description", rule.description.is_empty()),
+            missing("has no tag of an ATT&CK technique", rule.alerts && rule.techniques.is_empty()),
+            missing("names no false positives", rule.alerts && rule.false_positives.is_empty()),
+            missing(
+                "says neither next_steps nor a runbook",
+                rule.alerts && rule.next_steps.is_empty() && rule.runbook.is_empty(),
+            ),
+        ];
+        for what in found.into_iter().flatten() {
+            faults += 1;
+            writeln!(out, "{}:{}: {}: {what}", rule.file, rule.line, term::printable(&rule.name))
+                .context("cannot write to standard output")?;
+        }
+    }
+    let _ = writeln!(anstream::stderr(), "{} rules read, {faults} remarks", own.len());
+    Ok(if faults > 0 { exit::FINDING } else { exit::OK })
+}
+
+/// Runs the rules of some files over fixtures: each event of a rule over single events must be found by itself,
+/// the events of a correlation together once, and of near misses none.
+fn test(paths: &[PathBuf], fixtures: Option<&Path>, no_builtin: bool) -> Result<u8, CliError> {
+    let before = if no_builtin { 0 } else { ingest::load_rules(false, &[])?.rules().len() };
+    let rules = Arc::new(ingest::load_rules(no_builtin, paths)?);
+    let mut out = anstream::stdout().lock();
+    let (mut tested, mut failed) = (0, 0);
+    for rule in rules.rules()[before..].iter().filter(|rule| rule.alerts) {
+        let beside = Path::new(&rule.file).parent().unwrap_or(Path::new(".")).join("fixtures");
+        let folder = fixtures.unwrap_or(&beside);
+        tested += 1;
+        let faults = match (lines(folder, rule, "hit")?, lines(folder, rule, "near-miss")?) {
+            (Some(hit), Some(miss)) => faults(&rules, rule, &hit, &miss),
+            _ => vec![format!(
+                "{}.hit.ndjson and {0}.near-miss.ndjson are not both in {}",
+                rule.name,
+                folder.display()
+            )],
+        };
+        failed += usize::from(!faults.is_empty());
+        let word = if faults.is_empty() { "ok" } else { "FAIL" };
+        writeln!(out, "{word:5} {}", term::printable(&rule.name))
+            .context("cannot write to standard output")?;
+        for fault in faults {
+            writeln!(out, "      {}", term::printable(&fault)).context("cannot write to standard output")?;
+        }
+    }
+    let _ = writeln!(anstream::stderr(), "{tested} rules tested, {failed} failed");
+    Ok(if failed > 0 { exit::FINDING } else { exit::OK })
+}
+
+fn lines(folder: &Path, rule: &RuleInfo, kind: &str) -> Result<Option<Vec<String>>, CliError> {
+    let path = folder.join(format!("{}.{kind}.ndjson", rule.name));
+    let cannot = || format!("cannot read {}", path.display());
+    match std::fs::metadata(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(CliError::input(anyhow::Error::from(error).context(cannot()))),
+        Ok(metadata) if metadata.len() > FIXTURE_BYTES_MAX => {
+            return Err(CliError::input(anyhow::anyhow!("{} is too long for a fixture", path.display())));
+        }
+        Ok(_) => {}
+    }
+    let text = std::fs::read_to_string(&path).with_context(cannot).map_err(CliError::input)?;
+    Ok(Some(text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect()))
+}
+
+fn faults(rules: &Arc<RuleSet>, rule: &RuleInfo, hit: &[String], miss: &[String]) -> Vec<String> {
+    let fired = |lines: &[String]| -> Result<usize, String> {
+        Ok(alerts(rules, lines)?.iter().filter(|alert| alert.rule_id == rule.id).count())
+    };
+    let mut faults = Vec::new();
+    if hit.is_empty() || miss.is_empty() {
+        faults.push("a fixture is empty".to_owned());
+    }
+    let mut expect_one = |what: String, lines: &[String]| match fired(lines) {
+        Ok(1) => {}
+        Ok(count) => faults.push(format!("{what} fires {count} times, not once")),
+        Err(error) => faults.push(format!("{what}: {error}")),
+    };
+    match rule.kind {
+        RuleKind::Event => {
+            for (at, line) in hit.iter().enumerate() {
+                expect_one(format!("event {} of the hit", at + 1), std::slice::from_ref(line));
+            }
+        }
+        _ => expect_one("the hit".to_owned(), hit),
+    }
+    match fired(miss) {
+        Ok(0) => {}
+        Ok(count) => faults.push(format!("the near miss fires {count} times")),
+        Err(error) => faults.push(format!("the near miss: {error}")),
+    }
+    faults
+}
+
+/// Alerts of a new detector over some lines.
+fn alerts(rules: &Arc<RuleSet>, lines: &[String]) -> Result<Vec<Alert>, String> {
+    let block = Block {
+        origin: Arc::new(Origin { partition: "fixture".to_owned(), cluster: "fixture".to_owned() }),
+        offset: 0,
+        first_line: 1,
+        bytes: (lines.join("\n") + "\n").into_bytes(),
+        begins: Edge::Line,
+        ends: Edge::Line,
+        open_ended: false,
+    };
+    let mut decoder = Decoder::new(DecoderConfig::default());
+    let decoded = decoder.decode(&block, Utc::now()).map_err(|error| error.to_string())?;
+    if decoded.rejects.num_rows() > 0 {
+        return Err(format!("{} lines are no audit events", decoded.rejects.num_rows()));
+    }
+    let matches = Matcher::new(Arc::clone(rules)).match_batch(&decoded.events);
+    let mut detector = Detector::new(Arc::clone(rules), DetectorConfig::default());
+    let mut alerts = detector.observe(matches.map_err(|error| error.to_string())?);
+    alerts.extend(detector.settle());
+    Ok(alerts)
+}
+
+/// What a stream has of the events that a rule over single events looks at.
+#[derive(Clone, Copy, Debug, Default)]
+struct Carried {
+    /// Events that only a body could rule out.
+    seen: u64,
+    /// Of these, how many were written at the level that the rule needs.
+    whole: u64,
+}
+
+fn carried(rules: &Arc<RuleSet>, location: &str, days: u32) -> Result<Vec<Carried>, CliError> {
+    let archive = Archive::open(location).map_err(|error| ingest::cli_error(error.into()))?;
+    let snapshot = archive.snapshot(Table::Events).map_err(|error| ingest::cli_error(error.into()))?;
+    let tomorrow = Utc::now().timestamp_micros().saturating_add(86_400_000_000);
+    let newest =
+        snapshot.files.iter().filter_map(|file| file.time_max_us).filter(|time| *time < tomorrow).max();
+    let since_us = newest.map(|newest| newest.saturating_sub(i64::from(days) * 86_400_000_000));
+    let mut matcher = Matcher::new(Arc::clone(rules));
+    let always = [
+        events::index::LEVEL,
+        events::index::SOURCE,
+        events::index::SOURCE_OFFSET,
+        events::index::STAGE_TIMESTAMP,
+    ];
+    let columns: BTreeSet<usize> = matcher.cheap_columns().iter().copied().chain(always).collect();
+    let columns = columns.into_iter().map(|at| events::COLUMNS[at].to_owned()).collect();
+    let needed: Vec<Level> = (0..rules.rules().len()).map(|at| rules.needs(at).level).collect();
+    let mut carried = vec![Carried::default(); needed.len()];
+    let selection = EventSelection { since_us, columns, ..EventSelection::default() };
+    let rows = archive.select_events(selection).map_err(|error| ingest::cli_error(error.into()))?;
+    for batch in rows {
+        let batch = batch.map_err(|error| ingest::cli_error(error.into()))?;
+        let levels = batch.column_by_name(events::COLUMNS[events::index::LEVEL]);
+        let levels =
+            levels.and_then(|levels| levels.as_string_opt::<i32>()).context("the archive has no levels")?;
+        let found = matcher.may_match_by_rule(&batch).map_err(CliError::failure)?;
+        for (row, rule) in found {
+            let level = levels.is_valid(row).then(|| levels.value(row));
+            let level = level.and_then(|level| level.parse::<Level>().ok());
+            carried[rule].seen += 1;
+            carried[rule].whole += u64::from(level.is_some_and(|level| level >= needed[rule]));
+        }
+    }
+    Ok(carried)
+}
+
+fn coverage(rules: &RuleSet, carried: Option<&[Carried]>, as_json: bool) -> std::io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    let alerting: Vec<usize> = (0..rules.rules().len()).filter(|at| rules.rules()[*at].alerts).collect();
+    let by = |of: fn(&RuleInfo) -> &[String]| {
+        let mut found: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for at in &alerting {
+            let rule = &rules.rules()[*at];
+            of(rule).iter().for_each(|key| found.entry(key).or_default().push(&rule.name));
+        }
+        found
+    };
+    let (techniques, safeguards) = (by(|rule| &rule.techniques), by(|rule| &rule.hipaa));
+    let state = |at: usize| -> Option<(&'static str, Carried)> {
+        let carried = carried?;
+        let feeders = rules.feeders(at);
+        let parts = if feeders.is_empty() { vec![at] } else { feeders };
+        // A correlation sees as much as the rule that feeds it least.
+        let least = parts.into_iter().map(|at| carried[at]).min_by_key(|part| (part.whole, part.seen))?;
+        let word = match least {
+            Carried { seen: 0, .. } => "not seen",
+            Carried { whole: 0, .. } => "BLIND",
+            Carried { seen, whole } if whole < seen => "partly",
+            _ => "carried",
+        };
+        Some((word, least))
+    };
+    if as_json {
+        let needs: Vec<Value> = alerting
+            .iter()
+            .map(|at| {
+                let (rule, needs) = (&rules.rules()[*at], rules.needs(*at));
+                let stream = state(*at).map(|(word, carried)| {
+                    json!({ "state": word.to_ascii_lowercase(), "events": carried.seen, "at_level": carried.whole })
+                });
+                json!({
+                    "rule": rule.name, "level": needs.level.as_str(), "resources": needs.resources,
+                    "verbs": needs.verbs, "stream": stream,
+                })
+            })
+            .collect();
+        return writeln!(
+            out,
+            "{:#}",
+            json!({ "techniques": techniques, "hipaa": safeguards, "rules": needs })
+        );
+    }
+    for (title, found) in [("ATT&CK technique", &techniques), ("HIPAA safeguard", &safeguards)] {
+        writeln!(out, "{title}: {} of them", found.len())?;
+        for (key, rules) in found {
+            writeln!(out, "  {key:24} {:3}  {}", rules.len(), term::printable(&rules.join(", ")))?;
+        }
+        writeln!(out)?;
+    }
+    writeln!(out, "Audit level that rules need")?;
+    for at in alerting {
+        let (rule, needs) = (&rules.rules()[at], rules.needs(at));
+        let stream = match state(at) {
+            None => String::new(),
+            Some((word, Carried { seen, whole })) => {
+                format!("{word:9} {} of {} events  ", term::count(whole), term::count(seen))
+            }
+        };
+        let resources =
+            if needs.resources.is_empty() { "any".to_owned() } else { needs.resources.join(", ") };
+        let (name, level) = (term::printable(&rule.name), needs.level.as_str());
+        writeln!(out, "  {name:40} {level:16} {stream}{resources}")?;
+    }
+    Ok(())
+}

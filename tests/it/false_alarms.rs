@@ -58,9 +58,12 @@ fn generated_background_raises_nothing_urgent() {
 fn made_for(story: &str) -> &'static [&'static str] {
     match story {
         "anonymous-probing" => &["anonymous-probing", "authentication-failures"],
-        "stolen-token-reads-secrets" => {
-            &["secret-reads-distinct", "secret-read-by-script", "token-used-by-script"]
-        }
+        "stolen-token-reads-secrets" => &[
+            "secret-reads-distinct",
+            "secret-read-by-script",
+            "service-account-from-public-address",
+            "token-used-by-script",
+        ],
         "cluster-wide-secret-list" => &["secrets-listed-cluster-wide", "secret-read-by-script"],
         "exec-then-secrets" => &["pod-exec", "pod-exec-shell", "pod-exec-suspicious-command"],
         "port-forward-to-database" => &["pod-port-forward"],
@@ -84,8 +87,12 @@ fn made_for(story: &str) -> &'static [&'static str] {
             "daemonset-created",
             "kube-system-workload-change",
         ],
-        "kubelet-through-proxy" => &["node-proxy", "token-used-by-script"],
-        "rogue-webhook" => &["admission-webhook-external", "admission-webhook-change"],
+        "kubelet-through-proxy" => {
+            &["node-proxy", "service-account-from-public-address", "token-used-by-script"]
+        }
+        "rogue-webhook" => {
+            &["admission-webhook-external", "admission-webhook-change", "admission-webhook-sees-secrets"]
+        }
         "network-policy-deletion" => &["network-policy-deleted"],
         "mass-deletion" => &["mass-deletion"],
         "events-deletion" => &["events-deleted"],

@@ -65,20 +65,25 @@ fn made_for(story: &str) -> &'static [&'static str] {
             "token-used-by-script",
         ],
         "cluster-wide-secret-list" => &["secrets-listed-cluster-wide", "secret-read-by-script"],
-        "exec-then-secrets" => &["pod-exec", "pod-exec-shell", "pod-exec-suspicious-command"],
+        "exec-then-secrets" => {
+            &["pod-exec", "pod-exec-shell", "pod-exec-suspicious-command", "sequence-exec-then-secrets"]
+        }
         "port-forward-to-database" => &["pod-port-forward"],
         "ephemeral-container" => &["ephemeral-container", "privileged-container", "pod-attach"],
         "token-minting" => &["token-minted", "token-minted-kube-system", "token-long-lived"],
         "impersonation-of-masters" => &["impersonate-privileged", "impersonate-user"],
         "wildcard-role" => &["rbac-wildcard-role", "rbac-role-change"],
         "cluster-admin-binding" => &["rbac-cluster-admin-binding", "rbac-binding-change"],
-        "certificate-approval" => &["csr-approved", "csr-client-certificate"],
+        "certificate-approval" => {
+            &["csr-approved", "csr-client-certificate", "sequence-own-certificate-approved"]
+        }
         "privileged-host-path-pod" => &[
             "privileged-container",
             "host-path-sensitive",
             "host-pid-ipc",
             "host-network",
             "pod-exec-suspicious-command",
+            "sequence-privileged-workload-then-exec",
         ],
         "privileged-daemon-set" => &[
             "privileged-container",

@@ -58,24 +58,32 @@ fn generated_background_raises_nothing_urgent() {
 fn made_for(story: &str) -> &'static [&'static str] {
     match story {
         "anonymous-probing" => &["anonymous-probing", "authentication-failures"],
-        "stolen-token-reads-secrets" => {
-            &["secret-reads-distinct", "secret-read-by-script", "token-used-by-script"]
-        }
+        "stolen-token-reads-secrets" => &[
+            "secret-reads-distinct",
+            "secret-read-by-script",
+            "service-account-from-public-address",
+            "token-used-by-script",
+        ],
         "cluster-wide-secret-list" => &["secrets-listed-cluster-wide", "secret-read-by-script"],
-        "exec-then-secrets" => &["pod-exec", "pod-exec-shell", "pod-exec-suspicious-command"],
+        "exec-then-secrets" => {
+            &["pod-exec", "pod-exec-shell", "pod-exec-suspicious-command", "sequence-exec-then-secrets"]
+        }
         "port-forward-to-database" => &["pod-port-forward"],
         "ephemeral-container" => &["ephemeral-container", "privileged-container", "pod-attach"],
         "token-minting" => &["token-minted", "token-minted-kube-system", "token-long-lived"],
         "impersonation-of-masters" => &["impersonate-privileged", "impersonate-user"],
         "wildcard-role" => &["rbac-wildcard-role", "rbac-role-change"],
         "cluster-admin-binding" => &["rbac-cluster-admin-binding", "rbac-binding-change"],
-        "certificate-approval" => &["csr-approved", "csr-client-certificate"],
+        "certificate-approval" => {
+            &["csr-approved", "csr-client-certificate", "sequence-own-certificate-approved"]
+        }
         "privileged-host-path-pod" => &[
             "privileged-container",
             "host-path-sensitive",
             "host-pid-ipc",
             "host-network",
             "pod-exec-suspicious-command",
+            "sequence-privileged-workload-then-exec",
         ],
         "privileged-daemon-set" => &[
             "privileged-container",
@@ -84,8 +92,12 @@ fn made_for(story: &str) -> &'static [&'static str] {
             "daemonset-created",
             "kube-system-workload-change",
         ],
-        "kubelet-through-proxy" => &["node-proxy", "token-used-by-script"],
-        "rogue-webhook" => &["admission-webhook-external", "admission-webhook-change"],
+        "kubelet-through-proxy" => {
+            &["node-proxy", "service-account-from-public-address", "token-used-by-script"]
+        }
+        "rogue-webhook" => {
+            &["admission-webhook-external", "admission-webhook-change", "admission-webhook-sees-secrets"]
+        }
         "network-policy-deletion" => &["network-policy-deleted"],
         "mass-deletion" => &["mass-deletion"],
         "events-deletion" => &["events-deleted"],

@@ -220,6 +220,11 @@ fn a_sink_that_is_down_gets_every_alert_though_the_process_is_killed() {
     set.append(&lines[written..].concat());
     assert!(arrived.lock().expect("no panic holds it").is_empty());
     receiver.up();
+    // And once while it takes what has waited.
+    let waited = || arrived.lock().expect("no panic holds it").len();
+    wait_until("the first come", || waited() > 0);
+    daemon.kill();
+    daemon = Daemon::start(&set.config);
     let until = Instant::now() + if is_long() { Duration::from_secs(900) } else { Duration::from_secs(120) };
     let mut sealed = BTreeSet::new();
     loop {

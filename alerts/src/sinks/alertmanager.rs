@@ -35,7 +35,7 @@ impl Alertmanager {
     /// # Errors
     /// When TLS cannot be set up.
     pub fn new(options: &AlertmanagerOptions) -> Result<Alertmanager, SinkError> {
-        let member = |http: &HttpOptions| Ok((Http::new(&http.tls, Vec::new())?, http.join("api/v2/alerts")));
+        let member = |http: &HttpOptions| Ok((Http::new(http, Vec::new())?, http.join("api/v2/alerts")));
         let members = options.members.iter().map(member).collect::<Result<_, SinkError>>()?;
         Ok(Alertmanager { members, said: String::new() })
     }

@@ -60,7 +60,7 @@ impl Elastic {
             return Err(SinkError::Url { what: "would hold an index that is not of a-z, 0-9, -, _ and ." });
         }
         let url = options.http.join(&format!("{}/_bulk", options.index));
-        Ok(Elastic { http: Http::new(&options.http.tls, secrets)?, url, authorization })
+        Ok(Elastic { http: Http::new(&options.http, secrets)?, url, authorization })
     }
 
     fn bulk(&mut self, alerts: &[Arc<Alert>]) -> Vec<Outcome> {

@@ -93,13 +93,18 @@ pub(super) struct Http {
 }
 
 impl Http {
-    pub(super) fn new(tls: &TlsOptions, secrets: Vec<Secret>) -> Result<Http, SinkError> {
+    pub(super) fn new(options: &HttpOptions, secrets: Vec<Secret>) -> Result<Http, SinkError> {
+        // Without TLS no authority is needed, and a small image may have none.
+        let tls = match options.url.scheme() {
+            "https" => options.tls.client()?,
+            _ => options.tls.none()?,
+        };
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls.client()?)
+            .with_tls_config(tls)
             .https_or_http()
             .enable_http1()
             .wrap_connector(connector);

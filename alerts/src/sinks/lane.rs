@@ -144,12 +144,20 @@ impl Lane {
     ) -> Result<Lane, OutboxError> {
         let path = source.folder.join(format!("{}.position", options.name));
         let found = read_small(&path, POSITION_BYTES_MAX)?;
-        let stored = found.and_then(|bytes| serde_json::from_slice::<Position>(&bytes).ok());
-        let fresh = stored.is_none();
-        let position = stored.unwrap_or_else(|| {
-            let mark = lock(&source.mark).clone();
-            Position { next: source.log.end(), mark, gap: None }
-        });
+        let stored = found.map(|bytes| serde_json::from_slice::<Position>(&bytes));
+        let fresh = stored.as_ref().is_none_or(Result::is_err);
+        let position = match stored {
+            Some(Ok(position)) => position,
+            Some(Err(_)) => {
+                // Some come twice, which their ids tell; none is left out.
+                tracing::error!(file = %path.display(), "the position is damaged; the sink begins with the oldest alert");
+                Position { next: source.log.first(), mark: None, gap: None }
+            }
+            None => {
+                let mark = lock(&source.mark).clone();
+                Position { next: source.log.end(), mark, gap: None }
+            }
+        };
         // A log that was deleted begins anew.
         let next = position.next.min(source.log.end());
         let position = Position { next, ..position };
@@ -210,8 +218,12 @@ impl Lane {
             if records.is_empty() {
                 self.counters.oldest_ms.store(0, Ordering::Relaxed);
                 self.keep_position(true);
-                if self.stop.load(Ordering::Relaxed) {
-                    break;
+                // What was told last may have come since the look; the outbox is closed before this is set.
+                if self.stop.load(Ordering::Acquire) {
+                    if cursor.next >= self.source.log.end() {
+                        break;
+                    }
+                    continue;
                 }
                 self.beat(&mut heard);
                 self.source.log.wait(cursor.next, TICK);

@@ -33,6 +33,8 @@ mod splunk;
 mod syslog;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod webhook;
 
@@ -178,7 +180,7 @@ impl Sinks {
             self.outbox.finish();
             self.log.end()
         };
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.store(true, Ordering::Release);
         self.log.wake();
         let until = Instant::now() + LANE_FINISH + Duration::from_secs(1);
         let mut ended = 0;

@@ -35,7 +35,7 @@ impl PagerDuty {
     /// # Errors
     /// When TLS cannot be set up.
     pub fn new(options: &PagerDutyOptions) -> Result<PagerDuty, SinkError> {
-        let http = Http::new(&options.http.tls, vec![options.routing_key.clone()])?;
+        let http = Http::new(&options.http, vec![options.routing_key.clone()])?;
         Ok(PagerDuty { http, url: options.http.join("v2/enqueue"), routing_key: options.routing_key.clone() })
     }
 

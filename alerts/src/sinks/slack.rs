@@ -32,7 +32,7 @@ impl Slack {
     /// When the URL is none, or TLS cannot be set up.
     pub fn new(options: &SlackOptions) -> Result<Slack, SinkError> {
         let checked = HttpOptions::new(options.url.expose(), super::TlsOptions::default(), true)?;
-        let http = Http::new(&checked.tls, vec![options.url.clone()])?;
+        let http = Http::new(&checked, vec![options.url.clone()])?;
         Ok(Slack { http, url: options.url.clone() })
     }
 }

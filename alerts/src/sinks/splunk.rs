@@ -60,7 +60,7 @@ impl Splunk {
         let _ = getrandom::fill(&mut random);
         let channel = uuid::Builder::from_random_bytes(random).into_uuid();
         Ok(Splunk {
-            http: Http::new(&options.http.tls, vec![options.token.clone()])?,
+            http: Http::new(&options.http, vec![options.token.clone()])?,
             authorization: Secret::new(format!("Splunk {}", options.token.expose())),
             channel: Uuid::to_string(&channel),
             options,

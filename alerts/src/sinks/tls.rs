@@ -84,6 +84,15 @@ impl TlsOptions {
                 None => SinkError::NoAuthorities,
             });
         }
+        self.believing(roots)
+    }
+
+    /// As [`TlsOptions::client`], for who speaks no TLS at all: it believes nobody.
+    pub(super) fn none(&self) -> Result<ClientConfig, SinkError> {
+        self.believing(RootCertStore::empty())
+    }
+
+    fn believing(&self, roots: RootCertStore) -> Result<ClientConfig, SinkError> {
         // The features of other crates bring two providers, so there is no default one.
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)

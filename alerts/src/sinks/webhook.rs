@@ -48,7 +48,7 @@ impl Webhook {
             return Err(wrong);
         }
         let secrets = options.secret.expose().split_whitespace().map(Secret::new).collect();
-        let http = Http::new(&options.http.tls, secrets)?;
+        let http = Http::new(&options.http, secrets)?;
         Ok(Webhook { http, url: options.http.url.to_string(), keys })
     }
 }

@@ -11,7 +11,9 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
-use datafusion::arrow::array::{Array as _, ArrayRef, Int64Array, RecordBatch, StringArray};
+use datafusion::arrow::array::{
+    Array as _, ArrayRef, Int64Array, RecordBatch, RecordBatchReader as _, StringArray,
+};
 use datafusion::arrow::compute::{concat_batches, take_record_batch};
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -304,9 +306,15 @@ const fn kept(name: &'static str, kind: &'static str, does: fn(&Site)) -> Tamper
 }
 
 const TAMPERINGS: &[Tampering] = &[
-    case("a byte of a file flipped", "file_changed", |site| flip(&site.files("events")[0], |bytes| bytes / 2)),
-    case("a byte of a footer flipped", "file_changed", |site| flip(&site.files("events")[0], |bytes| bytes - 20)),
-    case("a byte of the rejects flipped", "file_changed", |site| flip(&site.files("rejects")[0], |bytes| bytes / 2)),
+    case("a byte of a file flipped", "file_changed", |site| {
+        flip(&site.files("events")[0], |bytes| bytes / 2)
+    }),
+    case("a byte of a footer flipped", "file_changed", |site| {
+        flip(&site.files("events")[0], |bytes| bytes - 20)
+    }),
+    case("a byte of the rejects flipped", "file_changed", |site| {
+        flip(&site.files("rejects")[0], |bytes| bytes / 2)
+    }),
     case("a file cut short", "file_size", |site| {
         let file = &site.files("events")[0];
         let bytes = std::fs::read(file).expect("readable");
@@ -355,9 +363,9 @@ const TAMPERINGS: &[Tampering] = &[
         let rows = rows_of(file);
         let at = rows.schema().index_of("user_name").expect("a column");
         let names = rows.column(at).as_any().downcast_ref::<StringArray>().expect("names");
-        let names = StringArray::from_iter(
-            (0..names.len()).map(|row| if row == 7 { Some("nobody") } else { names.is_valid(row).then(|| names.value(row)) }),
-        );
+        let names = StringArray::from_iter((0..names.len()).map(|row| {
+            if row == 7 { Some("nobody") } else { names.is_valid(row).then(|| names.value(row)) }
+        }));
         let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
         columns[at] = std::sync::Arc::new(names);
         rewrite(site, file, &RecordBatch::try_new(rows.schema(), columns).expect("the same columns"));
@@ -369,7 +377,9 @@ const TAMPERINGS: &[Tampering] = &[
     case("the last commit removed", "commits_cut", |site| {
         std::fs::remove_file(site.commits("events").pop().expect("commits")).expect("removed");
     }),
-    case("a byte of a commit changed", "commit_changed", |site| flip(&site.commit("events", 1), |bytes| bytes / 2)),
+    case("a byte of a commit changed", "commit_changed", |site| {
+        flip(&site.commit("events", 1), |bytes| bytes / 2)
+    }),
     case("two commits swapped", "commit_changed", |site| {
         let (a, b) = (site.commit("events", 1), site.commit("events", 2));
         let (first, second) = (std::fs::read(&a).expect("readable"), std::fs::read(&b).expect("readable"));
@@ -422,7 +432,11 @@ const TAMPERINGS: &[Tampering] = &[
     case("a checkpoint under another size's name", "checkpoint_malformed", |site| {
         let checkpoints = site.checkpoints("events");
         let last = checkpoints.last().expect("checkpoints");
-        let name = last.file_name().expect("a name").to_string_lossy().replace("0000000000000000000", "0000000000000000009");
+        let name = last
+            .file_name()
+            .expect("a name")
+            .to_string_lossy()
+            .replace("0000000000000000000", "0000000000000000009");
         std::fs::rename(last, last.with_file_name(name)).expect("renamed");
     }),
     case("the key record changed", "key_record", |site| flip(&site.archive().join("_keys/00000001"), |_| 60)),
@@ -672,7 +686,9 @@ fn untouched_archives_have_no_finding_whatever_their_shape() {
     // Grown, repeated, resumed, with and without the key in turn; many days.
     let grown = path("grown.log");
     let bytes = log(9_000, 8);
-    for (part, cut) in [bytes.len() / 5, bytes.len() / 2, bytes.len() / 2, bytes.len()].into_iter().enumerate() {
+    for (part, cut) in
+        [bytes.len() / 5, bytes.len() / 2, bytes.len() / 2, bytes.len()].into_iter().enumerate()
+    {
         std::fs::write(&grown, &bytes[..cut]).expect("written");
         let mut command = ingest(&path("grown"), &[&grown, &small]);
         if part % 2 == 1 {
@@ -686,14 +702,20 @@ fn untouched_archives_have_no_finding_whatever_their_shape() {
 
     // Some days only, and only what is new.
     let (kinds, report) = judged(
-        strongroom().args(["verify", "--from", "2026-03-02", "--to", "2026-03-02", "--json", "-", "--archive"]).arg(path("grown")),
+        strongroom()
+            .args(["verify", "--from", "2026-03-02", "--to", "2026-03-02", "--json", "-", "--archive"])
+            .arg(path("grown")),
         Some(&public),
         &[],
     );
     assert!(kinds.is_empty() && report["not_checked"].to_string().contains("other days"), "{report:#}");
     let since = |archive: &Path| {
         let mut command = strongroom();
-        command.args(["verify", "--since-last", "--state"]).arg(path("state")).args(["--json", "-", "--archive"]).arg(archive);
+        command
+            .args(["verify", "--since-last", "--state"])
+            .arg(path("state"))
+            .args(["--json", "-", "--archive"])
+            .arg(archive);
         judged(&mut command, Some(&public), &[])
     };
     let (kinds, first) = since(&path("grown"));
@@ -754,7 +776,12 @@ fn a_thief_of_a_retired_key_is_found_out() {
     // He goes on where the archive was before the rotation, and lays the result over it.
     let forged = write(site.folder.path(), "forged.log", &log(200, 99));
     expect_code(&mut signed_ingest(&stale, &site.key(), &[&forged]), 0);
-    let laid = Command::new("cp").args(["-a", "-f"]).arg(stale.join(".")).arg(site.archive()).status().expect("cp runs");
+    let laid = Command::new("cp")
+        .args(["-a", "-f"])
+        .arg(stale.join("."))
+        .arg(site.archive())
+        .status()
+        .expect("cp runs");
     assert!(laid.success());
     let (kinds, report) = verify(&site.archive(), Some(&public), &[]);
     assert!(kinds.contains("key_retired"), "{report:#}");
@@ -770,7 +797,10 @@ fn prove_first(archive: &Path, proof: &Path) -> String {
         0,
     );
     let audit_id = out.lines().nth(1).expect("an id").to_owned();
-    expect_code(strongroom().args(["prove", "--archive"]).arg(archive).arg(&audit_id).arg("-o").arg(proof), 0);
+    expect_code(
+        strongroom().args(["prove", "--archive"]).arg(archive).arg(&audit_id).arg("-o").arg(proof),
+        0,
+    );
     audit_id
 }
 
@@ -797,7 +827,9 @@ fn one_record_is_proven_without_the_archive_and_shows_no_other() {
     // Whatever is changed in it, it no longer holds.
     let changes: &[(&str, fn(&mut Value))] = &[
         ("record", |proof| proof["records"][0]["record"] = json!("e30=")),
-        ("row", |proof| proof["records"][0]["row"] = json!(proof["records"][0]["row"].as_u64().expect("a row") + 1)),
+        ("row", |proof| {
+            proof["records"][0]["row"] = json!(proof["records"][0]["row"].as_u64().expect("a row") + 1)
+        }),
         ("path", |proof| proof["records"][0]["path"][0] = json!("00".repeat(32))),
         ("shorter path", |proof| _ = proof["records"][0]["path"].as_array_mut().expect("a list").pop()),
         ("file", |proof| proof["records"][0]["file"] = json!("date=2026-03-02/x.parquet")),
@@ -813,7 +845,8 @@ fn one_record_is_proven_without_the_archive_and_shows_no_other() {
         let mut changed = document.clone();
         change(&mut changed);
         let path = write(folder.path(), "changed.json", changed.to_string().as_bytes());
-        let (_, err) = expect_code(strongroom().args(["verify-proof", "--public-key", &public]).arg(&path), 1);
+        let (_, err) =
+            expect_code(strongroom().args(["verify-proof", "--public-key", &public]).arg(&path), 1);
         assert!(err.contains("does not hold"), "{name}: {err}");
     }
 
@@ -825,7 +858,10 @@ fn one_record_is_proven_without_the_archive_and_shows_no_other() {
         expect_code(strongroom().args(["verify-proof", "--records", "--public-key", &public]).arg(&many), 0);
     assert!(records.lines().count() > 1 && records.lines().all(|line| line.contains("\"verb\":\"delete\"")));
     let mut none = strongroom();
-    none.args(["prove", "no-such-id", "--archive"]).arg(site.archive()).arg("-o").arg(folder.path().join("none"));
+    none.args(["prove", "no-such-id", "--archive"])
+        .arg(site.archive())
+        .arg("-o")
+        .arg(folder.path().join("none"));
     expect_code(&mut none, 1);
 }
 

@@ -22,7 +22,8 @@ fn signer() -> Arc<Signer> {
 
 fn signed(folder: &Path, signer: &Arc<Signer>) -> Archive {
     let location = folder.join("archive");
-    Archive::open_or_create_signed(location.to_str().expect("text"), Some(Arc::clone(signer))).expect("an archive")
+    Archive::open_or_create_signed(location.to_str().expect("text"), Some(Arc::clone(signer)))
+        .expect("an archive")
 }
 
 /// What is wrong with an archive whose rows were made up; their counts are, too.
@@ -85,7 +86,11 @@ fn a_log_goes_on_over_tiles_and_years_and_without_its_tiles() {
         let writer = if run == 0 { &plain } else { &archive };
         let mut writer = writer.writer_with(options(clock), || {}).expect("the lock is free");
         for _ in 0..seals {
-            let next = step(PARTITION, previous, previous.map_or(0, |position: Position| position.next_offset) + 1000);
+            let next = step(
+                PARTITION,
+                previous,
+                previous.map_or(0, |position: Position| position.next_offset) + 1000,
+            );
             let report = writer.seal(std::slice::from_ref(&next), counts(0)).expect("sealed");
             assert_eq!(report.warnings, [""; 0]);
             previous = Some(next.position);
@@ -118,7 +123,10 @@ fn nothing_is_signed_over_a_changed_history() {
     std::fs::remove_file(&commit).expect("removed");
     std::fs::write(&commit, text.replace("numRecords", "numrecords")).expect("written");
     assert!(matches!(archive.seal_logs(), Err(ProofError::Forked { size: 5, .. })));
-    assert!(matches!(archive.clone().signed_by(self::signer()).seal_logs(), Err(ProofError::KeyNotCurrent { .. })));
+    assert!(matches!(
+        archive.clone().signed_by(self::signer()).seal_logs(),
+        Err(ProofError::KeyNotCurrent { .. })
+    ));
 }
 
 #[test]

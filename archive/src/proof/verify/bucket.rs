@@ -5,7 +5,7 @@ use std::path::Path;
 
 use futures::{StreamExt as _, stream};
 
-use super::{CommitFacts, Log, ProofError, Report};
+use super::{CommitFacts, Log, ProofError, Report, UNPROVEN_SECONDS_MAX};
 use crate::error::ArchiveError;
 use crate::layout;
 use crate::options::{LockMode, Retention};
@@ -15,13 +15,14 @@ use crate::store::Bucket;
 /// Objects whose locks are asked for at once.
 const LOCKS_AT_ONCE: usize = 16;
 
-/// Files of a local archive that no commit names. One that is younger than the last commit is what a killed run
-/// left for the next one to remove.
+/// Files of a local archive that no commit names. One that is younger than the last commit, and than an hour,
+/// is what a killed run left for the next one to remove.
 pub(super) fn unnamed_files(
     root: &Path,
     volumes: &BTreeMap<Log, Vec<CommitFacts>>,
     report: &mut Report,
 ) -> Result<(), ArchiveError> {
+    let young = report.time.timestamp_millis() - UNPROVEN_SECONDS_MAX * 1000;
     for (log, commits) in volumes {
         let volume = layout::volume(root, log.table, log.year);
         let named: HashSet<&str> =
@@ -37,12 +38,14 @@ pub(super) fn unnamed_files(
                 let written = std::fs::metadata(volume.join(&path)).and_then(|found| found.modified()).ok();
                 let written = written.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
                 let place = format!("{}/{path}", log.name());
-                if written.is_some_and(|time| i64::try_from(time.as_millis()).is_ok_and(|time| time > last)) {
+                let written = written.and_then(|time| i64::try_from(time.as_millis()).ok());
+                if written.is_some_and(|time| time > last && time > young) {
                     report
                         .not_checked
                         .push(format!("{place}: a run that did not end left it; no commit names it"));
                 } else {
-                    report.find("file_unnamed", place, "no commit names it");
+                    let detail = "no commit names it; the next run would remove what a killed one left";
+                    report.find("file_unnamed", place, detail);
                 }
             }
         }

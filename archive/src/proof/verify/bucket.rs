@@ -27,7 +27,7 @@ pub(super) fn unnamed_files(
         let volume = layout::volume(root, log.table, log.year);
         let named: HashSet<&str> =
             commits.iter().flat_map(|commit| &commit.adds).map(|add| add.path.as_str()).collect();
-        let last = commits.iter().rev().find_map(|commit| commit.time_ms).unwrap_or(i64::MAX);
+        let last = commits.iter().rev().find_map(|commit| commit.time_ms).unwrap_or(i64::MIN);
         for folder in layout::names(&volume)? {
             let Some(folder) = folder.to_str().filter(|name| name.starts_with("date=")) else { continue };
             for name in layout::names(&volume.join(folder))? {

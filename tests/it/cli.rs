@@ -5,7 +5,19 @@ use std::process::{Command, Stdio};
 
 use crate::run::{expect_code, export, ingest, log, number, output, strongroom, write};
 
-const COMMANDS: [&str; 6] = ["demo", "ingest", "query", "sql", "export", "generate"];
+const COMMANDS: [&str; 11] = [
+    "demo",
+    "ingest",
+    "query",
+    "sql",
+    "export",
+    "key",
+    "seal-log",
+    "verify",
+    "prove",
+    "verify-proof",
+    "generate",
+];
 
 const OK: i32 = 0;
 const FINDING: i32 = 1;

@@ -146,7 +146,7 @@ pub(super) async fn check(
         }
         // The day that is added at the PUT bears clocks that differ.
         let wanted = Retention { mode: LockMode::Compliance, years }.until(object.modified);
-        let wanted = wanted.and_then(|until| until.checked_sub_days(chrono::Days::new(2)));
+        let wanted = wanted.and_then(|until| until.checked_sub_days(chrono::Days::new(1)));
         match (lock.until, wanted) {
             (Some(until), Some(wanted)) if until >= wanted => {}
             (Some(until), _) => {

@@ -3,6 +3,7 @@
 //! A file is read once, whole, and hashed and decoded from memory; a thread holds one file at a time.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -27,6 +28,8 @@ use crate::commit::{STATISTICS_OFFSET, STATISTICS_SOURCE, micros};
 use crate::encode::{EARLIEST_YEAR, hash_column, record_column, time_column};
 use crate::layout;
 
+/// Most bytes of a sealed file: what a store takes in one PUT.
+const FILE_BYTES_MAX: u64 = 5 << 30;
 /// Rows decoded at once.
 const BATCH_ROWS: usize = 8192;
 const DAY_US: i64 = 86_400_000_000;
@@ -106,7 +109,13 @@ pub(super) fn check(
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some(job) = jobs.get(at) else { return };
-                    let outcome = check_file(archive, job, records);
+                    // Whoever changed a file may have found bytes that a decoder does not bear.
+                    let outcome = catch_unwind(AssertUnwindSafe(|| check_file(archive, job, records)));
+                    let outcome = outcome.unwrap_or_else(|_| {
+                        let mut outcome = Outcome::default();
+                        outcome.find("file_changed", job.place.clone(), "reading it ended abnormally");
+                        outcome
+                    });
                     let read = done.fetch_add(job.add.size, Ordering::Relaxed) + job.add.size;
                     watch.read(read, total);
                     outcomes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((at, outcome));
@@ -115,13 +124,6 @@ pub(super) fn check(
         }
     });
     let mut outcomes = outcomes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    // A thread that panicked on a file has left no outcome of it.
-    let seen: std::collections::HashSet<usize> = outcomes.iter().map(|(at, _)| *at).collect();
-    for (at, job) in jobs.iter().enumerate().filter(|(at, _)| !seen.contains(at)) {
-        let mut outcome = Outcome::default();
-        outcome.find("file_changed", job.place.clone(), "reading it ended abnormally");
-        outcomes.push((at, outcome));
-    }
     outcomes.sort_by_key(|(at, _)| *at);
     for (_, outcome) in outcomes {
         for finding in outcome.findings {
@@ -149,6 +151,11 @@ fn check_file(archive: &Archive, job: &Job<'_>, records: &dyn Records) -> Outcom
             }
             _ => {}
         }
+    }
+    if job.add.size > FILE_BYTES_MAX {
+        let detail = format!("its commit says {} bytes, more than a file can have", job.add.size);
+        outcome.find("file_size", job.place.clone(), detail);
+        return outcome;
     }
     let bytes = match contents.read_blocking(0..job.add.size) {
         Ok(bytes) => bytes,

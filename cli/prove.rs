@@ -60,10 +60,8 @@ pub fn run(args: Args) -> Result<u8, CliError> {
             format!("audit_id = '{}'", audit_id.as_deref().unwrap_or_default().replace('\'', "''"))
         }
     };
-    let sql = format!(
-        "SELECT source, source_offset FROM events WHERE ({condition}\n) LIMIT {}",
-        RECORDS_MAX + 1
-    );
+    let sql =
+        format!("SELECT source, source_offset FROM events WHERE ({condition}\n) LIMIT {}", RECORDS_MAX + 1);
     let session = Session::open(archive.clone(), &SessionOptions::default()).map_err(query::cli_error)?;
     let layout = Layout { width: None, truncate: false, expanded: Expanded::WhenWide };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -113,7 +111,12 @@ pub fn verify(args: VerifyArgs) -> Result<u8, CliError> {
         }
         return Ok(exit::OK);
     }
-    writeln!(out, "holds: {} records of archive {}", proven.records.len(), term::printable(&proven.archive_id))?;
+    writeln!(
+        out,
+        "holds: {} records of archive {}",
+        proven.records.len(),
+        term::printable(&proven.archive_id)
+    )?;
     for (log, size) in &proven.heads {
         writeln!(out, "under the checkpoint of {} at size {size}", term::printable(log))?;
     }

@@ -67,9 +67,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<u8, CliError> {
     let archive = match Archive::open(&args.archive) {
         Ok(archive) => archive,
-        Err(
-            error @ (ArchiveError::ParseManifest { .. } | ArchiveError::FormatUnknown { .. }),
-        ) => {
+        Err(error @ (ArchiveError::ParseManifest { .. } | ArchiveError::FormatUnknown { .. })) => {
             let mut report = Report::new("", Path::new(&args.archive));
             report.find("manifest_malformed", "strongroom.json", exit::causes(&error));
             tell(&args, &report)?;
@@ -179,7 +177,9 @@ fn print(report: &Report) -> std::io::Result<()> {
 
 fn state_file(archive_id: &str) -> Result<PathBuf, CliError> {
     let folder = std::env::var_os("XDG_STATE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let home = || Some(PathBuf::from(std::env::var_os("HOME").filter(|path| !path.is_empty())?).join(".local/state"));
+    let home = || {
+        Some(PathBuf::from(std::env::var_os("HOME").filter(|path| !path.is_empty())?).join(".local/state"))
+    };
     let folder = folder.or_else(home).ok_or_else(|| {
         CliError::input(anyhow::anyhow!("there is no folder to remember the last checking in"))
             .with_hint("name a file with --state")

@@ -44,8 +44,8 @@ pub use options::{
 pub use position::{Counts, Position, Source, SourcePosition};
 pub use proof::verify;
 pub use proof::{
-    Head, KeyId, KeyRecord, Keys, Log, NAME_DEFAULT, PrivateKey, Proof, ProofError, Proven, ProvenRecord, PublicKey,
-    RECORDS_MAX, Signer, prove, verify_proof,
+    Head, KeyId, KeyRecord, Keys, Log, NAME_DEFAULT, PrivateKey, Proof, ProofError, Proven, ProvenRecord,
+    PublicKey, RECORDS_MAX, Signer, prove, verify_proof,
 };
 pub use read::{Choose, EventSelection, Rows};
 pub use s3::StoreFailure;

@@ -2,7 +2,7 @@
 //!
 //! Method: for any input, (1) each event's columns equal what `serde_json` reads from the bytes that
 //! the archive would return for it; (2) each reject is refused by `serde_json` too; (3) events, rejects
-//! and newlines put back by offset are the input. Inputs: generated logs, the shared corpus of real
+//! and newlines put back by offset are the input; (4) the hash taken of a record on its way in is that of the bytes given back. Inputs: generated logs, the shared corpus of real
 //! events, and both of them mutated.
 
 mod wrappers;
@@ -10,6 +10,7 @@ mod wrappers;
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::Int32Type;
@@ -18,9 +19,11 @@ use proptest::prelude::*;
 use strongroom_generate::{Generator, GeneratorOptions};
 use strongroom_ingest::decode::{DEPTH_MAX, decode_bytes};
 use strongroom_ingest::export::{self, ExportError};
+use strongroom_ingest::frame::{Edge, Origin};
 use strongroom_ingest::render::Renderer;
-use strongroom_ingest::{DecodedBlock, Reason, plain};
+use strongroom_ingest::{Block, DecodedBlock, Decoder, DecoderConfig, Reason, plain};
 use strongroom_schemas::events::index;
+use strongroom_schemas::record::{Sha256Hash, leaf_hash};
 use strongroom_schemas::rejects;
 
 fn generated(events: u64, seed: u64) -> Vec<u8> {
@@ -84,7 +87,22 @@ fn reasons(decoded: &DecodedBlock) -> Vec<String> {
     column.keys().iter().map(|key| values.value(key.expect("never null") as usize).to_owned()).collect()
 }
 
-/// Checks the three promises and returns what was decoded.
+/// Hashes of the records, as a block is decoded to be sealed.
+fn record_hashes(input: &[u8]) -> Vec<Sha256Hash> {
+    let block = Block {
+        origin: Arc::new(Origin { partition: "p".to_owned(), cluster: "c".to_owned() }),
+        offset: 0,
+        first_line: 1,
+        bytes: input.to_vec(),
+        begins: Edge::Line,
+        ends: Edge::Line,
+        open_ended: false,
+    };
+    let decoded = Decoder::new(DecoderConfig::default()).decode_to_seal(&block, chrono::DateTime::UNIX_EPOCH);
+    decoded.expect("no column is wrong").record_hashes
+}
+
+/// Checks the four promises and returns what was decoded.
 fn check(input: &[u8]) -> DecodedBlock {
     let decoded = decode_bytes(input, "c", "p").expect("no column is wrong");
     assert_eq!(decoded.consumed, input.len());
@@ -96,11 +114,14 @@ fn check(input: &[u8]) -> DecodedBlock {
         String::from_utf8_lossy(input)
     );
     let renderer = Renderer::new(&decoded.events).expect("columns of events");
+    let hashes = record_hashes(input);
+    assert_eq!(hashes.len(), decoded.events.num_rows());
     let raw = decoded.events.column(index::RAW);
     let (mut record, mut rendered) = (Vec::new(), Vec::new());
     for row in 0..decoded.events.num_rows() {
         record.clear();
         renderer.record(row, &mut record);
+        assert_eq!(hashes[row], leaf_hash(&record), "{}", String::from_utf8_lossy(&record));
         let expected = plain::decode(&record, DEPTH_MAX)
             .unwrap_or_else(|refusal| panic!("{refusal:?}: {}", String::from_utf8_lossy(&record)));
         assert_eq!(plain::row(&decoded.events, row), expected, "{}", String::from_utf8_lossy(&record));

@@ -5,7 +5,21 @@ use std::process::{Command, Stdio};
 
 use crate::run::{expect_code, export, ingest, log, number, output, strongroom, write};
 
-const COMMANDS: [&str; 8] = ["demo", "ingest", "rules", "hunt", "query", "sql", "export", "generate"];
+const COMMANDS: [&str; 13] = [
+    "demo",
+    "ingest",
+    "rules",
+    "hunt",
+    "query",
+    "sql",
+    "export",
+    "key",
+    "seal-log",
+    "verify",
+    "prove",
+    "verify-proof",
+    "generate",
+];
 
 const OK: i32 = 0;
 const FINDING: i32 = 1;

@@ -1,8 +1,8 @@
 //! Proofs: whatever is done to an archive has a name, and nothing done to it has none.
 //!
-//! `TAMPERINGS` is a table: each entry says what was done and what `verify` must call it. With
-//! `STRONGROOM_VERIFIER` set to a command (such as a Python program) that takes `--archive`, `--public-key`,
-//! `--remembered` and `--json` as `strongroom verify` does, a second verifier judges the same archives.
+//! `TAMPERINGS` is a table: each entry says what was done and what `verify` must call it. With `STRONGROOM_VERIFIER` set
+//! to a command that takes a folder, `--public-key`, `--remembered` and `--json FILE`, such as the archive command of a
+//! verifier that was written from `docs/proof.md` alone, that one judges the same archives.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -11,7 +11,9 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
-use datafusion::arrow::array::{Array as _, ArrayRef, Int64Array, RecordBatch, StringArray};
+use datafusion::arrow::array::{
+    Array as _, ArrayRef, Int64Array, RecordBatch, RecordBatchReader as _, StringArray,
+};
 use datafusion::arrow::compute::{concat_batches, take_record_batch};
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -139,6 +141,34 @@ fn judged(command: &mut Command, public: Option<&str>, remembered: &[PathBuf]) -
         .expect("a list")
         .iter()
         .map(|finding| finding["kind"].as_str().expect("a kind").to_owned())
+        .collect();
+    assert_eq!(output.status.code(), Some(i32::from(!kinds.is_empty())), "{report:#}");
+    (kinds, report)
+}
+
+/// What the second verifier says.
+fn second_opinion(
+    command: &str,
+    site: &Site,
+    public: &str,
+    remembered: &[PathBuf],
+) -> (BTreeSet<String>, Value) {
+    let mut words = command.split_whitespace();
+    let mut run = Command::new(words.next().expect("a command"));
+    let path = site.folder.path().join("second.json");
+    run.args(words).arg(site.archive()).arg("--json").arg(&path).args(["--public-key", public]);
+    for kept in remembered {
+        run.arg("--remembered").arg(kept);
+    }
+    let output = output(&mut run);
+    let report = std::fs::read(&path).unwrap_or_default();
+    let report: Value = serde_json::from_slice(&report)
+        .unwrap_or_else(|error| panic!("{run:?}: {error}: {}", String::from_utf8_lossy(&output.stderr)));
+    let kinds: BTreeSet<String> = report["findings"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|finding| finding["kind"].as_str().map(str::to_owned))
         .collect();
     assert_eq!(output.status.code(), Some(i32::from(!kinds.is_empty())), "{report:#}");
     (kinds, report)
@@ -304,9 +334,15 @@ const fn kept(name: &'static str, kind: &'static str, does: fn(&Site)) -> Tamper
 }
 
 const TAMPERINGS: &[Tampering] = &[
-    case("a byte of a file flipped", "file_changed", |site| flip(&site.files("events")[0], |bytes| bytes / 2)),
-    case("a byte of a footer flipped", "file_changed", |site| flip(&site.files("events")[0], |bytes| bytes - 20)),
-    case("a byte of the rejects flipped", "file_changed", |site| flip(&site.files("rejects")[0], |bytes| bytes / 2)),
+    case("a byte of a file flipped", "file_changed", |site| {
+        flip(&site.files("events")[0], |bytes| bytes / 2)
+    }),
+    case("a byte of a footer flipped", "file_changed", |site| {
+        flip(&site.files("events")[0], |bytes| bytes - 20)
+    }),
+    case("a byte of the rejects flipped", "file_changed", |site| {
+        flip(&site.files("rejects")[0], |bytes| bytes / 2)
+    }),
     case("a file cut short", "file_size", |site| {
         let file = &site.files("events")[0];
         let bytes = std::fs::read(file).expect("readable");
@@ -355,9 +391,9 @@ const TAMPERINGS: &[Tampering] = &[
         let rows = rows_of(file);
         let at = rows.schema().index_of("user_name").expect("a column");
         let names = rows.column(at).as_any().downcast_ref::<StringArray>().expect("names");
-        let names = StringArray::from_iter(
-            (0..names.len()).map(|row| if row == 7 { Some("nobody") } else { names.is_valid(row).then(|| names.value(row)) }),
-        );
+        let names = StringArray::from_iter((0..names.len()).map(|row| {
+            if row == 7 { Some("nobody") } else { names.is_valid(row).then(|| names.value(row)) }
+        }));
         let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
         columns[at] = std::sync::Arc::new(names);
         rewrite(site, file, &RecordBatch::try_new(rows.schema(), columns).expect("the same columns"));
@@ -369,7 +405,9 @@ const TAMPERINGS: &[Tampering] = &[
     case("the last commit removed", "commits_cut", |site| {
         std::fs::remove_file(site.commits("events").pop().expect("commits")).expect("removed");
     }),
-    case("a byte of a commit changed", "commit_changed", |site| flip(&site.commit("events", 1), |bytes| bytes / 2)),
+    case("a byte of a commit changed", "commit_changed", |site| {
+        flip(&site.commit("events", 1), |bytes| bytes / 2)
+    }),
     case("two commits swapped", "commit_changed", |site| {
         let (a, b) = (site.commit("events", 1), site.commit("events", 2));
         let (first, second) = (std::fs::read(&a).expect("readable"), std::fs::read(&b).expect("readable"));
@@ -422,7 +460,11 @@ const TAMPERINGS: &[Tampering] = &[
     case("a checkpoint under another size's name", "checkpoint_malformed", |site| {
         let checkpoints = site.checkpoints("events");
         let last = checkpoints.last().expect("checkpoints");
-        let name = last.file_name().expect("a name").to_string_lossy().replace("0000000000000000000", "0000000000000000009");
+        let name = last
+            .file_name()
+            .expect("a name")
+            .to_string_lossy()
+            .replace("0000000000000000000", "0000000000000000009");
         std::fs::rename(last, last.with_file_name(name)).expect("renamed");
     }),
     case("the key record changed", "key_record", |site| flip(&site.archive().join("_keys/00000001"), |_| 60)),
@@ -487,7 +529,7 @@ const TAMPERINGS: &[Tampering] = &[
         });
         site.sign_again();
     }),
-    case("a whole source left out, signed again", "file_unnamed", |site| {
+    kept("a whole source left out, signed again", "rolled_back", |site| {
         // Only the second run brought the second source.
         let commits = site.commits("events");
         let first = source_of(&commits[1]);
@@ -613,6 +655,10 @@ fn whatever_is_done_has_its_name() {
     assert_eq!(clean["not_checked"], json!([]), "{clean:#}");
     assert!(verify(&original().archive(), Some(&public), &original().remembered()).0.is_empty());
     let second = std::env::var("STRONGROOM_VERIFIER").ok();
+    if let Some(second) = &second {
+        let (kinds, report) = second_opinion(second, &copy(), &public, &original().remembered());
+        assert!(kinds.is_empty(), "{report:#}");
+    }
     let mut wrong = Vec::new();
     for tampering in TAMPERINGS {
         let site = copy();
@@ -623,10 +669,7 @@ fn whatever_is_done_has_its_name() {
             wrong.push(format!("{}: {} is not among {kinds:?}\n{report:#}", tampering.name, tampering.kind));
         }
         if let Some(second) = &second {
-            let mut words = second.split_whitespace();
-            let mut command = Command::new(words.next().expect("a command"));
-            command.args(words).args(["--json", "-", "--archive"]).arg(site.archive());
-            let (kinds, report) = judged(&mut command, Some(&public), &remembered);
+            let (kinds, report) = second_opinion(second, &site, &public, &remembered);
             if !kinds.contains(tampering.kind) && !NEEDS_PARQUET.contains(&tampering.kind) {
                 wrong.push(format!("second verifier: {}: {kinds:?}\n{report:#}", tampering.name));
             }
@@ -672,7 +715,9 @@ fn untouched_archives_have_no_finding_whatever_their_shape() {
     // Grown, repeated, resumed, with and without the key in turn; many days.
     let grown = path("grown.log");
     let bytes = log(9_000, 8);
-    for (part, cut) in [bytes.len() / 5, bytes.len() / 2, bytes.len() / 2, bytes.len()].into_iter().enumerate() {
+    for (part, cut) in
+        [bytes.len() / 5, bytes.len() / 2, bytes.len() / 2, bytes.len()].into_iter().enumerate()
+    {
         std::fs::write(&grown, &bytes[..cut]).expect("written");
         let mut command = ingest(&path("grown"), &[&grown, &small]);
         if part % 2 == 1 {
@@ -686,14 +731,20 @@ fn untouched_archives_have_no_finding_whatever_their_shape() {
 
     // Some days only, and only what is new.
     let (kinds, report) = judged(
-        strongroom().args(["verify", "--from", "2026-03-02", "--to", "2026-03-02", "--json", "-", "--archive"]).arg(path("grown")),
+        strongroom()
+            .args(["verify", "--from", "2026-03-02", "--to", "2026-03-02", "--json", "-", "--archive"])
+            .arg(path("grown")),
         Some(&public),
         &[],
     );
     assert!(kinds.is_empty() && report["not_checked"].to_string().contains("other days"), "{report:#}");
     let since = |archive: &Path| {
         let mut command = strongroom();
-        command.args(["verify", "--since-last", "--state"]).arg(path("state")).args(["--json", "-", "--archive"]).arg(archive);
+        command
+            .args(["verify", "--since-last", "--state"])
+            .arg(path("state"))
+            .args(["--json", "-", "--archive"])
+            .arg(archive);
         judged(&mut command, Some(&public), &[])
     };
     let (kinds, first) = since(&path("grown"));
@@ -754,7 +805,12 @@ fn a_thief_of_a_retired_key_is_found_out() {
     // He goes on where the archive was before the rotation, and lays the result over it.
     let forged = write(site.folder.path(), "forged.log", &log(200, 99));
     expect_code(&mut signed_ingest(&stale, &site.key(), &[&forged]), 0);
-    let laid = Command::new("cp").args(["-a", "-f"]).arg(stale.join(".")).arg(site.archive()).status().expect("cp runs");
+    let laid = Command::new("cp")
+        .args(["-a", "-f"])
+        .arg(stale.join("."))
+        .arg(site.archive())
+        .status()
+        .expect("cp runs");
     assert!(laid.success());
     let (kinds, report) = verify(&site.archive(), Some(&public), &[]);
     assert!(kinds.contains("key_retired"), "{report:#}");
@@ -770,7 +826,10 @@ fn prove_first(archive: &Path, proof: &Path) -> String {
         0,
     );
     let audit_id = out.lines().nth(1).expect("an id").to_owned();
-    expect_code(strongroom().args(["prove", "--archive"]).arg(archive).arg(&audit_id).arg("-o").arg(proof), 0);
+    expect_code(
+        strongroom().args(["prove", "--archive"]).arg(archive).arg(&audit_id).arg("-o").arg(proof),
+        0,
+    );
     audit_id
 }
 
@@ -797,7 +856,9 @@ fn one_record_is_proven_without_the_archive_and_shows_no_other() {
     // Whatever is changed in it, it no longer holds.
     let changes: &[(&str, fn(&mut Value))] = &[
         ("record", |proof| proof["records"][0]["record"] = json!("e30=")),
-        ("row", |proof| proof["records"][0]["row"] = json!(proof["records"][0]["row"].as_u64().expect("a row") + 1)),
+        ("row", |proof| {
+            proof["records"][0]["row"] = json!(proof["records"][0]["row"].as_u64().expect("a row") + 1)
+        }),
         ("path", |proof| proof["records"][0]["path"][0] = json!("00".repeat(32))),
         ("shorter path", |proof| _ = proof["records"][0]["path"].as_array_mut().expect("a list").pop()),
         ("file", |proof| proof["records"][0]["file"] = json!("date=2026-03-02/x.parquet")),
@@ -813,7 +874,8 @@ fn one_record_is_proven_without_the_archive_and_shows_no_other() {
         let mut changed = document.clone();
         change(&mut changed);
         let path = write(folder.path(), "changed.json", changed.to_string().as_bytes());
-        let (_, err) = expect_code(strongroom().args(["verify-proof", "--public-key", &public]).arg(&path), 1);
+        let (_, err) =
+            expect_code(strongroom().args(["verify-proof", "--public-key", &public]).arg(&path), 1);
         assert!(err.contains("does not hold"), "{name}: {err}");
     }
 
@@ -825,7 +887,10 @@ fn one_record_is_proven_without_the_archive_and_shows_no_other() {
         expect_code(strongroom().args(["verify-proof", "--records", "--public-key", &public]).arg(&many), 0);
     assert!(records.lines().count() > 1 && records.lines().all(|line| line.contains("\"verb\":\"delete\"")));
     let mut none = strongroom();
-    none.args(["prove", "no-such-id", "--archive"]).arg(site.archive()).arg("-o").arg(folder.path().join("none"));
+    none.args(["prove", "no-such-id", "--archive"])
+        .arg(site.archive())
+        .arg("-o")
+        .arg(folder.path().join("none"));
     expect_code(&mut none, 1);
 }
 

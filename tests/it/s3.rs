@@ -1,6 +1,7 @@
 //! Archives in a bucket with object lock, in a real store: what is sealed stays, comes back byte for byte, and is
 //! there once, whatever the network, a kill or a second writer does.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -316,4 +317,104 @@ fn a_run_killed_at_any_moment_is_made_good_by_the_next() {
     assert_eq!(number(&endpoint, location, alerts), 0);
     assert_each_once(&Outsider::of(&seaweed).versions("killed"));
     println!("{killed} runs were killed in {:?}", started.elapsed());
+}
+
+/// Kinds that `verify` names.
+fn findings(endpoint: &str, location: &str, public: &str) -> (BTreeSet<String>, Value) {
+    let mut verify = at(endpoint);
+    verify.args(["verify", "--json", "-", "--public-key", public, "--archive", location]);
+    let output = output(&mut verify);
+    let report: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
+    let found = report["findings"].as_array().expect("a list");
+    let kinds = found.iter().map(|finding| finding["kind"].as_str().expect("a kind").to_owned()).collect();
+    assert_eq!(output.status.code(), Some(i32::from(!found.is_empty())), "{report:#}");
+    (kinds, report)
+}
+
+#[test]
+fn what_is_done_to_objects_has_its_name() {
+    let Some(seaweed) = store() else { return };
+    let endpoint = seaweed.endpoint();
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = folder.path().join("key");
+    let (public, _) = expect_code(strongroom().args(["key", "new"]).arg(&key), 0);
+    let public = public.trim();
+    let path = write(folder.path(), "audit.log", &log(2_000, 31));
+    let more = write(folder.path(), "more.log", &log(500, 32));
+    let outsider = Outsider::of(&seaweed);
+    type Deed = fn(&Outsider, &str, &str, &str);
+    let deeds: [(&str, &str, &str, Deed); 7] = [
+        ("shadowed-file", ".parquet", "shadowed", |outsider, bucket, key, _| {
+            let put = outsider.client.put_object().bucket(bucket).key(key);
+            let put = put.body(ByteStream::from_static(b"forged")).send();
+            outsider.runtime.block_on(put).expect("a lock does not keep from this");
+        }),
+        ("shadowed-commit", "00000000000000000001.json", "shadowed", |outsider, bucket, key, _| {
+            let put = outsider.client.put_object().bucket(bucket).key(key);
+            let put = put.body(ByteStream::from_static(b"{}")).send();
+            outsider.runtime.block_on(put).expect("a lock does not keep from this");
+        }),
+        ("hidden-file", ".parquet", "delete_marker", |outsider, bucket, key, _| {
+            let delete = outsider.client.delete_object().bucket(bucket).key(key).send();
+            outsider.runtime.block_on(delete).expect("a marker is laid over it");
+        }),
+        ("hidden-tile", "/tile/0/", "delete_marker", |outsider, bucket, key, _| {
+            let delete = outsider.client.delete_object().bucket(bucket).key(key).send();
+            outsider.runtime.block_on(delete).expect("a marker is laid over it");
+        }),
+        ("governance", ".parquet", "lock_mode", |_, _, _, _| {}),
+        ("governance-shortened", ".parquet", "retention_short", |outsider, bucket, key, version| {
+            let soon = Utc::now().timestamp() + 86_400;
+            let shorter = ObjectLockRetention::builder()
+                .mode(ObjectLockRetentionMode::Governance)
+                .retain_until_date(SdkTime::from_secs(soon))
+                .build();
+            let shorten = outsider.client.put_object_retention().bucket(bucket).key(key).version_id(version);
+            let shorten = shorten.bypass_governance_retention(true).retention(shorter).send();
+            outsider.runtime.block_on(shorten).expect("governance lets an administrator");
+        }),
+        ("governance-replaced", "/tile/0/", "lock_missing", |outsider, bucket, key, version| {
+            let got = outsider.client.get_object().bucket(bucket).key(key).send();
+            let bytes = outsider.runtime.block_on(async { got.await.expect("read").body.collect().await });
+            let bytes = bytes.expect("read").into_bytes();
+            let delete = outsider.client.delete_object().bucket(bucket).key(key).version_id(version);
+            let delete = delete.bypass_governance_retention(true).send();
+            outsider.runtime.block_on(delete).expect("governance lets an administrator");
+            let put =
+                outsider.client.put_object().bucket(bucket).key(key).body(ByteStream::from(bytes)).send();
+            outsider.runtime.block_on(put).expect("put without a lock");
+        }),
+    ];
+    for (bucket, object, kind, does) in deeds {
+        let bucket = format!("deed-{bucket}");
+        let location = format!("s3://{bucket}/a");
+        let mode = if bucket.contains("governance") { "GOVERNANCE" } else { "COMPLIANCE" };
+        let signed = |command: &mut Command| {
+            command.env("STRONGROOM_KEY_FILE", &key).env("STRONGROOM_S3_LOCK_MODE", mode);
+        };
+        let mut init = at(&endpoint);
+        init.args(["archive", "init", &location]);
+        signed(&mut init);
+        expect_code(&mut init, 0);
+        for log in [&path, &more] {
+            let mut ingest = ingest(&endpoint, &location, log);
+            signed(&mut ingest);
+            expect_code(&mut ingest, 0);
+        }
+        if mode == "COMPLIANCE" {
+            let (kinds, report) = findings(&endpoint, &location, public);
+            assert!(
+                kinds.is_empty() && report["checked"]["objects"].as_u64() > Some(5),
+                "{bucket}: {report:#}"
+            );
+            assert_eq!(report["not_checked"], serde_json::json!([]), "{bucket}");
+        }
+        let versions = outsider.versions(&bucket);
+        let found = versions.iter().find(|(key, _)| key.contains("/events/") && key.contains(object));
+        let (name, version) = found.unwrap_or_else(|| panic!("{object}: {versions:#?}"));
+        does(&outsider, &bucket, name, version);
+        let (kinds, report) = findings(&endpoint, &location, public);
+        assert!(kinds.contains(kind), "{bucket}: {kind} is not among {kinds:?}\n{report:#}");
+    }
 }

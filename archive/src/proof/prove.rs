@@ -226,7 +226,8 @@ fn of_file(
     records: &dyn Records,
 ) -> Result<Vec<RecordPart>, ProofError> {
     let path = layout::volume(archive.root(), log.table, log.year).join(&add.path);
-    let undecodable = |detail: String| ProofError::NotProvable { detail: format!("{}: {detail}", path.display()) };
+    let undecodable =
+        |detail: String| ProofError::NotProvable { detail: format!("{}: {detail}", path.display()) };
     let contents = archive.contents_of(&path, add.size, add.version.as_deref());
     let bytes = contents.read_blocking(0..add.size);
     let bytes = bytes.map_err(|source| ProofError::Read { path: path.clone(), source })?;
@@ -235,7 +236,8 @@ fn of_file(
     let (mut hashes, mut parts) = (Vec::new(), Vec::new());
     for batch in reader {
         let batch = batch.map_err(|error| undecodable(error.to_string()))?;
-        let strings = |name: &str| batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
+        let strings =
+            |name: &str| batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
         let offsets = batch.column_by_name(STATISTICS_OFFSET);
         let offsets = offsets.and_then(|column| column.as_primitive_opt::<Int64Type>());
         let (Some(offsets), Some(sources)) = (offsets, strings(STATISTICS_SOURCE)) else {
@@ -318,7 +320,8 @@ fn check(proof: &Proof, public_keys: &[PublicKey]) -> Result<Proven, String> {
     };
     let mut commits = Vec::new();
     for (at, part) in proof.commits.iter().enumerate() {
-        let (_, size, root) = trees.get(part.checkpoint).ok_or_else(|| format!("commit {at}: it has no checkpoint"))?;
+        let (_, size, root) =
+            trees.get(part.checkpoint).ok_or_else(|| format!("commit {at}: it has no checkpoint"))?;
         let commit = bytes(&part.commit)?;
         if root_of_inclusion(leaf_hash(&commit), part.index, *size, &path_of(&part.path)?) != Some(*root) {
             return Err(format!("commit {at}: its path does not lead to the root of the checkpoint"));

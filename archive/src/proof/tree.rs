@@ -137,6 +137,7 @@ impl Tile {
     }
 
     /// What this tile holds, from the hashes of its level.
+    #[cfg(test)]
     pub(crate) fn bytes(&self, level: &[Hash]) -> Vec<u8> {
         let first = (self.number * TILE_WIDTH) as usize;
         level[first..first + self.width as usize].iter().flat_map(|hash| hash.0).collect()

@@ -22,7 +22,8 @@ fn signer() -> Arc<Signer> {
 
 fn signed(folder: &Path, signer: &Arc<Signer>) -> Archive {
     let location = folder.join("archive");
-    Archive::open_or_create_signed(location.to_str().expect("text"), Some(Arc::clone(signer))).expect("an archive")
+    Archive::open_or_create_signed(location.to_str().expect("text"), Some(Arc::clone(signer)))
+        .expect("an archive")
 }
 
 /// What is wrong with an archive whose rows were made up; their counts are, too.
@@ -85,7 +86,11 @@ fn a_log_goes_on_over_tiles_and_years_and_without_its_tiles() {
         let writer = if run == 0 { &plain } else { &archive };
         let mut writer = writer.writer_with(options(clock), || {}).expect("the lock is free");
         for _ in 0..seals {
-            let next = step(PARTITION, previous, previous.map_or(0, |position: Position| position.next_offset) + 1000);
+            let next = step(
+                PARTITION,
+                previous,
+                previous.map_or(0, |position: Position| position.next_offset) + 1000,
+            );
             let report = writer.seal(std::slice::from_ref(&next), counts(0)).expect("sealed");
             assert_eq!(report.warnings, [""; 0]);
             previous = Some(next.position);
@@ -95,7 +100,7 @@ fn a_log_goes_on_over_tiles_and_years_and_without_its_tiles() {
     let heads = archive.seal_logs().expect("nothing to do");
     assert_eq!(heads.iter().map(|head| head.size).collect::<Vec<_>>(), [274, 3]);
     let root = archive.root();
-    let tiles = |year: i32| crate::layout::volume(root, Table::Events, year).join("_tlog/tile");
+    let tiles = |year: i32| layout::volume(root, Table::Events, year).join("_tlog/tile");
     assert!(tiles(2026).join("0/000").exists() && tiles(2026).join("1/000.p/1").exists());
     // Tiles say nothing that the commits do not; without them the log goes on, and is said to lack them.
     std::fs::remove_dir_all(tiles(2027)).expect("removed");
@@ -113,12 +118,15 @@ fn nothing_is_signed_over_a_changed_history() {
     ingest(&archive, &FailPoints::default(), 5, 20).expect("sealed");
     let volume = archive.snapshot(Table::Events).expect("a snapshot").volumes[0].clone();
     std::fs::remove_dir_all(volume.path.join("_tlog/tile")).expect("removed");
-    let commit = crate::layout::commit(&volume.path, 1);
+    let commit = layout::commit(&volume.path, 1);
     let text = std::fs::read_to_string(&commit).expect("text");
     std::fs::remove_file(&commit).expect("removed");
     std::fs::write(&commit, text.replace("numRecords", "numrecords")).expect("written");
     assert!(matches!(archive.seal_logs(), Err(ProofError::Forked { size: 5, .. })));
-    assert!(matches!(archive.clone().signed_by(self::signer()).seal_logs(), Err(ProofError::KeyNotCurrent { .. })));
+    assert!(matches!(
+        archive.clone().signed_by(self::signer()).seal_logs(),
+        Err(ProofError::KeyNotCurrent { .. })
+    ));
 }
 
 #[test]
@@ -148,7 +156,7 @@ fn what_an_outsider_computes_is_what_is_signed() {
     let head = archive.seal_logs().expect("heads").into_iter().find(|head| head.log.table == Table::Events);
     let head = head.expect("events");
     let volume = &archive.snapshot(Table::Events).expect("a snapshot").volumes[0];
-    let leaf = |at| leaf_hash(&std::fs::read(crate::layout::commit(&volume.path, at)).expect("a commit"));
-    let node = |left, right| crate::proof::tree::node_hash(&left, &right);
+    let leaf = |at| leaf_hash(&std::fs::read(layout::commit(&volume.path, at)).expect("a commit"));
+    let node = |left, right| proof::tree::node_hash(&left, &right);
     assert_eq!((head.size, head.root), (3, node(node(leaf(0), leaf(1)), leaf(2))));
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use futures::{StreamExt as _, stream};
 
-use super::{CommitFacts, Log, ProofError, Report};
+use super::{CommitFacts, Log, ProofError, Report, UNPROVEN_SECONDS_MAX};
 use crate::error::ArchiveError;
 use crate::layout;
 use crate::options::{LockMode, Retention};
@@ -15,18 +15,19 @@ use crate::store::Bucket;
 /// Objects whose locks are asked for at once.
 const LOCKS_AT_ONCE: usize = 16;
 
-/// Files of a local archive that no commit names. One that is younger than the last commit is what a killed run
-/// left for the next one to remove.
+/// Files of a local archive that no commit names. One that is younger than the last commit, and than an hour,
+/// is what a killed run left for the next one to remove.
 pub(super) fn unnamed_files(
     root: &Path,
     volumes: &BTreeMap<Log, Vec<CommitFacts>>,
     report: &mut Report,
 ) -> Result<(), ArchiveError> {
+    let young = report.time.timestamp_millis() - UNPROVEN_SECONDS_MAX * 1000;
     for (log, commits) in volumes {
         let volume = layout::volume(root, log.table, log.year);
         let named: HashSet<&str> =
             commits.iter().flat_map(|commit| &commit.adds).map(|add| add.path.as_str()).collect();
-        let last = commits.iter().rev().find_map(|commit| commit.time_ms).unwrap_or(i64::MAX);
+        let last = commits.iter().rev().find_map(|commit| commit.time_ms).unwrap_or(i64::MIN);
         for folder in layout::names(&volume)? {
             let Some(folder) = folder.to_str().filter(|name| name.starts_with("date=")) else { continue };
             for name in layout::names(&volume.join(folder))? {
@@ -37,12 +38,14 @@ pub(super) fn unnamed_files(
                 let written = std::fs::metadata(volume.join(&path)).and_then(|found| found.modified()).ok();
                 let written = written.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
                 let place = format!("{}/{path}", log.name());
-                if written.is_some_and(|time| i64::try_from(time.as_millis()).is_ok_and(|time| time > last)) {
+                let written = written.and_then(|time| i64::try_from(time.as_millis()).ok());
+                if written.is_some_and(|time| time > last && time > young) {
                     report
                         .not_checked
                         .push(format!("{place}: a run that did not end left it; no commit names it"));
                 } else {
-                    report.find("file_unnamed", place, "no commit names it");
+                    let detail = "no commit names it; the next run would remove what a killed one left";
+                    report.find("file_unnamed", place, detail);
                 }
             }
         }
@@ -143,7 +146,7 @@ pub(super) async fn check(
         }
         // The day that is added at the PUT bears clocks that differ.
         let wanted = Retention { mode: LockMode::Compliance, years }.until(object.modified);
-        let wanted = wanted.and_then(|until| until.checked_sub_days(chrono::Days::new(2)));
+        let wanted = wanted.and_then(|until| until.checked_sub_days(chrono::Days::new(1)));
         match (lock.until, wanted) {
             (Some(until), Some(wanted)) if until >= wanted => {}
             (Some(until), _) => {

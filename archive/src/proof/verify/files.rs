@@ -3,6 +3,7 @@
 //! A file is read once, whole, and hashed and decoded from memory; a thread holds one file at a time.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,7 +12,7 @@ use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array as _, RecordBatch};
 use bytes::Bytes;
-use chrono::{Datelike as _, NaiveDate};
+use chrono::{DateTime, Datelike as _, NaiveDate};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
@@ -27,9 +28,15 @@ use crate::commit::{STATISTICS_OFFSET, STATISTICS_SOURCE, micros};
 use crate::encode::{EARLIEST_YEAR, hash_column, record_column, time_column};
 use crate::layout;
 
+/// Most bytes of a sealed file: what a store takes in one PUT.
+const FILE_BYTES_MAX: u64 = 5 << 30;
 /// Rows decoded at once.
 const BATCH_ROWS: usize = 8192;
 const DAY_US: i64 = 86_400_000_000;
+/// The 1st of January 1970, counted from the year 1.
+const EPOCH_DAYS: i64 = 719_163;
+/// How long rows may wait between their arrival and their commit.
+const ARRIVAL_DAYS_MAX: i64 = 7;
 
 /// A file to be read.
 struct Job<'a> {
@@ -38,6 +45,8 @@ struct Job<'a> {
     place: String,
     path: PathBuf,
     add: &'a AddFacts,
+    /// Its commit is so close to its day that rows without a believable time may have come on that day.
+    is_day_of_arrival: bool,
 }
 
 /// What one file showed.
@@ -66,7 +75,8 @@ pub(super) fn check(
     for (log, commits) in volumes {
         let since = options.since.iter().find(|head| head.log == *log).map_or(0, |head| head.size);
         let volume = layout::volume(archive.root(), log.table, log.year);
-        for add in commits.iter().skip(since as usize).flat_map(|commit| &commit.adds) {
+        let new = commits.iter().skip(since as usize);
+        for (commit, add) in new.flat_map(|commit| commit.adds.iter().map(move |add| (commit, add))) {
             let is_wanted = add.date.is_none_or(|date| {
                 options.from.is_none_or(|from| from <= date) && options.to.is_none_or(|to| date <= to)
             });
@@ -74,7 +84,11 @@ pub(super) fn check(
                 untagged += u64::from(add.sha256.is_none());
                 unrooted += u64::from(add.record_root.is_none());
                 let place = format!("{}/{}", log.name(), add.path);
-                jobs.push(Job { log: *log, place, path: volume.join(&add.path), add });
+                let made =
+                    commit.time_ms.and_then(DateTime::from_timestamp_millis).map(|time| time.date_naive());
+                let days = made.zip(add.date).map(|(made, date)| (made - date).num_days());
+                let is_day_of_arrival = days.is_none_or(|days| (-1..=ARRIVAL_DAYS_MAX).contains(&days));
+                jobs.push(Job { log: *log, place, path: volume.join(&add.path), add, is_day_of_arrival });
             }
         }
     }
@@ -95,7 +109,13 @@ pub(super) fn check(
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some(job) = jobs.get(at) else { return };
-                    let outcome = check_file(archive, job, records);
+                    // Whoever changed a file may have found bytes that a decoder does not bear.
+                    let outcome = catch_unwind(AssertUnwindSafe(|| check_file(archive, job, records)));
+                    let outcome = outcome.unwrap_or_else(|_| {
+                        let mut outcome = Outcome::default();
+                        outcome.find("file_changed", job.place.clone(), "reading it ended abnormally");
+                        outcome
+                    });
                     let read = done.fetch_add(job.add.size, Ordering::Relaxed) + job.add.size;
                     watch.read(read, total);
                     outcomes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((at, outcome));
@@ -104,13 +124,6 @@ pub(super) fn check(
         }
     });
     let mut outcomes = outcomes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    // A thread that panicked on a file has left no outcome of it.
-    let seen: std::collections::HashSet<usize> = outcomes.iter().map(|(at, _)| *at).collect();
-    for (at, job) in jobs.iter().enumerate().filter(|(at, _)| !seen.contains(at)) {
-        let mut outcome = Outcome::default();
-        outcome.find("file_changed", job.place.clone(), "reading it ended abnormally");
-        outcomes.push((at, outcome));
-    }
     outcomes.sort_by_key(|(at, _)| *at);
     for (_, outcome) in outcomes {
         for finding in outcome.findings {
@@ -138,6 +151,11 @@ fn check_file(archive: &Archive, job: &Job<'_>, records: &dyn Records) -> Outcom
             }
             _ => {}
         }
+    }
+    if job.add.size > FILE_BYTES_MAX {
+        let detail = format!("its commit says {} bytes, more than a file can have", job.add.size);
+        outcome.find("file_size", job.place.clone(), detail);
+        return outcome;
     }
     let bytes = match contents.read_blocking(0..job.add.size) {
         Ok(bytes) => bytes,
@@ -272,7 +290,9 @@ fn take(batch: &RecordBatch, job: &Job<'_>, records: &dyn Records, seen: &mut Se
         if times.is_valid(row) {
             let time = times.value(row);
             seen.times = Some(seen.times.map_or((time, time), |(low, high)| (low.min(time), high.max(time))));
-            if seen.misfiled.is_none() && job.add.date.is_some_and(|date| is_misfiled(time, date)) {
+            if seen.misfiled.is_none()
+                && job.add.date.is_some_and(|date| is_misfiled(time, date, job.is_day_of_arrival))
+            {
                 seen.misfiled = Some(seen.rows + row as u64);
             }
         }
@@ -303,12 +323,13 @@ fn merge(spans: &mut BTreeMap<String, (i64, i64, u64)>, run: Option<(&str, (i64,
     }
 }
 
-/// Whether a row of this time must not lie under `date`. One whose time is not believable may lie anywhere.
-fn is_misfiled(time: i64, date: NaiveDate) -> bool {
-    let start = date.and_hms_opt(0, 0, 0).map_or(0, |start| start.and_utc().timestamp_micros());
-    let early = NaiveDate::from_ymd_opt(EARLIEST_YEAR, 1, 1)
-        .map_or(0, |day| (i64::from(day.num_days_from_ce()) - 719_163) * DAY_US);
-    time.div_euclid(DAY_US) != start.div_euclid(DAY_US) && time >= early && time <= start + DAY_US
+/// Whether a row of this time must not lie under `date`. One whose time is not believable lies under the day it came.
+fn is_misfiled(time: i64, date: NaiveDate, is_day_of_arrival: bool) -> bool {
+    let midnight = |day: NaiveDate| (i64::from(day.num_days_from_ce()) - EPOCH_DAYS) * DAY_US;
+    let start = midnight(date);
+    let early = NaiveDate::from_ymd_opt(EARLIEST_YEAR, 1, 1).map_or(0, midnight);
+    let is_believable = time >= early && time <= start + DAY_US;
+    time.div_euclid(DAY_US) != start.div_euclid(DAY_US) && (is_believable || !is_day_of_arrival)
 }
 
 fn statistics(job: &Job<'_>, seen: &Seen, outcome: &mut Outcome) {
@@ -346,11 +367,12 @@ mod tests {
     fn days_are_judged_as_the_writer_files_them() {
         let day = NaiveDate::from_ymd_opt(2026, 3, 2).expect("a day");
         let noon = 1_772_452_800_000_000;
-        assert!(!is_misfiled(noon, day));
-        assert!(is_misfiled(noon - DAY_US, day));
-        assert!(is_misfiled(noon + DAY_US / 2, day), "midnight belongs to the next day");
-        assert!(!is_misfiled(noon + 3 * DAY_US, day), "not believable when it came");
-        assert!(!is_misfiled(0, day), "before Kubernetes");
+        assert!(!is_misfiled(noon, day, true));
+        assert!(is_misfiled(noon - DAY_US, day, true));
+        assert!(is_misfiled(noon + DAY_US / 2, day, true), "midnight belongs to the next day");
+        assert!(!is_misfiled(noon + 3 * DAY_US, day, true), "not believable when it came");
+        assert!(!is_misfiled(0, day, true), "before Kubernetes");
+        assert!(is_misfiled(noon + 3 * DAY_US, day, false), "and did not come on that day");
         assert_eq!(record_column(strongroom_schemas::Table::Events), None);
     }
 }

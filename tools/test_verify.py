@@ -1240,7 +1240,8 @@ class Rows(InFolder):
         self.assertEqual(self.check(self.file()[:-30] + bytes(30)), ["rows"])
         self.assertEqual(self.check(self.file(), day="2026-03-01"), ["statistics"])
         self.assertEqual(self.check(self.file(), tag_rows="4", stats='{"numRecords":4}')[0], "tags")
-        self.assertIn("rows", self.check(self.file(), stats='{"numRecords":4}'))
+        four = {"tag_rows": "4", "stats": '{"numRecords":4}', "tag_offsets": '{"file/a":[0,10,3],"file/b":[3,3,1]}'}
+        self.assertEqual(self.check(self.file(), **four)[:2], ["rows", "offsets"])
         self.assertEqual(self.check(self.file(source_offset=pa.array(["a", "b", "c"]))), ["offsets", "statistics", "statistics"])
         far = pa.array([self.MICROS, None, 1 << 62], pa.timestamp("us", tz="UTC"))
         self.assertEqual(self.check(self.file(stage_timestamp=far)), ["rows"])

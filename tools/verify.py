@@ -1159,7 +1159,8 @@ class Archive:
 
     def point_12_unnamed(self):
         for volume in self.volumes:
-            last = max((c.timestamp or 0 for c in volume.commits), default=0)
+            # Of the commits that add files: the first of a volume only makes the table, when files for the second are written already.
+            last = max((c.timestamp or 0 for c in volume.commits if c.adds), default=0)
             for path in volume.files:
                 where = "%s/%s" % (volume.name, path)
                 if path in volume.named:

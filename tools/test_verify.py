@@ -913,7 +913,7 @@ class WrittenWrong(InFolder):
         self.finds("key_record", w)
 
     def test_key_record_fields(self):
-        for change in ({"archive": ID.replace("6", "7")}, {"time": "2026-03-02 10:00:00"}, {"previous": b64(public(SEEDS[4]))}, {"key": b64(public(SEEDS[0]))}, {"manifest": "0" * 64}, {"key": "AAAA"}):
+        for change in ({"archive": ID.replace("6", "7")}, {"archive": "\u202e"}, {"time": "2026-03-02 10:00:00"}, {"previous": b64(public(SEEDS[4]))}, {"key": b64(public(SEEDS[0]))}, {"manifest": "0" * 64}, {"key": "AAAA"}):
             self.folder.cleanup()
             os.makedirs(self.root)
             w = self.standard()

@@ -4,7 +4,7 @@
 Written from docs/proof.md and docs/format.md and the specifications they name, and from nothing else. Python 3.9 or later, standard
 library only; with `pyarrow` the rows inside the Parquet files are checked too, without it the report says that they were not.
 
-    python3 verify.py archive DIR --public-key VKEY [--remembered FILE] [--since REPORT] [--json FILE] [--no-rows]
+    python3 verify.py archive DIR --public-key VKEY [--remembered FILE]... [--since REPORT] [--json FILE] [--no-rows]
     python3 verify.py proof FILE --public-key VKEY [--print]
 
 Exit code 0: no finding; 1: findings; 2: it could not be done. It only reads (but for the file of --json), opens no connection, follows no symbolic link below
@@ -403,6 +403,8 @@ class KeyRecord:
         if not number.startswith("key "):
             raise Malformed("no line `strongroom key` in its place")
         self.number, self.archive = parse_decimal(number[4:]), value("archive")
+        if not UUID.fullmatch(self.archive):
+            raise Malformed("`archive` is not a UUID in lower case")
         self.manifest, made = parse_hash(value("manifest")), value("time")
         try:
             if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", made, re.ASCII):
@@ -465,7 +467,7 @@ def check_keys(files, manifest, public_key, archive_id, trusted, report):
             missing = set(need) - set(record.note.signers("strongroom/%s/keys" % archive_id, need))
             if missing:
                 raise Malformed("not signed by the %s key" % ("new" if record.key in missing else "previous"))
-        except (Malformed, BadSignature, UnicodeEncodeError) as e:
+        except (Malformed, BadSignature) as e:
             report.finding("key_record", where, str(e))
             report.skipped("key records behind the one that does not hold, and signatures of their keys")
             break
@@ -1591,6 +1593,12 @@ def main(arguments=None):
         return 2
     except MemoryError:
         print("verify.py: not enough memory for a file that is read in one piece", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("verify.py: interrupted, nothing is shown", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # who reads the output has gone, as `head` does: no result is shown
+        sys.stdout = open(os.devnull, "w")
         return 2
 
 

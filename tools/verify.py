@@ -41,7 +41,7 @@ COMMIT_BYTES_MAX = 256 << 20
 PROOF_BYTES_MAX = 1 << 30
 DIGITS_MAX = 19  # of a number in JSON: all of them are 64-bit
 CLOCK_BACK_MS_MAX = 10 * 60 * 1000  # point 6
-UNPROVEN_MS_MAX = 60 * 60 * 1000  # point 3
+RECENT_MS_MAX = 60 * 60 * 1000  # points 3 and 12
 TIMESTAMP_MS_END = 253402300800000  # 10000-01-01, where years have five digits
 FINDINGS_MAX = 100_000
 BLOCK_BYTES = 1 << 20
@@ -908,15 +908,15 @@ class Archive:
         else:
             self.report.heads.append({"log": newest.origin, "size": newest.size, "root": base64.b64encode(newest.root).decode()})
         behind = volume.commits[newest.size if newest else 0 :]
-        if behind and self.keys.records and not all(self.recent(c) for c in behind):
+        if behind and self.keys.records and not all(c.timestamp is not None and self.recent(c.timestamp) for c in behind):
             detail = "%d commits from this one on have no checkpoint, and not all of them were made within the last hour"
             self.report.finding("unproven", behind[0].where, detail % len(behind))
         elif behind and newest:
             self.report.skipped("%s: commits from %d on are behind the newest checkpoint" % (volume.name, newest.size))
 
-    def recent(self, commit):
-        """Made within the last hour; a time that lies ahead of ours by more than a clock may be wrong is not recent."""
-        return commit.timestamp is not None and self.now - UNPROVEN_MS_MAX <= commit.timestamp <= self.now + CLOCK_BACK_MS_MAX
+    def recent(self, ms):
+        """Within the last hour; a time that lies ahead of ours by more than a clock may be wrong is not recent."""
+        return self.now - RECENT_MS_MAX <= ms <= self.now + CLOCK_BACK_MS_MAX
 
     def log_lines(self):
         """proof.md, Key records: size and root of a `log` line must be those of the volume's tree."""
@@ -1171,7 +1171,7 @@ class Archive:
                     status = self.root.status(where)
                 except NotPlain:
                     status = None
-                if status is not None and stat.S_ISREG(status.st_mode) and status.st_mtime * 1000 > last:
+                if status is not None and stat.S_ISREG(status.st_mode) and status.st_mtime * 1000 > last and self.recent(status.st_mtime * 1000):
                     self.report.skipped("files written after the last commit of %s, which no commit names: a run that was killed, or still runs" % volume.name)
                 else:
                     self.report.finding("file_unnamed", shown(where), "no `add` names it")
@@ -1306,6 +1306,8 @@ def check_rows(table, file, add, committed, where, report):
     wanted = {"events": EVENT_COLUMNS, "rejects": ["raw"], "alerts": ["ocsf"]}[table] + [time_column, "source", "source_offset"]
     tree, offsets, rows, extremes, off_day = MerkleTree(), {}, 0, {}, 0
     day = (datetime.date.fromisoformat(add.path[5:15]) - datetime.date(1970, 1, 1)).days * DAY_US
+    # A row with a time that nobody can believe lies under the day it arrived; the commit came at most 7 days after that day.
+    arrived_then = committed < day + DAY_US + 7 * DAY_US
     try:
         parquet = pyarrow.parquet.ParquetFile(file)
         there = set(parquet.schema_arrow.names)
@@ -1327,8 +1329,7 @@ def check_rows(table, file, add, committed, where, report):
                 if source is not None and offset is not None:
                     first, last, count = offsets.get(source, (offset, offset, 0))
                     offsets[source] = min(first, offset), max(last, offset), count + 1
-                # A time more than a day ahead of its arrival is implausible. Arrival is in no column: taken as less than a day before the commit.
-                if at is not None and not day <= at < day + DAY_US and PLAUSIBLE_FROM_US <= at <= committed:
+                if at is not None and not day <= at < day + DAY_US and not (arrived_then and (at < PLAUSIBLE_FROM_US or at > day + DAY_US)):
                     if not off_day:
                         report.finding("statistics", "%s, row %d" % (where, rows + i), "its time is %s, of another day than the file" % utc_time(at))
                     off_day += 1

@@ -4,7 +4,7 @@
 Written from docs/proof.md and docs/format.md and the specifications they name, and from nothing else. Python 3.9 or later, standard
 library only; with `pyarrow` the rows inside the Parquet files are checked too, without it the report says that they were not.
 
-    python3 verify.py archive DIR --public-key VKEY [--remembered FILE] [--since REPORT] [--json FILE] [--no-rows]
+    python3 verify.py archive DIR --public-key VKEY [--remembered FILE]... [--since REPORT] [--json FILE] [--no-rows]
     python3 verify.py proof FILE --public-key VKEY [--print]
 
 Exit code 0: no finding; 1: findings; 2: it could not be done. It only reads (but for the file of --json), opens no connection, follows no symbolic link below
@@ -24,6 +24,7 @@ import os
 import re
 import stat
 import sys
+import time
 from collections import defaultdict
 
 try:
@@ -40,6 +41,7 @@ COMMIT_BYTES_MAX = 256 << 20
 PROOF_BYTES_MAX = 1 << 30
 DIGITS_MAX = 19  # of a number in JSON: all of them are 64-bit
 CLOCK_BACK_MS_MAX = 10 * 60 * 1000  # point 6
+RECENT_MS_MAX = 60 * 60 * 1000  # points 3 and 12
 TIMESTAMP_MS_END = 253402300800000  # 10000-01-01, where years have five digits
 FINDINGS_MAX = 100_000
 BLOCK_BYTES = 1 << 20
@@ -53,6 +55,10 @@ DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 
 class CannotCheck(Exception):
     """Exit code 2: says in a sentence what could not be done."""
+
+
+class Unreadable(CannotCheck):
+    """A file of the archive is there and gives no bytes: exit code 2, or `file_unreadable` for a data file."""
 
 
 class Malformed(Exception):
@@ -397,9 +403,13 @@ class KeyRecord:
         if not number.startswith("key "):
             raise Malformed("no line `strongroom key` in its place")
         self.number, self.archive = parse_decimal(number[4:]), value("archive")
-        self.manifest, time = parse_hash(value("manifest")), value("time")
+        if not UUID.fullmatch(self.archive):
+            raise Malformed("`archive` is not a UUID in lower case")
+        self.manifest, made = parse_hash(value("manifest")), value("time")
         try:
-            datetime.datetime.strptime(time, "%Y-%m-%dT%H:%M:%SZ")
+            if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", made, re.ASCII):
+                raise ValueError
+            datetime.datetime.fromisoformat(made[:-1])
         except ValueError:
             raise Malformed("time is not like 2026-03-02T10:00:00Z")
         self.key, self.previous, self.logs = parse_base64(value("key"), 32), None, {}
@@ -457,7 +467,7 @@ def check_keys(files, manifest, public_key, archive_id, trusted, report):
             missing = set(need) - set(record.note.signers("strongroom/%s/keys" % archive_id, need))
             if missing:
                 raise Malformed("not signed by the %s key" % ("new" if record.key in missing else "previous"))
-        except (Malformed, BadSignature, UnicodeEncodeError) as e:
+        except (Malformed, BadSignature) as e:
             report.finding("key_record", where, str(e))
             report.skipped("key records behind the one that does not hold, and signatures of their keys")
             break
@@ -562,7 +572,7 @@ class Root:
         try:
             return os.fdopen(os.open(os.path.join(self.path, rel), flags), "rb")
         except OSError as e:
-            raise CannotCheck("cannot open %s: %s" % (shown(rel), e.strerror))
+            raise Unreadable("cannot open %s: %s" % (shown(rel), e.strerror))
 
     def read(self, rel, limit):
         """All bytes; None where nothing is; Malformed when there are more than the limit."""
@@ -573,7 +583,7 @@ class Root:
             try:
                 data = file.read(limit + 1)
             except OSError as e:
-                raise CannotCheck("cannot read %s: %s" % (shown(rel), e.strerror))
+                raise Unreadable("cannot read %s: %s" % (shown(rel), e.strerror))
         if len(data) > limit:
             raise Malformed("larger than %d bytes" % limit)
         return data
@@ -613,15 +623,16 @@ class Volume:
         self.table, self.year, self.name = table, year, "%s/%s" % (table, year)
         self.commits, self.leaves, self.files, self.notes = [], [], [], []
         self.valid = []  # (checkpoint, key) of those that hold: signed, and their root is that of the commits
-        self.signed_leaves = []  # what the tiles must have
+        self.named, self.root_differs = set(), False
 
 
 class Archive:
     """The points of "Checking an archive", one method each, in their order."""
 
-    def __init__(self, path, trusted, remembered=(), since=None, rows=True):
+    def __init__(self, path, trusted, remembered=(), since=None, rows=True, now=None):
         self.root, self.trusted, self.remembered, self.since, self.with_rows = Root(path), trusted, remembered, since, rows
         self.report, self.progress, self.volumes, self.keys = Report(path), Progress(), [], Keys()
+        self.now = int(time.time() * 1000) if now is None else now
 
     def check(self):
         self.find_volumes()
@@ -745,7 +756,6 @@ class Archive:
                         self.report.finding("commit_malformed", where, "line %d: %s" % (number, e))
             if commit.timestamp is None:
                 self.report.finding("commit_malformed", where, "no `commitInfo` with a `timestamp`")
-        volume.signed_leaves = volume.leaves
 
     @staticmethod
     def action(commit, value):
@@ -823,6 +833,7 @@ class Archive:
                 self.report.finding("checkpoint_root", where, "the first %d commits do not give its root" % checkpoint.size)
                 differing.append(checkpoint)
         if differing:
+            volume.root_differs = True
             self.name_changed_commits(volume, max(differing, key=lambda c: c.size))
         for checkpoint, key, where in good:
             # proof.md, Key records: a retired key counts up to its `log` line; beyond it a later key must have signed as much.
@@ -873,12 +884,12 @@ class Archive:
             if leaf != volume.leaves[i]:
                 source = "the tile, which gives the signed root" if proven else "the tile, which does not give the signed root either"
                 self.report.finding("commit_changed", volume.commits[i].where, "its leaf hash is not that of %s" % source)
-        if proven:
-            volume.signed_leaves = leaves + volume.leaves[len(leaves) :]
 
     def point_4_tiles(self, volume):
-        levels, needed = tile_levels(volume.signed_leaves), set()
-        for size in {c.size for c, _ in volume.valid} | ({0}):
+        if volume.root_differs:  # then of the tiles only what names the commit is reported
+            return
+        levels, needed = tile_levels(volume.leaves), set()
+        for size in {c.size for c, _ in volume.valid}:
             needed.update(t for t in tiles_of(size) if t[2] < 256)
         needed.update(tiles_of(max([c.size for c, _ in volume.valid], default=0)))
         for level, index, width in sorted(needed):
@@ -894,16 +905,24 @@ class Archive:
         newest = max((c for c, _ in volume.valid), key=lambda c: c.size, default=None)
         if newest is None:
             self.report.skipped("%s has no checkpoint that holds: nothing proves its %d commits" % (volume.name, len(volume.commits)))
-            return
-        self.report.heads.append({"log": newest.origin, "size": newest.size, "root": base64.b64encode(newest.root).decode()})
-        if newest.size < len(volume.commits):
+        else:
+            self.report.heads.append({"log": newest.origin, "size": newest.size, "root": base64.b64encode(newest.root).decode()})
+        behind = volume.commits[newest.size if newest else 0 :]
+        if behind and self.keys.records and not all(c.timestamp is not None and self.recent(c.timestamp) for c in behind):
+            detail = "%d commits from this one on have no checkpoint, and not all of them were made within the last hour"
+            self.report.finding("unproven", behind[0].where, detail % len(behind))
+        elif behind and newest:
             self.report.skipped("%s: commits from %d on are behind the newest checkpoint" % (volume.name, newest.size))
+
+    def recent(self, ms):
+        """Within the last hour; a time that lies ahead of ours by more than a clock may be wrong is not recent."""
+        return self.now - RECENT_MS_MAX <= ms <= self.now + CLOCK_BACK_MS_MAX
 
     def log_lines(self):
         """proof.md, Key records: size and root of a `log` line must be those of the volume's tree."""
         for record in self.keys.records:
             for name, (size, root) in sorted(record.logs.items()):
-                self.compare("_keys/%08d" % record.number, name, size, root, "commits_cut", "checkpoint_root", newest=False)
+                self.compare("_keys/%08d" % record.number, name, size, root, "key_record", "key_record", newest=False)
 
     def compare(self, where, name, size, root, cut, differs, newest):
         """A size and root somebody signed or saw, against the volume: its newest checkpoint, or else all its commits."""
@@ -1023,8 +1042,8 @@ class Archive:
     def file(self, volume, add, committed, where):
         try:
             file = self.root.open(where)
-        except NotPlain as e:
-            self.report.finding("file_missing", where, str(e))
+        except (NotPlain, Unreadable) as e:
+            self.report.finding("file_missing" if isinstance(e, NotPlain) else "file_unreadable", where, str(e))
             return
         if file is None:
             self.report.finding("file_missing", where, "not there")
@@ -1052,7 +1071,7 @@ class Archive:
                     file.seek(0)
                     check_rows(volume.table, file, add, committed, where, self.report)
             except OSError as e:
-                raise CannotCheck("cannot read %s: %s" % (shown(where), e.strerror or e))
+                self.report.finding("file_unreadable", where, str(e.strerror))
 
     def point_9_and_10_positions(self):
         """Per source partition, over the commits of `events` of all years: positions, and that no row is missing or too many."""
@@ -1142,9 +1161,20 @@ class Archive:
 
     def point_12_unnamed(self):
         for volume in self.volumes:
+            # Of the commits that add files: the first of a volume only makes the table, when files for the second are written already.
+            last = max((c.timestamp or 0 for c in volume.commits if c.adds), default=0)
             for path in volume.files:
-                if path not in volume.named:
-                    self.report.finding("file_unnamed", "%s/%s" % (volume.name, shown(path)), "no `add` names it")
+                where = "%s/%s" % (volume.name, path)
+                if path in volume.named:
+                    continue
+                try:
+                    status = self.root.status(where)
+                except NotPlain:
+                    status = None
+                if status is not None and stat.S_ISREG(status.st_mode) and status.st_mtime * 1000 > last and self.recent(status.st_mtime * 1000):
+                    self.report.skipped("files written after the last commit of %s, which no commit names: a run that was killed, or still runs" % volume.name)
+                else:
+                    self.report.finding("file_unnamed", shown(where), "no `add` names it")
 
 
 class RejectRanges:
@@ -1195,10 +1225,10 @@ def go_strings(values):
 def utc_time(micros):
     """2006-01-02T15:04:05.000000Z."""
     try:
-        time = datetime.datetime(1970, 1, 1) + datetime.timedelta(microseconds=micros)
+        at = datetime.datetime(1970, 1, 1) + datetime.timedelta(microseconds=micros)
     except OverflowError:
         raise Malformed("a time is in no year of four digits")
-    return time.isoformat(timespec="microseconds") + "Z"
+    return at.isoformat(timespec="microseconds") + "Z"
 
 
 def same(value):
@@ -1276,6 +1306,8 @@ def check_rows(table, file, add, committed, where, report):
     wanted = {"events": EVENT_COLUMNS, "rejects": ["raw"], "alerts": ["ocsf"]}[table] + [time_column, "source", "source_offset"]
     tree, offsets, rows, extremes, off_day = MerkleTree(), {}, 0, {}, 0
     day = (datetime.date.fromisoformat(add.path[5:15]) - datetime.date(1970, 1, 1)).days * DAY_US
+    # A row with a time that nobody can believe lies under the day it arrived; the commit came at most 7 days after that day.
+    arrived_then = committed < day + DAY_US + 7 * DAY_US
     try:
         parquet = pyarrow.parquet.ParquetFile(file)
         there = set(parquet.schema_arrow.names)
@@ -1289,18 +1321,17 @@ def check_rows(table, file, add, committed, where, report):
                 row = {name: values[i] for name, values in columns.items()}
                 if add.record_root is not None:
                     tree.add(leaf_hash(record_of(table, row)))
-                time, source, offset = row.get(time_column), row.get("source"), row.get("source_offset")
-                for name, value in ((time_column, time), ("source", source), ("source_offset", offset)):
+                at, source, offset = row.get(time_column), row.get("source"), row.get("source_offset")
+                for name, value in ((time_column, at), ("source", source), ("source_offset", offset)):
                     if value is not None:
                         low, high = extremes.get(name, (value, value))
                         extremes[name] = min(low, value), max(high, value)
                 if source is not None and offset is not None:
                     first, last, count = offsets.get(source, (offset, offset, 0))
                     offsets[source] = min(first, offset), max(last, offset), count + 1
-                # A time more than a day ahead of its arrival is implausible. Arrival is in no column: taken as less than a day before the commit.
-                if time is not None and not day <= time < day + DAY_US and PLAUSIBLE_FROM_US <= time <= committed:
+                if at is not None and not day <= at < day + DAY_US and not (arrived_then and (at < PLAUSIBLE_FROM_US or at > day + DAY_US)):
                     if not off_day:
-                        report.finding("statistics", "%s, row %d" % (where, rows + i), "its time is %s, of another day than the file" % utc_time(time))
+                        report.finding("statistics", "%s, row %d" % (where, rows + i), "its time is %s, of another day than the file" % utc_time(at))
                     off_day += 1
             rows += batch.num_rows
     except (pyarrow.ArrowException, Malformed, ValueError, TypeError, AttributeError, OverflowError, OSError) as e:
@@ -1563,6 +1594,12 @@ def main(arguments=None):
         return 2
     except MemoryError:
         print("verify.py: not enough memory for a file that is read in one piece", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("verify.py: interrupted, nothing is shown", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # who reads the output has gone, as `head` does: no result is shown
+        sys.stdout = open(os.devnull, "w")
         return 2
 
 

@@ -1,0 +1,1254 @@
+#!/usr/bin/env python3
+"""Tests of verify.py: `python3 tools/test_verify.py`. Standard library only; with pyarrow the rows of real Parquet files are tested too.
+
+`Writer` makes an archive's log side from docs/proof.md, with data files that are random bytes, and can be told to do it wrong. Changes to
+an archive that is there are made to its files. Both must give the kind of finding that the document names."""
+import base64
+import contextlib
+import hashlib
+import io
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import verify  # noqa: E402
+
+ID = "618892b3-51e4-47ee-94f4-1f6be70a3a6d"
+START = 1_772_445_600_000  # 2026-03-02T10:00:00Z
+FUZZ_ROUNDS = int(os.environ.get("VERIFY_FUZZ_ROUNDS", "2000"))
+SEEDS = [hashlib.sha256(b"key %d" % i).digest() for i in range(5)]
+
+
+def b64(data):
+    return base64.b64encode(data).decode()
+
+
+# Signing, RFC 8032 sections 5.1.5 and 5.1.6, written for the tests.
+
+
+def multiply(scalar, point):
+    result = verify.IDENTITY
+    while scalar:
+        if scalar & 1:
+            result = verify.point_add(result, point)
+        point, scalar = verify.point_add(point, point), scalar >> 1
+    return result
+
+
+def secret(seed):
+    h = hashlib.sha512(seed).digest()
+    return int.from_bytes(h[:32], "little") & ((1 << 254) - 8) | (1 << 254), h[32:]
+
+
+PUBLIC = {}
+
+
+def public(seed):
+    if seed not in PUBLIC:
+        PUBLIC[seed] = verify.point_encode(multiply(secret(seed)[0], verify.BASE))
+    return PUBLIC[seed]
+
+
+def sign(seed, message):
+    a, prefix = secret(seed)
+    r = int.from_bytes(hashlib.sha512(prefix + message).digest(), "little") % verify.L
+    encoded = verify.point_encode(multiply(r, verify.BASE))
+    k = int.from_bytes(hashlib.sha512(encoded + public(seed) + message).digest(), "little") % verify.L
+    return encoded + ((r + k * a) % verify.L).to_bytes(32, "little")
+
+
+def key_id(name, seed):
+    return hashlib.sha256(name.encode() + b"\n\x01" + public(seed)).digest()[:4]
+
+
+def note(text, name, *seeds):
+    lines = ["\u2014 %s %s\n" % (name, b64(key_id(name, s) + sign(s, text.encode()))) for s in seeds]
+    return (text + "\n" + "".join(lines)).encode()
+
+
+def vkey(seed, name="strongroom"):
+    return "%s+%s+%s" % (name, key_id(name, seed).hex(), b64(b"\x01" + public(seed)))
+
+
+# Merkle trees as RFC 6962 section 2.1 defines them, recursively.
+
+
+def mth(leaves):
+    if not leaves:
+        return hashlib.sha256(b"").digest()
+    if len(leaves) == 1:
+        return hashlib.sha256(b"\0" + leaves[0]).digest()
+    k = 1
+    while k * 2 < len(leaves):
+        k *= 2
+    return hashlib.sha256(b"\1" + mth(leaves[:k]) + mth(leaves[k:])).digest()
+
+
+def inclusion(m, leaves):
+    """PATH(m, D[n]), section 2.1.1."""
+    if len(leaves) == 1:
+        return []
+    k = 1
+    while k * 2 < len(leaves):
+        k *= 2
+    if m < k:
+        return inclusion(m, leaves[:k]) + [mth(leaves[k:])]
+    return inclusion(m - k, leaves[k:]) + [mth(leaves[:k])]
+
+
+def put(root, rel, data):
+    path = os.path.join(root, rel)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(data)
+
+
+def get(root, rel):
+    with open(os.path.join(root, rel), "rb") as file:
+        return file.read()
+
+
+class Writer:
+    """An archive by the document. `clock` is the time of the next commit, in milliseconds."""
+
+    def __init__(self, root, keyed=True, named=True):
+        self.root, self.clock, self.random = root, START, random.Random(7)
+        self.commits, self.position, self.records, self.heads, self.key, self.named = {}, {}, 0, {}, SEEDS[0], {}
+        manifest = {"format": 1, "archive_id": ID, "created": "2026-03-02T10:00:00Z"}
+        if keyed and named:
+            manifest["public_key"] = vkey(SEEDS[0])
+        self.manifest = json.dumps(manifest, indent=2).encode() + b"\n"
+        put(root, "strongroom.json", self.manifest)
+        put(root, ".lock", b"")
+        if keyed:
+            self.key_record(SEEDS[0])
+
+    def key_record(self, seed, lines=None, signers=None, **changes):
+        self.records += 1
+        values = {"archive": ID, "manifest": hashlib.sha256(self.manifest).hexdigest(), "time": "2026-03-02T10:00:00Z", "key": b64(public(seed))}
+        before = self.key
+        if self.records > 1:
+            values["previous"] = b64(public(before))
+        values.update(changes)
+        text = "strongroom key %d\n" % self.records + "".join("%s %s\n" % v for v in values.items())
+        if self.records > 1:
+            text += "".join("log %s %d %s\n" % (v, *h) for v, h in sorted(self.heads.items())) if lines is None else lines
+        signers = signers or ((seed,) if self.records == 1 else (before, seed))
+        put(self.root, "_keys/%08d" % self.records, note(text, "strongroom/%s/keys" % ID, *signers))
+        self.key = seed
+
+    def add(self, volume, offsets, day="2026-03-02", tagged=True, data=None, **changes):
+        """An `add` action, and its file. offsets: partition to [first, last, rows]. changes: of the action, or with `tag_` of a tag."""
+        data = self.random.randbytes(200) if data is None else data
+        path = "date=%s/%032x.parquet" % (day, self.random.getrandbits(128))
+        put(self.root, "%s/%s" % (volume, path), data)
+        rows = sum(v[2] for v in offsets.values())
+        tags = {
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "record_root": hashlib.sha256(b"records").hexdigest(),
+            "rows": str(rows),
+            "offsets": json.dumps(offsets),
+        }
+        tags.update({k[4:]: v for k, v in changes.items() if k.startswith("tag_")})
+        add = {
+            "path": path,
+            "partitionValues": {"date": day},
+            "size": len(data),
+            "modificationTime": self.clock,
+            "dataChange": True,
+            "stats": json.dumps({"numRecords": rows, "minValues": {}, "maxValues": {}}),
+            "tags": tags if tagged else None,
+        }
+        add.update({k: v for k, v in changes.items() if not k.startswith("tag_")})
+        return {"add": add}
+
+    def commit(self, volume, actions=(), positions=None, counts=None, checkpoint=True, info=True, raw=None):
+        """positions: partition to (next offset, records)."""
+        commits = self.commits.setdefault(volume, [])
+        if not commits and raw is None and not any("protocol" in a for a in actions):
+            self.commits[volume] = commits
+            self.append(volume, [{"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}, {"metaData": {"id": "x"}}], {}, None, True)
+        self.append(volume, actions, positions or {}, counts, info, raw)
+        if checkpoint:
+            self.checkpoint(volume)
+
+    def append(self, volume, actions, positions, counts, info, raw=None):
+        lines = []
+        if info:
+            lines.append({"commitInfo": {"timestamp": self.clock, "operation": "WRITE"}})
+            if counts:
+                lines[0]["commitInfo"]["strongroom"] = {"eventsFormat": 1, "counts": counts}
+        lines += actions
+        for partition, (offset, records) in positions.items():
+            pairs = {"": offset, "#records": records, "#blake3.hi": -5, "#blake3.lo": 7}
+            lines += [{"txn": {"appId": partition + k, "version": v}} for k, v in pairs.items()]
+        data = "\n".join(map(json.dumps, lines)).encode() if raw is None else raw
+        put(self.root, "%s/_delta_log/%020d.json" % (volume, len(self.commits[volume])), data)
+        self.commits[volume].append(data)
+        self.clock += 1000
+
+    def checkpoint(self, volume, seed=None, size=None, tiles=True):
+        seed = seed or self.key
+        size = len(self.commits[volume]) if size is None else size
+        origin = "strongroom/%s/%s" % (ID, volume)
+        root = b64(self.root_of(volume, size))
+        self.heads[volume] = size, root
+        name = "%s/_tlog/checkpoint/%020d-%s" % (volume, size, key_id(origin, seed).hex())
+        put(self.root, name, note("%s\n%d\n%s\n" % (origin, size, root), origin, seed))
+        if tiles:
+            self.tiles(volume, size)
+        return name
+
+    def root_of(self, volume, size):
+        return mth(self.commits[volume][:size])
+
+    def tiles(self, volume, size):
+        commits, level = self.commits[volume][:size], 0
+        while size >> 8 * level:
+            step = 256**level
+            hashes = [mth(commits[i : i + step]) for i in range(0, size - size % step, step)]
+            for n in range(0, len(hashes), 256):
+                tile = hashes[n : n + 256]
+                name = "%03d" % (n // 256) + ("" if len(tile) == 256 else ".p/%d" % len(tile))
+                put(self.root, "%s/_tlog/tile/%d/%s" % (volume, level, name), b"".join(tile))
+            level += 1
+
+    def seal(self, year=2026, partition="file/a", events=10, rejects=0, checkpoint=True, day="2026-03-02", width=10, **changes):
+        """One seal of a stream in which each record has `width` bytes: the rejects are its last records."""
+        offset, records = self.position.get(partition, (0, 0))
+        end = offset + (events + rejects) * width
+        after = {partition: (end, records + events + rejects)}
+        if rejects:
+            add = self.add("rejects/%d" % year, {partition: [end - rejects * width, end - width, rejects]}, day=day)
+            self.commit("rejects/%d" % year, [add], after, checkpoint=checkpoint)
+        volume, actions = "events/%d" % year, []
+        if events:
+            actions.append(self.add(volume, {partition: [offset, offset + (events - 1) * width, events]}, day=day, **changes))
+        counts = {"received": events + rejects, "events": events, "rejects": rejects, "duplicates": 0}
+        self.commit(volume, actions, after, counts, checkpoint)
+        self.position[partition] = after[partition]
+
+    def check(self, **options):
+        options.setdefault("now", self.clock)
+        options.setdefault("trusted", [public(SEEDS[0])])
+        return verify.Archive(self.root, rows=False, **options).check()
+
+
+class InFolder(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory(prefix="strongroom-verify-")
+        self.addCleanup(self.folder.cleanup)
+        self.root = os.path.join(self.folder.name, "archive")
+        os.mkdir(self.root)
+
+    def writer(self, **options):
+        return Writer(self.root, **options)
+
+    def standard(self):
+        """Two partitions, rejects, three seals: every check has something to look at."""
+        w = self.writer()
+        w.seal(events=10, rejects=2)
+        w.seal(events=5, partition="kafka/t/0")
+        w.seal(events=7, rejects=1)
+        return w
+
+    def kinds(self, report):
+        return [f["kind"] for f in report.findings]
+
+    def clean(self, w, **options):
+        report = w.check(**options)
+        self.assertEqual(report.findings, [])
+        return report
+
+    def finds(self, kind, w, **options):
+        report = w.check(**options)
+        self.assertIn(kind, self.kinds(report), report.findings)
+        json.dumps(report.as_json())
+        return report
+
+
+class Ed25519(unittest.TestCase):
+    # RFC 8032 section 7.1: secret key, public key, message, signature.
+    VECTORS = (
+        (
+            "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
+            "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
+            "",
+            "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b",
+        ),
+        (
+            "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb",
+            "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c",
+            "72",
+            "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00",
+        ),
+        (
+            "c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7",
+            "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025",
+            "af82",
+            "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a",
+        ),
+        (
+            "833fe62409237b9d62ec77587520911e9a759cec1d19755b7da901b96dca3d42",
+            "ec172b93ad5e563bf4932c70e1245034c35467ef2efd4d64ebf819683467e2bf",
+            hashlib.sha512(b"abc").hexdigest(),
+            "dc2a4459e7369633a52b1bf277839a00201009a3efbf3ecb69bea2186c26b58909351fc9ac90b3ecfdfbc7c66431e0303dca179c138ac17ad9bef1177331a704",
+        ),
+    )
+
+    def test_rfc_8032_vectors(self):
+        for seed, key, message, signature in (map(bytes.fromhex, v) for v in self.VECTORS):
+            self.assertEqual(public(seed), key)
+            self.assertEqual(sign(seed, message), signature)
+            self.assertTrue(verify.ed25519_verify(key, message, signature))
+            self.assertFalse(verify.ed25519_verify(key, message + b"x", signature))
+        # TEST 1024: the public key alone
+        seed = bytes.fromhex("f5e5767cf153319517630f226876b86c8160cc583bc013744c6bf255f5cc0ee5")
+        self.assertEqual(public(seed).hex(), "278117fc144c72340f67d0f2316e8386ceffbf2b2428c9c51fef7c597f1d426e")
+
+    def test_every_bit_of_a_signature_counts(self):
+        _, key, message, signature = map(bytes.fromhex, self.VECTORS[2])
+        for bit in range(512):
+            changed = bytearray(signature)
+            changed[bit // 8] ^= 1 << bit % 8
+            self.assertFalse(verify.ed25519_verify(key, message, bytes(changed)), bit)
+
+    def test_s_not_below_the_order_is_rejected(self):
+        _, key, message, signature = map(bytes.fromhex, self.VECTORS[1])
+        s = int.from_bytes(signature[32:], "little") + verify.L
+        self.assertFalse(verify.ed25519_verify(key, message, signature[:32] + s.to_bytes(32, "little")))
+
+    def test_points_that_are_not_canonical_are_rejected(self):
+        # y = p + 1 means the identity (y = 1), and y = 1 with the sign bit is no point: x is 0.
+        for y in (verify.P + 1, verify.P, 1 | 1 << 255, (1 << 256) - 1):
+            self.assertIsNone(verify.point_decode(y.to_bytes(32, "little")))
+        self.assertIsNone(verify.point_decode((2).to_bytes(32, "little")))  # no x for y = 2
+
+    def test_keys_of_small_order_prove_nothing(self):
+        # Under the identity as key, R = [S]B "signs" every message.
+        identity = (1).to_bytes(32, "little")
+        self.assertFalse(verify.ed25519_verify(identity, b"anything", verify.point_encode(verify.BASE) + (1).to_bytes(32, "little")))
+
+    def test_lengths(self):
+        _, key, message, signature = map(bytes.fromhex, self.VECTORS[0])
+        self.assertFalse(verify.ed25519_verify(key[:31], message, signature))
+        self.assertFalse(verify.ed25519_verify(key, message, signature + b"\0"))
+
+
+class Trees(unittest.TestCase):
+    def test_known_roots(self):
+        """The leaves and roots that the implementations of Certificate Transparency test with."""
+        leaves = [bytes.fromhex(h) for h in ("", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f")]
+        roots = (
+            "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+            "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
+            "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
+            "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+            "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4",
+            "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef",
+            "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
+            "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
+        )
+        for n, root in enumerate(roots, 1):
+            self.assertEqual(verify.merkle_root(map(verify.leaf_hash, leaves[:n])).hex(), root)
+        self.assertEqual(verify.merkle_root([]), hashlib.sha256(b"").digest())
+
+    def test_roots_and_paths_agree_with_the_definition(self):
+        leaves = [b"leaf %d" % i for i in range(70)]
+        for n in range(1, 71):
+            root = mth(leaves[:n])
+            self.assertEqual(verify.merkle_root(map(verify.leaf_hash, leaves[:n])), root)
+            for m in range(n):
+                path, leaf = inclusion(m, leaves[:n]), verify.leaf_hash(leaves[m])
+                self.assertEqual(verify.inclusion_root(m, n, leaf, path), root)
+                if n > 1:
+                    self.assertNotEqual(verify.inclusion_root((m + 1) % n, n, leaf, path), root)
+                    self.assertNotEqual(verify.inclusion_root(m, n, leaf, path[:-1]), root)
+                self.assertNotEqual(verify.inclusion_root(m, n, leaf, path + [root]), root)
+            self.assertIsNone(verify.inclusion_root(n, n, leaf, path))
+
+    def test_tiles_of_sizes(self):
+        count = lambda size: {(l, w): len([1 for a, _, b in verify.tiles_of(size) if (a, b) == (l, w)]) for l, _, w in verify.tiles_of(size)}  # noqa: E731
+        self.assertEqual(count(0), {})
+        self.assertEqual(count(255), {(0, 255): 1})
+        self.assertEqual(count(256), {(0, 256): 1, (1, 1): 1})
+        self.assertEqual(count(257), {(0, 256): 1, (0, 1): 1, (1, 1): 1})
+        self.assertEqual(count(65535), {(0, 256): 255, (0, 255): 1, (1, 255): 1})
+        self.assertEqual(count(65536), {(0, 256): 256, (1, 256): 1, (2, 1): 1})
+        self.assertEqual(count(65537), {(0, 256): 256, (0, 1): 1, (1, 256): 1, (2, 1): 1})
+        # the example of tlog-tiles
+        self.assertEqual(count(70000), {(0, 256): 273, (0, 112): 1, (1, 256): 1, (1, 17): 1, (2, 1): 1})
+
+    def test_tile_paths(self):
+        self.assertEqual(verify.tile_path(0, 1234067), "tile/0/x001/x234/067")
+        self.assertEqual(verify.tile_path(2, 0, 17), "tile/2/000.p/17")
+        self.assertEqual(verify.tile_path(1, 1000), "tile/1/x001/000")
+
+    def test_levels_of_tiles(self):
+        leaves = [hashlib.sha256(b"%d" % i).digest() for i in range(256 * 256 + 300)]
+        levels = verify.tile_levels(leaves)
+        self.assertEqual([len(level) for level in levels], [65836, 257, 1])
+        tree = verify.MerkleTree()
+        for leaf in leaves[:65536]:
+            tree.add(leaf)
+        self.assertEqual(levels[2][0], tree.root())
+        self.assertEqual(levels[1][7], verify.merkle_root(leaves[7 * 256 : 8 * 256]))
+
+
+class Parsing(unittest.TestCase):
+    def test_public_keys(self):
+        self.assertEqual(verify.parse_public_key(vkey(SEEDS[0])), public(SEEDS[0]))
+        self.assertEqual(verify.parse_public_key(b64(public(SEEDS[0]))), public(SEEDS[0]))
+        good = vkey(SEEDS[0])
+        for bad in ("", "+", "a+b", good[:-1], good.replace("strongroom", "strangroom"), "x" + good, good + "=", "a b+00000000+" + b64(bytes(33)), "\ud800" + good):
+            with self.assertRaises(verify.Malformed, msg=bad):
+                verify.parse_public_key(bad)
+
+    def test_a_note_of_gos_documentation(self):
+        """golang.org/x/mod/sumdb/note: the example of a verifier."""
+        key = verify.parse_public_key("PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW")
+        text = (
+            "If you think cryptography is the answer to your problem,\nthen you don't know what your problem is.\n\n"
+            "\u2014 PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n"
+        )
+        self.assertEqual(verify.Note(text.encode()).signers("PeterNeumann", [key]), [key])
+
+    def test_notes_that_are_none(self):
+        good = note("a\n", "n", SEEDS[0])
+        self.assertEqual(verify.Note(good).text, b"a\n")
+        for bad in (b"", b"\n", b"a\n", good[:-1], good + b"\n", good.replace(b"\n\n", b"\n"), good.replace(b"a", b"\x01"), good.replace(b"a", b"\xff")):
+            with self.assertRaises(verify.Malformed, msg=bad):
+                verify.Note(bad)
+        for i in range(len(good)):  # base64 has one spelling, the line one form
+            for bit in range(8):
+                changed = bytearray(good)
+                changed[i] ^= 1 << bit
+                try:
+                    signers = verify.Note(bytes(changed)).signers("n", [public(SEEDS[0])])
+                except (verify.Malformed, verify.BadSignature):
+                    signers = []
+                self.assertEqual(signers, [], changed)
+                if bit > 1:
+                    break
+
+    def test_json_that_can_be_read_in_two_ways_is_refused(self):
+        for bad in (b'{"a":1,"a":2}', b"NaN", b"\xff", b"[" * 200_000, b"1" * 10_000, b"", b"{} {}", b'"\x01"'):
+            with self.assertRaises(verify.Malformed):
+                verify.parse_json(bad)
+
+    def test_text_for_terminals(self):
+        self.assertEqual(verify.shown("a\x1b[31m\u202eb\ud800\n"), "a\\x1b[31m\\u202eb\\ud800\\n")
+
+
+class Untouched(InFolder):
+    def test_one_commit(self):
+        w = self.writer()
+        w.commits["events/2026"] = []
+        add = w.add("events/2026", {"file/a": [0, 90, 10]})
+        setup = [{"protocol": {}}, {"metaData": {}}, add]
+        w.commit("events/2026", setup, {"file/a": (100, 10)}, {"received": 10, "events": 10, "rejects": 0, "duplicates": 0})
+        report = self.clean(w)
+        self.assertEqual(report.checked["commits"], 1)
+        self.assertEqual(report.heads, [{"log": "strongroom/%s/events/2026" % ID, "size": 1, "root": b64(mth(w.commits["events/2026"]))}])
+
+    def test_standard(self):
+        report = self.clean(self.standard())
+        self.assertEqual(report.checked["files"], 5)
+        self.assertEqual(report.as_json()["result"], "ok")
+
+    def test_300_commits_with_checkpoints_at_the_edges_of_tiles(self):
+        w = self.writer()
+        for i in range(299):  # and commit 0
+            w.seal(events=1, checkpoint=i + 2 in (1, 2, 254, 255, 256, 257, 258, 299, 300))
+        report = self.clean(w)
+        self.assertEqual(report.checked["commits"], 300)
+        self.assertEqual(report.heads[0]["size"], 300)
+        # A partial tile may go when the full one is there; the full one may not.
+        os.remove(os.path.join(self.root, "events/2026/_tlog/tile/0/000.p/255"))
+        self.clean(w)
+        os.remove(os.path.join(self.root, "events/2026/_tlog/tile/0/000"))
+        self.finds("tile_missing", w)
+
+    def test_two_years(self):
+        w = self.writer()
+        w.seal(year=2025, day="2025-12-31", events=4, rejects=2)
+        w.seal(events=5, rejects=1)
+        self.clean(w)
+
+    def test_a_rotated_key(self):
+        w = self.standard()
+        w.key_record(SEEDS[1])
+        w.seal(events=3)
+        w.key_record(SEEDS[2])
+        w.seal(events=3, rejects=1)
+        for seed in SEEDS[:3]:
+            self.clean(w, trusted=[public(SEEDS[4]), public(seed)])
+        self.finds("key_untrusted", w, trusted=[public(SEEDS[4])])
+
+    def test_same_size_signed_by_both_keys(self):
+        w = self.standard()
+        w.key_record(SEEDS[1])
+        w.checkpoint("events/2026")
+        self.clean(w)
+
+    def test_a_key_that_came_later(self):
+        w = self.writer(keyed=False)
+        w.seal(checkpoint=False)
+        report = self.clean(w, trusted=[])
+        self.assertIn("the archive has no key records", " ".join(report.not_checked))
+        w.key_record(SEEDS[0])
+        w.checkpoint("events/2026")
+        self.clean(w)
+
+    def test_checkpoints_behind_the_commits(self):
+        w = self.writer()
+        w.seal()
+        w.seal(checkpoint=False)
+        w.seal(checkpoint=False)
+        report = self.clean(w)
+        self.assertIn("behind the newest checkpoint", " ".join(report.not_checked))
+        self.finds("unproven", w, now=w.clock + 2 * 3600 * 1000)
+        self.finds("unproven", w, now=w.clock - 2 * 3600 * 1000)
+
+    def test_a_broker_partition_that_begins_at_an_offset(self):
+        w = self.writer()
+        add = w.add("events/2026", {"kafka/t/3": [1_000_000, 1_000_004, 5]})
+        w.commit("events/2026", [add], {"kafka/t/3": (1_000_005, 5)}, {"received": 5, "events": 5, "rejects": 0, "duplicates": 0})
+        self.clean(w)
+
+    def test_rejects_ahead_of_events_after_a_crash(self):
+        w = self.writer()
+        w.seal(events=5)
+        add = w.add("rejects/2026", {"file/a": [60, 60, 1]})
+        w.commit("rejects/2026", [add], {"file/a": (100, 10)})
+        self.clean(w)
+        # a range around the position: what lies before it is not known, and nothing is said
+        w.commit("rejects/2026", [w.add("rejects/2026", {"file/a": [40, 120, 2]})], {"file/a": (130, 13)})
+        self.clean(w)
+
+    def test_files_from_before_the_tags(self):
+        w = self.writer()
+        w.seal(tagged=False)
+        report = self.clean(w)
+        self.assertIn("files without tags", " ".join(report.not_checked))
+        w.seal()
+        self.clean(w)
+        w.seal(tagged=True, partition="file/other", tags={"sha256": "0" * 64})
+        self.finds("file_changed", w)
+
+    def test_witnesses_are_ignored(self):
+        w = self.standard()
+        name = w.checkpoint("events/2026")
+        put(self.root, name, get(self.root, name) + b"\xe2\x80\x94 witness.example/w " + b64(bytes(76)).encode() + b"\n")
+        self.clean(w)
+
+    def test_what_is_no_part_is_told(self):
+        w = self.standard()
+        put(self.root, "notes.txt", b"mine")
+        put(self.root, "events/2026/_delta_log/_last_checkpoint", b"{}")
+        put(self.root, "events/2026/_staging/x", b"")
+        told = " ".join(self.clean(w).not_checked)
+        self.assertIn("notes.txt", told)
+        self.assertIn("checkpoints of Delta Lake", told)
+
+    def test_remembered(self):
+        w = self.writer()
+        w.seal()
+        kept = get(self.root, "events/2026/_tlog/checkpoint/%020d-%s" % (2, key_id("strongroom/%s/events/2026" % ID, SEEDS[0]).hex()))
+        former = w.check().as_json()
+        w.seal()
+        heads = [(h["log"], h["size"], base64.b64decode(h["root"])) for h in former["heads"]]
+        report = self.clean(w, remembered=[("kept", kept)], since=("report", ID, heads))
+        self.assertEqual(report.checked["remembered"], 2)
+
+
+LOG = "events/2026/_delta_log/%020d.json"
+ORIGIN = "strongroom/%s/events/2026" % ID
+CHECKPOINT = "events/2026/_tlog/checkpoint/%020d-" + key_id(ORIGIN, SEEDS[0]).hex()
+
+
+class Tampered(InFolder):
+    """Somebody changes files of an archive, without the key."""
+
+    def setUp(self):
+        super().setUp()
+        self.w = self.standard()  # events: commits 0 to 3; rejects: 0 to 2
+        self.path = lambda rel: os.path.join(self.root, rel)
+
+    def edit(self, rel, old, new):
+        data = get(self.root, rel)
+        self.assertIn(old, data)
+        put(self.root, rel, data.replace(old, new, 1))
+
+    def data_file(self):
+        return next("events/2026/" + json.loads(l)["add"]["path"] for l in get(self.root, LOG % 1).split(b"\n") if b'"add"' in l)
+
+    def test_manifest_changed(self):
+        self.edit("strongroom.json", b"\n", b"\n ")
+        self.finds("manifest_changed", self.w)
+
+    def test_manifest_malformed(self):
+        for data in (b"{", b"[]", b'{"format": 1}', b'{"format": 2, "archive_id": "%s"}' % ID.encode(), b'{"format": true, "archive_id": "%s"}' % ID.encode(), b"\xff"):
+            put(self.root, "strongroom.json", data)
+            self.finds("manifest_malformed", self.w)
+        os.remove(self.path("strongroom.json"))
+        self.finds("manifest_malformed", self.w)
+
+    def test_key_mismatch(self):
+        self.edit("strongroom.json", vkey(SEEDS[0]).encode(), vkey(SEEDS[1]).encode())
+        self.finds("key_mismatch", self.w)
+
+    def test_keys_removed(self):
+        shutil.rmtree(self.path("_keys"))
+        self.finds("key_record", self.w)
+
+    def test_first_key_removed(self):
+        self.w.key_record(SEEDS[1])
+        os.remove(self.path("_keys/00000001"))
+        self.finds("key_record", self.w)
+
+    def test_newest_key_removed(self):
+        self.w.key_record(SEEDS[1])
+        self.w.seal()
+        self.clean(self.w, trusted=[public(SEEDS[1])])
+        os.remove(self.path("_keys/00000002"))
+        self.finds("checkpoint_signature", self.w)
+        self.finds("key_untrusted", self.w, trusted=[public(SEEDS[1])])
+
+    def test_key_record_changed(self):
+        self.edit("_keys/00000001", b"10:00:00Z", b"10:00:01Z")
+        self.finds("key_record", self.w)
+
+    def test_key_record_of_somebody_else(self):
+        self.w.records = 0
+        self.w.key_record(SEEDS[3])
+        self.finds("key_untrusted", self.w)
+        self.finds("checkpoint_signature", self.w)
+
+    def test_rotation_without_the_old_key(self):
+        self.w.key_record(SEEDS[3], signers=(SEEDS[3],))
+        self.finds("key_record", self.w)
+
+    def test_commit_missing(self):
+        os.remove(self.path(LOG % 2))
+        self.finds("commit_missing", self.w)
+        self.finds("commits_cut", self.w)
+
+    def test_commits_cut(self):
+        os.remove(self.path(LOG % 3))
+        self.assertEqual(set(self.kinds(self.finds("commits_cut", self.w))), {"commits_cut", "file_unnamed"})
+
+    def test_volume_removed(self):
+        shutil.rmtree(self.path("rejects/2026"))
+        self.finds("rows_missing", self.w)
+
+    def test_commit_changed(self):
+        self.edit(LOG % 2, b'"rows": "5"', b'"rows": "6"')
+        report = self.finds("commit_changed", self.w)
+        self.assertIn({"kind": "commit_changed", "where": LOG % 2}, [{k: f[k] for k in ("kind", "where")} for f in report.findings])
+        self.finds("checkpoint_root", self.w)
+        self.assertNotIn("tile_changed", self.kinds(report))
+
+    def test_commit_changed_and_its_tiles_too(self):
+        self.edit(LOG % 2, b'"rows": "5"', b'"rows": "6"')
+        self.w.commits["events/2026"][2] = get(self.root, LOG % 2)
+        self.w.tiles("events/2026", 4)
+        report = self.finds("checkpoint_root", self.w)
+        self.assertNotIn("commit_changed", self.kinds(report))
+
+    def test_commit_malformed(self):
+        deep, huge = b"[" * 100_000, b'{"txn":{"appId":"a","version":%s}}' % (b"9" * 5000)
+        twice, latin = b'{"add":{},"add":{}}', b'{"txn":"\xe9"}'
+        for raw in (b"no json", deep, huge, twice, latin, b"", b"[]", b'{"add":[]}', b'{"add":{"path":7}}', b'{"commitInfo":{"timestamp":"now"}}', b"\n\n"):
+            put(self.root, LOG % 4, raw)
+            self.finds("commit_malformed", self.w)
+
+    def test_checkpoint_origin(self):
+        other = "rejects/2026/_tlog/checkpoint/%020d-%s" % (3, key_id("strongroom/%s/rejects/2026" % ID, SEEDS[0]).hex())
+        shutil.copy(self.path(other), self.path(CHECKPOINT % 3))
+        self.finds("checkpoint_origin", self.w)
+
+    def test_checkpoint_renamed(self):
+        os.rename(self.path(CHECKPOINT % 3), self.path(CHECKPOINT % 2 + "0"))
+        self.finds("checkpoint_malformed", self.w)
+
+    def test_checkpoint_malformed(self):
+        text = "%s\n2\n%s\nmore\n" % (ORIGIN, b64(bytes(32)))
+        zeros = "%s\n02\n%s\n" % (ORIGIN, b64(bytes(32)))
+        for data in (b"", b"x" * (2 << 20), note(text, ORIGIN, SEEDS[0]), note(zeros, ORIGIN, SEEDS[0]), get(self.root, CHECKPOINT % 2)[:-1]):
+            put(self.root, CHECKPOINT % 2, data)
+            self.finds("checkpoint_malformed", self.w)
+
+    def test_checkpoint_that_is_a_folder_or_a_link(self):
+        os.remove(self.path(CHECKPOINT % 3))
+        os.mkdir(self.path(CHECKPOINT % 3))
+        self.finds("checkpoint_malformed", self.w)
+        os.rmdir(self.path(CHECKPOINT % 3))
+        os.symlink(self.path(CHECKPOINT % 2), self.path(CHECKPOINT % 3))
+        self.finds("checkpoint_malformed", self.w)
+
+    def test_checkpoint_of_a_stranger(self):
+        self.w.checkpoint("events/2026", seed=SEEDS[4])
+        self.finds("checkpoint_signature", self.w)
+
+    def test_checkpoint_signature(self):
+        data = get(self.root, CHECKPOINT % 4)
+        line = data.split(b" ")[-1]
+        broken = bytearray(base64.b64decode(line))
+        broken[20] ^= 1
+        put(self.root, CHECKPOINT % 4, data.replace(line, base64.b64encode(broken) + b"\n"))
+        self.finds("checkpoint_signature", self.w)
+
+    def test_tile_missing(self):
+        os.remove(self.path("events/2026/_tlog/tile/0/000.p/3"))
+        self.finds("tile_missing", self.w)
+
+    def test_tile_changed(self):
+        tile = "events/2026/_tlog/tile/0/000.p/4"
+        data = get(self.root, tile)
+        for changed in (bytes([data[0] ^ 1]) + data[1:], data[:-1], data + b"\0", b"", data[:96], bytes(1 << 20)):
+            put(self.root, tile, changed)
+            self.finds("tile_changed", self.w)
+
+    def test_proof_log_removed(self):
+        shutil.rmtree(self.path("events/2026/_tlog"))
+        self.finds("unproven", self.w, now=self.w.clock + 2 * 3600 * 1000)
+
+    def test_rolled_back(self):
+        kept = get(self.root, CHECKPOINT % 4)
+        since = ("report", ID, [(ORIGIN, 4, mth(self.w.commits["events/2026"]))])
+        for rel in (LOG % 3, CHECKPOINT % 4):
+            os.remove(self.path(rel))
+        self.assertNotIn("commits_cut", self.kinds(self.w.check()))
+        self.finds("rolled_back", self.w, remembered=[("kept", kept)])
+        self.finds("rolled_back", self.w, since=since)
+
+    def test_volume_that_was_remembered_is_gone(self):
+        kept = get(self.root, CHECKPOINT % 4)
+        shutil.rmtree(self.path("events"))
+        self.finds("rolled_back", self.w, remembered=[("kept", kept)])
+
+    def test_forked(self):
+        self.finds("forked", self.w, remembered=[("kept", note("%s\n3\n%s\n" % (ORIGIN, b64(bytes(32))), ORIGIN, SEEDS[0]))])
+        self.finds("forked", self.w, since=("report", ID, [(ORIGIN, 3, bytes(32))]))
+
+    def test_remembered_invalid(self):
+        root = b64(mth(self.w.commits["events/2026"]))
+        other = ORIGIN.replace("618892b3", "718892b3")
+        for data in (b"", note("%s\n4\n%s\n" % (ORIGIN, root), ORIGIN, SEEDS[4]), note("%s\n4\n%s\n" % (other, root), other, SEEDS[0])):
+            self.finds("remembered_invalid", self.w, remembered=[("kept", data)])
+        self.finds("remembered_invalid", self.w, since=("report", ID.replace("6", "7"), []))
+
+    def test_file_missing(self):
+        os.remove(self.path(self.data_file()))
+        self.finds("file_missing", self.w)
+
+    def test_file_that_is_a_link(self):
+        file = self.path(self.data_file())
+        os.rename(file, file + ".away")
+        os.symlink(file + ".away", file)
+        self.finds("file_missing", self.w)
+
+    def test_day_that_is_a_link(self):
+        day = self.path("events/2026/date=2026-03-02")
+        os.rename(day, self.path("elsewhere"))
+        os.symlink(self.path("elsewhere"), day)
+        self.finds("file_missing", self.w)
+
+    def test_file_that_is_a_pipe(self):
+        file = self.path(self.data_file())
+        os.remove(file)
+        os.mkfifo(file)
+        self.finds("file_missing", self.w)
+
+    def test_file_size(self):
+        put(self.root, self.data_file(), get(self.root, self.data_file()) + b"x")
+        self.finds("file_size", self.w)
+
+    def test_file_changed(self):
+        data = bytearray(get(self.root, self.data_file()))
+        data[100] ^= 4
+        put(self.root, self.data_file(), bytes(data))
+        self.finds("file_changed", self.w)
+
+    def test_file_unnamed(self):
+        rel = "events/2026/date=2026-03-02/%032x.parquet" % 5
+        put(self.root, rel, b"x")
+        os.utime(self.path(rel), (1, 1))
+        self.finds("file_unnamed", self.w)
+        os.utime(self.path(rel), (self.w.clock / 1000 + 60,) * 2)
+        self.assertIn("which no commit names", " ".join(self.clean(self.w).not_checked))
+        self.finds("file_unnamed", self.w, now=self.w.clock + 2 * 3600 * 1000)
+
+
+class WrittenWrong(InFolder):
+    """Somebody has the key, or the program is wrong: everything is signed."""
+
+    def case(self, kind, actions=(), positions=None, counts=None, volume="events/2026", clock=0, **options):
+        w = self.standard()
+        w.clock += clock
+        actions = [a(w) if callable(a) else a for a in actions]
+        counts = counts or {"received": 0, "events": 0, "rejects": 0, "duplicates": 0}
+        w.commit(volume, actions, positions, counts if volume.startswith("events") else None, **options)
+        return self.finds(kind, w)
+
+    def one(self, kind, offsets=None, records=None, **changes):
+        """A commit of one file that continues file/a at 200, where 20 records are."""
+        offsets = offsets or [200, 240, 5]
+        rows = offsets[2]
+        counts = {"received": rows, "events": rows, "rejects": 0, "duplicates": 0}
+        add = lambda w: w.add("events/2026", {"file/a": offsets}, **changes)  # noqa: E731
+        return self.case(kind, [add], {"file/a": (250, 25 if records is None else records)}, counts)
+
+    def test_the_frame_of_these_cases_is_clean(self):
+        w = self.standard()
+        counts = {"received": 5, "events": 5, "rejects": 0, "duplicates": 0}
+        w.commit("events/2026", [w.add("events/2026", {"file/a": [200, 240, 5]})], {"file/a": (250, 25)}, counts)
+        self.clean(w)
+
+    def test_remove(self):
+        self.case("not_append_only", [{"remove": {"path": "x"}}])
+
+    def test_second_metadata(self):
+        self.case("not_append_only", [{"metaData": {"configuration": {"delta.appendOnly": "false"}}}])
+
+    def test_clock_back(self):
+        self.case("clock_back", clock=-11 * 60 * 1000)
+
+    def test_clock_back_a_little_is_allowed(self):
+        w = self.standard()
+        w.clock -= 9 * 60 * 1000
+        w.seal()
+        self.clean(w, now=START)
+
+    def test_wrong_year(self):
+        w = self.writer()
+        w.seal(year=2027)
+        self.finds("wrong_year", w)
+
+    def test_no_time(self):
+        self.case("commit_malformed", info=False)
+
+    def test_named_twice(self):
+        w = self.standard()
+        add = w.add("events/2026", {"file/b": [0, 10, 2]})
+        counts = {"received": 2, "events": 2, "rejects": 0, "duplicates": 0}
+        w.commit("events/2026", [add], {"file/b": (20, 2)}, counts)
+        w.commit("events/2026", [add], {"file/b": (20, 4)}, counts)
+        self.finds("file_named_twice", w)
+
+    def test_paths(self):
+        for path in ("../../etc/passwd", "/etc/passwd", "date=2026-03-02/../x.parquet", "date=2026-13-02/%032x.parquet" % 1, "date=2026-03-02/%032x.parquet\n" % 1, "file:///x", 5):
+            self.folder.cleanup()
+            os.makedirs(self.root)
+            self.one("commit_malformed", path=path)
+
+    def test_partition_value(self):
+        self.one("statistics", partitionValues={"date": "2026-03-03"})
+
+    def test_statistics(self):
+        self.one("statistics", stats="{")
+
+    def test_rows_and_statistics(self):
+        self.one("tags", stats='{"numRecords": 6}')
+
+    def test_tags(self):
+        for tag in ({"tag_sha256": "00"}, {"tag_rows": "05"}, {"tag_rows": "6"}, {"tag_offsets": "[]"}, {"tag_offsets": '{"file/a":[240,200,5]}'}, {"tag_record_root": 7}, {"tag_record_root": "x"}):
+            self.folder.cleanup()
+            os.makedirs(self.root)
+            self.one("tags", **tag)
+
+    def test_tag_missing(self):
+        self.one("tags", tags={"sha256": "0" * 64, "rows": "5", "record_root": "0" * 64})
+
+    def test_position_back(self):
+        self.case("position_back", [], {"file/a": (190, 20)})
+
+    def test_records_back(self):
+        self.case("position_back", [], {"file/a": (200, 19)})
+
+    def test_overlap_before(self):
+        self.one("overlap", [190, 240, 5])
+
+    def test_overlap_behind(self):
+        self.one("overlap", [200, 250, 5])
+
+    def test_overlap_of_a_partition_without_a_position(self):
+        self.case("overlap", [lambda w: w.add("events/2026", {"file/new": [0, 1, 2]})], {}, {"received": 2, "events": 2, "rejects": 0, "duplicates": 0})
+
+    def test_rows_missing(self):
+        self.one("rows_missing", records=26)
+
+    def test_rows_extra(self):
+        self.one("rows_extra", records=24)
+
+    def test_received(self):
+        self.case("counts", counts={"received": 3, "events": 0, "rejects": 2, "duplicates": 0})
+
+    def test_counted_events(self):
+        self.case("counts", counts={"received": 3, "events": 3, "rejects": 0, "duplicates": 0})
+
+    def test_position_without_records(self):
+        self.case("commit_malformed", [{"txn": {"appId": "file/z", "version": 5}}])
+
+    def test_rejects_behind_their_position(self):
+        add = lambda w: w.add("rejects/2026", {"file/a": [200, 210, 2]})  # noqa: E731
+        self.case("overlap", [add], {"file/a": (210, 22)}, volume="rejects/2026")
+
+    def test_log_line_of_another_tree(self):
+        for size, root in ((4, b64(bytes(32))), (5, b64(bytes(32)))):
+            self.folder.cleanup()
+            os.makedirs(self.root)
+            w = self.standard()
+            w.key_record(SEEDS[1], lines="log events/2026 %d %s\n" % (size, root))
+            self.finds("key_record", w)
+
+    def test_log_lines_not_sorted(self):
+        w = self.standard()
+        w.key_record(SEEDS[1], lines="".join("log %s %d %s\n" % (v, *h) for v, h in sorted(w.heads.items(), reverse=True)))
+        self.finds("key_record", w)
+
+    def test_key_record_fields(self):
+        for change in ({"archive": ID.replace("6", "7")}, {"archive": "\u202e"}, {"time": "2026-03-02 10:00:00"}, {"previous": b64(public(SEEDS[4]))}, {"key": b64(public(SEEDS[0]))}, {"manifest": "0" * 64}, {"key": "AAAA"}):
+            self.folder.cleanup()
+            os.makedirs(self.root)
+            w = self.standard()
+            w.key_record(SEEDS[1], **change)
+            self.finds("key_record", w)
+
+    def test_retired_key(self):
+        w = self.standard()
+        w.key_record(SEEDS[1])
+        w.key = SEEDS[0]  # stolen
+        w.seal()
+        self.finds("key_retired", w)
+        w.checkpoint("events/2026", seed=SEEDS[1])
+        self.clean(w)
+
+    def test_retired_key_in_a_new_volume(self):
+        w = self.standard()
+        w.key_record(SEEDS[1])
+        w.key = SEEDS[0]
+        w.seal(year=2026, rejects=0, partition="file/n")
+        w.commit("alerts/2026")
+        self.assertEqual(self.kinds(self.finds("key_retired", w)).count("key_retired"), 2)
+
+
+class Fuzz(InFolder):
+    """Every flip is found, and no byte makes a traceback."""
+
+    # .lock is empty and names nothing; _staging, what is in _delta_log and no commit, and strangers are told and not looked at; commits
+    # behind the newest checkpoint are proven by nothing yet.
+    FREE = (".lock", "_staging/", "_last_checkpoint", "readme.txt")
+
+    def build(self):
+        w = self.writer()
+        w.seal(events=3, rejects=1)
+        w.key_record(SEEDS[1])
+        w.seal(events=2)
+        w.seal(events=1, partition="kafka/t/0", checkpoint=False)
+        put(self.root, ".lock", b"12345")
+        put(self.root, "readme.txt", b"not a part")
+        put(self.root, "events/2026/_delta_log/_last_checkpoint", b'{"version":1}')
+        put(self.root, "events/2026/_staging/x", b"half a file")
+        return w
+
+    def test_flips_and_cuts(self):
+        w, rng = self.build(), random.Random(1)
+        self.clean(w)
+        files = sorted(os.path.relpath(os.path.join(d, f), self.root) for d, _, fs in os.walk(self.root) for f in fs)
+        unproven = LOG % 3
+        found = 0
+        for i in range(FUZZ_ROUNDS):
+            rel = files[i % len(files)]
+            data = get(self.root, rel)
+            how, at = rng.randrange(4), rng.randrange(len(data))
+            changed = bytearray(data)
+            if how == 0:
+                del changed[at:]
+            elif how == 1:
+                changed[at] = rng.choice([b for b in range(256) if b != data[at]])
+            else:
+                changed[at] ^= 1 << rng.randrange(8)
+            put(self.root, rel, bytes(changed))
+            report = w.check()
+            json.dumps(report.as_json())
+            if not any(free in rel for free in self.FREE) and rel != unproven:
+                self.assertNotEqual(report.findings, [], "%s at %d, way %d" % (rel, at, how))
+                found += 1
+            put(self.root, rel, data)
+        self.clean(w)
+        self.assertGreater(found, FUZZ_ROUNDS // 2)
+
+    def test_names(self):
+        """Strange names anywhere make no traceback."""
+        w, rng = self.build(), random.Random(2)
+        folders = ["", "_keys", "events", "events/2026", "events/2026/_delta_log", "events/2026/_tlog/checkpoint", "events/2026/date=2026-03-02", "events/2026/_tlog/tile/0"]
+        names = [b"\xff\xfe", b"\xe2\x80\xae", b"a\nb", b"00000003", b"9" * 20 + b".json", b"date=x", b"x" * 255, b"2026", b"\xd9\xa2\xd9\xa0\xd9\xa2\xd9\xa6", b"000.p"]
+        for _ in range(60):
+            path = os.path.join(os.fsencode(os.path.join(self.root, rng.choice(folders))), rng.choice(names))
+            try:
+                os.mkdir(path) if rng.random() < 0.5 else os.symlink(b"/etc/passwd", path)
+            except FileExistsError:
+                continue
+            json.dumps(w.check().as_json())
+            os.rmdir(path) if os.path.isdir(path) and not os.path.islink(path) else os.remove(path)
+
+    def test_values_of_every_wrong_type(self):
+        """Each member of each action of a commit becomes each of these."""
+        w = self.writer()
+        w.seal(events=3, rejects=1, checkpoint=False)
+        values = [None, True, -1, 1.5, 1e300, 2**63, "", "\ud800", "x" * 1000, [], [[]], {}, {"": None}, '{"numRecords":{}}', '{"a":[0,0,"x"]}']
+
+        def places(value, path=()):
+            yield path
+            for k in value if isinstance(value, dict) else ():
+                yield from places(value[k], path + (k,))
+
+        original = get(self.root, LOG % 1)
+        lines = [json.loads(l) for l in original.split(b"\n")]
+        for n, line in enumerate(lines):
+            for path in places(line):
+                for value in values:
+                    copy = json.loads(json.dumps(line))
+                    at = copy
+                    for k in path[:-1]:
+                        at = at[k]
+                    if path:
+                        at[path[-1]] = value
+                    else:
+                        copy = value
+                    put(self.root, LOG % 1, b"\n".join(json.dumps(copy if i == n else l).encode() for i, l in enumerate(lines)))
+                    report = w.check()
+                    json.dumps(report.as_json())
+                    with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), errors="backslashreplace")):
+                        verify.print_report(report)
+
+
+class Proofs(InFolder):
+    def setUp(self):
+        super().setUp()
+        w = self.w = self.writer()
+        self.rows = [b'{"n":%d}' % i for i in range(9)] + [b"bell \x07 \x1b[2J"]
+        w.seal(tag_record_root=mth(self.rows).hex())
+        w.seal()
+        w.key_record(SEEDS[1])
+        w.seal()
+        self.proof = self.make(4, 7)
+
+    def make(self, size, row, seed=SEEDS[1], index=1):
+        commits = self.w.commits["events/2026"][:size]
+        root = b64(mth(commits))
+        return {
+            "format": "strongroom-proof-1",
+            "archive_id": ID,
+            "manifest": b64(self.w.manifest),
+            "keys": [get(self.root, "_keys/%08d" % i).decode() for i in (1, 2)],
+            "checkpoints": [{"table": "events", "year": 2026, "note": note("%s\n%d\n%s\n" % (ORIGIN, size, root), ORIGIN, seed).decode()}],
+            "commits": [{"checkpoint": 0, "index": index, "commit": b64(commits[index]), "path": [h.hex() for h in inclusion(index, commits)]}],
+            "records": [
+                {
+                    "commit": 0,
+                    "file": json.loads(commits[index].split(b"\n")[1])["add"]["path"],
+                    "row": row,
+                    "record": b64(self.rows[row]),
+                    "path": [h.hex() for h in inclusion(row, self.rows)],
+                    "claims": {},
+                }
+            ],
+        }
+
+    def check(self, proof, trusted=SEEDS[0]):
+        data = proof if isinstance(proof, bytes) else json.dumps(proof).encode()
+        return verify.Proof("proof.json", data, [public(trusted)])
+
+    def test_good_ones(self):
+        for size, row, seed in ((4, 7, SEEDS[1]), (4, 0, SEEDS[1]), (3, 9, SEEDS[0]), (3, 1, SEEDS[1]), (2, 2, SEEDS[0])):
+            proof = self.check(self.make(size, row, seed))
+            self.assertEqual(proof.check().findings, [])
+            self.assertEqual([r for _, r in proof.proven], [self.rows[row]])
+
+    def test_key_retired(self):
+        self.assertEqual([f["kind"] for f in self.check(self.make(4, 7, SEEDS[0])).check().findings], ["key_retired"])
+
+    def test_untrusted(self):
+        self.assertEqual([f["kind"] for f in self.check(self.proof, SEEDS[3]).check().findings], ["key_untrusted"])
+
+    def test_changes(self):
+        def set_at(*path):
+            value, proof = path[-1], json.loads(json.dumps(self.proof))
+            at = proof
+            for k in path[:-2]:
+                at = at[k]
+            at[path[-2]] = value
+            return proof
+
+        first = self.proof["commits"][0]
+        cases = (
+            ("path", set_at("records", 0, "record", b64(b"forged"))),
+            ("path", set_at("records", 0, "row", 6)),
+            ("path", set_at("records", 0, "row", 10)),
+            ("path", set_at("records", 0, "path", [])),
+            ("path", set_at("commits", 0, "index", 2)),
+            ("path", set_at("commits", 0, "index", 4)),
+            ("path", set_at("commits", 0, "commit", b64(base64.b64decode(first["commit"]) + b" "))),
+            ("file_missing", set_at("records", 0, "file", "date=2026-03-02/%032x.parquet" % 0)),
+            ("checkpoint_origin", set_at("checkpoints", 0, "year", 2025)),
+            ("checkpoint_malformed", set_at("checkpoints", 0, "note", "no note")),
+            ("checkpoint_signature", set_at("keys", self.proof["keys"][:1])),
+            ("key_record", set_at("keys", self.proof["keys"][::-1])),
+            ("manifest_changed", set_at("manifest", b64(self.w.manifest + b"\n"))),
+            ("manifest_malformed", set_at("manifest", b64(b"{}"))),
+            ("proof_malformed", set_at("records", [])),
+            ("proof_malformed", set_at("records", 0, "commit", 1)),
+            ("proof_malformed", set_at("commits", 0, "checkpoint", 10**18)),
+            ("proof_malformed", set_at("commits", 0, "path", ["00"])),
+            ("proof_malformed", set_at("commits", 0, "path", [5])),
+            ("proof_malformed", set_at("format", "strongroom-proof-2")),
+            ("proof_malformed", b"\xff"),
+            ("proof_malformed", b"[" * 100_000),
+        )
+        for kind, proof in cases:
+            proof = self.check(proof)
+            self.assertIn(kind, [f["kind"] for f in proof.check().findings], kind)
+            self.assertEqual(proof.proven, [])
+
+    def test_fuzz(self):
+        rng, data = random.Random(3), json.dumps(self.proof).encode()
+        for _ in range(FUZZ_ROUNDS // 4):
+            changed = bytearray(data)
+            changed[rng.randrange(len(data))] = rng.randrange(256)
+            proof = self.check(bytes(changed))
+            if not proof.check().findings:  # what is not part of the proof: claims, white space
+                self.assertEqual([r for _, r in proof.proven], [self.rows[7]])
+
+
+class CommandLine(InFolder):
+    def run_main(self, *arguments):
+        out, err = io.TextIOWrapper(io.BytesIO()), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = verify.main(list(arguments))
+        out.flush()
+        return code, out.buffer.getvalue().decode(), err.getvalue()
+
+    def test_exit_codes(self):
+        w = self.standard()
+        report = os.path.join(self.folder.name, "report.json")
+        arguments = ["archive", self.root, "--no-rows", "--public-key"]
+        # The commits of these archives are old, and all have a checkpoint.
+        self.assertEqual(self.run_main(*arguments, vkey(SEEDS[0]), "--json", report)[0], 0)
+        with open(report) as file:
+            self.assertEqual(json.load(file)["result"], "ok")
+        self.assertEqual(self.run_main(*arguments, vkey(SEEDS[0]), "--since", report)[0], 0)
+        code, out, _ = self.run_main(*arguments, vkey(SEEDS[1]))
+        self.assertEqual((code, "key_untrusted" in out), (1, True))
+        for bad in ([*arguments, "nonsense"], ["archive", self.root + "/none"], ["archive", self.root, "--remembered", "/none"], ["archive", self.root, "--since", __file__], ["proof", "/none", "--public-key", vkey(SEEDS[0])], ["proof", report]):
+            code, _, err = self.run_main(*bad)
+            self.assertEqual((code, err.count("\n")), (2, 1), bad)
+        self.assertEqual(self.run_main("proof", report, "--public-key", vkey(SEEDS[0]))[0], 1)
+        del w
+
+    def test_records_are_printed_without_control_characters(self):
+        proofs = Proofs("test_good_ones")
+        proofs.setUp()
+        self.addCleanup(proofs.doCleanups)
+        path = os.path.join(self.folder.name, "proof.json")
+        with open(path, "w") as file:
+            json.dump(proofs.make(4, 9), file)
+        code, out, _ = self.run_main("proof", path, "--public-key", b64(public(SEEDS[1])), "--print")
+        self.assertEqual(code, 0)
+        self.assertIn("row 9: bell \\x07 \\x1b[2J\n", out)
+        self.assertNotIn("\x1b", out)
+
+
+class Rendering(unittest.TestCase):
+    def test_an_event(self):
+        row = {
+            "level": "Metadata", "audit_id": "a", "stage": "ResponseComplete", "request_uri": "/x?a&b<>", "verb": "get", "user_name": "u\u2028\x01\x7f\"\\\n\b\f",
+            "user_groups": [], "user_extra": '{"k": [1]}', "source_ips": ["::1", "é"], "resource": "pods", "subresource": "log", "response_code": 200,
+            "request_object": "[1, 2]", "request_received_timestamp": None, "stage_timestamp": 1_772_445_600_000_001, "annotations": "{}",
+        }  # fmt: skip
+        expected = (
+            '{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"a","stage":"ResponseComplete","requestURI":"/x?a\\u0026b\\u003c\\u003e",'
+            '"verb":"get","user":{"username":"u\\u2028\\u0001\x7f\\"\\\\\\n\\b\\f","groups":[],"extra":{"k": [1]}},"sourceIPs":["::1","é"],'
+            '"objectRef":{"resource":"pods","subresource":"log"},"responseStatus":{"metadata":{},"code":200},"requestObject":[1, 2],'
+            '"requestReceivedTimestamp":null,"stageTimestamp":"2026-03-02T10:00:00.000001Z","annotations":{}}'
+        )
+        self.assertEqual(verify.render_event(row).decode(), expected)
+        self.assertEqual(verify.render_event({"shape": ""}), b'{"user":{},"requestReceivedTimestamp":null,"stageTimestamp":null}')
+        self.assertEqual(verify.record_of("events", {"raw": b"", "level": "x"}), b"")
+        self.assertEqual(verify.record_of("alerts", {"ocsf": None}), b"")
+
+
+@unittest.skipIf(verify.pyarrow is None, "pyarrow is not installed")
+class Rows(InFolder):
+    """Point 8, on real Parquet files."""
+
+    MICROS = START * 1000
+
+    def file(self, **changes):
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        columns = {
+            "level": pa.array(["Metadata", None, "Request"]),
+            "raw": pa.array([None, b"raw bytes", None], pa.binary()),
+            "stage_timestamp": pa.array([self.MICROS, None, self.MICROS + 5], pa.timestamp("us", tz="UTC")),
+            "source": pa.array(["file/a", "file/a", "file/b"]),
+            "source_offset": pa.array([10, 0, 3], pa.int64()),
+        }
+        columns.update(changes)
+        out = io.BytesIO()
+        pa.parquet.write_table(pa.table(columns), out, row_group_size=2)
+        return out.getvalue()
+
+    def check(self, data, day="2026-03-02", **changes):
+        self.folder.cleanup()
+        os.makedirs(self.root)
+        w = self.writer()
+        records = [
+            b'{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"%s","user":{},"requestReceivedTimestamp":null,"stageTimestamp":"2026-03-02T10:00:00.00000%dZ"}' % v
+            for v in ((b"Metadata", 0), (b"Request", 5))
+        ]
+        low, high = "2026-03-02T10:00:00.000000Z", "2026-03-02T10:00:00.000005Z"
+        stats = {
+            "numRecords": 3,
+            "minValues": {"stage_timestamp": low, "source": "file/a", "source_offset": 0},
+            "maxValues": {"stage_timestamp": high, "source": "file/b", "source_offset": 10},
+        }
+        changes.setdefault("tag_record_root", mth([records[0], b"raw bytes", records[1]]).hex())
+        changes.setdefault("stats", json.dumps(stats))
+        add = w.add("events/2026", {"file/a": [0, 10, 2], "file/b": [3, 3, 1]}, data=data, day=day, **changes)
+        counts = {"received": 3, "events": 3, "rejects": 0, "duplicates": 0}
+        w.commit("events/2026", [add], {"file/a": (20, 2), "file/b": (4, 1)}, counts)
+        report = verify.Archive(self.root, [public(SEEDS[0])], now=w.clock).check()
+        return [f["kind"] for f in report.findings]
+
+    def test_rows(self):
+        import pyarrow as pa
+
+        self.assertEqual(self.check(self.file()), [])
+        self.assertEqual(self.check(self.file(level=pa.array(["Metadata", None, "None"]))), ["record_changed"])
+        self.assertEqual(self.check(self.file(raw=pa.array([b"x", b"raw bytes", None], pa.binary()))), ["record_changed"])
+        self.assertEqual(self.check(self.file(source_offset=pa.array([9, 0, 3], pa.int64()))), ["offsets", "statistics"])
+        self.assertEqual(self.check(self.file(source=pa.array(["file/a", None, "file/b"]))), ["offsets"])
+        self.assertEqual(self.check(b"PAR1 not PAR1"), ["rows"])
+        self.assertEqual(self.check(self.file()[:-30] + bytes(30)), ["rows"])
+        self.assertEqual(self.check(self.file(), day="2026-03-03"), ["statistics"])
+        self.assertEqual(self.check(self.file(), day="2026-03-01"), [])  # ahead of a day on which it may have arrived
+        self.assertEqual(self.check(self.file(), day="2026-02-20"), ["statistics"])  # not committed within a week
+        self.assertEqual(self.check(self.file(), tag_rows="4", stats='{"numRecords":4}')[0], "tags")
+        four = {"tag_rows": "4", "stats": '{"numRecords":4}', "tag_offsets": '{"file/a":[0,10,3],"file/b":[3,3,1]}'}
+        self.assertEqual(self.check(self.file(), **four)[:2], ["rows", "offsets"])
+        self.assertEqual(self.check(self.file(source_offset=pa.array(["a", "b", "c"]))), ["offsets", "statistics", "statistics"])
+        far = pa.array([self.MICROS, None, 1 << 62], pa.timestamp("us", tz="UTC"))
+        self.assertEqual(self.check(self.file(stage_timestamp=far)), ["rows"])
+
+
+if __name__ == "__main__":
+    unittest.main()

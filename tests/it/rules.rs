@@ -242,3 +242,55 @@ fn rules_are_replaced_while_the_daemon_runs() {
     assert_eq!(number(&archive, "SELECT count(*) FROM alerts"), 1);
     assert_eq!(number(&archive, "SELECT count(*) FROM events"), 5);
 }
+
+/// Goal: a process that is killed between the steps of a sequence, before or after the first step was sealed, raises
+/// the alert that nobody killed would have raised. Method: kill -9 between two appends; the id is the hunt's.
+#[test]
+fn a_kill_between_the_steps_of_a_sequence_changes_no_id() {
+    for seals in [false, true] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = write(folder.path(), "audit.log", b"");
+        let rules = format!(
+            "{}---\n{}---\ntitle: Grant, then use\nname: grant-use\ncorrelation: {{type: temporal_ordered, rules: [grants, reads], group-by: actor, timespan: 10m}}\nlevel: high\n",
+            rule("grants", "create", "rolebindings"),
+            rule("reads", "get", "secrets"),
+        );
+        let rules = write(folder.path(), "own.yml", rules.as_bytes());
+        let archive = folder.path().join("archive");
+        let interval = if seals { "100ms" } else { "5m" };
+        let rest = format!(
+            "[seal]\ninterval = '{interval}'\n[rules]\nbuiltin = false\npaths = ['{}']\n[[tail]]\nname = 't'\ncluster = 'c'\npaths = ['{}']\npoll = '50ms'\n",
+            rules.display(),
+            log.display()
+        );
+        let config = config(folder.path(), &archive.display().to_string(), &rest);
+        let append = |text: String| {
+            let mut file = std::fs::File::options().append(true).open(&log).expect("a log");
+            file.write_all(text.as_bytes()).expect("appended");
+        };
+        let mut daemon = Daemon::start(&config);
+        daemon.address();
+        append(event(1, 0, "create", "rolebindings", "mallory"));
+        daemon.wait_for_metric("received_records_total", 1.0);
+        if seals {
+            daemon.wait_for_metric("sealed_events_total", 1.0);
+        }
+        daemon.kill();
+        let daemon = Daemon::start(&config);
+        append(event(2, 60, "get", "secrets", "mallory"));
+        wait_until("the sequence is found", || !daemon.alerts.lock().expect("no panic").is_empty());
+        let alerts: Vec<String> =
+            daemon.alerts.lock().expect("no panic").iter().map(|(_, line)| line.clone()).collect();
+        assert_eq!(alerts.len(), 1, "{alerts:?}");
+        let (status, log) = daemon.terminate();
+        assert!(status.success(), "{log}");
+        let mut hunt = strongroom();
+        hunt.args(["hunt", "--format", "json", "--archive"]).arg(&archive).arg("--rule").arg(&rules);
+        let (found, _) = expect_code(&mut hunt, OK);
+        let id = |line: &str| -> String {
+            let finding: serde_json::Value = serde_json::from_str(line).expect("a finding is JSON");
+            finding["finding_info"]["uid"].as_str().expect("a finding has an id").to_owned()
+        };
+        assert_eq!(id(&alerts[0]), id(found.trim()), "sealed: {seals}");
+    }
+}

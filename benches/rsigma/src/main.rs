@@ -1,0 +1,216 @@
+//! How fast is our matcher beside rsigma-eval 0.21 on the same events and rules, do they agree, and what do a
+//! thousand rules cost against a hundred?
+//!
+//! Events: 40,000 generated ones with attacks (seed 7), without `RequestReceived`, which our rules leave out by
+//! themselves. Rules: our own over single events, as far as rsigma can express them; the others are counted by
+//! reason. Each engine gets its events as it likes them, prepared beforehand: ours a batch of columns, rsigma a
+//! parsed `serde_json::Value` with our virtual fields put in. One thread, best of some rounds. Derived rules are ours
+//! with one more line that no event has.
+//!
+//! Run with `cargo run --release --manifest-path benches/rsigma/Cargo.toml` from the root.
+
+#[path = "../../../alerts/src/testing.rs"]
+#[allow(dead_code, reason = "its other forms of a batch are for the tests of the matcher")]
+mod testing;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rsigma_eval::{Engine, JsonEvent};
+use serde_json::Value as Json;
+use strongroom_alerts::{Matcher, RuleSet};
+use strongroom_generate::{Generator, GeneratorOptions};
+use yaml_serde::Value;
+
+const EVENTS: u64 = 40_000;
+const ROUNDS: usize = 5;
+
+fn events() -> Vec<String> {
+    let options = GeneratorOptions { seed: 7, events: EVENTS, attacks: true, ..GeneratorOptions::default() };
+    let mut generator = Generator::new(options).expect("options within bounds");
+    let mut lines = Vec::new();
+    loop {
+        let mut line = Vec::new();
+        if !generator.next_line(&mut line) {
+            return lines;
+        }
+        let line = String::from_utf8(line).expect("the generator writes UTF-8").trim_end().to_owned();
+        if !line.contains("\"stage\":\"RequestReceived\"") {
+            lines.push(line);
+        }
+    }
+}
+
+/// The event as rsigma sees it, with our virtual fields.
+fn for_them(line: &str) -> Json {
+    let mut event: Json = serde_json::from_str(line).expect("the generator writes JSON");
+    let text = |path: &str| event.pointer(path).and_then(Json::as_str).map(str::to_owned);
+    let actor = text("/impersonatedUser/username").or_else(|| text("/user/username"));
+    let address = event["sourceIPs"].as_array().and_then(|ips| ips.last()).cloned();
+    let decision = event["annotations"].get("authorization.k8s.io/decision").cloned();
+    let reason = event["annotations"].get("authorization.k8s.io/reason").cloned();
+    let object = event.as_object_mut().expect("an event is an object");
+    object.extend(actor.map(|actor| ("actor".to_owned(), Json::String(actor))));
+    object.extend(address.map(|address| ("source_ip".to_owned(), address)));
+    let mut authz = serde_json::Map::new();
+    authz.extend(decision.map(|decision| ("decision".to_owned(), decision)));
+    authz.extend(reason.map(|reason| ("reason".to_owned(), reason)));
+    object.insert("authz".to_owned(), Json::Object(authz));
+    event
+}
+
+/// Why a rule is left out, if it is.
+fn left_out(text: &str) -> Option<&'static str> {
+    let has = |part: &str| text.contains(part);
+    [
+        ("pod.", "the pod spec in every workload, a virtual field of ours"),
+        ("exec.", "a decoded query parameter, a virtual field of ours"),
+        ("annotations.", "a key with dots in it"),
+        ("[any]", "an array scope"),
+        ("[all]", "an array scope"),
+        ("[none]", "an array scope"),
+    ]
+    .into_iter()
+    .find(|(part, _)| has(part))
+    .map(|(_, reason)| reason)
+}
+
+/// Our rules over single events that both can run, as YAML, by name.
+fn rules() -> (BTreeMap<String, String>, BTreeMap<&'static str, usize>) {
+    let ours = RuleSet::builtin().expect("built-in rules load");
+    let (mut rules, mut left) = (BTreeMap::new(), BTreeMap::new());
+    for rule in ours.rules().iter().filter(|rule| rule.kind == strongroom_alerts::RuleKind::Event) {
+        let document: Value = yaml_serde::from_str(&rule.text).expect("it was read before");
+        let detection = yaml_serde::to_string(document.get("detection").expect("it has one")).expect("YAML");
+        if let Some(reason) = left_out(&detection) {
+            *left.entry(reason).or_insert(0) += 1;
+            continue;
+        }
+        rules.insert(rule.name.clone(), bare(&rule.name, &document, None));
+    }
+    (rules, left)
+}
+
+/// A document of title, name, logsource and detection alone; `tenant` derives another rule from it.
+fn bare(name: &str, document: &Value, tenant: Option<usize>) -> String {
+    let mut detection = document.get("detection").and_then(Value::as_mapping).expect("it has one").clone();
+    let mut name = name.to_owned();
+    if let Some(tenant) = tenant {
+        name = format!("{name}-{tenant}");
+        let line: Value =
+            yaml_serde::from_str(&format!("objectRef.namespace: tenant-{tenant}")).expect("YAML");
+        detection.insert(Value::String("of_tenant".into()), line);
+        let condition = match detection.get("condition") {
+            Some(Value::String(text)) => text.replace(" of them", " of sel*"),
+            _ => "selection".to_owned(),
+        };
+        let condition = Value::String(format!("({condition}) and of_tenant"));
+        detection.insert(Value::String("condition".into()), condition);
+    }
+    let detection = yaml_serde::to_string(&detection).expect("YAML").replace('\n', "\n  ");
+    format!(
+        "title: {name}\nname: {name}\nlogsource: {{product: kubernetes, service: audit}}\ndetection:\n  {}\n",
+        detection.trim_end()
+    )
+}
+
+fn best(mut work: impl FnMut() -> usize) -> (Duration, usize) {
+    let mut best = (Duration::MAX, 0);
+    for _ in 0..ROUNDS {
+        let begun = Instant::now();
+        let found = work();
+        best = best.min((begun.elapsed(), found));
+    }
+    best
+}
+
+fn ours(documents: &[String]) -> Arc<RuleSet> {
+    let text = documents.join("---\n");
+    Arc::new(RuleSet::from_yaml("bench.yml", &text).unwrap_or_else(|error| panic!("{error}")))
+}
+
+fn theirs(documents: &[String]) -> Engine {
+    let collection = rsigma_parser::parse_sigma_yaml(&documents.join("---\n")).expect("they read it");
+    assert_eq!(collection.rules.len(), documents.len(), "{:?}", collection.errors);
+    let mut engine = Engine::new();
+    engine.add_collection(&collection).expect("they compile it");
+    engine
+}
+
+fn main() {
+    let lines = events();
+    let texts: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let batch = testing::batch_of(&texts);
+    let json: Vec<Json> = lines.iter().map(|line| for_them(line)).collect();
+    let (rules, left) = rules();
+    println!("{} events; {} rules in both engines", lines.len(), rules.len());
+    for (reason, count) in left {
+        println!("left out: {count} with {reason}");
+    }
+
+    // Do they agree?
+    let documents: Vec<String> = rules.values().cloned().collect();
+    let (set, engine) = (ours(&documents), theirs(&documents));
+    let mut matcher = Matcher::new(Arc::clone(&set));
+    let found: BTreeSet<(usize, String)> = matcher
+        .match_batch(&batch)
+        .expect("a batch of events")
+        .matched()
+        .map(|(row, rule)| (row, set.rules()[rule].name.clone()))
+        .collect();
+    let mut expected = BTreeSet::new();
+    for (row, event) in json.iter().enumerate() {
+        for result in engine.evaluate(&JsonEvent::borrow(event)) {
+            expected.insert((row, result.header.rule_title));
+        }
+    }
+    println!("matches: ours {}, rsigma {}", found.len(), expected.len());
+    let mut differences: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for (_, rule) in found.difference(&expected) {
+        *differences.entry((rule, "ours alone")).or_insert(0) += 1;
+    }
+    for (_, rule) in expected.difference(&found) {
+        *differences.entry((rule, "rsigma alone")).or_insert(0) += 1;
+    }
+    for ((rule, who), count) in &differences {
+        println!("differ: {rule}, {who}, {count} events");
+    }
+
+    // How fast?
+    let each = |(took, _): (Duration, usize)| took.as_secs_f64() * 1e9 / lines.len() as f64;
+    let our_time = each(best(|| matcher.match_batch(&batch).expect("a batch of events").matched().count()));
+    let their_time =
+        each(best(|| json.iter().map(|event| engine.evaluate(&JsonEvent::borrow(event)).len()).sum()));
+    println!("ours {our_time:.0} ns an event, rsigma {their_time:.0} ns; ratio {:.1}", their_time / our_time);
+
+    // What do more rules cost?
+    let all = RuleSet::builtin().expect("built-in rules load");
+    let sources: Vec<(String, Value)> = all
+        .rules()
+        .iter()
+        .filter(|rule| rules.contains_key(&rule.name))
+        .map(|rule| (rule.name.clone(), yaml_serde::from_str(&rule.text).expect("it was read before")))
+        .collect();
+    let derived = |count: usize| -> Vec<String> {
+        let (first, rest) = (documents.len().min(count), count.saturating_sub(documents.len()));
+        let more = (0..rest).map(|at| {
+            let (name, document) = &sources[at % sources.len()];
+            bare(name, document, Some(at / sources.len()))
+        });
+        documents[..first].iter().cloned().chain(more).collect()
+    };
+    let mut first = None;
+    for count in [100, 300, 1000] {
+        let set = ours(&derived(count));
+        let mut matcher = Matcher::new(set);
+        let time = each(best(|| matcher.match_batch(&batch).expect("a batch of events").matched().count()));
+        let (of, than) = *first.get_or_insert((count, time));
+        println!(
+            "{count} rules: {time:.0} ns an event, {:.2} times the cost of {of} for {:.1} times the rules",
+            time / than,
+            count as f64 / of as f64
+        );
+    }
+    assert!(differences.is_empty(), "rules and events on which the engines differ are listed above");
+}

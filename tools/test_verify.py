@@ -1068,13 +1068,25 @@ class Proofs(InFolder):
         return verify.Proof("proof.json", data, [public(trusted)])
 
     def test_good_ones(self):
-        for size, row, seed in ((4, 7, SEEDS[1]), (4, 0, SEEDS[1]), (3, 9, SEEDS[0]), (3, 1, SEEDS[1]), (2, 2, SEEDS[0])):
+        for size, row, seed in ((4, 7, SEEDS[1]), (4, 0, SEEDS[1]), (3, 9, SEEDS[0]), (3, 1, SEEDS[1]), (2, 2, SEEDS[1])):
             proof = self.check(self.make(size, row, seed))
             self.assertEqual(proof.check().findings, [])
             self.assertEqual([r for _, r in proof.proven], [self.rows[row]])
 
     def test_key_retired(self):
-        self.assertEqual([f["kind"] for f in self.check(self.make(4, 7, SEEDS[0])).check().findings], ["key_retired"])
+        for size in (2, 4):
+            self.assertEqual([f["kind"] for f in self.check(self.make(size, 7, SEEDS[0])).check().findings], ["key_retired"])
+
+    def test_forged_with_a_stolen_key_that_is_retired(self):
+        """A tree of the thief's own, smaller than the one in the `log` line: every path and signature in it is good."""
+        self.rows = [b"forged"] + self.rows[1:]
+        commits = self.w.commits["events/2026"] = self.w.commits["events/2026"][:2]
+        root = json.loads(commits[1].split(b"\n")[1])["add"]["tags"]["record_root"]
+        commits[1] = commits[1].replace(root.encode(), mth(self.rows).hex().encode())
+        for seed in SEEDS[:2]:
+            proof = self.check(self.make(2, 0, SEEDS[0]), seed)
+            self.assertEqual([f["kind"] for f in proof.check().findings], ["key_retired"])
+            self.assertEqual(proof.proven, [])
 
     def test_untrusted(self):
         self.assertEqual([f["kind"] for f in self.check(self.proof, SEEDS[3]).check().findings], ["key_untrusted"])

@@ -554,7 +554,7 @@ class Untouched(InFolder):
         put(self.root, "events/2026/_staging/x", b"")
         told = " ".join(self.clean(w).not_checked)
         self.assertIn("notes.txt", told)
-        self.assertIn("checkpoints of Delta Lake", told)
+        self.assertIn("readers of Delta Lake use them", told)
 
     def test_remembered(self):
         w = self.writer()
@@ -1240,6 +1240,23 @@ class Rows(InFolder):
         w.commit("events/2026", [add], {"file/a": (20, 2), "file/b": (4, 1)}, counts)
         report = verify.Archive(self.root, [public(SEEDS[0])], now=w.clock).check()
         return [f["kind"] for f in report.findings]
+
+    def test_a_checkpoint_of_delta_that_hides_files(self):
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        self.assertEqual(self.check(self.file()), [])
+        add = next(json.loads(l)["add"] for l in get(self.root, LOG % 1).split(b"\n") if b'"add"' in l)
+        rel = "events/2026/_delta_log/%020d.checkpoint.parquet" % 1
+        remove = pa.array([None, None], pa.struct([("path", pa.string())]))
+        for paths, kinds in (([add["path"]], []), ([None], ["delta_checkpoint"]), ([add["path"]] * 2, ["delta_checkpoint"]), (["x"], ["delta_checkpoint"])):
+            adds = pa.array([None if p is None else {"path": p} for p in paths], pa.struct([("path", pa.string())]))
+            os.makedirs(os.path.dirname(os.path.join(self.root, rel)), exist_ok=True)
+            pa.parquet.write_table(pa.table({"add": adds, "remove": remove.slice(0, len(paths))}), os.path.join(self.root, rel))
+            report = verify.Archive(self.root, [public(SEEDS[0])], now=START + 5000).check()
+            self.assertEqual([f["kind"] for f in report.findings], kinds)
+        put(self.root, rel, b"PAR1")
+        self.assertIn("delta_checkpoint", [f["kind"] for f in verify.Archive(self.root, [public(SEEDS[0])], now=START + 5000).check().findings])
 
     def test_rows(self):
         import pyarrow as pa

@@ -554,7 +554,7 @@ class Untouched(InFolder):
         put(self.root, "events/2026/_staging/x", b"")
         told = " ".join(self.clean(w).not_checked)
         self.assertIn("notes.txt", told)
-        self.assertIn("checkpoints of Delta Lake", told)
+        self.assertIn("readers of Delta Lake use them", told)
 
     def test_remembered(self):
         w = self.writer()
@@ -1068,13 +1068,25 @@ class Proofs(InFolder):
         return verify.Proof("proof.json", data, [public(trusted)])
 
     def test_good_ones(self):
-        for size, row, seed in ((4, 7, SEEDS[1]), (4, 0, SEEDS[1]), (3, 9, SEEDS[0]), (3, 1, SEEDS[1]), (2, 2, SEEDS[0])):
+        for size, row, seed in ((4, 7, SEEDS[1]), (4, 0, SEEDS[1]), (3, 9, SEEDS[0]), (3, 1, SEEDS[1]), (2, 2, SEEDS[1])):
             proof = self.check(self.make(size, row, seed))
             self.assertEqual(proof.check().findings, [])
             self.assertEqual([r for _, r in proof.proven], [self.rows[row]])
 
     def test_key_retired(self):
-        self.assertEqual([f["kind"] for f in self.check(self.make(4, 7, SEEDS[0])).check().findings], ["key_retired"])
+        for size in (2, 4):
+            self.assertEqual([f["kind"] for f in self.check(self.make(size, 7, SEEDS[0])).check().findings], ["key_retired"])
+
+    def test_forged_with_a_stolen_key_that_is_retired(self):
+        """A tree of the thief's own, smaller than the one in the `log` line: every path and signature in it is good."""
+        self.rows = [b"forged"] + self.rows[1:]
+        commits = self.w.commits["events/2026"] = self.w.commits["events/2026"][:2]
+        root = json.loads(commits[1].split(b"\n")[1])["add"]["tags"]["record_root"]
+        commits[1] = commits[1].replace(root.encode(), mth(self.rows).hex().encode())
+        for seed in SEEDS[:2]:
+            proof = self.check(self.make(2, 0, SEEDS[0]), seed)
+            self.assertEqual([f["kind"] for f in proof.check().findings], ["key_retired"])
+            self.assertEqual(proof.proven, [])
 
     def test_untrusted(self):
         self.assertEqual([f["kind"] for f in self.check(self.proof, SEEDS[3]).check().findings], ["key_untrusted"])
@@ -1228,6 +1240,23 @@ class Rows(InFolder):
         w.commit("events/2026", [add], {"file/a": (20, 2), "file/b": (4, 1)}, counts)
         report = verify.Archive(self.root, [public(SEEDS[0])], now=w.clock).check()
         return [f["kind"] for f in report.findings]
+
+    def test_a_checkpoint_of_delta_that_hides_files(self):
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        self.assertEqual(self.check(self.file()), [])
+        add = next(json.loads(l)["add"] for l in get(self.root, LOG % 1).split(b"\n") if b'"add"' in l)
+        rel = "events/2026/_delta_log/%020d.checkpoint.parquet" % 1
+        remove = pa.array([None, None], pa.struct([("path", pa.string())]))
+        for paths, kinds in (([add["path"]], []), ([None], ["delta_checkpoint"]), ([add["path"]] * 2, ["delta_checkpoint"]), (["x"], ["delta_checkpoint"])):
+            adds = pa.array([None if p is None else {"path": p} for p in paths], pa.struct([("path", pa.string())]))
+            os.makedirs(os.path.dirname(os.path.join(self.root, rel)), exist_ok=True)
+            pa.parquet.write_table(pa.table({"add": adds, "remove": remove.slice(0, len(paths))}), os.path.join(self.root, rel))
+            report = verify.Archive(self.root, [public(SEEDS[0])], now=START + 5000).check()
+            self.assertEqual([f["kind"] for f in report.findings], kinds)
+        put(self.root, rel, b"PAR1")
+        self.assertIn("delta_checkpoint", [f["kind"] for f in verify.Archive(self.root, [public(SEEDS[0])], now=START + 5000).check().findings])
 
     def test_rows(self):
         import pyarrow as pa

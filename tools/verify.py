@@ -623,7 +623,7 @@ class Volume:
         self.table, self.year, self.name = table, year, "%s/%s" % (table, year)
         self.commits, self.leaves, self.files, self.notes = [], [], [], []
         self.valid = []  # (checkpoint, key) of those that hold: signed, and their root is that of the commits
-        self.named, self.root_differs = set(), False
+        self.named, self.root_differs, self.others = set(), False, []
 
 
 class Archive:
@@ -649,6 +649,7 @@ class Archive:
             self.point_6_actions(volume)
         for volume in self.volumes:
             self.point_7_files(volume)
+            self.delta_checkpoints(volume)
         self.point_9_and_10_positions()
         self.point_11_other_tables()
         self.point_12_unnamed()
@@ -727,9 +728,9 @@ class Archive:
     def point_2_commits(self, volume):
         log = volume.name + "/_delta_log"
         there = [n for n in self.names(log, "commit_missing") if re.fullmatch(r"[0-9]{20}\.json", n)]
-        others = len(self.names(log, "commit_missing")) - len(there)
-        if others:
-            self.report.skipped("files in `_delta_log` that are no commits (checkpoints of Delta Lake; no leaf, and nothing signs them)")
+        volume.others = [n for n in self.names(log, "commit_missing") if n not in there]
+        if volume.others:
+            self.report.skipped("files in `_delta_log` that are no commits: readers of Delta Lake use them, no leaf covers them, nothing signs them")
         for i, name in enumerate(there):
             if name != "%020d.json" % i:
                 self.report.finding("commit_missing", "%s/%020d.json" % (log, i), "not there, but later commits are; what follows is not looked at")
@@ -1072,6 +1073,29 @@ class Archive:
                     check_rows(volume.table, file, add, committed, where, self.report)
             except OSError as e:
                 self.report.finding("file_unreadable", where, str(e.strerror))
+
+    def delta_checkpoints(self, volume):
+        """Not in the document: a Delta reader believes `<version>.checkpoint.parquet` and skips the commits before it. So where there is a Parquet
+        reader, it must name the files that those commits add, and remove none. (Its statistics are not compared.)"""
+        for name in volume.others:
+            match = re.fullmatch(r"([0-9]{20})\.checkpoint\.parquet", name, re.ASCII)
+            if not match or pyarrow is None or not self.with_rows:
+                continue
+            where, expected = "%s/_delta_log/%s" % (volume.name, name), set()
+            for commit in volume.commits[: int(match[1]) + 1]:
+                expected.update(a.path for a in commit.adds)
+            try:
+                file = self.root.open(where)
+                if file is None:
+                    continue
+                with file:
+                    table = pyarrow.parquet.read_table(file, columns=["add", "remove"]).to_pydict()
+                paths = [a["path"] for a in table.get("add", []) if a is not None]
+                if set(paths) != expected or len(paths) != len(expected) or any(r is not None for r in table.get("remove", [])):
+                    self.report.finding("delta_checkpoint", where, "it names %d files, the commits up to it add %d" % (len(paths), len(expected)))
+                self.report.count("delta_checkpoints")
+            except (NotPlain, pyarrow.ArrowException, ValueError, TypeError, KeyError, AttributeError, OSError) as e:
+                self.report.finding("delta_checkpoint", where, "it cannot be read: %s" % shown(e))
 
     def point_9_and_10_positions(self):
         """Per source partition, over the commits of `events` of all years: positions, and that no row is missing or too many."""
@@ -1444,12 +1468,12 @@ class Proof:
         except BadSignature as e:
             self.report.finding("checkpoint_signature", where, str(e))
             return None
+        # A retired key may have been stolen since, and nothing here shows that a smaller tree of it is the beginning of the one in the `log`
+        # line. So of a retired key only the very tree of the `log` line counts.
         until = keys.retired_at(max(signers, key=keys.all().index), volume)
-        if until is not None and (checkpoint.size > until[0] or (checkpoint.size == until[0] and checkpoint.root != until[1])):
-            self.report.finding("key_retired", where, "signed by a retired key, and no `log` line of the record that retired it covers it")
+        if until is not None and (checkpoint.size, checkpoint.root) != until:
+            self.report.finding("key_retired", where, "signed by a retired key, and not the tree of the `log` line in the record that retired it")
             return None
-        if until is not None and checkpoint.size < until[0]:
-            self.report.skipped("checkpoint %d is by a retired key; that it agrees with the later `log` line, only the archive shows" % i)
         self.report.count("checkpoints")
         self.report.heads.append({"log": origin, "size": checkpoint.size, "root": base64.b64encode(checkpoint.root).decode()})
         return checkpoint, item["table"], volume

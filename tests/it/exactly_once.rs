@@ -30,7 +30,7 @@ const TOPIC: &str = "kube-audit";
 const PARTITIONS: u32 = 4;
 const LOCATION: &str = "s3://exactly-once/prod";
 /// How long everything may take to come to rest.
-const REST: Duration = Duration::from_secs(240);
+const REST: Duration = Duration::from_secs(900);
 /// Kills after which the group is left for a new one.
 const KILLS_PER_GROUP: u64 = 8;
 /// A request's time at the store; the proxy is silent for longer.

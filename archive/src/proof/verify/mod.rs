@@ -4,6 +4,7 @@
 //! finding and never ends the checking of the rest; what was not looked at is said in words. Reads only.
 
 mod bucket;
+mod delta;
 mod files;
 mod positions;
 mod volume;

@@ -12,7 +12,7 @@ use super::super::keys::Keys;
 use super::super::log::{check_note, checkpoint_folder, folder, parse_checkpoint_name};
 use super::super::tree::{self, CompactRange, Tile};
 use super::super::{Head, Log, ProofError};
-use super::{Report, UNPROVEN_SECONDS_MAX};
+use super::{Report, delta, UNPROVEN_SECONDS_MAX};
 use crate::commit::{TAG_OFFSETS, TAG_RECORD_ROOT, TAG_ROWS, TAG_SHA256, TAG_VERSION};
 use crate::layout;
 use crate::store::Store;
@@ -104,6 +104,7 @@ pub(crate) async fn check(
     }
     report.checked.commits += commits.len() as u64;
     check_log(store, root, (log, archive_id), keys, since, &commits, report).await?;
+    delta::check(store, root, log, &commits, report).await?;
     Ok(commits)
 }
 
@@ -123,6 +124,9 @@ pub(super) fn parse(bytes: &[u8], first: bool, place: &str, report: &mut Report)
             report.find("commit_malformed", place(), "it is no JSON object");
             continue;
         };
+        if line.is_empty() {
+            report.find("commit_malformed", place(), "it is no action");
+        }
         for (action, value) in &line {
             match action.as_str() {
                 "add" => match add(value) {
@@ -150,6 +154,9 @@ pub(super) fn parse(bytes: &[u8], first: bool, place: &str, report: &mut Report)
                 }
             }
         }
+    }
+    if commit.time_ms.is_none() {
+        report.find("commit_malformed", place, "it does not say when it was made");
     }
     commit
 }
@@ -184,10 +191,15 @@ fn add(value: &Value) -> Result<AddFacts, (&'static str, String)> {
         None => Ok(None),
     };
     (facts.sha256, facts.record_root) = (hash(TAG_SHA256)?, hash(TAG_RECORD_ROOT)?);
-    if let Some(rows) = tag(TAG_ROWS) {
-        if rows.parse().ok() != facts.rows {
-            return Err(wrong("the tag rows is not numRecords"));
-        }
+    // A file from before there were these tags has none of them.
+    let ours = [TAG_RECORD_ROOT, TAG_ROWS, TAG_OFFSETS];
+    if ours.iter().any(|name| !tags[*name].is_null()) && ours.iter().chain([&TAG_SHA256]).any(|name| tag(name).is_none()) {
+        return Err(wrong("some of its tags are missing"));
+    }
+    if let Some(rows) = tag(TAG_ROWS)
+        && facts.rows.map(|rows| rows.to_string()).as_deref() != Some(rows)
+    {
+        return Err(wrong("the tag rows is not numRecords"));
     }
     if let Some(text) = tag(TAG_OFFSETS) {
         let offsets: BTreeMap<String, (i64, i64, u64)> =

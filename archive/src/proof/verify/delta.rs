@@ -1,0 +1,217 @@
+//! Delta's own checkpoints against the commits.
+//!
+//! They are no leaves of the proof log, since they hold nothing that commits do not; but every reader of Delta begins with
+//! them. So a changed one shows readers another archive while each commit is as it was signed.
+//!
+//! Invariant: what a checkpoint tells its readers of files and positions is what the commits up to its version tell, or
+//! there is a finding.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::Int64Type;
+use arrow_array::{Array, ArrayRef, StructArray};
+use arrow_schema::DataType;
+use bytes::Bytes;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::{Map, Value};
+
+use super::super::{Log, ProofError};
+use super::{CommitFacts, Report};
+use crate::commit::TAG_VERSION;
+use crate::durable;
+use crate::layout;
+use crate::store::Store;
+
+const KIND: &str = "delta_checkpoint";
+/// Names the newest checkpoint for readers that do not list.
+const LAST: &str = "_last_checkpoint";
+/// Differences of one checkpoint that are told.
+const TOLD_MAX: usize = 20;
+
+/// What readers take a file for.
+#[derive(Debug, PartialEq)]
+struct File {
+    size: i64,
+    date: Option<String>,
+    version: Option<String>,
+    rows: Option<u64>,
+    least: Map<String, Value>,
+    greatest: Map<String, Value>,
+}
+
+/// What a checkpoint says.
+#[derive(Debug, Default)]
+struct Checkpoint {
+    files: Vec<(String, File)>,
+    txns: BTreeMap<String, i64>,
+    removed: usize,
+}
+
+/// Checks whatever beside commits lies in a volume's `_delta_log`.
+pub(super) async fn check(
+    store: &Store,
+    root: &Path,
+    log: Log,
+    commits: &[CommitFacts],
+    report: &mut Report,
+) -> Result<(), ProofError> {
+    let folder = layout::delta_log(&layout::volume(root, log.table, log.year));
+    let mut names = store.names(&folder).await?;
+    names.sort();
+    for name in names {
+        let place = format!("{}/_delta_log/{name}", log.name());
+        if layout::commit_version(&name).is_some() || durable::is_staging(&name) {
+            continue;
+        }
+        let path = folder.join(&name);
+        let version = layout::checkpoint_version(&name);
+        if version.is_none() && name != LAST {
+            report.find(KIND, place, "it is neither a commit nor a checkpoint, and readers may follow it");
+            continue;
+        }
+        let bytes = store.read_present(&path).await;
+        let bytes = bytes.map_err(|source| ProofError::Read { path, source })?;
+        let Some(version) = version else {
+            let last = serde_json::from_slice::<Value>(&bytes).ok();
+            let version = last.and_then(|last| last["version"].as_u64());
+            if version.is_none_or(|version| version >= commits.len() as u64) {
+                report.find(KIND, place, "it names no checkpoint of a commit that is there");
+            }
+            continue;
+        };
+        let Some(commits) = usize::try_from(version).ok().and_then(|version| commits.get(..=version)) else {
+            report.find(KIND, place, "it is of a commit that is not there");
+            continue;
+        };
+        // Whoever changed it may have found bytes that a decoder does not bear.
+        match catch_unwind(AssertUnwindSafe(|| read(bytes))) {
+            Ok(Ok(checkpoint)) => compare(&checkpoint, commits, &place, report),
+            Ok(Err(detail)) => report.find(KIND, place, detail),
+            Err(_) => report.find(KIND, place, "reading it ended abnormally"),
+        }
+    }
+    Ok(())
+}
+
+fn compare(checkpoint: &Checkpoint, commits: &[CommitFacts], place: &str, report: &mut Report) {
+    let mut told = 0;
+    let mut find = |detail: String| {
+        told += 1;
+        if told <= TOLD_MAX {
+            report.find(KIND, place, detail);
+        }
+    };
+    if checkpoint.removed > 0 {
+        find(format!("it takes {} files away", checkpoint.removed));
+    }
+    let mut wanted = BTreeMap::new();
+    let mut txns = BTreeMap::new();
+    for commit in commits {
+        for add in &commit.adds {
+            let file = File {
+                size: i64::try_from(add.size).unwrap_or(i64::MAX),
+                date: add.date.map(|date| date.to_string()),
+                version: add.version.clone(),
+                rows: add.rows,
+                least: add.least.clone(),
+                greatest: add.greatest.clone(),
+            };
+            wanted.insert(add.path.as_str(), file);
+        }
+        txns.extend(commit.txns.iter().map(|(app_id, version)| (app_id.as_str(), *version)));
+    }
+    for (path, file) in &checkpoint.files {
+        match wanted.remove(path.as_str()) {
+            None => find(format!("it names {path:.200}, which no commit names, or names it twice")),
+            Some(wanted) if wanted != *file => {
+                find(format!("size, date, statistics or version of {path} are not those of its commit"));
+            }
+            Some(_) => {}
+        }
+    }
+    for path in wanted.keys() {
+        find(format!("it leaves out {path}"));
+    }
+    let same = checkpoint.txns.iter().map(|(app_id, version)| (app_id.as_str(), *version)).eq(txns);
+    if !same {
+        find("its positions of sources are not those of the commits".to_owned());
+    }
+}
+
+fn read(bytes: Bytes) -> Result<Checkpoint, String> {
+    let wrong = |error: &dyn std::fmt::Display| format!("it cannot be read: {error:.200}");
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| wrong(&error))?;
+    let mut checkpoint = Checkpoint::default();
+    for batch in builder.build().map_err(|error| wrong(&error))? {
+        let batch = batch.map_err(|error| wrong(&error))?;
+        let action = |name: &str| batch.column_by_name(name).and_then(|column| column.as_struct_opt()).cloned();
+        if let Some(removed) = batch.column_by_name("remove") {
+            checkpoint.removed += removed.len() - removed.null_count();
+        }
+        if let Some(txns) = action("txn") {
+            let (app_ids, versions) = (strings(&txns, "appId"), numbers(&txns, "version"));
+            for row in (0..txns.len()).filter(|row| txns.is_valid(*row)) {
+                let (Some(app_id), Some(version)) = (text(&app_ids, row), number(&versions, row)) else {
+                    return Err("a txn without appId or version".to_owned());
+                };
+                checkpoint.txns.insert(app_id, version);
+            }
+        }
+        let Some(adds) = action("add") else { return Err("it has no column of files".to_owned()) };
+        let (paths, sizes, stats) = (strings(&adds, "path"), numbers(&adds, "size"), strings(&adds, "stats"));
+        for row in (0..adds.len()).filter(|row| adds.is_valid(*row)) {
+            let (Some(path), Some(size)) = (text(&paths, row), number(&sizes, row)) else {
+                return Err("a file without path or size".to_owned());
+            };
+            let stats = text(&stats, row).and_then(|stats| serde_json::from_str::<Value>(&stats).ok());
+            let stats = stats.unwrap_or_default();
+            let bounds = |name: &str| stats[name].as_object().cloned().unwrap_or_default();
+            let file = File {
+                size,
+                date: of_map(&adds, "partitionValues", "date", row),
+                version: of_map(&adds, "tags", TAG_VERSION, row),
+                rows: stats["numRecords"].as_u64(),
+                least: bounds("minValues"),
+                greatest: bounds("maxValues"),
+            };
+            checkpoint.files.push((path, file));
+        }
+    }
+    Ok(checkpoint)
+}
+
+fn cast(column: &ArrayRef, to: &DataType) -> Option<ArrayRef> {
+    arrow_cast::cast(column, to).ok()
+}
+
+fn strings(actions: &StructArray, name: &str) -> Option<ArrayRef> {
+    cast(actions.column_by_name(name)?, &DataType::Utf8)
+}
+
+fn numbers(actions: &StructArray, name: &str) -> Option<ArrayRef> {
+    cast(actions.column_by_name(name)?, &DataType::Int64)
+}
+
+fn text(column: &Option<ArrayRef>, row: usize) -> Option<String> {
+    let column = column.as_ref()?.as_string_opt::<i32>()?;
+    column.is_valid(row).then(|| column.value(row).to_owned())
+}
+
+fn number(column: &Option<ArrayRef>, row: usize) -> Option<i64> {
+    let column = column.as_ref()?.as_primitive_opt::<Int64Type>()?;
+    column.is_valid(row).then(|| column.value(row))
+}
+
+/// The value of `key` in a row of the map `name`.
+fn of_map(actions: &StructArray, name: &str, key: &str, row: usize) -> Option<String> {
+    let map = actions.column_by_name(name)?.as_map_opt()?;
+    if map.is_null(row) {
+        return None;
+    }
+    let entries = map.value(row);
+    let (keys, values) = (cast(entries.column(0), &DataType::Utf8), cast(entries.column(1), &DataType::Utf8));
+    (0..entries.len()).find(|at| text(&keys, *at).as_deref() == Some(key)).and_then(|at| text(&values, at))
+}

@@ -443,11 +443,11 @@ const TAMPERINGS: &[Tampering] = &[
         let other = if &text[end..=end] == "A" { "B" } else { "A" };
         replace(checkpoint, format!("{}{other}{}", &text[..end], &text[end + 1..]).as_bytes());
     }),
-    case("the size in a checkpoint changed", "checkpoint_signature", |site| {
+    case("the root in a checkpoint changed", "checkpoint_signature", |site| {
         let checkpoint = &site.checkpoints("events")[0];
         let text = std::fs::read_to_string(checkpoint).expect("text");
         let mut lines: Vec<&str> = text.split('\n').collect();
-        lines[1] = "1";
+        lines[2] = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
         replace(checkpoint, lines.join("\n").as_bytes());
     }),
     case("a checkpoint of another table put here", "checkpoint_origin", |site| {

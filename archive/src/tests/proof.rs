@@ -157,6 +157,6 @@ fn what_an_outsider_computes_is_what_is_signed() {
     let head = head.expect("events");
     let volume = &archive.snapshot(Table::Events).expect("a snapshot").volumes[0];
     let leaf = |at| leaf_hash(&std::fs::read(layout::commit(&volume.path, at)).expect("a commit"));
-    let node = |left, right| proof::tree::node_hash(&left, &right);
+    let node = |left, right| crate::proof::tree::node_hash(&left, &right);
     assert_eq!((head.size, head.root), (3, node(node(leaf(0), leaf(1)), leaf(2))));
 }

@@ -52,9 +52,9 @@ mod reorder;
 mod rule;
 #[cfg(test)]
 mod rules_test;
-pub mod sinks;
 #[cfg(test)]
 mod shuffle_test;
+pub mod sinks;
 #[cfg(test)]
 pub(crate) mod testing;
 mod window;

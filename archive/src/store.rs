@@ -7,7 +7,7 @@
 //! show names as other tools take them. Two kinds of store are an enum and no trait: what differs between
 //! them, locks of files against locks of objects, is for their users to see.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -63,7 +63,10 @@ impl Store {
     /// A small file whole; `None` when there is none.
     pub(crate) async fn read(&self, path: &Path) -> io::Result<Option<Bytes>> {
         match self {
-            Store::Local => match std::fs::read(path) {
+            Store::Local => match open_file(path).and_then(|mut file| {
+                let mut bytes = Vec::new();
+                file.read_to_end(&mut bytes).map(|_| bytes)
+            }) {
                 Ok(bytes) => Ok(Some(bytes.into())),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(error),
@@ -137,6 +140,14 @@ impl Store {
     }
 }
 
+/// Opens a plain file. A pipe, say, in a file's place would be waited for.
+fn open_file(path: &Path) -> io::Result<std::fs::File> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a plain file"));
+    }
+    std::fs::File::open(path)
+}
+
 /// The bytes of one sealed file, pinned to the version that its commit names.
 #[derive(Clone, Debug)]
 pub struct Contents {
@@ -180,7 +191,7 @@ impl Contents {
         match &self.place {
             Place::Local => {
                 use std::os::unix::fs::FileExt as _;
-                let file = std::fs::File::open(&self.path)?;
+                let file = open_file(&self.path)?;
                 let read = ranges.into_iter().map(|range| {
                     let mut bytes = vec![0; (range.end - range.start) as usize];
                     file.read_exact_at(&mut bytes, range.start).map(|()| Bytes::from(bytes))

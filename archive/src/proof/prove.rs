@@ -17,9 +17,9 @@ use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
 use super::keys::KeyRecord;
 use super::log::{check_note, checkpoint_folder, checkpoint_name, newest};
 use super::note::{PublicKey, base64, from_base64};
-use super::tree::{inclusion, root, root_of_inclusion};
+use super::tree::{Paths, root, root_of_inclusion};
 use super::verify::{AddFacts, Records, parse_commit};
-use super::{Log, ProofError, keys};
+use super::{Head, Log, ProofError, keys};
 use crate::archive::Archive;
 use crate::background;
 use crate::commit::{STATISTICS_OFFSET, STATISTICS_SOURCE};
@@ -155,7 +155,7 @@ pub fn prove(
                 if root(&hashes) != head.root {
                     return Err(ProofError::Forked { log: log.name(), size: head.size });
                 }
-                leaves.insert(log, hashes);
+                leaves.insert(log, Paths::over(hashes));
                 checkpoints.push((log, note));
             }
             Ok((chain, notes, manifest, checkpoints, leaves, sources))
@@ -198,7 +198,7 @@ pub fn prove(
             proof.checkpoints.push(CheckpointPart { table: table.to_owned(), year: log.year, note });
             proof.checkpoints.len() - 1
         });
-        let path = inclusion(&leaves[&log], source.index).iter().map(Hash::to_string).collect();
+        let path = leaves[&log].of(source.index).iter().map(Hash::to_string).collect();
         let (index, commit) = (source.index, base64(&source.bytes));
         proof.commits.push(CommitPart { checkpoint, index, commit, path });
         let commit = proof.commits.len() - 1;
@@ -266,8 +266,9 @@ fn of_file(
         };
         records.each(&batch, each).map_err(undecodable)?;
     }
+    let paths = Paths::over(hashes);
     for part in &mut parts {
-        part.path = inclusion(&hashes, part.row).iter().map(Hash::to_string).collect();
+        part.path = paths.of(part.row).iter().map(Hash::to_string).collect();
     }
     Ok(parts)
 }
@@ -301,7 +302,6 @@ fn check(proof: &Proof, public_keys: &[PublicKey]) -> Result<Proven, String> {
         return Err("none of the public keys given is one of the archive's".to_owned());
     }
     let keys: Vec<PublicKey> = chain.iter().map(|record| record.key).collect();
-    let keyring = super::Keys { records: chain.clone() };
     let (mut trees, mut signer) = (Vec::new(), last.key);
     for (at, part) in proof.checkpoints.iter().enumerate() {
         let log = Log::parse(&format!("{}/{:04}", part.table, part.year));
@@ -309,8 +309,14 @@ fn check(proof: &Proof, public_keys: &[PublicKey]) -> Result<Proven, String> {
         let origin = log.origin(&proof.archive_id);
         let checked = check_note(part.note.as_bytes(), &origin, &keys);
         let (size, root, key) = checked.map_err(|(_, detail)| format!("checkpoint {at}: {detail}"))?;
-        if keyring.retired_at(key, log).is_some_and(|until| size > until) {
-            return Err(format!("checkpoint {at}: only a key that was retired before has signed it"));
+        // Whoever has stolen a retired key can sign any tree; of what it signed only the heads that the next key's
+        // record names are known to be from its time.
+        if let Some(next) = chain.get(key + 1)
+            && !next.heads.contains(&Head { log, size, root })
+        {
+            return Err(format!(
+                "checkpoint {at}: a retired key has signed it, and the record that retired the key does not name it"
+            ));
         }
         signer = keys[key];
         trees.push((origin, size, root));

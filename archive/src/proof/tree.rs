@@ -62,23 +62,35 @@ pub(crate) fn root(leaves: &[Hash]) -> Hash {
     range.root()
 }
 
-/// The inclusion proof of leaf `index`, from the leaf upwards. `index` must be that of a leaf.
-pub(crate) fn inclusion(leaves: &[Hash], index: u64) -> Vec<Hash> {
-    let (mut path, mut rest, mut at) = (Vec::new(), leaves, index as usize);
-    while rest.len() > 1 {
-        let split = 1 << (rest.len() - 1).ilog2();
-        let (left, right) = rest.split_at(split);
-        if at < split {
-            path.push(root(right));
-            rest = left;
-        } else {
-            path.push(root(left));
-            rest = right;
-            at -= split;
+/// All nodes of a tree, for the inclusion proofs of many of its leaves. Takes 64 bytes a leaf.
+#[derive(Debug)]
+pub(crate) struct Paths {
+    /// From the leaves upwards. A last node without a sibling is in the level above as it is.
+    levels: Vec<Vec<Hash>>,
+}
+
+impl Paths {
+    pub(crate) fn over(leaves: Vec<Hash>) -> Paths {
+        let mut levels = vec![leaves];
+        while let Some(below) = levels.last().filter(|level| level.len() > 1) {
+            let above = below.chunks(2).map(|pair| match pair {
+                [left, right] => node_hash(left, right),
+                alone => alone[0],
+            });
+            let above = above.collect();
+            levels.push(above);
         }
+        Paths { levels }
     }
-    path.reverse();
-    path
+
+    /// The inclusion proof of a leaf, from the leaf upwards: RFC 6962, section 2.1.1.
+    pub(crate) fn of(&self, index: u64) -> Vec<Hash> {
+        let siblings = self.levels.iter().zip(0..).map(|(level, height)| {
+            let sibling = usize::try_from((index >> height) ^ 1).ok()?;
+            level.get(sibling).copied()
+        });
+        siblings.flatten().collect()
+    }
 }
 
 /// Where an inclusion proof leads; `None` when its length is not that of a proof for this leaf and size.
@@ -235,7 +247,7 @@ mod tests {
             let expected = mth(&leaves[..size]);
             assert_eq!(root(&hashes[..size]), expected, "{size}");
             for index in 0..size {
-                let path = inclusion(&hashes[..size], index as u64);
+                let path = Paths::over(hashes[..size].to_vec()).of(index as u64);
                 let proven = |leaf, at, size, path: &[Hash]| root_of_inclusion(leaf, at, size, path);
                 assert_eq!(proven(hashes[index], index as u64, size as u64, &path), Some(expected));
                 assert_ne!(proven(leaf_hash(b"another"), index as u64, size as u64, &path), Some(expected));

@@ -72,8 +72,7 @@ pub(super) async fn check(
             report.find(KIND, place, "it is neither a commit nor a checkpoint, and readers may follow it");
             continue;
         }
-        let bytes = store.read_present(&path).await;
-        let bytes = bytes.map_err(|source| ProofError::Read { path, source })?;
+        let bytes = super::read(store, &path).await?;
         let Some(version) = version else {
             let last = serde_json::from_slice::<Value>(&bytes).ok();
             let version = last.and_then(|last| last["version"].as_u64());
@@ -87,7 +86,7 @@ pub(super) async fn check(
             continue;
         };
         // Whoever changed it may have found bytes that a decoder does not bear.
-        match catch_unwind(AssertUnwindSafe(|| read(bytes))) {
+        match catch_unwind(AssertUnwindSafe(|| read_checkpoint(bytes))) {
             Ok(Ok(checkpoint)) => compare(&checkpoint, commits, &place, report),
             Ok(Err(detail)) => report.find(KIND, place, detail),
             Err(_) => report.find(KIND, place, "reading it ended abnormally"),
@@ -141,13 +140,14 @@ fn compare(checkpoint: &Checkpoint, commits: &[CommitFacts], place: &str, report
     }
 }
 
-fn read(bytes: Bytes) -> Result<Checkpoint, String> {
+fn read_checkpoint(bytes: Bytes) -> Result<Checkpoint, String> {
     let wrong = |error: &dyn std::fmt::Display| format!("it cannot be read: {error:.200}");
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| wrong(&error))?;
     let mut checkpoint = Checkpoint::default();
     for batch in builder.build().map_err(|error| wrong(&error))? {
         let batch = batch.map_err(|error| wrong(&error))?;
-        let action = |name: &str| batch.column_by_name(name).and_then(|column| column.as_struct_opt()).cloned();
+        let action =
+            |name: &str| batch.column_by_name(name).and_then(|column| column.as_struct_opt()).cloned();
         if let Some(removed) = batch.column_by_name("remove") {
             checkpoint.removed += removed.len() - removed.null_count();
         }

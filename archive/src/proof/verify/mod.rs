@@ -10,9 +10,11 @@ mod positions;
 mod volume;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 
 use arrow_array::RecordBatch;
+use bytes::Bytes;
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
 use strongroom_schemas::Table;
@@ -226,6 +228,15 @@ pub fn verify(
     Ok(report)
 }
 
+/// What has a name in a listing, and is to be judged by its bytes. What is no file, or a link to nothing, has none.
+async fn read(store: &Store, path: &Path) -> Result<Bytes, ProofError> {
+    match store.read(path).await {
+        Ok(bytes) => Ok(bytes.unwrap_or_default()),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(Bytes::new()),
+        Err(source) => Err(ProofError::Read { path: path.to_owned(), source }),
+    }
+}
+
 /// Runs what reads the store on the store's threads.
 fn wait<T: Send + 'static>(
     future: impl Future<Output = Result<T, ProofError>> + Send + 'static,
@@ -252,8 +263,7 @@ async fn check_keys(
             report.find("key_record", place, format!("record {} should be here: it is missing", at + 1));
             break;
         }
-        let note = store.read_present(&path).await;
-        let note = note.map_err(|source| ProofError::Read { path, source })?;
+        let note = read(store, &path).await?;
         match KeyRecord::parse(&note, archive_id, &keys.records) {
             Ok(record) => keys.records.push(record),
             Err(detail) => {

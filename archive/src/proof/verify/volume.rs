@@ -12,7 +12,7 @@ use super::super::keys::Keys;
 use super::super::log::{check_note, checkpoint_folder, folder, parse_checkpoint_name};
 use super::super::tree::{self, CompactRange, Tile};
 use super::super::{Head, Log, ProofError};
-use super::{Report, delta, UNPROVEN_SECONDS_MAX};
+use super::{Report, UNPROVEN_SECONDS_MAX, delta, read};
 use crate::commit::{TAG_OFFSETS, TAG_RECORD_ROOT, TAG_ROWS, TAG_SHA256, TAG_VERSION};
 use crate::layout;
 use crate::store::Store;
@@ -73,10 +73,7 @@ pub(crate) async fn check(
     }
     let read = (0..whole as u64).map(|version| {
         let (store, path) = (store.clone(), layout::commit(&volume, version));
-        async move {
-            let bytes = store.read_present(&path).await;
-            bytes.map_err(|source| ProofError::Read { path, source })
-        }
+        async move { read(&store, &path).await }
     });
     let mut read = stream::iter(read).buffered(READS_AT_ONCE);
     let (mut commits, mut named) = (Vec::with_capacity(whole), HashSet::new());
@@ -193,7 +190,9 @@ fn add(value: &Value) -> Result<AddFacts, (&'static str, String)> {
     (facts.sha256, facts.record_root) = (hash(TAG_SHA256)?, hash(TAG_RECORD_ROOT)?);
     // A file from before there were these tags has none of them.
     let ours = [TAG_RECORD_ROOT, TAG_ROWS, TAG_OFFSETS];
-    if ours.iter().any(|name| !tags[*name].is_null()) && ours.iter().chain([&TAG_SHA256]).any(|name| tag(name).is_none()) {
+    if ours.iter().any(|name| !tags[*name].is_null())
+        && ours.iter().chain([&TAG_SHA256]).any(|name| tag(name).is_none())
+    {
         return Err(wrong("some of its tags are missing"));
     }
     if let Some(rows) = tag(TAG_ROWS)
@@ -234,8 +233,7 @@ async fn check_log(
     let mut wrong_root = None;
     for name in names {
         let place = format!("{place}/checkpoint/{name}");
-        let note = store.read_present(&path.join(&name)).await;
-        let note = note.map_err(|source| ProofError::Read { path: path.join(&name), source })?;
+        let note = read(store, &path.join(&name)).await?;
         report.checked.checkpoints += 1;
         let (size, tree_root, key) = match check_note(&note, &origin, &all) {
             Ok(checked) => checked,

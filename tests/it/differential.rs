@@ -119,14 +119,20 @@ enum Lead<'e> {
 }
 
 fn leads_to<'e>(event: &'e Json, field: &str) -> Lead<'e> {
-    let mut at = event;
-    for part in field.split('.') {
+    let (mut at, mut rest) = (event, Some(field));
+    while let Some(path) = rest {
         match at {
             Json::Array(_) => return Lead::Array,
-            Json::Object(object) => match object.get(part) {
-                Some(inner) => at = inner,
-                None => return Lead::Nowhere,
-            },
+            Json::Object(object) => {
+                let (part, behind) =
+                    path.split_once('.').map_or((path, None), |(part, rest)| (part, Some(rest)));
+                // A key of annotations or extra has dots of its own.
+                (at, rest) = match (object.get(path), object.get(part)) {
+                    (Some(inner), _) => (inner, None),
+                    (None, Some(inner)) => (inner, behind),
+                    (None, None) => return Lead::Nowhere,
+                };
+            }
             _ => return Lead::Nowhere,
         }
     }

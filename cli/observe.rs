@@ -36,8 +36,11 @@ pub struct State {
     untold: Arc<AtomicU64>,
     heard: Mutex<Instant>,
     webhooks: Mutex<Vec<(String, Arc<WebhookCounters>)>>,
-    sinks: OnceLock<(Arc<OutboxCounters>, Vec<(String, Arc<SinkCounters>)>)>,
+    sinks: OnceLock<SinksShown>,
 }
+
+/// What is counted of the outbox, and of each sink by its name.
+type SinksShown = (Arc<OutboxCounters>, Vec<(String, Arc<SinkCounters>)>);
 
 impl State {
     pub fn new(metrics: Arc<Metrics>, untold: Arc<AtomicU64>) -> State {

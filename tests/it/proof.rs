@@ -854,7 +854,8 @@ fn one_record_is_proven_without_the_archive_and_shows_no_other() {
     let stranger = public_of(&site.other_key());
     expect_code(strongroom().args(["verify-proof", "--public-key", &stranger]).arg(&proof), 1);
     // Whatever is changed in it, it no longer holds.
-    let changes: &[(&str, fn(&mut Value))] = &[
+    type Change = fn(&mut Value);
+    let changes: &[(&str, Change)] = &[
         ("record", |proof| proof["records"][0]["record"] = json!("e30=")),
         ("row", |proof| {
             proof["records"][0]["row"] = json!(proof["records"][0]["row"].as_u64().expect("a row") + 1)

@@ -187,7 +187,8 @@ fn bodies(posted: &Mutex<Vec<Posted>>) -> BTreeMap<String, BTreeSet<Vec<u8>>> {
 fn a_sink_that_is_down_gets_every_alert_though_the_process_is_killed() {
     let (down, kills) = if is_long() { (Duration::from_secs(600), 20) } else { (Duration::from_secs(20), 3) };
     // By id: a hash of the body, how often it came, and whether another body came under it.
-    let arrived: Arc<Mutex<BTreeMap<String, (u64, u64, bool)>>> = Arc::default();
+    type Arrived = BTreeMap<String, (u64, u64, bool)>;
+    let arrived: Arc<Mutex<Arrived>> = Arc::default();
     let there = Arc::clone(&arrived);
     let mut receiver = Receiver::that_forgets(move |posted| {
         let mut hasher = DefaultHasher::new();
@@ -655,7 +656,8 @@ fn a_mock_of_elastic_takes_what_its_contract_says() {
         for pair in lines.chunks(2) {
             let id = pair[0]["create"]["_id"].as_str().unwrap_or_default().to_owned();
             let last = id.bytes().last().unwrap_or_default();
-            let (status, error) = if known.contains_key(&id) {
+            let is_known = known.contains_key(&id);
+            let (status, error) = if is_known {
                 (409, "version_conflict_engine_exception")
             } else if last == b'3' && *asked == 1 {
                 (429, "es_rejected_execution_exception")

@@ -54,7 +54,7 @@ impl Alertmanager {
             self.said = http.said.clone();
             outcomes.push(outcome);
         }
-        let taken = outcomes.iter().any(|outcome| *outcome == Outcome::Taken);
+        let taken = outcomes.contains(&Outcome::Taken);
         // One that waits may take tomorrow what another refuses today.
         let later = outcomes.iter().position(|outcome| matches!(outcome, Outcome::Later { .. }));
         match (taken, later) {

@@ -311,7 +311,7 @@ fn an_unfinished_line_is_used_when_it_is_one_whole_record() {
     let events = lines(38, 2);
     let decode = |text: &str| {
         let block = Block {
-            origin: std::sync::Arc::new(Origin { partition: "p".into(), cluster: "c".into() }),
+            origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into() }),
             offset: 0,
             first_line: 1,
             bytes: text.as_bytes().to_vec(),
@@ -319,7 +319,7 @@ fn an_unfinished_line_is_used_when_it_is_one_whole_record() {
             ends: Edge::Line,
             open_ended: true,
         };
-        let mut decoder = strongroom_ingest::Decoder::new(strongroom_ingest::DecoderConfig::default());
+        let mut decoder = Decoder::new(DecoderConfig::default());
         let decoded = decoder.decode(&block, chrono::DateTime::UNIX_EPOCH).expect("columns");
         assert_eq!(rebuilt(&decoded, decoded.consumed), text.as_bytes()[..decoded.consumed]);
         (decoded.events.num_rows(), decoded.rejects.num_rows(), decoded.consumed)

@@ -45,6 +45,8 @@ RECENT_MS_MAX = 60 * 60 * 1000  # points 3 and 12
 TIMESTAMP_MS_END = 253402300800000  # 10000-01-01, where years have five digits
 FINDINGS_MAX = 100_000
 BLOCK_BYTES = 1 << 20
+TOLD_MAX = 20  # differences of one checkpoint of Delta
+ADD_MEMBERS = {"path", "partitionValues", "size", "modificationTime", "dataChange", "stats", "tags"}  # point 7
 DAY_US = 86_400_000_000
 PLAUSIBLE_FROM_US = 1_388_534_400_000_000  # 2014-01-01, format.md, Layout
 PATH = re.compile(r"date=(\d{4}-\d{2}-\d{2})/[0-9a-f]{32}\.parquet", re.ASCII)
@@ -615,7 +617,7 @@ class Add:
 
 class Commit:
     def __init__(self, where):
-        self.where, self.timestamp, self.strongroom, self.adds, self.txns, self.foreign, self.setup = where, None, None, [], {}, [], []
+        self.where, self.timestamp, self.strongroom, self.adds, self.txns, self.foreign, self.setup, self.table = where, None, None, [], {}, [], [], {}
 
 
 class Volume:
@@ -649,7 +651,7 @@ class Archive:
             self.point_6_actions(volume)
         for volume in self.volumes:
             self.point_7_files(volume)
-            self.delta_checkpoints(volume)
+            self.point_14_delta_checkpoints(volume)
         self.point_9_and_10_positions()
         self.point_11_other_tables()
         self.point_12_unnamed()
@@ -727,10 +729,9 @@ class Archive:
 
     def point_2_commits(self, volume):
         log = volume.name + "/_delta_log"
-        there = [n for n in self.names(log, "commit_missing") if re.fullmatch(r"[0-9]{20}\.json", n)]
-        volume.others = [n for n in self.names(log, "commit_missing") if n not in there]
-        if volume.others:
-            self.report.skipped("files in `_delta_log` that are no commits: readers of Delta Lake use them, no leaf covers them, nothing signs them")
+        names = self.names(log, "commit_missing")
+        there = [n for n in names if re.fullmatch(r"[0-9]{20}\.json", n)]
+        volume.others = [n for n in names if n not in there]
         for i, name in enumerate(there):
             if name != "%020d.json" % i:
                 self.report.finding("commit_missing", "%s/%020d.json" % (log, i), "not there, but later commits are; what follows is not looked at")
@@ -785,10 +786,16 @@ class Archive:
                 raise Malformed("`path` of an `add` has no day of the calendar: %s" % path)
             if not is_int(body.get("size")):
                 raise Malformed("`size` of an `add` is no length")
+            strange = sorted(m for m in set(body) - ADD_MEMBERS if body[m] is not None)
+            if strange:
+                raise Malformed("an `add` has `%s`, which no file of an archive has" % shown(strange[0]))
             date = values.get("date") if isinstance(values, dict) else None
             commit.adds.append(Add(path, body["size"], date, body.get("stats"), body.get("tags")))
         elif kind in ("protocol", "metaData"):
+            if kind in commit.table:
+                raise Malformed("`%s` is there twice" % kind)
             commit.setup.append(kind)
+            commit.table[kind] = body
         else:
             commit.foreign.append(kind)
 
@@ -1074,28 +1081,84 @@ class Archive:
             except OSError as e:
                 self.report.finding("file_unreadable", where, str(e.strerror))
 
-    def delta_checkpoints(self, volume):
-        """Not in the document: a Delta reader believes `<version>.checkpoint.parquet` and skips the commits before it. So where there is a Parquet
-        reader, it must name the files that those commits add, and remove none. (Its statistics are not compared.)"""
+    def point_14_delta_checkpoints(self, volume):
+        """Readers of Delta believe `<version>.checkpoint.parquet` and skip the commits before it: it must say what they say, and no more."""
         for name in volume.others:
+            where = "%s/_delta_log/%s" % (volume.name, name)
             match = re.fullmatch(r"([0-9]{20})\.checkpoint\.parquet", name, re.ASCII)
-            if not match or pyarrow is None or not self.with_rows:
+            if re.search(r"#[0-9]+$", name, re.ASCII):
                 continue
-            where, expected = "%s/_delta_log/%s" % (volume.name, name), set()
-            for commit in volume.commits[: int(match[1]) + 1]:
-                expected.update(a.path for a in commit.adds)
+            if not match and name != "_last_checkpoint":
+                self.report.finding("delta_checkpoint", shown(where), "nothing of this name belongs here, and readers may follow it")
+                continue
             try:
+                if not match:
+                    last = parse_json(self.root.read(where, NOTE_BYTES_MAX) or b"null")
+                    version = last.get("version") if isinstance(last, dict) else None
+                    if not is_int(version):
+                        raise Malformed("it names no version")
+                    if version >= len(volume.commits) and self.root.read("%s/_delta_log/%020d.json" % (volume.name, version), COMMIT_BYTES_MAX) is None:
+                        raise Malformed("it names no commit that is there")
+                    continue
+                if int(match[1]) >= len(volume.commits):
+                    raise Malformed("it is of a commit that is not there")
+                if pyarrow is None or not self.with_rows:
+                    self.report.skipped("Delta's own checkpoints (point 14): no Parquet reader, or --no-rows was given")
+                    continue
                 file = self.root.open(where)
                 if file is None:
                     continue
                 with file:
-                    table = pyarrow.parquet.read_table(file, columns=["add", "remove"]).to_pydict()
-                paths = [a["path"] for a in table.get("add", []) if a is not None]
-                if set(paths) != expected or len(paths) != len(expected) or any(r is not None for r in table.get("remove", [])):
-                    self.report.finding("delta_checkpoint", where, "it names %d files, the commits up to it add %d" % (len(paths), len(expected)))
+                    table = pyarrow.parquet.read_table(file).to_pydict()
+                said, wanted = {k: [r for r in v if r is not None] for k, v in table.items()}, volume.commits[: int(match[1]) + 1]
+                self.compare_delta(where, said, wanted)
                 self.report.count("delta_checkpoints")
-            except (NotPlain, pyarrow.ArrowException, ValueError, TypeError, KeyError, AttributeError, OSError) as e:
+            except (Malformed, NotPlain) as e:
+                self.report.finding("delta_checkpoint", where, str(e))
+            except (pyarrow.ArrowException if pyarrow else OSError, ValueError, TypeError, KeyError, AttributeError, OSError) as e:
                 self.report.finding("delta_checkpoint", where, "it cannot be read: %s" % shown(e))
+
+    def compare_delta(self, where, said, commits):
+        def differ(detail):
+            self.report.finding("delta_checkpoint", where, detail)
+
+        for column in set(said) - {"add", "remove", "txn", "protocol", "metaData"}:
+            if said[column]:
+                differ("it has `%s`, which commits never have" % shown(column))
+        if said.get("remove"):
+            differ("it takes %d files away" % len(said["remove"]))
+        txns = {}
+        for commit in commits:
+            txns.update(commit.txns)
+        if {t["appId"]: t["version"] for t in said.get("txn", [])} != txns:
+            differ("its positions are not those of the commits")
+
+        def brief(stats):
+            stats = parse_json(stats) if isinstance(stats, str) else stats or {}
+            return stats.get("numRecords"), stats.get("minValues") or {}, stats.get("maxValues") or {}
+
+        expected = {a.path: (a.size, a.date, brief(a.stats), (a.tags or {}).get("version_id")) for c in commits for a in c.adds}
+        for add in said.get("add", []):
+            version = dict(add.get("tags") or []).get("version_id")
+            if expected.pop(add["path"], None) != (add["size"], dict(add["partitionValues"]).get("date"), brief(add.get("stats")), version):
+                differ("it does not say of %s what its commit says, or names it twice" % shown(add["path"]))
+            for member in sorted(set(add) - ADD_MEMBERS):
+                if add[member] is not None:
+                    differ("it has `%s` of a file, which commits never have" % shown(member))
+        for path in sorted(expected)[:TOLD_MAX]:
+            differ("it leaves out %s" % path)
+        first = commits[0].table
+        for kind, members in (
+            ("protocol", ("minReaderVersion", "minWriterVersion", "readerFeatures", "writerFeatures")),
+            ("metaData", ("id", "format", "schemaString", "partitionColumns", "configuration")),
+        ):
+            def pick(body):
+                body = dict(body or {}, format=(body or {}).get("format") and body["format"].get("provider"))
+                body["configuration"] = dict(body.get("configuration") or {})
+                return [body.get(m) or None for m in members]
+
+            if [pick(body) for body in said.get(kind, [])] != [pick(first.get(kind))]:
+                differ("its `%s` is not that of commit 0" % kind)
 
     def point_9_and_10_positions(self):
         """Per source partition, over the commits of `events` of all years: positions, and that no row is missing or too many."""

@@ -8,13 +8,15 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use datafusion::arrow::array::{
-    Array as _, ArrayRef, Int64Array, RecordBatch, RecordBatchReader as _, StringArray,
+    Array as _, ArrayRef, AsArray as _, Int32Array, Int64Array, RecordBatch, RecordBatchReader as _,
+    StringArray, StructArray,
 };
 use datafusion::arrow::compute::{concat_batches, take_record_batch};
+use datafusion::arrow::datatypes::{DataType, Int64Type};
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
@@ -632,6 +634,54 @@ const TAMPERINGS: &[Tampering] = &[
         replace(&commit, format!("{text}\n{{").as_bytes());
         site.sign_again();
     }),
+    case("tags taken from a file, signed again", "tags", |site| {
+        edit_add(site, "events", site.files("events").last().expect("files"), |add| {
+            add["tags"].as_object_mut().expect("tags").retain(|name, _| name == "sha256");
+        });
+        site.sign_again();
+    }),
+    case("one tag taken from a file, signed again", "tags", |site| {
+        edit_add(site, "events", &site.files("events")[0], |add| {
+            add["tags"].as_object_mut().expect("tags").remove("offsets");
+        });
+        site.sign_again();
+    }),
+    case("a deletion vector given to a file, signed again", "commit_malformed", |site| {
+        edit_add(site, "events", &site.files("events")[0], |add| {
+            add["deletionVector"] =
+                json!({ "storageType": "i", "pathOrInlineDv": "x", "sizeInBytes": 1, "cardinality": 1 });
+        });
+        site.sign_again();
+    }),
+    case("a path given twice in one action, signed again", "commit_malformed", |site| {
+        let commit = site.commit("events", 1);
+        let text = std::fs::read_to_string(&commit).expect("text");
+        let add = text.find("{\"add\":{").expect("an add") + 8;
+        let other = "\"path\":\"date=2026-03-02/00000000000000000000000000000000.parquet\",";
+        replace(&commit, format!("{}{other}{}", &text[..add], &text[add..]).as_bytes());
+        site.sign_again();
+    }),
+    case("a commit that does not say when it was made, signed again", "commit_malformed", |site| {
+        edit(&site.commits("events").pop().expect("commits"), |actions| {
+            actions.retain(|action| action.get("commitInfo").is_none());
+        });
+        site.sign_again();
+    }),
+    case("a folder in the place of a checkpoint", "checkpoint_malformed", |site| {
+        let checkpoint = site.checkpoints("events").pop().expect("checkpoints");
+        std::fs::remove_file(&checkpoint).expect("removed");
+        std::fs::create_dir(&checkpoint).expect("made");
+    }),
+    case("a pipe in the place of a file", "file_missing", |site| {
+        let file = &site.files("events")[0];
+        std::fs::remove_file(file).expect("removed");
+        assert!(Command::new("mkfifo").arg(file).status().expect("mkfifo runs").success());
+    }),
+    case("a file laid beside Delta's commits", "delta_checkpoint", |site| {
+        let log = site.volume("events").join("_delta_log");
+        std::fs::write(log.join("00000000000000000001.checkpoint.0000000001.0000000001.parquet"), b"PAR1")
+            .expect("written");
+    }),
     case("the tag of the rows contradicting the statistics, signed again", "tags", |site| {
         edit_add(site, "events", &site.files("events")[0], |add| add["tags"]["rows"] = json!("1"));
         site.sign_again();
@@ -678,6 +728,185 @@ fn whatever_is_done_has_its_name() {
     let names: BTreeSet<&str> = TAMPERINGS.iter().map(|tampering| tampering.name).collect();
     assert!(names.len() == TAMPERINGS.len() && names.len() >= 40, "{} names", names.len());
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), TAMPERINGS.len(), wrong.join("\n"));
+}
+
+/// A volume of so many commits that Delta has made a checkpoint of its own.
+fn long_site() -> Site {
+    let site = Site { folder: tempfile::tempdir().expect("a folder") };
+    new_key(&site.key());
+    let text = log(12_000, 43);
+    let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
+    let paths: Vec<PathBuf> = lines
+        .chunks(lines.len() / 104)
+        .enumerate()
+        .map(|(at, lines)| write(site.folder.path(), &format!("{at:03}.log"), &lines.concat()))
+        .collect();
+    let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+    expect_code(&mut signed_ingest(&site.archive(), &site.key(), &paths), 0);
+    site
+}
+
+/// The checkpoint that Delta has made of the events.
+fn delta_checkpoint(site: &Site) -> PathBuf {
+    let mut found = names(&site.volume("events").join("_delta_log"));
+    found.retain(|path| path.to_string_lossy().ends_with(".checkpoint.parquet"));
+    found.pop().expect("a checkpoint of Delta")
+}
+
+/// Writes Delta's checkpoint again, each action changed.
+fn rewrite_delta(site: &Site, action: &str, change: impl Fn(StructArray) -> StructArray) {
+    let path = delta_checkpoint(site);
+    let rows = rows_of(&path);
+    let at = rows.schema().index_of(action).expect("an action");
+    let mut columns = rows.columns().to_vec();
+    columns[at] = Arc::new(change(columns[at].as_struct().clone()));
+    write_delta(&path, &RecordBatch::try_new(rows.schema(), columns).expect("the same columns"));
+}
+
+fn write_delta(path: &Path, rows: &RecordBatch) {
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, rows.schema(), None).expect("a writer");
+    writer.write(rows).expect("written");
+    writer.close().expect("written");
+    replace(path, &bytes);
+}
+
+/// A struct with one of its columns changed.
+fn with_column(rows: StructArray, name: &str, change: impl Fn(&ArrayRef) -> ArrayRef) -> StructArray {
+    let at = rows.column_names().iter().position(|known| *known == name).expect("a column");
+    let (fields, mut columns, nulls) = rows.into_parts();
+    columns[at] = change(&columns[at]);
+    StructArray::new(fields, columns, nulls)
+}
+
+fn each_text(column: &ArrayRef, change: impl Fn(&str) -> String) -> ArrayRef {
+    Arc::new(StringArray::from_iter(column.as_string::<i32>().iter().map(|text| text.map(&change))))
+}
+
+/// What readers of Delta begin with is no leaf of the log: it is held against the commits instead.
+#[test]
+fn a_checkpoint_of_delta_that_shows_another_archive_is_found() {
+    type Change = fn(&Site);
+    let changes: &[(&str, Change)] = &[
+        ("files left out", |site| {
+            let path = delta_checkpoint(site);
+            let rows = rows_of(&path);
+            let is_file = |row: &usize| rows.column_by_name("add").is_some_and(|adds| adds.is_valid(*row));
+            let left_out = (0..rows.num_rows()).filter(is_file).nth(3).expect("files");
+            let rows = picked(&rows, (0..rows.num_rows()).filter(|row| *row != left_out));
+            write_delta(&path, &rows);
+        }),
+        ("a file named twice", |site| {
+            let path = delta_checkpoint(site);
+            let rows = rows_of(&path);
+            let is_file = |row: &usize| rows.column_by_name("add").is_some_and(|adds| adds.is_valid(*row));
+            let twice = (0..rows.num_rows()).find(is_file).expect("files");
+            write_delta(&path, &picked(&rows, (0..rows.num_rows()).chain([twice])));
+        }),
+        ("statistics narrowed", |site| {
+            rewrite_delta(site, "add", |adds| {
+                with_column(adds, "stats", |stats| {
+                    each_text(stats, |text| {
+                        let mut stats: Value = serde_json::from_str(text).expect("JSON");
+                        stats["maxValues"]["stage_timestamp"] = stats["minValues"]["stage_timestamp"].clone();
+                        stats.to_string()
+                    })
+                })
+            });
+        }),
+        ("a deletion vector", |site| {
+            rewrite_delta(site, "add", |adds| {
+                with_column(adds, "deletionVector", |vectors| {
+                    let (fields, columns, _) = vectors.as_struct().clone().into_parts();
+                    let columns = columns
+                        .iter()
+                        .map(|column| -> ArrayRef {
+                            match column.data_type() {
+                                DataType::Utf8 => Arc::new(StringArray::from(vec!["i"; column.len()])),
+                                DataType::Int32 => Arc::new(Int32Array::from(vec![1; column.len()])),
+                                _ => Arc::new(Int64Array::from(vec![1; column.len()])),
+                            }
+                        })
+                        .collect();
+                    Arc::new(StructArray::new(fields, columns, None))
+                })
+            });
+        }),
+        ("positions moved on", |site| {
+            rewrite_delta(site, "txn", |txns| {
+                with_column(txns, "version", |versions| {
+                    let versions = versions.as_primitive::<Int64Type>();
+                    Arc::new(versions.iter().map(|version| Some(version? + 1)).collect::<Int64Array>())
+                })
+            });
+        }),
+        ("a column renamed", |site| {
+            rewrite_delta(site, "metaData", |metadata| {
+                with_column(metadata, "schemaString", |schemas| {
+                    each_text(schemas, |schema| schema.replace("\"user_name\"", "\"user_nome\""))
+                })
+            });
+        }),
+        ("a reader's feature", |site| {
+            rewrite_delta(site, "protocol", |protocol| {
+                with_column(protocol, "minReaderVersion", |versions| {
+                    Arc::new(Int32Array::from(vec![3; versions.len()]))
+                })
+            });
+        }),
+        ("cut short", |site| {
+            let bytes = std::fs::read(delta_checkpoint(site)).expect("readable");
+            replace(&delta_checkpoint(site), &bytes[..bytes.len() - 9]);
+        }),
+        ("of a commit that is not there", |site| {
+            let path = delta_checkpoint(site);
+            std::fs::copy(&path, path.with_file_name("00000000000000000500.checkpoint.parquet"))
+                .expect("copied");
+        }),
+        ("_last_checkpoint of a commit that is not there", |site| {
+            replace(
+                &delta_checkpoint(site).with_file_name("_last_checkpoint"),
+                b"{\"version\":500,\"size\":1}",
+            );
+        }),
+        ("a commit of two files' names", |site| {
+            let log = site.volume("events").join("_delta_log");
+            std::fs::write(log.join("00000000000000000000.00000000000000000105.compacted.json"), b"{}")
+                .expect("written");
+        }),
+    ];
+    let site = long_site();
+    let public = public_of(&site.key());
+    no_finding(&site.archive(), Some(&public));
+    let second = std::env::var("STRONGROOM_VERIFIER").ok();
+    if let Some(second) = &second {
+        let (kinds, report) = second_opinion(second, &site, &public, &[]);
+        assert!(kinds.is_empty(), "{report:#}");
+    }
+    let log = site.volume("events").join("_delta_log");
+    let kept = site.folder.path().join("log");
+    let copy = |from: &Path, to: &Path| {
+        let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().expect("cp runs");
+        assert!(copied.success());
+    };
+    copy(&log, &kept);
+    let mut wrong = Vec::new();
+    for (name, change) in changes {
+        change(&site);
+        let (kinds, report) = verify(&site.archive(), Some(&public), &[]);
+        if !kinds.contains("delta_checkpoint") {
+            wrong.push(format!("{name}: {report:#}"));
+        }
+        if let Some(second) = &second {
+            let (kinds, report) = second_opinion(second, &site, &public, &[]);
+            if !kinds.contains("delta_checkpoint") {
+                wrong.push(format!("second verifier: {name}: {report:#}"));
+            }
+        }
+        std::fs::remove_dir_all(&log).expect("removed");
+        copy(&kept, &log);
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
@@ -814,6 +1043,57 @@ fn a_thief_of_a_retired_key_is_found_out() {
     assert!(laid.success());
     let (kinds, report) = verify(&site.archive(), Some(&public), &[]);
     assert!(kinds.contains("key_retired"), "{report:#}");
+}
+
+#[test]
+fn what_a_stolen_retired_key_signs_proves_no_record() {
+    let site = copy();
+    let stale = site.folder.path().join("stale");
+    let copied = Command::new("cp").arg("-a").arg(site.archive()).arg(&stale).status().expect("cp runs");
+    assert!(copied.success());
+    let (old, new) = (public_of(&site.key()), public_of(&site.other_key()));
+    let mut rotate = strongroom();
+    rotate.args(["key", "rotate", "--archive"]).arg(site.archive());
+    expect_code(rotate.arg("--key").arg(site.key()).arg("--to").arg(site.other_key()), 0);
+    let honest = site.folder.path().join("honest.json");
+    prove_first(&site.archive(), &honest);
+    // He makes a history of his own, shorter than the one that the key was retired at.
+    for table in ["events", "rejects", "alerts"] {
+        std::fs::remove_dir_all(stale.join(table)).expect("removed");
+    }
+    let forged = write(site.folder.path(), "forged.log", &log(200, 99));
+    expect_code(&mut signed_ingest(&stale, &site.key(), &[&forged]), 0);
+    let path = site.folder.path().join("forged.json");
+    prove_first(&stale, &path);
+    let mut proof: Value = serde_json::from_slice(&std::fs::read(&path).expect("readable")).expect("JSON");
+    let record = |number: u8| {
+        let path = site.archive().join(format!("_keys/0000000{number}"));
+        json!(std::fs::read_to_string(path).expect("a key record"))
+    };
+    let holds = |proof: &Value, public: &str, code: i32| {
+        std::fs::write(&path, proof.to_string()).expect("written");
+        expect_code(strongroom().args(["verify-proof", "--public-key", public]).arg(&path), code);
+        if let Some(verifier) = std::env::var("STRONGROOM_VERIFIER").ok() {
+            let words: Vec<&str> = verifier
+                .split_whitespace()
+                .map(|word| if word == "archive" { "proof" } else { word })
+                .collect();
+            let mut second = Command::new(words[0]);
+            second.args(&words[1..]).arg(&path).args(["--public-key", public]);
+            assert_eq!(output(&mut second).status.code(), Some(code), "{second:?}");
+        }
+    };
+    // Who knows of no newer key is deceived: so the newest public key is the one to keep.
+    holds(&proof, &old, 0);
+    holds(&proof, &new, 1);
+    proof["keys"] = json!([record(1), record(2)]);
+    for public in [&old, &new] {
+        holds(&proof, public, 1);
+    }
+    let proof: Value = serde_json::from_slice(&std::fs::read(&honest).expect("readable")).expect("JSON");
+    for public in [&old, &new] {
+        holds(&proof, public, 0);
+    }
 }
 
 /// Proves the first event of an archive.

@@ -70,6 +70,7 @@ struct RecordPart {
     row: u64,
     record: String,
     path: Vec<String>,
+    #[serde(default)]
     claims: Value,
 }
 

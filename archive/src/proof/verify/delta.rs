@@ -6,7 +6,7 @@
 //! Invariant: what a checkpoint tells its readers of files and positions is what the commits up to its version tell, or
 //! there is a finding.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -48,19 +48,31 @@ struct Checkpoint {
     files: Vec<(String, File)>,
     txns: BTreeMap<String, i64>,
     removed: usize,
+    /// `protocol` and `metaData` as a commit would have them, each as often as it is there.
+    table: Vec<(&'static str, Value)>,
+    /// What it says that no commit of an archive says.
+    strange: BTreeSet<String>,
 }
 
-/// Checks whatever beside commits lies in a volume's `_delta_log`.
+/// Of `protocol` and `metaData`, what decides what readers see; the rest are names and times.
+const PROTOCOL: [&str; 4] = ["minReaderVersion", "minWriterVersion", "readerFeatures", "writerFeatures"];
+const METADATA: [&str; 5] = ["id", "format", "schemaString", "partitionColumns", "configuration"];
+/// Columns of a file, and of a checkpoint, that may have values.
+const FILE: [&str; 7] =
+    ["path", "partitionValues", "size", "modificationTime", "dataChange", "stats", "tags"];
+const ACTIONS: [&str; 5] = ["add", "remove", "txn", "protocol", "metaData"];
+
+/// Checks whatever beside commits lies in a volume's `_delta_log`; `names` were listed before the commits were read.
 pub(super) async fn check(
     store: &Store,
     root: &Path,
     log: Log,
+    names: Vec<String>,
     commits: &[CommitFacts],
     report: &mut Report,
 ) -> Result<(), ProofError> {
-    let folder = layout::delta_log(&layout::volume(root, log.table, log.year));
-    let mut names = store.names(&folder).await?;
-    names.sort();
+    let volume = layout::volume(root, log.table, log.year);
+    let folder = layout::delta_log(&volume);
     for name in names {
         let place = format!("{}/_delta_log/{name}", log.name());
         if layout::commit_version(&name).is_some() || durable::is_staging(&name) {
@@ -76,7 +88,13 @@ pub(super) async fn check(
         let Some(version) = version else {
             let last = serde_json::from_slice::<Value>(&bytes).ok();
             let version = last.and_then(|last| last["version"].as_u64());
-            if version.is_none_or(|version| version >= commits.len() as u64) {
+            let is_there = match version {
+                Some(version) if version < commits.len() as u64 => true,
+                // A writer may have gone on since the commits were read.
+                Some(version) => !super::read(store, &layout::commit(&volume, version)).await?.is_empty(),
+                None => false,
+            };
+            if !is_there {
                 report.find(KIND, place, "it names no checkpoint of a commit that is there");
             }
             continue;
@@ -105,6 +123,18 @@ fn compare(checkpoint: &Checkpoint, commits: &[CommitFacts], place: &str, report
     };
     if checkpoint.removed > 0 {
         find(format!("it takes {} files away", checkpoint.removed));
+    }
+    for strange in &checkpoint.strange {
+        find(format!("it has {strange:.80}, which commits of an archive never have"));
+    }
+    for (name, members) in [("protocol", &PROTOCOL[..]), ("metaData", &METADATA[..])] {
+        let said: Vec<&Value> =
+            checkpoint.table.iter().filter(|(action, _)| *action == name).map(|(_, said)| said).collect();
+        let first = commits.first().and_then(|commit| commit.table.get(name));
+        let same = |said: &&Value| members.iter().all(|member| said[*member] == plain(first, member));
+        if said.len() != 1 || !said.iter().all(same) {
+            find(format!("its {name} is not that of the first commit"));
+        }
     }
     let mut wanted = BTreeMap::new();
     let mut txns = BTreeMap::new();
@@ -140,6 +170,17 @@ fn compare(checkpoint: &Checkpoint, commits: &[CommitFacts], place: &str, report
     }
 }
 
+/// A member of an action; what is empty is as good as absent.
+fn plain(action: Option<&Value>, member: &str) -> Value {
+    let mut value = action.map_or(Value::Null, |action| action[member].clone());
+    if member == "format" {
+        value = value["provider"].clone();
+    }
+    let is_empty =
+        value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(Map::is_empty);
+    if is_empty { Value::Null } else { value }
+}
+
 fn read_checkpoint(bytes: Bytes) -> Result<Checkpoint, String> {
     let wrong = |error: &dyn std::fmt::Display| format!("it cannot be read: {error:.200}");
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| wrong(&error))?;
@@ -160,8 +201,53 @@ fn read_checkpoint(bytes: Bytes) -> Result<Checkpoint, String> {
                 checkpoint.txns.insert(app_id, version);
             }
         }
+        for (name, column) in batch.schema().fields().iter().map(|field| field.name()).zip(batch.columns()) {
+            if !ACTIONS.contains(&name.as_str()) && column.null_count() < column.len() {
+                checkpoint.strange.insert(name.clone());
+            }
+        }
+        if let Some(protocol) = action("protocol") {
+            let versions =
+                ["minReaderVersion", "minWriterVersion"].map(|name| (name, numbers(&protocol, name)));
+            for row in (0..protocol.len()).filter(|row| protocol.is_valid(*row)) {
+                let mut said = Map::new();
+                for (name, column) in &versions {
+                    said.insert((*name).to_owned(), number(column, row).into());
+                }
+                for name in ["readerFeatures", "writerFeatures"] {
+                    said.insert(name.to_owned(), list(&protocol, name, row));
+                }
+                checkpoint.table.push(("protocol", Value::Object(said)));
+            }
+        }
+        if let Some(metadata) = action("metaData") {
+            let texts = ["id", "schemaString"].map(|name| (name, strings(&metadata, name)));
+            let format = metadata.column_by_name("format").and_then(|column| column.as_struct_opt());
+            let provider = format.and_then(|format| strings(format, "provider"));
+            for row in (0..metadata.len()).filter(|row| metadata.is_valid(*row)) {
+                let mut said = Map::new();
+                for (name, column) in &texts {
+                    said.insert((*name).to_owned(), text(column, row).into());
+                }
+                said.insert("format".to_owned(), text(&provider, row).into());
+                said.insert("partitionColumns".to_owned(), list(&metadata, "partitionColumns", row));
+                let configuration: Map<String, Value> = map(&metadata, "configuration", row)
+                    .into_iter()
+                    .map(|(key, value)| (key, value.into()))
+                    .collect();
+                let configuration = if configuration.is_empty() { Value::Null } else { configuration.into() };
+                said.insert("configuration".to_owned(), configuration);
+                checkpoint.table.push(("metaData", Value::Object(said)));
+            }
+        }
         let Some(adds) = action("add") else { return Err("it has no column of files".to_owned()) };
         let (paths, sizes, stats) = (strings(&adds, "path"), numbers(&adds, "size"), strings(&adds, "stats"));
+        for (name, column) in adds.column_names().into_iter().zip(adds.columns()) {
+            let says = |row: &usize| adds.is_valid(*row) && column.is_valid(*row);
+            if !FILE.contains(&name) && (0..adds.len()).any(|row| says(&row)) {
+                checkpoint.strange.insert(format!("{name} of a file"));
+            }
+        }
         for row in (0..adds.len()).filter(|row| adds.is_valid(*row)) {
             let (Some(path), Some(size)) = (text(&paths, row), number(&sizes, row)) else {
                 return Err("a file without path or size".to_owned());
@@ -205,13 +291,25 @@ fn number(column: &Option<ArrayRef>, row: usize) -> Option<i64> {
     column.is_valid(row).then(|| column.value(row))
 }
 
+/// A row of the list of strings `name`; what is empty is as good as absent.
+fn list(actions: &StructArray, name: &str, row: usize) -> Value {
+    let column = actions.column_by_name(name).and_then(|column| column.as_list_opt::<i32>());
+    let Some(column) = column.filter(|column| column.is_valid(row)) else { return Value::Null };
+    let values = cast(&column.value(row), &DataType::Utf8);
+    let values: Vec<Value> = (0..column.value(row).len()).map(|at| text(&values, at).into()).collect();
+    if values.is_empty() { Value::Null } else { values.into() }
+}
+
+/// A row of the map of strings `name`.
+fn map(actions: &StructArray, name: &str, row: usize) -> Vec<(String, Option<String>)> {
+    let column = actions.column_by_name(name).and_then(|column| column.as_map_opt());
+    let Some(column) = column.filter(|column| column.is_valid(row)) else { return Vec::new() };
+    let entries = column.value(row);
+    let (keys, values) = (cast(entries.column(0), &DataType::Utf8), cast(entries.column(1), &DataType::Utf8));
+    (0..entries.len()).filter_map(|at| Some((text(&keys, at)?, text(&values, at)))).collect()
+}
+
 /// The value of `key` in a row of the map `name`.
 fn of_map(actions: &StructArray, name: &str, key: &str, row: usize) -> Option<String> {
-    let map = actions.column_by_name(name)?.as_map_opt()?;
-    if map.is_null(row) {
-        return None;
-    }
-    let entries = map.value(row);
-    let (keys, values) = (cast(entries.column(0), &DataType::Utf8), cast(entries.column(1), &DataType::Utf8));
-    (0..entries.len()).find(|at| text(&keys, *at).as_deref() == Some(key)).and_then(|at| text(&values, at))
+    map(actions, name, row).into_iter().find(|(known, _)| known == key)?.1
 }

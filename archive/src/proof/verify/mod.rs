@@ -7,6 +7,7 @@ mod bucket;
 mod delta;
 mod files;
 mod positions;
+mod strict;
 mod volume;
 
 use std::collections::BTreeMap;

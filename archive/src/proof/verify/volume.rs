@@ -12,6 +12,7 @@ use super::super::keys::Keys;
 use super::super::log::{check_note, checkpoint_folder, folder, parse_checkpoint_name};
 use super::super::tree::{self, CompactRange, Tile};
 use super::super::{Head, Log, ProofError};
+use super::strict::Strict;
 use super::{Report, UNPROVEN_SECONDS_MAX, delta, read};
 use crate::commit::{TAG_OFFSETS, TAG_RECORD_ROOT, TAG_ROWS, TAG_SHA256, TAG_VERSION};
 use crate::layout;
@@ -21,6 +22,9 @@ use crate::store::Store;
 const READS_AT_ONCE: usize = 16;
 /// How much earlier than the commit before it a commit may say it was made: two writers, two clocks.
 const CLOCK_BACK_MS_MAX: i64 = 600_000;
+/// All that an `add` has. What else Delta knows of (deletion vectors, for one) changes what readers see of a file.
+const ADD_MEMBERS: [&str; 7] =
+    ["path", "partitionValues", "size", "modificationTime", "dataChange", "stats", "tags"];
 /// Actions that only the first commit has.
 const FIRST_ACTIONS: [&str; 2] = ["protocol", "metaData"];
 
@@ -33,6 +37,8 @@ pub(crate) struct CommitFacts {
     pub(crate) txns: BTreeMap<String, i64>,
     /// `counts` of our part of `commitInfo`: received, events, rejects, duplicates.
     pub(crate) counts: Option<[u64; 4]>,
+    /// `protocol` and `metaData`, which the first commit has.
+    pub(crate) table: Map<String, Value>,
 }
 
 /// A file as its commit describes it.
@@ -62,7 +68,7 @@ pub(crate) async fn check(
     report: &mut Report,
 ) -> Result<Vec<CommitFacts>, ProofError> {
     let volume = layout::volume(root, log.table, log.year);
-    let names = store.names(&layout::delta_log(&volume)).await?;
+    let mut names = store.names(&layout::delta_log(&volume)).await?;
     let mut versions: Vec<u64> = names.iter().filter_map(|name| layout::commit_version(name)).collect();
     versions.sort_unstable();
     let whole = versions.iter().enumerate().take_while(|(at, version)| *at as u64 == **version).count();
@@ -77,13 +83,19 @@ pub(crate) async fn check(
     });
     let mut read = stream::iter(read).buffered(READS_AT_ONCE);
     let (mut commits, mut named) = (Vec::with_capacity(whole), HashSet::new());
-    let mut time_before: Option<i64> = None;
+    let (mut time_before, mut tagged) = (None, false);
     while let Some(bytes) = read.next().await {
         let place = format!("{}/_delta_log/{:020}.json", log.name(), commits.len());
         let commit = parse(&bytes?, commits.is_empty(), &place, report);
         for add in &commit.adds {
             if !named.insert(add.path.clone()) {
                 report.find("file_named_twice", &place, format!("{} is in an earlier commit", add.path));
+            }
+            if add.record_root.is_some() {
+                tagged = true;
+            } else if tagged {
+                let detail = format!("{} has no tags, though files before it have them", add.path);
+                report.find("tags", &place, detail);
             }
         }
         if let Some(time) = commit.time_ms {
@@ -101,7 +113,8 @@ pub(crate) async fn check(
     }
     report.checked.commits += commits.len() as u64;
     check_log(store, root, (log, archive_id), keys, since, &commits, report).await?;
-    delta::check(store, root, log, &commits, report).await?;
+    names.sort();
+    delta::check(store, root, log, names, &commits, report).await?;
     Ok(commits)
 }
 
@@ -113,16 +126,17 @@ pub(super) fn parse(bytes: &[u8], first: bool, place: &str, report: &mut Report)
         adds: Vec::new(),
         txns: BTreeMap::new(),
         counts: None,
+        table: Map::new(),
     };
     for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty())
     {
         let place = || format!("{place}, line {}", number + 1);
-        let Ok(Value::Object(line)) = serde_json::from_slice(line) else {
-            report.find("commit_malformed", place(), "it is no JSON object");
+        let Ok(Strict(Value::Object(line))) = serde_json::from_slice(line) else {
+            report.find("commit_malformed", place(), "it is no JSON object without repeated names");
             continue;
         };
-        if line.is_empty() {
-            report.find("commit_malformed", place(), "it is no action");
+        if line.len() != 1 {
+            report.find("commit_malformed", place(), "it is not one action");
         }
         for (action, value) in &line {
             match action.as_str() {
@@ -144,7 +158,11 @@ pub(super) fn parse(bytes: &[u8], first: bool, place: &str, report: &mut Report)
                         commit.counts = Some([received, events, rejects, duplicates]);
                     }
                 }
-                name if first && FIRST_ACTIONS.contains(&name) => {}
+                name if first && FIRST_ACTIONS.contains(&name) => {
+                    if commit.table.insert(name.to_owned(), value.clone()).is_some() {
+                        report.find("commit_malformed", place(), format!("a second {name}"));
+                    }
+                }
                 name => {
                     let detail = format!("an action that an archive never has: {:.40}", name);
                     report.find("not_append_only", place(), detail);
@@ -161,6 +179,11 @@ pub(super) fn parse(bytes: &[u8], first: bool, place: &str, report: &mut Report)
 fn add(value: &Value) -> Result<AddFacts, (&'static str, String)> {
     let malformed = |detail: &str| ("commit_malformed", detail.to_owned());
     let path = value["path"].as_str().ok_or_else(|| malformed("an add without a path"))?;
+    let members = value.as_object().into_iter().flatten();
+    let strange = members.filter(|(name, value)| !value.is_null() && !ADD_MEMBERS.contains(&name.as_str()));
+    if let Some((name, _)) = strange.into_iter().next() {
+        return Err(malformed(&format!("an add has {name:.40}, which no file of an archive has")));
+    }
     let (date, _) = layout::split_data_path(path)
         .ok_or_else(|| malformed("an add whose path is not that of a sealed file"))?;
     if value["partitionValues"]["date"].as_str() != Some(&date.to_string()) {

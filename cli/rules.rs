@@ -263,7 +263,7 @@ fn lint(paths: &[PathBuf], no_builtin: bool) -> Result<u8, CliError> {
         let uuid = rule.id.len() == 36 && rule.id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
         let found = [
             missing("has no id that is a UUID: ids of its alerts hang on its name", !uuid),
-            missing("has no description", rule.description.is_empty()),
+            missing("has no description", rule.alerts && rule.description.is_empty()),
             missing("has no tag of an ATT&CK technique", rule.alerts && rule.techniques.is_empty()),
             missing("names no false positives", rule.alerts && rule.false_positives.is_empty()),
             missing(

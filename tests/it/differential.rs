@@ -56,10 +56,13 @@ enum Reason {
     Base64Padding,
     /// A field that refers to another one of the same text in other case.
     FieldrefCase,
+    /// `null` beside other values, and no such field.
+    NullInList,
 }
 
 impl Reason {
-    const ALL: [Reason; 4] = [Reason::Array, Reason::Types, Reason::Base64Padding, Reason::FieldrefCase];
+    const ALL: [Reason; 5] =
+        [Reason::Array, Reason::Types, Reason::Base64Padding, Reason::FieldrefCase, Reason::NullInList];
 
     fn text(self) -> &'static str {
         match self {
@@ -73,6 +76,7 @@ impl Reason {
             Reason::FieldrefCase => {
                 "sigma-rust minds the case of fieldref, which Sigma does not without cased"
             }
+            Reason::NullInList => "sigma-rust does not take null in a list for a field that is not there",
         }
     }
 
@@ -85,7 +89,10 @@ impl Reason {
         let has = |modifier: &str| line.modifiers.iter().any(|known| known == modifier);
         let value = match leads_to(event, &line.field) {
             Lead::Array => return Some(Reason::Array),
-            Lead::Nowhere => return None,
+            Lead::Nowhere => {
+                let is_listed = line.values.len() > 1 && line.values.iter().any(Value::is_null);
+                return is_listed.then_some(Reason::NullInList);
+            }
             Lead::Value(value) => value,
         };
         if has("fieldref") {
@@ -289,6 +296,8 @@ fn event_for_them(line: &Json) -> Json {
             line["sourceIPs"].as_array().and_then(|ips| ips.last()).and_then(Json::as_str).map(str::to_owned),
         ),
         ("exec.command", command(line)),
+        ("authz.decision", text("/annotations/authorization.k8s.io~1decision")),
+        ("authz.reason", text("/annotations/authorization.k8s.io~1reason")),
     ];
     let object = event.as_object_mut().expect("an event is an object");
     for (name, value) in virtuals {

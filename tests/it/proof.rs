@@ -1073,7 +1073,7 @@ fn what_a_stolen_retired_key_signs_proves_no_record() {
     let holds = |proof: &Value, public: &str, code: i32| {
         std::fs::write(&path, proof.to_string()).expect("written");
         expect_code(strongroom().args(["verify-proof", "--public-key", public]).arg(&path), code);
-        if let Some(verifier) = std::env::var("STRONGROOM_VERIFIER").ok() {
+        if let Ok(verifier) = std::env::var("STRONGROOM_VERIFIER") {
             let words: Vec<&str> = verifier
                 .split_whitespace()
                 .map(|word| if word == "archive" { "proof" } else { word })

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use strongroom_schemas::{Alert, Severity};
 
 use crate::corpus;
+use crate::run::is_long;
 
 #[expect(clippy::print_stdout, reason = "the list of lesser alerts is what the test is read for")]
 fn assert_nothing_urgent(log: &str, events: usize, alerts: &[Alert]) {
@@ -47,10 +48,16 @@ fn helm_installs_raise_nothing_urgent() {
 fn generated_background_raises_nothing_urgent() {
     /// Fourteen hours: a night and most of a working day.
     const EVENTS: u64 = 600_000;
+    /// Ten days and nights.
+    const EVENTS_LONG: u64 = 10_000_000;
     let rules = corpus::builtin();
-    for seed in [1, 7, 20_260_302] {
-        let alerts = corpus::alerts_of_background(&rules, seed, EVENTS);
-        assert_nothing_urgent(&format!("generated, seed {seed}"), EVENTS as usize, &alerts);
+    let runs: &[(u64, u64)] = match is_long() {
+        true => &[(99, EVENTS_LONG)],
+        false => &[(1, EVENTS), (7, EVENTS), (20_260_302, EVENTS)],
+    };
+    for (seed, events) in runs {
+        let alerts = corpus::alerts_of_background(&rules, *seed, *events);
+        assert_nothing_urgent(&format!("generated, seed {seed}"), *events as usize, &alerts);
     }
 }
 

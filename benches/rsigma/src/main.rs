@@ -7,6 +7,11 @@
 //! parsed `serde_json::Value` with our virtual fields put in. One thread, best of some rounds. Derived rules are ours
 //! with one more line that no event has.
 //!
+//! Correlations are compared as well, where both mean the same: counts, counts of values, sequences. Compared is which
+//! rule tells of which group, not how often: rsigma tells again for each further event, ours once a burst. For both each request
+//! is there once (ours counts a request once, rsigma each of its stages), in order of time. Besides the generated events
+//! each rule's own fixtures are judged, of which the first must be found by both and the near misses by neither.
+//!
 //! Run with `cargo run --release --manifest-path benches/rsigma/Cargo.toml` from the root.
 
 #[path = "../../../alerts/src/testing.rs"]
@@ -17,9 +22,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rsigma_eval::{Engine, JsonEvent};
+use rsigma_eval::{CorrelationConfig, CorrelationEngine, Engine, JsonEvent, ResultBody, TimestampFallback};
 use serde_json::Value as Json;
-use strongroom_alerts::{Matcher, RuleSet};
+use strongroom_alerts::{Detector, DetectorConfig, Matcher, RuleSet};
 use strongroom_generate::{Generator, GeneratorOptions};
 use yaml_serde::Value;
 
@@ -212,5 +217,145 @@ fn main() {
             count as f64 / of as f64
         );
     }
+    let agree = correlations(&lines);
     assert!(differences.is_empty(), "rules and events on which the engines differ are listed above");
+    assert!(agree, "correlations on which the engines differ are listed above");
+}
+
+/// Kinds of correlations that both engines have, with the same meaning.
+const KINDS: [&str; 4] = ["event_count", "value_count", "temporal", "temporal_ordered"];
+
+/// A correlation with the rules that feed it, as YAML for both engines.
+fn correlation(name: &str, document: &Value, all: &RuleSet) -> Result<String, &'static str> {
+    let correlation = document.get("correlation").expect("it is one");
+    let kind = correlation.get("type").and_then(Value::as_str).unwrap_or_default();
+    if !KINDS.contains(&kind) {
+        return Err("a kind of ours");
+    }
+    let mut documents = Vec::new();
+    for base in correlation.get("rules").and_then(Value::as_sequence).expect("it has rules") {
+        let base = base.as_str().expect("a name");
+        let info = all.rules().iter().find(|rule| rule.name == base).expect("the set has it");
+        let document: Value = yaml_serde::from_str(&info.text).expect("it was read before");
+        let Some(detection) = document.get("detection") else { return Err("a correlation of correlations") };
+        if let Some(reason) = left_out(&yaml_serde::to_string(detection).expect("YAML")) {
+            return Err(reason);
+        }
+        documents.push(bare(base, &document, None));
+    }
+    let mut ours = correlation.as_mapping().expect("a mapping").clone();
+    // Ours waits so long for events that are late; here none is.
+    ours.remove(Value::String("lateness".into()));
+    let text = yaml_serde::to_string(&ours).expect("YAML").replace('\n', "\n  ");
+    if left_out(&text).is_some() {
+        return Err("a group of a virtual field of ours");
+    }
+    documents.push(format!("title: {name}\nname: {name}\ncorrelation:\n  {}\n", text.trim_end()));
+    Ok(documents.join("---\n"))
+}
+
+/// Rule and group of whatever either engine tells of these lines.
+fn told(rules: &str, lines: &[String]) -> [BTreeSet<(String, String)>; 2] {
+    let texts: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let set =
+        Arc::new(RuleSet::from_yaml("bench.yml", rules).unwrap_or_else(|error| panic!("{error}\n{rules}")));
+    let mut detector = Detector::new(Arc::clone(&set), DetectorConfig::default());
+    let matches = Matcher::new(set).match_batch(&testing::batch_of(&texts)).expect("a batch of events");
+    let mut alerts = detector.observe(matches);
+    alerts.append(&mut detector.settle());
+    let ours = alerts.into_iter().map(|alert| (alert.rule_name, alert.group_key)).collect();
+
+    let collection = rsigma_parser::parse_sigma_yaml(rules).expect("they read it");
+    assert!(collection.errors.is_empty(), "{:?}\n{rules}", collection.errors);
+    let mut engine = CorrelationEngine::new(CorrelationConfig {
+        timestamp_fields: vec!["stageTimestamp".to_owned()],
+        timestamp_fallback: TimestampFallback::Skip,
+        ..CorrelationConfig::default()
+    });
+    engine.add_collection(&collection).expect("they compile it");
+    let mut theirs = BTreeSet::new();
+    for line in lines {
+        for result in engine.process_event(&JsonEvent::borrow(&for_them(line))) {
+            if let ResultBody::Correlation(body) = result.body {
+                let shown = |value: &str| if value.is_empty() { "-".to_owned() } else { value.to_owned() };
+                let group: Vec<String> =
+                    body.group_key.iter().map(|(name, value)| format!("{name}={}", shown(value))).collect();
+                theirs.insert((result.header.rule_title, group.join(", ")));
+            }
+        }
+    }
+    [ours, theirs]
+}
+
+/// Each request once, in order of time.
+fn requests<'l>(lines: impl IntoIterator<Item = &'l String>) -> Vec<String> {
+    let mut by_time: Vec<(String, String, &String)> = lines
+        .into_iter()
+        .map(|line| {
+            let event: Json = serde_json::from_str(line).expect("JSON");
+            let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+            (text("stageTimestamp"), text("auditID"), line)
+        })
+        .collect();
+    by_time.sort();
+    let mut seen = BTreeSet::new();
+    by_time.retain(|(_, id, _)| seen.insert(id.clone()));
+    by_time.into_iter().map(|(_, _, line)| line.clone()).collect()
+}
+
+/// Whether both engines tell of the same.
+fn correlations(lines: &[String]) -> bool {
+    let all = RuleSet::builtin().expect("built-in rules load");
+    let (mut rules, mut left) = (Vec::new(), BTreeMap::new());
+    for rule in all.rules() {
+        let document: Value = yaml_serde::from_str(&rule.text).expect("it was read before");
+        if document.get("correlation").is_none() {
+            continue;
+        }
+        match correlation(&rule.name, &document, &all) {
+            Ok(text) => rules.push((rule.name.clone(), text)),
+            Err(reason) => *left.entry(reason).or_insert(0) += 1,
+        }
+    }
+    println!("{} correlations in both engines", rules.len());
+    for (reason, count) in left {
+        println!("left out: {count} correlations, {reason}");
+    }
+    let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../alerts/rules/fixtures");
+    let generated = requests(lines);
+    let (mut same, mut differ) = (0, 0);
+    for (name, text) in &rules {
+        let fixture = |kind: &str| {
+            let path = fixtures.join(format!("{name}.{kind}.ndjson"));
+            let text =
+                std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let lines: Vec<String> = text
+                .lines()
+                .filter(|line| !line.contains("\"stage\":\"RequestReceived\""))
+                .map(str::to_owned)
+                .collect();
+            requests(&lines)
+        };
+        for (of, lines, wanted) in [
+            ("fixture", fixture("hit"), Some(true)),
+            ("near miss", fixture("near-miss"), Some(false)),
+            ("generated", generated.clone(), None),
+        ] {
+            let [ours, theirs] = told(text, &lines);
+            same += ours.intersection(&theirs).count();
+            if wanted.is_some_and(|wanted| wanted == ours.is_empty() || wanted == theirs.is_empty()) {
+                println!("{name}, {of}: ours {} rsigma {}", ours.len(), theirs.len());
+            }
+            for (who, (rule, group)) in ours
+                .difference(&theirs)
+                .map(|one| ("ours", one))
+                .chain(theirs.difference(&ours).map(|one| ("rsigma", one)))
+            {
+                differ += 1;
+                println!("differ: {rule}, {of}, {who} alone: {group}");
+            }
+        }
+    }
+    println!("correlations: {same} groups told of by both, {differ} by one");
+    differ == 0
 }

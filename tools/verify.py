@@ -986,7 +986,7 @@ class Archive:
 
     def point_7_files(self, volume):
         """And point 8, where there is a Parquet reader."""
-        named, total = set(), sum(len(c.adds) for c in volume.commits)
+        named, tagged, total = set(), False, sum(len(c.adds) for c in volume.commits)
         for commit in volume.commits:
             for add in commit.adds:
                 where = "%s/%s" % (volume.name, add.path)
@@ -997,7 +997,11 @@ class Archive:
                     self.report.finding("statistics", where, "`partitionValues.date` is not the day of its path")
                 self.statistics(add, where)
                 self.tags(volume.table, add, where)
-                if not add.tagged:
+                if add.tagged:
+                    tagged = True
+                elif tagged:
+                    self.report.finding("tags", where, "it has no tags, though files before it have them")
+                else:
                     self.report.skipped("bytes, records and positions of files without tags (from before the tags)")
                 self.report.count("files")
                 self.progress.show("%s: file %d of %d" % (volume.name, self.report.checked["files"], total))

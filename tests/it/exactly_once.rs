@@ -219,7 +219,8 @@ fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_double_an_event() 
             13 | 14 => {
                 if let Some(daemon) = daemons[which].take() {
                     let (_, log) = daemon.terminate();
-                    assert!(log.contains("stopped"), "{log}");
+                    // One that had not begun yet has nothing to say.
+                    assert!(log.is_empty() || log.contains("stopped"), "{log}");
                     stops += 1;
                 }
             }

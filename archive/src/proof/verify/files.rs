@@ -144,6 +144,10 @@ fn check_file(archive: &Archive, job: &Job<'_>, records: &dyn Records) -> Outcom
                 outcome.find("file_missing", job.place.clone(), "a commit names it, and it is not there");
                 return outcome;
             }
+            Ok(found) if !found.is_file() => {
+                outcome.find("file_missing", job.place.clone(), "what is in its place is no plain file");
+                return outcome;
+            }
             Ok(found) if found.len() != job.add.size => {
                 let detail = format!("it has {} bytes, its commit says {}", found.len(), job.add.size);
                 outcome.find("file_size", job.place.clone(), detail);

@@ -550,11 +550,10 @@ class Untouched(InFolder):
     def test_what_is_no_part_is_told(self):
         w = self.standard()
         put(self.root, "notes.txt", b"mine")
-        put(self.root, "events/2026/_delta_log/_last_checkpoint", b"{}")
+        put(self.root, "events/2026/_delta_log/_last_checkpoint", b'{"version":1,"size":1}')
         put(self.root, "events/2026/_staging/x", b"")
         told = " ".join(self.clean(w).not_checked)
         self.assertIn("notes.txt", told)
-        self.assertIn("readers of Delta Lake use them", told)
 
     def test_remembered(self):
         w = self.writer()
@@ -1246,16 +1245,49 @@ class Rows(InFolder):
         import pyarrow.parquet
 
         self.assertEqual(self.check(self.file()), [])
-        add = next(json.loads(l)["add"] for l in get(self.root, LOG % 1).split(b"\n") if b'"add"' in l)
-        rel = "events/2026/_delta_log/%020d.checkpoint.parquet" % 1
-        remove = pa.array([None, None], pa.struct([("path", pa.string())]))
-        for paths, kinds in (([add["path"]], []), ([None], ["delta_checkpoint"]), ([add["path"]] * 2, ["delta_checkpoint"]), (["x"], ["delta_checkpoint"])):
-            adds = pa.array([None if p is None else {"path": p} for p in paths], pa.struct([("path", pa.string())]))
+        actions = [json.loads(l) for i in (0, 1) for l in get(self.root, LOG % i).split(b"\n")]
+        add = next(a["add"] for a in actions if "add" in a)
+        txns = [a["txn"] for a in actions if "txn" in a]
+        rel, pairs = "events/2026/_delta_log/%020d.checkpoint.parquet" % 1, pa.map_(pa.string(), pa.string())
+        types = {
+            "add": pa.struct(
+                [("path", pa.string()), ("partitionValues", pairs), ("size", pa.int64()), ("stats", pa.string()), ("tags", pairs)]
+                + [("deletionVector", pa.struct([("storageType", pa.string())]))]
+            ),
+            "remove": pa.struct([("path", pa.string())]),
+            "txn": pa.struct([("appId", pa.string()), ("version", pa.int64())]),
+            "protocol": pa.struct([("minReaderVersion", pa.int32()), ("minWriterVersion", pa.int32())]),
+            "metaData": pa.struct([("id", pa.string()), ("schemaString", pa.string())]),
+            "sidecar": pa.struct([("path", pa.string())]),
+        }
+        file = dict(add, partitionValues=list(add["partitionValues"].items()), tags=list(add["tags"].items()))
+        good = [{"add": file}, {"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}, {"metaData": {"id": "x"}}] + [{"txn": t} for t in txns]
+        cases = [
+            (good, False),
+            (good[1:], True),
+            (good + good[:1], True),
+            ([{"add": dict(file, path="x")}] + good[1:], True),
+            ([{"add": dict(file, size=1)}] + good[1:], True),
+            ([{"add": dict(file, stats="{}")}] + good[1:], True),
+            ([{"add": dict(file, partitionValues=[("date", "2026-03-03")])}] + good[1:], True),
+            ([{"add": dict(file, deletionVector={"storageType": "u"})}] + good[1:], True),
+            (good + [{"remove": {"path": add["path"]}}], True),
+            (good + [{"sidecar": {"path": "y"}}], True),
+            (good[:1] + good[2:], True),
+            (good[:2] + [{"metaData": {"id": "x", "schemaString": "{}"}}] + good[3:], True),
+            (good[:-1], True),
+            (good[:-1] + [{"txn": dict(txns[-1], version=99)}], True),
+        ]
+        for rows, wrong in cases:
             os.makedirs(os.path.dirname(os.path.join(self.root, rel)), exist_ok=True)
-            pa.parquet.write_table(pa.table({"add": adds, "remove": remove.slice(0, len(paths))}), os.path.join(self.root, rel))
+            columns = {name: pa.array([row.get(name) for row in rows], kind) for name, kind in types.items()}
+            pa.parquet.write_table(pa.table(columns), os.path.join(self.root, rel))
             report = verify.Archive(self.root, [public(SEEDS[0])], now=START + 5000).check()
-            self.assertEqual([f["kind"] for f in report.findings], kinds)
+            self.assertEqual({f["kind"] for f in report.findings}, {"delta_checkpoint"} if wrong else set(), rows)
         put(self.root, rel, b"PAR1")
+        self.assertIn("delta_checkpoint", [f["kind"] for f in verify.Archive(self.root, [public(SEEDS[0])], now=START + 5000).check().findings])
+        put(self.root, rel.replace("01.checkpoint", "01.checkpoint.0000000001.0000000001"), b"PAR1")
+        os.remove(os.path.join(self.root, rel))
         self.assertIn("delta_checkpoint", [f["kind"] for f in verify.Archive(self.root, [public(SEEDS[0])], now=START + 5000).check().findings])
 
     def test_rows(self):

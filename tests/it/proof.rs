@@ -397,7 +397,7 @@ const TAMPERINGS: &[Tampering] = &[
             if row == 7 { Some("nobody") } else { names.is_valid(row).then(|| names.value(row)) }
         }));
         let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
-        columns[at] = std::sync::Arc::new(names);
+        columns[at] = Arc::new(names);
         rewrite(site, file, &RecordBatch::try_new(rows.schema(), columns).expect("the same columns"));
         site.sign_again();
     }),

@@ -60,7 +60,7 @@ impl Node {
         }
     }
 
-    fn leaves(&self, see: &mut impl FnMut(usize)) {
+    pub(crate) fn leaves(&self, see: &mut impl FnMut(usize)) {
         match self {
             Node::Leaf(at) => see(*at),
             Node::Not(node) => node.leaves(see),

@@ -68,8 +68,8 @@ pub(crate) struct Evaluation<'a, 'm> {
 impl Evaluation<'_, '_> {
     /// A leaf's answer; `None` for one that needs a body while `bodies` is false.
     pub(crate) fn leaf(&mut self, leaf: usize, row: &Row<'_>, bodies: bool) -> Option<bool> {
-        if self.leaf_gates[leaf].is_some() {
-            return self.gated(leaf, row.at);
+        if let Some(gate) = self.leaf_gates[leaf] {
+            return self.memos[leaf].known(self.gates[gate].places[row.at] as usize);
         }
         let program = self.program;
         if program.leaves[leaf].deferred && !bodies {
@@ -86,11 +86,6 @@ impl Evaluation<'_, '_> {
             }
             Question::Keyword(test) => self.keyword(test, row),
         })
-    }
-
-    /// A leaf's answer, if a gate has it.
-    pub(crate) fn gated(&self, leaf: usize, row: usize) -> Option<bool> {
-        self.memos[leaf].known(self.gates[self.leaf_gates[leaf]?].places[row] as usize)
     }
 
     fn test(&mut self, leaf: usize, field: &Field, test: &Test, row: &Row<'_>) -> bool {

@@ -79,6 +79,89 @@ impl OpenGate {
     }
 }
 
+/// Classes of rows times places of the next gate, up to which rows are told apart by both.
+const CLASSES_MAX: usize = 1 << 18;
+
+/// The rows of a block that the gates leave rules for, in order.
+pub(crate) struct OpenRows {
+    /// Row and class: rows of one class have the same candidates.
+    pub(crate) rows: Vec<(u32, u32)>,
+    /// Gates, by position among the open ones, that the classes leave out.
+    pub(crate) rest: Vec<usize>,
+    masks: Vec<u128>,
+    groups: usize,
+}
+
+impl OpenRows {
+    /// Candidates of a class, for each group of rules.
+    pub(crate) fn masks(&self, class: u32) -> &[u128] {
+        &self.masks[class as usize * self.groups..][..self.groups]
+    }
+}
+
+/// Holds the rows against one gate after the other; those without a candidate fall out at once, and most do at the
+/// first two. What is left of the rules is worked out once for each pair of class and value, not for each row.
+pub(crate) fn sift(program: &Program, gates: &[OpenGate], rows: usize) -> OpenRows {
+    const UNSEEN: u32 = u32::MAX;
+    const CLOSED: u32 = u32::MAX - 1;
+    let groups = program.rules.len().div_ceil(RULES_A_MASK);
+    let all = (0..groups).map(|group| {
+        let rules = program.rules.len() - group * RULES_A_MASK;
+        u128::MAX >> (RULES_A_MASK - rules.min(RULES_A_MASK))
+    });
+    let mut open = OpenRows { rows: Vec::new(), rest: Vec::new(), masks: all.collect(), groups };
+    if groups == 0 {
+        return open;
+    }
+    let mut table: Vec<u32> = Vec::new();
+    for (at, gate) in gates.iter().enumerate() {
+        let (before, mut after) = (std::mem::take(&mut open.masks), Vec::new());
+        let width = gate.places_count;
+        if before.len() / groups * width > CLASSES_MAX {
+            open.masks = before;
+            open.rest.push(at);
+            continue;
+        }
+        table.clear();
+        table.resize(before.len() / groups * width, UNSEEN);
+        let mut sift = |row: u32, class: u32| {
+            let place = gate.places[row as usize] as usize;
+            let known = &mut table[class as usize * width + place];
+            if *known == UNSEEN {
+                let from = after.len();
+                let of_class = &before[class as usize * groups..][..groups];
+                after
+                    .extend(of_class.iter().enumerate().map(|(group, mask)| mask & gate.masks(group)[place]));
+                *known = (from / groups) as u32;
+                if after[from..].iter().all(|mask| *mask == 0) {
+                    after.truncate(from);
+                    *known = CLOSED;
+                }
+            }
+            (*known != CLOSED).then_some((row, *known))
+        };
+        if at == open.rest.len() {
+            // No gate has sifted yet: all rows are of the one class.
+            open.rows.extend((0..rows as u32).filter_map(|row| sift(row, 0)));
+        } else {
+            let mut kept = 0;
+            for seen in 0..open.rows.len() {
+                let (row, class) = open.rows[seen];
+                if let Some(left) = sift(row, class) {
+                    open.rows[kept] = left;
+                    kept += 1;
+                }
+            }
+            open.rows.truncate(kept);
+        }
+        open.masks = after;
+    }
+    if gates.len() == open.rest.len() {
+        open.rows.extend((0..rows as u32).map(|row| (row, 0)));
+    }
+    open
+}
+
 /// Opens the gates of a block. Answers of their leaves go to `memos`, by place.
 ///
 /// `spare` holds buffers of earlier blocks.
@@ -136,11 +219,11 @@ fn pair(
     let width = right.places_count as u32;
     places.clear();
     places.extend(left.places.iter().zip(&right.places).map(|(left, right)| left * width + right));
-    let masks = masks_by(program, &rules, places_count, |leaf, place| {
+    let masks = masks_by(program, &rules, places_count, |leaf| {
         if left_gate.leaves.contains(&leaf) {
-            memos[leaf].known(place / right.places_count)
+            Some(Answers { memo: &memos[leaf], divide: right.places_count, modulo: usize::MAX })
         } else if right_gate.leaves.contains(&leaf) {
-            memos[leaf].known(place % right.places_count)
+            Some(Answers { memo: &memos[leaf], divide: 1, modulo: right.places_count })
         } else {
             None
         }
@@ -157,25 +240,60 @@ fn masks_of(program: &Program, gate: &Gate, values: &Values<'_>, memos: &mut [Me
         memos[leaf].fill(places_count, |place| values.passes(place, test));
     }
     let memos = &*memos;
-    masks_by(program, &gate.rules, places_count, |leaf, place| {
-        if gate.leaves.contains(&leaf) { memos[leaf].known(place) } else { None }
+    masks_by(program, &gate.rules, places_count, |leaf| {
+        gate.leaves.contains(&leaf).then(|| Answers { memo: &memos[leaf], divide: 1, modulo: usize::MAX })
     })
 }
 
-/// Masks for each place, when `known` gives the leaves that a place decides.
-fn masks_by(
+/// What a leaf answers for the places of a gate: a pair's place is made of those of its two parts.
+struct Answers<'m> {
+    memo: &'m Memo,
+    divide: usize,
+    modulo: usize,
+}
+
+impl Answers<'_> {
+    fn known(&self, place: usize) -> Option<bool> {
+        self.memo.known(place / self.divide % self.modulo)
+    }
+}
+
+/// Leaves of one rule on one gate, up to which what they let pass is worked out once for each set of answers.
+const PATTERN_LEAVES_MAX: usize = 6;
+
+/// Masks for each place, when `answers` gives the leaves that a place decides.
+fn masks_by<'m>(
     program: &Program,
     rules: &[usize],
     places_count: usize,
-    known: impl Fn(usize, usize) -> Option<bool>,
+    answers: impl Fn(usize) -> Option<Answers<'m>>,
 ) -> Vec<u128> {
     let groups = program.rules.len().div_ceil(RULES_A_MASK);
     let mut masks = vec![u128::MAX; groups * places_count];
+    let mut decided: Vec<(usize, Answers<'m>)> = Vec::new();
     for &rule in rules {
+        let node = &program.rules[rule].node;
+        decided.clear();
+        node.leaves(&mut |leaf| {
+            if !decided.iter().any(|(known, _)| *known == leaf) {
+                decided.extend(answers(leaf).map(|answers| (leaf, answers)));
+            }
+        });
+        let may_match = |place: usize| {
+            let of = |leaf| decided.iter().find(|(known, _)| *known == leaf);
+            node.value(&mut |leaf| of(leaf)?.1.known(place)) != Some(false)
+        };
+        let mut patterns = [None; 1 << PATTERN_LEAVES_MAX];
         let (group, bit) = (rule / RULES_A_MASK, rule % RULES_A_MASK);
         for (place, mask) in masks[group * places_count..][..places_count].iter_mut().enumerate() {
-            let value = program.rules[rule].node.value(&mut |leaf| known(leaf, place));
-            if value == Some(false) {
+            let may_match = if decided.len() <= PATTERN_LEAVES_MAX {
+                let answers = decided.iter().map(|(_, answers)| answers.known(place) == Some(true));
+                let pattern = answers.fold(0, |pattern, answer| pattern << 1 | usize::from(answer));
+                *patterns[pattern].get_or_insert_with(|| may_match(place))
+            } else {
+                may_match(place)
+            };
+            if !may_match {
                 *mask &= !(1 << bit);
             }
         }

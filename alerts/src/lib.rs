@@ -22,7 +22,6 @@
 //!   request ([`Detector`]).
 //! - `message` (with `{field}`, see the names an alert carries) and `next_steps` are keys of our own.
 
-mod alike;
 mod batch;
 mod body;
 mod builtin;

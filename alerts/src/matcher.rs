@@ -4,10 +4,9 @@
 //! and nothing else, so batches may be matched in any order, by any number of matchers.
 //!
 //! A batch costs, in this order: the distinct values of a few columns times the rules that look at
-//! them (see [`crate::gate`]); the conditions that this leaves open, once for each class of rows that
-//! have the same such values (see [`crate::alike`]); a look-up a row, which leaves most rows without a
-//! candidate; the rest of the candidates' conditions, whose answers are remembered by distinct value;
-//! and the bodies of the rows that are still open. Rejected: evaluating each leaf over whole columns first. With a
+//! them (see [`crate::gate`]); a look-up a row and gate, until nothing is left of most rows; the
+//! conditions of the candidates, whose answers are remembered by distinct value; and the bodies of the
+//! rows that are still open. Rejected: evaluating each leaf over whole columns first. With a
 //! hundred rules most leaves are about rows that another column has ruled out already.
 
 use std::sync::Arc;
@@ -15,11 +14,10 @@ use std::sync::Arc;
 use arrow_array::{BooleanArray, RecordBatch};
 use strongroom_schemas::events::index;
 
-use crate::alike::{Alike, Open};
 use crate::columns::{Columns, MatchError, Text};
 use crate::compile::{Program, RULES_A_MASK};
 use crate::evaluate::{Evaluation, Row, actor, source_ip, values_of, write_pair};
-use crate::gate::{self, OpenGate};
+use crate::gate::{self, OpenGate, OpenRows};
 use crate::matches::{BatchMatches, Entry, KEPT, Kept, MatchedEvent, Meaning, Symbol, Texts};
 use crate::memo::Memo;
 use crate::rule::{Measure, RuleSet};
@@ -58,7 +56,6 @@ pub struct Matcher {
     memos: Vec<Memo>,
     second_memos: Vec<Memo>,
     spare: Vec<Vec<u32>>,
-    alike: Alike,
     kept: KeptSymbols,
 }
 
@@ -73,7 +70,6 @@ impl Matcher {
             memos: std::iter::repeat_with(Memo::default).take(leaves).collect(),
             second_memos: std::iter::repeat_with(Memo::default).take(leaves).collect(),
             spare: Vec::new(),
-            alike: Alike::default(),
             kept: KeptSymbols::default(),
             rules,
         }
@@ -113,8 +109,7 @@ impl Matcher {
             second_memos: &mut self.second_memos,
         };
         let mut matches = BatchMatches { rules: Some(Arc::clone(&rules)), ..BatchMatches::default() };
-        self.alike.clear();
-        match_rows(&mut evaluation, &mut self.alike, &mut matches);
+        match_rows(&mut evaluation, &gate::sift(program, &gates, columns.rows), &mut matches);
         if !matches.matched.is_sorted() {
             matches.matched.sort_unstable();
         }
@@ -233,50 +228,28 @@ fn leaf_gates(program: &Program, gates: &[OpenGate]) -> Vec<Option<usize>> {
     leaf_gates
 }
 
-/// Adds the matches of all rows.
-fn match_rows(evaluation: &mut Evaluation<'_, '_>, alike: &mut Alike, matches: &mut BatchMatches) {
-    let (program, columns, gates) = (evaluation.program, evaluation.columns, evaluation.gates);
-    let masks: Vec<Vec<&[u128]>> = (0..program.rules.len().div_ceil(RULES_A_MASK))
-        .map(|group| gates.iter().map(|gate| gate.masks(group)).collect())
-        .collect();
-    for at in 0..columns.rows {
-        let open = alike.open(gates, at, |open| judge(evaluation, &masks, at, open));
-        if open.is_empty() {
-            continue;
-        }
-        let row = Row::new(columns, at);
-        for open in open {
-            let rule = &program.rules[open.rule as usize];
-            let is_match = open.is_decided || {
+/// Adds the matches of the rows that the gates leave open.
+fn match_rows(evaluation: &mut Evaluation<'_, '_>, open: &OpenRows, matches: &mut BatchMatches) {
+    let (program, columns) = (evaluation.program, evaluation.columns);
+    for &(at, class) in &open.rows {
+        let row = Row::new(columns, at as usize);
+        for (group, mask) in open.masks(class).iter().enumerate() {
+            let mut candidates = *mask;
+            for gate in &open.rest {
+                let gate = &evaluation.gates[*gate];
+                candidates &= gate.masks(group)[gate.places[at as usize] as usize];
+            }
+            while candidates != 0 {
+                let rule = &program.rules[group * RULES_A_MASK + candidates.trailing_zeros() as usize];
+                candidates &= candidates - 1;
                 let cheap = rule.node.value(&mut |leaf| evaluation.leaf(leaf, &row, false));
                 let value = cheap.or_else(|| rule.node.value(&mut |leaf| evaluation.leaf(leaf, &row, true)));
-                value == Some(true)
-            };
-            if is_match {
-                matches.matched.push((at as u32, rule.info as u32));
+                if value == Some(true) {
+                    matches.matched.push((at, rule.info as u32));
+                }
             }
         }
         matches.bodies_unreadable += row.unreadable.get();
-    }
-}
-
-/// What the gates alone leave open for a row.
-fn judge(evaluation: &Evaluation<'_, '_>, masks: &[Vec<&[u128]>], at: usize, open: &mut Vec<Open>) {
-    let rules = &evaluation.program.rules;
-    for (group, masks) in masks.iter().enumerate() {
-        let first = group * RULES_A_MASK;
-        let mut candidates = u128::MAX >> (RULES_A_MASK - (rules.len() - first).min(RULES_A_MASK));
-        for (gate, masks) in evaluation.gates.iter().zip(masks) {
-            candidates &= masks[gate.places[at] as usize];
-        }
-        while candidates != 0 {
-            let rule = first + candidates.trailing_zeros() as usize;
-            candidates &= candidates - 1;
-            match rules[rule].node.value(&mut |leaf| evaluation.gated(leaf, at)) {
-                Some(false) => {}
-                value => open.push(Open { rule: rule as u32, is_decided: value == Some(true) }),
-            }
-        }
     }
 }
 

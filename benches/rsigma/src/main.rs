@@ -72,6 +72,7 @@ fn left_out(text: &str) -> Option<&'static str> {
         ("pod.", "the pod spec in every workload, a virtual field of ours"),
         ("exec.", "a decoded query parameter, a virtual field of ours"),
         ("annotations.", "a key with dots in it"),
+        (".extra.", "a key with dots in it"),
         ("[any]", "an array scope"),
         ("[all]", "an array scope"),
         ("[none]", "an array scope"),
@@ -115,7 +116,7 @@ fn bare(name: &str, document: &Value, tenant: Option<usize>) -> String {
     }
     let detection = yaml_serde::to_string(&detection).expect("YAML").replace('\n', "\n  ");
     format!(
-        "title: {name}\nname: {name}\nlogsource: {{product: kubernetes, service: audit}}\ndetection:\n  {}\n",
+        "title: {name}\nname: {name}\nid: {name}\nlogsource: {{product: kubernetes, service: audit}}\ndetection:\n  {}\n",
         detection.trim_end()
     )
 }
@@ -225,8 +226,8 @@ fn main() {
 /// Kinds of correlations that both engines have, with the same meaning.
 const KINDS: [&str; 4] = ["event_count", "value_count", "temporal", "temporal_ordered"];
 
-/// A correlation with the rules that feed it, as YAML for both engines.
-fn correlation(name: &str, document: &Value, all: &RuleSet) -> Result<String, &'static str> {
+/// A correlation with the rules that feed it, as YAML for ours and for rsigma.
+fn correlation(name: &str, document: &Value, all: &RuleSet) -> Result<[String; 2], &'static str> {
     let correlation = document.get("correlation").expect("it is one");
     let kind = correlation.get("type").and_then(Value::as_str).unwrap_or_default();
     if !KINDS.contains(&kind) {
@@ -243,19 +244,31 @@ fn correlation(name: &str, document: &Value, all: &RuleSet) -> Result<String, &'
         }
         documents.push(bare(base, &document, None));
     }
+    let group = correlation.get("group-by").and_then(Value::as_sequence).into_iter().flatten();
+    for field in group.filter_map(Value::as_str) {
+        if field == "cluster" || field.contains(".extra.") {
+            return Err("a group of a field that only ours has");
+        }
+    }
     let mut ours = correlation.as_mapping().expect("a mapping").clone();
     // Ours waits so long for events that are late; here none is.
     ours.remove(Value::String("lateness".into()));
-    let text = yaml_serde::to_string(&ours).expect("YAML").replace('\n', "\n  ");
-    if left_out(&text).is_some() {
-        return Err("a group of a virtual field of ours");
+    let mut theirs = ours.clone();
+    if kind == "temporal" {
+        // Without a condition rsigma 0.21 is content with any one of the rules; Sigma asks for all of them.
+        let condition = yaml_serde::from_str(&format!("gte: {}", documents.len())).expect("YAML");
+        theirs.insert(Value::String("condition".into()), condition);
     }
-    documents.push(format!("title: {name}\nname: {name}\ncorrelation:\n  {}\n", text.trim_end()));
-    Ok(documents.join("---\n"))
+    Ok([ours, theirs].map(|correlation| {
+        let text = yaml_serde::to_string(&correlation).expect("YAML").replace('\n', "\n  ");
+        let document =
+            format!("title: {name}\nname: {name}\nid: {name}\ncorrelation:\n  {}\n", text.trim_end());
+        [documents.clone(), vec![document]].concat().join("---\n")
+    }))
 }
 
 /// Rule and group of whatever either engine tells of these lines.
-fn told(rules: &str, lines: &[String]) -> [BTreeSet<(String, String)>; 2] {
+fn told([rules, theirs]: &[String; 2], lines: &[String]) -> [BTreeSet<(String, String)>; 2] {
     let texts: Vec<&str> = lines.iter().map(String::as_str).collect();
     let set =
         Arc::new(RuleSet::from_yaml("bench.yml", rules).unwrap_or_else(|error| panic!("{error}\n{rules}")));
@@ -265,8 +278,8 @@ fn told(rules: &str, lines: &[String]) -> [BTreeSet<(String, String)>; 2] {
     alerts.append(&mut detector.settle());
     let ours = alerts.into_iter().map(|alert| (alert.rule_name, alert.group_key)).collect();
 
-    let collection = rsigma_parser::parse_sigma_yaml(rules).expect("they read it");
-    assert!(collection.errors.is_empty(), "{:?}\n{rules}", collection.errors);
+    let collection = rsigma_parser::parse_sigma_yaml(theirs).expect("they read it");
+    assert!(collection.errors.is_empty(), "{:?}\n{theirs}", collection.errors);
     let mut engine = CorrelationEngine::new(CorrelationConfig {
         timestamp_fields: vec!["stageTimestamp".to_owned()],
         timestamp_fallback: TimestampFallback::Skip,

@@ -20,6 +20,7 @@ mod commit;
 mod durable;
 mod encode;
 mod error;
+pub mod evidence;
 mod fail;
 mod layout;
 mod lock;

@@ -10,7 +10,7 @@
 pub(crate) mod keys;
 pub(crate) mod log;
 pub(crate) mod note;
-mod prove;
+pub(crate) mod prove;
 mod signer;
 pub(crate) mod tree;
 pub mod verify;

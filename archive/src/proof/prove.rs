@@ -28,7 +28,7 @@ use crate::layout;
 
 /// Most records of one proof: it is meant to be small.
 pub const RECORDS_MAX: usize = 10_000;
-const FORMAT: &str = "strongroom-proof-1";
+pub(crate) const FORMAT: &str = "strongroom-proof-1";
 /// Columns that are shown beside a record so that it can be found again.
 const CLAIMS: [&str; 3] = ["audit_id", "stage", "cluster"];
 
@@ -36,41 +36,41 @@ const CLAIMS: [&str; 3] = ["audit_id", "stage", "cluster"];
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Proof {
-    format: String,
-    archive_id: String,
-    manifest: String,
-    keys: Vec<String>,
-    checkpoints: Vec<CheckpointPart>,
-    commits: Vec<CommitPart>,
-    records: Vec<RecordPart>,
+    pub(crate) format: String,
+    pub(crate) archive_id: String,
+    pub(crate) manifest: String,
+    pub(crate) keys: Vec<String>,
+    pub(crate) checkpoints: Vec<CheckpointPart>,
+    pub(crate) commits: Vec<CommitPart>,
+    pub(crate) records: Vec<RecordPart>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CheckpointPart {
-    table: String,
-    year: i32,
-    note: String,
+pub(crate) struct CheckpointPart {
+    pub(crate) table: String,
+    pub(crate) year: i32,
+    pub(crate) note: String,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CommitPart {
-    checkpoint: usize,
-    index: u64,
-    commit: String,
-    path: Vec<String>,
+pub(crate) struct CommitPart {
+    pub(crate) checkpoint: usize,
+    pub(crate) index: u64,
+    pub(crate) commit: String,
+    pub(crate) path: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RecordPart {
-    commit: usize,
-    file: String,
-    row: u64,
-    record: String,
-    path: Vec<String>,
-    claims: Value,
+pub(crate) struct RecordPart {
+    pub(crate) commit: usize,
+    pub(crate) file: String,
+    pub(crate) row: u64,
+    pub(crate) record: String,
+    pub(crate) path: Vec<String>,
+    pub(crate) claims: Value,
 }
 
 /// A record whose proof holds.
@@ -91,6 +91,26 @@ pub struct Proven {
     pub key: PublicKey,
     /// When the first and the last of the archive's keys became its own.
     pub heads: Vec<(String, u64)>,
+}
+
+/// One record that a proof proves, and where it lies.
+pub(crate) struct Place<'a> {
+    pub(crate) head: &'a Head,
+    /// Its commit, the leaf of that number.
+    pub(crate) index: u64,
+    pub(crate) adds: &'a [AddFacts],
+    /// Its file among those of the commit.
+    pub(crate) at: usize,
+    pub(crate) row: u64,
+    pub(crate) record: Vec<u8>,
+}
+
+/// What a proof is made under.
+pub(crate) struct Signed {
+    pub(crate) chain: Vec<KeyRecord>,
+    pub(crate) heads: Vec<Head>,
+    /// Who signed the last of the checkpoints.
+    pub(crate) signer: PublicKey,
 }
 
 /// A commit that names wanted files.
@@ -284,6 +304,25 @@ pub fn verify_proof(file: &[u8], public_keys: &[PublicKey]) -> Result<Proven, St
 }
 
 fn check(proof: &Proof, public_keys: &[PublicKey]) -> Result<Proven, String> {
+    let mut records = Vec::new();
+    let signed = check_each(proof, public_keys, &mut |place| {
+        let file = place.adds[place.at].path.clone();
+        records.push(ProvenRecord { record: place.record, file, row: place.row });
+        Ok(())
+    })?;
+    if records.is_empty() {
+        return Err("it proves no record".to_owned());
+    }
+    let heads = signed.heads.iter().map(|head| (head.log.origin(&proof.archive_id), head.size)).collect();
+    Ok(Proven { archive_id: proof.archive_id.clone(), records, key: signed.signer, heads })
+}
+
+/// Checks a proof and calls `each` with every record that holds, in order, until one does not.
+pub(crate) fn check_each(
+    proof: &Proof,
+    public_keys: &[PublicKey],
+    each: &mut dyn FnMut(Place<'_>) -> Result<(), String>,
+) -> Result<Signed, String> {
     if proof.format != FORMAT {
         return Err(format!("it is of format {:.40}, this program reads {FORMAT}", proof.format));
     }
@@ -319,14 +358,14 @@ fn check(proof: &Proof, public_keys: &[PublicKey]) -> Result<Proven, String> {
             ));
         }
         signer = keys[key];
-        trees.push((origin, size, root));
+        trees.push(Head { log, size, root });
     }
     let path_of = |path: &[String]| -> Result<Vec<Hash>, &'static str> {
         path.iter().map(|hash| Hash::parse(hash).ok_or("a path has what is no hash")).collect()
     };
     let mut commits = Vec::new();
     for (at, part) in proof.commits.iter().enumerate() {
-        let (_, size, root) =
+        let Head { size, root, .. } =
             trees.get(part.checkpoint).ok_or_else(|| format!("commit {at}: it has no checkpoint"))?;
         let commit = bytes(&part.commit)?;
         if root_of_inclusion(leaf_hash(&commit), part.index, *size, &path_of(&part.path)?) != Some(*root) {
@@ -334,23 +373,20 @@ fn check(proof: &Proof, public_keys: &[PublicKey]) -> Result<Proven, String> {
         }
         commits.push(parse_commit(&commit));
     }
-    let mut records = Vec::new();
     for (at, part) in proof.records.iter().enumerate() {
         let adds = commits.get(part.commit).ok_or_else(|| format!("record {at}: it has no commit"))?;
-        let add = adds.iter().find(|add| add.path == part.file);
-        let add = add.ok_or_else(|| format!("record {at}: its commit does not name its file"))?;
-        let (Some(rows), Some(root)) = (add.rows, add.record_root) else {
+        let found = adds.iter().position(|add| add.path == part.file);
+        let found = found.ok_or_else(|| format!("record {at}: its commit does not name its file"))?;
+        let (Some(rows), Some(root)) = (adds[found].rows, adds[found].record_root) else {
             return Err(format!("record {at}: its commit has no record_root for its file"));
         };
         let record = bytes(&part.record)?;
         if root_of_inclusion(leaf_hash(&record), part.row, rows, &path_of(&part.path)?) != Some(root) {
             return Err(format!("record {at}: its path does not lead to the record_root of its file"));
         }
-        records.push(ProvenRecord { record, file: part.file.clone(), row: part.row });
+        let commit = &proof.commits[part.commit];
+        let head = &trees[commit.checkpoint];
+        each(Place { head, index: commit.index, adds, at: found, row: part.row, record })?;
     }
-    if records.is_empty() {
-        return Err("it proves no record".to_owned());
-    }
-    let heads = trees.into_iter().map(|(origin, size, _)| (origin, size)).collect();
-    Ok(Proven { archive_id: proof.archive_id.clone(), records, key: signer, heads })
+    Ok(Signed { chain, heads: trees, signer })
 }

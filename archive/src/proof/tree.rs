@@ -83,6 +83,11 @@ impl Paths {
         Paths { levels }
     }
 
+    /// The root; `None` of no leaves.
+    pub(crate) fn root(&self) -> Option<Hash> {
+        self.levels.last().and_then(|level| level.first()).copied()
+    }
+
     /// The inclusion proof of a leaf, from the leaf upwards: RFC 6962, section 2.1.1.
     pub(crate) fn of(&self, index: u64) -> Vec<Hash> {
         let siblings = self.levels.iter().zip(0..).map(|(level, height)| {

@@ -58,7 +58,7 @@ pub(crate) enum Condition<T> {
 }
 
 impl<T> Condition<T> {
-    fn of(answer: Result<T, StoreFailure>) -> Self {
+    pub(super) fn of(answer: Result<T, StoreFailure>) -> Self {
         match answer {
             Ok(known) => Condition::Known(known),
             Err(failure) if failure.is_missing() => Condition::Unset,

@@ -153,6 +153,11 @@ pub(crate) fn parse_commit(bytes: &[u8]) -> Vec<AddFacts> {
     volume::parse(bytes, true, "", &mut Report::new("", Path::new(""))).adds
 }
 
+/// What a commit says, as far as it can be read.
+pub(crate) fn parse_whole_commit(bytes: &[u8]) -> CommitFacts {
+    volume::parse(bytes, true, "", &mut Report::new("", Path::new("")))
+}
+
 /// Gives the bytes of events back; the archive stores them as columns and does not know how.
 pub trait Records: Sync {
     /// Calls `each` with the record of every row of a batch of events, in order.

@@ -7,6 +7,7 @@ mod archive;
 mod clock;
 mod config;
 mod demo;
+mod evidence;
 mod exit;
 mod export;
 mod generate;
@@ -57,6 +58,7 @@ enum Command {
     Verify(verify::Args),
     Prove(prove::Args),
     VerifyProof(prove::VerifyArgs),
+    Evidence(evidence::Args),
     Generate(generate::Args),
 }
 
@@ -82,6 +84,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args),
         Command::Prove(args) => prove::run(args),
         Command::VerifyProof(args) => prove::verify(args),
+        Command::Evidence(args) => evidence::run(args),
         Command::Generate(args) => generate::run(args),
     };
     exit::code_of(outcome)

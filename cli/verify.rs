@@ -109,7 +109,8 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     Ok(if good { exit::OK } else { exit::FINDING })
 }
 
-struct Bar(ProgressBar);
+/// Bytes read so far.
+pub struct Bar(pub ProgressBar);
 
 impl Watch for Bar {
     fn read(&self, done: u64, total: u64) {
@@ -118,7 +119,7 @@ impl Watch for Bar {
     }
 }
 
-fn bar(quiet: bool) -> ProgressBar {
+pub fn bar(quiet: bool) -> ProgressBar {
     let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
     let bar = ProgressBar::with_draw_target(Some(0), target);
     let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}");

@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
-"""Check a Strongroom archive, or a proof of single records, without Strongroom.
+"""Check a Strongroom archive, a proof of single records, or an evidence pack, without Strongroom.
 
 Written from docs/proof.md and docs/format.md and the specifications they name, and from nothing else. Python 3.9 or later, standard
 library only; with `pyarrow` the rows inside the Parquet files are checked too, without it the report says that they were not.
 
     python3 verify.py archive DIR --public-key VKEY [--remembered FILE]... [--since REPORT] [--json FILE] [--no-rows]
     python3 verify.py proof FILE --public-key VKEY [--print]
+    python3 verify.py pack DIR --public-key VKEY [--json FILE]
 
 Exit code 0: no finding; 1: findings; 2: it could not be done. It only reads (but for the file of --json), opens no connection, follows no symbolic link below
 DIR, and never opens a path that an archive names before that path has the one allowed form.
 
 Top-down: Ed25519, Merkle trees, strict JSON and base64, signed notes, keys, the archive (points 1 to 12 of "Checking an archive"), Parquet
-(point 8), single proofs, the command line. Numbers such as "point 7" are those of docs/proof.md.
+(point 8), single proofs, evidence packs (points of "Checking a pack"), the command line. Numbers such as "point 7" are those of docs/proof.md.
 """
 import argparse
 import base64
@@ -492,7 +493,7 @@ def check_keys(files, manifest, public_key, archive_id, trusted, report):
 class Report:
     def __init__(self, location):
         self.location, self.archive_id, self.findings, self.not_checked = location, None, [], []
-        self.checked, self.heads, self.total = defaultdict(int), [], 0
+        self.checked, self.heads, self.total, self.format = defaultdict(int), [], 0, "strongroom-verify-1"
 
     def finding(self, kind, where, detail):
         self.total += 1
@@ -510,7 +511,7 @@ class Report:
         if self.total > len(self.findings):
             self.skipped("findings beyond %d are counted only: %d in all" % (FINDINGS_MAX, self.total))
         return {
-            "format": "strongroom-verify-1",
+            "format": self.format,
             "archive_id": self.archive_id,
             "location": self.location,
             "time": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -1391,7 +1392,7 @@ class Proof:
     """proof.md, A proof of single records: the four steps. Kinds that an archive has no word for: proof_malformed, path."""
 
     def __init__(self, location, data, trusted):
-        self.report, self.value, self.trusted, self.proven = Report(location), None, trusted, []
+        self.report, self.value, self.trusted, self.proven, self.places = Report(location), None, trusted, [], []
         self.data = data
 
     def check(self):
@@ -1498,7 +1499,7 @@ class Proof:
                 self.report.finding("commit_malformed", commit.where, str(e))
                 return None
         self.report.count("commits")
-        return found[1], found[2], {a.path: a for a in commit.adds}
+        return found[1], found[2], {a.path: a for a in commit.adds}, item["index"]
 
     def record(self, commits, i, item):
         """Step 4."""
@@ -1506,7 +1507,7 @@ class Proof:
         record = parse_base64(item["record"])
         if found is None:
             return
-        table, volume, adds = found
+        table, volume, adds, index = found
         add = adds.get(item["file"])
         if add is None:
             self.report.finding("file_missing", where, "its commit adds no file %s" % shown(item["file"]))
@@ -1520,6 +1521,420 @@ class Proof:
         if self.path(where, rows, item["row"], leaf_hash(record), item["path"], root):
             self.report.count("records")
             self.proven.append(("%s/%s, row %d" % (volume, add.path, item["row"]), record))
+            self.places.append((volume, index, list(adds).index(add.path), item["row"], add, record))
+
+
+# An evidence pack.
+
+
+PACK_ALWAYS = ("records.jsonl", "alerts.jsonl", "archive-files.json", "gaps.json", "store.json", "verification.json", "report.html", "VERIFY.md")
+PACK_NAME = re.compile(r"proofs/[0-9]{8}\.json|commits/(?:%s)-[0-9]{4}\.jsonl" % "|".join(TABLES), re.ASCII)
+PACK_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(?:Z|([+-])(\d\d):(\d\d))", re.ASCII)
+PACK_FIELDS = {
+    "format": str, "archive_id": str, "location": str, "made": str, "program": str, "question": dict, "events_query": dict, "alerts_query": dict,
+    "counts": dict, "strongroom_json": str, "keys": list, "heads": list, "signed_by": (str, type(None)), "files": list,
+}  # fmt: skip
+PACK_COUNTS = (
+    "events_in_question", "alerts_in_question", "events", "alerts", "files", "rows_examined", "commits", "rejects_at_positions", "rejects_received",
+    "events_without_time", "proofs",
+)  # fmt: skip
+QUERY_FIELDS, HEAD_FIELDS = {"sql": str, "rows": int, "sha256": str}, {"log": str, "size": int, "root": str, "note": str}
+QUESTION_FIELDS = {"from": str, "to": str, "namespaces": list, "users": list, "where": (str, type(None)), "complete": bool}
+NAMED_FIELDS = {
+    "log": str, "commit": int, "file": str, "bytes": int, "rows": int, "chosen": int, "sha256": str, "record_root": str,
+    "version_id": (str, type(None)), "time_min": (str, type(None)), "time_max": (str, type(None)), "offsets": dict,
+}  # fmt: skip
+
+
+def fields(value, name, types):
+    """An object of exactly these fields, each of its type; numbers are not negative."""
+    if not isinstance(value, dict) or set(value) != set(types):
+        raise Malformed("%s is not an object of %s" % (name, ", ".join(types)))
+    for key, kind in types.items():
+        if not (is_int(value[key]) if kind is int else isinstance(value[key], kind)):
+            raise Malformed("`%s` of %s is of the wrong type" % (key, name))
+    return value
+
+
+def micros(text):
+    """Microseconds since 1970 of a time as JSON has it, cut; None for what is none."""
+    match = PACK_TIME.fullmatch(text) if isinstance(text, str) else None
+    if not match:
+        return None
+    try:
+        at = datetime.datetime.fromisoformat(match[1]) - datetime.datetime(1970, 1, 1)
+    except ValueError:
+        return None
+    shift = (int(match[4]) * 60 + int(match[5])) * (1 if match[3] == "+" else -1) if match[3] else 0
+    return (at.days * 86400 + at.seconds - shift * 60) * 1_000_000 + int(((match[2] or "") + "000000")[:6])
+
+
+def stats_of(add):
+    """`stats` of an `add`, or an empty object where they cannot be read."""
+    try:
+        stats = parse_json(add.stats) if isinstance(add.stats, str) else {}
+    except Malformed:
+        stats = {}
+    return stats if isinstance(stats, dict) else {}
+
+
+def times_of(table, stats):
+    """Least and greatest time in the statistics of an `add`; None where they are not both there."""
+    bounds = [stats.get(k) for k in ("minValues", "maxValues")]
+    low, high = (micros(b.get(TIME_COLUMN[table])) if isinstance(b, dict) else None for b in bounds)
+    return None if low is None or high is None else (low, high)
+
+
+class Pack:
+    """proof.md, Checking a pack: the points, one method each, in their order."""
+
+    def __init__(self, path, trusted):
+        self.root, self.trusted, self.report, self.progress = Root(path), trusted, Report(path), Progress()
+        self.manifest, self.manifest_bytes, self.keys, self.heads, self.names, self.named = None, b"", None, [], set(), []
+        self.given = {}  # (volume, commit, path) to [add, records proven]
+        self.report.format = "strongroom-pack-check-1"
+
+    def find(self, kind, where, detail):
+        self.report.finding(kind, shown(where), detail)
+
+    def check(self):
+        if self.point_1_files() and self.point_2_keys():
+            self.point_3_signature()
+            self.point_4_and_5_records()
+            if self.point_6_archive_files():
+                self.point_7_counts()
+                self.point_9_complete()
+        self.progress.show("")
+        return self.report
+
+    def whole(self, name, limit=PROOF_BYTES_MAX):
+        """All bytes of a file of the pack, or Malformed."""
+        try:
+            data = self.root.read(name, limit)
+        except NotPlain as e:
+            raise Malformed(str(e))
+        if data is None:
+            raise Malformed("it is not there")
+        return data
+
+    def point_1_files(self):
+        for name in self.root.names("."):
+            below = [name]
+            try:
+                status = self.root.status(name)
+                if status is not None and stat.S_ISDIR(status.st_mode) and name in ("proofs", "commits"):
+                    below = ["%s/%s" % (name, n) for n in self.root.names(name)]
+                for one in below:
+                    status = self.root.status(one)
+                    if status is None or not stat.S_ISREG(status.st_mode):
+                        raise NotPlain("%s is no plain file" % shown(one))
+                    self.names.add(one)
+            except NotPlain as e:
+                self.find("pack_file_extra", name, str(e))
+        try:
+            self.manifest_bytes = self.whole("manifest.json")
+            self.manifest = self.parsed(parse_json(self.manifest_bytes))
+        except Malformed as e:
+            self.find("pack_manifest", "manifest.json", str(e))
+            return False
+        known = {"manifest.json", "manifest.note"}
+        for entry in self.manifest["files"]:
+            name = entry["name"]
+            if name in known or not (name in PACK_ALWAYS or PACK_NAME.fullmatch(name)):
+                self.find("pack_manifest", "manifest.json", "it names %s, which no pack has, or twice" % shown(name))
+                continue
+            known.add(name)
+            self.progress.show("%s" % name)
+            if name not in self.names:
+                self.find("pack_file_missing", name, "the manifest names it")
+                continue
+            digest, size = hashlib.sha256(), 0
+            try:
+                with self.root.open(name) as file:
+                    for block in iter(lambda: file.read(BLOCK_BYTES), b""):
+                        digest.update(block)
+                        size += len(block)
+            except OSError as e:
+                raise CannotCheck("cannot read %s: %s" % (name, e.strerror))
+            self.report.count("files")
+            if size != entry["bytes"] or digest.hexdigest() != entry["sha256"]:
+                self.find("pack_file_changed", name, "its length or its SHA-256 is not the manifest's")
+        for name in PACK_ALWAYS:
+            if name not in known:
+                self.find("pack_manifest", "manifest.json", "it does not name %s" % name)
+        for name in sorted(self.names - known):
+            self.find("pack_file_extra", name, "the manifest does not name it")
+        return True
+
+    @staticmethod
+    def parsed(value):
+        fields(value, "the manifest", PACK_FIELDS)
+        if value["format"] != "strongroom-evidence-1" or not UUID.fullmatch(value["archive_id"]):
+            raise Malformed("its format is not strongroom-evidence-1, or its `archive_id` no UUID")
+        question = fields(value["question"], "`question`", QUESTION_FIELDS)
+        if micros(question["from"]) is None or micros(question["to"]) is None:
+            raise Malformed("the period of `question` is none")
+        for name in ("namespaces", "users"):
+            if not all(isinstance(n, str) for n in question[name]):
+                raise Malformed("`%s` is not a list of names" % name)
+        for name in ("events_query", "alerts_query"):
+            fields(value[name], "`%s`" % name, QUERY_FIELDS)
+        counts = fields(value["counts"], "`counts`", dict({n: int for n in PACK_COUNTS}, received=dict))
+        fields(counts["received"], "`received`", dict.fromkeys(("received", "events", "rejects", "duplicates"), int))
+        if not all(isinstance(k, str) for k in value["keys"]):
+            raise Malformed("`keys` is not a list of texts")
+        for head in value["heads"]:
+            fields(head, "a head", HEAD_FIELDS)
+        for entry in value["files"]:
+            fields(entry, "an entry of `files`", {"name": str, "bytes": int, "sha256": str})
+        return value
+
+    def point_2_keys(self):
+        """Also gives self.keys and self.heads: volume to checkpoint."""
+        m, proof = self.manifest, Proof("manifest.json", b"", [])
+        self.heads = {}
+        try:
+            strongroom_json = parse_base64(m["strongroom_json"])
+            named = parse_json(strongroom_json)
+            if not isinstance(named, dict) or named.get("archive_id") != m["archive_id"]:
+                raise Malformed("`strongroom_json` is of another archive")
+            if not m["keys"]:
+                raise Malformed("it has no key record")
+            files = [("_keys/%08d" % i, text.encode("utf-8", "surrogatepass")) for i, text in enumerate(m["keys"], 1)]
+            public_key = parse_public_key(named["public_key"]) if "public_key" in named else None
+            self.keys = check_keys(files, strongroom_json, public_key, m["archive_id"], [], proof.report)
+            for i, head in enumerate(m["heads"]):
+                volume = head["log"][len("strongroom/%s/" % m["archive_id"]) :]
+                match = re.fullmatch("(%s)/([0-9]{4})" % "|".join(TABLES), volume, re.ASCII)
+                if not match or head["log"] != "strongroom/%s/%s" % (m["archive_id"], volume):
+                    raise Malformed("head %s is of no log of the archive" % shown(head["log"]))
+                found = proof.checkpoint(self.keys, m["archive_id"], i, {"table": match[1], "year": int(match[2]), "note": head["note"]})
+                if found is None:
+                    continue
+                if (found[0].size, base64.b64encode(found[0].root).decode()) != (head["size"], head["root"]):
+                    raise Malformed("head %s: its checkpoint says otherwise" % head["log"])
+                self.heads[volume] = found[0]
+        except Malformed as e:
+            self.find("pack_proof", "manifest.json", str(e))
+            return False
+        for finding in proof.report.findings:
+            self.find("pack_proof", "manifest.json", "%s: %s: %s" % (finding["kind"], finding["where"], finding["detail"]))
+        self.report.archive_id, self.report.heads = m["archive_id"], proof.report.heads
+        if not self.trusted:
+            self.report.skipped("whose archive it is: no public key was given (--public-key)")
+        elif not set(self.trusted) & set(self.keys.all()):
+            self.find("key_untrusted", "manifest.json", "none of the public keys given is in the chain of keys")
+        return not proof.report.findings
+
+    def point_3_signature(self):
+        signed_by, there = self.manifest["signed_by"], "manifest.note" in self.names
+        if signed_by is None and not there:
+            self.report.skipped("who made the pack: it is not signed, so all but the records is the word of whoever gave it to you")
+            return
+        try:
+            if not there:
+                raise Malformed("the manifest names who signed it, and it is not there")
+            note, origin, newest = Note(self.whole("manifest.note", NOTE_BYTES_MAX)), "strongroom/%s/evidence" % self.manifest["archive_id"], self.keys.all()[-1]
+            if note.lines != [origin, hashlib.sha256(self.manifest_bytes).hexdigest()]:
+                raise Malformed("it does not name this manifest")
+            if not note.signers(origin, [newest]):
+                raise BadSignature("the newest key of the archive has not signed it")
+            if signed_by != base64.b64encode(newest).decode():
+                raise Malformed("the manifest names another key than signed it")
+            self.report.count("signatures")
+        except (Malformed, BadSignature) as e:
+            self.find("pack_signature", "manifest.note", str(e))
+
+    def point_4_and_5_records(self):
+        notes = {h["note"] for h in self.manifest["heads"]}
+        pieces = sorted(e["name"] for e in self.manifest["files"] if e["name"].startswith("proofs/") and e["name"] in self.names)
+        files = {"events": self.lines("records.jsonl"), "alerts": self.lines("alerts.jsonl")}
+        before, self.outside, self.undated = None, 0, 0
+        self.span = micros(self.manifest["question"]["from"]), micros(self.manifest["question"]["to"])
+        for number, name in enumerate(pieces, 1):
+            self.progress.show("%s of %d" % (name, len(pieces)))
+            try:
+                data = self.whole(name)
+                value = parse_json(data)
+                if not isinstance(value, dict) or [value.get(k) for k in ("archive_id", "manifest", "keys")] != [self.manifest[k] for k in ("archive_id", "strongroom_json", "keys")]:
+                    raise Malformed("its archive, strongroom.json or keys are not the manifest's")
+                checkpoints = value.get("checkpoints")
+                if not isinstance(checkpoints, list) or not all(isinstance(c, dict) and isinstance(c.get("note"), str) and c["note"] in notes for c in checkpoints):
+                    raise Malformed("a checkpoint of it is not that of a head")
+            except Malformed as e:
+                self.find("pack_proof", name, str(e))
+                continue
+            proof = Proof(name, data, [])
+            for finding in proof.check().findings:
+                self.find("pack_proof", name, "%s: %s: %s" % (finding["kind"], finding["where"], finding["detail"]))
+            self.report.count("proofs")
+            for volume, index, at, row, add, record in proof.places:
+                table, _, year = volume.partition("/")
+                if table not in files:
+                    self.find("pack_proof", name, "it proves a record of %s" % table)
+                    continue
+                place = TABLES.index(table), int(year), index, at, row
+                if before is not None and before >= place:
+                    self.find("pack_order", name, "row %d of %s does not come behind the record before it, or is there twice" % (row, add.path))
+                before = place
+                self.given.setdefault((volume, index, add.path), [add, 0])[1] += 1
+                self.report.count(table)
+                files[table].take(record, name)
+                if table == "events":
+                    self.point_8_time(record)
+        for file in files.values():
+            file.end()
+        if not self.manifest["question"]["complete"]:
+            if self.outside:
+                self.find("pack_question", "records.jsonl", "the time of %d events is not in the period that was asked for" % self.outside)
+            if self.undated:
+                self.report.skipped("whether %d events are of the period: their bytes are in a cloud's wrapper, or have no time" % self.undated)
+            self.report.skipped("whether these are all records: proofs show that what is here is the archive's, not that nothing was left out")
+
+    def lines(self, name):
+        try:
+            return Lines(self, name, self.root.open(name) if name in self.names else None)
+        except NotPlain:
+            return Lines(self, name, None)
+
+    def point_8_time(self, record):
+        try:
+            value = parse_json(record)
+        except Malformed:
+            value = None
+        at = micros(value.get("stageTimestamp")) if isinstance(value, dict) else None
+        if at is None:
+            self.undated += 1
+        elif not self.span[0] <= at < self.span[1]:
+            self.outside += 1
+
+    def point_6_archive_files(self):
+        try:
+            value = fields(parse_json(self.whole("archive-files.json")), "archive-files.json", {"format": str, "files": list})
+            if value["format"] != "strongroom-evidence-files-1":
+                raise Malformed("its format is not strongroom-evidence-files-1")
+            self.named = [fields(f, "an entry of `files`", NAMED_FIELDS) for f in value["files"]]
+        except Malformed as e:
+            self.find("pack_archive_files", "archive-files.json", str(e))
+            return False
+        unseen = dict(self.given)
+        for f in self.named:
+            where = "%s/%s" % (f["log"], f["file"])
+            add, proven = unseen.pop((f["log"], f["commit"], f["file"]), (None, 0))
+            if f["chosen"] != proven:
+                self.find("pack_archive_files", "archive-files.json", "%s: %d of its records are proven, and it says %d" % (shown(where), proven, f["chosen"]))
+            if add is not None and not self.same(f, add):
+                self.find("pack_archive_files", "archive-files.json", "%s: its commit says otherwise" % shown(where))
+        for volume, index, path in unseen:
+            self.find("pack_archive_files", "archive-files.json", "it leaves out %s/%s of commit %d" % (volume, path, index))
+        return True
+
+    @staticmethod
+    def same(f, add):
+        """Whether an entry is what the commit says of the file."""
+        tags = add.tags if isinstance(add.tags, dict) else {}
+        try:
+            stats, offsets = stats_of(add), parse_json(tags["offsets"]) if isinstance(tags.get("offsets"), str) else {}
+        except Malformed:
+            return False
+        table = f["log"].partition("/")[0]
+        low, high = micros(f["time_min"]), micros(f["time_max"])
+        return (
+            (f["bytes"], f["rows"], f["sha256"], f["record_root"], f["version_id"])
+            == (add.size, stats.get("numRecords"), tags.get("sha256"), tags.get("record_root"), tags.get("version_id"))
+            and f["offsets"] == offsets
+            and times_of(table, stats) == (None if low is None or high is None else (low, high))
+        )
+
+    def point_7_counts(self):
+        counts, checked = self.manifest["counts"], self.report.checked
+        received = counts["received"]
+        pairs = [
+            ("events", counts["events"], checked["events"]),
+            ("alerts", counts["alerts"], checked["alerts"]),
+            ("proofs", counts["proofs"], checked["proofs"]),
+            ("files", counts["files"], len(self.named)),
+            ("rows_examined", counts["rows_examined"], sum(f["rows"] for f in self.named if f["log"].startswith("events/"))),
+            ("received", received["received"], received["events"] + received["rejects"] + received["duplicates"]),
+            ("rows of events_query", self.manifest["events_query"]["rows"], counts["events_in_question"]),
+            ("rows of alerts_query", self.manifest["alerts_query"]["rows"], counts["alerts_in_question"]),
+        ]
+        if not self.manifest["question"]["complete"]:
+            pairs += [(n + "_in_question", counts[n + "_in_question"], checked[n]) for n in ("events", "alerts")]
+        for name, said, found in pairs:
+            if said != found:
+                self.find("pack_counts", "manifest.json", "%s: it says %d, the pack has %d" % (name, said, found))
+
+    def point_9_complete(self):
+        if not self.manifest["question"]["complete"]:
+            return
+        named = {(f["log"], f["commit"], f["file"]): f for f in self.named}
+        for volume, checkpoint in self.heads.items():
+            table, _, year = volume.partition("/")
+            name, tree = "commits/%s-%s.jsonl" % (table, year), MerkleTree()
+            try:
+                if name not in self.names:
+                    raise Malformed("it is not there")
+                with self.root.open(name) as file:
+                    for line in iter(lambda: file.readline(2 * COMMIT_BYTES_MAX), b""):
+                        value = fields(parse_json(line), "line %d" % (tree.size + 1), {"index": int, "commit": str})
+                        if value["index"] != tree.size:
+                            raise Malformed("line %d is not commit %d" % (tree.size + 1, tree.size))
+                        self.commit_of_complete(table, volume, tree.size, parse_base64(value["commit"]), named)
+                        tree.add(leaf_hash(parse_base64(value["commit"])))
+                if (tree.size, tree.root()) != (checkpoint.size, checkpoint.root):
+                    raise Malformed("these are not the commits that the checkpoint signed")
+            except (Malformed, NotPlain) as e:
+                self.find("pack_complete", name, str(e))
+            except OSError as e:
+                raise CannotCheck("cannot read %s: %s" % (name, e.strerror))
+
+    def commit_of_complete(self, table, volume, index, data, named):
+        if table == "rejects":
+            return
+        commit = Commit("%s, commit %d" % (volume, index))
+        for line in data.split(b"\n"):
+            if line:
+                Archive.action(commit, parse_json(line))
+        for add in commit.adds:
+            stats = stats_of(add)
+            times = times_of(table, stats)
+            if times is not None and not (times[0] < self.span[1] and times[1] >= self.span[0]):
+                continue
+            f = named.get((volume, index, add.path))
+            if f is None:
+                self.find("pack_complete", "%s/%s" % (volume, add.path), "it may hold records of the period, and is not in the pack")
+            elif f["chosen"] != stats.get("numRecords"):
+                self.find("pack_complete", "%s/%s" % (volume, add.path), "%d of its %s records are in the pack" % (f["chosen"], stats.get("numRecords")))
+
+
+class Lines:
+    """records.jsonl or alerts.jsonl, held against the records that are proven, one after the other."""
+
+    def __init__(self, pack, name, file):
+        self.pack, self.name, self.file = pack, name, file
+
+    def take(self, record, by):
+        if self.file is not None and self.read(len(record) + 1) != record + b"\n":
+            self.differs("it is not what %s proves in its place" % by)
+
+    def end(self):
+        if self.file is not None:
+            if self.read(1):
+                self.differs("it has more than the proofs prove")
+            else:
+                self.file.close()
+
+    def read(self, length):
+        try:
+            return self.file.read(length)
+        except OSError as e:
+            raise CannotCheck("cannot read %s: %s" % (self.name, e.strerror))
+
+    def differs(self, detail):
+        self.pack.find("pack_records", self.name, detail)
+        self.file.close()
+        self.file = None
 
 
 # The command line.
@@ -1569,7 +1984,7 @@ def print_report(report):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description="Check a Strongroom archive, or a proof of single records, without Strongroom.")
+    parser = argparse.ArgumentParser(description="Check a Strongroom archive, a proof of single records, or an evidence pack, without Strongroom.")
     commands = parser.add_subparsers(dest="command", required=True)
     archive = commands.add_parser("archive", help="check an archive in a folder")
     archive.add_argument("place", metavar="DIR", help="the folder that holds strongroom.json")
@@ -1581,7 +1996,10 @@ def main(arguments=None):
     proof.add_argument("place", metavar="FILE", help="what `strongroom prove` wrote")
     proof.add_argument("--print", action="store_true", help="print the records that are proven, control characters escaped")
     proof.add_argument("--json", metavar="FILE", help="write the report to FILE")
-    for command in (archive, proof):
+    pack = commands.add_parser("pack", help="check an evidence pack")
+    pack.add_argument("place", metavar="DIR", help="the folder that `strongroom evidence` wrote")
+    pack.add_argument("--json", metavar="FILE", help="write the report to FILE")
+    for command in (archive, proof, pack):
         command.add_argument("--public-key", metavar="VKEY", action="append", default=[], help="a key you trust: a vkey or base64 (repeatable)")
     options = parser.parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
@@ -1596,6 +2014,8 @@ def main(arguments=None):
             remembered = [(path, read_given(path, NOTE_BYTES_MAX)) for path in options.remembered]
             since = read_report(options.since) if options.since else None
             report = Archive(options.place, trusted, remembered, since, not options.no_rows).check()
+        elif options.command == "pack":
+            report = Pack(options.place, trusted).check()
         else:
             if not trusted:
                 raise CannotCheck("a proof needs a key that you trust: --public-key VKEY")

@@ -7,6 +7,7 @@ mod demo;
 mod deploy;
 mod differential;
 mod docs;
+mod evidence;
 mod exactly_once;
 mod falco_labels;
 mod false_alarms;

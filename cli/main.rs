@@ -3,6 +3,7 @@
 
 mod alerts;
 mod allocator;
+mod anchor;
 mod archive;
 mod clock;
 mod config;
@@ -22,6 +23,7 @@ mod run;
 mod sql;
 mod term;
 mod verify;
+mod witness;
 
 use std::process::ExitCode;
 
@@ -54,6 +56,7 @@ enum Command {
     Archive(archive::Args),
     Key(key::Args),
     SealLog(key::SealLogArgs),
+    Witness(witness::Args),
     Verify(verify::Args),
     Prove(prove::Args),
     VerifyProof(prove::VerifyArgs),
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         Command::Archive(args) => archive::run(args),
         Command::Key(args) => key::run(args),
         Command::SealLog(args) => key::seal_log(args),
+        Command::Witness(args) => witness::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Prove(args) => prove::run(args),
         Command::VerifyProof(args) => prove::verify(args),

@@ -44,8 +44,10 @@ pub use options::{
 pub use position::{Counts, Position, Source, SourcePosition};
 pub use proof::verify;
 pub use proof::{
-    Head, KeyId, KeyRecord, Keys, Log, NAME_DEFAULT, PrivateKey, Proof, ProofError, Proven, ProvenRecord,
-    PublicKey, RECORDS_MAX, Signer, prove, verify_proof,
+    Anchored, Anchors, Courier, Head, KeyId, KeyRecord, Keys, Log, NAME_DEFAULT, PrivateKey, Proof,
+    ProofError, Proven, ProvenHead, ProvenRecord, PublicKey, RECORDS_MAX, REQUEST_BYTES_MAX, Reply, Signer,
+    TimestampAuthorities, TimestampOptions, Trouble, TrustedLog, Witness, WitnessAnswer, WitnessKey,
+    WitnessOptions, prove, verify_proof, verify_proof_with,
 };
 pub use read::{Choose, EventSelection, Rows};
 pub use s3::StoreFailure;

@@ -3,6 +3,7 @@
 //! Invariants: nothing that an archive says of itself is believed before it has been re-derived; what is wrong is a
 //! finding and never ends the checking of the rest; what was not looked at is said in words. Reads only.
 
+mod anchors;
 mod bucket;
 mod delta;
 mod files;
@@ -20,10 +21,12 @@ use serde::Serialize;
 use strongroom_schemas::Table;
 use strongroom_schemas::record::Sha256Hash;
 
+pub use self::anchors::Witnesses;
 pub(crate) use self::volume::{AddFacts, CommitFacts};
 use super::keys::{self, KeyRecord, Keys};
 use super::log::{check_note, logs};
 use super::note::{Note, PublicKey, base64};
+use super::timestamp::TimestampAuthorities;
 use super::{Head, Log, ProofError};
 use crate::archive::Archive;
 use crate::background;
@@ -50,6 +53,10 @@ pub struct Options {
     pub public_keys: Vec<PublicKey>,
     /// Checkpoints kept elsewhere, each with a name for messages.
     pub remembered: Vec<(String, Vec<u8>)>,
+    /// Witnesses that must have seen the logs.
+    pub witnesses: Witnesses,
+    /// Whom timestamps must lead to; with some given, each signed log must have a timestamp.
+    pub timestamp_authorities: TimestampAuthorities,
     /// Threads that read files. At least one.
     pub threads: usize,
 }
@@ -70,6 +77,8 @@ pub struct Finding {
 pub struct Checked {
     pub commits: u64,
     pub checkpoints: u64,
+    pub cosignatures: u64,
+    pub timestamps: u64,
     pub tiles: u64,
     pub files: u64,
     pub bytes: u64,
@@ -194,9 +203,12 @@ pub fn verify(
     for log in all {
         let (store, root, id, keys) = (store.clone(), root.clone(), archive.id().to_owned(), keys.clone());
         let since = options.since.iter().find(|head| head.log == log).cloned();
+        let (witnesses, authorities) = (options.witnesses.clone(), options.timestamp_authorities.clone());
         let mut taken = std::mem::replace(&mut report, Report::new("", Path::new("")));
         let (commits, back) = wait(async move {
             let commits = volume::check(&store, &root, (log, &id), &keys, since, &mut taken).await?;
+            anchors::check(&store, &root, (log, &id), &keys, &witnesses, &commits, &mut taken).await?;
+            anchors::check_timestamps(&store, &root, log, &authorities, &mut taken).await?;
             Ok((commits, taken))
         })?;
         report = back;

@@ -11,6 +11,7 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -73,6 +74,20 @@ def note(text, name, *seeds):
 
 def vkey(seed, name="strongroom"):
     return "%s+%s+%s" % (name, key_id(name, seed).hex(), b64(b"\x01" + public(seed)))
+
+
+def witness_id(name, seed):
+    return hashlib.sha256(name.encode() + b"\n\x04" + public(seed)).digest()[:4]
+
+
+def witness_vkey(seed, name="witness.example/w1"):
+    return "%s+%s+%s" % (name, witness_id(name, seed).hex(), b64(b"\x04" + public(seed)))
+
+
+def cosignature(text, seed, time, name="witness.example/w1"):
+    """A line, as tlog-cosignature has it."""
+    message = b"cosignature/v1\ntime %d\n%s" % (time, text.encode())
+    return "\u2014 %s %s\n" % (name, b64(witness_id(name, seed) + time.to_bytes(8, "big") + sign(seed, message)))
 
 
 # Merkle trees as RFC 6962 section 2.1 defines them, recursively.
@@ -203,6 +218,16 @@ class Writer:
         if tiles:
             self.tiles(volume, size)
         return name
+
+    def cosign(self, volume, seed, size=None, time=None, name="witness.example/w1", text=None):
+        """The newest checkpoint, cosigned: what is kept of a witness."""
+        size = len(self.commits[volume]) if size is None else size
+        origin = "strongroom/%s/%s" % (ID, volume)
+        text = text or "%s\n%d\n%s\n" % (origin, size, b64(self.root_of(volume, size)))
+        line = cosignature(text, seed, self.clock // 1000 if time is None else time, name)
+        where = "%s/_tlog/witness/%020d-%s" % (volume, size, witness_id(name, seed).hex())
+        put(self.root, where, note(text, origin, self.key) + line.encode())
+        return where
 
     def root_of(self, volume, size):
         return mth(self.commits[volume][:size])
@@ -784,6 +809,230 @@ class Tampered(InFolder):
         os.utime(self.path(rel), (self.w.clock / 1000 + 60,) * 2)
         self.assertIn("which no commit names", " ".join(self.clean(self.w).not_checked))
         self.finds("file_unnamed", self.w, now=self.w.clock + 2 * 3600 * 1000)
+
+
+class Witnessed(InFolder):
+    """Checkpoints that witnesses have cosigned, and second histories that they have not."""
+
+    def setUp(self):
+        super().setUp()
+        self.w = self.standard()
+        self.one, self.two = verify.Witness(witness_vkey(SEEDS[3])), verify.Witness(witness_vkey(SEEDS[4], "witness.example/w2"))
+        self.kept = [self.w.cosign(v, SEEDS[3]) for v in ("events/2026", "rejects/2026")]
+
+    def asked(self, *witnesses, **options):
+        return {"witnesses": witnesses or (self.one,), **options}
+
+    def test_clean(self):
+        report = self.clean(self.w, **self.asked())
+        self.assertEqual(report.checked["cosignatures"], 2)
+        self.clean(self.w)  # nobody asks
+        self.assertTrue(any("was not given (--witness)" in text for text in self.w.check().not_checked))
+
+    def test_vkeys(self):
+        self.assertEqual(self.one.name, "witness.example/w1")
+        for wrong in (vkey(SEEDS[3]), "a", "a+b+c", witness_vkey(SEEDS[3]).replace("w1", "w2")):
+            with self.assertRaises(verify.Malformed):
+                verify.Witness(wrong)
+
+    def test_quorum(self):
+        self.finds("witness_missing", self.w, **self.asked(self.one, self.two))
+        self.clean(self.w, **self.asked(self.one, self.two, quorum=1))
+        self.w.cosign("events/2026", SEEDS[4], name="witness.example/w2")
+        self.w.cosign("rejects/2026", SEEDS[4], name="witness.example/w2")
+        self.clean(self.w, **self.asked(self.one, self.two))
+
+    def test_lag(self):
+        """What was sealed since a witness looked may be on its way to it, by the clock of the witness, for an hour."""
+        self.w.seal()
+        report = self.clean(self.w, **self.asked())
+        self.assertTrue(any("not cosigned by 1 of the witnesses yet" in text for text in report.not_checked))
+        self.w.clock += 3_700_000
+        self.finds("witness_missing", self.w, **self.asked())
+
+    def test_removed(self):
+        os.remove(os.path.join(self.root, self.kept[1]))
+        self.assertEqual(self.kinds(self.finds("witness_missing", self.w, **self.asked())), ["witness_missing"])
+
+    def test_second_history(self):
+        """Signed with the right key, tiles and all, by somebody who left or removed what the witness said."""
+        commits = self.w.commits["events/2026"]
+        commits[1] = commits[1].replace(b'"modificationTime"', b'"modificationtime"')
+        put(self.root, LOG % 1, commits[1])
+        shutil.rmtree(os.path.join(self.root, "events/2026/_tlog/checkpoint"))
+        shutil.rmtree(os.path.join(self.root, "events/2026/_tlog/tile"))
+        self.w.checkpoint("events/2026")
+        self.assertEqual(set(self.kinds(self.finds("forked", self.w, **self.asked()))), {"forked", "witness_missing"})
+        self.finds("forked", self.w)  # the log's own signature is under both trees
+        shutil.rmtree(os.path.join(self.root, "events/2026/_tlog/witness"))
+        self.clean(self.w)
+        self.assertEqual(self.kinds(self.finds("witness_missing", self.w, **self.asked())), ["witness_missing"])
+
+    def test_cut(self):
+        os.remove(os.path.join(self.root, LOG % 3))
+        shutil.rmtree(os.path.join(self.root, "events/2026/_tlog/checkpoint"))
+        self.w.commits["events/2026"].pop()
+        self.w.checkpoint("events/2026")
+        self.finds("commits_cut", self.w, **self.asked())
+
+    def test_forged(self):
+        """A line that the witness has not made: with another key, over another text, with another time, or a mere signature."""
+        name, where = "witness.example/w1", self.kept[0]
+        data = get(self.root, where).decode()
+        text, line = data.partition("\n\n")[0] + "\n", data.splitlines(True)[-1]
+        raw = base64.b64decode(line.split(" ")[2])
+        lines = [
+            "\u2014 %s %s\n" % (name, b64(raw[:4] + cosigned))
+            for cosigned in (
+                raw[4:11] + bytes([raw[11] ^ 1]) + raw[12:],
+                raw[4:12] + sign(SEEDS[4], b"cosignature/v1\ntime 1\n" + text.encode()),
+                raw[4:12] + sign(SEEDS[3], text.encode()),
+                raw[4:],
+                raw[4:12],
+                b"\xff" + raw[5:],
+            )
+        ]
+        lines[3] = cosignature(text.replace("\n4\n", "\n5\n"), SEEDS[3], self.w.clock // 1000)
+        for forged in lines:
+            put(self.root, where, data.replace(line, forged).encode())
+            self.finds("witness_signature", self.w, **self.asked())
+
+    def test_misplaced(self):
+        data = get(self.root, self.kept[0])
+        for name in ("%020d-%s" % (3, self.one.id.hex()), "%020d-%s" % (4, "00000000"), "4-" + self.one.id.hex()):
+            put(self.root, "events/2026/_tlog/witness/" + name, data)
+            self.finds("witness_malformed", self.w, **self.asked())
+            os.remove(os.path.join(self.root, "events/2026/_tlog/witness", name))
+        for kind, data in (
+            ("checkpoint_malformed", b"nothing"),
+            ("checkpoint_origin", get(self.root, self.kept[1])),
+            ("checkpoint_signature", data.replace(b64(key_id(ORIGIN, SEEDS[0])).encode()[:4], b"AAAA")),
+        ):
+            put(self.root, self.kept[0], data)
+            self.finds(kind, self.w, **self.asked())
+
+    def test_proofs_carry_cosignatures(self):
+        text = "%s\n4\n%s\n" % (ORIGIN, b64(self.w.root_of("events/2026", 4)))
+        signed = note(text, ORIGIN, SEEDS[0])
+        rows = [b"row"]
+        commits = self.w.commits["events/2026"]
+        path = json.loads(commits[1].split(b"\n")[1])["add"]
+        value = {
+            "format": "strongroom-proof-1",
+            "archive_id": ID,
+            "manifest": b64(self.w.manifest),
+            "keys": [get(self.root, "_keys/00000001").decode()],
+            "checkpoints": [{"table": "events", "year": 2026, "note": signed.decode()}],
+            "commits": [{"checkpoint": 0, "index": 1, "commit": b64(commits[1]), "path": [h.hex() for h in inclusion(1, commits)]}],
+            "records": [{"commit": 0, "file": path["path"], "row": 0, "record": b64(rows[0]), "path": [], "claims": {}}],
+        }
+
+        def kinds(**options):
+            report = verify.Proof("proof.json", json.dumps(value).encode(), [public(SEEDS[0])], **options).check()
+            return [f["kind"] for f in report.findings if f["kind"] != "path"]
+
+        self.assertEqual(kinds(), [])
+        self.assertEqual(kinds(witnesses=[self.one]), ["witness_missing"])
+        value["checkpoints"][0]["note"] += cosignature(text, SEEDS[3], 5)
+        self.assertEqual(kinds(witnesses=[self.one]), [])
+        self.assertEqual(kinds(witnesses=[self.one, self.two], quorum=1), [])
+        self.assertEqual(kinds(witnesses=[self.one, self.two]), ["witness_missing"])
+        value["checkpoints"][0]["note"] += cosignature(text.replace("4", "5"), SEEDS[3], 5)
+        self.assertEqual(kinds(witnesses=[self.one]), ["witness_signature", "witness_missing"])
+
+
+class Stamped(InFolder):
+    """Timestamps, made by OpenSSL."""
+
+    # RFC 6979, appendices A.2.5 and A.2.6: key, r and s of the message "sample" with SHA-256 and SHA-384.
+    VECTORS = (
+        ("1.2.840.10045.3.1.7", "sha256", "60FED4BA255A9D31C961EB74C6356D68C049B8923B61FA6CE669622E60F29FB6 7903FE1008B8BC99A41AE9E95628BC64F2F1B20C2D7E9F5177A3C294D4462299",
+         "EFD48B2AACB6A8FD1140DD9CD45E81D69D2C877B56AAF991C34D0EA84EAF3716", "F7CB1C942D657C41D436C7A1B6E29F65F3E900DBB9AFF4064DC4AB2F843ACDA8"),
+        ("1.3.132.0.34", "sha384",
+         "EC3A4E415B4E19A4568618029F427FA5DA9A8BC4AE92E02E06AAE5286B300C64DEF8F0EA9055866064A254515480BC13 "
+         "8015D9B72D7D57244EA8EF9AC0C621896708A59367F9DFB9F54CA84B3F1C9DB1288B231C3AE0D4FE7344FD2533264720",
+         "94EDBB92A5ECB8AAD4736E56C691916B3F88140666CE9FA73D64C4EA95AD133C81A648152E44ACF96E36DD1E80FABE46",
+         "99EF4AEB15F178CEA1FE40DB2603138F130E740A19624526203B6351D0A3A94FA329C145786E679E7B82C71A38628AC8"),
+    )
+
+    def test_ecdsa(self):
+        for curve, digest, key, r, s in self.VECTORS:
+            key, r, s = b"\x04" + bytes.fromhex(key.replace(" ", "")), int(r, 16), int(s, 16)
+            hashed, n = hashlib.new(digest, b"sample").digest(), verify.CURVES[curve][3]
+            good = verify.CURVES[curve], key, hashed, r, s
+            self.assertTrue(verify.ecdsa_verify(*good))
+            for place, wrong in ((1, key[:-1] + b"\0"), (1, key[1:]), (2, hashed[::-1]), (3, s), (3, 0), (3, n), (4, r), (4, s + n)):
+                self.assertFalse(verify.ecdsa_verify(*(wrong if i == place else part for i, part in enumerate(good))))
+
+    def test_der_is_strict(self):
+        for wrong in (b"", b"\x30", b"\x30\x01", b"\x30\x81\x01\0", b"\x30\x80\0\0", b"\x1f\x01\0", b"\x30\x82\0\x80" + bytes(128)):
+            with self.assertRaises(verify.Malformed):
+                verify.Der(wrong).whole()
+        self.assertEqual(verify.Der(bytes.fromhex("06082a8648ce3d030107")).oid(), "1.2.840.10045.3.1.7")
+        for wrong in ("0600", "06022a80", "060180", "0602aa80"):
+            with self.assertRaises(verify.Malformed):
+                verify.Der(bytes.fromhex(wrong)).oid()
+
+    def stamp(self, data, kind):
+        """A token of `openssl ts` over the data, and its authority's certificate."""
+        path = lambda name: os.path.join(self.folder.name, name)
+
+        def openssl(*arguments):
+            subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+
+        key = ["-newkey", "rsa:2048"] if kind == "rsa" else ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:" + kind]
+        if not os.path.exists(path("ca.pem")):
+            openssl("req", "-x509", *key, "-nodes", "-keyout", path("ca.key"), "-subj", "/CN=authority", "-days", "30", "-out", path("ca.pem"), "-addext", "keyUsage=critical,keyCertSign")
+            openssl("req", *key, "-nodes", "-keyout", path("tsa.key"), "-subj", "/CN=clock", "-out", path("tsa.csr"))
+            put(self.folder.name, "ext", b"extendedKeyUsage=critical,timeStamping\n")
+            openssl("x509", "-req", "-in", path("tsa.csr"), "-CA", path("ca.pem"), "-CAkey", path("ca.key"), "-CAcreateserial", "-days", "30", "-extfile", path("ext"), "-out", path("tsa.pem"))
+            put(self.folder.name, "serial", b"01\n")
+            config = "[tsa]\ndefault_tsa=t\n[t]\nserial=%s\ndefault_policy=1.2.3\ndigests=sha256\nsigner_digest=sha256\ness_cert_id_alg=sha256\n" % path("serial")
+            put(self.folder.name, "tsa.cnf", config.encode())
+        put(self.folder.name, "data", data)
+        openssl("ts", "-query", "-data", path("data"), "-sha256", "-cert", "-out", path("query"))
+        openssl("ts", "-reply", "-config", path("tsa.cnf"), "-queryfile", path("query"), "-signer", path("tsa.pem"), "-inkey", path("tsa.key"), "-token_out", "-out", path("token"))
+        return get(self.folder.name, "token"), verify.read_authorities(path("ca.pem"))
+
+    @unittest.skipUnless(shutil.which("openssl"), "there is no openssl")
+    def test_of_openssl(self):
+        for kind in ("rsa", "P-256", "P-384"):
+            self.setUp()
+            w = self.standard()
+            names = ["%s/_tlog/checkpoint/%020d-%s" % (v, n, key_id("strongroom/%s/%s" % (ID, v), SEEDS[0]).hex()) for v, n in (("events/2026", 4), ("rejects/2026", 3))]
+            places = [n.replace("/checkpoint/", "/timestamp/") + "-01234567" for n in names]
+            for name, place in zip(names, places):
+                token, authorities = self.stamp(get(self.root, name), kind)
+                put(self.root, place, token)
+            self.assertEqual(self.clean(w, authorities=authorities).checked["timestamps"], 2)
+            self.assertTrue(any("--tsa-ca" in text for text in self.clean(w).not_checked))
+            good = get(self.root, places[0])
+            put(self.root, places[0], token)
+            self.assertEqual(self.kinds(self.finds("timestamp_imprint", w, authorities=authorities)), ["timestamp_imprint", "timestamp_missing"])
+            for wrong, found in (
+                (good[:-1], "timestamp_malformed"),
+                (b"", "timestamp_malformed"),
+                (good[:-1] + bytes([good[-1] ^ 1]), "timestamp_signature"),
+                (good.replace(b"\x18\x0f20", b"\x18\x0f19"), "timestamp_signature"),
+            ):
+                put(self.root, places[0], wrong)
+                self.finds(found, w, authorities=authorities)
+            os.remove(os.path.join(self.root, places[0]))
+            self.assertEqual(self.kinds(self.finds("timestamp_missing", w, authorities=authorities)), ["timestamp_missing"])
+            put(self.root, places[0], good)
+            other = [c for c in authorities]
+            for path in ("ca.pem", "ca.key"):
+                os.remove(os.path.join(self.folder.name, path))
+            _, other = self.stamp(b"", kind)
+            self.finds("timestamp_signature", w, authorities=other)
+            w.seal()
+            self.assertTrue(any("the newest timestamp is of size 4" in text for text in self.clean(w, authorities=authorities).not_checked))
+            if kind == "P-256":  # what no signature covers may change: versions, a list of digests, parameters
+                loose = 0
+                for at in range(0, len(good), 3):
+                    put(self.root, places[0], good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :])
+                    loose += not w.check(authorities=authorities).findings
+                self.assertLess(loose, 12)
 
 
 class WrittenWrong(InFolder):

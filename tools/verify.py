@@ -4,8 +4,8 @@
 Written from docs/proof.md and docs/format.md and the specifications they name, and from nothing else. Python 3.9 or later, standard
 library only; with `pyarrow` the rows inside the Parquet files are checked too, without it the report says that they were not.
 
-    python3 verify.py archive DIR --public-key VKEY [--remembered FILE]... [--since REPORT] [--json FILE] [--no-rows]
-    python3 verify.py proof FILE --public-key VKEY [--print]
+    python3 verify.py archive DIR --public-key VKEY [--witness VKEY]... [--remembered FILE]... [--since REPORT] [--json FILE] [--no-rows]
+    python3 verify.py proof FILE --public-key VKEY [--witness VKEY]... [--print]
 
 Exit code 0: no finding; 1: findings; 2: it could not be done. It only reads (but for the file of --json), opens no connection, follows no symbolic link below
 DIR, and never opens a path that an archive names before that path has the one allowed form.
@@ -375,6 +375,37 @@ def parse_public_key(text):
     return key[1:]
 
 
+class Witness:
+    """Somebody who cosigns checkpoints, C2SP tlog-cosignature (version 1, Ed25519); made of a vkey whose type is 0x04."""
+
+    def __init__(self, vkey):
+        name, _, rest = vkey.partition("+")
+        hint, plus, encoded = rest.partition("+")
+        if not plus or not name or any(c.isspace() for c in name):
+            raise Malformed("%s is not the vkey of a witness (name+id+base64)" % shown(vkey))
+        key = parse_base64(encoded, 33)
+        if key[0] != 4:
+            raise Malformed("%s is not the vkey of a witness: its type is 0x%02x, not 0x04" % (shown(vkey), key[0]))
+        self.name, self.key = name, key[1:]
+        try:
+            self.id = sha256(name.encode() + b"\n" + key)[:4]
+        except UnicodeEncodeError:
+            raise Malformed("the name of the vkey is not UTF-8")
+        if self.id.hex() != hint:
+            raise Malformed("the key id in the vkey of %s is not that of its key: mistyped?" % shown(name))
+
+    def cosigned(self, note):
+        """When it cosigned the text, in seconds since 1970: the oldest time if it did so more than once; None if it did not."""
+        times = []
+        for _, _, data in (s for s in note.signatures if s[:2] == (self.name, self.id)):
+            seconds = int.from_bytes(data[:8], "big")
+            message = b"cosignature/v1\ntime %d\n" % seconds + note.text
+            if len(data) != 72 or seconds >= 1 << 63 or not ed25519_verify(self.key, message, data[8:]):
+                raise BadSignature("the cosignature under the name of %s does not verify" % shown(self.name))
+            times.append(seconds)
+        return min(times, default=None)
+
+
 class Checkpoint:
     """A note whose text is origin, size, root: three lines (proof.md, Checkpoints)."""
 
@@ -484,6 +515,345 @@ def check_keys(files, manifest, public_key, archive_id, trusted, report):
     elif not set(trusted) & set(keys.all()):
         report.finding("key_untrusted", "_keys", "none of the public keys given is in the chain of keys")
     return keys
+
+
+# Timestamps, RFC 3161 with RFC 5816: a CMS SignedData (RFC 5652) over a TSTInfo, in DER. Signatures are RSA (PKCS #1 v1.5) or ECDSA on P-256 and P-384.
+
+DIGESTS = {"2.16.840.1.101.3.4.2.1": "sha256", "2.16.840.1.101.3.4.2.2": "sha384", "2.16.840.1.101.3.4.2.3": "sha512"}
+# Names of signature algorithms, and the digest that is part of the name; of rsaEncryption the digest is said elsewhere.
+SIGNATURES = {
+    "1.2.840.113549.1.1.1": None,
+    "1.2.840.113549.1.1.11": "sha256",
+    "1.2.840.113549.1.1.12": "sha384",
+    "1.2.840.113549.1.1.13": "sha512",
+    "1.2.840.10045.4.3.2": "sha256",
+    "1.2.840.10045.4.3.3": "sha384",
+    "1.2.840.10045.4.3.4": "sha512",
+}
+DIGEST_INFO = {"sha256": "3031300d060960864801650304020105000420", "sha384": "3041300d060960864801650304020205000430", "sha512": "3051300d060960864801650304020305000440"}
+# SEC 2: p, b, the base point, its order; a is -3.
+CURVES = {
+    "1.2.840.10045.3.1.7": (
+        0xFFFFFFFF00000001000000000000000000000000FFFFFFFFFFFFFFFFFFFFFFFF,
+        0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B,
+        (0x6B17D1F2E12C4247F8BCE6E563A440F277037D812DEB33A0F4A13945D898C296, 0x4FE342E2FE1A7F9B8EE7EB4A7C0F9E162BCE33576B315ECECBB6406837BF51F5),
+        0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551,
+    ),
+    "1.3.132.0.34": (
+        0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEFFFFFFFF0000000000000000FFFFFFFF,
+        0xB3312FA7E23EE7E4988E056BE3F82D19181D9C6EFE8141120314088F5013875AC656398D8A2ED19D2A85C8EDD3EC2AEF,
+        (
+            0xAA87CA22BE8B05378EB1C71EF320AD746E1D3B628BA79B9859F741E082542A385502F25DBF55296C3A545E3872760AB7,
+            0x3617DE4A96262C6F5D9E98BF9292DC29F8F41DBD289A147CE9DA3113B5F0B8C00A60B1CE1D7E819D7A431D7C90EA0E5F,
+        ),
+        0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973,
+    ),
+}
+TIME_STAMPING = "1.3.6.1.5.5.7.3.8"
+CHAIN_MAX = 8
+
+
+class Der:
+    """Values that stand one behind the other; only what DER allows."""
+
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def more(self):
+        return self.at < len(self.data)
+
+    def peek(self):
+        return self.data[self.at] if self.more() else None
+
+    def whole(self, tag=None):
+        """(content, all bytes) of the next value, which has that tag."""
+        data, start = self.data, self.at
+        if len(data) - start < 2 or data[start] & 31 == 31 or (tag is not None and data[start] != tag):
+            raise Malformed("not the DER value that is expected at byte %d" % start)
+        length, at = data[start + 1], start + 2
+        if length > 127:
+            count = length & 127
+            length, at = int.from_bytes(data[at : at + count], "big"), at + count
+            if not 1 <= count <= 4 or length < 128 or length >> 8 * (count - 1) == 0:
+                raise Malformed("a length is not DER")
+        if at + length > len(data):
+            raise Malformed("a value is cut off")
+        self.at = at + length
+        return data[at : self.at], data[start : self.at]
+
+    def content(self, tag):
+        return self.whole(tag)[0]
+
+    def inside(self, tag=0x30):
+        return Der(self.content(tag))
+
+    def integer(self):
+        data = self.content(2)
+        if not data:
+            raise Malformed("an integer without bytes")
+        return int.from_bytes(data, "big", signed=True)
+
+    def oid(self):
+        data, numbers, value = self.content(6), [], 0
+        for byte in data:
+            value = value << 7 | byte & 127
+            if not byte & 128:
+                numbers.append(value)
+                value = 0
+        if not numbers or data[-1] & 128:
+            raise Malformed("no object identifier")
+        first = min(numbers[0] // 40, 2)
+        return ".".join(map(str, [first, numbers[0] - 40 * first] + numbers[1:]))
+
+    def end(self):
+        if self.more():
+            raise Malformed("more than there should be")
+
+
+def der_time(der):
+    """UTCTime or GeneralizedTime, in UTC."""
+    tag = der.peek()
+    text = der.whole()[0].decode("ascii", "replace")
+    if tag == 0x17 and re.fullmatch(r"\d{12}Z", text, re.ASCII):
+        text = ("20" if text < "5" else "19") + text
+    elif tag != 0x18 or not re.fullmatch(r"\d{14}(\.\d{1,9})?Z", text, re.ASCII):
+        raise Malformed("no time")
+    try:
+        return datetime.datetime.strptime(text[:14], "%Y%m%d%H%M%S").replace(tzinfo=datetime.timezone.utc)
+    except ValueError:
+        raise Malformed("no time of the calendar")
+
+
+class Certificate:
+    """X.509 (RFC 5280), as far as a chain of timestamps needs it."""
+
+    def __init__(self, der):
+        self.der = der
+        outer = Der(der).inside()
+        body, self.signed = outer.whole(0x30)
+        self.algorithm = outer.inside().oid()
+        self.signature = outer.content(3)[1:]
+        body = Der(body)
+        if body.peek() == 0xA0:
+            body.whole()
+        self.serial = body.content(2)
+        body.whole(0x30)
+        self.issuer = body.whole(0x30)[1]
+        validity = body.inside()
+        self.since, self.until = der_time(validity), der_time(validity)
+        self.subject, key = body.whole(0x30)[1], body.inside()
+        kind = key.inside()
+        self.kind = kind.oid()
+        self.curve = kind.oid() if kind.peek() == 6 else None
+        self.key = key.content(3)[1:]
+        self.extensions = {}
+        while body.more():
+            tag, content = body.peek(), body.whole()[0]
+            if tag == 0xA3:
+                extensions = Der(content).inside()
+                while extensions.more():
+                    extension = extensions.inside()
+                    name = extension.oid()
+                    critical = extension.peek() == 1 and extension.content(1) == b"\xff"
+                    if name in self.extensions:
+                        raise Malformed("an extension is there twice")
+                    self.extensions[name] = critical, extension.content(4)
+
+    def verifies(self, algorithm, digest, message, signature):
+        """Whether its key made the signature."""
+        if algorithm not in SIGNATURES:
+            raise BadSignature("a signature of the kind %s, which is not known here" % algorithm)
+        digest = SIGNATURES[algorithm] or digest
+        hashed = hashlib.new(digest, message).digest()
+        if self.kind == "1.2.840.113549.1.1.1" and algorithm.startswith("1.2.840.113549.1.1."):
+            numbers = Der(self.key).inside()
+            n, e = numbers.integer(), numbers.integer()
+            size = (n.bit_length() + 7) // 8
+            if n.bit_length() < 2048 or n.bit_length() > 16384 or not 3 <= e < 1 << 64 or len(signature) != size:
+                return False
+            info = bytes.fromhex(DIGEST_INFO[digest]) + hashed
+            expected = b"\0\1" + b"\xff" * (size - len(info) - 3) + b"\0" + info
+            return pow(int.from_bytes(signature, "big"), e, n).to_bytes(size, "big") == expected
+        if self.kind == "1.2.840.10045.2.1" and algorithm.startswith("1.2.840.10045.4.3.") and self.curve in CURVES:
+            pair = Der(signature).inside()
+            return ecdsa_verify(CURVES[self.curve], self.key, hashed, pair.integer(), pair.integer())
+        return False
+
+    def may_sign_others(self):
+        _, value = self.extensions.get("2.5.29.19", (False, b"\x30\x00"))
+        inside = Der(value).inside()
+        is_authority = inside.peek() == 1 and inside.content(1) == b"\xff"
+        usage = self.extensions.get("2.5.29.15")
+        bits = Der(usage[1]).content(3) if usage else b"\x00\x04"
+        return is_authority and len(bits) > 1 and bool(bits[1] & 0x04)
+
+    def purposes(self):
+        value, found = Der(self.extensions.get("2.5.29.37", (False, b"\x30\x00"))[1]).inside(), []
+        while value.more():
+            found.append(value.oid())
+        return found
+
+
+def ecdsa_verify(curve, encoded, hashed, r, s):
+    """SEC 1, section 4.1.4."""
+    p, b, base, n = curve
+    size = (p.bit_length() + 7) // 8
+    if len(encoded) != 1 + 2 * size or encoded[0] != 4 or not (0 < r < n and 0 < s < n):
+        return False
+    key = int.from_bytes(encoded[1 : 1 + size], "big"), int.from_bytes(encoded[1 + size :], "big")
+    if max(key) >= p or (key[1] ** 2 - key[0] ** 3 + 3 * key[0] - b) % p:
+        return False
+
+    def add(one, two):
+        if one is None or two is None:
+            return one or two
+        if one[0] == two[0]:
+            if (one[1] + two[1]) % p == 0:
+                return None
+            slope = 3 * (one[0] ** 2 - 1) * pow(2 * one[1], -1, p)
+        else:
+            slope = (two[1] - one[1]) * pow(two[0] - one[0], -1, p)
+        x = (slope**2 - one[0] - two[0]) % p
+        return x, (slope * (one[0] - x) - one[1]) % p
+
+    def times(scalar, point):
+        result = None
+        for bit in bin(scalar)[2:]:
+            result = add(result, result)
+            if bit == "1":
+                result = add(result, point)
+        return result
+
+    number = int.from_bytes(hashed, "big") >> max(0, 8 * len(hashed) - n.bit_length())
+    inverse = pow(s, -1, n)
+    point = add(times(number * inverse % n, base), times(r * inverse % n, key))
+    return point is not None and point[0] % n == r
+
+
+def read_authorities(path):
+    """The certificates of a PEM file."""
+    text = read_given(path, NOTE_BYTES_MAX).decode("ascii", "replace")
+    blocks = re.findall("-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", text, re.DOTALL)
+    try:
+        found = [Certificate(base64.b64decode("".join(block.split()), validate=True)) for block in blocks]
+    except (Malformed, ValueError, binascii.Error) as e:
+        raise CannotCheck("%s has a certificate that cannot be read: %s" % (path, e))
+    if not found:
+        raise CannotCheck("%s has no certificate" % path)
+    return found
+
+
+class Timestamp:
+    """A TimeStampToken. `time` and `imprint` (SHA-256) are what it says; check() is whether that counts."""
+
+    def __init__(self, token):
+        outer = Der(token)
+        info = outer.inside()
+        outer.end()
+        if info.oid() != "1.2.840.113549.1.7.2":
+            raise Malformed("no SignedData")
+        signed = info.inside(0xA0).inside()
+        signed.integer()
+        signed.whole(0x31)
+        encapsulated = signed.inside()
+        if encapsulated.oid() != "1.2.840.113549.1.9.16.1.4":
+            raise Malformed("its content is no TSTInfo")
+        self.content = encapsulated.inside(0xA0).content(4)
+        self.certificates = []
+        if signed.peek() == 0xA0:
+            inside = signed.inside(0xA0)
+            while inside.more():
+                tag, (_, whole) = inside.peek(), inside.whole()
+                if tag == 0x30:
+                    self.certificates.append(Certificate(whole))
+        if signed.peek() == 0xA1:
+            signed.whole()
+        signers = signed.inside(0x31)
+        signer = signers.inside()
+        signers.end()
+        signed.end()
+        signer.integer()
+        name = signer.inside()
+        self.signer = name.whole(0x30)[1], name.content(2)
+        self.digest = DIGESTS.get(signer.inside().oid())
+        attributes, whole = signer.whole(0xA0)
+        self.signed = b"\x31" + whole[1:]  # RFC 5652 section 5.4: signed as a SET OF
+        self.attributes, attributes = {}, Der(attributes)
+        while attributes.more():
+            attribute = attributes.inside()
+            name, values = attribute.oid(), attribute.inside(0x31)
+            if name in self.attributes:
+                raise Malformed("an attribute is there twice")
+            self.attributes[name] = values.whole()[1]
+            values.end()
+        self.algorithm = signer.inside().oid()
+        self.signature = signer.content(4)
+        outer = Der(self.content)
+        info = outer.inside()
+        outer.end()
+        if info.integer() != 1:
+            raise Malformed("a TSTInfo of another version")
+        info.oid()
+        imprint = info.inside()
+        if DIGESTS.get(imprint.inside().oid()) != "sha256":
+            raise Malformed("its imprint is no SHA-256")
+        self.imprint = imprint.content(4)
+        info.integer()
+        if info.peek() != 0x18:
+            raise Malformed("it has no genTime")
+        self.time = der_time(info)
+
+    def named(self, certificate):
+        """RFC 5816: the attributes name the certificate that signed by its hash."""
+        if "1.2.840.113549.1.9.16.2.47" in self.attributes:
+            first = Der(self.attributes["1.2.840.113549.1.9.16.2.47"]).inside().inside().inside()
+            digest = DIGESTS.get(first.inside().oid()) if first.peek() == 0x30 else "sha256"
+        elif "1.2.840.113549.1.9.16.2.12" in self.attributes:
+            first, digest = Der(self.attributes["1.2.840.113549.1.9.16.2.12"]).inside().inside().inside(), "sha1"
+        else:
+            return False
+        return digest is not None and first.content(4) == hashlib.new(digest, certificate.der).digest()
+
+    def check(self, authorities):
+        """BadSignature, or nothing. Without authorities the chain is left out."""
+        certificate = next((c for c in self.certificates if (c.issuer, c.serial) == self.signer), None)
+        if certificate is None:
+            raise BadSignature("the certificate that signed it is not in it")
+        if self.digest is None:
+            raise BadSignature("its digest is not known here")
+        kind, hashed = self.attributes.get("1.2.840.113549.1.9.3"), self.attributes.get("1.2.840.113549.1.9.4")
+        if kind is None or Der(kind).oid() != "1.2.840.113549.1.9.16.1.4" or hashed is None:
+            raise BadSignature("its attributes are not those of its content")
+        if Der(hashed).content(4) != hashlib.new(self.digest, self.content).digest():
+            raise BadSignature("its attributes are not those of its content")
+        if not self.named(certificate):
+            raise BadSignature("its attributes do not name the certificate that signed it")
+        if not certificate.verifies(self.algorithm, self.digest, self.signed, self.signature):
+            raise BadSignature("the signature does not hold")
+        if certificate.purposes() != [TIME_STAMPING] or not certificate.extensions["2.5.29.37"][0]:
+            raise BadSignature("its certificate is not one for timestamps alone")
+        if authorities:
+            self.chain(certificate, authorities)
+
+    def chain(self, certificate, authorities):
+        """RFC 5280 section 6.1, without names, policies and revocation, at the time of the timestamp."""
+        for _ in range(CHAIN_MAX):
+            if not certificate.since <= self.time <= certificate.until:
+                raise BadSignature("a certificate was not valid at the time")
+            known = {"2.5.29.15", "2.5.29.19", "2.5.29.37"}
+            if any(critical and name not in known for name, (critical, _) in certificate.extensions.items()):
+                raise BadSignature("a certificate has a critical extension that is not known here")
+
+            def signed(issuer):
+                return issuer.subject == certificate.issuer and issuer.verifies(certificate.algorithm, "sha256", certificate.signed, certificate.signature)
+
+            if any(signed(authority) for authority in authorities):
+                return
+            above = [c for c in self.certificates if c.der != certificate.der and c.may_sign_others() and signed(c)]
+            if not above:
+                break
+            certificate = above[0]
+        raise BadSignature("its certificate does not lead to an authority given")
 
 
 # The report, and the files of an archive.
@@ -624,12 +994,15 @@ class Volume:
         self.commits, self.leaves, self.files, self.notes = [], [], [], []
         self.valid = []  # (checkpoint, key) of those that hold: signed, and their root is that of the commits
         self.named, self.root_differs, self.others = set(), False, []
+        self.cosigned, self.stamped = [], []  # as notes, of _tlog/witness and _tlog/timestamp
 
 
 class Archive:
     """The points of "Checking an archive", one method each, in their order."""
 
-    def __init__(self, path, trusted, remembered=(), since=None, rows=True, now=None):
+    def __init__(self, path, trusted, remembered=(), since=None, rows=True, now=None, witnesses=(), quorum=None, authorities=()):
+        self.authorities = authorities
+        self.witnesses, self.quorum = list(witnesses), len(witnesses) if quorum is None else quorum
         self.root, self.trusted, self.remembered, self.since, self.with_rows = Root(path), trusted, remembered, since, rows
         self.report, self.progress, self.volumes, self.keys = Report(path), Progress(), [], Keys()
         self.now = int(time.time() * 1000) if now is None else now
@@ -642,6 +1015,8 @@ class Archive:
         for volume in self.volumes:
             self.point_3_checkpoints(volume)
             self.point_4_tiles(volume)
+            self.witnessed(volume)
+            self.stamps(volume)
             self.head(volume)
         self.log_lines()
         self.point_5_remembered()
@@ -678,6 +1053,18 @@ class Archive:
                         volume.notes.append((name, where, self.root.read(where, NOTE_BYTES_MAX)))
                     except (Malformed, NotPlain) as e:
                         self.report.finding("checkpoint_malformed", shown(where), str(e))
+                for name in self.names(volume.name + "/_tlog/witness", "checkpoint_malformed"):
+                    where = "%s/_tlog/witness/%s" % (volume.name, name)
+                    try:
+                        volume.cosigned.append((name, where, self.root.read(where, NOTE_BYTES_MAX)))
+                    except (Malformed, NotPlain) as e:
+                        self.report.finding("checkpoint_malformed", shown(where), str(e))
+                for name in self.names(volume.name + "/_tlog/timestamp", "timestamp_malformed"):
+                    where = "%s/_tlog/timestamp/%s" % (volume.name, name)
+                    try:
+                        volume.stamped.append((name, where, self.root.read(where, NOTE_BYTES_MAX)))
+                    except (Malformed, NotPlain) as e:
+                        self.report.finding("timestamp_malformed", shown(where), str(e))
         if unknown:
             more = "" if len(unknown) <= 10 else ", and %d more" % (len(unknown) - 10)
             self.report.skipped("what is no part of an archive: %s%s" % (", ".join(shown(u) for u in unknown[:10]), more))
@@ -885,6 +1272,95 @@ class Archive:
             if leaf != volume.leaves[i]:
                 source = "the tile, which gives the signed root" if proven else "the tile, which does not give the signed root either"
                 self.report.finding("commit_changed", volume.commits[i].where, "its leaf hash is not that of %s" % source)
+
+    def witnessed(self, volume):
+        """proof.md, Witnesses: every cosigned checkpoint is of this log; and enough of the witnesses given have seen what it is now."""
+        origin, seen, strangers, roots, good = "strongroom/%s/%s" % (self.report.archive_id, volume.name), {}, 0, {}, []
+        for name, where, data in volume.cosigned:
+            if data is None or name.startswith("."):
+                continue
+            self.report.count("cosignatures")
+            try:
+                checkpoint = Checkpoint(data)
+            except Malformed as e:
+                self.report.finding("checkpoint_malformed", shown(where), str(e))
+                continue
+            if checkpoint.origin != origin:
+                self.report.finding("checkpoint_origin", shown(where), "its origin is %s, not %s" % (shown(checkpoint.origin), origin))
+                continue
+            try:
+                if not checkpoint.note.signers(origin, self.keys.all()):
+                    raise BadSignature("no known key signed it")
+            except BadSignature as e:
+                self.report.finding("checkpoint_signature", shown(where), str(e))
+                continue
+            if name[21:] not in {i.hex() for n, i, _ in checkpoint.note.signatures if n != origin} or name[:21] != "%020d-" % checkpoint.size:
+                self.report.finding("witness_malformed", shown(where), "its name is not its size and the id of a witness in it")
+                continue
+            witness = next((w for w in self.witnesses if w.id.hex() == name[21:] and w.key not in self.keys.all()), None)
+            try:
+                when = witness and witness.cosigned(checkpoint.note)
+                if witness and when is None:
+                    raise BadSignature("the witness of its name has not cosigned it")
+            except BadSignature as e:
+                self.report.finding("witness_signature", shown(where), str(e))
+                continue
+            strangers += witness is None
+            if checkpoint.size > len(volume.leaves):
+                self.report.finding("commits_cut", where, "a witness has seen %d commits, and %d are there" % (checkpoint.size, len(volume.leaves)))
+                continue
+            roots[checkpoint.size] = None
+            good.append((checkpoint, where, witness, when))
+        self.roots(volume, roots)
+        for checkpoint, where, witness, when in good:
+            if roots[checkpoint.size] != checkpoint.root:
+                self.report.finding("forked", where, "at size %d a witness has seen another log than this one" % checkpoint.size)
+            elif witness:
+                seen[witness.id] = max(seen.get(witness.id, (0, 0)), (checkpoint.size, when))
+        if strangers:
+            self.report.skipped("%s: who made %d cosignatures: the key of their witness was not given (--witness)" % (volume.name, strangers))
+        newest, enough = max([c.size for c, _ in volume.valid], default=0), sorted(seen.values(), reverse=True)[: self.quorum]
+        size = enough[-1][0] if len(enough) == self.quorum and enough else 0
+        if not self.quorum or size >= newest:
+            return
+        text = "%d of its %d signed commits are not cosigned by %d of the witnesses" % (newest - size, newest, self.quorum)
+        # By the clocks of the witnesses themselves: what was signed since they looked may be on its way to them.
+        if size and self.now - 1000 * min(when for _, when in enough) <= RECENT_MS_MAX:
+            self.report.skipped("%s: %s yet" % (volume.name, text))
+        else:
+            self.report.finding("witness_missing", volume.name + "/_tlog/witness", text)
+
+    def stamps(self, volume):
+        """proof.md, Timestamps: each is over its checkpoint and signed; with authorities given each log has one that leads to them."""
+        notes, newest, count = {name: data for name, _, data in volume.notes}, 0, 0
+        for name, where, data in volume.stamped:
+            if data is None or name.startswith("."):
+                continue
+            self.report.count("timestamps")
+            count += 1
+            try:
+                if not re.fullmatch("[0-9]{20}-[0-9a-f]{8}-[0-9a-f]{8}", name, re.ASCII):
+                    raise Malformed("its name is not that of a timestamp")
+                timestamp = Timestamp(data)
+                timestamp.check(self.authorities)
+            except Malformed as e:
+                self.report.finding("timestamp_malformed", shown(where), str(e))
+                continue
+            except BadSignature as e:
+                self.report.finding("timestamp_signature", where, str(e))
+                continue
+            if timestamp.imprint != sha256(notes.get(name[:29]) or b""):
+                self.report.finding("timestamp_imprint", where, "it is not over the checkpoint %s" % name[:29])
+                continue
+            newest = max(newest, int(name[:20]))
+        signed = max([c.size for c, _ in volume.valid], default=0)
+        if not self.authorities:
+            if count:
+                self.report.skipped("%s: whose %d timestamps are: no authority was given (--tsa-ca)" % (volume.name, count))
+        elif signed > newest > 0:
+            self.report.skipped("%s: when commits %d to %d were made: the newest timestamp is of size %d" % (volume.name, newest, signed - 1, newest))
+        elif signed > newest:
+            self.report.finding("timestamp_missing", volume.name + "/_tlog/timestamp", "there is no timestamp that leads to an authority given")
 
     def point_4_tiles(self, volume):
         if volume.root_differs:  # then of the tiles only what names the commit is reported
@@ -1390,7 +1866,8 @@ def same_statistic(is_time, value, said):
 class Proof:
     """proof.md, A proof of single records: the four steps. Kinds that an archive has no word for: proof_malformed, path."""
 
-    def __init__(self, location, data, trusted):
+    def __init__(self, location, data, trusted, witnesses=(), quorum=None):
+        self.witnesses, self.quorum = list(witnesses), len(witnesses) if quorum is None else quorum
         self.report, self.value, self.trusted, self.proven = Report(location), None, trusted, []
         self.data = data
 
@@ -1474,6 +1951,15 @@ class Proof:
         if until is not None and (checkpoint.size, checkpoint.root) != until:
             self.report.finding("key_retired", where, "signed by a retired key, and not the tree of the `log` line in the record that retired it")
             return None
+        cosigned = 0
+        for witness in (w for w in self.witnesses if w.key not in keys.all()):  # nobody is a witness of what they signed themselves
+            try:
+                cosigned += witness.cosigned(checkpoint.note) is not None
+            except BadSignature as e:
+                self.report.finding("witness_signature", where, str(e))
+        self.report.count("cosignatures", cosigned)
+        if cosigned < self.quorum:
+            self.report.finding("witness_missing", where, "%d of the witnesses have cosigned it, %d are asked for" % (cosigned, self.quorum))
         self.report.count("checkpoints")
         self.report.heads.append({"log": origin, "size": checkpoint.size, "root": base64.b64encode(checkpoint.root).decode()})
         return checkpoint, item["table"], volume
@@ -1575,6 +2061,7 @@ def main(arguments=None):
     archive.add_argument("place", metavar="DIR", help="the folder that holds strongroom.json")
     archive.add_argument("--remembered", metavar="FILE", action="append", default=[], help="a checkpoint kept elsewhere (repeatable)")
     archive.add_argument("--since", metavar="REPORT", help="a former report (--json), whose heads must still be there")
+    archive.add_argument("--tsa-ca", metavar="FILE", help="PEM file of the authorities that timestamps must lead to; each log must have one then")
     archive.add_argument("--json", metavar="FILE", help="write the report to FILE")
     archive.add_argument("--no-rows", action="store_true", help="leave the rows inside the files out, even where pyarrow is there")
     proof = commands.add_parser("proof", help="check a proof of single records")
@@ -1583,6 +2070,8 @@ def main(arguments=None):
     proof.add_argument("--json", metavar="FILE", help="write the report to FILE")
     for command in (archive, proof):
         command.add_argument("--public-key", metavar="VKEY", action="append", default=[], help="a key you trust: a vkey or base64 (repeatable)")
+        command.add_argument("--witness", metavar="VKEY", action="append", default=[], help="a witness that must have cosigned (repeatable)")
+        command.add_argument("--witness-quorum", metavar="N", type=int, help="how many of the witnesses must have; all if it is not said")
     options = parser.parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -1592,14 +2081,24 @@ def main(arguments=None):
             trusted = [parse_public_key(text) for text in options.public_key]
         except Malformed as e:
             raise CannotCheck("--public-key: %s" % e)
+        try:
+            witnesses = list({w.id: w for w in map(Witness, options.witness)}.values())
+        except Malformed as e:
+            raise CannotCheck("--witness: %s" % e)
+        if len({w.key for w in witnesses}) < len(witnesses):
+            raise CannotCheck("--witness: two names have the same key: they are one witness")
+        if options.witness_quorum is not None and not 1 <= options.witness_quorum <= len(witnesses):
+            raise CannotCheck("--witness-quorum: %d of %d witnesses cannot be" % (options.witness_quorum, len(witnesses)))
+        asked = {"witnesses": witnesses, "quorum": options.witness_quorum}
         if options.command == "archive":
             remembered = [(path, read_given(path, NOTE_BYTES_MAX)) for path in options.remembered]
             since = read_report(options.since) if options.since else None
-            report = Archive(options.place, trusted, remembered, since, not options.no_rows).check()
+            authorities = read_authorities(options.tsa_ca) if options.tsa_ca else []
+            report = Archive(options.place, trusted, remembered, since, not options.no_rows, authorities=authorities, **asked).check()
         else:
             if not trusted:
                 raise CannotCheck("a proof needs a key that you trust: --public-key VKEY")
-            proof = Proof(options.place, read_given(options.place, PROOF_BYTES_MAX), trusted)
+            proof = Proof(options.place, read_given(options.place, PROOF_BYTES_MAX), trusted, **asked)
             report = proof.check()
         if options.json:
             try:

@@ -10,6 +10,7 @@ mod demo;
 mod exit;
 mod export;
 mod generate;
+mod hold;
 mod hunt;
 mod ingest;
 mod key;
@@ -17,6 +18,7 @@ mod observe;
 mod prove;
 mod query;
 mod reload;
+mod retention;
 mod rules;
 mod run;
 mod sql;
@@ -57,6 +59,8 @@ enum Command {
     Verify(verify::Args),
     Prove(prove::Args),
     VerifyProof(prove::VerifyArgs),
+    Retention(retention::Args),
+    Hold(hold::Args),
     Generate(generate::Args),
 }
 
@@ -82,6 +86,8 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args),
         Command::Prove(args) => prove::run(args),
         Command::VerifyProof(args) => prove::verify(args),
+        Command::Retention(args) => retention::run(args),
+        Command::Hold(args) => hold::run(args),
         Command::Generate(args) => generate::run(args),
     };
     exit::code_of(outcome)

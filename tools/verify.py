@@ -10,7 +10,7 @@ library only; with `pyarrow` the rows inside the Parquet files are checked too, 
 Exit code 0: no finding; 1: findings; 2: it could not be done. It only reads (but for the file of --json), opens no connection, follows no symbolic link below
 DIR, and never opens a path that an archive names before that path has the one allowed form.
 
-Top-down: Ed25519, Merkle trees, strict JSON and base64, signed notes, keys, the archive (points 1 to 12 of "Checking an archive"), Parquet
+Top-down: Ed25519, Merkle trees, strict JSON and base64, signed notes, keys, retention, the archive (points 1 to 12 and 14 of "Checking an archive"), Parquet
 (point 8), single proofs, the command line. Numbers such as "point 7" are those of docs/proof.md.
 """
 import argparse
@@ -48,6 +48,9 @@ BLOCK_BYTES = 1 << 20
 DAY_US = 86_400_000_000
 PLAUSIBLE_FROM_US = 1_388_534_400_000_000  # 2014-01-01, format.md, Layout
 PATH = re.compile(r"date=(\d{4}-\d{2}-\d{2})/[0-9a-f]{32}\.parquet", re.ASCII)
+RECORDS = ("_retention", "_holds", "_dropped")  # docs/proof.md, Retention, holds and drops
+YEARS_DEFAULT, YEARS_MAX = 6, 100
+LINE_BYTES_MAX = 1000
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 HEX32 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
@@ -486,6 +489,245 @@ def check_keys(files, manifest, public_key, archive_id, trusted, report):
     return keys
 
 
+# Retention, holds and drops. proof.md has a section of that name.
+
+
+def statement_lines(data, name, keys):
+    """(lines of the text, the last key of the chain that signed or None). A text with an empty line is a signed note, another is signed by nobody."""
+    if b"\n\n" in data:
+        note = Note(data)
+        signers = note.signers(name, keys)
+        if not signers:
+            raise Malformed("no known key signed it")
+        return note.lines, max(signers, key=keys.index)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise Malformed("not UTF-8 at byte %d" % e.start)
+    if not text.endswith("\n") or any(c < " " and c != "\n" for c in text):
+        raise Malformed("not a text of lines")
+    return text[:-1].split("\n"), None
+
+
+def record_time(text):
+    """Seconds UTC of 2026-03-02T10:00:00Z, as a datetime."""
+    try:
+        if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", text, re.ASCII):
+            raise ValueError
+        return datetime.datetime.fromisoformat(text[:-1])
+    except ValueError:
+        raise Malformed("a time is not like 2026-03-02T10:00:00Z")
+
+
+def plain_line(text):
+    if not text or text != text.strip() or len(text.encode("utf-8", "surrogatepass")) > LINE_BYTES_MAX:
+        raise Malformed("a text is empty, too long, or has white space at an end")
+    if any(ord(c) < 32 or 127 <= ord(c) < 160 or c in "\u2028\u2029" for c in text):
+        raise Malformed("a text has a control character")
+    return text
+
+
+def retention_end(at, years):
+    """As many calendar years later, from a 29th of February the 1st of March where there is none, and a day."""
+    try:
+        try:
+            later = at.replace(year=at.year + years)
+        except ValueError:
+            later = at.replace(year=at.year + years, month=3, day=1)
+        return later + datetime.timedelta(days=1)
+    except (ValueError, OverflowError):
+        raise Malformed("its retention ends beyond the calendar")
+
+
+class Keeping:
+    """Records are lists of (name, where, bytes or None), sorted by name."""
+
+    def __init__(self, root, report, keys, years, now):
+        self.root, self.report, self.keys, self.now = root, report, keys, now
+        self.made_with, self.promised, self.held, self.dropped = years, [], {}, {}
+
+    def fields(self, data, name):
+        """The lines as a function that gives the next value of that name (or None), and the signer."""
+        lines, signer = statement_lines(data, "strongroom/%s/%s" % (self.report.archive_id, name), self.keys.all())
+        lines = list(lines)
+
+        def value(name, optional=False):
+            if lines and lines[0].startswith(name + " "):
+                return lines.pop(0)[len(name) + 1 :]
+            if optional:
+                return None
+            raise Malformed("no line `%s` in its place" % name)
+
+        def end():
+            if lines:
+                raise Malformed("more lines than such a record has")
+
+        value.end = end
+        return value, signer
+
+    def archive(self, value):
+        if value("archive") != self.report.archive_id:
+            raise Malformed("it is of another archive")
+
+    def policies(self, records):
+        years = self.made_with
+        for number, (name, where, data) in enumerate(records, 1):
+            if data is None:
+                return
+            try:
+                if name != "%08d" % number:
+                    raise Malformed("the record that should be next is number %d" % number)
+                value, signer = self.fields(data, "retention")
+                if value("strongroom retention") != str(number):
+                    raise Malformed("it is not number %d" % number)
+                self.archive(value)
+                at, more, _ = record_time(value("time")), parse_decimal(value("years")), plain_line(value("reason"))
+                value.end()
+                if signer is None and self.keys.records:
+                    raise Malformed("the archive has a key, and nobody signed it")
+                if not years < more <= YEARS_MAX:
+                    raise Malformed("%d years, where more than %d and at most %d can be" % (more, years, YEARS_MAX))
+            except (Malformed, BadSignature) as e:
+                self.report.finding("retention_record", shown(where), str(e))
+                return
+            years = more
+            self.promised.append((at, more))
+            self.report.count("retention_records")
+
+    def years_at(self, at):
+        return max([y for t, y in self.promised if t <= at], default=self.made_with)
+
+    def holds(self, records):
+        """Fills in `held`: path to the name of a hold that is on it and not released."""
+        files, names, active, unsigned, number = {r[0]: r for r in records}, {}, {}, 0, 0
+        try:
+            where = "_holds"
+            while "%08d" % (number + 1) in files:
+                number += 1
+                _, where, data = files.pop("%08d" % number)
+                if data is None:
+                    return
+                value, signer = self.fields(data, "holds")
+                if value("strongroom hold") != str(number):
+                    raise Malformed("it is not number %d" % number)
+                self.archive(value)
+                record_time(value("time"))
+                name, placed = value("release", optional=True), False
+                if name is None:
+                    name, placed = value("place"), True
+                    since, until = value("from", optional=True), value("to", optional=True)
+                    for text in (since, until):
+                        if text is not None:
+                            record_time(text)
+                    for text in (value("namespace", optional=True), value("user", optional=True)):
+                        if text is not None:
+                            plain_line(text)
+                plain_line(name), plain_line(value("reason"))
+                value.end()
+                unsigned += signer is None
+                if placed and name in names:
+                    raise Malformed("a hold of that name was placed before")
+                if not placed and name not in active:
+                    raise Malformed("there is no such hold to release")
+                if not placed:
+                    del active[name]
+                    continue
+                names[name] = active[name] = lists = []
+                while "%08d-%08d" % (number, len(lists) + 1) in files:
+                    _, where, data_of_list = files.pop("%08d-%08d" % (number, len(lists) + 1))
+                    if data_of_list is None:
+                        return
+                    lists.append(self.held_list(data_of_list, data, number, len(lists) + 1))
+            if files:
+                where = "_holds"
+                raise Malformed("what is no record, or behind one that is missing: %s" % ", ".join(sorted(files)[:5]))
+        except (Malformed, BadSignature) as e:
+            self.report.finding("hold_record", shown(where), str(e))
+        if unsigned and self.keys.records:
+            self.report.skipped("who placed or released holds: nobody signed %d of the records" % unsigned)
+        for name, lists in active.items():
+            for path in (p for paths in lists for p in paths):
+                self.held[path] = name
+
+    def held_list(self, data, hold, number, part):
+        value, _ = self.fields(data, "holds")
+        if value("strongroom held") != "%d %d" % (number, part):
+            raise Malformed("it is not list %d of hold %d" % (part, number))
+        self.archive(value)
+        if parse_hash(value("hold")) != sha256(hold):
+            raise Malformed("it is of another record than the hold's")
+        paths, line = [], value("object", optional=True)
+        while line is not None:
+            path, space, version = line.partition(" ")
+            if not space or not version or " " in version or any(p in ("", ".", "..") for p in path.split("/")) or "\\" in path or "\0" in path:
+                raise Malformed("not an object of an archive: %s" % shown(line))
+            paths.append(path)
+            line = value("object", optional=True)
+        value.end()
+        return paths
+
+    def drops(self, records):
+        """Fills in `dropped`: volume to its record and its state."""
+        files = {r[0]: r for r in records}
+        for name, where, data in records:
+            stem = name[:-6] if name.endswith(".state") else name
+            volume = stem.replace("-", "/", 1)
+            if not re.fullmatch("(%s)/[0-9]{4}" % "|".join(TABLES), volume):
+                self.report.finding("drop_record", shown(where), "it is named like no volume")
+            elif stem == name and data is not None:
+                try:
+                    self.dropped[volume] = self.drop(volume, data, files.get(name + ".state", (None, None, None))[2])
+                    self.report.count("dropped")
+                except (Malformed, BadSignature) as e:
+                    self.report.finding("drop_record", where, str(e))
+
+    def drop(self, volume, data, state):
+        value, signer = self.fields(data, "dropped")
+        if value("strongroom dropped") != volume:
+            raise Malformed("it is not of %s" % volume)
+        self.archive(value)
+        record = {"time": value("time")}
+        at = record_time(record["time"])
+        record["size"], record["root"] = parse_decimal(value("size")), parse_base64(value("root"), 32)
+        record["files"], record["rows"] = parse_decimal(value("files")), parse_decimal(value("rows"))
+        last, years, until = record_time(value("last")), parse_decimal(value("years")), record_time(value("until"))
+        digest, record["reason"] = parse_hash(value("state")), plain_line(value("reason"))
+        value.end()
+        if signer is None:
+            raise Malformed("nobody signed it")
+        place = self.keys.all().index(signer)
+        if place + 1 < len(self.keys.records) and volume in self.keys.records[place + 1].logs:
+            raise Malformed("signed by a retired key, and the volume was there when that was retired")
+        for size, root in (r.logs[volume] for r in self.keys.records if volume in r.logs):
+            if size > record["size"] or size == record["size"] and root != record["root"]:
+                raise Malformed("a key record names another tree of the volume")
+        if last.year < int(volume[-4:]):
+            raise Malformed("its last commit is from before its year began")
+        if years < self.years_at(at):
+            raise Malformed("dropped after %d years, and %d were promised" % (years, self.years_at(at)))
+        if years > 9999:
+            raise Malformed("so many years are beyond the calendar")
+        if until < retention_end(last, years) or at < until:
+            raise Malformed("dropped at %s, before its retention was over" % record["time"])
+        if at.replace(tzinfo=datetime.timezone.utc).timestamp() * 1000 > self.now + CLOCK_BACK_MS_MAX:
+            raise Malformed("it says that it was dropped at %s, which is to come" % record["time"])
+        if state is None:
+            raise Malformed("the file of its positions is not there")
+        if sha256(state) != digest:
+            raise Malformed("the file of its positions is another one than it names")
+        state = parse_json(state)
+        if not isinstance(state, dict) or set(state) != {"format", "txns", "offsets"} or state["format"] != "strongroom-dropped-1":
+            raise Malformed("the file of its positions is not an object of `format` strongroom-dropped-1, `txns` and `offsets`")
+        if not isinstance(state["txns"], dict) or not all(is_int(v, -(1 << 63)) for v in state["txns"].values()):
+            raise Malformed("`txns` are not versions of appIds")
+        offsets = state["offsets"]
+        if offsets is not None and not (
+            isinstance(offsets, dict) and all(isinstance(v, list) and len(v) == 3 and all(is_int(n) for n in v) and v[0] <= v[1] for v in offsets.values())
+        ):
+            raise Malformed("`offsets` is not an object of [first, last, rows]")
+        return record, state
+
+
 # The report, and the files of an archive.
 
 
@@ -614,6 +856,8 @@ class Add:
 
 
 class Commit:
+    was_dropped = False
+
     def __init__(self, where):
         self.where, self.timestamp, self.strongroom, self.adds, self.txns, self.foreign, self.setup = where, None, None, [], {}, [], []
 
@@ -632,11 +876,13 @@ class Archive:
     def __init__(self, path, trusted, remembered=(), since=None, rows=True, now=None):
         self.root, self.trusted, self.remembered, self.since, self.with_rows = Root(path), trusted, remembered, since, rows
         self.report, self.progress, self.volumes, self.keys = Report(path), Progress(), [], Keys()
+        self.years, self.dropped = YEARS_DEFAULT, {}
         self.now = int(time.time() * 1000) if now is None else now
 
     def check(self):
         self.find_volumes()
         self.point_1_manifest_and_keys()
+        self.point_14_keeping()
         for volume in self.volumes:
             self.point_2_commits(volume)
         for volume in self.volumes:
@@ -658,7 +904,7 @@ class Archive:
 
     def find_volumes(self):
         """Also reads what a running writer may add to *before* the commits: names of data files, and checkpoints."""
-        unknown = [n for n in self.names(".", "manifest_malformed") if n not in TABLES + ("strongroom.json", "_keys", ".lock")]
+        unknown = [n for n in self.names(".", "manifest_malformed") if n not in TABLES + ("strongroom.json", "_keys", ".lock") + RECORDS]
         for table in TABLES:
             for year in self.names(table, "commit_missing"):
                 if not re.fullmatch("[0-9]{4}", year):
@@ -702,6 +948,8 @@ class Archive:
             if not isinstance(value.get("archive_id"), str) or not UUID.fullmatch(value["archive_id"]):
                 raise Malformed("`archive_id` is not a UUID in lower case")
             archive_id = value["archive_id"]
+            if is_int(value.get("retention_years")):
+                self.years = min(value["retention_years"], YEARS_MAX)
             if "public_key" in value:
                 public_key = parse_public_key(value["public_key"])
         except (Malformed, NotPlain) as e:
@@ -724,6 +972,40 @@ class Archive:
         if not names:
             self.report.skipped("signatures: the archive has no key records")
         self.keys = check_keys(files, manifest, public_key, archive_id, self.trusted, self.report)
+
+    def point_14_keeping(self):
+        """proof.md, Retention, holds and drops. Volumes that were dropped by a record that holds are no longer among the volumes."""
+        keeping = Keeping(self.root, self.report, self.keys, self.years, self.now)
+        keeping.policies([self.statement("_retention", name, "retention_record") for name in self.names("_retention", "retention_record") if name[0] != "."])
+        keeping.holds([self.statement("_holds", name, "hold_record") for name in self.names("_holds", "hold_record") if name[0] != "."])
+        keeping.drops([self.statement("_dropped", name, "drop_record") for name in self.names("_dropped", "drop_record") if name[0] != "."])
+        self.dropped = keeping.dropped
+        for name, (record, _) in sorted(self.dropped.items()):
+            self.report.skipped(
+                "%s: it was dropped at %s, with %d files and %d rows (%s)" % (name, record["time"], record["files"], record["rows"], shown(record["reason"]))
+            )
+            try:
+                left = self.root.status(name)
+            except NotPlain:
+                left = True
+            if left is not None:
+                self.report.finding("drop_unfinished", name, "it was dropped, and some of it is there")
+        self.volumes = [v for v in self.volumes if v.name not in self.dropped]
+        for path, hold in sorted(keeping.held.items()):
+            try:
+                status = self.root.status(path)
+            except NotPlain:
+                status = None
+            if status is None or not stat.S_ISREG(status.st_mode):
+                self.report.finding("hold_missing", shown(path), "hold %s is on it, and it is not there" % shown(hold))
+
+    def statement(self, folder, name, kind):
+        where = "%s/%s" % (folder, name)
+        try:
+            return name, where, self.root.read(where, NOTE_BYTES_MAX if folder != "_dropped" or not name.endswith(".state") else COMMIT_BYTES_MAX)
+        except (Malformed, NotPlain) as e:
+            self.report.finding(kind, shown(where), str(e))
+            return name, where, None
 
     def point_2_commits(self, volume):
         log = volume.name + "/_delta_log"
@@ -927,7 +1209,13 @@ class Archive:
 
     def compare(self, where, name, size, root, cut, differs, newest):
         """A size and root somebody signed or saw, against the volume: its newest checkpoint, or else all its commits."""
+        if name in self.dropped:
+            self.compare_dropped(where, name, size, root, newest)
+            return
         volume = next((v for v in self.volumes if v.name == name), None)
+        if volume is None and not newest:
+            self.report.finding("volume_missing", shown(name), "%s names %d commits of it; it is not there, and no record says that it was dropped" % (where, size))
+            return
         have = 0 if volume is None else len(volume.leaves)
         if newest and volume is not None:
             have = min(have, max((c.size for c, _ in volume.valid), default=0))
@@ -938,6 +1226,30 @@ class Archive:
             self.roots(volume, roots)
             if roots[size] != root:
                 self.report.finding(differs, where, "the first %d commits of %s give another root" % (size, name))
+
+    def compare_dropped(self, where, name, size, root, newest):
+        """Of a volume that was dropped the record has the last tree. (The `log` lines were held against it already.)"""
+        record, place = self.dropped[name][0], "_dropped/%s" % name.replace("/", "-")
+        if not newest:
+            return
+        if size > record["size"]:
+            self.report.finding("rolled_back", place, "%s has %d commits of it, and it was dropped with %d" % (where, size, record["size"]))
+        elif size == record["size"] and root != record["root"]:
+            self.report.finding("forked", place, "it was dropped with another tree than %s has" % where)
+        elif size < record["size"]:
+            self.report.skipped("whether %s, of size %d, is the beginning of %s, which was dropped" % (where, size, name))
+
+    def with_dropped(self):
+        """Volumes in the order of table and year; a dropped one is one commit, with the positions and offsets of its state."""
+        volumes = list(self.volumes)
+        for name, (record, state) in self.dropped.items():
+            volume, commit = Volume(*name.split("/")), Commit("_dropped/%s" % name.replace("/", "-"))
+            add = Add("(its files)", 0, None, {}, None)
+            add.offsets, add.rows = state["offsets"], record["rows"]
+            commit.txns, commit.adds, commit.was_dropped = dict(state["txns"]), [add], True
+            volume.commits = [commit]
+            volumes.append(volume)
+        return sorted(volumes, key=lambda v: (TABLES.index(v.table), v.year))
 
     def point_5_remembered(self):
         prefix = "strongroom/%s/" % self.report.archive_id
@@ -1099,10 +1411,11 @@ class Archive:
 
     def point_9_and_10_positions(self):
         """Per source partition, over the commits of `events` of all years: positions, and that no row is missing or too many."""
-        untagged = self.untagged_sources()
-        rejects = RejectRanges(self.volumes)
+        volumes = self.with_dropped()
+        untagged = self.untagged_sources(volumes)
+        rejects = RejectRanges(volumes)
         position, events, told = defaultdict(lambda: (0, 0)), defaultdict(int), {}
-        for volume in (v for v in self.volumes if v.table == "events"):
+        for volume in (v for v in volumes if v.table == "events"):
             for commit in volume.commits:
                 before = {}
                 for partition, (o2, r2) in self.moves(commit, position):
@@ -1146,7 +1459,7 @@ class Archive:
 
     def counts(self, commit):
         """Point 10, the account in `commitInfo`."""
-        if not commit.adds and commit.strongroom is None:
+        if commit.was_dropped or not commit.adds and commit.strongroom is None:
             return
         counts = commit.strongroom.get("counts") if isinstance(commit.strongroom, dict) else None
         names = ("received", "events", "rejects", "duplicates")
@@ -1159,10 +1472,10 @@ class Archive:
         if counts["events"] != rows:
             self.report.finding("counts", commit.where, "events is %d, and the files have %d rows" % (counts["events"], rows))
 
-    def untagged_sources(self):
+    def untagged_sources(self, volumes):
         """Ranges of partitions that files without (well-formed) offsets may have rows of; theirs cannot be counted."""
         ranges = set()
-        for volume in (v for v in self.volumes if v.table != "alerts"):
+        for volume in (v for v in volumes if v.table != "alerts"):
             for add in (a for c in volume.commits for a in c.adds if a.offsets is None):
                 low, high = (add.stats.get(k, {}).get("source") for k in ("minValues", "maxValues"))
                 known = isinstance(low, str) and isinstance(high, str)
@@ -1174,7 +1487,7 @@ class Archive:
     def point_11_other_tables(self):
         for table in ("rejects", "alerts"):
             position = {}
-            for commit in (c for v in self.volumes if v.table == table for c in v.commits):
+            for commit in (c for v in self.with_dropped() if v.table == table for c in v.commits):
                 for partition, (offset, _) in self.moves(commit, position):
                     position[partition] = offset
                 for add in commit.adds:

@@ -21,11 +21,13 @@ use crate::durable;
 use crate::error::{ArchiveError, Result};
 use crate::layout;
 use crate::lock::{Hold, Lock};
-use crate::options::{LockMode, RETENTION_YEARS_MAX, Retention, StoreOptions};
+use crate::options::{LockMode, RETENTION_YEARS_DEFAULT, RETENTION_YEARS_MAX, Retention, StoreOptions};
 use crate::position::Source;
 use crate::proof::log::Sealing;
 use crate::proof::{self, Head, Keys, NAME_DEFAULT, ProofError, PublicKey, Signer};
 use crate::read::{self, EventSelection, Rows};
+use crate::retention::policy::{self, Promised};
+use crate::retention::{RetentionError, Work};
 use crate::s3::S3;
 use crate::snapshot::{self, FileEntry, Snapshot};
 use crate::store::{Bucket, Contents, Store};
@@ -124,13 +126,18 @@ impl Archive {
     pub fn retention(&self) -> Option<Retention> {
         match &self.store {
             Store::Local => None,
-            Store::S3(bucket) => Some(bucket.retention),
+            Store::S3(bucket) => Some(bucket.retention.now()),
         }
     }
 
-    /// Years for which objects are locked at least, as the archive was made.
+    /// Years for which everything is kept at least, as the archive was made. On a local disk, where nothing is locked,
+    /// the years before which nothing is dropped.
     pub(crate) fn made_with_years(&self) -> u32 {
-        self.manifest.retention_years.unwrap_or(0).min(RETENTION_YEARS_MAX)
+        self.manifest.retention_years.unwrap_or(RETENTION_YEARS_DEFAULT).min(RETENTION_YEARS_MAX)
+    }
+
+    pub(crate) fn signer(&self) -> Option<Arc<Signer>> {
+        self.signer.clone()
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -333,7 +340,7 @@ impl Place {
         let public_key = options.public_key;
         let (location, options) = (location.to_owned(), options.s3.clone());
         let s3 = background::wait(async move { S3::connect(&location, &options).await })?;
-        let retention = s3.asked();
+        let retention = Promised::new(s3.asked());
         Ok(Place { root: s3.root().to_owned(), store: Store::S3(Bucket { s3, retention }), public_key })
     }
 
@@ -371,12 +378,14 @@ impl Place {
             }
             Store::S3(Bucket { s3, retention }) => {
                 let years = manifest.retention_years.unwrap_or(0).min(RETENTION_YEARS_MAX);
-                let made_with = Retention { mode: manifest.lock_mode.unwrap_or(retention.mode), years };
-                let retention = retention.at_least(made_with);
+                let made_with = Retention { mode: manifest.lock_mode.unwrap_or(retention.now().mode), years };
+                let retention = Promised::new(retention.now().at_least(made_with));
                 (self.root, Store::S3(Bucket { s3, retention }))
             }
         };
-        Ok(Archive { root, manifest, store, signer: None })
+        let archive = Archive { root, manifest, store, signer: None };
+        policy::refresh_in(Work::of(&archive, Arc::new(|_, _| ()))).map_err(RetentionError::into_archive)?;
+        Ok(archive)
     }
 
     pub(crate) fn create(&self) -> Result<()> {
@@ -398,7 +407,7 @@ impl Place {
         }
         let retention = match &self.store {
             Store::Local => None,
-            Store::S3(bucket) => Some(bucket.retention),
+            Store::S3(bucket) => Some(bucket.retention.now()),
         };
         let manifest = Manifest {
             format: ARCHIVE_FORMAT,

@@ -5,8 +5,9 @@
 //!    written, and the commit is synced before [`Writer::seal`] returns.
 //! 2. A row is committed exactly once: each commit carries the position of each source it stores, and
 //!    is refused unless it begins where the last one ended.
-//! 3. Nothing that a commit names is changed or removed, ever. Only files that no commit names (a
-//!    killed run's) are removed, by the next writer, under the lock.
+//! 3. Nothing that a commit names is changed, and nothing is removed but whole volumes past their retention, by
+//!    an explicit command that leaves a signed record. Files that no commit names (a killed run's) are
+//!    removed by the next writer, under the lock.
 //! 4. Any reader of Parquet and Delta can read it without us.
 //!
 //! One process writes at a time; readers need no lock and see whole commits.
@@ -27,6 +28,7 @@ mod options;
 mod position;
 mod proof;
 mod read;
+pub mod retention;
 mod s3;
 mod snapshot;
 mod store;

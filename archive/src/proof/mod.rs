@@ -131,7 +131,8 @@ impl Log {
         format!("strongroom/{archive_id}/{}", self.name())
     }
 
-    fn parse(name: &str) -> Option<Log> {
+    /// Inverse of [`Log::name`].
+    pub fn parse(name: &str) -> Option<Log> {
         let (table, year) = name.split_once('/')?;
         let table = Table::ALL.into_iter().find(|known| known.name() == table)?;
         let log = Log { table, year: year.parse().ok()? };

@@ -7,7 +7,8 @@
 //! Invariants:
 //! 1. An object is one PUT with `If-None-Match: *`, its SHA-256, a lock mode and an explicit retain-until. There
 //!    is no multipart upload, so there is no moment at which half an object exists.
-//! 2. Nothing is ever deleted, replaced or copied; there is no code for it.
+//! 2. Nothing is ever replaced or copied; there is no code for it. A version is deleted for a volume that was dropped,
+//!    and only if no lock keeps it.
 //! 3. A PUT that may have been made although we were not told so is made sure of by reading back: equal
 //!    bytes are success. So an answer that was lost neither doubles an object nor fails a run.
 //! 4. All requests run on the threads of `background`, which live as long as the process, so connections
@@ -21,6 +22,7 @@ mod bucket;
 mod clock;
 mod credentials;
 mod failure;
+mod lock;
 mod log;
 mod policy;
 
@@ -45,13 +47,14 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use sha2::{Digest as _, Sha256};
 
-pub(crate) use self::bucket::Condition;
+pub(crate) use self::bucket::{Condition, ObjectVersion};
 use self::credentials::Lookup;
 pub use self::failure::StoreFailure;
 pub(crate) use self::failure::pause;
 use self::failure::{Tries, repeat};
+pub(crate) use self::lock::Protection;
 pub(crate) use self::log::LogStore;
-pub(crate) use self::policy::{bucket_policy, writer_policy};
+pub(crate) use self::policy::{bucket_policy, keeper_policy, remover_policy, writer_policy};
 use crate::error::{ArchiveError, Result};
 use crate::options::{LockMode, Retention, S3Options};
 

@@ -6,12 +6,14 @@
 mod bucket;
 mod delta;
 mod files;
+mod keeping;
 mod positions;
 mod volume;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use bytes::Bytes;
@@ -29,6 +31,7 @@ use crate::archive::Archive;
 use crate::background;
 use crate::error::ArchiveError;
 use crate::layout;
+use crate::retention::Work;
 use crate::store::Store;
 
 /// How long commits may wait for a signature before that is a finding.
@@ -153,6 +156,11 @@ pub(crate) fn parse_commit(bytes: &[u8]) -> Vec<AddFacts> {
     volume::parse(bytes, true, "", &mut Report::new("", Path::new(""))).adds
 }
 
+/// What a commit says, as far as it can be read.
+pub(crate) fn facts(bytes: &[u8]) -> CommitFacts {
+    volume::parse(bytes, true, "", &mut Report::new("", Path::new("")))
+}
+
 /// Gives the bytes of events back; the archive stores them as columns and does not know how.
 pub trait Records: Sync {
     /// Calls `each` with the record of every row of a batch of events, in order.
@@ -180,9 +188,12 @@ pub fn verify(
     let mut report = Report::new(archive.id(), archive.root());
     let (store, root) = (archive.store().clone(), archive.root().to_owned());
     let (id, public_keys) = (archive.id().to_owned(), options.public_keys.clone());
-    let (keys, mut report) = wait(async move {
+    let work = Work::of(archive, Arc::new(|_, _| ()));
+    let looking = work.clone();
+    let (keys, keeping, mut report) = wait(async move {
         let keys = check_keys(&store, &root, &id, &public_keys, &mut report).await?;
-        Ok((keys, report))
+        let keeping = keeping::records(&looking, &keys, &mut report).await?;
+        Ok((keys, keeping, report))
     })?;
 
     let mut volumes: BTreeMap<Log, Vec<CommitFacts>> = BTreeMap::new();
@@ -191,6 +202,7 @@ pub fn verify(
         let (store, root) = (store.clone(), root.clone());
         wait(async move { logs(&store, &root).await })?
     };
+    keeping::missing(&keys, &all, &keeping, &mut report);
     for log in all {
         let (store, root, id, keys) = (store.clone(), root.clone(), archive.id().to_owned(), keys.clone());
         let since = options.since.iter().find(|head| head.log == log).cloned();
@@ -202,21 +214,26 @@ pub fn verify(
         report = back;
         volumes.insert(log, commits);
     }
-    check_remembered(archive.id(), options, &keys, &volumes, &mut report);
-    positions::check(&volumes, &mut report);
+    check_remembered(archive.id(), options, &keys, (&volumes, &keeping), &mut report);
+    positions::check(&keeping::with_dropped(&volumes, &keeping), &mut report);
     files::check(archive, &volumes, options, records, watch, &mut report);
     match archive.store() {
         Store::Local => bucket::unnamed_files(archive.root(), &volumes, &mut report)?,
         Store::S3(bucket) => {
             let (bucket, root) = (bucket.clone(), root.clone());
-            let years = archive.made_with_years();
+            let (years, dropped) = (keeping.policy.years, keeping.dropped.keys().copied().collect());
             let mut taken = report;
             report = wait(async move {
-                bucket::check(&bucket, &root, years, &volumes, &mut taken).await?;
+                bucket::check(&bucket, &root, (years, dropped), &volumes, &mut taken).await?;
                 Ok(taken)
             })?;
         }
     }
+    let mut taken = report;
+    report = wait(async move {
+        keeping::objects(&work, &keeping, &mut taken).await?;
+        Ok(taken)
+    })?;
     if options.from.is_some() || options.to.is_some() {
         let day = |day: Option<NaiveDate>| day.map_or("…".to_owned(), |day| day.to_string());
         report.not_checked.push(format!(
@@ -314,7 +331,7 @@ fn check_remembered(
     archive_id: &str,
     options: &Options,
     keys: &Keys,
-    volumes: &BTreeMap<Log, Vec<CommitFacts>>,
+    (volumes, keeping): (&BTreeMap<Log, Vec<CommitFacts>>, &keeping::Keeping),
     report: &mut Report,
 ) {
     let mut heads: Vec<(String, Head)> =
@@ -333,6 +350,9 @@ fn check_remembered(
         }
     }
     for (name, head) in heads {
+        if keeping::remembered(&name, &head, keeping, report) {
+            continue;
+        }
         let log = head.log.name();
         let newest = report.heads.iter().find(|known| known.log == head.log).map_or(0, |known| known.size);
         let commits = volumes.get(&head.log).map_or(&[][..], Vec::as_slice);

@@ -939,6 +939,162 @@ class WrittenWrong(InFolder):
         self.assertEqual(self.kinds(self.finds("key_retired", w)).count("key_retired"), 2)
 
 
+class Kept(InFolder):
+    """Retention, holds and drops, written from docs/proof.md."""
+
+    OLD = 1_519_984_800_000  # 2018-03-02T10:00:00Z
+
+    def setUp(self):
+        super().setUp()
+        self.w = w = self.writer()
+        w.clock = self.OLD
+        w.seal(year=2018, events=10, rejects=2, day="2018-03-02")
+        w.clock = START
+        w.seal(events=5)
+        self.texts = {}
+
+    def path(self, rel):
+        return os.path.join(self.root, rel)
+
+    def record(self, rel, text, kind, *seeds):
+        put(self.root, rel, note(text, "strongroom/%s/%s" % (ID, kind), *seeds) if seeds else text.encode())
+
+    def policy(self, number, years, *seeds, **changes):
+        values = {"archive": ID, "time": "2026-03-02T09:00:00Z", "years": years, "reason": "a law", **changes}
+        text = "strongroom retention %d\n" % number + "".join("%s %s\n" % v for v in values.items())
+        self.record("_retention/%08d" % number, text, "retention", *seeds)
+
+    def hold(self, number, *lines, seeds=()):
+        text = "strongroom hold %d\narchive %s\ntime 2026-03-02T09:00:00Z\n" % (number, ID) + "".join(line + "\n" for line in lines)
+        self.record("_holds/%08d" % number, text, "holds", *seeds)
+        return get(self.root, "_holds/%08d" % number)
+
+    def held(self, number, part, record, *paths):
+        text = "strongroom held %d %d\narchive %s\nhold %s\n" % (number, part, ID, hashlib.sha256(record).hexdigest())
+        self.record("_holds/%08d-%08d" % (number, part), text + "".join("object %s -\n" % p for p in paths), "holds")
+
+    def drop(self, volume="events/2018", seeds=(SEEDS[0],), remove=True, state=None, **changes):
+        size, root = self.w.heads[volume]
+        offsets = {"file/a": [0, 90, 10]} if volume.startswith("events") else {"file/a": [100, 110, 2]}
+        state = state or {"format": "strongroom-dropped-1", "txns": {"file/a": 120, "file/a#records": 12}, "offsets": offsets}
+        data, name = json.dumps(state).encode(), "_dropped/" + volume.replace("/", "-")
+        values = {"archive": ID, "time": "2026-03-02T09:30:00Z", "size": size, "root": root, "files": 1, "rows": offsets["file/a"][2]}
+        values.update({"last": "2018-03-03T00:00:00Z", "years": 6, "until": "2024-03-04T00:00:00Z", "state": hashlib.sha256(data).hexdigest(), "reason": "over"})
+        values.update(changes)
+        text = "strongroom dropped %s\n" % values.pop("of", volume) + "".join("%s %s\n" % v for v in values.items())
+        put(self.root, name + ".state", data)
+        self.record(name, text, "dropped", *seeds)
+        if remove:
+            shutil.rmtree(self.path(volume), ignore_errors=True)
+
+    def test_dropped(self):
+        self.clean(self.w)
+        self.drop()
+        report = self.clean(self.w)
+        self.assertIn("it was dropped at 2026-03-02T09:30:00Z", " ".join(report.not_checked))
+        self.drop("rejects/2018")
+        self.clean(self.w)
+        self.w.seal(events=3)
+        self.clean(self.w)
+        self.w.key_record(SEEDS[1], lines="".join("log %s %d %s\n" % (v, *h) for v, h in sorted(self.w.heads.items()) if v == "events/2026"))
+        self.clean(self.w)
+
+    def test_gone(self):
+        shutil.rmtree(self.path("events/2018"))
+        self.finds("rows_missing", self.w)
+        self.w.key_record(SEEDS[1])
+        self.finds("volume_missing", self.w)
+
+    def test_half_there(self):
+        self.drop(remove=False)
+        self.assertEqual(self.kinds(self.w.check()), ["drop_unfinished"])
+
+    def test_forged(self):
+        for changes in (
+            {"seeds": ()},
+            {"seeds": (SEEDS[3],)},
+            {"time": "2024-03-03T09:00:00Z"},
+            {"time": "2026-03-02T12:00:00Z"},
+            {"until": "2024-03-03T00:00:00Z"},
+            {"years": 5},
+            {"last": "2017-12-31T00:00:00Z"},
+            {"last": "2021-03-03T00:00:00Z"},
+            {"of": "events/2026"},
+            {"archive": ID.replace("6", "7")},
+            {"state": "0" * 64},
+            {"root": "AAAA"},
+            {"reason": " "},
+            {"size": "04"},
+            {"more": "x"},
+        ):
+            with self.subTest(changes):
+                self.drop(**changes)
+                self.finds("drop_record", self.w)
+        for state in ({"x": 1}, {"format": "other", "txns": {}, "offsets": {}}, {"format": "strongroom-dropped-1", "txns": {"a": "b"}, "offsets": None}):
+            self.drop(state=state)
+            self.finds("drop_record", self.w)
+        self.drop(state={"format": "strongroom-dropped-1", "txns": {"file/a": 120, "file/a#records": 11}, "offsets": {"file/a": [0, 90, 10]}})
+        self.finds("rows_extra", self.w)
+        self.drop()
+        self.clean(self.w)
+        os.remove(self.path("_dropped/events-2018.state"))
+        self.finds("drop_record", self.w)
+        put(self.root, "_dropped/notes", b"x")
+        self.finds("drop_record", self.w)
+
+    def test_by_a_retired_key(self):
+        self.drop()
+        self.w.key_record(SEEDS[1])  # names events/2018: it was there
+        self.finds("drop_record", self.w)
+        self.drop(seeds=(SEEDS[1],))
+        self.clean(self.w)
+
+    def test_remembered(self):
+        origin = "strongroom/%s/events/2018" % ID
+        size, root = self.w.heads["events/2018"]
+        self.drop()
+        kept = lambda size, root: [("kept", note("%s\n%d\n%s\n" % (origin, size, root), origin, SEEDS[0]))]  # noqa: E731
+        self.clean(self.w, remembered=kept(size, root))
+        self.assertIn("is the beginning of", " ".join(self.clean(self.w, remembered=kept(1, b64(bytes(32)))).not_checked))
+        self.finds("forked", self.w, remembered=kept(size, b64(bytes(32))))
+        self.finds("rolled_back", self.w, remembered=kept(size + 1, root))
+
+    def test_promises(self):
+        self.policy(1, 7, SEEDS[0])
+        self.policy(2, 9, SEEDS[0])
+        self.clean(self.w)
+        self.drop()
+        self.finds("drop_record", self.w)  # nine years were promised
+        shutil.rmtree(self.path("_dropped"))
+        for number, years, seeds, changes in ((3, 9, SEEDS[:1], {}), (3, 10, (), {}), (3, 10, SEEDS[3:4], {}), (3, 101, SEEDS[:1], {}), (4, 10, SEEDS[:1], {}), (3, 10, SEEDS[:1], {"more": 1})):
+            self.policy(number, years, *seeds, **changes)
+            self.finds("retention_record", self.w)
+            os.remove(self.path("_retention/%08d" % number))
+
+    def test_holds(self):
+        file = "events/2026/" + json.loads(self.w.commits["events/2026"][1].split(b"\n")[1])["add"]["path"]
+        first = self.hold(1, "place case 7", "from 2026-01-01T00:00:00Z", "namespace a b", "reason J. Doe")
+        self.held(1, 1, first, file, "strongroom.json")
+        self.hold(2, "place other", "reason r", seeds=(SEEDS[0],))
+        report = self.clean(self.w)
+        self.assertIn("nobody signed 1 of the records", " ".join(report.not_checked))
+        self.held(1, 2, first, "events/2026/date=2026-03-02/none.parquet")
+        self.finds("hold_missing", self.w)
+        self.hold(3, "release case 7", "reason r")
+        self.clean(self.w)
+        for wrong in (("release case 7", "reason r"), ("release none", "reason r"), ("place other", "reason r"), ("place x", "user a", "namespace b", "reason r"), ("place x",), ("place x", "from today", "reason r")):
+            self.hold(4, *wrong)
+            self.finds("hold_record", self.w)
+        os.remove(self.path("_holds/00000004"))
+        self.held(2, 1, first)
+        self.finds("hold_record", self.w)
+        self.held(2, 1, get(self.root, "_holds/00000002"), "../x")
+        self.finds("hold_record", self.w)
+        self.held(2, 2, get(self.root, "_holds/00000002"))
+        os.remove(self.path("_holds/00000002-00000001"))
+        self.finds("hold_record", self.w)
+
+
 class Fuzz(InFolder):
     """Every flip is found, and no byte makes a traceback."""
 

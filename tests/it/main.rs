@@ -19,6 +19,7 @@ mod next_steps;
 mod outsiders;
 mod proof;
 mod query;
+mod retention;
 mod rules;
 mod run;
 mod s3;

@@ -7,9 +7,9 @@ use chrono::{DateTime, Datelike as _, SecondsFormat, Utc};
 use strongroom_schemas::record::Sha256Hash as Hash;
 
 use crate::options::RETENTION_YEARS_MAX;
+use crate::proof::Log;
 use crate::proof::keys::Keys;
 use crate::proof::note::{Note, PublicKey, base64, from_base64};
-use crate::proof::{Head, Log};
 
 /// Longest reason, name, namespace or user.
 pub const TEXT_BYTES_MAX: usize = 1000;
@@ -322,10 +322,6 @@ pub struct DropRecord {
 }
 
 impl DropRecord {
-    pub(crate) fn head(&self) -> Head {
-        Head { log: self.log, size: self.size, root: self.root }
-    }
-
     pub(crate) fn text(&self, archive_id: &str) -> String {
         let DropRecord { log, time, size, root, files, rows, last, years, until, state, reason } = self;
         format!(

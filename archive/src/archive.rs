@@ -23,7 +23,7 @@ use crate::layout;
 use crate::lock::{Hold, Lock};
 use crate::options::{LockMode, RETENTION_YEARS_DEFAULT, RETENTION_YEARS_MAX, Retention, StoreOptions};
 use crate::position::Source;
-use crate::proof::log::Sealing;
+use crate::proof::log::{Sealing, Seen};
 use crate::proof::{self, Head, Keys, NAME_DEFAULT, ProofError, PublicKey, Signer};
 use crate::read::{self, EventSelection, Rows};
 use crate::retention::policy::{self, Promised};
@@ -153,7 +153,13 @@ impl Archive {
     pub(crate) fn sealing(&self) -> Option<Sealing> {
         let signer = self.signer.clone()?;
         let (store, root) = (self.store.clone(), self.root.clone());
-        Some(Sealing { store, root, archive_id: self.manifest.archive_id.clone(), signer })
+        Some(Sealing {
+            store,
+            root,
+            archive_id: self.manifest.archive_id.clone(),
+            signer,
+            seen: Seen::default(),
+        })
     }
 
     /// Brings every proof log up to its last commit, and gives the archive its first key if it has none. Returns the
@@ -183,7 +189,7 @@ impl Archive {
         background::wait(async move {
             let rotated = async {
                 let heads = sealing.all().await?;
-                let Sealing { store, root, archive_id, signer } = &sealing;
+                let Sealing { store, root, archive_id, signer, .. } = &sealing;
                 let mut keys = sealing.keys().await?;
                 if keys.all().contains(&new.public()) {
                     return Err(ProofError::KeyUsed);

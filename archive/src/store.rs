@@ -55,6 +55,20 @@ impl Store {
         }
     }
 
+    /// As [`Store::names`], those that are not before `from` in the order of bytes. A bucket lists no others.
+    pub(crate) async fn names_from(&self, folder: &Path, from: &str) -> Result<Vec<String>> {
+        match self {
+            Store::Local => {
+                let mut names = self.names(folder).await?;
+                names.retain(|name| name.as_str() >= from);
+                Ok(names)
+            }
+            Store::S3(bucket) => bucket.s3.names_from(folder, Some(from)).await.map_err(|failure| {
+                ArchiveError::ListFolder { path: folder.to_owned(), source: failure.into() }
+            }),
+        }
+    }
+
     /// Years that a table has a folder for and that were not dropped, oldest first.
     pub(crate) async fn years(&self, root: &Path, of: Table) -> Result<Vec<i32>> {
         let years = layout::years_among(&self.names(&layout::table(root, of)).await?);

@@ -3,8 +3,9 @@
 //! Invariant: a checkpoint is written last, after the tiles of its size, so a log is whole at every size that was signed. A
 //! run that dies on the way leaves tiles that the next one finds as it would have made them.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use chrono::Utc;
@@ -133,12 +134,27 @@ pub(crate) struct Sealing {
     pub(crate) root: PathBuf,
     pub(crate) archive_id: String,
     pub(crate) signer: Arc<Signer>,
+    pub(crate) seen: Seen,
+}
+
+/// Of each log the size of the newest checkpoint that this process has seen: older ones need not be listed again.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen(Arc<Mutex<HashMap<Log, u64>>>);
+
+impl Seen {
+    fn of(&self, log: Log) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&log).copied().unwrap_or(0)
+    }
+
+    fn set(&self, log: Log, size: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(log, size);
+    }
 }
 
 impl Sealing {
     /// Checks that the signer's key is the archive's; an archive without a key gets it.
     pub(crate) async fn keys(&self) -> Result<Keys, ProofError> {
-        let Sealing { store, root, archive_id, signer } = self;
+        let Sealing { store, root, archive_id, signer, .. } = self;
         let mut keys = keys::load(store, root, archive_id).await?;
         match keys.current() {
             None => {
@@ -169,9 +185,14 @@ impl Sealing {
         keys: &Keys,
         fail_points: &FailPoints,
     ) -> Result<Option<Head>, ProofError> {
-        let Sealing { store, root, archive_id, signer } = self;
+        let Sealing { store, root, archive_id, signer, seen } = self;
         let origin = log.origin(archive_id);
-        let newest = newest(store, root, log, &origin, keys).await?;
+        // Names sort by size, so those from the one seen last on are enough. Checkpoints are never removed: where there is
+        // none of them any more, something is wrong, and all are looked at.
+        let newest = match newest(store, root, (log, seen.of(log)), &origin, keys).await? {
+            None if seen.of(log) > 0 => newest(store, root, (log, 0), &origin, keys).await?,
+            newest => newest,
+        };
         let (before, signed_by_us) =
             newest.as_ref().map_or((0, false), |(head, key)| (head.size, keys.current() == Some(*key)));
         let mut edge = match &newest {
@@ -189,6 +210,7 @@ impl Sealing {
             return Ok(None);
         }
         let head = Head { log, size: edge.size, root: edge.root() };
+        seen.set(log, before);
         if edge.size == before && signed_by_us {
             return Ok(Some(head));
         }
@@ -207,6 +229,7 @@ impl Sealing {
         let note = format!("{text}\n{}", signer.sign(&origin, &text)?);
         let name = checkpoint_name(head.size, signer.public().id(&origin));
         put_same(store, folder.join("checkpoint").join(name), note.into()).await?;
+        seen.set(log, head.size);
         Ok(Some(head))
     }
 
@@ -270,16 +293,17 @@ pub(crate) async fn logs(store: &Store, root: &Path) -> Result<Vec<Log>, ProofEr
     Ok(logs)
 }
 
-/// The checkpoint of greatest size, and the key that signed it; of several of one size that of the newest key.
+/// The checkpoint of greatest size, at least `from`, and the key that signed it; of several of one size that of the
+/// newest key.
 pub(crate) async fn newest(
     store: &Store,
     root: &Path,
-    log: Log,
+    (log, from): (Log, u64),
     origin: &str,
     keys: &Keys,
 ) -> Result<Option<(Head, PublicKey)>, ProofError> {
     let folder = checkpoint_folder(root, log);
-    let names = store.names(&folder).await?;
+    let names = store.names_from(&folder, &format!("{from:0SIZE_DIGITS$}")).await?;
     let Some(size) = names.iter().filter_map(|name| Some(parse_checkpoint_name(name)?.0)).max() else {
         return Ok(None);
     };

@@ -137,7 +137,8 @@ pub fn prove(
             for year in store.years(&archive_root, Table::Events).await? {
                 let log = Log { table: Table::Events, year };
                 let origin = log.origin(&id);
-                let Some((head, key)) = newest(&store, &archive_root, log, &origin, &chain).await? else {
+                let Some((head, key)) = newest(&store, &archive_root, (log, 0), &origin, &chain).await?
+                else {
                     continue;
                 };
                 let name = checkpoint_name(head.size, key.id(&origin));

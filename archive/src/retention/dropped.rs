@@ -35,7 +35,7 @@ use crate::error::ArchiveError;
 use crate::fail::FailPoints;
 use crate::layout;
 use crate::options::RETENTION_YEARS_DEFAULT;
-use crate::proof::log::Sealing;
+use crate::proof::log::{Sealing, Seen};
 use crate::proof::verify::CommitFacts;
 use crate::proof::{Log, ProofError};
 use crate::store::{Bucket, Store};
@@ -398,6 +398,7 @@ async fn lay_down(work: &Work, drop: &Drop) -> Result<DropRecord, RetentionError
         root: work.root.clone(),
         archive_id: work.archive_id.clone(),
         signer,
+        seen: Seen::default(),
     };
     let head = sealing.one(log, &keys, &FailPoints::default()).await?;
     let head =

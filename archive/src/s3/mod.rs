@@ -524,13 +524,24 @@ impl S3 {
 
     /// Names directly below a folder, of objects and of folders; none when there is no such folder.
     pub(crate) async fn names(&self, folder: &Path) -> Result<Vec<String>, StoreFailure> {
+        self.names_from(folder, None).await
+    }
+
+    /// As [`S3::names`], those alone that are longer than `from` and begin with it, or come behind it.
+    pub(crate) async fn names_from(
+        &self,
+        folder: &Path,
+        from: Option<&str>,
+    ) -> Result<Vec<String>, StoreFailure> {
         let prefix = self.folder_key(folder);
+        let after = from.map(|from| format!("{prefix}{from}"));
         let mut names = Vec::new();
         let mut next: Option<String> = None;
         loop {
             let page = repeat(self.timeout(0), || async {
                 let list = self.0.client.list_objects_v2().bucket(&self.0.bucket).prefix(&prefix);
-                let list = list.delimiter("/").set_continuation_token(next.clone()).send().await;
+                let list = list.set_start_after(after.clone()).delimiter("/");
+                let list = list.set_continuation_token(next.clone()).send().await;
                 list.map_err(|error| StoreFailure::of(&error))
             });
             let page = page.await?;

@@ -1,6 +1,7 @@
 //! Keeping and dropping: whatever dies on the way, the same command finishes it, and nothing goes that must stay.
 
 use chrono::{Datelike as _, Duration, Months};
+use strongroom_schemas::record::leaf_hash;
 
 use super::*;
 use crate::retention::dropped::drop_with;
@@ -40,7 +41,10 @@ fn kinds(archive: &Archive) -> Vec<&'static str> {
     let options = verify::Options { threads: 2, ..verify::Options::default() };
     let report = verify(archive, &options, &NoRecords, &NoRecords).expect("readable");
     let kinds: Vec<&str> = report.findings.iter().map(|finding| finding.kind).collect();
-    kinds.into_iter().filter(|kind| !["rows_missing", "rows_extra", "counts"].contains(kind)).collect()
+    kinds
+        .into_iter()
+        .filter(|kind| !["rows_missing", "rows_extra", "counts", "record_changed"].contains(kind))
+        .collect()
 }
 
 fn look(archive: &Archive) -> Status {
@@ -90,7 +94,12 @@ fn rows_of(
     let shape =
         Shape { rows: 20, partition, first_offset: from, first_time, null_percent: 0, ..Shape::default() };
     for table in [Table::Events, Table::Alerts] {
-        let encoded = encode(table, batch(table, &shape), time).expect("encoded");
+        let rows = batch(table, &shape);
+        let encoded = match table {
+            Table::Events => encode_records(rows, &[leaf_hash(b"made up"); 20], time),
+            _ => encode(table, rows, time),
+        };
+        let encoded = encoded.expect("encoded");
         encoded.into_iter().for_each(|group| writer.append(group).expect("appended"));
     }
     let previous = (from > 0).then(|| position(from));

@@ -29,6 +29,7 @@ use super::note::{Note, PublicKey, base64};
 use super::{Head, Log, ProofError};
 use crate::archive::Archive;
 use crate::background;
+use crate::commit::TAG_VERSION;
 use crate::error::ArchiveError;
 use crate::layout;
 use crate::retention::Work;
@@ -156,9 +157,27 @@ pub(crate) fn parse_commit(bytes: &[u8]) -> Vec<AddFacts> {
     volume::parse(bytes, true, "", &mut Report::new("", Path::new(""))).adds
 }
 
-/// What a commit says, as far as it can be read.
+/// What a commit says, as far as it can be read. A file of which something is wrong is among its files all the same,
+/// with what there is to know of it.
 pub(crate) fn facts(bytes: &[u8]) -> CommitFacts {
-    volume::parse(bytes, true, "", &mut Report::new("", Path::new("")))
+    let mut commit = volume::parse(bytes, true, "", &mut Report::new("", Path::new("")));
+    for line in bytes.split(|byte| *byte == b'\n') {
+        let Ok(line) = serde_json::from_slice::<serde_json::Value>(line) else { continue };
+        let add = &line["add"];
+        let Some(path) = add["path"].as_str() else { continue };
+        let Some((date, _)) = layout::split_data_path(path) else { continue };
+        if commit.adds.iter().any(|known| known.path == path) {
+            continue;
+        }
+        commit.adds.push(AddFacts {
+            path: path.to_owned(),
+            date: Some(date),
+            size: add["size"].as_u64().unwrap_or(0),
+            version: add["tags"][TAG_VERSION].as_str().map(str::to_owned),
+            ..AddFacts::default()
+        });
+    }
+    commit
 }
 
 /// Gives the bytes of events back; the archive stores them as columns and does not know how.

@@ -165,7 +165,7 @@ fn a_drop_that_dies_anywhere_is_finished_by_the_next() {
         assert_eq!((files(), kinds(&archive).len()), (0, 0), "{nth}");
         assert!(matches!(drop_it(&archive, old_year(), None), Ok(0)), "there is nothing left to do");
     }
-    assert!(deaths > 10, "it died {deaths} times");
+    assert!(deaths >= 9, "it died {deaths} times");
 }
 
 #[test]

@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{SecondsFormat, Utc};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use strongroom_schemas::Table;
 use strongroom_schemas::format::ARCHIVE_FORMAT;
@@ -238,10 +240,16 @@ impl Archive {
     /// Whether `snapshot`, of this archive, still is what its table holds. Costs a look at some names.
     pub async fn is_current(&self, snapshot: &Snapshot) -> bool {
         match &self.store {
-            Store::Local => snapshot::is_current(&self.store, &self.root, snapshot).await,
+            Store::Local => {
+                // Without its type: the futures of queries are deep enough.
+                let looked: BoxFuture<'_, bool> =
+                    snapshot::is_current(&self.store, &self.root, snapshot).boxed();
+                looked.await
+            }
             Store::S3(_) => {
                 let (store, root, snapshot) = (self.store.clone(), self.root.clone(), snapshot.clone());
                 let current = async move { Ok(snapshot::is_current(&store, &root, &snapshot).await) };
+                let current: BoxFuture<'static, Result<bool>> = current.boxed();
                 background::run(current).await.unwrap_or(false)
             }
         }
@@ -249,7 +257,9 @@ impl Archive {
 
     /// As [`Archive::snapshot`], for async callers.
     pub async fn snapshot_async(&self, table: Table) -> Result<Snapshot> {
-        background::run(snapshot::load(self.store.clone(), self.root.clone(), table)).await
+        let loaded: BoxFuture<'static, Result<Snapshot>> =
+            snapshot::load(self.store.clone(), self.root.clone(), table).boxed();
+        background::run(loaded).await
     }
 
     /// The bytes of a file of a snapshot of this archive, at the version that its commit names.

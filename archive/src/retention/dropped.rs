@@ -18,8 +18,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use chrono::{DateTime, Datelike as _, Days, NaiveTime, Utc};
-use futures::future::BoxFuture;
-use futures::{FutureExt as _, StreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use strongroom_schemas::Table;
 use strongroom_schemas::record::Sha256Hash as Hash;
@@ -202,9 +201,7 @@ pub(crate) async fn without(
     // A volume of the present year is never dropped, so most archives need no further look.
     let present = Utc::now().year();
     if years.iter().any(|year| *year < present) {
-        // Without its type: the futures of queries are deep enough.
-        let looked: BoxFuture<'_, _> = of_table(store, root, table).boxed();
-        let dropped = looked.await?;
+        let dropped = Box::pin(of_table(store, root, table)).await?;
         years.retain(|year| !dropped.contains_key(year));
     }
     Ok(years)

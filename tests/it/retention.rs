@@ -199,7 +199,8 @@ fn what_is_past_its_time_is_told_and_dropped_by_name_alone() {
         (Some(6), Some(true))
     );
     assert_eq!(volume(&status, &present("events"))["past"], false);
-    assert_eq!(status["next"], present("events"));
+    let next = status["next"].as_str().expect("a volume");
+    assert!(next.ends_with(&Utc::now().year().to_string()), "{next}");
     let (table, _) = expect_code(&mut aged.command(&["retention", "status"]), 0);
     assert!(table.contains(&format!("past its retention: {}", old("events"))), "{table}");
 
@@ -339,8 +340,8 @@ fn drops_that_are_none_are_named_by_both_verifiers() {
     assert_eq!(aged.kinds(), set(&["retention_record"]));
     taken(&forged);
     // After a rotation the key record itself names what is missing.
-    let mut rotate = aged.command(&["key", "rotate", "--to"]);
-    expect_code(rotate.arg(&other).arg("--key").arg(aged.key()), 0);
+    let mut rotate = aged.command(&["key", "rotate"]);
+    expect_code(rotate.arg("--to").arg(&other).arg("--key").arg(aged.key()), 0);
     assert_eq!(aged.kinds(), BTreeSet::new());
     std::fs::remove_dir_all(aged.archive().join(old("alerts"))).ok();
     let rejects = aged.archive().join(old("rejects"));

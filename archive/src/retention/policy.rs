@@ -229,7 +229,9 @@ async fn move_date(
 ) -> Result<bool, String> {
     let path = work.root.join(&object.path);
     let version = object.version.as_deref();
-    let wanted = end(object.modified, years).ok_or("its retention would end beyond the calendar")?;
+    // Stores tell when an object was put to the millisecond, and keep dates of locks to the second.
+    let wanted = end(object.modified, years).and_then(|end| DateTime::from_timestamp(end.timestamp(), 0));
+    let wanted = wanted.ok_or("its retention would end beyond the calendar")?;
     let lock = bucket.s3.protection(&path, version).await.map_err(|failure| failure.to_string())?;
     if lock.until.is_some_and(|until| until >= wanted) {
         return Ok(false);

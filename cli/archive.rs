@@ -92,6 +92,12 @@ fn print_init(made: &Init, as_json: bool) -> std::io::Result<()> {
     }
     if let Some(policies) = policies {
         writeln!(out, "\npolicy for the identity that writes:\n{:#}", policies.writer)?;
+        writeln!(out, "\npolicy for the identity that extends retention and holds:\n{:#}", policies.keeper)?;
+        writeln!(
+            out,
+            "\npolicy for the identity that drops volumes past their retention, for as long as it takes:\n{:#}",
+            policies.remover
+        )?;
         writeln!(
             out,
             "\npolicy for the bucket, to be put in place by its administrator:\n{:#}",

@@ -10,12 +10,15 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Subcommand;
-use strongroom_alerts::sinks::OutboxOptions;
-use strongroom_archive::{LockMode, RETENTION_YEARS_MAX, StoreOptions};
+use strongroom_alerts::sinks::{OutboxOptions, TlsOptions};
+use strongroom_archive::{
+    LockMode, PrivateKey, PublicKey, RETENTION_YEARS_MAX, Signer, StoreOptions, WitnessKey,
+};
 use strongroom_ingest::live::kafka::{self, KafkaOptions, KafkaSource};
 use strongroom_ingest::live::webhook::{self, Route, TlsFiles, WebhookOptions};
 use strongroom_ingest::live::{LiveOptions, Secret, TailOptions, tail};
@@ -24,6 +27,7 @@ use strongroom_schemas::Severity;
 
 use self::reader::{Mistake, Mistakes, Section, parse};
 use self::sinks::SinkConfig;
+use crate::anchor::{TimestampConfig, WITNESSES_MAX, WitnessConfig, timestamp_authorities};
 use crate::exit::{self, CliError};
 use crate::ingest::cluster_name;
 
@@ -85,6 +89,10 @@ pub struct Config {
     pub observe: Observe,
     pub log: Log,
     pub store: StoreOptions,
+    /// Who signs the proof logs, unless the command line or the environment says so.
+    pub signer: Option<Arc<Signer>>,
+    pub witnesses: Vec<WitnessConfig>,
+    pub timestamps: Vec<TimestampConfig>,
     pub tails: Vec<TailOptions>,
     pub webhooks: Vec<WebhookOptions>,
     pub kafkas: Vec<KafkaOptions>,
@@ -187,10 +195,14 @@ fn read(root: &Section<'_>, archive: Option<&str>) -> Config {
     let alerts = alerts(&root.section("alerts"));
     let outbox = sinks::outbox(&root.section("outbox"), alerts.severity);
     let sinks = sinks::sinks(&root.sections("sink"), alerts.severity, outbox.is_some());
+    let (live, signer) = limits(root);
     Config {
         archive: location,
         store,
-        live: limits(root),
+        live,
+        signer,
+        witnesses: witnesses(&root.sections("witness")),
+        timestamps: timestamps(&root.sections("timestamp")),
         builtin_rules: root.section("rules").bool("builtin", true),
         rules: {
             let section = root.section("rules");
@@ -241,7 +253,7 @@ fn store(section: &Section<'_>) -> StoreOptions {
     options
 }
 
-fn limits(root: &Section<'_>) -> LiveOptions {
+fn limits(root: &Section<'_>) -> (LiveOptions, Option<Arc<Signer>>) {
     let mut options = LiveOptions::default();
     let section = root.section("limits");
     let threads = section.integer("threads", 0, 0..=1024);
@@ -263,11 +275,110 @@ fn limits(root: &Section<'_>) -> LiveOptions {
         pipeline::SEAL_INTERVAL,
         Duration::from_millis(100)..=Duration::from_secs(86_400),
     );
+    let signer = signer(&section);
     section.finish();
     // Text of one stream that becomes a row group must leave room for other streams.
     let block = usize::try_from(options.text_bytes_max / 8).unwrap_or(usize::MAX);
     options.block_bytes_max = options.block_bytes_max.min(block);
-    options
+    (options, signer)
+}
+
+/// Who signs: a key in a file or a variable, or a program that has one.
+fn signer(section: &Section<'_>) -> Option<Arc<Signer>> {
+    let (file, variable) = (section.path("key_file"), section.string("key_env"));
+    let (program, public) =
+        (section.strings("signer"), section.parsed("signer_public_key", PublicKey::parse));
+    let given = [file.is_some(), variable.is_some(), section.is_set("signer")];
+    if given.iter().filter(|is_given| **is_given).count() > 1 {
+        section.mistake("", "key_file, key_env and signer: one of them is enough");
+        return None;
+    }
+    if section.is_set("signer_public_key") && !section.is_set("signer") {
+        section.mistake("signer_public_key", "is for a signer; the key of a file or a variable is known");
+    }
+    let made = match (file, variable) {
+        (Some(path), _) => Signer::from_file(&path).map_err(|error| ("key_file", exit::causes(&error))),
+        (None, Some(name)) => match std::env::var(&name) {
+            Ok(text) => {
+                PrivateKey::parse(&text).map(Signer::Key).map_err(|error| ("key_env", exit::causes(&error)))
+            }
+            Err(_) => Err(("key_env", format!("the environment has no variable {name}"))),
+        },
+        (None, None) if !section.is_set("signer") => return None,
+        (None, None) if program.is_empty() => Err(("signer", "wants a program and its arguments".to_owned())),
+        (None, None) => match public {
+            Some(public) => Ok(Signer::Command { command: program, public }),
+            None if section.is_set("signer_public_key") => return None,
+            None => Err(("signer", "needs signer_public_key: what it signs is checked with that".to_owned())),
+        },
+    };
+    made.map(Arc::new).map_err(|(key, what)| section.mistake(key, what)).ok()
+}
+
+fn witnesses(sections: &[Section<'_>]) -> Vec<WitnessConfig> {
+    let mut found: Vec<WitnessConfig> = Vec::new();
+    for (number, section) in sections.iter().enumerate() {
+        if number == WITNESSES_MAX {
+            section.mistake("", format!("there are more than {WITNESSES_MAX} witnesses"));
+        }
+        let text = section.required("key", "the vkey that the witness's operator has told you");
+        let url = section.required("url", "the address that the witness is asked at");
+        let tls = TlsOptions { ca_file: section.path("ca_file"), identity: None };
+        section.finish();
+        let key = (!text.is_empty()).then(|| WitnessKey::parse(&text)).transpose();
+        let key = key.map_err(|error| section.mistake("key", error.to_string())).ok().flatten();
+        let Some(key) = key else { continue };
+        if found.iter().any(|other| other.key.name() == key.name()) {
+            section.mistake("key", "another witness has this name");
+        }
+        if url.is_empty() {
+            continue;
+        }
+        if let Some(Err(error)) = tls.ca_file.is_some().then(|| tls.client()) {
+            section.mistake("ca_file", exit::causes(&error));
+        }
+        match WitnessConfig::new(key, &url, tls) {
+            Ok(witness) => found.push(witness),
+            Err(error) => section.mistake("url", error.to_string()),
+        }
+    }
+    found
+}
+
+fn timestamps(sections: &[Section<'_>]) -> Vec<TimestampConfig> {
+    let mut found: Vec<TimestampConfig> = Vec::new();
+    for (number, section) in sections.iter().enumerate() {
+        if number == WITNESSES_MAX {
+            section.mistake("", format!("there are more than {WITNESSES_MAX} authorities"));
+        }
+        let url = section.required("url", "the address of an RFC 3161 authority");
+        let trusted = section.required("tsa_ca_file", "the authorities that its certificate must lead to");
+        let tls = TlsOptions { ca_file: section.path("ca_file"), identity: None };
+        let (least, most) = (Duration::from_secs(1), Duration::from_secs(31 * 86_400));
+        let interval = section.duration("interval", Duration::from_secs(3600), least..=most);
+        section.finish();
+        if let Some(Err(error)) = tls.ca_file.is_some().then(|| tls.client()) {
+            section.mistake("ca_file", exit::causes(&error));
+        }
+        if url.is_empty() || trusted.is_empty() {
+            continue;
+        }
+        let trusted = match timestamp_authorities(Path::new(&trusted)) {
+            Ok(trusted) => trusted,
+            Err(error) => {
+                section.mistake("tsa_ca_file", exit::causes(error.source.as_ref()));
+                continue;
+            }
+        };
+        match TimestampConfig::new(&url, tls, trusted, interval) {
+            Ok(authority) if found.iter().any(|other| other.url == authority.url) => {
+                section.mistake("url", "another section has this address");
+            }
+            Ok(authority) => found.push(authority),
+            Err(error) => section.mistake("url", error.to_string()),
+        }
+    }
+    found
 }
 
 fn alerts(section: &Section<'_>) -> Alerts {
@@ -552,6 +663,8 @@ mod tests {
                 "api_key_env",
                 "url_env",
                 "routing_key_env",
+                "key_env",
+                "key_file = \"/etc/strongroom/proof",
             ];
             let observe = line.starts_with("token_file = \"/etc/strongroom/metrics");
             let webhook = line.starts_with("token_file = \"/etc/strongroom/webhook");
@@ -579,6 +692,8 @@ mod tests {
         let lines: Vec<&str> = shown.lines().filter(|line| !left_out(line)).collect();
         let config = Config::parse(&lines.join("\n"), None).map_err(|found| format!("{found:?}"));
         let config = config.expect("no mistake");
+        assert!(config.signer.is_some());
+        assert_eq!((config.witnesses.len(), config.timestamps.len()), (1, 1));
         let sources = [config.tails.len(), config.webhooks.len(), config.kafkas.len()];
         assert_eq!((config.archive.as_str(), sources), ("/var/lib/strongroom", [1, 1, 1]));
         assert_eq!((config.sinks.len(), config.outbox.is_some()), (9, true));

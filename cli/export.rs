@@ -119,11 +119,25 @@ fn write_sources(
         };
         let events = rows(Table::Events).map_err(archive_error)?;
         let rejects = rows(Table::Rejects).map_err(archive_error)?;
-        records += export::sealed_stream(events, rejects, &source.partition, &source.position, &mut *out)
-            .with_context(|| {
-                format!("cannot export {} ({})", source.partition, term::printable(&source.label))
-            })?;
-        bytes += u64::try_from(source.position.next_offset).unwrap_or(0);
+        let (position, start) = (&source.position, source.dropped_before);
+        let written = match start {
+            0 => export::sealed_stream(events, rejects, &source.partition, position, &mut *out),
+            _ => export::rest_of_stream(events, rejects, start..position.next_offset, &mut *out),
+        };
+        let written = written.with_context(|| {
+            format!("cannot export {} ({})", source.partition, term::printable(&source.label))
+        })?;
+        records += written;
+        bytes += u64::try_from(position.next_offset - start).unwrap_or(0);
+        if start > 0 {
+            writeln!(
+                anstream::stderr(),
+                "{}: what came before offset {start} went with a volume that was dropped; the hash over the whole \
+                 cannot be checked any more",
+                term::printable(&source.label)
+            )
+            .context("cannot write to standard error")?;
+        }
     }
     Ok((records, bytes))
 }

@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use strongroom_archive::{Archive, Keys, NAME_DEFAULT, PrivateKey, ProofError, PublicKey, Signer};
+use strongroom_archive::{
+    Archive, Keys, NAME_DEFAULT, PrivateKey, ProofError, PublicKey, Signer, WitnessKey,
+};
 
+use crate::anchor::{self, WitnessArgs};
 use crate::archive;
 use crate::exit::{self, CliError};
 
@@ -94,6 +97,9 @@ enum Command {
         /// The archive: a folder, a file:// or an s3:// URL
         #[arg(long, value_name = "LOCATION")]
         archive: Option<String>,
+        /// Print the vkey for a witness that has the private key, not the one for a log
+        #[arg(long, conflicts_with = "archive")]
+        witness: bool,
     },
     /// Make another key the archive's; the current one signs that, and all proofs made with it stay good
     Rotate {
@@ -111,7 +117,8 @@ enum Command {
 /// Bring the proof log up to the last commit, with the key given.
 ///
 /// `ingest` and `run` do this themselves when they have the key. Where they shall not have it, run this where it is, as
-/// often as proofs shall be young. An archive without a key gets this one.
+/// often as proofs shall be young. An archive without a key gets this one. With witnesses the exit code is 1 when one of
+/// them has not cosigned; the next call makes up for it.
 #[derive(clap::Args)]
 pub struct SealLogArgs {
     #[command(flatten)]
@@ -119,6 +126,8 @@ pub struct SealLogArgs {
     /// The archive: a folder, a file:// or an s3:// URL
     #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
     archive: String,
+    #[command(flatten)]
+    witnesses: WitnessArgs,
 }
 
 pub fn run(args: Args) -> Result<u8, CliError> {
@@ -129,7 +138,16 @@ pub fn run(args: Args) -> Result<u8, CliError> {
             write_key(&file, &key).with_context(|| format!("cannot write {}", file.display()))?;
             writeln!(out, "{}", key.public().vkey(key.name()))?;
         }
-        Command::Show { key, archive: None } => {
+        Command::Show { key, archive: None, witness: true } => {
+            let signer = key.required()?;
+            let Signer::Key(key) = &*signer else {
+                return Err(CliError::input(anyhow::anyhow!(
+                    "a witness signs with a key of its own, not with a program"
+                )));
+            };
+            writeln!(out, "{}", WitnessKey::of(key))?;
+        }
+        Command::Show { key, archive: None, witness: false } => {
             let signer = key.required()?;
             let name = match &*signer {
                 Signer::Key(key) => key.name().to_owned(),
@@ -137,7 +155,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
             };
             writeln!(out, "{}", signer.public().vkey(&name))?;
         }
-        Command::Show { key: _, archive: Some(location) } => {
+        Command::Show { key: _, archive: Some(location), witness: _ } => {
             let archive = open(&location)?;
             let keys = archive.keys().map_err(proof_error)?;
             if keys.records.is_empty() {
@@ -156,13 +174,15 @@ pub fn run(args: Args) -> Result<u8, CliError> {
 }
 
 pub fn seal_log(args: SealLogArgs) -> Result<u8, CliError> {
+    let anchors = args.witnesses.anchors()?;
     let archive = open(&args.archive)?.signed_by(args.key.required()?);
     let heads = archive.seal_logs().map_err(proof_error)?;
     let mut out = anstream::stdout().lock();
     for head in heads {
         writeln!(out, "{} {} {}", head.log.name(), head.size, head.root)?;
     }
-    Ok(exit::OK)
+    let is_anchored = anchors.is_empty() || anchor::once(&anchors, &archive)?;
+    Ok(if is_anchored { exit::OK } else { exit::FINDING })
 }
 
 fn print_keys(out: &mut impl std::io::Write, keys: &Keys) -> std::io::Result<()> {

@@ -3,13 +3,16 @@
 
 mod alerts;
 mod allocator;
+mod anchor;
 mod archive;
 mod clock;
 mod config;
 mod demo;
+mod evidence;
 mod exit;
 mod export;
 mod generate;
+mod hold;
 mod hunt;
 mod ingest;
 mod key;
@@ -17,11 +20,13 @@ mod observe;
 mod prove;
 mod query;
 mod reload;
+mod retention;
 mod rules;
 mod run;
 mod sql;
 mod term;
 mod verify;
+mod witness;
 
 use std::process::ExitCode;
 
@@ -54,9 +59,13 @@ enum Command {
     Archive(archive::Args),
     Key(key::Args),
     SealLog(key::SealLogArgs),
+    Witness(witness::Args),
     Verify(verify::Args),
     Prove(prove::Args),
     VerifyProof(prove::VerifyArgs),
+    Evidence(evidence::Args),
+    Retention(retention::Args),
+    Hold(hold::Args),
     Generate(generate::Args),
 }
 
@@ -79,9 +88,13 @@ fn main() -> ExitCode {
         Command::Archive(args) => archive::run(args),
         Command::Key(args) => key::run(args),
         Command::SealLog(args) => key::seal_log(args),
+        Command::Witness(args) => witness::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Prove(args) => prove::run(args),
         Command::VerifyProof(args) => prove::verify(args),
+        Command::Evidence(args) => evidence::run(args),
+        Command::Retention(args) => retention::run(args),
+        Command::Hold(args) => hold::run(args),
         Command::Generate(args) => generate::run(args),
     };
     exit::code_of(outcome)

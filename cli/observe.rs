@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use strongroom_alerts::sinks::{OutboxCounters, SinkCounters};
 use strongroom_ingest::live::webhook::WebhookCounters;
 use strongroom_ingest::live::{BUCKETS, Histogram, Metrics, Secret};
 
+use crate::anchor::AnchorCounters;
 use crate::exit::CliError;
 
 const CONNECTIONS_MAX: usize = 64;
@@ -37,6 +38,7 @@ pub struct State {
     heard: Mutex<Instant>,
     webhooks: Mutex<Vec<(String, Arc<WebhookCounters>)>>,
     sinks: OnceLock<SinksShown>,
+    anchors: OnceLock<Vec<(String, Arc<AnchorCounters>)>>,
 }
 
 /// What is counted of the outbox, and of each sink by its name.
@@ -50,6 +52,7 @@ impl State {
             heard: Mutex::new(Instant::now()),
             webhooks: Mutex::default(),
             sinks: OnceLock::new(),
+            anchors: OnceLock::new(),
         }
     }
 
@@ -60,6 +63,11 @@ impl State {
     /// Called once.
     pub fn set_sinks(&self, outbox: Arc<OutboxCounters>, sinks: Vec<(String, Arc<SinkCounters>)>) {
         let _ = self.sinks.set((outbox, sinks));
+    }
+
+    /// Called once.
+    pub fn set_anchors(&self, anchors: Vec<(String, Arc<AnchorCounters>)>) {
+        let _ = self.anchors.set(anchors);
     }
 
     /// The driver says that it works.
@@ -320,7 +328,43 @@ fn exposition(state: &State) -> String {
     if let Some((outbox, sinks)) = state.sinks.get() {
         of_sinks(&mut out, outbox, sinks);
     }
+    if let Some(anchors) = state.anchors.get() {
+        of_anchors(&mut out, anchors);
+    }
     out.0
+}
+
+fn of_anchors(out: &mut Exposition, anchors: &[(String, Arc<AnchorCounters>)]) {
+    let mut each = |name: &str, kind: &str, help: &str, value: &dyn Fn(&AnchorCounters) -> f64| {
+        out.family(name, kind, help);
+        for (anchor, counters) in anchors {
+            out.sample(name, &[("anchor", anchor)], value(counters));
+        }
+    };
+    let yes = |is: &AtomicBool| f64::from(u8::from(is.load(Ordering::Relaxed)));
+    let get = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64;
+    each(
+        "anchor_made_total",
+        "counter",
+        "Checkpoints that a witness cosigned, or an authority stamped.",
+        &|c| get(&c.made),
+    );
+    each(
+        "anchor_troubles_total",
+        "counter",
+        "Times that a log was not anchored when that was asked for.",
+        &|c| get(&c.troubles),
+    );
+    each("anchor_lag_commits", "gauge", "Signed commits that a witness or authority was to anchor.", &|c| {
+        get(&c.lag)
+    });
+    each("anchor_well", "gauge", "1 while all is anchored that is to be.", &|c| yes(&c.is_well));
+    each(
+        "anchor_contradicts",
+        "gauge",
+        "1 when a witness has seen another history than the archive has.",
+        &|c| yes(&c.contradicts),
+    );
 }
 
 fn of_sinks(out: &mut Exposition, outbox: &OutboxCounters, sinks: &[(String, Arc<SinkCounters>)]) {

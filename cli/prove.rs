@@ -5,13 +5,15 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use chrono::{DateTime, SecondsFormat};
 use serde_json::Value;
-use strongroom_archive::{PublicKey, RECORDS_MAX, prove, verify_proof};
+use strongroom_archive::{PublicKey, RECORDS_MAX, prove, verify_proof_with};
 use strongroom_ingest::export::EventRecords;
 use strongroom_query::{Expanded, Format, Layout, Session, SessionOptions, write_answer};
 
 use crate::exit::{self, CliError};
 use crate::key::{open, proof_error, public_key};
+use crate::verify::WitnessKeyArgs;
 use crate::{query, term};
 
 /// Write single events with the proof that they are the archive's.
@@ -47,6 +49,8 @@ pub struct VerifyArgs {
     /// A public key of the archive, from elsewhere (repeatable); without, only that the proof holds together is shown
     #[arg(long, env = "STRONGROOM_PUBLIC_KEY", value_name = "KEY", value_parser = public_key)]
     public_key: Vec<PublicKey>,
+    #[command(flatten)]
+    witnesses: WitnessKeyArgs,
     /// Write the proven records to standard output, one a line, and nothing else
     #[arg(long)]
     records: bool,
@@ -94,7 +98,8 @@ pub fn run(args: Args) -> Result<u8, CliError> {
 
 pub fn verify(args: VerifyArgs) -> Result<u8, CliError> {
     let file = std::fs::read(&args.file).with_context(|| format!("cannot read {}", args.file.display()));
-    let proven = match verify_proof(&file.map_err(CliError::input)?, &args.public_key) {
+    let witnesses = args.witnesses.witnesses()?;
+    let proven = match verify_proof_with(&file.map_err(CliError::input)?, &args.public_key, &witnesses) {
         Ok(proven) => proven,
         Err(detail) => {
             return Err(CliError::input(anyhow::anyhow!(
@@ -117,8 +122,13 @@ pub fn verify(args: VerifyArgs) -> Result<u8, CliError> {
         proven.records.len(),
         term::printable(&proven.archive_id)
     )?;
-    for (log, size) in &proven.heads {
-        writeln!(out, "under the checkpoint of {} at size {size}", term::printable(log))?;
+    for head in &proven.heads {
+        writeln!(out, "under the checkpoint of {} at size {}", term::printable(&head.origin), head.size)?;
+        for (witness, time) in &head.cosigned {
+            let time = i64::try_from(*time).ok().and_then(|time| DateTime::from_timestamp(time, 0));
+            let time = time.map_or_else(String::new, |time| time.to_rfc3339_opts(SecondsFormat::Secs, true));
+            writeln!(out, "cosigned by {} at {time}", term::printable(witness.name()))?;
+        }
     }
     if args.public_key.is_empty() {
         writeln!(out, "not checked: whose key it is: no public key was given ({})", proven.key)?;

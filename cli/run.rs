@@ -4,7 +4,7 @@
 //! error. Nothing here may hold up the pipeline: alerts go into the outbox, or, without one, through a bounded queue to
 //! a thread that writes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use chrono::Utc;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use strongroom_alerts::own;
 use strongroom_alerts::sinks::Sinks;
-use strongroom_archive::{Archive, Counts, SealReport};
+use strongroom_archive::{Anchors, Archive, Counts, SealReport};
 use strongroom_ingest::live::kafka::KafkaSource;
 use strongroom_ingest::live::webhook::Webhook;
 use strongroom_ingest::live::{
@@ -28,6 +28,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::anchor::{Anchoring, TimestampConfig};
 use crate::clock::{ClockWatch, Step};
 use crate::config::{self, Config, LogFormat};
 use crate::exit::{self, CliError};
@@ -115,8 +116,10 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         "strongroom runs"
     );
     let (location, mut store) = (config.archive.clone(), config.store.clone());
-    let signer = args.key.signer()?;
+    // The command line and the environment come before the file.
+    let signer = args.key.signer()?.or_else(|| config.signer.clone());
     store.public_key = signer.as_ref().map(|signer| signer.public());
+    let anchoring = start_anchors(&config, &state)?;
     // An archive that is gone later is a disk that is not mounted, and no reason to begin a new one.
     let was_open = std::cell::Cell::new(false);
     let open = move || {
@@ -132,6 +135,8 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     };
     let mut observer = Watch {
         way,
+        anchoring,
+        contradicted: HashSet::new(),
         again: Vec::new(),
         severity: config.alerts.severity,
         silence: config.silence,
@@ -157,6 +162,9 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         webhook.shutdown(WEBHOOK_CLOSE);
     }
     observer.tell_again();
+    if let Some(anchoring) = observer.anchoring.take() {
+        anchoring.finish();
+    }
     let written = match observer.way {
         // The writer ends when nobody is left who could tell it something.
         Way::Queue { alerts, .. } => {
@@ -182,7 +190,33 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     written.map(|()| exit::OK).map_err(CliError::failure)
 }
 
-fn start_log(log: &config::Log) -> Result<(), CliError> {
+/// Asks witnesses and authorities for what was signed and is not anchored, from now on.
+fn start_anchors(config: &Config, state: &State) -> Result<Option<Anchoring>, CliError> {
+    if config.witnesses.is_empty() && config.timestamps.is_empty() {
+        return Ok(None);
+    }
+    let mut made = Vec::new();
+    for witness in &config.witnesses {
+        let cannot = || format!("cannot ask the witness {}", witness.key.name());
+        made.push(witness.make().with_context(cannot).map_err(CliError::input)?);
+    }
+    let mut authorities = Vec::new();
+    for authority in &config.timestamps {
+        let cannot = || format!("cannot ask {}", authority.url);
+        authorities.push(authority.make().with_context(cannot).map_err(CliError::input)?);
+    }
+    let names = config.witnesses.iter().map(|witness| witness.key.name().to_owned());
+    let names = names.chain(config.timestamps.iter().map(TimestampConfig::name)).collect();
+    let (location, store) = (config.archive.clone(), config.store.clone());
+    let open = move || Archive::open_with(&location, &store);
+    let anchoring = Anchoring::start(Anchors::new(made, authorities), names, open)?;
+    state.set_anchors(anchoring.counters());
+    let (witnesses, timestamps) = (config.witnesses.len(), config.timestamps.len());
+    tracing::info!(witnesses, timestamps, "checkpoints are anchored");
+    Ok(Some(anchoring))
+}
+
+pub fn start_log(log: &config::Log) -> Result<(), CliError> {
     let ours = LevelFilter::from_level(log.level);
     // What libraries say is for those who look into them.
     let theirs = if log.level >= tracing::Level::DEBUG { ours } else { LevelFilter::ERROR };
@@ -339,6 +373,9 @@ fn write_alerts(
 /// Takes note of what the pipeline does.
 struct Watch {
     way: Way,
+    anchoring: Option<Anchoring>,
+    /// Witnesses that contradict the archive and were told of.
+    contradicted: HashSet<String>,
     /// Alerts about ourselves that found no room.
     again: Vec<Alert>,
     severity: strongroom_schemas::Severity,
@@ -400,6 +437,18 @@ impl Watch {
     }
 }
 
+impl Watch {
+    fn look_for_contradictions(&mut self) {
+        for (name, counters) in self.anchoring.as_ref().map(Anchoring::counters).unwrap_or_default() {
+            if !counters.contradicts.load(Ordering::Relaxed) {
+                self.contradicted.remove(&name);
+            } else if self.contradicted.insert(name.clone()) {
+                self.tell_own(own::history_contradicted(&name, Utc::now().timestamp_micros()));
+            }
+        }
+    }
+}
+
 impl LiveObserver for Watch {
     fn alert(&mut self, alert: &Alert) {
         // One that finds no room is read from the archive later.
@@ -409,6 +458,9 @@ impl LiveObserver for Watch {
     fn sealed(&mut self, report: &SealReport, _: &Counts) {
         if let Way::Outbox(sinks) = &self.way {
             sinks.sealed(&mark_of(report));
+        }
+        if let Some(anchoring) = &self.anchoring {
+            anchoring.sealed();
         }
     }
 
@@ -422,6 +474,7 @@ impl LiveObserver for Watch {
         if self.looked.elapsed() >= SILENCE_TICK {
             self.looked = Instant::now();
             self.look_for_silence();
+            self.look_for_contradictions();
             match self.clock.look() {
                 Some(Step::Back(by)) => tracing::error!(
                     by_s = by.as_secs(),

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use chrono::NaiveDate;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use strongroom_archive::verify::{Options, Report, Watch, heads_of_report, verify};
-use strongroom_archive::{Archive, ArchiveError, Head, PublicKey};
+use strongroom_archive::verify::{Options, Report, Watch, Witnesses, heads_of_report, verify};
+use strongroom_archive::{Archive, ArchiveError, Head, PublicKey, TimestampAuthorities, WitnessKey};
 use strongroom_ingest::export::EventRecords;
 
+use crate::anchor::{timestamp_authorities, witness_key};
 use crate::archive::archive_error;
 use crate::exit::{self, CliError};
 use crate::key::{proof_error, public_key};
@@ -53,6 +54,11 @@ pub struct Args {
     /// A public key of the archive, from elsewhere (repeatable)
     #[arg(long, env = "STRONGROOM_PUBLIC_KEY", value_name = "KEY", value_parser = public_key)]
     public_key: Vec<PublicKey>,
+    #[command(flatten)]
+    witnesses: WitnessKeyArgs,
+    /// PEM file of the authorities that timestamps (RFC 3161) must lead to; each log must have one then
+    #[arg(long, value_name = "FILE")]
+    tsa_ca: Option<PathBuf>,
     /// A checkpoint that was kept elsewhere: the archive must continue it (repeatable)
     #[arg(long, value_name = "FILE")]
     remembered: Vec<PathBuf>,
@@ -62,6 +68,24 @@ pub struct Args {
     /// No progress bar, nothing on standard output unless there are findings
     #[arg(short, long)]
     quiet: bool,
+}
+
+/// Whose cosignatures must be there.
+#[derive(clap::Args)]
+pub struct WitnessKeyArgs {
+    /// The vkey of a witness, from who runs it: it must have cosigned (repeatable)
+    #[arg(long = "witness", env = "STRONGROOM_WITNESSES", value_name = "VKEY", value_delimiter = ' ', value_parser = witness_key)]
+    keys: Vec<WitnessKey>,
+    /// How many of the witnesses must have [default: all of them]
+    #[arg(long, value_name = "N", requires = "keys")]
+    witness_quorum: Option<std::num::NonZeroUsize>,
+}
+
+impl WitnessKeyArgs {
+    pub fn witnesses(&self) -> Result<Witnesses, CliError> {
+        let quorum = self.witness_quorum.map(std::num::NonZero::get);
+        Witnesses::new(self.keys.clone(), quorum).map_err(CliError::input)
+    }
 }
 
 pub fn run(args: Args) -> Result<u8, CliError> {
@@ -84,6 +108,11 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         from: args.from,
         to: args.to,
         public_keys: args.public_key.clone(),
+        witnesses: args.witnesses.witnesses()?,
+        timestamp_authorities: match &args.tsa_ca {
+            Some(path) => timestamp_authorities(path)?,
+            None => TimestampAuthorities::default(),
+        },
         threads: args.threads.map_or_else(
             || std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             std::num::NonZero::get,
@@ -109,7 +138,8 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     Ok(if good { exit::OK } else { exit::FINDING })
 }
 
-struct Bar(ProgressBar);
+/// Bytes read so far.
+pub struct Bar(pub ProgressBar);
 
 impl Watch for Bar {
     fn read(&self, done: u64, total: u64) {
@@ -118,7 +148,7 @@ impl Watch for Bar {
     }
 }
 
-fn bar(quiet: bool) -> ProgressBar {
+pub fn bar(quiet: bool) -> ProgressBar {
     let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
     let bar = ProgressBar::with_draw_target(Some(0), target);
     let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
@@ -159,9 +189,11 @@ fn print(report: &Report) -> std::io::Result<()> {
     let checked = &report.checked;
     writeln!(
         out,
-        "checked: {} commits, {} checkpoints, {} tiles, {} files ({}), {} records, {} sources",
+        "checked: {} commits, {} checkpoints, {} cosignatures, {} timestamps, {} tiles, {} files ({}), {} records, {} sources",
         term::count(checked.commits),
         term::count(checked.checkpoints),
+        term::count(checked.cosignatures),
+        term::count(checked.timestamps),
         term::count(checked.tiles),
         term::count(checked.files),
         term::bytes(checked.bytes),

@@ -11,6 +11,7 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -73,6 +74,20 @@ def note(text, name, *seeds):
 
 def vkey(seed, name="strongroom"):
     return "%s+%s+%s" % (name, key_id(name, seed).hex(), b64(b"\x01" + public(seed)))
+
+
+def witness_id(name, seed):
+    return hashlib.sha256(name.encode() + b"\n\x04" + public(seed)).digest()[:4]
+
+
+def witness_vkey(seed, name="witness.example/w1"):
+    return "%s+%s+%s" % (name, witness_id(name, seed).hex(), b64(b"\x04" + public(seed)))
+
+
+def cosignature(text, seed, time, name="witness.example/w1"):
+    """A line, as tlog-cosignature has it."""
+    message = b"cosignature/v1\ntime %d\n%s" % (time, text.encode())
+    return "\u2014 %s %s\n" % (name, b64(witness_id(name, seed) + time.to_bytes(8, "big") + sign(seed, message)))
 
 
 # Merkle trees as RFC 6962 section 2.1 defines them, recursively.
@@ -203,6 +218,16 @@ class Writer:
         if tiles:
             self.tiles(volume, size)
         return name
+
+    def cosign(self, volume, seed, size=None, time=None, name="witness.example/w1", text=None):
+        """The newest checkpoint, cosigned: what is kept of a witness."""
+        size = len(self.commits[volume]) if size is None else size
+        origin = "strongroom/%s/%s" % (ID, volume)
+        text = text or "%s\n%d\n%s\n" % (origin, size, b64(self.root_of(volume, size)))
+        line = cosignature(text, seed, self.clock // 1000 if time is None else time, name)
+        where = "%s/_tlog/witness/%020d-%s" % (volume, size, witness_id(name, seed).hex())
+        put(self.root, where, note(text, origin, self.key) + line.encode())
+        return where
 
     def root_of(self, volume, size):
         return mth(self.commits[volume][:size])
@@ -785,6 +810,230 @@ class Tampered(InFolder):
         self.finds("file_unnamed", self.w, now=self.w.clock + 2 * 3600 * 1000)
 
 
+class Witnessed(InFolder):
+    """Checkpoints that witnesses have cosigned, and second histories that they have not."""
+
+    def setUp(self):
+        super().setUp()
+        self.w = self.standard()
+        self.one, self.two = verify.Witness(witness_vkey(SEEDS[3])), verify.Witness(witness_vkey(SEEDS[4], "witness.example/w2"))
+        self.kept = [self.w.cosign(v, SEEDS[3]) for v in ("events/2026", "rejects/2026")]
+
+    def asked(self, *witnesses, **options):
+        return {"witnesses": witnesses or (self.one,), **options}
+
+    def test_clean(self):
+        report = self.clean(self.w, **self.asked())
+        self.assertEqual(report.checked["cosignatures"], 2)
+        self.clean(self.w)  # nobody asks
+        self.assertTrue(any("was not given (--witness)" in text for text in self.w.check().not_checked))
+
+    def test_vkeys(self):
+        self.assertEqual(self.one.name, "witness.example/w1")
+        for wrong in (vkey(SEEDS[3]), "a", "a+b+c", witness_vkey(SEEDS[3]).replace("w1", "w2")):
+            with self.assertRaises(verify.Malformed):
+                verify.Witness(wrong)
+
+    def test_quorum(self):
+        self.finds("witness_missing", self.w, **self.asked(self.one, self.two))
+        self.clean(self.w, **self.asked(self.one, self.two, quorum=1))
+        self.w.cosign("events/2026", SEEDS[4], name="witness.example/w2")
+        self.w.cosign("rejects/2026", SEEDS[4], name="witness.example/w2")
+        self.clean(self.w, **self.asked(self.one, self.two))
+
+    def test_lag(self):
+        """What was sealed since a witness looked may be on its way to it, by the clock of the witness, for an hour."""
+        self.w.seal()
+        report = self.clean(self.w, **self.asked())
+        self.assertTrue(any("not cosigned by 1 of the witnesses yet" in text for text in report.not_checked))
+        self.w.clock += 3_700_000
+        self.finds("witness_missing", self.w, **self.asked())
+
+    def test_removed(self):
+        os.remove(os.path.join(self.root, self.kept[1]))
+        self.assertEqual(self.kinds(self.finds("witness_missing", self.w, **self.asked())), ["witness_missing"])
+
+    def test_second_history(self):
+        """Signed with the right key, tiles and all, by somebody who left or removed what the witness said."""
+        commits = self.w.commits["events/2026"]
+        commits[1] = commits[1].replace(b'"modificationTime"', b'"modificationtime"')
+        put(self.root, LOG % 1, commits[1])
+        shutil.rmtree(os.path.join(self.root, "events/2026/_tlog/checkpoint"))
+        shutil.rmtree(os.path.join(self.root, "events/2026/_tlog/tile"))
+        self.w.checkpoint("events/2026")
+        self.assertEqual(set(self.kinds(self.finds("forked", self.w, **self.asked()))), {"forked", "witness_missing"})
+        self.finds("forked", self.w)  # the log's own signature is under both trees
+        shutil.rmtree(os.path.join(self.root, "events/2026/_tlog/witness"))
+        self.clean(self.w)
+        self.assertEqual(self.kinds(self.finds("witness_missing", self.w, **self.asked())), ["witness_missing"])
+
+    def test_cut(self):
+        os.remove(os.path.join(self.root, LOG % 3))
+        shutil.rmtree(os.path.join(self.root, "events/2026/_tlog/checkpoint"))
+        self.w.commits["events/2026"].pop()
+        self.w.checkpoint("events/2026")
+        self.finds("commits_cut", self.w, **self.asked())
+
+    def test_forged(self):
+        """A line that the witness has not made: with another key, over another text, with another time, or a mere signature."""
+        name, where = "witness.example/w1", self.kept[0]
+        data = get(self.root, where).decode()
+        text, line = data.partition("\n\n")[0] + "\n", data.splitlines(True)[-1]
+        raw = base64.b64decode(line.split(" ")[2])
+        lines = [
+            "\u2014 %s %s\n" % (name, b64(raw[:4] + cosigned))
+            for cosigned in (
+                raw[4:11] + bytes([raw[11] ^ 1]) + raw[12:],
+                raw[4:12] + sign(SEEDS[4], b"cosignature/v1\ntime 1\n" + text.encode()),
+                raw[4:12] + sign(SEEDS[3], text.encode()),
+                raw[4:],
+                raw[4:12],
+                b"\xff" + raw[5:],
+            )
+        ]
+        lines[3] = cosignature(text.replace("\n4\n", "\n5\n"), SEEDS[3], self.w.clock // 1000)
+        for forged in lines:
+            put(self.root, where, data.replace(line, forged).encode())
+            self.finds("witness_signature", self.w, **self.asked())
+
+    def test_misplaced(self):
+        data = get(self.root, self.kept[0])
+        for name in ("%020d-%s" % (3, self.one.id.hex()), "%020d-%s" % (4, "00000000"), "4-" + self.one.id.hex()):
+            put(self.root, "events/2026/_tlog/witness/" + name, data)
+            self.finds("witness_malformed", self.w, **self.asked())
+            os.remove(os.path.join(self.root, "events/2026/_tlog/witness", name))
+        for kind, data in (
+            ("checkpoint_malformed", b"nothing"),
+            ("checkpoint_origin", get(self.root, self.kept[1])),
+            ("checkpoint_signature", data.replace(b64(key_id(ORIGIN, SEEDS[0])).encode()[:4], b"AAAA")),
+        ):
+            put(self.root, self.kept[0], data)
+            self.finds(kind, self.w, **self.asked())
+
+    def test_proofs_carry_cosignatures(self):
+        text = "%s\n4\n%s\n" % (ORIGIN, b64(self.w.root_of("events/2026", 4)))
+        signed = note(text, ORIGIN, SEEDS[0])
+        rows = [b"row"]
+        commits = self.w.commits["events/2026"]
+        path = json.loads(commits[1].split(b"\n")[1])["add"]
+        value = {
+            "format": "strongroom-proof-1",
+            "archive_id": ID,
+            "manifest": b64(self.w.manifest),
+            "keys": [get(self.root, "_keys/00000001").decode()],
+            "checkpoints": [{"table": "events", "year": 2026, "note": signed.decode()}],
+            "commits": [{"checkpoint": 0, "index": 1, "commit": b64(commits[1]), "path": [h.hex() for h in inclusion(1, commits)]}],
+            "records": [{"commit": 0, "file": path["path"], "row": 0, "record": b64(rows[0]), "path": [], "claims": {}}],
+        }
+
+        def kinds(**options):
+            report = verify.Proof("proof.json", json.dumps(value).encode(), [public(SEEDS[0])], **options).check()
+            return [f["kind"] for f in report.findings if f["kind"] != "path"]
+
+        self.assertEqual(kinds(), [])
+        self.assertEqual(kinds(witnesses=[self.one]), ["witness_missing"])
+        value["checkpoints"][0]["note"] += cosignature(text, SEEDS[3], 5)
+        self.assertEqual(kinds(witnesses=[self.one]), [])
+        self.assertEqual(kinds(witnesses=[self.one, self.two], quorum=1), [])
+        self.assertEqual(kinds(witnesses=[self.one, self.two]), ["witness_missing"])
+        value["checkpoints"][0]["note"] += cosignature(text.replace("4", "5"), SEEDS[3], 5)
+        self.assertEqual(kinds(witnesses=[self.one]), ["witness_signature", "witness_missing"])
+
+
+class Stamped(InFolder):
+    """Timestamps, made by OpenSSL."""
+
+    # RFC 6979, appendices A.2.5 and A.2.6: key, r and s of the message "sample" with SHA-256 and SHA-384.
+    VECTORS = (
+        ("1.2.840.10045.3.1.7", "sha256", "60FED4BA255A9D31C961EB74C6356D68C049B8923B61FA6CE669622E60F29FB6 7903FE1008B8BC99A41AE9E95628BC64F2F1B20C2D7E9F5177A3C294D4462299",
+         "EFD48B2AACB6A8FD1140DD9CD45E81D69D2C877B56AAF991C34D0EA84EAF3716", "F7CB1C942D657C41D436C7A1B6E29F65F3E900DBB9AFF4064DC4AB2F843ACDA8"),
+        ("1.3.132.0.34", "sha384",
+         "EC3A4E415B4E19A4568618029F427FA5DA9A8BC4AE92E02E06AAE5286B300C64DEF8F0EA9055866064A254515480BC13 "
+         "8015D9B72D7D57244EA8EF9AC0C621896708A59367F9DFB9F54CA84B3F1C9DB1288B231C3AE0D4FE7344FD2533264720",
+         "94EDBB92A5ECB8AAD4736E56C691916B3F88140666CE9FA73D64C4EA95AD133C81A648152E44ACF96E36DD1E80FABE46",
+         "99EF4AEB15F178CEA1FE40DB2603138F130E740A19624526203B6351D0A3A94FA329C145786E679E7B82C71A38628AC8"),
+    )
+
+    def test_ecdsa(self):
+        for curve, digest, key, r, s in self.VECTORS:
+            key, r, s = b"\x04" + bytes.fromhex(key.replace(" ", "")), int(r, 16), int(s, 16)
+            hashed, n = hashlib.new(digest, b"sample").digest(), verify.CURVES[curve][3]
+            good = verify.CURVES[curve], key, hashed, r, s
+            self.assertTrue(verify.ecdsa_verify(*good))
+            for place, wrong in ((1, key[:-1] + b"\0"), (1, key[1:]), (2, hashed[::-1]), (3, s), (3, 0), (3, n), (4, r), (4, s + n)):
+                self.assertFalse(verify.ecdsa_verify(*(wrong if i == place else part for i, part in enumerate(good))))
+
+    def test_der_is_strict(self):
+        for wrong in (b"", b"\x30", b"\x30\x01", b"\x30\x81\x01\0", b"\x30\x80\0\0", b"\x1f\x01\0", b"\x30\x82\0\x80" + bytes(128)):
+            with self.assertRaises(verify.Malformed):
+                verify.Der(wrong).whole()
+        self.assertEqual(verify.Der(bytes.fromhex("06082a8648ce3d030107")).oid(), "1.2.840.10045.3.1.7")
+        for wrong in ("0600", "06022a80", "060180", "0602aa80"):
+            with self.assertRaises(verify.Malformed):
+                verify.Der(bytes.fromhex(wrong)).oid()
+
+    def stamp(self, data, kind):
+        """A token of `openssl ts` over the data, and its authority's certificate."""
+        path = lambda name: os.path.join(self.folder.name, name)
+
+        def openssl(*arguments):
+            subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+
+        key = ["-newkey", "rsa:2048"] if kind == "rsa" else ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:" + kind]
+        if not os.path.exists(path("ca.pem")):
+            openssl("req", "-x509", *key, "-nodes", "-keyout", path("ca.key"), "-subj", "/CN=authority", "-days", "30", "-out", path("ca.pem"), "-addext", "keyUsage=critical,keyCertSign")
+            openssl("req", *key, "-nodes", "-keyout", path("tsa.key"), "-subj", "/CN=clock", "-out", path("tsa.csr"))
+            put(self.folder.name, "ext", b"extendedKeyUsage=critical,timeStamping\n")
+            openssl("x509", "-req", "-in", path("tsa.csr"), "-CA", path("ca.pem"), "-CAkey", path("ca.key"), "-CAcreateserial", "-days", "30", "-extfile", path("ext"), "-out", path("tsa.pem"))
+            put(self.folder.name, "serial", b"01\n")
+            config = "[tsa]\ndefault_tsa=t\n[t]\nserial=%s\ndefault_policy=1.2.3\ndigests=sha256\nsigner_digest=sha256\ness_cert_id_alg=sha256\n" % path("serial")
+            put(self.folder.name, "tsa.cnf", config.encode())
+        put(self.folder.name, "data", data)
+        openssl("ts", "-query", "-data", path("data"), "-sha256", "-cert", "-out", path("query"))
+        openssl("ts", "-reply", "-config", path("tsa.cnf"), "-queryfile", path("query"), "-signer", path("tsa.pem"), "-inkey", path("tsa.key"), "-token_out", "-out", path("token"))
+        return get(self.folder.name, "token"), verify.read_authorities(path("ca.pem"))
+
+    @unittest.skipUnless(shutil.which("openssl"), "there is no openssl")
+    def test_of_openssl(self):
+        for kind in ("rsa", "P-256", "P-384"):
+            self.setUp()
+            w = self.standard()
+            names = ["%s/_tlog/checkpoint/%020d-%s" % (v, n, key_id("strongroom/%s/%s" % (ID, v), SEEDS[0]).hex()) for v, n in (("events/2026", 4), ("rejects/2026", 3))]
+            places = [n.replace("/checkpoint/", "/timestamp/") + "-01234567" for n in names]
+            for name, place in zip(names, places):
+                token, authorities = self.stamp(get(self.root, name), kind)
+                put(self.root, place, token)
+            self.assertEqual(self.clean(w, authorities=authorities).checked["timestamps"], 2)
+            self.assertTrue(any("--tsa-ca" in text for text in self.clean(w).not_checked))
+            good = get(self.root, places[0])
+            put(self.root, places[0], token)
+            self.assertEqual(self.kinds(self.finds("timestamp_imprint", w, authorities=authorities)), ["timestamp_imprint", "timestamp_missing"])
+            for wrong, found in (
+                (good[:-1], "timestamp_malformed"),
+                (b"", "timestamp_malformed"),
+                (good[:-1] + bytes([good[-1] ^ 1]), "timestamp_signature"),
+                (good.replace(b"\x18\x0f20", b"\x18\x0f19"), "timestamp_signature"),
+            ):
+                put(self.root, places[0], wrong)
+                self.finds(found, w, authorities=authorities)
+            os.remove(os.path.join(self.root, places[0]))
+            self.assertEqual(self.kinds(self.finds("timestamp_missing", w, authorities=authorities)), ["timestamp_missing"])
+            put(self.root, places[0], good)
+            other = [c for c in authorities]
+            for path in ("ca.pem", "ca.key"):
+                os.remove(os.path.join(self.folder.name, path))
+            _, other = self.stamp(b"", kind)
+            self.finds("timestamp_signature", w, authorities=other)
+            w.seal()
+            self.assertTrue(any("the newest timestamp is of size 4" in text for text in self.clean(w, authorities=authorities).not_checked))
+            if kind == "P-256":  # what no signature covers may change: versions, a list of digests, parameters
+                loose = 0
+                for at in range(0, len(good), 3):
+                    put(self.root, places[0], good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :])
+                    loose += not w.check(authorities=authorities).findings
+                self.assertLess(loose, 12)
+
+
 class WrittenWrong(InFolder):
     """Somebody has the key, or the program is wrong: everything is signed."""
 
@@ -936,6 +1185,162 @@ class WrittenWrong(InFolder):
         w.seal(year=2026, rejects=0, partition="file/n")
         w.commit("alerts/2026")
         self.assertEqual(self.kinds(self.finds("key_retired", w)).count("key_retired"), 2)
+
+
+class Kept(InFolder):
+    """Retention, holds and drops, written from docs/proof.md."""
+
+    OLD = 1_519_984_800_000  # 2018-03-02T10:00:00Z
+
+    def setUp(self):
+        super().setUp()
+        self.w = w = self.writer()
+        w.clock = self.OLD
+        w.seal(year=2018, events=10, rejects=2, day="2018-03-02")
+        w.clock = START
+        w.seal(events=5)
+        self.texts = {}
+
+    def path(self, rel):
+        return os.path.join(self.root, rel)
+
+    def record(self, rel, text, kind, *seeds):
+        put(self.root, rel, note(text, "strongroom/%s/%s" % (ID, kind), *seeds) if seeds else text.encode())
+
+    def policy(self, number, years, *seeds, **changes):
+        values = {"archive": ID, "time": "2026-03-02T09:00:00Z", "years": years, "reason": "a law", **changes}
+        text = "strongroom retention %d\n" % number + "".join("%s %s\n" % v for v in values.items())
+        self.record("_retention/%08d" % number, text, "retention", *seeds)
+
+    def hold(self, number, *lines, seeds=()):
+        text = "strongroom hold %d\narchive %s\ntime 2026-03-02T09:00:00Z\n" % (number, ID) + "".join(line + "\n" for line in lines)
+        self.record("_holds/%08d" % number, text, "holds", *seeds)
+        return get(self.root, "_holds/%08d" % number)
+
+    def held(self, number, part, record, *paths):
+        text = "strongroom held %d %d\narchive %s\nhold %s\n" % (number, part, ID, hashlib.sha256(record).hexdigest())
+        self.record("_holds/%08d-%08d" % (number, part), text + "".join("object %s -\n" % p for p in paths), "holds")
+
+    def drop(self, volume="events/2018", seeds=(SEEDS[0],), remove=True, state=None, **changes):
+        size, root = self.w.heads[volume]
+        offsets = {"file/a": [0, 90, 10]} if volume.startswith("events") else {"file/a": [100, 110, 2]}
+        state = state or {"format": "strongroom-dropped-1", "txns": {"file/a": 120, "file/a#records": 12}, "offsets": offsets}
+        data, name = json.dumps(state).encode(), "_dropped/" + volume.replace("/", "-")
+        values = {"archive": ID, "time": "2026-03-02T09:30:00Z", "size": size, "root": root, "files": 1, "rows": offsets["file/a"][2]}
+        values.update({"last": "2018-03-03T00:00:00Z", "years": 6, "until": "2024-03-04T00:00:00Z", "state": hashlib.sha256(data).hexdigest(), "reason": "over"})
+        values.update(changes)
+        text = "strongroom dropped %s\n" % values.pop("of", volume) + "".join("%s %s\n" % v for v in values.items())
+        put(self.root, name + ".state", data)
+        self.record(name, text, "dropped", *seeds)
+        if remove:
+            shutil.rmtree(self.path(volume), ignore_errors=True)
+
+    def test_dropped(self):
+        self.clean(self.w)
+        self.drop()
+        report = self.clean(self.w)
+        self.assertIn("it was dropped at 2026-03-02T09:30:00Z", " ".join(report.not_checked))
+        self.drop("rejects/2018")
+        self.clean(self.w)
+        self.w.seal(events=3)
+        self.clean(self.w)
+        self.w.key_record(SEEDS[1], lines="".join("log %s %d %s\n" % (v, *h) for v, h in sorted(self.w.heads.items()) if v == "events/2026"))
+        self.clean(self.w)
+
+    def test_gone(self):
+        shutil.rmtree(self.path("events/2018"))
+        self.finds("rows_missing", self.w)
+        self.w.key_record(SEEDS[1])
+        self.finds("volume_missing", self.w)
+
+    def test_half_there(self):
+        self.drop(remove=False)
+        self.assertEqual(self.kinds(self.w.check()), ["drop_unfinished"])
+
+    def test_forged(self):
+        for changes in (
+            {"seeds": ()},
+            {"seeds": (SEEDS[3],)},
+            {"time": "2024-03-03T09:00:00Z"},
+            {"time": "2026-03-02T12:00:00Z"},
+            {"until": "2024-03-03T00:00:00Z"},
+            {"years": 5},
+            {"last": "2017-12-31T00:00:00Z"},
+            {"last": "2021-03-03T00:00:00Z"},
+            {"of": "events/2026"},
+            {"archive": ID.replace("6", "7")},
+            {"state": "0" * 64},
+            {"root": "AAAA"},
+            {"reason": " "},
+            {"size": "04"},
+            {"more": "x"},
+        ):
+            with self.subTest(changes):
+                self.drop(**changes)
+                self.finds("drop_record", self.w)
+        for state in ({"x": 1}, {"format": "other", "txns": {}, "offsets": {}}, {"format": "strongroom-dropped-1", "txns": {"a": "b"}, "offsets": None}):
+            self.drop(state=state)
+            self.finds("drop_record", self.w)
+        self.drop(state={"format": "strongroom-dropped-1", "txns": {"file/a": 120, "file/a#records": 11}, "offsets": {"file/a": [0, 90, 10]}})
+        self.finds("rows_extra", self.w)
+        self.drop()
+        self.clean(self.w)
+        os.remove(self.path("_dropped/events-2018.state"))
+        self.finds("drop_record", self.w)
+        put(self.root, "_dropped/notes", b"x")
+        self.finds("drop_record", self.w)
+
+    def test_by_a_retired_key(self):
+        self.drop()
+        self.w.key_record(SEEDS[1])  # names events/2018: it was there
+        self.finds("drop_record", self.w)
+        self.drop(seeds=(SEEDS[1],))
+        self.clean(self.w)
+
+    def test_remembered(self):
+        origin = "strongroom/%s/events/2018" % ID
+        size, root = self.w.heads["events/2018"]
+        self.drop()
+        kept = lambda size, root: [("kept", note("%s\n%d\n%s\n" % (origin, size, root), origin, SEEDS[0]))]  # noqa: E731
+        self.clean(self.w, remembered=kept(size, root))
+        self.assertIn("is the beginning of", " ".join(self.clean(self.w, remembered=kept(1, b64(bytes(32)))).not_checked))
+        self.finds("forked", self.w, remembered=kept(size, b64(bytes(32))))
+        self.finds("rolled_back", self.w, remembered=kept(size + 1, root))
+
+    def test_promises(self):
+        self.policy(1, 7, SEEDS[0])
+        self.policy(2, 9, SEEDS[0])
+        self.clean(self.w)
+        self.drop()
+        self.finds("drop_record", self.w)  # nine years were promised
+        shutil.rmtree(self.path("_dropped"))
+        for number, years, seeds, changes in ((3, 9, SEEDS[:1], {}), (3, 10, (), {}), (3, 10, SEEDS[3:4], {}), (3, 101, SEEDS[:1], {}), (4, 10, SEEDS[:1], {}), (3, 10, SEEDS[:1], {"more": 1})):
+            self.policy(number, years, *seeds, **changes)
+            self.finds("retention_record", self.w)
+            os.remove(self.path("_retention/%08d" % number))
+
+    def test_holds(self):
+        file = "events/2026/" + json.loads(self.w.commits["events/2026"][1].split(b"\n")[1])["add"]["path"]
+        first = self.hold(1, "place case 7", "from 2026-01-01T00:00:00Z", "namespace a b", "reason J. Doe")
+        self.held(1, 1, first, file, "strongroom.json")
+        self.hold(2, "place other", "reason r", seeds=(SEEDS[0],))
+        report = self.clean(self.w)
+        self.assertIn("nobody signed 1 of the records", " ".join(report.not_checked))
+        self.held(1, 2, first, "events/2026/date=2026-03-02/none.parquet")
+        self.finds("hold_missing", self.w)
+        self.hold(3, "release case 7", "reason r")
+        self.clean(self.w)
+        for wrong in (("release case 7", "reason r"), ("release none", "reason r"), ("place other", "reason r"), ("place x", "user a", "namespace b", "reason r"), ("place x",), ("place x", "from today", "reason r")):
+            self.hold(4, *wrong)
+            self.finds("hold_record", self.w)
+        os.remove(self.path("_holds/00000004"))
+        self.held(2, 1, first)
+        self.finds("hold_record", self.w)
+        self.held(2, 1, get(self.root, "_holds/00000002"), "../x")
+        self.finds("hold_record", self.w)
+        self.held(2, 2, get(self.root, "_holds/00000002"))
+        os.remove(self.path("_holds/00000002-00000001"))
+        self.finds("hold_record", self.w)
 
 
 class Fuzz(InFolder):
@@ -1137,6 +1542,261 @@ class Proofs(InFolder):
             proof = self.check(bytes(changed))
             if not proof.check().findings:  # what is not part of the proof: claims, white space
                 self.assertEqual([r for _, r in proof.proven], [self.rows[7]])
+
+
+class Packs(InFolder):
+    """Evidence packs, written by the document: ten events of one file, of which some are chosen, and an alert."""
+
+    PERIOD = "2026-03-02T10:00:02.000000Z", "2026-03-02T10:00:06.000000Z"
+
+    def setUp(self):
+        super().setUp()
+        w = self.w = self.writer()
+        self.rows = [b'{"n":%d,"stageTimestamp":"2026-03-02T10:00:%02d.5000009Z"}' % (i, i) for i in range(10)]
+        self.alerts = [b'{"alert":%d}' % i for i in range(3)]
+        times = {"minValues": {"stage_timestamp": "2026-03-02T10:00:00.5Z"}, "maxValues": {"stage_timestamp": "2026-03-02T10:00:09.500000Z"}}
+        w.seal(tag_record_root=mth(self.rows).hex(), stats=json.dumps(dict(times, numRecords=10)))
+        add = w.add("alerts/2026", {"file/a": [0, 20, 3]}, tag_record_root=mth(self.alerts).hex())
+        w.commit("alerts/2026", [add], {"file/a": (100, 10)})
+        self.pack = os.path.join(self.folder.name, "pack")
+
+    def named(self, volume, index, chosen):
+        for line in self.w.commits[volume][index].split(b"\n"):
+            add = json.loads(line).get("add")
+            if add:
+                stats, table = json.loads(add["stats"]), volume.partition("/")[0]
+                low, high = (stats[k].get(verify.TIME_COLUMN[table]) for k in ("minValues", "maxValues"))
+                return {
+                    "log": volume, "commit": index, "file": add["path"], "bytes": add["size"], "rows": stats["numRecords"], "chosen": chosen,
+                    "sha256": add["tags"]["sha256"], "record_root": add["tags"]["record_root"], "version_id": None,
+                    "time_min": low and "2026-03-02T10:00:00.500000Z", "time_max": high, "offsets": json.loads(add["tags"]["offsets"]),
+                }  # fmt: skip
+
+    def proof(self, parts):
+        """parts: list of (volume, index of commit, records of the file, rows)."""
+        proof = {
+            "format": "strongroom-proof-1", "archive_id": ID, "manifest": b64(self.w.manifest), "keys": self.keys(), "checkpoints": [], "commits": [], "records": [],
+        }  # fmt: skip
+        for volume, index, records, rows in parts:
+            table, _, year = volume.partition("/")
+            commits = self.w.commits[volume]
+            proof["checkpoints"].append({"table": table, "year": int(year), "note": self.note(volume)})
+            path = [h.hex() for h in inclusion(index, commits)]
+            proof["commits"].append({"checkpoint": len(proof["checkpoints"]) - 1, "index": index, "commit": b64(commits[index]), "path": path})
+            for row in rows:
+                path = [h.hex() for h in inclusion(row, records)]
+                proof["records"].append(
+                    {"commit": len(proof["commits"]) - 1, "file": self.named(volume, index, 0)["file"], "row": row, "record": b64(records[row]), "path": path, "claims": {}}
+                )
+        return proof
+
+    def keys(self):
+        return [get(self.root, "_keys/%08d" % i).decode() for i in range(1, self.w.records + 1)]
+
+    def note(self, volume):
+        folder = os.path.join(self.root, volume, "_tlog/checkpoint")
+        return get(folder, sorted(os.listdir(folder))[-1]).decode()
+
+    def make(self, rows=(2, 3, 4, 5), alerts=(1,), complete=False, signer=None, counts=(), files=None, manifest=(), pieces=None):
+        """Writes the pack. counts, manifest: other values than are true; files: what else to write, or in the place of what."""
+        shutil.rmtree(self.pack, ignore_errors=True)
+        parts = [("events/2026", 1, self.rows, rows), ("alerts/2026", 1, self.alerts, alerts)]
+        pieces = [self.proof([p for p in parts if p[3]])] if pieces is None else pieces
+        there = {
+            "records.jsonl": b"".join(self.rows[r] + b"\n" for r in rows),
+            "alerts.jsonl": b"".join(self.alerts[r] + b"\n" for r in alerts),
+            "archive-files.json": json.dumps(
+                {"format": "strongroom-evidence-files-1", "files": [self.named("events/2026", 1, len(rows)), self.named("alerts/2026", 1, len(alerts))]}
+            ).encode(),
+        }
+        there.update({name: b"{}" for name in ("gaps.json", "store.json", "verification.json", "report.html", "VERIFY.md")})
+        there.update({"proofs/%08d.json" % i: json.dumps(piece).encode() for i, piece in enumerate(pieces, 1) if piece["records"]})
+        if complete:
+            for volume, commits in self.w.commits.items():
+                lines = [json.dumps({"index": i, "commit": b64(c)}) + "\n" for i, c in enumerate(commits)]
+                there["commits/%s.jsonl" % volume.replace("/", "-")] = "".join(lines).encode()
+        there.update(files or {})
+        there = {name: data for name, data in there.items() if data is not None}
+        heads = [
+            {"log": "strongroom/%s/%s" % (ID, v), "size": len(c), "root": b64(mth(c)), "note": self.note(v)} for v, c in sorted(self.w.commits.items())
+        ]
+        value = {
+            "format": "strongroom-evidence-1", "archive_id": ID, "location": "/a", "made": "2026-03-03T00:00:00Z", "program": "a test",
+            "question": {"from": self.PERIOD[0], "to": self.PERIOD[1], "namespaces": [], "users": [], "where": None, "complete": complete},
+            "events_query": {"sql": "SELECT", "rows": 4 if complete else len(rows), "sha256": "0" * 64},
+            "alerts_query": {"sql": "SELECT", "rows": len(alerts), "sha256": "0" * 64},
+            "counts": {
+                "events_in_question": 4 if complete else len(rows), "alerts_in_question": len(alerts), "events": len(rows), "alerts": len(alerts), "files": 2,
+                "rows_examined": 10, "commits": 1, "received": {"received": 10, "events": 10, "rejects": 0, "duplicates": 0}, "rejects_at_positions": 0,
+                "rejects_received": 0, "events_without_time": 0, "proofs": sum(n.startswith("proofs/") for n in there),
+            },
+            "strongroom_json": b64(self.w.manifest), "keys": self.keys(), "heads": heads,
+            "signed_by": b64(public(signer)) if signer else None,
+            "files": [{"name": n, "bytes": len(d), "sha256": hashlib.sha256(d).hexdigest()} for n, d in sorted(there.items())],
+        }  # fmt: skip
+        value["counts"].update(counts)
+        value.update(manifest)
+        data = json.dumps(value).encode()
+        for name, content in {**there, "manifest.json": data}.items():
+            put(self.pack, name, content)
+        if signer:
+            self.sign(signer, data)
+
+    def sign(self, signer, data):
+        origin = "strongroom/%s/evidence" % ID
+        put(self.pack, "manifest.note", note("%s\n%s\n" % (origin, hashlib.sha256(data).hexdigest()), origin, signer))
+
+    def found(self, trusted=SEEDS[0]):
+        return verify.Pack(self.pack, [public(trusted)]).check()
+
+    def named_kinds(self, *kinds, trusted=SEEDS[0]):
+        report = self.found(trusted)
+        for kind in kinds:
+            self.assertIn(kind, self.kinds(report), report.findings)
+        self.assertEqual(bool(kinds), bool(report.findings), report.findings)
+        json.dumps(report.as_json())
+        return report
+
+    def test_good_ones(self):
+        self.make(signer=SEEDS[0])
+        report = self.named_kinds()
+        self.assertEqual((report.checked["events"], report.checked["alerts"], report.checked["signatures"]), (4, 1, 1))
+        self.assertIn("all records", " ".join(report.not_checked))
+        self.make()
+        self.assertIn("not signed", " ".join(self.named_kinds().not_checked))
+        self.make(rows=range(10), alerts=range(3), complete=True)
+        self.assertNotIn("all records", " ".join(self.named_kinds().not_checked))
+        self.make(rows=(), alerts=())
+        self.assertEqual(self.named_kinds().checked["proofs"], 0)
+
+    def test_pieces(self):
+        pieces = [self.proof([("events/2026", 1, self.rows, [r])]) for r in (2, 3, 4, 5)] + [self.proof([("alerts/2026", 1, self.alerts, [1])])]
+        self.make(pieces=pieces)
+        self.assertEqual(self.named_kinds().checked["proofs"], 5)
+        self.make(pieces=pieces[1:] + pieces[:1])
+        self.named_kinds("pack_order", "pack_records")
+
+    def test_after_a_rotation(self):
+        self.w.key_record(SEEDS[1])
+        for volume in ("events/2026", "alerts/2026"):
+            self.w.checkpoint(volume)
+        # Sizes are the same; names sort by key, so ask for the new key's.
+        self.note = lambda v: get(self.root, "%s/_tlog/checkpoint/%020d-%s" % (v, len(self.w.commits[v]), key_id("strongroom/%s/%s" % (ID, v), SEEDS[1]).hex())).decode()
+        self.make(signer=SEEDS[1])
+        for seed in SEEDS[:2]:
+            self.named_kinds(trusted=seed)
+        self.make(signer=SEEDS[0])
+        self.named_kinds("pack_signature")
+
+    def test_what_was_done(self):
+        other, piece = {"records": [{}]}, self.proof([("events/2026", 1, self.rows, [2, 3, 4, 5]), ("alerts/2026", 1, self.alerts, [1])])
+        forged, swapped, twice = (json.loads(json.dumps(piece)) for _ in range(3))
+        forged["records"][0]["record"] = b64(b"{}")
+        swapped["records"][0], swapped["records"][1] = swapped["records"][1], swapped["records"][0]
+        twice["records"].insert(0, twice["records"][0])
+        files = {"format": "strongroom-evidence-files-1", "files": [self.named("events/2026", 1, 4), self.named("alerts/2026", 1, 1)]}
+
+        def listed(**change):
+            value = json.loads(json.dumps(files))
+            value["files"][0].update(change)
+            return {"archive-files.json": json.dumps(value).encode()}
+
+        cases = (
+            ("pack_records", dict(files={"records.jsonl": b""})),
+            ("pack_records", dict(files={"records.jsonl": b"\n".join(self.rows[2:6]) + b"\n{}\n"})),
+            ("pack_records", dict(files={"alerts.jsonl": b"{}\n"})),
+            ("pack_proof", dict(pieces=[forged])),
+            ("pack_proof", dict(pieces=[other])),
+            ("pack_proof", dict(files={"proofs/00000002.json": b"[" * 100_000})),
+            ("pack_proof", dict(files={"proofs/00000002.json": b"\xff"})),
+            ("pack_order", dict(pieces=[swapped])),
+            ("pack_order", dict(pieces=[twice])),
+            ("pack_archive_files", dict(files=listed(chosen=3))),
+            ("pack_archive_files", dict(files=listed(rows=11))),
+            ("pack_archive_files", dict(files=listed(record_root="0" * 64))),
+            ("pack_archive_files", dict(files=listed(version_id="x"))),
+            ("pack_archive_files", dict(files=listed(time_max="2026-03-02T10:00:09.500001Z"))),
+            ("pack_archive_files", dict(files=listed(offsets={}))),
+            ("pack_archive_files", dict(files=listed(more=1))),
+            ("pack_archive_files", dict(files={"archive-files.json": b"[]"})),
+            ("pack_counts", dict(counts={"events": 5})),
+            ("pack_counts", dict(counts={"events_in_question": 5})),
+            ("pack_counts", dict(counts={"rows_examined": 9})),
+            ("pack_counts", dict(counts={"received": {"received": 1, "events": 10, "rejects": 0, "duplicates": 0}})),
+            ("pack_question", dict(rows=(1, 2))),
+            ("pack_question", dict(rows=(5, 6))),
+            ("pack_complete", dict(complete=True)),
+            ("pack_complete", dict(rows=range(10), alerts=range(3), complete=True, files={"commits/events-2026.jsonl": None})),
+            ("pack_complete", dict(rows=range(10), alerts=range(3), complete=True, files={"commits/alerts-2026.jsonl": b""})),
+            ("pack_complete", dict(rows=range(10), alerts=(), complete=True)),
+            ("pack_manifest", dict(manifest={"format": "strongroom-evidence-2"})),
+            ("pack_manifest", dict(manifest={"archive_id": 5})),
+            ("pack_manifest", dict(manifest={"files": [{"name": "../x", "bytes": 0, "sha256": ""}]})),
+            ("pack_manifest", dict(manifest={"question": {}})),
+            ("pack_manifest", dict(manifest={"approved": True})),
+            ("pack_manifest", dict(files={"report.html": None})),
+            ("pack_proof", dict(manifest={"keys": []})),
+            ("pack_proof", dict(manifest={"strongroom_json": b64(b"{}")})),
+            ("pack_proof", dict(manifest={"heads": []})),
+            ("pack_signature", dict(manifest={"signed_by": b64(public(SEEDS[0]))})),
+            ("pack_signature", dict(signer=SEEDS[3])),
+            ("pack_signature", dict(signer=SEEDS[0], manifest={"signed_by": None})),
+            ("key_untrusted", dict(trusted=SEEDS[3])),
+        )
+        for kind, options in cases:
+            trusted = options.pop("trusted", SEEDS[0])
+            with self.subTest(kind=kind, **options):
+                self.make(**options)
+                self.named_kinds(kind, trusted=trusted)
+
+    def test_files(self):
+        def removed():
+            os.remove(os.path.join(self.pack, "gaps.json"))
+
+        def linked():
+            removed()
+            os.symlink("store.json", os.path.join(self.pack, "gaps.json"))
+
+        def piped():
+            removed()
+            os.mkfifo(os.path.join(self.pack, "gaps.json"))
+
+        for kind, change in (
+            ("pack_file_missing", removed),
+            ("pack_file_missing", linked),
+            ("pack_file_extra", piped),
+            ("pack_file_extra", lambda: put(self.pack, "more", b"")),
+            ("pack_file_extra", lambda: put(self.pack, "proofs/more", b"")),
+            ("pack_file_extra", lambda: put(self.pack, "more/more", b"")),
+            ("pack_file_changed", lambda: put(self.pack, "report.html", b"x")),
+            ("pack_file_changed", lambda: put(self.pack, "records.jsonl", b"")),
+            ("pack_manifest", lambda: os.remove(os.path.join(self.pack, "manifest.json"))),
+            ("pack_manifest", lambda: put(self.pack, "manifest.json", b"{")),
+            ("pack_signature", lambda: os.remove(os.path.join(self.pack, "manifest.note"))),
+            ("pack_signature", lambda: put(self.pack, "manifest.note", b"no note")),
+            ("pack_signature", lambda: self.sign(SEEDS[0], b"another manifest")),
+        ):
+            self.make(signer=SEEDS[0])
+            change()
+            self.named_kinds(kind)
+
+    def test_fuzz(self):
+        """Every changed byte of a signed pack is found, and ends in no traceback."""
+        self.make(signer=SEEDS[0])
+        rng, names = random.Random(11), []
+        for folder, _, files in os.walk(self.pack):
+            names += [os.path.relpath(os.path.join(folder, f), self.pack) for f in files]
+        for _ in range(FUZZ_ROUNDS // 20):
+            name = rng.choice(sorted(names))
+            data = bytearray(get(self.pack, name))
+            at = rng.randrange(len(data))
+            before = data[at]
+            data[at] = (before + rng.randrange(1, 256)) % 256
+            put(self.pack, name, bytes(data))
+            self.assertTrue(self.found().findings, (name, at, data[at]))
+            data[at] = before
+            put(self.pack, name, bytes(data))
+        self.named_kinds()
 
 
 class CommandLine(InFolder):

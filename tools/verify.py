@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
-"""Check a Strongroom archive, or a proof of single records, without Strongroom.
+"""Check a Strongroom archive, a proof of single records, or an evidence pack, without Strongroom.
 
 Written from docs/proof.md and docs/format.md and the specifications they name, and from nothing else. Python 3.9 or later, standard
 library only; with `pyarrow` the rows inside the Parquet files are checked too, without it the report says that they were not.
 
-    python3 verify.py archive DIR --public-key VKEY [--remembered FILE]... [--since REPORT] [--json FILE] [--no-rows]
-    python3 verify.py proof FILE --public-key VKEY [--print]
+    python3 verify.py archive DIR --public-key VKEY [--witness VKEY]... [--remembered FILE]... [--since REPORT] [--json FILE] [--no-rows]
+    python3 verify.py proof FILE --public-key VKEY [--witness VKEY]... [--print]
+    python3 verify.py pack DIR --public-key VKEY [--json FILE]
 
 Exit code 0: no finding; 1: findings; 2: it could not be done. It only reads (but for the file of --json), opens no connection, follows no symbolic link below
 DIR, and never opens a path that an archive names before that path has the one allowed form.
 
-Top-down: Ed25519, Merkle trees, strict JSON and base64, signed notes, keys, the archive (points 1 to 12 of "Checking an archive"), Parquet
-(point 8), single proofs, the command line. Numbers such as "point 7" are those of docs/proof.md.
+Top-down: Ed25519, Merkle trees, strict JSON and base64, signed notes, keys, retention, the archive (points 1 to 12, 14 and 15 of "Checking an archive"),
+Parquet (point 8), single proofs, evidence packs (points of "Checking a pack"), the command line. Numbers such as "point 7" are those of docs/proof.md.
 """
 import argparse
 import base64
@@ -50,6 +51,9 @@ ADD_MEMBERS = {"path", "partitionValues", "size", "modificationTime", "dataChang
 DAY_US = 86_400_000_000
 PLAUSIBLE_FROM_US = 1_388_534_400_000_000  # 2014-01-01, format.md, Layout
 PATH = re.compile(r"date=(\d{4}-\d{2}-\d{2})/[0-9a-f]{32}\.parquet", re.ASCII)
+RECORDS = ("_retention", "_holds", "_dropped")  # docs/proof.md, Retention, holds and drops
+YEARS_DEFAULT, YEARS_MAX = 6, 100
+LINE_BYTES_MAX = 1000
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 HEX32 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
@@ -377,6 +381,37 @@ def parse_public_key(text):
     return key[1:]
 
 
+class Witness:
+    """Somebody who cosigns checkpoints, C2SP tlog-cosignature (version 1, Ed25519); made of a vkey whose type is 0x04."""
+
+    def __init__(self, vkey):
+        name, _, rest = vkey.partition("+")
+        hint, plus, encoded = rest.partition("+")
+        if not plus or not name or any(c.isspace() for c in name):
+            raise Malformed("%s is not the vkey of a witness (name+id+base64)" % shown(vkey))
+        key = parse_base64(encoded, 33)
+        if key[0] != 4:
+            raise Malformed("%s is not the vkey of a witness: its type is 0x%02x, not 0x04" % (shown(vkey), key[0]))
+        self.name, self.key = name, key[1:]
+        try:
+            self.id = sha256(name.encode() + b"\n" + key)[:4]
+        except UnicodeEncodeError:
+            raise Malformed("the name of the vkey is not UTF-8")
+        if self.id.hex() != hint:
+            raise Malformed("the key id in the vkey of %s is not that of its key: mistyped?" % shown(name))
+
+    def cosigned(self, note):
+        """When it cosigned the text, in seconds since 1970: the oldest time if it did so more than once; None if it did not."""
+        times = []
+        for _, _, data in (s for s in note.signatures if s[:2] == (self.name, self.id)):
+            seconds = int.from_bytes(data[:8], "big")
+            message = b"cosignature/v1\ntime %d\n" % seconds + note.text
+            if len(data) != 72 or seconds >= 1 << 63 or not ed25519_verify(self.key, message, data[8:]):
+                raise BadSignature("the cosignature under the name of %s does not verify" % shown(self.name))
+            times.append(seconds)
+        return min(times, default=None)
+
+
 class Checkpoint:
     """A note whose text is origin, size, root: three lines (proof.md, Checkpoints)."""
 
@@ -488,13 +523,591 @@ def check_keys(files, manifest, public_key, archive_id, trusted, report):
     return keys
 
 
+# Timestamps, RFC 3161 with RFC 5816: a CMS SignedData (RFC 5652) over a TSTInfo, in DER. Signatures are RSA (PKCS #1 v1.5) or ECDSA on P-256 and P-384.
+
+DIGESTS = {"2.16.840.1.101.3.4.2.1": "sha256", "2.16.840.1.101.3.4.2.2": "sha384", "2.16.840.1.101.3.4.2.3": "sha512"}
+# Names of signature algorithms, and the digest that is part of the name; of rsaEncryption the digest is said elsewhere.
+SIGNATURES = {
+    "1.2.840.113549.1.1.1": None,
+    "1.2.840.113549.1.1.11": "sha256",
+    "1.2.840.113549.1.1.12": "sha384",
+    "1.2.840.113549.1.1.13": "sha512",
+    "1.2.840.10045.4.3.2": "sha256",
+    "1.2.840.10045.4.3.3": "sha384",
+    "1.2.840.10045.4.3.4": "sha512",
+}
+DIGEST_INFO = {"sha256": "3031300d060960864801650304020105000420", "sha384": "3041300d060960864801650304020205000430", "sha512": "3051300d060960864801650304020305000440"}
+# SEC 2: p, b, the base point, its order; a is -3.
+CURVES = {
+    "1.2.840.10045.3.1.7": (
+        0xFFFFFFFF00000001000000000000000000000000FFFFFFFFFFFFFFFFFFFFFFFF,
+        0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B,
+        (0x6B17D1F2E12C4247F8BCE6E563A440F277037D812DEB33A0F4A13945D898C296, 0x4FE342E2FE1A7F9B8EE7EB4A7C0F9E162BCE33576B315ECECBB6406837BF51F5),
+        0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551,
+    ),
+    "1.3.132.0.34": (
+        0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEFFFFFFFF0000000000000000FFFFFFFF,
+        0xB3312FA7E23EE7E4988E056BE3F82D19181D9C6EFE8141120314088F5013875AC656398D8A2ED19D2A85C8EDD3EC2AEF,
+        (
+            0xAA87CA22BE8B05378EB1C71EF320AD746E1D3B628BA79B9859F741E082542A385502F25DBF55296C3A545E3872760AB7,
+            0x3617DE4A96262C6F5D9E98BF9292DC29F8F41DBD289A147CE9DA3113B5F0B8C00A60B1CE1D7E819D7A431D7C90EA0E5F,
+        ),
+        0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973,
+    ),
+}
+TIME_STAMPING = "1.3.6.1.5.5.7.3.8"
+CHAIN_MAX = 8
+
+
+class Der:
+    """Values that stand one behind the other; only what DER allows."""
+
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def more(self):
+        return self.at < len(self.data)
+
+    def peek(self):
+        return self.data[self.at] if self.more() else None
+
+    def whole(self, tag=None):
+        """(content, all bytes) of the next value, which has that tag."""
+        data, start = self.data, self.at
+        if len(data) - start < 2 or data[start] & 31 == 31 or (tag is not None and data[start] != tag):
+            raise Malformed("not the DER value that is expected at byte %d" % start)
+        length, at = data[start + 1], start + 2
+        if length > 127:
+            count = length & 127
+            length, at = int.from_bytes(data[at : at + count], "big"), at + count
+            if not 1 <= count <= 4 or length < 128 or length >> 8 * (count - 1) == 0:
+                raise Malformed("a length is not DER")
+        if at + length > len(data):
+            raise Malformed("a value is cut off")
+        self.at = at + length
+        return data[at : self.at], data[start : self.at]
+
+    def content(self, tag):
+        return self.whole(tag)[0]
+
+    def inside(self, tag=0x30):
+        return Der(self.content(tag))
+
+    def integer(self):
+        data = self.content(2)
+        if not data:
+            raise Malformed("an integer without bytes")
+        return int.from_bytes(data, "big", signed=True)
+
+    def oid(self):
+        data, numbers, value = self.content(6), [], 0
+        for byte in data:
+            value = value << 7 | byte & 127
+            if not byte & 128:
+                numbers.append(value)
+                value = 0
+        if not numbers or data[-1] & 128:
+            raise Malformed("no object identifier")
+        first = min(numbers[0] // 40, 2)
+        return ".".join(map(str, [first, numbers[0] - 40 * first] + numbers[1:]))
+
+    def end(self):
+        if self.more():
+            raise Malformed("more than there should be")
+
+
+def der_time(der):
+    """UTCTime or GeneralizedTime, in UTC."""
+    tag = der.peek()
+    text = der.whole()[0].decode("ascii", "replace")
+    if tag == 0x17 and re.fullmatch(r"\d{12}Z", text, re.ASCII):
+        text = ("20" if text < "5" else "19") + text
+    elif tag != 0x18 or not re.fullmatch(r"\d{14}(\.\d{1,9})?Z", text, re.ASCII):
+        raise Malformed("no time")
+    try:
+        return datetime.datetime.strptime(text[:14], "%Y%m%d%H%M%S").replace(tzinfo=datetime.timezone.utc)
+    except ValueError:
+        raise Malformed("no time of the calendar")
+
+
+class Certificate:
+    """X.509 (RFC 5280), as far as a chain of timestamps needs it."""
+
+    def __init__(self, der):
+        self.der = der
+        outer = Der(der).inside()
+        body, self.signed = outer.whole(0x30)
+        self.algorithm = outer.inside().oid()
+        self.signature = outer.content(3)[1:]
+        body = Der(body)
+        if body.peek() == 0xA0:
+            body.whole()
+        self.serial = body.content(2)
+        body.whole(0x30)
+        self.issuer = body.whole(0x30)[1]
+        validity = body.inside()
+        self.since, self.until = der_time(validity), der_time(validity)
+        self.subject, key = body.whole(0x30)[1], body.inside()
+        kind = key.inside()
+        self.kind = kind.oid()
+        self.curve = kind.oid() if kind.peek() == 6 else None
+        self.key = key.content(3)[1:]
+        self.extensions = {}
+        while body.more():
+            tag, content = body.peek(), body.whole()[0]
+            if tag == 0xA3:
+                extensions = Der(content).inside()
+                while extensions.more():
+                    extension = extensions.inside()
+                    name = extension.oid()
+                    critical = extension.peek() == 1 and extension.content(1) == b"\xff"
+                    if name in self.extensions:
+                        raise Malformed("an extension is there twice")
+                    self.extensions[name] = critical, extension.content(4)
+
+    def verifies(self, algorithm, digest, message, signature):
+        """Whether its key made the signature."""
+        if algorithm not in SIGNATURES:
+            raise BadSignature("a signature of the kind %s, which is not known here" % algorithm)
+        digest = SIGNATURES[algorithm] or digest
+        hashed = hashlib.new(digest, message).digest()
+        if self.kind == "1.2.840.113549.1.1.1" and algorithm.startswith("1.2.840.113549.1.1."):
+            numbers = Der(self.key).inside()
+            n, e = numbers.integer(), numbers.integer()
+            size = (n.bit_length() + 7) // 8
+            if n.bit_length() < 2048 or n.bit_length() > 16384 or not 3 <= e < 1 << 64 or len(signature) != size:
+                return False
+            info = bytes.fromhex(DIGEST_INFO[digest]) + hashed
+            expected = b"\0\1" + b"\xff" * (size - len(info) - 3) + b"\0" + info
+            return pow(int.from_bytes(signature, "big"), e, n).to_bytes(size, "big") == expected
+        if self.kind == "1.2.840.10045.2.1" and algorithm.startswith("1.2.840.10045.4.3.") and self.curve in CURVES:
+            pair = Der(signature).inside()
+            return ecdsa_verify(CURVES[self.curve], self.key, hashed, pair.integer(), pair.integer())
+        return False
+
+    def may_sign_others(self):
+        _, value = self.extensions.get("2.5.29.19", (False, b"\x30\x00"))
+        inside = Der(value).inside()
+        is_authority = inside.peek() == 1 and inside.content(1) == b"\xff"
+        usage = self.extensions.get("2.5.29.15")
+        bits = Der(usage[1]).content(3) if usage else b"\x00\x04"
+        return is_authority and len(bits) > 1 and bool(bits[1] & 0x04)
+
+    def purposes(self):
+        value, found = Der(self.extensions.get("2.5.29.37", (False, b"\x30\x00"))[1]).inside(), []
+        while value.more():
+            found.append(value.oid())
+        return found
+
+
+def ecdsa_verify(curve, encoded, hashed, r, s):
+    """SEC 1, section 4.1.4."""
+    p, b, base, n = curve
+    size = (p.bit_length() + 7) // 8
+    if len(encoded) != 1 + 2 * size or encoded[0] != 4 or not (0 < r < n and 0 < s < n):
+        return False
+    key = int.from_bytes(encoded[1 : 1 + size], "big"), int.from_bytes(encoded[1 + size :], "big")
+    if max(key) >= p or (key[1] ** 2 - key[0] ** 3 + 3 * key[0] - b) % p:
+        return False
+
+    def add(one, two):
+        if one is None or two is None:
+            return one or two
+        if one[0] == two[0]:
+            if (one[1] + two[1]) % p == 0:
+                return None
+            slope = 3 * (one[0] ** 2 - 1) * pow(2 * one[1], -1, p)
+        else:
+            slope = (two[1] - one[1]) * pow(two[0] - one[0], -1, p)
+        x = (slope**2 - one[0] - two[0]) % p
+        return x, (slope * (one[0] - x) - one[1]) % p
+
+    def times(scalar, point):
+        result = None
+        for bit in bin(scalar)[2:]:
+            result = add(result, result)
+            if bit == "1":
+                result = add(result, point)
+        return result
+
+    number = int.from_bytes(hashed, "big") >> max(0, 8 * len(hashed) - n.bit_length())
+    inverse = pow(s, -1, n)
+    point = add(times(number * inverse % n, base), times(r * inverse % n, key))
+    return point is not None and point[0] % n == r
+
+
+def read_authorities(path):
+    """The certificates of a PEM file."""
+    text = read_given(path, NOTE_BYTES_MAX).decode("ascii", "replace")
+    blocks = re.findall("-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", text, re.DOTALL)
+    try:
+        found = [Certificate(base64.b64decode("".join(block.split()), validate=True)) for block in blocks]
+    except (Malformed, ValueError, binascii.Error) as e:
+        raise CannotCheck("%s has a certificate that cannot be read: %s" % (path, e))
+    if not found:
+        raise CannotCheck("%s has no certificate" % path)
+    return found
+
+
+class Timestamp:
+    """A TimeStampToken. `time` and `imprint` (SHA-256) are what it says; check() is whether that counts."""
+
+    def __init__(self, token):
+        outer = Der(token)
+        info = outer.inside()
+        outer.end()
+        if info.oid() != "1.2.840.113549.1.7.2":
+            raise Malformed("no SignedData")
+        signed = info.inside(0xA0).inside()
+        signed.integer()
+        signed.whole(0x31)
+        encapsulated = signed.inside()
+        if encapsulated.oid() != "1.2.840.113549.1.9.16.1.4":
+            raise Malformed("its content is no TSTInfo")
+        self.content = encapsulated.inside(0xA0).content(4)
+        self.certificates = []
+        if signed.peek() == 0xA0:
+            inside = signed.inside(0xA0)
+            while inside.more():
+                tag, (_, whole) = inside.peek(), inside.whole()
+                if tag == 0x30:
+                    self.certificates.append(Certificate(whole))
+        if signed.peek() == 0xA1:
+            signed.whole()
+        signers = signed.inside(0x31)
+        signer = signers.inside()
+        signers.end()
+        signed.end()
+        signer.integer()
+        name = signer.inside()
+        self.signer = name.whole(0x30)[1], name.content(2)
+        self.digest = DIGESTS.get(signer.inside().oid())
+        attributes, whole = signer.whole(0xA0)
+        self.signed = b"\x31" + whole[1:]  # RFC 5652 section 5.4: signed as a SET OF
+        self.attributes, attributes = {}, Der(attributes)
+        while attributes.more():
+            attribute = attributes.inside()
+            name, values = attribute.oid(), attribute.inside(0x31)
+            if name in self.attributes:
+                raise Malformed("an attribute is there twice")
+            self.attributes[name] = values.whole()[1]
+            values.end()
+        self.algorithm = signer.inside().oid()
+        self.signature = signer.content(4)
+        outer = Der(self.content)
+        info = outer.inside()
+        outer.end()
+        if info.integer() != 1:
+            raise Malformed("a TSTInfo of another version")
+        info.oid()
+        imprint = info.inside()
+        if DIGESTS.get(imprint.inside().oid()) != "sha256":
+            raise Malformed("its imprint is no SHA-256")
+        self.imprint = imprint.content(4)
+        info.integer()
+        if info.peek() != 0x18:
+            raise Malformed("it has no genTime")
+        self.time = der_time(info)
+
+    def named(self, certificate):
+        """RFC 5816: the attributes name the certificate that signed by its hash."""
+        if "1.2.840.113549.1.9.16.2.47" in self.attributes:
+            first = Der(self.attributes["1.2.840.113549.1.9.16.2.47"]).inside().inside().inside()
+            digest = DIGESTS.get(first.inside().oid()) if first.peek() == 0x30 else "sha256"
+        elif "1.2.840.113549.1.9.16.2.12" in self.attributes:
+            first, digest = Der(self.attributes["1.2.840.113549.1.9.16.2.12"]).inside().inside().inside(), "sha1"
+        else:
+            return False
+        return digest is not None and first.content(4) == hashlib.new(digest, certificate.der).digest()
+
+    def check(self, authorities):
+        """BadSignature, or nothing. Without authorities the chain is left out."""
+        certificate = next((c for c in self.certificates if (c.issuer, c.serial) == self.signer), None)
+        if certificate is None:
+            raise BadSignature("the certificate that signed it is not in it")
+        if self.digest is None:
+            raise BadSignature("its digest is not known here")
+        kind, hashed = self.attributes.get("1.2.840.113549.1.9.3"), self.attributes.get("1.2.840.113549.1.9.4")
+        if kind is None or Der(kind).oid() != "1.2.840.113549.1.9.16.1.4" or hashed is None:
+            raise BadSignature("its attributes are not those of its content")
+        if Der(hashed).content(4) != hashlib.new(self.digest, self.content).digest():
+            raise BadSignature("its attributes are not those of its content")
+        if not self.named(certificate):
+            raise BadSignature("its attributes do not name the certificate that signed it")
+        if not certificate.verifies(self.algorithm, self.digest, self.signed, self.signature):
+            raise BadSignature("the signature does not hold")
+        if certificate.purposes() != [TIME_STAMPING] or not certificate.extensions["2.5.29.37"][0]:
+            raise BadSignature("its certificate is not one for timestamps alone")
+        if authorities:
+            self.chain(certificate, authorities)
+
+    def chain(self, certificate, authorities):
+        """RFC 5280 section 6.1, without names, policies and revocation, at the time of the timestamp."""
+        for _ in range(CHAIN_MAX):
+            if not certificate.since <= self.time <= certificate.until:
+                raise BadSignature("a certificate was not valid at the time")
+            known = {"2.5.29.15", "2.5.29.19", "2.5.29.37"}
+            if any(critical and name not in known for name, (critical, _) in certificate.extensions.items()):
+                raise BadSignature("a certificate has a critical extension that is not known here")
+
+            def signed(issuer):
+                return issuer.subject == certificate.issuer and issuer.verifies(certificate.algorithm, "sha256", certificate.signed, certificate.signature)
+
+            if any(signed(authority) for authority in authorities):
+                return
+            above = [c for c in self.certificates if c.der != certificate.der and c.may_sign_others() and signed(c)]
+            if not above:
+                break
+            certificate = above[0]
+        raise BadSignature("its certificate does not lead to an authority given")
+
+
+# Retention, holds and drops. proof.md has a section of that name.
+
+
+def statement_lines(data, name, keys):
+    """(lines of the text, the last key of the chain that signed or None). A text with an empty line is a signed note, another is signed by nobody."""
+    if b"\n\n" in data:
+        note = Note(data)
+        signers = note.signers(name, keys)
+        if not signers:
+            raise Malformed("no known key signed it")
+        return note.lines, max(signers, key=keys.index)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise Malformed("not UTF-8 at byte %d" % e.start)
+    if not text.endswith("\n") or any(c < " " and c != "\n" for c in text):
+        raise Malformed("not a text of lines")
+    return text[:-1].split("\n"), None
+
+
+def record_time(text):
+    """Seconds UTC of 2026-03-02T10:00:00Z, as a datetime."""
+    try:
+        if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", text, re.ASCII):
+            raise ValueError
+        return datetime.datetime.fromisoformat(text[:-1])
+    except ValueError:
+        raise Malformed("a time is not like 2026-03-02T10:00:00Z")
+
+
+def plain_line(text):
+    if not text or text != text.strip() or len(text.encode("utf-8", "surrogatepass")) > LINE_BYTES_MAX:
+        raise Malformed("a text is empty, too long, or has white space at an end")
+    if any(ord(c) < 32 or 127 <= ord(c) < 160 or c in "\u2028\u2029" for c in text):
+        raise Malformed("a text has a control character")
+    return text
+
+
+def retention_end(at, years):
+    """As many calendar years later, from a 29th of February the 1st of March where there is none, and a day."""
+    try:
+        try:
+            later = at.replace(year=at.year + years)
+        except ValueError:
+            later = at.replace(year=at.year + years, month=3, day=1)
+        return later + datetime.timedelta(days=1)
+    except (ValueError, OverflowError):
+        raise Malformed("its retention ends beyond the calendar")
+
+
+class Keeping:
+    """Records are lists of (name, where, bytes or None), sorted by name."""
+
+    def __init__(self, root, report, keys, years, now):
+        self.root, self.report, self.keys, self.now = root, report, keys, now
+        self.made_with, self.promised, self.held, self.dropped = years, [], {}, {}
+
+    def fields(self, data, name):
+        """The lines as a function that gives the next value of that name (or None), and the signer."""
+        lines, signer = statement_lines(data, "strongroom/%s/%s" % (self.report.archive_id, name), self.keys.all())
+        lines = list(lines)
+
+        def value(name, optional=False):
+            if lines and lines[0].startswith(name + " "):
+                return lines.pop(0)[len(name) + 1 :]
+            if optional:
+                return None
+            raise Malformed("no line `%s` in its place" % name)
+
+        def end():
+            if lines:
+                raise Malformed("more lines than such a record has")
+
+        value.end = end
+        return value, signer
+
+    def archive(self, value):
+        if value("archive") != self.report.archive_id:
+            raise Malformed("it is of another archive")
+
+    def policies(self, records):
+        years = self.made_with
+        for number, (name, where, data) in enumerate(records, 1):
+            if data is None:
+                return
+            try:
+                if name != "%08d" % number:
+                    raise Malformed("the record that should be next is number %d" % number)
+                value, signer = self.fields(data, "retention")
+                if value("strongroom retention") != str(number):
+                    raise Malformed("it is not number %d" % number)
+                self.archive(value)
+                at, more, _ = record_time(value("time")), parse_decimal(value("years")), plain_line(value("reason"))
+                value.end()
+                if signer is None and self.keys.records:
+                    raise Malformed("the archive has a key, and nobody signed it")
+                if not years < more <= YEARS_MAX:
+                    raise Malformed("%d years, where more than %d and at most %d can be" % (more, years, YEARS_MAX))
+            except (Malformed, BadSignature) as e:
+                self.report.finding("retention_record", shown(where), str(e))
+                return
+            years = more
+            self.promised.append((at, more))
+            self.report.count("retention_records")
+
+    def years_at(self, at):
+        return max([y for t, y in self.promised if t <= at], default=self.made_with)
+
+    def holds(self, records):
+        """Fills in `held`: path to the name of a hold that is on it and not released."""
+        files, names, active, unsigned, number = {r[0]: r for r in records}, {}, {}, 0, 0
+        try:
+            where = "_holds"
+            while "%08d" % (number + 1) in files:
+                number += 1
+                _, where, data = files.pop("%08d" % number)
+                if data is None:
+                    return
+                value, signer = self.fields(data, "holds")
+                if value("strongroom hold") != str(number):
+                    raise Malformed("it is not number %d" % number)
+                self.archive(value)
+                record_time(value("time"))
+                name, placed = value("release", optional=True), False
+                if name is None:
+                    name, placed = value("place"), True
+                    since, until = value("from", optional=True), value("to", optional=True)
+                    for text in (since, until):
+                        if text is not None:
+                            record_time(text)
+                    for text in (value("namespace", optional=True), value("user", optional=True)):
+                        if text is not None:
+                            plain_line(text)
+                plain_line(name), plain_line(value("reason"))
+                value.end()
+                unsigned += signer is None
+                if placed and name in names:
+                    raise Malformed("a hold of that name was placed before")
+                if not placed and name not in active:
+                    raise Malformed("there is no such hold to release")
+                if not placed:
+                    del active[name]
+                    continue
+                names[name] = active[name] = lists = []
+                while "%08d-%08d" % (number, len(lists) + 1) in files:
+                    _, where, data_of_list = files.pop("%08d-%08d" % (number, len(lists) + 1))
+                    if data_of_list is None:
+                        return
+                    lists.append(self.held_list(data_of_list, data, number, len(lists) + 1))
+            if files:
+                where = "_holds"
+                raise Malformed("what is no record, or behind one that is missing: %s" % ", ".join(sorted(files)[:5]))
+        except (Malformed, BadSignature) as e:
+            self.report.finding("hold_record", shown(where), str(e))
+        if unsigned and self.keys.records:
+            self.report.skipped("who placed or released holds: nobody signed %d of the records" % unsigned)
+        for name, lists in active.items():
+            for path in (p for paths in lists for p in paths):
+                self.held[path] = name
+
+    def held_list(self, data, hold, number, part):
+        value, _ = self.fields(data, "holds")
+        if value("strongroom held") != "%d %d" % (number, part):
+            raise Malformed("it is not list %d of hold %d" % (part, number))
+        self.archive(value)
+        if parse_hash(value("hold")) != sha256(hold):
+            raise Malformed("it is of another record than the hold's")
+        paths, line = [], value("object", optional=True)
+        while line is not None:
+            path, space, version = line.partition(" ")
+            if not space or not version or " " in version or any(p in ("", ".", "..") for p in path.split("/")) or "\\" in path or "\0" in path:
+                raise Malformed("not an object of an archive: %s" % shown(line))
+            paths.append(path)
+            line = value("object", optional=True)
+        value.end()
+        return paths
+
+    def drops(self, records):
+        """Fills in `dropped`: volume to its record and its state."""
+        files = {r[0]: r for r in records}
+        for name, where, data in records:
+            stem = name[:-6] if name.endswith(".state") else name
+            volume = stem.replace("-", "/", 1)
+            if not re.fullmatch("(%s)/[0-9]{4}" % "|".join(TABLES), volume):
+                self.report.finding("drop_record", shown(where), "it is named like no volume")
+            elif stem == name and data is not None:
+                try:
+                    self.dropped[volume] = self.drop(volume, data, files.get(name + ".state", (None, None, None))[2])
+                    self.report.count("dropped")
+                except (Malformed, BadSignature) as e:
+                    self.report.finding("drop_record", where, str(e))
+
+    def drop(self, volume, data, state):
+        value, signer = self.fields(data, "dropped")
+        if value("strongroom dropped") != volume:
+            raise Malformed("it is not of %s" % volume)
+        self.archive(value)
+        record = {"time": value("time")}
+        at = record_time(record["time"])
+        record["size"], record["root"] = parse_decimal(value("size")), parse_base64(value("root"), 32)
+        record["files"], record["rows"] = parse_decimal(value("files")), parse_decimal(value("rows"))
+        last, years, until = record_time(value("last")), parse_decimal(value("years")), record_time(value("until"))
+        digest, record["reason"] = parse_hash(value("state")), plain_line(value("reason"))
+        value.end()
+        if signer is None:
+            raise Malformed("nobody signed it")
+        place = self.keys.all().index(signer)
+        if place + 1 < len(self.keys.records) and volume in self.keys.records[place + 1].logs:
+            raise Malformed("signed by a retired key, and the volume was there when that was retired")
+        for size, root in (r.logs[volume] for r in self.keys.records if volume in r.logs):
+            if size > record["size"] or size == record["size"] and root != record["root"]:
+                raise Malformed("a key record names another tree of the volume")
+        if last.year < int(volume[-4:]):
+            raise Malformed("its last commit is from before its year began")
+        if years < self.years_at(at):
+            raise Malformed("dropped after %d years, and %d were promised" % (years, self.years_at(at)))
+        if years > 9999:
+            raise Malformed("so many years are beyond the calendar")
+        if until < retention_end(last, years) or at < until:
+            raise Malformed("dropped at %s, before its retention was over" % record["time"])
+        if at.replace(tzinfo=datetime.timezone.utc).timestamp() * 1000 > self.now + CLOCK_BACK_MS_MAX:
+            raise Malformed("it says that it was dropped at %s, which is to come" % record["time"])
+        if state is None:
+            raise Malformed("the file of its positions is not there")
+        if sha256(state) != digest:
+            raise Malformed("the file of its positions is another one than it names")
+        state = parse_json(state)
+        if not isinstance(state, dict) or set(state) != {"format", "txns", "offsets"} or state["format"] != "strongroom-dropped-1":
+            raise Malformed("the file of its positions is not an object of `format` strongroom-dropped-1, `txns` and `offsets`")
+        if not isinstance(state["txns"], dict) or not all(is_int(v, -(1 << 63)) for v in state["txns"].values()):
+            raise Malformed("`txns` are not versions of appIds")
+        offsets = state["offsets"]
+        if offsets is not None and not (
+            isinstance(offsets, dict) and all(isinstance(v, list) and len(v) == 3 and all(is_int(n) for n in v) and v[0] <= v[1] for v in offsets.values())
+        ):
+            raise Malformed("`offsets` is not an object of [first, last, rows]")
+        return record, state
+
+
 # The report, and the files of an archive.
 
 
 class Report:
     def __init__(self, location):
         self.location, self.archive_id, self.findings, self.not_checked = location, None, [], []
-        self.checked, self.heads, self.total = defaultdict(int), [], 0
+        self.checked, self.heads, self.total, self.format = defaultdict(int), [], 0, "strongroom-verify-1"
 
     def finding(self, kind, where, detail):
         self.total += 1
@@ -512,7 +1125,7 @@ class Report:
         if self.total > len(self.findings):
             self.skipped("findings beyond %d are counted only: %d in all" % (FINDINGS_MAX, self.total))
         return {
-            "format": "strongroom-verify-1",
+            "format": self.format,
             "archive_id": self.archive_id,
             "location": self.location,
             "time": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -616,6 +1229,8 @@ class Add:
 
 
 class Commit:
+    was_dropped = False
+
     def __init__(self, where):
         self.where, self.timestamp, self.strongroom, self.adds, self.txns, self.foreign, self.setup, self.table = where, None, None, [], {}, [], [], {}
 
@@ -626,24 +1241,31 @@ class Volume:
         self.commits, self.leaves, self.files, self.notes = [], [], [], []
         self.valid = []  # (checkpoint, key) of those that hold: signed, and their root is that of the commits
         self.named, self.root_differs, self.others = set(), False, []
+        self.cosigned, self.stamped = [], []  # as notes, of _tlog/witness and _tlog/timestamp
 
 
 class Archive:
     """The points of "Checking an archive", one method each, in their order."""
 
-    def __init__(self, path, trusted, remembered=(), since=None, rows=True, now=None):
+    def __init__(self, path, trusted, remembered=(), since=None, rows=True, now=None, witnesses=(), quorum=None, authorities=()):
+        self.authorities = authorities
+        self.witnesses, self.quorum = list(witnesses), len(witnesses) if quorum is None else quorum
         self.root, self.trusted, self.remembered, self.since, self.with_rows = Root(path), trusted, remembered, since, rows
         self.report, self.progress, self.volumes, self.keys = Report(path), Progress(), [], Keys()
+        self.years, self.dropped = YEARS_DEFAULT, {}
         self.now = int(time.time() * 1000) if now is None else now
 
     def check(self):
         self.find_volumes()
         self.point_1_manifest_and_keys()
+        self.point_14_keeping()
         for volume in self.volumes:
             self.point_2_commits(volume)
         for volume in self.volumes:
             self.point_3_checkpoints(volume)
             self.point_4_tiles(volume)
+            self.witnessed(volume)
+            self.stamps(volume)
             self.head(volume)
         self.log_lines()
         self.point_5_remembered()
@@ -651,7 +1273,7 @@ class Archive:
             self.point_6_actions(volume)
         for volume in self.volumes:
             self.point_7_files(volume)
-            self.point_14_delta_checkpoints(volume)
+            self.point_15_delta_checkpoints(volume)
         self.point_9_and_10_positions()
         self.point_11_other_tables()
         self.point_12_unnamed()
@@ -660,7 +1282,7 @@ class Archive:
 
     def find_volumes(self):
         """Also reads what a running writer may add to *before* the commits: names of data files, and checkpoints."""
-        unknown = [n for n in self.names(".", "manifest_malformed") if n not in TABLES + ("strongroom.json", "_keys", ".lock")]
+        unknown = [n for n in self.names(".", "manifest_malformed") if n not in TABLES + ("strongroom.json", "_keys", ".lock") + RECORDS]
         for table in TABLES:
             for year in self.names(table, "commit_missing"):
                 if not re.fullmatch("[0-9]{4}", year):
@@ -680,6 +1302,18 @@ class Archive:
                         volume.notes.append((name, where, self.root.read(where, NOTE_BYTES_MAX)))
                     except (Malformed, NotPlain) as e:
                         self.report.finding("checkpoint_malformed", shown(where), str(e))
+                for name in self.names(volume.name + "/_tlog/witness", "checkpoint_malformed"):
+                    where = "%s/_tlog/witness/%s" % (volume.name, name)
+                    try:
+                        volume.cosigned.append((name, where, self.root.read(where, NOTE_BYTES_MAX)))
+                    except (Malformed, NotPlain) as e:
+                        self.report.finding("checkpoint_malformed", shown(where), str(e))
+                for name in self.names(volume.name + "/_tlog/timestamp", "timestamp_malformed"):
+                    where = "%s/_tlog/timestamp/%s" % (volume.name, name)
+                    try:
+                        volume.stamped.append((name, where, self.root.read(where, NOTE_BYTES_MAX)))
+                    except (Malformed, NotPlain) as e:
+                        self.report.finding("timestamp_malformed", shown(where), str(e))
         if unknown:
             more = "" if len(unknown) <= 10 else ", and %d more" % (len(unknown) - 10)
             self.report.skipped("what is no part of an archive: %s%s" % (", ".join(shown(u) for u in unknown[:10]), more))
@@ -704,6 +1338,8 @@ class Archive:
             if not isinstance(value.get("archive_id"), str) or not UUID.fullmatch(value["archive_id"]):
                 raise Malformed("`archive_id` is not a UUID in lower case")
             archive_id = value["archive_id"]
+            if is_int(value.get("retention_years")):
+                self.years = min(value["retention_years"], YEARS_MAX)
             if "public_key" in value:
                 public_key = parse_public_key(value["public_key"])
         except (Malformed, NotPlain) as e:
@@ -726,6 +1362,40 @@ class Archive:
         if not names:
             self.report.skipped("signatures: the archive has no key records")
         self.keys = check_keys(files, manifest, public_key, archive_id, self.trusted, self.report)
+
+    def point_14_keeping(self):
+        """proof.md, Retention, holds and drops. Volumes that were dropped by a record that holds are no longer among the volumes."""
+        keeping = Keeping(self.root, self.report, self.keys, self.years, self.now)
+        keeping.policies([self.statement("_retention", name, "retention_record") for name in self.names("_retention", "retention_record") if name[0] != "."])
+        keeping.holds([self.statement("_holds", name, "hold_record") for name in self.names("_holds", "hold_record") if name[0] != "."])
+        keeping.drops([self.statement("_dropped", name, "drop_record") for name in self.names("_dropped", "drop_record") if name[0] != "."])
+        self.dropped = keeping.dropped
+        for name, (record, _) in sorted(self.dropped.items()):
+            self.report.skipped(
+                "%s: it was dropped at %s, with %d files and %d rows (%s)" % (name, record["time"], record["files"], record["rows"], shown(record["reason"]))
+            )
+            try:
+                left = self.root.status(name)
+            except NotPlain:
+                left = True
+            if left is not None:
+                self.report.finding("drop_unfinished", name, "it was dropped, and some of it is there")
+        self.volumes = [v for v in self.volumes if v.name not in self.dropped]
+        for path, hold in sorted(keeping.held.items()):
+            try:
+                status = self.root.status(path)
+            except NotPlain:
+                status = None
+            if status is None or not stat.S_ISREG(status.st_mode):
+                self.report.finding("hold_missing", shown(path), "hold %s is on it, and it is not there" % shown(hold))
+
+    def statement(self, folder, name, kind):
+        where = "%s/%s" % (folder, name)
+        try:
+            return name, where, self.root.read(where, NOTE_BYTES_MAX if folder != "_dropped" or not name.endswith(".state") else COMMIT_BYTES_MAX)
+        except (Malformed, NotPlain) as e:
+            self.report.finding(kind, shown(where), str(e))
+            return name, where, None
 
     def point_2_commits(self, volume):
         log = volume.name + "/_delta_log"
@@ -893,6 +1563,95 @@ class Archive:
                 source = "the tile, which gives the signed root" if proven else "the tile, which does not give the signed root either"
                 self.report.finding("commit_changed", volume.commits[i].where, "its leaf hash is not that of %s" % source)
 
+    def witnessed(self, volume):
+        """proof.md, Witnesses: every cosigned checkpoint is of this log; and enough of the witnesses given have seen what it is now."""
+        origin, seen, strangers, roots, good = "strongroom/%s/%s" % (self.report.archive_id, volume.name), {}, 0, {}, []
+        for name, where, data in volume.cosigned:
+            if data is None or name.startswith("."):
+                continue
+            self.report.count("cosignatures")
+            try:
+                checkpoint = Checkpoint(data)
+            except Malformed as e:
+                self.report.finding("checkpoint_malformed", shown(where), str(e))
+                continue
+            if checkpoint.origin != origin:
+                self.report.finding("checkpoint_origin", shown(where), "its origin is %s, not %s" % (shown(checkpoint.origin), origin))
+                continue
+            try:
+                if not checkpoint.note.signers(origin, self.keys.all()):
+                    raise BadSignature("no known key signed it")
+            except BadSignature as e:
+                self.report.finding("checkpoint_signature", shown(where), str(e))
+                continue
+            if name[21:] not in {i.hex() for n, i, _ in checkpoint.note.signatures if n != origin} or name[:21] != "%020d-" % checkpoint.size:
+                self.report.finding("witness_malformed", shown(where), "its name is not its size and the id of a witness in it")
+                continue
+            witness = next((w for w in self.witnesses if w.id.hex() == name[21:] and w.key not in self.keys.all()), None)
+            try:
+                when = witness and witness.cosigned(checkpoint.note)
+                if witness and when is None:
+                    raise BadSignature("the witness of its name has not cosigned it")
+            except BadSignature as e:
+                self.report.finding("witness_signature", shown(where), str(e))
+                continue
+            strangers += witness is None
+            if checkpoint.size > len(volume.leaves):
+                self.report.finding("commits_cut", where, "a witness has seen %d commits, and %d are there" % (checkpoint.size, len(volume.leaves)))
+                continue
+            roots[checkpoint.size] = None
+            good.append((checkpoint, where, witness, when))
+        self.roots(volume, roots)
+        for checkpoint, where, witness, when in good:
+            if roots[checkpoint.size] != checkpoint.root:
+                self.report.finding("forked", where, "at size %d a witness has seen another log than this one" % checkpoint.size)
+            elif witness:
+                seen[witness.id] = max(seen.get(witness.id, (0, 0)), (checkpoint.size, when))
+        if strangers:
+            self.report.skipped("%s: who made %d cosignatures: the key of their witness was not given (--witness)" % (volume.name, strangers))
+        newest, enough = max([c.size for c, _ in volume.valid], default=0), sorted(seen.values(), reverse=True)[: self.quorum]
+        size = enough[-1][0] if len(enough) == self.quorum and enough else 0
+        if not self.quorum or size >= newest:
+            return
+        text = "%d of its %d signed commits are not cosigned by %d of the witnesses" % (newest - size, newest, self.quorum)
+        # By the clocks of the witnesses themselves: what was signed since they looked may be on its way to them.
+        if size and self.now - 1000 * min(when for _, when in enough) <= RECENT_MS_MAX:
+            self.report.skipped("%s: %s yet" % (volume.name, text))
+        else:
+            self.report.finding("witness_missing", volume.name + "/_tlog/witness", text)
+
+    def stamps(self, volume):
+        """proof.md, Timestamps: each is over its checkpoint and signed; with authorities given each log has one that leads to them."""
+        notes, newest, count = {name: data for name, _, data in volume.notes}, 0, 0
+        for name, where, data in volume.stamped:
+            if data is None or name.startswith("."):
+                continue
+            self.report.count("timestamps")
+            count += 1
+            try:
+                if not re.fullmatch("[0-9]{20}-[0-9a-f]{8}-[0-9a-f]{8}", name, re.ASCII):
+                    raise Malformed("its name is not that of a timestamp")
+                timestamp = Timestamp(data)
+                timestamp.check(self.authorities)
+            except Malformed as e:
+                self.report.finding("timestamp_malformed", shown(where), str(e))
+                continue
+            except BadSignature as e:
+                self.report.finding("timestamp_signature", where, str(e))
+                continue
+            if timestamp.imprint != sha256(notes.get(name[:29]) or b""):
+                self.report.finding("timestamp_imprint", where, "it is not over the checkpoint %s" % name[:29])
+                continue
+            newest = max(newest, int(name[:20]))
+        signed = max([c.size for c, _ in volume.valid], default=0)
+        if not self.authorities:
+            if count:
+                self.report.skipped("%s: whose %d timestamps are: no authority was given (--tsa-ca)" % (volume.name, count))
+        elif signed > newest > 0:
+            self.report.skipped("%s: when commits %d to %d were made: the newest timestamp is of size %d" % (volume.name, newest, signed - 1, newest))
+        elif signed > newest:
+            self.report.finding("timestamp_missing", volume.name + "/_tlog/timestamp", "there is no timestamp that leads to an authority given")
+
     def point_4_tiles(self, volume):
         if volume.root_differs:  # then of the tiles only what names the commit is reported
             return
@@ -934,7 +1693,13 @@ class Archive:
 
     def compare(self, where, name, size, root, cut, differs, newest):
         """A size and root somebody signed or saw, against the volume: its newest checkpoint, or else all its commits."""
+        if name in self.dropped:
+            self.compare_dropped(where, name, size, root, newest)
+            return
         volume = next((v for v in self.volumes if v.name == name), None)
+        if volume is None and not newest:
+            self.report.finding("volume_missing", shown(name), "%s names %d commits of it; it is not there, and no record says that it was dropped" % (where, size))
+            return
         have = 0 if volume is None else len(volume.leaves)
         if newest and volume is not None:
             have = min(have, max((c.size for c, _ in volume.valid), default=0))
@@ -945,6 +1710,30 @@ class Archive:
             self.roots(volume, roots)
             if roots[size] != root:
                 self.report.finding(differs, where, "the first %d commits of %s give another root" % (size, name))
+
+    def compare_dropped(self, where, name, size, root, newest):
+        """Of a volume that was dropped the record has the last tree. (The `log` lines were held against it already.)"""
+        record, place = self.dropped[name][0], "_dropped/%s" % name.replace("/", "-")
+        if not newest:
+            return
+        if size > record["size"]:
+            self.report.finding("rolled_back", place, "%s has %d commits of it, and it was dropped with %d" % (where, size, record["size"]))
+        elif size == record["size"] and root != record["root"]:
+            self.report.finding("forked", place, "it was dropped with another tree than %s has" % where)
+        elif size < record["size"]:
+            self.report.skipped("whether %s, of size %d, is the beginning of %s, which was dropped" % (where, size, name))
+
+    def with_dropped(self):
+        """Volumes in the order of table and year; a dropped one is one commit, with the positions and offsets of its state."""
+        volumes = list(self.volumes)
+        for name, (record, state) in self.dropped.items():
+            volume, commit = Volume(*name.split("/")), Commit("_dropped/%s" % name.replace("/", "-"))
+            add = Add("(its files)", 0, None, {}, None)
+            add.offsets, add.rows = state["offsets"], record["rows"]
+            commit.txns, commit.adds, commit.was_dropped = dict(state["txns"]), [add], True
+            volume.commits = [commit]
+            volumes.append(volume)
+        return sorted(volumes, key=lambda v: (TABLES.index(v.table), v.year))
 
     def point_5_remembered(self):
         prefix = "strongroom/%s/" % self.report.archive_id
@@ -1085,7 +1874,7 @@ class Archive:
             except OSError as e:
                 self.report.finding("file_unreadable", where, str(e.strerror))
 
-    def point_14_delta_checkpoints(self, volume):
+    def point_15_delta_checkpoints(self, volume):
         """Readers of Delta believe `<version>.checkpoint.parquet` and skip the commits before it: it must say what they say, and no more."""
         for name in volume.others:
             where = "%s/_delta_log/%s" % (volume.name, name)
@@ -1107,7 +1896,7 @@ class Archive:
                 if int(match[1]) >= len(volume.commits):
                     raise Malformed("it is of a commit that is not there")
                 if pyarrow is None or not self.with_rows:
-                    self.report.skipped("Delta's own checkpoints (point 14): no Parquet reader, or --no-rows was given")
+                    self.report.skipped("Delta's own checkpoints (point 15): no Parquet reader, or --no-rows was given")
                     continue
                 file = self.root.open(where)
                 if file is None:
@@ -1166,10 +1955,11 @@ class Archive:
 
     def point_9_and_10_positions(self):
         """Per source partition, over the commits of `events` of all years: positions, and that no row is missing or too many."""
-        untagged = self.untagged_sources()
-        rejects = RejectRanges(self.volumes)
+        volumes = self.with_dropped()
+        untagged = self.untagged_sources(volumes)
+        rejects = RejectRanges(volumes)
         position, events, told = defaultdict(lambda: (0, 0)), defaultdict(int), {}
-        for volume in (v for v in self.volumes if v.table == "events"):
+        for volume in (v for v in volumes if v.table == "events"):
             for commit in volume.commits:
                 before = {}
                 for partition, (o2, r2) in self.moves(commit, position):
@@ -1213,7 +2003,7 @@ class Archive:
 
     def counts(self, commit):
         """Point 10, the account in `commitInfo`."""
-        if not commit.adds and commit.strongroom is None:
+        if commit.was_dropped or not commit.adds and commit.strongroom is None:
             return
         counts = commit.strongroom.get("counts") if isinstance(commit.strongroom, dict) else None
         names = ("received", "events", "rejects", "duplicates")
@@ -1226,10 +2016,10 @@ class Archive:
         if counts["events"] != rows:
             self.report.finding("counts", commit.where, "events is %d, and the files have %d rows" % (counts["events"], rows))
 
-    def untagged_sources(self):
+    def untagged_sources(self, volumes):
         """Ranges of partitions that files without (well-formed) offsets may have rows of; theirs cannot be counted."""
         ranges = set()
-        for volume in (v for v in self.volumes if v.table != "alerts"):
+        for volume in (v for v in volumes if v.table != "alerts"):
             for add in (a for c in volume.commits for a in c.adds if a.offsets is None):
                 low, high = (add.stats.get(k, {}).get("source") for k in ("minValues", "maxValues"))
                 known = isinstance(low, str) and isinstance(high, str)
@@ -1241,7 +2031,7 @@ class Archive:
     def point_11_other_tables(self):
         for table in ("rejects", "alerts"):
             position = {}
-            for commit in (c for v in self.volumes if v.table == table for c in v.commits):
+            for commit in (c for v in self.with_dropped() if v.table == table for c in v.commits):
                 for partition, (offset, _) in self.moves(commit, position):
                     position[partition] = offset
                 for add in commit.adds:
@@ -1457,8 +2247,9 @@ def same_statistic(is_time, value, said):
 class Proof:
     """proof.md, A proof of single records: the four steps. Kinds that an archive has no word for: proof_malformed, path."""
 
-    def __init__(self, location, data, trusted):
-        self.report, self.value, self.trusted, self.proven = Report(location), None, trusted, []
+    def __init__(self, location, data, trusted, witnesses=(), quorum=None):
+        self.witnesses, self.quorum = list(witnesses), len(witnesses) if quorum is None else quorum
+        self.report, self.value, self.trusted, self.proven, self.places = Report(location), None, trusted, [], []
         self.data = data
 
     def check(self):
@@ -1541,6 +2332,15 @@ class Proof:
         if until is not None and (checkpoint.size, checkpoint.root) != until:
             self.report.finding("key_retired", where, "signed by a retired key, and not the tree of the `log` line in the record that retired it")
             return None
+        cosigned = 0
+        for witness in (w for w in self.witnesses if w.key not in keys.all()):  # nobody is a witness of what they signed themselves
+            try:
+                cosigned += witness.cosigned(checkpoint.note) is not None
+            except BadSignature as e:
+                self.report.finding("witness_signature", where, str(e))
+        self.report.count("cosignatures", cosigned)
+        if cosigned < self.quorum:
+            self.report.finding("witness_missing", where, "%d of the witnesses have cosigned it, %d are asked for" % (cosigned, self.quorum))
         self.report.count("checkpoints")
         self.report.heads.append({"log": origin, "size": checkpoint.size, "root": base64.b64encode(checkpoint.root).decode()})
         return checkpoint, item["table"], volume
@@ -1565,7 +2365,7 @@ class Proof:
                 self.report.finding("commit_malformed", commit.where, str(e))
                 return None
         self.report.count("commits")
-        return found[1], found[2], {a.path: a for a in commit.adds}
+        return found[1], found[2], {a.path: a for a in commit.adds}, item["index"]
 
     def record(self, commits, i, item):
         """Step 4."""
@@ -1573,7 +2373,7 @@ class Proof:
         record = parse_base64(item["record"])
         if found is None:
             return
-        table, volume, adds = found
+        table, volume, adds, index = found
         add = adds.get(item["file"])
         if add is None:
             self.report.finding("file_missing", where, "its commit adds no file %s" % shown(item["file"]))
@@ -1587,6 +2387,420 @@ class Proof:
         if self.path(where, rows, item["row"], leaf_hash(record), item["path"], root):
             self.report.count("records")
             self.proven.append(("%s/%s, row %d" % (volume, add.path, item["row"]), record))
+            self.places.append((volume, index, list(adds).index(add.path), item["row"], add, record))
+
+
+# An evidence pack.
+
+
+PACK_ALWAYS = ("records.jsonl", "alerts.jsonl", "archive-files.json", "gaps.json", "store.json", "verification.json", "report.html", "VERIFY.md")
+PACK_NAME = re.compile(r"proofs/[0-9]{8}\.json|commits/(?:%s)-[0-9]{4}\.jsonl" % "|".join(TABLES), re.ASCII)
+PACK_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(?:Z|([+-])(\d\d):(\d\d))", re.ASCII)
+PACK_FIELDS = {
+    "format": str, "archive_id": str, "location": str, "made": str, "program": str, "question": dict, "events_query": dict, "alerts_query": dict,
+    "counts": dict, "strongroom_json": str, "keys": list, "heads": list, "signed_by": (str, type(None)), "files": list,
+}  # fmt: skip
+PACK_COUNTS = (
+    "events_in_question", "alerts_in_question", "events", "alerts", "files", "rows_examined", "commits", "rejects_at_positions", "rejects_received",
+    "events_without_time", "proofs",
+)  # fmt: skip
+QUERY_FIELDS, HEAD_FIELDS = {"sql": str, "rows": int, "sha256": str}, {"log": str, "size": int, "root": str, "note": str}
+QUESTION_FIELDS = {"from": str, "to": str, "namespaces": list, "users": list, "where": (str, type(None)), "complete": bool}
+NAMED_FIELDS = {
+    "log": str, "commit": int, "file": str, "bytes": int, "rows": int, "chosen": int, "sha256": str, "record_root": str,
+    "version_id": (str, type(None)), "time_min": (str, type(None)), "time_max": (str, type(None)), "offsets": dict,
+}  # fmt: skip
+
+
+def fields(value, name, types):
+    """An object of exactly these fields, each of its type; numbers are not negative."""
+    if not isinstance(value, dict) or set(value) != set(types):
+        raise Malformed("%s is not an object of %s" % (name, ", ".join(types)))
+    for key, kind in types.items():
+        if not (is_int(value[key]) if kind is int else isinstance(value[key], kind)):
+            raise Malformed("`%s` of %s is of the wrong type" % (key, name))
+    return value
+
+
+def micros(text):
+    """Microseconds since 1970 of a time as JSON has it, cut; None for what is none."""
+    match = PACK_TIME.fullmatch(text) if isinstance(text, str) else None
+    if not match:
+        return None
+    try:
+        at = datetime.datetime.fromisoformat(match[1]) - datetime.datetime(1970, 1, 1)
+    except ValueError:
+        return None
+    shift = (int(match[4]) * 60 + int(match[5])) * (1 if match[3] == "+" else -1) if match[3] else 0
+    return (at.days * 86400 + at.seconds - shift * 60) * 1_000_000 + int(((match[2] or "") + "000000")[:6])
+
+
+def stats_of(add):
+    """`stats` of an `add`, or an empty object where they cannot be read."""
+    try:
+        stats = parse_json(add.stats) if isinstance(add.stats, str) else {}
+    except Malformed:
+        stats = {}
+    return stats if isinstance(stats, dict) else {}
+
+
+def times_of(table, stats):
+    """Least and greatest time in the statistics of an `add`; None where they are not both there."""
+    bounds = [stats.get(k) for k in ("minValues", "maxValues")]
+    low, high = (micros(b.get(TIME_COLUMN[table])) if isinstance(b, dict) else None for b in bounds)
+    return None if low is None or high is None else (low, high)
+
+
+class Pack:
+    """proof.md, Checking a pack: the points, one method each, in their order."""
+
+    def __init__(self, path, trusted):
+        self.root, self.trusted, self.report, self.progress = Root(path), trusted, Report(path), Progress()
+        self.manifest, self.manifest_bytes, self.keys, self.heads, self.names, self.named = None, b"", None, [], set(), []
+        self.given = {}  # (volume, commit, path) to [add, records proven]
+        self.report.format = "strongroom-pack-check-1"
+
+    def find(self, kind, where, detail):
+        self.report.finding(kind, shown(where), detail)
+
+    def check(self):
+        if self.point_1_files() and self.point_2_keys():
+            self.point_3_signature()
+            self.point_4_and_5_records()
+            if self.point_6_archive_files():
+                self.point_7_counts()
+                self.point_9_complete()
+        self.progress.show("")
+        return self.report
+
+    def whole(self, name, limit=PROOF_BYTES_MAX):
+        """All bytes of a file of the pack, or Malformed."""
+        try:
+            data = self.root.read(name, limit)
+        except NotPlain as e:
+            raise Malformed(str(e))
+        if data is None:
+            raise Malformed("it is not there")
+        return data
+
+    def point_1_files(self):
+        for name in self.root.names("."):
+            below = [name]
+            try:
+                status = self.root.status(name)
+                if status is not None and stat.S_ISDIR(status.st_mode) and name in ("proofs", "commits"):
+                    below = ["%s/%s" % (name, n) for n in self.root.names(name)]
+                for one in below:
+                    status = self.root.status(one)
+                    if status is None or not stat.S_ISREG(status.st_mode):
+                        raise NotPlain("%s is no plain file" % shown(one))
+                    self.names.add(one)
+            except NotPlain as e:
+                self.find("pack_file_extra", name, str(e))
+        try:
+            self.manifest_bytes = self.whole("manifest.json")
+            self.manifest = self.parsed(parse_json(self.manifest_bytes))
+        except Malformed as e:
+            self.find("pack_manifest", "manifest.json", str(e))
+            return False
+        known = {"manifest.json", "manifest.note"}
+        for entry in self.manifest["files"]:
+            name = entry["name"]
+            if name in known or not (name in PACK_ALWAYS or PACK_NAME.fullmatch(name)):
+                self.find("pack_manifest", "manifest.json", "it names %s, which no pack has, or twice" % shown(name))
+                continue
+            known.add(name)
+            self.progress.show("%s" % name)
+            if name not in self.names:
+                self.find("pack_file_missing", name, "the manifest names it")
+                continue
+            digest, size = hashlib.sha256(), 0
+            try:
+                with self.root.open(name) as file:
+                    for block in iter(lambda: file.read(BLOCK_BYTES), b""):
+                        digest.update(block)
+                        size += len(block)
+            except OSError as e:
+                raise CannotCheck("cannot read %s: %s" % (name, e.strerror))
+            self.report.count("files")
+            if size != entry["bytes"] or digest.hexdigest() != entry["sha256"]:
+                self.find("pack_file_changed", name, "its length or its SHA-256 is not the manifest's")
+        for name in PACK_ALWAYS:
+            if name not in known:
+                self.find("pack_manifest", "manifest.json", "it does not name %s" % name)
+        for name in sorted(self.names - known):
+            self.find("pack_file_extra", name, "the manifest does not name it")
+        return True
+
+    @staticmethod
+    def parsed(value):
+        fields(value, "the manifest", PACK_FIELDS)
+        if value["format"] != "strongroom-evidence-1" or not UUID.fullmatch(value["archive_id"]):
+            raise Malformed("its format is not strongroom-evidence-1, or its `archive_id` no UUID")
+        question = fields(value["question"], "`question`", QUESTION_FIELDS)
+        if micros(question["from"]) is None or micros(question["to"]) is None:
+            raise Malformed("the period of `question` is none")
+        for name in ("namespaces", "users"):
+            if not all(isinstance(n, str) for n in question[name]):
+                raise Malformed("`%s` is not a list of names" % name)
+        for name in ("events_query", "alerts_query"):
+            fields(value[name], "`%s`" % name, QUERY_FIELDS)
+        counts = fields(value["counts"], "`counts`", dict({n: int for n in PACK_COUNTS}, received=dict))
+        fields(counts["received"], "`received`", dict.fromkeys(("received", "events", "rejects", "duplicates"), int))
+        if not all(isinstance(k, str) for k in value["keys"]):
+            raise Malformed("`keys` is not a list of texts")
+        for head in value["heads"]:
+            fields(head, "a head", HEAD_FIELDS)
+        for entry in value["files"]:
+            fields(entry, "an entry of `files`", {"name": str, "bytes": int, "sha256": str})
+        return value
+
+    def point_2_keys(self):
+        """Also gives self.keys and self.heads: volume to checkpoint."""
+        m, proof = self.manifest, Proof("manifest.json", b"", [])
+        self.heads = {}
+        try:
+            strongroom_json = parse_base64(m["strongroom_json"])
+            named = parse_json(strongroom_json)
+            if not isinstance(named, dict) or named.get("archive_id") != m["archive_id"]:
+                raise Malformed("`strongroom_json` is of another archive")
+            if not m["keys"]:
+                raise Malformed("it has no key record")
+            files = [("_keys/%08d" % i, text.encode("utf-8", "surrogatepass")) for i, text in enumerate(m["keys"], 1)]
+            public_key = parse_public_key(named["public_key"]) if "public_key" in named else None
+            self.keys = check_keys(files, strongroom_json, public_key, m["archive_id"], [], proof.report)
+            for i, head in enumerate(m["heads"]):
+                volume = head["log"][len("strongroom/%s/" % m["archive_id"]) :]
+                match = re.fullmatch("(%s)/([0-9]{4})" % "|".join(TABLES), volume, re.ASCII)
+                if not match or head["log"] != "strongroom/%s/%s" % (m["archive_id"], volume):
+                    raise Malformed("head %s is of no log of the archive" % shown(head["log"]))
+                found = proof.checkpoint(self.keys, m["archive_id"], i, {"table": match[1], "year": int(match[2]), "note": head["note"]})
+                if found is None:
+                    continue
+                if (found[0].size, base64.b64encode(found[0].root).decode()) != (head["size"], head["root"]):
+                    raise Malformed("head %s: its checkpoint says otherwise" % head["log"])
+                self.heads[volume] = found[0]
+        except Malformed as e:
+            self.find("pack_proof", "manifest.json", str(e))
+            return False
+        for finding in proof.report.findings:
+            self.find("pack_proof", "manifest.json", "%s: %s: %s" % (finding["kind"], finding["where"], finding["detail"]))
+        self.report.archive_id, self.report.heads = m["archive_id"], proof.report.heads
+        if not self.trusted:
+            self.report.skipped("whose archive it is: no public key was given (--public-key)")
+        elif not set(self.trusted) & set(self.keys.all()):
+            self.find("key_untrusted", "manifest.json", "none of the public keys given is in the chain of keys")
+        return not proof.report.findings
+
+    def point_3_signature(self):
+        signed_by, there = self.manifest["signed_by"], "manifest.note" in self.names
+        if signed_by is None and not there:
+            self.report.skipped("who made the pack: it is not signed, so all but the records is the word of whoever gave it to you")
+            return
+        try:
+            if not there:
+                raise Malformed("the manifest names who signed it, and it is not there")
+            note, origin, newest = Note(self.whole("manifest.note", NOTE_BYTES_MAX)), "strongroom/%s/evidence" % self.manifest["archive_id"], self.keys.all()[-1]
+            if note.lines != [origin, hashlib.sha256(self.manifest_bytes).hexdigest()]:
+                raise Malformed("it does not name this manifest")
+            if not note.signers(origin, [newest]):
+                raise BadSignature("the newest key of the archive has not signed it")
+            if signed_by != base64.b64encode(newest).decode():
+                raise Malformed("the manifest names another key than signed it")
+            self.report.count("signatures")
+        except (Malformed, BadSignature) as e:
+            self.find("pack_signature", "manifest.note", str(e))
+
+    def point_4_and_5_records(self):
+        notes = {h["note"] for h in self.manifest["heads"]}
+        pieces = sorted(e["name"] for e in self.manifest["files"] if e["name"].startswith("proofs/") and e["name"] in self.names)
+        files = {"events": self.lines("records.jsonl"), "alerts": self.lines("alerts.jsonl")}
+        before, self.outside, self.undated = None, 0, 0
+        self.span = micros(self.manifest["question"]["from"]), micros(self.manifest["question"]["to"])
+        for number, name in enumerate(pieces, 1):
+            self.progress.show("%s of %d" % (name, len(pieces)))
+            try:
+                data = self.whole(name)
+                value = parse_json(data)
+                if not isinstance(value, dict) or [value.get(k) for k in ("archive_id", "manifest", "keys")] != [self.manifest[k] for k in ("archive_id", "strongroom_json", "keys")]:
+                    raise Malformed("its archive, strongroom.json or keys are not the manifest's")
+                checkpoints = value.get("checkpoints")
+                if not isinstance(checkpoints, list) or not all(isinstance(c, dict) and isinstance(c.get("note"), str) and c["note"] in notes for c in checkpoints):
+                    raise Malformed("a checkpoint of it is not that of a head")
+            except Malformed as e:
+                self.find("pack_proof", name, str(e))
+                continue
+            proof = Proof(name, data, [])
+            for finding in proof.check().findings:
+                self.find("pack_proof", name, "%s: %s: %s" % (finding["kind"], finding["where"], finding["detail"]))
+            self.report.count("proofs")
+            for volume, index, at, row, add, record in proof.places:
+                table, _, year = volume.partition("/")
+                if table not in files:
+                    self.find("pack_proof", name, "it proves a record of %s" % table)
+                    continue
+                place = TABLES.index(table), int(year), index, at, row
+                if before is not None and before >= place:
+                    self.find("pack_order", name, "row %d of %s does not come behind the record before it, or is there twice" % (row, add.path))
+                before = place
+                self.given.setdefault((volume, index, add.path), [add, 0])[1] += 1
+                self.report.count(table)
+                files[table].take(record, name)
+                if table == "events":
+                    self.point_8_time(record)
+        for file in files.values():
+            file.end()
+        if not self.manifest["question"]["complete"]:
+            if self.outside:
+                self.find("pack_question", "records.jsonl", "the time of %d events is not in the period that was asked for" % self.outside)
+            if self.undated:
+                self.report.skipped("whether %d events are of the period: their bytes are in a cloud's wrapper, or have no time" % self.undated)
+            self.report.skipped("whether these are all records: proofs show that what is here is the archive's, not that nothing was left out")
+
+    def lines(self, name):
+        try:
+            return Lines(self, name, self.root.open(name) if name in self.names else None)
+        except NotPlain:
+            return Lines(self, name, None)
+
+    def point_8_time(self, record):
+        try:
+            value = parse_json(record)
+        except Malformed:
+            value = None
+        at = micros(value.get("stageTimestamp")) if isinstance(value, dict) else None
+        if at is None:
+            self.undated += 1
+        elif not self.span[0] <= at < self.span[1]:
+            self.outside += 1
+
+    def point_6_archive_files(self):
+        try:
+            value = fields(parse_json(self.whole("archive-files.json")), "archive-files.json", {"format": str, "files": list})
+            if value["format"] != "strongroom-evidence-files-1":
+                raise Malformed("its format is not strongroom-evidence-files-1")
+            self.named = [fields(f, "an entry of `files`", NAMED_FIELDS) for f in value["files"]]
+        except Malformed as e:
+            self.find("pack_archive_files", "archive-files.json", str(e))
+            return False
+        unseen = dict(self.given)
+        for f in self.named:
+            where = "%s/%s" % (f["log"], f["file"])
+            add, proven = unseen.pop((f["log"], f["commit"], f["file"]), (None, 0))
+            if f["chosen"] != proven:
+                self.find("pack_archive_files", "archive-files.json", "%s: %d of its records are proven, and it says %d" % (shown(where), proven, f["chosen"]))
+            if add is not None and not self.same(f, add):
+                self.find("pack_archive_files", "archive-files.json", "%s: its commit says otherwise" % shown(where))
+        for volume, index, path in unseen:
+            self.find("pack_archive_files", "archive-files.json", "it leaves out %s/%s of commit %d" % (volume, path, index))
+        return True
+
+    @staticmethod
+    def same(f, add):
+        """Whether an entry is what the commit says of the file."""
+        tags = add.tags if isinstance(add.tags, dict) else {}
+        try:
+            stats, offsets = stats_of(add), parse_json(tags["offsets"]) if isinstance(tags.get("offsets"), str) else {}
+        except Malformed:
+            return False
+        table = f["log"].partition("/")[0]
+        low, high = micros(f["time_min"]), micros(f["time_max"])
+        return (
+            (f["bytes"], f["rows"], f["sha256"], f["record_root"], f["version_id"])
+            == (add.size, stats.get("numRecords"), tags.get("sha256"), tags.get("record_root"), tags.get("version_id"))
+            and f["offsets"] == offsets
+            and times_of(table, stats) == (None if low is None or high is None else (low, high))
+        )
+
+    def point_7_counts(self):
+        counts, checked = self.manifest["counts"], self.report.checked
+        received = counts["received"]
+        pairs = [
+            ("events", counts["events"], checked["events"]),
+            ("alerts", counts["alerts"], checked["alerts"]),
+            ("proofs", counts["proofs"], checked["proofs"]),
+            ("files", counts["files"], len(self.named)),
+            ("rows_examined", counts["rows_examined"], sum(f["rows"] for f in self.named if f["log"].startswith("events/"))),
+            ("received", received["received"], received["events"] + received["rejects"] + received["duplicates"]),
+            ("rows of events_query", self.manifest["events_query"]["rows"], counts["events_in_question"]),
+            ("rows of alerts_query", self.manifest["alerts_query"]["rows"], counts["alerts_in_question"]),
+        ]
+        if not self.manifest["question"]["complete"]:
+            pairs += [(n + "_in_question", counts[n + "_in_question"], checked[n]) for n in ("events", "alerts")]
+        for name, said, found in pairs:
+            if said != found:
+                self.find("pack_counts", "manifest.json", "%s: it says %d, the pack has %d" % (name, said, found))
+
+    def point_9_complete(self):
+        if not self.manifest["question"]["complete"]:
+            return
+        named = {(f["log"], f["commit"], f["file"]): f for f in self.named}
+        for volume, checkpoint in self.heads.items():
+            table, _, year = volume.partition("/")
+            name, tree = "commits/%s-%s.jsonl" % (table, year), MerkleTree()
+            try:
+                if name not in self.names:
+                    raise Malformed("it is not there")
+                with self.root.open(name) as file:
+                    for line in iter(lambda: file.readline(2 * COMMIT_BYTES_MAX), b""):
+                        value = fields(parse_json(line), "line %d" % (tree.size + 1), {"index": int, "commit": str})
+                        if value["index"] != tree.size:
+                            raise Malformed("line %d is not commit %d" % (tree.size + 1, tree.size))
+                        self.commit_of_complete(table, volume, tree.size, parse_base64(value["commit"]), named)
+                        tree.add(leaf_hash(parse_base64(value["commit"])))
+                if (tree.size, tree.root()) != (checkpoint.size, checkpoint.root):
+                    raise Malformed("these are not the commits that the checkpoint signed")
+            except (Malformed, NotPlain) as e:
+                self.find("pack_complete", name, str(e))
+            except OSError as e:
+                raise CannotCheck("cannot read %s: %s" % (name, e.strerror))
+
+    def commit_of_complete(self, table, volume, index, data, named):
+        if table == "rejects":
+            return
+        commit = Commit("%s, commit %d" % (volume, index))
+        for line in data.split(b"\n"):
+            if line:
+                Archive.action(commit, parse_json(line))
+        for add in commit.adds:
+            stats = stats_of(add)
+            times = times_of(table, stats)
+            if times is not None and not (times[0] < self.span[1] and times[1] >= self.span[0]):
+                continue
+            f = named.get((volume, index, add.path))
+            if f is None:
+                self.find("pack_complete", "%s/%s" % (volume, add.path), "it may hold records of the period, and is not in the pack")
+            elif f["chosen"] != stats.get("numRecords"):
+                self.find("pack_complete", "%s/%s" % (volume, add.path), "%d of its %s records are in the pack" % (f["chosen"], stats.get("numRecords")))
+
+
+class Lines:
+    """records.jsonl or alerts.jsonl, held against the records that are proven, one after the other."""
+
+    def __init__(self, pack, name, file):
+        self.pack, self.name, self.file = pack, name, file
+
+    def take(self, record, by):
+        if self.file is not None and self.read(len(record) + 1) != record + b"\n":
+            self.differs("it is not what %s proves in its place" % by)
+
+    def end(self):
+        if self.file is not None:
+            if self.read(1):
+                self.differs("it has more than the proofs prove")
+            else:
+                self.file.close()
+
+    def read(self, length):
+        try:
+            return self.file.read(length)
+        except OSError as e:
+            raise CannotCheck("cannot read %s: %s" % (self.name, e.strerror))
+
+    def differs(self, detail):
+        self.pack.find("pack_records", self.name, detail)
+        self.file.close()
+        self.file = None
 
 
 # The command line.
@@ -1636,20 +2850,28 @@ def print_report(report):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description="Check a Strongroom archive, or a proof of single records, without Strongroom.")
+    parser = argparse.ArgumentParser(description="Check a Strongroom archive, a proof of single records, or an evidence pack, without Strongroom.")
     commands = parser.add_subparsers(dest="command", required=True)
     archive = commands.add_parser("archive", help="check an archive in a folder")
     archive.add_argument("place", metavar="DIR", help="the folder that holds strongroom.json")
     archive.add_argument("--remembered", metavar="FILE", action="append", default=[], help="a checkpoint kept elsewhere (repeatable)")
     archive.add_argument("--since", metavar="REPORT", help="a former report (--json), whose heads must still be there")
+    archive.add_argument("--tsa-ca", metavar="FILE", help="PEM file of the authorities that timestamps must lead to; each log must have one then")
     archive.add_argument("--json", metavar="FILE", help="write the report to FILE")
     archive.add_argument("--no-rows", action="store_true", help="leave the rows inside the files out, even where pyarrow is there")
     proof = commands.add_parser("proof", help="check a proof of single records")
     proof.add_argument("place", metavar="FILE", help="what `strongroom prove` wrote")
     proof.add_argument("--print", action="store_true", help="print the records that are proven, control characters escaped")
     proof.add_argument("--json", metavar="FILE", help="write the report to FILE")
-    for command in (archive, proof):
+    pack = commands.add_parser("pack", help="check an evidence pack")
+    pack.add_argument("place", metavar="DIR", help="the folder that `strongroom evidence` wrote")
+    pack.add_argument("--json", metavar="FILE", help="write the report to FILE")
+    for command in (archive, proof, pack):
         command.add_argument("--public-key", metavar="VKEY", action="append", default=[], help="a key you trust: a vkey or base64 (repeatable)")
+        command.set_defaults(witness=[], witness_quorum=None)
+    for command in (archive, proof):
+        command.add_argument("--witness", metavar="VKEY", action="append", default=[], help="a witness that must have cosigned (repeatable)")
+        command.add_argument("--witness-quorum", metavar="N", type=int, help="how many of the witnesses must have; all if it is not said")
     options = parser.parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -1659,14 +2881,26 @@ def main(arguments=None):
             trusted = [parse_public_key(text) for text in options.public_key]
         except Malformed as e:
             raise CannotCheck("--public-key: %s" % e)
+        try:
+            witnesses = list({w.id: w for w in map(Witness, options.witness)}.values())
+        except Malformed as e:
+            raise CannotCheck("--witness: %s" % e)
+        if len({w.key for w in witnesses}) < len(witnesses):
+            raise CannotCheck("--witness: two names have the same key: they are one witness")
+        if options.witness_quorum is not None and not 1 <= options.witness_quorum <= len(witnesses):
+            raise CannotCheck("--witness-quorum: %d of %d witnesses cannot be" % (options.witness_quorum, len(witnesses)))
+        asked = {"witnesses": witnesses, "quorum": options.witness_quorum}
         if options.command == "archive":
             remembered = [(path, read_given(path, NOTE_BYTES_MAX)) for path in options.remembered]
             since = read_report(options.since) if options.since else None
-            report = Archive(options.place, trusted, remembered, since, not options.no_rows).check()
+            authorities = read_authorities(options.tsa_ca) if options.tsa_ca else []
+            report = Archive(options.place, trusted, remembered, since, not options.no_rows, authorities=authorities, **asked).check()
+        elif options.command == "pack":
+            report = Pack(options.place, trusted).check()
         else:
             if not trusted:
                 raise CannotCheck("a proof needs a key that you trust: --public-key VKEY")
-            proof = Proof(options.place, read_given(options.place, PROOF_BYTES_MAX), trusted)
+            proof = Proof(options.place, read_given(options.place, PROOF_BYTES_MAX), trusted, **asked)
             report = proof.check()
         if options.json:
             try:

@@ -14,6 +14,9 @@ pub const SOURCE_SILENT: &str = "3d7a6a0e-6f0c-4b7e-9a52-5d2f4b0c9e11";
 /// Rule id of [`conservation_failed`].
 pub const CONSERVATION_FAILED: &str = "b9c0f6d4-1f63-4f0b-8f0e-2a4e7c6d8a37";
 
+/// Rule id of [`history_contradicted`].
+pub const HISTORY_CONTRADICTED: &str = "26674da9-0862-43f5-9417-9d1979bffb58";
+
 /// Rule id of [`test_alert`].
 pub const TEST: &str = "5c1e2f7a-0b3d-4f6e-9a7c-8d4b1e6f2035";
 /// Rule id of [`heartbeat`].
@@ -21,7 +24,7 @@ pub const HEARTBEAT: &str = "e27b4c90-3a5f-4d18-8c6b-71f0a9d2e364";
 
 /// Whether a rule's id is one of those that are about the pipeline itself.
 pub fn is_own(rule_id: &str) -> bool {
-    [SOURCE_SILENT, CONSERVATION_FAILED, TEST, HEARTBEAT].contains(&rule_id)
+    [SOURCE_SILENT, CONSERVATION_FAILED, HISTORY_CONTRADICTED, TEST, HEARTBEAT].contains(&rule_id)
 }
 
 /// A source has brought nothing for longer than it should, since `since_us` (microseconds since the epoch).
@@ -46,6 +49,27 @@ pub fn conservation_failed(what: &str, now_us: i64) -> Alert {
         title,
         severity,
         what,
+        now_us,
+        now_us,
+        message,
+        next_steps,
+    )
+}
+
+/// A witness of the proof logs has seen another history than the archive has.
+pub fn history_contradicted(witness: &str, now_us: i64) -> Alert {
+    let message =
+        format!("the witness {witness} has seen another history of the archive than the archive has now");
+    let next_steps = "Keep the archive and its backups as they are. strongroom verify --witness says which log and \
+                      from where on; the log of strongroom says what the witness answered. Somebody with the archive \
+                      and its key has rewritten it or set it back, or two archives have one identity and key.";
+    let (title, severity) = ("Audit archive contradicts its witness", Severity::Critical);
+    own(
+        HISTORY_CONTRADICTED,
+        "history-contradicted",
+        title,
+        severity,
+        witness,
         now_us,
         now_us,
         message,

@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{SecondsFormat, Utc};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use strongroom_schemas::Table;
 use strongroom_schemas::format::ARCHIVE_FORMAT;
@@ -21,11 +23,13 @@ use crate::durable;
 use crate::error::{ArchiveError, Result};
 use crate::layout;
 use crate::lock::{Hold, Lock};
-use crate::options::{LockMode, RETENTION_YEARS_MAX, Retention, StoreOptions};
+use crate::options::{LockMode, RETENTION_YEARS_DEFAULT, RETENTION_YEARS_MAX, Retention, StoreOptions};
 use crate::position::Source;
-use crate::proof::log::Sealing;
+use crate::proof::log::{Sealing, Seen};
 use crate::proof::{self, Head, Keys, NAME_DEFAULT, ProofError, PublicKey, Signer};
 use crate::read::{self, EventSelection, Rows};
+use crate::retention::policy::{self, Promised};
+use crate::retention::{RetentionError, Work};
 use crate::s3::S3;
 use crate::snapshot::{self, FileEntry, Snapshot};
 use crate::store::{Bucket, Contents, Store};
@@ -124,13 +128,18 @@ impl Archive {
     pub fn retention(&self) -> Option<Retention> {
         match &self.store {
             Store::Local => None,
-            Store::S3(bucket) => Some(bucket.retention),
+            Store::S3(bucket) => Some(bucket.retention.now()),
         }
     }
 
-    /// Years for which objects are locked at least, as the archive was made.
+    /// Years for which everything is kept at least, as the archive was made. On a local disk, where nothing is locked,
+    /// the years before which nothing is dropped.
     pub(crate) fn made_with_years(&self) -> u32 {
-        self.manifest.retention_years.unwrap_or(0).min(RETENTION_YEARS_MAX)
+        self.manifest.retention_years.unwrap_or(RETENTION_YEARS_DEFAULT).min(RETENTION_YEARS_MAX)
+    }
+
+    pub(crate) fn signer(&self) -> Option<Arc<Signer>> {
+        self.signer.clone()
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -146,7 +155,13 @@ impl Archive {
     pub(crate) fn sealing(&self) -> Option<Sealing> {
         let signer = self.signer.clone()?;
         let (store, root) = (self.store.clone(), self.root.clone());
-        Some(Sealing { store, root, archive_id: self.manifest.archive_id.clone(), signer })
+        Some(Sealing {
+            store,
+            root,
+            archive_id: self.manifest.archive_id.clone(),
+            signer,
+            seen: Seen::default(),
+        })
     }
 
     /// Brings every proof log up to its last commit, and gives the archive its first key if it has none. Returns the
@@ -176,7 +191,7 @@ impl Archive {
         background::wait(async move {
             let rotated = async {
                 let heads = sealing.all().await?;
-                let Sealing { store, root, archive_id, signer } = &sealing;
+                let Sealing { store, root, archive_id, signer, .. } = &sealing;
                 let mut keys = sealing.keys().await?;
                 if keys.all().contains(&new.public()) {
                     return Err(ProofError::KeyUsed);
@@ -225,10 +240,16 @@ impl Archive {
     /// Whether `snapshot`, of this archive, still is what its table holds. Costs a look at some names.
     pub async fn is_current(&self, snapshot: &Snapshot) -> bool {
         match &self.store {
-            Store::Local => snapshot::is_current(&self.store, &self.root, snapshot).await,
+            Store::Local => {
+                // Without its type: the futures of queries are deep enough.
+                let looked: BoxFuture<'_, bool> =
+                    snapshot::is_current(&self.store, &self.root, snapshot).boxed();
+                looked.await
+            }
             Store::S3(_) => {
                 let (store, root, snapshot) = (self.store.clone(), self.root.clone(), snapshot.clone());
                 let current = async move { Ok(snapshot::is_current(&store, &root, &snapshot).await) };
+                let current: BoxFuture<'static, Result<bool>> = current.boxed();
                 background::run(current).await.unwrap_or(false)
             }
         }
@@ -236,7 +257,9 @@ impl Archive {
 
     /// As [`Archive::snapshot`], for async callers.
     pub async fn snapshot_async(&self, table: Table) -> Result<Snapshot> {
-        background::run(snapshot::load(self.store.clone(), self.root.clone(), table)).await
+        let loaded: BoxFuture<'static, Result<Snapshot>> =
+            snapshot::load(self.store.clone(), self.root.clone(), table).boxed();
+        background::run(loaded).await
     }
 
     /// The bytes of a file of a snapshot of this archive, at the version that its commit names.
@@ -333,7 +356,7 @@ impl Place {
         let public_key = options.public_key;
         let (location, options) = (location.to_owned(), options.s3.clone());
         let s3 = background::wait(async move { S3::connect(&location, &options).await })?;
-        let retention = s3.asked();
+        let retention = Promised::new(s3.asked());
         Ok(Place { root: s3.root().to_owned(), store: Store::S3(Bucket { s3, retention }), public_key })
     }
 
@@ -371,12 +394,14 @@ impl Place {
             }
             Store::S3(Bucket { s3, retention }) => {
                 let years = manifest.retention_years.unwrap_or(0).min(RETENTION_YEARS_MAX);
-                let made_with = Retention { mode: manifest.lock_mode.unwrap_or(retention.mode), years };
-                let retention = retention.at_least(made_with);
+                let made_with = Retention { mode: manifest.lock_mode.unwrap_or(retention.now().mode), years };
+                let retention = Promised::new(retention.now().at_least(made_with));
                 (self.root, Store::S3(Bucket { s3, retention }))
             }
         };
-        Ok(Archive { root, manifest, store, signer: None })
+        let archive = Archive { root, manifest, store, signer: None };
+        policy::refresh_in(Work::of(&archive, Arc::new(|_, _| ()))).map_err(RetentionError::into_archive)?;
+        Ok(archive)
     }
 
     pub(crate) fn create(&self) -> Result<()> {
@@ -398,7 +423,7 @@ impl Place {
         }
         let retention = match &self.store {
             Store::Local => None,
-            Store::S3(bucket) => Some(bucket.retention),
+            Store::S3(bucket) => Some(bucket.retention.now()),
         };
         let manifest = Manifest {
             format: ARCHIVE_FORMAT,

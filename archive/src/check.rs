@@ -16,7 +16,7 @@ use crate::background;
 use crate::error::{ArchiveError, Result};
 use crate::layout;
 use crate::options::{LockMode, Retention, StoreOptions};
-use crate::s3::{Condition, S3, StoreFailure, bucket_policy, writer_policy};
+use crate::s3::{Condition, S3, StoreFailure, bucket_policy, keeper_policy, remover_policy, writer_policy};
 use crate::store::{Bucket, Store};
 
 /// Sealed files whose locks are looked at.
@@ -42,6 +42,10 @@ pub struct Init {
 pub struct Policies {
     /// For the identity that writes: the least it needs, and what it must not do.
     pub writer: Value,
+    /// For the identity that extends retention and places and releases holds.
+    pub keeper: Value,
+    /// For the identity that drops volumes past their retention.
+    pub remover: Value,
     /// For the bucket: what it refuses whoever asks.
     pub bucket: Value,
 }
@@ -70,9 +74,12 @@ pub fn init(location: &str, options: &StoreOptions) -> Result<Init> {
     let archive = place.open()?;
     let policies = match archive.store() {
         Store::Local => None,
-        Store::S3(Bucket { s3, retention }) => {
-            Some(Policies { writer: writer_policy(s3), bucket: bucket_policy(s3, *retention) })
-        }
+        Store::S3(Bucket { s3, retention }) => Some(Policies {
+            writer: writer_policy(s3),
+            keeper: keeper_policy(s3),
+            remover: remover_policy(s3),
+            bucket: bucket_policy(s3, retention.now()),
+        }),
     };
     Ok(Init { archive, made_bucket, made_archive, policies })
 }

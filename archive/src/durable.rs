@@ -65,7 +65,8 @@ pub(crate) fn create_file(path: &FsPath, staging: &FsPath, parts: &[&[u8]]) -> i
     sync_parent(path)
 }
 
-fn replace_file(path: &FsPath, staging: &FsPath, parts: &[&[u8]]) -> io::Result<()> {
+/// Writes a file whole, in the place of one that may be there.
+pub(crate) fn replace_file(path: &FsPath, staging: &FsPath, parts: &[&[u8]]) -> io::Result<()> {
     write_synced(staging, parts)?;
     std::fs::rename(staging, path)?;
     sync_parent(path)

@@ -254,6 +254,11 @@ pub enum ArchiveError {
         #[source]
         source: arrow_schema::ArrowError,
     },
+    #[error("cannot tell how long things are to be kept")]
+    Retention {
+        #[source]
+        source: Box<crate::retention::RetentionError>,
+    },
     #[error("the archive's background thread ended early")]
     Background,
 }
@@ -288,6 +293,7 @@ impl ArchiveError {
             ArchiveError::NotAnArchive { .. } => {
                 Some("`strongroom ingest` creates an archive where there is none")
             }
+            ArchiveError::Retention { source } => source.hint(),
             ArchiveError::Clock { .. } => {
                 Some("a volume is a calendar year, and this is none of ours: set the clock")
             }

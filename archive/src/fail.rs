@@ -15,6 +15,8 @@ pub(crate) enum Step {
     FilePublished,
     /// Before a tile or a checkpoint is written.
     Proof,
+    /// Before a record of keeping is written, or an object is extended, held, let go or removed.
+    Retention,
     /// A table's commit is made.
     Committed(Table),
 }

@@ -9,6 +9,9 @@
 //!         _tlog/                                the proof log; see `docs/proof.md`
 //!         _staging/<n>.parquet                  files being written; removed by the next writer
 //! <root>/_keys/<8 digits>                       whose keys sign the proof logs
+//! <root>/_retention/<8 digits>                  how many years are promised beyond `strongroom.json`
+//! <root>/_holds/<8 digits>[-<8 digits>]         holds and their releases, and the objects that they are on
+//! <root>/_dropped/<table>-<year>[.state]        volumes whose time was over, and where they ended
 //! ```
 //!
 //! In a bucket there are neither `.lock` nor `_staging`, but `<root>/_probe/<nonce>`, which mean nothing.
@@ -35,6 +38,10 @@ pub(crate) const DELTA_LOG: &str = "_delta_log";
 pub(crate) const TLOG: &str = "_tlog";
 /// Records of the keys that sign it.
 pub(crate) const KEYS: &str = "_keys";
+/// Records of how long everything is kept.
+pub(crate) const RETENTION: &str = "_retention";
+pub(crate) const HOLDS: &str = "_holds";
+pub(crate) const DROPPED: &str = "_dropped";
 const PARQUET: &str = ".parquet";
 /// Hex digits of a file's name: 16 bytes of its hash.
 const NAME_DIGITS: usize = 32;

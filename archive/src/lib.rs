@@ -5,8 +5,9 @@
 //!    written, and the commit is synced before [`Writer::seal`] returns.
 //! 2. A row is committed exactly once: each commit carries the position of each source it stores, and
 //!    is refused unless it begins where the last one ended.
-//! 3. Nothing that a commit names is changed or removed, ever. Only files that no commit names (a
-//!    killed run's) are removed, by the next writer, under the lock.
+//! 3. Nothing that a commit names is changed, and nothing is removed but whole volumes past their retention, by
+//!    an explicit command that leaves a signed record. Files that no commit names (a killed run's) are
+//!    removed by the next writer, under the lock.
 //! 4. Any reader of Parquet and Delta can read it without us.
 //!
 //! One process writes at a time; readers need no lock and see whole commits.
@@ -20,6 +21,7 @@ mod commit;
 mod durable;
 mod encode;
 mod error;
+pub mod evidence;
 mod fail;
 mod layout;
 mod lock;
@@ -27,6 +29,7 @@ mod options;
 mod position;
 mod proof;
 mod read;
+pub mod retention;
 mod s3;
 mod snapshot;
 mod store;
@@ -44,8 +47,10 @@ pub use options::{
 pub use position::{Counts, Position, Source, SourcePosition};
 pub use proof::verify;
 pub use proof::{
-    Head, KeyId, KeyRecord, Keys, Log, NAME_DEFAULT, PrivateKey, Proof, ProofError, Proven, ProvenRecord,
-    PublicKey, RECORDS_MAX, Signer, prove, verify_proof,
+    Anchored, Anchors, Courier, Head, KeyId, KeyRecord, Keys, Log, NAME_DEFAULT, PrivateKey, Proof,
+    ProofError, Proven, ProvenHead, ProvenRecord, PublicKey, RECORDS_MAX, REQUEST_BYTES_MAX, Reply, Signer,
+    TimestampAuthorities, TimestampOptions, Trouble, TrustedLog, Witness, WitnessAnswer, WitnessKey,
+    WitnessOptions, prove, verify_proof, verify_proof_with,
 };
 pub use read::{Choose, EventSelection, Rows};
 pub use s3::StoreFailure;

@@ -27,7 +27,7 @@ impl Hold {
     pub(crate) fn shared(bucket: &Bucket) -> Result<Hold> {
         let bucket = bucket.clone();
         background::wait(async move {
-            if bucket.s3.is_conditional(bucket.retention.mode).await? {
+            if bucket.s3.is_conditional(bucket.retention.now().mode).await? {
                 Ok(Hold::Shared)
             } else if bucket.s3.single_writer() {
                 Ok(Hold::Promised)

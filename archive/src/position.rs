@@ -46,4 +46,6 @@ pub struct Source {
     /// The label of its newest commit.
     pub label: String,
     pub position: Position,
+    /// Records before this offset went with volumes that were dropped; 0 when none were.
+    pub dropped_before: i64,
 }

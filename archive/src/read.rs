@@ -34,6 +34,7 @@ use crate::encode::time_column;
 use crate::error::{ArchiveError, Result};
 use crate::layout;
 use crate::position::{Position, Source};
+use crate::retention::dropped;
 use crate::snapshot::{FileEntry, Snapshot};
 use crate::store::{Fetched, Store};
 use crate::writer::METADATA;
@@ -480,6 +481,15 @@ pub(crate) async fn sources(store: &Store, root: &std::path::Path) -> Result<Vec
     let mut order: Vec<String> = Vec::new();
     let mut labels: HashMap<String, String> = HashMap::new();
     let mut positions: HashMap<String, Position> = HashMap::new();
+    let mut dropped: HashMap<String, i64> = HashMap::new();
+    for table in [Table::Events, Table::Rejects] {
+        for state in dropped::of_table(store, root, table).await?.into_values() {
+            for (app_id, version) in state.txns.into_iter().filter(|(app_id, _)| !app_id.contains('#')) {
+                let known = dropped.entry(app_id).or_insert(version);
+                *known = version.max(*known);
+            }
+        }
+    }
     for year in store.years(root, Table::Events).await? {
         let volume = layout::volume(root, Table::Events, year);
         let commits = commit::commits(store, &volume).await?;
@@ -506,7 +516,8 @@ pub(crate) async fn sources(store: &Store, root: &std::path::Path) -> Result<Vec
     let source = |partition: String| {
         let label = labels.remove(&partition).unwrap_or_else(|| partition.clone());
         let position = positions.remove(&partition)?;
-        Some(Source { partition, label, position })
+        let dropped_before = dropped.get(&partition).copied().unwrap_or(0).min(position.next_offset);
+        Some(Source { partition, label, position, dropped_before })
     };
     Ok(order.into_iter().filter_map(source).collect())
 }

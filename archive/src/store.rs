@@ -23,7 +23,7 @@ use crate::background;
 use crate::durable::{self, DurableStore};
 use crate::error::{ArchiveError, Result};
 use crate::layout;
-use crate::options::Retention;
+use crate::retention::{dropped, policy::Promised};
 use crate::s3::{Content, LogStore, Put, S3};
 
 /// The store of one archive. Cheap to clone.
@@ -37,7 +37,7 @@ pub(crate) enum Store {
 #[derive(Clone, Debug)]
 pub(crate) struct Bucket {
     pub(crate) s3: S3,
-    pub(crate) retention: Retention,
+    pub(crate) retention: Promised,
 }
 
 impl Store {
@@ -55,9 +55,24 @@ impl Store {
         }
     }
 
-    /// Years that a table has a folder for, oldest first.
+    /// As [`Store::names`], those that are not before `from` in the order of bytes. A bucket lists no others.
+    pub(crate) async fn names_from(&self, folder: &Path, from: &str) -> Result<Vec<String>> {
+        match self {
+            Store::Local => {
+                let mut names = self.names(folder).await?;
+                names.retain(|name| name.as_str() >= from);
+                Ok(names)
+            }
+            Store::S3(bucket) => bucket.s3.names_from(folder, Some(from)).await.map_err(|failure| {
+                ArchiveError::ListFolder { path: folder.to_owned(), source: failure.into() }
+            }),
+        }
+    }
+
+    /// Years that a table has a folder for and that were not dropped, oldest first.
     pub(crate) async fn years(&self, root: &Path, of: Table) -> Result<Vec<i32>> {
-        Ok(layout::years_among(&self.names(&layout::table(root, of)).await?))
+        let years = layout::years_among(&self.names(&layout::table(root, of)).await?);
+        dropped::without(self, root, of, years).await
     }
 
     /// A small file whole; `None` when there is none.
@@ -106,7 +121,7 @@ impl Store {
                 }
             }
             Store::S3(Bucket { s3, retention }) => {
-                let put = s3.put(path, &Content::Bytes(bytes), s3.locked(*retention)?).await?;
+                let put = s3.put(path, &Content::Bytes(bytes), s3.locked(retention.now())?).await?;
                 Ok(matches!(put, Put::Done { .. }))
             }
         }
@@ -125,7 +140,7 @@ impl Store {
         Ok(match self {
             Store::Local => Arc::new(DurableStore::below(volume)?),
             Store::S3(Bucket { s3, retention }) => {
-                Arc::new(LogStore::below(s3.clone(), volume.to_owned(), *retention))
+                Arc::new(LogStore::below(s3.clone(), volume.to_owned(), retention.clone()))
             }
         })
     }

@@ -6,6 +6,7 @@
 )]
 
 mod proof;
+mod retention;
 mod stores;
 
 use std::collections::HashSet;

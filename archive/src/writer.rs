@@ -26,7 +26,7 @@
 //! writer removes them; in a bucket they stay, for nothing is removed there. After an error of its own, a writer refuses further work; a new one starts from
 //! what is on disk.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -57,6 +57,7 @@ use crate::position::{Counts, Position, SourcePosition};
 use crate::proof::log::Sealing;
 use crate::proof::tree::CompactRange;
 use crate::proof::{Log, ProofError};
+use crate::retention::{RetentionError, Work, dropped, policy};
 use crate::s3::{Content, pause};
 use crate::snapshot;
 use crate::store::{Bucket, Store};
@@ -129,6 +130,8 @@ pub struct Writer {
     store: Store,
     /// Who signs behind the commits; without, the proof logs are left for whoever does.
     sealing: Option<Sealing>,
+    /// How long what is put is promised to stay.
+    keeping: Work,
     /// For the next report.
     warnings: Vec<String>,
     options: WriterOptions,
@@ -243,6 +246,7 @@ impl Writer {
             root: root.to_owned(),
             store,
             sealing,
+            keeping: Work::of(archive, Arc::new(|_, _| ())),
             warnings,
             options,
             positions,
@@ -473,7 +477,7 @@ impl Writer {
                     let Bucket { s3, retention } = bucket;
                     let put = async {
                         let content = Content::File { file, bytes, sha256 };
-                        s3.put_named_by_content(&path, &content, s3.locked(retention)?).await
+                        s3.put_named_by_content(&path, &content, s3.locked(retention.now())?).await
                     };
                     put.await.map_err(|source| ArchiveError::PutFile { path: path.clone(), source })
                 })?;
@@ -567,6 +571,7 @@ impl Writer {
     }
 
     fn seal_inner(&mut self, all: &[SourcePosition], counts: Counts) -> Result<SealReport> {
+        policy::refresh_in(self.keeping.clone()).map_err(RetentionError::into_archive)?;
         let year = self.current_year()?;
         let mut open: Vec<OpenFile> = self.open.drain().map(|(_, file)| file).collect();
         open.sort_by_key(|file| (file.table, file.date));
@@ -771,15 +776,20 @@ impl Known {
             let mut known = Known { positions: HashMap::new(), seen: HashMap::new(), year_min: None };
             for table in Table::ALL {
                 let positions = known.positions.entry(table).or_default();
+                let mut dropped = dropped::of_table(&store, &root, table).await?;
                 let years = store.years(&root, table).await?;
-                for year in &years {
+                // Later years overwrite earlier ones. A dropped one left behind where it ended.
+                let all: BTreeSet<i32> = years.into_iter().chain(dropped.keys().copied()).collect();
+                for year in &all {
                     let volume = layout::volume(&root, table, *year);
-                    let (transactions, last) = commit::transactions_of(&store, &volume).await?;
-                    // Later years overwrite earlier ones.
+                    let (transactions, last) = match dropped.remove(year) {
+                        Some(state) => (state.txns.into_iter().collect(), None),
+                        None => commit::transactions_of(&store, &volume).await?,
+                    };
                     positions.extend(commit::positions(&volume, &transactions)?);
                     known.seen.extend(last.map(|last| ((table, *year), last)));
                 }
-                known.year_min = known.year_min.max(years.last().copied());
+                known.year_min = known.year_min.max(all.last().copied());
             }
             Ok(known)
         })

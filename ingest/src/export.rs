@@ -102,8 +102,22 @@ pub fn stream<E: From<ExportError>>(
     end: i64,
     out: impl Write,
 ) -> Result<u64, E> {
-    let mut writer = StreamWriter::new(out);
-    let mut rejects = RejectRows::new(rejects);
+    rest_of_stream(events, rejects, 0..end, out)
+}
+
+/// As [`stream`], without the records that begin before the range, and the newlines between them.
+///
+/// # Errors
+/// As [`stream`].
+pub fn rest_of_stream<E: From<ExportError>>(
+    events: impl Iterator<Item = Result<RecordBatch, E>>,
+    rejects: impl Iterator<Item = Result<RecordBatch, E>>,
+    range: std::ops::Range<i64>,
+    out: impl Write,
+) -> Result<u64, E> {
+    let (start, end) = (range.start, range.end);
+    let mut writer = StreamWriter { out, at: start };
+    let mut rejects = RejectRows::new(rejects, start);
     let mut records = 0;
     let mut record = Vec::new();
     'batches: for batch in events {
@@ -113,6 +127,9 @@ pub fn stream<E: From<ExportError>>(
             let offset = renderer.offset(row);
             if offset >= end {
                 break 'batches;
+            }
+            if offset < start {
+                continue;
             }
             records += rejects.write_before(offset, &mut writer)?;
             record.clear();
@@ -222,11 +239,13 @@ struct RejectRows<I> {
     batches: I,
     batch: Option<RecordBatch>,
     row: usize,
+    /// Those before it are left out.
+    start: i64,
 }
 
 impl<E: From<ExportError>, I: Iterator<Item = Result<RecordBatch, E>>> RejectRows<I> {
-    fn new(batches: I) -> Self {
-        RejectRows { batches, batch: None, row: 0 }
+    fn new(batches: I, start: i64) -> Self {
+        RejectRows { batches, batch: None, row: 0, start }
     }
 
     fn write_before<W: Write>(&mut self, limit: i64, writer: &mut StreamWriter<W>) -> Result<u64, E> {
@@ -250,6 +269,10 @@ impl<E: From<ExportError>, I: Iterator<Item = Result<RecordBatch, E>>> RejectRow
             let offset = offsets.value(self.row);
             if offset >= limit {
                 return Ok(written);
+            }
+            if offset < self.start {
+                self.row += 1;
+                continue;
             }
             let bytes = if raw.is_valid(self.row) { raw.value(self.row) } else { &[] };
             writer.record(offset, &[], bytes, &[])?;

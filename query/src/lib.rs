@@ -7,6 +7,9 @@
 //! 3. A question sees each table as one commit left it.
 //! 4. Memory is bounded by the session's limit; what does not fit spills to disk or fails by name.
 
+// A scan awaits the archive's snapshot, whose futures lie deep within each other.
+#![recursion_limit = "256"]
+
 mod complete;
 mod date_trunc;
 mod dialect;

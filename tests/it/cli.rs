@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use crate::run::{expect_code, export, ingest, log, number, output, strongroom, write};
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "demo",
     "ingest",
     "rules",
@@ -15,6 +15,7 @@ const COMMANDS: [&str; 13] = [
     "export",
     "key",
     "seal-log",
+    "witness",
     "verify",
     "prove",
     "verify-proof",

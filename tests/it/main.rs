@@ -1,5 +1,6 @@
 //! Tests that drive the real binary, and the crates together. One module per promise.
 
+mod anchor;
 mod cli;
 mod corpus;
 mod daemon;
@@ -7,6 +8,7 @@ mod demo;
 mod deploy;
 mod differential;
 mod docs;
+mod evidence;
 mod exactly_once;
 mod falco_labels;
 mod false_alarms;
@@ -19,6 +21,7 @@ mod next_steps;
 mod outsiders;
 mod proof;
 mod query;
+mod retention;
 mod rules;
 mod run;
 mod s3;

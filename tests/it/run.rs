@@ -9,7 +9,9 @@ use strongroom_generate::{Generator, GeneratorOptions};
 pub fn strongroom() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
     command.env_remove("STRONGROOM_ARCHIVE").env("NO_COLOR", "1").stdin(Stdio::null());
-    for name in ["KEY", "KEY_FILE", "SIGNER", "SIGNER_PUBLIC_KEY", "PUBLIC_KEY"] {
+    for name in
+        ["KEY", "KEY_FILE", "SIGNER", "SIGNER_PUBLIC_KEY", "PUBLIC_KEY", "WITNESSES", "WITNESS_KEY_FILE"]
+    {
         command.env_remove(format!("STRONGROOM_{name}"));
     }
     command

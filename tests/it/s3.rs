@@ -22,7 +22,7 @@ use crate::services::seaweed::{self, ACCESS_KEY, SECRET_KEY, Seaweed};
 const TIMEOUT_SECONDS: u64 = 2;
 
 /// The binary, told where the store is.
-fn at(endpoint: &str) -> Command {
+pub fn at(endpoint: &str) -> Command {
     let mut command = strongroom();
     command
         .env("STRONGROOM_S3_ENDPOINT", endpoint)
@@ -41,7 +41,7 @@ fn init(endpoint: &str, location: &str) {
     expect_code(at(endpoint).args(["archive", "init", location]), 0);
 }
 
-fn ingest(endpoint: &str, location: &str, log: &Path) -> Command {
+pub fn ingest(endpoint: &str, location: &str, log: &Path) -> Command {
     let mut command = at(endpoint);
     command.args(["ingest", "--cluster", "test", "--print-alerts", "critical", "--archive", location]);
     command.arg(log);
@@ -54,7 +54,7 @@ fn export(endpoint: &str, location: &str) -> Vec<u8> {
     output.stdout
 }
 
-fn number(endpoint: &str, location: &str, sql: &str) -> i64 {
+pub fn number(endpoint: &str, location: &str, sql: &str) -> i64 {
     let (out, _) =
         expect_code(at(endpoint).args(["query", "--format", "csv", "--archive", location]).arg(sql), 0);
     out.lines().nth(1).unwrap_or_default().parse().unwrap_or_else(|_| panic!("{sql}: {out}"))
@@ -76,13 +76,13 @@ fn verdict<'d>(document: &'d Value, item: &str) -> &'d str {
 }
 
 /// An outsider's client, with all rights.
-struct Outsider {
-    client: Client,
-    runtime: tokio::runtime::Runtime,
+pub struct Outsider {
+    pub client: Client,
+    pub runtime: tokio::runtime::Runtime,
 }
 
 impl Outsider {
-    fn of(seaweed: &Seaweed) -> Outsider {
+    pub fn of(seaweed: &Seaweed) -> Outsider {
         let config = aws_sdk_s3::config::Builder::new()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .region(Region::new("us-east-1"))
@@ -96,7 +96,7 @@ impl Outsider {
     }
 
     /// Key and version of everything in a bucket.
-    fn versions(&self, bucket: &str) -> Vec<(String, String)> {
+    pub fn versions(&self, bucket: &str) -> Vec<(String, String)> {
         let listed = self.runtime.block_on(self.client.list_object_versions().bucket(bucket).send());
         let listed = listed.expect("a listing");
         assert_ne!(listed.is_truncated(), Some(true), "one page is enough for these tests");
@@ -119,7 +119,7 @@ fn assert_each_once(versions: &[(String, String)]) {
     assert_eq!(keys.len(), all, "{versions:#?}");
 }
 
-fn store() -> Option<Arc<Seaweed>> {
+pub fn store() -> Option<Arc<Seaweed>> {
     seaweed::shared()
 }
 
@@ -320,7 +320,7 @@ fn a_run_killed_at_any_moment_is_made_good_by_the_next() {
 }
 
 /// Kinds that `verify` names.
-fn findings(endpoint: &str, location: &str, public: &str) -> (BTreeSet<String>, Value) {
+pub fn findings(endpoint: &str, location: &str, public: &str) -> (BTreeSet<String>, Value) {
     let mut verify = at(endpoint);
     verify.args(["verify", "--json", "-", "--public-key", public, "--archive", location]);
     let output = output(&mut verify);

@@ -6,6 +6,7 @@
 //! - A request takes [`HTTP_TIMEOUT`] at most; of an answer [`ANSWER_BYTES_MAX`] are read.
 //! - What a receiver says is shown without control characters, not in full length, and without our secrets.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -184,6 +185,34 @@ impl Http {
             300..=399 | 404 | 405 | 410 => Outcome::later(format!("{said}: check the URL")),
             _ => Outcome::Refused { reason: said },
         }
+    }
+}
+
+/// One address that is posted to, with the manners of a sink's HTTP: for who is no sink.
+pub struct Post {
+    base: String,
+    http: Mutex<Http>,
+}
+
+impl Post {
+    /// # Errors
+    /// As what makes a sink: authorities or certificates that cannot be used.
+    pub fn new(options: &HttpOptions) -> Result<Post, SinkError> {
+        let base = options.url.as_str().trim_end_matches('/').to_owned();
+        Ok(Post { base, http: Mutex::new(Http::new(options, Vec::new())?) })
+    }
+
+    /// Posts `body` to a path below the address, or to the address itself, and waits for [`HTTP_TIMEOUT`] at most:
+    /// status and body of the answer. One at a time; blocks, and must not be called inside an async runtime.
+    ///
+    /// # Errors
+    /// In words, when there was no whole answer.
+    pub fn send(&self, path: &str, content_type: &str, body: Vec<u8>) -> Result<(u16, Vec<u8>), String> {
+        let url = if path.is_empty() { self.base.clone() } else { format!("{}/{path}", self.base) };
+        let request = post(&url, &[("content-type", content_type)], body);
+        let mut http = self.http.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = http.send(request)?;
+        Ok((answer.status.as_u16(), answer.body))
     }
 }
 

@@ -51,7 +51,7 @@ pub use self::ecs::ecs;
 pub use self::elastic::{Elastic, ElasticOptions};
 pub use self::file::{FileSink, StdoutSink};
 pub use self::group::GROUPS_MAX;
-pub use self::http::{HTTP_TIMEOUT, HttpOptions};
+pub use self::http::{HTTP_TIMEOUT, HttpOptions, Post};
 pub use self::lane::{
     DEAD_BYTES_MAX, LANE_FINISH, LaneOptions, RETRY_AFTER_MAX, RETRY_WAIT, RETRY_WAIT_MAX, SinkCounters,
     SinkState,

@@ -3,8 +3,11 @@
 //! Invariant: a checkpoint is written last, after the tiles of its size, so a log is whole at every size that was signed. A
 //! run that dies on the way leaves tiles that the next one finds as it would have made them.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use chrono::Utc;
@@ -35,7 +38,25 @@ pub(crate) fn checkpoint_name(size: u64, id: KeyId) -> String {
     format!("{size:0SIZE_DIGITS$}-{id}")
 }
 
-/// Size and key id in a checkpoint's name.
+/// Where the checkpoints lie that witnesses have cosigned.
+pub(crate) fn witness_folder(root: &Path, log: Log) -> PathBuf {
+    folder(root, log).join("witness")
+}
+
+/// Where the timestamps of checkpoints lie.
+pub(crate) fn timestamp_folder(root: &Path, log: Log) -> PathBuf {
+    folder(root, log).join("timestamp")
+}
+
+/// Size, name of the checkpoint, and what tells authorities apart, in the name of a timestamp.
+pub(crate) fn parse_timestamp_name(name: &str) -> Option<(u64, &str, &str)> {
+    let (checkpoint, id) = name.rsplit_once('-')?;
+    let hex = id.len() == 8 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let (size, _) = parse_checkpoint_name(checkpoint).filter(|_| hex)?;
+    Some((size, checkpoint, id))
+}
+
+/// Size and key id in the name of a checkpoint, or of what is kept of one by others.
 pub(crate) fn parse_checkpoint_name(name: &str) -> Option<(u64, &str)> {
     let (size, id) = name.split_once('-')?;
     let digits = size.len() == SIZE_DIGITS && size.bytes().all(|byte| byte.is_ascii_digit());
@@ -133,12 +154,27 @@ pub(crate) struct Sealing {
     pub(crate) root: PathBuf,
     pub(crate) archive_id: String,
     pub(crate) signer: Arc<Signer>,
+    pub(crate) seen: Seen,
+}
+
+/// Of each log the size of the newest checkpoint that this process has seen: older ones need not be listed again.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen(Arc<Mutex<HashMap<Log, u64>>>);
+
+impl Seen {
+    fn of(&self, log: Log) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&log).copied().unwrap_or(0)
+    }
+
+    fn set(&self, log: Log, size: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(log, size);
+    }
 }
 
 impl Sealing {
     /// Checks that the signer's key is the archive's; an archive without a key gets it.
     pub(crate) async fn keys(&self) -> Result<Keys, ProofError> {
-        let Sealing { store, root, archive_id, signer } = self;
+        let Sealing { store, root, archive_id, signer, .. } = self;
         let mut keys = keys::load(store, root, archive_id).await?;
         match keys.current() {
             None => {
@@ -169,9 +205,14 @@ impl Sealing {
         keys: &Keys,
         fail_points: &FailPoints,
     ) -> Result<Option<Head>, ProofError> {
-        let Sealing { store, root, archive_id, signer } = self;
+        let Sealing { store, root, archive_id, signer, seen } = self;
         let origin = log.origin(archive_id);
-        let newest = newest(store, root, log, &origin, keys).await?;
+        // Names sort by size, so those from the one seen last on are enough. Checkpoints are never removed: where there is
+        // none of them any more, something is wrong, and all are looked at.
+        let newest = match newest(store, root, (log, seen.of(log)), &origin, keys).await? {
+            None if seen.of(log) > 0 => newest(store, root, (log, 0), &origin, keys).await?,
+            newest => newest,
+        };
         let (before, signed_by_us) =
             newest.as_ref().map_or((0, false), |(head, key)| (head.size, keys.current() == Some(*key)));
         let mut edge = match &newest {
@@ -189,6 +230,7 @@ impl Sealing {
             return Ok(None);
         }
         let head = Head { log, size: edge.size, root: edge.root() };
+        seen.set(log, before);
         if edge.size == before && signed_by_us {
             return Ok(Some(head));
         }
@@ -207,6 +249,7 @@ impl Sealing {
         let note = format!("{text}\n{}", signer.sign(&origin, &text)?);
         let name = checkpoint_name(head.size, signer.public().id(&origin));
         put_same(store, folder.join("checkpoint").join(name), note.into()).await?;
+        seen.set(log, head.size);
         Ok(Some(head))
     }
 
@@ -254,6 +297,82 @@ impl Sealing {
     }
 }
 
+/// The consistency proof from the first `old` commits to a head that was signed: from its tiles, else from the commits.
+pub(crate) async fn consistency(
+    store: &Store,
+    root: &Path,
+    head: &Head,
+    old: u64,
+) -> Result<Vec<Hash>, ProofError> {
+    let ranges = tree::consistency_ranges(old, head.size);
+    let mut nodes = Nodes { store, folder: folder(root, head.log), size: head.size, tiles: HashMap::new() };
+    let mut proof = Vec::with_capacity(ranges.len());
+    for range in &ranges {
+        proof.push(nodes.root(range).await?);
+    }
+    let (old_root, new_root) = (nodes.root(&(0..old)).await?, nodes.root(&(0..head.size)).await?);
+    let holds = |old_root, new_root, proof: &[Hash]| {
+        new_root == head.root && tree::is_consistent((old, &old_root), (head.size, &new_root), proof)
+    };
+    if holds(old_root, new_root, &proof) {
+        return Ok(proof);
+    }
+    // Tiles are missing or were changed. They say nothing that the commits do not.
+    let mut leaves = Vec::new();
+    for index in 0..head.size {
+        let path = layout::commit(&layout::volume(root, head.log.table, head.log.year), index);
+        let commit = store.read_present(&path).await;
+        leaves.push(leaf_hash(&commit.map_err(|source| ProofError::Read { path, source })?));
+    }
+    let of = |range: &Range<u64>| tree::root(&leaves[range.start as usize..range.end as usize]);
+    let proof: Vec<Hash> = ranges.iter().map(of).collect();
+    match holds(of(&(0..old)), of(&(0..head.size)), &proof) {
+        true => Ok(proof),
+        false => Err(ProofError::Forked { log: head.log.name(), size: head.size }),
+    }
+}
+
+/// Roots of parts of a log, read from its tiles. What a tile does not have is a hash of nothing: who asks compares.
+struct Nodes<'s> {
+    store: &'s Store,
+    folder: PathBuf,
+    size: u64,
+    tiles: HashMap<(u32, u64), Vec<Hash>>,
+}
+
+impl Nodes<'_> {
+    async fn root(&mut self, range: &Range<u64>) -> Result<Hash, ProofError> {
+        let mut roots = Vec::new();
+        for (height, place) in tree::subtrees(range) {
+            let (level, within) = (height / 8, height % 8);
+            let first = place << within;
+            let tile = self.tile(level, first / TILE_WIDTH).await?;
+            let at = (first % TILE_WIDTH) as usize;
+            roots.push(tile.get(at..at + (1 << within)).map_or_else(|| tree::root(&[]), tree::root));
+        }
+        Ok(tree::root_of_subtrees(&roots))
+    }
+
+    async fn tile(&mut self, level: u32, number: u64) -> Result<&[Hash], ProofError> {
+        if let Entry::Vacant(place) = self.tiles.entry((level, number)) {
+            let width = (self.size >> (8 * level)).saturating_sub(number * TILE_WIDTH).min(TILE_WIDTH);
+            let wanted = Tile { level, number, width };
+            let mut hashes = Vec::new();
+            for path in [wanted.path(), wanted.full().path()] {
+                let path = self.folder.join(path);
+                let bytes = self.store.read(&path).await;
+                if let Some(bytes) = bytes.map_err(|source| ProofError::Read { path, source })? {
+                    let hash = |bytes: &[u8]| Hash(bytes.try_into().expect("chunks of 32"));
+                    hashes = bytes.chunks_exact(32).take(width as usize).map(hash).collect();
+                    break;
+                }
+            }
+            place.insert(hashes);
+        }
+        Ok(&self.tiles[&(level, number)])
+    }
+}
+
 pub(crate) async fn manifest_hash(store: &Store, root: &Path) -> Result<Hash, ProofError> {
     let path = root.join(layout::MANIFEST);
     let bytes = store.read_present(&path).await;
@@ -270,16 +389,17 @@ pub(crate) async fn logs(store: &Store, root: &Path) -> Result<Vec<Log>, ProofEr
     Ok(logs)
 }
 
-/// The checkpoint of greatest size, and the key that signed it; of several of one size that of the newest key.
+/// The checkpoint of greatest size, at least `from`, and the key that signed it; of several of one size that of the
+/// newest key.
 pub(crate) async fn newest(
     store: &Store,
     root: &Path,
-    log: Log,
+    (log, from): (Log, u64),
     origin: &str,
     keys: &Keys,
 ) -> Result<Option<(Head, PublicKey)>, ProofError> {
     let folder = checkpoint_folder(root, log);
-    let names = store.names(&folder).await?;
+    let names = store.names_from(&folder, &format!("{from:0SIZE_DIGITS$}")).await?;
     let Some(size) = names.iter().filter_map(|name| Some(parse_checkpoint_name(name)?.0)).max() else {
         return Ok(None);
     };
@@ -300,6 +420,21 @@ pub(crate) async fn newest(
     }
     let detail = format!("the greatest, of size {size}, is by no known key");
     Err(ProofError::Checkpoint { path: folder, detail })
+}
+
+/// The newest checkpoint with its name and its bytes.
+pub(crate) async fn newest_note(
+    store: &Store,
+    root: &Path,
+    log: Log,
+    origin: &str,
+    keys: &Keys,
+) -> Result<Option<(Head, String, Bytes)>, ProofError> {
+    let Some((head, key)) = newest(store, root, (log, 0), origin, keys).await? else { return Ok(None) };
+    let name = checkpoint_name(head.size, key.id(origin));
+    let path = checkpoint_folder(root, log).join(&name);
+    let note = store.read_present(&path).await;
+    Ok(Some((head, name, note.map_err(|source| ProofError::Read { path, source })?)))
 }
 
 /// Writes a name once; one that is there must have the same content.

@@ -7,13 +7,17 @@
 //! 2. Names are written once: key records, tiles, checkpoints. All checkpoints ever signed are kept.
 //! 3. Data needs no proof to be durable: a log that lags is caught up by whoever holds the key next.
 
+mod anchor;
+mod cosignature;
 pub(crate) mod keys;
 pub(crate) mod log;
 pub(crate) mod note;
-mod prove;
+pub(crate) mod prove;
 mod signer;
+mod timestamp;
 pub(crate) mod tree;
 pub mod verify;
+mod witness;
 
 use std::io;
 use std::path::PathBuf;
@@ -22,10 +26,16 @@ use strongroom_schemas::Table;
 use strongroom_schemas::record::Sha256Hash;
 use thiserror::Error;
 
+pub use self::anchor::{Anchored, Anchors, Courier, Reply, TimestampOptions, Trouble, WitnessOptions};
+pub use self::cosignature::WitnessKey;
 pub use self::keys::{KeyRecord, Keys};
 pub use self::note::{KeyId, NAME_DEFAULT, PrivateKey, PublicKey};
-pub use self::prove::{Proof, Proven, ProvenRecord, RECORDS_MAX, prove, verify_proof};
+pub use self::prove::{
+    Proof, Proven, ProvenHead, ProvenRecord, RECORDS_MAX, prove, verify_proof, verify_proof_with,
+};
 pub use self::signer::Signer;
+pub use self::timestamp::TimestampAuthorities;
+pub use self::witness::{REQUEST_BYTES_MAX, TrustedLog, Witness, WitnessAnswer};
 use crate::error::ArchiveError;
 
 /// What can go wrong with keys and proofs. No message holds a private key.
@@ -38,6 +48,20 @@ pub enum ProofError {
     PrivateKey,
     #[error("a key's name is not empty and has neither white space nor a plus")]
     KeyName,
+    #[error("this is no vkey of a witness, of the form <name>+<id>+<base64> with signature type 4")]
+    WitnessKey,
+    #[error("a quorum of {asked} is asked for, of {witnesses} witnesses")]
+    Quorum { asked: usize, witnesses: usize },
+    #[error("{one} and {other} have the same key: they are one witness")]
+    WitnessTwice { one: String, other: String },
+    #[error("this is no log of the form <public key>@<origin>")]
+    TrustedLog,
+    #[error("this is no witness of the form <vkey>@<URL>")]
+    WitnessAddress,
+    #[error("these are no certificates of authorities in PEM")]
+    Authorities,
+    #[error("another process has the state of the witness in {}", path.display())]
+    WitnessBusy { path: PathBuf },
     #[error("the system has no randomness to make a key of")]
     Randomness,
     #[error("cannot read the key file {}", path.display())]
@@ -103,6 +127,9 @@ impl ProofError {
             ProofError::Forked { .. } | ProofError::Differs { .. } => {
                 Some("strongroom verify says what was changed; keep the archive as it is")
             }
+            ProofError::WitnessKey => Some(
+                "strongroom key show --witness prints the vkey of a witness; that of a log begins as it does, and is another",
+            ),
             ProofError::NoKey => Some("strongroom seal-log with a key gives it one"),
             ProofError::NotProvable { .. } => {
                 Some("strongroom seal-log signs what is not signed yet, strongroom verify says what is wrong")
@@ -131,7 +158,8 @@ impl Log {
         format!("strongroom/{archive_id}/{}", self.name())
     }
 
-    fn parse(name: &str) -> Option<Log> {
+    /// Inverse of [`Log::name`].
+    pub fn parse(name: &str) -> Option<Log> {
         let (table, year) = name.split_once('/')?;
         let table = Table::ALL.into_iter().find(|known| known.name() == table)?;
         let log = Log { table, year: year.parse().ok()? };

@@ -47,8 +47,13 @@ impl fmt::Display for PublicKey {
 impl PublicKey {
     /// Id of the key when it signs as `name`.
     pub fn id(&self, name: &str) -> KeyId {
+        self.id_as(name, ED25519_TYPE)
+    }
+
+    /// Id of the key for signatures of one type.
+    pub(crate) fn id_as(&self, name: &str, kind: u8) -> KeyId {
         let mut text = name.as_bytes().to_vec();
-        text.extend([b'\n', ED25519_TYPE]);
+        text.extend([b'\n', kind]);
         text.extend(self.0);
         let Sha256Hash(hash) = Sha256Hash::of(&text);
         KeyId([hash[0], hash[1], hash[2], hash[3]])
@@ -56,9 +61,22 @@ impl PublicKey {
 
     /// The *vkey* of a name: what tools that read signed notes are given.
     pub fn vkey(&self, name: &str) -> String {
-        let mut data = vec![ED25519_TYPE];
+        self.vkey_as(name, ED25519_TYPE)
+    }
+
+    pub(crate) fn vkey_as(&self, name: &str, kind: u8) -> String {
+        let mut data = vec![kind];
         data.extend(self.0);
-        format!("{name}+{}+{}", self.id(name), BASE64.encode(data))
+        format!("{name}+{}+{}", self.id_as(name, kind), BASE64.encode(data))
+    }
+
+    /// Name and key of a vkey of one type.
+    pub(crate) fn parse_vkey(text: &str, kind: u8) -> Option<(&str, PublicKey)> {
+        let (name, id, data) = parts(text)?;
+        let data = BASE64.decode(data).ok()?;
+        let (found, key) = data.split_first()?;
+        let key = PublicKey(key.try_into().ok()?);
+        (*found == kind && key.id_as(name, kind).to_string() == id).then_some((name, key))
     }
 
     /// Reads a vkey, or the bare base64 of 32 bytes.
@@ -68,17 +86,11 @@ impl PublicKey {
     pub fn parse(text: &str) -> Result<PublicKey, ProofError> {
         let text = text.trim();
         let bare = |text: &str| BASE64.decode(text).ok()?.try_into().ok().map(PublicKey);
-        let key = bare(text).or_else(|| {
-            let (name, id, data) = parts(text)?;
-            let data = BASE64.decode(data).ok()?;
-            let (kind, key) = data.split_first()?;
-            let key = PublicKey(key.try_into().ok()?);
-            (*kind == ED25519_TYPE && key.id(name).to_string() == id).then_some(key)
-        });
+        let key = bare(text).or_else(|| Some(PublicKey::parse_vkey(text, ED25519_TYPE)?.1));
         key.ok_or(ProofError::PublicKey)
     }
 
-    fn verifies(&self, text: &[u8], signature: &[u8]) -> bool {
+    pub(crate) fn verifies(&self, text: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(&ED25519, &self.0).verify(text, signature).is_ok()
     }
 }
@@ -195,6 +207,17 @@ impl<'n> Note<'n> {
         ours.peek().is_some() && ours.all(|(.., signature)| key.verifies(self.text.as_bytes(), signature))
     }
 
+    /// What is there of signatures under a name and an id; nothing of them is checked.
+    pub(crate) fn signatures_of(&self, name: &str, id: KeyId) -> impl Iterator<Item = &[u8]> {
+        let named = self.signatures.iter().filter(move |(by, known, _)| *by == name && *known == id);
+        named.map(|(.., signature)| signature.as_slice())
+    }
+
+    /// Names and ids of all signatures, in their order.
+    pub(crate) fn signers(&self) -> impl Iterator<Item = (&'n str, KeyId)> {
+        self.signatures.iter().map(|(name, id, _)| (*name, *id))
+    }
+
     /// The key among `keys` that has signed the text as `name`; later ones are asked first.
     pub(crate) fn signer(&self, name: &str, keys: &[PublicKey]) -> Option<usize> {
         keys.iter().rposition(|key| self.is_signed(name, key))
@@ -203,7 +226,12 @@ impl<'n> Note<'n> {
 
 /// A signature line.
 pub(crate) fn signature_line(name: &str, key: &PublicKey, signature: &[u8; 64]) -> String {
-    let mut data = key.id(name).0.to_vec();
+    line(name, key.id(name), signature)
+}
+
+/// A line of any type of signature.
+pub(crate) fn line(name: &str, id: KeyId, signature: &[u8]) -> String {
+    let mut data = id.0.to_vec();
     data.extend(signature);
     format!("{DASH}{name} {}\n", BASE64.encode(data))
 }

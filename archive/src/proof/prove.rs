@@ -4,6 +4,7 @@
 //! more than hashes. What is written has been checked as a stranger would.
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 
 use arrow_array::Array as _;
 use arrow_array::cast::AsArray as _;
@@ -14,21 +15,25 @@ use serde_json::{Value, json};
 use strongroom_schemas::Table;
 use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
 
+use super::cosignature::WitnessKey;
 use super::keys::KeyRecord;
-use super::log::{check_note, checkpoint_folder, checkpoint_name, newest};
-use super::note::{PublicKey, base64, from_base64};
+use super::log::{
+    check_note, checkpoint_folder, checkpoint_name, newest, parse_checkpoint_name, witness_folder,
+};
+use super::note::{Note, PublicKey, base64, from_base64, line};
 use super::tree::{Paths, root, root_of_inclusion};
-use super::verify::{AddFacts, Records, parse_commit};
+use super::verify::{AddFacts, Records, Witnesses, parse_commit};
 use super::{Head, Log, ProofError, keys};
 use crate::archive::Archive;
 use crate::background;
 use crate::commit::{STATISTICS_OFFSET, STATISTICS_SOURCE};
 use crate::error::ArchiveError;
 use crate::layout;
+use crate::store::Store;
 
 /// Most records of one proof: it is meant to be small.
 pub const RECORDS_MAX: usize = 10_000;
-const FORMAT: &str = "strongroom-proof-1";
+pub(crate) const FORMAT: &str = "strongroom-proof-1";
 /// Columns that are shown beside a record so that it can be found again.
 const CLAIMS: [&str; 3] = ["audit_id", "stage", "cluster"];
 
@@ -36,42 +41,42 @@ const CLAIMS: [&str; 3] = ["audit_id", "stage", "cluster"];
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Proof {
-    format: String,
-    archive_id: String,
-    manifest: String,
-    keys: Vec<String>,
-    checkpoints: Vec<CheckpointPart>,
-    commits: Vec<CommitPart>,
-    records: Vec<RecordPart>,
+    pub(crate) format: String,
+    pub(crate) archive_id: String,
+    pub(crate) manifest: String,
+    pub(crate) keys: Vec<String>,
+    pub(crate) checkpoints: Vec<CheckpointPart>,
+    pub(crate) commits: Vec<CommitPart>,
+    pub(crate) records: Vec<RecordPart>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CheckpointPart {
-    table: String,
-    year: i32,
-    note: String,
+pub(crate) struct CheckpointPart {
+    pub(crate) table: String,
+    pub(crate) year: i32,
+    pub(crate) note: String,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CommitPart {
-    checkpoint: usize,
-    index: u64,
-    commit: String,
-    path: Vec<String>,
+pub(crate) struct CommitPart {
+    pub(crate) checkpoint: usize,
+    pub(crate) index: u64,
+    pub(crate) commit: String,
+    pub(crate) path: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RecordPart {
-    commit: usize,
-    file: String,
-    row: u64,
-    record: String,
-    path: Vec<String>,
+pub(crate) struct RecordPart {
+    pub(crate) commit: usize,
+    pub(crate) file: String,
+    pub(crate) row: u64,
+    pub(crate) record: String,
+    pub(crate) path: Vec<String>,
     #[serde(default)]
-    claims: Value,
+    pub(crate) claims: Value,
 }
 
 /// A record whose proof holds.
@@ -90,8 +95,48 @@ pub struct Proven {
     pub records: Vec<ProvenRecord>,
     /// The key that signed, and whether one of the keys given reaches it.
     pub key: PublicKey,
-    /// When the first and the last of the archive's keys became its own.
-    pub heads: Vec<(String, u64)>,
+    /// The checkpoints that it leads to: origin, size, and the witnesses that have cosigned it, with the times by their
+    /// clocks in seconds since 1970.
+    pub heads: Vec<ProvenHead>,
+}
+
+/// A checkpoint that a proof leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProvenHead {
+    pub origin: String,
+    pub size: u64,
+    pub cosigned: Vec<(WitnessKey, u64)>,
+}
+
+/// What a volume is proven by.
+struct Volume {
+    log: Log,
+    leaves: Vec<Hash>,
+    /// Sizes and notes of checkpoints, the newest first; behind it, when nobody has cosigned it, the newest that
+    /// somebody has.
+    trees: Vec<(u64, String)>,
+}
+
+/// One record that a proof proves, and where it lies.
+pub(crate) struct Place<'a> {
+    pub(crate) head: &'a Head,
+    /// Its commit, the leaf of that number.
+    pub(crate) index: u64,
+    pub(crate) adds: &'a [AddFacts],
+    /// Its file among those of the commit.
+    pub(crate) at: usize,
+    pub(crate) row: u64,
+    pub(crate) record: Vec<u8>,
+}
+
+/// What a proof is made under.
+pub(crate) struct Signed {
+    pub(crate) chain: Vec<KeyRecord>,
+    pub(crate) heads: Vec<Head>,
+    /// Of each head the witnesses that have cosigned it, and when by their clocks.
+    pub(crate) cosigned: Vec<Vec<(WitnessKey, u64)>>,
+    /// Who signed the last of the checkpoints.
+    pub(crate) signer: PublicKey,
 }
 
 /// A commit that names wanted files.
@@ -134,15 +179,17 @@ pub fn prove(
                 notes.push(text(&read(keys::path(&archive_root, record.number)).await?));
             }
             let manifest = read(archive_root.join(layout::MANIFEST)).await?;
-            let (mut checkpoints, mut leaves, mut sources) = (Vec::new(), BTreeMap::new(), Vec::new());
+            let (mut volumes, mut sources) = (BTreeMap::new(), Vec::new());
             for year in store.years(&archive_root, Table::Events).await? {
                 let log = Log { table: Table::Events, year };
                 let origin = log.origin(&id);
-                let Some((head, key)) = newest(&store, &archive_root, log, &origin, &chain).await? else {
+                let Some((head, key)) = newest(&store, &archive_root, (log, 0), &origin, &chain).await?
+                else {
                     continue;
                 };
                 let name = checkpoint_name(head.size, key.id(&origin));
                 let note = text(&read(checkpoint_folder(&archive_root, log).join(name)).await?);
+                let cosigned = cosigned(&store, &archive_root, log, &origin, (&head, key)).await?;
                 let (mut hashes, volume) = (Vec::new(), layout::volume(&archive_root, log.table, year));
                 for index in 0..head.size {
                     let bytes = read(layout::commit(&volume, index)).await?;
@@ -156,14 +203,23 @@ pub fn prove(
                 if root(&hashes) != head.root {
                     return Err(ProofError::Forked { log: log.name(), size: head.size });
                 }
-                leaves.insert(log, Paths::over(hashes));
-                checkpoints.push((log, note));
+                let trees = match cosigned {
+                    Some((size, cosigned, _)) if size == head.size => vec![(size, cosigned)],
+                    // A smaller one by a retired key would prove nothing.
+                    Some((size, cosigned, tree))
+                        if chain.current() == Some(key) && root(&hashes[..size as usize]) == tree =>
+                    {
+                        vec![(head.size, note), (size, cosigned)]
+                    }
+                    _ => vec![(head.size, note)],
+                };
+                volumes.insert(log, Volume { log, leaves: hashes, trees });
             }
-            Ok((chain, notes, manifest, checkpoints, leaves, sources))
+            Ok((chain, notes, manifest, volumes, sources))
         };
         Ok::<_, ArchiveError>(gathered.await)
     })?;
-    let (chain, notes, manifest, checkpoints, leaves, sources) = gathered?;
+    let (chain, notes, manifest, volumes, sources) = gathered?;
     if chain.records.is_empty() {
         return Err(ProofError::NoKey);
     }
@@ -176,6 +232,7 @@ pub fn prove(
         commits: Vec::new(),
         records: Vec::new(),
     };
+    let mut found = Vec::new();
     for source in sources {
         let mut parts = Vec::new();
         for add in &source.adds {
@@ -187,31 +244,82 @@ pub fn prove(
                 parts.extend(of_file(archive, source.log, add, wanted, records)?);
             }
         }
-        if parts.is_empty() {
-            continue;
+        if !parts.is_empty() {
+            found.push((source, parts));
         }
-        let log = source.log;
-        let table = log.table.name();
-        let known = proof.checkpoints.iter().position(|part| part.table == table && part.year == log.year);
-        let checkpoint = known.unwrap_or_else(|| {
-            let note = checkpoints.iter().find(|(other, _)| *other == log).map(|(_, note)| note.clone());
-            let note = note.unwrap_or_default();
-            proof.checkpoints.push(CheckpointPart { table: table.to_owned(), year: log.year, note });
-            proof.checkpoints.len() - 1
-        });
-        let path = leaves[&log].of(source.index).iter().map(Hash::to_string).collect();
-        let (index, commit) = (source.index, base64(&source.bytes));
-        proof.commits.push(CommitPart { checkpoint, index, commit, path });
-        let commit = proof.commits.len() - 1;
-        proof.records.extend(parts.into_iter().map(|part| RecordPart { commit, ..part }));
+    }
+    for volume in volumes.values() {
+        let of_volume = || found.iter().filter(|(source, _)| source.log == volume.log);
+        let Some(last) = of_volume().map(|(source, _)| source.index).max() else { continue };
+        // The newest one that witnesses have seen, if it has all that is asked for.
+        let tree = volume.trees.iter().rev().find(|(size, _)| *size > last);
+        let (size, note) = tree.ok_or_else(|| refuse("a commit is behind its checkpoint".to_owned()))?;
+        let (table, year) = (volume.log.table.name().to_owned(), volume.log.year);
+        proof.checkpoints.push(CheckpointPart { table, year, note: note.clone() });
+        let checkpoint = proof.checkpoints.len() - 1;
+        let paths = Paths::over(volume.leaves[..*size as usize].to_vec());
+        for (source, parts) in of_volume() {
+            let path = paths.of(source.index).iter().map(Hash::to_string).collect();
+            let (index, commit) = (source.index, base64(&source.bytes));
+            proof.commits.push(CommitPart { checkpoint, index, commit, path });
+            let commit = proof.commits.len() - 1;
+            proof.records.extend(parts.iter().map(|part| RecordPart { commit, ..part.clone() }));
+        }
     }
     if proof.records.len() < wanted.len() {
         let missing = wanted.len() - proof.records.len();
         return Err(refuse(format!("{missing} of the records are in no commit that is signed yet")));
     }
     // What a stranger would find wrong is found here.
-    check(&proof, &[]).map_err(refuse)?;
+    check(&proof, &[], &Witnesses::default()).map_err(refuse)?;
     Ok(proof)
+}
+
+/// The greatest checkpoint of a log that witnesses have cosigned and that the key of the newest one has signed: its size,
+/// itself with all cosignatures, and its root.
+async fn cosigned(
+    store: &Store,
+    archive_root: &Path,
+    log: Log,
+    origin: &str,
+    (newest, key): (&Head, PublicKey),
+) -> Result<Option<(u64, String, Hash)>, ProofError> {
+    let folder = witness_folder(archive_root, log);
+    let names = store.names(&folder).await?;
+    let mut names: Vec<(u64, &str)> = names
+        .iter()
+        .filter_map(|name| Some((parse_checkpoint_name(name)?.0, name.as_str())))
+        .filter(|(size, _)| *size <= newest.size)
+        .collect();
+    names.sort_unstable();
+    let mut best: Option<(u64, String, Hash)> = None;
+    while let Some((size, name)) = names.pop() {
+        if best.as_ref().is_some_and(|(best, ..)| *best > size) {
+            break;
+        }
+        let path = folder.join(name);
+        let bytes = store.read_present(&path).await.map_err(|source| ProofError::Read { path, source })?;
+        let (Ok((found, root, _)), Some(note)) = (check_note(&bytes, origin, &[key]), Note::parse(&bytes))
+        else {
+            continue;
+        };
+        if found != size {
+            continue;
+        }
+        let (_, whole, tree) = best.get_or_insert_with(|| (size, format!("{}\n", note.text), root));
+        if *tree != root {
+            continue;
+        }
+        for (name, id) in note.signers() {
+            for signature in note.signatures_of(name, id) {
+                let line = line(name, id, signature);
+                if !whole.contains(&line) {
+                    *whole += &line;
+                }
+            }
+        }
+    }
+    Ok(best)
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -280,11 +388,47 @@ fn of_file(
 /// # Errors
 /// What does not hold, in words.
 pub fn verify_proof(file: &[u8], public_keys: &[PublicKey]) -> Result<Proven, String> {
-    let proof: Proof = serde_json::from_slice(file).map_err(|error| format!("it is no proof: {error}"))?;
-    check(&proof, public_keys)
+    verify_proof_with(file, public_keys, &Witnesses::default())
 }
 
-fn check(proof: &Proof, public_keys: &[PublicKey]) -> Result<Proven, String> {
+/// As [`verify_proof`]; the checkpoints must be cosigned by as many of the witnesses as their quorum says.
+///
+/// # Errors
+/// What does not hold, in words; also a cosignature by one of the witnesses that does not hold.
+pub fn verify_proof_with(
+    file: &[u8],
+    public_keys: &[PublicKey],
+    witnesses: &Witnesses,
+) -> Result<Proven, String> {
+    let proof: Proof = serde_json::from_slice(file).map_err(|error| format!("it is no proof: {error}"))?;
+    check(&proof, public_keys, witnesses)
+}
+
+fn check(proof: &Proof, public_keys: &[PublicKey], witnesses: &Witnesses) -> Result<Proven, String> {
+    let mut records = Vec::new();
+    let signed = check_each(proof, public_keys, witnesses, &mut |place| {
+        let file = place.adds[place.at].path.clone();
+        records.push(ProvenRecord { record: place.record, file, row: place.row });
+        Ok(())
+    })?;
+    if records.is_empty() {
+        return Err("it proves no record".to_owned());
+    }
+    let heads = signed.heads.iter().zip(signed.cosigned).map(|(head, cosigned)| ProvenHead {
+        origin: head.log.origin(&proof.archive_id),
+        size: head.size,
+        cosigned,
+    });
+    Ok(Proven { archive_id: proof.archive_id.clone(), records, key: signed.signer, heads: heads.collect() })
+}
+
+/// Checks a proof and calls `each` with every record that holds, in order, until one does not.
+pub(crate) fn check_each(
+    proof: &Proof,
+    public_keys: &[PublicKey],
+    witnesses: &Witnesses,
+    each: &mut dyn FnMut(Place<'_>) -> Result<(), String>,
+) -> Result<Signed, String> {
     if proof.format != FORMAT {
         return Err(format!("it is of format {:.40}, this program reads {FORMAT}", proof.format));
     }
@@ -303,7 +447,7 @@ fn check(proof: &Proof, public_keys: &[PublicKey]) -> Result<Proven, String> {
         return Err("none of the public keys given is one of the archive's".to_owned());
     }
     let keys: Vec<PublicKey> = chain.iter().map(|record| record.key).collect();
-    let (mut trees, mut signer) = (Vec::new(), last.key);
+    let (mut trees, mut cosigners, mut signer) = (Vec::new(), Vec::new(), last.key);
     for (at, part) in proof.checkpoints.iter().enumerate() {
         let log = Log::parse(&format!("{}/{:04}", part.table, part.year));
         let log = log.ok_or_else(|| format!("checkpoint {at}: there is no such table"))?;
@@ -320,14 +464,30 @@ fn check(proof: &Proof, public_keys: &[PublicKey]) -> Result<Proven, String> {
             ));
         }
         signer = keys[key];
-        trees.push((origin, size, root));
+        let note = Note::parse(part.note.as_bytes()).ok_or("a checkpoint is no note")?;
+        let mut cosigned = Vec::new();
+        for witness in witnesses.besides(&keys) {
+            let time = witness.cosigned(&note);
+            let time = time.map_err(|_| {
+                format!("checkpoint {at}: the cosignature under the name of {} does not hold", witness.name())
+            })?;
+            cosigned.extend(time.map(|time| (witness.clone(), time)));
+        }
+        if cosigned.len() < witnesses.quorum() {
+            let (found, asked) = (cosigned.len(), witnesses.quorum());
+            return Err(format!(
+                "checkpoint {at}: {found} of the witnesses have cosigned it, {asked} are asked for"
+            ));
+        }
+        cosigners.push(cosigned);
+        trees.push(Head { log, size, root });
     }
     let path_of = |path: &[String]| -> Result<Vec<Hash>, &'static str> {
         path.iter().map(|hash| Hash::parse(hash).ok_or("a path has what is no hash")).collect()
     };
     let mut commits = Vec::new();
     for (at, part) in proof.commits.iter().enumerate() {
-        let (_, size, root) =
+        let Head { size, root, .. } =
             trees.get(part.checkpoint).ok_or_else(|| format!("commit {at}: it has no checkpoint"))?;
         let commit = bytes(&part.commit)?;
         if root_of_inclusion(leaf_hash(&commit), part.index, *size, &path_of(&part.path)?) != Some(*root) {
@@ -335,23 +495,20 @@ fn check(proof: &Proof, public_keys: &[PublicKey]) -> Result<Proven, String> {
         }
         commits.push(parse_commit(&commit));
     }
-    let mut records = Vec::new();
     for (at, part) in proof.records.iter().enumerate() {
         let adds = commits.get(part.commit).ok_or_else(|| format!("record {at}: it has no commit"))?;
-        let add = adds.iter().find(|add| add.path == part.file);
-        let add = add.ok_or_else(|| format!("record {at}: its commit does not name its file"))?;
-        let (Some(rows), Some(root)) = (add.rows, add.record_root) else {
+        let found = adds.iter().position(|add| add.path == part.file);
+        let found = found.ok_or_else(|| format!("record {at}: its commit does not name its file"))?;
+        let (Some(rows), Some(root)) = (adds[found].rows, adds[found].record_root) else {
             return Err(format!("record {at}: its commit has no record_root for its file"));
         };
         let record = bytes(&part.record)?;
         if root_of_inclusion(leaf_hash(&record), part.row, rows, &path_of(&part.path)?) != Some(root) {
             return Err(format!("record {at}: its path does not lead to the record_root of its file"));
         }
-        records.push(ProvenRecord { record, file: part.file.clone(), row: part.row });
+        let commit = &proof.commits[part.commit];
+        let head = &trees[commit.checkpoint];
+        each(Place { head, index: commit.index, adds, at: found, row: part.row, record })?;
     }
-    if records.is_empty() {
-        return Err("it proves no record".to_owned());
-    }
-    let heads = trees.into_iter().map(|(origin, size, _)| (origin, size)).collect();
-    Ok(Proven { archive_id: proof.archive_id.clone(), records, key: signer, heads })
+    Ok(Signed { chain, heads: trees, cosigned: cosigners, signer })
 }

@@ -3,6 +3,8 @@
 //! Invariant: a hash here is that of the RFC for every number of leaves. A leaf and an inner node never have the same
 //! input, so nothing that is no leaf can be shown as one.
 
+use std::ops::Range;
+
 use sha2::{Digest as _, Sha256};
 use strongroom_schemas::record::Sha256Hash as Hash;
 
@@ -83,6 +85,11 @@ impl Paths {
         Paths { levels }
     }
 
+    /// The root; `None` of no leaves.
+    pub(crate) fn root(&self) -> Option<Hash> {
+        self.levels.last().and_then(|level| level.first()).copied()
+    }
+
     /// The inclusion proof of a leaf, from the leaf upwards: RFC 6962, section 2.1.1.
     pub(crate) fn of(&self, index: u64) -> Vec<Hash> {
         let siblings = self.levels.iter().zip(0..).map(|(level, height)| {
@@ -117,6 +124,97 @@ pub(crate) fn root_of_inclusion(leaf: Hash, index: u64, size: u64, path: &[Hash]
         last >>= 1;
     }
     (last == 0).then_some(hash)
+}
+
+/// The ranges of leaves whose roots are the consistency proof from a tree of `old` leaves to one of `new`, in its order:
+/// PROOF of RFC 6962, section 2.1.2. Empty when there is nothing to prove: from no leaf, and from all.
+pub(crate) fn consistency_ranges(old: u64, new: u64) -> Vec<Range<u64>> {
+    let mut ranges = Vec::new();
+    if old == 0 || old >= new {
+        return ranges;
+    }
+    // SUBPROOF goes down to where the old tree ends; what it leaves beside the way are the nodes, from below upwards.
+    let (mut start, mut end, mut is_whole) = (0, new, true);
+    while old != end {
+        let split = start + (1 << (end - start - 1).ilog2());
+        if old <= split {
+            ranges.push(split..end);
+            end = split;
+        } else {
+            ranges.push(start..split);
+            start = split;
+            is_whole = false;
+        }
+    }
+    if !is_whole {
+        ranges.push(start..end);
+    }
+    ranges.reverse();
+    ranges
+}
+
+/// The full subtrees that a range is made of, from the left, as height and place at that height. The range has to begin
+/// at a multiple of the least power of two that is not less than its length, as those of [`consistency_ranges`] and
+/// trees do.
+pub(crate) fn subtrees(range: &Range<u64>) -> Vec<(u32, u64)> {
+    let mut subtrees = Vec::new();
+    let mut start = range.start;
+    while start < range.end {
+        let height = (range.end - start).ilog2();
+        subtrees.push((height, start >> height));
+        start += 1 << height;
+    }
+    subtrees
+}
+
+/// The root over the roots of [`subtrees`].
+pub(crate) fn root_of_subtrees(roots: &[Hash]) -> Hash {
+    let mut roots = roots.iter().rev();
+    let Some(last) = roots.next() else { return Hash(Sha256::digest([]).into()) };
+    roots.fold(*last, |right, left| node_hash(left, &right))
+}
+
+/// Whether `proof` shows that the tree of `new` leaves begins with that of `old`: RFC 9162, section 2.1.4.2. Of equal
+/// sizes the roots have to be the same, and the empty tree is a part of every tree; both with an empty proof.
+pub(crate) fn is_consistent(
+    (old, old_root): (u64, &Hash),
+    (new, new_root): (u64, &Hash),
+    proof: &[Hash],
+) -> bool {
+    if old > new {
+        return false;
+    }
+    if old == 0 || old == new {
+        let is_root = |size: u64, root: &Hash| size > 0 || *root == root_of_subtrees(&[]);
+        let is_same = old != new || old_root == new_root;
+        return proof.is_empty() && is_same && is_root(old, old_root) && is_root(new, new_root);
+    }
+    let (mut at, mut last) = (old - 1, new - 1);
+    let shift = at.trailing_ones();
+    (at, last) = (at >> shift, last >> shift);
+    // A full old tree is itself the first node, and is not sent.
+    let mut proof = proof.iter();
+    let first = if old.is_power_of_two() { Some(old_root) } else { proof.next() };
+    let Some(first) = first else { return false };
+    let (mut old_found, mut new_found) = (*first, *first);
+    for node in proof {
+        if last == 0 {
+            return false;
+        }
+        if at & 1 == 1 || at == last {
+            old_found = node_hash(node, &old_found);
+            new_found = node_hash(node, &new_found);
+            while at & 1 == 0 && at != 0 {
+                at >>= 1;
+                last >>= 1;
+            }
+        } else {
+            new_found = node_hash(&new_found, node);
+        }
+        at >>= 1;
+        last >>= 1;
+    }
+    last == 0 && old_found == *old_root && new_found == *new_root
 }
 
 /// A tile of C2SP tlog-tiles.
@@ -259,6 +357,68 @@ mod tests {
                 assert_eq!(proven(hashes[index], size as u64, size as u64, &path), None);
             }
         }
+    }
+
+    /// PROOF and SUBPROOF of RFC 6962, section 2.1.2, word by word.
+    fn proof(old: usize, leaves: &[Vec<u8>], is_whole: bool) -> Vec<Hash> {
+        if old == leaves.len() {
+            return if is_whole { Vec::new() } else { vec![mth(leaves)] };
+        }
+        let split = 1 << (leaves.len() - 1).ilog2();
+        let (left, right) = leaves.split_at(split);
+        let (mut nodes, beside) = match old <= split {
+            true => (proof(old, left, is_whole), right),
+            false => (proof(old - split, right, false), left),
+        };
+        nodes.push(mth(beside));
+        nodes
+    }
+
+    #[test]
+    fn every_tree_is_shown_to_continue_every_smaller_one_and_no_other() {
+        let leaves: Vec<Vec<u8>> = (0..66u8).map(|leaf| vec![leaf; leaf as usize]).collect();
+        let another = leaf_hash(b"another");
+        for new in 1..=leaves.len() {
+            let new_root = mth(&leaves[..new]);
+            for old in 1..=new {
+                let old_root = mth(&leaves[..old]);
+                let (old, new) = (old as u64, new as u64);
+                let ranges = consistency_ranges(old, new);
+                let nodes: Vec<Hash> = ranges
+                    .iter()
+                    .map(|range| {
+                        let full = subtrees(range).into_iter().map(|(height, at)| {
+                            mth(&leaves[(at << height) as usize..((at + 1) << height) as usize])
+                        });
+                        root_of_subtrees(&full.collect::<Vec<_>>())
+                    })
+                    .collect();
+                assert_eq!(nodes, proof(old as usize, &leaves[..new as usize], true), "{old} to {new}");
+                assert!(nodes.len() <= 63);
+                let check = |old_root, new_root, nodes: &[Hash]| {
+                    is_consistent((old, old_root), (new, new_root), nodes)
+                };
+                assert!(check(&old_root, &new_root, &nodes), "{old} to {new}");
+                assert!(!check(&another, &new_root, &nodes), "{old} to {new}");
+                assert!(!check(&old_root, &another, &nodes), "{old} to {new}");
+                assert!(!is_consistent((new + 1, &old_root), (new, &new_root), &nodes));
+                let mut longer = nodes.clone();
+                longer.push(another);
+                assert!(!check(&old_root, &new_root, &longer));
+                for at in 0..nodes.len() {
+                    assert!(!check(&old_root, &new_root, &nodes[..at]), "{old} to {new} cut at {at}");
+                    let mut changed = nodes.clone();
+                    changed[at] = another;
+                    assert!(!check(&old_root, &new_root, &changed), "{old} to {new} changed at {at}");
+                }
+            }
+        }
+        let empty = root(&[]);
+        assert!(is_consistent((0, &empty), (5, &another), &[]));
+        assert!(!is_consistent((0, &empty), (5, &another), &[another]));
+        assert!(!is_consistent((0, &another), (5, &another), &[]));
+        assert!(is_consistent((0, &empty), (0, &empty), &[]));
+        assert!(!is_consistent((0, &empty), (0, &another), &[]));
     }
 
     #[test]

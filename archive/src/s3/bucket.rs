@@ -58,7 +58,7 @@ pub(crate) enum Condition<T> {
 }
 
 impl<T> Condition<T> {
-    fn of(answer: Result<T, StoreFailure>) -> Self {
+    pub(super) fn of(answer: Result<T, StoreFailure>) -> Self {
         match answer {
             Ok(known) => Condition::Known(known),
             Err(failure) if failure.is_missing() => Condition::Unset,
@@ -240,7 +240,15 @@ impl S3 {
 
     /// Every version of every object below the root, by its path below it.
     pub(crate) async fn all_versions(&self) -> Result<BTreeMap<String, Vec<ObjectVersion>>, StoreFailure> {
-        let prefix = self.folder_key(self.root());
+        self.versions_below(self.root()).await
+    }
+
+    /// Every version of every object below a folder, by its path below the root.
+    pub(crate) async fn versions_below(
+        &self,
+        folder: &std::path::Path,
+    ) -> Result<BTreeMap<String, Vec<ObjectVersion>>, StoreFailure> {
+        let (root, prefix) = (self.folder_key(self.root()), self.folder_key(folder));
         let mut found: BTreeMap<String, Vec<ObjectVersion>> = BTreeMap::new();
         let (mut key_marker, mut version_marker): (Option<String>, Option<String>) = (None, None);
         loop {
@@ -253,7 +261,7 @@ impl S3 {
             let page = page.await?;
             let version_of = |version: Option<&str>| version.filter(|id| *id != "null").map(str::to_owned);
             for object in page.versions() {
-                let Some(path) = object.key().and_then(|key| key.strip_prefix(&prefix)) else { continue };
+                let Some(path) = object.key().and_then(|key| key.strip_prefix(&root)) else { continue };
                 found.entry(path.to_owned()).or_default().push(ObjectVersion {
                     version: version_of(object.version_id()),
                     modified: time(object.last_modified()).unwrap_or_default(),
@@ -261,7 +269,7 @@ impl S3 {
                 });
             }
             for marker in page.delete_markers() {
-                let Some(path) = marker.key().and_then(|key| key.strip_prefix(&prefix)) else { continue };
+                let Some(path) = marker.key().and_then(|key| key.strip_prefix(&root)) else { continue };
                 found.entry(path.to_owned()).or_default().push(ObjectVersion {
                     version: version_of(marker.version_id()),
                     modified: time(marker.last_modified()).unwrap_or_default(),

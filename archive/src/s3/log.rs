@@ -25,7 +25,7 @@ use object_store::{
 
 use super::failure::repeat;
 use super::{Content, Put, S3, StoreFailure, WHOLE_BYTES_MAX, time};
-use crate::options::Retention;
+use crate::retention::policy::Promised;
 
 /// The hint that is not kept.
 const LAST_CHECKPOINT: &str = "_last_checkpoint";
@@ -36,11 +36,11 @@ const STORE: &str = "S3";
 pub(crate) struct LogStore {
     s3: S3,
     folder: PathBuf,
-    retention: Retention,
+    retention: Promised,
 }
 
 impl LogStore {
-    pub(crate) fn below(s3: S3, folder: PathBuf, retention: Retention) -> Self {
+    pub(crate) fn below(s3: S3, folder: PathBuf, retention: Promised) -> Self {
         LogStore { s3, folder, retention }
     }
 
@@ -58,7 +58,7 @@ impl LogStore {
             return Ok(PutResult { e_tag: None, version: None });
         }
         let content = Content::Bytes(Bytes::from(payload));
-        let locked = self.s3.locked(self.retention).map_err(|failure| failed(location, failure))?;
+        let locked = self.s3.locked(self.retention.now()).map_err(|failure| failed(location, failure))?;
         match self.s3.put(&self.name(location), &content, locked).await {
             Ok(Put::Done { version }) => Ok(PutResult { e_tag: None, version }),
             // The library may replace only a checkpoint, and one of the same version says the same.

@@ -7,7 +7,8 @@
 //! Invariants:
 //! 1. An object is one PUT with `If-None-Match: *`, its SHA-256, a lock mode and an explicit retain-until. There
 //!    is no multipart upload, so there is no moment at which half an object exists.
-//! 2. Nothing is ever deleted, replaced or copied; there is no code for it.
+//! 2. Nothing is ever replaced or copied; there is no code for it. A version is deleted for a volume that was dropped,
+//!    and only if no lock keeps it.
 //! 3. A PUT that may have been made although we were not told so is made sure of by reading back: equal
 //!    bytes are success. So an answer that was lost neither doubles an object nor fails a run.
 //! 4. All requests run on the threads of `background`, which live as long as the process, so connections
@@ -16,11 +17,13 @@
 //! Crash at any moment: an object is there whole or not at all. Objects that no commit names stay where they are,
 //! locked like the others; readers never see them.
 
+mod attested;
 mod body;
 mod bucket;
 mod clock;
 mod credentials;
 mod failure;
+mod lock;
 mod log;
 mod policy;
 
@@ -45,13 +48,14 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use sha2::{Digest as _, Sha256};
 
-pub(crate) use self::bucket::Condition;
+pub(crate) use self::bucket::{Condition, ObjectVersion};
 use self::credentials::Lookup;
 pub use self::failure::StoreFailure;
 pub(crate) use self::failure::pause;
 use self::failure::{Tries, repeat};
+pub(crate) use self::lock::Protection;
 pub(crate) use self::log::LogStore;
-pub(crate) use self::policy::{bucket_policy, writer_policy};
+pub(crate) use self::policy::{bucket_policy, keeper_policy, remover_policy, writer_policy};
 use crate::error::{ArchiveError, Result};
 use crate::options::{LockMode, Retention, S3Options};
 
@@ -521,13 +525,24 @@ impl S3 {
 
     /// Names directly below a folder, of objects and of folders; none when there is no such folder.
     pub(crate) async fn names(&self, folder: &Path) -> Result<Vec<String>, StoreFailure> {
+        self.names_from(folder, None).await
+    }
+
+    /// As [`S3::names`], those alone that are longer than `from` and begin with it, or come behind it.
+    pub(crate) async fn names_from(
+        &self,
+        folder: &Path,
+        from: Option<&str>,
+    ) -> Result<Vec<String>, StoreFailure> {
         let prefix = self.folder_key(folder);
+        let after = from.map(|from| format!("{prefix}{from}"));
         let mut names = Vec::new();
         let mut next: Option<String> = None;
         loop {
             let page = repeat(self.timeout(0), || async {
                 let list = self.0.client.list_objects_v2().bucket(&self.0.bucket).prefix(&prefix);
-                let list = list.delimiter("/").set_continuation_token(next.clone()).send().await;
+                let list = list.set_start_after(after.clone()).delimiter("/");
+                let list = list.set_continuation_token(next.clone()).send().await;
                 list.map_err(|error| StoreFailure::of(&error))
             });
             let page = page.await?;

@@ -65,13 +65,89 @@ pub(crate) fn writer_policy(s3: &S3) -> Value {
     })
 }
 
+/// What extending retention, and placing and releasing holds, needs. It is not the writer's: who may place a hold may
+/// lift it.
+pub(crate) fn keeper_policy(s3: &S3) -> Value {
+    let (bucket, objects) = arns(s3);
+    json!({
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Sid": "ExtendAndHold",
+                "Effect": "Allow",
+                "Action": [
+                    "s3:PutObject", "s3:PutObjectRetention", "s3:PutObjectLegalHold",
+                    "s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectRetention", "s3:GetObjectLegalHold",
+                ],
+                "Resource": objects,
+            },
+            {
+                "Sid": "List",
+                "Effect": "Allow",
+                "Action": ["s3:ListBucket", "s3:ListBucketVersions"],
+                "Resource": bucket,
+            },
+            { "Sid": "NeverRemove", "Effect": "Deny", "Action": DENIED, "Resource": [bucket, objects] },
+        ],
+    })
+}
+
+/// What dropping a volume past its retention needs. For the hour of a drop only: the bucket's own policy refuses deletion
+/// to everybody, and its administrator has to let this identity through.
+pub(crate) fn remover_policy(s3: &S3) -> Value {
+    let (bucket, objects) = arns(s3);
+    let below = objects.trim_end_matches('*');
+    let volumes: Vec<String> = Table::ALL.iter().map(|table| format!("{below}{}/*", table.name())).collect();
+    let records: Vec<String> =
+        [format!("{below}{}/*", layout::DROPPED)].into_iter().chain(volumes.clone()).collect();
+    let refused: Vec<&str> =
+        ["s3:DeleteObject", "s3:PutObjectLegalHold"].into_iter().chain(DENIED[1..].iter().copied()).collect();
+    json!({
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Sid": "Read",
+                "Effect": "Allow",
+                "Action": ["s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectRetention", "s3:GetObjectLegalHold"],
+                "Resource": objects,
+            },
+            {
+                "Sid": "List",
+                "Effect": "Allow",
+                "Action": ["s3:ListBucket", "s3:ListBucketVersions"],
+                "Resource": bucket,
+            },
+            {
+                "Sid": "LayDown",
+                "Effect": "Allow",
+                "Action": ["s3:PutObject", "s3:PutObjectRetention"],
+                "Resource": records,
+            },
+            {
+                "Sid": "RemoveWhatNoLockKeeps",
+                "Effect": "Allow",
+                "Action": "s3:DeleteObjectVersion",
+                "Resource": volumes,
+            },
+            {
+                "Sid": "NeverBypass",
+                "Effect": "Deny",
+                "Action": refused,
+                "Resource": [bucket, objects],
+            },
+        ],
+    })
+}
+
 /// What the bucket itself refuses, whoever asks.
 pub(crate) fn bucket_policy(s3: &S3, retention: Retention) -> Value {
     let (bucket, objects) = arns(s3);
     // What a writer tries the store with, elsewhere, is locked for a day only.
     let below = objects.trim_end_matches('*');
     let tables = Table::ALL.iter().map(|table| format!("{below}{}/*", table.name()));
-    let sealed: Vec<String> = tables.chain([format!("{below}{}", layout::MANIFEST)]).collect();
+    let records = [layout::KEYS, layout::RETENTION, layout::HOLDS, layout::DROPPED];
+    let records = records.map(|folder| format!("{below}{folder}/*"));
+    let sealed: Vec<String> = tables.chain([format!("{below}{}", layout::MANIFEST)]).chain(records).collect();
     let put_refused_if = |sid: &str, condition: Value| {
         json!({
             "Sid": sid,

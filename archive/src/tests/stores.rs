@@ -116,11 +116,32 @@ fn inside_a_bucket() {
     writers_are_kept_apart(&new("s3://stores/writers"));
     a_new_year_fences_too(&new("s3://stores/years"));
     versions_survive_checkpoints(&new("s3://stores/checkpoints"));
+    a_promise_grows_under_a_writer(&new("s3://stores/promise"), || {
+        Archive::open_with("s3://stores/promise", &options).expect("it is there")
+    });
     // What an archive was made with is the least of what it is written with.
     let s3 = S3Options { mode: LockMode::Governance, retention_years: 1, ..options.s3.clone() };
     let weaker =
         Archive::open_with("s3://stores/made", &StoreOptions { s3, public_key: None }).expect("it is there");
     assert_eq!(weaker.retention(), Some(Retention { mode: LockMode::Compliance, years: 6 }));
+}
+
+/// A writer that was there before locks from its next seal on for as long as was promised meanwhile.
+fn a_promise_grows_under_a_writer(archive: &Archive, opened: impl Fn() -> Archive) {
+    let mut writer = archive.writer().expect("a writer");
+    seal(&mut writer, "file/promise", None).expect("sealed");
+    crate::retention::extend(&opened(), 9, "a new law", Arc::new(|_, _| ())).expect("extended");
+    assert_eq!(archive.retention().map(|retention| retention.years), Some(6), "it does not know yet");
+    seal(&mut writer, "file/promise", Some(2000)).expect("sealed");
+    assert_eq!(archive.retention().map(|retention| retention.years), Some(9));
+    let volume = archive.snapshot(Table::Events).expect("a snapshot").volumes[0].clone();
+    let (store, commit) = (archive.store().clone(), layout::commit(&volume.path, volume.version));
+    let lock = background::wait(async move {
+        let Store::S3(bucket) = store else { panic!("it is a bucket") };
+        Ok(bucket.s3.protection(&commit, None).await.expect("an answer"))
+    });
+    let nine = Utc::now().checked_add_months(chrono::Months::new(108));
+    assert!(lock.expect("an answer").until >= nine);
 }
 
 fn rows_at(partition: &'static str, first_offset: i64) -> RecordBatch {

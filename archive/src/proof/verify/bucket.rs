@@ -57,7 +57,7 @@ pub(super) fn unnamed_files(
 pub(super) async fn check(
     bucket: &Bucket,
     root: &Path,
-    years: u32,
+    (years, dropped): (u32, HashSet<Log>),
     volumes: &BTreeMap<Log, Vec<CommitFacts>>,
     report: &mut Report,
 ) -> Result<(), ProofError> {
@@ -78,9 +78,14 @@ pub(super) async fn check(
         }
     }
     let is_file = |place: &str| place.contains("/date=");
-    let (mut unnamed, mut locks) = (0u64, Vec::new());
+    let (mut unnamed, mut locks, mut left) = (0u64, Vec::new(), BTreeMap::new());
     for (place, versions) in &listed {
         if place.starts_with(layout::PROBE) {
+            continue;
+        }
+        // Whole or not, it is nobody's any more.
+        if let Some(log) = dropped.iter().find(|log| place.starts_with(&format!("{}/", log.name()))) {
+            *left.entry(log.name()).or_insert(0u64) += versions.len() as u64;
             continue;
         }
         if is_file(place) && !named.contains_key(place) {
@@ -115,6 +120,9 @@ pub(super) async fn check(
         if !report.findings.iter().any(|finding| finding.place == *place) {
             report.find("file_missing", place.as_str(), "a commit names it, and it is not there");
         }
+    }
+    for (volume, count) in left {
+        report.find("drop_unfinished", volume, format!("it was dropped, and {count} versions are there"));
     }
     if unnamed > 0 {
         report.not_checked.push(format!("{unnamed} objects that no commit names: killed runs leave such"));

@@ -3,9 +3,11 @@
 //! Invariants: nothing that an archive says of itself is believed before it has been re-derived; what is wrong is a
 //! finding and never ends the checking of the rest; what was not looked at is said in words. Reads only.
 
+mod anchors;
 mod bucket;
 mod delta;
 mod files;
+mod keeping;
 mod positions;
 mod strict;
 mod volume;
@@ -13,6 +15,7 @@ mod volume;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use bytes::Bytes;
@@ -21,15 +24,19 @@ use serde::Serialize;
 use strongroom_schemas::Table;
 use strongroom_schemas::record::Sha256Hash;
 
+pub use self::anchors::Witnesses;
 pub(crate) use self::volume::{AddFacts, CommitFacts};
 use super::keys::{self, KeyRecord, Keys};
 use super::log::{check_note, logs};
 use super::note::{Note, PublicKey, base64};
+use super::timestamp::TimestampAuthorities;
 use super::{Head, Log, ProofError};
 use crate::archive::Archive;
 use crate::background;
+use crate::commit::TAG_VERSION;
 use crate::error::ArchiveError;
 use crate::layout;
+use crate::retention::Work;
 use crate::store::Store;
 
 /// How long commits may wait for a signature before that is a finding.
@@ -51,6 +58,10 @@ pub struct Options {
     pub public_keys: Vec<PublicKey>,
     /// Checkpoints kept elsewhere, each with a name for messages.
     pub remembered: Vec<(String, Vec<u8>)>,
+    /// Witnesses that must have seen the logs.
+    pub witnesses: Witnesses,
+    /// Whom timestamps must lead to; with some given, each signed log must have a timestamp.
+    pub timestamp_authorities: TimestampAuthorities,
     /// Threads that read files. At least one.
     pub threads: usize,
 }
@@ -71,6 +82,8 @@ pub struct Finding {
 pub struct Checked {
     pub commits: u64,
     pub checkpoints: u64,
+    pub cosignatures: u64,
+    pub timestamps: u64,
     pub tiles: u64,
     pub files: u64,
     pub bytes: u64,
@@ -154,6 +167,34 @@ pub(crate) fn parse_commit(bytes: &[u8]) -> Vec<AddFacts> {
     volume::parse(bytes, true, "", &mut Report::new("", Path::new(""))).adds
 }
 
+/// What a commit says, as far as it can be read.
+pub(crate) fn parse_whole_commit(bytes: &[u8]) -> CommitFacts {
+    volume::parse(bytes, true, "", &mut Report::new("", Path::new("")))
+}
+
+/// What a commit says, as far as it can be read. A file of which something is wrong is among its files all the same,
+/// with what there is to know of it.
+pub(crate) fn facts(bytes: &[u8]) -> CommitFacts {
+    let mut commit = volume::parse(bytes, true, "", &mut Report::new("", Path::new("")));
+    for line in bytes.split(|byte| *byte == b'\n') {
+        let Ok(line) = serde_json::from_slice::<serde_json::Value>(line) else { continue };
+        let add = &line["add"];
+        let Some(path) = add["path"].as_str() else { continue };
+        let Some((date, _)) = layout::split_data_path(path) else { continue };
+        if commit.adds.iter().any(|known| known.path == path) {
+            continue;
+        }
+        commit.adds.push(AddFacts {
+            path: path.to_owned(),
+            date: Some(date),
+            size: add["size"].as_u64().unwrap_or(0),
+            version: add["tags"][TAG_VERSION].as_str().map(str::to_owned),
+            ..AddFacts::default()
+        });
+    }
+    commit
+}
+
 /// Gives the bytes of events back; the archive stores them as columns and does not know how.
 pub trait Records: Sync {
     /// Calls `each` with the record of every row of a batch of events, in order.
@@ -181,9 +222,12 @@ pub fn verify(
     let mut report = Report::new(archive.id(), archive.root());
     let (store, root) = (archive.store().clone(), archive.root().to_owned());
     let (id, public_keys) = (archive.id().to_owned(), options.public_keys.clone());
-    let (keys, mut report) = wait(async move {
+    let work = Work::of(archive, Arc::new(|_, _| ()));
+    let looking = work.clone();
+    let (keys, keeping, mut report) = wait(async move {
         let keys = check_keys(&store, &root, &id, &public_keys, &mut report).await?;
-        Ok((keys, report))
+        let keeping = keeping::records(&looking, &keys, &mut report).await?;
+        Ok((keys, keeping, report))
     })?;
 
     let mut volumes: BTreeMap<Log, Vec<CommitFacts>> = BTreeMap::new();
@@ -192,32 +236,41 @@ pub fn verify(
         let (store, root) = (store.clone(), root.clone());
         wait(async move { logs(&store, &root).await })?
     };
+    keeping::missing(&keys, &all, &keeping, &mut report);
     for log in all {
         let (store, root, id, keys) = (store.clone(), root.clone(), archive.id().to_owned(), keys.clone());
         let since = options.since.iter().find(|head| head.log == log).cloned();
+        let (witnesses, authorities) = (options.witnesses.clone(), options.timestamp_authorities.clone());
         let mut taken = std::mem::replace(&mut report, Report::new("", Path::new("")));
         let (commits, back) = wait(async move {
             let commits = volume::check(&store, &root, (log, &id), &keys, since, &mut taken).await?;
+            anchors::check(&store, &root, (log, &id), &keys, &witnesses, &commits, &mut taken).await?;
+            anchors::check_timestamps(&store, &root, log, &authorities, &mut taken).await?;
             Ok((commits, taken))
         })?;
         report = back;
         volumes.insert(log, commits);
     }
-    check_remembered(archive.id(), options, &keys, &volumes, &mut report);
-    positions::check(&volumes, &mut report);
+    check_remembered(archive.id(), options, &keys, (&volumes, &keeping), &mut report);
+    positions::check(&keeping::with_dropped(&volumes, &keeping), &mut report);
     files::check(archive, &volumes, options, records, watch, &mut report);
     match archive.store() {
         Store::Local => bucket::unnamed_files(archive.root(), &volumes, &mut report)?,
         Store::S3(bucket) => {
             let (bucket, root) = (bucket.clone(), root.clone());
-            let years = archive.made_with_years();
+            let (years, dropped) = (keeping.policy.years, keeping.dropped.keys().copied().collect());
             let mut taken = report;
             report = wait(async move {
-                bucket::check(&bucket, &root, years, &volumes, &mut taken).await?;
+                bucket::check(&bucket, &root, (years, dropped), &volumes, &mut taken).await?;
                 Ok(taken)
             })?;
         }
     }
+    let mut taken = report;
+    report = wait(async move {
+        keeping::objects(&work, &keeping, &mut taken).await?;
+        Ok(taken)
+    })?;
     if options.from.is_some() || options.to.is_some() {
         let day = |day: Option<NaiveDate>| day.map_or("…".to_owned(), |day| day.to_string());
         report.not_checked.push(format!(
@@ -315,7 +368,7 @@ fn check_remembered(
     archive_id: &str,
     options: &Options,
     keys: &Keys,
-    volumes: &BTreeMap<Log, Vec<CommitFacts>>,
+    (volumes, keeping): (&BTreeMap<Log, Vec<CommitFacts>>, &keeping::Keeping),
     report: &mut Report,
 ) {
     let mut heads: Vec<(String, Head)> =
@@ -334,6 +387,9 @@ fn check_remembered(
         }
     }
     for (name, head) in heads {
+        if keeping::remembered(&name, &head, keeping, report) {
+            continue;
+        }
         let log = head.log.name();
         let newest = report.heads.iter().find(|known| known.log == head.log).map_or(0, |known| known.size);
         let commits = volumes.get(&head.log).map_or(&[][..], Vec::as_slice);

@@ -16,6 +16,7 @@ use super::strict::Strict;
 use super::{Report, UNPROVEN_SECONDS_MAX, delta, read};
 use crate::commit::{TAG_OFFSETS, TAG_RECORD_ROOT, TAG_ROWS, TAG_SHA256, TAG_VERSION};
 use crate::layout;
+use crate::retention::CLOCK_AHEAD_MS_MAX;
 use crate::store::Store;
 
 /// Small files read at once.
@@ -329,8 +330,10 @@ fn unproven(log: Log, keys: &Keys, commits: &[CommitFacts], size: u64, report: &
         return;
     }
     let detail = format!("{} commits from {size} on are signed by nobody yet", behind.len());
-    let young = Utc::now().timestamp_millis() - UNPROVEN_SECONDS_MAX * 1000;
-    if behind.iter().all(|commit| commit.time_ms.is_some_and(|time| time >= young)) {
+    let now = Utc::now().timestamp_millis();
+    // A time to come would be young for ever; other machines' clocks may be ahead a little.
+    let young = now - UNPROVEN_SECONDS_MAX * 1000..=now + CLOCK_AHEAD_MS_MAX;
+    if behind.iter().all(|commit| commit.time_ms.is_some_and(|time| young.contains(&time))) {
         report.not_checked.push(format!("{}: {detail}", log.name()));
     } else {
         report.find("unproven", format!("{}/_tlog/checkpoint", log.name()), detail);

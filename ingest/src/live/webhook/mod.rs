@@ -44,12 +44,11 @@ use tokio::sync::{Semaphore, watch};
 
 pub use self::counters::{LATENCY_MS, STATUSES, WebhookCounters};
 pub use self::follow::WebhookSource;
-pub use self::tls::{TlsError, TlsFiles};
+pub use self::tls::{Identity, TlsError, TlsFiles};
 pub use self::wal::WalError;
 
 use self::record::{NAME_BYTES_MAX, PARTITIONS_MAX, TEXT_BYTES_MAX};
 use self::server::{Listener, RELOAD_INTERVAL, ROOM_BYTES, Target, normal_path};
-use self::tls::Identity;
 use self::wal::{Wal, WalOptions};
 use super::Secret;
 

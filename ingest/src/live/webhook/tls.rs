@@ -65,12 +65,15 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// # Errors
+    /// [`TlsError`] for files that cannot be read or used.
     pub fn load(files: TlsFiles) -> Result<Identity, TlsError> {
         let contents = Contents::read(&files)?;
         let current = Mutex::new((contents.hash(), Arc::new(contents.config(&files)?)));
         Ok(Identity { files, current })
     }
 
+    /// What the next connection is served with.
     pub fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&lock(&self.current).1)
     }

@@ -1,0 +1,356 @@
+//! What an archive's signed commits say of a period: its files, its positions, how late it was sealed.
+//!
+//! Invariant: only commits below a checkpoint that a key of the archive has signed are in a ledger, and they give its root.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use strongroom_schemas::Table;
+use strongroom_schemas::record::Sha256Hash as Hash;
+
+use super::{EvidenceError, Span};
+use crate::archive::Archive;
+use crate::background;
+use crate::commit::micros;
+use crate::encode::time_column;
+use crate::error::ArchiveError;
+use crate::layout;
+use crate::proof::log::{checkpoint_folder, checkpoint_name, logs, newest};
+use crate::proof::tree::{Paths, root};
+use crate::proof::verify::{AddFacts, CommitFacts, parse_whole_commit};
+use crate::proof::{Head, Keys, Log, ProofError, keys};
+use crate::store::Store;
+
+/// Commits read at once.
+const READS_AT_ONCE: usize = 16;
+/// Jumps and lags that are kept of each kind; all are counted.
+const TOLD_MAX: usize = 1000;
+const RECORDS: &str = "#records";
+const BROKER: &str = "#broker";
+
+/// What one commit adds to the files that may hold rows of the period.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) index: u64,
+    pub(super) leaf: Hash,
+    /// In the commit's order.
+    pub(super) adds: Vec<AddFacts>,
+}
+
+/// One volume, up to its checkpoint.
+#[derive(Debug)]
+pub(super) struct VolumeLedger {
+    pub(super) head: Head,
+    /// The checkpoint, and its name; empty in a ledger that was asked for at given heads.
+    pub(super) note: String,
+    pub(super) note_name: String,
+    pub(super) paths: Paths,
+    pub(super) entries: Vec<Entry>,
+}
+
+/// A sum that holds at every commit: received = events + rejects + duplicates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommitCounts {
+    pub received: u64,
+    pub events: u64,
+    pub rejects: u64,
+    pub duplicates: u64,
+}
+
+/// Numbers of a broker that no record has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Jump {
+    pub source: String,
+    /// Place of the commit that shows it.
+    pub commit: String,
+    pub messages: i64,
+    pub records: i64,
+    /// The last event time before, and the last one with it.
+    pub from_us: Option<i64>,
+    pub to_us: Option<i64>,
+}
+
+/// A commit that came long after its newest event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lag {
+    pub commit: String,
+    pub sources: Vec<String>,
+    pub from_us: i64,
+    pub sealed_us: i64,
+}
+
+/// A file that may hold rows of the period, as its commit describes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamedFile {
+    /// `<table>/<year>`.
+    pub log: String,
+    pub commit: u64,
+    pub file: String,
+    pub bytes: u64,
+    pub rows: u64,
+    /// Records of it that are in the pack.
+    pub chosen: u64,
+    pub sha256: String,
+    pub record_root: String,
+    pub version_id: Option<String>,
+    pub time_min: Option<String>,
+    pub time_max: Option<String>,
+    pub offsets: BTreeMap<String, (i64, i64, u64)>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Ledger {
+    pub(super) archive_id: String,
+    pub(super) manifest: Bytes,
+    pub(super) keys: Keys,
+    pub(super) key_notes: Vec<String>,
+    pub(super) volumes: BTreeMap<Log, VolumeLedger>,
+    pub span: Span,
+    /// Of the commits of events that add files of the period.
+    pub counts: CommitCounts,
+    pub commits: u64,
+    pub jumps: Vec<Jump>,
+    pub jumps_in_all: u64,
+    pub lags: Vec<Lag>,
+    pub lags_in_all: u64,
+    /// Commits behind the newest checkpoint of each volume that has such: nobody has signed them.
+    pub unsigned: Vec<(String, u64)>,
+    /// Source partition to the greatest span of offsets in its files of the period.
+    pub positions: BTreeMap<String, (i64, i64)>,
+}
+
+/// Least and greatest event time of a file, as far as its commit says.
+pub(super) fn times(table: Table, add: &AddFacts) -> Option<(i64, i64)> {
+    let time = |bounds: &serde_json::Map<String, Value>| {
+        bounds.get(time_column(table)).and_then(Value::as_str).and_then(micros)
+    };
+    Some((time(&add.least)?, time(&add.greatest)?))
+}
+
+/// Where positions of a source stood at a commit.
+#[derive(Clone, Copy, Default)]
+struct Reached {
+    broker: Option<i64>,
+    records: i64,
+    time_us: Option<i64>,
+}
+
+impl Ledger {
+    /// Reads the commits of every table up to its newest checkpoint, or up to the heads given, which must be what the commits
+    /// give. `lag_max_us` is how late a commit may be without being told.
+    ///
+    /// # Errors
+    /// [`ProofError::NoKey`] for an archive that has none, [`ProofError::Forked`] when commits are not those that were signed.
+    pub fn load(
+        archive: &Archive,
+        span: Span,
+        at: Option<&[Head]>,
+        lag_max_us: i64,
+    ) -> Result<Ledger, EvidenceError> {
+        let (store, root) = (archive.store().clone(), archive.root().to_owned());
+        let (id, at) = (archive.id().to_owned(), at.map(<[Head]>::to_vec));
+        let ledger = background::wait(async move {
+            let loaded = load(&store, &root, &id, span, at.as_deref(), lag_max_us).await;
+            Ok::<_, ArchiveError>(loaded)
+        })?;
+        Ok(ledger?)
+    }
+
+    /// The heads that everything in a pack leads to.
+    pub fn heads(&self) -> impl Iterator<Item = &Head> {
+        self.volumes.values().map(|volume| &volume.head)
+    }
+
+    pub fn archive_id(&self) -> &str {
+        &self.archive_id
+    }
+
+    /// Rows of the files of a table that may hold rows of the period.
+    pub fn rows(&self, table: Table) -> u64 {
+        self.adds(table).map(|(.., add)| add.rows.unwrap_or(0)).sum()
+    }
+
+    /// Files of a table that may hold rows of the period, in the order of a pack.
+    pub(super) fn adds(&self, table: Table) -> impl Iterator<Item = (Log, u64, &AddFacts)> {
+        let volumes = self.volumes.iter().filter(move |(log, _)| log.table == table);
+        volumes.flat_map(|(log, volume)| {
+            let entries = volume.entries.iter();
+            entries.flat_map(move |entry| entry.adds.iter().map(move |add| (*log, entry.index, add)))
+        })
+    }
+
+    /// Takes a commit in; gives back what it adds to the period.
+    fn add(
+        &mut self,
+        (log, index): (Log, u64),
+        commit: CommitFacts,
+        lag_max_us: i64,
+        reached: &mut BTreeMap<String, Reached>,
+    ) -> Option<Entry> {
+        let span = self.span;
+        let spans: Vec<Option<(i64, i64)>> = commit.adds.iter().map(|add| times(log.table, add)).collect();
+        let newest = spans.iter().flatten().map(|(_, last)| *last).max();
+        let place = format!("{}/_delta_log/{index:020}.json", log.name());
+        let is_concerned = |times: &Option<(i64, i64)>| {
+            times.is_none_or(|(first, last)| first < span.to_us && last >= span.from_us)
+        };
+        let concerned = spans.iter().any(is_concerned);
+        let sealed_us = commit.time_ms.map(|time| time.saturating_mul(1000));
+        if log.table == Table::Events {
+            for source in commit.txns.keys().filter(|app_id| !app_id.contains('#')) {
+                let records = commit.txns.get(&format!("{source}{RECORDS}")).copied().unwrap_or(0);
+                let broker = commit.txns.get(&format!("{source}{BROKER}")).copied();
+                let before = reached.get(source).copied().unwrap_or_default();
+                let now = Reached { broker, records, time_us: newest.or(before.time_us) };
+                if let (Some(was), Some(is)) = (before.broker, broker) {
+                    let (messages, new) = (is.saturating_sub(was), records.saturating_sub(before.records));
+                    if messages > new && (concerned || sealed_us.is_some_and(|time| span.holds(time))) {
+                        self.jumps_in_all += 1;
+                        if self.jumps.len() < TOLD_MAX {
+                            let (source, commit) = (source.clone(), place.clone());
+                            let (from_us, to_us) = (before.time_us, now.time_us);
+                            self.jumps.push(Jump { source, commit, messages, records: new, from_us, to_us });
+                        }
+                    }
+                }
+                reached.insert(source.clone(), now);
+            }
+            if concerned && !commit.adds.is_empty() {
+                self.commits += 1;
+                if let Some([received, events, rejects, duplicates]) = commit.counts {
+                    let sum = &mut self.counts;
+                    sum.received += received;
+                    sum.events += events;
+                    sum.rejects += rejects;
+                    sum.duplicates += duplicates;
+                }
+                if let (Some(newest), Some(sealed_us)) = (newest, sealed_us)
+                    && sealed_us.saturating_sub(newest) > lag_max_us
+                {
+                    self.lags_in_all += 1;
+                    if self.lags.len() < TOLD_MAX {
+                        let offsets = commit.adds.iter().flat_map(|add| add.offsets.iter().flatten());
+                        let mut sources: Vec<String> = offsets.map(|(source, _)| source.clone()).collect();
+                        sources.sort();
+                        sources.dedup();
+                        self.lags.push(Lag { commit: place, sources, from_us: newest, sealed_us });
+                    }
+                }
+            }
+        }
+        let kept = commit.adds.into_iter().zip(&spans).filter(|(_, times)| is_concerned(times));
+        let adds: Vec<AddFacts> = kept.map(|(add, _)| add).collect();
+        if adds.is_empty() || log.table == Table::Rejects {
+            return None;
+        }
+        if log.table == Table::Events {
+            for (source, (first, last, _)) in adds.iter().flat_map(|add| add.offsets.iter().flatten()) {
+                let known = self.positions.entry(source.clone()).or_insert((*first, *last));
+                *known = (known.0.min(*first), known.1.max(*last));
+            }
+        }
+        Some(Entry { index, leaf: commit.leaf, adds })
+    }
+}
+
+async fn load(
+    store: &Store,
+    archive_root: &Path,
+    id: &str,
+    span: Span,
+    at: Option<&[Head]>,
+    lag_max_us: i64,
+) -> Result<Ledger, ProofError> {
+    let chain = keys::load(store, archive_root, id).await?;
+    if chain.records.is_empty() {
+        return Err(ProofError::NoKey);
+    }
+    let mut key_notes = Vec::new();
+    for record in &chain.records {
+        let note = read(store, &keys::path(archive_root, record.number)).await?;
+        key_notes.push(String::from_utf8_lossy(&note).into_owned());
+    }
+    let mut ledger = Ledger {
+        archive_id: id.to_owned(),
+        manifest: read(store, &archive_root.join(layout::MANIFEST)).await?,
+        keys: chain,
+        key_notes,
+        volumes: BTreeMap::new(),
+        span,
+        counts: CommitCounts::default(),
+        commits: 0,
+        jumps: Vec::new(),
+        jumps_in_all: 0,
+        lags: Vec::new(),
+        lags_in_all: 0,
+        unsigned: Vec::new(),
+        positions: BTreeMap::new(),
+    };
+    let mut reached = BTreeMap::new();
+    let mut all = logs(store, archive_root).await?;
+    all.sort();
+    for log in all {
+        let origin = log.origin(id);
+        let (head, note, note_name) = match at {
+            Some(heads) => match heads.iter().find(|head| head.log == log) {
+                Some(head) => (head.clone(), String::new(), String::new()),
+                None => continue,
+            },
+            None => {
+                let found = newest(store, archive_root, (log, 0), &origin, &ledger.keys).await?;
+                let Some((head, key)) = found else {
+                    let commits = commits(store, archive_root, log).await?;
+                    if commits > 0 {
+                        ledger.unsigned.push((log.name(), commits));
+                    }
+                    continue;
+                };
+                let name = checkpoint_name(head.size, key.id(&origin));
+                let note = read(store, &checkpoint_folder(archive_root, log).join(&name)).await?;
+                let behind = commits(store, archive_root, log).await?.saturating_sub(head.size);
+                if behind > 0 {
+                    ledger.unsigned.push((log.name(), behind));
+                }
+                (head, String::from_utf8_lossy(&note).into_owned(), name)
+            }
+        };
+        let volume = layout::volume(archive_root, log.table, log.year);
+        let reads = (0..head.size).map(|index| {
+            let (store, path) = (store.clone(), layout::commit(&volume, index));
+            async move { read(&store, &path).await }
+        });
+        let mut reads = stream::iter(reads).buffered(READS_AT_ONCE);
+        let (mut leaves, mut entries) = (Vec::new(), Vec::new());
+        while let Some(bytes) = reads.next().await {
+            let (commit, index) = (parse_whole_commit(&bytes?), leaves.len() as u64);
+            leaves.push(commit.leaf);
+            entries.extend(ledger.add((log, index), commit, lag_max_us, &mut reached));
+        }
+        if root(&leaves) != head.root {
+            return Err(ProofError::Forked { log: log.name(), size: head.size });
+        }
+        // The tree of a volume without a file of the period is not needed.
+        let paths = Paths::over(if entries.is_empty() { Vec::new() } else { leaves });
+        ledger.volumes.insert(log, VolumeLedger { head, note, note_name, paths, entries });
+    }
+    Ok(ledger)
+}
+
+async fn commits(store: &Store, archive_root: &Path, log: Log) -> Result<u64, ProofError> {
+    let folder = layout::delta_log(&layout::volume(archive_root, log.table, log.year));
+    let names = store.names(&folder).await?;
+    let last = names.iter().filter_map(|name| layout::commit_version(name)).max();
+    Ok(last.map_or(0, |last| last + 1))
+}
+
+async fn read(store: &Store, path: &Path) -> Result<Bytes, ProofError> {
+    let bytes = store.read_present(path).await;
+    bytes.map_err(|source| ProofError::Read { path: path.to_owned(), source })
+}

@@ -1,0 +1,177 @@
+//! `manifest.json` of a pack, and its signature.
+//!
+//! Invariant: the manifest names every other file of the pack, and the note names the manifest; so a signed pack in which a
+//! byte was changed is told from one in which none was.
+
+use serde::{Deserialize, Serialize};
+use strongroom_schemas::record::Sha256Hash as Hash;
+
+use super::ledger::CommitCounts;
+use crate::proof::keys::Keys;
+use crate::proof::note::{Note, PublicKey};
+use crate::proof::{ProofError, Signer};
+
+pub(super) const FORMAT: &str = "strongroom-evidence-1";
+pub const MANIFEST: &str = "manifest.json";
+pub const MANIFEST_NOTE: &str = "manifest.note";
+pub(super) const RECORDS: &str = "records.jsonl";
+pub(super) const ALERTS: &str = "alerts.jsonl";
+pub(super) const FILES: &str = "archive-files.json";
+
+/// What was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// `2026-03-02T10:00:00.000000Z`; this time and later.
+    pub from: String,
+    /// Before this time.
+    pub to: String,
+    pub namespaces: Vec<String>,
+    pub users: Vec<String>,
+    /// A condition in SQL.
+    #[serde(rename = "where")]
+    pub condition: Option<String>,
+    /// Whether every record of every file that may hold one of the period is in the pack.
+    pub complete: bool,
+}
+
+/// A statement in SQL, and the SHA-256 of its answer as `strongroom query --format json` writes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Query {
+    pub sql: String,
+    pub rows: u64,
+    pub sha256: String,
+}
+
+/// Size and root that a checkpoint signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeadEntry {
+    pub log: String,
+    pub size: u64,
+    /// Base64.
+    pub root: String,
+    /// The checkpoint.
+    pub note: String,
+}
+
+/// A file of the pack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackFile {
+    pub name: String,
+    pub bytes: u64,
+    pub sha256: String,
+}
+
+/// What was counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    /// Rows of the answer to the question, and of that about alerts.
+    pub events_in_question: u64,
+    pub alerts_in_question: u64,
+    /// Records in the pack.
+    pub events: u64,
+    pub alerts: u64,
+    /// Files of `events` and `alerts` that may hold rows of the period, and the rows of those of `events`.
+    pub files: u64,
+    pub rows_examined: u64,
+    /// Commits that add these files of `events`, and the sums of their counts.
+    pub commits: u64,
+    pub received: CommitCounts,
+    /// Rejects between the first and the last position of these files, and rejects that came in the period.
+    pub rejects_at_positions: u64,
+    pub rejects_received: u64,
+    /// Events without a time in files of these days.
+    pub events_without_time: u64,
+    /// Pieces of proof.
+    pub proofs: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    pub format: String,
+    pub archive_id: String,
+    pub location: String,
+    pub made: String,
+    pub program: String,
+    pub question: Question,
+    pub events_query: Query,
+    pub alerts_query: Query,
+    pub counts: Asked,
+    /// `strongroom.json` of the archive, in base64, and the texts of its key records.
+    pub strongroom_json: String,
+    pub keys: Vec<String>,
+    pub heads: Vec<HeadEntry>,
+    /// The public key (base64) that signs `manifest.note`; null in a pack that is not signed.
+    pub signed_by: Option<String>,
+    /// Every file but `manifest.json` and `manifest.note`, by name.
+    pub files: Vec<PackFile>,
+}
+
+impl Manifest {
+    pub const FORMAT: &'static str = FORMAT;
+
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut text = serde_json::to_vec_pretty(self).unwrap_or_default();
+        text.push(b'\n');
+        text
+    }
+
+    pub fn parse(bytes: &[u8]) -> Result<Manifest, String> {
+        let manifest: Manifest = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        match manifest.format == FORMAT {
+            true => Ok(manifest),
+            false => Err(format!("it is of format {:.40}, this program reads {FORMAT}", manifest.format)),
+        }
+    }
+}
+
+/// Name that manifests are signed under: the first line of the note.
+fn origin(archive_id: &str) -> String {
+    format!("strongroom/{archive_id}/evidence")
+}
+
+fn note_text(archive_id: &str, manifest: &[u8]) -> String {
+    format!("{}\n{}\n", origin(archive_id), Hash::of(manifest))
+}
+
+/// The note over a manifest. Blocks, when the signer is a program.
+///
+/// # Errors
+/// [`ProofError::KeyNotCurrent`] for another key than the archive's current one, and what signing brings.
+pub fn sign_manifest(
+    signer: &Signer,
+    keys: &Keys,
+    archive_id: &str,
+    manifest: &[u8],
+) -> Result<String, ProofError> {
+    match keys.current() {
+        Some(current) if current == signer.public() => {}
+        Some(current) => return Err(ProofError::KeyNotCurrent { current }),
+        None => return Err(ProofError::NoKey),
+    }
+    let text = note_text(archive_id, manifest);
+    Ok(format!("{text}\n{}", signer.sign(&origin(archive_id), &text)?))
+}
+
+/// Checks the note; says what is wrong with it.
+pub(super) fn check_note(
+    note: &[u8],
+    archive_id: &str,
+    manifest: &[u8],
+    current: Option<PublicKey>,
+) -> Result<(), String> {
+    let note = Note::parse(note).ok_or("it is no signed note")?;
+    if note.text != note_text(archive_id, manifest) {
+        return Err("it does not name this manifest".to_owned());
+    }
+    let current = current.ok_or("there is no proof in the pack that would name the archive's key")?;
+    match note.is_signed(&origin(archive_id), &current) {
+        true => Ok(()),
+        false => Err("the newest key of the archive, as the proofs have it, has not signed it".to_owned()),
+    }
+}

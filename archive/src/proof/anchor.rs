@@ -1,0 +1,529 @@
+//! What others outside are asked to say about the proof logs: the client's side of C2SP tlog-witness, and of RFC 3161.
+//!
+//! Invariants:
+//! 1. It follows what was signed and never holds it up: a witness that is away is made up for in a later round, with one
+//!    cosignature for all that was signed meanwhile.
+//! 2. What comes back is kept only after it was checked with the key or the authorities that the configuration names, and
+//!    as an object of its own: a checkpoint is never written again.
+//! 3. A witness that contradicts the archive is told as that, and never as a failure that may go away.
+//!
+//! Nothing is remembered that a restart would miss: what was anchored is seen from the names in the archive.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::Utc;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use strongroom_schemas::record::Sha256Hash as Hash;
+
+use super::cosignature::WitnessKey;
+use super::keys::{self, Keys};
+use super::log::{
+    self, checkpoint_name, logs, newest_note, parse_checkpoint_name, parse_timestamp_name, timestamp_folder,
+    witness_folder,
+};
+use super::note::{Note, line};
+use super::timestamp::{self, TimestampAuthorities};
+use super::witness::{Submission, split_key};
+use super::{Head, Log, ProofError};
+use crate::archive::Archive;
+use crate::background;
+use crate::store::Store;
+
+/// Requests to one witness for one log in one round: it may say once or twice from which size it wants a proof.
+const ATTEMPTS_MAX: usize = 4;
+/// How far the clock of a witness may be ahead of ours.
+const CLOCK_AHEAD_SECONDS_MAX: u64 = 600;
+/// Most characters of an answer that are shown.
+const SHOWN_CHARS_MAX: usize = 200;
+
+/// Carries requests to one server and its answers back.
+pub trait Courier: Send + Sync {
+    /// POSTs `body` to a path below the server's address, and waits. What it reads of an answer has an end.
+    ///
+    /// # Errors
+    /// In words, when there was no answer.
+    fn post(&self, path: &str, content_type: &str, body: Vec<u8>) -> Result<Reply, String>;
+}
+
+/// What a server answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Of HTTP.
+    pub status: u16,
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    fn shown(&self) -> String {
+        let text = String::from_utf8_lossy(&self.body);
+        let plain = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c });
+        let text: String = plain.take(SHOWN_CHARS_MAX).collect();
+        if text.is_empty() {
+            format!("HTTP {}", self.status)
+        } else {
+            format!("HTTP {}: {text}", self.status)
+        }
+    }
+}
+
+/// A witness that is asked.
+#[derive(Clone)]
+pub struct WitnessOptions {
+    pub key: WitnessKey,
+    pub courier: Arc<dyn Courier>,
+}
+
+impl WitnessOptions {
+    /// Splits `<vkey>@<URL>`.
+    ///
+    /// # Errors
+    /// [`ProofError::WitnessAddress`] for anything else.
+    pub fn split(text: &str) -> Result<(WitnessKey, &str), ProofError> {
+        let split = split_key(text, |key| WitnessKey::parse(key).ok());
+        split.filter(|(_, url)| !url.is_empty()).ok_or(ProofError::WitnessAddress)
+    }
+}
+
+impl fmt::Debug for WitnessOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WitnessOptions").field("key", &self.key.to_string()).finish_non_exhaustive()
+    }
+}
+
+/// An authority that is asked for timestamps.
+#[derive(Clone)]
+pub struct TimestampOptions {
+    /// For people.
+    pub name: String,
+    /// The address it is asked at, which tells its timestamps from those of others.
+    pub url: String,
+    pub courier: Arc<dyn Courier>,
+    /// Whom its certificates must lead to.
+    pub authorities: TimestampAuthorities,
+    /// Time between two timestamps of one log, at least.
+    pub interval: Duration,
+}
+
+impl fmt::Debug for TimestampOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TimestampOptions").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+impl TimestampOptions {
+    /// What its timestamps have in their names.
+    fn id(&self) -> String {
+        Hash::of(self.url.as_bytes()).to_string()[..8].to_owned()
+    }
+}
+
+/// Why something is not anchored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// There was no answer, or one that says to come again. Nothing has to be done.
+    Away(String),
+    /// It answered and will not: its configuration and ours do not fit together.
+    Refused(String),
+    /// It has seen another history of the log than the archive has, or says so.
+    Contradicted(String),
+    /// The archive could not be read or written.
+    Archive(String),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trouble::Away(what) => write!(f, "it does not answer: {what}"),
+            Trouble::Refused(what) => write!(f, "it refuses: {what}"),
+            Trouble::Contradicted(what) => write!(f, "it has seen another history: {what}"),
+            Trouble::Archive(what) => write!(f, "{what}"),
+        }
+    }
+}
+
+impl From<ProofError> for Trouble {
+    fn from(error: ProofError) -> Self {
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        Trouble::Archive(text)
+    }
+}
+
+/// How it stands with one witness or authority after a round.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Anchored {
+    /// What it is: `witness`, or `timestamp authority`.
+    pub kind: &'static str,
+    pub name: String,
+    /// Checkpoints that it has cosigned or stamped in this round.
+    pub made: u64,
+    /// Commits under a checkpoint that it should have cosigned or stamped and has not, of all logs.
+    pub lag: u64,
+    /// The logs that are not up to date, and why. Contradictions first.
+    pub troubles: Vec<(Log, Trouble)>,
+}
+
+/// All that is asked to anchor an archive's logs.
+#[derive(Debug)]
+pub struct Anchors {
+    witnesses: Vec<WitnessOptions>,
+    authorities: Vec<TimestampOptions>,
+    /// Logs of years that are over, of which everything is anchored. A commit that comes into one of them yet is anchored
+    /// after the next start.
+    settled: Mutex<HashSet<Log>>,
+}
+
+/// A log at its newest checkpoint.
+struct Current {
+    log: Log,
+    head: Head,
+    /// The name of the checkpoint's file.
+    name: String,
+    note: Bytes,
+    /// Of what was cosigned: sizes by the witnesses' key ids.
+    cosigned: HashMap<String, Vec<u64>>,
+    /// Of what was stamped: sizes and names by the authorities' ids.
+    stamped: HashMap<String, Vec<(u64, String)>>,
+}
+
+impl Anchors {
+    pub fn new(witnesses: Vec<WitnessOptions>, authorities: Vec<TimestampOptions>) -> Anchors {
+        Anchors { witnesses, authorities, settled: Mutex::default() }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.witnesses.is_empty() && self.authorities.is_empty()
+    }
+
+    /// Has the newest checkpoint of each log cosigned, by each witness that has not done so. Blocks for as long as the
+    /// servers take; may be called from one thread at a time for one archive.
+    ///
+    /// # Errors
+    /// When the archive's logs cannot be read. What a witness does is in the outcome.
+    pub fn round(&self, archive: &Archive) -> Result<Vec<Anchored>, ProofError> {
+        let logs = self.current(archive)?;
+        let mut outcome = Vec::new();
+        let mut late: HashSet<Log> = HashSet::new();
+        for witness in &self.witnesses {
+            let mut anchored = Anchored::none("witness", witness.key.name());
+            let mut is_away = None;
+            for current in &logs {
+                let sizes =
+                    current.cosigned.get(&witness.key.id().to_string()).map_or(&[][..], Vec::as_slice);
+                let greatest = sizes.iter().copied().max().unwrap_or(0);
+                let seen = sizes.iter().copied().filter(|size| *size <= current.head.size).max().unwrap_or(0);
+                let done = match is_away.clone() {
+                    _ if greatest > current.head.size => Err(self.behind(archive, current, greatest)),
+                    _ if greatest == current.head.size => kept(archive, witness, current),
+                    Some(away) => Err(away),
+                    None => {
+                        let done = self.one(archive, witness, current, seen);
+                        anchored.made += u64::from(done.is_ok());
+                        done
+                    }
+                };
+                if let Err(trouble) = done {
+                    late.insert(current.log);
+                    anchored.missed(current, seen, trouble, &mut is_away);
+                }
+            }
+            outcome.push(anchored.sorted());
+        }
+        for authority in &self.authorities {
+            let mut anchored = Anchored::none("timestamp authority", &authority.name);
+            let mut is_away = None;
+            for current in &logs {
+                let stamped = current.stamped.get(&authority.id()).map_or(&[][..], Vec::as_slice);
+                let newest = stamped.iter().filter(|(size, _)| *size <= current.head.size).max();
+                let seen = newest.map_or(0, |(size, _)| *size);
+                if seen == current.head.size || !is_due(archive, current.log, newest, authority.interval) {
+                    if seen < current.head.size {
+                        late.insert(current.log);
+                    }
+                    continue;
+                }
+                let done = match is_away.clone() {
+                    Some(away) => Err(away),
+                    None => {
+                        let done = stamp(archive, authority, current);
+                        anchored.made += u64::from(done.is_ok());
+                        done
+                    }
+                };
+                if let Err(trouble) = done {
+                    late.insert(current.log);
+                    anchored.missed(current, seen, trouble, &mut is_away);
+                }
+            }
+            outcome.push(anchored.sorted());
+        }
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_over =
+            |log: &Log| logs.iter().any(|other| other.log.table == log.table && other.log.year > log.year);
+        settled
+            .extend(logs.iter().map(|current| current.log).filter(|log| is_over(log) && !late.contains(log)));
+        Ok(outcome)
+    }
+
+    /// The logs that may not be up to date.
+    fn current(&self, archive: &Archive) -> Result<Vec<Current>, ProofError> {
+        let (store, root, id) = (archive.store().clone(), archive.root().to_owned(), archive.id().to_owned());
+        let settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        background::wait(async move {
+            let gathered = async {
+                let keys = keys::load(&store, &root, &id).await?;
+                let mut all = Vec::new();
+                for log in logs(&store, &root).await? {
+                    if !settled.contains(&log) {
+                        all.extend(current(&store, &root, &id, log, &keys).await?);
+                    }
+                }
+                Ok(all)
+            };
+            Ok(gathered.await)
+        })?
+    }
+
+    /// Has one checkpoint cosigned by one witness, which has cosigned `seen` commits as far as the archive knows.
+    fn one(
+        &self,
+        archive: &Archive,
+        witness: &WitnessOptions,
+        current: &Current,
+        seen: u64,
+    ) -> Result<(), Trouble> {
+        let mut old = seen;
+        for _ in 0..ATTEMPTS_MAX {
+            let (store, root, head) =
+                (archive.store().clone(), archive.root().to_owned(), current.head.clone());
+            let proof =
+                background::wait(async move { Ok(log::consistency(&store, &root, &head, old).await) });
+            let proof = proof.map_err(ProofError::from)??;
+            let body = Submission { old, proof, note: &current.note }.to_bytes();
+            let reply = witness.courier.post("add-checkpoint", "text/plain; charset=utf-8", body);
+            let reply = reply.map_err(Trouble::Away)?;
+            match reply.status {
+                200 => return self.keep(archive, witness, current, &reply),
+                409 => old = self.conflict(archive, current, &reply, old)?,
+                422 => {
+                    let what = format!(
+                        "{} of size {}: the witness does not take it as what continues the {old} commits that it has \
+                         cosigned",
+                        current.log.name(),
+                        current.head.size
+                    );
+                    return Err(Trouble::Contradicted(what));
+                }
+                403 => {
+                    return Err(Trouble::Refused(format!(
+                        "{}: it does not know the archive's key",
+                        reply.shown()
+                    )));
+                }
+                404 => return Err(Trouble::Refused(format!("{}: it does not know the log", reply.shown()))),
+                400 | 401 | 405 | 413 => return Err(Trouble::Refused(reply.shown())),
+                _ => return Err(Trouble::Away(reply.shown())),
+            }
+        }
+        Err(Trouble::Away(format!("it asked for other sizes {ATTEMPTS_MAX} times")))
+    }
+
+    /// The size that a witness wants a proof from.
+    fn conflict(
+        &self,
+        archive: &Archive,
+        current: &Current,
+        reply: &Reply,
+        old: u64,
+    ) -> Result<u64, Trouble> {
+        let name = current.log.name();
+        let text = std::str::from_utf8(&reply.body).ok().and_then(|body| body.strip_suffix('\n'));
+        let size = text.and_then(|text| text.parse::<u64>().ok());
+        let size = size.ok_or_else(|| Trouble::Refused(format!("{}: this is no size", reply.shown())))?;
+        if size == old {
+            let what = format!("{name}: the witness has cosigned another tree of {size} commits");
+            return Err(Trouble::Contradicted(what));
+        }
+        if size <= current.head.size {
+            return Ok(size);
+        }
+        Err(self.behind(archive, current, size))
+    }
+
+    /// A witness has seen more than the newest checkpoint has.
+    fn behind(&self, archive: &Archive, current: &Current, size: u64) -> Trouble {
+        // Another process may have signed and shown more since we looked.
+        let now = match self.current(archive) {
+            Ok(now) => now,
+            Err(error) => return error.into(),
+        };
+        match now.iter().any(|now| now.log == current.log && now.head.size >= size) {
+            true => Trouble::Away("another process has shown it more meanwhile".to_owned()),
+            false => Trouble::Contradicted(format!(
+                "{}: the witness has cosigned {size} commits, the newest checkpoint is of {}",
+                current.log.name(),
+                current.head.size
+            )),
+        }
+    }
+
+    /// Checks a cosignature and keeps it.
+    fn keep(
+        &self,
+        archive: &Archive,
+        witness: &WitnessOptions,
+        current: &Current,
+        reply: &Reply,
+    ) -> Result<(), Trouble> {
+        let refused = |what: &str| Trouble::Refused(what.to_owned());
+        let signed = Note::parse(&current.note).ok_or_else(|| refused("the checkpoint is no note"))?;
+        let (key, id) = (&witness.key, witness.key.id());
+        let answer = std::str::from_utf8(&reply.body).map_err(|_| refused("its answer is no text"))?;
+        let answer = format!("{}\n{answer}", signed.text);
+        let answer =
+            Note::parse(answer.as_bytes()).ok_or_else(|| refused("its answer is no signature line"))?;
+        let time = key.cosigned(&answer).map_err(|_| refused("its cosignature does not hold"))?;
+        let time = time.ok_or_else(|| refused("its answer has no cosignature by its key"))?;
+        if time > now().saturating_add(CLOCK_AHEAD_SECONDS_MAX) {
+            return Err(refused("its cosignature is from the future: one of the clocks is wrong"));
+        }
+        let cosignature =
+            answer.signatures_of(key.name(), id).map(|signature| line(key.name(), id, signature));
+        let note = String::from_utf8_lossy(&current.note).into_owned() + &cosignature.collect::<String>();
+        let path = witness_folder(archive.root(), current.log).join(checkpoint_name(current.head.size, id));
+        let (store, bytes, to) = (archive.store().clone(), Bytes::from(note), path.clone());
+        let put = background::wait_io(async move { store.put_proof(&to, bytes).await });
+        if put.map_err(|source| ProofError::Write { path, source })? {
+            return Ok(());
+        }
+        // Another process was faster, and the witness has told it another time.
+        kept(archive, witness, current)
+    }
+}
+
+impl Anchored {
+    fn none(kind: &'static str, name: &str) -> Anchored {
+        Anchored { kind, name: name.to_owned(), made: 0, lag: 0, troubles: Vec::new() }
+    }
+
+    fn missed(&mut self, current: &Current, seen: u64, trouble: Trouble, is_away: &mut Option<Trouble>) {
+        self.lag += current.head.size - seen;
+        // A server that is not there for one log is not there for the next.
+        if matches!(trouble, Trouble::Away(_)) {
+            *is_away = Some(trouble.clone());
+        }
+        self.troubles.push((current.log, trouble));
+    }
+
+    fn sorted(mut self) -> Anchored {
+        self.troubles.sort_by_key(|(_, trouble)| match trouble {
+            Trouble::Contradicted(_) => 0,
+            Trouble::Refused(_) => 1,
+            Trouble::Archive(_) => 2,
+            Trouble::Away(_) => 3,
+        });
+        self
+    }
+}
+
+/// Whether the newest timestamp of a log is so old that another one is wanted. One that cannot be read is old.
+fn is_due(archive: &Archive, log: Log, newest: Option<&(u64, String)>, interval: Duration) -> bool {
+    let Some((_, name)) = newest else { return true };
+    let (store, path) = (archive.store().clone(), timestamp_folder(archive.root(), log).join(name));
+    let Ok(Some(token)) = background::wait_io(async move { store.read(&path).await }) else { return true };
+    let Some(time) = timestamp::time_of(&token) else { return true };
+    (Utc::now() - time).to_std().is_ok_and(|age| age >= interval)
+}
+
+/// Has one checkpoint stamped, and keeps the token.
+fn stamp(archive: &Archive, authority: &TimestampOptions, current: &Current) -> Result<(), Trouble> {
+    let (imprint, mut nonce) = (Hash::of(&current.note), [0; 8]);
+    SystemRandom::new().fill(&mut nonce).map_err(|_| Trouble::from(ProofError::Randomness))?;
+    let nonce = u64::from_be_bytes(nonce);
+    let query = timestamp::query(&imprint, nonce);
+    let reply = authority.courier.post("", "application/timestamp-query", query).map_err(Trouble::Away)?;
+    if reply.status != 200 {
+        return Err(match reply.status {
+            400..=499 if ![408, 425, 429].contains(&reply.status) => Trouble::Refused(reply.shown()),
+            _ => Trouble::Away(reply.shown()),
+        });
+    }
+    let token = timestamp::token_of_response(&reply.body).map_err(Trouble::Refused)?;
+    let stamped = timestamp::verify(token, &imprint, &authority.authorities);
+    let stamped =
+        stamped.map_err(|error| Trouble::Refused(format!("its timestamp does not hold: {error}")))?;
+    if !stamped.has_nonce(nonce) {
+        return Err(Trouble::Refused(
+            "its timestamp is not the one that was asked for: another nonce".to_owned(),
+        ));
+    }
+    let apart = (Utc::now() - stamped.time).num_seconds().unsigned_abs();
+    if apart > CLOCK_AHEAD_SECONDS_MAX {
+        return Err(Trouble::Refused(format!(
+            "its clock and ours are {apart} s apart: one of them is wrong"
+        )));
+    }
+    let name = format!("{}-{}", current.name, authority.id());
+    let path = timestamp_folder(archive.root(), current.log).join(name);
+    let (store, bytes, to) = (archive.store().clone(), Bytes::copy_from_slice(token), path.clone());
+    // A name that is taken is another process's timestamp of the same checkpoint.
+    let put = background::wait_io(async move { store.put_proof(&to, bytes).await });
+    put.map(drop).map_err(|source| ProofError::Write { path, source }.into())
+}
+
+/// Whether what is kept of a witness for the newest checkpoint is what it should be.
+fn kept(archive: &Archive, witness: &WitnessOptions, current: &Current) -> Result<(), Trouble> {
+    let folder = witness_folder(archive.root(), current.log);
+    let path = folder.join(checkpoint_name(current.head.size, witness.key.id()));
+    let (store, from) = (archive.store().clone(), path.clone());
+    let found = background::wait_io(async move { store.read_present(&from).await });
+    let found = found.map_err(|source| ProofError::Read { path: path.clone(), source })?;
+    let cosigned = Note::parse(&found).filter(|found| matches!(witness.key.cosigned(found), Ok(Some(_))));
+    match (cosigned, Note::parse(&current.note)) {
+        (Some(found), Some(signed)) if found.text == signed.text => Ok(()),
+        (Some(_), _) => Err(Trouble::Contradicted(format!(
+            "{}: the witness has cosigned another tree of {} commits",
+            current.log.name(),
+            current.head.size
+        ))),
+        (None, _) => Err(ProofError::Differs { path }.into()),
+    }
+}
+
+fn now() -> u64 {
+    u64::try_from(Utc::now().timestamp()).unwrap_or(0)
+}
+
+async fn current(
+    store: &Store,
+    root: &Path,
+    archive_id: &str,
+    log: Log,
+    keys: &Keys,
+) -> Result<Option<Current>, ProofError> {
+    let Some((head, name, note)) = newest_note(store, root, log, &log.origin(archive_id), keys).await? else {
+        return Ok(None);
+    };
+    let mut cosigned: HashMap<String, Vec<u64>> = HashMap::new();
+    for name in store.names(&witness_folder(root, log)).await? {
+        if let Some((size, id)) = parse_checkpoint_name(&name) {
+            cosigned.entry(id.to_owned()).or_default().push(size);
+        }
+    }
+    let mut stamped: HashMap<String, Vec<(u64, String)>> = HashMap::new();
+    for name in store.names(&timestamp_folder(root, log)).await? {
+        if let Some((size, _, id)) = parse_timestamp_name(&name) {
+            stamped.entry(id.to_owned()).or_default().push((size, name.clone()));
+        }
+    }
+    Ok(Some(Current { log, head, name, note, cosigned, stamped }))
+}

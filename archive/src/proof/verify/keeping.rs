@@ -1,0 +1,199 @@
+//! What is laid down about keeping: policies, holds and dropped volumes, against what is there.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+
+use futures::{StreamExt as _, stream};
+
+use super::{AddFacts, CommitFacts, Keys, Log, ProofError, Report};
+use crate::layout;
+use crate::retention::dropped::{self, State};
+use crate::retention::hold::Holds;
+use crate::retention::record::{DropRecord, time_text};
+use crate::retention::{Policy, RetentionError, Work, policy};
+use crate::s3::Condition;
+use crate::store::{Bucket, Store};
+use serde_json::Map;
+use strongroom_schemas::record::Sha256Hash as Hash;
+
+/// Objects whose holds are asked for at once.
+const HOLDS_AT_ONCE: usize = 16;
+
+/// What an archive says of its keeping, as far as it holds.
+pub(super) struct Keeping {
+    pub(super) policy: Policy,
+    pub(super) dropped: BTreeMap<Log, (DropRecord, State)>,
+    /// Objects that a hold is on which is not released: path, version and name of the hold.
+    held: Vec<(String, Option<String>, String)>,
+}
+
+/// Reads the records and reports those that do not hold.
+pub(super) async fn records(work: &Work, keys: &Keys, report: &mut Report) -> Result<Keeping, ProofError> {
+    let failed = |error: RetentionError| ProofError::from(error.into_archive());
+    let below = |path: &Path| path.strip_prefix(&work.root).unwrap_or(path).to_string_lossy().into_owned();
+    let (policy, count, wrong) = policy::load(work, keys).await.map_err(failed)?;
+    if let Some((path, detail)) = wrong {
+        report.find("retention_record", below(&path), detail);
+    } else {
+        let names = work.names(layout::RETENTION).await?;
+        if names.len() as u64 != count {
+            let detail = format!(
+                "{} names here are no records, or one before them is missing",
+                names.len() as u64 - count
+            );
+            report.find("retention_record", layout::RETENTION, detail);
+        }
+    }
+    let holds = Holds::load(work).await.map_err(failed)?;
+    if let Some((path, detail)) = &holds.wrong {
+        report.find("hold_record", below(path), detail.clone());
+    }
+    let unsigned: u64 = holds.all.iter().map(|hold| hold.unsigned).sum();
+    if unsigned > 0 && !keys.records.is_empty() {
+        report
+            .not_checked
+            .push(format!("who placed or released holds: nobody has signed {unsigned} of the records"));
+    }
+    let held: Vec<_> = holds
+        .active()
+        .flat_map(|hold| {
+            let name = hold.record.name.clone();
+            hold.listed().map(move |object| (object.path.clone(), object.version.clone(), name.clone()))
+        })
+        .collect();
+    let dropped = dropped::load(work).await.map_err(failed)?;
+    for (place, detail) in dropped.wrong {
+        report.find("drop_record", place, detail);
+    }
+    for (log, (record, _)) in &dropped.good {
+        report.not_checked.push(format!(
+            "{}: it was dropped at {}, {} years after it ended, with {} files and {} rows ({})",
+            log.name(),
+            time_text(record.time),
+            record.years,
+            record.files,
+            record.rows,
+            record.reason
+        ));
+    }
+    Ok(Keeping { policy, dropped: dropped.good, held })
+}
+
+/// Volumes that key records name are there, or were dropped.
+pub(super) fn missing(keys: &Keys, there: &[Log], keeping: &Keeping, report: &mut Report) {
+    let mut told = HashSet::new();
+    for record in &keys.records {
+        for head in &record.heads {
+            let is_known = there.contains(&head.log) || keeping.dropped.contains_key(&head.log);
+            if !is_known && told.insert(head.log) {
+                let detail = format!(
+                    "key record {} names {} commits of it; it is not there, and nothing says that it was dropped",
+                    record.number, head.size
+                );
+                report.find("volume_missing", head.log.name(), detail);
+            }
+        }
+    }
+}
+
+/// Dropped volumes as those behind them see them: one commit each, with where they ended.
+pub(super) fn with_dropped<'v>(
+    volumes: &'v BTreeMap<Log, Vec<CommitFacts>>,
+    keeping: &Keeping,
+) -> Cow<'v, BTreeMap<Log, Vec<CommitFacts>>> {
+    if keeping.dropped.is_empty() {
+        return Cow::Borrowed(volumes);
+    }
+    let mut all = volumes.clone();
+    for (log, (record, state)) in &keeping.dropped {
+        let add = AddFacts {
+            path: format!("({} files that were dropped)", record.files),
+            rows: Some(record.rows),
+            offsets: state.offsets.clone(),
+            ..AddFacts::default()
+        };
+        let txns = state.txns.clone();
+        let commit = CommitFacts {
+            leaf: Hash([0; 32]),
+            time_ms: None,
+            adds: vec![add],
+            txns,
+            counts: None,
+            table: Map::new(),
+        };
+        all.insert(*log, vec![commit]);
+    }
+    Cow::Owned(all)
+}
+
+/// A head that somebody remembers of a volume that was dropped since; `true` when it is of one.
+pub(super) fn remembered(name: &str, head: &super::Head, keeping: &Keeping, report: &mut Report) -> bool {
+    let Some((record, _)) = keeping.dropped.get(&head.log) else { return false };
+    let place = format!("{}/{}", layout::DROPPED, head.log.name().replace('/', "-"));
+    if head.size > record.size {
+        let detail =
+            format!("{name} has size {} of it, it was dropped with {} commits", head.size, record.size);
+        report.find("rolled_back", place, detail);
+    } else if head.size == record.size && head.root != record.root {
+        report.find("forked", place, format!("it was dropped with another tree than {name} has"));
+    } else if head.size < record.size {
+        let detail = format!("whether {name}, of size {}, is the beginning of what was dropped", head.size);
+        report.not_checked.push(format!("{}: {detail}", head.log.name()));
+    }
+    true
+}
+
+/// Nothing is left of what was dropped, and what is held is there and held.
+pub(super) async fn objects(work: &Work, keeping: &Keeping, report: &mut Report) -> Result<(), ProofError> {
+    match &work.store {
+        Store::Local => {
+            for log in keeping.dropped.keys() {
+                if std::fs::symlink_metadata(layout::volume(&work.root, log.table, log.year)).is_ok() {
+                    report.find("drop_unfinished", log.name(), "it was dropped, and some of it is there");
+                }
+            }
+            for (path, _, name) in &keeping.held {
+                let is_file =
+                    std::fs::symlink_metadata(work.root.join(path)).is_ok_and(|found| found.is_file());
+                if !is_file {
+                    report.find(
+                        "hold_missing",
+                        path.as_str(),
+                        format!("hold \"{name}\" is on it, and it is not there"),
+                    );
+                }
+            }
+        }
+        Store::S3(bucket) => held(work, bucket, keeping, report).await,
+    }
+    Ok(())
+}
+
+async fn held(work: &Work, bucket: &Bucket, keeping: &Keeping, report: &mut Report) {
+    let asked = keeping.held.clone().into_iter().map(|(path, version, name)| {
+        let (s3, full) = (bucket.s3.clone(), work.root.join(&path));
+        async move {
+            let held = s3.hold(&full, version.as_deref()).await;
+            (path, name, held)
+        }
+    });
+    let mut asked = stream::iter(asked).buffered(HOLDS_AT_ONCE);
+    let mut unknown = 0u64;
+    while let Some((path, name, held)) = asked.next().await {
+        match held {
+            Condition::Known(true) => {}
+            Condition::Known(false) | Condition::Unset => {
+                report.find(
+                    "hold_missing",
+                    path.as_str(),
+                    format!("hold \"{name}\" is on it, and the store does not hold it"),
+                );
+            }
+            Condition::Unknown(_) => unknown += 1,
+        }
+    }
+    if unknown > 0 {
+        report.not_checked.push(format!("whether {unknown} objects are held: the store would not say"));
+    }
+}

@@ -1,0 +1,614 @@
+//! Dropping a volume whose time is over, and knowing which ones were.
+//!
+//! Terms. A *drop record* (`_dropped/events-2019`) is a note under the archive's key: which volume, its last tree, its
+//! files and rows, why, when. Its *state* (`_dropped/events-2019.state`) is where the volume's positions ended and
+//! what offsets its files had: what the years behind it go on from, for writers and for whoever adds up.
+//!
+//! Order: everything is looked at, the state is written, the record is written, the objects go. With the record the
+//! volume is dropped: readers leave it out, and the same command again removes what is left.
+//!
+//! Invariants: a record is written only when every object was seen to be past its time and under no hold, by the more
+//! careful of two clocks; nothing outside the volume's folder is removed, no link is followed, and on a disk what has
+//! no name of ours stays.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use chrono::{DateTime, Datelike as _, Days, NaiveTime, Utc};
+use futures::{StreamExt as _, stream};
+use serde::{Deserialize, Serialize};
+use strongroom_schemas::Table;
+use strongroom_schemas::record::Sha256Hash as Hash;
+
+use super::hold::{Hold, Holds};
+use super::record::{DropRecord, Statement, open};
+use super::{
+    Failures, NAMES_MAX, OBJECTS_AT_ONCE, Progress, RetentionError, Work, end, matching, objects, policy,
+    text_of,
+};
+use crate::archive::Archive;
+use crate::durable;
+use crate::error::ArchiveError;
+use crate::fail::FailPoints;
+use crate::layout;
+use crate::options::RETENTION_YEARS_DEFAULT;
+use crate::proof::log::{Sealing, Seen};
+use crate::proof::verify::CommitFacts;
+use crate::proof::{Log, ProofError};
+use crate::store::{Bucket, Store};
+
+/// How far a clock may be ahead of the newest thing in an archive on a disk before somebody has to say that it is right.
+const CLOCK_DAYS_AHEAD_MAX: i64 = 31;
+const STATE_SUFFIX: &str = ".state";
+const STATE_FORMAT: &str = "strongroom-dropped-1";
+
+/// Where a dropped volume ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct State {
+    format: String,
+    /// The newest version of each appId in the volume.
+    pub(crate) txns: BTreeMap<String, i64>,
+    /// Partition to least and greatest offset of its rows in all files, and their number; null where a file was from
+    /// before there were such tags.
+    pub(crate) offsets: Option<BTreeMap<String, (i64, i64, u64)>>,
+}
+
+impl State {
+    fn of(commits: &[CommitFacts]) -> State {
+        let mut state =
+            State { format: STATE_FORMAT.to_owned(), txns: BTreeMap::new(), offsets: Some(BTreeMap::new()) };
+        for commit in commits {
+            state.txns.extend(commit.txns.iter().map(|(app_id, version)| (app_id.clone(), *version)));
+            for add in &commit.adds {
+                let (Some(all), Some(offsets)) = (&mut state.offsets, &add.offsets) else {
+                    state.offsets = None;
+                    continue;
+                };
+                for (partition, (first, last, rows)) in offsets {
+                    let span = all.entry(partition.clone()).or_insert((*first, *last, 0));
+                    *span = (span.0.min(*first), span.1.max(*last), span.2 + rows);
+                }
+            }
+        }
+        state
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        // Strings and numbers: there is nothing that could fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+fn file(log: Log) -> String {
+    format!("{}-{:04}", log.table.name(), log.year)
+}
+
+fn path(root: &Path, log: Log) -> PathBuf {
+    root.join(layout::DROPPED).join(file(log))
+}
+
+fn state_path(root: &Path, log: Log) -> PathBuf {
+    root.join(layout::DROPPED).join(file(log) + STATE_SUFFIX)
+}
+
+/// What was dropped, and what only looks so.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AllDropped {
+    pub(crate) good: BTreeMap<Log, (DropRecord, State)>,
+    /// Path below the root, and what is wrong.
+    pub(crate) wrong: Vec<(String, String)>,
+}
+
+/// Every drop record, checked.
+pub(crate) async fn load(work: &Work) -> Result<AllDropped, RetentionError> {
+    let mut all = AllDropped::default();
+    let names = work.names(layout::DROPPED).await?;
+    if names.is_empty() {
+        return Ok(all);
+    }
+    let keys = work.keys().await?;
+    let (policy, ..) = policy::load(work, &keys).await?;
+    let signed_as = Statement::Dropped.signed_as(&work.archive_id);
+    for name in &names {
+        let place = format!("{}/{name}", layout::DROPPED);
+        let stem = name.strip_suffix(STATE_SUFFIX).unwrap_or(name);
+        let Some(log) = Log::parse(&stem.replacen('-', "/", 1)) else {
+            all.wrong.push((place, "it is named like no volume".to_owned()));
+            continue;
+        };
+        // A state alone is what is left of a drop that died before it was one.
+        if stem != name {
+            continue;
+        }
+        let bytes = work.read(&path(&work.root, log)).await?.unwrap_or_default();
+        let state = work.read(&state_path(&work.root, log)).await?;
+        let checked = || {
+            let (text, signer) = open(&bytes, &signed_as, &keys.all())?;
+            let record = DropRecord::parse(text, &work.archive_id, log)?;
+            record.check(signer, &keys, policy.years_at(record.time), Utc::now())?;
+            let state = state.ok_or("the file of its positions is not there")?;
+            if Hash::of(&state) != record.state {
+                return Err("the file of its positions is another one than it names".to_owned());
+            }
+            let state: State =
+                serde_json::from_slice(&state).map_err(|_| "the file of its positions is damaged")?;
+            if state.format != STATE_FORMAT {
+                return Err("the file of its positions is of an unknown format".to_owned());
+            }
+            Ok((record, state))
+        };
+        match checked() {
+            Ok(dropped) => _ = all.good.insert(log, dropped),
+            Err::<_, String>(detail) => all.wrong.push((place, detail)),
+        }
+    }
+    Ok(all)
+}
+
+/// What is needed to look at an archive of which only the place is known.
+async fn bare(store: &Store, root: &Path) -> Result<Option<Work>, RetentionError> {
+    let path = root.join(layout::MANIFEST);
+    let manifest = store.read(&path).await;
+    let manifest = manifest.map_err(|source| RetentionError::Read { path, source })?.unwrap_or_default();
+    let Ok(manifest) = serde_json::from_slice::<serde_json::Value>(&manifest) else { return Ok(None) };
+    let Some(archive_id) = manifest["archive_id"].as_str() else { return Ok(None) };
+    let years = manifest["retention_years"].as_u64().and_then(|years| years.try_into().ok());
+    Ok(Some(Work {
+        store: store.clone(),
+        root: root.to_owned(),
+        archive_id: archive_id.to_owned(),
+        made_with: years.unwrap_or(RETENTION_YEARS_DEFAULT),
+        signer: None,
+        fail_points: FailPoints::default(),
+        progress: Arc::new(|_, _| ()),
+    }))
+}
+
+/// Dropped volumes of a table with where they ended, by year.
+pub(crate) async fn of_table(
+    store: &Store,
+    root: &Path,
+    table: Table,
+) -> Result<BTreeMap<i32, State>, ArchiveError> {
+    let mine = format!("{}-", table.name());
+    let names = store.names(&root.join(layout::DROPPED)).await?;
+    if !names.iter().any(|name| name.starts_with(&mine)) {
+        return Ok(BTreeMap::new());
+    }
+    let Some(work) = bare(store, root).await.map_err(RetentionError::into_archive)? else {
+        return Ok(BTreeMap::new());
+    };
+    let of_table = load(&work)
+        .await
+        .map_err(RetentionError::into_archive)?
+        .good
+        .into_iter()
+        .filter(|(log, _)| log.table == table);
+    Ok(of_table.map(|(log, (_, state))| (log.year, state)).collect())
+}
+
+/// The years of a table that were not dropped. What is left of a dropped one is nobody's to read.
+pub(crate) async fn without(
+    store: &Store,
+    root: &Path,
+    table: Table,
+    mut years: Vec<i32>,
+) -> Result<Vec<i32>, ArchiveError> {
+    // A volume of the present year is never dropped, so most archives need no further look.
+    let present = Utc::now().year();
+    if years.iter().any(|year| *year < present) {
+        let dropped = Box::pin(of_table(store, root, table)).await?;
+        years.retain(|year| !dropped.contains_key(year));
+    }
+    Ok(years)
+}
+
+/// What time it is taken to be, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClockTrust {
+    pub now: DateTime<Utc>,
+    /// What was asked, for people.
+    pub says: String,
+    /// Why the time may be later than it is.
+    pub doubt: Option<String>,
+}
+
+/// The more careful of the clocks there are.
+pub(super) async fn clock(
+    work: &Work,
+    volumes: &BTreeMap<Log, Vec<CommitFacts>>,
+) -> Result<ClockTrust, RetentionError> {
+    let ours = Utc::now();
+    match &work.store {
+        Store::S3(bucket) => Ok(match bucket.s3.clock_ahead().await {
+            Ok(Some(ahead)) => {
+                let theirs = ours + chrono::Duration::seconds(ahead);
+                let says =
+                    format!("the store's clock is {ahead} s ahead of this machine's; the earlier one counts");
+                ClockTrust { now: ours.min(theirs), says, doubt: None }
+            }
+            Ok(None) | Err(_) => ClockTrust {
+                now: ours,
+                says: "this machine's clock; the store does not tell its own".to_owned(),
+                doubt: None,
+            },
+        }),
+        Store::Local => {
+            let newest = newest(work, volumes)?;
+            let ahead = newest.map(|newest| (ours - newest).num_days());
+            let says = match newest {
+                Some(newest) => {
+                    format!(
+                        "this machine's clock; the newest commit or file is of {}",
+                        newest.format("%Y-%m-%d %H:%M")
+                    )
+                }
+                None => "this machine's clock alone: there is nothing to compare it with".to_owned(),
+            };
+            let doubt = ahead.filter(|ahead| *ahead > CLOCK_DAYS_AHEAD_MAX).map(|ahead| {
+                format!(
+                    "this machine's clock is {ahead} days ahead of the newest commit and file of the archive"
+                )
+            });
+            Ok(ClockTrust { now: ours, says, doubt })
+        }
+    }
+}
+
+/// The latest time that anything in an archive on a disk was written, by its commits or by the disk.
+fn newest(
+    work: &Work,
+    volumes: &BTreeMap<Log, Vec<CommitFacts>>,
+) -> Result<Option<DateTime<Utc>>, RetentionError> {
+    let commits = volumes.values().flatten().filter_map(|commit| commit.time_ms);
+    let mut newest = commits.max().and_then(DateTime::from_timestamp_millis);
+    let mut take = |path: &Path| {
+        let modified = std::fs::symlink_metadata(path).and_then(|metadata| metadata.modified());
+        newest = newest.max(modified.ok().filter(|time| *time > SystemTime::UNIX_EPOCH).map(Into::into));
+    };
+    for log in volumes.keys() {
+        let folder = layout::delta_log(&layout::volume(&work.root, log.table, log.year));
+        for name in layout::names(&folder)? {
+            take(&folder.join(name));
+        }
+    }
+    Ok(newest)
+}
+
+/// The time that a volume's retention is counted from: that of its newest commit, or the end of the day of its newest
+/// file, whichever is later.
+pub(super) fn last(commits: &[CommitFacts]) -> Option<DateTime<Utc>> {
+    let made =
+        commits.iter().filter_map(|commit| commit.time_ms).max().and_then(DateTime::from_timestamp_millis);
+    let days = commits.iter().flat_map(|commit| &commit.adds).filter_map(|add| add.date).max();
+    let day =
+        days.and_then(|day| Some(day.checked_add_days(Days::new(1))?.and_time(NaiveTime::MIN).and_utc()));
+    made.max(day)
+}
+
+/// What is to be dropped.
+#[derive(Clone, Debug)]
+pub struct Drop {
+    pub volume: Log,
+    pub reason: String,
+    /// Somebody has looked at this machine's clock.
+    pub is_clock_checked: bool,
+}
+
+/// What was dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    pub record: DropRecord,
+    /// Whether the record was written now; else an earlier run wrote it.
+    pub is_new: bool,
+    /// Objects that were removed now.
+    pub removed: u64,
+    /// Names below the volume's folder that are none of an archive's, and stay.
+    pub left: Vec<String>,
+}
+
+/// Drops a volume whose retention is over and that no hold is on; or removes what an earlier run left of it.
+///
+/// # Errors
+/// [`RetentionError::NotDropped`] with every reason there is; [`RetentionError::Objects`] when the record is written and
+/// some objects could not be removed.
+pub fn drop_volume(archive: &Archive, drop: &Drop, progress: Progress) -> Result<Dropped, RetentionError> {
+    let drop = drop.clone();
+    Work::of(archive, progress).run(move |work| async move { drop_with(&work, &drop).await })
+}
+
+pub(crate) async fn drop_with(work: &Work, drop: &Drop) -> Result<Dropped, RetentionError> {
+    let (log, volume) = (drop.volume, drop.volume.name());
+    text_of("reason", &drop.reason)?;
+    let all = load(work).await?;
+    let place = format!("{}/{}", layout::DROPPED, file(log));
+    if let Some((_, detail)) = all.wrong.iter().find(|(wrong, _)| *wrong == place) {
+        return Err(RetentionError::Record { path: path(&work.root, log), detail: detail.clone() });
+    }
+    let (record, is_new) = match all.good.get(&log) {
+        Some((record, _)) => {
+            let reasons = held(work, log, &[]).await?;
+            if !reasons.is_empty() {
+                return Err(RetentionError::NotDropped { volume, reasons });
+            }
+            (record.clone(), false)
+        }
+        None => (lay_down(work, drop).await?, true),
+    };
+    let (removed, left) = match &work.store {
+        Store::Local => remove_local(work, log)?,
+        Store::S3(bucket) => (remove_versions(work, bucket, log).await?, Vec::new()),
+    };
+    Ok(Dropped { record, is_new, removed, left })
+}
+
+/// Looks whether a volume may be dropped, and writes that it is.
+async fn lay_down(work: &Work, drop: &Drop) -> Result<DropRecord, RetentionError> {
+    let (log, volume) = (drop.volume, drop.volume.name());
+    if !work.logs().await?.contains(&log) {
+        return Err(RetentionError::NoVolume { volume });
+    }
+    let keys = work.keys().await?;
+    let current = keys.current().ok_or(ProofError::NoKey)?;
+    let signer = work.signer.clone().ok_or(RetentionError::KeyNeeded)?;
+    if signer.public() != current {
+        return Err(ProofError::KeyNotCurrent { current }.into());
+    }
+    let (policy, _, wrong) = policy::load(work, &keys).await?;
+    if let Some((path, detail)) = wrong {
+        return Err(RetentionError::Record { path, detail });
+    }
+    let volumes = objects::volumes(work).await?;
+    let commits = volumes.get(&log).map_or(&[][..], Vec::as_slice);
+    let clock = clock(work, &volumes).await?;
+    let mut reasons = Vec::new();
+    if log.year >= clock.now.year() {
+        reasons.push("it is of the present year".to_owned());
+    }
+    if let Some(doubt) = clock.doubt.filter(|_| !drop.is_clock_checked) {
+        reasons.push(format!("{doubt}, and nobody has said that it is right"));
+    }
+    let last = last(commits).ok_or_else(|| RetentionError::NotDropped {
+        volume: volume.clone(),
+        reasons: vec!["it has no commit that says when it was made".to_owned()],
+    })?;
+    let mut until = end(last, policy.years).ok_or_else(|| RetentionError::NotDropped {
+        volume: volume.clone(),
+        reasons: vec!["its retention ends beyond the calendar".to_owned()],
+    })?;
+    if until > clock.now {
+        let (until, years) = (until.format("%Y-%m-%d"), policy.years);
+        reasons.push(format!("{years} years are promised, and it is kept until {until}"));
+    }
+    reasons.extend(held(work, log, commits).await?);
+    if let Store::S3(bucket) = &work.store {
+        let (latest, locked) = locks(work, bucket, log, clock.now).await?;
+        until = until.max(latest.unwrap_or(until));
+        reasons.extend(locked);
+    }
+    if !reasons.is_empty() {
+        return Err(RetentionError::NotDropped { volume, reasons });
+    }
+    let sealing = Sealing {
+        store: work.store.clone(),
+        root: work.root.clone(),
+        archive_id: work.archive_id.clone(),
+        signer,
+        seen: Seen::default(),
+    };
+    let head = sealing.one(log, &keys, &FailPoints::default()).await?;
+    let head =
+        head.filter(|head| head.size == commits.len() as u64).ok_or_else(|| RetentionError::NotDropped {
+            volume: volume.clone(),
+            reasons: vec!["its commits have a gap, so nobody can say what is dropped".to_owned()],
+        })?;
+    let state = State::of(commits).bytes();
+    let adds = || commits.iter().flat_map(|commit| &commit.adds);
+    // Records have whole seconds, and none may be before the end.
+    let whole = |time: DateTime<Utc>| DateTime::from_timestamp(time.timestamp(), 0).unwrap_or(time);
+    let up = |time: DateTime<Utc>| whole(time + chrono::Duration::milliseconds(999));
+    let last = up(last);
+    let record = DropRecord {
+        log,
+        time: whole(Utc::now()).max(up(until)),
+        size: head.size,
+        root: head.root,
+        files: adds().count() as u64,
+        rows: adds().filter_map(|add| add.rows).sum(),
+        last,
+        years: policy.years,
+        until: up(until).max(end(last, policy.years).unwrap_or(until)),
+        state: Hash::of(&state),
+        reason: drop.reason.clone(),
+    };
+    let record = DropRecord { time: record.time.max(record.until), ..record };
+    let state_path = state_path(&work.root, log);
+    if !work.put(&state_path, state.into()).await? {
+        let detail = "it is there already, with other positions than the volume has".to_owned();
+        return Err(RetentionError::Record { path: state_path, detail });
+    }
+    let path = path(&work.root, log);
+    let text = record.text(&work.archive_id);
+    let bytes = work.signed(&text, &Statement::Dropped.signed_as(&work.archive_id), &keys)?;
+    if !work.put(&path, bytes).await? {
+        let detail = "another process drops it at this moment; run again".to_owned();
+        return Err(RetentionError::Record { path, detail });
+    }
+    Ok(record)
+}
+
+/// Which holds are on a volume, by their lists or by what they are about.
+async fn held(work: &Work, log: Log, commits: &[CommitFacts]) -> Result<Vec<String>, RetentionError> {
+    let holds = Holds::load(work).await?;
+    if let Some((path, detail)) = holds.wrong {
+        return Err(RetentionError::Record { path, detail });
+    }
+    let below = format!("{}/", log.name());
+    let mut reasons = Vec::new();
+    let active: Vec<&Hold> = holds.active().collect();
+    for hold in active {
+        let listed = hold.listed().filter(|object| object.path.starts_with(&below)).count();
+        let files = matching::files(work, log, commits, &hold.scope).await?.len();
+        if listed > 0 || files > 0 {
+            let name = &hold.record.name;
+            reasons.push(format!("hold \"{name}\" is on {listed} objects of it, and about {files} files"));
+        }
+    }
+    Ok(reasons)
+}
+
+/// The latest date of a volume's objects, and why they may not go.
+async fn locks(
+    work: &Work,
+    bucket: &Bucket,
+    log: Log,
+    now: DateTime<Utc>,
+) -> Result<(Option<DateTime<Utc>>, Vec<String>), RetentionError> {
+    let versions = versions(work, bucket, log).await?;
+    let total = versions.len() as u64;
+    let mut asked = stream::iter(versions.into_iter().filter(|(.., is_marker)| !is_marker))
+        .map(|(place, version, _)| async move {
+            let lock = bucket.s3.protection(&work.root.join(&place), version.as_deref()).await;
+            (place, lock)
+        })
+        .buffer_unordered(OBJECTS_AT_ONCE);
+    let (mut latest, mut reasons, mut done, mut more) = (None, Vec::new(), 0, 0u64);
+    while let Some((place, lock)) = asked.next().await {
+        done += 1;
+        (work.progress)(done, total);
+        let why = match &lock {
+            Err(failure) => Some(format!("{place}: its lock is not known ({failure})")),
+            Ok(lock) if lock.is_held => Some(format!("{place} is under a legal hold")),
+            Ok(lock) => {
+                latest = latest.max(lock.until);
+                let until = lock.until.filter(|until| *until > now);
+                until.map(|until| format!("{place} is locked until {}", super::record::time_text(until)))
+            }
+        };
+        match why {
+            Some(why) if reasons.len() < NAMES_MAX => reasons.push(why),
+            Some(_) => more += 1,
+            None => {}
+        }
+    }
+    if more > 0 {
+        reasons.push(format!("and {more} more objects"));
+    }
+    Ok((latest, reasons))
+}
+
+/// Every version of every object of a volume: path, version, whether it is a deletion.
+async fn versions(
+    work: &Work,
+    bucket: &Bucket,
+    log: Log,
+) -> Result<Vec<(String, Option<String>, bool)>, RetentionError> {
+    let folder = layout::volume(&work.root, log.table, log.year);
+    let listed = bucket.s3.versions_below(&folder).await;
+    let listed = listed.map_err(|source| RetentionError::List { path: folder, source })?;
+    let each = listed.into_iter().flat_map(|(path, versions)| {
+        versions.into_iter().map(move |version| (path.clone(), version.version, version.is_delete_marker))
+    });
+    Ok(each.collect())
+}
+
+async fn remove_versions(work: &Work, bucket: &Bucket, log: Log) -> Result<u64, RetentionError> {
+    let versions = versions(work, bucket, log).await?;
+    let total = versions.len() as u64;
+    let mut removed = stream::iter(versions)
+        .map(|(place, version, _)| async move {
+            let path = work.root.join(&place);
+            let outcome = match work.pass(&path) {
+                Ok(()) => {
+                    let removed = bucket.s3.remove_version(&path, version.as_deref()).await;
+                    removed.map_err(|failure| failure.to_string())
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            (place, outcome)
+        })
+        .buffer_unordered(OBJECTS_AT_ONCE);
+    let (mut failures, mut done, mut count) = (Failures::default(), 0, 0);
+    while let Some((place, outcome)) = removed.next().await {
+        done += 1;
+        (work.progress)(done, total);
+        count += u64::from(failures.take(&place, outcome).is_some());
+    }
+    failures.end("removed")?;
+    Ok(count)
+}
+
+/// Removes a volume's files: the data first, the commits last.
+fn remove_local(work: &Work, log: Log) -> Result<(u64, Vec<String>), RetentionError> {
+    let volume = layout::volume(&work.root, log.table, log.year);
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source: io::Error| RetentionError::Write { path: path.clone(), source }
+    };
+    match std::fs::symlink_metadata(&volume) {
+        Ok(found) if found.is_dir() => {}
+        Ok(_) => return Ok((0, vec![log.name()])),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((0, Vec::new())),
+        Err(error) => return Err(failed(&volume)(error)),
+    }
+    let names: BTreeSet<String> =
+        layout::names(&volume)?.into_iter().filter_map(|name| name.into_string().ok()).collect();
+    let days = names.iter().filter(|name| layout::date_of_folder(name).is_some()).cloned();
+    let ours = [layout::STAGING, layout::TLOG, layout::DELTA_LOG].map(str::to_owned);
+    let folders: Vec<String> = days.chain(ours.into_iter().filter(|name| names.contains(name))).collect();
+    let mut files = Vec::new();
+    for folder in &folders {
+        let is_day = layout::date_of_folder(folder).is_some();
+        files_below(&volume.join(folder), &|name| !is_day || layout::is_file_name(name), &mut files)?;
+    }
+    let total = files.len() as u64;
+    let mut removed = 0;
+    for (file, is_folder) in files {
+        if is_folder {
+            // One that is not empty has what is not ours.
+            let _ = std::fs::remove_dir(&file);
+            continue;
+        }
+        work.pass(&file)?;
+        std::fs::remove_file(&file).map_err(failed(&file))?;
+        removed += 1;
+        (work.progress)(removed, total);
+    }
+    let mut left = Vec::new();
+    if std::fs::remove_dir(&volume).is_err() {
+        let names = layout::names(&volume)?;
+        left.extend(names.into_iter().map(|name| format!("{}/{}", log.name(), name.to_string_lossy())));
+    }
+    durable::sync_folder(&layout::table(&work.root, log.table))?;
+    Ok((removed, left))
+}
+
+/// Plain files below a folder that `is_ours`, each folder behind what is in it.
+fn files_below(
+    folder: &Path,
+    is_ours: &dyn Fn(&str) -> bool,
+    files: &mut Vec<(PathBuf, bool)>,
+) -> Result<(), RetentionError> {
+    let read = |path: &Path| {
+        let path = path.to_owned();
+        move |source| RetentionError::Read { path: path.clone(), source }
+    };
+    if !std::fs::symlink_metadata(folder).map_err(read(folder))?.is_dir() {
+        return Ok(());
+    }
+    for name in layout::names(folder)? {
+        let path = folder.join(&name);
+        let found = std::fs::symlink_metadata(&path).map_err(read(&path))?;
+        if found.is_dir() {
+            files_below(&path, is_ours, files)?;
+        } else if found.is_file() && name.to_str().is_some_and(is_ours) {
+            files.push((path, false));
+        }
+    }
+    files.push((folder.to_owned(), true));
+    Ok(())
+}

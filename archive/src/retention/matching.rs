@@ -1,0 +1,244 @@
+//! Which sealed files hold records that a hold is about.
+//!
+//! Invariant: a file that holds such a record is found. Where it cannot be told it counts as found: what is kept too long
+//! does less harm than what is not kept. So rows without a believable time count with the day that they are filed
+//! under, rejects (which have neither namespace nor user) by their time alone, and so do files that cannot be read.
+
+use std::ops::Range;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::TimestampMicrosecondType;
+use arrow_array::{Array as _, RecordBatch};
+use bytes::Bytes;
+use chrono::{Datelike as _, NaiveDate};
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _, stream};
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use strongroom_schemas::Table;
+use strongroom_schemas::table::events;
+
+use super::record::Scope;
+use super::{RetentionError, Work};
+use crate::commit::micros;
+use crate::encode::time_column;
+use crate::layout;
+use crate::proof::Log;
+use crate::proof::verify::{AddFacts, CommitFacts};
+use crate::store::Contents;
+
+/// Files looked into at once: each holds the columns of one batch, and what it fetches of a row group.
+const FILES_AT_ONCE: usize = 4;
+const BATCH_ROWS: usize = 8192;
+/// What is read of the end of a file before it is known how long the footer is.
+const FOOTER_BYTES_LIKELY: usize = 64 << 10;
+const DAY_US: i64 = 86_400_000_000;
+/// The 1st of January 1970, counted from the year 1.
+const EPOCH_DAYS: i64 = 719_163;
+const NAMESPACE: &str = "namespace";
+const ACTOR: &str = "actor";
+
+/// The places (commit, file) of a volume's files that hold records within `scope`.
+pub(super) async fn files(
+    work: &Work,
+    log: Log,
+    commits: &[CommitFacts],
+    scope: &Scope,
+) -> Result<Vec<(usize, usize)>, RetentionError> {
+    let mut found = Vec::new();
+    let mut open = Vec::new();
+    for (index, commit) in commits.iter().enumerate() {
+        for (at, add) in commit.adds.iter().enumerate() {
+            match by_facts(log.table, add, scope) {
+                Some(true) => found.push((index, at)),
+                Some(false) => {}
+                None => open.push((index, at)),
+            }
+        }
+    }
+    let volume = layout::volume(&work.root, log.table, log.year);
+    let looked = open.into_iter().map(|(index, at)| {
+        let add = &commits[index].adds[at];
+        let contents = work.store.contents(&volume.join(&add.path), add.size, add.version.as_deref());
+        async move {
+            let looked = AssertUnwindSafe(holds(contents, log.table, add.date, scope)).catch_unwind().await;
+            // A file that cannot be read, or that its reader cannot bear, is for `verify` to name; it is held.
+            (index, at, !matches!(looked, Ok(Ok(false))))
+        }
+    });
+    let mut looked = stream::iter(looked).buffer_unordered(FILES_AT_ONCE);
+    while let Some((index, at, holds)) = looked.next().await {
+        if holds {
+            found.push((index, at));
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// The first microsecond of a day.
+fn midnight(day: NaiveDate) -> i64 {
+    (i64::from(day.num_days_from_ce()) - EPOCH_DAYS) * DAY_US
+}
+
+impl Scope {
+    /// Whether a time from `first` to `last` lies within.
+    fn overlaps(&self, first: i64, last: i64) -> bool {
+        self.from.is_none_or(|from| last >= from.timestamp_micros())
+            && self.to.is_none_or(|to| first < to.timestamp_micros())
+    }
+
+    /// Whether a row with this time, filed under `day`, may lie within.
+    fn may_hold(&self, time: Option<i64>, day: Option<NaiveDate>) -> bool {
+        let start = day.map(midnight);
+        let is_of_day = start.zip(time).is_some_and(|(start, time)| (start..start + DAY_US).contains(&time));
+        if is_of_day {
+            return time.is_some_and(|time| self.overlaps(time, time));
+        }
+        start.is_none_or(|start| self.overlaps(start, start + DAY_US - 1))
+            || time.is_some_and(|time| self.overlaps(time, time))
+    }
+}
+
+/// What the commit tells; `None` when rows have to be looked at.
+fn by_facts(table: Table, add: &AddFacts, scope: &Scope) -> Option<bool> {
+    let bound = |bounds: &serde_json::Map<String, serde_json::Value>| {
+        bounds.get(time_column(table)).and_then(serde_json::Value::as_str).and_then(micros)
+    };
+    let bounds = bound(&add.least).zip(bound(&add.greatest));
+    let day = add.date.map(midnight);
+    let by_day = day.is_none_or(|day| scope.overlaps(day, day + DAY_US - 1));
+    let may_hold = match bounds {
+        // All rows have times of their day: the bounds say it all.
+        Some((first, last)) if day.is_some_and(|day| first >= day && last < day + DAY_US) => {
+            scope.overlaps(first, last)
+        }
+        Some((first, last)) => by_day || scope.overlaps(first, last),
+        None => by_day,
+    };
+    match may_hold {
+        false => Some(false),
+        true if scope.namespace.is_none() && scope.user.is_none() => Some(true),
+        true if table == Table::Rejects => Some(true),
+        true => None,
+    }
+}
+
+/// Whether a file has a row within `scope`.
+async fn holds(
+    contents: Contents,
+    table: Table,
+    day: Option<NaiveDate>,
+    scope: &Scope,
+) -> Result<bool, ParquetError> {
+    let names: &[&str] = match table {
+        Table::Events => &[events::NAMESPACE, events::USER_NAME, events::IMPERSONATED_USER_NAME],
+        Table::Rejects => &[],
+        Table::Alerts => &[NAMESPACE, ACTOR],
+    };
+    let builder = ParquetRecordBatchStreamBuilder::new(Pinned(contents)).await?;
+    let wanted = names.iter().copied().chain([time_column(table)]);
+    let mask = ProjectionMask::columns(builder.parquet_schema(), wanted);
+    let mut batches = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()?;
+    while let Some(batch) = batches.next().await {
+        if any(&batch?, table, day, scope)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn any(
+    batch: &RecordBatch,
+    table: Table,
+    day: Option<NaiveDate>,
+    scope: &Scope,
+) -> Result<bool, ParquetError> {
+    let mistyped = |name: &str| ParquetError::General(format!("column {name} is not as an archive has it"));
+    let strings = |name: &str| {
+        let column = batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
+        column.ok_or_else(|| mistyped(name))
+    };
+    let time = time_column(table);
+    let times =
+        batch.column_by_name(time).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
+    let times = times.ok_or_else(|| mistyped(time))?;
+    let (namespaces, users) = match table {
+        Table::Events => (
+            strings(events::NAMESPACE)?,
+            vec![strings(events::USER_NAME)?, strings(events::IMPERSONATED_USER_NAME)?],
+        ),
+        _ => (strings(NAMESPACE)?, vec![strings(ACTOR)?]),
+    };
+    let is_alert = table == Table::Alerts;
+    Ok((0..batch.num_rows()).any(|row| {
+        // An alert without a namespace, or an actor, may be about several.
+        let is = |column: &arrow_array::StringArray, wanted: &str| match column.is_valid(row) {
+            true => column.value(row) == wanted,
+            false => is_alert,
+        };
+        scope.may_hold(times.is_valid(row).then(|| times.value(row)), day)
+            && scope.namespace.as_deref().is_none_or(|wanted| is(namespaces, wanted))
+            && scope.user.as_deref().is_none_or(|wanted| users.iter().any(|column| is(column, wanted)))
+    }))
+}
+
+/// A sealed file as the Parquet library reads it: a few ranges, at the version that its commit names.
+struct Pinned(Contents);
+
+impl AsyncFileReader for Pinned {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
+        async move { self.0.read(range).await.map_err(ParquetError::from) }.boxed()
+    }
+
+    fn get_byte_ranges(
+        &mut self,
+        ranges: Vec<Range<u64>>,
+    ) -> BoxFuture<'_, Result<Vec<Bytes>, ParquetError>> {
+        async move { self.0.read_ranges(ranges).await.map_err(ParquetError::from) }.boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        _: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
+        async move {
+            let bytes = self.0.bytes();
+            let reader = ParquetMetaDataReader::new().with_prefetch_hint(Some(FOOTER_BYTES_LIKELY));
+            Ok(Arc::new(reader.load_and_finish(self, bytes).await?))
+        }
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{TimeZone as _, Utc};
+
+    use super::*;
+
+    #[test]
+    fn a_row_without_a_believable_time_counts_with_its_day() {
+        let day = NaiveDate::from_ymd_opt(2026, 3, 2);
+        let at = |d, h| Utc.with_ymd_and_hms(2026, 3, d, h, 0, 0).single().expect("a time");
+        let scope = Scope { from: Some(at(2, 10)), to: Some(at(2, 12)), ..Scope::default() };
+        let micros = |d, h| Some(at(d, h).timestamp_micros());
+        assert!(scope.may_hold(micros(2, 10), day) && scope.may_hold(micros(2, 11), day));
+        assert!(
+            !scope.may_hold(micros(2, 9), day) && !scope.may_hold(micros(2, 12), day),
+            "the end is outside"
+        );
+        assert!(scope.may_hold(None, day) && scope.may_hold(Some(0), day), "it came on that day");
+        let before = NaiveDate::from_ymd_opt(2026, 3, 1);
+        assert!(!scope.may_hold(None, before) && !scope.may_hold(Some(0), before));
+        assert!(scope.may_hold(micros(2, 11), before), "and its own time counts as well");
+        let open = Scope { from: Some(at(2, 10)), ..Scope::default() };
+        assert!(open.may_hold(micros(31, 1), NaiveDate::from_ymd_opt(2026, 3, 31)));
+        assert!(Scope::default().may_hold(None, None));
+    }
+}

@@ -1,0 +1,304 @@
+//! How long things are kept: the promise in years, holds that outlast it, what falls out, and dropping a volume.
+//! `docs/proof.md` has the formats of what is laid down about it.
+//!
+//! Invariants:
+//! 1. A promise only grows. No retain-until is ever put that is earlier than the one in the store, and the store would
+//!    refuse it.
+//! 2. What is to be done is laid down before it is done, in a name that is written once: a policy, a hold with the
+//!    list of its objects, a drop. Whatever dies on the way, the same command again finishes it.
+//! 3. Nothing is removed but the volume that a drop record names, which the archive's key has signed, after every
+//!    object of it was seen to be past its time and under no hold. In a bucket the store has the last word on both.
+//! 4. A volume with a drop record that holds is left out by readers, whatever is still there of it; a forged one hides
+//!    nothing.
+
+pub(crate) mod dropped;
+pub(crate) mod hold;
+mod matching;
+mod objects;
+pub(crate) mod policy;
+pub(crate) mod record;
+mod status;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use thiserror::Error;
+
+pub use self::dropped::{ClockTrust, Drop, Dropped, drop_volume};
+pub use self::hold::{Covered, HoldState, holds, place_hold, refresh_holds, release_hold};
+pub use self::policy::{Extended, Policy, extend, policy};
+pub use self::record::{DropRecord, HeldObject, PolicyRecord, Scope, TEXT_BYTES_MAX};
+pub use self::status::{Issue, Status, VolumeStatus, status};
+use crate::archive::Archive;
+use crate::background;
+use crate::error::ArchiveError;
+use crate::fail::{FailPoints, Step};
+use crate::options::{LockMode, Retention};
+use crate::proof::keys::{self, Keys};
+use crate::proof::{Log, ProofError, Signer};
+use crate::s3::StoreFailure;
+use crate::store::Store;
+
+/// How far ahead of ours another clock may be before what it says is not believed.
+pub(crate) const CLOCK_AHEAD_MS_MAX: i64 = 600_000;
+/// Objects that are asked about, extended, held or removed at once.
+const OBJECTS_AT_ONCE: usize = 16;
+/// Objects that a failure names.
+const NAMES_MAX: usize = 10;
+
+/// What can go wrong with keeping and dropping.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RetentionError {
+    #[error(
+        "{asked} years are asked for; a retention has 1 to {} years",
+        crate::options::RETENTION_YEARS_MAX
+    )]
+    Years { asked: u32 },
+    #[error("the archive promises {promised} years already: a retention is never shortened to {asked}")]
+    Shorter { asked: u32, promised: u32 },
+    #[error("the {what} is no plain text of one line with at most {TEXT_BYTES_MAX} bytes")]
+    Text { what: &'static str },
+    #[error("a hold from a time to an earlier one holds nothing")]
+    Span,
+    #[error("hold \"{name}\" was placed for something else")]
+    HoldDiffers { name: String },
+    #[error("hold \"{name}\" was released; a name is used once")]
+    HoldReleased { name: String },
+    #[error("the archive has no hold \"{name}\"")]
+    HoldUnknown { name: String },
+    #[error("the archive has a key, and this is laid down under its signature: no key is given")]
+    KeyNeeded,
+    #[error("there is no volume {volume}")]
+    NoVolume { volume: String },
+    #[error("{volume} is not dropped: {}", reasons.join("; "))]
+    NotDropped { volume: String, reasons: Vec<String> },
+    #[error("{}: {detail}", path.display())]
+    Record { path: PathBuf, detail: String },
+    #[error("{failed} of {all} objects could not be {deed}: {}", list(first, *failed))]
+    Objects { deed: &'static str, failed: usize, all: usize, first: Vec<(String, String)> },
+    #[error("cannot list the versions of objects below {}", path.display())]
+    List {
+        path: PathBuf,
+        #[source]
+        source: StoreFailure,
+    },
+    #[error("cannot read {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot write {}", path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot look into file {}: {detail}", path.display())]
+    Rows { path: PathBuf, detail: String },
+    #[error(transparent)]
+    Proof(#[from] ProofError),
+    #[error(transparent)]
+    Archive(#[from] Box<ArchiveError>),
+}
+
+impl From<ArchiveError> for RetentionError {
+    fn from(error: ArchiveError) -> Self {
+        RetentionError::Archive(Box::new(error))
+    }
+}
+
+impl RetentionError {
+    /// As an error of the archive, for those who read and write it.
+    pub(crate) fn into_archive(self) -> ArchiveError {
+        match self {
+            RetentionError::Archive(error) => *error,
+            error => ArchiveError::Retention { source: Box::new(error) },
+        }
+    }
+
+    /// What the user can do about it, when there is something.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            RetentionError::KeyNeeded => {
+                Some("name it with --key FILE, STRONGROOM_KEY_FILE or --signer COMMAND")
+            }
+            RetentionError::HoldDiffers { .. } | RetentionError::HoldReleased { .. } => {
+                Some("choose another name; strongroom hold list shows those that are taken")
+            }
+            RetentionError::HoldUnknown { .. } => Some("strongroom hold list shows them"),
+            RetentionError::Objects { .. } => {
+                Some("see to rights and store, and run the same command again: it goes on where it ended")
+            }
+            RetentionError::NotDropped { .. } => {
+                Some("strongroom retention status shows what is kept until when")
+            }
+            RetentionError::Record { .. } => Some("strongroom verify says what is wrong"),
+            RetentionError::List { source, .. } => source.hint(),
+            RetentionError::Proof(error) => error.hint(),
+            RetentionError::Archive(error) => error.hint(),
+            _ => None,
+        }
+    }
+
+    /// Whether what was asked for is at fault.
+    pub fn is_input(&self) -> bool {
+        match self {
+            RetentionError::Archive(error) => error.is_location(),
+            RetentionError::Years { .. }
+            | RetentionError::Shorter { .. }
+            | RetentionError::Text { .. }
+            | RetentionError::Span
+            | RetentionError::HoldDiffers { .. }
+            | RetentionError::HoldReleased { .. }
+            | RetentionError::HoldUnknown { .. }
+            | RetentionError::KeyNeeded
+            | RetentionError::NoVolume { .. }
+            | RetentionError::NotDropped { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+fn list(first: &[(String, String)], failed: usize) -> String {
+    let named: Vec<String> = first.iter().map(|(path, why)| format!("{path} ({why})")).collect();
+    let more = failed.saturating_sub(named.len());
+    named.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
+}
+
+/// Is told how many objects of how many are done, from any thread.
+pub type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
+
+/// The end of the retention of what came at `time`.
+pub(crate) fn end(time: DateTime<Utc>, years: u32) -> Option<DateTime<Utc>> {
+    Retention { mode: LockMode::Compliance, years }.until(time)
+}
+
+/// What the work on an archive's keeping needs of it.
+#[derive(Clone)]
+pub(crate) struct Work {
+    pub(crate) store: Store,
+    pub(crate) root: PathBuf,
+    pub(crate) archive_id: String,
+    pub(crate) made_with: u32,
+    pub(crate) signer: Option<Arc<Signer>>,
+    pub(crate) fail_points: FailPoints,
+    pub(crate) progress: Progress,
+}
+
+impl std::fmt::Debug for Work {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Work").field("root", &self.root).finish_non_exhaustive()
+    }
+}
+
+impl Work {
+    pub(crate) fn of(archive: &Archive, progress: Progress) -> Work {
+        Work {
+            store: archive.store().clone(),
+            root: archive.root().to_owned(),
+            archive_id: archive.id().to_owned(),
+            made_with: archive.made_with_years(),
+            signer: archive.signer(),
+            fail_points: FailPoints::default(),
+            progress,
+        }
+    }
+
+    /// Runs what reads and writes the store on the store's threads.
+    pub(crate) fn run<T: Send + 'static, F>(
+        self,
+        work: impl FnOnce(Work) -> F + Send + 'static,
+    ) -> Result<T, RetentionError>
+    where
+        F: Future<Output = Result<T, RetentionError>> + Send + 'static,
+    {
+        background::wait(async move { Ok::<_, ArchiveError>(work(self).await) })?
+    }
+
+    pub(crate) async fn keys(&self) -> Result<Keys, ProofError> {
+        keys::load(&self.store, &self.root, &self.archive_id).await
+    }
+
+    fn pass(&self, path: &Path) -> Result<(), RetentionError> {
+        let failed = |source| RetentionError::Write { path: path.to_owned(), source };
+        self.fail_points.pass(Step::Retention).map_err(failed)
+    }
+
+    /// A statement's bytes: signed where there is who signs. Another key than the archive's is refused.
+    fn signed(&self, text: &str, signed_as: &str, keys: &Keys) -> Result<Bytes, RetentionError> {
+        match (&self.signer, keys.current()) {
+            (Some(signer), Some(current)) if signer.public() == current => {
+                Ok(format!("{text}\n{}", signer.sign(signed_as, text)?).into())
+            }
+            (Some(_), Some(current)) => Err(ProofError::KeyNotCurrent { current }.into()),
+            (Some(_), None) => Err(ProofError::NoKey.into()),
+            (None, _) => Ok(text.to_owned().into()),
+        }
+    }
+
+    /// Writes a name once; `false` when it is taken by other content.
+    async fn put(&self, path: &Path, bytes: Bytes) -> Result<bool, RetentionError> {
+        self.pass(path)?;
+        let put = self.store.put_proof(path, bytes.clone()).await;
+        if put.map_err(|source| RetentionError::Write { path: path.to_owned(), source })? {
+            return Ok(true);
+        }
+        Ok(self.read(path).await?.as_ref() == Some(&bytes))
+    }
+
+    async fn read(&self, path: &Path) -> Result<Option<Bytes>, RetentionError> {
+        let read = self.store.read(path).await;
+        read.map_err(|source| RetentionError::Read { path: path.to_owned(), source })
+    }
+
+    /// Names in a folder of records, sorted, without what is on its way there.
+    pub(crate) async fn names(&self, folder: &str) -> Result<Vec<String>, ArchiveError> {
+        let mut names = self.store.names(&self.root.join(folder)).await?;
+        names.retain(|name| !name.starts_with('.'));
+        names.sort();
+        Ok(names)
+    }
+
+    /// Volumes that are there and not dropped.
+    async fn logs(&self) -> Result<Vec<Log>, RetentionError> {
+        Ok(crate::proof::log::logs(&self.store, &self.root).await?)
+    }
+}
+
+/// Collects what could not be done, object by object.
+#[derive(Default)]
+struct Failures {
+    all: usize,
+    failed: usize,
+    first: Vec<(String, String)>,
+}
+
+impl Failures {
+    fn take<T>(&mut self, path: &str, outcome: Result<T, String>) -> Option<T> {
+        self.all += 1;
+        match outcome {
+            Ok(done) => Some(done),
+            Err(why) => {
+                self.failed += 1;
+                if self.first.len() < NAMES_MAX {
+                    self.first.push((path.to_owned(), why));
+                }
+                None
+            }
+        }
+    }
+
+    fn end(self, deed: &'static str) -> Result<(), RetentionError> {
+        let Failures { all, failed, first } = self;
+        if failed == 0 { Ok(()) } else { Err(RetentionError::Objects { deed, failed, all, first }) }
+    }
+}
+
+fn text_of(what: &'static str, text: &str) -> Result<(), RetentionError> {
+    if record::is_line(text) { Ok(()) } else { Err(RetentionError::Text { what }) }
+}

@@ -1,0 +1,289 @@
+//! What is protected until when, what falls out next, what is under hold, and what is not as it should be.
+//!
+//! Invariant: reads only. Each object of a bucket is asked for its own lock; what the store will not say is an issue.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+use futures::{StreamExt as _, stream};
+use serde::Serialize;
+
+use super::dropped::{self, ClockTrust};
+use super::hold::{Ground, Hold, HoldState, Holds, wanted};
+use super::objects::{self, volume_of};
+use super::record::DropRecord;
+use super::{NAMES_MAX, OBJECTS_AT_ONCE, Policy, Progress, RetentionError, Work, end, policy};
+use crate::archive::Archive;
+use crate::options::LockMode;
+use crate::proof::Log;
+use crate::s3::Protection;
+use crate::store::Store;
+
+/// Most issues that are told one by one.
+const ISSUES_MAX: usize = 10_000;
+
+/// Something that needs a look.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Issue {
+    /// `lock_missing`, `lock_mode`, `lock_unknown`, `retention_short`, `file_missing`, `hold_missing`, `hold_open`,
+    /// `drop_unfinished`, `drop_record`, `retention_record`, `hold_record`.
+    pub kind: &'static str,
+    #[serde(rename = "where")]
+    pub place: String,
+    pub detail: String,
+}
+
+/// How one volume is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VolumeStatus {
+    /// `<table>/<year>`; empty for what belongs to no volume: keys and records.
+    pub name: String,
+    pub commits: u64,
+    pub files: u64,
+    pub rows: u64,
+    pub bytes: u64,
+    /// In a bucket: objects, whose locks were asked for.
+    pub objects: u64,
+    /// When the first of it is free to go.
+    pub first: Option<DateTime<Utc>>,
+    /// When the last of it is.
+    pub until: Option<DateTime<Utc>>,
+    /// Objects under a hold.
+    pub held: u64,
+    /// Objects without a lock, with a shorter one than is promised, or in another mode.
+    pub wanting: u64,
+    /// Past its retention, and under no hold: `retention drop` may drop it.
+    pub is_past: bool,
+}
+
+/// How an archive is kept.
+#[derive(Clone, Debug)]
+pub struct Status {
+    pub policy: Policy,
+    /// In a bucket.
+    pub mode: Option<LockMode>,
+    pub clock: ClockTrust,
+    /// In order of table and year; last what belongs to no volume, in a bucket.
+    pub volumes: Vec<VolumeStatus>,
+    pub holds: Vec<HoldState>,
+    pub dropped: Vec<DropRecord>,
+    pub issues: Vec<Issue>,
+}
+
+impl Status {
+    /// The volume whose time ends first, of those whose time is not over.
+    pub fn next(&self) -> Option<&VolumeStatus> {
+        let volumes = self.volumes.iter().filter(|volume| !volume.name.is_empty() && !volume.is_past);
+        volumes.filter(|volume| volume.until.is_some()).min_by_key(|volume| volume.until)
+    }
+}
+
+/// Looks how an archive is kept.
+///
+/// # Errors
+/// When the archive cannot be read. What is not as it should be is an issue.
+pub fn status(archive: &Archive, progress: Progress) -> Result<Status, RetentionError> {
+    Work::of(archive, progress).run(|work| async move { look(&work).await })
+}
+
+struct Issues(Vec<Issue>);
+
+impl Issues {
+    fn add(&mut self, kind: &'static str, place: impl Into<String>, detail: impl Into<String>) {
+        if self.0.len() < ISSUES_MAX {
+            self.0.push(Issue { kind, place: place.into(), detail: detail.into() });
+        }
+    }
+}
+
+async fn look(work: &Work) -> Result<Status, RetentionError> {
+    let mut issues = Issues(Vec::new());
+    let below =
+        |path: &std::path::Path| path.strip_prefix(&work.root).unwrap_or(path).to_string_lossy().into_owned();
+    let (policy, _, wrong) = policy::load(work, &work.keys().await?).await?;
+    if let Some((path, detail)) = wrong {
+        issues.add("retention_record", below(&path), detail);
+    }
+    let dropped = dropped::load(work).await?;
+    for (place, detail) in &dropped.wrong {
+        issues.add("drop_record", place, detail);
+    }
+    let holds = Holds::load(work).await?;
+    if let Some((path, detail)) = &holds.wrong {
+        issues.add("hold_record", below(path), detail);
+    }
+    let covered = holds.covered();
+    let (ground, mut volumes, mode) = match &work.store {
+        Store::Local => {
+            let ground = Ground::local(objects::volumes(work).await?);
+            for log in dropped.good.keys() {
+                let folder = crate::layout::volume(&work.root, log.table, log.year);
+                if std::fs::symlink_metadata(folder).is_ok() {
+                    issues.add("drop_unfinished", log.name(), "it was dropped, and some of it is there");
+                }
+            }
+            (ground, BTreeMap::new(), None)
+        }
+        Store::S3(bucket) => {
+            let found = objects::all(work, bucket).await?;
+            for (volume, count) in &found.left {
+                let is_dropped = dropped.good.keys().any(|log| log.name() == *volume);
+                match is_dropped {
+                    true => issues.add(
+                        "drop_unfinished",
+                        volume,
+                        format!("it was dropped, and {count} versions are there"),
+                    ),
+                    false => issues.add(
+                        "file_missing",
+                        volume,
+                        format!("it is hidden by deletions; {count} versions are there"),
+                    ),
+                }
+            }
+            for path in &found.missing {
+                issues.add("file_missing", path, "the version that its commit names is not there");
+            }
+            let volumes = locks(work, bucket, &found.objects, &policy, &covered, &mut issues).await?;
+            (Ground::found(found), volumes, Some(bucket.retention.now().mode))
+        }
+    };
+    let clock = dropped::clock(work, ground.volumes()).await?;
+    for (log, commits) in ground.volumes() {
+        let status = volumes.entry(Some(*log)).or_default();
+        status.name = log.name();
+        status.commits = commits.len() as u64;
+        for add in commits.iter().flat_map(|commit| &commit.adds) {
+            status.files += 1;
+            status.rows += add.rows.unwrap_or(0);
+            status.bytes += add.size;
+        }
+        // A lock that ends before what is promised is no leave to drop.
+        let promised = dropped::last(commits).and_then(|last| end(last, policy.years));
+        status.until = status.until.max(promised);
+        if mode.is_none() {
+            let first = commits.iter().filter_map(|commit| commit.time_ms).min();
+            let first = first.and_then(DateTime::from_timestamp_millis);
+            status.first = first.and_then(|first| end(first, policy.years));
+            let below = format!("{}/", log.name());
+            status.held = covered.iter().filter(|path| path.starts_with(&below)).count() as u64;
+        }
+    }
+    let active: Vec<&Hold> = holds.active().collect();
+    for hold in active {
+        let (wanted, _) = wanted(work, &hold.scope, &ground).await?;
+        let listed: BTreeSet<&str> = hold.listed().map(|object| object.path.as_str()).collect();
+        let open: Vec<&String> = wanted.iter().filter(|path| !listed.contains(path.as_str())).collect();
+        if let Some(first) = open.first() {
+            let detail = format!(
+                "hold \"{}\" is about {} objects that it is not on yet: strongroom hold refresh",
+                hold.record.name,
+                open.len()
+            );
+            issues.add("hold_open", first.as_str(), detail);
+            for path in open {
+                let of = volume_of(path).and_then(|log| volumes.get_mut(&Some(log)));
+                of.into_iter().for_each(|volume| volume.held += 1);
+            }
+        }
+        for object in hold.listed() {
+            let path = work.root.join(&object.path);
+            if let Store::Local = work.store
+                && !path.exists()
+            {
+                issues.add(
+                    "hold_missing",
+                    &object.path,
+                    format!("hold \"{}\" is on it, and it is not there", hold.record.name),
+                );
+            }
+        }
+    }
+    for volume in volumes.values_mut() {
+        volume.is_past = volume.held == 0
+            && volume.until.is_some_and(|until| until <= clock.now)
+            && !volume.name.is_empty();
+    }
+    let rest = volumes.remove(&None);
+    Ok(Status {
+        policy,
+        mode,
+        clock,
+        volumes: volumes.into_values().chain(rest).collect(),
+        holds: holds.all.iter().map(HoldState::of).collect(),
+        dropped: dropped.good.into_values().map(|(record, _)| record).collect(),
+        issues: issues.0,
+    })
+}
+
+/// The lock of every object, by volume.
+async fn locks(
+    work: &Work,
+    bucket: &crate::store::Bucket,
+    objects: &[objects::Object],
+    policy: &Policy,
+    covered: &BTreeSet<String>,
+    issues: &mut Issues,
+) -> Result<BTreeMap<Option<Log>, VolumeStatus>, RetentionError> {
+    let mut volumes: BTreeMap<Option<Log>, VolumeStatus> = BTreeMap::new();
+    let total = objects.len() as u64;
+    let mut asked = stream::iter(objects.to_vec())
+        .map(|object| async move {
+            let lock = bucket.s3.protection(&work.root.join(&object.path), object.version.as_deref()).await;
+            (object, lock)
+        })
+        .buffered(OBJECTS_AT_ONCE);
+    let (mut done, mut unknown) = (0, 0usize);
+    while let Some((object, lock)) = asked.next().await {
+        done += 1;
+        (work.progress)(done, total);
+        let status = volumes.entry(volume_of(&object.path)).or_default();
+        status.objects += 1;
+        let lock: Protection = match lock {
+            Ok(lock) => lock,
+            Err(failure) => {
+                status.wanting += 1;
+                unknown += 1;
+                if unknown <= NAMES_MAX {
+                    issues.add("lock_unknown", &object.path, failure.to_string());
+                }
+                continue;
+            }
+        };
+        status.held += u64::from(lock.is_held);
+        if covered.contains(&object.path) && !lock.is_held {
+            issues.add(
+                "hold_missing",
+                &object.path,
+                "a hold is on it, and the store does not hold it: strongroom hold refresh",
+            );
+        }
+        let wanting = match (lock.mode, lock.until) {
+            (None, _) | (_, None) => Some(("lock_missing", "nothing locks it".to_owned())),
+            (Some(LockMode::Governance), _) if bucket.retention.now().mode == LockMode::Compliance => {
+                Some(("lock_mode", "its mode is GOVERNANCE, not COMPLIANCE".to_owned()))
+            }
+            (Some(_), Some(until)) => {
+                // The day that is added at the PUT bears clocks that differ.
+                let owed = end(object.modified, policy.years)
+                    .and_then(|end| end.checked_sub_days(chrono::Days::new(1)));
+                let short = owed.is_none_or(|owed| until < owed);
+                let until = super::record::time_text(until);
+                let detail = || format!("it is locked until {until}, {} years are promised", policy.years);
+                short.then(|| ("retention_short", detail()))
+            }
+        };
+        if let Some((kind, detail)) = wanting {
+            status.wanting += 1;
+            issues.add(kind, &object.path, detail);
+        }
+        if let Some(until) = lock.until {
+            status.first = Some(status.first.map_or(until, |first| first.min(until)));
+            status.until = status.until.max(Some(until));
+        }
+    }
+    if unknown > NAMES_MAX {
+        issues.add("lock_unknown", "", format!("and {} more objects", unknown - NAMES_MAX));
+    }
+    Ok(volumes)
+}

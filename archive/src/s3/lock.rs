@@ -1,0 +1,144 @@
+//! The lock of one version of an object: looking at it, making it longer, holding it; and removing what no lock keeps.
+//!
+//! Invariants: a version is always named, but for what this process has just put; a date is only ever moved to a later
+//! one, which is also all that the store allows; a version is removed for `retention::dropped` alone, without any header
+//! that would bypass a lock.
+
+use std::path::Path;
+
+use aws_sdk_s3::types::{
+    ObjectLockLegalHold, ObjectLockLegalHoldStatus, ObjectLockMode, ObjectLockRetention,
+    ObjectLockRetentionMode,
+};
+use chrono::{DateTime, Utc};
+
+use super::failure::repeat;
+use super::{Condition, Locked, S3, StoreFailure, sdk_time, time};
+use crate::options::LockMode;
+
+/// What keeps a version of an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Protection {
+    pub(crate) mode: Option<LockMode>,
+    pub(crate) until: Option<DateTime<Utc>>,
+    /// Under a legal hold.
+    pub(crate) is_held: bool,
+}
+
+impl S3 {
+    /// What keeps a version: one request, and another where the first one says nothing, which stores do that have
+    /// nothing to say and stores that would not.
+    pub(crate) async fn protection(
+        &self,
+        name: &Path,
+        version: Option<&str>,
+    ) -> Result<Protection, StoreFailure> {
+        let key = self.key(name);
+        let mut found = repeat(self.timeout(0), || async {
+            let head = self.0.client.head_object().bucket(&self.0.bucket).key(&key);
+            let head = head.set_version_id(version.map(str::to_owned)).send().await;
+            let head = head.map_err(|error| StoreFailure::of(&error))?;
+            let mode = head.object_lock_mode().and_then(|mode| match mode {
+                ObjectLockMode::Compliance => Some(LockMode::Compliance),
+                ObjectLockMode::Governance => Some(LockMode::Governance),
+                _ => None,
+            });
+            let until = time(head.object_lock_retain_until_date());
+            let held = head.object_lock_legal_hold_status();
+            let is_held = held.map(|status| status.as_str() == ObjectLockLegalHoldStatus::On.as_str());
+            Ok((mode, until, is_held))
+        })
+        .await?;
+        if found.0.is_none() || found.1.is_none() {
+            match self.object_lock(name, version).await {
+                Condition::Known(lock) => (found.0, found.1) = (lock.mode, lock.until),
+                Condition::Unset => {}
+                Condition::Unknown(failure) => return Err(failure),
+            }
+        }
+        let is_held = match found.2 {
+            Some(is_held) => is_held,
+            None => match self.hold(name, version).await {
+                Condition::Known(is_held) => is_held,
+                Condition::Unset => false,
+                Condition::Unknown(failure) => return Err(failure),
+            },
+        };
+        Ok(Protection { mode: found.0, until: found.1, is_held })
+    }
+
+    /// Whether a version is under a legal hold.
+    pub(crate) async fn hold(&self, name: &Path, version: Option<&str>) -> Condition<bool> {
+        let key = self.key(name);
+        let read = repeat(self.timeout(0), || async {
+            let get = self.0.client.get_object_legal_hold().bucket(&self.0.bucket).key(&key);
+            let got = get.set_version_id(version.map(str::to_owned)).send().await;
+            let got = got.map_err(|error| StoreFailure::of(&error))?;
+            let status = got.legal_hold().and_then(|hold| hold.status());
+            Ok(status == Some(&ObjectLockLegalHoldStatus::On))
+        });
+        Condition::of(read.await)
+    }
+
+    /// Moves the date of a version's lock, to a later one.
+    pub(crate) async fn extend(
+        &self,
+        name: &Path,
+        version: Option<&str>,
+        locked: Locked,
+    ) -> Result<(), StoreFailure> {
+        let key = self.key(name);
+        let mode = match locked.mode {
+            LockMode::Compliance => ObjectLockRetentionMode::Compliance,
+            LockMode::Governance => ObjectLockRetentionMode::Governance,
+        };
+        let until = sdk_time(locked.until);
+        let retention = ObjectLockRetention::builder().mode(mode).retain_until_date(until).build();
+        repeat(self.timeout(0), || async {
+            let put = self.0.client.put_object_retention().bucket(&self.0.bucket).key(&key);
+            let put = put.set_version_id(version.map(str::to_owned)).retention(retention.clone());
+            put.send().await.map(drop).map_err(|error| StoreFailure::of(&error))
+        })
+        .await
+    }
+
+    /// Puts a version under a legal hold, or lets it go.
+    pub(crate) async fn set_hold(
+        &self,
+        name: &Path,
+        version: Option<&str>,
+        hold: bool,
+    ) -> Result<(), StoreFailure> {
+        let key = self.key(name);
+        let status = if hold { ObjectLockLegalHoldStatus::On } else { ObjectLockLegalHoldStatus::Off };
+        let hold = ObjectLockLegalHold::builder().status(status).build();
+        repeat(self.timeout(0), || async {
+            let put = self.0.client.put_object_legal_hold().bucket(&self.0.bucket).key(&key);
+            let put = put.set_version_id(version.map(str::to_owned)).legal_hold(hold.clone());
+            put.send().await.map(drop).map_err(|error| StoreFailure::of(&error))
+        })
+        .await
+    }
+
+    /// Removes a version that no lock keeps, or a deletion; one that is gone already is as well.
+    pub(crate) async fn remove_version(
+        &self,
+        name: &Path,
+        version: Option<&str>,
+    ) -> Result<(), StoreFailure> {
+        let Some(version) = version else {
+            return Err(StoreFailure::Request {
+                detail: "an object without a version would only be hidden".to_owned(),
+            });
+        };
+        let key = self.key(name);
+        let removed = repeat(self.timeout(0), || async {
+            let delete = self.0.client.delete_object().bucket(&self.0.bucket).key(&key).version_id(version);
+            delete.send().await.map(drop).map_err(|error| StoreFailure::of(&error))
+        });
+        match removed.await {
+            Err(failure) if failure.is_missing() => Ok(()),
+            outcome => outcome,
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! What an archive can tell of what it does not hold: silences, jumps, late seals, rejects; and what it cannot.
+//!
+//! Invariant: an entry says from when to when, of which source, and why it is known; how many there are is told also where not
+//! all are listed.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use serde_json::{Value, json};
+
+use super::ask::time_text;
+
+/// Shortest pause that is ever called a silence.
+const SILENCE_MINUTES_MIN: i64 = 5;
+/// A pause is a silence when it is longer than so many times the pause that [`USUAL`] of all do not exceed.
+const SILENCE_FACTOR: i64 = 10;
+/// Part of all pauses that is usual, in thousandths.
+const USUAL: u64 = 990;
+/// Minutes with an event below which nothing is known of what is usual.
+const MINUTES_MIN: u64 = 30;
+/// Silences of one source that are listed, the longest ones.
+const LISTED_MAX: usize = 50;
+pub const MINUTE_US: i64 = 60_000_000;
+
+/// One thing that is known to be missing, late or unread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    pub kind: &'static str,
+    pub from: Option<String>,
+    pub to: Option<String>,
+    pub source: String,
+    /// How many records, messages, commits or minutes.
+    pub count: u64,
+    pub why: String,
+}
+
+impl Gap {
+    pub fn to_json(&self) -> Value {
+        let Gap { kind, from, to, source, count, why } = self;
+        json!({ "kind": kind, "from": from, "to": to, "source": source, "count": count, "why": why })
+    }
+}
+
+/// Minutes in which a source had an event, as they come: in order.
+#[derive(Debug, Default)]
+pub struct Pauses {
+    /// Length in minutes to number.
+    lengths: BTreeMap<i64, u64>,
+    longest: BinaryHeap<Reverse<(i64, i64)>>,
+    first: Option<i64>,
+    last: Option<i64>,
+    minutes: u64,
+}
+
+impl Pauses {
+    /// `minute` is its begin, in microseconds since the epoch.
+    pub fn minute(&mut self, minute: i64) {
+        if let Some(last) = self.last.filter(|last| *last < minute) {
+            self.pause(last, minute);
+        }
+        self.first.get_or_insert(minute);
+        self.last = Some(minute);
+        self.minutes += 1;
+    }
+
+    fn pause(&mut self, from: i64, to: i64) {
+        let length = (to - from) / MINUTE_US;
+        *self.lengths.entry(length).or_insert(0) += 1;
+        if length > SILENCE_MINUTES_MIN {
+            self.longest.push(Reverse((length, from)));
+            if self.longest.len() > LISTED_MAX {
+                self.longest.pop();
+            }
+        }
+    }
+
+    /// Longest pause in minutes that is not a silence; `None` where too little is known.
+    pub fn limit(&self) -> Option<i64> {
+        if self.minutes < MINUTES_MIN {
+            return None;
+        }
+        let all: u64 = self.lengths.values().sum();
+        let mut seen = 0;
+        let usual = self.lengths.iter().find(|(_, number)| {
+            seen += **number;
+            seen * 1000 >= all * USUAL
+        });
+        let usual = usual.map_or(1, |(length, _)| *length);
+        Some(usual.saturating_mul(SILENCE_FACTOR).max(SILENCE_MINUTES_MIN))
+    }
+
+    /// Silences longest first, and how many there are. `edges`: the begin and the end of the period are pauses, too.
+    pub fn silences(&self, kind: &'static str, source: &str, edges: Option<(i64, i64)>) -> (Vec<Gap>, u64) {
+        let Some(limit) = self.limit() else { return (Vec::new(), 0) };
+        let mut found: Vec<(i64, i64, i64, &str)> = self
+            .longest
+            .iter()
+            .filter(|Reverse((length, _))| *length > limit)
+            .map(|Reverse((length, from))| {
+                (*length - 1, *from + MINUTE_US, *from + *length * MINUTE_US, "between two events")
+            })
+            .collect();
+        let mut all: u64 = self.lengths.range(limit + 1..).map(|(_, number)| number).sum();
+        if let (Some((begin, end)), Some(first), Some(last)) = (edges, self.first, self.last) {
+            for (from, to, what) in
+                [(begin, first, "before the first event"), (last + MINUTE_US, end, "after the last event")]
+            {
+                let length = (to - from) / MINUTE_US;
+                if length > limit {
+                    found.push((length, from, to, what));
+                    all += 1;
+                }
+            }
+        }
+        found.sort_unstable_by_key(|(length, from, ..)| (Reverse(*length), *from));
+        let gaps = found.into_iter().map(|(length, from, to, what)| Gap {
+            kind,
+            from: time_text(from),
+            to: time_text(to),
+            source: source.to_owned(),
+            count: u64::try_from(length).unwrap_or(0),
+            why: format!(
+                "{length} minutes without an event {what} of the period; {SILENCE_FACTOR} times the pause that 99 % do not exceed are \
+                 {limit} minutes"
+            ),
+        });
+        (gaps.collect(), all)
+    }
+
+    pub fn minutes(&self) -> u64 {
+        self.minutes
+    }
+}
+
+/// What nobody can tell from an archive, however honest.
+pub const CANNOT_KNOW: [&str; 8] = [
+    "events that the API server never wrote: its audit policy leaves out whole classes (level None), and the policy is not in the archive",
+    "events that the API server dropped before it wrote them, when its own buffer was full or its backend failed: compare its metric \
+     apiserver_audit_error_total and the like for the period",
+    "log lines that were rotated away or deleted before they were read, of a source that is a file: positions count what was read",
+    "clusters, nodes and sources that were never connected: a source that never brought an event has no silence",
+    "whether a silence is one of the source, of the way to the archive, or of the cluster: nothing to log and nothing logged look alike",
+    "alerts that Strongroom raised about itself (a silent source, a sum that does not hold) and that went to sinks only: they are in the \
+     archive only where hunt --store put them",
+    "what was done inside databases and applications: Kubernetes audit events show access to objects of the API, not to records of patients",
+    "whether clocks of API servers were right: times of events are theirs, only times of commits are the archive's",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pauses(minutes: impl IntoIterator<Item = i64>) -> Pauses {
+        let mut pauses = Pauses::default();
+        minutes.into_iter().for_each(|minute| pauses.minute(minute * MINUTE_US));
+        pauses
+    }
+
+    #[test]
+    fn a_silence_is_longer_than_what_is_usual() {
+        let steady = pauses((0..200).chain(230..400));
+        assert_eq!(steady.limit(), Some(10));
+        let (gaps, all) = steady.silences("cluster_silent", "prod", None);
+        assert_eq!((gaps.len(), all), (1, 1));
+        assert_eq!(gaps[0].count, 30);
+        assert_eq!(gaps[0].from.as_deref(), Some("1970-01-01T03:20:00.000000Z"));
+        // A source that is heard every twenty minutes is not silent.
+        let slow = pauses((0..100).map(|at| at * 20));
+        assert_eq!(slow.limit(), Some(200));
+        assert_eq!(slow.silences("cluster_silent", "prod", None).1, 0);
+    }
+
+    #[test]
+    fn edges_count_where_they_are_asked_for() {
+        let steady = pauses(100..200);
+        let edges = Some((0, 300 * MINUTE_US));
+        assert_eq!(steady.silences("cluster_silent", "prod", edges).1, 2);
+        assert_eq!(steady.silences("cluster_silent", "prod", None).1, 0);
+        assert_eq!(pauses(0..29).limit(), None, "too little to tell");
+        assert_eq!(pauses([]).silences("cluster_silent", "prod", edges), (Vec::new(), 0));
+    }
+
+    #[test]
+    fn only_the_longest_are_listed_and_all_are_counted() {
+        // Two hundred pauses of an hour among thousands of minutes without one.
+        let blocks = (0..200).flat_map(|block| (0..200).map(move |minute| block * 260 + minute));
+        let (gaps, all) = pauses(blocks).silences("cluster_silent", "prod", None);
+        assert_eq!((gaps.len(), all), (50, 199));
+    }
+}

@@ -856,7 +856,7 @@ class Witnessed(InFolder):
     def test_second_history(self):
         """Signed with the right key, tiles and all, by somebody who left or removed what the witness said."""
         commits = self.w.commits["events/2026"]
-        commits[1] = commits[1].replace(b'"modificationTime"', b'"modificationtime"')
+        commits[1] = commits[1].replace(b'"WRITE"', b'"write"')
         put(self.root, LOG % 1, commits[1])
         shutil.rmtree(os.path.join(self.root, "events/2026/_tlog/checkpoint"))
         shutil.rmtree(os.path.join(self.root, "events/2026/_tlog/tile"))

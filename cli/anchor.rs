@@ -22,7 +22,7 @@ use crate::key::proof_error;
 /// The first wait after a round that did not reach everybody; it doubles up to [`AGAIN_MAX`].
 const AGAIN_MIN: Duration = Duration::from_secs(5);
 const AGAIN_MAX: Duration = Duration::from_secs(300);
-/// How often the logs are looked at when nothing was sealed here: another process may have signed.
+/// How often the logs are looked at in the end when nothing is sealed here: another process may have signed.
 const LOOK: Duration = Duration::from_secs(300);
 /// Time for the last round at a stop.
 const FINISH: Duration = Duration::from_secs(10);
@@ -246,6 +246,8 @@ struct Rounds<O> {
 impl<O: Fn() -> Result<Archive, ArchiveError>> Rounds<O> {
     fn run(mut self, woken: &Receiver<()>) {
         let (mut next, mut again, mut is_well) = (Instant::now(), AGAIN_MIN, true);
+        // At a start the pipeline signs what earlier runs have left unsigned: it is looked at soon, then less often.
+        let mut look = AGAIN_MIN;
         loop {
             let is_last = match woken.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 // Somebody who is away is asked again in their time, not with every seal.
@@ -257,9 +259,9 @@ impl<O: Fn() -> Result<Archive, ArchiveError>> Rounds<O> {
             if is_last {
                 return;
             }
-            let wait = if is_well { LOOK } else { again };
+            next = Instant::now() + if is_well { look } else { again };
             again = if is_well { AGAIN_MIN } else { (again * 2).min(AGAIN_MAX) };
-            next = Instant::now() + wait;
+            look = (look * 2).min(LOOK);
         }
     }
 

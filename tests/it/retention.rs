@@ -224,8 +224,9 @@ fn what_is_past_its_time_is_told_and_dropped_by_name_alone() {
     let mut hold =
         aged.command(&["hold", "place", "--reason", "case 7", "--user", "nobody at all", "case 7"]);
     expect_code(&mut hold, 0);
-    let mut hold = aged.command(&["hold", "place", "--reason", "case 8", "case 8", "--to"]);
-    expect_code(hold.arg(long_ago().format("%Y-%m-%d").to_string()), 0);
+    let day = long_ago().format("%Y-%m-%d").to_string();
+    let mut hold = aged.command(&["hold", "place", "--reason", "case 8", "--to", &day, "case 8"]);
+    expect_code(&mut hold, 0);
     refused(&mut aged.drop(&old("events")), "hold \"case 8\" is on");
     let (code, status) = aged.status();
     assert_eq!((code, volume(&status, &old("events"))["past"].as_bool()), (Some(0), Some(false)));

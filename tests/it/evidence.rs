@@ -828,8 +828,8 @@ fn damage_to_the_archive_is_told_in_the_pack_or_stops_it() {
     assert!(html.contains("tile_missing") && html.contains("findings on the archive"), "{html}");
     assert_eq!(read_json(&path("told"), "verification.json")["result"], "findings");
     // A file that was changed cannot be proven.
-    let days = std::fs::read_dir(&volume).expect("a volume").map(|entry| entry.expect("an entry").path());
-    let day = days.filter(|path| path.to_string_lossy().contains("/date=")).next().expect("a day");
+    let mut days = std::fs::read_dir(&volume).expect("a volume").map(|entry| entry.expect("an entry").path());
+    let day = days.find(|path| path.to_string_lossy().contains("/date=")).expect("a day");
     let file = std::fs::read_dir(day).expect("a day").next().expect("a file").expect("an entry").path();
     let mut bytes = std::fs::read(&file).expect("readable");
     let middle = bytes.len() / 2;

@@ -264,7 +264,9 @@ fn what_is_past_its_time_is_told_and_dropped_by_name_alone() {
     assert_eq!(crate::run::number(&aged.archive(), sql), 1_500);
     assert_eq!(aged.kinds(), BTreeSet::new());
 
-    // The other tables of that year, too.
+    // The other tables of that year, too. Rejects have no user, so a hold about one is on all of them.
+    refused(&mut aged.drop(&old("rejects")), "hold \"case 7\" is on");
+    expect_code(&mut aged.command(&["hold", "release", "case 7", "--reason", "closed"]), 0);
     expect_code(&mut aged.drop(&old("rejects")), 0);
     assert_eq!(aged.kinds(), BTreeSet::new());
     assert_eq!(crate::run::number(&aged.archive(), "SELECT count(*) FROM rejects"), 0);

@@ -15,7 +15,7 @@ use crate::rule::{Comparison, Correlation, EventRule, Expr, Quantifier};
 
 /// Columns with few distinct values: what they rule out is looked up before anything is evaluated.
 /// The ones that rule out most stand first.
-const GATES: [Field; 13] = [
+const GATES: [Field; 14] = [
     Field::Column(index::RESOURCE),
     Field::Column(index::VERB),
     Field::Column(index::SUBRESOURCE),
@@ -27,6 +27,7 @@ const GATES: [Field; 13] = [
     Field::Column(index::USER_NAME),
     Field::Column(index::AUTHZ_DECISION),
     Field::Column(index::USER_AGENT),
+    Field::SourceIp,
     Field::List(index::IMPERSONATED_USER_GROUPS),
     Field::List(index::USER_GROUPS),
 ];

@@ -341,6 +341,16 @@ fn load<'a>(field: &Field, columns: &Columns<'a>, places: &mut Vec<u32>) -> Opti
             Column::Int32(array) => numbers(array, places).map(Values::Numbers),
             Column::Int64(_) | Column::Time(_) | Column::Lists(_) => None,
         },
+        Field::SourceIp => {
+            let lists = columns.lists(index::SOURCE_IPS);
+            let (keys, values) = lists.keys()?;
+            if values.len() > DISTINCT_MAX {
+                return None;
+            }
+            let last = |row| lists.range(row).next_back().map_or(0, |item| keys[item] as u32 + 1);
+            places.extend((0..columns.rows).map(last));
+            Some(Values::One(values))
+        }
         Field::List(at) => lists(columns.lists(*at), columns.rows, places),
         _ => None,
     }

@@ -1,9 +1,10 @@
-//! `strongroom evidence`: the records of a period with everything that lets a stranger check them; and the checking.
+//! `strongroom evidence`: the records of a period with everything that lets a stranger check them.
 //!
 //! Invariant: a pack has its name only when it is whole, synced, and has been checked as a stranger would; a run that dies
 //! leaves a folder whose name says that it is none.
 
 mod ask;
+mod check;
 mod gaps;
 mod report;
 
@@ -19,11 +20,11 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use strongroom_alerts::own;
 use strongroom_archive::evidence::{
-    Asked, Chosen, EvidenceError, Ledger, MANIFEST, MANIFEST_NOTE, Manifest, PackFile, PackReport, Query,
-    Question, Selected, Selection, Span, attest, check_pack, fingerprint, sign_manifest, write_pack_records,
+    Asked, Chosen, EvidenceError, Ledger, MANIFEST, MANIFEST_NOTE, Manifest, PackFile, Query, Question,
+    Selected, Selection, Span, attest, check_pack, sign_manifest, write_pack_records,
 };
 use strongroom_archive::verify::{Options, Report as Verified, verify};
-use strongroom_archive::{Archive, Head, ProofError, PublicKey};
+use strongroom_archive::{Archive, ProofError, PublicKey};
 use strongroom_ingest::export::EventRecords;
 use strongroom_schemas::Table;
 use strongroom_schemas::record::Sha256Hash;
@@ -32,6 +33,7 @@ use self::ask::{Asker, time_text};
 use self::gaps::{CANNOT_KNOW, Gap, Pauses};
 use self::report::{LINES_SHOWN, RECORDS_SHOWN, Top};
 use crate::exit::{self, CliError};
+use crate::findings::json_text;
 use crate::key::{KeyArgs, open, public_key};
 use crate::{hunt, term, verify as verify_command};
 
@@ -41,8 +43,6 @@ const LAG_MAX_US: i64 = 3_600_000_000;
 const GAPS_MAX: usize = 5000;
 /// Most alerts that a pack may be about: their ids are held.
 const ALERTS_MAX: u64 = 2_000_000;
-/// Most findings of `check` that are printed.
-const PRINTED_MAX: usize = 50;
 /// Resource and subresource, as people write them.
 const RESOURCE: &str = "CASE WHEN subresource IS NULL THEN resource ELSE resource || '/' || subresource END";
 /// The verifier for auditors, whose hash `VERIFY.md` tells.
@@ -105,32 +105,12 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum Command {
     /// Check a pack; with --archive, ask the archive again whether the pack is the answer
-    Check(CheckArgs),
-}
-
-#[derive(clap::Args)]
-struct CheckArgs {
-    /// The folder of the pack
-    #[arg(value_name = "DIR")]
-    folder: PathBuf,
-    /// A public key of the archive, from elsewhere (repeatable); without, only that the pack holds together is shown
-    #[arg(long, env = "STRONGROOM_PUBLIC_KEY", value_name = "KEY", value_parser = public_key)]
-    public_key: Vec<PublicKey>,
-    /// Ask this archive again: a folder, a file:// or an s3:// URL
-    // No environment: asking again reads as much as making did, and has to be asked for.
-    #[arg(long, value_name = "LOCATION")]
-    archive: Option<String>,
-    /// Write the report as JSON to FILE; - is standard output
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// No progress bar, nothing on standard output unless there are findings
-    #[arg(short, long)]
-    quiet: bool,
+    Check(check::Args),
 }
 
 pub fn run(args: Args) -> Result<u8, CliError> {
     match args.command {
-        Some(Command::Check(check)) => run_check(&check),
+        Some(Command::Check(check)) => check::run(&check),
         None => make(&args),
     }
 }
@@ -222,12 +202,6 @@ fn put(folder: &Path, name: &str, bytes: &[u8]) -> Result<PackFile, CliError> {
     Ok(PackFile { name: name.to_owned(), bytes: bytes.len() as u64, sha256 })
 }
 
-fn json_bytes(value: &Value) -> Vec<u8> {
-    let mut bytes = format!("{value:#}").into_bytes();
-    bytes.push(b'\n');
-    bytes
-}
-
 fn make(args: &Args) -> Result<u8, CliError> {
     let (question, span) = question(args)?;
     let out = args.out.clone().unwrap_or_default();
@@ -304,11 +278,11 @@ fn make(args: &Args) -> Result<u8, CliError> {
     };
     let mut files = std::mem::take(&mut selected.files);
     let named = json!({ "format": "strongroom-evidence-files-1", "files": named_files(&selected)? });
-    files.push(put(folder, "archive-files.json", &json_bytes(&named))?);
-    files.push(put(folder, "gaps.json", &json_bytes(&found.to_json()))?);
-    files.push(put(folder, "store.json", &json_bytes(&store))?);
+    files.push(put(folder, "archive-files.json", json_text(&named).as_bytes())?);
+    files.push(put(folder, "gaps.json", json_text(&found.to_json()).as_bytes())?);
+    files.push(put(folder, "store.json", json_text(&store).as_bytes())?);
     let verification = verified.to_json();
-    files.push(put(folder, "verification.json", &json_bytes(&verification))?);
+    files.push(put(folder, "verification.json", json_text(&verification).as_bytes())?);
     let html = readable(&asker, &manifest, &found, &verification, &store)?;
     files.push(put(folder, "report.html", html.as_bytes())?);
     let verifier = Sha256Hash(Sha256::digest(VERIFIER).into()).to_string();
@@ -712,155 +686,4 @@ fn readable(
         verification,
         store,
     }))
-}
-
-fn run_check(args: &CheckArgs) -> Result<u8, CliError> {
-    let steps = Steps { quiet: args.quiet };
-    let bar = steps.bar();
-    let cannot = || format!("cannot read {}", args.folder.display());
-    let report = check_pack(&args.folder, &args.public_key, &bar).with_context(cannot);
-    let mut report = report.map_err(CliError::input)?;
-    bar.0.finish_and_clear();
-    if let (Some(location), Some(manifest)) = (&args.archive, report.manifest.clone()) {
-        ask_again(location, &manifest, &mut report, &steps)?;
-    }
-    tell(args, &report)?;
-    Ok(if report.findings.is_empty() { exit::OK } else { exit::FINDING })
-}
-
-/// Asks the archive the question of the pack, at the heads of the pack.
-fn ask_again(
-    location: &str,
-    manifest: &Manifest,
-    report: &mut PackReport,
-    steps: &Steps,
-) -> Result<(), CliError> {
-    let archive = open(location)?;
-    if archive.id() != manifest.archive_id {
-        report.find(
-            "pack_archive",
-            "manifest.json",
-            format!("it is of archive {}, this is {}", manifest.archive_id, archive.id()),
-        );
-        return Ok(());
-    }
-    let question = &manifest.question;
-    let time = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_micros());
-    let (Some(from_us), Some(to_us)) = (time(&question.from), time(&question.to)) else {
-        report.find("pack_question", "manifest.json", "its period is none");
-        return Ok(());
-    };
-    if manifest.events_query.sql != ask::events_sql(question)
-        || manifest.alerts_query.sql != ask::alerts_sql(question)
-    {
-        report.find("pack_question", "manifest.json", "its SQL is not what the question asks for");
-        return Ok(());
-    }
-    steps.say("asking the archive again");
-    let heads: Vec<Head> = report.heads.clone();
-    let ledger = match Ledger::load(&archive, Span { from_us, to_us }, Some(&heads), LAG_MAX_US) {
-        Ok(ledger) => ledger,
-        Err(EvidenceError::Proof(error @ (ProofError::Forked { .. } | ProofError::Read { .. }))) => {
-            report.find(
-                "forked",
-                "manifest.json",
-                format!("the archive is not the one of these checkpoints: {error}"),
-            );
-            return Ok(());
-        }
-        Err(error) => return Err(evidence_error(error)),
-    };
-    let asker = Asker::over(&archive)?;
-    let spool = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let (mut chosen, events) = ask_events(&asker, question, spool.path())?;
-    let (ids, alerts) = ask_alerts(&asker, question)?;
-    let changed =
-        (events.sha256 != manifest.events_query.sha256, alerts.sha256 != manifest.alerts_query.sha256);
-    let (wanted_events, wanted_alerts) = match question.complete {
-        true => (Selection::Whole, Selection::Whole),
-        false => (Selection::Events(&mut chosen), Selection::Alerts(&ids)),
-    };
-    let mut later = 0;
-    for (table, name, wanted) in
-        [(Table::Events, "records.jsonl", wanted_events), (Table::Alerts, "alerts.jsonl", wanted_alerts)]
-    {
-        let bar = steps.bar();
-        let (sha256, named, left) = match fingerprint((&archive, &ledger), table, wanted, &EventRecords, &bar)
-        {
-            Ok(found) => found,
-            Err(EvidenceError::NotProvable { detail }) => {
-                report.find("pack_archive", name, format!("the archive cannot be read again: {detail}"));
-                continue;
-            }
-            Err(error) => return Err(evidence_error(error)),
-        };
-        bar.0.finish_and_clear();
-        later += left;
-        let given = manifest.files.iter().find(|file| file.name == name);
-        if given.is_none_or(|file| file.sha256 != sha256) {
-            let rows: u64 = named.iter().map(|file| file.chosen).sum();
-            let packed = if table == Table::Events { manifest.counts.events } else { manifest.counts.alerts };
-            let detail = format!(
-                "the archive answers with {rows} records, the pack has {packed}: it is not the answer to its question"
-            );
-            report.find("pack_incomplete", name, detail);
-        }
-    }
-    report.not_checked.retain(|text| !text.starts_with("whether these are all records"));
-    // Of a complete pack the records were compared, whatever was chosen of them.
-    let told = later > 0 || question.complete;
-    if changed.0 && !told {
-        let detail = "the answer to its SQL has another hash than it says, and nothing came later";
-        report.find("pack_question", "manifest.json", detail);
-    } else if changed.0 || changed.1 {
-        report.not_checked.push(format!(
-            "records that came later: {} events of the period were sealed behind the checkpoints of the pack{}",
-            if question.complete { "perhaps some".to_owned() } else { term::count(later) },
-            if changed.1 { ", and there are other alerts of it" } else { "" }
-        ));
-    }
-    Ok(())
-}
-
-fn tell(args: &CheckArgs, report: &PackReport) -> Result<(), CliError> {
-    if let Some(path) = &args.json {
-        let text = json_bytes(&report.to_json());
-        if path.as_os_str() == "-" {
-            anstream::stdout().write_all(&text).context("cannot write to standard output")?;
-            return Ok(());
-        }
-        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    if args.quiet && report.findings.is_empty() {
-        return Ok(());
-    }
-    print(report).context("cannot write to standard output")?;
-    Ok(())
-}
-
-fn print(report: &PackReport) -> std::io::Result<()> {
-    let mut out = anstream::stdout().lock();
-    for finding in report.findings.iter().take(PRINTED_MAX) {
-        let (place, detail) = (term::printable(&finding.place), term::printable(&finding.detail));
-        writeln!(out, "FINDING  {}: {place}: {detail}", finding.kind)?;
-    }
-    if report.findings.len() > PRINTED_MAX {
-        writeln!(out, "… and {} more findings", report.findings.len() - PRINTED_MAX)?;
-    }
-    for missing in &report.not_checked {
-        writeln!(out, "not checked: {}", term::printable(missing))?;
-    }
-    writeln!(
-        out,
-        "checked: {} files, {} events, {} alerts, pieces of proof: {}",
-        term::count(report.files),
-        term::count(report.events),
-        term::count(report.alerts),
-        term::count(report.proofs)
-    )?;
-    match report.findings.len() {
-        0 => writeln!(out, "no finding"),
-        1 => writeln!(out, "1 finding"),
-        many => writeln!(out, "{many} findings"),
-    }
 }

@@ -11,6 +11,7 @@ mod demo;
 mod evidence;
 mod exit;
 mod export;
+mod findings;
 mod generate;
 mod hold;
 mod hunt;

@@ -1,6 +1,5 @@
 //! `strongroom verify`: everything re-derived from bytes, and what is wrong named.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -13,11 +12,9 @@ use strongroom_ingest::export::EventRecords;
 use crate::anchor::{timestamp_authorities, witness_key};
 use crate::archive::archive_error;
 use crate::exit::{self, CliError};
+use crate::findings::{self, Told};
 use crate::key::{proof_error, public_key};
 use crate::term;
-
-/// Most findings that are printed; the JSON report has them all.
-const PRINTED_MAX: usize = 50;
 
 /// Check that nothing in the archive was changed and nothing is missing.
 ///
@@ -159,52 +156,25 @@ pub fn bar(quiet: bool) -> ProgressBar {
 }
 
 fn tell(args: &Args, report: &Report) -> Result<(), CliError> {
-    if let Some(path) = &args.json {
-        let text = format!("{:#}\n", report.to_json());
-        if path.as_os_str() == "-" {
-            anstream::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
-            return Ok(());
-        }
-        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    if args.quiet && report.findings.is_empty() {
-        return Ok(());
-    }
-    print(report).context("cannot write to standard output")?;
-    Ok(())
-}
-
-fn print(report: &Report) -> std::io::Result<()> {
-    let mut out = anstream::stdout().lock();
-    for finding in report.findings.iter().take(PRINTED_MAX) {
-        let (place, detail) = (term::printable(&finding.place), term::printable(&finding.detail));
-        writeln!(out, "FINDING  {}: {place}: {detail}", finding.kind)?;
-    }
-    if report.findings.len() > PRINTED_MAX {
-        writeln!(out, "… and {} more findings", report.findings.len() - PRINTED_MAX)?;
-    }
-    for missing in &report.not_checked {
-        writeln!(out, "not checked: {}", term::printable(missing))?;
-    }
     let checked = &report.checked;
-    writeln!(
-        out,
-        "checked: {} commits, {} checkpoints, {} cosignatures, {} timestamps, {} tiles, {} files ({}), {} records, {} sources",
-        term::count(checked.commits),
-        term::count(checked.checkpoints),
-        term::count(checked.cosignatures),
-        term::count(checked.timestamps),
-        term::count(checked.tiles),
-        term::count(checked.files),
-        term::bytes(checked.bytes),
-        term::count(checked.records),
-        term::count(checked.partitions)
-    )?;
-    match report.findings.len() {
-        0 => writeln!(out, "no finding"),
-        1 => writeln!(out, "1 finding"),
-        many => writeln!(out, "{many} findings"),
-    }
+    let told = Told {
+        findings: &report.findings,
+        not_checked: &report.not_checked,
+        checked: format!(
+            "{} commits, {} checkpoints, {} cosignatures, {} timestamps, {} tiles, {} files ({}), {} records, {} sources",
+            term::count(checked.commits),
+            term::count(checked.checkpoints),
+            term::count(checked.cosignatures),
+            term::count(checked.timestamps),
+            term::count(checked.tiles),
+            term::count(checked.files),
+            term::bytes(checked.bytes),
+            term::count(checked.records),
+            term::count(checked.partitions)
+        ),
+        document: &|| report.to_json(),
+    };
+    findings::tell(&told, args.json.as_deref(), args.quiet)
 }
 
 fn state_file(archive_id: &str) -> Result<PathBuf, CliError> {
@@ -240,5 +210,5 @@ fn remember(path: &Path, report: &Report) -> std::io::Result<()> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder)?;
     }
-    std::fs::write(path, format!("{:#}\n", report.to_json()))
+    std::fs::write(path, findings::json_text(&report.to_json()))
 }

@@ -1,0 +1,165 @@
+//! `strongroom evidence check`: a pack by itself, or held against the archive that it is from.
+//!
+//! Invariant: what a pack says of itself is believed only as far as its bytes show it; the archive is asked what the question
+//! of the pack asks, at the heads of the pack.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use chrono::DateTime;
+use strongroom_archive::evidence::{
+    EvidenceError, Ledger, Manifest, PackReport, Selection, Span, check_pack, fingerprint,
+};
+use strongroom_archive::{Head, ProofError, PublicKey};
+use strongroom_ingest::export::EventRecords;
+use strongroom_schemas::Table;
+
+use super::ask::{Asker, alerts_sql, events_sql};
+use super::{LAG_MAX_US, Steps, ask_alerts, ask_events, evidence_error};
+use crate::exit::{self, CliError};
+use crate::findings::{self, Told};
+use crate::key::{open, public_key};
+use crate::term;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The folder of the pack
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// A public key of the archive, from elsewhere (repeatable); without, only that the pack holds together is shown
+    #[arg(long, env = "STRONGROOM_PUBLIC_KEY", value_name = "KEY", value_parser = public_key)]
+    public_key: Vec<PublicKey>,
+    /// Ask this archive again: a folder, a file:// or an s3:// URL
+    // No environment: asking again reads as much as making did, and has to be asked for.
+    #[arg(long, value_name = "LOCATION")]
+    archive: Option<String>,
+    /// Write the report as JSON to FILE; - is standard output
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// No progress bar, nothing on standard output unless there are findings
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+pub fn run(args: &Args) -> Result<u8, CliError> {
+    let steps = Steps { quiet: args.quiet };
+    let bar = steps.bar();
+    let cannot = || format!("cannot read {}", args.folder.display());
+    let report = check_pack(&args.folder, &args.public_key, &bar).with_context(cannot);
+    let mut report = report.map_err(CliError::input)?;
+    bar.0.finish_and_clear();
+    if let (Some(location), Some(manifest)) = (&args.archive, report.manifest.clone()) {
+        ask_again(location, &manifest, &mut report, &steps)?;
+    }
+    tell(args, &report)?;
+    Ok(if report.findings.is_empty() { exit::OK } else { exit::FINDING })
+}
+
+/// Asks the archive the question of the pack, at the heads of the pack.
+fn ask_again(
+    location: &str,
+    manifest: &Manifest,
+    report: &mut PackReport,
+    steps: &Steps,
+) -> Result<(), CliError> {
+    let archive = open(location)?;
+    if archive.id() != manifest.archive_id {
+        report.find(
+            "pack_archive",
+            "manifest.json",
+            format!("it is of archive {}, this is {}", manifest.archive_id, archive.id()),
+        );
+        return Ok(());
+    }
+    let question = &manifest.question;
+    let time = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_micros());
+    let (Some(from_us), Some(to_us)) = (time(&question.from), time(&question.to)) else {
+        report.find("pack_question", "manifest.json", "its period is none");
+        return Ok(());
+    };
+    if manifest.events_query.sql != events_sql(question) || manifest.alerts_query.sql != alerts_sql(question)
+    {
+        report.find("pack_question", "manifest.json", "its SQL is not what the question asks for");
+        return Ok(());
+    }
+    steps.say("asking the archive again");
+    let heads: Vec<Head> = report.heads.clone();
+    let ledger = match Ledger::load(&archive, Span { from_us, to_us }, Some(&heads), LAG_MAX_US) {
+        Ok(ledger) => ledger,
+        Err(EvidenceError::Proof(error @ (ProofError::Forked { .. } | ProofError::Read { .. }))) => {
+            report.find(
+                "forked",
+                "manifest.json",
+                format!("the archive is not the one of these checkpoints: {error}"),
+            );
+            return Ok(());
+        }
+        Err(error) => return Err(evidence_error(error)),
+    };
+    let asker = Asker::over(&archive)?;
+    let spool = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let (mut chosen, events) = ask_events(&asker, question, spool.path())?;
+    let (ids, alerts) = ask_alerts(&asker, question)?;
+    let changed =
+        (events.sha256 != manifest.events_query.sha256, alerts.sha256 != manifest.alerts_query.sha256);
+    let (wanted_events, wanted_alerts) = match question.complete {
+        true => (Selection::Whole, Selection::Whole),
+        false => (Selection::Events(&mut chosen), Selection::Alerts(&ids)),
+    };
+    let mut later = 0;
+    for (table, name, wanted) in
+        [(Table::Events, "records.jsonl", wanted_events), (Table::Alerts, "alerts.jsonl", wanted_alerts)]
+    {
+        let bar = steps.bar();
+        let (sha256, named, left) = match fingerprint((&archive, &ledger), table, wanted, &EventRecords, &bar)
+        {
+            Ok(found) => found,
+            Err(EvidenceError::NotProvable { detail }) => {
+                report.find("pack_archive", name, format!("the archive cannot be read again: {detail}"));
+                continue;
+            }
+            Err(error) => return Err(evidence_error(error)),
+        };
+        bar.0.finish_and_clear();
+        later += left;
+        let given = manifest.files.iter().find(|file| file.name == name);
+        if given.is_none_or(|file| file.sha256 != sha256) {
+            let rows: u64 = named.iter().map(|file| file.chosen).sum();
+            let packed = if table == Table::Events { manifest.counts.events } else { manifest.counts.alerts };
+            let detail = format!(
+                "the archive answers with {rows} records, the pack has {packed}: it is not the answer to its question"
+            );
+            report.find("pack_incomplete", name, detail);
+        }
+    }
+    report.not_checked.retain(|text| !text.starts_with("whether these are all records"));
+    // Of a complete pack the records were compared, whatever was chosen of them.
+    let told = later > 0 || question.complete;
+    if changed.0 && !told {
+        let detail = "the answer to its SQL has another hash than it says, and nothing came later";
+        report.find("pack_question", "manifest.json", detail);
+    } else if changed.0 || changed.1 {
+        report.not_checked.push(format!(
+            "records that came later: {} events of the period were sealed behind the checkpoints of the pack{}",
+            if question.complete { "perhaps some".to_owned() } else { term::count(later) },
+            if changed.1 { ", and there are other alerts of it" } else { "" }
+        ));
+    }
+    Ok(())
+}
+
+fn tell(args: &Args, report: &PackReport) -> Result<(), CliError> {
+    let told = Told {
+        findings: &report.findings,
+        not_checked: &report.not_checked,
+        checked: format!(
+            "{} files, {} events, {} alerts, pieces of proof: {}",
+            term::count(report.files),
+            term::count(report.events),
+            term::count(report.alerts),
+            term::count(report.proofs)
+        ),
+        document: &|| report.to_json(),
+    };
+    findings::tell(&told, args.json.as_deref(), args.quiet)
+}

@@ -1,0 +1,67 @@
+//! Reports of what is wrong: printed for people, written as JSON for programs.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+use serde_json::Value;
+use strongroom_archive::verify::Finding;
+
+use crate::exit::CliError;
+use crate::term;
+
+/// Most findings that are printed; the JSON report has them all.
+const PRINTED_MAX: usize = 50;
+
+/// A report, as far as it is told.
+pub struct Told<'r> {
+    pub findings: &'r [Finding],
+    pub not_checked: &'r [String],
+    /// What was looked at, in a line.
+    pub checked: String,
+    /// The report as JSON.
+    pub document: &'r dyn Fn() -> Value,
+}
+
+/// A document as it is written: indented, with a newline at its end.
+pub fn json_text(document: &Value) -> String {
+    format!("{document:#}\n")
+}
+
+/// Writes the report to `json` (`-` is standard output, and then nothing else is), and prints it; when `quiet` only if
+/// there are findings.
+pub fn tell(report: &Told<'_>, json: Option<&Path>, quiet: bool) -> Result<(), CliError> {
+    if let Some(path) = json {
+        let text = json_text(&(report.document)());
+        if path.as_os_str() == "-" {
+            anstream::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+            return Ok(());
+        }
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if quiet && report.findings.is_empty() {
+        return Ok(());
+    }
+    print(report).context("cannot write to standard output")?;
+    Ok(())
+}
+
+fn print(report: &Told<'_>) -> std::io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    for finding in report.findings.iter().take(PRINTED_MAX) {
+        let (place, detail) = (term::printable(&finding.place), term::printable(&finding.detail));
+        writeln!(out, "FINDING  {}: {place}: {detail}", finding.kind)?;
+    }
+    if report.findings.len() > PRINTED_MAX {
+        writeln!(out, "… and {} more findings", report.findings.len() - PRINTED_MAX)?;
+    }
+    for missing in report.not_checked {
+        writeln!(out, "not checked: {}", term::printable(missing))?;
+    }
+    writeln!(out, "checked: {}", report.checked)?;
+    match report.findings.len() {
+        0 => writeln!(out, "no finding"),
+        1 => writeln!(out, "1 finding"),
+        many => writeln!(out, "{many} findings"),
+    }
+}

@@ -87,15 +87,32 @@ pub(crate) struct OpenRows {
     /// Row and class: rows of one class have the same candidates.
     pub(crate) rows: Vec<(u32, u32)>,
     /// Gates, by position among the open ones, that the classes leave out.
-    pub(crate) rest: Vec<usize>,
+    rest: Vec<usize>,
     masks: Vec<u128>,
     groups: usize,
 }
 
 impl OpenRows {
-    /// Candidates of a class, for each group of rules.
-    pub(crate) fn masks(&self, class: u32) -> &[u128] {
-        &self.masks[class as usize * self.groups..][..self.groups]
+    /// Calls `see` with each rule that is left for a row, by its position in the program and in that order, until it
+    /// says not to go on.
+    pub(crate) fn rules(
+        &self,
+        gates: &[OpenGate],
+        (at, class): (u32, u32),
+        mut see: impl FnMut(usize) -> bool,
+    ) {
+        let masks = &self.masks[class as usize * self.groups..][..self.groups];
+        for (group, mask) in masks.iter().enumerate() {
+            let rest = self.rest.iter().map(|gate| &gates[*gate]);
+            let mut left =
+                rest.fold(*mask, |mask, gate| mask & gate.masks(group)[gate.places[at as usize] as usize]);
+            while left != 0 {
+                if !see(group * RULES_A_MASK + left.trailing_zeros() as usize) {
+                    return;
+                }
+                left &= left - 1;
+            }
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use arrow_array::{BooleanArray, RecordBatch};
 use strongroom_schemas::events::index;
 
 use crate::columns::{Columns, MatchError, Text};
-use crate::compile::{Program, RULES_A_MASK};
+use crate::compile::Program;
 use crate::evaluate::{Evaluation, Row, actor, source_ip, values_of, write_pair};
 use crate::gate::{self, OpenGate, OpenRows};
 use crate::matches::{BatchMatches, Entry, KEPT, Kept, MatchedEvent, Meaning, Symbol, Texts};
@@ -95,28 +95,33 @@ impl Matcher {
     /// [`MatchError`] when a column is missing or has another type.
     pub fn match_batch(&mut self, batch: &RecordBatch) -> Result<BatchMatches, MatchError> {
         let rules = Arc::clone(&self.rules);
-        let program = &rules.program;
         let columns = Columns::of(batch, &self.columns)?;
+        let mut matches = BatchMatches { rules: Some(Arc::clone(&rules)), ..BatchMatches::default() };
+        self.sifted(&columns, |evaluation, open| match_rows(evaluation, open, &mut matches));
+        if !matches.matched.is_sorted() {
+            matches.matched.sort_unstable();
+        }
+        self.kept.start(&columns);
+        self.keep(&rules, &columns, &mut matches);
+        Ok(matches)
+    }
+
+    /// Opens the gates of a block and hands over what they leave open.
+    fn sifted(&mut self, columns: &Columns<'_>, work: impl FnOnce(&mut Evaluation<'_, '_>, &OpenRows)) {
+        let program = &self.rules.program;
         self.memos.iter_mut().chain(&mut self.second_memos).for_each(Memo::clear);
-        let gates = gate::open(program, &columns, &mut self.memos, &mut self.spare);
+        let gates = gate::open(program, columns, &mut self.memos, &mut self.spare);
         let leaf_gates = leaf_gates(program, &gates);
         let mut evaluation = Evaluation {
             program,
-            columns: &columns,
+            columns,
             gates: &gates,
             leaf_gates: &leaf_gates,
             memos: &mut self.memos,
             second_memos: &mut self.second_memos,
         };
-        let mut matches = BatchMatches { rules: Some(Arc::clone(&rules)), ..BatchMatches::default() };
-        match_rows(&mut evaluation, &gate::sift(program, &gates, columns.rows), &mut matches);
-        if !matches.matched.is_sorted() {
-            matches.matched.sort_unstable();
-        }
+        work(&mut evaluation, &gate::sift(program, &gates, columns.rows));
         self.spare.extend(gates.into_iter().map(|gate| gate.places));
-        self.kept.start(&columns);
-        self.keep(&rules, &columns, &mut matches);
-        Ok(matches)
     }
 
     /// Positions, in `Table::Events`, of the columns that [`Matcher::may_match`] reads.
@@ -157,30 +162,18 @@ impl Matcher {
         batch: &RecordBatch,
         mut see: impl FnMut(usize, usize) -> bool,
     ) -> Result<(), MatchError> {
-        let rules = Arc::clone(&self.rules);
-        let program = &rules.program;
-        let columns = Columns::of(batch, &program.cheap_columns)?;
-        self.memos.iter_mut().chain(&mut self.second_memos).for_each(Memo::clear);
-        let gates = gate::open(program, &columns, &mut self.memos, &mut self.spare);
-        let leaf_gates = leaf_gates(program, &gates);
-        let mut evaluation = Evaluation {
-            program,
-            columns: &columns,
-            gates: &gates,
-            leaf_gates: &leaf_gates,
-            memos: &mut self.memos,
-            second_memos: &mut self.second_memos,
-        };
-        for at in 0..batch.num_rows() {
-            let row = Row::new(&columns, at);
-            for rule in &program.rules {
-                let value = rule.node.value(&mut |leaf| evaluation.leaf(leaf, &row, false));
-                if value != Some(false) && !see(at, rule.info) {
-                    break;
-                }
+        let columns = Columns::of(batch, &self.rules.program.cheap_columns)?;
+        self.sifted(&columns, |evaluation, open| {
+            let (program, gates) = (evaluation.program, evaluation.gates);
+            for &(at, class) in &open.rows {
+                let row = Row::new(evaluation.columns, at as usize);
+                open.rules(gates, (at, class), |rule| {
+                    let rule = &program.rules[rule];
+                    let value = rule.node.value(&mut |leaf| evaluation.leaf(leaf, &row, false));
+                    value == Some(false) || see(at as usize, rule.info)
+                });
             }
-        }
-        self.spare.extend(gates.into_iter().map(|gate| gate.places));
+        });
         Ok(())
     }
 
@@ -230,25 +223,18 @@ fn leaf_gates(program: &Program, gates: &[OpenGate]) -> Vec<Option<usize>> {
 
 /// Adds the matches of the rows that the gates leave open.
 fn match_rows(evaluation: &mut Evaluation<'_, '_>, open: &OpenRows, matches: &mut BatchMatches) {
-    let (program, columns) = (evaluation.program, evaluation.columns);
+    let (program, gates) = (evaluation.program, evaluation.gates);
     for &(at, class) in &open.rows {
-        let row = Row::new(columns, at as usize);
-        for (group, mask) in open.masks(class).iter().enumerate() {
-            let mut candidates = *mask;
-            for gate in &open.rest {
-                let gate = &evaluation.gates[*gate];
-                candidates &= gate.masks(group)[gate.places[at as usize] as usize];
+        let row = Row::new(evaluation.columns, at as usize);
+        open.rules(gates, (at, class), |rule| {
+            let rule = &program.rules[rule];
+            let cheap = rule.node.value(&mut |leaf| evaluation.leaf(leaf, &row, false));
+            let value = cheap.or_else(|| rule.node.value(&mut |leaf| evaluation.leaf(leaf, &row, true)));
+            if value == Some(true) {
+                matches.matched.push((at, rule.info as u32));
             }
-            while candidates != 0 {
-                let rule = &program.rules[group * RULES_A_MASK + candidates.trailing_zeros() as usize];
-                candidates &= candidates - 1;
-                let cheap = rule.node.value(&mut |leaf| evaluation.leaf(leaf, &row, false));
-                let value = cheap.or_else(|| rule.node.value(&mut |leaf| evaluation.leaf(leaf, &row, true)));
-                if value == Some(true) {
-                    matches.matched.push((at, rule.info as u32));
-                }
-            }
-        }
+            true
+        });
         matches.bodies_unreadable += row.unreadable.get();
     }
 }

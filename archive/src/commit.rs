@@ -324,7 +324,7 @@ fn tags(facts: &FileFacts) -> HashMap<String, Option<String>> {
 
 /// Time as Delta statistics have it; `None` for one that four digits of year cannot express. A file
 /// without bounds is never pruned.
-fn timestamp(micros: i64) -> Option<String> {
+pub(crate) fn timestamp(micros: i64) -> Option<String> {
     let time = DateTime::from_timestamp_micros(micros)?;
     let text = time.to_rfc3339_opts(SecondsFormat::Micros, true);
     text.as_bytes().first()?.is_ascii_digit().then_some(text)

@@ -136,7 +136,7 @@ async fn in_bucket(bucket: &Bucket, root: &Path, objects: BTreeMap<String, Optio
                 oldest.min_by_key(|version| version.modified).and_then(|version| version.version.clone());
             let version = pinned.or(oldest);
             let lock = s3.object_lock(&path, version.as_deref()).await;
-            let hold = s3.legal_hold_status(&path, version.as_deref()).await;
+            let hold = s3.hold(&path, version.as_deref()).await;
             let asked = Utc::now();
             let versions: Vec<Value> = versions
                 .iter()
@@ -159,7 +159,7 @@ async fn in_bucket(bucket: &Bucket, root: &Path, objects: BTreeMap<String, Optio
                     "mode": lock.mode.map(LockMode::as_str),
                     "retain_until": lock.until.map(text),
                 })),
-                "legal_hold": said(hold, Value::from),
+                "legal_hold": said(hold, |is_held| json!(if is_held { "ON" } else { "OFF" })),
                 "asked": text(asked),
             })
         }

@@ -21,7 +21,7 @@ use crate::error::ArchiveError;
 use crate::layout;
 use crate::proof::log::{checkpoint_folder, checkpoint_name, logs, newest};
 use crate::proof::tree::{Paths, root};
-use crate::proof::verify::{AddFacts, CommitFacts, parse_whole_commit};
+use crate::proof::verify::{AddFacts, CommitFacts, parse_commit};
 use crate::proof::{Head, Keys, Log, ProofError, keys};
 use crate::store::Store;
 
@@ -329,7 +329,7 @@ async fn load(
         let mut reads = stream::iter(reads).buffered(READS_AT_ONCE);
         let (mut leaves, mut entries) = (Vec::new(), Vec::new());
         while let Some(bytes) = reads.next().await {
-            let (commit, index) = (parse_whole_commit(&bytes?), leaves.len() as u64);
+            let (commit, index) = (parse_commit(&bytes?), leaves.len() as u64);
             leaves.push(commit.leaf);
             entries.extend(ledger.add((log, index), commit, lag_max_us, &mut reached));
         }

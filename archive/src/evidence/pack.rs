@@ -616,7 +616,7 @@ fn check_complete(
             if head.log.table == Table::Rejects {
                 continue;
             }
-            for add in parse_commit(&commit) {
+            for add in parse_commit(&commit).adds {
                 let of_period =
                     times(head.log.table, &add).is_none_or(|(first, last)| first < to && last >= from);
                 if !of_period {

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array as _, RecordBatch, StringArray};
-use chrono::{DateTime, SecondsFormat};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -25,7 +24,7 @@ use super::manifest::{ALERTS, HeadEntry, PackFile, RECORDS};
 use super::{EvidenceError, PROOF_RECORD_BYTES, PROOF_RECORDS_MAX};
 use crate::archive::Archive;
 use crate::background;
-use crate::commit::{STATISTICS_OFFSET, STATISTICS_SOURCE};
+use crate::commit::{STATISTICS_OFFSET, STATISTICS_SOURCE, timestamp};
 use crate::encode::{record_column, time_column};
 use crate::error::ArchiveError;
 use crate::layout;
@@ -478,10 +477,6 @@ impl Sink for PackWriter<'_> {
     }
 }
 
-fn time_text(us: i64) -> Option<String> {
-    Some(DateTime::from_timestamp_micros(us)?.to_rfc3339_opts(SecondsFormat::Micros, true))
-}
-
 fn named(log: Log, commit: u64, add: &AddFacts, chosen: u64) -> Result<NamedFile, EvidenceError> {
     let missing = || refuse(format!("{}/{}: its commit has not all tags", log.name(), add.path));
     let times = times(log.table, add);
@@ -495,8 +490,8 @@ fn named(log: Log, commit: u64, add: &AddFacts, chosen: u64) -> Result<NamedFile
         sha256: add.sha256.ok_or_else(missing)?.to_string(),
         record_root: add.record_root.ok_or_else(missing)?.to_string(),
         version_id: add.version.clone(),
-        time_min: times.and_then(|(first, _)| time_text(first)),
-        time_max: times.and_then(|(_, last)| time_text(last)),
+        time_min: times.and_then(|(first, _)| timestamp(first)),
+        time_max: times.and_then(|(_, last)| timestamp(last)),
         offsets: add.offsets.clone().unwrap_or_default(),
     })
 }

@@ -264,20 +264,10 @@ impl Sealing {
                 break;
             }
             let (number, width) = (hashes / TILE_WIDTH, hashes % TILE_WIDTH);
-            let mut tile = Vec::new();
-            if width > 0 {
-                let wanted = Tile { level, number, width };
-                for path in [wanted.path(), wanted.full().path()] {
-                    let path = folder.join(path);
-                    let bytes = store.read(&path).await;
-                    if let Some(bytes) = bytes.map_err(|source| ProofError::Read { path, source })? {
-                        let hash = |bytes: &[u8]| Hash(bytes.try_into().expect("chunks of 32"));
-                        tile = bytes.chunks_exact(32).take(width as usize).map(hash).collect();
-                        break;
-                    }
-                }
-            }
-            edge.levels.push(tile);
+            edge.levels.push(match width {
+                0 => Vec::new(),
+                width => tile_hashes(store, &folder, Tile { level, number, width }).await?,
+            });
         }
         if edge.root() == head.root {
             return Ok(edge);
@@ -295,6 +285,30 @@ impl Sealing {
             false => Err(ProofError::Forked { log: head.log.name(), size: head.size }),
         }
     }
+}
+
+/// What is kept of a tile: itself, or the full one that has taken its place.
+pub(crate) async fn tile_bytes(
+    store: &Store,
+    folder: &Path,
+    tile: Tile,
+) -> Result<Option<Bytes>, ProofError> {
+    for path in [tile.path(), tile.full().path()] {
+        let path = folder.join(path);
+        let bytes = store.read(&path).await;
+        let bytes = bytes.map_err(|source| ProofError::Read { path, source })?;
+        if bytes.is_some() {
+            return Ok(bytes);
+        }
+    }
+    Ok(None)
+}
+
+/// The hashes of a tile, as far as it is there.
+async fn tile_hashes(store: &Store, folder: &Path, tile: Tile) -> Result<Vec<Hash>, ProofError> {
+    let bytes = tile_bytes(store, folder, tile).await?.unwrap_or_default();
+    let hash = |bytes: &[u8]| Hash(bytes.try_into().expect("chunks of 32"));
+    Ok(bytes.chunks_exact(32).take(tile.width as usize).map(hash).collect())
 }
 
 /// The consistency proof from the first `old` commits to a head that was signed: from its tiles, else from the commits.
@@ -356,18 +370,7 @@ impl Nodes<'_> {
     async fn tile(&mut self, level: u32, number: u64) -> Result<&[Hash], ProofError> {
         if let Entry::Vacant(place) = self.tiles.entry((level, number)) {
             let width = (self.size >> (8 * level)).saturating_sub(number * TILE_WIDTH).min(TILE_WIDTH);
-            let wanted = Tile { level, number, width };
-            let mut hashes = Vec::new();
-            for path in [wanted.path(), wanted.full().path()] {
-                let path = self.folder.join(path);
-                let bytes = self.store.read(&path).await;
-                if let Some(bytes) = bytes.map_err(|source| ProofError::Read { path, source })? {
-                    let hash = |bytes: &[u8]| Hash(bytes.try_into().expect("chunks of 32"));
-                    hashes = bytes.chunks_exact(32).take(width as usize).map(hash).collect();
-                    break;
-                }
-            }
-            place.insert(hashes);
+            place.insert(tile_hashes(self.store, &self.folder, Tile { level, number, width }).await?);
         }
         Ok(&self.tiles[&(level, number)])
     }

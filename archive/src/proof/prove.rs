@@ -194,7 +194,7 @@ pub fn prove(
                 for index in 0..head.size {
                     let bytes = read(layout::commit(&volume, index)).await?;
                     hashes.push(leaf_hash(&bytes));
-                    let mut adds = parse_commit(&bytes);
+                    let mut adds = parse_commit(&bytes).adds;
                     adds.retain(|add| add.offsets.iter().flatten().any(|(source, _)| asked.contains(source)));
                     if !adds.is_empty() {
                         sources.push(Source { log, index, bytes: bytes.to_vec(), adds });
@@ -493,7 +493,7 @@ pub(crate) fn check_each(
         if root_of_inclusion(leaf_hash(&commit), part.index, *size, &path_of(&part.path)?) != Some(*root) {
             return Err(format!("commit {at}: its path does not lead to the root of the checkpoint"));
         }
-        commits.push(parse_commit(&commit));
+        commits.push(parse_commit(&commit).adds);
     }
     for (at, part) in proof.records.iter().enumerate() {
         let adds = commits.get(part.commit).ok_or_else(|| format!("record {at}: it has no commit"))?;

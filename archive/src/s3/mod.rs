@@ -17,7 +17,6 @@
 //! Crash at any moment: an object is there whole or not at all. Objects that no commit names stay where they are,
 //! locked like the others; readers never see them.
 
-mod attested;
 mod body;
 mod bucket;
 mod clock;

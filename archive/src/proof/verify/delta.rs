@@ -19,6 +19,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value};
 
 use super::super::{Log, ProofError};
+use super::volume::ADD_MEMBERS;
 use super::{CommitFacts, Report};
 use crate::commit::TAG_VERSION;
 use crate::durable;
@@ -57,9 +58,7 @@ struct Checkpoint {
 /// Of `protocol` and `metaData`, what decides what readers see; the rest are names and times.
 const PROTOCOL: [&str; 4] = ["minReaderVersion", "minWriterVersion", "readerFeatures", "writerFeatures"];
 const METADATA: [&str; 5] = ["id", "format", "schemaString", "partitionColumns", "configuration"];
-/// Columns of a file, and of a checkpoint, that may have values.
-const FILE: [&str; 7] =
-    ["path", "partitionValues", "size", "modificationTime", "dataChange", "stats", "tags"];
+/// Columns of a checkpoint that may have values.
 const ACTIONS: [&str; 5] = ["add", "remove", "txn", "protocol", "metaData"];
 
 /// Checks whatever beside commits lies in a volume's `_delta_log`; `names` were listed before the commits were read.
@@ -244,7 +243,7 @@ fn read_checkpoint(bytes: Bytes) -> Result<Checkpoint, String> {
         let (paths, sizes, stats) = (strings(&adds, "path"), numbers(&adds, "size"), strings(&adds, "stats"));
         for (name, column) in adds.column_names().into_iter().zip(adds.columns()) {
             let says = |row: &usize| adds.is_valid(*row) && column.is_valid(*row);
-            if !FILE.contains(&name) && (0..adds.len()).any(|row| says(&row)) {
+            if !ADD_MEMBERS.contains(&name) && (0..adds.len()).any(|row| says(&row)) {
                 checkpoint.strange.insert(format!("{name} of a file"));
             }
         }

@@ -162,20 +162,15 @@ pub fn heads_of_report(report: &[u8], archive_id: &str) -> Option<Vec<Head>> {
     heads.collect()
 }
 
-/// The files that a commit names, as far as they can be read.
-pub(crate) fn parse_commit(bytes: &[u8]) -> Vec<AddFacts> {
-    volume::parse(bytes, true, "", &mut Report::new("", Path::new(""))).adds
-}
-
 /// What a commit says, as far as it can be read.
-pub(crate) fn parse_whole_commit(bytes: &[u8]) -> CommitFacts {
+pub(crate) fn parse_commit(bytes: &[u8]) -> CommitFacts {
     volume::parse(bytes, true, "", &mut Report::new("", Path::new("")))
 }
 
-/// What a commit says, as far as it can be read. A file of which something is wrong is among its files all the same,
-/// with what there is to know of it.
+/// As [`parse_commit`]; but a file of which something is wrong is among the files all the same, with what there is to know
+/// of it.
 pub(crate) fn facts(bytes: &[u8]) -> CommitFacts {
-    let mut commit = volume::parse(bytes, true, "", &mut Report::new("", Path::new("")));
+    let mut commit = parse_commit(bytes);
     for line in bytes.split(|byte| *byte == b'\n') {
         let Ok(line) = serde_json::from_slice::<serde_json::Value>(line) else { continue };
         let add = &line["add"];

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
 
 use super::super::keys::Keys;
-use super::super::log::{check_note, checkpoint_folder, folder, parse_checkpoint_name};
+use super::super::log::{check_note, checkpoint_folder, folder, parse_checkpoint_name, tile_bytes};
 use super::super::tree::{self, CompactRange, Tile};
 use super::super::{Head, Log, ProofError};
 use super::strict::Strict;
@@ -24,7 +24,7 @@ const READS_AT_ONCE: usize = 16;
 /// How much earlier than the commit before it a commit may say it was made: two writers, two clocks.
 const CLOCK_BACK_MS_MAX: i64 = 600_000;
 /// All that an `add` has. What else Delta knows of (deletion vectors, for one) changes what readers see of a file.
-const ADD_MEMBERS: [&str; 7] =
+pub(super) const ADD_MEMBERS: [&str; 7] =
     ["path", "partitionValues", "size", "modificationTime", "dataChange", "stats", "tags"];
 /// Actions that only the first commit has.
 const FIRST_ACTIONS: [&str; 2] = ["protocol", "metaData"];
@@ -370,14 +370,7 @@ async fn tiles(
     let mut changed: Option<u64> = None;
     for tile in wanted {
         let place = format!("{}/_tlog/{}", log.name(), tile.path());
-        let mut found = None;
-        for path in [folder.join(tile.path()), folder.join(tile.full().path())] {
-            let bytes = store.read(&path).await.map_err(|source| ProofError::Read { path, source })?;
-            if let Some(bytes) = bytes {
-                found = Some(bytes);
-                break;
-            }
-        }
+        let found = tile_bytes(store, &folder, tile).await?;
         report.checked.tiles += 1;
         let level = levels.get(tile.level as usize).map_or(&[][..], Vec::as_slice);
         let first = (tile.number * tree::TILE_WIDTH) as usize;

@@ -1296,24 +1296,17 @@ class Archive:
                         volume.files += ["%s/%s" % (name, file) for file in self.names(where, "file_unnamed")]
                     elif name not in ("_delta_log", "_tlog", "_staging"):
                         unknown.append(where)
-                for name in self.names(volume.name + "/_tlog/checkpoint", "checkpoint_malformed"):
-                    where = "%s/_tlog/checkpoint/%s" % (volume.name, name)
-                    try:
-                        volume.notes.append((name, where, self.root.read(where, NOTE_BYTES_MAX)))
-                    except (Malformed, NotPlain) as e:
-                        self.report.finding("checkpoint_malformed", shown(where), str(e))
-                for name in self.names(volume.name + "/_tlog/witness", "checkpoint_malformed"):
-                    where = "%s/_tlog/witness/%s" % (volume.name, name)
-                    try:
-                        volume.cosigned.append((name, where, self.root.read(where, NOTE_BYTES_MAX)))
-                    except (Malformed, NotPlain) as e:
-                        self.report.finding("checkpoint_malformed", shown(where), str(e))
-                for name in self.names(volume.name + "/_tlog/timestamp", "timestamp_malformed"):
-                    where = "%s/_tlog/timestamp/%s" % (volume.name, name)
-                    try:
-                        volume.stamped.append((name, where, self.root.read(where, NOTE_BYTES_MAX)))
-                    except (Malformed, NotPlain) as e:
-                        self.report.finding("timestamp_malformed", shown(where), str(e))
+                for folder, kept, kind in (
+                    ("checkpoint", volume.notes, "checkpoint_malformed"),
+                    ("witness", volume.cosigned, "checkpoint_malformed"),
+                    ("timestamp", volume.stamped, "timestamp_malformed"),
+                ):
+                    for name in self.names("%s/_tlog/%s" % (volume.name, folder), kind):
+                        where = "%s/_tlog/%s/%s" % (volume.name, folder, name)
+                        try:
+                            kept.append((name, where, self.root.read(where, NOTE_BYTES_MAX)))
+                        except (Malformed, NotPlain) as e:
+                            self.report.finding(kind, shown(where), str(e))
         if unknown:
             more = "" if len(unknown) <= 10 else ", and %d more" % (len(unknown) - 10)
             self.report.skipped("what is no part of an archive: %s%s" % (", ".join(shown(u) for u in unknown[:10]), more))

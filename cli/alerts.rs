@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::Subcommand;
 use strongroom_alerts::own;
-use strongroom_alerts::sinks::{Outcome, Sinks};
+use strongroom_sinks::{Outcome, Sinks};
 
 use crate::config::Config;
 use crate::config::sinks::{self, SinkConfig};

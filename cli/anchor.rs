@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use strongroom_alerts::sinks::{HttpOptions, Post, SinkError, TlsOptions};
 use strongroom_archive::{
     Anchored, Anchors, Archive, ArchiveError, Courier, Reply, TimestampAuthorities, TimestampOptions,
     Trouble, WitnessKey, WitnessOptions,
 };
+use strongroom_sinks::{HttpOptions, Post, SinkError, TlsOptions};
 
 use crate::exit::CliError;
 use crate::key::proof_error;

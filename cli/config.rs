@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Subcommand;
-use strongroom_alerts::sinks::{OutboxOptions, TlsOptions};
 use strongroom_archive::{
     LockMode, PrivateKey, PublicKey, RETENTION_YEARS_MAX, Signer, StoreOptions, WitnessKey,
 };
@@ -24,6 +23,7 @@ use strongroom_ingest::live::webhook::{self, Route, TlsFiles, WebhookOptions};
 use strongroom_ingest::live::{LiveOptions, Secret, TailOptions, tail};
 use strongroom_ingest::{decode, live, pipeline};
 use strongroom_schemas::Severity;
+use strongroom_sinks::{OutboxOptions, TlsOptions};
 
 use self::reader::{Mistake, Mistakes, Section, parse};
 use self::sinks::SinkConfig;

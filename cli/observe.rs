@@ -17,9 +17,9 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use strongroom_alerts::sinks::{OutboxCounters, SinkCounters};
 use strongroom_ingest::live::webhook::WebhookCounters;
 use strongroom_ingest::live::{BUCKETS, Histogram, Metrics, Secret};
+use strongroom_sinks::{OutboxCounters, SinkCounters};
 
 use crate::anchor::AnchorCounters;
 use crate::exit::CliError;

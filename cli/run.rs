@@ -16,7 +16,6 @@ use anyhow::Context as _;
 use chrono::Utc;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use strongroom_alerts::own;
-use strongroom_alerts::sinks::Sinks;
 use strongroom_archive::{Anchors, Archive, Counts, SealReport};
 use strongroom_ingest::live::kafka::KafkaSource;
 use strongroom_ingest::live::webhook::Webhook;
@@ -24,6 +23,7 @@ use strongroom_ingest::live::{
     self, ArchiveHistory, Drained, LiveObserver, LiveRules, Metrics, Source, Tail, mark_of,
 };
 use strongroom_schemas::{Alert, ocsf};
+use strongroom_sinks::Sinks;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;

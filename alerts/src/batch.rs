@@ -240,16 +240,60 @@ pub fn alerts_of_batch(batch: &RecordBatch) -> Option<Vec<Alert>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sinks::testing::{alert, hostile};
+    use strongroom_schemas::{AlertEvent, Severity};
+
+    /// An alert with something in every field.
+    fn alert(text: &str) -> Alert {
+        let given = || Some(text.to_owned());
+        Alert {
+            alert_id: format!("id {text}"),
+            rule_id: "0d6a4f0e-1111-5222-8333-444455556666".to_owned(),
+            rule_name: "secrets-read".to_owned(),
+            title: "Secrets read".to_owned(),
+            severity: Severity::High,
+            time_us: 3,
+            window_start_us: 1,
+            window_end_us: 2,
+            group_key: format!("actor={text}"),
+            event_count: 4,
+            audit_ids: vec![text.to_owned(), "another".to_owned()],
+            tactics: vec!["credential-access".to_owned()],
+            techniques: vec!["T1552.007".to_owned()],
+            message: format!("mallory read {text}"),
+            next_steps: "Ask mallory.".to_owned(),
+            event: AlertEvent {
+                audit_id: text.to_owned(),
+                stage: given(),
+                time_us: 3,
+                cluster: "prod".to_owned(),
+                source: "file".to_owned(),
+                source_offset: 5,
+                actor: text.to_owned(),
+                user_name: text.to_owned(),
+                source_ip: given(),
+                user_agent: given(),
+                verb: given(),
+                request_uri: given(),
+                api_group: None,
+                resource: given(),
+                subresource: None,
+                namespace: given(),
+                name: given(),
+                response_code: Some(200),
+                authz_decision: given(),
+            },
+        }
+    }
 
     #[test]
     fn alerts_come_back_from_their_rows() {
-        let mut impersonated = alert(2);
+        let mut impersonated = alert("two");
         impersonated.event.actor = "root".to_owned();
         impersonated.event.api_group = Some("apps".to_owned());
-        let mut bare = alert(3);
+        let mut bare = alert("three");
         bare.event = AlertEvent { time_us: bare.time_us, ..AlertEvent::default() };
-        let alerts = [alert(1), impersonated, bare, hostile()];
+        let hostile = alert("a|b=c\\d\r\ne\u{1b}[31mf\u{0}g\"h]i<!channel>&\u{202e}\u{7f}ü");
+        let alerts = [alert("one"), impersonated, bare, hostile];
         assert_eq!(alerts_of_batch(&alerts_batch(&alerts)).as_deref(), Some(&alerts[..]));
     }
 }

@@ -41,7 +41,7 @@ use crate::rule::{Correlation, Measure, RuleSet};
 use crate::window::{Counted, Crossing, Rule, WindowLimits, Windows};
 
 /// Namespace of alert ids; changing it would make every old alert new.
-pub(crate) const ALERT_NAMESPACE: Uuid = Uuid::from_u128(0x5f9c_06a1_8d0e_4b57_9a53_27c4_71d0_ee12);
+pub const ALERT_NAMESPACE: Uuid = Uuid::from_u128(0x5f9c_06a1_8d0e_4b57_9a53_27c4_71d0_ee12);
 
 /// What a detector may keep in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]

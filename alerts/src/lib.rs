@@ -7,7 +7,7 @@
 //! BatchMatches ─once a request─▶ windows ─▶ Alert               in source order, Detector
 //! ```
 //!
-//! What is absent outside of [`sinks`]: no IO but reading rule files, no clock (time is the events'), no thread. A rule set
+//! What is absent: no IO but reading rule files, no clock (time is the events'), no thread. A rule set
 //! that loaded has no errors left; an alert never carries a body.
 //!
 //! What Sigma does not say, and is so here:
@@ -54,7 +54,6 @@ mod rule;
 mod rules_test;
 #[cfg(test)]
 mod shuffle_test;
-pub mod sinks;
 #[cfg(test)]
 pub(crate) mod testing;
 mod window;
@@ -62,8 +61,8 @@ mod window;
 pub use batch::{alerts_batch, alerts_of_batch};
 pub use columns::MatchError;
 pub use detector::{
-    ALLOWED_LATENESS, Detector, DetectorConfig, EVENTS_MAX, GROUP_EVENTS_MAX, GROUPS_MAX, HOURS_MAX,
-    REQUESTS_MAX, VALUES_MAX,
+    ALERT_NAMESPACE, ALLOWED_LATENESS, Detector, DetectorConfig, EVENTS_MAX, GROUP_EVENTS_MAX, GROUPS_MAX,
+    HOURS_MAX, REQUESTS_MAX, VALUES_MAX,
 };
 pub use matcher::Matcher;
 pub use matches::{BatchMatches, FIELD_BYTES_MAX};

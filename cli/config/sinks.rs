@@ -6,15 +6,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use strongroom_alerts::sinks::{
+use strongroom_ingest::live::Secret;
+use strongroom_ingest::live::kafka::{KafkaSink, KafkaSinkOptions};
+use strongroom_schemas::Severity;
+use strongroom_sinks::{
     Alertmanager, AlertmanagerOptions, Elastic, ElasticOptions, FileSink, HttpOptions, LaneOptions,
     OUTBOX_BYTES_MAX_DEFAULT, OutboxOptions, PagerDuty, PagerDutyOptions, SYSLOG_BYTES_MAX_DEFAULT, Sink,
     SinkError, Slack, SlackOptions, Splunk, SplunkOptions, StdoutSink, Syslog, SyslogFormat, SyslogOptions,
     TlsOptions, Transport, Webhook, WebhookOptions,
 };
-use strongroom_ingest::live::Secret;
-use strongroom_ingest::live::kafka::{KafkaSink, KafkaSinkOptions};
-use strongroom_schemas::Severity;
 
 use super::reader::Section;
 use super::{NAME_CHARS_MAX, kafka_security};

@@ -15,7 +15,11 @@ const EDGES: &[(&str, &[&str])] = &[
     ("strongroom-generate", &[]),
     ("strongroom-alerts", &["strongroom-schemas"]),
     ("strongroom-archive", &["strongroom-schemas"]),
-    ("strongroom-ingest", &["strongroom-alerts", "strongroom-archive", "strongroom-schemas"]),
+    ("strongroom-sinks", &["strongroom-alerts", "strongroom-schemas"]),
+    (
+        "strongroom-ingest",
+        &["strongroom-alerts", "strongroom-archive", "strongroom-schemas", "strongroom-sinks"],
+    ),
     ("strongroom-query", &["strongroom-alerts", "strongroom-archive", "strongroom-schemas"]),
     (
         "strongroom",
@@ -26,6 +30,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "strongroom-ingest",
             "strongroom-query",
             "strongroom-schemas",
+            "strongroom-sinks",
         ],
     ),
 ];
@@ -110,7 +115,8 @@ fn sources(folder: &str) -> Vec<PathBuf> {
 }
 
 fn all_sources() -> Vec<PathBuf> {
-    let folders = ["alerts", "archive", "benches", "cli", "generate", "ingest", "query", "schemas", "tests"];
+    let folders =
+        ["alerts", "archive", "benches", "cli", "generate", "ingest", "query", "schemas", "sinks", "tests"];
     folders.iter().flat_map(|folder| sources(folder)).collect()
 }
 

@@ -19,14 +19,14 @@ use rdkafka::Message as _;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use serde_json::{Value, json};
-use strongroom_alerts::sinks::{
+use strongroom_ingest::live::Secret;
+use strongroom_ingest::live::kafka::{KafkaSink, KafkaSinkOptions, Security};
+use strongroom_schemas::{Alert, AlertEvent};
+use strongroom_sinks::{
     Alertmanager, AlertmanagerOptions, Elastic, ElasticOptions, HttpOptions, Outcome, PagerDuty,
     PagerDutyOptions, Sink, Slack, SlackOptions, Splunk, SplunkOptions, Syslog, SyslogFormat, SyslogOptions,
     TlsOptions, Transport, Webhook, WebhookOptions, cef, rfc5424,
 };
-use strongroom_ingest::live::Secret;
-use strongroom_ingest::live::kafka::{KafkaSink, KafkaSinkOptions, Security};
-use strongroom_schemas::{Alert, AlertEvent};
 
 use crate::corpus;
 use crate::daemon::{Daemon, config, wait_until};

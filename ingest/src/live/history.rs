@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use strongroom_alerts::alerts_of_batch;
-use strongroom_alerts::sinks::{History, HistoryError, Mark};
 use strongroom_archive::{Archive, ArchiveError, SealReport};
 use strongroom_schemas::{Alert, Table};
+use strongroom_sinks::{History, HistoryError, Mark};
 
 /// How the archive is opened.
 type Open = dyn Fn() -> Result<Archive, ArchiveError> + Send + Sync;

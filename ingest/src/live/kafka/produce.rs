@@ -13,8 +13,8 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
-use strongroom_alerts::sinks::{Outcome, Sink, SinkError};
 use strongroom_schemas::{Alert, ocsf};
+use strongroom_sinks::{Outcome, Sink, SinkError};
 
 use super::Security;
 use super::client::{log_of_library, printable, secure};

@@ -101,7 +101,7 @@ pub fn cef(alert: &Alert) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sinks::testing::{alert, hostile};
+    use crate::testing::{alert, hostile};
 
     #[test]
     fn an_alert_is_one_line_with_its_parts() {

@@ -117,7 +117,7 @@ impl Sink for Alertmanager {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sinks::testing::hostile;
+    use crate::testing::hostile;
 
     #[test]
     fn labels_hold_nothing_of_a_client() {

@@ -33,7 +33,7 @@ use super::log::{
 };
 use super::outbox::{Positions, Source};
 use super::{Outcome, Sink};
-use crate::own;
+use strongroom_alerts::own;
 
 /// First wait after a failure.
 pub const RETRY_WAIT: Duration = Duration::from_millis(500);

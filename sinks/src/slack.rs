@@ -97,7 +97,7 @@ impl Sink for Slack {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sinks::testing::hostile;
+    use crate::testing::hostile;
 
     #[test]
     fn nobody_is_mentioned() {

@@ -121,7 +121,7 @@ fn without_nothing(value: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sinks::testing::{alert, hostile};
+    use crate::testing::{alert, hostile};
 
     #[test]
     fn arrays_are_arrays_and_nothing_is_null() {

@@ -9,7 +9,7 @@ use strongroom_schemas::{Alert, Severity};
 
 use super::testing::alert;
 use super::{History, HistoryError, LaneOptions, Mark, OutboxOptions, Outcome, Sink, Sinks};
-use crate::own;
+use strongroom_alerts::own;
 
 /// An archive: an alert for each commit of one volume.
 #[derive(Default)]

@@ -303,7 +303,7 @@ impl Sink for Syslog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sinks::testing::{alert, hostile};
+    use crate::testing::{alert, hostile};
 
     #[test]
     fn a_message_has_a_head_and_no_control_character() {

@@ -14,8 +14,7 @@
 //!   or response, and each escapes what clients of a cluster chose, by its own rules.
 //! - TLS is verified, always; a secret leaves in the request it is for, and in no error, log or metric.
 //!
-//! The Kafka sink is not here but beside the Kafka source, which owns librdkafka's settings and what it says: this
-//! crate is linked into everything that reads rules, and stays without a C library.
+//! The Kafka sink is not here but beside the Kafka source, which owns librdkafka's settings and what it says.
 
 mod alertmanager;
 mod cef;

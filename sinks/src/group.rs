@@ -17,7 +17,7 @@ use strongroom_schemas::alert::AUDIT_IDS_MAX;
 use uuid::Uuid;
 
 use super::log::{Entry, Record};
-use crate::detector::ALERT_NAMESPACE;
+use strongroom_alerts::ALERT_NAMESPACE;
 
 /// Groups open at once.
 pub const GROUPS_MAX: usize = 10_000;
@@ -184,7 +184,7 @@ fn hold(group: &mut Group, audit_id: &str) {
 
 /// Alerts of rules are grouped; what we say of ourselves is not.
 fn is_grouped(alert: &Alert) -> bool {
-    !crate::own::is_own(&alert.rule_id)
+    !strongroom_alerts::own::is_own(&alert.rule_id)
 }
 
 fn key(alert: &Alert) -> [u8; 32] {
@@ -229,7 +229,7 @@ fn summary(group: &Group, time_ms: u64) -> Alert {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sinks::testing::alert;
+    use crate::testing::alert;
 
     fn of(name: &str, number: u64) -> Box<Alert> {
         let mut alert = alert(number);

@@ -113,7 +113,7 @@ impl<W: Write + Send> Sink for StdoutSink<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sinks::testing::alert;
+    use crate::testing::alert;
 
     #[test]
     fn a_rotated_file_is_left_alone_and_the_new_one_goes_on() {

@@ -20,7 +20,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use strongroom_archive::{REQUEST_BYTES_MAX, Signer, TrustedLog, Witness, WitnessAnswer};
+use strongroom_archive::{REQUEST_BYTES_MAX, Signer, TrustedLog, Witness, WitnessAnswer, WitnessKey};
 use strongroom_ingest::live::webhook::{Identity, TlsFiles};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -61,7 +61,7 @@ const LOGS_BYTES_MAX: u64 = 4 << 20;
 #[command(after_long_help = "\
 Examples:
   strongroom key new --name witness.example/w1 witness.key
-  strongroom witness --key witness.key --state ./witness --log 'strongroom+3e78f75f+ARtw8e…@strongroom/5d0c…/'
+  strongroom witness --new --key witness.key --state ./witness --log 'strongroom+3e78f75f+ARtw8e…@strongroom/5d0c…/'
   strongroom witness --key witness.key --state ./witness --logs logs.txt --listen 0.0.0.0:8485 \\
       --tls-cert tls.crt --tls-key tls.key")]
 pub struct Args {
@@ -71,9 +71,12 @@ pub struct Args {
     /// The witness's own key, made by `strongroom key new --name NAME`; not one that signs logs
     #[arg(long, env = "STRONGROOM_WITNESS_KEY_FILE", value_name = "FILE")]
     key: PathBuf,
-    /// The folder of what it has seen. Without it the witness knows nothing: never begin again with an empty one
+    /// The folder of what it has seen; without it the witness would know nothing, and does not start
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
+    /// Begin: the first start of a witness, which makes the folder of its state. Never with a key that has cosigned before
+    #[arg(long)]
+    new: bool,
     /// A log by its public key and origin; an origin that ends in a slash stands for all that begin so, as
     /// strongroom/ARCHIVE_ID/ does for all logs of an archive. Repeatable, also for several keys of one log
     #[arg(long = "log", value_name = "KEY@ORIGIN", value_parser = log)]
@@ -115,6 +118,9 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         let error = anyhow::anyhow!("the key in {} signs one of the logs", args.key.display());
         return Err(CliError::input(error)
             .with_hint("strongroom key new --name NAME makes one for the witness alone"));
+    }
+    if args.new {
+        Witness::begin(WitnessKey::of(&key), &args.state).map_err(proof_error)?;
     }
     let count = logs.len();
     let witness = Arc::new(Witness::open(key, logs, &args.state).map_err(proof_error)?);

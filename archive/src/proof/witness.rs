@@ -4,7 +4,8 @@
 //! What it promises: a tree is cosigned only after it was shown to continue the greatest one that was cosigned of the same
 //! log, and nobody is told the cosignature before it is on disk. What is stored where: for each log, that is each origin,
 //! one file in the state folder, `logs/<hex SHA-256 of the origin>`, with the newest checkpoint cosigned, as a note with
-//! the log's signature and our own; it is replaced as a whole.
+//! the log's signature and our own; it is replaced as a whole. `vkey` names the witness that the folder is the memory of:
+//! it is written once, when a witness begins, so that a folder that was lost, or is another one, is noticed.
 //!
 //! Why it is hard: between two requests for one log nothing may come between the look at the file and the file's
 //! replacement, else an older tree could go over a newer one. So all that is one critical section, over all logs: it
@@ -39,6 +40,9 @@ const EVIDENCE_MAX: usize = 1000;
 const LOCK: &str = "lock";
 const STATES: &str = "logs";
 const EVIDENCE: &str = "evidence";
+const VKEY: &str = "vkey";
+/// What is shown of a vkey that is not ours, at most.
+const NAME_SHOWN_MAX: usize = 200;
 
 /// What a client sends to `add-checkpoint`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,15 +162,57 @@ pub struct Witness {
     _lock: File,
 }
 
+/// Names of the logs' states; a half-written one is none.
+fn state_names(folder: &Path) -> Result<HashSet<String>, ProofError> {
+    let path = folder.join(STATES);
+    let names = std::fs::read_dir(&path).and_then(|entries| {
+        let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        names.filter(|name| !name.as_ref().is_ok_and(|name| name.contains('.'))).collect()
+    });
+    names.map_err(|source| ProofError::Read { path, source })
+}
+
 impl Witness {
-    /// A witness whose state is in `folder`, which is made if it is not there.
+    /// Makes the state of a witness that has cosigned nothing yet.
     ///
     /// # Errors
-    /// [`ProofError::WitnessBusy`] when another process has the folder, [`ProofError::Read`] and [`ProofError::Write`].
-    pub fn open(key: PrivateKey, logs: Vec<TrustedLog>, folder: &Path) -> Result<Witness, ProofError> {
+    /// [`ProofError::WitnessBegun`] when there is one, [`ProofError::Read`] and [`ProofError::Write`].
+    pub fn begin(key: WitnessKey, folder: &Path) -> Result<(), ProofError> {
         for path in [folder.to_owned(), folder.join(STATES), folder.join(EVIDENCE)] {
             let made = durable::create_folder(&path).map_err(io::Error::other);
             made.map_err(|source| ProofError::Write { path, source })?;
+        }
+        let path = folder.join(VKEY);
+        if !state_names(folder)?.is_empty() && !path.exists() {
+            let of = format!("there are states, and no file {VKEY}");
+            return Err(ProofError::WitnessOther { path: folder.to_owned(), of });
+        }
+        match durable::create_file(&path, &path.with_extension("new"), &[format!("{key}\n").as_bytes()]) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(ProofError::WitnessBegun { path: folder.to_owned() })
+            }
+            Err(source) => Err(ProofError::Write { path, source }),
+        }
+    }
+
+    /// A witness that goes on with what it has seen, which is in `folder`.
+    ///
+    /// # Errors
+    /// [`ProofError::WitnessForgot`] when it has not begun there, [`ProofError::WitnessOther`] when another one has,
+    /// [`ProofError::WitnessBusy`] when another process has the folder, [`ProofError::Read`] and [`ProofError::Write`].
+    pub fn open(key: PrivateKey, logs: Vec<TrustedLog>, folder: &Path) -> Result<Witness, ProofError> {
+        let path = folder.join(VKEY);
+        let of = match std::fs::read_to_string(&path) {
+            Ok(of) => of,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(ProofError::WitnessForgot { path: folder.to_owned() });
+            }
+            Err(source) => return Err(ProofError::Read { path, source }),
+        };
+        if of.trim_end() != WitnessKey::of(&key).to_string() {
+            let of = of.trim_end().chars().take(NAME_SHOWN_MAX).collect();
+            return Err(ProofError::WitnessOther { path: folder.to_owned(), of });
         }
         let path = folder.join(LOCK);
         let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
@@ -176,13 +222,7 @@ impl Witness {
             Err(TryLockError::WouldBlock) => return Err(ProofError::WitnessBusy { path: folder.to_owned() }),
             Err(TryLockError::Error(source)) => return Err(ProofError::Write { path, source }),
         }
-        let path = folder.join(STATES);
-        let names = std::fs::read_dir(&path).and_then(|entries| {
-            let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-            names.collect::<io::Result<Vec<String>>>()
-        });
-        let names = names.map_err(|source| ProofError::Read { path, source })?;
-        let states = names.into_iter().filter(|name| !name.contains('.')).collect();
+        let states = state_names(folder)?;
         Ok(Witness { key, logs, folder: folder.to_owned(), states: Mutex::new(states), _lock: lock })
     }
 
@@ -356,7 +396,10 @@ mod tests {
         fn new() -> Site {
             let key = PrivateKey::generate("witness.example/w1").expect("randomness").to_text();
             let log = PrivateKey::generate("log").expect("randomness");
-            Site { folder: tempfile::tempdir().expect("a folder"), log, key }
+            let folder = tempfile::tempdir().expect("a folder");
+            let public = WitnessKey::of(&PrivateKey::parse(&key).expect("a key"));
+            Witness::begin(public, folder.path()).expect("an empty folder");
+            Site { folder, log, key }
         }
 
         fn open(&self) -> Witness {
@@ -364,6 +407,28 @@ mod tests {
             let key = PrivateKey::parse(&self.key).expect("a key");
             Witness::open(key, vec![trusted], self.folder.path()).expect("a witness")
         }
+    }
+
+    #[test]
+    fn a_witness_begins_once_and_never_by_itself() {
+        let (site, other) = (Site::new(), PrivateKey::generate("witness.example/w2").expect("randomness"));
+        let key = || PrivateKey::parse(&site.key).expect("a key");
+        let begin = || Witness::begin(WitnessKey::of(&key()), site.folder.path());
+        assert!(matches!(begin(), Err(ProofError::WitnessBegun { .. })));
+        let another = Witness::open(other, Vec::new(), site.folder.path());
+        assert!(matches!(another, Err(ProofError::WitnessOther { .. })));
+        let witness = site.open();
+        assert_eq!(witness.add_checkpoint(&body(&site.log, 0, &leaves(3)), 1).status, 200);
+        drop(witness);
+        // What is left of a state is no state, and nothing begins on top of it.
+        std::fs::remove_file(site.folder.path().join(VKEY)).expect("removed");
+        let open = || Witness::open(key(), Vec::new(), site.folder.path());
+        assert!(matches!(open(), Err(ProofError::WitnessForgot { .. })));
+        assert!(matches!(begin(), Err(ProofError::WitnessOther { .. })));
+        std::fs::remove_dir_all(site.folder.path().join(STATES)).expect("removed");
+        assert!(matches!(open(), Err(ProofError::WitnessForgot { .. })));
+        begin().expect("nothing is there");
+        open().expect("it has begun");
     }
 
     #[test]

@@ -93,6 +93,7 @@ fn print_init(made: &Init, as_json: bool) -> std::io::Result<()> {
     if let Some(policies) = policies {
         writeln!(out, "\npolicy for the identity that writes:\n{:#}", policies.writer)?;
         writeln!(out, "\npolicy for the identity that extends retention and holds:\n{:#}", policies.keeper)?;
+        writeln!(out, "\npolicy for the identity that checks and queries:\n{:#}", policies.auditor)?;
         writeln!(
             out,
             "\npolicy for the identity that drops volumes past their retention, for as long as it takes:\n{:#}",

@@ -23,7 +23,7 @@ use strongroom_archive::evidence::{
     Asked, Chosen, EvidenceError, Ledger, MANIFEST, MANIFEST_NOTE, Manifest, PackFile, Query, Question,
     Selected, Selection, Span, attest, check_pack, sign_manifest, write_pack_records,
 };
-use strongroom_archive::verify::{Options, Report as Verified, verify};
+use strongroom_archive::verify::{Options, Report as Verified, Witnesses, verify};
 use strongroom_archive::{Archive, ProofError, PublicKey};
 use strongroom_ingest::export::EventRecords;
 use strongroom_schemas::Table;
@@ -298,8 +298,8 @@ fn make(args: &Args) -> Result<u8, CliError> {
 
     steps.say("checking the pack as a stranger would");
     let bar = steps.bar();
-    let checked =
-        check_pack(folder, &[], &bar).with_context(|| format!("cannot read {}", folder.display()))?;
+    let checked = check_pack(folder, &[], &Witnesses::default(), &bar)
+        .with_context(|| format!("cannot read {}", folder.display()))?;
     bar.0.finish_and_clear();
     if let Some(finding) = checked.findings.first() {
         return Err(CliError::failure(anyhow::anyhow!(

@@ -5,7 +5,9 @@
 an archive that is there are made to its files. Both must give the kind of finding that the document names."""
 import base64
 import contextlib
+import datetime
 import hashlib
+import http.server
 import io
 import json
 import os
@@ -14,7 +16,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest
+import urllib.parse
+import xml.sax.saxutils
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import verify  # noqa: E402
@@ -182,22 +187,24 @@ class Writer:
         add.update({k: v for k, v in changes.items() if not k.startswith("tag_")})
         return {"add": add}
 
-    def commit(self, volume, actions=(), positions=None, counts=None, checkpoint=True, info=True, raw=None):
+    def commit(self, volume, actions=(), positions=None, counts=None, checkpoint=True, info=True, raw=None, volumes=None):
         """positions: partition to (next offset, records)."""
         commits = self.commits.setdefault(volume, [])
         if not commits and raw is None and not any("protocol" in a for a in actions):
             self.commits[volume] = commits
             self.append(volume, [{"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}, {"metaData": {"id": "x"}}], {}, None, True)
-        self.append(volume, actions, positions or {}, counts, info, raw)
+        self.append(volume, actions, positions or {}, counts, info, raw, volumes)
         if checkpoint:
             self.checkpoint(volume)
 
-    def append(self, volume, actions, positions, counts, info, raw=None):
+    def append(self, volume, actions, positions, counts, info, raw=None, volumes=None):
         lines = []
         if info:
             lines.append({"commitInfo": {"timestamp": self.clock, "operation": "WRITE"}})
             if counts:
                 lines[0]["commitInfo"]["strongroom"] = {"eventsFormat": 1, "counts": counts}
+                if volumes is not None:
+                    lines[0]["commitInfo"]["strongroom"]["volumes"] = volumes
         lines += actions
         for partition, (offset, records) in positions.items():
             pairs = {"": offset, "#records": records, "#blake3.hi": -5, "#blake3.lo": 7}
@@ -810,6 +817,53 @@ class Tampered(InFolder):
         self.finds("file_unnamed", self.w, now=self.w.clock + 2 * 3600 * 1000)
 
 
+class NamedVolumes(InFolder):
+    """`volumes` of commits: what else was there when they were made."""
+
+    NOTHING = {"received": 0, "events": 0, "rejects": 0, "duplicates": 0}
+
+    def named(self, volumes):
+        w = self.standard()
+        w.commit("events/2026", [], {}, self.NOTHING, volumes=volumes)
+        return w
+
+    def test_as_long_or_longer(self):
+        w = self.named({})
+        w.commit("events/2026", [], {}, self.NOTHING, volumes={"rejects/2026": len(w.commits["rejects/2026"])})
+        self.clean(w)
+        w.seal(rejects=1)
+        self.clean(w)
+
+    def test_shorter(self):
+        w = self.named({"rejects/2026": 4})
+        self.assertEqual(self.kinds(self.finds("commits_cut", w)), ["commits_cut"])
+
+    def test_gone(self):
+        self.assertEqual(self.kinds(self.named({"alerts/2026": 2}).check()), ["volume_missing"])
+
+    def test_made_meanwhile(self):
+        w = self.named({"alerts/2026": 2})
+        root, read = verify.Root, verify.Root.read
+        self.addCleanup(setattr, root, "read", read)
+        root.read = lambda self, rel, limit: b"{}" if rel == "alerts/2026/_delta_log/%020d.json" % 1 else read(self, rel, limit)
+        self.clean(w)
+
+    def test_told_once(self):
+        w = self.named({"alerts/2026": 2})
+        w.commit("alerts/2026", [], {})
+        w.key_record(SEEDS[1])
+        shutil.rmtree(os.path.join(self.root, "alerts"))
+        w.checkpoint("events/2026"), w.checkpoint("rejects/2026")
+        self.assertEqual(self.kinds(w.check()).count("volume_missing"), 1)
+
+    def test_no_volumes(self):
+        for volumes in ({"alerts/26": 1}, {"alerts/2026": 0}, {"alerts/2026": "1"}, ["alerts/2026"], {"../2026": 1}, {"alerts/2026": True}, 7):
+            w = self.named(volumes)
+            self.assertEqual(self.kinds(w.check()), ["commit_malformed"], volumes)
+            shutil.rmtree(self.root)
+            os.mkdir(self.root)
+
+
 class Witnessed(InFolder):
     """Checkpoints that witnesses have cosigned, and second histories that they have not."""
 
@@ -1032,6 +1086,341 @@ class Stamped(InFolder):
                     put(self.root, places[0], good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :])
                     loose += not w.check(authorities=authorities).findings
                 self.assertLess(loose, 12)
+
+
+class Store:
+    """An S3 store on a loopback port that can answer as no good store does. `objects`: key to its versions, oldest first, each a dict of `id`, `data` (None of a
+    deletion), `modified`, `mode`, `until` and `hold`. What real stores do is tested with one, in tests/it."""
+
+    PAGE = 3  # names a page
+    PUT = datetime.datetime(2026, 3, 2, 10)
+
+    def __init__(self, root, prefix):
+        self.objects, self.asked, self.answers, self.denied = {}, [], [], ()
+        for folder, _, names in os.walk(root):
+            for name in names:
+                path = os.path.relpath(os.path.join(folder, name), root)
+                if name != ".lock":
+                    with open(os.path.join(root, path), "rb") as file:
+                        self.put(prefix + "/" + path, file.read())
+        store = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def do_GET(self):
+                store.asked.append((self.path, self.headers))
+                trouble = store.answers.pop(0) if store.answers else None
+                status, body = store.answer(self.path) if trouble is None else (trouble, b"")
+                if trouble == "hang up":
+                    self.close_connection = True
+                    return
+                if trouble in ("cut", "no XML"):
+                    status, body = 200, b"<" * 100
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body) + (50 if trouble == "cut" else 0)))
+                self.end_headers()
+                self.wfile.write(body)
+                self.close_connection = trouble == "cut"
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
+        self.thread.start()
+        self.endpoint = "http://127.0.0.1:%d" % self.server.server_port
+
+    def close(self):
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+    def put(self, key, data, **changes):
+        versions = self.objects.setdefault(key, [])
+        version = {"id": "v%d" % len(versions), "data": data, "modified": self.PUT + datetime.timedelta(hours=len(versions)), "hold": None}
+        version.update({"mode": "COMPLIANCE", "until": datetime.datetime(2032, 3, 3, 10)}, **changes)
+        versions.append(version)
+
+    def answer(self, target):
+        path, _, query = target.partition("?")
+        query = {k: v[0] for k, v in urllib.parse.parse_qs(query, keep_blank_values=True).items()}
+        key = urllib.parse.unquote(path).partition("/bucket")[2].lstrip("/")
+        if set(query) & set(self.denied):
+            return 403, b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>"
+        if "versions" in query:
+            return 200, self.versions(query)
+        if "list-type" in query:
+            return 200, self.names(query)
+        versions = self.objects.get(key, [])
+        found = next((v for v in reversed(versions) if query.get("versionId", v["id"]) == v["id"]), None)
+        if found is None or found["data"] is None:
+            return 404, b"<Error><Code>NoSuchKey</Code></Error>"
+        if "retention" in query and found["mode"]:
+            text = "<Retention xmlns='http://s3.amazonaws.com/doc/2006-03-01/'><Mode>%s</Mode><RetainUntilDate>%s.000Z</RetainUntilDate></Retention>"
+            return 200, (text % (found["mode"], found["until"].isoformat())).encode()
+        if "legal-hold" in query and found["hold"]:
+            return 200, b"<LegalHold><Status>%s</Status></LegalHold>" % found["hold"].encode()
+        if "retention" in query or "legal-hold" in query:
+            return 404, b"<Error><Code>NoSuchObjectLockConfiguration</Code></Error>"
+        return 200, found["data"]
+
+    @staticmethod
+    def quoted(key):
+        return xml.sax.saxutils.escape(urllib.parse.quote(key))
+
+    def names(self, query):
+        there = sorted(k for k, v in self.objects.items() if k.startswith(query["prefix"]) and v[-1]["data"] is not None)
+        cut = [(k, k[len(query["prefix"]) :].partition("/")) for k in there]
+        names = sorted({query["prefix"] + name + slash for _, (name, slash, _) in cut})
+        names = [n for n in names if n > query.get("continuation-token", "")]
+        page, text = names[: self.PAGE], "<EncodingType>url</EncodingType>"
+        for name in page:
+            form = "<CommonPrefixes><Prefix>%s</Prefix></CommonPrefixes>" if name.endswith("/") else "<Contents><Key>%s</Key></Contents>"
+            text += form % self.quoted(name)
+        if len(names) > self.PAGE:
+            text += "<IsTruncated>true</IsTruncated><NextContinuationToken>%s</NextContinuationToken>" % xml.sax.saxutils.escape(page[-1])
+        return ("<ListBucketResult>%s</ListBucketResult>" % text).encode()
+
+    def versions(self, query):
+        everything = [(k, v) for k in sorted(self.objects) if k.startswith(query["prefix"]) for v in reversed(self.objects[k])]
+        marker = query.get("key-marker"), query.get("version-id-marker")
+        after = next((i + 1 for i, (k, v) in enumerate(everything) if (k, v["id"]) == marker), 0)
+        page, text = everything[after : after + self.PAGE], "<EncodingType>url</EncodingType>"
+        for key, v in page:
+            kind = "DeleteMarker" if v["data"] is None else "Version"
+            form = "<%s><Key>%s</Key><VersionId>%s</VersionId><LastModified>%s.000Z</LastModified></%s>"
+            text += form % (kind, self.quoted(key), v["id"], v["modified"].isoformat(), kind)
+        if after + self.PAGE < len(everything):
+            form = "<IsTruncated>true</IsTruncated><NextKeyMarker>%s</NextKeyMarker><NextVersionIdMarker>%s</NextVersionIdMarker>"
+            text += form % (self.quoted(page[-1][0]), page[-1][1]["id"])
+        return ("<ListVersionsResult xmlns='http://s3.amazonaws.com/doc/2006-03-01/'>%s</ListVersionsResult>" % text).encode()
+
+
+class Buckets(InFolder):
+    ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"}
+
+    def store(self, change=lambda root: None):
+        self.w = self.writer()
+        for _ in range(2):
+            self.w.seal(events=10, rejects=2, tag_version_id="v0")
+        change(self.root)
+        store = Store(self.root, "some/prefix")
+        self.addCleanup(store.close)
+        return store
+
+    def setUp(self):
+        super().setUp()
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
+        before, pause = dict(os.environ), verify.ASK_PAUSE_S
+        os.environ.clear()
+        os.environ.update(environment, **self.ENVIRONMENT)
+        verify.ASK_PAUSE_S = 0
+
+        def back():
+            os.environ.clear()
+            os.environ.update(before)
+            verify.ASK_PAUSE_S = pause
+
+        self.addCleanup(back)
+
+    def check(self, store, **options):
+        options = {"rows": False, "now": self.w.clock, "endpoint": store.endpoint, **options}
+        return verify.Archive("s3://bucket/some/prefix/", [public(SEEDS[0])], **options).check()
+
+    def test_signatures_are_those_of_the_vendor(self):
+        """AWS, "Examples: Signature Calculations": get a bucket's lifecycle, list objects."""
+        bucket = verify.Bucket("s3://examplebucket/x", None, self.ENVIRONMENT)
+        bucket.host_line, at = "examplebucket.s3.amazonaws.com", datetime.datetime(2013, 5, 24)
+        for query, signature in (
+            ("lifecycle=", "fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543"),
+            ("max-keys=2&prefix=J", "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7"),
+        ):
+            signed = bucket.signed("/", query, at)["authorization"]
+            credential = "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request, "
+            self.assertEqual(signed, credential + "SignedHeaders=host;x-amz-content-sha256;x-amz-date, Signature=" + signature)
+
+    def test_places_and_endpoints(self):
+        def asked(location, endpoint=None, **environment):
+            bucket = verify.Bucket(location, endpoint, dict(self.ENVIRONMENT, **environment))
+            return bucket.is_tls, bucket.host_line, bucket.start, bucket.folder("")
+
+        self.assertEqual(asked("s3://logs/a/b", AWS_REGION="eu-west-1"), (True, "logs.s3.eu-west-1.amazonaws.com", "", "a/b/"))
+        self.assertEqual(asked("s3://my.logs"), (True, "s3.us-east-1.amazonaws.com", "/my.logs", ""))
+        self.assertEqual(asked("s3://logs/", "https://store:8333"), (True, "store:8333", "/logs", ""))
+        self.assertEqual(asked("s3://logs/a", AWS_ENDPOINT_URL="http://[::1]:9000"), (False, "[::1]:9000", "/logs", "a/"))
+        for location, endpoint in (
+            ("s3://logs/../a", None),
+            ("s3://lo", None),
+            ("s3://logs/a?b", None),
+            ("s3://logs/a", "http://store.example"),
+            ("s3://logs/a", "http://127.0.0.1.example"),
+            ("s3://logs/a", "ftp://store"),
+            ("s3://logs/a", "https://store/path"),
+            ("s3://logs/a", "https://store:port"),
+            ("s3://logs/a", "http://[::1"),
+            ("s3://logs/a", "https://a..b"),
+        ):
+            with self.assertRaises(verify.CannotCheck, msg=(location, endpoint)):
+                asked(location, endpoint)
+        for wrong in ({}, dict(self.ENVIRONMENT, AWS_REGION="us east"), dict(self.ENVIRONMENT, AWS_SESSION_TOKEN="a\nb")):
+            with self.assertRaises(verify.CannotCheck):
+                verify.Bucket("s3://logs/a", None, wrong)
+
+    def test_untouched(self):
+        store = self.store()
+        local = self.clean(self.w)
+        report = self.check(store)
+        self.assertEqual((report.findings, report.not_checked), ([], local.not_checked))
+        self.assertEqual(report.heads, local.heads)
+        self.assertEqual({k: n for k, n in report.checked.items() if k not in ("objects", "locks", "tiles")}, {k: n for k, n in local.checked.items() if k != "tiles"})
+        self.assertEqual(report.checked["locks"], len(store.objects))
+        self.assertEqual(report.checked["objects"], len(store.objects))
+        self.assertTrue(all(headers["authorization"].startswith("AWS4-HMAC-SHA256 ") for _, headers in store.asked))
+
+    def test_what_the_store_says_is_judged(self):
+        def of(store, part):
+            return next(k for k in sorted(store.objects) if part in k)
+
+        def lock(part, **changes):
+            return lambda store: store.objects[of(store, part)][0].update(changes)
+
+        def over(part, data):
+            return lambda store: store.put(of(store, part), data)
+
+        day = datetime.timedelta(days=1)
+        promised = datetime.datetime(2032, 3, 2, 10)
+        for change, kinds in (
+            (over("date=", b"forged"), {"shadowed"}),
+            (over("date=", None), {"delete_marker"}),
+            (over("_delta_log/00000000000000000002", b"{}"), {"shadowed", "commit_malformed", "checkpoint_root", "commit_changed", "unproven"}),
+            (over("rejects/2026/_delta_log/00000000000000000002", None), {"delete_marker", "commits_cut", "rows_missing"}),
+            (over("_tlog/tile/0/000.p/3", None), {"delete_marker", "tile_missing"}),
+            (over("_tlog/tile/0/000.p/2", None), {"delete_marker"}),  # it is of an older checkpoint, and each tile is a request
+            (lock("date=", mode="GOVERNANCE"), {"lock_mode"}),
+            (lock("strongroom.json", mode=None), {"lock_missing"}),
+            (lock("_keys/", until=promised - day), {"retention_short"}),
+            (lock("_keys/", until=promised), set()),
+            (lock("date=", id="v9"), {"file_missing"}),
+            (lock("date=", modified=datetime.datetime(9999, 1, 1)), {"retention_short"}),
+            (lock("date=", mode=""), {"lock_missing"}),
+            (lock("date=", mode="NONE"), {"lock_mode"}),
+            (lambda store: store.put("some/prefix/_probe/1", b"", mode=None), set()),
+            (lambda store: store.put("some/prefix/events/2026/date=2026-03-02/x.parquet", b"", mode=None), set()),
+            (lambda store: store.put("some/prefixes/x", b"", mode=None), set()),
+            (lambda store: store.put("some/prefix/events/2026/_tlog/&<x>", b"", mode=None), {"lock_missing"}),
+        ):
+            store = self.store()
+            change(store)
+            report = self.check(store)
+            found = set(self.kinds(report))
+            self.assertEqual(found, kinds, report.findings)
+            shutil.rmtree(self.root)
+            os.mkdir(self.root)
+
+    def test_what_the_store_would_not_say_is_told(self):
+        store = self.store()
+        for what, said in (("retention", "locks of %d objects" % len(store.objects)), ("versions", "versions and locks of objects")):
+            store.denied = (what,)
+            report = self.check(store)
+            self.assertEqual(report.findings, [])
+            self.assertTrue(any(text.startswith(said) for text in report.not_checked), report.not_checked)
+        store.denied = ("list-type",)
+        with self.assertRaisesRegex(verify.CannotCheck, "cannot list some/prefix/: 403 AccessDenied: no"):
+            self.check(store)
+
+    def test_holds_and_drops(self):
+        kept = Kept("test_dropped")
+        kept.setUp()
+        self.addCleanup(kept.doCleanups)
+        file = next("events/2026/" + json.loads(line)["add"]["path"] for c in kept.w.commits["events/2026"] for line in c.split(b"\n") if b'"add"' in line)
+        hold = kept.hold(1, "place one", "reason a case")
+        held = "strongroom held %d 1\narchive %s\nhold %s\nobject %s %s\n"
+        put(kept.root, "_holds/00000001-00000001", (held % (1, ID, hashlib.sha256(hold).hexdigest(), file, "v0")).encode())
+        kept.drop()
+        self.w, store = kept.w, Store(kept.root, "some/prefix")
+        self.addCleanup(store.close)
+        of_file = store.objects["some/prefix/" + file]
+        self.assertEqual(self.kinds(self.check(store)), ["hold_missing"])
+        of_file[0]["hold"] = "ON"
+        self.assertEqual(self.kinds(self.check(store)), [])
+        # Another hold, on another version, does not hide that the first is gone.
+        hold = kept.hold(2, "place two", "reason a case")
+        held = held % (2, ID, hashlib.sha256(hold).hexdigest(), file, "v1")
+        for name, data in (("00000002", hold), ("00000002-00000001", held.encode())):
+            store.put("some/prefix/_holds/" + name, data)
+        store.put("some/prefix/" + file, b"over it", hold="ON")
+        of_file[0]["hold"] = "OFF"
+        of_file[0]["id"], of_file[1]["id"] = "v0", "v1"
+        found = self.kinds(self.check(store))
+        self.assertIn("shadowed", found)
+        self.assertIn("hold_missing", found)
+        store.put("some/prefix/events/2018/left", b"")
+        self.assertIn("drop_unfinished", self.kinds(self.check(store)))
+        store.denied = ("legal-hold",)
+        self.assertTrue(any("legal holds of 2 objects" in text for text in self.check(store).not_checked))
+
+    def test_answers_of_no_good_store_are_no_findings(self):
+        store = self.store()
+        answer = store.answer
+
+        def cut(body):
+            return body.replace(b"</ListVersionsResult>", b"<IsTruncated>true</IsTruncated></ListVersionsResult>").replace(
+                b"</ListBucketResult>", b"<IsTruncated>true</IsTruncated></ListBucketResult>"
+            )
+
+        for change in (
+            cut,
+            lambda body: body.replace(b"ListVersionsResult", b"html"),
+            lambda body: body.replace(b"ListBucketResult", b"html"),
+            lambda body: b'<?xml version="1.0" encoding="foo"?>' + body if body.startswith(b"<List") else body,
+            lambda body: body.replace(b"<LastModified>2026-03-02T10:00:00.000Z", b"<LastModified>2026-03-02T10:00+05:00"),
+            lambda body: body.replace(b"<VersionId>v0", b"<VersionId>v 0"),
+        ):
+            store.PAGE = 1000
+            store.answer = lambda target, change=change: (answer(target)[0], change(answer(target)[1]))
+            with self.assertRaises(verify.CannotCheck):
+                self.check(store)
+        for status, code in ((400, "ExpiredToken"), (403, "RequestTimeTooSkewed"), (401, "x")):
+            error = status, b"<Error><Code>%s</Code></Error>" % code.encode()
+            store.answer = lambda target, error=error: error if "versionId" in target else answer(target)
+            with self.assertRaisesRegex(verify.CannotCheck, "does not answer"):
+                self.check(store)
+        for code, kinds in (("InvalidArgument", ["file_missing"] * 2), ("Other", ["file_unreadable"] * 2)):
+            error = 400, b"<Error><Code>%s</Code></Error>" % code.encode()
+            store.answer = lambda target, error=error: error if "date%3D" in target and "versionId" in target and "retention" not in target else answer(target)
+            self.assertEqual(self.kinds(self.check(store)), kinds)
+
+    def test_a_name_that_is_listed_and_not_there(self):
+        for part, kind in (("_keys/00000001", "key_record"), ("_tlog/checkpoint/", "checkpoint_malformed")):
+            store = self.store()
+            key, answer = next(k for k in sorted(store.objects) if part in k), store.answer
+            gone = "/bucket/" + urllib.parse.quote(key)
+            store.answer = lambda target: (404, b"<Error><Code>NoSuchKey</Code></Error>") if target == gone else answer(target)
+            self.assertIn(kind, self.kinds(self.check(store)))
+            shutil.rmtree(self.root)
+            os.mkdir(self.root)
+
+    def test_a_store_in_trouble_is_asked_again_and_given_up(self):
+        store = self.store()
+        store.answers = [500, "hang up", "cut", None, 503, "cut", 429]
+        self.assertEqual(self.check(store).findings, [])
+        for trouble in (500, "hang up", "cut"):
+            store.answers, store.asked = [trouble] * 100, []
+            with self.assertRaisesRegex(verify.CannotCheck, "gives no answer"):
+                self.check(store)
+            self.assertEqual(len(store.asked), verify.ASK_TRIES)
+        store.answers = ["no XML"]
+        with self.assertRaisesRegex(verify.CannotCheck, "no XML"):
+            self.check(store)
+
+    def test_bytes_cut_or_added_are_no_good_bytes(self):
+        store = self.store()
+        key = next(k for k in sorted(store.objects) if "date=" in k)
+        for data in (store.objects[key][0]["data"][:-1], store.objects[key][0]["data"] + b"x"):
+            store.objects[key][0]["data"] = data
+            self.assertEqual(self.kinds(self.check(store)), ["file_size"])
 
 
 class WrittenWrong(InFolder):
@@ -1646,8 +2035,8 @@ class Packs(InFolder):
         origin = "strongroom/%s/evidence" % ID
         put(self.pack, "manifest.note", note("%s\n%s\n" % (origin, hashlib.sha256(data).hexdigest()), origin, signer))
 
-    def found(self, trusted=SEEDS[0]):
-        return verify.Pack(self.pack, [public(trusted)]).check()
+    def found(self, trusted=SEEDS[0], **options):
+        return verify.Pack(self.pack, [public(trusted)], **options).check()
 
     def named_kinds(self, *kinds, trusted=SEEDS[0]):
         report = self.found(trusted)
@@ -1675,6 +2064,32 @@ class Packs(InFolder):
         self.assertEqual(self.named_kinds().checked["proofs"], 5)
         self.make(pieces=pieces[1:] + pieces[:1])
         self.named_kinds("pack_order", "pack_records")
+
+    def test_cosigned(self):
+        def witness(seed, name):
+            return verify.Witness(witness_vkey(seed, name))
+
+        one, two = witness(SEEDS[2], "witness.example/w1"), witness(SEEDS[3], "witness.example/w2")
+        notes = {}
+        for volume in ("events/2026", "alerts/2026"):
+            text = self.note(volume)
+            checkpoint = text.partition("\n\n")[0] + "\n"
+            notes[volume] = text + cosignature(checkpoint, SEEDS[2], 5, one.name) + cosignature(checkpoint, SEEDS[3], 6, two.name)
+        self.note = notes.__getitem__
+        self.make()
+        self.assertEqual(self.kinds(self.found()), [])
+        report = self.found(witnesses=[one, two])
+        self.assertEqual(self.kinds(report), [])
+        three = witness(SEEDS[4], "witness.example/w3")
+        self.assertEqual(set(self.kinds(self.found(witnesses=[one, three]))), {"witness_missing"})
+        self.assertEqual(self.kinds(self.found(witnesses=[one, three], quorum=1)), [])
+        # One of the archive's own keys is no witness of it.
+        self.assertEqual(set(self.kinds(self.found(witnesses=[witness(SEEDS[0], "witness.example/w1")]))), {"witness_missing"})
+        # A line under the name of a witness that is over something else.
+        other = cosignature("another text\n", SEEDS[2], 5, one.name)
+        notes["alerts/2026"] = notes["alerts/2026"].partition("\u2014 witness")[0] + other
+        self.make()
+        self.assertIn("witness_signature", self.kinds(self.found(witnesses=[one], quorum=1)))
 
     def test_after_a_rotation(self):
         self.w.key_record(SEEDS[1])

@@ -16,7 +16,9 @@ use crate::background;
 use crate::error::{ArchiveError, Result};
 use crate::layout;
 use crate::options::{LockMode, Retention, StoreOptions};
-use crate::s3::{Condition, S3, StoreFailure, bucket_policy, keeper_policy, remover_policy, writer_policy};
+use crate::s3::{
+    Condition, S3, StoreFailure, auditor_policy, bucket_policy, keeper_policy, remover_policy, writer_policy,
+};
 use crate::store::{Bucket, Store};
 
 /// Sealed files whose locks are looked at.
@@ -44,6 +46,8 @@ pub struct Policies {
     pub writer: Value,
     /// For the identity that extends retention and places and releases holds.
     pub keeper: Value,
+    /// For the identity that checks and queries.
+    pub auditor: Value,
     /// For the identity that drops volumes past their retention.
     pub remover: Value,
     /// For the bucket: what it refuses whoever asks.
@@ -77,6 +81,7 @@ pub fn init(location: &str, options: &StoreOptions) -> Result<Init> {
         Store::S3(Bucket { s3, retention }) => Some(Policies {
             writer: writer_policy(s3),
             keeper: keeper_policy(s3),
+            auditor: auditor_policy(s3),
             remover: remover_policy(s3),
             bucket: bucket_policy(s3, retention.now()),
         }),

@@ -394,15 +394,22 @@ pub(crate) fn positions(
     Ok(positions)
 }
 
-/// The newest `txn` version of every appId in a volume: its newest checkpoint and the commits after it. And the
-/// version of the last of these commits.
+/// What the log of a volume says of appIds.
+#[derive(Debug, Default)]
+pub(crate) struct Transactions {
+    /// The newest `txn` version of every appId: that of the newest checkpoint and the commits after it.
+    pub(crate) newest: HashMap<String, i64>,
+    /// Version of the last commit.
+    pub(crate) last: Option<u64>,
+    /// How many commits there are, when none before the last one is missing.
+    pub(crate) length: Option<u64>,
+}
+
+/// What a volume's newest checkpoint and the commits after it say.
 ///
 /// Read here because the Delta library finds one appId at a time, each with a walk over the log; an
 /// ingest of a thousand files would walk it four thousand times.
-pub(crate) async fn transactions_of(
-    store: &Store,
-    volume: &Path,
-) -> Result<(HashMap<String, i64>, Option<u64>)> {
+pub(crate) async fn transactions_of(store: &Store, volume: &Path) -> Result<Transactions> {
     let folder = layout::delta_log(volume);
     let names = store.names(&folder).await?;
     let mut transactions = HashMap::new();
@@ -411,18 +418,18 @@ pub(crate) async fn transactions_of(
         checkpoint_transactions(store, &folder.join(name), &mut transactions).await?;
     }
     let mut last = checkpoint.map(|(version, _)| version);
-    let mut commits: Vec<(u64, &String)> = names
-        .iter()
-        .filter_map(|name| Some((layout::commit_version(name)?, name)))
-        .filter(|(version, _)| last.is_none_or(|after| *version > after))
-        .collect();
+    let mut commits: Vec<(u64, &String)> =
+        names.iter().filter_map(|name| Some((layout::commit_version(name)?, name))).collect();
     commits.sort_unstable();
+    let is_whole = commits.iter().enumerate().all(|(at, (version, _))| at as u64 == *version);
+    let length = is_whole.then_some(commits.len() as u64);
+    commits.retain(|(version, _)| last.is_none_or(|after| *version > after));
     last = commits.last().map(|(version, _)| *version).or(last);
     let paths = commits.into_iter().map(|(_, name)| folder.join(name)).collect();
     for (_, lines) in read_commits(store, paths).await? {
         transactions.extend(transactions_in(lines));
     }
-    Ok((transactions, last))
+    Ok(Transactions { newest: transactions, last, length })
 }
 
 /// What the commits of a volume behind `after`, up to `last`, say of appIds.

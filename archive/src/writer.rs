@@ -45,7 +45,7 @@ use tokio::task::JoinHandle;
 
 use crate::archive::{Archive, random_id, read_only};
 use crate::background;
-use crate::commit::{self, Addition, FileFacts, VolumeLog, check_partition};
+use crate::commit::{self, Addition, FileFacts, Transactions, VolumeLog, check_partition};
 use crate::durable;
 use crate::encode::{EncodedRowGroup, Span, parquet_schema};
 use crate::error::{ArchiveError, Result};
@@ -139,6 +139,8 @@ pub struct Writer {
     positions: HashMap<Table, HashMap<String, Position>>,
     /// The last commit of each volume that `positions` know of.
     seen: HashMap<(Table, i32), u64>,
+    /// Commits of each volume, of those that miss none: what others say of them can be relied on.
+    lengths: HashMap<(Table, i32), u64>,
     /// Newest volume of any table: a clock that goes back does not reopen an older one.
     year_min: Option<i32>,
     /// Volume of the rows appended since the last seal.
@@ -231,7 +233,7 @@ fn widen<T: Ord>(range: &mut Option<(T, T)>, low: T, high: T) {
 impl Writer {
     pub(crate) fn open(archive: &Archive, options: WriterOptions, hold: Hold) -> Result<Writer> {
         let (root, store) = (archive.root(), archive.store().clone());
-        let Known { positions, seen, year_min } = Known::load(&store, root)?;
+        let Known { positions, seen, lengths, year_min } = Known::load(&store, root)?;
         if let Store::Local = store {
             remove_leftovers(root)?;
         }
@@ -251,6 +253,7 @@ impl Writer {
             options,
             positions,
             seen,
+            lengths,
             year_min,
             year: None,
             volumes: HashMap::new(),
@@ -291,7 +294,7 @@ impl Writer {
     pub fn refresh(&mut self) -> Result<()> {
         self.check_usable()?;
         let known = Known::load(&self.store, &self.root)?;
-        (self.positions, self.seen) = (known.positions, known.seen);
+        (self.positions, self.seen, self.lengths) = (known.positions, known.seen, known.lengths);
         self.year_min = self.year_min.max(known.year_min);
         self.volumes.clear();
         Ok(())
@@ -598,7 +601,10 @@ impl Writer {
             let reached: Vec<&SourcePosition> = all.iter().filter(not_ahead).collect();
             let positions: Vec<_> =
                 reached.iter().map(|given| (given.partition.clone(), given.position)).collect();
-            let mut metadata = metadata(table, &reached, counts);
+            let mut metadata = match table {
+                Table::Events => self.metadata(year, &reached, counts),
+                _ => Map::new(),
+            };
             if let Store::S3(_) = self.store {
                 metadata.insert(COMMIT_ID.to_owned(), random_id().into());
             }
@@ -624,6 +630,27 @@ impl Writer {
         self.spans.clear();
         (self.pending_bytes, self.pending_rows) = (0, 0);
         Ok(report)
+    }
+
+    /// What a commit of `events` says beside its files and positions.
+    fn metadata(&self, year: i32, reached: &[&SourcePosition], counts: Counts) -> Map<String, Value> {
+        // Who stays where it is may be given by someone who does not know its label.
+        let moved = reached.iter().filter(|given| Some(given.position) != given.previous);
+        let labels: Map<String, Value> =
+            moved.map(|given| (given.partition.clone(), given.label.clone().into())).collect();
+        let Counts { received, events, rejects, duplicates } = counts;
+        // So that none of the others can go, or get shorter, without this volume.
+        let others = self.lengths.iter().filter(|(volume, _)| **volume != (Table::Events, year));
+        let volumes: BTreeMap<String, u64> = others
+            .map(|((table, year), length)| (Log { table: *table, year: *year }.name(), *length))
+            .collect();
+        let said = json!({
+            "eventsFormat": EVENTS_FORMAT,
+            "counts": { "received": received, "events": events, "rejects": rejects, "duplicates": duplicates },
+            "labels": labels,
+            "volumes": volumes,
+        });
+        Map::from_iter([(METADATA.to_owned(), said)])
     }
 
     /// Extends the proof logs behind the commits of a seal. They are durable already: what fails here is told, and
@@ -686,6 +713,11 @@ impl Writer {
             match outcome {
                 Ok(committed) => {
                     self.seen.insert((table, year), committed.version);
+                    // The first commit of a volume made the table.
+                    let length = self.lengths.remove(&(table, year)).unwrap_or(1);
+                    if length == committed.version {
+                        self.lengths.insert((table, year), length + 1);
+                    }
                     self.volumes.insert((table, year), volume);
                     return Ok(committed);
                 }
@@ -711,22 +743,26 @@ impl Writer {
         partitions: &HashSet<&str>,
     ) -> Result<()> {
         let after = self.seen.get(&(table, year)).copied();
+        let length = self.lengths.get(&(table, year)).copied();
         let (store, root) = (self.store.clone(), self.root.clone());
         let found = background::wait(async move {
             let mut found = Vec::new();
             if let Some(last) = version.filter(|last| after.is_none_or(|after| after < *last)) {
                 let volume = layout::volume(&root, table, year);
                 let transactions = commit::transactions_between(&store, &volume, after, last).await?;
-                found.push((year, Some(last), commit::positions(&volume, &transactions)?));
+                // All of them were read.
+                let was_whole = after.is_none_or(|after| length == Some(after + 1));
+                let length = was_whole.then_some(last + 1);
+                found.push((year, Some(last), length, commit::positions(&volume, &transactions)?));
             }
             for newer in store.years(&root, table).await?.into_iter().filter(|newer| *newer > year) {
                 let volume = layout::volume(&root, table, newer);
-                let (transactions, last) = commit::transactions_of(&store, &volume).await?;
-                found.push((newer, last, commit::positions(&volume, &transactions)?));
+                let Transactions { newest, last, length } = commit::transactions_of(&store, &volume).await?;
+                found.push((newer, last, length, commit::positions(&volume, &newest)?));
             }
             Ok(found)
         })?;
-        for (year, last, positions) in found {
+        for (year, last, length, positions) in found {
             let known = self.positions.entry(table).or_default();
             for (partition, found) in positions {
                 let expected = known.get(&partition).copied();
@@ -738,6 +774,10 @@ impl Writer {
             }
             if let Some(last) = last {
                 self.seen.insert((table, year), last);
+                match length {
+                    Some(length) => _ = self.lengths.insert((table, year), length),
+                    None => _ = self.lengths.remove(&(table, year)),
+                }
             }
         }
         Ok(())
@@ -766,6 +806,7 @@ fn unproven(error: ProofError) -> String {
 struct Known {
     positions: HashMap<Table, HashMap<String, Position>>,
     seen: HashMap<(Table, i32), u64>,
+    lengths: HashMap<(Table, i32), u64>,
     year_min: Option<i32>,
 }
 
@@ -773,7 +814,12 @@ impl Known {
     fn load(store: &Store, root: &Path) -> Result<Known> {
         let (store, root) = (store.clone(), root.to_owned());
         background::wait(async move {
-            let mut known = Known { positions: HashMap::new(), seen: HashMap::new(), year_min: None };
+            let mut known = Known {
+                positions: HashMap::new(),
+                seen: HashMap::new(),
+                lengths: HashMap::new(),
+                year_min: None,
+            };
             for table in Table::ALL {
                 let positions = known.positions.entry(table).or_default();
                 let mut dropped = dropped::of_table(&store, &root, table).await?;
@@ -782,12 +828,18 @@ impl Known {
                 let all: BTreeSet<i32> = years.into_iter().chain(dropped.keys().copied()).collect();
                 for year in &all {
                     let volume = layout::volume(&root, table, *year);
-                    let (transactions, last) = match dropped.remove(year) {
-                        Some(state) => (state.txns.into_iter().collect(), None),
+                    let Transactions { newest, last, length } = match dropped.remove(year) {
+                        Some(state) => Transactions {
+                            newest: state.txns.into_iter().collect(),
+                            ..Transactions::default()
+                        },
                         None => commit::transactions_of(&store, &volume).await?,
                     };
-                    positions.extend(commit::positions(&volume, &transactions)?);
+                    positions.extend(commit::positions(&volume, &newest)?);
                     known.seen.extend(last.map(|last| ((table, *year), last)));
+                    known
+                        .lengths
+                        .extend(length.filter(|length| *length > 0).map(|length| ((table, *year), length)));
                 }
                 known.year_min = known.year_min.max(all.last().copied());
             }
@@ -800,27 +852,6 @@ impl Known {
 fn staging_folder(bucket: &Bucket) -> PathBuf {
     let named = || std::env::var_os(variables::STAGING).filter(|path| !path.is_empty()).map(PathBuf::from);
     bucket.s3.staging().map(Path::to_owned).or_else(named).unwrap_or_else(std::env::temp_dir)
-}
-
-/// What a commit says beside its files and positions.
-fn metadata(table: Table, reached: &[&SourcePosition], counts: Counts) -> Map<String, Value> {
-    let mut metadata = Map::new();
-    if table == Table::Events {
-        // Who stays where it is may be given by someone who does not know its label.
-        let moved = reached.iter().filter(|given| Some(given.position) != given.previous);
-        let labels: Map<String, Value> =
-            moved.map(|given| (given.partition.clone(), given.label.clone().into())).collect();
-        let Counts { received, events, rejects, duplicates } = counts;
-        metadata.insert(
-            METADATA.to_owned(),
-            json!({
-                "eventsFormat": EVENTS_FORMAT,
-                "counts": { "received": received, "events": events, "rejects": rejects, "duplicates": duplicates },
-                "labels": labels,
-            }),
-        );
-    }
-    metadata
 }
 
 impl OpenFile {

@@ -20,6 +20,7 @@ use crate::exit::{self, CliError};
 use crate::findings::{self, Told};
 use crate::key::{open, public_key};
 use crate::term;
+use crate::verify::WitnessKeyArgs;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -29,6 +30,8 @@ pub struct Args {
     /// A public key of the archive, from elsewhere (repeatable); without, only that the pack holds together is shown
     #[arg(long, env = "STRONGROOM_PUBLIC_KEY", value_name = "KEY", value_parser = public_key)]
     public_key: Vec<PublicKey>,
+    #[command(flatten)]
+    witnesses: WitnessKeyArgs,
     /// Ask this archive again: a folder, a file:// or an s3:// URL
     // No environment: asking again reads as much as making did, and has to be asked for.
     #[arg(long, value_name = "LOCATION")]
@@ -42,10 +45,10 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<u8, CliError> {
-    let steps = Steps { quiet: args.quiet };
+    let (steps, witnesses) = (Steps { quiet: args.quiet }, args.witnesses.witnesses()?);
     let bar = steps.bar();
     let cannot = || format!("cannot read {}", args.folder.display());
-    let report = check_pack(&args.folder, &args.public_key, &bar).with_context(cannot);
+    let report = check_pack(&args.folder, &args.public_key, &witnesses, &bar).with_context(cannot);
     let mut report = report.map_err(CliError::input)?;
     bar.0.finish_and_clear();
     if let (Some(location), Some(manifest)) = (&args.archive, report.manifest.clone()) {

@@ -498,7 +498,9 @@ pub fn verify_md(manifest: &Manifest, verifier_sha256: &str) -> String {
          ## 1. The whole pack\n\n\
          In the folder of this file:\n\n\
          \x20   python3 -I /path/to/verify.py pack . --public-key KEY\n\n\
-         Exit code 0: no finding. 1: findings, each with a kind that docs/proof.md explains. 2: it could not be done. Read the lines `not checked:` as well.\n\n\
+         Exit code 0: no finding. 1: findings, each with a kind that docs/proof.md explains. 2: it could not be done. Read the lines `not checked:` as well.\n\
+         If somebody else runs a witness of this archive, ask them for its key and add `--witness VKEY`: then a second history, signed with the right key\n\
+         for you alone, is found, too.\n\n\
          It shows that every file is as the manifest says and none is missing or added; that the keys and checkpoints are those of the archive whose key you\n\
          gave; that every record of `records.jsonl` and `alerts.jsonl` is in a file of the archive, under a commit, under a checkpoint that was signed, in the\n\
          place it says, once; and that the numbers agree.\n\n\
@@ -514,6 +516,9 @@ pub fn verify_md(manifest: &Manifest, verifier_sha256: &str) -> String {
          A single piece of proof, with nothing else at hand:\n\n\
          \x20   python3 -I /path/to/verify.py proof proofs/00000001.json --public-key KEY --print\n\n\
          (There is no piece in a pack without records.)\n\n\
+         If the archive is in a bucket and you may read that: the same file asks the store itself, and needs no `store.json`. With credentials of your own in\n\
+         AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY it reads the whole archive, and every version, deletion, lock and legal hold that the store has of it:\n\n\
+         \x20   python3 -I /path/to/verify.py archive s3://BUCKET/PREFIX --public-key KEY\n\n\
          ## What is here\n\n\
          | file | what |\n|---|---|\n\
          | `manifest.json` | the question, the counts, keys and checkpoints, every file with its SHA-256 |\n\

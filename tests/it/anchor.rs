@@ -24,6 +24,7 @@ use tlog_tiles::{HashReader as _, Tile, TileHashReader, TileReader};
 
 use crate::daemon::{Daemon, config, wait_until};
 use crate::run::{expect_code, ingest, log, output, strongroom, write};
+use crate::s3;
 
 const TABLES: [&str; 3] = ["events", "rejects", "alerts"];
 
@@ -160,9 +161,12 @@ impl Witness {
         if !key.exists() {
             new_key(&key, &format!("witness.example/{name}"));
         }
-        let mut command = strongroom();
+        let (mut command, state) = (strongroom(), site.path(&format!("{name}.state")));
         command.args(["witness", "--listen", "127.0.0.1:0", "--key"]).arg(&key);
-        command.arg("--state").arg(site.path(&format!("{name}.state")));
+        if !state.exists() {
+            command.arg("--new");
+        }
+        command.arg("--state").arg(state);
         for log in logs {
             command.args(["--log", log]);
         }
@@ -417,6 +421,105 @@ fn proofs_carry_cosignatures() {
     assert!(err.contains("the same key"), "{err}");
 }
 
+#[test]
+fn packs_carry_cosignatures() {
+    let site = Site::new();
+    let (first, second) = (Witness::start(&site, "w1"), Witness::start(&site, "w2"));
+    site.anchor(&[&first.url(), &second.url()], 0);
+    let pack = |name: &str| {
+        let path = site.path(name);
+        let mut command = strongroom();
+        command.args(["evidence", "--quiet", "--from", "2000-01-01", "--to", "2099-01-01", "--archive"]);
+        command.arg(site.archive()).args(["--where", "verb = 'delete'", "--out"]).arg(&path);
+        expect_code(command.arg("--key").arg(site.path("key")), 0);
+        path
+    };
+    let found = |pack: &Path, witnesses: &[&str], more: &[&str]| {
+        let asked = |command: &mut Command, report: &Path| {
+            command.arg(pack).args(["--public-key", &site.public, "--json"]).arg(report).args(more);
+            for witness in witnesses {
+                command.args(["--witness", witness]);
+            }
+            let run = output(command);
+            let said = String::from_utf8_lossy(&run.stderr).into_owned();
+            kinds_of(&std::fs::read(report).unwrap_or_default(), &said)
+        };
+        let ours = asked(strongroom().args(["evidence", "check"]), &site.path("ours.json"));
+        if let Some(python) = std::env::var_os("STRONGROOM_PYTHON") {
+            let mut second = Command::new(python);
+            assert_eq!(asked(second.args(["tools/verify.py", "pack"]), &site.path("theirs.json")), ours);
+        }
+        ours
+    };
+    let (one, two) = (first.vkey.as_str(), second.vkey.as_str());
+    let cosigned = pack("cosigned");
+    for witnesses in [&[][..], &[one], &[one, two]] {
+        assert_eq!(found(&cosigned, witnesses, &[]), kinds(&[]), "{witnesses:?}");
+    }
+    let stranger = Witness::start(&site, "w3");
+    assert_eq!(found(&cosigned, &[one, &stranger.vkey], &[]), kinds(&["witness_missing"]));
+    assert_eq!(found(&cosigned, &[one, &stranger.vkey], &["--witness-quorum", "1"]), kinds(&[]));
+    // What one of them has seen, the other has not.
+    site.seal(2);
+    site.anchor(&[&first.url()], 0);
+    let half = pack("half");
+    assert_eq!(found(&half, &[one], &[]), kinds(&[]));
+    assert_eq!(found(&half, &[one, two], &[]), kinds(&["witness_missing"]));
+    assert_eq!(found(&half, &[one, two], &["--witness-quorum", "1"]), kinds(&[]));
+}
+
+#[test]
+fn anchors_lie_in_a_bucket_as_well() {
+    let Some(seaweed) = s3::store() else { return };
+    let (endpoint, location) = (seaweed.endpoint(), "s3://anchors/a");
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = folder.path().join("key");
+    let site = Site { public: new_key(&key, "strongroom"), folder };
+    let run = |words: &[&str]| {
+        let mut command = s3::at(&endpoint);
+        command.args(words).env("STRONGROOM_ARCHIVE", location).env("STRONGROOM_KEY_FILE", &key);
+        command
+    };
+    expect_code(&mut run(&["archive", "init", location]), 0);
+    let ingest = |name: &str, seed| {
+        let path = write(site.folder.path(), name, &log(1_500, seed));
+        expect_code(run(&["ingest", "--cluster", "test", "--print-alerts", "critical"]).arg(path), 0);
+    };
+    ingest("first.log", 81);
+    let (_, report) = s3::findings(&endpoint, location, &site.public);
+    let id = report["archive_id"].as_str().expect("an id");
+    let logs = [format!("{}@strongroom/{id}/", site.public)];
+    let witness = Witness::watching(&site, "w1", &logs);
+    let tsa = Tsa::start(&site.path("tsa"), "ec");
+    let ca = tsa.as_ref().map(|tsa| tsa.ca("ca.pem"));
+    let anchor = || {
+        let mut command = run(&["seal-log", "--witness", &witness.url()]);
+        if let (Some(tsa), Some(ca)) = (&tsa, &ca) {
+            let url = format!("http://127.0.0.1:{}/good", tsa.port);
+            command.args(["--timestamp", &url, "--tsa-ca", ca]);
+        }
+        expect_code(&mut command, 0);
+    };
+    let mut asked = vec!["--witness", witness.vkey.as_str()];
+    asked.extend(ca.iter().flat_map(|ca| ["--tsa-ca", ca.as_str()]));
+    let found = || s3::findings_with(&endpoint, location, &site.public, &asked);
+    let missing = match ca {
+        Some(_) => kinds(&["witness_missing", "timestamp_missing"]),
+        None => kinds(&["witness_missing"]),
+    };
+    assert_eq!(found().0, missing);
+    for (name, seed) in [("second.log", 82), ("third.log", 83)] {
+        anchor();
+        // Done again, nothing is put again; what is there is locked like all else, or both verifiers would say so.
+        anchor();
+        let (kinds, report) = found();
+        assert_eq!(kinds, BTreeSet::new(), "{report:#}");
+        assert_eq!(report["not_checked"], serde_json::json!([]), "{report:#}");
+        assert!(report["checked"]["cosignatures"].as_u64() > Some(0), "{report:#}");
+        ingest(name, seed);
+    }
+}
+
 /// Requests for one log from several clients, while the witness is killed again and again: what was answered holds.
 #[test]
 fn a_witness_that_is_killed_never_goes_back() {
@@ -633,6 +736,8 @@ fn a_witness_is_careful_about_what_it_is_given() {
     let (key, own) = (site.path("w1.key").display().to_string(), site.path("key").display().to_string());
     let outside = run(&["--listen", "0.0.0.0:0", "--key", &key, "--log", &log], 1);
     assert!(outside.contains("there is no TLS"), "{outside}");
+    let forgot = run(&["--key", &key, "--log", &log], 2);
+    assert!(forgot.contains("nothing is known") && forgot.contains("--new"), "{forgot}");
     let none = run(&["--key", &key], 1);
     assert!(none.contains("no log to watch"), "{none}");
     let same = run(&["--key", &own, "--log", &log], 1);
@@ -658,7 +763,7 @@ fn a_witness_is_careful_about_what_it_is_given() {
     // With TLS, the log believes the authority that it is told of, and no other.
     let mut command = strongroom();
     command
-        .args(["witness", "--listen", "127.0.0.1:0", "--key", &key, "--log", &log, "--state"])
+        .args(["witness", "--new", "--listen", "127.0.0.1:0", "--key", &key, "--log", &log, "--state"])
         .arg(site.path("state"));
     command.arg("--tls-cert").arg(tls.join("cert.pem")).arg("--tls-key").arg(tls.join("key.pem"));
     let daemon = Daemon::spawn(command);
@@ -712,7 +817,7 @@ fn the_daemon_has_its_seals_cosigned() {
     let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
     let id = manifest["archive_id"].as_str().expect("an id");
     let mut witness = strongroom();
-    witness.args(["witness", "--listen", &address.to_string(), "--key"]).arg(path("w1.key"));
+    witness.args(["witness", "--new", "--listen", &address.to_string(), "--key"]).arg(path("w1.key"));
     witness.arg("--state").arg(path("state")).args(["--log", &format!("{public}@strongroom/{id}/")]);
     let witness = Daemon::spawn(witness);
     wait_until("what was missed is made up for", || daemon.metric(&format!("anchor_well{labels}")) == 1.0);
@@ -818,7 +923,11 @@ fn answers_that_are_wrong_are_never_kept() {
     };
     let log = TrustedLog::parse(&format!("{}@strongroom/{}/", site.public, site.id())).expect("a log");
     let open = |name: &str| {
-        strongroom_archive::Witness::open(key(), vec![log.clone()], &site.path(name)).expect("a witness")
+        let state = site.path(name);
+        if !state.exists() {
+            strongroom_archive::Witness::begin(WitnessKey::of(&key()), &state).expect("an empty folder");
+        }
+        strongroom_archive::Witness::open(key(), vec![log.clone()], &state).expect("a witness")
     };
     let archive = Archive::open(&site.archive().display().to_string()).expect("an archive");
     let ask = |says: Answer| {

@@ -682,6 +682,23 @@ const TAMPERINGS: &[Tampering] = &[
         std::fs::write(log.join("00000000000000000001.checkpoint.0000000001.0000000001.parquet"), b"PAR1")
             .expect("written");
     }),
+    case("all alerts of a year taken away", "volume_missing", |site| {
+        std::fs::remove_dir_all(site.volume("alerts")).expect("removed");
+    }),
+    case("all rejects of a year taken away", "volume_missing", |site| {
+        std::fs::remove_dir_all(site.volume("rejects")).expect("removed");
+    }),
+    case("the newest alerts cut off, signed again", "commits_cut", |site| {
+        let commit = site.commits("alerts").pop().expect("commits");
+        let text = std::fs::read_to_string(&commit).expect("text");
+        let paths = text.lines().filter_map(|line| {
+            let action: Value = serde_json::from_str(line).expect("JSON");
+            Some(site.volume("alerts").join(action["add"]["path"].as_str()?))
+        });
+        paths.for_each(|path| std::fs::remove_file(path).expect("removed"));
+        std::fs::remove_file(&commit).expect("removed");
+        site.sign_again();
+    }),
     case("the tag of the rows contradicting the statistics, signed again", "tags", |site| {
         edit_add(site, "events", &site.files("events")[0], |add| add["tags"]["rows"] = json!("1"));
         site.sign_again();

@@ -296,9 +296,9 @@ fn drops_that_are_none_are_named_by_both_verifiers() {
     let taken = |path: &Path| std::fs::remove_file(path).expect("removed");
     taken(&record);
     taken(&state);
-    assert_eq!(aged.kinds(), set(&["rows_missing"]));
+    assert_eq!(aged.kinds(), set(&["rows_missing", "volume_missing"]));
     replace(&record, good.as_bytes());
-    assert_eq!(aged.kinds(), set(&["drop_record", "rows_missing"]), "without its state");
+    assert_eq!(aged.kinds(), set(&["drop_record", "rows_missing", "volume_missing"]), "without its state");
     replace(&state, &good_state);
     assert_eq!(aged.kinds(), BTreeSet::new());
     // Changed, signed by nobody or by another, dropped early, of another volume.
@@ -314,7 +314,7 @@ fn drops_that_are_none_are_named_by_both_verifiers() {
         ("nothing", String::new()),
     ] {
         replace(&record, forged.as_bytes());
-        assert_eq!(aged.kinds(), set(&["drop_record", "rows_missing"]), "{what}");
+        assert_eq!(aged.kinds(), set(&["drop_record", "rows_missing", "volume_missing"]), "{what}");
     }
     replace(&record, good.as_bytes());
     // A volume that is there is not hidden by a record of somebody without the key.

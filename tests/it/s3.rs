@@ -3,14 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_s3::primitives::{ByteStream, DateTime as SdkTime};
-use aws_sdk_s3::types::{ObjectLockRetention, ObjectLockRetentionMode};
+use aws_sdk_s3::types::{ObjectLockMode, ObjectLockRetention, ObjectLockRetentionMode};
 use chrono::{Months, Utc};
 use serde_json::Value;
 
@@ -133,6 +133,14 @@ fn what_is_sealed_in_a_bucket_comes_back_and_cannot_be_taken_away() {
     assert!(out.contains("made the bucket") && out.contains("COMPLIANCE for 6 calendar years"), "{out}");
     let (out, _) = expect_code(at(&endpoint).args(["archive", "init", location]), 0);
     assert!(out.contains("there is an archive already"), "{out}");
+    let (out, _) = expect_code(at(&endpoint).args(["archive", "init", "--json", location]), 0);
+    let document: Value = serde_json::from_str(&out).expect("JSON");
+    let statements = document["policies"]["auditor"]["Statement"].as_array().expect("a list");
+    let actions = statements.iter().flat_map(|statement| statement["Action"].as_array().expect("a list"));
+    let actions: Vec<&str> = actions.map(|action| action.as_str().expect("text")).collect();
+    assert!(actions.contains(&"s3:GetObjectLegalHold") && actions.contains(&"s3:ListBucketVersions"));
+    let reads = |action: &&str| action.starts_with("s3:Get") || action.starts_with("s3:List");
+    assert!(actions.iter().all(reads), "{actions:?}");
 
     let mut bytes = log(12_000, 1);
     bytes.extend_from_slice(b"broken\n");
@@ -319,17 +327,74 @@ fn a_run_killed_at_any_moment_is_made_good_by_the_next() {
     println!("{killed} runs were killed in {:?}", started.elapsed());
 }
 
-/// Kinds that `verify` names.
+/// Kinds that `verify` names, and the second verifier as well, which asks the store by itself.
 pub fn findings(endpoint: &str, location: &str, public: &str) -> (BTreeSet<String>, Value) {
+    findings_with(endpoint, location, public, &[])
+}
+
+pub fn findings_with(
+    endpoint: &str,
+    location: &str,
+    public: &str,
+    more: &[&str],
+) -> (BTreeSet<String>, Value) {
     let mut verify = at(endpoint);
-    verify.args(["verify", "--json", "-", "--public-key", public, "--archive", location]);
-    let output = output(&mut verify);
-    let report: Value = serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
+    verify.args(["verify", "--json", "-", "--public-key", public, "--archive", location]).args(more);
+    let run = output(&mut verify);
+    let (kinds, report) = kinds_of(&run.stdout, &run);
+    if let Ok(verifier) = std::env::var("STRONGROOM_VERIFIER") {
+        let folder = tempfile::tempdir().expect("a folder");
+        let said = folder.path().join("report.json");
+        let mut words = verifier.split_whitespace();
+        let mut second = Command::new(words.next().expect("a command"));
+        second
+            .args(words)
+            .args([location, "--endpoint", endpoint, "--public-key", public, "--json"])
+            .arg(&said)
+            .args(more);
+        second.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
+        second.env_remove("AWS_SESSION_TOKEN").env_remove("AWS_REGION");
+        let run = output(&mut second);
+        let (theirs, second) = kinds_of(&std::fs::read(&said).unwrap_or_default(), &run);
+        // Either may tell of a root as well, where a commit is named.
+        let plain = |kinds: &BTreeSet<String>| -> BTreeSet<String> {
+            let named = kinds.contains("commit_changed");
+            kinds.iter().filter(|kind| !(named && *kind == "checkpoint_root")).cloned().collect()
+        };
+        assert_eq!(plain(&theirs), plain(&kinds), "two verifiers\n{report:#}\n{second:#}");
+        assert!(!second["not_checked"].to_string().contains("would not say"), "{second:#}");
+        assert_eq!(second["checked"]["objects"], report["checked"]["objects"], "{second:#}");
+    }
+    (kinds, report)
+}
+
+fn kinds_of(report: &[u8], run: &Output) -> (BTreeSet<String>, Value) {
+    let report: Value = serde_json::from_slice(report)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&run.stderr)));
     let found = report["findings"].as_array().expect("a list");
     let kinds = found.iter().map(|finding| finding["kind"].as_str().expect("a kind").to_owned()).collect();
-    assert_eq!(output.status.code(), Some(i32::from(!found.is_empty())), "{report:#}");
+    assert_eq!(run.status.code(), Some(i32::from(!found.is_empty())), "{report:#}");
     (kinds, report)
+}
+
+/// An object of an outsider behind the newest commit, as the next commit would be.
+fn append_commit(outsider: &Outsider, bucket: &str, key: &str, lock: Option<Duration>) {
+    let number = |key: &str| key.rsplit('/').next()?.strip_suffix(".json")?.parse::<u64>().ok();
+    let (folder, _) = key.rsplit_once('/').expect("a folder");
+    let versions = outsider.versions(bucket);
+    let newest =
+        versions.iter().filter(|(key, _)| key.starts_with(folder)).filter_map(|(key, _)| number(key));
+    let next = format!("{folder}/{:020}.json", newest.max().expect("a commit") + 1);
+    let commit = format!(r#"{{"commitInfo":{{"timestamp":{}}}}}"#, Utc::now().timestamp_millis());
+    let put =
+        outsider.client.put_object().bucket(bucket).key(next).body(ByteStream::from(commit.into_bytes()));
+    let put = match lock {
+        None => put,
+        Some(time) => put.object_lock_mode(ObjectLockMode::Compliance).object_lock_retain_until_date(
+            SdkTime::from_secs(Utc::now().timestamp() + time.as_secs() as i64),
+        ),
+    };
+    outsider.runtime.block_on(put.send()).expect("whoever may put may append");
 }
 
 #[test]
@@ -344,7 +409,7 @@ fn what_is_done_to_objects_has_its_name() {
     let more = write(folder.path(), "more.log", &log(500, 32));
     let outsider = Outsider::of(&seaweed);
     type Deed = fn(&Outsider, &str, &str, &str);
-    let deeds: [(&str, &str, &str, Deed); 7] = [
+    let deeds: [(&str, &str, &str, Deed); 11] = [
         ("shadowed-file", ".parquet", "shadowed", |outsider, bucket, key, _| {
             let put = outsider.client.put_object().bucket(bucket).key(key);
             let put = put.body(ByteStream::from_static(b"forged")).send();
@@ -362,6 +427,22 @@ fn what_is_done_to_objects_has_its_name() {
         ("hidden-tile", "/tile/0/", "delete_marker", |outsider, bucket, key, _| {
             let delete = outsider.client.delete_object().bucket(bucket).key(key).send();
             outsider.runtime.block_on(delete).expect("a marker is laid over it");
+        }),
+        ("hidden-commit", "00000000000000000002.json", "delete_marker", |outsider, bucket, key, _| {
+            let delete = outsider.client.delete_object().bucket(bucket).key(key).send();
+            outsider.runtime.block_on(delete).expect("a marker is laid over it");
+        }),
+        ("hidden-volume", ".parquet", "delete_marker", |outsider, bucket, _, _| {
+            for (key, _) in outsider.versions(bucket).iter().filter(|(key, _)| key.contains("/events/")) {
+                let delete = outsider.client.delete_object().bucket(bucket).key(key).send();
+                outsider.runtime.block_on(delete).expect("a marker is laid over it");
+            }
+        }),
+        ("appended-commit", "00000000000000000002.json", "lock_missing", |outsider, bucket, key, _| {
+            append_commit(outsider, bucket, key, None);
+        }),
+        ("appended-for-a-day", "00000000000000000002.json", "retention_short", |outsider, bucket, key, _| {
+            append_commit(outsider, bucket, key, Some(Duration::from_secs(86_400)));
         }),
         ("governance", ".parquet", "lock_mode", |_, _, _, _| {}),
         ("governance-shortened", ".parquet", "retention_short", |outsider, bucket, key, version| {

@@ -131,7 +131,7 @@ async fn in_bucket(bucket: &Bucket, root: &Path, objects: BTreeMap<String, Optio
         let (s3, path, unlisted) = (s3.clone(), root.join(&name), unlisted.clone());
         async move {
             // Where no commit names a version, the oldest is what was written.
-            let oldest = versions.iter().filter(|version| !version.is_delete_marker);
+            let oldest = versions.iter().rev().filter(|version| !version.is_delete_marker);
             let oldest =
                 oldest.min_by_key(|version| version.modified).and_then(|version| version.version.clone());
             let version = pinned.or(oldest);

@@ -20,6 +20,7 @@ use crate::encode::time_column;
 use crate::error::ArchiveError;
 use crate::layout;
 use crate::proof::log::{checkpoint_folder, checkpoint_name, logs, newest};
+use crate::proof::prove::cosigned;
 use crate::proof::tree::{Paths, root};
 use crate::proof::verify::{AddFacts, CommitFacts, parse_commit};
 use crate::proof::{Head, Keys, Log, ProofError, keys};
@@ -318,7 +319,11 @@ async fn load(
                 if behind > 0 {
                     ledger.unsigned.push((log.name(), behind));
                 }
-                (head, String::from_utf8_lossy(&note).into_owned(), name)
+                // What witnesses have seen goes with it, if they have seen this one.
+                let seen = cosigned(store, archive_root, log, &origin, (&head, key)).await?;
+                let seen = seen.filter(|(size, ..)| *size == head.size).map(|(_, note, _)| note);
+                let note = seen.unwrap_or_else(|| String::from_utf8_lossy(&note).into_owned());
+                (head, note, name)
             }
         };
         let volume = layout::volume(archive_root, log.table, log.year);

@@ -17,7 +17,7 @@ use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
 use super::ledger::{NamedFile, times};
 use super::manifest::{ALERTS, FILES, MANIFEST, MANIFEST_NOTE, Manifest, RECORDS, check_note};
 use crate::commit::micros;
-use crate::proof::note::{base64, from_base64};
+use crate::proof::note::{Note, base64, from_base64};
 use crate::proof::prove::{CheckpointPart, FORMAT as PROOF_FORMAT, Place, Proof, check_each};
 use crate::proof::tree::CompactRange;
 use crate::proof::verify::{AddFacts, Finding, Watch, Witnesses, parse_commit};
@@ -88,13 +88,14 @@ struct CommitLine {
     commit: String,
 }
 
-/// Checks the pack in `folder`.
+/// Checks the pack in `folder`; each of its heads must be cosigned by as many of the witnesses as their quorum says.
 ///
 /// # Errors
 /// When the folder cannot be read, which says nothing about the pack.
 pub fn check_pack(
     folder: &Path,
     public_keys: &[PublicKey],
+    witnesses: &Witnesses,
     watch: &dyn Watch,
 ) -> std::io::Result<PackReport> {
     let mut report = PackReport::default();
@@ -114,7 +115,7 @@ pub fn check_pack(
         }
     };
     check_files(folder, &manifest, &names, &mut report, watch)?;
-    let chain = check_identity(&manifest, public_keys, &mut report);
+    let chain = check_identity(&manifest, public_keys, witnesses, &mut report);
     let current = chain.as_ref().and_then(|chain| chain.last()).map(|record| record.key);
     report.key = current;
     match (&manifest.signed_by, names.contains(MANIFEST_NOTE)) {
@@ -280,6 +281,7 @@ fn check_files(
 fn check_identity(
     manifest: &Manifest,
     public_keys: &[PublicKey],
+    witnesses: &Witnesses,
     report: &mut PackReport,
 ) -> Option<Vec<KeyRecord>> {
     let mut parts = Vec::new();
@@ -333,6 +335,24 @@ fn check_identity(
         ));
     } else if !signed.chain.iter().any(|record| public_keys.contains(&record.key)) {
         report.find("key_untrusted", MANIFEST, "none of the public keys given is one of the archive's");
+    }
+    let keys: Vec<PublicKey> = signed.chain.iter().map(|record| record.key).collect();
+    for entry in &manifest.heads {
+        let Some(note) = Note::parse(entry.note.as_bytes()) else { continue };
+        let (cosigned, wrong) = witnesses.of(&note, &keys);
+        for witness in wrong {
+            let detail =
+                format!("head {}: what is under the name of {} does not hold", entry.log, witness.name());
+            report.find("witness_signature", MANIFEST, detail);
+        }
+        let (found, asked) = (cosigned.len(), witnesses.quorum());
+        if found < asked {
+            let detail = format!(
+                "head {}: {found} of the witnesses have cosigned it, {asked} are asked for",
+                entry.log
+            );
+            report.find("witness_missing", MANIFEST, detail);
+        }
     }
     report.heads = signed.heads;
     Some(signed.chain)

@@ -62,6 +62,12 @@ pub enum ProofError {
     Authorities,
     #[error("another process has the state of the witness in {}", path.display())]
     WitnessBusy { path: PathBuf },
+    #[error("nothing is known in {} of what the witness has cosigned", path.display())]
+    WitnessForgot { path: PathBuf },
+    #[error("a witness has begun in {} already", path.display())]
+    WitnessBegun { path: PathBuf },
+    #[error("the state of the witness in {} is of another key: {of}", path.display())]
+    WitnessOther { path: PathBuf, of: String },
     #[error("the system has no randomness to make a key of")]
     Randomness,
     #[error("cannot read the key file {}", path.display())]
@@ -130,6 +136,12 @@ impl ProofError {
             ProofError::WitnessKey => Some(
                 "strongroom key show --witness prints the vkey of a witness; that of a log begins as it does, and is another",
             ),
+            ProofError::WitnessForgot { .. } => Some(
+                "a witness that nobody has asked yet begins with --new; for one that has lost its state make another key, for with this one it could cosign a second history",
+            ),
+            ProofError::WitnessBegun { .. } => {
+                Some("start it without --new: it goes on with what it has seen")
+            }
             ProofError::NoKey => Some("strongroom seal-log with a key gives it one"),
             ProofError::NotProvable { .. } => {
                 Some("strongroom seal-log signs what is not signed yet, strongroom verify says what is wrong")
@@ -163,7 +175,7 @@ impl Log {
         let (table, year) = name.split_once('/')?;
         let table = Table::ALL.into_iter().find(|known| known.name() == table)?;
         let log = Log { table, year: year.parse().ok()? };
-        (log.name() == name).then_some(log)
+        ((0..10_000).contains(&log.year) && log.name() == name).then_some(log)
     }
 }
 

@@ -44,6 +44,7 @@ pub(crate) struct ObjectLock {
 pub(crate) struct ObjectVersion {
     pub(crate) version: Option<String>,
     pub(crate) modified: DateTime<Utc>,
+    pub(crate) bytes: Option<u64>,
     pub(crate) is_delete_marker: bool,
 }
 
@@ -265,6 +266,7 @@ impl S3 {
                 found.entry(path.to_owned()).or_default().push(ObjectVersion {
                     version: version_of(object.version_id()),
                     modified: time(object.last_modified()).unwrap_or_default(),
+                    bytes: object.size().and_then(|bytes| bytes.try_into().ok()),
                     is_delete_marker: false,
                 });
             }
@@ -273,13 +275,20 @@ impl S3 {
                 found.entry(path.to_owned()).or_default().push(ObjectVersion {
                     version: version_of(marker.version_id()),
                     modified: time(marker.last_modified()).unwrap_or_default(),
+                    bytes: None,
                     is_delete_marker: true,
                 });
             }
             key_marker = page.next_key_marker().map(str::to_owned);
             version_marker = page.next_version_id_marker().map(str::to_owned);
-            if page.is_truncated() != Some(true) || key_marker.is_none() {
-                return Ok(found);
+            match (page.is_truncated(), &key_marker) {
+                (Some(true), None) => {
+                    return Err(StoreFailure::Answer {
+                        detail: "a list is cut, without a place to go on".to_owned(),
+                    });
+                }
+                (Some(true), Some(_)) => {}
+                _ => return Ok(found),
             }
         }
     }

@@ -54,7 +54,7 @@ pub(crate) use self::failure::pause;
 use self::failure::{Tries, repeat};
 pub(crate) use self::lock::Protection;
 pub(crate) use self::log::LogStore;
-pub(crate) use self::policy::{bucket_policy, keeper_policy, remover_policy, writer_policy};
+pub(crate) use self::policy::{auditor_policy, bucket_policy, keeper_policy, remover_policy, writer_policy};
 use crate::error::{ArchiveError, Result};
 use crate::options::{LockMode, Retention, S3Options};
 
@@ -550,9 +550,17 @@ impl S3 {
             let below = objects.chain(folders).filter_map(|key| key.strip_prefix(&prefix));
             names.extend(below.map(|name| name.trim_end_matches('/').to_owned()));
             next = page.next_continuation_token().map(str::to_owned);
-            if page.is_truncated() != Some(true) || next.is_none() {
-                names.retain(|name| !name.is_empty());
-                return Ok(names);
+            match (page.is_truncated(), &next) {
+                (Some(true), None) => {
+                    return Err(StoreFailure::Answer {
+                        detail: "a list is cut, without a place to go on".to_owned(),
+                    });
+                }
+                (Some(true), Some(_)) => {}
+                _ => {
+                    names.retain(|name| !name.is_empty());
+                    return Ok(names);
+                }
             }
         }
     }

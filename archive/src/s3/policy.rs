@@ -92,6 +92,31 @@ pub(crate) fn keeper_policy(s3: &S3) -> Value {
     })
 }
 
+/// What checking, by whichever verifier, and querying need: it changes nothing.
+pub(crate) fn auditor_policy(s3: &S3) -> Value {
+    let (bucket, objects) = arns(s3);
+    json!({
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Sid": "Read",
+                "Effect": "Allow",
+                "Action": ["s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectRetention", "s3:GetObjectLegalHold"],
+                "Resource": objects,
+            },
+            {
+                "Sid": "ListAndCheck",
+                "Effect": "Allow",
+                "Action": [
+                    "s3:ListBucket", "s3:ListBucketVersions",
+                    "s3:GetBucketObjectLockConfiguration", "s3:GetBucketVersioning",
+                ],
+                "Resource": bucket,
+            },
+        ],
+    })
+}
+
 /// What dropping a volume past its retention needs. For the hour of a drop only: the bucket's own policy refuses deletion
 /// to everybody, and its administrator has to let this identity through.
 pub(crate) fn remover_policy(s3: &S3) -> Value {

@@ -73,7 +73,7 @@ impl Seaweed {
         }
         let log = std::fs::File::create(folder.path().join("log")).expect("a file");
         let process = Command::new(weed)
-            .args(["server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", "-volume.max=100"])
+            .args(["server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", "-volume.max=1000"])
             .args(["-master.volumeSizeLimitMB=256", "-s3.port.iceberg=0", "-s3.port.lance=0"])
             .arg(format!("-dir={}", folder.path().display()))
             .arg(format!("-master.port={}", ports[0]))

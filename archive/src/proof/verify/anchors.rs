@@ -57,6 +57,22 @@ impl Witnesses {
         self.keys.iter().filter(|witness| !keys.contains(&witness.key()))
     }
 
+    /// Those that have cosigned a note, and when by their clocks; and those under whose name is what does not hold.
+    pub(crate) fn of(
+        &self,
+        note: &Note<'_>,
+        keys: &[PublicKey],
+    ) -> (Vec<(WitnessKey, u64)>, Vec<&WitnessKey>) {
+        let (mut cosigned, mut wrong) = (Vec::new(), Vec::new());
+        for witness in self.besides(keys) {
+            match witness.cosigned(note) {
+                Ok(time) => cosigned.extend(time.map(|time| (witness.clone(), time))),
+                Err(_) => wrong.push(witness),
+            }
+        }
+        (cosigned, wrong)
+    }
+
     /// How many of them must have cosigned; none is not to ask.
     pub(crate) fn quorum(&self) -> usize {
         self.quorum

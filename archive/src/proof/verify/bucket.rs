@@ -71,10 +71,10 @@ pub(super) async fn check(
             return Ok(());
         }
     };
-    let mut named: HashMap<String, Option<&str>> = HashMap::new();
+    let mut named: HashMap<String, (Option<&str>, u64)> = HashMap::new();
     for (log, commits) in volumes {
         for add in commits.iter().flat_map(|commit| &commit.adds) {
-            named.insert(format!("{}/{}", log.name(), add.path), add.version.as_deref());
+            named.insert(format!("{}/{}", log.name(), add.path), (add.version.as_deref(), add.size));
         }
     }
     let is_file = |place: &str| place.contains("/date=");
@@ -103,12 +103,19 @@ pub(super) async fn check(
             let detail = format!("it has {} versions, one is written", objects.len());
             report.find("shadowed", place.as_str(), detail);
         }
-        let pinned = named.get(place).copied().flatten();
-        let chosen = match pinned {
+        let said = named.get(place).copied();
+        let chosen = match said.and_then(|(pinned, _)| pinned) {
             Some(pinned) => objects.iter().find(|object| object.version.as_deref() == Some(pinned)),
-            // The oldest is what was written.
-            None => objects.iter().min_by_key(|object| object.modified),
+            // The oldest is what was written; stores list it last.
+            None => objects.iter().rev().min_by_key(|object| object.modified),
         };
+        // Reading asks for as many bytes as the commit says, and would not see more.
+        if let (Some((_, size)), Some(bytes)) = (said, chosen.and_then(|object| object.bytes))
+            && bytes > size
+        {
+            let detail = format!("it has {bytes} bytes, its commit says {size}");
+            report.find("file_size", place.as_str(), detail);
+        }
         match chosen {
             Some(object) => locks.push((place.clone(), (*object).clone())),
             None => {

@@ -97,6 +97,66 @@ pub(super) fn missing(keys: &Keys, there: &[Log], keeping: &Keeping, report: &mu
     }
 }
 
+/// A volume that a commit names and that is not there, or has fewer commits than the commit says.
+pub(super) struct Short {
+    log: Log,
+    size: u64,
+    there: Option<u64>,
+    /// The commit.
+    place: String,
+}
+
+/// Volumes that are shorter than commits of others say; what was dropped is as long as it was then.
+pub(super) fn short(volumes: &BTreeMap<Log, Vec<CommitFacts>>, keeping: &Keeping) -> Vec<Short> {
+    let mut named: BTreeMap<Log, (u64, String)> = BTreeMap::new();
+    for (log, commits) in volumes {
+        for (version, commit) in commits.iter().enumerate() {
+            for (other, size) in &commit.volumes {
+                let (most, place) = named.entry(*other).or_default();
+                if size > most {
+                    (*most, *place) = (*size, format!("{}/_delta_log/{version:020}.json", log.name()));
+                }
+            }
+        }
+    }
+    let short = named.into_iter().filter_map(|(log, (size, place))| {
+        let dropped = || keeping.dropped.get(&log).map(|(record, _)| record.size);
+        let there = volumes.get(&log).map(|commits| commits.len() as u64).or_else(dropped);
+        there.is_none_or(|there| there < size).then_some(Short { log, size, there, place })
+    });
+    short.collect()
+}
+
+/// Reports volumes that are short, but for those whose commits were made while this was checked.
+pub(super) async fn told(work: &Work, short: Vec<Short>, report: &mut Report) -> Result<(), ProofError> {
+    for Short { log, size, there, place } in short {
+        // If commits before this one are missing, that is a finding of its own.
+        let path = layout::commit(&layout::volume(&work.root, log.table, log.year), size - 1);
+        let exists = work.store.exists(&path).await;
+        if exists.map_err(|source| ProofError::Read { path, source })? {
+            continue;
+        }
+        let name = log.name();
+        let is_told = |report: &Report| {
+            report.findings.iter().any(|told| told.kind == "volume_missing" && told.place == name)
+        };
+        match there {
+            Some(there) => {
+                let detail = format!("{place} names {size} commits of it, and it has {there}");
+                report.find("commits_cut", name, detail);
+            }
+            None if is_told(report) => {}
+            None => {
+                let detail = format!(
+                    "{place} names {size} commits of it; it is not there, and nothing says that it was dropped"
+                );
+                report.find("volume_missing", name, detail);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Dropped volumes as those behind them see them: one commit each, with where they ended.
 pub(super) fn with_dropped<'v>(
     volumes: &'v BTreeMap<Log, Vec<CommitFacts>>,
@@ -120,6 +180,7 @@ pub(super) fn with_dropped<'v>(
             adds: vec![add],
             txns,
             counts: None,
+            volumes: BTreeMap::new(),
             table: Map::new(),
         };
         all.insert(*log, vec![commit]);

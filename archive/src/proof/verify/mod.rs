@@ -247,6 +247,7 @@ pub fn verify(
         volumes.insert(log, commits);
     }
     check_remembered(archive.id(), options, &keys, (&volumes, &keeping), &mut report);
+    let short = keeping::short(&volumes, &keeping);
     positions::check(&keeping::with_dropped(&volumes, &keeping), &mut report);
     files::check(archive, &volumes, options, records, watch, &mut report);
     match archive.store() {
@@ -263,6 +264,7 @@ pub fn verify(
     }
     let mut taken = report;
     report = wait(async move {
+        keeping::told(&work, short, &mut taken).await?;
         keeping::objects(&work, &keeping, &mut taken).await?;
         Ok(taken)
     })?;

@@ -26,6 +26,8 @@ const CLOCK_BACK_MS_MAX: i64 = 600_000;
 /// All that an `add` has. What else Delta knows of (deletion vectors, for one) changes what readers see of a file.
 pub(super) const ADD_MEMBERS: [&str; 7] =
     ["path", "partitionValues", "size", "modificationTime", "dataChange", "stats", "tags"];
+/// Longest name of an object's version.
+const VERSION_BYTES_MAX: usize = 1024;
 /// Actions that only the first commit has.
 const FIRST_ACTIONS: [&str; 2] = ["protocol", "metaData"];
 
@@ -38,6 +40,8 @@ pub(crate) struct CommitFacts {
     pub(crate) txns: BTreeMap<String, i64>,
     /// `counts` of our part of `commitInfo`: received, events, rejects, duplicates.
     pub(crate) counts: Option<[u64; 4]>,
+    /// Commits that other volumes had at least when this one was made.
+    pub(crate) volumes: BTreeMap<Log, u64>,
     /// `protocol` and `metaData`, which the first commit has.
     pub(crate) table: Map<String, Value>,
 }
@@ -127,6 +131,7 @@ pub(super) fn parse(bytes: &[u8], first: bool, place: &str, report: &mut Report)
         adds: Vec::new(),
         txns: BTreeMap::new(),
         counts: None,
+        volumes: BTreeMap::new(),
         table: Map::new(),
     };
     for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty())
@@ -158,6 +163,12 @@ pub(super) fn parse(bytes: &[u8], first: bool, place: &str, report: &mut Report)
                     {
                         commit.counts = Some([received, events, rejects, duplicates]);
                     }
+                    match volumes(&value[crate::writer::METADATA]["volumes"]) {
+                        Some(volumes) => commit.volumes = volumes,
+                        None => {
+                            report.find("commit_malformed", place(), "`volumes` are not volumes and sizes")
+                        }
+                    }
                 }
                 name if first && FIRST_ACTIONS.contains(&name) => {
                     if commit.table.insert(name.to_owned(), value.clone()).is_some() {
@@ -175,6 +186,19 @@ pub(super) fn parse(bytes: &[u8], first: bool, place: &str, report: &mut Report)
         report.find("commit_malformed", place, "it does not say when it was made");
     }
     commit
+}
+
+fn volumes(value: &Value) -> Option<BTreeMap<Log, u64>> {
+    match value {
+        Value::Null => Some(BTreeMap::new()),
+        Value::Object(volumes) => {
+            let sizes = volumes
+                .iter()
+                .map(|(name, size)| Some((Log::parse(name)?, size.as_u64().filter(|size| *size > 0)?)));
+            sizes.collect()
+        }
+        _ => None,
+    }
 }
 
 fn add(value: &Value) -> Result<AddFacts, (&'static str, String)> {
@@ -196,6 +220,11 @@ fn add(value: &Value) -> Result<AddFacts, (&'static str, String)> {
     let bounds = |name: &str| stats[name].as_object().cloned().unwrap_or_default();
     let tags = &value["tags"];
     let tag = |name: &str| tags[name].as_str();
+    let is_version =
+        |text: &str| text.len() <= VERSION_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if !tag(TAG_VERSION).is_none_or(is_version) {
+        return Err(malformed("an add whose version_id is none"));
+    }
     let mut facts = AddFacts {
         path: path.to_owned(),
         date: Some(date),

@@ -72,6 +72,11 @@ YEARS_DEFAULT, YEARS_MAX = 6, 100
 LINE_BYTES_MAX = 1000
 ANSWER_BYTES_MAX = 64 << 20  # of a store, that is no object
 ASK_TRIES, ASK_PAUSE_S, ASK_TIMEOUT_S, ASKED_AT_ONCE = 5, 0.5, 60, 16
+# Codes of stores that say nothing of the object that was asked for.
+NO_ANSWERS = {
+    "NoSuchBucket", "ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed",
+    "AuthorizationHeaderMalformed", "PermanentRedirect",
+}  # fmt: skip
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 HEX32 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 VERSION_ID = re.compile(r"[!-~]{0,1024}", re.ASCII)
@@ -1237,14 +1242,8 @@ class Refused(Exception):
         self.status, self.code = status, code
 
 
-NO_ANSWERS = {
-    "NoSuchBucket", "ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed",
-    "AuthorizationHeaderMalformed", "PermanentRedirect",
-}  # fmt: skip
-
-
 class Version:
-    """Of an object, or a deletion over it; `modified` is seconds since 1970."""
+    """Of an object, or a deletion over it; `modified` in UTC."""
 
     def __init__(self, element, is_marker):
         self.id, self.is_marker, self.modified = element.findtext("VersionId"), is_marker, store_time(element.findtext("LastModified"))
@@ -1359,7 +1358,7 @@ class Bucket:
             code, detail = document.findtext("Code") or "", document.findtext("Message") or ""
         except CannotCheck:
             pass
-        if code in NO_ANSWERS or answer.status == 401:  # they say nothing of the object that was asked for
+        if code in NO_ANSWERS or answer.status == 401:
             raise CannotCheck("the store does not answer: %s" % Refused(answer.status, code, detail))
         return Refused(answer.status, code or http.client.responses.get(answer.status, ""), detail)
 

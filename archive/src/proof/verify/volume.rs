@@ -386,7 +386,7 @@ async fn tiles(
     let newest = sizes.last().copied().unwrap_or(0);
     for size in sizes.iter().copied().filter(|size| *size > from) {
         // In a bucket each tile is a request; partial ones of old sizes are left out there.
-        let all = tree::tiles(before, size).into_iter();
+        let all = tree::tiles(if size == newest { from } else { before }, size).into_iter();
         wanted.extend(all.filter(|tile| {
             tile.width == tree::TILE_WIDTH || size == newest || matches!(store, Store::Local)
         }));

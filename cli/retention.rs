@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use strongroom_archive::retention::{
     self, Drop, HoldState, Progress, RetentionError, Scope, Status, VolumeStatus, drop_volume, extend,
 };
-use strongroom_archive::{Archive, Log};
+use strongroom_archive::{Archive, VolumeId};
 
 use crate::exit::{self, CliError};
 use crate::key::{KeyArgs, open};
@@ -89,12 +89,12 @@ volume back. A run that was ended is finished by the same command.")]
 struct DropArgs {
     #[command(flatten)]
     archive: ArchiveArgs,
-    /// The volume, table and year: events/2019
+    /// The volume, table and period: events/2019, events/2019-0001
     #[arg(long, value_name = "VOLUME", value_parser = volume)]
-    volume: Log,
+    volume: VolumeId,
     /// The same volume once more: it is gone then
     #[arg(long, value_name = "VOLUME", value_parser = volume)]
-    confirm: Log,
+    confirm: VolumeId,
     /// Why, in one line; it is kept
     #[arg(long, value_name = "TEXT")]
     reason: String,
@@ -105,8 +105,10 @@ struct DropArgs {
     key: KeyArgs,
 }
 
-fn volume(text: &str) -> Result<Log, String> {
-    Log::parse(text).ok_or_else(|| "a volume is a table and a year, such as events/2019".to_owned())
+fn volume(text: &str) -> Result<VolumeId, String> {
+    VolumeId::parse(text).ok_or_else(|| {
+        "a volume is a table and a year, or a part of one, such as events/2019 or events/2019-0001".to_owned()
+    })
 }
 
 pub fn run(args: Args) -> Result<u8, CliError> {

@@ -23,17 +23,26 @@ def cargo(*arguments):
     return subprocess.run(["cargo", *arguments, "--locked"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 
+def name_of(package):
+    """A package as `cargo tree` shows it."""
+    return package["name"], f'v{package["version"]}'
+
+
 def resolved(targets):
     """The packages that are built for any of the targets, each with its features and those who depend on it."""
     packages = {}
     for target in targets:
         metadata = json.loads(cargo("metadata", "--format-version", "1", "--filter-platform", target))
         by_id = {package["id"]: package for package in metadata["packages"]}
-        for node in metadata["resolve"]["nodes"]:
+        # Metadata lists optional crates, too, that only a weak feature (`ring?/alloc`) names and nothing builds.
+        tree = cargo("tree", "--workspace", "--target", target, "--prefix", "none", "--format", "{p}").splitlines()
+        built = {tuple(line.split()[:2]) for line in tree if line}
+        nodes = [node for node in metadata["resolve"]["nodes"] if name_of(by_id[node["id"]]) in built]
+        for node in nodes:
             package = packages.setdefault(node["id"], by_id[node["id"]] | {"enabled": set(), "users": set()})
             package["enabled"].update(node["features"])
-        for node in metadata["resolve"]["nodes"]:
-            for dependency in node["deps"]:
+        for node in nodes:
+            for dependency in (dependency for dependency in node["deps"] if dependency["pkg"] in packages):
                 packages[dependency["pkg"]]["users"].add(by_id[node["id"]]["name"])
     return list(packages.values())
 

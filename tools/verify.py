@@ -66,7 +66,10 @@ ADD_MEMBERS = {"path", "partitionValues", "size", "modificationTime", "dataChang
 DAY_US = 86_400_000_000
 PLAUSIBLE_FROM_US = 1_388_534_400_000_000  # 2014-01-01, format.md, Layout
 PATH = re.compile(r"date=(\d{4}-\d{2}-\d{2})/[0-9a-f]{32}\.parquet", re.ASCII)
-VOLUME = re.compile("(%s)/[0-9]{4}" % "|".join(TABLES), re.ASCII)
+# A UTC year of commits, or a part of one: 2026, 2026-0001.
+PERIOD = "[2-9][0-9]{3}(?:-(?!0000)[0-9]{4})?"
+VOLUME = re.compile("(%s)/(%s)" % ("|".join(TABLES), PERIOD), re.ASCII)
+CLOSED = "#closed"  # appId of the commit that no other follows
 RECORDS = ("_retention", "_holds", "_dropped")  # docs/proof.md, Retention, holds and drops
 YEARS_DEFAULT, YEARS_MAX = 6, 100
 LINE_BYTES_MAX = 1000
@@ -479,9 +482,8 @@ class KeyRecord:
             self.previous = parse_base64(value("previous"), 32)
         while lines and self.number > 1:
             parts = value("log").split(" ")
-            table, _, year = parts[0].partition("/")
-            if len(parts) != 3 or table not in TABLES or not re.fullmatch("[0-9]{4}", year):
-                raise Malformed("a `log` line is not `log <table>/<year> <size> <root>`")
+            if len(parts) != 3 or not VOLUME.fullmatch(parts[0]):
+                raise Malformed("a `log` line is not `log <table>/<period> <size> <root>`")
             self.logs[parts[0]] = (parse_decimal(parts[1]), parse_base64(parts[2], 32))
         if lines:
             raise Malformed("more lines than a key record has")
@@ -1099,7 +1101,7 @@ class Keeping:
         for size, root in (r.logs[volume] for r in self.keys.records if volume in r.logs):
             if size > record["size"] or size == record["size"] and root != record["root"]:
                 raise Malformed("a key record names another tree of the volume")
-        if last.year < int(volume[-4:]):
+        if last.year < int(volume.partition("/")[2][:4]):
             raise Malformed("its last commit is from before its year began")
         if years < self.years_at(at):
             raise Malformed("dropped after %d years, and %d were promised" % (years, self.years_at(at)))
@@ -1558,8 +1560,8 @@ class Commit:
 
 
 class Volume:
-    def __init__(self, table, year):
-        self.table, self.year, self.name = table, year, "%s/%s" % (table, year)
+    def __init__(self, table, period):
+        self.table, self.period, self.name = table, period, "%s/%s" % (table, period)
         self.commits, self.leaves, self.files, self.notes = [], [], [], []
         self.valid = []  # (checkpoint, key) of those that hold: signed, and their root is that of the commits
         self.named, self.root_differs, self.others = set(), False, []
@@ -1619,11 +1621,11 @@ class Archive:
         known = TABLES + ("strongroom.json", "_keys", "_probe" if self.root.is_bucket else ".lock") + RECORDS
         unknown = [n for n in self.names(".", "manifest_malformed") if n not in known]
         for table in TABLES:
-            for year in self.names(table, "commit_missing"):
-                if not re.fullmatch("[0-9]{4}", year):
-                    unknown.append("%s/%s" % (table, year))
+            for period in self.names(table, "commit_missing"):
+                if not VOLUME.fullmatch("%s/%s" % (table, period)):
+                    unknown.append("%s/%s" % (table, period))
                     continue
-                volume = Volume(table, year)
+                volume = Volume(table, period)
                 self.volumes.append(volume)
                 for name in self.names(volume.name, "commit_missing"):
                     where = "%s/%s" % (volume.name, name)
@@ -2173,7 +2175,7 @@ class Archive:
             self.report.skipped("whether %s, of size %d, is the beginning of %s, which was dropped" % (where, size, name))
 
     def with_dropped(self):
-        """Volumes in the order of table and year; a dropped one is one commit, with the positions and offsets of its state."""
+        """Volumes in the order of table and period; a dropped one is one commit, with the positions and offsets of its state."""
         volumes = list(self.volumes)
         for name, (record, state) in self.dropped.items():
             volume, commit = Volume(*name.split("/")), Commit("_dropped/%s" % name.replace("/", "-"))
@@ -2182,7 +2184,7 @@ class Archive:
             commit.txns, commit.adds, commit.was_dropped = dict(state["txns"]), [add], True
             volume.commits = [commit]
             volumes.append(volume)
-        return sorted(volumes, key=lambda v: (TABLES.index(v.table), v.year))
+        return sorted(volumes, key=lambda v: (TABLES.index(v.table), v.period))
 
     def point_5_remembered(self):
         prefix = "strongroom/%s/" % self.report.archive_id
@@ -2209,8 +2211,11 @@ class Archive:
                 self.compare(where, log[len(prefix) :], size, root, "rolled_back", "forked", newest=True)
 
     def point_6_actions(self, volume):
-        before = None
+        before, closed = None, False
         for i, commit in enumerate(volume.commits):
+            if closed:
+                self.report.finding("volume_reopened", commit.where, "a commit before it closed the volume")
+            closed = closed or CLOSED in commit.txns
             for kind in commit.foreign + (commit.setup if i else []):
                 self.report.finding("not_append_only", commit.where, "it has an action `%s`" % shown(kind))
             if commit.timestamp is None:
@@ -2219,7 +2224,7 @@ class Archive:
                 self.report.finding("clock_back", commit.where, "its time is %d s before that of the commit before" % ((before - commit.timestamp) // 1000))
             before = commit.timestamp
             year = datetime.datetime.fromtimestamp(commit.timestamp // 1000, datetime.timezone.utc).year
-            if year < int(volume.year):
+            if year < int(volume.period[:4]):
                 self.report.finding("wrong_year", commit.where, "it was made in %d" % year)
 
     def point_7_files(self, volume):
@@ -2758,14 +2763,19 @@ class Proof:
 
     def checkpoint(self, keys, archive_id, i, item):
         """Step 2. (checkpoint, table) or None."""
+        part = item.get("part", 0)
+        if not is_int(part) or not 0 <= part <= 9999:
+            raise Malformed("`part` of checkpoints %d is not a number of a part" % i)
         where, volume = "checkpoints, %d" % i, "%s/%04d" % (item["table"], item["year"])
+        if part:
+            volume += "-%04d" % part
         origin = "strongroom/%s/%s" % (archive_id, volume)
         try:
             checkpoint = Checkpoint(item["note"].encode("utf-8", "surrogatepass"))
         except Malformed as e:
             self.report.finding("checkpoint_malformed", where, str(e))
             return None
-        if checkpoint.origin != origin or item["table"] not in TABLES or item["year"] > 9999:
+        if checkpoint.origin != origin or not VOLUME.fullmatch(volume):
             self.report.finding("checkpoint_origin", where, "its origin is %s, not %s" % (shown(checkpoint.origin), shown(origin)))
             return None
         try:
@@ -2843,7 +2853,7 @@ class Proof:
 
 
 PACK_ALWAYS = ("records.jsonl", "alerts.jsonl", "archive-files.json", "gaps.json", "store.json", "verification.json", "report.html", "VERIFY.md")
-PACK_NAME = re.compile(r"proofs/[0-9]{8}\.json|commits/(?:%s)-[0-9]{4}\.jsonl" % "|".join(TABLES), re.ASCII)
+PACK_NAME = re.compile(r"proofs/[0-9]{8}\.json|commits/(?:%s)-%s\.jsonl" % ("|".join(TABLES), PERIOD), re.ASCII)
 PACK_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(?:Z|([+-])(\d\d):(\d\d))", re.ASCII)
 PACK_FIELDS = {
     "format": str, "archive_id": str, "location": str, "made": str, "program": str, "question": dict, "events_query": dict, "alerts_query": dict,
@@ -3021,10 +3031,10 @@ class Pack:
             self.keys = check_keys(files, strongroom_json, public_key, m["archive_id"], [], proof.report)
             for i, head in enumerate(m["heads"]):
                 volume = head["log"][len("strongroom/%s/" % m["archive_id"]) :]
-                match = re.fullmatch("(%s)/([0-9]{4})" % "|".join(TABLES), volume, re.ASCII)
+                match = VOLUME.fullmatch(volume)
                 if not match or head["log"] != "strongroom/%s/%s" % (m["archive_id"], volume):
                     raise Malformed("head %s is of no log of the archive" % shown(head["log"]))
-                found = proof.checkpoint(self.keys, m["archive_id"], i, {"table": match[1], "year": int(match[2]), "note": head["note"]})
+                found = proof.checkpoint(self.keys, m["archive_id"], i, {"table": match[1], "year": int(match[2][:4]), "part": int(match[2][5:] or 0), "note": head["note"]})
                 if found is None:
                     continue
                 if (found[0].size, base64.b64encode(found[0].root).decode()) != (head["size"], head["root"]):
@@ -3089,11 +3099,11 @@ class Pack:
                 self.find("pack_proof", name, "%s: %s: %s" % (finding["kind"], finding["where"], finding["detail"]))
             self.report.count("proofs")
             for volume, index, at, row, add, record in proof.places:
-                table, _, year = volume.partition("/")
+                table, _, period = volume.partition("/")
                 if table not in files:
                     self.find("pack_proof", name, "it proves a record of %s" % table)
                     continue
-                place = TABLES.index(table), int(year), index, at, row
+                place = TABLES.index(table), period, index, at, row
                 if before is not None and before >= place:
                     self.find("pack_order", name, "row %d of %s does not come behind the record before it, or is there twice" % (row, add.path))
                 before = place
@@ -3190,8 +3200,7 @@ class Pack:
             return
         named = {(f["log"], f["commit"], f["file"]): f for f in self.named}
         for volume, checkpoint in self.heads.items():
-            table, _, year = volume.partition("/")
-            name, tree = "commits/%s-%s.jsonl" % (table, year), MerkleTree()
+            name, tree = "commits/%s.jsonl" % volume.replace("/", "-", 1), MerkleTree()
             try:
                 if name not in self.names:
                     raise Malformed("it is not there")

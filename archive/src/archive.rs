@@ -14,8 +14,8 @@ use chrono::{SecondsFormat, Utc};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use strongroom_schemas::Table;
 use strongroom_schemas::format::ARCHIVE_FORMAT;
+use strongroom_schemas::{Period, Table};
 use url::Url;
 
 use crate::background;
@@ -298,25 +298,25 @@ impl Archive {
         Rows::selected(self.store.clone(), self.snapshot(Table::Events)?, partitions, selection)
     }
 
-    /// Where `table` ends: the last commit of each of its volumes, by year.
-    pub fn ends(&self, table: Table) -> Result<BTreeMap<i32, u64>> {
+    /// Where `table` ends: the last commit of each of its volumes.
+    pub fn ends(&self, table: Table) -> Result<BTreeMap<Period, u64>> {
         let volumes = self.snapshot(table)?.volumes;
-        Ok(volumes.into_iter().map(|volume| (volume.year, volume.version)).collect())
+        Ok(volumes.into_iter().map(|volume| (volume.period, volume.version)).collect())
     }
 
     /// Rows that commits of `table` added behind `after` and up to `to`, as [`Archive::ends`] gives them, in
-    /// `table.file_schema()`: always in the same order, by partition, then by `source_offset`. A year that `after` has
+    /// `table.file_schema()`: always in the same order, by partition, then by `source_offset`. A volume that `after` has
     /// not is read from its beginning.
     pub fn rows_between(
         &self,
         table: Table,
-        after: &BTreeMap<i32, u64>,
-        to: &BTreeMap<i32, u64>,
+        after: &BTreeMap<Period, u64>,
+        to: &BTreeMap<Period, u64>,
     ) -> Result<Rows> {
         let (store, root) = (self.store.clone(), self.root.clone());
-        let ranges: Vec<(i32, u64, u64)> = to
+        let ranges: Vec<(Period, u64, u64)> = to
             .iter()
-            .map(|(year, last)| (*year, after.get(year).map_or(0, |seen| seen + 1), *last))
+            .map(|(period, last)| (*period, after.get(period).map_or(0, |seen| seen + 1), *last))
             .filter(|(_, first, last)| first <= last)
             .collect();
         let added = background::wait(async move { read::added(&store, &root, table, ranges).await })?;
@@ -427,7 +427,7 @@ impl Place {
         };
         let manifest = Manifest {
             format: ARCHIVE_FORMAT,
-            archive_id: random_id(),
+            archive_id: random_id()?,
             created: Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true),
             retention_years: retention.map(|retention| retention.years),
             lock_mode: retention.map(|retention| retention.mode),
@@ -463,16 +463,12 @@ pub(crate) fn read_only(path: &Path) -> std::io::Result<()> {
     std::fs::set_permissions(path, permissions)
 }
 
-/// A random UUID. The standard library's only source of randomness is the seed of its hash maps.
-pub(crate) fn random_id() -> String {
-    use std::hash::{BuildHasher as _, RandomState};
-    let mut hasher = blake3::Hasher::new();
-    for round in 0..4u8 {
-        hasher.update(&RandomState::new().hash_one(round).to_le_bytes());
-    }
-    hasher.update(&std::process::id().to_le_bytes());
-    hasher.update(&Utc::now().timestamp_nanos_opt().unwrap_or_default().to_le_bytes());
-    let hash = hasher.finalize();
-    let bytes: [u8; 16] = hash.as_bytes()[..16].try_into().expect("a hash has 32 bytes");
-    uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
+/// A random UUID.
+///
+/// # Errors
+/// [`ArchiveError::Randomness`] when the system has none to give.
+pub(crate) fn random_id() -> Result<String> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| ArchiveError::Randomness)?;
+    Ok(uuid::Builder::from_random_bytes(bytes).into_uuid().to_string())
 }

@@ -1,11 +1,16 @@
-//! Where the Delta library's asynchronous code and all requests to object stores run.
+//! Where asynchronous code and all requests to object stores run.
 //!
 //! Invariant: it runs on this module's threads, never on the caller's. So the archive can be used from
 //! plain threads and inside any async runtime, and never blocks or nests one.
+//!
+//! Futures are boxed: with the type of each of some forty callers, the runtime's task and the channel were compiled
+//! as often, which was a quarter of the crate's code.
 
 use std::future::Future;
 use std::io;
-use std::sync::OnceLock;
+use std::pin::Pin;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
@@ -15,41 +20,68 @@ use crate::error::{ArchiveError, Result};
 /// Reading a log is a few small files; two threads let a reader wait inside another, and two more carry objects.
 const THREADS: usize = 4;
 
-fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> Result<JoinHandle<T>> {
+type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// Where a job leaves its outcome.
+type Slot<T> = Arc<Mutex<Option<T>>>;
+
+fn spawn(job: Job) -> Result<JoinHandle<()>> {
     static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
     let runtime = RUNTIME.get_or_init(|| {
         Builder::new_multi_thread()
             .worker_threads(THREADS)
-            .thread_name("strongroom-delta")
+            .thread_name("strongroom-store")
             .enable_all()
             .build()
             .ok()
     });
-    runtime.as_ref().map(|runtime| runtime.spawn(future)).ok_or(ArchiveError::Background)
+    runtime.as_ref().map(|runtime| runtime.spawn(job)).ok_or(ArchiveError::Background)
+}
+
+/// As [`spawn`], with a signal for callers that are not asynchronous.
+fn spawn_signalled(job: Job) -> Result<Receiver<()>> {
+    let (sender, receiver) = sync_channel(1);
+    let job: Job = Box::pin(async move {
+        job.await;
+        // A receiver that is gone waits for nothing.
+        let _ = sender.send(());
+    });
+    spawn(job).map(|_| receiver)
+}
+
+fn job<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> (Slot<T>, Job) {
+    let slot: Slot<T> = Arc::new(Mutex::new(None));
+    let filled = Arc::clone(&slot);
+    let job = async move {
+        let outcome = future.await;
+        *filled.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+    };
+    (slot, Box::pin(job))
+}
+
+/// What a job left; nothing when it ended in a panic.
+fn outcome<T>(slot: &Slot<Result<T>>) -> Result<T> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or(Err(ArchiveError::Background))
 }
 
 /// Runs `future` and blocks this thread until it is done.
 pub(crate) fn wait<T: Send + 'static>(future: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-    spawn(async move {
-        // A receiver that is gone has nobody to tell.
-        let _ = sender.send(future.await);
-    })?;
-    receiver.recv().map_err(|_| ArchiveError::Background)?
+    join(start(future)?)
 }
 
 /// Runs `future`, for async callers.
 pub(crate) async fn run<T: Send + 'static>(
     future: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
-    spawn(future)?.await.map_err(|_| ArchiveError::Background)?
+    let (slot, job) = job(future);
+    spawn(job)?.await.map_err(|_| ArchiveError::Background)?;
+    outcome(&slot)
 }
 
 /// Runs `future`, for async callers that read bytes.
 pub(crate) async fn io<T: Send + 'static>(
     future: impl Future<Output = io::Result<T>> + Send + 'static,
 ) -> io::Result<T> {
-    spawn(future).map_err(io::Error::other)?.await.map_err(io::Error::other)?
+    run(async move { Ok(future.await) }).await.map_err(io::Error::other)?
 }
 
 /// Runs `future` and blocks this thread until it is done, for callers that read bytes.
@@ -59,14 +91,28 @@ pub(crate) fn wait_io<T: Send + 'static>(
     wait(async move { Ok(future.await) }).map_err(io::Error::other)?
 }
 
+/// What was started; its outcome is for [`join`].
+pub(crate) struct Task<T> {
+    slot: Slot<Result<T>>,
+    done: Receiver<()>,
+}
+
+impl<T> std::fmt::Debug for Task<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Task").finish_non_exhaustive()
+    }
+}
+
 /// Starts `future`; its outcome is for [`join`].
 pub(crate) fn start<T: Send + 'static>(
     future: impl Future<Output = Result<T>> + Send + 'static,
-) -> Result<JoinHandle<Result<T>>> {
-    spawn(future)
+) -> Result<Task<T>> {
+    let (slot, job) = job(future);
+    Ok(Task { slot, done: spawn_signalled(job)? })
 }
 
 /// Blocks this thread until what was started is done.
-pub(crate) fn join<T: Send + 'static>(handle: JoinHandle<Result<T>>) -> Result<T> {
-    wait(async move { handle.await.map_err(|_| ArchiveError::Background)? })
+pub(crate) fn join<T>(task: Task<T>) -> Result<T> {
+    task.done.recv().map_err(|_| ArchiveError::Background)?;
+    outcome(&task.slot)
 }

@@ -1,13 +1,13 @@
 //! The Delta log of one volume: opening, creating and extending it.
 //!
-//! Terms. A *volume* is one Delta table: the commits of one calendar year. A commit is a JSON file of
-//! actions: `add` names a sealed file, `txn` records a position.
+//! Terms. A *volume* is one Delta table: the commits of one calendar year, or of a part of it. A commit is a JSON file of
+//! actions: `add` names a sealed file, `txn` records a position. A volume is *closed* by a commit with the appId `#closed`:
+//! no commit follows it, so that writers in step with the log agree which volume comes next.
 //!
 //! Invariants. A commit holds the rows of a seal and the positions they lead to, or neither. A commit is
 //! one durable, conditional write; when another wrote that version first, it fails, and the writer decides
-//! whether it may follow. No commit or checkpoint is ever removed
-//! (`enableExpiredLogCleanup` is off in the table and overridden here), no file is ever removed from the
-//! table (`appendOnly`).
+//! whether it may follow. No commit or checkpoint is ever removed (`enableExpiredLogCleanup` is off, so that no other
+//! program removes one either), no file is ever removed from the table (`appendOnly`).
 //!
 //! A position is four or five `txn` actions, because the version of a `txn` is one 64-bit number: appId
 //! `<partition>` has the next offset, `<partition>#records` the number of records, `<partition>#blake3.hi`
@@ -21,23 +21,19 @@ use std::path::{Path, PathBuf};
 use arrow_array::Array;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
-use arrow_schema::DataType as ArrowType;
+use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
-use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
-use deltalake::kernel::{Action, Add, ArrayType, DataType, StructField, Transaction};
-use deltalake::operations::create::CreateBuilder;
-use deltalake::protocol::{DeltaOperation, SaveMode};
-use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use strongroom_schemas::Table;
 use strongroom_schemas::record::Sha256Hash;
 use strongroom_schemas::table::DATE;
-use url::Url;
+use strongroom_schemas::{Table, VolumeId};
 
+use crate::archive::random_id;
+use crate::delta::{self, Add, DeltaError, Listing, State, Txn, checkpoint};
 use crate::durable;
 use crate::encode::time_column;
 use crate::error::{ArchiveError, Result};
@@ -47,8 +43,8 @@ use crate::store::Store;
 use crate::writer::SealedFile;
 
 /// Commits between checkpoints. A checkpoint repeats the whole volume, so their sum grows with the square
-/// of the commits; a reader without one reads every commit.
-const CHECKPOINT_INTERVAL: &str = "100";
+/// of the commits; a reader reads every commit after the newest one, each by a request.
+pub const CHECKPOINT_INTERVAL: u64 = 160;
 
 /// Commits read at once where each is a request.
 const COMMITS_AT_ONCE: usize = 16;
@@ -56,6 +52,11 @@ const COMMITS_AT_ONCE: usize = 16;
 /// Columns that commits carry statistics of.
 pub(crate) const STATISTICS_SOURCE: &str = "source";
 pub(crate) const STATISTICS_OFFSET: &str = "source_offset";
+
+/// The hint of the newest checkpoint, on a local disk.
+const LAST_CHECKPOINT: &str = "_last_checkpoint";
+/// In a bucket, a field of `commitInfo` that is random, so that no two commits have the same bytes.
+pub(crate) const COMMIT_ID: &str = "strongroomCommit";
 
 /// Tags of an `add`, see `docs/proof.md`. In a bucket: the version of the object that its lock protects.
 pub(crate) const TAG_VERSION: &str = "version_id";
@@ -71,6 +72,8 @@ const RECORDS: &str = "#records";
 const HASH_HIGH: &str = "#blake3.hi";
 const HASH_LOW: &str = "#blake3.lo";
 const BROKER: &str = "#broker";
+/// appId of the one `txn` of a commit that closes its volume.
+pub(crate) const CLOSED: &str = "#closed";
 /// Longest partition name; it is written up to five times in every commit.
 const PARTITION_BYTES_MAX: usize = 512;
 
@@ -107,29 +110,21 @@ pub(crate) struct Committed {
     pub(crate) checkpoint_failed: Option<String>,
 }
 
+impl Committed {
+    /// What whoever reads the report of a seal should know.
+    pub(crate) fn warning(&self, volume: VolumeId) -> Option<String> {
+        let reason = self.checkpoint_failed.as_ref()?;
+        Some(format!("checkpoint of {} version {}: {reason}", volume.name(), self.version))
+    }
+}
+
 /// An open volume.
 #[derive(Debug)]
 pub(crate) struct VolumeLog {
     table: Table,
     path: PathBuf,
-    delta: DeltaTable,
-}
-
-/// The Delta table in `path`, not loaded yet. The library is given a store that begins at the volume, so
-/// the path itself, with whatever characters it has, never becomes a URL.
-fn delta_table(store: &Store, path: &Path) -> Result<DeltaTable> {
-    let failed = |source| ArchiveError::OpenVolume { path: path.to_owned(), source: Box::new(source) };
-    if let Store::Local = store {
-        let root = path.parent().and_then(Path::parent).unwrap_or(path);
-        durable::create_folder_in(root, path)?;
-    }
-    let store = store.delta(path).map_err(|source| failed(source.into()))?;
-    let url = Url::parse("file:///").expect("a URL");
-    DeltaTableBuilder::from_url(url.clone())
-        .map_err(failed)?
-        .with_storage_backend(store, url)
-        .build()
-        .map_err(failed)
+    store: Store,
+    state: State,
 }
 
 /// Whether a volume has a commit. A folder without one is what a killed run left.
@@ -148,41 +143,74 @@ pub(crate) async fn exists(store: &Store, path: &Path) -> Result<bool> {
 }
 
 /// Loads the newest version of a volume; `None` when it has no commit.
-pub(crate) async fn load(store: &Store, path: &Path) -> Result<Option<DeltaTable>> {
+pub(crate) async fn load(store: &Store, path: &Path) -> Result<Option<State>> {
     if !exists(store, path).await? {
         return Ok(None);
     }
-    let mut delta = delta_table(store, path)?;
-    delta
-        .load()
-        .await
-        .map_err(|source| ArchiveError::OpenVolume { path: path.to_owned(), source: Box::new(source) })?;
-    Ok(Some(delta))
+    let loaded = State::load(store, path).await;
+    loaded.map_err(|source| ArchiveError::OpenVolume { path: path.to_owned(), source: Box::new(source) })
 }
 
 impl VolumeLog {
-    pub(crate) async fn open_or_create(store: &Store, table: Table, path: PathBuf) -> Result<VolumeLog> {
-        let delta = match load(store, &path).await? {
-            Some(delta) => delta,
-            None => match create(store, table, &path).await {
-                Ok(delta) => delta,
-                // Another writer may have made it meanwhile; else the error holds.
-                Err(error) => load(store, &path).await?.ok_or(error)?,
-            },
+    pub(crate) async fn open_or_create(
+        store: &Store,
+        table: Table,
+        path: PathBuf,
+        time: DateTime<Utc>,
+    ) -> Result<VolumeLog> {
+        let state = match load(store, &path).await? {
+            Some(state) => state,
+            None => {
+                create(store, table, &path, time).await?;
+                // Another writer may have made it meanwhile, and written to it.
+                let incomplete = || DeltaError::Incomplete { what: "commit" };
+                load(store, &path).await?.ok_or_else(|| ArchiveError::CreateVolume {
+                    path: path.clone(),
+                    source: Box::new(incomplete()),
+                })?
+            }
         };
-        Ok(VolumeLog { table, path, delta })
+        Ok(VolumeLog { table, path, store: store.clone(), state })
+    }
+
+    /// Opens a volume that has a commit.
+    pub(crate) async fn open(store: &Store, table: Table, path: PathBuf) -> Result<VolumeLog> {
+        let state = State::load(store, &path)
+            .await
+            .and_then(|state| state.ok_or(DeltaError::Incomplete { what: "commit" }));
+        let state = state
+            .map_err(|source| ArchiveError::OpenVolume { path: path.clone(), source: Box::new(source) })?;
+        Ok(VolumeLog { table, path, store: store.clone(), state })
     }
 
     /// Version that the next commit follows.
-    pub(crate) fn version(&self) -> Option<u64> {
-        self.delta.version()
+    pub(crate) fn version(&self) -> u64 {
+        self.state.version
+    }
+
+    /// Whether no commit may follow.
+    pub(crate) fn is_closed(&self) -> bool {
+        is_closed(&self.state)
+    }
+
+    /// Writes the commit that no other follows, and its checkpoint: whoever opens the volume later reads no more.
+    ///
+    /// # Errors
+    /// As [`VolumeLog::commit`].
+    pub(crate) async fn close(
+        &mut self,
+        metadata: Map<String, Value>,
+        time: DateTime<Utc>,
+    ) -> Result<Committed> {
+        let txns = [Txn { app_id: CLOSED.to_owned(), version: 1 }];
+        self.write(&[], &txns, metadata, time).await
     }
 
     /// Takes in what other writers have committed.
     pub(crate) async fn reload(&mut self) -> Result<()> {
-        self.delta
-            .load()
-            .await
+        let followed = self.state.follow(&self.store, &self.path).await;
+        followed
+            .map(drop)
             .map_err(|source| ArchiveError::OpenVolume { path: self.path.clone(), source: Box::new(source) })
     }
 
@@ -191,84 +219,124 @@ impl VolumeLog {
     /// # Errors
     /// [`ArchiveError::CommitConflict`] when another writer has made a commit that this volume has not loaded.
     pub(crate) async fn commit(&mut self, addition: Addition, time: DateTime<Utc>) -> Result<Committed> {
-        let failed = |source| match source {
-            // No retries are allowed to the library: this is what it calls a version that exists.
-            DeltaTableError::Transaction { source: TransactionError::MaxCommitAttempts(_) }
-            | DeltaTableError::VersionAlreadyExists(_) => {
-                ArchiveError::CommitConflict { path: self.path.clone() }
-            }
-            source => ArchiveError::Commit { path: self.path.clone(), source: Box::new(source) },
+        let files: Vec<Add> = addition.files.iter().map(|facts| add(self.table, facts, time)).collect();
+        let txns: Vec<Txn> = addition
+            .positions
+            .iter()
+            .flat_map(|(partition, position)| transactions(partition, position))
+            .collect();
+        self.write(&files, &txns, addition.metadata, time).await
+    }
+
+    async fn write(
+        &mut self,
+        files: &[Add],
+        txns: &[Txn],
+        metadata: Map<String, Value>,
+        time: DateTime<Utc>,
+    ) -> Result<Committed> {
+        let failed = |source| ArchiveError::Commit { path: self.path.clone(), source: Box::new(source) };
+        let text = delta::append_text(files, txns, metadata, time.timestamp_millis());
+        let version = self.state.version + 1;
+        if !put(&self.store, &self.path, &layout::commit_name(version), text.clone()).await.map_err(failed)? {
+            return Err(ArchiveError::CommitConflict { path: self.path.clone() });
+        }
+        self.state.take(version, &text).map_err(|source| ArchiveError::OpenVolume {
+            path: self.path.clone(),
+            source: Box::new(source),
+        })?;
+        // The commit exists, whatever becomes of the checkpoint.
+        let checkpoint_failed = match self.is_checkpoint_due() {
+            true => self.checkpoint().await.err().map(|error| with_causes(&error)),
+            false => None,
         };
-        let actions = addition.files.iter().map(|facts| Action::Add(add(self.table, facts, time))).collect();
-        let transactions =
-            addition.positions.iter().flat_map(|(partition, position)| transactions(partition, position));
-        let properties = CommitProperties::default()
-            .with_max_retries(0)
-            .with_create_checkpoint(true)
-            .with_cleanup_expired_logs(Some(false))
-            .with_metadata(addition.metadata)
-            .with_application_transactions(transactions.collect());
-        let operation = DeltaOperation::Write {
-            mode: SaveMode::Append,
-            partition_by: Some(vec![DATE.to_owned()]),
-            predicate: None,
-        };
-        let state = self.delta.snapshot().map_err(failed)?.clone();
-        let prepared = CommitBuilder::from(properties)
-            .with_actions(actions)
-            .build(Some(&state), self.delta.log_store(), operation)
-            .into_prepared_commit_future()
-            .await
-            .map_err(failed)?;
-        let committed = prepared.await.map_err(failed)?;
-        let version = committed.version;
-        // From here on the commit exists, whatever becomes of the checkpoint.
-        let checkpoint_failed = committed.await.err().map(|error| error.to_string());
-        self.reload().await?;
         Ok(Committed { version, checkpoint_failed })
+    }
+
+    /// Whether this version is one that has a checkpoint, or whether the one before it is missing: a writer may
+    /// have died between a commit and its checkpoint.
+    fn is_checkpoint_due(&self) -> bool {
+        let commits = self.state.version + 1;
+        let covered = self.state.checkpoint.map_or(0, |version| version + 1);
+        self.is_closed()
+            || commits.is_multiple_of(CHECKPOINT_INTERVAL)
+            || commits - covered > 2 * CHECKPOINT_INTERVAL
+    }
+
+    async fn checkpoint(&mut self) -> Result<(), DeltaError> {
+        let version = self.state.version;
+        let bytes = checkpoint::encode(&self.state)?;
+        let size = bytes.len();
+        // One that is there already says the same.
+        put(&self.store, &self.path, &layout::checkpoint_name(version), bytes).await?;
+        self.state.checkpoint = Some(version);
+        let hint = json!({
+            "version": version,
+            "size": checkpoint::actions(&self.state),
+            "sizeInBytes": size,
+            "numOfAddFiles": self.state.files.len(),
+        });
+        let Store::Local = self.store else { return Ok(()) };
+        // A hint for readers that do not list. Under a lock each would be kept, and a name whose content
+        // changes can be pointed elsewhere: there is none in a bucket.
+        let path = layout::delta_log(&self.path).join(LAST_CHECKPOINT);
+        durable::replace_file(&path, &durable::staging_of(&path), &[hint.to_string().as_bytes()])
+            .map_err(|source| DeltaError::Write { name: LAST_CHECKPOINT.to_owned(), source })
     }
 }
 
-async fn create(store: &Store, table: Table, path: &Path) -> Result<DeltaTable> {
+/// Whether a volume has the commit that no other follows.
+pub(crate) fn is_closed(state: &State) -> bool {
+    state.txns.contains_key(CLOSED)
+}
+
+/// An error and its causes, for a warning.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Puts a file of a log, whole and durable; `false` when its name is taken by other content.
+async fn put(store: &Store, volume: &Path, name: &str, bytes: Vec<u8>) -> Result<bool, DeltaError> {
+    let path = layout::delta_log(volume).join(name);
+    let failed = |source| DeltaError::Write { name: name.to_owned(), source };
+    match store {
+        Store::Local => match durable::create_file(&path, &durable::staging_of(&path), &[&bytes]) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(failed(error)),
+        },
+        Store::S3(_) => store.put_once(&path, Bytes::from(bytes)).await.map_err(failed),
+    }
+}
+
+/// Makes the table, unless another writer is faster.
+async fn create(store: &Store, table: Table, path: &Path, time: DateTime<Utc>) -> Result<()> {
     let failed = |source| ArchiveError::CreateVolume { path: path.to_owned(), source: Box::new(source) };
+    if let Store::Local = store {
+        let root = path.parent().and_then(Path::parent).unwrap_or(path);
+        durable::create_folder_in(root, &layout::delta_log(path))?;
+    }
     let statistics = [time_column(table), STATISTICS_OFFSET, STATISTICS_SOURCE].join(",");
+    let interval = CHECKPOINT_INTERVAL.to_string();
     let configuration = [
         ("delta.appendOnly", "true"),
         ("delta.enableExpiredLogCleanup", "false"),
-        ("delta.checkpointInterval", CHECKPOINT_INTERVAL),
+        ("delta.checkpointInterval", interval.as_str()),
         // By default only the first 32 columns have statistics, and time is not among them.
         ("delta.dataSkippingStatsColumns", statistics.as_str()),
     ];
-    let schema = table.file_schema();
-    let columns = schema
-        .fields()
-        .iter()
-        .map(|field| StructField::new(field.name(), delta_type(field.data_type()), true));
-    CreateBuilder::new()
-        .with_log_store(delta_table(store, path)?.log_store())
-        .with_table_name(table.name())
-        .with_columns(columns.chain([StructField::new(DATE, DataType::DATE, true)]))
-        .with_partition_columns([DATE])
-        .with_configuration(configuration.map(|(key, value)| (key, Some(value))))
-        // With retries a table that another writer has just made would get its metadata a second time.
-        .with_commit_properties(
-            CommitProperties::default().with_max_retries(0).with_cleanup_expired_logs(Some(false)),
-        )
-        .await
-        .map_err(failed)
-}
-
-fn delta_type(arrow: &ArrowType) -> DataType {
-    match arrow {
-        ArrowType::Utf8 => DataType::STRING,
-        ArrowType::Binary => DataType::BINARY,
-        ArrowType::Int32 => DataType::INTEGER,
-        ArrowType::Int64 => DataType::LONG,
-        ArrowType::Timestamp(..) => DataType::TIMESTAMP,
-        ArrowType::List(item) => ArrayType::new(delta_type(item.data_type()), true).into(),
-        // A new type of column has to be given its Delta type here; the test that creates every table sees to it.
-        other => unreachable!("no column of ours is {other}"),
+    let mut info = Map::new();
+    if let Store::S3(_) = store {
+        info.insert(COMMIT_ID.to_owned(), random_id()?.into());
     }
+    let text = delta::create_text(table, random_id()?, &configuration, info, time.timestamp_millis());
+    put(store, path, &layout::commit_name(0), text).await.map(drop).map_err(failed)
 }
 
 fn add(table: Table, facts: &FileFacts, time: DateTime<Utc>) -> Add {
@@ -291,21 +359,18 @@ fn add(table: Table, facts: &FileFacts, time: DateTime<Utc>) -> Add {
     let statistics = json!({ "numRecords": file.rows, "minValues": least, "maxValues": greatest });
     Add {
         path: format!("{folder}/{name}"),
-        partition_values: HashMap::from([(DATE.to_owned(), Some(file.date.format("%Y-%m-%d").to_string()))]),
+        partition_values: BTreeMap::from([(DATE.to_owned(), Some(file.date.format("%Y-%m-%d").to_string()))]),
         size: file.bytes as i64,
         modification_time: time.timestamp_millis(),
         data_change: true,
         stats: Some(statistics.to_string()),
         tags: Some(tags(facts)),
-        deletion_vector: None,
-        base_row_id: None,
-        default_row_commit_version: None,
-        clustering_provider: None,
+        ..Add::default()
     }
 }
 
 /// What a commit lets others check of a file.
-fn tags(facts: &FileFacts) -> HashMap<String, Option<String>> {
+fn tags(facts: &FileFacts) -> BTreeMap<String, Option<String>> {
     let offsets: Map<String, Value> = facts
         .spans
         .iter()
@@ -354,13 +419,13 @@ pub(crate) fn check_partition(partition: &str) -> Result<()> {
     Ok(())
 }
 
-fn transactions(partition: &str, position: &Position) -> impl Iterator<Item = Transaction> {
+fn transactions(partition: &str, position: &Position) -> impl Iterator<Item = Txn> {
     let half = |at: usize| {
         i64::from_be_bytes(
             position.prefix_blake3[at..at + 8].try_into().expect("half of sixteen bytes is eight"),
         )
     };
-    let transaction = |suffix: &str, version| Transaction::new(format!("{partition}{suffix}"), version);
+    let transaction = |suffix: &str, version| Txn { app_id: format!("{partition}{suffix}"), version };
     let always = [
         transaction("", position.next_offset),
         transaction(RECORDS, position.records),
@@ -405,27 +470,29 @@ pub(crate) struct Transactions {
     pub(crate) length: Option<u64>,
 }
 
+impl Transactions {
+    pub(crate) fn is_closed(&self) -> bool {
+        self.newest.contains_key(CLOSED)
+    }
+}
+
 /// What a volume's newest checkpoint and the commits after it say.
-///
-/// Read here because the Delta library finds one appId at a time, each with a walk over the log; an
-/// ingest of a thousand files would walk it four thousand times.
+/// Only the positions are read, not the files that a [`State`] has.
 pub(crate) async fn transactions_of(store: &Store, volume: &Path) -> Result<Transactions> {
     let folder = layout::delta_log(volume);
     let names = store.names(&folder).await?;
+    let Listing { checkpoints, mut commits } = Listing::of(&names);
     let mut transactions = HashMap::new();
-    let checkpoint = names.iter().filter_map(|name| Some((layout::checkpoint_version(name)?, name))).max();
-    if let Some((_, name)) = checkpoint {
-        checkpoint_transactions(store, &folder.join(name), &mut transactions).await?;
+    let mut last = checkpoints.last().copied();
+    if let Some(version) = last {
+        let path = folder.join(layout::checkpoint_name(version));
+        checkpoint_transactions(store, &path, &mut transactions).await?;
     }
-    let mut last = checkpoint.map(|(version, _)| version);
-    let mut commits: Vec<(u64, &String)> =
-        names.iter().filter_map(|name| Some((layout::commit_version(name)?, name))).collect();
-    commits.sort_unstable();
-    let is_whole = commits.iter().enumerate().all(|(at, (version, _))| at as u64 == *version);
+    let is_whole = commits.iter().enumerate().all(|(at, version)| at as u64 == *version);
     let length = is_whole.then_some(commits.len() as u64);
-    commits.retain(|(version, _)| last.is_none_or(|after| *version > after));
-    last = commits.last().map(|(version, _)| *version).or(last);
-    let paths = commits.into_iter().map(|(_, name)| folder.join(name)).collect();
+    commits.retain(|version| last.is_none_or(|after| *version > after));
+    last = commits.last().copied().or(last);
+    let paths = commits.into_iter().map(|version| layout::commit(volume, version)).collect();
     for (_, lines) in read_commits(store, paths).await? {
         transactions.extend(transactions_in(lines));
     }

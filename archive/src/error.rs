@@ -7,11 +7,11 @@ use std::io;
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
-use deltalake::DeltaTableError;
 use parquet::errors::ParquetError;
 use strongroom_schemas::Table;
 use thiserror::Error;
 
+use crate::delta::DeltaError;
 use crate::position::Position;
 use crate::s3::StoreFailure;
 
@@ -178,19 +178,19 @@ pub enum ArchiveError {
     CreateVolume {
         path: PathBuf,
         #[source]
-        source: Box<DeltaTableError>,
+        source: Box<DeltaError>,
     },
     #[error("cannot open Delta table {}", path.display())]
     OpenVolume {
         path: PathBuf,
         #[source]
-        source: Box<DeltaTableError>,
+        source: Box<DeltaError>,
     },
     #[error("cannot commit to Delta table {}", path.display())]
     Commit {
         path: PathBuf,
         #[source]
-        source: Box<DeltaTableError>,
+        source: Box<DeltaError>,
     },
     #[error("cannot read commit {}", path.display())]
     ReadCommit {
@@ -261,6 +261,12 @@ pub enum ArchiveError {
     },
     #[error("the archive's background thread ended early")]
     Background,
+    #[error("{} is closed: another writer has begun the volume after it", path.display())]
+    VolumeClosed { path: PathBuf },
+    #[error("the year {year} has as many volumes as it can have")]
+    PartsExhausted { year: i32 },
+    #[error("the system has no randomness to make an id of")]
+    Randomness,
 }
 
 /// Positions are boxed: an error should weigh little where there is none.
@@ -294,9 +300,7 @@ impl ArchiveError {
                 Some("`strongroom ingest` creates an archive where there is none")
             }
             ArchiveError::Retention { source } => source.hint(),
-            ArchiveError::Clock { .. } => {
-                Some("a volume is a calendar year, and this is none of ours: set the clock")
-            }
+            ArchiveError::Clock { .. } => Some("the system clock is outside the years 2000 to 9999: set it"),
             ArchiveError::NotConditional { .. } => Some(
                 "use a store that honours If-None-Match; or set STRONGROOM_S3_SINGLE_WRITER=true and see to it that \
                  only one writer runs",
@@ -314,7 +318,9 @@ impl ArchiveError {
             ArchiveError::Connect { .. } => {
                 Some("set AWS_REGION, or STRONGROOM_S3_ENDPOINT for a store other than AWS")
             }
-            ArchiveError::CommitContended { .. } => Some("nothing was lost; run again"),
+            ArchiveError::VolumeClosed { .. } | ArchiveError::CommitContended { .. } => {
+                Some("nothing was lost; run again")
+            }
             ArchiveError::Held { .. } => {
                 Some("on a local disk one process writes at a time: end the other one")
             }

@@ -3,7 +3,7 @@
 //! ```text
 //! <root>/strongroom.json                        written once: makes the folder an archive
 //! <root>/.lock                                  locked by the one writer; empty
-//! <root>/<table>/<year>/                        a volume: one Delta table per UTC year of commit
+//! <root>/<table>/<period>/                      a volume: one Delta table per UTC year of commit, or part of one
 //!         date=2026-03-02/<32 hex>.parquet      sealed, read-only; named by its own BLAKE3 hash
 //!         _delta_log/<20 digits>.json           the commits
 //!         _tlog/                                the proof log; see `docs/proof.md`
@@ -11,7 +11,7 @@
 //! <root>/_keys/<8 digits>                       whose keys sign the proof logs
 //! <root>/_retention/<8 digits>                  how many years are promised beyond `strongroom.json`
 //! <root>/_holds/<8 digits>[-<8 digits>]         holds and their releases, and the objects that they are on
-//! <root>/_dropped/<table>-<year>[.state]        volumes whose time was over, and where they ended
+//! <root>/_dropped/<table>-<period>[.state]      volumes whose time was over, and where they ended
 //! ```
 //!
 //! In a bucket there are neither `.lock` nor `_staging`, but `<root>/_probe/<nonce>`, which mean nothing.
@@ -23,8 +23,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use chrono::NaiveDate;
-use strongroom_schemas::Table;
 use strongroom_schemas::table::DATE;
+use strongroom_schemas::{Period, Table, VolumeId};
 
 use crate::error::{ArchiveError, Result};
 
@@ -47,38 +47,31 @@ const PARQUET: &str = ".parquet";
 const NAME_DIGITS: usize = 32;
 /// Digits of a version in the name of a commit.
 const VERSION_DIGITS: usize = 20;
-/// Years that a folder name can stand for.
-pub(crate) const YEARS: std::ops::RangeInclusive<i32> = 2000..=9999;
 
 pub(crate) fn table(root: &Path, table: Table) -> PathBuf {
     root.join(table.name())
 }
 
-pub(crate) fn volume(root: &Path, of: Table, year: i32) -> PathBuf {
-    table(root, of).join(format!("{year:04}"))
+pub(crate) fn volume(root: &Path, volume: VolumeId) -> PathBuf {
+    table(root, volume.table).join(volume.period.to_string())
 }
 
 pub(crate) fn delta_log(volume: &Path) -> PathBuf {
     volume.join(DELTA_LOG)
 }
 
-/// Years that `of` has a folder for on a local disk, oldest first.
-pub(crate) fn years(root: &Path, of: Table) -> Result<Vec<i32>> {
+/// Volumes that `of` has a folder for on a local disk, oldest first.
+pub(crate) fn periods(root: &Path, of: Table) -> Result<Vec<Period>> {
     let names: Vec<String> =
         names(&table(root, of))?.into_iter().filter_map(|name| name.into_string().ok()).collect();
-    Ok(years_among(&names))
+    Ok(periods_among(&names))
 }
 
-/// The years among the names in a table's folder, oldest first.
-pub(crate) fn years_among(names: &[String]) -> Vec<i32> {
-    let mut years: Vec<i32> = names.iter().filter_map(|name| year_of(name)).collect();
-    years.sort_unstable();
-    years
-}
-
-fn year_of(name: &str) -> Option<i32> {
-    let digits = name.len() == 4 && name.bytes().all(|byte| byte.is_ascii_digit());
-    digits.then(|| name.parse().ok()).flatten().filter(|year| YEARS.contains(year))
+/// The volumes among the names in a table's folder, oldest first.
+pub(crate) fn periods_among(names: &[String]) -> Vec<Period> {
+    let mut periods: Vec<Period> = names.iter().filter_map(|name| name.parse().ok()).collect();
+    periods.sort_unstable();
+    periods
 }
 
 /// Name of the folder of a date's files.
@@ -118,7 +111,17 @@ pub(crate) fn split_data_path(path: &str) -> Option<(NaiveDate, &str)> {
 
 /// The file of a commit.
 pub(crate) fn commit(volume: &Path, version: u64) -> PathBuf {
-    delta_log(volume).join(format!("{version:0VERSION_DIGITS$}.json"))
+    delta_log(volume).join(commit_name(version))
+}
+
+/// Name of the file of a commit.
+pub(crate) fn commit_name(version: u64) -> String {
+    format!("{version:0VERSION_DIGITS$}.json")
+}
+
+/// Name of a classic checkpoint of one part.
+pub(crate) fn checkpoint_name(version: u64) -> String {
+    format!("{version:0VERSION_DIGITS$}.checkpoint.parquet")
 }
 
 /// Version of a commit, from the name of its file.
@@ -167,7 +170,6 @@ mod tests {
         assert_eq!(commit_version("00000000000000000017.json"), Some(17));
         assert_eq!(commit(Path::new("v"), 17), Path::new("v/_delta_log/00000000000000000017.json"));
         assert_eq!(checkpoint_version("00000000000000000099.checkpoint.parquet"), Some(99));
-        assert_eq!(year_of("2026"), Some(2026));
     }
 
     #[test]
@@ -193,9 +195,6 @@ mod tests {
         }
         for name in ["1.json", "0000000000000000001x.json", "00000000000000000017.json.tmp"] {
             assert_eq!(commit_version(name), None, "{name}");
-        }
-        for name in ["26", "20261", "abcd", "+026", "1999"] {
-            assert_eq!(year_of(name), None, "{name}");
         }
     }
 }

@@ -18,6 +18,7 @@ mod bits;
 mod check;
 mod column;
 mod commit;
+mod delta;
 mod durable;
 mod encode;
 mod error;
@@ -39,6 +40,8 @@ mod writer;
 
 pub use archive::Archive;
 pub use check::{Finding, Init, Policies, Verdict, check, init};
+pub use commit::CHECKPOINT_INTERVAL;
+pub use delta::DeltaError;
 pub use encode::{EncodedRowGroup, Layout, RowOrder, encode, encode_records, encode_with};
 pub use error::{ArchiveError, Result};
 pub use options::{
@@ -47,8 +50,8 @@ pub use options::{
 pub use position::{Counts, Position, Source, SourcePosition};
 pub use proof::verify;
 pub use proof::{
-    Anchored, Anchors, Courier, Head, KeyId, KeyRecord, Keys, Log, NAME_DEFAULT, PrivateKey, Proof,
-    ProofError, Proven, ProvenHead, ProvenRecord, PublicKey, RECORDS_MAX, REQUEST_BYTES_MAX, Reply, Signer,
+    Anchored, Anchors, Courier, Head, KeyId, KeyRecord, Keys, NAME_DEFAULT, PrivateKey, Proof, ProofError,
+    Proven, ProvenHead, ProvenRecord, PublicKey, RECORDS_MAX, REQUEST_BYTES_MAX, Reply, Signer,
     TimestampAuthorities, TimestampOptions, Trouble, TrustedLog, Witness, WitnessAnswer, WitnessKey,
     WitnessOptions, prove, verify_proof, verify_proof_with,
 };
@@ -56,4 +59,4 @@ pub use read::{Choose, EventSelection, Rows};
 pub use s3::StoreFailure;
 pub use snapshot::{FileEntry, Snapshot, Volume};
 pub use store::{Contents, Fetched};
-pub use writer::{Commit, SealReport, SealedFile, Writer, WriterOptions};
+pub use writer::{Commit, SealReport, SealedFile, VOLUME_COMMITS_MAX, Writer, WriterOptions};

@@ -27,7 +27,7 @@ use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaDataReader, RowGro
 use parquet::file::reader::ChunkReader;
 use parquet::file::statistics::Statistics;
 use serde_json::Value;
-use strongroom_schemas::Table;
+use strongroom_schemas::{Period, Table, VolumeId};
 
 use crate::commit::{self, STATISTICS_OFFSET, STATISTICS_SOURCE};
 use crate::encode::time_column;
@@ -454,16 +454,16 @@ pub(crate) struct Added {
     pub(crate) partitions: BTreeSet<String>,
 }
 
-/// What the commits from the first to the last of each year added.
+/// What the commits from the first to the last of each volume added.
 pub(crate) async fn added(
     store: &Store,
     root: &std::path::Path,
     table: Table,
-    ranges: Vec<(i32, u64, u64)>,
+    ranges: Vec<(Period, u64, u64)>,
 ) -> Result<Added> {
     let mut added = Added { paths: HashSet::new(), partitions: BTreeSet::new() };
-    for (year, first, last) in ranges {
-        let volume = layout::volume(root, table, year);
+    for (period, first, last) in ranges {
+        let volume = layout::volume(root, VolumeId { table, period });
         let commits = (first..=last).map(|version| layout::commit(&volume, version)).collect();
         for (_, lines) in commit::read_commits(store, commits).await? {
             for line in lines {
@@ -490,8 +490,8 @@ pub(crate) async fn sources(store: &Store, root: &std::path::Path) -> Result<Vec
             }
         }
     }
-    for year in store.years(root, Table::Events).await? {
-        let volume = layout::volume(root, Table::Events, year);
+    for period in store.periods(root, Table::Events).await? {
+        let volume = layout::volume(root, VolumeId { table: Table::Events, period });
         let commits = commit::commits(store, &volume).await?;
         for (path, lines) in commit::read_commits(store, commits).await? {
             let mut transactions = HashMap::new();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use chrono::NaiveDate;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use strongroom_schemas::Table;
+use strongroom_schemas::{Period, Table, VolumeId};
 
 use crate::commit::{self, STATISTICS_OFFSET, STATISTICS_SOURCE, TAG_VERSION};
 use crate::encode::time_column;
@@ -26,14 +26,16 @@ pub struct Snapshot {
     pub files: Vec<FileEntry>,
 }
 
-/// One Delta table: the commits of one UTC calendar year.
+/// One Delta table: the commits of a UTC year, or of a part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Volume {
-    pub year: i32,
+    pub period: Period,
     /// Folder of the Delta table.
     pub path: PathBuf,
     /// Version of the Delta table that was read.
     pub version: u64,
+    /// Whether no commit can follow.
+    pub is_closed: bool,
 }
 
 /// A sealed Parquet file, as its commit describes it.
@@ -48,8 +50,8 @@ pub struct FileEntry {
     pub rows: u64,
     /// Value of the partition column `date`.
     pub date: NaiveDate,
-    /// Volume that the file lies in: year of commit.
-    pub year: i32,
+    /// Volume that the file lies in: that of its commit.
+    pub period: Period,
     /// Least event time (`stage_timestamp`, `received_timestamp` or `time`) in microseconds; `None` when unknown.
     pub time_min_us: Option<i64>,
     pub time_max_us: Option<i64>,
@@ -74,17 +76,19 @@ impl Snapshot {
 /// Whether no commit follows `snapshot`: versions have no gaps, so one name for each volume tells. Where the
 /// folders cannot be looked at it is no, and the reading that follows says why.
 pub(crate) async fn is_current(store: &Store, root: &Path, snapshot: &Snapshot) -> bool {
-    let Ok(years) = store.years(root, snapshot.table).await else { return false };
-    let next = |year| {
-        let read = snapshot.volumes.iter().find(|volume| volume.year == year);
+    let Ok(periods) = store.periods(root, snapshot.table).await else { return false };
+    let next = |period| {
+        let read = snapshot.volumes.iter().find(|volume| volume.period == period);
         let version = read.map_or(0, |volume| volume.version + 1);
-        layout::commit(&layout::volume(root, snapshot.table, year), version)
+        layout::commit(&layout::volume(root, VolumeId { table: snapshot.table, period }), version)
     };
-    if !snapshot.volumes.iter().all(|volume| years.contains(&volume.year)) {
+    if !snapshot.volumes.iter().all(|volume| periods.contains(&volume.period)) {
         return false;
     }
-    for year in years {
-        if !matches!(store.exists(&next(year)).await, Ok(false)) {
+    let is_closed =
+        |period| snapshot.volumes.iter().any(|volume| volume.period == period && volume.is_closed);
+    for period in periods.into_iter().filter(|period| !is_closed(*period)) {
+        if !matches!(store.exists(&next(period)).await, Ok(false)) {
             return false;
         }
     }
@@ -110,32 +114,31 @@ struct Statistics {
 
 pub(crate) async fn load(store: Store, root: PathBuf, table: Table) -> Result<Snapshot> {
     let mut snapshot = Snapshot { table, volumes: Vec::new(), files: Vec::new() };
-    for year in store.years(&root, table).await? {
-        let path = layout::volume(&root, table, year);
-        let Some(delta) = commit::load(&store, &path).await? else { continue };
-        let state = delta
-            .snapshot()
-            .map_err(|source| ArchiveError::OpenVolume { path: path.clone(), source: Box::new(source) })?;
-        for view in state.log_data().iter() {
-            let name = view.path();
-            let bad = || ArchiveError::FileEntry { path: path.clone(), name: name.to_string() };
-            let (date, _) = layout::split_data_path(&name).ok_or_else(bad)?;
-            let statistics: Statistics = match view.stats() {
-                Some(text) => serde_json::from_str(&text).map_err(|_| bad())?,
+    for period in store.periods(&root, table).await? {
+        let path = layout::volume(&root, VolumeId { table, period });
+        let Some(state) = commit::load(&store, &path).await? else { continue };
+        for add in &state.files {
+            let bad = || ArchiveError::FileEntry { path: path.clone(), name: add.path.clone() };
+            let (date, _) = layout::split_data_path(&add.path).ok_or_else(bad)?;
+            let statistics: Statistics = match &add.stats {
+                Some(text) => serde_json::from_str(text).map_err(|_| bad())?,
                 None => Statistics::default(),
             };
-            let mut entry = entry(table, path.join(&*name), view.size(), date, year, &statistics);
+            let mut entry = entry(table, path.join(&add.path), add.size, date, period, &statistics);
             if let Store::S3(_) = store {
-                #[expect(deprecated, reason = "the library has no other way to tags")]
-                let tags = view.add_action().tags;
-                entry.version = tags.and_then(|mut tags| tags.remove(TAG_VERSION)?);
+                entry.version = add.tags.as_ref().and_then(|tags| tags.get(TAG_VERSION)?.clone());
             }
             snapshot.files.push(entry);
         }
-        snapshot.volumes.push(Volume { year, path, version: state.version() });
+        snapshot.volumes.push(Volume {
+            period,
+            path,
+            version: state.version,
+            is_closed: commit::is_closed(&state),
+        });
     }
     snapshot.files.sort_by(|a, b| {
-        (a.year, a.date, a.offset_min, &a.path).cmp(&(b.year, b.date, b.offset_min, &b.path))
+        (a.period, a.date, a.offset_min, &a.path).cmp(&(b.period, b.date, b.offset_min, &b.path))
     });
     Ok(snapshot)
 }
@@ -145,7 +148,7 @@ fn entry(
     path: PathBuf,
     size: i64,
     date: NaiveDate,
-    year: i32,
+    period: Period,
     statistics: &Statistics,
 ) -> FileEntry {
     let (least, greatest) = (&statistics.min_values, &statistics.max_values);
@@ -162,7 +165,7 @@ fn entry(
         size: size.max(0) as u64,
         rows: statistics.num_records,
         date,
-        year,
+        period,
         time_min_us: time(least),
         time_max_us: time(greatest),
         offset_min: offset(least),

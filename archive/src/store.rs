@@ -10,21 +10,19 @@
 use std::io::{self, Read as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
-use object_store::{ObjectStore, Result as StoreResult};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
-use strongroom_schemas::Table;
+use strongroom_schemas::{Period, Table};
 
 use crate::archive::{random_id, read_only};
 use crate::background;
-use crate::durable::{self, DurableStore};
+use crate::durable;
 use crate::error::{ArchiveError, Result};
 use crate::layout;
 use crate::retention::{dropped, policy::Promised};
-use crate::s3::{Content, LogStore, Put, S3};
+use crate::s3::{Content, Put, S3};
 
 /// The store of one archive. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -69,10 +67,10 @@ impl Store {
         }
     }
 
-    /// Years that a table has a folder for and that were not dropped, oldest first.
-    pub(crate) async fn years(&self, root: &Path, of: Table) -> Result<Vec<i32>> {
-        let years = layout::years_among(&self.names(&layout::table(root, of)).await?);
-        dropped::without(self, root, of, years).await
+    /// Volumes that a table has a folder for and that were not dropped, oldest first.
+    pub(crate) async fn periods(&self, root: &Path, of: Table) -> Result<Vec<Period>> {
+        let periods = layout::periods_among(&self.names(&layout::table(root, of)).await?);
+        dropped::without(self, root, of, periods).await
     }
 
     /// A small file whole; `None` when there is none.
@@ -111,7 +109,8 @@ impl Store {
         match self {
             Store::Local => {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
-                let staging = path.with_file_name(format!(".{name}.{}", random_id()));
+                let staging =
+                    path.with_file_name(format!(".{name}.{}", random_id().map_err(io::Error::other)?));
                 match durable::create_file(path, &staging, &[&bytes]) {
                     Ok(()) => read_only(path).map(|()| true),
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
@@ -133,16 +132,6 @@ impl Store {
             durable::create_folder(folder).map_err(io::Error::other)?;
         }
         self.put_once(path, bytes).await
-    }
-
-    /// A volume as the Delta library sees it.
-    pub(crate) fn delta(&self, volume: &Path) -> StoreResult<Arc<dyn ObjectStore>> {
-        Ok(match self {
-            Store::Local => Arc::new(DurableStore::below(volume)?),
-            Store::S3(Bucket { s3, retention }) => {
-                Arc::new(LogStore::below(s3.clone(), volume.to_owned(), retention.clone()))
-            }
-        })
     }
 
     /// A sealed file, to be read in parts.

@@ -8,6 +8,7 @@
 mod proof;
 mod retention;
 mod stores;
+mod volumes;
 
 use std::collections::HashSet;
 use std::io;
@@ -28,7 +29,7 @@ use arrow_select::take::take_record_batch;
 use chrono::{DateTime, NaiveDate, TimeZone as _, Utc};
 use proptest::prelude::*;
 use strongroom_schemas::record::leaf_hash;
-use strongroom_schemas::{Table, events};
+use strongroom_schemas::{Period, Table, VolumeId, events};
 
 use crate::encode::time_column;
 use crate::fail::{FailPoints, Step};
@@ -606,7 +607,10 @@ fn a_new_year_starts_a_volume_and_positions_go_on() {
     let mut writer = archive.writer_with(options(fixed_2026), || {}).expect("the lock is free");
     append(&mut writer, Table::Events, rows(0)).expect("appended");
     assert_eq!(
-        writer.seal(&[step(PARTITION, None, 10_000)], counts(10)).expect("sealed").commits[0].year,
+        writer.seal(&[step(PARTITION, None, 10_000)], counts(10)).expect("sealed").commits[0]
+            .volume
+            .period
+            .year,
         2026
     );
     drop(writer);
@@ -614,17 +618,17 @@ fn a_new_year_starts_a_volume_and_positions_go_on() {
     assert_eq!(writer.position(Table::Events, PARTITION).expect("usable"), Some(position(10_000)));
     append(&mut writer, Table::Events, rows(10_000)).expect("appended");
     let report = writer.seal(&[step(PARTITION, Some(position(10_000)), 20_000)], counts(10)).expect("sealed");
-    assert_eq!(report.commits[0].year, 2027);
+    assert_eq!(report.commits[0].volume.period.year, 2027);
     drop(writer);
     // A clock that goes back stays in the newest volume.
     let mut writer = archive.writer_with(options(fixed_2026), || {}).expect("the lock is free");
     assert_eq!(writer.position(Table::Events, PARTITION).expect("usable"), Some(position(20_000)));
     append(&mut writer, Table::Events, rows(20_000)).expect("appended");
     let report = writer.seal(&[step(PARTITION, Some(position(20_000)), 30_000)], counts(10)).expect("sealed");
-    assert_eq!((report.commits[0].year, report.commits[0].version), (2027, 2));
+    assert_eq!((report.commits[0].volume.period.year, report.commits[0].version), (2027, 2));
 
     let snapshot = archive.snapshot(Table::Events).expect("a snapshot");
-    assert_eq!(snapshot.volumes.iter().map(|volume| volume.year).collect::<Vec<_>>(), [2026, 2027]);
+    assert_eq!(snapshot.volumes.iter().map(|volume| volume.period.year).collect::<Vec<_>>(), [2026, 2027]);
     assert_eq!(offsets(&archive, Table::Events), (0..30).map(|row| row * 1000).collect::<Vec<_>>());
     assert_eq!(archive.sources().expect("sources")[0].position, position(30_000));
 }

@@ -38,14 +38,14 @@ use parquet::file::properties::{BloomFilterPosition, WriterProperties, WriterPro
 use parquet::file::writer::SerializedFileWriter;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
-use strongroom_schemas::Table;
 use strongroom_schemas::format::EVENTS_FORMAT;
 use strongroom_schemas::record::Sha256Hash;
-use tokio::task::JoinHandle;
+use strongroom_schemas::volume::YEARS;
+use strongroom_schemas::{Period, Table, VolumeId};
 
 use crate::archive::{Archive, random_id, read_only};
 use crate::background;
-use crate::commit::{self, Addition, FileFacts, Transactions, VolumeLog, check_partition};
+use crate::commit::{self, Addition, COMMIT_ID, FileFacts, Transactions, VolumeLog, check_partition};
 use crate::durable;
 use crate::encode::{EncodedRowGroup, Span, parquet_schema};
 use crate::error::{ArchiveError, Result};
@@ -54,9 +54,9 @@ use crate::layout;
 use crate::lock::Hold;
 use crate::options::variables;
 use crate::position::{Counts, Position, SourcePosition};
+use crate::proof::ProofError;
 use crate::proof::log::Sealing;
 use crate::proof::tree::CompactRange;
-use crate::proof::{Log, ProofError};
 use crate::retention::{RetentionError, Work, dropped, policy};
 use crate::s3::{Content, pause};
 use crate::snapshot;
@@ -70,8 +70,9 @@ const ROW_GROUPS_MAX: usize = 1 << 14;
 const UPLOADS_MAX: usize = 4;
 /// How often a commit is tried again because other writers were faster.
 const COMMIT_TRIES_MAX: u32 = 50;
-/// In a bucket, a field of `commitInfo` that is random, so that no two commits have the same bytes.
-const COMMIT_ID: &str = "strongroomCommit";
+/// Commits of a volume before the next one begins. Checkpoints of a volume grow with the square of its commits, and
+/// whoever opens an archive opens every volume: `docs/format.md` has the costs of both.
+pub const VOLUME_COMMITS_MAX: u64 = 8_000;
 /// Our field of `commitInfo`.
 pub(crate) const METADATA: &str = "strongroom";
 
@@ -82,13 +83,20 @@ pub struct WriterOptions {
     pub file_bytes_max: u64,
     /// Files open at once; the one unused for longest is closed when another is needed.
     pub open_files_max: usize,
+    /// A volume with so many commits is followed by the next part of its year.
+    pub volume_commits_max: u64,
     /// The time of commits, which chooses the volume.
     pub clock: fn() -> DateTime<Utc>,
 }
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        WriterOptions { file_bytes_max: 128 << 20, open_files_max: 32, clock: Utc::now }
+        WriterOptions {
+            file_bytes_max: 128 << 20,
+            open_files_max: 32,
+            volume_commits_max: VOLUME_COMMITS_MAX,
+            clock: Utc::now,
+        }
     }
 }
 
@@ -117,8 +125,7 @@ pub struct SealedFile {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
-    pub table: Table,
-    pub year: i32,
+    pub volume: VolumeId,
     pub version: u64,
 }
 
@@ -138,17 +145,22 @@ pub struct Writer {
     /// Newest position of every source in each table, over all volumes.
     positions: HashMap<Table, HashMap<String, Position>>,
     /// The last commit of each volume that `positions` know of.
-    seen: HashMap<(Table, i32), u64>,
+    seen: HashMap<VolumeId, u64>,
     /// Commits of each volume, of those that miss none: what others say of them can be relied on.
-    lengths: HashMap<(Table, i32), u64>,
+    lengths: HashMap<VolumeId, u64>,
+    /// What commits of this writer to the volume of `events` have said of `lengths`.
+    said: (Option<VolumeId>, HashMap<VolumeId, u64>),
+    /// Volumes that no commit may follow in.
+    closed: HashSet<VolumeId>,
     /// Newest volume of any table: a clock that goes back does not reopen an older one.
     year_min: Option<i32>,
-    /// Volume of the rows appended since the last seal.
+    /// Year of the rows appended since the last seal, and their volumes.
     year: Option<i32>,
-    volumes: HashMap<(Table, i32), VolumeLog>,
+    current: HashMap<Table, VolumeId>,
+    volumes: HashMap<VolumeId, VolumeLog>,
     open: HashMap<(Table, NaiveDate), OpenFile>,
     /// Files on their way from state 1 to state 2, oldest first.
-    uploads: VecDeque<(FileFacts, JoinHandle<Result<Option<String>>>)>,
+    uploads: VecDeque<(FileFacts, background::Task<Option<String>>)>,
     /// Files of state 2.
     finished: Vec<FileFacts>,
     /// Offsets appended since the last seal.
@@ -233,7 +245,7 @@ fn widen<T: Ord>(range: &mut Option<(T, T)>, low: T, high: T) {
 impl Writer {
     pub(crate) fn open(archive: &Archive, options: WriterOptions, hold: Hold) -> Result<Writer> {
         let (root, store) = (archive.root(), archive.store().clone());
-        let Known { positions, seen, lengths, year_min } = Known::load(&store, root)?;
+        let Known { positions, seen, lengths, closed, year_min } = Known::load(&store, root)?;
         if let Store::Local = store {
             remove_leftovers(root)?;
         }
@@ -254,8 +266,11 @@ impl Writer {
             positions,
             seen,
             lengths,
+            said: (None, HashMap::new()),
+            closed,
             year_min,
             year: None,
+            current: HashMap::new(),
             volumes: HashMap::new(),
             open: HashMap::new(),
             uploads: VecDeque::new(),
@@ -295,6 +310,7 @@ impl Writer {
         self.check_usable()?;
         let known = Known::load(&self.store, &self.root)?;
         (self.positions, self.seen, self.lengths) = (known.positions, known.seen, known.lengths);
+        self.closed = known.closed;
         self.year_min = self.year_min.max(known.year_min);
         self.volumes.clear();
         Ok(())
@@ -353,14 +369,14 @@ impl Writer {
 
     fn append_inner(&mut self, row_group: EncodedRowGroup) -> Result<()> {
         let (table, date) = (row_group.table, row_group.date);
-        let year = self.current_year()?;
+        let volume = self.current_volume(table)?;
         if !self.open.contains_key(&(table, date)) {
             while self.open.len() >= self.options.open_files_max.max(1) {
                 let oldest = self.open.iter().min_by_key(|(_, file)| file.last_use).map(|(key, _)| *key);
                 let oldest = self.open.remove(&oldest.expect("there is one: the count is not zero"));
                 self.finish(oldest.expect("the key was just found"))?;
             }
-            let file = self.create(table, date, year)?;
+            let file = self.create(volume, date)?;
             self.open.insert((table, date), file);
         }
         self.uses += 1;
@@ -383,14 +399,38 @@ impl Writer {
         Ok(())
     }
 
-    /// Volume of what is appended now. It holds until the seal, so that a batch lies in one volume.
+    /// Volume of what is appended to `table` now. It holds until the seal, so that a batch lies in one volume.
+    fn current_volume(&mut self, table: Table) -> Result<VolumeId> {
+        if let Some(volume) = self.current.get(&table) {
+            return Ok(*volume);
+        }
+        let year = self.current_year()?;
+        let of_year = |volume: &&VolumeId| volume.table == table && volume.period.year == year;
+        let newest = self.seen.keys().filter(of_year).max().copied();
+        let volume = match newest {
+            Some(newest) if self.closed.contains(&newest) || self.is_full(newest) => {
+                let period = newest.period.next_part();
+                VolumeId { table, period: period.ok_or(ArchiveError::PartsExhausted { year })? }
+            }
+            Some(newest) => newest,
+            None => VolumeId { table, period: Period::of_year(year) },
+        };
+        self.current.insert(table, volume);
+        Ok(volume)
+    }
+
+    fn is_full(&self, volume: VolumeId) -> bool {
+        self.seen.get(&volume).is_some_and(|last| last + 1 >= self.options.volume_commits_max)
+    }
+
+    /// Year of what is appended now.
     fn current_year(&mut self) -> Result<i32> {
         let year = match self.year {
             Some(year) => year,
             None => {
                 let clock = (self.options.clock)();
                 let year = self.year_min.unwrap_or(i32::MIN).max(clock.year());
-                if !layout::YEARS.contains(&year) {
+                if !YEARS.contains(&year) {
                     return Err(ArchiveError::Clock { clock });
                 }
                 year
@@ -400,8 +440,8 @@ impl Writer {
         Ok(year)
     }
 
-    fn create(&mut self, table: Table, date: NaiveDate, year: i32) -> Result<OpenFile> {
-        let volume = layout::volume(&self.root, table, year);
+    fn create(&mut self, volume: VolumeId, date: NaiveDate) -> Result<OpenFile> {
+        let (table, volume) = (volume.table, layout::volume(&self.root, volume));
         let (staging, file) = match &self.store {
             Store::Local => {
                 let folder = volume.join(layout::STAGING);
@@ -575,7 +615,6 @@ impl Writer {
 
     fn seal_inner(&mut self, all: &[SourcePosition], counts: Counts) -> Result<SealReport> {
         policy::refresh_in(self.keeping.clone()).map_err(RetentionError::into_archive)?;
-        let year = self.current_year()?;
         let mut open: Vec<OpenFile> = self.open.drain().map(|(_, file)| file).collect();
         open.sort_by_key(|file| (file.table, file.date));
         for file in open {
@@ -601,25 +640,18 @@ impl Writer {
             let reached: Vec<&SourcePosition> = all.iter().filter(not_ahead).collect();
             let positions: Vec<_> =
                 reached.iter().map(|given| (given.partition.clone(), given.position)).collect();
-            let mut metadata = match table {
-                Table::Events => self.metadata(year, &reached, counts),
-                _ => Map::new(),
-            };
-            if let Store::S3(_) = self.store {
-                metadata.insert(COMMIT_ID.to_owned(), random_id().into());
+            let mut metadata = self.commit_id()?;
+            if table == Table::Events {
+                let volume = self.current_volume(table)?;
+                metadata.extend(self.metadata(volume, &reached, counts));
             }
             let addition = Addition { metadata, positions: positions.clone(), files: files.clone() };
             let partitions = all.iter().map(|given| given.partition.as_str());
-            let committed = self.commit(table, year, addition, time, &partitions.collect())?;
+            let (volume, committed) =
+                self.commit(table, addition, time, &partitions.collect(), &mut report)?;
             self.positions.entry(table).or_default().extend(positions);
-            report.commits.push(Commit { table, year, version: committed.version });
-            if let Some(reason) = committed.checkpoint_failed {
-                report.warnings.push(format!(
-                    "checkpoint of {} {year} version {}: {reason}",
-                    table.name(),
-                    committed.version
-                ));
-            }
+            report.commits.push(Commit { volume, version: committed.version });
+            report.warnings.extend(committed.warning(volume));
             report.files.extend(files.into_iter().map(|facts| facts.file));
             self.step(Step::Committed(table), &self.root.clone())?;
         }
@@ -627,22 +659,34 @@ impl Writer {
         report.rows = report.files.iter().map(|file| file.rows).sum();
         report.bytes = report.files.iter().map(|file| file.bytes).sum();
         self.year = None;
+        self.current.clear();
         self.spans.clear();
         (self.pending_bytes, self.pending_rows) = (0, 0);
         Ok(report)
     }
 
     /// What a commit of `events` says beside its files and positions.
-    fn metadata(&self, year: i32, reached: &[&SourcePosition], counts: Counts) -> Map<String, Value> {
+    fn metadata(
+        &mut self,
+        volume: VolumeId,
+        reached: &[&SourcePosition],
+        counts: Counts,
+    ) -> Map<String, Value> {
         // Who stays where it is may be given by someone who does not know its label.
         let moved = reached.iter().filter(|given| Some(given.position) != given.previous);
         let labels: Map<String, Value> =
             moved.map(|given| (given.partition.clone(), given.label.clone().into())).collect();
         let Counts { received, events, rejects, duplicates } = counts;
-        // So that none of the others can go, or get shorter, without this volume.
-        let others = self.lengths.iter().filter(|(volume, _)| **volume != (Table::Events, year));
+        // So that none of the others can go, or get shorter, without this volume. What an earlier commit of this volume
+        // has said need not be said again: there may be hundreds, and nearly all are closed.
+        if self.said.0 != Some(volume) {
+            self.said = (Some(volume), HashMap::new());
+        }
+        let said = &mut self.said.1;
+        let others = self.lengths.iter().filter(|(other, _)| **other != volume);
         let volumes: BTreeMap<String, u64> = others
-            .map(|((table, year), length)| (Log { table: *table, year: *year }.name(), *length))
+            .filter(|(other, length)| said.insert(**other, **length) != Some(**length))
+            .map(|(other, length)| (other.name(), *length))
             .collect();
         let said = json!({
             "eventsFormat": EVENTS_FORMAT,
@@ -658,8 +702,8 @@ impl Writer {
     fn prove(&mut self, report: &mut SealReport) -> Result<()> {
         report.warnings.append(&mut self.warnings);
         let Some(sealing) = self.sealing.clone() else { return Ok(()) };
-        let logs: Vec<Log> =
-            report.commits.iter().map(|commit| Log { table: commit.table, year: commit.year }).collect();
+        let mut logs: Vec<VolumeId> = report.commits.iter().map(|commit| commit.volume).collect();
+        logs.dedup();
         let fail_points = self.fail_points.clone();
         let proven = background::wait(async move {
             let keys = match sealing.keys().await {
@@ -677,27 +721,51 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes one commit, behind those of others if they leave `partitions`, which are ours, as they were.
+    /// In a bucket, what makes a commit differ from every other.
+    fn commit_id(&self) -> Result<Map<String, Value>> {
+        match self.store {
+            Store::Local => Ok(Map::new()),
+            Store::S3(_) => Ok(Map::from_iter([(COMMIT_ID.to_owned(), random_id()?.into())])),
+        }
+    }
+
+    /// Makes one commit, after those of others if they leave `partitions`, which are ours, as they were.
     fn commit(
         &mut self,
         table: Table,
-        year: i32,
         addition: Addition,
         time: DateTime<Utc>,
         partitions: &HashSet<&str>,
-    ) -> Result<commit::Committed> {
-        let path = layout::volume(&self.root, table, year);
+        report: &mut SealReport,
+    ) -> Result<(VolumeId, commit::Committed)> {
         let mut tries = 0;
         loop {
-            let volume = match self.volumes.remove(&(table, year)) {
+            let id = self.current_volume(table)?;
+            let path = layout::volume(&self.root, id);
+            let volume = match self.volumes.remove(&id) {
                 Some(volume) => volume,
                 None => {
+                    if !self.seen.contains_key(&id) {
+                        self.close_before(id, time, partitions, report)?;
+                    }
                     let (store, path) = (self.store.clone(), path.clone());
-                    background::wait(async move { VolumeLog::open_or_create(&store, table, path).await })?
+                    background::wait(
+                        async move { VolumeLog::open_or_create(&store, table, path, time).await },
+                    )?
                 }
             };
             if let Store::S3(_) = self.store {
-                self.follow(table, year, volume.version(), partitions)?;
+                self.follow(id, volume.version(), partitions)?;
+            }
+            if volume.is_closed() {
+                self.closed.insert(id);
+                self.seen.entry(id).or_insert(volume.version());
+                if !addition.files.is_empty() {
+                    // The files lie in the closed volume, and a commit names files of its own volume only.
+                    return Err(ArchiveError::VolumeClosed { path });
+                }
+                self.current.remove(&table);
+                continue;
             }
             let addition = addition.clone();
             let (volume, outcome) = background::wait(async move {
@@ -712,21 +780,16 @@ impl Writer {
             })?;
             match outcome {
                 Ok(committed) => {
-                    self.seen.insert((table, year), committed.version);
-                    // The first commit of a volume made the table.
-                    let length = self.lengths.remove(&(table, year)).unwrap_or(1);
-                    if length == committed.version {
-                        self.lengths.insert((table, year), length + 1);
-                    }
-                    self.volumes.insert((table, year), volume);
-                    return Ok(committed);
+                    self.committed(id, committed.version);
+                    self.volumes.insert(id, volume);
+                    return Ok((id, committed));
                 }
                 Err(ArchiveError::CommitConflict { .. }) if self.is_shared() => {
                     tries += 1;
                     if tries >= COMMIT_TRIES_MAX {
                         return Err(ArchiveError::CommitContended { path, attempts: tries });
                     }
-                    self.volumes.insert((table, year), volume);
+                    self.volumes.insert(id, volume);
                     std::thread::sleep(pause(tries));
                 }
                 Err(error) => return Err(error),
@@ -734,35 +797,108 @@ impl Writer {
         }
     }
 
-    /// Takes in what other writers have committed, up to `version` of the volume and in newer volumes.
-    fn follow(
+    /// Takes note of a commit of this writer.
+    fn committed(&mut self, volume: VolumeId, version: u64) {
+        self.seen.insert(volume, version);
+        // The first commit of a volume made the table.
+        let length = self.lengths.remove(&volume).unwrap_or(1);
+        if length == version {
+            self.lengths.insert(volume, length + 1);
+        }
+    }
+
+    /// Closes the volume before one that is about to be made, unless another writer has: from then on no writer commits
+    /// to it, so that positions in the new volume are the newest. On a disk there is no other writer, and the turn of
+    /// a year needs no such commit.
+    fn close_before(
         &mut self,
-        table: Table,
-        year: i32,
-        version: Option<u64>,
+        volume: VolumeId,
+        time: DateTime<Utc>,
         partitions: &HashSet<&str>,
+        report: &mut SealReport,
     ) -> Result<()> {
-        let after = self.seen.get(&(table, year)).copied();
-        let length = self.lengths.get(&(table, year)).copied();
+        let (store, root) = (self.store.clone(), self.root.clone());
+        let before = background::wait(async move {
+            let mut before = store.periods(&root, volume.table).await?;
+            before.retain(|period| *period < volume.period);
+            while let Some(period) = before.pop() {
+                let id = VolumeId { period, ..volume };
+                let path = layout::volume(&root, id);
+                // A folder without a commit is what a killed run left.
+                if commit::exists(&store, &path).await? {
+                    return Ok(Some((id, VolumeLog::open(&store, id.table, path).await?)));
+                }
+            }
+            Ok(None)
+        })?;
+        let Some((id, mut log)) = before else { return Ok(()) };
+        if matches!(self.store, Store::Local) && id.period.year != volume.period.year {
+            return Ok(());
+        }
+        for tries in 0..COMMIT_TRIES_MAX {
+            if let Store::S3(_) = self.store {
+                self.follow(id, log.version(), partitions)?;
+            }
+            if log.is_closed() {
+                self.closed.insert(id);
+                return Ok(());
+            }
+            let metadata = self.commit_id()?;
+            let (returned, outcome) = background::wait(async move {
+                let mut outcome = log.close(metadata, time).await;
+                if let Err(ArchiveError::CommitConflict { .. }) = outcome
+                    && let Err(error) = log.reload().await
+                {
+                    outcome = Err(error);
+                }
+                Ok((log, outcome))
+            })?;
+            log = returned;
+            match outcome {
+                Ok(committed) => {
+                    self.committed(id, committed.version);
+                    self.closed.insert(id);
+                    report.commits.push(Commit { volume: id, version: committed.version });
+                    report.warnings.extend(committed.warning(id));
+                    return Ok(());
+                }
+                Err(ArchiveError::CommitConflict { .. }) if self.is_shared() => {
+                    std::thread::sleep(pause(tries));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let path = layout::volume(&self.root, id);
+        Err(ArchiveError::CommitContended { path, attempts: COMMIT_TRIES_MAX })
+    }
+
+    /// Takes in what other writers have committed, up to `version` of the volume and in newer volumes.
+    fn follow(&mut self, volume: VolumeId, version: u64, partitions: &HashSet<&str>) -> Result<()> {
+        let table = volume.table;
+        let after = self.seen.get(&volume).copied();
+        let length = self.lengths.get(&volume).copied();
         let (store, root) = (self.store.clone(), self.root.clone());
         let found = background::wait(async move {
             let mut found = Vec::new();
-            if let Some(last) = version.filter(|last| after.is_none_or(|after| after < *last)) {
-                let volume = layout::volume(&root, table, year);
-                let transactions = commit::transactions_between(&store, &volume, after, last).await?;
+            if after.is_none_or(|after| after < version) {
+                let path = layout::volume(&root, volume);
+                let transactions = commit::transactions_between(&store, &path, after, version).await?;
                 // All of them were read.
                 let was_whole = after.is_none_or(|after| length == Some(after + 1));
-                let length = was_whole.then_some(last + 1);
-                found.push((year, Some(last), length, commit::positions(&volume, &transactions)?));
+                let length = was_whole.then_some(version + 1);
+                found.push((volume, Some(version), length, commit::positions(&path, &transactions)?));
             }
-            for newer in store.years(&root, table).await?.into_iter().filter(|newer| *newer > year) {
-                let volume = layout::volume(&root, table, newer);
-                let Transactions { newest, last, length } = commit::transactions_of(&store, &volume).await?;
-                found.push((newer, last, length, commit::positions(&volume, &newest)?));
+            for period in
+                store.periods(&root, table).await?.into_iter().filter(|newer| *newer > volume.period)
+            {
+                let newer = VolumeId { table, period };
+                let path = layout::volume(&root, newer);
+                let Transactions { newest, last, length } = commit::transactions_of(&store, &path).await?;
+                found.push((newer, last, length, commit::positions(&path, &newest)?));
             }
             Ok(found)
         })?;
-        for (year, last, length, positions) in found {
+        for (volume, last, length, positions) in found {
             let known = self.positions.entry(table).or_default();
             for (partition, found) in positions {
                 let expected = known.get(&partition).copied();
@@ -773,10 +909,10 @@ impl Writer {
                 known.insert(partition, found);
             }
             if let Some(last) = last {
-                self.seen.insert((table, year), last);
+                self.seen.insert(volume, last);
                 match length {
-                    Some(length) => _ = self.lengths.insert((table, year), length),
-                    None => _ = self.lengths.remove(&(table, year)),
+                    Some(length) => _ = self.lengths.insert(volume, length),
+                    None => _ = self.lengths.remove(&volume),
                 }
             }
         }
@@ -805,8 +941,9 @@ fn unproven(error: ProofError) -> String {
 /// What commits say of all sources.
 struct Known {
     positions: HashMap<Table, HashMap<String, Position>>,
-    seen: HashMap<(Table, i32), u64>,
-    lengths: HashMap<(Table, i32), u64>,
+    seen: HashMap<VolumeId, u64>,
+    lengths: HashMap<VolumeId, u64>,
+    closed: HashSet<VolumeId>,
     year_min: Option<i32>,
 }
 
@@ -818,30 +955,34 @@ impl Known {
                 positions: HashMap::new(),
                 seen: HashMap::new(),
                 lengths: HashMap::new(),
+                closed: HashSet::new(),
                 year_min: None,
             };
             for table in Table::ALL {
                 let positions = known.positions.entry(table).or_default();
                 let mut dropped = dropped::of_table(&store, &root, table).await?;
-                let years = store.years(&root, table).await?;
-                // Later years overwrite earlier ones. A dropped one left behind where it ended.
-                let all: BTreeSet<i32> = years.into_iter().chain(dropped.keys().copied()).collect();
-                for year in &all {
-                    let volume = layout::volume(&root, table, *year);
-                    let Transactions { newest, last, length } = match dropped.remove(year) {
+                let periods = store.periods(&root, table).await?;
+                // Later volumes overwrite earlier ones. A dropped one left behind where it ended.
+                let all: BTreeSet<Period> = periods.into_iter().chain(dropped.keys().copied()).collect();
+                for period in &all {
+                    let volume = VolumeId { table, period: *period };
+                    let path = layout::volume(&root, volume);
+                    let transactions = match dropped.remove(period) {
                         Some(state) => Transactions {
                             newest: state.txns.into_iter().collect(),
                             ..Transactions::default()
                         },
-                        None => commit::transactions_of(&store, &volume).await?,
+                        None => commit::transactions_of(&store, &path).await?,
                     };
-                    positions.extend(commit::positions(&volume, &newest)?);
-                    known.seen.extend(last.map(|last| ((table, *year), last)));
-                    known
-                        .lengths
-                        .extend(length.filter(|length| *length > 0).map(|length| ((table, *year), length)));
+                    if transactions.is_closed() {
+                        known.closed.insert(volume);
+                    }
+                    let Transactions { newest, last, length } = transactions;
+                    positions.extend(commit::positions(&path, &newest)?);
+                    known.seen.extend(last.map(|last| (volume, last)));
+                    known.lengths.extend(length.filter(|length| *length > 0).map(|length| (volume, length)));
                 }
-                known.year_min = known.year_min.max(all.last().copied());
+                known.year_min = known.year_min.max(all.last().map(|period| period.year));
             }
             Ok(known)
         })
@@ -889,8 +1030,8 @@ fn remove_leftovers(root: &Path) -> Result<()> {
         }
     }
     for table in Table::ALL {
-        let Some(year) = layout::years(root, table)?.last().copied() else { continue };
-        let volume = layout::volume(root, table, year);
+        let Some(period) = layout::periods(root, table)?.last().copied() else { continue };
+        let volume = layout::volume(root, VolumeId { table, period });
         let staging = volume.join(layout::STAGING);
         for name in layout::names(&staging)? {
             remove(&staging.join(name))?;

@@ -17,8 +17,10 @@ pub mod ocsf;
 pub mod record;
 mod secret;
 pub mod table;
+pub mod volume;
 
 pub use alert::{Alert, AlertEvent, Severity};
 pub use event::{Level, Stage, UnknownValue};
 pub use secret::Secret;
 pub use table::{Table, alerts, events, rejects};
+pub use volume::{Period, VolumeId};

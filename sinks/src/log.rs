@@ -27,7 +27,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use strongroom_schemas::Alert;
+use strongroom_schemas::{Alert, Period};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -74,15 +74,15 @@ pub enum OutboxError {
     },
 }
 
-/// Up to where the archive's alerts are in the log: the last commit of each volume (a year).
+/// Up to where the archive's alerts are in the log: the last commit of each volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark(pub BTreeMap<i32, u64>);
+pub struct Mark(pub BTreeMap<Period, u64>);
 
 impl Mark {
     /// Moves forward, never back.
     pub fn advance(&mut self, other: &Mark) {
-        for (year, version) in &other.0 {
-            let known = self.0.entry(*year).or_insert(*version);
+        for (period, version) in &other.0 {
+            let known = self.0.entry(*period).or_insert(*version);
             *known = (*known).max(*version);
         }
     }
@@ -710,7 +710,7 @@ mod tests {
     fn segments_go_when_nobody_needs_them_and_ids_stay() {
         let folder = tempfile::tempdir().expect("a folder");
         let (mut log, ..) = open(folder.path(), 16 << 10);
-        let mark = Mark(BTreeMap::from([(2026, 7)]));
+        let mark = Mark(BTreeMap::from([(Period::of_year(2026), 7)]));
         for number in 0..100 {
             log.append(&[held(number)], Some(&mark)).expect("written");
         }

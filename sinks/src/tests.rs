@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use strongroom_schemas::{Alert, Severity};
+use strongroom_schemas::{Alert, Period, Severity};
 
 use super::testing::alert;
 use super::{History, HistoryError, LaneOptions, Mark, OutboxOptions, Outcome, Sink, Sinks};
@@ -18,7 +18,7 @@ struct Sealed(Mutex<Vec<Alert>>);
 impl Sealed {
     fn mark(&self) -> Mark {
         let count = self.0.lock().expect("no panic holds it").len() as u64;
-        Mark(count.checked_sub(1).map(|version| (2026, version)).into_iter().collect())
+        Mark(count.checked_sub(1).map(|version| (Period::of_year(2026), version)).into_iter().collect())
     }
 
     fn seal(&self, number: u64) -> Mark {
@@ -38,7 +38,8 @@ impl History for Sealed {
         to: &Mark,
         each: &mut dyn FnMut(Alert) -> bool,
     ) -> Result<(), HistoryError> {
-        let index = |mark: &Mark| mark.0.get(&2026).map_or(0, |version| *version as usize + 1);
+        let index =
+            |mark: &Mark| mark.0.get(&Period::of_year(2026)).map_or(0, |version| *version as usize + 1);
         let alerts = self.0.lock().expect("no panic holds it").clone();
         for alert in &alerts[index(from)..index(to)] {
             if !each(alert.clone()) {

@@ -44,7 +44,6 @@ const PURE: &[(&str, &str)] =
 const IMPURE_CRATES: &[&str] = &[
     "async-trait",
     "crossbeam-channel",
-    "deltalake",
     "futures",
     "mio",
     "object_store",

@@ -39,7 +39,7 @@ fn objects(archive: &Archive, ledger: &Ledger) -> BTreeMap<String, Option<String
     for (log, volume) in &ledger.volumes {
         objects.insert(format!("{}/{}/checkpoint/{}", log.name(), layout::TLOG, volume.note_name), None);
         for entry in &volume.entries {
-            let commit = layout::commit(&layout::volume(archive.root(), log.table, log.year), entry.index);
+            let commit = layout::commit(&layout::volume(archive.root(), *log), entry.index);
             if let Ok(commit) = commit.strip_prefix(archive.root()) {
                 objects.insert(commit.display().to_string(), None);
             }

@@ -23,7 +23,7 @@ use crate::proof::log::{checkpoint_folder, checkpoint_name, logs, newest};
 use crate::proof::prove::cosigned;
 use crate::proof::tree::{Paths, root};
 use crate::proof::verify::{AddFacts, CommitFacts, parse_commit};
-use crate::proof::{Head, Keys, Log, ProofError, keys};
+use crate::proof::{Head, Keys, ProofError, VolumeId, keys};
 use crate::store::Store;
 
 /// Commits read at once.
@@ -112,7 +112,7 @@ pub struct Ledger {
     pub(super) manifest: Bytes,
     pub(super) keys: Keys,
     pub(super) key_notes: Vec<String>,
-    pub(super) volumes: BTreeMap<Log, VolumeLedger>,
+    pub(super) volumes: BTreeMap<VolumeId, VolumeLedger>,
     pub span: Span,
     /// Of the commits of events that add files of the period.
     pub counts: CommitCounts,
@@ -179,7 +179,7 @@ impl Ledger {
     }
 
     /// Files of a table that may hold rows of the period, in the order of a pack.
-    pub(super) fn adds(&self, table: Table) -> impl Iterator<Item = (Log, u64, &AddFacts)> {
+    pub(super) fn adds(&self, table: Table) -> impl Iterator<Item = (VolumeId, u64, &AddFacts)> {
         let volumes = self.volumes.iter().filter(move |(log, _)| log.table == table);
         volumes.flat_map(|(log, volume)| {
             let entries = volume.entries.iter();
@@ -190,7 +190,7 @@ impl Ledger {
     /// Takes a commit in; gives back what it adds to the period.
     fn add(
         &mut self,
-        (log, index): (Log, u64),
+        (log, index): (VolumeId, u64),
         commit: CommitFacts,
         lag_max_us: i64,
         reached: &mut BTreeMap<String, Reached>,
@@ -326,7 +326,7 @@ async fn load(
                 (head, note, name)
             }
         };
-        let volume = layout::volume(archive_root, log.table, log.year);
+        let volume = layout::volume(archive_root, log);
         let reads = (0..head.size).map(|index| {
             let (store, path) = (store.clone(), layout::commit(&volume, index));
             async move { read(&store, &path).await }
@@ -348,8 +348,8 @@ async fn load(
     Ok(ledger)
 }
 
-async fn commits(store: &Store, archive_root: &Path, log: Log) -> Result<u64, ProofError> {
-    let folder = layout::delta_log(&layout::volume(archive_root, log.table, log.year));
+async fn commits(store: &Store, archive_root: &Path, log: VolumeId) -> Result<u64, ProofError> {
+    let folder = layout::delta_log(&layout::volume(archive_root, log));
     let names = store.names(&folder).await?;
     let last = names.iter().filter_map(|name| layout::commit_version(name)).max();
     Ok(last.map_or(0, |last| last + 1))

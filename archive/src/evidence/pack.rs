@@ -11,8 +11,8 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use strongroom_schemas::Table;
 use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
+use strongroom_schemas::{Period, Table, VolumeId};
 
 use super::ledger::{NamedFile, times};
 use super::manifest::{ALERTS, FILES, MANIFEST, MANIFEST_NOTE, Manifest, RECORDS, check_note};
@@ -196,9 +196,7 @@ fn is_name_of_pack(name: &str) -> bool {
         || name
             .strip_prefix("commits/")
             .and_then(|name| name.strip_suffix(".jsonl")?.split_once('-'))
-            .is_some_and(|(table, year)| {
-                Table::ALL.iter().any(|known| known.name() == table) && digits(year, 4)
-            })
+            .is_some_and(|(table, period)| VolumeId::parse(&format!("{table}/{period}")).is_some())
 }
 
 fn open(folder: &Path, name: &str, names: &BTreeSet<String>) -> Result<File, String> {
@@ -287,11 +285,7 @@ fn check_identity(
     let mut parts = Vec::new();
     for head in &manifest.heads {
         let log = head.log.strip_prefix(&format!("strongroom/{}/", manifest.archive_id));
-        let volume = log.and_then(|log| log.split_once('/'));
-        let part = volume.and_then(|(table, year)| {
-            let (table, year) = (table.to_owned(), year.parse().ok()?);
-            Some(CheckpointPart { table, year, note: head.note.clone() })
-        });
+        let part = log.and_then(VolumeId::parse).map(|log| CheckpointPart::of(log, head.note.clone()));
         match part {
             Some(part) => parts.push(part),
             None => {
@@ -414,7 +408,7 @@ fn check_records(
     let mut given = Given::new();
     let mut events = Lines::open(folder, RECORDS, names);
     let mut alerts = Lines::open(folder, ALERTS, names);
-    let mut before: Option<(bool, i32, u64, usize, u64)> = None;
+    let mut before: Option<(bool, Period, u64, usize, u64)> = None;
     let span = micros(&manifest.question.from).zip(micros(&manifest.question.to));
     let (mut outside, mut undated) = (0u64, 0u64);
     let mut pieces: Vec<&str> = manifest.files.iter().map(|file| file.name.as_str()).collect();
@@ -442,7 +436,7 @@ fn check_records(
         let mut failed = None;
         let mut each = |place: Place<'_>| {
             let log = place.head.log;
-            let at = (log.table == Table::Alerts, log.year, place.index, place.at, place.row);
+            let at = (log.table == Table::Alerts, log.period, place.index, place.at, place.row);
             if before.replace(at).is_some_and(|before| before >= at) {
                 report.find(
                     "pack_order",
@@ -605,7 +599,7 @@ fn check_complete(
         return Ok(());
     };
     for head in report.heads.clone() {
-        let name = format!("commits/{}-{:04}.jsonl", head.log.table.name(), head.log.year);
+        let name = format!("commits/{}-{}.jsonl", head.log.table.name(), head.log.period);
         let file = match open(folder, &name, names) {
             Ok(file) => file,
             Err(detail) => {

@@ -28,11 +28,11 @@ use crate::commit::{STATISTICS_OFFSET, STATISTICS_SOURCE, timestamp};
 use crate::encode::{record_column, time_column};
 use crate::error::ArchiveError;
 use crate::layout;
-use crate::proof::Log;
 use crate::proof::note::base64;
 use crate::proof::prove::{CheckpointPart, CommitPart, FORMAT, Proof, RecordPart, check_each};
 use crate::proof::tree::Paths;
 use crate::proof::verify::{AddFacts, Records, Watch, Witnesses};
+use strongroom_schemas::VolumeId;
 
 /// Rows decoded at once.
 const BATCH_ROWS: usize = 8192;
@@ -74,12 +74,12 @@ fn cannot_write(path: &Path) -> impl Fn(io::Error) -> EvidenceError {
 
 /// Takes the records of files as they are read.
 trait Sink {
-    fn begin(&mut self, log: Log, entry: &Entry, add: &AddFacts) -> Result<(), EvidenceError>;
+    fn begin(&mut self, log: VolumeId, entry: &Entry, add: &AddFacts) -> Result<(), EvidenceError>;
     fn record(&mut self, row: u64, record: &[u8], claims: &mut dyn FnMut() -> Value) -> io::Result<()>;
     /// `hashes` are those of all rows; of none for a file that had no wanted row.
     fn end(
         &mut self,
-        log: Log,
+        log: VolumeId,
         entry: &Entry,
         add: &AddFacts,
         hashes: Vec<Hash>,
@@ -166,7 +166,7 @@ fn may_hold(add: &AddFacts, wanted: &Selection<'_>, offsets: &HashMap<String, Ve
 /// A file of the archive.
 struct Place<'p> {
     archive: &'p Archive,
-    log: Log,
+    log: VolumeId,
     add: &'p AddFacts,
     span: super::Span,
 }
@@ -184,7 +184,7 @@ fn read_file(
     sink: &mut dyn Sink,
 ) -> Result<(u64, Vec<Hash>), EvidenceError> {
     let Place { archive, log, add, span } = place;
-    let path = layout::volume(archive.root(), log.table, log.year).join(&add.path);
+    let path = layout::volume(archive.root(), *log).join(&add.path);
     let wrong = |detail: &str| refuse(format!("{}: {detail}", path.display()));
     let contents = archive.contents_of(&path, add.size, add.version.as_deref());
     let bytes = contents.read_blocking(0..add.size);
@@ -357,21 +357,19 @@ impl<'w> PackWriter<'w> {
     }
 
     /// Places of checkpoint and commit in the piece, which are added where they are missing.
-    fn place_of_commit(&mut self, log: Log, entry: &Entry) -> Result<usize, EvidenceError> {
-        let table = log.table.name();
+    fn place_of_commit(&mut self, log: VolumeId, entry: &Entry) -> Result<usize, EvidenceError> {
         let volume = &self.ledger.volumes[&log];
         let checkpoints = &mut self.piece.checkpoints;
-        let known = checkpoints.iter().position(|part| part.table == table && part.year == log.year);
+        let known = checkpoints.iter().position(|part| part.volume() == Some(log));
         let checkpoint = known.unwrap_or_else(|| {
-            let (table, note) = (table.to_owned(), volume.note.clone());
-            checkpoints.push(CheckpointPart { table, year: log.year, note });
+            checkpoints.push(CheckpointPart::of(log, volume.note.clone()));
             checkpoints.len() - 1
         });
         let is_it = |part: &CommitPart| part.checkpoint == checkpoint && part.index == entry.index;
         if let Some(at) = self.piece.commits.iter().rposition(is_it) {
             return Ok(at);
         }
-        let path = layout::commit(&layout::volume(self.archive.root(), log.table, log.year), entry.index);
+        let path = layout::commit(&layout::volume(self.archive.root(), log), entry.index);
         let (store, at) = (self.archive.store().clone(), path.clone());
         let bytes = background::wait(async move { Ok::<_, ArchiveError>(store.read_present(&at).await) })?;
         let bytes = bytes.map_err(|source| EvidenceError::Read { path: path.clone(), source })?;
@@ -408,7 +406,7 @@ impl<'w> PackWriter<'w> {
 }
 
 impl Sink for PackWriter<'_> {
-    fn begin(&mut self, _: Log, _: &Entry, _: &AddFacts) -> Result<(), EvidenceError> {
+    fn begin(&mut self, _: VolumeId, _: &Entry, _: &AddFacts) -> Result<(), EvidenceError> {
         self.begun = self.out.bytes;
         self.spooled = 0;
         let rewound = self.spool.flush().and_then(|()| self.spool.get_ref().set_len(0));
@@ -425,7 +423,7 @@ impl Sink for PackWriter<'_> {
 
     fn end(
         &mut self,
-        log: Log,
+        log: VolumeId,
         entry: &Entry,
         add: &AddFacts,
         hashes: Vec<Hash>,
@@ -477,7 +475,7 @@ impl Sink for PackWriter<'_> {
     }
 }
 
-fn named(log: Log, commit: u64, add: &AddFacts, chosen: u64) -> Result<NamedFile, EvidenceError> {
+fn named(log: VolumeId, commit: u64, add: &AddFacts, chosen: u64) -> Result<NamedFile, EvidenceError> {
     let missing = || refuse(format!("{}/{}: its commit has not all tags", log.name(), add.path));
     let times = times(log.table, add);
     Ok(NamedFile {
@@ -530,10 +528,15 @@ pub fn write_pack_records(
 }
 
 /// Every commit of a volume up to its checkpoint, a line each.
-fn write_commits(archive: &Archive, log: Log, size: u64, folder: &Path) -> Result<PackFile, EvidenceError> {
-    let mut out = Hashed::create(folder, &format!("commits/{}-{:04}.jsonl", log.table.name(), log.year))?;
+fn write_commits(
+    archive: &Archive,
+    log: VolumeId,
+    size: u64,
+    folder: &Path,
+) -> Result<PackFile, EvidenceError> {
+    let mut out = Hashed::create(folder, &format!("commits/{}-{}.jsonl", log.table.name(), log.period))?;
     for index in 0..size {
-        let path = layout::commit(&layout::volume(archive.root(), log.table, log.year), index);
+        let path = layout::commit(&layout::volume(archive.root(), log), index);
         let (store, at) = (archive.store().clone(), path.clone());
         let bytes = background::wait(async move { Ok::<_, ArchiveError>(store.read_present(&at).await) })?;
         let bytes = bytes.map_err(|source| EvidenceError::Read { path, source })?;
@@ -573,7 +576,7 @@ struct Fingerprint {
 }
 
 impl Sink for Fingerprint {
-    fn begin(&mut self, _: Log, _: &Entry, _: &AddFacts) -> Result<(), EvidenceError> {
+    fn begin(&mut self, _: VolumeId, _: &Entry, _: &AddFacts) -> Result<(), EvidenceError> {
         self.rows = 0;
         Ok(())
     }
@@ -585,7 +588,13 @@ impl Sink for Fingerprint {
         Ok(())
     }
 
-    fn end(&mut self, log: Log, entry: &Entry, add: &AddFacts, _: Vec<Hash>) -> Result<(), EvidenceError> {
+    fn end(
+        &mut self,
+        log: VolumeId,
+        entry: &Entry,
+        add: &AddFacts,
+        _: Vec<Hash>,
+    ) -> Result<(), EvidenceError> {
         self.named.push(named(log, entry.index, add, self.rows)?);
         Ok(())
     }

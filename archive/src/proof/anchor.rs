@@ -15,9 +15,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use bytes::Bytes;
 use chrono::Utc;
-use ring::rand::{SecureRandom as _, SystemRandom};
 use strongroom_schemas::record::Sha256Hash as Hash;
 
 use super::cosignature::WitnessKey;
@@ -29,7 +29,7 @@ use super::log::{
 use super::note::{Note, line};
 use super::timestamp::{self, TimestampAuthorities};
 use super::witness::{Submission, split_key};
-use super::{Head, Log, ProofError};
+use super::{Head, ProofError, VolumeId};
 use crate::archive::Archive;
 use crate::background;
 use crate::store::Store;
@@ -169,7 +169,7 @@ pub struct Anchored {
     /// Commits under a checkpoint that it should have cosigned or stamped and has not, of all logs.
     pub lag: u64,
     /// The logs that are not up to date, and why. Contradictions first.
-    pub troubles: Vec<(Log, Trouble)>,
+    pub troubles: Vec<(VolumeId, Trouble)>,
 }
 
 /// All that is asked to anchor an archive's logs.
@@ -179,12 +179,12 @@ pub struct Anchors {
     authorities: Vec<TimestampOptions>,
     /// Logs of years that are over, of which everything is anchored. A commit that comes into one of them yet is anchored
     /// after the next start.
-    settled: Mutex<HashSet<Log>>,
+    settled: Mutex<HashSet<VolumeId>>,
 }
 
 /// A log at its newest checkpoint.
 struct Current {
-    log: Log,
+    log: VolumeId,
     head: Head,
     /// The name of the checkpoint's file.
     name: String,
@@ -212,7 +212,7 @@ impl Anchors {
     pub fn round(&self, archive: &Archive) -> Result<Vec<Anchored>, ProofError> {
         let logs = self.current(archive)?;
         let mut outcome = Vec::new();
-        let mut late: HashSet<Log> = HashSet::new();
+        let mut late: HashSet<VolumeId> = HashSet::new();
         for witness in &self.witnesses {
             let mut anchored = Anchored::none("witness", witness.key.name());
             let mut is_away = None;
@@ -267,8 +267,9 @@ impl Anchors {
             outcome.push(anchored.sorted());
         }
         let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_over =
-            |log: &Log| logs.iter().any(|other| other.log.table == log.table && other.log.year > log.year);
+        let is_over = |log: &VolumeId| {
+            logs.iter().any(|other| other.log.table == log.table && other.log.period > log.period)
+        };
         settled
             .extend(logs.iter().map(|current| current.log).filter(|log| is_over(log) && !late.contains(log)));
         Ok(outcome)
@@ -436,7 +437,7 @@ impl Anchored {
 }
 
 /// Whether the newest timestamp of a log is so old that another one is wanted. One that cannot be read is old.
-fn is_due(archive: &Archive, log: Log, newest: Option<&(u64, String)>, interval: Duration) -> bool {
+fn is_due(archive: &Archive, log: VolumeId, newest: Option<&(u64, String)>, interval: Duration) -> bool {
     let Some((_, name)) = newest else { return true };
     let (store, path) = (archive.store().clone(), timestamp_folder(archive.root(), log).join(name));
     let Ok(Some(token)) = background::wait_io(async move { store.read(&path).await }) else { return true };
@@ -507,7 +508,7 @@ async fn current(
     store: &Store,
     root: &Path,
     archive_id: &str,
-    log: Log,
+    log: VolumeId,
     keys: &Keys,
 ) -> Result<Option<Current>, ProofError> {
     let Some((head, name, note)) = newest_note(store, root, log, &log.origin(archive_id), keys).await? else {

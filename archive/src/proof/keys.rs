@@ -12,7 +12,7 @@ use strongroom_schemas::record::Sha256Hash;
 
 use super::note::{Note, PublicKey, base64, from_base64};
 use super::signer::Signer;
-use super::{Head, Log, ProofError};
+use super::{Head, ProofError, VolumeId};
 use crate::layout;
 use crate::store::Store;
 
@@ -117,7 +117,7 @@ impl KeyRecord {
 
 fn head(line: &str) -> Option<Head> {
     let mut parts = line.strip_prefix("log ")?.split(' ');
-    let log = Log::parse(parts.next()?)?;
+    let log = VolumeId::parse(parts.next()?)?;
     let size = parts.next()?.parse().ok()?;
     let root = Sha256Hash(from_base64(parts.next()?)?.try_into().ok()?);
     parts.next().is_none().then_some(Head { log, size, root })
@@ -139,7 +139,7 @@ impl Keys {
     }
 
     /// Size of `log` up to which the key of `records[at]` counts; `None` for the current one, which has no end.
-    pub(crate) fn retired_at(&self, at: usize, log: Log) -> Option<u64> {
+    pub(crate) fn retired_at(&self, at: usize, log: VolumeId) -> Option<u64> {
         let next = self.records.get(at + 1)?;
         Some(next.heads.iter().find(|head| head.log == log).map_or(0, |head| head.size))
     }

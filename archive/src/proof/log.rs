@@ -18,7 +18,7 @@ use super::keys::{self, Keys};
 use super::note::{KeyId, Note, PublicKey, base64, from_base64};
 use super::signer::Signer;
 use super::tree::{self, TILE_WIDTH, Tile};
-use super::{Head, Log, ProofError};
+use super::{Head, ProofError, VolumeId};
 use crate::fail::{FailPoints, Step};
 use crate::layout;
 use crate::store::Store;
@@ -26,11 +26,11 @@ use crate::store::Store;
 /// Digits of a size in a checkpoint's name.
 const SIZE_DIGITS: usize = 20;
 
-pub(crate) fn folder(root: &Path, log: Log) -> PathBuf {
-    layout::volume(root, log.table, log.year).join(layout::TLOG)
+pub(crate) fn folder(root: &Path, log: VolumeId) -> PathBuf {
+    layout::volume(root, log).join(layout::TLOG)
 }
 
-pub(crate) fn checkpoint_folder(root: &Path, log: Log) -> PathBuf {
+pub(crate) fn checkpoint_folder(root: &Path, log: VolumeId) -> PathBuf {
     folder(root, log).join("checkpoint")
 }
 
@@ -39,12 +39,12 @@ pub(crate) fn checkpoint_name(size: u64, id: KeyId) -> String {
 }
 
 /// Where the checkpoints lie that witnesses have cosigned.
-pub(crate) fn witness_folder(root: &Path, log: Log) -> PathBuf {
+pub(crate) fn witness_folder(root: &Path, log: VolumeId) -> PathBuf {
     folder(root, log).join("witness")
 }
 
 /// Where the timestamps of checkpoints lie.
-pub(crate) fn timestamp_folder(root: &Path, log: Log) -> PathBuf {
+pub(crate) fn timestamp_folder(root: &Path, log: VolumeId) -> PathBuf {
     folder(root, log).join("timestamp")
 }
 
@@ -159,14 +159,14 @@ pub(crate) struct Sealing {
 
 /// Of each log the size of the newest checkpoint that this process has seen: older ones need not be listed again.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Seen(Arc<Mutex<HashMap<Log, u64>>>);
+pub(crate) struct Seen(Arc<Mutex<HashMap<VolumeId, u64>>>);
 
 impl Seen {
-    fn of(&self, log: Log) -> u64 {
+    fn of(&self, log: VolumeId) -> u64 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&log).copied().unwrap_or(0)
     }
 
-    fn set(&self, log: Log, size: u64) {
+    fn set(&self, log: VolumeId, size: u64) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(log, size);
     }
 }
@@ -201,7 +201,7 @@ impl Sealing {
     /// Catches up one log; `None` when it has no commit.
     pub(crate) async fn one(
         &self,
-        log: Log,
+        log: VolumeId,
         keys: &Keys,
         fail_points: &FailPoints,
     ) -> Result<Option<Head>, ProofError> {
@@ -221,7 +221,7 @@ impl Sealing {
         };
         let mut tiles = Vec::new();
         loop {
-            let path = layout::commit(&layout::volume(root, log.table, log.year), edge.size);
+            let path = layout::commit(&layout::volume(root, log), edge.size);
             let commit = store.read(&path).await;
             let Some(commit) = commit.map_err(|source| ProofError::Read { path, source })? else { break };
             edge.push(leaf_hash(&commit), &mut tiles);
@@ -275,7 +275,7 @@ impl Sealing {
         // Tiles are missing or were changed. They say nothing that the commits do not.
         let mut edge = Edge::default();
         while edge.size < head.size {
-            let path = layout::commit(&layout::volume(root, head.log.table, head.log.year), edge.size);
+            let path = layout::commit(&layout::volume(root, head.log), edge.size);
             let commit = store.read(&path).await;
             let Some(commit) = commit.map_err(|source| ProofError::Read { path, source })? else { break };
             edge.push(leaf_hash(&commit), &mut Vec::new());
@@ -334,7 +334,7 @@ pub(crate) async fn consistency(
     // Tiles are missing or were changed. They say nothing that the commits do not.
     let mut leaves = Vec::new();
     for index in 0..head.size {
-        let path = layout::commit(&layout::volume(root, head.log.table, head.log.year), index);
+        let path = layout::commit(&layout::volume(root, head.log), index);
         let commit = store.read_present(&path).await;
         leaves.push(leaf_hash(&commit.map_err(|source| ProofError::Read { path, source })?));
     }
@@ -383,11 +383,11 @@ pub(crate) async fn manifest_hash(store: &Store, root: &Path) -> Result<Hash, Pr
 }
 
 /// The volumes that an archive has.
-pub(crate) async fn logs(store: &Store, root: &Path) -> Result<Vec<Log>, ProofError> {
+pub(crate) async fn logs(store: &Store, root: &Path) -> Result<Vec<VolumeId>, ProofError> {
     let mut logs = Vec::new();
     for table in Table::ALL {
-        let years = store.years(root, table).await?;
-        logs.extend(years.into_iter().map(|year| Log { table, year }));
+        let periods = store.periods(root, table).await?;
+        logs.extend(periods.into_iter().map(|period| VolumeId { table, period }));
     }
     Ok(logs)
 }
@@ -397,7 +397,7 @@ pub(crate) async fn logs(store: &Store, root: &Path) -> Result<Vec<Log>, ProofEr
 pub(crate) async fn newest(
     store: &Store,
     root: &Path,
-    (log, from): (Log, u64),
+    (log, from): (VolumeId, u64),
     origin: &str,
     keys: &Keys,
 ) -> Result<Option<(Head, PublicKey)>, ProofError> {
@@ -429,7 +429,7 @@ pub(crate) async fn newest(
 pub(crate) async fn newest_note(
     store: &Store,
     root: &Path,
-    log: Log,
+    log: VolumeId,
     origin: &str,
     keys: &Keys,
 ) -> Result<Option<(Head, String, Bytes)>, ProofError> {

@@ -22,7 +22,7 @@ mod witness;
 use std::io;
 use std::path::PathBuf;
 
-use strongroom_schemas::Table;
+pub use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::Sha256Hash;
 use thiserror::Error;
 
@@ -152,37 +152,10 @@ impl ProofError {
     }
 }
 
-/// One volume's log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Log {
-    pub table: Table,
-    pub year: i32,
-}
-
-impl Log {
-    /// `<table>/<year>`: its place below the root, and its name in key records.
-    pub fn name(&self) -> String {
-        format!("{}/{:04}", self.table.name(), self.year)
-    }
-
-    /// First line of its checkpoints, and the name that they are signed under.
-    pub fn origin(&self, archive_id: &str) -> String {
-        format!("strongroom/{archive_id}/{}", self.name())
-    }
-
-    /// Inverse of [`Log::name`].
-    pub fn parse(name: &str) -> Option<Log> {
-        let (table, year) = name.split_once('/')?;
-        let table = Table::ALL.into_iter().find(|known| known.name() == table)?;
-        let log = Log { table, year: year.parse().ok()? };
-        ((0..10_000).contains(&log.year) && log.name() == name).then_some(log)
-    }
-}
-
 /// A log at one size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
-    pub log: Log,
+    pub log: VolumeId,
     pub size: u64,
     pub root: Sha256Hash,
 }

@@ -5,9 +5,9 @@
 
 use std::fmt;
 
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use strongroom_schemas::record::Sha256Hash;
 
 use super::ProofError;
@@ -121,12 +121,12 @@ impl PrivateKey {
     /// # Errors
     /// [`ProofError::KeyName`] for a name that a note cannot have, [`ProofError::Randomness`].
     pub fn generate(name: &str) -> Result<PrivateKey, ProofError> {
-        use ring::rand::SecureRandom as _;
+        use aws_lc_rs::rand::SecureRandom as _;
         if name.is_empty() || name.contains('+') || name.contains(char::is_whitespace) {
             return Err(ProofError::KeyName);
         }
         let mut seed = [0; 32];
-        ring::rand::SystemRandom::new().fill(&mut seed).map_err(|_| ProofError::Randomness)?;
+        aws_lc_rs::rand::SystemRandom::new().fill(&mut seed).map_err(|_| ProofError::Randomness)?;
         PrivateKey::of(name, seed)
     }
 

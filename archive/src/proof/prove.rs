@@ -12,8 +12,8 @@ use arrow_array::types::Int64Type;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use strongroom_schemas::Table;
 use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
+use strongroom_schemas::{Period, Table};
 
 use super::cosignature::WitnessKey;
 use super::keys::KeyRecord;
@@ -23,7 +23,7 @@ use super::log::{
 use super::note::{Note, PublicKey, base64, from_base64, line};
 use super::tree::{Paths, root, root_of_inclusion};
 use super::verify::{AddFacts, Records, Witnesses, parse_commit};
-use super::{Head, Log, ProofError, keys};
+use super::{Head, ProofError, VolumeId, keys};
 use crate::archive::Archive;
 use crate::background;
 use crate::commit::{STATISTICS_OFFSET, STATISTICS_SOURCE};
@@ -56,9 +56,27 @@ pub struct Proof {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CheckpointPart {
-    pub(crate) table: String,
-    pub(crate) year: i32,
+    table: String,
+    year: i32,
+    #[serde(default, skip_serializing_if = "is_first")]
+    part: u16,
     pub(crate) note: String,
+}
+
+fn is_first(part: &u16) -> bool {
+    *part == 0
+}
+
+impl CheckpointPart {
+    pub(crate) fn of(log: VolumeId, note: String) -> CheckpointPart {
+        let Period { year, part } = log.period;
+        CheckpointPart { table: log.table.name().to_owned(), year, part, note }
+    }
+
+    /// `None` when it names what cannot be a volume.
+    pub(crate) fn volume(&self) -> Option<VolumeId> {
+        VolumeId::parse(&format!("{}/{}", self.table, Period { year: self.year, part: self.part }))
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -113,7 +131,7 @@ pub struct ProvenHead {
 
 /// What a volume is proven by.
 struct Volume {
-    log: Log,
+    log: VolumeId,
     leaves: Vec<Hash>,
     /// Sizes and notes of checkpoints, the newest first; behind it, when nobody has cosigned it, the newest that
     /// somebody has.
@@ -144,7 +162,7 @@ pub(crate) struct Signed {
 
 /// A commit that names wanted files.
 struct Source {
-    log: Log,
+    log: VolumeId,
     index: u64,
     bytes: Vec<u8>,
     adds: Vec<AddFacts>,
@@ -183,8 +201,8 @@ pub fn prove(
             }
             let manifest = read(archive_root.join(layout::MANIFEST)).await?;
             let (mut volumes, mut sources) = (BTreeMap::new(), Vec::new());
-            for year in store.years(&archive_root, Table::Events).await? {
-                let log = Log { table: Table::Events, year };
+            for period in store.periods(&archive_root, Table::Events).await? {
+                let log = VolumeId { table: Table::Events, period };
                 let origin = log.origin(&id);
                 let Some((head, key)) = newest(&store, &archive_root, (log, 0), &origin, &chain).await?
                 else {
@@ -193,7 +211,7 @@ pub fn prove(
                 let name = checkpoint_name(head.size, key.id(&origin));
                 let note = text(&read(checkpoint_folder(&archive_root, log).join(name)).await?);
                 let cosigned = cosigned(&store, &archive_root, log, &origin, (&head, key)).await?;
-                let (mut hashes, volume) = (Vec::new(), layout::volume(&archive_root, log.table, year));
+                let (mut hashes, volume) = (Vec::new(), layout::volume(&archive_root, log));
                 for index in 0..head.size {
                     let bytes = read(layout::commit(&volume, index)).await?;
                     hashes.push(leaf_hash(&bytes));
@@ -257,8 +275,7 @@ pub fn prove(
         // The newest one that witnesses have seen, if it has all that is asked for.
         let tree = volume.trees.iter().rev().find(|(size, _)| *size > last);
         let (size, note) = tree.ok_or_else(|| refuse("a commit is behind its checkpoint".to_owned()))?;
-        let (table, year) = (volume.log.table.name().to_owned(), volume.log.year);
-        proof.checkpoints.push(CheckpointPart { table, year, note: note.clone() });
+        proof.checkpoints.push(CheckpointPart::of(volume.log, note.clone()));
         let checkpoint = proof.checkpoints.len() - 1;
         let paths = Paths::over(volume.leaves[..*size as usize].to_vec());
         for (source, parts) in of_volume() {
@@ -283,7 +300,7 @@ pub fn prove(
 pub(crate) async fn cosigned(
     store: &Store,
     archive_root: &Path,
-    log: Log,
+    log: VolumeId,
     origin: &str,
     (newest, key): (&Head, PublicKey),
 ) -> Result<Option<(u64, String, Hash)>, ProofError> {
@@ -344,12 +361,12 @@ fn text(bytes: &[u8]) -> String {
 /// The wanted records of one file, with their paths. Its hashes are held: 32 bytes a row.
 fn of_file(
     archive: &Archive,
-    log: Log,
+    log: VolumeId,
     add: &AddFacts,
     wanted: &HashSet<(String, i64)>,
     records: &dyn Records,
 ) -> Result<Vec<RecordPart>, ProofError> {
-    let path = layout::volume(archive.root(), log.table, log.year).join(&add.path);
+    let path = layout::volume(archive.root(), log).join(&add.path);
     let undecodable =
         |detail: String| ProofError::NotProvable { detail: format!("{}: {detail}", path.display()) };
     let contents = archive.contents_of(&path, add.size, add.version.as_deref());
@@ -464,8 +481,7 @@ pub(crate) fn check_each(
     let keys: Vec<PublicKey> = chain.iter().map(|record| record.key).collect();
     let (mut trees, mut cosigners, mut signer) = (Vec::new(), Vec::new(), last.key);
     for (at, part) in proof.checkpoints.iter().enumerate() {
-        let log = Log::parse(&format!("{}/{:04}", part.table, part.year));
-        let log = log.ok_or_else(|| format!("checkpoint {at}: there is no such table"))?;
+        let log = part.volume().ok_or_else(|| format!("checkpoint {at}: there is no such volume"))?;
         let origin = log.origin(&proof.archive_id);
         let checked = check_note(part.note.as_bytes(), &origin, &keys);
         let (size, root, key) = checked.map_err(|(_, detail)| format!("checkpoint {at}: {detail}"))?;

@@ -11,12 +11,14 @@
 
 use std::time::Duration;
 
+use aws_lc_rs::digest;
 use chrono::{DateTime, NaiveDateTime, Utc};
-use ring::digest;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
 use strongroom_schemas::record::Sha256Hash as Hash;
-use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, anchor_from_trusted_cert, ring as algorithms};
+use webpki::{
+    ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, anchor_from_trusted_cert, aws_lc_rs as algorithms,
+};
 
 use super::ProofError;
 

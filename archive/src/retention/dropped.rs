@@ -20,8 +20,8 @@ use std::time::SystemTime;
 use chrono::{DateTime, Datelike as _, Days, NaiveTime, Utc};
 use futures::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
-use strongroom_schemas::Table;
 use strongroom_schemas::record::Sha256Hash as Hash;
+use strongroom_schemas::{Period, Table};
 
 use super::hold::{Hold, Holds};
 use super::record::{DropRecord, Statement, open};
@@ -37,7 +37,7 @@ use crate::layout;
 use crate::options::RETENTION_YEARS_DEFAULT;
 use crate::proof::log::{Sealing, Seen};
 use crate::proof::verify::CommitFacts;
-use crate::proof::{Log, ProofError};
+use crate::proof::{ProofError, VolumeId};
 use crate::store::{Bucket, Store};
 
 /// How far a clock may be ahead of the newest thing in an archive on a disk before somebody has to say that it is right.
@@ -83,22 +83,22 @@ impl State {
     }
 }
 
-fn file(log: Log) -> String {
-    format!("{}-{:04}", log.table.name(), log.year)
+fn file(log: VolumeId) -> String {
+    format!("{}-{}", log.table.name(), log.period)
 }
 
-fn path(root: &Path, log: Log) -> PathBuf {
+fn path(root: &Path, log: VolumeId) -> PathBuf {
     root.join(layout::DROPPED).join(file(log))
 }
 
-fn state_path(root: &Path, log: Log) -> PathBuf {
+fn state_path(root: &Path, log: VolumeId) -> PathBuf {
     root.join(layout::DROPPED).join(file(log) + STATE_SUFFIX)
 }
 
 /// What was dropped, and what only looks so.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AllDropped {
-    pub(crate) good: BTreeMap<Log, (DropRecord, State)>,
+    pub(crate) good: BTreeMap<VolumeId, (DropRecord, State)>,
     /// Path below the root, and what is wrong.
     pub(crate) wrong: Vec<(String, String)>,
 }
@@ -116,7 +116,7 @@ pub(crate) async fn load(work: &Work) -> Result<AllDropped, RetentionError> {
     for name in &names {
         let place = format!("{}/{name}", layout::DROPPED);
         let stem = name.strip_suffix(STATE_SUFFIX).unwrap_or(name);
-        let Some(log) = Log::parse(&stem.replacen('-', "/", 1)) else {
+        let Some(log) = VolumeId::parse(&stem.replacen('-', "/", 1)) else {
             all.wrong.push((place, "it is named like no volume".to_owned()));
             continue;
         };
@@ -168,12 +168,12 @@ async fn bare(store: &Store, root: &Path) -> Result<Option<Work>, RetentionError
     }))
 }
 
-/// Dropped volumes of a table with where they ended, by year.
+/// Dropped volumes of a table with where they ended.
 pub(crate) async fn of_table(
     store: &Store,
     root: &Path,
     table: Table,
-) -> Result<BTreeMap<i32, State>, ArchiveError> {
+) -> Result<BTreeMap<Period, State>, ArchiveError> {
     let mine = format!("{}-", table.name());
     let names = store.names(&root.join(layout::DROPPED)).await?;
     if !names.iter().any(|name| name.starts_with(&mine)) {
@@ -188,23 +188,23 @@ pub(crate) async fn of_table(
         .good
         .into_iter()
         .filter(|(log, _)| log.table == table);
-    Ok(of_table.map(|(log, (_, state))| (log.year, state)).collect())
+    Ok(of_table.map(|(log, (_, state))| (log.period, state)).collect())
 }
 
-/// The years of a table that were not dropped. What is left of a dropped one is nobody's to read.
+/// The volumes of a table that were not dropped. What is left of a dropped one is nobody's to read.
 pub(crate) async fn without(
     store: &Store,
     root: &Path,
     table: Table,
-    mut years: Vec<i32>,
-) -> Result<Vec<i32>, ArchiveError> {
+    mut periods: Vec<Period>,
+) -> Result<Vec<Period>, ArchiveError> {
     // A volume of the present year is never dropped, so most archives need no further look.
     let present = Utc::now().year();
-    if years.iter().any(|year| *year < present) {
+    if periods.iter().any(|period| period.year < present) {
         let dropped = Box::pin(of_table(store, root, table)).await?;
-        years.retain(|year| !dropped.contains_key(year));
+        periods.retain(|period| !dropped.contains_key(period));
     }
-    Ok(years)
+    Ok(periods)
 }
 
 /// What time it is taken to be, and why.
@@ -220,7 +220,7 @@ pub struct ClockTrust {
 /// The more careful of the clocks there are.
 pub(super) async fn clock(
     work: &Work,
-    volumes: &BTreeMap<Log, Vec<CommitFacts>>,
+    volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
 ) -> Result<ClockTrust, RetentionError> {
     let ours = Utc::now();
     match &work.store {
@@ -262,7 +262,7 @@ pub(super) async fn clock(
 /// The latest time that anything in an archive on a disk was written, by its commits or by the disk.
 fn newest(
     work: &Work,
-    volumes: &BTreeMap<Log, Vec<CommitFacts>>,
+    volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
 ) -> Result<Option<DateTime<Utc>>, RetentionError> {
     let commits = volumes.values().flatten().filter_map(|commit| commit.time_ms);
     let mut newest = commits.max().and_then(DateTime::from_timestamp_millis);
@@ -271,7 +271,7 @@ fn newest(
         newest = newest.max(modified.ok().filter(|time| *time > SystemTime::UNIX_EPOCH).map(Into::into));
     };
     for log in volumes.keys() {
-        let folder = layout::delta_log(&layout::volume(&work.root, log.table, log.year));
+        let folder = layout::delta_log(&layout::volume(&work.root, *log));
         for name in layout::names(&folder)? {
             take(&folder.join(name));
         }
@@ -293,7 +293,7 @@ pub(super) fn last(commits: &[CommitFacts]) -> Option<DateTime<Utc>> {
 /// What is to be dropped.
 #[derive(Clone, Debug)]
 pub struct Drop {
-    pub volume: Log,
+    pub volume: VolumeId,
     pub reason: String,
     /// Somebody has looked at this machine's clock.
     pub is_clock_checked: bool,
@@ -366,7 +366,7 @@ async fn lay_down(work: &Work, drop: &Drop) -> Result<DropRecord, RetentionError
     let commits = volumes.get(&log).map_or(&[][..], Vec::as_slice);
     let clock = clock(work, &volumes).await?;
     let mut reasons = Vec::new();
-    if log.year >= clock.now.year() {
+    if log.period.year >= clock.now.year() {
         reasons.push("it is of the present year".to_owned());
     }
     if let Some(doubt) = clock.doubt.filter(|_| !drop.is_clock_checked) {
@@ -442,7 +442,7 @@ async fn lay_down(work: &Work, drop: &Drop) -> Result<DropRecord, RetentionError
 }
 
 /// Which holds are on a volume, by their lists or by what they are about.
-async fn held(work: &Work, log: Log, commits: &[CommitFacts]) -> Result<Vec<String>, RetentionError> {
+async fn held(work: &Work, log: VolumeId, commits: &[CommitFacts]) -> Result<Vec<String>, RetentionError> {
     let holds = Holds::load(work).await?;
     if let Some((path, detail)) = holds.wrong {
         return Err(RetentionError::Record { path, detail });
@@ -465,7 +465,7 @@ async fn held(work: &Work, log: Log, commits: &[CommitFacts]) -> Result<Vec<Stri
 async fn locks(
     work: &Work,
     bucket: &Bucket,
-    log: Log,
+    log: VolumeId,
     now: DateTime<Utc>,
 ) -> Result<(Option<DateTime<Utc>>, Vec<String>), RetentionError> {
     let versions = versions(work, bucket, log).await?;
@@ -505,9 +505,9 @@ async fn locks(
 async fn versions(
     work: &Work,
     bucket: &Bucket,
-    log: Log,
+    log: VolumeId,
 ) -> Result<Vec<(String, Option<String>, bool)>, RetentionError> {
-    let folder = layout::volume(&work.root, log.table, log.year);
+    let folder = layout::volume(&work.root, log);
     let listed = bucket.s3.versions_below(&folder).await;
     let listed = listed.map_err(|source| RetentionError::List { path: folder, source })?;
     let each = listed.into_iter().flat_map(|(path, versions)| {
@@ -516,7 +516,7 @@ async fn versions(
     Ok(each.collect())
 }
 
-async fn remove_versions(work: &Work, bucket: &Bucket, log: Log) -> Result<u64, RetentionError> {
+async fn remove_versions(work: &Work, bucket: &Bucket, log: VolumeId) -> Result<u64, RetentionError> {
     let versions = versions(work, bucket, log).await?;
     let total = versions.len() as u64;
     let mut removed = stream::iter(versions)
@@ -543,8 +543,8 @@ async fn remove_versions(work: &Work, bucket: &Bucket, log: Log) -> Result<u64, 
 }
 
 /// Removes a volume's files: the data first, the commits last.
-fn remove_local(work: &Work, log: Log) -> Result<(u64, Vec<String>), RetentionError> {
-    let volume = layout::volume(&work.root, log.table, log.year);
+fn remove_local(work: &Work, log: VolumeId) -> Result<(u64, Vec<String>), RetentionError> {
+    let volume = layout::volume(&work.root, log);
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source: io::Error| RetentionError::Write { path: path.clone(), source }

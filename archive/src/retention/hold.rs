@@ -23,11 +23,11 @@ use super::record::{Deed, HeldList, HeldObject, HoldRecord, LIST_OBJECTS_MAX, Sc
 use super::{Failures, OBJECTS_AT_ONCE, Progress, RetentionError, Work, matching, text_of};
 use crate::archive::Archive;
 use crate::layout;
-use crate::proof::Log;
 use crate::proof::log::{checkpoint_folder, folder, parse_checkpoint_name};
 use crate::proof::tree::{TILE_WIDTH, Tile};
 use crate::proof::verify::CommitFacts;
 use crate::store::Store;
+use strongroom_schemas::VolumeId;
 
 /// Most records of holds and lists of one hold that are read.
 const RECORDS_MAX: u64 = 1_000_000;
@@ -371,7 +371,7 @@ pub(crate) async fn release(work: &Work, name: &str, reason: &str) -> Result<Cov
 
 /// What there is to hold.
 pub(crate) struct Ground {
-    volumes: BTreeMap<Log, Vec<CommitFacts>>,
+    volumes: BTreeMap<VolumeId, Vec<CommitFacts>>,
     /// In a bucket: every object of the archive, by its path.
     objects: Option<HashMap<String, Object>>,
 }
@@ -389,11 +389,11 @@ impl Ground {
         Ground { volumes: found.volumes, objects: Some(by_path.collect()) }
     }
 
-    pub(super) fn local(volumes: BTreeMap<Log, Vec<CommitFacts>>) -> Ground {
+    pub(super) fn local(volumes: BTreeMap<VolumeId, Vec<CommitFacts>>) -> Ground {
         Ground { volumes, objects: None }
     }
 
-    pub(super) fn volumes(&self) -> &BTreeMap<Log, Vec<CommitFacts>> {
+    pub(super) fn volumes(&self) -> &BTreeMap<VolumeId, Vec<CommitFacts>> {
         &self.volumes
     }
 
@@ -437,7 +437,7 @@ pub(super) async fn wanted(
 /// on its way to it. The first, because it stays the first.
 async fn proofs(
     work: &Work,
-    log: Log,
+    log: VolumeId,
     commits: &BTreeSet<usize>,
     ground: &Ground,
 ) -> Result<BTreeSet<String>, RetentionError> {
@@ -448,7 +448,7 @@ async fn proofs(
     let below = |path: PathBuf| {
         path.strip_prefix(&work.root).map(|path| path.to_string_lossy().into_owned()).unwrap_or_default()
     };
-    let volume = layout::volume(&work.root, log.table, log.year);
+    let volume = layout::volume(&work.root, log);
     let mut checkpoints: BTreeMap<u64, Vec<String>> = BTreeMap::new();
     for name in work.store.names(&checkpoint_folder(&work.root, log)).await? {
         if let Some((size, _)) = parse_checkpoint_name(&name) {

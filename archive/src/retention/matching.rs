@@ -28,9 +28,9 @@ use super::{RetentionError, Work};
 use crate::commit::micros;
 use crate::encode::time_column;
 use crate::layout;
-use crate::proof::Log;
 use crate::proof::verify::{AddFacts, CommitFacts};
 use crate::store::Contents;
+use strongroom_schemas::VolumeId;
 
 /// Files looked into at once: each holds the columns of one batch, and what it fetches of a row group.
 const FILES_AT_ONCE: usize = 4;
@@ -46,7 +46,7 @@ const ACTOR: &str = "actor";
 /// The places (commit, file) of a volume's files that hold records within `scope`.
 pub(super) async fn files(
     work: &Work,
-    log: Log,
+    log: VolumeId,
     commits: &[CommitFacts],
     scope: &Scope,
 ) -> Result<Vec<(usize, usize)>, RetentionError> {
@@ -61,7 +61,7 @@ pub(super) async fn files(
             }
         }
     }
-    let volume = layout::volume(&work.root, log.table, log.year);
+    let volume = layout::volume(&work.root, log);
     let looked = open.into_iter().map(|(index, at)| {
         let add = &commits[index].adds[at];
         let contents = work.store.contents(&volume.join(&add.path), add.size, add.version.as_deref());

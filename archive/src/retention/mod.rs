@@ -38,7 +38,7 @@ use crate::error::ArchiveError;
 use crate::fail::{FailPoints, Step};
 use crate::options::{LockMode, Retention};
 use crate::proof::keys::{self, Keys};
-use crate::proof::{Log, ProofError, Signer};
+use crate::proof::{ProofError, Signer, VolumeId};
 use crate::s3::StoreFailure;
 use crate::store::Store;
 
@@ -265,7 +265,7 @@ impl Work {
     }
 
     /// Volumes that are there and not dropped.
-    async fn logs(&self) -> Result<Vec<Log>, RetentionError> {
+    async fn logs(&self) -> Result<Vec<VolumeId>, RetentionError> {
         Ok(crate::proof::log::logs(&self.store, &self.root).await?)
     }
 }

@@ -7,10 +7,10 @@ use chrono::{DateTime, Utc};
 
 use super::{RetentionError, Work};
 use crate::layout;
-use crate::proof::Log;
 use crate::proof::verify::{CommitFacts, facts};
 use crate::s3::ObjectVersion;
 use crate::store::Bucket;
+use strongroom_schemas::VolumeId;
 
 /// One object, at the version that is the archive's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,19 +31,19 @@ pub(super) struct Found {
     pub(super) unnamed: u64,
     /// What is left of volumes that were dropped, by volume.
     pub(super) left: BTreeMap<String, u64>,
-    pub(super) volumes: BTreeMap<Log, Vec<CommitFacts>>,
+    pub(super) volumes: BTreeMap<VolumeId, Vec<CommitFacts>>,
 }
 
 /// Volume that a path lies in.
-pub(super) fn volume_of(path: &str) -> Option<Log> {
+pub(super) fn volume_of(path: &str) -> Option<VolumeId> {
     let (table, rest) = path.split_once('/')?;
-    let (year, _) = rest.split_once('/')?;
-    Log::parse(&format!("{table}/{year}"))
+    let (period, _) = rest.split_once('/')?;
+    VolumeId::parse(&format!("{table}/{period}"))
 }
 
 /// The commits of a volume, as far as anything is read of them here.
-pub(super) async fn commits(work: &Work, log: Log) -> Result<Vec<CommitFacts>, RetentionError> {
-    let volume = layout::volume(&work.root, log.table, log.year);
+pub(super) async fn commits(work: &Work, log: VolumeId) -> Result<Vec<CommitFacts>, RetentionError> {
+    let volume = layout::volume(&work.root, log);
     let mut commits = Vec::new();
     for path in crate::commit::commits(&work.store, &volume).await? {
         let bytes = work.read(&path).await?;
@@ -53,7 +53,7 @@ pub(super) async fn commits(work: &Work, log: Log) -> Result<Vec<CommitFacts>, R
 }
 
 /// Commits of all volumes that are there and not dropped.
-pub(super) async fn volumes(work: &Work) -> Result<BTreeMap<Log, Vec<CommitFacts>>, RetentionError> {
+pub(super) async fn volumes(work: &Work) -> Result<BTreeMap<VolumeId, Vec<CommitFacts>>, RetentionError> {
     let mut volumes = BTreeMap::new();
     for log in work.logs().await? {
         volumes.insert(log, commits(work, log).await?);

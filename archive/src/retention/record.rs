@@ -7,9 +7,9 @@ use chrono::{DateTime, Datelike as _, SecondsFormat, Utc};
 use strongroom_schemas::record::Sha256Hash as Hash;
 
 use crate::options::RETENTION_YEARS_MAX;
-use crate::proof::Log;
 use crate::proof::keys::Keys;
 use crate::proof::note::{Note, PublicKey, base64, from_base64};
+use strongroom_schemas::VolumeId;
 
 /// Longest reason, name, namespace or user.
 pub const TEXT_BYTES_MAX: usize = 1000;
@@ -303,7 +303,7 @@ impl HeldList {
 /// That a volume was dropped, by whom it may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DropRecord {
-    pub log: Log,
+    pub log: VolumeId,
     pub time: DateTime<Utc>,
     /// The volume's commits, and the root over them.
     pub size: u64,
@@ -335,7 +335,7 @@ impl DropRecord {
         )
     }
 
-    pub(crate) fn parse(text: &str, archive_id: &str, log: Log) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str, archive_id: &str, log: VolumeId) -> Result<Self, String> {
         let mut fields = Fields::of(text);
         if fields.field("strongroom dropped")? != log.name() {
             return Err(format!("it is not of {}", log.name()));
@@ -382,8 +382,8 @@ impl DropRecord {
                 return Err("a key record names another tree of the volume".to_owned());
             }
         }
-        if self.last.year() < self.log.year {
-            return Err(format!("its last commit is from before {} began", self.log.year));
+        if self.last.year() < self.log.period.year {
+            return Err(format!("its last commit is from before {} began", self.log.period.year));
         }
         if self.years < years {
             return Err(format!("it was dropped after {} years, {years} were promised", self.years));
@@ -415,7 +415,7 @@ mod tests {
 
     fn dropped() -> DropRecord {
         DropRecord {
-            log: Log { table: Table::Events, year: 2019 },
+            log: VolumeId { table: Table::Events, period: Period::of_year(2019) },
             time: at(2026, 3, 2),
             size: 7,
             root: Hash::of(b"root"),

@@ -15,9 +15,9 @@ use super::record::DropRecord;
 use super::{NAMES_MAX, OBJECTS_AT_ONCE, Policy, Progress, RetentionError, Work, end, policy};
 use crate::archive::Archive;
 use crate::options::LockMode;
-use crate::proof::Log;
 use crate::s3::Protection;
 use crate::store::Store;
+use strongroom_schemas::VolumeId;
 
 /// Most issues that are told one by one.
 const ISSUES_MAX: usize = 10_000;
@@ -117,7 +117,7 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
         Store::Local => {
             let ground = Ground::local(objects::volumes(work).await?);
             for log in dropped.good.keys() {
-                let folder = crate::layout::volume(&work.root, log.table, log.year);
+                let folder = crate::layout::volume(&work.root, *log);
                 if std::fs::symlink_metadata(folder).is_ok() {
                     issues.add("drop_unfinished", log.name(), "it was dropped, and some of it is there");
                 }
@@ -224,8 +224,8 @@ async fn locks(
     policy: &Policy,
     covered: &BTreeSet<String>,
     issues: &mut Issues,
-) -> Result<BTreeMap<Option<Log>, VolumeStatus>, RetentionError> {
-    let mut volumes: BTreeMap<Option<Log>, VolumeStatus> = BTreeMap::new();
+) -> Result<BTreeMap<Option<VolumeId>, VolumeStatus>, RetentionError> {
+    let mut volumes: BTreeMap<Option<VolumeId>, VolumeStatus> = BTreeMap::new();
     let total = objects.len() as u64;
     let mut asked = stream::iter(objects.to_vec())
         .map(|object| async move {

@@ -76,7 +76,7 @@ impl S3 {
 
     /// Whether the store refuses to put an object where there is one.
     pub(crate) async fn is_conditional(&self, mode: LockMode) -> Result<bool> {
-        let path = self.root().join(layout::PROBE).join(random_id());
+        let path = self.root().join(layout::PROBE).join(random_id()?);
         let failed = |source| ArchiveError::Probe { path: path.clone(), source };
         let until = Utc::now() + Days::new(PROBE_LOCK_DAYS);
         let locked = Locked { mode, until };

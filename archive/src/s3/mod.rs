@@ -23,7 +23,6 @@ mod clock;
 mod credentials;
 mod failure;
 mod lock;
-mod log;
 mod policy;
 
 use std::fs::File;
@@ -53,7 +52,6 @@ pub use self::failure::StoreFailure;
 pub(crate) use self::failure::pause;
 use self::failure::{Tries, repeat};
 pub(crate) use self::lock::Protection;
-pub(crate) use self::log::LogStore;
 pub(crate) use self::policy::{auditor_policy, bucket_policy, keeper_policy, remover_policy, writer_policy};
 use crate::error::{ArchiveError, Result};
 use crate::options::{LockMode, Retention, S3Options};
@@ -153,13 +151,11 @@ pub(crate) enum Put {
     Present,
 }
 
-/// A part of an object, and how long the whole is.
+/// A part of an object.
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
     pub(crate) bytes: Bytes,
     pub(crate) start: u64,
-    pub(crate) total: u64,
-    pub(crate) modified: DateTime<Utc>,
 }
 
 /// What the store says of an object.
@@ -218,7 +214,7 @@ impl S3 {
             detail: error.to_string(),
         })?;
         let http = aws_smithy_http_client::Builder::new()
-            .tls_provider(Provider::Rustls(CryptoMode::Ring))
+            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
             .tls_context(tls)
             .build_https();
         let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
@@ -465,12 +461,11 @@ impl S3 {
             if length > bytes_max {
                 return Err(StoreFailure::TooBig { bytes: length });
             }
-            let (start, total) = match got.content_range() {
+            let start = match got.content_range() {
                 Some(text) => content_range(text).ok_or_else(|| garbled("it has no range"))?,
                 None if range.is_some() => return Err(garbled("it has no range")),
-                None => (0, length),
+                None => 0,
             };
-            let modified = time(got.last_modified()).unwrap_or_default();
             let mut bytes = Vec::with_capacity(length as usize);
             while let Some(chunk) = got.body.next().await {
                 bytes.extend_from_slice(&chunk.map_err(|_| garbled("the connection ended"))?);
@@ -478,7 +473,7 @@ impl S3 {
             if bytes.len() as u64 != length {
                 return Err(garbled("the connection ended"));
             }
-            Ok(Part { bytes: bytes.into(), start, total, modified })
+            Ok(Part { bytes: bytes.into(), start })
         })
         .await
     }
@@ -566,10 +561,10 @@ impl S3 {
     }
 }
 
-/// First byte and length of the whole, out of `bytes 0-9/100`.
-fn content_range(text: &str) -> Option<(u64, u64)> {
-    let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
-    Some((range.split_once('-')?.0.parse().ok()?, total.parse().ok()?))
+/// First byte, out of `bytes 0-9/100`.
+fn content_range(text: &str) -> Option<u64> {
+    let (range, _) = text.strip_prefix("bytes ")?.split_once('/')?;
+    range.split_once('-')?.0.parse().ok()
 }
 
 /// The requests that together read all of `ranges`, in order of their bytes, without overlap.

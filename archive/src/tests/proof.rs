@@ -99,7 +99,10 @@ fn a_log_goes_on_over_tiles_and_years_and_without_its_tiles() {
     let heads = archive.seal_logs().expect("nothing to do");
     assert_eq!(heads.iter().map(|head| head.size).collect::<Vec<_>>(), [274, 3]);
     let root = archive.root();
-    let tiles = |year: i32| layout::volume(root, Table::Events, year).join("_tlog/tile");
+    let tiles = |year: i32| {
+        layout::volume(root, VolumeId { table: Table::Events, period: Period::of_year(year) })
+            .join("_tlog/tile")
+    };
     assert!(tiles(2026).join("0/000").exists() && tiles(2026).join("1/000.p/1").exists());
     // Tiles say nothing that the commits do not; without them the log goes on, and is said to lack them.
     std::fs::remove_dir_all(tiles(2027)).expect("removed");

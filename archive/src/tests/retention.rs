@@ -2,6 +2,7 @@
 
 use chrono::{Datelike as _, Duration, Months};
 use strongroom_schemas::record::leaf_hash;
+use strongroom_schemas::{Period, VolumeId};
 
 use super::*;
 use crate::retention::dropped::drop_with;
@@ -72,7 +73,7 @@ where
 
 fn drop_it(archive: &Archive, year: i32, dies_at: Option<usize>) -> std::result::Result<u64, RetentionError> {
     run(archive, dies_at, move |work| async move {
-        let volume = Log { table: Table::Events, year };
+        let volume = VolumeId { table: Table::Events, period: Period::of_year(year) };
         let drop = Drop { volume, reason: "past its time".to_owned(), is_clock_checked: false };
         Ok(drop_with(&work, &drop).await?.removed)
     })
@@ -113,7 +114,7 @@ fn aged(folder: &Path) -> (Archive, Arc<Signer>) {
     rows_of(&archive, long_ago, OTHER, 0, long_ago());
     // The library dates commits by the machine's clock.
     for table in Table::ALL {
-        let volume = layout::volume(archive.root(), table, old_year());
+        let volume = layout::volume(archive.root(), VolumeId { table, period: Period::of_year(old_year()) });
         for name in layout::names(&layout::delta_log(&volume)).expect("names") {
             let path = layout::delta_log(&volume).join(name);
             let text = std::fs::read_to_string(&path).expect("text");
@@ -192,7 +193,7 @@ fn what_comes_behind_a_dropped_volume_goes_on() {
     assert_eq!(look(&archive).dropped.len(), 1);
     let other = archive.signed_by(signer);
     let refused = run(&other, None, |work| async move {
-        let volume = Log { table: Table::Alerts, year: old_year() };
+        let volume = VolumeId { table: Table::Alerts, period: Period::of_year(old_year()) };
         drop_with(&work, &Drop { volume, reason: "r".to_owned(), is_clock_checked: false }).await
     });
     assert!(matches!(refused, Err(RetentionError::Proof(ProofError::KeyNotCurrent { .. }))), "{refused:?}");
@@ -225,13 +226,25 @@ fn a_drop_is_refused_wherever_it_must_be() {
     // A commit is gone, or was changed since it was signed.
     let folder = self::folder();
     let (archive, _) = aged(folder.path());
-    let commit = layout::commit(&layout::volume(archive.root(), Table::Events, old_year()), 1);
+    let commit = layout::commit(
+        &layout::volume(
+            archive.root(),
+            VolumeId { table: Table::Events, period: Period::of_year(old_year()) },
+        ),
+        1,
+    );
     let text = std::fs::read_to_string(&commit).expect("text");
     std::fs::remove_file(&commit).expect("removed");
     assert!(drop_it(&archive, old_year(), None).is_err());
     std::fs::write(&commit, text.replace("numRecords", "numrecords")).expect("written");
-    std::fs::remove_dir_all(layout::volume(archive.root(), Table::Events, old_year()).join("_tlog/tile"))
-        .expect("removed");
+    std::fs::remove_dir_all(
+        layout::volume(
+            archive.root(),
+            VolumeId { table: Table::Events, period: Period::of_year(old_year()) },
+        )
+        .join("_tlog/tile"),
+    )
+    .expect("removed");
     assert!(matches!(
         drop_it(&archive, old_year(), None),
         Err(RetentionError::Proof(ProofError::Forked { .. }))
@@ -432,7 +445,11 @@ fn a_drop_record_that_is_forged_hides_nothing() {
     let (archive, _) = aged(folder.path());
     archive.rotate_key(self::signer()).expect("rotated");
     assert_eq!(kinds(&archive), [""; 0]);
-    std::fs::remove_dir_all(layout::volume(archive.root(), Table::Events, old_year())).expect("removed");
+    std::fs::remove_dir_all(layout::volume(
+        archive.root(),
+        VolumeId { table: Table::Events, period: Period::of_year(old_year()) },
+    ))
+    .expect("removed");
     assert!(kinds(&archive).contains(&"volume_missing"));
 }
 

@@ -7,7 +7,6 @@ use std::process::Command;
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
-use object_store::{ObjectStoreExt as _, PutMode, PutOptions};
 
 use super::*;
 use crate::archive::Place;
@@ -48,35 +47,6 @@ fn conforms(place: Place) {
         let beyond = contents.read(3..6).await.expect_err("it has five bytes");
         assert_eq!(beyond.kind(), io::ErrorKind::UnexpectedEof);
         assert!(store.contents(&root.join("none"), 5, None).read(0..1).await.is_err());
-
-        // The same, as the Delta library sees it.
-        let delta = store.delta(&folder).expect("a store");
-        let at = |name: &str| object_store::path::Path::from(name);
-        let create = || PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        delta.put_opts(&at("log/1"), "one".into(), create()).await.expect("put");
-        for content in ["one", "two"] {
-            let taken = delta.put_opts(&at("log/1"), content.into(), create()).await;
-            assert!(matches!(taken, Err(object_store::Error::AlreadyExists { .. })), "{taken:?}");
-        }
-        delta.put_opts(&at("log/2"), "two".into(), create()).await.expect("put");
-        let read = delta.get(&at("log/1")).await.expect("there").bytes().await.expect("read");
-        assert_eq!(read, "one");
-        assert_eq!(delta.get_range(&at("log/1"), 1..3).await.expect("read"), "ne");
-        assert_eq!(delta.head(&at("log/2")).await.expect("there").size, 3);
-        let missing = delta.get(&at("log/3")).await.map(drop);
-        assert!(matches!(missing, Err(object_store::Error::NotFound { .. })), "{missing:?}");
-        let names = |listed: Vec<object_store::ObjectMeta>| {
-            let mut names: Vec<String> = listed.into_iter().map(|meta| meta.location.to_string()).collect();
-            names.sort();
-            names
-        };
-        let all = delta.list(Some(&at("log"))).try_collect().await.expect("listed");
-        assert_eq!(names(all), ["log/1", "log/2"]);
-        let behind = delta.list_with_offset(Some(&at("log")), &at("log/1")).try_collect().await;
-        assert_eq!(names(behind.expect("listed")), ["log/2"]);
-        let here = delta.list_with_delimiter(None).await.expect("listed");
-        assert_eq!(here.common_prefixes, [at("log")]);
-        assert_eq!(names(here.objects), ["name"]);
         Ok(())
     })
     .expect("a store");

@@ -17,7 +17,7 @@ use super::super::log::{
 use super::super::note::{Note, PublicKey};
 use super::super::timestamp::{self, TimestampAuthorities, TokenError};
 use super::super::tree::CompactRange;
-use super::super::{Log, ProofError};
+use super::super::{ProofError, VolumeId};
 use super::{CommitFacts, Report, UNPROVEN_SECONDS_MAX, read};
 use crate::store::Store;
 
@@ -83,7 +83,7 @@ impl Witnesses {
 pub(super) async fn check(
     store: &Store,
     root: &Path,
-    (log, archive_id): (Log, &str),
+    (log, archive_id): (VolumeId, &str),
     keys: &Keys,
     witnesses: &Witnesses,
     commits: &[CommitFacts],
@@ -164,7 +164,7 @@ pub(super) async fn check(
 pub(super) async fn check_timestamps(
     store: &Store,
     root: &Path,
-    log: Log,
+    log: VolumeId,
     authorities: &TimestampAuthorities,
     report: &mut Report,
 ) -> Result<(), ProofError> {
@@ -223,7 +223,7 @@ pub(super) async fn check_timestamps(
 }
 
 /// Whether enough witnesses have seen the newest signed tree.
-fn quorum(log: Log, witnesses: &Witnesses, seen: Vec<Option<(u64, u64)>>, report: &mut Report) {
+fn quorum(log: VolumeId, witnesses: &Witnesses, seen: Vec<Option<(u64, u64)>>, report: &mut Report) {
     let newest = report.heads.iter().find(|head| head.log == log).map_or(0, |head| head.size);
     if witnesses.quorum == 0 || newest == 0 {
         return;

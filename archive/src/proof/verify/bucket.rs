@@ -5,7 +5,7 @@ use std::path::Path;
 
 use futures::{StreamExt as _, stream};
 
-use super::{CommitFacts, Log, ProofError, Report, UNPROVEN_SECONDS_MAX};
+use super::{CommitFacts, ProofError, Report, UNPROVEN_SECONDS_MAX, VolumeId};
 use crate::error::ArchiveError;
 use crate::layout;
 use crate::options::{LockMode, Retention};
@@ -19,12 +19,12 @@ const LOCKS_AT_ONCE: usize = 16;
 /// is what a killed run left for the next one to remove.
 pub(super) fn unnamed_files(
     root: &Path,
-    volumes: &BTreeMap<Log, Vec<CommitFacts>>,
+    volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
     report: &mut Report,
 ) -> Result<(), ArchiveError> {
     let young = report.time.timestamp_millis() - UNPROVEN_SECONDS_MAX * 1000;
     for (log, commits) in volumes {
-        let volume = layout::volume(root, log.table, log.year);
+        let volume = layout::volume(root, *log);
         let named: HashSet<&str> =
             commits.iter().flat_map(|commit| &commit.adds).map(|add| add.path.as_str()).collect();
         let last = commits.iter().rev().find_map(|commit| commit.time_ms).unwrap_or(i64::MIN);
@@ -57,8 +57,8 @@ pub(super) fn unnamed_files(
 pub(super) async fn check(
     bucket: &Bucket,
     root: &Path,
-    (years, dropped): (u32, HashSet<Log>),
-    volumes: &BTreeMap<Log, Vec<CommitFacts>>,
+    (years, dropped): (u32, HashSet<VolumeId>),
+    volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
     report: &mut Report,
 ) -> Result<(), ProofError> {
     let listed = bucket.s3.all_versions().await;

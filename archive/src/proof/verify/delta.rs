@@ -18,7 +18,7 @@ use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value};
 
-use super::super::{Log, ProofError};
+use super::super::{ProofError, VolumeId};
 use super::volume::ADD_MEMBERS;
 use super::{CommitFacts, Report};
 use crate::commit::TAG_VERSION;
@@ -65,12 +65,12 @@ const ACTIONS: [&str; 5] = ["add", "remove", "txn", "protocol", "metaData"];
 pub(super) async fn check(
     store: &Store,
     root: &Path,
-    log: Log,
+    log: VolumeId,
     names: Vec<String>,
     commits: &[CommitFacts],
     report: &mut Report,
 ) -> Result<(), ProofError> {
-    let volume = layout::volume(root, log.table, log.year);
+    let volume = layout::volume(root, log);
     let folder = layout::delta_log(&volume);
     for name in names {
         let place = format!("{}/_delta_log/{name}", log.name());

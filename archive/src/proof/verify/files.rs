@@ -22,7 +22,7 @@ use serde_json::Value;
 use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
 
 use super::super::tree::CompactRange;
-use super::{AddFacts, Checked, CommitFacts, Finding, Log, Options, Records, Report, Watch};
+use super::{AddFacts, Checked, CommitFacts, Finding, Options, Records, Report, VolumeId, Watch};
 use crate::archive::Archive;
 use crate::commit::{STATISTICS_OFFSET, STATISTICS_SOURCE, micros};
 use crate::encode::{EARLIEST_YEAR, hash_column, record_column, time_column};
@@ -40,7 +40,7 @@ const ARRIVAL_DAYS_MAX: i64 = 7;
 
 /// A file to be read.
 struct Job<'a> {
-    log: Log,
+    log: VolumeId,
     /// `events/2026/date=…/….parquet`
     place: String,
     path: PathBuf,
@@ -64,7 +64,7 @@ impl Outcome {
 
 pub(super) fn check(
     archive: &Archive,
-    volumes: &BTreeMap<Log, Vec<CommitFacts>>,
+    volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
     options: &Options,
     records: &dyn Records,
     watch: &dyn Watch,
@@ -74,7 +74,7 @@ pub(super) fn check(
     let (mut untagged, mut unrooted) = (0u64, 0u64);
     for (log, commits) in volumes {
         let since = options.since.iter().find(|head| head.log == *log).map_or(0, |head| head.size);
-        let volume = layout::volume(archive.root(), log.table, log.year);
+        let volume = layout::volume(archive.root(), *log);
         let new = commits.iter().skip(since as usize);
         for (commit, add) in new.flat_map(|commit| commit.adds.iter().map(move |add| (commit, add))) {
             let is_wanted = add.date.is_none_or(|date| {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use futures::{StreamExt as _, stream};
 
-use super::{AddFacts, CommitFacts, Keys, Log, ProofError, Report};
+use super::{AddFacts, CommitFacts, Keys, ProofError, Report, VolumeId};
 use crate::layout;
 use crate::retention::dropped::{self, State};
 use crate::retention::hold::Holds;
@@ -23,7 +23,7 @@ const HOLDS_AT_ONCE: usize = 16;
 /// What an archive says of its keeping, as far as it holds.
 pub(super) struct Keeping {
     pub(super) policy: Policy,
-    pub(super) dropped: BTreeMap<Log, (DropRecord, State)>,
+    pub(super) dropped: BTreeMap<VolumeId, (DropRecord, State)>,
     /// Objects that a hold is on which is not released: path, version and name of the hold.
     held: Vec<(String, Option<String>, String)>,
 }
@@ -81,7 +81,7 @@ pub(super) async fn records(work: &Work, keys: &Keys, report: &mut Report) -> Re
 }
 
 /// Volumes that key records name are there, or were dropped.
-pub(super) fn missing(keys: &Keys, there: &[Log], keeping: &Keeping, report: &mut Report) {
+pub(super) fn missing(keys: &Keys, there: &[VolumeId], keeping: &Keeping, report: &mut Report) {
     let mut told = HashSet::new();
     for record in &keys.records {
         for head in &record.heads {
@@ -99,7 +99,7 @@ pub(super) fn missing(keys: &Keys, there: &[Log], keeping: &Keeping, report: &mu
 
 /// A volume that a commit names and that is not there, or has fewer commits than the commit says.
 pub(super) struct Short {
-    log: Log,
+    log: VolumeId,
     size: u64,
     there: Option<u64>,
     /// The commit.
@@ -107,8 +107,8 @@ pub(super) struct Short {
 }
 
 /// Volumes that are shorter than commits of others say; what was dropped is as long as it was then.
-pub(super) fn short(volumes: &BTreeMap<Log, Vec<CommitFacts>>, keeping: &Keeping) -> Vec<Short> {
-    let mut named: BTreeMap<Log, (u64, String)> = BTreeMap::new();
+pub(super) fn short(volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>, keeping: &Keeping) -> Vec<Short> {
+    let mut named: BTreeMap<VolumeId, (u64, String)> = BTreeMap::new();
     for (log, commits) in volumes {
         for (version, commit) in commits.iter().enumerate() {
             for (other, size) in &commit.volumes {
@@ -131,7 +131,7 @@ pub(super) fn short(volumes: &BTreeMap<Log, Vec<CommitFacts>>, keeping: &Keeping
 pub(super) async fn told(work: &Work, short: Vec<Short>, report: &mut Report) -> Result<(), ProofError> {
     for Short { log, size, there, place } in short {
         // If commits before this one are missing, that is a finding of its own.
-        let path = layout::commit(&layout::volume(&work.root, log.table, log.year), size - 1);
+        let path = layout::commit(&layout::volume(&work.root, log), size - 1);
         let exists = work.store.exists(&path).await;
         if exists.map_err(|source| ProofError::Read { path, source })? {
             continue;
@@ -159,9 +159,9 @@ pub(super) async fn told(work: &Work, short: Vec<Short>, report: &mut Report) ->
 
 /// Dropped volumes as those behind them see them: one commit each, with where they ended.
 pub(super) fn with_dropped<'v>(
-    volumes: &'v BTreeMap<Log, Vec<CommitFacts>>,
+    volumes: &'v BTreeMap<VolumeId, Vec<CommitFacts>>,
     keeping: &Keeping,
-) -> Cow<'v, BTreeMap<Log, Vec<CommitFacts>>> {
+) -> Cow<'v, BTreeMap<VolumeId, Vec<CommitFacts>>> {
     if keeping.dropped.is_empty() {
         return Cow::Borrowed(volumes);
     }
@@ -210,7 +210,7 @@ pub(super) async fn objects(work: &Work, keeping: &Keeping, report: &mut Report)
     match &work.store {
         Store::Local => {
             for log in keeping.dropped.keys() {
-                if std::fs::symlink_metadata(layout::volume(&work.root, log.table, log.year)).is_ok() {
+                if std::fs::symlink_metadata(layout::volume(&work.root, *log)).is_ok() {
                     report.find("drop_unfinished", log.name(), "it was dropped, and some of it is there");
                 }
             }

@@ -30,7 +30,7 @@ use super::keys::{self, KeyRecord, Keys};
 use super::log::{check_note, logs};
 use super::note::{Note, PublicKey, base64};
 use super::timestamp::TimestampAuthorities;
-use super::{Head, Log, ProofError};
+use super::{Head, ProofError, VolumeId};
 use crate::archive::Archive;
 use crate::background;
 use crate::commit::TAG_VERSION;
@@ -155,7 +155,7 @@ pub fn heads_of_report(report: &[u8], archive_id: &str) -> Option<Vec<Head>> {
         return None;
     }
     let heads = report["heads"].as_array()?.iter().map(|head| {
-        let log = Log::parse(head["log"].as_str()?.strip_prefix(&format!("strongroom/{archive_id}/"))?)?;
+        let log = VolumeId::parse(head["log"].as_str()?.strip_prefix(&format!("strongroom/{archive_id}/"))?)?;
         let root = super::note::from_base64(head["root"].as_str()?)?;
         Some(Head { log, size: head["size"].as_u64()?, root: Sha256Hash(root.try_into().ok()?) })
     });
@@ -225,7 +225,7 @@ pub fn verify(
         Ok((keys, keeping, report))
     })?;
 
-    let mut volumes: BTreeMap<Log, Vec<CommitFacts>> = BTreeMap::new();
+    let mut volumes: BTreeMap<VolumeId, Vec<CommitFacts>> = BTreeMap::new();
     let (store, root) = (archive.store().clone(), archive.root().to_owned());
     let all = {
         let (store, root) = (store.clone(), root.clone());
@@ -365,15 +365,15 @@ fn check_remembered(
     archive_id: &str,
     options: &Options,
     keys: &Keys,
-    (volumes, keeping): (&BTreeMap<Log, Vec<CommitFacts>>, &keeping::Keeping),
+    (volumes, keeping): (&BTreeMap<VolumeId, Vec<CommitFacts>>, &keeping::Keeping),
     report: &mut Report,
 ) {
     let mut heads: Vec<(String, Head)> =
         options.since.iter().map(|head| ("the last checking".to_owned(), head.clone())).collect();
     for (name, note) in &options.remembered {
         let origin = Note::parse(note).and_then(|note| note.text.lines().next());
-        let log =
-            origin.and_then(|origin| Log::parse(origin.strip_prefix(&format!("strongroom/{archive_id}/"))?));
+        let log = origin
+            .and_then(|origin| VolumeId::parse(origin.strip_prefix(&format!("strongroom/{archive_id}/"))?));
         let Some(log) = log else {
             report.find("remembered_invalid", name, "it is no checkpoint of this archive");
             continue;
@@ -406,10 +406,10 @@ fn check_remembered(
     }
 }
 
-/// Years of Delta volumes of one table, oldest first.
-fn years_of(
-    volumes: &BTreeMap<Log, Vec<CommitFacts>>,
+/// Volumes of one table, oldest first.
+fn volumes_of(
+    volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
     table: Table,
-) -> impl Iterator<Item = (&Log, &Vec<CommitFacts>)> {
+) -> impl Iterator<Item = (&VolumeId, &Vec<CommitFacts>)> {
     volumes.iter().filter(move |(log, _)| log.table == table)
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use strongroom_schemas::Table;
 
-use super::{CommitFacts, Log, Report, years_of};
+use super::{CommitFacts, Report, VolumeId, volumes_of};
 
 /// Suffixes of the appIds that belong to a partition's position.
 const RECORDS: &str = "#records";
@@ -21,12 +21,12 @@ struct Reached {
 /// A range of rejects: first and last offset, rows.
 type Ranges = HashMap<String, Vec<(i64, i64, u64)>>;
 
-pub(super) fn check(volumes: &BTreeMap<Log, Vec<CommitFacts>>, report: &mut Report) {
+pub(super) fn check(volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>, report: &mut Report) {
     let rejects = others(volumes, Table::Rejects, report);
     others(volumes, Table::Alerts, report);
     let mut reached: BTreeMap<String, Reached> = BTreeMap::new();
     let mut is_complete = true;
-    for (log, commits) in years_of(volumes, Table::Events) {
+    for (log, commits) in volumes_of(volumes, Table::Events) {
         for (version, commit) in commits.iter().enumerate() {
             let place = format!("{}/_delta_log/{version:020}.json", log.name());
             is_complete &= commit.adds.iter().all(|add| add.offsets.is_some());
@@ -134,9 +134,9 @@ fn check_sums(
 }
 
 /// Ranges of the rows of another table than `events`, and whether each lies before its commit's position.
-fn others(volumes: &BTreeMap<Log, Vec<CommitFacts>>, table: Table, report: &mut Report) -> Ranges {
+fn others(volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>, table: Table, report: &mut Report) -> Ranges {
     let (mut ranges, mut reached): (Ranges, HashMap<String, i64>) = Default::default();
-    for (log, commits) in years_of(volumes, table) {
+    for (log, commits) in volumes_of(volumes, table) {
         for (version, commit) in commits.iter().enumerate() {
             let place = format!("{}/_delta_log/{version:020}.json", log.name());
             for (partition, next) in commit.txns.iter().filter(|(app_id, _)| !app_id.contains('#')) {

@@ -11,7 +11,7 @@ use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
 use super::super::keys::Keys;
 use super::super::log::{check_note, checkpoint_folder, folder, parse_checkpoint_name, tile_bytes};
 use super::super::tree::{self, CompactRange, Tile};
-use super::super::{Head, Log, ProofError};
+use super::super::{Head, ProofError, VolumeId};
 use super::strict::Strict;
 use super::{Report, UNPROVEN_SECONDS_MAX, delta, read};
 use crate::commit::{TAG_OFFSETS, TAG_RECORD_ROOT, TAG_ROWS, TAG_SHA256, TAG_VERSION};
@@ -41,7 +41,7 @@ pub(crate) struct CommitFacts {
     /// `counts` of our part of `commitInfo`: received, events, rejects, duplicates.
     pub(crate) counts: Option<[u64; 4]>,
     /// Commits that other volumes had at least when this one was made.
-    pub(crate) volumes: BTreeMap<Log, u64>,
+    pub(crate) volumes: BTreeMap<VolumeId, u64>,
     /// `protocol` and `metaData`, which the first commit has.
     pub(crate) table: Map<String, Value>,
 }
@@ -67,12 +67,12 @@ pub(crate) struct AddFacts {
 pub(crate) async fn check(
     store: &Store,
     root: &Path,
-    (log, archive_id): (Log, &str),
+    (log, archive_id): (VolumeId, &str),
     keys: &Keys,
     since: Option<Head>,
     report: &mut Report,
 ) -> Result<Vec<CommitFacts>, ProofError> {
-    let volume = layout::volume(root, log.table, log.year);
+    let volume = layout::volume(root, log);
     let mut names = store.names(&layout::delta_log(&volume)).await?;
     let mut versions: Vec<u64> = names.iter().filter_map(|name| layout::commit_version(name)).collect();
     versions.sort_unstable();
@@ -88,10 +88,14 @@ pub(crate) async fn check(
     });
     let mut read = stream::iter(read).buffered(READS_AT_ONCE);
     let (mut commits, mut named) = (Vec::with_capacity(whole), HashSet::new());
-    let (mut time_before, mut tagged) = (None, false);
+    let (mut time_before, mut tagged, mut closed) = (None, false, false);
     while let Some(bytes) = read.next().await {
         let place = format!("{}/_delta_log/{:020}.json", log.name(), commits.len());
         let commit = parse(&bytes?, commits.is_empty(), &place, report);
+        if closed {
+            report.find("volume_reopened", &place, "a commit before it closed the volume");
+        }
+        closed |= commit.txns.contains_key(crate::commit::CLOSED);
         for add in &commit.adds {
             if !named.insert(add.path.clone()) {
                 report.find("file_named_twice", &place, format!("{} is in an earlier commit", add.path));
@@ -110,8 +114,8 @@ pub(crate) async fn check(
             }
             time_before = Some(time);
             let year = DateTime::from_timestamp_millis(time).map(|time| time.year());
-            if year.is_none_or(|year| year < log.year) {
-                report.find("wrong_year", &place, format!("it was made before {} began", log.year));
+            if year.is_none_or(|year| year < log.period.year) {
+                report.find("wrong_year", &place, format!("it was made before {} began", log.period.year));
             }
         }
         commits.push(commit);
@@ -188,13 +192,13 @@ pub(super) fn parse(bytes: &[u8], first: bool, place: &str, report: &mut Report)
     commit
 }
 
-fn volumes(value: &Value) -> Option<BTreeMap<Log, u64>> {
+fn volumes(value: &Value) -> Option<BTreeMap<VolumeId, u64>> {
     match value {
         Value::Null => Some(BTreeMap::new()),
         Value::Object(volumes) => {
             let sizes = volumes
                 .iter()
-                .map(|(name, size)| Some((Log::parse(name)?, size.as_u64().filter(|size| *size > 0)?)));
+                .map(|(name, size)| Some((VolumeId::parse(name)?, size.as_u64().filter(|size| *size > 0)?)));
             sizes.collect()
         }
         _ => None,
@@ -270,7 +274,7 @@ fn add(value: &Value) -> Result<AddFacts, (&'static str, String)> {
 async fn check_log(
     store: &Store,
     root: &Path,
-    (log, archive_id): (Log, &str),
+    (log, archive_id): (VolumeId, &str),
     keys: &Keys,
     since: Option<Head>,
     commits: &[CommitFacts],
@@ -353,7 +357,7 @@ async fn check_log(
 }
 
 /// Commits that no good checkpoint is of.
-fn unproven(log: Log, keys: &Keys, commits: &[CommitFacts], size: u64, report: &mut Report) {
+fn unproven(log: VolumeId, keys: &Keys, commits: &[CommitFacts], size: u64, report: &mut Report) {
     let behind = &commits[size as usize..];
     if behind.is_empty() || keys.records.is_empty() {
         return;
@@ -374,7 +378,7 @@ fn unproven(log: Log, keys: &Keys, commits: &[CommitFacts], size: u64, report: &
 async fn tiles(
     store: &Store,
     root: &Path,
-    log: Log,
+    log: VolumeId,
     commits: &[CommitFacts],
     sizes: &[u64],
     (from, is_root_wrong): (u64, bool),

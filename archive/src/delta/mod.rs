@@ -1,0 +1,441 @@
+//! The Delta Lake protocol, as far as an archive uses it: reader version 1, writer version 2, append-only.
+//!
+//! Terms. The *log* of a Delta table is the folder `_delta_log`: commit *n* is a file of JSON actions, one a line. A
+//! *checkpoint* of version *n* is a Parquet file that repeats what the commits 0 … *n* say, so that a reader
+//! need not read them. The *state* is what checkpoint and commits amount to: files, positions, the table's metadata.
+//!
+//! Invariants. A state is that of a version whose commits were all seen: those after the checkpoint are read one by
+//! one, and one that is missing between others is an error, never a gap that is skipped. What this program does
+//! not understand (a newer reader version, a deletion vector) is an error as well, because ignoring it shows
+//! rows that are not there, or hides some.
+//!
+//! A library for Delta brings a second query engine's worth of crates, and writes through an object store of its own
+//! that can neither lock an object nor sync a folder. The part of the protocol that an append-only table needs is
+//! these files, and seven other readers judge what they write (`tests/it/outsiders.rs`).
+
+pub(crate) mod checkpoint;
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+
+use arrow_schema::DataType;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use strongroom_schemas::Table;
+use strongroom_schemas::table::DATE;
+use thiserror::Error;
+
+use crate::layout;
+use crate::store::Store;
+
+/// Newest version of the protocol that this program reads.
+const READER_VERSION: u32 = 1;
+/// Least version that knows `delta.appendOnly`.
+const WRITER_VERSION: u32 = 2;
+/// Commits read at once where each is a request.
+const COMMITS_AT_ONCE: usize = 16;
+/// What [`Metadata`] says of the program that wrote a commit.
+const ENGINE: &str = concat!("strongroom/", env!("CARGO_PKG_VERSION"));
+
+/// What can be wrong with the log of a Delta table. Paths are the caller's to add.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DeltaError {
+    #[error("cannot list its log")]
+    List(#[source] Box<crate::error::ArchiveError>),
+    #[error("cannot read {name}")]
+    Read {
+        name: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot write {name}")]
+    Write {
+        name: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("commit {missing} is missing, and there are newer ones")]
+    Gap { missing: u64 },
+    #[error("commit {version}, line {line} is not a Delta action")]
+    Action {
+        version: u64,
+        line: usize,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("checkpoint {version} cannot be decoded: {detail}")]
+    Checkpoint { version: u64, detail: String },
+    #[error("it has no {what}")]
+    Incomplete { what: &'static str },
+    #[error("it asks for readers of version {version}, and this program reads version {READER_VERSION}")]
+    ReaderVersion { version: u32 },
+    #[error("file {path} has a deletion vector")]
+    DeletionVector { path: String },
+}
+
+/// A file of the table.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Add {
+    /// Below the table's folder.
+    pub(crate) path: String,
+    pub(crate) partition_values: BTreeMap<String, Option<String>>,
+    /// Bytes.
+    pub(crate) size: i64,
+    /// Milliseconds since 1970.
+    pub(crate) modification_time: i64,
+    pub(crate) data_change: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) stats: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tags: Option<BTreeMap<String, Option<String>>>,
+    /// Never ours; read to be refused.
+    #[serde(skip_serializing)]
+    pub(crate) deletion_vector: Option<serde::de::IgnoredAny>,
+}
+
+/// The position of an application, in the protocol's words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Txn {
+    pub(crate) app_id: String,
+    pub(crate) version: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Protocol {
+    pub(crate) min_reader_version: u32,
+    pub(crate) min_writer_version: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Format {
+    pub(crate) provider: String,
+    #[serde(default)]
+    pub(crate) options: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Metadata {
+    pub(crate) id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) description: Option<String>,
+    pub(crate) format: Format,
+    pub(crate) schema_string: String,
+    pub(crate) partition_columns: Vec<String>,
+    #[serde(default)]
+    pub(crate) configuration: BTreeMap<String, String>,
+    /// Milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) created_time: Option<i64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Removed {
+    path: String,
+}
+
+/// A line of a commit, as far as a reader needs it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Line {
+    add: Option<Add>,
+    remove: Option<Removed>,
+    txn: Option<Txn>,
+    protocol: Option<Protocol>,
+    meta_data: Option<Metadata>,
+}
+
+/// What a table holds at one version.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct State {
+    pub(crate) version: u64,
+    /// In the order of their commits.
+    pub(crate) files: Vec<Add>,
+    /// The newest version of each `txn`.
+    pub(crate) txns: BTreeMap<String, i64>,
+    pub(crate) protocol: Option<Protocol>,
+    pub(crate) metadata: Option<Metadata>,
+    /// Version of the newest checkpoint that there was when the log was listed, or that was written since.
+    pub(crate) checkpoint: Option<u64>,
+}
+
+/// The names in a table's log, sorted by what they are.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    /// Versions of the classic checkpoints of one part, in order.
+    pub(crate) checkpoints: Vec<u64>,
+    /// Versions of the commits, in order.
+    pub(crate) commits: Vec<u64>,
+}
+
+impl Listing {
+    pub(crate) fn of(names: &[String]) -> Listing {
+        let mut listing = Listing {
+            checkpoints: names.iter().filter_map(|name| layout::checkpoint_version(name)).collect(),
+            commits: names.iter().filter_map(|name| layout::commit_version(name)).collect(),
+        };
+        listing.checkpoints.sort_unstable();
+        listing.commits.sort_unstable();
+        listing
+    }
+}
+
+impl State {
+    /// The newest state of the table in `volume`; `None` when its log has neither a commit nor a checkpoint.
+    pub(crate) async fn load(store: &Store, volume: &Path) -> Result<Option<State>, DeltaError> {
+        let folder = layout::delta_log(volume);
+        let names = store.names(&folder).await.map_err(|source| DeltaError::List(Box::new(source)))?;
+        let listing = Listing::of(&names);
+        let mut state = State::default();
+        let mut next = 0;
+        if let Some(version) = listing.checkpoints.last().copied() {
+            let name = layout::checkpoint_name(version);
+            let bytes = read(store, &folder, &name).await?;
+            state = checkpoint::read(bytes, version)?;
+            next = version + 1;
+        }
+        let commits: Vec<u64> = listing.commits.iter().copied().filter(|version| *version >= next).collect();
+        let whole = commits.iter().zip(next..).take_while(|(version, wanted)| *version == wanted).count();
+        if whole < commits.len() {
+            return Err(DeltaError::Gap { missing: next + whole as u64 });
+        }
+        if commits.is_empty() && next == 0 {
+            return Ok(None);
+        }
+        let texts = commits.into_iter().map(|version| {
+            let (store, folder) = (store.clone(), folder.clone());
+            async move {
+                let bytes = read(&store, &folder, &layout::commit_name(version)).await?;
+                Ok::<_, DeltaError>((version, bytes))
+            }
+        });
+        let mut texts = stream::iter(texts).buffered(COMMITS_AT_ONCE);
+        while let Some((version, bytes)) = texts.try_next().await? {
+            state.take(version, &bytes)?;
+        }
+        state.check()?;
+        Ok(Some(state))
+    }
+
+    /// Takes in the commits that came since, and says how many they were.
+    pub(crate) async fn follow(&mut self, store: &Store, volume: &Path) -> Result<u64, DeltaError> {
+        let before = self.version;
+        loop {
+            let version = self.version + 1;
+            let path = layout::commit(volume, version);
+            let name = layout::commit_name(version);
+            match store.read(&path).await.map_err(|source| DeltaError::Read { name, source })? {
+                Some(bytes) => self.take(version, &bytes)?,
+                None => return self.check().map(|()| self.version - before),
+            }
+        }
+    }
+
+    /// Applies the commit that follows this state.
+    pub(crate) fn take(&mut self, version: u64, text: &[u8]) -> Result<(), DeltaError> {
+        let lines = text.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
+        let mut removed = HashSet::new();
+        let mut added = Vec::new();
+        for (number, line) in lines {
+            let line: Line = serde_json::from_slice(line).map_err(|source| DeltaError::Action {
+                version,
+                line: number + 1,
+                source,
+            })?;
+            added.extend(line.add);
+            removed.extend(line.remove.map(|removed| removed.path));
+            if let Some(Txn { app_id, version }) = line.txn {
+                self.txns.insert(app_id, version);
+            }
+            self.protocol = line.protocol.or(self.protocol.take());
+            self.metadata = line.meta_data.or(self.metadata.take());
+        }
+        // No commit of ours removes a file. Another program's is believed, as every reader of Delta believes it.
+        if !removed.is_empty() {
+            self.files.retain(|file| !removed.contains(&file.path));
+        }
+        self.files.append(&mut added);
+        self.version = version;
+        Ok(())
+    }
+
+    /// Refuses what this program would misread.
+    fn check(&self) -> Result<(), DeltaError> {
+        let protocol = self.protocol.as_ref().ok_or(DeltaError::Incomplete { what: "protocol" })?;
+        if protocol.min_reader_version > READER_VERSION {
+            return Err(DeltaError::ReaderVersion { version: protocol.min_reader_version });
+        }
+        if self.metadata.is_none() {
+            return Err(DeltaError::Incomplete { what: "metaData" });
+        }
+        match self.files.iter().find(|file| file.deletion_vector.is_some()) {
+            Some(file) => Err(DeltaError::DeletionVector { path: file.path.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+async fn read(store: &Store, folder: &Path, name: &str) -> Result<bytes::Bytes, DeltaError> {
+    let read = store.read_present(&folder.join(name)).await;
+    read.map_err(|source| DeltaError::Read { name: name.to_owned(), source })
+}
+
+/// The text of a commit that appends files.
+pub(crate) fn append_text(files: &[Add], txns: &[Txn], info: Map<String, Value>, time_ms: i64) -> Vec<u8> {
+    let parameters = json!({ "mode": "Append", "partitionBy": json!([DATE]).to_string() });
+    let mut lines = vec![commit_info("WRITE", parameters, info, time_ms)];
+    lines.extend(txns.iter().map(|txn| json!({ "txn": txn })));
+    lines.extend(files.iter().map(|file| json!({ "add": file })));
+    text_of(&lines)
+}
+
+/// The text of the commit that makes a table, and what it says.
+pub(crate) fn create_text(
+    table: Table,
+    id: String,
+    configuration: &[(&str, &str)],
+    info: Map<String, Value>,
+    time_ms: i64,
+) -> Vec<u8> {
+    let schema = table.file_schema();
+    let columns = schema.fields().iter().map(|field| column(field.name(), delta_type(field.data_type())));
+    let columns: Vec<Value> = columns.chain([column(DATE, "date".into())]).collect();
+    let metadata = Metadata {
+        id,
+        name: Some(table.name().to_owned()),
+        description: None,
+        format: Format { provider: "parquet".to_owned(), options: BTreeMap::new() },
+        schema_string: json!({ "type": "struct", "fields": columns }).to_string(),
+        partition_columns: vec![DATE.to_owned()],
+        configuration: configuration.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
+        created_time: Some(time_ms),
+    };
+    let protocol = Protocol { min_reader_version: READER_VERSION, min_writer_version: WRITER_VERSION };
+    let parameters = json!({ "mode": "ErrorIfExists" });
+    text_of(&[
+        commit_info("CREATE TABLE", parameters, info, time_ms),
+        json!({ "protocol": protocol }),
+        json!({ "metaData": metadata }),
+    ])
+}
+
+fn commit_info(operation: &str, parameters: Value, info: Map<String, Value>, time_ms: i64) -> Value {
+    let mut said = info;
+    said.insert("timestamp".to_owned(), time_ms.into());
+    said.insert("operation".to_owned(), operation.into());
+    said.insert("operationParameters".to_owned(), parameters);
+    said.insert("engineInfo".to_owned(), ENGINE.into());
+    json!({ "commitInfo": said })
+}
+
+fn text_of(lines: &[Value]) -> Vec<u8> {
+    lines.iter().flat_map(|line| (line.to_string() + "\n").into_bytes()).collect()
+}
+
+fn column(name: &str, of: Value) -> Value {
+    json!({ "name": name, "type": of, "nullable": true, "metadata": {} })
+}
+
+fn delta_type(arrow: &DataType) -> Value {
+    match arrow {
+        DataType::Utf8 => "string".into(),
+        DataType::Binary => "binary".into(),
+        DataType::Int32 => "integer".into(),
+        DataType::Int64 => "long".into(),
+        DataType::Timestamp(..) => "timestamp".into(),
+        DataType::List(item) => {
+            json!({ "type": "array", "elementType": delta_type(item.data_type()), "containsNull": true })
+        }
+        // A new type of column has to be given its Delta type here; the test that creates every table sees to it.
+        other => unreachable!("no column of ours is {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str) -> Add {
+        Add {
+            path: format!("date=2026-03-02/{name}.parquet"),
+            partition_values: BTreeMap::from([(DATE.to_owned(), Some("2026-03-02".to_owned()))]),
+            size: 4711,
+            modification_time: 1_772_452_800_000,
+            data_change: true,
+            stats: Some(r#"{"numRecords":3}"#.to_owned()),
+            tags: Some(BTreeMap::from([
+                ("sha256".to_owned(), Some("00".repeat(32))),
+                ("version_id".to_owned(), None),
+            ])),
+            ..Add::default()
+        }
+    }
+
+    fn txn(app_id: &str, version: i64) -> Txn {
+        Txn { app_id: app_id.to_owned(), version }
+    }
+
+    fn state(commits: u64) -> State {
+        let mut state = State::default();
+        let text =
+            create_text(Table::Events, "an-id".to_owned(), &[("delta.appendOnly", "true")], Map::new(), 1);
+        state.take(0, &text).expect("a commit");
+        for version in 1..commits {
+            let files = [file(&format!("a{version}")), file(&format!("b{version}"))];
+            let txns = [txn("file/x", version as i64 * 10), txn("file/x#records", version as i64)];
+            state.take(version, &append_text(&files, &txns, Map::new(), 2)).expect("a commit");
+        }
+        state
+    }
+
+    #[test]
+    fn a_checkpoint_says_what_the_commits_say() {
+        for commits in [1, 2, 40] {
+            let wanted = state(commits);
+            let bytes = checkpoint::encode(&wanted).expect("encodes");
+            let mut found = checkpoint::read(bytes.into(), wanted.version).expect("decodes");
+            assert_eq!(found.checkpoint.take(), Some(commits - 1));
+            assert_eq!(found, wanted);
+            found.check().expect("readable");
+            assert_eq!(found.files.len() as u64, 2 * (commits - 1));
+        }
+    }
+
+    #[test]
+    fn what_would_be_misread_is_refused() {
+        let mut newer = state(2);
+        newer.take(2, br#"{"protocol":{"minReaderVersion":3,"minWriterVersion":7}}"#).expect("a commit");
+        assert!(matches!(newer.check(), Err(DeltaError::ReaderVersion { version: 3 })));
+        let mut hidden = state(2);
+        let vector = r#"{"storageType":"u","pathOrInlineDv":"x","sizeInBytes":1,"cardinality":1}"#;
+        let line = format!(
+            r#"{{"add":{{"path":"p","partitionValues":{{}},"size":1,"modificationTime":1,"dataChange":true,"deletionVector":{vector}}}}}"#
+        );
+        hidden.take(2, line.as_bytes()).expect("a commit");
+        assert!(matches!(hidden.check(), Err(DeltaError::DeletionVector { .. })));
+        let broken = state(2).take(2, b"{\"add\":").expect_err("not JSON");
+        assert!(matches!(broken, DeltaError::Action { version: 2, line: 1, .. }));
+        assert!(State::default().check().is_err());
+        for bytes in [&b""[..], b"PAR1", &[0; 100]] {
+            let read = checkpoint::read(bytes::Bytes::copy_from_slice(bytes), 1);
+            assert!(matches!(read, Err(DeltaError::Checkpoint { version: 1, .. })));
+        }
+    }
+
+    #[test]
+    fn a_removed_file_is_gone_until_it_is_added_again() {
+        let mut state = state(3);
+        let path = state.files[0].path.clone();
+        let remove = json!({ "remove": { "path": path, "dataChange": true } });
+        state.take(3, &text_of(&[remove])).expect("a commit");
+        assert!(state.files.iter().all(|file| file.path != path));
+        assert_eq!(state.files.len(), 3);
+    }
+}

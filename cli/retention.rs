@@ -8,10 +8,11 @@ use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
+use strongroom_archive::Archive;
 use strongroom_archive::retention::{
     self, Drop, HoldState, Progress, RetentionError, Scope, Status, VolumeStatus, drop_volume, extend,
 };
-use strongroom_archive::{Archive, VolumeId};
+use strongroom_schemas::VolumeId;
 
 use crate::exit::{self, CliError};
 use crate::key::{KeyArgs, open};

@@ -125,6 +125,8 @@ pub(crate) struct VolumeLog {
     path: PathBuf,
     store: Store,
     state: State,
+    /// A checkpoint that was due was not there when the volume was opened.
+    is_uncovered: bool,
 }
 
 /// Whether a volume has a commit. A folder without one is what a killed run left.
@@ -170,7 +172,13 @@ impl VolumeLog {
                 })?
             }
         };
-        Ok(VolumeLog { table, path, store: store.clone(), state })
+        Ok(VolumeLog::of(store, table, path, state))
+    }
+
+    fn of(store: &Store, table: Table, path: PathBuf, state: State) -> VolumeLog {
+        let due = (state.version + 1) / CHECKPOINT_INTERVAL * CHECKPOINT_INTERVAL;
+        let covered = state.checkpoint.map_or(0, |version| version + 1);
+        VolumeLog { table, path, store: store.clone(), state, is_uncovered: covered < due }
     }
 
     /// Opens a volume that has a commit.
@@ -180,7 +188,7 @@ impl VolumeLog {
             .and_then(|state| state.ok_or(DeltaError::Incomplete { what: "commit" }));
         let state = state
             .map_err(|source| ArchiveError::OpenVolume { path: path.clone(), source: Box::new(source) })?;
-        Ok(VolumeLog { table, path, store: store.clone(), state })
+        Ok(VolumeLog::of(store, table, path, state))
     }
 
     /// Version that the next commit follows.
@@ -253,14 +261,11 @@ impl VolumeLog {
         Ok(Committed { version, checkpoint_failed })
     }
 
-    /// Whether this version is one that has a checkpoint, or whether the one before it is missing: a writer may
-    /// have died between a commit and its checkpoint.
+    /// Whether this version is one that has a checkpoint, or makes up for one that is missing: a writer may have
+    /// died between a commit and its checkpoint.
     fn is_checkpoint_due(&self) -> bool {
         let commits = self.state.version + 1;
-        let covered = self.state.checkpoint.map_or(0, |version| version + 1);
-        self.is_closed()
-            || commits.is_multiple_of(CHECKPOINT_INTERVAL)
-            || commits - covered > 2 * CHECKPOINT_INTERVAL
+        self.is_closed() || commits.is_multiple_of(CHECKPOINT_INTERVAL) || self.is_uncovered
     }
 
     async fn checkpoint(&mut self) -> Result<(), DeltaError> {
@@ -269,7 +274,7 @@ impl VolumeLog {
         let size = bytes.len();
         // One that is there already says the same.
         put(&self.store, &self.path, &layout::checkpoint_name(version), bytes).await?;
-        self.state.checkpoint = Some(version);
+        (self.state.checkpoint, self.is_uncovered) = (Some(version), false);
         let hint = json!({
             "version": version,
             "size": checkpoint::actions(&self.state),

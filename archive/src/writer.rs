@@ -45,7 +45,9 @@ use strongroom_schemas::{Period, Table, VolumeId};
 
 use crate::archive::{Archive, random_id, read_only};
 use crate::background;
-use crate::commit::{self, Addition, COMMIT_ID, FileFacts, Transactions, VolumeLog, check_partition};
+use crate::commit::{
+    self, Addition, CHECKPOINT_INTERVAL, COMMIT_ID, FileFacts, Transactions, VolumeLog, check_partition,
+};
 use crate::durable;
 use crate::encode::{EncodedRowGroup, Span, parquet_schema};
 use crate::error::{ArchiveError, Result};
@@ -73,6 +75,10 @@ const COMMIT_TRIES_MAX: u32 = 50;
 /// Commits of a volume before the next one begins. Checkpoints of a volume grow with the square of its commits, and
 /// whoever opens an archive opens every volume: `docs/format.md` has the costs of both.
 pub const VOLUME_COMMITS_MAX: u64 = 8_000;
+/// Names in one answer of a store that is asked for a list.
+const LIST_NAMES_MAX: u64 = 1_000;
+// A reader opens a volume with at most 200 requests: it lists the log, reads a checkpoint, in parts, and the commits after it.
+const _: () = assert!(CHECKPOINT_INTERVAL + VOLUME_COMMITS_MAX / LIST_NAMES_MAX + 20 <= 200);
 /// Our field of `commitInfo`.
 pub(crate) const METADATA: &str = "strongroom";
 

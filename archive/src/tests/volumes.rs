@@ -1,7 +1,7 @@
 //! Volumes that follow each other: full ones, closed ones, and what readers, writers and `verify` make of them.
 
 use super::*;
-use crate::commit;
+use crate::commit::{self, Addition, Committed, VolumeLog};
 use crate::delta::State;
 use crate::layout;
 use crate::store::Store;
@@ -90,4 +90,109 @@ fn a_seal_without_rows_moves_on_from_a_full_volume() {
     let report =
         writer.seal(&[step(PARTITION, Some(position(next)), next + 500)], counts(0)).expect("sealed");
     assert_eq!(names(&report.commits), ["events/2026:2", "events/2026-0001:1"]);
+}
+
+/// A volume's log on a disk, open as one writer has it.
+fn open(root: &Path) -> VolumeLog {
+    let path = layout::volume(root, VolumeId { table: Table::Events, period: Period::of_year(2026) });
+    wait(async move { VolumeLog::open_or_create(&Store::Local, Table::Events, path, arrived()).await })
+}
+
+fn wait<T: Send + 'static>(future: impl Future<Output = Result<T>> + Send + 'static) -> T {
+    crate::background::wait(future).expect("done")
+}
+
+/// Commits one position; the volume comes back.
+fn commit_one(mut log: VolumeLog, offset: i64) -> (VolumeLog, Result<Committed>) {
+    let addition =
+        Addition { positions: vec![(PARTITION.to_owned(), position(offset))], ..Addition::default() };
+    wait(async move {
+        let committed = log.commit(addition, arrived()).await;
+        Ok((log, committed))
+    })
+}
+
+fn checkpoints(root: &Path) -> Vec<u64> {
+    let folder = layout::delta_log(&layout::volume(
+        root,
+        VolumeId { table: Table::Events, period: Period::of_year(2026) },
+    ));
+    let names = layout::names(&folder).expect("listed");
+    let mut versions: Vec<u64> =
+        names.iter().filter_map(|name| layout::checkpoint_version(name.to_str()?)).collect();
+    versions.sort_unstable();
+    versions
+}
+
+#[test]
+fn writers_that_make_a_volume_at_once_share_it() {
+    for _ in 0..20 {
+        let folder = folder();
+        let logs: Vec<VolumeLog> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| open(folder.path()))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+        });
+        assert!(logs.iter().all(|log| log.version() == 0));
+        let outcomes: Vec<_> =
+            logs.into_iter().enumerate().map(|(at, log)| commit_one(log, at as i64)).collect();
+        let conflicts = outcomes
+            .iter()
+            .filter(|(_, outcome)| matches!(outcome, Err(ArchiveError::CommitConflict { .. })))
+            .count();
+        assert_eq!(conflicts, 3, "one of them was first");
+        // The others take in what came, and commit after it.
+        let mut version = 1;
+        for (mut log, outcome) in outcomes {
+            if outcome.is_ok() {
+                continue;
+            }
+            log = wait(async move { log.reload().await.map(|()| log) });
+            let (log, outcome) = commit_one(log, 10);
+            version += 1;
+            assert_eq!((log.version(), outcome.expect("committed").version), (version, version));
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_that_is_missing_is_made_up_for() {
+    let folder = folder();
+    let mut log = open(folder.path());
+    let mut offset = 0;
+    let mut commit_to = |mut log: VolumeLog, version: u64| {
+        while log.version() < version {
+            offset += 1;
+            let (returned, committed) = commit_one(log, offset);
+            assert_eq!(committed.expect("committed").checkpoint_failed, None);
+            log = returned;
+        }
+        log
+    };
+    log = commit_to(log, CHECKPOINT_INTERVAL - 1);
+    assert_eq!(checkpoints(folder.path()), [CHECKPOINT_INTERVAL - 1]);
+    // As if the writer had died between the commit and its checkpoint.
+    let path =
+        layout::volume(folder.path(), VolumeId { table: Table::Events, period: Period::of_year(2026) });
+    let checkpoint = layout::delta_log(&path).join(layout::checkpoint_name(CHECKPOINT_INTERVAL - 1));
+    std::fs::remove_file(checkpoint).expect("removed");
+    drop(log);
+    log = commit_to(open(folder.path()), CHECKPOINT_INTERVAL);
+    assert_eq!(checkpoints(folder.path()), [CHECKPOINT_INTERVAL], "the first commit after it brings one");
+    let state = wait(async move { commit::load(&Store::Local, &path).await }).expect("there");
+    assert_eq!((state.version, state.txns[PARTITION]), (log.version(), offset));
+}
+
+#[test]
+fn a_gap_in_the_commits_is_an_error() {
+    let folder = folder();
+    let mut log = open(folder.path());
+    for offset in 1..=3 {
+        (log, _) = commit_one(log, offset);
+    }
+    let path =
+        layout::volume(folder.path(), VolumeId { table: Table::Events, period: Period::of_year(2026) });
+    std::fs::remove_file(layout::commit(&path, 2)).expect("removed");
+    let loaded = crate::background::wait(async move { commit::load(&Store::Local, &path).await });
+    let Err(ArchiveError::OpenVolume { source, .. }) = loaded else { panic!("{loaded:?}") };
+    assert!(matches!(*source, DeltaError::Gap { missing: 2 }), "{source:?}");
 }

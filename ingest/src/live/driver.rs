@@ -865,7 +865,7 @@ impl Driver<'_> {
         let reported = |table: Table| -> u64 {
             report.files.iter().filter(|file| file.table == table).map(|file| file.rows).sum()
         };
-        let has = |table: Table| report.commits.iter().any(|commit| commit.table == table);
+        let has = |table: Table| report.commits.iter().any(|commit| commit.volume.table == table);
         let (events, rejects) = (reported(Table::Events), reported(Table::Rejects));
         if (has(Table::Events) && events != sealing.rows.events)
             || (has(Table::Rejects) && rejects != sealing.rows.rejects)

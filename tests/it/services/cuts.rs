@@ -5,7 +5,7 @@
 //!
 //! - fetches that bring messages: passes half of it on and cuts; passes it; cuts instead of it; passes it;
 //! - commits of a group's offsets: cuts instead of every other one, so that the client cannot know that the broker has it;
-//! - questions where a log begins and ends: cuts instead of every third one.
+//! - questions where a log begins and ends: cuts instead of every fifth one.
 //!
 //! All other answers pass. Nothing depends on time: a retry meets the next turn, which is another one.
 //! Besides, the broker can be [away](Cuts::away): every connection is cut, and whoever knocks is sent off, until it is back.
@@ -166,7 +166,7 @@ impl Shared {
                 _ => return Fate::Pass,
             },
             OFFSET_COMMIT if self.commits.next(2) == 0 => (Fate::Nothing, &self.commits_cut),
-            LIST_OFFSETS if self.logs.next(3) == 1 => (Fate::Nothing, &self.logs_cut),
+            LIST_OFFSETS if self.logs.next(5) == 1 => (Fate::Nothing, &self.logs_cut),
             _ => return Fate::Pass,
         };
         count.fetch_add(1, Ordering::Relaxed);

@@ -187,8 +187,8 @@ class Expected:
                 self.differences.append(f"{add['path']} holds {found}, its statistics say {said}")
             if path.stat().st_size != add["size"]:
                 self.differences.append(f"{add['path']} has {path.stat().st_size} bytes, its commit says {add['size']}")
-            self.sum += sum(value for value in table[self.number].to_pylist() if value is not None)
-            self.late += sum(value is not None and value >= self.middle for value in times.to_pylist())
+            self.sum += total(table[self.number])
+            self.late += pc.sum(pc.greater_equal(times, self.middle)).as_py() or 0
             self.last_day += table.num_rows if day_of(add) == self.day else 0
             for name, weight in weigh(table).items():
                 before = self.weights.get(name, (0, 0))
@@ -240,6 +240,16 @@ def kind_of(kind):
     return next((name for name, test in tests.items() if test(kind)), str(kind))
 
 
+def total(column):
+    """A sum; those of offsets and of times outgrow 64 bits, so halves of the numbers are added."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = column.cast(pa.int64())
+    high, low = pc.sum(pc.shift_right(column, 32)).as_py(), pc.sum(pc.bit_wise_and(column, 0xFFFFFFFF)).as_py()
+    return ((high or 0) << 32) + (low or 0)
+
+
 def weigh(table):
     """How many values each column has and what they weigh: bytes of text, sums of numbers, items of lists."""
     import pyarrow as pa
@@ -257,8 +267,7 @@ def weigh(table):
                 column = column.cast(pa.large_binary())
             weight = pc.sum(pc.cast(pc.binary_length(column), pa.int64())).as_py() or 0
         else:
-            # Sums of offsets and of times outgrow 64 bits.
-            weight = sum(value for value in column.cast(pa.int64()).to_pylist() if value is not None)
+            weight = total(column)
         weights[name] = (len(column) - column.null_count, weight)
     return weights
 
@@ -272,9 +281,9 @@ def contents(table):
 
 
 def answer(row, table, files=None, **more):
-    rows, total, least, greatest, late, last_day = row
+    rows, added, least, greatest, late, last_day = row
     number = lambda value: None if value is None else int(value)
-    counts = {"rows": int(rows), "sum": int(total or 0), "late": int(late or 0), "last_day": int(last_day or 0)}
+    counts = {"rows": int(rows), "sum": int(added or 0), "late": int(late or 0), "last_day": int(last_day or 0)}
     return {**counts, "least": number(least), "greatest": number(greatest), "files": files, **more, **contents(table)}
 
 
@@ -398,9 +407,11 @@ class PyArrow:
         import pyarrow.parquet as pq
 
         log = replay_from_checkpoint(volume)
-        if not log.files:
-            raise Refused("the log names no file")
-        tables = [
+        plain = {"string": pa.string(), "binary": pa.binary(), "array": pa.list_(pa.string()), "long": pa.int64(), "integer": pa.int32()}
+        kinds = plain | {"timestamp": pa.timestamp("us", "UTC"), "date": pa.date32()}
+        # So that a table without files has columns as well.
+        tables = [pa.schema([(name, kinds[kind]) for name, kind in log.columns().items()]).empty_table()] if not log.files else []
+        tables += [
             pq.ParquetFile(path).read().append_column("date", pa.array([day_of(add)], pa.string()).cast(pa.date32()).take(nulls(path)))
             for path, add in zip(log.paths(volume), log.files.values())
         ]
@@ -408,8 +419,7 @@ class PyArrow:
         times, numbers = table[question["time"]].cast(pa.int64()), table[question["number"]]
         late = pc.sum(pc.greater_equal(times, question["middle"])).as_py()
         last_day = pc.sum(pc.equal(pc.cast(table["date"], pa.string()), question["day"])).as_py()
-        total = sum(value for value in numbers.to_pylist() if value is not None)
-        row = [table.num_rows, total, pc.min(times).as_py(), pc.max(times).as_py(), late, last_day]
+        row = [table.num_rows, total(numbers), pc.min(times).as_py(), pc.max(times).as_py(), late, last_day]
         return answer(row, table, len(log.files), version=log.version, transactions=log.transactions)
 
 
@@ -558,7 +568,8 @@ def judge(options):
             sys.exit(f"{volume}: {error}")
         differences += [f"{volume}: {difference}" for difference in expected[volume].differences]
         whole = {key: getattr(expected[volume], key) for key in ("rows", "sum", "least", "greatest", "files")}
-        report.append({"reader": "commits", "software": "", "volume": str(volume), **whole, "checkpoint": ""})
+        weights = {name: [count, str(weight)] for name, (count, weight) in expected[volume].weights.items()}
+        report.append({"reader": "commits", "software": "", "volume": str(volume), **whole, "checkpoint": "", "weights": weights})
     with tempfile.TemporaryDirectory(prefix="readers-", dir=options.copies) as scratch:
         places = {volume: copies(volume, pathlib.Path(scratch) / str(number)) for number, volume in enumerate(options.volumes)}
         for name in options.reader or READERS:
@@ -602,10 +613,10 @@ def show(report):
         print(f"{'reader':<10} {'software':<18} {'rows':>9} {'sum':>20} {'least time':<27} {'greatest time':<27} {'files':>6} checkpoint")
         for line in report:
             if line["volume"] == volume:
-                rows, total, files = ("-" if line[key] is None else line[key] for key in ("rows", "sum", "files"))
+                rows, added, files = ("-" if line[key] is None else line[key] for key in ("rows", "sum", "files"))
                 bounds = f"{time(line['least']):<27} {time(line['greatest']):<27}"
                 reason = f": {short(line['reason'])}" if line.get("reason") else ""
-                print(f"{line['reader']:<10} {line['software']:<18} {rows:>9} {total:>20} {bounds} {files:>6} {line['checkpoint']}{reason}")
+                print(f"{line['reader']:<10} {line['software']:<18} {rows:>9} {added:>20} {bounds} {files:>6} {line['checkpoint']}{reason}")
 
 
 def main():

@@ -10,9 +10,9 @@ counted and weighed. Any difference is printed, and the exit code is 1.
 Where a volume has a checkpoint, each reader also opens copies of it (hard links where possible):
     cut      commits before the newest checkpoint are gone, as a log may look that was cleaned up: can the checkpoint be read?
     garbled  they are there and hold garbage: is the checkpoint what the reader begins with?
-both with and without `_last_checkpoint`. `used` is said of a reader that answers all of them rightly, `read` of one that answers when commits
-are cut but looks at older commits where there are some, `hint` of one that finds no checkpoint without `_last_checkpoint`, and `no` with the reason of one that cannot
-read it. A reader that answers wrongly is a difference in all cases; one that refuses a copy is not, unless --checkpoint-by names it.
+Both are made with and without `_last_checkpoint`, and all questions but the last are asked again. `used` is said of a reader that answers all of them,
+`read` of one that answers when commits are cut but looks at older commits where there are some, `hint` of one that finds no
+checkpoint without `_last_checkpoint`, and `no`, with the reason, of one that cannot read it. A reader that answers wrongly is a difference in all cases; one that refuses a copy is not, unless --checkpoint-by names it.
 
 What is known of these readers, and allowed for:
     Polars, Daft and Spark SQL take names of files in the form of a URL for those on the disk: they find nothing in a folder whose path has a space
@@ -207,6 +207,8 @@ class Expected:
                 yield f"{key} is {said}, not {wanted}"
         if found.get("transactions") not in (None, self.transactions):
             yield "the positions of applications differ"
+        if "weights" not in found:
+            return
         columns = set(found["weights"]) ^ set(self.columns)
         if columns:
             yield f"columns differ: {', '.join(sorted(columns))}"
@@ -280,11 +282,12 @@ def contents(table):
     return {"weights": weights, "kinds": kinds}
 
 
-def answer(row, table, files=None, **more):
+def answer(question, row, read, files=None, **more):
+    """`read` gives all rows; a copy of a volume whose log differs is not asked for them again."""
     rows, added, least, greatest, late, last_day = row
     number = lambda value: None if value is None else int(value)
     counts = {"rows": int(rows), "sum": int(added or 0), "late": int(late or 0), "last_day": int(last_day or 0)}
-    return {**counts, "least": number(least), "greatest": number(greatest), "files": files, **more, **contents(table)}
+    return {**counts, "least": number(least), "greatest": number(greatest), "files": files, **more, **(contents(read()) if question["contents"] else {})}
 
 
 def sql(question, source, as_micros, moment):
@@ -309,8 +312,8 @@ class DeltaRs:
         engine = deltalake.QueryBuilder().register("volume", delta)
         text = sql(question, "volume", "CAST({} AS BIGINT)", "arrow_cast({}, 'Timestamp(Microsecond, Some(\"UTC\"))')")
         row = [column[0].as_py() for column in pa.table(engine.execute(text).read_all()).columns]
-        everything = pa.table(engine.execute("SELECT * FROM volume").read_all())
-        return answer(row, everything, len(delta.file_uris()), version=delta.version())
+        read = lambda: pa.table(engine.execute("SELECT * FROM volume").read_all())
+        return answer(question, row, read, len(delta.file_uris()), version=delta.version())
 
 
 class Spark:
@@ -337,7 +340,7 @@ class Spark:
         frame.createOrReplaceTempView("volume")
         text = sql(question, "volume", "unix_micros({})", "timestamp_micros({})")
         row = list(self.session.sql(text).collect()[0])
-        return answer(row, frame.toArrow())
+        return answer(question, row, frame.toArrow)
 
 
 class DuckDb:
@@ -360,7 +363,7 @@ class DuckDb:
         row = self.connection.execute(sql(question, source, "epoch_us({})", "make_timestamptz({})")).fetchone()
         files = self.connection.execute(f"SELECT count(DISTINCT filename) FROM delta_scan('{quoted(volume)}', filename = true)")
         files = files.fetchone()[0]
-        return answer(row, self.connection.execute(f"SELECT * FROM {source}").to_arrow_table(), files)
+        return answer(question, row, lambda: self.connection.execute(f"SELECT * FROM {source}").to_arrow_table(), files)
 
 
 class ChDb:
@@ -376,7 +379,7 @@ class ChDb:
         text += " SETTINGS aggregate_functions_null_for_empty = 1"
         row = [None if value == "\\N" else int(value) for value in chdb.query(text, "TSV").bytes().decode().split()]
         files = int(chdb.query(f"SELECT uniqExact(_path) FROM {source}", "TSV").bytes())
-        return answer(row, chdb.query(f"SELECT * FROM {source}", "ArrowTable"), files)
+        return answer(question, row, lambda: chdb.query(f"SELECT * FROM {source}", "ArrowTable"), files)
 
 
 class Polars:
@@ -393,7 +396,7 @@ class Polars:
         late = frame.filter(time >= moment).select(pl.len()).collect().item()
         day = datetime.date.fromisoformat(question["day"] or "1970-01-01")
         last_day = frame.filter(pl.col("date") == day).select(pl.len()).collect().item()
-        return answer([*row, late, last_day], frame.collect().to_arrow())
+        return answer(question, [*row, late, last_day], lambda: frame.collect().to_arrow())
 
 
 class PyArrow:
@@ -420,7 +423,7 @@ class PyArrow:
         late = pc.sum(pc.greater_equal(times, question["middle"])).as_py()
         last_day = pc.sum(pc.equal(pc.cast(table["date"], pa.string()), question["day"])).as_py()
         row = [table.num_rows, total(numbers), pc.min(times).as_py(), pc.max(times).as_py(), late, last_day]
-        return answer(row, table, len(log.files), version=log.version, transactions=log.transactions)
+        return answer(question, row, lambda: table, len(log.files), version=log.version, transactions=log.transactions)
 
 
 class Daft:
@@ -438,7 +441,7 @@ class Daft:
         moment = EPOCH + datetime.timedelta(microseconds=question["middle"])
         day = datetime.date.fromisoformat(question["day"] or "1970-01-01")
         late, last_day = (frame.where(condition).count_rows() for condition in (time >= moment, col("date") == day))
-        return answer([found["rows"], found["sum"], *bounds, late, last_day], frame.to_arrow())
+        return answer(question, [found["rows"], found["sum"], *bounds, late, last_day], frame.to_arrow)
 
 
 READERS = {"delta-rs": DeltaRs, "Spark SQL": Spark, "DuckDB": DuckDb, "chDB": ChDb, "Polars": Polars, "PyArrow": PyArrow, "Daft": Daft}
@@ -500,11 +503,11 @@ def copy(volume, to, leave_out=frozenset(), garbled=frozenset()):
 COPIES = ("cut", "cut without hint", "garbled", "garbled without hint")
 
 
-def copies(volume, folder):
+def copies(volume, folder, whole_only):
     """The volume as it is under a plain name, and, if it has a checkpoint, the copies that need it."""
     made = {"plain": copy(volume, folder / "plain")}
     checkpoints = names(volume, CHECKPOINT)
-    if checkpoints and checkpoints[-1] > 0:
+    if checkpoints and checkpoints[-1] > 0 and not whole_only:
         old = {commit_of(volume, version).name for version in names(volume, COMMIT) if version < checkpoints[-1]}
         hint = "_last_checkpoint"
         if (volume / "_delta_log" / hint).is_file():
@@ -571,7 +574,7 @@ def judge(options):
         weights = {name: [count, str(weight)] for name, (count, weight) in expected[volume].weights.items()}
         report.append({"reader": "commits", "software": "", "volume": str(volume), **whole, "checkpoint": "", "weights": weights})
     with tempfile.TemporaryDirectory(prefix="readers-", dir=options.copies) as scratch:
-        places = {volume: copies(volume, pathlib.Path(scratch) / str(number)) for number, volume in enumerate(options.volumes)}
+        places = {volume: copies(volume, pathlib.Path(scratch) / str(number), options.whole) for number, volume in enumerate(options.volumes)}
         for name in options.reader or READERS:
             reader = READERS[name]
             software = installed(reader.package)
@@ -582,7 +585,8 @@ def judge(options):
             for volume, made in places.items():
                 as_it_is = made["plain"] if reader.gets_copy else volume
                 for kind, place in {"whole": as_it_is, **{kind: made[kind] for kind in COPIES if kind in made}}.items():
-                    tasks.append({"volume": volume, "kind": kind, "place": str(place), "question": expected[volume].question()})
+                    question = expected[volume].question() | {"contents": kind == "whole"}
+                    tasks.append({"volume": volume, "kind": kind, "place": str(place), "question": question})
             sent = [{"place": task["place"], "question": task["question"]} for task in tasks]
             found = {volume: {} for volume in places}
             for task, answers in zip(tasks, ask(name, sent)):
@@ -624,6 +628,7 @@ def main():
     parser.add_argument("volumes", metavar="VOLUME_FOLDER", nargs="*", type=pathlib.Path, help="a Delta table on a local disk")
     parser.add_argument("--reader", action="append", choices=READERS, help="ask this reader only; may be given more than once")
     parser.add_argument("--checkpoint-by", action="append", choices=READERS, default=[], help="this reader has to use checkpoints")
+    parser.add_argument("--whole", action="store_true", help="open volumes as they are, without the copies")
     parser.add_argument("--copies", metavar="FOLDER", help="where copies are made; on the disk of the volumes they cost nothing")
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
     parser.add_argument("--one", choices=READERS, help=argparse.SUPPRESS)

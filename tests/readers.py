@@ -290,13 +290,14 @@ def answer(question, row, read, files=None, **more):
     return {**counts, "least": number(least), "greatest": number(greatest), "files": files, **more, **(contents(read()) if question["contents"] else {})}
 
 
-def sql(question, source, as_micros, moment):
+def sql(question, source, as_micros, moment, quote='"'):
     """The questions in SQL; dialects differ in how they turn a time into a number and back. Filters stand in subqueries,
     where an engine may leave out files because of them."""
-    number, time, middle, day = (question[key] for key in ("number", "time", "middle", "day"))
+    number, time, date = (quote + name + quote for name in (question["number"], question["time"], "date"))
+    middle, day = question["middle"], question["day"] or "1970-01-01"
     bounds = [as_micros.format(f"{which}({time})") for which in ("min", "max")]
     late = f"(SELECT count(*) FROM {source} WHERE {time} >= {moment.format(middle)})"
-    last_day = f"(SELECT count(*) FROM {source} WHERE date = CAST('{day or '1970-01-01'}' AS DATE))"
+    last_day = f"(SELECT count(*) FROM {source} WHERE {date} = CAST('{day}' AS DATE))"
     columns = ["count(*)", f"sum({number})", *bounds, late, last_day]
     return "SELECT " + ", ".join(f"{column} AS c{at}" for at, column in enumerate(columns)) + f" FROM {source}"
 
@@ -338,7 +339,7 @@ class Spark:
     def ask(self, volume, question):
         frame = self.session.read.format("delta").load(str(volume))
         frame.createOrReplaceTempView("volume")
-        text = sql(question, "volume", "unix_micros({})", "timestamp_micros({})")
+        text = sql(question, "volume", "unix_micros({})", "timestamp_micros({})", quote="`")
         row = list(self.session.sql(text).collect()[0])
         return answer(question, row, frame.toArrow)
 

@@ -25,6 +25,7 @@ use tlog_tiles::{HashReader as _, Tile, TileHashReader, TileReader};
 use crate::daemon::{Daemon, config, wait_until};
 use crate::run::{expect_code, ingest, log, output, strongroom, write};
 use crate::s3;
+use crate::services::free_port;
 
 const TABLES: [&str; 3] = ["events", "rejects", "alerts"];
 
@@ -792,9 +793,7 @@ fn the_daemon_has_its_seals_cosigned() {
     new_key(&path("w1.key"), "witness.example/w1");
     let vkey = expect_code(strongroom().args(["key", "show", "--witness", "--key"]).arg(path("w1.key")), 0).0;
     // The witness is not there yet: its address is one that nobody listens on.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address");
-    drop(listener);
+    let address = format!("127.0.0.1:{}", free_port());
     write(folder.path(), "audit.log", &log(500, 1));
     let rest = format!(
         "[seal]\ninterval = '200ms'\nkey_file = '{}'\n[[witness]]\nkey = '{}'\nurl = 'http://{address}'\n\
@@ -817,7 +816,7 @@ fn the_daemon_has_its_seals_cosigned() {
     let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
     let id = manifest["archive_id"].as_str().expect("an id");
     let mut witness = strongroom();
-    witness.args(["witness", "--new", "--listen", &address.to_string(), "--key"]).arg(path("w1.key"));
+    witness.args(["witness", "--new", "--listen", &address, "--key"]).arg(path("w1.key"));
     witness.arg("--state").arg(path("state")).args(["--log", &format!("{public}@strongroom/{id}/")]);
     let witness = Daemon::spawn(witness);
     wait_until("what was missed is made up for", || daemon.metric(&format!("anchor_well{labels}")) == 1.0);
@@ -1316,9 +1315,7 @@ impl Aics {
         let status: Value = serde_json::from_str(&out).expect("JSON");
         let vkey =
             status["vkey"].as_str().or(status["witness"]["vkey"].as_str()).unwrap_or_else(|| panic!("{out}"));
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("an address").to_string();
-        drop(listener);
+        let address = format!("127.0.0.1:{}", free_port());
         let mut serve = aics();
         serve
             .args(["serve", "--listen", &address, "--config"])

@@ -5,12 +5,13 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::run::strongroom;
 
 /// How long a test waits for something that should come at once.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Waits until `ready` says so.
 pub fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
@@ -26,13 +27,15 @@ pub struct Daemon {
     child: Child,
     /// Lines of its log so far.
     log: Arc<Mutex<Vec<String>>>,
+    /// They end with the daemon's pipes.
+    readers: [JoinHandle<()>; 2],
     /// Alerts so far, with the time of their coming.
     pub alerts: Arc<Mutex<Vec<(Instant, String)>>>,
 }
 
 /// A thread that ends with the daemon's pipe.
-fn reader(name: &str, read: impl FnOnce() + Send + 'static) {
-    std::thread::Builder::new().name(name.to_owned()).spawn(read).expect("a thread");
+fn reader(name: &str, read: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(read).expect("a thread")
 }
 
 /// A configuration: `[archive]` and `[observe]`, then `rest`.
@@ -61,15 +64,15 @@ impl Daemon {
                 to.lock().expect("no panic holds it").push(line);
             }
         };
-        reader("log", read);
+        let log_reader = reader("log", read);
         let to = Arc::clone(&alerts);
         let read = move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
                 to.lock().expect("no panic holds it").push((Instant::now(), line));
             }
         };
-        reader("alerts", read);
-        Daemon { child, log, alerts }
+        let readers = [log_reader, reader("alerts", read)];
+        Daemon { child, log, readers, alerts }
     }
 
     pub fn log(&self) -> String {
@@ -136,8 +139,10 @@ impl Daemon {
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().expect("a child") {
-                // The last lines of its log are on their way.
-                std::thread::sleep(Duration::from_millis(50));
+                // The last lines of its log are on their way; what it has started itself may hold its pipes for longer.
+                while !self.readers.iter().all(JoinHandle::is_finished) && Instant::now() < until {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
                 return status;
             }
             assert!(Instant::now() < until, "does not end:\n{}", self.log());

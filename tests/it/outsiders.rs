@@ -1,20 +1,29 @@
-//! Readers that are not ours read the archive, and read the same: the promise that an auditor needs nothing
-//! of ours.
+//! Seven readers that are not ours read archives, and read the same: the promise that an auditor needs nothing of ours.
 //!
-//! `tests/tools/outsiders.py` opens the archive with delta-rs and pyarrow (by way of the Delta log), and the
-//! listed files with DuckDB; this test counts the same things through our own reader.
+//! `tests/readers.py` opens every volume with each of them and compares what they find with what the commits say; this test
+//! makes the archives, and counts the same things through our own reader. Every reader has to begin with the newest checkpoint where there is
+//! one, with and without `_last_checkpoint`.
 
-use std::collections::BTreeMap;
-use std::process::Command;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType;
+use serde_json::Value;
 use strongroom_archive::Archive;
 use strongroom_schemas::Table;
 
 use crate::run;
+use crate::s3::{self, Outsider};
+
+const READERS: [&str; 7] = ["delta-rs", "Spark SQL", "DuckDB", "chDB", "Polars", "PyArrow", "Daft"];
+/// A name that has to be quoted wherever it stands.
+const CLUSTER: &str = "it's a \"näme\" %20 + {x} \\ `é` \u{202e}";
+/// Blocks so small that there are many commits.
+const MANY_COMMITS: [&str; 4] = ["--block-bytes", "16KiB", "--seal-bytes", "1"];
 
 /// How many values a column has, and what they weigh; as in the script.
 type Weight = (i64, i128);
@@ -51,40 +60,212 @@ fn ours(archive: &Archive, table: Table) -> (u64, BTreeMap<String, Weight>) {
     (rows, columns)
 }
 
+/// Every folder below with a Delta table in it.
+fn volumes(root: &Path) -> Vec<PathBuf> {
+    let root = std::fs::canonicalize(root).expect("a folder");
+    let (mut found, mut folders) = (Vec::new(), vec![root]);
+    while let Some(folder) = folders.pop() {
+        if folder.join("_delta_log").is_dir() {
+            found.push(folder);
+            continue;
+        }
+        let entries = std::fs::read_dir(&folder).expect("a folder");
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        folders.extend(paths.filter(|path| path.is_dir()));
+    }
+    found.sort();
+    found
+}
+
+/// Names of the checkpoints of a volume, oldest first.
+fn checkpoints(volume: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(volume.join("_delta_log")).expect("a log");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let mut paths: Vec<PathBuf> =
+        paths.filter(|path| path.to_string_lossy().ends_with(".checkpoint.parquet")).collect();
+    paths.sort();
+    paths
+}
+
+struct Verdict {
+    is_good: bool,
+    document: Value,
+}
+
+impl Verdict {
+    fn lines(&self) -> impl Iterator<Item = &Value> {
+        self.document["readers"].as_array().expect("a list").iter()
+    }
+
+    fn differences(&self) -> Vec<&str> {
+        self.document["differences"].as_array().expect("a list").iter().filter_map(Value::as_str).collect()
+    }
+
+    /// All have read all volumes rightly, and used the checkpoints of those that have some.
+    fn assert_good(&self, volumes: &[PathBuf]) {
+        assert!(self.is_good, "{:#?}", self.differences());
+        assert_eq!(self.differences(), Vec::<&str>::new());
+        for volume in volumes {
+            let name = volume.to_str().expect("text");
+            let said: BTreeMap<&str, &str> = self
+                .lines()
+                .filter(|line| line["volume"] == name && line["reader"] != "commits")
+                .map(|line| {
+                    (line["reader"].as_str().expect("text"), line["checkpoint"].as_str().expect("text"))
+                })
+                .collect();
+            let expected = if checkpoints(volume).is_empty() { "none" } else { "used" };
+            let all: BTreeMap<&str, &str> = READERS.into_iter().map(|reader| (reader, expected)).collect();
+            assert_eq!(said, all, "{name}");
+        }
+    }
+}
+
+/// The readers' verdict; `None` where they are not installed: ./tests/run does that, and says where.
+fn judge(volumes: &[PathBuf]) -> Option<Verdict> {
+    judge_with(&READERS.map(|reader| ["--checkpoint-by", reader]).concat(), volumes)
+}
+
+fn judge_with(options: &[&str], volumes: &[PathBuf]) -> Option<Verdict> {
+    let python = std::env::var_os("STRONGROOM_PYTHON")?;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/readers.py");
+    let output = run::output(Command::new(python).arg(script).arg("--json").args(options).args(volumes));
+    let document = serde_json::from_slice(&output.stdout);
+    let document = document.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    Some(Verdict { is_good: output.status.success(), document })
+}
+
 #[test]
 fn outsiders_read_what_we_read() {
-    // ./tests/run installs the readers and says where; without it there is nobody to ask.
-    let Some(python) = std::env::var_os("STRONGROOM_PYTHON") else {
-        return;
-    };
     let folder = tempfile::tempdir().expect("a folder");
     let root = folder.path().join("ärchive with spaces");
     let mut text = run::log(30_000, 11);
     text.extend_from_slice(b"not json\n{\"kind\":\"Pod\"}\n\xff\xfe\n");
-    let first = run::write(folder.path(), "first.log", &text);
+    let first = run::write(folder.path(), "it's the \"first\" #1 %2F.log", &text);
     let second = run::write(folder.path(), "second.log", &run::log(3_000, 12));
-    run::expect_code(&mut run::ingest(&root, &[&first]), 1);
-    run::expect_code(&mut run::ingest(&root, &[&second]), 0);
+    let ingest = |log: &Path| {
+        let mut command = run::strongroom();
+        command.args(["ingest", "--cluster", CLUSTER, "--print-alerts", "critical", "--archive"]);
+        command.arg(&root).arg(log);
+        command
+    };
+    run::expect_code(&mut ingest(&first), 1);
+    run::expect_code(&mut ingest(&second), 0);
 
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/outsiders.py");
-    let output = run::output(Command::new(python).arg(script).arg(&root));
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let found: serde_json::Value = serde_json::from_slice(&output.stdout).expect("the script prints JSON");
-
+    let all = volumes(&root);
+    let Some(verdict) = judge(&all) else { return };
+    verdict.assert_good(&all);
     let archive = Archive::open(root.to_str().expect("text")).expect("an archive");
     for (table, least) in [(Table::Events, 33_000), (Table::Rejects, 3), (Table::Alerts, 1)] {
         let (rows, columns) = ours(&archive, table);
         assert!(rows >= least, "{} has {rows} rows", table.name());
         assert_eq!(archive.snapshot(table).expect("a snapshot").rows(), rows);
-        let found = &found[table.name()];
-        assert_eq!(found["log"], rows, "rows of {} by the commits", table.name());
-        for reader in ["deltalake", "pyarrow", "duckdb"] {
-            assert_eq!(found[reader]["rows"], rows, "rows of {} by {reader}", table.name());
-            for (name, (count, weight)) in &columns {
-                let theirs = &found[reader]["columns"][name];
-                let expected = format!("[{count},\"{weight}\"]");
-                assert_eq!(theirs.to_string(), expected, "{}.{name} by {reader}", table.name());
-            }
+        // All of them found what the commits say; so it is enough that we find the same.
+        let of_table = |line: &&Value| {
+            line["reader"] == "commits"
+                && line["volume"]
+                    .as_str()
+                    .is_some_and(|volume| volume.contains(&format!("/{}/", table.name())))
+        };
+        let said: Vec<&Value> = verdict.lines().filter(of_table).collect();
+        assert_eq!(said.iter().filter_map(|line| line["rows"].as_u64()).sum::<u64>(), rows);
+        let mut weights = BTreeMap::<String, Weight>::new();
+        for (name, weight) in said.iter().flat_map(|line| line["weights"].as_object().expect("an object")) {
+            let total = weights.entry(name.clone()).or_default();
+            total.0 += weight[0].as_i64().expect("a count");
+            total.1 += weight[1].as_str().and_then(|weight| weight.parse::<i128>().ok()).expect("a number");
+        }
+        assert_eq!(weights, columns, "{}", table.name());
+    }
+}
+
+#[test]
+fn outsiders_begin_with_checkpoints() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = folder.path().join("archive");
+    // Until there are several checkpoints, whatever lies between two of them.
+    for seed in 1.. {
+        assert!(seed < 20, "no two checkpoints in {:?}", volumes(&root));
+        let log = run::write(folder.path(), &format!("{seed}.log"), &run::log(5_000, seed));
+        run::expect_code(run::ingest(&root, &[&log]).args(MANY_COMMITS), 0);
+        if volumes(&root.join("events")).iter().any(|volume| checkpoints(volume).len() > 1) {
+            break;
         }
     }
+    let all = volumes(&root);
+    let Some(verdict) = judge(&all) else { return };
+    verdict.assert_good(&all);
+    assert!(verdict.lines().any(|line| line["checkpoint"] == "used"));
+
+    // An older checkpoint under the name of a newer one leaves out files: whoever begins with it notices nothing, and the script does.
+    let mut events = volumes(&root.join("events"));
+    events.retain(|volume| checkpoints(volume).len() > 1);
+    let volume = events.remove(0);
+    let both = checkpoints(&volume);
+    let older = std::fs::read(&both[both.len() - 2]).expect("read");
+    std::fs::remove_file(&both[both.len() - 1]).expect("removed");
+    std::fs::write(&both[both.len() - 1], older).expect("written");
+    let verdict = judge_with(&["--whole"], std::slice::from_ref(&volume)).expect("they are installed");
+    assert!(!verdict.is_good);
+    let wrong: BTreeSet<&str> =
+        verdict.differences().iter().filter_map(|difference| difference.split(',').next()).collect();
+    assert_eq!(wrong, BTreeSet::from(READERS), "{:#?}", verdict.differences());
+}
+
+#[test]
+fn outsiders_read_what_several_writers_put_into_a_bucket() {
+    let Some(seaweed) = s3::store() else { return };
+    let (endpoint, bucket, location) = (seaweed.endpoint(), "outsiders", "s3://outsiders/a");
+    let folder = tempfile::tempdir().expect("a folder");
+    run::expect_code(s3::at(&endpoint).args(["archive", "init", location]), 0);
+    let running: Vec<_> = (1..=2)
+        .map(|seed| {
+            let log = run::write(folder.path(), &format!("{seed}.log"), &run::log(1_800, seed));
+            let mut command = s3::ingest(&endpoint, location, &log);
+            command.args(MANY_COMMITS).args(["--threads", "1"]);
+            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("starts")
+        })
+        .collect();
+    for process in running {
+        let ended = process.wait_with_output().expect("ends");
+        assert_eq!(ended.status.code(), Some(0), "{}", String::from_utf8_lossy(&ended.stderr));
+    }
+    let root = folder.path().join("bucket");
+    download(&Outsider::of(&seaweed), bucket, &root);
+    let all = volumes(&root);
+    assert!(all.iter().all(|volume| !volume.join("_delta_log/_last_checkpoint").exists()));
+    let Some(verdict) = judge(&all) else { return };
+    verdict.assert_good(&all);
+    let rows = |line: &&Value| line["reader"] == "commits" && line["rows"] == 3_600;
+    assert_eq!(verdict.lines().filter(rows).count(), 1, "one volume of events has all of both");
+}
+
+/// What the newest version of everything in a bucket is, as files.
+fn download(outsider: &Outsider, bucket: &str, to: &Path) {
+    let list = outsider.client.list_objects_v2().bucket(bucket).into_paginator().items().send();
+    let keys = outsider.runtime.block_on(list.collect::<Result<Vec<_>, _>>()).expect("a listing");
+    for key in keys.iter().filter_map(|object| object.key()) {
+        let path = to.join(key);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        let bytes = outsider.runtime.block_on(async {
+            let object =
+                outsider.client.get_object().bucket(bucket).key(key).send().await.expect("an object");
+            object.body.collect().await.expect("its bytes").into_bytes()
+        });
+        std::fs::write(path, bytes).expect("written");
+    }
+}
+
+#[test]
+fn outsiders_read_what_earlier_versions_wrote() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/format-1/archive.tar");
+    if !fixture.is_file() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    run::expect_code(Command::new("tar").arg("-xpf").arg(fixture).arg("-C").arg(folder.path()), 0);
+    let all = volumes(folder.path());
+    assert!(all.len() > 1, "{all:?}");
+    let Some(verdict) = judge(&all) else { return };
+    verdict.assert_good(&all);
 }

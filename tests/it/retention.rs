@@ -564,7 +564,7 @@ fn a_volume_in_a_bucket_goes_only_when_the_store_lets_it() {
     };
     let make = outsider.client.create_bucket().bucket(bucket).object_lock_enabled_for_bucket(true).send();
     outsider.runtime.block_on(make).expect("a bucket");
-    let until = Utc::now() + chrono::Duration::seconds(if is_long() { 60 } else { 30 });
+    let until = Utc::now() + chrono::Duration::seconds(if is_long() { 90 } else { 45 });
     let mut folders = vec![aged.archive()];
     let mut objects = 0;
     while let Some(folder) = folders.pop() {

@@ -226,7 +226,7 @@ fn a_sink_that_is_down_gets_every_alert_though_the_process_is_killed() {
     wait_until("the first come", || waited() > 0);
     daemon.kill();
     daemon = Daemon::start(&set.config);
-    let until = Instant::now() + if is_long() { Duration::from_secs(900) } else { Duration::from_secs(120) };
+    let until = Instant::now() + if is_long() { Duration::from_secs(900) } else { Duration::from_secs(300) };
     let mut sealed = BTreeSet::new();
     loop {
         let lag = daemon.metric("sink_lag{sink=\"hook\"}");
@@ -399,7 +399,7 @@ fn an_outbox_that_is_full_drops_nothing_for_good() {
         std::thread::sleep(Duration::from_millis(350));
     }
     daemon.wait_for_metric("sealed_events_total", 6_000.0);
-    assert!(daemon.metric("outbox_dropped_total") > 0.0);
+    wait_until("something is dropped", || daemon.metric("outbox_dropped_total") > 0.0);
     wait_until("it is within its bound", || daemon.metric("outbox_bytes") <= f64::from(1 << 20));
     receiver.up();
     let sealed = set.sealed();

@@ -1,12 +1,14 @@
 //! Programs of Debian's, unpacked below the target directory by `tests/run`: rsyslog and Alertmanager.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const READY_WAIT: Duration = Duration::from_secs(30);
+use super::free_port;
+
+const READY_WAIT: Duration = Duration::from_secs(120);
 
 /// Where they are; without it nothing is installed.
 fn root() -> Option<PathBuf> {
@@ -15,10 +17,6 @@ fn root() -> Option<PathBuf> {
 
 pub fn tls(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tls").join(name)
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).expect("a port").local_addr().expect("its number").port()
 }
 
 fn wait_for(port: u16, child: &mut Child, said: &Path) {

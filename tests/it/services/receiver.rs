@@ -1,11 +1,13 @@
 //! Something that alerts are posted to: an HTTP server that keeps what it got and answers as it is told.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use super::free_port;
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -46,7 +48,7 @@ impl Receiver {
     }
 
     fn with(keeps: bool, say: impl Fn(&Posted) -> Answer + Send + Sync + 'static) -> Receiver {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, free_port())).expect("a port");
         let address = listener.local_addr().expect("its number");
         let mut receiver =
             Receiver { address, posted: Arc::default(), say: Arc::new(say), keeps, running: None };
@@ -64,7 +66,7 @@ impl Receiver {
     }
 
     pub fn up(&mut self) {
-        let until = std::time::Instant::now() + Duration::from_secs(10);
+        let until = std::time::Instant::now() + Duration::from_secs(60);
         let listener = loop {
             match TcpListener::bind(self.address) {
                 Ok(listener) => break listener,
@@ -141,7 +143,7 @@ fn converse(
                 Err(error) => return Err(error),
             }
         }
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         let mut line = String::new();
         reader.read_line(&mut line)?;
         let path = line.split_whitespace().nth(1).unwrap_or_default().to_owned();

@@ -1,23 +1,21 @@
 //! SeaweedFS, an object store with object lock, for as long as a test needs it.
 //!
-//! Invariants: it listens on 127.0.0.1 alone, on ports that were free a moment ago; it keeps everything in a
+//! Invariants: it listens on 127.0.0.1 alone, on ports of its own; it keeps everything in a
 //! temporary folder; it is stopped when the last test that shares it lets go of it. It comes from PyPI with the
 //! other outsiders of tests/requirements.txt; without `STRONGROOM_PYTHON` there is none.
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use super::free_port;
+
 pub const ACCESS_KEY: &str = "strongroom-test";
 pub const SECRET_KEY: &str = "strongroom-test-secret";
 /// How long it may take until it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
-/// Its gRPC ports lie so far above the others.
-const GRPC_DISTANCE: u16 = 10_000;
-/// Ports that are tried before there are said to be none.
-const PORT_TRIES: usize = 1000;
 
 pub struct Seaweed {
     process: Child,
@@ -45,20 +43,6 @@ pub fn own() -> Option<Seaweed> {
     Some(Seaweed::start(&python.with_file_name("weed")))
 }
 
-fn free_port(taken: &[u16]) -> u16 {
-    for _ in 0..PORT_TRIES {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let found = listener.local_addr().expect("an address").port();
-        // The system gives high ports; the one below, so far away, must be free too.
-        let Some(port) = found.checked_sub(GRPC_DISTANCE).filter(|port| *port > 1024) else { continue };
-        let is_free = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-        if is_free && !taken.contains(&port) {
-            return port;
-        }
-    }
-    panic!("no pair of free ports");
-}
-
 impl Seaweed {
     fn start(weed: &std::path::Path) -> Seaweed {
         let folder = tempfile::tempdir().expect("a folder");
@@ -67,10 +51,7 @@ impl Seaweed {
         );
         let config = folder.path().join("identities.json");
         std::fs::write(&config, identities).expect("written");
-        let mut ports = Vec::new();
-        for _ in 0..4 {
-            ports.push(free_port(&ports));
-        }
+        let ports: [u16; 4] = std::array::from_fn(|_| free_port());
         let log = std::fs::File::create(folder.path().join("log")).expect("a file");
         let process = Command::new(weed)
             .args(["server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", "-volume.max=1000"])

@@ -2,15 +2,17 @@
 //! the Python package that carries its binary.
 
 use std::ffi::OsString;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::cuts::Cuts;
+use super::free_port;
 use super::seaweed::{ACCESS_KEY, SECRET_KEY, Seaweed};
 
 /// How long the broker may take until it answers.
-const READY_WAIT: Duration = Duration::from_secs(30);
+const READY_WAIT: Duration = Duration::from_secs(120);
 
 /// A broker on a port of its own, with an empty log in memory or in a bucket; stopped when dropped.
 pub struct Tansu {
@@ -54,6 +56,14 @@ impl Tansu {
     pub fn start() -> Option<Tansu> {
         let port = free_port();
         Some(Tansu::with(&python()?, port, port, &[]))
+    }
+
+    /// One whose clients come through a proxy that cuts their connections.
+    pub fn behind_cuts() -> Option<(Tansu, Cuts)> {
+        let python = python()?;
+        let port = free_port();
+        let cuts = Cuts::before(port);
+        Some((Tansu::with(&python, port, cuts.port, &[]), cuts))
     }
 
     /// One that asks everybody for a name and password, and knows none.
@@ -156,12 +166,6 @@ fn binary(python: &OsString) -> PathBuf {
     let path = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
     assert!(path.is_file(), "no broker: {}", String::from_utf8_lossy(&output.stderr));
     path
-}
-
-/// A port that is free now; it takes bad luck for somebody else to have it a moment later.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    listener.local_addr().expect("its number").port()
 }
 
 fn spawn(binary: &Path, port: u16, told: u16, options: &[&str], storage: &Storage) -> Child {

@@ -6,6 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::{ArchiveError, Result};
 
@@ -78,10 +79,11 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Name of a file of a log on its way to `path`.
+/// Name of a file of a log on its way to `path`; no two calls give the same.
 pub(crate) fn staging_of(path: &Path) -> PathBuf {
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
     let mut name = path.as_os_str().to_owned();
-    name.push(format!("#{}", std::process::id()));
+    name.push(format!("#{}{:010}", std::process::id(), GIVEN.fetch_add(1, Ordering::Relaxed)));
     PathBuf::from(name)
 }
 

@@ -303,7 +303,7 @@ fn every_table_comes_back_as_it_went_in() {
     let report = writer.seal(&[step(PARTITION, None, 20_000_000)], counts(20_000)).expect("sealed");
     assert_eq!(report.rows, 60_000);
     assert_eq!(
-        report.commits.iter().map(|c| c.table).collect::<Vec<_>>(),
+        report.commits.iter().map(|c| c.volume.table).collect::<Vec<_>>(),
         [Table::Rejects, Table::Alerts, Table::Events]
     );
     for table in Table::ALL {
@@ -454,7 +454,10 @@ fn sealing_nothing_commits_nothing() {
     append(&mut writer, Table::Rejects, batch(Table::Rejects, &rejects)).expect("appended");
     let moved = step(PARTITION, Some(position(100_000)), 105_000);
     let report = writer.seal(&[moved], counts(0)).expect("sealed");
-    assert_eq!(report.commits.iter().map(|c| c.table).collect::<Vec<_>>(), [Table::Rejects, Table::Events]);
+    assert_eq!(
+        report.commits.iter().map(|c| c.volume.table).collect::<Vec<_>>(),
+        [Table::Rejects, Table::Events]
+    );
     drop(writer);
     let mut writer = archive.writer().expect("the lock is free");
     assert_eq!(writer.position(Table::Events, PARTITION).expect("usable"), Some(position(105_000)));
@@ -643,7 +646,7 @@ fn positions_survive_checkpoints() {
     quiet.position.prefix_blake3 = [0xff; 16];
     writer.seal(std::slice::from_ref(&quiet), counts(0)).expect("sealed");
     let mut previous = None;
-    for seal in 0..130 {
+    for seal in 0..190 {
         let shape = Shape { rows: 2, first_offset: seal * 2000, ..Shape::default() };
         append(&mut writer, Table::Events, batch(Table::Events, &shape)).expect("appended");
         let next = step(PARTITION, previous, (seal + 1) * 2000);
@@ -653,21 +656,21 @@ fn positions_survive_checkpoints() {
     }
     drop(writer);
     let volume = archive.snapshot(Table::Events).expect("a snapshot").volumes[0].clone();
-    assert_eq!(volume.version, 131);
+    assert_eq!(volume.version, 191);
     let log = volume.path.join("_delta_log");
-    assert!(log.join("00000000000000000099.checkpoint.parquet").exists(), "{:?}", tree(&log));
+    assert!(log.join("00000000000000000159.checkpoint.parquet").exists(), "{:?}", tree(&log));
     let mut writer = archive.writer().expect("the lock is free");
     assert_eq!(writer.position(Table::Events, PARTITION).expect("usable"), previous);
     assert_eq!(writer.position(Table::Events, "file/quiet").expect("usable"), Some(quiet.position));
     drop(writer);
     // The same when only the checkpoint knows, as for a reader that skips old commits.
-    for version in 0..=99 {
+    for version in 0..=159 {
         std::fs::remove_file(log.join(format!("{version:020}.json"))).expect("removed");
     }
     let mut writer = archive.writer().expect("the lock is free");
     assert_eq!(writer.position(Table::Events, "file/quiet").expect("usable"), Some(quiet.position));
     assert_eq!(writer.position(Table::Events, PARTITION).expect("usable"), previous);
-    assert_eq!(archive.snapshot(Table::Events).expect("a snapshot").rows(), 260);
+    assert_eq!(archive.snapshot(Table::Events).expect("a snapshot").rows(), 380);
 }
 
 #[test]

@@ -402,6 +402,8 @@ impl DropRecord {
 
 #[cfg(test)]
 mod tests {
+    use strongroom_schemas::Period;
+
     use chrono::TimeZone as _;
     use strongroom_schemas::Table;
 

@@ -6,16 +6,19 @@
 use std::process::Command;
 
 use bytes::Bytes;
-use futures::TryStreamExt as _;
 
 use super::*;
 use crate::archive::Place;
 use crate::background;
 use crate::store::Store;
 
+#[path = "../../../tests/it/services/ports.rs"]
+mod ports;
 #[expect(dead_code, reason = "the tests of the binary use all of it")]
 #[path = "../../../tests/it/services/seaweed.rs"]
 mod seaweed;
+
+use ports::free_port;
 
 /// Tells the second process that it is one, and where the store is.
 const ENDPOINT: &str = "STRONGROOM_TEST_ENDPOINT";
@@ -85,6 +88,7 @@ fn inside_a_bucket() {
     conforms(Place::of("s3://stores/conforms", &options).expect("a bucket"));
     writers_are_kept_apart(&new("s3://stores/writers"));
     a_new_year_fences_too(&new("s3://stores/years"));
+    a_full_volume_fences(&new("s3://stores/volumes"));
     versions_survive_checkpoints(&new("s3://stores/checkpoints"));
     a_promise_grows_under_a_writer(&new("s3://stores/promise"), || {
         Archive::open_with("s3://stores/promise", &options).expect("it is there")
@@ -165,10 +169,51 @@ fn a_new_year_fences_too(archive: &Archive) {
     assert_eq!(archive.snapshot(Table::Events).expect("a snapshot").rows(), 4);
 }
 
+/// A writer closes a volume before it begins the next one, and one that still has files for the closed one stops.
+fn a_full_volume_fences(archive: &Archive) {
+    let full = WriterOptions { volume_commits_max: 3, ..options(fixed_2026) };
+    let mut first = archive.writer_with(full.clone(), || {}).expect("one");
+    let mut late = archive.writer_with(full, || {}).expect("another");
+    // The volume is chosen with the first row.
+    let shape = Shape { rows: 2, partition: "file/late", ..Shape::default() };
+    append(&mut late, Table::Events, batch(Table::Events, &shape)).expect("appended");
+    let mut names = Vec::new();
+    let mut previous = None;
+    for _ in 0..3 {
+        let report = seal(&mut first, PARTITION, previous).expect("sealed");
+        names.extend(
+            report.commits.iter().map(|commit| format!("{}:{}", commit.volume.name(), commit.version)),
+        );
+        previous = Some(previous.unwrap_or(0) + 2000);
+    }
+    assert_eq!(names, ["events/2026:1", "events/2026:2", "events/2026:3", "events/2026-0001:1"]);
+    let error = late.seal(&[step("file/late", None, 2000)], counts(2)).expect_err("closed");
+    assert!(matches!(error, ArchiveError::VolumeClosed { .. }), "{error}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("nothing was lost")));
+    // Begun again it commits where the archive goes on, and another year closes this one.
+    let mut again = archive.writer_with(options(fixed_2026), || {}).expect("a third");
+    assert_eq!(
+        seal(&mut again, "file/late", None).expect("sealed").commits[0].volume.name(),
+        "events/2026-0001"
+    );
+    let mut newer = archive.writer_with(options(fixed_2027), || {}).expect("a fourth");
+    let report = seal(&mut newer, PARTITION, previous).expect("sealed");
+    let names: Vec<String> = report.commits.iter().map(|commit| commit.volume.name()).collect();
+    assert_eq!(names, ["events/2026-0001", "events/2027"]);
+    let error = seal(&mut again, "file/late", Some(2000)).expect_err("closed");
+    assert!(matches!(error, ArchiveError::VolumeClosed { .. }), "{error}");
+    let snapshot = archive.snapshot(Table::Events).expect("a snapshot");
+    assert_eq!(snapshot.rows(), 10);
+    assert_eq!(
+        snapshot.volumes.iter().map(|volume| volume.is_closed).collect::<Vec<_>>(),
+        [true, true, false]
+    );
+}
+
 fn versions_survive_checkpoints(archive: &Archive) {
     let mut writer = archive.writer().expect("a writer");
     let mut previous = None;
-    for _ in 0..104 {
+    for _ in 0..164 {
         let report = seal(&mut writer, PARTITION, previous).expect("sealed");
         assert_eq!(report.warnings, [""; 0]);
         previous = Some(previous.unwrap_or(0) + 2000);
@@ -182,8 +227,8 @@ fn versions_survive_checkpoints(archive: &Archive) {
     let mut writer = archive.writer().expect("a writer");
     assert_eq!(writer.position(Table::Events, PARTITION).expect("usable"), previous.map(position));
     let snapshot = archive.snapshot(Table::Events).expect("a snapshot");
-    assert_eq!((snapshot.rows(), snapshot.files.len()), (208, 104));
+    assert_eq!((snapshot.rows(), snapshot.files.len()), (328, 164));
     assert!(snapshot.files.iter().all(|file| file.version.is_some()));
     let read = read_all(archive, Table::Events, PARTITION).expect("rows");
-    assert_eq!(read.num_rows(), 208);
+    assert_eq!(read.num_rows(), 328);
 }

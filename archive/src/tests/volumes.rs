@@ -1,6 +1,7 @@
 //! Volumes that follow each other: full ones, closed ones, and what readers, writers and `verify` make of them.
 
 use super::*;
+use crate::background;
 use crate::commit::{self, Addition, Committed, VolumeLog};
 use crate::delta::State;
 use crate::layout;
@@ -29,14 +30,14 @@ fn names(commits: &[Commit]) -> Vec<String> {
 
 fn state(archive: &Archive, name: &str) -> State {
     let path = layout::volume(archive.root(), VolumeId::parse(name).expect("a name"));
-    crate::background::wait(async move { commit::load(&Store::Local, &path).await })
+    background::wait(async move { commit::load(&Store::Local, &path).await })
         .expect("readable")
         .expect("there")
 }
 
 fn is_current(archive: &Archive, snapshot: &Snapshot) -> bool {
     let (archive, snapshot) = (archive.clone(), snapshot.clone());
-    crate::background::wait(async move { Ok(archive.is_current(&snapshot).await) }).expect("an answer")
+    background::wait(async move { Ok(archive.is_current(&snapshot).await) }).expect("an answer")
 }
 
 #[test]
@@ -99,7 +100,7 @@ fn open(root: &Path) -> VolumeLog {
 }
 
 fn wait<T: Send + 'static>(future: impl Future<Output = Result<T>> + Send + 'static) -> T {
-    crate::background::wait(future).expect("done")
+    background::wait(future).expect("done")
 }
 
 /// Commits one position; the volume comes back.
@@ -192,7 +193,7 @@ fn a_gap_in_the_commits_is_an_error() {
     let path =
         layout::volume(folder.path(), VolumeId { table: Table::Events, period: Period::of_year(2026) });
     std::fs::remove_file(layout::commit(&path, 2)).expect("removed");
-    let loaded = crate::background::wait(async move { commit::load(&Store::Local, &path).await });
+    let loaded = background::wait(async move { commit::load(&Store::Local, &path).await });
     let Err(ArchiveError::OpenVolume { source, .. }) = loaded else { panic!("{loaded:?}") };
     assert!(matches!(*source, DeltaError::Gap { missing: 2 }), "{source:?}");
 }

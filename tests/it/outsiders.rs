@@ -242,9 +242,9 @@ fn outsiders_read_what_several_writers_put_into_a_bucket() {
 
 /// What the newest version of everything in a bucket is, as files.
 fn download(outsider: &Outsider, bucket: &str, to: &Path) {
-    let list = outsider.client.list_objects_v2().bucket(bucket).into_paginator().items().send();
-    let keys = outsider.runtime.block_on(list.collect::<Result<Vec<_>, _>>()).expect("a listing");
-    for key in keys.iter().filter_map(|object| object.key()) {
+    let list = outsider.client.list_objects_v2().bucket(bucket).into_paginator().send();
+    let pages = outsider.runtime.block_on(list.collect::<Result<Vec<_>, _>>()).expect("a listing");
+    for key in pages.iter().flat_map(|page| page.contents()).filter_map(|object| object.key()) {
         let path = to.join(key);
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
         let bytes = outsider.runtime.block_on(async {

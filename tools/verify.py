@@ -2786,7 +2786,8 @@ class FormReader:
         self.parts, self.literal = [], []
         self.holes = self.items = self.depth = self.regions = 0
         self.columns, self.event = set(), None
-        self.members, self.objects = [], []  # members: [object, name, value]; objects: member whose value it is, or None
+        self.members = []  # [object, name, value]
+        self.objects = []  # member whose value it is, or None; the first and the last of its parts
 
     def parse(self):
         if len(self.text.encode()) > FORM_BYTES_MAX:
@@ -2997,23 +2998,27 @@ class FormReader:
     def object(self, member):
         self.deeper()
         number = len(self.objects)
-        self.objects.append(member)
+        self.end_literal()
+        entry = [member, len(self.parts), None]
+        self.objects.append(entry)
         self.take()
         self.space()
         if not self.take_if("}"):
             while True:
-                entry = [number, self.name(), "other"]
+                named = [number, self.name(), "other"]
                 self.space()
                 self.need(":")
                 self.space()
-                self.members.append(entry)
-                entry[2] = self.value(entry)
+                self.members.append(named)
+                named[2] = self.value(named)
                 self.space()
                 if self.take_if("}"):
                     break
                 self.need(",")
                 self.space()
         self.depth -= 1
+        self.end_literal()
+        entry[2] = len(self.parts)
         return number
 
     def column(self, column, member):
@@ -3025,7 +3030,7 @@ class FormReader:
             raise BadForm("misplaced")
         event = member[0]
         if container is not None:
-            outer = self.objects[event]
+            outer = self.objects[event][0]
             event = outer[0] if outer is not None and outer[1] == container else None
         if event is None or self.event not in (None, event):
             raise BadForm("misplaced")
@@ -3035,7 +3040,7 @@ class FormReader:
     def judge_names(self):
         seen = set()
         for number, name, value in self.members:
-            lower, outer = ascii_lower(name), self.objects[number]
+            lower, outer = ascii_lower(name), self.objects[number][0]
             container = outer[1] if outer is not None and outer[0] == self.event and outer[1] in CONTAINERS else None
             if number == self.event or container:
                 own = next((key for c, key, _ in MAPPED.values() if c == container and key.lower() == lower), None)
@@ -3091,8 +3096,9 @@ def parse_form(template):
     return FORMS[template]
 
 
-def render_form(row):
-    """The bytes that the form of a row gives; raises BadForm."""
+def render_form(row, event_only=False):
+    """The bytes that the form of a row gives; raises BadForm. Of the event alone: from its `{` to its `}`, before what is around it escapes it, which is
+    what its columns are compared with."""
     form = parse_form(row["form"])
     if row.get("raw") is not None:
         raise BadForm("beside_raw")
@@ -3108,8 +3114,10 @@ def render_form(row):
         raise BadForm("items")
     if any(item is None for item in items or ()) or sum(len(item.encode()) for item in items or ()) > FORM_ITEMS_BYTES_MAX:
         raise BadForm("item")
-    rest, stack = iter(items or ()), [([], None)]
-    for kind, value in form.parts:
+    _, first, last = form.objects[form.event] if event_only else (None, 0, len(form.parts))
+    before = sum(kind == "item" for kind, _ in form.parts[:first])
+    rest, stack = iter((items or [])[before:]), [([], None)]
+    for kind, value in form.parts[first:last]:
         out = stack[-1][0]
         if kind == "literal":
             out.append(value)

@@ -294,7 +294,8 @@ impl<'a> Renderer<'a> {
     /// [`RowFault`] when the row has a form that does not give one; then `out` may have a part of it.
     pub fn record(&self, row: usize, out: &mut Vec<u8>) -> Result<(), RowFault> {
         if let Some(form) = self.string(index::FORM, row) {
-            return self.by_form(&*self.form(form).map_err(RowFault::Form)?, row, out);
+            let form = self.form(form).map_err(RowFault::Form)?;
+            return self.by_form(&form, 0..form.segments().len(), row, out);
         }
         if self.raw.is_valid(row) {
             out.extend_from_slice(self.raw.value(row));
@@ -302,6 +303,17 @@ impl<'a> Renderer<'a> {
             self.columns(row, out);
         }
         Ok(())
+    }
+
+    /// Appends the event alone of a row that has a form, from `{` to `}`: what its columns are compared with. It is a part
+    /// of the record, as it is before what is around it escapes it. False for a row without a form.
+    ///
+    /// # Errors
+    /// As [`Renderer::record`].
+    pub fn event_of_form(&self, row: usize, out: &mut Vec<u8>) -> Result<bool, RowFault> {
+        let Some(form) = self.string(index::FORM, row) else { return Ok(false) };
+        let form = self.form(form).map_err(RowFault::Form)?;
+        self.by_form(&form, form.event(), row, out).map(|()| true)
     }
 
     /// What is wrong with what a row says of its record, beside a form that gives none.
@@ -362,8 +374,14 @@ impl<'a> Renderer<'a> {
         }
     }
 
-    /// Appends what the columns and the items of a row render to by a form.
-    fn by_form(&self, form: &Form, row: usize, out: &mut Vec<u8>) -> Result<(), RowFault> {
+    /// Appends what the columns and the items of a row render to by some segments of a form.
+    fn by_form(
+        &self,
+        form: &Form,
+        wanted: std::ops::Range<usize>,
+        row: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), RowFault> {
         if self.raw.is_valid(row) {
             return Err(RowFault::BesideRaw);
         }
@@ -388,29 +406,33 @@ impl<'a> Renderer<'a> {
         }
         let mut items = items.into_iter().flatten();
         let mut bytes = 0;
-        // What is being written, and behind it what waits for the end of a region.
+        // Of the open regions: the style of each, and what was written in the one around it; and what is written in the innermost.
         let mut outer = Vec::new();
         let mut inner = Vec::new();
-        for segment in form.segments() {
-            let out = if outer.is_empty() { &mut *out } else { &mut inner };
+        let (before, segments) = (&form.segments()[..wanted.start], &form.segments()[wanted]);
+        for _ in before.iter().filter(|segment| matches!(segment, Segment::Item(_))) {
+            items.next();
+        }
+        for segment in segments {
+            let here = if outer.is_empty() { &mut *out } else { &mut inner };
             match segment {
-                Segment::Literal(literal) => out.extend_from_slice(literal.as_bytes()),
-                Segment::Column(at, codec) => self.spell(MAPPED[*at].column, *codec, row, out)?,
+                Segment::Literal(literal) => here.extend_from_slice(literal.as_bytes()),
+                Segment::Column(at, codec) => self.spell(MAPPED[*at].column, *codec, row, here)?,
                 Segment::Item(place) => {
                     let item = items.next().flatten().ok_or(RowFault::Item)?;
                     bytes += item.len();
                     if bytes > FORM_ITEMS_BYTES_MAX || !item_fits(item, *place) {
                         return Err(RowFault::Item);
                     }
-                    out.extend_from_slice(item.as_bytes());
+                    here.extend_from_slice(item.as_bytes());
                 }
                 Segment::Open(style) => outer.push((*style, std::mem::take(&mut inner))),
                 Segment::Close => {
                     let Some((style, before)) = outer.pop() else { continue };
                     let content = std::mem::replace(&mut inner, before);
-                    let out = if outer.is_empty() { &mut *out } else { &mut inner };
+                    let here = if outer.is_empty() { &mut *out } else { &mut inner };
                     // Made of strings alone, and of what a column holds as text.
-                    spell::string(style, &String::from_utf8_lossy(&content), out);
+                    spell::string(style, &String::from_utf8_lossy(&content), here);
                 }
             }
         }

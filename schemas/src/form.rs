@@ -12,6 +12,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::ops::Range;
 
 use thiserror::Error;
 
@@ -464,6 +465,7 @@ pub struct Form {
     segments: Vec<Segment>,
     columns: u64,
     items: usize,
+    event: Range<usize>,
 }
 
 impl Form {
@@ -483,11 +485,17 @@ impl Form {
         reader.end_literal();
         let Some(event) = reader.event else { return Err(FormError { at: 0, fault: Fault::NoColumn }) };
         reader.judge_names(Some(event))?;
-        Ok(Form { segments: reader.segments, columns: reader.columns, items: reader.items })
+        let event = reader.objects[event].segments.clone();
+        Ok(Form { segments: reader.segments, columns: reader.columns, items: reader.items, event })
     }
 
     pub fn segments(&self) -> &[Segment] {
         &self.segments
+    }
+
+    /// The segments that give the event alone, from its `{` to its `}`, as it is before what is around it escapes it.
+    pub fn event(&self) -> Range<usize> {
+        self.event.clone()
     }
 
     /// A bit for each entry of [`MAPPED`] that has a hole.
@@ -549,6 +557,12 @@ struct Member {
     value: Value,
 }
 
+struct Object {
+    /// The member whose value it is.
+    member: Option<usize>,
+    segments: Range<usize>,
+}
+
 /// Reads a template, or an item, which has no holes.
 struct Reader<'t> {
     text: &'t [u8],
@@ -560,8 +574,7 @@ struct Reader<'t> {
     items: usize,
     columns: u64,
     members: Vec<Member>,
-    /// Of each object the member whose value it is.
-    objects: Vec<Option<usize>>,
+    objects: Vec<Object>,
     depth: usize,
     regions: usize,
     /// The object in which all columns stand.
@@ -887,7 +900,9 @@ impl<'t> Reader<'t> {
     fn object(&mut self, member: Option<usize>) -> Result<usize, FormError> {
         self.deeper()?;
         let object = self.objects.len();
-        self.objects.push(member);
+        self.end_literal();
+        let start = self.segments.len();
+        self.objects.push(Object { member, segments: start..start });
         self.take();
         self.white_space();
         if !self.take_if(b'}') {
@@ -910,6 +925,8 @@ impl<'t> Reader<'t> {
             }
         }
         self.depth -= 1;
+        self.end_literal();
+        self.objects[object].segments.end = self.segments.len();
         Ok(object)
     }
 
@@ -924,7 +941,7 @@ impl<'t> Reader<'t> {
         let event = match (mapped.inside, own) {
             (None, Some(own)) => Some(own.object),
             (Some(container), Some(own)) => {
-                let outer = self.objects[own.object].map(|member| &self.members[member]);
+                let outer = self.objects[own.object].member.map(|member| &self.members[member]);
                 outer.filter(|outer| outer.name == container).map(|outer| outer.object)
             }
             (_, None) => None,
@@ -943,7 +960,7 @@ impl<'t> Reader<'t> {
         for member in &self.members {
             let wrong = |fault| Err(FormError { at: member.at, fault });
             let name = member.name.to_ascii_lowercase();
-            let outer = self.objects[member.object].map(|outer| &self.members[outer]);
+            let outer = self.objects[member.object].member.map(|outer| &self.members[outer]);
             let container = outer
                 .filter(|outer| event == Some(outer.object))
                 .and_then(|outer| CONTAINERS.into_iter().find(|container| *container == outer.name));

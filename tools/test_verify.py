@@ -12,6 +12,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -2271,6 +2272,112 @@ class Rendering(unittest.TestCase):
         self.assertEqual(verify.record_of("alerts", {"ocsf": None}), b"")
 
 
+class Forms(unittest.TestCase):
+    """format.md, Forms, Redaction, Faults."""
+
+    VECTORS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "data", "forms.json")
+
+    @classmethod
+    def setUpClass(cls):
+        with open(cls.VECTORS, encoding="utf-8") as f:
+            cls.vectors = json.load(f)
+
+    @staticmethod
+    def row(case):
+        return dict(case["columns"], **{name: case.get(name) for name in ("form", "form_values", "raw", "shape")})
+
+    def test_records_of_the_vectors(self):
+        for case in self.vectors["records"]:
+            with self.subTest(case["name"]):
+                self.assertEqual(verify.record_of("events", self.row(case)), base64.b64decode(case["record"]))
+
+    def test_what_the_vectors_refuse(self):
+        for case in self.vectors["refused"]:
+            with self.subTest(case["name"]):
+                with self.assertRaises(verify.BadForm) as refused:
+                    verify.record_of("events", self.row(case))
+                self.assertEqual(str(refused.exception), case["fault"])
+
+    def test_marks_and_faults_of_the_vectors(self):
+        for case in self.vectors["redactions"]:
+            self.assertEqual(verify.is_redaction(case["redaction"]), case["good"], case)
+        for case in self.vectors["faults"]:
+            self.assertEqual(verify.are_faults(case["faults"]), case["good"], case)
+
+    def test_bounds(self):
+        form = '{"auditID":${audit_id},"a":"%s"}'
+        verify.FormReader(form % ("x" * (verify.FORM_BYTES_MAX - 30))).parse()
+        with self.assertRaises(verify.BadForm):
+            verify.FormReader(form % ("x" * (verify.FORM_BYTES_MAX - 29))).parse()
+        row = {"audit_id": "x", "form": '{"auditID":${audit_id},"a":["${}","${}"]}'}
+        most = verify.FORM_ITEMS_BYTES_MAX
+        self.assertEqual(len(verify.render_form(dict(row, form_values=["x" * (most - 1), "x"]))), most + 27)
+        with self.assertRaises(verify.BadForm):
+            verify.render_form(dict(row, form_values=["x" * most, "x"]))
+        self.assertFalse(verify.item_fits("[" * 100_000, "value"))
+
+    def test_what_python_writes(self):
+        """Rows as json.dumps writes them, in its several ways, against templates that it writes as well: of holes in place of values."""
+        r = random.Random(12)
+        alphabet = "ab<>&/\"\\\n\t\b\x00\x1f\x7f$é\u2028\ud7ff\U0001f600"
+
+        def text():
+            return "".join(r.choice(alphabet) for _ in range(r.randrange(6)))
+
+        for _ in range(FUZZ_ROUNDS // 4):
+            ascii_only, indent, nested = r.random() < 0.5, r.choice([None, None, 2, 3]), r.random() < 0.3
+            style = "ascii" if ascii_only else "json"
+            row, event, holes = {}, {}, {}
+            for column, (container, key, kind) in r.sample(sorted(verify.MAPPED.items()), len(verify.MAPPED)):
+                if r.random() < 0.5 and column != "audit_id":
+                    continue
+                depth = 2 if container else 1
+                micros = r.randrange(-(10**16), 10**17) // 10 ** r.choice([0, 3, 6]) * 10 ** r.choice([0, 3, 6])
+                micros = min(max(micros, verify.TIME_MIN), verify.TIME_MAX)
+                layout = "spaced" if indent is None else "lines-%d-%d" % (indent * (depth + 1), indent * depth)
+                at = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc) + datetime.timedelta(microseconds=micros)
+                body = {text(): [text()], "k": r.randrange(9)}
+                shown = json.dumps(body, ensure_ascii=ascii_only, indent=indent)
+                value, cell, hole = {
+                    "text": lambda: (lambda t: (t, t, "${%s:%s}" % (column, style)))(text()),
+                    "list": lambda: (lambda t: (t, t, "${%s:%s,%s}" % (column, style, layout)))([text() for _ in range(r.randrange(3))]),
+                    "integer": lambda: (lambda n: (n, n, "${%s}" % column))(r.randrange(-1000, 1000)),
+                    "json": lambda: (body, shown.replace("\n", "\n" + " " * ((indent or 0) * depth)), "${%s}" % column),
+                    "time": lambda: (at.isoformat(), micros, "${%s:sixes+00:00}" % column),
+                }[kind]()
+                row[column] = cell
+                for target, what in ((event, value), (holes, hole)):
+                    (target.setdefault(container, {}) if container else target)[key] = what
+            event["zone"], holes["zone"] = "$", "$$"
+            record = json.dumps(event, ensure_ascii=ascii_only, indent=indent)
+            form = json.dumps(holes, indent=indent)
+            form = re.sub(r'"(\$\{[^}]*\})"', r"\1", form)
+            own = record
+            if nested:
+                record = json.dumps({"log": record + "\n", "time": "now"}, ensure_ascii=ascii_only)
+                form = '{"log": ${<%s}%s\n${>}, "time": "${}"}' % (style, form)
+            row.update(form=form, form_values=["now"] if nested else None)
+            self.assertEqual(verify.record_of("events", row).decode(), record)
+            self.assertEqual(verify.render_form(row, event_only=True).decode(), own)
+
+    def test_random_forms(self):
+        """Nothing but BadForm, whatever is in the columns."""
+        r = random.Random(13)
+        templates = [case["form"] for case in self.vectors["records"] + self.vectors["refused"] if len(case["form"]) < 2000]
+        pieces = ["${", "}", "${}", "${>}", "${<json}", '"', "{", "[", ",", ":", "\\", "$", "$$", "null", "${verb}", '"verb":', "\ud7ff"]
+        for _ in range(FUZZ_ROUNDS):
+            form = r.choice(templates)
+            for _ in range(r.randrange(1, 4)):
+                at = r.randrange(len(form) + 1)
+                form = form[:at] + r.choice(pieces) + form[at + r.randrange(4) :]
+            row = {"audit_id": "x", "verb": "get", "form": form, "form_values": r.choice([None, [], ["1"], ["1", "2"]])}
+            try:
+                event = verify.render_form(row, event_only=True)
+            except verify.BadForm:
+                continue
+            self.assertEqual(json.loads(event)["verb"], "get")
+
+
 @unittest.skipIf(verify.pyarrow is None, "pyarrow is not installed")
 class Rows(InFolder):
     """Point 8, on real Parquet files."""
@@ -2384,6 +2491,37 @@ class Rows(InFolder):
         self.assertEqual(self.check(self.file(source_offset=pa.array(["a", "b", "c"]))), ["offsets", "statistics", "statistics"])
         far = pa.array([self.MICROS, None, 1 << 62], pa.timestamp("us", tz="UTC"))
         self.assertEqual(self.check(self.file(stage_timestamp=far)), ["rows"])
+
+    def test_forms_and_marks(self):
+        import pyarrow as pa
+
+        prefix = '{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":${level},"user":{},"requestReceivedTimestamp":null,"stageTimestamp":'
+        good = prefix + "${stage_timestamp}}"
+        values = pa.array([None, None, None], pa.list_(pa.string()))
+
+        def kinds(form=good, **columns):
+            return self.check(self.file(form=pa.array([form, None, None]), **dict({"form_values": values}, **columns)))
+
+        self.assertEqual(kinds(), [])
+        self.assertEqual(self.check(self.file(form=pa.array([good, None, None]))), [])  # without a column for what varies
+        for form in (good.replace("${level}", '"Metadata"'), prefix + "null}", good[:-1], good + "${}", good.replace("${level}", "${level:json}x")):
+            self.assertEqual(kinds(form), ["columns_differ", "record_changed"], form)
+        self.assertEqual(kinds(good.replace("${level}", "${level:json}")), [])
+        self.assertEqual(kinds(raw=pa.array([b"x", b"raw bytes", None], pa.binary())), ["columns_differ", "record_changed"])
+        self.assertEqual(kinds(form_values=pa.array([["1"], None, None])), ["columns_differ", "record_changed"])
+        self.assertEqual(kinds(form_values=pa.array([None, ["1"], None])), ["columns_differ"])
+        mark = '{"policy":"0123456789abcdef","dropped":["/user"],"tokenised":[]}'
+        self.assertEqual(kinds(redaction=pa.array([mark, mark, None]), faults=pa.array([None, ["/stage: unknown_stage"], None])), [])
+        self.assertEqual(kinds(redaction=pa.array([mark, mark + " ", None])), ["columns_differ"])
+        self.assertEqual(kinds(faults=pa.array([["/stage: odd"], [], None])), ["columns_differ", "columns_differ"])
+
+    def test_redacted_rows_are_counted(self):
+        import pyarrow as pa
+
+        mark = '{"policy":"0123456789abcdef","dropped":["/user"],"tokenised":[]}'
+        self.check(self.file(redaction=pa.array([mark, mark, None])))
+        report = verify.Archive(self.root, [public(SEEDS[0])], now=START + 5000).check()
+        self.assertEqual((report.findings, report.checked["redacted"]), ([], 2))
 
 
 if __name__ == "__main__":

@@ -2600,6 +2600,7 @@ STATUS = (
 HEAD = tuple((k, c, go_string) for k, c in (("level", "level"), ("auditID", "audit_id"), ("stage", "stage"), ("requestURI", "request_uri"), ("verb", "verb")))
 EVENT_COLUMNS = [c for _, c, _ in HEAD + USER + IMPERSONATED + OBJECT_REF + STATUS] + [
     "source_ips", "user_agent", "request_object", "response_object", "request_received_timestamp", "stage_timestamp", "annotations", "shape", "raw",
+    "form", "form_values", "redaction", "faults",
 ]  # fmt: skip
 
 
@@ -2625,6 +2626,564 @@ def render_event(row):
     return ("{" + shape + ",".join(out) + "}").encode()
 
 
+# Forms, and what a row says of its record. format.md, Forms, Redaction, Faults.
+
+
+FORM_BYTES_MAX, FORM_HOLES_MAX, FORM_DEPTH_MAX, FORM_REGIONS_MAX = 16 << 10, 128, 32, 3
+FORM_ITEMS_MAX, FORM_ITEMS_BYTES_MAX, LIST_INDENT_MAX = 64, 64 << 10, 64
+FORMS_REMEMBERED = 256
+REDACTED_PATHS_MAX, REDACTION_BYTES_MAX, PATH_BYTES_MAX, FAULTS_MAX = 256, 64 << 10, 512, 64
+ROWS_TOLD_MAX = 100  # rows of one file whose form or marks are wrong
+TIME_MIN, TIME_MAX = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1 to 9999
+UNREAD = {
+    "too_deep", "too_long", "not_utf8", "not_json", "wrong_type", "not_a_time", "unknown_level", "unknown_stage", "duplicate_member",
+}  # fmt: skip
+STYLES = {
+    "go": "html lines short",
+    "go-old": "html lines",
+    "go-plain": "lines short",
+    "go-plain-old": "lines",
+    "json": "short",
+    "json-upper": "short upper",
+    "json-delete": "short delete",
+    "json-slash": "short slash",
+    "json-slash-upper": "short slash upper",
+    "json-slash-delete": "short slash delete",
+    "ascii": "short delete other",
+    "ascii-upper": "short upper other",
+    "ascii-slash": "short slash other",
+}
+ESCAPED_TOO = {"html": "<>&", "lines": "\u2028\u2029", "slash": "/", "delete": "\x7f", "other": "\x80-\U0010ffff"}
+KINDS = {go_string: "text", go_strings: "list", same: "json", str: "integer"}
+CONTAINERS = {"user": USER, "impersonatedUser": IMPERSONATED, "objectRef": OBJECT_REF, "responseStatus": STATUS}
+MAPPED = {column: (name, key, KINDS[write]) for name, table in ((None, HEAD), *CONTAINERS.items()) for key, column, write in table}
+MAPPED.update(
+    source_ips=(None, "sourceIPs", "list"),
+    user_agent=(None, "userAgent", "text"),
+    request_object=(None, "requestObject", "json"),
+    response_object=(None, "responseObject", "json"),
+    annotations=(None, "annotations", "json"),
+    request_received_timestamp=(None, "requestReceivedTimestamp", "time"),
+    stage_timestamp=(None, "stageTimestamp", "time"),
+)
+# Names that no object but the event has; lower case.
+EVENT_NAMES = {
+    "auditid", "apiversion", "requesturi", "verb", "impersonateduser", "sourceips", "objectref", "responsestatus", "requestobject", "responseobject",
+    "requestreceivedtimestamp", "stagetimestamp",
+}  # fmt: skip
+TIME_CODEC = re.compile(r"([0-9]|trim|threes|sixes)(Z|\+00:00|\+0000)", re.ASCII)
+LINES_LAYOUT = re.compile(r"(lines|tabs)-(0|[1-9][0-9]?)-(0|[1-9][0-9]?)", re.ASCII)
+NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
+ESCAPE = re.compile(r'\\(?:["/bfnrt]|u[0-9a-fA-F]{4})', re.ASCII)
+HIDDEN = ("\\u005c", "\\u007b")
+
+
+class BadForm(Exception):
+    """A template that is not a form, or a row that its form does not render. The argument is the class of the fault."""
+
+
+def ascii_lower(text):
+    return "".join(chr(ord(c) + 32) if "A" <= c <= "Z" else c for c in text)
+
+
+def escaper(style):
+    flags = STYLES[style].split()
+    pattern = re.compile('[\x00-\x1f"\\\\%s]' % "".join(ESCAPED_TOO.get(flag, "") for flag in flags))
+    short = {c: e for c, e in ESCAPES.items() if "short" in flags or c not in "\b\f"}
+    short["/"] = "\\/"
+    digits = "\\u%04X" if "upper" in flags else "\\u%04x"
+
+    def escape(match):
+        code = ord(match[0])
+        if match[0] in short:
+            return short[match[0]]
+        if code <= 0xFFFF:
+            return digits % code
+        return digits % (0xD7C0 + (code >> 10)) + digits % (0xDC00 + (code & 0x3FF))
+
+    return lambda text: pattern.sub(escape, text)
+
+
+ESCAPERS = {style: escaper(style) for style in STYLES}
+
+
+def spell_list(escape, layout, items):
+    if any(item is None for item in items):
+        raise BadForm("null_item")
+    items = ['"%s"' % escape(item) for item in items]
+    if layout == "compact":
+        return "[%s]" % ",".join(items)
+    if layout == "spaced":
+        return "[%s]" % ", ".join(items)
+    if layout == "padded":
+        return "[ %s ]" % ", ".join(items) if items else "[ ]"
+    fill, before, close = layout
+    if not items:
+        return "[]"
+    return "[\n%s\n%s]" % (",\n".join(fill * before + item for item in items), fill * close)
+
+
+def spell_time(codec, micros):
+    if not TIME_MIN <= micros <= TIME_MAX:
+        raise BadForm("inexact")
+    if codec in ("s", "ms"):
+        count, rest = divmod(micros, 1_000_000 if codec == "s" else 1000)
+        if rest:
+            raise BadForm("inexact")
+        return str(count)
+    decimals, zone = codec
+    text = utc_time(micros)
+    digits = text[20:26]
+    if decimals == "trim":
+        kept = digits.rstrip("0")
+    elif decimals == "threes":
+        kept = next(digits[:n] for n in (0, 3, 6) if not digits[n:].strip("0"))
+    elif decimals == "sixes":
+        kept = digits if digits.strip("0") else ""
+    else:
+        n = int(decimals)
+        if digits[n:].strip("0"):
+            raise BadForm("inexact")
+        kept = digits[:n].ljust(n, "0")
+    return '"%s%s%s"' % (text[:19], "." + kept if kept else "", zone)
+
+
+def parse_codec(kind, codec):
+    """A function of the value, or BadForm."""
+    if kind in ("integer", "json"):
+        if codec is not None:
+            raise BadForm("unknown_codec")
+        return str if kind == "integer" else same
+    if kind == "time":
+        if codec in ("s", "ms"):
+            return lambda value: spell_time(codec, value)
+        match = TIME_CODEC.fullmatch("6Z" if codec is None else codec)
+        if not match:
+            raise BadForm("unknown_codec")
+        return lambda value: spell_time((match[1], match[2]), value)
+    style, comma, layout = ("go" if codec is None else codec).partition(",")
+    if style not in STYLES or comma and kind == "text":
+        raise BadForm("unknown_codec")
+    escape = ESCAPERS[style]
+    if kind == "text":
+        return lambda value: '"%s"' % escape(value)
+    if not comma:
+        layout = "compact"
+    elif layout not in ("compact", "spaced", "padded"):
+        match = LINES_LAYOUT.fullmatch(layout)
+        if not match or int(match[2]) > LIST_INDENT_MAX or int(match[3]) > LIST_INDENT_MAX:
+            raise BadForm("unknown_codec")
+        layout = " " if match[1] == "lines" else "\t", int(match[2]), int(match[3])
+    return lambda value: spell_list(escape, layout, value)
+
+
+class FormReader:
+    """Reads a template, or with `form` false an item of `form_values`, in which a dollar sign means nothing. Parts of a form are (kind, value): `literal`
+    and text, `column` and (column, function), `item` and its place, `open` and a function, `close` and None."""
+
+    def __init__(self, text, form=True):
+        self.text, self.form, self.at = text, form, 0
+        self.parts, self.literal = [], []
+        self.holes = self.items = self.depth = self.regions = 0
+        self.columns, self.event = set(), None
+        self.members = []  # [object, name, value]
+        self.objects = []  # member whose value it is, or None; the first and the last of its parts
+
+    def parse(self):
+        if len(self.text.encode()) > FORM_BYTES_MAX:
+            raise BadForm("too_long")
+        self.document()
+        if self.peek() is not None:
+            raise BadForm("hole" if self.peek() == "hole" and self.hole()[0] == "close" else "not_json")
+        self.end_literal()
+        if self.event is None:
+            raise BadForm("no_column")
+        self.judge_names()
+        return self
+
+    def peek(self):
+        """None at the end, `hole` at a hole, else the character."""
+        if self.at >= len(self.text):
+            return None
+        c = self.text[self.at]
+        return "hole" if self.form and c == "$" and self.text[self.at + 1 : self.at + 2] != "$" else c
+
+    def take(self):
+        c = self.text[self.at]
+        self.literal.append(c)
+        self.at += 2 if self.form and c == "$" else 1
+        return c
+
+    def take_if(self, wanted):
+        if self.peek() == wanted:
+            self.take()
+            return True
+        return False
+
+    def need(self, wanted):
+        if not self.take_if(wanted):
+            raise BadForm("not_json")
+
+    def end_literal(self):
+        if self.literal:
+            self.parts.append(("literal", "".join(self.literal)))
+            self.literal = []
+
+    def hole(self):
+        end = self.text.find("}", self.at, self.at + 64)
+        if end < 0 or not self.text.startswith("${", self.at) or len(self.text[self.at : end].encode()) >= 64:
+            raise BadForm("hole")
+        inside = self.text[self.at + 2 : end]
+        if inside == "":
+            return "item", None, end + 1
+        if inside == ">":
+            return "close", None, end + 1
+        if inside.startswith("<"):
+            if inside[1:] not in STYLES:
+                raise BadForm("unknown_codec")
+            return "open", ESCAPERS[inside[1:]], end + 1
+        column, colon, codec = inside.partition(":")
+        if column not in MAPPED:
+            raise BadForm("unknown_column")
+        return "column", (column, parse_codec(MAPPED[column][2], codec if colon else None)), end + 1
+
+    def put(self, kind, value, end):
+        self.holes += 1
+        self.items += kind == "item"
+        if self.holes > FORM_HOLES_MAX or self.items > FORM_ITEMS_MAX:
+            raise BadForm("too_many_holes")
+        self.end_literal()
+        self.parts.append((kind, value))
+        self.at = end
+
+    def deeper(self):
+        self.depth += 1
+        if self.depth > FORM_DEPTH_MAX:
+            raise BadForm("too_deep")
+
+    def document(self):
+        self.around()
+        if self.peek() == "{":
+            self.object(None)
+        elif self.peek() == "hole" and self.hole()[0] == "open":
+            self.region()
+        else:
+            raise BadForm("not_json")
+        self.around()
+
+    def around(self):
+        while self.peek() not in (None, "{"):
+            if self.peek() != "hole":
+                self.take()
+                continue
+            kind, _, end = self.hole()
+            if kind == "column":
+                raise BadForm("misplaced")
+            if kind != "item":
+                return
+            self.put("item", "around", end)
+
+    def region(self):
+        _, escape, end = self.hole()
+        self.deeper()
+        self.regions += 1
+        if self.regions > FORM_REGIONS_MAX:
+            raise BadForm("too_deep")
+        self.put("open", escape, end)
+        self.document()
+        if self.peek() is None:
+            raise BadForm("hole")
+        if self.peek() != "hole" or self.hole()[0] != "close":
+            raise BadForm("not_json")
+        end = self.hole()[2]
+        self.end_literal()
+        self.parts.append(("close", None))
+        self.at = end
+        self.regions -= 1
+        self.depth -= 1
+
+    def space(self):
+        while self.peek() in (" ", "\n", "\r", "\t"):
+            self.take()
+
+    def value(self, member):
+        """What it is, as far as names are concerned: `column`, `null`, (`object`, number) or `other`."""
+        c = self.peek()
+        if c == "hole":
+            kind, what, end = self.hole()
+            if kind == "column":
+                self.column(what[0], member)
+                self.put("column", what, end)
+                return "column"
+            if kind == "close":
+                raise BadForm("not_json")
+            if kind == "open":
+                self.region()
+            else:
+                self.put("item", "value", end)
+        elif c == "{":
+            return "object", self.object(member)
+        elif c == "[":
+            self.list()
+        elif c == '"':
+            self.take()
+            self.characters()
+            self.need('"')
+        else:
+            word = next((w for w in ("true", "false", "null") if self.text.startswith(w, self.at)), None)
+            match = None if word else NUMBER.match(self.text, self.at)
+            if not word and not match:
+                raise BadForm("not_json")
+            for _ in word or match[0]:
+                self.take()
+            if word == "null":
+                return "null"
+        return "other"
+
+    def characters(self):
+        while self.peek() not in (None, '"'):
+            c = self.peek()
+            if c == "hole":
+                kind, _, end = self.hole()
+                if kind != "item":
+                    raise BadForm("misplaced")
+                self.put("item", "text", end)
+            elif c == "{":
+                raise BadForm("string")
+            elif c < " ":
+                raise BadForm("not_json")
+            elif c == "\\":
+                match = ESCAPE.match(self.text, self.at)
+                if match and match[0].lower() in HIDDEN or self.text[self.at + 1 : self.at + 2] == "\\":
+                    raise BadForm("string")
+                if not match:
+                    raise BadForm("not_json")
+                for _ in match[0]:
+                    self.take()
+            else:
+                self.take()
+
+    def name(self):
+        self.need('"')
+        name = []
+        while self.peek() != '"':
+            c = self.peek()
+            if c == "hole":
+                self.hole()
+                raise BadForm("misplaced")
+            if c is None or c < " ":
+                raise BadForm("not_json")
+            if c == "\\":
+                if self.text[self.at + 1 : self.at + 2] != "/":
+                    raise BadForm("string")
+                self.take()
+            name.append(self.take())
+        self.take()
+        return "".join(name)
+
+    def list(self):
+        self.deeper()
+        self.take()
+        self.space()
+        if not self.take_if("]"):
+            while True:
+                self.value(None)
+                self.space()
+                if self.take_if("]"):
+                    break
+                self.need(",")
+                self.space()
+        self.depth -= 1
+
+    def object(self, member):
+        self.deeper()
+        number = len(self.objects)
+        self.end_literal()
+        entry = [member, len(self.parts), None]
+        self.objects.append(entry)
+        self.take()
+        self.space()
+        if not self.take_if("}"):
+            while True:
+                named = [number, self.name(), "other"]
+                self.space()
+                self.need(":")
+                self.space()
+                self.members.append(named)
+                named[2] = self.value(named)
+                self.space()
+                if self.take_if("}"):
+                    break
+                self.need(",")
+                self.space()
+        self.depth -= 1
+        self.end_literal()
+        entry[2] = len(self.parts)
+        return number
+
+    def column(self, column, member):
+        """A column's hole is the value of its member, and all are in one object: the event."""
+        if column in self.columns:
+            raise BadForm("column_twice")
+        container, key, _ = MAPPED[column]
+        if member is None or member[1] != key:
+            raise BadForm("misplaced")
+        event = member[0]
+        if container is not None:
+            outer = self.objects[event][0]
+            event = outer[0] if outer is not None and outer[1] == container else None
+        if event is None or self.event not in (None, event):
+            raise BadForm("misplaced")
+        self.event = event
+        self.columns.add(column)
+
+    def judge_names(self):
+        seen = set()
+        for number, name, value in self.members:
+            lower, outer = ascii_lower(name), self.objects[number][0]
+            container = outer[1] if outer is not None and outer[0] == self.event and outer[1] in CONTAINERS else None
+            if number == self.event or container:
+                own = next((key for c, key, _ in MAPPED.values() if c == container and key.lower() == lower), None)
+                held = next((key for key in CONTAINERS if key.lower() == lower), None) if container is None else None
+                right = own or held
+                if value == "null":
+                    good = right is None or right == name
+                elif value == "column":
+                    good = True
+                elif value == "other":
+                    good = right is None
+                else:
+                    good = own is None and (held is None or held == name)
+                if not good or container and own is None and lower != "apiversion" and lower in EVENT_NAMES:
+                    raise BadForm("named")
+            elif lower in EVENT_NAMES:
+                raise BadForm("named")
+            if (number, lower) in seen:
+                raise BadForm("name_twice")
+            seen.add((number, lower))
+
+
+def item_fits(item, place):
+    """Whether an item of `form_values` is what must stand there."""
+    if place == "around":
+        return "{" not in item
+    reader = FormReader(item, form=False)
+    try:
+        if place == "text":
+            reader.characters()
+        else:
+            reader.value(None)
+            reader.judge_names()
+    except BadForm:
+        return False
+    return reader.peek() is None
+
+
+FORMS = {}
+
+
+def parse_form(template):
+    """The form, parsed once; raises BadForm."""
+    if template not in FORMS:
+        if len(FORMS) >= FORMS_REMEMBERED:
+            FORMS.clear()
+        try:
+            FORMS[template] = FormReader(template).parse()
+        except BadForm as e:
+            FORMS[template] = e
+    if isinstance(FORMS[template], BadForm):
+        raise BadForm(*FORMS[template].args)
+    return FORMS[template]
+
+
+def render_form(row, event_only=False):
+    """The bytes that the form of a row gives; raises BadForm. Of the event alone: from its `{` to its `}`, before what is around it escapes it, which is
+    what its columns are compared with."""
+    form = parse_form(row["form"])
+    if row.get("raw") is not None:
+        raise BadForm("beside_raw")
+    if row.get("shape") is not None:
+        raise BadForm("beside_shape")
+    there = {column for column in MAPPED if row.get(column) is not None}
+    if there - form.columns:
+        raise BadForm("column_left_out")
+    if form.columns - there:
+        raise BadForm("column_null")
+    items = row.get("form_values")
+    if (items is None) != (form.items == 0) or len(items or ()) != form.items:
+        raise BadForm("items")
+    if any(item is None for item in items or ()) or sum(len(item.encode()) for item in items or ()) > FORM_ITEMS_BYTES_MAX:
+        raise BadForm("item")
+    _, first, last = form.objects[form.event] if event_only else (None, 0, len(form.parts))
+    before = sum(kind == "item" for kind, _ in form.parts[:first])
+    rest, stack = iter((items or [])[before:]), [([], None)]
+    for kind, value in form.parts[first:last]:
+        out = stack[-1][0]
+        if kind == "literal":
+            out.append(value)
+        elif kind == "column":
+            out.append(value[1](row[value[0]]))
+        elif kind == "item":
+            item = next(rest)
+            if not item_fits(item, value):
+                raise BadForm("item")
+            out.append(item)
+        elif kind == "open":
+            stack.append(([], value))
+        else:
+            inner, escape = stack.pop()
+            stack[-1][0].append('"%s"' % escape("".join(inner)))
+    return "".join(stack[0][0]).encode()
+
+
+def is_pointer(path):
+    """A JSON pointer (RFC 6901)."""
+    return (
+        (path == "" or path[0] == "/")
+        and len(path.encode()) <= PATH_BYTES_MAX
+        and not re.search("[\x00-\x1f\x7f]|~(?![01])", path)
+    )
+
+
+def is_redaction(text):
+    """Whether it is a mark of redaction, which has one spelling."""
+    if len(text.encode()) > REDACTION_BYTES_MAX:
+        return False
+    try:
+        mark = parse_json(text.encode())
+        dropped, tokenised = mark["dropped"], mark["tokenised"]
+        paths = dropped + tokenised
+        return (
+            list(mark) == ["policy", "dropped", "tokenised"]
+            and json.dumps(mark, ensure_ascii=False, separators=(",", ":")) == text
+            and re.fullmatch("[0-9a-f]{16}", mark["policy"]) is not None
+            and 1 <= len(paths) <= REDACTED_PATHS_MAX
+            and all(isinstance(path, str) and path and is_pointer(path) for path in paths)
+            and len(set(paths)) == len(paths)
+            and all(sorted(a, key=str.encode) == a for a in (dropped, tokenised))
+        )
+    except (Malformed, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
+
+
+def are_faults(faults):
+    """Whether it is a list of faults: each `<JSON pointer>: <name>`, and once."""
+    return (
+        1 <= len(faults) <= FAULTS_MAX
+        and len(set(faults)) == len(faults)
+        and all(f is not None and ": " in f and f.rpartition(": ")[2] in UNREAD and is_pointer(f.rpartition(": ")[0]) for f in faults)
+    )
+
+
+def check_marks(row):
+    """What is wrong with the marks of an event, in words."""
+    if row.get("form") is None and row.get("form_values") is not None:
+        yield "it has `form_values` without a form"
+    if row.get("redaction") is not None and not is_redaction(row["redaction"]):
+        yield "its `redaction` is not a mark of redaction"
+    if row.get("faults") is not None and not are_faults(row["faults"]):
+        yield "its `faults` are not a list of faults"
+
 def record_of(table, row):
     """proof.md, What a record is."""
     if table == "alerts":
@@ -2632,6 +3191,8 @@ def record_of(table, row):
     raw = row.get("raw")
     if table == "rejects":
         return raw or b""
+    if row.get("form") is not None:
+        return render_form(row)
     return raw if raw is not None else render_event(row)
 
 
@@ -2640,6 +3201,7 @@ def check_rows(table, file, add, committed, where, report):
     time_column = TIME_COLUMN[table]
     wanted = {"events": EVENT_COLUMNS, "rejects": ["raw"], "alerts": ["ocsf"]}[table] + [time_column, "source", "source_offset"]
     tree, offsets, rows, extremes, off_day = MerkleTree(), {}, 0, {}, 0
+    told = redacted = 0
     day = (datetime.date.fromisoformat(add.path[5:15]) - datetime.date(1970, 1, 1)).days * DAY_US
     # A row with a time that nobody can believe lies under the day it arrived; the commit came at most 7 days after that day.
     arrived_then = committed < day + DAY_US + 7 * DAY_US
@@ -2654,8 +3216,19 @@ def check_rows(table, file, add, committed, where, report):
                 columns[name] = column.to_pylist()
             for i in range(batch.num_rows):
                 row = {name: values[i] for name, values in columns.items()}
+                try:
+                    record, wrong = record_of(table, row), []
+                except BadForm as e:
+                    record, wrong = b"", ["its form does not give a record: %s" % e]
                 if add.record_root is not None:
-                    tree.add(leaf_hash(record_of(table, row)))
+                    tree.add(leaf_hash(record))
+                if table == "events":
+                    redacted += row.get("redaction") is not None
+                    wrong.extend(check_marks(row))
+                for detail in wrong:
+                    told += 1
+                    if told <= ROWS_TOLD_MAX:
+                        report.finding("columns_differ", "%s, row %d" % (where, rows + i), detail)
                 at, source, offset = row.get(time_column), row.get("source"), row.get("source_offset")
                 for name, value in ((time_column, at), ("source", source), ("source_offset", offset)):
                     if value is not None:
@@ -2673,6 +3246,8 @@ def check_rows(table, file, add, committed, where, report):
         report.finding("rows", where, "no Parquet file of the table: %s" % shown(e))
         return
     report.count("rows", rows)
+    if redacted:
+        report.count("redacted", redacted)
     expected = add.rows if add.rows is not None else add.stats.get("numRecords")
     if expected is not None and rows != expected:
         report.finding("rows", where, "%d rows, and the commit says %d" % (rows, expected))

@@ -154,6 +154,10 @@ fn row_of(line: &str, offset: i64) -> Vec<Cell> {
         Text(None),
         Text(None),
         Text(None),
+        Text(None),
+        List(None),
+        Text(None),
+        List(None),
     ]
 }
 

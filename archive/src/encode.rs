@@ -425,7 +425,11 @@ fn plan(table: Table, name: &str, layout: &Layout) -> (ColumnSpec, ValuePlan) {
         | events::RAW
         | events::SHAPE
         | events::FRAME_BEFORE
-        | events::FRAME_AFTER => {
+        | events::FRAME_AFTER
+        | events::FORM
+        | events::FORM_VALUES
+        | events::REDACTION
+        | events::FAULTS => {
             spec.bounds = Bounds::Off;
             values.bytes = ByteEncoding::DeltaLength;
         }

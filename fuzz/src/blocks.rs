@@ -90,7 +90,7 @@ fn kept(block: &Block, decoded: &DecodedBlock) -> Vec<Kept> {
     for row in 0..decoded.events.num_rows() {
         let (before, after) = renderer.frame(row);
         let mut bytes = before.to_vec();
-        renderer.record(row, &mut bytes);
+        renderer.record(row, &mut bytes).expect("a row that was just decoded has a record");
         bytes.extend_from_slice(after);
         let at = in_block(renderer.offset(row) - before.len() as i64);
         kept.push(Kept { at, bytes, before: before.len(), after: after.len(), what: What::Event { row } });

@@ -16,7 +16,7 @@ use strongroom_schemas::rejects;
 use thiserror::Error;
 
 use crate::chain::{LineChain, is_chained};
-use crate::render::{Renderer, WrongColumn};
+use crate::render::{Renderer, RowFault, WrongColumn};
 use crate::source::{Fingerprint, fingerprint};
 
 #[derive(Debug, Error)]
@@ -29,6 +29,12 @@ pub enum ExportError {
     Changed { bytes: i64 },
     #[error("cannot read the rows back as records")]
     Columns(#[from] WrongColumn),
+    #[error("the row at offset {offset} gives no record")]
+    Row {
+        offset: i64,
+        #[source]
+        source: RowFault,
+    },
     #[error("cannot read a row of rejects back: column {0} has another type")]
     RejectColumn(&'static str),
     #[error("cannot write the exported lines")]
@@ -133,7 +139,7 @@ pub fn rest_of_stream<E: From<ExportError>>(
             }
             records += rejects.write_before(offset, &mut writer)?;
             record.clear();
-            renderer.record(row, &mut record);
+            renderer.record(row, &mut record).map_err(|source| ExportError::Row { offset, source })?;
             let (before, after) = renderer.frame(row);
             writer.record(offset, before, &record, after)?;
             records += 1;
@@ -291,11 +297,35 @@ impl Records for EventRecords {
         let mut record = Vec::new();
         for row in 0..events.num_rows() {
             record.clear();
-            renderer.record(row, &mut record);
+            renderer.record(row, &mut record).map_err(|fault| told(row, fault))?;
             each(&record);
         }
         Ok(())
     }
+
+    fn judge(
+        &self,
+        events: &RecordBatch,
+        each: &mut dyn FnMut(&[u8]),
+        wrong: &mut dyn FnMut(usize, &str),
+    ) -> Result<(), String> {
+        let renderer = Renderer::new(events).map_err(|error| error.to_string())?;
+        let mut record = Vec::new();
+        for row in 0..events.num_rows() {
+            record.clear();
+            if let Err(fault) = renderer.record(row, &mut record) {
+                record.clear();
+                wrong(row, &format!("its form does not give a record: {}", fault.as_str()));
+            }
+            each(&record);
+            renderer.wrong_marks(row).for_each(|detail| wrong(row, detail));
+        }
+        Ok(())
+    }
+}
+
+fn told(row: usize, fault: RowFault) -> String {
+    format!("row {row} of a batch gives no record: {}", fault.as_str())
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ mod rejects;
 pub mod render;
 mod rows;
 pub mod source;
+mod spell;
 mod tape;
 pub mod time;
 mod wrapper;

@@ -1,9 +1,10 @@
 //! A row back to the bytes it came from.
 //!
 //! Invariant: for every sealed row, [`Renderer::record`] gives the bytes received. Where the columns alone
-//! cannot, the row's `raw` holds them; the decoder decides that at ingest with the same rules as here,
-//! and tests compare both. These rules are part of the format
-//! ([`EVENTS_FORMAT`](strongroom_schemas::format::EVENTS_FORMAT)):
+//! cannot, the row's `form` says how they are spelled, or its `raw` holds the bytes; the decoder decides that at
+//! ingest with the same rules as here, and tests compare both. A row that somebody else has written may render to
+//! nothing: that is a [`RowFault`]. The rules of a form are those of [`strongroom_schemas::form`]; those without
+//! one are part of the format too ([`EVENTS_FORMAT`](strongroom_schemas::format::EVENTS_FORMAT)):
 //!
 //! - Fields stand in kube-apiserver's order, without white space, escaped as Go's `encoding/json` does
 //!   with HTML escaping (`\u003c`, `\u003e`, `\u0026`, `\u2028`, `\u2029`).
@@ -13,6 +14,10 @@
 //!   null; `responseStatus` opens with `"metadata":{}`.
 //! - Bodies, `extra`, `details` and `annotations` are the text received.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{
@@ -21,8 +26,14 @@ use arrow_array::{
 };
 use arrow_schema::DataType;
 use strongroom_schemas::events::{self, index};
+use strongroom_schemas::form::{
+    Codec, FORM_ITEMS_BYTES_MAX, FORMS_IN_BLOCK_MAX, Form, FormError, Kind, MAPPED, Mapped, Segment,
+    item_fits,
+};
+use strongroom_schemas::marks;
+use thiserror::Error;
 
-use crate::time;
+use crate::{spell, time};
 
 /// Appends `text` as Go's `encoding/json` writes a string, quotes included.
 pub fn go_string(text: &str, out: &mut Vec<u8>) {
@@ -119,6 +130,46 @@ pub struct WrongColumn {
     found: DataType,
 }
 
+/// Why a row has no record.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum RowFault {
+    #[error("its form is not one")]
+    Form(#[source] FormError),
+    #[error("it has a form and raw")]
+    BesideRaw,
+    #[error("it has a form and a shape")]
+    BesideShape,
+    #[error("its form leaves out a column that is not null")]
+    ColumnLeftOut,
+    #[error("its form has a hole for a column that is null")]
+    ColumnNull,
+    #[error("its form_values are not as many as its form has holes for them")]
+    Items,
+    #[error("an item of its form_values is not what may stand there")]
+    Item,
+    #[error("a time of it cannot be spelled as its form says")]
+    Inexact,
+    #[error("an item of a list that its form spells is null")]
+    NullItem,
+}
+
+impl RowFault {
+    /// The name of the class, the same for every reader of forms.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            RowFault::Form(error) => error.fault.as_str(),
+            RowFault::BesideRaw => "beside_raw",
+            RowFault::BesideShape => "beside_shape",
+            RowFault::ColumnLeftOut => "column_left_out",
+            RowFault::ColumnNull => "column_null",
+            RowFault::Items => "items",
+            RowFault::Item => "item",
+            RowFault::Inexact => "inexact",
+            RowFault::NullItem => "null_item",
+        }
+    }
+}
+
 struct Lists<'a> {
     lists: &'a ListArray,
     items: Strings<'a>,
@@ -129,6 +180,16 @@ impl<'a> Lists<'a> {
         let lists =
             array.as_list_opt::<i32>().ok_or_else(|| WrongColumn { found: array.data_type().clone() })?;
         Ok(Lists { lists, items: Strings::of(lists.values())? })
+    }
+
+    /// The items of a row, or `None` for a null.
+    fn get(&self, row: usize) -> Option<impl ExactSizeIterator<Item = Option<&'a str>> + '_> {
+        if self.lists.is_null(row) {
+            return None;
+        }
+        let offsets = self.lists.value_offsets();
+        let range = offsets[row] as usize..offsets[row + 1] as usize;
+        Some(range.map(|item| self.items.get(item)))
     }
 
     /// Appends the list as a JSON array; false when the row is null.
@@ -162,13 +223,19 @@ pub struct Renderer<'a> {
     raw: &'a BinaryArray,
     frame_before: &'a BinaryArray,
     frame_after: &'a BinaryArray,
+    /// Null in files from before there were forms, as `strings` has it for `form` and `redaction`.
+    form_values: Option<Lists<'a>>,
+    faults: Option<Lists<'a>>,
+    /// Forms that were parsed, a few.
+    forms: RefCell<HashMap<&'a str, Result<Rc<Form>, FormError>>>,
 }
 
 impl<'a> Renderer<'a> {
     /// # Errors
-    /// [`WrongColumn`] when the batch is not one of the `events` table with all its columns in order.
+    /// [`WrongColumn`] when the batch is not one of the `events` table with all its columns in order, but for those
+    /// that came later.
     pub fn new(batch: &'a RecordBatch) -> Result<Self, WrongColumn> {
-        if batch.num_columns() < index::COUNT {
+        if batch.num_columns() < index::COUNT - events::LATER.len() {
             return Err(WrongColumn { found: DataType::Struct(batch.schema().fields().clone()) });
         }
         let column = |at: usize| batch.column(at);
@@ -177,8 +244,10 @@ impl<'a> Renderer<'a> {
         for at in 0..index::COUNT {
             let is_string =
                 *strongroom_schemas::Table::Events.file_schema().field(at).data_type() == DataType::Utf8;
-            strings.push(if is_string { Some(Strings::of(column(at))?) } else { None });
+            let is_there = is_string && at < batch.num_columns();
+            strings.push(if is_there { Some(Strings::of(column(at))?) } else { None });
         }
+        let later = |at: usize| (at < batch.num_columns()).then(|| Lists::of(column(at))).transpose();
         let binary = |at: usize| column(at).as_binary_opt::<i32>().ok_or_else(|| wrong(at));
         let timestamps =
             |at: usize| column(at).as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| wrong(at));
@@ -198,6 +267,9 @@ impl<'a> Renderer<'a> {
             raw: binary(index::RAW)?,
             frame_before: binary(index::FRAME_BEFORE)?,
             frame_after: binary(index::FRAME_AFTER)?,
+            form_values: later(index::FORM_VALUES)?,
+            faults: later(index::FAULTS)?,
+            forms: RefCell::default(),
         })
     }
 
@@ -217,12 +289,177 @@ impl<'a> Renderer<'a> {
     }
 
     /// Appends the record as received.
-    pub fn record(&self, row: usize, out: &mut Vec<u8>) {
+    ///
+    /// # Errors
+    /// [`RowFault`] when the row has a form that does not give one; then `out` may have a part of it.
+    pub fn record(&self, row: usize, out: &mut Vec<u8>) -> Result<(), RowFault> {
+        if let Some(form) = self.string(index::FORM, row) {
+            let form = self.form(form).map_err(RowFault::Form)?;
+            return self.by_form(&form, 0..form.segments().len(), row, out);
+        }
         if self.raw.is_valid(row) {
             out.extend_from_slice(self.raw.value(row));
         } else {
             self.columns(row, out);
         }
+        Ok(())
+    }
+
+    /// Appends the event alone of a row that has a form, from `{` to `}`: what its columns are compared with. It is a part
+    /// of the record, as it is before what is around it escapes it. False for a row without a form.
+    ///
+    /// # Errors
+    /// As [`Renderer::record`].
+    pub fn event_of_form(&self, row: usize, out: &mut Vec<u8>) -> Result<bool, RowFault> {
+        let Some(form) = self.string(index::FORM, row) else { return Ok(false) };
+        let form = self.form(form).map_err(RowFault::Form)?;
+        self.by_form(&form, form.event(), row, out).map(|()| true)
+    }
+
+    /// What is wrong with what a row says of its record, beside a form that gives none.
+    pub fn wrong_marks(&self, row: usize) -> impl Iterator<Item = &'static str> + use<> {
+        let has_values = self.form_values.as_ref().is_some_and(|values| values.get(row).is_some());
+        let is_alone = has_values && self.string(index::FORM, row).is_none();
+        let redaction = self.string(index::REDACTION, row);
+        let is_changed = redaction.is_some_and(|mark| marks::Redaction::parse(mark).is_err());
+        let faults = self.faults.as_ref().and_then(|faults| faults.get(row));
+        let is_faulty = faults.is_some_and(|faults| !marks::are_faults(faults));
+        [
+            is_alone.then_some("it has form_values without a form"),
+            is_changed.then_some("its redaction is not a mark of redaction"),
+            is_faulty.then_some("its faults are not a list of faults"),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    /// Whether the record was changed before it was written.
+    pub fn is_redacted(&self, row: usize) -> bool {
+        self.string(index::REDACTION, row).is_some()
+    }
+
+    fn form(&self, template: &'a str) -> Result<Rc<Form>, FormError> {
+        let mut forms = self.forms.borrow_mut();
+        if let Some(form) = forms.get(template) {
+            return form.clone();
+        }
+        if forms.len() >= FORMS_IN_BLOCK_MAX {
+            forms.clear();
+        }
+        let form = Form::parse(template).map(Rc::new);
+        forms.insert(template, form.clone());
+        form
+    }
+
+    fn list(&self, column: usize) -> Option<&Lists<'a>> {
+        match column {
+            index::USER_GROUPS => Some(&self.groups),
+            index::IMPERSONATED_USER_GROUPS => Some(&self.impersonated_groups),
+            index::SOURCE_IPS => Some(&self.source_ips),
+            _ => None,
+        }
+    }
+
+    fn time(&self, column: usize, row: usize) -> Option<i64> {
+        let times = if column == index::STAGE_TIMESTAMP { self.stage } else { self.received };
+        times.is_valid(row).then(|| times.value(row))
+    }
+
+    fn is_there(&self, mapped: &Mapped, row: usize) -> bool {
+        match mapped.kind {
+            Kind::Text | Kind::Json => self.string(mapped.column, row).is_some(),
+            Kind::List => self.list(mapped.column).is_some_and(|lists| lists.lists.is_valid(row)),
+            Kind::Integer => self.code.is_valid(row),
+            Kind::Time => self.time(mapped.column, row).is_some(),
+        }
+    }
+
+    /// Appends what the columns and the items of a row render to by some segments of a form.
+    fn by_form(
+        &self,
+        form: &Form,
+        wanted: std::ops::Range<usize>,
+        row: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), RowFault> {
+        if self.raw.is_valid(row) {
+            return Err(RowFault::BesideRaw);
+        }
+        if self.string(index::SHAPE, row).is_some() {
+            return Err(RowFault::BesideShape);
+        }
+        let mut there = 0;
+        for (at, mapped) in MAPPED.iter().enumerate() {
+            there |= u64::from(self.is_there(mapped, row)) << at;
+        }
+        if there & !form.columns() != 0 {
+            return Err(RowFault::ColumnLeftOut);
+        }
+        if form.columns() & !there != 0 {
+            return Err(RowFault::ColumnNull);
+        }
+        let items = self.form_values.as_ref().and_then(|values| values.get(row));
+        if items.is_some() != (form.items() > 0)
+            || items.as_ref().map_or(0, ExactSizeIterator::len) != form.items()
+        {
+            return Err(RowFault::Items);
+        }
+        let mut items = items.into_iter().flatten();
+        let mut bytes = 0;
+        // Of the open regions: the style of each, and what was written in the one around it; and what is written in the innermost.
+        let mut outer = Vec::new();
+        let mut inner = Vec::new();
+        let (before, segments) = (&form.segments()[..wanted.start], &form.segments()[wanted]);
+        for _ in before.iter().filter(|segment| matches!(segment, Segment::Item(_))) {
+            items.next();
+        }
+        for segment in segments {
+            let here = if outer.is_empty() { &mut *out } else { &mut inner };
+            match segment {
+                Segment::Literal(literal) => here.extend_from_slice(literal.as_bytes()),
+                Segment::Column(at, codec) => self.spell(MAPPED[*at].column, *codec, row, here)?,
+                Segment::Item(place) => {
+                    let item = items.next().flatten().ok_or(RowFault::Item)?;
+                    bytes += item.len();
+                    if bytes > FORM_ITEMS_BYTES_MAX || !item_fits(item, *place) {
+                        return Err(RowFault::Item);
+                    }
+                    here.extend_from_slice(item.as_bytes());
+                }
+                Segment::Open(style) => outer.push((*style, std::mem::take(&mut inner))),
+                Segment::Close => {
+                    let Some((style, before)) = outer.pop() else { continue };
+                    let content = std::mem::replace(&mut inner, before);
+                    let here = if outer.is_empty() { &mut *out } else { &mut inner };
+                    // Made of strings alone, and of what a column holds as text.
+                    spell::string(style, &String::from_utf8_lossy(&content), here);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn spell(&self, column: usize, codec: Codec, row: usize, out: &mut Vec<u8>) -> Result<(), RowFault> {
+        let time = || self.time(column, row).unwrap_or_default();
+        match codec {
+            Codec::Text(style) => spell::string(style, self.string(column, row).unwrap_or_default(), out),
+            Codec::Json => {
+                out.extend_from_slice(self.string(column, row).unwrap_or_default().as_bytes());
+            }
+            Codec::List(style, layout) => {
+                let items = self.list(column).and_then(|lists| lists.get(row));
+                items.and_then(|items| spell::list(style, layout, items, out)).ok_or(RowFault::NullItem)?;
+            }
+            Codec::Integer => {
+                out.extend_from_slice(itoa::Buffer::new().format(self.code.value(row)).as_bytes());
+            }
+            Codec::Time(decimals, zone) => {
+                spell::time(decimals, zone, time(), out).ok_or(RowFault::Inexact)?;
+            }
+            Codec::Seconds => spell::epoch(1_000_000, time(), out).ok_or(RowFault::Inexact)?,
+            Codec::Milliseconds => spell::epoch(1_000, time(), out).ok_or(RowFault::Inexact)?,
+        }
+        Ok(())
     }
 
     /// Appends what the columns alone render to.

@@ -4,7 +4,7 @@
 //! [`Row`] before the first column is touched. Objects that repeat are decoded once a block; their
 //! memos answer by text, and hold only text that was read as valid.
 
-use arrow_array::{ArrayRef, RecordBatch};
+use arrow_array::{ArrayRef, RecordBatch, new_null_array};
 use arrow_schema::ArrowError;
 use strongroom_schemas::Table;
 use strongroom_schemas::events::index;
@@ -600,6 +600,8 @@ impl Rows {
     pub(crate) fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
         self.flush_frame_after();
         let rows = self.source_offset.len();
+        let schema = Table::Events.batch_schema();
+        let null = |at: usize| (at, new_null_array(schema.field(at).data_type(), rows));
         let columns: Vec<(usize, ArrayRef)> = vec![
             (index::AUDIT_ID, self.audit_id.finish_strings()?),
             (index::STAGE, self.stage.finish()?),
@@ -642,6 +644,10 @@ impl Rows {
             (index::SHAPE, self.shape.finish()?),
             (index::FRAME_BEFORE, self.frame_before.finish_binary()?),
             (index::FRAME_AFTER, self.frame_after.finish_binary()?),
+            null(index::FORM),
+            null(index::FORM_VALUES),
+            null(index::REDACTION),
+            null(index::FAULTS),
         ];
         debug_assert!(
             columns.iter().enumerate().all(|(at, (index, column))| at == *index && column.len() == rows)
@@ -655,10 +661,7 @@ impl Rows {
         self.objects.clear();
         self.statuses.clear();
         self.annotation_sets.clear();
-        RecordBatch::try_new(
-            Table::Events.batch_schema(),
-            columns.into_iter().map(|(_, column)| column).collect(),
-        )
+        RecordBatch::try_new(schema, columns.into_iter().map(|(_, column)| column).collect())
     }
 }
 

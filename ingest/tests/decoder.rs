@@ -120,7 +120,7 @@ fn check(input: &[u8]) -> DecodedBlock {
     let (mut record, mut rendered) = (Vec::new(), Vec::new());
     for (row, hash) in hashes.into_iter().enumerate() {
         record.clear();
-        renderer.record(row, &mut record);
+        renderer.record(row, &mut record).expect("a row that was just decoded has a record");
         assert_eq!(hash, leaf_hash(&record), "{}", String::from_utf8_lossy(&record));
         let expected = plain::decode(&record, DEPTH_MAX)
             .unwrap_or_else(|refusal| panic!("{refusal:?}: {}", String::from_utf8_lossy(&record)));

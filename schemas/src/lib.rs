@@ -12,7 +12,9 @@
 
 pub mod alert;
 pub mod event;
+pub mod form;
 pub mod format;
+pub mod marks;
 pub mod ocsf;
 pub mod record;
 mod secret;

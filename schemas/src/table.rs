@@ -36,6 +36,14 @@ impl Table {
         }
     }
 
+    /// Columns that old files of the table have not got. They came last, and are null there.
+    pub const fn later_columns(self) -> &'static [&'static str] {
+        match self {
+            Table::Events => events::LATER,
+            Table::Rejects | Table::Alerts => &[],
+        }
+    }
+
     /// The same columns as they travel in memory, low-cardinality strings as dictionaries.
     pub fn batch_schema(self) -> SchemaRef {
         match self {
@@ -149,7 +157,14 @@ pub mod events {
         SHAPE "shape" DataType::Utf8, "Text between `{` and `\"level\":` when it is not that of a log line of audit.k8s.io/v1; empty for items of an EventList. Beside raw: google.cloud.audit.AuditLog, and the event is partial.";
         FRAME_BEFORE "frame_before" DataType::Binary, "Bytes of the stream just before this record that belong to no record: a BOM, the head of an EventList, its commas, a cloud's wrapper.";
         FRAME_AFTER "frame_after" DataType::Binary, "Bytes just after this record that belong to no record: the tail of an EventList or of a cloud's wrapper.";
+        FORM "form" DataType::Utf8, "Template of the record, when its stream spells records in another way than kube-apiserver; null beside `raw`, and for kube-apiserver's own spelling.";
+        FORM_VALUES "form_values" string_list(DataType::Utf8), "What varies in the record beside the columns, in the order of the form's holes for it.";
+        REDACTION "redaction" DataType::Utf8, "Null when the record is what was received; else by which policy it was changed before it was written, and where.";
+        FAULTS "faults" string_list(DataType::Utf8), "What of the event could not be read, as `<JSON pointer>: <fault>`.";
     }
+
+    /// Columns that files from before there were such columns have not got; there they are null.
+    pub const LATER: &[&str] = &[FORM, FORM_VALUES, REDACTION, FAULTS];
 
     /// String columns that travel as dictionaries.
     pub const DICTIONARIES: &[&str] = &[
@@ -183,6 +198,7 @@ pub mod events {
         CLUSTER,
         SOURCE,
         SHAPE,
+        FORM,
     ];
 
     pub(super) static BATCH_SCHEMA: LazyLock<SchemaRef> =
@@ -294,6 +310,7 @@ mod tests {
         assert_eq!(schema.fields().len(), events::index::COUNT);
         assert_eq!(schema.field(events::index::RAW).name(), events::RAW);
         assert_eq!(schema.field(events::index::FRAME_AFTER).name(), events::FRAME_AFTER);
+        assert_eq!(schema.field(events::index::FAULTS).name(), events::FAULTS);
         assert_eq!(schema.field(events::index::STAGE_TIMESTAMP).data_type(), &timestamp());
         let schema = Table::Rejects.file_schema();
         assert_eq!(schema.field(rejects::index::RECEIVED_TIMESTAMP).name(), rejects::RECEIVED_TIMESTAMP);
@@ -317,6 +334,15 @@ mod tests {
                 };
                 assert_eq!(stored.data_type(), &plain, "{}", stored.name());
             }
+        }
+    }
+
+    #[test]
+    fn later_columns_come_last_and_may_be_null() {
+        for table in Table::ALL {
+            let (schema, later) = (table.file_schema(), table.later_columns());
+            let tail = &schema.fields()[schema.fields().len() - later.len()..];
+            assert!(tail.iter().zip(later).all(|(field, name)| field.name() == name && field.is_nullable()));
         }
     }
 

@@ -19,6 +19,7 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::file::metadata::ColumnChunkMetaData;
 use serde_json::Value;
+use strongroom_schemas::events;
 use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
 
 use super::super::tree::CompactRange;
@@ -30,6 +31,8 @@ use crate::layout;
 
 /// Most bytes of a sealed file: what a store takes in one PUT.
 const FILE_BYTES_MAX: u64 = 5 << 30;
+/// Rows of one file that are told when their form or their marks are wrong.
+const ROWS_TOLD_MAX: u64 = 100;
 /// Rows decoded at once.
 const BATCH_ROWS: usize = 8192;
 const DAY_US: i64 = 86_400_000_000;
@@ -132,6 +135,7 @@ pub(super) fn check(
         report.checked.files += outcome.checked.files;
         report.checked.bytes += outcome.checked.bytes;
         report.checked.records += outcome.checked.records;
+        report.checked.redacted += outcome.checked.redacted;
     }
 }
 
@@ -220,6 +224,10 @@ struct Seen {
     records: CompactRange,
     /// A row that lies under another day than its own.
     misfiled: Option<u64>,
+    redacted: u64,
+    /// Rows whose form or marks are wrong, the first of them, with what is wrong.
+    wrong: Vec<(u64, String)>,
+    wrong_rows: u64,
 }
 
 fn rows(bytes: Bytes, job: &Job<'_>, records: &dyn Records, outcome: &mut Outcome) -> Result<(), String> {
@@ -232,6 +240,10 @@ fn rows(bytes: Bytes, job: &Job<'_>, records: &dyn Records, outcome: &mut Outcom
         take(&batch, job, records, &mut seen).map_err(|error| format!("row {before} or behind: {error}"))?;
     }
     outcome.checked.records += seen.rows;
+    outcome.checked.redacted += seen.redacted;
+    for (row, detail) in std::mem::take(&mut seen.wrong) {
+        outcome.find("columns_differ", format!("{}, row {row}", job.place), detail);
+    }
     let (add, place) = (job.add, &job.place);
     if add.rows != Some(seen.rows) {
         let said = add.rows.map_or("nothing".to_owned(), |rows| rows.to_string());
@@ -282,7 +294,17 @@ fn take(batch: &RecordBatch, job: &Job<'_>, records: &dyn Records, seen: &mut Se
             }
             seen.records.extend(hash_column(array));
         }
-        None => records.each(batch, &mut |record| seen.records.push(leaf_hash(record)))?,
+        None => {
+            let Seen { records: leaves, wrong, wrong_rows, rows, .. } = &mut *seen;
+            records.judge(batch, &mut |record| leaves.push(leaf_hash(record)), &mut |row, detail| {
+                *wrong_rows += 1;
+                if *wrong_rows <= ROWS_TOLD_MAX {
+                    wrong.push((*rows + row as u64, detail.to_owned()));
+                }
+            })?;
+            let marks = batch.column_by_name(events::REDACTION);
+            seen.redacted += marks.map_or(0, |marks| (marks.len() - marks.null_count()) as u64);
+        }
     }
     let times =
         column(time_column(table))?.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(mistyped)?;

@@ -1,0 +1,204 @@
+//! An archive whose rows have forms: written as any archive is, exported byte for byte, verified.
+//!
+//! With `STRONGROOM_VERIFIER` set to the archive command of another verifier, that one judges the same archives.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use proptest::strategy::{Strategy as _, ValueTree as _};
+use proptest::test_runner::TestRunner;
+use serde_json::{Map, Value as Json, json};
+use strongroom_archive::verify::{Options, Report, Watch, verify};
+use strongroom_archive::{
+    Archive, ArchiveError, Counts, Position, PrivateKey, Signer, SourcePosition, WriterOptions,
+    encode_records,
+};
+use strongroom_ingest::export::{EventRecords, ExportError, sealed_stream};
+use strongroom_schemas::Table;
+use strongroom_schemas::marks::{Redaction, Unread, fault_text};
+use strongroom_schemas::record::leaf_hash;
+
+use super::dialects::{DIALECTS, batch, event, row};
+
+const PARTITION: &str = "file/00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+/// 2026-03-02T12:00:00Z
+const NOON_US: i64 = 1_772_452_800_000_000;
+const ROWS: usize = 200;
+
+#[derive(Debug)]
+enum Oops {
+    #[expect(dead_code, reason = "shown by Debug when a test fails")]
+    Archive(ArchiveError),
+    Export(ExportError),
+}
+
+impl From<ArchiveError> for Oops {
+    fn from(error: ArchiveError) -> Self {
+        Oops::Archive(error)
+    }
+}
+
+impl From<ExportError> for Oops {
+    fn from(error: ExportError) -> Self {
+        Oops::Export(error)
+    }
+}
+
+struct Nobody;
+
+impl Watch for Nobody {}
+
+/// Rows of all dialects in one stream, and the stream.
+fn stream() -> (Vec<Map<String, Json>>, Vec<Vec<u8>>, Vec<u8>) {
+    let mut runner = TestRunner::deterministic();
+    let (mut rows, mut records, mut stream) = (Vec::new(), Vec::new(), Vec::new());
+    for number in 0..ROWS {
+        let mut event = event().new_tree(&mut runner).expect("an event").current();
+        event.set("stage", "ResponseComplete".into());
+        event.set("level", "Request".into());
+        event.set("stage_timestamp", (NOON_US + number as i64 * 1_001).into());
+        event.set("annotations", Json::Null);
+        let (mut row, record) = row(DIALECTS[number % DIALECTS.len()], &event, "east", number as i32);
+        row.insert("cluster".to_owned(), "test".into());
+        row.insert("source".to_owned(), PARTITION.into());
+        row.insert("source_offset".to_owned(), stream.len().into());
+        stream.extend_from_slice(&record);
+        stream.push(b'\n');
+        rows.push(row);
+        records.push(record);
+    }
+    (rows, records, stream)
+}
+
+fn sealed(folder: &Path, rows: &[Map<String, Json>], records: &[Vec<u8>], stream: &[u8]) -> Archive {
+    let signer = Arc::new(Signer::Key(PrivateKey::generate("test").expect("randomness")));
+    let location = folder.join("archive");
+    let archive = Archive::open_or_create_signed(location.to_str().expect("text"), Some(signer));
+    let archive = archive.expect("a new archive");
+    let mut writer = archive.writer_with(WriterOptions::default(), || ()).expect("the lock is free");
+    let hashes: Vec<_> = records.iter().map(|record| leaf_hash(record)).collect();
+    for row_group in encode_records(batch(rows), &hashes, chrono::Utc::now()).expect("columns of events") {
+        writer.append(row_group).expect("appended");
+    }
+    let position = position(stream);
+    let step = SourcePosition {
+        partition: PARTITION.to_owned(),
+        label: "/var/log/audit.log".to_owned(),
+        position,
+        previous: None,
+    };
+    let events = rows.len() as u64;
+    let counts = Counts { received: events, events, rejects: 0, duplicates: 0 };
+    writer.seal(&[step], counts).expect("sealed");
+    archive
+}
+
+fn position(stream: &[u8]) -> Position {
+    Position {
+        next_offset: stream.len() as i64,
+        records: ROWS as i64,
+        prefix_blake3: blake3::hash(stream).as_bytes()[..16].try_into().expect("16 of 32 bytes"),
+        broker_offset: None,
+    }
+}
+
+fn export(archive: &Archive, stream: &[u8]) -> Result<Vec<u8>, Oops> {
+    let rows =
+        |table| archive.read_rows(table, PARTITION).expect("planned").map(|batch| batch.map_err(Oops::from));
+    let mut out = Vec::new();
+    sealed_stream(rows(Table::Events), rows(Table::Rejects), PARTITION, &position(stream), &mut out)?;
+    Ok(out)
+}
+
+fn judged(archive: &Archive) -> Report {
+    let options = Options { threads: 2, ..Options::default() };
+    verify(archive, &options, &EventRecords, &Nobody).expect("readable")
+}
+
+/// What another verifier says, if there is one.
+fn second_opinion(archive: &Archive, folder: &Path) -> Option<Json> {
+    let command = std::env::var("STRONGROOM_VERIFIER").ok()?;
+    let mut words = command.split_whitespace();
+    let mut run = Command::new(words.next().expect("a command"));
+    let report = folder.join("second.json");
+    let key = archive.keys().expect("keys").current().expect("a key").vkey("test");
+    run.args(words).arg(archive.root()).arg("--json").arg(&report).args(["--public-key", &key]);
+    let output = run.output().expect("it runs");
+    let report = std::fs::read(&report).unwrap_or_default();
+    Some(
+        serde_json::from_slice(&report)
+            .unwrap_or_else(|error| panic!("{run:?}: {error}: {}", String::from_utf8_lossy(&output.stderr))),
+    )
+}
+
+/// Kind and row of each finding that names a row.
+fn places(report: &Json) -> Vec<(String, String)> {
+    let findings = report["findings"].as_array().expect("a list").iter();
+    let mut places: Vec<_> = findings
+        .map(|finding| {
+            let place = finding["where"].as_str().expect("text");
+            let row = place.split_once(", row ").map_or("", |(_, row)| row);
+            (finding["kind"].as_str().expect("text").to_owned(), row.to_owned())
+        })
+        .collect();
+    places.sort();
+    places
+}
+
+#[test]
+fn rows_of_forms_are_exported_byte_for_byte_and_verified() {
+    let (mut rows, records, stream) = stream();
+    let mark = Redaction::new(7, vec!["/requestObject".to_owned()], vec!["/user/extra".to_owned()]);
+    let mark = mark.expect("a mark").to_string();
+    for row in &mut rows[3..6] {
+        row.insert("redaction".to_owned(), mark.clone().into());
+    }
+    rows[7].insert("faults".to_owned(), json!([fault_text("/responseObject", Unread::TooLong)]));
+    let folder = tempfile::tempdir().expect("a folder");
+    let archive = sealed(folder.path(), &rows, &records, &stream);
+    assert!(export(&archive, &stream).expect("whole") == stream);
+    let report = judged(&archive);
+    assert_eq!(report.findings, []);
+    assert_eq!((report.checked.records, report.checked.redacted), (ROWS as u64, 3));
+    if let Some(report) = second_opinion(&archive, folder.path()) {
+        assert_eq!(report["findings"], json!([]), "{report:#}");
+        assert_eq!(report["checked"]["redacted"], 3, "{report:#}");
+    }
+}
+
+#[test]
+fn a_form_that_states_a_column_is_a_finding_and_stops_nothing() {
+    let (mut rows, records, stream) = stream();
+    // What the record says is right, and proven: the row says it as it must not.
+    let form = rows[10]["form"].as_str().expect("text").replacen(
+        r#""level":${level:go}"#,
+        r#""level":"Request""#,
+        1,
+    );
+    assert_ne!(rows[10]["form"], form.as_str());
+    rows[10].insert("form".to_owned(), form.into());
+    rows[20].insert("redaction".to_owned(), "{}".into());
+    rows[30].insert("faults".to_owned(), json!(["/stage: odd"]));
+    let folder = tempfile::tempdir().expect("a folder");
+    let archive = sealed(folder.path(), &rows, &records, &stream);
+    let report = judged(&archive);
+    let found = places(&report.to_json());
+    let kinds: Vec<&str> = found.iter().map(|(kind, _)| kind.as_str()).collect();
+    assert_eq!(kinds, ["columns_differ", "columns_differ", "columns_differ", "record_changed"], "{found:?}");
+    assert_eq!(report.checked.records, ROWS as u64);
+    let failed = export(&archive, &stream).expect_err("a row without a record");
+    assert!(matches!(failed, Oops::Export(ExportError::Row { .. })), "{failed:?}");
+    if let Some(report) = second_opinion(&archive, folder.path()) {
+        let named = |places: Vec<(String, String)>| -> Vec<_> {
+            places.into_iter().filter(|(kind, _)| kind == "columns_differ").collect()
+        };
+        let kinds: Vec<String> = places(&report).into_iter().map(|(kind, _)| kind).collect();
+        assert_eq!(
+            kinds,
+            ["columns_differ", "columns_differ", "columns_differ", "record_changed"],
+            "{report:#}"
+        );
+        assert_eq!(named(places(&report)), named(found));
+    }
+}

@@ -1,0 +1,254 @@
+//! What a row says about its own record: that it was changed before it was written, and what of it could not be read.
+//!
+//! Invariant: a [`Redaction`] and a fault have one spelling each, so what is parsed and written again is the same text.
+//! Places in a record are JSON pointers (RFC 6901) into the event; they name members, never values.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Most paths that one mark of redaction names, both lists together.
+pub const REDACTED_PATHS_MAX: usize = 256;
+/// Most bytes of a mark of redaction.
+pub const REDACTION_BYTES_MAX: usize = 64 << 10;
+/// Most bytes of a path in a mark or a fault.
+pub const PATH_BYTES_MAX: usize = 512;
+/// Most faults of one row.
+pub const FAULTS_MAX: usize = 64;
+/// Hex digits of the id of a policy.
+const POLICY_DIGITS: usize = 16;
+
+/// Why a mark is not one; repeats nothing of it.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum MarkError {
+    #[error("it is longer than {REDACTION_BYTES_MAX} bytes")]
+    TooLong,
+    #[error("it is not an object with policy, dropped and tokenised in their one spelling")]
+    Spelling,
+    #[error("its policy is not {POLICY_DIGITS} lower-case hex digits")]
+    Policy,
+    #[error("a path is not a JSON pointer of 1 to {PATH_BYTES_MAX} bytes without control characters")]
+    Path,
+    #[error("its paths are not sorted, or one is there twice")]
+    Order,
+    #[error("it names no path, or more than {REDACTED_PATHS_MAX}")]
+    Count,
+}
+
+/// The mark of a record that was changed before it was written, by whom and where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Redaction {
+    policy: String,
+    dropped: Vec<String>,
+    tokenised: Vec<String>,
+}
+
+impl Redaction {
+    /// A mark of what `policy` dropped and replaced by tokens; the lists are sorted here.
+    ///
+    /// # Errors
+    /// [`MarkError`] when it would break a rule of the format.
+    pub fn new(policy: u64, dropped: Vec<String>, tokenised: Vec<String>) -> Result<Redaction, MarkError> {
+        let mut mark = Redaction { policy: format!("{policy:016x}"), dropped, tokenised };
+        mark.dropped.sort_unstable();
+        mark.tokenised.sort_unstable();
+        mark.check()?;
+        Ok(mark)
+    }
+
+    /// # Errors
+    /// [`MarkError`] when the text is not a mark in its one spelling.
+    pub fn parse(text: &str) -> Result<Redaction, MarkError> {
+        if text.len() > REDACTION_BYTES_MAX {
+            return Err(MarkError::TooLong);
+        }
+        let mark: Redaction = serde_json::from_str(text).map_err(|_| MarkError::Spelling)?;
+        if mark.to_string() != text {
+            return Err(MarkError::Spelling);
+        }
+        mark.check()?;
+        Ok(mark)
+    }
+
+    /// Id of the policy, 16 hex digits.
+    pub fn policy(&self) -> &str {
+        &self.policy
+    }
+
+    /// Members that are not there any more.
+    pub fn dropped(&self) -> &[String] {
+        &self.dropped
+    }
+
+    /// Members whose value is a token in place of the one received.
+    pub fn tokenised(&self) -> &[String] {
+        &self.tokenised
+    }
+
+    fn check(&self) -> Result<(), MarkError> {
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if self.policy.len() != POLICY_DIGITS || !self.policy.bytes().all(is_digit) {
+            return Err(MarkError::Policy);
+        }
+        let count = self.dropped.len() + self.tokenised.len();
+        if count == 0 || count > REDACTED_PATHS_MAX {
+            return Err(MarkError::Count);
+        }
+        let both = || self.dropped.iter().chain(&self.tokenised);
+        if both().any(|path| path.is_empty() || !is_path(path)) {
+            return Err(MarkError::Path);
+        }
+        let is_sorted = |paths: &[String]| paths.is_sorted_by(|a, b| a < b);
+        if !is_sorted(&self.dropped)
+            || !is_sorted(&self.tokenised)
+            || self.tokenised.iter().any(|path| self.dropped.binary_search(path).is_ok())
+        {
+            return Err(MarkError::Order);
+        }
+        if self.to_string().len() > REDACTION_BYTES_MAX {
+            return Err(MarkError::TooLong);
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Redaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
+    }
+}
+
+/// A JSON pointer, or the empty one, which is the record itself.
+fn is_path(path: &str) -> bool {
+    let escapes = path.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
+    (path.is_empty() || path.starts_with('/'))
+        && path.len() <= PATH_BYTES_MAX
+        && escapes
+        && !path.bytes().any(|byte| byte < 0x20 || byte == 0x7f)
+}
+
+/// What of an event could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unread {
+    /// It lies deeper than is parsed.
+    TooDeep,
+    /// It has more bytes than are parsed.
+    TooLong,
+    /// Its bytes are not UTF-8.
+    NotUtf8,
+    /// It is not JSON.
+    NotJson,
+    /// It is not of the type that the member has.
+    WrongType,
+    /// It is not a time.
+    NotATime,
+    /// It is none of the levels.
+    UnknownLevel,
+    /// It is none of the stages.
+    UnknownStage,
+    /// The member occurs more than once; the last one counts.
+    DuplicateMember,
+}
+
+impl Unread {
+    pub const ALL: [Unread; 9] = [
+        Unread::TooDeep,
+        Unread::TooLong,
+        Unread::NotUtf8,
+        Unread::NotJson,
+        Unread::WrongType,
+        Unread::NotATime,
+        Unread::UnknownLevel,
+        Unread::UnknownStage,
+        Unread::DuplicateMember,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Unread::TooDeep => "too_deep",
+            Unread::TooLong => "too_long",
+            Unread::NotUtf8 => "not_utf8",
+            Unread::NotJson => "not_json",
+            Unread::WrongType => "wrong_type",
+            Unread::NotATime => "not_a_time",
+            Unread::UnknownLevel => "unknown_level",
+            Unread::UnknownStage => "unknown_stage",
+            Unread::DuplicateMember => "duplicate_member",
+        }
+    }
+}
+
+/// A fault as the column `faults` has it: path of the member, a colon, a space, and the name.
+pub fn fault_text(path: &str, unread: Unread) -> String {
+    format!("{path}: {}", unread.as_str())
+}
+
+/// The path and the name of a fault, when it is one.
+pub fn parse_fault(text: &str) -> Option<(&str, Unread)> {
+    let (path, name) = text.rsplit_once(": ")?;
+    let unread = Unread::ALL.into_iter().find(|unread| unread.as_str() == name)?;
+    is_path(path).then_some((path, unread))
+}
+
+/// Whether these are the faults of a row: one or more, each of its form and once.
+pub fn are_faults<'a>(faults: impl IntoIterator<Item = Option<&'a str>>) -> bool {
+    let mut seen = std::collections::HashSet::new();
+    let all = faults.into_iter().all(|fault| {
+        fault.is_some_and(|fault| {
+            seen.len() < FAULTS_MAX && parse_fault(fault).is_some() && seen.insert(fault)
+        })
+    });
+    all && !seen.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_has_one_spelling() {
+        let paths = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
+        let mark = Redaction::new(
+            0xabc,
+            paths(&["/requestObject/data/b", "/requestObject/data/a"]),
+            paths(&["/user/username"]),
+        );
+        let text = mark.expect("a mark").to_string();
+        assert_eq!(
+            text,
+            r#"{"policy":"0000000000000abc","dropped":["/requestObject/data/a","/requestObject/data/b"],"tokenised":["/user/username"]}"#
+        );
+        assert_eq!(Redaction::parse(&text).expect("a mark").to_string(), text);
+        let fault = |text: &str| Redaction::parse(text).expect_err(text);
+        assert_eq!(fault(&text.replace(":[", ": [")), MarkError::Spelling);
+        assert_eq!(fault(&text.replace("0000abc", "0000ABC")), MarkError::Policy);
+        assert_eq!(fault(&text.replace("data/a", "data/c")), MarkError::Order);
+        assert_eq!(fault(&text.replace("/user/username", "/requestObject/data/a")), MarkError::Order);
+        assert_eq!(fault(&text.replace("/user/username", "user.username")), MarkError::Path);
+        assert_eq!(fault(&text.replace("/user/username", "/user~2")), MarkError::Path);
+        assert_eq!(fault(&text.replace(r#","tokenised":["/user/username"]"#, "")), MarkError::Spelling);
+        assert_eq!(fault(r#"{"policy":"0000000000000abc","dropped":[],"tokenised":[]}"#), MarkError::Count);
+        let many = (0..=REDACTED_PATHS_MAX).map(|at| format!("/{at}")).collect();
+        assert_eq!(Redaction::new(1, many, Vec::new()), Err(MarkError::Count));
+    }
+
+    #[test]
+    fn faults_are_of_the_closed_list() {
+        for unread in Unread::ALL {
+            let text = fault_text("/user/extra", unread);
+            assert_eq!(parse_fault(&text), Some(("/user/extra", unread)));
+        }
+        assert_eq!(parse_fault(": too_long"), Some(("", Unread::TooLong)));
+        assert_eq!(parse_fault("/a: b: too_long"), Some(("/a: b", Unread::TooLong)));
+        for text in ["too_long", "/a:too_long", "a: too_long", "/a: odd", "/a~: too_long", "/\n: too_long"] {
+            assert_eq!(parse_fault(text), None, "{text}");
+        }
+        assert!(are_faults([Some("/stage: unknown_stage"), Some("/level: unknown_level")]));
+        assert!(!are_faults([Some("/stage: unknown_stage"), Some("/stage: unknown_stage")]));
+        assert!(!are_faults([None]) && !are_faults([]));
+        let many: Vec<String> = (0..=FAULTS_MAX).map(|at| format!("/{at}: too_long")).collect();
+        assert!(!are_faults(many.iter().map(|fault| Some(fault.as_str()))));
+    }
+}

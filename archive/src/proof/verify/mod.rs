@@ -13,6 +13,7 @@ mod strict;
 mod volume;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -197,6 +198,20 @@ pub trait Records: Sync {
     /// # Errors
     /// What is wrong with the batch.
     fn each(&self, events: &RecordBatch, each: &mut dyn FnMut(&[u8])) -> Result<(), String>;
+
+    /// Calls `differs` with every row of a batch of `table` whose columns are not what its record says, in order, and
+    /// with words for that which repeat no value. Of events it calls `each` with the record of every row before, in
+    /// order. The records of rejects say nothing of columns.
+    ///
+    /// # Errors
+    /// What is wrong with the batch.
+    fn compare(
+        &self,
+        table: Table,
+        rows: &RecordBatch,
+        each: &mut dyn FnMut(&[u8]),
+        differs: &mut dyn FnMut(usize, &dyn Display),
+    ) -> Result<(), String>;
 }
 
 /// Is told how far the reading of files has got, from any thread.

@@ -1,0 +1,514 @@
+//! Whether the columns of a row mean what its record says.
+//!
+//! Invariants:
+//! - What an event's record says is what the decoder reads from these bytes alone: the columns of a row that was
+//!   decoded and sealed are those that are found here.
+//! - What an alert's record says is what the finding says that was sent. Of a column that the finding does not
+//!   determine nothing is said.
+//! - No record is trusted: it may be anything, of any size up to [`RECORD_BYTES_MAX`]. No value of it is repeated.
+
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::{Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow_array::{
+    Array as _, Int32Array, Int64Array, ListArray, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
+use arrow_schema::{ArrowError, DataType};
+use serde_json::value::RawValue;
+use strongroom_schemas::events::{self, index};
+use strongroom_schemas::{Severity, Table, alerts, ocsf};
+use thiserror::Error;
+
+use crate::decode::{DEPTH_MAX, Decoder, DecoderConfig};
+use crate::members;
+use crate::plain::{self, Members};
+use crate::render::{Lists, Renderer, Strings, WrongColumn};
+use crate::wrapper::SHAPE_GOOGLE;
+
+/// Most bytes of a record; a longer one is not read.
+pub const RECORD_BYTES_MAX: usize = 64 << 20;
+/// Bytes of records that are decoded before their rows are compared.
+const CHUNK_BYTES: usize = 64 << 20;
+
+/// Why rows cannot be compared.
+#[derive(Debug, Error)]
+pub enum MeaningError {
+    #[error(transparent)]
+    Column(#[from] WrongColumn),
+    #[error("what the records say cannot be put into columns")]
+    Columns(#[from] ArrowError),
+}
+
+/// How the columns of a row are not what its record says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// The record is not one of its table, so nothing follows from it.
+    NoRecord,
+    /// These columns say otherwise, in order.
+    Columns(Vec<&'static str>),
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Difference::NoRecord => f.write_str("its record is not one of the table"),
+            Difference::Columns(names) => write!(f, "not what its record says: {}", names.join(", ")),
+        }
+    }
+}
+
+/// Columns of events that the record gives, in the order in which they are named.
+const COMPARED: &[usize] = &[
+    index::LEVEL,
+    index::AUDIT_ID,
+    index::STAGE,
+    index::REQUEST_URI,
+    index::VERB,
+    index::USER_AGENT,
+    index::USER_NAME,
+    index::USER_UID,
+    index::USER_GROUPS,
+    index::USER_EXTRA,
+    index::IMPERSONATED_USER_NAME,
+    index::IMPERSONATED_USER_GROUPS,
+    index::IMPERSONATED_USER_EXTRA,
+    index::RESOURCE,
+    index::NAMESPACE,
+    index::NAME,
+    index::OBJECT_UID,
+    index::API_GROUP,
+    index::API_VERSION,
+    index::RESOURCE_VERSION,
+    index::SUBRESOURCE,
+    index::RESPONSE_STATUS,
+    index::RESPONSE_MESSAGE,
+    index::RESPONSE_REASON,
+    index::RESPONSE_DETAILS,
+    index::RESPONSE_CODE,
+    index::SOURCE_IPS,
+    index::REQUEST_OBJECT,
+    index::RESPONSE_OBJECT,
+    index::ANNOTATIONS,
+    index::AUTHZ_DECISION,
+    index::AUTHZ_REASON,
+    index::REQUEST_RECEIVED_TIMESTAMP,
+    index::STAGE_TIMESTAMP,
+];
+
+/// Calls `each` with the record of every row of `events`, in order; then `differs` with every row whose columns are
+/// not what that says, in order.
+///
+/// # Errors
+/// [`MeaningError::Column`] when the batch is not one of the `events` table.
+pub fn compare_events(
+    events: &RecordBatch,
+    each: &mut dyn FnMut(&[u8]),
+    differs: &mut dyn FnMut(usize, Difference),
+) -> Result<(), MeaningError> {
+    let rows = EventRows::of(events)?;
+    let mut decoder = Decoder::new(DecoderConfig::default());
+    let (mut record, mut decoded, mut bytes) = (Vec::new(), Vec::new(), 0);
+    let mut found = Vec::new();
+    decoder.begin_records();
+    for row in 0..events.num_rows() {
+        record.clear();
+        rows.renderer.record(row, &mut record);
+        each(&record);
+        let is_rendered = !rows.renderer.has_raw(row);
+        if record.len() <= RECORD_BYTES_MAX && decoder.record(&record, is_rendered).is_ok() {
+            decoded.push(row);
+        } else {
+            found.push((row, Difference::NoRecord));
+        }
+        bytes += record.len();
+        if bytes >= CHUNK_BYTES {
+            rows.compare(&mut decoder, &decoded, &mut found)?;
+            decoded.clear();
+            bytes = 0;
+        }
+    }
+    rows.compare(&mut decoder, &decoded, &mut found)?;
+    found.sort_by_key(|(row, _)| *row);
+    for (row, difference) in found {
+        differs(row, difference);
+    }
+    Ok(())
+}
+
+/// A batch of events as it is compared.
+struct EventRows<'a> {
+    batch: &'a RecordBatch,
+    renderer: Renderer<'a>,
+}
+
+impl<'a> EventRows<'a> {
+    fn of(batch: &'a RecordBatch) -> Result<Self, WrongColumn> {
+        Ok(EventRows { batch, renderer: Renderer::new(batch)? })
+    }
+
+    /// Takes what was decoded of `rows`, and compares it with what these rows say, column by column.
+    fn compare(
+        &self,
+        decoder: &mut Decoder,
+        rows: &[usize],
+        found: &mut Vec<(usize, Difference)>,
+    ) -> Result<(), MeaningError> {
+        let said = decoder.take_records()?;
+        // A bit for each compared column of a row, and one for its shape.
+        let mut differing = vec![0_u64; rows.len()];
+        for (bit, column) in COMPARED.iter().enumerate() {
+            let (stored, said) = (self.batch.column(*column), said.column(*column));
+            let mut mark = |at: usize| differing[at] |= 1 << bit;
+            match said.data_type() {
+                DataType::List(_) => {
+                    let (stored, said) = (Lists::of(stored)?, Lists::of(said)?);
+                    (0..rows.len()).filter(|at| !stored.is_same(rows[*at], &said, *at)).for_each(&mut mark);
+                }
+                DataType::Int32 => {
+                    let wrong = || WrongColumn::of(stored);
+                    let stored = stored.as_primitive_opt::<Int32Type>().ok_or_else(wrong)?;
+                    let said = said.as_primitive::<Int32Type>();
+                    let of = |array: &Int32Array, at| array.is_valid(at).then(|| array.value(at));
+                    (0..rows.len()).filter(|at| of(stored, rows[*at]) != of(said, *at)).for_each(&mut mark);
+                }
+                DataType::Timestamp(..) => {
+                    let wrong = || WrongColumn::of(stored);
+                    let stored = stored.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(wrong)?;
+                    let said = said.as_primitive::<TimestampMicrosecondType>();
+                    let of =
+                        |array: &TimestampMicrosecondArray, at| array.is_valid(at).then(|| array.value(at));
+                    (0..rows.len()).filter(|at| of(stored, rows[*at]) != of(said, *at)).for_each(&mut mark);
+                }
+                _ => {
+                    let (stored, said) = (Strings::of(stored)?, Strings::of(said)?);
+                    (0..rows.len()).filter(|at| stored.get(rows[*at]) != said.get(*at)).for_each(&mut mark);
+                }
+            }
+        }
+        let (stored, shapes) =
+            (Strings::of(self.batch.column(index::SHAPE))?, Strings::of(said.column(index::SHAPE))?);
+        let raws = said.column(index::RAW).as_binary::<i32>();
+        for (at, row) in rows.iter().enumerate() {
+            let said = if self.renderer.has_raw(*row) {
+                // An event that is kept as it came has no shape; an entry of Google's has its mark.
+                shapes.get(at).filter(|shape| *shape == SHAPE_GOOGLE)
+            } else if raws.is_valid(at) {
+                // Rendered, though the decoder would have kept it.
+                std::str::from_utf8(raws.value(at)).ok().and_then(shape_of)
+            } else {
+                shapes.get(at)
+            };
+            if stored.get(*row) != said {
+                differing[at] |= 1 << COMPARED.len();
+            }
+        }
+        let schema = Table::Events.file_schema();
+        let names: Vec<&'static str> = COMPARED
+            .iter()
+            .chain([&index::SHAPE])
+            .map(|column| {
+                let name = schema.field(*column).name();
+                events::COLUMNS.iter().copied().find(|known| known == name).unwrap_or_default()
+            })
+            .collect();
+        for (bits, row) in differing.iter().zip(rows).filter(|(bits, _)| **bits != 0) {
+            let columns = names.iter().enumerate().filter(|(bit, _)| bits >> bit & 1 == 1);
+            found.push((*row, Difference::Columns(columns.map(|(_, name)| *name).collect())));
+        }
+        Ok(())
+    }
+}
+
+/// The text between `{` and the first member of a rendered event that has a column; none when that is a line's.
+fn shape_of(record: &str) -> Option<&str> {
+    let Members(list) = serde_json::from_str(record).ok()?;
+    let open = record.find('{')? + 1;
+    let mut end = open;
+    for (name, value) in &list {
+        // Between two members there is white space and a comma.
+        let quote = end + record.get(end..)?.find('"')?;
+        if members::has_column(name.as_bytes()) {
+            return Some(&record[open..quote]).filter(|shape| *shape != events::SHAPE_DEFAULT);
+        }
+        let text = value.get();
+        end = (text.as_ptr() as usize - record.as_ptr() as usize) + text.len();
+    }
+    None
+}
+
+/// What a finding says, by paths. What is not there, or of another type, it does not say.
+struct Said<'a> {
+    root: Members<'a>,
+}
+
+/// A name in an object, or a place in a list.
+#[derive(Clone, Copy)]
+enum Step {
+    Name(&'static str),
+    First,
+}
+
+use Step::{First, Name};
+
+impl<'a> Said<'a> {
+    fn of(text: &'a str) -> Option<Said<'a>> {
+        let is_bounded =
+            memchr::memchr(0, text.as_bytes()).is_none() && plain::depth(text.as_bytes()) <= DEPTH_MAX;
+        let root = is_bounded.then(|| serde_json::from_str(text).ok()).flatten()?;
+        Some(Said { root })
+    }
+
+    fn at(&self, path: &[Step]) -> Option<&'a RawValue> {
+        let [Name(first), rest @ ..] = path else { return None };
+        within(plain::member(&self.root, first)?, rest)
+    }
+
+    fn text(&self, path: &[Step]) -> Option<String> {
+        text(self.at(path)?)
+    }
+
+    fn number(&self, path: &[Step]) -> Option<i64> {
+        number(self.at(path)?)
+    }
+
+    fn list(&self, path: &[Step]) -> Option<Vec<&'a RawValue>> {
+        serde_json::from_str(self.at(path)?.get()).ok()
+    }
+
+    /// `None` where an item is not a text.
+    fn texts(&self, path: &[Step]) -> Option<Vec<Option<String>>> {
+        self.list(path)?.into_iter().map(|item| text(item).map(Some)).collect()
+    }
+
+    fn has_resource(&self) -> bool {
+        self.at(&[Name("resources"), First]).is_some()
+    }
+
+    /// What `of` makes of each attack that it is about.
+    fn attacks(&self, of: fn(&'a RawValue) -> Option<Option<String>>) -> Option<Vec<Option<String>>> {
+        let list = self.list(&[Name("finding_info"), Name("attacks")]).unwrap_or_default();
+        Some(list.into_iter().filter_map(of).collect())
+    }
+}
+
+/// The value at a path below `value`; none that is null, or an object whose names are not Unicode.
+fn within<'a>(value: &'a RawValue, path: &[Step]) -> Option<&'a RawValue> {
+    let mut value = value;
+    for step in path {
+        value = match step {
+            Name(name) => plain::member(&serde_json::from_str(value.get()).ok()?, name)?,
+            First => *serde_json::from_str::<Vec<&RawValue>>(value.get()).ok()?.first()?,
+        };
+    }
+    let is_readable =
+        !value.get().starts_with('{') || serde_json::from_str::<Members<'_>>(value.get()).is_ok();
+    (value.get() != "null" && is_readable).then_some(value)
+}
+
+fn text(value: &RawValue) -> Option<String> {
+    serde_json::from_str(value.get()).ok()
+}
+
+fn number(value: &RawValue) -> Option<i64> {
+    match value.get() {
+        "-0" => Some(0),
+        text => serde_json::from_str(text).ok(),
+    }
+}
+
+fn tactic(attack: &RawValue) -> Option<Option<String>> {
+    let tactic = within(attack, &[Name("tactic")])?;
+    let of = |name| within(tactic, &[Name(name)]).and_then(text);
+    Some(match (of("name"), of("uid")) {
+        (name, None) => name,
+        (name, Some(uid)) => ocsf::tactic_tag(&name.unwrap_or_default(), &uid).map(str::to_owned),
+    })
+}
+
+fn technique(attack: &RawValue) -> Option<Option<String>> {
+    let technique = within(attack, &[Name("technique")])?;
+    let named = within(attack, &[Name("sub_technique")]).unwrap_or(technique);
+    Some(within(named, &[Name("uid")]).and_then(text))
+}
+
+/// What a finding says of a column.
+enum Value {
+    Text(Option<String>),
+    Number(Option<i64>),
+    /// Of a time, without what is beyond milliseconds.
+    Milliseconds(Option<i64>),
+    List(Option<Vec<Option<String>>>),
+    /// A null of the column says the same as this text.
+    TextOrNull(&'static str),
+    /// Nothing.
+    Unsaid,
+}
+
+type Says = fn(&Said<'_>) -> Value;
+
+const SEVERITY: &[Step] = &[Name("severity")];
+const RESOURCE_TYPE: &[Step] = &[Name("resources"), First, Name("type")];
+const RESOURCE_NAME: &[Step] = &[Name("resources"), First, Name("name")];
+
+fn severity(said: &Said<'_>) -> Option<String> {
+    let name = said.text(SEVERITY)?;
+    let severity = Severity::ALL.into_iter().find(|severity| ocsf::severity_name(*severity) == name)?;
+    Some(severity.as_str().to_owned())
+}
+
+fn source_ip(said: &Said<'_>) -> Option<String> {
+    let of = |name| said.text(&[Name("evidences"), First, Name("src_endpoint"), Name(name)]);
+    of("ip").or_else(|| of("name"))
+}
+
+/// Columns of alerts that the finding determines, in the order in which they are named; `name` and `subresource`
+/// beside them, which the finding has in one text.
+const ALERT_COLUMNS: &[(&str, Says)] = &[
+    ("alert_id", |said| Value::Text(said.text(&[Name("finding_info"), Name("uid")]))),
+    ("rule_id", |said| Value::Text(said.text(&[Name("finding_info"), Name("analytic"), Name("uid")]))),
+    ("rule_name", |said| Value::Text(said.text(&[Name("finding_info"), Name("analytic"), Name("name")]))),
+    ("title", |said| Value::Text(said.text(&[Name("finding_info"), Name("title")]))),
+    ("severity", |said| Value::Text(severity(said))),
+    ("time", |said| Value::Milliseconds(said.number(&[Name("time")]))),
+    ("window_start", |said| Value::Milliseconds(said.number(&[Name("start_time")]))),
+    ("window_end", |said| Value::Milliseconds(said.number(&[Name("end_time")]))),
+    ("cluster", |said| Value::Text(said.text(&[Name("unmapped"), Name("cluster")]))),
+    ("actor", |said| {
+        Value::Text(said.text(&[Name("evidences"), First, Name("actor"), Name("user"), Name("name")]))
+    }),
+    ("source_ip", |said| Value::Text(source_ip(said))),
+    ("verb", |said| match said.text(&[Name("evidences"), First, Name("api"), Name("operation")]) {
+        Some(verb) if verb == ocsf::VERB_UNKNOWN => Value::TextOrNull(ocsf::VERB_UNKNOWN),
+        verb => Value::Text(verb),
+    }),
+    ("resource", |said| Value::Text(said.text(RESOURCE_TYPE))),
+    (NAME_AND_SUBRESOURCE, |_| Value::Unsaid),
+    ("namespace", |said| match said.has_resource() {
+        true => Value::Text(said.text(&[Name("resources"), First, Name("namespace")])),
+        false => Value::Unsaid,
+    }),
+    ("group_key", |said| {
+        Value::Text(Some(said.text(&[Name("unmapped"), Name("group_key")]).unwrap_or_default()))
+    }),
+    ("event_count", |said| Value::Number(said.number(&[Name("count")]))),
+    ("audit_ids", |said| Value::List(said.texts(&[Name("unmapped"), Name("audit_ids")]))),
+    ("tactics", |said| Value::List(said.attacks(tactic))),
+    ("techniques", |said| Value::List(said.attacks(technique))),
+    ("message", |said| Value::Text(said.text(&[Name("message")]))),
+    ("next_steps", |said| {
+        Value::Text(Some(said.text(&[Name("remediation"), Name("desc")]).unwrap_or_default()))
+    }),
+    ("source", |said| Value::Text(said.text(&[Name("unmapped"), Name("source")]))),
+    ("source_offset", |said| Value::Number(said.number(&[Name("unmapped"), Name("source_offset")]))),
+];
+
+const NAME_AND_SUBRESOURCE: &str = "name, subresource";
+
+/// A column of alerts as a file has it.
+enum Column<'a> {
+    Texts(&'a StringArray),
+    Numbers(&'a Int64Array),
+    Times(&'a TimestampMicrosecondArray),
+    Lists(&'a ListArray, &'a StringArray),
+    /// The file is from before there was such a column.
+    Absent,
+}
+
+impl<'a> Column<'a> {
+    fn of(batch: &'a RecordBatch, name: &str) -> Result<Column<'a>, WrongColumn> {
+        let Some(array) = batch.column_by_name(name) else { return Ok(Column::Absent) };
+        let wrong = || WrongColumn::of(array);
+        Ok(match array.data_type() {
+            DataType::Utf8 => Column::Texts(array.as_string::<i32>()),
+            DataType::Int64 => Column::Numbers(array.as_primitive::<Int64Type>()),
+            DataType::Timestamp(..) => {
+                Column::Times(array.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(wrong)?)
+            }
+            DataType::List(_) => {
+                let lists = array.as_list::<i32>();
+                Column::Lists(lists, lists.values().as_string_opt::<i32>().ok_or_else(wrong)?)
+            }
+            _ => return Err(wrong()),
+        })
+    }
+
+    fn text(&self, row: usize) -> Option<&'a str> {
+        match self {
+            Column::Texts(texts) => texts.is_valid(row).then(|| texts.value(row)),
+            _ => None,
+        }
+    }
+
+    fn number(&self, row: usize) -> Option<i64> {
+        match self {
+            Column::Numbers(numbers) => numbers.is_valid(row).then(|| numbers.value(row)),
+            Column::Times(times) => times.is_valid(row).then(|| times.value(row)),
+            _ => None,
+        }
+    }
+
+    fn list(&self, row: usize) -> Option<Vec<Option<&'a str>>> {
+        let Column::Lists(lists, items) = self else { return None };
+        let offsets = lists.value_offsets();
+        let item = |at: i32| items.is_valid(at as usize).then(|| items.value(at as usize));
+        lists.is_valid(row).then(|| (offsets[row]..offsets[row + 1]).map(item).collect())
+    }
+
+    fn is(&self, row: usize, said: &Value) -> bool {
+        match said {
+            Value::Text(text) => self.text(row) == text.as_deref(),
+            Value::TextOrNull(text) => self.text(row).is_none_or(|found| found == *text),
+            Value::Number(number) => self.number(row) == *number,
+            Value::Milliseconds(time) => self.number(row).map(|us| us.div_euclid(1000)) == *time,
+            Value::List(list) => {
+                let said = list.as_ref().map(|list| list.iter().map(Option::as_deref).collect::<Vec<_>>());
+                self.list(row) == said
+            }
+            Value::Unsaid => true,
+        }
+    }
+}
+
+/// Calls `differs` with every row of `alerts` whose columns are not what the finding in `ocsf` says, in order.
+///
+/// # Errors
+/// [`MeaningError::Column`] when a column has a type that the table does not have.
+pub fn compare_alerts(
+    rows: &RecordBatch,
+    differs: &mut dyn FnMut(usize, Difference),
+) -> Result<(), MeaningError> {
+    let columns: Vec<Column<'_>> =
+        ALERT_COLUMNS.iter().map(|(name, _)| Column::of(rows, name)).collect::<Result<_, _>>()?;
+    let (findings, name, subresource) =
+        (Column::of(rows, alerts::OCSF)?, Column::of(rows, "name")?, Column::of(rows, "subresource")?);
+    for row in 0..rows.num_rows() {
+        let finding = findings.text(row).unwrap_or_default();
+        let Some(said) = Some(finding).filter(|finding| finding.len() <= RECORD_BYTES_MAX).and_then(Said::of)
+        else {
+            differs(row, Difference::NoRecord);
+            continue;
+        };
+        let is_named = || {
+            let kind = said.text(RESOURCE_TYPE);
+            let mut named = name.text(row).or(kind.as_deref()).unwrap_or_default().to_owned();
+            if let Some(subresource) = subresource.text(row) {
+                named.push('/');
+                named.push_str(subresource);
+            }
+            !said.has_resource() || said.text(RESOURCE_NAME).as_deref() == Some(&named)
+        };
+        let holds = |known: &str, says: Says, column: &Column<'_>| match known {
+            NAME_AND_SUBRESOURCE => is_named(),
+            _ => column.is(row, &says(&said)),
+        };
+        let wrong: Vec<&'static str> = ALERT_COLUMNS
+            .iter()
+            .zip(&columns)
+            .filter(|((known, says), column)| !holds(known, *says, column))
+            .map(|((known, _), _)| *known)
+            .collect();
+        if !wrong.is_empty() {
+            differs(row, Difference::Columns(wrong));
+        }
+    }
+    Ok(())
+}

@@ -172,7 +172,7 @@ impl Decoder {
 
     /// Decodes one record of `events` alone and pushes its row, or says why it is not one. What was rendered is an
     /// event; what was kept may also be a string literal that holds one, or an entry that is mapped.
-    pub(crate) fn record(&mut self, record: &[u8], is_rendered: bool) -> Result<(), Refusal> {
+    pub(crate) fn record_alone(&mut self, record: &[u8], is_rendered: bool) -> Result<(), Refusal> {
         let place = Place { offset: 0, before: &[] };
         let Err(refusal) = self.event(record, &place) else { return Ok(()) };
         let Some(text) = std::str::from_utf8(record).ok().filter(|_| !is_rendered) else {

@@ -114,7 +114,7 @@ pub fn compare_events(
         rows.renderer.record(row, &mut record);
         each(&record);
         let is_rendered = !rows.renderer.has_raw(row);
-        if record.len() <= RECORD_BYTES_MAX && decoder.record(&record, is_rendered).is_ok() {
+        if record.len() <= RECORD_BYTES_MAX && decoder.record_alone(&record, is_rendered).is_ok() {
             decoded.push(row);
         } else {
             found.push((row, Difference::NoRecord));
@@ -511,4 +511,337 @@ pub fn compare_alerts(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::builder::{ListBuilder, StringBuilder};
+    use arrow_array::types::ArrowPrimitiveType;
+    use arrow_array::{ArrayRef, BinaryArray, PrimitiveArray};
+    use serde_json::{Map, Value as Json, json};
+    use strongroom_alerts::alerts_batch;
+    use strongroom_schemas::{Alert, AlertEvent};
+
+    use super::*;
+
+    /// A record, whether it is rendered, and what it says by `docs/format.md`; the second verifier has the same list.
+    struct Case {
+        what: String,
+        record: Vec<u8>,
+        is_rendered: bool,
+        says: Option<Map<String, Json>>,
+    }
+
+    fn cases() -> Vec<Case> {
+        let text = include_str!("../../tests/data/records/records.json");
+        let cases: Vec<Json> = serde_json::from_str(text).expect("a list");
+        let case = |case: &Json| Case {
+            what: case["what"].as_str().expect("words").to_owned(),
+            record: match case["base64"].as_str() {
+                Some(base64) => bytes_of(base64),
+                None => case["record"].as_str().expect("a record").as_bytes().to_vec(),
+            },
+            is_rendered: case["rendered"] == true,
+            says: case["says"].as_object().cloned(),
+        };
+        cases.iter().map(case).collect()
+    }
+
+    fn bytes_of(base64: &str) -> Vec<u8> {
+        const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let (mut bytes, mut bits, mut held) = (Vec::new(), 0_u32, 0);
+        for digit in base64.bytes().filter(|digit| *digit != b'=') {
+            let value = ALPHABET.iter().position(|known| *known == digit).expect("base64");
+            (bits, held) = (bits << 6 | u32::try_from(value).expect("six bits"), held + 6);
+            if held >= 8 {
+                held -= 8;
+                bytes.push((bits >> held & 0xff) as u8);
+            }
+        }
+        bytes
+    }
+
+    /// A row with these columns, and this `raw`.
+    fn row(says: &Map<String, Json>, raw: Option<&[u8]>) -> RecordBatch {
+        fn number<T: ArrowPrimitiveType>(value: Option<T::Native>) -> PrimitiveArray<T> {
+            [value].into_iter().collect()
+        }
+        let schema = Table::Events.file_schema();
+        let column = |name: &String, data_type: &DataType| -> ArrayRef {
+            let value = says.get(name).filter(|value| !value.is_null());
+            match data_type {
+                DataType::Utf8 => {
+                    Arc::new(StringArray::from(vec![value.map(|text| text.as_str().expect("text"))]))
+                }
+                DataType::Int32 => {
+                    let code =
+                        value.map(|code| i32::try_from(code.as_i64().expect("a number")).expect("a code"));
+                    Arc::new(number::<Int32Type>(code))
+                }
+                DataType::Int64 => Arc::new(number::<Int64Type>(value.and_then(Json::as_i64))),
+                DataType::Timestamp(..) => Arc::new(
+                    number::<TimestampMicrosecondType>(value.map(|time| time.as_i64().expect("a time")))
+                        .with_timezone("UTC"),
+                ),
+                DataType::List(_) => {
+                    let mut list = ListBuilder::new(StringBuilder::new());
+                    for item in value.iter().flat_map(|list| list.as_array().expect("a list")) {
+                        list.values().append_option(item.as_str());
+                    }
+                    list.append(value.is_some());
+                    Arc::new(list.finish())
+                }
+                _ => Arc::new(BinaryArray::from(vec![raw.filter(|_| name == events::RAW)])),
+            }
+        };
+        let columns = schema.fields().iter().map(|field| column(field.name(), field.data_type()));
+        RecordBatch::try_new(Arc::clone(&schema), columns.collect()).expect("a row")
+    }
+
+    fn differences(batch: &RecordBatch) -> Vec<(usize, Difference)> {
+        let (mut found, mut records) = (Vec::new(), 0);
+        compare_events(batch, &mut |_| records += 1, &mut |row, how| found.push((row, how))).expect("events");
+        assert_eq!(records, batch.num_rows());
+        found
+    }
+
+    fn other(value: &Json) -> Json {
+        match value {
+            Json::Number(number) => json!(number.as_i64().expect("whole") ^ 1),
+            Json::Array(items) => items.iter().cloned().rev().chain([json!("x")]).collect(),
+            Json::String(text) => json!(format!("{text}x")),
+            _ => json!("x"),
+        }
+    }
+
+    #[test]
+    fn records_say_what_the_format_says() {
+        let cases = cases();
+        let mut decoder = Decoder::new(DecoderConfig::default());
+        decoder.begin_records();
+        for Case { what, record, is_rendered, says } in &cases {
+            assert_eq!(decoder.record_alone(record, *is_rendered).is_ok(), says.is_some(), "{what}");
+            let decoded = decoder.take_records().expect("columns");
+            assert_eq!(decoded.num_rows(), usize::from(says.is_some()), "{what}");
+            let Some(says) = says else {
+                let found = (!is_rendered).then(|| differences(&row(&Map::new(), Some(record))));
+                assert!(found.is_none_or(|found| found == [(0, Difference::NoRecord)]), "{what}");
+                continue;
+            };
+            let stored = row(says, (!is_rendered).then_some(record));
+            let rows = EventRows::of(&stored).expect("a row");
+            decoder.record_alone(record, *is_rendered).expect("it was one");
+            let mut found = Vec::new();
+            rows.compare(&mut decoder, &[0], &mut found).expect("columns");
+            assert_eq!(found, [], "{what}");
+        }
+        assert!(cases.len() > 250);
+    }
+
+    #[test]
+    fn each_column_is_compared() {
+        let mut seen = std::collections::BTreeSet::new();
+        for Case { what, record, is_rendered, says } in cases() {
+            let Some(says) = says.filter(|_| !is_rendered) else { continue };
+            for name in says.keys() {
+                for changed in [other(&says[name]), Json::Null] {
+                    if changed == says[name] {
+                        continue;
+                    }
+                    let mut row_says = says.clone();
+                    row_says.insert(name.clone(), changed);
+                    let found = differences(&row(&row_says, Some(&record)));
+                    let [(0, Difference::Columns(names))] = found.as_slice() else {
+                        panic!("{what}: {found:?}")
+                    };
+                    assert_eq!(names, &[name.as_str()], "{what}");
+                    seen.insert(name.clone());
+                }
+            }
+        }
+        assert_eq!(seen.len(), COMPARED.len() + 1);
+    }
+
+    #[test]
+    fn rows_are_named_in_order() {
+        let says = json!({ "audit_id": "a", "verb": "get" });
+        let says = says.as_object().expect("an object");
+        let good = row(says, Some(br#"{"auditID":"a","verb":"get"}"#));
+        let other = row(says, Some(br#"{"auditID":"a","verb":"list"}"#));
+        let broken = row(says, Some(b"x"));
+        let rows = [&good, &broken, &other, &good, &broken];
+        let batch = arrow_select::concat::concat_batches(&good.schema(), rows).expect("one schema");
+        let found = differences(&batch);
+        let expected =
+            [(1, Difference::NoRecord), (2, Difference::Columns(vec!["verb"])), (4, Difference::NoRecord)];
+        assert_eq!(found, expected);
+        assert_eq!(found[1].1.to_string(), "not what its record says: verb");
+    }
+
+    #[test]
+    fn what_is_spliced_into_a_rendered_record_is_read() {
+        let good = json!({
+            "level": "Metadata", "audit_id": "a", "user_groups": ["", "g"], "user_extra": "{\"k\":1}", "request_object": "[1, 2]",
+            "stage_timestamp": 0, "annotations": "{\"authorization.k8s.io/decision\":\"allow\"}", "authz_decision": "allow",
+        });
+        let found = |name: &str, value: Json| {
+            let mut says = good.as_object().expect("an object").clone();
+            says.insert(name.to_owned(), value);
+            match differences(&row(&says, None)).pop() {
+                None => String::new(),
+                Some((_, difference)) => difference.to_string().replace("not what its record says: ", ""),
+            }
+        };
+        let no_record = Difference::NoRecord.to_string();
+        assert_eq!(found("name", json!("n")), "");
+        assert_eq!(found("shape", json!("")), "");
+        assert_eq!(found("shape", json!("\"x\": {\"level\": 1} ,")), "");
+        assert_eq!(found("shape", json!(format!("\"x\":\"{}\",", "y".repeat(1000)))), "");
+        assert_eq!(found("shape", json!(events::SHAPE_DEFAULT)), "shape");
+        assert_eq!(found("shape", json!("\"stage\":\"Panic\",")), "stage, shape");
+        assert_eq!(found("shape", json!("\"\\u0073tage\":\"Panic\",")), "stage, shape");
+        assert_eq!(found("shape", json!("\"kind\":\"Pod\",")), no_record);
+        assert_eq!(found("authz_decision", json!("forbid")), "authz_decision");
+        assert_eq!(found("authz_decision", Json::Null), "authz_decision");
+        assert_eq!(found("authz_reason", json!("r")), "authz_reason");
+        assert_eq!(found("user_groups", json!(["a", null])), "user_groups");
+        assert_eq!(found("user_extra", json!(" {}")), "user_extra");
+        assert_eq!(found("user_extra", json!("{}}")), no_record);
+        assert_eq!(
+            found("user_extra", json!("{}},\"verb\":\"x\",\"objectRef\":{\"name\":\"m\"},\"y\":{\"z\":1")),
+            "verb, user_extra, name"
+        );
+        assert_eq!(found("request_object", json!("null")), "request_object");
+        assert_eq!(
+            found("request_object", json!("1,\"responseObject\":2")),
+            "request_object, response_object"
+        );
+        assert_eq!(found("stage_timestamp", json!(253_402_300_800_000_000_i64)), "stage_timestamp");
+        assert_eq!(found("stage_timestamp", json!(i64::MIN)), "stage_timestamp");
+        assert_eq!(found("request_received_timestamp", json!(i64::MAX)), "request_received_timestamp");
+    }
+
+    fn alert() -> Alert {
+        let given = |text: &str| Some(text.to_owned());
+        Alert {
+            alert_id: "id".to_owned(),
+            rule_id: "rule".to_owned(),
+            rule_name: "secret-sweep".to_owned(),
+            title: "Secrets swept".to_owned(),
+            severity: Severity::High,
+            time_us: 1_772_445_600_001_999,
+            window_start_us: -1,
+            window_end_us: 1_772_445_600_002_000,
+            group_key: "k".to_owned(),
+            event_count: 2,
+            audit_ids: vec!["a".to_owned(), "b".to_owned()],
+            tactics: vec!["credential-access".to_owned(), "stealth".to_owned()],
+            techniques: vec!["T1552.007".to_owned(), "T1078".to_owned()],
+            message: "alice read".to_owned(),
+            next_steps: "Ask.".to_owned(),
+            event: AlertEvent {
+                cluster: "c".to_owned(),
+                actor: "alice".to_owned(),
+                source_ip: given("10.0.0.7"),
+                verb: given("list"),
+                resource: given("secrets"),
+                subresource: given("status"),
+                namespace: given("ns"),
+                name: given("s"),
+                source: "file/a".to_owned(),
+                source_offset: 7,
+                ..AlertEvent::default()
+            },
+        }
+    }
+
+    fn alert_differences(batch: &RecordBatch) -> Vec<(usize, String)> {
+        let mut found = Vec::new();
+        compare_alerts(batch, &mut |row, how| found.push((row, how.to_string()))).expect("alerts");
+        found
+    }
+
+    /// The rows of one alert with the finding of another.
+    fn with_finding_of(row: &Alert, finding: &Alert) -> RecordBatch {
+        let (rows, other) =
+            (alerts_batch(std::slice::from_ref(row)), alerts_batch(std::slice::from_ref(finding)));
+        let at = rows.schema().index_of(alerts::OCSF).expect("a column");
+        let mut columns = rows.columns().to_vec();
+        columns[at] = Arc::clone(other.column(at));
+        RecordBatch::try_new(rows.schema(), columns).expect("the same columns")
+    }
+
+    #[test]
+    fn alerts_say_what_their_finding_says() {
+        let bare = Alert { event: AlertEvent::default(), ..alert() };
+        let no_tags = Alert { tactics: Vec::new(), techniques: Vec::new(), ..alert() };
+        let mut unnamed = alert();
+        (unnamed.event.name, unnamed.event.verb) = (None, Some("unknown".to_owned()));
+        (unnamed.next_steps, unnamed.group_key) = (String::new(), String::new());
+        let mut by_name = alert();
+        (by_name.event.source_ip, by_name.event.subresource) = (Some("a host".to_owned()), None);
+        assert_eq!(alert_differences(&alerts_batch(&[alert(), bare, no_tags, unnamed, by_name])), []);
+    }
+
+    #[test]
+    fn each_column_of_an_alert_is_compared() {
+        type Change = fn(&mut Alert);
+        let changes: &[(&str, Change)] = &[
+            ("alert_id", |a| a.alert_id.push('x')),
+            ("rule_id", |a| a.rule_id.push('x')),
+            ("rule_name", |a| a.rule_name.push('x')),
+            ("title", |a| a.title.push('x')),
+            ("severity", |a| a.severity = Severity::Low),
+            ("time", |a| a.time_us += 1),
+            ("window_start", |a| a.window_start_us += 1),
+            ("window_end", |a| a.window_end_us -= 1),
+            ("cluster", |a| a.event.cluster.push('x')),
+            ("actor", |a| a.event.actor.push('x')),
+            ("source_ip", |a| a.event.source_ip = None),
+            ("verb", |a| a.event.verb = None),
+            ("resource", |a| a.event.resource = Some("pods".to_owned())),
+            ("name, subresource", |a| a.event.subresource = None),
+            ("name, subresource", |a| a.event.name = None),
+            ("namespace", |a| a.event.namespace = None),
+            ("group_key", |a| a.group_key.clear()),
+            ("event_count", |a| a.event_count += 1),
+            ("audit_ids", |a| a.audit_ids.reverse()),
+            ("tactics", |a| a.tactics.truncate(1)),
+            ("techniques", |a| a.techniques[0] = "T1552.001".to_owned()),
+            ("message", |a| a.message.push('x')),
+            ("next_steps", |a| a.next_steps.push('x')),
+            ("source", |a| a.event.source.push('x')),
+            ("source_offset", |a| a.event.source_offset += 1),
+        ];
+        for (name, change) in changes {
+            let mut changed = alert();
+            change(&mut changed);
+            let found = alert_differences(&with_finding_of(&changed, &alert()));
+            assert_eq!(found, [(0, format!("not what its record says: {name}"))]);
+        }
+        let mut named: Vec<&str> = changes.iter().map(|(name, _)| *name).collect();
+        named.dedup();
+        assert_eq!(named, ALERT_COLUMNS.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_finding_may_be_anything() {
+        let row = alerts_batch(&[Alert {
+            group_key: String::new(),
+            next_steps: String::new(),
+            tactics: Vec::new(),
+            techniques: Vec::new(),
+            ..alert()
+        }]);
+        let deep = "[".repeat(100_000);
+        for finding in ["", "x", "[]", "\"x\"", &deep, "{\"\\ud800\":1}", "{}\0"] {
+            let at = row.schema().index_of(alerts::OCSF).expect("a column");
+            let mut columns = row.columns().to_vec();
+            columns[at] = Arc::new(StringArray::from(vec![finding]));
+            let batch = RecordBatch::try_new(row.schema(), columns).expect("the same columns");
+            assert_eq!(alert_differences(&batch), [(0, Difference::NoRecord.to_string())]);
+        }
+    }
 }

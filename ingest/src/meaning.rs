@@ -218,7 +218,7 @@ impl<'a> EventRows<'a> {
     }
 }
 
-/// The text between `{` and the first member of a rendered event that has a column; none when that is a line's.
+/// The text between `{` and the first member of a rendered event that has a column, or `}`; none when that is a line's.
 fn shape_of(record: &str) -> Option<&str> {
     let Members(list) = serde_json::from_str(record).ok()?;
     let open = record.find('{')? + 1;
@@ -232,7 +232,7 @@ fn shape_of(record: &str) -> Option<&str> {
         let text = value.get();
         end = (text.as_ptr() as usize - record.as_ptr() as usize) + text.len();
     }
-    None
+    record.get(open..record.rfind('}')?)
 }
 
 /// What a finding says, by paths. What is not there, or of another type, it does not say.

@@ -3863,7 +3863,7 @@ class Pack:
                         value = fields(parse_json(line), "line %d" % (tree.size + 1), {"index": int, "commit": str})
                         if value["index"] != tree.size:
                             raise Malformed("line %d is not commit %d" % (tree.size + 1, tree.size))
-                        self.commit_of_complete(table, volume, tree.size, parse_base64(value["commit"]), named)
+                        self.commit_of_complete(volume.split("/")[0], volume, tree.size, parse_base64(value["commit"]), named)
                         tree.add(leaf_hash(parse_base64(value["commit"])))
                 if (tree.size, tree.root()) != (checkpoint.size, checkpoint.root):
                     raise Malformed("these are not the commits that the checkpoint signed")

@@ -2733,6 +2733,7 @@ WHITE = " \t\r\n"
 SKIP = re.compile("[ \t\r\n]*")
 QUOTE = re.compile('[ \t\r\n]*"')
 COLON = re.compile("[ \t\r\n]*:[ \t\r\n]*")
+PLAIN_NAME = re.compile(r'[ \t\r\n]*"([^"\\\x00-\x1f]*)"[ \t\r\n]*:[ \t\r\n]*')
 NEXT = re.compile("[ \t\r\n]*([,}])")
 STRING = re.compile('"[^"]*"')
 NO_BRACKET = re.compile(r"[^\[\]{}]+")
@@ -2767,24 +2768,40 @@ def members_at(text, at):
     if text.startswith("}", at):
         return found, at + 1
     while True:
-        quote = QUOTE.match(text, at)
-        if not quote:
-            raise NoRecord
+        plain = PLAIN_NAME.match(text, at)
+        if plain:
+            name, quote, start = plain[1], plain.start(1) - 1, plain.end()
+        else:
+            name, quote, start = name_at(text, at)
         try:
-            name, end = json.decoder.scanstring(text, quote.end(), True)
-        except ValueError:
+            value, end = SCAN(text, start)
+        except (StopIteration, ValueError):
             raise NoRecord
-        colon = COLON.match(text, end)
-        if not colon:
-            raise NoRecord
-        value, end = value_at(text, colon.end())
-        found.append((name, quote.end() - 1, value, colon.end(), end))
+        found.append((name, quote, value, start, end))
+        if text.startswith(",", end):
+            at = end + 1
+            continue
         after = NEXT.match(text, end)
         if not after:
             raise NoRecord
         at = after.end()
         if after[1] == "}":
             return found, at
+
+
+def name_at(text, at):
+    """The name of a member that begins at `at`, where it is quoted, and where its value begins."""
+    quote = QUOTE.match(text, at)
+    if not quote:
+        raise NoRecord
+    try:
+        name, end = json.decoder.scanstring(text, quote.end(), True)
+    except ValueError:
+        raise NoRecord
+    colon = COLON.match(text, end)
+    if not colon:
+        raise NoRecord
+    return name, quote.end() - 1, colon.end()
 
 
 def is_deeper(text, most):
@@ -2831,6 +2848,7 @@ class Object:
 
     def __init__(self, text, at, is_odd, values=None):
         self.text, self.start, self.is_odd = text, at, is_odd  # odd: it has escapes of surrogates, so of each string is looked whether it is Unicode
+        self.spans = None
         if values is None:
             self.list, self.end = members_at(text, at)
             values = {name: value for name, _, value, _, _ in self.list}
@@ -2842,9 +2860,11 @@ class Object:
                 self.unicode(name)
 
     def span(self, name):
-        if self.list is None:
-            self.list, self.end = members_at(self.text, self.start)
-        return next(member[3:] for member in reversed(self.list) if member[0] == name)
+        if self.spans is None:
+            if self.list is None:
+                self.list, self.end = members_at(self.text, self.start)
+            self.spans = {name: (start, end) for name, _, _, start, end in self.list}
+        return self.spans[name]
 
     def unicode(self, string):
         if self.is_odd and not is_unicode(string):

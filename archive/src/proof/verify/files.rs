@@ -268,9 +268,9 @@ impl Differing {
 
 fn rows(bytes: Bytes, job: &Job<'_>, records: &dyn Records, outcome: &mut Outcome) -> Result<(), String> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| error.to_string())?;
-    let reader = reader.with_batch_size(BATCH_ROWS).build().map_err(|error| error.to_string())?;
+    let mut reader = reader.with_batch_size(BATCH_ROWS).build().map_err(|error| error.to_string())?;
     let mut seen = Seen::default();
-    let read = reader.into_iter().try_for_each(|batch| {
+    let read = reader.try_for_each(|batch| {
         let before = seen.rows;
         let batch = batch.map_err(|error| error.to_string());
         let taken = batch.and_then(|batch| take(&batch, job, records, &mut seen));

@@ -2388,6 +2388,83 @@ class Rows(InFolder):
         far = pa.array([self.MICROS, None, 1 << 62], pa.timestamp("us", tz="UTC"))
         self.assertEqual(self.check(self.file(stage_timestamp=far))[:2], ["columns_differ", "record_changed"])
 
+    def table(self, rows):
+        """A file of these rows, and what its `add` says of it."""
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        kinds = {"raw": pa.binary(), "response_code": pa.int32(), "source_offset": pa.int64(), "event_count": pa.int64()}
+        kinds.update((c, pa.timestamp("us", tz="UTC")) for c in ("request_received_timestamp", "stage_timestamp", "time", "window_start", "window_end"))
+        kinds.update((c, pa.list_(pa.string())) for c in ("user_groups", "impersonated_user_groups", "source_ips", "audit_ids", "tactics", "techniques"))
+        names = dict.fromkeys(name for row in rows for name in row)
+        columns = {name: pa.array([row.get(name) for row in rows], kinds.get(name, pa.string())) for name in names}
+        out = io.BytesIO()
+        pa.parquet.write_table(pa.table(columns), out)
+        return out.getvalue()
+
+    def seal(self, w, table, rows):
+        """Whoever holds the key says of the rows what is true of them, and signs it."""
+        for i, row in enumerate(rows):
+            row.update(source="file/a", source_offset=i)
+        time = verify.TIME_COLUMN[table]
+        ends = {"minValues": min, "maxValues": max}
+        stats = {"numRecords": len(rows)}
+        for name, end in ends.items():
+            at = end((row[time] for row in rows if row.get(time) is not None), default=None)
+            stats[name] = {"source": "file/a", "source_offset": end(row["source_offset"] for row in rows)}
+            stats[name].update({} if at is None else {time: verify.utc_time(at)})
+        root = mth([verify.record_of(table, row) for row in rows]).hex()
+        volume, day = "%s/2026" % table, "2026-03-02"
+        return w.add(volume, {"file/a": [0, len(rows) - 1, len(rows)]}, day, data=self.table(rows), stats=json.dumps(stats), tag_record_root=root)
+
+    def test_rows_whose_columns_and_record_disagree(self):
+        self.folder.cleanup()
+        os.makedirs(self.root)
+        w, expected, actions, day = self.writer(), {}, [], range(self.MICROS, self.MICROS + 3_600_000_000)
+        good = [(record, says) for _, record, rendered, says in records() if says is not None and not rendered]
+        good = [(record, says) for record, says in good if says.get("stage_timestamp", self.MICROS) in day]
+        changes = [(record, says, column, changed(says.get(column))) for record, says in good for column in says]
+        changes += [(record, says, column, None) for record, says in good for column in list(says)[1:]]
+        for at in range(0, len(changes), 7):  # and rows between them that are as they were
+            rows = []
+            for record, says, column, value in changes[at : at + 7]:
+                rows += [dict(says, raw=record), dict(dict(says, raw=record), **{column: value})]
+            actions.append(self.seal(w, "events", rows))
+            where = "events/2026/%s" % actions[-1]["add"]["path"]
+            expected.update(("%s, row %d" % (where, 2 * i + 1), c[2]) for i, c in enumerate(changes[at : at + 7]))
+        said = [dict(Records.FINDING, unmapped=dict(Records.FINDING["unmapped"], source_offset=i)) for i in range(6)]
+        alerts = [dict(Records.ALERT, ocsf=json.dumps(finding)) for finding in said]
+        for row, column in ((1, "title"), (3, "severity"), (4, "audit_ids")):
+            alerts[row][column] = changed(alerts[row][column])
+        add = self.seal(w, "alerts", alerts)
+        expected.update(("alerts/2026/%s, row %d" % (add["add"]["path"], row), name) for row, name in ((1, "title"), (3, "severity"), (4, "audit_ids")))
+        w.commit("alerts/2026", [add], {"file/a": (1000, 1000)})
+        w.commit("events/2026", actions, {}, {"received": 0, "events": 0, "rejects": 0, "duplicates": 0})
+        report = verify.Archive(self.root, [public(SEEDS[0])], now=w.clock).check()
+        found = {f["where"]: f["detail"] for f in report.findings if f["kind"] == "columns_differ"}
+        self.assertEqual(found, {where: "not what its record says: %s" % column for where, column in expected.items()})
+        self.assertEqual({f["kind"] for f in report.findings} - {"columns_differ", "counts", "overlap"}, set())  # of made-up offsets
+        self.assertGreater(len(expected), 100)
+
+    def test_many_rows_and_newer_formats(self):
+        self.folder.cleanup()
+        os.makedirs(self.root)
+        w, rows = self.writer(), [{"audit_id": "a", "verb": "get" if i < 5 else "list", "raw": b'{"auditID":"a","verb":"get"}'} for i in range(30)]
+        add = self.seal(w, "events", [dict(row, stage_timestamp=None) for row in rows])
+        w.commit("events/2026", [add], {"file/a": (30, 30)}, {"received": 30, "events": 30, "rejects": 0, "duplicates": 0})
+        report = verify.Archive(self.root, [public(SEEDS[0])], now=w.clock).check()
+        self.assertEqual([f["where"].split(", ")[1] for f in report.findings], ["row %d" % i for i in range(5, 15)])
+        self.assertEqual({f["detail"] for f in report.findings}, {"not what its record says: verb; such rows of the file: 25"})
+        rel = LOG % 1
+        for said, judged in ((2, False), (1 << 62, False), (1 << 64, True), ("2", True), (2.5, True), (0, True), (None, True)):
+            lines = [json.loads(line) for line in get(self.root, rel).split(b"\n")]
+            lines[0]["commitInfo"]["strongroom"]["eventsFormat"] = said
+            put(self.root, rel, "\n".join(map(json.dumps, lines)).encode())
+            report = verify.Archive(self.root, [public(SEEDS[0])], now=w.clock).check()
+            self.assertEqual("columns_differ" in [f["kind"] for f in report.findings], judged, said)
+            told = "whether columns mean their records in 1 files of events, which are of a newer format than 1"
+            self.assertEqual(told in report.not_checked, not judged)
+
 
 def records():
     """What records say: tests/data/records, which the program's own decoder is held against, too."""
@@ -2401,7 +2478,7 @@ def changed(value):
     """Another value of its kind."""
     if value is None:
         return "x"
-    return value + 1 if isinstance(value, int) else value[::-1] + (["x"] if isinstance(value, list) else "x")
+    return value ^ 1 if isinstance(value, int) else value[::-1] + (["x"] if isinstance(value, list) else "x")
 
 
 class Records(unittest.TestCase):

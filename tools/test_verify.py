@@ -2383,6 +2383,7 @@ class Rows(InFolder):
     """Point 8, on real Parquet files."""
 
     MICROS = START * 1000
+    RAW = b'{"auditID":"a"} '
 
     def file(self, **changes):
         import pyarrow as pa
@@ -2390,7 +2391,8 @@ class Rows(InFolder):
 
         columns = {
             "level": pa.array(["Metadata", None, "Request"]),
-            "raw": pa.array([None, b"raw bytes", None], pa.binary()),
+            "audit_id": pa.array([None, "a", None]),
+            "raw": pa.array([None, self.RAW, None], pa.binary()),
             "stage_timestamp": pa.array([self.MICROS, None, self.MICROS + 5], pa.timestamp("us", tz="UTC")),
             "source": pa.array(["file/a", "file/a", "file/b"]),
             "source_offset": pa.array([10, 0, 3], pa.int64()),
@@ -2414,7 +2416,7 @@ class Rows(InFolder):
             "minValues": {"stage_timestamp": low, "source": "file/a", "source_offset": 0},
             "maxValues": {"stage_timestamp": high, "source": "file/b", "source_offset": 10},
         }
-        changes.setdefault("tag_record_root", mth([records[0], b"raw bytes", records[1]]).hex())
+        changes.setdefault("tag_record_root", mth([records[0], self.RAW, records[1]]).hex())
         changes.setdefault("stats", json.dumps(stats))
         add = w.add("events/2026", {"file/a": [0, 10, 2], "file/b": [3, 3, 1]}, data=data, day=day, **changes)
         counts = {"received": 3, "events": 3, "rejects": 0, "duplicates": 0}
@@ -2477,7 +2479,8 @@ class Rows(InFolder):
 
         self.assertEqual(self.check(self.file()), [])
         self.assertEqual(self.check(self.file(level=pa.array(["Metadata", None, "None"]))), ["record_changed"])
-        self.assertEqual(self.check(self.file(raw=pa.array([b"x", b"raw bytes", None], pa.binary()))), ["record_changed"])
+        other = pa.array([b'{"auditID":"b","level":"Metadata","stageTimestamp":"2026-03-02T10:00:00Z"}', self.RAW, None], pa.binary())
+        self.assertEqual(self.check(self.file(raw=other)), ["columns_differ", "record_changed"])
         self.assertEqual(self.check(self.file(source_offset=pa.array([9, 0, 3], pa.int64()))), ["offsets", "statistics"])
         self.assertEqual(self.check(self.file(source=pa.array(["file/a", None, "file/b"]))), ["offsets"])
         self.assertEqual(self.check(b"PAR1 not PAR1"), ["rows"])
@@ -2490,7 +2493,261 @@ class Rows(InFolder):
         self.assertEqual(self.check(self.file(), **four)[:2], ["rows", "offsets"])
         self.assertEqual(self.check(self.file(source_offset=pa.array(["a", "b", "c"]))), ["offsets", "statistics", "statistics"])
         far = pa.array([self.MICROS, None, 1 << 62], pa.timestamp("us", tz="UTC"))
-        self.assertEqual(self.check(self.file(stage_timestamp=far)), ["rows"])
+        self.assertEqual(self.check(self.file(stage_timestamp=far))[:2], ["columns_differ", "record_changed"])
+
+    def table(self, rows):
+        """A file of these rows, and what its `add` says of it."""
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        kinds = {"raw": pa.binary(), "response_code": pa.int32(), "source_offset": pa.int64(), "event_count": pa.int64()}
+        kinds.update((c, pa.timestamp("us", tz="UTC")) for c in ("request_received_timestamp", "stage_timestamp", "time", "window_start", "window_end"))
+        kinds.update((c, pa.list_(pa.string())) for c in ("user_groups", "impersonated_user_groups", "source_ips", "audit_ids", "tactics", "techniques"))
+        names = dict.fromkeys(name for row in rows for name in row)
+        columns = {name: pa.array([row.get(name) for row in rows], kinds.get(name, pa.string())) for name in names}
+        out = io.BytesIO()
+        pa.parquet.write_table(pa.table(columns), out)
+        return out.getvalue()
+
+    def seal(self, w, table, rows):
+        """Whoever holds the key says of the rows what is true of them, and signs it."""
+        for i, row in enumerate(rows):
+            row.update(source="file/a", source_offset=i)
+        time = verify.TIME_COLUMN[table]
+        ends = {"minValues": min, "maxValues": max}
+        stats = {"numRecords": len(rows)}
+        for name, end in ends.items():
+            at = end((row[time] for row in rows if row.get(time) is not None), default=None)
+            stats[name] = {"source": "file/a", "source_offset": end(row["source_offset"] for row in rows)}
+            stats[name].update({} if at is None else {time: verify.utc_time(at)})
+        root = mth([verify.record_of(table, row) for row in rows]).hex()
+        volume, day = "%s/2026" % table, "2026-03-02"
+        return w.add(volume, {"file/a": [0, len(rows) - 1, len(rows)]}, day, data=self.table(rows), stats=json.dumps(stats), tag_record_root=root)
+
+    def test_rows_whose_columns_and_record_disagree(self):
+        self.folder.cleanup()
+        os.makedirs(self.root)
+        w, expected, actions, day = self.writer(), {}, [], range(self.MICROS, self.MICROS + 3_600_000_000)
+        good = [(record, says) for _, record, rendered, says in records() if says is not None and not rendered]
+        good = [(record, says) for record, says in good if says.get("stage_timestamp", self.MICROS) in day]
+        changes = [(record, says, column, changed(says.get(column))) for record, says in good for column in says]
+        changes += [(record, says, column, None) for record, says in good for column in list(says)[1:]]
+        for at in range(0, len(changes), 7):  # and rows between them that are as they were
+            rows = []
+            for record, says, column, value in changes[at : at + 7]:
+                rows += [dict(says, raw=record), dict(dict(says, raw=record), **{column: value})]
+            actions.append(self.seal(w, "events", rows))
+            where = "events/2026/%s" % actions[-1]["add"]["path"]
+            expected.update(("%s, row %d" % (where, 2 * i + 1), c[2]) for i, c in enumerate(changes[at : at + 7]))
+        said = [dict(Records.FINDING, unmapped=dict(Records.FINDING["unmapped"], source_offset=i)) for i in range(6)]
+        alerts = [dict(Records.ALERT, ocsf=json.dumps(finding)) for finding in said]
+        for row, column in ((1, "title"), (3, "severity"), (4, "audit_ids")):
+            alerts[row][column] = changed(alerts[row][column])
+        add = self.seal(w, "alerts", alerts)
+        expected.update(("alerts/2026/%s, row %d" % (add["add"]["path"], row), name) for row, name in ((1, "title"), (3, "severity"), (4, "audit_ids")))
+        w.commit("alerts/2026", [add], {"file/a": (1000, 1000)})
+        w.commit("events/2026", actions, {}, {"received": 0, "events": 0, "rejects": 0, "duplicates": 0})
+        report = verify.Archive(self.root, [public(SEEDS[0])], now=w.clock).check()
+        found = {f["where"]: f["detail"] for f in report.findings if f["kind"] == "columns_differ"}
+        self.assertEqual(found, {where: "not what its record says: %s" % column for where, column in expected.items()})
+        self.assertEqual({f["kind"] for f in report.findings} - {"columns_differ", "counts", "overlap"}, set())  # of made-up offsets
+        self.assertGreater(len(expected), 100)
+
+    def test_many_rows_and_newer_formats(self):
+        self.folder.cleanup()
+        os.makedirs(self.root)
+        w, rows = self.writer(), [{"audit_id": "a", "verb": "get" if i < 5 else "list", "raw": b'{"auditID":"a","verb":"get"}'} for i in range(30)]
+        add = self.seal(w, "events", [dict(row, stage_timestamp=None) for row in rows])
+        w.commit("events/2026", [add], {"file/a": (30, 30)}, {"received": 30, "events": 30, "rejects": 0, "duplicates": 0})
+        report = verify.Archive(self.root, [public(SEEDS[0])], now=w.clock).check()
+        self.assertEqual([f["where"].split(", ")[1] for f in report.findings], ["row %d" % i for i in range(5, 15)])
+        self.assertEqual({f["detail"] for f in report.findings}, {"not what its record says: verb; such rows of the file: 25"})
+        rel = LOG % 1
+        for said, judged in ((2, False), (1 << 62, False), (1 << 64, True), ("2", True), (2.5, True), (0, True), (None, True)):
+            lines = [json.loads(line) for line in get(self.root, rel).split(b"\n")]
+            lines[0]["commitInfo"]["strongroom"]["eventsFormat"] = said
+            put(self.root, rel, "\n".join(map(json.dumps, lines)).encode())
+            report = verify.Archive(self.root, [public(SEEDS[0])], now=w.clock).check()
+            self.assertEqual("columns_differ" in [f["kind"] for f in report.findings], judged, said)
+            told = "whether columns mean their records in 1 files of events, which are of a newer format than 1"
+            self.assertEqual(told in report.not_checked, not judged)
+
+
+def records():
+    """What records say: tests/data/records, which the program's own decoder is held against, too."""
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tests/data/records/records.json"), encoding="utf-8") as file:
+        for case in json.load(file):
+            data = base64.b64decode(case["base64"]) if "base64" in case else case["record"].encode()
+            yield case["what"], data, case.get("rendered", False), case["says"]
+
+
+def changed(value):
+    """Another value of its kind."""
+    if value is None:
+        return "x"
+    return value ^ 1 if isinstance(value, int) else value[::-1] + (["x"] if isinstance(value, list) else "x")
+
+
+class Records(unittest.TestCase):
+    """Point 16: format.md, What a record says."""
+
+    FINDING = {
+        "count": 2,
+        "end_time": 1_772_445_600_002,
+        "evidences": [{"actor": {"user": {"name": "alice"}}, "api": {"operation": "list"}, "src_endpoint": {"ip": "10.0.0.7"}}],
+        "finding_info": {
+            "analytic": {"name": "secret-sweep", "uid": "rule"},
+            "attacks": [
+                {"tactic": {"name": "Credential Access", "uid": "TA0006"}},
+                {"tactic": {"name": "stealth"}},
+                {"technique": {"uid": "T1552"}, "sub_technique": {"uid": "T1552.007"}},
+                {"technique": {"uid": "T1078"}},
+            ],
+            "title": "Secrets swept",
+            "uid": "id",
+        },
+        "message": "alice read",
+        "remediation": {"desc": "Ask."},
+        "resources": [{"name": "s/status", "namespace": "ns", "type": "secrets"}],
+        "severity": "High",
+        "start_time": -1,
+        "time": 1_772_445_600_001,
+        "unmapped": {"audit_ids": ["a", "b"], "cluster": "c", "group_key": "k", "source": "file/a", "source_offset": 7},
+    }
+    ALERT = {
+        "alert_id": "id", "rule_id": "rule", "rule_name": "secret-sweep", "title": "Secrets swept", "severity": "high", "time": 1_772_445_600_001_999,
+        "window_start": -1, "window_end": 1_772_445_600_002_000, "cluster": "c", "actor": "alice", "source_ip": "10.0.0.7", "verb": "list", "resource": "secrets",
+        "subresource": "status", "namespace": "ns", "name": "s", "group_key": "k", "event_count": 2, "audit_ids": ["a", "b"],
+        "tactics": ["credential-access", "stealth"], "techniques": ["T1552.007", "T1078"], "message": "alice read", "next_steps": "Ask.",
+        "source": "file/a", "source_offset": 7,
+    }  # fmt: skip
+
+    def test_what_records_say(self):
+        events, count = verify.Events(), 0
+        for what, record, rendered, says in records():
+            count += 1
+            try:
+                said = {k: v for k, v in events.columns(rendered, record.decode()).items() if v is not None}
+            except (verify.NoRecord, UnicodeDecodeError):
+                said = None
+            self.assertEqual(said, says, what)
+            if not rendered:
+                self.assertEqual(events(dict(says or {}, raw=record), record), None if says is None else [], what)
+        self.assertGreater(count, 250)
+
+    def test_each_column_is_compared(self):
+        events, seen = verify.Events(), set()
+        for what, record, rendered, says in records():
+            for column, value in (says or {}).items():
+                for other in (changed(value), None):
+                    row = dict(says, raw=record)
+                    row[column] = other
+                    if not rendered:
+                        self.assertEqual(events(row, record), [column], what)
+                        seen.add(column)
+            absent = next(c for c in verify.EVENT_COMPARED if c not in (says or {}))
+            if says is not None and not rendered:
+                self.assertEqual(events(dict(says, raw=record, **{absent: "x"}), record), [absent], what)
+        self.assertEqual(seen, set(verify.EVENT_COMPARED))
+
+    def test_rows_that_render(self):
+        """Whatever a column holds that is spliced into the record, the record is read."""
+        good = {
+            "level": "Metadata", "audit_id": "a", "user_name": "\u2028\x01\"<é", "user_groups": ["", "g"], "user_extra": '{"k":["v"]}', "impersonated_user_name": "",
+            "source_ips": [], "name": "n", "response_code": 0, "response_details": "{}", "request_object": "[1, 2]", "response_object": '"x"',
+            "stage_timestamp": 0, "annotations": '{"authorization.k8s.io/decision":"allow"}', "authz_decision": "allow",
+        }  # fmt: skip
+        deep = "[" * 126 + "]" * 126
+        cases = [
+            ({}, []),
+            ({"shape": ""}, []),
+            ({"shape": '"x": {"level": 1} ,'}, []),
+            ({"request_object": deep}, []),
+            ({"request_object": "[%s]" % deep}, []),
+            ({"user_extra": '{"\\ud800":1}'}, []),
+            ({"audit_id": None}, []),
+            ({"stage_timestamp": verify.RENDERED_FROM_US}, []),
+            ({"stage_timestamp": verify.RENDERED_TO_US - 1}, []),
+            ({"authz_decision": "forbid"}, ["authz_decision"]),
+            ({"authz_decision": None}, ["authz_decision"]),
+            ({"authz_reason": "r"}, ["authz_reason"]),
+            ({"annotations": None}, ["authz_decision"]),
+            ({"annotations": '{"a":1},"verb":"get"', "authz_decision": None}, ["verb", "annotations"]),
+            ({"annotations": '{"\\ud800":1}', "authz_decision": None}, None),
+            ({"shape": verify.DEFAULT_SHAPE}, ["shape"]),
+            ({"shape": '"stage":"Panic",'}, ["stage", "shape"]),
+            ({"shape": '"\\u0073tage":"Panic",'}, ["stage", "shape"]),
+            ({"shape": '"verb":"x","verb":null,'}, ["shape"]),
+            ({"shape": '"kind":"Pod",'}, None),
+            ({"shape": "x"}, None),
+            ({"shape": "", "audit_id": None}, None),
+            ({"shape": '"logName":"x","protoPayload":{},', "audit_id": None}, None),
+            ({"level": "metadata"}, None),
+            ({"user_groups": ["a", None]}, ["user_groups"]),
+            ({"user_extra": " {}"}, ["user_extra"]),
+            ({"user_extra": "null"}, ["user_extra"]),
+            ({"user_extra": "[]"}, None),
+            ({"user_extra": "{}}"}, None),
+            ({"user_extra": '{}},"verb":"x","objectRef":{"name":"m"},"y":{"z":1'}, ["user_extra", "verb"]),
+            ({"request_object": "null"}, ["request_object"]),
+            ({"request_object": "NaN"}, None),
+            ({"request_object": '1,"responseObject":2'}, ["request_object"]),
+            ({"response_object": None, "request_object": '1,"responseObject":2'}, ["request_object", "response_object"]),
+            ({"request_object": "[[%s]]" % deep}, None),
+            ({"stage_timestamp": verify.RENDERED_TO_US}, ["stage_timestamp"]),
+            ({"stage_timestamp": verify.RENDERED_FROM_US - 1}, ["stage_timestamp"]),
+            ({"stage_timestamp": -(1 << 63)}, ["stage_timestamp"]),
+            ({"request_received_timestamp": (1 << 63) - 1}, ["request_received_timestamp"]),
+        ]
+        for change, expected in cases:
+            events, row = verify.Events(), dict(good, **change)
+            for _ in range(2):  # what is remembered is judged as it was
+                found = events(row, verify.record_of("events", row))
+                self.assertEqual(found and sorted(found), expected and sorted(expected), change)
+            if expected == [] and not events.says_itself(row):
+                self.assertIn(next(iter(change)), ("request_object", "user_extra", "audit_id"), change)
+        self.assertTrue(verify.Events().says_itself(good))
+
+    def test_alerts(self):
+        text = json.dumps(self.FINDING)
+        differs = lambda row, finding=text: verify.alert_differs(dict(row, ocsf=finding), (finding or "").encode())  # noqa: E731
+        self.assertEqual(differs(self.ALERT), [])
+        for name, columns, _ in verify.ALERT_COLUMNS:
+            for column in columns:
+                for other in (changed(self.ALERT[column]) if column not in ("time", "window_start", "window_end") else self.ALERT[column] + 1000, None):
+                    self.assertEqual(differs(dict(self.ALERT, **{column: other})), [name], column)
+        for finding in (None, "", "x", "[]", '"x"', "[" * 100_000, '{"\\ud800":1}', "{}\0"):
+            self.assertIsNone(differs(self.ALERT, finding), finding and finding[:20])
+        bare = {"group_key": "", "next_steps": "", "tactics": [], "techniques": []}
+        self.assertEqual(differs(bare, "{}"), [])
+        self.assertEqual(differs(dict(bare, name="n", subresource="s", namespace="ns"), "{}"), [])  # of no resource the finding says nothing
+        self.assertEqual(differs(dict(bare, verb="unknown"), '{"evidences":[{"api":{"operation":"unknown"}}]}'), [])
+        self.assertEqual(differs(bare, '{"evidences":[{"api":{"operation":"unknown"}}]}'), [])
+        self.assertEqual(differs(dict(bare, verb="unknown"), "{}"), ["verb"])
+        self.assertEqual(differs(dict(bare, resource="pods"), '{"resources":[{"type":"pods","name":"pods"}]}'), [])
+        self.assertEqual(differs(dict(bare, resource="pods", subresource="log"), '{"resources":[{"type":"pods","name":"pods/log"}]}'), [])
+        self.assertEqual(differs(bare, '{"count":1.0,"time":"1","unmapped":{"audit_ids":[null],"\\udfff":1}}'), [])
+        self.assertEqual(differs(dict(bare, event_count=0), '{"count":-0}'), [])
+        self.assertEqual(differs(dict(bare, tactics=["TA0006"]), '{"finding_info":{"attacks":[{"tactic":{"name":"Impact","uid":"TA0006"}}]}}'), ["tactics"])
+
+    def test_anything(self):
+        """Whatever the bytes are, there is an answer."""
+        chance, events = random.Random(11), verify.Events()
+        seeds = [record for _, record, _, says in records() if says is not None] + [json.dumps(self.FINDING).encode()]
+        pieces = [b"[" * 200, b"{", b"}", b'"', b"\\", b"\\ud800", b",", b":", b"null", b"\0", b"\xff", b"9" * 5000, b'"level":', b"NaN", b'{"a":' * 200]
+        for _ in range(FUZZ_ROUNDS):
+            record = bytearray(chance.choice(seeds))
+            for _ in range(chance.randint(1, 4)):
+                at = chance.randrange(len(record) + 1)
+                record[at : at + chance.randint(0, 3)] = chance.choice(pieces) if chance.random() < 0.7 else chance.randbytes(2)
+            record = bytes(record)
+            for row in ({"raw": record}, {"raw": None, "annotations": record.decode(errors="replace")}):
+                found = events(row, verify.record_of("events", row))
+                self.assertTrue(found is None or set(found) <= set(verify.EVENT_COMPARED))
+            found = verify.alert_differs({"ocsf": record.decode(errors="replace")}, record)
+            self.assertTrue(found is None or isinstance(found, list))
+        for record in (b"[" * 1_000_000, b'{"a":' * 300_000, b'"' + b"\\\"" * 1_000_000, b"9" * 1_000_000, b" " * ((64 << 20) + 1)):
+            self.assertIsNone(events({"raw": record}, record))
 
     def test_forms_and_marks(self):
         import pyarrow as pa

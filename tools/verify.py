@@ -18,7 +18,7 @@ s3:ListBucketVersions, s3:GetObjectRetention and s3:GetObjectLegalHold, and noth
 true as the store is: ask it over TLS, from a machine of your own (SSL_CERT_FILE names the authorities to trust, if they are not the system's).
 
 Top-down: Ed25519, Merkle trees, strict JSON and base64, signed notes, keys, retention, stores (a folder, a bucket), the archive (points of "Checking an
-archive"), Parquet (point 8), single proofs, evidence packs (points of "Checking a pack"), the command line. Numbers such as "point 7" are those of
+archive"), Parquet (points 8 and 16), single proofs, evidence packs (points of "Checking a pack"), the command line. Numbers such as "point 7" are those of
 docs/proof.md.
 """
 import argparse
@@ -1578,6 +1578,7 @@ class Archive:
         self.trusted, self.remembered, self.since, self.with_rows = trusted, remembered, since, rows
         self.report, self.progress, self.volumes, self.keys = Report(path), Progress(), [], Keys()
         self.years, self.dropped, self.held = YEARS_DEFAULT, {}, {}
+        self.events, self.newer = Events(), 0
         self.now = int(time.time() * 1000) if now is None else now
 
     def check(self):
@@ -1608,6 +1609,8 @@ class Archive:
         for volume in self.volumes:
             self.point_7_files(volume)
             self.point_15_delta_checkpoints(volume)
+        if self.newer:
+            self.report.skipped("whether columns mean their records in %d files of events, which are of a newer format than %d" % (self.newer, EVENTS_FORMAT))
         self.point_9_and_10_positions()
         self.point_11_other_tables()
         if self.root.is_bucket:
@@ -2228,9 +2231,10 @@ class Archive:
                 self.report.finding("wrong_year", commit.where, "it was made in %d" % year)
 
     def point_7_files(self, volume):
-        """And point 8, where there is a Parquet reader."""
+        """And points 8 and 16, where there is a Parquet reader."""
         named, tagged, total = set(), False, sum(len(c.adds) for c in volume.commits)
         for commit in volume.commits:
+            meaning = self.meaning(volume.table, commit)
             for add in commit.adds:
                 where = "%s/%s" % (volume.name, add.path)
                 if add.path in named:
@@ -2248,8 +2252,17 @@ class Archive:
                     self.report.skipped("bytes, records and positions of files without tags (from before the tags)")
                 self.report.count("files")
                 self.progress.show("%s: file %d of %d" % (volume.name, self.report.checked["files"], total))
-                self.file(volume, add, (commit.timestamp or 0) * 1000, where)
+                self.file(volume, add, (commit.timestamp or 0) * 1000, where, meaning)
         volume.named = named
+
+    def meaning(self, table, commit):
+        """What compares the columns of a row with its record; None where nothing does."""
+        said = commit.strongroom.get("eventsFormat") if isinstance(commit.strongroom, dict) else None
+        if table == "events" and is_int(said) and EVENTS_FORMAT < said < 1 << 63:
+            if commit.adds and pyarrow is not None and self.with_rows:
+                self.newer += len(commit.adds)
+            return None
+        return {"events": self.events, "alerts": alert_differs}.get(table)
 
     def statistics(self, add, where):
         """`stats` is JSON in a string; add.stats becomes an object, whatever it was."""
@@ -2294,7 +2307,7 @@ class Archive:
             add.tagged = True
             self.report.finding("tags", where, str(e))
 
-    def file(self, volume, add, committed, where):
+    def file(self, volume, add, committed, where, meaning):
         try:
             file = self.root.open(where, add.version, add.size)
         except (NotPlain, Unreadable, Malformed) as e:
@@ -2319,12 +2332,12 @@ class Archive:
                 if size != add.size:
                     return
                 if pyarrow is None:
-                    self.report.skipped("rows inside the files (point 8): no Parquet reader, as pyarrow is not installed")
+                    self.report.skipped("rows inside the files (points 8 and 16): no Parquet reader, as pyarrow is not installed")
                 elif not self.with_rows:
-                    self.report.skipped("rows inside the files (point 8): --no-rows was given")
+                    self.report.skipped("rows inside the files (points 8 and 16): --no-rows was given")
                 else:
                     file.seek(0)
-                    check_rows(volume.table, file, add, committed, where, self.report)
+                    check_rows(volume.table, file, add, committed, where, self.report, meaning)
             except OSError as e:
                 self.report.finding("file_unreadable", where, str(e.strerror))
 
@@ -2554,16 +2567,19 @@ def go_string(text):
 
 
 def go_strings(values):
-    return "[%s]" % ",".join(map(go_string, values))
+    """An item that is null is written as an empty string."""
+    return "[%s]" % ",".join(go_string(value or "") for value in values)
+
+
+YEARS_400_US = 146_097 * DAY_US
 
 
 def utc_time(micros):
-    """2006-01-02T15:04:05.000000Z."""
-    try:
-        at = datetime.datetime(1970, 1, 1) + datetime.timedelta(microseconds=micros)
-    except OverflowError:
-        raise Malformed("a time is in no year of four digits")
-    return at.isoformat(timespec="microseconds") + "Z"
+    """2006-01-02T15:04:05.000000Z. Of a year that has not four digits, the last four; of one before 0, zeros."""
+    past, within = divmod(micros + 719_162 * DAY_US, YEARS_400_US)  # since the year 1
+    at = datetime.datetime(1, 1, 1) + datetime.timedelta(microseconds=within)
+    year = at.year + 400 * past
+    return "%04d" % (year % 10_000 if year > 0 else 0) + at.isoformat(timespec="microseconds")[4:] + "Z"
 
 
 def same(value):
@@ -2633,7 +2649,6 @@ FORM_BYTES_MAX, FORM_HOLES_MAX, FORM_DEPTH_MAX, FORM_REGIONS_MAX = 16 << 10, 128
 FORM_ITEMS_MAX, FORM_ITEMS_BYTES_MAX, LIST_INDENT_MAX = 64, 64 << 10, 64
 FORMS_REMEMBERED = 256
 REDACTED_PATHS_MAX, REDACTION_BYTES_MAX, PATH_BYTES_MAX, FAULTS_MAX = 256, 64 << 10, 512, 64
-ROWS_TOLD_MAX = 100  # rows of one file whose form or marks are wrong
 TIME_MIN, TIME_MAX = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1 to 9999
 UNREAD = {
     "too_deep", "too_long", "not_utf8", "not_json", "wrong_type", "not_a_time", "unknown_level", "unknown_stage", "duplicate_member",
@@ -3196,12 +3211,13 @@ def record_of(table, row):
     return raw if raw is not None else render_event(row)
 
 
-def check_rows(table, file, add, committed, where, report):
-    """Point 8 for one file, row by row, in the order of the file. committed: time of its commit, in microseconds."""
+def check_rows(table, file, add, committed, where, report, meaning=None):
+    """Points 8 and 16 for one file, row by row, in the order of the file. committed: time of its commit, in microseconds."""
     time_column = TIME_COLUMN[table]
-    wanted = {"events": EVENT_COLUMNS, "rejects": ["raw"], "alerts": ["ocsf"]}[table] + [time_column, "source", "source_offset"]
-    tree, offsets, rows, extremes, off_day = MerkleTree(), {}, 0, {}, 0
-    told = redacted = 0
+    wanted = {"events": EVENT_COLUMNS + ["authz_decision", "authz_reason"], "rejects": ["raw"], "alerts": ["ocsf"]}[table]
+    wanted = wanted + [time_column, "source", "source_offset"] + ([c for _, columns, _ in ALERT_COLUMNS for c in columns] if table == "alerts" else [])
+    tree, offsets, rows, extremes, off_day, differing = MerkleTree(), {}, 0, {}, 0, Differing(where, report)
+    redacted = 0
     day = (datetime.date.fromisoformat(add.path[5:15]) - datetime.date(1970, 1, 1)).days * DAY_US
     # A row with a time that nobody can believe lies under the day it arrived; the commit came at most 7 days after that day.
     arrived_then = committed < day + DAY_US + 7 * DAY_US
@@ -3217,18 +3233,20 @@ def check_rows(table, file, add, committed, where, report):
             for i in range(batch.num_rows):
                 row = {name: values[i] for name, values in columns.items()}
                 try:
-                    record, wrong = record_of(table, row), []
+                    record, fault = record_of(table, row), None
                 except BadForm as e:
-                    record, wrong = b"", ["its form does not give a record: %s" % e]
+                    record, fault = b"", "its form does not give a record: %s" % e
                 if add.record_root is not None:
                     tree.add(leaf_hash(record))
                 if table == "events":
                     redacted += row.get("redaction") is not None
-                    wrong.extend(check_marks(row))
-                for detail in wrong:
-                    told += 1
-                    if told <= ROWS_TOLD_MAX:
-                        report.finding("columns_differ", "%s, row %d" % (where, rows + i), detail)
+                if meaning is not None:
+                    for detail in check_marks(row) if table == "events" else ():
+                        differing.add(rows + i, detail)
+                    if fault:
+                        differing.add(rows + i, fault)
+                    else:
+                        differing.row(rows + i, meaning(row, record))
                 at, source, offset = row.get(time_column), row.get("source"), row.get("source_offset")
                 for name, value in ((time_column, at), ("source", source), ("source_offset", offset)):
                     if value is not None:
@@ -3245,6 +3263,8 @@ def check_rows(table, file, add, committed, where, report):
     except (pyarrow.ArrowException, Malformed, ValueError, TypeError, AttributeError, OverflowError, OSError) as e:
         report.finding("rows", where, "no Parquet file of the table: %s" % shown(e))
         return
+    finally:
+        differing.end()
     report.count("rows", rows)
     if redacted:
         report.count("redacted", redacted)
@@ -3268,6 +3288,664 @@ def same_statistic(is_time, value, said):
         match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,6}))?Z", said, re.ASCII)
         return bool(match) and "%s.%sZ" % (match[1], (match[2] or "").ljust(6, "0")) == utc_time(value)
     return type(value) is type(said) and value == said
+
+
+# What a record says, point 16. format.md, What a record says.
+
+
+EVENTS_FORMAT = 1  # of the rules here: `eventsFormat` in commitInfo
+RECORD_BYTES_MAX = 64 << 20
+DEPTH_MAX = 128
+ROWS_TOLD_MAX = 10  # of a file, with columns that differ
+REMEMBERED_MAX, REMEMBERED_BYTES_MAX = 1 << 16, 4096  # texts of which is known what they say, and how long one may be
+LEVELS = ("None", "Metadata", "Request", "RequestResponse")
+STAGES = ("RequestReceived", "ResponseStarted", "ResponseComplete", "Panic")
+SHAPE_GOOGLE = "google.cloud.audit.AuditLog"
+DECISION, REASON = "authorization.k8s.io/decision", "authorization.k8s.io/reason"
+WHITE = " \t\r\n"
+SKIP = re.compile("[ \t\r\n]*")
+QUOTE = re.compile('[ \t\r\n]*"')
+COLON = re.compile("[ \t\r\n]*:[ \t\r\n]*")
+PLAIN_NAME = re.compile(r'[ \t\r\n]*"([^"\\\x00-\x1f]*)"[ \t\r\n]*:[ \t\r\n]*')
+NEXT = re.compile("[ \t\r\n]*([,}])")
+STRING = re.compile('"[^"]*"')
+NO_BRACKET = re.compile(r"[^\[\]{}]+")
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+INTEGER = re.compile(rb"-?(0|[1-9][0-9]{0,18})")
+RFC_3339 = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII)
+
+
+class NoRecord(Exception):
+    """The bytes are not a record of their table. Nothing of them is repeated."""
+
+
+def not_json(_):
+    raise NoRecord
+
+
+# Numbers come as bytes: their text, of any length. No value is nested deeper than DEPTH_MAX, for that is looked at first.
+SCAN = json.decoder.JSONDecoder(parse_int=str.encode, parse_float=str.encode, parse_constant=not_json).scan_once
+
+
+def value_at(text, at):
+    """The JSON value that begins at `at`, and where it ends."""
+    try:
+        return SCAN(text, at)
+    except (StopIteration, ValueError):
+        raise NoRecord
+
+
+def members_at(text, at):
+    """The object that begins at `at`: (name, where it is quoted, value, start, end) of each member; and where the object ends."""
+    found, at = [], SKIP.match(text, at + 1).end()
+    if text.startswith("}", at):
+        return found, at + 1
+    while True:
+        plain = PLAIN_NAME.match(text, at)
+        if plain:
+            name, quote, start = plain[1], plain.start(1) - 1, plain.end()
+        else:
+            name, quote, start = name_at(text, at)
+        try:
+            value, end = SCAN(text, start)
+        except (StopIteration, ValueError):
+            raise NoRecord
+        found.append((name, quote, value, start, end))
+        if text.startswith(",", end):
+            at = end + 1
+            continue
+        after = NEXT.match(text, end)
+        if not after:
+            raise NoRecord
+        at = after.end()
+        if after[1] == "}":
+            return found, at
+
+
+def name_at(text, at):
+    """The name of a member that begins at `at`, where it is quoted, and where its value begins."""
+    quote = QUOTE.match(text, at)
+    if not quote:
+        raise NoRecord
+    try:
+        name, end = json.decoder.scanstring(text, quote.end(), True)
+    except ValueError:
+        raise NoRecord
+    colon = COLON.match(text, end)
+    if not colon:
+        raise NoRecord
+    return name, quote.end() - 1, colon.end()
+
+
+def is_deeper(text, most):
+    """Whether brackets outside of strings are open to more than `most` at once. Text that is not JSON may be said to be."""
+    if text.count("{") + text.count("[") <= most:
+        return False
+    rest = NO_BRACKET.sub("", STRING.sub("", text.replace("\\\\", "").replace('\\"', "")))
+    rest = rest.replace("{", "[").replace("}", "]")
+    for _ in range(most):
+        rest = rest.replace("[]", "")  # the innermost of what is left
+        if not rest:
+            return False
+    return True
+
+
+def microseconds(text):
+    """Of an RFC 3339 time: what is beyond microseconds is cut."""
+    match = RFC_3339.fullmatch(text)
+    if not match:
+        raise NoRecord
+    year, month, day, hour, minute, second = map(int, match.groups()[:6])
+    hours, minutes = int(match[9] or 0), int(match[10] or 0)
+    if hours > 23 or minutes > 59:
+        raise NoRecord
+    try:
+        # The year 0 is a leap year, as 400 is, and Python has none.
+        at = datetime.datetime(year or 400, month, day, hour, minute, second) - datetime.datetime(1970, 1, 1)
+    except ValueError:
+        raise NoRecord
+    past = (0 if year else 146_097 * 86_400) + (60 if match[8] != "-" else -60) * (60 * hours + minutes)
+    return (at // datetime.timedelta(seconds=1) - past) * 1_000_000 + int((match[7] or "").ljust(6, "0")[:6])
+
+
+def is_unicode(text):
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class Object:
+    """An object in a JSON text: the last of the members with a name counts. What has the wrong type raises NoRecord."""
+
+    def __init__(self, text, at, is_odd, values=None):
+        self.text, self.start, self.is_odd = text, at, is_odd  # odd: it has escapes of surrogates, so of each string is looked whether it is Unicode
+        self.spans = None
+        if values is None:
+            self.list, self.end = members_at(text, at)
+            values = {name: value for name, _, value, _, _ in self.list}
+        else:
+            self.list = None  # where its members stand is looked up when it is asked
+        self.values, self.value = values, values.get
+        if is_odd:
+            for name in values:
+                self.unicode(name)
+
+    def span(self, name):
+        if self.spans is None:
+            if self.list is None:
+                self.list, self.end = members_at(self.text, self.start)
+            self.spans = {name: (start, end) for name, _, _, start, end in self.list}
+        return self.spans[name]
+
+    def unicode(self, string):
+        if self.is_odd and not is_unicode(string):
+            raise NoRecord
+        return string
+
+    def string(self, name):
+        value = self.value(name)
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            raise NoRecord
+        return self.unicode(value)
+
+    def if_string(self, name):
+        try:
+            return self.string(name)
+        except NoRecord:
+            return None
+
+    def strings(self, name):
+        value = self.value(name)
+        if value is not None and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+            raise NoRecord
+        return None if value is None else list(map(self.unicode, value))
+
+    def time(self, name):
+        value = self.string(name)
+        return None if value is None else microseconds(value)
+
+    def body(self, name):
+        """The text of a value as it stands there."""
+        return None if self.value(name) is None else self.text[slice(*self.span(name))]
+
+    def json(self, name):
+        """As `body`, of an object."""
+        if not isinstance(self.value(name), (dict, type(None))):
+            raise NoRecord
+        return self.body(name)
+
+    def object(self, name):
+        """The object of that name, or one without members."""
+        value = self.value(name)
+        if value is None:
+            return NO_MEMBERS
+        if not isinstance(value, dict):
+            raise NoRecord
+        return Object(self.text, self.span(name)[0], self.is_odd, value)
+
+    def integer(self, name, bits):
+        value = self.value(name)
+        if value is None:
+            return None
+        if not isinstance(value, bytes) or not INTEGER.fullmatch(value) or not -(1 << bits - 1) <= int(value) < 1 << bits - 1:
+            raise NoRecord
+        return int(value)
+
+    def is_true(self, name):
+        return self.value(name) is True
+
+
+NO_MEMBERS = Object("{}", 0, False)
+
+
+def document(text):
+    """The object that a text is, white space around it apart."""
+    if "\0" in text or is_deeper(text, DEPTH_MAX):
+        raise NoRecord
+    start = SKIP.match(text).end()
+    if not text.startswith("{", start):
+        raise NoRecord
+    found = Object(text, start, SURROGATE.search(text) is not None)
+    if SKIP.match(text, found.end).end() != len(text):
+        raise NoRecord
+    return found
+
+
+EVENT_STRINGS = [(key, column) for key, column, _ in HEAD] + [("userAgent", "user_agent")]
+EVENT_MEMBERS = {key for key, _ in EVENT_STRINGS} | {
+    "user", "impersonatedUser", "sourceIPs", "objectRef", "responseStatus", "requestObject", "responseObject", "requestReceivedTimestamp", "stageTimestamp",
+    "annotations",
+}  # fmt: skip
+
+
+def is_event(found):
+    """Whether an object is an audit event, from the members that say so."""
+    kind, version = found.value("kind"), found.if_string("apiVersion")
+    if kind is not None and kind != "Event" or version is not None and not version.startswith("audit.k8s.io/"):
+        return False
+    return found.if_string("auditID") is not None or (kind is not None and version is not None)
+
+
+def event_columns(event):
+    """The columns that an audit event gives."""
+    if not is_event(event):
+        raise NoRecord
+    said = {column: event.string(key) for key, column in EVENT_STRINGS}
+    if said["stage"] not in STAGES + (None,) or said["level"] not in LEVELS + (None,):
+        raise NoRecord
+    user, other = event.object("user"), event.object("impersonatedUser")
+    said.update(user_name=user.string("username"), user_uid=user.string("uid"), user_groups=user.strings("groups"), user_extra=user.json("extra"))
+    said.update(impersonated_user_name=other.string("username"), impersonated_user_groups=other.strings("groups"), impersonated_user_extra=other.json("extra"))
+    reference, status, annotations = event.object("objectRef"), event.object("responseStatus"), event.object("annotations")
+    said.update((column, reference.string(key)) for key, column, _ in OBJECT_REF)
+    said.update(status_columns(status), source_ips=event.strings("sourceIPs"), annotations=event.json("annotations"))
+    said.update(request_object=event.body("requestObject"), response_object=event.body("responseObject"))
+    said.update(request_received_timestamp=event.time("requestReceivedTimestamp"), stage_timestamp=event.time("stageTimestamp"))
+    said.update(authz_decision=annotations.string(DECISION), authz_reason=annotations.string(REASON))
+    return said
+
+
+def status_columns(status):
+    said = {"response_%s" % key: status.string(key) for key in ("status", "reason", "message")}
+    return dict(said, response_details=status.json("details"), response_code=status.integer("code", 32))
+
+
+def shape_of(event):
+    """The text between `{` and the first member that has a column; None for that of a line."""
+    start = event.end - 1
+    for name, quote, *_ in event.list:
+        if name in EVENT_MEMBERS:
+            start = quote
+            break
+    shape = event.text[event.text.index("{") + 1 : start]
+    return None if shape == DEFAULT_SHAPE else shape
+
+
+def is_google(entry):
+    """Whether an object that is no audit event is an entry of Google Cloud Logging, and not what another cloud wraps events in."""
+    has = entry.values.__contains__
+    if has("kind") or has("auditID") or has("records") or has("category") and has("properties") or has("logEvents") and has("messageType"):
+        return False
+    return has("logName") and (has("protoPayload") or has("insertId") and (has("textPayload") or has("jsonPayload")))
+
+
+def google_columns(entry):
+    """The columns that an entry of Google Cloud Logging gives."""
+    if not is_google(entry):
+        raise NoRecord
+    payload, resource = entry.object("protoPayload"), entry.object("resource")
+    if (
+        not re.search(r"/logs/cloudaudit\.googleapis\.com%2F(activity|data_access)\Z", entry.string("logName") or "")
+        or resource.string("type") != "k8s_cluster"
+        or payload.string("serviceName") != "k8s.io"
+        or payload.string("@type") != "type.googleapis.com/google.cloud.audit.AuditLog"
+    ):
+        raise NoRecord
+    operation, caller, authentication = entry.object("operation"), payload.object("requestMetadata"), payload.object("authenticationInfo")
+    said, address, method = {"shape": SHAPE_GOOGLE}, caller.string("callerIp"), payload.string("methodName")
+    said["audit_id"] = operation.string("id")
+    if said["audit_id"] is None:
+        said["audit_id"] = entry.string("insertId")
+    said["stage"] = "ResponseComplete" if operation.is_true("last") else "ResponseStarted" if operation.is_true("first") else None
+    said["verb"] = None if method is None else method.split(".")[-1]
+    said.update(user_name=authentication.string("principalEmail"), source_ips=None if address is None else [address])
+    said.update(user_agent=caller.string("callerSuppliedUserAgent"), request_object=payload.body("request"), response_object=payload.body("response"))
+    said.update(annotations=entry.json("labels"), stage_timestamp=entry.time("timestamp"))
+    google_reference(payload.string("resourceName") or "", said)
+    try:
+        response = payload.object("response")
+    except NoRecord:
+        response = NO_MEMBERS
+    if response.if_string("@type") == "core.k8s.io/v1.Status":
+        said.update(status_columns(response))
+    if said.get("response_message") is None:
+        said["response_message"] = payload.object("status").string("message")
+    labels = entry.object("labels")
+    said.update(authz_reason=labels.string(REASON), authz_decision=labels.string(DECISION))
+    if said["authz_decision"] is None:
+        said["authz_decision"] = google_granted(payload)
+    return said
+
+
+def google_reference(name, said):
+    """`group/version/[namespaces/<namespace>/]resource[/name[/subresource]]`; other names are not of a resource."""
+    parts = name.split("/")
+    if len(parts) < 3 or "" in parts or not re.match("v[0-9]", parts[1]):
+        return
+    rest, namespace = parts[2:], None
+    if rest[0] == "namespaces" and len(rest) > 1:
+        namespace = rest[1]
+        if len(rest) > 2 and not (len(rest) == 3 and rest[2] in ("status", "finalize")):
+            rest = rest[2:]
+    rest += [None, None]
+    said.update(api_group=None if parts[0] == "core" else parts[0], api_version=parts[1], namespace=namespace)
+    said.update(resource=rest[0], name=rest[1], subresource=rest[2])
+
+
+def google_granted(payload):
+    """`granted` is left out when it is false."""
+    value = payload.value("authorizationInfo")
+    if value is None or value == []:
+        return None
+    if not isinstance(value, list):
+        raise NoRecord
+    granted, at = True, payload.span("authorizationInfo")[0] + 1
+    for item in value:
+        # Each is read in its place, for its names are looked at as those of any object.
+        at = SKIP.match(payload.text, at).end()
+        if item is not None and not isinstance(item, dict):
+            raise NoRecord
+        granted &= item is not None and Object(payload.text, at, payload.is_odd).is_true("granted")
+        at = SKIP.match(payload.text, value_at(payload.text, at)[1]).end() + 1
+    return "allow" if granted else "forbid"
+
+
+class Events:
+    """Compares the columns of events with their records, and remembers of texts that come again that they are sound."""
+
+    def __init__(self):
+        self.remembered = {}
+
+    def __call__(self, row, record):
+        """The columns that are not what the record says, in order; None when it is not a record of events."""
+        if len(record) > RECORD_BYTES_MAX:
+            return None
+        try:
+            is_rendered = row.get("raw") is None and row.get("form") is None
+            if is_rendered and self.says_itself(row):
+                return []
+            said = self.columns(is_rendered, record.decode("utf-8"))
+            if row.get("form") is not None:
+                said["shape"] = None
+        except (NoRecord, UnicodeDecodeError):
+            return None
+        return [column for column in EVENT_COMPARED if row.get(column) != said.get(column)]
+
+    def columns(self, is_rendered, text):
+        if not is_rendered and text.strip(WHITE).startswith('"'):
+            literal = text.strip(WHITE)
+            text, end = value_at(literal, 0)
+            if end != len(literal) or not text.isascii() and SURROGATE.search(literal) and not is_unicode(text):
+                raise NoRecord
+            return event_columns(document(text.rstrip(WHITE)))
+        found = document(text)
+        if is_rendered:
+            return dict(event_columns(found), shape=shape_of(found))
+        return event_columns(found) if is_event(found) else google_columns(found)
+
+    def says_itself(self, row):
+        """Whether a rendered row surely says what its columns say: each of its values is one JSON value and no more, of the right type. A text
+        that is keys and whole values from its first byte to its last can be read in one way only, so the record need not be read again."""
+        code, times = row.get("response_code"), (row.get("request_received_timestamp"), row.get("stage_timestamp"))
+        needs_id = self.once(self.head, "shape", row.get("shape"))
+        return (
+            needs_id is not None
+            and (not needs_id or row.get("audit_id") is not None)
+            and row.get("level") in LEVELS + (None,)
+            and row.get("stage") in STAGES + (None,)
+            and (code is None or type(code) is int and -(1 << 31) <= code < 1 << 31)
+            and all(time is None or RENDERED_FROM_US <= time < RENDERED_TO_US for time in times)
+            and all(None not in (row.get(column) or ()) for column in ("user_groups", "impersonated_user_groups", "source_ips"))
+            and all(row.get(column) is None or self.once(self.is_object, "object", row[column]) for column in ("user_extra", "impersonated_user_extra", "response_details"))
+            and all(row.get(column) is None or self.is_body(row[column]) for column in ("request_object", "response_object"))
+            and (row.get("authz_decision"), row.get("authz_reason")) == self.once(self.decision, "annotations", row.get("annotations"))
+        )
+
+    def once(self, judge, kind, text):
+        key = kind, text
+        if key not in self.remembered:
+            if len(self.remembered) >= REMEMBERED_MAX:
+                self.remembered.clear()
+            judged = judge(text)
+            if text is not None and len(text) > REMEMBERED_BYTES_MAX:
+                return judged
+            self.remembered[key] = judged
+        return self.remembered[key]
+
+    @staticmethod
+    def head(shape):
+        """Whether what begins so needs an `auditID` to be an event; None where that must be read."""
+        try:
+            event = document("{%s" % (DEFAULT_SHAPE if shape is None else shape) + '"level":null}')
+            if shape_of(event) != shape or is_deeper(event.text, DEPTH_BESIDE_MAX):
+                return None
+            if is_event(event):
+                return False
+            return True if event.value("kind") in (None, "Event") and event.value("apiVersion") is None else None
+        except NoRecord:
+            return None
+
+    @staticmethod
+    def is_object(text):
+        try:
+            found = document(text)
+        except NoRecord:
+            return False
+        return text.startswith("{") and text.endswith("}") and not found.is_odd and not is_deeper(text, DEPTH_BESIDE_MAX)
+
+    @classmethod
+    def decision(cls, text):
+        if text is None:
+            return None, None
+        try:
+            found = document(text)
+            return (found.string(DECISION), found.string(REASON)) if cls.is_object(text) else None
+        except NoRecord:
+            return None
+
+    @staticmethod
+    def is_body(text):
+        if "\0" in text or is_deeper(text, DEPTH_BESIDE_MAX):
+            return False
+        try:
+            value, end = value_at(text, 0)
+        except NoRecord:
+            return False
+        return end == len(text) and value is not None
+
+
+DEPTH_BESIDE_MAX = DEPTH_MAX - 2  # of a value in an object in the event
+RENDERED_FROM_US, RENDERED_TO_US = -62_167_219_200_000_000, 253_402_300_800_000_000  # the years 0 to 9999
+EVENT_COMPARED = [column for _, column in EVENT_STRINGS] + [column for _, column, _ in USER + IMPERSONATED + OBJECT_REF + STATUS] + [
+    "source_ips", "request_object", "response_object", "annotations", "authz_decision", "authz_reason", "request_received_timestamp", "stage_timestamp", "shape",
+]  # fmt: skip
+
+
+class Differing:
+    """Rows of a file whose columns are not what their records say: the first ones are findings, all are counted."""
+
+    def __init__(self, where, report):
+        self.where, self.report, self.first, self.count = where, report, [], 0
+
+    def row(self, row, columns):
+        """columns: those that differ; None when there is no record to compare them with."""
+        if columns is None:
+            self.add(row, "its record is not one of the table")
+        elif columns:
+            self.add(row, "not what its record says: %s" % ", ".join(columns))
+
+    def add(self, row, detail):
+        self.count += 1
+        if len(self.first) < ROWS_TOLD_MAX:
+            self.first.append((row, detail))
+
+    def end(self):
+        more = "; such rows of the file: %d" % self.count if self.count > len(self.first) else ""
+        for row, detail in self.first:
+            self.report.finding("columns_differ", "%s, row %d" % (self.where, row), detail + more)
+
+
+# The finding of an alert. Each entry: what it is called, the columns, and whether they are what the finding says.
+
+TACTICS = {
+    ("Collection", "TA0009"): "collection",
+    ("Command and Control", "TA0011"): "command-and-control",
+    ("Credential Access", "TA0006"): "credential-access",
+    ("Defense Evasion", "TA0005"): "defense-evasion",
+    ("Discovery", "TA0007"): "discovery",
+    ("Execution", "TA0002"): "execution",
+    ("Exfiltration", "TA0010"): "exfiltration",
+    ("Impact", "TA0040"): "impact",
+    ("Initial Access", "TA0001"): "initial-access",
+    ("Lateral Movement", "TA0008"): "lateral-movement",
+    ("Persistence", "TA0003"): "persistence",
+    ("Privilege Escalation", "TA0004"): "privilege-escalation",
+    ("Reconnaissance", "TA0043"): "reconnaissance",
+    ("Resource Development", "TA0042"): "resource-development",
+}
+SEVERITIES = {name: name.lower() for name in ("Informational", "Low", "Medium", "High", "Critical")}
+
+
+class Said:
+    """What a finding says, by paths; what is not there, or of another type, it does not say."""
+
+    def __init__(self, text):
+        found = document(text)
+        self.is_odd, self.root = found.is_odd, found.values
+
+    def at(self, path, value=None):
+        """The value at a path of names and positions."""
+        value = self.root if value is None else value
+        for step in path:
+            if isinstance(step, int):
+                value = value[step] if isinstance(value, list) and step < len(value) else None
+            else:
+                value = value.get(step) if isinstance(value, dict) and self.is_readable(value) else None
+        return value if not isinstance(value, dict) or self.is_readable(value) else None
+
+    def is_readable(self, value):
+        return not self.is_odd or all(map(is_unicode, value))
+
+    def text(self, path, value=None):
+        found = self.at(path, value)
+        return found if isinstance(found, str) and (not self.is_odd or is_unicode(found)) else None
+
+    def number(self, path):
+        found = self.at(path)
+        if isinstance(found, bytes) and INTEGER.fullmatch(found) and -(1 << 63) <= int(found) < 1 << 63:
+            return int(found)
+        return None
+
+    def list(self, path):
+        found = self.at(path)
+        return found if isinstance(found, list) else []
+
+    def texts(self, path):
+        """None where an item is not a text."""
+        found = self.at(path)
+        texts = [self.text((), item) for item in found] if isinstance(found, list) else None
+        return None if texts is None or None in texts else texts
+
+    def attacks(self, of):
+        found = [of(attack) for attack in self.list(("finding_info", "attacks")) if attack is not None]
+        return [item for item in found if item is not NOTHING]
+
+
+NOTHING = object()
+
+
+def tactics(said):
+    def of(attack):
+        if said.at(("tactic",), attack) is None:
+            return NOTHING
+        name, uid = said.text(("tactic", "name"), attack), said.text(("tactic", "uid"), attack)
+        return TACTICS.get((name, uid)) if uid is not None else name
+
+    return said.attacks(of)
+
+
+def techniques(said):
+    def of(attack):
+        if said.at(("technique",), attack) is None:
+            return NOTHING
+        part = "technique" if said.at(("sub_technique",), attack) is None else "sub_technique"
+        return said.text((part, "uid"), attack)
+
+    return said.attacks(of)
+
+
+def text_at(*path):
+    return lambda said, value: value == said.text(path)
+
+
+def text_or_empty_at(*path):
+    """It is left out when it is empty."""
+    return lambda said, value: value == (said.text(path) or "")
+
+
+def number_at(*path):
+    return lambda said, value: value == said.number(path)
+
+
+def milliseconds_at(*path):
+    """Of the time in the column, what is beyond milliseconds is in no finding."""
+    return lambda said, value: (None if value is None else value // 1000) == said.number(path)
+
+
+def is_verb(said, value):
+    operation = said.text(("evidences", 0, "api", "operation"))
+    return value == operation or value is None and operation == "unknown"
+
+
+def is_source_ip(said, value):
+    address = said.text(("evidences", 0, "src_endpoint", "ip"))
+    return value == (said.text(("evidences", 0, "src_endpoint", "name")) if address is None else address)
+
+
+def is_namespace(said, value):
+    """Without a resource the finding has no namespace, and does not say that there is none."""
+    return said.at(("resources", 0)) is None or value == said.text(("resources", 0, "namespace"))
+
+
+def is_name(said, name, subresource):
+    """The finding has both in one text."""
+    if said.at(("resources", 0)) is None:
+        return True
+    name = said.text(("resources", 0, "type")) if name is None else name
+    return "%s%s" % (name or "", "" if subresource is None else "/" + subresource) == said.text(("resources", 0, "name"))
+
+
+ALERT_COLUMNS = (
+    ("alert_id", ("alert_id",), text_at("finding_info", "uid")),
+    ("rule_id", ("rule_id",), text_at("finding_info", "analytic", "uid")),
+    ("rule_name", ("rule_name",), text_at("finding_info", "analytic", "name")),
+    ("title", ("title",), text_at("finding_info", "title")),
+    ("severity", ("severity",), lambda said, value: value == SEVERITIES.get(said.text(("severity",)))),
+    ("time", ("time",), milliseconds_at("time")),
+    ("window_start", ("window_start",), milliseconds_at("start_time")),
+    ("window_end", ("window_end",), milliseconds_at("end_time")),
+    ("cluster", ("cluster",), text_at("unmapped", "cluster")),
+    ("actor", ("actor",), text_at("evidences", 0, "actor", "user", "name")),
+    ("source_ip", ("source_ip",), is_source_ip),
+    ("verb", ("verb",), is_verb),
+    ("resource", ("resource",), text_at("resources", 0, "type")),
+    ("name, subresource", ("name", "subresource"), is_name),
+    ("namespace", ("namespace",), is_namespace),
+    ("group_key", ("group_key",), text_or_empty_at("unmapped", "group_key")),
+    ("event_count", ("event_count",), number_at("count")),
+    ("audit_ids", ("audit_ids",), lambda said, value: value == said.texts(("unmapped", "audit_ids"))),
+    ("tactics", ("tactics",), lambda said, value: value == tactics(said)),
+    ("techniques", ("techniques",), lambda said, value: value == techniques(said)),
+    ("message", ("message",), text_at("message")),
+    ("next_steps", ("next_steps",), text_or_empty_at("remediation", "desc")),
+    ("source", ("source",), text_at("unmapped", "source")),
+    ("source_offset", ("source_offset",), number_at("unmapped", "source_offset")),
+)
+
+
+def alert_differs(row, record):
+    """The columns that are not what the finding says, in order; None when the record is not a finding."""
+    if len(record) > RECORD_BYTES_MAX:
+        return None
+    try:
+        said = Said(row.get("ocsf") or "")
+    except NoRecord:
+        return None
+    return [name for name, columns, holds in ALERT_COLUMNS if not holds(said, *map(row.get, columns))]
 
 
 # A proof of single records.
@@ -3784,7 +4462,7 @@ class Pack:
                         value = fields(parse_json(line), "line %d" % (tree.size + 1), {"index": int, "commit": str})
                         if value["index"] != tree.size:
                             raise Malformed("line %d is not commit %d" % (tree.size + 1, tree.size))
-                        self.commit_of_complete(table, volume, tree.size, parse_base64(value["commit"]), named)
+                        self.commit_of_complete(volume.split("/")[0], volume, tree.size, parse_base64(value["commit"]), named)
                         tree.add(leaf_hash(parse_base64(value["commit"])))
                 if (tree.size, tree.root()) != (checkpoint.size, checkpoint.root):
                     raise Malformed("these are not the commits that the checkpoint signed")

@@ -164,6 +164,47 @@ impl Decoder {
         Ok(DecodedBlock { events, rejects, record_hashes, consumed })
     }
 
+    /// Makes ready to decode records one by one, without what is around them.
+    pub(crate) fn begin_records(&mut self) {
+        self.rows.hash_records(false);
+        self.rows.begin(&frame::Origin { partition: String::new(), cluster: String::new() });
+    }
+
+    /// Decodes one record of `events` alone and pushes its row, or says why it is not one. What was rendered is an
+    /// event; what was kept may also be a string literal that holds one, or an entry that is mapped.
+    pub(crate) fn record_alone(&mut self, record: &[u8], is_rendered: bool) -> Result<(), Refusal> {
+        let place = Place { offset: 0, before: &[] };
+        let Err(refusal) = self.event(record, &place) else { return Ok(()) };
+        let Some(text) = std::str::from_utf8(record).ok().filter(|_| !is_rendered) else {
+            return Err(refusal);
+        };
+        match refusal.reason {
+            Reason::NotAnAuditEvent => match wrapper::literal(text) {
+                Some(literal) => self.escaped_event(literal, &place),
+                None => Err(refusal),
+            },
+            Reason::Wrapped => {
+                let event = wrapper::mapped(text)?;
+                self.push_mapped(&event, record, &place);
+                Ok(())
+            }
+            _ => Err(refusal),
+        }
+    }
+
+    /// The rows of the records that were decoded since the last call, in order.
+    pub(crate) fn take_records(&mut self) -> Result<RecordBatch, ArrowError> {
+        let rows = self.rows.finish();
+        self.begin_records();
+        rows
+    }
+
+    fn push_mapped(&mut self, event: &plain::PlainEvent, entry: &[u8], place: &Place<'_>) {
+        let mut row = self.rows.plain_row(event, entry);
+        row.shape = self.rows.shape.dictionary.intern(wrapper::SHAPE_GOOGLE);
+        self.rows.push(&row, place, entry);
+    }
+
     /// Decodes one event and pushes its row, or says why it is none.
     fn event(&mut self, bytes: &[u8], place: &Place<'_>) -> Result<(), Refusal> {
         if canonical::push(&mut self.rows, bytes, place, &mut self.fragments) {
@@ -255,10 +296,7 @@ impl Decoder {
             }
             Content::Mapped(event) => {
                 let (start, end) = whole.extent_of(record.item);
-                let bytes = record.item.as_bytes();
-                let mut row = self.rows.plain_row(event, bytes);
-                row.shape = self.rows.shape.dictionary.intern(wrapper::SHAPE_GOOGLE);
-                self.rows.push(&row, &whole.place(start, frame_from), bytes);
+                self.push_mapped(event, record.item.as_bytes(), &whole.place(start, frame_from));
                 Ok(end)
             }
             Content::Refused(refusal) => Err(refusal.clone()),

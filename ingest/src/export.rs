@@ -5,6 +5,7 @@
 //! newlines, so a gap between two records is that many newlines. Where a row is missing the gap would
 //! be filled with newlines too, so [`sealed_stream`] compares the whole with the hash in the commit.
 
+use std::fmt::Display;
 use std::io::Write;
 
 use arrow_array::cast::AsArray as _;
@@ -12,10 +13,11 @@ use arrow_array::types::Int64Type;
 use arrow_array::{Array as _, RecordBatch};
 use strongroom_archive::Position;
 use strongroom_archive::verify::Records;
-use strongroom_schemas::rejects;
+use strongroom_schemas::{Table, rejects};
 use thiserror::Error;
 
 use crate::chain::{LineChain, is_chained};
+use crate::meaning::{Difference, compare_alerts, compare_events};
 use crate::render::{Renderer, RowFault, WrongColumn};
 use crate::source::{Fingerprint, fingerprint};
 
@@ -303,24 +305,20 @@ impl Records for EventRecords {
         Ok(())
     }
 
-    fn judge(
+    fn compare(
         &self,
-        events: &RecordBatch,
+        table: Table,
+        rows: &RecordBatch,
         each: &mut dyn FnMut(&[u8]),
-        wrong: &mut dyn FnMut(usize, &str),
+        differs: &mut dyn FnMut(usize, &dyn Display),
     ) -> Result<(), String> {
-        let renderer = Renderer::new(events).map_err(|error| error.to_string())?;
-        let mut record = Vec::new();
-        for row in 0..events.num_rows() {
-            record.clear();
-            if let Err(fault) = renderer.record(row, &mut record) {
-                record.clear();
-                wrong(row, &format!("its form does not give a record: {}", fault.as_str()));
-            }
-            each(&record);
-            renderer.wrong_marks(row).for_each(|detail| wrong(row, detail));
-        }
-        Ok(())
+        let mut differs = |row: usize, difference: Difference| differs(row, &difference);
+        let compared = match table {
+            Table::Events => compare_events(rows, each, &mut differs),
+            Table::Alerts => compare_alerts(rows, &mut differs),
+            Table::Rejects => Ok(()),
+        };
+        compared.map_err(|error| error.to_string())
     }
 }
 

@@ -10,7 +10,8 @@
 //! The way of an event: [`source`] finds files and undoes compression, [`frame`] cuts blocks into
 //! lines, [`decode`] turns lines into the columns of [`strongroom_schemas::events`] or a reject,
 //! [`pipeline`] runs workers and seals. [`render`] is the way back. [`plain`] is a second decoder,
-//! slow and simple, that judges the first. [`live`] is the driver for sources that never end. `wrapper` takes off what managed clouds put around events.
+//! slow and simple, that judges the first. [`meaning`] holds what the columns of a sealed row say
+//! against its record. [`live`] is the driver for sources that never end. `wrapper` takes off what managed clouds put around events.
 
 mod canonical;
 pub mod chain;
@@ -21,6 +22,7 @@ pub mod export;
 pub mod frame;
 pub mod hunt;
 pub mod live;
+pub mod meaning;
 mod members;
 pub mod pipeline;
 pub mod plain;

@@ -60,6 +60,11 @@ fn part(key: &[u8]) -> Option<Part> {
     })
 }
 
+/// Whether a member of this name has a column, or is an object with columns.
+pub(crate) fn has_column(name: &[u8]) -> bool {
+    part(name).is_some()
+}
+
 /// Reads the event that `document` is, or says why it is none.
 pub(crate) fn read<'d>(
     rows: &mut Rows,

@@ -91,15 +91,15 @@ pub(crate) fn is_plain(text: &[u8]) -> bool {
 }
 
 /// A string column in any of the spellings that a batch or a file gives it.
-enum Strings<'a> {
+pub(crate) enum Strings<'a> {
     Dictionary(&'a arrow_array::DictionaryArray<Int32Type>, &'a arrow_array::StringArray),
     Utf8(&'a arrow_array::StringArray),
     View(&'a arrow_array::StringViewArray),
 }
 
 impl<'a> Strings<'a> {
-    fn of(array: &'a ArrayRef) -> Result<Self, WrongColumn> {
-        let wrong = || WrongColumn { found: array.data_type().clone() };
+    pub(crate) fn of(array: &'a ArrayRef) -> Result<Self, WrongColumn> {
+        let wrong = || WrongColumn::of(array);
         Ok(match array.data_type() {
             DataType::Dictionary(..) => {
                 let dictionary = array.as_dictionary_opt::<Int32Type>().ok_or_else(wrong)?;
@@ -112,7 +112,7 @@ impl<'a> Strings<'a> {
         })
     }
 
-    fn get(&self, row: usize) -> Option<&'a str> {
+    pub(crate) fn get(&self, row: usize) -> Option<&'a str> {
         match self {
             Strings::Dictionary(array, values) => {
                 array.is_valid(row).then(|| values.value(array.keys().value(row) as usize))
@@ -170,15 +170,20 @@ impl RowFault {
     }
 }
 
-struct Lists<'a> {
+impl WrongColumn {
+    pub(crate) fn of(array: &ArrayRef) -> Self {
+        WrongColumn { found: array.data_type().clone() }
+    }
+}
+
+pub(crate) struct Lists<'a> {
     lists: &'a ListArray,
     items: Strings<'a>,
 }
 
 impl<'a> Lists<'a> {
-    fn of(array: &'a ArrayRef) -> Result<Self, WrongColumn> {
-        let lists =
-            array.as_list_opt::<i32>().ok_or_else(|| WrongColumn { found: array.data_type().clone() })?;
+    pub(crate) fn of(array: &'a ArrayRef) -> Result<Self, WrongColumn> {
+        let lists = array.as_list_opt::<i32>().ok_or_else(|| WrongColumn::of(array))?;
         Ok(Lists { lists, items: Strings::of(lists.values())? })
     }
 
@@ -190,6 +195,20 @@ impl<'a> Lists<'a> {
         let offsets = self.lists.value_offsets();
         let range = offsets[row] as usize..offsets[row + 1] as usize;
         Some(range.map(|item| self.items.get(item)))
+    }
+
+    /// Whether a row has the same list as a row of another column, null items and a null list included.
+    pub(crate) fn is_same(&self, row: usize, other: &Lists<'_>, other_row: usize) -> bool {
+        if self.lists.is_null(row) || other.lists.is_null(other_row) {
+            return self.lists.is_null(row) && other.lists.is_null(other_row);
+        }
+        let extent = |lists: &ListArray, row: usize| {
+            let offsets = lists.value_offsets();
+            offsets[row] as usize..offsets[row + 1] as usize
+        };
+        let (items, others) = (extent(self.lists, row), extent(other.lists, other_row));
+        items.len() == others.len()
+            && items.zip(others).all(|(at, other_at)| self.items.get(at) == other.items.get(other_at))
     }
 
     /// Appends the list as a JSON array; false when the row is null.
@@ -286,6 +305,16 @@ impl<'a> Renderer<'a> {
     pub fn frame(&self, row: usize) -> (&'a [u8], &'a [u8]) {
         let bytes = |array: &'a BinaryArray| if array.is_valid(row) { array.value(row) } else { &[] };
         (bytes(self.frame_before), bytes(self.frame_after))
+    }
+
+    /// Whether the row says by a form how its record is spelled.
+    pub(crate) fn has_form(&self, row: usize) -> bool {
+        self.string(index::FORM, row).is_some()
+    }
+
+    /// Whether the row keeps how its record was spelled, as bytes or by a form, and is not of the null form.
+    pub(crate) fn keeps_spelling(&self, row: usize) -> bool {
+        self.raw.is_valid(row) || self.has_form(row)
     }
 
     /// Appends the record as received.

@@ -16,6 +16,9 @@ pub const OCSF_VERSION: &str = "1.8.0";
 /// `class_uid` of Detection Finding.
 pub const CLASS_UID: u32 = 2004;
 
+/// What a finding says of an event without a verb.
+pub const VERB_UNKNOWN: &str = "unknown";
+
 /// A finding of one alert; serialise it with serde_json, one line each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DetectionFinding<'a> {
@@ -299,7 +302,7 @@ fn evidence(event: &AlertEvent) -> Evidence<'_> {
         actor: Actor { user: Name { name: &event.actor } },
         api: Api {
             group: event.api_group.as_deref().map(|name| Name { name }),
-            operation: event.verb.as_deref().unwrap_or("unknown"),
+            operation: event.verb.as_deref().unwrap_or(VERB_UNKNOWN),
             request: Uid { uid: &event.audit_id },
             response: event.response_code.map(|code| Response { code }),
             service: Name { name: "kube-apiserver" },
@@ -357,7 +360,8 @@ fn resource(event: &AlertEvent) -> Option<Resource<'_>> {
     })
 }
 
-const fn severity_name(severity: Severity) -> &'static str {
+/// The name of a severity in a finding.
+pub const fn severity_name(severity: Severity) -> &'static str {
     match severity {
         Severity::Informational => "Informational",
         Severity::Low => "Low",
@@ -384,6 +388,11 @@ const TACTICS: &[(&str, &str, &str)] = &[
     ("reconnaissance", "Reconnaissance", "TA0043"),
     ("resource-development", "Resource Development", "TA0042"),
 ];
+
+/// The name in Sigma tags of the tactic that findings show by this name and id.
+pub fn tactic_tag(name: &str, uid: &str) -> Option<&'static str> {
+    TACTICS.iter().find(|(_, shown, id)| (*shown, *id) == (name, uid)).map(|(tag, ..)| *tag)
+}
 
 fn attacks(alert: &Alert) -> Vec<Attack> {
     let tactics = alert.tactics.iter().map(|tag| {

@@ -17,6 +17,7 @@ mod firehose;
 mod ingest;
 mod kafka;
 mod layers;
+mod meaning;
 mod next_steps;
 mod outsiders;
 mod proof;

@@ -29,19 +29,19 @@ use tempfile::TempDir;
 use crate::run::{expect_code, export, ingest, log, output, strongroom, write};
 
 /// Kinds that a verifier without a Parquet reader cannot find.
-const NEEDS_PARQUET: [&str; 4] = ["record_changed", "rows", "offsets", "statistics"];
+const NEEDS_PARQUET: [&str; 5] = ["record_changed", "rows", "offsets", "statistics", "columns_differ"];
 
 /// An archive with a key, to be tampered with.
-struct Site {
-    folder: TempDir,
+pub(crate) struct Site {
+    pub(crate) folder: TempDir,
 }
 
 impl Site {
-    fn archive(&self) -> PathBuf {
+    pub(crate) fn archive(&self) -> PathBuf {
         self.folder.path().join("archive")
     }
 
-    fn key(&self) -> PathBuf {
+    pub(crate) fn key(&self) -> PathBuf {
         self.folder.path().join("key")
     }
 
@@ -66,7 +66,7 @@ impl Site {
         self.volume(table).join(format!("_delta_log/{version:020}.json"))
     }
 
-    fn commits(&self, table: &str) -> Vec<PathBuf> {
+    pub(crate) fn commits(&self, table: &str) -> Vec<PathBuf> {
         let mut commits = names(&self.volume(table).join("_delta_log"));
         commits.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
         commits.sort();
@@ -74,7 +74,7 @@ impl Site {
     }
 
     /// The data files of a table.
-    fn files(&self, table: &str) -> Vec<PathBuf> {
+    pub(crate) fn files(&self, table: &str) -> Vec<PathBuf> {
         let folders = names(&self.volume(table));
         let days = folders.iter().filter(|path| path.to_string_lossy().contains("/date="));
         let mut files: Vec<PathBuf> = days.flat_map(|day| names(day)).collect();
@@ -89,7 +89,7 @@ impl Site {
     }
 
     /// A history of its own, signed with the right key: what an insider can do.
-    fn sign_again(&self) {
+    pub(crate) fn sign_again(&self) {
         for table in ["events", "rejects", "alerts"] {
             let _ = std::fs::remove_dir_all(self.volume(table).join("_tlog"));
         }
@@ -106,23 +106,27 @@ fn seal_log(archive: &Path, key: &Path, code: i32) -> (String, String) {
     expect_code(strongroom().args(["seal-log", "--archive"]).arg(archive).arg("--key").arg(key), code)
 }
 
-fn new_key(path: &Path) -> String {
+pub(crate) fn new_key(path: &Path) -> String {
     let (public, _) = expect_code(strongroom().args(["key", "new"]).arg(path), 0);
     public.trim().to_owned()
 }
 
-fn public_of(key: &Path) -> String {
+pub(crate) fn public_of(key: &Path) -> String {
     expect_code(strongroom().args(["key", "show", "--key"]).arg(key), 0).0.trim().to_owned()
 }
 
-fn signed_ingest(archive: &Path, key: &Path, logs: &[&Path]) -> Command {
+pub(crate) fn signed_ingest(archive: &Path, key: &Path, logs: &[&Path]) -> Command {
     let mut command = ingest(archive, logs);
     command.arg("--key").arg(key).args(["--complete", "--seal-bytes", "64KiB", "--block-bytes", "8MiB"]);
     command
 }
 
 /// Kinds that a verifier names, and its whole report.
-fn verify(archive: &Path, public: Option<&str>, remembered: &[PathBuf]) -> (BTreeSet<String>, Value) {
+pub(crate) fn verify(
+    archive: &Path,
+    public: Option<&str>,
+    remembered: &[PathBuf],
+) -> (BTreeSet<String>, Value) {
     let mut command = strongroom();
     command.args(["verify", "--json", "-", "--archive"]).arg(archive);
     judged(&mut command, public, remembered)
@@ -149,7 +153,7 @@ fn judged(command: &mut Command, public: Option<&str>, remembered: &[PathBuf]) -
 }
 
 /// What the second verifier says.
-fn second_opinion(
+pub(crate) fn second_opinion(
     command: &str,
     site: &Site,
     public: &str,
@@ -176,7 +180,7 @@ fn second_opinion(
     (kinds, report)
 }
 
-fn no_finding(archive: &Path, public: Option<&str>) -> Value {
+pub(crate) fn no_finding(archive: &Path, public: Option<&str>) -> Value {
     let (kinds, report) = verify(archive, public, &[]);
     assert!(kinds.is_empty(), "{report:#}");
     report
@@ -216,7 +220,7 @@ fn copy() -> Site {
 }
 
 /// Puts other content in the place of a read-only file.
-fn replace(path: &Path, bytes: &[u8]) {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) {
     std::fs::remove_file(path).expect("it was there");
     std::fs::write(path, bytes).expect("written");
 }
@@ -229,7 +233,7 @@ fn flip(path: &Path, at: impl Fn(usize) -> usize) {
 }
 
 /// Changes the actions of a commit.
-fn edit(commit: &Path, change: impl Fn(&mut Vec<Value>)) {
+pub(crate) fn edit(commit: &Path, change: impl Fn(&mut Vec<Value>)) {
     let text = std::fs::read_to_string(commit).expect("a commit");
     let mut actions: Vec<Value> =
         text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
@@ -243,7 +247,7 @@ fn adds(actions: &mut [Value]) -> impl Iterator<Item = &mut Value> {
 }
 
 /// The commit and the action that name a file, changed.
-fn edit_add(site: &Site, table: &str, file: &Path, change: impl Fn(&mut Value)) {
+pub(crate) fn edit_add(site: &Site, table: &str, file: &Path, change: impl Fn(&mut Value)) {
     let name = file.file_name().expect("a name").to_string_lossy().into_owned();
     for commit in site.commits(table) {
         if std::fs::read_to_string(&commit).expect("a commit").contains(&name) {
@@ -256,7 +260,7 @@ fn edit_add(site: &Site, table: &str, file: &Path, change: impl Fn(&mut Value)) 
     }
 }
 
-fn rows_of(file: &Path) -> RecordBatch {
+pub(crate) fn rows_of(file: &Path) -> RecordBatch {
     let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(file).expect("readable"));
     let reader = reader.expect("Parquet").build().expect("Parquet");
     let schema = reader.schema();
@@ -284,6 +288,12 @@ fn picked(rows: &RecordBatch, order: impl IntoIterator<Item = usize>) -> RecordB
 }
 
 fn root_of(rows: &RecordBatch) -> String {
+    let mut leaves = Vec::new();
+    EventRecords.each(rows, &mut |record| leaves.push(leaf_hash(record).0)).expect("events");
+    root_of_leaves(&leaves)
+}
+
+pub(crate) fn root_of_leaves(leaves: &[[u8; 32]]) -> String {
     fn root(leaves: &[[u8; 32]]) -> [u8; 32] {
         match leaves {
             [leaf] => *leaf,
@@ -294,9 +304,7 @@ fn root_of(rows: &RecordBatch) -> String {
             }
         }
     }
-    let mut leaves = Vec::new();
-    EventRecords.each(rows, &mut |record| leaves.push(leaf_hash(record).0)).expect("events");
-    root(&leaves).iter().map(|byte| format!("{byte:02x}")).collect()
+    root(leaves).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Tags and statistics as they should be for other rows than before.

@@ -21,6 +21,16 @@ impl Records for NoRecords {
     fn each(&self, _: &RecordBatch, _: &mut dyn FnMut(&[u8])) -> std::result::Result<(), String> {
         Ok(())
     }
+
+    fn compare(
+        &self,
+        _: Table,
+        _: &RecordBatch,
+        _: &mut dyn FnMut(&[u8]),
+        _: &mut dyn FnMut(usize, &dyn std::fmt::Display),
+    ) -> std::result::Result<(), String> {
+        Ok(())
+    }
 }
 
 impl Watch for NoRecords {}

@@ -116,6 +116,21 @@ pub(crate) fn records(document: &str, depth_max: usize) -> Result<Vec<Record<'_>
     Ok(records)
 }
 
+/// The event that a document is mapped to, when it is an entry that is; its depth was judged before.
+pub(crate) fn mapped(document: &str) -> Result<PlainEvent, Refusal> {
+    let unknown = || Refusal::new(Reason::Wrapped, "a wrapper that is not a record");
+    let members: Members<'_> = serde_json::from_str(document).map_err(|_| unknown())?;
+    let keys: Vec<&str> = members.0.iter().map(|(key, _)| key.as_ref()).collect();
+    if Kind::of(&keys) != Some(Kind::Google) {
+        return Err(unknown());
+    }
+    match gke::record(document, &members).content {
+        Content::Mapped(event) => Ok(*event),
+        Content::Refused(refusal) => Err(refusal),
+        Content::Event(_) => Err(unknown()),
+    }
+}
+
 /// The event of a line that holds exactly one record, or of the record itself; judged as the decoder judges.
 pub(crate) fn only_event(bytes: &[u8], refusal: Refusal, depth_max: usize) -> Result<PlainEvent, Refusal> {
     let Ok(text) = std::str::from_utf8(bytes) else { return Err(refusal) };

@@ -3,6 +3,7 @@
 //! A file is read once, whole, and hashed and decoded from memory; a thread holds one file at a time.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -19,7 +20,9 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::file::metadata::ColumnChunkMetaData;
 use serde_json::Value;
+use strongroom_schemas::Table;
 use strongroom_schemas::events;
+use strongroom_schemas::format::EVENTS_FORMAT;
 use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
 
 use super::super::tree::CompactRange;
@@ -31,8 +34,8 @@ use crate::layout;
 
 /// Most bytes of a sealed file: what a store takes in one PUT.
 const FILE_BYTES_MAX: u64 = 5 << 30;
-/// Rows of one file that are told when their form or their marks are wrong.
-const ROWS_TOLD_MAX: u64 = 100;
+/// Rows of one file that are named because their columns differ; all are counted.
+const ROWS_TOLD_MAX: usize = 10;
 /// Rows decoded at once.
 const BATCH_ROWS: usize = 8192;
 const DAY_US: i64 = 86_400_000_000;
@@ -50,6 +53,8 @@ struct Job<'a> {
     add: &'a AddFacts,
     /// Its commit is so close to its day that rows without a believable time may have come on that day.
     is_day_of_arrival: bool,
+    /// Its columns are held against its records.
+    is_compared: bool,
 }
 
 /// What one file showed.
@@ -74,7 +79,7 @@ pub(super) fn check(
     report: &mut Report,
 ) {
     let mut jobs = Vec::new();
-    let (mut untagged, mut unrooted) = (0u64, 0u64);
+    let (mut untagged, mut unrooted, mut newer) = (0u64, 0u64, 0u64);
     for (log, commits) in volumes {
         let since = options.since.iter().find(|head| head.log == *log).map_or(0, |head| head.size);
         let volume = layout::volume(archive.root(), *log);
@@ -91,7 +96,12 @@ pub(super) fn check(
                     commit.time_ms.and_then(DateTime::from_timestamp_millis).map(|time| time.date_naive());
                 let days = made.zip(add.date).map(|(made, date)| (made - date).num_days());
                 let is_day_of_arrival = days.is_none_or(|days| (-1..=ARRIVAL_DAYS_MAX).contains(&days));
-                jobs.push(Job { log: *log, place, path: volume.join(&add.path), add, is_day_of_arrival });
+                let is_newer = log.table == Table::Events
+                    && commit.events_format.is_some_and(|format| format > i64::from(EVENTS_FORMAT));
+                newer += u64::from(is_newer);
+                let is_compared = log.table != Table::Rejects && !is_newer;
+                let path = volume.join(&add.path);
+                jobs.push(Job { log: *log, place, path, add, is_day_of_arrival, is_compared });
             }
         }
     }
@@ -102,6 +112,11 @@ pub(super) fn check(
         report
             .not_checked
             .push(format!("the records of {unrooted} files, which have no record_root in their commit"));
+    }
+    if newer > 0 {
+        report.not_checked.push(format!(
+            "whether columns mean their records in {newer} files of events, which are of a newer format than {EVENTS_FORMAT}"
+        ));
     }
     let total = jobs.iter().map(|job| job.add.size).sum();
     let (next, done) = (AtomicUsize::new(0), AtomicU64::new(0));
@@ -225,25 +240,49 @@ struct Seen {
     /// A row that lies under another day than its own.
     misfiled: Option<u64>,
     redacted: u64,
-    /// Rows whose form or marks are wrong, the first of them, with what is wrong.
-    wrong: Vec<(u64, String)>,
-    wrong_rows: u64,
+    differing: Differing,
+}
+
+/// Rows whose columns are not what their records say: the first ones, and how many they are.
+#[derive(Default)]
+struct Differing {
+    first: Vec<(u64, String)>,
+    count: u64,
+}
+
+impl Differing {
+    fn add(&mut self, row: u64, difference: &dyn Display) {
+        self.count += 1;
+        if self.first.len() < ROWS_TOLD_MAX {
+            self.first.push((row, difference.to_string()));
+        }
+    }
+
+    fn tell(&self, place: &str, outcome: &mut Outcome) {
+        let more = match self.count > self.first.len() as u64 {
+            true => format!("; such rows of the file: {}", self.count),
+            false => String::new(),
+        };
+        for (row, difference) in &self.first {
+            outcome.find("columns_differ", format!("{place}, row {row}"), format!("{difference}{more}"));
+        }
+    }
 }
 
 fn rows(bytes: Bytes, job: &Job<'_>, records: &dyn Records, outcome: &mut Outcome) -> Result<(), String> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| error.to_string())?;
-    let reader = reader.with_batch_size(BATCH_ROWS).build().map_err(|error| error.to_string())?;
+    let mut reader = reader.with_batch_size(BATCH_ROWS).build().map_err(|error| error.to_string())?;
     let mut seen = Seen::default();
-    for batch in reader {
-        let batch = batch.map_err(|error| format!("row {} or behind: {error}", seen.rows))?;
+    let read = reader.try_for_each(|batch| {
         let before = seen.rows;
-        take(&batch, job, records, &mut seen).map_err(|error| format!("row {before} or behind: {error}"))?;
-    }
+        let batch = batch.map_err(|error| error.to_string());
+        let taken = batch.and_then(|batch| take(&batch, job, records, &mut seen));
+        taken.map_err(|error| format!("row {before} or behind: {error}"))
+    });
+    seen.differing.tell(&job.place, outcome);
+    read?;
     outcome.checked.records += seen.rows;
     outcome.checked.redacted += seen.redacted;
-    for (row, detail) in std::mem::take(&mut seen.wrong) {
-        outcome.find("columns_differ", format!("{}, row {row}", job.place), detail);
-    }
     let (add, place) = (job.add, &job.place);
     if add.rows != Some(seen.rows) {
         let said = add.rows.map_or("nothing".to_owned(), |rows| rows.to_string());
@@ -284,6 +323,8 @@ fn take(batch: &RecordBatch, job: &Job<'_>, records: &dyn Records, seen: &mut Se
         batch.column_by_name(name).ok_or_else(|| format!("it has no column {name} as an archive has it"))
     };
     let mistyped = || "a column has another type than an archive's".to_owned();
+    let Seen { rows: before, records: leaves, differing, .. } = seen;
+    let mut differs = |row: usize, how: &dyn Display| differing.add(*before + row as u64, how);
     match record_column(table) {
         Some(name) => {
             let array = column(name)?;
@@ -292,20 +333,18 @@ fn take(batch: &RecordBatch, job: &Job<'_>, records: &dyn Records, seen: &mut Se
             {
                 return Err(mistyped());
             }
-            seen.records.extend(hash_column(array));
+            leaves.extend(hash_column(array));
+            if job.is_compared {
+                records.compare(table, batch, &mut |_| (), &mut differs)?;
+            }
         }
-        None => {
-            let Seen { records: leaves, wrong, wrong_rows, rows, .. } = &mut *seen;
-            records.judge(batch, &mut |record| leaves.push(leaf_hash(record)), &mut |row, detail| {
-                *wrong_rows += 1;
-                if *wrong_rows <= ROWS_TOLD_MAX {
-                    wrong.push((*rows + row as u64, detail.to_owned()));
-                }
-            })?;
-            let marks = batch.column_by_name(events::REDACTION);
-            seen.redacted += marks.map_or(0, |marks| (marks.len() - marks.null_count()) as u64);
+        None if job.is_compared => {
+            records.compare(table, batch, &mut |record| leaves.push(leaf_hash(record)), &mut differs)?;
         }
+        None => records.each(batch, &mut |record| leaves.push(leaf_hash(record)))?,
     }
+    let marks = batch.column_by_name(events::REDACTION).filter(|_| table == Table::Events);
+    seen.redacted += marks.map_or(0, |marks| (marks.len() - marks.null_count()) as u64);
     let times =
         column(time_column(table))?.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(mistyped)?;
     let offsets = column(STATISTICS_OFFSET)?.as_primitive_opt::<Int64Type>().ok_or_else(mistyped)?;

@@ -181,6 +181,7 @@ pub(super) fn with_dropped<'v>(
             txns,
             counts: None,
             volumes: BTreeMap::new(),
+            events_format: None,
             table: Map::new(),
         };
         all.insert(*log, vec![commit]);

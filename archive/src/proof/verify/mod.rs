@@ -13,6 +13,7 @@ mod strict;
 mod volume;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -206,20 +207,20 @@ pub trait Records: Sync {
     /// What is wrong with the batch.
     fn each(&self, events: &RecordBatch, each: &mut dyn FnMut(&[u8])) -> Result<(), String>;
 
-    /// As [`Records::each`], for who checks: a row that gives no record counts as an empty one, and `wrong` is called with
-    /// the row and what is wrong with it, as it is where a row says of its record what no row can.
+    /// Calls `differs` with every row of a batch of `table` whose columns are not what its record says, in order, and
+    /// with words for that which repeat no value; so it does with a row whose form gives no record, which counts as an
+    /// empty one, or whose marks are wrong. Of events it calls `each` with the record of every row before, in order. The
+    /// records of rejects say nothing of columns.
     ///
     /// # Errors
     /// What is wrong with the batch.
-    fn judge(
+    fn compare(
         &self,
-        events: &RecordBatch,
+        table: Table,
+        rows: &RecordBatch,
         each: &mut dyn FnMut(&[u8]),
-        wrong: &mut dyn FnMut(usize, &str),
-    ) -> Result<(), String> {
-        let _ = wrong;
-        self.each(events, each)
-    }
+        differs: &mut dyn FnMut(usize, &dyn Display),
+    ) -> Result<(), String>;
 }
 
 /// Is told how far the reading of files has got, from any thread.

@@ -42,6 +42,8 @@ pub(crate) struct CommitFacts {
     pub(crate) counts: Option<[u64; 4]>,
     /// Commits that other volumes had at least when this one was made.
     pub(crate) volumes: BTreeMap<VolumeId, u64>,
+    /// Version of the columns of its files, when it says one.
+    pub(crate) events_format: Option<i64>,
     /// `protocol` and `metaData`, which the first commit has.
     pub(crate) table: Map<String, Value>,
 }
@@ -136,6 +138,7 @@ pub(super) fn parse(bytes: &[u8], first: bool, place: &str, report: &mut Report)
         txns: BTreeMap::new(),
         counts: None,
         volumes: BTreeMap::new(),
+        events_format: None,
         table: Map::new(),
     };
     for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty())
@@ -160,6 +163,7 @@ pub(super) fn parse(bytes: &[u8], first: bool, place: &str, report: &mut Report)
                 },
                 "commitInfo" => {
                     commit.time_ms = value["timestamp"].as_i64();
+                    commit.events_format = value[crate::writer::METADATA]["eventsFormat"].as_i64();
                     let counts = &value[crate::writer::METADATA]["counts"];
                     let count = |name: &str| counts[name].as_u64();
                     if let (Some(received), Some(events), Some(rejects), Some(duplicates)) =

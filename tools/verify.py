@@ -39,6 +39,7 @@ import stat
 import sys
 import tempfile
 import time
+import unicodedata
 import urllib.parse
 import xml.etree.ElementTree
 from collections import defaultdict
@@ -49,8 +50,8 @@ try:
 except ImportError:
     pyarrow = None
 
-TABLES = ("events", "rejects", "alerts")
-TIME_COLUMN = {"events": "stage_timestamp", "rejects": "received_timestamp", "alerts": "time"}  # format.md, Layout
+TABLES = ("events", "rejects", "alerts", "activity")
+TIME_COLUMN = {"events": "stage_timestamp", "rejects": "received_timestamp", "alerts": "time", "activity": "time"}  # format.md, Layout
 NOTE_BYTES_MAX = 1 << 20
 SIGNATURES_MAX = 100  # signed-note: "SHOULD apply a maximum limit", at least 16
 COMMIT_BYTES_MAX = 256 << 20
@@ -2408,12 +2409,16 @@ class Archive:
                 differ("its `%s` is not that of commit 0" % kind)
 
     def point_9_and_10_positions(self):
-        """Per source partition, over the commits of `events` of all years: positions, and that no row is missing or too many."""
+        """Per source partition, over the commits of `events` of all years: positions, and that no row is missing or too many.
+        So for `activity`, which has sources of its own and no rejects."""
         volumes = self.with_dropped()
         untagged = self.untagged_sources(volumes)
-        rejects = RejectRanges(volumes)
+        self.positions_of("events", volumes, RejectRanges(volumes), untagged)
+        self.positions_of("activity", volumes, RejectRanges([]), untagged)
+
+    def positions_of(self, table, volumes, rejects, untagged):
         position, events, told = defaultdict(lambda: (0, 0)), defaultdict(int), {}
-        for volume in (v for v in volumes if v.table == "events"):
+        for volume in (v for v in volumes if v.table == table):
             for commit in volume.commits:
                 before = {}
                 for partition, (o2, r2) in self.moves(commit, position):
@@ -2422,6 +2427,8 @@ class Archive:
                         detail = "%s goes back: offset %d to %d, records %d to %d" % (shown(partition), o1, o2, r1, r2)
                         self.report.finding("position_back", commit.where, detail)
                     position[partition] = o2, r2
+                    if table == "activity" and o2 != r2:  # the offset of a record is its number
+                        self.report.finding("rows_missing" if o2 > r2 else "rows_extra", commit.where, "%s: offset %d with %d records" % (shown(partition), o2, r2))
                 for add in commit.adds:
                     for partition, (first, last, rows) in (add.offsets or {}).items():
                         o1, o2 = before.get(partition, position[partition])[0], position[partition][0]
@@ -2429,7 +2436,8 @@ class Archive:
                             detail = "%s has offsets %d..%d of %s, and the commit goes from %d to %d"
                             self.report.finding("overlap", commit.where, detail % (add.path, first, last, shown(partition), o1, o2))
                         events[partition] += rows
-                self.counts(commit)
+                if table == "events":
+                    self.counts(commit)
                 for partition in before:
                     self.report.count("positions")
                     o2, r2 = position[partition]
@@ -2438,7 +2446,7 @@ class Archive:
                         continue
                     difference = events[partition] + have - r2
                     if difference != told.get(partition, 0):  # once for each change, not again in every commit that follows
-                        detail = "%s: %d records up to offset %d, and files hold %d events and %d rejects"
+                        detail = "%s: %d records up to offset %d, and files hold %d rows and %d rejects"
                         kind = "rows_missing" if difference < 0 else "rows_extra"
                         if difference:
                             self.report.finding(kind, commit.where, detail % (shown(partition), r2, o2, events[partition], have))
@@ -2625,21 +2633,69 @@ def render_event(row):
     return ("{" + shape + ",".join(out) + "}").encode()
 
 
+# The column whose text is the record.
+RECORD_TEXT = {"alerts": "ocsf", "activity": "body"}
+
+
 def record_of(table, row):
     """proof.md, What a record is."""
-    if table == "alerts":
-        return (row.get("ocsf") or "").encode()
+    if table in ("alerts", "activity"):
+        return (row.get(RECORD_TEXT[table]) or "").encode()
     raw = row.get("raw")
     if table == "rejects":
         return raw or b""
     return raw if raw is not None else render_event(row)
 
 
+ACTIVITY_KINDS = ("question", "triage", "case", "review", "break_glass", "rollup", "clock")
+ACTIVITY_BYTES_MAX, ACTIVITY_NAME_BYTES_MAX, ACTIVITY_DEPTH_MAX = 1 << 20, 1000, 127
+ACTIVITY_TOLD_MAX = 100  # rows of one file
+ACTIVITY_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
+
+
+def depth_of(value):
+    """How deep lists and objects are nested, without recursion."""
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, (dict, list))]:
+        level = [v for item in level for v in (item.values() if isinstance(item, dict) else item)]
+        depth += 1
+    return depth
+
+
+def activity_differs(row):
+    """format.md, `activity`: why a body is not a record, or how the columns are not members of it; else None."""
+    body = row.get("body")
+
+    def is_name(name):
+        if not isinstance(name, str):
+            return False
+        try:
+            length = len(name.encode())
+        except UnicodeEncodeError:
+            return False
+        return 1 <= length <= ACTIVITY_NAME_BYTES_MAX and name == name.strip() and not any(unicodedata.category(c) == "Cc" for c in name)
+
+    try:
+        if body is None or len(body.encode()) > ACTIVITY_BYTES_MAX:
+            raise Malformed("it is missing or too long")
+        value = parse_json(body)
+        time = value.get("time") if isinstance(value, dict) else None
+        at = micros(time) if isinstance(time, str) and ACTIVITY_TIME.fullmatch(time) else None
+        if at is None or value.get("kind") not in ACTIVITY_KINDS or not is_name(value.get("principal")) or depth_of(value) > ACTIVITY_DEPTH_MAX:
+            raise Malformed("it is not a record")
+        if "subject" in value and not is_name(value["subject"]):
+            raise Malformed("it is not a record")
+    except (Malformed, TypeError):
+        return "its body is not a record of activity"
+    said = value["kind"], at, value["principal"], value.get("subject")
+    return None if said == tuple(row.get(c) for c in ("kind", "time", "principal", "subject")) else "its columns are not those of its body"
+
+
 def check_rows(table, file, add, committed, where, report):
     """Point 8 for one file, row by row, in the order of the file. committed: time of its commit, in microseconds."""
     time_column = TIME_COLUMN[table]
-    wanted = {"events": EVENT_COLUMNS, "rejects": ["raw"], "alerts": ["ocsf"]}[table] + [time_column, "source", "source_offset"]
-    tree, offsets, rows, extremes, off_day = MerkleTree(), {}, 0, {}, 0
+    wanted = {"events": EVENT_COLUMNS, "rejects": ["raw"], "alerts": ["ocsf"], "activity": ["body", "kind", "principal", "subject"]}[table] + [time_column, "source", "source_offset"]
+    tree, offsets, rows, extremes, off_day, differing = MerkleTree(), {}, 0, {}, 0, 0
     day = (datetime.date.fromisoformat(add.path[5:15]) - datetime.date(1970, 1, 1)).days * DAY_US
     # A row with a time that nobody can believe lies under the day it arrived; the commit came at most 7 days after that day.
     arrived_then = committed < day + DAY_US + 7 * DAY_US
@@ -2656,6 +2712,11 @@ def check_rows(table, file, add, committed, where, report):
                 row = {name: values[i] for name, values in columns.items()}
                 if add.record_root is not None:
                     tree.add(leaf_hash(record_of(table, row)))
+                difference = activity_differs(row) if table == "activity" else None
+                if difference:
+                    differing += 1
+                    if differing <= ACTIVITY_TOLD_MAX:
+                        report.finding("columns_differ", "%s, row %d" % (where, rows + i), difference)
                 at, source, offset = row.get(time_column), row.get("source"), row.get("source_offset")
                 for name, value in ((time_column, at), ("source", source), ("source_offset", offset)):
                     if value is not None:
@@ -3219,7 +3280,7 @@ class Pack:
                 raise CannotCheck("cannot read %s: %s" % (name, e.strerror))
 
     def commit_of_complete(self, table, volume, index, data, named):
-        if table == "rejects":
+        if table not in ("events", "alerts"):
             return
         commit = Commit("%s, commit %d" % (volume, index))
         for line in data.split(b"\n"):

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
-use arrow_array::{Array, ArrayRef, BooleanArray, ListArray, RecordBatch};
+use arrow_array::{Array, ArrayRef, BooleanArray, ListArray, RecordBatch, new_null_array};
 use arrow_schema::{ArrowError, DataType, Schema, SchemaRef};
 use arrow_select::interleave::interleave;
 use bytes::Bytes;
@@ -412,12 +412,14 @@ impl Cluster {
         let fields = schema.fields().iter().filter(|field| selection.wants(field.name())).cloned();
         let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         let columns = schema.fields().iter().map(|field| {
-            let parts: Vec<&dyn Array> = self
-                .batches
-                .iter()
-                .map(|batch| column(batch, field.name()).map(AsRef::as_ref))
-                .collect::<Result<_, _>>()?;
-            as_type(interleave(&parts, picks)?, field.data_type())
+            let parts = self.batches.iter().map(|batch| match batch.column_by_name(field.name()) {
+                None if table.later_columns().contains(&field.name().as_str()) => {
+                    Ok(new_null_array(field.data_type(), batch.num_rows()))
+                }
+                _ => as_type(Arc::clone(column(batch, field.name())?), field.data_type()),
+            });
+            let parts: Vec<ArrayRef> = parts.collect::<Result<_, ArrowError>>()?;
+            interleave(&parts.iter().map(AsRef::as_ref).collect::<Vec<&dyn Array>>(), picks)
         });
         let batch = RecordBatch::try_new(Arc::clone(&schema), columns.collect::<Result<_, ArrowError>>()?)?;
         self.taken += picks.len();

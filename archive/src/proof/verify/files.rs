@@ -19,10 +19,12 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::file::metadata::ColumnChunkMetaData;
 use serde_json::Value;
+use strongroom_schemas::Table;
 use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
 
 use super::super::tree::CompactRange;
 use super::{AddFacts, Checked, CommitFacts, Finding, Options, Records, Report, VolumeId, Watch};
+use crate::activity::differences;
 use crate::archive::Archive;
 use crate::commit::{STATISTICS_OFFSET, STATISTICS_SOURCE, micros};
 use crate::encode::{EARLIEST_YEAR, hash_column, record_column, time_column};
@@ -30,6 +32,8 @@ use crate::layout;
 
 /// Most bytes of a sealed file: what a store takes in one PUT.
 const FILE_BYTES_MAX: u64 = 5 << 30;
+/// Rows of one file that are reported because their columns are not those of their record.
+const DIFFERING_ROWS_TOLD_MAX: u64 = 100;
 /// Rows decoded at once.
 const BATCH_ROWS: usize = 8192;
 const DAY_US: i64 = 86_400_000_000;
@@ -220,6 +224,9 @@ struct Seen {
     records: CompactRange,
     /// A row that lies under another day than its own.
     misfiled: Option<u64>,
+    /// Rows of activity whose columns are not members of their record, the first of them, with what is wrong.
+    differing: Vec<(u64, &'static str)>,
+    differing_rows: u64,
 }
 
 fn rows(bytes: Bytes, job: &Job<'_>, records: &dyn Records, outcome: &mut Outcome) -> Result<(), String> {
@@ -232,6 +239,9 @@ fn rows(bytes: Bytes, job: &Job<'_>, records: &dyn Records, outcome: &mut Outcom
         take(&batch, job, records, &mut seen).map_err(|error| format!("row {before} or behind: {error}"))?;
     }
     outcome.checked.records += seen.rows;
+    for (row, detail) in std::mem::take(&mut seen.differing) {
+        outcome.find("columns_differ", format!("{}, row {row}", job.place), detail);
+    }
     let (add, place) = (job.add, &job.place);
     if add.rows != Some(seen.rows) {
         let said = add.rows.map_or("nothing".to_owned(), |rows| rows.to_string());
@@ -281,6 +291,15 @@ fn take(batch: &RecordBatch, job: &Job<'_>, records: &dyn Records, seen: &mut Se
                 return Err(mistyped());
             }
             seen.records.extend(hash_column(array));
+            if table == Table::Activity {
+                let before = seen.rows;
+                differences(batch, &mut |row, detail| {
+                    seen.differing_rows += 1;
+                    if seen.differing_rows <= DIFFERING_ROWS_TOLD_MAX {
+                        seen.differing.push((before + row as u64, detail));
+                    }
+                })?;
+            }
         }
         None => records.each(batch, &mut |record| seen.records.push(leaf_hash(record)))?,
     }

@@ -1538,6 +1538,42 @@ class WrittenWrong(InFolder):
         add = lambda w: w.add("rejects/2026", {"file/a": [200, 210, 2]})  # noqa: E731
         self.case("overlap", [add], {"file/a": (210, 22)}, volume="rejects/2026")
 
+    def activity(self, offsets=((0, 1, 2), (2, 4, 3)), records=(2, 5), nexts=(2, 5), partition="activity/a"):
+        """An archive whose own records came in two commits."""
+        self.folder.cleanup()
+        os.makedirs(self.root)
+        w = self.standard()
+        for (first, last, rows), at, offset in zip(offsets, records, nexts):
+            w.commit("activity/2026", [w.add("activity/2026", {partition: [first, last, rows]})], {partition: (offset, at)})
+        return w
+
+    def test_activity(self):
+        self.clean(self.activity())
+        w = self.activity()
+        # Nobody's events: its positions are its own.
+        w.commit("activity/2026", [], {"activity/b": (0, 0)})
+        self.clean(w)
+
+    def test_activity_that_is_not_whole(self):
+        for kind, changes in (
+            ("rows_missing", {"records": (2, 6)}),
+            ("rows_missing", {"offsets": ((0, 1, 2), (3, 4, 2))}),
+            ("rows_missing", {"offsets": ((0, 1, 2), (3, 4, 2)), "records": (2, 4)}),
+            ("rows_extra", {"records": (2, 4)}),
+            ("overlap", {"offsets": ((0, 1, 2), (1, 4, 3))}),
+            ("overlap", {"nexts": (2, 4)}),
+            ("position_back", {"offsets": ((0, 1, 2), (0, 0, 1)), "nexts": (2, 1), "records": (2, 1)}),
+        ):
+            self.finds(kind, self.activity(**changes))
+
+    def test_a_volume_of_activity_that_is_gone(self):
+        w = self.activity()
+        counts = {"received": 0, "events": 0, "rejects": 0, "duplicates": 0}
+        w.commit("events/2026", [], {}, counts, volumes={"activity/2026": 3})
+        self.clean(w)
+        shutil.rmtree(os.path.join(self.root, "activity"))
+        self.finds("volume_missing", w)
+
     def test_log_line_of_another_tree(self):
         for size, root in ((4, b64(bytes(32))), (5, b64(bytes(32)))):
             self.folder.cleanup()
@@ -2270,6 +2306,8 @@ class Rendering(unittest.TestCase):
         self.assertEqual(verify.render_event({"shape": ""}), b'{"user":{},"requestReceivedTimestamp":null,"stageTimestamp":null}')
         self.assertEqual(verify.record_of("events", {"raw": b"", "level": "x"}), b"")
         self.assertEqual(verify.record_of("alerts", {"ocsf": None}), b"")
+        self.assertEqual(verify.record_of("activity", {"body": '{"kind":"case"}'}), b'{"kind":"case"}')
+        self.assertEqual(verify.record_of("activity", {"body": None}), b"")
 
 
 class Forms(unittest.TestCase):
@@ -2423,6 +2461,64 @@ class Rows(InFolder):
         w.commit("events/2026", [add], {"file/a": (20, 2), "file/b": (4, 1)}, counts)
         report = verify.Archive(self.root, [public(SEEDS[0])], now=w.clock).check()
         return [f["kind"] for f in report.findings]
+
+    def test_records_of_activity(self):
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        time = "2026-03-02T10:00:00.000000Z"
+        bodies = ['{"kind":"case","time":"%s","principal":"eve","n":%d}' % (time, n) for n in range(3)]
+
+        def kinds(root, body="body", **changes):
+            self.folder.cleanup()
+            os.makedirs(self.root)
+            w, out = self.standard(), io.BytesIO()
+            columns = {
+                "time": pa.array([self.MICROS] * 3, pa.timestamp("us", tz="UTC")),
+                body: pa.array(bodies),
+                "kind": pa.array(["case"] * 3),
+                "principal": pa.array(["eve"] * 3),
+                "subject": pa.array([None] * 3, pa.string()),
+                "source": pa.array(["activity/a"] * 3),
+                "source_offset": pa.array(range(3), pa.int64()),
+            }
+            columns.update(changes)
+            pa.parquet.write_table(pa.table(columns), out)
+            bounds = [{"time": time, "source": "activity/a", "source_offset": n} for n in (0, 2)]
+            stats = json.dumps({"numRecords": 3, "minValues": bounds[0], "maxValues": bounds[1]})
+            add = w.add("activity/2026", {"activity/a": [0, 2, 3]}, data=out.getvalue(), tag_record_root=root.hex(), stats=stats)
+            w.commit("activity/2026", [add], {"activity/a": (3, 3)})
+            report = verify.Archive(self.root, [public(SEEDS[0])], now=w.clock).check()
+            return [f["kind"] for f in report.findings if f["where"].startswith("activity/")]
+
+        root = mth([body.encode() for body in bodies])
+        self.assertEqual(kinds(root), [])
+        self.assertEqual(kinds(mth([b""] * 3)), ["record_changed"])
+        self.assertEqual(kinds(root, body="boody"), ["columns_differ"] * 3 + ["record_changed"])
+        self.assertEqual(kinds(root, kind=pa.array(["case", "clock", "case"])), ["columns_differ"])
+        self.assertEqual(kinds(root, subject=pa.array([None, None, "x"])), ["columns_differ"])
+        self.assertEqual(kinds(root, principal=pa.array(["eve", None, "bob"])), ["columns_differ"] * 2)
+
+    def test_what_is_a_record_of_activity(self):
+        good = {"kind": "case", "time": "2026-03-02T10:00:00.000000Z", "principal": "eve"}
+        row = {"kind": "case", "time": self.MICROS, "principal": "eve", "subject": None}
+
+        def differs(body, **changes):
+            return verify.activity_differs({**row, **changes, "body": body})
+
+        self.assertIsNone(differs(json.dumps(good)))
+        self.assertIsNone(differs(json.dumps({**good, "subject": "case 7", "more": [1, {"a": None}]}), subject="case 7"))
+        self.assertEqual(differs(json.dumps(good), time=self.MICROS + 1), "its columns are not those of its body")
+        self.assertEqual(differs(json.dumps({**good, "subject": "x"})), "its columns are not those of its body")
+        deepest, deep = (json.dumps(good)[:-1] + ',"d":%s%s}' % ("[" * n, "]" * n) for n in (126, 127))
+        self.assertIsNone(differs(deepest))
+        for body in (
+            [None, "", "[]", "{", "null", json.dumps(good)[:-1] + ',"kind":"case"}', deep, json.dumps({**good, "x": "y" * (1 << 20)})]
+            + [json.dumps({**good, **changes}) for changes in ({"kind": "gossip"}, {"kind": []}, {"principal": ""}, {"principal": " eve"}, {"principal": "e\x00ve"}, {"subject": None})]
+            + [json.dumps({**good, "time": t}) for t in ("2026-03-02T10:00:00Z", "2026-02-30T10:00:00.000000Z", "2026-03-02T10:00:00.000000+00:00", 5)]
+            + [json.dumps({**good, "principal": "x" * 1001}), json.dumps({k: v for k, v in good.items() if k != "time"})]
+        ):
+            self.assertEqual(differs(body), "its body is not a record of activity", body and body[:80])
 
     def test_a_checkpoint_of_delta_that_hides_files(self):
         import pyarrow as pa

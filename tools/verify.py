@@ -39,6 +39,7 @@ import stat
 import sys
 import tempfile
 import time
+import unicodedata
 import urllib.parse
 import xml.etree.ElementTree
 from collections import defaultdict
@@ -49,8 +50,8 @@ try:
 except ImportError:
     pyarrow = None
 
-TABLES = ("events", "rejects", "alerts")
-TIME_COLUMN = {"events": "stage_timestamp", "rejects": "received_timestamp", "alerts": "time"}  # format.md, Layout
+TABLES = ("events", "rejects", "alerts", "activity")
+TIME_COLUMN = {"events": "stage_timestamp", "rejects": "received_timestamp", "alerts": "time", "activity": "time"}  # format.md, Layout
 NOTE_BYTES_MAX = 1 << 20
 SIGNATURES_MAX = 100  # signed-note: "SHOULD apply a maximum limit", at least 16
 COMMIT_BYTES_MAX = 256 << 20
@@ -2421,12 +2422,16 @@ class Archive:
                 differ("its `%s` is not that of commit 0" % kind)
 
     def point_9_and_10_positions(self):
-        """Per source partition, over the commits of `events` of all years: positions, and that no row is missing or too many."""
+        """Per source partition, over the commits of `events` of all years: positions, and that no row is missing or too many.
+        So for `activity`, which has sources of its own and no rejects."""
         volumes = self.with_dropped()
         untagged = self.untagged_sources(volumes)
-        rejects = RejectRanges(volumes)
+        self.positions_of("events", volumes, RejectRanges(volumes), untagged)
+        self.positions_of("activity", volumes, RejectRanges([]), untagged)
+
+    def positions_of(self, table, volumes, rejects, untagged):
         position, events, told = defaultdict(lambda: (0, 0)), defaultdict(int), {}
-        for volume in (v for v in volumes if v.table == "events"):
+        for volume in (v for v in volumes if v.table == table):
             for commit in volume.commits:
                 before = {}
                 for partition, (o2, r2) in self.moves(commit, position):
@@ -2435,6 +2440,8 @@ class Archive:
                         detail = "%s goes back: offset %d to %d, records %d to %d" % (shown(partition), o1, o2, r1, r2)
                         self.report.finding("position_back", commit.where, detail)
                     position[partition] = o2, r2
+                    if table == "activity" and o2 != r2:  # the offset of a record is its number
+                        self.report.finding("rows_missing" if o2 > r2 else "rows_extra", commit.where, "%s: offset %d with %d records" % (shown(partition), o2, r2))
                 for add in commit.adds:
                     for partition, (first, last, rows) in (add.offsets or {}).items():
                         o1, o2 = before.get(partition, position[partition])[0], position[partition][0]
@@ -2442,7 +2449,8 @@ class Archive:
                             detail = "%s has offsets %d..%d of %s, and the commit goes from %d to %d"
                             self.report.finding("overlap", commit.where, detail % (add.path, first, last, shown(partition), o1, o2))
                         events[partition] += rows
-                self.counts(commit)
+                if table == "events":
+                    self.counts(commit)
                 for partition in before:
                     self.report.count("positions")
                     o2, r2 = position[partition]
@@ -2451,7 +2459,7 @@ class Archive:
                         continue
                     difference = events[partition] + have - r2
                     if difference != told.get(partition, 0):  # once for each change, not again in every commit that follows
-                        detail = "%s: %d records up to offset %d, and files hold %d events and %d rejects"
+                        detail = "%s: %d records up to offset %d, and files hold %d rows and %d rejects"
                         kind = "rows_missing" if difference < 0 else "rows_extra"
                         if difference:
                             self.report.finding(kind, commit.where, detail % (shown(partition), r2, o2, events[partition], have))
@@ -3199,10 +3207,15 @@ def check_marks(row):
     if row.get("faults") is not None and not are_faults(row["faults"]):
         yield "its `faults` are not a list of faults"
 
+
+# The column whose text is the record.
+RECORD_TEXT = {"alerts": "ocsf", "activity": "body"}
+
+
 def record_of(table, row):
     """proof.md, What a record is."""
-    if table == "alerts":
-        return (row.get("ocsf") or "").encode()
+    if table in ("alerts", "activity"):
+        return (row.get(RECORD_TEXT[table]) or "").encode()
     raw = row.get("raw")
     if table == "rejects":
         return raw or b""
@@ -3211,10 +3224,53 @@ def record_of(table, row):
     return raw if raw is not None else render_event(row)
 
 
+ACTIVITY_KINDS = ("question", "triage", "case", "review", "break_glass", "rollup", "clock")
+ACTIVITY_BYTES_MAX, ACTIVITY_NAME_BYTES_MAX, ACTIVITY_DEPTH_MAX = 1 << 20, 1000, 127
+ACTIVITY_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
+
+
+def depth_of(value):
+    """How deep lists and objects are nested, without recursion."""
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, (dict, list))]:
+        level = [v for item in level for v in (item.values() if isinstance(item, dict) else item)]
+        depth += 1
+    return depth
+
+
+def activity_differs(row):
+    """format.md, `activity`: why a body is not a record, or how the columns are not members of it; else None."""
+    body = row.get("body")
+
+    def is_name(name):
+        if not isinstance(name, str):
+            return False
+        try:
+            length = len(name.encode())
+        except UnicodeEncodeError:
+            return False
+        return 1 <= length <= ACTIVITY_NAME_BYTES_MAX and name == name.strip() and not any(unicodedata.category(c) == "Cc" for c in name)
+
+    try:
+        if body is None or len(body.encode()) > ACTIVITY_BYTES_MAX:
+            raise Malformed("it is missing or too long")
+        value = parse_json(body)
+        time = value.get("time") if isinstance(value, dict) else None
+        at = micros(time) if isinstance(time, str) and ACTIVITY_TIME.fullmatch(time) else None
+        if at is None or value.get("kind") not in ACTIVITY_KINDS or not is_name(value.get("principal")) or depth_of(value) > ACTIVITY_DEPTH_MAX:
+            raise Malformed("it is not a record")
+        if "subject" in value and not is_name(value["subject"]):
+            raise Malformed("it is not a record")
+    except (Malformed, TypeError):
+        return "its body is not a record of activity"
+    said = value["kind"], at, value["principal"], value.get("subject")
+    return None if said == tuple(row.get(c) for c in ("kind", "time", "principal", "subject")) else "its columns are not those of its body"
+
+
 def check_rows(table, file, add, committed, where, report, meaning=None):
     """Points 8 and 16 for one file, row by row, in the order of the file. committed: time of its commit, in microseconds."""
     time_column = TIME_COLUMN[table]
-    wanted = {"events": EVENT_COLUMNS + ["authz_decision", "authz_reason"], "rejects": ["raw"], "alerts": ["ocsf"]}[table]
+    wanted = {"events": EVENT_COLUMNS + ["authz_decision", "authz_reason"], "rejects": ["raw"], "alerts": ["ocsf"], "activity": ["body", "kind", "principal", "subject"]}[table]
     wanted = wanted + [time_column, "source", "source_offset"] + ([c for _, columns, _ in ALERT_COLUMNS for c in columns] if table == "alerts" else [])
     tree, offsets, rows, extremes, off_day, differing = MerkleTree(), {}, 0, {}, 0, Differing(where, report)
     redacted = 0
@@ -3240,6 +3296,10 @@ def check_rows(table, file, add, committed, where, report, meaning=None):
                     tree.add(leaf_hash(record))
                 if table == "events":
                     redacted += row.get("redaction") is not None
+                if table == "activity":
+                    difference = activity_differs(row)
+                    if difference:
+                        differing.add(rows + i, difference)
                 if meaning is not None:
                     for detail in check_marks(row) if table == "events" else ():
                         differing.add(rows + i, detail)
@@ -3824,8 +3884,8 @@ class Said:
         found = self.at(path, value)
         return found if isinstance(found, str) and (not self.is_odd or is_unicode(found)) else None
 
-    def number(self, path):
-        found = self.at(path)
+    def number(self, path, value=None):
+        found = self.at(path, value)
         if isinstance(found, bytes) and INTEGER.fullmatch(found) and -(1 << 63) <= int(found) < 1 << 63:
             return int(found)
         return None
@@ -3886,6 +3946,17 @@ def milliseconds_at(*path):
     return lambda said, value: (None if value is None else value // 1000) == said.number(path)
 
 
+def event_ranges(said):
+    """As the column has them."""
+    found = said.at(("unmapped", "event_ranges"))
+    if not isinstance(found, list):
+        return None
+    ranges = [[said.text(("source",), item), said.number(("first",), item), said.number(("last",), item)] for item in found if item is not None]
+    if len(ranges) < len(found) or any(None in item for item in ranges):
+        return None
+    return json.dumps(ranges, ensure_ascii=False, separators=(",", ":"))
+
+
 def is_verb(said, value):
     operation = said.text(("evidences", 0, "api", "operation"))
     return value == operation or value is None and operation == "unknown"
@@ -3934,6 +4005,10 @@ ALERT_COLUMNS = (
     ("next_steps", ("next_steps",), text_or_empty_at("remediation", "desc")),
     ("source", ("source",), text_at("unmapped", "source")),
     ("source_offset", ("source_offset",), number_at("unmapped", "source_offset")),
+    ("namespaces", ("namespaces",), lambda said, value: value == said.texts(("unmapped", "namespaces"))),
+    ("actors", ("actors",), lambda said, value: value == said.texts(("unmapped", "actors"))),
+    ("clusters", ("clusters",), lambda said, value: value == said.texts(("unmapped", "clusters"))),
+    ("event_ranges", ("event_ranges",), lambda said, value: value == event_ranges(said)),
 )
 
 
@@ -4472,7 +4547,7 @@ class Pack:
                 raise CannotCheck("cannot read %s: %s" % (name, e.strerror))
 
     def commit_of_complete(self, table, volume, index, data, named):
-        if table == "rejects":
+        if table not in ("events", "alerts"):
             return
         commit = Commit("%s, commit %d" % (volume, index))
         for line in data.split(b"\n"):

@@ -10,7 +10,7 @@ use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array as _, ArrayRef, RecordBatch};
 use serde::Deserialize;
-use strongroom_schemas::{Alert, AlertEvent, Table, alerts, ocsf};
+use strongroom_schemas::{Alert, AlertEvent, Table, Touched, alerts, ocsf};
 
 /// The rows of some alerts, in `Table::Alerts.batch_schema()`.
 pub fn alerts_batch(rows: &[Alert]) -> RecordBatch {
@@ -45,6 +45,11 @@ pub fn alerts_batch(rows: &[Alert]) -> RecordBatch {
         }
         Arc::new(builder.finish())
     };
+    let event_ranges: ArrayRef = {
+        let mut builder = StringBuilder::new();
+        rows.iter().for_each(|alert| builder.append_value(alert.touched.event_ranges()));
+        Arc::new(builder.finish())
+    };
     let column = |name: &str| -> ArrayRef {
         match name {
             "alert_id" => text(|a| Some(&a.alert_id)),
@@ -73,6 +78,10 @@ pub fn alerts_batch(rows: &[Alert]) -> RecordBatch {
             "ocsf" => Arc::clone(&ocsf),
             "source" => text(|a| Some(&a.event.source)),
             "source_offset" => number(|a| a.event.source_offset),
+            alerts::NAMESPACES => list(|a| a.touched.namespaces()),
+            alerts::ACTORS => list(|a| a.touched.actors()),
+            alerts::CLUSTERS => list(|a| a.touched.clusters()),
+            alerts::EVENT_RANGES => Arc::clone(&event_ranges),
             other => unreachable!("column {other} of alerts has no value; a test fills all"),
         }
     };
@@ -141,6 +150,7 @@ struct Url {
 }
 
 /// The alerts of rows in `Table::Alerts.file_schema()`: as they were raised. `None` for rows of another shape.
+/// Files from before alerts said what they touch lack those columns: then it is nothing, as it was told.
 pub fn alerts_of_batch(batch: &RecordBatch) -> Option<Vec<Alert>> {
     let texts = |name: &str| batch.column_by_name(name)?.as_string_opt::<i32>().cloned();
     let text = |name: &str| -> Option<Vec<Option<String>>> {
@@ -160,6 +170,22 @@ pub fn alerts_of_batch(batch: &RecordBatch) -> Option<Vec<Alert>> {
     let (times, starts, ends) = (time("time")?, time("window_start")?, time("window_end")?);
     let (counts, offsets) = (number("event_count")?, number("source_offset")?);
     let (audit_ids, tactics, techniques) = (list("audit_ids")?, list("tactics")?, list("techniques")?);
+    let missing =
+        |name: &str| batch.column_by_name(name).is_none_or(|column| column.null_count() == column.len());
+    let mut touched = match missing(alerts::EVENT_RANGES) {
+        true => vec![Touched::default(); batch.num_rows()],
+        false => {
+            let lists = [alerts::NAMESPACES, alerts::ACTORS, alerts::CLUSTERS].map(list);
+            let [Some(namespaces), Some(actors), Some(clusters)] = lists else { return None };
+            let lists = namespaces.into_iter().zip(actors).zip(clusters);
+            let ranges = text(alerts::EVENT_RANGES)?;
+            let rows = lists.zip(ranges).map(|(((namespaces, actors), clusters), ranges)| match ranges {
+                None => Some(Touched::default()),
+                Some(ranges) => Touched::from_columns(namespaces, actors, clusters, &ranges),
+            });
+            rows.collect::<Option<_>>()?
+        }
+    };
     let names = [
         "alert_id",
         "rule_id",
@@ -231,6 +257,7 @@ pub fn alerts_of_batch(batch: &RecordBatch) -> Option<Vec<Alert>> {
             techniques: techniques.get(row)?.clone(),
             message: take("message").unwrap_or_default(),
             next_steps: take("next_steps").unwrap_or_default(),
+            touched: std::mem::take(touched.get_mut(row)?),
             event,
         });
     }
@@ -240,7 +267,7 @@ pub fn alerts_of_batch(batch: &RecordBatch) -> Option<Vec<Alert>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use strongroom_schemas::{AlertEvent, Severity};
+    use strongroom_schemas::{AlertEvent, Severity, Touch};
 
     /// An alert with something in every field.
     fn alert(text: &str) -> Alert {
@@ -282,6 +309,7 @@ mod tests {
                 response_code: Some(200),
                 authz_decision: given(),
             },
+            touched: Touched::of(Touch { namespace: Some("shop"), actor: text, ..Touch::default() }, 5),
         }
     }
 
@@ -293,7 +321,29 @@ mod tests {
         let mut bare = alert("three");
         bare.event = AlertEvent { time_us: bare.time_us, ..AlertEvent::default() };
         let hostile = alert("a|b=c\\d\r\ne\u{1b}[31mf\u{0}g\"h]i<!channel>&\u{202e}\u{7f}ü");
-        let alerts = [alert("one"), impersonated, bare, hostile];
+        bare.touched = Touched::default();
+        let mut wide = alert("four");
+        wide.touched.merge(&Touched::any());
+        let alerts = [alert("one"), impersonated, bare, hostile, wide];
         assert_eq!(alerts_of_batch(&alerts_batch(&alerts)).as_deref(), Some(&alerts[..]));
+    }
+
+    #[test]
+    fn rows_from_before_alerts_said_what_they_touch_are_alerts() {
+        let alerts = [alert("one"), alert("two")];
+        let batch = alerts_batch(&alerts);
+        let old: Vec<usize> = (0..batch.num_columns() - 4).collect();
+        let mut expected = alerts.clone();
+        expected.iter_mut().for_each(|alert| alert.touched = Touched::default());
+        let old = batch.project(&old).unwrap();
+        assert_eq!(alerts_of_batch(&old).as_deref(), Some(&expected[..]));
+        // As readers give them: with the columns of today, null.
+        let schema = Table::Alerts.file_schema();
+        let columns = schema.fields().iter().map(|field| match old.column_by_name(field.name()) {
+            Some(column) => Arc::clone(column),
+            None => arrow_array::new_null_array(field.data_type(), old.num_rows()),
+        });
+        let filled = RecordBatch::try_new(Arc::clone(&schema), columns.collect()).unwrap();
+        assert_eq!(alerts_of_batch(&filled).as_deref(), Some(&expected[..]));
     }
 }

@@ -17,19 +17,22 @@
 //!
 //! **Bounds.** [`ClosingLimits`]. When too many events wait, the oldest of their source stop waiting;
 //! with too many open windows the one that would close first is forgotten unjudged, because its count
-//! would be wrong; of too many sources the one that was seen first is forgotten.
+//! would be wrong; of too many sources the one that was seen first is forgotten. When all windows together
+//! have touched too much, what the next one has touched counts as any.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use hashbrown::{HashMap, HashSet};
-use strongroom_schemas::AlertEvent;
 use strongroom_schemas::alert::AUDIT_IDS_MAX;
+use strongroom_schemas::{AlertEvent, Touched};
 
 use crate::rule::THRESHOLD_MAX;
 use crate::window::GroupKey;
 
 /// Sources whose watermarks are remembered.
 const SOURCES_MAX: usize = 1024;
+/// Names and ranges that all open windows hold of what they touch; about 60 bytes each.
+const TOUCHED_ITEMS_MAX: usize = 1 << 19;
 
 /// What closing windows may hold in memory, in each source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +62,7 @@ pub(crate) struct Closed {
     pub(crate) start_us: i64,
     pub(crate) count: u64,
     pub(crate) audit_ids: Vec<String>,
+    pub(crate) touched: Touched,
     pub(crate) group_text: String,
     /// The last event in the window.
     pub(crate) event: AlertEvent,
@@ -88,29 +92,31 @@ pub(crate) struct Closings {
     limits: ClosingLimits,
     sources: HashMap<String, Source>,
     order: VecDeque<String>,
+    /// What the open windows of all sources hold of [`TOUCHED_ITEMS_MAX`].
+    items: usize,
 }
 
 impl Closings {
     pub(crate) fn new(limits: ClosingLimits) -> Closings {
-        Closings { limits, sources: HashMap::new(), order: VecDeque::new() }
+        Closings { limits, sources: HashMap::new(), order: VecDeque::new(), items: 0 }
     }
 
     /// A source has brought events up to a time; the windows that are over by that.
     pub(crate) fn advance(&mut self, source: &str, latest_us: i64) -> Vec<Closed> {
         let watermark_us = latest_us.saturating_sub(self.limits.lateness_us);
         let limits = self.limits;
-        let source = self.source(source);
+        let (source, items) = self.source(source);
         source.watermark_us = source.watermark_us.max(watermark_us);
         let mut closed = Vec::new();
-        source.release(source.watermark_us, limits, &mut closed);
-        source.close_before(source.watermark_us, &mut closed);
+        source.release(source.watermark_us, limits, items, &mut closed);
+        source.close_before(source.watermark_us, items, &mut closed);
         closed
     }
 
     /// Counts an event of a source when its time comes; nothing when it is late.
     pub(crate) fn add(&mut self, source: &str, waiting: Waiting) -> Vec<Closed> {
         let limits = self.limits;
-        let source = self.source(source);
+        let (source, items) = self.source(source);
         let time_us = waiting.event.time_us;
         if time_us < source.watermark_us {
             return Vec::new();
@@ -123,61 +129,68 @@ impl Closings {
             && let Some((&(oldest_us, _), _)) = source.waiting.first_key_value()
         {
             source.watermark_us = source.watermark_us.max(oldest_us);
-            source.release(oldest_us, limits, &mut closed);
+            source.release(oldest_us, limits, items, &mut closed);
         }
         closed
     }
 
-    fn source(&mut self, name: &str) -> &mut Source {
+    /// A source, and what all of them hold of what their windows touch.
+    fn source(&mut self, name: &str) -> (&mut Source, &mut usize) {
         if !self.sources.contains_key(name) {
             if self.order.len() == SOURCES_MAX
                 && let Some(oldest) = self.order.pop_front()
+                && let Some(source) = self.sources.remove(&oldest)
             {
-                self.sources.remove(&oldest);
+                self.items -= source.open.values().map(|open| open.closed.touched.items()).sum::<usize>();
             }
             self.order.push_back(name.to_owned());
         }
-        self.sources.entry_ref(name).or_insert_with(|| Source {
+        let source = self.sources.entry_ref(name).or_insert_with(|| Source {
             watermark_us: i64::MIN,
             waiting: BTreeMap::new(),
             open: HashMap::new(),
             ends: BTreeSet::new(),
             next_arrival: 0,
-        })
+        });
+        (source, &mut self.items)
     }
 }
 
 impl Source {
     /// Counts the events up to a time, in order of time.
-    fn release(&mut self, until_us: i64, limits: ClosingLimits, closed: &mut Vec<Closed>) {
+    fn release(&mut self, until_us: i64, limits: ClosingLimits, items: &mut usize, closed: &mut Vec<Closed>) {
         while let Some(first) = self.waiting.first_entry() {
             let time_us = first.key().0;
             if time_us > until_us {
                 return;
             }
             let waiting = first.remove();
-            self.close_before(time_us, closed);
-            self.count(waiting, limits);
+            self.close_before(time_us, items, closed);
+            self.count(waiting, limits, items);
         }
     }
 
-    fn close_before(&mut self, time_us: i64, closed: &mut Vec<Closed>) {
+    fn close_before(&mut self, time_us: i64, items: &mut usize, closed: &mut Vec<Closed>) {
         while let Some(&(end_us, key)) = self.ends.first() {
             if end_us >= time_us {
                 return;
             }
             self.ends.pop_first();
-            closed.extend(self.open.remove(&key).map(|open| open.closed));
+            if let Some(open) = self.open.remove(&key) {
+                *items -= open.closed.touched.items();
+                closed.push(open.closed);
+            }
         }
     }
 
-    fn count(&mut self, waiting: Waiting, limits: ClosingLimits) {
+    fn count(&mut self, waiting: Waiting, limits: ClosingLimits, items: &mut usize) {
         let Waiting { key, timespan_us, counts_values, request, value, group_text, event } = waiting;
         if !self.open.contains_key(&key) {
             if self.open.len() == limits.windows_max
                 && let Some((_, forgotten)) = self.ends.pop_first()
+                && let Some(forgotten) = self.open.remove(&forgotten)
             {
-                self.open.remove(&forgotten);
+                *items -= forgotten.closed.touched.items();
             }
             self.ends.insert((event.time_us.saturating_add(timespan_us), key));
         }
@@ -191,6 +204,7 @@ impl Source {
                 start_us: event.time_us,
                 count: 0,
                 audit_ids: Vec::new(),
+                touched: Touched::default(),
                 group_text,
                 event: AlertEvent::default(),
             },
@@ -208,6 +222,13 @@ impl Source {
         if open.closed.audit_ids.len() < AUDIT_IDS_MAX {
             open.closed.audit_ids.push(event.audit_id.clone());
         }
+        let touched = &mut open.closed.touched;
+        *items -= touched.items();
+        touched.add(event.touch(), event.source_offset, event.source_offset);
+        if *items + touched.items() > TOUCHED_ITEMS_MAX {
+            touched.widen();
+        }
+        *items += touched.items();
         open.closed.event = event;
     }
 }
@@ -276,11 +297,14 @@ mod tests {
             closings.add("s", Waiting { key: (0, at as u128), ..waiting(at) });
             let source = &closings.sources["s"];
             assert!(source.waiting.len() <= 10 && source.open.len() <= 3 && source.ends.len() <= 3);
+            let items: usize = source.open.values().map(|open| open.closed.touched.items()).sum();
+            assert_eq!(items, closings.items);
         }
         for at in 0..3000 {
             closings.advance(&format!("s{at}"), 0);
         }
         assert!(closings.sources.len() <= SOURCES_MAX && closings.order.len() <= SOURCES_MAX);
+        assert_eq!(closings.items, 0, "the source with open windows is forgotten");
     }
 
     proptest! {

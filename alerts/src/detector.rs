@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
-use strongroom_schemas::{Alert, AlertEvent};
+use strongroom_schemas::{Alert, AlertEvent, Touched};
 use uuid::Uuid;
 
 use crate::closing::{Closed, ClosingLimits, Closings, Waiting};
@@ -48,7 +48,7 @@ pub const ALERT_NAMESPACE: Uuid = Uuid::from_u128(0x5f9c_06a1_8d0e_4b57_9a53_27c
 pub struct DetectorConfig {
     /// Requests remembered, so that their later stages do not alert again; 32 bytes each.
     pub requests_max: usize,
-    /// Events remembered for correlations, over all groups; about 150 bytes each. The one that arrived
+    /// Events remembered for correlations, over all groups; about 200 bytes each. The one that arrived
     /// longest ago is forgotten first.
     pub events_max: usize,
     /// Groups remembered for correlations, and for each kind of history.
@@ -205,6 +205,8 @@ impl Detector {
                         request: event.request,
                         value,
                         audit_id: matches.text(event, Kept::AuditId).unwrap_or_default(),
+                        touch: matches.touch(event),
+                        source_offset: event.source_offset,
                     };
                     if let Some(crossing) = self.count(definition, group, &counted) {
                         let event = matches.alert_event(event);
@@ -237,7 +239,14 @@ impl Detector {
     /// Counts an event that has waited long enough.
     fn released(&mut self, held: Held) -> Option<Alert> {
         let Held { correlation, group, group_text, value, request, event } = held;
-        let counted = Counted { time_us: event.time_us, request, value, audit_id: &event.audit_id };
+        let counted = Counted {
+            time_us: event.time_us,
+            request,
+            value,
+            audit_id: &event.audit_id,
+            touch: event.touch(),
+            source_offset: event.source_offset,
+        };
         let rules = Arc::clone(&self.rules);
         // A rule that is no longer in the set finds nothing any more.
         let definition = &rules.correlations[*self.correlations.get(&correlation)?];
@@ -267,11 +276,12 @@ impl Detector {
                     end_us: counted.time_us,
                     count: 1,
                     audit_ids: vec![counted.audit_id.to_owned()],
+                    touched: Touched::of(counted.touch, counted.source_offset),
                 })
             }
             Measure::Baseline { floor, factor_thousandths, history_min } => {
                 let judgement = Judgement { timespan_us, floor, factor_thousandths, history_min };
-                let spike = self.baselines.count(key, judgement, counted.time_us, counted.audit_id)?;
+                let spike = self.baselines.count(key, judgement, counted)?;
                 // An hour is told once, so it needs no first event to be known by.
                 Some(Crossing {
                     first_request: 0,
@@ -279,6 +289,7 @@ impl Detector {
                     end_us: counted.time_us,
                     count: spike.count,
                     audit_ids: spike.audit_ids,
+                    touched: spike.touched,
                 })
             }
             measure => {
@@ -301,6 +312,7 @@ impl Detector {
             end_us: closed.start_us.saturating_add(correlation.timespan_us),
             count: closed.count,
             audit_ids: closed.audit_ids,
+            touched: closed.touched,
         };
         Some(self.correlated(correlation, crossing, closed.key.1, &closed.group_text, closed.event))
     }
@@ -332,6 +344,7 @@ impl Detector {
             techniques: rule.techniques.clone(),
             message,
             next_steps: definition.next_steps.render_next_steps(&subject),
+            touched: Touched::of(event.touch(), event.source_offset),
             event,
         }
     }
@@ -368,6 +381,7 @@ impl Detector {
             techniques: rule.techniques.clone(),
             message,
             next_steps: correlation.next_steps.render_next_steps(&subject),
+            touched: crossing.touched,
             event,
         }
     }

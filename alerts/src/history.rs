@@ -18,13 +18,15 @@
 //!
 //! **Bounds.** [`HistoryLimits`]. Of too many values the one seen longest ago is forgotten, which can raise an
 //! alert too many and never hides one. Of too many groups the one seen longest ago is forgotten; it is learnt
-//! anew. On a crash nothing is saved: the archive's events of the timespan are observed again.
+//! anew. What an hour touches is known of the last [`HOURS_TOUCHED_MAX`] hours of a group, and of all groups
+//! together up to a bound; beyond, it counts as any. On a crash nothing is saved: the archive's events of the timespan are observed again.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use hashbrown::HashMap;
+use strongroom_schemas::Touched;
 
-use crate::window::GroupKey;
+use crate::window::{Counted, GroupKey};
 
 /// Microseconds of an hour.
 const HOUR_US: i64 = 3_600_000_000;
@@ -32,6 +34,10 @@ const HOUR_US: i64 = 3_600_000_000;
 const SAME_HOUR_MIN: usize = 3;
 /// Audit ids that a baseline's alert lists, the hour's first ones.
 pub(crate) const EVIDENCE_MAX: usize = 8;
+/// Hours of a group of which it is known what they touch: the last one, and the one whose late events still come.
+const HOURS_TOUCHED_MAX: usize = 2;
+/// Names and ranges that the hours of all groups hold of what they touch; about 60 bytes each.
+const TOUCHED_ITEMS_MAX: usize = 1 << 20;
 
 /// What is remembered of the past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +133,7 @@ pub(crate) struct Spike {
     pub(crate) hour_us: i64,
     pub(crate) count: u64,
     pub(crate) audit_ids: Vec<String>,
+    pub(crate) touched: Touched,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -144,6 +151,8 @@ struct Hours {
     evidence: Vec<Box<str>>,
     /// More than which an hour is told; forgotten when an hour before it changes.
     limit: Option<(i32, Option<u64>)>,
+    /// What the last hours touch, in order, until they are told.
+    touched: VecDeque<(i32, Touched)>,
 }
 
 /// Hours of all groups.
@@ -153,11 +162,13 @@ pub(crate) struct Baselines {
     groups: HashMap<GroupKey, Hours>,
     by_age: BTreeSet<(i32, GroupKey)>,
     hours: usize,
+    /// What all groups hold of [`TOUCHED_ITEMS_MAX`].
+    items: usize,
 }
 
 impl Baselines {
     pub(crate) fn new(limits: HistoryLimits) -> Baselines {
-        Baselines { limits, groups: HashMap::new(), by_age: BTreeSet::new(), hours: 0 }
+        Baselines { limits, groups: HashMap::new(), by_age: BTreeSet::new(), hours: 0, items: 0 }
     }
 
     /// Counts an event in its hour: the spike that it completes, unless that was told.
@@ -165,13 +176,14 @@ impl Baselines {
         &mut self,
         group: GroupKey,
         judgement: Judgement,
-        time_us: i64,
-        audit_id: &str,
+        event: &Counted<'_>,
     ) -> Option<Spike> {
-        let hour = i32::try_from(time_us.div_euclid(HOUR_US)).ok()?;
+        let hour = i32::try_from(event.time_us.div_euclid(HOUR_US)).ok()?;
         let known = self.groups.entry(group).or_default();
         let (before, newest) = (known.hours.len(), known.hours.back().map(|hour| hour.hour));
-        let spike = known.count(hour, judgement, audit_id);
+        self.items -= known.items();
+        let spike = known.count(hour, judgement, event, TOUCHED_ITEMS_MAX.saturating_sub(self.items));
+        self.items += known.items();
         let now = known.hours.back().map(|hour| hour.hour);
         self.hours = self.hours + known.hours.len() - before;
         if newest != now {
@@ -181,14 +193,51 @@ impl Baselines {
         while (self.groups.len() > self.limits.groups_max || self.hours > self.limits.hours_max)
             && let Some((_, oldest)) = self.by_age.pop_first()
         {
-            self.hours -= self.groups.remove(&oldest).map_or(0, |hours| hours.hours.len());
+            if let Some(forgotten) = self.groups.remove(&oldest) {
+                self.hours -= forgotten.hours.len();
+                self.items -= forgotten.items();
+            }
         }
         spike
     }
 }
 
 impl Hours {
-    fn count(&mut self, hour: i32, judgement: Judgement, audit_id: &str) -> Option<Spike> {
+    fn items(&self) -> usize {
+        self.touched.iter().map(|(_, touched)| touched.items()).sum()
+    }
+
+    /// Takes note of what an event touches, in at most so many items of all hours.
+    fn touch(&mut self, at: usize, event: &Counted<'_>, items_max: usize) {
+        let Hour { hour, count, told } = self.hours[at];
+        if told {
+            return;
+        }
+        if count == 1 {
+            let place = self.touched.partition_point(|(known, _)| *known < hour);
+            self.touched.insert(place, (hour, Touched::default()));
+            if self.touched.len() > HOURS_TOUCHED_MAX {
+                self.touched.pop_front();
+            }
+        }
+        if let Some((_, touched)) = self.touched.iter_mut().find(|(known, _)| *known == hour) {
+            touched.add(event.touch, event.source_offset, event.source_offset);
+        }
+        if self.items() > items_max
+            && let Some((_, touched)) = self.touched.iter_mut().find(|(known, _)| *known == hour)
+        {
+            touched.widen();
+        }
+    }
+
+    fn count(
+        &mut self,
+        hour: i32,
+        judgement: Judgement,
+        event: &Counted<'_>,
+        items_max: usize,
+    ) -> Option<Spike> {
+        let audit_id = event.audit_id;
         let span = i32::try_from(judgement.timespan_us / HOUR_US).unwrap_or(i32::MAX);
         let newest = self.hours.back().map_or(hour, |last| last.hour.max(hour));
         while self.hours.front().is_some_and(|first| first.hour < newest.saturating_sub(span)) {
@@ -210,6 +259,7 @@ impl Hours {
         if is_last && self.evidence.len() < EVIDENCE_MAX {
             self.evidence.push(audit_id.into());
         }
+        self.touch(at, event, items_max);
         // What was usual changed for every hour behind this one.
         self.limit = self.limit.filter(|(of, _)| *of <= hour);
         let Hour { count, told, .. } = self.hours[at];
@@ -229,7 +279,11 @@ impl Hours {
             true => self.evidence.iter().map(|id| id.to_string()).collect(),
             false => vec![audit_id.to_owned()],
         };
-        Some(Spike { hour_us: i64::from(hour) * HOUR_US, count: u64::from(count), audit_ids })
+        // Of an hour that is further back it is not known any more what its first events touched.
+        let known = self.touched.iter().position(|(known, _)| *known == hour);
+        let touched =
+            known.and_then(|at| self.touched.remove(at)).map_or_else(Touched::any, |(_, known)| known);
+        Some(Spike { hour_us: i64::from(hour) * HOUR_US, count: u64::from(count), audit_ids, touched })
     }
 
     /// More than which the hour at `at` is told; nothing when too little is known.
@@ -309,10 +363,12 @@ mod tests {
             novelties.see(group, (at % 31) as u128, at, (500, 10));
             assert!(novelties.values.len() <= 10 && novelties.values_by_age.len() <= 10);
             assert!(novelties.groups.len() <= 5 && novelties.groups_by_age.len() <= 5);
-            baselines.count(group, judgement, at * HOUR_US, "");
+            baselines.count(group, judgement, &Counted { time_us: at * HOUR_US, ..Counted::default() });
             assert!(baselines.groups.len() <= 5 && baselines.by_age.len() <= 5 && baselines.hours <= 40);
             let hours: usize = baselines.groups.values().map(|hours| hours.hours.len()).sum();
             assert_eq!(hours, baselines.hours);
+            assert!(baselines.groups.values().all(|hours| hours.touched.len() <= HOURS_TOUCHED_MAX));
+            assert_eq!(baselines.groups.values().map(Hours::items).sum::<usize>(), baselines.items);
         }
     }
 
@@ -326,7 +382,8 @@ mod tests {
         for (hour, count) in hours {
             for at in 0..*count {
                 let time_us = hour * HOUR_US + at as i64;
-                found.extend(baselines.count(GROUP, JUDGEMENT, time_us, "id"));
+                let event = Counted { time_us, audit_id: "id", ..Counted::default() };
+                found.extend(baselines.count(GROUP, JUDGEMENT, &event));
             }
         }
         found.into_iter().map(|spike| (spike.hour_us / HOUR_US, spike.count)).collect()

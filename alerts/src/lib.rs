@@ -56,6 +56,9 @@ mod rules_test;
 mod shuffle_test;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod touched_test;
+mod trace;
 mod window;
 
 pub use batch::{alerts_batch, alerts_of_batch};

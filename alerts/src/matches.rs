@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use strongroom_schemas::AlertEvent;
+use strongroom_schemas::{AlertEvent, Touch};
 
 use crate::rule::RuleSet;
 
@@ -147,6 +147,18 @@ impl BatchMatches {
 
     pub(crate) fn text(&self, event: &MatchedEvent, kept: Kept) -> Option<&str> {
         self.texts.get(event.texts[kept as usize])
+    }
+
+    /// What an alert keeps of each of its events, of this one.
+    pub(crate) fn touch(&self, event: &MatchedEvent) -> Touch<'_> {
+        let text = |kept| self.text(event, kept).unwrap_or_default();
+        Touch {
+            namespace: self.text(event, Kept::Namespace),
+            actor: text(Kept::Actor),
+            user_name: text(Kept::UserName),
+            cluster: text(Kept::Cluster),
+            source: text(Kept::Source),
+        }
     }
 
     pub(crate) fn alert_event(&self, event: &MatchedEvent) -> AlertEvent {

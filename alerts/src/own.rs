@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use strongroom_schemas::{Alert, AlertEvent, Severity};
+use strongroom_schemas::{Alert, AlertEvent, Severity, Touched};
 use uuid::Uuid;
 
 use crate::detector::ALERT_NAMESPACE;
@@ -131,5 +131,7 @@ fn own(
         message,
         next_steps: next_steps.to_owned(),
         event: AlertEvent { time_us: now_us, source: key.to_owned(), ..AlertEvent::default() },
+        // It is about no event.
+        touched: Touched::default(),
     }
 }

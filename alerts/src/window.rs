@@ -39,18 +39,27 @@
 //! delivered again, it would alert again under the same id. Repeated values of a `value_count` are
 //! thinned out: an occurrence with an earlier and a later one at most a timespan apart can change no
 //! window.
+//!
+//! **What is touched.** An event keeps where it came from, shared as a [`Trace`], and an alert gathers that of
+//! every event it counts. What is thinned out is counted, too: the later occurrence keeps it for the windows
+//! that hold both, so all that it keeps lies within a timespan.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 use strongroom_schemas::alert::AUDIT_IDS_MAX;
+use strongroom_schemas::{Touch, Touched};
 
 use crate::rule::Measure;
+use crate::trace::{Trace, Traces};
 
 /// Most episodes that a group remembers; the oldest is forgotten first.
 const EPISODES_MAX: usize = 16;
+/// Most traces of occurrences thinned out that one event keeps; more count as any.
+const THINNED_MAX: usize = 64;
 
-/// What windows may hold in memory; about 150 bytes an event.
+/// What windows may hold in memory; about 200 bytes an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WindowLimits {
     pub(crate) events_max: usize,
@@ -71,13 +80,15 @@ pub(crate) struct Rule {
 }
 
 /// An event to count.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Counted<'a> {
     pub(crate) time_us: i64,
     pub(crate) request: u128,
     /// The value counted; of a correlation that tells rules apart, the rule's place in its list.
     pub(crate) value: u128,
     pub(crate) audit_id: &'a str,
+    pub(crate) touch: Touch<'a>,
+    pub(crate) source_offset: i64,
 }
 
 /// A crossing to tell of.
@@ -88,6 +99,7 @@ pub(crate) struct Crossing {
     pub(crate) end_us: i64,
     pub(crate) count: u64,
     pub(crate) audit_ids: Vec<String>,
+    pub(crate) touched: Touched,
 }
 
 #[derive(Debug)]
@@ -97,6 +109,47 @@ struct Seen {
     request: u128,
     value: u128,
     audit_id: Box<str>,
+    trace: Arc<Trace>,
+    source_offset: i64,
+    /// Earlier occurrences of the value, at most a timespan before.
+    thinned: Vec<Thinned>,
+}
+
+/// Occurrences that were thinned out, of one trace.
+#[derive(Debug)]
+struct Thinned {
+    from_us: i64,
+    to_us: i64,
+    /// None stands for any.
+    trace: Option<Arc<Trace>>,
+    first_offset: i64,
+    last_offset: i64,
+}
+
+impl Seen {
+    /// What the next occurrence of its value keeps of it.
+    fn into_thinned(self) -> Vec<Thinned> {
+        let Seen { time_us, trace, source_offset, mut thinned, .. } = self;
+        let same =
+            |known: &&mut Thinned| known.trace.as_ref().is_some_and(|known| Arc::ptr_eq(known, &trace));
+        if let Some(known) = thinned.iter_mut().find(same) {
+            known.to_us = known.to_us.max(time_us);
+            known.from_us = known.from_us.min(time_us);
+            known.first_offset = known.first_offset.min(source_offset);
+            known.last_offset = known.last_offset.max(source_offset);
+            return thinned;
+        }
+        let (first_offset, last_offset) = (source_offset, source_offset);
+        let this =
+            Thinned { from_us: time_us, to_us: time_us, trace: Some(trace), first_offset, last_offset };
+        thinned.push(this);
+        if thinned.len() > THINNED_MAX {
+            let from_us = thinned.iter().map(|known| known.from_us).min().unwrap_or(time_us);
+            let to_us = thinned.iter().map(|known| known.to_us).max().unwrap_or(time_us);
+            thinned = vec![Thinned { from_us, to_us, trace: None, first_offset, last_offset }];
+        }
+        thinned
+    }
 }
 
 /// The two latest occurrences of a value, by time.
@@ -125,11 +178,18 @@ pub(crate) struct Windows {
     /// Every event in order of arrival; those that left their group already are skipped.
     arrivals: VecDeque<(GroupKey, i64, u64)>,
     next_arrival: u64,
+    traces: Traces,
 }
 
 impl Windows {
     pub(crate) fn new(limits: WindowLimits) -> Windows {
-        Windows { limits, groups: HashMap::new(), arrivals: VecDeque::new(), next_arrival: 0 }
+        Windows {
+            limits,
+            groups: HashMap::new(),
+            arrivals: VecDeque::new(),
+            next_arrival: 0,
+            traces: Traces::default(),
+        }
     }
 
     /// Counts an event; the crossing that it completes, unless that was told already.
@@ -137,7 +197,7 @@ impl Windows {
         let arrival = self.next_arrival;
         self.next_arrival += 1;
         let group = self.groups.entry(key).or_default();
-        let at = group.insert(arrival, event, rule);
+        let at = group.insert(arrival, event, self.traces.of(event.touch), rule);
         self.arrivals.push_back((key, event.time_us, arrival));
         let crossing = group.crossing(at, rule);
         group.shrink(self.limits.group_events_max.max(rule.at_least), event.time_us);
@@ -165,11 +225,16 @@ impl Windows {
 
 impl Group {
     /// Puts an event in its place by time, and returns the place.
-    fn insert(&mut self, arrival: u64, event: &Counted<'_>, rule: Rule) -> usize {
+    fn insert(&mut self, arrival: u64, event: &Counted<'_>, trace: Arc<Trace>, rule: Rule) -> usize {
         let mut at = self.events.partition_point(|seen| seen.time_us <= event.time_us);
+        let mut thinned = Vec::new();
         match rule.measure {
             Measure::Values | Measure::Rules => {
-                self.thin_out(arrival, event, rule.timespan_us);
+                let useless = self.thin_out(arrival, event, rule.timespan_us);
+                // Of rules the last event of each is counted, and no other.
+                if let Some(useless) = useless.filter(|_| rule.measure == Measure::Values) {
+                    thinned = useless.into_thinned();
+                }
                 at = self.events.partition_point(|seen| seen.time_us <= event.time_us);
             }
             Measure::RulesInOrder => {
@@ -190,26 +255,35 @@ impl Group {
             request: event.request,
             value: event.value,
             audit_id: event.audit_id.into(),
+            trace,
+            source_offset: event.source_offset,
+            thinned,
         };
         self.events.insert(at, seen);
         at
     }
 
-    /// Forgets the last occurrence of a value when the one before it and the new one make it useless.
-    fn thin_out(&mut self, arrival: u64, event: &Counted<'_>, timespan_us: i64) {
+    /// Forgets, and returns, the last occurrence of a value when the one before it and the new one make it useless.
+    fn thin_out(&mut self, arrival: u64, event: &Counted<'_>, timespan_us: i64) -> Option<Seen> {
         let new = (event.time_us, arrival);
         match self.occurrences.get_mut(&event.value) {
-            None => drop(self.occurrences.insert(event.value, Occurrences { before: None, last: new })),
+            None => {
+                self.occurrences.insert(event.value, Occurrences { before: None, last: new });
+                None
+            }
             // A late occurrence is kept and never makes another one useless.
-            Some(known) if event.time_us < known.last.0 => {}
+            Some(known) if event.time_us < known.last.0 => None,
             Some(known) => {
                 let last = known.last;
                 known.last = new;
                 match known.before {
                     Some((before_us, _)) if event.time_us - before_us <= timespan_us => {
-                        self.take(last.0, last.1);
+                        self.take(last.0, last.1)
                     }
-                    _ => known.before = Some(last),
+                    _ => {
+                        known.before = Some(last);
+                        None
+                    }
                 }
             }
         }
@@ -285,7 +359,29 @@ impl Group {
             end_us,
             count: count as u64,
             audit_ids: listed.map(|at| self.events[*at].audit_id.to_string()).collect(),
+            touched: self.touched(&told, rule),
         })
+    }
+
+    /// What the events of a window touch.
+    fn touched(&self, told: &[usize], rule: Rule) -> Touched {
+        let mut touched = Touched::default();
+        for seen in told.iter().map(|at| &self.events[*at]) {
+            touched.add(seen.trace.touch(), seen.source_offset, seen.source_offset);
+        }
+        let (Some(&start), Some(&end)) = (told.first(), told.last()) else { return touched };
+        let (start_us, end_us) = (self.events[start].time_us, self.events[end].time_us);
+        // What was thinned out of the window may be kept by an occurrence behind its end.
+        let until_us = end_us.saturating_add(rule.timespan_us);
+        let keepers = self.events.range(start..).take_while(|seen| seen.time_us <= until_us);
+        let thinned = keepers.flat_map(|seen| &seen.thinned);
+        for thinned in thinned.filter(|thinned| thinned.to_us >= start_us && thinned.from_us <= end_us) {
+            match &thinned.trace {
+                Some(trace) => touched.add(trace.touch(), thinned.first_offset, thinned.last_offset),
+                None => touched.widen(),
+            }
+        }
+        touched
     }
 
     /// The events of a chain through a window that holds the event at `at`, first to last: of the windows
@@ -415,7 +511,13 @@ mod tests {
     fn counted_in(windows: &mut Windows, rule: Rule, events: &[(i64, u128)]) -> Vec<Option<Crossing>> {
         let counted = events.iter().enumerate().map(|(at, (time_us, value))| {
             let id = format!("{at}");
-            let event = Counted { time_us: *time_us, request: at as u128, value: *value, audit_id: &id };
+            let event = Counted {
+                time_us: *time_us,
+                request: at as u128,
+                value: *value,
+                audit_id: &id,
+                ..Counted::default()
+            };
             windows.count((0, 0), rule, &event)
         });
         counted.collect()
@@ -477,7 +579,7 @@ mod tests {
     fn a_chain_has_different_requests() {
         let mut windows = Windows::new(LIMITS);
         let mut see = |time_us, request, value| {
-            windows.count((0, 0), IN_ORDER, &Counted { time_us, request, value, audit_id: "" })
+            windows.count((0, 0), IN_ORDER, &Counted { time_us, request, value, ..Counted::default() })
         };
         assert_eq!(see(1, 1, 0), None);
         assert_eq!(see(1, 1, 1), None, "the same request");
@@ -490,7 +592,7 @@ mod tests {
         let limits = WindowLimits { events_max: 100, groups_max: 10, group_events_max: 20 };
         let mut windows = Windows::new(limits);
         for at in 0..10_000_u32 {
-            let event = Counted { time_us: i64::from(at), request: 0, value: u128::from(at), audit_id: "" };
+            let event = Counted { time_us: i64::from(at), value: u128::from(at), ..Counted::default() };
             let rule = if at % 2 == 0 { EVENTS } else { VALUES };
             windows.count((0, u128::from(at % 37)), rule, &event);
             assert!(windows.remembered() <= 100);
@@ -667,7 +769,7 @@ mod tests {
             let find = |order: &[usize]| {
                 let mut windows = Windows::new(LIMITS);
                 let found = order.iter().filter_map(|at| {
-                    let event = Counted { time_us: times[*at], request: *at as u128, value: *at as u128, audit_id: "" };
+                    let event = Counted { time_us: times[*at], request: *at as u128, value: *at as u128, ..Counted::default() };
                     windows.count((0, 0), VALUES, &event)
                 });
                 found.collect::<Vec<_>>()

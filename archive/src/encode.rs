@@ -24,7 +24,7 @@ use parquet::arrow::ArrowSchemaConverter;
 use parquet::errors::ParquetError;
 use parquet::schema::types::SchemaDescPtr;
 use strongroom_schemas::record::{Sha256Hash, leaf_hash};
-use strongroom_schemas::{Table, alerts, events, rejects};
+use strongroom_schemas::{Table, activity, alerts, events, rejects};
 
 use crate::column::{
     Bounds, ByteEncoding, CodeWidth, Column, ColumnSpec, Definition, EncodedColumn, Entries, IntEncoding,
@@ -144,7 +144,7 @@ impl Default for Layout {
 /// of their time; a row whose time is absent or implausible is filed under the date of `arrived`.
 /// A batch without rows gives no row groups.
 ///
-/// The records of rejects and alerts are a column. Those of events are the bytes received: files of events that are
+/// The records of all other tables than events are a column. Those of events are the bytes received: files of events that are
 /// encoded by this function have no proof of their records; see [`encode_records`].
 ///
 /// # Errors
@@ -204,6 +204,7 @@ pub(crate) const fn record_column(table: Table) -> Option<&'static str> {
         Table::Events => None,
         Table::Rejects => Some(rejects::RAW),
         Table::Alerts => Some(alerts::OCSF),
+        Table::Activity => Some(activity::BODY),
     }
 }
 
@@ -248,6 +249,7 @@ pub(crate) const fn time_column(table: Table) -> &'static str {
         Table::Events => events::STAGE_TIMESTAMP,
         Table::Rejects => rejects::RECEIVED_TIMESTAMP,
         Table::Alerts => "time",
+        Table::Activity => activity::TIME,
     }
 }
 
@@ -384,7 +386,13 @@ fn plan(table: Table, name: &str, layout: &Layout) -> (ColumnSpec, ValuePlan) {
     let bloom = |bits| layout.bloom_filters.then_some(bits);
     if table != Table::Events {
         match name {
-            rejects::RAW | rejects::DETAIL | "message" | "next_steps" | "ocsf" => {
+            rejects::RAW
+            | rejects::DETAIL
+            | "message"
+            | "next_steps"
+            | alerts::OCSF
+            | alerts::EVENT_RANGES
+            | activity::BODY => {
                 spec.bounds = Bounds::Off;
                 values.bytes = ByteEncoding::DeltaLength;
             }

@@ -11,6 +11,7 @@ use parquet::errors::ParquetError;
 use strongroom_schemas::Table;
 use thiserror::Error;
 
+use crate::activity::ActivityError;
 use crate::delta::DeltaError;
 use crate::position::Position;
 use crate::s3::StoreFailure;
@@ -233,6 +234,12 @@ pub enum ArchiveError {
     PartitionTwice { partition: String },
     #[error("source name \"{partition}\" cannot be used: {reason}")]
     PartitionName { partition: String, reason: &'static str },
+
+    #[error("cannot keep records of activity")]
+    Activity {
+        #[source]
+        source: ActivityError,
+    },
 
     #[error("cannot read file {}", path.display())]
     ReadFile {

@@ -12,6 +12,7 @@
 //!
 //! One process writes at a time; readers need no lock and see whole commits.
 
+pub mod activity;
 mod archive;
 mod background;
 mod bits;

@@ -26,7 +26,7 @@ pub struct SourcePosition {
     pub label: String,
     /// Where this commit's rows end.
     pub position: Position,
-    /// Where they begin: what [`crate::Writer::position`] said of `events` at the start, or the last commit's end.
+    /// Where they begin: what [`crate::Writer::position`] said of `events` (of `activity`, for its own) at the start, or the last commit's end.
     pub previous: Option<Position>,
 }
 

@@ -5,6 +5,7 @@
     reason = "these threads are joined, and their channels carry one message"
 )]
 
+mod activity;
 mod proof;
 mod retention;
 mod stores;
@@ -36,6 +37,8 @@ use crate::fail::{FailPoints, Step};
 use crate::*;
 
 const PARTITION: &str = "file/00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+/// Source of rows of `activity`.
+const ACTIVITY: &str = "activity/test";
 /// 2026-03-02T12:00:00Z
 const NOON_US: i64 = 1_772_452_800_000_000;
 const DAY_US: i64 = 86_400_000_000;
@@ -296,25 +299,29 @@ fn every_table_comes_back_as_it_went_in() {
     let folder = folder();
     let archive = create(folder.path());
     let mut writer = archive.writer().expect("the lock is free");
-    let shape = Shape { rows: 20_000, distinct: 900, ..Shape::default() };
+    let partition = |table| if table == Table::Activity { ACTIVITY } else { PARTITION };
+    let shape =
+        |table| Shape { rows: 20_000, distinct: 900, partition: partition(table), ..Shape::default() };
     for table in Table::ALL {
-        append(&mut writer, table, batch(table, &shape)).expect("appended");
+        append(&mut writer, table, batch(table, &shape(table))).expect("appended");
     }
-    let report = writer.seal(&[step(PARTITION, None, 20_000_000)], counts(20_000)).expect("sealed");
-    assert_eq!(report.rows, 60_000);
+    let positions = [PARTITION, ACTIVITY].map(|partition| step(partition, None, 20_000_000));
+    let report = writer.seal(&positions, counts(20_000)).expect("sealed");
+    assert_eq!(report.rows, 80_000);
     assert_eq!(
         report.commits.iter().map(|c| c.volume.table).collect::<Vec<_>>(),
-        [Table::Rejects, Table::Alerts, Table::Events]
+        [Table::Activity, Table::Rejects, Table::Alerts, Table::Events]
     );
     for table in Table::ALL {
-        let read = read_all(&archive, table, PARTITION).expect("rows");
-        assert_eq!(read, plain(table, &batch(table, &shape)), "{}", table.name());
+        let partition = partition(table);
+        let read = read_all(&archive, table, partition).expect("rows");
+        assert_eq!(read, plain(table, &batch(table, &shape(table))), "{}", table.name());
         let snapshot = archive.snapshot(table).expect("a snapshot");
         assert_eq!(snapshot.rows(), 20_000);
         let file = &snapshot.files[0];
         assert_eq!((file.time_min_us, file.time_max_us), (Some(NOON_US), Some(NOON_US + 19_999_000)));
         assert_eq!((file.offset_min, file.offset_max), (Some(0), Some(19_999_000)));
-        assert_eq!(file.source_min.as_deref(), Some(PARTITION));
+        assert_eq!(file.source_min.as_deref(), Some(partition));
         assert_eq!(file.size, std::fs::metadata(&file.path).expect("a file").len());
         assert!(std::fs::metadata(&file.path).expect("a file").permissions().readonly());
     }

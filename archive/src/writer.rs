@@ -16,6 +16,10 @@
 //! table that is not ahead of `events` is, for every offset before the position in `events`, complete;
 //! and it keeps an ordinary seal at one commit.
 //!
+//! `activity` has sources of its own, and is the truth about them: their positions are in its commits and in
+//! no others, and the sources of `events` are in none of its. A seal may move either without the other. It is
+//! committed first, so that the commit of `events` that follows names how many commits it has.
+//!
 //! In a bucket, state 1 is a file without a name on a local disk, and state 2 an object, put once and locked. There
 //! may be several writers: the store keeps their commits apart, and a writer that finds somebody else's commit
 //! where its own should go reads what that says of its own sources. Nothing: it commits behind it.
@@ -43,6 +47,7 @@ use strongroom_schemas::record::Sha256Hash;
 use strongroom_schemas::volume::YEARS;
 use strongroom_schemas::{Period, Table, VolumeId};
 
+use crate::activity::is_activity;
 use crate::archive::{Archive, random_id, read_only};
 use crate::background;
 use crate::commit::{
@@ -64,8 +69,8 @@ use crate::s3::{Content, pause};
 use crate::snapshot;
 use crate::store::{Bucket, Store};
 
-/// Order of commits: the table whose positions count comes last.
-const COMMIT_ORDER: [Table; 3] = [Table::Rejects, Table::Alerts, Table::Events];
+/// Order of commits: the table whose positions count for the others comes last.
+const COMMIT_ORDER: [Table; 4] = [Table::Activity, Table::Rejects, Table::Alerts, Table::Events];
 /// Parquet readers refuse files with more row groups than this.
 const ROW_GROUPS_MAX: usize = 1 << 14;
 /// Objects being put at once; appending waits while there are more.
@@ -571,7 +576,7 @@ impl Writer {
             if !seen.insert(partition.as_str()) {
                 return Err(ArchiveError::PartitionTwice { partition: partition.clone() });
             }
-            let table = Table::Events;
+            let table = truth_of(partition);
             let (partition, expected) = (partition.clone(), *previous);
             match (expected, self.positions[&table].get(&partition).copied()) {
                 (expected, found) if expected == found => {}
@@ -593,6 +598,10 @@ impl Writer {
         }
         for ((table, partition), (first, last)) in &self.spans {
             let (table, partition, first, last) = (*table, partition.clone(), *first, *last);
+            if is_activity(&partition) != (table == Table::Activity) {
+                let reason = "activity is a table with sources of its own";
+                return Err(ArchiveError::PartitionName { partition, reason });
+            }
             let Some(given) = positions.iter().find(|given| given.partition == partition) else {
                 return Err(ArchiveError::RowsWithoutPosition { table, partition });
             };
@@ -632,8 +641,13 @@ impl Writer {
         let time = (self.options.clock)();
         for table in COMMIT_ORDER {
             let files: Vec<FileFacts> = finished.extract_if(.., |facts| facts.file.table == table).collect();
-            let moved = all.iter().any(|given| Some(given.position) != given.previous);
-            if files.is_empty() && (table != Table::Events || !moved) {
+            let own: Vec<&SourcePosition> = all
+                .iter()
+                .filter(|given| is_activity(&given.partition) == (table == Table::Activity))
+                .collect();
+            let moved = own.iter().any(|given| Some(given.position) != given.previous);
+            let is_truth = matches!(table, Table::Events | Table::Activity);
+            if files.is_empty() && !(is_truth && moved) {
                 continue;
             }
             let stored = &self.positions[&table];
@@ -643,7 +657,7 @@ impl Writer {
                     .get(&given.partition)
                     .is_none_or(|stored| stored.next_offset <= given.position.next_offset)
             };
-            let reached: Vec<&SourcePosition> = all.iter().filter(not_ahead).collect();
+            let reached: Vec<&SourcePosition> = own.iter().copied().filter(not_ahead).collect();
             let positions: Vec<_> =
                 reached.iter().map(|given| (given.partition.clone(), given.position)).collect();
             let mut metadata = self.commit_id()?;
@@ -652,7 +666,7 @@ impl Writer {
                 metadata.extend(self.metadata(volume, &reached, counts));
             }
             let addition = Addition { metadata, positions: positions.clone(), files: files.clone() };
-            let partitions = all.iter().map(|given| given.partition.as_str());
+            let partitions = own.iter().map(|given| given.partition.as_str());
             let (volume, committed) =
                 self.commit(table, addition, time, &partitions.collect(), &mut report)?;
             self.positions.entry(table).or_default().extend(positions);
@@ -931,6 +945,11 @@ impl Writer {
             source: ParquetError::from(source),
         })
     }
+}
+
+/// The table whose positions are the truth about a source.
+fn truth_of(partition: &str) -> Table {
+    if is_activity(partition) { Table::Activity } else { Table::Events }
 }
 
 /// A warning: what was committed is safe, and not proven yet.

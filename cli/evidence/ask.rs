@@ -12,7 +12,9 @@ use sha2::{Digest as _, Sha256};
 use strongroom_archive::Archive;
 use strongroom_archive::evidence::{Query, Question, Span};
 use strongroom_query::{Expanded, Format, Layout, Session, SessionOptions, write_answer};
+use strongroom_schemas::alerts;
 use strongroom_schemas::record::Sha256Hash;
+use strongroom_schemas::touched::ANY;
 use tokio::runtime::Runtime;
 
 use crate::exit::CliError;
@@ -53,16 +55,25 @@ pub fn events_condition(question: &Question) -> String {
     condition
 }
 
-/// What an alert must be to be told beside it: a condition in SQL is about events and does not narrow them.
+/// What an alert must be to be reported beside it: a condition in SQL is about events and does not narrow them.
 pub fn alerts_condition(question: &Question) -> String {
     let mut condition = period("time", question);
     if !question.namespaces.is_empty() {
-        condition += &format!(" AND namespace IN ({})", list(&question.namespaces));
+        condition += &touches((alerts::NAMESPACES, "namespace"), &question.namespaces);
     }
     if !question.users.is_empty() {
-        condition += &format!(" AND actor IN ({})", list(&question.users));
+        condition += &touches((alerts::ACTORS, "actor"), &question.users);
     }
     condition
+}
+
+/// That one of the events of an alert has one of the names, or may have it. An alert from before alerts said what all
+/// of their events touch goes by the one that completed it.
+fn touches((of_all, of_one): (&str, &str), names: &[String]) -> String {
+    let any = [ANY.to_owned()];
+    let has = names.iter().chain(&any).map(|name| format!("array_has({of_all}, {})", literal(name)));
+    let has: Vec<String> = has.collect();
+    format!(" AND ({} OR ({of_all} IS NULL AND {of_one} IN ({})))", has.join(" OR "), list(names))
 }
 
 pub fn events_sql(question: &Question) -> String {
@@ -192,6 +203,10 @@ mod tests {
         let sql = events_sql(&question);
         assert!(sql.contains("namespace IN ('a'') OR (''1''=''1')"), "{sql}");
         assert!(sql.contains("user_name IN ('o''neil')") && sql.contains("-- all\n)"), "{sql}");
-        assert!(!alerts_sql(&question).contains("verb"));
+        let sql = alerts_sql(&question);
+        assert!(!sql.contains("verb"));
+        let users = "(array_has(actors, 'o''neil') OR array_has(actors, '*') OR (actors IS NULL AND actor IN ('o''neil')))";
+        assert!(sql.contains(users), "{sql}");
+        assert!(sql.contains("array_has(namespaces, 'a'') OR (''1''=''1')"), "{sql}");
     }
 }

@@ -415,7 +415,21 @@ const ALERT_COLUMNS: &[(&str, Says)] = &[
     }),
     ("source", |said| Value::Text(said.text(&[Name("unmapped"), Name("source")]))),
     ("source_offset", |said| Value::Number(said.number(&[Name("unmapped"), Name("source_offset")]))),
+    ("namespaces", |said| Value::List(said.texts(&[Name("unmapped"), Name("namespaces")]))),
+    ("actors", |said| Value::List(said.texts(&[Name("unmapped"), Name("actors")]))),
+    ("clusters", |said| Value::List(said.texts(&[Name("unmapped"), Name("clusters")]))),
+    ("event_ranges", |said| Value::Text(event_ranges(said))),
 ];
+
+/// The ranges of an alert's events, as its column has them.
+fn event_ranges(said: &Said<'_>) -> Option<String> {
+    let ranges = said.list(&[Name("unmapped"), Name("event_ranges")])?;
+    let range = |range: &RawValue| {
+        let bound = |name| within(range, &[Name(name)]).and_then(number);
+        Some((within(range, &[Name("source")]).and_then(text)?, bound("first")?, bound("last")?))
+    };
+    serde_json::to_string(&ranges.into_iter().map(range).collect::<Option<Vec<_>>>()?).ok()
+}
 
 const NAME_AND_SUBRESOURCE: &str = "name, subresource";
 
@@ -538,6 +552,7 @@ mod tests {
     use arrow_array::{ArrayRef, BinaryArray, PrimitiveArray};
     use serde_json::{Map, Value as Json, json};
     use strongroom_alerts::alerts_batch;
+    use strongroom_schemas::touched::{Touch, Touched};
     use strongroom_schemas::{Alert, AlertEvent};
 
     use super::*;
@@ -757,6 +772,7 @@ mod tests {
             techniques: vec!["T1552.007".to_owned(), "T1078".to_owned()],
             message: "alice read".to_owned(),
             next_steps: "Ask.".to_owned(),
+            touched: touched(Some("ns"), "alice", "c", "file/a"),
             event: AlertEvent {
                 cluster: "c".to_owned(),
                 actor: "alice".to_owned(),
@@ -771,6 +787,10 @@ mod tests {
                 ..AlertEvent::default()
             },
         }
+    }
+
+    fn touched(namespace: Option<&str>, actor: &str, cluster: &str, source: &str) -> Touched {
+        Touched::of(Touch { namespace, actor, user_name: actor, cluster, source }, 7)
     }
 
     fn alert_differences(batch: &RecordBatch) -> Vec<(usize, String)> {
@@ -830,6 +850,10 @@ mod tests {
             ("next_steps", |a| a.next_steps.push('x')),
             ("source", |a| a.event.source.push('x')),
             ("source_offset", |a| a.event.source_offset += 1),
+            ("namespaces", |a| a.touched = touched(Some("other"), "alice", "c", "file/a")),
+            ("actors", |a| a.touched = touched(Some("ns"), "bob", "c", "file/a")),
+            ("clusters", |a| a.touched = touched(Some("ns"), "alice", "d", "file/a")),
+            ("event_ranges", |a| a.touched = touched(Some("ns"), "alice", "c", "file/b")),
         ];
         for (name, change) in changes {
             let mut changed = alert();

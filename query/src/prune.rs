@@ -29,6 +29,7 @@ pub(crate) const fn time_column(table: Table) -> &'static str {
         Table::Events => events::STAGE_TIMESTAMP,
         Table::Rejects => strongroom_schemas::rejects::RECEIVED_TIMESTAMP,
         Table::Alerts => "time",
+        Table::Activity => strongroom_schemas::activity::TIME,
     }
 }
 

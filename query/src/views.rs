@@ -108,6 +108,7 @@ pub(crate) const fn about(table: Table) -> &'static str {
         Table::Events => "one row for each audit event",
         Table::Rejects => "what was received and could not be decoded",
         Table::Alerts => "every alert raised",
+        Table::Activity => "what was done with the archive and its findings",
     }
 }
 
@@ -164,7 +165,7 @@ pub(crate) fn register_tables(context: &SessionContext, snapshots: &Arc<Snapshot
         let sealed = Arc::new(SealedTable::new(table, Arc::clone(snapshots)));
         let provider: Arc<dyn TableProvider> = match table {
             Table::Events => Arc::new(EventsTable::new(sealed)?),
-            Table::Rejects | Table::Alerts => sealed,
+            Table::Rejects | Table::Alerts | Table::Activity => sealed,
         };
         context.register_table(table.name(), provider)?;
     }

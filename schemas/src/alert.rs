@@ -8,6 +8,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::touched::{Touch, Touched};
+
 /// How urgent an alert is; the names are Sigma's `level`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -92,6 +94,19 @@ pub struct AlertEvent {
     pub authz_decision: Option<String>,
 }
 
+impl AlertEvent {
+    /// What an alert keeps of each of its events, of this one.
+    pub fn touch(&self) -> Touch<'_> {
+        Touch {
+            namespace: self.namespace.as_deref(),
+            actor: &self.actor,
+            user_name: &self.user_name,
+            cluster: &self.cluster,
+            source: &self.source,
+        }
+    }
+}
+
 /// One finding of one rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alert {
@@ -122,6 +137,9 @@ pub struct Alert {
     pub next_steps: String,
     /// The event that completed the finding.
     pub event: AlertEvent,
+    /// What all events counted in the window touch; nothing in alerts that were kept before this was.
+    #[serde(default)]
+    pub touched: Touched,
 }
 
 /// Most `auditID`s that one alert lists.

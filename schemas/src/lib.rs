@@ -19,10 +19,12 @@ pub mod ocsf;
 pub mod record;
 mod secret;
 pub mod table;
+pub mod touched;
 pub mod volume;
 
 pub use alert::{Alert, AlertEvent, Severity};
 pub use event::{Level, Stage, UnknownValue};
 pub use secret::Secret;
-pub use table::{Table, alerts, events, rejects};
+pub use table::{Table, activity, alerts, events, rejects};
+pub use touched::{Touch, Touched};
 pub use volume::{Period, VolumeId};

@@ -199,18 +199,34 @@ struct Resource<'a> {
 /// What a finding says of an audit event that OCSF has no field for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Unmapped<'a> {
+    /// Of all events, as the columns of the same names.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    actors: &'a [String],
     audit_ids: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     authenticated_user: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     authorization_decision: Option<&'a str>,
     cluster: &'a str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    clusters: &'a [String],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    event_ranges: Vec<EventRange<'a>>,
     #[serde(skip_serializing_if = "str::is_empty")]
     group_key: &'a str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    namespaces: &'a [String],
     source: &'a str,
     source_offset: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     stage: Option<&'a str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct EventRange<'a> {
+    first: i64,
+    last: i64,
+    source: &'a str,
 }
 
 /// The finding of an alert.
@@ -222,7 +238,7 @@ struct Unmapped<'a> {
 /// #     alert_id: "7b8c7f3e-92a5-5d0f-8f0e-000000000000".into(), rule_id: "r".into(), rule_name: "r".into(),
 /// #     title: "t".into(), severity: Severity::High, time_us: 1_772_445_600_000_000,
 /// #     window_start_us: 0, window_end_us: 0, group_key: String::new(), event_count: 1, audit_ids: vec![],
-/// #     tactics: vec![], techniques: vec![], message: "m".into(), next_steps: String::new(), event,
+/// #     tactics: vec![], techniques: vec![], message: "m".into(), next_steps: String::new(), event, touched: Default::default(),
 /// # };
 /// let line = serde_json::to_string(&ocsf::detection_finding(&alert)).unwrap();
 /// assert!(line.contains("\"type_uid\":200401"));
@@ -276,11 +292,19 @@ pub fn detection_finding(alert: &Alert) -> DetectionFinding<'_> {
         type_name: "Detection Finding: Create",
         type_uid: CLASS_UID * 100 + 1,
         unmapped: Unmapped {
+            actors: alert.touched.actors(),
             audit_ids: &alert.audit_ids,
             authenticated_user: Some(event.user_name.as_str()).filter(|user| *user != event.actor),
             authorization_decision: event.authz_decision.as_deref(),
             cluster: &event.cluster,
+            clusters: alert.touched.clusters(),
+            event_ranges: alert
+                .touched
+                .ranges()
+                .map(|(source, first, last)| EventRange { first, last, source })
+                .collect(),
             group_key: &alert.group_key,
+            namespaces: alert.touched.namespaces(),
             source: &event.source,
             source_offset: event.source_offset,
             stage: event.stage.as_deref(),
@@ -420,6 +444,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::{Touch, Touched};
 
     fn alert() -> Alert {
         Alert {
@@ -450,7 +475,21 @@ mod tests {
                 response_code: Some(200),
                 ..AlertEvent::default()
             },
+            touched: touched(),
         }
+    }
+
+    fn touched() -> Touched {
+        let touch = Touch {
+            namespace: Some("shop"),
+            actor: "alice",
+            user_name: "root",
+            cluster: "prod",
+            source: "s",
+        };
+        let mut touched = Touched::of(touch, 17);
+        touched.add(Touch { namespace: Some("bank"), ..touch }, 40, 42);
+        touched
     }
 
     #[test]
@@ -469,15 +508,25 @@ mod tests {
         assert_eq!(at("/evidences/0/http_request/url/query_string"), json!("limit=1"));
         assert_eq!(at("/resources/0/name"), json!("secrets"));
         assert_eq!(at("/unmapped/authenticated_user"), json!("root"));
+        assert_eq!(at("/unmapped/namespaces"), json!(["bank", "shop"]));
+        assert_eq!(at("/unmapped/actors"), json!(["alice", "root"]));
+        assert_eq!(at("/unmapped/clusters"), json!(["prod"]));
+        assert_eq!(
+            at("/unmapped/event_ranges"),
+            json!([{"source": "s", "first": 17, "last": 17}, {"source": "s", "first": 40, "last": 42}])
+        );
     }
 
     #[test]
     fn an_event_with_nothing_still_makes_a_finding() {
         let mut alert = alert();
         alert.event = AlertEvent { source_ip: Some("not an address".into()), ..AlertEvent::default() };
+        alert.touched = Touched::default();
         let finding = serde_json::to_value(detection_finding(&alert)).unwrap();
         assert_eq!(finding.pointer("/evidences/0/src_endpoint"), Some(&json!({"name": "not an address"})));
         assert_eq!(finding.pointer("/resources"), None);
+        assert_eq!(finding.pointer("/unmapped/namespaces"), None);
+        assert_eq!(finding.pointer("/unmapped/event_ranges"), None);
         assert_eq!(finding.pointer("/evidences/0/api/operation"), Some(&json!("unknown")));
     }
 }

@@ -13,10 +13,11 @@ pub enum Table {
     Events,
     Rejects,
     Alerts,
+    Activity,
 }
 
 impl Table {
-    pub const ALL: [Table; 3] = [Table::Events, Table::Rejects, Table::Alerts];
+    pub const ALL: [Table; 4] = [Table::Events, Table::Rejects, Table::Alerts, Table::Activity];
 
     /// Folder of the table below the archive root, and its name in SQL.
     pub const fn name(self) -> &'static str {
@@ -24,6 +25,7 @@ impl Table {
             Table::Events => "events",
             Table::Rejects => "rejects",
             Table::Alerts => "alerts",
+            Table::Activity => "activity",
         }
     }
 
@@ -33,6 +35,15 @@ impl Table {
             Table::Events => Arc::clone(&events::FILE_SCHEMA),
             Table::Rejects => Arc::clone(&rejects::FILE_SCHEMA),
             Table::Alerts => Arc::clone(&alerts::FILE_SCHEMA),
+            Table::Activity => Arc::clone(&activity::FILE_SCHEMA),
+        }
+    }
+
+    /// Columns that old files of the table have not got. They came last, and are null there.
+    pub const fn later_columns(self) -> &'static [&'static str] {
+        match self {
+            Table::Alerts => alerts::LATER,
+            Table::Events | Table::Rejects | Table::Activity => &[],
         }
     }
 
@@ -50,6 +61,7 @@ impl Table {
             Table::Events => Arc::clone(&events::BATCH_SCHEMA),
             Table::Rejects => Arc::clone(&rejects::BATCH_SCHEMA),
             Table::Alerts => Arc::clone(&alerts::FILE_SCHEMA),
+            Table::Activity => Arc::clone(&activity::BATCH_SCHEMA),
         }
     }
 }
@@ -256,6 +268,14 @@ pub mod alerts {
 
     /// The finding as sent; the record that a proof is over.
     pub const OCSF: &str = "ocsf";
+    /// Of all events of the alert, as the next two.
+    pub const NAMESPACES: &str = "namespaces";
+    pub const ACTORS: &str = "actors";
+    pub const CLUSTERS: &str = "clusters";
+    /// Where the events lie: JSON, `[["<source>", first, last], …]`.
+    pub const EVENT_RANGES: &str = "event_ranges";
+    /// Columns that files from before there were such columns have not got; there they are null.
+    pub const LATER: &[&str] = &[NAMESPACES, ACTORS, CLUSTERS, EVENT_RANGES];
     /// Column names in order.
     pub const COLUMNS: &[&str] = &[
         "alert_id",
@@ -284,6 +304,10 @@ pub mod alerts {
         "ocsf",
         "source",
         "source_offset",
+        NAMESPACES,
+        ACTORS,
+        CLUSTERS,
+        EVENT_RANGES,
     ];
 
     pub(super) static FILE_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
@@ -291,13 +315,49 @@ pub mod alerts {
             let data_type = match *name {
                 "time" | "window_start" | "window_end" => timestamp(),
                 "event_count" | "source_offset" => DataType::Int64,
-                "audit_ids" | "tactics" | "techniques" => string_list(DataType::Utf8),
+                "audit_ids" | "tactics" | "techniques" | NAMESPACES | ACTORS | CLUSTERS => {
+                    string_list(DataType::Utf8)
+                }
                 _ => DataType::Utf8,
             };
             Field::new(*name, data_type, true)
         });
         Arc::new(Schema::new(fields.collect::<Vec<_>>()))
     });
+}
+
+/// `activity`: what was done with the archive and its findings, in records of our own.
+pub mod activity {
+    use super::*;
+
+    pub const KIND: &str = "kind";
+    pub const TIME: &str = "time";
+    pub const PRINCIPAL: &str = "principal";
+    pub const SUBJECT: &str = "subject";
+    /// One JSON object, the record that a proof is over; the four columns before it are members of it.
+    pub const BODY: &str = "body";
+    pub const SOURCE: &str = "source";
+    pub const SOURCE_OFFSET: &str = "source_offset";
+    /// Column names in order.
+    pub const COLUMNS: &[&str] = &[KIND, TIME, PRINCIPAL, SUBJECT, BODY, SOURCE, SOURCE_OFFSET];
+
+    /// What the source partition of every writer of activity begins with.
+    pub const SOURCE_PREFIX: &str = "activity/";
+
+    pub(super) static FILE_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+        Arc::new(Schema::new(vec![
+            Field::new(KIND, DataType::Utf8, true),
+            Field::new(TIME, timestamp(), true),
+            Field::new(PRINCIPAL, DataType::Utf8, true),
+            Field::new(SUBJECT, DataType::Utf8, true),
+            Field::new(BODY, DataType::Utf8, true),
+            Field::new(SOURCE, DataType::Utf8, true),
+            Field::new(SOURCE_OFFSET, DataType::Int64, true),
+        ]))
+    });
+
+    pub(super) static BATCH_SCHEMA: LazyLock<SchemaRef> =
+        LazyLock::new(|| as_batch_schema(&FILE_SCHEMA, &[KIND, PRINCIPAL, SOURCE]));
 }
 
 #[cfg(test)]
@@ -315,6 +375,11 @@ mod tests {
         let schema = Table::Rejects.file_schema();
         assert_eq!(schema.field(rejects::index::RECEIVED_TIMESTAMP).name(), rejects::RECEIVED_TIMESTAMP);
         assert_eq!(schema.field(rejects::index::LINE).name(), rejects::LINE);
+        for (table, columns) in [(Table::Alerts, alerts::COLUMNS), (Table::Activity, activity::COLUMNS)] {
+            let schema = table.file_schema();
+            let names: Vec<&String> = schema.fields().iter().map(|field| field.name()).collect();
+            assert_eq!(names, columns);
+        }
     }
 
     #[test]

@@ -12,8 +12,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use strongroom_schemas::Alert;
 use strongroom_schemas::alert::AUDIT_IDS_MAX;
+use strongroom_schemas::{Alert, Touched};
 use uuid::Uuid;
 
 use super::log::{Entry, Record};
@@ -222,6 +222,8 @@ fn summary(group: &Group, time_ms: u64) -> Alert {
         ),
         event_count: group.held,
         audit_ids: group.audit_ids.clone(),
+        // What those that were held touch is not kept, so it may be anything.
+        touched: Touched::any(),
         ..first.clone()
     }
 }

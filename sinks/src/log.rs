@@ -35,8 +35,9 @@ const SEGMENT_MAGIC: &[u8; 8] = b"SROUTBX\x01";
 const IDS_MAGIC: &[u8; 8] = b"SRALIDS\x01";
 const RECORD_MAGIC: &[u8; 4] = b"SRAR";
 const HEAD_BYTES: usize = 40;
-/// Longest payload; an alert has a few kilobytes.
-const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+/// Longest payload. An alert has a few kilobytes; one with the most names, each as long as may be and of nothing but
+/// characters that JSON escapes, has more than one MiB.
+const PAYLOAD_BYTES_MAX: usize = 2 << 20;
 /// A segment is not added to when it is this long, or a sixteenth of the log's bound.
 pub(super) const SEGMENT_BYTES: u64 = 8 << 20;
 /// What a reader takes from the disk at once; a longer record is read alone.

@@ -231,7 +231,10 @@ pub fn rfc5424(alert: &Alert, format: SyslogFormat, hostname: &str, bytes_max: u
     for step in 0..6 {
         match step {
             1 => shorter.next_steps = String::new(),
-            2 => shorter.audit_ids.truncate(1),
+            2 => {
+                shorter.audit_ids.truncate(1);
+                shorter.touched.widen();
+            }
             3 => shorter.event.user_agent = None,
             4 => shorter.event.request_uri = None,
             5 => shorter.message = plain(&shorter.message, 200),

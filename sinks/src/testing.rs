@@ -1,6 +1,6 @@
 //! Alerts for the tests of sinks.
 
-use strongroom_schemas::{Alert, AlertEvent, Severity};
+use strongroom_schemas::{Alert, AlertEvent, Severity, Touch, Touched};
 use uuid::Uuid;
 
 /// An alert, another one for each number.
@@ -43,6 +43,16 @@ pub(crate) fn alert(number: u64) -> Alert {
             response_code: Some(200),
             authz_decision: Some("allow".to_owned()),
         },
+        touched: Touched::of(
+            Touch {
+                namespace: Some("shop"),
+                actor: "mallory",
+                user_name: "mallory",
+                cluster: "prod",
+                source: "file",
+            },
+            number as i64,
+        ),
     }
 }
 
@@ -53,6 +63,11 @@ pub(crate) fn hostile() -> Alert {
     alert.message = format!("message {evil}");
     alert.group_key = format!("actor={evil}");
     alert.audit_ids = vec![evil.to_owned()];
+    alert.touched.add(
+        Touch { namespace: Some(evil), actor: evil, user_name: evil, ..Touch::default() },
+        0,
+        0,
+    );
     let event = &mut alert.event;
     evil.clone_into(&mut event.actor);
     evil.clone_into(&mut event.user_name);

@@ -314,6 +314,65 @@ fn questions_choose_by_namespace_user_and_condition() {
         let counts = read_json(&out, "manifest.json")["counts"].clone();
         assert_eq!(counts["events"].to_string(), answer(&site.archive(), &sql)[0], "{name}");
         assert!(counts["events"].as_u64() < counts["rows_examined"].as_u64(), "{name}: {counts:#}");
+        // Alerts go by all of their events, so there are at least those that one of the names completed.
+        let (of_all, of_one, value) = match name {
+            "namespace" => ("namespaces", "namespace", &namespace),
+            "user" => ("actors", "actor", &user),
+            _ => continue,
+        };
+        let alerts = |condition: String| -> u64 {
+            let period = format!("time >= '{}' AND time < '{}'", site.times[0], site.times[2]);
+            let sql = format!("SELECT count(*) FROM alerts WHERE {period} AND ({condition})");
+            answer(&site.archive(), &sql)[0].parse().expect("a number")
+        };
+        let touched = alerts(format!("array_has({of_all}, '{value}') OR array_has({of_all}, '*')"));
+        assert_eq!(counts["alerts"].as_u64(), Some(touched), "{name}");
+        assert!(touched >= alerts(format!("{of_one} = '{value}'")), "{name}");
+    }
+}
+
+#[test]
+fn alerts_name_what_all_of_their_events_touch() {
+    let site = site();
+    let strangers = "
+        SELECT count(*) FROM alerts a JOIN events e ON array_has(a.audit_ids, e.audit_id)
+        WHERE NOT ((e.namespace IS NULL OR array_has(a.namespaces, e.namespace) OR array_has(a.namespaces, '*'))
+                   AND (array_has(a.actors, e.user_name) OR array_has(a.actors, '*'))
+                   AND (array_has(a.clusters, e.cluster) OR array_has(a.clusters, '*')))";
+    assert_eq!(answer(&site.archive(), strangers), ["0"]);
+    let several = "SELECT count(*) FROM alerts WHERE array_length(namespaces) > 1";
+    assert_ne!(answer(&site.archive(), several), ["0"], "or the test shows nothing");
+    let rows = |sql: &str| -> Vec<Value> {
+        let mut query = strongroom();
+        query.args(["query", "--quiet", "--format", "json", "--archive"]).arg(site.archive()).arg(sql);
+        let (out, _) = expect_code(&mut query, 0);
+        out.lines().map(|line| serde_json::from_str(line).expect("a row")).collect()
+    };
+    let events = rows("SELECT audit_id, source, source_offset FROM events");
+    for alert in rows("SELECT alert_id, event_count, audit_ids, event_ranges, ocsf FROM alerts") {
+        let ranges = alert["event_ranges"].as_str().expect("ranges");
+        let ranges: Vec<(String, i64, i64)> = serde_json::from_str(ranges).expect("ranges");
+        let holds = |event: &&Value| {
+            let offset = event["source_offset"].as_i64().expect("an offset");
+            ranges.iter().any(|(source, first, last)| {
+                (event["source"] == source.as_str() || source == "*") && (*first..=*last).contains(&offset)
+            })
+        };
+        let held: BTreeSet<&str> =
+            events.iter().filter(holds).map(|event| event["audit_id"].as_str().expect("an id")).collect();
+        for id in alert["audit_ids"].as_array().expect("a list") {
+            assert!(held.contains(id.as_str().expect("an id")), "{alert:#}");
+        }
+        // The finding, which is what is proven, says the same.
+        let finding: Value = serde_json::from_str(alert["ocsf"].as_str().expect("a finding")).expect("JSON");
+        let said = finding["unmapped"]["event_ranges"].as_array().expect("a list").iter();
+        let said: Vec<(String, i64, i64)> = said
+            .map(|range| {
+                let number = |name: &str| range[name].as_i64().expect("an offset");
+                (range["source"].as_str().expect("a source").to_owned(), number("first"), number("last"))
+            })
+            .collect();
+        assert_eq!(said, ranges);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Tests that drive the real binary, and the crates together. One module per promise.
 
+mod activity;
 mod anchor;
 mod cli;
 mod corpus;

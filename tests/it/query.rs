@@ -444,7 +444,7 @@ fn errors_say_what_to_do() {
 
 #[test]
 fn listings_show_the_archives_names_and_no_others() {
-    let tables = ["alerts", "events", "rejects"];
+    let tables = ["activity", "alerts", "events", "rejects"];
     let views = ["auth_failures", "exec_sessions", "rbac_changes", "secret_access"];
     let lines = |answer: &str| answer.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
     let shown = csv(&YEAR, "SHOW TABLES");
@@ -544,6 +544,7 @@ fn an_empty_archive_answers_with_no_rows() {
             "{table}"
         );
     }
+    assert_eq!(csv(&folder, "SELECT kind, body FROM activity"), "kind,body\n");
     assert_eq!(
         expect_code(query(&folder, "SELECT verb FROM events").args(["--format", "json-array"]), 0).0,
         "[]"

@@ -248,7 +248,7 @@ impl Ledger {
         }
         let kept = commit.adds.into_iter().zip(&spans).filter(|(_, times)| is_concerned(times));
         let adds: Vec<AddFacts> = kept.map(|(add, _)| add).collect();
-        if adds.is_empty() || log.table == Table::Rejects {
+        if adds.is_empty() || !matches!(log.table, Table::Events | Table::Alerts) {
             return None;
         }
         if log.table == Table::Events {

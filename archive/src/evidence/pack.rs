@@ -450,7 +450,9 @@ fn check_records(
             let lines = match log.table {
                 Table::Events => &mut events,
                 Table::Alerts => &mut alerts,
-                Table::Rejects => return Err("a reject is no record of a pack".to_owned()),
+                Table::Rejects | Table::Activity => {
+                    return Err(format!("a record of {} is not a record of a pack", log.table.name()));
+                }
             };
             if let Err(error) = lines.take(&place.record, report, name) {
                 failed = Some(error);
@@ -627,7 +629,7 @@ fn check_complete(
             };
             let index = tree.size();
             tree.push(leaf_hash(&commit));
-            if head.log.table == Table::Rejects {
+            if !matches!(head.log.table, Table::Events | Table::Alerts) {
                 continue;
             }
             for add in parse_commit(&commit).adds {

@@ -2,7 +2,8 @@
 //!
 //! Invariant: a file that holds such a record is found. Where it cannot be told it counts as found: what is kept too long
 //! does less harm than what is not kept. So rows without a believable time count with the day that they are filed
-//! under, rejects (which have neither namespace nor user) by their time alone, and so do files that cannot be read.
+//! under, rejects (which have neither namespace nor user) and activity (whose records may be about anybody) by their
+//! time alone, and so do files that cannot be read. Alerts count with all that their events touch, where they say it.
 
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::TimestampMicrosecondType;
-use arrow_array::{Array as _, RecordBatch};
+use arrow_array::{Array as _, ListArray, RecordBatch, StringArray};
 use bytes::Bytes;
 use chrono::{Datelike as _, NaiveDate};
 use futures::future::BoxFuture;
@@ -21,7 +22,8 @@ use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use strongroom_schemas::Table;
-use strongroom_schemas::table::events;
+use strongroom_schemas::table::{alerts, events};
+use strongroom_schemas::touched::ANY;
 
 use super::record::Scope;
 use super::{RetentionError, Work};
@@ -124,7 +126,7 @@ fn by_facts(table: Table, add: &AddFacts, scope: &Scope) -> Option<bool> {
     match may_hold {
         false => Some(false),
         true if scope.namespace.is_none() && scope.user.is_none() => Some(true),
-        true if table == Table::Rejects => Some(true),
+        true if matches!(table, Table::Rejects | Table::Activity) => Some(true),
         true => None,
     }
 }
@@ -138,12 +140,18 @@ async fn holds(
 ) -> Result<bool, ParquetError> {
     let names: &[&str] = match table {
         Table::Events => &[events::NAMESPACE, events::USER_NAME, events::IMPERSONATED_USER_NAME],
-        Table::Rejects => &[],
-        Table::Alerts => &[NAMESPACE, ACTOR],
+        Table::Rejects | Table::Activity => &[],
+        // Of the last two files from before there were such columns have none.
+        Table::Alerts => &[NAMESPACE, ACTOR, alerts::NAMESPACES, alerts::ACTORS],
     };
     let builder = ParquetRecordBatchStreamBuilder::new(Pinned(contents)).await?;
     let wanted = names.iter().copied().chain([time_column(table)]);
-    let mask = ProjectionMask::columns(builder.parquet_schema(), wanted);
+    // A list is its column, whatever its items are called.
+    let schema = builder.parquet_schema();
+    let wanted: Vec<&str> = wanted.collect();
+    let leaves = (0..schema.num_columns())
+        .filter(|leaf| wanted.contains(&schema.column(*leaf).path().parts()[0].as_str()));
+    let mask = ProjectionMask::leaves(schema, leaves);
     let mut batches = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()?;
     while let Some(batch) = batches.next().await {
         if any(&batch?, table, day, scope)? {
@@ -168,24 +176,56 @@ fn any(
     let times =
         batch.column_by_name(time).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
     let times = times.ok_or_else(|| mistyped(time))?;
+    let lists = |name: &str| match batch.column_by_name(name) {
+        None => Ok(None),
+        Some(column) => column.as_list_opt::<i32>().map(Some).ok_or_else(|| mistyped(name)),
+    };
     let (namespaces, users) = match table {
         Table::Events => (
-            strings(events::NAMESPACE)?,
-            vec![strings(events::USER_NAME)?, strings(events::IMPERSONATED_USER_NAME)?],
+            vec![Names::One(strings(events::NAMESPACE)?)],
+            vec![
+                Names::One(strings(events::USER_NAME)?),
+                Names::One(strings(events::IMPERSONATED_USER_NAME)?),
+            ],
         ),
-        _ => (strings(NAMESPACE)?, vec![strings(ACTOR)?]),
+        _ => (
+            vec![Names::OfAlert(lists(alerts::NAMESPACES)?, strings(NAMESPACE)?)],
+            vec![Names::OfAlert(lists(alerts::ACTORS)?, strings(ACTOR)?)],
+        ),
     };
-    let is_alert = table == Table::Alerts;
+    let has = |columns: &[Names<'_>], row: usize, wanted: Option<&str>| {
+        wanted.is_none_or(|wanted| columns.iter().any(|column| column.may_have(row, wanted)))
+    };
     Ok((0..batch.num_rows()).any(|row| {
-        // An alert without a namespace, or an actor, may be about several.
-        let is = |column: &arrow_array::StringArray, wanted: &str| match column.is_valid(row) {
-            true => column.value(row) == wanted,
-            false => is_alert,
-        };
         scope.may_hold(times.is_valid(row).then(|| times.value(row)), day)
-            && scope.namespace.as_deref().is_none_or(|wanted| is(namespaces, wanted))
-            && scope.user.as_deref().is_none_or(|wanted| users.iter().any(|column| is(column, wanted)))
+            && has(&namespaces, row, scope.namespace.as_deref())
+            && has(&users, row, scope.user.as_deref())
     }))
+}
+
+/// The names that a row is about.
+enum Names<'b> {
+    One(&'b StringArray),
+    /// Of all events of an alert, where it says so; else of the one that completed it.
+    OfAlert(Option<&'b ListArray>, &'b StringArray),
+}
+
+impl Names<'_> {
+    /// Whether a row is about a name, or may be.
+    fn may_have(&self, row: usize, wanted: &str) -> bool {
+        match self {
+            Names::One(column) => column.is_valid(row) && column.value(row) == wanted,
+            Names::OfAlert(Some(lists), _) if lists.is_valid(row) => {
+                let names = lists.value(row);
+                let Some(names) = names.as_string_opt::<i32>() else { return true };
+                // An alert that names nobody is about no event, or about events that do not say.
+                names.is_empty()
+                    || names.iter().any(|name| name.is_none_or(|name| name == wanted || name == ANY))
+            }
+            // An alert without a namespace, or an actor, may be about several.
+            Names::OfAlert(_, column) => column.is_null(row) || column.value(row) == wanted,
+        }
+    }
 }
 
 /// A sealed file as the Parquet library reads it: a few ranges, at the version that its commit names.
@@ -221,6 +261,28 @@ mod tests {
     use chrono::{TimeZone as _, Utc};
 
     use super::*;
+
+    #[test]
+    fn an_alert_counts_with_all_that_it_touches() {
+        use arrow_array::builder::{ListBuilder, StringBuilder};
+        let mut lists = ListBuilder::new(StringBuilder::new());
+        let rows: [Option<&[&str]>; 4] = [Some(&["bank", "shop"]), Some(&["*"]), Some(&[]), None];
+        for row in rows {
+            row.into_iter().flatten().for_each(|name| lists.values().append_value(name));
+            lists.append(row.is_some());
+        }
+        let (lists, one) = (lists.finish(), StringArray::from(vec!["shop", "shop", "shop", "shop"]));
+        let names = Names::OfAlert(Some(&lists), &one);
+        let about = |names: &Names<'_>, wanted: &str| {
+            (0..4).map(|row| names.may_have(row, wanted)).collect::<Vec<_>>()
+        };
+        assert_eq!(about(&names, "bank"), [true, true, true, false], "an old row names one");
+        assert_eq!(about(&names, "shop"), [true; 4]);
+        assert_eq!(about(&names, "x"), [false, true, true, false]);
+        let old = StringArray::from(vec![Some("shop"), None, Some("bank"), None]);
+        assert_eq!(about(&Names::OfAlert(None, &old), "shop"), [true, true, false, true]);
+        assert_eq!(about(&Names::One(&old), "shop"), [true, false, false, false]);
+    }
 
     #[test]
     fn a_row_without_a_believable_time_counts_with_its_day() {

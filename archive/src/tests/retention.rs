@@ -117,24 +117,27 @@ fn rows_of(
     writer.seal(&[step(partition, previous, from + 20_000)], counts(20)).expect("sealed");
 }
 
+/// Lets the commits of a table's volume be of the time that they were made for.
+pub(super) fn dated(archive: &Archive, table: Table, time: DateTime<Utc>) {
+    let volume = layout::volume(archive.root(), VolumeId { table, period: Period::of_year(time.year()) });
+    for name in layout::names(&layout::delta_log(&volume)).expect("names") {
+        let path = layout::delta_log(&volume).join(name);
+        let text = std::fs::read_to_string(&path).expect("text");
+        let start = text.find("\"timestamp\":").expect("a time") + "\"timestamp\":".len();
+        let end = start + text[start..].find([',', '}']).expect("its end");
+        let text = format!("{}{}{}", &text[..start], time.timestamp_millis(), &text[end..]);
+        std::fs::remove_file(&path).expect("removed");
+        std::fs::write(&path, text).expect("written");
+    }
+}
+
 /// An archive with a volume of long ago, one of the present year, and a source that goes on from one to the other.
 fn aged(folder: &Path) -> (Archive, Arc<Signer>) {
     let (archive, signer) = (create(folder), signer());
     rows_of(&archive, long_ago, PARTITION, 0, long_ago());
     rows_of(&archive, long_ago, OTHER, 0, long_ago());
     // The library dates commits by the machine's clock.
-    for table in Table::ALL {
-        let volume = layout::volume(archive.root(), VolumeId { table, period: Period::of_year(old_year()) });
-        for name in layout::names(&layout::delta_log(&volume)).expect("names") {
-            let path = layout::delta_log(&volume).join(name);
-            let text = std::fs::read_to_string(&path).expect("text");
-            let start = text.find("\"timestamp\":").expect("a time") + "\"timestamp\":".len();
-            let end = start + text[start..].find([',', '}']).expect("its end");
-            let text = format!("{}{}{}", &text[..start], long_ago().timestamp_millis(), &text[end..]);
-            std::fs::remove_file(&path).expect("removed");
-            std::fs::write(&path, text).expect("written");
-        }
-    }
+    Table::ALL.into_iter().for_each(|table| dated(&archive, table, long_ago()));
     let archive = archive.signed_by(Arc::clone(&signer));
     rows_of(&archive, Utc::now, PARTITION, 20_000, Utc::now());
     archive.seal_logs().expect("signed");

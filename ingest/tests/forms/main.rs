@@ -13,6 +13,7 @@ use serde_json::Value as Json;
 use strongroom_archive::verify::Records as _;
 use strongroom_ingest::export::EventRecords;
 use strongroom_ingest::render::{Renderer, RowFault};
+use strongroom_schemas::Table;
 use strongroom_schemas::events::index;
 use strongroom_schemas::form::{FORM_ITEMS_BYTES_MAX, MAPPED};
 
@@ -68,8 +69,8 @@ fn a_row_that_is_wrong_is_named_and_counts_as_an_empty_record() {
     let rows = batch(&rows);
     let (mut lengths, mut wrong) = (Vec::new(), Vec::new());
     EventRecords
-        .judge(&rows, &mut |record| lengths.push(record.len()), &mut |row, detail| {
-            wrong.push((row, detail.to_owned()));
+        .compare(Table::Events, &rows, &mut |record| lengths.push(record.len()), &mut |row, detail| {
+            wrong.push((row, detail.to_string()));
         })
         .expect("columns of events");
     assert_eq!(lengths.iter().map(|length| *length > 0).collect::<Vec<_>>(), [true, false, true, true]);

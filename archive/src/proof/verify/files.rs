@@ -27,6 +27,7 @@ use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
 
 use super::super::tree::CompactRange;
 use super::{AddFacts, Checked, CommitFacts, Finding, Options, Records, Report, VolumeId, Watch};
+use crate::activity::differences;
 use crate::archive::Archive;
 use crate::commit::{STATISTICS_OFFSET, STATISTICS_SOURCE, micros};
 use crate::encode::{EARLIEST_YEAR, hash_column, record_column, time_column};
@@ -334,7 +335,9 @@ fn take(batch: &RecordBatch, job: &Job<'_>, records: &dyn Records, seen: &mut Se
                 return Err(mistyped());
             }
             leaves.extend(hash_column(array));
-            if job.is_compared {
+            if table == Table::Activity {
+                differences(batch, &mut |row, detail| differs(row, &detail))?;
+            } else if job.is_compared {
                 records.compare(table, batch, &mut |_| (), &mut differs)?;
             }
         }

@@ -9,7 +9,7 @@ mod delta;
 mod files;
 mod keeping;
 mod positions;
-mod strict;
+pub(crate) mod strict;
 mod volume;
 
 use std::collections::BTreeMap;

@@ -24,9 +24,21 @@ type Ranges = HashMap<String, Vec<(i64, i64, u64)>>;
 pub(super) fn check(volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>, report: &mut Report) {
     let rejects = others(volumes, Table::Rejects, report);
     others(volumes, Table::Alerts, report);
+    // Every record of activity is a row of its own table.
+    let own = truth(volumes, Table::Activity, &Ranges::new(), report);
+    report.checked.partitions = truth(volumes, Table::Events, &rejects, report) + own;
+}
+
+/// A table whose positions are the truth about its sources; returns how many sources it has.
+fn truth(
+    volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
+    table: Table,
+    rejects: &Ranges,
+    report: &mut Report,
+) -> u64 {
     let mut reached: BTreeMap<String, Reached> = BTreeMap::new();
     let mut is_complete = true;
-    for (log, commits) in volumes_of(volumes, Table::Events) {
+    for (log, commits) in volumes_of(volumes, table) {
         for (version, commit) in commits.iter().enumerate() {
             let place = format!("{}/_delta_log/{version:020}.json", log.name());
             is_complete &= commit.adds.iter().all(|add| add.offsets.is_some());
@@ -49,6 +61,13 @@ pub(super) fn check(volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>, report: &mut
                     );
                     continue;
                 };
+                // The offset of a record of activity is its number.
+                if table == Table::Activity && next_offset != records {
+                    let kind = if next_offset > records { "rows_missing" } else { "rows_extra" };
+                    let detail =
+                        format!("source {app_id}: it is at offset {next_offset} with {records} records");
+                    report.find(kind, place.as_str(), detail);
+                }
                 let before = reached.get(app_id).copied().unwrap_or_default();
                 if *next_offset < before.next_offset || *records < before.records {
                     let detail = format!(
@@ -60,16 +79,16 @@ pub(super) fn check(volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>, report: &mut
             }
             check_files(commit, &place, &mut reached, report);
             if is_complete {
-                check_sums(commit, &place, &reached, &rejects, report);
+                check_sums(commit, &place, &reached, rejects, report);
             }
         }
     }
-    report.checked.partitions = reached.len() as u64;
     if !is_complete {
         report.not_checked.push(
             "that every record is there, from the first file on that has no offsets in its commit".to_owned(),
         );
     }
+    reached.len() as u64
 }
 
 /// Rows of a commit of `events` lie between the old and the new position of their partition.
@@ -126,7 +145,7 @@ fn check_sums(
             std::cmp::Ordering::Greater => "rows_extra",
         };
         let detail = format!(
-            "source {partition}: {} records lie before offset {}, its files have {} events and {rejects} rejects",
+            "source {partition}: {} records lie before offset {}, its files have {} rows and {rejects} rejects",
             now.records, now.next_offset, now.events
         );
         report.find(kind, place, detail);

@@ -1,0 +1,436 @@
+//! Our own records: what was asked, judged and decided, by whom and when, sealed and proven like events.
+//!
+//! Invariants. A record is one JSON object, and its bytes are the proven leaf: they are written once, here, and the
+//! columns beside them are members of it. A writer of activity has a source partition of its own,
+//! `activity/<writer id>`, in which the offset of a record is its number from 0; so its position says how many there
+//! are, and a record that is missing shows. `docs/format.md` has the grammar.
+//!
+//! On a crash a record that was not sealed is gone, and one that was sealed is in the position that
+//! [`ActivityLog::open`] finds: whoever must not lose one keeps it elsewhere until [`ActivityLog::seal`] returns.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow_array::builder::StringDictionaryBuilder;
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::Int32Type;
+use arrow_array::{Array as _, ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::{Map, Value};
+use strongroom_schemas::{Table, activity};
+use thiserror::Error;
+
+use crate::encode::encode;
+use crate::error::ArchiveError;
+use crate::position::{Counts, Position, SourcePosition};
+use crate::proof::verify::strict::Strict;
+use crate::writer::{SealReport, Writer};
+
+/// Longest body of a record.
+pub const BODY_BYTES_MAX: usize = 1 << 20;
+/// Longest principal or subject, in bytes.
+pub const NAME_BYTES_MAX: usize = 1000;
+/// Longest id of a writer.
+pub const WRITER_ID_BYTES_MAX: usize = 64;
+/// Records of one [`ActivityLog::append`].
+pub const RECORDS_MAX: usize = 4096;
+/// Bodies of one [`ActivityLog::append`], in bytes.
+pub const BATCH_BYTES_MAX: usize = 64 << 20;
+
+/// What a record is about: a closed list, each with members of its own in the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ActivityKind {
+    /// A question that was asked of the archive.
+    Question,
+    /// What somebody judged of an alert.
+    Triage,
+    /// A step in the life of a case.
+    Case,
+    /// A review of accesses or rights.
+    Review,
+    /// A use of rights that are kept for emergencies.
+    BreakGlass,
+    /// Sums over records that may be dropped before it.
+    Rollup,
+    /// What an outside clock said.
+    Clock,
+}
+
+impl ActivityKind {
+    pub const ALL: [ActivityKind; 7] = [
+        ActivityKind::Question,
+        ActivityKind::Triage,
+        ActivityKind::Case,
+        ActivityKind::Review,
+        ActivityKind::BreakGlass,
+        ActivityKind::Rollup,
+        ActivityKind::Clock,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ActivityKind::Question => "question",
+            ActivityKind::Triage => "triage",
+            ActivityKind::Case => "case",
+            ActivityKind::Review => "review",
+            ActivityKind::BreakGlass => "break_glass",
+            ActivityKind::Rollup => "rollup",
+            ActivityKind::Clock => "clock",
+        }
+    }
+}
+
+impl fmt::Display for ActivityKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why something is not a record of activity. The message never repeats the record.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum ActivityError {
+    #[error("the body has {bytes} bytes, and at most {max} are allowed", max = BODY_BYTES_MAX)]
+    BodyLong { bytes: usize },
+    #[error("the body is not a JSON object without repeated names")]
+    BodyMalformed,
+    #[error("\"{member}\" in the body is missing or is not as the format has it")]
+    Member { member: &'static str },
+    #[error("\"{member}\" is for the record itself, and cannot be among its details")]
+    MemberReserved { member: &'static str },
+    #[error("an id of a writer has 1 to {max} of the characters a-z, A-Z, 0-9, -, _ and .", max = WRITER_ID_BYTES_MAX)]
+    WriterId,
+    #[error("{records} records with {bytes} bytes are too many at once")]
+    TooMany { records: usize, bytes: usize },
+}
+
+/// A record of activity: its body, and the members of it that are columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActivityRecord {
+    kind: ActivityKind,
+    time_us: i64,
+    principal: String,
+    subject: Option<String>,
+    body: String,
+}
+
+impl ActivityRecord {
+    /// A record of `kind`: who did it, what it is about, and the other members of its body.
+    ///
+    /// # Errors
+    /// [`ActivityError`] when a part is not as the format has it, or the body would be too long.
+    pub fn new(
+        kind: ActivityKind,
+        time: DateTime<Utc>,
+        principal: &str,
+        subject: Option<&str>,
+        details: Map<String, Value>,
+    ) -> Result<ActivityRecord, ActivityError> {
+        let own = [activity::KIND, activity::TIME, activity::PRINCIPAL, activity::SUBJECT];
+        if let Some(member) = own.into_iter().find(|member| details.contains_key(*member)) {
+            return Err(ActivityError::MemberReserved { member });
+        }
+        let mut members = details;
+        members.insert(activity::KIND.to_owned(), kind.as_str().into());
+        members.insert(activity::TIME.to_owned(), time_text(time).into());
+        members.insert(activity::PRINCIPAL.to_owned(), principal.into());
+        if let Some(subject) = subject {
+            members.insert(activity::SUBJECT.to_owned(), subject.into());
+        }
+        ActivityRecord::parse(Value::Object(members).to_string())
+    }
+
+    /// The record of a body, which stays as it is.
+    ///
+    /// # Errors
+    /// [`ActivityError`] when it is not one.
+    pub fn parse(body: String) -> Result<ActivityRecord, ActivityError> {
+        if body.len() > BODY_BYTES_MAX {
+            return Err(ActivityError::BodyLong { bytes: body.len() });
+        }
+        let Ok(Strict(Value::Object(members))) = serde_json::from_str(&body) else {
+            return Err(ActivityError::BodyMalformed);
+        };
+        let wrong = |member| ActivityError::Member { member };
+        let text = |member: &str| members.get(member).and_then(Value::as_str);
+        let kind = text(activity::KIND);
+        let kind = ActivityKind::ALL.into_iter().find(|known| Some(known.as_str()) == kind);
+        let time = text(activity::TIME).and_then(|text| {
+            let time = DateTime::parse_from_rfc3339(text).ok()?.to_utc();
+            (time_text(time) == text).then_some(time)
+        });
+        let principal = text(activity::PRINCIPAL).filter(|name| is_name(name));
+        let subject = match members.get(activity::SUBJECT) {
+            None => None,
+            Some(subject) => {
+                let subject = subject.as_str().filter(|name| is_name(name));
+                Some(subject.ok_or(wrong(activity::SUBJECT))?.to_owned())
+            }
+        };
+        Ok(ActivityRecord {
+            kind: kind.ok_or(wrong(activity::KIND))?,
+            time_us: time.ok_or(wrong(activity::TIME))?.timestamp_micros(),
+            principal: principal.ok_or(wrong(activity::PRINCIPAL))?.to_owned(),
+            subject,
+            body,
+        })
+    }
+
+    pub fn kind(&self) -> ActivityKind {
+        self.kind
+    }
+
+    /// Microseconds since the epoch.
+    pub fn time_us(&self) -> i64 {
+        self.time_us
+    }
+
+    pub fn principal(&self) -> &str {
+        &self.principal
+    }
+
+    pub fn subject(&self) -> Option<&str> {
+        self.subject.as_deref()
+    }
+
+    /// The bytes that are proven.
+    pub fn body(&self) -> &str {
+        &self.body
+    }
+}
+
+/// `2026-03-02T10:00:00.000000Z`
+fn time_text(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+/// As names in holds: so that nothing in a column can be taken for another name, or for none.
+fn is_name(name: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&name.len())
+        && name.trim().len() == name.len()
+        && !name.chars().any(char::is_control)
+}
+
+/// Whether a source partition is one of activity.
+pub(crate) fn is_activity(partition: &str) -> bool {
+    partition.starts_with(activity::SOURCE_PREFIX)
+}
+
+/// The records of one writer of activity, which go to its source partition one after the other.
+#[derive(Debug)]
+pub struct ActivityLog {
+    partition: String,
+    sealed: Option<Position>,
+    reached: Position,
+}
+
+impl ActivityLog {
+    /// Goes on where the records of `writer_id` end in the archive. Of two processes that use one id at once, one
+    /// is refused at its next seal.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Activity`] for an id that cannot be a part of a source's name.
+    pub fn open(writer: &mut Writer, writer_id: &str) -> Result<ActivityLog, ArchiveError> {
+        let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if !(1..=WRITER_ID_BYTES_MAX).contains(&writer_id.len()) || !writer_id.bytes().all(is_part) {
+            return Err(ArchiveError::Activity { source: ActivityError::WriterId });
+        }
+        let partition = format!("{}{writer_id}", activity::SOURCE_PREFIX);
+        let sealed = writer.position(Table::Activity, &partition)?;
+        let none = Position { next_offset: 0, records: 0, prefix_blake3: [0; 16], broker_offset: None };
+        Ok(ActivityLog { partition, sealed, reached: sealed.unwrap_or(none) })
+    }
+
+    /// Source partition of the records.
+    pub fn partition(&self) -> &str {
+        &self.partition
+    }
+
+    /// Records so far, sealed or not.
+    pub fn records(&self) -> i64 {
+        self.reached.records
+    }
+
+    /// Adds records to what the writer seals next.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Activity`] when they are too many at once; as [`Writer::append`].
+    pub fn append(&mut self, writer: &mut Writer, records: &[ActivityRecord]) -> Result<(), ArchiveError> {
+        let bytes: usize = records.iter().map(|record| record.body.len()).sum();
+        if records.len() > RECORDS_MAX || bytes > BATCH_BYTES_MAX {
+            let source = ActivityError::TooMany { records: records.len(), bytes };
+            return Err(ArchiveError::Activity { source });
+        }
+        let batch = batch(records, &self.partition, self.reached.next_offset);
+        for row_group in encode(Table::Activity, batch, Utc::now())? {
+            writer.append(row_group)?;
+        }
+        for record in records {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(&self.reached.prefix_blake3).update(record.body.as_bytes()).update(b"\n");
+            self.reached.prefix_blake3.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+            self.reached.next_offset += 1;
+            self.reached.records += 1;
+        }
+        Ok(())
+    }
+
+    /// What to give [`Writer::seal`] when it seals rows of others as well; then comes [`ActivityLog::has_sealed`].
+    /// Nothing when no record was added.
+    pub fn position(&self) -> Option<SourcePosition> {
+        let is_new = self.sealed.map_or(self.reached.records > 0, |sealed| sealed != self.reached);
+        is_new.then(|| SourcePosition {
+            partition: self.partition.clone(),
+            label: self.partition.clone(),
+            position: self.reached,
+            previous: self.sealed,
+        })
+    }
+
+    /// Takes note that what [`ActivityLog::position`] said is sealed.
+    pub fn has_sealed(&mut self) {
+        if self.reached.records > 0 {
+            self.sealed = Some(self.reached);
+        }
+    }
+
+    /// Seals what was added, with a writer that holds no rows of others. When it returns, all of it is on disk.
+    ///
+    /// # Errors
+    /// As [`Writer::seal`].
+    pub fn seal(&mut self, writer: &mut Writer) -> Result<SealReport, ArchiveError> {
+        let positions: Vec<SourcePosition> = self.position().into_iter().collect();
+        let report = writer.seal(&positions, Counts::default())?;
+        self.has_sealed();
+        Ok(report)
+    }
+}
+
+/// Calls `wrong` for each row of a file whose columns are not members of its body, or whose body is not a record.
+///
+/// # Errors
+/// When the batch has not the columns of the table.
+pub(crate) fn differences(
+    batch: &RecordBatch,
+    wrong: &mut dyn FnMut(usize, &'static str),
+) -> Result<(), &'static str> {
+    let missing = "it has not the columns of its table";
+    let text = |name: &str| {
+        batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>()).ok_or(missing)
+    };
+    let times = batch.column_by_name(activity::TIME).and_then(|column| column.as_primitive_opt());
+    let times: &TimestampMicrosecondArray = times.ok_or(missing)?;
+    let (kinds, principals, subjects, bodies) =
+        (text(activity::KIND)?, text(activity::PRINCIPAL)?, text(activity::SUBJECT)?, text(activity::BODY)?);
+    let value = |column: &StringArray, row: usize| column.is_valid(row).then(|| column.value(row).to_owned());
+    for row in 0..batch.num_rows() {
+        match value(bodies, row).and_then(|body| ActivityRecord::parse(body).ok()) {
+            None => wrong(row, "its body is not a record of activity"),
+            Some(record) => {
+                let is_same = value(kinds, row).as_deref() == Some(record.kind.as_str())
+                    && times.is_valid(row)
+                    && times.value(row) == record.time_us
+                    && value(principals, row).as_deref() == Some(record.principal())
+                    && value(subjects, row).as_deref() == record.subject();
+                if !is_same {
+                    wrong(row, "its columns are not those of its body");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Records as rows of `Table::Activity.batch_schema()`, from an offset on.
+fn batch(records: &[ActivityRecord], partition: &str, first_offset: i64) -> RecordBatch {
+    let dictionary = |of: fn(&ActivityRecord) -> &str| -> ArrayRef {
+        let mut builder = StringDictionaryBuilder::<Int32Type>::new();
+        records.iter().for_each(|record| builder.append_value(of(record)));
+        Arc::new(builder.finish())
+    };
+    let mut sources = StringDictionaryBuilder::<Int32Type>::new();
+    records.iter().for_each(|_| sources.append_value(partition));
+    let times = TimestampMicrosecondArray::from_iter_values(records.iter().map(|record| record.time_us));
+    let last_offset = first_offset + records.len() as i64;
+    let columns: Vec<ArrayRef> = vec![
+        dictionary(|record| record.kind.as_str()),
+        Arc::new(times.with_timezone("UTC")),
+        dictionary(|record| &record.principal),
+        Arc::new(StringArray::from_iter(records.iter().map(|record| record.subject.as_deref()))),
+        Arc::new(StringArray::from_iter_values(records.iter().map(|record| &record.body))),
+        Arc::new(sources.finish()),
+        Arc::new(Int64Array::from_iter_values(first_offset..last_offset)),
+    ];
+    RecordBatch::try_new(Table::Activity.batch_schema(), columns).expect("columns are built from the schema")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(kind: &str, more: &str) -> String {
+        format!(r#"{{"kind":"{kind}","time":"2026-03-02T10:00:00.000001Z","principal":"eve"{more}}}"#)
+    }
+
+    #[test]
+    fn a_record_is_its_body() {
+        let text = body("question", r#","subject":"case 7","sql":"SELECT 1","n":[1,{"a":null}]"#);
+        let record = ActivityRecord::parse(text.clone()).unwrap();
+        assert_eq!(record.body(), text);
+        assert_eq!((record.kind(), record.principal()), (ActivityKind::Question, "eve"));
+        assert_eq!((record.time_us(), record.subject()), (1_772_445_600_000_001, Some("case 7")));
+        let time = DateTime::from_timestamp_micros(record.time_us()).unwrap();
+        for kind in ActivityKind::ALL {
+            let details = Map::from_iter([("reason".to_owned(), "because".into())]);
+            let made = ActivityRecord::new(kind, time, "eve", None, details).unwrap();
+            assert_eq!(ActivityRecord::parse(made.body().to_owned()).as_ref(), Ok(&made));
+            assert_eq!((made.kind(), made.subject()), (kind, None));
+            let value: Value = serde_json::from_str(made.body()).unwrap();
+            assert_eq!(value["reason"], "because");
+            assert_eq!(value["kind"], kind.to_string());
+        }
+    }
+
+    #[test]
+    fn what_is_no_record_is_refused() {
+        let member = |member| Err(ActivityError::Member { member });
+        let refused = |text: &str| ActivityRecord::parse(text.to_owned()).map(|_| ());
+        for text in ["", "[]", "{", "null", "{\"a\":1,\"a\":2}", &body("case", r#","kind":"case""#)] {
+            assert_eq!(refused(text), Err(ActivityError::BodyMalformed), "{text}");
+        }
+        let deep = |lists| body("case", &format!(r#","deep":{}{}"#, "[".repeat(lists), "]".repeat(lists)));
+        assert_eq!(refused(&deep(126)), Ok(()));
+        assert_eq!(refused(&deep(127)), Err(ActivityError::BodyMalformed), "127 with the object");
+        assert_eq!(refused(&body("gossip", "")), member("kind"));
+        assert_eq!(refused("{}"), member("kind"));
+        for subject in ["1", "null", r#""""#, r#"" a""#, r#""a\u0000""#, &format!("\"{}\"", "x".repeat(1001))]
+        {
+            assert_eq!(refused(&body("case", &format!(r#","subject":{subject}"#))), member("subject"));
+        }
+        let time = |time: &str| body("case", "").replace("2026-03-02T10:00:00.000001Z", time);
+        for wrong in
+            ["2026-03-02T10:00:00Z", "2026-03-02T10:00:00.000001+00:00", "2026-02-30T10:00:00.000001Z"]
+        {
+            assert_eq!(refused(&time(wrong)), member("time"), "{wrong}");
+        }
+        assert_eq!(refused(&body("case", "").replace("eve", "e\\ne")), member("principal"));
+        let long = body("case", &format!(r#","note":"{}""#, "x".repeat(BODY_BYTES_MAX)));
+        assert_eq!(refused(&long), Err(ActivityError::BodyLong { bytes: long.len() }));
+        let details = Map::from_iter([("time".to_owned(), "now".into())]);
+        let reserved = ActivityRecord::new(ActivityKind::Case, Utc::now(), "eve", None, details);
+        assert_eq!(reserved, Err(ActivityError::MemberReserved { member: "time" }));
+    }
+
+    #[test]
+    fn rows_are_the_members_of_the_body() {
+        let records: Vec<ActivityRecord> =
+            ["question", "clock"].iter().map(|kind| ActivityRecord::parse(body(kind, "")).unwrap()).collect();
+        let batch = batch(&records, "activity/a", 7);
+        assert_eq!(batch.num_rows(), 2);
+        let row_groups = encode(Table::Activity, batch, Utc::now()).unwrap();
+        assert_eq!(row_groups.len(), 1);
+        let hashes = row_groups[0].record_hashes.clone().unwrap();
+        let leaf = strongroom_schemas::record::leaf_hash;
+        let expected: Vec<_> = records.iter().map(|record| leaf(record.body().as_bytes())).collect();
+        assert_eq!(hashes, expected);
+    }
+}

@@ -42,16 +42,9 @@ impl Table {
     /// Columns that old files of the table have not got. They came last, and are null there.
     pub const fn later_columns(self) -> &'static [&'static str] {
         match self {
-            Table::Alerts => alerts::LATER,
-            Table::Events | Table::Rejects | Table::Activity => &[],
-        }
-    }
-
-    /// Columns that old files of the table have not got. They came last, and are null there.
-    pub const fn later_columns(self) -> &'static [&'static str] {
-        match self {
             Table::Events => events::LATER,
-            Table::Rejects | Table::Alerts => &[],
+            Table::Alerts => alerts::LATER,
+            Table::Rejects | Table::Activity => &[],
         }
     }
 

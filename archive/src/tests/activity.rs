@@ -3,24 +3,13 @@
 use arrow_array::Array as _;
 use serde_json::{Map, Value};
 
+use super::proof::NoRecords;
 use super::*;
 use crate::activity::{ActivityError, ActivityKind, ActivityLog, ActivityRecord, BATCH_BYTES_MAX};
 use crate::retention::dropped::drop_with;
 use crate::retention::hold::place;
 use crate::retention::{Drop, Scope, Work};
-use crate::verify::{self, Records, Watch, verify};
-
-/// Records of rows of events that nobody has received.
-struct NoRecords;
-
-impl Records for NoRecords {
-    fn each(&self, rows: &RecordBatch, each: &mut dyn FnMut(&[u8])) -> std::result::Result<(), String> {
-        (0..rows.num_rows()).for_each(|_| each(b""));
-        Ok(())
-    }
-}
-
-impl Watch for NoRecords {}
+use crate::verify::{self, verify};
 
 fn findings(archive: &Archive) -> Vec<verify::Finding> {
     let options = verify::Options { threads: 2, ..verify::Options::default() };
@@ -235,7 +224,7 @@ fn records_are_held_and_dropped_like_events_and_their_writer_goes_on() {
     log.append(&mut writer, &[then(0), then(1)]).expect("appended");
     log.seal(&mut writer).expect("sealed");
     drop(writer);
-    super::retention::dated(&archive, Table::Activity, long_ago());
+    retention::dated(&archive, Table::Activity, long_ago());
     let signer = Arc::new(Signer::Key(PrivateKey::generate("test").expect("randomness")));
     let archive = archive.signed_by(signer);
     archive.seal_logs().expect("signed");

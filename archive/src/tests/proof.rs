@@ -6,7 +6,7 @@ use super::*;
 use crate::verify::{self, Records, Watch, verify};
 
 /// Records of rows that nobody has received.
-struct NoRecords;
+pub(super) struct NoRecords;
 
 impl Records for NoRecords {
     fn each(&self, rows: &RecordBatch, each: &mut dyn FnMut(&[u8])) -> std::result::Result<(), String> {

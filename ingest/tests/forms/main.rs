@@ -6,7 +6,7 @@
 mod dialects;
 mod sealed;
 
-use arrow_array::{Array as _, RecordBatch};
+use arrow_array::RecordBatch;
 use dialects::{DIALECTS, Dialect, Event, batch, event, row};
 use proptest::prelude::*;
 use serde_json::Value as Json;

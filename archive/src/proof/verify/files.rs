@@ -441,6 +441,6 @@ mod tests {
         assert!(!is_misfiled(noon + 3 * DAY_US, day, true), "not believable when it came");
         assert!(!is_misfiled(0, day, true), "before Kubernetes");
         assert!(is_misfiled(noon + 3 * DAY_US, day, false), "and did not come on that day");
-        assert_eq!(record_column(strongroom_schemas::Table::Events), None);
+        assert_eq!(record_column(Table::Events), None);
     }
 }

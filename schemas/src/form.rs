@@ -1002,10 +1002,7 @@ mod tests {
 
     /// What every reader of forms must make of these.
     fn vectors() -> Json {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/forms.json");
-        let text =
-            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        serde_json::from_str(&text).expect("JSON")
+        serde_json::from_str(include_str!("../../tests/data/forms.json")).expect("JSON")
     }
 
     fn cases<'v>(vectors: &'v Json, list: &str) -> impl Iterator<Item = &'v Json> + use<'v> {
@@ -1117,9 +1114,7 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_document() {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/format.md");
-        let text =
-            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let text = include_str!("../../docs/format.md");
         let styles = Style::ALL.map(Style::as_str).into_iter();
         let unread = crate::marks::Unread::ALL.map(crate::marks::Unread::as_str);
         for name in styles.chain(unread) {

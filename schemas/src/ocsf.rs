@@ -200,7 +200,6 @@ struct Resource<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Unmapped<'a> {
     /// Of all events, as the columns of the same names.
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
     actors: &'a [String],
     audit_ids: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -208,13 +207,10 @@ struct Unmapped<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     authorization_decision: Option<&'a str>,
     cluster: &'a str,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
     clusters: &'a [String],
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     event_ranges: Vec<EventRange<'a>>,
     #[serde(skip_serializing_if = "str::is_empty")]
     group_key: &'a str,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
     namespaces: &'a [String],
     source: &'a str,
     source_offset: i64,
@@ -525,8 +521,8 @@ mod tests {
         let finding = serde_json::to_value(detection_finding(&alert)).unwrap();
         assert_eq!(finding.pointer("/evidences/0/src_endpoint"), Some(&json!({"name": "not an address"})));
         assert_eq!(finding.pointer("/resources"), None);
-        assert_eq!(finding.pointer("/unmapped/namespaces"), None);
-        assert_eq!(finding.pointer("/unmapped/event_ranges"), None);
+        assert_eq!(finding.pointer("/unmapped/namespaces"), Some(&json!([])));
+        assert_eq!(finding.pointer("/unmapped/event_ranges"), Some(&json!([])));
         assert_eq!(finding.pointer("/evidences/0/api/operation"), Some(&json!("unknown")));
     }
 }

@@ -13,7 +13,7 @@ use arrow_array::types::{Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType;
 use serde_json::Value;
-use strongroom_archive::Archive;
+use strongroom_archive::{Archive, CHECKPOINT_INTERVAL};
 use strongroom_schemas::Table;
 
 use crate::run;
@@ -183,16 +183,20 @@ fn outsiders_read_what_we_read() {
 fn outsiders_begin_with_checkpoints() {
     let folder = tempfile::tempdir().expect("a folder");
     let root = folder.path().join("archive");
-    // Until there are several checkpoints, whatever lies between two of them.
-    for seed in 1.. {
-        assert!(seed < 20, "no two checkpoints in {:?}", volumes(&root));
-        let log = run::write(folder.path(), &format!("{seed}.log"), &run::log(5_000, seed));
-        run::expect_code(run::ingest(&root, &[&log]).args(MANY_COMMITS), 0);
-        if volumes(&root.join("events")).iter().any(|volume| checkpoints(volume).len() > 1) {
-            break;
-        }
-    }
+    // A commit for each of so many files: two checkpoints, and some commits after them.
+    let text = run::log(5_000, 1);
+    let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
+    let files = 2 * usize::try_from(CHECKPOINT_INTERVAL).expect("a few") + 10;
+    let paths: Vec<PathBuf> = lines
+        .chunks(lines.len() / files)
+        .enumerate()
+        .map(|(at, lines)| run::write(folder.path(), &format!("{at:03}.log"), &lines.concat()))
+        .collect();
+    let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+    let mut command = run::ingest(&root, &paths);
+    run::expect_code(command.args(["--complete", "--seal-bytes", "1KiB", "--seal-seconds", "0"]), 0);
     let all = volumes(&root);
+    assert!(all.iter().any(|volume| checkpoints(volume).len() > 1), "no two checkpoints in {all:?}");
     let Some(verdict) = judge(&all) else { return };
     verdict.assert_good(&all);
     assert!(verdict.lines().any(|line| line["checkpoint"] == "used"));

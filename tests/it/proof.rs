@@ -762,7 +762,7 @@ fn long_site() -> Site {
     let text = log(12_000, 43);
     let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
     let paths: Vec<PathBuf> = lines
-        .chunks(lines.len() / 104)
+        .chunks(lines.len() / 170)
         .enumerate()
         .map(|(at, lines)| write(site.folder.path(), &format!("{at:03}.log"), &lines.concat()))
         .collect();

@@ -2668,6 +2668,41 @@ class Rows(InFolder):
             told = "whether columns mean their records in 1 files of events, which are of a newer format than 1"
             self.assertEqual(told in report.not_checked, not judged)
 
+    def test_forms_and_marks(self):
+        import pyarrow as pa
+
+        prefix = '{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":${level},"user":{},"requestReceivedTimestamp":null,"stageTimestamp":'
+        good = prefix + "${stage_timestamp}}"
+        values = pa.array([None, None, None], pa.list_(pa.string()))
+
+        def kinds(form=good, **columns):
+            return self.check(self.file(form=pa.array([form, None, None]), **dict({"form_values": values}, **columns)))
+
+        self.assertEqual(kinds(), [])
+        self.assertEqual(self.check(self.file(form=pa.array([good, None, None]))), [])  # without a column for what varies
+        for form in (good.replace("${level}", '"Metadata"'), prefix + "null}", good[:-1], good + "${}", good.replace("${level}", "${level:json}x")):
+            self.assertEqual(kinds(form), ["columns_differ", "record_changed"], form)
+        self.assertEqual(kinds(good.replace("${level}", "${level:json}")), [])
+        # In what else is spelled around it, the event is compared alone.
+        nested = {"form": pa.array(['{"log":${<go}%s\\n${>}}' % good, None, None]), "form_values": values}
+        self.assertEqual(self.check(self.file(**nested)), ["record_changed"])
+        self.assertEqual(self.check(self.file(level=pa.array(["Odd", None, "Request"]), **nested)), ["columns_differ", "record_changed"])
+        self.assertEqual(kinds(raw=pa.array([b"x", self.RAW, None], pa.binary())), ["columns_differ", "record_changed"])
+        self.assertEqual(kinds(form_values=pa.array([["1"], None, None])), ["columns_differ", "record_changed"])
+        self.assertEqual(kinds(form_values=pa.array([None, ["1"], None])), ["columns_differ"])
+        mark = '{"policy":"0123456789abcdef","dropped":["/user"],"tokenised":[]}'
+        self.assertEqual(kinds(redaction=pa.array([mark, mark, None]), faults=pa.array([None, ["/stage: unknown_stage"], None])), [])
+        self.assertEqual(kinds(redaction=pa.array([mark, mark + " ", None])), ["columns_differ"])
+        self.assertEqual(kinds(faults=pa.array([["/stage: odd"], [], None])), ["columns_differ", "columns_differ"])
+
+    def test_redacted_rows_are_counted(self):
+        import pyarrow as pa
+
+        mark = '{"policy":"0123456789abcdef","dropped":["/user"],"tokenised":[]}'
+        self.check(self.file(redaction=pa.array([mark, mark, None])))
+        report = verify.Archive(self.root, [public(SEEDS[0])], now=START + 5000).check()
+        self.assertEqual((report.findings, report.checked["redacted"]), ([], 2))
+
 
 def records():
     """What records say: tests/data/records, which the program's own decoder is held against, too."""
@@ -2844,37 +2879,6 @@ class Records(unittest.TestCase):
             self.assertTrue(found is None or isinstance(found, list))
         for record in (b"[" * 1_000_000, b'{"a":' * 300_000, b'"' + b"\\\"" * 1_000_000, b"9" * 1_000_000, b" " * ((64 << 20) + 1)):
             self.assertIsNone(events({"raw": record}, record))
-
-    def test_forms_and_marks(self):
-        import pyarrow as pa
-
-        prefix = '{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":${level},"user":{},"requestReceivedTimestamp":null,"stageTimestamp":'
-        good = prefix + "${stage_timestamp}}"
-        values = pa.array([None, None, None], pa.list_(pa.string()))
-
-        def kinds(form=good, **columns):
-            return self.check(self.file(form=pa.array([form, None, None]), **dict({"form_values": values}, **columns)))
-
-        self.assertEqual(kinds(), [])
-        self.assertEqual(self.check(self.file(form=pa.array([good, None, None]))), [])  # without a column for what varies
-        for form in (good.replace("${level}", '"Metadata"'), prefix + "null}", good[:-1], good + "${}", good.replace("${level}", "${level:json}x")):
-            self.assertEqual(kinds(form), ["columns_differ", "record_changed"], form)
-        self.assertEqual(kinds(good.replace("${level}", "${level:json}")), [])
-        self.assertEqual(kinds(raw=pa.array([b"x", b"raw bytes", None], pa.binary())), ["columns_differ", "record_changed"])
-        self.assertEqual(kinds(form_values=pa.array([["1"], None, None])), ["columns_differ", "record_changed"])
-        self.assertEqual(kinds(form_values=pa.array([None, ["1"], None])), ["columns_differ"])
-        mark = '{"policy":"0123456789abcdef","dropped":["/user"],"tokenised":[]}'
-        self.assertEqual(kinds(redaction=pa.array([mark, mark, None]), faults=pa.array([None, ["/stage: unknown_stage"], None])), [])
-        self.assertEqual(kinds(redaction=pa.array([mark, mark + " ", None])), ["columns_differ"])
-        self.assertEqual(kinds(faults=pa.array([["/stage: odd"], [], None])), ["columns_differ", "columns_differ"])
-
-    def test_redacted_rows_are_counted(self):
-        import pyarrow as pa
-
-        mark = '{"policy":"0123456789abcdef","dropped":["/user"],"tokenised":[]}'
-        self.check(self.file(redaction=pa.array([mark, mark, None])))
-        report = verify.Archive(self.root, [public(SEEDS[0])], now=START + 5000).check()
-        self.assertEqual((report.findings, report.checked["redacted"]), ([], 2))
 
 
 if __name__ == "__main__":

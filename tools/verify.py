@@ -3715,12 +3715,13 @@ class Events:
         if len(record) > RECORD_BYTES_MAX:
             return None
         try:
-            is_rendered = row.get("raw") is None and row.get("form") is None
-            if is_rendered and self.says_itself(row):
-                return []
-            said = self.columns(is_rendered, record.decode("utf-8"))
             if row.get("form") is not None:
-                said["shape"] = None
+                # The event alone: what is around it is the form's.
+                said = event_columns(document(render_form(row, event_only=True).decode("utf-8")))
+            elif row.get("raw") is None and self.says_itself(row):
+                return []
+            else:
+                said = self.columns(row.get("raw") is None, record.decode("utf-8"))
         except (NoRecord, UnicodeDecodeError):
             return None
         return [column for column in EVENT_COMPARED if row.get(column) != said.get(column)]

@@ -100,8 +100,9 @@ const COMPARED: &[usize] = &[
     index::STAGE_TIMESTAMP,
 ];
 
-/// Calls `each` with the record of every row of `events`, in order; then `differs` with every row whose columns are
-/// not what that says, in order.
+/// Calls `each` with the record of every row of `events`, in order, with no bytes for one whose form gives none; then
+/// `differs` with every row whose columns are not what that says, or whose form or marks are wrong, in order. Of a row
+/// with a form the event alone is read: what is around it is the form's.
 ///
 /// # Errors
 /// [`MeaningError::Column`] when the batch is not one of the `events` table.
@@ -113,6 +114,7 @@ pub fn compare_events(
     let rows = EventRows::of(events)?;
     let mut decoder = Decoder::new(DecoderConfig::default());
     let (mut record, mut decoded, mut bytes) = (Vec::new(), Vec::new(), 0);
+    let mut event = Vec::new();
     let mut found = Vec::new();
     decoder.begin_records();
     for row in 0..events.num_rows() {
@@ -127,8 +129,11 @@ pub fn compare_events(
             found.push((row, Difference::Form(fault.as_str())));
             continue;
         }
-        let is_rendered = !rows.renderer.keeps_spelling(row);
-        if record.len() <= RECORD_BYTES_MAX && decoder.record_alone(&record, is_rendered).is_ok() {
+        event.clear();
+        let is_of_form = rows.renderer.event_of_form(row, &mut event) == Ok(true);
+        let said = if is_of_form { &event } else { &record };
+        let is_rendered = is_of_form || !rows.renderer.keeps_spelling(row);
+        if record.len() <= RECORD_BYTES_MAX && decoder.record_alone(said, is_rendered).is_ok() {
             decoded.push(row);
         } else {
             found.push((row, Difference::NoRecord));

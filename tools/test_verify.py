@@ -2598,7 +2598,8 @@ class Rows(InFolder):
 
         kinds = {"raw": pa.binary(), "response_code": pa.int32(), "source_offset": pa.int64(), "event_count": pa.int64()}
         kinds.update((c, pa.timestamp("us", tz="UTC")) for c in ("request_received_timestamp", "stage_timestamp", "time", "window_start", "window_end"))
-        kinds.update((c, pa.list_(pa.string())) for c in ("user_groups", "impersonated_user_groups", "source_ips", "audit_ids", "tactics", "techniques"))
+        lists = "user_groups impersonated_user_groups source_ips audit_ids tactics techniques namespaces actors clusters"
+        kinds.update((c, pa.list_(pa.string())) for c in lists.split())
         names = dict.fromkeys(name for row in rows for name in row)
         columns = {name: pa.array([row.get(name) for row in rows], kinds.get(name, pa.string())) for name in names}
         out = io.BytesIO()
@@ -2743,14 +2744,15 @@ class Records(unittest.TestCase):
         "severity": "High",
         "start_time": -1,
         "time": 1_772_445_600_001,
-        "unmapped": {"audit_ids": ["a", "b"], "cluster": "c", "group_key": "k", "source": "file/a", "source_offset": 7},
-    }
+        "unmapped": {"audit_ids": ["a", "b"], "cluster": "c", "group_key": "k", "source": "file/a", "source_offset": 7,
+                     "namespaces": ["ns"], "actors": ["alice"], "clusters": ["c"], "event_ranges": [{"first": 7, "last": 9, "source": "file/a"}]},
+    }  # fmt: skip
     ALERT = {
         "alert_id": "id", "rule_id": "rule", "rule_name": "secret-sweep", "title": "Secrets swept", "severity": "high", "time": 1_772_445_600_001_999,
         "window_start": -1, "window_end": 1_772_445_600_002_000, "cluster": "c", "actor": "alice", "source_ip": "10.0.0.7", "verb": "list", "resource": "secrets",
         "subresource": "status", "namespace": "ns", "name": "s", "group_key": "k", "event_count": 2, "audit_ids": ["a", "b"],
         "tactics": ["credential-access", "stealth"], "techniques": ["T1552.007", "T1078"], "message": "alice read", "next_steps": "Ask.",
-        "source": "file/a", "source_offset": 7,
+        "source": "file/a", "source_offset": 7, "namespaces": ["ns"], "actors": ["alice"], "clusters": ["c"], "event_ranges": '[["file/a",7,9]]',
     }  # fmt: skip
 
     def test_what_records_say(self):

@@ -14,6 +14,7 @@
 #![expect(clippy::print_stdout, reason = "its answer goes to standard output")]
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -71,8 +72,9 @@ fn main() {
     let folder = tempfile::tempdir().expect("a folder");
     let location = folder.path().join("archive");
     let signer = Signer::Key(PrivateKey::generate("bench").expect("a key"));
-    let archive =
-        Archive::open_or_create(location.to_str().expect("text")).expect("an archive").signed_by(signer);
+    let archive = Archive::open_or_create(location.to_str().expect("text"))
+        .expect("an archive")
+        .signed_by(Arc::new(signer));
     let mut writer = archive.writer().expect("the lock is free");
     let mut previous = None;
     let (mut times, mut counts): (Vec<Duration>, Vec<u64>) =
@@ -86,7 +88,7 @@ fn main() {
         let base = next - text.len() as i64;
         let offsets = arrow_array::Int64Array::from_iter_values((0..ROWS as i64).map(|row| base + row));
         let mut columns = events.columns().to_vec();
-        columns[strongroom_schemas::events::index::SOURCE_OFFSET] = std::sync::Arc::new(offsets);
+        columns[strongroom_schemas::events::index::SOURCE_OFFSET] = Arc::new(offsets);
         let rows = arrow_array::RecordBatch::try_new(events.schema(), columns).expect("the same schema");
         let position = Position {
             next_offset: next,

@@ -225,7 +225,7 @@ proptest! {
             .collect();
         if late {
             // Some come later than others of a later time.
-            given.sort_by_key(|event| event.0 as u64 + (u64::from(event.0) * 2_654_435_761 ^ order) % 400);
+            given.sort_by_key(|event| event.0 as u64 + ((u64::from(event.0) * 2_654_435_761) ^ order) % 400);
         }
         for (come, alert) in alerts_of(&given) {
             check(&given, come, &alert);

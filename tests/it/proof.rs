@@ -91,7 +91,9 @@ impl Site {
     /// A history of its own, signed with the right key: what an insider can do.
     pub(crate) fn sign_again(&self) {
         for table in ["events", "rejects", "alerts"] {
-            let _ = std::fs::remove_dir_all(self.volume(table).join("_tlog"));
+            for volume in names(&self.archive().join(table)) {
+                let _ = std::fs::remove_dir_all(volume.join("_tlog"));
+            }
         }
         seal_log(&self.archive(), &self.key(), 0);
     }

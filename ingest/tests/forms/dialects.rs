@@ -305,6 +305,9 @@ fn compact(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("strings and numbers")
 }
 
+/// How a dialect writes the text of a json column, at a depth.
+type JsonText = Box<dyn Fn(&Json, usize) -> String>;
+
 /// The record of an event in a dialect, with two values that vary; and the row that gives it back.
 pub fn row(dialect: Dialect, event: &Event, varying: &str, number: i32) -> (Map<String, Json>, Vec<u8>) {
     let mut form = String::new();
@@ -312,7 +315,7 @@ pub fn row(dialect: Dialect, event: &Event, varying: &str, number: i32) -> (Map<
     let mut record = String::new();
     let skeleton = Skeleton { comma: ",", colon: ":", indent: None };
     // What a json column holds is what the dialect writes there.
-    let json_text: Box<dyn Fn(&Json, usize) -> String>;
+    let json_text: JsonText;
     match dialect {
         Dialect::Go => {
             let times = |time: DateTime<Utc>| time.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();

@@ -49,8 +49,10 @@ struct Nobody;
 
 impl Watch for Nobody {}
 
-/// Rows of all dialects in one stream, and the stream.
-fn stream() -> (Vec<Map<String, Json>>, Vec<Vec<u8>>, Vec<u8>) {
+type Row = Map<String, Json>;
+
+/// Rows of all dialects in one stream, their records, and the stream.
+fn stream() -> (Vec<Row>, Vec<Vec<u8>>, Vec<u8>) {
     let mut runner = TestRunner::deterministic();
     let (mut rows, mut records, mut stream) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..ROWS {

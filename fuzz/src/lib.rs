@@ -27,6 +27,8 @@ pub mod rejects;
 pub mod render;
 #[path = "../../ingest/src/rows.rs"]
 pub mod rows;
+#[path = "../../ingest/src/spell.rs"]
+pub mod spell;
 #[path = "../../ingest/src/tape.rs"]
 pub mod tape;
 #[path = "../../ingest/src/time.rs"]

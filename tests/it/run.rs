@@ -7,7 +7,12 @@ use strongroom_generate::{Generator, GeneratorOptions};
 
 /// The binary under test, deaf to the environment of whoever runs the tests.
 pub fn strongroom() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
+    strongroom_at(Path::new(env!("CARGO_BIN_EXE_strongroom")))
+}
+
+/// As [`strongroom`], of a copy of the binary.
+pub fn strongroom_at(binary: &Path) -> Command {
+    let mut command = Command::new(binary);
     command.env_remove("STRONGROOM_ARCHIVE").env("NO_COLOR", "1").stdin(Stdio::null());
     for name in
         ["KEY", "KEY_FILE", "SIGNER", "SIGNER_PUBLIC_KEY", "PUBLIC_KEY", "WITNESSES", "WITNESS_KEY_FILE"]

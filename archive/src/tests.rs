@@ -20,7 +20,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type};
 use arrow_array::{
     ArrayRef, BinaryArray, DictionaryArray, Int32Array, Int64Array, ListArray, RecordBatch, StringArray,
-    TimestampMicrosecondArray, UInt32Array,
+    TimestampMicrosecondArray, UInt32Array, new_null_array,
 };
 use arrow_buffer::{NullBuffer, OffsetBuffer};
 use arrow_cast::cast;
@@ -100,6 +100,10 @@ fn batch(table: Table, shape: &Shape) -> RecordBatch {
     let schema = table.batch_schema();
     let columns = schema.fields().iter().map(|field| match field.name().as_str() {
         "source" => constant(field.data_type(), shape.partition, shape.rows),
+        // Of made-up events nothing is known but the one in the other columns.
+        name if table == Table::Alerts && table.later_columns().contains(&name) => {
+            new_null_array(field.data_type(), shape.rows)
+        }
         "source_offset" => Arc::new(Int64Array::from_iter_values(
             (0..shape.rows as i64).map(|row| shape.first_offset + row * 1000),
         )),

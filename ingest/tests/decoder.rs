@@ -102,6 +102,24 @@ fn record_hashes(input: &[u8]) -> Vec<Sha256Hash> {
     decoded.expect("no column is wrong").record_hashes
 }
 
+/// Whether the name of a member is written with an escape.
+fn has_escaped_name(json: &[u8]) -> bool {
+    let mut at = 0;
+    while let Some(begin) = json[at..].iter().position(|byte| *byte == b'"').map(|found| at + found + 1) {
+        let mut end = begin;
+        while json.get(end).is_some_and(|byte| *byte != b'"') {
+            end += if json[end] == b'\\' { 2 } else { 1 };
+        }
+        let end = end.min(json.len());
+        let is_name = json[(end + 1).min(json.len())..].trim_ascii_start().starts_with(b":");
+        if is_name && json[begin..end].contains(&b'\\') {
+            return true;
+        }
+        at = (end + 1).min(json.len());
+    }
+    false
+}
+
 /// Checks the four promises and returns what was decoded.
 fn check(input: &[u8]) -> DecodedBlock {
     let decoded = decode_bytes(input, "c", "p").expect("no column is wrong");
@@ -125,7 +143,8 @@ fn check(input: &[u8]) -> DecodedBlock {
         let expected = plain::decode(&record, DEPTH_MAX)
             .unwrap_or_else(|refusal| panic!("{refusal:?}: {}", String::from_utf8_lossy(&record)));
         assert_eq!(plain::row(&decoded.events, row), expected, "{}", String::from_utf8_lossy(&record));
-        if raw.is_valid(row) {
+        // A name with an escape is left to the plain decoder, which keeps what it reads.
+        if raw.is_valid(row) && !has_escaped_name(&record) {
             rendered.clear();
             renderer.columns(row, &mut rendered);
             assert!(rendered != record, "raw kept for nothing: {}", String::from_utf8_lossy(&record));
@@ -189,6 +208,10 @@ fn every_file_of_the_corpus() {
         );
         if name.starts_with("sysdig-aks/") {
             sysdig += decoded.events.num_rows();
+        }
+        // Cases from the field have outcomes of their own.
+        if name.starts_with("field/") {
+            continue;
         }
         if name == "falco/fal_01_003.ndjson" {
             assert_eq!(refused, ["not_an_audit_event"], "{name}");

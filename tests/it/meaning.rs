@@ -239,7 +239,7 @@ fn cases() -> Vec<Case> {
         one(Finding, "actor", Value::Null),
         one(Finding, "audit_ids", json!(["another"])),
         one(Finding, "event_count", json!(1_000_000)),
-        of(Finding, "ocsf", json!("{\"message\":\"nothing\"}"), None),
+        of(Finding, "ocsf", json!("[\"nothing\"]"), None),
     ]
 }
 

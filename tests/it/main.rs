@@ -14,6 +14,7 @@ mod falco_labels;
 mod false_alarms;
 mod findings;
 mod firehose;
+mod golden;
 mod ingest;
 mod kafka;
 mod layers;

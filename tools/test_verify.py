@@ -2266,14 +2266,14 @@ class Golden(unittest.TestCase):
         cls.addClassCleanup(cls.folder.cleanup)
         with tarfile.open(os.path.join(cls.FOLDER, "archive.tar")) as tar:
             for member in tar:
-                # Written by hand: the safe filters of tarfile are younger than Python 3.9.
-                path = os.path.join(cls.folder.name, member.name)
+                # Without modes: nothing here depends on them, and the safe filters of tarfile are younger than Python 3.9.
                 if member.isdir():
-                    os.makedirs(path)
+                    os.makedirs(os.path.join(cls.folder.name, member.name))
                 else:
                     put(cls.folder.name, member.name, tar.extractfile(member).read())
         cls.root = os.path.join(cls.folder.name, "archive")
-        cls.now = datetime.datetime.strptime(cls.expected["looked_at"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=datetime.timezone.utc).timestamp() * 1000
+        looked_at = datetime.datetime.strptime(cls.expected["looked_at"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=datetime.timezone.utc)
+        cls.now = int(looked_at.timestamp() * 1000)
         cls.trusted = [verify.parse_public_key(cls.expected["keys"]["audit-1"])]
         cls.witnesses = [verify.Witness(cls.expected["witness"])]
 

@@ -287,15 +287,19 @@ fn start(fixture: &Fixture, archive: &Path, outbox: &Path, wal: &Path) -> Daemon
     Daemon::start(&config(fixture.scratch.path(), &archive.display().to_string(), &rest))
 }
 
-/// Ids of the findings that a file sink has.
-fn delivered(fixture: &Fixture) -> Vec<String> {
-    let text = std::fs::read_to_string(fixture.path("alerts.jsonl")).unwrap_or_default();
-    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+/// Ids of findings, one a line, in their order.
+fn ids(lines: &str) -> Vec<String> {
     let id = |line: &str| {
         let finding: Value = serde_json::from_str(line).expect("a finding");
         finding["finding_info"]["uid"].as_str().expect("an id").to_owned()
     };
-    whole.lines().map(id).collect()
+    lines.lines().map(id).collect()
+}
+
+/// Ids of the findings that the file sink has.
+fn delivered(fixture: &Fixture) -> Vec<String> {
+    let text = std::fs::read_to_string(fixture.path("alerts.jsonl")).unwrap_or_default();
+    ids(text.rsplit_once('\n').map_or("", |(whole, _)| whole))
 }
 
 fn outbox_ids(fixture: &Fixture) -> BTreeSet<String> {
@@ -559,12 +563,17 @@ mod open {
         assert_eq!(delivered(fixture).len(), ids.len(), "each of them once");
     }
 
-    /// The rules of then are read, and mean what they meant: see also `logs`.
+    /// The rule of then, hunted with, finds in the events of then the alerts of then.
     pub fn rules(fixture: &Fixture) {
-        let rules = folder().join("rules.yml");
-        let set = strongroom_alerts::RuleSet::load(&[rules]).unwrap_or_else(|error| panic!("{error}"));
-        assert!(set.rules().iter().any(|rule| rule.alerts));
-        assert!(fixture.expected["files"]["rules.yml"].is_string());
+        let archive = fixture.archive();
+        let mut hunt = strongroom();
+        hunt.args(["hunt", "--format", "json", "--rule"]).arg(folder().join("rules.yml"));
+        let (found, _) = expect_code(hunt.arg("--archive").arg(&archive), 0);
+        let found: BTreeSet<String> = ids(&found).into_iter().collect();
+        let sealed = fixture.rows(&archive, "SELECT alert_id FROM alerts");
+        let sealed = sealed.iter().map(|row| row["alert_id"].as_str().expect("an id").to_owned());
+        assert!(found.len() > 9, "{found:?}");
+        assert_eq!(found, sealed.collect::<BTreeSet<_>>());
     }
 
     /// What was acknowledged is sealed, in an archive that never saw any of it.

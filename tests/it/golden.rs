@@ -25,20 +25,29 @@ use crate::run::{expect_code, output, strongroom, write};
 /// Not data: what explains and makes them.
 const BESIDE: [&str; 3] = [".gitattributes", "README.md", "make"];
 
-/// Every part of the fixture, with the test that opens it.
-macro_rules! parts {
-    ($($part:literal $open:ident;)*) => {
-        const PARTS: &[&str] = &[$($part),*];
-        $(
+/// A fixture, with the test that opens each of its parts.
+macro_rules! fixture {
+    ($name:ident $folder:literal $($part:literal $open:ident;)*) => {
+        mod $name {
+            use super::{Fixture, open, parts_of};
+
+            $(
+                #[test]
+                fn $open() {
+                    open::$open(&Fixture::new($folder));
+                }
+            )*
+
             #[test]
-            fn $open() {
-                open::$open(&Fixture::new());
+            fn every_part_is_named() {
+                assert_eq!(parts_of($folder), [$($part),*]);
             }
-        )*
+        }
     };
 }
 
-parts! {
+fixture! {
+    format_1 "format-1"
     "archive.tar" archive;
     "complete-pack" complete_pack;
     "expected.json" expected;
@@ -51,31 +60,36 @@ parts! {
     "wal" wal;
 }
 
-#[test]
-fn every_part_is_named() {
-    let names = std::fs::read_dir(folder()).expect("the fixture").map(|entry| entry.expect("an entry"));
-    let mut names: Vec<String> =
-        names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    names.retain(|name| !BESIDE.contains(&name.as_str()));
+fn parts_of(folder: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(data(folder)).expect("the fixture");
+    let names = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
+    let mut names: Vec<String> = names.filter(|name| !BESIDE.contains(&name.as_str())).collect();
     names.sort();
-    assert_eq!(names, PARTS);
+    names
 }
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/format-1")
+fn data(folder: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(folder)
 }
 
 /// The fixture, and a folder for the copies that a test works on.
 struct Fixture {
+    folder: PathBuf,
     scratch: TempDir,
     expected: Value,
 }
 
 impl Fixture {
-    fn new() -> Fixture {
-        let expected = std::fs::read(folder().join("expected.json")).expect("the fixture");
+    fn new(folder: &str) -> Fixture {
+        let folder = data(folder);
+        let expected = std::fs::read(folder.join("expected.json")).expect("the fixture");
         let expected = serde_json::from_slice(&expected).expect("JSON");
-        Fixture { scratch: tempfile::tempdir().expect("a folder"), expected }
+        Fixture { folder, scratch: tempfile::tempdir().expect("a folder"), expected }
+    }
+
+    /// A part as it was made; nobody writes there.
+    fn part(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -91,7 +105,7 @@ impl Fixture {
         let archive = self.path("archive");
         if !archive.exists() {
             let mut tar = Command::new("tar");
-            tar.arg("-xpf").arg(folder().join("archive.tar")).arg("-C").arg(self.scratch.path());
+            tar.arg("-xpf").arg(self.part("archive.tar")).arg("-C").arg(self.scratch.path());
             expect_code(&mut tar, 0);
         }
         archive
@@ -100,13 +114,13 @@ impl Fixture {
     /// A copy of a part that is a folder.
     fn copy(&self, name: &str) -> PathBuf {
         let target = self.path(name);
-        copy(&folder().join(name), &target);
+        copy(&self.part(name), &target);
         target
     }
 
     /// A key as its holder has it: git keeps no modes.
     fn key(&self, name: &str) -> PathBuf {
-        let key = std::fs::read(folder().join("keys").join(name)).expect("the fixture");
+        let key = std::fs::read(self.part("keys").join(name)).expect("the fixture");
         let path = write(self.scratch.path(), name, &key);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("permissions");
         path
@@ -114,7 +128,7 @@ impl Fixture {
 
     /// What is in the log given to `ingest` under this name, or was posted.
     fn log(&self, name: &str) -> Vec<u8> {
-        let bytes = std::fs::read(folder().join("logs").join(name)).expect("the fixture");
+        let bytes = std::fs::read(self.part("logs").join(name)).expect("the fixture");
         if !name.ends_with(".gz") {
             return bytes;
         }
@@ -277,7 +291,7 @@ fn start(fixture: &Fixture, archive: &Path, outbox: &Path, wal: &Path) -> Daemon
          [outbox]\nfolder = '{}'\n[[webhook]]\nname = 'api'\nlisten = '127.0.0.1:0'\ntoken_file = '{}'\nwal = '{}'\n\
          [[webhook.route]]\npath = '/prod'\ncluster = 'prod'\n[[sink]]\nname = '{}'\ntype = 'file'\npath = '{}'\n",
         fixture.key("audit-2.key").display(),
-        folder().join("rules.yml").display(),
+        fixture.part("rules.yml").display(),
         outbox.display(),
         token.display(),
         wal.display(),
@@ -338,7 +352,7 @@ mod open {
             assert_eq!(sha256(&answer), whole["sha256"].as_str().expect("a hash"), "{table}");
         }
 
-        let authorities = ["--tsa-ca".to_owned(), folder().join("keys/tsa-ca.pem").display().to_string()];
+        let authorities = ["--tsa-ca".to_owned(), fixture.part("keys/tsa-ca.pem").display().to_string()];
         let anchored = [fixture.trusted(), authorities.to_vec()].concat();
         let public = fixture.public_key();
         for (trusted, name) in [(&anchored, "archive"), (&public, "archive, without anchors")] {
@@ -389,7 +403,7 @@ mod open {
     }
 
     fn a_pack(fixture: &Fixture, name: &str) {
-        let (pack, trusted) = (folder().join(name), fixture.trusted());
+        let (pack, trusted) = (fixture.part(name), fixture.trusted());
         let ours = fixture.ours(&["evidence", "check", "--quiet"], &pack, &trusted);
         fixture.agrees(&ours, name);
         let theirs = fixture.theirs(&["pack"], &pack, &trusted);
@@ -398,7 +412,7 @@ mod open {
     }
 
     pub fn proof(fixture: &Fixture) {
-        let (proof, trusted) = (folder().join("proof.json"), fixture.trusted());
+        let (proof, trusted) = (fixture.part("proof.json"), fixture.trusted());
         let mut ours = strongroom();
         ours.args(["verify-proof", "--records"]).arg(&proof).args(&trusted);
         let proven = output(fixture.then(&mut ours));
@@ -412,8 +426,8 @@ mod open {
     pub fn expected(fixture: &Fixture) {
         let files = fixture.expected["files"].as_object().expect("files");
         let mut found = BTreeMap::new();
-        for path in files_below(&folder()) {
-            let name = path.strip_prefix(folder()).expect("below it").to_string_lossy().into_owned();
+        for path in files_below(&fixture.folder) {
+            let name = path.strip_prefix(&fixture.folder).expect("below it").to_string_lossy().into_owned();
             if name != "expected.json" && !BESIDE.contains(&name.as_str()) {
                 found.insert(name, Value::from(sha256(&std::fs::read(&path).expect("the fixture"))));
             }
@@ -466,7 +480,7 @@ mod open {
                 "trickle.log" => "staging",
                 _ => "prod",
             };
-            clusters.entry(cluster).or_default().push(folder().join("logs").join(name));
+            clusters.entry(cluster).or_default().push(fixture.part("logs").join(name));
         }
         for (cluster, logs) in clusters {
             let mut ingest = strongroom();
@@ -480,7 +494,7 @@ mod open {
                 "--rules",
             ]);
             ingest
-                .arg(folder().join("rules.yml"))
+                .arg(fixture.part("rules.yml"))
                 .arg("--archive")
                 .arg(&now)
                 .arg("--key")
@@ -567,7 +581,7 @@ mod open {
     pub fn rules(fixture: &Fixture) {
         let archive = fixture.archive();
         let mut hunt = strongroom();
-        hunt.args(["hunt", "--format", "json", "--rule"]).arg(folder().join("rules.yml"));
+        hunt.args(["hunt", "--format", "json", "--rule"]).arg(fixture.part("rules.yml"));
         let (found, _) = expect_code(hunt.arg("--archive").arg(&archive), 0);
         let found: BTreeSet<String> = ids(&found).into_iter().collect();
         let sealed = fixture.rows(&archive, "SELECT alert_id FROM alerts");
@@ -615,7 +629,7 @@ fn actions(archive: &Path) -> Vec<(String, Value)> {
 /// An archive, an outbox and a write-ahead log, as a daemon that was killed left them, taken over by this version.
 #[test]
 fn a_daemon_that_was_killed_is_continued() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new("format-1");
     let (archive, outbox, wal) = (fixture.archive(), fixture.copy("outbox"), fixture.copy("wal"));
     let before = fixture.count(&archive, "events");
     let sealed = fixture.count(&archive, "events WHERE source LIKE 'webhook/%'");
@@ -651,7 +665,7 @@ fn verified(fixture: &Fixture, archive: &Path) {
 /// What was sealed then is added to: a source that grows, a source that is new, a key that is changed, a hold.
 #[test]
 fn an_archive_of_then_grows() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new("format-1");
     let archive = fixture.archive();
     let (key, newer) = (fixture.key("audit-2.key"), fixture.path("audit-3.key"));
     let before = fixture.count(&archive, "events");
@@ -659,7 +673,7 @@ fn an_archive_of_then_grows() {
     let ingest = |name: &str, bytes: &[u8], cluster: &str, key: &Path, code: i32| {
         let path = write(fixture.scratch.path(), name, bytes);
         let mut ingest = strongroom();
-        ingest.args(["ingest", "--no-builtin-rules", "--rules"]).arg(folder().join("rules.yml"));
+        ingest.args(["ingest", "--no-builtin-rules", "--rules"]).arg(fixture.part("rules.yml"));
         ingest
             .args(["--quiet", "--cluster", cluster, "--archive"])
             .arg(&archive)
@@ -732,7 +746,7 @@ fn tree(leaves: &[Vec<u8>]) -> [u8; 32] {
 /// the other tests, so a constant that changes on all sides of the program fails here or there.
 #[test]
 fn constants_are_those_of_format_1() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new("format-1");
     let (archive, id) = (fixture.archive(), fixture.text("archive_id"));
     let manifest = std::fs::read(archive.join("strongroom.json")).expect("a manifest");
     let manifest_json: Value = serde_json::from_slice(&manifest).expect("JSON");
@@ -840,10 +854,10 @@ fn constants_are_those_of_format_1() {
     let document = |path: PathBuf| -> Value {
         serde_json::from_slice(&std::fs::read(path).expect("a document")).expect("JSON")
     };
-    let pack = folder().join("pack");
+    let pack = fixture.part("pack");
     for (path, format) in [
         (archive.join("_dropped/events-2019.state"), "strongroom-dropped-1"),
-        (folder().join("proof.json"), "strongroom-proof-1"),
+        (fixture.part("proof.json"), "strongroom-proof-1"),
         (pack.join("manifest.json"), "strongroom-evidence-1"),
         (pack.join("archive-files.json"), "strongroom-evidence-files-1"),
         (pack.join("gaps.json"), "strongroom-gaps-1"),
@@ -855,7 +869,7 @@ fn constants_are_those_of_format_1() {
     let note = std::fs::read_to_string(pack.join("manifest.note")).expect("a note");
     let manifest = std::fs::read(pack.join("manifest.json")).expect("a manifest");
     assert!(note.starts_with(&format!("strongroom/{id}/evidence\n{}\n\n", sha256(&manifest))), "{note}");
-    assert!(!folder().join("complete-pack/manifest.note").exists(), "nobody signed that one");
+    assert!(!fixture.part("complete-pack/manifest.note").exists(), "nobody signed that one");
     // Reports of this version.
     let ours = fixture.ours(&["verify", "--archive"], &archive, &fixture.public_key());
     assert_eq!(ours["format"], "strongroom-verify-1");

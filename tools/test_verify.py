@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import unittest
@@ -2287,6 +2288,76 @@ class CommandLine(InFolder):
         self.assertEqual(code, 0)
         self.assertIn("row 9: bell \\x07 \\x1b[2J\n", out)
         self.assertNotIn("\x1b", out)
+
+
+class Golden(unittest.TestCase):
+    """What an earlier version of the program wrote: tests/data/format-1, with what was found in it then."""
+
+    FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tests", "data", "format-1")
+
+    @classmethod
+    def setUpClass(cls):
+        with open(os.path.join(cls.FOLDER, "expected.json"), encoding="utf-8") as file:
+            cls.expected = json.load(file)
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(cls.folder.cleanup)
+        with tarfile.open(os.path.join(cls.FOLDER, "archive.tar")) as tar:
+            for member in tar:
+                # Without modes: nothing here depends on them, and the safe filters of tarfile are younger than Python 3.9.
+                if member.isdir():
+                    os.makedirs(os.path.join(cls.folder.name, member.name))
+                else:
+                    put(cls.folder.name, member.name, tar.extractfile(member).read())
+        cls.root = os.path.join(cls.folder.name, "archive")
+        looked_at = datetime.datetime.strptime(cls.expected["looked_at"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=datetime.timezone.utc)
+        cls.now = int(looked_at.timestamp() * 1000)
+        cls.trusted = [verify.parse_public_key(cls.expected["keys"]["audit-1"])]
+        cls.witnesses = [verify.Witness(cls.expected["witness"])]
+
+    def same(self, report, name):
+        expected = self.expected["verified"][name]
+        self.assertEqual(report.findings, [])
+        self.assertEqual(report.not_checked, expected["not_checked"])
+        self.assertEqual({k: report.checked.get(k) for k in expected["checked"]}, expected["checked"])
+        self.assertEqual(json.loads(json.dumps(report.heads)), expected["heads"])
+
+    def test_an_archive(self):
+        authorities = verify.read_authorities(os.path.join(self.FOLDER, "keys", "tsa-ca.pem"))
+        asked = {"now": self.now, "witnesses": self.witnesses, "authorities": authorities}
+        self.same(verify.Archive(self.root, self.trusted, [], None, False, **asked).check(), "archive, second")
+        self.same(verify.Archive(self.root, self.trusted, [], None, False, now=self.now).check(), "archive, without anchors, second")
+
+    @unittest.skipIf(verify.pyarrow is None, "pyarrow is not installed")
+    def test_the_rows_of_an_archive(self):
+        report = verify.Archive(self.root, self.trusted, now=self.now).check()
+        self.assertEqual((report.findings, report.not_checked), ([], self.expected["verified"]["archive, without anchors"]["not_checked"]))
+        rows = sum(volume["rows"] for volume in self.expected["constants"]["volumes"].values())
+        self.assertEqual(report.checked["records"], rows)
+
+    def test_packs(self):
+        for name in ("pack", "complete-pack"):
+            self.same(verify.Pack(os.path.join(self.FOLDER, name), self.trusted, witnesses=self.witnesses).check(), name + ", second")
+
+    def test_a_proof(self):
+        with open(os.path.join(self.FOLDER, "proof.json"), "rb") as file:
+            proof = verify.Proof("proof.json", file.read(), self.trusted, witnesses=self.witnesses)
+        self.same(proof.check(), "proof, second")
+        records = b"".join(record + b"\n" for _, record in proof.proven)
+        self.assertEqual(hashlib.sha256(records).hexdigest(), self.expected["proven"]["sha256"])
+
+    def test_the_columns_render_to_the_records_that_were_given(self):
+        """What is sealed of a log is held against the log itself, by the tree over its records."""
+        for log in ("one.log", "old-api.log"):
+            with open(os.path.join(self.FOLDER, "logs", log), "rb") as file:
+                records = file.read().splitlines()
+            roots = [a["add"]["tags"]["record_root"] for a in self.actions("events/2025") if "add" in a]
+            self.assertIn(mth(records).hex(), roots, log)
+
+    def actions(self, volume):
+        log = os.path.join(self.root, volume, "_delta_log")
+        for name in sorted(os.listdir(log)):
+            if name.endswith(".json"):
+                yield from (json.loads(line) for line in get(log, name).split(b"\n") if line)
 
 
 class Rendering(unittest.TestCase):

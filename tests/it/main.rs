@@ -15,6 +15,7 @@ mod falco_labels;
 mod false_alarms;
 mod findings;
 mod firehose;
+mod golden;
 mod ingest;
 mod kafka;
 mod layers;

@@ -48,7 +48,7 @@ fn log_from(events: u64, seed: u64, start: DateTime<Utc>) -> Vec<u8> {
 }
 
 /// The library that moves a program's clock.
-fn clock_library() -> &'static Path {
+pub fn clock_library() -> &'static Path {
     static LIBRARY: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
     &LIBRARY
         .get_or_init(|| {

@@ -1,9 +1,10 @@
-/* A clock that a test sets: CLOCK_REALTIME moved by as many seconds as the file named by STRONGROOM_TEST_CLOCK says.
+/* A clock that a test sets: the time of day moved by as many seconds as the file named by STRONGROOM_TEST_CLOCK says.
    Loaded with LD_PRELOAD; other clocks are left as they are. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,4 +27,23 @@ int clock_gettime(clockid_t clock, struct timespec *time) {
         close(file);
     }
     return result;
+}
+
+/* The two that OpenSSL asks. */
+int gettimeofday(struct timeval *restrict time, void *restrict zone) {
+    struct timespec now;
+    (void)zone;
+    int result = clock_gettime(CLOCK_REALTIME, &now);
+    time->tv_sec = now.tv_sec;
+    time->tv_usec = now.tv_nsec / 1000;
+    return result;
+}
+
+time_t time(time_t *seconds) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (seconds) {
+        *seconds = now.tv_sec;
+    }
+    return now.tv_sec;
 }

@@ -2336,11 +2336,11 @@ class Golden(unittest.TestCase):
 
     def test_packs(self):
         for name in ("pack", "complete-pack"):
-            self.same(verify.Pack(os.path.join(self.FOLDER, name), self.trusted, witnesses=self.witnesses).check(), name + ", second")
+            self.same(verify.Pack(os.path.join(self.FOLDER, name), self.trusted).check(), name + ", second")
 
     def test_a_proof(self):
         with open(os.path.join(self.FOLDER, "proof.json"), "rb") as file:
-            proof = verify.Proof("proof.json", file.read(), self.trusted, witnesses=self.witnesses)
+            proof = verify.Proof("proof.json", file.read(), self.trusted)
         self.same(proof.check(), "proof, second")
         records = b"".join(record + b"\n" for _, record in proof.proven)
         self.assertEqual(hashlib.sha256(records).hexdigest(), self.expected["proven"]["sha256"])

@@ -403,7 +403,7 @@ mod open {
     }
 
     fn a_pack(fixture: &Fixture, name: &str) {
-        let (pack, trusted) = (fixture.part(name), fixture.trusted());
+        let (pack, trusted) = (fixture.part(name), fixture.public_key());
         let ours = fixture.ours(&["evidence", "check", "--quiet"], &pack, &trusted);
         fixture.agrees(&ours, name);
         let theirs = fixture.theirs(&["pack"], &pack, &trusted);
@@ -412,7 +412,7 @@ mod open {
     }
 
     pub fn proof(fixture: &Fixture) {
-        let (proof, trusted) = (fixture.part("proof.json"), fixture.trusted());
+        let (proof, trusted) = (fixture.part("proof.json"), fixture.public_key());
         let mut ours = strongroom();
         ours.args(["verify-proof", "--records"]).arg(&proof).args(&trusted);
         let proven = output(fixture.then(&mut ours));

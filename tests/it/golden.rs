@@ -596,7 +596,7 @@ mod open {
 
     /// It is read over the archive that it belongs to: what that has sealed is not in the log any more.
     pub fn wal(_: &Fixture) {
-        super::a_daemon_that_was_killed_is_continued();
+        a_daemon_that_was_killed_is_continued();
     }
 }
 

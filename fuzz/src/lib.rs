@@ -7,12 +7,14 @@
 pub mod canonical;
 #[path = "../../ingest/src/columns.rs"]
 pub mod columns;
+#[allow(dead_code, reason = "what compares sealed rows is not compiled here")]
 #[path = "../../ingest/src/decode.rs"]
 pub mod decode;
 #[path = "../../ingest/src/document.rs"]
 pub mod document;
 #[path = "../../ingest/src/frame.rs"]
 pub mod frame;
+#[allow(dead_code, reason = "what compares sealed rows is not compiled here")]
 #[path = "../../ingest/src/members.rs"]
 pub mod members;
 #[path = "../../ingest/src/plain.rs"]
@@ -23,6 +25,7 @@ pub mod reject;
 #[allow(dead_code, reason = "the pipeline is not compiled here")]
 #[path = "../../ingest/src/rejects.rs"]
 pub mod rejects;
+#[allow(dead_code, reason = "what compares sealed rows is not compiled here")]
 #[path = "../../ingest/src/render.rs"]
 pub mod render;
 #[path = "../../ingest/src/rows.rs"]
@@ -33,6 +36,7 @@ pub mod spell;
 pub mod tape;
 #[path = "../../ingest/src/time.rs"]
 pub mod time;
+#[allow(dead_code, reason = "what compares sealed rows is not compiled here")]
 #[path = "../../ingest/src/wrapper/mod.rs"]
 pub mod wrapper;
 

@@ -36,7 +36,7 @@ use crate::archive::random_id;
 use crate::delta::{self, Add, DeltaError, Listing, State, Txn, checkpoint};
 use crate::durable;
 use crate::encode::time_column;
-use crate::error::{ArchiveError, Result};
+use crate::error::{ArchiveError, Result, with_causes};
 use crate::layout;
 use crate::position::Position;
 use crate::store::Store;
@@ -111,7 +111,7 @@ pub(crate) struct Committed {
 }
 
 impl Committed {
-    /// What whoever reads the report of a seal should know.
+    /// What a reader of the report of a seal should know.
     pub(crate) fn warning(&self, volume: VolumeId) -> Option<String> {
         let reason = self.checkpoint_failed.as_ref()?;
         Some(format!("checkpoint of {} version {}: {reason}", volume.name(), self.version))
@@ -160,19 +160,12 @@ impl VolumeLog {
         path: PathBuf,
         time: DateTime<Utc>,
     ) -> Result<VolumeLog> {
-        let state = match load(store, &path).await? {
-            Some(state) => state,
-            None => {
-                create(store, table, &path, time).await?;
-                // Another writer may have made it meanwhile, and written to it.
-                let incomplete = || DeltaError::Incomplete { what: "commit" };
-                load(store, &path).await?.ok_or_else(|| ArchiveError::CreateVolume {
-                    path: path.clone(),
-                    source: Box::new(incomplete()),
-                })?
-            }
-        };
-        Ok(VolumeLog::of(store, table, path, state))
+        if let Some(state) = load(store, &path).await? {
+            return Ok(VolumeLog::of(store, table, path, state));
+        }
+        create(store, table, &path, time).await?;
+        // Another writer may have made it meanwhile, and written to it.
+        VolumeLog::open(store, table, path).await
     }
 
     fn of(store: &Store, table: Table, path: PathBuf, state: State) -> VolumeLog {
@@ -201,7 +194,7 @@ impl VolumeLog {
         is_closed(&self.state)
     }
 
-    /// Writes the commit that no other follows, and its checkpoint: whoever opens the volume later reads no more.
+    /// Writes the commit that no other follows, and its checkpoint, which is all that a later reader of the volume needs.
     ///
     /// # Errors
     /// As [`VolumeLog::commit`].
@@ -293,17 +286,6 @@ impl VolumeLog {
 /// Whether a volume has the commit that no other follows.
 pub(crate) fn is_closed(state: &State) -> bool {
     state.txns.contains_key(CLOSED)
-}
-
-/// An error and its causes, for a warning.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// Puts a file of a log, whole and durable; `false` when its name is taken by other content.

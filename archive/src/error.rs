@@ -276,6 +276,17 @@ pub enum ArchiveError {
     Randomness,
 }
 
+/// An error and its causes in one line, for warnings that leave no error behind.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
 /// Positions are boxed: an error should weigh little where there is none.
 fn offset_of(position: &Option<Box<Position>>) -> i64 {
     position.as_ref().map_or(0, |position| position.next_offset)

@@ -55,7 +55,7 @@ use crate::commit::{
 };
 use crate::durable;
 use crate::encode::{EncodedRowGroup, Span, parquet_schema};
-use crate::error::{ArchiveError, Result};
+use crate::error::{ArchiveError, Result, with_causes};
 use crate::fail::{FailPoints, Step};
 use crate::layout;
 use crate::lock::Hold;
@@ -78,7 +78,7 @@ const UPLOADS_MAX: usize = 4;
 /// How often a commit is tried again because other writers were faster.
 const COMMIT_TRIES_MAX: u32 = 50;
 /// Commits of a volume before the next one begins. Checkpoints of a volume grow with the square of its commits, and
-/// whoever opens an archive opens every volume: `docs/format.md` has the costs of both.
+/// a reader of an archive opens every volume: `docs/format.md` has the costs of both.
 pub const VOLUME_COMMITS_MAX: u64 = 8_000;
 /// Names in one answer of a store that is asked for a list.
 const LIST_NAMES_MAX: u64 = 1_000;
@@ -954,13 +954,7 @@ fn truth_of(partition: &str) -> Table {
 
 /// A warning: what was committed is safe, and not proven yet.
 fn unproven(error: ProofError) -> String {
-    let mut text = format!("the proof log is behind: {error}");
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
+    format!("the proof log is behind: {}", with_causes(&error))
 }
 
 /// What commits say of all sources.

@@ -6,7 +6,7 @@
 //! object of it can be taken for one. `docs/format.md`, *Forms*, has the grammar, and `tools/verify.py` is its second
 //! reader; both read `tests/data/forms.json`.
 //!
-//! A form holds no values of its own kind of row: which columns it renders is [`Form::columns`], and whoever renders a row
+//! A form holds no values of its own kind of row: which columns it renders is [`Form::columns`], and the code that renders a row
 //! compares that with the columns that are not null. How values are spelled is the renderer's; which spellings there are is
 //! said here, as closed sets.
 

@@ -32,6 +32,7 @@ use super::witness::{Submission, split_key};
 use super::{Head, ProofError, VolumeId};
 use crate::archive::Archive;
 use crate::background;
+use crate::error::with_causes;
 use crate::store::Store;
 
 /// Requests to one witness for one log in one round: it may say once or twice from which size it wants a proof.
@@ -148,13 +149,7 @@ impl fmt::Display for Trouble {
 
 impl From<ProofError> for Trouble {
     fn from(error: ProofError) -> Self {
-        let mut text = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        Trouble::Archive(text)
+        Trouble::Archive(with_causes(&error))
     }
 }
 

@@ -191,7 +191,7 @@ pub(crate) async fn of_table(
     Ok(of_table.map(|(log, (_, state))| (log.period, state)).collect())
 }
 
-/// The volumes of a table that were not dropped. What is left of a dropped one is nobody's to read.
+/// The volumes of a table that were not dropped. Leftovers of a dropped volume are never read.
 pub(crate) async fn without(
     store: &Store,
     root: &Path,

@@ -190,7 +190,7 @@ fn a_full_volume_fences(archive: &Archive) {
     let error = late.seal(&[step("file/late", None, 2000)], counts(2)).expect_err("closed");
     assert!(matches!(error, ArchiveError::VolumeClosed { .. }), "{error}");
     assert!(error.hint().is_some_and(|hint| hint.contains("nothing was lost")));
-    // Begun again it commits where the archive goes on, and another year closes this one.
+    // A new writer commits after what the archive holds, and the next year closes this volume.
     let mut again = archive.writer_with(options(fixed_2026), || {}).expect("a third");
     assert_eq!(
         seal(&mut again, "file/late", None).expect("sealed").commits[0].volume.name(),

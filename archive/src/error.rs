@@ -313,10 +313,10 @@ impl ArchiveError {
             ArchiveError::LocationScheme { .. } => {
                 Some("give a folder on a local disk or s3://bucket/prefix")
             }
-            ArchiveError::RootGone { .. } => Some("check that its disk is mounted; the folder is created only at a start"),
-            ArchiveError::NotAnArchive { .. } => {
-                Some("`strongroom ingest` creates an archive")
+            ArchiveError::RootGone { .. } => {
+                Some("check that its disk is mounted; the folder is created only at a start")
             }
+            ArchiveError::NotAnArchive { .. } => Some("`strongroom ingest` creates an archive"),
             ArchiveError::Retention { source } => source.hint(),
             ArchiveError::Clock { .. } => Some("the system clock is outside 2000-9999; set it"),
             ArchiveError::NotConditional { .. } => Some(
@@ -347,9 +347,9 @@ impl ArchiveError {
                 Some("use the version of strongroom that wrote the archive, or a newer one")
             }
             ArchiveError::PositionAhead { .. } => Some("another run has stored these rows; run again"),
-            ArchiveError::PositionBehind { .. } => {
-                Some("a volume of the archive is missing or was replaced by an older copy; restore it before ingesting")
-            }
+            ArchiveError::PositionBehind { .. } => Some(
+                "a volume of the archive is missing or was replaced by an older copy; restore it before ingesting",
+            ),
             _ => None,
         }
     }

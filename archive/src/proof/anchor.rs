@@ -460,12 +460,9 @@ fn stamp(archive: &Archive, authority: &TimestampOptions, current: &Current) -> 
     }
     let token = timestamp::token_of_response(&reply.body).map_err(Trouble::Refused)?;
     let stamped = timestamp::verify(token, &imprint, &authority.authorities);
-    let stamped =
-        stamped.map_err(|error| Trouble::Refused(format!("its timestamp is invalid: {error}")))?;
+    let stamped = stamped.map_err(|error| Trouble::Refused(format!("its timestamp is invalid: {error}")))?;
     if !stamped.has_nonce(nonce) {
-        return Err(Trouble::Refused(
-            "its timestamp has a nonce that was not requested".to_owned(),
-        ));
+        return Err(Trouble::Refused("its timestamp has a nonce that was not requested".to_owned()));
     }
     let apart = (Utc::now() - stamped.time).num_seconds().unsigned_abs();
     if apart > CLOCK_AHEAD_SECONDS_MAX {

@@ -97,9 +97,7 @@ pub enum ProofError {
     KeyRecord { path: PathBuf, detail: String },
     #[error("checkpoint {}: {detail}", path.display())]
     Checkpoint { path: PathBuf, detail: String },
-    #[error(
-        "the commits of {log} do not match the checkpoint signed at size {size}; refusing to sign more"
-    )]
+    #[error("the commits of {log} do not match the checkpoint signed at size {size}; refusing to sign more")]
     Forked { log: String, size: u64 },
     #[error("{} exists with other content", path.display())]
     Differs { path: PathBuf },
@@ -129,7 +127,9 @@ impl ProofError {
     /// What the user can do about it, if anything.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            ProofError::KeyOpen { .. } => Some("run chmod 600 on the file; if others have read it, rotate the key"),
+            ProofError::KeyOpen { .. } => {
+                Some("run chmod 600 on the file; if others have read it, rotate the key")
+            }
             ProofError::KeyNotCurrent { .. } => {
                 Some("sign with the current key, or change to this one with strongroom key rotate")
             }
@@ -142,13 +142,11 @@ impl ProofError {
             ProofError::WitnessForgot { .. } => Some(
                 "start a witness that has never cosigned with --new; for one that has lost its state, make another key: with the old one it could cosign a second history",
             ),
-            ProofError::WitnessBegun { .. } => {
-                Some("start it without --new; it continues from its state")
-            }
+            ProofError::WitnessBegun { .. } => Some("start it without --new; it continues from its state"),
             ProofError::NoKey => Some("run strongroom seal-log with a key"),
-            ProofError::NotProvable { .. } => {
-                Some("strongroom seal-log signs what is not signed yet; strongroom verify finds what is wrong")
-            }
+            ProofError::NotProvable { .. } => Some(
+                "strongroom seal-log signs what is not signed yet; strongroom verify finds what is wrong",
+            ),
             ProofError::Archive(error) => error.hint(),
             _ => None,
         }

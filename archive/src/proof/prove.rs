@@ -181,7 +181,10 @@ pub fn prove(
 ) -> Result<Proof, ProofError> {
     let refuse = |detail: String| ProofError::NotProvable { detail };
     if wanted.is_empty() || wanted.len() > RECORDS_MAX {
-        return Err(refuse(format!("{} records were requested; the number must be 1 to {RECORDS_MAX}", wanted.len())));
+        return Err(refuse(format!(
+            "{} records were requested; the number must be 1 to {RECORDS_MAX}",
+            wanted.len()
+        )));
     }
     let (store, archive_root, id) =
         (archive.store().clone(), archive.root().to_owned(), archive.id().to_owned());

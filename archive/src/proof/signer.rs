@@ -70,7 +70,8 @@ impl Signer {
 
 fn ask(command: &[String], text: &[u8]) -> Result<[u8; 64], ProofError> {
     let failed = |detail: String| ProofError::SignerCommand { detail };
-    let (program, arguments) = command.split_first().ok_or_else(|| failed("no program is given".to_owned()))?;
+    let (program, arguments) =
+        command.split_first().ok_or_else(|| failed("no program is given".to_owned()))?;
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())

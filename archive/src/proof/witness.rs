@@ -567,7 +567,11 @@ mod tests {
         std::fs::write(&state, "damaged").expect("written");
         assert_eq!(witness.add_checkpoint(&body(&site.log, 0, &all), 1).status, 500);
         std::fs::remove_file(&state).expect("removed");
-        assert_eq!(witness.add_checkpoint(&body(&site.log, 0, &all), 1).status, 500, "a state that is missing");
+        assert_eq!(
+            witness.add_checkpoint(&body(&site.log, 0, &all), 1).status,
+            500,
+            "a state that is missing"
+        );
     }
 
     #[test]

@@ -230,8 +230,9 @@ pub(super) async fn clock(
         Store::S3(bucket) => Ok(match bucket.s3.clock_ahead().await {
             Ok(Some(ahead)) => {
                 let theirs = ours + chrono::Duration::seconds(ahead);
-                let says =
-                    format!("the store's clock is {ahead} s ahead of this machine's; the earlier one is used");
+                let says = format!(
+                    "the store's clock is {ahead} s ahead of this machine's; the earlier one is used"
+                );
                 ClockTrust { now: ours.min(theirs), says, doubt: None }
             }
             Ok(None) | Err(_) => ClockTrust {
@@ -459,7 +460,9 @@ async fn held(work: &Work, log: VolumeId, commits: &[CommitFacts]) -> Result<Vec
         let files = matching::files(work, log, commits, &hold.scope).await?.len();
         if listed > 0 || files > 0 {
             let name = &hold.record.name;
-            reasons.push(format!("hold \"{name}\" is on {listed} of its objects, and its scope has {files} of its files"));
+            reasons.push(format!(
+                "hold \"{name}\" is on {listed} of its objects, and its scope has {files} of its files"
+            ));
         }
     }
     Ok(reasons)

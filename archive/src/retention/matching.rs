@@ -170,7 +170,9 @@ fn any(
     day: Option<NaiveDate>,
     scope: &Scope,
 ) -> Result<bool, ParquetError> {
-    let mistyped = |name: &str| ParquetError::General(format!("column {name} does not have the type of an archive column"));
+    let mistyped = |name: &str| {
+        ParquetError::General(format!("column {name} does not have the type of an archive column"))
+    };
     let strings = |name: &str| {
         let column = batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
         column.ok_or_else(|| mistyped(name))

@@ -133,9 +133,9 @@ impl RetentionError {
                 Some("choose another name; strongroom hold list shows the names that are taken")
             }
             RetentionError::HoldUnknown { .. } => Some("strongroom hold list shows all holds"),
-            RetentionError::Objects { .. } => {
-                Some("check permissions and the store, and run the same command again; it continues where it stopped")
-            }
+            RetentionError::Objects { .. } => Some(
+                "check permissions and the store, and run the same command again; it continues where it stopped",
+            ),
             RetentionError::NotDropped { .. } => {
                 Some("strongroom retention status shows how long each volume is kept")
             }

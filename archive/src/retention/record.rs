@@ -59,8 +59,9 @@ pub(crate) fn open<'n>(
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
     if text.contains("\n\n") {
         let note = Note::parse(bytes).ok_or("not a signed note")?;
-        let signer =
-            note.signer(signed_as, keys).ok_or("it has no valid signature of a known key, or an invalid one")?;
+        let signer = note
+            .signer(signed_as, keys)
+            .ok_or("it has no valid signature of a known key, or an invalid one")?;
         return Ok((note.text, Some(signer)));
     }
     let plain = text.ends_with('\n') && !text.bytes().any(|byte| byte < 0x20 && byte != b'\n');
@@ -95,7 +96,8 @@ impl<'t> Fields<'t> {
     }
 
     fn time(&mut self, name: &str) -> Result<DateTime<Utc>, String> {
-        time(self.field(name)?).ok_or_else(|| format!("its {name} is not a time such as 2026-03-02T10:00:00Z"))
+        time(self.field(name)?)
+            .ok_or_else(|| format!("its {name} is not a time such as 2026-03-02T10:00:00Z"))
     }
 
     fn number<T: std::str::FromStr>(&mut self, name: &str) -> Result<T, String> {
@@ -387,7 +389,7 @@ impl DropRecord {
             return Err(format!("its last commit is from before the year {}", self.log.period.year));
         }
         if self.years < years {
-            return Err(format!("it was dropped after {} years, {years} were promised", self.years));
+            return Err(format!("it was dropped after {} years, but {years} were promised", self.years));
         }
         let promised = super::end(self.last, self.years).ok_or("its retention ends beyond the calendar")?;
         if self.until < promised || self.time < self.until {

@@ -271,7 +271,8 @@ async fn locks(
                     .and_then(|end| end.checked_sub_days(chrono::Days::new(1)));
                 let short = owed.is_none_or(|owed| until < owed);
                 let until = super::record::time_text(until);
-                let detail = || format!("it is locked until {until}, but {} years are promised", policy.years);
+                let detail =
+                    || format!("it is locked until {until}, but {} years are promised", policy.years);
                 short.then(|| ("retention_short", detail()))
             }
         };

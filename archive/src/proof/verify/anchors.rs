@@ -191,11 +191,7 @@ pub(super) async fn check_timestamps(
         match timestamp::verify(&token, &Sha256Hash::of(&stamped), authorities) {
             Ok(_) => newest = newest.max(size),
             Err(TokenError::Imprint) => {
-                report.find(
-                    "timestamp_imprint",
-                    place,
-                    format!("it is not over checkpoint {checkpoint}"),
-                );
+                report.find("timestamp_imprint", place, format!("it is not over checkpoint {checkpoint}"));
             }
             Err(error @ TokenError::Malformed(_)) => {
                 report.find("timestamp_malformed", place, error.to_string())

@@ -298,11 +298,7 @@ fn rows(bytes: Bytes, job: &Job<'_>, records: &dyn Records, outcome: &mut Outcom
         outcome.find("record_changed", place, "the root over its records differs from its commit");
     }
     if let Some(row) = seen.misfiled {
-        outcome.find(
-            "statistics",
-            format!("{place}, row {row}"),
-            "its time is not on the date of its file",
-        );
+        outcome.find("statistics", format!("{place}, row {row}"), "its time is not on the date of its file");
     }
     if let Some(offsets) = &add.offsets
         && *offsets != seen.spans

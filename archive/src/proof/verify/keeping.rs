@@ -148,9 +148,8 @@ pub(super) async fn told(work: &Work, short: Vec<Short>, report: &mut Report) ->
             }
             None if is_told(report) => {}
             None => {
-                let detail = format!(
-                    "{place} names {size} commits of it, but it is missing and was not dropped"
-                );
+                let detail =
+                    format!("{place} names {size} commits of it, but it is missing and was not dropped");
                 report.find("volume_missing", name, detail);
             }
         }

@@ -364,11 +364,7 @@ async fn check_keys(
         return Ok(keys);
     };
     if first.manifest != Sha256Hash::of(&manifest) {
-        report.find(
-            "manifest_changed",
-            layout::MANIFEST,
-            "its SHA-256 differs from the key records",
-        );
+        report.find("manifest_changed", layout::MANIFEST, "its SHA-256 differs from the key records");
     }
     let named = serde_json::from_slice::<serde_json::Value>(&manifest).ok();
     let named = named.as_ref().and_then(|manifest| manifest["public_key"].as_str());

@@ -85,9 +85,9 @@ fn truth(
         }
     }
     if !is_complete {
-        report.not_checked.push(
-            "that no record is missing, from the first file without offsets in its commit".to_owned(),
-        );
+        report
+            .not_checked
+            .push("that no record is missing, from the first file without offsets in its commit".to_owned());
     }
     reached.len() as u64
 }

@@ -114,7 +114,8 @@ pub(crate) async fn check(
         }
         if let Some(time) = commit.time_ms {
             if let Some(before) = time_before.filter(|before| time < before - CLOCK_BACK_MS_MAX) {
-                let detail = format!("it was made {} s earlier than the commit before it", (before - time) / 1000);
+                let detail =
+                    format!("it was made {} s earlier than the commit before it", (before - time) / 1000);
                 report.find("clock_back", &place, detail);
             }
             time_before = Some(time);
@@ -176,9 +177,11 @@ pub(super) fn parse(bytes: &[u8], first: bool, place: &str, report: &mut Report)
                     }
                     match volumes(&value[crate::writer::METADATA]["volumes"]) {
                         Some(volumes) => commit.volumes = volumes,
-                        None => {
-                            report.find("commit_malformed", place(), "`volumes` does not map volumes to sizes")
-                        }
+                        None => report.find(
+                            "commit_malformed",
+                            place(),
+                            "`volumes` does not map volumes to sizes",
+                        ),
                     }
                 }
                 name if first && FIRST_ACTIONS.contains(&name) => {

@@ -331,7 +331,7 @@ pub(crate) fn differences(
     let value = |column: &StringArray, row: usize| column.is_valid(row).then(|| column.value(row).to_owned());
     for row in 0..batch.num_rows() {
         match value(bodies, row).and_then(|body| ActivityRecord::parse(body).ok()) {
-            None => wrong(row, "its body is not an activity record"),
+            None => wrong(row, "its body is not a record of activity"),
             Some(record) => {
                 let is_same = value(kinds, row).as_deref() == Some(record.kind.as_str())
                     && times.is_valid(row)
@@ -339,7 +339,7 @@ pub(crate) fn differences(
                     && value(principals, row).as_deref() == Some(record.principal())
                     && value(subjects, row).as_deref() == record.subject();
                 if !is_same {
-                    wrong(row, "its columns differ from its body");
+                    wrong(row, "its columns are not those of its body");
                 }
             }
         }

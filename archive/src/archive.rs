@@ -294,8 +294,9 @@ impl Archive {
         Rows::of_partition(self.store.clone(), self.snapshot(table)?, partition)
     }
 
-    /// Events with `stage_timestamp >= time_us`, in `Table::Events.file_schema()`: partitions in the order
-    /// of their first commit, each in `source_offset` order. Row groups without such events are not read.
+    /// Events with `stage_timestamp >= time_us`, in `Table::Events.file_schema()`: partitions in
+    /// the order of their first commit, each in `source_offset` order. Row groups without such
+    /// events are not read.
     pub fn events_since(&self, time_us: i64) -> Result<Rows> {
         self.select_events(EventSelection { since_us: Some(time_us), ..EventSelection::default() })
     }

@@ -40,7 +40,8 @@ const NULL: u32 = u32::MAX;
 /// Earliest believable event time: the first release of Kubernetes is from this year.
 pub(crate) const EARLIEST_YEAR: i32 = 2014;
 
-/// A row group of one table and date, sorted, encoded and compressed; what [`crate::Writer::append`] takes.
+/// A row group of one table and date, sorted, encoded and compressed; what
+/// [`crate::Writer::append`] takes.
 #[derive(Clone, Debug)]
 pub struct EncodedRowGroup {
     pub(crate) table: Table,
@@ -715,7 +716,8 @@ fn presence(levels: impl ExactSizeIterator<Item = u32> + Clone) -> Definition {
     }
 }
 
-/// Definition levels of a list of nullable strings: 0 no list, 1 an empty one, 2 a null in it, 3 a value.
+/// Definition levels of a list of nullable strings: 0 no list, 1 an empty one, 2 a null in it, 3 a
+/// value.
 fn gather_list<'a>(array: &'a ArrayRef, rows: &[u32], plan: ValuePlan, layout: &Layout) -> Column<'a> {
     let list = array.as_list::<i32>();
     let offsets = list.value_offsets();

@@ -37,7 +37,8 @@ pub struct S3Options {
     /// Region of the bucket; by default the one that AWS tools find, and `us-east-1` if an endpoint
     /// is set.
     pub region: Option<String>,
-    /// `https://host/bucket/key` instead of `https://bucket.host/key`, which many stores other than AWS need.
+    /// `https://host/bucket/key` instead of `https://bucket.host/key`, which many stores other than
+    /// AWS need.
     pub path_style: bool,
     /// PEM file of certificates that are trusted in addition to the system's.
     pub ca_file: Option<PathBuf>,

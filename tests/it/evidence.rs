@@ -665,7 +665,7 @@ fn what_comes_later_is_told_and_no_finding() {
     expect_code(&mut ingest(&path("archive"), &[&write(folder.path(), "b.log", &log(300, 62))]), 0);
     let (_, err) = evidence("unsigned", 2);
     assert!(
-        err.contains("300 records are in no commit that is signed yet") && err.contains("seal-log"),
+        err.contains("300 records are not in a signed commit yet") && err.contains("seal-log"),
         "{err}"
     );
     assert!(!path("unsigned").exists());

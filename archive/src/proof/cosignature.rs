@@ -130,7 +130,8 @@ mod tests {
         assert_eq!(witness.cosigned(&Note::parse(late.as_bytes()).expect("a note")), Err(BadCosignature));
     }
 
-    /// Name, key id and time of the example in the specification, whose public key it does not give.
+    /// Name, key id and time of the example in the specification, whose public key it does not
+    /// give.
     #[test]
     fn the_example_of_the_specification_is_read() {
         let note = "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n\n\

@@ -35,7 +35,8 @@ use crate::durable;
 
 /// Maximum lines of a consistency proof, as in tlog-witness.
 pub(crate) const PROOF_LINES_MAX: usize = 63;
-/// Longest request that is read: a proof, and a checkpoint with sixteen signatures of the longest kind.
+/// Longest request that is read: a proof, and a checkpoint with sixteen signatures of the longest
+/// kind.
 pub const REQUEST_BYTES_MAX: usize = 128 << 10;
 /// Maximum number of logs with stored state. An archive has three a year; without this limit, the
 /// holder of a log's key could fill the disk.

@@ -27,8 +27,9 @@ const ISSUES_MAX: usize = 10_000;
 /// A problem for the operator to examine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Issue {
-    /// `lock_missing`, `lock_mode`, `lock_unknown`, `retention_short`, `file_missing`, `hold_missing`, `hold_open`,
-    /// `drop_unfinished`, `drop_record`, `retention_record`, `hold_record`.
+    /// `lock_missing`, `lock_mode`, `lock_unknown`, `retention_short`, `file_missing`,
+    /// `hold_missing`, `hold_open`, `drop_unfinished`, `drop_record`, `retention_record`,
+    /// `hold_record`.
     pub kind: &'static str,
     #[serde(rename = "where")]
     pub place: String,

@@ -137,10 +137,10 @@ fn writers_are_kept_apart(archive: &Archive) {
     seal(&mut first, PARTITION, None).expect("sealed");
     seal(&mut second, OTHER, None).expect("sealed");
     // Now each of them has a volume that the other has moved.
-    seal(&mut first, PARTITION, Some(2000)).expect("sealed behind the other");
-    let report = seal(&mut second, OTHER, Some(2000)).expect("sealed behind the other");
+    seal(&mut first, PARTITION, Some(2000)).expect("sealed after the other");
+    let report = seal(&mut second, OTHER, Some(2000)).expect("sealed after the other");
     assert_eq!(report.commits[0].version, 4);
-    first.refresh().expect("read anew");
+    first.refresh().expect("read again");
     assert_eq!(first.position(Table::Events, OTHER).expect("usable"), Some(position(4000)));
     let mut known: Vec<_> = first.positions(Table::Events).collect();
     known.sort_by_key(|(partition, _)| (*partition).to_owned());

@@ -115,7 +115,7 @@ pub struct Layout {
     pub page_rows: usize,
     /// Stores dictionary codes in whole bytes.
     pub byte_codes: bool,
-    /// Fewer rows than this for each distinct value, and the column is not written as a dictionary.
+    /// A column with fewer rows than this for each distinct value is not written as a dictionary.
     pub rows_per_entry_min: usize,
     /// Values outside dictionaries share prefixes with the value before.
     pub shared_prefixes: bool,

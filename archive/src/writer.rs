@@ -87,8 +87,8 @@ const COMMIT_TRIES_MAX: u32 = 50;
 pub const VOLUME_COMMITS_MAX: u64 = 8_000;
 /// Names in one page of a store's listing.
 const LIST_NAMES_MAX: u64 = 1_000;
-// A reader opens a volume with at most 200 requests: the listing of the log, a checkpoint in
-// several parts, and the commits after it.
+// A reader opens a volume with at most 200 requests: the listing of the log, the ranges of a
+// checkpoint, and the commits after it.
 const _: () = assert!(CHECKPOINT_INTERVAL + VOLUME_COMMITS_MAX / LIST_NAMES_MAX + 20 <= 200);
 /// Our field of `commitInfo`.
 pub(crate) const METADATA: &str = "strongroom";
@@ -995,8 +995,8 @@ impl Known {
                 let positions = known.positions.entry(table).or_default();
                 let mut dropped = dropped::of_table(&store, &root, table).await?;
                 let periods = store.periods(&root, table).await?;
-                // Later volumes overwrite earlier ones. A dropped volume left its final positions
-                // in its drop record.
+                // Later volumes overwrite earlier ones. The final positions of a dropped volume are
+                // stored with its drop record.
                 let all: BTreeSet<Period> = periods.into_iter().chain(dropped.keys().copied()).collect();
                 for period in &all {
                     let volume = VolumeId { table, period: *period };

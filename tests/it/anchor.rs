@@ -1072,7 +1072,7 @@ fn checkpoints_are_stamped_and_outsiders_agree() {
         for (path, ca, expected) in [
             ("foreign", "ca.pem", "does not lead to a trusted authority"),
             ("web", "ca.pem", "not for timestamps only"),
-            ("refuse", "ca.pem", "refused the timestamp"),
+            ("refuse", "ca.pem", "timestamp not granted"),
             ("broken", "ca.pem", "not a TimeStampResp"),
             ("good", "other.pem", "does not lead to a trusted authority"),
         ] {

@@ -2,7 +2,7 @@
 //! append-only.
 //!
 //! Terms. The *log* of a Delta table is the folder `_delta_log`: commit *n* is a file of JSON
-//! actions, one a line. A *checkpoint* of version *n* is a Parquet file that repeats the content of
+//! actions, one per line. A *checkpoint* of version *n* is a Parquet file that repeats the content of
 //! commits 0 … *n*, so that a reader need not read them. The *state* is the sum of checkpoint and
 //! commits: files, positions, the table's metadata.
 //!

@@ -323,7 +323,7 @@ async fn load(
                 if behind > 0 {
                     ledger.unsigned.push((log.name(), behind));
                 }
-                // Use the checkpoint that witnesses have cosigned, if there is one.
+                // Use the cosigned note of this checkpoint, if witnesses have cosigned it.
                 let seen = cosigned(store, archive_root, log, &origin, (&head, key)).await?;
                 let seen = seen.filter(|(size, ..)| *size == head.size).map(|(_, note, _)| note);
                 let note = seen.unwrap_or_else(|| String::from_utf8_lossy(&note).into_owned());

@@ -122,7 +122,7 @@ pub fn check_pack(
     report.key = current;
     match (&manifest.signed_by, names.contains(MANIFEST_NOTE)) {
         (None, false) => report.not_checked.push(
-            "who made the pack: it is not signed. The records prove themselves; report, counts and gaps are statements of \
+            "who made the pack: it is not signed. The records prove themselves; report, counts and gaps are the word of \
              whoever gave you the pack"
                 .to_owned(),
         ),
@@ -153,8 +153,8 @@ pub fn check_pack(
         check_complete(folder, &manifest, &names, &named, &mut report)?;
     } else {
         report.not_checked.push(
-            "whether these are all records: proofs show that these belong to the archive, not that none was left out. If you can \
-             read the archive, run strongroom evidence check DIR --archive LOCATION"
+            "whether these are all records: proofs show that what is here is the archive's, not that nothing was left out. Who may \
+             read the archive asks again: strongroom evidence check DIR --archive LOCATION"
                 .to_owned(),
         );
     }
@@ -483,7 +483,7 @@ fn check_records(
         report.find("pack_question", RECORDS, format!("the time of {outside} events is outside the period"));
     }
     if undated > 0 && !manifest.question.complete {
-        report.not_checked.push(format!("whether {undated} events are from the period: their bytes are in a cloud's wrapper, or have no time"));
+        report.not_checked.push(format!("whether {undated} events are of the period: their bytes are in a cloud's wrapper, or without a time"));
     }
     Ok(given)
 }

@@ -306,7 +306,7 @@ struct PackWriter<'w> {
     out: Hashed,
     /// Position in `out` of the first record of the current file.
     begun: u64,
-    /// Row, length and claims of each of these records, one a line.
+    /// Row, length and claims of each of these records, one per line.
     spool: BufWriter<File>,
     spooled: u64,
     piece: Proof,
@@ -531,7 +531,7 @@ pub fn write_pack_records(
     Ok(written)
 }
 
-/// Writes every commit of a volume up to its checkpoint, one a line.
+/// Writes every commit of a volume up to its checkpoint, one per line.
 fn write_commits(
     archive: &Archive,
     log: VolumeId,

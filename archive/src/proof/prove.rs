@@ -134,8 +134,8 @@ pub struct ProvenHead {
 struct Volume {
     log: VolumeId,
     leaves: Vec<Hash>,
-    /// Sizes and notes of checkpoints: the newest, and, if no witness has cosigned it, the newest
-    /// cosigned one.
+    /// Sizes and notes of checkpoints: the newest, followed by the newest cosigned one if witnesses
+    /// have not cosigned the newest.
     trees: Vec<(u64, String)>,
 }
 

@@ -4,7 +4,7 @@
 //! signature covers its attributes, and through them its content, and was made with the certificate
 //! that the attributes name by hash (ESSCertID); that certificate is for timestamps only, and leads
 //! to an authority given by the caller, at the time stated in the token. Revocation is not checked:
-//! the answers of today's authorities cannot be fetched in six years.
+//! a token must be checkable offline, and in six years.
 //!
 //! Chains and signatures are checked by `webpki`. CMS, and the two fields of a certificate that
 //! `webpki` does not expose, are parsed here, as far as a token has them: no CMS crate is released
@@ -136,7 +136,7 @@ pub(crate) fn token_of_response(response: &[u8]) -> Result<&[u8], String> {
     match (code.as_slice(), token) {
         // `granted`, and `grantedWithMods`, which is checked like any other answer.
         ([0 | 1], token) if !token.is_empty() => Ok(token),
-        _ => Err(format!("it refused the timestamp (PKIStatus {})", code.first().copied().unwrap_or(0))),
+        _ => Err(format!("timestamp not granted (PKIStatus {})", code.first().copied().unwrap_or(0))),
     }
 }
 

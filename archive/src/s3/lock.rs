@@ -27,8 +27,8 @@ pub(crate) struct Protection {
 }
 
 impl S3 {
-    /// What protects a version. Takes one request, and a second if the first answers nothing: a
-    /// store does that both if there is no lock and if it will not say.
+    /// What protects a version. Takes one request, and another for each part that the answer omits:
+    /// a store omits both what is not set and what it refuses to show.
     pub(crate) async fn protection(
         &self,
         name: &Path,

@@ -157,7 +157,7 @@ pub(super) async fn check(
     }
     if strangers > 0 {
         report.not_checked.push(format!(
-            "{}: {strangers} cosignatures: their trees were compared, but the keys of their witnesses were not given",
+            "{}: {strangers} cosignatures, for their trees were compared but no key of their witnesses was given",
             log.name()
         ));
     }
@@ -205,8 +205,8 @@ pub(super) async fn check_timestamps(
     match (authorities.is_empty(), count) {
         (true, 0) => {}
         (true, count) => report.not_checked.push(format!(
-            "{}: who made {count} timestamps: no certificate of an authority was given, so each was checked against the \
-             certificate inside it",
+            "{}: whose {count} timestamps are: no certificate of an authority was given, so each was held against the \
+             one that it has with it",
             log.name()
         )),
         (false, _) if signed == 0 || newest >= signed => {}

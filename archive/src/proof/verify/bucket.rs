@@ -16,8 +16,8 @@ use crate::store::Bucket;
 /// Objects whose locks are requested at once.
 const LOCKS_AT_ONCE: usize = 16;
 
-/// Files of a local archive that no commit names. If one is younger than the last commit, or
-/// younger than an hour, a killed run left it for the next one to remove.
+/// Reports files of a local archive that no commit names. A file that is younger than the last
+/// commit and less than an hour old was left by a killed run, and the next run removes it.
 pub(super) fn unnamed_files(
     root: &Path,
     volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
@@ -45,7 +45,7 @@ pub(super) fn unnamed_files(
                         .not_checked
                         .push(format!("{place}: left by an unfinished run; no commit names it"));
                 } else {
-                    let detail = "no commit names it, and a leftover of a killed run would have been removed by the next run";
+                    let detail = "no commit names it, and it is too old to be the leftover of a killed run";
                     report.find("file_unnamed", place, detail);
                 }
             }

@@ -53,7 +53,7 @@ pub(super) async fn records(work: &Work, keys: &Keys, report: &mut Report) -> Re
     if unsigned > 0 && !keys.records.is_empty() {
         report
             .not_checked
-            .push(format!("who placed or released holds: {unsigned} of the records are not signed"));
+            .push(format!("who placed or released holds: nobody has signed {unsigned} of the records"));
     }
     let held: Vec<_> = holds
         .active()
@@ -68,7 +68,7 @@ pub(super) async fn records(work: &Work, keys: &Keys, report: &mut Report) -> Re
     }
     for (log, (record, _)) in &dropped.good {
         report.not_checked.push(format!(
-            "{}: dropped at {}, {} years after it ended, with {} files and {} rows ({})",
+            "{}: it was dropped at {}, {} years after it ended, with {} files and {} rows ({})",
             log.name(),
             time_text(record.time),
             record.years,

@@ -399,16 +399,16 @@ pub(crate) fn check_partition(partition: &str) -> Result<()> {
     let refuse =
         |reason| Err(ArchiveError::PartitionName { partition: partition.chars().take(64).collect(), reason });
     if partition.is_empty() {
-        return refuse("the name is empty");
+        return refuse("it is empty");
     }
     if partition.len() > PARTITION_BYTES_MAX {
-        return refuse("the name is longer than 512 bytes");
+        return refuse("it is longer than 512 bytes");
     }
     if partition.contains('#') {
-        return refuse("the name contains a #");
+        return refuse("it contains a #");
     }
     if partition.chars().any(char::is_control) {
-        return refuse("the name contains a control character");
+        return refuse("it contains a control character");
     }
     Ok(())
 }

@@ -293,7 +293,7 @@ fn offset_of(position: &Option<Box<Position>>) -> i64 {
 }
 
 impl ArchiveError {
-    /// Whether the fault is the given location, not a disk or an archive.
+    /// Whether the location that the user gave is at fault, not a disk or an archive.
     pub fn is_location(&self) -> bool {
         matches!(
             self,

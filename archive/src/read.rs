@@ -50,7 +50,7 @@ const BATCH_ROWS: usize = 8192;
 /// Decides from some columns which rows are worth reading whole.
 pub type Choose = dyn FnMut(&RecordBatch) -> std::result::Result<BooleanArray, ArrowError> + Send;
 
-/// Which events are read, and what of them.
+/// Which events to read, and which of their columns.
 #[derive(Clone, Default)]
 pub struct EventSelection {
     /// Only events with `stage_timestamp` at or after this, in microseconds; events without a time

@@ -139,7 +139,7 @@ mod tests {
             \u{2014} witness.example.com/w1 jWbPPwAAAABkGFDLEZMHwSRaJNiIDoe9DYn/zXcrtPHeolMI5OWXEhZCB9dlrDJsX3b2oyin1nPZqhf5nNo0xUe+mbIUBkBIfZ+qnA==\n";
         let note = Note::parse(note.as_bytes()).expect("a note");
         let (name, id) = note.signers().nth(1).expect("two signatures");
-        let signature = note.signatures_of(name, id).next().expect("it is there");
+        let signature = note.signatures_of(name, id).next().expect("the second signer has one");
         assert_eq!((name, id.to_string().as_str()), ("witness.example.com/w1", "8d66cf3f"));
         assert_eq!(signature.len(), TIME_BYTES + 64);
         assert_eq!(u64::from_be_bytes(signature[..8].try_into().expect("8 bytes")), 1_679_315_147);

@@ -438,8 +438,8 @@ mod tests {
         assert!(matches!(begin(), Err(ProofError::WitnessOther { .. })));
         std::fs::remove_dir_all(site.folder.path().join(STATES)).expect("removed");
         assert!(matches!(open(), Err(ProofError::WitnessForgot { .. })));
-        begin().expect("nothing is there");
-        open().expect("it has begun");
+        begin().expect("there is no state yet");
+        open().expect("there is a state");
     }
 
     #[test]

@@ -59,9 +59,7 @@ pub(crate) fn open<'n>(
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
     if text.contains("\n\n") {
         let note = Note::parse(bytes).ok_or("not a signed note")?;
-        let signer = note
-            .signer(signed_as, keys)
-            .ok_or("it has no valid signature of a known key, or an invalid one")?;
+        let signer = note.signer(signed_as, keys).ok_or("its signature is invalid or of an unknown key")?;
         return Ok((note.text, Some(signer)));
     }
     let plain = text.ends_with('\n') && !text.bytes().any(|byte| byte < 0x20 && byte != b'\n');

@@ -67,7 +67,11 @@ fn records_are_sealed_without_events_and_go_on() {
     let mut writer = archive.writer().expect("the lock is free");
     let mut log = ActivityLog::open(&mut writer, "q-1").expect("a log");
     assert_eq!((log.partition(), log.records(), log.position()), ("activity/q-1", 0, None));
-    assert_eq!(log.seal(&mut writer).expect("sealed"), SealReport::default(), "nothing is no commit");
+    assert_eq!(
+        log.seal(&mut writer).expect("sealed"),
+        SealReport::default(),
+        "an empty seal makes no commit"
+    );
     log.append(&mut writer, &records(0, 3)).expect("appended");
     log.append(&mut writer, &records(3, 5)).expect("appended");
     let report = log.seal(&mut writer).expect("sealed");
@@ -104,7 +108,7 @@ fn records_are_sealed_without_events_and_go_on() {
     assert_eq!(named(&writer, Table::Events), [PARTITION]);
     assert_eq!(sealed(&archive, "activity/q-1"), bodies(0, 9));
     assert_eq!(sealed(&archive, "activity/q-2"), bodies(0, 2));
-    assert_eq!(archive.sources().expect("sources").len(), 1, "it is no stream of events");
+    assert_eq!(archive.sources().expect("sources").len(), 1, "activity is not a stream of events");
     assert_eq!(findings(&archive), []);
 }
 
@@ -188,7 +192,7 @@ fn rows_of_one_table_are_not_taken_for_those_of_another() {
     assert!(matches!(error, ArchiveError::Activity { source: ActivityError::TooMany { records: 5000, .. } }));
     const { assert!(BATCH_BYTES_MAX >= crate::activity::BODY_BYTES_MAX) };
     assert_eq!(log.records(), 0);
-    log.append(&mut writer, &records(0, 2)).expect("a writer goes on after what it refused");
+    log.append(&mut writer, &records(0, 2)).expect("a writer continues after a refusal");
     log.seal(&mut writer).expect("sealed");
     drop(writer);
 

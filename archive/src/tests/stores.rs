@@ -92,12 +92,12 @@ fn inside_a_bucket() {
     a_full_volume_fences(&new("s3://stores/volumes"));
     versions_survive_checkpoints(&new("s3://stores/checkpoints"));
     a_promise_grows_under_a_writer(&new("s3://stores/promise"), || {
-        Archive::open_with("s3://stores/promise", &options).expect("it is there")
+        Archive::open_with("s3://stores/promise", &options).expect("it exists")
     });
     // The settings with which an archive was created are the minimum for every write.
     let s3 = S3Options { mode: LockMode::Governance, retention_years: 1, ..options.s3.clone() };
     let weaker =
-        Archive::open_with("s3://stores/made", &StoreOptions { s3, public_key: None }).expect("it is there");
+        Archive::open_with("s3://stores/made", &StoreOptions { s3, public_key: None }).expect("it exists");
     assert_eq!(weaker.retention(), Some(Retention { mode: LockMode::Compliance, years: 6 }));
 }
 

@@ -1,12 +1,15 @@
-//! Our own records: what was asked, judged and decided, by whom and when, sealed and proven like events.
+//! Records of the product's own activity: questions, judgements and decisions, with their authors
+//! and times, sealed and proven like events.
 //!
-//! Invariants. A record is one JSON object, and its bytes are the proven leaf: they are written once, here, and the
-//! columns beside them are members of it. A writer of activity has a source partition of its own,
-//! `activity/<writer id>`, in which the offset of a record is its number from 0; so its position says how many there
-//! are, and a record that is missing shows. `docs/format.md` has the grammar.
+//! Invariants. A record is one JSON object, and its bytes are the proven leaf: they are written
+//! once, here, and the columns next to them are members of it. Each writer of activity has its own
+//! source partition, `activity/<writer id>`, in which the offset of a record is its number from 0;
+//! so the position of the partition is the number of its records, and a missing record is noticed.
+//! `docs/format.md` has the grammar.
 //!
-//! On a crash a record that was not sealed is gone, and one that was sealed is in the position that
-//! [`ActivityLog::open`] finds: whoever must not lose one keeps it elsewhere until [`ActivityLog::seal`] returns.
+//! On a crash a record that was not sealed is lost, and one that was sealed is in the position that
+//! [`ActivityLog::open`] finds: a caller that must not lose a record keeps it elsewhere until
+//! [`ActivityLog::seal`] returns.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,33 +29,33 @@ use crate::position::{Counts, Position, SourcePosition};
 use crate::proof::verify::strict::Strict;
 use crate::writer::{SealReport, Writer};
 
-/// Longest body of a record.
+/// Maximum length of a record's body.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
-/// Longest principal or subject, in bytes.
+/// Maximum length of a principal or subject, in bytes.
 pub const NAME_BYTES_MAX: usize = 1000;
-/// Longest id of a writer.
+/// Maximum length of a writer id.
 pub const WRITER_ID_BYTES_MAX: usize = 64;
-/// Records of one [`ActivityLog::append`].
+/// Maximum number of records in one [`ActivityLog::append`].
 pub const RECORDS_MAX: usize = 4096;
-/// Bodies of one [`ActivityLog::append`], in bytes.
+/// Maximum total length of the bodies in one [`ActivityLog::append`], in bytes.
 pub const BATCH_BYTES_MAX: usize = 64 << 20;
 
-/// What a record is about: a closed list, each with members of its own in the body.
+/// The kind of a record: a closed list, each with its own members in the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ActivityKind {
     /// A question that was asked of the archive.
     Question,
-    /// What somebody judged of an alert.
+    /// A judgement of an alert.
     Triage,
     /// A step in the life of a case.
     Case,
     /// A review of accesses or rights.
     Review,
-    /// A use of rights that are kept for emergencies.
+    /// A use of emergency access.
     BreakGlass,
-    /// Sums over records that may be dropped before it.
+    /// Sums over earlier records, which may be dropped.
     Rollup,
-    /// What an outside clock said.
+    /// A statement of an outside clock.
     Clock,
 }
 
@@ -86,20 +89,20 @@ impl fmt::Display for ActivityKind {
     }
 }
 
-/// Why something is not a record of activity. The message never repeats the record.
+/// Why something is not an activity record. The message never repeats the record.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ActivityError {
     #[error("the body has {bytes} bytes, and at most {max} are allowed", max = BODY_BYTES_MAX)]
     BodyLong { bytes: usize },
     #[error("the body is not a JSON object without repeated names")]
     BodyMalformed,
-    #[error("\"{member}\" in the body is missing or is not as the format has it")]
+    #[error("\"{member}\" in the body is missing or malformed")]
     Member { member: &'static str },
-    #[error("\"{member}\" is for the record itself, and cannot be among its details")]
+    #[error("\"{member}\" is a member of every record, and cannot be among its details")]
     MemberReserved { member: &'static str },
-    #[error("an id of a writer has 1 to {max} of the characters a-z, A-Z, 0-9, -, _ and .", max = WRITER_ID_BYTES_MAX)]
+    #[error("a writer id must have 1 to {max} of the characters a-z, A-Z, 0-9, -, _ and .", max = WRITER_ID_BYTES_MAX)]
     WriterId,
-    #[error("{records} records with {bytes} bytes are too many at once")]
+    #[error("{records} records with {bytes} bytes are too many for one append")]
     TooMany { records: usize, bytes: usize },
 }
 
@@ -114,10 +117,10 @@ pub struct ActivityRecord {
 }
 
 impl ActivityRecord {
-    /// A record of `kind`: who did it, what it is about, and the other members of its body.
+    /// A record of `kind`: its principal, its subject, and the other members of its body.
     ///
     /// # Errors
-    /// [`ActivityError`] when a part is not as the format has it, or the body would be too long.
+    /// [`ActivityError`] if a part does not have the required form, or the body would be too long.
     pub fn new(
         kind: ActivityKind,
         time: DateTime<Utc>,
@@ -139,10 +142,10 @@ impl ActivityRecord {
         ActivityRecord::parse(Value::Object(members).to_string())
     }
 
-    /// The record of a body, which stays as it is.
+    /// The record with the given body, which is kept unchanged.
     ///
     /// # Errors
-    /// [`ActivityError`] when it is not one.
+    /// [`ActivityError`] if the body is not a record.
     pub fn parse(body: String) -> Result<ActivityRecord, ActivityError> {
         if body.len() > BODY_BYTES_MAX {
             return Err(ActivityError::BodyLong { bytes: body.len() });
@@ -192,7 +195,7 @@ impl ActivityRecord {
         self.subject.as_deref()
     }
 
-    /// The bytes that are proven.
+    /// The proven bytes.
     pub fn body(&self) -> &str {
         &self.body
     }
@@ -203,7 +206,8 @@ fn time_text(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
-/// As names in holds: so that nothing in a column can be taken for another name, or for none.
+/// The same rule as for names in holds: no value in a column can be mistaken for another name, or
+/// for none.
 fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len())
         && name.trim().len() == name.len()
@@ -215,7 +219,7 @@ pub(crate) fn is_activity(partition: &str) -> bool {
     partition.starts_with(activity::SOURCE_PREFIX)
 }
 
-/// The records of one writer of activity, which go to its source partition one after the other.
+/// The records of one writer of activity, which go to its source partition in order.
 #[derive(Debug)]
 pub struct ActivityLog {
     partition: String,
@@ -224,11 +228,11 @@ pub struct ActivityLog {
 }
 
 impl ActivityLog {
-    /// Goes on where the records of `writer_id` end in the archive. Of two processes that use one id at once, one
-    /// is refused at its next seal.
+    /// Continues where the records of `writer_id` end in the archive. If two processes use one id
+    /// at once, one of them is refused at its next seal.
     ///
     /// # Errors
-    /// [`ArchiveError::Activity`] for an id that cannot be a part of a source's name.
+    /// [`ArchiveError::Activity`] for an id that cannot be part of a source's name.
     pub fn open(writer: &mut Writer, writer_id: &str) -> Result<ActivityLog, ArchiveError> {
         let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if !(1..=WRITER_ID_BYTES_MAX).contains(&writer_id.len()) || !writer_id.bytes().all(is_part) {
@@ -250,10 +254,11 @@ impl ActivityLog {
         self.reached.records
     }
 
-    /// Adds records to what the writer seals next.
+    /// Adds records to the next seal of the writer.
     ///
     /// # Errors
-    /// [`ArchiveError::Activity`] when they are too many at once; as [`Writer::append`].
+    /// [`ArchiveError::Activity`] if they are too many at once; otherwise those of
+    /// [`Writer::append`].
     pub fn append(&mut self, writer: &mut Writer, records: &[ActivityRecord]) -> Result<(), ArchiveError> {
         let bytes: usize = records.iter().map(|record| record.body.len()).sum();
         if records.len() > RECORDS_MAX || bytes > BATCH_BYTES_MAX {
@@ -274,8 +279,8 @@ impl ActivityLog {
         Ok(())
     }
 
-    /// What to give [`Writer::seal`] when it seals rows of others as well; then comes [`ActivityLog::has_sealed`].
-    /// Nothing when no record was added.
+    /// The position to pass to [`Writer::seal`] if it seals rows of other sources as well; call
+    /// [`ActivityLog::has_sealed`] after it. `None` if no record was added.
     pub fn position(&self) -> Option<SourcePosition> {
         let is_new = self.sealed.map_or(self.reached.records > 0, |sealed| sealed != self.reached);
         is_new.then(|| SourcePosition {
@@ -286,17 +291,18 @@ impl ActivityLog {
         })
     }
 
-    /// Takes note that what [`ActivityLog::position`] said is sealed.
+    /// Records that the position returned by [`ActivityLog::position`] is sealed.
     pub fn has_sealed(&mut self) {
         if self.reached.records > 0 {
             self.sealed = Some(self.reached);
         }
     }
 
-    /// Seals what was added, with a writer that holds no rows of others. When it returns, all of it is on disk.
+    /// Seals the added records, with a writer that has no rows of other sources. All of it is on
+    /// disk when this returns.
     ///
     /// # Errors
-    /// As [`Writer::seal`].
+    /// Those of [`Writer::seal`].
     pub fn seal(&mut self, writer: &mut Writer) -> Result<SealReport, ArchiveError> {
         let positions: Vec<SourcePosition> = self.position().into_iter().collect();
         let report = writer.seal(&positions, Counts::default())?;
@@ -305,15 +311,16 @@ impl ActivityLog {
     }
 }
 
-/// Calls `wrong` for each row of a file whose columns are not members of its body, or whose body is not a record.
+/// Calls `wrong` for each row of a file whose columns are not members of its body, or whose body is
+/// not a record.
 ///
 /// # Errors
-/// When the batch has not the columns of the table.
+/// If the batch does not have the columns of the table.
 pub(crate) fn differences(
     batch: &RecordBatch,
     wrong: &mut dyn FnMut(usize, &'static str),
 ) -> Result<(), &'static str> {
-    let missing = "it has not the columns of its table";
+    let missing = "it does not have the columns of its table";
     let text = |name: &str| {
         batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>()).ok_or(missing)
     };
@@ -340,7 +347,8 @@ pub(crate) fn differences(
     Ok(())
 }
 
-/// Records as rows of `Table::Activity.batch_schema()`, from an offset on.
+/// Records as rows of `Table::Activity.batch_schema()`, starting at an offset.
+///
 fn batch(records: &[ActivityRecord], partition: &str, first_offset: i64) -> RecordBatch {
     let dictionary = |of: fn(&ActivityRecord) -> &str| -> ArrayRef {
         let mut builder = StringDictionaryBuilder::<Int32Type>::new();

@@ -1,8 +1,10 @@
-//! An archive's root: what makes a folder an archive, and the way to its writer and its tables.
+//! An archive's root: what makes a folder an archive, and the entry points to its writer and
+//! tables.
 //!
-//! Invariant: a folder (or a prefix of a bucket) is an archive when, and only when, it has a complete
-//! `strongroom.json` of a format this program knows. It is written once and appears whole, so two programs
-//! that make an archive at once agree on one identity, and a crash leaves either none or all of it.
+//! Invariant: a folder (or a prefix of a bucket) is an archive if and only if it has a complete
+//! `strongroom.json` of a format this program knows. The file is written once and appears whole, so
+//! two programs that create an archive at the same time agree on one identity, and a crash leaves
+//! either all of the file or none of it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -41,22 +43,22 @@ pub struct Archive {
     root: PathBuf,
     manifest: Manifest,
     store: Store,
-    /// Who signs what writers commit.
+    /// Signs what writers commit.
     signer: Option<Arc<Signer>>,
 }
 
-/// `strongroom.json`. Fields that a later format adds are not for us to read: the format says so.
+/// `strongroom.json`. Fields added by a later format are ignored: the format number guards them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Manifest {
     format: u32,
     archive_id: String,
     created: String,
-    /// In a bucket: what every object is locked with at least.
+    /// In a bucket: the minimum lock of every object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retention_years: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lock_mode: Option<LockMode>,
-    /// The vkey of the first key, when the archive was made with one.
+    /// The vkey of the first key, if the archive was created with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     public_key: Option<String>,
 }
@@ -68,18 +70,18 @@ struct ManifestFormat {
 }
 
 impl Archive {
-    /// Opens the archive at `location` (a path, a `file://` or an `s3://` URL), or makes a new one there. A store
-    /// is reached as [`StoreOptions::from_env`] says.
+    /// Opens the archive at `location` (a path, a `file://` or an `s3://` URL), or creates one
+    /// there. The store is reached as described by [`StoreOptions::from_env`].
     ///
     /// # Errors
-    /// [`ArchiveError::LocationScheme`] for other URLs, [`ArchiveError::NotEmpty`] for a folder with
-    /// other files in it, [`ArchiveError::FormatUnknown`] and [`ArchiveError::ParseManifest`] for an
-    /// archive that cannot be read.
+    /// [`ArchiveError::LocationScheme`] for other URLs, [`ArchiveError::NotEmpty`] for a folder
+    /// that contains other files, [`ArchiveError::FormatUnknown`] and
+    /// [`ArchiveError::ParseManifest`] for an archive that cannot be read.
     pub fn open_or_create(location: &str) -> Result<Archive> {
         Archive::open_or_create_with(location, &options_for(location)?)
     }
 
-    /// As [`Archive::open_or_create`], with a store reached as `options` say.
+    /// Like [`Archive::open_or_create`], but the store is reached with `options`.
     pub fn open_or_create_with(location: &str, options: &StoreOptions) -> Result<Archive> {
         let place = Place::of(location, options)?;
         if !place.is_archive()? {
@@ -88,7 +90,8 @@ impl Archive {
         place.open()
     }
 
-    /// As [`Archive::open_or_create`], with who signs what writers commit; see [`Archive::signed_by`].
+    /// Like [`Archive::open_or_create`], but `signer` signs what writers commit; see
+    /// [`Archive::signed_by`].
     pub fn open_or_create_signed(location: &str, signer: Option<Arc<Signer>>) -> Result<Archive> {
         let mut options = options_for(location)?;
         options.public_key = signer.as_ref().map(|signer| signer.public());
@@ -104,7 +107,7 @@ impl Archive {
         Archive::open_with(location, &options_for(location)?)
     }
 
-    /// As [`Archive::open`], with a store reached as `options` say.
+    /// Like [`Archive::open`], but the store is reached with `options`.
     pub fn open_with(location: &str, options: &StoreOptions) -> Result<Archive> {
         Place::of(location, options)?.open()
     }
@@ -114,17 +117,17 @@ impl Archive {
         &self.root
     }
 
-    /// Whether the archive lies on a local disk.
+    /// Whether the archive is on a local disk.
     pub fn is_local(&self) -> bool {
         matches!(self.store, Store::Local)
     }
 
-    /// Identity given when the archive was made, a UUID.
+    /// Identity assigned when the archive was created, a UUID.
     pub fn id(&self) -> &str {
         &self.manifest.archive_id
     }
 
-    /// What new objects are locked with; `None` on a local disk.
+    /// The lock of new objects; `None` on a local disk.
     pub fn retention(&self) -> Option<Retention> {
         match &self.store {
             Store::Local => None,
@@ -132,8 +135,8 @@ impl Archive {
         }
     }
 
-    /// Years for which everything is kept at least, as the archive was made. On a local disk, where nothing is locked,
-    /// the years before which nothing is dropped.
+    /// Years for which everything is kept at least, as set when the archive was created. On a local
+    /// disk, where nothing is locked, data younger than this is never dropped.
     pub(crate) fn made_with_years(&self) -> u32 {
         self.manifest.retention_years.unwrap_or(RETENTION_YEARS_DEFAULT).min(RETENTION_YEARS_MAX)
     }
@@ -146,7 +149,7 @@ impl Archive {
         &self.store
     }
 
-    /// The same archive, whose writers extend the proof logs behind their commits.
+    /// The same archive, whose writers extend the signed logs after each commit.
     pub fn signed_by(mut self, signer: Arc<Signer>) -> Archive {
         self.signer = Some(signer);
         self
@@ -164,28 +167,30 @@ impl Archive {
         })
     }
 
-    /// Brings every proof log up to its last commit, and gives the archive its first key if it has none. Returns the
-    /// logs' heads.
+    /// Extends every signed log to its last commit, and gives the archive its first key if it has
+    /// none. Returns the heads of the logs.
     ///
     /// # Errors
-    /// [`ProofError::NoKey`] without a signer; [`ProofError::KeyNotCurrent`] with another one's; [`ProofError::Forked`]
-    /// when the commits are not those that were signed. Logs before the one that failed are caught up.
+    /// [`ProofError::NoKey`] without a signer; [`ProofError::KeyNotCurrent`] if the signer's key is
+    /// not the archive's current one; [`ProofError::Forked`] if the commits are not those that were
+    /// signed. The logs before the one that failed are caught up.
     pub fn seal_logs(&self) -> Result<Vec<Head>, ProofError> {
         let sealing = self.sealing().ok_or(ProofError::NoKey)?;
         background::wait(async move { Ok(sealing.all().await) })?
     }
 
-    /// The archive's keys, checked one against the other.
+    /// The archive's keys, each checked against the one before it.
     pub fn keys(&self) -> Result<Keys, ProofError> {
         let (store, root, id) = (self.store.clone(), self.root.clone(), self.manifest.archive_id.clone());
         background::wait(async move { Ok(proof::keys::load(&store, &root, &id).await) })?
     }
 
-    /// Makes `new` the archive's key. The logs are caught up with the current one first, so that it signs all that was
-    /// committed until now. No other process should be signing meanwhile.
+    /// Makes `new` the archive's key. The current key first signs everything committed so far. No
+    /// other process should sign at the same time.
     ///
     /// # Errors
-    /// As [`Archive::seal_logs`], [`ProofError::KeyUsed`] for a key that was the archive's before.
+    /// Those of [`Archive::seal_logs`], and [`ProofError::KeyUsed`] for a key that the archive has
+    /// used before.
     pub fn rotate_key(&self, new: Arc<Signer>) -> Result<Keys, ProofError> {
         let sealing = self.sealing().ok_or(ProofError::NoKey)?;
         background::wait(async move {
@@ -205,13 +210,14 @@ impl Archive {
         })?
     }
 
-    /// A writer. On a local disk there is one at a time, and this waits for as long as another process (or
-    /// thread) holds it. In a bucket there may be several, and each makes sure of that first; see [`Writer`].
+    /// A writer. On a local disk there is one at a time, and this call waits while another process
+    /// (or thread) has it. In a bucket there may be several, and each first checks that the store
+    /// keeps them apart; see [`Writer`].
     pub fn writer(&self) -> Result<Writer> {
         self.writer_with(WriterOptions::default(), || {})
     }
 
-    /// A writer; calls `on_wait` once if another process holds the only one, then waits.
+    /// A writer; calls `on_wait` once if another process has the only one, then waits.
     pub fn writer_with(&self, options: WriterOptions, on_wait: impl FnOnce()) -> Result<Writer> {
         let hold = match &self.store {
             Store::Local => Hold::Lock(Lock::acquire(&self.root, on_wait)?),
@@ -220,7 +226,7 @@ impl Archive {
         Writer::open(self, options, hold)
     }
 
-    /// A writer, or `None` when another process holds the only one.
+    /// A writer, or `None` if another process has the only one.
     pub fn try_writer(&self, options: WriterOptions) -> Result<Option<Writer>> {
         let hold = match &self.store {
             Store::Local => match Lock::try_acquire(&self.root)? {
@@ -232,16 +238,18 @@ impl Archive {
         Writer::open(self, options, hold).map(Some)
     }
 
-    /// What `table` holds now. Blocks; may be called from any thread, also inside an async runtime.
+    /// The current content of `table`. Blocks; may be called from any thread, also inside an async
+    /// runtime.
     pub fn snapshot(&self, table: Table) -> Result<Snapshot> {
         background::wait(snapshot::load(self.store.clone(), self.root.clone(), table))
     }
 
-    /// Whether `snapshot`, of this archive, still is what its table holds. Costs a look at some names.
+    /// Whether `snapshot`, taken of this archive, is still the content of its table. Costs the
+    /// listing of a few names.
     pub async fn is_current(&self, snapshot: &Snapshot) -> bool {
         match &self.store {
             Store::Local => {
-                // Without its type: the futures of queries are deep enough.
+                // The type is erased because the futures of queries are deep enough already.
                 let looked: BoxFuture<'_, bool> =
                     snapshot::is_current(&self.store, &self.root, snapshot).boxed();
                 looked.await
@@ -255,44 +263,46 @@ impl Archive {
         }
     }
 
-    /// As [`Archive::snapshot`], for async callers.
+    /// Like [`Archive::snapshot`], but async.
     pub async fn snapshot_async(&self, table: Table) -> Result<Snapshot> {
         let loaded: BoxFuture<'static, Result<Snapshot>> =
             snapshot::load(self.store.clone(), self.root.clone(), table).boxed();
         background::run(loaded).await
     }
 
-    /// The bytes of a file of a snapshot of this archive, at the version that its commit names.
+    /// The bytes of a file in a snapshot of this archive, at the version that its commit names.
     pub fn contents(&self, file: &FileEntry) -> Contents {
         self.store.contents(&file.path, file.size, file.version.as_deref())
     }
 
-    /// As [`Archive::contents`], for who has a file's name, length and version by other ways.
+    /// Like [`Archive::contents`], but for callers that know a file's name, length and version from
+    /// elsewhere.
     pub fn contents_of(&self, path: &Path, bytes: u64, version: Option<&str>) -> Contents {
         self.store.contents(path, bytes, version)
     }
 
-    /// Source partitions in the order of their first commit, with the label and position of their last.
-    /// Reads every commit of `events`; it is meant for export, not for queries.
+    /// Source partitions in the order of their first commit, with the label and position of their
+    /// last. Reads every commit of `events`; meant for export, not for queries.
     pub fn sources(&self) -> Result<Vec<Source>> {
         let (store, root) = (self.store.clone(), self.root.clone());
         background::wait(async move { read::sources(&store, &root).await })
     }
 
-    /// Rows of one partition in `source_offset` order, as batches in `table.file_schema()`. Rows of one
-    /// row group are held at a time, of all files that overlap in offsets.
+    /// Rows of one partition in `source_offset` order, as batches in `table.file_schema()`. Memory
+    /// holds one row group at a time of each file whose offsets overlap.
     pub fn read_rows(&self, table: Table, partition: &str) -> Result<Rows> {
         Rows::of_partition(self.store.clone(), self.snapshot(table)?, partition)
     }
 
-    /// Events with `stage_timestamp >= time_us`, in `Table::Events.file_schema()`: partitions in the order
-    /// of their first commit, each in `source_offset` order. Row groups without such events are not read.
+    /// Events with `stage_timestamp >= time_us`, in `Table::Events.file_schema()`: partitions in
+    /// the order of their first commit, each in `source_offset` order. Row groups without such
+    /// events are not read.
     pub fn events_since(&self, time_us: i64) -> Result<Rows> {
         self.select_events(EventSelection { since_us: Some(time_us), ..EventSelection::default() })
     }
 
-    /// Some events and some of their columns, in the order of [`Archive::events_since`]. Files and row groups
-    /// outside the times are not read.
+    /// Some events and some of their columns, in the order of [`Archive::events_since`]. Files and
+    /// row groups outside the requested times are not read.
     pub fn select_events(&self, selection: EventSelection) -> Result<Rows> {
         let partitions = self.sources()?.into_iter().map(|source| source.partition).collect();
         Rows::selected(self.store.clone(), self.snapshot(Table::Events)?, partitions, selection)
@@ -304,9 +314,9 @@ impl Archive {
         Ok(volumes.into_iter().map(|volume| (volume.period, volume.version)).collect())
     }
 
-    /// Rows that commits of `table` added behind `after` and up to `to`, as [`Archive::ends`] gives them, in
-    /// `table.file_schema()`: always in the same order, by partition, then by `source_offset`. A volume that `after` has
-    /// not is read from its beginning.
+    /// Rows that commits of `table` added after `after` and up to `to`, both as returned by
+    /// [`Archive::ends`], in `table.file_schema()`. The order is always the same: by partition,
+    /// then by `source_offset`. A volume that is not in `after` is read from its first commit.
     pub fn rows_between(
         &self,
         table: Table,
@@ -331,7 +341,7 @@ impl Archive {
     }
 }
 
-/// What a location needs of the environment.
+/// The options that a location takes from the environment.
 fn options_for(location: &str) -> Result<StoreOptions> {
     match S3::is_location(location) {
         true => StoreOptions::from_env(),
@@ -388,7 +398,7 @@ impl Place {
         let manifest: Manifest = serde_json::from_slice(&text).map_err(damaged)?;
         let (root, store) = match self.store {
             Store::Local => {
-                // Symbolic links are resolved once: Delta compares paths as text.
+                // Symbolic links are resolved once, because Delta compares paths as text.
                 let root = self.root.canonicalize();
                 (root.map_err(|source| ArchiveError::ReadManifest { path, source })?, Store::Local)
             }
@@ -438,7 +448,7 @@ impl Place {
         let mut text = serde_json::to_vec_pretty(&manifest).map_err(|error| failed(error.into()))?;
         text.push(b'\n');
         let (store, to) = (self.store.clone(), path.clone());
-        // When another process was faster, its identity holds.
+        // If another process was faster, the archive has its identity.
         background::wait_io(async move { store.put_once(&to, text.into()).await }).map_err(failed)?;
         Ok(())
     }
@@ -456,7 +466,7 @@ fn local_path(location: &str) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|_| invalid())
 }
 
-/// Takes away the permission to write.
+/// Removes the permission to write.
 pub(crate) fn read_only(path: &Path) -> std::io::Result<()> {
     let mut permissions = std::fs::metadata(path)?.permissions();
     permissions.set_readonly(true);
@@ -466,7 +476,7 @@ pub(crate) fn read_only(path: &Path) -> std::io::Result<()> {
 /// A random UUID.
 ///
 /// # Errors
-/// [`ArchiveError::Randomness`] when the system has none to give.
+/// [`ArchiveError::Randomness`] if the system cannot supply random bytes.
 pub(crate) fn random_id() -> Result<String> {
     let mut bytes = [0; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| ArchiveError::Randomness)?;

@@ -1,10 +1,12 @@
-//! Evidence packs: the records of a period with what lets a stranger check them, in one folder.
-//! `docs/proof.md` has the format.
+//! Evidence packs: the records of a period with everything a stranger needs to check them, in one
+//! folder. `docs/proof.md` has the format.
 //!
 //! Invariants:
-//! 1. Every record in a pack is proven to a checkpoint that was signed before the pack was begun, or there is no pack.
-//! 2. Memory is that of one file and one piece of proof, however many records are chosen.
-//! 3. What a pack tells beside its records (counts, gaps, what the store said) is told as the word of whoever made it.
+//! 1. Every record in a pack is proven up to a checkpoint that was signed before the pack was
+//!    started; otherwise there is no pack.
+//! 2. Memory holds one file and one piece of proof, however many records are chosen.
+//! 3. Everything in a pack other than its records (counts, gaps, answers of the store) is presented
+//!    as the statement of its maker.
 
 mod attest;
 mod chosen;
@@ -28,12 +30,12 @@ pub use self::pack::{PackReport, check_pack};
 pub use self::select::{Selected, Selection, fingerprint, write_pack_records};
 use crate::proof::ProofError;
 
-/// Most records of one piece of proof.
+/// Maximum number of records in one piece of proof.
 pub const PROOF_RECORDS_MAX: usize = 4096;
-/// Bytes of records behind which a piece of proof is ended.
+/// A piece of proof ends when its records reach this many bytes.
 pub const PROOF_RECORD_BYTES: usize = 8 << 20;
 
-/// A period in microseconds since the epoch: from the first, up to and without the second.
+/// A period in microseconds since the epoch: from the first, inclusive, to the second, exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Span {
     pub from_us: i64,
@@ -46,7 +48,7 @@ impl Span {
     }
 }
 
-/// Why there is no pack.
+/// Why a pack cannot be made.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum EvidenceError {
@@ -64,7 +66,7 @@ pub enum EvidenceError {
         #[source]
         source: std::io::Error,
     },
-    #[error("records cannot be proven: {detail}")]
+    #[error("cannot prove records: {detail}")]
     NotProvable { detail: String },
 }
 
@@ -75,12 +77,12 @@ impl From<crate::error::ArchiveError> for EvidenceError {
 }
 
 impl EvidenceError {
-    /// What the user can do about it, when there is something.
+    /// What the user can do about it, if anything.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             EvidenceError::Proof(error) => error.hint(),
             EvidenceError::NotProvable { .. } => Some(
-                "strongroom seal-log signs what is not signed yet, or let the period end earlier; strongroom verify says what is \
+                "run strongroom seal-log to sign new commits, or end the period earlier; strongroom verify reports what is \
                  wrong",
             ),
             EvidenceError::Write { .. } | EvidenceError::Read { .. } => None,

@@ -1,7 +1,8 @@
-//! The proof log of a volume: tiles and checkpoints, made behind the commits.
+//! The signed log of a volume: tiles and checkpoints, written after the commits.
 //!
-//! Invariant: a checkpoint is written last, after the tiles of its size, so a log is whole at every size that was signed. A
-//! run that dies on the way leaves tiles that the next one finds as it would have made them.
+//! Invariant: a checkpoint is written last, after the tiles of its size, so a log is whole at every
+//! size that was signed. A run that dies before that leaves tiles that are equal to those the next
+//! run would write.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -38,17 +39,17 @@ pub(crate) fn checkpoint_name(size: u64, id: KeyId) -> String {
     format!("{size:0SIZE_DIGITS$}-{id}")
 }
 
-/// Where the checkpoints lie that witnesses have cosigned.
+/// The folder of checkpoints that witnesses have cosigned.
 pub(crate) fn witness_folder(root: &Path, log: VolumeId) -> PathBuf {
     folder(root, log).join("witness")
 }
 
-/// Where the timestamps of checkpoints lie.
+/// The folder of the timestamps of checkpoints.
 pub(crate) fn timestamp_folder(root: &Path, log: VolumeId) -> PathBuf {
     folder(root, log).join("timestamp")
 }
 
-/// Size, name of the checkpoint, and what tells authorities apart, in the name of a timestamp.
+/// Size, name of the checkpoint and id of the authority, from the name of a timestamp.
 pub(crate) fn parse_timestamp_name(name: &str) -> Option<(u64, &str, &str)> {
     let (checkpoint, id) = name.rsplit_once('-')?;
     let hex = id.len() == 8 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
@@ -56,7 +57,7 @@ pub(crate) fn parse_timestamp_name(name: &str) -> Option<(u64, &str, &str)> {
     Some((size, checkpoint, id))
 }
 
-/// Size and key id in the name of a checkpoint, or of what is kept of one by others.
+/// Size and key id, from the name of a checkpoint or of what others made for it.
 pub(crate) fn parse_checkpoint_name(name: &str) -> Option<(u64, &str)> {
     let (size, id) = name.split_once('-')?;
     let digits = size.len() == SIZE_DIGITS && size.bytes().all(|byte| byte.is_ascii_digit());
@@ -68,7 +69,8 @@ pub(crate) fn checkpoint_text(origin: &str, size: u64, root: &Hash) -> String {
     format!("{origin}\n{size}\n{}\n", base64(&root.0))
 }
 
-/// Origin, size and root of a checkpoint's text, which must be written as [`checkpoint_text`] writes it.
+/// Origin, size and root, from the text of a checkpoint, which must have the format of
+/// [`checkpoint_text`].
 pub(crate) fn parse_checkpoint_text(text: &str) -> Option<(&str, u64, Hash)> {
     let mut lines = text.lines();
     let (origin, size, root) = (lines.next()?, lines.next()?.parse().ok()?, lines.next()?);
@@ -76,21 +78,22 @@ pub(crate) fn parse_checkpoint_text(text: &str) -> Option<(&str, u64, Hash)> {
     (checkpoint_text(origin, size, &root) == text).then_some((origin, size, root))
 }
 
-/// A checkpoint of `log` whose signature by one of `keys` holds; or what is wrong with it. Says which key it was.
+/// Checks a checkpoint of `log` and its signature by one of `keys`. Returns which key it was, or
+/// what is wrong.
 pub(crate) fn check_note(
     note: &[u8],
     origin: &str,
     keys: &[PublicKey],
 ) -> Result<(u64, Hash, usize), (&'static str, String)> {
-    let malformed = || ("checkpoint_malformed", "it is no checkpoint".to_owned());
+    let malformed = || ("checkpoint_malformed", "not a checkpoint".to_owned());
     let note = Note::parse(note).ok_or_else(malformed)?;
     let (found, size, root) = parse_checkpoint_text(note.text).ok_or_else(malformed)?;
     if found != origin {
-        return Err(("checkpoint_origin", format!("it is of {found}, not of {origin}")));
+        return Err(("checkpoint_origin", format!("its origin is {found}, not {origin}")));
     }
     match note.signer(origin, keys) {
         Some(key) => Ok((size, root, key)),
-        None => Err(("checkpoint_signature", "no known key has signed it".to_owned())),
+        None => Err(("checkpoint_signature", "it has no signature of a known key".to_owned())),
     }
 }
 
@@ -132,7 +135,8 @@ impl Edge {
     }
 
     fn root(&self) -> Hash {
-        // Full subtrees from the smallest to the greatest: the levels upwards, each from its last hash.
+        // Full subtrees from the smallest to the largest: level by level upwards, each from its
+        // last hash.
         let mut root = None;
         for hashes in &self.levels {
             let mut rest = hashes.as_slice();
@@ -147,7 +151,7 @@ impl Edge {
     }
 }
 
-/// What sealing needs of an archive.
+/// What signing needs of an archive.
 #[derive(Clone, Debug)]
 pub(crate) struct Sealing {
     pub(crate) store: Store,
@@ -157,7 +161,8 @@ pub(crate) struct Sealing {
     pub(crate) seen: Seen,
 }
 
-/// Of each log the size of the newest checkpoint that this process has seen: older ones need not be listed again.
+/// The size of the newest checkpoint of each log that this process has seen: older ones need not be
+/// listed again.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen(Arc<Mutex<HashMap<VolumeId, u64>>>);
 
@@ -198,7 +203,7 @@ impl Sealing {
         Ok(heads)
     }
 
-    /// Catches up one log; `None` when it has no commit.
+    /// Catches up one log; `None` if it has no commit.
     pub(crate) async fn one(
         &self,
         log: VolumeId,
@@ -207,8 +212,8 @@ impl Sealing {
     ) -> Result<Option<Head>, ProofError> {
         let Sealing { store, root, archive_id, signer, seen } = self;
         let origin = log.origin(archive_id);
-        // Names sort by size, so those from the one seen last on are enough. Checkpoints are never removed: where there is
-        // none of them any more, something is wrong, and all are looked at.
+        // Names sort by size, so the names from the last one seen are enough. Checkpoints are never
+        // removed: if none of these is left, something is wrong, and all are read.
         let newest = match newest(store, root, (log, seen.of(log)), &origin, keys).await? {
             None if seen.of(log) > 0 => newest(store, root, (log, 0), &origin, keys).await?,
             newest => newest,
@@ -253,7 +258,7 @@ impl Sealing {
         Ok(Some(head))
     }
 
-    /// The edge of the tree at a head that was signed: from its tiles, else from the commits.
+    /// The edge of the tree at a signed head: from its tiles, otherwise from the commits.
     async fn edge(&self, head: &Head) -> Result<Edge, ProofError> {
         let Sealing { store, root, .. } = self;
         let folder = folder(root, head.log);
@@ -272,7 +277,7 @@ impl Sealing {
         if edge.root() == head.root {
             return Ok(edge);
         }
-        // Tiles are missing or were changed. They say nothing that the commits do not.
+        // Tiles are missing or were changed. Everything in them follows from the commits.
         let mut edge = Edge::default();
         while edge.size < head.size {
             let path = layout::commit(&layout::volume(root, head.log), edge.size);
@@ -287,7 +292,7 @@ impl Sealing {
     }
 }
 
-/// What is kept of a tile: itself, or the full one that has taken its place.
+/// The stored bytes of a tile, or of the full tile that replaced it.
 pub(crate) async fn tile_bytes(
     store: &Store,
     folder: &Path,
@@ -304,14 +309,15 @@ pub(crate) async fn tile_bytes(
     Ok(None)
 }
 
-/// The hashes of a tile, as far as it is there.
+/// The hashes of a tile, as many as exist.
 async fn tile_hashes(store: &Store, folder: &Path, tile: Tile) -> Result<Vec<Hash>, ProofError> {
     let bytes = tile_bytes(store, folder, tile).await?.unwrap_or_default();
     let hash = |bytes: &[u8]| Hash(bytes.try_into().expect("chunks of 32"));
     Ok(bytes.chunks_exact(32).take(tile.width as usize).map(hash).collect())
 }
 
-/// The consistency proof from the first `old` commits to a head that was signed: from its tiles, else from the commits.
+/// The consistency proof from the first `old` commits to a signed head: from its tiles, otherwise
+/// from the commits.
 pub(crate) async fn consistency(
     store: &Store,
     root: &Path,
@@ -331,7 +337,7 @@ pub(crate) async fn consistency(
     if holds(old_root, new_root, &proof) {
         return Ok(proof);
     }
-    // Tiles are missing or were changed. They say nothing that the commits do not.
+    // Tiles are missing or were changed. Everything in them follows from the commits.
     let mut leaves = Vec::new();
     for index in 0..head.size {
         let path = layout::commit(&layout::volume(root, head.log), index);
@@ -346,7 +352,8 @@ pub(crate) async fn consistency(
     }
 }
 
-/// Roots of parts of a log, read from its tiles. What a tile does not have is a hash of nothing: who asks compares.
+/// Roots of parts of a log, read from its tiles. A missing hash reads as the empty root; the caller
+/// compares the result and notices.
 struct Nodes<'s> {
     store: &'s Store,
     folder: PathBuf,
@@ -382,7 +389,7 @@ pub(crate) async fn manifest_hash(store: &Store, root: &Path) -> Result<Hash, Pr
     Ok(Hash::of(&bytes.map_err(|source| ProofError::Read { path, source })?))
 }
 
-/// The volumes that an archive has.
+/// The volumes of an archive.
 pub(crate) async fn logs(store: &Store, root: &Path) -> Result<Vec<VolumeId>, ProofError> {
     let mut logs = Vec::new();
     for table in Table::ALL {
@@ -392,8 +399,8 @@ pub(crate) async fn logs(store: &Store, root: &Path) -> Result<Vec<VolumeId>, Pr
     Ok(logs)
 }
 
-/// The checkpoint of greatest size, at least `from`, and the key that signed it; of several of one size that of the
-/// newest key.
+/// The checkpoint of the largest size, at least `from`, and the key that signed it; of several with
+/// the same size, the one of the newest key.
 pub(crate) async fn newest(
     store: &Store,
     root: &Path,
@@ -416,12 +423,12 @@ pub(crate) async fn newest(
         return match check_note(&note, origin, &[*key]) {
             Ok((found, root, _)) if found == size => Ok(Some((Head { log, size, root }, *key))),
             Ok(_) => {
-                Err(ProofError::Checkpoint { path, detail: "its size is not that of its name".to_owned() })
+                Err(ProofError::Checkpoint { path, detail: "its size differs from its name".to_owned() })
             }
             Err((_, detail)) => Err(ProofError::Checkpoint { path, detail }),
         };
     }
-    let detail = format!("the greatest, of size {size}, is by no known key");
+    let detail = format!("the largest, of size {size}, has no signature of a known key");
     Err(ProofError::Checkpoint { path: folder, detail })
 }
 
@@ -440,7 +447,7 @@ pub(crate) async fn newest_note(
     Ok(Some((head, name, note.map_err(|source| ProofError::Read { path, source })?)))
 }
 
-/// Writes a name once; one that is there must have the same content.
+/// Writes a name once; an existing one must have the same content.
 async fn put_same(store: &Store, path: PathBuf, bytes: Bytes) -> Result<(), ProofError> {
     let put = store.put_proof(&path, bytes.clone()).await;
     if put.map_err(|source| ProofError::Write { path: path.clone(), source })? {

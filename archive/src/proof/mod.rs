@@ -1,11 +1,14 @@
-//! What lets a stranger check an archive: the proof log of each volume, the keys that sign it, and the checking.
-//! `docs/proof.md` has the formats.
+//! How a stranger can check an archive: the signed log of each volume, the keys that sign it, and
+//! the verification. `docs/proof.md` has the formats.
 //!
 //! Invariants:
-//! 1. Leaf i of a volume's log is the bytes of its commit i. A checkpoint is signed only for a tree that continues the
-//!    newest checkpoint in the store, so a log never forks, whoever holds the key and whenever it dies.
-//! 2. Names are written once: key records, tiles, checkpoints. All checkpoints ever signed are kept.
-//! 3. Data needs no proof to be durable: a log that lags is caught up by whoever holds the key next.
+//! 1. Leaf i of a volume's log is the bytes of its commit i. A checkpoint is signed only for a tree
+//!    that continues the newest checkpoint in the store, so a log never forks, whichever process
+//!    has the key and whenever it dies.
+//! 2. Names are written once: key records, tiles, checkpoints. All checkpoints ever signed are
+//!    kept.
+//! 3. Data needs no proof to be durable: the next process that has the key catches up a log that
+//!    lags.
 
 mod anchor;
 mod cosignature;
@@ -38,37 +41,37 @@ pub use self::timestamp::TimestampAuthorities;
 pub use self::witness::{REQUEST_BYTES_MAX, TrustedLog, Witness, WitnessAnswer};
 use crate::error::ArchiveError;
 
-/// What can go wrong with keys and proofs. No message holds a private key.
+/// What can go wrong with keys and proofs. No message contains a private key.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ProofError {
-    #[error("this is no Ed25519 public key: neither a vkey nor the base64 of 32 bytes")]
+    #[error("not an Ed25519 public key: expected a vkey or the base64 of 32 bytes")]
     PublicKey,
-    #[error("this is no private key of the form PRIVATE+KEY+<name>+<id>+<base64>")]
+    #[error("not a private key of the form PRIVATE+KEY+<name>+<id>+<base64>")]
     PrivateKey,
-    #[error("a key's name is not empty and has neither white space nor a plus")]
+    #[error("the name of a key must not be empty or contain white space or a plus")]
     KeyName,
-    #[error("this is no vkey of a witness, of the form <name>+<id>+<base64> with signature type 4")]
+    #[error("not the vkey of a witness, of the form <name>+<id>+<base64> with signature type 4")]
     WitnessKey,
-    #[error("a quorum of {asked} is asked for, of {witnesses} witnesses")]
+    #[error("a quorum of {asked} is impossible with {witnesses} witnesses")]
     Quorum { asked: usize, witnesses: usize },
-    #[error("{one} and {other} have the same key: they are one witness")]
+    #[error("{one} and {other} have the same key, so they are one witness")]
     WitnessTwice { one: String, other: String },
-    #[error("this is no log of the form <public key>@<origin>")]
+    #[error("not a log of the form <public key>@<origin>")]
     TrustedLog,
-    #[error("this is no witness of the form <vkey>@<URL>")]
+    #[error("not a witness of the form <vkey>@<URL>")]
     WitnessAddress,
-    #[error("these are no certificates of authorities in PEM")]
+    #[error("not certificates of timestamp authorities in PEM")]
     Authorities,
-    #[error("another process has the state of the witness in {}", path.display())]
+    #[error("another process is using the witness state in {}", path.display())]
     WitnessBusy { path: PathBuf },
-    #[error("nothing is known in {} of what the witness has cosigned", path.display())]
+    #[error("witness state in {} is missing; refusing to cosign", path.display())]
     WitnessForgot { path: PathBuf },
-    #[error("a witness has begun in {} already", path.display())]
+    #[error("witness state exists already in {}", path.display())]
     WitnessBegun { path: PathBuf },
-    #[error("the state of the witness in {} is of another key: {of}", path.display())]
+    #[error("the witness state in {} belongs to another key: {of}", path.display())]
     WitnessOther { path: PathBuf, of: String },
-    #[error("the system has no randomness to make a key of")]
+    #[error("the system cannot supply random bytes for a key")]
     Randomness,
     #[error("cannot read the key file {}", path.display())]
     ReadKey {
@@ -76,29 +79,27 @@ pub enum ProofError {
         #[source]
         source: io::Error,
     },
-    #[error("everybody may read or write the key file {}", path.display())]
+    #[error("other users may read or write the key file {}", path.display())]
     KeyOpen { path: PathBuf },
-    #[error("the signing program has not signed: {detail}")]
+    #[error("the signing program failed: {detail}")]
     SignerCommand { detail: String },
-    #[error("the signature is not one of the public key that was named")]
+    #[error("the signature was not made by the given public key")]
     SignatureWrong,
-    #[error("the key is not the archive's: its current key is {current}")]
+    #[error("not the archive's current key, which is {current}")]
     KeyNotCurrent { current: PublicKey },
-    #[error("the new key was the archive's before")]
+    #[error("the archive has used the new key before")]
     KeyUsed,
     #[error("the archive has no key yet")]
     NoKey,
-    #[error("there is no proof: {detail}")]
+    #[error("cannot make a proof: {detail}")]
     NotProvable { detail: String },
     #[error("key record {}: {detail}", path.display())]
     KeyRecord { path: PathBuf, detail: String },
     #[error("checkpoint {}: {detail}", path.display())]
     Checkpoint { path: PathBuf, detail: String },
-    #[error(
-        "the commits of {log} do not lead to what was signed of them at size {size}: nothing more is signed"
-    )]
+    #[error("the commits of {log} do not match the checkpoint signed at size {size}; refusing to sign more")]
     Forked { log: String, size: u64 },
-    #[error("{} is there with other content", path.display())]
+    #[error("{} exists with other content", path.display())]
     Differs { path: PathBuf },
     #[error("cannot read {}", path.display())]
     Read {
@@ -123,29 +124,29 @@ impl From<ArchiveError> for ProofError {
 }
 
 impl ProofError {
-    /// What the user can do about it, when there is something.
+    /// What the user can do about it, if anything.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            ProofError::KeyOpen { .. } => Some("chmod 600 the file; if others have read it, rotate the key"),
+            ProofError::KeyOpen { .. } => {
+                Some("run chmod 600 on the file; if others have read it, rotate the key")
+            }
             ProofError::KeyNotCurrent { .. } => {
-                Some("sign with the current key, or go over to this one with strongroom key rotate")
+                Some("sign with the current key, or change to this one with strongroom key rotate")
             }
             ProofError::Forked { .. } | ProofError::Differs { .. } => {
-                Some("strongroom verify says what was changed; keep the archive as it is")
+                Some("run strongroom verify to find what was changed; keep the archive as it is")
             }
             ProofError::WitnessKey => Some(
-                "strongroom key show --witness prints the vkey of a witness; that of a log begins as it does, and is another",
+                "strongroom key show --witness prints the vkey of a witness; the vkey of a log looks alike, but is another",
             ),
             ProofError::WitnessForgot { .. } => Some(
-                "a witness that nobody has asked yet begins with --new; for one that has lost its state make another key, for with this one it could cosign a second history",
+                "start a witness that has never cosigned with --new; for one that has lost its state, make another key: with the old one it could cosign a second history",
             ),
-            ProofError::WitnessBegun { .. } => {
-                Some("start it without --new: it goes on with what it has seen")
-            }
-            ProofError::NoKey => Some("strongroom seal-log with a key gives it one"),
-            ProofError::NotProvable { .. } => {
-                Some("strongroom seal-log signs what is not signed yet, strongroom verify says what is wrong")
-            }
+            ProofError::WitnessBegun { .. } => Some("start it without --new; it continues from its state"),
+            ProofError::NoKey => Some("run strongroom seal-log with a key"),
+            ProofError::NotProvable { .. } => Some(
+                "strongroom seal-log signs what is not signed yet; strongroom verify finds what is wrong",
+            ),
             ProofError::Archive(error) => error.hint(),
             _ => None,
         }

@@ -1,15 +1,17 @@
-//! Dropping a volume whose time is over, and knowing which ones were.
+//! Dropping a volume whose retention is over, and knowing which volumes were dropped.
 //!
-//! Terms. A *drop record* (`_dropped/events-2019`) is a note under the archive's key: which volume, its last tree, its
-//! files and rows, why, when. Its *state* (`_dropped/events-2019.state`) is where the volume's positions ended and
-//! what offsets its files had: what the years behind it go on from, for writers and for whoever adds up.
+//! Terms. A *drop record* (`_dropped/events-2019`) is a note signed with the archive's key: which
+//! volume, its last tree, its files and rows, why, when. Its *state* (`_dropped/events-2019.state`)
+//! has the final positions of the volume and the offsets of its files, from which later years
+//! continue, for writers and for checks of totals.
 //!
-//! Order: everything is looked at, the state is written, the record is written, the objects go. With the record the
-//! volume is dropped: readers leave it out, and the same command again removes what is left.
+//! Order: everything is checked, the state is written, the record is written, the objects are
+//! removed. The record is what drops the volume: readers leave it out, and the same command, run
+//! again, removes the remaining objects.
 //!
-//! Invariants: a record is written only when every object was seen to be past its time and under no hold, by the more
-//! careful of two clocks; nothing outside the volume's folder is removed, no link is followed, and on a disk what has
-//! no name of ours stays.
+//! Invariants: a record is written only if every object was past its retention and under no legal
+//! hold, by the more careful of two clocks; nothing outside the volume's folder is removed, no link
+//! is followed, and on a disk names that are not ours stay.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -40,7 +42,8 @@ use crate::proof::verify::CommitFacts;
 use crate::proof::{ProofError, VolumeId};
 use crate::store::{Bucket, Store};
 
-/// How far a clock may be ahead of the newest thing in an archive on a disk before somebody has to say that it is right.
+/// How far a clock may be ahead of the newest time in an archive on a disk before an operator must
+/// confirm that it is right.
 const CLOCK_DAYS_AHEAD_MAX: i64 = 31;
 const STATE_SUFFIX: &str = ".state";
 const STATE_FORMAT: &str = "strongroom-dropped-1";
@@ -52,8 +55,8 @@ pub(crate) struct State {
     format: String,
     /// The newest version of each appId in the volume.
     pub(crate) txns: BTreeMap<String, i64>,
-    /// Partition to least and greatest offset of its rows in all files, and their number; null where a file was from
-    /// before there were such tags.
+    /// Map from partition to least offset, greatest offset and number of its rows in all files;
+    /// null if a file was from before there were such tags.
     pub(crate) offsets: Option<BTreeMap<String, (i64, i64, u64)>>,
 }
 
@@ -78,7 +81,7 @@ impl State {
     }
 
     fn bytes(&self) -> Vec<u8> {
-        // Strings and numbers: there is nothing that could fail.
+        // Strings and numbers: serialization cannot fail.
         serde_json::to_vec(self).unwrap_or_default()
     }
 }
@@ -95,7 +98,7 @@ fn state_path(root: &Path, log: VolumeId) -> PathBuf {
     root.join(layout::DROPPED).join(file(log) + STATE_SUFFIX)
 }
 
-/// What was dropped, and what only looks so.
+/// Valid drop records, and invalid ones.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AllDropped {
     pub(crate) good: BTreeMap<VolumeId, (DropRecord, State)>,
@@ -117,10 +120,10 @@ pub(crate) async fn load(work: &Work) -> Result<AllDropped, RetentionError> {
         let place = format!("{}/{name}", layout::DROPPED);
         let stem = name.strip_suffix(STATE_SUFFIX).unwrap_or(name);
         let Some(log) = VolumeId::parse(&stem.replacen('-', "/", 1)) else {
-            all.wrong.push((place, "it is named like no volume".to_owned()));
+            all.wrong.push((place, "its name is not that of a volume".to_owned()));
             continue;
         };
-        // A state alone is what is left of a drop that died before it was one.
+        // A state without a record was left by a drop that died before it took effect.
         if stem != name {
             continue;
         }
@@ -130,14 +133,14 @@ pub(crate) async fn load(work: &Work) -> Result<AllDropped, RetentionError> {
             let (text, signer) = open(&bytes, &signed_as, &keys.all())?;
             let record = DropRecord::parse(text, &work.archive_id, log)?;
             record.check(signer, &keys, policy.years_at(record.time), Utc::now())?;
-            let state = state.ok_or("the file of its positions is not there")?;
+            let state = state.ok_or("the file of its positions is missing")?;
             if Hash::of(&state) != record.state {
-                return Err("the file of its positions is another one than it names".to_owned());
+                return Err("the file of its positions does not match the hash in it".to_owned());
             }
             let state: State =
                 serde_json::from_slice(&state).map_err(|_| "the file of its positions is damaged")?;
             if state.format != STATE_FORMAT {
-                return Err("the file of its positions is of an unknown format".to_owned());
+                return Err("the file of its positions has an unknown format".to_owned());
             }
             Ok((record, state))
         };
@@ -149,7 +152,7 @@ pub(crate) async fn load(work: &Work) -> Result<AllDropped, RetentionError> {
     Ok(all)
 }
 
-/// What is needed to look at an archive of which only the place is known.
+/// The context for reading records of an archive of which only the location is known.
 async fn bare(store: &Store, root: &Path) -> Result<Option<Work>, RetentionError> {
     let path = root.join(layout::MANIFEST);
     let manifest = store.read(&path).await;
@@ -168,7 +171,7 @@ async fn bare(store: &Store, root: &Path) -> Result<Option<Work>, RetentionError
     }))
 }
 
-/// Dropped volumes of a table with where they ended.
+/// Dropped volumes of a table with their final positions.
 pub(crate) async fn of_table(
     store: &Store,
     root: &Path,
@@ -198,7 +201,7 @@ pub(crate) async fn without(
     table: Table,
     mut periods: Vec<Period>,
 ) -> Result<Vec<Period>, ArchiveError> {
-    // A volume of the present year is never dropped, so most archives need no further look.
+    // A volume of the present year is never dropped, so for most archives the check ends here.
     let present = Utc::now().year();
     if periods.iter().any(|period| period.year < present) {
         let dropped = Box::pin(of_table(store, root, table)).await?;
@@ -207,17 +210,17 @@ pub(crate) async fn without(
     Ok(periods)
 }
 
-/// What time it is taken to be, and why.
+/// The time to use, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClockTrust {
     pub now: DateTime<Utc>,
-    /// What was asked, for people.
+    /// The source of the time, for people.
     pub says: String,
-    /// Why the time may be later than it is.
+    /// Why the time may be too late.
     pub doubt: Option<String>,
 }
 
-/// The more careful of the clocks there are.
+/// The earlier of the available clocks.
 pub(super) async fn clock(
     work: &Work,
     volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
@@ -227,13 +230,14 @@ pub(super) async fn clock(
         Store::S3(bucket) => Ok(match bucket.s3.clock_ahead().await {
             Ok(Some(ahead)) => {
                 let theirs = ours + chrono::Duration::seconds(ahead);
-                let says =
-                    format!("the store's clock is {ahead} s ahead of this machine's; the earlier one counts");
+                let says = format!(
+                    "the store's clock is {ahead} s ahead of this machine's; the earlier one is used"
+                );
                 ClockTrust { now: ours.min(theirs), says, doubt: None }
             }
             Ok(None) | Err(_) => ClockTrust {
                 now: ours,
-                says: "this machine's clock; the store does not tell its own".to_owned(),
+                says: "this machine's clock; the store does not report its own".to_owned(),
                 doubt: None,
             },
         }),
@@ -243,11 +247,11 @@ pub(super) async fn clock(
             let says = match newest {
                 Some(newest) => {
                     format!(
-                        "this machine's clock; the newest commit or file is of {}",
+                        "this machine's clock; the newest commit or file is from {}",
                         newest.format("%Y-%m-%d %H:%M")
                     )
                 }
-                None => "this machine's clock alone: there is nothing to compare it with".to_owned(),
+                None => "this machine's clock only: there is nothing to compare it with".to_owned(),
             };
             let doubt = ahead.filter(|ahead| *ahead > CLOCK_DAYS_AHEAD_MAX).map(|ahead| {
                 format!(
@@ -259,7 +263,7 @@ pub(super) async fn clock(
     }
 }
 
-/// The latest time that anything in an archive on a disk was written, by its commits or by the disk.
+/// The latest write to an archive on a disk, according to its commits or to the disk.
 fn newest(
     work: &Work,
     volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
@@ -279,8 +283,8 @@ fn newest(
     Ok(newest)
 }
 
-/// The time that a volume's retention is counted from: that of its newest commit, or the end of the day of its newest
-/// file, whichever is later.
+/// The time from which a volume's retention is counted: that of its newest commit, or the end of
+/// the date of its newest file, whichever is later.
 pub(super) fn last(commits: &[CommitFacts]) -> Option<DateTime<Utc>> {
     let made =
         commits.iter().filter_map(|commit| commit.time_ms).max().and_then(DateTime::from_timestamp_millis);
@@ -290,32 +294,33 @@ pub(super) fn last(commits: &[CommitFacts]) -> Option<DateTime<Utc>> {
     made.max(day)
 }
 
-/// What is to be dropped.
+/// A request to drop a volume.
 #[derive(Clone, Debug)]
 pub struct Drop {
     pub volume: VolumeId,
     pub reason: String,
-    /// Somebody has looked at this machine's clock.
+    /// The operator has checked this machine's clock.
     pub is_clock_checked: bool,
 }
 
-/// What was dropped.
+/// The outcome of a drop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dropped {
     pub record: DropRecord,
-    /// Whether the record was written now; else an earlier run wrote it.
+    /// Whether this run wrote the record; otherwise an earlier run did.
     pub is_new: bool,
-    /// Objects that were removed now.
+    /// Objects removed by this run.
     pub removed: u64,
-    /// Names below the volume's folder that are none of an archive's, and stay.
+    /// Names below the volume's folder that do not belong to an archive, and stay.
     pub left: Vec<String>,
 }
 
-/// Drops a volume whose retention is over and that no hold is on; or removes what an earlier run left of it.
+/// Drops a volume whose retention is over and that is under no legal hold, or removes what an
+/// earlier run left of it.
 ///
 /// # Errors
-/// [`RetentionError::NotDropped`] with every reason there is; [`RetentionError::Objects`] when the record is written and
-/// some objects could not be removed.
+/// [`RetentionError::NotDropped`] with all reasons; [`RetentionError::Objects`] if the record is
+/// written but some objects could not be removed.
 pub fn drop_volume(archive: &Archive, drop: &Drop, progress: Progress) -> Result<Dropped, RetentionError> {
     let drop = drop.clone();
     Work::of(archive, progress).run(move |work| async move { drop_with(&work, &drop).await })
@@ -346,7 +351,7 @@ pub(crate) async fn drop_with(work: &Work, drop: &Drop) -> Result<Dropped, Reten
     Ok(Dropped { record, is_new, removed, left })
 }
 
-/// Looks whether a volume may be dropped, and writes that it is.
+/// Checks whether a volume may be dropped, and writes its drop record.
 async fn lay_down(work: &Work, drop: &Drop) -> Result<DropRecord, RetentionError> {
     let (log, volume) = (drop.volume, drop.volume.name());
     if !work.logs().await?.contains(&log) {
@@ -367,14 +372,14 @@ async fn lay_down(work: &Work, drop: &Drop) -> Result<DropRecord, RetentionError
     let clock = clock(work, &volumes).await?;
     let mut reasons = Vec::new();
     if log.period.year >= clock.now.year() {
-        reasons.push("it is of the present year".to_owned());
+        reasons.push("it is from the present year".to_owned());
     }
     if let Some(doubt) = clock.doubt.filter(|_| !drop.is_clock_checked) {
-        reasons.push(format!("{doubt}, and nobody has said that it is right"));
+        reasons.push(format!("{doubt}, and it has not been confirmed"));
     }
     let last = last(commits).ok_or_else(|| RetentionError::NotDropped {
         volume: volume.clone(),
-        reasons: vec!["it has no commit that says when it was made".to_owned()],
+        reasons: vec!["it has no commit with a time".to_owned()],
     })?;
     let mut until = end(last, policy.years).ok_or_else(|| RetentionError::NotDropped {
         volume: volume.clone(),
@@ -382,7 +387,7 @@ async fn lay_down(work: &Work, drop: &Drop) -> Result<DropRecord, RetentionError
     })?;
     if until > clock.now {
         let (until, years) = (until.format("%Y-%m-%d"), policy.years);
-        reasons.push(format!("{years} years are promised, and it is kept until {until}"));
+        reasons.push(format!("{years} years are promised, so it is kept until {until}"));
     }
     reasons.extend(held(work, log, commits).await?);
     if let Store::S3(bucket) = &work.store {
@@ -404,7 +409,7 @@ async fn lay_down(work: &Work, drop: &Drop) -> Result<DropRecord, RetentionError
     let head =
         head.filter(|head| head.size == commits.len() as u64).ok_or_else(|| RetentionError::NotDropped {
             volume: volume.clone(),
-            reasons: vec!["its commits have a gap, so nobody can say what is dropped".to_owned()],
+            reasons: vec!["its commits have a gap, so its content is unknown".to_owned()],
         })?;
     let state = State::of(commits).bytes();
     let adds = || commits.iter().flat_map(|commit| &commit.adds);
@@ -428,20 +433,20 @@ async fn lay_down(work: &Work, drop: &Drop) -> Result<DropRecord, RetentionError
     let record = DropRecord { time: record.time.max(record.until), ..record };
     let state_path = state_path(&work.root, log);
     if !work.put(&state_path, state.into()).await? {
-        let detail = "it is there already, with other positions than the volume has".to_owned();
+        let detail = "it exists already, with positions that differ from the volume".to_owned();
         return Err(RetentionError::Record { path: state_path, detail });
     }
     let path = path(&work.root, log);
     let text = record.text(&work.archive_id);
     let bytes = work.signed(&text, &Statement::Dropped.signed_as(&work.archive_id), &keys)?;
     if !work.put(&path, bytes).await? {
-        let detail = "another process drops it at this moment; run again".to_owned();
+        let detail = "another process is dropping it; run again".to_owned();
         return Err(RetentionError::Record { path, detail });
     }
     Ok(record)
 }
 
-/// Which holds are on a volume, by their lists or by what they are about.
+/// The legal holds on a volume, by their lists or by their scope.
 async fn held(work: &Work, log: VolumeId, commits: &[CommitFacts]) -> Result<Vec<String>, RetentionError> {
     let holds = Holds::load(work).await?;
     if let Some((path, detail)) = holds.wrong {
@@ -455,13 +460,15 @@ async fn held(work: &Work, log: VolumeId, commits: &[CommitFacts]) -> Result<Vec
         let files = matching::files(work, log, commits, &hold.scope).await?.len();
         if listed > 0 || files > 0 {
             let name = &hold.record.name;
-            reasons.push(format!("hold \"{name}\" is on {listed} objects of it, and about {files} files"));
+            reasons.push(format!(
+                "hold \"{name}\" is on {listed} of its objects, and its scope has {files} of its files"
+            ));
         }
     }
     Ok(reasons)
 }
 
-/// The latest date of a volume's objects, and why they may not go.
+/// The latest retention date of a volume's objects, and why any of them must stay.
 async fn locks(
     work: &Work,
     bucket: &Bucket,
@@ -481,7 +488,7 @@ async fn locks(
         done += 1;
         (work.progress)(done, total);
         let why = match &lock {
-            Err(failure) => Some(format!("{place}: its lock is not known ({failure})")),
+            Err(failure) => Some(format!("{place}: its lock is unknown ({failure})")),
             Ok(lock) if lock.is_held => Some(format!("{place} is under a legal hold")),
             Ok(lock) => {
                 latest = latest.max(lock.until);
@@ -501,7 +508,7 @@ async fn locks(
     Ok((latest, reasons))
 }
 
-/// Every version of every object of a volume: path, version, whether it is a deletion.
+/// Every version of every object of a volume: path, version, whether it is a delete marker.
 async fn versions(
     work: &Work,
     bucket: &Bucket,
@@ -569,7 +576,7 @@ fn remove_local(work: &Work, log: VolumeId) -> Result<(u64, Vec<String>), Retent
     let mut removed = 0;
     for (file, is_folder) in files {
         if is_folder {
-            // One that is not empty has what is not ours.
+            // A folder that is not empty contains files that are not ours.
             let _ = std::fs::remove_dir(&file);
             continue;
         }
@@ -587,7 +594,7 @@ fn remove_local(work: &Work, log: VolumeId) -> Result<(u64, Vec<String>), Retent
     Ok((removed, left))
 }
 
-/// Plain files below a folder that `is_ours`, each folder behind what is in it.
+/// Plain files below a folder for which `is_ours`, each folder after its content.
 fn files_below(
     folder: &Path,
     is_ours: &dyn Fn(&str) -> bool,

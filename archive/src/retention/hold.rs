@@ -1,14 +1,16 @@
-//! Holds: what must stay for as long as somebody says so, whatever becomes of its retention.
+//! Legal holds: records that must stay until the hold is released, whatever their retention.
 //!
-//! A hold is a record (`_holds/00000001`) that says of which records it is, lists of the objects that hold these
-//! (`_holds/00000001-00000001` and so on), and, in a bucket, the store's own legal hold on each of these and on the
-//! record and the lists. Beside the data files these are the commits that name them and what proves the commits.
+//! A hold is a record (`_holds/00000001`) that states its scope, lists of the objects with records
+//! in that scope (`_holds/00000001-00000001` and so on), and, in a bucket, the store's own legal
+//! hold on each of these objects and on the record and the lists. Besides the data files, the
+//! objects are the commits that name them and the proofs of these commits.
 //!
-//! Written in that order, so whatever dies on the way is made good by the same command. Files that are sealed later and
-//! belong to a hold get it by a refresh. Writers do not do that themselves: in a bucket the right to place a hold is
-//! the right to lift it, which a writer must not have; and a file has years of retention before it needs the hold.
+//! Everything is written in that order, so the same command, run again, finishes whatever died.
+//! Files that are sealed later and are in the scope of a hold get it by a refresh. Writers do not
+//! place holds themselves: in a bucket the right to place a hold is the right to release it, which
+//! a writer must not have; and a file has years of retention before it needs the hold.
 //!
-//! Invariant: an object is let go only when no hold that is not released has it on a list.
+//! Invariant: an object is released only if no active hold has it on a list.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -29,10 +31,10 @@ use crate::proof::verify::CommitFacts;
 use crate::store::Store;
 use strongroom_schemas::VolumeId;
 
-/// Most records of holds and lists of one hold that are read.
+/// Maximum number of records of holds, and of lists of one hold, that are read.
 const RECORDS_MAX: u64 = 1_000_000;
 
-/// A hold, as far as it is laid down.
+/// A legal hold, as its records state it.
 #[derive(Clone, Debug)]
 pub(crate) struct Hold {
     pub(crate) record: HoldRecord,
@@ -40,15 +42,15 @@ pub(crate) struct Hold {
     hash: Hash,
     pub(crate) released: Option<HoldRecord>,
     pub(crate) lists: Vec<HeldList>,
-    /// Records that nobody has signed: the hold's, and its release's.
+    /// Records without a signature: that of the hold, and that of its release.
     pub(crate) unsigned: u64,
 }
 
-/// All holds, and what is wrong with the first record that does not hold.
+/// All holds, and what is wrong with the first invalid record.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Holds {
     pub(crate) all: Vec<Hold>,
-    /// Of records, released ones and releases included.
+    /// Number of records, including released holds and releases.
     pub(crate) records: u64,
     pub(crate) wrong: Option<(PathBuf, String)>,
 }
@@ -70,7 +72,7 @@ impl Hold {
         self.released.is_none()
     }
 
-    /// Everything that the hold is on, but for the versions of its own records.
+    /// Everything under the hold, except the versions of its own records.
     fn objects(&self) -> impl Iterator<Item = HeldObject> + '_ {
         let listed = self.lists.iter().flat_map(|list| list.objects.iter().cloned());
         let number = self.record.number;
@@ -127,7 +129,7 @@ impl Holds {
                 match list {
                     Ok(list) if list.hold == hold.hash => hold.lists.push(list),
                     Ok(_) => {
-                        holds.wrong = Some((path, "it is of another record than the hold's".to_owned()));
+                        holds.wrong = Some((path, "it belongs to a record other than the hold's".to_owned()));
                         return Ok(holds);
                     }
                     Err(detail) => {
@@ -139,13 +141,13 @@ impl Holds {
         }
         if seen < names.len() {
             let detail =
-                format!("{} names here are no records, or one before them is missing", names.len() - seen);
+                format!("{} names here are not records, or an earlier record is missing", names.len() - seen);
             holds.wrong = Some((work.root.join(layout::HOLDS), detail));
         }
         Ok(holds)
     }
 
-    /// As [`Holds::load`]; with a record that does not hold there are none.
+    /// Like [`Holds::load`], but an invalid record is an error.
     async fn whole(work: &Work) -> Result<Holds, RetentionError> {
         let holds = Holds::load(work).await?;
         match holds.wrong {
@@ -167,8 +169,8 @@ impl Holds {
                 hold.released = Some(record);
                 Ok(())
             }
-            (Deed::Place(_), Some(_)) => Err("a hold of that name was placed before".to_owned()),
-            (Deed::Release, _) => Err("there is no such hold to release".to_owned()),
+            (Deed::Place(_), Some(_)) => Err("a hold with that name was placed before".to_owned()),
+            (Deed::Release, _) => Err("the hold to release does not exist".to_owned()),
         }
     }
 
@@ -180,13 +182,13 @@ impl Holds {
         self.all.iter().find(|hold| hold.record.name == name)
     }
 
-    /// Paths that a hold is on which is not released.
+    /// Paths under an active hold.
     pub(crate) fn covered(&self) -> BTreeSet<String> {
         self.active().flat_map(Hold::objects).map(|object| object.path).collect()
     }
 }
 
-/// A hold, for people.
+/// A legal hold, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HoldState {
     pub name: String,
@@ -218,7 +220,7 @@ impl HoldState {
 /// All holds that were ever placed, oldest first.
 ///
 /// # Errors
-/// [`RetentionError::Record`] when a record does not hold.
+/// [`RetentionError::Record`] for an invalid record.
 pub fn holds(archive: &Archive) -> Result<Vec<HoldState>, RetentionError> {
     Work::of(archive, Arc::new(|_, _| ())).run(|work| async move {
         let holds = Holds::whole(&work).await?;
@@ -230,21 +232,22 @@ pub fn holds(archive: &Archive) -> Result<Vec<HoldState>, RetentionError> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Covered {
     pub name: String,
-    /// Data files that hold records it is about.
+    /// Data files with records in its scope.
     pub files: u64,
     /// Objects on its lists.
     pub objects: u64,
-    /// Which were added to them now.
+    /// Objects that this run added to the lists.
     pub listed: u64,
-    /// In a bucket: objects that the store was told to hold, or to let go, now.
+    /// In a bucket: objects that the store was asked to hold or to release in this run.
     pub told: u64,
 }
 
-/// Places a hold and finds what it is on. One that was placed for the same before is finished.
+/// Places a hold and finds its objects. A hold that was placed with the same scope before is
+/// finished.
 ///
 /// # Errors
 /// [`RetentionError::HoldDiffers`] and [`RetentionError::HoldReleased`] for a name that is taken,
-/// [`RetentionError::Objects`] when some objects could not be held: all others are.
+/// [`RetentionError::Objects`] if some objects could not be held: all others are.
 pub fn place_hold(
     archive: &Archive,
     name: &str,
@@ -256,18 +259,21 @@ pub fn place_hold(
     Work::of(archive, progress).run(move |work| async move { place(&work, &name, &reason, &scope).await })
 }
 
-/// Brings every hold that is not released over what was sealed since, and makes good what an earlier run left undone.
+/// Extends every active hold to what was sealed since, and finishes what an earlier run left
+/// undone.
 ///
 /// # Errors
-/// As [`place_hold`].
+/// Those of [`place_hold`].
 pub fn refresh_holds(archive: &Archive, progress: Progress) -> Result<Vec<Covered>, RetentionError> {
     Work::of(archive, progress).run(|work| async move { refresh(&work).await })
 }
 
-/// Releases a hold. Objects that another hold is on stay held. Again, it finishes what an earlier run began.
+/// Releases a hold. Objects under another hold stay held. Run again, it finishes what an earlier
+/// run started.
 ///
 /// # Errors
-/// [`RetentionError::HoldUnknown`]; [`RetentionError::Objects`] when some objects could not be let go.
+/// [`RetentionError::HoldUnknown`]; [`RetentionError::Objects`] if some objects could not be
+/// released.
 pub fn release_hold(
     archive: &Archive,
     name: &str,
@@ -362,14 +368,14 @@ pub(crate) async fn release(work: &Work, name: &str, reason: &str) -> Result<Cov
     let others = holds.covered();
     let free: Vec<HeldObject> = hold.objects().filter(|object| !others.contains(&object.path)).collect();
     covered.told = tell(work, &ground, free.clone(), false).await?;
-    // Another hold may have been placed on some of these meanwhile.
+    // Another hold may have been placed on some of these in the meantime.
     let now = Holds::whole(work).await?.covered();
     let again: Vec<HeldObject> = free.into_iter().filter(|object| now.contains(&object.path)).collect();
     tell(work, &ground, again, true).await?;
     Ok(covered)
 }
 
-/// What there is to hold.
+/// Everything that can be held.
 pub(crate) struct Ground {
     volumes: BTreeMap<VolumeId, Vec<CommitFacts>>,
     /// In a bucket: every object of the archive, by its path.
@@ -412,7 +418,7 @@ impl Ground {
     }
 }
 
-/// Paths that a hold must be on, and how many of them are data files.
+/// Paths that a hold must be on, and the number of data files among them.
 pub(super) async fn wanted(
     work: &Work,
     scope: &Scope,
@@ -433,8 +439,8 @@ pub(super) async fn wanted(
     Ok((paths, files))
 }
 
-/// The commits of a volume, and of its log what proves them: for each the first checkpoint that it is in, and the tiles
-/// on its way to it. The first, because it stays the first.
+/// The commits of a volume and their proofs from its log: for each, the first checkpoint that it is
+/// in, and the tiles of its inclusion proof. The first checkpoint, because it stays the first.
 async fn proofs(
     work: &Work,
     log: VolumeId,
@@ -473,7 +479,7 @@ async fn proofs(
     Ok(paths)
 }
 
-/// Tiles that a proof of leaf `index` in a tree of `size` is made of.
+/// Tiles that make up a proof of leaf `index` in a tree of `size`.
 fn tiles_on_the_way(index: u64, size: u64) -> BTreeSet<Tile> {
     let mut tiles = BTreeSet::new();
     for level in 0..8u32 {
@@ -491,7 +497,7 @@ fn tiles_on_the_way(index: u64, size: u64) -> BTreeSet<Tile> {
     tiles
 }
 
-/// Brings one hold over what it must be on.
+/// Extends one hold to everything that it must be on.
 async fn cover(work: &Work, hold: &Hold, ground: &Ground) -> Result<Covered, RetentionError> {
     let (wanted, files) = wanted(work, &hold.scope, ground).await?;
     let known: BTreeSet<&str> = hold.listed().map(|object| object.path.as_str()).collect();
@@ -508,9 +514,10 @@ async fn cover(work: &Work, hold: &Hold, ground: &Ground) -> Result<Covered, Ret
         let (number, hash) = (hold.record.number, hold.hash);
         let list = HeldList { number, part, hold: hash, objects: objects.to_vec() };
         let name = list_name(number, part);
-        // Another process that covers the same hold has the same to list, or more; it is seen by the next refresh.
+        // Another process that covers the same hold has the same objects to list, or more; the next
+        // refresh reads its list.
         if !work.put(&path(work, &name), list.text(&work.archive_id).into()).await? {
-            let detail = "another process lists what the hold is on at this moment; run again".to_owned();
+            let detail = "another process is listing the objects of the hold; run again".to_owned();
             return Err(RetentionError::Record { path: path(work, &name), detail });
         }
         all.push(HeldObject { path: format!("{}/{name}", layout::HOLDS), version: None });
@@ -524,7 +531,7 @@ async fn cover(work: &Work, hold: &Hold, ground: &Ground) -> Result<Covered, Ret
     Ok(Covered { name: hold.record.name.clone(), files, objects, listed, told })
 }
 
-/// Has the store hold objects, or let them go; how many it had to be told of.
+/// Has the store hold objects, or release them; returns the number of requests that were needed.
 async fn tell(
     work: &Work,
     ground: &Ground,
@@ -555,7 +562,7 @@ async fn tell(
         (work.progress)(done, total);
         told += u64::from(failures.take(&path, outcome).unwrap_or(false));
     }
-    failures.end(if hold { "held" } else { "let go" })?;
+    failures.end(if hold { "held" } else { "released" })?;
     Ok(told)
 }
 

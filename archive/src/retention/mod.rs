@@ -1,15 +1,17 @@
-//! How long things are kept: the promise in years, holds that outlast it, what falls out, and dropping a volume.
-//! `docs/proof.md` has the formats of what is laid down about it.
+//! How long things are kept: the promise in years, legal holds that outlast it, what expires, and
+//! dropping a volume. `docs/proof.md` has the formats of the records.
 //!
 //! Invariants:
-//! 1. A promise only grows. No retain-until is ever put that is earlier than the one in the store, and the store would
-//!    refuse it.
-//! 2. What is to be done is laid down before it is done, in a name that is written once: a policy, a hold with the
-//!    list of its objects, a drop. Whatever dies on the way, the same command again finishes it.
-//! 3. Nothing is removed but the volume that a drop record names, which the archive's key has signed, after every
-//!    object of it was seen to be past its time and under no hold. In a bucket the store has the last word on both.
-//! 4. A volume with a drop record that holds is left out by readers, whatever is still there of it; a forged one hides
-//!    nothing.
+//! 1. A promise only grows. No retain-until date is ever put that is earlier than the one in the
+//!    store, and the store would refuse it.
+//! 2. Every action is recorded before it is done, under a name that is written once: a policy, a
+//!    hold with the list of its objects, a drop. After a crash at any moment, the same command, run
+//!    again, finishes it.
+//! 3. Only the volume that a drop record names is removed, and only if the archive's key signed the
+//!    record after every object of the volume was past its retention and under no hold. In a bucket
+//!    the store has the last word on both.
+//! 4. Readers leave out a volume with a valid drop record, whatever remains of it; a forged record
+//!    hides nothing.
 
 pub(crate) mod dropped;
 pub(crate) mod hold;
@@ -42,39 +44,39 @@ use crate::proof::{ProofError, Signer, VolumeId};
 use crate::s3::StoreFailure;
 use crate::store::Store;
 
-/// How far ahead of ours another clock may be before what it says is not believed.
+/// How far another clock may be ahead of ours before its time is not believed.
 pub(crate) const CLOCK_AHEAD_MS_MAX: i64 = 600_000;
-/// Objects that are asked about, extended, held or removed at once.
+/// Objects that are queried, extended, held or removed at once.
 const OBJECTS_AT_ONCE: usize = 16;
-/// Objects that a failure names.
+/// Maximum number of objects that a failure names.
 const NAMES_MAX: usize = 10;
 
-/// What can go wrong with keeping and dropping.
+/// What can go wrong with retention, holds and drops.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RetentionError {
     #[error(
-        "{asked} years are asked for; a retention has 1 to {} years",
+        "{asked} years were requested; a retention has 1 to {} years",
         crate::options::RETENTION_YEARS_MAX
     )]
     Years { asked: u32 },
-    #[error("the archive promises {promised} years already: a retention is never shortened to {asked}")]
+    #[error("the archive promises {promised} years; a retention cannot be shortened to {asked}")]
     Shorter { asked: u32, promised: u32 },
-    #[error("the {what} is no plain text of one line with at most {TEXT_BYTES_MAX} bytes")]
+    #[error("the {what} is not one line of plain text of at most {TEXT_BYTES_MAX} bytes")]
     Text { what: &'static str },
-    #[error("a hold from a time to an earlier one holds nothing")]
+    #[error("the end of the hold's period is before its start")]
     Span,
-    #[error("hold \"{name}\" was placed for something else")]
+    #[error("hold \"{name}\" was placed with another scope")]
     HoldDiffers { name: String },
-    #[error("hold \"{name}\" was released; a name is used once")]
+    #[error("hold \"{name}\" was released; a name can be used only once")]
     HoldReleased { name: String },
     #[error("the archive has no hold \"{name}\"")]
     HoldUnknown { name: String },
-    #[error("the archive has a key, and this is laid down under its signature: no key is given")]
+    #[error("this archive is signed; a signing key is required")]
     KeyNeeded,
-    #[error("there is no volume {volume}")]
+    #[error("volume {volume} does not exist")]
     NoVolume { volume: String },
-    #[error("{volume} is not dropped: {}", reasons.join("; "))]
+    #[error("{volume} cannot be dropped: {}", reasons.join("; "))]
     NotDropped { volume: String, reasons: Vec<String> },
     #[error("{}: {detail}", path.display())]
     Record { path: PathBuf, detail: String },
@@ -98,7 +100,7 @@ pub enum RetentionError {
         #[source]
         source: io::Error,
     },
-    #[error("cannot look into file {}: {detail}", path.display())]
+    #[error("cannot read rows of file {}: {detail}", path.display())]
     Rows { path: PathBuf, detail: String },
     #[error(transparent)]
     Proof(#[from] ProofError),
@@ -113,7 +115,7 @@ impl From<ArchiveError> for RetentionError {
 }
 
 impl RetentionError {
-    /// As an error of the archive, for those who read and write it.
+    /// Converts to an error of the archive, for readers and writers.
     pub(crate) fn into_archive(self) -> ArchiveError {
         match self {
             RetentionError::Archive(error) => *error,
@@ -121,23 +123,23 @@ impl RetentionError {
         }
     }
 
-    /// What the user can do about it, when there is something.
+    /// What the user can do about it, if anything.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             RetentionError::KeyNeeded => {
-                Some("name it with --key FILE, STRONGROOM_KEY_FILE or --signer COMMAND")
+                Some("give it with --key FILE, STRONGROOM_KEY_FILE or --signer COMMAND")
             }
             RetentionError::HoldDiffers { .. } | RetentionError::HoldReleased { .. } => {
-                Some("choose another name; strongroom hold list shows those that are taken")
+                Some("choose another name; strongroom hold list shows the names that are taken")
             }
-            RetentionError::HoldUnknown { .. } => Some("strongroom hold list shows them"),
-            RetentionError::Objects { .. } => {
-                Some("see to rights and store, and run the same command again: it goes on where it ended")
-            }
+            RetentionError::HoldUnknown { .. } => Some("strongroom hold list shows all holds"),
+            RetentionError::Objects { .. } => Some(
+                "check permissions and the store, and run the same command again; it continues where it stopped",
+            ),
             RetentionError::NotDropped { .. } => {
-                Some("strongroom retention status shows what is kept until when")
+                Some("strongroom retention status shows how long each volume is kept")
             }
-            RetentionError::Record { .. } => Some("strongroom verify says what is wrong"),
+            RetentionError::Record { .. } => Some("strongroom verify reports what is wrong"),
             RetentionError::List { source, .. } => source.hint(),
             RetentionError::Proof(error) => error.hint(),
             RetentionError::Archive(error) => error.hint(),
@@ -145,7 +147,7 @@ impl RetentionError {
         }
     }
 
-    /// Whether what was asked for is at fault.
+    /// Whether the request is at fault.
     pub fn is_input(&self) -> bool {
         match self {
             RetentionError::Archive(error) => error.is_location(),
@@ -170,15 +172,15 @@ fn list(first: &[(String, String)], failed: usize) -> String {
     named.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
 }
 
-/// Is told how many objects of how many are done, from any thread.
+/// Receives the number of objects done and the total, from any thread.
 pub type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
 
-/// The end of the retention of what came at `time`.
+/// The end of the retention of an object that was put at `time`.
 pub(crate) fn end(time: DateTime<Utc>, years: u32) -> Option<DateTime<Utc>> {
     Retention { mode: LockMode::Compliance, years }.until(time)
 }
 
-/// What the work on an archive's keeping needs of it.
+/// What retention work needs of an archive.
 #[derive(Clone)]
 pub(crate) struct Work {
     pub(crate) store: Store,
@@ -209,7 +211,7 @@ impl Work {
         }
     }
 
-    /// Runs what reads and writes the store on the store's threads.
+    /// Runs a future that reads and writes the store on the store's threads.
     pub(crate) fn run<T: Send + 'static, F>(
         self,
         work: impl FnOnce(Work) -> F + Send + 'static,
@@ -229,7 +231,8 @@ impl Work {
         self.fail_points.pass(Step::Retention).map_err(failed)
     }
 
-    /// A statement's bytes: signed where there is who signs. Another key than the archive's is refused.
+    /// The bytes of a statement, signed if there is a signer. A key that is not the archive's is
+    /// refused.
     fn signed(&self, text: &str, signed_as: &str, keys: &Keys) -> Result<Bytes, RetentionError> {
         match (&self.signer, keys.current()) {
             (Some(signer), Some(current)) if signer.public() == current => {
@@ -241,7 +244,7 @@ impl Work {
         }
     }
 
-    /// Writes a name once; `false` when it is taken by other content.
+    /// Writes a name once; `false` if it is taken by other content.
     async fn put(&self, path: &Path, bytes: Bytes) -> Result<bool, RetentionError> {
         self.pass(path)?;
         let put = self.store.put_proof(path, bytes.clone()).await;
@@ -256,7 +259,7 @@ impl Work {
         read.map_err(|source| RetentionError::Read { path: path.to_owned(), source })
     }
 
-    /// Names in a folder of records, sorted, without what is on its way there.
+    /// Names in a folder of records, sorted, without files that are still being written.
     pub(crate) async fn names(&self, folder: &str) -> Result<Vec<String>, ArchiveError> {
         let mut names = self.store.names(&self.root.join(folder)).await?;
         names.retain(|name| !name.starts_with('.'));
@@ -264,13 +267,13 @@ impl Work {
         Ok(names)
     }
 
-    /// Volumes that are there and not dropped.
+    /// Volumes that exist and were not dropped.
     async fn logs(&self) -> Result<Vec<VolumeId>, RetentionError> {
         Ok(crate::proof::log::logs(&self.store, &self.root).await?)
     }
 }
 
-/// Collects what could not be done, object by object.
+/// Collects the failures, object by object.
 #[derive(Default)]
 struct Failures {
     all: usize,

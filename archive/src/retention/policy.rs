@@ -1,11 +1,13 @@
 //! The promise in years, and how it grows.
 //!
-//! `strongroom.json` is written once, so what is promised beyond it is a chain of records, `_retention/00000001` and so
-//! on, each with more years than the one before. In an archive with a key a record counts only under the signature
-//! of one: whoever may put objects could else have everything kept, and paid for, for a hundred years.
+//! `strongroom.json` is written once, so everything promised beyond it is a chain of records,
+//! `_retention/00000001` and so on, each with more years than the one before. In an archive with a
+//! key a record counts only if it is signed by one of the archive's keys: otherwise, anyone who may
+//! put objects could have everything kept, and paid for, for a hundred years.
 //!
-//! An extension is a record first. From then on writers lock what they put for as long, at the latest from their
-//! next seal on. Then every object's own date is moved, on the version that the archive names.
+//! An extension is a record first. From then on writers lock new objects for that time, at the
+//! latest from their next seal. Then the date of every object is moved, on the version that belongs
+//! to the archive.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,15 +25,15 @@ use crate::proof::keys::Keys;
 use crate::s3::Locked;
 use crate::store::{Bucket, Store};
 
-/// Most records of policy: each has a year more.
+/// Maximum number of policy records: each adds at least a year.
 pub(crate) const RECORDS_MAX: u64 = RETENTION_YEARS_MAX as u64;
 
-/// What new objects are locked with. Clones see it grow.
+/// The lock of new objects. Clones see it grow.
 #[derive(Clone, Debug)]
 pub(crate) struct Promised {
     mode: LockMode,
     years: Arc<AtomicU32>,
-    /// Records of policy that are in it.
+    /// Number of policy records that it includes.
     records: Arc<AtomicU64>,
 }
 
@@ -50,17 +52,18 @@ impl Promised {
     }
 }
 
-/// What an archive promises.
+/// The promise of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// As the archive was made; on a local disk, which locks nothing, the years before which nothing is dropped.
+    /// The promise when the archive was created; on a local disk, which locks nothing, data younger
+    /// than this is never dropped.
     pub made_with: u32,
     pub years: u32,
     pub records: Vec<PolicyRecord>,
 }
 
 impl Policy {
-    /// Years promised by the records that were there at `time`.
+    /// Years promised by the records that existed at `time`.
     pub(crate) fn years_at(&self, time: DateTime<Utc>) -> u32 {
         let known = self.records.iter().filter(|record| record.time <= time);
         known.map(|record| record.years).max().unwrap_or(0).max(self.made_with)
@@ -71,7 +74,7 @@ pub(crate) fn path(work: &Work, number: u64) -> PathBuf {
     work.root.join(layout::RETENTION).join(format!("{number:08}"))
 }
 
-/// The records of an archive up to the first that does not hold, and what is wrong with that one.
+/// The records of an archive up to the first invalid one, and what is wrong with that one.
 pub(crate) async fn load(
     work: &Work,
     keys: &Keys,
@@ -83,7 +86,7 @@ pub(crate) async fn load(
         let Some(bytes) = work.read(&path).await? else { break };
         let parsed = open(&bytes, &signed_as, &known).and_then(|(text, signer)| {
             if signer.is_none() && !known.is_empty() {
-                return Err("the archive has a key, and nobody has signed it".to_owned());
+                return Err("the archive has a key, but the record is not signed".to_owned());
             }
             PolicyRecord::parse(text, &work.archive_id, number, policy.years)
         });
@@ -99,7 +102,7 @@ pub(crate) async fn load(
     Ok((policy, count, None))
 }
 
-/// As [`load`]; with a record that does not hold there is none.
+/// Like [`load`], but an invalid record is an error.
 async fn whole(work: &Work, keys: &Keys) -> Result<Policy, RetentionError> {
     match load(work, keys).await? {
         (policy, _, None) => Ok(policy),
@@ -107,8 +110,8 @@ async fn whole(work: &Work, keys: &Keys) -> Result<Policy, RetentionError> {
     }
 }
 
-/// Takes what was promised since into `promised`. Asks the store for one name where nothing was. Records that do not
-/// hold are left out: they are for `verify` to name, and may cost nobody anything.
+/// Adds the promises made since to `promised`. Asks the store for one name if there are none.
+/// Invalid records are ignored: `verify` reports them, and they must not cost anyone anything.
 pub(crate) async fn refresh(work: &Work, promised: &Promised) -> Result<(), RetentionError> {
     let next = path(work, promised.records.load(Ordering::Relaxed) + 1);
     let there = work.store.exists(&next).await;
@@ -119,34 +122,34 @@ pub(crate) async fn refresh(work: &Work, promised: &Promised) -> Result<(), Rete
     Ok(())
 }
 
-/// What the archive promises.
+/// The promise of the archive.
 ///
 /// # Errors
-/// [`RetentionError::Record`] when a record does not hold.
+/// [`RetentionError::Record`] for an invalid record.
 pub fn policy(archive: &Archive) -> Result<Policy, RetentionError> {
     Work::of(archive, Arc::new(|_, _| ())).run(|work| async move { whole(&work, &work.keys().await?).await })
 }
 
-/// What an extension did.
+/// The outcome of an extension.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extended {
     pub years: u32,
-    /// Whether the promise was made now; else an earlier run made it.
+    /// Whether this run made the promise; otherwise an earlier run did.
     pub is_new: bool,
     /// Objects of the archive.
     pub objects: u64,
-    /// Whose date was moved.
+    /// Objects whose date was moved.
     pub moved: u64,
-    /// Which were locked for as long already.
+    /// Objects that were already locked for long enough.
     pub long_enough: u64,
 }
 
-/// Promises `years` calendar years and moves the date of every object that is locked for less. With the years that
-/// are promised already it finishes what an earlier run began.
+/// Promises `years` calendar years and moves the date of every object that is locked for less. With
+/// the years that are promised already, it finishes what an earlier run started.
 ///
 /// # Errors
-/// [`RetentionError::Shorter`], [`RetentionError::KeyNeeded`] in an archive with a key, [`RetentionError::Objects`] when
-/// some objects could not be extended: all others are.
+/// [`RetentionError::Shorter`], [`RetentionError::KeyNeeded`] in an archive with a key,
+/// [`RetentionError::Objects`] if some objects could not be extended: all others are.
 pub fn extend(
     archive: &Archive,
     years: u32,
@@ -179,7 +182,7 @@ pub(crate) async fn extend_with(work: &Work, years: u32, reason: &str) -> Result
         let record = PolicyRecord { number, time: Utc::now(), years, reason: reason.to_owned() };
         let text = record.text(&work.archive_id);
         let bytes = work.signed(&text, &Statement::Retention.signed_as(&work.archive_id), &keys)?;
-        // When another process has taken the number, what it promised is read first.
+        // If another process took the number, read its promise first.
         if work.put(&path(work, number), bytes).await? {
             extended.is_new = true;
         }
@@ -219,7 +222,7 @@ async fn move_dates(
     failures.end("extended")
 }
 
-/// Whether the date of an object had to be moved.
+/// Returns whether the date of the object had to be moved.
 async fn move_date(
     work: &Work,
     bucket: &Bucket,
@@ -229,23 +232,25 @@ async fn move_date(
 ) -> Result<bool, String> {
     let path = work.root.join(&object.path);
     let version = object.version.as_deref();
-    // Stores tell when an object was put to the millisecond, and keep dates of locks to the second.
+    // Stores report the time of a PUT to the millisecond, but keep retention dates to the second.
     let wanted = end(object.modified, years).and_then(|end| DateTime::from_timestamp(end.timestamp(), 0));
     let wanted = wanted.ok_or("its retention would end beyond the calendar")?;
     let lock = bucket.s3.protection(&path, version).await.map_err(|failure| failure.to_string())?;
-    // The day that is added bears clocks that differ, and stores that call an object new when its lock was moved.
+    // The additional day allows for differences between clocks, and for stores that change an
+    // object's time when its lock is moved.
     let owed = wanted - chrono::Days::new(1);
     if lock.until.is_some_and(|until| until >= owed) {
         return Ok(false);
     }
     work.pass(&path).map_err(|error| error.to_string())?;
-    // The mode of a lock stays as it is: what is in GOVERNANCE is for `verify` to name.
+    // The mode of a lock is not changed: `verify` reports objects in GOVERNANCE.
     let locked = Locked { mode: lock.mode.unwrap_or(mode), until: wanted };
     bucket.s3.extend(&path, version, locked).await.map_err(|failure| failure.to_string())?;
     Ok(true)
 }
 
-/// What an archive does when it is opened, and a writer before a seal: what was promised meanwhile holds for what is put.
+/// Called when an archive is opened, and by a writer before a seal: promises made in the meantime
+/// apply to new objects.
 pub(crate) fn refresh_in(work: Work) -> Result<(), RetentionError> {
     let Store::S3(bucket) = work.store.clone() else { return Ok(()) };
     work.run(move |work| async move { refresh(&work, &bucket.retention).await })

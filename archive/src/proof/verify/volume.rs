@@ -1,4 +1,4 @@
-//! One volume: its commits, and what the proof log says of them.
+//! One volume: its commits, checked against its signed log.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -21,9 +21,11 @@ use crate::store::Store;
 
 /// Small files read at once.
 const READS_AT_ONCE: usize = 16;
-/// How much earlier than the commit before it a commit may say it was made: two writers, two clocks.
+/// How far the time of a commit may be before that of the commit before it: two writers have two
+/// clocks.
 const CLOCK_BACK_MS_MAX: i64 = 600_000;
-/// All that an `add` has. What else Delta knows of (deletion vectors, for one) changes what readers see of a file.
+/// All members of an `add`. Others that Delta knows (a deletion vector, for one) change what
+/// readers see of a file.
 pub(super) const ADD_MEMBERS: [&str; 7] =
     ["path", "partitionValues", "size", "modificationTime", "dataChange", "stats", "tags"];
 /// Longest name of an object's version.
@@ -31,7 +33,7 @@ const VERSION_BYTES_MAX: usize = 1024;
 /// Actions that only the first commit has.
 const FIRST_ACTIONS: [&str; 2] = ["protocol", "metaData"];
 
-/// A commit, as far as anything is checked of it.
+/// The checked facts of a commit.
 #[derive(Clone, Debug)]
 pub(crate) struct CommitFacts {
     pub(crate) leaf: Hash,
@@ -40,9 +42,9 @@ pub(crate) struct CommitFacts {
     pub(crate) txns: BTreeMap<String, i64>,
     /// `counts` of our part of `commitInfo`: received, events, rejects, duplicates.
     pub(crate) counts: Option<[u64; 4]>,
-    /// Commits that other volumes had at least when this one was made.
+    /// Minimum number of commits of other volumes when this one was made.
     pub(crate) volumes: BTreeMap<VolumeId, u64>,
-    /// Version of the columns of its files, when it says one.
+    /// Version of the columns of its files, if stated.
     pub(crate) events_format: Option<i64>,
     /// `protocol` and `metaData`, which the first commit has.
     pub(crate) table: Map<String, Value>,
@@ -51,7 +53,7 @@ pub(crate) struct CommitFacts {
 /// A file as its commit describes it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AddFacts {
-    /// Below the volume.
+    /// Relative to the volume.
     pub(crate) path: String,
     pub(crate) date: Option<NaiveDate>,
     pub(crate) size: u64,
@@ -60,7 +62,8 @@ pub(crate) struct AddFacts {
     pub(crate) greatest: Map<String, Value>,
     pub(crate) sha256: Option<Hash>,
     pub(crate) record_root: Option<Hash>,
-    /// Partition to first and last offset and rows; `None` for a file from before there were tags.
+    /// Map from partition to first offset, last offset and rows; `None` for a file from before
+    /// there were tags.
     pub(crate) offsets: Option<BTreeMap<String, (i64, i64, u64)>>,
     pub(crate) version: Option<String>,
 }
@@ -81,7 +84,7 @@ pub(crate) async fn check(
     let whole = versions.iter().enumerate().take_while(|(at, version)| *at as u64 == **version).count();
     if whole < versions.len() {
         let place = format!("{}/_delta_log/{whole:020}.json", log.name());
-        let detail = format!("it is missing, and there is one of version {}", versions[whole]);
+        let detail = format!("it is missing, but version {} exists", versions[whole]);
         report.find("commit_missing", place, detail);
     }
     let read = (0..whole as u64).map(|version| {
@@ -95,7 +98,7 @@ pub(crate) async fn check(
         let place = format!("{}/_delta_log/{:020}.json", log.name(), commits.len());
         let commit = parse(&bytes?, commits.is_empty(), &place, report);
         if closed {
-            report.find("volume_reopened", &place, "a commit before it closed the volume");
+            report.find("volume_reopened", &place, "an earlier commit closed the volume");
         }
         closed |= commit.txns.contains_key(crate::commit::CLOSED);
         for add in &commit.adds {
@@ -105,19 +108,20 @@ pub(crate) async fn check(
             if add.record_root.is_some() {
                 tagged = true;
             } else if tagged {
-                let detail = format!("{} has no tags, though files before it have them", add.path);
+                let detail = format!("{} has no tags, although files before it have them", add.path);
                 report.find("tags", &place, detail);
             }
         }
         if let Some(time) = commit.time_ms {
             if let Some(before) = time_before.filter(|before| time < before - CLOCK_BACK_MS_MAX) {
-                let detail = format!("it was made {} s before the one before it", (before - time) / 1000);
+                let detail =
+                    format!("it was made {} s earlier than the commit before it", (before - time) / 1000);
                 report.find("clock_back", &place, detail);
             }
             time_before = Some(time);
             let year = DateTime::from_timestamp_millis(time).map(|time| time.year());
             if year.is_none_or(|year| year < log.period.year) {
-                report.find("wrong_year", &place, format!("it was made before {} began", log.period.year));
+                report.find("wrong_year", &place, format!("it was made before the year {}", log.period.year));
             }
         }
         commits.push(commit);
@@ -129,7 +133,7 @@ pub(crate) async fn check(
     Ok(commits)
 }
 
-/// What a commit says. What cannot be read of it is a finding, and the rest is used.
+/// The facts of a commit. Unreadable parts become findings, and the rest is used.
 pub(super) fn parse(bytes: &[u8], first: bool, place: &str, report: &mut Report) -> CommitFacts {
     let mut commit = CommitFacts {
         leaf: leaf_hash(bytes),
@@ -145,11 +149,11 @@ pub(super) fn parse(bytes: &[u8], first: bool, place: &str, report: &mut Report)
     {
         let place = || format!("{place}, line {}", number + 1);
         let Ok(Strict(Value::Object(line))) = serde_json::from_slice(line) else {
-            report.find("commit_malformed", place(), "it is no JSON object without repeated names");
+            report.find("commit_malformed", place(), "not a JSON object without repeated names");
             continue;
         };
         if line.len() != 1 {
-            report.find("commit_malformed", place(), "it is not one action");
+            report.find("commit_malformed", place(), "not exactly one action");
         }
         for (action, value) in &line {
             match action.as_str() {
@@ -173,9 +177,11 @@ pub(super) fn parse(bytes: &[u8], first: bool, place: &str, report: &mut Report)
                     }
                     match volumes(&value[crate::writer::METADATA]["volumes"]) {
                         Some(volumes) => commit.volumes = volumes,
-                        None => {
-                            report.find("commit_malformed", place(), "`volumes` are not volumes and sizes")
-                        }
+                        None => report.find(
+                            "commit_malformed",
+                            place(),
+                            "`volumes` does not map volumes to sizes",
+                        ),
                     }
                 }
                 name if first && FIRST_ACTIONS.contains(&name) => {
@@ -191,7 +197,7 @@ pub(super) fn parse(bytes: &[u8], first: bool, place: &str, report: &mut Report)
         }
     }
     if commit.time_ms.is_none() {
-        report.find("commit_malformed", place, "it does not say when it was made");
+        report.find("commit_malformed", place, "its time is missing");
     }
     commit
 }
@@ -231,7 +237,7 @@ fn add(value: &Value) -> Result<AddFacts, (&'static str, String)> {
     let is_version =
         |text: &str| text.len() <= VERSION_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic());
     if !tag(TAG_VERSION).is_none_or(is_version) {
-        return Err(malformed("an add whose version_id is none"));
+        return Err(malformed("an add whose version_id is not valid"));
     }
     let mut facts = AddFacts {
         path: path.to_owned(),
@@ -245,11 +251,11 @@ fn add(value: &Value) -> Result<AddFacts, (&'static str, String)> {
     };
     let wrong = |detail: &str| ("tags", format!("{path}: {detail}"));
     let hash = |name: &str| match tag(name) {
-        Some(text) => Hash::parse(text).map(Some).ok_or_else(|| wrong(&format!("{name} is no hash"))),
+        Some(text) => Hash::parse(text).map(Some).ok_or_else(|| wrong(&format!("{name} is not a hash"))),
         None => Ok(None),
     };
     (facts.sha256, facts.record_root) = (hash(TAG_SHA256)?, hash(TAG_RECORD_ROOT)?);
-    // A file from before there were these tags has none of them.
+    // A file from before these tags existed has none of them.
     let ours = [TAG_RECORD_ROOT, TAG_ROWS, TAG_OFFSETS];
     if ours.iter().any(|name| !tags[*name].is_null())
         && ours.iter().chain([&TAG_SHA256]).any(|name| tag(name).is_none())
@@ -259,7 +265,7 @@ fn add(value: &Value) -> Result<AddFacts, (&'static str, String)> {
     if let Some(rows) = tag(TAG_ROWS)
         && facts.rows.map(|rows| rows.to_string()).as_deref() != Some(rows)
     {
-        return Err(wrong("the tag rows is not numRecords"));
+        return Err(wrong("the tag rows differs from numRecords"));
     }
     if let Some(text) = tag(TAG_OFFSETS) {
         let offsets: BTreeMap<String, (i64, i64, u64)> =
@@ -267,14 +273,14 @@ fn add(value: &Value) -> Result<AddFacts, (&'static str, String)> {
         if offsets.values().any(|(first, last, rows)| first > last || *rows == 0)
             || offsets.values().map(|(.., rows)| rows).sum::<u64>() > facts.rows.unwrap_or(0)
         {
-            return Err(wrong("offsets contradict themselves or rows"));
+            return Err(wrong("offsets contradict each other or rows"));
         }
         facts.offsets = Some(offsets);
     }
     Ok(facts)
 }
 
-/// Checkpoints and tiles against the commits.
+/// Checks checkpoints and tiles against the commits.
 async fn check_log(
     store: &Store,
     root: &Path,
@@ -305,14 +311,14 @@ async fn check_log(
         };
         let id = all[key].id(&origin).to_string();
         if parse_checkpoint_name(&name) != Some((size, &id)) {
-            report.find("checkpoint_malformed", place, format!("it is of size {size} by key {id}"));
+            report.find("checkpoint_malformed", place, format!("its content has size {size} and key {id}"));
             continue;
         }
         if size > commits.len() as u64 {
             report.find(
                 "commits_cut",
                 place,
-                format!("it is of {size} commits, there are {}", commits.len()),
+                format!("it is of {size} commits, but there are {}", commits.len()),
             );
             continue;
         }
@@ -331,13 +337,13 @@ async fn check_log(
         let retired = keys.retired_at(*key, log).is_some_and(|until| *size > until);
         let confirmed = good.iter().any(|(_, other, by)| by > key && other >= size);
         if retired && !confirmed {
-            report.find("key_retired", place.as_str(), "only a key that was retired before has signed it");
+            report.find("key_retired", place.as_str(), "it is signed only by a key retired before");
         }
     }
     for head in keys.records.iter().flat_map(|record| &record.heads).filter(|head| head.log == log) {
         let leaves: Vec<Hash> = commits.iter().take(head.size as usize).map(|commit| commit.leaf).collect();
         if leaves.len() as u64 != head.size || tree::root(&leaves) != head.root {
-            let detail = format!("a key record names another tree of size {}", head.size);
+            let detail = format!("a key record names a different tree of size {}", head.size);
             report.find("key_record", place.as_str(), detail);
         }
     }
@@ -348,10 +354,10 @@ async fn check_log(
     match (wrong_root, changed) {
         (Some(_), Some(commit)) => {
             let place = format!("{}/_delta_log/{commit:020}.json", log.name());
-            report.find("commit_changed", place, "its hash is not the one in the log's tiles");
+            report.find("commit_changed", place, "its hash differs from the log's tiles");
         }
         (Some((place, size)), None) => {
-            report.find("checkpoint_root", place, format!("the first {size} commits have another root"));
+            report.find("checkpoint_root", place, format!("the first {size} commits have a different root"));
         }
         (None, _) => {}
     }
@@ -360,15 +366,16 @@ async fn check_log(
     Ok(())
 }
 
-/// Commits that no good checkpoint is of.
+/// Reports commits that are not under a valid checkpoint.
 fn unproven(log: VolumeId, keys: &Keys, commits: &[CommitFacts], size: u64, report: &mut Report) {
     let behind = &commits[size as usize..];
     if behind.is_empty() || keys.records.is_empty() {
         return;
     }
-    let detail = format!("{} commits from {size} on are signed by nobody yet", behind.len());
+    let detail = format!("{} commits from {size} on are not signed yet", behind.len());
     let now = Utc::now().timestamp_millis();
-    // A time to come would be young for ever; other machines' clocks may be ahead a little.
+    // A time in the future would stay young forever; the clocks of other machines may be slightly
+    // ahead.
     let young = now - UNPROVEN_SECONDS_MAX * 1000..=now + CLOCK_AHEAD_MS_MAX;
     if behind.iter().all(|commit| commit.time_ms.is_some_and(|time| young.contains(&time))) {
         report.not_checked.push(format!("{}: {detail}", log.name()));
@@ -377,8 +384,8 @@ fn unproven(log: VolumeId, keys: &Keys, commits: &[CommitFacts], size: u64, repo
     }
 }
 
-/// Tiles against the commits. Where a checkpoint's root was wrong, a commit differs: the first one that does is
-/// returned and its tile is not blamed.
+/// Checks tiles against the commits. If the root of a checkpoint was wrong, a commit differs: the
+/// first one is returned and its tile is not blamed.
 async fn tiles(
     store: &Store,
     root: &Path,
@@ -393,7 +400,7 @@ async fn tiles(
     let mut before = from;
     let newest = sizes.last().copied().unwrap_or(0);
     for size in sizes.iter().copied().filter(|size| *size > from) {
-        // In a bucket each tile is a request; partial ones of old sizes are left out there.
+        // In a bucket each tile is a request, so partial tiles of old sizes are not checked there.
         let all = tree::tiles(if size == newest { from } else { before }, size).into_iter();
         wanted.extend(all.filter(|tile| {
             tile.width == tree::TILE_WIDTH || size == newest || matches!(store, Store::Local)
@@ -415,7 +422,7 @@ async fn tiles(
             level.iter().skip(first).take(tile.width as usize).flat_map(|hash| hash.0).collect();
         let Some(found) = found else {
             if !is_root_wrong {
-                report.find("tile_missing", place, "a checkpoint needs it");
+                report.find("tile_missing", place, "it is missing, but a checkpoint needs it");
             }
             continue;
         };
@@ -434,7 +441,7 @@ async fn tiles(
             at => {
                 let bytes = at.map_or(0..found.len(), |at| at * 32..at * 32 + 32);
                 let place = format!("{place}, bytes {}..{}", bytes.start, bytes.end);
-                report.find("tile_changed", place, "it has other hashes than the commits give");
+                report.find("tile_changed", place, "its hashes differ from those of the commits");
             }
         }
     }

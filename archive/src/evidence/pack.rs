@@ -20,7 +20,7 @@ use crate::commit::micros;
 use crate::proof::note::{Note, base64, from_base64};
 use crate::proof::prove::{CheckpointPart, FORMAT as PROOF_FORMAT, Place, Proof, check_each};
 use crate::proof::tree::CompactRange;
-use crate::proof::verify::{AddFacts, Finding, Watch, Witnesses, parse_commit};
+use crate::proof::verify::{AddFacts, Finding, FindingKind, Watch, Witnesses, parse_commit};
 use crate::proof::{Head, KeyRecord, PublicKey};
 
 /// Most bytes of a file of the pack that is read whole.
@@ -48,7 +48,7 @@ pub struct PackReport {
 }
 
 impl PackReport {
-    pub fn find(&mut self, kind: &'static str, place: impl Into<String>, detail: impl Into<String>) {
+    pub fn find(&mut self, kind: FindingKind, place: impl Into<String>, detail: impl Into<String>) {
         if self.findings.len() < FINDINGS_MAX {
             self.findings.push(Finding { kind, place: place.into(), detail: detail.into() });
         }
@@ -103,14 +103,14 @@ pub fn check_pack(
     let bytes = match read_whole(folder, MANIFEST, &names) {
         Ok(bytes) => bytes,
         Err(detail) => {
-            report.find("pack_manifest", MANIFEST, detail);
+            report.find(FindingKind::PackManifest, MANIFEST, detail);
             return Ok(report);
         }
     };
     let manifest = match Manifest::parse(&bytes) {
         Ok(manifest) => manifest,
         Err(detail) => {
-            report.find("pack_manifest", MANIFEST, detail);
+            report.find(FindingKind::PackManifest, MANIFEST, detail);
             return Ok(report);
         }
     };
@@ -124,7 +124,7 @@ pub fn check_pack(
              whoever gave you the pack"
                 .to_owned(),
         ),
-        (Some(_), false) => report.find("pack_signature", MANIFEST_NOTE, "the manifest names who signed it, and it is missing"),
+        (Some(_), false) => report.find(FindingKind::PackSignature, MANIFEST_NOTE, "the manifest names who signed it, and it is missing"),
         (signed_by, true) => {
             let checked = read_whole(folder, MANIFEST_NOTE, &names)
                 .and_then(|note| check_note(&note, &manifest.archive_id, &bytes, current))
@@ -133,14 +133,14 @@ pub fn check_pack(
                     false => Err("the manifest names another key than signed it".to_owned()),
                 });
             if let Err(detail) = checked {
-                report.find("pack_signature", MANIFEST_NOTE, detail);
+                report.find(FindingKind::PackSignature, MANIFEST_NOTE, detail);
             }
         }
     }
     let named = match named_files(folder, &names) {
         Ok(named) => named,
         Err(detail) => {
-            report.find("pack_archive_files", FILES, detail);
+            report.find(FindingKind::PackArchiveFiles, FILES, detail);
             Vec::new()
         }
     };
@@ -173,13 +173,13 @@ fn names(folder: &Path, report: &mut PackReport) -> std::io::Result<BTreeSet<Str
                 let name = format!("{name}/{}", below.file_name().to_string_lossy());
                 match below.file_type()?.is_file() {
                     true => _ = names.insert(name),
-                    false => report.find("pack_file_extra", name, "it is no plain file"),
+                    false => report.find(FindingKind::PackFileExtra, name, "it is no plain file"),
                 }
             }
         } else if kind.is_file() {
             names.insert(name);
         } else {
-            report.find("pack_file_extra", name, "it is no plain file of a pack");
+            report.find(FindingKind::PackFileExtra, name, "it is no plain file of a pack");
         }
     }
     Ok(names)
@@ -231,7 +231,7 @@ fn check_files(
     for file in &manifest.files {
         if !is_name_of_pack(&file.name) || !known.insert(&file.name) {
             report.find(
-                "pack_manifest",
+                FindingKind::PackManifest,
                 MANIFEST,
                 format!("it names {:.200}, which no pack has, or twice", file.name),
             );
@@ -239,7 +239,7 @@ fn check_files(
         }
         if !names.contains(&file.name) {
             report.find(
-                "pack_file_missing",
+                FindingKind::PackFileMissing,
                 file.name.as_str(),
                 "the manifest names it, and it is not there",
             );
@@ -260,17 +260,21 @@ fn check_files(
         watch.read(done, total);
         if bytes != file.bytes || Hash(sha256.finalize().into()).to_string() != file.sha256 {
             report.find(
-                "pack_file_changed",
+                FindingKind::PackFileChanged,
                 file.name.as_str(),
                 "its length or its SHA-256 is not the manifest's",
             );
         }
     }
     for name in ALWAYS.iter().filter(|name| !known.contains(*name)) {
-        report.find("pack_manifest", MANIFEST, format!("it does not name {name}, which every pack has"));
+        report.find(
+            FindingKind::PackManifest,
+            MANIFEST,
+            format!("it does not name {name}, which every pack has"),
+        );
     }
     for name in names.iter().filter(|name| !known.contains(name.as_str())) {
-        report.find("pack_file_extra", name.as_str(), "the manifest does not name it");
+        report.find(FindingKind::PackFileExtra, name.as_str(), "the manifest does not name it");
     }
     Ok(())
 }
@@ -290,7 +294,7 @@ fn check_identity(
             Some(part) => parts.push(part),
             None => {
                 report.find(
-                    "pack_proof",
+                    FindingKind::PackProof,
                     MANIFEST,
                     format!("head {:.200} is of no log of the archive", head.log),
                 );
@@ -310,7 +314,7 @@ fn check_identity(
     let signed = match check_each(&proof, &[], &Witnesses::default(), &mut |_| Ok(())) {
         Ok(signed) => signed,
         Err(detail) => {
-            report.find("pack_proof", MANIFEST, detail);
+            report.find(FindingKind::PackProof, MANIFEST, detail);
             return None;
         }
     };
@@ -319,7 +323,11 @@ fn check_identity(
             && entry.size == head.size
             && entry.root == base64(&head.root.0);
         if !same {
-            report.find("pack_proof", MANIFEST, format!("head {}: its checkpoint says otherwise", entry.log));
+            report.find(
+                FindingKind::PackProof,
+                MANIFEST,
+                format!("head {}: its checkpoint says otherwise", entry.log),
+            );
         }
     }
     if public_keys.is_empty() {
@@ -328,7 +336,11 @@ fn check_identity(
             signed.chain.last().map_or_else(String::new, |record| record.key.to_string())
         ));
     } else if !signed.chain.iter().any(|record| public_keys.contains(&record.key)) {
-        report.find("key_untrusted", MANIFEST, "none of the public keys given is one of the archive's");
+        report.find(
+            FindingKind::KeyUntrusted,
+            MANIFEST,
+            "none of the public keys given is one of the archive's",
+        );
     }
     let keys: Vec<PublicKey> = signed.chain.iter().map(|record| record.key).collect();
     for entry in &manifest.heads {
@@ -337,7 +349,7 @@ fn check_identity(
         for witness in wrong {
             let detail =
                 format!("head {}: what is under the name of {} does not hold", entry.log, witness.name());
-            report.find("witness_signature", MANIFEST, detail);
+            report.find(FindingKind::WitnessSignature, MANIFEST, detail);
         }
         let (found, asked) = (cosigned.len(), witnesses.quorum());
         if found < asked {
@@ -345,7 +357,7 @@ fn check_identity(
                 "head {}: {found} of the witnesses have cosigned it, {asked} are asked for",
                 entry.log
             );
-            report.find("witness_missing", MANIFEST, detail);
+            report.find(FindingKind::WitnessMissing, MANIFEST, detail);
         }
     }
     report.heads = signed.heads;
@@ -384,7 +396,11 @@ impl Lines {
         reader.take(record.len() as u64 + 1).read_to_end(&mut bytes)?;
         if bytes.split_last() != Some((&b'\n', record)) {
             self.differs = true;
-            report.find("pack_records", self.name, format!("it is not what {what} proves in its place"));
+            report.find(
+                FindingKind::PackRecords,
+                self.name,
+                format!("it is not what {what} proves in its place"),
+            );
         }
         Ok(())
     }
@@ -392,7 +408,7 @@ impl Lines {
     fn end(mut self, report: &mut PackReport) -> std::io::Result<()> {
         let Some(reader) = self.reader.as_mut().filter(|_| !self.differs) else { return Ok(()) };
         if !reader.fill_buf()?.is_empty() {
-            report.find("pack_records", self.name, "it has more than the proofs prove");
+            report.find(FindingKind::PackRecords, self.name, "it has more than the proofs prove");
         }
         Ok(())
     }
@@ -421,7 +437,7 @@ fn check_records(
         let proof = match proof {
             Ok(proof) => proof,
             Err(detail) => {
-                report.find("pack_proof", name, detail);
+                report.find(FindingKind::PackProof, name, detail);
                 continue;
             }
         };
@@ -430,7 +446,11 @@ fn check_records(
             || proof.keys != manifest.keys
             || !proof.checkpoints.iter().all(|part| manifest.heads.iter().any(|head| head.note == part.note))
         {
-            report.find("pack_proof", name, "its keys or checkpoints are not those of the manifest");
+            report.find(
+                FindingKind::PackProof,
+                name,
+                "its keys or checkpoints are not those of the manifest",
+            );
             continue;
         }
         let mut failed = None;
@@ -439,7 +459,7 @@ fn check_records(
             let at = (log.table == Table::Alerts, log.period, place.index, place.at, place.row);
             if before.replace(at).is_some_and(|before| before >= at) {
                 report.find(
-                    "pack_order",
+                    FindingKind::PackOrder,
                     name,
                     "a record does not come behind the one before it, or is there twice",
                 );
@@ -470,7 +490,7 @@ fn check_records(
         };
         let checked = check_each(&proof, &[], &Witnesses::default(), &mut each);
         if let Err(detail) = checked {
-            report.find("pack_proof", name, detail);
+            report.find(FindingKind::PackProof, name, detail);
         }
         if let Some(error) = failed {
             return Err(error);
@@ -482,7 +502,7 @@ fn check_records(
     alerts.end(report)?;
     if outside > 0 && !manifest.question.complete {
         report.find(
-            "pack_question",
+            FindingKind::PackQuestion,
             RECORDS,
             format!("the time of {outside} events is not in the period that was asked for"),
         );
@@ -519,7 +539,7 @@ fn check_named(named: &[NamedFile], given: &Given, report: &mut PackReport) {
         let Some((add, chosen)) = unknown.remove(&key) else {
             if file.chosen > 0 {
                 report.find(
-                    "pack_archive_files",
+                    FindingKind::PackArchiveFiles,
                     FILES,
                     format!("{}/{:.200}: no record of it is proven", file.log, file.file),
                 );
@@ -537,7 +557,7 @@ fn check_named(named: &[NamedFile], given: &Given, report: &mut PackReport) {
                 == file.time_min.as_deref().and_then(micros).zip(file.time_max.as_deref().and_then(micros));
         if !same {
             report.find(
-                "pack_archive_files",
+                FindingKind::PackArchiveFiles,
                 FILES,
                 format!("{}/{}: its commit says otherwise", file.log, file.file),
             );
@@ -547,11 +567,11 @@ fn check_named(named: &[NamedFile], given: &Given, report: &mut PackReport) {
                 "{}/{}: {chosen} of its records are proven, it says {}",
                 file.log, file.file, file.chosen
             );
-            report.find("pack_archive_files", FILES, detail);
+            report.find(FindingKind::PackArchiveFiles, FILES, detail);
         }
     }
     for (log, file) in unknown.keys() {
-        report.find("pack_archive_files", FILES, format!("it leaves out {log}/{file}"));
+        report.find(FindingKind::PackArchiveFiles, FILES, format!("it leaves out {log}/{file}"));
     }
 }
 
@@ -567,7 +587,7 @@ fn check_counts(manifest: &Manifest, named: &[NamedFile], report: &mut PackRepor
     let mut wrong = |what: &str, said: u64, found: u64| {
         if said != found {
             report.findings.push(Finding {
-                kind: "pack_counts",
+                kind: FindingKind::PackCounts,
                 place: MANIFEST.to_owned(),
                 detail: format!("{what}: it says {said}, the pack has {found}"),
             });
@@ -597,7 +617,7 @@ fn check_complete(
     report: &mut PackReport,
 ) -> std::io::Result<()> {
     let Some((from, to)) = micros(&manifest.question.from).zip(micros(&manifest.question.to)) else {
-        report.find("pack_manifest", MANIFEST, "the period of its question is no period");
+        report.find(FindingKind::PackManifest, MANIFEST, "the period of its question is no period");
         return Ok(());
     };
     for head in report.heads.clone() {
@@ -605,7 +625,7 @@ fn check_complete(
         let file = match open(folder, &name, names) {
             Ok(file) => file,
             Err(detail) => {
-                report.find("pack_complete", name, detail);
+                report.find(FindingKind::PackComplete, name, detail);
                 continue;
             }
         };
@@ -621,7 +641,7 @@ fn check_complete(
             let commit = commit.filter(|commit| commit.index == tree.size());
             let Some(commit) = commit.and_then(|commit| from_base64(&commit.commit)) else {
                 report.find(
-                    "pack_complete",
+                    FindingKind::PackComplete,
                     name.as_str(),
                     format!("line {} is not commit {}", tree.size() + 1, tree.size()),
                 );
@@ -648,11 +668,15 @@ fn check_complete(
                     }
                     Some(_) => continue,
                 };
-                report.find("pack_complete", format!("{}/{}", head.log.name(), add.path), detail);
+                report.find(FindingKind::PackComplete, format!("{}/{}", head.log.name(), add.path), detail);
             }
         }
         if tree.size() != head.size || tree.root() != head.root {
-            report.find("pack_complete", name, "these are not the commits that the checkpoint signed");
+            report.find(
+                FindingKind::PackComplete,
+                name,
+                "these are not the commits that the checkpoint signed",
+            );
         }
     }
     Ok(())

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use chrono::Utc;
 use strongroom_schemas::Table;
 use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
+use thiserror::Error;
 
 use super::keys::{self, Keys};
 use super::note::{KeyId, Note, PublicKey, base64, from_base64};
@@ -76,21 +77,31 @@ pub(crate) fn parse_checkpoint_text(text: &str) -> Option<(&str, u64, Hash)> {
     (checkpoint_text(origin, size, &root) == text).then_some((origin, size, root))
 }
 
+/// Why a note is not a checkpoint of its log.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub(crate) enum CheckpointFault {
+    #[error("it is no checkpoint")]
+    Malformed,
+    #[error("it is of {found}, not of {origin}")]
+    Origin { found: String, origin: String },
+    #[error("no known key has signed it")]
+    Signature,
+}
+
 /// A checkpoint of `log` whose signature by one of `keys` holds; or what is wrong with it. Says which key it was.
 pub(crate) fn check_note(
     note: &[u8],
     origin: &str,
     keys: &[PublicKey],
-) -> Result<(u64, Hash, usize), (&'static str, String)> {
-    let malformed = || ("checkpoint_malformed", "it is no checkpoint".to_owned());
-    let note = Note::parse(note).ok_or_else(malformed)?;
-    let (found, size, root) = parse_checkpoint_text(note.text).ok_or_else(malformed)?;
+) -> Result<(u64, Hash, usize), CheckpointFault> {
+    let note = Note::parse(note).ok_or(CheckpointFault::Malformed)?;
+    let (found, size, root) = parse_checkpoint_text(note.text).ok_or(CheckpointFault::Malformed)?;
     if found != origin {
-        return Err(("checkpoint_origin", format!("it is of {found}, not of {origin}")));
+        return Err(CheckpointFault::Origin { found: found.to_owned(), origin: origin.to_owned() });
     }
     match note.signer(origin, keys) {
         Some(key) => Ok((size, root, key)),
-        None => Err(("checkpoint_signature", "no known key has signed it".to_owned())),
+        None => Err(CheckpointFault::Signature),
     }
 }
 

@@ -484,7 +484,7 @@ pub(crate) fn check_each(
         let log = part.volume().ok_or_else(|| format!("checkpoint {at}: there is no such volume"))?;
         let origin = log.origin(&proof.archive_id);
         let checked = check_note(part.note.as_bytes(), &origin, &keys);
-        let (size, root, key) = checked.map_err(|(_, detail)| format!("checkpoint {at}: {detail}"))?;
+        let (size, root, key) = checked.map_err(|fault| format!("checkpoint {at}: {fault}"))?;
         // Whoever has stolen a retired key can sign any tree; of what it signed only the heads that the next key's
         // record names are known to be from its time.
         if let Some(next) = chain.get(key + 1)

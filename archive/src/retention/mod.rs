@@ -31,7 +31,7 @@ pub use self::dropped::{ClockTrust, Drop, Dropped, drop_volume};
 pub use self::hold::{Covered, HoldState, holds, place_hold, refresh_holds, release_hold};
 pub use self::policy::{Extended, Policy, extend, policy};
 pub use self::record::{DropRecord, HeldObject, PolicyRecord, Scope, TEXT_BYTES_MAX};
-pub use self::status::{Issue, Status, VolumeStatus, status};
+pub use self::status::{Issue, IssueKind, Status, VolumeStatus, status};
 use crate::archive::Archive;
 use crate::background;
 use crate::error::ArchiveError;

@@ -3,10 +3,11 @@
 //! Invariant: reads only. Each object of a bucket is asked for its own lock; what the store will not say is an issue.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, stream};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::dropped::{self, ClockTrust};
 use super::hold::{Ground, Hold, HoldState, Holds, wanted};
@@ -25,12 +26,57 @@ const ISSUES_MAX: usize = 10_000;
 /// Something that needs a look.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Issue {
-    /// `lock_missing`, `lock_mode`, `lock_unknown`, `retention_short`, `file_missing`, `hold_missing`, `hold_open`,
-    /// `drop_unfinished`, `drop_record`, `retention_record`, `hold_record`.
-    pub kind: &'static str,
+    pub kind: IssueKind,
     #[serde(rename = "where")]
     pub place: String,
     pub detail: String,
+}
+
+/// What needs a look. What `verify` finds, too, has the same name there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IssueKind {
+    LockMissing,
+    LockMode,
+    LockUnknown,
+    RetentionShort,
+    FileMissing,
+    HoldMissing,
+    HoldOpen,
+    DropUnfinished,
+    DropRecord,
+    RetentionRecord,
+    HoldRecord,
+}
+
+impl IssueKind {
+    /// The name in reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            IssueKind::LockMissing => "lock_missing",
+            IssueKind::LockMode => "lock_mode",
+            IssueKind::LockUnknown => "lock_unknown",
+            IssueKind::RetentionShort => "retention_short",
+            IssueKind::FileMissing => "file_missing",
+            IssueKind::HoldMissing => "hold_missing",
+            IssueKind::HoldOpen => "hold_open",
+            IssueKind::DropUnfinished => "drop_unfinished",
+            IssueKind::DropRecord => "drop_record",
+            IssueKind::RetentionRecord => "retention_record",
+            IssueKind::HoldRecord => "hold_record",
+        }
+    }
+}
+
+impl fmt::Display for IssueKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(self.as_str())
+    }
+}
+
+impl Serialize for IssueKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
 }
 
 /// How one volume is kept.
@@ -89,7 +135,7 @@ pub fn status(archive: &Archive, progress: Progress) -> Result<Status, Retention
 struct Issues(Vec<Issue>);
 
 impl Issues {
-    fn add(&mut self, kind: &'static str, place: impl Into<String>, detail: impl Into<String>) {
+    fn add(&mut self, kind: IssueKind, place: impl Into<String>, detail: impl Into<String>) {
         if self.0.len() < ISSUES_MAX {
             self.0.push(Issue { kind, place: place.into(), detail: detail.into() });
         }
@@ -102,15 +148,15 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
         |path: &std::path::Path| path.strip_prefix(&work.root).unwrap_or(path).to_string_lossy().into_owned();
     let (policy, _, wrong) = policy::load(work, &work.keys().await?).await?;
     if let Some((path, detail)) = wrong {
-        issues.add("retention_record", below(&path), detail);
+        issues.add(IssueKind::RetentionRecord, below(&path), detail);
     }
     let dropped = dropped::load(work).await?;
     for (place, detail) in &dropped.wrong {
-        issues.add("drop_record", place, detail);
+        issues.add(IssueKind::DropRecord, place, detail);
     }
     let holds = Holds::load(work).await?;
     if let Some((path, detail)) = &holds.wrong {
-        issues.add("hold_record", below(path), detail);
+        issues.add(IssueKind::HoldRecord, below(path), detail);
     }
     let covered = holds.covered();
     let (ground, mut volumes, mode) = match &work.store {
@@ -119,7 +165,11 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
             for log in dropped.good.keys() {
                 let folder = crate::layout::volume(&work.root, *log);
                 if std::fs::symlink_metadata(folder).is_ok() {
-                    issues.add("drop_unfinished", log.name(), "it was dropped, and some of it is there");
+                    issues.add(
+                        IssueKind::DropUnfinished,
+                        log.name(),
+                        "it was dropped, and some of it is there",
+                    );
                 }
             }
             (ground, BTreeMap::new(), None)
@@ -130,19 +180,19 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
                 let is_dropped = dropped.good.keys().any(|log| log.name() == *volume);
                 match is_dropped {
                     true => issues.add(
-                        "drop_unfinished",
+                        IssueKind::DropUnfinished,
                         volume,
                         format!("it was dropped, and {count} versions are there"),
                     ),
                     false => issues.add(
-                        "file_missing",
+                        IssueKind::FileMissing,
                         volume,
                         format!("it is hidden by deletions; {count} versions are there"),
                     ),
                 }
             }
             for path in &found.missing {
-                issues.add("file_missing", path, "the version that its commit names is not there");
+                issues.add(IssueKind::FileMissing, path, "the version that its commit names is not there");
             }
             let volumes = locks(work, bucket, &found.objects, &policy, &covered, &mut issues).await?;
             (Ground::found(found), volumes, Some(bucket.retention.now().mode))
@@ -180,7 +230,7 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
                 hold.record.name,
                 open.len()
             );
-            issues.add("hold_open", first.as_str(), detail);
+            issues.add(IssueKind::HoldOpen, first.as_str(), detail);
             for path in open {
                 let of = volume_of(path).and_then(|log| volumes.get_mut(&Some(log)));
                 of.into_iter().for_each(|volume| volume.held += 1);
@@ -192,7 +242,7 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
                 && !path.exists()
             {
                 issues.add(
-                    "hold_missing",
+                    IssueKind::HoldMissing,
                     &object.path,
                     format!("hold \"{}\" is on it, and it is not there", hold.record.name),
                 );
@@ -245,7 +295,7 @@ async fn locks(
                 status.wanting += 1;
                 unknown += 1;
                 if unknown <= NAMES_MAX {
-                    issues.add("lock_unknown", &object.path, failure.to_string());
+                    issues.add(IssueKind::LockUnknown, &object.path, failure.to_string());
                 }
                 continue;
             }
@@ -253,15 +303,15 @@ async fn locks(
         status.held += u64::from(lock.is_held);
         if covered.contains(&object.path) && !lock.is_held {
             issues.add(
-                "hold_missing",
+                IssueKind::HoldMissing,
                 &object.path,
                 "a hold is on it, and the store does not hold it: strongroom hold refresh",
             );
         }
         let wanting = match (lock.mode, lock.until) {
-            (None, _) | (_, None) => Some(("lock_missing", "nothing locks it".to_owned())),
+            (None, _) | (_, None) => Some((IssueKind::LockMissing, "nothing locks it".to_owned())),
             (Some(LockMode::Governance), _) if bucket.retention.now().mode == LockMode::Compliance => {
-                Some(("lock_mode", "its mode is GOVERNANCE, not COMPLIANCE".to_owned()))
+                Some((IssueKind::LockMode, "its mode is GOVERNANCE, not COMPLIANCE".to_owned()))
             }
             (Some(_), Some(until)) => {
                 // The day that is added at the PUT bears clocks that differ.
@@ -270,7 +320,7 @@ async fn locks(
                 let short = owed.is_none_or(|owed| until < owed);
                 let until = super::record::time_text(until);
                 let detail = || format!("it is locked until {until}, {} years are promised", policy.years);
-                short.then(|| ("retention_short", detail()))
+                short.then(|| (IssueKind::RetentionShort, detail()))
             }
         };
         if let Some((kind, detail)) = wanting {
@@ -283,7 +333,7 @@ async fn locks(
         }
     }
     if unknown > NAMES_MAX {
-        issues.add("lock_unknown", "", format!("and {} more objects", unknown - NAMES_MAX));
+        issues.add(IssueKind::LockUnknown, "", format!("and {} more objects", unknown - NAMES_MAX));
     }
     Ok(volumes)
 }

@@ -18,7 +18,7 @@ use super::super::note::{Note, PublicKey};
 use super::super::timestamp::{self, TimestampAuthorities, TokenError};
 use super::super::tree::CompactRange;
 use super::super::{ProofError, VolumeId};
-use super::{CommitFacts, Report, UNPROVEN_SECONDS_MAX, read};
+use super::{CommitFacts, FindingKind, Report, UNPROVEN_SECONDS_MAX, read};
 use crate::store::Store;
 
 /// Whose cosignatures are asked for.
@@ -105,8 +105,8 @@ pub(super) async fn check(
         report.checked.cosignatures += 1;
         let (size, tree_root) = match check_note(&bytes, &origin, &all) {
             Ok((size, root, _)) => (size, root),
-            Err((kind, detail)) => {
-                report.find(kind, place, detail);
+            Err(fault) => {
+                report.find(FindingKind::from(&fault), place, fault.to_string());
                 continue;
             }
         };
@@ -116,13 +116,17 @@ pub(super) async fn check(
         });
         let Some((_, id)) = named else {
             let detail = format!("it is of size {size}, and not by the witness of its name");
-            report.find("witness_malformed", place, detail);
+            report.find(FindingKind::WitnessMalformed, place, detail);
             continue;
         };
         let witness = counted.iter().position(|key| key.id().to_string() == id);
         let time = match witness.map(|witness| counted[witness].cosigned(&note)) {
             Some(Err(_)) | Some(Ok(None)) => {
-                report.find("witness_signature", place, "the witness has not made this cosignature");
+                report.find(
+                    FindingKind::WitnessSignature,
+                    place,
+                    "the witness has not made this cosignature",
+                );
                 continue;
             }
             Some(Ok(time)) => time,
@@ -133,7 +137,7 @@ pub(super) async fn check(
         };
         if size > commits.len() as u64 {
             let detail = format!("a witness has seen {size} commits, there are {}", commits.len());
-            report.find("commits_cut", place, detail);
+            report.find(FindingKind::CommitsCut, place, detail);
             continue;
         }
         // Names are sorted by size.
@@ -142,7 +146,7 @@ pub(super) async fn check(
         }
         if range.root() != tree_root {
             let detail = format!("at size {size} a witness has seen another log than this one");
-            report.find("forked", place, detail);
+            report.find(FindingKind::Forked, place, detail);
             continue;
         }
         if let (Some(witness), Some(time)) = (witness, time) {
@@ -179,7 +183,7 @@ pub(super) async fn check_timestamps(
         report.checked.timestamps += 1;
         let token = read(store, &folder.join(&name)).await?;
         let Some((size, checkpoint, _)) = parse_timestamp_name(&name) else {
-            report.find("timestamp_malformed", place, "its name is not that of a timestamp");
+            report.find(FindingKind::TimestampMalformed, place, "its name is not that of a timestamp");
             continue;
         };
         let stamped = read(store, &checkpoint_folder(root, log).join(checkpoint)).await?;
@@ -187,16 +191,16 @@ pub(super) async fn check_timestamps(
             Ok(_) => newest = newest.max(size),
             Err(TokenError::Imprint) => {
                 report.find(
-                    "timestamp_imprint",
+                    FindingKind::TimestampImprint,
                     place,
                     format!("it is not over the checkpoint {checkpoint}"),
                 );
             }
             Err(error @ TokenError::Malformed(_)) => {
-                report.find("timestamp_malformed", place, error.to_string())
+                report.find(FindingKind::TimestampMalformed, place, error.to_string())
             }
             Err(error @ TokenError::Signature(_)) => {
-                report.find("timestamp_signature", place, error.to_string())
+                report.find(FindingKind::TimestampSignature, place, error.to_string())
             }
         }
     }
@@ -216,7 +220,7 @@ pub(super) async fn check_timestamps(
         )),
         (false, _) => {
             let place = format!("{}/_tlog/timestamp", log.name());
-            report.find("timestamp_missing", place, "there is no timestamp that leads to an authority given");
+            report.find(FindingKind::TimestampMissing, place, "there is no timestamp that leads to an authority given");
         }
     }
     Ok(())
@@ -250,6 +254,6 @@ fn quorum(log: VolumeId, witnesses: &Witnesses, seen: Vec<Option<(u64, u64)>>, r
     if is_young && size > 0 {
         report.not_checked.push(format!("{}: {detail} yet", log.name()));
     } else {
-        report.find("witness_missing", format!("{}/_tlog/witness", log.name()), detail);
+        report.find(FindingKind::WitnessMissing, format!("{}/_tlog/witness", log.name()), detail);
     }
 }

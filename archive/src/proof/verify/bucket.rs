@@ -5,7 +5,7 @@ use std::path::Path;
 
 use futures::{StreamExt as _, stream};
 
-use super::{CommitFacts, ProofError, Report, UNPROVEN_SECONDS_MAX, VolumeId};
+use super::{CommitFacts, FindingKind, ProofError, Report, UNPROVEN_SECONDS_MAX, VolumeId};
 use crate::error::ArchiveError;
 use crate::layout;
 use crate::options::{LockMode, Retention};
@@ -45,7 +45,7 @@ pub(super) fn unnamed_files(
                         .push(format!("{place}: a run that did not end left it; no commit names it"));
                 } else {
                     let detail = "no commit names it; the next run would remove what a killed one left";
-                    report.find("file_unnamed", place, detail);
+                    report.find(FindingKind::FileUnnamed, place, detail);
                 }
             }
         }
@@ -96,12 +96,16 @@ pub(super) async fn check(
         report.checked.objects += 1;
         let markers = versions.iter().filter(|version| version.is_delete_marker).count();
         if markers > 0 {
-            report.find("delete_marker", place.as_str(), format!("{markers} deletions lie over it"));
+            report.find(
+                FindingKind::DeleteMarker,
+                place.as_str(),
+                format!("{markers} deletions lie over it"),
+            );
         }
         let objects: Vec<_> = versions.iter().filter(|version| !version.is_delete_marker).collect();
         if objects.len() > 1 {
             let detail = format!("it has {} versions, one is written", objects.len());
-            report.find("shadowed", place.as_str(), detail);
+            report.find(FindingKind::Shadowed, place.as_str(), detail);
         }
         let said = named.get(place).copied();
         let chosen = match said.and_then(|(pinned, _)| pinned) {
@@ -114,22 +118,28 @@ pub(super) async fn check(
             && bytes > size
         {
             let detail = format!("it has {bytes} bytes, its commit says {size}");
-            report.find("file_size", place.as_str(), detail);
+            report.find(FindingKind::FileSize, place.as_str(), detail);
         }
         match chosen {
             Some(object) => locks.push((place.clone(), (*object).clone())),
-            None => {
-                report.find("file_missing", place.as_str(), "the version that its commit names is not there")
-            }
+            None => report.find(
+                FindingKind::FileMissing,
+                place.as_str(),
+                "the version that its commit names is not there",
+            ),
         }
     }
     for place in named.keys().filter(|place| !listed.contains_key(*place)) {
         if !report.findings.iter().any(|finding| finding.place == *place) {
-            report.find("file_missing", place.as_str(), "a commit names it, and it is not there");
+            report.find(FindingKind::FileMissing, place.as_str(), "a commit names it, and it is not there");
         }
     }
     for (volume, count) in left {
-        report.find("drop_unfinished", volume, format!("it was dropped, and {count} versions are there"));
+        report.find(
+            FindingKind::DropUnfinished,
+            volume,
+            format!("it was dropped, and {count} versions are there"),
+        );
     }
     if unnamed > 0 {
         report.not_checked.push(format!("{unnamed} objects that no commit names: killed runs leave such"));
@@ -147,7 +157,7 @@ pub(super) async fn check(
         let lock = match lock {
             Condition::Known(lock) => lock,
             Condition::Unset => {
-                report.find("lock_missing", place, "nothing locks it");
+                report.find(FindingKind::LockMissing, place, "nothing locks it");
                 continue;
             }
             Condition::Unknown(_) => {
@@ -157,7 +167,7 @@ pub(super) async fn check(
         };
         if lock.mode != Some(LockMode::Compliance) {
             let mode = lock.mode.map_or("none", LockMode::as_str);
-            report.find("lock_mode", place.as_str(), format!("its mode is {mode}, not COMPLIANCE"));
+            report.find(FindingKind::LockMode, place.as_str(), format!("its mode is {mode}, not COMPLIANCE"));
         }
         // The day that is added at the PUT bears clocks that differ.
         let wanted = Retention { mode: LockMode::Compliance, years }.until(object.modified);
@@ -166,9 +176,9 @@ pub(super) async fn check(
             (Some(until), Some(wanted)) if until >= wanted => {}
             (Some(until), _) => {
                 let detail = format!("it is locked until {until}, {years} years are promised");
-                report.find("retention_short", place, detail);
+                report.find(FindingKind::RetentionShort, place, detail);
             }
-            (None, _) => report.find("lock_missing", place, "its lock has no end"),
+            (None, _) => report.find(FindingKind::LockMissing, place, "its lock has no end"),
         }
     }
     if unknown > 0 {

@@ -20,13 +20,13 @@ use serde_json::{Map, Value};
 
 use super::super::{ProofError, VolumeId};
 use super::volume::ADD_MEMBERS;
-use super::{CommitFacts, Report};
+use super::{CommitFacts, FindingKind, Report};
 use crate::commit::TAG_VERSION;
 use crate::durable;
 use crate::layout;
 use crate::store::Store;
 
-const KIND: &str = "delta_checkpoint";
+const KIND: FindingKind = FindingKind::DeltaCheckpoint;
 /// Names the newest checkpoint for readers that do not list.
 const LAST: &str = "_last_checkpoint";
 /// Differences of one checkpoint that are told.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use futures::{StreamExt as _, stream};
 
-use super::{AddFacts, CommitFacts, Keys, ProofError, Report, VolumeId};
+use super::{AddFacts, CommitFacts, FindingKind, Keys, ProofError, Report, VolumeId};
 use crate::layout;
 use crate::retention::dropped::{self, State};
 use crate::retention::hold::Holds;
@@ -34,7 +34,7 @@ pub(super) async fn records(work: &Work, keys: &Keys, report: &mut Report) -> Re
     let below = |path: &Path| path.strip_prefix(&work.root).unwrap_or(path).to_string_lossy().into_owned();
     let (policy, count, wrong) = policy::load(work, keys).await.map_err(failed)?;
     if let Some((path, detail)) = wrong {
-        report.find("retention_record", below(&path), detail);
+        report.find(FindingKind::RetentionRecord, below(&path), detail);
     } else {
         let names = work.names(layout::RETENTION).await?;
         if names.len() as u64 != count {
@@ -42,12 +42,12 @@ pub(super) async fn records(work: &Work, keys: &Keys, report: &mut Report) -> Re
                 "{} names here are no records, or one before them is missing",
                 names.len() as u64 - count
             );
-            report.find("retention_record", layout::RETENTION, detail);
+            report.find(FindingKind::RetentionRecord, layout::RETENTION, detail);
         }
     }
     let holds = Holds::load(work).await.map_err(failed)?;
     if let Some((path, detail)) = &holds.wrong {
-        report.find("hold_record", below(path), detail.clone());
+        report.find(FindingKind::HoldRecord, below(path), detail.clone());
     }
     let unsigned: u64 = holds.all.iter().map(|hold| hold.unsigned).sum();
     if unsigned > 0 && !keys.records.is_empty() {
@@ -64,7 +64,7 @@ pub(super) async fn records(work: &Work, keys: &Keys, report: &mut Report) -> Re
         .collect();
     let dropped = dropped::load(work).await.map_err(failed)?;
     for (place, detail) in dropped.wrong {
-        report.find("drop_record", place, detail);
+        report.find(FindingKind::DropRecord, place, detail);
     }
     for (log, (record, _)) in &dropped.good {
         report.not_checked.push(format!(
@@ -91,7 +91,7 @@ pub(super) fn missing(keys: &Keys, there: &[VolumeId], keeping: &Keeping, report
                     "key record {} names {} commits of it; it is not there, and nothing says that it was dropped",
                     record.number, head.size
                 );
-                report.find("volume_missing", head.log.name(), detail);
+                report.find(FindingKind::VolumeMissing, head.log.name(), detail);
             }
         }
     }
@@ -138,19 +138,19 @@ pub(super) async fn told(work: &Work, short: Vec<Short>, report: &mut Report) ->
         }
         let name = log.name();
         let is_told = |report: &Report| {
-            report.findings.iter().any(|told| told.kind == "volume_missing" && told.place == name)
+            report.findings.iter().any(|told| told.kind == FindingKind::VolumeMissing && told.place == name)
         };
         match there {
             Some(there) => {
                 let detail = format!("{place} names {size} commits of it, and it has {there}");
-                report.find("commits_cut", name, detail);
+                report.find(FindingKind::CommitsCut, name, detail);
             }
             None if is_told(report) => {}
             None => {
                 let detail = format!(
                     "{place} names {size} commits of it; it is not there, and nothing says that it was dropped"
                 );
-                report.find("volume_missing", name, detail);
+                report.find(FindingKind::VolumeMissing, name, detail);
             }
         }
     }
@@ -196,9 +196,9 @@ pub(super) fn remembered(name: &str, head: &super::Head, keeping: &Keeping, repo
     if head.size > record.size {
         let detail =
             format!("{name} has size {} of it, it was dropped with {} commits", head.size, record.size);
-        report.find("rolled_back", place, detail);
+        report.find(FindingKind::RolledBack, place, detail);
     } else if head.size == record.size && head.root != record.root {
-        report.find("forked", place, format!("it was dropped with another tree than {name} has"));
+        report.find(FindingKind::Forked, place, format!("it was dropped with another tree than {name} has"));
     } else if head.size < record.size {
         let detail = format!("whether {name}, of size {}, is the beginning of what was dropped", head.size);
         report.not_checked.push(format!("{}: {detail}", head.log.name()));
@@ -212,7 +212,11 @@ pub(super) async fn objects(work: &Work, keeping: &Keeping, report: &mut Report)
         Store::Local => {
             for log in keeping.dropped.keys() {
                 if std::fs::symlink_metadata(layout::volume(&work.root, *log)).is_ok() {
-                    report.find("drop_unfinished", log.name(), "it was dropped, and some of it is there");
+                    report.find(
+                        FindingKind::DropUnfinished,
+                        log.name(),
+                        "it was dropped, and some of it is there",
+                    );
                 }
             }
             for (path, _, name) in &keeping.held {
@@ -220,7 +224,7 @@ pub(super) async fn objects(work: &Work, keeping: &Keeping, report: &mut Report)
                     std::fs::symlink_metadata(work.root.join(path)).is_ok_and(|found| found.is_file());
                 if !is_file {
                     report.find(
-                        "hold_missing",
+                        FindingKind::HoldMissing,
                         path.as_str(),
                         format!("hold \"{name}\" is on it, and it is not there"),
                     );
@@ -247,7 +251,7 @@ async fn held(work: &Work, bucket: &Bucket, keeping: &Keeping, report: &mut Repo
             Condition::Known(true) => {}
             Condition::Known(false) | Condition::Unset => {
                 report.find(
-                    "hold_missing",
+                    FindingKind::HoldMissing,
                     path.as_str(),
                     format!("hold \"{name}\" is on it, and the store does not hold it"),
                 );

@@ -7,6 +7,7 @@ mod anchors;
 mod bucket;
 mod delta;
 mod files;
+mod finding;
 mod keeping;
 mod positions;
 pub(crate) mod strict;
@@ -26,6 +27,7 @@ use strongroom_schemas::Table;
 use strongroom_schemas::record::Sha256Hash;
 
 pub use self::anchors::Witnesses;
+pub use self::finding::{Finding, FindingKind};
 pub(crate) use self::volume::{AddFacts, CommitFacts};
 use super::keys::{self, KeyRecord, Keys};
 use super::log::{check_note, logs};
@@ -65,17 +67,6 @@ pub struct Options {
     pub timestamp_authorities: TimestampAuthorities,
     /// Threads that read files. At least one.
     pub threads: usize,
-}
-
-/// One thing that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// One of the names in `docs/proof.md`.
-    pub kind: &'static str,
-    /// Path below the root, and bytes or row where they are known.
-    #[serde(rename = "where")]
-    pub place: String,
-    pub detail: String,
 }
 
 /// What was looked at.
@@ -128,7 +119,7 @@ impl Report {
         }
     }
 
-    pub fn find(&mut self, kind: &'static str, place: impl Into<String>, detail: impl Into<String>) {
+    pub fn find(&mut self, kind: FindingKind, place: impl Into<String>, detail: impl Into<String>) {
         if self.findings.len() < FINDINGS_MAX {
             self.findings.push(Finding { kind, place: place.into(), detail: detail.into() });
         } else if self.findings.len() == FINDINGS_MAX {
@@ -335,14 +326,18 @@ async fn check_keys(
         let path = keys::path(root, at as u64 + 1);
         let place = format!("{}/{name}", layout::KEYS);
         if *name != format!("{:08}", at + 1) {
-            report.find("key_record", place, format!("record {} should be here: it is missing", at + 1));
+            report.find(
+                FindingKind::KeyRecord,
+                place,
+                format!("record {} should be here: it is missing", at + 1),
+            );
             break;
         }
         let note = read(store, &path).await?;
         match KeyRecord::parse(&note, archive_id, &keys.records) {
             Ok(record) => keys.records.push(record),
             Err(detail) => {
-                report.find("key_record", place, detail);
+                report.find(FindingKind::KeyRecord, place, detail);
                 break;
             }
         }
@@ -356,13 +351,13 @@ async fn check_keys(
                 "who wrote the archive: it has no key, so nothing is signed; only what its own log says was checked"
                     .to_owned(),
             ),
-            _ => report.find("key_untrusted", layout::KEYS, "the archive has no key, so not the one given"),
+            _ => report.find(FindingKind::KeyUntrusted, layout::KEYS, "the archive has no key, so not the one given"),
         }
         return Ok(keys);
     };
     if first.manifest != Sha256Hash::of(&manifest) {
         report.find(
-            "manifest_changed",
+            FindingKind::ManifestChanged,
             layout::MANIFEST,
             "its SHA-256 is not the one that the key records name",
         );
@@ -372,7 +367,11 @@ async fn check_keys(
     if let Some(named) = named
         && PublicKey::parse(named).ok() != Some(first.key)
     {
-        report.find("key_mismatch", layout::MANIFEST, "it names another key than the first key record");
+        report.find(
+            FindingKind::KeyMismatch,
+            layout::MANIFEST,
+            "it names another key than the first key record",
+        );
     }
     if public_keys.is_empty() {
         report.not_checked.push(format!(
@@ -380,7 +379,11 @@ async fn check_keys(
             keys.current().map_or_else(String::new, |key| key.to_string())
         ));
     } else if !keys.records.iter().any(|record| public_keys.contains(&record.key)) {
-        report.find("key_untrusted", layout::KEYS, "none of the public keys given is one of the archive's");
+        report.find(
+            FindingKind::KeyUntrusted,
+            layout::KEYS,
+            "none of the public keys given is one of the archive's",
+        );
     }
     Ok(keys)
 }
@@ -399,12 +402,12 @@ fn check_remembered(
         let log = origin
             .and_then(|origin| VolumeId::parse(origin.strip_prefix(&format!("strongroom/{archive_id}/"))?));
         let Some(log) = log else {
-            report.find("remembered_invalid", name, "it is no checkpoint of this archive");
+            report.find(FindingKind::RememberedInvalid, name, "it is no checkpoint of this archive");
             continue;
         };
         match check_note(note, &log.origin(archive_id), &keys.all()) {
             Ok((size, root, _)) => heads.push((name.clone(), Head { log, size, root })),
-            Err((_, detail)) => report.find("remembered_invalid", name, detail),
+            Err(fault) => report.find(FindingKind::RememberedInvalid, name, fault.to_string()),
         }
     }
     for (name, head) in heads {
@@ -417,14 +420,14 @@ fn check_remembered(
         if head.size > newest {
             let detail =
                 format!("{name} has size {} of it, now the newest that holds is {newest}", head.size);
-            report.find("rolled_back", format!("{log}/_tlog/checkpoint"), detail);
+            report.find(FindingKind::RolledBack, format!("{log}/_tlog/checkpoint"), detail);
         }
         if head.size <= commits.len() as u64 {
             let leaves: Vec<Sha256Hash> =
                 commits[..head.size as usize].iter().map(|commit| commit.leaf).collect();
             if super::tree::root(&leaves) != head.root {
                 let detail = format!("at size {} the log is another one than {name} has", head.size);
-                report.find("forked", format!("{log}/_tlog/checkpoint"), detail);
+                report.find(FindingKind::Forked, format!("{log}/_tlog/checkpoint"), detail);
             }
         }
     }

@@ -961,6 +961,15 @@ fn a_wrong_key_proves_nothing() {
 }
 
 #[test]
+fn what_is_remembered_must_be_a_checkpoint_of_the_archive() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let note = write(folder.path(), "kept", b"nothing");
+    let public = public_of(&original().key());
+    let (kinds, _) = verify(&original().archive(), Some(&public), &[note]);
+    assert_eq!(kinds, BTreeSet::from(["remembered_invalid".to_owned()]));
+}
+
+#[test]
 fn untouched_archives_have_no_finding_whatever_their_shape() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name);

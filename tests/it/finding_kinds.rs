@@ -51,7 +51,8 @@ fn rust_files() -> Vec<PathBuf> {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with(file!()) {
+            } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with(file!())
+            {
                 found.push(path.strip_prefix(ROOT).expect("below the root").to_owned());
             }
         }
@@ -197,7 +198,8 @@ fn every_kind_is_tampered_for() {
 
 #[test]
 fn a_name_is_a_kind_only_where_nothing_else_has_it() {
-    for kind in [r#"case("x", "rows", |site| {"#, r#"self.finds("rows", w)"#, r#"kinds == ["rows", "tags"]"#] {
+    for kind in [r#"case("x", "rows", |site| {"#, r#"self.finds("rows", w)"#, r#"kinds == ["rows", "tags"]"#]
+    {
         assert!(quotes(kind, "rows"), "{kind}");
     }
     for other in [

@@ -7,8 +7,6 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::super::log::CheckpointFault;
-
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
@@ -115,16 +113,6 @@ kinds! {
     PackComplete = "pack_complete",
     PackArchive = "pack_archive",
     PackIncomplete = "pack_incomplete",
-}
-
-impl From<&CheckpointFault> for FindingKind {
-    fn from(fault: &CheckpointFault) -> Self {
-        match fault {
-            CheckpointFault::Malformed => FindingKind::CheckpointMalformed,
-            CheckpointFault::Origin { .. } => FindingKind::CheckpointOrigin,
-            CheckpointFault::Signature => FindingKind::CheckpointSignature,
-        }
-    }
 }
 
 impl fmt::Display for FindingKind {

@@ -30,7 +30,7 @@ pub use self::anchors::Witnesses;
 pub use self::finding::{Finding, FindingKind};
 pub(crate) use self::volume::{AddFacts, CommitFacts};
 use super::keys::{self, KeyRecord, Keys};
-use super::log::{check_note, logs};
+use super::log::{CheckpointFault, check_note, logs};
 use super::note::{Note, PublicKey, base64};
 use super::timestamp::TimestampAuthorities;
 use super::{Head, ProofError, VolumeId};
@@ -67,6 +67,16 @@ pub struct Options {
     pub timestamp_authorities: TimestampAuthorities,
     /// Threads that read files. At least one.
     pub threads: usize,
+}
+
+impl From<&CheckpointFault> for FindingKind {
+    fn from(fault: &CheckpointFault) -> Self {
+        match fault {
+            CheckpointFault::Malformed => FindingKind::CheckpointMalformed,
+            CheckpointFault::Origin { .. } => FindingKind::CheckpointOrigin,
+            CheckpointFault::Signature => FindingKind::CheckpointSignature,
+        }
+    }
 }
 
 /// What was looked at.

@@ -396,6 +396,15 @@ struct Said {
     words: BTreeSet<String>,
 }
 
+impl Said {
+    /// The first name of each path; not the empty one in front of a `::`.
+    fn first(&self) -> impl Iterator<Item = &str> {
+        let paths =
+            self.uses.iter().map(|(_, one, _)| &one.path).chain(self.paths.iter().map(|(_, path)| path));
+        paths.filter_map(|path| path.iter().find(|name| !name.is_empty())).map(String::as_str)
+    }
+}
+
 /// Reads tokens that have no tests among them.
 fn said(tokens: &[Token]) -> Said {
     let mut said = Said::default();
@@ -471,6 +480,8 @@ struct File {
 struct Graph {
     files: Vec<File>,
     arrows: BTreeMap<usize, BTreeSet<usize>>,
+    /// First names of all paths: crates are among them.
+    first: BTreeSet<String>,
 }
 
 /// Modules by path: the file of each, and what its `use` lines bind.
@@ -559,6 +570,7 @@ fn graph(root: &str, read: &dyn Fn(&str) -> Option<String>) -> Graph {
         }
         let lines = text.lines().count().saturating_sub(test_lines);
         graph.files.push(File { name, module, lines });
+        graph.first.extend(said.first().map(str::to_owned));
         all.push(said);
     }
     for (from, said) in all.iter().enumerate() {
@@ -681,6 +693,16 @@ impl Graph {
     }
 }
 
+/// The crates that a text may name, tests and all: the first names of its paths.
+pub(crate) fn first_names(text: &str) -> BTreeSet<String> {
+    said(&tokens(text)).first().map(str::to_owned).collect()
+}
+
+/// The crates that the sources of a crate may name outside of tests, by the names of our crates.
+pub(crate) fn first_names_outside_tests() -> BTreeMap<String, BTreeSet<String>> {
+    crates().into_iter().map(|(name, folder, root)| (name, graph_of(&folder, root).first)).collect()
+}
+
 /// Our crates: name, folder of the sources, root file.
 fn crates() -> Vec<(String, PathBuf, &'static str)> {
     let manifest = std::fs::read_to_string(Path::new(ROOT).join("Cargo.toml")).expect("a manifest");
@@ -700,7 +722,6 @@ fn graph_of(folder: &Path, root: &str) -> Graph {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "the graph is for whoever asks with --nocapture")]
 fn files_of_a_crate_import_in_one_direction() {
     let mut wrong = Vec::new();
     let mut known = KNOWN_CIRCLES.to_vec();
@@ -730,7 +751,6 @@ fn files_of_a_crate_import_in_one_direction() {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "the sizes are for whoever asks with --nocapture")]
 fn no_crate_grows_without_end() {
     let mut large = Vec::new();
     for (name, folder, root) in crates() {

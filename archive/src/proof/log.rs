@@ -429,7 +429,7 @@ pub(crate) async fn newest(
             Ok(_) => {
                 Err(ProofError::Checkpoint { path, detail: "its size is not that of its name".to_owned() })
             }
-            Err((_, detail)) => Err(ProofError::Checkpoint { path, detail }),
+            Err(fault) => Err(ProofError::Checkpoint { path, detail: fault.to_string() }),
         };
     }
     let detail = format!("the greatest, of size {size}, is by no known key");

@@ -1,8 +1,10 @@
-//! The kinds of findings have one list: `FindingKind`, the table in docs/proof.md and `FINDING_KINDS` of tools/verify.py say
-//! the same, each verifier that the table names can report the kind, and a test tampers with something to see it reported.
+//! The kinds of findings have one list: `FindingKind`, the table in docs/proof.md and
+//! `FINDING_KINDS` of tools/verify.py say the same, each verifier that the table names can report
+//! the kind, and a test tampers with something to see it reported.
 //!
-//! Method: texts are searched for names. A name that is quoted as the index of something (`row["path"]`) or as a member
-//! (`"path": …`) is not a kind, and neither is one in a list of constants.
+//! Method: texts are searched for names. A name that is quoted as the index of something
+//! (`row["path"]`) or as a member (`"path": …`) is not a kind, and neither is one in a list of
+//! constants.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -19,7 +21,8 @@ const VERIFY_PY: &str = "verify.py";
 /// The program in which a verifier is, each with tests of its own.
 const PROGRAM: &str = "strongroom";
 
-/// Kinds that no test of a program tampers its way to, and why. An entry whose kind has a test is stale, and fails.
+/// Kinds that no test of a program tampers its way to, and why. An entry whose kind has a test is
+/// stale, and fails.
 const NOT_TAMPERED: &[(&str, &str, &str)] = &[
     (
         "file_unreadable",
@@ -38,7 +41,8 @@ fn read(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The Rust files below the crates' folders and `tests/it`, but for this one, which names kinds in its lists.
+/// The Rust files below the crates' folders and `tests/it`, but for this one, which names kinds in
+/// its lists.
 fn rust_files() -> Vec<PathBuf> {
     let mut found = Vec::new();
     let entries = std::fs::read_dir(ROOT).expect("the root is readable");

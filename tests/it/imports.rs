@@ -1,14 +1,16 @@
 //! The files of each crate import each other in one direction, and no crate grows without end.
 //!
-//! Method: a small lexer reads the sources, without their tests. Paths that begin with `crate`, `self`, `super` or a child
-//! module are followed through re-exports to the file that defines the item; an arrow goes from a file to each other file
-//! whose items it names. A re-export that its own file does not use is no arrow: it names, and depends on nothing.
+//! Method: a small lexer reads the sources, without their tests. Paths that begin with `crate`,
+//! `self`, `super` or a child module are followed through re-exports to the file that defines the
+//! item; an arrow goes from a file to each other file whose items it names. A re-export that its
+//! own file does not use is no arrow: it names, and depends on nothing.
 //!
-//! A *circle* is a set of files that reach each other. A module may import its children while they import it: so a module that
-//! is an ancestor of all others in a circle is taken out, and what remains must be free of circles. Among the children of a
-//! module each folder also counts as one: a *circle of folders* may exist where no file reaches itself.
+//! A *circle* is a set of files that reach each other. A module may import its children while they
+//! import it: so a module that is an ancestor of all others in a circle is taken out, and what
+//! remains must be free of circles. Among the children of a module each folder also counts as one:
+//! a *circle of folders* may exist where no file reaches itself.
 //!
-//! `cargo test --test it imports -- --nocapture` prints each crate's files, arrows, lines and circles.
+//! `cargo test --test it imports -- --nocapture` prints the files, arrows and circles of each crate.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -18,8 +20,8 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// Most lines of a crate, without its tests.
 const CRATE_LINES_MAX: usize = 10_000;
 
-/// Circles that exist: the crate, and the files, or the children of one module (`folder/` for one with children), in order. An
-/// entry that is not such a circle any more is stale, and fails.
+/// Circles that exist: the crate, and the files, or the children of one module (`folder/` for one
+/// with children), in order. An entry that is not such a circle any more is stale, and fails.
 const KNOWN_CIRCLES: &[(&str, &[&str])] = &[
     (
         "alerts",
@@ -119,7 +121,8 @@ const KNOWN_CIRCLES: &[(&str, &[&str])] = &[
 /// Crates that have more than [`CRATE_LINES_MAX`] lines. An entry that has not is stale, and fails.
 const KNOWN_LARGE: &[&str] = &["archive", "ingest"];
 
-/// A token and its line. Of a string the content is kept behind a `"`; a character is `'`, a lifetime nothing.
+/// A token and its line. Of a string the content is kept behind a `"`; a character is `'`, a
+/// lifetime nothing.
 #[derive(Clone, Debug, PartialEq)]
 struct Token {
     text: String,
@@ -136,7 +139,8 @@ impl Token {
     }
 }
 
-/// The tokens of a Rust text: names and numbers, strings, `::`, and every other sign for itself. No comments.
+/// The tokens of a Rust text: names and numbers, strings, `::`, and every other sign for itself. No
+/// comments.
 fn tokens(text: &str) -> Vec<Token> {
     let chars: Vec<char> = text.chars().collect();
     let at = |index: usize| chars.get(index).copied().unwrap_or('\0');
@@ -492,7 +496,8 @@ struct Modules {
 }
 
 impl Modules {
-    /// The module that defines what `path` leads to, said in module `from`; none when it leads out of the crate.
+    /// The module that defines what `path` leads to, said in module `from`; none when it leads out
+    /// of the crate.
     fn resolve(&self, from: &[String], path: &[String], steps: usize) -> Option<Vec<String>> {
         let child = |module: &[String], name: &String| {
             let child: Vec<String> = module.iter().chain([name]).cloned().collect();
@@ -615,7 +620,8 @@ fn strong<N: Copy + Ord>(nodes: &BTreeSet<N>, arrows: &BTreeMap<N, BTreeSet<N>>)
 }
 
 impl Graph {
-    /// Circles of `nodes`, but for those that end when the module around all others of the circle is taken out.
+    /// Circles of `nodes`, but for those that end when the module around all others of the circle
+    /// is taken out.
     fn circles_of(&self, nodes: &BTreeSet<usize>) -> Vec<BTreeSet<usize>> {
         let mut found = Vec::new();
         for mut circle in strong(nodes, &self.arrows) {
@@ -634,8 +640,8 @@ impl Graph {
         found
     }
 
-    /// All circles, each as what is in it and the arrows that make it: of files by their names, of folders by the paths of
-    /// modules, with a `/` behind those that have children.
+    /// All circles, each as what is in it and the arrows that make it: of files by their names, of
+    /// folders by the paths of modules, with a `/` behind those that have children.
     fn circles(&self) -> Vec<(Vec<String>, Vec<String>)> {
         let shown =
             |from: &usize, to: &usize| format!("{} -> {}", self.files[*from].name, self.files[*to].name);

@@ -66,8 +66,8 @@ const IMPURE_NAMES: &[&str] = &[
     "async fn",
 ];
 
-/// Edges to crates that no source names, and why they are declared all the same. An entry is stale when the edge is gone or its
-/// crate is named.
+/// Edges to crates that no source names, and why they are declared all the same. An entry is stale
+/// when the edge is gone or its crate is named.
 const UNNAMED: &[(&str, &str, &str)] = &[];
 
 /// File names that promise nothing.
@@ -147,7 +147,7 @@ fn crates_depend_only_on_lower_floors() {
     }
 }
 
-/// Folders with tests and benches of our crates, by the names of their packages; without another workspace.
+/// The folders that have the sources, tests and benches of a package of ours.
 fn test_folders(package: &str) -> Vec<&str> {
     match package.strip_prefix("strongroom-") {
         Some(folder) => vec![folder],

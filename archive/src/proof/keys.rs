@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use strongroom_schemas::record::Sha256Hash;
+use thiserror::Error;
 
 use super::note::{Note, PublicKey, base64, from_base64};
 use super::signer::Signer;
@@ -34,6 +35,38 @@ pub struct KeyRecord {
     pub heads: Vec<Head>,
 }
 
+/// Why a key record does not hold.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeyFault {
+    #[error("it is no signed note")]
+    Note,
+    #[error("it has no line \"{name}\" where one should be")]
+    Line { name: &'static str },
+    #[error("a key is not the base64 of 32 bytes")]
+    Key,
+    #[error("it is not number {number}")]
+    OtherNumber { number: u64 },
+    #[error("it is of another archive, {archive}")]
+    OtherArchive { archive: String },
+    #[error("its manifest is no hash")]
+    Manifest,
+    #[error("the key before it is another one")]
+    Previous,
+    #[error("it names another strongroom.json than the record before")]
+    OtherManifest,
+    #[error("a line is no head of a log: {line:?}")]
+    Head { line: String },
+    #[error("it has more lines than it should")]
+    Lines,
+    #[error("its key was used before")]
+    Used,
+    #[error("it is not written as the format says")]
+    Form,
+    #[error("a signature is missing or does not hold")]
+    Signature,
+}
+
 /// Name that key records are signed under.
 pub(crate) fn signed_as(archive_id: &str) -> String {
     format!("strongroom/{archive_id}/keys")
@@ -55,26 +88,26 @@ impl KeyRecord {
     }
 
     /// Reads a record that must follow `before`; or says what is wrong with it.
-    pub(crate) fn parse(note: &[u8], archive_id: &str, before: &[KeyRecord]) -> Result<KeyRecord, String> {
-        let note = Note::parse(note).ok_or("it is no signed note")?;
+    pub(crate) fn parse(note: &[u8], archive_id: &str, before: &[KeyRecord]) -> Result<KeyRecord, KeyFault> {
+        let note = Note::parse(note).ok_or(KeyFault::Note)?;
         let mut lines = note.text.lines();
-        let mut field = |name: &str| {
+        let mut field = |name: &'static str| {
             let line = lines.next().and_then(|line| line.strip_prefix(name)?.strip_prefix(' '));
-            line.ok_or_else(|| format!("it has no line \"{name}\" where one should be"))
+            line.ok_or(KeyFault::Line { name })
         };
         let key = |text: &str| {
             let bytes = from_base64(text).and_then(|bytes| bytes.try_into().ok());
-            bytes.map(PublicKey).ok_or_else(|| "a key is not the base64 of 32 bytes".to_owned())
+            bytes.map(PublicKey).ok_or(KeyFault::Key)
         };
         let number = before.len() as u64 + 1;
         if field("strongroom key")? != number.to_string() {
-            return Err(format!("it is not number {number}"));
+            return Err(KeyFault::OtherNumber { number });
         }
         let archive = field("archive")?;
         if archive != archive_id {
-            return Err(format!("it is of another archive, {archive}"));
+            return Err(KeyFault::OtherArchive { archive: archive.to_owned() });
         }
-        let manifest = Sha256Hash::parse(field("manifest")?).ok_or("its manifest is no hash")?;
+        let manifest = Sha256Hash::parse(field("manifest")?).ok_or(KeyFault::Manifest)?;
         let time = field("time")?.to_owned();
         let mut record = KeyRecord {
             number,
@@ -88,28 +121,28 @@ impl KeyRecord {
         if let Some(last) = before.last() {
             record.previous = Some(key(field("previous")?)?);
             if record.previous != Some(last.key) {
-                return Err("the key before it is another one".to_owned());
+                return Err(KeyFault::Previous);
             }
             if last.manifest != record.manifest {
-                return Err("it names another strongroom.json than the record before".to_owned());
+                return Err(KeyFault::OtherManifest);
             }
             for line in lines {
-                let head = head(line).ok_or_else(|| format!("a line is no head of a log: {line:?}"))?;
+                let head = head(line).ok_or_else(|| KeyFault::Head { line: line.to_owned() })?;
                 record.heads.push(head);
             }
         } else if lines.next().is_some() {
-            return Err("it has more lines than it should".to_owned());
+            return Err(KeyFault::Lines);
         }
         if before.iter().any(|known| known.key == record.key) {
-            return Err("its key was used before".to_owned());
+            return Err(KeyFault::Used);
         }
         // What is not written as it would be written now could hide a difference from other readers.
         if record.text() != note.text {
-            return Err("it is not written as the format says".to_owned());
+            return Err(KeyFault::Form);
         }
         let name = signed_as(archive_id);
         if !record.previous.iter().chain([&record.key]).all(|key| note.is_signed(&name, key)) {
-            return Err("a signature is missing or does not hold".to_owned());
+            return Err(KeyFault::Signature);
         }
         Ok(record)
     }
@@ -159,7 +192,7 @@ pub(crate) async fn load(store: &Store, root: &Path, archive_id: &str) -> Result
             break;
         };
         let record = KeyRecord::parse(&note, archive_id, &keys.records);
-        keys.records.push(record.map_err(|detail| ProofError::KeyRecord { path, detail })?);
+        keys.records.push(record.map_err(|fault| ProofError::KeyRecord { path, fault })?);
     }
     Ok(keys)
 }

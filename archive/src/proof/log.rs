@@ -79,13 +79,18 @@ pub(crate) fn parse_checkpoint_text(text: &str) -> Option<(&str, u64, Hash)> {
 
 /// Why a note is not a checkpoint of its log.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub(crate) enum CheckpointFault {
+#[non_exhaustive]
+pub enum CheckpointFault {
     #[error("it is no checkpoint")]
     Malformed,
     #[error("it is of {found}, not of {origin}")]
     Origin { found: String, origin: String },
     #[error("no known key has signed it")]
     Signature,
+    #[error("its size is not that of its name")]
+    Name,
+    #[error("the greatest, of size {size}, is by no known key")]
+    KeyUnknown { size: u64 },
 }
 
 /// A checkpoint of `log` whose signature by one of `keys` holds; or what is wrong with it. Says which key it was.
@@ -426,14 +431,11 @@ pub(crate) async fn newest(
         };
         return match check_note(&note, origin, &[*key]) {
             Ok((found, root, _)) if found == size => Ok(Some((Head { log, size, root }, *key))),
-            Ok(_) => {
-                Err(ProofError::Checkpoint { path, detail: "its size is not that of its name".to_owned() })
-            }
-            Err(fault) => Err(ProofError::Checkpoint { path, detail: fault.to_string() }),
+            Ok(_) => Err(ProofError::Checkpoint { path, fault: CheckpointFault::Name }),
+            Err(fault) => Err(ProofError::Checkpoint { path, fault }),
         };
     }
-    let detail = format!("the greatest, of size {size}, is by no known key");
-    Err(ProofError::Checkpoint { path: folder, detail })
+    Err(ProofError::Checkpoint { path: folder, fault: CheckpointFault::KeyUnknown { size } })
 }
 
 /// The newest checkpoint with its name and its bytes.

@@ -468,7 +468,7 @@ pub(crate) fn check_each(
     let mut chain: Vec<KeyRecord> = Vec::new();
     for (at, note) in proof.keys.iter().enumerate() {
         let record = KeyRecord::parse(note.as_bytes(), &proof.archive_id, &chain);
-        chain.push(record.map_err(|detail| format!("key record {}: {detail}", at + 1))?);
+        chain.push(record.map_err(|fault| format!("key record {}: {fault}", at + 1))?);
     }
     let manifest = bytes(&proof.manifest)?;
     let last = chain.last().ok_or("it has no key record")?;

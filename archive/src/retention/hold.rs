@@ -19,7 +19,9 @@ use futures::{StreamExt as _, stream};
 use strongroom_schemas::record::Sha256Hash as Hash;
 
 use super::objects::{self, Object};
-use super::record::{Deed, HeldList, HeldObject, HoldRecord, LIST_OBJECTS_MAX, Scope, Statement, open};
+use super::record::{
+    Deed, HeldList, HeldObject, HoldRecord, LIST_OBJECTS_MAX, RecordFault, Scope, Statement, open,
+};
 use super::{Failures, OBJECTS_AT_ONCE, Progress, RetentionError, Work, matching, text_of};
 use crate::archive::Archive;
 use crate::layout;
@@ -50,7 +52,7 @@ pub(crate) struct Holds {
     pub(crate) all: Vec<Hold>,
     /// Of records, released ones and releases included.
     pub(crate) records: u64,
-    pub(crate) wrong: Option<(PathBuf, String)>,
+    pub(crate) wrong: Option<(PathBuf, RecordFault)>,
 }
 
 fn path(work: &Work, name: &str) -> PathBuf {
@@ -105,8 +107,8 @@ impl Holds {
                 let record = HoldRecord::parse(text, &work.archive_id, number)?;
                 holds.take(record, Hash::of(&bytes), signer.is_none())
             });
-            if let Err(detail) = taken {
-                holds.wrong = Some((path, detail));
+            if let Err(fault) = taken {
+                holds.wrong = Some((path, fault));
                 return Ok(holds);
             }
             (holds.records, seen) = (number, seen + 1);
@@ -127,20 +129,19 @@ impl Holds {
                 match list {
                     Ok(list) if list.hold == hold.hash => hold.lists.push(list),
                     Ok(_) => {
-                        holds.wrong = Some((path, "it is of another record than the hold's".to_owned()));
+                        holds.wrong = Some((path, RecordFault::OtherHold));
                         return Ok(holds);
                     }
-                    Err(detail) => {
-                        holds.wrong = Some((path, detail));
+                    Err(fault) => {
+                        holds.wrong = Some((path, fault));
                         return Ok(holds);
                     }
                 }
             }
         }
         if seen < names.len() {
-            let detail =
-                format!("{} names here are no records, or one before them is missing", names.len() - seen);
-            holds.wrong = Some((work.root.join(layout::HOLDS), detail));
+            let fault = RecordFault::Names { count: names.len() - seen };
+            holds.wrong = Some((work.root.join(layout::HOLDS), fault));
         }
         Ok(holds)
     }
@@ -150,11 +151,11 @@ impl Holds {
         let holds = Holds::load(work).await?;
         match holds.wrong {
             None => Ok(holds),
-            Some((path, detail)) => Err(RetentionError::Record { path, detail }),
+            Some((path, fault)) => Err(RetentionError::Record { path, fault }),
         }
     }
 
-    fn take(&mut self, record: HoldRecord, hash: Hash, is_unsigned: bool) -> Result<(), String> {
+    fn take(&mut self, record: HoldRecord, hash: Hash, is_unsigned: bool) -> Result<(), RecordFault> {
         let known = self.all.iter_mut().find(|hold| hold.record.name == record.name);
         match (record.deed.clone(), known) {
             (Deed::Place(scope), None) => {
@@ -167,8 +168,8 @@ impl Holds {
                 hold.released = Some(record);
                 Ok(())
             }
-            (Deed::Place(_), Some(_)) => Err("a hold of that name was placed before".to_owned()),
-            (Deed::Release, _) => Err("there is no such hold to release".to_owned()),
+            (Deed::Place(_), Some(_)) => Err(RecordFault::HoldTwice),
+            (Deed::Release, _) => Err(RecordFault::HoldUnknown),
         }
     }
 
@@ -510,8 +511,10 @@ async fn cover(work: &Work, hold: &Hold, ground: &Ground) -> Result<Covered, Ret
         let name = list_name(number, part);
         // Another process that covers the same hold has the same to list, or more; it is seen by the next refresh.
         if !work.put(&path(work, &name), list.text(&work.archive_id).into()).await? {
-            let detail = "another process lists what the hold is on at this moment; run again".to_owned();
-            return Err(RetentionError::Record { path: path(work, &name), detail });
+            return Err(RetentionError::Record {
+                path: path(work, &name),
+                fault: RecordFault::ListedMeanwhile,
+            });
         }
         all.push(HeldObject { path: format!("{}/{name}", layout::HOLDS), version: None });
     }

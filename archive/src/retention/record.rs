@@ -5,6 +5,7 @@
 
 use chrono::{DateTime, Datelike as _, SecondsFormat, Utc};
 use strongroom_schemas::record::Sha256Hash as Hash;
+use thiserror::Error;
 
 use crate::options::RETENTION_YEARS_MAX;
 use crate::proof::keys::Keys;
@@ -15,6 +16,92 @@ use strongroom_schemas::VolumeId;
 pub const TEXT_BYTES_MAX: usize = 1000;
 /// Most objects of one list: a record stays well below what readers of notes accept.
 pub(crate) const LIST_OBJECTS_MAX: usize = 4000;
+
+/// Why a record of retention, a hold or a drop does not hold.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RecordFault {
+    #[error("it is not UTF-8")]
+    Utf8,
+    #[error("it is no signed note")]
+    Note,
+    #[error("no known key has signed it, or a signature does not hold")]
+    Signature,
+    #[error("it is no text of lines")]
+    Lines,
+    #[error("it has no line \"{name}\" where one should be")]
+    Line { name: &'static str },
+    #[error("its {name} is no plain text of one line")]
+    Text { name: &'static str },
+    #[error("its {name} is no time such as 2026-03-02T10:00:00Z")]
+    Time { name: &'static str },
+    #[error("its {name} is no number")]
+    Number { name: &'static str },
+    #[error("its {name} is no hash")]
+    Hash { name: &'static str },
+    #[error("its from or to is no time")]
+    Span,
+    #[error("it is of another archive")]
+    OtherArchive,
+    #[error("it is not number {number}")]
+    OtherNumber { number: u64 },
+    #[error("it is not list {part} of hold {number}")]
+    OtherList { number: u64, part: u64 },
+    #[error("it is not of {}", volume.name())]
+    OtherVolume { volume: VolumeId },
+    #[error("it is not written as the format says")]
+    Form,
+    #[error("it says {years} years, where more than {before} and at most {RETENTION_YEARS_MAX} can be")]
+    Years { years: u32, before: u32 },
+    #[error("a name in it is no plain text")]
+    Name,
+    #[error("an object in it has no version")]
+    ObjectVersion,
+    #[error("an object in it is none of an archive")]
+    Object,
+    #[error("the archive has a key, and nobody has signed it")]
+    UnsignedPolicy,
+    #[error("a hold of that name was placed before")]
+    HoldTwice,
+    #[error("there is no such hold to release")]
+    HoldUnknown,
+    #[error("it is of another record than the hold's")]
+    OtherHold,
+    #[error("{count} names here are no records, or one before them is missing")]
+    Names { count: usize },
+    #[error("another process lists what the hold is on at this moment; run again")]
+    ListedMeanwhile,
+    #[error("it is named like no volume")]
+    NoVolume,
+    #[error("nobody has signed it")]
+    Unsigned,
+    #[error("a retired key has signed it, and the volume was there when the key was retired")]
+    KeyRetired,
+    #[error("a key record names another tree of the volume")]
+    OtherTree,
+    #[error("its last commit is from before {year} began")]
+    LastEarly { year: i32 },
+    #[error("it was dropped after {years} years, {promised} were promised")]
+    YearsFew { years: u32, promised: u32 },
+    #[error("its retention ends beyond the calendar")]
+    Calendar,
+    #[error("it was dropped at {}, and was to be kept until {}", time_text(*time), time_text(*until))]
+    DroppedEarly { time: DateTime<Utc>, until: DateTime<Utc> },
+    #[error("it says it was dropped at {}, which is to come", time_text(*time))]
+    DroppedLater { time: DateTime<Utc> },
+    #[error("the file of its positions is not there")]
+    StateMissing,
+    #[error("the file of its positions is another one than it names")]
+    StateOther,
+    #[error("the file of its positions is damaged")]
+    StateDamaged,
+    #[error("the file of its positions is of an unknown format")]
+    StateFormat,
+    #[error("it is there already, with other positions than the volume has")]
+    StateDiffers,
+    #[error("another process drops it at this moment; run again")]
+    DroppedMeanwhile,
+}
 
 /// What kind of statement it is; part of the name that it is signed under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,16 +141,15 @@ pub(crate) fn open<'n>(
     bytes: &'n [u8],
     signed_as: &str,
     keys: &[PublicKey],
-) -> Result<(&'n str, Option<usize>), String> {
-    let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
+) -> Result<(&'n str, Option<usize>), RecordFault> {
+    let text = std::str::from_utf8(bytes).map_err(|_| RecordFault::Utf8)?;
     if text.contains("\n\n") {
-        let note = Note::parse(bytes).ok_or("it is no signed note")?;
-        let signer =
-            note.signer(signed_as, keys).ok_or("no known key has signed it, or a signature does not hold")?;
+        let note = Note::parse(bytes).ok_or(RecordFault::Note)?;
+        let signer = note.signer(signed_as, keys).ok_or(RecordFault::Signature)?;
         return Ok((note.text, Some(signer)));
     }
     let plain = text.ends_with('\n') && !text.bytes().any(|byte| byte < 0x20 && byte != b'\n');
-    if plain { Ok((text, None)) } else { Err("it is no text of lines".to_owned()) }
+    if plain { Ok((text, None)) } else { Err(RecordFault::Lines) }
 }
 
 /// The lines of a record, one after the other.
@@ -80,31 +166,27 @@ impl<'t> Fields<'t> {
         Some(value)
     }
 
-    fn field(&mut self, name: &str) -> Result<&'t str, String> {
-        self.optional(name).ok_or_else(|| format!("it has no line \"{name}\" where one should be"))
+    fn field(&mut self, name: &'static str) -> Result<&'t str, RecordFault> {
+        self.optional(name).ok_or(RecordFault::Line { name })
     }
 
-    fn line(&mut self, name: &str) -> Result<String, String> {
+    fn line(&mut self, name: &'static str) -> Result<String, RecordFault> {
         let value = self.field(name)?;
-        if is_line(value) {
-            Ok(value.to_owned())
-        } else {
-            Err(format!("its {name} is no plain text of one line"))
-        }
+        if is_line(value) { Ok(value.to_owned()) } else { Err(RecordFault::Text { name }) }
     }
 
-    fn time(&mut self, name: &str) -> Result<DateTime<Utc>, String> {
-        time(self.field(name)?).ok_or_else(|| format!("its {name} is no time such as 2026-03-02T10:00:00Z"))
+    fn time(&mut self, name: &'static str) -> Result<DateTime<Utc>, RecordFault> {
+        time(self.field(name)?).ok_or(RecordFault::Time { name })
     }
 
-    fn number<T: std::str::FromStr>(&mut self, name: &str) -> Result<T, String> {
-        self.field(name)?.parse().map_err(|_| format!("its {name} is no number"))
+    fn number<T: std::str::FromStr>(&mut self, name: &'static str) -> Result<T, RecordFault> {
+        self.field(name)?.parse().map_err(|_| RecordFault::Number { name })
     }
 
-    fn archive(&mut self, archive_id: &str) -> Result<(), String> {
+    fn archive(&mut self, archive_id: &str) -> Result<(), RecordFault> {
         match self.field("archive")? {
             id if id == archive_id => Ok(()),
-            _ => Err("it is of another archive".to_owned()),
+            _ => Err(RecordFault::OtherArchive),
         }
     }
 }
@@ -114,8 +196,8 @@ fn time(text: &str) -> Option<DateTime<Utc>> {
     (time_text(time) == text).then_some(time)
 }
 
-fn as_written(written: &str, text: &str) -> Result<(), String> {
-    if written == text { Ok(()) } else { Err("it is not written as the format says".to_owned()) }
+fn as_written(written: &str, text: &str) -> Result<(), RecordFault> {
+    if written == text { Ok(()) } else { Err(RecordFault::Form) }
 }
 
 /// For how many calendar years everything is kept from now on.
@@ -138,19 +220,17 @@ impl PolicyRecord {
     }
 
     /// Reads record `number`, which must promise more than `before`.
-    pub(crate) fn parse(text: &str, archive_id: &str, number: u64, before: u32) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str, archive_id: &str, number: u64, before: u32) -> Result<Self, RecordFault> {
         let mut fields = Fields::of(text);
         if fields.number::<u64>("strongroom retention")? != number {
-            return Err(format!("it is not number {number}"));
+            return Err(RecordFault::OtherNumber { number });
         }
         fields.archive(archive_id)?;
         let (time, years) = (fields.time("time")?, fields.number("years")?);
         let record = PolicyRecord { number, time, years, reason: fields.line("reason")? };
         as_written(&record.text(archive_id), text)?;
         if years <= before || years > RETENTION_YEARS_MAX {
-            return Err(format!(
-                "it says {years} years, where more than {before} and at most {RETENTION_YEARS_MAX} can be"
-            ));
+            return Err(RecordFault::Years { years, before });
         }
         Ok(record)
     }
@@ -210,10 +290,10 @@ impl HoldRecord {
         text + &format!("reason {reason}\n")
     }
 
-    pub(crate) fn parse(text: &str, archive_id: &str, number: u64) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str, archive_id: &str, number: u64) -> Result<Self, RecordFault> {
         let mut fields = Fields::of(text);
         if fields.number::<u64>("strongroom hold")? != number {
-            return Err(format!("it is not number {number}"));
+            return Err(RecordFault::OtherNumber { number });
         }
         fields.archive(archive_id)?;
         let made = fields.time("time")?;
@@ -222,7 +302,7 @@ impl HoldRecord {
             None => {
                 let name = fields.field("place")?;
                 let bound = |text: Option<&str>| match text {
-                    Some(text) => time(text).map(Some).ok_or("its from or to is no time"),
+                    Some(text) => time(text).map(Some).ok_or(RecordFault::Span),
                     None => Ok(None),
                 };
                 let (from, to) = (bound(fields.optional("from"))?, bound(fields.optional("to"))?);
@@ -239,11 +319,7 @@ impl HoldRecord {
             }
             Deed::Release => true,
         };
-        if named && is_line(&record.name) {
-            Ok(record)
-        } else {
-            Err("a name in it is no plain text".to_owned())
-        }
+        if named && is_line(&record.name) { Ok(record) } else { Err(RecordFault::Name) }
     }
 }
 
@@ -276,21 +352,21 @@ impl HeldList {
         text
     }
 
-    pub(crate) fn parse(text: &str, archive_id: &str, number: u64, part: u64) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str, archive_id: &str, number: u64, part: u64) -> Result<Self, RecordFault> {
         let mut fields = Fields::of(text);
         if fields.field("strongroom held")? != format!("{number} {part}") {
-            return Err(format!("it is not list {part} of hold {number}"));
+            return Err(RecordFault::OtherList { number, part });
         }
         fields.archive(archive_id)?;
-        let hold = Hash::parse(fields.field("hold")?).ok_or("its hold is no hash")?;
+        let hold = Hash::parse(fields.field("hold")?).ok_or(RecordFault::Hash { name: "hold" })?;
         let mut list = HeldList { number, part, hold, objects: Vec::new() };
         while let Some(line) = fields.optional("object") {
-            let (path, version) = line.split_once(' ').ok_or("an object in it has no version")?;
+            let (path, version) = line.split_once(' ').ok_or(RecordFault::ObjectVersion)?;
             let plain = !path.is_empty()
                 && path.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
                 && !path.contains(['\\', '\0']);
             if !plain || version.is_empty() || version.contains(' ') {
-                return Err("an object in it is none of an archive".to_owned());
+                return Err(RecordFault::Object);
             }
             let version = (version != "-").then(|| version.to_owned());
             list.objects.push(HeldObject { path: path.to_owned(), version });
@@ -335,10 +411,10 @@ impl DropRecord {
         )
     }
 
-    pub(crate) fn parse(text: &str, archive_id: &str, log: VolumeId) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str, archive_id: &str, log: VolumeId) -> Result<Self, RecordFault> {
         let mut fields = Fields::of(text);
         if fields.field("strongroom dropped")? != log.name() {
-            return Err(format!("it is not of {}", log.name()));
+            return Err(RecordFault::OtherVolume { volume: log });
         }
         fields.archive(archive_id)?;
         let (time, size) = (fields.time("time")?, fields.number("size")?);
@@ -347,13 +423,13 @@ impl DropRecord {
             log,
             time,
             size,
-            root: Hash(root.ok_or("its root is no hash")?),
+            root: Hash(root.ok_or(RecordFault::Hash { name: "root" })?),
             files: fields.number("files")?,
             rows: fields.number("rows")?,
             last: fields.time("last")?,
             years: fields.number("years")?,
             until: fields.time("until")?,
-            state: Hash::parse(fields.field("state")?).ok_or("its state is no hash")?,
+            state: Hash::parse(fields.field("state")?).ok_or(RecordFault::Hash { name: "state" })?,
             reason: fields.line("reason")?,
         };
         as_written(&record.text(archive_id), text)?;
@@ -367,34 +443,31 @@ impl DropRecord {
         keys: &Keys,
         years: u32,
         now: DateTime<Utc>,
-    ) -> Result<(), String> {
-        let signer = signer.ok_or("nobody has signed it")?;
+    ) -> Result<(), RecordFault> {
+        let signer = signer.ok_or(RecordFault::Unsigned)?;
         // Whoever has stolen a retired key could drop what was there when it was retired.
         if let Some(next) = keys.records.get(signer + 1)
             && next.heads.iter().any(|head| head.log == self.log)
         {
-            return Err(
-                "a retired key has signed it, and the volume was there when the key was retired".to_owned()
-            );
+            return Err(RecordFault::KeyRetired);
         }
         for head in keys.records.iter().flat_map(|record| &record.heads).filter(|head| head.log == self.log) {
             if head.size > self.size || head.size == self.size && head.root != self.root {
-                return Err("a key record names another tree of the volume".to_owned());
+                return Err(RecordFault::OtherTree);
             }
         }
         if self.last.year() < self.log.period.year {
-            return Err(format!("its last commit is from before {} began", self.log.period.year));
+            return Err(RecordFault::LastEarly { year: self.log.period.year });
         }
         if self.years < years {
-            return Err(format!("it was dropped after {} years, {years} were promised", self.years));
+            return Err(RecordFault::YearsFew { years: self.years, promised: years });
         }
-        let promised = super::end(self.last, self.years).ok_or("its retention ends beyond the calendar")?;
+        let promised = super::end(self.last, self.years).ok_or(RecordFault::Calendar)?;
         if self.until < promised || self.time < self.until {
-            let (time, until) = (time_text(self.time), time_text(self.until.max(promised)));
-            return Err(format!("it was dropped at {time}, and was to be kept until {until}"));
+            return Err(RecordFault::DroppedEarly { time: self.time, until: self.until.max(promised) });
         }
         if self.time > now + chrono::Duration::milliseconds(super::CLOCK_AHEAD_MS_MAX) {
-            return Err(format!("it says it was dropped at {}, which is to come", time_text(self.time)));
+            return Err(RecordFault::DroppedLater { time: self.time });
         }
         Ok(())
     }

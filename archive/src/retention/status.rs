@@ -147,16 +147,16 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
     let below =
         |path: &std::path::Path| path.strip_prefix(&work.root).unwrap_or(path).to_string_lossy().into_owned();
     let (policy, _, wrong) = policy::load(work, &work.keys().await?).await?;
-    if let Some((path, detail)) = wrong {
-        issues.add(IssueKind::RetentionRecord, below(&path), detail);
+    if let Some((path, fault)) = wrong {
+        issues.add(IssueKind::RetentionRecord, below(&path), fault.to_string());
     }
     let dropped = dropped::load(work).await?;
-    for (place, detail) in &dropped.wrong {
-        issues.add(IssueKind::DropRecord, place, detail);
+    for (place, fault) in &dropped.wrong {
+        issues.add(IssueKind::DropRecord, place, fault.to_string());
     }
     let holds = Holds::load(work).await?;
-    if let Some((path, detail)) = &holds.wrong {
-        issues.add(IssueKind::HoldRecord, below(path), detail);
+    if let Some((path, fault)) = &holds.wrong {
+        issues.add(IssueKind::HoldRecord, below(path), fault.to_string());
     }
     let covered = holds.covered();
     let (ground, mut volumes, mode) = match &work.store {

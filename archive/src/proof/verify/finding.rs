@@ -1,7 +1,7 @@
 //! The kinds of findings, and a finding.
 //!
-//! Invariant: the kinds are those of the table *Kinds of findings* in `docs/proof.md`, and their names never change: reports
-//! that were written once are read by other programs. Pure.
+//! Invariant: the kinds are those of the table *Kinds of findings* in `docs/proof.md`, and their
+//! names never change: reports that were written once are read by other programs. Pure.
 
 use std::fmt;
 

@@ -33,8 +33,8 @@ pub(super) async fn records(work: &Work, keys: &Keys, report: &mut Report) -> Re
     let failed = |error: RetentionError| ProofError::from(error.into_archive());
     let below = |path: &Path| path.strip_prefix(&work.root).unwrap_or(path).to_string_lossy().into_owned();
     let (policy, count, wrong) = policy::load(work, keys).await.map_err(failed)?;
-    if let Some((path, detail)) = wrong {
-        report.find(FindingKind::RetentionRecord, below(&path), detail);
+    if let Some((path, fault)) = wrong {
+        report.find(FindingKind::RetentionRecord, below(&path), fault.to_string());
     } else {
         let names = work.names(layout::RETENTION).await?;
         if names.len() as u64 != count {
@@ -46,8 +46,8 @@ pub(super) async fn records(work: &Work, keys: &Keys, report: &mut Report) -> Re
         }
     }
     let holds = Holds::load(work).await.map_err(failed)?;
-    if let Some((path, detail)) = &holds.wrong {
-        report.find(FindingKind::HoldRecord, below(path), detail.clone());
+    if let Some((path, fault)) = &holds.wrong {
+        report.find(FindingKind::HoldRecord, below(path), fault.to_string());
     }
     let unsigned: u64 = holds.all.iter().map(|hold| hold.unsigned).sum();
     if unsigned > 0 && !keys.records.is_empty() {
@@ -63,8 +63,8 @@ pub(super) async fn records(work: &Work, keys: &Keys, report: &mut Report) -> Re
         })
         .collect();
     let dropped = dropped::load(work).await.map_err(failed)?;
-    for (place, detail) in dropped.wrong {
-        report.find(FindingKind::DropRecord, place, detail);
+    for (place, fault) in dropped.wrong {
+        report.find(FindingKind::DropRecord, place, fault.to_string());
     }
     for (log, (record, _)) in &dropped.good {
         report.not_checked.push(format!(

@@ -72,9 +72,11 @@ pub struct Options {
 impl From<&CheckpointFault> for FindingKind {
     fn from(fault: &CheckpointFault) -> Self {
         match fault {
-            CheckpointFault::Malformed => FindingKind::CheckpointMalformed,
+            CheckpointFault::Malformed | CheckpointFault::Name => FindingKind::CheckpointMalformed,
             CheckpointFault::Origin { .. } => FindingKind::CheckpointOrigin,
-            CheckpointFault::Signature => FindingKind::CheckpointSignature,
+            CheckpointFault::Signature | CheckpointFault::KeyUnknown { .. } => {
+                FindingKind::CheckpointSignature
+            }
         }
     }
 }
@@ -346,8 +348,8 @@ async fn check_keys(
         let note = read(store, &path).await?;
         match KeyRecord::parse(&note, archive_id, &keys.records) {
             Ok(record) => keys.records.push(record),
-            Err(detail) => {
-                report.find(FindingKind::KeyRecord, place, detail);
+            Err(fault) => {
+                report.find(FindingKind::KeyRecord, place, fault.to_string());
                 break;
             }
         }

@@ -195,7 +195,8 @@ fn every_kind_is_tampered_for() {
             }
         }
         let unknown = excepted.difference(&kinds);
-        wrong.extend(unknown.map(|kind| format!("{program}: NOT_TAMPERED names {kind}, which is no kind")));
+        wrong
+            .extend(unknown.map(|kind| format!("{program}: NOT_TAMPERED names {kind}, which is not a kind")));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

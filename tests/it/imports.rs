@@ -3,7 +3,7 @@
 //! Method: a small lexer reads the sources, without their tests. Paths that begin with `crate`,
 //! `self`, `super` or a child module are followed through re-exports to the file that defines the
 //! item; an arrow goes from a file to each other file whose items it names. A re-export that its
-//! own file does not use is no arrow: it names, and depends on nothing.
+//! own file does not use is not an arrow: it names, and depends on nothing.
 //!
 //! A *circle* is a set of files that reach each other. A module may import its children while they
 //! import it: so a module that is an ancestor of all others in a circle is taken out, and what
@@ -121,7 +121,7 @@ const KNOWN_CIRCLES: &[(&str, &[&str])] = &[
 /// Crates that have more than [`CRATE_LINES_MAX`] lines. An entry that has not is stale, and fails.
 const KNOWN_LARGE: &[&str] = &["archive", "ingest"];
 
-/// A token and its line. Of a string the content is kept behind a `"`; a character is `'`, a
+/// A token and its line. Of a string the content is kept after a `"`; a character is `'`, a
 /// lifetime nothing.
 #[derive(Clone, Debug, PartialEq)]
 struct Token {
@@ -231,8 +231,8 @@ fn tokens(text: &str) -> Vec<Token> {
     tokens
 }
 
-/// The index behind the bracket that closes the one at `open`.
-fn behind(tokens: &[Token], open: usize) -> usize {
+/// The index after the bracket that closes the one at `open`.
+fn end_of(tokens: &[Token], open: usize) -> usize {
     let mut depth = 0usize;
     for (index, token) in tokens.iter().enumerate().skip(open) {
         match token.text.as_str() {
@@ -256,8 +256,8 @@ fn is_of_tests(attribute: &[Token]) -> bool {
         && !words.iter().any(|word| matches!(*word, "not" | "any"))
 }
 
-/// The index behind the item, field or statement that begins at `start`.
-fn behind_item(tokens: &[Token], start: usize) -> usize {
+/// The index after the item, field or statement that begins at `start`.
+fn end_of_item(tokens: &[Token], start: usize) -> usize {
     const ITEMS: [&str; 17] = [
         "async",
         "const",
@@ -279,13 +279,13 @@ fn behind_item(tokens: &[Token], start: usize) -> usize {
     ];
     let mut index = start;
     while tokens.get(index).is_some_and(|token| token.is("#")) {
-        index = behind(tokens, index + 1);
+        index = end_of(tokens, index + 1);
     }
     let is_item = tokens.get(index).is_some_and(|token| ITEMS.contains(&token.text.as_str()));
     if tokens.get(index).is_some_and(|token| token.is("pub")) {
         index += 1;
         if tokens.get(index).is_some_and(|token| token.is("(")) {
-            index = behind(tokens, index);
+            index = end_of(tokens, index);
         }
     }
     let words: Vec<&str> =
@@ -299,12 +299,12 @@ fn behind_item(tokens: &[Token], start: usize) -> usize {
             "," if !is_item => return index + 1,
             "}" => return index,
             "{" => {
-                index = behind(tokens, index);
+                index = end_of(tokens, index);
                 if !needs_semicolon {
                     return index;
                 }
             }
-            "(" | "[" => index = behind(tokens, index),
+            "(" | "[" => index = end_of(tokens, index),
             _ => index += 1,
         }
     }
@@ -316,9 +316,9 @@ fn without_tests(tokens: &[Token]) -> (Vec<Token>, usize) {
     let (mut kept, mut lines, mut index) = (Vec::new(), 0, 0);
     while index < tokens.len() {
         if tokens[index].is("#") && tokens.get(index + 1).is_some_and(|token| token.is("[")) {
-            let end = behind(tokens, index + 1);
+            let end = end_of(tokens, index + 1);
             if is_of_tests(&tokens[index + 2..end - 1]) {
-                let item = behind_item(tokens, end);
+                let item = end_of_item(tokens, end);
                 lines += tokens[item - 1].line - tokens[index].line + 1;
                 index = item;
                 continue;
@@ -337,7 +337,7 @@ struct Use {
     name: Option<String>,
 }
 
-/// Takes the tree of a `use` apart, from `index` on; gives the index behind it.
+/// Takes the tree of a `use` apart, from `index` on; returns the index after it.
 fn use_tree(tokens: &[Token], mut index: usize, mut path: Vec<String>, uses: &mut Vec<Use>) -> usize {
     while let Some(token) = tokens.get(index) {
         match token.text.as_str() {
@@ -352,11 +352,11 @@ fn use_tree(tokens: &[Token], mut index: usize, mut path: Vec<String>, uses: &mu
                 return index + 1;
             }
             "{" => {
-                let end = behind(tokens, index);
+                let end = end_of(tokens, index);
                 index += 1;
                 while index < end - 1 {
                     let next = use_tree(tokens, index, path.clone(), uses);
-                    // Behind a comma, or at the closing bracket.
+                    // After a comma, or at the closing bracket.
                     index = if tokens[next].is(",") { next + 1 } else { next.max(index + 1) };
                 }
                 return end;
@@ -435,7 +435,7 @@ fn said(tokens: &[Token]) -> Said {
             }
             "pub" => {
                 is_public = true;
-                index = if next(1) == "(" { behind(tokens, index + 1) } else { index + 1 };
+                index = if next(1) == "(" { end_of(tokens, index + 1) } else { index + 1 };
                 continue;
             }
             // Not `impl Trait + use<'a>`.
@@ -641,7 +641,7 @@ impl Graph {
     }
 
     /// All circles, each as what is in it and the arrows that make it: of files by their names, of
-    /// folders by the paths of modules, with a `/` behind those that have children.
+    /// folders by the paths of modules, with a `/` after those that have children.
     fn circles(&self) -> Vec<(Vec<String>, Vec<String>)> {
         let shown =
             |from: &usize, to: &usize| format!("{} -> {}", self.files[*from].name, self.files[*to].name);

@@ -35,7 +35,7 @@ pub struct KeyRecord {
     pub heads: Vec<Head>,
 }
 
-/// Why a key record does not hold.
+/// Why a key record is refused.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyFault {

@@ -17,7 +17,7 @@ pub const TEXT_BYTES_MAX: usize = 1000;
 /// Most objects of one list: a record stays well below what readers of notes accept.
 pub(crate) const LIST_OBJECTS_MAX: usize = 4000;
 
-/// Why a record of retention, a hold or a drop does not hold.
+/// Why a record of `_retention`, `_holds` or `_dropped` is refused.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RecordFault {

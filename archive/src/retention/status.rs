@@ -32,7 +32,7 @@ pub struct Issue {
     pub detail: String,
 }
 
-/// What needs a look. What `verify` finds, too, has the same name there.
+/// The kind of an issue. A kind that `verify` reports too has the same name there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IssueKind {
     LockMissing,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use chrono::NaiveDate;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use strongroom_archive::verify::{Options, Report, Watch, Witnesses, heads_of_report, verify};
+use strongroom_archive::verify::{FindingKind, Options, Report, Watch, Witnesses, heads_of_report, verify};
 use strongroom_archive::{Archive, ArchiveError, Head, PublicKey, TimestampAuthorities, WitnessKey};
 use strongroom_ingest::export::EventRecords;
 
@@ -90,7 +90,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         Ok(archive) => archive,
         Err(error @ (ArchiveError::ParseManifest { .. } | ArchiveError::FormatUnknown { .. })) => {
             let mut report = Report::new("", Path::new(&args.archive));
-            report.find("manifest_malformed", "strongroom.json", exit::causes(&error));
+            report.find(FindingKind::ManifestMalformed, "strongroom.json", exit::causes(&error));
             tell(&args, &report)?;
             return Ok(exit::FINDING);
         }

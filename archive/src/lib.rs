@@ -51,10 +51,10 @@ pub use options::{
 pub use position::{Counts, Position, Source, SourcePosition};
 pub use proof::verify;
 pub use proof::{
-    Anchored, Anchors, Courier, Head, KeyId, KeyRecord, Keys, NAME_DEFAULT, PrivateKey, Proof, ProofError,
-    Proven, ProvenHead, ProvenRecord, PublicKey, RECORDS_MAX, REQUEST_BYTES_MAX, Reply, Signer,
-    TimestampAuthorities, TimestampOptions, Trouble, TrustedLog, Witness, WitnessAnswer, WitnessKey,
-    WitnessOptions, prove, verify_proof, verify_proof_with,
+    Anchored, Anchors, CheckpointFault, Courier, Head, KeyFault, KeyId, KeyRecord, Keys, NAME_DEFAULT,
+    PrivateKey, Proof, ProofError, Proven, ProvenHead, ProvenRecord, PublicKey, RECORDS_MAX,
+    REQUEST_BYTES_MAX, Reply, Signer, TimestampAuthorities, TimestampOptions, Trouble, TrustedLog, Witness,
+    WitnessAnswer, WitnessKey, WitnessOptions, prove, verify_proof, verify_proof_with,
 };
 pub use read::{Choose, EventSelection, Rows};
 pub use s3::StoreFailure;

@@ -31,7 +31,8 @@ use thiserror::Error;
 
 pub use self::anchor::{Anchored, Anchors, Courier, Reply, TimestampOptions, Trouble, WitnessOptions};
 pub use self::cosignature::WitnessKey;
-pub use self::keys::{KeyRecord, Keys};
+pub use self::keys::{KeyFault, KeyRecord, Keys};
+pub use self::log::CheckpointFault;
 pub use self::note::{KeyId, NAME_DEFAULT, PrivateKey, PublicKey};
 pub use self::prove::{
     Proof, Proven, ProvenHead, ProvenRecord, RECORDS_MAX, prove, verify_proof, verify_proof_with,
@@ -93,10 +94,10 @@ pub enum ProofError {
     NoKey,
     #[error("cannot make a proof: {detail}")]
     NotProvable { detail: String },
-    #[error("key record {}: {detail}", path.display())]
-    KeyRecord { path: PathBuf, detail: String },
-    #[error("checkpoint {}: {detail}", path.display())]
-    Checkpoint { path: PathBuf, detail: String },
+    #[error("key record {}: {fault}", path.display())]
+    KeyRecord { path: PathBuf, fault: KeyFault },
+    #[error("checkpoint {}: {fault}", path.display())]
+    Checkpoint { path: PathBuf, fault: CheckpointFault },
     #[error("the commits of {log} do not match the checkpoint signed at size {size}; refusing to sign more")]
     Forked { log: String, size: u64 },
     #[error("{} exists with other content", path.display())]

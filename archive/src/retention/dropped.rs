@@ -26,7 +26,7 @@ use strongroom_schemas::record::Sha256Hash as Hash;
 use strongroom_schemas::{Period, Table};
 
 use super::hold::{Hold, Holds};
-use super::record::{DropRecord, Statement, open};
+use super::record::{DropRecord, RecordFault, Statement, open};
 use super::{
     Failures, NAMES_MAX, OBJECTS_AT_ONCE, Progress, RetentionError, Work, end, matching, objects, policy,
     text_of,
@@ -103,7 +103,7 @@ fn state_path(root: &Path, log: VolumeId) -> PathBuf {
 pub(crate) struct AllDropped {
     pub(crate) good: BTreeMap<VolumeId, (DropRecord, State)>,
     /// Path below the root, and what is wrong.
-    pub(crate) wrong: Vec<(String, String)>,
+    pub(crate) wrong: Vec<(String, RecordFault)>,
 }
 
 /// Every drop record, checked.
@@ -120,7 +120,7 @@ pub(crate) async fn load(work: &Work) -> Result<AllDropped, RetentionError> {
         let place = format!("{}/{name}", layout::DROPPED);
         let stem = name.strip_suffix(STATE_SUFFIX).unwrap_or(name);
         let Some(log) = VolumeId::parse(&stem.replacen('-', "/", 1)) else {
-            all.wrong.push((place, "its name is not that of a volume".to_owned()));
+            all.wrong.push((place, RecordFault::NoVolume));
             continue;
         };
         // A state without a record was left by a drop that died before it took effect.
@@ -133,20 +133,19 @@ pub(crate) async fn load(work: &Work) -> Result<AllDropped, RetentionError> {
             let (text, signer) = open(&bytes, &signed_as, &keys.all())?;
             let record = DropRecord::parse(text, &work.archive_id, log)?;
             record.check(signer, &keys, policy.years_at(record.time), Utc::now())?;
-            let state = state.ok_or("the file of its positions is missing")?;
+            let state = state.ok_or(RecordFault::StateMissing)?;
             if Hash::of(&state) != record.state {
-                return Err("the file of its positions does not match the hash in it".to_owned());
+                return Err(RecordFault::StateOther);
             }
-            let state: State =
-                serde_json::from_slice(&state).map_err(|_| "the file of its positions is damaged")?;
+            let state: State = serde_json::from_slice(&state).map_err(|_| RecordFault::StateDamaged)?;
             if state.format != STATE_FORMAT {
-                return Err("the file of its positions has an unknown format".to_owned());
+                return Err(RecordFault::StateFormat);
             }
             Ok((record, state))
         };
         match checked() {
             Ok(dropped) => _ = all.good.insert(log, dropped),
-            Err::<_, String>(detail) => all.wrong.push((place, detail)),
+            Err(fault) => all.wrong.push((place, fault)),
         }
     }
     Ok(all)
@@ -331,8 +330,8 @@ pub(crate) async fn drop_with(work: &Work, drop: &Drop) -> Result<Dropped, Reten
     text_of("reason", &drop.reason)?;
     let all = load(work).await?;
     let place = format!("{}/{}", layout::DROPPED, file(log));
-    if let Some((_, detail)) = all.wrong.iter().find(|(wrong, _)| *wrong == place) {
-        return Err(RetentionError::Record { path: path(&work.root, log), detail: detail.clone() });
+    if let Some((_, fault)) = all.wrong.iter().find(|(wrong, _)| *wrong == place) {
+        return Err(RetentionError::Record { path: path(&work.root, log), fault: fault.clone() });
     }
     let (record, is_new) = match all.good.get(&log) {
         Some((record, _)) => {
@@ -364,8 +363,8 @@ async fn lay_down(work: &Work, drop: &Drop) -> Result<DropRecord, RetentionError
         return Err(ProofError::KeyNotCurrent { current }.into());
     }
     let (policy, _, wrong) = policy::load(work, &keys).await?;
-    if let Some((path, detail)) = wrong {
-        return Err(RetentionError::Record { path, detail });
+    if let Some((path, fault)) = wrong {
+        return Err(RetentionError::Record { path, fault });
     }
     let volumes = objects::volumes(work).await?;
     let commits = volumes.get(&log).map_or(&[][..], Vec::as_slice);
@@ -433,15 +432,13 @@ async fn lay_down(work: &Work, drop: &Drop) -> Result<DropRecord, RetentionError
     let record = DropRecord { time: record.time.max(record.until), ..record };
     let state_path = state_path(&work.root, log);
     if !work.put(&state_path, state.into()).await? {
-        let detail = "it exists already, with positions that differ from the volume".to_owned();
-        return Err(RetentionError::Record { path: state_path, detail });
+        return Err(RetentionError::Record { path: state_path, fault: RecordFault::StateDiffers });
     }
     let path = path(&work.root, log);
     let text = record.text(&work.archive_id);
     let bytes = work.signed(&text, &Statement::Dropped.signed_as(&work.archive_id), &keys)?;
     if !work.put(&path, bytes).await? {
-        let detail = "another process is dropping it; run again".to_owned();
-        return Err(RetentionError::Record { path, detail });
+        return Err(RetentionError::Record { path, fault: RecordFault::DroppedMeanwhile });
     }
     Ok(record)
 }
@@ -449,8 +446,8 @@ async fn lay_down(work: &Work, drop: &Drop) -> Result<DropRecord, RetentionError
 /// The legal holds on a volume, by their lists or by their scope.
 async fn held(work: &Work, log: VolumeId, commits: &[CommitFacts]) -> Result<Vec<String>, RetentionError> {
     let holds = Holds::load(work).await?;
-    if let Some((path, detail)) = holds.wrong {
-        return Err(RetentionError::Record { path, detail });
+    if let Some((path, fault)) = holds.wrong {
+        return Err(RetentionError::Record { path, fault });
     }
     let below = format!("{}/", log.name());
     let mut reasons = Vec::new();

@@ -21,7 +21,9 @@ use futures::{StreamExt as _, stream};
 use strongroom_schemas::record::Sha256Hash as Hash;
 
 use super::objects::{self, Object};
-use super::record::{Deed, HeldList, HeldObject, HoldRecord, LIST_OBJECTS_MAX, Scope, Statement, open};
+use super::record::{
+    Deed, HeldList, HeldObject, HoldRecord, LIST_OBJECTS_MAX, RecordFault, Scope, Statement, open,
+};
 use super::{Failures, OBJECTS_AT_ONCE, Progress, RetentionError, Work, matching, text_of};
 use crate::archive::Archive;
 use crate::layout;
@@ -52,7 +54,7 @@ pub(crate) struct Holds {
     pub(crate) all: Vec<Hold>,
     /// Number of records, including released holds and releases.
     pub(crate) records: u64,
-    pub(crate) wrong: Option<(PathBuf, String)>,
+    pub(crate) wrong: Option<(PathBuf, RecordFault)>,
 }
 
 fn path(work: &Work, name: &str) -> PathBuf {
@@ -107,8 +109,8 @@ impl Holds {
                 let record = HoldRecord::parse(text, &work.archive_id, number)?;
                 holds.take(record, Hash::of(&bytes), signer.is_none())
             });
-            if let Err(detail) = taken {
-                holds.wrong = Some((path, detail));
+            if let Err(fault) = taken {
+                holds.wrong = Some((path, fault));
                 return Ok(holds);
             }
             (holds.records, seen) = (number, seen + 1);
@@ -129,20 +131,19 @@ impl Holds {
                 match list {
                     Ok(list) if list.hold == hold.hash => hold.lists.push(list),
                     Ok(_) => {
-                        holds.wrong = Some((path, "it belongs to a record other than the hold's".to_owned()));
+                        holds.wrong = Some((path, RecordFault::OtherHold));
                         return Ok(holds);
                     }
-                    Err(detail) => {
-                        holds.wrong = Some((path, detail));
+                    Err(fault) => {
+                        holds.wrong = Some((path, fault));
                         return Ok(holds);
                     }
                 }
             }
         }
         if seen < names.len() {
-            let detail =
-                format!("{} names here are not records, or an earlier record is missing", names.len() - seen);
-            holds.wrong = Some((work.root.join(layout::HOLDS), detail));
+            let fault = RecordFault::Names { count: names.len() - seen };
+            holds.wrong = Some((work.root.join(layout::HOLDS), fault));
         }
         Ok(holds)
     }
@@ -152,11 +153,11 @@ impl Holds {
         let holds = Holds::load(work).await?;
         match holds.wrong {
             None => Ok(holds),
-            Some((path, detail)) => Err(RetentionError::Record { path, detail }),
+            Some((path, fault)) => Err(RetentionError::Record { path, fault }),
         }
     }
 
-    fn take(&mut self, record: HoldRecord, hash: Hash, is_unsigned: bool) -> Result<(), String> {
+    fn take(&mut self, record: HoldRecord, hash: Hash, is_unsigned: bool) -> Result<(), RecordFault> {
         let known = self.all.iter_mut().find(|hold| hold.record.name == record.name);
         match (record.deed.clone(), known) {
             (Deed::Place(scope), None) => {
@@ -169,8 +170,8 @@ impl Holds {
                 hold.released = Some(record);
                 Ok(())
             }
-            (Deed::Place(_), Some(_)) => Err("a hold with that name was placed before".to_owned()),
-            (Deed::Release, _) => Err("the hold to release does not exist".to_owned()),
+            (Deed::Place(_), Some(_)) => Err(RecordFault::HoldTwice),
+            (Deed::Release, _) => Err(RecordFault::HoldUnknown),
         }
     }
 
@@ -517,8 +518,10 @@ async fn cover(work: &Work, hold: &Hold, ground: &Ground) -> Result<Covered, Ret
         // Another process that covers the same hold has the same objects to list, or more; the next
         // refresh reads its list.
         if !work.put(&path(work, &name), list.text(&work.archive_id).into()).await? {
-            let detail = "another process is listing the objects of the hold; run again".to_owned();
-            return Err(RetentionError::Record { path: path(work, &name), detail });
+            return Err(RetentionError::Record {
+                path: path(work, &name),
+                fault: RecordFault::ListedMeanwhile,
+            });
         }
         all.push(HeldObject { path: format!("{}/{name}", layout::HOLDS), version: None });
     }

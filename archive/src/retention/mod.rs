@@ -32,8 +32,8 @@ use thiserror::Error;
 pub use self::dropped::{ClockTrust, Drop, Dropped, drop_volume};
 pub use self::hold::{Covered, HoldState, holds, place_hold, refresh_holds, release_hold};
 pub use self::policy::{Extended, Policy, extend, policy};
-pub use self::record::{DropRecord, HeldObject, PolicyRecord, Scope, TEXT_BYTES_MAX};
-pub use self::status::{Issue, Status, VolumeStatus, status};
+pub use self::record::{DropRecord, HeldObject, PolicyRecord, RecordFault, Scope, TEXT_BYTES_MAX};
+pub use self::status::{Issue, IssueKind, Status, VolumeStatus, status};
 use crate::archive::Archive;
 use crate::background;
 use crate::error::ArchiveError;
@@ -78,8 +78,8 @@ pub enum RetentionError {
     NoVolume { volume: String },
     #[error("{volume} cannot be dropped: {}", reasons.join("; "))]
     NotDropped { volume: String, reasons: Vec<String> },
-    #[error("{}: {detail}", path.display())]
-    Record { path: PathBuf, detail: String },
+    #[error("{}: {fault}", path.display())]
+    Record { path: PathBuf, fault: RecordFault },
     #[error("{failed} of {all} objects could not be {deed}: {}", list(first, *failed))]
     Objects { deed: &'static str, failed: usize, all: usize, first: Vec<(String, String)> },
     #[error("cannot list the versions of objects below {}", path.display())]

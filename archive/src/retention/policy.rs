@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, stream};
 
-use super::record::{PolicyRecord, Statement, open};
+use super::record::{PolicyRecord, RecordFault, Statement, open};
 use super::{Failures, OBJECTS_AT_ONCE, Progress, RetentionError, Work, end, objects, text_of};
 use crate::archive::Archive;
 use crate::layout;
@@ -78,7 +78,7 @@ pub(crate) fn path(work: &Work, number: u64) -> PathBuf {
 pub(crate) async fn load(
     work: &Work,
     keys: &Keys,
-) -> Result<(Policy, u64, Option<(PathBuf, String)>), RetentionError> {
+) -> Result<(Policy, u64, Option<(PathBuf, RecordFault)>), RetentionError> {
     let mut policy = Policy { made_with: work.made_with, years: work.made_with, records: Vec::new() };
     let (signed_as, known) = (Statement::Retention.signed_as(&work.archive_id), keys.all());
     for number in 1..=RECORDS_MAX {
@@ -86,7 +86,7 @@ pub(crate) async fn load(
         let Some(bytes) = work.read(&path).await? else { break };
         let parsed = open(&bytes, &signed_as, &known).and_then(|(text, signer)| {
             if signer.is_none() && !known.is_empty() {
-                return Err("the archive has a key, but the record is not signed".to_owned());
+                return Err(RecordFault::UnsignedPolicy);
             }
             PolicyRecord::parse(text, &work.archive_id, number, policy.years)
         });
@@ -95,7 +95,7 @@ pub(crate) async fn load(
                 policy.years = record.years;
                 policy.records.push(record);
             }
-            Err(detail) => return Ok((policy, number, Some((path, detail)))),
+            Err(fault) => return Ok((policy, number, Some((path, fault)))),
         }
     }
     let count = policy.records.len() as u64;
@@ -106,7 +106,7 @@ pub(crate) async fn load(
 async fn whole(work: &Work, keys: &Keys) -> Result<Policy, RetentionError> {
     match load(work, keys).await? {
         (policy, _, None) => Ok(policy),
-        (.., Some((path, detail))) => Err(RetentionError::Record { path, detail }),
+        (.., Some((path, fault))) => Err(RetentionError::Record { path, fault }),
     }
 }
 

@@ -9,9 +9,9 @@ use crate::activity::{ActivityError, ActivityKind, ActivityLog, ActivityRecord, 
 use crate::retention::dropped::drop_with;
 use crate::retention::hold::place;
 use crate::retention::{Drop, Scope, Work};
-use crate::verify::{self, verify};
+use crate::verify::{self, Finding, FindingKind, verify};
 
-fn findings(archive: &Archive) -> Vec<verify::Finding> {
+fn findings(archive: &Archive) -> Vec<Finding> {
     let options = verify::Options { threads: 2, ..verify::Options::default() };
     verify(archive, &options, &NoRecords, &NoRecords).expect("readable").findings
 }
@@ -287,9 +287,9 @@ fn a_record_that_is_gone_or_changed_is_found() {
     let bytes = std::fs::read(file).expect("read");
     std::fs::remove_file(file).expect("removed");
     let kinds = || findings(&archive).into_iter().map(|finding| finding.kind).collect::<Vec<_>>();
-    assert_eq!(kinds(), ["file_missing"]);
+    assert_eq!(kinds(), [FindingKind::FileMissing]);
     let mut changed = bytes;
     changed[10] ^= 1;
     std::fs::write(file, &changed).expect("written");
-    assert!(kinds().contains(&"file_changed"), "{:?}", kinds());
+    assert!(kinds().contains(&FindingKind::FileChanged), "{:?}", kinds());
 }

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use super::*;
-use crate::verify::{self, Records, Watch, verify};
+use crate::verify::{self, FindingKind, Records, Watch, verify};
 
 /// Records of rows that were never received.
 pub(super) struct NoRecords;
@@ -44,7 +44,8 @@ fn signed(folder: &Path, signer: &Arc<Signer>) -> Archive {
 fn findings(archive: &Archive) -> verify::Report {
     let options = verify::Options { threads: 2, ..verify::Options::default() };
     let mut report = verify(archive, &options, &NoRecords, &NoRecords).expect("readable");
-    let made_up = ["rows_missing", "rows_extra", "counts", "wrong_year"];
+    let made_up =
+        [FindingKind::RowsMissing, FindingKind::RowsExtra, FindingKind::Counts, FindingKind::WrongYear];
     report.findings.retain(|finding| !made_up.contains(&finding.kind));
     report
 }
@@ -125,8 +126,9 @@ fn a_log_goes_on_over_tiles_and_years_and_without_its_tiles() {
     let mut writer = archive.writer_with(options(fixed_2027), || {}).expect("the lock is free");
     let next = step(PARTITION, previous, 900_000);
     assert_eq!(writer.seal(std::slice::from_ref(&next), counts(0)).expect("sealed").warnings, [""; 0]);
-    let kinds: HashSet<&str> = findings(&archive).findings.iter().map(|finding| finding.kind).collect();
-    assert_eq!(kinds, HashSet::from(["tile_missing"]));
+    let kinds: HashSet<FindingKind> =
+        findings(&archive).findings.iter().map(|finding| finding.kind).collect();
+    assert_eq!(kinds, HashSet::from([FindingKind::TileMissing]));
 }
 
 #[test]

@@ -21,13 +21,13 @@ use serde_json::{Map, Value};
 
 use super::super::{ProofError, VolumeId};
 use super::volume::ADD_MEMBERS;
-use super::{CommitFacts, Report};
+use super::{CommitFacts, FindingKind, Report};
 use crate::commit::TAG_VERSION;
 use crate::durable;
 use crate::layout;
 use crate::store::Store;
 
-const KIND: &str = "delta_checkpoint";
+const KIND: FindingKind = FindingKind::DeltaCheckpoint;
 /// Names the newest Delta checkpoint for readers that do not list.
 const LAST: &str = "_last_checkpoint";
 /// Maximum number of differences reported for one checkpoint.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use futures::{StreamExt as _, stream};
 
-use super::{AddFacts, CommitFacts, Keys, ProofError, Report, VolumeId};
+use super::{AddFacts, CommitFacts, FindingKind, Keys, ProofError, Report, VolumeId};
 use crate::layout;
 use crate::retention::dropped::{self, State};
 use crate::retention::hold::Holds;
@@ -33,8 +33,8 @@ pub(super) async fn records(work: &Work, keys: &Keys, report: &mut Report) -> Re
     let failed = |error: RetentionError| ProofError::from(error.into_archive());
     let below = |path: &Path| path.strip_prefix(&work.root).unwrap_or(path).to_string_lossy().into_owned();
     let (policy, count, wrong) = policy::load(work, keys).await.map_err(failed)?;
-    if let Some((path, detail)) = wrong {
-        report.find("retention_record", below(&path), detail);
+    if let Some((path, fault)) = wrong {
+        report.find(FindingKind::RetentionRecord, below(&path), fault.to_string());
     } else {
         let names = work.names(layout::RETENTION).await?;
         if names.len() as u64 != count {
@@ -42,12 +42,12 @@ pub(super) async fn records(work: &Work, keys: &Keys, report: &mut Report) -> Re
                 "{} names here are not records, or an earlier record is missing",
                 names.len() as u64 - count
             );
-            report.find("retention_record", layout::RETENTION, detail);
+            report.find(FindingKind::RetentionRecord, layout::RETENTION, detail);
         }
     }
     let holds = Holds::load(work).await.map_err(failed)?;
-    if let Some((path, detail)) = &holds.wrong {
-        report.find("hold_record", below(path), detail.clone());
+    if let Some((path, fault)) = &holds.wrong {
+        report.find(FindingKind::HoldRecord, below(path), fault.to_string());
     }
     let unsigned: u64 = holds.all.iter().map(|hold| hold.unsigned).sum();
     if unsigned > 0 && !keys.records.is_empty() {
@@ -63,8 +63,8 @@ pub(super) async fn records(work: &Work, keys: &Keys, report: &mut Report) -> Re
         })
         .collect();
     let dropped = dropped::load(work).await.map_err(failed)?;
-    for (place, detail) in dropped.wrong {
-        report.find("drop_record", place, detail);
+    for (place, fault) in dropped.wrong {
+        report.find(FindingKind::DropRecord, place, fault.to_string());
     }
     for (log, (record, _)) in &dropped.good {
         report.not_checked.push(format!(
@@ -91,7 +91,7 @@ pub(super) fn missing(keys: &Keys, there: &[VolumeId], keeping: &Keeping, report
                     "key record {} names {} commits of it, but it is missing and was not dropped",
                     record.number, head.size
                 );
-                report.find("volume_missing", head.log.name(), detail);
+                report.find(FindingKind::VolumeMissing, head.log.name(), detail);
             }
         }
     }
@@ -139,18 +139,18 @@ pub(super) async fn told(work: &Work, short: Vec<Short>, report: &mut Report) ->
         }
         let name = log.name();
         let is_told = |report: &Report| {
-            report.findings.iter().any(|told| told.kind == "volume_missing" && told.place == name)
+            report.findings.iter().any(|told| told.kind == FindingKind::VolumeMissing && told.place == name)
         };
         match there {
             Some(there) => {
                 let detail = format!("{place} names {size} commits of it, but it has {there}");
-                report.find("commits_cut", name, detail);
+                report.find(FindingKind::CommitsCut, name, detail);
             }
             None if is_told(report) => {}
             None => {
                 let detail =
                     format!("{place} names {size} commits of it, but it is missing and was not dropped");
-                report.find("volume_missing", name, detail);
+                report.find(FindingKind::VolumeMissing, name, detail);
             }
         }
     }
@@ -197,9 +197,13 @@ pub(super) fn remembered(name: &str, head: &super::Head, keeping: &Keeping, repo
     if head.size > record.size {
         let detail =
             format!("{name} has size {} of it, but it was dropped with {} commits", head.size, record.size);
-        report.find("rolled_back", place, detail);
+        report.find(FindingKind::RolledBack, place, detail);
     } else if head.size == record.size && head.root != record.root {
-        report.find("forked", place, format!("it was dropped with a tree that differs from {name}"));
+        report.find(
+            FindingKind::Forked,
+            place,
+            format!("it was dropped with a tree that differs from {name}"),
+        );
     } else if head.size < record.size {
         let detail = format!("whether the dropped volume continues {name}, of size {}", head.size);
         report.not_checked.push(format!("{}: {detail}", head.log.name()));
@@ -213,7 +217,11 @@ pub(super) async fn objects(work: &Work, keeping: &Keeping, report: &mut Report)
         Store::Local => {
             for log in keeping.dropped.keys() {
                 if std::fs::symlink_metadata(layout::volume(&work.root, *log)).is_ok() {
-                    report.find("drop_unfinished", log.name(), "it was dropped, but some of it remains");
+                    report.find(
+                        FindingKind::DropUnfinished,
+                        log.name(),
+                        "it was dropped, but some of it remains",
+                    );
                 }
             }
             for (path, _, name) in &keeping.held {
@@ -221,7 +229,7 @@ pub(super) async fn objects(work: &Work, keeping: &Keeping, report: &mut Report)
                     std::fs::symlink_metadata(work.root.join(path)).is_ok_and(|found| found.is_file());
                 if !is_file {
                     report.find(
-                        "hold_missing",
+                        FindingKind::HoldMissing,
                         path.as_str(),
                         format!("hold \"{name}\" is on it, but it is missing"),
                     );
@@ -248,7 +256,7 @@ async fn held(work: &Work, bucket: &Bucket, keeping: &Keeping, report: &mut Repo
             Condition::Known(true) => {}
             Condition::Known(false) | Condition::Unset => {
                 report.find(
-                    "hold_missing",
+                    FindingKind::HoldMissing,
                     path.as_str(),
                     format!("hold \"{name}\" is on it, but the store does not hold it"),
                 );

@@ -13,7 +13,7 @@ use super::super::log::{check_note, checkpoint_folder, folder, parse_checkpoint_
 use super::super::tree::{self, CompactRange, Tile};
 use super::super::{Head, ProofError, VolumeId};
 use super::strict::Strict;
-use super::{Report, UNPROVEN_SECONDS_MAX, delta, read};
+use super::{FindingKind, Report, UNPROVEN_SECONDS_MAX, delta, read};
 use crate::commit::{TAG_OFFSETS, TAG_RECORD_ROOT, TAG_ROWS, TAG_SHA256, TAG_VERSION};
 use crate::layout;
 use crate::retention::CLOCK_AHEAD_MS_MAX;
@@ -85,7 +85,7 @@ pub(crate) async fn check(
     if whole < versions.len() {
         let place = format!("{}/_delta_log/{whole:020}.json", log.name());
         let detail = format!("it is missing, but version {} exists", versions[whole]);
-        report.find("commit_missing", place, detail);
+        report.find(FindingKind::CommitMissing, place, detail);
     }
     let read = (0..whole as u64).map(|version| {
         let (store, path) = (store.clone(), layout::commit(&volume, version));
@@ -98,30 +98,38 @@ pub(crate) async fn check(
         let place = format!("{}/_delta_log/{:020}.json", log.name(), commits.len());
         let commit = parse(&bytes?, commits.is_empty(), &place, report);
         if closed {
-            report.find("volume_reopened", &place, "an earlier commit closed the volume");
+            report.find(FindingKind::VolumeReopened, &place, "an earlier commit closed the volume");
         }
         closed |= commit.txns.contains_key(crate::commit::CLOSED);
         for add in &commit.adds {
             if !named.insert(add.path.clone()) {
-                report.find("file_named_twice", &place, format!("{} is in an earlier commit", add.path));
+                report.find(
+                    FindingKind::FileNamedTwice,
+                    &place,
+                    format!("{} is in an earlier commit", add.path),
+                );
             }
             if add.record_root.is_some() {
                 tagged = true;
             } else if tagged {
                 let detail = format!("{} has no tags, although files before it have them", add.path);
-                report.find("tags", &place, detail);
+                report.find(FindingKind::Tags, &place, detail);
             }
         }
         if let Some(time) = commit.time_ms {
             if let Some(before) = time_before.filter(|before| time < before - CLOCK_BACK_MS_MAX) {
                 let detail =
                     format!("it was made {} s earlier than the commit before it", (before - time) / 1000);
-                report.find("clock_back", &place, detail);
+                report.find(FindingKind::ClockBack, &place, detail);
             }
             time_before = Some(time);
             let year = DateTime::from_timestamp_millis(time).map(|time| time.year());
             if year.is_none_or(|year| year < log.period.year) {
-                report.find("wrong_year", &place, format!("it was made before the year {}", log.period.year));
+                report.find(
+                    FindingKind::WrongYear,
+                    &place,
+                    format!("it was made before the year {}", log.period.year),
+                );
             }
         }
         commits.push(commit);
@@ -149,11 +157,11 @@ pub(super) fn parse(bytes: &[u8], first: bool, place: &str, report: &mut Report)
     {
         let place = || format!("{place}, line {}", number + 1);
         let Ok(Strict(Value::Object(line))) = serde_json::from_slice(line) else {
-            report.find("commit_malformed", place(), "not a JSON object without repeated names");
+            report.find(FindingKind::CommitMalformed, place(), "not a JSON object without repeated names");
             continue;
         };
         if line.len() != 1 {
-            report.find("commit_malformed", place(), "not exactly one action");
+            report.find(FindingKind::CommitMalformed, place(), "not exactly one action");
         }
         for (action, value) in &line {
             match action.as_str() {
@@ -163,7 +171,7 @@ pub(super) fn parse(bytes: &[u8], first: bool, place: &str, report: &mut Report)
                 },
                 "txn" => match (value["appId"].as_str(), value["version"].as_i64()) {
                     (Some(app_id), Some(version)) => _ = commit.txns.insert(app_id.to_owned(), version),
-                    _ => report.find("commit_malformed", place(), "a txn without appId or version"),
+                    _ => report.find(FindingKind::CommitMalformed, place(), "a txn without appId or version"),
                 },
                 "commitInfo" => {
                     commit.time_ms = value["timestamp"].as_i64();
@@ -178,7 +186,7 @@ pub(super) fn parse(bytes: &[u8], first: bool, place: &str, report: &mut Report)
                     match volumes(&value[crate::writer::METADATA]["volumes"]) {
                         Some(volumes) => commit.volumes = volumes,
                         None => report.find(
-                            "commit_malformed",
+                            FindingKind::CommitMalformed,
                             place(),
                             "`volumes` does not map volumes to sizes",
                         ),
@@ -186,18 +194,18 @@ pub(super) fn parse(bytes: &[u8], first: bool, place: &str, report: &mut Report)
                 }
                 name if first && FIRST_ACTIONS.contains(&name) => {
                     if commit.table.insert(name.to_owned(), value.clone()).is_some() {
-                        report.find("commit_malformed", place(), format!("a second {name}"));
+                        report.find(FindingKind::CommitMalformed, place(), format!("a second {name}"));
                     }
                 }
                 name => {
                     let detail = format!("an action that an archive never has: {:.40}", name);
-                    report.find("not_append_only", place(), detail);
+                    report.find(FindingKind::NotAppendOnly, place(), detail);
                 }
             }
         }
     }
     if commit.time_ms.is_none() {
-        report.find("commit_malformed", place, "its time is missing");
+        report.find(FindingKind::CommitMalformed, place, "its time is missing");
     }
     commit
 }
@@ -215,8 +223,8 @@ fn volumes(value: &Value) -> Option<BTreeMap<VolumeId, u64>> {
     }
 }
 
-fn add(value: &Value) -> Result<AddFacts, (&'static str, String)> {
-    let malformed = |detail: &str| ("commit_malformed", detail.to_owned());
+fn add(value: &Value) -> Result<AddFacts, (FindingKind, String)> {
+    let malformed = |detail: &str| (FindingKind::CommitMalformed, detail.to_owned());
     let path = value["path"].as_str().ok_or_else(|| malformed("an add without a path"))?;
     let members = value.as_object().into_iter().flatten();
     let strange = members.filter(|(name, value)| !value.is_null() && !ADD_MEMBERS.contains(&name.as_str()));
@@ -226,7 +234,7 @@ fn add(value: &Value) -> Result<AddFacts, (&'static str, String)> {
     let (date, _) = layout::split_data_path(path)
         .ok_or_else(|| malformed("an add whose path is not that of a sealed file"))?;
     if value["partitionValues"]["date"].as_str() != Some(&date.to_string()) {
-        return Err(("statistics", format!("{path}: partitionValues has another date")));
+        return Err((FindingKind::Statistics, format!("{path}: partitionValues has another date")));
     }
     let size = value["size"].as_u64().ok_or_else(|| malformed("an add without a size"))?;
     let stats = value["stats"].as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
@@ -249,7 +257,7 @@ fn add(value: &Value) -> Result<AddFacts, (&'static str, String)> {
         version: tag(TAG_VERSION).map(str::to_owned),
         ..AddFacts::default()
     };
-    let wrong = |detail: &str| ("tags", format!("{path}: {detail}"));
+    let wrong = |detail: &str| (FindingKind::Tags, format!("{path}: {detail}"));
     let hash = |name: &str| match tag(name) {
         Some(text) => Hash::parse(text).map(Some).ok_or_else(|| wrong(&format!("{name} is not a hash"))),
         None => Ok(None),
@@ -304,19 +312,23 @@ async fn check_log(
         report.checked.checkpoints += 1;
         let (size, tree_root, key) = match check_note(&note, &origin, &all) {
             Ok(checked) => checked,
-            Err((kind, detail)) => {
-                report.find(kind, place, detail);
+            Err(fault) => {
+                report.find(FindingKind::from(&fault), place, fault.to_string());
                 continue;
             }
         };
         let id = all[key].id(&origin).to_string();
         if parse_checkpoint_name(&name) != Some((size, &id)) {
-            report.find("checkpoint_malformed", place, format!("its content has size {size} and key {id}"));
+            report.find(
+                FindingKind::CheckpointMalformed,
+                place,
+                format!("its content has size {size} and key {id}"),
+            );
             continue;
         }
         if size > commits.len() as u64 {
             report.find(
-                "commits_cut",
+                FindingKind::CommitsCut,
                 place,
                 format!("it is of {size} commits, but there are {}", commits.len()),
             );
@@ -337,14 +349,14 @@ async fn check_log(
         let retired = keys.retired_at(*key, log).is_some_and(|until| *size > until);
         let confirmed = good.iter().any(|(_, other, by)| by > key && other >= size);
         if retired && !confirmed {
-            report.find("key_retired", place.as_str(), "it is signed only by a key retired before");
+            report.find(FindingKind::KeyRetired, place.as_str(), "it is signed only by a key retired before");
         }
     }
     for head in keys.records.iter().flat_map(|record| &record.heads).filter(|head| head.log == log) {
         let leaves: Vec<Hash> = commits.iter().take(head.size as usize).map(|commit| commit.leaf).collect();
         if leaves.len() as u64 != head.size || tree::root(&leaves) != head.root {
             let detail = format!("a key record names a different tree of size {}", head.size);
-            report.find("key_record", place.as_str(), detail);
+            report.find(FindingKind::KeyRecord, place.as_str(), detail);
         }
     }
     let size = newest.as_ref().map_or(0, |head| head.size);
@@ -354,10 +366,14 @@ async fn check_log(
     match (wrong_root, changed) {
         (Some(_), Some(commit)) => {
             let place = format!("{}/_delta_log/{commit:020}.json", log.name());
-            report.find("commit_changed", place, "its hash differs from the log's tiles");
+            report.find(FindingKind::CommitChanged, place, "its hash differs from the log's tiles");
         }
         (Some((place, size)), None) => {
-            report.find("checkpoint_root", place, format!("the first {size} commits have a different root"));
+            report.find(
+                FindingKind::CheckpointRoot,
+                place,
+                format!("the first {size} commits have a different root"),
+            );
         }
         (None, _) => {}
     }
@@ -380,7 +396,7 @@ fn unproven(log: VolumeId, keys: &Keys, commits: &[CommitFacts], size: u64, repo
     if behind.iter().all(|commit| commit.time_ms.is_some_and(|time| young.contains(&time))) {
         report.not_checked.push(format!("{}: {detail}", log.name()));
     } else {
-        report.find("unproven", format!("{}/_tlog/checkpoint", log.name()), detail);
+        report.find(FindingKind::Unproven, format!("{}/_tlog/checkpoint", log.name()), detail);
     }
 }
 
@@ -422,7 +438,7 @@ async fn tiles(
             level.iter().skip(first).take(tile.width as usize).flat_map(|hash| hash.0).collect();
         let Some(found) = found else {
             if !is_root_wrong {
-                report.find("tile_missing", place, "it is missing, but a checkpoint needs it");
+                report.find(FindingKind::TileMissing, place, "it is missing, but a checkpoint needs it");
             }
             continue;
         };
@@ -441,7 +457,7 @@ async fn tiles(
             at => {
                 let bytes = at.map_or(0..found.len(), |at| at * 32..at * 32 + 32);
                 let place = format!("{place}, bytes {}..{}", bytes.start, bytes.end);
-                report.find("tile_changed", place, "its hashes differ from those of the commits");
+                report.find(FindingKind::TileChanged, place, "its hashes differ from those of the commits");
             }
         }
     }

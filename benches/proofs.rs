@@ -138,7 +138,7 @@ fn main() {
         run(&mut ingest(&unsigned, &at("audit.log")));
         let nothing = timed(children, || run(strongroom().args(["key", "show", "--key"]).arg(at("key"))));
         let log = timed(children, || {
-            run(strongroom().args(["seal-log", "--archive"]).arg(&unsigned).arg("--key").arg(at("key")))
+            run(strongroom().args(["sign-log", "--archive"]).arg(&unsigned).arg("--key").arg(at("key")))
         });
         let mut hashes = Vec::with_capacity(lines as usize);
         let leaves = timed(own, || hashes.extend(records.iter().copied().map(leaf_hash)));

@@ -120,7 +120,7 @@ enum Command {
 /// often as proofs shall be young. An archive without a key gets this one. With witnesses the exit code is 1 when one of
 /// them has not cosigned; the next call makes up for it.
 #[derive(clap::Args)]
-pub struct SealLogArgs {
+pub struct SignLogArgs {
     #[command(flatten)]
     key: KeyArgs,
     /// The archive: a folder, a file:// or an s3:// URL
@@ -173,7 +173,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     Ok(exit::OK)
 }
 
-pub fn seal_log(args: SealLogArgs) -> Result<u8, CliError> {
+pub fn sign_log(args: SignLogArgs) -> Result<u8, CliError> {
     let anchors = args.witnesses.anchors()?;
     let archive = open(&args.archive)?.signed_by(args.key.required()?);
     let heads = archive.seal_logs().map_err(proof_error)?;

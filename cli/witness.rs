@@ -55,7 +55,7 @@ const LOGS_BYTES_MAX: u64 = 4 << 20;
 ///
 /// A witness remembers the greatest tree of each log that it has seen and cosigns no other history, whoever has the log's
 /// key. Run it where the archive's operator has no power. It speaks C2SP tlog-witness; an archive comes to it with
-/// `strongroom seal-log --witness` or with `[[witness]]` in the configuration of `run`, and `strongroom verify --witness`
+/// `strongroom sign-log --witness` or with `[[witness]]` in the configuration of `run`, and `strongroom verify --witness`
 /// asks for its cosignatures. Its vkey is printed at the start.
 #[derive(clap::Args)]
 #[command(after_long_help = "\

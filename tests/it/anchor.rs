@@ -83,10 +83,10 @@ impl Site {
         names(&self.volume(table).join("_tlog/witness"))
     }
 
-    /// `seal-log` with witnesses: standard error.
+    /// `sign-log` with witnesses: standard error.
     fn anchor(&self, witnesses: &[&str], code: i32) -> String {
         let mut command = strongroom();
-        command.args(["seal-log", "--archive"]).arg(self.archive()).arg("--key").arg(self.path("key"));
+        command.args(["sign-log", "--archive"]).arg(self.archive()).arg("--key").arg(self.path("key"));
         for witness in witnesses {
             command.args(["--witness", witness]);
         }
@@ -494,7 +494,7 @@ fn anchors_lie_in_a_bucket_as_well() {
     let tsa = Tsa::start(&site.path("tsa"), "ec");
     let ca = tsa.as_ref().map(|tsa| tsa.ca("ca.pem"));
     let anchor = || {
-        let mut command = run(&["seal-log", "--witness", &witness.url()]);
+        let mut command = run(&["sign-log", "--witness", &witness.url()]);
         if let (Some(tsa), Some(ca)) = (&tsa, &ca) {
             let url = format!("http://127.0.0.1:{}/good", tsa.port);
             command.args(["--timestamp", &url, "--tsa-ca", ca]);
@@ -774,7 +774,7 @@ fn a_witness_is_careful_about_what_it_is_given() {
     let anchor = |ca: &str, code: i32| {
         let mut command = strongroom();
         command
-            .args(["seal-log", "--witness", &url, "--archive"])
+            .args(["sign-log", "--witness", &url, "--archive"])
             .arg(site.archive())
             .arg("--key")
             .arg(site.path("key"));
@@ -1058,7 +1058,7 @@ fn checkpoints_are_stamped_and_outsiders_agree() {
         let Some(tsa) = Tsa::start(&site.path("tsa"), kind) else { return };
         let stamp = |path: &str, ca: &str, code: i32| {
             let mut command = strongroom();
-            command.args(["seal-log", "--archive"]).arg(site.archive()).arg("--key").arg(site.path("key"));
+            command.args(["sign-log", "--archive"]).arg(site.archive()).arg("--key").arg(site.path("key"));
             command.args([
                 "--timestamp",
                 &format!("http://127.0.0.1:{}/{path}", tsa.port),

@@ -14,7 +14,7 @@ const COMMANDS: [&str; 14] = [
     "sql",
     "export",
     "key",
-    "seal-log",
+    "sign-log",
     "witness",
     "verify",
     "prove",

@@ -95,7 +95,7 @@ impl Site {
                 let _ = std::fs::remove_dir_all(volume.join("_tlog"));
             }
         }
-        seal_log(&self.archive(), &self.key(), 0);
+        sign_log(&self.archive(), &self.key(), 0);
     }
 }
 
@@ -104,8 +104,8 @@ fn names(folder: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.expect("an entry").path()).collect()
 }
 
-fn seal_log(archive: &Path, key: &Path, code: i32) -> (String, String) {
-    expect_code(strongroom().args(["seal-log", "--archive"]).arg(archive).arg("--key").arg(key), code)
+fn sign_log(archive: &Path, key: &Path, code: i32) -> (String, String) {
+    expect_code(strongroom().args(["sign-log", "--archive"]).arg(archive).arg("--key").arg(key), code)
 }
 
 pub(crate) fn new_key(path: &Path) -> String {
@@ -488,7 +488,7 @@ const TAMPERINGS: &[Tampering] = &[
         for table in ["events", "rejects", "alerts"] {
             std::fs::remove_dir_all(site.volume(table).join("_tlog")).expect("removed");
         }
-        seal_log(&site.archive(), &site.other_key(), 0);
+        sign_log(&site.archive(), &site.other_key(), 0);
     }),
     case("strongroom.json changed", "manifest_changed", |site| {
         let path = site.archive().join("strongroom.json");
@@ -961,7 +961,7 @@ fn untouched_archives_have_no_finding_whatever_their_shape() {
     let report = no_finding(&path("plain"), None);
     assert!(report["not_checked"].to_string().contains("nothing is signed"), "{report:#}");
     // The key comes later.
-    seal_log(&path("plain"), &path("key"), 0);
+    sign_log(&path("plain"), &path("key"), 0);
     assert_eq!(no_finding(&path("plain"), Some(&public))["not_checked"], json!([]));
 
     // A lone empty file; only rejects.
@@ -984,7 +984,7 @@ fn untouched_archives_have_no_finding_whatever_their_shape() {
         output(&mut command);
     }
     assert_eq!(export(&path("grown")).len(), bytes.len() + std::fs::read(&small).expect("readable").len());
-    seal_log(&path("grown"), &path("key"), 0);
+    sign_log(&path("grown"), &path("key"), 0);
     assert_eq!(no_finding(&path("grown"), Some(&public))["not_checked"], json!([]));
 
     // Some days only, and only what is new.
@@ -1035,7 +1035,7 @@ fn a_key_is_changed_and_old_proofs_stay_good() {
         expect_code(strongroom().args(["verify-proof", "--public-key", &old]).arg(&proof), 0);
     }
     // The retired key signs nothing more; the new one does.
-    let (_, err) = seal_log(&site.archive(), &site.key(), 2);
+    let (_, err) = sign_log(&site.archive(), &site.key(), 2);
     assert!(err.contains("current key"), "{err}");
     let more = write(site.folder.path(), "more.log", &log(300, 77));
     expect_code(&mut signed_ingest(&site.archive(), &site.other_key(), &[&more]), 0);
@@ -1237,6 +1237,6 @@ fn a_program_signs_and_no_key_is_ever_printed() {
     assert!(err.contains("the proof log is behind"), "{err}");
     let report = no_finding(&path("archive"), Some(&public));
     assert!(report["not_checked"].to_string().contains("signed by nobody yet"), "{report:#}");
-    seal_log(&path("archive"), &path("key"), 0);
+    sign_log(&path("archive"), &path("key"), 0);
     assert_eq!(no_finding(&path("archive"), Some(&public))["not_checked"], json!([]));
 }

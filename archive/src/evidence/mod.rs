@@ -80,7 +80,7 @@ impl EvidenceError {
         match self {
             EvidenceError::Proof(error) => error.hint(),
             EvidenceError::NotProvable { .. } => Some(
-                "strongroom seal-log signs what is not signed yet, or let the period end earlier; strongroom verify says what is \
+                "strongroom sign-log signs what is not signed yet, or let the period end earlier; strongroom verify says what is \
                  wrong",
             ),
             EvidenceError::Write { .. } | EvidenceError::Read { .. } => None,

@@ -142,9 +142,9 @@ impl ProofError {
             ProofError::WitnessBegun { .. } => {
                 Some("start it without --new: it goes on with what it has seen")
             }
-            ProofError::NoKey => Some("strongroom seal-log with a key gives it one"),
+            ProofError::NoKey => Some("strongroom sign-log with a key gives it one"),
             ProofError::NotProvable { .. } => {
-                Some("strongroom seal-log signs what is not signed yet, strongroom verify says what is wrong")
+                Some("strongroom sign-log signs what is not signed yet, strongroom verify says what is wrong")
             }
             ProofError::Archive(error) => error.hint(),
             _ => None,

@@ -16,8 +16,7 @@ use strongroom_archive::{
 };
 use strongroom_sinks::{HttpOptions, Post, SinkError, TlsOptions};
 
-use crate::exit::CliError;
-use crate::key::proof_error;
+use crate::exit::{CliError, proof_error};
 
 /// The first wait after a round that did not reach everybody; it doubles up to [`AGAIN_MAX`].
 const AGAIN_MIN: Duration = Duration::from_secs(5);

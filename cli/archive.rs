@@ -5,10 +5,10 @@ use std::io::Write as _;
 use anstyle::{AnsiColor, Style};
 use anyhow::Context as _;
 use serde_json::json;
-use strongroom_archive::{ArchiveError, Finding, Init, StoreOptions, Verdict, check, init};
+use strongroom_archive::{Finding, Init, StoreOptions, Verdict, check, init};
 
-use crate::exit::{self, CliError};
-use crate::key::{KeyArgs, proof_error};
+use crate::exit::{self, CliError, archive_error, proof_error};
+use crate::key::KeyArgs;
 use crate::term;
 
 /// Make an archive's place, and look whether it keeps what it promises.
@@ -126,13 +126,4 @@ fn print_findings(findings: &[Finding], as_json: bool) -> std::io::Result<()> {
         }
     }
     Ok(())
-}
-
-pub fn archive_error(error: ArchiveError) -> CliError {
-    let hint = error.hint();
-    let error = if error.is_location() { CliError::input(error) } else { CliError::failure(error) };
-    match hint {
-        Some(hint) => error.with_hint(hint),
-        None => error,
-    }
 }

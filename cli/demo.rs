@@ -18,8 +18,8 @@ use strongroom_ingest::{FileError, IngestError, IngestOptions, Observer, Progres
 use strongroom_query::{Expanded, Format, Layout, Session, SessionOptions};
 use strongroom_schemas::{Alert, Severity};
 
-use crate::exit::{self, CliError};
-use crate::ingest::{Screen, cli_error, load_rules, print_account, stop_on_interrupt};
+use crate::exit::{self, CliError, ingest_error, query_error};
+use crate::ingest::{Screen, load_rules, print_account, stop_on_interrupt};
 use crate::{generate, query, term};
 
 /// See the whole product work on a generated cluster with attacks hidden in it.
@@ -202,7 +202,7 @@ fn ingest_day(log: &Path, archive_path: &Path) -> Result<Vec<Alert>, CliError> {
         word(log)
     ))?;
     let archive =
-        Archive::open_or_create(&location).map_err(|error| cli_error(IngestError::Archive(error)))?;
+        Archive::open_or_create(&location).map_err(|error| ingest_error(IngestError::Archive(error)))?;
     let inputs = vec![source::Input::File(log.to_path_buf())];
     let options = IngestOptions::new(CLUSTER, inputs);
     stop_on_interrupt(&options.stop)?;
@@ -210,7 +210,7 @@ fn ingest_day(log: &Path, archive_path: &Path) -> Result<Vec<Alert>, CliError> {
     let started = Instant::now();
     let outcome = ingest(&archive, &rules, &options, &mut watcher);
     watcher.screen.bar.finish_and_clear();
-    let report = outcome.map_err(cli_error)?;
+    let report = outcome.map_err(ingest_error)?;
     print_account(&report, started.elapsed(), &location)?;
     if report.interrupted {
         return Err(CliError { code: exit::INTERRUPTED, hint: None, source: anyhow::anyhow!("interrupted") });
@@ -309,7 +309,7 @@ fn export_and_compare(log: &Path, archive_path: &Path) -> Result<bool, CliError>
     heading("Was every byte kept?")?;
     command(&format!("export --archive {} | cmp - {}", word(archive_path), word(log)))?;
     let archive = Archive::open(&archive_path.to_string_lossy())
-        .map_err(|error| cli_error(IngestError::Archive(error)))?;
+        .map_err(|error| ingest_error(IngestError::Archive(error)))?;
     let started = Instant::now();
     let original = File::open(log).with_context(|| format!("cannot open {}", log.display()))?;
     let mut comparison = Comparison {
@@ -375,8 +375,8 @@ impl io::Write for Comparison {
 /// Asks the three questions; true when each has an answer with rows.
 fn investigate(archive_path: &Path) -> Result<bool, CliError> {
     let archive = Archive::open(&archive_path.to_string_lossy())
-        .map_err(|error| cli_error(IngestError::Archive(error)))?;
-    let session = Session::open(archive, &SessionOptions::default()).map_err(query::cli_error)?;
+        .map_err(|error| ingest_error(IngestError::Archive(error)))?;
+    let session = Session::open(archive, &SessionOptions::default()).map_err(query_error)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     let layout = Layout {

@@ -32,7 +32,7 @@ use strongroom_schemas::record::Sha256Hash;
 use self::ask::{Asker, time_text};
 use self::gaps::{CANNOT_KNOW, Gap, Pauses};
 use self::report::{LINES_SHOWN, RECORDS_SHOWN, Top};
-use crate::exit::{self, CliError};
+use crate::exit::{self, CliError, evidence_error, proof_error};
 use crate::findings::json_text;
 use crate::key::{KeyArgs, open, public_key};
 use crate::{hunt, term, verify as verify_command};
@@ -112,15 +112,6 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     match args.command {
         Some(Command::Check(check)) => check::run(&check),
         None => make(&args),
-    }
-}
-
-fn evidence_error(error: EvidenceError) -> CliError {
-    let hint = error.hint();
-    let error = CliError::failure(error);
-    match hint {
-        Some(hint) => error.with_hint(hint),
-        None => error,
     }
 }
 
@@ -217,7 +208,7 @@ fn make(args: &Args) -> Result<u8, CliError> {
         // Told before the work, not after it.
         match ledger.keys().current() {
             Some(current) if current != signer.public() => {
-                return Err(crate::key::proof_error(ProofError::KeyNotCurrent { current }));
+                return Err(proof_error(ProofError::KeyNotCurrent { current }));
             }
             _ => {}
         }
@@ -292,7 +283,7 @@ fn make(args: &Args) -> Result<u8, CliError> {
     let bytes = manifest.to_bytes();
     if let Some(signer) = &signer {
         let note = sign_manifest(signer, ledger.keys(), archive.id(), &bytes);
-        put(folder, MANIFEST_NOTE, note.map_err(crate::key::proof_error)?.as_bytes())?;
+        put(folder, MANIFEST_NOTE, note.map_err(proof_error)?.as_bytes())?;
     }
     put(folder, MANIFEST, &bytes)?;
 
@@ -388,7 +379,7 @@ fn verify_period(
         ..Options::default()
     };
     let bar = steps.bar();
-    let report = verify(archive, &options, &EventRecords, &bar).map_err(crate::key::proof_error)?;
+    let report = verify(archive, &options, &EventRecords, &bar).map_err(proof_error)?;
     bar.0.finish_and_clear();
     Ok(report)
 }

@@ -6,6 +6,12 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use strongroom_archive::evidence::EvidenceError;
+use strongroom_archive::retention::RetentionError;
+use strongroom_archive::{ArchiveError, ProofError};
+use strongroom_ingest::IngestError;
+use strongroom_query::QueryError;
+
 /// Everything asked for was done.
 pub const OK: u8 = 0;
 /// Done, and something needs a look: lines were rejected, or the input or the SQL is wrong.
@@ -51,12 +57,61 @@ impl CliError {
         self.hint = Some(hint.into());
         self
     }
+
+    /// An error of one of our crates: whose fault it is, and its hint if it has one.
+    fn of(source: impl Into<anyhow::Error>, is_input: bool, hint: Option<impl Into<String>>) -> Self {
+        let code = if is_input { FINDING } else { FAILURE };
+        CliError { code, hint: hint.map(Into::into), source: source.into() }
+    }
 }
 
 impl<E: Into<anyhow::Error>> From<E> for CliError {
     fn from(source: E) -> Self {
         CliError::failure(source)
     }
+}
+
+/// An error of the archive; a location that cannot be an archive is the caller's mistake.
+pub fn archive_error(error: ArchiveError) -> CliError {
+    let (is_location, hint) = (error.is_location(), error.hint());
+    CliError::of(error, is_location, hint)
+}
+
+/// An error of the proof log.
+pub fn proof_error(error: ProofError) -> CliError {
+    let hint = error.hint();
+    CliError::of(error, false, hint)
+}
+
+/// An error of an evidence pack.
+pub fn evidence_error(error: EvidenceError) -> CliError {
+    let hint = error.hint();
+    CliError::of(error, false, hint)
+}
+
+/// An error of retention, of a legal hold, or of a drop.
+pub fn retention_error(error: RetentionError) -> CliError {
+    let (is_input, hint) = (error.is_input(), error.hint());
+    CliError::of(error, is_input, hint)
+}
+
+/// An error of reading sources.
+pub fn ingest_error(error: IngestError) -> CliError {
+    let (is_input, hint) = (error.is_input(), error.hint());
+    CliError::of(error, is_input, hint)
+}
+
+/// An error of a query.
+pub fn query_error(error: QueryError) -> CliError {
+    let is_input =
+        error.is_about_the_statement() || matches!(&error, QueryError::Archive(error) if error.is_location());
+    let hint = error.hint();
+    let source = match error {
+        // The cause is kept bare, so that a closed pipe is recognised.
+        QueryError::Write(error) => anyhow::Error::new(error).context("cannot write the answer"),
+        error => anyhow::Error::new(error),
+    };
+    CliError::of(source, is_input, hint)
 }
 
 /// Prints the outcome's error, if any, and turns it into the process's exit code.

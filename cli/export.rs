@@ -10,7 +10,7 @@ use strongroom_ingest::export;
 use strongroom_ingest::pipeline::EMPTY;
 use strongroom_schemas::Table;
 
-use crate::exit::{self, CliError};
+use crate::exit::{self, CliError, archive_error};
 use crate::term;
 
 /// Write the original lines back, byte for byte, rejects included, in the order of their source.
@@ -155,13 +155,4 @@ fn list(sources: &[Source]) -> Result<u8, CliError> {
         )?;
     }
     Ok(exit::OK)
-}
-
-fn archive_error(error: ArchiveError) -> CliError {
-    let hint = error.hint();
-    let error = if error.is_location() { CliError::input(error) } else { CliError::failure(error) };
-    match hint {
-        Some(hint) => error.with_hint(hint),
-        None => error,
-    }
 }

@@ -14,7 +14,7 @@ use crate::term;
 const PRINTED_MAX: usize = 50;
 
 /// A report, as far as it is told.
-pub struct Told<'r> {
+pub struct PrintableReport<'r> {
     pub findings: &'r [Finding],
     pub not_checked: &'r [String],
     /// What was looked at, in a line.
@@ -30,7 +30,7 @@ pub fn json_text(document: &Value) -> String {
 
 /// Writes the report to `json` (`-` is standard output, and then nothing else is), and prints it; when `quiet` only if
 /// there are findings.
-pub fn tell(report: &Told<'_>, json: Option<&Path>, quiet: bool) -> Result<(), CliError> {
+pub fn write_report(report: &PrintableReport<'_>, json: Option<&Path>, quiet: bool) -> Result<(), CliError> {
     if let Some(path) = json {
         let text = json_text(&(report.document)());
         if path.as_os_str() == "-" {
@@ -46,7 +46,7 @@ pub fn tell(report: &Told<'_>, json: Option<&Path>, quiet: bool) -> Result<(), C
     Ok(())
 }
 
-fn print(report: &Told<'_>) -> std::io::Result<()> {
+fn print(report: &PrintableReport<'_>) -> std::io::Result<()> {
     let mut out = anstream::stdout().lock();
     for finding in report.findings.iter().take(PRINTED_MAX) {
         let (place, detail) = (term::printable(&finding.place), term::printable(&finding.detail));

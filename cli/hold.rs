@@ -7,9 +7,9 @@ use chrono::{DateTime, Days, NaiveDate, NaiveTime, Utc};
 use serde_json::json;
 use strongroom_archive::retention::{Covered, Scope, holds, place_hold, refresh_holds, release_hold};
 
-use crate::exit::{self, CliError};
+use crate::exit::{self, CliError, retention_error};
 use crate::key::KeyArgs;
-use crate::retention::{ArchiveArgs, hold_json, retention_error, scope_text};
+use crate::retention::{ArchiveArgs, hold_json, scope_text};
 use crate::term;
 
 /// Legal holds: records of a time, a namespace or a user stay, whatever becomes of their retention.

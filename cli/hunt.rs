@@ -14,7 +14,7 @@ use strongroom_archive::Archive;
 use strongroom_ingest::hunt::{self, Span};
 use strongroom_schemas::{Alert, Severity, ocsf};
 
-use crate::exit::{self, CliError};
+use crate::exit::{self, CliError, ingest_error};
 use crate::{ingest, term};
 
 /// Most findings that are stored by one hunt.
@@ -80,7 +80,7 @@ pub fn time(text: &str) -> Result<i64, String> {
 
 pub fn run(args: Args) -> Result<u8, CliError> {
     let rules: Arc<RuleSet> = Arc::new(ingest::load_rules(!args.builtin_rules, &args.rule)?);
-    let archive = Archive::open(&args.archive).map_err(|error| ingest::cli_error(error.into()))?;
+    let archive = Archive::open(&args.archive).map_err(|error| ingest_error(error.into()))?;
     let stop = Arc::new(AtomicBool::new(false));
     ingest::stop_on_interrupt(&stop)?;
     let mut found = 0_u64;
@@ -103,7 +103,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
             kept.push(alert);
         }
     });
-    let hunted = hunted.map_err(ingest::cli_error)?;
+    let hunted = hunted.map_err(ingest_error)?;
     written.context("cannot write a finding")?;
     if !args.quiet {
         let (read, of) = (term::count(hunted.events_read), term::count(hunted.events_in_files));
@@ -123,7 +123,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
                 anyhow::anyhow!("more than {} findings are not stored", term::count(STORED_MAX as u64));
             return Err(CliError::input(error).with_hint("narrow the hunt with --from, --to or --severity"));
         }
-        let Some(stored) = hunt::store(&archive, kept).map_err(ingest::cli_error)? else {
+        let Some(stored) = hunt::store(&archive, kept).map_err(ingest_error)? else {
             let error =
                 anyhow::anyhow!("another process writes to the archive; the findings were not stored");
             return Err(CliError::failure(error).with_hint("stop `strongroom run`, or try again later"));

@@ -19,7 +19,7 @@ use strongroom_ingest::{pipeline, source};
 use strongroom_schemas::{Alert, Severity, ocsf};
 
 use crate::allocator;
-use crate::exit::{self, CliError};
+use crate::exit::{self, CliError, ingest_error};
 use crate::key::KeyArgs;
 use crate::term;
 
@@ -105,7 +105,7 @@ pub fn severity(text: &str) -> Result<Severity, String> {
 
 pub fn run(args: Args) -> Result<u8, CliError> {
     allocator::keep_pages();
-    let source::Expanded { inputs, left_out } = source::expand(&args.logs).map_err(cli_error)?;
+    let source::Expanded { inputs, left_out } = source::expand(&args.logs).map_err(ingest_error)?;
     let rules = Arc::new(load_rules(args.no_builtin_rules, &args.rules)?);
     if let (Some(first), false) = (left_out.first(), args.quiet) {
         let (count, first) = (term::count(left_out.len() as u64), first.display().to_string());
@@ -118,7 +118,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         .context("cannot write to standard error")?;
     }
     let archive = Archive::open_or_create_signed(&args.archive, args.key.signer()?)
-        .map_err(|error| cli_error(IngestError::Archive(error)))?;
+        .map_err(|error| ingest_error(IngestError::Archive(error)))?;
     let mut options = IngestOptions::new(&args.cluster, inputs);
     if let Some(threads) = args.threads {
         options.workers = threads.get();
@@ -138,7 +138,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     let outcome = ingest(&archive, &rules, &options, &mut screen);
     screen.bar.finish_and_clear();
     // What became of the log comes before what became of the screen.
-    let report = outcome.map_err(cli_error)?;
+    let report = outcome.map_err(ingest_error)?;
     if !args.quiet || needs_a_look(&report) {
         print_account(&report, started.elapsed(), &args.archive)?;
     }
@@ -154,15 +154,6 @@ pub fn load_rules(no_builtin: bool, own: &[PathBuf]) -> Result<RuleSet, CliError
     let hint = "a rule's file, document and line stand in the message; docs/rules.md describes the format";
     let rules = if no_builtin { RuleSet::load(own) } else { RuleSet::builtin_and(own) };
     rules.map_err(|error| CliError::input(error).with_hint(hint))
-}
-
-pub fn cli_error(error: IngestError) -> CliError {
-    let hint = error.hint();
-    let error = if error.is_input() { CliError::input(error) } else { CliError::failure(error) };
-    match hint {
-        Some(hint) => error.with_hint(hint),
-        None => error,
-    }
 }
 
 /// Ctrl-C ends reading; what was read is sealed. A second Ctrl-C ends the process at once.

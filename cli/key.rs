@@ -13,8 +13,7 @@ use strongroom_archive::{
 };
 
 use crate::anchor::{self, WitnessArgs};
-use crate::archive;
-use crate::exit::{self, CliError};
+use crate::exit::{self, CliError, archive_error, proof_error};
 
 /// The private key as text, where a file is no way to hand it over.
 const KEY_VARIABLE: &str = "STRONGROOM_KEY";
@@ -210,14 +209,5 @@ fn write_key(path: &Path, key: &PrivateKey) -> std::io::Result<()> {
 }
 
 pub fn open(location: &str) -> Result<Archive, CliError> {
-    Archive::open(location).map_err(archive::archive_error)
-}
-
-pub fn proof_error(error: ProofError) -> CliError {
-    let hint = error.hint();
-    let error = CliError::failure(error);
-    match hint {
-        Some(hint) => error.with_hint(hint),
-        None => error,
-    }
+    Archive::open(location).map_err(archive_error)
 }

@@ -34,7 +34,7 @@ const HANGS: Duration = Duration::from_secs(300);
 /// What is shown.
 pub struct State {
     metrics: Arc<Metrics>,
-    untold: Arc<AtomicU64>,
+    dropped_alerts: Arc<AtomicU64>,
     heard: Mutex<Instant>,
     webhooks: Mutex<Vec<(String, Arc<WebhookCounters>)>>,
     sinks: OnceLock<SinksShown>,
@@ -45,10 +45,10 @@ pub struct State {
 type SinksShown = (Arc<OutboxCounters>, Vec<(String, Arc<SinkCounters>)>);
 
 impl State {
-    pub fn new(metrics: Arc<Metrics>, untold: Arc<AtomicU64>) -> State {
+    pub fn new(metrics: Arc<Metrics>, dropped_alerts: Arc<AtomicU64>) -> State {
         State {
             metrics,
-            untold,
+            dropped_alerts,
             heard: Mutex::new(Instant::now()),
             webhooks: Mutex::default(),
             sinks: OnceLock::new(),
@@ -264,7 +264,11 @@ fn exposition(state: &State) -> String {
             "Times that records counted and sealed differed. Anything but 0 is a defect.",
             &metrics.conservation_failures,
         ),
-        ("alerts_untold_total", "Alerts that found their queue full; the archive has them.", &state.untold),
+        (
+            "alerts_untold_total",
+            "Alerts that found their queue full; the archive has them.",
+            &state.dropped_alerts,
+        ),
         ("text_limit_bytes", "Text that may be under way.", &metrics.text_bytes_max),
     ];
     for (name, help, count) in counters {

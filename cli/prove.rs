@@ -11,8 +11,8 @@ use strongroom_archive::{PublicKey, RECORDS_MAX, prove, verify_proof_with};
 use strongroom_ingest::export::EventRecords;
 use strongroom_query::{Expanded, Format, Layout, Session, SessionOptions, write_answer};
 
-use crate::exit::{self, CliError};
-use crate::key::{open, proof_error, public_key};
+use crate::exit::{self, CliError, proof_error, query_error};
+use crate::key::{open, public_key};
 use crate::verify::WitnessKeyArgs;
 use crate::{query, term};
 
@@ -66,7 +66,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     };
     let sql =
         format!("SELECT source, source_offset FROM events WHERE ({condition}\n) LIMIT {}", RECORDS_MAX + 1);
-    let session = Session::open(archive.clone(), &SessionOptions::default()).map_err(query::cli_error)?;
+    let session = Session::open(archive.clone(), &SessionOptions::default()).map_err(query_error)?;
     let layout = Layout { width: None, truncate: false, expanded: Expanded::WhenWide };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("cannot start threads")?;
@@ -76,7 +76,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
             let answer = session.ask(&sql).await?;
             write_answer(answer, Format::Json, &layout, &mut rows).await
         })
-        .map_err(query::cli_error)?;
+        .map_err(query_error)?;
     let mut wanted = HashSet::new();
     for row in rows.split(|byte| *byte == b'\n').filter(|row| !row.is_empty()) {
         let row: Value = serde_json::from_slice(row).context("an answer of SQL is no JSON")?;

@@ -16,7 +16,7 @@ use strongroom_query::{
 };
 use tokio::runtime::Runtime;
 
-use crate::exit::{self, CliError};
+use crate::exit::{self, CliError, query_error};
 use crate::term;
 
 /// Answer one SQL statement over the archive.
@@ -136,13 +136,13 @@ pub fn runtime(args: &SessionArgs) -> Result<Runtime, CliError> {
 }
 
 pub fn open(args: &SessionArgs) -> Result<Session, CliError> {
-    let archive = Archive::open(&args.archive).map_err(|error| cli_error(error.into()))?;
+    let archive = Archive::open(&args.archive).map_err(|error| query_error(error.into()))?;
     let options = SessionOptions {
         memory_limit: usize::try_from(args.memory_limit).unwrap_or(usize::MAX),
         threads: args.threads.map(std::num::NonZeroUsize::get),
         temp_dir: args.temp_dir.clone(),
     };
-    Session::open(archive, &options).map_err(cli_error)
+    Session::open(archive, &options).map_err(query_error)
 }
 
 /// Answers `sql` to `out`; `None` when Ctrl-C stopped it.
@@ -162,7 +162,7 @@ pub fn answer(
                 Ok(None)
             }
             written = async { write_answer(session.ask(sql).await?, format, layout, out).await } => {
-                written.map(Some).map_err(cli_error)
+                written.map(Some).map_err(query_error)
             }
         }
     })
@@ -195,35 +195,18 @@ fn answer_to_file(
     Ok(Some(written))
 }
 
-/// A question's error with the exit code and the hint it deserves.
-pub fn cli_error(error: QueryError) -> CliError {
-    let hint = error.hint();
-    let is_the_askers =
-        error.is_about_the_statement() || matches!(&error, QueryError::Archive(error) if error.is_location());
-    // An error of the output stands alone, so that a closed pipe is seen for what it is.
-    let source = match error {
-        QueryError::Write(error) => anyhow::Error::new(error).context("cannot write the answer"),
-        error => anyhow::Error::new(error),
-    };
-    let error = if is_the_askers { CliError::input(source) } else { CliError::failure(source) };
-    match hint {
-        Some(hint) => error.with_hint(hint),
-        None => error,
-    }
-}
-
 /// `3 rows in 12 ms, 1 of 365 files, 1.2 MiB read`.
 pub fn summary(written: &Written) -> String {
     let rows = if written.rows == 1 { "row" } else { "rows" };
     let mut text = format!("{} {rows} in {}", term::count(written.rows), duration(written.elapsed));
-    let work = &written.work;
-    if work.files.listed > 0 {
-        let (kept, listed) = (work.files.kept as u64, work.files.listed as u64);
+    let stats = &written.stats;
+    if stats.files.listed > 0 {
+        let (kept, listed) = (stats.files.kept as u64, stats.files.listed as u64);
         text += &format!(", {} of {} files", term::count(kept), term::count(listed));
-        text += &format!(", {} read", term::bytes(work.bytes_read as u64));
+        text += &format!(", {} read", term::bytes(stats.bytes_read as u64));
     }
-    if work.bytes_spilled > 0 {
-        text += &format!(", {} spilled", term::bytes(work.bytes_spilled as u64));
+    if stats.bytes_spilled > 0 {
+        text += &format!(", {} spilled", term::bytes(stats.bytes_spilled as u64));
     }
     text
 }
@@ -252,7 +235,7 @@ fn statement(args: &Args) -> Result<String, CliError> {
         }
         (None, Some(sql)) if sql != "-" => return Ok(sql.clone()),
         (None, None) if io::stdin().is_terminal() => {
-            return Err(cli_error(QueryError::NoStatement));
+            return Err(query_error(QueryError::NoStatement));
         }
         _ => ("standard input".to_owned(), Box::new(io::stdin())),
     };

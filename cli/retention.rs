@@ -14,7 +14,7 @@ use strongroom_archive::retention::{
 };
 use strongroom_schemas::VolumeId;
 
-use crate::exit::{self, CliError};
+use crate::exit::{self, CliError, retention_error};
 use crate::key::{KeyArgs, open};
 use crate::term;
 
@@ -142,15 +142,6 @@ impl ArchiveArgs {
             moved.set_position(done);
         });
         (bar, progress)
-    }
-}
-
-pub fn retention_error(error: RetentionError) -> CliError {
-    let hint = error.hint();
-    let error = if error.is_input() { CliError::input(error) } else { CliError::failure(error) };
-    match hint {
-        Some(hint) => error.with_hint(hint),
-        None => error,
     }
 }
 

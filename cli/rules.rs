@@ -16,7 +16,7 @@ use strongroom_ingest::frame::{Edge, Origin};
 use strongroom_ingest::{Block, Decoder, DecoderConfig};
 use strongroom_schemas::{Alert, Level, Severity, Table, events};
 
-use crate::exit::{self, CliError};
+use crate::exit::{self, CliError, ingest_error};
 use crate::{ingest, term};
 
 /// Longest fixture that is read.
@@ -389,8 +389,8 @@ struct Carried {
 }
 
 fn carried(rules: &Arc<RuleSet>, location: &str, days: u32) -> Result<Vec<Carried>, CliError> {
-    let archive = Archive::open(location).map_err(|error| ingest::cli_error(error.into()))?;
-    let snapshot = archive.snapshot(Table::Events).map_err(|error| ingest::cli_error(error.into()))?;
+    let archive = Archive::open(location).map_err(|error| ingest_error(error.into()))?;
+    let snapshot = archive.snapshot(Table::Events).map_err(|error| ingest_error(error.into()))?;
     let tomorrow = Utc::now().timestamp_micros().saturating_add(86_400_000_000);
     let newest =
         snapshot.files.iter().filter_map(|file| file.time_max_us).filter(|time| *time < tomorrow).max();
@@ -407,9 +407,9 @@ fn carried(rules: &Arc<RuleSet>, location: &str, days: u32) -> Result<Vec<Carrie
     let needed: Vec<Level> = (0..rules.rules().len()).map(|at| rules.needs(at).level).collect();
     let mut carried = vec![Carried::default(); needed.len()];
     let selection = EventSelection { since_us, columns, ..EventSelection::default() };
-    let rows = archive.select_events(selection).map_err(|error| ingest::cli_error(error.into()))?;
+    let rows = archive.select_events(selection).map_err(|error| ingest_error(error.into()))?;
     for batch in rows {
-        let batch = batch.map_err(|error| ingest::cli_error(error.into()))?;
+        let batch = batch.map_err(|error| ingest_error(error.into()))?;
         let levels = batch.column_by_name(events::COLUMNS[events::index::LEVEL]);
         let levels =
             levels.and_then(|levels| levels.as_string_opt::<i32>()).context("the archive has no levels")?;

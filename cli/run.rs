@@ -31,7 +31,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::anchor::{Anchoring, TimestampConfig};
 use crate::clock::{ClockWatch, Step};
 use crate::config::{self, Config, LogFormat};
-use crate::exit::{self, CliError};
+use crate::exit::{self, CliError, ingest_error};
 use crate::key::KeyArgs;
 use crate::observe::{self, State};
 use crate::reload::Reload;
@@ -46,7 +46,7 @@ const ALERTS_FINISH: Duration = Duration::from_secs(5);
 /// How often silence is looked for.
 const SILENCE_TICK: Duration = Duration::from_secs(1);
 /// Alerts about ourselves that found no room in the outbox and are told again; no archive has them.
-const AGAIN_MAX: usize = 100;
+const RETRY_QUEUE_MAX: usize = 100;
 
 /// Follow sources for as long as the process lives: raise alerts, seal events.
 ///
@@ -76,10 +76,10 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     let config = Config::read(&args.config, args.archive.as_deref())?;
     let rules = Arc::new(ingest::load_rules(!config.builtin_rules, &config.rules)?);
     start_log(&config.log)?;
-    let (way, untold, writer) = start_alerts(&config)?;
+    let (output, dropped_alerts, writer) = start_alerts(&config)?;
     let metrics = Arc::new(Metrics::default());
-    let state = Arc::new(State::new(Arc::clone(&metrics), untold));
-    if let Way::Outbox(sinks) = &way {
+    let state = Arc::new(State::new(Arc::clone(&metrics), dropped_alerts));
+    if let AlertOutput::Outbox(sinks) = &output {
         state.set_sinks(sinks.outbox_counters(), sinks.counters());
     }
     if let Some(listen) = config.observe.listen {
@@ -134,10 +134,10 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         })
     };
     let mut observer = Watch {
-        way,
+        output,
         anchoring,
         contradicted: HashSet::new(),
-        again: Vec::new(),
+        retry_queue: Vec::new(),
         severity: config.alerts.severity,
         silence: config.silence,
         silent: HashMap::new(),
@@ -161,17 +161,17 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     for webhook in webhooks {
         webhook.shutdown(WEBHOOK_CLOSE);
     }
-    observer.tell_again();
+    observer.send_queued();
     if let Some(anchoring) = observer.anchoring.take() {
         anchoring.finish();
     }
-    let written = match observer.way {
+    let written = match observer.output {
         // The writer ends when nobody is left who could tell it something.
-        Way::Queue { alerts, .. } => {
+        AlertOutput::Queue { alerts, .. } => {
             drop(alerts);
             writer.map_or(Ok(()), Writing::finish)
         }
-        Way::Outbox(sinks) => {
+        AlertOutput::Outbox(sinks) => {
             if !sinks.finish() {
                 tracing::warn!(
                     "alerts wait in the outbox for sinks that did not take them; they go out after the next start"
@@ -180,7 +180,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
             Ok(())
         }
     };
-    match drained.map_err(ingest::cli_error)? {
+    match drained.map_err(ingest_error)? {
         Drained::Whole => tracing::info!("stopped; everything that was read is sealed"),
         Drained::Short { unsealed } => {
             tracing::warn!(unsealed, "stopped before everything was sealed; the rest comes again");
@@ -220,11 +220,8 @@ pub fn start_log(log: &config::Log) -> Result<(), CliError> {
     let ours = LevelFilter::from_level(log.level);
     // What libraries say is for those who look into them.
     let theirs = if log.level >= tracing::Level::DEBUG { ours } else { LevelFilter::ERROR };
+    // A target matches by prefix: this one is all our crates.
     let targets = Targets::new().with_default(theirs).with_target("strongroom", ours);
-    let targets = targets
-        .with_target("strongroom_ingest", ours)
-        .with_target("strongroom_alerts", ours)
-        .with_target("strongroom_archive", ours);
     let registry = tracing_subscriber::registry().with(targets);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     let started = match log.format {
@@ -277,21 +274,25 @@ fn stop_on_signals(stop: &Arc<AtomicBool>) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The way of alerts out of the process.
-enum Way {
+/// Where alerts leave the process.
+enum AlertOutput {
     /// To a thread that writes them as they come. Those that find the queue full are in the archive alone.
     Queue {
         alerts: Sender<Alert>,
-        untold: Arc<AtomicU64>,
+        dropped_alerts: Arc<AtomicU64>,
     },
     Outbox(Sinks),
 }
 
-fn start_alerts(config: &Config) -> Result<(Way, Arc<AtomicU64>, Option<Writing>), CliError> {
+fn start_alerts(config: &Config) -> Result<(AlertOutput, Arc<AtomicU64>, Option<Writing>), CliError> {
     let Some(outbox) = config.outbox.clone() else {
         let (alerts, writing) = start_writer(&config.alerts)?;
-        let untold = Arc::<AtomicU64>::default();
-        return Ok((Way::Queue { alerts, untold: Arc::clone(&untold) }, untold, Some(writing)));
+        let dropped_alerts = Arc::<AtomicU64>::default();
+        return Ok((
+            AlertOutput::Queue { alerts, dropped_alerts: Arc::clone(&dropped_alerts) },
+            dropped_alerts,
+            Some(writing),
+        ));
     };
     let mut made = Vec::new();
     for sink in config::sinks::of_alerts(&config.alerts).into_iter().chain(config.sinks.iter().cloned()) {
@@ -305,7 +306,7 @@ fn start_alerts(config: &Config) -> Result<(Way, Arc<AtomicU64>, Option<Writing>
         CliError::failure(error).with_hint("[outbox] folder in the configuration names its folder")
     })?;
     tracing::info!(folder, sinks = sinks.counters().len(), "alerts go through the outbox");
-    Ok((Way::Outbox(sinks), Arc::default(), None))
+    Ok((AlertOutput::Outbox(sinks), Arc::default(), None))
 }
 
 /// The thread that writes alerts, and its last word.
@@ -372,12 +373,12 @@ fn write_alerts(
 
 /// Takes note of what the pipeline does.
 struct Watch {
-    way: Way,
+    output: AlertOutput,
     anchoring: Option<Anchoring>,
     /// Witnesses that contradict the archive and were told of.
     contradicted: HashSet<String>,
     /// Alerts about ourselves that found no room.
-    again: Vec<Alert>,
+    retry_queue: Vec<Alert>,
     severity: strongroom_schemas::Severity,
     silence: Vec<(String, Duration)>,
     /// Sources that are silent, by when they were heard last.
@@ -390,30 +391,30 @@ struct Watch {
 }
 
 impl Watch {
-    fn tell(&self, alert: &Alert) -> bool {
+    fn send(&self, alert: &Alert) -> bool {
         if alert.severity < self.severity {
             return true;
         }
-        match &self.way {
-            Way::Queue { alerts, untold } => {
+        match &self.output {
+            AlertOutput::Queue { alerts, dropped_alerts } => {
                 let told = alerts.try_send(alert.clone()).is_ok();
-                untold.fetch_add(u64::from(!told), Ordering::Relaxed);
+                dropped_alerts.fetch_add(u64::from(!told), Ordering::Relaxed);
                 told
             }
-            Way::Outbox(sinks) => sinks.tell(alert),
+            AlertOutput::Outbox(sinks) => sinks.tell(alert),
         }
     }
 
     /// Tells what no archive has, and what would be lost without room.
-    fn tell_own(&mut self, alert: Alert) {
-        if !self.tell(&alert) && self.again.len() < AGAIN_MAX {
-            self.again.push(alert);
+    fn send_own(&mut self, alert: Alert) {
+        if !self.send(&alert) && self.retry_queue.len() < RETRY_QUEUE_MAX {
+            self.retry_queue.push(alert);
         }
     }
 
-    fn tell_again(&mut self) {
-        for alert in std::mem::take(&mut self.again) {
-            self.tell_own(alert);
+    fn send_queued(&mut self) {
+        for alert in std::mem::take(&mut self.retry_queue) {
+            self.send_own(alert);
         }
     }
 
@@ -431,7 +432,7 @@ impl Watch {
                 let now = Utc::now().timestamp_micros();
                 let ago = i64::try_from(since.elapsed().as_micros()).unwrap_or(i64::MAX);
                 tracing::error!(source = name, bound_s = bound.as_secs(), "the source fell silent");
-                self.tell_own(own::source_silent(&name, now.saturating_sub(ago), now, bound));
+                self.send_own(own::source_silent(&name, now.saturating_sub(ago), now, bound));
             }
         }
     }
@@ -443,7 +444,7 @@ impl Watch {
             if !counters.contradicts.load(Ordering::Relaxed) {
                 self.contradicted.remove(&name);
             } else if self.contradicted.insert(name.clone()) {
-                self.tell_own(own::history_contradicted(&name, Utc::now().timestamp_micros()));
+                self.send_own(own::history_contradicted(&name, Utc::now().timestamp_micros()));
             }
         }
     }
@@ -452,11 +453,11 @@ impl Watch {
 impl LiveObserver for Watch {
     fn alert(&mut self, alert: &Alert) {
         // One that finds no room is read from the archive later.
-        let _ = self.tell(alert);
+        let _ = self.send(alert);
     }
 
     fn sealed(&mut self, report: &SealReport, _: &Counts) {
-        if let Way::Outbox(sinks) = &self.way {
+        if let AlertOutput::Outbox(sinks) = &self.way {
             sinks.sealed(&mark_of(report));
         }
         if let Some(anchoring) = &self.anchoring {
@@ -465,12 +466,12 @@ impl LiveObserver for Watch {
     }
 
     fn conservation_failed(&mut self, what: &str) {
-        self.tell_own(own::conservation_failed(what, Utc::now().timestamp_micros()));
+        self.send_own(own::conservation_failed(what, Utc::now().timestamp_micros()));
     }
 
     fn tick(&mut self, _metrics: &Metrics) {
         self.state.alive();
-        self.tell_again();
+        self.send_queued();
         if self.looked.elapsed() >= SILENCE_TICK {
             self.looked = Instant::now();
             self.look_for_silence();

@@ -19,7 +19,7 @@ use rustyline::{CompletionType, Config, Editor, Helper};
 use strongroom_query::{Catalog, Expanded, Format, Layout, Session, split_statements, statement_is_complete};
 use tokio::runtime::Runtime;
 
-use crate::exit::{self, CliError};
+use crate::exit::{self, CliError, query_error};
 use crate::query::{self, SessionArgs};
 
 /// Ask the archive interactively.
@@ -160,7 +160,7 @@ impl Shell<'_> {
     }
 
     fn statements(&mut self, text: &str) -> Result<Next, CliError> {
-        for sql in split_statements(text).map_err(query::cli_error)? {
+        for sql in split_statements(text).map_err(query_error)? {
             let layout = Layout {
                 width: if self.output.is_none() { query::terminal_width() } else { None },
                 truncate: self.is_interactive,
@@ -248,7 +248,7 @@ impl Shell<'_> {
     }
 
     fn catalog(&self) -> Result<Catalog, CliError> {
-        self.runtime.block_on(self.session.catalog()).map_err(query::cli_error)
+        self.runtime.block_on(self.session.catalog()).map_err(query_error)
     }
 
     fn list(&mut self, wanted: impl Fn(&strongroom_query::Relation) -> bool) -> Result<(), CliError> {

@@ -10,10 +10,9 @@ use strongroom_archive::{Archive, ArchiveError, Head, PublicKey, TimestampAuthor
 use strongroom_ingest::export::EventRecords;
 
 use crate::anchor::{timestamp_authorities, witness_key};
-use crate::archive::archive_error;
-use crate::exit::{self, CliError};
-use crate::findings::{self, Told};
-use crate::key::{proof_error, public_key};
+use crate::exit::{self, CliError, archive_error, proof_error};
+use crate::findings::{self, PrintableReport};
+use crate::key::public_key;
 use crate::term;
 
 /// Check that nothing in the archive was changed and nothing is missing.
@@ -91,7 +90,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         Err(error @ (ArchiveError::ParseManifest { .. } | ArchiveError::FormatUnknown { .. })) => {
             let mut report = Report::new("", Path::new(&args.archive));
             report.find("manifest_malformed", "strongroom.json", exit::causes(&error));
-            tell(&args, &report)?;
+            write_report(&args, &report)?;
             return Ok(exit::FINDING);
         }
         Err(error) => return Err(archive_error(error)),
@@ -126,7 +125,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     let bar = Bar(bar(args.quiet));
     let report = verify(&archive, &options, &EventRecords, &bar).map_err(proof_error)?;
     bar.0.finish_and_clear();
-    tell(&args, &report)?;
+    write_report(&args, &report)?;
     let good = report.findings.is_empty();
     // A checking of some days has not seen what lies before the heads.
     if let (Some(path), true, None, None) = (&state, good, args.from, args.to) {
@@ -155,9 +154,9 @@ pub fn bar(quiet: bool) -> ProgressBar {
     bar
 }
 
-fn tell(args: &Args, report: &Report) -> Result<(), CliError> {
+fn write_report(args: &Args, report: &Report) -> Result<(), CliError> {
     let checked = &report.checked;
-    let told = Told {
+    let printable = PrintableReport {
         findings: &report.findings,
         not_checked: &report.not_checked,
         checked: format!(
@@ -174,7 +173,7 @@ fn tell(args: &Args, report: &Report) -> Result<(), CliError> {
         ),
         document: &|| report.to_json(),
     };
-    findings::tell(&told, args.json.as_deref(), args.quiet)
+    findings::write_report(&printable, args.json.as_deref(), args.quiet)
 }
 
 fn state_file(archive_id: &str) -> Result<PathBuf, CliError> {

@@ -29,8 +29,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::{Log, LogFormat};
-use crate::exit::{self, CliError};
-use crate::key::proof_error;
+use crate::exit::{self, CliError, proof_error};
 use crate::run;
 
 const CONNECTIONS_MAX: usize = 128;

@@ -17,7 +17,7 @@ use strongroom_schemas::record::Sha256Hash;
 use strongroom_schemas::touched::ANY;
 use tokio::runtime::Runtime;
 
-use crate::exit::CliError;
+use crate::exit::{CliError, query_error};
 use crate::query;
 
 /// `2026-03-02T10:00:00.000000Z`
@@ -139,7 +139,7 @@ impl Write for Lines<'_> {
 
 impl Asker {
     pub fn over(archive: &Archive) -> Result<Asker, CliError> {
-        let session = Session::open(archive.clone(), &SessionOptions::default()).map_err(query::cli_error)?;
+        let session = Session::open(archive.clone(), &SessionOptions::default()).map_err(query_error)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("query").build();
         Ok(Asker { runtime: runtime.context("cannot start threads")?, session })
     }
@@ -161,7 +161,7 @@ impl Asker {
         let Lines { sha256, failed, .. } = lines;
         match (written, failed) {
             (_, Some(error)) => Err(CliError::failure(error)),
-            (Err(error), None) => Err(query::cli_error(error)),
+            (Err(error), None) => Err(query_error(error)),
             (Ok(written), None) => Ok(Query {
                 sql: sql.to_owned(),
                 rows: written.rows,

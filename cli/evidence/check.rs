@@ -15,9 +15,9 @@ use strongroom_ingest::export::EventRecords;
 use strongroom_schemas::Table;
 
 use super::ask::{Asker, alerts_sql, events_sql};
-use super::{LAG_MAX_US, Steps, ask_alerts, ask_events, evidence_error};
-use crate::exit::{self, CliError};
-use crate::findings::{self, Told};
+use super::{LAG_MAX_US, Steps, ask_alerts, ask_events};
+use crate::exit::{self, CliError, evidence_error};
+use crate::findings::{self, PrintableReport};
 use crate::key::{open, public_key};
 use crate::term;
 use crate::verify::WitnessKeyArgs;
@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> Result<u8, CliError> {
     if let (Some(location), Some(manifest)) = (&args.archive, report.manifest.clone()) {
         ask_again(location, &manifest, &mut report, &steps)?;
     }
-    tell(args, &report)?;
+    write_report(args, &report)?;
     Ok(if report.findings.is_empty() { exit::OK } else { exit::FINDING })
 }
 
@@ -151,8 +151,8 @@ fn ask_again(
     Ok(())
 }
 
-fn tell(args: &Args, report: &PackReport) -> Result<(), CliError> {
-    let told = Told {
+fn write_report(args: &Args, report: &PackReport) -> Result<(), CliError> {
+    let printable = PrintableReport {
         findings: &report.findings,
         not_checked: &report.not_checked,
         checked: format!(
@@ -164,5 +164,5 @@ fn tell(args: &Args, report: &PackReport) -> Result<(), CliError> {
         ),
         document: &|| report.to_json(),
     };
-    findings::tell(&told, args.json.as_deref(), args.quiet)
+    findings::write_report(&printable, args.json.as_deref(), args.quiet)
 }

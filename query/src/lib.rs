@@ -31,5 +31,5 @@ pub use complete::{Catalog, Relation, complete};
 pub use error::{QueryError, Result};
 pub use gate::{split_statements, statement_is_complete};
 pub use output::{Expanded, Format, Layout, Written, write_answer};
-pub use session::{Answer, MEMORY_LIMIT_DEFAULT, Session, SessionOptions, Work};
+pub use session::{Answer, MEMORY_LIMIT_DEFAULT, QueryStats, Session, SessionOptions};
 pub use table::ScanSummary;

@@ -257,10 +257,10 @@ impl Session {
 
 impl Answer {
     /// Files that the plan's scans opened and knew of, and bytes read so far.
-    pub fn work(&self) -> Work {
-        let mut work = Work::default();
-        collect_work(&self.plan, &mut work);
-        work
+    pub fn stats(&self) -> QueryStats {
+        let mut stats = QueryStats::default();
+        collect_stats(&self.plan, &mut stats);
+        stats
     }
 
     pub(crate) fn failure(&self, error: DataFusionError) -> QueryError {
@@ -275,28 +275,28 @@ impl Answer {
 
 /// What answering took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Work {
+pub struct QueryStats {
     pub files: ScanSummary,
     pub bytes_read: usize,
     pub bytes_spilled: usize,
 }
 
-fn collect_work(plan: &Arc<dyn ExecutionPlan>, work: &mut Work) {
+fn collect_stats(plan: &Arc<dyn ExecutionPlan>, stats: &mut QueryStats) {
     if let Some(scan) = plan.downcast_ref::<DataSourceExec>()
         && let Some(config) = scan.data_source().downcast_ref::<FileScanConfig>()
     {
         let files = config.file_groups.iter().flat_map(|group| group.iter());
         if let Some(summary) = files.filter_map(|file| file.extension::<ScanSummary>()).next() {
-            work.files.listed += summary.listed;
-            work.files.kept += summary.kept;
+            stats.files.listed += summary.listed;
+            stats.files.kept += summary.kept;
         }
     }
     if let Some(metrics) = plan.metrics() {
-        work.bytes_read += metrics.sum_by_name("bytes_scanned").map_or(0, |value| value.as_usize());
-        work.bytes_spilled += metrics.spilled_bytes().unwrap_or(0);
+        stats.bytes_read += metrics.sum_by_name("bytes_scanned").map_or(0, |value| value.as_usize());
+        stats.bytes_spilled += metrics.spilled_bytes().unwrap_or(0);
     }
     for child in plan.children() {
-        collect_work(child, work);
+        collect_stats(child, stats);
     }
 }
 

@@ -16,7 +16,7 @@ use arrow_array::RecordBatch;
 use futures::StreamExt;
 
 use crate::error::{QueryError, Result};
-use crate::session::{Answer, Work};
+use crate::session::{Answer, QueryStats};
 
 /// What an answer is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub enum Expanded {
 pub struct Written {
     pub rows: u64,
     pub elapsed: Duration,
-    pub work: Work,
+    pub stats: QueryStats,
 }
 
 /// Bytes gathered before they are handed to the output.
@@ -95,7 +95,7 @@ pub async fn write_answer(
     };
     let rows = rows.and_then(|rows| out.flush().map(|()| rows).map_err(QueryError::Write));
     match (rows, failure.take()) {
-        (Ok(rows), None) => Ok(Written { rows, elapsed: answer.asked.elapsed(), work: answer.work() }),
+        (Ok(rows), None) => Ok(Written { rows, elapsed: answer.asked.elapsed(), stats: answer.stats() }),
         // Encoders wrap an error of the output in their own; the output's is the one that counts.
         (_, Some(error)) => Err(QueryError::Write(error)),
         (Err(error), None) => Err(error),

@@ -264,7 +264,7 @@ fn throughput(events: u64) {
             break;
         }
         cpu = now;
-        if daemon.log().contains("everything that was read is sealed") {
+        if daemon.log().contains("everything read is sealed") {
             break;
         }
         std::thread::sleep(Duration::from_millis(2));

@@ -1,7 +1,8 @@
 //! Exit codes and the one place that prints an error.
 //!
-//! Scripts rely on these numbers: a run that stored everything but met undecodable lines is told
-//! apart from a run that failed, and both from a mistyped command line.
+//! Invariant: these numbers never change, because scripts rely on them. They keep apart a run that
+//! stored everything but met undecodable lines, a run that failed, and a mistyped command line.
+//! This file depends on none of the other commands, so each of them can map its errors here.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -14,7 +15,7 @@ use strongroom_query::QueryError;
 
 /// Everything asked for was done.
 pub const OK: u8 = 0;
-/// Done, and something needs a look: lines were rejected, or the input or the SQL is wrong.
+/// Done, and something needs attention: lines were rejected, or the input or the SQL is wrong.
 pub const FINDING: u8 = 1;
 /// Not done: a file, a disk or the archive failed.
 pub const FAILURE: u8 = 2;
@@ -35,7 +36,7 @@ pub struct CliError {
 }
 
 impl CliError {
-    /// Whether the reader of our output went away, which is a reader's right.
+    /// Whether the reader of our output closed it, which it may.
     pub fn is_broken_pipe(&self) -> bool {
         self.source.chain().any(|cause| {
             let io = cause.downcast_ref::<std::io::Error>();
@@ -43,7 +44,7 @@ impl CliError {
         })
     }
 
-    /// The input is at fault: bad SQL, a file that is not there.
+    /// The input is at fault: bad SQL, a missing file.
     pub fn input(source: impl Into<anyhow::Error>) -> Self {
         CliError { code: FINDING, hint: None, source: source.into() }
     }
@@ -129,20 +130,20 @@ pub fn code_of(outcome: Result<u8, CliError>) -> ExitCode {
 /// Prints an error and its hint.
 pub fn report(error: &CliError) {
     let mut stderr = anstream::stderr().lock();
-    // Nothing is left to do when even stderr is closed.
+    // When stderr is closed as well, there is nothing left to do.
     let _ = writeln!(stderr, "error: {}", causes(error.source.as_ref()));
     if let Some(hint) = &error.hint {
         let _ = writeln!(stderr, "\nhint: {hint}");
     }
 }
 
-/// Prints clap's message; help and version are no errors.
+/// Prints clap's message; help and version are not errors.
 pub fn usage(error: &clap::Error) -> ExitCode {
     let _ = error.print();
     if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::from(OK) }
 }
 
-/// The error and its causes on one line, leaving out a cause that the text before it already holds.
+/// The error and its causes on one line, without a cause that the text before it already contains.
 pub fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

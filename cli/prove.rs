@@ -18,8 +18,9 @@ use crate::{query, term};
 
 /// Write single events with the proof that they are the archive's.
 ///
-/// The file has the original bytes of the events asked for, and of all others hashes alone. `strongroom verify-proof`
-/// checks it without the archive; docs/proof.md says how to do it without strongroom.
+/// The file has the original bytes of the requested events, and only hashes of all others.
+/// `strongroom verify-proof` checks it without the archive; docs/proof.md says how to do that
+/// without strongroom.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -29,7 +30,7 @@ pub struct Args {
     /// `auditID` of the events
     #[arg(required_unless_present = "filter", conflicts_with = "filter", value_name = "AUDIT_ID")]
     audit_id: Option<String>,
-    /// The events for which this SQL condition holds
+    /// The events for which this SQL condition is true
     #[arg(long = "where", value_name = "CONDITION")]
     filter: Option<String>,
     /// The archive: a folder, a file:// or an s3:// URL
@@ -43,10 +44,11 @@ pub struct Args {
 /// Check a proof made by `strongroom prove`, without the archive.
 #[derive(clap::Args)]
 pub struct VerifyArgs {
-    /// The proof
+    /// The proof file
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// A public key of the archive, from elsewhere (repeatable); without, only that the proof holds together is shown
+    /// A public key of the archive, obtained out of band (repeatable); without one, only the
+    /// proof's consistency is shown
     #[arg(long, env = "STRONGROOM_PUBLIC_KEY", value_name = "KEY", value_parser = public_key)]
     public_key: Vec<PublicKey>,
     #[command(flatten)]
@@ -79,7 +81,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         .map_err(query_error)?;
     let mut wanted = HashSet::new();
     for row in rows.split(|byte| *byte == b'\n').filter(|row| !row.is_empty()) {
-        let row: Value = serde_json::from_slice(row).context("an answer of SQL is no JSON")?;
+        let row: Value = serde_json::from_slice(row).context("an answer of SQL is not JSON")?;
         if let (Some(source), Some(offset)) = (row["source"].as_str(), row["source_offset"].as_i64()) {
             wanted.insert((source.to_owned(), offset));
         }
@@ -131,7 +133,7 @@ pub fn verify(args: VerifyArgs) -> Result<u8, CliError> {
         }
     }
     if args.public_key.is_empty() {
-        writeln!(out, "not checked: whose key it is: no public key was given ({})", proven.key)?;
+        writeln!(out, "not checked: whose key it is, because no public key was given ({})", proven.key)?;
     }
     Ok(exit::OK)
 }

@@ -1,7 +1,7 @@
 //! `strongroom query`: one statement in, one answer out.
 //!
-//! Invariant: a file named by `--output` appears under its name only when the answer is whole; a failed
-//! or interrupted question leaves what was there before.
+//! Invariant: a file named by `--output` appears under its name only when the answer is complete; a
+//! failed or interrupted query leaves what was there before.
 
 use std::fs::Permissions;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
@@ -27,11 +27,12 @@ use crate::term;
 pub struct Args {
     #[command(flatten)]
     session: SessionArgs,
-    /// The statement; `-`, or nothing where standard input is no terminal, reads it from there
-    // SQL may begin with a comment, `-- like this`.
+    /// The statement; `-`, or nothing if standard input is not a terminal, reads it from there
+    // SQL may start with a comment, `-- like this`.
     #[arg(allow_hyphen_values = true, value_parser = no_flag)]
     sql: Option<String>,
-    /// Takes what follows the statement, so that a flag that is none is named even before a statement
+    /// Takes what follows the statement, so that an unknown flag is reported even before a
+    /// statement
     #[arg(hide = true, value_parser = nothing_more)]
     _more: Option<String>,
     /// Read the statement from FILE
@@ -46,15 +47,15 @@ pub struct Args {
     /// Never cut a table's cells to fit the terminal
     #[arg(long)]
     no_truncate: bool,
-    /// Write each column of a row on a line of its own
+    /// Write each column of a row on its own line
     #[arg(short = 'x', long)]
     expanded: bool,
-    /// No row count and timing on standard error
+    /// Print no row count and timing on standard error
     #[arg(short, long)]
     quiet: bool,
 }
 
-/// What `query` and `sql` share: which archive, and how much a question may use.
+/// Arguments that `query` and `sql` share: the archive, and the resources of a query.
 #[derive(clap::Args)]
 pub struct SessionArgs {
     /// The archive: a folder, a file:// or an s3:// URL
@@ -85,7 +86,7 @@ pub enum FormatName {
     Arrow,
 }
 
-/// How long an interrupted question has to stop and remove what it spilled.
+/// How long an interrupted query has to stop and remove what it spilled.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest statement read from a file or standard input.
 const SQL_BYTES_MAX: u64 = 1 << 20;
@@ -95,7 +96,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     let format = format_of(&args);
     if format.is_binary() && args.output.is_none() && io::stdout().is_terminal() {
         return Err(CliError::input(anyhow::anyhow!("a terminal cannot show this format"))
-            .with_hint("name a file with --output, or send standard output elsewhere"));
+            .with_hint("name a file with --output, or redirect standard output"));
     }
     let runtime = runtime(&args.session)?;
     let session = open(&args.session)?;
@@ -114,7 +115,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     match answered? {
         Some(written) => {
             if !args.quiet {
-                // The answer is out; nobody is helped by an error about this line.
+                // The answer is out; an error about this line would help no one.
                 let _ = writeln!(anstream::stderr(), "{}", summary(&written));
             }
             Ok(exit::OK)
@@ -126,7 +127,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     }
 }
 
-/// Threads as many as the session may use.
+/// A runtime with as many threads as the session may use.
 pub fn runtime(args: &SessionArgs) -> Result<Runtime, CliError> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = args.threads {
@@ -145,7 +146,7 @@ pub fn open(args: &SessionArgs) -> Result<Session, CliError> {
     Session::open(archive, &options).map_err(query_error)
 }
 
-/// Answers `sql` to `out`; `None` when Ctrl-C stopped it.
+/// Writes the answer to `sql` to `out`; `None` when Ctrl-C stopped it.
 pub fn answer(
     runtime: &Runtime,
     session: &Session,
@@ -216,7 +217,7 @@ fn duration(elapsed: Duration) -> String {
     if seconds < 1.0 { format!("{:.0} ms", seconds * 1e3) } else { format!("{seconds:.2} s") }
 }
 
-/// Columns of the terminal behind standard output.
+/// Columns of the terminal at standard output.
 pub fn terminal_width() -> Option<usize> {
     if !io::stdout().is_terminal() {
         return None;
@@ -269,7 +270,8 @@ fn format_of(args: &Args) -> Format {
     }
 }
 
-/// A statement has words; one word that begins with a hyphen is a flag that this command does not have.
+/// A statement has several words; one word that starts with a hyphen is a flag that this command
+/// does not have.
 fn no_flag(text: &str) -> Result<String, String> {
     if text.len() > 1 && text.starts_with('-') && !text.contains(char::is_whitespace) {
         return Err("there is no such flag".to_owned());

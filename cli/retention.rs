@@ -1,4 +1,4 @@
-//! `strongroom retention`: how long things are kept, making that longer, and dropping what is past it.
+//! `strongroom retention`: how long data is kept, extending that, and dropping what has expired.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -18,12 +18,13 @@ use crate::exit::{self, CliError, retention_error};
 use crate::key::{KeyArgs, open};
 use crate::term;
 
-/// Issues that are printed; the JSON document has them all.
+/// Most issues that are printed; the JSON document has them all.
 const PRINTED_MAX: usize = 50;
 
-/// How long everything is kept: look at it, make it longer, drop what is past it.
+/// How long everything is kept: show it, extend it, drop what has expired.
 ///
-/// A retention is extended, never shortened. What is past it stays until somebody drops it by name.
+/// Retention is extended, never shortened. Expired data stays until a key holder drops its volume
+/// by name.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -32,11 +33,12 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// What is protected until when, what falls out next, what is under hold; exit code 1 if anything needs a look
+    /// Show what is protected until when, what expires next, and what is under hold; exit code 1 if
+    /// anything needs attention
     Status(StatusArgs),
     /// Promise more years, and move the date of every object that is locked for less
     Extend(ExtendArgs),
-    /// Drop a volume whose retention is over; leaves a signed record and the positions of its sources
+    /// Drop an expired volume; leaves a signed record and the positions of its sources
     Drop(DropArgs),
 }
 
@@ -49,7 +51,7 @@ struct StatusArgs {
     json: bool,
 }
 
-/// Where the archive is, and whether work is shown.
+/// The archive, and whether progress is shown.
 #[derive(clap::Args)]
 pub struct ArchiveArgs {
     /// The archive: a folder, a file:// or an s3:// URL
@@ -73,7 +75,7 @@ struct ExtendArgs {
     /// Calendar years, counted from when each object was put
     #[arg(long, value_name = "N")]
     years: u32,
-    /// Why, in one line; it is kept
+    /// The reason, in one line; it is kept
     #[arg(long, value_name = "TEXT")]
     reason: String,
     #[command(flatten)]
@@ -90,16 +92,17 @@ volume back. A run that was ended is finished by the same command.")]
 struct DropArgs {
     #[command(flatten)]
     archive: ArchiveArgs,
-    /// The volume, table and period: events/2019, events/2019-0001
+    /// The volume, as table and period: events/2019, events/2019-0001
     #[arg(long, value_name = "VOLUME", value_parser = volume)]
     volume: VolumeId,
-    /// The same volume once more: it is gone then
+    /// The same volume again, as a confirmation: it cannot be undone
     #[arg(long, value_name = "VOLUME", value_parser = volume)]
     confirm: VolumeId,
-    /// Why, in one line; it is kept
+    /// The reason, in one line; it is kept
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// This machine's clock was looked at and is right, though the newest file on the disk is older than a month
+    /// Confirm that this machine's clock is right, although the newest file on the disk is more
+    /// than a month old
     #[arg(long)]
     clock_is_right: bool,
     #[command(flatten)]
@@ -129,7 +132,7 @@ impl ArchiveArgs {
         })
     }
 
-    /// A bar over objects, and what moves it.
+    /// A bar over objects, and the callback that moves it.
     pub fn bar(&self) -> (ProgressBar, Progress) {
         let target = if self.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(Some(0), target);
@@ -195,7 +198,7 @@ fn drop_one(args: &DropArgs) -> Result<u8, CliError> {
     )?;
     writeln!(out, "{} objects removed", term::count(dropped.removed))?;
     for name in &dropped.left {
-        writeln!(out, "left where it is, for it is none of the archive's: {}", term::printable(name))?;
+        writeln!(out, "left in place, because it is not the archive's: {}", term::printable(name))?;
     }
     Ok(if dropped.left.is_empty() { exit::OK } else { exit::FINDING })
 }
@@ -218,7 +221,7 @@ fn time(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }
 
-/// What a hold is about, in words.
+/// The scope of a hold in words.
 pub fn scope_text(scope: &Scope) -> String {
     let mut parts = Vec::new();
     parts.extend(scope.from.map(|from| format!("from {}", time(from))));
@@ -300,7 +303,7 @@ fn print(out: &mut impl std::io::Write, status: &Status) -> std::io::Result<()> 
         |time: Option<DateTime<Utc>>| time.map_or("-".to_owned(), |time| time.format("%Y-%m-%d").to_string());
     let lock = match status.mode {
         Some(mode) => format!("locked in mode {}", mode.as_str()),
-        None => "not locked: on a local disk whoever may write can remove".to_owned(),
+        None => "not locked: on a local disk, whoever may write may delete".to_owned(),
     };
     writeln!(out, "kept for {} calendar years; {lock}", status.policy.years)?;
     writeln!(out, "time taken to be {}: {}", time(status.clock.now), status.clock.says)?;
@@ -330,12 +333,12 @@ fn print(out: &mut impl std::io::Write, status: &Status) -> std::io::Result<()> 
         )?;
     }
     if let Some(next) = status.next() {
-        writeln!(out, "\nnext to fall out: {}, after {}", next.name, day(next.until))?;
+        writeln!(out, "\nnext to expire: {}, after {}", next.name, day(next.until))?;
     }
     for volume in status.volumes.iter().filter(|volume| volume.is_past) {
         writeln!(
             out,
-            "past its retention: {}; it stays until strongroom retention drop --volume {0} --confirm {0}",
+            "expired: {}; it stays until strongroom retention drop --volume {0} --confirm {0}",
             volume.name
         )?;
     }

@@ -1,8 +1,9 @@
-//! `strongroom run`: the daemon. Configuration, log, signals, sources, and what becomes of alerts.
+//! `strongroom run`: the daemon. Configuration, log, signals, sources, and the output of alerts.
 //!
-//! Alerts are the command's data and go to standard output and a file; all else is the log, on standard
-//! error. Nothing here may hold up the pipeline: alerts go into the outbox, or, without one, through a bounded queue to
-//! a thread that writes.
+//! Alerts are the command's data and go to standard output and a file; everything else is the log,
+//! on standard error. Nothing here may hold up the pipeline: alerts go into the outbox, or, without
+//! one, through a bounded queue to a thread that writes. After a crash the next start reads all
+//! positions from the archive.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -37,22 +38,23 @@ use crate::observe::{self, State};
 use crate::reload::Reload;
 use crate::{allocator, ingest};
 
-/// Alerts that wait for a file or a reader that is slow.
+/// Alerts that may wait for a slow file or reader.
 const ALERTS_QUEUE: usize = 10_000;
-/// Time for requests that are under way at a stop; what they bring waits in the write-ahead log.
+/// Time at a stop for requests in progress; what they bring waits in the write-ahead log.
 const WEBHOOK_CLOSE: Duration = Duration::from_secs(3);
-/// Time for alerts that wait to be read at a stop.
+/// Time at a stop for queued alerts to be read.
 const ALERTS_FINISH: Duration = Duration::from_secs(5);
-/// How often silence is looked for.
+/// How often sources are checked for silence.
 const SILENCE_TICK: Duration = Duration::from_secs(1);
-/// Alerts about ourselves that found no room in the outbox and are told again; no archive has them.
+/// Most alerts about ourselves that wait for room in the outbox; no archive has them.
 const RETRY_QUEUE_MAX: usize = 100;
 
 /// Follow sources for as long as the process lives: raise alerts, seal events.
 ///
-/// Sources, archive and all else are named in a configuration file. SIGTERM seals what is under way and ends
-/// the process; what could not be sealed in time stays at its source and comes again. After a crash the next
-/// run goes on from what the archive holds; nothing is lost and nothing is stored twice.
+/// A configuration file names sources, archive and everything else. SIGTERM seals what is in
+/// progress and ends the process; what could not be sealed in time stays at its source and is read
+/// again. After a crash the next run continues from what the archive holds; nothing is lost and
+/// nothing is stored twice.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -64,7 +66,7 @@ pub struct Args {
     /// The configuration file
     #[arg(short, long, env = "STRONGROOM_CONFIG", value_name = "FILE")]
     config: PathBuf,
-    /// The archive, in place of the configuration's location
+    /// The archive, instead of the configuration's location
     #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
     archive: Option<String>,
     #[command(flatten)]
@@ -116,11 +118,11 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         "strongroom runs"
     );
     let (location, mut store) = (config.archive.clone(), config.store.clone());
-    // The command line and the environment come before the file.
+    // The command line and the environment override the file.
     let signer = args.key.signer()?.or_else(|| config.signer.clone());
     store.public_key = signer.as_ref().map(|signer| signer.public());
     let anchoring = start_anchors(&config, &state)?;
-    // An archive that is gone later is a disk that is not mounted, and no reason to begin a new one.
+    // An archive that disappears later is an unmounted disk, and must not be replaced by a new one.
     let was_open = std::cell::Cell::new(false);
     let open = move || {
         let archive = match was_open.get() {
@@ -166,7 +168,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         anchoring.finish();
     }
     let written = match observer.output {
-        // The writer ends when nobody is left who could tell it something.
+        // The writer ends when the last sender is dropped.
         AlertOutput::Queue { alerts, .. } => {
             drop(alerts);
             writer.map_or(Ok(()), Writing::finish)
@@ -174,23 +176,23 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         AlertOutput::Outbox(sinks) => {
             if !sinks.finish() {
                 tracing::warn!(
-                    "alerts wait in the outbox for sinks that did not take them; they go out after the next start"
+                    "alerts remain in the outbox for sinks that did not accept them; they are sent after the next start"
                 );
             }
             Ok(())
         }
     };
     match drained.map_err(ingest_error)? {
-        Drained::Whole => tracing::info!("stopped; everything that was read is sealed"),
+        Drained::Whole => tracing::info!("stopped; everything read is sealed"),
         Drained::Short { unsealed } => {
-            tracing::warn!(unsealed, "stopped before everything was sealed; the rest comes again");
+            tracing::warn!(unsealed, "stopped before everything was sealed; the rest is read again");
             return Ok(exit::FINDING);
         }
     }
     written.map(|()| exit::OK).map_err(CliError::failure)
 }
 
-/// Asks witnesses and authorities for what was signed and is not anchored, from now on.
+/// Starts asking witnesses and authorities for what is signed and not anchored.
 fn start_anchors(config: &Config, state: &State) -> Result<Option<Anchoring>, CliError> {
     if config.witnesses.is_empty() && config.timestamps.is_empty() {
         return Ok(None);
@@ -218,7 +220,7 @@ fn start_anchors(config: &Config, state: &State) -> Result<Option<Anchoring>, Cl
 
 pub fn start_log(log: &config::Log) -> Result<(), CliError> {
     let ours = LevelFilter::from_level(log.level);
-    // What libraries say is for those who look into them.
+    // Messages of libraries are for debugging.
     let theirs = if log.level >= tracing::Level::DEBUG { ours } else { LevelFilter::ERROR };
     // A target matches by prefix: this one is all our crates.
     let targets = Targets::new().with_default(theirs).with_target("strongroom", ours);
@@ -266,7 +268,7 @@ fn stop_on_signals(stop: &Arc<AtomicBool>) -> Result<(), CliError> {
                         )]
                         std::process::exit(i32::from(exit::INTERRUPTED));
                     }
-                    tracing::info!("stopping: sealing what is under way");
+                    tracing::info!("stopping: sealing what is in progress");
                 }
             });
         })
@@ -276,7 +278,8 @@ fn stop_on_signals(stop: &Arc<AtomicBool>) -> Result<(), CliError> {
 
 /// Where alerts leave the process.
 enum AlertOutput {
-    /// To a thread that writes them as they come. Those that find the queue full are in the archive alone.
+    /// To a thread that writes them as they arrive. Alerts that find the queue full are in the
+    /// archive only.
     Queue {
         alerts: Sender<Alert>,
         dropped_alerts: Arc<AtomicU64>,
@@ -309,14 +312,14 @@ fn start_alerts(config: &Config) -> Result<(AlertOutput, Arc<AtomicU64>, Option<
     Ok((AlertOutput::Outbox(sinks), Arc::default(), None))
 }
 
-/// The thread that writes alerts, and its last word.
+/// The thread that writes alerts, and its result.
 struct Writing(Receiver<anyhow::Result<()>>);
 
 impl Writing {
-    /// Waits for what is in the queue, but not for a reader that reads no more.
+    /// Waits for the queued alerts, but not for a reader that has stopped reading.
     fn finish(self) -> anyhow::Result<()> {
         self.0.recv_timeout(ALERTS_FINISH).unwrap_or_else(|_| {
-            tracing::warn!("alerts are left that nobody reads; the archive has them");
+            tracing::warn!("the reader of alerts has stopped; the remaining alerts are in the archive");
             Ok(())
         })
     }
@@ -336,7 +339,7 @@ fn start_writer(options: &config::Alerts) -> Result<(Sender<Alert>, Writing), Cl
     let (done, writing) = bounded(1);
     std::thread::Builder::new()
         .name("alerts".to_owned())
-        // Who waits for the last word may have given up.
+        // The receiver may have stopped waiting.
         .spawn(move || _ = done.send(write_alerts(&queue, file, stdout)))
         .context("cannot start the thread that writes alerts")?;
     Ok((alerts, Writing(writing)))
@@ -371,17 +374,17 @@ fn write_alerts(
     first
 }
 
-/// Takes note of what the pipeline does.
+/// Observes the pipeline.
 struct Watch {
     output: AlertOutput,
     anchoring: Option<Anchoring>,
-    /// Witnesses that contradict the archive and were told of.
+    /// Witnesses that contradict the archive and have been reported.
     contradicted: HashSet<String>,
-    /// Alerts about ourselves that found no room.
+    /// Alerts about ourselves for which there was no room.
     retry_queue: Vec<Alert>,
     severity: strongroom_schemas::Severity,
     silence: Vec<(String, Duration)>,
-    /// Sources that are silent, by when they were heard last.
+    /// Silent sources, with the time of their last chunk.
     silent: HashMap<String, Option<Instant>>,
     begun: Instant,
     looked: Instant,
@@ -405,7 +408,7 @@ impl Watch {
         }
     }
 
-    /// Tells what no archive has, and what would be lost without room.
+    /// Sends an alert that no archive has; without room it waits here.
     fn send_own(&mut self, alert: Alert) {
         if !self.send(&alert) && self.retry_queue.len() < RETRY_QUEUE_MAX {
             self.retry_queue.push(alert);
@@ -424,7 +427,7 @@ impl Watch {
             let since = last.unwrap_or(self.begun);
             if since.elapsed() <= bound {
                 if self.silent.remove(&name).is_some() {
-                    tracing::info!(source = name, "the source is heard again");
+                    tracing::info!(source = name, "the source is active again");
                 }
                 continue;
             }
@@ -452,7 +455,7 @@ impl Watch {
 
 impl LiveObserver for Watch {
     fn alert(&mut self, alert: &Alert) {
-        // One that finds no room is read from the archive later.
+        // An alert for which there is no room is read from the archive later.
         let _ = self.send(alert);
     }
 
@@ -479,10 +482,10 @@ impl LiveObserver for Watch {
             match self.clock.look() {
                 Some(Step::Back(by)) => tracing::error!(
                     by_s = by.as_secs(),
-                    "the system's clock was set back; times of arrival since are wrong until it is right again"
+                    "the system clock was set back; times of arrival are wrong until it is right again"
                 ),
                 Some(Step::Ahead(by)) => {
-                    tracing::warn!(by_s = by.as_secs(), "the system's clock was set ahead")
+                    tracing::warn!(by_s = by.as_secs(), "the system clock was set ahead")
                 }
                 None => {}
             }

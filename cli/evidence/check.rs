@@ -1,7 +1,7 @@
-//! `strongroom evidence check`: a pack by itself, or held against the archive that it is from.
+//! `strongroom evidence check`: a pack alone, or compared with its archive.
 //!
-//! Invariant: what a pack says of itself is believed only as far as its bytes show it; the archive is asked what the question
-//! of the pack asks, at the heads of the pack.
+//! Invariant: a pack's own statements are believed only as far as its bytes show them; the archive
+//! is asked the question of the pack, at the heads of the pack.
 
 use std::path::PathBuf;
 
@@ -27,13 +27,15 @@ pub struct Args {
     /// The folder of the pack
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// A public key of the archive, from elsewhere (repeatable); without, only that the pack holds together is shown
+    /// A public key of the archive, obtained out of band (repeatable); without one, only the pack's
+    /// consistency is shown
     #[arg(long, env = "STRONGROOM_PUBLIC_KEY", value_name = "KEY", value_parser = public_key)]
     public_key: Vec<PublicKey>,
     #[command(flatten)]
     witnesses: WitnessKeyArgs,
     /// Ask this archive again: a folder, a file:// or an s3:// URL
-    // No environment: asking again reads as much as making did, and has to be asked for.
+    // Not from the environment: asking again reads as much as making the pack did, and must be
+    // requested.
     #[arg(long, value_name = "LOCATION")]
     archive: Option<String>,
     /// Write the report as JSON to FILE; - is standard output
@@ -70,19 +72,19 @@ fn ask_again(
         report.find(
             "pack_archive",
             "manifest.json",
-            format!("it is of archive {}, this is {}", manifest.archive_id, archive.id()),
+            format!("the pack is of archive {}, and this is {}", manifest.archive_id, archive.id()),
         );
         return Ok(());
     }
     let question = &manifest.question;
     let time = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_micros());
     let (Some(from_us), Some(to_us)) = (time(&question.from), time(&question.to)) else {
-        report.find("pack_question", "manifest.json", "its period is none");
+        report.find("pack_question", "manifest.json", "its period is not valid");
         return Ok(());
     };
     if manifest.events_query.sql != events_sql(question) || manifest.alerts_query.sql != alerts_sql(question)
     {
-        report.find("pack_question", "manifest.json", "its SQL is not what the question asks for");
+        report.find("pack_question", "manifest.json", "its SQL is not the SQL of its question");
         return Ok(());
     }
     steps.say("asking the archive again");
@@ -93,7 +95,7 @@ fn ask_again(
             report.find(
                 "forked",
                 "manifest.json",
-                format!("the archive is not the one of these checkpoints: {error}"),
+                format!("the archive does not have these checkpoints: {error}"),
             );
             return Ok(());
         }
@@ -130,22 +132,22 @@ fn ask_again(
             let rows: u64 = named.iter().map(|file| file.chosen).sum();
             let packed = if table == Table::Events { manifest.counts.events } else { manifest.counts.alerts };
             let detail = format!(
-                "the archive answers with {rows} records, the pack has {packed}: it is not the answer to its question"
+                "the archive answers with {rows} records and the pack has {packed}: the pack is not the answer to its question"
             );
             report.find("pack_incomplete", name, detail);
         }
     }
     report.not_checked.retain(|text| !text.starts_with("whether these are all records"));
-    // Of a complete pack the records were compared, whatever was chosen of them.
+    // The records of a complete pack were compared, whichever of them the question chose.
     let told = later > 0 || question.complete;
     if changed.0 && !told {
-        let detail = "the answer to its SQL has another hash than it says, and nothing came later";
+        let detail = "the answer to its SQL has another hash than the manifest says, and no later records explain it";
         report.find("pack_question", "manifest.json", detail);
     } else if changed.0 || changed.1 {
         report.not_checked.push(format!(
-            "records that came later: {} events of the period were sealed behind the checkpoints of the pack{}",
+            "records that came later: {} events of the period were sealed after the checkpoints of the pack{}",
             if question.complete { "perhaps some".to_owned() } else { term::count(later) },
-            if changed.1 { ", and there are other alerts of it" } else { "" }
+            if changed.1 { ", and the period has other alerts" } else { "" }
         ));
     }
     Ok(())
@@ -156,7 +158,7 @@ fn write_report(args: &Args, report: &PackReport) -> Result<(), CliError> {
         findings: &report.findings,
         not_checked: &report.not_checked,
         checked: format!(
-            "{} files, {} events, {} alerts, pieces of proof: {}",
+            "{} files, {} events, {} alerts, proof files: {}",
             term::count(report.files),
             term::count(report.events),
             term::count(report.alerts),

@@ -736,11 +736,11 @@ fn a_witness_is_careful_about_what_it_is_given() {
     };
     let (key, own) = (site.path("w1.key").display().to_string(), site.path("key").display().to_string());
     let outside = run(&["--listen", "0.0.0.0:0", "--key", &key, "--log", &log], 1);
-    assert!(outside.contains("there is no TLS"), "{outside}");
+    assert!(outside.contains("TLS is not configured"), "{outside}");
     let forgot = run(&["--key", &key, "--log", &log], 2);
     assert!(forgot.contains("nothing is known") && forgot.contains("--new"), "{forgot}");
     let none = run(&["--key", &key], 1);
-    assert!(none.contains("no log to watch"), "{none}");
+    assert!(none.contains("no log is named"), "{none}");
     let same = run(&["--key", &own, "--log", &log], 1);
     assert!(same.contains("signs one of the logs"), "{same}");
     run(&["--key", &key, "--log", "nonsense"], 64);
@@ -870,10 +870,10 @@ fn mistakes_about_keys_and_witnesses_are_told() {
             "seal.key_env: the environment has no variable",
         ),
         ("[seal]\nsigner = ['/bin/true']".to_owned(), "seal.signer: needs signer_public_key"),
-        ("[seal]\nsigner = []".to_owned(), "seal.signer: wants a program"),
+        ("[seal]\nsigner = []".to_owned(), "seal.signer: must name a program"),
         (
             format!("[seal]\nkey_file = '{}'\nsigner = ['/bin/true']", path("key").display()),
-            "one of them is enough",
+            "more than one of key_file, key_env and signer",
         ),
         ("[[witness]]\nurl = 'http://127.0.0.1:1'".to_owned(), "witness[1].key: is missing"),
         (
@@ -890,7 +890,7 @@ fn mistakes_about_keys_and_witnesses_are_told() {
         ),
         (
             format!("[[witness]]\nurl = 'https://x'\nkey = '{}'\nretry = '1s'", vkey.trim()),
-            "witness[1].retry: is no key",
+            "witness[1].retry: is not a key",
         ),
     ] {
         let said = told(&rest);

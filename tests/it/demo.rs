@@ -26,7 +26,7 @@ fn demo_finds_all_attacks_keeps_all_bytes_and_answers() {
     assert!(!first.contains('✗'), "{first}");
     assert!(first.contains("20,000 records come back"), "{first}");
     assert_eq!(first.matches(" rows in ").count(), 3, "three questions with answers: {first}");
-    let next = first.split_once("Now yours").expect("what to type next is told").1;
+    let next = first.split_once("Now try it yourself").expect("the next commands are printed").1;
     for command in ["sql", "query", "export", "ingest"] {
         assert!(next.contains(&format!(" {command} ")), "{command} is not among {next}");
     }
@@ -68,7 +68,7 @@ fn demo_replaces_nothing_that_is_not_its_own() {
     fs::write(&kept, "mine\n").expect("a file");
     let (out, err) = expect_code(strongroom().args(["demo", "--dir"]).arg(folder.path()), 1);
     assert_eq!(out, "");
-    assert!(err.contains("not of an earlier demonstration") && err.contains("--dir"), "{err}");
+    assert!(err.contains("not made by an earlier demonstration") && err.contains("--dir"), "{err}");
     assert_eq!(fs::read_to_string(&kept).expect("still there"), "mine\n");
     assert_eq!(fs::read_dir(folder.path()).expect("the folder").count(), 1, "nothing was added");
 }

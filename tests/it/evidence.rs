@@ -677,7 +677,7 @@ fn what_comes_later_is_told_and_no_finding() {
     let (kinds, report) = ours(&path("before"), &public, Some(&path("archive")));
     assert!(kinds.is_empty(), "{report:#}");
     assert!(
-        report["not_checked"].to_string().contains("300 events of the period were sealed behind"),
+        report["not_checked"].to_string().contains("300 events of the period were sealed after"),
         "{report:#}"
     );
     // Another key takes over: old packs stay good under either key that they know, new ones under both.
@@ -804,7 +804,7 @@ fn what_cannot_be_done_is_refused_and_leaves_nothing() {
     std::fs::remove_file(out.join("mine")).expect("removed");
     // The period has no length, SQL is wrong, the location holds no archive, an argument is missing.
     let (_, err) = expect_code(site.evidence(&out).args(["--from", "2026-03-02", "--to", "2026-03-02"]), 1);
-    assert!(err.contains("ends before it begins"), "{err}");
+    assert!(err.contains("ends before it starts"), "{err}");
     let (_, err) = expect_code(site.middle(&out).args(["--where", "no_such_column = 1"]), 1);
     assert!(err.contains("no_such_column"), "{err}");
     let (_, err) = expect_code(

@@ -495,7 +495,7 @@ fn directories_patterns_packed_files_and_standard_input() {
     write(&logs, "audit.log", &newest);
     write(&logs, "notes.txt", b"not a log");
     let (_, err) = expect_code(&mut ingest(&archive, &[&folder.path().join("logs")]), 0);
-    assert!(err.contains("left out: 1 file") && err.contains("notes.txt"), "{err}");
+    assert!(err.contains("skipped 1 file") && err.contains("notes.txt"), "{err}");
     assert!(export(&archive) == [oldest.as_slice(), &older, &newest].concat());
 
     let (_, err) = expect_code(&mut ingest(&archive, &[Path::new(&format!("{}/audit*", logs.display()))]), 0);

@@ -202,7 +202,7 @@ fn what_is_past_its_time_is_told_and_dropped_by_name_alone() {
     let next = status["next"].as_str().expect("a volume");
     assert!(next.ends_with(&Utc::now().year().to_string()), "{next}");
     let (table, _) = expect_code(&mut aged.command(&["retention", "status"]), 0);
-    assert!(table.contains(&format!("past its retention: {}", old("events"))), "{table}");
+    assert!(table.contains(&format!("expired: {}", old("events"))), "{table}");
 
     // Nothing is dropped by half a word, without the key, by a wrong clock, or before its time.
     let refused = |command: &mut Command, why: &str| {
@@ -212,7 +212,7 @@ fn what_is_past_its_time_is_told_and_dropped_by_name_alone() {
     let mut other = aged.command(&["retention", "drop", "--reason", "r", "--volume", &old("events")]);
     refused(other.args(["--confirm", &old("rejects")]), "nothing was dropped");
     let mut keyless = aged.command(&["retention", "drop", "--reason", "r", "--volume", &old("events")]);
-    refused(keyless.args(["--confirm", &old("events")]), "no key is given");
+    refused(keyless.args(["--confirm", &old("events")]), "no key was given");
     refused(&mut aged.drop(&present("events")), "it is of the present year");
     refused(&mut aged.drop("events/2011"), "there is no volume");
     let days = i64::try_from(AGO_DAYS).expect("small");
@@ -255,7 +255,7 @@ fn what_is_past_its_time_is_told_and_dropped_by_name_alone() {
     let (_, err) = expect_code(&mut aged.ingest(&path), 0);
     assert!(err.contains("nothing new"), "{err}");
     let exported = output(&mut aged.command(&["export"]));
-    assert!(String::from_utf8_lossy(&exported.stderr).contains("went with a volume that was dropped"));
+    assert!(String::from_utf8_lossy(&exported.stderr).contains("was in a volume that was dropped"));
     assert!(exported.stdout == aged.bytes[aged.before..], "{} bytes", exported.stdout.len());
     let mut grown = aged.bytes.clone();
     grown.extend(log_from(500, 93, Utc::now()));

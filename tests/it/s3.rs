@@ -132,7 +132,7 @@ fn what_is_sealed_in_a_bucket_comes_back_and_cannot_be_taken_away() {
     let (out, _) = expect_code(at(&endpoint).args(["archive", "init", location]), 0);
     assert!(out.contains("made the bucket") && out.contains("COMPLIANCE for 6 calendar years"), "{out}");
     let (out, _) = expect_code(at(&endpoint).args(["archive", "init", location]), 0);
-    assert!(out.contains("there is an archive already"), "{out}");
+    assert!(out.contains("the archive exists already"), "{out}");
     let (out, _) = expect_code(at(&endpoint).args(["archive", "init", "--json", location]), 0);
     let document: Value = serde_json::from_str(&out).expect("JSON");
     let statements = document["policies"]["auditor"]["Statement"].as_array().expect("a list");

@@ -69,7 +69,7 @@ fn lines_are_sealed_as_they_come_and_a_stop_seals_the_rest() {
     daemon.wait_for_metric("received_records_total", 3_500.0);
     let (status, log) = daemon.terminate();
     assert!(status.success(), "{log}");
-    assert!(log.contains("everything that was read is sealed"), "{log}");
+    assert!(log.contains("everything read is sealed"), "{log}");
     let all = [bytes, more].concat();
     assert!(export(&set.archive) == all);
     // What `ingest` makes of the same file is the same stream.

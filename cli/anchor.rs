@@ -228,9 +228,7 @@ impl Anchoring {
     pub fn finish(self) {
         drop(self.wake);
         if self.done.recv_timeout(FINISH).is_err() {
-            tracing::warn!(
-                "not all witnesses answered in time; they are asked again after the next start"
-            );
+            tracing::warn!("not all witnesses answered in time; they are asked again after the next start");
         }
     }
 }
@@ -291,9 +289,10 @@ impl<O: Fn() -> Result<Archive, ArchiveError>> Rounds<O> {
             found.extend(messages(anchored));
         }
         for message in found.iter().filter(|message| !self.told.contains(message)) {
-            match message.contains(CONTRADICTION) {
-                true => tracing::error!("{message}"),
-                false => tracing::warn!("{message}"),
+            if message.contains(CONTRADICTION) {
+                tracing::error!("{message}")
+            } else {
+                tracing::warn!("{message}")
             }
         }
         if found.is_empty() && !self.told.is_empty() {

@@ -296,7 +296,10 @@ fn signer(section: &Section<'_>) -> Option<Arc<Signer>> {
         return None;
     }
     if section.is_set("signer_public_key") && !section.is_set("signer") {
-        section.mistake("signer_public_key", "is for signer only: the public key of a file or a variable is known");
+        section.mistake(
+            "signer_public_key",
+            "is for signer only: the public key of a file or a variable is known",
+        );
     }
     let made = match (file, variable) {
         (Some(path), _) => Signer::from_file(&path).map_err(|error| ("key_file", exit::causes(&error))),
@@ -307,11 +310,15 @@ fn signer(section: &Section<'_>) -> Option<Arc<Signer>> {
             Err(_) => Err(("key_env", format!("the environment has no variable {name}"))),
         },
         (None, None) if !section.is_set("signer") => return None,
-        (None, None) if program.is_empty() => Err(("signer", "must name a program and its arguments".to_owned())),
+        (None, None) if program.is_empty() => {
+            Err(("signer", "must name a program and its arguments".to_owned()))
+        }
         (None, None) => match public {
             Some(public) => Ok(Signer::Command { command: program, public }),
             None if section.is_set("signer_public_key") => return None,
-            None => Err(("signer", "needs signer_public_key, which checks what the program signs".to_owned())),
+            None => {
+                Err(("signer", "needs signer_public_key, which checks what the program signs".to_owned()))
+            }
         },
     };
     made.map(Arc::new).map_err(|(key, what)| section.mistake(key, what)).ok()
@@ -592,10 +599,7 @@ fn kafka(
     let name = source(section, names, silence);
     let cluster = cluster(section);
     let security = kafka_security(section);
-    let group = match section.is_set("group") {
-        true => section.required("group", ""),
-        false => "strongroom".to_owned(),
-    };
+    let group = if section.is_set("group") { section.required("group", "") } else { "strongroom".to_owned() };
     let starts = [("earliest", Start::Earliest), ("latest", Start::Latest)];
     let gaps = [("stop", OnGap::Stop), ("continue", OnGap::Continue)];
     let assignors = [("cooperative-sticky", Assignor::CooperativeSticky), ("range", Assignor::Range)];

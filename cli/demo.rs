@@ -251,7 +251,9 @@ impl Observer for Watcher {
 /// Prints for each attack the alert that found it; true when all were found.
 fn compare(truth: &[PlantedAttack], alerts: &[Alert]) -> Result<bool, CliError> {
     say("")?;
-    heading("Was every attack found? The alerts, against the list of planted attacks, which the rules do not know")?;
+    heading(
+        "Was every attack found? The alerts, against the list of planted attacks, which the rules do not know",
+    )?;
     let mut of_attacks = HashSet::new();
     let mut found = 0;
     say(&dimmed(&format!("  {:<28} {:<6} {:<9} {}", "attack", "began", "severity", "found by")))?;

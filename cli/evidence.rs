@@ -141,7 +141,8 @@ fn question(args: &Args) -> Result<(Question, Span), CliError> {
         return Err(CliError::input(anyhow::anyhow!("the period ends before it starts"))
             .with_hint("--to is exclusive: one day is --from 2026-03-01 --to 2026-03-02"));
     }
-    let time = |us| time_text(us).ok_or_else(|| CliError::input(anyhow::anyhow!("a time is outside the calendar")));
+    let time =
+        |us| time_text(us).ok_or_else(|| CliError::input(anyhow::anyhow!("a time is outside the calendar")));
     let question = Question {
         from: time(from_us)?,
         to: time(to_us)?,
@@ -226,9 +227,10 @@ fn make(args: &Args) -> Result<u8, CliError> {
         term::count(alerts_query.rows)
     ));
     let bar = steps.bar();
-    let (events, alerts) = match question.complete {
-        true => (Selection::Whole, Selection::Whole),
-        false => (Selection::Events(&mut chosen), Selection::Alerts(&ids)),
+    let (events, alerts) = if question.complete {
+        (Selection::Whole, Selection::Whole)
+    } else {
+        (Selection::Events(&mut chosen), Selection::Alerts(&ids))
     };
     let selected = write_pack_records((&archive, &ledger), events, alerts, &EventRecords, folder, &bar);
     let mut selected = selected.map_err(evidence_error)?;

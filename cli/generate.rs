@@ -94,11 +94,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         match args.ground_truth.or(beside) {
             Some(path) => {
                 write_ground_truth(&path, truth)?;
-                note(&format!(
-                    "{} attacks are planted; they are listed in {}",
-                    truth.len(),
-                    path.display()
-                ));
+                note(&format!("{} attacks are planted; they are listed in {}", truth.len(), path.display()));
             }
             None => note(&format!("{} attacks are planted; --ground-truth FILE lists them", truth.len())),
         }

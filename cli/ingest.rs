@@ -18,10 +18,9 @@ use strongroom_ingest::{FileError, IngestError, IngestOptions, Observer, Progres
 use strongroom_ingest::{pipeline, source};
 use strongroom_schemas::{Alert, Severity, ocsf};
 
-use crate::allocator;
 use crate::exit::{self, CliError, ingest_error};
 use crate::key::KeyArgs;
-use crate::term;
+use crate::{allocator, term};
 
 /// Read audit logs, raise alerts, seal the events in the archive.
 ///

@@ -313,9 +313,7 @@ fn exposition(state: &State) -> String {
     each("source_lag", "gauge", "What waits at the source: bytes, or messages of a broker.", &|c| {
         c.lag.load(Ordering::Relaxed) as f64
     });
-    each("source_troubles_total", "counter", "Times that a source was blocked.", &|c| {
-        get(&c.troubles)
-    });
+    each("source_troubles_total", "counter", "Times that a source was blocked.", &|c| get(&c.troubles));
     each("source_well", "gauge", "0 while a source is blocked by an error.", &|c| {
         if c.trouble().is_some() { 0.0 } else { 1.0 }
     });
@@ -359,9 +357,12 @@ fn of_anchors(out: &mut Exposition, anchors: &[(String, Arc<AnchorCounters>)]) {
         "Times that a log could not be anchored.",
         &|c| get(&c.troubles),
     );
-    each("anchor_lag_commits", "gauge", "Signed commits that a witness or authority has yet to anchor.", &|c| {
-        get(&c.lag)
-    });
+    each(
+        "anchor_lag_commits",
+        "gauge",
+        "Signed commits that a witness or authority has yet to anchor.",
+        &|c| get(&c.lag),
+    );
     each("anchor_well", "gauge", "1 while everything due is anchored.", &|c| yes(&c.is_well));
     each(
         "anchor_contradicts",
@@ -377,7 +378,11 @@ fn of_sinks(out: &mut Exposition, outbox: &OutboxCounters, sinks: &[(String, Arc
         ("outbox_alerts_total", "Alerts made durable for the sinks.", &outbox.stored),
         ("outbox_known_total", "Alerts that arrived again and were not stored again.", &outbox.known),
         ("outbox_held_total", "Alerts counted in a group and sent as its summary.", &outbox.held),
-        ("outbox_missed_total", "Alerts for which there was no room; they are read from the archive.", &outbox.missed),
+        (
+            "outbox_missed_total",
+            "Alerts for which there was no room; they are read from the archive.",
+            &outbox.missed,
+        ),
         ("outbox_caught_up_total", "Alerts read from the archive.", &outbox.caught_up),
         ("outbox_failures_total", "Times that the outbox could not be written.", &outbox.failures),
         ("outbox_dropped_total", "Records dropped before every sink had them.", &outbox.dropped),
@@ -398,19 +403,19 @@ fn of_sinks(out: &mut Exposition, outbox: &OutboxCounters, sinks: &[(String, Arc
     each("sink_failures_total", "counter", "Failed attempts, which are repeated.", &|c| {
         get(&c.failures) as f64
     });
-    each(
-        "sink_dead_total",
-        "counter",
-        "Alerts that a sink refused; they are in its dead letters.",
-        &|c| get(&c.dead) as f64,
-    );
+    each("sink_dead_total", "counter", "Alerts that a sink refused; they are in its dead letters.", &|c| {
+        get(&c.dead) as f64
+    });
     each("sink_lag", "gauge", "Records of the outbox waiting for a sink.", &|c| get(&c.lag) as f64);
     each("sink_oldest_seconds", "gauge", "Age of the oldest alert waiting for a sink.", &|c| {
         age(i64::try_from(get(&c.oldest_ms)).unwrap_or(0), 0.0)
     });
-    each("sink_last_sent_seconds", "gauge", "Time since a sink accepted anything; -1 before the first.", &|c| {
-        age(c.last_sent_ms.load(Ordering::Relaxed), -1.0)
-    });
+    each(
+        "sink_last_sent_seconds",
+        "gauge",
+        "Time since a sink accepted anything; -1 before the first.",
+        &|c| age(c.last_sent_ms.load(Ordering::Relaxed), -1.0),
+    );
     each("sink_well", "gauge", "0 while a sink accepts nothing.", &|c| {
         if c.trouble().is_some() { 0.0 } else { 1.0 }
     });
@@ -441,7 +446,9 @@ fn of_webhooks(out: &mut Exposition, webhooks: &[(String, Arc<WebhookCounters>)]
     let families: [(&str, &str, &str, Get); 9] = [
         ("webhook_batches_total", "counter", "Batches stored.", |c| &c.batches),
         ("webhook_items_total", "counter", "Events stored.", |c| &c.items),
-        ("webhook_duplicate_batches_total", "counter", "Batches that arrived again.", |c| &c.duplicate_batches),
+        ("webhook_duplicate_batches_total", "counter", "Batches that arrived again.", |c| {
+            &c.duplicate_batches
+        }),
         ("webhook_odd_bodies_total", "counter", "Bodies that were not events, kept as a line.", |c| {
             &c.odd_bodies
         }),

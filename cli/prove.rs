@@ -13,8 +13,8 @@ use strongroom_query::{Expanded, Format, Layout, Session, SessionOptions, write_
 
 use crate::exit::{self, CliError, proof_error, query_error};
 use crate::key::{open, public_key};
+use crate::term;
 use crate::verify::WitnessKeyArgs;
-use crate::{query, term};
 
 /// Write single events with the proof that they are the archive's.
 ///

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use strongroom_archive::Archive;
 use strongroom_archive::retention::{
-    self, Drop, HoldState, Progress, RetentionError, Scope, Status, VolumeStatus, drop_volume, extend,
+    self, Drop, HoldState, Progress, Scope, Status, VolumeStatus, drop_volume, extend,
 };
 use strongroom_schemas::VolumeId;
 
@@ -156,15 +156,16 @@ fn extend_all(args: &ExtendArgs) -> Result<u8, CliError> {
     let mut out = anstream::stdout().lock();
     let what = if extended.is_new { "promised" } else { "promised before" };
     writeln!(out, "{what}: {} calendar years", extended.years)?;
-    match archive.is_local() {
-        true => writeln!(out, "on a local disk nothing is locked; nothing is dropped before that time")?,
-        false => writeln!(
+    if archive.is_local() {
+        writeln!(out, "on a local disk nothing is locked; nothing is dropped before that time")?
+    } else {
+        writeln!(
             out,
             "{} objects: {} extended, {} locked for as long already",
             term::count(extended.objects),
             term::count(extended.moved),
             term::count(extended.long_enough)
-        )?,
+        )?
     }
     Ok(exit::OK)
 }
@@ -353,7 +354,7 @@ fn print(out: &mut impl std::io::Write, status: &Status) -> std::io::Result<()> 
     let style = Style::new().fg_color(Some(AnsiColor::Red.into()));
     for issue in status.issues.iter().take(PRINTED_MAX) {
         let (place, detail) = (term::printable(&issue.place), term::printable(&issue.detail));
-        writeln!(out, "{style}LOOK{style:#}  {}: {place}: {detail}", issue.kind)?;
+        writeln!(out, "{style}ISSUE{style:#}  {}: {place}: {detail}", issue.kind)?;
     }
     if status.issues.len() > PRINTED_MAX {
         writeln!(out, "… and {} more", status.issues.len() - PRINTED_MAX)?;

@@ -240,10 +240,8 @@ fn show(rules: &RuleSet, at: usize, as_json: bool) -> std::io::Result<()> {
     for (name, value) in lines {
         writeln!(out, "{name:14}{}", term::printable(&value))?;
     }
-    let mut section = |name: &str, text: &str| match text.is_empty() {
-        true => Ok(()),
-        false => writeln!(out, "\n{name}\n{text}"),
-    };
+    let mut section =
+        |name: &str, text: &str| if text.is_empty() { Ok(()) } else { writeln!(out, "\n{name}\n{text}") };
     section("What it sees", &printable_lines(&rule.description))?;
     section("False positives", &printable_lines(&rule.false_positives.join("\n")))?;
     section("Next steps", &printable_lines(&rule.next_steps))?;

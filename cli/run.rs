@@ -115,7 +115,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         archive = %config.archive,
         sources = sources.len(),
         rules = rules.rules().len(),
-        "strongroom runs"
+        "started"
     );
     let (location, mut store) = (config.archive.clone(), config.store.clone());
     // The command line and the environment override the file.
@@ -125,9 +125,10 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     // An archive that disappears later is an unmounted disk, and must not be replaced by a new one.
     let was_open = std::cell::Cell::new(false);
     let open = move || {
-        let archive = match was_open.get() {
-            true => Archive::open_with(&location, &store),
-            false => Archive::open_or_create_with(&location, &store),
+        let archive = if was_open.get() {
+            Archive::open_with(&location, &store)
+        } else {
+            Archive::open_or_create_with(&location, &store)
         }?;
         was_open.set(true);
         Ok(match &signer {
@@ -439,9 +440,7 @@ impl Watch {
             }
         }
     }
-}
 
-impl Watch {
     fn look_for_contradictions(&mut self) {
         for (name, counters) in self.anchoring.as_ref().map(Anchoring::counters).unwrap_or_default() {
             if !counters.contradicts.load(Ordering::Relaxed) {
@@ -460,7 +459,7 @@ impl LiveObserver for Watch {
     }
 
     fn sealed(&mut self, report: &SealReport, _: &Counts) {
-        if let AlertOutput::Outbox(sinks) = &self.way {
+        if let AlertOutput::Outbox(sinks) = &self.output {
             sinks.sealed(&mark_of(report));
         }
         if let Some(anchoring) = &self.anchoring {

@@ -108,7 +108,8 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         }
         None if args.listen.ip().is_loopback() => None,
         None => {
-            let error = anyhow::anyhow!("{} is reachable from outside, and TLS is not configured", args.listen);
+            let error =
+                anyhow::anyhow!("{} is reachable from outside, and TLS is not configured", args.listen);
             return Err(
                 CliError::input(error).with_hint("give --tls-cert and --tls-key, or listen on 127.0.0.1")
             );
@@ -173,10 +174,14 @@ fn logs(args: &Args) -> Result<Vec<TrustedLog>, CliError> {
         }
     }
     match logs.len() {
-        0 => Err(CliError::input(anyhow::anyhow!("no log is named"))
-            .with_hint("name some with --log or --logs")),
+        0 => {
+            Err(CliError::input(anyhow::anyhow!("no log is named"))
+                .with_hint("name some with --log or --logs"))
+        }
         1..=LOGS_MAX => Ok(logs),
-        many => Err(CliError::input(anyhow::anyhow!("{many} logs are named; at most {LOGS_MAX} are possible"))),
+        many => {
+            Err(CliError::input(anyhow::anyhow!("{many} logs are named; at most {LOGS_MAX} are possible")))
+        }
     }
 }
 

@@ -188,7 +188,10 @@ fn kind(section: &Section<'_>) -> Option<SinkKind> {
         "alertmanager" => {
             let urls = section.strings("urls");
             if urls.is_empty() {
-                section.mistake("urls", "must list every member of the cluster, such as [\"http://alertmanager-0:9093\"]");
+                section.mistake(
+                    "urls",
+                    "must list every member of the cluster, such as [\"http://alertmanager-0:9093\"]",
+                );
             }
             let tls = tls(section);
             let member = |url: &String| match HttpOptions::new(url, tls.clone(), false) {

@@ -107,9 +107,10 @@ fn ask_again(
     let (ids, alerts) = ask_alerts(&asker, question)?;
     let changed =
         (events.sha256 != manifest.events_query.sha256, alerts.sha256 != manifest.alerts_query.sha256);
-    let (wanted_events, wanted_alerts) = match question.complete {
-        true => (Selection::Whole, Selection::Whole),
-        false => (Selection::Events(&mut chosen), Selection::Alerts(&ids)),
+    let (wanted_events, wanted_alerts) = if question.complete {
+        (Selection::Whole, Selection::Whole)
+    } else {
+        (Selection::Events(&mut chosen), Selection::Alerts(&ids))
     };
     let mut later = 0;
     for (table, name, wanted) in
@@ -141,7 +142,8 @@ fn ask_again(
     // The records of a complete pack were compared, whichever of them the question chose.
     let told = later > 0 || question.complete;
     if changed.0 && !told {
-        let detail = "the answer to its SQL has another hash than the manifest says, and no later records explain it";
+        let detail =
+            "the answer to its SQL has another hash than the manifest says, and no later records explain it";
         report.find("pack_question", "manifest.json", detail);
     } else if changed.0 || changed.1 {
         report.not_checked.push(format!(

@@ -83,9 +83,10 @@ fn text(value: &Value) -> String {
 
 fn cell(value: &Value) -> String {
     let text = text(value);
-    match value.is_number() {
-        true => format!("<td class=\"n\">{}</td>", escape(&text)),
-        false => format!("<td>{}</td>", escape(&cut(&text))),
+    if value.is_number() {
+        format!("<td class=\"n\">{}</td>", escape(&text))
+    } else {
+        format!("<td>{}</td>", escape(&cut(&text)))
     }
 }
 
@@ -394,16 +395,13 @@ fn proof(out: &mut String, report: &Report<'_>) {
     table(out, &[("Log", "log"), ("Commits", "size"), ("Root", "root")], &heads);
     paragraph(
         out,
-        match manifest.question.complete {
-            true => {
-                "This pack has all commits up to these checkpoints and every record of every file whose signed times overlap the period, so a missing \
+        if manifest.question.complete {
+            "This pack has all commits up to these checkpoints and every record of every file whose signed times overlap the period, so a missing \
                  file or record is noticed even without the archive. What was never sealed is in no commit."
-            }
-            false => {
-                "A proof shows that a record was sealed in the archive and was not changed. It does not show that these are all records: that \
+        } else {
+            "A proof shows that a record was sealed in the archive and was not changed. It does not show that these are all records: that \
                   is shown by asking the archive again (strongroom evidence check with --archive), which needs access to it, or by a complete pack \
                   (--complete), which holds whole files and so shows more than was asked."
-            }
         },
     );
     if manifest.signed_by.is_none() {

@@ -307,10 +307,7 @@ impl AsyncFileReader for SealedFile {
     ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
         async move {
             let all = self.metadata().await?;
-            match self.elements.is_empty() {
-                true => Ok(all),
-                false => Ok(self.with_elements(all).await?),
-            }
+            if self.elements.is_empty() { Ok(all) } else { Ok(self.with_elements(all).await?) }
         }
         .boxed()
     }

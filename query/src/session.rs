@@ -123,12 +123,13 @@ impl Session {
         };
         // Sealed files are read by `reader`. DataFusion asks for a store all the same, and is given the folder, or
         // for a bucket, which `reader` alone can reach, nothing.
-        let store: Arc<dyn ObjectStore> = match archive.is_local() {
-            true => Arc::new(
+        let store: Arc<dyn ObjectStore> = if archive.is_local() {
+            Arc::new(
                 LocalFileSystem::new_with_prefix(archive.root())
                     .map_err(|error| QueryError::Session(DataFusionError::ObjectStore(Box::new(error))))?,
-            ),
-            false => Arc::new(InMemory::new()),
+            )
+        } else {
+            Arc::new(InMemory::new())
         };
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(FairSpillPool::new(memory_limit)))

@@ -140,17 +140,19 @@ fn to_plain(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Arro
 
 /// `schema` with strings where it has lists, structs and the like.
 fn flat_schema(schema: &Schema) -> SchemaRef {
-    let fields = schema.fields().iter().map(|field| match field.data_type().is_nested() {
-        true => Arc::new(Field::new(field.name(), DataType::Utf8, true)),
-        false => Arc::clone(field),
+    let fields = schema.fields().iter().map(|field| {
+        if field.data_type().is_nested() {
+            Arc::new(Field::new(field.name(), DataType::Utf8, true))
+        } else {
+            Arc::clone(field)
+        }
     });
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 fn flatten(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
-    convert(batch, schema, |column, _| match column.data_type().is_nested() {
-        true => json_texts(column),
-        false => Ok(Arc::clone(column)),
+    convert(batch, schema, |column, _| {
+        if column.data_type().is_nested() { json_texts(column) } else { Ok(Arc::clone(column)) }
     })
 }
 

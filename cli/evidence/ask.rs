@@ -18,7 +18,6 @@ use strongroom_schemas::touched::ANY;
 use tokio::runtime::Runtime;
 
 use crate::exit::{CliError, query_error};
-use crate::query;
 
 /// `2026-03-02T10:00:00.000000Z`
 pub fn time_text(us: i64) -> Option<String> {

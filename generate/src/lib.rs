@@ -1,12 +1,5 @@
-//! Audit logs of a cluster that never was: deterministic, shaped byte for byte as kube-apiserver's log
+//! Audit logs of an invented cluster: deterministic, shaped byte for byte as kube-apiserver's log
 //! backend writes them, with attacks planted on request.
-//!
-//! Invariant: the log is a function of [`GeneratorOptions`] alone. The same options give the same bytes
-//! on every machine, so a test or a measurement can name its input by its seed. The background does not
-//! depend on whether attacks are planted; they are lines among it. No IO happens here.
-//!
-//! What the lines look like is owned by `line` (field order) and `go` (escaping); how often what happens
-//! is argued in `traffic`; the planted stories are in `attacks`.
 //!
 //! ```
 //! use strongroom_generate::{Generator, GeneratorOptions};
@@ -18,6 +11,13 @@
 //! assert!(log.starts_with(br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"#));
 //! # Ok::<(), strongroom_generate::OptionsError>(())
 //! ```
+//!
+//! Invariant: the log is a function of [`GeneratorOptions`] alone. The same options give the same
+//! bytes on every machine, so a test or a measurement can name its input by its seed. The background
+//! does not depend on whether attacks are planted; they are lines among it. No IO happens here.
+//!
+//! `line` owns the form of the lines (field order) and `go` the escaping; `traffic` argues how often
+//! each activity happens; `attacks` has the planted stories.
 
 mod attacks;
 mod bodies;

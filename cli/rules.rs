@@ -88,7 +88,8 @@ enum Command {
         /// Rule files, or folders of them
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
-        /// Folder with NAME.hit.ndjson and NAME.near-miss.ndjson [default: fixtures beside the rule]
+        /// Folder with NAME.hit.ndjson and NAME.near-miss.ndjson [default: fixtures beside the
+        /// rule]
         #[arg(long, value_name = "DIR")]
         fixtures: Option<PathBuf>,
         /// Leave out the built-in rules, which a correlation may name

@@ -1118,7 +1118,7 @@ class Store:
                 if trouble == "hang up":
                     self.close_connection = True
                     return
-                if trouble in ("cut", "no XML"):
+                if trouble in ("cut", "is not XML"):
                     status, body = 200, b"<" * 100
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body) + (50 if trouble == "cut" else 0)))
@@ -1414,7 +1414,7 @@ class Buckets(InFolder):
                 self.check(store)
             self.assertEqual(len(store.asked), verify.ASK_TRIES)
         store.answers = ["no XML"]
-        with self.assertRaisesRegex(verify.CannotCheck, "no XML"):
+        with self.assertRaisesRegex(verify.CannotCheck, "is not XML"):
             self.check(store)
 
     def test_bytes_cut_or_added_are_no_good_bytes(self):

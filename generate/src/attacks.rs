@@ -1,9 +1,9 @@
 //! The attacks, and the truth about them.
 //!
-//! Invariant: every line rendered here is named in exactly one [`PlantedAttack`], and no line of the
-//! background is. Each story has its own actor and address, so that whether a rule found it can be told
-//! from others; the steps are spaced as a person or a script would make them. Stories draw from a
-//! generator of their own, so the background stays the same with and without them.
+//! Invariant: every line rendered here is named in exactly one [`PlantedAttack`], and no line of
+//! the background is. Each story has its own actor and address, so that whether a rule found it can
+//! be told from others; the steps are spaced as a person or a script would make them. Stories draw
+//! from a generator of their own, so the background stays the same with and without them.
 
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +30,8 @@ pub struct PlantedAttack {
     pub techniques: Vec<String>,
     /// Names of the built-in rules any of which finds the story.
     pub rules: Vec<String>,
-    /// The user whose requests these are: the impersonated one if there is one; empty if nobody signed in.
+    /// The user whose requests these are: the impersonated one if there is one; empty if nobody
+    /// signed in.
     pub actor: String,
     /// The address the API server saw.
     pub source_ip: String,

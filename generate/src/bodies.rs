@@ -1,10 +1,10 @@
 //! Request and response objects, as the API server's encoder writes them into `requestObject` and
 //! `responseObject`.
 //!
-//! Invariant: every constant here is already escaped as Go does and compact, and every value put into it
-//! is a name, a number or a time that needs no escaping, so [`put`] copies. Field order within an object
-//! is that of the Go types. The audit policy of the simulated cluster leaves out `managedFields`
-//! (`omitManagedFields: true`), as policies that keep bodies should.
+//! Invariant: every constant here is already escaped as Go does and compact, and every value put
+//! into it is a name, a number or a time that needs no escaping, so [`put`] copies. Field order
+//! within an object is that of the Go types. The audit policy of the simulated cluster leaves out
+//! `managedFields` (`omitManagedFields: true`), as policies that keep bodies should.
 
 use crate::cluster::{Pod, Workload};
 use crate::go;
@@ -118,7 +118,8 @@ pub(crate) struct PodSpec<'a> {
     pub owner: Owner,
     /// Rendered JSON of the container's `securityContext`.
     pub security: &'a str,
-    /// Rendered members put before `restartPolicy`'s end, e.g. `"hostNetwork":true,`; usually empty.
+    /// Rendered members put before `restartPolicy`'s end, e.g. `"hostNetwork":true,`; usually
+    /// empty.
     pub host: &'a str,
     /// Rendered volumes put before the ordinary ones; each followed by a comma.
     pub volumes: &'a str,

@@ -1,8 +1,8 @@
 //! The simulated cluster: what exists and who acts, drawn once from the seed.
 //!
-//! Invariant: nothing here changes while events are generated, apart from names that new pods take. The
-//! cluster belongs to an invented clinic; addresses are from private ranges (nodes, pods, VPN) and from
-//! the documentation ranges of RFC 5737 (the internet), domain names end in `.example`.
+//! Invariant: nothing here changes while events are generated, apart from names that new pods take.
+//! The cluster belongs to an invented clinic; addresses are from private ranges (nodes, pods, VPN)
+//! and from the documentation ranges of RFC 5737 (the internet), domain names end in `.example`.
 
 use crate::go;
 use crate::line::{Actor, ActorSpec, Credential};
@@ -566,7 +566,8 @@ fn person(random: &mut Random, index: usize, row: &PersonRow) -> Person {
     let (name, group, namespaces, agent) = *row;
     let (binding, role) =
         if namespaces.is_empty() { ("platform-admins", "cluster-admin") } else { (group, "admin") };
-    // Some reach the servers through a proxy that forwards their address, most through the VPN alone.
+    // Some reach the servers through a proxy that forwards their address, most through the VPN
+    // alone.
     let address = format!("10.8.0.{}", 20 + index);
     let source_ips: &[&str] = if index % 4 == 3 { &[&address, LOAD_BALANCER] } else { &[&address] };
     let actor = Actor::new(ActorSpec {

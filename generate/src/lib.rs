@@ -4,20 +4,20 @@
 //! ```
 //! use strongroom_generate::{Generator, GeneratorOptions};
 //!
-//! let mut generator = Generator::new(GeneratorOptions { events: 3, ..GeneratorOptions::default() })?;
-//! let mut log = Vec::new();
-//! while generator.next_line(&mut log) {}
+//! let mut generator = Generator::new(GeneratorOptions { events: 3, ..GeneratorOptions::default()
+//! })?; let mut log = Vec::new(); while generator.next_line(&mut log) {}
 //! assert_eq!(log.iter().filter(|&&byte| byte == b'\n').count(), 3);
 //! assert!(log.starts_with(br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"#));
 //! # Ok::<(), strongroom_generate::OptionsError>(())
 //! ```
 //!
 //! Invariant: the log is a function of [`GeneratorOptions`] alone. The same options give the same
-//! bytes on every machine, so a test or a measurement can name its input by its seed. The background
-//! does not depend on whether attacks are planted; they are lines among it. No IO happens here.
+//! bytes on every machine, so a test or a measurement can name its input by its seed. The
+//! background does not depend on whether attacks are planted; they are lines among it. No IO
+//! happens here.
 //!
-//! `line` owns the form of the lines (field order) and `go` the escaping; `traffic` argues how often
-//! each activity happens; `attacks` has the planted stories.
+//! `line` owns the form of the lines (field order) and `go` the escaping; `traffic` argues how
+//! often each activity happens; `attacks` has the planted stories.
 
 mod attacks;
 mod bodies;
@@ -44,13 +44,15 @@ use traffic::World;
 pub const LINE_BYTES_MEAN: u64 = 1_210;
 /// Fewest events that hold all attacks with a background around them.
 pub const ATTACK_EVENTS_MIN: u64 = 2_000;
-/// Attacks take their time: a log with attacks spans at least this long, at a lower rate if need be.
+/// Attacks take their time: a log with attacks spans at least this long, at a lower rate if need
+/// be.
 pub const ATTACK_SPAN_MIN_SECONDS: u64 = 4 * 3_600;
 /// Most nodes of a simulated cluster, Kubernetes' own limit.
 pub const NODES_MAX: u32 = 5_000;
 /// Most events a second.
 pub const RATE_MAX: f64 = 100_000.0;
-/// Midnight of Monday, 2 March 2026: the default start, so that a log is the same whenever it is made.
+/// Midnight of Monday, 2 March 2026: the default start, so that a log is the same whenever it is
+/// made.
 pub const START_DEFAULT_SECONDS: i64 = 1_772_409_600;
 
 /// What the log is a function of.
@@ -97,8 +99,8 @@ pub enum OptionsError {
 
 /// The log, line by line.
 ///
-/// Memory held: the cluster (a few hundred KiB), and the lines whose stage lies in the future, which are
-/// at most the watches of ten minutes (some 5 % of the events of that time).
+/// Memory held: the cluster (a few hundred KiB), and the lines whose stage lies in the future,
+/// which are at most the watches of ten minutes (some 5 % of the events of that time).
 pub struct Generator {
     world: World,
     events: u64,

@@ -1,10 +1,11 @@
 //! One request and the audit events it leaves behind, as kube-apiserver's log backend writes them.
 //!
 //! Invariant: fields appear in the order of the Go struct `Event` (k8s.io/apiserver
-//! `pkg/apis/audit/v1/types.go`), a field that Go would omit when empty is absent when empty, and every
-//! value is escaped as Go does. What differs between the stages of one request is decided here and
-//! nowhere else: `RequestReceived` is written before authorisation, so it has neither a response nor
-//! annotations, and on `create` and `update` it does not know what only the body tells.
+//! `pkg/apis/audit/v1/types.go`), a field that Go would omit when empty is absent when empty, and
+//! every value is escaped as Go does. What differs between the stages of one request is decided
+//! here and nowhere else: `RequestReceived` is written before authorisation, so it has neither a
+//! response nor annotations, and on `create` and `update` it does not know what only the body
+//! tells.
 
 use crate::go;
 use crate::random::{Uuid, derived_uuid};
@@ -34,7 +35,8 @@ pub(crate) struct Actor {
     pub allowed: String,
 }
 
-/// A bearer token that is replaced from time to time; its id (JTI) is a function of actor and period.
+/// A bearer token that is replaced from time to time; its id (JTI) is a function of actor and
+/// period.
 #[derive(Clone, Copy)]
 struct Session {
     identity: u64,

@@ -1,7 +1,7 @@
 //! What a healthy cluster asks its API server, and how often.
 //!
-//! Invariant: an activity appends exactly one line, the one whose stage is reached now, and queues the
-//! others; so the log is in order of stage time, as the server writes it.
+//! Invariant: an activity appends exactly one line, the one whose stage is reached now, and queues
+//! the others; so the log is in order of stage time, as the server writes it.
 //!
 //! # Rates
 //! [`ACTIVITIES`] gives the share of each activity in 100,000 or so. The shares follow from periods that
@@ -20,11 +20,11 @@
 //! * pods come and go with CronJobs and rollouts, each start is some fifteen requests by four components;
 //! * denials exist in every cluster: a role that lacks a verb, an expired token, a curious colleague.
 //!
-//! People and pipelines follow the clock of [`PEOPLE_PERCENT`] (UTC working days of a European clinic);
-//! at night their share goes to the machines, as the server's total load hardly changes. The audit policy
-//! assumed: Metadata for reads, Leases, Secrets, ConfigMaps and tokens; Request for status writes,
-//! deletes and exec; RequestResponse for writes of workloads, RBAC and admission; `RequestReceived`
-//! omitted but for exec, attach, port-forward and RBAC.
+//! People and pipelines follow the clock of [`PEOPLE_PERCENT`] (UTC working days of a European
+//! clinic); at night their share goes to the machines, as the server's total load hardly changes.
+//! The audit policy assumed: Metadata for reads, Leases, Secrets, ConfigMaps and tokens; Request
+//! for status writes, deletes and exec; RequestResponse for writes of workloads, RBAC and
+//! admission; `RequestReceived` omitted but for exec, attach, port-forward and RBAC.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -545,7 +545,8 @@ impl World {
         simple(random, out, at, actor, "update", &uri, object, 200);
     }
 
-    /// Each operator reads its own few Secrets: certificates, repositories, or what it refreshes hourly.
+    /// Each operator reads its own few Secrets: certificates, repositories, or what it refreshes
+    /// hourly.
     fn secret_read(&mut self, at: i64, out: &mut Vec<u8>) {
         let World { cluster, random, .. } = self;
         let readers = cluster.operators.iter().filter(|operator| operator.reads_secrets).count();

@@ -1,9 +1,9 @@
 //! Completion of a statement that is being typed.
 //!
 //! Invariant: pure; the same text and catalog give the same candidates, and a candidate replaces
-//! exactly the word before the cursor. After FROM and JOIN come tables; after `name.` the columns of
-//! that table or alias; elsewhere the columns of the tables that the statement names, functions, and
-//! keywords.
+//! exactly the word before the cursor. After FROM and JOIN come tables; after `name.` the columns
+//! of that table or alias; elsewhere the columns of the tables that the statement names, functions,
+//! and keywords.
 
 /// What a session can be asked about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! `date_trunc` of UTC times.
 //!
-//! Invariants: results are those of DataFusion's own function, also beyond the years 1677 to 2262, where
-//! that one fails. A comparison of a truncated time with a whole step means the same as a range of the
-//! time itself, so files, row groups and pages are left out as for any other range.
+//! Invariants: results are those of DataFusion's own function, also beyond the years 1677 to 2262,
+//! where that one fails. A comparison of a truncated time with a whole step means the same as a
+//! range of the time itself, so files, row groups and pages are left out as for any other range.
 //!
 //! DataFusion looks up the offset of the zone for each row. In UTC a step is a span of numbers, and
 //! neighbouring rows mostly lie in the same one.

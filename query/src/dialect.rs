@@ -1,9 +1,10 @@
 //! The SQL that questions are written in: sqlparser's generic dialect with some corrections.
 //!
-//! Invariant: what parses here means what PostgreSQL takes it to mean. The JSON operators bind tighter
-//! than comparisons, so `annotations ->> 'key' = 'x'` compares; the generic dialect would look up the
-//! truth of `'key' = 'x'`. `#` belongs to an operator, not to a name, so `a#>b` needs no blanks. A list
-//! of columns ends where its commas end, so `cluster`, a keyword elsewhere, is a column here.
+//! Invariant: what parses here means what PostgreSQL takes it to mean. The JSON operators bind
+//! tighter than comparisons, so `annotations ->> 'key' = 'x'` compares; the generic dialect would
+//! look up the truth of `'key' = 'x'`. `#` belongs to an operator, not to a name, so `a#>b` needs
+//! no blanks. A list of columns ends where its commas end, so `cluster`, a keyword elsewhere, is a
+//! column here.
 
 use std::any::TypeId;
 

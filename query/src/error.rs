@@ -1,8 +1,8 @@
 //! What can go wrong with a question, in the words of the person who asked it.
 //!
-//! Invariant: a message says what happened and [`QueryError::hint`] what to do; neither holds a value
-//! of a row, apart from the text of the question itself. Everything the planner says about columns,
-//! tables and functions is turned into a variant here, so no caller reads error text.
+//! Invariant: a message says what happened and [`QueryError::hint`] what to do; neither holds a
+//! value of a row, apart from the text of the question itself. Everything the planner says about
+//! columns, tables and functions is turned into a variant here, so no caller reads error text.
 
 use datafusion::common::utils::datafusion_strsim::levenshtein;
 use datafusion::common::{DataFusionError, SchemaError};

@@ -109,7 +109,8 @@ fn shell_word(value: String) -> String {
     format!("'{}'", value.replace('\'', "'\\''"))
 }
 
-/// See [`last_of`]. Looks at offsets alone and copies views, where `array_element` builds each value anew.
+/// See [`last_of`]. Looks at offsets alone and copies views, where `array_element` builds each
+/// value anew.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct LastOf {
     signature: Signature,

@@ -1,10 +1,11 @@
 //! The read-only gate.
 //!
-//! Invariant: a statement reaches the planner only when every statement inside it (a CTE may hold an
-//! INSERT, an EXPLAIN a COPY) is on the list of kinds that read. What is new in SQL or in the parser
-//! is therefore refused until it is added here. Planned statements are checked a second time, and the
-//! session has no object store, file format or table function with which a file outside the archive
-//! could be reached, so the gate decides about messages rather than about safety.
+//! Invariant: a statement reaches the planner only when every statement inside it (a CTE may hold
+//! an INSERT, an EXPLAIN a COPY) is on the list of kinds that read. What is new in SQL or in the
+//! parser is therefore refused until it is added here. Planned statements are checked a second
+//! time, and the session has no object store, file format or table function with which a file
+//! outside the archive could be reached, so the gate decides about messages rather than about
+//! safety.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -24,7 +25,8 @@ const NESTING_MAX: usize = 64;
 const STATEMENT_BYTES_MAX: usize = 1 << 20;
 /// Table functions that make rows out of numbers; none of them opens anything.
 pub(crate) const TABLE_FUNCTIONS: [&str; 2] = ["generate_series", "range"];
-/// Beginnings of the names that other databases give to functions that reach files or other servers.
+/// Beginnings of the names that other databases give to functions that reach files or other
+/// servers.
 const OUTSIDE_FUNCTIONS: [&str; 12] = [
     "read_",
     "parquet_",
@@ -175,7 +177,8 @@ pub fn statement_is_complete(text: &str) -> bool {
     matches!(last, Some(Token::SemiColon))
 }
 
-/// Cuts a script at each `;` that stands outside quotes and comments. Parts without a word are left out.
+/// Cuts a script at each `;` that stands outside quotes and comments. Parts without a word are left
+/// out.
 pub fn split_statements(script: &str) -> Result<Vec<&str>> {
     let tokens = Tokenizer::new(&AuditDialect, script)
         .tokenize_with_location()

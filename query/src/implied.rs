@@ -1,7 +1,7 @@
 //! What a filter implies in terms that commits, statistics and the Parquet decoder can judge.
 //!
-//! Invariant: the implied filter is true of every row of which the filter itself is true. It is used to
-//! leave things out early; the filter itself is still asked of what remains.
+//! Invariant: the implied filter is true of every row of which the filter itself is true. It is
+//! used to leave things out early; the filter itself is still asked of what remains.
 
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;

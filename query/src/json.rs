@@ -1,9 +1,10 @@
 //! JSON in SQL: `->` and `#>` give JSON as text, `->>` and `#>>` what that JSON says.
 //!
-//! Invariant: every value that a question computes is of a type that can be compared, sorted, grouped
-//! and written in every format. The JSON functions' own `->` gives "a string, or a number, or an
-//! object", which none of these can be done with, so here it gives what the client wrote: `3`, `"a"`,
-//! `{"b":null}`. A cast to a number or a truth value, and a further step down, read that value in place.
+//! Invariant: every value that a question computes is of a type that can be compared, sorted,
+//! grouped and written in every format. The JSON functions' own `->` gives "a string, or a number,
+//! or an object", which none of these can be done with, so here it gives what the client wrote:
+//! `3`, `"a"`, `{"b":null}`. A cast to a number or a truth value, and a further step down, read
+//! that value in place.
 
 use std::sync::Arc;
 
@@ -101,8 +102,8 @@ fn is_further_step(call: &ScalarFunction) -> bool {
         && text.is_some_and(|text| !text.args.is_empty() && is_known(&text.args[1..]))
 }
 
-/// Whether the JSON functions read `data_type` straight from JSON. A string they would read without its
-/// quotes, which is for `->>` to say.
+/// Whether the JSON functions read `data_type` straight from JSON. A string they would read without
+/// its quotes, which is for `->>` to say.
 fn is_read_in_place(data_type: &DataType) -> bool {
     matches!(
         data_type,

@@ -1,7 +1,8 @@
 //! What there is to ask: the answers to SHOW TABLES, DESCRIBE and their like.
 //!
-//! Invariant: lists name what a question can name and nothing else, types as a cast spells them. All of
-//! them are questions over one small schema, so a list can be filtered, joined and written as any answer.
+//! Invariant: lists name what a question can name and nothing else, types as a cast spells them.
+//! All of them are questions over one small schema, so a list can be filtered, joined and written
+//! as any answer.
 
 use std::sync::Arc;
 

@@ -1,10 +1,10 @@
 //! Which files a question can leave out, from what the commits say of them.
 //!
-//! Invariant: a file is left out only when the filters prove that none of its rows can match. A file
-//! without a statistic is kept. The date that a file lies under and the span of its event times are
-//! separate facts: an event whose own time is implausible is filed under the day it arrived, so a
-//! filter on the event time goes by the span alone, and such a file is kept for as long a span as its
-//! oddest event asks for.
+//! Invariant: a file is left out only when the filters prove that none of its rows can match. A
+//! file without a statistic is kept. The date that a file lies under and the span of its event
+//! times are separate facts: an event whose own time is implausible is filed under the day it
+//! arrived, so a filter on the event time goes by the span alone, and such a file is kept for as
+//! long a span as its oddest event asks for.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -55,8 +55,8 @@ pub(crate) fn prune(
     Ok(files.into_iter().zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect())
 }
 
-/// Keeps the files whose date makes `filter` (over the column `date` alone) true: exact, whatever the
-/// filter's form.
+/// Keeps the files whose date makes `filter` (over the column `date` alone) true: exact, whatever
+/// the filter's form.
 pub(crate) fn select_dates(files: Vec<FileEntry>, filter: &Arc<dyn PhysicalExpr>) -> Result<Vec<FileEntry>> {
     let dates = Date32Array::from_iter_values(files.iter().map(|file| date32(file.date)));
     let rows = RecordBatch::try_from_iter([(DATE, Arc::new(dates) as ArrayRef)])?;

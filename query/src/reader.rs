@@ -1,17 +1,17 @@
 //! Reads sealed files in place.
 //!
-//! Invariants: a file is opened read-only and below the archive's root, in a bucket at the version that its commit
-//! names; footers and page indexes are parsed once a session, within a bound of bytes; they stay true because
-//! sealed files never change.
+//! Invariants: a file is opened read-only and below the archive's root, in a bucket at the version
+//! that its commit names; footers and page indexes are parsed once a session, within a bound of
+//! bytes; they stay true because sealed files never change.
 //!
-//! Reads of a local disk happen on the thread that asks. Handing each of them to a thread of its own, as the object
-//! store does, costs more than the read itself when the page cache has the bytes, and a question makes
-//! hundreds of small ones: bloom filters, pages chosen by the index. Of a bucket, what one step needs is asked
-//! for at once, neighbours as one request.
+//! Reads of a local disk happen on the thread that asks. Handing each of them to a thread of its
+//! own, as the object store does, costs more than the read itself when the page cache has the
+//! bytes, and a question makes hundreds of small ones: bloom filters, pages chosen by the index. Of
+//! a bucket, what one step needs is asked for at once, neighbours as one request.
 //!
-//! DataFusion leaves out row groups by columns, not by the elements of lists. Who looks for an address
-//! looks for an element, so a scan is shown only the row groups whose statistics and bloom filter admit
-//! the elements that it wants.
+//! DataFusion leaves out row groups by columns, not by the elements of lists. Who looks for an
+//! address looks for an element, so a scan is shown only the row groups whose statistics and bloom
+//! filter admit the elements that it wants.
 
 use std::fs::File;
 use std::io;

@@ -1,8 +1,8 @@
 //! A session: the archive's tables and views, the functions, the limits.
 //!
-//! Invariants: a session knows one object store, the archive's folder, opened for reading; its memory
-//! pool is bounded, so what is too big spills to the temporary folder; every statement passes the gate
-//! before it is planned, and the plan is checked again before it runs.
+//! Invariants: a session knows one object store, the archive's folder, opened for reading; its
+//! memory pool is bounded, so what is too big spills to the temporary folder; every statement
+//! passes the gate before it is planned, and the plan is checked again before it runs.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,13 +41,13 @@ use crate::{functions, gate, json, listings, views};
 pub const MEMORY_LIMIT_DEFAULT: usize = 1 << 30;
 /// Least memory that a session can work with.
 const MEMORY_LIMIT_MIN: usize = 8 << 20;
-/// Rows that travel together: few where memory is short, as a sort holds at least two such batches, and
-/// rows with bodies are some KiB each. At most what DataFusion takes by default.
+/// Rows that travel together: few where memory is short, as a sort holds at least two such batches,
+/// and rows with bodies are some KiB each. At most what DataFusion takes by default.
 const ROW_MEMORY_BYTES: usize = 48 << 10;
 const BATCH_ROWS_MIN: usize = 256;
 const BATCH_ROWS_MAX: usize = 8192;
-/// Memory set aside for merging what a sort spilled: this part of the limit for each partition, at most
-/// what DataFusion takes by default.
+/// Memory set aside for merging what a sort spilled: this part of the limit for each partition, at
+/// most what DataFusion takes by default.
 const MERGE_SHARE: usize = 16;
 const MERGE_BYTES_MAX: usize = 10 << 20;
 /// Parsed footers and page indexes kept between questions.
@@ -109,8 +109,8 @@ impl Session {
         settings.execution.parquet.pushdown_filters = true;
         settings.execution.parquet.reorder_filters = true;
         settings.explain.show_sizes = false;
-        // The merge of sorts that run side by side cannot spill, and they leave it nothing. One sort can
-        // always go on, and takes no longer once it spills.
+        // The merge of sorts that run side by side cannot spill, and they leave it nothing. One
+        // sort can always go on, and takes no longer once it spills.
         settings.optimizer.repartition_sorts = false;
 
         let spill = match &options.temp_dir {
@@ -121,8 +121,8 @@ impl Session {
             }
             None => DiskManagerMode::OsTmpDirectory,
         };
-        // Sealed files are read by `reader`. DataFusion asks for a store all the same, and is given the folder, or
-        // for a bucket, which `reader` alone can reach, nothing.
+        // Sealed files are read by `reader`. DataFusion asks for a store all the same, and is given
+        // the folder, or for a bucket, which `reader` alone can reach, nothing.
         let store: Arc<dyn ObjectStore> = if archive.is_local() {
             Arc::new(
                 LocalFileSystem::new_with_prefix(archive.root())
@@ -143,7 +143,8 @@ impl Session {
             .into_iter()
             .filter(|function| gate::TABLE_FUNCTIONS.contains(&function.name()))
             .map(|function| (function.name().to_owned(), function));
-        // File formats and table factories exist for COPY and CREATE EXTERNAL TABLE: there are none.
+        // File formats and table factories exist for COPY and CREATE EXTERNAL TABLE: there are
+        // none.
         let mut state = SessionStateBuilder::new()
             .with_config(config)
             .with_runtime_env(runtime)

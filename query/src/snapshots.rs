@@ -1,7 +1,8 @@
 //! The list of a table's files, read again when, and only when, there is a new commit.
 //!
-//! Invariants: a list is used for as long as the archive says that no commit follows it; no clock is asked.
-//! One statement takes each table's list once, whatever number of times it names the table.
+//! Invariants: a list is used for as long as the archive says that no commit follows it; no clock
+//! is asked. One statement takes each table's list once, whatever number of times it names the
+//! table.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

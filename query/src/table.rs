@@ -1,9 +1,9 @@
 //! One table of the archive as DataFusion sees it: the files its commits name, less those that the
 //! filters rule out, read by DataFusion's own Parquet source.
 //!
-//! Invariants: the list of files is taken once a statement and never from the folder, so what no commit
-//! names is not read; row counts are exact, so `COUNT(*)` needs no file; filters on `date` alone are
-//! fully answered by the choice of files, all others are evaluated again on rows.
+//! Invariants: the list of files is taken once a statement and never from the folder, so what no
+//! commit names is not read; row counts are exact, so `COUNT(*)` needs no file; filters on `date`
+//! alone are fully answered by the choice of files, all others are evaluated again on rows.
 //!
 //! Strings are read as views: the decoder then points into the page instead of copying each value.
 
@@ -189,7 +189,8 @@ impl TableProvider for SealedTable {
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
 
-        // In order of event time, so that a scan of neighbouring files stays a scan of neighbouring times.
+        // In order of event time, so that a scan of neighbouring files stays a scan of neighbouring
+        // times.
         files.sort_by_key(|file| (file.time_min_us, file.offset_min));
         let mut files = files.iter().map(|file| self.partitioned_file(file)).collect::<Result<Vec<_>>>()?;
         if let Some(first) = files.first_mut() {

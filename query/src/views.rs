@@ -1,11 +1,12 @@
 //! The names that an investigator asks for.
 //!
-//! Invariant: a name here is a filter, a choice of columns and columns computed from one row; never a
-//! join, a window or an aggregate. So a filter on a view reaches the files as one on `events` does,
-//! and a row of a view is a row of `events`, which `audit_id`, `stage` and `source_offset` find again.
+//! Invariant: a name here is a filter, a choice of columns and columns computed from one row; never
+//! a join, a window or an aggregate. So a filter on a view reaches the files as one on `events`
+//! does, and a row of a view is a row of `events`, which `audit_id`, `stage` and `source_offset`
+//! find again.
 //!
-//! A request that lasts (watch, exec, attach, port-forward) has a row when it starts and one when it
-//! ends; a view keeps both, because an audit policy may leave out either.
+//! A request that lasts (watch, exec, attach, port-forward) has a row when it starts and one when
+//! it ends; a view keeps both, because an audit policy may leave out either.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -112,8 +113,8 @@ pub(crate) const fn about(table: Table) -> &'static str {
     }
 }
 
-/// `events` with the computed columns [`ACTOR`] and [`SOURCE_IP`] behind its own: planned as the view it
-/// is, listed as the table that it is to everyone who asks.
+/// `events` with the computed columns [`ACTOR`] and [`SOURCE_IP`] behind its own: planned as the
+/// view it is, listed as the table that it is to everyone who asks.
 #[derive(Debug)]
 struct EventsTable(ViewTable);
 

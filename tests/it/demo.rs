@@ -1,5 +1,5 @@
-//! The promise to a newcomer: `demo` shows every step working, says what to type next, and touches one
-//! folder only.
+//! The promise to a newcomer: `demo` shows every step working, says what to type next, and touches
+//! one folder only.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -34,7 +34,7 @@ fn demo_finds_all_attacks_keeps_all_bytes_and_answers() {
     assert_eq!(number(&archive, "SELECT count(*) AS n FROM events"), 20_000);
     assert!(export(&archive) == fs::read(dir.join("audit.log")).expect("the log"), "the export differs");
 
-    // What it says can be typed: the same file again adds nothing.
+    // The printed commands work: the same file again adds nothing.
     let (_, told) = expect_code(
         strongroom()
             .args(["ingest", "--cluster", "clinic", "--archive"])
@@ -116,7 +116,7 @@ fn generate_writes_the_same_log_to_a_file_a_pipe_and_as_lists() {
     assert!(err.contains("2000 are needed") && !err.contains("panicked"), "{err}");
 }
 
-/// The truth names rules; a rule that was renamed would silently find nothing.
+/// The ground truth names rules; a renamed rule would silently find nothing.
 #[test]
 fn the_truth_names_rules_that_exist() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -1,5 +1,6 @@
-//! The shape of the workspace: who may depend on whom, what the pure crates may touch, how manifests and
-//! files are written. ARCHITECTURE.md states these rules; a change that breaks one breaks a test here.
+//! The shape of the workspace: which crates may depend on which, what the pure crates may use, how
+//! manifests and files are written. ARCHITECTURE.md states these rules; a change that breaks one
+//! breaks a test here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use serde_json::Value;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Each crate of ours with those it may depend on. A new edge here is the rarest change of all.
+/// Each of our crates with those it may depend on. A new edge here is the rarest change of all.
 const EDGES: &[(&str, &[&str])] = &[
     ("strongroom-schemas", &[]),
     ("strongroom-generate", &[]),
@@ -35,10 +36,12 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// What tests of a crate may use beyond [`EDGES`]: the generator, which depends on nothing of ours.
+/// What tests of a crate may use beyond [`EDGES`]: the generator, which depends on none of our
+/// crates.
 const TEST_EDGES: &[&str] = &["strongroom-generate"];
 
-/// Crates that are functions of their arguments, and what that forbids them to depend on or to name.
+/// Crates that are functions of their arguments, and what that forbids them to depend on or to
+/// name.
 const PURE: &[(&str, &str)] =
     &[("strongroom-schemas", "schemas/src"), ("strongroom-generate", "generate/src")];
 const IMPURE_CRATES: &[&str] = &[

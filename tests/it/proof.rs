@@ -1,8 +1,9 @@
-//! Proofs: whatever is done to an archive has a name, and nothing done to it has none.
+//! Proofs: every tampering with an archive has a name, and an untouched archive has no finding.
 //!
-//! `TAMPERINGS` is a table: each entry says what was done and what `verify` must call it. With `STRONGROOM_VERIFIER` set
-//! to a command that takes a folder, `--public-key`, `--remembered` and `--json FILE`, such as the archive command of a
-//! verifier that was written from `docs/proof.md` alone, that one judges the same archives.
+//! `TAMPERINGS` is a table: each entry says what was done and what `verify` must call it. With
+//! `STRONGROOM_VERIFIER` set to a command that takes a folder, `--public-key`, `--remembered` and
+//! `--json FILE`, such as the archive command of a verifier that was written from `docs/proof.md`
+//! alone, that one judges the same archives.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -49,7 +50,7 @@ impl Site {
         self.folder.path().join("other-key")
     }
 
-    /// Checkpoints that were kept elsewhere before anything was done.
+    /// Checkpoints that were kept elsewhere before the tampering.
     fn remembered(&self) -> Vec<PathBuf> {
         let mut kept: Vec<PathBuf> = names(&self.folder.path().join("kept"));
         kept.sort();
@@ -88,7 +89,7 @@ impl Site {
         found
     }
 
-    /// A history of its own, signed with the right key: what an insider can do.
+    /// Another history, signed with the right key: what an insider can do.
     pub(crate) fn sign_again(&self) {
         for table in ["events", "rejects", "alerts"] {
             for volume in names(&self.archive().join(table)) {
@@ -154,7 +155,7 @@ fn judged(command: &mut Command, public: Option<&str>, remembered: &[PathBuf]) -
     (kinds, report)
 }
 
-/// What the second verifier says.
+/// The report of the second verifier.
 pub(crate) fn second_opinion(
     command: &str,
     site: &Site,
@@ -221,7 +222,7 @@ fn copy() -> Site {
     site
 }
 
-/// Puts other content in the place of a read-only file.
+/// Replaces the content of a read-only file.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) {
     std::fs::remove_file(path).expect("it was there");
     std::fs::write(path, bytes).expect("written");
@@ -309,7 +310,7 @@ pub(crate) fn root_of_leaves(leaves: &[[u8; 32]]) -> String {
     root(leaves).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Tags and statistics as they should be for other rows than before.
+/// Correct tags and statistics for changed rows.
 fn retag(site: &Site, file: &Path, rows: &RecordBatch) {
     let column = |name: &str| rows.column_by_name(name).expect("a column");
     let offsets = column("source_offset").as_any().downcast_ref::<Int64Array>().expect("offsets");
@@ -329,7 +330,7 @@ fn retag(site: &Site, file: &Path, rows: &RecordBatch) {
     });
 }
 
-/// What was done, and what it must be called. `remembered`: only who kept a checkpoint can tell.
+/// A tampering, and the finding it must give. `remembered`: only a remembered checkpoint shows it.
 struct Tampering {
     name: &'static str,
     kind: &'static str,
@@ -757,7 +758,7 @@ fn whatever_is_done_has_its_name() {
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), TAMPERINGS.len(), wrong.join("\n"));
 }
 
-/// A volume of so many commits that Delta has made a checkpoint of its own.
+/// A volume with enough commits that Delta has made its own checkpoint.
 fn long_site() -> Site {
     let site = Site { folder: tempfile::tempdir().expect("a folder") };
     new_key(&site.key());
@@ -812,7 +813,8 @@ fn each_text(column: &ArrayRef, change: impl Fn(&str) -> String) -> ArrayRef {
     Arc::new(StringArray::from_iter(column.as_string::<i32>().iter().map(|text| text.map(&change))))
 }
 
-/// What readers of Delta begin with is no leaf of the log: it is held against the commits instead.
+/// Delta checkpoints, which readers of Delta start with, are not leaves of the log: they are
+/// compared with the commits instead.
 #[test]
 fn a_checkpoint_of_delta_that_shows_another_archive_is_found() {
     type Change = fn(&Site);
@@ -956,7 +958,7 @@ fn untouched_archives_have_no_finding_whatever_their_shape() {
     let empty = write(folder.path(), "empty.log", b"");
     let broken = write(folder.path(), "broken.log", b"nothing of this is an event\n\n\nnor this");
 
-    // Without a key: what its own log says is checked, and that nobody signed it is said.
+    // Without a key: the archive's own log is checked, and the report says that it is not signed.
     expect_code(&mut ingest(&path("plain"), &[&small]), 0);
     let report = no_finding(&path("plain"), None);
     assert!(report["not_checked"].to_string().contains("nothing is signed"), "{report:#}");
@@ -1009,7 +1011,7 @@ fn untouched_archives_have_no_finding_whatever_their_shape() {
     assert!(kinds.is_empty() && first["checked"]["files"].as_u64() > Some(0), "{first:#}");
     let (kinds, second) = since(&path("grown"));
     assert!(kinds.is_empty() && second["checked"]["files"] == 0, "{second:#}");
-    // What was remembered is held against the archive, too.
+    // Remembered checkpoints are compared with the archive, too.
     std::fs::remove_dir_all(path("grown").join("alerts")).ok();
     let rolled = names(&path("grown").join("events")).pop().expect("a volume").join("_tlog/checkpoint");
     let mut checkpoints = names(&rolled);
@@ -1034,7 +1036,7 @@ fn a_key_is_changed_and_old_proofs_stay_good() {
         no_finding(&site.archive(), Some(public));
         expect_code(strongroom().args(["verify-proof", "--public-key", &old]).arg(&proof), 0);
     }
-    // The retired key signs nothing more; the new one does.
+    // The retired key signs no more; the new one does.
     let (_, err) = sign_log(&site.archive(), &site.key(), 2);
     assert!(err.contains("current key"), "{err}");
     let more = write(site.folder.path(), "more.log", &log(300, 77));
@@ -1045,7 +1047,7 @@ fn a_key_is_changed_and_old_proofs_stay_good() {
     for public in [&old, &other] {
         expect_code(strongroom().args(["verify-proof", "--public-key", public]).arg(&after), 0);
     }
-    // A record that is taken out leaves a gap.
+    // A removed record leaves a gap.
     std::fs::remove_file(site.archive().join("_keys/00000001")).expect("removed");
     assert!(verify(&site.archive(), Some(&old), &[]).0.contains("key_record"));
 }
@@ -1060,7 +1062,7 @@ fn a_thief_of_a_retired_key_is_found_out() {
     let mut rotate = strongroom();
     rotate.args(["key", "rotate", "--archive"]).arg(site.archive());
     expect_code(rotate.arg("--key").arg(site.key()).arg("--to").arg(site.other_key()), 0);
-    // He goes on where the archive was before the rotation, and lays the result over it.
+    // The thief continues where the archive was before the rotation, and copies the result over it.
     let forged = write(site.folder.path(), "forged.log", &log(200, 99));
     expect_code(&mut signed_ingest(&stale, &site.key(), &[&forged]), 0);
     let laid = Command::new("cp")
@@ -1086,7 +1088,7 @@ fn what_a_stolen_retired_key_signs_proves_no_record() {
     expect_code(rotate.arg("--key").arg(site.key()).arg("--to").arg(site.other_key()), 0);
     let honest = site.folder.path().join("honest.json");
     prove_first(&site.archive(), &honest);
-    // He makes a history of his own, shorter than the one that the key was retired at.
+    // The thief makes another history, shorter than the one that the key was retired at.
     for table in ["events", "rejects", "alerts"] {
         std::fs::remove_dir_all(stale.join(table)).expect("removed");
     }
@@ -1112,7 +1114,7 @@ fn what_a_stolen_retired_key_signs_proves_no_record() {
             assert_eq!(output(&mut second).status.code(), Some(code), "{second:?}");
         }
     };
-    // Who knows of no newer key is deceived: so the newest public key is the one to keep.
+    // A verifier that knows no newer key is deceived: so the newest public key is the one to keep.
     holds(&proof, &old, 0);
     holds(&proof, &new, 1);
     proof["keys"] = json!([record(1), record(2)]);
@@ -1162,7 +1164,7 @@ fn one_record_is_proven_without_the_archive_and_shows_no_other() {
 
     let stranger = public_of(&site.other_key());
     expect_code(strongroom().args(["verify-proof", "--public-key", &stranger]).arg(&proof), 1);
-    // Whatever is changed in it, it no longer holds.
+    // Whatever is changed in it, it is no longer valid.
     type Change = fn(&mut Value);
     let changes: &[(&str, Change)] = &[
         ("record", |proof| proof["records"][0]["record"] = json!("e30=")),
@@ -1229,7 +1231,7 @@ fn a_program_signs_and_no_key_is_ever_printed() {
     let more = write(folder.path(), "more.log", &log(60, 8));
     expect_code(ingest(&path("archive"), &[&more]).env("STRONGROOM_KEY", secret.trim()), 0);
     assert_eq!(no_finding(&path("archive"), Some(&public))["not_checked"], json!([]));
-    // A program that does not sign is told of, and what was sealed is safe.
+    // A program that does not sign is reported, and what was sealed is safe.
     let third = write(folder.path(), "third.log", &log(70, 9));
     let mut failing = ingest(&path("archive"), &[&third]);
     failing.args(["--signer", "/bin/false", "--signer-public-key", &public]);

@@ -1,16 +1,19 @@
-//! How fast is our matcher beside rsigma-eval 0.21 on the same events and rules, do they agree, and what do a
-//! thousand rules cost against a hundred?
+//! How fast is our matcher beside rsigma-eval 0.21 on the same events and rules, do they agree, and
+//! what do a thousand rules cost against a hundred?
 //!
-//! Events: 40,000 generated ones with attacks (seed 7), without `RequestReceived`, which our rules leave out by
-//! themselves. Rules: our own over single events, as far as rsigma can express them; the others are counted by
-//! reason. Each engine gets its events as it likes them, prepared beforehand: ours a batch of columns, rsigma a
-//! parsed `serde_json::Value` with our virtual fields put in. One thread, best of some rounds. Derived rules are ours
-//! with one more line that no event has.
+//! Events: 40,000 generated ones with attacks (seed 7), without `RequestReceived`, which our rules
+//! leave out by themselves. Rules: our own over single events, as far as rsigma can express them;
+//! the others are counted by reason. Each engine gets its events as it likes them, prepared
+//! beforehand: ours a batch of columns, rsigma a parsed `serde_json::Value` with our virtual fields
+//! put in. One thread, best of some rounds. Derived rules are ours with one more line that no event
+//! has.
 //!
-//! Correlations are compared as well, where both mean the same: counts, counts of values, sequences. Compared is which
-//! rule tells of which group, not how often: rsigma tells again for each further event, ours once a burst. For both each request
-//! is there once (ours counts a request once, rsigma each of its stages), in order of time. Besides the generated events
-//! each rule's own fixtures are judged, of which the first must be found by both and the near misses by neither.
+//! Correlations are compared as well, where both mean the same: counts, counts of values,
+//! sequences. Compared is which rule tells of which group, not how often: rsigma tells again for
+//! each further event, ours once a burst. For both each request is there once (ours counts a
+//! request once, rsigma each of its stages), in order of time. Besides the generated events each
+//! rule's own fixtures are judged, of which the first must be found by both and the near misses by
+//! neither.
 //!
 //! Run with `cargo run --release --manifest-path benches/rsigma/Cargo.toml` from the root.
 
@@ -255,7 +258,8 @@ fn correlation(name: &str, document: &Value, all: &RuleSet) -> Result<[String; 2
     ours.remove(Value::String("lateness".into()));
     let mut theirs = ours.clone();
     if kind == "temporal" {
-        // Without a condition rsigma 0.21 is content with any one of the rules; Sigma asks for all of them.
+        // Without a condition rsigma 0.21 is content with any one of the rules; Sigma asks for all
+        // of them.
         let condition = yaml_serde::from_str(&format!("gte: {}", documents.len())).expect("YAML");
         theirs.insert(Value::String("condition".into()), condition);
     }

@@ -1,7 +1,7 @@
 //! CSV, JSON, Parquet and Arrow.
 //!
-//! Invariant: every value is written whole, or the answer fails with the column's name. Views become
-//! plain strings and bytes in Parquet and Arrow, which every reader knows.
+//! Invariant: every value is written whole, or the answer fails with the column's name. Views
+//! become plain strings and bytes in Parquet and Arrow, which every reader knows.
 
 use std::io::Write;
 use std::sync::Arc;

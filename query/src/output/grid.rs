@@ -1,8 +1,8 @@
 //! Aligned columns, or one line a column for rows that are too wide.
 //!
-//! Widths come from the first rows; a later value that is longer is cut where cutting is allowed and
-//! overflows where it is not. Cells are cleaned here, so that no value reaches a terminal as anything
-//! but printable text.
+//! Widths come from the first rows; a later value that is longer is cut where cutting is allowed
+//! and overflows where it is not. Cells are cleaned here, so that no value reaches a terminal as
+//! anything but printable text.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -184,7 +184,8 @@ impl Grid {
     }
 }
 
-/// Widths that fill at most `columns`: the widest give way first. `None` when even the least do not fit.
+/// Widths that fill at most `columns`: the widest give way first. `None` when even the least do not
+/// fit.
 fn fit(natural: &[usize], columns: usize) -> Option<Vec<usize>> {
     let separators = natural.len().saturating_sub(1) * width(SEPARATOR);
     let room = columns.checked_sub(separators)?;

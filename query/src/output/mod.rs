@@ -1,9 +1,9 @@
 //! Answers as text and files.
 //!
-//! Invariants: rows are written as they come, so memory does not grow with the answer (the grid looks
-//! at its first rows to choose widths); values leave complete, except in the grid on a terminal, where
-//! a cut is marked; and nothing that a cluster's client chose (a user agent, a name) can move the
-//! cursor, colour the screen or fake a line there.
+//! Invariants: rows are written as they come, so memory does not grow with the answer (the grid
+//! looks at its first rows to choose widths); values leave complete, except in the grid on a
+//! terminal, where a cut is marked; and nothing that a cluster's client chose (a user agent, a
+//! name) can move the cursor, colour the screen or fake a line there.
 
 mod encode;
 mod grid;

@@ -1,16 +1,19 @@
-//! A proxy between clients and a Kafka broker that cuts connections at chosen moments, in a fixed rhythm.
+//! A proxy between clients and a Kafka broker that cuts connections at chosen moments, in a fixed
+//! rhythm.
 //!
-//! It reads the protocol as far as it must: frames with their length, the kind of a request, and that a broker answers
-//! in the order of requests. What it does to answers, in turn, counted for each kind over all connections:
+//! It reads the protocol as far as it must: frames with their length, the kind of a request, and
+//! that a broker answers in the order of requests. What it does to answers, in turn, counted for
+//! each kind over all connections:
 //!
 //! - fetches that bring messages: passes half of it on and cuts; passes it; cuts instead of it; passes it;
 //! - commits of a group's offsets: cuts instead of every other one, so that the client cannot know that the broker has it;
 //! - questions where a log begins and ends: cuts instead of every fifth one.
 //!
-//! All other answers pass. Nothing depends on time: a retry meets the next turn, which is another one.
-//! Besides, the broker can be [away](Cuts::away): every connection is cut, and whoever knocks is sent off, until it is back.
-//! All of this happens to clients that give themselves our name. Others, such as the tests' producers, have a broker without
-//! faults: what a broker makes of a producer that has lost its connection is not what is tested.
+//! All other answers pass. Nothing depends on time: a retry meets the next turn, which is another
+//! one. Besides, the broker can be [away](Cuts::away): every connection is cut, and whoever knocks
+//! is sent off, until it is back. All of this happens to clients that give themselves our name.
+//! Others, such as the tests' producers, have a broker without faults: what a broker makes of a
+//! producer that has lost its connection is not what is tested.
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};

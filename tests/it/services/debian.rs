@@ -1,4 +1,5 @@
-//! Programs of Debian's, unpacked below the target directory by `tests/run`: rsyslog and Alertmanager.
+//! Programs of Debian's, unpacked below the target directory by `tests/run`: rsyslog and
+//! Alertmanager.
 
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
@@ -88,8 +89,9 @@ ruleset(name="keep") {{ action(type="omfile" file="{out}" template="raw") }}
     Some(Service { child, port, _folder: folder, out })
 }
 
-/// A copy of Alertmanager that looks for its templates where it is started: Debian's looks below `/usr/share`, where
-/// nothing was installed. The path in the program is replaced by one of the same length.
+/// A copy of Alertmanager that looks for its templates where it is started: Debian's looks below
+/// `/usr/share`, where nothing was installed. The path in the program is replaced by one of the
+/// same length.
 fn relocated(root: &Path, folder: &Path) -> PathBuf {
     const INSTALLED: &[u8] = b"/usr/share/prometheus/alertmanager";
     const HERE: &[u8] = b"/proc/self/cwd////////////////////";

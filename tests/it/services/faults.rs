@@ -1,8 +1,10 @@
-//! A proxy between a client and an object store that loses answers and refuses requests, in a fixed rhythm.
+//! A proxy between a client and an object store that loses answers and refuses requests, in a fixed
+//! rhythm.
 //!
-//! What it does to a PUT, in turn: refuses it (503) and does not pass it on; passes it on and says 500; passes it on;
-//! passes it on and says nothing until the client has given up; passes it on; passes it on and hangs up. To other
-//! requests it now and then says 503. So every kind of doubt that a writer can be left in comes up.
+//! What it does to a PUT, in turn: refuses it (503) and does not pass it on; passes it on and says
+//! 500; passes it on; passes it on and says nothing until the client has given up; passes it on;
+//! passes it on and hangs up. To other requests it now and then says 503. So every kind of doubt
+//! that a writer can be left in comes up.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -32,7 +34,8 @@ struct Counts {
 }
 
 impl Faults {
-    /// Listens in front of the store on `upstream`. A client is left without an answer for `silence`.
+    /// Listens in front of the store on `upstream`. A client is left without an answer for
+    /// `silence`.
     pub fn before(upstream: u16, silence: Duration) -> Faults {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("an address").port();

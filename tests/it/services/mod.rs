@@ -1,4 +1,5 @@
-//! Real services, started for a test and ended with it, and what stands in front of them to do harm.
+//! Real services, started for a test and ended with it, and what stands in front of them to do
+//! harm.
 
 pub mod cuts;
 pub mod debian;

@@ -3,8 +3,9 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Ports of services lie below those that the system gives to clients (Linux: from 32,768 on). Otherwise somebody's connection may
-/// take one between a look and its use, or while its owner is away; and who knocks at a closed one may be connected to itself.
+/// Ports of services lie below those that the system gives to clients (Linux: from 32,768 on).
+/// Otherwise somebody's connection may take one between a look and its use, or while its owner is
+/// away; and who knocks at a closed one may be connected to itself.
 const FIRST_PORT: u16 = 10_240;
 const PORTS: u16 = 11_000;
 /// SeaweedFS listens so far above each of its ports as well.

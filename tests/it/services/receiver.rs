@@ -1,4 +1,5 @@
-//! Something that alerts are posted to: an HTTP server that keeps what it got and answers as it is told.
+//! Something that alerts are posted to: an HTTP server that keeps what it got and answers as it is
+//! told.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};

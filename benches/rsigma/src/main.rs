@@ -1,4 +1,4 @@
-//! How fast is our matcher beside rsigma-eval 0.21 on the same events and rules, do they agree, and
+//! How fast is our matcher compared with rsigma-eval 0.21 on the same events and rules, do they agree, and
 //! what do a thousand rules cost against a hundred?
 //!
 //! Events: 40,000 generated ones with attacks (seed 7), without `RequestReceived`, which our rules

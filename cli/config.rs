@@ -729,7 +729,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_toml_is_told_with_its_line() {
+    fn a_file_that_is_not_toml_is_reported_with_its_line() {
         let found = mistakes("[archive]\nlocation = \n");
         assert!(found.len() == 1 && found[0].starts_with("line 2: "), "{found:?}");
         assert_eq!(mistakes("[archive]\nlocation = 'x'\n").len(), 1, "no source");

@@ -61,7 +61,7 @@ enum Command {
 Example:
   strongroom hold place --from 2026-03-01 --to 2026-03-31 --namespace payments --reason \"case 4711, J. Doe\" case-4711
 
-Without --to the hold goes on: `strongroom hold refresh` takes in what is sealed later.")]
+Without --to the hold is open: `strongroom hold refresh` extends it to what is sealed later.")]
 struct PlaceArgs {
     /// A name for the hold; each name is used once
     #[arg(value_name = "NAME")]

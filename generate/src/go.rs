@@ -1,9 +1,9 @@
-//! Text as Go's `encoding/json` writes it, which is what kube-apiserver's log backend uses.
+//! Text as written by Go's `encoding/json`, which kube-apiserver's log backend uses.
 //!
-//! Invariant: whatever passes through [`string`] is byte for byte what Go would have written. Go
-//! differs from most encoders: it escapes `<`, `>`, `&` (safe inside HTML) and U+2028, U+2029 (safe
-//! inside JavaScript), spells `\b` and `\f` since Go 1.22, and writes other control characters as
-//! `\u00xx` in lower case. DEL and all other Unicode pass as they are.
+//! Invariant: the output of [`string`] is byte for byte what Go would have written. Go differs from
+//! most encoders: it escapes `<`, `>`, `&` (safe inside HTML) and U+2028, U+2029 (safe inside
+//! JavaScript), writes `\b` and `\f` since Go 1.22, and writes other control characters as `\u00xx`
+//! in lower case. DEL and all other Unicode pass as they are.
 
 /// Microseconds in a second.
 pub(crate) const SECOND: i64 = 1_000_000;

@@ -40,12 +40,11 @@ use cluster::Cluster;
 use random::Random;
 use traffic::World;
 
-/// Mean length of a line in bytes, newline included; a test compares it with the outcome.
+/// Mean length of a line in bytes, newline included; a test compares it with the generated log.
 pub const LINE_BYTES_MEAN: u64 = 1_210;
 /// Fewest events that hold all attacks with a background around them.
 pub const ATTACK_EVENTS_MIN: u64 = 2_000;
-/// Attacks take their time: a log with attacks spans at least this long, at a lower rate if need
-/// be.
+/// Shortest span of a log with attacks, which need their time; the rate is lowered if necessary.
 pub const ATTACK_SPAN_MIN_SECONDS: u64 = 4 * 3_600;
 /// Most nodes of a simulated cluster, Kubernetes' own limit.
 pub const NODES_MAX: u32 = 5_000;
@@ -55,7 +54,7 @@ pub const RATE_MAX: f64 = 100_000.0;
 /// made.
 pub const START_DEFAULT_SECONDS: i64 = 1_772_409_600;
 
-/// What the log is a function of.
+/// All inputs of a log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GeneratorOptions {
     pub seed: u64,
@@ -65,7 +64,7 @@ pub struct GeneratorOptions {
     pub attacks: bool,
     /// Time of the first event.
     pub start: DateTime<Utc>,
-    /// Events a second on average.
+    /// Events per second on average.
     pub rate: f64,
     /// Nodes of the cluster.
     pub nodes: u32,
@@ -84,7 +83,7 @@ impl Default for GeneratorOptions {
     }
 }
 
-/// Options that no log can be made from.
+/// Options from which no log can be made.
 #[derive(Debug, Error, PartialEq)]
 pub enum OptionsError {
     #[error("{events} events are too few to plant attacks in; at least {ATTACK_EVENTS_MIN} are needed")]
@@ -99,22 +98,22 @@ pub enum OptionsError {
 
 /// The log, line by line.
 ///
-/// Memory held: the cluster (a few hundred KiB), and the lines whose stage lies in the future,
-/// which are at most the watches of ten minutes (some 5 % of the events of that time).
+/// Memory held: the cluster (a few hundred KiB), and the lines whose stage is in the future, which
+/// are at most the watches of ten minutes (some 5 % of the events of that time).
 pub struct Generator {
     world: World,
     events: u64,
     emitted: u64,
     /// Time of the next activity.
     next_us: i64,
-    /// Activities come after a uniform draw from 0 to this.
+    /// The next activity follows after a uniform draw from 0 to this.
     gap_us_max: u64,
     planted: VecDeque<(i64, Vec<u8>)>,
     ground_truth: Vec<PlantedAttack>,
 }
 
 impl Generator {
-    /// Draws the cluster and, if asked for, renders the attacks.
+    /// Draws the cluster and, on request, renders the attacks.
     ///
     /// # Errors
     /// [`OptionsError`] when an option is out of its bounds.
@@ -135,7 +134,7 @@ impl Generator {
         }
         let event_us = event_us.max(1);
         let start_us = start.timestamp_micros();
-        // Twice the expected span, as the draws may run long.
+        // Twice the expected span, because the draws may run long.
         let end_us = events
             .checked_mul(event_us)
             .and_then(|span| span.checked_mul(2))
@@ -163,7 +162,8 @@ impl Generator {
         })
     }
 
-    /// Appends the next line, newline included; false, and nothing appended, when all are written.
+    /// Appends the next line, newline included; returns false, and appends nothing, when all are
+    /// written.
     pub fn next_line(&mut self, out: &mut Vec<u8>) -> bool {
         let left = self.events - self.emitted;
         if left == 0 {
@@ -187,7 +187,7 @@ impl Generator {
         true
     }
 
-    /// What was planted, in order of time; empty without attacks.
+    /// The planted attacks, in order of time; empty without attacks.
     pub fn ground_truth(&self) -> &[PlantedAttack] {
         &self.ground_truth
     }

@@ -46,7 +46,7 @@ impl Random {
         self.below(100) < percent
     }
 
-    /// One of a slice that is not empty.
+    /// One element of a slice that is not empty.
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len() as u64) as usize]
     }
@@ -69,7 +69,7 @@ impl Random {
     }
 }
 
-/// The version 4 UUID that two words make.
+/// The version 4 UUID made from two words.
 pub(crate) fn uuid_of(high: u64, low: u64) -> Uuid {
     let high = (high & 0xffff_ffff_ffff_0fff) | 0x4000;
     let low = (low & 0x3fff_ffff_ffff_ffff) | 0x8000_0000_0000_0000;

@@ -1,5 +1,5 @@
-//! How fast is our matcher compared with rsigma-eval 0.21 on the same events and rules, do they agree, and
-//! what do a thousand rules cost against a hundred?
+//! How fast is our matcher compared with rsigma-eval 0.21 on the same events and rules, do they
+//! agree, and what do a thousand rules cost against a hundred?
 //!
 //! Events: 40,000 generated ones with attacks (seed 7), without `RequestReceived`, which our rules
 //! leave out by themselves. Rules: our own over single events, as far as rsigma can express them;

@@ -24,7 +24,7 @@ use crate::exit::{CliError, proof_error};
 const AGAIN_MIN: Duration = Duration::from_secs(5);
 const AGAIN_MAX: Duration = Duration::from_secs(300);
 /// Longest time between two rounds while nothing is sealed here: another process may have signed.
-const LOOK: Duration = Duration::from_secs(300);
+const IDLE_MAX: Duration = Duration::from_secs(300);
 /// Time for the last round when the process stops.
 const FINISH: Duration = Duration::from_secs(10);
 /// Most witnesses of one archive.
@@ -203,7 +203,8 @@ impl Anchoring {
         // One pending wake-up stands for any number of seals.
         let (wake, woken) = bounded(1);
         let (ended, done) = bounded(1);
-        let rounds = Rounds { anchors, open, archive: None, counters: counters.clone(), told: Vec::new() };
+        let rounds =
+            Rounds { anchors, open, archive: None, counters: counters.clone(), reported: Vec::new() };
         std::thread::Builder::new()
             .name("anchors".to_owned())
             .spawn(move || {
@@ -239,7 +240,7 @@ struct Rounds<O> {
     archive: Option<Archive>,
     counters: Vec<(String, Arc<AnchorCounters>)>,
     /// Messages of the last round, so that each is reported once.
-    told: Vec<String>,
+    reported: Vec<String>,
 }
 
 impl<O: Fn() -> Result<Archive, ArchiveError>> Rounds<O> {
@@ -247,7 +248,7 @@ impl<O: Fn() -> Result<Archive, ArchiveError>> Rounds<O> {
         let (mut next, mut again, mut is_well) = (Instant::now(), AGAIN_MIN, true);
         // At the start the pipeline signs what earlier runs left unsigned: the first rounds come
         // soon, later ones less often.
-        let mut look = AGAIN_MIN;
+        let mut idle = AGAIN_MIN;
         loop {
             let is_last = match woken.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 // An unreachable anchor is asked again after its wait, not with every seal.
@@ -259,9 +260,9 @@ impl<O: Fn() -> Result<Archive, ArchiveError>> Rounds<O> {
             if is_last {
                 return;
             }
-            next = Instant::now() + if is_well { look } else { again };
+            next = Instant::now() + if is_well { idle } else { again };
             again = if is_well { AGAIN_MIN } else { (again * 2).min(AGAIN_MAX) };
-            look = (look * 2).min(LOOK);
+            idle = (idle * 2).min(IDLE_MAX);
         }
     }
 
@@ -288,17 +289,17 @@ impl<O: Fn() -> Result<Archive, ArchiveError>> Rounds<O> {
             self.count(anchored);
             found.extend(messages(anchored));
         }
-        for message in found.iter().filter(|message| !self.told.contains(message)) {
+        for message in found.iter().filter(|message| !self.reported.contains(message)) {
             if message.contains(CONTRADICTION) {
                 tracing::error!("{message}")
             } else {
                 tracing::warn!("{message}")
             }
         }
-        if found.is_empty() && !self.told.is_empty() {
+        if found.is_empty() && !self.reported.is_empty() {
             tracing::info!("everything signed is anchored");
         }
-        self.told = found;
+        self.reported = found;
         is_whole && outcome.iter().all(|anchored| anchored.troubles.is_empty())
     }
 

@@ -29,11 +29,11 @@ impl ClockWatch {
     }
 
     /// The step since the last call, if there was one.
-    pub fn look(&mut self) -> Option<Step> {
-        self.look_at(SystemTime::now(), Instant::now())
+    pub fn step(&mut self) -> Option<Step> {
+        self.step_at(SystemTime::now(), Instant::now())
     }
 
-    fn look_at(&mut self, clock: SystemTime, time: Instant) -> Option<Step> {
+    fn step_at(&mut self, clock: SystemTime, time: Instant) -> Option<Step> {
         let expected = self.clock + time.saturating_duration_since(self.time);
         (self.clock, self.time) = (clock, time);
         let step = match clock.duration_since(expected) {
@@ -52,14 +52,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tells_a_step_once() {
+    fn reports_a_step_once() {
         let mut watch = ClockWatch::new();
         let (clock, time) = (watch.clock, watch.time);
         let second = Duration::from_secs(1);
-        assert_eq!(watch.look_at(clock + second, time + second), None);
-        assert_eq!(watch.look_at(clock - 3600 * second, time + second), Some(Step::Back(3601 * second)));
-        assert_eq!(watch.look_at(clock - 3600 * second, time + second), None);
-        assert_eq!(watch.look_at(clock, time + second), Some(Step::Ahead(3600 * second)));
-        assert_eq!(watch.look_at(clock + 2 * second, time + 11 * second / 2), None);
+        assert_eq!(watch.step_at(clock + second, time + second), None);
+        assert_eq!(watch.step_at(clock - 3600 * second, time + second), Some(Step::Back(3601 * second)));
+        assert_eq!(watch.step_at(clock - 3600 * second, time + second), None);
+        assert_eq!(watch.step_at(clock, time + second), Some(Step::Ahead(3600 * second)));
+        assert_eq!(watch.step_at(clock + 2 * second, time + 11 * second / 2), None);
     }
 }

@@ -707,7 +707,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_told_at_once() {
+    fn every_mistake_is_reported_at_once() {
         let text = "[archive]\nlocatoin = 'x'\n[seal]\nbytes = '1KiB'\n[observe]\nlisten = '0.0.0.0:9464'\n\
                     [log]\nlevel = 'loud'\n[[tail]]\nname = 'a b'\ncluster = ''\npaths = 'x'\npoll = '5'\n";
         assert_eq!(

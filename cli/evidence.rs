@@ -530,7 +530,7 @@ fn look_for_gaps(
         "SELECT time, group_key, title, message FROM alerts WHERE rule_id IN ({own}) AND {} ORDER BY time, alert_id LIMIT {GAPS_MAX}",
         ask::alerts_period(question)
     );
-    let told = asker.all(&sql)?.into_iter().map(|row| Gap {
+    let reported = asker.all(&sql)?.into_iter().map(|row| Gap {
         kind: "own_alert",
         from: row["time"].as_str().map(str::to_owned),
         to: None,
@@ -542,9 +542,9 @@ fn look_for_gaps(
             row["message"].as_str().unwrap_or_default()
         ),
     });
-    let told: Vec<Gap> = told.collect();
-    let all = told.len() as u64;
-    found.add(told, "own_alert", all);
+    let reported: Vec<Gap> = reported.collect();
+    let all = reported.len() as u64;
+    found.add(reported, "own_alert", all);
     let findings = verified.findings.iter().map(|finding| Gap {
         kind: "verify_finding",
         from: None,

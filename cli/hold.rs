@@ -117,7 +117,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
             let covered = place_hold(&archive, &args.name, &args.reason, &scope, progress);
             let covered = covered.map_err(retention_error)?;
             bar.finish_and_clear();
-            tell(&mut out, &covered, "held")?;
+            print_covered(&mut out, &covered, "held")?;
         }
         Command::List { archive, json } => {
             let all = holds(&archive.open(None)?).map_err(retention_error)?;
@@ -149,7 +149,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
             let covered = refresh_holds(&archive.open(None)?, progress).map_err(retention_error)?;
             bar.finish_and_clear();
             for covered in &covered {
-                tell(&mut out, covered, "held")?;
+                print_covered(&mut out, covered, "held")?;
             }
             if covered.is_empty() {
                 writeln!(out, "no hold is in force")?;
@@ -160,16 +160,16 @@ pub fn run(args: Args) -> Result<u8, CliError> {
             let covered = release_hold(&archive.open(Some(&key))?, &name, &reason, progress);
             let covered = covered.map_err(retention_error)?;
             bar.finish_and_clear();
-            tell(&mut out, &covered, "let go")?;
+            print_covered(&mut out, &covered, "let go")?;
         }
     }
     Ok(exit::OK)
 }
 
-fn tell(out: &mut impl std::io::Write, covered: &Covered, deed: &str) -> std::io::Result<()> {
+fn print_covered(out: &mut impl std::io::Write, covered: &Covered, verb: &str) -> std::io::Result<()> {
     writeln!(
         out,
-        "{}: {deed}: {} files, {} objects including their proofs ({} new in its lists; the store was asked to hold {})",
+        "{}: {verb}: {} files, {} objects including their proofs ({} new in its lists, {} changed in the store)",
         term::printable(&covered.name),
         term::count(covered.files),
         term::count(covered.objects),

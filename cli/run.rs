@@ -144,8 +144,8 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         severity: config.alerts.severity,
         silence: config.silence,
         silent: HashMap::new(),
-        begun: Instant::now(),
-        looked: Instant::now(),
+        started: Instant::now(),
+        checked: Instant::now(),
         clock: ClockWatch::new(),
         state,
         metrics: Arc::clone(&metrics),
@@ -387,8 +387,8 @@ struct Watch {
     silence: Vec<(String, Duration)>,
     /// Silent sources, with the time of their last chunk.
     silent: HashMap<String, Option<Instant>>,
-    begun: Instant,
-    looked: Instant,
+    started: Instant,
+    checked: Instant,
     clock: ClockWatch,
     state: Arc<State>,
     metrics: Arc<Metrics>,
@@ -401,9 +401,9 @@ impl Watch {
         }
         match &self.output {
             AlertOutput::Queue { alerts, dropped_alerts } => {
-                let told = alerts.try_send(alert.clone()).is_ok();
-                dropped_alerts.fetch_add(u64::from(!told), Ordering::Relaxed);
-                told
+                let accepted = alerts.try_send(alert.clone()).is_ok();
+                dropped_alerts.fetch_add(u64::from(!accepted), Ordering::Relaxed);
+                accepted
             }
             AlertOutput::Outbox(sinks) => sinks.tell(alert),
         }
@@ -422,10 +422,10 @@ impl Watch {
         }
     }
 
-    fn look_for_silence(&mut self) {
+    fn check_silence(&mut self) {
         for (name, bound) in self.silence.clone() {
             let last = self.metrics.source(&name).last_chunk();
-            let since = last.unwrap_or(self.begun);
+            let since = last.unwrap_or(self.started);
             if since.elapsed() <= bound {
                 if self.silent.remove(&name).is_some() {
                     tracing::info!(source = name, "the source is active again");
@@ -441,7 +441,7 @@ impl Watch {
         }
     }
 
-    fn look_for_contradictions(&mut self) {
+    fn check_contradictions(&mut self) {
         for (name, counters) in self.anchoring.as_ref().map(Anchoring::counters).unwrap_or_default() {
             if !counters.contradicts.load(Ordering::Relaxed) {
                 self.contradicted.remove(&name);
@@ -474,11 +474,11 @@ impl LiveObserver for Watch {
     fn tick(&mut self, _metrics: &Metrics) {
         self.state.alive();
         self.send_queued();
-        if self.looked.elapsed() >= SILENCE_TICK {
-            self.looked = Instant::now();
-            self.look_for_silence();
-            self.look_for_contradictions();
-            match self.clock.look() {
+        if self.checked.elapsed() >= SILENCE_TICK {
+            self.checked = Instant::now();
+            self.check_silence();
+            self.check_contradictions();
+            match self.clock.step() {
                 Some(Step::Back(by)) => tracing::error!(
                     by_s = by.as_secs(),
                     "the system clock was set back; times of arrival are wrong until it is right again"

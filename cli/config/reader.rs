@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn all_mistakes_are_told_with_their_lines() {
+    fn all_mistakes_are_reported_with_their_lines() {
         let text = "a = 1\nb = \"x\"\n\n[s]\nc = true\nd = 3\n[[t]]\ne = 5\n";
         let mistakes = Mistakes::of(text);
         let table = parse(text, &mistakes).expect("TOML");
@@ -439,9 +439,9 @@ mod tests {
             section.finish();
         }
         root.finish();
-        let told: Vec<String> = mistakes.into_sorted().iter().map(ToString::to_string).collect();
+        let reported: Vec<String> = mistakes.into_sorted().iter().map(ToString::to_string).collect();
         assert_eq!(
-            told,
+            reported,
             [
                 "line 1: a: must be a string in quotes, found a number",
                 "line 2: b: is not a key here; the keys are a, s, t",

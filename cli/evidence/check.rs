@@ -140,8 +140,8 @@ fn ask_again(
     }
     report.not_checked.retain(|text| !text.starts_with("whether these are all records"));
     // The records of a complete pack were compared, whichever of them the question chose.
-    let told = later > 0 || question.complete;
-    if changed.0 && !told {
+    let is_explained = later > 0 || question.complete;
+    if changed.0 && !is_explained {
         let detail =
             "the answer to its SQL has another hash than the manifest says, and no later records explain it";
         report.find("pack_question", "manifest.json", detail);

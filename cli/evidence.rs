@@ -59,9 +59,10 @@ const VERIFIER: &[u8] = include_bytes!("../tools/verify.py");
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_long_help = "\
 Examples:
-  strongroom evidence --archive ./archive --from 2026-03-01 --to 2026-04-01 --namespace payments --out march
-  strongroom evidence --archive s3://bucket/prefix --from 2026-03-02T10:00:00Z --to 2026-03-02T12:00:00Z \\
-      --user eve@example.com --key audit.key --out eve
+  strongroom evidence --archive ./archive --from 2026-03-01 --to 2026-04-01 \\
+      --namespace payments --out march
+  strongroom evidence --archive s3://bucket/prefix --from 2026-03-02T10:00:00Z \\
+      --to 2026-03-02T12:00:00Z --user eve@example.com --key audit.key --out eve
   strongroom evidence check march --public-key strongroom+3e78f75f+ARtw8e…
   strongroom evidence check march --archive ./archive --public-key strongroom+3e78f75f+ARtw8e…
 

@@ -59,7 +59,8 @@ enum Command {
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Example:
-  strongroom hold place --from 2026-03-01 --to 2026-03-31 --namespace payments --reason \"case 4711, J. Doe\" case-4711
+  strongroom hold place --from 2026-03-01 --to 2026-03-31 --namespace payments \\
+      --reason \"case 4711, J. Doe\" case-4711
 
 Without --to the hold is open: `strongroom hold refresh` extends it to what is sealed later.")]
 struct PlaceArgs {

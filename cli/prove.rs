@@ -25,7 +25,8 @@ use crate::verify::WitnessKeyArgs;
 #[command(after_long_help = "\
 Examples:
   strongroom prove --archive ./archive 5a1f7e9c-… -o proof.json
-  strongroom prove --archive ./archive --where \"user_name = 'eve' AND date = '2026-03-02'\" -o proof.json")]
+  strongroom prove --archive ./archive -o proof.json \\
+      --where \"user_name = 'eve' AND date = '2026-03-02'\"")]
 pub struct Args {
     /// `auditID` of the events
     #[arg(required_unless_present = "filter", conflicts_with = "filter", value_name = "AUDIT_ID")]

@@ -65,10 +65,11 @@ pub struct ArchiveArgs {
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Example:
-  strongroom retention extend --years 10 --reason \"state law of 2027\" --key audit.key --archive s3://bucket/prefix
+  strongroom retention extend --years 10 --reason \"state law of 2027\" \\
+      --key audit.key --archive s3://bucket/prefix
 
-With the years that are promised already it finishes what an earlier run began. Run it again after the writers' next
-seal: what they put at this very moment is locked for as long as was promised before.")]
+With the years that are promised already, it finishes what an earlier run started. Run it again
+after the writers' next seal: objects that they put at this moment still get the earlier promise.")]
 struct ExtendArgs {
     #[command(flatten)]
     archive: ArchiveArgs,
@@ -85,10 +86,11 @@ struct ExtendArgs {
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Example:
-  strongroom retention drop --volume events/2019 --confirm events/2019 --reason \"retention is over\" --key audit.key
+  strongroom retention drop --volume events/2019 --confirm events/2019 \\
+      --reason \"retention is over\" --key audit.key
 
-Refused while any object is locked or under hold, for the present year, and without the archive's key. Nothing brings a
-volume back. A run that was ended is finished by the same command.")]
+Refused while any object is locked or under hold, for the present year, and without the archive's
+key. Nothing brings a volume back. The same command finishes a run that was interrupted.")]
 struct DropArgs {
     #[command(flatten)]
     archive: ArchiveArgs,

@@ -26,7 +26,8 @@ use crate::term;
 Examples:
   strongroom verify --archive ./archive --public-key strongroom+3e78f75f+ARtw8e…
   strongroom verify --archive ./archive --since-last
-  strongroom verify --archive s3://bucket/prefix --from 2026-03-01 --to 2026-03-31 --json report.json
+  strongroom verify --archive s3://bucket/prefix --from 2026-03-01 --to 2026-03-31 \\
+      --json report.json
 
 Exit codes: 0 no finding; 1 findings; 2 it could not be done.")]
 pub struct Args {

@@ -63,9 +63,10 @@ const LOGS_BYTES_MAX: u64 = 4 << 20;
 #[command(after_long_help = "\
 Examples:
   strongroom key new --name witness.example/w1 witness.key
-  strongroom witness --new --key witness.key --state ./witness --log 'strongroom+3e78f75f+ARtw8e…@strongroom/5d0c…/'
-  strongroom witness --key witness.key --state ./witness --logs logs.txt --listen 0.0.0.0:8485 \\
-      --tls-cert tls.crt --tls-key tls.key")]
+  strongroom witness --new --key witness.key --state ./witness \\
+      --log 'strongroom+3e78f75f+ARtw8e…@strongroom/5d0c…/'
+  strongroom witness --key witness.key --state ./witness --logs logs.txt \\
+      --listen 0.0.0.0:8485 --tls-cert tls.crt --tls-key tls.key")]
 pub struct Args {
     /// Address and port; beyond loopback it needs --tls-cert and --tls-key
     #[arg(long, default_value = "127.0.0.1:8485", value_name = "ADDRESS")]

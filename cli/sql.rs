@@ -39,7 +39,7 @@ const HELP: &str = "\
 \\timing       timing on or off             \\f FORMAT     table, csv, json, json-array
 \\o FILE       answers to FILE              \\o            answers to the terminal
 \\i FILE       run the statements in FILE   \\q            quit (also Ctrl-D)
-Statements end with ; and may span lines. Ctrl-C stops a running question.
+Statements end with ; and may span lines. Ctrl-C stops a running query.
 ";
 
 const PROMPT: &str = "strongroom> ";

@@ -1,7 +1,7 @@
 //! The attacks, and their ground truth.
 //!
 //! Invariant: every line rendered here is named in exactly one [`PlantedAttack`], and no line of
-//! the background is. Each story has its own actor and address, so that it can be told whether a
+//! the background is. Each story has its own actor and address, so that it is clear whether a
 //! rule found this story or another; the steps are spaced as a person or a script would make them.
 //! Stories draw from their own random generator, so the background is the same with and without
 //! them.

@@ -12,7 +12,7 @@
 //! * the server's own readiness and liveness are asked for each 1 to 10 s by every replica's kubelet and
 //!   by load balancers, without credentials: an eighth;
 //! * informers end each watch after 5 to 10 minutes and open the next one: two events each;
-//! * kubelets check the tokens of whoever scrapes them (TokenReview and SubjectAccessReview, cached two
+//! * kubelets check the tokens of scrapers (TokenReview and SubjectAccessReview, cached two
 //!   minutes), renew each pod's token at 80 % of an hour, patch node status every five minutes or on
 //!   change; an autoscaler looks at each of its targets every 15 s;
 //! * operators reconcile: read Secrets and ConfigMaps (few and their own, external ones hourly), write

@@ -6,9 +6,9 @@
 //! in turn, counted for each kind over all connections:
 //!
 //! - fetches that bring messages: passes half of the answer on and cuts; passes it; cuts instead of
-//! it; passes it;
+//!   it; passes it;
 //! - commits of a group's offsets: cuts instead of every other answer, so that the client cannot
-//! know whether the broker has the commit;
+//!   know whether the broker has the commit;
 //! - requests for the ends of a log: cuts instead of every fifth answer.
 //!
 //! All other answers pass. Nothing depends on time: a retry meets the next turn, which is another

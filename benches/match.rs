@@ -1,10 +1,10 @@
 //! What do all built-in rules cost an event?
 //!
-//! One block of 131,072 generated events (seed 7, attacks planted, bodies and all stages included), the
-//! size that ingest hands to a worker, already decoded. `match` is the worker's part: gates, conditions,
-//! bodies, and copying what the detector needs. `match and observe` adds the serial part, with a fresh
-//! detector each time. `match small` is the same events in blocks of 1,024, as a slow stream brings
-//! them: what a block costs however small it is. Cold bodies, warm rules.
+//! One block of 131,072 generated events (seed 7, attacks planted, bodies and all stages included),
+//! the size that ingest hands to a worker, already decoded. `match` is the worker's part: gates,
+//! conditions, bodies, and copying what the detector needs. `match and observe` adds the serial
+//! part, with a fresh detector each time. `match small` is the same events in blocks of 1,024, as a
+//! slow stream brings them: the fixed cost of a block. Cold bodies, warm rules.
 
 use std::hint::black_box;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
-//! Question: how much CPU time does sealing take for each event, and how many bytes of log is that a
-//! second? Encoding (what a worker does to a block) and writing with a commit (what the coordinator does)
-//! are timed on their own.
+//! Question: how much CPU time does sealing take for each event, and how many bytes of log is that
+//! per second? Encoding (a worker's part for a block) and writing with a commit (the coordinator's
+//! part) are timed separately.
 //!
 //! Data: one block of the generated log (seed 1), some 52,000 events and 64 MiB of text.
 

@@ -1,7 +1,8 @@
 //! What the fuzz targets check, apart from the fuzzer that calls them.
 //!
-//! The decoder's files are compiled here a second time, straight from `ingest/src`: with the crate
-//! around them come Delta and Parquet, minutes of instrumented build that no input ever reaches.
+//! The decoder's files are compiled here a second time, directly from `ingest/src`: the whole crate
+//! would bring Delta and Parquet, which means minutes of instrumented build that no input ever
+//! reaches.
 
 #[path = "../../ingest/src/canonical.rs"]
 pub mod canonical;
@@ -21,7 +22,7 @@ pub mod members;
 pub mod plain;
 #[path = "../../ingest/src/reject.rs"]
 pub mod reject;
-// What the pipeline alone uses is not reached from here.
+// Parts that only the pipeline uses are not reached from here.
 #[allow(dead_code, reason = "the pipeline is not compiled here")]
 #[path = "../../ingest/src/rejects.rs"]
 pub mod rejects;

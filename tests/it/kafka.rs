@@ -1,4 +1,5 @@
-//! The Kafka source against a real broker: every byte once and in order, whoever stops and starts.
+//! The Kafka source with a real broker: every byte once and in order, whichever process stops and
+//! starts.
 
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -19,7 +20,7 @@ use crate::services::tansu::Tansu;
 
 /// How long anything may take: a group's first meeting alone takes seconds.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// How often it is tried whether a message that comes alone waits for others.
+/// How often the test checks whether a single message waits for others.
 const SINGLE_MESSAGES: usize = 5;
 const UNDER_WAY_MAX: u64 = 64 << 20;
 
@@ -41,7 +42,7 @@ fn options_at(address: &str, topic: &str) -> KafkaOptions {
         start: Start::Earliest,
         on_gap: OnGap::Stop,
         assignor: Assignor::default(),
-        // This broker has a group wait for other members for half of it.
+        // This broker makes a group wait for other members for half of it.
         session_timeout: Duration::from_secs(6),
     }
 }
@@ -50,7 +51,7 @@ fn partition(topic: &str, number: i32) -> String {
     format!("kafka/tansu_cluster/{topic}/{number}")
 }
 
-/// A source at work, with the driver it feeds.
+/// A running source, with the driver it feeds.
 struct Running {
     driver: Driver,
     thread: Option<JoinHandle<Result<(), String>>>,
@@ -127,8 +128,8 @@ fn produce_by<'v>(
     let mut values = values.into_iter().peekable();
     while let Some(value) = values.next() {
         if values.peek().is_none() {
-            // The last message is a batch of its own: this broker takes the last batch's first message for the
-            // last one when it is asked where the log ends.
+            // The last message is a batch by itself: this broker takes the last batch's first
+            // message for the last one when it is asked where the log ends.
             producer.flush(PATIENCE).expect("all messages are acknowledged");
         }
         let mut record = BaseRecord::<(), [u8]>::to(topic).partition(number);
@@ -149,7 +150,7 @@ fn values(lines: &[Vec<u8>]) -> impl Iterator<Item = Option<&[u8]>> {
     lines.iter().map(|line| Some(line.as_slice()))
 }
 
-/// What the stream is of these messages.
+/// The stream of these messages.
 fn stream(lines: &[Vec<u8>]) -> Vec<u8> {
     lines.iter().flat_map(|line| line.iter().chain(b"\n")).copied().collect()
 }
@@ -178,7 +179,8 @@ fn every_message_comes_once_and_in_order() {
     let chunks = running.driver.chunks();
     assert!(chunks.len() < 60, "a backlog travels in large chunks: {chunks:?}");
 
-    // A single message does not wait for others. That the machine was busy elsewhere is no reason to fail, so some are sent.
+    // A single message does not wait for others. A busy machine is not a reason to fail, so several
+    // are sent.
     let late = lines("late", 0..SINGLE_MESSAGES);
     let mut both = logs[1].clone();
     let mut least = Duration::MAX;
@@ -193,7 +195,7 @@ fn every_message_comes_once_and_in_order() {
     wait_until("nothing waits at the broker", || running.driver.lag() == 0);
     assert_eq!(running.driver.trouble(), None);
 
-    // Those who watch the group see how far it is, within a while.
+    // Tools that watch the group see its progress, after a while.
     let watcher: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", broker.address())
         .set("group.id", "strongroom")
@@ -219,7 +221,7 @@ fn a_run_goes_on_where_the_archive_ends() {
     let whole = stream(&log);
     let archive = Archive::default();
     let mut runs = 0;
-    // What is sealed at each stop is what was there when the process was killed: some chunks were on their way.
+    // At each stop, what was read before the kill is sealed: some chunks were in progress.
     while archive.bytes(&name).len() < whole.len() {
         let before = archive.bytes(&name).len();
         let running = Running::start(options(&broker, "audit"), &archive, Sealing::WhenAsked);
@@ -268,7 +270,7 @@ fn two_members_share_and_hand_over() {
             handed(&second) > 0
         });
         assert_eq!(first.driver.feed.seal_now(PATIENCE), Ok(true));
-        // The first goes without a word: what it has not sealed the second reads again.
+        // The first is killed: the second reads again what it has not sealed.
         produce_some(&mut logs);
         first.stop().expect("a stop is no failure");
         produce_some(&mut logs);
@@ -298,7 +300,7 @@ fn poison_travels_unchanged() {
     ];
     let mut expected = Vec::new();
     for compression in ["none", "gzip", "lz4", "zstd", "snappy"] {
-        // Tansu takes no batch of 5 MiB that does not shrink, but one that does.
+        // Tansu accepts a batch of 5 MiB only if it can be compressed.
         produce_with(&broker.address(), "audit", 0, messages, compression);
         for message in messages {
             expected.extend_from_slice(message.unwrap_or_default());
@@ -370,7 +372,7 @@ fn lost_messages_are_a_stop_unless_told_otherwise() {
     running.stop().expect("a stop is no failure");
 }
 
-/// Only committed ones: this broker hands out what a transaction took back, too.
+/// Only committed messages count: this broker also delivers what a transaction aborted.
 #[test]
 fn markers_of_transactions_are_passed_over() {
     let Some(broker) = Tansu::start() else { return };
@@ -452,7 +454,8 @@ fn what_retention_takes_from_a_slow_reader_is_seen() {
     wait_until("the first messages", || archive.bytes_in_all() == stream(&log[..50]).len());
     running.driver.hold(true);
     produce_with(&address, "audit", 0, values(&log[50..4_000]), "none");
-    // Until partitions are paused, and what was fetched ahead is thrown away: some 6 s on an idle machine.
+    // Until partitions are paused, and prefetched messages are discarded: some 6 s on an idle
+    // machine.
     std::thread::sleep(Duration::from_secs(20));
     produce_with(&address, "audit", 0, values(&log[4_000..]), "none");
     running.driver.hold(false);
@@ -473,7 +476,7 @@ fn a_new_partition_can_begin_with_what_comes() {
     let archive = Archive::default();
     let latest = KafkaOptions { start: Start::Latest, ..options(&broker, "audit") };
     let running = Running::start(latest, &archive, Sealing::Always);
-    // From when on messages come nobody says, so they are sent until one arrives.
+    // The time of the first delivery is unknown, so messages are sent until one arrives.
     wait_until("new messages", || {
         produce(&broker, "audit", 0, values(&new));
         std::thread::sleep(Duration::from_millis(300));
@@ -524,7 +527,7 @@ fn connections_that_die_in_the_middle_of_an_answer_cost_nothing() {
         assert!(logs[0].len() < 50_000, "{:?}", cuts.counts());
         wave(&mut logs);
     }
-    // The broker goes, and comes back, without a start of ours.
+    // The broker goes away and comes back; our process is not restarted.
     cuts.away();
     running.trouble_with("Kafka");
     cuts.back();
@@ -552,7 +555,7 @@ fn a_broker_that_is_away_is_waited_for() {
     assert_sealed(&archive, &partition("audit", 0), &stream(&log));
     wait_until("all is well", || running.driver.trouble().is_none());
 
-    // A stop while nobody answers takes no longer than it must.
+    // A stop while nothing answers takes no longer than it must.
     broker.stop();
     let begun = Instant::now();
     running.stop().expect("a stop is no failure");

@@ -1,5 +1,6 @@
-//! The shape of the workspace: who may depend on whom, what the pure crates may touch, how manifests and
-//! files are written. ARCHITECTURE.md states these rules; a change that breaks one breaks a test here.
+//! The shape of the workspace: which crates may depend on which, what the pure crates may use, how
+//! manifests and files are written. ARCHITECTURE.md states these rules; a change that breaks one
+//! breaks a test here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use crate::imports::{first_names, first_names_outside_tests};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Each crate of ours with those it may depend on. A new edge here is the rarest change of all.
+/// Each of our crates with those it may depend on. A new edge here is the rarest change of all.
 const EDGES: &[(&str, &[&str])] = &[
     ("strongroom-schemas", &[]),
     ("strongroom-generate", &[]),
@@ -37,10 +38,12 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// What tests of a crate may use beyond [`EDGES`]: the generator, which depends on nothing of ours.
+/// What tests of a crate may use beyond [`EDGES`]: the generator, which depends on none of our
+/// crates.
 const TEST_EDGES: &[&str] = &["strongroom-generate"];
 
-/// Crates that are functions of their arguments, and what that forbids them to depend on or to name.
+/// Crates that are functions of their arguments, and what that forbids them to depend on or to
+/// name.
 const PURE: &[(&str, &str)] =
     &[("strongroom-schemas", "schemas/src"), ("strongroom-generate", "generate/src")];
 const IMPURE_CRATES: &[&str] = &[
@@ -73,7 +76,8 @@ const UNNAMED: &[(&str, &str, &str)] = &[];
 /// File names that promise nothing.
 const NAMELESS: &[&str] = &["util.rs", "utils.rs", "helpers.rs", "helper.rs", "common.rs", "misc.rs"];
 
-const ARCHITECTURE_LINES_MAX: usize = 200;
+const ARCHITECTURE_LINES_MAX: usize = 260;
+const ARCHITECTURE_COLUMNS_MAX: usize = 100;
 
 fn cargo(arguments: &[&str]) -> String {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -283,6 +287,9 @@ fn architecture_names_every_folder_and_stays_short() {
     let text = read("ARCHITECTURE.md");
     let lines = text.lines().count();
     assert!(lines <= ARCHITECTURE_LINES_MAX, "ARCHITECTURE.md has {lines} lines");
+    let long =
+        text.lines().find(|line| line.chars().count() > ARCHITECTURE_COLUMNS_MAX && !line.starts_with(' '));
+    assert!(long.is_none(), "ARCHITECTURE.md has a long line: {long:?}");
     for (name, _) in EDGES {
         let folder = name.strip_prefix("strongroom-").unwrap_or("cli");
         let heading = format!("`{folder}/`");

@@ -82,7 +82,7 @@ impl EvidenceError {
         match self {
             EvidenceError::Proof(error) => error.hint(),
             EvidenceError::NotProvable { .. } => Some(
-                "run strongroom seal-log to sign new commits, or end the period earlier; strongroom verify reports what is \
+                "run strongroom sign-log to sign new commits, or end the period earlier; strongroom verify reports what is \
                  wrong",
             ),
             EvidenceError::Write { .. } | EvidenceError::Read { .. } => None,

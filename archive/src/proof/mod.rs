@@ -144,9 +144,9 @@ impl ProofError {
                 "start a witness that has never cosigned with --new; for one that has lost its state, make another key: with the old one it could cosign a second history",
             ),
             ProofError::WitnessBegun { .. } => Some("start it without --new; it continues from its state"),
-            ProofError::NoKey => Some("run strongroom seal-log with a key"),
+            ProofError::NoKey => Some("run strongroom sign-log with a key"),
             ProofError::NotProvable { .. } => Some(
-                "strongroom seal-log signs what is not signed yet; strongroom verify finds what is wrong",
+                "strongroom sign-log signs what is not signed yet; strongroom verify finds what is wrong",
             ),
             ProofError::Archive(error) => error.hint(),
             _ => None,

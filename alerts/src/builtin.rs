@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::rule::{RULE_FILE_BYTES_MAX, RuleError};
+use crate::error::{RULE_FILE_BYTES_MAX, RuleError};
 
 /// File name and text of every built-in rule file, in order of their names.
 pub(crate) const RULES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/rules.rs"));

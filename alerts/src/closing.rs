@@ -26,7 +26,7 @@ use hashbrown::{HashMap, HashSet};
 use strongroom_schemas::alert::AUDIT_IDS_MAX;
 use strongroom_schemas::{AlertEvent, Touched};
 
-use crate::rule::THRESHOLD_MAX;
+use crate::error::THRESHOLD_MAX;
 use crate::window::GroupKey;
 
 /// Sources whose watermarks are remembered.

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use strongroom_schemas::events::index;
 
+use crate::expr::{Comparison, Expr, Quantifier};
 use crate::fields::Field;
 use crate::pattern::Test;
-use crate::rule::{Comparison, Correlation, EventRule, Expr, Quantifier};
+use crate::rule::{Correlation, EventRule};
 
 /// Columns with few distinct values: what they rule out is looked up before anything is evaluated.
 /// The ones that rule out most stand first.

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::rule::Expr;
+use crate::expr::Expr;
 
 /// Deepest nesting of parentheses and `not`.
 const DEPTH_MAX: usize = 64;

@@ -17,9 +17,9 @@ use strongroom_schemas::events::index;
 use yaml_serde::{Mapping, Value};
 
 use crate::condition;
+use crate::expr::{Comparison, Expr, Quantifier};
 use crate::fields::{self, Field, Path};
 use crate::pattern::{self, Check, Ordering, Part, Test, Utf16};
-use crate::rule::{Comparison, Expr, Quantifier};
 
 /// Largest compiled size of one regular expression.
 const REGEX_BYTES_MAX: usize = 1 << 20;

@@ -37,7 +37,8 @@ use crate::history::{Baselines, HistoryLimits, Judgement, Novelties};
 use crate::matches::{BatchMatches, Entry, Kept, MatchedEvent, Meaning};
 use crate::message::{self, Subject};
 use crate::reorder::{Held, Reorder};
-use crate::rule::{Correlation, Measure, RuleSet};
+use crate::rule::{Correlation, Measure};
+use crate::ruleset::RuleSet;
 use crate::window::{Counted, Crossing, Rule, WindowLimits, Windows};
 
 /// Namespace of alert ids; changing it would make every old alert new.

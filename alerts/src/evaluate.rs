@@ -13,11 +13,11 @@ use strongroom_schemas::events::index;
 use crate::body::{self, Pod};
 use crate::columns::{Column, Columns, Text};
 use crate::compile::{KEYWORD_COLUMNS, Program, Question};
+use crate::expr::{Comparison, Expr, Quantifier};
 use crate::fields::{Body, Exec, Field, Path};
 use crate::gate::OpenGate;
 use crate::memo::Memo;
 use crate::pattern::{self, Test};
-use crate::rule::{Comparison, Expr, Quantifier};
 
 /// A row and the bodies that were parsed for it.
 pub(crate) struct Row<'a> {

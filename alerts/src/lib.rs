@@ -33,7 +33,9 @@ mod detection;
 mod detector;
 #[cfg(test)]
 mod engine_test;
+mod error;
 mod evaluate;
+mod expr;
 mod fields;
 mod gate;
 mod history;
@@ -52,6 +54,7 @@ mod reorder;
 mod rule;
 #[cfg(test)]
 mod rules_test;
+mod ruleset;
 #[cfg(test)]
 mod shuffle_test;
 #[cfg(test)]
@@ -67,11 +70,10 @@ pub use detector::{
     ALERT_NAMESPACE, ALLOWED_LATENESS, Detector, DetectorConfig, EVENTS_MAX, GROUP_EVENTS_MAX, GROUPS_MAX,
     HOURS_MAX, REQUESTS_MAX, VALUES_MAX,
 };
+pub use error::{LATENESS_MAX, RULE_FILE_BYTES_MAX, RULES_MAX, RuleError, THRESHOLD_MAX, TIMESPAN_MAX};
 pub use matcher::Matcher;
 pub use matches::{BatchMatches, FIELD_BYTES_MAX};
 pub use message::{MESSAGE_CHARS_MAX, NEXT_STEPS_CHARS_MAX, VALUE_CHARS_MAX};
 pub use needs::Needs;
-pub use rule::{
-    LATENESS_MAX, RULE_FILE_BYTES_MAX, RULES_MAX, RuleError, RuleInfo, RuleKind, RuleSet, THRESHOLD_MAX,
-    TIMESPAN_MAX,
-};
+pub use rule::{RuleInfo, RuleKind};
+pub use ruleset::RuleSet;

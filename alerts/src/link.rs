@@ -6,9 +6,11 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use crate::error::RuleError;
+use crate::expr::Expr;
 use crate::fields::{self, Field};
 use crate::parse::{CorrelationDocument, Detects, Document, FilterDocument, Head};
-use crate::rule::{Base, Correlation, EventRule, Expr, Measure, RuleError, RuleInfo, RuleKind};
+use crate::rule::{Base, Correlation, EventRule, Measure, RuleInfo, RuleKind};
 
 /// Rules that belong together, ready to compile.
 pub(crate) struct Linked {

@@ -20,7 +20,8 @@ use crate::evaluate::{Evaluation, Row, actor, source_ip, values_of, write_pair};
 use crate::gate::{self, OpenGate, OpenRows};
 use crate::matches::{BatchMatches, Entry, KEPT, Kept, MatchedEvent, Meaning, Symbol, Texts};
 use crate::memo::Memo;
-use crate::rule::{Measure, RuleSet};
+use crate::rule::Measure;
+use crate::ruleset::RuleSet;
 
 /// Columns that every alert repeats or is identified by.
 const ALERT_COLUMNS: [usize; 20] = [

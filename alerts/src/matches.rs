@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use strongroom_schemas::{AlertEvent, Touch};
 
-use crate::rule::RuleSet;
+use crate::ruleset::RuleSet;
 
 /// Longest text of one field that is kept for an alert, in bytes.
 pub const FIELD_BYTES_MAX: usize = 2048;

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use strongroom_schemas::Level;
 use strongroom_schemas::events::index;
 
+use crate::expr::Expr;
 use crate::fields::{Body, Field};
-use crate::rule::Expr;
 
 /// What a rule needs of an audit policy.
 #[derive(Clone, Debug, PartialEq, Eq)]

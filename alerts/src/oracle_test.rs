@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use strongroom_schemas::events::index;
 
 use crate::body::{self, Pod};
+use crate::expr::{Comparison, Expr, Quantifier};
 use crate::fields::{Body, Exec, Field, Path};
 use crate::pattern::{fold, scalar_text};
-use crate::rule::{Comparison, Expr, Quantifier};
 use crate::testing::{CLUSTER, batch_of, file_batch_of, view_batch_of};
 use crate::{Detector, DetectorConfig, Matcher, RuleSet};
 

@@ -13,8 +13,10 @@ use strongroom_schemas::Severity;
 use yaml_serde::{Mapping, Value};
 
 use crate::detection::{self, Fault};
+use crate::error::{LATENESS_MAX, RuleError, THRESHOLD_MAX, TIMESPAN_MAX};
+use crate::expr::Expr;
 use crate::message::Template;
-use crate::rule::{Bound, Expr, LATENESS_MAX, Measure, RuleError, THRESHOLD_MAX, TIMESPAN_MAX};
+use crate::rule::{Bound, Measure};
 
 /// Most questions of a rule's runbook.
 const RUNBOOK_MAX: usize = 16;

@@ -33,15 +33,20 @@
 //! `.keys` file and deleting its segment, both are there and say the same.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use crossbeam_channel::Receiver;
+use strongroom_journal::{
+    Folder, Found, JournalError, Reader, Record, cannot_read, cannot_write, create, end_at, find, numbered,
+    scan, sync_folder, write_whole,
+};
+pub use strongroom_journal::{lock, now_ms as now};
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
@@ -63,31 +68,17 @@ const GROUP_BYTES_MAX: usize = 16 << 20;
 const KEYS_MAX: usize = 1 << 20;
 const KEYS_MAGIC: &[u8; 8] = b"SRKEYS\0\x01";
 const KEY_BYTES: usize = 40;
-/// How much is searched for a record at once.
-const SEARCH_BYTES: usize = 1 << 20;
 
 #[derive(Debug, Error)]
 pub enum WalError {
-    #[error("cannot make the folder {}", path.display())]
-    MakeFolder {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     #[error("cannot read {}", path.display())]
     Read {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("cannot write {}", path.display())]
-    Write {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("{} is used by another process", path.display())]
-    InUse { path: PathBuf },
     #[error("{} is missing or is not 32 hexadecimal digits, though there are segments beside it", path.display())]
     Id { path: PathBuf },
     #[error("{} is damaged at byte {byte}: {what}", path.display())]
@@ -181,43 +172,18 @@ pub struct Wal {
     /// Files of keys, with the time of the newest in each.
     key_files: Mutex<VecDeque<(PathBuf, u64)>>,
     pub counters: Arc<WebhookCounters>,
-    _lock: File,
-}
-
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What these hold is whole after each statement, so a panic elsewhere leaves nothing half done.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Milliseconds since 1970.
-pub fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn cannot_read(path: &Path) -> impl FnOnce(io::Error) -> WalError + use<> {
-    let path = path.to_owned();
-    move |source| WalError::Read { path, source }
-}
-
-fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> WalError + use<> {
-    let path = path.to_owned();
-    move |source| WalError::Write { path, source }
+    folder: Folder,
 }
 
 impl Wal {
     /// Opens a folder, or makes it; cuts off what was being written when the last process ended.
     pub fn open(options: WalOptions, counters: Arc<WebhookCounters>) -> Result<(Arc<Wal>, Writer), WalError> {
-        let folder = &options.folder;
-        make_folder(folder)?;
-        let lock_path = folder.join("lock");
-        let lock = create(&lock_path, false).map_err(cannot_write(&lock_path))?;
-        lock.try_lock().map_err(|_| WalError::InUse { path: folder.clone() })?;
-        let files = numbered(folder, "log").map_err(cannot_read(folder))?;
-        let id_bytes = read_or_make_id(folder, files.is_empty())?;
+        let folder = Folder::open(&options.folder)?;
+        let files = numbered(folder.path(), "log")?;
+        let id_bytes = read_or_make_id(folder.path(), files.is_empty())?;
 
         let mut recent = Recent::new(options.remembered_max, options.remembered_for);
-        let key_files = load_keys(folder, &mut recent)?;
+        let key_files = load_keys(folder.path(), &mut recent)?;
         let mut state = State {
             segments: VecDeque::new(),
             end: 0,
@@ -255,7 +221,7 @@ impl Wal {
             recent: Mutex::new(recent),
             key_files: Mutex::new(key_files),
             counters,
-            _lock: lock,
+            folder,
         });
         Ok((Arc::clone(&wal), Writer { wal, open: None }))
     }
@@ -508,7 +474,7 @@ fn write_group(wal: &Wal, open: &mut Option<OpenSegment>, group: &[Batch]) -> Re
     }
     open.file.sync_data().map_err(cannot_write(&open.path))?;
     if open.new.is_some() {
-        sync_folder(&wal.options.folder)?;
+        sync_folder(wal.folder.path())?;
     }
 
     let mut state = lock(&wal.state);
@@ -531,10 +497,10 @@ fn write_group(wal: &Wal, open: &mut Option<OpenSegment>, group: &[Batch]) -> Re
 }
 
 fn begin_segment(wal: &Wal, start: u64, clusters: BTreeMap<String, End>) -> Result<OpenSegment, WalError> {
-    let path = wal.options.folder.join(format!("{start:020}.log"));
+    let path = wal.folder.file(start, "log");
     let head = SegmentHead { id: wal.id_bytes, start, partitions: clusters.clone().into_iter().collect() };
     let bytes = head.to_bytes();
-    let mut file = create(&path, true).map_err(cannot_write(&path))?;
+    let mut file = create(&path).map_err(cannot_write(&path))?;
     file.write_all(&bytes).map_err(cannot_write(&path))?;
     let head_bytes = bytes.len() as u64;
     let new = Segment { path: path.clone(), start, head_bytes, begins: Arc::new(clusters) };
@@ -566,7 +532,8 @@ fn recover(
     let head = read_at(&file, 0, SEGMENT_HEAD_BYTES_MAX.min(length as usize)).map_err(cannot_read(path))?;
     let damaged = |byte, what| WalError::Damaged { path: path.to_owned(), byte, what };
     let Some((head, head_bytes)) = SegmentHead::parse(&head) else {
-        if next_record(&file, 0, length, |_| true).map_err(cannot_read(path))?.is_some() {
+        let any = find(&mut Reader::new(file, length), 0, |_: &StoredBatch| true);
+        if any.map_err(cannot_read(path))?.is_some() {
             return Err(damaged(0, "the head is no head, though records follow"));
         }
         return Ok(false);
@@ -612,36 +579,34 @@ fn close(bytes: u64, segment: &Segment, end: u64, recent: &mut Recent) -> Result
 fn finish_recovery(state: &mut State, recent: &mut Recent, end_min: u64) -> Result<(), WalError> {
     let Some(segment) = state.segments.back().cloned() else { return Ok(()) };
     let path = &segment.path;
-    let file = OpenOptions::new().read(true).write(true).open(path).map_err(cannot_read(path))?;
-    let length = file.metadata().map_err(cannot_read(path))?.len();
-    let (mut at, now) = (segment.head_bytes, now());
-    while at < length {
-        let offset = segment.start + (at - segment.head_bytes);
-        let Some((head, text)) = read_record(&file, at, length).map_err(cannot_read(path))? else {
-            // Records of a later group say that this one was durable: nothing is cut off.
-            let later = next_record(&file, at + 1, length, |head| head.group > offset);
-            let Some(next) = later.map_err(cannot_read(path))? else { break };
+    let mut reader = Reader::open(path).map_err(cannot_read(path))?;
+    let now = now();
+    let offset = |at: u64| segment.start + (at - segment.head_bytes);
+    // Records of a later group prove that the bytes before them were durable.
+    let proves = |at: u64, later: &StoredBatch| later.head.group > offset(at);
+    let at = scan(&mut reader, segment.head_bytes, proves, |found| match found {
+        Found::Damage { at, .. } => {
             tracing::error!(file = %path.display(), byte = at, "the write-ahead log is damaged");
-            at = next;
-            continue;
-        };
-        state.clusters.insert(head.name.clone(), behind(head.begins, &text, head.lines));
-        if recent.remembers(head.received, now) {
-            recent.remember(head.key, head.received);
         }
-        at += head.record_bytes();
-    }
-    if segment.start + (at - segment.head_bytes) < end_min {
+        Found::Record(StoredBatch { head, text }) => {
+            state.clusters.insert(head.name.clone(), behind(head.begins, &text, head.lines));
+            if recent.remembers(head.received, now) {
+                recent.remember(head.key, head.received);
+            }
+        }
+    })
+    .map_err(cannot_read(path))?;
+    let length = reader.limit();
+    if offset(at) < end_min {
         let what = "no record, though another segment was begun behind it";
         return Err(WalError::Damaged { path: path.clone(), byte: at, what });
     }
     if at < length {
         tracing::info!(file = %path.display(), bytes = length - at, "cut off what was not acknowledged");
-        file.set_len(at).map_err(cannot_write(path))?;
     }
     // What was written and not synced when the last process was killed is kept, so it is made durable.
-    file.sync_all().map_err(cannot_write(path))?;
-    state.end = segment.start + (at - segment.head_bytes);
+    end_at(path, at)?;
+    state.end = offset(at);
     state.bytes += at;
     if state.end == segment.start {
         // Without a record it is overwritten by the next group; what its head says is in `clusters`.
@@ -651,7 +616,7 @@ fn finish_recovery(state: &mut State, recent: &mut Recent, end_min: u64) -> Resu
     Ok(())
 }
 
-pub fn read_at(file: &File, at: u64, length: usize) -> io::Result<Vec<u8>> {
+fn read_at(file: &File, at: u64, length: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; length];
     file.read_exact_at(&mut bytes, at)?;
     Ok(bytes)
@@ -670,9 +635,24 @@ pub fn read_text(file: &File, at: u64, head: &RecordHead) -> io::Result<Option<V
     Ok((checksum(&text) == head.text_checksum).then_some(text))
 }
 
-fn read_record(file: &File, at: u64, limit: u64) -> io::Result<Option<(RecordHead, Vec<u8>)>> {
-    let Some(head) = read_head(file, at, limit)? else { return Ok(None) };
-    Ok(read_text(file, at, &head)?.map(|text| (head, text)))
+/// A record of the log: one batch, whole and undamaged.
+struct StoredBatch {
+    head: RecordHead,
+    text: Vec<u8>,
+}
+
+impl Record for StoredBatch {
+    const MAGIC: &'static [u8] = RECORD_MAGIC;
+
+    fn read(reader: &mut Reader, at: u64) -> io::Result<Option<(StoredBatch, u64)>> {
+        // Texts are long: they are read past the reader's blocks.
+        let Some(head) = read_head(reader.file(), at, reader.limit())? else { return Ok(None) };
+        let text = read_text(reader.file(), at, &head)?;
+        Ok(text.map(|text| {
+            let bytes = head.record_bytes();
+            (StoredBatch { head, text }, bytes)
+        }))
+    }
 }
 
 /// Reads heads one behind the other, up to `limit` or the first that is none.
@@ -683,79 +663,6 @@ fn for_each_head(file: &File, mut at: u64, limit: u64, mut each: impl FnMut(&Rec
         at += head.record_bytes();
     }
     Ok(())
-}
-
-/// Searches for the first whole record from `at` on that `fits`.
-fn next_record(
-    file: &File,
-    mut at: u64,
-    limit: u64,
-    fits: impl Fn(&RecordHead) -> bool,
-) -> io::Result<Option<u64>> {
-    while at + RECORD_HEAD_BYTES as u64 <= limit {
-        let length = usize::try_from(limit - at).unwrap_or(usize::MAX).min(SEARCH_BYTES);
-        let bytes = read_at(file, at, length)?;
-        for found in memchr::memmem::find_iter(&bytes, RECORD_MAGIC) {
-            let found = at + found as u64;
-            if read_record(file, found, limit)?.is_some_and(|(head, _)| fits(&head)) {
-                return Ok(Some(found));
-            }
-        }
-        // The next look begins where a record's first bytes may have been cut.
-        at += (length - (RECORD_MAGIC.len() - 1)) as u64;
-    }
-    Ok(None)
-}
-
-fn create(path: &Path, truncate: bool) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(truncate).mode(0o600).open(path)
-}
-
-/// Makes a folder and those above it, so that they are there after a crash.
-fn make_folder(folder: &Path) -> Result<(), WalError> {
-    let missing: Vec<&Path> = folder.ancestors().take_while(|path| !path.exists()).collect();
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(|source| WalError::MakeFolder { path: folder.to_owned(), source })?;
-    for made in missing {
-        match made.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent)?,
-            _ => sync_folder(Path::new("."))?,
-        }
-    }
-    Ok(())
-}
-
-fn sync_folder(folder: &Path) -> Result<(), WalError> {
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(cannot_write(folder))
-}
-
-/// Writes a file that is there as a whole or not at all.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), WalError> {
-    let new = path.with_extension("new");
-    create(&new, true)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .map_err(cannot_write(&new))?;
-    std::fs::rename(&new, path).map_err(cannot_write(path))?;
-    path.parent().map_or(Ok(()), sync_folder)
-}
-
-/// Files named with 20 digits, in order.
-fn numbered(folder: &Path, extension: &str) -> io::Result<Vec<(u64, PathBuf)>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        let digits = path.file_stem().and_then(|stem| stem.to_str()).filter(|stem| stem.len() == 20);
-        if path.extension().is_some_and(|found| found == extension)
-            && let Some(number) = digits.and_then(|digits| digits.parse().ok())
-        {
-            files.push((number, path));
-        }
-    }
-    files.sort();
-    Ok(files)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -769,7 +676,7 @@ fn read_or_make_id(folder: &Path, may_make: bool) -> Result<[u8; 16], WalError> 
         Err(error) if error.kind() == io::ErrorKind::NotFound && may_make => {
             let mut id = [0; 16];
             getrandom::fill(&mut id)
-                .map_err(|error| WalError::Write { path: path.clone(), source: error.into() })?;
+                .map_err(|error| JournalError::Write { path: path.clone(), source: error.into() })?;
             write_whole(&path, format!("{}\n", hex(&id)).as_bytes())?;
             return Ok(id);
         }
@@ -789,7 +696,7 @@ fn read_or_make_id(folder: &Path, may_make: bool) -> Result<[u8; 16], WalError> 
 fn load_keys(folder: &Path, recent: &mut Recent) -> Result<VecDeque<(PathBuf, u64)>, WalError> {
     let mut files = VecDeque::new();
     let now = now();
-    for (_, path) in numbered(folder, "keys").map_err(cannot_read(folder))? {
+    for (_, path) in numbered(folder, "keys")? {
         let bytes = std::fs::read(&path).map_err(cannot_read(&path))?;
         let keys = bytes
             .split_last_chunk::<16>()

@@ -52,32 +52,32 @@ pub fn alerts_batch(rows: &[Alert]) -> RecordBatch {
     };
     let column = |name: &str| -> ArrayRef {
         match name {
-            "alert_id" => text(|a| Some(&a.alert_id)),
-            "rule_id" => text(|a| Some(&a.rule_id)),
-            "rule_name" => text(|a| Some(&a.rule_name)),
-            "title" => text(|a| Some(&a.title)),
-            "severity" => text(|a| Some(a.severity.as_str())),
-            "time" => time(|a| a.time_us),
-            "window_start" => time(|a| a.window_start_us),
-            "window_end" => time(|a| a.window_end_us),
-            "cluster" => text(|a| Some(&a.event.cluster)),
-            "actor" => text(|a| Some(&a.event.actor)),
-            "source_ip" => text(|a| a.event.source_ip.as_deref()),
-            "verb" => text(|a| a.event.verb.as_deref()),
-            "resource" => text(|a| a.event.resource.as_deref()),
-            "subresource" => text(|a| a.event.subresource.as_deref()),
-            "namespace" => text(|a| a.event.namespace.as_deref()),
-            "name" => text(|a| a.event.name.as_deref()),
-            "group_key" => text(|a| Some(&a.group_key)),
-            "event_count" => number(|a| i64::try_from(a.event_count).unwrap_or(i64::MAX)),
-            "audit_ids" => list(|a| &a.audit_ids),
-            "tactics" => list(|a| &a.tactics),
-            "techniques" => list(|a| &a.techniques),
-            "message" => text(|a| Some(&a.message)),
-            "next_steps" => text(|a| Some(&a.next_steps)),
-            "ocsf" => Arc::clone(&ocsf),
-            "source" => text(|a| Some(&a.event.source)),
-            "source_offset" => number(|a| a.event.source_offset),
+            alerts::ALERT_ID => text(|a| Some(&a.alert_id)),
+            alerts::RULE_ID => text(|a| Some(&a.rule_id)),
+            alerts::RULE_NAME => text(|a| Some(&a.rule_name)),
+            alerts::TITLE => text(|a| Some(&a.title)),
+            alerts::SEVERITY => text(|a| Some(a.severity.as_str())),
+            alerts::TIME => time(|a| a.time_us),
+            alerts::WINDOW_START => time(|a| a.window_start_us),
+            alerts::WINDOW_END => time(|a| a.window_end_us),
+            alerts::CLUSTER => text(|a| Some(&a.event.cluster)),
+            alerts::ACTOR => text(|a| Some(&a.event.actor)),
+            alerts::SOURCE_IP => text(|a| a.event.source_ip.as_deref()),
+            alerts::VERB => text(|a| a.event.verb.as_deref()),
+            alerts::RESOURCE => text(|a| a.event.resource.as_deref()),
+            alerts::SUBRESOURCE => text(|a| a.event.subresource.as_deref()),
+            alerts::NAMESPACE => text(|a| a.event.namespace.as_deref()),
+            alerts::NAME => text(|a| a.event.name.as_deref()),
+            alerts::GROUP_KEY => text(|a| Some(&a.group_key)),
+            alerts::EVENT_COUNT => number(|a| i64::try_from(a.event_count).unwrap_or(i64::MAX)),
+            alerts::AUDIT_IDS => list(|a| &a.audit_ids),
+            alerts::TACTICS => list(|a| &a.tactics),
+            alerts::TECHNIQUES => list(|a| &a.techniques),
+            alerts::MESSAGE => text(|a| Some(&a.message)),
+            alerts::NEXT_STEPS => text(|a| Some(&a.next_steps)),
+            alerts::OCSF => Arc::clone(&ocsf),
+            alerts::SOURCE => text(|a| Some(&a.event.source)),
+            alerts::SOURCE_OFFSET => number(|a| a.event.source_offset),
             alerts::NAMESPACES => list(|a| a.touched.namespaces()),
             alerts::ACTORS => list(|a| a.touched.actors()),
             alerts::CLUSTERS => list(|a| a.touched.clusters()),
@@ -167,9 +167,10 @@ pub fn alerts_of_batch(batch: &RecordBatch) -> Option<Vec<Alert>> {
         };
         (0..lists.len()).map(items).collect()
     };
-    let (times, starts, ends) = (time("time")?, time("window_start")?, time("window_end")?);
-    let (counts, offsets) = (number("event_count")?, number("source_offset")?);
-    let (audit_ids, tactics, techniques) = (list("audit_ids")?, list("tactics")?, list("techniques")?);
+    let (times, starts, ends) = (time(alerts::TIME)?, time(alerts::WINDOW_START)?, time(alerts::WINDOW_END)?);
+    let (counts, offsets) = (number(alerts::EVENT_COUNT)?, number(alerts::SOURCE_OFFSET)?);
+    let (audit_ids, tactics, techniques) =
+        (list(alerts::AUDIT_IDS)?, list(alerts::TACTICS)?, list(alerts::TECHNIQUES)?);
     let missing =
         |name: &str| batch.column_by_name(name).is_none_or(|column| column.null_count() == column.len());
     let mut touched = match missing(alerts::EVENT_RANGES) {
@@ -187,35 +188,35 @@ pub fn alerts_of_batch(batch: &RecordBatch) -> Option<Vec<Alert>> {
         }
     };
     let names = [
-        "alert_id",
-        "rule_id",
-        "rule_name",
-        "title",
-        "severity",
-        "cluster",
-        "actor",
-        "source_ip",
-        "verb",
-        "resource",
-        "subresource",
-        "namespace",
-        "name",
-        "group_key",
-        "message",
-        "next_steps",
-        "ocsf",
-        "source",
+        alerts::ALERT_ID,
+        alerts::RULE_ID,
+        alerts::RULE_NAME,
+        alerts::TITLE,
+        alerts::SEVERITY,
+        alerts::CLUSTER,
+        alerts::ACTOR,
+        alerts::SOURCE_IP,
+        alerts::VERB,
+        alerts::RESOURCE,
+        alerts::SUBRESOURCE,
+        alerts::NAMESPACE,
+        alerts::NAME,
+        alerts::GROUP_KEY,
+        alerts::MESSAGE,
+        alerts::NEXT_STEPS,
+        alerts::OCSF,
+        alerts::SOURCE,
     ];
     let mut columns: Vec<Vec<Option<String>>> = names.iter().map(|name| text(name)).collect::<Option<_>>()?;
-    let mut alerts = Vec::with_capacity(batch.num_rows());
+    let mut found = Vec::with_capacity(batch.num_rows());
     for row in 0..batch.num_rows() {
         let mut take = |name: &str| {
             let column = names.iter().position(|known| *known == name)?;
             columns.get_mut(column)?.get_mut(row)?.take()
         };
-        let finding: Finding = serde_json::from_str(&take("ocsf")?).ok()?;
+        let finding: Finding = serde_json::from_str(&take(alerts::OCSF)?).ok()?;
         let evidence = finding.evidences.into_iter().next().unwrap_or_default();
-        let actor = take("actor").unwrap_or_default();
+        let actor = take(alerts::ACTOR).unwrap_or_default();
         let url = evidence.http_request.url.map(|url| match url.query_string {
             Some(query) => format!("{}?{query}", url.path),
             None => url.path,
@@ -224,44 +225,44 @@ pub fn alerts_of_batch(batch: &RecordBatch) -> Option<Vec<Alert>> {
             audit_id: finding.metadata.original_event_uid,
             stage: finding.unmapped.stage,
             time_us: times.value(row),
-            cluster: take("cluster").unwrap_or_default(),
-            source: take("source").unwrap_or_default(),
+            cluster: take(alerts::CLUSTER).unwrap_or_default(),
+            source: take(alerts::SOURCE).unwrap_or_default(),
             source_offset: offsets.value(row),
             user_name: finding.unmapped.authenticated_user.unwrap_or_else(|| actor.clone()),
             actor,
-            source_ip: take("source_ip"),
+            source_ip: take(alerts::SOURCE_IP),
             user_agent: evidence.http_request.user_agent,
-            verb: take("verb"),
+            verb: take(alerts::VERB),
             request_uri: url,
             api_group: evidence.api.group.map(|group| group.name),
-            resource: take("resource"),
-            subresource: take("subresource"),
-            namespace: take("namespace"),
-            name: take("name"),
+            resource: take(alerts::RESOURCE),
+            subresource: take(alerts::SUBRESOURCE),
+            namespace: take(alerts::NAMESPACE),
+            name: take(alerts::NAME),
             response_code: evidence.api.response.map(|response| response.code),
             authz_decision: finding.unmapped.authorization_decision,
         };
-        alerts.push(Alert {
-            alert_id: take("alert_id")?,
-            rule_id: take("rule_id")?,
-            rule_name: take("rule_name")?,
-            title: take("title")?,
-            severity: take("severity")?.parse().ok()?,
+        found.push(Alert {
+            alert_id: take(alerts::ALERT_ID)?,
+            rule_id: take(alerts::RULE_ID)?,
+            rule_name: take(alerts::RULE_NAME)?,
+            title: take(alerts::TITLE)?,
+            severity: take(alerts::SEVERITY)?.parse().ok()?,
             time_us: times.value(row),
             window_start_us: starts.value(row),
             window_end_us: ends.value(row),
-            group_key: take("group_key").unwrap_or_default(),
+            group_key: take(alerts::GROUP_KEY).unwrap_or_default(),
             event_count: u64::try_from(counts.value(row)).unwrap_or(0),
             audit_ids: audit_ids.get(row)?.clone(),
             tactics: tactics.get(row)?.clone(),
             techniques: techniques.get(row)?.clone(),
-            message: take("message").unwrap_or_default(),
-            next_steps: take("next_steps").unwrap_or_default(),
+            message: take(alerts::MESSAGE).unwrap_or_default(),
+            next_steps: take(alerts::NEXT_STEPS).unwrap_or_default(),
             touched: std::mem::take(touched.get_mut(row)?),
             event,
         });
     }
-    Some(alerts)
+    Some(found)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! `Dictionary(Int32, Utf8)`, so a predicate or an encoder looks at each distinct value once.
 
 pub mod alert;
+mod error;
 pub mod event;
 pub mod form;
 pub mod format;
@@ -23,6 +24,7 @@ pub mod touched;
 pub mod volume;
 
 pub use alert::{Alert, AlertEvent, Severity};
+pub use error::error_chain;
 pub use event::{Level, Stage, UnknownValue};
 pub use secret::Secret;
 pub use table::{Table, activity, alerts, events, rejects};

@@ -6,6 +6,8 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use strongroom_schemas::error_chain;
+
 /// Everything asked for was done.
 pub const OK: u8 = 0;
 /// Done, and something needs a look: lines were rejected, or the input or the SQL is wrong.
@@ -75,7 +77,7 @@ pub fn code_of(outcome: Result<u8, CliError>) -> ExitCode {
 pub fn report(error: &CliError) {
     let mut stderr = anstream::stderr().lock();
     // Nothing is left to do when even stderr is closed.
-    let _ = writeln!(stderr, "error: {}", causes(error.source.as_ref()));
+    let _ = writeln!(stderr, "error: {}", error_chain(error.source.as_ref()));
     if let Some(hint) = &error.hint {
         let _ = writeln!(stderr, "\nhint: {hint}");
     }
@@ -85,19 +87,4 @@ pub fn report(error: &CliError) {
 pub fn usage(error: &clap::Error) -> ExitCode {
     let _ = error.print();
     if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::from(OK) }
-}
-
-/// The error and its causes on one line, leaving out a cause that the text before it already holds.
-pub fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-        source = error.source();
-    }
-    text
 }

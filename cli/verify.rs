@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use strongroom_archive::verify::{Options, Report, Watch, Witnesses, heads_of_report, verify};
 use strongroom_archive::{Archive, ArchiveError, Head, PublicKey, TimestampAuthorities, WitnessKey};
 use strongroom_ingest::export::EventRecords;
+use strongroom_schemas::error_chain;
 
 use crate::anchor::{timestamp_authorities, witness_key};
 use crate::archive::archive_error;
@@ -90,7 +91,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         Ok(archive) => archive,
         Err(error @ (ArchiveError::ParseManifest { .. } | ArchiveError::FormatUnknown { .. })) => {
             let mut report = Report::new("", Path::new(&args.archive));
-            report.find("manifest_malformed", "strongroom.json", exit::causes(&error));
+            report.find("manifest_malformed", "strongroom.json", error_chain(&error));
             tell(&args, &report)?;
             return Ok(exit::FINDING);
         }

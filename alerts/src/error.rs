@@ -14,29 +14,29 @@ pub const RULE_FILE_BYTES_MAX: u64 = 1 << 20;
 pub const RULES_MAX: usize = 4096;
 /// Longest window of a correlation.
 pub const TIMESPAN_MAX: Duration = Duration::from_secs(31 * 24 * 3600);
-/// Largest number that a correlation may count to: what one group remembers.
+/// Largest number that a correlation may count to, because one group remembers at most this many events.
 pub const THRESHOLD_MAX: u64 = 4096;
 
-/// Longest that a correlation waits for events that come late.
+/// Longest time that a correlation waits for late events.
 pub const LATENESS_MAX: Duration = Duration::from_secs(3600);
 
 /// Why rules were refused.
 #[derive(Debug, Error)]
 pub enum RuleError {
-    #[error("rules {}: cannot read", path.display())]
+    #[error("cannot read rules {}", path.display())]
     Read {
         path: PathBuf,
         #[source]
         source: std::io::Error,
     },
-    #[error("rules {}: {bytes} bytes, more than the {RULE_FILE_BYTES_MAX} that a rule file may have", path.display())]
+    #[error("rule file {} has {bytes} bytes, more than {RULE_FILE_BYTES_MAX}", path.display())]
     TooLarge { path: PathBuf, bytes: u64 },
-    #[error("rules {}: no file that ends in .yml or .yaml", path.display())]
+    #[error("folder {} contains no .yml or .yaml file", path.display())]
     NoFiles { path: PathBuf },
-    #[error("{file}:{line}:{column}: not YAML: {message}")]
+    #[error("{file}:{line}:{column}: not valid YAML: {message}")]
     Yaml { file: String, line: usize, column: usize, message: String },
     #[error("{file}:{line}: rule \"{rule}\": {message}")]
     Rule { file: String, line: usize, rule: String, message: String },
-    #[error("{count} rules, more than the {RULES_MAX} of a set")]
+    #[error("{count} rules are more than the {RULES_MAX} that a set may have")]
     TooMany { count: usize },
 }

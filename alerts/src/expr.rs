@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::fields::Field;
 use crate::pattern::Test;
 
-/// A boolean combination of leaves, before compilation.
+/// A boolean combination of leaves.
 #[derive(Clone, Debug)]
 pub(crate) enum Expr {
     All(Vec<Expr>),
@@ -16,15 +16,15 @@ pub(crate) enum Expr {
     Not(Box<Expr>),
     /// A field compared with values.
     Field(Field, Arc<Test>),
-    /// A field compared with another one of the same event.
+    /// A field compared with another field of the same event.
     Fields(Field, Comparison, Field),
-    /// Elements of an array, each looked at alone.
+    /// Elements of an array, each evaluated alone.
     Scope(Field, Quantifier, Box<Expr>),
     /// A value anywhere in the event.
     Keyword(Arc<Test>),
 }
 
-/// How a `fieldref` compares.
+/// The comparison of a `fieldref`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Comparison {
     Equals,
@@ -37,9 +37,9 @@ pub(crate) enum Comparison {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Quantifier {
     Any,
-    /// Every element, and there is at least one.
+    /// Every element, of at least one.
     All,
-    /// Every element, also when there is none.
+    /// Every element, or there is none.
     AllOrEmpty,
     None,
 }

@@ -9,7 +9,7 @@ use crate::expr::Expr;
 use crate::fields::Field;
 use crate::message::{Template, timespan_text};
 
-/// What a rule looks at.
+/// What a rule detects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RuleKind {
     /// One event at a time.
@@ -20,16 +20,16 @@ pub enum RuleKind {
     ValueCount,
     /// Every one of several rules within a window.
     Temporal,
-    /// Every one of several rules within a window, one after the other.
+    /// Every one of several rules within a window, in order.
     TemporalOrdered,
-    /// A value that its group has not had for long.
+    /// A value that is new for its group.
     FirstSeen,
-    /// An hour that is out of proportion to the group's own hours.
+    /// An hour with far more events than the group's usual hours.
     Baseline,
 }
 
 impl RuleKind {
-    /// As a rule's `type` spells it; `event` for a rule over single events.
+    /// The value of a rule's `type`; `event` for a rule over single events.
     pub const fn as_str(self) -> &'static str {
         match self {
             RuleKind::Event => "event",
@@ -43,7 +43,7 @@ impl RuleKind {
     }
 }
 
-/// What a correlation makes of the events that its rules match.
+/// How a correlation evaluates the events that its rules match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Measure {
     Events,
@@ -52,11 +52,11 @@ pub(crate) enum Measure {
     Rules,
     /// All rules, in the order in which they are listed.
     RulesInOrder,
-    /// Values not seen for the timespan, once the group was known for `learning_us`.
+    /// Values not seen for the timespan, in groups known for at least `learning_us`.
     FirstSeen {
         learning_us: i64,
     },
-    /// Events by hour, against the hours of the timespan before.
+    /// Events by hour, compared with the hours of the timespan before.
     Baseline {
         floor: u32,
         factor_thousandths: u64,
@@ -65,23 +65,23 @@ pub(crate) enum Measure {
 }
 
 impl Measure {
-    /// Whether a matched event is nothing without one of the correlation's values.
+    /// Whether a matched event counts only if it has one of the correlation's values.
     pub(crate) fn needs_value(self) -> bool {
         matches!(self, Measure::Values | Measure::FirstSeen { .. })
     }
 
-    /// Whether what is told depends on which rule matched.
-    pub(crate) fn tells_rules_apart(self) -> bool {
+    /// Whether the alert depends on which rules matched.
+    pub(crate) fn distinguishes_rules(self) -> bool {
         matches!(self, Measure::Rules | Measure::RulesInOrder)
     }
 
-    /// Whether it looks back further than one window, at a summary of what was.
+    /// Whether it compares with a summary of the past, beyond one window.
     pub(crate) fn is_history(self) -> bool {
         matches!(self, Measure::FirstSeen { .. } | Measure::Baseline { .. })
     }
 }
 
-/// What is known of a rule without running it.
+/// The description of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleInfo {
     /// `id`, or the name when the rule has none.
@@ -98,19 +98,19 @@ pub struct RuleInfo {
     pub tactics: Vec<String>,
     /// ATT&CK techniques, from tags like `attack.t1552.007`.
     pub techniques: Vec<String>,
-    /// As the rule says it, with `{field}` still in it.
+    /// The rule's text, with `{field}` in it.
     pub next_steps: String,
     pub false_positives: Vec<String>,
-    /// HIPAA safeguards that the rule serves, as in 45 CFR: `164.312(b)`.
+    /// HIPAA safeguards that the rule supports, as in 45 CFR: `164.312(b)`.
     pub hipaa: Vec<String>,
-    /// Questions in SQL to ask next, as the rule says them, with `{field}` still in them; see
+    /// SQL queries to run next, as the rule has them, with `{field}` in them; see
     /// [`crate::RuleSet::runbook`].
     pub runbook: Vec<String>,
     /// The rule's document, as it was read.
     pub text: String,
-    /// File the rule was read from.
+    /// The file that the rule was read from.
     pub file: String,
-    /// Line its document starts at.
+    /// The line where its document starts.
     pub line: usize,
 }
 
@@ -125,13 +125,13 @@ pub(crate) struct EventRule {
     pub(crate) runbook: Vec<Template>,
 }
 
-/// A rule that feeds a correlation, and where it finds the correlation's values.
+/// A rule that feeds a correlation, with the fields of the correlation's values in its events.
 #[derive(Clone, Debug)]
 pub(crate) struct Base {
     /// Position of the base rule's [`RuleInfo`].
     pub(crate) rule: usize,
     pub(crate) group_by: Vec<Field>,
-    /// Fields whose distinct values are counted; empty when events are.
+    /// Fields whose distinct values are counted; empty if events are counted.
     pub(crate) values: Vec<Field>,
 }
 
@@ -157,17 +157,17 @@ impl Bound {
 #[derive(Clone, Debug)]
 pub(crate) struct Correlation {
     pub(crate) info: usize,
-    /// Hash of what the rule finds, itself and the rules that feed it: what its state goes by, so that a set
-    /// with an equal rule in it goes on with that state.
+    /// Hash of the rule's content and of the rules that feed it. Its state is stored under this key, so a set
+    /// with an equal rule continues with that state.
     pub(crate) key: u64,
     pub(crate) bases: Vec<Base>,
-    /// Names of the group's fields as the rule spells them.
+    /// Names of the group's fields, as written in the rule.
     pub(crate) group_by: Vec<String>,
     /// Names of the fields whose values matter.
     pub(crate) value_names: Vec<String>,
     pub(crate) measure: Measure,
     pub(crate) timespan_us: i64,
-    /// How long an event waits for earlier ones of its source that come late; 0 judges at once.
+    /// How long an event waits for earlier events of its source that arrive late; 0 for no wait.
     pub(crate) lateness_us: i64,
     pub(crate) bounds: Vec<Bound>,
     pub(crate) message: Option<Template>,
@@ -176,7 +176,7 @@ pub(crate) struct Correlation {
 }
 
 impl Correlation {
-    /// The span that a count of it is about, as rules write it.
+    /// Returns the time span of a count, in the format of rules.
     pub(crate) fn span_text(&self) -> String {
         match self.measure {
             Measure::Baseline { .. } => "1h".to_owned(),
@@ -184,10 +184,10 @@ impl Correlation {
         }
     }
 
-    /// The count from which a sliding window alerts; none for a rule with an upper bound, which can be
+    /// Returns the count at which a sliding window alerts; `None` for a rule with an upper bound, which can be
     /// judged only when its window is over.
     pub(crate) fn at_least(&self) -> Option<u64> {
-        if self.measure.tells_rules_apart() {
+        if self.measure.distinguishes_rules() {
             return Some(self.bases.len() as u64);
         }
         self.bounds.iter().try_fold(1, |least: u64, bound| match bound {

@@ -19,11 +19,11 @@ use crate::needs::Needs;
 use crate::parse;
 use crate::rule::{Correlation, EventRule, RuleInfo};
 
-/// Rules that are ready to run: shared by every [`crate::Matcher`] and [`crate::Detector`].
+/// Rules that are ready to run, shared by every [`crate::Matcher`] and [`crate::Detector`].
 #[derive(Debug)]
 pub struct RuleSet {
     infos: Vec<RuleInfo>,
-    /// Hash of each rule's id: what a request that a rule was told of is known by.
+    /// Hash of each rule's id; with the hash of a request, it identifies what a rule has found.
     pub(crate) keys: Vec<u128>,
     pub(crate) events: Vec<EventRule>,
     pub(crate) correlations: Vec<Correlation>,
@@ -31,28 +31,28 @@ pub struct RuleSet {
 }
 
 impl RuleSet {
-    /// The rules that come with Strongroom.
+    /// Returns the rules that come with Strongroom.
     ///
     /// # Errors
-    /// None in a released build: a test loads them.
+    /// None in a release: a test loads the rules.
     pub fn builtin() -> Result<RuleSet, RuleError> {
         RuleSet::from_documents(builtin::RULES.iter().map(|(file, text)| (file.to_string(), *text)))
     }
 
-    /// The rules of files and of folders; a folder means every `.yml` and `.yaml` below it, in order of
-    /// their names.
+    /// Reads the rules in files and folders; a folder means every `.yml` and `.yaml` below it, in order of
+    /// their names. Either all rules load or none.
     ///
     /// # Errors
-    /// [`RuleError::Read`], [`RuleError::TooLarge`], [`RuleError::NoFiles`] for what cannot be read, the
-    /// others for what cannot be run. All rules load or none.
+    /// [`RuleError::Read`], [`RuleError::TooLarge`], [`RuleError::NoFiles`] if files cannot be read, the
+    /// others if a rule cannot be run.
     pub fn load(paths: &[PathBuf]) -> Result<RuleSet, RuleError> {
         RuleSet::load_beside(&[], paths)
     }
 
-    /// The rules that come with Strongroom, and those of files and of folders as in [`RuleSet::load`].
+    /// Reads rules like [`RuleSet::load`], and adds them to the rules that come with Strongroom.
     ///
     /// # Errors
-    /// As [`RuleSet::load`]; a rule with the id or the name of a built-in one is refused.
+    /// Those of [`RuleSet::load`]; also if a rule has the id or the name of a built-in one.
     pub fn builtin_and(paths: &[PathBuf]) -> Result<RuleSet, RuleError> {
         RuleSet::load_beside(builtin::RULES, paths)
     }
@@ -66,7 +66,7 @@ impl RuleSet {
         RuleSet::from_documents(given.chain(read.iter().map(|(file, text)| (file.clone(), text.as_str()))))
     }
 
-    /// What an audit policy must write for a rule, by position in [`RuleSet::rules`], to be able to match.
+    /// Returns what an audit policy must write so that a rule, by position in [`RuleSet::rules`], can match.
     pub fn needs(&self, at: usize) -> Needs {
         let feeds = self.correlations.iter().find(|correlation| correlation.info == at);
         let bases = feeds.map_or(vec![at], |feeds| feeds.bases.iter().map(|base| base.rule).collect());
@@ -74,16 +74,16 @@ impl RuleSet {
         Needs::of(rules.map(|rule| &rule.condition))
     }
 
-    /// Positions of the rules that feed a correlation; none for a rule over events.
+    /// Returns the positions of the rules that feed a correlation; none for a rule over events.
     pub fn feeders(&self, at: usize) -> Vec<usize> {
         let feeds = self.correlations.iter().find(|correlation| correlation.info == at);
         feeds.map_or(Vec::new(), |feeds| feeds.bases.iter().map(|base| base.rule).collect())
     }
 
-    /// A hash of the rule files that [`RuleSet::load`] would read: names and contents.
+    /// Returns a hash of the names and contents of the rule files that [`RuleSet::load`] would read.
     ///
     /// # Errors
-    /// As [`RuleSet::load`] for what cannot be read.
+    /// Those of [`RuleSet::load`] if files cannot be read.
     pub fn digest(paths: &[PathBuf]) -> Result<[u8; 32], RuleError> {
         let mut read = Vec::new();
         for path in paths {
@@ -99,7 +99,7 @@ impl RuleSet {
         Ok(*hash.finalize().as_bytes())
     }
 
-    /// The rules of one YAML text with any number of documents; `name` stands for the file in errors.
+    /// Reads the rules of one YAML text with any number of documents; `name` is the file's name in errors.
     ///
     /// # Errors
     /// [`RuleError::Yaml`] and [`RuleError::Rule`], with the line.
@@ -107,8 +107,8 @@ impl RuleSet {
         RuleSet::from_documents([(name.to_owned(), text)])
     }
 
-    /// The rules of several YAML texts, each with the name that stands for it in errors. Correlations
-    /// may name rules of any of them.
+    /// Reads the rules of several YAML texts, each with its file's name in errors. Correlations may name
+    /// rules of any of them.
     pub fn from_documents<'a>(
         texts: impl IntoIterator<Item = (String, &'a str)>,
     ) -> Result<RuleSet, RuleError> {
@@ -130,13 +130,13 @@ impl RuleSet {
         Ok(RuleSet { infos, keys, events, correlations, program })
     }
 
-    /// All rules, in the order they were read; a match names a rule by its position here.
+    /// Returns all rules, in the order in which they were read; a match refers to a rule by its position here.
     pub fn rules(&self) -> &[RuleInfo] {
         &self.infos
     }
 
-    /// The questions in SQL to ask about an alert, in the rule's order, with the alert's values filled in as
-    /// SQL literals. Empty when the set has no rule of the alert's id, or the rule has no runbook.
+    /// Returns the SQL queries to run about an alert, in the rule's order, with the alert's values filled in as
+    /// SQL literals. Empty if the set has no rule with the alert's rule id, or the rule has no runbook.
     pub fn runbook(&self, alert: &Alert) -> Vec<String> {
         let Some(info) = self.infos.iter().position(|info| info.id == alert.rule_id) else {
             return Vec::new();
@@ -155,44 +155,45 @@ impl RuleSet {
         runbook.iter().map(|question| question.render_sql(&subject)).collect()
     }
 
-    /// The definition of a rule over events, by position of its [`RuleInfo`].
+    /// Returns a rule over events, by position of its [`RuleInfo`].
     pub(crate) fn event_rule(&self, info: usize) -> &EventRule {
         let at = self.events.binary_search_by_key(&info, |rule| rule.info);
         &self.events[at.expect("only rules over events match events, in order of their infos")]
     }
 
-    /// The longest window of any correlation but those of [`RuleSet::history_max`]; zero without one.
+    /// Returns the longest window of any correlation except those of [`RuleSet::history_max`]; zero if there
+    /// is none.
     pub fn window_max(&self) -> Duration {
         let windows = self.correlations.iter().filter(|correlation| !correlation.measure.is_history());
         Duration::from_micros(windows.map(|c| c.timespan_us).max().unwrap_or(0).unsigned_abs())
     }
 
-    /// The span of events that must be observed again after a restart, up to the last one, so that windows are
-    /// as they were: two windows, because whether a burst was told is known by the window before, and what
-    /// events may wait for late ones.
+    /// Returns how far before the last event events must be observed again after a restart to restore the
+    /// windows: two windows, because the window before decides whether a burst has alerted already, and the
+    /// time that events may wait for late ones.
     pub fn rebuild_span(&self) -> Duration {
         2 * self.window_max() + self.lateness_max()
     }
 
-    /// Whether a rule has to see the time of every event, also of those that it does not match.
+    /// Whether a rule needs the time of every event, also of events that it does not match.
     pub fn needs_all_times(&self) -> bool {
         self.correlations.iter().any(|rule| rule.at_least().is_none() || rule.lateness_us > 0)
     }
 
-    /// The longest that an event waits for others that come late.
+    /// Returns the longest time that an event waits for late events.
     pub fn lateness_max(&self) -> Duration {
         let longest = self.correlations.iter().map(|correlation| correlation.lateness_us).max();
         Duration::from_micros(longest.unwrap_or(0).unsigned_abs())
     }
 
-    /// How far back `first_seen` and `baseline` rules look; zero without one.
+    /// Returns how far back `first_seen` and `baseline` rules compare; zero if there is none.
     pub fn history_max(&self) -> Duration {
-        let looking = self.correlations.iter().filter(|correlation| correlation.measure.is_history());
-        Duration::from_micros(looking.map(|c| c.timespan_us).max().unwrap_or(0).unsigned_abs())
+        let history = self.correlations.iter().filter(|correlation| correlation.measure.is_history());
+        Duration::from_micros(history.map(|c| c.timespan_us).max().unwrap_or(0).unsigned_abs())
     }
 
-    /// The part of the set that matters to [`RuleSet::history_max`]: a matcher of it finds what those rules
-    /// look back at and nothing else, for a detector of the whole set.
+    /// Returns the part of the set that [`RuleSet::history_max`] is about: a matcher of it finds only the events
+    /// that those rules compare with, for a detector of the whole set.
     pub fn history_part(&self) -> RuleSet {
         let history: Vec<&Correlation> =
             self.correlations.iter().filter(|correlation| correlation.measure.is_history()).collect();

@@ -1,7 +1,8 @@
 //! Alerts as rows of the `alerts` table.
 //!
-//! Invariant: columns are filled in the order of `Table::Alerts`; the row holds the finding as it was
-//! sent, so the archive can answer what a SIEM was told, and an alert can be made again from its row.
+//! Invariant: columns are filled in the order of `Table::Alerts`; a row contains the finding as it
+//! was sent, so the archive shows what a SIEM received, and an alert can be restored from its row.
+//! No state.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use arrow_array::{Array as _, ArrayRef, RecordBatch};
 use serde::Deserialize;
 use strongroom_schemas::{Alert, AlertEvent, Table, Touched, alerts, ocsf};
 
-/// The rows of some alerts, in `Table::Alerts.batch_schema()`.
+/// Returns alerts as rows, in `Table::Alerts.batch_schema()`.
 pub fn alerts_batch(rows: &[Alert]) -> RecordBatch {
     let text = |of: fn(&Alert) -> Option<&str>| -> ArrayRef {
         let mut builder = StringBuilder::new();
@@ -89,7 +90,7 @@ pub fn alerts_batch(rows: &[Alert]) -> RecordBatch {
     RecordBatch::try_new(Table::Alerts.batch_schema(), columns).expect("columns are built from the schema")
 }
 
-/// What is in a finding and in no column.
+/// The fields of a finding that no column has.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Finding {
@@ -149,8 +150,9 @@ struct Url {
     query_string: Option<String>,
 }
 
-/// The alerts of rows in `Table::Alerts.file_schema()`: as they were raised. `None` for rows of another shape.
-/// Files from before alerts said what they touch lack those columns: then it is nothing, as it was told.
+/// Restores the alerts of rows in `Table::Alerts.file_schema()` as they were raised. `None` if the
+/// rows have another shape. Older files lack the columns of what an alert touches; their alerts
+/// touch nothing.
 pub fn alerts_of_batch(batch: &RecordBatch) -> Option<Vec<Alert>> {
     let texts = |name: &str| batch.column_by_name(name)?.as_string_opt::<i32>().cloned();
     let text = |name: &str| -> Option<Vec<Option<String>>> {
@@ -173,19 +175,18 @@ pub fn alerts_of_batch(batch: &RecordBatch) -> Option<Vec<Alert>> {
         (list(alerts::AUDIT_IDS)?, list(alerts::TACTICS)?, list(alerts::TECHNIQUES)?);
     let missing =
         |name: &str| batch.column_by_name(name).is_none_or(|column| column.null_count() == column.len());
-    let mut touched = match missing(alerts::EVENT_RANGES) {
-        true => vec![Touched::default(); batch.num_rows()],
-        false => {
-            let lists = [alerts::NAMESPACES, alerts::ACTORS, alerts::CLUSTERS].map(list);
-            let [Some(namespaces), Some(actors), Some(clusters)] = lists else { return None };
-            let lists = namespaces.into_iter().zip(actors).zip(clusters);
-            let ranges = text(alerts::EVENT_RANGES)?;
-            let rows = lists.zip(ranges).map(|(((namespaces, actors), clusters), ranges)| match ranges {
-                None => Some(Touched::default()),
-                Some(ranges) => Touched::from_columns(namespaces, actors, clusters, &ranges),
-            });
-            rows.collect::<Option<_>>()?
-        }
+    let mut touched = if missing(alerts::EVENT_RANGES) {
+        vec![Touched::default(); batch.num_rows()]
+    } else {
+        let lists = [alerts::NAMESPACES, alerts::ACTORS, alerts::CLUSTERS].map(list);
+        let [Some(namespaces), Some(actors), Some(clusters)] = lists else { return None };
+        let lists = namespaces.into_iter().zip(actors).zip(clusters);
+        let ranges = text(alerts::EVENT_RANGES)?;
+        let rows = lists.zip(ranges).map(|(((namespaces, actors), clusters), ranges)| match ranges {
+            None => Some(Touched::default()),
+            Some(ranges) => Touched::from_columns(namespaces, actors, clusters, &ranges),
+        });
+        rows.collect::<Option<_>>()?
     };
     let names = [
         alerts::ALERT_ID,
@@ -270,7 +271,7 @@ mod tests {
     use super::*;
     use strongroom_schemas::{AlertEvent, Severity, Touch};
 
-    /// An alert with something in every field.
+    /// An alert with a value in every field.
     fn alert(text: &str) -> Alert {
         let given = || Some(text.to_owned());
         Alert {
@@ -330,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_from_before_alerts_said_what_they_touch_are_alerts() {
+    fn rows_without_the_columns_of_what_is_touched_are_alerts() {
         let alerts = [alert("one"), alert("two")];
         let batch = alerts_batch(&alerts);
         let old: Vec<usize> = (0..batch.num_columns() - 4).collect();
@@ -338,7 +339,7 @@ mod tests {
         expected.iter_mut().for_each(|alert| alert.touched = Touched::default());
         let old = batch.project(&old).unwrap();
         assert_eq!(alerts_of_batch(&old).as_deref(), Some(&expected[..]));
-        // As readers give them: with the columns of today, null.
+        // Readers add the newer columns, as nulls.
         let schema = Table::Alerts.file_schema();
         let columns = schema.fields().iter().map(|field| match old.column_by_name(field.name()) {
             Some(column) => Arc::clone(column),

@@ -1,9 +1,10 @@
 //! Paths through JSON bodies, and the pod spec wherever an object has it.
 //!
-//! Invariant: a rule sees the object that a request creates, whatever the form of the request. The pod
-//! spec is found in pods and in every workload's template; a JSON patch (an array of operations) is
-//! read as the object that its operations would build, so a change cannot hide in another syntax.
-//! Recursion is bounded by the depth of the text, which the parser limits to 128. No state.
+//! Invariant: a rule sees the object that a request creates, whatever the form of the request. The
+//! pod spec is found in pods and in every workload's template; a JSON patch (an array of
+//! operations) is read as the object that its operations would build, so a change cannot hide in
+//! another syntax. Recursion is bounded by the depth of the text, which the parser limits to 128.
+//! No state.
 
 use serde_json::{Map, Value};
 
@@ -14,18 +15,21 @@ const PATCH_INDEX_MAX: usize = 1024;
 
 /// Calls `see` with each value that a path leads to, until it returns true; returns whether it did.
 ///
-/// A path continues in each element of an array. Where a key is missing, or an array is empty, `see` is
-/// called with `None`, once for each such place.
+/// A path continues in each element of an array. Where a key is missing, or an array is empty,
+/// `see` is called with `None`, once for each such place.
 pub(crate) fn any_at<'v>(
     value: Option<&'v Value>,
     path: &[String],
     see: &mut dyn FnMut(Option<&'v Value>) -> bool,
 ) -> bool {
     match (value, path) {
-        (Some(Value::Array(items)), []) => match items.is_empty() {
-            true => see(None),
-            false => items.iter().any(|item| any_at(Some(item), path, see)),
-        },
+        (Some(Value::Array(items)), []) => {
+            if items.is_empty() {
+                see(None)
+            } else {
+                items.iter().any(|item| any_at(Some(item), path, see))
+            }
+        }
         (_, []) => see(value),
         (Some(Value::Object(object)), [key, rest @ ..]) => match object.get(key) {
             Some(inner) => any_at(Some(inner), rest, see),
@@ -59,7 +63,8 @@ fn joined_key<'v, 'p>(
     None
 }
 
-/// The elements of the arrays that a path leads to; a value that is not an array counts as its only element.
+/// The elements of the arrays that a path leads to; a value that is not an array counts as its only
+/// element.
 pub(crate) fn elements<'v>(value: Option<&'v Value>, path: &[String], out: &mut Vec<&'v Value>) {
     match (value, path) {
         (None | Some(Value::Null), _) => {}
@@ -81,8 +86,8 @@ pub(crate) fn elements<'v>(value: Option<&'v Value>, path: &[String], out: &mut 
     }
 }
 
-/// Parses a body for rules, with a JSON patch turned into the object that it builds. `None` if the text
-/// is not JSON or too deep.
+/// Parses a body for rules, with a JSON patch turned into the object that it builds. `None` if the
+/// text is not JSON or too deep.
 pub(crate) fn parse(text: &str) -> Option<Value> {
     let value: Value = serde_json::from_str(text).ok()?;
     Some(match value {
@@ -99,8 +104,8 @@ fn is_patch(operations: &[Value]) -> bool {
         })
 }
 
-/// The object that add and replace operations build from nothing. Different array positions give different
-/// elements, but not in order: operations on the same position change one element.
+/// The object that add and replace operations build from nothing. Different array positions give
+/// different elements, but not in order: operations on the same position change one element.
 fn patched(operations: Vec<Value>) -> Value {
     let mut root = Value::Null;
     for mut operation in operations {
@@ -173,8 +178,8 @@ const CONTAINER_LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralCo
 impl<'v> Pod<'v> {
     /// Finds the pod in a request body by the resource of the request.
     ///
-    /// An unknown resource has a pod if `spec.template.spec` has containers, like the workloads of many
-    /// operators.
+    /// An unknown resource has a pod if `spec.template.spec` has containers, like the workloads of
+    /// many operators.
     pub(crate) fn of(resource: &str, body: Option<&'v Value>) -> Pod<'v> {
         let at = |path: &[&str]| path.iter().try_fold(body?, |value, key| value.get(key));
         let template = match resource {
@@ -205,9 +210,10 @@ impl<'v> Pod<'v> {
             Some((head, rest)) if head == "containers" => {
                 let mut containers = Vec::new();
                 self.containers(&mut containers);
-                match containers.is_empty() {
-                    true => see(None),
-                    false => containers.into_iter().any(|container| any_at(Some(container), rest, see)),
+                if containers.is_empty() {
+                    see(None)
+                } else {
+                    containers.into_iter().any(|container| any_at(Some(container), rest, see))
                 }
             }
             Some((head, rest)) if head == "metadata" => any_at(self.metadata, rest, see),

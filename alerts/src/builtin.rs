@@ -1,6 +1,7 @@
 //! The rules in `alerts/rules`, embedded in the binary, and rule files from disk.
 //!
-//! Invariant: every rule file in the folder is embedded, because the build script lists the folder. No state.
+//! Invariant: every rule file in the folder is embedded, because the build script lists the folder.
+//! No state.
 
 use std::fs;
 use std::path::{Path, PathBuf};

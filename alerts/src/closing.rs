@@ -1,25 +1,26 @@
 //! Windows that are judged when they close: counts with an upper bound (`lt`, `lte`, `eq`).
 //!
-//! That there were too few events is certain only when no more can arrive, so unlike sliding windows these
-//! windows need a time up to which a source is complete. A source's *watermark* is the latest event time
-//! of any of its events, less the allowed lateness. Events wait until the watermark passes them and are
-//! then taken in order of event time, so within the lateness the order of arrival does not matter.
+//! That there were too few events is certain only when no more can arrive, so unlike sliding
+//! windows these windows need a time up to which a source is complete. A source's *watermark* is
+//! the latest event time of any of its events, less the allowed lateness. Events wait until the
+//! watermark passes them and are then taken in order of event time, so within the lateness the
+//! order of arrival does not matter.
 //!
-//! A window opens at the first event of a group that is in no open window of the group, and lasts one
-//! timespan; it is judged once, when the watermark passes its end. An event older than the watermark
-//! is late and is not counted: its window may have been judged. Windows never slide, so each event
-//! counts once; a group without events has no window and never alerts; a window that is still open when
-//! a stream ends is not judged, since its time is not over.
+//! A window opens at the first event of a group that is in no open window of the group, and lasts
+//! one timespan; it is judged once, when the watermark passes its end. An event older than the
+//! watermark is late and is not counted: its window may have been judged. Windows never slide, so
+//! each event counts once; a group without events has no window and never alerts; a window that is
+//! still open when a stream ends is not judged, since its time is not over.
 //!
-//! Each source is judged alone: a file that is read later, or a partition that lags, is complete up to
-//! another time. A group in several sources is counted in parts; rules with an upper bound are for
-//! streams from one source.
+//! Each source is judged alone: a file that is read later, or a partition that lags, is complete up
+//! to another time. A group in several sources is counted in parts; rules with an upper bound are
+//! for streams from one source.
 //!
-//! **Bounds.** [`ClosingLimits`]. If too many events wait, the oldest of their source stop waiting. If too
-//! many windows are open, the one that would close first is forgotten unjudged, because its count would be
-//! wrong. If there are too many sources, the first one is forgotten. If all windows together touch too many
-//! names, the next one counts as touching any name. State is lost in a crash, and rebuilt from the archive's
-//! events.
+//! **Bounds.** [`ClosingLimits`]. If too many events wait, the oldest of their source stop waiting.
+//! If too many windows are open, the one that would close first is forgotten unjudged, because its
+//! count would be wrong. If there are too many sources, the first one is forgotten. If all windows
+//! together touch too many names, the next one counts as touching any name. State is lost in a
+//! crash, and rebuilt from the archive's events.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -1,8 +1,8 @@
 //! The columns of a batch, in any physical form.
 //!
 //! Invariant: a value is the same text whether its column is a dictionary, plain strings or string
-//! views, so a rule gives the same result on the stream and over the archive. Columns are borrowed from
-//! the batch, not copied. No state.
+//! views, so a rule gives the same result on the stream and over the archive. Columns are borrowed
+//! from the batch, not copied. No state.
 
 use std::ops::Range;
 
@@ -90,8 +90,8 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// Returns the place in a memo of the result for a row's value; 0 is null. `None` if the column is not a
-    /// dictionary.
+    /// Returns the place in a memo of the result for a row's value; 0 is null. `None` if the column
+    /// is not a dictionary.
     pub(crate) fn place(self, at: usize) -> Option<usize> {
         match self {
             Text::Plain(_) => None,

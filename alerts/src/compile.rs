@@ -1,4 +1,5 @@
-//! Compilation of rules to a program: leaves shared by all rules, and columns that can rule rules out early.
+//! Compilation of rules to a program: leaves shared by all rules, and columns that can rule rules
+//! out early.
 //!
 //! Invariant: lines of any rules that compare the same field with the same values are one leaf. Its
 //! result is remembered for each distinct value of its column, so a value is tested once per block,
@@ -14,8 +15,8 @@ use crate::fields::Field;
 use crate::pattern::Test;
 use crate::rule::{Correlation, EventRule};
 
-/// Columns with few distinct values: the rules that they rule out are looked up before any rule is evaluated.
-/// The columns that rule out most are first.
+/// Columns with few distinct values: the rules that they rule out are looked up before any rule is
+/// evaluated. The columns that rule out most are first.
 const GATES: [Field; 14] = [
     Field::Column(index::RESOURCE),
     Field::Column(index::VERB),
@@ -51,8 +52,8 @@ pub(crate) enum Node {
 }
 
 impl Node {
-    /// Returns the value of a condition when only some leaves are known (Kleene's logic); `None` if it depends
-    /// on the unknown ones.
+    /// Returns the value of a condition when only some leaves are known (Kleene's logic); `None` if
+    /// it depends on the unknown ones.
     pub(crate) fn value(&self, leaf: &mut impl FnMut(usize) -> Option<bool>) -> Option<bool> {
         match self {
             Node::Leaf(at) => leaf(*at),
@@ -148,8 +149,8 @@ pub(crate) struct Program {
     pub(crate) leaves: Vec<Leaf>,
     pub(crate) rules: Vec<CompiledRule>,
     pub(crate) gates: Vec<Gate>,
-    /// For the rule of each [`crate::RuleInfo`], the correlations that it feeds, with its position in their
-    /// bases.
+    /// For the rule of each [`crate::RuleInfo`], the correlations that it feeds, with its position
+    /// in their bases.
     pub(crate) feeds: HashMap<usize, Vec<(usize, usize)>>,
     /// Columns that leaves and groups read, besides those of every alert.
     pub(crate) columns: Vec<usize>,

@@ -1,8 +1,8 @@
 //! Sigma's condition language: `selection and not 1 of filter_*`.
 //!
-//! Invariant: a condition that parses names only existing selections, and has Sigma's meaning: `not` binds
-//! tighter than `and`, `and` tighter than `or`; `them` is every selection whose name does not start with
-//! an underscore. No state.
+//! Invariant: a condition that parses names only existing selections, and has Sigma's meaning:
+//! `not` binds tighter than `and`, `and` tighter than `or`; `them` is every selection whose name
+//! does not start with an underscore. No state.
 
 use std::fmt;
 
@@ -126,10 +126,11 @@ impl Parser<'_> {
         }
         if self.accept("(") {
             let inner = self.any(depth + 1)?;
-            return match self.accept(")") {
-                true => Ok(inner),
-                false => Err(ConditionError::Expected("\")\"", self.peek().unwrap_or_default().to_owned())),
-            };
+            if self.accept(")") {
+                return Ok(inner);
+            }
+            let found = self.peek().unwrap_or_default().to_owned();
+            return Err(ConditionError::Expected("\")\"", found));
         }
         self.selection()
     }
@@ -174,10 +175,7 @@ impl Parser<'_> {
             .filter(|(name, _)| if them { !name.starts_with('_') } else { name_matches(&pattern, name) })
             .map(|(_, expr)| expr.clone())
             .collect();
-        match chosen.is_empty() {
-            true => Err(ConditionError::NoMatch(pattern)),
-            false => Ok(one_or(chosen, join)),
-        }
+        if chosen.is_empty() { Err(ConditionError::NoMatch(pattern)) } else { Ok(one_or(chosen, join)) }
     }
 }
 

@@ -1,11 +1,12 @@
-//! Parsing of Sigma's detection section to expressions: selections, field lines and their modifiers.
+//! Parsing of Sigma's detection section to expressions: selections, field lines and their
+//! modifiers.
 //!
-//! Invariant: a modifier that is unknown, or does not apply to its value, is an error; none is ignored.
-//! No state.
+//! Invariant: a modifier that is unknown, or does not apply to its value, is an error; none is
+//! ignored. No state.
 //!
-//! Where Sigma leaves room: `neq` is the negation of the whole line, so it is also true if the field is
-//! absent; base64 text is case-sensitive; a keyword is searched in the values of all fields, not in their
-//! names.
+//! Where Sigma leaves room: `neq` is the negation of the whole line, so it is also true if the
+//! field is absent; base64 text is case-sensitive; a keyword is searched in the values of all
+//! fields, not in their names.
 
 use std::cell::Cell;
 use std::net::IpAddr;
@@ -44,8 +45,8 @@ impl Fault {
     }
 }
 
-/// Parses a `detection` section. Every stage but `RequestReceived` is implied unless the rule names `stage`
-/// itself.
+/// Parses a `detection` section. Every stage but `RequestReceived` is implied unless the rule names
+/// `stage` itself.
 pub(crate) fn parse(detection: &Mapping) -> Result<Expr, Fault> {
     let (condition, names_stage) = read(detection)?;
     if names_stage {
@@ -190,14 +191,12 @@ impl Reader {
             return self.keywords(&values, &modifiers, place);
         }
         let field = self.field(name, place)?;
-        let expr = match modifiers.fieldref {
-            true => self.references(&field, &values, &modifiers, place)?,
-            false => modifiers.combine(&values, |test| Expr::Field(field.clone(), test))?,
+        let expr = if modifiers.fieldref {
+            self.references(&field, &values, &modifiers, place)?
+        } else {
+            modifiers.combine(&values, |test| Expr::Field(field.clone(), test))?
         };
-        Ok(match modifiers.neq {
-            true => Expr::Not(Box::new(expr)),
-            false => expr,
-        })
+        Ok(if modifiers.neq { Expr::Not(Box::new(expr)) } else { expr })
     }
 
     fn field(&self, name: &str, place: Place) -> Result<Field, Fault> {

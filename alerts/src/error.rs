@@ -1,7 +1,7 @@
 //! Why rules are refused, and the limits that they are held to.
 //!
-//! Invariant: every limit on a rule or a rule file is a constant here, and every error names the file it is
-//! about. No state: a crash changes nothing.
+//! Invariant: every limit on a rule or a rule file is a constant here, and every error names the
+//! file it is about. No state: a crash changes nothing.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,7 +14,8 @@ pub const RULE_FILE_BYTES_MAX: u64 = 1 << 20;
 pub const RULES_MAX: usize = 4096;
 /// Longest window of a correlation.
 pub const TIMESPAN_MAX: Duration = Duration::from_secs(31 * 24 * 3600);
-/// Largest number that a correlation may count to, because one group remembers at most this many events.
+/// Largest number that a correlation may count to, because one group remembers at most this many
+/// events.
 pub const THRESHOLD_MAX: u64 = 4096;
 
 /// Longest time that a correlation waits for late events.

@@ -1,7 +1,7 @@
 //! Conditions of rules as expressions, before they are compiled.
 //!
-//! Invariant: every field and every value in an [`Expr`] was checked when it was parsed, so that compiling
-//! and matching an expression cannot fail. No state: a crash changes nothing.
+//! Invariant: every field and every value in an [`Expr`] was checked when it was parsed, so that
+//! compiling and matching an expression cannot fail. No state: a crash changes nothing.
 
 use std::sync::Arc;
 

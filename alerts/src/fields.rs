@@ -1,8 +1,8 @@
 //! Field names of rules: the audit event's JSON names and a few virtual ones, resolved to columns.
 //!
-//! Invariant: a name has one meaning and is resolved when a rule is read, so a misspelt field is an error
-//! and never a rule that silently cannot match. Any path may follow `requestObject`, `responseObject`,
-//! `annotations`, the `extra` maps, `responseStatus.details` and `pod`. No state.
+//! Invariant: a name has one meaning and is resolved when a rule is read, so a misspelt field is an
+//! error and never a rule that silently cannot match. Any path may follow `requestObject`,
+//! `responseObject`, `annotations`, the `extra` maps, `responseStatus.details` and `pod`. No state.
 
 use std::fmt;
 
@@ -173,7 +173,8 @@ pub(crate) fn resolve(name: &str) -> Result<Field, UnknownField> {
     Err(UnknownField { name: name.chars().take(128).collect(), nearest: nearest(name) })
 }
 
-/// Known names that a misspelt name may stand for: equal except for case, or with the same last part.
+/// Known names that a misspelt name may stand for: equal except for case, or with the same last
+/// part.
 fn nearest(name: &str) -> Vec<&'static str> {
     let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
     let known = || EXACT.iter().map(|(known, _)| *known).filter(|known| !known.contains('/'));

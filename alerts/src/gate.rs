@@ -1,12 +1,13 @@
 //! Gates: low-cardinality columns rule rules out before any rule is evaluated on a row.
 //!
 //! Invariant: a gate never rules out a rule that could match. For a rule and a value of the gate's
-//! column, the condition is evaluated with every other leaf unknown; the rule loses its bit for that
-//! value only if the condition is false whatever the other leaves are. A row's candidates are the bits
-//! that are set for all its values. No state outlives a block.
+//! column, the condition is evaluated with every other leaf unknown; the rule loses its bit for
+//! that value only if the condition is false whatever the other leaves are. A row's candidates are
+//! the bits that are set for all its values. No state outlives a block.
 //!
 //! A rule that tests one of two columns (this user *or* that group is impersonated) is ruled out by
-//! neither column alone. For such columns, if they are mostly null, there is a gate over pairs of values.
+//! neither column alone. For such columns, if they are mostly null, there is a gate over pairs of
+//! values.
 
 use arrow_array::{Array, Int32Array};
 use hashbrown::HashMap;
@@ -65,7 +66,8 @@ const PAIRS_MAX: usize = 1 << 14;
 
 /// A gate's column in one block: for each row, the place of its value.
 pub(crate) struct OpenGate {
-    /// Position in [`Program::gates`]; `None` for a pair, whose parts have the results of its leaves.
+    /// Position in [`Program::gates`]; `None` for a pair, whose parts have the results of its
+    /// leaves.
     pub(crate) gate: Option<usize>,
     pub(crate) places: Vec<u32>,
     /// A mask for each group of rules and each place: `masks[group * places_count + place]`.
@@ -93,8 +95,8 @@ pub(crate) struct OpenRows {
 }
 
 impl OpenRows {
-    /// Calls `see` with each candidate rule of a row, by its position in the program and in that order, until it
-    /// returns false.
+    /// Calls `see` with each candidate rule of a row, by its position in the program and in that
+    /// order, until it returns false.
     pub(crate) fn rules(
         &self,
         gates: &[OpenGate],
@@ -116,8 +118,9 @@ impl OpenRows {
     }
 }
 
-/// Applies one gate after the other to the rows. A row without a candidate is dropped at once, most rows by the
-/// first two gates. The candidates are computed once for each pair of class and value, not for each row.
+/// Applies one gate after the other to the rows. A row without a candidate is dropped at once, most
+/// rows by the first two gates. The candidates are computed once for each pair of class and value,
+/// not for each row.
 pub(crate) fn sift(program: &Program, gates: &[OpenGate], rows: usize) -> OpenRows {
     const UNSEEN: u32 = u32::MAX;
     const CLOSED: u32 = u32::MAX - 1;
@@ -217,8 +220,8 @@ pub(crate) fn open(
     opened
 }
 
-/// Returns a gate over the pairs of values that two open gates have in the same rows; `None` if no rule needs
-/// both, or there are too many pairs.
+/// Returns a gate over the pairs of values that two open gates have in the same rows; `None` if no
+/// rule needs both, or there are too many pairs.
 fn pair(
     program: &Program,
     left: &OpenGate,
@@ -262,7 +265,8 @@ fn masks_of(program: &Program, gate: &Gate, values: &Values<'_>, memos: &mut [Me
     })
 }
 
-/// The results of a leaf for the places of a gate; a place of a pair stands for the places of its two parts.
+/// The results of a leaf for the places of a gate; a place of a pair stands for the places of its
+/// two parts.
 struct Answers<'m> {
     memo: &'m Memo,
     divide: usize,
@@ -275,10 +279,12 @@ impl Answers<'_> {
     }
 }
 
-/// Most leaves of one rule on one gate for which candidates are computed once for each set of results.
+/// Most leaves of one rule on one gate for which candidates are computed once for each set of
+/// results.
 const PATTERN_LEAVES_MAX: usize = 6;
 
-/// Computes the masks for each place; `answers` gives the results of the leaves that a place decides.
+/// Computes the masks for each place; `answers` gives the results of the leaves that a place
+/// decides.
 fn masks_by<'m>(
     program: &Program,
     rules: &[usize],

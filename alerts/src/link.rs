@@ -1,7 +1,8 @@
-//! Linking of documents to rules: unique names, and correlations bound to the rules that they count.
+//! Linking of documents to rules: unique names, and correlations bound to the rules that they
+//! count.
 //!
-//! Invariant: names and ids are unique in a set, the rules of every correlation exist and are over single
-//! events, and an alert may carry the fields that a correlation groups by. No state.
+//! Invariant: names and ids are unique in a set, the rules of every correlation exist and are over
+//! single events, and an alert may carry the fields that a correlation groups by. No state.
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -1,13 +1,14 @@
 //! Matching of all rules on one batch.
 //!
 //! Invariant: the result for a row depends on that row alone. A matcher keeps only buffers between
-//! batches, so batches may be matched in any order, by any number of matchers, and a crash loses nothing.
+//! batches, so batches may be matched in any order, by any number of matchers, and a crash loses
+//! nothing.
 //!
-//! The cost of a batch, in order: the distinct values of a few columns times the rules that test them
-//! (see [`crate::gate`]); a look-up for each row and gate, until most rows have no rule left; the
-//! conditions of the candidates, whose results are remembered by distinct value; and the bodies of the
-//! rows that are still undecided. Rejected: evaluating each leaf over whole columns first. With a
-//! hundred rules, most leaves are about rows that another column has already ruled out.
+//! The cost of a batch, in order: the distinct values of a few columns times the rules that test
+//! them (see [`crate::gate`]); a look-up for each row and gate, until most rows have no rule left;
+//! the conditions of the candidates, whose results are remembered by distinct value; and the bodies
+//! of the rows that are still undecided. Rejected: evaluating each leaf over whole columns first.
+//! With a hundred rules, most leaves are about rows that another column has already ruled out.
 
 use std::sync::Arc;
 
@@ -81,16 +82,17 @@ impl Matcher {
         &self.rules
     }
 
-    /// Returns the positions, in `Table::Events`, of the columns that it reads; a batch may lack all others.
+    /// Returns the positions, in `Table::Events`, of the columns that it reads; a batch may lack
+    /// all others.
     pub fn columns(&self) -> &[usize] {
         &self.columns
     }
 
     /// Matches the rules on a batch of events.
     ///
-    /// The batch may have dictionaries (`Table::Events.batch_schema()`), or plain strings and string views
-    /// like batches from the archive. Columns are found by name, and may be missing if neither a rule nor an
-    /// alert needs them.
+    /// The batch may have dictionaries (`Table::Events.batch_schema()`), or plain strings and
+    /// string views like batches from the archive. Columns are found by name, and may be missing if
+    /// neither a rule nor an alert needs them.
     ///
     /// # Errors
     /// [`MatchError`] if a needed column is missing or has another type.
@@ -107,7 +109,8 @@ impl Matcher {
         Ok(matches)
     }
 
-    /// Opens the gates of a block, and calls `work` with the rows and rules that they do not rule out.
+    /// Opens the gates of a block, and calls `work` with the rows and rules that they do not rule
+    /// out.
     fn with_candidates(
         &mut self,
         columns: &Columns<'_>,
@@ -134,8 +137,8 @@ impl Matcher {
         &self.rules.program.cheap_columns
     }
 
-    /// Returns for each row whether a rule may match it, according to all columns but bodies. No rule matches a
-    /// row for which it is false.
+    /// Returns for each row whether a rule may match it, according to all columns but bodies. No
+    /// rule matches a row for which it is false.
     ///
     /// # Errors
     /// [`MatchError`] if one of [`Matcher::cheap_columns`] is missing or has another type.
@@ -162,8 +165,8 @@ impl Matcher {
         Ok(found)
     }
 
-    /// Calls `see` with each row and rule that only bodies can rule out; it returns whether to continue with the
-    /// row.
+    /// Calls `see` with each row and rule that only bodies can rule out; it returns whether to
+    /// continue with the row.
     fn undecided(
         &mut self,
         batch: &RecordBatch,
@@ -244,8 +247,8 @@ fn match_rows(evaluation: &mut Evaluation<'_, '_>, open: &OpenRows, matches: &mu
     }
 }
 
-/// Returns for each row the latest event time of its source up to that row. Adds the latest time of each source
-/// to `sources`.
+/// Returns for each row the latest event time of its source up to that row. Adds the latest time of
+/// each source to `sources`.
 fn latest_times(columns: &Columns<'_>, sources: &mut Vec<(String, i64)>) -> Vec<i64> {
     let names = columns.text(index::SOURCE);
     let latest = (0..columns.rows).map(|row| {
@@ -266,7 +269,8 @@ fn latest_times(columns: &Columns<'_>, sources: &mut Vec<(String, i64)>) -> Vec<
     latest.collect()
 }
 
-/// Returns what a match of a base rule counts as; `None` if values are counted and the event has none.
+/// Returns what a match of a base rule counts as; `None` if values are counted and the event has
+/// none.
 fn counted(
     rules: &RuleSet,
     correlation: usize,
@@ -309,7 +313,8 @@ fn counted(
     Some(Meaning::Count { correlation: correlation as u32, group, group_text: texts.add(&text), value })
 }
 
-/// A hash of several values, each hashed with its length, so that different values cannot be made to collide.
+/// A hash of several values, each hashed with its length, so that different values cannot be made
+/// to collide.
 struct Identity(blake3::Hasher);
 
 impl Identity {
@@ -411,9 +416,9 @@ impl KeptSymbols {
     }
 }
 
-/// Returns a hash that identifies a request. The audit id alone does not identify it: a client may send the id
-/// of another request, and its own alerts would be taken for repetitions. A request that lacks id or time is
-/// identified by the time of its stage.
+/// Returns a hash that identifies a request. The audit id alone does not identify it: a client may
+/// send the id of another request, and its own alerts would be taken for repetitions. A request
+/// that lacks id or time is identified by the time of its stage.
 fn request_identity(
     columns: &Columns<'_>,
     row: usize,

@@ -1,8 +1,9 @@
-//! The matches of a batch, which a matcher hands to the detector: compact, and independent of the batch.
+//! The matches of a batch, which a matcher hands to the detector: compact, and independent of the
+//! batch.
 //!
-//! Invariant: entries are in row order, and the rules of a row are in the order of the set, so the alerts
-//! do not depend on where batches were cut. No body is copied. A crash loses matches; the source delivers
-//! their events again.
+//! Invariant: entries are in row order, and the rules of a row are in the order of the set, so the
+//! alerts do not depend on where batches were cut. No body is copied. A crash loses matches; the
+//! source delivers their events again.
 
 use std::sync::Arc;
 
@@ -101,7 +102,8 @@ pub(crate) enum Meaning {
         group: u128,
         /// `field=value` pairs of the group.
         group_text: Symbol,
-        /// Hash of the value; if no values are counted, the position of the rule in the correlation's list.
+        /// Hash of the value; if no values are counted, the position of the rule in the
+        /// correlation's list.
         value: u128,
     },
 }
@@ -130,8 +132,8 @@ pub struct BatchMatches {
 }
 
 impl BatchMatches {
-    /// Returns the row and rule index of each match, by row. A rule may match several stages of a request; the
-    /// detector raises one alert for them.
+    /// Returns the row and rule index of each match, by row. A rule may match several stages of a
+    /// request; the detector raises one alert for them.
     pub fn matched(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         self.matched.iter().map(|(row, rule)| (*row as usize, *rule as usize))
     }

@@ -1,7 +1,7 @@
 //! Results remembered for the distinct values of one column in one block.
 //!
-//! Invariant: a memo is cleared between blocks, because places stand for other values in the next one. No state
-//! outlives a block.
+//! Invariant: a memo is cleared between blocks, because places stand for other values in the next
+//! one. No state outlives a block.
 
 const UNKNOWN: u8 = 0;
 const FALSE: u8 = 1;

@@ -1,7 +1,7 @@
 //! Alerts that the pipeline raises about itself: missing evidence is a finding, too.
 //!
-//! Invariant: an alert's id is a function of the problem and its start, so raising it again, also after a crash,
-//! makes no new alert. No state.
+//! Invariant: an alert's id is a function of the problem and its start, so raising it again, also
+//! after a crash, makes no new alert. No state.
 
 use std::time::Duration;
 
@@ -28,7 +28,8 @@ pub fn is_own(rule_id: &str) -> bool {
     [SOURCE_SILENT, CONSERVATION_FAILED, HISTORY_CONTRADICTED, TEST, HEARTBEAT].contains(&rule_id)
 }
 
-/// The alert of a source that has delivered no event since `since_us` (microseconds since the epoch).
+/// The alert of a source that has delivered no event since `since_us` (microseconds since the
+/// epoch).
 pub fn source_silent(source: &str, since_us: i64, now_us: i64, bound: Duration) -> Alert {
     let message = format!("source {source} has delivered no event for more than {} s", bound.as_secs());
     let next_steps = "Check whether the API server still writes audit events (apiserver_audit_event_total, \

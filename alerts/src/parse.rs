@@ -1,12 +1,12 @@
 //! Parsing of rule files to documents: YAML, Sigma's attributes, and the line of each document.
 //!
-//! Invariant: every error names file, rule and line. YAML values carry no positions, so the line of a
-//! semantic error is found by searching for the keys that lead to it, in order, from the document's
-//! start. No state.
+//! Invariant: every error names file, rule and line. YAML values carry no positions, so the line of
+//! a semantic error is found by searching for the keys that lead to it, in order, from the
+//! document's start. No state.
 //!
-//! Rejected: rsigma-parser. Its newest releases need a newer Rust, and it brings a grammar engine, a model
-//! wider than the rules that run here, and errors without our field names; the definition of a valid rule
-//! would be in two places.
+//! Rejected: rsigma-parser. Its newest releases need a newer Rust, and it brings a grammar engine,
+//! a model wider than the rules that run here, and errors without our field names; the definition
+//! of a valid rule would be in two places.
 
 use std::collections::BTreeMap;
 
@@ -139,7 +139,8 @@ fn first_line(part: &str) -> usize {
         .unwrap_or_default()
 }
 
-/// The line, counted from the document's start, that the keys of a trail lead to; innermost key first.
+/// The line, counted from the document's start, that the keys of a trail lead to; innermost key
+/// first.
 fn line_of(part: &str, trail: &[String]) -> usize {
     let lines: Vec<&str> = part.lines().collect();
     let mut at = first_line(part);
@@ -285,8 +286,8 @@ fn header(file: &str, line: usize, map: &Mapping) -> Result<RuleHeader, Fault> {
     })
 }
 
-/// Whether a text is a reference to a paragraph of 45 CFR part 164: a section of three digits, then paragraphs
-/// in the order of the code: a letter, a number, a small roman number, a capital letter.
+/// Whether a text is a reference to a paragraph of 45 CFR part 164: a section of three digits, then
+/// paragraphs in the order of the code: a letter, a number, a small roman number, a capital letter.
 fn is_safeguard(text: &str) -> bool {
     let Some((section, paragraphs)) = text.strip_prefix("164.").and_then(|rest| rest.split_at_checked(3))
     else {

@@ -1,7 +1,7 @@
 //! The parsed model of rules: what a file says, checked, before it is compiled.
 //!
-//! Invariant: positions in these types ([`Base::rule`], [`EventRule::info`]) refer to the list of [`RuleInfo`]
-//! that they were linked with. No state: a crash changes nothing.
+//! Invariant: positions in these types ([`Base::rule`], [`EventRule::info`]) refer to the list of
+//! [`RuleInfo`] that they were linked with. No state: a crash changes nothing.
 
 use strongroom_schemas::Severity;
 
@@ -157,8 +157,8 @@ impl Bound {
 #[derive(Clone, Debug)]
 pub(crate) struct Correlation {
     pub(crate) info: usize,
-    /// Hash of the rule's content and of the rules that feed it. Its state is stored under this key, so a set
-    /// with an equal rule continues with that state.
+    /// Hash of the rule's content and of the rules that feed it. Its state is stored under this
+    /// key, so a set with an equal rule continues with that state.
     pub(crate) key: u64,
     pub(crate) bases: Vec<Base>,
     /// Names of the group's fields, as written in the rule.
@@ -184,8 +184,8 @@ impl Correlation {
         }
     }
 
-    /// Returns the count at which a sliding window alerts; `None` for a rule with an upper bound, which can be
-    /// judged only when its window is over.
+    /// Returns the count at which a sliding window alerts; `None` for a rule with an upper bound,
+    /// which can be judged only when its window is over.
     pub(crate) fn at_least(&self) -> Option<u64> {
         if self.measure.distinguishes_rules() {
             return Some(self.bases.len() as u64);

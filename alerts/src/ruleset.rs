@@ -1,9 +1,10 @@
 //! A set of rules: read, parsed, linked and compiled.
 //!
-//! Invariant: a [`RuleSet`] contains only rules that can run. Everything that can be wrong with a rule (an
-//! unknown field, a modifier that does not apply, a condition that names no selection, a correlation over a
-//! missing rule) is an error when the set is made, with file, rule and line; matching has no rule errors left.
-//! A set never changes once it is made, and is rebuilt from its files after a crash.
+//! Invariant: a [`RuleSet`] contains only rules that can run. Everything that can be wrong with a
+//! rule (an unknown field, a modifier that does not apply, a condition that names no selection, a
+//! correlation over a missing rule) is an error when the set is made, with file, rule and line;
+//! matching has no rule errors left. A set never changes once it is made, and is rebuilt from its
+//! files after a crash.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -39,12 +40,12 @@ impl RuleSet {
         RuleSet::from_documents(builtin::RULES.iter().map(|(file, text)| (file.to_string(), *text)))
     }
 
-    /// Reads the rules in files and folders; a folder means every `.yml` and `.yaml` below it, in order of
-    /// their names. Either all rules load or none.
+    /// Reads the rules in files and folders; a folder means every `.yml` and `.yaml` below it, in
+    /// order of their names. Either all rules load or none.
     ///
     /// # Errors
-    /// [`RuleError::Read`], [`RuleError::TooLarge`], [`RuleError::NoFiles`] if files cannot be read, the
-    /// others if a rule cannot be run.
+    /// [`RuleError::Read`], [`RuleError::TooLarge`], [`RuleError::NoFiles`] if files cannot be
+    /// read, the others if a rule cannot be run.
     pub fn load(paths: &[PathBuf]) -> Result<RuleSet, RuleError> {
         RuleSet::load_beside(&[], paths)
     }
@@ -66,7 +67,8 @@ impl RuleSet {
         RuleSet::from_documents(given.chain(read.iter().map(|(file, text)| (file.clone(), text.as_str()))))
     }
 
-    /// Returns what an audit policy must write so that a rule, by position in [`RuleSet::rules`], can match.
+    /// Returns what an audit policy must write so that a rule, by position in [`RuleSet::rules`],
+    /// can match.
     pub fn needs(&self, at: usize) -> Needs {
         let feeds = self.correlations.iter().find(|correlation| correlation.info == at);
         let bases = feeds.map_or(vec![at], |feeds| feeds.bases.iter().map(|base| base.rule).collect());
@@ -80,7 +82,8 @@ impl RuleSet {
         feeds.map_or(Vec::new(), |feeds| feeds.bases.iter().map(|base| base.rule).collect())
     }
 
-    /// Returns a hash of the names and contents of the rule files that [`RuleSet::load`] would read.
+    /// Returns a hash of the names and contents of the rule files that [`RuleSet::load`] would
+    /// read.
     ///
     /// # Errors
     /// Those of [`RuleSet::load`] if files cannot be read.
@@ -99,7 +102,8 @@ impl RuleSet {
         Ok(*hash.finalize().as_bytes())
     }
 
-    /// Reads the rules of one YAML text with any number of documents; `name` is the file's name in errors.
+    /// Reads the rules of one YAML text with any number of documents; `name` is the file's name in
+    /// errors.
     ///
     /// # Errors
     /// [`RuleError::Yaml`] and [`RuleError::Rule`], with the line.
@@ -107,8 +111,8 @@ impl RuleSet {
         RuleSet::from_documents([(name.to_owned(), text)])
     }
 
-    /// Reads the rules of several YAML texts, each with its file's name in errors. Correlations may name
-    /// rules of any of them.
+    /// Reads the rules of several YAML texts, each with its file's name in errors. Correlations may
+    /// name rules of any of them.
     pub fn from_documents<'a>(
         texts: impl IntoIterator<Item = (String, &'a str)>,
     ) -> Result<RuleSet, RuleError> {
@@ -130,13 +134,15 @@ impl RuleSet {
         Ok(RuleSet { infos, keys, events, correlations, program })
     }
 
-    /// Returns all rules, in the order in which they were read; a match refers to a rule by its position here.
+    /// Returns all rules, in the order in which they were read; a match refers to a rule by its
+    /// position here.
     pub fn rules(&self) -> &[RuleInfo] {
         &self.infos
     }
 
-    /// Returns the SQL queries to run about an alert, in the rule's order, with the alert's values filled in as
-    /// SQL literals. Empty if the set has no rule with the alert's rule id, or the rule has no runbook.
+    /// Returns the SQL queries to run about an alert, in the rule's order, with the alert's values
+    /// filled in as SQL literals. Empty if the set has no rule with the alert's rule id, or the
+    /// rule has no runbook.
     pub fn runbook(&self, alert: &Alert) -> Vec<String> {
         let Some(info) = self.infos.iter().position(|info| info.id == alert.rule_id) else {
             return Vec::new();
@@ -161,16 +167,16 @@ impl RuleSet {
         &self.events[at.expect("only rules over events match events, in order of their infos")]
     }
 
-    /// Returns the longest window of any correlation except those of [`RuleSet::history_max`]; zero if there
-    /// is none.
+    /// Returns the longest window of any correlation except those of [`RuleSet::history_max`]; zero
+    /// if there is none.
     pub fn window_max(&self) -> Duration {
         let windows = self.correlations.iter().filter(|correlation| !correlation.measure.is_history());
         Duration::from_micros(windows.map(|c| c.timespan_us).max().unwrap_or(0).unsigned_abs())
     }
 
-    /// Returns how far before the last event events must be observed again after a restart to restore the
-    /// windows: two windows, because the window before decides whether a burst has alerted already, and the
-    /// time that events may wait for late ones.
+    /// Returns how far before the last event events must be observed again after a restart to
+    /// restore the windows: two windows, because the window before decides whether a burst has
+    /// alerted already, and the time that events may wait for late ones.
     pub fn rebuild_span(&self) -> Duration {
         2 * self.window_max() + self.lateness_max()
     }
@@ -192,8 +198,8 @@ impl RuleSet {
         Duration::from_micros(history.map(|c| c.timespan_us).max().unwrap_or(0).unsigned_abs())
     }
 
-    /// Returns the part of the set that [`RuleSet::history_max`] is about: a matcher of it finds only the events
-    /// that those rules compare with, for a detector of the whole set.
+    /// Returns the part of the set that [`RuleSet::history_max`] is about: a matcher of it finds
+    /// only the events that those rules compare with, for a detector of the whole set.
     pub fn history_part(&self) -> RuleSet {
         let history: Vec<&Correlation> =
             self.correlations.iter().filter(|correlation| correlation.measure.is_history()).collect();

@@ -1,8 +1,10 @@
-//! Folders of a log: created durably, locked by one process, with files that are replaced as a whole.
+//! Folders of a log: created durably, locked by one process, with files that are replaced as a
+//! whole.
 //!
-//! Invariants: a folder and its parents are synced into their parents before anything is stored in them;
-//! files and folders are readable by their owner only. Anybody who writes to the folder without the lock
-//! breaks the log. A crash leaves at most a staging file `*.new`, which the next write replaces.
+//! Invariants: a folder and its parents are synced into their parents before anything is stored in
+//! them; files and folders are readable by their owner only. Anybody who writes to the folder
+//! without the lock breaks the log. A crash leaves at most a staging file `*.new`, which the next
+//! write replaces.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -25,7 +27,8 @@ impl Folder {
     /// Opens a folder, creating it and its parents if they are missing, and locks it.
     ///
     /// # Errors
-    /// [`JournalError::InUse`] if another process has it open, the others if it cannot be created or written.
+    /// [`JournalError::InUse`] if another process has it open, the others if it cannot be created
+    /// or written.
     pub fn open(path: &Path) -> Result<Folder, JournalError> {
         create_folder(path)?;
         let lock_path = path.join("lock");
@@ -44,8 +47,8 @@ impl Folder {
     }
 }
 
-/// Returns the numbered files of a folder with an extension, in the order of their numbers. Takes no lock, so
-/// that a log can be read while another process writes it.
+/// Returns the numbered files of a folder with an extension, in the order of their numbers. Takes
+/// no lock, so that a log can be read while another process writes it.
 ///
 /// # Errors
 /// When the folder cannot be listed.

@@ -14,20 +14,20 @@
 //! # }
 //! ```
 //!
-//! The outbox of the sinks and the write-ahead log of the webhook are built on this floor. It owns what they
-//! have in common: folders, locks, durable small files, and finding the records of a segment that a crash or
-//! a failing disk left behind. What a record contains, how segments are numbered, and when one is deleted is
-//! up to the log.
+//! The outbox of the sinks and the write-ahead log of the webhook are built on this floor. It owns
+//! what they have in common: folders, locks, durable small files, and finding the records of a
+//! segment that a crash or a failing disk left behind. What a record contains, how segments are
+//! numbered, and when one is deleted is up to the log.
 //!
 //! Invariants:
 //! - One process at a time writes to a folder: [`Folder`] holds its lock.
 //! - [`write_whole`] leaves the old file or the new one, never a part of either.
-//! - [`scan`] never takes damage for the end of a log: bytes are a torn tail only if no record follows that
-//!   proves them to have been durable.
+//! - [`scan`] never takes damage for the end of a log: bytes are a torn tail only if no record
+//!   follows that proves them to have been durable.
 //!
-//! Crashes: a function here may be interrupted between any two writes. A lock is released by the system, a
-//! staging file `*.new` is overwritten by the next [`write_whole`], and a torn tail stays until [`end_at`]
-//! cuts it off.
+//! Crashes: a function here may be interrupted between any two writes. A lock is released by the
+//! system, a staging file `*.new` is overwritten by the next [`write_whole`], and a torn tail stays
+//! until [`end_at`] cuts it off.
 
 mod clock;
 mod error;

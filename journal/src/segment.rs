@@ -1,14 +1,17 @@
-//! The records of a segment: read in order, found again after damage, cut off where a crash tore them.
+//! The records of a segment: read in order, found again after damage, cut off where a crash tore
+//! them.
 //!
-//! Terms: a *record* begins with magic bytes and carries checksums; *damage* is a run of bytes that is not a
-//! record, with a later record after it; a *torn tail* is a run of bytes that is not a record at the end.
+//! Terms: a *record* begins with magic bytes and carries checksums; *damage* is a run of bytes that
+//! is not a record, with a later record after it; a *torn tail* is a run of bytes that is not a
+//! record at the end.
 //!
-//! Why the two differ: a log writes and syncs one group of records at a time, and the next group only after
-//! that. So a torn tail was never acknowledged and may be cut off, but damage was durable once: it must be
-//! reported, and no byte of it may be thrown away. Which later records prove that the bytes before them were
-//! durable is for the log to say.
+//! Why the two differ: a log writes and syncs one group of records at a time, and the next group
+//! only after that. So a torn tail was never acknowledged and may be cut off, but damage was
+//! durable once: it must be reported, and no byte of it may be thrown away. Which later records
+//! prove that the bytes before them were durable is for the log to say.
 //!
-//! Nothing here writes, but for [`end_at`]. A crash in it leaves the tail or not, and recovery runs again.
+//! Nothing here writes, but for [`end_at`]. A crash in it leaves the tail or not, and recovery runs
+//! again.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -25,8 +28,8 @@ pub trait Record: Sized {
     /// The bytes that every record begins with.
     const MAGIC: &'static [u8];
 
-    /// Returns the record that begins at byte `at`, and its length. `None` if it is damaged, or does not end
-    /// within the reader's limit.
+    /// Returns the record that begins at byte `at`, and its length. `None` if it is damaged, or
+    /// does not end within the reader's limit.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -101,9 +104,10 @@ pub enum Found<R> {
     },
 }
 
-/// Reads records from byte `from` to the limit, and returns where the last whole one ends. What follows there
-/// is a torn tail. `proves` is given the byte where a run of bytes that is not a record begins, and a record
-/// after it, and says whether that record proves the bytes to have been durable.
+/// Reads records from byte `from` to the limit, and returns where the last whole one ends. What
+/// follows there is a torn tail. `proves` is given the byte where a run of bytes that is not a
+/// record begins, and a record after it, and says whether that record proves the bytes to have been
+/// durable.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -143,7 +147,8 @@ pub fn find<R: Record>(
             return Ok(None);
         }
         let Some(found) = memchr::memmem::find(bytes, R::MAGIC) else {
-            // The next search begins where a record's first bytes may have been cut by the block's end.
+            // The next search begins where a record's first bytes may have been cut by the block's
+            // end.
             at += (bytes.len() - (R::MAGIC.len() - 1)) as u64;
             continue;
         };

@@ -1,8 +1,8 @@
 //! The tables of an archive and the one schema of each.
 //!
-//! Invariant: a column's name is written here and nowhere else, and its position is a constant of the
-//! `index` module beside it. Column order is part of the format: writers fill columns by position.
-//! Nothing here has state, so a crash changes nothing.
+//! Invariant: a column's name is written here and nowhere else, and its position is a constant of
+//! the `index` module beside it. Column order is part of the format: writers fill columns by
+//! position. Nothing here has state, so a crash changes nothing.
 
 use std::sync::{Arc, LazyLock};
 
@@ -60,8 +60,8 @@ impl Table {
     }
 }
 
-/// Partition column of every table: the UTC day of the row's event time, `Date32`. It is part of the
-/// path (`date=2026-03-02/`) and of the commit, not of the files.
+/// Partition column of every table: the UTC day of the row's event time, `Date32`. It is part of
+/// the path (`date=2026-03-02/`) and of the commit, not of the files.
 pub const DATE: &str = "date";
 
 /// The type of every point in time: microseconds, UTC.
@@ -92,8 +92,8 @@ fn as_batch_schema(file: &Schema, dictionaries: &[&str]) -> SchemaRef {
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
-/// Declares the columns of a table, in order: constants of their names and positions, the list of names,
-/// and the file schema.
+/// Declares the columns of a table, in order: constants of their names and positions, the list of
+/// names, and the file schema.
 macro_rules! columns {
     ($($upper:ident $name:literal $data_type:expr, $doc:literal;)*) => {
         /// Position of each column.
@@ -117,9 +117,9 @@ macro_rules! columns {
 /// `events`: one row for each audit event, in Kubernetes' own words.
 ///
 /// The warnings of the Go type apply to these columns: `audit_id` identifies a *request* and can be
-/// set by the client, so it is not a key; all but the last of `source_ips` can be set by the client;
-/// `user_agent` is whatever the client sends; bodies exist only at higher levels. Columns marked
-/// *json* contain the exact text received, not a re-serialisation.
+/// set by the client, so it is not a key; all but the last of `source_ips` can be set by the
+/// client; `user_agent` is whatever the client sends; bodies exist only at higher levels. Columns
+/// marked *json* contain the exact text received, not a re-serialisation.
 pub mod events {
     use super::*;
 

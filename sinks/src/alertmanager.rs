@@ -1,10 +1,12 @@
 //! Prometheus Alertmanager, API v2.
 //!
-//! Invariants: labels, which identify an alert there, contain no value that a client chose, so apart from the alert's
-//! id their number is bounded. Every member of a cluster is sent each alert; it is taken if one member takes it.
+//! Invariants: labels, which identify an alert there, contain no value that a client chose, so
+//! apart from the alert's id their number is bounded. Every member of a cluster is sent each alert;
+//! it is taken if one member takes it.
 //!
-//! Our alerts are points in time, but Alertmanager's alerts are conditions that last. So each alert sets its own
-//! `endsAt`, [`FIRING_TIME`] ahead, and is sent once. After a crash it may be sent again, with the same labels.
+//! Our alerts are points in time, but Alertmanager's alerts are conditions that last. So each alert
+//! sets its own `endsAt`, [`FIRING_TIME`] ahead, and is sent once. After a crash it may be sent
+//! again, with the same labels.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Waits between attempts: each is twice as long as the one before, up to a bound.
 //!
-//! Invariant: a wait is never longer than the bound. State is lost in a crash, so attempts start again with the
-//! first wait.
+//! Invariant: a wait is never longer than the bound. State is lost in a crash, so attempts start
+//! again with the first wait.
 
 use std::time::Duration;
 

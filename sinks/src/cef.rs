@@ -1,8 +1,8 @@
 //! ArcSight Common Event Format, version 0: an alert as one line.
 //!
-//! Invariant: a value that a client chose cannot end the line, a header field or an extension value. `\` and `|` are
-//! escaped in the header; `\`, `=`, and line breaks (as `\r` and `\n`) in the extension. All other control characters
-//! become U+FFFD. No state.
+//! Invariant: a value that a client chose cannot end the line, a header field or an extension
+//! value. `\` and `|` are escaped in the header; `\`, `=`, and line breaks (as `\r` and `\n`) in
+//! the extension. All other control characters become U+FFFD. No state.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;

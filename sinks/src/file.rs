@@ -1,8 +1,9 @@
 //! Findings as lines of JSON: to a file, and to standard output.
 //!
-//! Invariants: an alert is taken when its line is synced (a pipe is only flushed). A file that was renamed or deleted,
-//! for instance by log rotation, is opened again before the next lines. If lines cannot be written completely, the
-//! file is cut back to its length before them; after a crash the last line may be partial.
+//! Invariants: an alert is taken when its line is synced (a pipe is only flushed). A file that was
+//! renamed or deleted, for instance by log rotation, is opened again before the next lines. If
+//! lines cannot be written completely, the file is cut back to its length before them; after a
+//! crash the last line may be partial.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;

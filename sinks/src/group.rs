@@ -1,13 +1,17 @@
-//! Groups: of many alerts of one kind, the first is sent at once, and the others are counted in a summary.
+//! Groups: of many alerts of one kind, the first is sent at once, and the others are counted in a
+//! summary.
 //!
 //! Invariants:
-//! - The first alert of a group is never held back, and every alert held back is counted in a later summary. The log
-//!   records which alerts are held back, so the count survives a crash.
-//! - The summary's id is a function of the first alert's id, so a summary that is made twice is one alert.
-//! - Our own alerts are never held back. While [`GROUPS_MAX`] groups are open, alerts of other groups are sent singly.
+//! - The first alert of a group is never held back, and every alert held back is counted in a later
+//!   summary. The log records which alerts are held back, so the count survives a crash.
+//! - The summary's id is a function of the first alert's id, so a summary that is made twice is one
+//!   alert.
+//! - Our own alerts are never held back. While [`GROUPS_MAX`] groups are open, alerts of other
+//!   groups are sent singly.
 //!
-//! A group is a rule, a cluster, and the group of a correlation; for rules over single events, which have no group,
-//! it is actor, verb, and object. It stays open for a fixed time after its first alert.
+//! A group is a rule, a cluster, and the group of a correlation; for rules over single events,
+//! which have no group, it is actor, verb, and object. It stays open for a fixed time after its
+//! first alert.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -79,7 +83,8 @@ impl Groups {
             .insert(key, Group { first, number, opened_ms, held: 0, audit_ids: Vec::new(), closing: false });
     }
 
-    /// Closes the groups whose time is up, and returns the summaries of those that held alerts back.
+    /// Closes the groups whose time is up, and returns the summaries of those that held alerts
+    /// back.
     pub(super) fn due(&mut self, now_ms: u64) -> Vec<Entry> {
         let time_ms = self.time_ms;
         let is_due = |group: &Group| now_ms >= group.opened_ms.saturating_add(time_ms);
@@ -114,8 +119,8 @@ impl Groups {
         }
     }
 
-    /// Takes back entries that could not be made durable: the alerts are read from the archive again, and the
-    /// summaries are due again.
+    /// Takes back entries that could not be made durable: the alerts are read from the archive
+    /// again, and the summaries are due again.
     pub(super) fn not_stored(&mut self, entries: &[Entry]) {
         for entry in entries {
             match entry {

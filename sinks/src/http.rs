@@ -1,8 +1,10 @@
 //! An HTTP client with bounds: for sinks, and for other callers that post to a configured address.
 //!
 //! Invariants:
-//! - Redirects are not followed, and link-local addresses are refused: a request goes to the configured address only.
-//! - A request takes at most [`HTTP_TIMEOUT`], and at most [`ANSWER_BYTES_MAX`] of an answer are read.
+//! - Redirects are not followed, and link-local addresses are refused: a request goes to the
+//!   configured address only.
+//! - A request takes at most [`HTTP_TIMEOUT`], and at most [`ANSWER_BYTES_MAX`] of an answer are
+//!   read.
 //! - An answer is shown shortened, without control characters and without our secrets.
 //!
 //! State is lost in a crash; the receiver may have got the last request.
@@ -111,7 +113,8 @@ impl Http {
             .https_or_http()
             .enable_http1()
             .wrap_connector(connector);
-        // The runtime's own thread notices connections that the receiver closes between two requests.
+        // The runtime's own thread notices connections that the receiver closes between two
+        // requests.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("sink-http")
@@ -188,9 +191,9 @@ impl PostClient {
         Ok(PostClient { base, http: Mutex::new(Http::new(options, Vec::new())?) })
     }
 
-    /// Posts `body` to a path below the address, or to the address itself if the path is empty, and returns the status
-    /// and the body of the answer. Waits at most [`HTTP_TIMEOUT`]. Sends one request at a time and blocks, so it
-    /// must not be called inside an async runtime.
+    /// Posts `body` to a path below the address, or to the address itself if the path is empty, and
+    /// returns the status and the body of the answer. Waits at most [`HTTP_TIMEOUT`]. Sends one
+    /// request at a time and blocks, so it must not be called inside an async runtime.
     ///
     /// # Errors
     /// The reason as text, if there was no complete answer.

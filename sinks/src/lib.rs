@@ -19,7 +19,8 @@
 //! assert!(lines.starts_with(b"{") && lines.ends_with(b"}\n"));
 //! ```
 //!
-//! An outbox on disk stands between the pipeline and the sinks, each of which has a thread and a position:
+//! An outbox on disk stands between the pipeline and the sinks, each of which has a thread and a
+//! position:
 //!
 //! ```text
 //! pipeline ──alert──▶ queue ──▶ outbox: log on disk ──▶ worker ──▶ sink
@@ -29,15 +30,19 @@
 //!
 //! Invariants:
 //! - Handing over an alert never waits; a sink holds up neither the pipeline nor another sink.
-//! - An alert whose events are sealed reaches every sink at least once, wherever the process is killed. An alert
-//!   that is sent again has the same id, which every format carries where its receiver looks for duplicates.
-//! - Sinks send OCSF unless the receiver has a format of its own. No format carries a request or response body, and
-//!   each escapes values that clients of a cluster chose, by its own rules.
-//! - TLS is always verified. A secret is sent in the request that needs it, and is in no error, log or metric.
+//! - An alert whose events are sealed reaches every sink at least once, wherever the process is
+//!   killed. An alert that is sent again has the same id, which every format carries where its
+//!   receiver looks for duplicates.
+//! - Sinks send OCSF unless the receiver has a format of its own. No format carries a request or
+//!   response body, and each escapes values that clients of a cluster chose, by its own rules.
+//! - TLS is always verified. A secret is sent in the request that needs it, and is in no error, log
+//!   or metric.
 //!
-//! Crashes: the outbox continues where it was, see the module `outbox`; a sink may be sent an alert again.
+//! Crashes: the outbox continues where it was, see the module `outbox`; a sink may be sent an alert
+//! again.
 //!
-//! The Kafka sink is not in this crate but beside the Kafka source, which owns librdkafka's settings and messages.
+//! The Kafka sink is not in this crate but beside the Kafka source, which owns librdkafka's
+//! settings and messages.
 
 mod alertmanager;
 mod backoff;
@@ -139,8 +144,8 @@ pub struct Sinks {
 }
 
 impl Sinks {
-    /// Opens the outbox and starts a thread for each sink. Alerts that are in the archive `history` but not in the
-    /// outbox are sent first.
+    /// Opens the outbox and starts a thread for each sink. Alerts that are in the archive `history`
+    /// but not in the outbox are sent first.
     ///
     /// # Errors
     /// When the folder cannot be used.
@@ -177,13 +182,14 @@ impl Sinks {
         Ok(Sinks { outbox, stop, log, done, counters })
     }
 
-    /// Takes an alert to send; never waits. Returns `false` if the queue is full: an alert of a rule is then read from
-    /// the archive later.
+    /// Takes an alert to send; never waits. Returns `false` if the queue is full: an alert of a
+    /// rule is then read from the archive later.
     pub fn hand_over(&self, alert: &Alert) -> bool {
         self.outbox.hand_over(alert)
     }
 
-    /// Takes note of commits of the archive's table `alerts`, all of whose alerts were handed over. Never waits.
+    /// Takes note of commits of the archive's table `alerts`, all of whose alerts were handed over.
+    /// Never waits.
     pub fn sealed(&self, commits: &Mark) {
         self.outbox.sealed(commits);
     }
@@ -197,8 +203,8 @@ impl Sinks {
         self.counters.clone()
     }
 
-    /// Makes all alerts handed over durable, and gives the sinks [`SINK_FINISH`] to take them; the rest is sent after
-    /// the next start. Returns whether every sink has every alert.
+    /// Makes all alerts handed over durable, and gives the sinks [`SINK_FINISH`] to take them; the
+    /// rest is sent after the next start. Returns whether every sink has every alert.
     pub fn finish(self) -> bool {
         let end = {
             self.outbox.finish();
@@ -216,7 +222,8 @@ impl Sinks {
         ended == self.counters.len() && lag == 0
     }
 
-    /// Returns the states of sinks from the files in an outbox's folder, which a running process may be writing.
+    /// Returns the states of sinks from the files in an outbox's folder, which a running process
+    /// may be writing.
     ///
     /// # Errors
     /// When they cannot be read.

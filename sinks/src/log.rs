@@ -3,22 +3,25 @@
 //! What is stored where, in the outbox's folder:
 //! - `lock`: held by the process that uses the folder.
 //! - `<20 digits>.log`: a segment, named after the number of its first record.
-//! - `<20 digits>.ids`: the ids of the alerts in a deleted segment, 16 bytes each, after magic bytes.
+//! - `<20 digits>.ids`: the ids of the alerts in a deleted segment, 16 bytes each, after magic
+//!   bytes.
 //!
 //! ```text
 //! segment: "SROUTBX\x01", records
 //! record:  "SRAR", length of the payload u32, number u64, time u64 (ms since 1970), checksum 16 bytes, payload
 //! ```
-//! All numbers are little-endian; the checksum is the first half of the BLAKE3 hash of head and payload; the
-//! payload is an [`Entry`] as JSON.
+//! All numbers are little-endian; the checksum is the first half of the BLAKE3 hash of head and
+//! payload; the payload is an [`Entry`] as JSON.
 //!
 //! Invariants:
 //! - Records are numbered without gaps, and a number is used once, also across restarts.
-//! - Readers see only synced records. A group of records is written and synced at once, and the next group
-//!   only after that, so a broken end of the newest segment was never seen, and is cut off.
-//! - Broken bytes elsewhere are damage: the reader reports them with file and byte, and continues after them.
-//! - After a failed write the segment is cut at its last durable byte and closed, and the next group starts a
-//!   new one.
+//! - Readers see only synced records. A group of records is written and synced at once, and the
+//!   next group only after that, so a broken end of the newest segment was never seen, and is cut
+//!   off.
+//! - Broken bytes elsewhere are damage: the reader reports them with file and byte, and continues
+//!   after them.
+//! - After a failed write the segment is cut at its last durable byte and closed, and the next
+//!   group starts a new one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions};
@@ -40,8 +43,8 @@ const SEGMENT_MAGIC: &[u8; 8] = b"SROUTBX\x01";
 const IDS_MAGIC: &[u8; 8] = b"SRALIDS\x01";
 const RECORD_MAGIC: &[u8; 4] = b"SRAR";
 const HEAD_BYTES: usize = 40;
-/// Longest payload. An alert has a few kilobytes; the largest possible one (every list full, every name as long
-/// as allowed, every character escaped in JSON) has more than one MiB.
+/// Longest payload. An alert has a few kilobytes; the largest possible one (every list full, every
+/// name as long as allowed, every character escaped in JSON) has more than one MiB.
 const PAYLOAD_BYTES_MAX: usize = 2 << 20;
 /// A segment of this length, or of a sixteenth of the log's bound, is full.
 pub(super) const SEGMENT_BYTES: u64 = 8 << 20;
@@ -202,8 +205,8 @@ pub(super) enum Read {
 }
 
 impl Log {
-    /// Opens a folder, or creates it. `id` is given the ids of alerts, oldest first; `record` is given every record
-    /// in the log.
+    /// Opens a folder, or creates it. `id` is given the ids of alerts, oldest first; `record` is
+    /// given every record in the log.
     pub(super) fn open(
         path: &Path,
         bytes_max: u64,
@@ -233,7 +236,8 @@ impl Log {
                 record(found);
             })?;
             if at == newest && records == 0 && state.end == start.max(1) {
-                // The process was killed while it created the segment; the next group creates it again.
+                // The process was killed while it created the segment; the next group creates it
+                // again.
                 std::fs::remove_file(&path).map_err(cannot_write(&path))?;
                 continue;
             }
@@ -244,7 +248,8 @@ impl Log {
         Ok(Log { folder, shared, open: None, segment_bytes, ids })
     }
 
-    /// Makes entries durable as one group, and returns the number of the first. A new segment begins with `mark`.
+    /// Makes entries durable as one group, and returns the number of the first. A new segment
+    /// begins with `mark`.
     pub(super) fn append(&mut self, entries: &[Entry], mark: Option<&Mark>) -> Result<u64, OutboxError> {
         let (end, newest) = {
             let state = lock(&self.shared.state);
@@ -274,10 +279,12 @@ impl Log {
             (path.clone(), written.map_err(cannot_write(&path)))
         };
         if let Err(error) = written {
-            // The end of the file is unknown now: cut it at the last durable byte, and append no more to it.
+            // The end of the file is unknown now: cut it at the last durable byte, and append no
+            // more to it.
             self.open = None;
             if begin {
-                // Recovery reads a file without a durable record as an empty one, so it need not be removed.
+                // Recovery reads a file without a durable record as an empty one, so it need not be
+                // removed.
                 let _ = std::fs::remove_file(&path);
             } else if let Some(segment) = newest {
                 let _ = OpenOptions::new().write(true).open(&path).and_then(|f| f.set_len(segment.bytes));
@@ -296,9 +303,9 @@ impl Log {
         Ok(first)
     }
 
-    /// Deletes the oldest segments with no record at or after `needed`, and, beyond `bytes_max`, also others but
-    /// the newest. Keeps the ids of their alerts, at most `ids_max`. Returns the number of the first record left
-    /// if records at or after `needed` were deleted.
+    /// Deletes the oldest segments with no record at or after `needed`, and, beyond `bytes_max`,
+    /// also others but the newest. Keeps the ids of their alerts, at most `ids_max`. Returns the
+    /// number of the first record left if records at or after `needed` were deleted.
     pub(super) fn trim(
         &mut self,
         needed: u64,
@@ -500,7 +507,8 @@ pub(super) fn read_small(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>,
     Ok(Some(bytes))
 }
 
-/// Returns the number of the next record without the lock; a running process may have written more since.
+/// Returns the number of the next record without the lock; a running process may have written more
+/// since.
 pub(super) fn peek_end(folder: &Path) -> Result<u64, OutboxError> {
     let Some((start, path)) = numbered(folder, "log")?.pop() else { return Ok(1) };
     let mut reader = Reader::open(&path).map_err(cannot_read(&path))?;

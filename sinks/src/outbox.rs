@@ -1,20 +1,24 @@
 //! The outbox: an alert in it is sent to every sink, whatever happens to this process.
 //!
-//! Terms. The pipeline *hands over* an alert when it is raised, before its events are sealed. The *writer*, a thread,
-//! makes these alerts durable in the [`super::log`]; the sinks read from there. A *mark* is the commit of the
-//! archive up to which all alerts are in the log. The *catch-up* is a thread that reads alerts from the archive.
+//! Terms. The pipeline *hands over* an alert when it is raised, before its events are sealed. The
+//! *writer*, a thread, makes these alerts durable in the [`super::log`]; the sinks read from there.
+//! A *mark* is the commit of the archive up to which all alerts are in the log. The *catch-up* is a
+//! thread that reads alerts from the archive.
 //!
-//! Why it is hard: the pipeline must not wait, so alerts pass through a bounded queue. A process may be killed with
-//! alerts in the queue whose events were just sealed; their source never delivers those again. The design that this
-//! forces:
-//! - Each seal passes through the same queue. When the writer takes it, all alerts of that seal are durable in the
-//!   log, so the mark moves there. At every start the catch-up reads the alerts that the archive's table `alerts`
-//!   has after the mark, and hands over those that the log does not have.
-//! - An alert that finds the queue or the disk full *freezes* the mark; the catch-up reads after each of the next
-//!   [`SEALS_UNTIL_SURE`] seals, one of which has that alert.
-//! - The log remembers ids ([`KNOWN_IDS_MAX`], across restarts), so a replay or the catch-up stores no alert twice.
-//! - Beyond its bound the log drops its oldest segments, not the newest alerts: a sink that is down for days must
-//!   not keep alerts from the others. A sink whose next alerts were dropped reads them from the archive.
+//! Why it is hard: the pipeline must not wait, so alerts pass through a bounded queue. A process
+//! may be killed with alerts in the queue whose events were just sealed; their source never
+//! delivers those again. The design that this forces:
+//! - Each seal passes through the same queue. When the writer takes it, all alerts of that seal are
+//!   durable in the log, so the mark moves there. At every start the catch-up reads the alerts that
+//!   the archive's table `alerts` has after the mark, and hands over those that the log does not
+//!   have.
+//! - An alert that finds the queue or the disk full *freezes* the mark; the catch-up reads after
+//!   each of the next [`SEALS_UNTIL_SURE`] seals, one of which has that alert.
+//! - The log remembers ids ([`KNOWN_IDS_MAX`], across restarts), so a replay or the catch-up stores
+//!   no alert twice.
+//! - Beyond its bound the log drops its oldest segments, not the newest alerts: a sink that is down
+//!   for days must not keep alerts from the others. A sink whose next alerts were dropped reads
+//!   them from the archive.
 //!
 //! Crashes: at every point the mark is at or before the alerts in the log, never ahead of them.
 
@@ -41,8 +45,8 @@ const QUEUE_MAX: usize = 10_000;
 const APPEND_MAX: usize = 1024;
 /// Ids of alerts that the outbox remembers; 32 bytes each in memory, 16 on disk.
 pub const KNOWN_IDS_MAX: usize = 1 << 19;
-/// After this many seals, an alert raised before them is in one of them: at most two cuts are in progress before the
-/// open one, and a restarted pipeline starts with them.
+/// After this many seals, an alert raised before them is in one of them: at most two cuts are in
+/// progress before the open one, and a restarted pipeline starts with them.
 pub const SEALS_UNTIL_SURE: u32 = 8;
 /// How often the writer checks for due summaries and for segments to delete.
 const TICK: Duration = Duration::from_millis(250);
@@ -56,7 +60,8 @@ pub struct OutboxOptions {
     pub folder: PathBuf,
     /// Bytes of the log; beyond them the oldest records are dropped.
     pub bytes_max: u64,
-    /// Alerts of one rule and group within this time become one alert and a summary; zero for never.
+    /// Alerts of one rule and group within this time become one alert and a summary; zero for
+    /// never.
     pub group: Duration,
     /// Alerts of a lower severity are not sent.
     pub severity: Severity,
@@ -73,8 +78,8 @@ pub trait History: Send + Sync {
     /// When it cannot be read.
     fn end(&self) -> Result<Mark, HistoryError>;
 
-    /// Passes the alerts sealed after `from` and up to `to` to `each`, always in the same order, until it returns
-    /// `false`.
+    /// Passes the alerts sealed after `from` and up to `to` to `each`, always in the same order,
+    /// until it returns `false`.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -91,7 +96,8 @@ pub struct OutboxCounters {
     pub known: AtomicU64,
     /// Alerts counted in a summary instead of sent.
     pub held: AtomicU64,
-    /// Alerts that found the queue or the disk full and are read from the archive later; our own alerts are lost.
+    /// Alerts that found the queue or the disk full and are read from the archive later; our own
+    /// alerts are lost.
     pub missed: AtomicU64,
     /// Alerts that the catch-up found in the archive.
     pub caught_up: AtomicU64,
@@ -226,8 +232,8 @@ impl Opened {
 }
 
 impl Outbox {
-    /// Takes an alert; never waits. Skips alerts below the severity, and those known already. Returns `false` if the
-    /// queue is full: the alert is read from the archive later.
+    /// Takes an alert; never waits. Skips alerts below the severity, and those known already.
+    /// Returns `false` if the queue is full: the alert is read from the archive later.
     pub fn hand_over(&self, alert: &Alert) -> bool {
         if alert.severity < self.severity {
             return true;
@@ -342,7 +348,8 @@ impl Writer {
                     entries.push(self.groups.take(alert, now_ms()));
                 }
                 Message::Sealed(commits) => {
-                    // After a missed alert, and during a catch-up, only the catch-up knows how far the log is complete.
+                    // After a missed alert, and during a catch-up, only the catch-up knows how far
+                    // the log is complete.
                     let sure = self.flow.frozen.load(Ordering::Relaxed) == 0
                         && !self.flow.catching_up.load(Ordering::Relaxed);
                     if let Some(mark) = mark.as_mut().filter(|_| sure) {

@@ -1,7 +1,8 @@
 //! PagerDuty, Events API v2.
 //!
-//! Invariants: `dedup_key` is the alert's id, so an alert that is sent again, for instance after a crash, is the same
-//! incident. The routing key is a secret. Only title, severity, actor, object and references are sent.
+//! Invariants: `dedup_key` is the alert's id, so an alert that is sent again, for instance after a
+//! crash, is the same incident. The routing key is a secret. Only title, severity, actor, object
+//! and references are sent.
 
 use std::sync::Arc;
 

@@ -1,8 +1,9 @@
 //! Slack's incoming webhooks: a short message for people.
 //!
-//! Invariants: a value that a client of a cluster chose cannot mention anybody, link anywhere or end a block: `&`, `<`
-//! and `>` are escaped, and texts are marked as plain where Slack allows it. The URL is a secret. Only title, severity,
-//! actor, object and references are sent. After a crash a message may be sent again.
+//! Invariants: a value that a client of a cluster chose cannot mention anybody, link anywhere or
+//! end a block: `&`, `<` and `>` are escaped, and texts are marked as plain where Slack allows it.
+//! The URL is a secret. Only title, severity, actor, object and references are sent. After a crash
+//! a message may be sent again.
 
 use std::sync::Arc;
 

@@ -1,8 +1,9 @@
 //! Splunk's HTTP Event Collector.
 //!
-//! Invariants: with acknowledgements, an alert is taken when the indexer has acknowledged it, not when the collector has
-//! parsed it. Errors of the token or the index are waited for. A refused request is sent again event by event, so only
-//! the event at fault is refused. After a crash events may be sent again, with the same `alert_id`.
+//! Invariants: with acknowledgements, an alert is taken when the indexer has acknowledged it, not
+//! when the collector has parsed it. Errors of the token or the index are waited for. A refused
+//! request is sent again event by event, so only the event at fault is refused. After a crash
+//! events may be sent again, with the same `alert_id`.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,15 +1,16 @@
 //! Syslog: RFC 5424 messages over TLS (RFC 5425), or over TCP or UDP if configured explicitly.
 //!
 //! Invariants:
-//! - On a stream each message follows its length in bytes (octet counting), counted after the message is final. No
-//!   byte of a message is a control character.
-//! - A message is never cut: if it is too long, optional parts are left out as a whole, and it is refused if it is
-//!   still too long.
+//! - On a stream each message follows its length in bytes (octet counting), counted after the
+//!   message is final. No byte of a message is a control character.
+//! - A message is never cut: if it is too long, optional parts are left out as a whole, and it is
+//!   refused if it is still too long.
 //! - TLS is verified; it never falls back to TCP.
 //!
-//! **Best effort.** Syslog has no acknowledgement: messages that the kernel took may be lost when a connection breaks.
-//! So the messages of the last [`UNCONFIRMED_TIME`] on a broken connection are sent again on the next one, with the
-//! same ids. They are not sent again after a crash. Over UDP, losses are never noticed.
+//! **Best effort.** Syslog has no acknowledgement: messages that the kernel took may be lost when a
+//! connection breaks. So the messages of the last [`UNCONFIRMED_TIME`] on a broken connection are
+//! sent again on the next one, with the same ids. They are not sent again after a crash. Over UDP,
+//! losses are never noticed.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write};
@@ -24,7 +25,8 @@ use strongroom_schemas::{Alert, Severity, ocsf};
 use super::cef::cef;
 use super::{Outcome, Sink, SinkError, TlsOptions, plain, rfc3339};
 
-/// Default of [`SyslogOptions::bytes_max`]: the length that receivers should accept (RFC 5425, 4.3.1).
+/// Default of [`SyslogOptions::bytes_max`]: the length that receivers should accept (RFC 5425,
+/// 4.3.1).
 pub const SYSLOG_BYTES_MAX_DEFAULT: usize = 8192;
 /// Facility 13, log audit.
 const FACILITY: u8 = 13;
@@ -218,7 +220,8 @@ impl Connection {
     }
 }
 
-/// Returns an alert as one message of at most `bytes_max` bytes; `None` if it cannot be made that short.
+/// Returns an alert as one message of at most `bytes_max` bytes; `None` if it cannot be made that
+/// short.
 pub fn rfc5424(alert: &Alert, format: SyslogFormat, hostname: &str, bytes_max: usize) -> Option<Vec<u8>> {
     let severity = match alert.severity {
         Severity::Critical => 2,

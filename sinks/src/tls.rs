@@ -1,7 +1,7 @@
 //! TLS of a sink: the authorities that it trusts, and its own certificate.
 //!
-//! Invariant: a certificate and its name are verified against one set of authorities: those of a file if there is
-//! one, else the system's. No setting turns this off. No state.
+//! Invariant: a certificate and its name are verified against one set of authorities: those of a
+//! file if there is one, else the system's. No setting turns this off. No state.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -74,7 +74,8 @@ impl TlsOptions {
         let mut roots = RootCertStore::empty();
         let authorities = match &self.ca_file {
             Some(path) => certificates(path)?,
-            // Authorities of the system that cannot be read are left out; without any there is an error below.
+            // Authorities of the system that cannot be read are left out; without any there is an
+            // error below.
             None => rustls_native_certs::load_native_certs().certs,
         };
         let (added, _) = roots.add_parsable_certificates(authorities);

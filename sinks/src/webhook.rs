@@ -1,7 +1,7 @@
 //! Standard Webhooks: an OCSF finding in a signed POST. <https://www.standardwebhooks.com>
 //!
-//! Invariants: `webhook-id` is the alert's id, so a receiver recognises an alert that is sent again, for instance after
-//! a crash. Each attempt is signed with its own time.
+//! Invariants: `webhook-id` is the alert's id, so a receiver recognises an alert that is sent
+//! again, for instance after a crash. Each attempt is signed with its own time.
 
 use std::sync::Arc;
 

@@ -1,21 +1,26 @@
 //! The worker of one sink: a thread with a position in the outbox.
 //!
 //! Invariants:
-//! - The position moves past an alert only when the sink has taken it or it is in the dead letters, so each alert
-//!   arrives at least once. An alert that is sent again after a crash has the same id.
+//! - The position moves past an alert only when the sink has taken it or it is in the dead letters,
+//!   so each alert arrives at least once. An alert that is sent again after a crash has the same
+//!   id.
 //! - A sink never holds up the outbox or another sink: a worker only reads the log.
-//! - An alert that the sink will never take is written to the dead letters with the reason, and the worker continues
-//!   with the next one. It waits for any failure that is not the alert's fault (network, credentials, address, load).
-//! - Waits double from [`RETRY_WAIT`] to [`RETRY_WAIT_MAX`], each drawn at random from its upper half. The wait that
-//!   a sink asks for (Retry-After) is respected up to [`RETRY_AFTER_MAX`].
+//! - An alert that the sink will never take is written to the dead letters with the reason, and the
+//!   worker continues with the next one. It waits for any failure that is not the alert's fault
+//!   (network, credentials, address, load).
+//! - Waits double from [`RETRY_WAIT`] to [`RETRY_WAIT_MAX`], each drawn at random from its upper
+//!   half. The wait that a sink asks for (Retry-After) is respected up to [`RETRY_AFTER_MAX`].
 //!
 //! What is stored where: `<name>.position`, written after sends, at most a few times a second; and
-//! `<name>.dead.jsonl`, one JSON object a line, which becomes `<name>.dead.1.jsonl` at [`DEAD_BYTES_MAX`].
+//! `<name>.dead.jsonl`, one JSON object a line, which becomes `<name>.dead.1.jsonl` at
+//! [`DEAD_BYTES_MAX`].
 //!
-//! If the outbox had to drop alerts that the worker still needs, the worker reads them from the archive: from the
-//! last mark that it passed up to the third mark left in the log. The dropped alerts are sealed by then.
+//! If the outbox had to drop alerts that the worker still needs, the worker reads them from the
+//! archive: from the last mark that it passed up to the third mark left in the log. The dropped
+//! alerts are sealed by then.
 //!
-//! Crashes: the stored position may be older than the sends, so alerts are sent again, never skipped.
+//! Crashes: the stored position may be older than the sends, so alerts are sent again, never
+//! skipped.
 
 use std::collections::VecDeque;
 use std::fs::OpenOptions;
@@ -223,7 +228,8 @@ impl SinkWorker {
             if records.is_empty() {
                 self.counters.oldest_ms.store(0, Ordering::Relaxed);
                 self.keep_position(true);
-                // The last alerts may have been stored after the read; the outbox is closed before `stop` is set.
+                // The last alerts may have been stored after the read; the outbox is closed before
+                // `stop` is set.
                 if self.stop.load(Ordering::Acquire) {
                     if cursor.next >= self.source.log.end() {
                         break;

@@ -174,7 +174,7 @@ fn keywords_are_searched_in_every_value() {
     let body = r#"{"verb":"create","objectRef":{"resource":"pods"},"requestObject":{"spec":{"containers":[{"image":"XMRig:1"}]}}}"#;
     assert!(hits(&rule("words: [xmrig, nothing]\ncondition: words"), body));
     assert!(hits(&rule("words:\n  - 'x?rig'\ncondition: words"), body));
-    assert!(!hits(&rule("words: [containers]\ncondition: words"), body), "names of fields are no values");
+    assert!(!hits(&rule("words: [containers]\ncondition: words"), body), "names of fields are not values");
     assert!(hits(&rule("words:\n  '|all': [runner-7, kubectl]\ncondition: words"), EXEC));
     assert!(!hits(&rule("words:\n  '|all': [runner-7, helm]\ncondition: words"), EXEC));
     assert!(hits(&rule("words:\n  '|re': 'shad.w'\ncondition: words"), EXEC));
@@ -445,7 +445,7 @@ filter:
 fn filters_are_exceptions_kept_apart() {
     let rules = RuleSet::from_documents([("a.yml".to_owned(), COUNTS), ("b.yml".to_owned(), EXCEPTION)]);
     let rules = Arc::new(rules.unwrap_or_else(|error| panic!("{error}")));
-    assert_eq!(rules.rules().len(), 2, "a filter is no rule");
+    assert_eq!(rules.rules().len(), 2, "a filter is not a rule");
     let of = |actor: &str| [read(0, actor, "a"), read(1, actor, "b"), read(2, actor, "c")];
     let events = [of("alice"), of("vault-agent")].concat();
     let lines: Vec<&str> = events.iter().map(String::as_str).collect();

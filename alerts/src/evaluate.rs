@@ -144,7 +144,7 @@ impl Evaluation<'_, '_> {
                 body::any_at(row.body(*body), &path.0, &mut |value| test.matches_json(value))
             }
             Field::Pod(path) => row.pod().any_at(path, &mut |value| test.matches_json(value)),
-            Field::Element(_) => unreachable!("elements are looked at inside their scope"),
+            Field::Element(_) => unreachable!("elements are evaluated inside their scope"),
         }
     }
 
@@ -324,7 +324,7 @@ pub(crate) fn values_of(columns: &Columns<'_>, field: &Field, row: &Row<'_>, out
                 false
             });
         }
-        Field::Element(_) => unreachable!("elements are looked at inside their scope"),
+        Field::Element(_) => unreachable!("elements are evaluated inside their scope"),
     }
 }
 

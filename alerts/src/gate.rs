@@ -215,8 +215,8 @@ pub(crate) fn open(
         })
         .collect();
     // Pairs are first: their values are rare, so they rule out most rules.
-    let behind_first = opened.len().min(1);
-    opened.splice(behind_first..behind_first, pairs);
+    let after_first = opened.len().min(1);
+    opened.splice(after_first..after_first, pairs);
     opened
 }
 

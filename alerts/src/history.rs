@@ -352,13 +352,13 @@ mod tests {
         assert_eq!(news(&[(0, 1), (10, 2), (29, 3)]), [], "the group is learnt");
         assert_eq!(news(&[(0, 1), (30, 2), (31, 2), (40, 1)]), [(30, 2)]);
         assert_eq!(news(&[(0, 1), (50, 2), (100, 2), (101, 1)]), [(50, 2), (101, 1)], "forgotten after 100");
-        assert_eq!(news(&[(0, 1), (101, 2)]), [], "a group that was away is learnt anew");
+        assert_eq!(news(&[(0, 1), (101, 2)]), [], "a group that was away is learnt again");
         assert_eq!(
             news(&[(60, 1), (50, 1), (80, 2), (85, 3)]),
             [(80, 2), (85, 3)],
             "the first event came late"
         );
-        assert_eq!(news(&[(0, 1), (90, 2), (40, 2)]), [(90, 2)], "known from behind");
+        assert_eq!(news(&[(0, 1), (90, 2), (40, 2)]), [(90, 2)], "known from a later event");
     }
 
     #[test]

@@ -542,7 +542,7 @@ mod tests {
     #[test]
     fn a_burst_alerts_once_and_again_when_the_window_has_drained() {
         assert_eq!(ends(EVENTS, &[1, 2, 3]), [(1, 3, 3)]);
-        assert_eq!(ends(EVENTS, &[1, 2, 3, 4, 5, 12, 13, 20]), [(1, 3, 3)], "it goes on");
+        assert_eq!(ends(EVENTS, &[1, 2, 3, 4, 5, 12, 13, 20]), [(1, 3, 3)], "one burst");
         assert_eq!(ends(EVENTS, &[1, 2, 3, 14, 15]), [(1, 3, 3)]);
         assert_eq!(ends(EVENTS, &[1, 2, 3, 14, 15, 16]), [(1, 3, 3), (14, 16, 3)]);
         assert_eq!(ends(EVENTS, &[0, 5, 10]), [(0, 10, 3)], "both ends of the span are in it");
@@ -554,7 +554,7 @@ mod tests {
         assert_eq!(ends(EVENTS, &[300, 100, 101]), []);
         assert_eq!(ends(EVENTS, &[300, 100, 101, 102]), [(100, 102, 3)]);
         assert_eq!(ends(EVENTS, &[5, 9, 1]), [(1, 9, 3)], "the late one comes first in time");
-        assert_eq!(ends(EVENTS, &[5, 14, 1]), [], "1, 5 and 14 are no span of 10");
+        assert_eq!(ends(EVENTS, &[5, 14, 1]), [], "1, 5 and 14 are not within a span of 10");
         assert_eq!(ends(EVENTS, &[20, 21, 22, 1, 2, 3]), [(20, 22, 3), (1, 3, 3)], "a file read later");
     }
 

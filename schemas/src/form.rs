@@ -584,7 +584,7 @@ struct Reader<'t> {
     objects: Vec<Object>,
     depth: usize,
     regions: usize,
-    /// The object in which all columns stand.
+    /// The object that contains all columns.
     event: Option<usize>,
 }
 

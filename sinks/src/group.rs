@@ -16,12 +16,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use strongroom_alerts::ALERT_NAMESPACE;
 use strongroom_schemas::alert::AUDIT_IDS_MAX;
 use strongroom_schemas::{Alert, Touched};
 use uuid::Uuid;
 
 use super::log::{Entry, Record};
-use strongroom_alerts::ALERT_NAMESPACE;
 
 /// Groups open at once.
 pub const GROUPS_MAX: usize = 10_000;

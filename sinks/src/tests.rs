@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use strongroom_alerts::own;
 use strongroom_schemas::{Alert, Period, Severity};
 
 use super::testing::alert;
 use super::{History, HistoryError, Mark, OutboxOptions, Outcome, Sink, SinkOptions, Sinks};
-use strongroom_alerts::own;
 
 /// An archive with one alert in each commit of one volume.
 #[derive(Default)]

@@ -33,6 +33,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
+use strongroom_alerts::own;
 use strongroom_journal::{JournalError, cannot_write, lock, now_ms, write_whole};
 use strongroom_schemas::{Alert, Severity, ocsf};
 
@@ -40,7 +41,6 @@ use super::backoff::Backoff;
 use super::log::{Cursor, Entry, Mark, OutboxError, Read, read_small};
 use super::outbox::{Positions, Source};
 use super::{Outcome, Sink};
-use strongroom_alerts::own;
 
 /// First wait after a failure.
 pub const RETRY_WAIT: Duration = Duration::from_millis(500);

@@ -74,7 +74,7 @@ const IMPURE_NAMES: &[&str] = &[
 /// File names that promise nothing.
 const NAMELESS: &[&str] = &["util.rs", "utils.rs", "helpers.rs", "helper.rs", "common.rs", "misc.rs"];
 
-const ARCHITECTURE_LINES_MAX: usize = 240;
+const ARCHITECTURE_LINES_MAX: usize = 260;
 
 fn cargo(arguments: &[&str]) -> String {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

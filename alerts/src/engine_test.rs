@@ -494,25 +494,25 @@ fn upper_bounds_are_judged_when_the_window_is_over() {
         vec![read(0, "alice", "a"), read(2, "bob", "a"), read(3, "bob", "b"), read(4, "bob", "c")];
     events.push(read(1, "alice", "b"));
     events.push(read(1, "alice", "b"));
-    let alerts = |events: &[String]| {
+    let raised = |events: &[String]| {
         let lines: Vec<&str> = events.iter().map(String::as_str).collect();
         alerts(&rules, &lines)
     };
-    assert_eq!(alerts(&events), [], "no window is over");
+    assert_eq!(raised(&events), [], "no window is over");
     // An event that matches no rule advances the time to the end of both windows and the lateness
     // after it.
     let other = |second: u32| read(second, "carol", "x").replace("secrets", "pods");
     events.push(other(180));
-    assert_eq!(alerts(&events), []);
+    assert_eq!(raised(&events), []);
     events.push(other(181));
-    let found = alerts(&events);
+    let found = raised(&events);
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].group_key, "actor=alice");
     assert_eq!(found[0].event_count, 2);
     assert_eq!(found[0].window_end_us - found[0].window_start_us, 60_000_000);
     events.push(read(30, "alice", "late"));
     events.push(other(400));
-    assert_eq!(alerts(&events).len(), 1, "a late event opens nothing");
+    assert_eq!(raised(&events).len(), 1, "a late event opens nothing");
 
     let exactly = set(&COUNTS.replace("gte: 3", "eq: 3"));
     let lines: Vec<&str> = events.iter().map(String::as_str).collect();

@@ -16,7 +16,9 @@ use strongroom_archive::{
     Anchored, Anchors, Archive, ArchiveError, Courier, Reply, TimestampAuthorities, TimestampOptions,
     Trouble, WitnessKey, WitnessOptions,
 };
-use strongroom_sinks::{HttpOptions, Post, SinkError, TlsOptions};
+use strongroom_schemas::error_chain;
+use strongroom_sinks::http::{HttpOptions, PostClient};
+use strongroom_sinks::{SinkError, TlsOptions};
 
 use crate::exit::{CliError, proof_error};
 
@@ -131,7 +133,7 @@ impl TimestampConfig {
         Ok(TimestampOptions {
             name: self.name(),
             url: self.url.clone(),
-            courier: Arc::new(Carrier(Post::new(&self.http)?)),
+            courier: Arc::new(Carrier(PostClient::new(&self.http)?)),
             authorities: self.authorities.clone(),
             interval: self.interval,
         })
@@ -156,11 +158,11 @@ impl WitnessConfig {
 
     /// Makes the client; connects to nothing.
     pub fn make(&self) -> Result<WitnessOptions, SinkError> {
-        Ok(WitnessOptions { key: self.key.clone(), courier: Arc::new(Carrier(Post::new(&self.http)?)) })
+        Ok(WitnessOptions { key: self.key.clone(), courier: Arc::new(Carrier(PostClient::new(&self.http)?)) })
     }
 }
 
-struct Carrier(Post);
+struct Carrier(PostClient);
 
 impl Courier for Carrier {
     fn post(&self, path: &str, content_type: &str, body: Vec<u8>) -> Result<Reply, String> {
@@ -278,7 +280,7 @@ impl<O: Fn() -> Result<Archive, ArchiveError>> Rounds<O> {
         let outcome = match self.anchors.round(archive) {
             Ok(outcome) => outcome,
             Err(error) => {
-                found.push(format!("cannot anchor the proof logs: {}", crate::exit::causes(&error)));
+                found.push(format!("cannot anchor the proof logs: {}", error_chain(&error)));
                 // Its store may be reached differently next time.
                 self.archive = None;
                 Vec::new()

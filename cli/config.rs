@@ -23,7 +23,7 @@ use strongroom_ingest::live::kafka::{self, KafkaOptions, KafkaSource};
 use strongroom_ingest::live::webhook::{self, Route, TlsFiles, WebhookOptions};
 use strongroom_ingest::live::{LiveOptions, Secret, TailOptions, tail};
 use strongroom_ingest::{decode, live, pipeline};
-use strongroom_schemas::Severity;
+use strongroom_schemas::{Severity, error_chain};
 use strongroom_sinks::{OutboxOptions, TlsOptions};
 
 use self::reader::{Mistake, Mistakes, Section, parse};
@@ -302,10 +302,10 @@ fn signer(section: &Section<'_>) -> Option<Arc<Signer>> {
         );
     }
     let made = match (file, variable) {
-        (Some(path), _) => Signer::from_file(&path).map_err(|error| ("key_file", exit::causes(&error))),
+        (Some(path), _) => Signer::from_file(&path).map_err(|error| ("key_file", error_chain(&error))),
         (None, Some(name)) => match std::env::var(&name) {
             Ok(text) => {
-                PrivateKey::parse(&text).map(Signer::Key).map_err(|error| ("key_env", exit::causes(&error)))
+                PrivateKey::parse(&text).map(Signer::Key).map_err(|error| ("key_env", error_chain(&error)))
             }
             Err(_) => Err(("key_env", format!("the environment has no variable {name}"))),
         },
@@ -344,7 +344,7 @@ fn witnesses(sections: &[Section<'_>]) -> Vec<WitnessConfig> {
             continue;
         }
         if let Some(Err(error)) = tls.ca_file.is_some().then(|| tls.client()) {
-            section.mistake("ca_file", exit::causes(&error));
+            section.mistake("ca_file", error_chain(&error));
         }
         match WitnessConfig::new(key, &url, tls) {
             Ok(witness) => found.push(witness),
@@ -367,7 +367,7 @@ fn timestamps(sections: &[Section<'_>]) -> Vec<TimestampConfig> {
         let interval = section.duration("interval", Duration::from_secs(3600), least..=most);
         section.finish();
         if let Some(Err(error)) = tls.ca_file.is_some().then(|| tls.client()) {
-            section.mistake("ca_file", exit::causes(&error));
+            section.mistake("ca_file", error_chain(&error));
         }
         if url.is_empty() || trusted.is_empty() {
             continue;
@@ -375,7 +375,7 @@ fn timestamps(sections: &[Section<'_>]) -> Vec<TimestampConfig> {
         let trusted = match timestamp_authorities(Path::new(&trusted)) {
             Ok(trusted) => trusted,
             Err(error) => {
-                section.mistake("tsa_ca_file", exit::causes(error.source.as_ref()));
+                section.mistake("tsa_ca_file", error_chain(error.source.as_ref()));
                 continue;
             }
         };

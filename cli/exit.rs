@@ -12,6 +12,7 @@ use strongroom_archive::retention::RetentionError;
 use strongroom_archive::{ArchiveError, ProofError};
 use strongroom_ingest::IngestError;
 use strongroom_query::QueryError;
+use strongroom_schemas::error_chain;
 
 /// Everything asked for was done.
 pub const OK: u8 = 0;
@@ -131,7 +132,7 @@ pub fn code_of(outcome: Result<u8, CliError>) -> ExitCode {
 pub fn report(error: &CliError) {
     let mut stderr = anstream::stderr().lock();
     // When stderr is closed as well, there is nothing left to do.
-    let _ = writeln!(stderr, "error: {}", causes(error.source.as_ref()));
+    let _ = writeln!(stderr, "error: {}", error_chain(error.source.as_ref()));
     if let Some(hint) = &error.hint {
         let _ = writeln!(stderr, "\nhint: {hint}");
     }
@@ -141,19 +142,4 @@ pub fn report(error: &CliError) {
 pub fn usage(error: &clap::Error) -> ExitCode {
     let _ = error.print();
     if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::from(OK) }
-}
-
-/// The error and its causes on one line, without a cause that the text before it already contains.
-pub fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-        source = error.source();
-    }
-    text
 }

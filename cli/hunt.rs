@@ -13,7 +13,8 @@ use chrono::{DateTime, NaiveDate, NaiveTime};
 use strongroom_alerts::RuleSet;
 use strongroom_archive::Archive;
 use strongroom_ingest::hunt::{self, Span};
-use strongroom_schemas::{Alert, Severity, ocsf};
+use strongroom_schemas::{Alert, Severity};
+use strongroom_sinks::finding_line;
 
 use crate::exit::{self, CliError, ingest_error};
 use crate::{ingest, term};
@@ -140,10 +141,7 @@ fn write(alert: &Alert, format: Format) -> anyhow::Result<()> {
     let mut out = anstream::stdout().lock();
     match format {
         Format::Text => out.write_all(ingest::alert_text(alert).as_bytes())?,
-        Format::Json => {
-            serde_json::to_writer(&mut out, &ocsf::detection_finding(alert))?;
-            out.write_all(b"\n")?;
-        }
+        Format::Json => out.write_all(&finding_line(alert))?,
     }
     Ok(())
 }

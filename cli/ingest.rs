@@ -16,7 +16,8 @@ use strongroom_alerts::RuleSet;
 use strongroom_archive::{Archive, SealReport};
 use strongroom_ingest::{FileError, IngestError, IngestOptions, Observer, Progress, Reason, Report, ingest};
 use strongroom_ingest::{pipeline, source};
-use strongroom_schemas::{Alert, Severity, ocsf};
+use strongroom_schemas::{Alert, Severity, error_chain};
+use strongroom_sinks::finding_line;
 
 use crate::exit::{self, CliError, ingest_error};
 use crate::key::KeyArgs;
@@ -227,8 +228,7 @@ impl AlertsFile {
 
     fn write(&mut self, alert: &Alert) -> anyhow::Result<()> {
         let cannot = || format!("cannot write an alert to {}", self.path.display());
-        let line = serde_json::to_string(&ocsf::detection_finding(alert)).with_context(cannot)?;
-        writeln!(self.file, "{line}").with_context(cannot)
+        self.file.write_all(&finding_line(alert)).with_context(cannot)
     }
 
     fn sync(&mut self) -> anyhow::Result<()> {
@@ -313,7 +313,7 @@ impl Observer for Screen {
     }
 
     fn file_failed(&mut self, error: &FileError) {
-        let text = format!("error: {}\n  hint: {}\n", exit::causes(error), error.hint());
+        let text = format!("error: {}\n  hint: {}\n", error_chain(error), error.hint());
         self.bar.suspend(|| {
             let _ = anstream::stderr().lock().write_all(text.as_bytes());
         });

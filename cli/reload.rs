@@ -13,8 +13,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use strongroom_alerts::RuleSet;
 use strongroom_ingest::live::{LiveRules, Metrics};
+use strongroom_schemas::error_chain;
 
-use crate::exit::{self, CliError};
+use crate::exit::CliError;
 use crate::ingest;
 
 /// Where rules come from and where they go.
@@ -87,7 +88,7 @@ impl Reload {
             }
             Err(error) => {
                 self.metrics.rule_reloads_refused.fetch_add(1, Ordering::Relaxed);
-                let error = exit::causes(error.source.as_ref());
+                let error = error_chain(error.source.as_ref());
                 tracing::error!(%error, "rules refused; the rules in use stay");
             }
         }

@@ -23,8 +23,8 @@ use strongroom_ingest::live::webhook::Webhook;
 use strongroom_ingest::live::{
     self, ArchiveHistory, Drained, LiveObserver, LiveRules, Metrics, Source, Tail, mark_of,
 };
-use strongroom_schemas::{Alert, ocsf};
-use strongroom_sinks::Sinks;
+use strongroom_schemas::Alert;
+use strongroom_sinks::{Sinks, finding_line};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -353,9 +353,7 @@ fn write_alerts(
 ) -> anyhow::Result<()> {
     let mut first = Ok(());
     for alert in queue {
-        let mut line =
-            serde_json::to_vec(&ocsf::detection_finding(&alert)).context("cannot write an alert")?;
-        line.push(b'\n');
+        let line = finding_line(&alert);
         if let Some((path, file)) = &mut file
             && let Err(error) = file.write_all(&line)
         {
@@ -405,7 +403,7 @@ impl Watch {
                 dropped_alerts.fetch_add(u64::from(!accepted), Ordering::Relaxed);
                 accepted
             }
-            AlertOutput::Outbox(sinks) => sinks.tell(alert),
+            AlertOutput::Outbox(sinks) => sinks.hand_over(alert),
         }
     }
 

@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use strongroom_archive::verify::{FindingKind, Options, Report, Watch, Witnesses, heads_of_report, verify};
 use strongroom_archive::{Archive, ArchiveError, Head, PublicKey, TimestampAuthorities, WitnessKey};
 use strongroom_ingest::export::EventRecords;
+use strongroom_schemas::error_chain;
 
 use crate::anchor::{timestamp_authorities, witness_key};
 use crate::exit::{self, CliError, archive_error, proof_error};
@@ -93,7 +94,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         Ok(archive) => archive,
         Err(error @ (ArchiveError::ParseManifest { .. } | ArchiveError::FormatUnknown { .. })) => {
             let mut report = Report::new("", Path::new(&args.archive));
-            report.find(FindingKind::ManifestMalformed, "strongroom.json", exit::causes(&error));
+            report.find(FindingKind::ManifestMalformed, "strongroom.json", error_chain(&error));
             write_report(&args, &report)?;
             return Ok(exit::FINDING);
         }

@@ -23,6 +23,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use strongroom_archive::{REQUEST_BYTES_MAX, Signer, TrustedLog, Witness, WitnessAnswer, WitnessKey};
 use strongroom_ingest::live::webhook::{Identity, TlsFiles};
+use strongroom_schemas::error_chain;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
@@ -199,7 +200,7 @@ async fn serve(listener: TcpListener, witness: Arc<Witness>, identity: Option<Ar
                     match identity.as_ref().map(|identity| identity.reload()) {
                         Some(Ok(true)) => tracing::info!("the certificate was replaced"),
                         Some(Err(error)) => {
-                            let error = exit::causes(&error);
+                            let error = error_chain(&error);
                             tracing::error!(%error, "cannot replace the certificate; the old one stays in use");
                         }
                         _ => {}

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use strongroom_ingest::live::Secret;
 use strongroom_ingest::live::kafka::{KafkaSink, KafkaSinkOptions};
-use strongroom_schemas::Severity;
+use strongroom_schemas::{Severity, error_chain};
+use strongroom_sinks::http::HttpOptions;
 use strongroom_sinks::{
-    Alertmanager, AlertmanagerOptions, Elastic, ElasticOptions, FileSink, HttpOptions, LaneOptions,
-    OUTBOX_BYTES_MAX_DEFAULT, OutboxOptions, PagerDuty, PagerDutyOptions, SYSLOG_BYTES_MAX_DEFAULT, Sink,
-    SinkError, Slack, SlackOptions, Splunk, SplunkOptions, StdoutSink, Syslog, SyslogFormat, SyslogOptions,
-    TlsOptions, Transport, Webhook, WebhookOptions,
+    Alertmanager, AlertmanagerOptions, Elastic, ElasticOptions, FileSink, OUTBOX_BYTES_MAX_DEFAULT,
+    OutboxOptions, PagerDuty, PagerDutyOptions, SYSLOG_BYTES_MAX_DEFAULT, Sink, SinkError, SinkOptions,
+    Slack, SlackOptions, Splunk, SplunkOptions, StdoutSink, Syslog, SyslogFormat, SyslogOptions, TlsOptions,
+    Transport, Webhook, WebhookOptions,
 };
 
 use super::reader::Section;
@@ -28,7 +29,7 @@ const ALERTS_STDOUT: &str = "alerts-stdout";
 /// A sink, before it is made.
 #[derive(Clone, Debug)]
 pub struct SinkConfig {
-    pub lane: LaneOptions,
+    pub lane: SinkOptions,
     pub kind: SinkKind,
 }
 
@@ -66,7 +67,7 @@ impl SinkConfig {
 
 /// The sinks that `[alerts]` names, for an outbox.
 pub fn of_alerts(alerts: &super::Alerts) -> Vec<SinkConfig> {
-    let lane = |name: &str| LaneOptions {
+    let lane = |name: &str| SinkOptions {
         name: name.to_owned(),
         severity: alerts.severity,
         heartbeat: Duration::ZERO,
@@ -111,7 +112,7 @@ fn sink(section: &Section<'_>, names: &mut Vec<String>, severity: Severity) -> O
         section.mistake("name", "another sink has this name");
     }
     names.push(name.clone());
-    let lane = LaneOptions {
+    let lane = SinkOptions {
         name,
         severity: section.parsed("severity", str::parse::<Severity>).unwrap_or(severity),
         heartbeat: {
@@ -125,7 +126,7 @@ fn sink(section: &Section<'_>, names: &mut Vec<String>, severity: Severity) -> O
     if section.is_sound()
         && let Err(error) = sink.make()
     {
-        section.mistake("", crate::exit::causes(&error));
+        section.mistake("", error_chain(&error));
     }
     Some(sink)
 }

@@ -16,12 +16,19 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const EDGES: &[(&str, &[&str])] = &[
     ("strongroom-schemas", &[]),
     ("strongroom-generate", &[]),
+    ("strongroom-journal", &[]),
     ("strongroom-alerts", &["strongroom-schemas"]),
     ("strongroom-archive", &["strongroom-schemas"]),
-    ("strongroom-sinks", &["strongroom-alerts", "strongroom-schemas"]),
+    ("strongroom-sinks", &["strongroom-alerts", "strongroom-journal", "strongroom-schemas"]),
     (
         "strongroom-ingest",
-        &["strongroom-alerts", "strongroom-archive", "strongroom-schemas", "strongroom-sinks"],
+        &[
+            "strongroom-alerts",
+            "strongroom-archive",
+            "strongroom-journal",
+            "strongroom-schemas",
+            "strongroom-sinks",
+        ],
     ),
     ("strongroom-query", &["strongroom-archive", "strongroom-schemas"]),
     (
@@ -124,8 +131,10 @@ fn sources(folder: &str) -> Vec<PathBuf> {
 }
 
 fn all_sources() -> Vec<PathBuf> {
-    let folders =
-        ["alerts", "archive", "benches", "cli", "generate", "ingest", "query", "schemas", "sinks", "tests"];
+    let folders = [
+        "alerts", "archive", "benches", "cli", "generate", "ingest", "journal", "query", "schemas", "sinks",
+        "tests",
+    ];
     folders.iter().flat_map(|folder| sources(folder)).collect()
 }
 

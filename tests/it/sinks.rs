@@ -24,10 +24,11 @@ use serde_json::{Value, json};
 use strongroom_ingest::live::Secret;
 use strongroom_ingest::live::kafka::{KafkaSink, KafkaSinkOptions, Security};
 use strongroom_schemas::{Alert, AlertEvent};
+use strongroom_sinks::http::HttpOptions;
 use strongroom_sinks::{
-    Alertmanager, AlertmanagerOptions, Elastic, ElasticOptions, HttpOptions, Outcome, PagerDuty,
-    PagerDutyOptions, Sink, Slack, SlackOptions, Splunk, SplunkOptions, Syslog, SyslogFormat, SyslogOptions,
-    TlsOptions, Transport, Webhook, WebhookOptions, cef, rfc5424,
+    Alertmanager, AlertmanagerOptions, Elastic, ElasticOptions, Outcome, PagerDuty, PagerDutyOptions, Sink,
+    Slack, SlackOptions, Splunk, SplunkOptions, Syslog, SyslogFormat, SyslogOptions, TlsOptions, Transport,
+    Webhook, WebhookOptions, cef, rfc5424,
 };
 
 use crate::corpus;

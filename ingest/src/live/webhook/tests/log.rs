@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use strongroom_archive::Position;
+use strongroom_journal::JournalError;
 
 use crate::chain::LineChain;
 use crate::live::testing::Pipeline;
@@ -333,7 +334,7 @@ fn a_disk_that_fails_is_told_and_got_over() {
 fn a_folder_has_one_user() {
     let folder = tempfile::tempdir().expect("a folder");
     let first = open(options(folder.path())).expect("opens");
-    assert!(matches!(open(options(folder.path())), Err(WalError::InUse { .. })));
+    assert!(matches!(open(options(folder.path())), Err(WalError::Journal(JournalError::InUse { .. }))));
     drop(first);
     write(options(folder.path()), &[("a", "{}\n")]);
     std::fs::remove_file(folder.path().join("id")).expect("removes");

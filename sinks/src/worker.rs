@@ -1,19 +1,26 @@
-//! A lane: one sink, its thread, its place in the outbox.
+//! The worker of one sink: a thread with a position in the outbox.
 //!
 //! Invariants:
-//! - A position moves only when all alerts before it were taken by the sink or written to the dead letters, so each
-//!   alert arrives at least once. What is sent again after a crash has the same id.
-//! - Nothing that a sink does holds up the outbox or another lane: a lane only reads.
-//! - An alert that the sink will never take is written to the dead letters with the reason, and the next one has its
-//!   turn. Trouble that is not the alert's (network, credentials, address, load) is waited for.
-//! - Waits double from [`RETRY_WAIT`] to [`RETRY_WAIT_MAX`], each drawn from half of it to all; what the sink asks
-//!   for (Retry-After) is kept to, up to [`RETRY_AFTER_MAX`].
+//! - The position moves past an alert only when the sink has taken it or it is in the dead letters,
+//!   so each alert arrives at least once. An alert that is sent again after a crash has the same
+//!   id.
+//! - A sink never holds up the outbox or another sink: a worker only reads the log.
+//! - An alert that the sink will never take is written to the dead letters with the reason, and the
+//!   worker continues with the next one. It waits for any failure that is not the alert's fault
+//!   (network, credentials, address, load).
+//! - Waits double from [`RETRY_WAIT`] to [`RETRY_WAIT_MAX`], each drawn at random from its upper
+//!   half. The wait that a sink asks for (Retry-After) is respected up to [`RETRY_AFTER_MAX`].
 //!
 //! What is stored where: `<name>.position`, written after sends, at most a few times a second; and
-//! `<name>.dead.jsonl`, one JSON object a line, which becomes `<name>.dead.1.jsonl` at [`DEAD_BYTES_MAX`].
+//! `<name>.dead.jsonl`, one JSON object a line, which becomes `<name>.dead.1.jsonl` at
+//! [`DEAD_BYTES_MAX`].
 //!
-//! When the outbox had to drop what the lane still needs, the lane reads it from the archive: from the mark that it
-//! passed last up to the third one that the log still has, by when what was dropped is sealed.
+//! If the outbox had to drop alerts that the worker still needs, the worker reads them from the
+//! archive: from the last mark that it passed up to the third mark left in the log. The dropped
+//! alerts are sealed by then.
+//!
+//! Crashes: the stored position may be older than the sends, so alerts are sent again, never
+//! skipped.
 
 use std::collections::VecDeque;
 use std::fs::OpenOptions;
@@ -26,64 +33,64 @@ use std::time::{Duration, Instant};
 
 use chrono::{SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
+use strongroom_alerts::own;
+use strongroom_journal::{JournalError, cannot_write, lock, now_ms, write_whole};
 use strongroom_schemas::{Alert, Severity, ocsf};
 
-use super::log::{
-    Cursor, Entry, Mark, OutboxError, Read, cannot_write, lock, now_ms, read_small, write_whole,
-};
+use super::backoff::Backoff;
+use super::log::{Cursor, Entry, Mark, OutboxError, Read, read_small};
 use super::outbox::{Positions, Source};
 use super::{Outcome, Sink};
-use strongroom_alerts::own;
 
 /// First wait after a failure.
 pub const RETRY_WAIT: Duration = Duration::from_millis(500);
 pub const RETRY_WAIT_MAX: Duration = Duration::from_secs(300);
-/// Longest wait that a sink may ask for.
+/// Longest wait that a sink can ask for.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
-/// Dead letters of one file; there are two at most.
+/// Bytes of one file of dead letters; there are at most two files.
 pub const DEAD_BYTES_MAX: u64 = 64 << 20;
-/// Time that a stop leaves a lane that is well.
-pub const LANE_FINISH: Duration = Duration::from_secs(5);
+/// Time that a healthy sink has to take the rest when the process stops.
+pub const SINK_FINISH: Duration = Duration::from_secs(5);
 /// How often a position is written.
 const POSITION_INTERVAL: Duration = Duration::from_millis(250);
 const TICK: Duration = Duration::from_millis(100);
 const POSITION_BYTES_MAX: u64 = 1 << 20;
-/// So many different marks behind a gap, everything in the gap is sealed.
-const MARKS_BEHIND_GAP: usize = 3;
+/// After this many different marks past a gap, everything in the gap is sealed.
+const MARKS_AFTER_GAP: usize = 3;
 
-/// Counts of a lane, for its metrics.
+/// Counts of one sink, for its metrics.
 #[derive(Debug, Default)]
 pub struct SinkCounters {
     /// Alerts that the sink took.
     pub sent: AtomicU64,
-    /// Attempts, of one alert each, that failed and are made again.
+    /// Attempts to send one alert that failed and are repeated.
     pub failures: AtomicU64,
     /// Alerts in the dead letters.
     pub dead: AtomicU64,
-    /// Records of the outbox that are before the lane.
+    /// Records of the outbox that the worker has yet to process.
     pub lag: AtomicU64,
-    /// When the oldest alert that waits was told, in milliseconds since 1970; 0 for none.
+    /// When the oldest waiting alert was stored, in milliseconds since 1970; 0 for none.
     pub oldest_ms: AtomicU64,
-    /// When the sink took something last, in milliseconds since 1970; 0 for never.
+    /// When the sink last took an alert, in milliseconds since 1970; 0 for never.
     pub last_sent_ms: AtomicI64,
     trouble: Mutex<Option<String>>,
 }
 
 impl SinkCounters {
-    /// Why the sink takes nothing now.
+    /// Why the sink is not accepting alerts now, if it is not.
     pub fn trouble(&self) -> Option<String> {
         lock(&self.trouble).clone()
     }
 }
 
-/// How a lane treats its sink.
+/// How alerts are delivered to a sink.
 #[derive(Clone, Debug)]
-pub struct LaneOptions {
-    /// Names the sink in files, logs and metrics.
+pub struct SinkOptions {
+    /// Name of the sink in files, logs and metrics.
     pub name: String,
-    /// Alerts below are not sent.
+    /// Alerts of a lower severity are not sent.
     pub severity: Severity,
-    /// An alert is sent when nothing else was for so long; zero for never.
+    /// A heartbeat is sent after this much time without an alert; zero for never.
     pub heartbeat: Duration,
 }
 
@@ -93,7 +100,7 @@ struct Position {
     next: u64,
     /// The last mark before it.
     mark: Option<Mark>,
-    /// What is read of the archive.
+    /// The alerts to read from the archive.
     gap: Option<Gap>,
 }
 
@@ -101,19 +108,19 @@ struct Position {
 struct Gap {
     from: Mark,
     to: Mark,
-    /// Alerts of it that are done.
+    /// Alerts in it that are done.
     done: u64,
 }
 
-/// An alert on its way.
+/// An alert to send.
 struct Pending {
     number: u64,
     time_ms: u64,
     alert: Arc<Alert>,
 }
 
-pub(super) struct Lane {
-    pub options: LaneOptions,
+pub(super) struct SinkWorker {
+    pub options: SinkOptions,
     pub sink: Box<dyn Sink>,
     pub source: Source,
     pub counters: Arc<SinkCounters>,
@@ -123,25 +130,25 @@ pub(super) struct Lane {
     position: Position,
     stored: Position,
     written: Instant,
-    wait: Duration,
+    backoff: Backoff,
     stopping: Option<Instant>,
     /// The reason of the dead letter that was logged last.
-    said: String,
+    logged_reason: String,
 }
 
-/// Why a lane stops in the middle.
+/// The process stops before the worker is done.
 struct Stopped;
 
-impl Lane {
-    /// Reads where the sink is; a new one begins at the log's end.
+impl SinkWorker {
+    /// Reads the sink's position; a new sink starts at the log's end.
     pub(super) fn new(
-        options: LaneOptions,
+        options: SinkOptions,
         sink: Box<dyn Sink>,
         source: Source,
         positions: Positions,
         index: usize,
         stop: Arc<AtomicBool>,
-    ) -> Result<Lane, OutboxError> {
+    ) -> Result<SinkWorker, OutboxError> {
         let path = source.folder.join(format!("{}.position", options.name));
         let found = read_small(&path, POSITION_BYTES_MAX)?;
         let stored = found.map(|bytes| serde_json::from_slice::<Position>(&bytes));
@@ -149,8 +156,11 @@ impl Lane {
         let position = match stored {
             Some(Ok(position)) => position,
             Some(Err(_)) => {
-                // Some come twice, which their ids tell; none is left out.
-                tracing::error!(file = %path.display(), "the position is damaged; the sink begins with the oldest alert");
+                // Some alerts are sent twice, under the same ids; none is skipped.
+                tracing::error!(
+                    file = %path.display(),
+                    "the position is damaged; the sink starts again at the oldest alert"
+                );
                 Position { next: source.log.first(), mark: None, gap: None }
             }
             None => {
@@ -158,13 +168,13 @@ impl Lane {
                 Position { next: source.log.end(), mark, gap: None }
             }
         };
-        // A log that was deleted begins anew.
+        // A log that was deleted starts again at 1.
         let next = position.next.min(source.log.end());
         let position = Position { next, ..position };
-        if let Some(place) = positions.get(index) {
-            place.store(next, Ordering::Relaxed);
+        if let Some(shared) = positions.get(index) {
+            shared.store(next, Ordering::Relaxed);
         }
-        let lane = Lane {
+        let worker = SinkWorker {
             options,
             sink,
             source,
@@ -175,20 +185,20 @@ impl Lane {
             stored: if fresh { Position::default() } else { position.clone() },
             position,
             written: Instant::now(),
-            wait: RETRY_WAIT,
+            backoff: Backoff::new(RETRY_WAIT, RETRY_WAIT_MAX),
             stopping: None,
-            said: String::new(),
+            logged_reason: String::new(),
         };
         if fresh {
-            let bytes = serde_json::to_vec(&lane.position).expect("a position is JSON");
+            let bytes = serde_json::to_vec(&worker.position).expect("a position is JSON");
             write_whole(&path, &bytes)?;
         }
-        Ok(lane)
+        Ok(worker)
     }
 
     pub(super) fn run(mut self) {
         let mut cursor = Cursor::at(self.position.next);
-        let mut heard = Instant::now();
+        let mut last_alert = Instant::now();
         loop {
             if self.position.gap.is_some() {
                 if self.fill_gap().is_err() {
@@ -218,14 +228,15 @@ impl Lane {
             if records.is_empty() {
                 self.counters.oldest_ms.store(0, Ordering::Relaxed);
                 self.keep_position(true);
-                // What was told last may have come since the look; the outbox is closed before this is set.
+                // The last alerts may have been stored after the read; the outbox is closed before
+                // `stop` is set.
                 if self.stop.load(Ordering::Acquire) {
                     if cursor.next >= self.source.log.end() {
                         break;
                     }
                     continue;
                 }
-                self.beat(&mut heard);
+                self.send_heartbeat(&mut last_alert);
                 self.source.log.wait(cursor.next, TICK);
                 continue;
             }
@@ -247,7 +258,7 @@ impl Lane {
                 }
             }
             if !pending.is_empty() {
-                heard = Instant::now();
+                last_alert = Instant::now();
             }
             let sent = self.deliver(pending, |position, first_left| {
                 if let Some(number) = first_left {
@@ -267,7 +278,7 @@ impl Lane {
         self.keep_position(true);
     }
 
-    /// Sends until everything is taken or dead; `moved` notes the first that is left.
+    /// Sends until every alert is taken or dead; `moved` is given the number of the first one left.
     fn deliver(
         &mut self,
         mut pending: VecDeque<Pending>,
@@ -276,7 +287,7 @@ impl Lane {
         while let Some(first) = pending.front() {
             self.counters.oldest_ms.store(first.time_ms, Ordering::Relaxed);
             self.lag();
-            if self.stopping().is_some_and(|since| since.elapsed() > LANE_FINISH) {
+            if self.stopping().is_some_and(|since| since.elapsed() > SINK_FINISH) {
                 return Err(Stopped);
             }
             let alerts: Vec<Arc<Alert>> = pending.iter().map(|one| Arc::clone(&one.alert)).collect();
@@ -285,8 +296,8 @@ impl Lane {
             let mut left = VecDeque::new();
             let mut progress = false;
             for one in pending {
-                let unsaid = || Outcome::Later { reason: "the sink said nothing".to_owned(), after: None };
-                match outcomes.next().unwrap_or_else(unsaid) {
+                let missing = || Outcome::later("the sink returned no outcome");
+                match outcomes.next().unwrap_or_else(missing) {
                     Outcome::Taken => {
                         progress = true;
                         self.counters.sent.fetch_add(1, Ordering::Relaxed);
@@ -294,20 +305,20 @@ impl Lane {
                             .last_sent_ms
                             .store(i64::try_from(now_ms()).unwrap_or(0), Ordering::Relaxed);
                     }
-                    Outcome::Refused { reason } => match self.bury(&one.alert, &reason) {
+                    Outcome::Refused { reason } => match self.write_dead_letter(&one.alert, &reason) {
                         Ok(()) => {
                             progress = true;
                             self.counters.dead.fetch_add(1, Ordering::Relaxed);
-                            // Each is in the dead letters; the log has each reason once.
-                            if self.said != reason {
+                            // Every alert is in the dead letters; a repeated reason is logged once.
+                            if self.logged_reason != reason {
                                 let (sink, alert_id) = (&self.options.name, &one.alert.alert_id);
                                 tracing::error!(
                                     sink,
                                     alert_id,
                                     reason,
-                                    "the sink will not take an alert; it is in the dead letters"
+                                    "the sink refused an alert; it is in the dead letters"
                                 );
-                                self.said = reason;
+                                self.logged_reason = reason;
                             }
                         }
                         Err(error) => {
@@ -327,42 +338,46 @@ impl Lane {
             moved(&mut self.position, pending.front().map(|one| one.number));
             self.keep_position(false);
             if progress {
-                self.wait = RETRY_WAIT;
+                self.backoff.reset();
             }
             match later {
                 Some((reason, after)) => self.fail(&reason, after)?,
-                None => self.well(),
+                None => self.recovered(),
             }
         }
         Ok(())
     }
 
-    fn well(&mut self) {
-        self.wait = RETRY_WAIT;
+    fn recovered(&mut self) {
+        self.backoff.reset();
         if lock(&self.counters.trouble).take().is_some() {
-            tracing::info!(sink = self.options.name, "the sink takes alerts again");
+            tracing::info!(sink = self.options.name, "sink is accepting alerts again");
         }
     }
 
-    /// Notes trouble and waits; ends early at a stop.
+    /// Records a failure and waits; returns early if the process stops.
     fn fail(&mut self, reason: &str, after: Option<Duration>) -> Result<(), Stopped> {
         {
             let mut trouble = lock(&self.counters.trouble);
             if trouble.as_deref() != Some(reason) {
-                tracing::warn!(sink = self.options.name, reason, "the sink takes no alert; they wait for it");
+                tracing::warn!(
+                    sink = self.options.name,
+                    reason,
+                    "sink is not accepting alerts; they stay in the outbox"
+                );
                 *trouble = Some(reason.to_owned());
             }
         }
         let wait = match after {
             Some(asked) => asked.min(RETRY_AFTER_MAX),
-            None => jittered(self.wait),
+            None => jittered(self.backoff.wait()),
         };
-        self.wait = (self.wait * 2).min(RETRY_WAIT_MAX);
+        self.backoff.double();
         self.keep_position(true);
         let until = Instant::now() + wait;
         while Instant::now() < until {
             if self.stopping().is_some() {
-                // What waits is in the outbox.
+                // The alerts stay in the outbox.
                 return Err(Stopped);
             }
             self.lag();
@@ -393,13 +408,13 @@ impl Lane {
         let bytes = serde_json::to_vec(&self.position).expect("a position is JSON");
         match write_whole(&path, &bytes) {
             Ok(()) => {
-                if let Some(place) = self.positions.get(self.index) {
-                    place.store(self.position.next, Ordering::Relaxed);
+                if let Some(shared) = self.positions.get(self.index) {
+                    shared.store(self.position.next, Ordering::Relaxed);
                 }
                 self.stored = self.position.clone();
             }
             Err(error) => {
-                tracing::warn!(sink = self.options.name, %error, "cannot write a sink's position");
+                tracing::warn!(sink = self.options.name, %error, "cannot write the sink's position");
             }
         }
     }
@@ -409,7 +424,7 @@ impl Lane {
     }
 
     /// Writes an alert to the dead letters.
-    fn bury(&self, alert: &Alert, reason: &str) -> Result<(), OutboxError> {
+    fn write_dead_letter(&self, alert: &Alert, reason: &str) -> Result<(), JournalError> {
         #[derive(Serialize)]
         struct DeadLetter<'a> {
             time: String,
@@ -439,23 +454,23 @@ impl Lane {
         write().map_err(cannot_write(&path))
     }
 
-    /// Says that the sink is well when there was nothing else to say.
-    fn beat(&mut self, heard: &mut Instant) {
+    /// Sends a heartbeat if no alert was sent for the configured time.
+    fn send_heartbeat(&mut self, last_alert: &mut Instant) {
         let bound = self.options.heartbeat;
-        if bound.is_zero() || heard.elapsed() < bound {
+        if bound.is_zero() || last_alert.elapsed() < bound {
             return;
         }
         let now = Utc::now().timestamp_micros();
-        let since = now.saturating_sub(i64::try_from(heard.elapsed().as_micros()).unwrap_or(i64::MAX));
-        *heard = Instant::now();
-        let beat = Arc::new(own::heartbeat(&self.options.name, since, now));
-        match self.sink.send(&[beat]).pop() {
+        let since = now.saturating_sub(i64::try_from(last_alert.elapsed().as_micros()).unwrap_or(i64::MAX));
+        *last_alert = Instant::now();
+        let heartbeat = Arc::new(own::heartbeat(&self.options.name, since, now));
+        match self.sink.send(&[heartbeat]).pop() {
             Some(Outcome::Taken) => {
                 self.counters.last_sent_ms.store(now / 1000, Ordering::Relaxed);
-                self.well();
+                self.recovered();
             }
             Some(Outcome::Later { reason, .. } | Outcome::Refused { reason }) => {
-                // The next one comes in its time: a heartbeat that is late says nothing.
+                // A late heartbeat is useless, so this one is not sent again.
                 self.counters.failures.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(sink = self.options.name, reason, "the sink did not take a heartbeat");
                 *lock(&self.counters.trouble) = Some(reason);
@@ -464,7 +479,7 @@ impl Lane {
         }
     }
 
-    /// What is missing before record `first`, and where it can be read.
+    /// Notes which alerts the log dropped before record `first`, to read them from the archive.
     fn find_gap(&mut self, first: u64, mark: Option<Mark>) {
         let missing = first.saturating_sub(self.position.next);
         self.position.next = first;
@@ -472,19 +487,19 @@ impl Lane {
             tracing::error!(
                 sink = self.options.name,
                 records = missing,
-                "the outbox dropped what the sink had not got yet; the archive's table alerts has it"
+                "the outbox dropped alerts that the sink did not have yet; they are in the archive's table alerts"
             );
             return;
         };
         let mut to: Option<Mark> = None;
         let (mut marks, mut cursor) = (0, Cursor::at(first));
-        while marks < MARKS_BEHIND_GAP
+        while marks < MARKS_AFTER_GAP
             && let Ok(Read::Records(records)) = self.source.log.read(&mut cursor, 256)
             && !records.is_empty()
         {
             for record in records {
                 if let Entry::Mark(found) = record.entry
-                    && marks < MARKS_BEHIND_GAP
+                    && marks < MARKS_AFTER_GAP
                     && to.as_ref() != Some(&found)
                 {
                     (marks, to) = (marks + 1, Some(found));
@@ -495,13 +510,13 @@ impl Lane {
         tracing::warn!(
             sink = self.options.name,
             records = missing,
-            "the outbox dropped what the sink had not got yet; reading it from the archive"
+            "the outbox dropped alerts that the sink did not have yet; reading them from the archive"
         );
         self.position.gap = Some(Gap { from, to, done: 0 });
         self.keep_position(true);
     }
 
-    /// Sends what the archive has of the gap.
+    /// Sends the alerts of the gap from the archive.
     fn fill_gap(&mut self) -> Result<(), Stopped> {
         let Some(gap) = self.position.gap.clone() else { return Ok(()) };
         let history = Arc::clone(&self.source.history);
@@ -537,24 +552,24 @@ impl Lane {
     }
 }
 
-/// From half of a wait to all of it.
+/// A random time from half of `wait` to all of it.
 fn jittered(wait: Duration) -> Duration {
     let random = getrandom::u64().unwrap_or(u64::MAX);
     let half = wait / 2;
     half + half.mul_f64(random as f64 / u64::MAX as f64)
 }
 
-/// Where a sink is, as its files say; for who looks from outside.
+/// The state of a sink according to its files, which another process may be writing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SinkState {
     pub name: String,
     /// Number of the first record that may still be needed.
     pub next: u64,
-    /// Records before it that are not sent, or not needed.
+    /// Records from there to the log's end.
     pub lag: u64,
     /// Bytes of dead letters.
     pub dead_bytes: u64,
-    /// Whether it reads from the archive.
+    /// Whether it is reading alerts from the archive.
     pub in_gap: bool,
 }
 

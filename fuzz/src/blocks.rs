@@ -13,13 +13,10 @@ use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int32Type, Int64Type};
 use arrow_array::{Array as _, RecordBatch};
 use chrono::DateTime;
+use strongroom_decode::frame::{self, Edge, LineKind, Origin};
+use strongroom_decode::render::Renderer;
+use strongroom_decode::{Block, DecodedBlock, Decoder, DecoderConfig, Reason, decode_alone, plain};
 use strongroom_schemas::rejects;
-
-use crate::decode::{DecodedBlock, Decoder, DecoderConfig};
-use crate::frame::{self, Block, Edge, LineKind, Origin};
-use crate::plain;
-use crate::reject::Reason;
-use crate::render::Renderer;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
@@ -141,7 +138,7 @@ fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &De
             match &kept.what {
                 What::Event { row } => {
                     let record = &kept.bytes[kept.before..kept.bytes.len() - kept.after];
-                    let event = plain::decode(record, config.depth_max);
+                    let event = decode_alone(record, config.depth_max);
                     assert_eq!(Ok(plain::row(&decoded.events, *row)), event, "the decoders differ");
                 }
                 What::Reject { line: number, .. } => assert_eq!(*number, line.number, "line number"),
@@ -151,7 +148,7 @@ fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &De
             Some(text) if block.offset == 0 && line.at == 0 => text,
             _ => line.bytes,
         };
-        match (line.kind, plain::decode(text, config.depth_max)) {
+        match (line.kind, decode_alone(text, config.depth_max)) {
             (LineKind::Piece, _) => {
                 assert!(matches!(mine, [Kept { what: What::Reject { reason, .. }, .. }]
                     if *reason == Reason::LineTooLong.as_str()));

@@ -1,11 +1,10 @@
 //! What can go wrong in a run, apart from undecodable lines, which are rows and no errors.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use strongroom_archive::ArchiveError;
 use thiserror::Error;
-
-use crate::export::ExportError;
 
 #[derive(Debug, Error)]
 pub enum IngestError {
@@ -48,8 +47,27 @@ pub enum IngestError {
     WorkerPanicked { label: String, offset: i64 },
     #[error("{label} goes on at byte {found}, and not at byte {expected} where it stopped")]
     ChunkGap { label: String, expected: i64, found: i64 },
-    #[error("the thread that reads ended in a panic, which is a bug")]
-    WorkerLost,
+    #[error("{thread} ended in a panic, which is a bug")]
+    ThreadEnded { thread: PipelineThread },
+}
+
+/// A thread that a driver needs an answer from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PipelineThread {
+    Reader,
+    /// The last of the workers.
+    Workers,
+    Sealer,
+}
+
+impl fmt::Display for PipelineThread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PipelineThread::Reader => "the reader thread",
+            PipelineThread::Workers => "the last worker thread",
+            PipelineThread::Sealer => "the sealer thread",
+        })
+    }
 }
 
 impl IngestError {
@@ -67,7 +85,7 @@ impl IngestError {
                 Some("what was sealed stays; free some space and run the same command again, it goes on from there".to_owned())
             }
             IngestError::Archive(error) => error.hint().map(str::to_owned),
-            IngestError::WorkerPanicked { .. } | IngestError::WorkerLost => {
+            IngestError::WorkerPanicked { .. } | IngestError::ThreadEnded { .. } => {
                 Some("what was sealed before is whole; please report the place named, without the log itself".to_owned())
             }
             _ => None,
@@ -95,63 +113,4 @@ fn is_disk_full(error: &ArchiveError) -> bool {
         let io = error.downcast_ref::<std::io::Error>();
         io.is_some_and(|io| io.kind() == std::io::ErrorKind::StorageFull)
     })
-}
-
-/// Why one file was not read to its end. The run goes on with the next one.
-#[derive(Debug, Error)]
-pub enum FileError {
-    #[error("cannot open {}", path.display())]
-    Open {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("cannot read {label} beyond byte {offset} of its content")]
-    Read {
-        label: String,
-        offset: i64,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("cannot compare {label} with the longer stream that the archive holds and that begins like it")]
-    Compare {
-        label: String,
-        #[source]
-        source: Box<CompareError>,
-    },
-    #[error(
-        "{label} begins as a stream that is in the archive already, and must be read again to tell it from that"
-    )]
-    PipeDiffers { label: String },
-    #[error("{label} begins with the same line as {tries} other files that differ")]
-    TooManyAlike { label: String, tries: usize },
-}
-
-/// What the archive's side of a comparison can fail with.
-#[derive(Debug, Error)]
-pub enum CompareError {
-    #[error("the archive failed")]
-    Archive(#[from] ArchiveError),
-    #[error("its records do not make a stream")]
-    Export(#[from] ExportError),
-}
-
-impl FileError {
-    pub fn hint(&self) -> &'static str {
-        match self {
-            FileError::Open { .. } => {
-                "audit logs are readable by root alone on most clusters: check owner and mode"
-            }
-            FileError::Read { .. } => {
-                "what was read before is sealed; mend the file (a cut-off archive?) and run again"
-            }
-            FileError::Compare { .. } => {
-                "nothing of the file was taken; see what strongroom export says of the archive"
-            }
-            FileError::PipeDiffers { .. } => {
-                "a pipe can be read once: save the stream to a file and ingest that"
-            }
-            FileError::TooManyAlike { .. } => "ingest such files under cluster names of their own",
-        }
-    }
 }

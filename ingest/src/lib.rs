@@ -13,34 +13,17 @@
 //! slow and simple, that judges the first. [`meaning`] holds what the columns of a sealed row say
 //! against its record. [`live`] is the driver for sources that never end. `wrapper` takes off what managed clouds put around events.
 
-mod canonical;
-pub mod chain;
-mod columns;
-pub mod decode;
-mod document;
-pub mod export;
-pub mod frame;
-pub mod hunt;
-pub mod live;
-pub mod meaning;
-mod members;
-pub mod pipeline;
-pub mod plain;
-pub mod reject;
-mod rejects;
-pub mod render;
-mod rows;
-pub mod source;
-mod spell;
-mod tape;
-pub mod time;
-mod wrapper;
-
 mod error;
+pub mod export;
+mod fingerprint;
+pub mod live;
+pub mod pipeline;
+pub mod replay;
+mod seal;
+pub mod source;
 
-pub use decode::{DecodedBlock, Decoder, DecoderConfig};
-pub use error::{FileError, IngestError};
-pub use frame::Block;
+pub use error::{IngestError, PipelineThread};
+pub use fingerprint::{Fingerprint, LineChain};
 pub use pipeline::{IngestOptions, Observer, Progress, Report, ingest};
-pub use reject::Reason;
-pub use wrapper::SHAPE_GOOGLE;
+pub use seal::{Limits, SEAL_BYTES, SEAL_INTERVAL};
+pub use source::FileError;

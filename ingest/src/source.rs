@@ -14,6 +14,7 @@
 //!
 //! Compression is recognised by content: gzip (any number of members), zstd (any number of frames).
 
+mod error;
 mod names;
 mod pipe;
 
@@ -24,10 +25,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use strongroom_decode::frame::{self, Block, Edge, LineSoFar, Origin};
+
+pub use self::error::{CompareError, FileError};
 pub use self::names::{Expanded, expand, find};
 use self::pipe::Pipe;
-use crate::error::FileError;
-use crate::frame::{self, Block, Edge, LineSoFar, Origin};
+use crate::fingerprint::{Fingerprint, fingerprint};
 
 /// One thing to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,15 +144,6 @@ fn open(input: &Input, count: &Arc<AtomicU64>, stop: &Arc<AtomicBool>) -> Result
     Ok(Opened { reader, packing, is_pipe })
 }
 
-/// First half of a BLAKE3 hash.
-pub type Fingerprint = [u8; 16];
-
-pub(crate) fn fingerprint(hasher: &blake3::Hasher) -> Fingerprint {
-    let mut half = [0; 16];
-    half.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-    half
-}
-
 /// Sizes of blocks.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockBounds {
@@ -159,7 +153,7 @@ pub struct BlockBounds {
 }
 
 /// A block and what a position behind it would say.
-pub struct Cut {
+pub struct StreamBlock {
     pub block: Block,
     /// Hash of the stream up to the block's end.
     pub prefix: Fingerprint,
@@ -367,7 +361,11 @@ impl Stream {
     }
 
     /// The next block, read into `bytes`, whose allocation is reused; `None` at the end.
-    pub fn next_block(&mut self, origin: &Arc<Origin>, mut bytes: Vec<u8>) -> Result<Option<Cut>, FileError> {
+    pub fn next_block(
+        &mut self,
+        origin: &Arc<Origin>,
+        mut bytes: Vec<u8>,
+    ) -> Result<Option<StreamBlock>, FileError> {
         let started = Instant::now();
         self.at_end &= !self.follows;
         let forced = self.cut_at.filter(|cut| *cut > self.offset);
@@ -496,7 +494,7 @@ impl Stream {
         self.offset += block.bytes.len() as i64;
         self.line +=
             if end == whole { lines } else { memchr::memchr_iter(b'\n', &block.bytes).count() } as i64;
-        Ok(Some(Cut { prefix: fingerprint(&self.hasher), prefix_before_open_line, block }))
+        Ok(Some(StreamBlock { prefix: fingerprint(&self.hasher), prefix_before_open_line, block }))
     }
 }
 
@@ -509,7 +507,7 @@ mod tests {
 
     const BOUNDS: BlockBounds = BlockBounds { bytes_max: 64, lines_max: 3, line_bytes_max: 40 };
 
-    fn read_all(path: &Path, bounds: BlockBounds) -> Result<(Vec<Cut>, Vec<u8>), FileError> {
+    fn read_all(path: &Path, bounds: BlockBounds) -> Result<(Vec<StreamBlock>, Vec<u8>), FileError> {
         let mut stream =
             Stream::open(Input::File(path.to_owned()), bounds, false, Arc::default(), Arc::default())?;
         let partition = stream.identity("c")?.unwrap_or_default();
@@ -581,7 +579,7 @@ mod tests {
                 rest.push(next);
             }
             // Where an over-long line is cut into its pieces is nobody's promise.
-            let lines = |cuts: &[Cut]| {
+            let lines = |cuts: &[StreamBlock]| {
                 let mut found: Vec<(i64, i64, frame::LineKind, usize)> = Vec::new();
                 for cut in cuts {
                     for line in frame::lines(&cut.block, 40) {

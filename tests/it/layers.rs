@@ -15,10 +15,17 @@ const EDGES: &[(&str, &[&str])] = &[
     ("strongroom-generate", &[]),
     ("strongroom-alerts", &["strongroom-schemas"]),
     ("strongroom-archive", &["strongroom-schemas"]),
+    ("strongroom-decode", &["strongroom-schemas"]),
     ("strongroom-sinks", &["strongroom-alerts", "strongroom-schemas"]),
     (
         "strongroom-ingest",
-        &["strongroom-alerts", "strongroom-archive", "strongroom-schemas", "strongroom-sinks"],
+        &[
+            "strongroom-alerts",
+            "strongroom-archive",
+            "strongroom-decode",
+            "strongroom-schemas",
+            "strongroom-sinks",
+        ],
     ),
     ("strongroom-query", &["strongroom-alerts", "strongroom-archive", "strongroom-schemas"]),
     (
@@ -26,6 +33,7 @@ const EDGES: &[(&str, &[&str])] = &[
         &[
             "strongroom-alerts",
             "strongroom-archive",
+            "strongroom-decode",
             "strongroom-generate",
             "strongroom-ingest",
             "strongroom-query",
@@ -39,8 +47,11 @@ const EDGES: &[(&str, &[&str])] = &[
 const TEST_EDGES: &[&str] = &["strongroom-generate"];
 
 /// Crates that are functions of their arguments, and what that forbids them to depend on or to name.
-const PURE: &[(&str, &str)] =
-    &[("strongroom-schemas", "schemas/src"), ("strongroom-generate", "generate/src")];
+const PURE: &[(&str, &str)] = &[
+    ("strongroom-schemas", "schemas/src"),
+    ("strongroom-decode", "decode/src"),
+    ("strongroom-generate", "generate/src"),
+];
 const IMPURE_CRATES: &[&str] = &[
     "async-trait",
     "crossbeam-channel",
@@ -114,8 +125,10 @@ fn sources(folder: &str) -> Vec<PathBuf> {
 }
 
 fn all_sources() -> Vec<PathBuf> {
-    let folders =
-        ["alerts", "archive", "benches", "cli", "generate", "ingest", "query", "schemas", "sinks", "tests"];
+    let folders = [
+        "alerts", "archive", "benches", "cli", "decode", "generate", "ingest", "query", "schemas", "sinks",
+        "tests",
+    ];
     folders.iter().flat_map(|folder| sources(folder)).collect()
 }
 

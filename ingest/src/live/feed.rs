@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{SendTimeoutError, Sender, bounded};
 use strongroom_archive::{Archive, Position};
+use strongroom_decode::Block;
 
-use crate::frame::Block;
-use crate::source::Fingerprint;
+use crate::fingerprint::Fingerprint;
 
 /// A partition, as people and the archive know it.
 #[derive(Debug, PartialEq, Eq)]
@@ -175,7 +175,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// What the driver is told by feeds.
 #[derive(Debug)]
-pub(crate) enum Told {
+pub(crate) enum SourceMessage {
     Chunk(Chunk),
     /// Records that came again.
     Duplicates(u64),
@@ -189,7 +189,7 @@ pub(crate) enum Told {
 #[derive(Clone, Debug)]
 pub struct Feed {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) driver: Sender<Told>,
+    pub(crate) driver: Sender<SourceMessage>,
     pub(crate) counters: Arc<SourceCounters>,
     /// Longest line that is decoded, in bytes.
     pub line_bytes_max: usize,
@@ -286,9 +286,9 @@ impl Feed {
                 self.shared.release(bytes);
                 return Ok(None);
             }
-            match self.driver.send_deadline(Told::Chunk(chunk), until) {
+            match self.driver.send_deadline(SourceMessage::Chunk(chunk), until) {
                 Ok(()) => _ = all.insert(partition, reached),
-                Err(SendTimeoutError::Timeout(Told::Chunk(chunk))) => {
+                Err(SendTimeoutError::Timeout(SourceMessage::Chunk(chunk))) => {
                     self.shared.release(bytes);
                     return Ok(Some(chunk));
                 }
@@ -306,7 +306,7 @@ impl Feed {
     /// [`Stopped`] when the run is over.
     pub fn duplicates(&self, records: u64) -> Result<(), Stopped> {
         self.counters.duplicates.fetch_add(records, Ordering::Relaxed);
-        self.driver.send(Told::Duplicates(records)).map_err(|_| Stopped)
+        self.driver.send(SourceMessage::Duplicates(records)).map_err(|_| Stopped)
     }
 
     /// Has everything sealed that was handed over so far; `false` when it took longer than `wait`.
@@ -315,7 +315,7 @@ impl Feed {
     /// [`Stopped`] when the run is over.
     pub fn seal_now(&self, wait: Duration) -> Result<bool, Stopped> {
         let (done, answer) = bounded(1);
-        if !self.tell(Told::Seal(done), wait)? {
+        if !self.message(SourceMessage::Seal(done), wait)? {
             return Ok(false);
         }
         self.wait_for(&answer, wait)
@@ -337,9 +337,10 @@ impl Feed {
     /// [`Stopped`] when the run is over.
     pub fn refresh_all(&self, partitions: &[&str], wait: Duration) -> Result<bool, Stopped> {
         let (done, answer) = bounded(1);
-        if !self
-            .tell(Told::Refresh(partitions.iter().map(|name| (*name).to_owned()).collect(), done), wait)?
-        {
+        if !self.message(
+            SourceMessage::Refresh(partitions.iter().map(|name| (*name).to_owned()).collect(), done),
+            wait,
+        )? {
             return Ok(false);
         }
         let refreshed = self.wait_for(&answer, wait)?;
@@ -352,8 +353,8 @@ impl Feed {
         Ok(refreshed)
     }
 
-    fn tell(&self, what: Told, wait: Duration) -> Result<bool, Stopped> {
-        match self.driver.send_timeout(what, wait) {
+    fn message(&self, message: SourceMessage, wait: Duration) -> Result<bool, Stopped> {
+        match self.driver.send_timeout(message, wait) {
             Ok(()) => Ok(true),
             Err(SendTimeoutError::Timeout(_)) => Ok(false),
             Err(SendTimeoutError::Disconnected(_)) => Err(Stopped),
@@ -385,7 +386,7 @@ impl Feed {
     }
 
     /// Something is wrong and is waited for: said once in the log, shown by the readiness check until
-    /// [`Feed::well`].
+    /// [`Feed::recovered`].
     pub fn trouble(&self, what: impl fmt::Display) {
         let what = what.to_string();
         let mut trouble = lock(&self.counters.trouble);
@@ -397,7 +398,7 @@ impl Feed {
     }
 
     /// What was wrong is over.
-    pub fn well(&self) {
+    pub fn recovered(&self) {
         let mut trouble = lock(&self.counters.trouble);
         if !trouble.is_empty() {
             tracing::info!(trouble = %trouble, "source goes on");

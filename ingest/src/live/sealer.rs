@@ -1,10 +1,10 @@
 //! The thread that holds the archive's writer.
 //!
 //! Invariants:
-//! - A bundle is sealed whole and once, or not at all: after a failure a new writer says how far the archive
-//!   has got, and what of the bundle it has already is left out.
-//! - A failure that may pass is waited for, with the bundle in hand; only a position that somebody else has
-//!   moved ends the run, because then the bundle is no longer what comes next.
+//! - A batch is sealed whole and once, or not at all: after a failure a new writer says how far the archive
+//!   has got, and what of the batch it has already is left out.
+//! - A failure that may pass is waited for, with the batch in hand; only a position that somebody else has
+//!   moved ends the run, because then the batch is no longer what comes next.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,21 +27,21 @@ const RETRY_WAIT_MAX: Duration = Duration::from_secs(15);
 const TICK: Duration = Duration::from_millis(100);
 
 /// What one seal makes durable.
-pub(super) struct Bundle {
-    pub(super) cut: u64,
+pub(super) struct SealBatch {
+    pub(super) epoch: u64,
     pub(super) row_groups: Vec<EncodedRowGroup>,
     pub(super) positions: Vec<SourcePosition>,
     pub(super) counts: Counts,
 }
 
 pub(super) enum Order {
-    Seal(Bundle),
+    Seal(SealBatch),
     /// Read all positions anew.
     Refresh,
 }
 
 pub(super) enum Sealed {
-    Bundle { cut: u64, outcome: Result<SealReport, ArchiveError>, took: Duration },
+    Batch { epoch: u64, outcome: Result<SealReport, ArchiveError>, took: Duration },
     Refreshed(Result<HashMap<Table, HashMap<String, Position>>, ArchiveError>),
 }
 
@@ -92,10 +92,10 @@ impl Sealer<'_> {
     pub(super) fn run(mut self, orders: &Receiver<Order>, answers: &Sender<Sealed>) {
         for order in orders {
             let answer = match order {
-                Order::Seal(bundle) => {
+                Order::Seal(batch) => {
                     let begun = Instant::now();
-                    let outcome = self.seal(&bundle);
-                    Sealed::Bundle { cut: bundle.cut, outcome, took: begun.elapsed() }
+                    let outcome = self.seal(&batch);
+                    Sealed::Batch { epoch: batch.epoch, outcome, took: begun.elapsed() }
                 }
                 Order::Refresh => Sealed::Refreshed(self.refresh()),
             };
@@ -106,10 +106,10 @@ impl Sealer<'_> {
     }
 
     /// Seals, however long that takes.
-    fn seal(&mut self, bundle: &Bundle) -> Result<SealReport, ArchiveError> {
+    fn seal(&mut self, batch: &SealBatch) -> Result<SealReport, ArchiveError> {
         let mut wait = RETRY_WAIT;
         loop {
-            let error = match self.try_seal(bundle) {
+            let error = match self.try_seal(batch) {
                 Ok(report) => {
                     if self.metrics.trouble().is_some() {
                         tracing::info!("sealing works again");
@@ -139,20 +139,19 @@ impl Sealer<'_> {
         }
     }
 
-    fn try_seal(&mut self, bundle: &Bundle) -> Result<SealReport, ArchiveError> {
+    fn try_seal(&mut self, batch: &SealBatch) -> Result<SealReport, ArchiveError> {
         let mut stored = Vec::new();
         let writer = match &mut self.writer {
             Some(writer) => writer,
             none => {
                 let mut writer = open_writer(self.archive, &self.give_up)?;
-                // An earlier attempt may have got some way. Tables are committed whole, so one has this bundle
-                // when every stream stands where the bundle ends, or, in a table that may be ahead, beyond. A
+                // An earlier attempt may have got some way. Tables are committed whole, so one has this batch
+                // when every stream stands where the batch ends, or, in a table that may be ahead, beyond. A
                 // single stream tells nothing: another process may have sealed that one to the same place.
                 for table in [Table::Rejects, Table::Alerts, Table::Events] {
                     let mut moved = 0;
                     let mut there = 0;
-                    for given in
-                        bundle.positions.iter().filter(|given| Some(given.position) != given.previous)
+                    for given in batch.positions.iter().filter(|given| Some(given.position) != given.previous)
                     {
                         moved += 1;
                         let found = writer.position(table, &given.partition)?;
@@ -173,10 +172,10 @@ impl Sealer<'_> {
             // It was committed, and only the answer was lost.
             return Ok(SealReport::default());
         }
-        for row_group in bundle.row_groups.iter().filter(|row_group| !stored.contains(&row_group.table())) {
+        for row_group in batch.row_groups.iter().filter(|row_group| !stored.contains(&row_group.table())) {
             writer.append(row_group.clone())?;
         }
-        writer.seal(&bundle.positions, bundle.counts)
+        writer.seal(&batch.positions, batch.counts)
     }
 
     fn refresh(&mut self) -> Result<HashMap<Table, HashMap<String, Position>>, ArchiveError> {
@@ -191,7 +190,7 @@ impl Sealer<'_> {
 
 /// The archive's writer; where only one process may have it, waits for it until `stop` is set.
 pub(super) fn open_writer(archive: &Archive, stop: &AtomicBool) -> Result<Writer, ArchiveError> {
-    let mut told = false;
+    let mut is_logged = false;
     loop {
         if let Some(writer) = archive.try_writer(WriterOptions::default())? {
             return Ok(writer);
@@ -199,7 +198,7 @@ pub(super) fn open_writer(archive: &Archive, stop: &AtomicBool) -> Result<Writer
         if stop.load(Ordering::Relaxed) {
             return Err(ArchiveError::Held { root: archive.root().to_owned() });
         }
-        if !std::mem::replace(&mut told, true) {
+        if !std::mem::replace(&mut is_logged, true) {
             tracing::warn!("another process writes to the archive; waiting for it");
         }
         std::thread::sleep(TICK);

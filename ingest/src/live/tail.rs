@@ -28,14 +28,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use strongroom_archive::ArchiveError;
+use strongroom_decode::frame::Origin;
 use strongroom_schemas::Table;
 
 use super::sealer::chain;
 use super::{Chunk, Feed, Source, SourceError, Stopped, StreamName};
-use crate::error::{CompareError, FileError};
 use crate::export;
-use crate::frame::Origin;
-use crate::source::{ALIKE_MAX, BlockBounds, Fingerprint, Input, Skipped, Stream, find};
+use crate::fingerprint::Fingerprint;
+use crate::source::{ALIKE_MAX, BlockBounds, CompareError, FileError, Input, Skipped, Stream, find};
 
 /// Most text of a chunk.
 const CHUNK_BYTES: usize = 16 << 20;
@@ -278,7 +278,7 @@ impl Files<'_> {
         let mut troubles: Vec<&str> = self.troubles.values().map(String::as_str).collect();
         troubles.sort_unstable();
         match troubles[..] {
-            [] => self.feed.well(),
+            [] => self.feed.recovered(),
             [one] => self.feed.trouble(one),
             [first, ..] => self.feed.trouble(format!("{first} (and {} more)", troubles.len() - 1)),
         }

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use strongroom_archive::Position;
 
-use super::feed::{Shared, SourceCounters, Told};
+use super::feed::{Shared, SourceCounters, SourceMessage};
 use super::{Chunk, Feed};
-use crate::chain::LineChain;
+use crate::fingerprint::LineChain;
 
 /// What is sealed of each partition.
 #[derive(Clone, Debug, Default)]
@@ -96,11 +96,11 @@ impl Archive {
 
 /// When a driver seals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sealing {
+pub enum SealPolicy {
     /// Each chunk as it comes.
-    Always,
+    EveryChunk,
     /// When it is asked to.
-    WhenAsked,
+    OnRequest,
 }
 
 /// A driver that seals into an [`Archive`].
@@ -113,14 +113,14 @@ pub struct Driver {
 }
 
 impl Driver {
-    pub fn start(archive: &Archive, sealing: Sealing, under_way_max: u64) -> Driver {
+    pub fn start(archive: &Archive, policy: SealPolicy, under_way_max: u64) -> Driver {
         let shared = Shared::new(archive.positions(), HashMap::new(), under_way_max, None);
-        let (driver, told) = bounded(64);
+        let (driver, messages) = bounded(64);
         let (held, chunks) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<(String, usize)>>>::default());
         let thread = std::thread::Builder::new().name("test driver".to_owned()).spawn({
             let (archive, shared) = (archive.clone(), Arc::clone(&shared));
             let (held, chunks) = (Arc::clone(&held), Arc::clone(&chunks));
-            move || drive(&archive, &shared, &told, sealing, &held, &chunks)
+            move || drive(&archive, &shared, &messages, policy, &held, &chunks)
         });
         let thread = thread.expect("a thread can be started in a test");
         let counters = Arc::<SourceCounters>::default();
@@ -165,8 +165,8 @@ impl Drop for Driver {
 fn drive(
     archive: &Archive,
     shared: &Shared,
-    told: &Receiver<Told>,
-    sealing: Sealing,
+    messages: &Receiver<SourceMessage>,
+    policy: SealPolicy,
     held: &AtomicBool,
     chunks: &Mutex<Vec<(String, usize)>>,
 ) {
@@ -176,28 +176,28 @@ fn drive(
         while held.load(Ordering::Acquire) && !stopping() {
             std::thread::sleep(Duration::from_millis(5));
         }
-        let what = told.recv_timeout(Duration::from_millis(20));
+        let what = messages.recv_timeout(Duration::from_millis(20));
         if stopping() {
             return;
         }
         match what {
-            Ok(Told::Chunk(chunk)) => {
+            Ok(SourceMessage::Chunk(chunk)) => {
                 let bytes = chunk.block.bytes.len();
                 let mut chunks = chunks.lock().unwrap_or_else(PoisonError::into_inner);
                 chunks.push((chunk.stream.partition.clone(), bytes));
                 shared.release(bytes as u64);
                 pending.push(chunk);
-                if sealing == Sealing::Always {
+                if policy == SealPolicy::EveryChunk {
                     seal(archive, shared, &mut pending);
                 }
             }
-            Ok(Told::Duplicates(_)) | Err(RecvTimeoutError::Timeout) => {}
-            Ok(Told::Seal(done)) => {
+            Ok(SourceMessage::Duplicates(_)) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(SourceMessage::Seal(done)) => {
                 seal(archive, shared, &mut pending);
                 // The one who asked may have given up waiting.
                 let _ = done.send(());
             }
-            Ok(Told::Refresh(_, done)) => {
+            Ok(SourceMessage::Refresh(_, done)) => {
                 shared.seal(archive.positions());
                 let _ = done.send(());
             }
@@ -217,28 +217,28 @@ fn seal(archive: &Archive, shared: &Shared, pending: &mut Vec<Chunk>) {
 #[derive(Debug)]
 pub struct Pipeline {
     pub feed: Feed,
-    told: Receiver<Told>,
+    messages: Receiver<SourceMessage>,
 }
 
 impl Pipeline {
     pub fn new(sealed: HashMap<String, Position>) -> Pipeline {
-        let (driver, told) = bounded(1 << 10);
+        let (driver, messages) = bounded(1 << 10);
         let shared = Shared::new(sealed, HashMap::new(), 64 << 20, None);
         let counters = Arc::new(SourceCounters::default());
-        Pipeline { feed: Feed { shared, driver, counters, line_bytes_max: 4 << 20 }, told }
+        Pipeline { feed: Feed { shared, driver, counters, line_bytes_max: 4 << 20 }, messages }
     }
 
     /// The next chunk, if it comes in time; what else is told is answered.
     pub fn next(&self, wait: Duration) -> Option<Chunk> {
         let until = Instant::now() + wait;
         loop {
-            match self.told.recv_deadline(until).ok()? {
-                Told::Chunk(chunk) => {
+            match self.messages.recv_deadline(until).ok()? {
+                SourceMessage::Chunk(chunk) => {
                     self.feed.shared.release(chunk.block.bytes.len() as u64);
                     return Some(chunk);
                 }
-                Told::Duplicates(_) => {}
-                Told::Seal(done) | Told::Refresh(_, done) => {
+                SourceMessage::Duplicates(_) => {}
+                SourceMessage::Seal(done) | SourceMessage::Refresh(_, done) => {
                     let _ = done.send(());
                 }
             }

@@ -13,20 +13,20 @@ use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use strongroom_archive::{Archive, ArchiveError, Position, Writer};
+use strongroom_decode::frame::Origin;
 use strongroom_schemas::Table;
 
-use super::{Event, IngestOptions, Job, StreamState, lock};
-use crate::error::{CompareError, FileError};
+use super::{IngestOptions, Job, ReaderMessage, StreamState, lock};
 use crate::export;
-use crate::frame::Origin;
-use crate::source::{ALIKE_MAX, BlockBounds, Fingerprint, Input, Skipped, Stream};
+use crate::fingerprint::Fingerprint;
+use crate::source::{ALIKE_MAX, BlockBounds, CompareError, FileError, Input, Skipped, Stream};
 
 pub(super) struct Reader<'r> {
     pub(super) options: &'r IngestOptions,
     pub(super) archive: &'r Archive,
     pub(super) writer: &'r Mutex<Writer>,
     pub(super) jobs: Sender<Job>,
-    pub(super) events: Sender<Event>,
+    pub(super) messages: Sender<ReaderMessage>,
     pub(super) permits: Receiver<()>,
     /// Buffers of blocks that are decoded.
     pub(super) buffers: Receiver<Vec<u8>>,
@@ -54,14 +54,14 @@ enum Found {
 }
 
 /// What came of the comparison with one partition.
-enum Tried {
+enum Comparison {
     Found(Box<Found>),
     /// Another stream lies there; this one is given back at its first byte.
-    Other(Box<Stream>),
+    OtherStream(Box<Stream>),
 }
 
 /// The coordinator is gone: it failed, and says why.
-struct Gone;
+struct CoordinatorGone;
 
 impl Reader<'_> {
     pub(super) fn run(mut self) {
@@ -73,27 +73,28 @@ impl Reader<'_> {
             match self.read(input) {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    if self.events.send(Event::FileFailed(error)).is_err() {
+                    if self.messages.send(ReaderMessage::FileFailed(error)).is_err() {
                         return;
                     }
                 }
-                Err(Gone) => return,
+                Err(CoordinatorGone) => return,
             }
         }
         // Nobody listens when the coordinator has failed.
-        let _ = self.events.send(Event::ReadAll { blocks: self.sent.blocks });
+        let _ = self.messages.send(ReaderMessage::ReadAll { blocks: self.sent.blocks });
     }
 
-    fn tell(&self, event: Event) -> Result<(), Gone> {
-        self.events.send(event).map_err(|_| Gone)
+    fn send(&self, message: ReaderMessage) -> Result<(), CoordinatorGone> {
+        self.messages.send(message).map_err(|_| CoordinatorGone)
     }
 
     /// Reads one input.
-    fn read(&mut self, input: &Input) -> Result<Result<(), FileError>, Gone> {
+    fn read(&mut self, input: &Input) -> Result<Result<(), FileError>, CoordinatorGone> {
+        let limits = &self.options.limits;
         let bounds = BlockBounds {
-            bytes_max: self.options.block_bytes_max.max(self.options.line_bytes_max + 1),
+            bytes_max: limits.block_bytes_max.max(limits.line_bytes_max + 1),
             lines_max: self.options.block_lines_max,
-            line_bytes_max: self.options.line_bytes_max,
+            line_bytes_max: limits.line_bytes_max,
         };
         let (count, stop) = (Arc::clone(&self.bytes_read), Arc::clone(&self.options.stop));
         let opened = Stream::open(input.clone(), bounds, self.options.complete, count, stop);
@@ -106,7 +107,7 @@ impl Reader<'_> {
             // A pipe that was not waited for is not empty.
             Ok(None) if self.options.stop.load(Ordering::Relaxed) => return Ok(Ok(())),
             Ok(None) => {
-                self.tell(Event::EmptyFile(input.clone()))?;
+                self.send(ReaderMessage::EmptyFile(input.clone()))?;
                 return Ok(Ok(()));
             }
             Err(error) => return Ok(Err(error)),
@@ -114,34 +115,34 @@ impl Reader<'_> {
         let (mut stream, state, rejects_from) = match self.find_partition(stream, &identity)? {
             Ok(Found::Stream { stream, state, rejects_from }) => (stream, state, rejects_from),
             Ok(Found::Known { records, bytes }) => {
-                self.tell(Event::Known { records, bytes })?;
-                self.tell(Event::FileKnown)?;
+                self.send(ReaderMessage::Known { records, bytes })?;
+                self.send(ReaderMessage::FileKnown)?;
                 return Ok(Ok(()));
             }
             Err(error) => return Ok(Err(error)),
         };
         if let Some(known) = state.sealed {
-            self.tell(Event::Known {
+            self.send(ReaderMessage::Known {
                 records: u64::try_from(known.records).unwrap_or(0),
                 bytes: u64::try_from(known.next_offset).unwrap_or(0),
             })?;
         }
         let origin =
             Arc::new(Origin { partition: state.partition.clone(), cluster: self.options.cluster.clone() });
-        self.tell(Event::Stream(state))?;
+        self.send(ReaderMessage::Stream(state))?;
         let number = self.sent.streams;
         self.sent.streams += 1;
         let mut blocks = 0;
         while !self.options.stop.load(Ordering::Relaxed) {
             if !std::mem::take(&mut self.sent.spare) {
-                self.permits.recv().map_err(|_| Gone)?;
+                self.permits.recv().map_err(|_| CoordinatorGone)?;
             }
             let buffer = self.buffers.try_recv().unwrap_or_default();
             match stream.next_block(&origin, buffer) {
-                Ok(Some(cut)) => {
-                    let job = Job { sequence: self.sent.blocks, stream: number, cut, rejects_from };
+                Ok(Some(block)) => {
+                    let job = Job { sequence: self.sent.blocks, stream: number, block, rejects_from };
                     if self.jobs.send(job).is_err() {
-                        return Err(Gone);
+                        return Err(CoordinatorGone);
                     }
                     self.sent.blocks += 1;
                     blocks += 1;
@@ -149,7 +150,7 @@ impl Reader<'_> {
                 Ok(None) => {
                     self.sent.spare = true;
                     if blocks == 0 {
-                        self.tell(Event::FileKnown)?;
+                        self.send(ReaderMessage::FileKnown)?;
                     }
                     break;
                 }
@@ -167,21 +168,21 @@ impl Reader<'_> {
         &mut self,
         mut stream: Stream,
         identity: &str,
-    ) -> Result<Result<Found, FileError>, Gone> {
+    ) -> Result<Result<Found, FileError>, CoordinatorGone> {
         for number in 0..ALIKE_MAX {
             let partition = if number == 0 { identity.to_owned() } else { format!("{identity}.{number}") };
             if self.sent.unsealed.contains(&partition) {
                 self.seal_now()?;
             }
             match self.in_partition(stream, partition) {
-                Ok(Tried::Found(found)) => {
+                Ok(Comparison::Found(found)) => {
                     let found = *found;
                     if let Found::Stream { state, .. } = &found {
                         self.sent.unsealed.insert(state.partition.clone());
                     }
                     return Ok(Ok(found));
                 }
-                Ok(Tried::Other(same)) => stream = *same,
+                Ok(Comparison::OtherStream(same)) => stream = *same,
                 Err(error) => return Ok(Err(error)),
             }
         }
@@ -189,16 +190,16 @@ impl Reader<'_> {
     }
 
     /// Has everything sealed that was read so far.
-    fn seal_now(&mut self) -> Result<(), Gone> {
+    fn seal_now(&mut self) -> Result<(), CoordinatorGone> {
         let (done, sealed) = bounded(1);
-        self.tell(Event::SealNow { blocks: self.sent.blocks, done })?;
-        sealed.recv().map_err(|_| Gone)?;
+        self.send(ReaderMessage::SealNow { blocks: self.sent.blocks, done })?;
+        sealed.recv().map_err(|_| CoordinatorGone)?;
         self.sent.unsealed.clear();
         Ok(())
     }
 
     /// Compares a stream with what the archive holds under the name `partition`.
-    fn in_partition(&self, mut stream: Stream, partition: String) -> Result<Tried, FileError> {
+    fn in_partition(&self, mut stream: Stream, partition: String) -> Result<Comparison, FileError> {
         let label = stream.input().label();
         let [sealed, rejects, alerts] = {
             let mut writer = lock(self.writer);
@@ -212,30 +213,30 @@ impl Reader<'_> {
             // A run died between two commits. Its rejects are those of this stream only if they say so, and
             // lines are told apart as they were then only if a block ends where it ended then.
             if stream.again()?.skip_to(ahead.next_offset)? != Skipped::To(ahead.prefix_blake3) {
-                return Ok(Tried::Other(Box::new(stream)));
+                return Ok(Comparison::OtherStream(Box::new(stream)));
             }
             stream.cut_at(ahead.next_offset);
         }
         if let Some(known) = sealed {
             match stream.skip_to(known.next_offset)? {
                 Skipped::To(prefix) if prefix == known.prefix_blake3 => {}
-                Skipped::To(_) => return Ok(Tried::Other(Box::new(stream.again()?))),
+                Skipped::To(_) => return Ok(Comparison::OtherStream(Box::new(stream.again()?))),
                 Skipped::Short(length, prefix) => {
                     let stored = self.stored_prefix(&partition, length);
                     let (found, records) =
                         stored.map_err(|source| FileError::Compare { label, source: Box::new(source) })?;
                     if found != prefix {
-                        return Ok(Tried::Other(Box::new(stream.again()?)));
+                        return Ok(Comparison::OtherStream(Box::new(stream.again()?)));
                     }
                     let bytes = u64::try_from(length).unwrap_or(0);
-                    return Ok(Tried::Found(Box::new(Found::Known { records, bytes })));
+                    return Ok(Comparison::Found(Box::new(Found::Known { records, bytes })));
                 }
             }
         }
         let alerts_ahead = from(alerts) > from(sealed);
         let alerts_stored = HashSet::new();
         let state = StreamState { partition, label, sealed, reached: None, alerts_ahead, alerts_stored };
-        Ok(Tried::Found(Box::new(Found::Stream { stream: Box::new(stream), state, rejects_from })))
+        Ok(Comparison::Found(Box::new(Found::Stream { stream: Box::new(stream), state, rejects_from })))
     }
 
     /// Hash and records of the first `length` bytes of a partition, from the rows that hold them.

@@ -14,6 +14,7 @@ use strongroom_archive::{
     Archive, ArchiveError, Counts, Position, PrivateKey, Signer, SourcePosition, WriterOptions,
     encode_records,
 };
+use strongroom_decode::stream::StreamError;
 use strongroom_ingest::export::{EventRecords, ExportError, sealed_stream};
 use strongroom_schemas::Table;
 use strongroom_schemas::marks::{Redaction, Unread, fault_text};
@@ -30,12 +31,20 @@ const ROWS: usize = 200;
 enum Oops {
     #[expect(dead_code, reason = "shown by Debug when a test fails")]
     Archive(ArchiveError),
+    #[expect(dead_code, reason = "shown by Debug when a test fails")]
     Export(ExportError),
+    Stream(StreamError),
 }
 
 impl From<ArchiveError> for Oops {
     fn from(error: ArchiveError) -> Self {
         Oops::Archive(error)
+    }
+}
+
+impl From<StreamError> for Oops {
+    fn from(error: StreamError) -> Self {
+        Oops::Stream(error)
     }
 }
 
@@ -190,7 +199,7 @@ fn a_form_that_states_a_column_is_a_finding_and_stops_nothing() {
     assert_eq!(kinds, ["columns_differ", "columns_differ", "columns_differ", "record_changed"], "{found:?}");
     assert_eq!(report.checked.records, ROWS as u64);
     let failed = export(&archive, &stream).expect_err("a row without a record");
-    assert!(matches!(failed, Oops::Export(ExportError::Row { .. })), "{failed:?}");
+    assert!(matches!(failed, Oops::Stream(StreamError::Row { .. })), "{failed:?}");
     if let Some(report) = second_opinion(&archive, folder.path()) {
         let named = |places: Vec<(String, String)>| -> Vec<_> {
             places.into_iter().filter(|(kind, _)| kind == "columns_differ").collect()

@@ -18,12 +18,12 @@ use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, RebalanceProtocol};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
+use strongroom_decode::frame::Origin;
 
 use super::client::{self, Context, Rebalance, Report, printable};
 use super::gather::Gather;
 use super::start::{Decision, Log, decide};
 use super::{BEHIND, CHUNK_WAIT, CLUSTER_ID_BYTES_MAX, GATHERED_BYTES_MAX, KafkaOptions, OnGap, Start};
-use crate::frame::Origin;
 use crate::live::{Feed, SourceError, Stopped, StreamName};
 
 /// How long brokers may take to tell what they have.
@@ -756,7 +756,7 @@ impl Consume<'_> {
         let all: Vec<&str> =
             service.chain(self.troubles.topics.values().map(String::as_str)).chain(streams).collect();
         if all.is_empty() {
-            self.feed.well();
+            self.feed.recovered();
         } else {
             let more = all.len().saturating_sub(NAMED_MAX);
             let mut what = all[..all.len() - more].join("; ");

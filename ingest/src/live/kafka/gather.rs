@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use strongroom_archive::Position;
+use strongroom_decode::frame::{Block, Edge, Origin};
 
 use super::{BEHIND_CHUNK_BYTES, BEHIND_WAIT, CHUNK_BYTES, CHUNK_WAIT};
-use crate::chain::LineChain;
-use crate::frame::{Block, Edge, Origin};
+use crate::fingerprint::LineChain;
 use crate::live::{Chunk, StreamName};
 
 /// A partition's text that is not handed over yet, and where it stands in the stream.

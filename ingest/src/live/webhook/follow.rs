@@ -13,10 +13,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use strongroom_decode::frame::{Block, Edge, Origin};
+
 use super::record::{End, RecordHead};
 use super::wal::{self, Segment, Wal, WalError};
-use crate::chain::LineChain;
-use crate::frame::{Block, Edge, Origin};
+use crate::fingerprint::LineChain;
 use crate::live::{Chunk, Feed, Source, SourceError, Stopped, StreamName};
 
 /// Text of a chunk, unless one line alone is longer.
@@ -196,7 +197,7 @@ impl WebhookSource {
         match (trimmed, self.wal.trouble()) {
             (_, Some(trouble)) => feed.trouble(trouble),
             (Err(error), None) => feed.trouble(error),
-            (Ok(()), None) => feed.well(),
+            (Ok(()), None) => feed.recovered(),
         }
         if feed.is_stopping() { Err(Stopped) } else { Ok(()) }
     }

@@ -24,6 +24,7 @@ mod follow;
 mod items;
 mod recent;
 mod record;
+mod refused;
 mod server;
 mod tls;
 mod wal;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::record::Key;
-use super::wal::Refused;
+use super::refused::Refused;
 
 /// What became of a batch; `None` while that is open.
 pub type Outcome = Option<Result<(), Refused>>;

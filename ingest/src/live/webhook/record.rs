@@ -19,7 +19,7 @@
 //! which has no `\xff`, and a text of one line has a newline at its end only. So whatever a client sends,
 //! a record found by searching for these bytes is one of ours.
 
-use crate::source::{Fingerprint, fingerprint};
+use crate::fingerprint::{Fingerprint, fingerprint};
 
 pub const SEGMENT_MAGIC: &[u8; 8] = b"\nSRWAL\0\x01";
 pub const RECORD_MAGIC: &[u8; 4] = b"\n\xffSW";

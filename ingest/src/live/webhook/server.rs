@@ -31,8 +31,9 @@ use tokio_rustls::TlsAcceptor;
 use super::items::{self, BodyError};
 use super::recent::{Outcome, Seen};
 use super::record::{Key, checksum};
+use super::refused::Refused;
 use super::tls::{Identity, common_names};
-use super::wal::{self, Batch, Refused, Wal, lock};
+use super::wal::{self, Batch, Wal, lock};
 
 /// A handshake takes no longer.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);

@@ -51,8 +51,9 @@ use super::record::{
     End, Key, NAME_BYTES_MAX, PARTITIONS_MAX, RECORD_HEAD_BYTES, RECORD_MAGIC, RecordHead,
     SEGMENT_HEAD_BYTES_MAX, SegmentHead, checksum,
 };
-use crate::chain::LineChain;
-use crate::source::Fingerprint;
+use super::refused::Refused;
+use crate::fingerprint::Fingerprint;
+use crate::fingerprint::LineChain;
 
 /// A segment is not added to when it is this long, or an eighth of the log's bound.
 const SEGMENT_BYTES: u64 = 64 << 20;
@@ -94,15 +95,6 @@ pub enum WalError {
     Damaged { path: PathBuf, byte: u64, what: &'static str },
     #[error("the write-ahead log in {} knows more than {PARTITIONS_MAX} clusters", path.display())]
     TooManyClusters { path: PathBuf },
-}
-
-/// Why a batch was not stored; the sender may try again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// There is no room.
-    Full,
-    /// The disk failed.
-    Failed,
 }
 
 /// A request's lines, on their way to the disk.

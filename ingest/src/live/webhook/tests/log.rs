@@ -9,13 +9,14 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use strongroom_archive::Position;
 
-use crate::chain::LineChain;
+use crate::fingerprint::LineChain;
 use crate::live::testing::Pipeline;
 use crate::live::webhook::WebhookSource;
 use crate::live::webhook::counters::WebhookCounters;
 use crate::live::webhook::recent::Seen;
 use crate::live::webhook::record::checksum;
-use crate::live::webhook::wal::{self, Batch, Refused, Wal, WalError, WalOptions, Writer, lock};
+use crate::live::webhook::refused::Refused;
+use crate::live::webhook::wal::{self, Batch, Wal, WalError, WalOptions, Writer, lock};
 use crate::live::{Source, SourceError};
 
 const QUIET: Duration = Duration::from_millis(250);

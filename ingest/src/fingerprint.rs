@@ -7,7 +7,14 @@
 //!
 //! Invariant: the value after a line depends on the lines alone, not on how they were cut into chunks.
 
-use crate::source::Fingerprint;
+/// First half of a BLAKE3 hash.
+pub type Fingerprint = [u8; 16];
+
+pub(crate) fn fingerprint(hasher: &blake3::Hasher) -> Fingerprint {
+    let mut half = [0; 16];
+    half.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    half
+}
 
 /// Kinds of partitions whose fingerprint is a chain.
 const CHAINED: [&str; 2] = ["kafka/", "webhook/"];
@@ -37,7 +44,7 @@ impl LineChain {
             let (line, after) = rest.split_at(newline + 1);
             let mut hasher = self.hasher();
             hasher.update(line);
-            self.value = crate::source::fingerprint(&hasher);
+            self.value = fingerprint(&hasher);
             rest = after;
         }
         if !rest.is_empty() {

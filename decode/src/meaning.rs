@@ -1,11 +1,14 @@
-//! Whether the columns of a row mean what its record says.
+//! Checks whether the columns of a row say what its record says.
 //!
 //! Invariants:
-//! - What an event's record says is what the decoder reads from these bytes alone: the columns of a row that was
-//!   decoded and sealed are those that are found here.
-//! - What an alert's record says is what the finding says that was sent. Of a column that the finding does not
-//!   determine nothing is said.
-//! - No record is trusted: it may be anything, of any size up to [`RECORD_BYTES_MAX`]. No value of it is repeated.
+//! - What an event's record says is what the decoder reads from these bytes alone: the columns of a
+//!   row that was decoded and sealed are the ones found here.
+//! - What an alert's record says is what the finding says that was sent. Columns that the finding
+//!   does not determine are not compared.
+//! - No record is trusted: it may contain anything, of any size up to [`RECORD_BYTES_MAX`]. Its
+//!   values are never repeated.
+//!
+//! Nothing is kept here, and nothing is written.
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int32Type, Int64Type, TimestampMicrosecondType};
@@ -18,13 +21,13 @@ use strongroom_schemas::events::{self, index};
 use strongroom_schemas::{Severity, Table, alerts, ocsf};
 use thiserror::Error;
 
-use crate::decode::{DEPTH_MAX, Decoder, DecoderConfig};
+use crate::decoder::{DEPTH_MAX, Decoder, DecoderConfig};
+use crate::json::{self, Members};
 use crate::members;
-use crate::plain::{self, Members};
 use crate::render::{Lists, Renderer, Strings, WrongColumn};
 use crate::wrapper::SHAPE_GOOGLE;
 
-/// Most bytes of a record; a longer one is not read.
+/// Longest record that is read, in bytes.
 pub const RECORD_BYTES_MAX: usize = 64 << 20;
 /// Bytes of records that are decoded before their rows are compared.
 const CHUNK_BYTES: usize = 64 << 20;
@@ -38,16 +41,16 @@ pub enum MeaningError {
     Columns(#[from] ArrowError),
 }
 
-/// How the columns of a row are not what its record says.
+/// How the columns of a row differ from what its record says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Difference {
-    /// The record is not one of its table, so nothing follows from it.
+    /// The record does not belong to its table, so nothing follows from it.
     NoRecord,
-    /// The form of the row does not give a record, by the class of what is wrong.
+    /// The form of the row does not give a record; the text is the class of the fault.
     Form(&'static str),
     /// What the row says of its record beside its columns is not well formed.
     Mark(&'static str),
-    /// These columns say otherwise, in order.
+    /// These columns say something else, in order.
     Columns(Vec<&'static str>),
 }
 
@@ -62,7 +65,7 @@ impl std::fmt::Display for Difference {
     }
 }
 
-/// Columns of events that the record gives, in the order in which they are named.
+/// Columns of events that the record determines, in the order in which they are named.
 const COMPARED: &[usize] = &[
     index::LEVEL,
     index::AUDIT_ID,
@@ -100,12 +103,13 @@ const COMPARED: &[usize] = &[
     index::STAGE_TIMESTAMP,
 ];
 
-/// Calls `each` with the record of every row of `events`, in order, with no bytes for one whose form gives none; then
-/// `differs` with every row whose columns are not what that says, or whose form or marks are wrong, in order. Of a row
-/// with a form the event alone is read: what is around it is the form's.
+/// Compares the rows of `events` with their records. Calls `each` with the record of every row, in
+/// order, and with no bytes where the form gives none; then calls `differs`, in order, with every
+/// row whose columns differ from its record, or whose form or marks are wrong. Of a row with a form
+/// only the event is read: the bytes around it belong to the form.
 ///
 /// # Errors
-/// [`MeaningError::Column`] when the batch is not one of the `events` table.
+/// [`MeaningError::Column`] if the batch is not one of the `events` table.
 pub fn compare_events(
     events: &RecordBatch,
     each: &mut dyn FnMut(&[u8]),
@@ -153,7 +157,7 @@ pub fn compare_events(
     Ok(())
 }
 
-/// A batch of events as it is compared.
+/// A batch of events to compare.
 struct EventRows<'a> {
     batch: &'a RecordBatch,
     renderer: Renderer<'a>,
@@ -164,7 +168,7 @@ impl<'a> EventRows<'a> {
         Ok(EventRows { batch, renderer: Renderer::new(batch)? })
     }
 
-    /// Takes what was decoded of `rows`, and compares it with what these rows say, column by column.
+    /// Takes the decoded rows of `rows` and compares them with the stored ones, column by column.
     fn compare(
         &self,
         decoder: &mut Decoder,
@@ -210,10 +214,11 @@ impl<'a> EventRows<'a> {
             let said = if self.renderer.has_form(*row) {
                 None
             } else if self.renderer.keeps_spelling(*row) {
-                // An event that is kept as it came has no shape; an entry of Google's has its mark.
+                // An event that is kept as received has no shape; an entry of Google's has its
+                // mark.
                 shapes.get(at).filter(|shape| *shape == SHAPE_GOOGLE)
             } else if raws.is_valid(at) {
-                // Rendered, though the decoder would have kept it.
+                // It was rendered, although the decoder would have kept it.
                 std::str::from_utf8(raws.value(at)).ok().and_then(shape_of)
             } else {
                 shapes.get(at)
@@ -239,13 +244,14 @@ impl<'a> EventRows<'a> {
     }
 }
 
-/// The text between `{` and the first member of a rendered event that has a column, or `}`; none when that is a line's.
+/// The text between `{` and the first member of a rendered event that has a column, or `}`; `None`
+/// if it is the default shape.
 fn shape_of(record: &str) -> Option<&str> {
     let Members(list) = serde_json::from_str(record).ok()?;
     let open = record.find('{')? + 1;
     let mut end = open;
     for (name, value) in &list {
-        // Between two members there is white space and a comma.
+        // Between two members there are white space and a comma.
         let quote = end + record.get(end..)?.find('"')?;
         if members::has_column(name.as_bytes()) {
             return Some(&record[open..quote]).filter(|shape| *shape != events::SHAPE_DEFAULT);
@@ -256,12 +262,12 @@ fn shape_of(record: &str) -> Option<&str> {
     record.get(open..record.rfind('}')?)
 }
 
-/// What a finding says, by paths. What is not there, or of another type, it does not say.
+/// The values of a finding, by path. An absent value and one of another type are not said.
 struct Said<'a> {
     root: Members<'a>,
 }
 
-/// A name in an object, or a place in a list.
+/// A name in an object, or the first item of a list.
 #[derive(Clone, Copy)]
 enum Step {
     Name(&'static str),
@@ -273,14 +279,14 @@ use Step::{First, Name};
 impl<'a> Said<'a> {
     fn of(text: &'a str) -> Option<Said<'a>> {
         let is_bounded =
-            memchr::memchr(0, text.as_bytes()).is_none() && plain::depth(text.as_bytes()) <= DEPTH_MAX;
+            memchr::memchr(0, text.as_bytes()).is_none() && json::depth(text.as_bytes()) <= DEPTH_MAX;
         let root = is_bounded.then(|| serde_json::from_str(text).ok()).flatten()?;
         Some(Said { root })
     }
 
     fn at(&self, path: &[Step]) -> Option<&'a RawValue> {
         let [Name(first), rest @ ..] = path else { return None };
-        within(plain::member(&self.root, first)?, rest)
+        within(json::member(&self.root, first)?, rest)
     }
 
     fn text(&self, path: &[Step]) -> Option<String> {
@@ -295,7 +301,7 @@ impl<'a> Said<'a> {
         serde_json::from_str(self.at(path)?.get()).ok()
     }
 
-    /// `None` where an item is not a text.
+    /// `None` if an item is not a string.
     fn texts(&self, path: &[Step]) -> Option<Vec<Option<String>>> {
         self.list(path)?.into_iter().map(|item| text(item).map(Some)).collect()
     }
@@ -304,19 +310,20 @@ impl<'a> Said<'a> {
         self.at(&[Name("resources"), First]).is_some()
     }
 
-    /// What `of` makes of each attack that it is about.
+    /// What `of` returns for each attack of the finding.
     fn attacks(&self, of: fn(&'a RawValue) -> Option<Option<String>>) -> Option<Vec<Option<String>>> {
         let list = self.list(&[Name("finding_info"), Name("attacks")]).unwrap_or_default();
         Some(list.into_iter().filter_map(of).collect())
     }
 }
 
-/// The value at a path below `value`; none that is null, or an object whose names are not Unicode.
+/// The value at a path below `value`; `None` if it is null, or an object whose names are not
+/// Unicode.
 fn within<'a>(value: &'a RawValue, path: &[Step]) -> Option<&'a RawValue> {
     let mut value = value;
     for step in path {
         value = match step {
-            Name(name) => plain::member(&serde_json::from_str(value.get()).ok()?, name)?,
+            Name(name) => json::member(&serde_json::from_str(value.get()).ok()?, name)?,
             First => *serde_json::from_str::<Vec<&RawValue>>(value.get()).ok()?.first()?,
         };
     }
@@ -355,12 +362,12 @@ fn technique(attack: &RawValue) -> Option<Option<String>> {
 enum Value {
     Text(Option<String>),
     Number(Option<i64>),
-    /// Of a time, without what is beyond milliseconds.
+    /// A time, in whole milliseconds.
     Milliseconds(Option<i64>),
     List(Option<Vec<Option<String>>>),
-    /// A null of the column says the same as this text.
+    /// A null in the column means the same as this text.
     TextOrNull(&'static str),
-    /// Nothing.
+    /// The finding does not determine the column.
     Unsaid,
 }
 
@@ -381,8 +388,8 @@ fn source_ip(said: &Said<'_>) -> Option<String> {
     of("ip").or_else(|| of("name"))
 }
 
-/// Columns of alerts that the finding determines, in the order in which they are named; `name` and `subresource`
-/// beside them, which the finding has in one text.
+/// Columns of alerts that the finding determines, in the order in which they are named. `name` and
+/// `subresource` are one entry, because the finding has both in one text.
 const ALERT_COLUMNS: &[(&str, Says)] = &[
     ("alert_id", |said| Value::Text(said.text(&[Name("finding_info"), Name("uid")]))),
     ("rule_id", |said| Value::Text(said.text(&[Name("finding_info"), Name("analytic"), Name("uid")]))),
@@ -426,7 +433,13 @@ const ALERT_COLUMNS: &[(&str, Says)] = &[
     ("event_ranges", |said| Value::Text(event_ranges(said))),
 ];
 
-/// The ranges of an alert's events, as its column has them.
+/// Names of the compared columns of alerts, in order. `name` and `subresource`, which the finding
+/// has in one text, are one entry.
+pub fn compared_alert_columns() -> impl Iterator<Item = &'static str> {
+    ALERT_COLUMNS.iter().map(|(name, _)| *name)
+}
+
+/// The ranges of an alert's events, as the column has them.
 fn event_ranges(said: &Said<'_>) -> Option<String> {
     let ranges = said.list(&[Name("unmapped"), Name("event_ranges")])?;
     let range = |range: &RawValue| {
@@ -438,13 +451,13 @@ fn event_ranges(said: &Said<'_>) -> Option<String> {
 
 const NAME_AND_SUBRESOURCE: &str = "name, subresource";
 
-/// A column of alerts as a file has it.
+/// A column of alerts as stored in a file.
 enum Column<'a> {
     Texts(&'a StringArray),
     Numbers(&'a Int64Array),
     Times(&'a TimestampMicrosecondArray),
     Lists(&'a ListArray, &'a StringArray),
-    /// The file is from before there was such a column.
+    /// The file is older than the column.
     Absent,
 }
 
@@ -503,10 +516,11 @@ impl<'a> Column<'a> {
     }
 }
 
-/// Calls `differs` with every row of `alerts` whose columns are not what the finding in `ocsf` says, in order.
+/// Calls `differs` with every row of `alerts` whose columns differ from the finding in `ocsf`, in
+/// order.
 ///
 /// # Errors
-/// [`MeaningError::Column`] when a column has a type that the table does not have.
+/// [`MeaningError::Column`] if a column has a type that the table does not have.
 pub fn compare_alerts(
     rows: &RecordBatch,
     differs: &mut dyn FnMut(usize, Difference),
@@ -556,13 +570,11 @@ mod tests {
     use arrow_array::types::ArrowPrimitiveType;
     use arrow_array::{ArrayRef, BinaryArray, PrimitiveArray};
     use serde_json::{Map, Value as Json, json};
-    use strongroom_alerts::alerts_batch;
-    use strongroom_schemas::touched::{Touch, Touched};
-    use strongroom_schemas::{Alert, AlertEvent};
 
     use super::*;
 
-    /// A record, whether it is rendered, and what it says by `docs/format.md`; the second verifier has the same list.
+    /// A record, whether it is rendered, and what it says according to `docs/format.md`; the second
+    /// verifier has the same list.
     struct Case {
         what: String,
         record: Vec<u8>,
@@ -757,136 +769,5 @@ mod tests {
         assert_eq!(found("stage_timestamp", json!(253_402_300_800_000_000_i64)), "stage_timestamp");
         assert_eq!(found("stage_timestamp", json!(i64::MIN)), "stage_timestamp");
         assert_eq!(found("request_received_timestamp", json!(i64::MAX)), "request_received_timestamp");
-    }
-
-    fn alert() -> Alert {
-        let given = |text: &str| Some(text.to_owned());
-        Alert {
-            alert_id: "id".to_owned(),
-            rule_id: "rule".to_owned(),
-            rule_name: "secret-sweep".to_owned(),
-            title: "Secrets swept".to_owned(),
-            severity: Severity::High,
-            time_us: 1_772_445_600_001_999,
-            window_start_us: -1,
-            window_end_us: 1_772_445_600_002_000,
-            group_key: "k".to_owned(),
-            event_count: 2,
-            audit_ids: vec!["a".to_owned(), "b".to_owned()],
-            tactics: vec!["credential-access".to_owned(), "stealth".to_owned()],
-            techniques: vec!["T1552.007".to_owned(), "T1078".to_owned()],
-            message: "alice read".to_owned(),
-            next_steps: "Ask.".to_owned(),
-            touched: touched(Some("ns"), "alice", "c", "file/a"),
-            event: AlertEvent {
-                cluster: "c".to_owned(),
-                actor: "alice".to_owned(),
-                source_ip: given("10.0.0.7"),
-                verb: given("list"),
-                resource: given("secrets"),
-                subresource: given("status"),
-                namespace: given("ns"),
-                name: given("s"),
-                source: "file/a".to_owned(),
-                source_offset: 7,
-                ..AlertEvent::default()
-            },
-        }
-    }
-
-    fn touched(namespace: Option<&str>, actor: &str, cluster: &str, source: &str) -> Touched {
-        Touched::of(Touch { namespace, actor, user_name: actor, cluster, source }, 7)
-    }
-
-    fn alert_differences(batch: &RecordBatch) -> Vec<(usize, String)> {
-        let mut found = Vec::new();
-        compare_alerts(batch, &mut |row, how| found.push((row, how.to_string()))).expect("alerts");
-        found
-    }
-
-    /// The rows of one alert with the finding of another.
-    fn with_finding_of(row: &Alert, finding: &Alert) -> RecordBatch {
-        let (rows, other) =
-            (alerts_batch(std::slice::from_ref(row)), alerts_batch(std::slice::from_ref(finding)));
-        let at = rows.schema().index_of(alerts::OCSF).expect("a column");
-        let mut columns = rows.columns().to_vec();
-        columns[at] = Arc::clone(other.column(at));
-        RecordBatch::try_new(rows.schema(), columns).expect("the same columns")
-    }
-
-    #[test]
-    fn alerts_say_what_their_finding_says() {
-        let bare = Alert { event: AlertEvent::default(), ..alert() };
-        let no_tags = Alert { tactics: Vec::new(), techniques: Vec::new(), ..alert() };
-        let mut unnamed = alert();
-        (unnamed.event.name, unnamed.event.verb) = (None, Some("unknown".to_owned()));
-        (unnamed.next_steps, unnamed.group_key) = (String::new(), String::new());
-        let mut by_name = alert();
-        (by_name.event.source_ip, by_name.event.subresource) = (Some("a host".to_owned()), None);
-        assert_eq!(alert_differences(&alerts_batch(&[alert(), bare, no_tags, unnamed, by_name])), []);
-    }
-
-    #[test]
-    fn each_column_of_an_alert_is_compared() {
-        type Change = fn(&mut Alert);
-        let changes: &[(&str, Change)] = &[
-            ("alert_id", |a| a.alert_id.push('x')),
-            ("rule_id", |a| a.rule_id.push('x')),
-            ("rule_name", |a| a.rule_name.push('x')),
-            ("title", |a| a.title.push('x')),
-            ("severity", |a| a.severity = Severity::Low),
-            ("time", |a| a.time_us += 1),
-            ("window_start", |a| a.window_start_us += 1),
-            ("window_end", |a| a.window_end_us -= 1),
-            ("cluster", |a| a.event.cluster.push('x')),
-            ("actor", |a| a.event.actor.push('x')),
-            ("source_ip", |a| a.event.source_ip = None),
-            ("verb", |a| a.event.verb = None),
-            ("resource", |a| a.event.resource = Some("pods".to_owned())),
-            ("name, subresource", |a| a.event.subresource = None),
-            ("name, subresource", |a| a.event.name = None),
-            ("namespace", |a| a.event.namespace = None),
-            ("group_key", |a| a.group_key.clear()),
-            ("event_count", |a| a.event_count += 1),
-            ("audit_ids", |a| a.audit_ids.reverse()),
-            ("tactics", |a| a.tactics.truncate(1)),
-            ("techniques", |a| a.techniques[0] = "T1552.001".to_owned()),
-            ("message", |a| a.message.push('x')),
-            ("next_steps", |a| a.next_steps.push('x')),
-            ("source", |a| a.event.source.push('x')),
-            ("source_offset", |a| a.event.source_offset += 1),
-            ("namespaces", |a| a.touched = touched(Some("other"), "alice", "c", "file/a")),
-            ("actors", |a| a.touched = touched(Some("ns"), "bob", "c", "file/a")),
-            ("clusters", |a| a.touched = touched(Some("ns"), "alice", "d", "file/a")),
-            ("event_ranges", |a| a.touched = touched(Some("ns"), "alice", "c", "file/b")),
-        ];
-        for (name, change) in changes {
-            let mut changed = alert();
-            change(&mut changed);
-            let found = alert_differences(&with_finding_of(&changed, &alert()));
-            assert_eq!(found, [(0, format!("not what its record says: {name}"))]);
-        }
-        let mut named: Vec<&str> = changes.iter().map(|(name, _)| *name).collect();
-        named.dedup();
-        assert_eq!(named, ALERT_COLUMNS.iter().map(|(name, _)| *name).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn a_finding_may_be_anything() {
-        let row = alerts_batch(&[Alert {
-            group_key: String::new(),
-            next_steps: String::new(),
-            tactics: Vec::new(),
-            techniques: Vec::new(),
-            ..alert()
-        }]);
-        let deep = "[".repeat(100_000);
-        for finding in ["", "x", "[]", "\"x\"", &deep, "{\"\\ud800\":1}", "{}\0"] {
-            let at = row.schema().index_of(alerts::OCSF).expect("a column");
-            let mut columns = row.columns().to_vec();
-            columns[at] = Arc::new(StringArray::from(vec![finding]));
-            let batch = RecordBatch::try_new(row.schema(), columns).expect("the same columns");
-            assert_eq!(alert_differences(&batch), [(0, Difference::NoRecord.to_string())]);
-        }
     }
 }

@@ -16,12 +16,13 @@ use arrow_array::cast::AsArray as _;
 use arrow_array::types::Int32Type;
 use arrow_array::{Array as _, RecordBatch};
 use proptest::prelude::*;
+use strongroom_decode::frame::{Edge, Origin};
+use strongroom_decode::render::Renderer;
+use strongroom_decode::stream::{self, StreamError};
+use strongroom_decode::{
+    Block, DEPTH_MAX, DecodedBlock, Decoder, DecoderConfig, Reason, decode_alone, decode_bytes, plain,
+};
 use strongroom_generate::{Generator, GeneratorOptions};
-use strongroom_ingest::decode::{DEPTH_MAX, decode_bytes};
-use strongroom_ingest::export::{self, ExportError};
-use strongroom_ingest::frame::{Edge, Origin};
-use strongroom_ingest::render::Renderer;
-use strongroom_ingest::{Block, DecodedBlock, Decoder, DecoderConfig, Reason, plain};
 use strongroom_schemas::events::index;
 use strongroom_schemas::record::{Sha256Hash, leaf_hash};
 use strongroom_schemas::rejects;
@@ -59,10 +60,10 @@ fn corpus() -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 #[derive(Debug)]
-struct Oops(#[allow(dead_code, reason = "shown by Debug when a test fails")] ExportError);
+struct Oops(#[allow(dead_code, reason = "shown by Debug when a test fails")] StreamError);
 
-impl From<ExportError> for Oops {
-    fn from(error: ExportError) -> Self {
+impl From<StreamError> for Oops {
+    fn from(error: StreamError) -> Self {
         Oops(error)
     }
 }
@@ -76,7 +77,7 @@ impl From<Infallible> for Oops {
 fn rebuilt(decoded: &DecodedBlock, end: usize) -> Vec<u8> {
     let mut out = Vec::new();
     let batches = |batch: &RecordBatch| std::iter::once(Ok::<_, Oops>(batch.clone()));
-    export::stream(batches(&decoded.events), batches(&decoded.rejects), end as i64, &mut out)
+    stream::write(batches(&decoded.events), batches(&decoded.rejects), end as i64, &mut out)
         .expect("records in order");
     out
 }
@@ -140,7 +141,7 @@ fn check(input: &[u8]) -> DecodedBlock {
         record.clear();
         renderer.record(row, &mut record).expect("a row that was just decoded has a record");
         assert_eq!(hash, leaf_hash(&record), "{}", String::from_utf8_lossy(&record));
-        let expected = plain::decode(&record, DEPTH_MAX)
+        let expected = decode_alone(&record, DEPTH_MAX)
             .unwrap_or_else(|refusal| panic!("{refusal:?}: {}", String::from_utf8_lossy(&record)));
         assert_eq!(plain::row(&decoded.events, row), expected, "{}", String::from_utf8_lossy(&record));
         // A name with an escape is left to the plain decoder, which keeps what it reads.
@@ -156,7 +157,7 @@ fn check(input: &[u8]) -> DecodedBlock {
         // What a tear leaves may be a record of a wrapper; behind a tear it is not believed.
         let torn = reason == "torn_line";
         assert!(
-            torn || plain::decode(raw.value(row), DEPTH_MAX).is_err(),
+            torn || decode_alone(raw.value(row), DEPTH_MAX).is_err(),
             "{}",
             String::from_utf8_lossy(raw.value(row))
         );
@@ -167,7 +168,7 @@ fn check(input: &[u8]) -> DecodedBlock {
         && reason != "line_too_long"
     {
         // A list is refused for what its items are.
-        let refusal = plain::decode(input.strip_prefix(b"\xef\xbb\xbf").unwrap_or(input), DEPTH_MAX);
+        let refusal = decode_alone(input.strip_prefix(b"\xef\xbb\xbf").unwrap_or(input), DEPTH_MAX);
         let expected = refusal.expect_err("refused above").reason;
         let is_list = memchr::memmem::find(input, b"\"EventList\"").is_some();
         let of_items = expected == Reason::NotAnAuditEvent || (expected == Reason::TooDeep && is_list);

@@ -4,9 +4,8 @@ use std::fmt::Write as _;
 use std::slice::from_ref;
 
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
-use strongroom_ingest::SHAPE_GOOGLE;
-use strongroom_ingest::decode::LINE_BYTES_MAX;
-use strongroom_ingest::frame::{Block, Edge, Origin, PART_BYTES};
+use strongroom_decode::frame::PART_BYTES;
+use strongroom_decode::{LINE_BYTES_MAX, SHAPE_GOOGLE};
 
 use super::*;
 

@@ -9,18 +9,22 @@
 //! and of rows that the cheap columns rule out all others, above all the bodies. It is here and not with the
 //! queries because the pipeline does the same at every start.
 
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use arrow_array::cast::AsArray as _;
 use arrow_schema::ArrowError;
 use chrono::Utc;
-use strongroom_alerts::{Detector, DetectorConfig, Matcher, RuleSet, alerts_batch};
-use strongroom_archive::{Archive, Counts, EventSelection, FileEntry, SourcePosition, encode};
+use strongroom_alerts::{Detector, DetectorConfig, Matcher, RuleSet};
+use strongroom_archive::{Archive, Counts, EventSelection, FileEntry};
 use strongroom_schemas::{Alert, Table, events};
 
 use crate::error::IngestError;
-use crate::pipeline::stored_alerts;
+use crate::seal::seal_plan;
 
+/// Column of `alerts` by which an alert is known again.
+const ALERT_ID: &str = "alert_id";
 /// Most events that are read at a start for rules that look back over days (`first_seen`, `baseline`), the
 /// newest ones. Where it cuts their history short, they learn from there.
 pub const HISTORY_ROWS_MAX: u64 = 200_000_000;
@@ -101,28 +105,34 @@ pub fn store(archive: &Archive, alerts: Vec<Alert>) -> Result<Option<u64>, Inges
     let Some(mut writer) = archive.try_writer(strongroom_archive::WriterOptions::default())? else {
         return Ok(None);
     };
-    let mut sources: Vec<String> = alerts.iter().map(|alert| alert.event.source.clone()).collect();
-    sources.sort_unstable();
-    sources.dedup();
-    let mut positions = Vec::with_capacity(sources.len());
-    let mut known = std::collections::HashSet::new();
+    let mut known = HashSet::new();
+    let sources: BTreeSet<&str> = alerts.iter().map(|alert| alert.event.source.as_str()).collect();
     for partition in sources {
-        known.extend(stored_alerts(archive, &partition)?);
-        // The stream stays where it is; the commit says so.
-        if let Some(position) = writer.position(Table::Events, &partition)? {
-            let label = partition.clone();
-            positions.push(SourcePosition { partition, label, position, previous: Some(position) });
-        }
+        known.extend(stored_alerts(archive, partition)?);
     }
     let new: Vec<Alert> = alerts.into_iter().filter(|alert| known.insert(alert.alert_id.clone())).collect();
     if new.is_empty() {
         return Ok(Some(0));
     }
-    for row_group in encode(Table::Alerts, alerts_batch(&new), Utc::now())? {
+    let (positions, row_groups) =
+        seal_plan(Vec::new(), &new, |partition| writer.position(Table::Events, partition))?;
+    for row_group in row_groups {
         writer.append(row_group)?;
     }
     writer.seal(&positions, Counts::default())?;
     Ok(Some(new.len() as u64))
+}
+
+/// Ids of the alerts that the archive holds of a partition.
+pub(crate) fn stored_alerts(archive: &Archive, partition: &str) -> Result<HashSet<String>, IngestError> {
+    let mut ids = HashSet::new();
+    for batch in archive.read_rows(Table::Alerts, partition)? {
+        let batch = batch?;
+        let column = batch.column_by_name(ALERT_ID).and_then(|column| column.as_string_opt::<i32>());
+        let column = column.ok_or(IngestError::AlertIds)?;
+        ids.extend(column.iter().flatten().map(str::to_owned));
+    }
+    Ok(ids)
 }
 
 /// Rebuilds what a detector remembers from what the archive holds of the last of it. Alerts of these events
@@ -209,10 +219,10 @@ fn selection(
     may_choose: bool,
 ) -> EventSelection {
     let names = |columns: &[usize]| columns.iter().map(|at| events::COLUMNS[*at].to_owned()).collect();
-    let mut first_look = Matcher::new(Arc::clone(matcher.rules()));
-    let cheap: Vec<String> = names(first_look.cheap_columns());
+    let mut cheap_matcher = Matcher::new(Arc::clone(matcher.rules()));
+    let cheap: Vec<String> = names(cheap_matcher.cheap_columns());
     let choose = move |batch: &arrow_array::RecordBatch| {
-        first_look.may_match(batch).map_err(|error| ArrowError::SchemaError(error.to_string()))
+        cheap_matcher.may_match(batch).map_err(|error| ArrowError::SchemaError(error.to_string()))
     };
     EventSelection {
         since_us,

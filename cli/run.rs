@@ -181,8 +181,8 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         }
     };
     match drained.map_err(ingest::cli_error)? {
-        Drained::Whole => tracing::info!("stopped; everything that was read is sealed"),
-        Drained::Short { unsealed } => {
+        Drained::Complete => tracing::info!("stopped; everything that was read is sealed"),
+        Drained::TimedOut { unsealed } => {
             tracing::warn!(unsealed, "stopped before everything was sealed; the rest comes again");
             return Ok(exit::FINDING);
         }

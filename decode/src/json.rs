@@ -152,7 +152,7 @@ pub(crate) fn bounded_depth(text: &[u8], depth_max: usize) -> Result<(), Refusal
     if deepest > depth_max {
         return Err(Refusal::new(
             Reason::TooDeep,
-            format!("nested {deepest} deep, at most {depth_max} is read"),
+            format!("nested {deepest} levels deep, at most {depth_max} are decoded"),
         ));
     }
     Ok(())

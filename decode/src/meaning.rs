@@ -37,7 +37,7 @@ const CHUNK_BYTES: usize = 64 << 20;
 pub enum MeaningError {
     #[error(transparent)]
     Column(#[from] WrongColumn),
-    #[error("what the records say cannot be put into columns")]
+    #[error("cannot turn the records into columns")]
     Columns(#[from] ArrowError),
 }
 
@@ -410,9 +410,12 @@ const ALERT_COLUMNS: &[(&str, Says)] = &[
     }),
     ("resource", |said| Value::Text(said.text(RESOURCE_TYPE))),
     (NAME_AND_SUBRESOURCE, |_| Value::Unsaid),
-    ("namespace", |said| match said.has_resource() {
-        true => Value::Text(said.text(&[Name("resources"), First, Name("namespace")])),
-        false => Value::Unsaid,
+    ("namespace", |said| {
+        if said.has_resource() {
+            Value::Text(said.text(&[Name("resources"), First, Name("namespace")]))
+        } else {
+            Value::Unsaid
+        }
     }),
     ("group_key", |said| {
         Value::Text(Some(said.text(&[Name("unmapped"), Name("group_key")]).unwrap_or_default()))

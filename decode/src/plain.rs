@@ -82,7 +82,7 @@ pub(crate) fn members(bytes: &[u8], depth_max: usize) -> Result<Members<'_>, Ref
     // Depth is checked first: it keeps a hostile document from any recursive parser.
     bounded_depth(bytes, depth_max)?;
     if text.trim_matches(WHITE).is_empty() {
-        return Err(Refusal::new(Reason::BlankLine, "white space alone"));
+        return Err(Refusal::new(Reason::BlankLine, "only white space"));
     }
     let document: &RawValue = serde_json::from_str(text).map_err(|error| broken(text, &error))?;
     if !document.get().trim_start().starts_with('{') {

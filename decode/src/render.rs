@@ -126,7 +126,7 @@ impl<'a> Strings<'a> {
 
 /// A column whose type no `events` batch can have.
 #[derive(Debug, thiserror::Error)]
-#[error("a column of type {found} where events have none such")]
+#[error("a column has type {found}, which no column of events has there")]
 pub struct WrongColumn {
     found: DataType,
 }
@@ -134,23 +134,23 @@ pub struct WrongColumn {
 /// Why a row has no record.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum RowFault {
-    #[error("its form is not one")]
+    #[error("its form is not valid")]
     Form(#[source] FormError),
-    #[error("it has a form and raw")]
+    #[error("it has both a form and raw")]
     BesideRaw,
-    #[error("it has a form and a shape")]
+    #[error("it has both a form and a shape")]
     BesideShape,
     #[error("its form leaves out a column that is not null")]
     ColumnLeftOut,
     #[error("its form has a hole for a column that is null")]
     ColumnNull,
-    #[error("its form_values are not as many as its form has holes for them")]
+    #[error("the number of its form_values is not the number of holes in its form")]
     Items,
-    #[error("an item of its form_values is not what may stand there")]
+    #[error("an item of its form_values is not allowed in its hole")]
     Item,
-    #[error("a time of it cannot be spelled as its form says")]
+    #[error("one of its times cannot be written as its form says")]
     Inexact,
-    #[error("an item of a list that its form spells is null")]
+    #[error("an item of a list that its form writes is null")]
     NullItem,
 }
 

@@ -22,13 +22,13 @@ pub enum StreamError {
     Overlap { offset: i64, at: i64 },
     #[error("cannot read the rows back as records")]
     Columns(#[from] WrongColumn),
-    #[error("the row at offset {offset} gives no record")]
+    #[error("the row at offset {offset} does not give a record")]
     Row {
         offset: i64,
         #[source]
         source: RowFault,
     },
-    #[error("cannot read a row of rejects back: column {0} has another type")]
+    #[error("cannot read a row of rejects back: column {0} has the wrong type")]
     RejectColumn(&'static str),
     #[error("cannot write the exported lines")]
     Write(#[source] std::io::Error),

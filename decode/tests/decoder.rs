@@ -1,8 +1,9 @@
 //! The fast decoder against the plain one, and every byte accounted for.
 //!
-//! Method: for any input, (1) each event's columns equal what `serde_json` reads from the bytes that
-//! the archive would return for it; (2) each reject is refused by `serde_json` too; (3) events, rejects
-//! and newlines put back by offset are the input; (4) the hash taken of a record on its way in is that of the bytes given back. Inputs: generated logs, the shared corpus of real
+//! Method: for any input, (1) each event's columns equal what `serde_json` reads from the bytes
+//! that the archive would return for it; (2) each reject is refused by `serde_json` too; (3)
+//! events, rejects and newlines put back by offset are the input; (4) the hash taken of a record on
+//! its way in is that of the bytes given back. Inputs: generated logs, the shared corpus of real
 //! events, and both of them mutated.
 
 mod wrappers;
@@ -220,7 +221,8 @@ fn every_file_of_the_corpus() {
             assert_eq!(refused, [] as [&str; 0], "{name}");
             assert!(decoded.events.num_rows() > 0, "{name}");
         }
-        // Shaped as kube-apiserver writes audit.k8s.io/v1: its first bytes say so, for the newer files.
+        // Shaped as kube-apiserver writes audit.k8s.io/v1: its first bytes say so, for the newer
+        // files.
         for (row, line) in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).enumerate() {
             let v1 = br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"#;
             if line.starts_with(v1) && row < raw.len() {
@@ -294,7 +296,8 @@ fn a_body_that_looks_like_an_event_is_never_taken_for_one() {
     );
     let first = outer.find("[").expect("a list") + 1;
     for cut in first + forged.len()..outer.len() {
-        // Torn right behind the forged one nobody can tell; kube-apiserver writes the newline with the line.
+        // Torn right behind the forged one nobody can tell; kube-apiserver writes the newline with
+        // the line.
         let torn_behind = outer[..cut].ends_with(forged);
         for (end, events) in [("", 0), ("\n", 0), ("[Truncated...]\n", 0), ("\0\0\n", 0)] {
             if torn_behind && end == "\n" {
@@ -536,7 +539,8 @@ proptest! {
         prop_assert_eq!(check(line.as_bytes()).events.num_rows(), 1);
     }
 
-    /// Lines of one block share what was read before: values that look alike must not be taken for each other.
+    /// Lines of one block share what was read before: values that look alike must not be taken for
+    /// each other.
     #[test]
     fn lines_in_order_with_values_that_look_alike(
         picks in prop::collection::vec(prop::collection::vec((0_usize..VALUES.len(), any::<bool>()), 13..14), 1..12),

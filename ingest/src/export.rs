@@ -1,9 +1,8 @@
-//! The way back: records in offset order become the bytes of their stream.
+//! Exports sealed streams as the bytes that were received.
 //!
-//! Invariant: what is written is byte for byte what was read, or an error says where the archive
-//! cannot tell. Records carry their offsets; the only bytes that no record and no frame holds are
-//! newlines, so a gap between two records is that many newlines. Where a row is missing the gap would
-//! be filled with newlines too, so [`sealed_stream`] compares the whole with the hash in the commit.
+//! Invariant: what is written is byte for byte what was read. [`strongroom_decode::stream`] fills
+//! the gap of a missing row with newlines, so [`sealed_stream`] compares the whole with the hash in
+//! the commit. Nothing is kept here; after a crash the export is repeated.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -30,10 +29,11 @@ pub enum ExportError {
     Changed { bytes: i64 },
 }
 
-/// As [`stream::write`] up to a sealed position, whose hash the bytes written must have.
+/// Like [`stream::write`], up to a sealed position, whose hash the written bytes must have.
 ///
 /// # Errors
-/// As [`stream::write`], and [`ExportError::Changed`] when everything is written and is not what was received.
+/// Those of [`stream::write`], and [`ExportError::Changed`] if everything is written but is not
+/// what was received.
 pub fn sealed_stream<E: From<StreamError> + From<ExportError>>(
     events: impl Iterator<Item = Result<RecordBatch, E>>,
     rejects: impl Iterator<Item = Result<RecordBatch, E>>,
@@ -58,10 +58,11 @@ pub fn sealed_stream<E: From<StreamError> + From<ExportError>>(
     Ok(records)
 }
 
-/// First half of the hash of the first `length` bytes of a stream, and the records that begin in them.
+/// Fingerprint of the first `length` bytes of a stream, and the number of records that begin in
+/// them.
 ///
 /// # Errors
-/// As [`stream::write`].
+/// Those of [`stream::write`].
 pub fn prefix<E: From<StreamError>>(
     events: impl Iterator<Item = Result<RecordBatch, E>>,
     rejects: impl Iterator<Item = Result<RecordBatch, E>>,
@@ -72,7 +73,7 @@ pub fn prefix<E: From<StreamError>>(
     Ok((fingerprint(&start.hasher), records))
 }
 
-/// Hashes the first bytes that are written, and forgets the others.
+/// Hashes the first bytes that are written, and ignores the others.
 struct Start {
     hasher: blake3::Hasher,
     left: usize,
@@ -91,13 +92,13 @@ impl Write for Start {
     }
 }
 
-/// The fingerprint of a partition, as its kind has it.
+/// The fingerprint of a partition, as its kind defines it.
 enum Hash {
     Whole(blake3::Hasher),
     Chain(LineChain),
 }
 
-/// Hashes what passes through.
+/// Hashes the bytes that pass through.
 struct Hashed<W> {
     out: W,
     hash: Hash,
@@ -118,7 +119,7 @@ impl<W: Write> Write for Hashed<W> {
     }
 }
 
-/// Gives events back as bytes to whoever checks an archive.
+/// Renders events as bytes for a caller that checks an archive.
 pub struct EventRecords;
 
 impl Records for EventRecords {
@@ -144,7 +145,7 @@ impl Records for EventRecords {
         let compared = match table {
             Table::Events => compare_events(rows, each, &mut differs),
             Table::Alerts => compare_alerts(rows, &mut differs),
-            // The archive knows itself what a record of activity says.
+            // The archive itself knows what a record of activity says.
             Table::Rejects | Table::Activity => Ok(()),
         };
         compared.map_err(|error| error.to_string())
@@ -152,7 +153,7 @@ impl Records for EventRecords {
 }
 
 fn told(row: usize, fault: RowFault) -> String {
-    format!("row {row} of a batch gives no record: {}", fault.as_str())
+    format!("row {row} of a batch does not give a record: {}", fault.as_str())
 }
 
 #[cfg(test)]

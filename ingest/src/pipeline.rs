@@ -1,24 +1,25 @@
-//! The driver: one reader, some workers, one coordinator.
+//! The driver for files: one reader, some workers, one coordinator.
 //!
 //! ```text
-//!  reader ──Job──▶ workers (decode, match, sort, encode) ──Done──▶ coordinator ──▶ writer
+//!  reader ──Job──▶ workers (decode, match, sort, encode) ──FinishedJob──▶ coordinator ──▶ writer
 //!     ▲                                                                │  in stream order:
 //!     └────────────── permits: blocks under way are bounded ◀──────────┘  correlate, append, seal
 //! ```
 //!
 //! Invariants:
-//! - Blocks under way (read and not yet appended) never exceed the number of permits, and of those a text
-//!   is held only until it is decoded, one by each worker and one by the reader. So memory is bounded by
-//!   workers and block size, whatever the input's size.
+//! - Blocks under way (read and not yet appended) never exceed the number of permits. A text is
+//!   held only until it is decoded, one by each worker and one by the reader. So memory is bounded
+//!   by the number of workers and the block size, whatever the input's size.
 //! - The coordinator handles blocks in the order in which they were read, so correlations see each
 //!   stream in its order and a position always covers a whole prefix.
-//! - A seal commits rows and the position behind them together. A crash anywhere loses nothing that was
-//!   acknowledged and repeats nothing: the next run reads the position and goes on from there.
+//! - A seal commits rows and the position after them together. A crash anywhere loses nothing that
+//!   was acknowledged and repeats nothing: the next run reads the position and continues from
+//!   there.
 //!
-//! After a crash between the commits of two tables, the tables' positions differ; reading starts at
-//! that of `events`, which is committed last, and what another table holds already is left out: rejects
-//! by their offset, alerts by their id, for an alert may point to an event long before the one that
-//! showed it.
+//! After a crash between the commits of two tables, the tables' positions differ. Reading starts at
+//! the position of `events`, which is committed last, and rows that another table already has are
+//! left out: rejects by their offset, and alerts by their id, because an alert may point to an
+//! event long before the one that completed it.
 
 mod reader;
 mod worker;
@@ -47,15 +48,15 @@ use crate::source::{FileError, Input, StreamBlock};
 
 /// Most bytes of text in a block, which becomes one row group.
 pub const BLOCK_BYTES_MAX: usize = 64 << 20;
-/// Fewest: smaller row groups compress badly and make questions slow.
+/// Fewest bytes: smaller row groups compress badly and make queries slow.
 pub const BLOCK_BYTES_MIN: usize = 8 << 20;
-/// What all blocks under way may take in memory; with many workers blocks are smaller.
+/// Memory that all blocks under way may take; with many workers blocks are smaller.
 pub const BLOCKS_MEMORY_BYTES: usize = 600 << 20;
 /// Lines in a block.
 pub const BLOCK_LINES_MAX: usize = 131_072;
-/// What the reader can say before the coordinator must have listened.
+/// Most messages of the reader that wait for the coordinator.
 const MESSAGES_MAX: usize = 1024;
-/// How often progress is told while nothing else happens.
+/// How often progress is reported while nothing else happens.
 const TICK: Duration = Duration::from_millis(100);
 
 /// What to read and how.
@@ -65,15 +66,15 @@ pub struct IngestOptions {
     pub cluster: String,
     pub inputs: Vec<Input>,
     pub limits: Limits,
-    /// Files do not grow any more: an unfinished last line is a reject, and not left for later.
+    /// Files no longer grow: an unfinished last line is a reject, and is not left for later.
     pub complete: bool,
     pub block_lines_max: usize,
-    /// Set from outside to end the run early: what was read is sealed, then it returns.
+    /// Set from outside to end the run early: text that was read is sealed first.
     pub stop: Arc<AtomicBool>,
 }
 
-/// Bytes of text in a block so that `workers` of them stay within [`BLOCKS_MEMORY_BYTES`]: each holds a text
-/// and columns of half again its size, and the reader one more text.
+/// Bytes of text in a block, so that `workers` blocks stay within [`BLOCKS_MEMORY_BYTES`]. Each
+/// worker holds a text and columns of half its size, and the reader one more text.
 pub fn block_bytes(workers: usize) -> usize {
     (2 * BLOCKS_MEMORY_BYTES / (5 * workers.max(1) + 2)).clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX)
 }
@@ -103,12 +104,13 @@ pub struct Progress {
     pub alerts: u64,
 }
 
-/// Told what happens while it happens, always from the thread that called [`ingest`].
+/// Is notified of what happens while it happens, always on the thread that called [`ingest`].
 pub trait Observer {
     fn progress(&mut self, _progress: &Progress) {}
-    /// A new alert. Its events are not sealed yet; after a crash it may be told again, with the same id.
+    /// A new alert. Its events are not sealed yet; after a crash it may be reported again, with the
+    /// same id.
     fn alert(&mut self, _alert: &Alert) {}
-    /// A file could not be read, or not to its end. The run goes on.
+    /// A file could not be read, or not to its end. The run continues.
     fn file_failed(&mut self, _error: &FileError) {}
     /// A seal is durable.
     fn sealed(&mut self, _report: &SealReport) {}
@@ -126,7 +128,7 @@ pub struct Report {
     pub reject_examples: Vec<String>,
     /// Events whose `raw` had to be kept.
     pub raw_kept: u64,
-    /// Bytes of text handled, after decompression, without those found sealed already.
+    /// Bytes of decompressed text handled, without those that were sealed before.
     pub bytes: u64,
     /// Bytes of streams that an earlier run had sealed.
     pub bytes_known: u64,
@@ -137,24 +139,24 @@ pub struct Report {
     pub unfinished: Vec<(String, i64, usize)>,
     pub files_failed: u64,
     pub files_read: u64,
-    /// Files that brought nothing new.
+    /// Files without new content.
     pub files_known: u64,
     pub warnings: Vec<String>,
     pub interrupted: bool,
 }
 
-/// One stream, from when its identity is known.
+/// One stream, once its identity is known.
 #[derive(Clone, Debug)]
 struct StreamState {
     partition: String,
     label: String,
     /// Position in `events` at the last seal.
     sealed: Option<Position>,
-    /// Position behind the last block appended.
+    /// Position after the last block appended.
     reached: Option<Position>,
-    /// `alerts` was committed and `events` was not: a run died between the two.
+    /// `alerts` was committed but `events` was not: a run died between the two commits.
     alerts_ahead: bool,
-    /// Ids of the alerts that are stored already, where some may be raised again.
+    /// Ids of stored alerts, if some may be raised again.
     alerts_stored: HashSet<String>,
 }
 
@@ -173,7 +175,7 @@ struct FinishedJob {
     outcome: Result<BlockResult, IngestError>,
 }
 
-/// A block after a worker decoded, matched and encoded it.
+/// A block that a worker decoded, matched and encoded.
 struct BlockResult {
     matches: BatchMatches,
     encoded: EncodedBlock,
@@ -185,7 +187,7 @@ struct BlockResult {
 }
 
 enum ReaderMessage {
-    /// A stream was identified; its number is its place in the order of these.
+    /// A stream was identified; its number is its place in the order of these messages.
     Stream(StreamState),
     EmptyFile(Input),
     FileFailed(FileError),
@@ -194,7 +196,8 @@ enum ReaderMessage {
         records: u64,
         bytes: u64,
     },
-    /// Another file names a partition that this run has unsealed rows of: seal the first blocks, then answer.
+    /// Another file belongs to a partition of which this run has unsealed rows: seal the first
+    /// blocks, then answer.
     SealNow {
         blocks: u64,
         done: Sender<()>,
@@ -207,12 +210,12 @@ enum ReaderMessage {
 
 /// Reads all inputs into `archive`, raising alerts with `rules`.
 ///
-/// When it returns, everything counted in the report is durable. Files that cannot be read are told to
-/// the observer and counted; the run goes on with the others.
+/// When it returns, everything counted in the report is durable. Files that cannot be read are
+/// reported to the observer and counted; the run continues with the others.
 ///
 /// # Errors
-/// When the archive or a rule cannot be used. What was sealed before stays sealed, and the next run
-/// continues behind it.
+/// If the archive or a rule cannot be used. What was sealed before stays sealed, and the next run
+/// continues after it.
 pub fn ingest(
     archive: &Archive,
     rules: &Arc<RuleSet>,
@@ -230,9 +233,9 @@ pub fn ingest(
     warm_up(archive, rules, &mut detector)?;
 
     let workers = options.limits.workers.max(1);
-    // One block in the hands of each worker, one waiting for each, one being read.
+    // One block held by each worker, one waiting for each, one being read.
     let permits = 2 * workers + 1;
-    // Blocks of text are big: the next one waits in the reader's hands until a worker takes it.
+    // Blocks of text are big: the reader keeps the next one until a worker takes it.
     let (job_sender, job_receiver) = bounded::<Job>(0);
     let (done_sender, done_receiver) = bounded::<FinishedJob>(permits);
     let (message_sender, message_receiver) = bounded::<ReaderMessage>(MESSAGES_MAX);
@@ -257,7 +260,7 @@ pub fn ingest(
             sent: Sent::default(),
         };
         scope.spawn(move || {
-            // When the reader is lost its channels close, which the coordinator takes for the end of the run.
+            // If the reader panics its channels close, which ends the run.
             let _ = catch_unwind(AssertUnwindSafe(|| reader.run()));
         });
         for _ in 0..workers {
@@ -265,7 +268,7 @@ pub fn ingest(
             let mut worker = Worker::new(rules, &options.limits, buffer_sender.clone());
             scope.spawn(move || {
                 for job in jobs {
-                    // Without an answer the coordinator would wait for it for ever.
+                    // Without an answer the coordinator would wait forever.
                     let (sequence, stream) = (job.sequence, job.stream);
                     let (label, offset) = (job.block.block.origin.partition.clone(), job.block.block.offset);
                     let answer = catch_unwind(AssertUnwindSafe(|| worker.work(job)));
@@ -282,7 +285,8 @@ pub fn ingest(
             });
         }
         drop((job_receiver, done_sender, buffer_sender));
-        // Owned here, so that an error drops them, which ends reader and workers before they are waited for.
+        // Owned here, so that an error drops them, which ends reader and workers before they are
+        // waited for.
         let (message_receiver, done_receiver) = (message_receiver, done_receiver);
         let mut coordinator = Coordinator {
             options,
@@ -347,7 +351,7 @@ impl Coordinator<'_> {
     ) -> Result<(), IngestError> {
         let mut blocks = None;
         while blocks.is_none_or(|blocks| self.next < blocks) {
-            // What the reader says of a stream comes before the stream's first block.
+            // The message about a stream comes before the stream's first block.
             while let Ok(message) = messages.try_recv() {
                 blocks = self.handle_message(message)?.or(blocks);
             }
@@ -374,7 +378,7 @@ impl Coordinator<'_> {
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) if blocks.is_none() => {
-                    // Workers end when the reader has; its last word is in the channel.
+                    // Workers end after the reader, whose last message is in the channel.
                     match messages.recv() {
                         Ok(message) => blocks = self.handle_message(message)?.or(blocks),
                         Err(_) => return Err(IngestError::ThreadEnded { thread: PipelineThread::Reader }),
@@ -390,7 +394,8 @@ impl Coordinator<'_> {
             }
         }
         self.empty_files()?;
-        // Nothing more comes, so what waits for late events is judged. A run that was interrupted goes on.
+        // Nothing more arrives, so alerts that wait for late events are judged. An interrupted run
+        // will continue.
         if !self.options.stop.load(Ordering::Relaxed) {
             let found = self.detector.settle();
             self.found(found);
@@ -401,7 +406,7 @@ impl Coordinator<'_> {
         Ok(())
     }
 
-    /// Takes note of what the reader says; the number of blocks when it has read everything.
+    /// Handles a message of the reader; returns the number of blocks if it has read everything.
     fn handle_message(&mut self, message: ReaderMessage) -> Result<Option<u64>, IngestError> {
         match message {
             ReaderMessage::Stream(mut state) => {
@@ -435,7 +440,7 @@ impl Coordinator<'_> {
         let records = encoded.events + encoded.rejects;
         let stream = &mut self.streams[job.stream];
         let before = stream.reached.or(stream.sealed).map_or(0, |position| position.records);
-        // Of a first line that is not whole yet nothing is known, not even its stream's name.
+        // Nothing is known of a first line that is incomplete, not even its stream's name.
         if block.end_offset > 0 {
             stream.reached = Some(Position {
                 next_offset: block.end_offset,
@@ -489,7 +494,7 @@ impl Coordinator<'_> {
         }
     }
 
-    /// A file without a byte is a reject of its own: that it was empty is evidence too.
+    /// Makes each empty file a reject: it is evidence that the file was empty.
     fn empty_files(&mut self) -> Result<(), IngestError> {
         let mut seen = HashSet::new();
         for input in std::mem::take(&mut self.empty_files) {
@@ -505,7 +510,7 @@ impl Coordinator<'_> {
                 continue;
             }
             let stored = lock(self.writer).position(Table::Rejects, &partition)?;
-            let refusal = Refusal { reason: Reason::EmptyFile, detail: "a file without a byte".to_owned() };
+            let refusal = Refusal { reason: Reason::EmptyFile, detail: "an empty file".to_owned() };
             let origin = Origin { partition: partition.clone(), cluster: self.options.cluster.clone() };
             let batch = reject_batch(&origin, &refusal, arrived).map_err(|source| IngestError::Columns {
                 label: label.clone(),
@@ -578,7 +583,7 @@ impl Coordinator<'_> {
     }
 }
 
-/// Kind of the partitions that stand for empty files.
+/// Beginning of the names of partitions that stand for empty files.
 pub const EMPTY: &str = "empty/";
 
 fn add(total: &mut Counts, counts: Counts) {

@@ -1,13 +1,16 @@
-//! Rules over what is sealed: to find what no rule was looking for at the time, and to remember after a restart.
+//! Runs rules over sealed events: to hunt, and to rebuild what a detector remembers after a
+//! restart.
 //!
-//! Invariant: what is found is what the stream would have raised, under the same ids. The compiled rules, the
-//! matcher and the detector are those of the stream; events come stream by stream, each in the order in which it
-//! came. Single events, and windows over one stream, are therefore found exactly; a window over several streams is
-//! found, and may be completed by another of its events than when they came at once.
+//! Invariant: what is found is what the stream would have raised, under the same ids. The compiled
+//! rules, the matcher and the detector are those of the stream; events come stream by stream, each
+//! in the order in which it arrived. Single events, and windows over one stream, are therefore
+//! found exactly; a window over several streams is found, but a different one of its events may
+//! complete it than when they arrived together.
 //!
-//! What is not read: files and row groups outside the time asked for, columns that no rule and no alert needs,
-//! and of rows that the cheap columns rule out all others, above all the bodies. It is here and not with the
-//! queries because the pipeline does the same at every start.
+//! What is not read: files and row groups outside the period, columns that no rule and no alert
+//! needs, and, of rows that the cheap columns rule out, all other columns, above all the bodies. It
+//! is here and not with the queries because the pipeline does the same at every start. A crash
+//! loses nothing: [`store`] commits its alerts at once.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,38 +26,38 @@ use strongroom_schemas::{Alert, Table, events};
 use crate::error::IngestError;
 use crate::seal::seal_plan;
 
-/// Column of `alerts` by which an alert is known again.
+/// Column of `alerts` that identifies an alert.
 const ALERT_ID: &str = "alert_id";
-/// Most events that are read at a start for rules that look back over days (`first_seen`, `baseline`), the
-/// newest ones. Where it cuts their history short, they learn from there.
+/// Most events that are read at a start for rules that look back over days (`first_seen`,
+/// `baseline`); the newest are read. Rules with a longer history learn from the oldest of them.
 pub const HISTORY_ROWS_MAX: u64 = 200_000_000;
 
-/// The time that is hunted through, in microseconds since the epoch.
+/// The period to hunt through, in microseconds since the epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
-    /// First time; from the beginning without it.
+    /// Start of the period; `None` for the beginning.
     pub from_us: Option<i64>,
-    /// Time behind the last one; to the end without it.
+    /// End of the period, exclusive; `None` for the end.
     pub until_us: Option<i64>,
 }
 
-/// What a hunt has looked at.
+/// What a hunt has read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hunted {
-    /// Events that were read whole; those before the span that windows needed are among them.
+    /// Events that were read whole, including those before the span that windows needed.
     pub events_read: u64,
-    /// Events of all files that may hold some of the span.
+    /// Events of all files that may have some of the span.
     pub events_in_files: u64,
     pub alerts: u64,
-    /// Asked to stop before the end.
+    /// It was asked to stop before the end.
     pub interrupted: bool,
 }
 
-/// Runs `rules` over the events of `span` and hands over each finding whose last event lies in it, stream by
-/// stream. Events before the span are read as far as windows and histories need them.
+/// Runs `rules` over the events of `span` and hands over each finding whose last event is in it,
+/// stream by stream. Events before the span are read as far as windows and histories need them.
 ///
 /// # Errors
-/// When the archive cannot be read.
+/// If the archive cannot be read.
 pub fn hunt(
     archive: &Archive,
     rules: &Arc<RuleSet>,
@@ -97,10 +100,11 @@ pub fn hunt(
     Ok(hunted)
 }
 
-/// Adds findings to the table of alerts, those that it does not have; how many that were.
+/// Adds findings to the table of alerts, except those that it has. Returns how many were new, or
+/// `None` if another process writes to the archive.
 ///
 /// # Errors
-/// When another process writes to the archive, or it cannot be written.
+/// If the archive cannot be written.
 pub fn store(archive: &Archive, alerts: Vec<Alert>) -> Result<Option<u64>, IngestError> {
     let Some(mut writer) = archive.try_writer(strongroom_archive::WriterOptions::default())? else {
         return Ok(None);
@@ -123,7 +127,7 @@ pub fn store(archive: &Archive, alerts: Vec<Alert>) -> Result<Option<u64>, Inges
     Ok(Some(new.len() as u64))
 }
 
-/// Ids of the alerts that the archive holds of a partition.
+/// Ids of the alerts that the archive has of a partition.
 pub(crate) fn stored_alerts(archive: &Archive, partition: &str) -> Result<HashSet<String>, IngestError> {
     let mut ids = HashSet::new();
     for batch in archive.read_rows(Table::Alerts, partition)? {
@@ -135,8 +139,8 @@ pub(crate) fn stored_alerts(archive: &Archive, partition: &str) -> Result<HashSe
     Ok(ids)
 }
 
-/// Rebuilds what a detector remembers from what the archive holds of the last of it. Alerts of these events
-/// were raised when they came.
+/// Rebuilds what a detector remembers from the newest events in the archive. Their alerts were
+/// raised when the events arrived.
 pub(crate) fn warm_up(
     archive: &Archive,
     rules: &Arc<RuleSet>,
@@ -148,7 +152,7 @@ pub(crate) fn warm_up(
     }
     let tomorrow = Utc::now().timestamp_micros().saturating_add(86_400_000_000);
     let snapshot = archive.snapshot(Table::Events)?;
-    // A file that reaches into the future tells nothing about where the log is.
+    // A file with times in the future does not say where the log is.
     let newest =
         snapshot.files.iter().filter_map(|file| file.time_max_us).filter(|time| *time < tomorrow).max();
     let Some(newest) = newest else { return Ok(()) };
@@ -162,7 +166,7 @@ pub(crate) fn warm_up(
     Ok(())
 }
 
-/// Lets rules that look back over days see the days before a time.
+/// Shows rules that look back over days the days before a time.
 fn look_back(
     archive: &Archive,
     rules: &Arc<RuleSet>,
@@ -180,7 +184,7 @@ fn look_back(
         tracing::warn!(
             days,
             rows_max = HISTORY_ROWS_MAX,
-            "rules that look back over days see fewer of them: there are too many events to read at a start"
+            "rules that look back over days see fewer of them: there are too many events to read at the start"
         );
     }
     let mut matcher = Matcher::new(Arc::new(rules.history_part()));
@@ -191,7 +195,7 @@ fn look_back(
     Ok(())
 }
 
-/// The earliest time from `wanted_us` on so that the files up to `until_us` have at most
+/// The earliest time from `wanted_us` on for which the files up to `until_us` have at most
 /// [`HISTORY_ROWS_MAX`] events.
 fn affordable(files: &[FileEntry], wanted_us: i64, until_us: i64) -> i64 {
     let mut spans: Vec<(i64, u64)> = files
@@ -211,7 +215,7 @@ fn affordable(files: &[FileEntry], wanted_us: i64, until_us: i64) -> i64 {
     wanted_us
 }
 
-/// The events of a time that a matcher looks at, and of them what it reads.
+/// The events of a period that a matcher reads, and the columns that it needs.
 fn selection(
     matcher: &Matcher,
     since_us: Option<i64>,

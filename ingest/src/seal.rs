@@ -1,11 +1,12 @@
-//! What the two drivers and the hunt have in common: how a block becomes row groups, and what one seal carries.
+//! What the two drivers and the hunt have in common: encoding a block, and planning a seal.
 //!
 //! Invariants:
-//! - A seal carries a position for the stream of every alert in it. A stream that brought nothing since the last
-//!   seal, because its alert waited for late events, keeps its position, and the commit says so.
-//! - Rejects that a table already has are left out by their offset; nothing else is.
+//! - A seal carries a position for the stream of every alert in it. A stream without new rows,
+//!   whose alert waited for late events, keeps its position, and the commit says so.
+//! - Rejects that the table already has are left out by their offset; nothing else is.
 //!
-//! A crash here loses nothing: nothing is written before the caller hands the plan to the writer.
+//! Nothing is written before the caller hands the plan to the writer, so a crash here loses
+//! nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -68,8 +69,9 @@ pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// The positions and the row groups of alerts that complete a seal: `moved` are the streams with new rows, and
-/// `stored` finds where a stream stands in `events` that has alerts and no new rows.
+/// Completes the plan of a seal: the positions of all its streams, and the row groups of its
+/// alerts. `moved` are the streams with new rows; `stored` returns the position in `events` of a
+/// stream that has alerts but no new rows.
 pub(crate) fn seal_plan(
     moved: Vec<SourcePosition>,
     alerts: &[Alert],

@@ -354,8 +354,8 @@ fn lost_messages_are_a_stop_unless_told_otherwise() {
     broker.create_topic("audit", 1);
     let new = lines("new", 0..3);
     produce(&broker, "audit", 0, values(&new));
-    let lost = "audit[0]: the archive goes on with offset 50, but the broker's log ends at 3: the topic was created \
-                anew, or has lost its end; to go on with offset 0 and leave the gap, set on_gap = \"continue\" and \
+    let lost = "audit[0]: the archive continues at offset 50, but the broker's log ends at 3: the topic was created \
+                again, or has lost its end; to continue at offset 0 and accept the gap, set on_gap = \"continue\" and \
                 restart";
     let running = Running::start(options(&broker, "audit"), &archive, SealPolicy::EveryChunk);
     assert_eq!(running.trouble_with("set on_gap"), lost);
@@ -428,7 +428,7 @@ fn what_retention_took_is_counted() {
         .and_then(|rest| rest.split(';').next())
         .and_then(|first| first.parse().ok())
         .unwrap_or_else(|| panic!("{trouble}"));
-    let lost = format!("audit[0]: {} messages are lost: the archive goes on with offset 50, ", first - 50);
+    let lost = format!("audit[0]: {} messages are lost: the archive continues at offset 50, ", first - 50);
     assert!(trouble.starts_with(&lost), "{trouble}");
     assert_eq!(archive.bytes(&name), stream(&log[..50]));
     running.stop().expect("a stop is no failure");
@@ -569,7 +569,7 @@ fn a_position_of_which_the_broker_knows_no_number_is_not_guessed() {
     archive.set_position(&partition("audit", 0), position);
     let running = Running::start(options(&broker, "audit"), &archive, SealPolicy::EveryChunk);
     let trouble = running.trouble_with("audit[0]");
-    assert!(trouble.contains("names no offset"), "{trouble}");
+    assert!(trouble.contains("has no offset"), "{trouble}");
     assert_eq!(archive.bytes_in_all(), 0);
     running.stop().expect("a stop is no failure");
 }

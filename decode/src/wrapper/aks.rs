@@ -35,7 +35,9 @@ pub(super) fn records<'d>(document: &'d str, members: &Members<'d>) -> Result<Ve
     let record = |item: &'d str| {
         let content = match serde_json::from_str::<Members<'d>>(item) {
             Ok(members) => content(&members),
-            Err(_) => Content::Refused(Refusal::new(Reason::NotAnAuditEvent, "a record that is no object")),
+            Err(_) => {
+                Content::Refused(Refusal::new(Reason::NotAnAuditEvent, "a record that is not an object"))
+            }
         };
         Record { item, content }
     };

@@ -29,7 +29,7 @@ pub(super) fn records<'d>(document: &'d str, members: &Members<'d>) -> Result<Ve
         let content = if !is_audit {
             Content::Refused(Refusal::new(
                 Reason::OtherCategory,
-                "of another log stream than kube-apiserver-audit",
+                "from a log stream other than kube-apiserver-audit",
             ))
         } else {
             match serde_json::from_str::<Members<'d>>(item) {
@@ -55,7 +55,7 @@ pub(crate) fn export_head(line: &[u8]) -> Option<Result<usize, Refusal>> {
         return None;
     }
     if line.get(HEAD.len()) != Some(&b'{') {
-        let other = "a line of a CloudWatch Logs export that is no event";
+        let other = "a line of a CloudWatch Logs export that is not an event";
         return Some(Err(Refusal::new(Reason::OtherCategory, other)));
     }
     Some(Ok(HEAD.len()))

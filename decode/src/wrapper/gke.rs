@@ -58,7 +58,7 @@ fn event(entry: &Members<'_>) -> Result<PlainEvent, Refusal> {
         || text(&payload, "@type", "protoPayload.@type")?.as_deref()
             != Some("type.googleapis.com/google.cloud.audit.AuditLog")
     {
-        let other = "an entry of Google Cloud Logging that is no audit entry of k8s.io";
+        let other = "an entry of Google Cloud Logging that is not an audit entry of k8s.io";
         return Err(Refusal::new(Reason::OtherCategory, other));
     }
 

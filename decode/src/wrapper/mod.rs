@@ -97,7 +97,7 @@ pub(crate) enum Content<'d> {
 /// The records of `document`, in order, at least one. Depth is checked only for what is mapped.
 pub(crate) fn records(document: &str, depth_max: usize) -> Result<Vec<Record<'_>>, Refusal> {
     let document = document.trim_matches(WHITE);
-    let unknown = || Refusal::new(Reason::Wrapped, "a wrapper that is not known");
+    let unknown = || Refusal::new(Reason::Wrapped, "an unknown wrapper");
     let members: Members<'_> = serde_json::from_str(document).map_err(|_| unknown())?;
     let kind = Kind::of(&keys(&members)).ok_or_else(unknown)?;
     let records = match kind {

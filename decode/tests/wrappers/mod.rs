@@ -1,4 +1,5 @@
-//! Events in the wrappers of managed clouds: decoded as if they were bare, and given back with the wrapper.
+//! Events in the wrappers of managed clouds: decoded as if they were bare, and given back with the
+//! wrapper.
 
 use std::fmt::Write as _;
 use std::slice::from_ref;
@@ -295,7 +296,8 @@ fn a_wrapper_cut_at_every_byte() {
         for cut in 0..wrapper.len() {
             for end in ["", "\n", "[Truncated...]\n", "\0\0\n"] {
                 let decoded = check(format!("{}{end}", &wrapper[..cut]).as_bytes());
-                // Torn right behind an event that is no string nobody can tell it from one on its own.
+                // Torn right behind an event that is no string nobody can tell it from one on its
+                // own.
                 let whole = wrapper.starts_with(CONTROL)
                     || events.iter().any(|event| wrapper[..cut].trim_end().ends_with(event));
                 assert!(decoded.events.num_rows() == 0 || whole, "cut at {cut}: {}", &wrapper[..cut]);

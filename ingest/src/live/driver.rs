@@ -1,17 +1,21 @@
-//! The driver of one run: from chunks to alerts, and from chunks to bundles that are sealed.
+//! The driver of one run: turns chunks into alerts, and into batches that are sealed.
 //!
-//! Terms. A *look* is the first decoding of a chunk, for its alerts. Text that was looked at waits in its
-//! *stream* until there is a block of it, which is encoded into the *open cut*. A cut ends at a seal: then the
-//! rest of all streams is encoded into it, and when the last of that is done, it is a *bundle* for the sealer.
+//! Terms. Each chunk is decoded twice: once on arrival to raise alerts (*match*), and again,
+//! together with other text, for the archive (*encode*). Matched text waits in its *stream* until
+//! there is a block of it, which is encoded into the *open epoch*. An epoch ends at a seal: then
+//! the rest of all streams is encoded into it, and when that is done, the sealer gets it as a
+//! *batch*.
 //!
 //! Invariants:
-//! - Looks are handled in the order in which chunks were handed over, so a position covers a whole prefix
-//!   of its stream, and the alerts of a cut are those of its rows.
-//! - There is one cut that is open, at most one that is ending, and at most one at the sealer.
-//! - What is encoded and not sealed is bounded: beyond that nothing more is encoded, so text stays under
-//!   way, and sources wait.
-//! - What a look counted and what was encoded of the same text are the same numbers, and so are rows sealed
-//!   and rows counted. Where they are not, an error says so; nothing is assumed.
+//! - Matches are handled in the order in which chunks were handed over, so a position covers a
+//!   whole prefix of its stream, and the alerts of an epoch are those of its rows.
+//! - One epoch is open, at most one is ending, and at most one is at the sealer.
+//! - Encoded text that is not sealed is bounded: beyond the bound nothing more is encoded, so text
+//!   stays under way, and sources wait.
+//! - Matching and encoding the same text counts the same numbers, and so do rows sealed and rows
+//!   counted. If they differ, an error is reported; nothing is assumed.
+//!
+//! A crash loses nothing: everything that is not sealed is still at its source.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -39,20 +43,21 @@ use crate::seal::{Limits, SEAL_ALERTS_MAX, seal_plan};
 pub const LIVE_BLOCK_BYTES: usize = 32 << 20;
 /// Text under way.
 pub const TEXT_BYTES_MAX: u64 = 256 << 20;
-/// What sources may have told before the driver has listened.
+/// Most messages of sources that wait for the driver.
 const SOURCE_MESSAGES_MAX: usize = 1024;
-/// Time that a stop may take.
+/// Longest time that a stop may take.
 pub const DRAIN: Duration = Duration::from_secs(25);
-/// How often the driver looks at the time while nothing else happens.
+/// How often the driver checks the time while nothing else happens.
 const TICK: Duration = Duration::from_millis(100);
-/// Silence beyond the lateness of its rules after which a detector waits for nothing more.
+/// Silence, in addition to the lateness of its rules, after which a detector stops waiting for late
+/// events.
 const SETTLE: Duration = Duration::from_secs(1);
-/// Wait before a source that failed is started again; it doubles up to [`SOURCE_WAIT_MAX`].
+/// Wait before a failed source is restarted; it doubles up to [`SOURCE_WAIT_MAX`].
 const SOURCE_WAIT: Duration = Duration::from_secs(1);
 const SOURCE_WAIT_MAX: Duration = Duration::from_secs(60);
-/// Alerts whose ids are remembered, so that a pipeline that begins again does not tell them again.
+/// Alerts whose ids are remembered, so that a restarted pipeline does not report them again.
 pub const REMEMBERED_ALERTS_MAX: usize = 200_000;
-/// Looks under way, for each worker.
+/// Match jobs under way, per worker.
 const MATCH_JOBS_PER_WORKER: usize = 16;
 
 fn match_jobs_max(limits: &Limits) -> usize {
@@ -63,9 +68,9 @@ fn match_jobs_max(limits: &Limits) -> usize {
 #[derive(Clone, Debug)]
 pub struct LiveOptions {
     pub limits: Limits,
-    /// Text under way, in bytes: what bounds the memory.
+    /// Most text under way, in bytes: this bounds the memory.
     pub text_bytes_max: u64,
-    /// Time that a stop may take: what is not sealed by then stays at its source.
+    /// Longest time that a stop may take; what is not sealed by then stays at its source.
     pub drain: Duration,
 }
 
@@ -79,28 +84,29 @@ impl Default for LiveOptions {
     }
 }
 
-/// Told what happens while it happens; must not wait for anything.
+/// Is notified of what happens while it happens. Its methods must not block.
 pub trait LiveObserver {
-    /// A new alert. Its events may not be sealed yet; after a crash it may be told again, with the same id.
+    /// A new alert. Its events may not be sealed yet; after a crash it may be reported again, with
+    /// the same id.
     fn alert(&mut self, alert: &Alert);
     /// A seal is durable.
     fn sealed(&mut self, _report: &SealReport, _counts: &Counts) {}
-    /// A sum does not hold: what was counted and what was sealed, in words.
+    /// The conservation sum does not hold: `what` says what was counted and what was sealed.
     fn conservation_failed(&mut self, _what: &str) {}
-    /// Told a few times a second.
+    /// Called a few times a second.
     fn tick(&mut self, _metrics: &Metrics) {}
 }
 
-/// How a run ended that was asked to.
+/// How a run ended that was asked to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {
     /// Everything that was handed over is sealed.
-    Whole,
-    /// The time was up: so many records were not sealed, and come again.
-    Short { unsealed: u64 },
+    Complete,
+    /// The drain timed out; `unsealed` records will be read again.
+    TimedOut { unsealed: u64 },
 }
 
-/// What is remembered from one run to the next, of the same process.
+/// What a process remembers from one run to the next.
 #[derive(Debug, Default)]
 pub struct Remembered {
     raised: HashSet<String>,
@@ -108,7 +114,7 @@ pub struct Remembered {
 }
 
 impl Remembered {
-    /// Whether an alert is told for the first time.
+    /// Whether an alert is reported for the first time.
     fn is_new(&mut self, alert_id: &str) -> bool {
         if !self.raised.insert(alert_id.to_owned()) {
             return false;
@@ -123,8 +129,8 @@ impl Remembered {
     }
 }
 
-/// The rules that text is looked at with from now on, which may be replaced while a pipeline runs. A chunk is
-/// looked at with those that were here when it came, so each is looked at once and with one set.
+/// The rules to match with, which may be replaced while a pipeline runs. A chunk is matched once,
+/// with the rules that were current when it arrived.
 #[derive(Debug)]
 pub struct LiveRules(Mutex<Arc<RuleSet>>);
 
@@ -137,27 +143,28 @@ impl LiveRules {
         Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts other rules in place; those that were there.
+    /// Replaces the rules, and returns the previous ones.
     pub fn replace(&self, rules: Arc<RuleSet>) -> Arc<RuleSet> {
         std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), rules)
     }
 }
 
-/// What one run has in common with the next.
+/// What all runs of a process have in common.
 #[derive(Clone, Copy)]
 pub struct Run<'r> {
     pub rules: &'r LiveRules,
     pub options: &'r LiveOptions,
     pub metrics: &'r Metrics,
-    /// Set from outside to end in order: what was read is sealed.
+    /// Set from outside to end in order: text that was read is sealed.
     pub stop: &'r AtomicBool,
 }
 
-/// Runs `sources` into `archive` until `stop` is set or something fails that only a new run can mend.
+/// Runs `sources` into `archive` until `stop` is set, or something fails that only a new run can
+/// mend.
 ///
 /// # Errors
-/// When the archive or a rule cannot be used, or another process has taken a partition over. What was sealed
-/// stays; all else is still at the sources.
+/// If the archive or a rule cannot be used, or another process has taken over a partition. What was
+/// sealed stays; everything else is still at the sources.
 pub fn run(
     archive: &Archive,
     run: &Run<'_>,
@@ -169,7 +176,7 @@ pub fn run(
     let writer = match sealer::open_writer(archive, stop) {
         Ok(writer) => writer,
         // Nothing was taken from any source yet.
-        Err(_) if stop.load(Ordering::Relaxed) => return Ok(Drained::Whole),
+        Err(_) if stop.load(Ordering::Relaxed) => return Ok(Drained::Complete),
         Err(error) => return Err(error.into()),
     };
     let first_rules = rules.current();
@@ -190,7 +197,7 @@ pub fn run(
 
     let workers = options.limits.workers.max(1);
     let give_up = Arc::new(AtomicBool::new(false));
-    // As many as are asked for at once; see `MATCH_JOBS_PER_WORKER`.
+    // There is room for all jobs under way; see `MATCH_JOBS_PER_WORKER`.
     let (match_sender, match_jobs) = bounded::<MatchJob>(match_jobs_max(&options.limits) + 1);
     #[expect(clippy::disallowed_methods, reason = "what they hold is text under way, which is bounded")]
     let ((encode_sender, encode_jobs), (answer_sender, answers)) =
@@ -240,15 +247,16 @@ pub fn run(
         };
         metrics.set_trouble(None);
         metrics.running.store(true, Ordering::Relaxed);
-        // However the driver ends, sources and sealer are told: the scope waits for them.
+        // However the driver ends, sources and sealer must end too, because the scope waits for
+        // them.
         let ending = Ending { shared: &shared, give_up: &give_up, metrics };
         let outcome = driver.run(&messages, &answers, &sealed, stop);
         drop(ending);
-        // Whoever waits to be heard is told by a closed channel that nobody listens.
+        // A source that waits to send sees the closed channel.
         drop(messages);
         outcome
     });
-    // What was not sealed comes again with the next run.
+    // Records that were not sealed are read again by the next run.
     let unsealed = metrics.unsealed.swap(0, Ordering::Relaxed);
     metrics.given_up.fetch_add(unsealed, Ordering::Relaxed);
     metrics.set_oldest(None);
@@ -257,7 +265,7 @@ pub fn run(
     outcome
 }
 
-/// Tells everybody that the run is over when it is dropped.
+/// Signals that the run is over when it is dropped.
 struct Ending<'e> {
     shared: &'e Shared,
     give_up: &'e AtomicBool,
@@ -272,7 +280,7 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// Runs a source again when it fails, for as long as the run lasts.
+/// Restarts a source when it fails, for as long as the run lasts.
 fn keep_source(source: &mut dyn Source, feed: &Feed) {
     let name = source.name().to_owned();
     let span = tracing::info_span!("source", name);
@@ -280,10 +288,11 @@ fn keep_source(source: &mut dyn Source, feed: &Feed) {
     let mut wait = SOURCE_WAIT;
     while !feed.is_stopping() {
         let begun = Instant::now();
-        // What a source keeps between runs is for its own comfort: all else is the archive's.
+        // State that a source keeps between runs is only a convenience: the archive has everything
+        // else.
         match catch_unwind(AssertUnwindSafe(|| source.run(feed))) {
             Ok(Ok(())) if feed.is_stopping() => return,
-            Ok(Ok(())) => feed.trouble("the source ended by itself"),
+            Ok(Ok(())) => feed.trouble("the source ended without an error"),
             Ok(Err(error)) => feed.trouble(chain(&error)),
             Err(_) => feed.trouble("the source ended in a panic, which is a bug"),
         }
@@ -300,17 +309,17 @@ fn keep_source(source: &mut dyn Source, feed: &Feed) {
 
 struct Stream {
     name: Arc<StreamName>,
-    /// Position in `events` before the open cut, or, while one ends, before that.
+    /// Position in `events` before the open epoch, or, while one is ending, before that one.
     sealed: Option<Position>,
     /// Offset that the next chunk must have.
     expected: i64,
-    /// Behind the last chunk looked at, in order.
+    /// The end of the last chunk matched, in order.
     reached: Option<Reached>,
-    /// Looked at and not encoded; the last one grows.
+    /// Matched but not encoded; the last block grows.
     waiting: Vec<Block>,
     /// First offset that `rejects` does not have yet.
     rejects_from: i64,
-    /// Alerts that are stored already, where some may be raised again.
+    /// Ids of stored alerts, if some may be raised again.
     alerts_stored: HashSet<String>,
 }
 
@@ -327,7 +336,7 @@ struct SealEpoch {
     number: u64,
     row_groups: Vec<EncodedRowGroup>,
     bytes: u64,
-    /// Encodings under way.
+    /// Encode jobs under way.
     jobs: u64,
     alerts: Vec<Alert>,
     duplicates: u64,
@@ -340,7 +349,7 @@ struct SealEpoch {
     reasons: BTreeMap<String, u64>,
     /// Arrival of its first record.
     since: Option<Instant>,
-    /// Where its streams end; known when it ends.
+    /// Where its streams end; known when the epoch ends.
     ends: Vec<(Arc<StreamName>, Option<Position>, Reached)>,
 }
 
@@ -369,7 +378,7 @@ struct Driver<'d> {
     observer: &'d mut dyn LiveObserver,
     rules: &'d LiveRules,
     shared: &'d Arc<Shared>,
-    /// Positions of each table when the run began, or was refreshed.
+    /// Positions of each table when the run began, or when they were refreshed.
     stored: HashMap<Table, HashMap<String, Position>>,
     detector: Detector,
     streams: HashMap<String, Stream>,
@@ -417,20 +426,20 @@ struct Epochs {
 #[derive(Default)]
 struct Requests {
     seals: Vec<Request>,
-    /// Partitions whose position is to be read again, and who waits for it.
+    /// Partitions whose position is to be read again, with the channel that waits for it.
     refreshes: Vec<(Vec<String>, Sender<()>)>,
     is_refreshing: bool,
 }
 
 struct Request {
-    /// Match job before which everything is meant.
+    /// The request covers all match jobs before this one.
     before: u64,
-    /// The epoch that has it all.
+    /// The epoch that completes the request.
     epoch: Option<u64>,
     then: Then,
 }
 
-/// What happens when a request's epoch is sealed.
+/// What happens when the request's epoch is sealed.
 enum Then {
     Answer(Sender<()>),
     Refresh(Vec<String>, Sender<()>),
@@ -449,7 +458,7 @@ impl Driver<'_> {
         loop {
             let full = self.matching.under_way() >= match_jobs_max(&self.options.limits) as u64;
             let never_messages = never();
-            // While looks are answered more slowly than asked for, sources wait.
+            // While match jobs arrive faster than workers answer, sources wait.
             let listen = if full || sources_ended { &never_messages } else { messages };
             select! {
                 recv(answers) -> answer => self.answer(answer.map_err(|_| ended(PipelineThread::Workers))?)?,
@@ -477,10 +486,10 @@ impl Driver<'_> {
             }
             let Some(until) = drain_until else { continue };
             if sources_ended && self.is_idle() {
-                return Ok(Drained::Whole);
+                return Ok(Drained::Complete);
             }
             if Instant::now() >= until {
-                return Ok(Drained::Short { unsealed: self.metrics.unsealed.load(Ordering::Relaxed) });
+                return Ok(Drained::TimedOut { unsealed: self.metrics.unsealed.load(Ordering::Relaxed) });
             }
         }
     }
@@ -511,7 +520,7 @@ impl Driver<'_> {
                 Ok(())
             }
             SourceMessage::Refresh(partitions, done) => {
-                // A position is read when nothing of ours is on its way to it.
+                // A position is read only when nothing of this process is on its way to it.
                 let then = Then::Refresh(partitions, done);
                 self.requests.seals.push(Request { before: self.matching.next_sequence, epoch: None, then });
                 Ok(())
@@ -519,7 +528,7 @@ impl Driver<'_> {
         }
     }
 
-    /// Gives a chunk to the workers.
+    /// Sends a chunk to the workers.
     fn chunk(&mut self, chunk: Chunk) -> Result<(), IngestError> {
         let (partition, may_encode) = (&chunk.stream.partition, self.may_encode());
         if !self.streams.contains_key(partition) {
@@ -535,12 +544,12 @@ impl Driver<'_> {
             });
         }
         stream.expected += i64::try_from(chunk.block.bytes.len()).unwrap_or(i64::MAX);
-        // Another file may continue a stream, and people know it by its newest name.
+        // Another file may continue a stream, and people know the stream by its newest name.
         if stream.name.label != chunk.stream.label {
             stream.name = Arc::clone(&chunk.stream);
         }
         self.text_bytes += chunk.block.bytes.len() as u64;
-        // A big chunk is worth a row group of its own, and decoding it twice is not free.
+        // A big chunk is worth its own row group, and decoding it twice is expensive.
         let big = chunk.block.bytes.len() >= self.options.limits.block_bytes_max / 2;
         let odd = chunk.block.begins != Edge::Line || chunk.block.ends != Edge::Line;
         let encode = ((big || odd) && may_encode).then_some((self.epochs.open.number, stream.rejects_from));
@@ -553,14 +562,15 @@ impl Driver<'_> {
         self.queues.match_jobs.send(job).map_err(|_| ended(PipelineThread::Workers))
     }
 
-    /// What the archive knows of a stream that is met for the first time.
+    /// The state of a stream that this run has not met before, from the archive's positions.
     fn stream(&self, name: &Arc<StreamName>) -> Result<Stream, IngestError> {
         let of = |table: Table| self.stored[&table].get(&name.partition).copied();
         let (sealed, rejects, alerts) = (of(Table::Events), of(Table::Rejects), of(Table::Alerts));
         let from = |position: Option<Position>| position.map_or(i64::MIN, |position| position.next_offset);
-        let alerts_stored = match from(alerts) > from(sealed) {
-            true => stored_alerts(self.archive, &name.partition)?,
-            false => HashSet::new(),
+        let alerts_stored = if from(alerts) > from(sealed) {
+            stored_alerts(self.archive, &name.partition)?
+        } else {
+            HashSet::new()
         };
         Ok(Stream {
             name: Arc::clone(name),
@@ -590,7 +600,7 @@ impl Driver<'_> {
         }
     }
 
-    /// Tells an alert that is new, and keeps it for the next seal.
+    /// Reports an alert if it is new, and keeps it for the next seal.
     fn found(&mut self, alert: Alert) {
         if self.remembered.is_new(&alert.alert_id) {
             self.metrics.alert(alert.severity);
@@ -602,7 +612,8 @@ impl Driver<'_> {
         }
     }
 
-    /// Judges what waits for events that come late, when nothing has come for as long as they may be late.
+    /// Judges alerts that wait for late events, once nothing has arrived for as long as events may
+    /// be late.
     fn settle(&mut self) {
         let patience = self.detector.rules().lateness_max() + SETTLE;
         if self.detector.is_waiting()
@@ -616,7 +627,7 @@ impl Driver<'_> {
         }
     }
 
-    /// Handles the next look in order.
+    /// Handles the next match in order.
     fn handle_matched(&mut self, matched: Box<Matched>) -> Result<(), IngestError> {
         let matched = *matched;
         let records = matched.events + matched.rejects;
@@ -636,7 +647,8 @@ impl Driver<'_> {
         };
         stream.reached = Some(reached);
         if let Some(encoded) = matched.encoded {
-            // What waits of this stream lies before it. A cut may have ended since the chunk came.
+            // Waiting text of this stream comes before it. An epoch may have ended since the chunk
+            // came.
             self.epochs.open.matched.events += matched.events;
             self.epochs.open.matched.rejects += matched.rejects;
             if encoded.epoch != self.epochs.open.number {
@@ -662,7 +674,7 @@ impl Driver<'_> {
             }
             _ => {
                 let mut block = block;
-                // Buffers are as long as what they might have held.
+                // Buffers are as long as the text that they might have held.
                 block.bytes.shrink_to_fit();
                 stream.waiting.push(block);
             }
@@ -674,7 +686,7 @@ impl Driver<'_> {
         Ok(())
     }
 
-    /// Encodes what waits of a stream, as far as there is room for it.
+    /// Encodes the waiting text of a stream, as far as there is room for it.
     fn encode_waiting(&mut self, partition: &str) {
         while self.may_encode() {
             let Some(stream) = self.streams.get_mut(partition) else { return };
@@ -686,7 +698,7 @@ impl Driver<'_> {
         }
     }
 
-    /// A job that was counted in one cut is done in the next.
+    /// Moves a job that was counted in an earlier epoch to the open one.
     fn move_job(&mut self, from: u64) {
         if let Some(ending) = self.epochs.ending.as_mut().filter(|ending| ending.number == from) {
             ending.jobs -= 1;
@@ -716,7 +728,7 @@ impl Driver<'_> {
         self.shared.release(encoded.bytes);
     }
 
-    /// Whether there is room for more that is encoded and not sealed.
+    /// Whether there is room for more encoded text that is not sealed.
     fn may_encode(&self) -> bool {
         self.epochs.open.bytes < 2 * self.options.limits.seal_bytes.max(1)
     }
@@ -731,7 +743,7 @@ impl Driver<'_> {
             rejects_from: stream.rejects_from,
         };
         self.epochs.open.jobs += 1;
-        // Workers end when the driver has, not before; a lost one is seen where answers are waited for.
+        // Workers end after the driver; a lost one is noticed where answers are awaited.
         let _ = self.queues.encode_jobs.send(job);
     }
 
@@ -751,7 +763,7 @@ impl Driver<'_> {
         }
     }
 
-    /// Ends the open cut when it is time to.
+    /// Ends the open epoch when it is time.
     fn end_epoch(&mut self, draining: bool) {
         if self.epochs.ending.is_some() || self.epochs.sealing.is_some() || !self.is_anything_unsealed() {
             return;
@@ -786,7 +798,7 @@ impl Driver<'_> {
         self.epochs.ending = Some(std::mem::replace(&mut self.epochs.open, next));
     }
 
-    /// Gives the cut that ends to the sealer when the last of it is encoded.
+    /// Sends the ending epoch to the sealer when its last job is done.
     fn send_batch(&mut self) -> Result<(), IngestError> {
         if self.epochs.sealing.is_some() {
             return Ok(());
@@ -800,7 +812,7 @@ impl Driver<'_> {
         };
         if epoch.matched != epoch.encoded {
             let what = format!(
-                "{} events and {} rejects were looked at, {} and {} were encoded",
+                "{} events and {} rejects were matched, {} and {} were encoded",
                 epoch.matched.events, epoch.matched.rejects, epoch.encoded.events, epoch.encoded.rejects
             );
             self.conservation_failed(&what);
@@ -868,7 +880,7 @@ impl Driver<'_> {
         let sealing = sealing.expect("the sealer answers what it was asked, once");
         let report = outcome?;
         let counts = sealing.counts;
-        // A cut without a row, or one whose commit turned out to exist, reports nothing new.
+        // An epoch without rows, or one whose commit turned out to exist, reports nothing new.
         let reported = |table: Table| -> u64 {
             report.files.iter().filter(|file| file.table == table).map(|file| file.rows).sum()
         };
@@ -906,7 +918,7 @@ impl Driver<'_> {
         if !metrics.draw_up() {
             self.conservation_failed("received is not the sum of sealed, duplicates, given up and unsealed");
         }
-        // A stream at rest is met anew when it goes on: a rotated file never does.
+        // A stream at rest is looked up again when it continues; a rotated file never does.
         let stored = self.stored.entry(Table::Events).or_default();
         stored.extend(sealing.positions.iter().cloned());
         self.streams.retain(|partition, stream| {
@@ -938,13 +950,13 @@ impl Driver<'_> {
 
     fn satisfied(&mut self, then: Then) {
         match then {
-            // Who asked may have stopped waiting.
+            // The requester may have stopped waiting.
             Then::Answer(done) => _ = done.send(()),
             Then::Refresh(partitions, done) => self.requests.refreshes.push((partitions, done)),
         }
     }
 
-    /// Attaches requests to the cut that will have what they mean, and answers those that need none.
+    /// Attaches requests to the epoch that will complete them, and answers those that need none.
     fn answer_requests(&mut self) {
         let unsealed = self.is_anything_unsealed();
         let newest = self.epochs.sealing.as_ref().map(|sealing| sealing.number);
@@ -959,13 +971,13 @@ impl Driver<'_> {
         }
     }
 
-    /// Takes over the new positions of the partitions that were asked about: they are met anew.
+    /// Adopts the new positions of the requested partitions: their streams are looked up again.
     fn refreshed(&mut self, stored: HashMap<Table, HashMap<String, Position>>) {
         self.requests.is_refreshing = false;
         for (partitions, done) in std::mem::take(&mut self.requests.refreshes) {
             for partition in partitions {
-                // Something of it is under way, which was handed over since: it stays as it was met, and the run
-                // ends where the archive refuses it.
+                // Text of it that was handed over since is under way: it stays as it is, and the
+                // run ends when the archive refuses it.
                 let at_rest = self.streams.get(&partition).is_none_or(|stream| {
                     let sealed = stream.sealed.map_or(0, |position| position.next_offset);
                     stream.reached.is_none() && stream.waiting.is_empty() && stream.expected == sealed

@@ -1,7 +1,7 @@
-//! A driver and an archive in memory, and a pipeline that is looked into, for tests of sources.
+//! A driver and an archive in memory, and a pipeline that can be inspected, for tests of sources.
 //!
-//! The archive takes what continues a partition and nothing else, as the real one does; several drivers may share
-//! it, as several processes do. What does not hold is noted in [`Archive::problems`].
+//! Invariant: the archive takes only what continues a partition, as the real one does; several
+//! drivers may share it, like several processes. Violations are listed in [`Archive::problems`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +24,7 @@ pub struct Archive(Arc<Mutex<Sealed>>);
 struct Sealed {
     partitions: BTreeMap<String, (Vec<u8>, Position)>,
     problems: Vec<String>,
-    /// Bytes that another driver had sealed already.
+    /// Bytes that another driver had sealed before.
     fenced: u64,
 }
 
@@ -46,7 +46,7 @@ impl Archive {
         self.lock().partitions.iter().map(|(name, (_, position))| (name.clone(), *position)).collect()
     }
 
-    /// Says that a partition is sealed up to here, whatever its bytes were.
+    /// Marks a partition as sealed up to here, whatever its bytes were.
     pub fn set_position(&self, partition: &str, position: Position) {
         self.lock().partitions.entry(partition.to_owned()).or_insert((Vec::new(), position)).1 = position;
     }
@@ -55,7 +55,7 @@ impl Archive {
         self.lock().problems.clone()
     }
 
-    /// Bytes that came when another driver had sealed them already.
+    /// Bytes that arrived after another driver had sealed them.
     pub fn fenced(&self) -> u64 {
         self.lock().fenced
     }
@@ -97,9 +97,9 @@ impl Archive {
 /// When a driver seals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SealPolicy {
-    /// Each chunk as it comes.
+    /// Each chunk as it arrives.
     EveryChunk,
-    /// When it is asked to.
+    /// On request.
     OnRequest,
 }
 
@@ -128,7 +128,7 @@ impl Driver {
         Driver { feed, held, chunks, thread: Some(thread) }
     }
 
-    /// Takes nothing more, as when sealing hangs, until it is told to go on.
+    /// Stops taking messages while `hold` is set, as if sealing hung.
     pub fn hold(&self, hold: bool) {
         self.held.store(hold, Ordering::Release);
     }
@@ -146,7 +146,7 @@ impl Driver {
         self.feed.counters.lag.load(Ordering::Relaxed)
     }
 
-    /// Ends the run; what is not sealed is gone.
+    /// Ends the run; what is not sealed is lost.
     pub fn stop(&mut self) {
         self.feed.shared.stop();
         if let Some(thread) = self.thread.take() {
@@ -194,7 +194,7 @@ fn drive(
             Ok(SourceMessage::Duplicates(_)) | Err(RecvTimeoutError::Timeout) => {}
             Ok(SourceMessage::Seal(done)) => {
                 seal(archive, shared, &mut pending);
-                // The one who asked may have given up waiting.
+                // The requester may have given up waiting.
                 let _ = done.send(());
             }
             Ok(SourceMessage::Refresh(_, done)) => {
@@ -213,7 +213,7 @@ fn seal(archive: &Archive, shared: &Shared, pending: &mut Vec<Chunk>) {
     shared.seal(archive.positions());
 }
 
-/// Takes what a source sends, and says what is sealed.
+/// Takes what a source sends, and reports what is sealed.
 #[derive(Debug)]
 pub struct Pipeline {
     pub feed: Feed,
@@ -228,7 +228,7 @@ impl Pipeline {
         Pipeline { feed: Feed { shared, driver, counters, line_bytes_max: 4 << 20 }, messages }
     }
 
-    /// The next chunk, if it comes in time; what else is told is answered.
+    /// The next chunk, if it arrives in time; other messages are answered.
     pub fn next(&self, wait: Duration) -> Option<Chunk> {
         let until = Instant::now() + wait;
         loop {
@@ -253,7 +253,7 @@ impl Pipeline {
         self.feed.shared.stop();
     }
 
-    /// Records that came again.
+    /// Records that were received again.
     pub fn duplicates(&self) -> u64 {
         self.feed.counters.duplicates.load(Ordering::Relaxed)
     }
@@ -263,7 +263,7 @@ impl Pipeline {
         self.feed.counters.lag.load(Ordering::Relaxed)
     }
 
-    /// What is wrong now.
+    /// The current trouble.
     pub fn trouble(&self) -> Option<String> {
         self.feed.counters.trouble()
     }

@@ -1,7 +1,9 @@
-//! Threads that decode. A block is looked at as it comes, so that its alerts can leave, and encoded later,
-//! together with what came before and behind it; a big one is decoded once for both.
+//! Worker threads, which decode. A chunk is matched on arrival, so that its alerts can leave, and
+//! encoded later, together with the text around it; a big one is decoded once for both.
 //!
-//! Invariant: a job's answer always comes, and carries the text back when it is needed again.
+//! Invariant: every job is answered, and the answer returns the text if it is needed again. A panic
+//! is an answer too. Workers keep nothing between jobs, so a crash loses nothing that its source
+//! does not still have.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -17,7 +19,8 @@ use crate::error::IngestError;
 use crate::fingerprint::Fingerprint;
 use crate::seal::{EncodedBlock, Limits, encode_block};
 
-/// A chunk to match. With `encode` it is encoded as well, into that epoch, without the rejects before that offset.
+/// A chunk to match. With `encode` it is also encoded into that epoch, without the rejects before
+/// that offset.
 pub(super) struct MatchJob {
     pub(super) sequence: u64,
     /// The rules to match with.
@@ -74,7 +77,7 @@ impl Worker {
         Worker { decoder: Decoder::new(limits.decoder()), matcher: Matcher::new(Arc::clone(rules)) }
     }
 
-    /// Works until the driver is gone. What has just come goes first.
+    /// Works until the driver is gone. Match jobs go first.
     pub(super) fn run(
         mut self,
         match_jobs: &Receiver<MatchJob>,

@@ -1,11 +1,14 @@
-//! The reader: inputs in, blocks out, each under the partition that it belongs to.
+//! The reader: turns inputs into blocks, each under the partition that it belongs to.
 //!
 //! Invariants:
-//! - What is skipped as stored has been read and compared: with the hash of a position where it reaches one,
-//!   with the rows themselves where it ends before.
-//! - No partition is looked up while rows of it wait for a seal: a stream that meets one it has met in this
-//!   run waits until that is sealed.
-//! - What it tells of a stream comes before the stream's first block; its last word is the number of blocks.
+//! - Text that is skipped as stored was read and compared: with the hash of a position if it
+//!   reaches one, with the rows themselves if it ends before.
+//! - No partition is looked up while rows of it wait for a seal: a stream whose partition this run
+//!   has unsealed rows of waits for that seal.
+//! - The message about a stream comes before the stream's first block; the last message is the
+//!   number of blocks.
+//!
+//! A crash loses nothing: the next run reads the inputs again and compares them.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,7 +31,7 @@ pub(super) struct Reader<'r> {
     pub(super) jobs: Sender<Job>,
     pub(super) messages: Sender<ReaderMessage>,
     pub(super) permits: Receiver<()>,
-    /// Buffers of blocks that are decoded.
+    /// Buffers of decoded blocks, for reuse.
     pub(super) buffers: Receiver<Vec<u8>>,
     pub(super) bytes_read: Arc<AtomicU64>,
     pub(super) sent: Sent,
@@ -39,28 +42,28 @@ pub(super) struct Reader<'r> {
 pub(super) struct Sent {
     blocks: u64,
     streams: usize,
-    /// A permit that brought no block and is worth one still.
+    /// A permit that was taken but brought no block, and is used for the next one.
     spare: bool,
-    /// Partitions that may have rows that are not sealed: the archive cannot say yet what it holds of them.
+    /// Partitions that may have unsealed rows, so the archive cannot say yet what it has of them.
     unsealed: HashSet<String>,
 }
 
 /// What the archive holds of an input.
 enum Found {
-    /// Nothing, or its beginning: the stream stands behind what is stored.
+    /// Nothing, or its beginning: the stream is positioned after what is stored.
     Stream { stream: Box<Stream>, state: StreamState, rejects_from: i64 },
     /// All of it, as the beginning of a longer stream.
     Known { records: u64, bytes: u64 },
 }
 
-/// What came of the comparison with one partition.
+/// The result of the comparison with one partition.
 enum Comparison {
     Found(Box<Found>),
-    /// Another stream lies there; this one is given back at its first byte.
+    /// The partition has another stream; this one is returned at its first byte.
     OtherStream(Box<Stream>),
 }
 
-/// The coordinator is gone: it failed, and says why.
+/// The coordinator has failed, and reports why.
 struct CoordinatorGone;
 
 impl Reader<'_> {
@@ -80,7 +83,7 @@ impl Reader<'_> {
                 Err(CoordinatorGone) => return,
             }
         }
-        // Nobody listens when the coordinator has failed.
+        // A coordinator that has failed receives nothing.
         let _ = self.messages.send(ReaderMessage::ReadAll { blocks: self.sent.blocks });
     }
 
@@ -163,7 +166,8 @@ impl Reader<'_> {
         Ok(Ok(()))
     }
 
-    /// The partition that holds this very stream, or a new one, with the stream behind what it holds.
+    /// Finds the partition that has this very stream, or a new one; the stream is returned
+    /// positioned after what the archive has.
     fn find_partition(
         &mut self,
         mut stream: Stream,
@@ -198,20 +202,20 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Compares a stream with what the archive holds under the name `partition`.
+    /// Compares a stream with what the archive has under the name `partition`.
     fn in_partition(&self, mut stream: Stream, partition: String) -> Result<Comparison, FileError> {
         let label = stream.input().label();
         let [sealed, rejects, alerts] = {
             let mut writer = lock(self.writer);
-            // A writer that cannot say is one that failed; the next seal reports it.
+            // A writer without an answer has failed; the next seal reports it.
             [Table::Events, Table::Rejects, Table::Alerts]
                 .map(|table| writer.position(table, &partition).ok().flatten())
         };
         let from = |position: Option<Position>| position.map_or(i64::MIN, |position| position.next_offset);
         let rejects_from = from(rejects);
         if let Some(ahead) = rejects.filter(|_| rejects_from > from(sealed)) {
-            // A run died between two commits. Its rejects are those of this stream only if they say so, and
-            // lines are told apart as they were then only if a block ends where it ended then.
+            // A run died between two commits. Its rejects are those of this stream only if they
+            // match, and lines are cut as they were then only if a block ends where it ended then.
             if stream.again()?.skip_to(ahead.next_offset)? != Skipped::To(ahead.prefix_blake3) {
                 return Ok(Comparison::OtherStream(Box::new(stream)));
             }
@@ -239,7 +243,8 @@ impl Reader<'_> {
         Ok(Comparison::Found(Box::new(Found::Stream { stream: Box::new(stream), state, rejects_from })))
     }
 
-    /// Hash and records of the first `length` bytes of a partition, from the rows that hold them.
+    /// Fingerprint of the first `length` bytes of a partition and the number of records in them,
+    /// from its rows.
     fn stored_prefix(&self, partition: &str, length: i64) -> Result<(Fingerprint, u64), CompareError> {
         let rows = |table| -> Result<_, ArchiveError> {
             Ok(self.archive.read_rows(table, partition)?.map(|batch| batch.map_err(CompareError::from)))

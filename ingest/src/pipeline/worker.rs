@@ -1,5 +1,7 @@
-//! A worker: a block of text to matches and row groups. It keeps nothing of a block for the next one but
-//! memory, so blocks may be worked on in any order.
+//! A worker: turns a block of text into matches and row groups.
+//!
+//! Invariant: it keeps nothing between blocks but buffers, so blocks may be worked on in any order,
+//! and a crash loses none.
 
 use std::sync::Arc;
 

@@ -1,4 +1,6 @@
-//! Why one input was not read to its end. The run continues with the next one.
+//! Errors of reading one input.
+//!
+//! Invariant: none of them ends a run: it continues with the next input.
 
 use std::path::PathBuf;
 
@@ -6,7 +8,7 @@ use strongroom_archive::ArchiveError;
 use strongroom_decode::stream::StreamError;
 use thiserror::Error;
 
-/// Why one file was not read to its end. The run goes on with the next one.
+/// Why an input was not read to its end. The run continues with the next one.
 #[derive(Debug, Error)]
 pub enum FileError {
     #[error("cannot open {}", path.display())]
@@ -22,7 +24,7 @@ pub enum FileError {
         #[source]
         source: std::io::Error,
     },
-    #[error("cannot compare {label} with the longer stream that the archive holds and that begins like it")]
+    #[error("cannot compare {label} with the longer stream in the archive that begins like it")]
     Compare {
         label: String,
         #[source]
@@ -32,35 +34,33 @@ pub enum FileError {
         "{label} begins as a stream that is in the archive already, and must be read again to tell it from that"
     )]
     PipeDiffers { label: String },
-    #[error("{label} begins with the same line as {tries} other files that differ")]
+    #[error("{label} begins with the same line as {tries} different streams in the archive")]
     TooManyAlike { label: String, tries: usize },
 }
 
-/// What the archive's side of a comparison can fail with.
+/// Why the archive's side of a comparison failed.
 #[derive(Debug, Error)]
 pub enum CompareError {
     #[error("the archive failed")]
     Archive(#[from] ArchiveError),
-    #[error("its records do not make a stream")]
+    #[error("its records cannot be written as a stream")]
     Stream(#[from] StreamError),
 }
 
 impl FileError {
     pub fn hint(&self) -> &'static str {
         match self {
-            FileError::Open { .. } => {
-                "audit logs are readable by root alone on most clusters: check owner and mode"
-            }
+            FileError::Open { .. } => "on most clusters only root can read audit logs: check owner and mode",
             FileError::Read { .. } => {
-                "what was read before is sealed; mend the file (a cut-off archive?) and run again"
+                "what was read before is sealed; repair the file (a truncated archive?) and run again"
             }
             FileError::Compare { .. } => {
-                "nothing of the file was taken; see what strongroom export says of the archive"
+                "nothing of the file was read; run strongroom export to see what is wrong with the archive"
             }
             FileError::PipeDiffers { .. } => {
-                "a pipe can be read once: save the stream to a file and ingest that"
+                "a pipe can be read only once: save the stream to a file and ingest that"
             }
-            FileError::TooManyAlike { .. } => "ingest such files under cluster names of their own",
+            FileError::TooManyAlike { .. } => "ingest such files under different cluster names",
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Five serialisers of audit events that know nothing of forms, and for each of them a template, written by hand.
+//! Five serialisers of audit events that know nothing of forms, and for each of them a template,
+//! written by hand.
 //!
-//! Three write with `serde_json` and `chrono`, two with code of their own. Templates are put together from the list of
-//! members alone; no value is looked at but to see that it is there.
+//! Three write with `serde_json` and `chrono`, two with code of their own. Templates are put
+//! together from the list of members alone; no value is looked at but to see that it is there.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,7 +1,8 @@
 //! Rows that have a form, a mark or faults: what they render to, and what is refused.
 //!
-//! Method: the vectors that every reader of `docs/format.md` shares; serialisers that know nothing of forms, whose bytes a
-//! template written for each of them must give; and an archive of such rows, which is exported and verified.
+//! Method: the vectors that every reader of `docs/format.md` shares; serialisers that know nothing
+//! of forms, whose bytes a template written for each of them must give; and an archive of such
+//! rows, which is exported and verified.
 
 mod dialects;
 mod sealed;
@@ -84,7 +85,7 @@ fn a_row_that_is_wrong_is_named_and_counts_as_an_empty_record() {
         ]
     );
     let error = EventRecords.each(&rows, &mut |_| ()).expect_err("a row without a record");
-    assert_eq!(error, "row 1 of a batch gives no record: named");
+    assert_eq!(error, "row 1 of a batch does not give a record: named");
 }
 
 #[test]
@@ -141,7 +142,8 @@ proptest! {
         }
     }
 
-    /// Whatever is a form or not: nothing panics, and what is rendered has the columns' values at their members.
+    /// Whatever is a form or not: nothing panics, and what is rendered has the columns' values at
+    /// their members.
     #[test]
     fn damaged_forms_are_refused_or_harmless(event in event(), at in any::<prop::sample::Index>(), with in "[\"{}$:,<>\\\\a-z\\[\\]]{0,3}", cut in 0_usize..4) {
         for dialect in DIALECTS {

@@ -1,6 +1,7 @@
 //! An archive whose rows have forms: written as any archive is, exported byte for byte, verified.
 //!
-//! With `STRONGROOM_VERIFIER` set to the archive command of another verifier, that one judges the same archives.
+//! With `STRONGROOM_VERIFIER` set to the archive command of another verifier, that one judges the
+//! same archives.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,6 +1,6 @@
-//! Why a batch was not stored, for the log that refuses it and the listener that answers.
+//! Why a batch was not stored: the log refuses it, and the listener answers.
 //!
-//! Invariant: a refused batch left nothing in the log, so the sender may try again.
+//! Invariant: a refused batch leaves nothing in the log that is read, so the sender may try again.
 
 /// Why a batch was not stored; the sender may try again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

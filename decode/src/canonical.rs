@@ -265,9 +265,9 @@ fn string(text: &[u8], memo: &mut Memo<i32>, column: &mut DictColumn) -> Option<
     }
     let quoted = [b"\"", text, b"\""].concat();
     let value: String = serde_json::from_slice(&quoted).ok()?;
-    let mut spelt = Vec::with_capacity(quoted.len());
-    go_string(&value, &mut spelt);
-    if spelt != quoted {
+    let mut written = Vec::with_capacity(quoted.len());
+    go_string(&value, &mut written);
+    if written != quoted {
         return None;
     }
     let key = column.dictionary.intern(&value);

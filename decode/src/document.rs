@@ -84,13 +84,15 @@ impl<'d, 't> Document<'d, 't> {
             // escape must be absent.
             let inner = value.as_bytes();
             return memchr::memchr3(b'<', b'>', b'&', inner).is_none()
-                && (memchr::memchr(0xe2, inner).is_none() || render::is_plain(inner) || spelt(value, text));
+                && (memchr::memchr(0xe2, inner).is_none()
+                    || render::is_plain(inner)
+                    || is_go_string(value, text));
         }
-        spelt(value, text)
+        is_go_string(value, text)
     }
 }
 
-pub(crate) fn spelt(value: &str, text: &[u8]) -> bool {
+pub(crate) fn is_go_string(value: &str, text: &[u8]) -> bool {
     let mut written = Vec::with_capacity(text.len());
     go_string(value, &mut written);
     written == text

@@ -406,7 +406,7 @@ mod tests {
             let mut bytes = [&b""[..], b"ok\n", b"x", DOCUMENT][head].to_vec();
             texts.iter().for_each(|text| bytes.extend(text));
             bytes.extend_from_slice(b"\nok");
-            let told = |block: &Block| {
+            let found_in = |block: &Block| {
                 lines(block, MAX)
                     .map(|l| (block.offset as usize + l.at, l.number, l.bytes.len(), l.kind))
                     .collect::<Vec<_>>()
@@ -434,12 +434,12 @@ mod tests {
                     None => last_cut(next, begins, MAX),
                 };
                 let block = Block { begins, ends, offset: at as i64, first_line: number, ..block(&next[..end]) };
-                found.extend(told(&block));
+                found.extend(found_in(&block));
                 so_far.advance(&block.bytes);
                 number += block.bytes.iter().filter(|byte| **byte == b'\n').count() as i64;
                 at += end;
             }
-            prop_assert_eq!(join(found), join(told(&block(&bytes))));
+            prop_assert_eq!(join(found), join(found_in(&block(&bytes))));
         }
 
         #[test]

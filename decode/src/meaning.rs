@@ -136,7 +136,7 @@ pub fn compare_events(
         event.clear();
         let is_of_form = rows.renderer.event_of_form(row, &mut event) == Ok(true);
         let said = if is_of_form { &event } else { &record };
-        let is_rendered = is_of_form || !rows.renderer.keeps_spelling(row);
+        let is_rendered = is_of_form || !rows.renderer.keeps_format(row);
         if record.len() <= RECORD_BYTES_MAX && decoder.record_alone(said, is_rendered).is_ok() {
             decoded.push(row);
         } else {
@@ -213,7 +213,7 @@ impl<'a> EventRows<'a> {
         for (at, row) in rows.iter().enumerate() {
             let said = if self.renderer.has_form(*row) {
                 None
-            } else if self.renderer.keeps_spelling(*row) {
+            } else if self.renderer.keeps_format(*row) {
                 // An event that is kept as received has no shape; an entry of Google's has its
                 // mark.
                 shapes.get(at).filter(|shape| *shape == SHAPE_GOOGLE)

@@ -125,14 +125,14 @@ const MEMBERS_BEFORE_AUDIT_ID_MAX: usize = 8;
 fn cut_audit_id(text: &str) -> Option<&str> {
     let mut rest = text.trim_start_matches(WHITE).strip_prefix('{')?;
     for _ in 0..=MEMBERS_BEFORE_AUDIT_ID_MAX {
-        let (key, behind) = first_value(rest)?;
-        let (value, behind) = first_value(behind.trim_start_matches(WHITE).strip_prefix(':')?)?;
+        let (key, after) = first_value(rest)?;
+        let (value, after) = first_value(after.trim_start_matches(WHITE).strip_prefix(':')?)?;
         if key == "\"auditID\"" {
             let id = value.strip_prefix('"')?.strip_suffix('"')?;
             let visible = id.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\'));
             return (visible && (1..=AUDIT_ID_BYTES_MAX).contains(&id.len())).then_some(id);
         }
-        rest = behind.trim_start_matches(WHITE).strip_prefix(',')?;
+        rest = after.trim_start_matches(WHITE).strip_prefix(',')?;
     }
     None
 }

@@ -34,7 +34,7 @@ use strongroom_schemas::form::{
 use strongroom_schemas::marks;
 use thiserror::Error;
 
-use crate::{spell, time};
+use crate::{formats, time};
 
 /// Appends `text` as Go's `encoding/json` writes a string, quotes included.
 pub fn go_string(text: &str, out: &mut Vec<u8>) {
@@ -302,11 +302,13 @@ impl<'a> Renderer<'a> {
     }
 
     /// Byte offset of the record in its stream.
+    #[inline]
     pub fn offset(&self, row: usize) -> i64 {
         if self.offset.is_valid(row) { self.offset.value(row) } else { 0 }
     }
 
     /// Bytes of the stream before and after the record that belong to no record.
+    #[inline]
     pub fn frame(&self, row: usize) -> (&'a [u8], &'a [u8]) {
         let bytes = |array: &'a BinaryArray| if array.is_valid(row) { array.value(row) } else { &[] };
         (bytes(self.frame_before), bytes(self.frame_after))
@@ -319,7 +321,7 @@ impl<'a> Renderer<'a> {
 
     /// Whether the row keeps the format of its record, as bytes or by a form, so that it is not of
     /// the null form.
-    pub(crate) fn keeps_spelling(&self, row: usize) -> bool {
+    pub(crate) fn keeps_format(&self, row: usize) -> bool {
         self.raw.is_valid(row) || self.has_form(row)
     }
 
@@ -371,6 +373,7 @@ impl<'a> Renderer<'a> {
     }
 
     /// Whether the record was changed before it was written.
+    #[inline]
     pub fn is_redacted(&self, row: usize) -> bool {
         self.string(index::REDACTION, row).is_some()
     }
@@ -455,7 +458,7 @@ impl<'a> Renderer<'a> {
             let here = if outer.is_empty() { &mut *out } else { &mut inner };
             match segment {
                 Segment::Literal(literal) => here.extend_from_slice(literal.as_bytes()),
-                Segment::Column(at, codec) => self.spell(MAPPED[*at].column, *codec, row, here)?,
+                Segment::Column(at, codec) => self.write_column(MAPPED[*at].column, *codec, row, here)?,
                 Segment::Item(place) => {
                     let item = items.next().flatten().ok_or(RowFault::Item)?;
                     bytes += item.len();
@@ -470,32 +473,38 @@ impl<'a> Renderer<'a> {
                     let content = std::mem::replace(&mut inner, before);
                     let here = if outer.is_empty() { &mut *out } else { &mut inner };
                     // It consists of strings, and of columns that hold text.
-                    spell::string(style, &String::from_utf8_lossy(&content), here);
+                    formats::string(style, &String::from_utf8_lossy(&content), here);
                 }
             }
         }
         Ok(())
     }
 
-    fn spell(&self, column: usize, codec: Codec, row: usize, out: &mut Vec<u8>) -> Result<(), RowFault> {
+    fn write_column(
+        &self,
+        column: usize,
+        codec: Codec,
+        row: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), RowFault> {
         let time = || self.time(column, row).unwrap_or_default();
         match codec {
-            Codec::Text(style) => spell::string(style, self.string(column, row).unwrap_or_default(), out),
+            Codec::Text(style) => formats::string(style, self.string(column, row).unwrap_or_default(), out),
             Codec::Json => {
                 out.extend_from_slice(self.string(column, row).unwrap_or_default().as_bytes());
             }
             Codec::List(style, layout) => {
                 let items = self.list(column).and_then(|lists| lists.get(row));
-                items.and_then(|items| spell::list(style, layout, items, out)).ok_or(RowFault::NullItem)?;
+                items.and_then(|items| formats::list(style, layout, items, out)).ok_or(RowFault::NullItem)?;
             }
             Codec::Integer => {
                 out.extend_from_slice(itoa::Buffer::new().format(self.code.value(row)).as_bytes());
             }
             Codec::Time(decimals, zone) => {
-                spell::time(decimals, zone, time(), out).ok_or(RowFault::Inexact)?;
+                formats::time(decimals, zone, time(), out).ok_or(RowFault::Inexact)?;
             }
-            Codec::Seconds => spell::epoch(1_000_000, time(), out).ok_or(RowFault::Inexact)?,
-            Codec::Milliseconds => spell::epoch(1_000, time(), out).ok_or(RowFault::Inexact)?,
+            Codec::Seconds => formats::epoch(1_000_000, time(), out).ok_or(RowFault::Inexact)?,
+            Codec::Milliseconds => formats::epoch(1_000, time(), out).ok_or(RowFault::Inexact)?,
         }
         Ok(())
     }

@@ -1,10 +1,10 @@
 //! Writes rows back as the bytes of their stream.
 //!
 //! Invariant: what is written is byte for byte what was read, or an error says where the rows do
-//! not tell. Records carry their offsets, and the only bytes that neither a record nor a frame has
-//! are newlines, so a gap between two records is that many newlines. A missing row would be filled
-//! with newlines too, so the caller compares the whole with a hash. Nothing is kept here; after a
-//! crash the caller writes the stream again.
+//! not determine it. Records carry their offsets, and the only bytes that neither a record nor a
+//! frame has are newlines, so a gap between two records is that many newlines. A missing row would
+//! be filled with newlines too, so the caller compares the whole with a hash. Nothing is kept here;
+//! after a crash the caller writes the stream again.
 
 use std::io::Write;
 

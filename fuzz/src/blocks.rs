@@ -1,8 +1,8 @@
 //! The promises of the decoder, checked on one block of bytes.
 //!
 //! 1. Every byte used is kept: events, rejects, their frames and newlines are the block again.
-//! 2. A line that the plain decoder accepts is one event with the same values; a line that it refuses is
-//!    no event, and rejected for the same reason when nothing of it could be saved.
+//! 2. A line that the plain decoder accepts is one event with the same values; a line that it
+//!    refuses is no event, and rejected for the same reason when nothing of it could be saved.
 //! 3. What was saved out of a broken line or a list is an event to the plain decoder too.
 //! 4. An unfinished last line is left alone, nothing else is.
 //! 5. A decoder carries nothing from one block to the next.

@@ -1,8 +1,8 @@
 //! Steps from one input to another that keep most of its structure.
 //!
-//! Bytes flipped at random seldom leave JSON behind, so they test the parser's first lines and little
-//! else. These steps work on tokens: drop, double, swap or replace one, or put in a piece of text that
-//! once broke a decoder somewhere. The result is a function of input and seed.
+//! Bytes flipped at random seldom leave JSON behind, so they test the parser's first lines and
+//! little else. These steps work on tokens: drop, double, swap or replace one, or put in a piece of
+//! text that once broke a decoder somewhere. The result is a function of input and seed.
 
 use std::ops::Range;
 

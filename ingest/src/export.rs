@@ -128,7 +128,7 @@ impl Records for EventRecords {
         let mut record = Vec::new();
         for row in 0..events.num_rows() {
             record.clear();
-            renderer.record(row, &mut record).map_err(|fault| told(row, fault))?;
+            renderer.record(row, &mut record).map_err(|fault| fault_text(row, fault))?;
             each(&record);
         }
         Ok(())
@@ -152,7 +152,7 @@ impl Records for EventRecords {
     }
 }
 
-fn told(row: usize, fault: RowFault) -> String {
+fn fault_text(row: usize, fault: RowFault) -> String {
     format!("row {row} of a batch does not give a record: {}", fault.as_str())
 }
 

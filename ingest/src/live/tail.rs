@@ -267,11 +267,11 @@ impl Files<'_> {
         if self.closed.len() > READ_MAX {
             self.closed.retain(|inode, _| named.contains(inode));
         }
-        self.tell();
+        self.report();
         Ok(more)
     }
 
-    fn tell(&self) {
+    fn report(&self) {
         let lag = self.open.iter().map(|file| {
             let behind = i64::try_from(file.size).unwrap_or(i64::MAX) - file.stream.offset();
             if file.stream.is_packed() { 0 } else { behind.max(0) }

@@ -79,10 +79,10 @@ impl Archive {
             problems.push(format!("{name}: {} follows {}", block.offset, position.next_offset));
         }
         if chain.value() != Some(chunk.prefix) {
-            problems.push(format!("{name}: another chain behind {}", block.offset));
+            problems.push(format!("{name}: another chain after {}", block.offset));
         }
         if block.first_line != position.records + 1 {
-            problems.push(format!("{name}: line {} behind {}", block.first_line, position.records));
+            problems.push(format!("{name}: line {} after {}", block.first_line, position.records));
         }
         bytes.extend_from_slice(&block.bytes);
         *position = Position {

@@ -30,9 +30,7 @@ pub enum FileError {
         #[source]
         source: Box<CompareError>,
     },
-    #[error(
-        "{label} begins as a stream that is in the archive already, and must be read again to tell it from that"
-    )]
+    #[error("{label} begins like a stream that is in the archive, and must be read again to compare the two")]
     PipeDiffers { label: String },
     #[error("{label} begins with the same line as {tries} different streams in the archive")]
     TooManyAlike { label: String, tries: usize },

@@ -139,7 +139,7 @@ mod tests {
     use super::*;
     use crate::render::go_string;
 
-    fn spelled(style: Style, text: &str) -> String {
+    fn written(style: Style, text: &str) -> String {
         let mut out = Vec::new();
         string(style, text, &mut out);
         String::from_utf8(out).expect("escaping keeps UTF-8")
@@ -150,16 +150,16 @@ mod tests {
         fn styles_agree_with_go_and_serde_and_mean_the_text(text in any::<String>()) {
             let mut go = Vec::new();
             go_string(&text, &mut go);
-            prop_assert_eq!(spelled(Style::Go, &text).into_bytes(), go);
-            prop_assert_eq!(spelled(Style::Json, &text), serde_json::to_string(&text).expect("text"));
+            prop_assert_eq!(written(Style::Go, &text).into_bytes(), go);
+            prop_assert_eq!(written(Style::Json, &text), serde_json::to_string(&text).expect("text"));
             for style in Style::ALL {
-                let back: String = serde_json::from_str(&spelled(style, &text)).expect("a string");
+                let back: String = serde_json::from_str(&written(style, &text)).expect("a string");
                 prop_assert_eq!(&back, &text);
             }
         }
 
         #[test]
-        fn times_that_are_spelled_mean_the_same(micros in TIMES, cut in 0_u32..=6, width in 0_u8..=9) {
+        fn times_that_are_written_mean_the_same(micros in TIMES, cut in 0_u32..=6, width in 0_u8..=9) {
             let unit = 10_i64.pow(cut);
             let micros = (micros.div_euclid(unit) * unit).clamp(*TIMES.start(), *TIMES.end());
             for decimals in [Decimals::Fixed(width), Decimals::Trimmed, Decimals::Threes, Decimals::Sixes] {

@@ -1,9 +1,9 @@
-//! The fast decoder against the plain one, and every byte accounted for.
+//! Compares the fast decoder with the plain one, and accounts for every byte.
 //!
 //! Method: for any input, (1) each event's columns equal what `serde_json` reads from the bytes
 //! that the archive would return for it; (2) each reject is refused by `serde_json` too; (3)
-//! events, rejects and newlines put back by offset are the input; (4) the hash taken of a record on
-//! its way in is that of the bytes given back. Inputs: generated logs, the shared corpus of real
+//! events, rejects and newlines, put back by offset, are the input; (4) the hash taken of a record
+//! at ingest is that of the bytes given back. Inputs: generated logs, the shared corpus of real
 //! events, and both of them mutated.
 
 mod wrappers;
@@ -36,7 +36,7 @@ fn generated(events: u64, seed: u64) -> Vec<u8> {
     log
 }
 
-/// Files of the shared corpus, or none with a word about it.
+/// Files of the shared corpus; none, with a note, if it is missing.
 #[expect(clippy::print_stderr, reason = "a test that looks at less than it could must say so")]
 fn corpus() -> Vec<(PathBuf, Vec<u8>)> {
     let root = std::env::var_os("STRONGROOM_CORPUS")
@@ -89,7 +89,7 @@ fn reasons(decoded: &DecodedBlock) -> Vec<String> {
     column.keys().iter().map(|key| values.value(key.expect("never null") as usize).to_owned()).collect()
 }
 
-/// Hashes of the records, as a block is decoded to be sealed.
+/// Hashes of the records, as computed when a block is decoded to be sealed.
 fn record_hashes(input: &[u8]) -> Vec<Sha256Hash> {
     let block = Block {
         origin: Arc::new(Origin { partition: "p".to_owned(), cluster: "c".to_owned() }),
@@ -155,7 +155,7 @@ fn check(input: &[u8]) -> DecodedBlock {
     let raw = decoded.rejects.column(rejects::index::RAW).as_binary::<i32>();
     let reasons = reasons(&decoded);
     for (row, reason) in reasons.iter().enumerate() {
-        // What a tear leaves may be a record of a wrapper; behind a tear it is not believed.
+        // The rest of a torn line may be a record of a wrapper; after a tear it is not believed.
         let torn = reason == "torn_line";
         assert!(
             torn || decode_alone(raw.value(row), DEPTH_MAX).is_err(),
@@ -168,7 +168,7 @@ fn check(input: &[u8]) -> DecodedBlock {
         && !input.contains(&b'\n')
         && reason != "line_too_long"
     {
-        // A list is refused for what its items are.
+        // A list is refused because of its items.
         let refusal = decode_alone(input.strip_prefix(b"\xef\xbb\xbf").unwrap_or(input), DEPTH_MAX);
         let expected = refusal.expect_err("refused above").reason;
         let is_list = memchr::memmem::find(input, b"\"EventList\"").is_some();
@@ -211,7 +211,7 @@ fn every_file_of_the_corpus() {
         if name.starts_with("sysdig-aks/") {
             sysdig += decoded.events.num_rows();
         }
-        // Cases from the field have outcomes of their own.
+        // Cases from the field have their own outcomes.
         if name.starts_with("field/") {
             continue;
         }
@@ -286,7 +286,8 @@ fn a_torn_line_glued_to_the_next_gives_up_the_whole_event() {
     }
 }
 
-/// A client may send what looks like an event; wherever its own event is torn, that stays a body.
+/// A client may send text that looks like an event; wherever the client's own event is torn, that
+/// text stays a body.
 #[test]
 fn a_body_that_looks_like_an_event_is_never_taken_for_one() {
     let forged = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"forged","stage":"ResponseComplete","verb":"delete","user":{"username":"victim"}}"#;
@@ -296,8 +297,8 @@ fn a_body_that_looks_like_an_event_is_never_taken_for_one() {
     );
     let first = outer.find("[").expect("a list") + 1;
     for cut in first + forged.len()..outer.len() {
-        // Torn right behind the forged one nobody can tell; kube-apiserver writes the newline with
-        // the line.
+        // Torn right after the forged event, the two cannot be told apart; kube-apiserver writes
+        // the newline together with the line.
         let torn_behind = outer[..cut].ends_with(forged);
         for (end, events) in [("", 0), ("\n", 0), ("[Truncated...]\n", 0), ("\0\0\n", 0)] {
             if torn_behind && end == "\n" {
@@ -468,7 +469,7 @@ fn what_the_field_sends() {
     }
 }
 
-/// Mutations that real logs suffer, and some that only an enemy makes.
+/// Mutations that happen to real logs, and some that only an attacker makes.
 fn mutate(line: &[u8], kind: u8, at: usize, byte: u8) -> Vec<u8> {
     let at = at % line.len().max(1);
     let mut line = line.to_vec();
@@ -486,7 +487,8 @@ fn mutate(line: &[u8], kind: u8, at: usize, byte: u8) -> Vec<u8> {
     line
 }
 
-/// Texts between quotes: equal, equal but for their spelling, or ending where a value seems to end.
+/// Texts between quotes: equal, equal except for their escapes, or ending where a value seems to
+/// end.
 const VALUES: [&str; 19] = [
     "",
     "a",
@@ -539,8 +541,7 @@ proptest! {
         prop_assert_eq!(check(line.as_bytes()).events.num_rows(), 1);
     }
 
-    /// Lines of one block share what was read before: values that look alike must not be taken for
-    /// each other.
+    /// Lines of one block share what was read before: similar values must not be confused.
     #[test]
     fn lines_in_order_with_values_that_look_alike(
         picks in prop::collection::vec(prop::collection::vec((0_usize..VALUES.len(), any::<bool>()), 13..14), 1..12),
@@ -553,7 +554,7 @@ proptest! {
                 .enumerate()
                 .filter(|(at, _)| picks[*at].1)
                 .map(|(at, name)| {
-                    // A version that is odd keeps `raw` in any case.
+                    // An odd version always keeps `raw`.
                     let value = if at == 6 { ["1", "12", "012", "a"][picks[at].0 % 4] } else { value(at) };
                     format!(r#""{name}":"{value}""#)
                 })

@@ -1,10 +1,10 @@
-//! The promises of the decoder, checked on one block of bytes.
+//! Checks the promises of the decoder on one block of bytes.
 //!
 //! 1. Every byte used is kept: events, rejects, their frames and newlines are the block again.
 //! 2. A line that the plain decoder accepts is one event with the same values; a line that it
-//!    refuses is no event, and rejected for the same reason when nothing of it could be saved.
-//! 3. What was saved out of a broken line or a list is an event to the plain decoder too.
-//! 4. An unfinished last line is left alone, nothing else is.
+//!    refuses is not an event, and is rejected for the same reason if nothing of it could be saved.
+//! 3. What was saved from a broken line or a list is an event to the plain decoder too.
+//! 4. Only an unfinished last line is left.
 //! 5. A decoder carries nothing from one block to the next.
 
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use strongroom_schemas::rejects;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// A first byte below this one is not text: it chooses among the forms that a block can have.
+/// A first byte below this one is not text: it chooses one of the forms that a block can have.
 const OPTIONS_MAX: u8 = 0x20;
 
 /// A stretch of the block with what became of it.
@@ -38,10 +38,10 @@ enum What {
     Reject { reason: String, line: i64 },
 }
 
-/// Decodes `data` as one block and checks all that must hold.
+/// Decodes `data` as one block and checks all promises.
 ///
 /// # Panics
-/// When something does not hold.
+/// If a promise is broken.
 pub fn check(data: &[u8]) {
     let (options, bytes) = match data {
         [first, rest @ ..] if *first < OPTIONS_MAX && *first != b'\n' => (*first, rest),
@@ -63,7 +63,7 @@ pub fn check(data: &[u8]) {
             (true, _) => Edge::InPart,
         },
         ends: if flag(1) && !bytes.ends_with(b"\n") { Edge::InLine } else { Edge::Line },
-        // Which is not at the end of the stream, so it is one or the other.
+        // The block is not at the end of its stream, so it is one or the other.
         open_ended: flag(0) && !flag(1),
     };
     let mut decoder = Decoder::new(config.clone());
@@ -165,7 +165,7 @@ fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &De
                 if let [Kept { what: What::Reject { reason, .. }, bytes, .. }] = mine
                     && bytes.len() == line.bytes.len()
                 {
-                    // Of a list, its one item may be what is refused, or that it has none.
+                    // A list may be refused because of its one item, or because it has none.
                     let is_list = matches!(refusal.reason, Reason::NotAnAuditEvent | Reason::TooDeep)
                         && memchr::memmem::find(text, b"\"EventList\"").is_some();
                     assert!(is_list || *reason == refusal.reason.as_str(), "{reason} {}", refusal.reason);

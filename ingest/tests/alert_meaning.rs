@@ -1,5 +1,5 @@
-//! Rows of the table `alerts` against their findings: what the detector's batches hold is what the
-//! finding says, and each column that is changed is named.
+//! Compares rows of the table `alerts` with their findings: batches of the detector agree with
+//! them, and each changed column is named.
 
 use std::sync::Arc;
 

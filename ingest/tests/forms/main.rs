@@ -1,8 +1,8 @@
 //! Rows that have a form, a mark or faults: what they render to, and what is refused.
 //!
 //! Method: the vectors that every reader of `docs/format.md` shares; serialisers that know nothing
-//! of forms, whose bytes a template written for each of them must give; and an archive of such
-//! rows, which is exported and verified.
+//! of forms, whose bytes a hand-written template must give; and an archive of such rows, which is
+//! exported and verified.
 
 mod dialects;
 mod sealed;
@@ -24,7 +24,7 @@ fn vectors() -> Json {
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// A row of the vectors: its columns, and what they leave out null.
+/// A row of the vectors; columns that they leave out are null.
 fn row_of(case: &Json) -> RecordBatch {
     let mut row = case["columns"].as_object().expect("an object").clone();
     for name in ["form", "form_values", "raw", "shape"] {
@@ -142,7 +142,7 @@ proptest! {
         }
     }
 
-    /// Whatever is a form or not: nothing panics, and what is rendered has the columns' values at
+    /// For any text as a form, nothing panics, and a rendered record has the columns' values at
     /// their members.
     #[test]
     fn damaged_forms_are_refused_or_harmless(event in event(), at in any::<prop::sample::Index>(), with in "[\"{}$:,<>\\\\a-z\\[\\]]{0,3}", cut in 0_usize..4) {
@@ -154,7 +154,7 @@ proptest! {
             form.splice(at..end, with.chars());
             columns["form"] = form.into_iter().collect::<String>().into();
             let Ok(record) = rendered(&batch(&[columns])) else { continue };
-            // No nested wrapper: there the event is a string.
+            // Except in a nested wrapper, where the event is a string.
             if let Ok(Json::Object(members)) = serde_json::from_slice(&record)
                 && let Some(verb) = members.get("verb")
             {

@@ -1,6 +1,6 @@
-//! An archive whose rows have forms: written as any archive is, exported byte for byte, verified.
+//! An archive whose rows have forms: written like any archive, exported byte for byte, verified.
 //!
-//! With `STRONGROOM_VERIFIER` set to the archive command of another verifier, that one judges the
+//! If `STRONGROOM_VERIFIER` is set to the archive command of another verifier, that one judges the
 //! same archives.
 
 use std::path::Path;
@@ -182,7 +182,7 @@ fn rows_of_forms_are_exported_byte_for_byte_and_verified() {
 #[test]
 fn a_form_that_states_a_column_is_a_finding_and_stops_nothing() {
     let (mut rows, records, stream) = stream();
-    // What the record says is right, and proven: the row says it as it must not.
+    // What the record says is right, and proven, but the row must not say it in this way.
     let form = rows[10]["form"].as_str().expect("text").replacen(
         r#""level":${level:go}"#,
         r#""level":"Request""#,

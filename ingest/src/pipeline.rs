@@ -393,12 +393,12 @@ impl Coordinator<'_> {
                 self.seal()?;
             }
         }
-        self.empty_files()?;
+        self.reject_empty_files()?;
         // Nothing more arrives, so alerts that wait for late events are judged. An interrupted run
         // will continue.
         if !self.options.stop.load(Ordering::Relaxed) {
             let found = self.detector.settle();
-            self.found(found);
+            self.raise(found);
         }
         self.seal()?;
         self.report_progress();
@@ -458,7 +458,7 @@ impl Coordinator<'_> {
             }
         }
         let found = self.detector.observe(block.matches);
-        self.found(found);
+        self.raise(found);
         {
             let mut writer = lock(self.writer);
             for row_group in encoded.row_groups {
@@ -483,7 +483,7 @@ impl Coordinator<'_> {
         Ok(())
     }
 
-    fn found(&mut self, alerts: Vec<Alert>) {
+    fn raise(&mut self, alerts: Vec<Alert>) {
         for alert in alerts {
             self.observer.alert(&alert);
             *self.report.alerts.entry(alert.severity).or_insert(0) += 1;
@@ -495,7 +495,7 @@ impl Coordinator<'_> {
     }
 
     /// Makes each empty file a reject: it is evidence that the file was empty.
-    fn empty_files(&mut self) -> Result<(), IngestError> {
+    fn reject_empty_files(&mut self) -> Result<(), IngestError> {
         let mut seen = HashSet::new();
         for input in std::mem::take(&mut self.empty_files) {
             let label = input.label();

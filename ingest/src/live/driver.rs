@@ -461,8 +461,8 @@ impl Driver<'_> {
             // While match jobs arrive faster than workers answer, sources wait.
             let listen = if full || sources_ended { &never_messages } else { messages };
             select! {
-                recv(answers) -> answer => self.answer(answer.map_err(|_| ended(PipelineThread::Workers))?)?,
-                recv(sealed) -> done => self.sealed(done.map_err(|_| ended(PipelineThread::Sealer))?)?,
+                recv(answers) -> answer => self.handle_answer(answer.map_err(|_| ended(PipelineThread::Workers))?)?,
+                recv(sealed) -> done => self.handle_sealed(done.map_err(|_| ended(PipelineThread::Sealer))?)?,
                 recv(listen) -> message => match message {
                     Ok(message) => self.handle_message(message)?,
                     // All sources have ended, as they do when the run is over.
@@ -507,7 +507,7 @@ impl Driver<'_> {
 
     fn handle_message(&mut self, message: SourceMessage) -> Result<(), IngestError> {
         match message {
-            SourceMessage::Chunk(chunk) => self.chunk(chunk),
+            SourceMessage::Chunk(chunk) => self.handle_chunk(chunk),
             SourceMessage::Duplicates(records) => {
                 self.epochs.open.duplicates += records;
                 self.metrics.received.fetch_add(records, Ordering::Relaxed);
@@ -529,10 +529,10 @@ impl Driver<'_> {
     }
 
     /// Sends a chunk to the workers.
-    fn chunk(&mut self, chunk: Chunk) -> Result<(), IngestError> {
+    fn handle_chunk(&mut self, chunk: Chunk) -> Result<(), IngestError> {
         let (partition, may_encode) = (&chunk.stream.partition, self.may_encode());
         if !self.streams.contains_key(partition) {
-            let stream = self.stream(&chunk.stream)?;
+            let stream = self.new_stream(&chunk.stream)?;
             self.streams.insert(partition.clone(), stream);
         }
         let stream = self.streams.get_mut(partition).expect("it was there or was just inserted");
@@ -563,7 +563,7 @@ impl Driver<'_> {
     }
 
     /// The state of a stream that this run has not met before, from the archive's positions.
-    fn stream(&self, name: &Arc<StreamName>) -> Result<Stream, IngestError> {
+    fn new_stream(&self, name: &Arc<StreamName>) -> Result<Stream, IngestError> {
         let of = |table: Table| self.stored[&table].get(&name.partition).copied();
         let (sealed, rejects, alerts) = (of(Table::Events), of(Table::Rejects), of(Table::Alerts));
         let from = |position: Option<Position>| position.map_or(i64::MIN, |position| position.next_offset);
@@ -583,7 +583,7 @@ impl Driver<'_> {
         })
     }
 
-    fn answer(&mut self, answer: Answer) -> Result<(), IngestError> {
+    fn handle_answer(&mut self, answer: Answer) -> Result<(), IngestError> {
         match answer {
             Answer::Matched { sequence, outcome } => {
                 self.matching.early.insert(sequence, outcome);
@@ -601,7 +601,7 @@ impl Driver<'_> {
     }
 
     /// Reports an alert if it is new, and keeps it for the next seal.
-    fn found(&mut self, alert: Alert) {
+    fn raise(&mut self, alert: Alert) {
         if self.remembered.is_new(&alert.alert_id) {
             self.metrics.alert(alert.severity);
             self.observer.alert(&alert);
@@ -622,7 +622,7 @@ impl Driver<'_> {
         {
             for alert in self.detector.settle() {
                 self.epochs.open.since.get_or_insert_with(Instant::now);
-                self.found(alert);
+                self.raise(alert);
             }
         }
     }
@@ -636,7 +636,7 @@ impl Driver<'_> {
         self.last_match = Instant::now();
         for alert in self.detector.observe(matched.matches) {
             self.metrics.alert_seconds.observe(matched.arrived.elapsed());
-            self.found(alert);
+            self.raise(alert);
         }
         self.epochs.open.since.get_or_insert(matched.arrived);
         let stream = self.streams.get_mut(&matched.stream.partition).expect("its chunk made it");
@@ -868,11 +868,11 @@ impl Driver<'_> {
         self.observer.conservation_failed(what);
     }
 
-    fn sealed(&mut self, done: Sealed) -> Result<(), IngestError> {
+    fn handle_sealed(&mut self, done: Sealed) -> Result<(), IngestError> {
         let (epoch, outcome, took) = match done {
             Sealed::Batch { epoch, outcome, took } => (epoch, outcome, took),
             Sealed::Refreshed(positions) => {
-                self.refreshed(positions?);
+                self.handle_refreshed(positions?);
                 return Ok(());
             }
         };
@@ -943,12 +943,12 @@ impl Driver<'_> {
         let done =
             self.requests.seals.extract_if(.., |request| request.epoch.is_some_and(|wanted| wanted <= epoch));
         for request in done.collect::<Vec<_>>() {
-            self.satisfied(request.then);
+            self.complete_request(request.then);
         }
         Ok(())
     }
 
-    fn satisfied(&mut self, then: Then) {
+    fn complete_request(&mut self, then: Then) {
         match then {
             // The requester may have stopped waiting.
             Then::Answer(done) => _ = done.send(()),
@@ -967,12 +967,12 @@ impl Driver<'_> {
         }
         let done = self.requests.seals.extract_if(.., |r| handled >= r.before && r.epoch.is_none());
         for request in done.collect::<Vec<_>>() {
-            self.satisfied(request.then);
+            self.complete_request(request.then);
         }
     }
 
     /// Adopts the new positions of the requested partitions: their streams are looked up again.
-    fn refreshed(&mut self, stored: HashMap<Table, HashMap<String, Position>>) {
+    fn handle_refreshed(&mut self, stored: HashMap<Table, HashMap<String, Position>>) {
         self.requests.is_refreshing = false;
         for (partitions, done) in std::mem::take(&mut self.requests.refreshes) {
             for partition in partitions {

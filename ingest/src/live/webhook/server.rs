@@ -382,11 +382,11 @@ impl Listener {
             let lines = items::into_lines(&mut body, line_bytes_max);
             (key, checksum(&body), lines, body, room)
         };
-        let digested = match is_long {
-            true => tokio::task::spawn_blocking(digest).await.map_err(|_| Answer::Failed)?,
-            false => digest(),
+        let (key, text_checksum, lines, text, room) = if is_long {
+            tokio::task::spawn_blocking(digest).await.map_err(|_| Answer::Failed)?
+        } else {
+            digest()
         };
-        let (key, text_checksum, lines, text, room) = digested;
         let lines = lines.map_err(Answer::Body)?;
         if lines.count == 0 {
             // A list without items: there is nothing to keep.

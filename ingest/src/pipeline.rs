@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  reader ──Job──▶ workers (decode, match, sort, encode) ──FinishedJob──▶ coordinator ──▶ writer
-//!     ▲                                                                │  in stream order:
-//!     └────────────── permits: blocks under way are bounded ◀──────────┘  correlate, append, seal
+//!     ▲                                                                       │  in stream order:
+//!     └────────────── permits: blocks under way are bounded ◀─────────────────┘  correlate, append, seal
 //! ```
 //!
 //! Invariants:

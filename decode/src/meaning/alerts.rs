@@ -1,6 +1,7 @@
 //! Compares rows of alerts with their findings.
 //!
-//! Invariant: only columns that the finding determines are compared; an absent value is never taken for a match.
+//! Invariant: only columns that the finding determines are compared; an absent value is never taken
+//! for a match.
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};

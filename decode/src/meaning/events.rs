@@ -1,6 +1,7 @@
 //! Compares rows of events with their records.
 //!
-//! Invariant: a row is compared with what the decoder reads from its record alone, whatever wrote the row.
+//! Invariant: a row is compared with what the decoder reads from its record alone, whatever wrote
+//! the row.
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int32Type, TimestampMicrosecondType};

@@ -24,8 +24,8 @@ use strongroom_archive::{
     Archive, CHECKPOINT_INTERVAL, Counts, Position, PrivateKey, Signer, SourcePosition, VOLUME_COMMITS_MAX,
     encode,
 };
+use strongroom_decode::decode_bytes;
 use strongroom_generate::{Generator, GeneratorOptions};
-use strongroom_ingest::decode::decode_bytes;
 use strongroom_schemas::Table;
 
 #[global_allocator]

@@ -12,10 +12,9 @@ use std::sync::Arc;
 
 use chrono::DateTime;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use strongroom_decode::frame::{Edge, Origin};
+use strongroom_decode::{Block, DEPTH_MAX, Decoder, DecoderConfig, plain};
 use strongroom_generate::{Generator, GeneratorOptions};
-use strongroom_ingest::decode::DEPTH_MAX;
-use strongroom_ingest::frame::{Edge, Origin};
-use strongroom_ingest::{Block, Decoder, DecoderConfig, plain};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

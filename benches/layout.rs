@@ -17,9 +17,9 @@ use std::time::Duration;
 use arrow_array::RecordBatch;
 use chrono::{DateTime, Utc};
 use strongroom_archive::{Layout, RowOrder, encode_with};
+use strongroom_decode::frame::{Edge, Origin};
+use strongroom_decode::{Block, Decoder, DecoderConfig};
 use strongroom_generate::{Generator, GeneratorOptions};
-use strongroom_ingest::frame::{Edge, Origin};
-use strongroom_ingest::{Block, Decoder, DecoderConfig};
 use strongroom_schemas::Table;
 
 #[global_allocator]

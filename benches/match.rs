@@ -13,9 +13,9 @@ use arrow_array::RecordBatch;
 use chrono::DateTime;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use strongroom_alerts::{Detector, DetectorConfig, Matcher, RuleSet};
+use strongroom_decode::frame::{Edge, Origin};
+use strongroom_decode::{Block, Decoder, DecoderConfig};
 use strongroom_generate::{Generator, GeneratorOptions};
-use strongroom_ingest::frame::{Edge, Origin};
-use strongroom_ingest::{Block, Decoder, DecoderConfig};
 
 const EVENTS: u64 = 131_072;
 const SEED: u64 = 7;

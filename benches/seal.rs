@@ -9,8 +9,8 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use strongroom_archive::{Archive, Counts, Position, SourcePosition, encode};
+use strongroom_decode::decode_bytes;
 use strongroom_generate::{Generator, GeneratorOptions};
-use strongroom_ingest::decode::decode_bytes;
 use strongroom_schemas::Table;
 
 #[global_allocator]

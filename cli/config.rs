@@ -19,10 +19,11 @@ use clap::Subcommand;
 use strongroom_archive::{
     LockMode, PrivateKey, PublicKey, RETENTION_YEARS_MAX, Signer, StoreOptions, WitnessKey,
 };
+use strongroom_decode::{DEPTH_MAX, LINE_BYTES_MAX};
 use strongroom_ingest::live::kafka::{self, KafkaOptions, KafkaSource};
 use strongroom_ingest::live::webhook::{self, Route, TlsFiles, WebhookOptions};
 use strongroom_ingest::live::{LiveOptions, Secret, TailOptions, tail};
-use strongroom_ingest::{decode, live, pipeline};
+use strongroom_ingest::{SEAL_BYTES, SEAL_INTERVAL, live};
 use strongroom_schemas::{Severity, error_chain};
 use strongroom_sinks::{OutboxOptions, TlsOptions};
 
@@ -260,28 +261,25 @@ fn limits(root: &Section<'_>) -> (LiveOptions, Option<Arc<Signer>>) {
     let section = root.section("limits");
     let threads = section.integer("threads", 0, 0..=1024);
     if let Ok(threads @ 1..) = usize::try_from(threads) {
-        options.workers = threads;
+        options.limits.workers = threads;
     }
     options.text_bytes_max = section.bytes("text", live::TEXT_BYTES_MAX, 64 << 20..=1 << 40);
-    let line = section.bytes("line", decode::LINE_BYTES_MAX as u64, 64 << 10..=64 << 20);
-    options.line_bytes_max = usize::try_from(line).unwrap_or(usize::MAX);
-    let depth = section.integer("depth", decode::DEPTH_MAX as u64, 8..=1024);
-    options.depth_max = usize::try_from(depth).unwrap_or(decode::DEPTH_MAX);
+    let line = section.bytes("line", LINE_BYTES_MAX as u64, 64 << 10..=64 << 20);
+    options.limits.line_bytes_max = usize::try_from(line).unwrap_or(usize::MAX);
+    let depth = section.integer("depth", DEPTH_MAX as u64, 8..=1024);
+    options.limits.depth_max = usize::try_from(depth).unwrap_or(DEPTH_MAX);
     options.drain =
         section.duration("drain", live::DRAIN, Duration::from_secs(1)..=Duration::from_secs(3600));
     section.finish();
     let section = root.section("seal");
-    options.seal_bytes = section.bytes("bytes", pipeline::SEAL_BYTES, 1 << 20..=4 << 30);
-    options.seal_interval = section.duration(
-        "interval",
-        pipeline::SEAL_INTERVAL,
-        Duration::from_millis(100)..=Duration::from_secs(86_400),
-    );
+    options.limits.seal_bytes = section.bytes("bytes", SEAL_BYTES, 1 << 20..=4 << 30);
+    options.limits.seal_interval =
+        section.duration("interval", SEAL_INTERVAL, Duration::from_millis(100)..=Duration::from_secs(86_400));
     let signer = signer(&section);
     section.finish();
     // Text of one stream that becomes a row group must leave room for other streams.
     let block = usize::try_from(options.text_bytes_max / 8).unwrap_or(usize::MAX);
-    options.block_bytes_max = options.block_bytes_max.min(block);
+    options.limits.block_bytes_max = options.limits.block_bytes_max.min(block);
     (options, signer)
 }
 

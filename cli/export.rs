@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use strongroom_archive::{Archive, ArchiveError, Source};
+use strongroom_decode::stream;
 use strongroom_ingest::export;
 use strongroom_ingest::pipeline::EMPTY;
 use strongroom_schemas::Table;
@@ -122,7 +123,7 @@ fn write_sources(
         let (position, start) = (&source.position, source.dropped_before);
         let written = match start {
             0 => export::sealed_stream(events, rejects, &source.partition, position, &mut *out),
-            _ => export::rest_of_stream(events, rejects, start..position.next_offset, &mut *out),
+            _ => stream::write_range(events, rejects, start..position.next_offset, &mut *out),
         };
         let written = written.with_context(|| {
             format!("cannot export {} ({})", source.partition, term::printable(&source.label))

@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use chrono::{DateTime, NaiveDate, NaiveTime};
 use strongroom_alerts::RuleSet;
 use strongroom_archive::Archive;
-use strongroom_ingest::hunt::{self, Span};
+use strongroom_ingest::replay::{self, Span};
 use strongroom_schemas::{Alert, Severity};
 use strongroom_sinks::finding_line;
 
@@ -89,7 +89,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     let mut kept = Vec::new();
     let mut written = Ok(());
     let span = Span { from_us: args.from, until_us: args.to };
-    let hunted = hunt::hunt(&archive, &rules, span, &stop, &mut |alert| {
+    let hunted = replay::hunt(&archive, &rules, span, &stop, &mut |alert| {
         if alert.severity < args.severity {
             return;
         }
@@ -125,7 +125,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
                 anyhow::anyhow!("one hunt stores at most {} findings", term::count(STORED_MAX as u64));
             return Err(CliError::input(error).with_hint("narrow the hunt with --from, --to or --severity"));
         }
-        let Some(stored) = hunt::store(&archive, kept).map_err(ingest_error)? else {
+        let Some(stored) = replay::store(&archive, kept).map_err(ingest_error)? else {
             let error =
                 anyhow::anyhow!("another process writes to the archive; the findings were not stored");
             return Err(CliError::failure(error).with_hint("stop `strongroom run`, or try again later"));

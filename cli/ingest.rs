@@ -14,7 +14,8 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use strongroom_alerts::RuleSet;
 use strongroom_archive::{Archive, SealReport};
-use strongroom_ingest::{FileError, IngestError, IngestOptions, Observer, Progress, Reason, Report, ingest};
+use strongroom_decode::Reason;
+use strongroom_ingest::{FileError, IngestError, IngestOptions, Observer, Progress, Report, ingest};
 use strongroom_ingest::{pipeline, source};
 use strongroom_schemas::{Alert, Severity, error_chain};
 use strongroom_sinks::finding_line;
@@ -122,16 +123,17 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     let archive = Archive::open_or_create_signed(&args.archive, args.key.signer()?)
         .map_err(|error| ingest_error(IngestError::Archive(error)))?;
     let mut options = IngestOptions::new(&args.cluster, inputs);
+    let limits = &mut options.limits;
     if let Some(threads) = args.threads {
-        options.workers = threads.get();
+        limits.workers = threads.get();
     }
-    options.complete = args.complete;
-    options.seal_bytes = args.seal_bytes;
-    options.seal_interval = Duration::from_secs(args.seal_seconds);
-    options.block_bytes_max = match args.block_bytes {
+    limits.seal_bytes = args.seal_bytes;
+    limits.seal_interval = Duration::from_secs(args.seal_seconds);
+    limits.block_bytes_max = match args.block_bytes {
         Some(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
-        None => pipeline::block_bytes(options.workers),
+        None => pipeline::block_bytes(limits.workers),
     };
+    options.complete = args.complete;
     stop_on_interrupt(&options.stop)?;
 
     let alerts_file = args.alerts_out.as_deref().map(AlertsFile::open).transpose()?;

@@ -13,8 +13,8 @@ use chrono::Utc;
 use serde_json::{Value, json};
 use strongroom_alerts::{Detector, DetectorConfig, Matcher, RuleInfo, RuleKind, RuleSet};
 use strongroom_archive::{Archive, EventSelection};
-use strongroom_ingest::frame::{Edge, Origin};
-use strongroom_ingest::{Block, Decoder, DecoderConfig};
+use strongroom_decode::frame::{Edge, Origin};
+use strongroom_decode::{Block, Decoder, DecoderConfig};
 use strongroom_schemas::{Alert, Level, Severity, Table, events};
 
 use crate::exit::{self, CliError, ingest_error};

@@ -184,8 +184,8 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         }
     };
     match drained.map_err(ingest_error)? {
-        Drained::Whole => tracing::info!("stopped; everything read is sealed"),
-        Drained::Short { unsealed } => {
+        Drained::Complete => tracing::info!("stopped; everything read is sealed"),
+        Drained::TimedOut { unsealed } => {
             tracing::warn!(unsealed, "stopped before everything was sealed; the rest is read again");
             return Ok(exit::FINDING);
         }

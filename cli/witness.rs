@@ -288,7 +288,7 @@ async fn answer(request: Request<Incoming>, witness: Arc<Witness>) -> Response<F
             return plain(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long\n");
         }
         Ok(Err(_)) => return plain(StatusCode::BAD_REQUEST, "the body broke off\n"),
-        Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the body came too slowly\n"),
+        Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the body arrived too slowly\n"),
     };
     let time = u64::try_from(Utc::now().timestamp()).unwrap_or(0);
     let answered = tokio::task::spawn_blocking(move || witness.add_checkpoint(&body, time)).await;

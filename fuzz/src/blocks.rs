@@ -1,4 +1,4 @@
-//! The promises of the decoder, checked on one block of bytes.
+//! Checks the promises of the decoder on one block of bytes.
 //!
 //! 1. Every byte used is kept: events, rejects, their frames and newlines are the block again.
 //! 2. A line that the plain decoder accepts is one event with the same values; a line that it
@@ -14,17 +14,14 @@ use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int32Type, Int64Type};
 use arrow_array::{Array as _, RecordBatch};
 use chrono::DateTime;
+use strongroom_decode::frame::{self, Edge, LineKind, Origin};
+use strongroom_decode::render::Renderer;
+use strongroom_decode::{Block, DecodedBlock, Decoder, DecoderConfig, Reason, decode_alone, plain};
 use strongroom_schemas::rejects;
-
-use crate::decode::{DecodedBlock, Decoder, DecoderConfig};
-use crate::frame::{self, Block, Edge, LineKind, Origin};
-use crate::plain;
-use crate::reject::Reason;
-use crate::render::Renderer;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// A first byte below this one is not text: it chooses among the forms that a block can have.
+/// A first byte below this one is not text: it chooses one of the forms that a block can have.
 const OPTIONS_MAX: u8 = 0x20;
 
 /// A range of the block, with its outcome.
@@ -142,7 +139,7 @@ fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &De
             match &kept.what {
                 What::Event { row } => {
                     let record = &kept.bytes[kept.before..kept.bytes.len() - kept.after];
-                    let event = plain::decode(record, config.depth_max);
+                    let event = decode_alone(record, config.depth_max);
                     assert_eq!(Ok(plain::row(&decoded.events, *row)), event, "the decoders differ");
                 }
                 What::Reject { line: number, .. } => assert_eq!(*number, line.number, "line number"),
@@ -152,7 +149,7 @@ fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &De
             Some(text) if block.offset == 0 && line.at == 0 => text,
             _ => line.bytes,
         };
-        match (line.kind, plain::decode(text, config.depth_max)) {
+        match (line.kind, decode_alone(text, config.depth_max)) {
             (LineKind::Piece, _) => {
                 assert!(matches!(mine, [Kept { what: What::Reject { reason, .. }, .. }]
                     if *reason == Reason::LineTooLong.as_str()));

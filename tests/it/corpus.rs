@@ -11,9 +11,9 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use chrono::DateTime;
 use strongroom_alerts::{Detector, DetectorConfig, Matcher, RuleSet};
+use strongroom_decode::frame::{Edge, Origin};
+use strongroom_decode::{Block, Decoder, DecoderConfig};
 use strongroom_generate::{Generator, GeneratorOptions, PlantedAttack};
-use strongroom_ingest::frame::{Edge, Origin};
-use strongroom_ingest::{Block, Decoder, DecoderConfig};
 use strongroom_schemas::Alert;
 
 /// Events in a batch; small enough that several batches are needed, as in a real run.
@@ -163,7 +163,7 @@ pub fn alerts_of_background(rules: &Arc<RuleSet>, seed: u64, events: u64) -> Vec
 /// line.
 #[test]
 fn events_in_the_wrappers_of_azure_are_read_whole() {
-    use strongroom_ingest::plain;
+    use strongroom_decode::plain;
 
     let Some(folder) = folder("corpus") else { return };
     let file = |name: &str| {

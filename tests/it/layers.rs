@@ -19,12 +19,14 @@ const EDGES: &[(&str, &[&str])] = &[
     ("strongroom-journal", &[]),
     ("strongroom-alerts", &["strongroom-schemas"]),
     ("strongroom-archive", &["strongroom-schemas"]),
+    ("strongroom-decode", &["strongroom-schemas"]),
     ("strongroom-sinks", &["strongroom-alerts", "strongroom-journal", "strongroom-schemas"]),
     (
         "strongroom-ingest",
         &[
             "strongroom-alerts",
             "strongroom-archive",
+            "strongroom-decode",
             "strongroom-journal",
             "strongroom-schemas",
             "strongroom-sinks",
@@ -36,6 +38,7 @@ const EDGES: &[(&str, &[&str])] = &[
         &[
             "strongroom-alerts",
             "strongroom-archive",
+            "strongroom-decode",
             "strongroom-generate",
             "strongroom-ingest",
             "strongroom-query",
@@ -51,8 +54,11 @@ const TEST_EDGES: &[&str] = &["strongroom-generate"];
 
 /// Crates that are functions of their arguments, and what that forbids them to depend on or to
 /// name.
-const PURE: &[(&str, &str)] =
-    &[("strongroom-schemas", "schemas/src"), ("strongroom-generate", "generate/src")];
+const PURE: &[(&str, &str)] = &[
+    ("strongroom-schemas", "schemas/src"),
+    ("strongroom-decode", "decode/src"),
+    ("strongroom-generate", "generate/src"),
+];
 const IMPURE_CRATES: &[&str] = &[
     "async-trait",
     "crossbeam-channel",
@@ -132,8 +138,8 @@ fn sources(folder: &str) -> Vec<PathBuf> {
 
 fn all_sources() -> Vec<PathBuf> {
     let folders = [
-        "alerts", "archive", "benches", "cli", "generate", "ingest", "journal", "query", "schemas", "sinks",
-        "tests",
+        "alerts", "archive", "benches", "cli", "decode", "generate", "ingest", "journal", "query", "schemas",
+        "sinks", "tests",
     ];
     folders.iter().flat_map(|folder| sources(folder)).collect()
 }

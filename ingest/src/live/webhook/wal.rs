@@ -60,8 +60,9 @@ use super::record::{
     End, Key, NAME_BYTES_MAX, PARTITIONS_MAX, RECORD_HEAD_BYTES, RECORD_MAGIC, RecordHead,
     SEGMENT_HEAD_BYTES_MAX, SegmentHead, checksum,
 };
-use crate::chain::LineChain;
-use crate::source::Fingerprint;
+use super::refused::Refused;
+use crate::fingerprint::Fingerprint;
+use crate::fingerprint::LineChain;
 
 /// A segment of this length, or of an eighth of the log's bound, is full.
 const SEGMENT_BYTES: u64 = 64 << 20;
@@ -91,16 +92,7 @@ pub enum WalError {
     TooManyClusters { path: PathBuf },
 }
 
-/// Why a batch was not stored; the sender may try again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// There is no room.
-    Full,
-    /// The disk failed.
-    Failed,
-}
-
-/// The lines of a request, to be stored.
+/// A request's lines, on their way to the disk.
 #[derive(Debug)]
 pub struct Batch {
     pub cluster: Arc<str>,

@@ -1,17 +1,18 @@
-//! A row back to the bytes it came from.
+//! Renders a row back to the bytes it came from.
 //!
-//! Invariant: for every sealed row, [`Renderer::record`] gives the bytes received. Where the columns alone
-//! cannot, the row's `form` says how they are spelled, or its `raw` holds the bytes; the decoder decides that at
-//! ingest with the same rules as here, and tests compare both. A row that somebody else has written may render to
-//! nothing: that is a [`RowFault`]. The rules of a form are those of [`strongroom_schemas::form`]; those without
-//! one are part of the format too ([`EVENTS_FORMAT`](strongroom_schemas::format::EVENTS_FORMAT)):
+//! Invariant: for every sealed row, [`Renderer::record`] gives the bytes received. Where the
+//! columns alone cannot, the row's `form` says how they are written, or its `raw` has the bytes.
+//! The decoder decides this at ingest with the rules below, and tests compare both. A row that
+//! another program wrote may not render: that is a [`RowFault`]. Nothing is kept here. The rules of
+//! forms are those of [`strongroom_schemas::form`]; the rules for rows without one are part of the
+//! format too ([`EVENTS_FORMAT`](strongroom_schemas::format::EVENTS_FORMAT)):
 //!
-//! - Fields stand in kube-apiserver's order, without white space, escaped as Go's `encoding/json` does
-//!   with HTML escaping (`\u003c`, `\u003e`, `\u0026`, `\u2028`, `\u2029`).
-//! - A null column is an absent key, with three exceptions: `user` is always there (`{}` when its
+//! - Fields are in kube-apiserver's order, without white space, and escaped as Go's `encoding/json`
+//!   does with HTML escaping (`\u003c`, `\u003e`, `\u0026`, `\u2028`, `\u2029`).
+//! - A null column is an absent key, with three exceptions: `user` is always present (`{}` if its
 //!   columns are null), and a null timestamp is `null`.
-//! - `objectRef`, `responseStatus` and `impersonatedUser` are there when one of their columns is not
-//!   null; `responseStatus` opens with `"metadata":{}`.
+//! - `objectRef`, `responseStatus` and `impersonatedUser` are present if one of their columns is
+//!   not null; `responseStatus` begins with `"metadata":{}`.
 //! - Bodies, `extra`, `details` and `annotations` are the text received.
 
 use std::cell::RefCell;
@@ -33,7 +34,7 @@ use strongroom_schemas::form::{
 use strongroom_schemas::marks;
 use thiserror::Error;
 
-use crate::{spell, time};
+use crate::{formats, time};
 
 /// Appends `text` as Go's `encoding/json` writes a string, quotes included.
 pub fn go_string(text: &str, out: &mut Vec<u8>) {
@@ -75,9 +76,9 @@ pub fn go_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// Whether [`go_string`] writes `text` as it is between quotes.
+/// Whether [`go_string`] writes `text` without escapes.
 pub(crate) fn is_plain(text: &[u8]) -> bool {
-    // Without a way out of the loop, which then looks at many bytes at once.
+    // The loop has no early exit, so that it is vectorised.
     text.iter().fold(true, |plain, byte| {
         plain
             & (*byte >= 0x20)
@@ -90,7 +91,7 @@ pub(crate) fn is_plain(text: &[u8]) -> bool {
     })
 }
 
-/// A string column in any of the spellings that a batch or a file gives it.
+/// A string column in any of the types that a batch or a file gives it.
 pub(crate) enum Strings<'a> {
     Dictionary(&'a arrow_array::DictionaryArray<Int32Type>, &'a arrow_array::StringArray),
     Utf8(&'a arrow_array::StringArray),
@@ -123,9 +124,9 @@ impl<'a> Strings<'a> {
     }
 }
 
-/// A column whose type is none that an `events` batch can have.
+/// A column whose type no `events` batch can have.
 #[derive(Debug, thiserror::Error)]
-#[error("a column of type {found} where events have none such")]
+#[error("a column has type {found}, which no column of events has there")]
 pub struct WrongColumn {
     found: DataType,
 }
@@ -133,28 +134,28 @@ pub struct WrongColumn {
 /// Why a row has no record.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum RowFault {
-    #[error("its form is not one")]
+    #[error("its form is not valid")]
     Form(#[source] FormError),
-    #[error("it has a form and raw")]
+    #[error("it has both a form and raw")]
     BesideRaw,
-    #[error("it has a form and a shape")]
+    #[error("it has both a form and a shape")]
     BesideShape,
     #[error("its form leaves out a column that is not null")]
     ColumnLeftOut,
     #[error("its form has a hole for a column that is null")]
     ColumnNull,
-    #[error("its form_values are not as many as its form has holes for them")]
+    #[error("the number of its form_values is not the number of holes in its form")]
     Items,
-    #[error("an item of its form_values is not what may stand there")]
+    #[error("an item of its form_values is not allowed in its hole")]
     Item,
-    #[error("a time of it cannot be spelled as its form says")]
+    #[error("one of its times cannot be written as its form says")]
     Inexact,
-    #[error("an item of a list that its form spells is null")]
+    #[error("an item of a list that its form writes is null")]
     NullItem,
 }
 
 impl RowFault {
-    /// The name of the class, the same for every reader of forms.
+    /// The name of the class, which is the same for every reader of forms.
     pub const fn as_str(self) -> &'static str {
         match self {
             RowFault::Form(error) => error.fault.as_str(),
@@ -197,7 +198,8 @@ impl<'a> Lists<'a> {
         Some(range.map(|item| self.items.get(item)))
     }
 
-    /// Whether a row has the same list as a row of another column, null items and a null list included.
+    /// Whether a row has the same list as a row of another column; null items and null lists are
+    /// compared too.
     pub(crate) fn is_same(&self, row: usize, other: &Lists<'_>, other_row: usize) -> bool {
         if self.lists.is_null(row) || other.lists.is_null(other_row) {
             return self.lists.is_null(row) && other.lists.is_null(other_row);
@@ -211,7 +213,7 @@ impl<'a> Lists<'a> {
             && items.zip(others).all(|(at, other_at)| self.items.get(at) == other.items.get(other_at))
     }
 
-    /// Appends the list as a JSON array; false when the row is null.
+    /// Appends the list as a JSON array; false if the row is null.
     fn render(&self, row: usize, out: &mut Vec<u8>) -> bool {
         if self.lists.is_null(row) {
             return false;
@@ -242,17 +244,20 @@ pub struct Renderer<'a> {
     raw: &'a BinaryArray,
     frame_before: &'a BinaryArray,
     frame_after: &'a BinaryArray,
-    /// Null in files from before there were forms, as `strings` has it for `form` and `redaction`.
+    /// `None` in files that are older than forms; `strings` is then `None` for `form` and
+    /// `redaction`.
     form_values: Option<Lists<'a>>,
     faults: Option<Lists<'a>>,
-    /// Forms that were parsed, a few.
+    /// Parsed forms; there are few.
     forms: RefCell<HashMap<&'a str, Result<Rc<Form>, FormError>>>,
 }
 
 impl<'a> Renderer<'a> {
+    /// Prepares for rendering the rows of `batch`.
+    ///
     /// # Errors
-    /// [`WrongColumn`] when the batch is not one of the `events` table with all its columns in order, but for those
-    /// that came later.
+    /// [`WrongColumn`] if the batch does not have all columns of the `events` table in order.
+    /// Columns that were added later may be missing.
     pub fn new(batch: &'a RecordBatch) -> Result<Self, WrongColumn> {
         if batch.num_columns() < index::COUNT - events::LATER.len() {
             return Err(WrongColumn { found: DataType::Struct(batch.schema().fields().clone()) });
@@ -297,30 +302,34 @@ impl<'a> Renderer<'a> {
     }
 
     /// Byte offset of the record in its stream.
+    #[inline]
     pub fn offset(&self, row: usize) -> i64 {
         if self.offset.is_valid(row) { self.offset.value(row) } else { 0 }
     }
 
     /// Bytes of the stream before and after the record that belong to no record.
+    #[inline]
     pub fn frame(&self, row: usize) -> (&'a [u8], &'a [u8]) {
         let bytes = |array: &'a BinaryArray| if array.is_valid(row) { array.value(row) } else { &[] };
         (bytes(self.frame_before), bytes(self.frame_after))
     }
 
-    /// Whether the row says by a form how its record is spelled.
+    /// Whether the row has a form that says how its record is written.
     pub(crate) fn has_form(&self, row: usize) -> bool {
         self.string(index::FORM, row).is_some()
     }
 
-    /// Whether the row keeps how its record was spelled, as bytes or by a form, and is not of the null form.
-    pub(crate) fn keeps_spelling(&self, row: usize) -> bool {
+    /// Whether the row keeps the format of its record, as bytes or by a form, so that it is not of
+    /// the null form.
+    pub(crate) fn keeps_format(&self, row: usize) -> bool {
         self.raw.is_valid(row) || self.has_form(row)
     }
 
     /// Appends the record as received.
     ///
     /// # Errors
-    /// [`RowFault`] when the row has a form that does not give one; then `out` may have a part of it.
+    /// [`RowFault`] if the row has a form that does not give a record; `out` may then have a part
+    /// of it.
     pub fn record(&self, row: usize, out: &mut Vec<u8>) -> Result<(), RowFault> {
         if let Some(form) = self.string(index::FORM, row) {
             let form = self.form(form).map_err(RowFault::Form)?;
@@ -334,18 +343,19 @@ impl<'a> Renderer<'a> {
         Ok(())
     }
 
-    /// Appends the event alone of a row that has a form, from `{` to `}`: what its columns are compared with. It is a part
-    /// of the record, as it is before what is around it escapes it. False for a row without a form.
+    /// Appends only the event of a row with a form, from `{` to `}`: the text that its columns are
+    /// compared with. It is the event before the text around it escapes it. Returns false for a row
+    /// without a form.
     ///
     /// # Errors
-    /// As [`Renderer::record`].
+    /// Like [`Renderer::record`].
     pub fn event_of_form(&self, row: usize, out: &mut Vec<u8>) -> Result<bool, RowFault> {
         let Some(form) = self.string(index::FORM, row) else { return Ok(false) };
         let form = self.form(form).map_err(RowFault::Form)?;
         self.by_form(&form, form.event(), row, out).map(|()| true)
     }
 
-    /// What is wrong with what a row says of its record, beside a form that gives none.
+    /// What is wrong with the marks of a row. A form that gives no record is not among it.
     pub fn wrong_marks(&self, row: usize) -> impl Iterator<Item = &'static str> + use<> {
         let has_values = self.form_values.as_ref().is_some_and(|values| values.get(row).is_some());
         let is_alone = has_values && self.string(index::FORM, row).is_none();
@@ -363,6 +373,7 @@ impl<'a> Renderer<'a> {
     }
 
     /// Whether the record was changed before it was written.
+    #[inline]
     pub fn is_redacted(&self, row: usize) -> bool {
         self.string(index::REDACTION, row).is_some()
     }
@@ -403,7 +414,7 @@ impl<'a> Renderer<'a> {
         }
     }
 
-    /// Appends what the columns and the items of a row render to by some segments of a form.
+    /// Appends what the columns and items of a row render to with some segments of a form.
     fn by_form(
         &self,
         form: &Form,
@@ -435,7 +446,8 @@ impl<'a> Renderer<'a> {
         }
         let mut items = items.into_iter().flatten();
         let mut bytes = 0;
-        // Of the open regions: the style of each, and what was written in the one around it; and what is written in the innermost.
+        // The open regions, each with its style and with what was written in the one around it; and
+        // what was written in the innermost.
         let mut outer = Vec::new();
         let mut inner = Vec::new();
         let (before, segments) = (&form.segments()[..wanted.start], &form.segments()[wanted]);
@@ -446,7 +458,7 @@ impl<'a> Renderer<'a> {
             let here = if outer.is_empty() { &mut *out } else { &mut inner };
             match segment {
                 Segment::Literal(literal) => here.extend_from_slice(literal.as_bytes()),
-                Segment::Column(at, codec) => self.spell(MAPPED[*at].column, *codec, row, here)?,
+                Segment::Column(at, codec) => self.write_column(MAPPED[*at].column, *codec, row, here)?,
                 Segment::Item(place) => {
                     let item = items.next().flatten().ok_or(RowFault::Item)?;
                     bytes += item.len();
@@ -460,33 +472,39 @@ impl<'a> Renderer<'a> {
                     let Some((style, before)) = outer.pop() else { continue };
                     let content = std::mem::replace(&mut inner, before);
                     let here = if outer.is_empty() { &mut *out } else { &mut inner };
-                    // Made of strings alone, and of what a column holds as text.
-                    spell::string(style, &String::from_utf8_lossy(&content), here);
+                    // It consists of strings, and of columns that hold text.
+                    formats::string(style, &String::from_utf8_lossy(&content), here);
                 }
             }
         }
         Ok(())
     }
 
-    fn spell(&self, column: usize, codec: Codec, row: usize, out: &mut Vec<u8>) -> Result<(), RowFault> {
+    fn write_column(
+        &self,
+        column: usize,
+        codec: Codec,
+        row: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), RowFault> {
         let time = || self.time(column, row).unwrap_or_default();
         match codec {
-            Codec::Text(style) => spell::string(style, self.string(column, row).unwrap_or_default(), out),
+            Codec::Text(style) => formats::string(style, self.string(column, row).unwrap_or_default(), out),
             Codec::Json => {
                 out.extend_from_slice(self.string(column, row).unwrap_or_default().as_bytes());
             }
             Codec::List(style, layout) => {
                 let items = self.list(column).and_then(|lists| lists.get(row));
-                items.and_then(|items| spell::list(style, layout, items, out)).ok_or(RowFault::NullItem)?;
+                items.and_then(|items| formats::list(style, layout, items, out)).ok_or(RowFault::NullItem)?;
             }
             Codec::Integer => {
                 out.extend_from_slice(itoa::Buffer::new().format(self.code.value(row)).as_bytes());
             }
             Codec::Time(decimals, zone) => {
-                spell::time(decimals, zone, time(), out).ok_or(RowFault::Inexact)?;
+                formats::time(decimals, zone, time(), out).ok_or(RowFault::Inexact)?;
             }
-            Codec::Seconds => spell::epoch(1_000_000, time(), out).ok_or(RowFault::Inexact)?,
-            Codec::Milliseconds => spell::epoch(1_000, time(), out).ok_or(RowFault::Inexact)?,
+            Codec::Seconds => formats::epoch(1_000_000, time(), out).ok_or(RowFault::Inexact)?,
+            Codec::Milliseconds => formats::epoch(1_000, time(), out).ok_or(RowFault::Inexact)?,
         }
         Ok(())
     }
@@ -568,7 +586,8 @@ impl<'a> Renderer<'a> {
     }
 }
 
-/// What every `responseStatus` opens with: `metav1.Status` has a `ListMeta` that is never left out.
+/// The beginning of every `responseStatus`: `metav1.Status` has a `ListMeta` that is never left
+/// out.
 pub(crate) const STATUS_METADATA: &[u8] = br#""metadata":{}"#;
 
 fn key(name: &str, open: usize, out: &mut Vec<u8>) {
@@ -588,7 +607,7 @@ fn list(name: &str, lists: &Lists<'_>, row: usize, open: usize, out: &mut Vec<u8
     }
 }
 
-/// An object that is there only when it has members.
+/// Appends an object, which is left out if it has no members.
 fn object(name: &str, open: usize, out: &mut Vec<u8>, members: impl FnOnce(usize, &mut Vec<u8>)) {
     let start = out.len();
     key(name, open, out);

@@ -1,11 +1,12 @@
-//! Kubernetes `MicroTime`: RFC 3339 with any number of decimals in, exactly six out.
+//! Kubernetes `MicroTime`: RFC 3339, read with any number of decimals and written with six.
 //!
-//! kube-apiserver writes `2006-01-02T15:04:05.000000Z`; managed clouds re-emit with zero to nine
-//! decimals. Digits beyond microseconds are cut, never rounded, so an event cannot move past another.
+//! kube-apiserver writes `2006-01-02T15:04:05.000000Z`; managed clouds write zero to nine decimals.
+//! Invariant: digits beyond microseconds are cut, never rounded, so an event cannot move past
+//! another. Nothing is kept here.
 
 const DAY_US: i64 = 86_400_000_000;
 
-/// Microseconds since the epoch of an RFC 3339 timestamp, or `None` when it is not one.
+/// Microseconds since the epoch of an RFC 3339 timestamp, or `None` if the text is not one.
 pub fn parse(text: &str) -> Option<i64> {
     let b = text.as_bytes();
     if b.len() < 20
@@ -55,7 +56,8 @@ pub fn parse(text: &str) -> Option<i64> {
     Some((seconds - offset_minutes * 60) * 1_000_000 + micros)
 }
 
-/// `2006-01-02T15:04:05.000000Z`, appended. Years outside 0..=9999 cannot come from [`parse`].
+/// Appends the time as `2006-01-02T15:04:05.000000Z`. Years outside 0..=9999 cannot come from
+/// [`parse`].
 pub fn render(micros: i64, out: &mut Vec<u8>) {
     let days = micros.div_euclid(DAY_US);
     let mut rest = micros.rem_euclid(DAY_US);
@@ -78,7 +80,7 @@ pub fn render(micros: i64, out: &mut Vec<u8>) {
     out.push(b'Z');
 }
 
-/// Whether `text` is how [`render`] writes the time that it names.
+/// Whether `text` is what [`render`] writes for the time that it names.
 pub(crate) fn is_canonical(text: &str) -> bool {
     let b = text.as_bytes();
     b.len() == CANONICAL_BYTES && b[10] == b'T' && b[19] == b'.' && b[26] == b'Z'
@@ -87,10 +89,10 @@ pub(crate) fn is_canonical(text: &str) -> bool {
 /// Length of a timestamp as [`render`] writes it.
 pub(crate) const CANONICAL_BYTES: usize = 27;
 
-/// As [`parse`], for a time that is written as [`render`] writes it.
+/// Like [`parse`], but only for a time in the format that [`render`] writes.
 pub(crate) fn parse_canonical(text: &[u8; CANONICAL_BYTES]) -> Option<i64> {
     const FORM: &[u8; CANONICAL_BYTES] = b"0000-00-00T00:00:00.000000Z";
-    // Without a way out of the loop, which then looks at many bytes at once.
+    // The loop has no early exit, so that it is vectorised.
     let has_form = text
         .iter()
         .zip(FORM)
@@ -106,7 +108,8 @@ pub(crate) fn parse_canonical(text: &[u8; CANONICAL_BYTES]) -> Option<i64> {
     Some(seconds * 1_000_000 + micros)
 }
 
-/// As [`parse_canonical`], for a time that is likely to lie in the same second as the canonical `other`.
+/// Like [`parse_canonical`], for a time that is likely to be in the same second as the canonical
+/// `other`.
 pub(crate) fn parse_canonical_near(
     text: &[u8; CANONICAL_BYTES],
     other: &[u8; CANONICAL_BYTES],
@@ -120,7 +123,7 @@ pub(crate) fn parse_canonical_near(
     Some(other_us - other_us.rem_euclid(1_000_000) + micros)
 }
 
-/// Seconds since the epoch, when there is such a day and such a time of day.
+/// Seconds since the epoch, if the day and the time of day exist.
 fn seconds_of((year, month, day): (i64, i64, i64), (hour, minute, second): (i64, i64, i64)) -> Option<i64> {
     if hour > 23
         || minute > 59
@@ -161,8 +164,8 @@ fn days_in(year: i64, month: i64) -> i64 {
     }
 }
 
-/// Days since 1970-01-01 of a proleptic Gregorian date: years are counted from March, so the leap
-/// day is the last of its year and every month start is a linear function of the month.
+/// Days since 1970-01-01 of a proleptic Gregorian date. Years are counted from March, so the leap
+/// day is the last of its year and every month's start is a linear function of the month.
 fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);

@@ -1,25 +1,30 @@
-//! A stream cut into blocks, a block cut into lines.
+//! Cuts a stream into blocks and a block into lines.
 //!
-//! Invariant: the lines of a block, the newlines between them and nothing else are its bytes, and the
-//! blocks of a stream follow each other without a gap. A block ends behind a newline, or at the end of
-//! its stream, or inside a line that is longer than a block; such a line goes on in the next block.
+//! Invariant: the bytes of a block are its lines and the newlines between them, and the blocks of a
+//! stream follow each other without a gap. A block ends after a newline, at the end of its stream,
+//! or inside a line that is longer than a block; such a line continues in the next block. Nothing
+//! is kept here: after a crash a stream is cut again from any sealed position, at the same places.
 //!
-//! AWS Firehose puts documents one behind the other, so that its line has no bound. A line is cut into
-//! parts, which are decoded as lines are, when it is longer than the bound and begins with such a document.
-//! - It is cut between `BOUNDARY`'s braces alone. JSON never holds these bytes: a quote that is not escaped
-//!   opens a string or closes one; behind `}` no object opens, and behind a closed string stands no letter.
-//!   So what a client sent cannot be cut out of the document around it. Of other lines it is not known that
-//!   their writer escapes what clients send, and they are not searched.
-//! - A part is one document, or several that have [`PART_BYTES`] or less together: tiny documents do not
-//!   become millions of parts. A document longer than the bound is a part, and handed out in pieces.
-//! - Where the cuts are follows from the line's bytes and the bound, not from how it came in blocks: a block
-//!   ends at a cut, unless it has none, and what is needed to go on is in [`LineSoFar`].
+//! AWS Firehose writes documents one after the other, so the length of its line has no bound. A
+//! line that is longer than the bound and begins with such a document is cut into parts, which are
+//! decoded like lines.
+//! - It is cut only between the braces of `BOUNDARY`. JSON never contains these bytes: a quote that
+//!   is not escaped opens or closes a string; after `}` no object opens, and after a closed string
+//!   there is no letter. So text that a client sent cannot be cut out of the document around it.
+//!   Writers of other lines are not known to escape what clients send, so other lines are not
+//!   searched.
+//! - A part is one document, or several that have at most [`PART_BYTES`] together: tiny documents
+//!   do not become millions of parts. A document longer than the bound is a part, and is handed out
+//!   in pieces.
+//! - The places of the cuts follow from the line's bytes and the bound, and not from how the line
+//!   was split into blocks: a block ends at a cut, unless it has none, and [`LineSoFar`] has what
+//!   is needed to continue.
 
 use std::sync::Arc;
 
 use memchr::memmem;
 
-/// Where a block comes from: constant over the stream, shared by its blocks.
+/// Where a block comes from: the same for all blocks of a stream, and shared by them.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Origin {
     /// Source partition, as in the `source` column.
@@ -38,14 +43,15 @@ pub struct Block {
     pub bytes: Vec<u8>,
     pub begins: Edge,
     pub ends: Edge,
-    /// The last line has no newline because more of it may come: when it cannot be decoded it is left.
+    /// The last line has no newline because more of it may come: it is left if it cannot be
+    /// decoded.
     pub open_ended: bool,
 }
 
 /// Where a block begins or ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Edge {
-    /// Between two lines, or at the end of what there is.
+    /// Between two lines, or at the current end of the stream.
     Line,
     /// Between two parts of an over-long line.
     Part,
@@ -55,7 +61,8 @@ pub enum Edge {
     InLine,
 }
 
-/// One line, without its newline, or a part of one, or a piece of what is too long to be read.
+/// One line without its newline, a part of one, or a piece of a line that is too long to be
+/// decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line<'b> {
     /// Offset in the block.
@@ -70,29 +77,31 @@ pub struct Line<'b> {
 pub enum LineKind {
     /// A line, or a part of one.
     Whole,
-    /// The same at the end of a stream that may grow, without a newline behind it.
+    /// The same at the end of a stream that may grow, without a newline after it.
     Open,
     /// A piece of a line or part longer than the bound.
     Piece,
 }
 
-/// How a document begins that Firehose puts behind another.
+/// The beginning of a document of Firehose.
 const DOCUMENT: &[u8] = b"{\"messageType\"";
-/// What stands where one document ends and the next begins.
+/// The text between two documents.
 const BOUNDARY: &[u8] = b"}{\"messageType\"";
-/// A block must be longer than the bound of a line by this, so that it shows a cut or is inside a long part.
+/// A block must be longer than the bound of a line by this many bytes, so that it shows a cut or is
+/// inside a long part.
 pub const BOUNDARY_BYTES: usize = BOUNDARY.len();
 /// Documents that are shorter together are not cut apart.
 pub const PART_BYTES: usize = 16 << 10;
-/// What some editors and exports put before the first line.
+/// The byte order mark, which some editors and exports put before the first line.
 pub(crate) const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// Lines of `block`; those longer than `line_bytes_max` in parts, or in pieces of at most that size.
+/// The lines of `block`; those longer than `line_bytes_max` in parts, or in pieces of at most that
+/// size.
 pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<'_>> {
     let bytes = block.bytes.as_slice();
     let cuts = Cuts::new(line_bytes_max);
     let (mut at, mut number) = (0, block.first_line);
-    // End of the over-long line that is being handed out, and whether that is in parts.
+    // End of the over-long line that is being handed out, and whether it is cut into parts.
     let mut long = match block.begins {
         Edge::Line => None,
         Edge::Part | Edge::InPart => Some((line_end(bytes, 0), true)),
@@ -147,7 +156,7 @@ pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<
             at = end + 1;
             number += 1;
             if line.is_empty() {
-                // An empty line is a newline and nothing else: the gap between records says it all.
+                // An empty line is only a newline: the gap between two records stands for it.
                 continue;
             }
             return Some(Line { at: start, number: of, bytes: line, kind: kind(block, last) });
@@ -159,8 +168,8 @@ fn kind(block: &Block, last: bool) -> LineKind {
     if last && block.open_ended { LineKind::Open } else { LineKind::Whole }
 }
 
-/// Where a block is to end that has no newline and is not the stream's last: at its last cut, or, being inside
-/// of one part, before what may become a boundary.
+/// Where a block without a newline ends that is not the last of its stream: at its last cut, or,
+/// inside one part, before what may become a boundary.
 pub fn last_cut(bytes: &[u8], begins: Edge, line_bytes_max: usize) -> (usize, Edge) {
     let cuts = Cuts::new(line_bytes_max);
     let mut at = match begins {
@@ -181,7 +190,7 @@ pub fn last_cut(bytes: &[u8], begins: Edge, line_bytes_max: usize) -> (usize, Ed
     (bytes.len() - begun.map_or(0, |length| length - 1), Edge::InPart)
 }
 
-/// What a stream has to know of the line that it stands in.
+/// What a stream must know of the line that it is in.
 #[derive(Clone, Debug, Default)]
 pub struct LineSoFar {
     head: Vec<u8>,
@@ -190,7 +199,7 @@ pub struct LineSoFar {
 }
 
 impl LineSoFar {
-    /// Takes note of the next bytes of the stream.
+    /// Records the next bytes of the stream.
     pub fn advance(&mut self, bytes: &[u8]) {
         let rest = match memchr::memrchr(b'\n', bytes) {
             Some(newline) => {
@@ -206,8 +215,9 @@ impl LineSoFar {
         self.last = rest.last().copied().unwrap_or(self.last);
     }
 
-    /// What the block begins with that has `next`. Blocks end inside a line only when it is over-long. A shorter
-    /// one was the last of a stream said to be complete; what was added to it is read as a line.
+    /// The edge at which the block with bytes `next` begins. Blocks end inside a line only if the
+    /// line is over-long. A shorter one was the last of a stream that was declared complete; text
+    /// added to it is read as a line.
     pub fn edge(&self, next: &[u8], line_bytes_max: usize) -> Edge {
         let in_parts = begins_document(&self.head);
         if self.bytes > 0 && in_parts && self.last == b'}' && next.starts_with(DOCUMENT) {
@@ -242,14 +252,15 @@ impl Cuts {
         }
     }
 
-    /// The first boundary behind `from`.
+    /// The first boundary after `from`.
     fn first(&self, line: &[u8], from: usize) -> Option<usize> {
         self.boundary.find(&line[from..]).map(|brace| from + brace + 1)
     }
 
-    /// End of the part that begins at `at`, in bytes of which more may come: `None` when it depends on these.
+    /// End of the part that begins at `at`, in bytes of which more may come: `None` if it depends
+    /// on these.
     fn next(&self, line: &[u8], at: usize) -> Option<usize> {
-        // Far enough for a boundary right behind the last byte that the part may have.
+        // Far enough for a boundary right after the last byte that the part may have.
         let near = at.saturating_add(self.part_bytes + DOCUMENT.len());
         let head = line.get(at..near)?;
         match self.boundary_back.rfind(head) {
@@ -258,7 +269,7 @@ impl Cuts {
         }
     }
 
-    /// End of the part that begins at `at` in a line that is all there.
+    /// End of the part that begins at `at`, in a line that is complete.
     fn part_end(&self, line: &[u8], at: usize) -> usize {
         if line.len() - at <= self.part_bytes {
             return line.len();
@@ -351,13 +362,13 @@ mod tests {
         log.extend_from_slice(&three);
         log.extend_from_slice(b"\nok\n");
         assert_eq!(parts(&log, 100), [whole(0, 1, 2), whole(3, 2, 60), whole(63, 2, 90), whole(154, 3, 2)]);
-        // Another line is not searched: what stands in it may be a client's.
+        // Another line is not searched: its text may be a client's.
         let text = [&b"text {"[..], &three].concat();
         assert!(parts(&text, 100).iter().all(|(_, _, _, kind)| *kind == LineKind::Piece));
         // Where the writer stopped in the middle, nothing says that another document began.
         let torn = [&document(60)[..59], &document(60)].concat();
         assert!(parts(&torn, 100).iter().all(|(_, _, _, kind)| *kind == LineKind::Piece));
-        // Tiny ones do not become as many parts.
+        // Tiny documents do not become as many parts.
         let tiny = document(18).repeat(100_000);
         let found = parts(&tiny, tiny.len() - 1);
         assert!(found.len() <= 1 + tiny.len() / (PART_BYTES - 18), "{}", found.len());
@@ -374,7 +385,8 @@ mod tests {
     }
 
     proptest! {
-        /// However a stream is read, what it has seen says how to go on; the parts are those of the whole line.
+        /// However a stream is read, what it has seen says how to continue; the parts are those of
+        /// the whole line.
         #[test]
         fn parts_do_not_depend_on_blocks(
             texts in proptest::collection::vec(
@@ -394,12 +406,12 @@ mod tests {
             let mut bytes = [&b""[..], b"ok\n", b"x", DOCUMENT][head].to_vec();
             texts.iter().for_each(|text| bytes.extend(text));
             bytes.extend_from_slice(b"\nok");
-            let told = |block: &Block| {
+            let found_in = |block: &Block| {
                 lines(block, MAX)
                     .map(|l| (block.offset as usize + l.at, l.number, l.bytes.len(), l.kind))
                     .collect::<Vec<_>>()
             };
-            // Pieces that follow each other are cut where it comes out.
+            // Pieces that follow each other are cut at arbitrary places.
             let join = |found: Vec<(usize, i64, usize, LineKind)>| {
                 let mut joined: Vec<(usize, i64, usize, LineKind)> = Vec::new();
                 for line in found {
@@ -422,12 +434,12 @@ mod tests {
                     None => last_cut(next, begins, MAX),
                 };
                 let block = Block { begins, ends, offset: at as i64, first_line: number, ..block(&next[..end]) };
-                found.extend(told(&block));
+                found.extend(found_in(&block));
                 so_far.advance(&block.bytes);
                 number += block.bytes.iter().filter(|byte| **byte == b'\n').count() as i64;
                 at += end;
             }
-            prop_assert_eq!(join(found), join(told(&block(&bytes))));
+            prop_assert_eq!(join(found), join(found_in(&block(&bytes))));
         }
 
         #[test]

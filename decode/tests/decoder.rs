@@ -1,8 +1,9 @@
-//! The fast decoder against the plain one, and every byte accounted for.
+//! Compares the fast decoder with the plain one, and accounts for every byte.
 //!
-//! Method: for any input, (1) each event's columns equal what `serde_json` reads from the bytes that
-//! the archive would return for it; (2) each reject is refused by `serde_json` too; (3) events, rejects
-//! and newlines put back by offset are the input; (4) the hash taken of a record on its way in is that of the bytes given back. Inputs: generated logs, the shared corpus of real
+//! Method: for any input, (1) each event's columns equal what `serde_json` reads from the bytes
+//! that the archive would return for it; (2) each reject is refused by `serde_json` too; (3)
+//! events, rejects and newlines, put back by offset, are the input; (4) the hash taken of a record
+//! at ingest is that of the bytes given back. Inputs: generated logs, the shared corpus of real
 //! events, and both of them mutated.
 
 mod wrappers;
@@ -16,12 +17,13 @@ use arrow_array::cast::AsArray as _;
 use arrow_array::types::Int32Type;
 use arrow_array::{Array as _, RecordBatch};
 use proptest::prelude::*;
+use strongroom_decode::frame::{Edge, Origin};
+use strongroom_decode::render::Renderer;
+use strongroom_decode::stream::{self, StreamError};
+use strongroom_decode::{
+    Block, DEPTH_MAX, DecodedBlock, Decoder, DecoderConfig, Reason, decode_alone, decode_bytes, plain,
+};
 use strongroom_generate::{Generator, GeneratorOptions};
-use strongroom_ingest::decode::{DEPTH_MAX, decode_bytes};
-use strongroom_ingest::export::{self, ExportError};
-use strongroom_ingest::frame::{Edge, Origin};
-use strongroom_ingest::render::Renderer;
-use strongroom_ingest::{Block, DecodedBlock, Decoder, DecoderConfig, Reason, plain};
 use strongroom_schemas::events::index;
 use strongroom_schemas::record::{Sha256Hash, leaf_hash};
 use strongroom_schemas::rejects;
@@ -34,7 +36,7 @@ fn generated(events: u64, seed: u64) -> Vec<u8> {
     log
 }
 
-/// Files of the shared corpus, or none with a word about it.
+/// Files of the shared corpus; none, with a note, if it is missing.
 #[expect(clippy::print_stderr, reason = "a test that looks at less than it could must say so")]
 fn corpus() -> Vec<(PathBuf, Vec<u8>)> {
     let root = std::env::var_os("STRONGROOM_CORPUS")
@@ -59,10 +61,10 @@ fn corpus() -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 #[derive(Debug)]
-struct Oops(#[allow(dead_code, reason = "shown by Debug when a test fails")] ExportError);
+struct Oops(#[allow(dead_code, reason = "shown by Debug when a test fails")] StreamError);
 
-impl From<ExportError> for Oops {
-    fn from(error: ExportError) -> Self {
+impl From<StreamError> for Oops {
+    fn from(error: StreamError) -> Self {
         Oops(error)
     }
 }
@@ -76,7 +78,7 @@ impl From<Infallible> for Oops {
 fn rebuilt(decoded: &DecodedBlock, end: usize) -> Vec<u8> {
     let mut out = Vec::new();
     let batches = |batch: &RecordBatch| std::iter::once(Ok::<_, Oops>(batch.clone()));
-    export::stream(batches(&decoded.events), batches(&decoded.rejects), end as i64, &mut out)
+    stream::write(batches(&decoded.events), batches(&decoded.rejects), end as i64, &mut out)
         .expect("records in order");
     out
 }
@@ -87,7 +89,7 @@ fn reasons(decoded: &DecodedBlock) -> Vec<String> {
     column.keys().iter().map(|key| values.value(key.expect("never null") as usize).to_owned()).collect()
 }
 
-/// Hashes of the records, as a block is decoded to be sealed.
+/// Hashes of the records, as computed when a block is decoded to be sealed.
 fn record_hashes(input: &[u8]) -> Vec<Sha256Hash> {
     let block = Block {
         origin: Arc::new(Origin { partition: "p".to_owned(), cluster: "c".to_owned() }),
@@ -140,7 +142,7 @@ fn check(input: &[u8]) -> DecodedBlock {
         record.clear();
         renderer.record(row, &mut record).expect("a row that was just decoded has a record");
         assert_eq!(hash, leaf_hash(&record), "{}", String::from_utf8_lossy(&record));
-        let expected = plain::decode(&record, DEPTH_MAX)
+        let expected = decode_alone(&record, DEPTH_MAX)
             .unwrap_or_else(|refusal| panic!("{refusal:?}: {}", String::from_utf8_lossy(&record)));
         assert_eq!(plain::row(&decoded.events, row), expected, "{}", String::from_utf8_lossy(&record));
         // A name with an escape is left to the plain decoder, which keeps what it reads.
@@ -153,10 +155,10 @@ fn check(input: &[u8]) -> DecodedBlock {
     let raw = decoded.rejects.column(rejects::index::RAW).as_binary::<i32>();
     let reasons = reasons(&decoded);
     for (row, reason) in reasons.iter().enumerate() {
-        // What a tear leaves may be a record of a wrapper; behind a tear it is not believed.
+        // The rest of a torn line may be a record of a wrapper; after a tear it is not believed.
         let torn = reason == "torn_line";
         assert!(
-            torn || plain::decode(raw.value(row), DEPTH_MAX).is_err(),
+            torn || decode_alone(raw.value(row), DEPTH_MAX).is_err(),
             "{}",
             String::from_utf8_lossy(raw.value(row))
         );
@@ -166,8 +168,8 @@ fn check(input: &[u8]) -> DecodedBlock {
         && !input.contains(&b'\n')
         && reason != "line_too_long"
     {
-        // A list is refused for what its items are.
-        let refusal = plain::decode(input.strip_prefix(b"\xef\xbb\xbf").unwrap_or(input), DEPTH_MAX);
+        // A list is refused because of its items.
+        let refusal = decode_alone(input.strip_prefix(b"\xef\xbb\xbf").unwrap_or(input), DEPTH_MAX);
         let expected = refusal.expect_err("refused above").reason;
         let is_list = memchr::memmem::find(input, b"\"EventList\"").is_some();
         let of_items = expected == Reason::NotAnAuditEvent || (expected == Reason::TooDeep && is_list);
@@ -209,7 +211,7 @@ fn every_file_of_the_corpus() {
         if name.starts_with("sysdig-aks/") {
             sysdig += decoded.events.num_rows();
         }
-        // Cases from the field have outcomes of their own.
+        // Cases from the field have their own outcomes.
         if name.starts_with("field/") {
             continue;
         }
@@ -219,7 +221,8 @@ fn every_file_of_the_corpus() {
             assert_eq!(refused, [] as [&str; 0], "{name}");
             assert!(decoded.events.num_rows() > 0, "{name}");
         }
-        // Shaped as kube-apiserver writes audit.k8s.io/v1: its first bytes say so, for the newer files.
+        // Shaped as kube-apiserver writes audit.k8s.io/v1: its first bytes say so, for the newer
+        // files.
         for (row, line) in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).enumerate() {
             let v1 = br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"#;
             if line.starts_with(v1) && row < raw.len() {
@@ -283,7 +286,8 @@ fn a_torn_line_glued_to_the_next_gives_up_the_whole_event() {
     }
 }
 
-/// A client may send what looks like an event; wherever its own event is torn, that stays a body.
+/// A client may send text that looks like an event; wherever the client's own event is torn, that
+/// text stays a body.
 #[test]
 fn a_body_that_looks_like_an_event_is_never_taken_for_one() {
     let forged = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"forged","stage":"ResponseComplete","verb":"delete","user":{"username":"victim"}}"#;
@@ -293,7 +297,8 @@ fn a_body_that_looks_like_an_event_is_never_taken_for_one() {
     );
     let first = outer.find("[").expect("a list") + 1;
     for cut in first + forged.len()..outer.len() {
-        // Torn right behind the forged one nobody can tell; kube-apiserver writes the newline with the line.
+        // Torn right after the forged event, the two cannot be told apart; kube-apiserver writes
+        // the newline together with the line.
         let torn_behind = outer[..cut].ends_with(forged);
         for (end, events) in [("", 0), ("\n", 0), ("[Truncated...]\n", 0), ("\0\0\n", 0)] {
             if torn_behind && end == "\n" {
@@ -464,7 +469,7 @@ fn what_the_field_sends() {
     }
 }
 
-/// Mutations that real logs suffer, and some that only an enemy makes.
+/// Mutations that happen to real logs, and some that only an attacker makes.
 fn mutate(line: &[u8], kind: u8, at: usize, byte: u8) -> Vec<u8> {
     let at = at % line.len().max(1);
     let mut line = line.to_vec();
@@ -482,7 +487,8 @@ fn mutate(line: &[u8], kind: u8, at: usize, byte: u8) -> Vec<u8> {
     line
 }
 
-/// Texts between quotes: equal, equal but for their spelling, or ending where a value seems to end.
+/// Texts between quotes: equal, equal except for their escapes, or ending where a value seems to
+/// end.
 const VALUES: [&str; 19] = [
     "",
     "a",
@@ -535,7 +541,7 @@ proptest! {
         prop_assert_eq!(check(line.as_bytes()).events.num_rows(), 1);
     }
 
-    /// Lines of one block share what was read before: values that look alike must not be taken for each other.
+    /// Lines of one block share what was read before: similar values must not be confused.
     #[test]
     fn lines_in_order_with_values_that_look_alike(
         picks in prop::collection::vec(prop::collection::vec((0_usize..VALUES.len(), any::<bool>()), 13..14), 1..12),
@@ -548,7 +554,7 @@ proptest! {
                 .enumerate()
                 .filter(|(at, _)| picks[*at].1)
                 .map(|(at, name)| {
-                    // A version that is odd keeps `raw` in any case.
+                    // An odd version always keeps `raw`.
                     let value = if at == 6 { ["1", "12", "012", "a"][picks[at].0 % 4] } else { value(at) };
                     format!(r#""{name}":"{value}""#)
                 })

@@ -1,18 +1,19 @@
-//! Values as forms spell them.
+//! Writes values in the formats that forms name.
 //!
-//! Invariant: a value is spelled whole or not at all: a time whose digits do not fit is a fault, never cut. The closed sets
-//! of spellings are [`strongroom_schemas::form`]'s; what each of them writes is said in `docs/format.md`, *Forms*.
+//! Invariant: a value is written whole or not at all: a time whose digits do not fit is a fault,
+//! and is never cut. The closed sets of formats are in [`strongroom_schemas::form`];
+//! `docs/format.md`, *Forms*, says what each of them writes. Nothing is kept here.
 
 use strongroom_schemas::form::{Decimals, Layout, Style, Zone};
 
 use crate::time;
 
-/// The years 1 to 9999, which every reader of times knows.
+/// The years 1 to 9999, which every reader of times supports.
 const TIMES: std::ops::RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_799_999_999;
-/// Where the decimals begin in what [`time::render`] writes.
+/// Position of the decimal point in what [`time::render`] writes.
 const POINT: usize = 19;
 
-/// Appends `text` as the content of a string, without its quotes.
+/// Appends `text` as the content of a string, without quotes.
 pub(crate) fn escape(style: Style, text: &str, out: &mut Vec<u8>) {
     let rules = style.escapes();
     let mut from = 0;
@@ -55,7 +56,7 @@ pub(crate) fn string(style: Style, text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// Appends a list of strings; `None` when one of them is null.
+/// Appends a list of strings; `None` if one of them is null.
 pub(crate) fn list<'a>(
     style: Style,
     layout: Layout,
@@ -91,7 +92,8 @@ pub(crate) fn list<'a>(
     Some(())
 }
 
-/// Appends a time with its quotes; `None` when it has digits that this spelling has not, or no year of four digits.
+/// Appends a time with its quotes; `None` if it has digits that the format has no room for, or its
+/// year does not have four digits.
 pub(crate) fn time(decimals: Decimals, zone: Zone, micros: i64, out: &mut Vec<u8>) -> Option<()> {
     if !TIMES.contains(&micros) {
         return None;
@@ -121,7 +123,7 @@ pub(crate) fn time(decimals: Decimals, zone: Zone, micros: i64, out: &mut Vec<u8
     Some(())
 }
 
-/// Appends a whole number of `unit` microseconds since 1970; `None` when the time is not one.
+/// Appends the time as a whole number of `unit` microseconds since 1970; `None` if it is not whole.
 pub(crate) fn epoch(unit: i64, micros: i64, out: &mut Vec<u8>) -> Option<()> {
     if !TIMES.contains(&micros) || micros % unit != 0 {
         return None;
@@ -137,7 +139,7 @@ mod tests {
     use super::*;
     use crate::render::go_string;
 
-    fn spelled(style: Style, text: &str) -> String {
+    fn written(style: Style, text: &str) -> String {
         let mut out = Vec::new();
         string(style, text, &mut out);
         String::from_utf8(out).expect("escaping keeps UTF-8")
@@ -148,16 +150,16 @@ mod tests {
         fn styles_agree_with_go_and_serde_and_mean_the_text(text in any::<String>()) {
             let mut go = Vec::new();
             go_string(&text, &mut go);
-            prop_assert_eq!(spelled(Style::Go, &text).into_bytes(), go);
-            prop_assert_eq!(spelled(Style::Json, &text), serde_json::to_string(&text).expect("text"));
+            prop_assert_eq!(written(Style::Go, &text).into_bytes(), go);
+            prop_assert_eq!(written(Style::Json, &text), serde_json::to_string(&text).expect("text"));
             for style in Style::ALL {
-                let back: String = serde_json::from_str(&spelled(style, &text)).expect("a string");
+                let back: String = serde_json::from_str(&written(style, &text)).expect("a string");
                 prop_assert_eq!(&back, &text);
             }
         }
 
         #[test]
-        fn times_that_are_spelled_mean_the_same(micros in TIMES, cut in 0_u32..=6, width in 0_u8..=9) {
+        fn times_that_are_written_mean_the_same(micros in TIMES, cut in 0_u32..=6, width in 0_u8..=9) {
             let unit = 10_i64.pow(cut);
             let micros = (micros.div_euclid(unit) * unit).clamp(*TIMES.start(), *TIMES.end());
             for decimals in [Decimals::Fixed(width), Decimals::Trimmed, Decimals::Threes, Decimals::Sixes] {

@@ -1,17 +1,20 @@
-//! A line that is written as kube-apiserver writes it, read from left to right.
+//! Reads a line that is written as kube-apiserver writes it, from left to right.
 //!
-//! Most lines are such lines, and most of what they hold was seen before in the block: the user, the
-//! addresses, the annotations. So nothing is tokenised that need not be. The reader expects the text
-//! of each key where it must stand, guesses where a value ends by looking for the text that follows
-//! it, and looks the value's text up in a memo. A value not seen before is parsed on its own, by the
-//! same code that reads it from a whole line; bodies always are.
+//! Most lines are such lines, and most of their values were seen before in the block: the user, the
+//! addresses, the annotations. So the reader tokenises as little as possible. It expects the text
+//! of each key where the key must be, guesses where a value ends by searching for the text that
+//! follows it, and looks the text of the value up in a memo. A new value is parsed on its own, by
+//! the code that also reads it from a whole line. Bodies are always parsed.
 //!
-//! Why a guess is safe: a line is taken only when it is, from the first byte to the last, the literal
-//! text of the keys and values each of which is a whole JSON value. JSON's grammar is unambiguous, so
-//! that is then the line's only reading; a guess that cut a value short or long leaves something that
-//! is no JSON value, and the line goes to the general reader. The same holds for spelling: whatever
-//! is not as [`crate::render`] writes it is left to the general reader, so a row pushed here needs no
-//! `raw`.
+//! Why a guess is safe: a line is accepted only if it consists, from the first byte to the last, of
+//! the literal text of the keys and of values that are each one whole JSON value. JSON's grammar is
+//! unambiguous, so this is the only reading of the line. A guess that cut a value short or long
+//! leaves text that is not a JSON value, and the line goes to the general reader. The same is true
+//! of the format: whatever is not written as [`crate::render`] writes it goes to the general
+//! reader, so a row pushed here needs no `raw`.
+//!
+//! Nothing is kept here between lines but the memos of [`crate::rows`]; a crash loses the block,
+//! which is read again.
 
 use std::sync::LazyLock;
 
@@ -34,7 +37,7 @@ static CODE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(br#","code
 static RESPONSE_OBJECT: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(br#","responseObject":"#));
 static RECEIVED: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(RECEIVED_KEY));
 const RECEIVED_KEY: &[u8; 29] = br#","requestReceivedTimestamp":""#;
-/// Pushes the row of a canonical line; false when the general reader must take the line.
+/// Pushes the row of a canonical line; false if the general reader must read the line.
 pub(crate) fn push(rows: &mut Rows, line: &[u8], place: &Place<'_>, fragments: &mut Parser) -> bool {
     let Some(row) = read(rows, line, fragments) else { return false };
     rows.push(&row, place, line);
@@ -50,8 +53,8 @@ fn read<'l>(rows: &mut Rows, line: &'l [u8], fragments: &mut Parser) -> Option<R
     let level = rows.level.known(cursor.string()?, &Level::ALL.map(Level::as_str))?;
     cursor.expect(br#","auditID":""#)?;
     let audit_id = cursor.string()?;
-    // An identity is seldom seen twice, so it is judged here and not by a memo.
-    // Without a way out of the loop, which then looks at many bytes at once.
+    // An audit ID seldom occurs twice, so it is checked here and not looked up in a memo. The loop
+    // has no early exit, so that it is vectorised.
     if !audit_id.iter().fold(true, |all, byte| all & (byte.is_ascii_alphanumeric() | (*byte == b'-'))) {
         return None;
     }
@@ -97,7 +100,7 @@ fn read<'l>(rows: &mut Rows, line: &'l [u8], fragments: &mut Parser) -> Option<R
     };
     let (mut reference, mut resource_version) = (NO_OBJECT, None);
     if cursor.eat(br#","objectRef":"#) {
-        // A flat object: its first closing brace outside a string ends it.
+        // The object is flat: its first closing brace outside a string ends it.
         let text = cursor.until(b'}')?;
         (reference, resource_version) = object_ref(rows, text, fragments)?;
     }
@@ -177,7 +180,7 @@ impl<'l> Cursor<'l> {
         &self.line[self.at..]
     }
 
-    /// Inlined, so that a few wide loads compare a text whose length is known.
+    /// Inlined, so that a text of known length is compared with a few wide loads.
     #[inline(always)]
     fn eat<const N: usize>(&mut self, text: &[u8; N]) -> bool {
         let eaten = self.rest().first_chunk() == Some(text);
@@ -192,8 +195,8 @@ impl<'l> Cursor<'l> {
         self.eat(text).then_some(())
     }
 
-    /// The text of a string whose opening quote was just eaten, as it stands between the quotes.
-    /// `None` when it ends in an escape, or never.
+    /// The text between the quotes of a string whose opening quote was just eaten. `None` if it
+    /// ends in an escape, or does not end.
     fn string(&mut self) -> Option<&'l [u8]> {
         let rest = self.rest();
         let end = memchr::memchr(b'"', rest)?;
@@ -212,7 +215,7 @@ impl<'l> Cursor<'l> {
         Some(&rest[..end])
     }
 
-    /// The text of a `responseStatus`: it ends with its code.
+    /// The text of a `responseStatus`, which ends with its code.
     fn status(&mut self) -> Option<&'l [u8]> {
         let rest = self.rest();
         let mut end = CODE.find(rest)? + br#","code":"#.len();
@@ -226,7 +229,8 @@ impl<'l> Cursor<'l> {
         Some(&rest[..=end])
     }
 
-    /// The code of a `responseStatus` that has nothing else, as that of nearly every request that succeeds.
+    /// The code of a `responseStatus` without other members, as nearly every successful request has
+    /// it.
     fn bare_code(&mut self) -> Option<i32> {
         const KEY: &[u8; 22] = br#"{"metadata":{},"code":"#;
         let text: &[u8; KEY.len() + 4] = self.rest().first_chunk()?;
@@ -245,9 +249,9 @@ impl<'l> Cursor<'l> {
     }
 }
 
-/// The key of a string by its text between quotes, when Go would spell it so.
+/// The key of a string by its text between the quotes, if Go would write it this way.
 ///
-/// Text that is its own spelling is remembered by the dictionary itself, other text by `memo`.
+/// The dictionary itself remembers text that needs no escapes; `memo` remembers other text.
 fn string(text: &[u8], memo: &mut Memo<i32>, column: &mut DictColumn) -> Option<i32> {
     let hash = match column.dictionary.plain(text) {
         Ok(key) => return Some(key),
@@ -261,9 +265,9 @@ fn string(text: &[u8], memo: &mut Memo<i32>, column: &mut DictColumn) -> Option<
     }
     let quoted = [b"\"", text, b"\""].concat();
     let value: String = serde_json::from_slice(&quoted).ok()?;
-    let mut spelt = Vec::with_capacity(quoted.len());
-    go_string(&value, &mut spelt);
-    if spelt != quoted {
+    let mut written = Vec::with_capacity(quoted.len());
+    go_string(&value, &mut written);
+    if written != quoted {
         return None;
     }
     let key = column.dictionary.intern(&value);
@@ -273,8 +277,8 @@ fn string(text: &[u8], memo: &mut Memo<i32>, column: &mut DictColumn) -> Option<
 
 /// The columns of an `objectRef` and its version.
 ///
-/// Versions are seldom seen twice, so where one stands at the end, which is where Go writes it for most
-/// objects, the rest is remembered without it. Such a rest has no closing brace, as whole texts have.
+/// Versions seldom occur twice. Go writes the version last for most objects; there the rest is
+/// remembered without it. Such a rest has no closing brace, so it differs from every whole text.
 fn object_ref<'l>(
     rows: &mut Rows,
     text: &'l [u8],
@@ -313,7 +317,7 @@ fn version_at_end(text: &[u8]) -> Option<(&[u8], &[u8])> {
     (digits > 0).then_some((rest, version))
 }
 
-/// An `objectRef` whose members stand in order and have plain text; with it, where its version stands.
+/// An `objectRef` with plain text and its members in order, and the extent of its version.
 fn plain_object_ref(rows: &mut Rows, text: &[u8]) -> Option<(ObjectKeys, (usize, usize))> {
     let mut cursor = Cursor { line: text, at: 1 };
     let mut values = [None; OBJECT_NAMES.len()];
@@ -325,7 +329,7 @@ fn plain_object_ref(rows: &mut Rows, text: &[u8]) -> Option<(ObjectKeys, (usize,
         let value = cursor.string()?;
         values[at] = Some(value);
         if at == OBJECT_VERSION {
-            // That of an empty one cannot be told from none.
+            // An empty version cannot be told from an absent one.
             let is_readable = !value.is_empty() && is_plain(value) && std::str::from_utf8(value).is_ok();
             version = is_readable.then_some((cursor.at - 1 - value.len(), cursor.at - 1))?;
         }
@@ -354,7 +358,7 @@ fn plain_object_ref(rows: &mut Rows, text: &[u8]) -> Option<(ObjectKeys, (usize,
     Some((keys, version))
 }
 
-/// As [`string`], for text that is its own spelling only.
+/// Like [`string`], but only for text that needs no escapes.
 fn plain_string(text: &[u8], column: &mut DictColumn) -> Option<i32> {
     let hash = match column.dictionary.plain(text) {
         Ok(key) => return Some(key),
@@ -388,7 +392,8 @@ fn object<T>(
     fragment(text, fragments, read)
 }
 
-/// A body, when it is one JSON value without white space around it. `null` is left to the general reader.
+/// A body, if it is one JSON value without white space around it. `null` is left to the general
+/// reader.
 fn body<'l>(text: &'l [u8], fragments: &mut Parser) -> Option<&'l [u8]> {
     let is_white = |byte: Option<&u8>| byte.is_none_or(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'));
     if is_white(text.first()) || is_white(text.last()) || text == b"null" {

@@ -1,25 +1,26 @@
-//! A second decoder, slow and simple: `serde_json`, one struct for each event.
+//! A second decoder, slow and simple: `serde_json`, one struct per event.
 //!
-//! It judges the fast decoder in property tests and fuzzing, and it takes the few lines whose form the
-//! fast one does not follow (a key written with escapes). What it accepts is what is accepted: where
-//! the two parsers disagree about a document, this one's view holds.
-
-use std::borrow::Cow;
-use std::fmt;
+//! It judges the fast decoder in property tests and fuzzing, and decodes the few lines whose form
+//! the fast one does not follow (a key written with escapes). Where the two parsers disagree about
+//! a document, this one is right.
+//!
+//! Invariant: nothing here uses code of the decoder that it judges, or knows of wrappers;
+//! [`crate::decode_alone`] adds those. Nothing is kept here.
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int32Type, TimestampMicrosecondType};
 use arrow_array::{Array as _, RecordBatch};
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use strongroom_schemas::events::index;
 use strongroom_schemas::{Level, Stage};
 
+use crate::json::{
+    Members, WHITE, bounded_depth, code, field, first_value, json_object, member, object, string, strings,
+    timestamp,
+};
 use crate::reject::{Reason, Refusal};
-use crate::time;
-use crate::wrapper;
 
-/// The columns that an event's own bytes decide, in the words of [`strongroom_schemas::events`].
+/// The columns that the bytes of an event determine, named as in [`strongroom_schemas::events`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlainEvent {
     pub audit_id: Option<String>,
@@ -58,95 +59,16 @@ pub struct PlainEvent {
     pub stage_timestamp: Option<i64>,
 }
 
-/// Members of a JSON object in order, keys unescaped, values as text.
-pub(crate) struct Members<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
-
-struct Text<'a>(Cow<'a, str>);
-
-impl<'de> Deserialize<'de> for Text<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextVisitor;
-        impl<'de> Visitor<'de> for TextVisitor {
-            type Value = Text<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Borrowed(text)))
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
-            }
-        }
-        deserializer.deserialize_str(TextVisitor)
-    }
-}
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct MembersVisitor;
-        impl<'de> Visitor<'de> for MembersVisitor {
-            type Value = Members<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
-                let mut members = Vec::new();
-                while let Some((Text(key), value)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
-                    members.push((key, value));
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(MembersVisitor)
-    }
-}
-
-/// Nesting depth of a JSON text: how many containers are open at the deepest point.
-pub fn depth(text: &[u8]) -> usize {
-    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
-    for byte in text {
-        if in_string {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_string = false,
-                _ => {}
-            }
-        } else {
-            match byte {
-                b'"' => in_string = true,
-                b'{' | b'[' => {
-                    depth += 1;
-                    deepest = deepest.max(depth);
-                }
-                b'}' | b']' => depth = depth.saturating_sub(1),
-                _ => {}
-            }
-        }
-    }
-    deepest
-}
-
-/// Refuses what is nested deeper than `depth_max`.
-pub(crate) fn bounded_depth(text: &[u8], depth_max: usize) -> Result<(), Refusal> {
-    let deepest = depth(text);
-    if deepest > depth_max {
-        return Err(Refusal::new(
-            Reason::TooDeep,
-            format!("nested {deepest} deep, at most {depth_max} is read"),
-        ));
-    }
-    Ok(())
-}
-
-/// Decodes one event, bare or alone in a cloud's wrapper, or says why the bytes are none.
+/// Decodes one event without a wrapper, or returns why the bytes are not one.
+///
+/// # Errors
+/// The [`Refusal`] that the line is rejected with.
 pub fn decode(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, Refusal> {
-    decode_event(bytes, depth_max).or_else(|refusal| wrapper::only_event(bytes, refusal, depth_max))
+    event(&members(bytes, depth_max)?)
 }
 
-/// Decodes one event that nothing is wrapped around.
-pub(crate) fn decode_event(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, Refusal> {
+/// The members of the JSON object that `bytes` are.
+pub(crate) fn members(bytes: &[u8], depth_max: usize) -> Result<Members<'_>, Refusal> {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => {
@@ -157,88 +79,74 @@ pub(crate) fn decode_event(bytes: &[u8], depth_max: usize) -> Result<PlainEvent,
     if let Some(at) = memchr::memchr(0, bytes) {
         return Err(Refusal::new(Reason::NulByte, format!("NUL at byte {at}")));
     }
-    // The depth is judged first: it keeps a hostile document from any recursive parser.
+    // Depth is checked first: it keeps a hostile document from any recursive parser.
     bounded_depth(bytes, depth_max)?;
-    if text.trim_matches([' ', '\t', '\r', '\n']).is_empty() {
-        return Err(Refusal::new(Reason::BlankLine, "white space alone"));
+    if text.trim_matches(WHITE).is_empty() {
+        return Err(Refusal::new(Reason::BlankLine, "only white space"));
     }
     let document: &RawValue = serde_json::from_str(text).map_err(|error| broken(text, &error))?;
     if !document.get().trim_start().starts_with('{') {
         return Err(Refusal::new(Reason::NotAnAuditEvent, "not a JSON object"));
     }
-    let members: Members<'_> = serde_json::from_str(document.get()).map_err(|error| broken(text, &error))?;
-    event(&members)
+    serde_json::from_str(document.get()).map_err(|error| broken(text, &error))
 }
 
-/// A refusal for text that is not JSON, naming what it is when that can be told.
-pub(crate) fn broken(text: &str, error: &serde_json::Error) -> Refusal {
+/// The refusal of text that is not JSON, which names what it is where that is known.
+fn broken(text: &str, error: &serde_json::Error) -> Refusal {
     if text.trim_end().ends_with("[Truncated...]") {
-        let detail = match cut_audit_id(text) {
-            Some(id) => format!("ends in [Truncated...]; auditID {id}"),
-            None => "ends in [Truncated...]".to_owned(),
-        };
-        return Refusal::new(Reason::TruncatedByCloud, detail);
+        return truncated(text);
     }
-    // A legacy line begins with its time. Inside of JSON the same text is what some client sent.
+    // A legacy line begins with its time. Inside JSON, a client may have sent the same text.
     if !text.trim_start().starts_with('{') && text.contains(" AUDIT: id=\"") {
         return Refusal::new(Reason::LegacyFormat, "the text of --audit-log-format=legacy; set it to json");
     }
-    // The message of serde_json names tokens it expected, never the input; its column counts bytes.
+    // serde_json's message names the tokens it expected, never the input; its column counts bytes.
     let message = error.to_string();
     let what = message.split(" at line ").next().unwrap_or("not JSON").to_owned();
     Refusal::new(Reason::BrokenJson, format!("{what} at byte {}", error.column()))
 }
 
-/// Longest auditID that a refusal repeats; the API server's own have 36 bytes.
+/// The refusal of an event that a cloud's log service truncated.
+pub(crate) fn truncated(text: &str) -> Refusal {
+    let detail = match cut_audit_id(text) {
+        Some(id) => format!("ends in [Truncated...]; auditID {id}"),
+        None => "ends in [Truncated...]".to_owned(),
+    };
+    Refusal::new(Reason::TruncatedByCloud, detail)
+}
+
+/// Longest auditID that a refusal repeats; those of the API server have 36 bytes.
 const AUDIT_ID_BYTES_MAX: usize = 64;
-/// Members that may stand before it; the API server writes three.
+/// Most members before the auditID; the API server writes three.
 const MEMBERS_BEFORE_AUDIT_ID_MAX: usize = 8;
 
-/// The auditID of an event that is cut behind it, when it can be repeated: it is not secret, but a client may
-/// choose it. Only the event's own member is it; in a body the same text may stand.
+/// The auditID of an event that is cut off after it, if it can be repeated: it is not secret, but a
+/// client may choose it. Only the event's own member counts; a body may contain the same text.
 fn cut_audit_id(text: &str) -> Option<&str> {
-    const WHITE: [char; 4] = [' ', '\t', '\r', '\n'];
-    let head = wrapper::export_head(text.as_bytes()).and_then(Result::ok).unwrap_or(0);
-    let mut rest = text.get(head..)?.trim_start_matches(WHITE).strip_prefix('{')?;
+    let mut rest = text.trim_start_matches(WHITE).strip_prefix('{')?;
     for _ in 0..=MEMBERS_BEFORE_AUDIT_ID_MAX {
-        let (key, behind) = first_value(rest)?;
-        let (value, behind) = first_value(behind.trim_start_matches(WHITE).strip_prefix(':')?)?;
+        let (key, after) = first_value(rest)?;
+        let (value, after) = first_value(after.trim_start_matches(WHITE).strip_prefix(':')?)?;
         if key == "\"auditID\"" {
             let id = value.strip_prefix('"')?.strip_suffix('"')?;
             let visible = id.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\'));
             return (visible && (1..=AUDIT_ID_BYTES_MAX).contains(&id.len())).then_some(id);
         }
-        rest = behind.trim_start_matches(WHITE).strip_prefix(',')?;
+        rest = after.trim_start_matches(WHITE).strip_prefix(',')?;
     }
     None
 }
 
-/// The JSON value that `text` begins with, and what is behind it.
-fn first_value(text: &str) -> Option<(&str, &str)> {
-    let mut values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
-    let value = values.next()?.ok()?;
-    Some((value.get(), &text[values.byte_offset()..]))
-}
-
-/// Names the wrapper that has these members.
-pub(crate) fn wrapper(keys: &[&str]) -> Option<&'static str> {
-    wrapper::Kind::of(keys).map(wrapper::Kind::name)
-}
-
-/// Refuses what is no audit event, from the members that say so.
+/// Refuses what is not an audit event, judged by the members that identify one.
 pub(crate) fn require_event(
     kind: Option<&str>,
     api_version: Option<&str>,
     has_audit_id: bool,
-    keys: impl Fn() -> Option<&'static str>,
 ) -> Result<(), Refusal> {
     let is_event = kind.is_none_or(|kind| kind == "Event");
     let is_audit = api_version.is_none_or(|version| version.starts_with("audit.k8s.io/"));
     if is_event && is_audit && (has_audit_id || (kind.is_some() && api_version.is_some())) {
         return Ok(());
-    }
-    if let Some(wrapper) = keys() {
-        return Err(Refusal::new(Reason::Wrapped, wrapper));
     }
     let detail = if !is_event {
         "kind is not Event"
@@ -250,7 +158,8 @@ pub(crate) fn require_event(
     Err(Refusal::new(Reason::NotAnAuditEvent, detail))
 }
 
-fn event(members: &Members<'_>) -> Result<PlainEvent, Refusal> {
+/// The event that has these members.
+pub(crate) fn event(members: &Members<'_>) -> Result<PlainEvent, Refusal> {
     let last = |name: &str| members.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| *value);
     let string_of = |name: &'static str| match last(name) {
         Some(value) => string(name, value),
@@ -259,15 +168,12 @@ fn event(members: &Members<'_>) -> Result<PlainEvent, Refusal> {
     let text_if_string =
         |name: &str| last(name).and_then(|value| serde_json::from_str::<String>(value.get()).ok());
     let (kind, api_version) = (last("kind"), text_if_string("apiVersion"));
-    // A kind that is no string is none that an audit event has.
+    // A kind that is not a string is never an audit event's.
     let kind = kind
         .filter(|value| value.get() != "null")
         .map(|value| serde_json::from_str::<String>(value.get()).unwrap_or_default());
     let has_audit_id = text_if_string("auditID").is_some();
-    require_event(kind.as_deref(), api_version.as_deref(), has_audit_id, || {
-        let keys: Vec<&str> = members.0.iter().map(|(key, _)| key.as_ref()).collect();
-        wrapper(&keys)
-    })?;
+    require_event(kind.as_deref(), api_version.as_deref(), has_audit_id)?;
 
     let mut event = PlainEvent {
         audit_id: string_of("auditID")?,
@@ -337,63 +243,10 @@ pub(crate) const AUTHZ_REASON: &str = "authorization.k8s.io/reason";
 pub(crate) const AUTHZ_DECISION_FIELD: &str = "annotations[authorization.k8s.io/decision]";
 pub(crate) const AUTHZ_REASON_FIELD: &str = "annotations[authorization.k8s.io/reason]";
 
-pub(crate) fn member<'a>(members: &Members<'a>, name: &str) -> Option<&'a RawValue> {
-    members.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| *value)
-}
-
-fn string(name: &str, value: &RawValue) -> Result<Option<String>, Refusal> {
-    serde_json::from_str::<Option<String>>(value.get()).map_err(|_| Refusal::field(name, "a string"))
-}
-
-pub(crate) fn field(name: &str, members: &Members<'_>, key: &str) -> Result<Option<String>, Refusal> {
-    member(members, key).map_or(Ok(None), |value| string(name, value))
-}
-
-pub(crate) fn object<'a>(name: &str, value: Option<&'a RawValue>) -> Result<Option<Members<'a>>, Refusal> {
-    let Some(value) = value.filter(|value| value.get() != "null") else { return Ok(None) };
-    serde_json::from_str(value.get()).map(Some).map_err(|_| Refusal::field(name, "an object"))
-}
-
-pub(crate) fn code(name: &str, value: Option<&RawValue>) -> Result<Option<i32>, Refusal> {
-    match value.map(RawValue::get).filter(|value| *value != "null") {
-        // JSON's -0 is an integer to Go, a float to serde_json.
-        Some("-0") => Ok(Some(0)),
-        Some(code) => {
-            serde_json::from_str(code).map(Some).map_err(|_| Refusal::field(name, "a 32-bit integer"))
-        }
-        None => Ok(None),
-    }
-}
-
-pub(crate) fn json_object(name: &str, value: Option<&RawValue>) -> Result<Option<String>, Refusal> {
-    match value.filter(|value| value.get() != "null") {
-        None => Ok(None),
-        Some(value) if value.get().starts_with('{') => Ok(Some(value.get().to_owned())),
-        Some(_) => Err(Refusal::field(name, "an object")),
-    }
-}
-
-fn strings(name: &str, value: Option<&RawValue>) -> Result<Option<Vec<String>>, Refusal> {
-    value.map_or(Ok(None), |value| {
-        serde_json::from_str::<Option<Vec<String>>>(value.get())
-            .map_err(|_| Refusal::field(name, "an array of strings"))
-    })
-}
-
-pub(crate) fn timestamp(name: &str, value: Option<&RawValue>) -> Result<Option<i64>, Refusal> {
-    let Some(value) = value else { return Ok(None) };
-    match string(name, value)? {
-        None => Ok(None),
-        Some(text) => {
-            time::parse(&text).map(Some).ok_or_else(|| Refusal::field(name, "an RFC 3339 timestamp"))
-        }
-    }
-}
-
 /// Reads a row of an `events` batch back into a [`PlainEvent`], for comparison.
 ///
 /// # Panics
-/// When the batch does not have the columns of `Table::Events.batch_schema()`.
+/// If the batch does not have the columns of `Table::Events.batch_schema()`.
 pub fn row(batch: &RecordBatch, row: usize) -> PlainEvent {
     let dictionary = |at: usize| {
         let column = batch.column(at).as_dictionary::<Int32Type>();

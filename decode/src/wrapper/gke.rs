@@ -1,9 +1,10 @@
-//! Google Cloud's audit entries of GKE: no events, but some of what an event says.
+//! Google Cloud's audit entries of GKE, which are not events but say some of the same.
 //!
-//! Invariant: a column holds what the entry says, or is null. Groups, uid, extra, the impersonated user,
-//! level and URI are never there. The code is that of a `Status` in the response: `status.code` is gRPC's,
-//! of which several HTTP codes become one, and which is left out when it is zero, so no code follows
-//! from it. Rows made here are marked by [`SHAPE`] in the column `shape`; their `raw` is the entry.
+//! Invariant: a column has what the entry says, or is null. An entry never has groups, uid, extra,
+//! the impersonated user, level and URI. The code is taken from a `Status` in the response:
+//! `status.code` is a gRPC code, which stands for several HTTP codes and is left out if it is zero,
+//! so no HTTP code follows from it. The column `shape` of these rows is [`SHAPE`]; their `raw` is
+//! the entry.
 //!
 //! | column | member of the entry |
 //! |---|---|
@@ -23,10 +24,11 @@ use serde_json::value::RawValue;
 use strongroom_schemas::Stage;
 
 use super::{Content, Record};
-use crate::plain::{self, Members, PlainEvent};
+use crate::json::{self, Members};
+use crate::plain::{self, PlainEvent};
 use crate::reject::{Reason, Refusal};
 
-/// What `shape` holds for a row that was mapped from a Google audit entry, and is partial.
+/// The `shape` of a row that was mapped from a Google audit entry, and is partial.
 pub const SHAPE: &str = "google.cloud.audit.AuditLog";
 
 const AUDIT_LOGS: [&str; 2] = ["activity", "data_access"];
@@ -40,9 +42,9 @@ pub(super) fn record<'d>(document: &'d str, members: &Members<'d>) -> Record<'d>
 }
 
 fn event(entry: &Members<'_>) -> Result<PlainEvent, Refusal> {
-    let text = |members: &Members<'_>, name: &'static str, path: &str| plain::field(path, members, name);
+    let text = |members: &Members<'_>, name: &'static str, path: &str| json::field(path, members, name);
     let inner = |members, name, path| {
-        plain::object(path, plain::member(members, name)).map(|inner| inner.unwrap_or(Members(Vec::new())))
+        json::object(path, json::member(members, name)).map(|inner| inner.unwrap_or(Members(Vec::new())))
     };
     let log_name = text(entry, "logName", "logName")?.unwrap_or_default();
     let resource = inner(entry, "resource", "resource")?;
@@ -56,7 +58,7 @@ fn event(entry: &Members<'_>) -> Result<PlainEvent, Refusal> {
         || text(&payload, "@type", "protoPayload.@type")?.as_deref()
             != Some("type.googleapis.com/google.cloud.audit.AuditLog")
     {
-        let other = "an entry of Google Cloud Logging that is no audit entry of k8s.io";
+        let other = "an entry of Google Cloud Logging that is not an audit entry of k8s.io";
         return Err(Refusal::new(Reason::OtherCategory, other));
     }
 
@@ -84,8 +86,8 @@ fn event(entry: &Members<'_>) -> Result<PlainEvent, Refusal> {
         )?,
         request_object: body(&payload, "request"),
         response_object: body(&payload, "response"),
-        annotations: plain::json_object("labels", plain::member(entry, "labels"))?,
-        stage_timestamp: plain::timestamp("timestamp", plain::member(entry, "timestamp"))?,
+        annotations: json::json_object("labels", json::member(entry, "labels"))?,
+        stage_timestamp: json::timestamp("timestamp", json::member(entry, "timestamp"))?,
         ..PlainEvent::default()
     };
     if let Some(name) = text(&payload, "resourceName", "protoPayload.resourceName")? {
@@ -102,8 +104,8 @@ fn event(entry: &Members<'_>) -> Result<PlainEvent, Refusal> {
     Ok(event)
 }
 
-/// Splits `group/version/[namespaces/<namespace>/]resource[/name[/subresource]]`. Other names are not of
-/// a resource.
+/// Splits `group/version/[namespaces/<namespace>/]resource[/name[/subresource]]`. Other names do
+/// not name a resource.
 fn reference(resource_name: &str, event: &mut PlainEvent) {
     let parts: Vec<&str> = resource_name.split('/').collect();
     let [group, version, rest @ ..] = parts.as_slice() else { return };
@@ -113,10 +115,10 @@ fn reference(resource_name: &str, event: &mut PlainEvent) {
         return;
     }
     let (namespace, rest) = match rest {
-        // A namespace's own subresources stand where the resources in it do.
+        // A namespace's own subresources are named where its resources are.
         ["namespaces", name, "status" | "finalize"] => (Some(*name), rest),
         ["namespaces", namespace, inner @ ..] if !inner.is_empty() => (Some(*namespace), inner),
-        // As the API server has it, a namespace is in itself.
+        // A namespace is in itself, as the API server has it.
         ["namespaces", name] => (Some(*name), rest),
         _ => (None, rest),
     };
@@ -130,34 +132,33 @@ fn reference(resource_name: &str, event: &mut PlainEvent) {
     event.subresource = owned(rest.get(2));
 }
 
-/// What the response says of itself, when it is a `Status`.
+/// What the response says of itself, if it is a `Status`.
 fn response(payload: &Members<'_>, event: &mut PlainEvent) -> Result<(), Refusal> {
-    let response = plain::object("protoPayload.response", plain::member(payload, "response")).ok().flatten();
+    let response = json::object("protoPayload.response", json::member(payload, "response")).ok().flatten();
     if let Some(response) = response
-        && plain::field("@type", &response, "@type").ok().flatten().as_deref()
-            == Some("core.k8s.io/v1.Status")
+        && json::field("@type", &response, "@type").ok().flatten().as_deref() == Some("core.k8s.io/v1.Status")
     {
         let text =
-            |name: &'static str| plain::field(&format!("protoPayload.response.{name}"), &response, name);
+            |name: &'static str| json::field(&format!("protoPayload.response.{name}"), &response, name);
         event.response_status = text("status")?;
         event.response_message = text("message")?;
         event.response_reason = text("reason")?;
         event.response_details =
-            plain::json_object("protoPayload.response.details", plain::member(&response, "details"))?;
-        event.response_code = plain::code("protoPayload.response.code", plain::member(&response, "code"))?;
+            json::json_object("protoPayload.response.details", json::member(&response, "details"))?;
+        event.response_code = json::code("protoPayload.response.code", json::member(&response, "code"))?;
     }
     if event.response_message.is_none()
-        && let Some(status) = plain::object("protoPayload.status", plain::member(payload, "status"))?
+        && let Some(status) = json::object("protoPayload.status", json::member(payload, "status"))?
     {
-        event.response_message = plain::field("protoPayload.status.message", &status, "message")?;
+        event.response_message = json::field("protoPayload.status.message", &status, "message")?;
     }
     Ok(())
 }
 
-/// `granted` is left out when it is false.
+/// The decision. `granted` is left out of an entry if it is false.
 fn granted(payload: &Members<'_>) -> Result<Option<String>, Refusal> {
     let name = "protoPayload.authorizationInfo";
-    let Some(list) = plain::member(payload, "authorizationInfo") else { return Ok(None) };
+    let Some(list) = json::member(payload, "authorizationInfo") else { return Ok(None) };
     let list: Option<Vec<&RawValue>> =
         serde_json::from_str(list.get()).map_err(|_| Refusal::field(name, "an array"))?;
     let list = list.unwrap_or_default();
@@ -166,17 +167,17 @@ fn granted(payload: &Members<'_>) -> Result<Option<String>, Refusal> {
     }
     let mut all = true;
     for item in list {
-        all &= plain::object(name, Some(item))?.is_some_and(|info| is_true(&info, "granted"));
+        all &= json::object(name, Some(item))?.is_some_and(|info| is_true(&info, "granted"));
     }
     Ok(Some(if all { "allow" } else { "forbid" }.to_owned()))
 }
 
 fn is_true(members: &Members<'_>, name: &str) -> bool {
-    plain::member(members, name).is_some_and(|value| value.get() == "true")
+    json::member(members, name).is_some_and(|value| value.get() == "true")
 }
 
 fn body(members: &Members<'_>, name: &str) -> Option<String> {
-    plain::member(members, name).filter(|value| value.get() != "null").map(|value| value.get().to_owned())
+    json::member(members, name).filter(|value| value.get() != "null").map(|value| value.get().to_owned())
 }
 
 #[cfg(test)]

@@ -1,18 +1,20 @@
-//! Arrow columns in the making.
+//! Builders of Arrow columns.
 //!
 //! Invariant: all columns of a builder have the same number of rows after every push, so a row is
-//! either whole or absent. Values that repeat are kept once a block: [`Dictionary`] gives a value its
-//! key, and [`Memo`] remembers what a piece of raw text (a whole `user` object, say) decoded to, so
-//! text seen before is neither parsed nor copied again. Keys are `i32`; [`NULL`] marks an absent value.
+//! either whole or absent. Repeated values are kept once per block: [`Dictionary`] gives a value
+//! its key, and [`Memo`] remembers what a piece of raw text (a whole `user` object, say) decoded
+//! to, so text seen before is neither parsed nor copied again. Keys are `i32`; [`NULL`] marks an
+//! absent value.
 //!
-//! Hashes are seeded at random for each process: names in a log are chosen by strangers.
+//! Hashes are seeded at random for each process, because strangers choose the names in a log.
+//! Builders live in memory only; after a crash the block is read again.
 
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
 use arrow_array::types::Int32Type;
 use arrow_array::{
-    ArrayRef, BinaryArray, DictionaryArray, Int32Array, Int64Array, ListArray, StringArray,
+    Array as _, ArrayRef, BinaryArray, DictionaryArray, Int32Array, Int64Array, ListArray, StringArray,
     TimestampMicrosecondArray, new_null_array,
 };
 use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
@@ -30,7 +32,7 @@ pub(crate) struct Dictionary {
     table: HashTable<i32>,
     offsets: Vec<i32>,
     bytes: Vec<u8>,
-    /// For each value, whether it is spelt in JSON as it is.
+    /// For each value, whether it is written in JSON without escapes.
     plain: Vec<bool>,
     last: i32,
 }
@@ -60,8 +62,8 @@ impl Dictionary {
         }
     }
 
-    /// The key of the value that is spelt `text` and is the same as its spelling, or the hash to
-    /// [`insert`](Self::insert) it under.
+    /// The key of the value that `text` is without escapes, or the hash to [`insert`](Self::insert)
+    /// it under.
     pub(crate) fn plain(&mut self, text: &[u8]) -> Result<i32, u64> {
         match self.find(text) {
             Ok(key) if self.plain[key as usize] => Ok(key),
@@ -87,7 +89,8 @@ impl Dictionary {
     /// Adds a value that was not found.
     pub(crate) fn insert(&mut self, hash: u64, value: &str, plain: bool) -> i32 {
         let Dictionary { hasher, table, offsets, bytes, .. } = self;
-        // A block is bounded far below 2 GiB, so its distinct values number and measure less than i32::MAX.
+        // A block is far smaller than 2 GiB, so the number and total length of its distinct values
+        // fit an i32.
         let key = (offsets.len() - 1) as i32;
         bytes.extend_from_slice(value.as_bytes());
         offsets.push(bytes.len() as i32);
@@ -114,14 +117,14 @@ impl Dictionary {
     }
 }
 
-/// What raw text decoded to, by that text.
+/// What raw text decoded to, looked up by that text.
 pub(crate) struct Memo<T> {
     hasher: DefaultHashBuilder,
     table: HashTable<Remembered<T>>,
     arena: Vec<u8>,
 }
 
-/// A block is bounded far below 2 GiB, so positions in the arena are, too.
+/// A block is far smaller than 2 GiB, so positions in the arena fit a u32.
 struct Remembered<T> {
     hash: u64,
     start: u32,
@@ -140,7 +143,8 @@ impl<T: Copy> Memo<T> {
         self.find(hash, raw).ok_or(hash)
     }
 
-    /// As [`get`](Self::get), by a hash that the caller has, and always takes from the same place.
+    /// Like [`get`](Self::get), but with a hash that the caller has and always takes from the same
+    /// place.
     pub(crate) fn find(&self, hash: u64, raw: &[u8]) -> Option<T> {
         let is_it = |known: &Remembered<T>| {
             known.hash == hash && &self.arena[known.start as usize..known.end as usize] == raw
@@ -161,7 +165,7 @@ impl<T: Copy> Memo<T> {
     }
 }
 
-/// Capacity for a column that had `length` in the last block.
+/// Capacity for a column that had `length` entries in the last block.
 fn roomy(length: usize) -> usize {
     length + length / 8
 }
@@ -184,9 +188,7 @@ fn dictionary_array(keys: Vec<i32>, values: StringArray) -> Result<DictionaryArr
     DictionaryArray::try_new(Int32Array::new(keys, nulls), Arc::new(values))
 }
 
-use arrow_array::Array as _;
-
-/// Which rows have a value: a bit each, as Arrow keeps them.
+/// Which rows have a value, one bit each, as Arrow stores them.
 #[derive(Default)]
 struct Presence {
     bits: Vec<u8>,
@@ -219,13 +221,14 @@ impl Presence {
     }
 }
 
-/// A column whose strings repeat.
+/// A column of strings that repeat.
 pub(crate) struct DictColumn {
     pub(crate) dictionary: Dictionary,
-    /// Of all rows behind the first `absent`, which have no value: many columns have none in a whole block.
+    /// Keys of all rows after the first `absent`, which have no value: many columns are null for a
+    /// whole block.
     keys: Vec<i32>,
     absent: usize,
-    /// Keys of the names of a closed set, once they were seen.
+    /// Keys of the names of a closed set, as they are seen.
     known: Vec<i32>,
 }
 
@@ -234,7 +237,7 @@ impl DictColumn {
         DictColumn { dictionary: Dictionary::new(), keys: Vec::new(), absent: 0, known: Vec::new() }
     }
 
-    /// The key of `text` when it is one of `names`, which are the same at every call.
+    /// The key of `text` if it is one of `names`, which must be the same at every call.
     pub(crate) fn known(&mut self, text: &[u8], names: &[&'static str]) -> Option<i32> {
         let at = names.iter().position(|name| name.as_bytes() == text)?;
         self.known.resize(names.len(), NULL);
@@ -268,10 +271,10 @@ impl DictColumn {
     }
 }
 
-/// A column of string lists that repeat, item by item and as a whole.
+/// A column of string lists that repeat, as items and as whole lists.
 pub(crate) struct ListColumn {
     pub(crate) dictionary: Dictionary,
-    /// Distinct lists: where each begins in `items`.
+    /// Where each distinct list begins in `items`.
     starts: Vec<u32>,
     items: Vec<i32>,
     offsets: Vec<i32>,
@@ -325,7 +328,7 @@ impl ListColumn {
     }
 }
 
-/// A column of bytes that seldom repeat; strings when finished as such.
+/// A column of bytes that seldom repeat. It can be finished as strings.
 pub(crate) struct BytesColumn {
     offsets: Vec<i32>,
     bytes: Vec<u8>,
@@ -348,7 +351,8 @@ impl BytesColumn {
     }
 
     fn take(&mut self) -> (OffsetBuffer<i32>, Buffer, Option<NullBuffer>) {
-        // The next block is like this one: room for it at once spares the copies of growing.
+        // The next block is like this one: reserving room for it at once saves the copies of
+        // growing.
         let (rows, bytes) = (roomy(self.offsets.len()), roomy(self.bytes.len()));
         let mut offsets = Vec::with_capacity(rows);
         offsets.push(0);
@@ -399,7 +403,7 @@ impl NumberColumn {
         Arc::new(Int64Array::new(values.into(), nulls))
     }
 
-    /// Every value pushed must fit: codes are checked when they are decoded.
+    /// Every value pushed must fit; codes are checked when they are decoded.
     pub(crate) fn finish_i32(&mut self) -> ArrayRef {
         let (values, nulls) = self.take();
         let values: Vec<i32> = values.into_iter().map(|value| value as i32).collect();

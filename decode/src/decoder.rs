@@ -1,19 +1,24 @@
-//! Lines to columns in one pass.
+//! Decodes lines to columns in one pass.
 //!
 //! Invariants:
-//! - Every byte of a line is kept: as an event whose columns render to it, as an event with `raw`, or
-//!   as a reject. What surrounds the items of an `EventList` travels in `frame_before`/`frame_after`.
-//! - A row is pushed whole or not at all: everything that can be refused is decoded before the first
-//!   column is touched.
-//! - The result equals that of [`crate::plain`] on every input.
+//! - Every byte of a line is kept: as an event whose columns render to it, as an event with `raw`,
+//!   or as a reject. Bytes around the items of an `EventList` are kept in `frame_before` and
+//!   `frame_after`.
+//! - A row is pushed whole or not at all: everything that can be refused is decoded before the
+//!   first column is touched.
+//! - The result equals that of [`crate::decode_alone`] on every input.
 //!
-//! Three readers, each for what the one before it does not take: `canonical` follows a line that is
-//! written as kube-apiserver writes it, `members` takes any order and spelling from a simd-json tape,
-//! [`crate::plain`] takes the rest. Objects that repeat (`user`, `annotations`, `sourceIPs`,
-//! `responseStatus`, `objectRef`) are looked up by their text and decoded once a block. Bodies are
-//! never built: they are slices of the line. Whether a line is canonical, so that `raw` can be left
-//! out, follows from the positions of its members: the gaps between values must be what
-//! [`crate::render`] writes, and each value must be spelt as it spells it.
+//! There are three readers, each for the lines that the one before it does not read: `canonical`
+//! reads a line that is written as kube-apiserver writes it, `members` reads members in any order
+//! and format from a simd-json tape, and [`crate::plain`] reads the rest. Objects that repeat
+//! (`user`, `annotations`, `sourceIPs`, `responseStatus`, `objectRef`) are looked up by their text
+//! and decoded once per block. Bodies are never built: they are slices of the line. Whether a line
+//! is canonical, so that `raw` can be left out, follows from the positions of its members: the gaps
+//! between values must be what [`crate::render`] writes, and each value must be written as it
+//! writes it.
+//!
+//! The decoder keeps nothing between blocks but its buffers, so after a crash a block is decoded
+//! again with the same result.
 
 use std::sync::Arc;
 
@@ -26,8 +31,9 @@ use crate::canonical;
 use crate::columns::NULL;
 use crate::document::{Document, Stop};
 use crate::frame::{self, BOM, Block, Edge, LineKind};
+use crate::json::Members;
 use crate::members;
-use crate::plain;
+use crate::plain::PlainEvent;
 use crate::reject::{Reason, Refusal};
 use crate::rejects::Rejects;
 use crate::rows::{Place, Row, Rows};
@@ -37,9 +43,9 @@ use crate::wrapper::{self, Content, Record};
 /// Bounds of the decoder.
 #[derive(Clone, Debug)]
 pub struct DecoderConfig {
-    /// Longest line that is read, in bytes. Default [`LINE_BYTES_MAX`].
+    /// Longest line that is decoded, in bytes. Default: [`LINE_BYTES_MAX`].
     pub line_bytes_max: usize,
-    /// Deepest nesting that is read. Default [`DEPTH_MAX`].
+    /// Deepest nesting that is decoded. Default: [`DEPTH_MAX`].
     pub depth_max: usize,
 }
 
@@ -47,7 +53,7 @@ pub struct DecoderConfig {
 pub const LINE_BYTES_MAX: usize = 4 << 20;
 /// Deepest nesting of a document.
 pub const DEPTH_MAX: usize = 128;
-/// Bytes that the decoder parses in search of a whole event behind a tear, for one line.
+/// Most bytes of one line that are parsed in search of a whole event after a tear.
 const RECOVERY_BYTES_MAX: usize = 64 << 20;
 
 impl Default for DecoderConfig {
@@ -56,31 +62,32 @@ impl Default for DecoderConfig {
     }
 }
 
-/// What a block became.
+/// The rows of one block.
 #[derive(Debug)]
 pub struct DecodedBlock {
     /// Rows of [`strongroom_schemas::Table::Events`] in its batch schema, in stream order.
     pub events: RecordBatch,
     /// Rows of [`strongroom_schemas::Table::Rejects`] in its batch schema, in stream order.
     pub rejects: RecordBatch,
-    /// Leaf hash of the record of each row of `events`, when the block was decoded to be sealed; else none.
+    /// Leaf hash of the record of each row of `events`, if the block was decoded to be sealed; else
+    /// empty.
     pub record_hashes: Vec<Sha256Hash>,
-    /// Bytes of the block that were used; less than its length when an unfinished line was left.
+    /// Bytes of the block that were decoded: less than its length if an unfinished line was left.
     pub consumed: usize,
 }
 
 impl DecodedBlock {
-    /// Records received: every event and every reject is one.
+    /// Number of records received: every event and every reject is one.
     pub fn records(&self) -> u64 {
         (self.events.num_rows() + self.rejects.num_rows()) as u64
     }
 }
 
-/// Turns blocks into batches. Holds buffers between blocks and nothing else.
+/// Turns blocks into batches. Keeps buffers between blocks and nothing else.
 pub struct Decoder {
     config: DecoderConfig,
     parser: Parser,
-    /// For values on their own: one level of nesting is the line's.
+    /// For values parsed on their own; one level of nesting belongs to the line.
     fragments: Parser,
     rows: Rows,
     members: Vec<Member>,
@@ -99,7 +106,7 @@ impl Decoder {
         }
     }
 
-    /// Decodes all lines of `block`; `arrived` is the time given to rejects.
+    /// Decodes all lines of `block`. `arrived` becomes the arrival time of rejects.
     ///
     /// # Errors
     /// None that depend on the input: an [`ArrowError`] means that a column was assembled wrongly.
@@ -108,10 +115,11 @@ impl Decoder {
         self.decode_rows(block, arrived)
     }
 
-    /// As [`decode`](Self::decode), and hashes the bytes of each event while they are at hand.
+    /// Like [`decode`](Self::decode), but also hashes the bytes of each event while they are in the
+    /// cache.
     ///
     /// # Errors
-    /// As [`decode`](Self::decode).
+    /// Like [`decode`](Self::decode).
     pub fn decode_to_seal(
         &mut self,
         block: &Block,
@@ -164,14 +172,15 @@ impl Decoder {
         Ok(DecodedBlock { events, rejects, record_hashes, consumed })
     }
 
-    /// Makes ready to decode records one by one, without what is around them.
+    /// Prepares for decoding records one by one, without the bytes around them.
     pub(crate) fn begin_records(&mut self) {
         self.rows.hash_records(false);
         self.rows.begin(&frame::Origin { partition: String::new(), cluster: String::new() });
     }
 
-    /// Decodes one record of `events` alone and pushes its row, or says why it is not one. What was rendered is an
-    /// event; what was kept may also be a string literal that holds one, or an entry that is mapped.
+    /// Decodes one record of `events` on its own and pushes its row, or returns why it is not one.
+    /// A rendered record is an event; a kept one may also be a string literal that contains an
+    /// event, or an entry that is mapped to one.
     pub(crate) fn record_alone(&mut self, record: &[u8], is_rendered: bool) -> Result<(), Refusal> {
         let place = Place { offset: 0, before: &[] };
         let Err(refusal) = self.event(record, &place) else { return Ok(()) };
@@ -192,20 +201,20 @@ impl Decoder {
         }
     }
 
-    /// The rows of the records that were decoded since the last call, in order.
+    /// The rows of the records decoded since the last call, in order.
     pub(crate) fn take_records(&mut self) -> Result<RecordBatch, ArrowError> {
         let rows = self.rows.finish();
         self.begin_records();
         rows
     }
 
-    fn push_mapped(&mut self, event: &plain::PlainEvent, entry: &[u8], place: &Place<'_>) {
+    fn push_mapped(&mut self, event: &PlainEvent, entry: &[u8], place: &Place<'_>) {
         let mut row = self.rows.plain_row(event, entry);
         row.shape = self.rows.shape.dictionary.intern(wrapper::SHAPE_GOOGLE);
         self.rows.push(&row, place, entry);
     }
 
-    /// Decodes one event and pushes its row, or says why it is none.
+    /// Decodes one event and pushes its row, or returns why the bytes are not one.
     fn event(&mut self, bytes: &[u8], place: &Place<'_>) -> Result<(), Refusal> {
         if canonical::push(&mut self.rows, bytes, place, &mut self.fragments) {
             return Ok(());
@@ -213,13 +222,13 @@ impl Decoder {
         self.general(bytes, None, place)
     }
 
-    /// Decodes an event that is escaped in a string literal, which then is its record.
+    /// Decodes an event that is escaped in a string literal. The literal becomes its record.
     fn escaped_event(&mut self, literal: &str, place: &Place<'_>) -> Result<(), Refusal> {
         let text = wrapper::unescaped(literal)?;
         self.general(text.as_bytes(), Some(literal.as_bytes()), place)
     }
 
-    /// Decodes an event whatever its form; its record is `literal`, when it is escaped in one.
+    /// Decodes an event in any form. If it is escaped in `literal`, that is its record.
     fn general(&mut self, text: &[u8], literal: Option<&[u8]>, place: &Place<'_>) -> Result<(), Refusal> {
         let Decoder { parser, rows, members, config, .. } = self;
         let outcome = parser.parse(text, |nodes, base| {
@@ -232,10 +241,11 @@ impl Decoder {
         });
         match outcome {
             Ok(Ok(())) => Ok(()),
-            // Refused, odd, or not JSON to simd-json: the plain decoder has the last word. Where a key is
-            // doubled, say, only the last value counts, and the tape's reader may have refused the first.
+            // Refused, odd, or not JSON to simd-json: the plain decoder decides. For example, only
+            // the last value of a repeated key counts, and the tape's reader may have refused the
+            // first.
             Ok(Err(Stop)) | Err(_) => {
-                let event = plain::decode_event(text, config.depth_max)?;
+                let event = wrapper::bare_event(text, config.depth_max)?;
                 let record = literal.unwrap_or(text);
                 let row = rows.plain_row(&event, record);
                 rows.push(&row, place, record);
@@ -244,8 +254,8 @@ impl Decoder {
         }
     }
 
-    /// Decodes the one event of a line that is no bare event, or refuses the line, knowing more than before.
-    /// Wrappers of whole lines are left to [`Self::wrapped`].
+    /// Decodes the single event of a line that is not a bare event, or refuses the line with a more
+    /// exact reason. Wrappers of whole lines are left to [`Self::wrapped`].
     fn lone_record(&mut self, whole: &Piece<'_>, refusal: Refusal, kind: LineKind) -> Result<(), Refusal> {
         let bytes = &whole.line[whole.start..];
         match refusal.reason {
@@ -276,7 +286,8 @@ impl Decoder {
         }
     }
 
-    /// Decodes one record of a wrapper. What lies behind `frame_from` is its frame. Returns where its bytes end.
+    /// Decodes one record of a wrapper, with the bytes from `frame_from` as its frame. Returns
+    /// where its bytes end.
     fn record(
         &mut self,
         whole: &Piece<'_>,
@@ -303,8 +314,8 @@ impl Decoder {
         }
     }
 
-    /// Decodes the records of the wrapper that `line[start..end]` is, unless they are more than `records_left`.
-    /// Bytes from `frame_from` on belong to no record yet.
+    /// Decodes the records of the wrapper `line[start..end]`, unless there are more than
+    /// `records_left`. Bytes from `frame_from` on belong to no record yet.
     fn wrapped(
         &mut self,
         whole: &Piece<'_>,
@@ -325,9 +336,10 @@ impl Decoder {
         Ok(())
     }
 
-    /// Decodes `members`, one by one; what is refused is a reject. The bytes of `line[start..end]` that no member
-    /// has are frame, or the reject's beside them, so that none is lost. `decode` is told from where on they are
-    /// its member's, and says where the bytes of its record end.
+    /// Decodes `members` one by one; a refused member becomes a reject. Bytes of `line[start..end]`
+    /// that belong to no member become frame, or part of the reject beside them, so that none is
+    /// lost. `decode` is given the offset from which bytes belong to its member, and returns where
+    /// the bytes of its record end.
     fn each<T>(
         &mut self,
         whole: &Piece<'_>,
@@ -356,14 +368,17 @@ impl Decoder {
         }
     }
 
-    /// A line that is no event may be an `EventList`, or hold whole events beside what is broken.
+    /// Recovers events from a line that is not one: it may be an `EventList`, or contain whole
+    /// events beside broken text.
     ///
-    /// What a client sends can look like an event: a body may hold one. So only two kinds are believed:
-    /// events that follow each other from the line's first byte, and behind a tear the one event that ends
-    /// where the line does, for what is nested is always followed by what closes it. Members of a list or a
-    /// wrapper, and documents on a line, are judged one by one: what is too deep costs only itself.
+    /// A client can send text that looks like an event: a body may contain one. So only two kinds
+    /// are believed: events that follow each other from the line's first byte, and, after a tear,
+    /// the one event that ends where the line does, because nested text is always followed by what
+    /// closes it. Members of a list or a wrapper, and documents on a line, are judged one by one: a
+    /// member that is too deep does not cost the others.
     fn recover(&mut self, whole: &Piece<'_>, refusal: Refusal) {
-        // The depth is judged first: nothing is known yet of what is too deep, and one member of it may be.
+        // Depth is checked first: nothing else is known yet of a line that is too deep, and it may
+        // be due to one member.
         let too_deep = refusal.reason == Reason::TooDeep;
         if (too_deep || refusal.reason == Reason::NotAnAuditEvent) && self.event_list(whole) {
             return;
@@ -386,7 +401,7 @@ impl Decoder {
         let bytes = whole.line;
         let mut at = whole.start;
         while let Some(length) = document_end(&bytes[at..])
-            // The line as a whole has been refused already.
+            // The line as a whole was refused already.
             && (at > whole.start || at + length < whole.end)
             && self.document(whole, (at, at + length), &mut records_left)
         {
@@ -411,7 +426,8 @@ impl Decoder {
         }
     }
 
-    /// Takes one of several documents on a line; false when it is neither an event, nor a wrapper, nor too deep.
+    /// Decodes one of several documents on a line; false if it is neither an event, nor a wrapper,
+    /// nor too deep.
     fn document(&mut self, whole: &Piece<'_>, extent: (usize, usize), records_left: &mut usize) -> bool {
         let (start, end) = extent;
         let frame_from = if start == whole.start { 0 } else { start };
@@ -429,7 +445,7 @@ impl Decoder {
         }
     }
 
-    /// Decodes the items of an `EventList`; false when the line is none.
+    /// Decodes the items of an `EventList`; false if the line is not one.
     fn event_list(&mut self, whole: &Piece<'_>) -> bool {
         let Some(items) = list_items(&whole.line[whole.start..]) else { return false };
         if let Err(refusal) = wrapper::short_items(items.iter().copied()) {
@@ -454,7 +470,7 @@ impl Decoder {
     }
 }
 
-/// A line and where it stands; `start..end` is what may be decoded of it.
+/// A line and its position; `start..end` is the part that may be decoded.
 struct Piece<'l> {
     line: &'l [u8],
     number: i64,
@@ -466,19 +482,20 @@ struct Piece<'l> {
 }
 
 impl<'l> Piece<'l> {
-    /// Where in the line `text` begins and ends, which is a slice of it.
+    /// The extent in the line of `text`, which is a slice of it.
     fn extent_of(&self, text: &str) -> (usize, usize) {
         let start = text.as_ptr() as usize - self.line.as_ptr() as usize;
         (start, start + text.len())
     }
 
-    /// The record that begins at `start`, with the bytes from `frame_from` to it as its frame.
+    /// The place of a record that begins at `start`, with the bytes from `frame_from` to it as its
+    /// frame.
     fn place(&self, start: usize, frame_from: usize) -> Place<'l> {
         Place { offset: self.offset + start as i64, before: &self.line[frame_from..start] }
     }
 }
 
-/// Where the event lies that ends with `line`, behind `from`; the first one whose document does.
+/// The extent of the event after `from` that ends with `line`: the first whose document does.
 fn last_event(line: &[u8], from: usize) -> Option<(usize, usize)> {
     let text_end = line.trim_ascii_end().len();
     let mut bytes_left = RECOVERY_BYTES_MAX;
@@ -493,7 +510,7 @@ fn last_event(line: &[u8], from: usize) -> Option<(usize, usize)> {
     None
 }
 
-/// Length of the JSON document that `bytes` begins with.
+/// Length of the JSON document at the start of `bytes`.
 fn document_end(bytes: &[u8]) -> Option<usize> {
     let mut documents =
         serde_json::Deserializer::from_slice(bytes).into_iter::<&serde_json::value::RawValue>();
@@ -505,7 +522,7 @@ fn document_end(bytes: &[u8]) -> Option<usize> {
 
 fn list_items(bytes: &[u8]) -> Option<Vec<&str>> {
     let text = std::str::from_utf8(bytes).ok()?;
-    let plain::Members(members) = serde_json::from_str(text).ok()?;
+    let Members(members) = serde_json::from_str(text).ok()?;
     let last = |name: &str| members.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.get());
     if last("kind") != Some("\"EventList\"") {
         return None;
@@ -518,10 +535,10 @@ fn list_items(bytes: &[u8]) -> Option<Vec<&str>> {
     Some(items.into_iter().map(serde_json::value::RawValue::get).collect())
 }
 
-/// Decodes one whole stream held in memory: for tests, benches and short inputs.
+/// Decodes one whole stream in memory, for tests, benches and short inputs.
 ///
 /// # Errors
-/// As [`Decoder::decode`].
+/// Like [`Decoder::decode`].
 pub fn decode_bytes(bytes: &[u8], cluster: &str, partition: &str) -> Result<DecodedBlock, ArrowError> {
     let block = Block {
         origin: Arc::new(frame::Origin { partition: partition.to_owned(), cluster: cluster.to_owned() }),

@@ -1,13 +1,22 @@
-//! The fingerprint of a stream that cannot be read again from its first byte.
+//! Fingerprints of streams.
 //!
-//! A file's position carries the hash of all bytes before it, which a run makes anew by reading the file
-//! again. A broker drops old messages and a write-ahead log old segments, so their streams have a *chain*: each
-//! line's fingerprint is the first half of the BLAKE3 hash of the one before it and the line, its newline
-//! included. A position's fingerprint is enough to go on from it.
+//! A file's position carries the hash of all bytes before it, which a run computes again by reading
+//! the file. A broker drops old messages and a write-ahead log old segments, so their streams have
+//! a *chain* instead: the fingerprint of each line is the first half of the BLAKE3 hash of the
+//! fingerprint before it and the line, newline included. A position's fingerprint is enough to
+//! continue a chain.
 //!
-//! Invariant: the value after a line depends on the lines alone, not on how they were cut into chunks.
+//! Invariant: the value after a line depends on the lines alone, not on how they were cut into
+//! chunks. Nothing is kept here; the archive's positions carry the values.
 
-use crate::source::Fingerprint;
+/// First half of a BLAKE3 hash.
+pub type Fingerprint = [u8; 16];
+
+pub(crate) fn fingerprint(hasher: &blake3::Hasher) -> Fingerprint {
+    let mut half = [0; 16];
+    half.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    half
+}
 
 /// Kinds of partitions whose fingerprint is a chain.
 const CHAINED: [&str; 2] = ["kafka/", "webhook/"];
@@ -17,16 +26,16 @@ pub fn is_chained(partition: &str) -> bool {
     CHAINED.iter().any(|kind| partition.starts_with(kind))
 }
 
-/// The chain of a stream, as far as it has come.
+/// The chain of a stream, up to the bytes seen so far.
 #[derive(Clone, Debug, Default)]
 pub struct LineChain {
     value: Fingerprint,
-    /// The hash of a line that has begun.
+    /// The hash of an unfinished line.
     open: Option<blake3::Hasher>,
 }
 
 impl LineChain {
-    /// Goes on behind a whole line; the default is a stream's beginning.
+    /// Continues after a whole line; the default is the start of a stream.
     pub fn from(value: Fingerprint) -> Self {
         LineChain { value, open: None }
     }
@@ -37,7 +46,7 @@ impl LineChain {
             let (line, after) = rest.split_at(newline + 1);
             let mut hasher = self.hasher();
             hasher.update(line);
-            self.value = crate::source::fingerprint(&hasher);
+            self.value = fingerprint(&hasher);
             rest = after;
         }
         if !rest.is_empty() {
@@ -55,7 +64,7 @@ impl LineChain {
         })
     }
 
-    /// The fingerprint behind the last whole line; `None` inside a line.
+    /// The fingerprint after the last whole line; `None` inside a line.
     pub fn value(&self) -> Option<Fingerprint> {
         self.open.is_none().then_some(self.value)
     }

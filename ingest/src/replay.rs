@@ -1,56 +1,63 @@
-//! Rules over what is sealed: to find what no rule was looking for at the time, and to remember after a restart.
+//! Runs rules over sealed events: to hunt, and to rebuild what a detector remembers after a
+//! restart.
 //!
-//! Invariant: what is found is what the stream would have raised, under the same ids. The compiled rules, the
-//! matcher and the detector are those of the stream; events come stream by stream, each in the order in which it
-//! came. Single events, and windows over one stream, are therefore found exactly; a window over several streams is
-//! found, and may be completed by another of its events than when they came at once.
+//! Invariant: what is found is what the stream would have raised, under the same ids. The compiled
+//! rules, the matcher and the detector are those of the stream; events come stream by stream, each
+//! in the order in which it arrived. Single events, and windows over one stream, are therefore
+//! found exactly; a window over several streams is found, but a different one of its events may
+//! complete it than when they arrived together.
 //!
-//! What is not read: files and row groups outside the time asked for, columns that no rule and no alert needs,
-//! and of rows that the cheap columns rule out all others, above all the bodies. It is here and not with the
-//! queries because the pipeline does the same at every start.
+//! What is not read: files and row groups outside the period, columns that no rule and no alert
+//! needs, and, of rows that the cheap columns rule out, all other columns, above all the bodies. It
+//! is here and not with the queries because the pipeline does the same at every start. A crash
+//! loses nothing: [`store`] commits its alerts at once.
 
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use arrow_array::cast::AsArray as _;
 use arrow_schema::ArrowError;
 use chrono::Utc;
-use strongroom_alerts::{Detector, DetectorConfig, Matcher, RuleSet, alerts_batch};
-use strongroom_archive::{Archive, Counts, EventSelection, FileEntry, SourcePosition, encode};
+use strongroom_alerts::{Detector, DetectorConfig, Matcher, RuleSet};
+use strongroom_archive::{Archive, Counts, EventSelection, FileEntry};
 use strongroom_schemas::{Alert, Table, events};
 
 use crate::error::IngestError;
-use crate::pipeline::stored_alerts;
+use crate::seal::seal_plan;
 
-/// Most events that are read at a start for rules that look back over days (`first_seen`, `baseline`), the
-/// newest ones. Where it cuts their history short, they learn from there.
+/// Column of `alerts` that identifies an alert.
+const ALERT_ID: &str = "alert_id";
+/// Most events that are read at a start for rules that look back over days (`first_seen`,
+/// `baseline`); the newest are read. Rules with a longer history learn from the oldest of them.
 pub const HISTORY_ROWS_MAX: u64 = 200_000_000;
 
-/// The time that is hunted through, in microseconds since the epoch.
+/// The period to hunt through, in microseconds since the epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
-    /// First time; from the beginning without it.
+    /// Start of the period; `None` for the beginning.
     pub from_us: Option<i64>,
-    /// Time behind the last one; to the end without it.
+    /// End of the period, exclusive; `None` for the end.
     pub until_us: Option<i64>,
 }
 
-/// What a hunt has looked at.
+/// What a hunt has read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hunted {
-    /// Events that were read whole; those before the span that windows needed are among them.
+    /// Events that were read whole, including those before the span that windows needed.
     pub events_read: u64,
-    /// Events of all files that may hold some of the span.
+    /// Events of all files that may have some of the span.
     pub events_in_files: u64,
     pub alerts: u64,
-    /// Asked to stop before the end.
+    /// It was asked to stop before the end.
     pub interrupted: bool,
 }
 
-/// Runs `rules` over the events of `span` and hands over each finding whose last event lies in it, stream by
-/// stream. Events before the span are read as far as windows and histories need them.
+/// Runs `rules` over the events of `span` and hands over each finding whose last event is in it,
+/// stream by stream. Events before the span are read as far as windows and histories need them.
 ///
 /// # Errors
-/// When the archive cannot be read.
+/// If the archive cannot be read.
 pub fn hunt(
     archive: &Archive,
     rules: &Arc<RuleSet>,
@@ -93,40 +100,47 @@ pub fn hunt(
     Ok(hunted)
 }
 
-/// Adds findings to the table of alerts, those that it does not have; how many that were.
+/// Adds findings to the table of alerts, except those that it has. Returns how many were new, or
+/// `None` if another process writes to the archive.
 ///
 /// # Errors
-/// When another process writes to the archive, or it cannot be written.
+/// If the archive cannot be written.
 pub fn store(archive: &Archive, alerts: Vec<Alert>) -> Result<Option<u64>, IngestError> {
     let Some(mut writer) = archive.try_writer(strongroom_archive::WriterOptions::default())? else {
         return Ok(None);
     };
-    let mut sources: Vec<String> = alerts.iter().map(|alert| alert.event.source.clone()).collect();
-    sources.sort_unstable();
-    sources.dedup();
-    let mut positions = Vec::with_capacity(sources.len());
-    let mut known = std::collections::HashSet::new();
+    let mut known = HashSet::new();
+    let sources: BTreeSet<&str> = alerts.iter().map(|alert| alert.event.source.as_str()).collect();
     for partition in sources {
-        known.extend(stored_alerts(archive, &partition)?);
-        // The stream stays where it is; the commit says so.
-        if let Some(position) = writer.position(Table::Events, &partition)? {
-            let label = partition.clone();
-            positions.push(SourcePosition { partition, label, position, previous: Some(position) });
-        }
+        known.extend(stored_alerts(archive, partition)?);
     }
     let new: Vec<Alert> = alerts.into_iter().filter(|alert| known.insert(alert.alert_id.clone())).collect();
     if new.is_empty() {
         return Ok(Some(0));
     }
-    for row_group in encode(Table::Alerts, alerts_batch(&new), Utc::now())? {
+    let (positions, row_groups) =
+        seal_plan(Vec::new(), &new, |partition| writer.position(Table::Events, partition))?;
+    for row_group in row_groups {
         writer.append(row_group)?;
     }
     writer.seal(&positions, Counts::default())?;
     Ok(Some(new.len() as u64))
 }
 
-/// Rebuilds what a detector remembers from what the archive holds of the last of it. Alerts of these events
-/// were raised when they came.
+/// Ids of the alerts that the archive has of a partition.
+pub(crate) fn stored_alerts(archive: &Archive, partition: &str) -> Result<HashSet<String>, IngestError> {
+    let mut ids = HashSet::new();
+    for batch in archive.read_rows(Table::Alerts, partition)? {
+        let batch = batch?;
+        let column = batch.column_by_name(ALERT_ID).and_then(|column| column.as_string_opt::<i32>());
+        let column = column.ok_or(IngestError::AlertIds)?;
+        ids.extend(column.iter().flatten().map(str::to_owned));
+    }
+    Ok(ids)
+}
+
+/// Rebuilds what a detector remembers from the newest events in the archive. Their alerts were
+/// raised when the events arrived.
 pub(crate) fn warm_up(
     archive: &Archive,
     rules: &Arc<RuleSet>,
@@ -138,7 +152,7 @@ pub(crate) fn warm_up(
     }
     let tomorrow = Utc::now().timestamp_micros().saturating_add(86_400_000_000);
     let snapshot = archive.snapshot(Table::Events)?;
-    // A file that reaches into the future tells nothing about where the log is.
+    // A file with times in the future does not say where the log is.
     let newest =
         snapshot.files.iter().filter_map(|file| file.time_max_us).filter(|time| *time < tomorrow).max();
     let Some(newest) = newest else { return Ok(()) };
@@ -152,7 +166,7 @@ pub(crate) fn warm_up(
     Ok(())
 }
 
-/// Lets rules that look back over days see the days before a time.
+/// Shows rules that look back over days the days before a time.
 fn look_back(
     archive: &Archive,
     rules: &Arc<RuleSet>,
@@ -170,7 +184,7 @@ fn look_back(
         tracing::warn!(
             days,
             rows_max = HISTORY_ROWS_MAX,
-            "rules that look back over days see fewer of them: there are too many events to read at a start"
+            "rules that look back over days see fewer of them: there are too many events to read at the start"
         );
     }
     let mut matcher = Matcher::new(Arc::new(rules.history_part()));
@@ -181,7 +195,7 @@ fn look_back(
     Ok(())
 }
 
-/// The earliest time from `wanted_us` on so that the files up to `until_us` have at most
+/// The earliest time from `wanted_us` on for which the files up to `until_us` have at most
 /// [`HISTORY_ROWS_MAX`] events.
 fn affordable(files: &[FileEntry], wanted_us: i64, until_us: i64) -> i64 {
     let mut spans: Vec<(i64, u64)> = files
@@ -201,7 +215,7 @@ fn affordable(files: &[FileEntry], wanted_us: i64, until_us: i64) -> i64 {
     wanted_us
 }
 
-/// The events of a time that a matcher looks at, and of them what it reads.
+/// The events of a period that a matcher reads, and the columns that it needs.
 fn selection(
     matcher: &Matcher,
     since_us: Option<i64>,
@@ -209,10 +223,10 @@ fn selection(
     may_choose: bool,
 ) -> EventSelection {
     let names = |columns: &[usize]| columns.iter().map(|at| events::COLUMNS[*at].to_owned()).collect();
-    let mut first_look = Matcher::new(Arc::clone(matcher.rules()));
-    let cheap: Vec<String> = names(first_look.cheap_columns());
+    let mut cheap_matcher = Matcher::new(Arc::clone(matcher.rules()));
+    let cheap: Vec<String> = names(cheap_matcher.cheap_columns());
     let choose = move |batch: &arrow_array::RecordBatch| {
-        first_look.may_match(batch).map_err(|error| ArrowError::SchemaError(error.to_string()))
+        cheap_matcher.may_match(batch).map_err(|error| ArrowError::SchemaError(error.to_string()))
     };
     EventSelection {
         since_us,

@@ -1,8 +1,9 @@
-//! A line that simd-json has parsed, member by member.
+//! Reads a line that simd-json has parsed, member by member.
 //!
-//! Invariant: what is read here is what [`crate::plain`] reads from the same bytes, or [`Stop`]
-//! hands the line over to it. A value's text is judged beside the value: whether it is spelt as
-//! [`crate::render`] will spell it decides if `raw` can be left out.
+//! Invariant: what is read here is what [`crate::plain`] reads from the same bytes; otherwise
+//! [`Stop`] hands the line over to it. The text of a value is checked together with the value:
+//! `raw` can be left out only if the text is what [`crate::render`] will write. Nothing is kept
+//! here.
 
 use simd_json::{Node, StaticNode};
 
@@ -11,7 +12,7 @@ use crate::render::{self, go_string};
 use crate::tape::{self, Member, Odd};
 use crate::time;
 
-/// The line is not for this reader: what it is, and why it may be refused, [`crate::plain`] says.
+/// This reader does not read the line; [`crate::plain`] decides what it is, and why it is refused.
 pub(crate) struct Stop;
 
 impl From<Refusal> for Stop {
@@ -75,26 +76,29 @@ impl<'d, 't> Document<'d, 't> {
         }
     }
 
-    /// Whether the value's text is how [`go_string`] writes `value`.
+    /// Whether the text of the value is what [`go_string`] writes for `value`.
     pub(crate) fn is_canonical_string(&self, member: &Member, value: &str) -> bool {
         let text = self.text(member);
         if text.len() == value.len() + 2 {
-            // No escape shortens to itself, so there is none; what Go would escape must not be there.
+            // No escape is as short as its character, so there is none; characters that Go would
+            // escape must be absent.
             let inner = value.as_bytes();
             return memchr::memchr3(b'<', b'>', b'&', inner).is_none()
-                && (memchr::memchr(0xe2, inner).is_none() || render::is_plain(inner) || spelt(value, text));
+                && (memchr::memchr(0xe2, inner).is_none()
+                    || render::is_plain(inner)
+                    || is_go_string(value, text));
         }
-        spelt(value, text)
+        is_go_string(value, text)
     }
 }
 
-pub(crate) fn spelt(value: &str, text: &[u8]) -> bool {
+pub(crate) fn is_go_string(value: &str, text: &[u8]) -> bool {
     let mut written = Vec::with_capacity(text.len());
     go_string(value, &mut written);
     written == text
 }
 
-/// Whether `members` stand in the order of `names`, without white space, from `open` (just behind the
+/// Whether `members` are in the order of `names`, without white space, from `open` (right after the
 /// brace) to `close` (the brace).
 pub(crate) fn is_compact(line: &[u8], members: &[Member], names: &[&str], open: usize, close: usize) -> bool {
     let (mut at, mut expected) = (open, names.iter());
@@ -118,7 +122,7 @@ pub(crate) struct UserFields<'t> {
     pub(crate) any: bool,
 }
 
-/// Reads a `UserInfo`; the last value says whether its text is as [`crate::render`] writes it.
+/// Reads a `UserInfo`; the last value says whether its text is what [`crate::render`] writes.
 pub(crate) fn read_user<'t>(
     document: &Document<'t, 't>,
     member: &Member,
@@ -180,7 +184,7 @@ pub(crate) fn json_object<'d>(
     }
 }
 
-/// Text of a line that simd-json accepted is UTF-8; should it not be, the plain decoder says so.
+/// Text of a line that simd-json accepted is UTF-8; if not, the plain decoder says so.
 pub(crate) fn utf8(text: &[u8]) -> Result<&str, Stop> {
     std::str::from_utf8(text).map_err(|_| Stop)
 }
@@ -195,7 +199,7 @@ pub(crate) fn code(document: &Document<'_, '_>, member: &Member) -> Result<Optio
     }
 }
 
-/// A timestamp, and whether its text is as [`crate::render`] writes it.
+/// A timestamp, and whether its text is what [`crate::render`] writes.
 pub(crate) fn timestamp(
     name: &str,
     document: &Document<'_, '_>,

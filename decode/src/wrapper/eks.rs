@@ -1,24 +1,27 @@
 //! AWS CloudWatch Logs, where EKS writes its logs: subscriptions and exports.
 //!
-//! A subscription delivers `{"messageType":"DATA_MESSAGE","logStream":…,"logEvents":[{"id":…,"timestamp":…,
-//! "message":"<event>"}]}`, or a `CONTROL_MESSAGE` by which it probes its destination. Firehose puts such
-//! documents into an object one behind the other, without newlines. A document has messages of one stream;
-//! only those of `kube-apiserver-audit-…` are audit events: other streams carry what workloads write.
-//! An export has lines `2026-01-01T00:00:00.000Z <message>`, and one stream to a file.
+//! A subscription delivers
+//! `{"messageType":"DATA_MESSAGE","logStream":…,"logEvents":[{"id":…,"timestamp":…,
+//! "message":"<event>"}]}`, or a `CONTROL_MESSAGE` that probes its destination. Firehose writes
+//! such documents into an object one after the other, without newlines. A document has messages of
+//! one stream. An export has lines `2026-01-01T00:00:00.000Z <message>`, and one stream per file.
+//!
+//! Invariant: only messages of the streams `kube-apiserver-audit-…` become events: other streams
+//! carry what workloads write.
 
 use super::{Content, Record, event, items};
-use crate::plain::{self, Members};
+use crate::json::{self, Members};
 use crate::reject::{Reason, Refusal};
 
 const AUDIT_STREAM: &str = "kube-apiserver-audit";
 
 pub(super) fn records<'d>(document: &'d str, members: &Members<'d>) -> Result<Vec<Record<'d>>, Refusal> {
-    let message_type = plain::field("messageType", members, "messageType")?;
+    let message_type = json::field("messageType", members, "messageType")?;
     if message_type.as_deref() == Some("CONTROL_MESSAGE") {
         let control = Refusal::new(Reason::OtherCategory, "a control message of CloudWatch Logs");
         return Ok(vec![Record { item: document, content: Content::Refused(control) }]);
     }
-    let stream = plain::field("logStream", members, "logStream")?;
+    let stream = json::field("logStream", members, "logStream")?;
     let is_audit = message_type.as_deref() == Some("DATA_MESSAGE")
         && stream.is_some_and(|stream| stream.starts_with(AUDIT_STREAM));
     let items = items("logEvents", members)?;
@@ -26,11 +29,11 @@ pub(super) fn records<'d>(document: &'d str, members: &Members<'d>) -> Result<Ve
         let content = if !is_audit {
             Content::Refused(Refusal::new(
                 Reason::OtherCategory,
-                "of another log stream than kube-apiserver-audit",
+                "from a log stream other than kube-apiserver-audit",
             ))
         } else {
             match serde_json::from_str::<Members<'d>>(item) {
-                Ok(members) => event("logEvents.message", plain::member(&members, "message")),
+                Ok(members) => event("logEvents.message", json::member(&members, "message")),
                 Err(_) => Content::Refused(Refusal::field("logEvents", "an array of objects")),
             }
         };
@@ -39,8 +42,8 @@ pub(super) fn records<'d>(document: &'d str, members: &Members<'d>) -> Result<Ve
     Ok(items.into_iter().map(|item| record(item.get())).collect())
 }
 
-/// Length of what an export puts before a message; what is no event behind it is refused. `None` when
-/// the line is none of an export.
+/// Length of the text that an export puts before a message, refused if no event follows. `None` if
+/// the line is not one of an export.
 pub(crate) fn export_head(line: &[u8]) -> Option<Result<usize, Refusal>> {
     const HEAD: &[u8] = b"dddd-dd-ddTdd:dd:dd.dddZ ";
     let head = line.get(..HEAD.len())?;
@@ -52,7 +55,7 @@ pub(crate) fn export_head(line: &[u8]) -> Option<Result<usize, Refusal>> {
         return None;
     }
     if line.get(HEAD.len()) != Some(&b'{') {
-        let other = "a line of a CloudWatch Logs export that is no event";
+        let other = "a line of a CloudWatch Logs export that is not an event";
         return Some(Err(Refusal::new(Reason::OtherCategory, other)));
     }
     Some(Ok(HEAD.len()))

@@ -1,4 +1,7 @@
-//! An event from its parsed members, whatever their order and spelling.
+//! Reads an event from its parsed members, in any order and format.
+//!
+//! Invariant: a row is returned only if [`crate::plain`] reads the same from the line; it has no
+//! `raw` only if rendering it gives the line. Nothing is kept here.
 
 use simd_json::{Node, StaticNode};
 use strongroom_schemas::events::SHAPE_DEFAULT;
@@ -11,7 +14,7 @@ use crate::reject::{Reason, Refusal};
 use crate::rows::{ListKeys, NO_ANNOTATIONS, NO_OBJECT, NO_STATUS, NO_USER, Row, Rows, UserKeys};
 use crate::tape::{self, Member};
 
-/// Longest `shape` that is stored; a stranger head goes to `raw`.
+/// Longest `shape` that is stored; a line with a longer head is kept in `raw`.
 const SHAPE_BYTES_MAX: usize = 256;
 
 /// Members of an event in kube-apiserver's order.
@@ -65,7 +68,7 @@ pub(crate) fn has_column(name: &[u8]) -> bool {
     part(name).is_some()
 }
 
-/// Reads the event that `document` is, or says why it is none.
+/// Reads the event in `document`, or returns why it is not one.
 pub(crate) fn read<'d>(
     rows: &mut Rows,
     document: &Document<'d, 'd>,
@@ -81,7 +84,7 @@ pub(crate) fn read<'d>(
     let mut parts: [Option<&Member>; PARTS] = [None; PARTS];
     let mut canonical = true;
     let mut before = Part::Head;
-    // End of the last head member, and of the last member of all.
+    // End of the last head member, and end of the last member.
     let (mut head_end, mut at) = (0, 0);
     for member in members {
         let Some(part) = part(member.key(line)) else {
@@ -122,11 +125,7 @@ pub(crate) fn read<'d>(
         Node::String(version) => Some(*version),
         _ => None,
     });
-    plain::require_event(kind, api_version, has_audit_id, || {
-        let keys: Vec<&str> =
-            members.iter().map(|member| std::str::from_utf8(member.key(line)).unwrap_or_default()).collect();
-        plain::wrapper(&keys)
-    })?;
+    plain::require_event(kind, api_version, has_audit_id)?;
 
     let audit_id = audit_id.transpose()?.flatten();
     let stage = string("stage", Part::Stage)?;

@@ -1,8 +1,9 @@
-//! The events of a block, column by column.
+//! Builds the events of a block, column by column.
 //!
 //! Invariant: a row is pushed whole or not at all: everything that can be refused is decoded into a
-//! [`Row`] before the first column is touched. Objects that repeat are decoded once a block; their
-//! memos answer by text, and hold only text that was read as valid.
+//! [`Row`] before the first column is touched. Objects that repeat are decoded once per block;
+//! their memos are keyed by text, and contain only text that was valid. Builders live in memory
+//! only; after a crash the block is read again.
 
 use arrow_array::{ArrayRef, RecordBatch, new_null_array};
 use arrow_schema::ArrowError;
@@ -96,7 +97,7 @@ pub(crate) struct Row<'l> {
     pub(crate) annotations: AnnotationKeys,
     pub(crate) received: Option<i64>,
     pub(crate) stage_time: Option<i64>,
-    /// The line, when rendering the row would not give it.
+    /// The line, if rendering the row would not give it.
     pub(crate) raw: Option<&'l [u8]>,
     pub(crate) shape: i32,
 }
@@ -164,7 +165,7 @@ pub(crate) struct Rows {
     pub(crate) annotation_sets: Memo<AnnotationKeys>,
     pub(crate) cluster_key: i32,
     pub(crate) source_key: i32,
-    /// Of the record of each row, when they are wanted.
+    /// Hash of the record of each row, if hashes are wanted.
     record_hashes: Option<Vec<Sha256Hash>>,
 }
 
@@ -349,7 +350,7 @@ impl Rows {
             subresource: self.subresource.dictionary.intern_opt(fields[7]),
             canonical,
         };
-        // A version that is not spelt plainly cannot be read from the text again: decode it each time.
+        // An escaped version cannot be read from the text again: decode it each time.
         let plainly = version.is_none_or(|version| {
             &text[version_at.0..version_at.1] == version.as_bytes() && !version.is_empty()
         });
@@ -523,7 +524,7 @@ impl Rows {
         }
     }
 
-    /// Whether records are hashed from now on. What was hashed is forgotten.
+    /// Sets whether records are hashed from now on, and drops the hashes so far.
     pub(crate) fn hash_records(&mut self, wanted: bool) {
         self.record_hashes = wanted.then(Vec::new);
     }
@@ -532,11 +533,12 @@ impl Rows {
         self.record_hashes.take().unwrap_or_default()
     }
 
-    /// Adds a row to every column. `record` is what the row gives back: its `raw`, or what it renders to.
+    /// Adds a row to every column. `record` is what the row gives back: its `raw`, or what it
+    /// renders to.
     pub(crate) fn push(&mut self, row: &Row<'_>, place: &Place<'_>, record: &[u8]) {
         debug_assert!(row.raw.is_none_or(|raw| raw == record));
         if let Some(hashes) = &mut self.record_hashes {
-            // The bytes have just been read, so they are near.
+            // The bytes were just read, so they are in the cache.
             hashes.push(leaf_hash(record));
         }
         self.flush_frame_after();

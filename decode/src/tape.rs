@@ -1,16 +1,18 @@
 //! A simd-json tape with the extent of every value.
 //!
-//! A tape has the values of a document but not where they stand. Bodies are kept as slices of the
-//! input and repeated objects are recognised by their text, so both need extents. They follow from
-//! the keys: simd-json leaves each key where it was in the buffer, a value begins behind its key's
-//! colon and ends before the comma of the next key. A key written with escapes is not where it seems,
-//! and [`members`] then says [`Odd`]: the caller takes the slow decoder for that line.
+//! A tape has the values of a document, but not their positions. Bodies are kept as slices of the
+//! input, and repeated objects are recognised by their text, so both need extents. They follow from
+//! the keys: simd-json leaves each key where it was in the buffer; a value begins after its key's
+//! colon and ends before the comma of the next key. A key written with escapes is not where it
+//! seems to be; [`members`] then returns [`Odd`], and the caller uses the slow decoder for that
+//! line.
 //!
-//! Invariant: an extent handed out is exactly the text of the value, without white space around it.
+//! Invariant: an extent is exactly the text of the value, without white space around it. Only
+//! buffers are kept between lines.
 
 use simd_json::{Buffers, Node, Tape};
 
-/// The document has a form that this module does not follow, although it may be valid.
+/// The document has a form that this module does not support, although it may be valid.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Odd;
 
@@ -28,7 +30,7 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// The key; its text and its value are the same, or the object would be [`Odd`].
+    /// The key. Its text and its value are the same; otherwise the object is [`Odd`].
     pub(crate) fn key<'l>(&self, line: &'l [u8]) -> &'l [u8] {
         &line[self.key_at..self.key_at + self.key_len]
     }
@@ -121,7 +123,7 @@ pub(crate) fn members(
     Ok(())
 }
 
-/// Where the value before `at` ends, with `mark` and white space between.
+/// Where the value before `at` ends; `mark` and white space are between.
 fn value_end(line: &[u8], at: usize, mark: u8) -> Result<usize, Odd> {
     let marked = trim_white(line, at);
     if marked == 0 || line[marked - 1] != mark {
@@ -137,7 +139,7 @@ fn skip_white(line: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// The end of `line[..end]` without the white space that closes it.
+/// The end of `line[..end]` without trailing white space.
 pub(crate) fn trim_white(line: &[u8], mut end: usize) -> usize {
     while end > 0 && matches!(line.get(end - 1), Some(b' ' | b'\t' | b'\r' | b'\n')) {
         end -= 1;

@@ -1,4 +1,7 @@
-//! The rejects of a block in the making.
+//! Builds the rejects of a block.
+//!
+//! Invariant: a reject has all bytes that it stands for, so its `raw` may grow until the next
+//! reject is pushed. Builders live in memory only; after a crash the block is read again.
 
 use arrow_array::RecordBatch;
 use arrow_schema::ArrowError;
@@ -89,8 +92,8 @@ impl Rejects {
 /// A batch of one reject that stands for a whole stream without bytes.
 ///
 /// # Errors
-/// As [`crate::Decoder::decode`].
-pub(crate) fn reject_batch(
+/// Like [`crate::Decoder::decode`].
+pub fn reject_batch(
     origin: &frame::Origin,
     refusal: &Refusal,
     arrived: DateTime<Utc>,

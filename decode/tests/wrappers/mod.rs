@@ -1,12 +1,12 @@
-//! Events in the wrappers of managed clouds: decoded as if they were bare, and given back with the wrapper.
+//! Events in the wrappers of managed clouds: they are decoded like bare ones, and given back with
+//! the wrapper.
 
 use std::fmt::Write as _;
 use std::slice::from_ref;
 
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
-use strongroom_ingest::SHAPE_GOOGLE;
-use strongroom_ingest::decode::LINE_BYTES_MAX;
-use strongroom_ingest::frame::{Block, Edge, Origin, PART_BYTES};
+use strongroom_decode::frame::PART_BYTES;
+use strongroom_decode::{LINE_BYTES_MAX, SHAPE_GOOGLE};
 
 use super::*;
 
@@ -61,7 +61,8 @@ fn batch(records: &[String]) -> String {
     format!(r#"{{"records":[{}]}}"#, records.join(","))
 }
 
-/// Events of `wrapped` are those of `bare`, in each column that an event's own bytes decide.
+/// The events of `wrapped` are those of `bare`, in each column that the bytes of an event
+/// determine.
 fn same_events(wrapped: &DecodedBlock, bare: &[String]) {
     let direct = decode_bytes(bare.join("\n").as_bytes(), "c", "p").expect("columns");
     assert_eq!(direct.events.num_rows(), bare.len());
@@ -102,7 +103,7 @@ fn subscriptions_of_eks() {
     assert_eq!(reasons(&decoded), ["truncated_by_cloud"]);
 }
 
-/// Workloads write to other streams what they like.
+/// Workloads write anything to other streams.
 #[test]
 fn other_streams_and_categories_are_counted_and_kept() {
     let events = lines(32, 3);
@@ -151,7 +152,7 @@ fn documents_of_firehose_follow_each_other_without_newlines() {
     let decoded = check(format!("{CONTROL}{}{CONTROL}{}", documents[0], documents[1]).as_bytes());
     same_events(&decoded, &events[..14]);
     assert_eq!(reasons(&decoded), ["other_category"; 2]);
-    // The object ends early: what is whole is decoded, the rest is kept.
+    // The object ends early: whole documents are decoded, the rest is kept.
     for cut in [1, 100, documents[1].len() - 1] {
         for end in ["", "\n"] {
             let torn = format!("{}{}{end}", documents[0], &documents[1][..cut]);
@@ -219,7 +220,7 @@ fn records_of_azure() {
     }
 }
 
-/// What a client sends stands inside of an event, or inside of a string in one.
+/// A client's text is inside an event, or inside a string in one.
 #[test]
 fn a_body_that_looks_like_a_wrapper_stays_a_body() {
     let forged = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"forged","stage":"ResponseComplete","verb":"delete"}"#;
@@ -296,7 +297,8 @@ fn a_wrapper_cut_at_every_byte() {
         for cut in 0..wrapper.len() {
             for end in ["", "\n", "[Truncated...]\n", "\0\0\n"] {
                 let decoded = check(format!("{}{end}", &wrapper[..cut]).as_bytes());
-                // Torn right behind an event that is no string nobody can tell it from one on its own.
+                // Torn right after an event that is not a string, it cannot be told from a bare
+                // one.
                 let whole = wrapper.starts_with(CONTROL)
                     || events.iter().any(|event| wrapper[..cut].trim_end().ends_with(event));
                 assert!(decoded.events.num_rows() == 0 || whole, "cut at {cut}: {}", &wrapper[..cut]);
@@ -337,12 +339,12 @@ fn an_unfinished_line_is_used_when_it_is_one_whole_record() {
     }
     for none in [eks(&events), CONTROL.to_owned(), batch(&[]), eks(&[String::new()])] {
         assert_eq!(decode(&none), (0, 0, 0), "{none}");
-        // Where the stream is said to be complete, as a compressed one is, it is used.
+        // It is used if the stream is declared complete, as a compressed one is.
         assert!(check(none.as_bytes()).records() > 0, "{none}");
     }
     let documents = [eks(&events), eks(&events[..1])];
     assert_eq!(decode(&documents.concat()), (0, 0, 0));
-    // Over-long, it is left from its last part on.
+    // If it is over-long, it is left from its last part on.
     let object = documents[0].repeat(1 + LINE_BYTES_MAX / documents[0].len());
     let (found, refused, consumed) = decode(&object);
     assert_eq!((found * documents[0].len() / 2, refused), (consumed, 0));
@@ -408,14 +410,14 @@ fn a_deep_event_refuses_itself_and_not_its_neighbours() {
             assert_eq!(reasons(&decoded), refused, "{}", &input[..80]);
         }
     }
-    // The depth of an event is its own: around it stands some more.
+    // The depth of an event does not include the wrapper around it.
     let allowed = format!(r#"{{"auditID":"allowed","requestObject":{}}}"#, nested(127));
     for input in [aks_record("kube-audit", &allowed), batch(&[aks_record("kube-audit", &allowed)])] {
         same_events(&check(input.as_bytes()), from_ref(&allowed));
     }
 }
 
-/// An object of Firehose has no newline, and no bound.
+/// An object of Firehose has no newline, and its length has no bound.
 #[test]
 fn an_object_of_firehose_may_be_longer_than_a_line() {
     let events = lines(41, 9_000);
@@ -428,13 +430,13 @@ fn an_object_of_firehose_may_be_longer_than_a_line() {
         same_events(&decoded, &events);
         assert_eq!(reasons(&decoded), ["other_category"]);
     }
-    // The next line has its number, and an ordinary one is not looked into.
+    // The next line is numbered correctly, and an ordinary line is not searched.
     let decoded = check(format!("{object}\nbroken\n{}\n", events[0]).as_bytes());
     assert_eq!((decoded.events.num_rows(), reasons(&decoded).len()), (events.len() + 1, 2));
     let line = decoded.rejects.column(rejects::index::LINE).as_primitive::<Int64Type>();
     assert_eq!(line.values()[..], [1, 2]);
 
-    // One document that is too long itself, and one cut off: their neighbours are not lost.
+    // One document that is too long itself, and one that is cut off: their neighbours are kept.
     let long = eks(&vec!["x".repeat(1000); 5_000]);
     assert!(long.len() > LINE_BYTES_MAX);
     let decoded = check(format!("{}{long}{}", documents[0], documents[1]).as_bytes());
@@ -445,7 +447,7 @@ fn an_object_of_firehose_may_be_longer_than_a_line() {
     same_events(&decoded, &events);
     assert_eq!(reasons(&decoded), ["other_category", "broken_json"]);
 
-    // What a client writes into a line of text is no document.
+    // What a client writes into a line of text is not a document.
     let forged = format!("text {}{}{}", "x".repeat(LINE_BYTES_MAX), "}", documents[0].repeat(2));
     let decoded = check(forged.as_bytes());
     assert_eq!(decoded.events.num_rows(), 0);
@@ -531,7 +533,7 @@ fn entries_of_google_are_mapped_and_marked() {
         authz_decision: text("allow"),
         authz_reason: text("because"),
         stage_timestamp: Some(1_767_225_600_123_456),
-        // No code: none was sent.
+        // There is no code: none was sent.
         ..plain::PlainEvent::default()
     };
     assert_eq!(plain::row(&decoded.events, 0), expected);
@@ -613,7 +615,7 @@ proptest! {
             }
             bare.extend_from_slice(some);
         }
-        // Export lines begin a line; what is before them ends one by the newline in front.
+        // Export lines begin a line; a newline ends whatever is before them.
         let decoded = check(input.as_bytes());
         same_events(&decoded, &bare);
         prop_assert!(reasons(&decoded).iter().all(|reason| reason == "other_category"));

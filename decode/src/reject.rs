@@ -1,4 +1,7 @@
-//! Why bytes became a reject. The names are stored, so they are part of the format.
+//! Why bytes became a reject.
+//!
+//! Invariant: the names are stored, so they are part of the format: none is changed or reused. A
+//! detail never repeats the input.
 
 use std::fmt;
 
@@ -9,31 +12,32 @@ pub enum Reason {
     BrokenJson,
     /// Not UTF-8.
     InvalidUtf8,
-    /// Holds a NUL byte: a hole left by a crash, or a binary file.
+    /// Contains a NUL byte: a hole left by a crash, or a binary file.
     NulByte,
     /// A line, or a document in one, longer than the line bound; stored in pieces of that size.
     LineTooLong,
     /// Nested deeper than the bound.
     TooDeep,
-    /// JSON, but no `audit.k8s.io` `Event`.
+    /// JSON, but not an `audit.k8s.io` `Event`.
     NotAnAuditEvent,
     /// An audit event with a field of the wrong type or a value outside its closed set.
     InvalidField,
-    /// The front of an event whose rest never came; what follows it on the line was recovered.
+    /// The beginning of an event whose rest is missing; what follows it on the line was recovered.
     TornLine,
-    /// White space alone.
+    /// Only white space.
     BlankLine,
     /// An `EventList` without items.
     EmptyEventList,
     /// An `EventList` of many items too short to be events.
     ShortItems,
-    /// A file without a byte.
+    /// An empty file.
     EmptyFile,
-    /// Cut by a cloud's log service, which marks it with `[Truncated...]`.
+    /// Truncated by a cloud's log service, which marks it with `[Truncated...]`.
     TruncatedByCloud,
     /// A cloud's wrapper without a record, or one that is not opened here; `detail` names it.
     Wrapped,
-    /// A cloud's record of another log than the audit log; `detail` says which, where that is known.
+    /// A cloud's record of a log other than the audit log; `detail` says which one, where that is
+    /// known.
     OtherCategory,
     /// The text format of `--audit-log-format=legacy`, removed from Kubernetes.
     LegacyFormat,
@@ -87,8 +91,9 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Why one piece of input is no event. `detail` never repeats the input: it may hold a Secret. But for
-/// the `auditID` of an event that was cut, by which it can be found elsewhere.
+/// Why a piece of input is not an event. `detail` never repeats the input, which may contain a
+/// Secret. The exception is the `auditID` of a truncated event, by which the event can be found
+/// elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub reason: Reason,

@@ -18,20 +18,23 @@ use strongroom_schemas::format::ARCHIVE_FORMAT;
 use strongroom_schemas::{Period, Table};
 use url::Url;
 
-use crate::background;
-use crate::durable;
+use crate::store::durable;
 use crate::error::{ArchiveError, Result};
 use crate::layout;
 use crate::lock::{Hold, Lock};
-use crate::options::{LockMode, RETENTION_YEARS_DEFAULT, RETENTION_YEARS_MAX, Retention, StoreOptions};
+use crate::store::options::{LockMode, RETENTION_YEARS_DEFAULT, RETENTION_YEARS_MAX, Retention, StoreOptions};
 use crate::position::Source;
 use crate::proof::log::{Sealing, Seen};
 use crate::proof::{self, Head, Keys, NAME_DEFAULT, ProofError, PublicKey, Signer};
 use crate::read::{self, EventSelection, Rows};
-use crate::retention::policy::{self, Promised};
+use crate::retention::policy;
 use crate::retention::{RetentionError, Work};
 use crate::s3::S3;
 use crate::snapshot::{self, FileEntry, Snapshot};
+use crate::store::background;
+use crate::store::error::StoreError;
+use crate::store::id::random_id;
+use crate::store::lock_term::LockTerm;
 use crate::store::{Bucket, Contents, Store};
 use crate::writer::{Writer, WriterOptions};
 
@@ -356,7 +359,7 @@ impl Place {
         let public_key = options.public_key;
         let (location, options) = (location.to_owned(), options.s3.clone());
         let s3 = background::wait(async move { S3::connect(&location, &options).await })?;
-        let retention = Promised::new(s3.asked());
+        let retention = LockTerm::new(s3.asked());
         Ok(Place { root: s3.root().to_owned(), store: Store::S3(Bucket { s3, retention }), public_key })
     }
 
@@ -395,7 +398,7 @@ impl Place {
             Store::S3(Bucket { s3, retention }) => {
                 let years = manifest.retention_years.unwrap_or(0).min(RETENTION_YEARS_MAX);
                 let made_with = Retention { mode: manifest.lock_mode.unwrap_or(retention.now().mode), years };
-                let retention = Promised::new(retention.now().at_least(made_with));
+                let retention = LockTerm::new(retention.now().at_least(made_with));
                 (self.root, Store::S3(Bucket { s3, retention }))
             }
         };
@@ -445,7 +448,7 @@ impl Place {
 }
 
 fn local_path(location: &str) -> Result<PathBuf> {
-    let invalid = || ArchiveError::LocationInvalid { location: location.to_owned() };
+    let invalid = || StoreError::LocationInvalid { location: location.to_owned() };
     let path = match location.split_once("://") {
         Some((scheme, _)) if scheme.eq_ignore_ascii_case("file") => {
             Url::parse(location).map_err(|_| invalid())?.to_file_path().map_err(|()| invalid())?
@@ -454,21 +457,4 @@ fn local_path(location: &str) -> Result<PathBuf> {
         None => PathBuf::from(location),
     };
     std::path::absolute(path).map_err(|_| invalid())
-}
-
-/// Takes away the permission to write.
-pub(crate) fn read_only(path: &Path) -> std::io::Result<()> {
-    let mut permissions = std::fs::metadata(path)?.permissions();
-    permissions.set_readonly(true);
-    std::fs::set_permissions(path, permissions)
-}
-
-/// A random UUID.
-///
-/// # Errors
-/// [`ArchiveError::Randomness`] when the system has none to give.
-pub(crate) fn random_id() -> Result<String> {
-    let mut bytes = [0; 16];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| ArchiveError::Randomness)?;
-    Ok(uuid::Builder::from_random_bytes(bytes).into_uuid().to_string())
 }

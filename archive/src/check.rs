@@ -12,10 +12,10 @@ use serde_json::Value;
 use strongroom_schemas::Table;
 
 use crate::archive::{Archive, Place};
-use crate::background;
+use crate::store::background;
 use crate::error::{ArchiveError, Result};
 use crate::layout;
-use crate::options::{LockMode, Retention, StoreOptions};
+use crate::store::options::{LockMode, Retention, StoreOptions};
 use crate::s3::{
     Condition, S3, StoreFailure, auditor_policy, bucket_policy, keeper_policy, remover_policy, writer_policy,
 };
@@ -95,7 +95,7 @@ async fn unfit(s3: &S3) -> Result<()> {
         Err(ArchiveError::BucketUnfit { bucket: s3.bucket().to_owned(), reason: reason.to_owned() })
     };
     let unknown =
-        |operation, source| Err(ArchiveError::Bucket { operation, bucket: s3.bucket().to_owned(), source });
+        |operation, source| Err(StoreError::Bucket { operation, bucket: s3.bucket().to_owned(), source });
     match s3.lock_configuration().await {
         Condition::Known(lock) if lock.enabled => {}
         Condition::Known(_) | Condition::Unset => return refuse("object lock is off"),

@@ -32,9 +32,9 @@ use strongroom_schemas::record::Sha256Hash;
 use strongroom_schemas::table::DATE;
 use strongroom_schemas::{Table, VolumeId};
 
-use crate::archive::random_id;
+use crate::store::id::random_id;
 use crate::delta::{self, Add, DeltaError, Listing, State, Txn, checkpoint};
-use crate::durable;
+use crate::store::durable;
 use crate::encode::time_column;
 use crate::error::{ArchiveError, Result, with_causes};
 use crate::layout;

@@ -15,46 +15,23 @@ use crate::activity::ActivityError;
 use crate::delta::DeltaError;
 use crate::position::Position;
 use crate::s3::StoreFailure;
+use crate::store::error::StoreError;
 
 pub type Result<T, E = ArchiveError> = std::result::Result<T, E>;
 
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ArchiveError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error("archive location \"{location}\" is not supported: only a path, a file:// and an s3:// URL are")]
     LocationScheme { location: String },
-    #[error("archive location \"{location}\" is not a valid path, file:// or s3:// URL")]
-    LocationInvalid { location: String },
     #[error("{} is not an archive: it has no {}", root.display(), crate::layout::MANIFEST)]
     NotAnArchive { root: PathBuf },
     #[error("{} holds files already and is not an archive", root.display())]
     NotEmpty { root: PathBuf },
     #[error("another process writes to {}", root.display())]
     Held { root: PathBuf },
-    #[error("cannot create folder {}", path.display())]
-    CreateFolder {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("the archive's folder {} is gone", path.display())]
-    RootGone {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("cannot list folder {}", path.display())]
-    ListFolder {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("cannot sync folder {}", path.display())]
-    SyncFolder {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
     #[error("cannot write {}", path.display())]
     WriteManifest {
         path: PathBuf,
@@ -137,37 +114,14 @@ pub enum ArchiveError {
     #[error("the archive's writer failed earlier ({operation}); open a new one")]
     WriterFailed { operation: &'static str },
 
-    #[error("cannot prepare to reach {location}: {detail}")]
-    Connect { location: String, detail: String },
-    #[error("cannot read certificates from {}", path.display())]
-    ReadCertificates {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("{name} is set to what is not {expected}")]
-    Variable { name: &'static str, expected: &'static str },
     #[error("cannot put {}", path.display())]
     PutFile {
         path: PathBuf,
         #[source]
         source: StoreFailure,
     },
-    #[error("cannot try whether the store refuses to replace {}", path.display())]
-    Probe {
-        path: PathBuf,
-        #[source]
-        source: StoreFailure,
-    },
     #[error("the store of {} replaces objects that it was asked not to replace", root.display())]
     NotConditional { root: PathBuf },
-    #[error("cannot {operation} bucket {bucket}")]
-    Bucket {
-        operation: &'static str,
-        bucket: String,
-        #[source]
-        source: StoreFailure,
-    },
     #[error("bucket {bucket} cannot hold an archive: {reason}")]
     BucketUnfit { bucket: String, reason: String },
     #[error("other writers were faster {attempts} times in a row at {}", path.display())]
@@ -266,14 +220,10 @@ pub enum ArchiveError {
         #[source]
         source: Box<crate::retention::RetentionError>,
     },
-    #[error("the archive's background thread ended early")]
-    Background,
     #[error("{} is closed: another writer has begun the volume after it", path.display())]
     VolumeClosed { path: PathBuf },
     #[error("the year {year} has as many volumes as it can have")]
     PartsExhausted { year: i32 },
-    #[error("the system has no randomness to make an id of")]
-    Randomness,
 }
 
 /// An error and its causes in one line, for warnings that leave no error behind.
@@ -295,16 +245,14 @@ fn offset_of(position: &Option<Box<Position>>) -> i64 {
 impl ArchiveError {
     /// Whether the location given is at fault, and not a disk or an archive.
     pub fn is_location(&self) -> bool {
-        matches!(
-            self,
+        match self {
+            ArchiveError::Store(error) => error.is_location(),
             ArchiveError::LocationScheme { .. }
-                | ArchiveError::LocationInvalid { .. }
-                | ArchiveError::NotAnArchive { .. }
-                | ArchiveError::NotEmpty { .. }
-                | ArchiveError::Connect { .. }
-                | ArchiveError::Variable { .. }
-                | ArchiveError::BucketUnfit { .. }
-        )
+            | ArchiveError::NotAnArchive { .. }
+            | ArchiveError::NotEmpty { .. }
+            | ArchiveError::BucketUnfit { .. } => true,
+            _ => false,
+        }
     }
 
     /// What the user can do about it, when there is something.
@@ -313,7 +261,7 @@ impl ArchiveError {
             ArchiveError::LocationScheme { .. } => {
                 Some("give a folder on a local disk or s3://bucket/prefix")
             }
-            ArchiveError::RootGone { .. } => Some("is its disk mounted? It is made anew at a start only"),
+            ArchiveError::Store(error) => error.hint(),
             ArchiveError::NotAnArchive { .. } => {
                 Some("`strongroom ingest` creates an archive where there is none")
             }
@@ -323,19 +271,13 @@ impl ArchiveError {
                 "use a store that honours If-None-Match; or set STRONGROOM_S3_SINGLE_WRITER=true and see to it that \
                  only one writer runs",
             ),
-            ArchiveError::ReadManifest { source, .. } | ArchiveError::ListFolder { source, .. } => {
+            ArchiveError::ReadManifest { source, .. } | ArchiveError::WriteManifest { source, .. } => {
                 StoreFailure::within(source)?.hint()
             }
-            ArchiveError::PutFile { source, .. }
-            | ArchiveError::Probe { source, .. }
-            | ArchiveError::Bucket { source, .. } => source.hint(),
-            ArchiveError::WriteManifest { source, .. } => StoreFailure::within(source)?.hint(),
+            ArchiveError::PutFile { source, .. } => source.hint(),
             ArchiveError::BucketUnfit { .. } => Some(
                 "object lock is chosen when a bucket is made: name a new one, and `archive init` makes it",
             ),
-            ArchiveError::Connect { .. } => {
-                Some("set AWS_REGION, or STRONGROOM_S3_ENDPOINT for a store other than AWS")
-            }
             ArchiveError::VolumeClosed { .. } | ArchiveError::CommitContended { .. } => {
                 Some("nothing was lost; run again")
             }

@@ -26,7 +26,7 @@ use chrono::NaiveDate;
 use strongroom_schemas::table::DATE;
 use strongroom_schemas::{Period, Table, VolumeId};
 
-use crate::error::{ArchiveError, Result};
+use crate::store::error::{Result, StoreError};
 
 pub(crate) const MANIFEST: &str = "strongroom.json";
 pub(crate) const LOCK: &str = ".lock";
@@ -141,7 +141,7 @@ fn version_digits(digits: &str) -> Option<u64> {
 
 /// Names in a folder of a local disk; none when there is no such folder.
 pub(crate) fn names(folder: &Path) -> Result<Vec<std::ffi::OsString>> {
-    let failed = |source| ArchiveError::ListFolder { path: folder.to_owned(), source };
+    let failed = |source| StoreError::ListFolder { path: folder.to_owned(), source };
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -14,20 +14,17 @@
 
 pub mod activity;
 mod archive;
-mod background;
 mod bits;
 mod check;
 mod column;
 mod commit;
 mod delta;
-mod durable;
 mod encode;
 mod error;
 pub mod evidence;
 mod fail;
 mod layout;
 mod lock;
-mod options;
 mod position;
 mod proof;
 mod read;
@@ -45,7 +42,7 @@ pub use commit::CHECKPOINT_INTERVAL;
 pub use delta::DeltaError;
 pub use encode::{EncodedRowGroup, Layout, RowOrder, encode, encode_records, encode_with};
 pub use error::{ArchiveError, Result};
-pub use options::{
+pub use store::options::{
     LockMode, RETENTION_YEARS_DEFAULT, RETENTION_YEARS_MAX, Retention, S3Options, StoreOptions, variables,
 };
 pub use position::{Counts, Position, Source, SourcePosition};

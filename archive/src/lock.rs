@@ -6,7 +6,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 
-use crate::background;
+use crate::store::background;
 use crate::error::{ArchiveError, Result};
 use crate::layout;
 use crate::store::Bucket;

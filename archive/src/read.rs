@@ -492,7 +492,7 @@ pub(crate) async fn sources(store: &Store, root: &std::path::Path) -> Result<Vec
             }
         }
     }
-    for period in store.periods(root, Table::Events).await? {
+    for period in dropped::periods(store, root, Table::Events).await? {
         let volume = layout::volume(root, VolumeId { table: Table::Events, period });
         let commits = commit::commits(store, &volume).await?;
         for (path, lines) in commit::read_commits(store, commits).await? {

@@ -14,6 +14,7 @@ use crate::commit::{self, STATISTICS_OFFSET, STATISTICS_SOURCE, TAG_VERSION};
 use crate::encode::time_column;
 use crate::error::{ArchiveError, Result};
 use crate::layout;
+use crate::retention::dropped;
 use crate::store::Store;
 
 /// A table's files over all volumes, as of one version of each.
@@ -76,7 +77,7 @@ impl Snapshot {
 /// Whether no commit follows `snapshot`: versions have no gaps, so one name for each volume tells. Where the
 /// folders cannot be looked at it is no, and the reading that follows says why.
 pub(crate) async fn is_current(store: &Store, root: &Path, snapshot: &Snapshot) -> bool {
-    let Ok(periods) = store.periods(root, snapshot.table).await else { return false };
+    let Ok(periods) = dropped::periods(store, root, snapshot.table).await else { return false };
     let next = |period| {
         let read = snapshot.volumes.iter().find(|volume| volume.period == period);
         let version = read.map_or(0, |volume| volume.version + 1);
@@ -114,7 +115,7 @@ struct Statistics {
 
 pub(crate) async fn load(store: Store, root: PathBuf, table: Table) -> Result<Snapshot> {
     let mut snapshot = Snapshot { table, volumes: Vec::new(), files: Vec::new() };
-    for period in store.periods(&root, table).await? {
+    for period in dropped::periods(&store, &root, table).await? {
         let path = layout::volume(&root, VolumeId { table, period });
         let Some(state) = commit::load(&store, &path).await? else { continue };
         for add in &state.files {

@@ -48,18 +48,19 @@ use strongroom_schemas::volume::YEARS;
 use strongroom_schemas::{Period, Table, VolumeId};
 
 use crate::activity::is_activity;
-use crate::archive::{Archive, random_id, read_only};
-use crate::background;
+use crate::archive::Archive;
+use crate::store::background;
 use crate::commit::{
     self, Addition, CHECKPOINT_INTERVAL, COMMIT_ID, FileFacts, Transactions, VolumeLog, check_partition,
 };
-use crate::durable;
+use crate::store::durable::{self, read_only};
+use crate::store::id::random_id;
 use crate::encode::{EncodedRowGroup, Span, parquet_schema};
 use crate::error::{ArchiveError, Result, with_causes};
 use crate::fail::{FailPoints, Step};
 use crate::layout;
 use crate::lock::Hold;
-use crate::options::variables;
+use crate::store::options::variables;
 use crate::position::{Counts, Position, SourcePosition};
 use crate::proof::ProofError;
 use crate::proof::log::Sealing;
@@ -839,7 +840,7 @@ impl Writer {
     ) -> Result<()> {
         let (store, root) = (self.store.clone(), self.root.clone());
         let before = background::wait(async move {
-            let mut before = store.periods(&root, volume.table).await?;
+            let mut before = dropped::periods(&store, &root, volume.table).await?;
             before.retain(|period| *period < volume.period);
             while let Some(period) = before.pop() {
                 let id = VolumeId { period, ..volume };
@@ -909,7 +910,7 @@ impl Writer {
                 found.push((volume, Some(version), length, commit::positions(&path, &transactions)?));
             }
             for period in
-                store.periods(&root, table).await?.into_iter().filter(|newer| *newer > volume.period)
+                dropped::periods(&store, &root, table).await?.into_iter().filter(|newer| *newer > volume.period)
             {
                 let newer = VolumeId { table, period };
                 let path = layout::volume(&root, newer);
@@ -980,7 +981,7 @@ impl Known {
             for table in Table::ALL {
                 let positions = known.positions.entry(table).or_default();
                 let mut dropped = dropped::of_table(&store, &root, table).await?;
-                let periods = store.periods(&root, table).await?;
+                let periods = dropped::periods(&store, &root, table).await?;
                 // Later volumes overwrite earlier ones. A dropped one left behind where it ended.
                 let all: BTreeSet<Period> = periods.into_iter().chain(dropped.keys().copied()).collect();
                 for period in &all {

@@ -28,6 +28,7 @@ use thiserror::Error;
 
 use crate::layout;
 use crate::store::Store;
+use crate::store::error::StoreError;
 
 /// Newest version of the protocol that this program reads.
 const READER_VERSION: u32 = 1;
@@ -43,7 +44,7 @@ const ENGINE: &str = concat!("strongroom/", env!("CARGO_PKG_VERSION"));
 #[non_exhaustive]
 pub enum DeltaError {
     #[error("cannot list its log")]
-    List(#[source] Box<crate::error::ArchiveError>),
+    List(#[source] Box<StoreError>),
     #[error("cannot read {name}")]
     Read {
         name: String,

@@ -23,7 +23,7 @@ use super::ledger::{Entry, Ledger, NamedFile, times};
 use super::manifest::{ALERTS, HeadEntry, PackFile, RECORDS};
 use super::{EvidenceError, PROOF_RECORD_BYTES, PROOF_RECORDS_MAX};
 use crate::archive::Archive;
-use crate::background;
+use crate::store::background;
 use crate::commit::{STATISTICS_OFFSET, STATISTICS_SOURCE, timestamp};
 use crate::encode::{record_column, time_column};
 use crate::error::ArchiveError;

@@ -31,7 +31,7 @@ use super::timestamp::{self, TimestampAuthorities};
 use super::witness::{Submission, split_key};
 use super::{Head, ProofError, VolumeId};
 use crate::archive::Archive;
-use crate::background;
+use crate::store::background;
 use crate::error::with_causes;
 use crate::store::Store;
 

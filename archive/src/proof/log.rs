@@ -21,6 +21,7 @@ use super::tree::{self, TILE_WIDTH, Tile};
 use super::{Head, ProofError, VolumeId};
 use crate::fail::{FailPoints, Step};
 use crate::layout;
+use crate::retention::dropped;
 use crate::store::Store;
 
 /// Digits of a size in a checkpoint's name.
@@ -386,7 +387,7 @@ pub(crate) async fn manifest_hash(store: &Store, root: &Path) -> Result<Hash, Pr
 pub(crate) async fn logs(store: &Store, root: &Path) -> Result<Vec<VolumeId>, ProofError> {
     let mut logs = Vec::new();
     for table in Table::ALL {
-        let periods = store.periods(root, table).await?;
+        let periods = dropped::periods(store, root, table).await?;
         logs.extend(periods.into_iter().map(|period| VolumeId { table, period }));
     }
     Ok(logs)

@@ -37,6 +37,7 @@ pub use self::signer::Signer;
 pub use self::timestamp::TimestampAuthorities;
 pub use self::witness::{REQUEST_BYTES_MAX, TrustedLog, Witness, WitnessAnswer};
 use crate::error::ArchiveError;
+use crate::store::error::StoreError;
 
 /// What can go wrong with keys and proofs. No message holds a private key.
 #[derive(Debug, Error)]
@@ -113,6 +114,8 @@ pub enum ProofError {
         source: io::Error,
     },
     #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
     Archive(#[from] Box<ArchiveError>),
 }
 
@@ -146,6 +149,7 @@ impl ProofError {
             ProofError::NotProvable { .. } => {
                 Some("strongroom seal-log signs what is not signed yet, strongroom verify says what is wrong")
             }
+            ProofError::Store(error) => error.hint(),
             ProofError::Archive(error) => error.hint(),
             _ => None,
         }

@@ -25,10 +25,11 @@ use super::tree::{Paths, root, root_of_inclusion};
 use super::verify::{AddFacts, Records, Witnesses, parse_commit};
 use super::{Head, ProofError, VolumeId, keys};
 use crate::archive::Archive;
-use crate::background;
+use crate::store::background;
 use crate::commit::{STATISTICS_OFFSET, STATISTICS_SOURCE};
 use crate::error::ArchiveError;
 use crate::layout;
+use crate::retention::dropped;
 use crate::store::Store;
 
 /// Most records of one proof: it is meant to be small.
@@ -201,7 +202,7 @@ pub fn prove(
             }
             let manifest = read(archive_root.join(layout::MANIFEST)).await?;
             let (mut volumes, mut sources) = (BTreeMap::new(), Vec::new());
-            for period in store.periods(&archive_root, Table::Events).await? {
+            for period in dropped::periods(&store, &archive_root, Table::Events).await? {
                 let log = VolumeId { table: Table::Events, period };
                 let origin = log.origin(&id);
                 let Some((head, key)) = newest(&store, &archive_root, (log, 0), &origin, &chain).await?

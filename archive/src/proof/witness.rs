@@ -27,7 +27,7 @@ use super::cosignature::{WitnessKey, cosign};
 use super::log::parse_checkpoint_text;
 use super::note::{Note, PrivateKey, PublicKey, base64, from_base64, line};
 use super::tree::is_consistent;
-use crate::durable;
+use crate::store::durable;
 
 /// Most lines of a consistency proof, as tlog-witness has it.
 pub(crate) const PROOF_LINES_MAX: usize = 63;

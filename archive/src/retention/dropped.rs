@@ -30,11 +30,11 @@ use super::{
     text_of,
 };
 use crate::archive::Archive;
-use crate::durable;
+use crate::store::durable;
 use crate::error::ArchiveError;
 use crate::fail::FailPoints;
 use crate::layout;
-use crate::options::RETENTION_YEARS_DEFAULT;
+use crate::store::options::RETENTION_YEARS_DEFAULT;
 use crate::proof::log::{Sealing, Seen};
 use crate::proof::verify::CommitFacts;
 use crate::proof::{ProofError, VolumeId};
@@ -191,13 +191,10 @@ pub(crate) async fn of_table(
     Ok(of_table.map(|(log, (_, state))| (log.period, state)).collect())
 }
 
-/// The volumes of a table that were not dropped. Leftovers of a dropped volume are never read.
-pub(crate) async fn without(
-    store: &Store,
-    root: &Path,
-    table: Table,
-    mut periods: Vec<Period>,
-) -> Result<Vec<Period>, ArchiveError> {
+/// Volumes that a table has a folder for and that were not dropped, oldest first. Leftovers of a dropped volume are
+/// never read.
+pub(crate) async fn periods(store: &Store, root: &Path, table: Table) -> Result<Vec<Period>, ArchiveError> {
+    let mut periods = layout::periods_among(&store.names(&layout::table(root, table)).await?);
     // A volume of the present year is never dropped, so most archives need no further look.
     let present = Utc::now().year();
     if periods.iter().any(|period| period.year < present) {

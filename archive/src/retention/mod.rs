@@ -33,14 +33,15 @@ pub use self::policy::{Extended, Policy, extend, policy};
 pub use self::record::{DropRecord, HeldObject, PolicyRecord, Scope, TEXT_BYTES_MAX};
 pub use self::status::{Issue, Status, VolumeStatus, status};
 use crate::archive::Archive;
-use crate::background;
+use crate::store::background;
 use crate::error::ArchiveError;
 use crate::fail::{FailPoints, Step};
-use crate::options::{LockMode, Retention};
+use crate::store::options::{LockMode, Retention};
 use crate::proof::keys::{self, Keys};
 use crate::proof::{ProofError, Signer, VolumeId};
 use crate::s3::StoreFailure;
 use crate::store::Store;
+use crate::store::error::StoreError;
 
 /// How far ahead of ours another clock may be before what it says is not believed.
 pub(crate) const CLOCK_AHEAD_MS_MAX: i64 = 600_000;
@@ -55,7 +56,7 @@ const NAMES_MAX: usize = 10;
 pub enum RetentionError {
     #[error(
         "{asked} years are asked for; a retention has 1 to {} years",
-        crate::options::RETENTION_YEARS_MAX
+        crate::store::options::RETENTION_YEARS_MAX
     )]
     Years { asked: u32 },
     #[error("the archive promises {promised} years already: a retention is never shortened to {asked}")]
@@ -103,6 +104,8 @@ pub enum RetentionError {
     #[error(transparent)]
     Proof(#[from] ProofError),
     #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
     Archive(#[from] Box<ArchiveError>),
 }
 
@@ -117,6 +120,7 @@ impl RetentionError {
     pub(crate) fn into_archive(self) -> ArchiveError {
         match self {
             RetentionError::Archive(error) => *error,
+            RetentionError::Store(error) => error.into(),
             error => ArchiveError::Retention { source: Box::new(error) },
         }
     }
@@ -140,6 +144,7 @@ impl RetentionError {
             RetentionError::Record { .. } => Some("strongroom verify says what is wrong"),
             RetentionError::List { source, .. } => source.hint(),
             RetentionError::Proof(error) => error.hint(),
+            RetentionError::Store(error) => error.hint(),
             RetentionError::Archive(error) => error.hint(),
             _ => None,
         }
@@ -148,6 +153,7 @@ impl RetentionError {
     /// Whether what was asked for is at fault.
     pub fn is_input(&self) -> bool {
         match self {
+            RetentionError::Store(error) => error.is_location(),
             RetentionError::Archive(error) => error.is_location(),
             RetentionError::Years { .. }
             | RetentionError::Shorter { .. }

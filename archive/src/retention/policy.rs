@@ -9,7 +9,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, stream};
@@ -18,37 +17,14 @@ use super::record::{PolicyRecord, Statement, open};
 use super::{Failures, OBJECTS_AT_ONCE, Progress, RetentionError, Work, end, objects, text_of};
 use crate::archive::Archive;
 use crate::layout;
-use crate::options::{LockMode, RETENTION_YEARS_MAX, Retention};
+use crate::store::options::{LockMode, RETENTION_YEARS_MAX, Retention};
 use crate::proof::keys::Keys;
 use crate::s3::Locked;
+use crate::store::lock_term::LockTerm;
 use crate::store::{Bucket, Store};
 
 /// Most records of policy: each has a year more.
 pub(crate) const RECORDS_MAX: u64 = RETENTION_YEARS_MAX as u64;
-
-/// What new objects are locked with. Clones see it grow.
-#[derive(Clone, Debug)]
-pub(crate) struct Promised {
-    mode: LockMode,
-    years: Arc<AtomicU32>,
-    /// Records of policy that are in it.
-    records: Arc<AtomicU64>,
-}
-
-impl Promised {
-    pub(crate) fn new(retention: Retention) -> Self {
-        Promised { mode: retention.mode, years: Arc::new(retention.years.into()), records: Arc::default() }
-    }
-
-    pub(crate) fn now(&self) -> Retention {
-        Retention { mode: self.mode, years: self.years.load(Ordering::Relaxed) }
-    }
-
-    fn raise(&self, policy: &Policy) {
-        self.years.fetch_max(policy.years, Ordering::Relaxed);
-        self.records.fetch_max(policy.records.len() as u64, Ordering::Relaxed);
-    }
-}
 
 /// What an archive promises.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,12 +85,12 @@ async fn whole(work: &Work, keys: &Keys) -> Result<Policy, RetentionError> {
 
 /// Takes what was promised since into `promised`. Asks the store for one name where nothing was. Records that do not
 /// hold are left out: they are for `verify` to name, and may cost nobody anything.
-pub(crate) async fn refresh(work: &Work, promised: &Promised) -> Result<(), RetentionError> {
-    let next = path(work, promised.records.load(Ordering::Relaxed) + 1);
+pub(crate) async fn refresh(work: &Work, promised: &LockTerm) -> Result<(), RetentionError> {
+    let next = path(work, promised.records() + 1);
     let there = work.store.exists(&next).await;
     if there.map_err(|source| RetentionError::Read { path: next, source })? {
         let (policy, ..) = load(work, &work.keys().await?).await?;
-        promised.raise(&policy);
+        promised.raise(policy.years, policy.records.len() as u64);
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use super::objects::{self, volume_of};
 use super::record::DropRecord;
 use super::{NAMES_MAX, OBJECTS_AT_ONCE, Policy, Progress, RetentionError, Work, end, policy};
 use crate::archive::Archive;
-use crate::options::LockMode;
+use crate::store::options::LockMode;
 use crate::s3::Protection;
 use crate::store::Store;
 use strongroom_schemas::VolumeId;

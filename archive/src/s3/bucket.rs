@@ -14,10 +14,10 @@ use chrono::{DateTime, Days, Utc};
 
 use super::failure::repeat;
 use super::{Content, Locked, Put, S3, StoreFailure, time};
-use crate::archive::random_id;
-use crate::error::{ArchiveError, Result};
+use crate::store::id::random_id;
+use crate::store::error::{Result, StoreError};
 use crate::layout;
-use crate::options::LockMode;
+use crate::store::options::LockMode;
 
 /// Days for which the object of a probe is locked: it means nothing.
 const PROBE_LOCK_DAYS: u64 = 1;
@@ -69,15 +69,15 @@ impl<T> Condition<T> {
 }
 
 impl S3 {
-    fn bucket_failed(&self, operation: &'static str) -> impl Fn(StoreFailure) -> ArchiveError {
+    fn bucket_failed(&self, operation: &'static str) -> impl Fn(StoreFailure) -> StoreError {
         let bucket = self.bucket().to_owned();
-        move |source| ArchiveError::Bucket { operation, bucket: bucket.clone(), source }
+        move |source| StoreError::Bucket { operation, bucket: bucket.clone(), source }
     }
 
     /// Whether the store refuses to put an object where there is one.
     pub(crate) async fn is_conditional(&self, mode: LockMode) -> Result<bool> {
         let path = self.root().join(layout::PROBE).join(random_id()?);
-        let failed = |source| ArchiveError::Probe { path: path.clone(), source };
+        let failed = |source| StoreError::Probe { path: path.clone(), source };
         let until = Utc::now() + Days::new(PROBE_LOCK_DAYS);
         let locked = Locked { mode, until };
         let first = Content::Bytes(Bytes::from_static(b"first"));

@@ -14,7 +14,7 @@ use chrono::{DateTime, Utc};
 
 use super::failure::repeat;
 use super::{Condition, Locked, S3, StoreFailure, sdk_time, time};
-use crate::options::LockMode;
+use crate::store::options::LockMode;
 
 /// What keeps a version of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

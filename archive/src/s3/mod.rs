@@ -53,8 +53,8 @@ pub(crate) use self::failure::pause;
 use self::failure::{Tries, repeat};
 pub(crate) use self::lock::Protection;
 pub(crate) use self::policy::{auditor_policy, bucket_policy, keeper_policy, remover_policy, writer_policy};
-use crate::error::{ArchiveError, Result};
-use crate::options::{LockMode, Retention, S3Options};
+use crate::store::error::{Result, StoreError};
+use crate::store::options::{LockMode, Retention, S3Options};
 
 pub(crate) const SCHEME: &str = "s3";
 /// How long a connection may take to come about.
@@ -200,16 +200,16 @@ impl S3 {
 
     /// Prepares to reach `location`. Nothing is asked of the store yet.
     pub(crate) async fn connect(location: &str, options: &S3Options) -> Result<S3> {
-        let invalid = || ArchiveError::LocationInvalid { location: location.to_owned() };
+        let invalid = || StoreError::LocationInvalid { location: location.to_owned() };
         let (bucket, prefix) = split(location).ok_or_else(invalid)?;
         let mut trusted = TrustStore::default();
         if let Some(path) = &options.ca_file {
             let pem = std::fs::read(path)
-                .map_err(|source| ArchiveError::ReadCertificates { path: path.clone(), source })?;
+                .map_err(|source| StoreError::ReadCertificates { path: path.clone(), source })?;
             trusted.add_pem_certificate(pem);
         }
         let tls = TlsContext::builder().with_trust_store(trusted).build();
-        let tls = tls.map_err(|error| ArchiveError::Connect {
+        let tls = tls.map_err(|error| StoreError::Connect {
             location: location.to_owned(),
             detail: error.to_string(),
         })?;
@@ -238,7 +238,7 @@ impl S3 {
         }
         let config = loader.load().await;
         if config.region().is_none() {
-            return Err(ArchiveError::Connect {
+            return Err(StoreError::Connect {
                 location: location.to_owned(),
                 detail: "no region is set".to_owned(),
             });

@@ -7,7 +7,7 @@ use strongroom_schemas::Table;
 
 use super::S3;
 use crate::layout;
-use crate::options::Retention;
+use crate::store::options::Retention;
 
 /// What takes objects away, hides them, or undoes what keeps them.
 const DENIED: [&str; 7] = [
@@ -222,7 +222,7 @@ mod tests {
     use chrono::{Days, NaiveDate, NaiveTime};
 
     use super::*;
-    use crate::options::LockMode;
+    use crate::store::options::LockMode;
 
     /// The policy must not refuse what we put ourselves, on any day of a cycle of leap years.
     #[test]

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::archive::Place;
-use crate::background;
+use crate::store::background;
 use crate::store::Store;
 
 #[path = "../../../tests/it/services/ports.rs"]

@@ -1,7 +1,7 @@
 //! Volumes that follow each other: full ones, closed ones, and what readers, writers and `verify` make of them.
 
 use super::*;
-use crate::background;
+use crate::store::background;
 use crate::commit::{self, Addition, Committed, VolumeLog};
 use crate::delta::State;
 use crate::layout;

@@ -8,7 +8,7 @@ use futures::{StreamExt as _, stream};
 use super::{CommitFacts, ProofError, Report, UNPROVEN_SECONDS_MAX, VolumeId};
 use crate::error::ArchiveError;
 use crate::layout;
-use crate::options::{LockMode, Retention};
+use crate::store::options::{LockMode, Retention};
 use crate::s3::Condition;
 use crate::store::Bucket;
 

@@ -22,7 +22,7 @@ use super::super::{ProofError, VolumeId};
 use super::volume::ADD_MEMBERS;
 use super::{CommitFacts, Report};
 use crate::commit::TAG_VERSION;
-use crate::durable;
+use crate::store::durable;
 use crate::layout;
 use crate::store::Store;
 

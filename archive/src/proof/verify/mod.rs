@@ -33,7 +33,7 @@ use super::note::{Note, PublicKey, base64};
 use super::timestamp::TimestampAuthorities;
 use super::{Head, ProofError, VolumeId};
 use crate::archive::Archive;
-use crate::background;
+use crate::store::background;
 use crate::commit::TAG_VERSION;
 use crate::error::ArchiveError;
 use crate::layout;

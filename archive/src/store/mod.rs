@@ -7,6 +7,13 @@
 //! show names as other tools take them. Two kinds of store are an enum and no trait: what differs between
 //! them, locks of files against locks of objects, is for their users to see.
 
+pub(crate) mod background;
+pub(crate) mod durable;
+pub(crate) mod error;
+pub(crate) mod id;
+pub(crate) mod lock_term;
+pub(crate) mod options;
+
 use std::io::{self, Read as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -14,15 +21,14 @@ use std::path::{Path, PathBuf};
 use bytes::{Buf as _, Bytes};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
-use strongroom_schemas::{Period, Table};
 
-use crate::archive::{random_id, read_only};
-use crate::background;
-use crate::durable;
-use crate::error::{ArchiveError, Result};
 use crate::layout;
-use crate::retention::{dropped, policy::Promised};
 use crate::s3::{Content, Put, S3};
+
+use self::durable::read_only;
+use self::error::{Result, StoreError};
+use self::id::random_id;
+use self::lock_term::LockTerm;
 
 /// The store of one archive. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -35,7 +41,7 @@ pub(crate) enum Store {
 #[derive(Clone, Debug)]
 pub(crate) struct Bucket {
     pub(crate) s3: S3,
-    pub(crate) retention: Promised,
+    pub(crate) retention: LockTerm,
 }
 
 impl Store {
@@ -46,7 +52,7 @@ impl Store {
                 let names = layout::names(folder)?;
                 Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect())
             }
-            Store::S3(bucket) => bucket.s3.names(folder).await.map_err(|failure| ArchiveError::ListFolder {
+            Store::S3(bucket) => bucket.s3.names(folder).await.map_err(|failure| StoreError::ListFolder {
                 path: folder.to_owned(),
                 source: failure.into(),
             }),
@@ -62,15 +68,9 @@ impl Store {
                 Ok(names)
             }
             Store::S3(bucket) => bucket.s3.names_from(folder, Some(from)).await.map_err(|failure| {
-                ArchiveError::ListFolder { path: folder.to_owned(), source: failure.into() }
+                StoreError::ListFolder { path: folder.to_owned(), source: failure.into() }
             }),
         }
-    }
-
-    /// Volumes that a table has a folder for and that were not dropped, oldest first.
-    pub(crate) async fn periods(&self, root: &Path, of: Table) -> Result<Vec<Period>> {
-        let periods = layout::periods_among(&self.names(&layout::table(root, of)).await?);
-        dropped::without(self, root, of, periods).await
     }
 
     /// A small file whole; `None` when there is none.

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 
-use crate::error::{ArchiveError, Result};
+use super::error::{Result, StoreError};
 
 /// Reading a log is a few small files; two threads let a reader wait inside another, and two more carry objects.
 const THREADS: usize = 4;
@@ -34,7 +34,7 @@ fn spawn(job: Job) -> Result<JoinHandle<()>> {
             .build()
             .ok()
     });
-    runtime.as_ref().map(|runtime| runtime.spawn(job)).ok_or(ArchiveError::Background)
+    runtime.as_ref().map(|runtime| runtime.spawn(job)).ok_or(StoreError::Background)
 }
 
 /// As [`spawn`], with a signal for callers that are not asynchronous.
@@ -59,21 +59,24 @@ fn job<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> (
 }
 
 /// What a job left; nothing when it ended in a panic.
-fn outcome<T>(slot: &Slot<Result<T>>) -> Result<T> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or(Err(ArchiveError::Background))
+fn outcome<T, E: From<StoreError>>(slot: &Slot<Result<T, E>>) -> Result<T, E> {
+    let taken = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+    taken.unwrap_or_else(|| Err(StoreError::Background.into()))
 }
 
 /// Runs `future` and blocks this thread until it is done.
-pub(crate) fn wait<T: Send + 'static>(future: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+pub(crate) fn wait<T: Send + 'static, E: From<StoreError> + Send + 'static>(
+    future: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> Result<T, E> {
     join(start(future)?)
 }
 
 /// Runs `future`, for async callers.
-pub(crate) async fn run<T: Send + 'static>(
-    future: impl Future<Output = Result<T>> + Send + 'static,
-) -> Result<T> {
+pub(crate) async fn run<T: Send + 'static, E: From<StoreError> + Send + 'static>(
+    future: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> Result<T, E> {
     let (slot, job) = job(future);
-    spawn(job)?.await.map_err(|_| ArchiveError::Background)?;
+    spawn(job)?.await.map_err(|_| StoreError::Background)?;
     outcome(&slot)
 }
 
@@ -81,38 +84,38 @@ pub(crate) async fn run<T: Send + 'static>(
 pub(crate) async fn io<T: Send + 'static>(
     future: impl Future<Output = io::Result<T>> + Send + 'static,
 ) -> io::Result<T> {
-    run(async move { Ok(future.await) }).await.map_err(io::Error::other)?
+    run(async move { Ok::<_, StoreError>(future.await) }).await.map_err(io::Error::other)?
 }
 
 /// Runs `future` and blocks this thread until it is done, for callers that read bytes.
 pub(crate) fn wait_io<T: Send + 'static>(
     future: impl Future<Output = io::Result<T>> + Send + 'static,
 ) -> io::Result<T> {
-    wait(async move { Ok(future.await) }).map_err(io::Error::other)?
+    wait(async move { Ok::<_, StoreError>(future.await) }).map_err(io::Error::other)?
 }
 
 /// What was started; its outcome is for [`join`].
-pub(crate) struct Task<T> {
-    slot: Slot<Result<T>>,
+pub(crate) struct Task<T, E> {
+    slot: Slot<Result<T, E>>,
     done: Receiver<()>,
 }
 
-impl<T> std::fmt::Debug for Task<T> {
+impl<T, E> std::fmt::Debug for Task<T, E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Task").finish_non_exhaustive()
     }
 }
 
 /// Starts `future`; its outcome is for [`join`].
-pub(crate) fn start<T: Send + 'static>(
-    future: impl Future<Output = Result<T>> + Send + 'static,
-) -> Result<Task<T>> {
+pub(crate) fn start<T: Send + 'static, E: From<StoreError> + Send + 'static>(
+    future: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> Result<Task<T, E>, StoreError> {
     let (slot, job) = job(future);
     Ok(Task { slot, done: spawn_signalled(job)? })
 }
 
 /// Blocks this thread until what was started is done.
-pub(crate) fn join<T>(task: Task<T>) -> Result<T> {
-    task.done.recv().map_err(|_| ArchiveError::Background)?;
+pub(crate) fn join<T, E: From<StoreError>>(task: Task<T, E>) -> Result<T, E> {
+    task.done.recv().map_err(|_| StoreError::Background)?;
     outcome(&task.slot)
 }

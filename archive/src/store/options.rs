@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::{DateTime, Datelike as _, Days, Months, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{ArchiveError, Result};
+use crate::store::error::{Result, StoreError};
 use crate::proof::PublicKey;
 
 /// Calendar years that an object is kept for unless told otherwise.
@@ -123,14 +123,14 @@ impl StoreOptions {
     /// What the environment says; see `variables` for the names.
     ///
     /// # Errors
-    /// [`ArchiveError::Variable`] for a value that cannot be used.
+    /// [`StoreError::Variable`] for a value that cannot be used.
     pub fn from_env() -> Result<StoreOptions> {
         StoreOptions::from_variables(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
     }
 
     fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<StoreOptions> {
         let first = |names: &[&str]| names.iter().find_map(|name| variable(name));
-        let wrong = |name: &'static str, expected: &'static str| ArchiveError::Variable { name, expected };
+        let wrong = |name: &'static str, expected: &'static str| StoreError::Variable { name, expected };
         let flag = |name: &'static str| match variable(name).as_deref() {
             None | Some("0" | "false") => Ok(false),
             Some("1" | "true") => Ok(true),
@@ -235,7 +235,7 @@ mod tests {
             &[("STRONGROOM_S3_LOCK_MODE", "NONE")],
             &[("STRONGROOM_S3_TIMEOUT", "soon")],
         ] {
-            assert!(matches!(options(wrong), Err(ArchiveError::Variable { .. })), "{wrong:?}");
+            assert!(matches!(options(wrong), Err(StoreError::Variable { .. })), "{wrong:?}");
         }
     }
 }

@@ -8,14 +8,14 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::error::{ArchiveError, Result};
+use crate::store::error::{Result, StoreError};
 
 /// Makes `folder` and what is missing above it, durably.
 pub(crate) fn create_folder(folder: &Path) -> Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
-    let failed = |source| ArchiveError::CreateFolder { path: folder.to_owned(), source };
+    let failed = |source| StoreError::CreateFolder { path: folder.to_owned(), source };
     match folder.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => {
             create_folder(parent)?;
@@ -34,7 +34,7 @@ pub(crate) fn create_folder(folder: &Path) -> Result<()> {
 pub(crate) fn create_folder_in(root: &Path, folder: &Path) -> Result<()> {
     match std::fs::metadata(root) {
         Ok(_) => create_folder(folder),
-        Err(source) => Err(ArchiveError::RootGone { path: root.to_owned(), source }),
+        Err(source) => Err(StoreError::RootGone { path: root.to_owned(), source }),
     }
 }
 
@@ -42,7 +42,7 @@ pub(crate) fn create_folder_in(root: &Path, folder: &Path) -> Result<()> {
 pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
     File::open(folder)
         .and_then(|folder| folder.sync_all())
-        .map_err(|source| ArchiveError::SyncFolder { path: folder.to_owned(), source })
+        .map_err(|source| StoreError::SyncFolder { path: folder.to_owned(), source })
 }
 
 /// Writes a new file whole; an existing one is an error of kind `AlreadyExists`.
@@ -77,6 +77,13 @@ fn sync_parent(path: &Path) -> io::Result<()> {
         Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),
     }
+}
+
+/// Takes away the permission to write.
+pub(crate) fn read_only(path: &Path) -> io::Result<()> {
+    let mut permissions = std::fs::metadata(path)?.permissions();
+    permissions.set_readonly(true);
+    std::fs::set_permissions(path, permissions)
 }
 
 /// Name of a file of a log on its way to `path`; no two calls give the same.

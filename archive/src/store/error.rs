@@ -1,0 +1,96 @@
+//! What can go wrong with a store: one variant for each operation, with the object it failed on.
+//!
+//! Invariant: this is the lowest error of the crate. It wraps no error of a layer above the store, so each of those
+//! can wrap it.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::s3::StoreFailure;
+
+/// The result of an operation on a store.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// An operation on a store that failed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    #[error("archive location \"{location}\" is not a valid path, file:// or s3:// URL")]
+    LocationInvalid { location: String },
+    #[error("cannot create folder {}", path.display())]
+    CreateFolder {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the archive's folder {} is gone", path.display())]
+    RootGone {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot list folder {}", path.display())]
+    ListFolder {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot sync folder {}", path.display())]
+    SyncFolder {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot prepare to reach {location}: {detail}")]
+    Connect { location: String, detail: String },
+    #[error("cannot read certificates from {}", path.display())]
+    ReadCertificates {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{name} is set to what is not {expected}")]
+    Variable { name: &'static str, expected: &'static str },
+    #[error("cannot try whether the store refuses to replace {}", path.display())]
+    Probe {
+        path: PathBuf,
+        #[source]
+        source: StoreFailure,
+    },
+    #[error("cannot {operation} bucket {bucket}")]
+    Bucket {
+        operation: &'static str,
+        bucket: String,
+        #[source]
+        source: StoreFailure,
+    },
+    #[error("the archive's background thread ended early")]
+    Background,
+    #[error("the system has no randomness to make an id of")]
+    Randomness,
+}
+
+impl StoreError {
+    /// Whether the location or the settings given are at fault, and not a disk or a bucket.
+    pub fn is_location(&self) -> bool {
+        matches!(
+            self,
+            StoreError::LocationInvalid { .. } | StoreError::Connect { .. } | StoreError::Variable { .. }
+        )
+    }
+
+    /// What the user can do about it, when there is something.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            StoreError::RootGone { .. } => Some("is its disk mounted? It is made anew at a start only"),
+            StoreError::ListFolder { source, .. } => StoreFailure::within(source)?.hint(),
+            StoreError::Probe { source, .. } | StoreError::Bucket { source, .. } => source.hint(),
+            StoreError::Connect { .. } => {
+                Some("set AWS_REGION, or STRONGROOM_S3_ENDPOINT for a store other than AWS")
+            }
+            _ => None,
+        }
+    }
+}

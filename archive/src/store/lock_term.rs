@@ -1,0 +1,39 @@
+//! For how long new objects are locked.
+//!
+//! Invariant: a term only grows. All clones of it grow together, so a policy that one reader of an archive has seen is
+//! what every writer of that archive puts objects with.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::options::{LockMode, Retention};
+
+/// What new objects are locked with. Clones see it grow.
+#[derive(Clone, Debug)]
+pub(crate) struct LockTerm {
+    mode: LockMode,
+    years: Arc<AtomicU32>,
+    /// Records of policy that are in it.
+    records: Arc<AtomicU64>,
+}
+
+impl LockTerm {
+    pub(crate) fn new(retention: Retention) -> Self {
+        LockTerm { mode: retention.mode, years: Arc::new(retention.years.into()), records: Arc::default() }
+    }
+
+    pub(crate) fn now(&self) -> Retention {
+        Retention { mode: self.mode, years: self.years.load(Ordering::Relaxed) }
+    }
+
+    /// How many records of policy are in it.
+    pub(crate) fn records(&self) -> u64 {
+        self.records.load(Ordering::Relaxed)
+    }
+
+    /// Raises it to what the first `records` records of policy promise.
+    pub(crate) fn raise(&self, years: u32, records: u64) {
+        self.years.fetch_max(years, Ordering::Relaxed);
+        self.records.fetch_max(records, Ordering::Relaxed);
+    }
+}

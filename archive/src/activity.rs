@@ -23,7 +23,7 @@ use thiserror::Error;
 use crate::encode::encode;
 use crate::error::ArchiveError;
 use crate::position::{Counts, Position, SourcePosition};
-use crate::proof::verify::strict::Strict;
+use crate::delta::strict::Strict;
 use crate::writer::{SealReport, Writer};
 
 /// Longest body of a record.

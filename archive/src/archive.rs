@@ -30,7 +30,7 @@ use crate::read::{self, EventSelection, Rows};
 use crate::retention::policy;
 use crate::retention::{RetentionError, Work};
 use crate::s3::S3;
-use crate::snapshot::{self, FileEntry, Snapshot};
+use crate::delta::snapshot::{self, FileEntry, Snapshot};
 use crate::store::background;
 use crate::store::error::StoreError;
 use crate::store::id::random_id;

@@ -17,7 +17,6 @@ mod archive;
 mod bits;
 mod check;
 mod column;
-mod commit;
 mod delta;
 mod encode;
 mod error;
@@ -30,7 +29,6 @@ mod proof;
 mod read;
 pub mod retention;
 mod s3;
-mod snapshot;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -38,7 +36,7 @@ mod writer;
 
 pub use archive::Archive;
 pub use check::{Finding, Init, Policies, Verdict, check, init};
-pub use commit::CHECKPOINT_INTERVAL;
+pub use delta::commit::CHECKPOINT_INTERVAL;
 pub use delta::DeltaError;
 pub use encode::{EncodedRowGroup, Layout, RowOrder, encode, encode_records, encode_with};
 pub use error::{ArchiveError, Result};
@@ -55,6 +53,6 @@ pub use proof::{
 };
 pub use read::{Choose, EventSelection, Rows};
 pub use s3::StoreFailure;
-pub use snapshot::{FileEntry, Snapshot, Volume};
+pub use delta::snapshot::{FileEntry, Snapshot, Volume};
 pub use store::{Contents, Fetched};
 pub use writer::{Commit, SealReport, SealedFile, VOLUME_COMMITS_MAX, Writer, WriterOptions};

@@ -29,13 +29,13 @@ use parquet::file::statistics::Statistics;
 use serde_json::Value;
 use strongroom_schemas::{Period, Table, VolumeId};
 
-use crate::commit::{self, STATISTICS_OFFSET, STATISTICS_SOURCE};
+use crate::delta::commit::{self, STATISTICS_OFFSET, STATISTICS_SOURCE};
 use crate::encode::time_column;
 use crate::error::{ArchiveError, Result};
 use crate::layout;
 use crate::position::{Position, Source};
 use crate::retention::dropped;
-use crate::snapshot::{FileEntry, Snapshot};
+use crate::delta::snapshot::{FileEntry, Snapshot};
 use crate::store::{Fetched, Store};
 use crate::writer::METADATA;
 

@@ -50,7 +50,7 @@ use strongroom_schemas::{Period, Table, VolumeId};
 use crate::activity::is_activity;
 use crate::archive::Archive;
 use crate::store::background;
-use crate::commit::{
+use crate::delta::commit::{
     self, Addition, CHECKPOINT_INTERVAL, COMMIT_ID, FileFacts, Transactions, VolumeLog, check_partition,
 };
 use crate::store::durable::{self, read_only};
@@ -67,7 +67,7 @@ use crate::proof::log::Sealing;
 use crate::proof::tree::CompactRange;
 use crate::retention::{RetentionError, Work, dropped, policy};
 use crate::s3::{Content, pause};
-use crate::snapshot;
+use crate::delta::snapshot;
 use crate::store::{Bucket, Store};
 
 /// Order of commits: the table whose positions count for the others comes last.

@@ -14,6 +14,9 @@
 //! these files, and seven other readers judge what they write (`tests/it/outsiders.rs`).
 
 pub(crate) mod checkpoint;
+pub(crate) mod commit;
+pub(crate) mod snapshot;
+pub(crate) mod strict;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;

@@ -15,7 +15,7 @@ use strongroom_schemas::record::Sha256Hash as Hash;
 use super::{EvidenceError, Span};
 use crate::archive::Archive;
 use crate::store::background;
-use crate::commit::micros;
+use crate::delta::commit::micros;
 use crate::encode::time_column;
 use crate::error::ArchiveError;
 use crate::layout;

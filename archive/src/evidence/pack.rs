@@ -16,7 +16,7 @@ use strongroom_schemas::{Period, Table, VolumeId};
 
 use super::ledger::{NamedFile, times};
 use super::manifest::{ALERTS, FILES, MANIFEST, MANIFEST_NOTE, Manifest, RECORDS, check_note};
-use crate::commit::micros;
+use crate::delta::commit::micros;
 use crate::proof::note::{Note, base64, from_base64};
 use crate::proof::prove::{CheckpointPart, FORMAT as PROOF_FORMAT, Place, Proof, check_each};
 use crate::proof::tree::CompactRange;

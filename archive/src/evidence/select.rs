@@ -24,7 +24,7 @@ use super::manifest::{ALERTS, HeadEntry, PackFile, RECORDS};
 use super::{EvidenceError, PROOF_RECORD_BYTES, PROOF_RECORDS_MAX};
 use crate::archive::Archive;
 use crate::store::background;
-use crate::commit::{STATISTICS_OFFSET, STATISTICS_SOURCE, timestamp};
+use crate::delta::commit::{STATISTICS_OFFSET, STATISTICS_SOURCE, timestamp};
 use crate::encode::{record_column, time_column};
 use crate::error::ArchiveError;
 use crate::layout;

@@ -26,7 +26,7 @@ use super::verify::{AddFacts, Records, Witnesses, parse_commit};
 use super::{Head, ProofError, VolumeId, keys};
 use crate::archive::Archive;
 use crate::store::background;
-use crate::commit::{STATISTICS_OFFSET, STATISTICS_SOURCE};
+use crate::delta::commit::{STATISTICS_OFFSET, STATISTICS_SOURCE};
 use crate::error::ArchiveError;
 use crate::layout;
 use crate::retention::dropped;

@@ -27,7 +27,7 @@ use strongroom_schemas::touched::ANY;
 
 use super::record::Scope;
 use super::{RetentionError, Work};
-use crate::commit::micros;
+use crate::delta::commit::micros;
 use crate::encode::time_column;
 use crate::layout;
 use crate::proof::verify::{AddFacts, CommitFacts};

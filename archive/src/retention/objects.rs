@@ -45,7 +45,7 @@ pub(super) fn volume_of(path: &str) -> Option<VolumeId> {
 pub(super) async fn commits(work: &Work, log: VolumeId) -> Result<Vec<CommitFacts>, RetentionError> {
     let volume = layout::volume(&work.root, log);
     let mut commits = Vec::new();
-    for path in crate::commit::commits(&work.store, &volume).await? {
+    for path in crate::delta::commit::commits(&work.store, &volume).await? {
         let bytes = work.read(&path).await?;
         commits.push(facts(&bytes.unwrap_or_default()));
     }

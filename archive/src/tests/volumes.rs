@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::store::background;
-use crate::commit::{self, Addition, Committed, VolumeLog};
+use crate::delta::commit::{self, Addition, Committed, VolumeLog};
 use crate::delta::State;
 use crate::layout;
 use crate::store::Store;

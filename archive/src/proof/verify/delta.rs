@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 use super::super::{ProofError, VolumeId};
 use super::volume::ADD_MEMBERS;
 use super::{CommitFacts, Report};
-use crate::commit::TAG_VERSION;
+use crate::delta::commit::TAG_VERSION;
 use crate::store::durable;
 use crate::layout;
 use crate::store::Store;

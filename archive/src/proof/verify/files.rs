@@ -29,7 +29,7 @@ use super::super::tree::CompactRange;
 use super::{AddFacts, Checked, CommitFacts, Finding, Options, Records, Report, VolumeId, Watch};
 use crate::activity::differences;
 use crate::archive::Archive;
-use crate::commit::{STATISTICS_OFFSET, STATISTICS_SOURCE, micros};
+use crate::delta::commit::{STATISTICS_OFFSET, STATISTICS_SOURCE, micros};
 use crate::encode::{EARLIEST_YEAR, hash_column, record_column, time_column};
 use crate::layout;
 

@@ -9,7 +9,6 @@ mod delta;
 mod files;
 mod keeping;
 mod positions;
-pub(crate) mod strict;
 mod volume;
 
 use std::collections::BTreeMap;
@@ -34,7 +33,7 @@ use super::timestamp::TimestampAuthorities;
 use super::{Head, ProofError, VolumeId};
 use crate::archive::Archive;
 use crate::store::background;
-use crate::commit::TAG_VERSION;
+use crate::delta::commit::TAG_VERSION;
 use crate::error::ArchiveError;
 use crate::layout;
 use crate::retention::Work;

@@ -14,7 +14,7 @@ use super::super::tree::{self, CompactRange, Tile};
 use super::super::{Head, ProofError, VolumeId};
 use super::strict::Strict;
 use super::{Report, UNPROVEN_SECONDS_MAX, delta, read};
-use crate::commit::{TAG_OFFSETS, TAG_RECORD_ROOT, TAG_ROWS, TAG_SHA256, TAG_VERSION};
+use crate::delta::commit::{TAG_OFFSETS, TAG_RECORD_ROOT, TAG_ROWS, TAG_SHA256, TAG_VERSION};
 use crate::layout;
 use crate::retention::CLOCK_AHEAD_MS_MAX;
 use crate::store::Store;
@@ -97,7 +97,7 @@ pub(crate) async fn check(
         if closed {
             report.find("volume_reopened", &place, "a commit before it closed the volume");
         }
-        closed |= commit.txns.contains_key(crate::commit::CLOSED);
+        closed |= commit.txns.contains_key(crate::delta::commit::CLOSED);
         for add in &commit.adds {
             if !named.insert(add.path.clone()) {
                 report.find("file_named_twice", &place, format!("{} is in an earlier commit", add.path));

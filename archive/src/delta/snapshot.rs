@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use strongroom_schemas::{Period, Table, VolumeId};
 
-use crate::commit::{self, STATISTICS_OFFSET, STATISTICS_SOURCE, TAG_VERSION};
+use crate::delta::commit::{self, STATISTICS_OFFSET, STATISTICS_SOURCE, TAG_VERSION};
 use crate::encode::time_column;
 use crate::error::{ArchiveError, Result};
 use crate::layout;

@@ -20,10 +20,10 @@ use serde_json::{Map, Value};
 use strongroom_schemas::{Table, activity};
 use thiserror::Error;
 
+use crate::delta::strict::Strict;
 use crate::encode::encode;
 use crate::error::ArchiveError;
 use crate::position::{Counts, Position, SourcePosition};
-use crate::delta::strict::Strict;
 use crate::writer::{SealReport, Writer};
 
 /// Longest body of a record.

@@ -18,11 +18,10 @@ use strongroom_schemas::format::ARCHIVE_FORMAT;
 use strongroom_schemas::{Period, Table};
 use url::Url;
 
-use crate::store::durable;
+use crate::delta::snapshot::{self, FileEntry, Snapshot};
 use crate::error::{ArchiveError, Result};
 use crate::layout;
 use crate::lock::{Hold, Lock};
-use crate::store::options::{LockMode, RETENTION_YEARS_DEFAULT, RETENTION_YEARS_MAX, Retention, StoreOptions};
 use crate::position::Source;
 use crate::proof::log::{Sealing, Seen};
 use crate::proof::{self, Head, Keys, NAME_DEFAULT, ProofError, PublicKey, Signer};
@@ -30,11 +29,14 @@ use crate::read::{self, EventSelection, Rows};
 use crate::retention::policy;
 use crate::retention::{RetentionError, Work};
 use crate::s3::S3;
-use crate::delta::snapshot::{self, FileEntry, Snapshot};
 use crate::store::background;
+use crate::store::durable;
 use crate::store::error::StoreError;
 use crate::store::id::random_id;
 use crate::store::lock_term::LockTerm;
+use crate::store::options::{
+    LockMode, RETENTION_YEARS_DEFAULT, RETENTION_YEARS_MAX, Retention, StoreOptions,
+};
 use crate::store::{Bucket, Contents, Store};
 use crate::writer::{Writer, WriterOptions};
 

@@ -12,13 +12,13 @@ use serde_json::Value;
 use strongroom_schemas::Table;
 
 use crate::archive::{Archive, Place};
-use crate::store::background;
 use crate::error::{ArchiveError, Result};
 use crate::layout;
-use crate::store::options::{LockMode, Retention, StoreOptions};
 use crate::s3::{
     Condition, S3, StoreFailure, auditor_policy, bucket_policy, keeper_policy, remover_policy, writer_policy,
 };
+use crate::store::background;
+use crate::store::options::{LockMode, Retention, StoreOptions};
 use crate::store::{Bucket, Store};
 
 /// Sealed files whose locks are looked at.

@@ -36,13 +36,11 @@ mod writer;
 
 pub use archive::Archive;
 pub use check::{Finding, Init, Policies, Verdict, check, init};
-pub use delta::commit::CHECKPOINT_INTERVAL;
 pub use delta::DeltaError;
+pub use delta::commit::{CHECKPOINT_INTERVAL, SealedFile};
+pub use delta::snapshot::{FileEntry, Snapshot, Volume};
 pub use encode::{EncodedRowGroup, Layout, RowOrder, encode, encode_records, encode_with};
 pub use error::{ArchiveError, Result};
-pub use store::options::{
-    LockMode, RETENTION_YEARS_DEFAULT, RETENTION_YEARS_MAX, Retention, S3Options, StoreOptions, variables,
-};
 pub use position::{Counts, Position, Source, SourcePosition};
 pub use proof::verify;
 pub use proof::{
@@ -53,6 +51,8 @@ pub use proof::{
 };
 pub use read::{Choose, EventSelection, Rows};
 pub use s3::StoreFailure;
-pub use delta::snapshot::{FileEntry, Snapshot, Volume};
+pub use store::options::{
+    LockMode, RETENTION_YEARS_DEFAULT, RETENTION_YEARS_MAX, Retention, S3Options, StoreOptions, variables,
+};
 pub use store::{Contents, Fetched};
-pub use writer::{Commit, SealReport, SealedFile, VOLUME_COMMITS_MAX, Writer, WriterOptions};
+pub use writer::{Commit, SealReport, VOLUME_COMMITS_MAX, Writer, WriterOptions};

@@ -6,10 +6,10 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 
-use crate::store::background;
 use crate::error::{ArchiveError, Result};
 use crate::layout;
 use crate::store::Bucket;
+use crate::store::background;
 
 /// What lets a writer write.
 #[derive(Debug)]

@@ -29,15 +29,15 @@ use parquet::file::statistics::Statistics;
 use serde_json::Value;
 use strongroom_schemas::{Period, Table, VolumeId};
 
-use crate::delta::commit::{self, STATISTICS_OFFSET, STATISTICS_SOURCE};
+use crate::delta::commit;
+use crate::delta::facts::{METADATA, STATISTICS_OFFSET, STATISTICS_SOURCE};
+use crate::delta::snapshot::{FileEntry, Snapshot};
 use crate::encode::time_column;
 use crate::error::{ArchiveError, Result};
 use crate::layout;
 use crate::position::{Position, Source};
 use crate::retention::dropped;
-use crate::delta::snapshot::{FileEntry, Snapshot};
 use crate::store::{Fetched, Store};
-use crate::writer::METADATA;
 
 /// What is read of the end of a file in a bucket before it is known how long the footer is.
 const FOOTER_BYTES_LIKELY: u64 = 128 << 10;
@@ -505,7 +505,7 @@ pub(crate) async fn sources(store: &Store, root: &std::path::Path) -> Result<Vec
                     transactions.insert(transaction.app_id, transaction.version);
                 }
                 let named =
-                    line.info.as_ref().and_then(|info| info.get(METADATA)?.get("labels")?.as_object());
+                    line.commit_info.as_ref().and_then(|info| info.get(METADATA)?.get("labels")?.as_object());
                 for (partition, label) in named.into_iter().flatten() {
                     if let Value::String(label) = label {
                         labels.insert(partition.clone(), label.clone());

@@ -49,25 +49,27 @@ use strongroom_schemas::{Period, Table, VolumeId};
 
 use crate::activity::is_activity;
 use crate::archive::Archive;
-use crate::store::background;
 use crate::delta::commit::{
-    self, Addition, CHECKPOINT_INTERVAL, COMMIT_ID, FileFacts, Transactions, VolumeLog, check_partition,
+    self, Addition, CHECKPOINT_INTERVAL, COMMIT_ID, FileFacts, SealedFile, Transactions, VolumeLog,
+    check_partition,
 };
-use crate::store::durable::{self, read_only};
-use crate::store::id::random_id;
+use crate::delta::facts::METADATA;
+use crate::delta::snapshot;
 use crate::encode::{EncodedRowGroup, Span, parquet_schema};
 use crate::error::{ArchiveError, Result, with_causes};
 use crate::fail::{FailPoints, Step};
 use crate::layout;
 use crate::lock::Hold;
-use crate::store::options::variables;
 use crate::position::{Counts, Position, SourcePosition};
 use crate::proof::ProofError;
 use crate::proof::log::Sealing;
 use crate::proof::tree::CompactRange;
 use crate::retention::{RetentionError, Work, dropped, policy};
 use crate::s3::{Content, pause};
-use crate::delta::snapshot;
+use crate::store::background;
+use crate::store::durable::{self, read_only};
+use crate::store::id::random_id;
+use crate::store::options::variables;
 use crate::store::{Bucket, Store};
 
 /// Order of commits: the table whose positions count for the others comes last.
@@ -85,8 +87,6 @@ pub const VOLUME_COMMITS_MAX: u64 = 8_000;
 const LIST_NAMES_MAX: u64 = 1_000;
 // A reader opens a volume with at most 200 requests: it lists the log, reads a checkpoint, in parts, and the commits after it.
 const _: () = assert!(CHECKPOINT_INTERVAL + VOLUME_COMMITS_MAX / LIST_NAMES_MAX + 20 <= 200);
-/// Our field of `commitInfo`.
-pub(crate) const METADATA: &str = "strongroom";
 
 /// How a writer works; [`WriterOptions::default`] is what production uses.
 #[derive(Clone, Debug)]
@@ -124,15 +124,6 @@ pub struct SealReport {
     pub bytes: u64,
     /// What went wrong without loss: a checkpoint that could not be written only makes reading slower.
     pub warnings: Vec<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SealedFile {
-    pub table: Table,
-    pub path: PathBuf,
-    pub date: NaiveDate,
-    pub rows: u64,
-    pub bytes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -909,8 +900,10 @@ impl Writer {
                 let length = was_whole.then_some(version + 1);
                 found.push((volume, Some(version), length, commit::positions(&path, &transactions)?));
             }
-            for period in
-                dropped::periods(&store, &root, table).await?.into_iter().filter(|newer| *newer > volume.period)
+            for period in dropped::periods(&store, &root, table)
+                .await?
+                .into_iter()
+                .filter(|newer| *newer > volume.period)
             {
                 let newer = VolumeId { table, period };
                 let path = layout::volume(&root, newer);

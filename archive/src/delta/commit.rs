@@ -22,25 +22,28 @@ use arrow_array::Array;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use bytes::Bytes;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use strongroom_schemas::record::Sha256Hash;
 use strongroom_schemas::table::DATE;
 use strongroom_schemas::{Table, VolumeId};
 
-use crate::store::id::random_id;
-use crate::delta::{self, Add, DeltaError, Listing, State, Txn, checkpoint};
-use crate::store::durable;
+use super::facts::{
+    CLOSED, STATISTICS_OFFSET, STATISTICS_SOURCE, TAG_OFFSETS, TAG_RECORD_ROOT, TAG_ROWS, TAG_SHA256,
+    TAG_VERSION, timestamp,
+};
+use super::{Add, DeltaError, Line, Listing, State, Txn, checkpoint};
+use crate::delta;
 use crate::encode::time_column;
 use crate::error::{ArchiveError, Result, with_causes};
 use crate::layout;
 use crate::position::Position;
 use crate::store::Store;
-use crate::writer::SealedFile;
+use crate::store::durable;
+use crate::store::id::random_id;
 
 /// Commits between checkpoints. A checkpoint repeats the whole volume, so their sum grows with the square
 /// of the commits; a reader reads every commit after the newest one, each by a request.
@@ -49,33 +52,27 @@ pub const CHECKPOINT_INTERVAL: u64 = 160;
 /// Commits read at once where each is a request.
 const COMMITS_AT_ONCE: usize = 16;
 
-/// Columns that commits carry statistics of.
-pub(crate) const STATISTICS_SOURCE: &str = "source";
-pub(crate) const STATISTICS_OFFSET: &str = "source_offset";
-
 /// The hint of the newest checkpoint, on a local disk.
 const LAST_CHECKPOINT: &str = "_last_checkpoint";
 /// In a bucket, a field of `commitInfo` that is random, so that no two commits have the same bytes.
 pub(crate) const COMMIT_ID: &str = "strongroomCommit";
 
-/// Tags of an `add`, see `docs/proof.md`. In a bucket: the version of the object that its lock protects.
-pub(crate) const TAG_VERSION: &str = "version_id";
-/// Hash of the file's bytes.
-pub(crate) const TAG_SHA256: &str = "sha256";
-/// Root over the records in the order of rows.
-pub(crate) const TAG_RECORD_ROOT: &str = "record_root";
-pub(crate) const TAG_ROWS: &str = "rows";
-/// Source partition to least and greatest offset and number of rows, as JSON.
-pub(crate) const TAG_OFFSETS: &str = "offsets";
-
 const RECORDS: &str = "#records";
 const HASH_HIGH: &str = "#blake3.hi";
 const HASH_LOW: &str = "#blake3.lo";
 const BROKER: &str = "#broker";
-/// appId of the one `txn` of a commit that closes its volume.
-pub(crate) const CLOSED: &str = "#closed";
 /// Longest partition name; it is written up to five times in every commit.
 const PARTITION_BYTES_MAX: usize = 512;
+
+/// A file that a seal made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedFile {
+    pub table: Table,
+    pub path: PathBuf,
+    pub date: NaiveDate,
+    pub rows: u64,
+    pub bytes: u64,
+}
 
 /// What one commit adds to a volume.
 #[derive(Clone, Debug, Default)]
@@ -374,19 +371,6 @@ fn tags(facts: &FileFacts) -> BTreeMap<String, Option<String>> {
     tags.map(|(name, value)| (name.to_owned(), Some(value))).collect()
 }
 
-/// Time as Delta statistics have it; `None` for one that four digits of year cannot express. A file
-/// without bounds is never pruned.
-pub(crate) fn timestamp(micros: i64) -> Option<String> {
-    let time = DateTime::from_timestamp_micros(micros)?;
-    let text = time.to_rfc3339_opts(SecondsFormat::Micros, true);
-    text.as_bytes().first()?.is_ascii_digit().then_some(text)
-}
-
-/// Inverse of [`timestamp`].
-pub(crate) fn micros(text: &str) -> Option<i64> {
-    DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_micros())
-}
-
 /// Refuses a partition name that would make positions ambiguous or commits unreadable.
 pub(crate) fn check_partition(partition: &str) -> Result<()> {
     let refuse =
@@ -499,29 +483,8 @@ pub(crate) async fn transactions_between(
     Ok(commits.into_iter().flat_map(|(_, lines)| transactions_in(lines)).collect())
 }
 
-fn transactions_in(lines: Vec<CommitLine>) -> impl Iterator<Item = (String, i64)> {
+fn transactions_in(lines: Vec<Line>) -> impl Iterator<Item = (String, i64)> {
     lines.into_iter().filter_map(|line| line.txn).map(|txn| (txn.app_id, txn.version))
-}
-
-/// A line of a commit, as far as we read it ourselves.
-#[derive(Debug, Deserialize)]
-pub(crate) struct CommitLine {
-    pub(crate) txn: Option<TxnLine>,
-    pub(crate) add: Option<AddLine>,
-    #[serde(rename = "commitInfo")]
-    pub(crate) info: Option<Map<String, Value>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct TxnLine {
-    pub(crate) app_id: String,
-    pub(crate) version: i64,
-}
-
-#[derive(Debug, Deserialize)]
-pub(crate) struct AddLine {
-    pub(crate) path: String,
 }
 
 /// Commits of a volume, oldest first.
@@ -538,10 +501,7 @@ pub(crate) async fn commits(store: &Store, volume: &Path) -> Result<Vec<PathBuf>
 }
 
 /// Reads commits, some at once, and gives them in the order asked for.
-pub(crate) async fn read_commits(
-    store: &Store,
-    paths: Vec<PathBuf>,
-) -> Result<Vec<(PathBuf, Vec<CommitLine>)>> {
+pub(crate) async fn read_commits(store: &Store, paths: Vec<PathBuf>) -> Result<Vec<(PathBuf, Vec<Line>)>> {
     let read = paths.into_iter().map(|path| {
         let store = store.clone();
         async move { read_commit(&store, &path).await.map(|lines| (path, lines)) }
@@ -549,19 +509,13 @@ pub(crate) async fn read_commits(
     stream::iter(read).buffered(COMMITS_AT_ONCE).try_collect().await
 }
 
-async fn read_commit(store: &Store, path: &Path) -> Result<Vec<CommitLine>> {
+async fn read_commit(store: &Store, path: &Path) -> Result<Vec<Line>> {
     let text = store.read_present(path).await;
     let text = text.map_err(|source| ArchiveError::ReadCommit { path: path.to_owned(), source })?;
-    let lines = text.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
-    lines
-        .map(|(number, line)| {
-            serde_json::from_slice(line).map_err(|source| ArchiveError::ParseCommit {
-                path: path.to_owned(),
-                line: number + 1,
-                source,
-            })
-        })
-        .collect()
+    let parsed = delta::actions(&text).map(|line| {
+        line.map_err(|(line, source)| ArchiveError::ParseCommit { path: path.to_owned(), line, source })
+    });
+    parsed.collect()
 }
 
 async fn checkpoint_transactions(

@@ -15,6 +15,7 @@
 
 pub(crate) mod checkpoint;
 pub(crate) mod commit;
+pub(crate) mod facts;
 pub(crate) mod snapshot;
 pub(crate) mod strict;
 
@@ -148,12 +149,13 @@ struct Removed {
 /// A line of a commit, as far as a reader needs it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Line {
-    add: Option<Add>,
+pub(crate) struct Line {
+    pub(crate) add: Option<Add>,
     remove: Option<Removed>,
-    txn: Option<Txn>,
+    pub(crate) txn: Option<Txn>,
     protocol: Option<Protocol>,
     meta_data: Option<Metadata>,
+    pub(crate) commit_info: Option<Map<String, Value>>,
 }
 
 /// What a table holds at one version.
@@ -244,15 +246,10 @@ impl State {
 
     /// Applies the commit that follows this state.
     pub(crate) fn take(&mut self, version: u64, text: &[u8]) -> Result<(), DeltaError> {
-        let lines = text.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
         let mut removed = HashSet::new();
         let mut added = Vec::new();
-        for (number, line) in lines {
-            let line: Line = serde_json::from_slice(line).map_err(|source| DeltaError::Action {
-                version,
-                line: number + 1,
-                source,
-            })?;
+        for line in actions(text) {
+            let line = line.map_err(|(line, source)| DeltaError::Action { version, line, source })?;
             added.extend(line.add);
             removed.extend(line.remove.map(|removed| removed.path));
             if let Some(Txn { app_id, version }) = line.txn {
@@ -284,6 +281,12 @@ impl State {
             None => Ok(()),
         }
     }
+}
+
+/// The actions of a commit, for readers of the table. A line that is not one is an error with its number, from 1 on.
+pub(crate) fn actions(commit: &[u8]) -> impl Iterator<Item = Result<Line, (usize, serde_json::Error)>> + '_ {
+    let lines = commit.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
+    lines.map(|(number, line)| serde_json::from_slice(line).map_err(|source| (number + 1, source)))
 }
 
 async fn read(store: &Store, folder: &Path, name: &str) -> Result<bytes::Bytes, DeltaError> {

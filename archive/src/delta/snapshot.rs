@@ -10,7 +10,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use strongroom_schemas::{Period, Table, VolumeId};
 
-use crate::delta::commit::{self, STATISTICS_OFFSET, STATISTICS_SOURCE, TAG_VERSION};
+use super::commit;
+use super::facts::{STATISTICS_OFFSET, STATISTICS_SOURCE, TAG_VERSION, micros};
 use crate::encode::time_column;
 use crate::error::{ArchiveError, Result};
 use crate::layout;
@@ -153,9 +154,8 @@ fn entry(
     statistics: &Statistics,
 ) -> FileEntry {
     let (least, greatest) = (&statistics.min_values, &statistics.max_values);
-    let time = |values: &Map<String, Value>| {
-        values.get(time_column(table)).and_then(Value::as_str).and_then(commit::micros)
-    };
+    let time =
+        |values: &Map<String, Value>| values.get(time_column(table)).and_then(Value::as_str).and_then(micros);
     let offset = |values: &Map<String, Value>| values.get(STATISTICS_OFFSET).and_then(Value::as_i64);
     let source = |values: &Map<String, Value>| {
         values.get(STATISTICS_SOURCE).and_then(Value::as_str).map(str::to_owned)

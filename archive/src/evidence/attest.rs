@@ -13,12 +13,12 @@ use strongroom_schemas::Table;
 use super::EvidenceError;
 use super::ledger::Ledger;
 use crate::archive::Archive;
-use crate::store::background;
 use crate::error::ArchiveError;
 use crate::layout;
-use crate::store::options::LockMode;
 use crate::proof::keys;
 use crate::s3::Condition;
+use crate::store::background;
+use crate::store::options::LockMode;
 use crate::store::{Bucket, Store};
 
 const FORMAT: &str = "strongroom-store-1";

@@ -14,17 +14,17 @@ use strongroom_schemas::record::Sha256Hash as Hash;
 
 use super::{EvidenceError, Span};
 use crate::archive::Archive;
-use crate::store::background;
-use crate::delta::commit::micros;
+use crate::delta::facts::micros;
+use crate::delta::facts::{AddFacts, CommitFacts, parse_commit};
 use crate::encode::time_column;
 use crate::error::ArchiveError;
 use crate::layout;
 use crate::proof::log::{checkpoint_folder, checkpoint_name, logs, newest};
 use crate::proof::prove::cosigned;
 use crate::proof::tree::{Paths, root};
-use crate::proof::verify::{AddFacts, CommitFacts, parse_commit};
 use crate::proof::{Head, Keys, ProofError, VolumeId, keys};
 use crate::store::Store;
+use crate::store::background;
 
 /// Commits read at once.
 const READS_AT_ONCE: usize = 16;

@@ -16,11 +16,12 @@ use strongroom_schemas::{Period, Table, VolumeId};
 
 use super::ledger::{NamedFile, times};
 use super::manifest::{ALERTS, FILES, MANIFEST, MANIFEST_NOTE, Manifest, RECORDS, check_note};
-use crate::delta::commit::micros;
+use crate::delta::facts::micros;
+use crate::delta::facts::{AddFacts, parse_commit};
 use crate::proof::note::{Note, base64, from_base64};
 use crate::proof::prove::{CheckpointPart, FORMAT as PROOF_FORMAT, Place, Proof, check_each};
 use crate::proof::tree::CompactRange;
-use crate::proof::verify::{AddFacts, Finding, Watch, Witnesses, parse_commit};
+use crate::proof::verify::{Finding, Watch, Witnesses};
 use crate::proof::{Head, KeyRecord, PublicKey};
 
 /// Most bytes of a file of the pack that is read whole.

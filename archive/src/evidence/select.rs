@@ -23,15 +23,16 @@ use super::ledger::{Entry, Ledger, NamedFile, times};
 use super::manifest::{ALERTS, HeadEntry, PackFile, RECORDS};
 use super::{EvidenceError, PROOF_RECORD_BYTES, PROOF_RECORDS_MAX};
 use crate::archive::Archive;
-use crate::store::background;
-use crate::delta::commit::{STATISTICS_OFFSET, STATISTICS_SOURCE, timestamp};
+use crate::delta::facts::AddFacts;
+use crate::delta::facts::{STATISTICS_OFFSET, STATISTICS_SOURCE, timestamp};
 use crate::encode::{record_column, time_column};
 use crate::error::ArchiveError;
 use crate::layout;
 use crate::proof::note::base64;
 use crate::proof::prove::{CheckpointPart, CommitPart, FORMAT, Proof, RecordPart, check_each};
 use crate::proof::tree::Paths;
-use crate::proof::verify::{AddFacts, Records, Watch, Witnesses};
+use crate::proof::verify::{Records, Watch, Witnesses};
+use crate::store::background;
 use strongroom_schemas::VolumeId;
 
 /// Rows decoded at once.

@@ -31,9 +31,9 @@ use super::timestamp::{self, TimestampAuthorities};
 use super::witness::{Submission, split_key};
 use super::{Head, ProofError, VolumeId};
 use crate::archive::Archive;
-use crate::store::background;
 use crate::error::with_causes;
 use crate::store::Store;
+use crate::store::background;
 
 /// Requests to one witness for one log in one round: it may say once or twice from which size it wants a proof.
 const ATTEMPTS_MAX: usize = 4;

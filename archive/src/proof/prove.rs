@@ -22,15 +22,16 @@ use super::log::{
 };
 use super::note::{Note, PublicKey, base64, from_base64, line};
 use super::tree::{Paths, root, root_of_inclusion};
-use super::verify::{AddFacts, Records, Witnesses, parse_commit};
+use super::verify::{Records, Witnesses};
 use super::{Head, ProofError, VolumeId, keys};
 use crate::archive::Archive;
-use crate::store::background;
-use crate::delta::commit::{STATISTICS_OFFSET, STATISTICS_SOURCE};
+use crate::delta::facts::{AddFacts, parse_commit};
+use crate::delta::facts::{STATISTICS_OFFSET, STATISTICS_SOURCE};
 use crate::error::ArchiveError;
 use crate::layout;
 use crate::retention::dropped;
 use crate::store::Store;
+use crate::store::background;
 
 /// Most records of one proof: it is meant to be small.
 pub const RECORDS_MAX: usize = 10_000;

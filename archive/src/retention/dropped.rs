@@ -30,14 +30,14 @@ use super::{
     text_of,
 };
 use crate::archive::Archive;
-use crate::store::durable;
+use crate::delta::facts::CommitFacts;
 use crate::error::ArchiveError;
 use crate::fail::FailPoints;
 use crate::layout;
-use crate::store::options::RETENTION_YEARS_DEFAULT;
 use crate::proof::log::{Sealing, Seen};
-use crate::proof::verify::CommitFacts;
 use crate::proof::{ProofError, VolumeId};
+use crate::store::durable;
+use crate::store::options::RETENTION_YEARS_DEFAULT;
 use crate::store::{Bucket, Store};
 
 /// How far a clock may be ahead of the newest thing in an archive on a disk before somebody has to say that it is right.

@@ -22,10 +22,10 @@ use super::objects::{self, Object};
 use super::record::{Deed, HeldList, HeldObject, HoldRecord, LIST_OBJECTS_MAX, Scope, Statement, open};
 use super::{Failures, OBJECTS_AT_ONCE, Progress, RetentionError, Work, matching, text_of};
 use crate::archive::Archive;
+use crate::delta::facts::CommitFacts;
 use crate::layout;
 use crate::proof::log::{checkpoint_folder, folder, parse_checkpoint_name};
 use crate::proof::tree::{TILE_WIDTH, Tile};
-use crate::proof::verify::CommitFacts;
 use crate::store::Store;
 use strongroom_schemas::VolumeId;
 

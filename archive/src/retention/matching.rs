@@ -27,10 +27,10 @@ use strongroom_schemas::touched::ANY;
 
 use super::record::Scope;
 use super::{RetentionError, Work};
-use crate::delta::commit::micros;
+use crate::delta::facts::micros;
+use crate::delta::facts::{AddFacts, CommitFacts};
 use crate::encode::time_column;
 use crate::layout;
-use crate::proof::verify::{AddFacts, CommitFacts};
 use crate::store::Contents;
 use strongroom_schemas::VolumeId;
 

@@ -33,15 +33,15 @@ pub use self::policy::{Extended, Policy, extend, policy};
 pub use self::record::{DropRecord, HeldObject, PolicyRecord, Scope, TEXT_BYTES_MAX};
 pub use self::status::{Issue, Status, VolumeStatus, status};
 use crate::archive::Archive;
-use crate::store::background;
 use crate::error::ArchiveError;
 use crate::fail::{FailPoints, Step};
-use crate::store::options::{LockMode, Retention};
 use crate::proof::keys::{self, Keys};
 use crate::proof::{ProofError, Signer, VolumeId};
 use crate::s3::StoreFailure;
 use crate::store::Store;
+use crate::store::background;
 use crate::store::error::StoreError;
+use crate::store::options::{LockMode, Retention};
 
 /// How far ahead of ours another clock may be before what it says is not believed.
 pub(crate) const CLOCK_AHEAD_MS_MAX: i64 = 600_000;

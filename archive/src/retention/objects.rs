@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 use chrono::{DateTime, Utc};
 
 use super::{RetentionError, Work};
+use crate::delta::facts::{CommitFacts, parse_with_all_files};
 use crate::layout;
-use crate::proof::verify::{CommitFacts, facts};
 use crate::s3::ObjectVersion;
 use crate::store::Bucket;
 use strongroom_schemas::VolumeId;
@@ -47,7 +47,7 @@ pub(super) async fn commits(work: &Work, log: VolumeId) -> Result<Vec<CommitFact
     let mut commits = Vec::new();
     for path in crate::delta::commit::commits(&work.store, &volume).await? {
         let bytes = work.read(&path).await?;
-        commits.push(facts(&bytes.unwrap_or_default()));
+        commits.push(parse_with_all_files(&bytes.unwrap_or_default()));
     }
     Ok(commits)
 }

@@ -17,10 +17,10 @@ use super::record::{PolicyRecord, Statement, open};
 use super::{Failures, OBJECTS_AT_ONCE, Progress, RetentionError, Work, end, objects, text_of};
 use crate::archive::Archive;
 use crate::layout;
-use crate::store::options::{LockMode, RETENTION_YEARS_MAX, Retention};
 use crate::proof::keys::Keys;
 use crate::s3::Locked;
 use crate::store::lock_term::LockTerm;
+use crate::store::options::{LockMode, RETENTION_YEARS_MAX, Retention};
 use crate::store::{Bucket, Store};
 
 /// Most records of policy: each has a year more.

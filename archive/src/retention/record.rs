@@ -6,9 +6,9 @@
 use chrono::{DateTime, Datelike as _, SecondsFormat, Utc};
 use strongroom_schemas::record::Sha256Hash as Hash;
 
-use crate::store::options::RETENTION_YEARS_MAX;
 use crate::proof::keys::Keys;
 use crate::proof::note::{Note, PublicKey, base64, from_base64};
+use crate::store::options::RETENTION_YEARS_MAX;
 use strongroom_schemas::VolumeId;
 
 /// Longest reason, name, namespace or user.

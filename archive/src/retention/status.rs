@@ -14,9 +14,9 @@ use super::objects::{self, volume_of};
 use super::record::DropRecord;
 use super::{NAMES_MAX, OBJECTS_AT_ONCE, Policy, Progress, RetentionError, Work, end, policy};
 use crate::archive::Archive;
-use crate::store::options::LockMode;
 use crate::s3::Protection;
 use crate::store::Store;
+use crate::store::options::LockMode;
 use strongroom_schemas::VolumeId;
 
 /// Most issues that are told one by one.

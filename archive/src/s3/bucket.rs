@@ -14,9 +14,9 @@ use chrono::{DateTime, Days, Utc};
 
 use super::failure::repeat;
 use super::{Content, Locked, Put, S3, StoreFailure, time};
-use crate::store::id::random_id;
-use crate::store::error::{Result, StoreError};
 use crate::layout;
+use crate::store::error::{Result, StoreError};
+use crate::store::id::random_id;
 use crate::store::options::LockMode;
 
 /// Days for which the object of a probe is locked: it means nothing.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use chrono::{DateTime, Datelike as _, Days, Months, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::store::error::{Result, StoreError};
 use crate::proof::PublicKey;
+use crate::store::error::{Result, StoreError};
 
 /// Calendar years that an object is kept for unless told otherwise.
 pub const RETENTION_YEARS_DEFAULT: u32 = 6;

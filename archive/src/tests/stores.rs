@@ -9,8 +9,8 @@ use bytes::Bytes;
 
 use super::*;
 use crate::archive::Place;
-use crate::store::background;
 use crate::store::Store;
+use crate::store::background;
 
 #[path = "../../../tests/it/services/ports.rs"]
 mod ports;

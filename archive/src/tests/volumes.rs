@@ -1,11 +1,11 @@
 //! Volumes that follow each other: full ones, closed ones, and what readers, writers and `verify` make of them.
 
 use super::*;
-use crate::store::background;
-use crate::delta::commit::{self, Addition, Committed, VolumeLog};
 use crate::delta::State;
+use crate::delta::commit::{self, Addition, Committed, VolumeLog};
 use crate::layout;
 use crate::store::Store;
+use crate::store::background;
 
 /// Seals `many` times, ten rows each, from where `next` says, in volumes of so many commits.
 fn seal(archive: &Archive, commits_max: u64, next: &mut i64, many: usize) -> Vec<Commit> {

@@ -18,7 +18,8 @@ use super::super::note::{Note, PublicKey};
 use super::super::timestamp::{self, TimestampAuthorities, TokenError};
 use super::super::tree::CompactRange;
 use super::super::{ProofError, VolumeId};
-use super::{CommitFacts, Report, UNPROVEN_SECONDS_MAX, read};
+use super::{Report, UNPROVEN_SECONDS_MAX, read};
+use crate::delta::facts::CommitFacts;
 use crate::store::Store;
 
 /// Whose cosignatures are asked for.

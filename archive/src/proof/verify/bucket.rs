@@ -5,12 +5,13 @@ use std::path::Path;
 
 use futures::{StreamExt as _, stream};
 
-use super::{CommitFacts, ProofError, Report, UNPROVEN_SECONDS_MAX, VolumeId};
+use super::{ProofError, Report, UNPROVEN_SECONDS_MAX, VolumeId};
+use crate::delta::facts::CommitFacts;
 use crate::error::ArchiveError;
 use crate::layout;
-use crate::store::options::{LockMode, Retention};
 use crate::s3::Condition;
 use crate::store::Bucket;
+use crate::store::options::{LockMode, Retention};
 
 /// Objects whose locks are asked for at once.
 const LOCKS_AT_ONCE: usize = 16;

@@ -19,12 +19,13 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value};
 
 use super::super::{ProofError, VolumeId};
-use super::volume::ADD_MEMBERS;
-use super::{CommitFacts, Report};
-use crate::delta::commit::TAG_VERSION;
-use crate::store::durable;
+use super::Report;
+use crate::delta::facts::ADD_MEMBERS;
+use crate::delta::facts::CommitFacts;
+use crate::delta::facts::TAG_VERSION;
 use crate::layout;
 use crate::store::Store;
+use crate::store::durable;
 
 const KIND: &str = "delta_checkpoint";
 /// Names the newest checkpoint for readers that do not list.

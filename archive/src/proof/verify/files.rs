@@ -26,10 +26,11 @@ use strongroom_schemas::format::EVENTS_FORMAT;
 use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
 
 use super::super::tree::CompactRange;
-use super::{AddFacts, Checked, CommitFacts, Finding, Options, Records, Report, VolumeId, Watch};
+use super::{Checked, Finding, Options, Records, Report, VolumeId, Watch};
 use crate::activity::differences;
 use crate::archive::Archive;
-use crate::delta::commit::{STATISTICS_OFFSET, STATISTICS_SOURCE, micros};
+use crate::delta::facts::{AddFacts, CommitFacts};
+use crate::delta::facts::{STATISTICS_OFFSET, STATISTICS_SOURCE, micros};
 use crate::encode::{EARLIEST_YEAR, hash_column, record_column, time_column};
 use crate::layout;
 

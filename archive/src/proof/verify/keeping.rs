@@ -6,7 +6,8 @@ use std::path::Path;
 
 use futures::{StreamExt as _, stream};
 
-use super::{AddFacts, CommitFacts, Keys, ProofError, Report, VolumeId};
+use super::{Keys, ProofError, Report, VolumeId};
+use crate::delta::facts::{AddFacts, CommitFacts};
 use crate::layout;
 use crate::retention::dropped::{self, State};
 use crate::retention::hold::Holds;

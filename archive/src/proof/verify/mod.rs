@@ -25,19 +25,18 @@ use strongroom_schemas::Table;
 use strongroom_schemas::record::Sha256Hash;
 
 pub use self::anchors::Witnesses;
-pub(crate) use self::volume::{AddFacts, CommitFacts};
 use super::keys::{self, KeyRecord, Keys};
 use super::log::{check_note, logs};
 use super::note::{Note, PublicKey, base64};
 use super::timestamp::TimestampAuthorities;
 use super::{Head, ProofError, VolumeId};
 use crate::archive::Archive;
-use crate::store::background;
-use crate::delta::commit::TAG_VERSION;
+use crate::delta::facts::{AddFacts, CommitFacts};
 use crate::error::ArchiveError;
 use crate::layout;
 use crate::retention::Work;
 use crate::store::Store;
+use crate::store::background;
 
 /// How long commits may wait for a signature before that is a finding.
 const UNPROVEN_SECONDS_MAX: i64 = 3600;
@@ -168,34 +167,6 @@ pub fn heads_of_report(report: &[u8], archive_id: &str) -> Option<Vec<Head>> {
         Some(Head { log, size: head["size"].as_u64()?, root: Sha256Hash(root.try_into().ok()?) })
     });
     heads.collect()
-}
-
-/// What a commit says, as far as it can be read.
-pub(crate) fn parse_commit(bytes: &[u8]) -> CommitFacts {
-    volume::parse(bytes, true, "", &mut Report::new("", Path::new("")))
-}
-
-/// As [`parse_commit`]; but a file of which something is wrong is among the files all the same, with what there is to know
-/// of it.
-pub(crate) fn facts(bytes: &[u8]) -> CommitFacts {
-    let mut commit = parse_commit(bytes);
-    for line in bytes.split(|byte| *byte == b'\n') {
-        let Ok(line) = serde_json::from_slice::<serde_json::Value>(line) else { continue };
-        let add = &line["add"];
-        let Some(path) = add["path"].as_str() else { continue };
-        let Some((date, _)) = layout::split_data_path(path) else { continue };
-        if commit.adds.iter().any(|known| known.path == path) {
-            continue;
-        }
-        commit.adds.push(AddFacts {
-            path: path.to_owned(),
-            date: Some(date),
-            size: add["size"].as_u64().unwrap_or(0),
-            version: add["tags"][TAG_VERSION].as_str().map(str::to_owned),
-            ..AddFacts::default()
-        });
-    }
-    commit
 }
 
 /// Gives the bytes of events back; the archive stores them as columns and does not know how.

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use strongroom_schemas::Table;
 
-use super::{CommitFacts, Report, VolumeId, volumes_of};
+use super::{Report, VolumeId, volumes_of};
+use crate::delta::facts::CommitFacts;
 
 /// Suffixes of the appIds that belong to a partition's position.
 const RECORDS: &str = "#records";

@@ -1,20 +1,18 @@
 //! One volume: its commits, and what the proof log says of them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 
-use chrono::{DateTime, Datelike as _, NaiveDate, Utc};
+use chrono::{DateTime, Datelike as _, Utc};
 use futures::{StreamExt as _, stream};
-use serde_json::{Map, Value};
 use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
 
 use super::super::keys::Keys;
 use super::super::log::{check_note, checkpoint_folder, folder, parse_checkpoint_name, tile_bytes};
 use super::super::tree::{self, CompactRange, Tile};
 use super::super::{Head, ProofError, VolumeId};
-use super::strict::Strict;
 use super::{Report, UNPROVEN_SECONDS_MAX, delta, read};
-use crate::delta::commit::{TAG_OFFSETS, TAG_RECORD_ROOT, TAG_ROWS, TAG_SHA256, TAG_VERSION};
+use crate::delta::facts::{self, CommitFacts, CommitFault, FaultKind};
 use crate::layout;
 use crate::retention::CLOCK_AHEAD_MS_MAX;
 use crate::store::Store;
@@ -23,48 +21,6 @@ use crate::store::Store;
 const READS_AT_ONCE: usize = 16;
 /// How much earlier than the commit before it a commit may say it was made: two writers, two clocks.
 const CLOCK_BACK_MS_MAX: i64 = 600_000;
-/// All that an `add` has. What else Delta knows of (deletion vectors, for one) changes what readers see of a file.
-pub(super) const ADD_MEMBERS: [&str; 7] =
-    ["path", "partitionValues", "size", "modificationTime", "dataChange", "stats", "tags"];
-/// Longest name of an object's version.
-const VERSION_BYTES_MAX: usize = 1024;
-/// Actions that only the first commit has.
-const FIRST_ACTIONS: [&str; 2] = ["protocol", "metaData"];
-
-/// A commit, as far as anything is checked of it.
-#[derive(Clone, Debug)]
-pub(crate) struct CommitFacts {
-    pub(crate) leaf: Hash,
-    pub(crate) time_ms: Option<i64>,
-    pub(crate) adds: Vec<AddFacts>,
-    pub(crate) txns: BTreeMap<String, i64>,
-    /// `counts` of our part of `commitInfo`: received, events, rejects, duplicates.
-    pub(crate) counts: Option<[u64; 4]>,
-    /// Commits that other volumes had at least when this one was made.
-    pub(crate) volumes: BTreeMap<VolumeId, u64>,
-    /// Version of the columns of its files, when it says one.
-    pub(crate) events_format: Option<i64>,
-    /// `protocol` and `metaData`, which the first commit has.
-    pub(crate) table: Map<String, Value>,
-}
-
-/// A file as its commit describes it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct AddFacts {
-    /// Below the volume.
-    pub(crate) path: String,
-    pub(crate) date: Option<NaiveDate>,
-    pub(crate) size: u64,
-    pub(crate) rows: Option<u64>,
-    pub(crate) least: Map<String, Value>,
-    pub(crate) greatest: Map<String, Value>,
-    pub(crate) sha256: Option<Hash>,
-    pub(crate) record_root: Option<Hash>,
-    /// Partition to first and last offset and rows; `None` for a file from before there were tags.
-    pub(crate) offsets: Option<BTreeMap<String, (i64, i64, u64)>>,
-    pub(crate) version: Option<String>,
-}
-
 /// Reads the volume's commits and checks its log.
 pub(crate) async fn check(
     store: &Store,
@@ -93,11 +49,15 @@ pub(crate) async fn check(
     let (mut time_before, mut tagged, mut closed) = (None, false, false);
     while let Some(bytes) = read.next().await {
         let place = format!("{}/_delta_log/{:020}.json", log.name(), commits.len());
-        let commit = parse(&bytes?, commits.is_empty(), &place, report);
+        let (commit, faults) = facts::parse(&bytes?, commits.is_empty());
+        for CommitFault { kind, line, detail } in faults {
+            let place = line.map_or(place.clone(), |line| format!("{place}, line {line}"));
+            report.find(finding_kind(kind), place, detail);
+        }
         if closed {
             report.find("volume_reopened", &place, "a commit before it closed the volume");
         }
-        closed |= commit.txns.contains_key(crate::delta::commit::CLOSED);
+        closed |= commit.txns.contains_key(facts::CLOSED);
         for add in &commit.adds {
             if !named.insert(add.path.clone()) {
                 report.find("file_named_twice", &place, format!("{} is in an earlier commit", add.path));
@@ -129,149 +89,14 @@ pub(crate) async fn check(
     Ok(commits)
 }
 
-/// What a commit says. What cannot be read of it is a finding, and the rest is used.
-pub(super) fn parse(bytes: &[u8], first: bool, place: &str, report: &mut Report) -> CommitFacts {
-    let mut commit = CommitFacts {
-        leaf: leaf_hash(bytes),
-        time_ms: None,
-        adds: Vec::new(),
-        txns: BTreeMap::new(),
-        counts: None,
-        volumes: BTreeMap::new(),
-        events_format: None,
-        table: Map::new(),
-    };
-    for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty())
-    {
-        let place = || format!("{place}, line {}", number + 1);
-        let Ok(Strict(Value::Object(line))) = serde_json::from_slice(line) else {
-            report.find("commit_malformed", place(), "it is no JSON object without repeated names");
-            continue;
-        };
-        if line.len() != 1 {
-            report.find("commit_malformed", place(), "it is not one action");
-        }
-        for (action, value) in &line {
-            match action.as_str() {
-                "add" => match add(value) {
-                    Ok(add) => commit.adds.push(add),
-                    Err((kind, detail)) => report.find(kind, place(), detail),
-                },
-                "txn" => match (value["appId"].as_str(), value["version"].as_i64()) {
-                    (Some(app_id), Some(version)) => _ = commit.txns.insert(app_id.to_owned(), version),
-                    _ => report.find("commit_malformed", place(), "a txn without appId or version"),
-                },
-                "commitInfo" => {
-                    commit.time_ms = value["timestamp"].as_i64();
-                    commit.events_format = value[crate::writer::METADATA]["eventsFormat"].as_i64();
-                    let counts = &value[crate::writer::METADATA]["counts"];
-                    let count = |name: &str| counts[name].as_u64();
-                    if let (Some(received), Some(events), Some(rejects), Some(duplicates)) =
-                        (count("received"), count("events"), count("rejects"), count("duplicates"))
-                    {
-                        commit.counts = Some([received, events, rejects, duplicates]);
-                    }
-                    match volumes(&value[crate::writer::METADATA]["volumes"]) {
-                        Some(volumes) => commit.volumes = volumes,
-                        None => {
-                            report.find("commit_malformed", place(), "`volumes` are not volumes and sizes")
-                        }
-                    }
-                }
-                name if first && FIRST_ACTIONS.contains(&name) => {
-                    if commit.table.insert(name.to_owned(), value.clone()).is_some() {
-                        report.find("commit_malformed", place(), format!("a second {name}"));
-                    }
-                }
-                name => {
-                    let detail = format!("an action that an archive never has: {:.40}", name);
-                    report.find("not_append_only", place(), detail);
-                }
-            }
-        }
+/// The name in `docs/proof.md` of what is wrong with a commit.
+fn finding_kind(kind: FaultKind) -> &'static str {
+    match kind {
+        FaultKind::Malformed => "commit_malformed",
+        FaultKind::NotAppendOnly => "not_append_only",
+        FaultKind::Statistics => "statistics",
+        FaultKind::Tags => "tags",
     }
-    if commit.time_ms.is_none() {
-        report.find("commit_malformed", place, "it does not say when it was made");
-    }
-    commit
-}
-
-fn volumes(value: &Value) -> Option<BTreeMap<VolumeId, u64>> {
-    match value {
-        Value::Null => Some(BTreeMap::new()),
-        Value::Object(volumes) => {
-            let sizes = volumes
-                .iter()
-                .map(|(name, size)| Some((VolumeId::parse(name)?, size.as_u64().filter(|size| *size > 0)?)));
-            sizes.collect()
-        }
-        _ => None,
-    }
-}
-
-fn add(value: &Value) -> Result<AddFacts, (&'static str, String)> {
-    let malformed = |detail: &str| ("commit_malformed", detail.to_owned());
-    let path = value["path"].as_str().ok_or_else(|| malformed("an add without a path"))?;
-    let members = value.as_object().into_iter().flatten();
-    let strange = members.filter(|(name, value)| !value.is_null() && !ADD_MEMBERS.contains(&name.as_str()));
-    if let Some((name, _)) = strange.into_iter().next() {
-        return Err(malformed(&format!("an add has {name:.40}, which no file of an archive has")));
-    }
-    let (date, _) = layout::split_data_path(path)
-        .ok_or_else(|| malformed("an add whose path is not that of a sealed file"))?;
-    if value["partitionValues"]["date"].as_str() != Some(&date.to_string()) {
-        return Err(("statistics", format!("{path}: partitionValues has another date")));
-    }
-    let size = value["size"].as_u64().ok_or_else(|| malformed("an add without a size"))?;
-    let stats = value["stats"].as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
-    let stats = stats.unwrap_or_default();
-    let bounds = |name: &str| stats[name].as_object().cloned().unwrap_or_default();
-    let tags = &value["tags"];
-    let tag = |name: &str| tags[name].as_str();
-    let is_version =
-        |text: &str| text.len() <= VERSION_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic());
-    if !tag(TAG_VERSION).is_none_or(is_version) {
-        return Err(malformed("an add whose version_id is none"));
-    }
-    let mut facts = AddFacts {
-        path: path.to_owned(),
-        date: Some(date),
-        size,
-        rows: stats["numRecords"].as_u64(),
-        least: bounds("minValues"),
-        greatest: bounds("maxValues"),
-        version: tag(TAG_VERSION).map(str::to_owned),
-        ..AddFacts::default()
-    };
-    let wrong = |detail: &str| ("tags", format!("{path}: {detail}"));
-    let hash = |name: &str| match tag(name) {
-        Some(text) => Hash::parse(text).map(Some).ok_or_else(|| wrong(&format!("{name} is no hash"))),
-        None => Ok(None),
-    };
-    (facts.sha256, facts.record_root) = (hash(TAG_SHA256)?, hash(TAG_RECORD_ROOT)?);
-    // A file from before there were these tags has none of them.
-    let ours = [TAG_RECORD_ROOT, TAG_ROWS, TAG_OFFSETS];
-    if ours.iter().any(|name| !tags[*name].is_null())
-        && ours.iter().chain([&TAG_SHA256]).any(|name| tag(name).is_none())
-    {
-        return Err(wrong("some of its tags are missing"));
-    }
-    if let Some(rows) = tag(TAG_ROWS)
-        && facts.rows.map(|rows| rows.to_string()).as_deref() != Some(rows)
-    {
-        return Err(wrong("the tag rows is not numRecords"));
-    }
-    if let Some(text) = tag(TAG_OFFSETS) {
-        let offsets: BTreeMap<String, (i64, i64, u64)> =
-            serde_json::from_str(text).map_err(|_| wrong("offsets cannot be read"))?;
-        if offsets.values().any(|(first, last, rows)| first > last || *rows == 0)
-            || offsets.values().map(|(.., rows)| rows).sum::<u64>() > facts.rows.unwrap_or(0)
-        {
-            return Err(wrong("offsets contradict themselves or rows"));
-        }
-        facts.offsets = Some(offsets);
-    }
-    Ok(facts)
 }
 
 /// Checkpoints and tiles against the commits.

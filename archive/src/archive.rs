@@ -21,33 +21,32 @@ use url::Url;
 use crate::delta::snapshot::{self, FileEntry, Snapshot};
 use crate::error::{ArchiveError, Result};
 use crate::layout;
-use crate::lock::{Hold, Lock};
+use crate::lock::{Lock, WriterGuard};
+use crate::log::LogSigner;
 use crate::position::Source;
-use crate::proof::log::{Sealing, Seen};
-use crate::proof::{self, Head, Keys, NAME_DEFAULT, ProofError, PublicKey, Signer};
 use crate::read::{self, EventSelection, Rows};
-use crate::retention::policy;
-use crate::retention::{RetentionError, Work};
+use crate::records::error::LogError;
+use crate::records::keys::{self, NewKey};
+use crate::records::policy;
 use crate::s3::S3;
-use crate::store::background;
-use crate::store::durable;
+use crate::site::Site;
 use crate::store::error::StoreError;
 use crate::store::id::random_id;
 use crate::store::lock_term::LockTerm;
 use crate::store::options::{
     LockMode, RETENTION_YEARS_DEFAULT, RETENTION_YEARS_MAX, Retention, StoreOptions,
 };
-use crate::store::{Bucket, Contents, Store};
+use crate::store::{Bucket, Contents, Store, background, durable};
+use crate::tlog::checkpoint::TreeHead;
+use crate::tlog::keys::Keys;
+use crate::tlog::note::{NAME_DEFAULT, PublicKey};
+use crate::tlog::signer::Signer;
 use crate::writer::{Writer, WriterOptions};
 
 /// An archive, on a local disk or in a bucket.
 #[derive(Clone, Debug)]
 pub struct Archive {
-    root: PathBuf,
-    manifest: Manifest,
-    store: Store,
-    /// Who signs what writers commit.
-    signer: Option<Arc<Signer>>,
+    site: Site,
 }
 
 /// `strongroom.json`. Fields that a later format adds are not for us to read: the format says so.
@@ -86,18 +85,26 @@ impl Archive {
 
     /// As [`Archive::open_or_create`], with a store reached as `options` say.
     pub fn open_or_create_with(location: &str, options: &StoreOptions) -> Result<Archive> {
+        Archive::open_or_create_named(location, options, None)
+    }
+
+    /// As [`Archive::open_or_create_with`]; a new archive names `public_key` as its first key.
+    pub fn open_or_create_named(
+        location: &str,
+        options: &StoreOptions,
+        public_key: Option<PublicKey>,
+    ) -> Result<Archive> {
         let place = Place::of(location, options)?;
         if !place.is_archive()? {
-            place.create()?;
+            place.create(public_key)?;
         }
         place.open()
     }
 
     /// As [`Archive::open_or_create`], with who signs what writers commit; see [`Archive::signed_by`].
     pub fn open_or_create_signed(location: &str, signer: Option<Arc<Signer>>) -> Result<Archive> {
-        let mut options = options_for(location)?;
-        options.public_key = signer.as_ref().map(|signer| signer.public());
-        let archive = Archive::open_or_create_with(location, &options)?;
+        let public_key = signer.as_ref().map(|signer| signer.public());
+        let archive = Archive::open_or_create_named(location, &options_for(location)?, public_key)?;
         Ok(match signer {
             Some(signer) => archive.signed_by(signer),
             None => archive,
@@ -116,98 +123,76 @@ impl Archive {
 
     /// Absolute path of the archive's folder; in a bucket `s3://bucket/prefix`.
     pub fn root(&self) -> &Path {
-        &self.root
+        &self.site.root
     }
 
     /// Whether the archive lies on a local disk.
     pub fn is_local(&self) -> bool {
-        matches!(self.store, Store::Local)
+        matches!(self.site.store, Store::Local)
     }
 
     /// Identity given when the archive was made, a UUID.
     pub fn id(&self) -> &str {
-        &self.manifest.archive_id
+        &self.site.archive_id
     }
 
     /// What new objects are locked with; `None` on a local disk.
     pub fn retention(&self) -> Option<Retention> {
-        match &self.store {
+        match &self.site.store {
             Store::Local => None,
             Store::S3(bucket) => Some(bucket.retention.now()),
         }
     }
 
-    /// Years for which everything is kept at least, as the archive was made. On a local disk, where nothing is locked,
-    /// the years before which nothing is dropped.
-    pub(crate) fn made_with_years(&self) -> u32 {
-        self.manifest.retention_years.unwrap_or(RETENTION_YEARS_DEFAULT).min(RETENTION_YEARS_MAX)
+    pub(crate) fn site(&self) -> &Site {
+        &self.site
     }
 
-    pub(crate) fn signer(&self) -> Option<Arc<Signer>> {
-        self.signer.clone()
-    }
-
-    pub(crate) fn store(&self) -> &Store {
-        &self.store
-    }
-
-    /// The same archive, whose writers extend the proof logs behind their commits.
+    /// The same archive, whose writers extend the signed logs after their commits.
     pub fn signed_by(mut self, signer: Arc<Signer>) -> Archive {
-        self.signer = Some(signer);
+        self.site.signer = Some(signer);
         self
     }
 
-    pub(crate) fn sealing(&self) -> Option<Sealing> {
-        let signer = self.signer.clone()?;
-        let (store, root) = (self.store.clone(), self.root.clone());
-        Some(Sealing {
-            store,
-            root,
-            archive_id: self.manifest.archive_id.clone(),
-            signer,
-            seen: Seen::default(),
-        })
+    fn log_signer(&self) -> Result<LogSigner, LogError> {
+        let signer = self.site.signer.clone().ok_or(LogError::NoKey)?;
+        Ok(LogSigner::of(self.site.clone(), signer))
     }
 
-    /// Brings every proof log up to its last commit, and gives the archive its first key if it has none. Returns the
+    /// Brings every signed log up to its last commit, and gives the archive its first key if it has none. Returns the
     /// logs' heads.
     ///
     /// # Errors
-    /// [`ProofError::NoKey`] without a signer; [`ProofError::KeyNotCurrent`] with another one's; [`ProofError::Forked`]
+    /// [`LogError::NoKey`] without a signer; [`LogError::KeyNotCurrent`] with another one's; [`LogError::Forked`]
     /// when the commits are not those that were signed. Logs before the one that failed are caught up.
-    pub fn seal_logs(&self) -> Result<Vec<Head>, ProofError> {
-        let sealing = self.sealing().ok_or(ProofError::NoKey)?;
-        background::wait(async move { Ok(sealing.all().await) })?
+    pub fn sign_logs(&self) -> Result<Vec<TreeHead>, LogError> {
+        let log_signer = self.log_signer()?;
+        background::wait(async move { log_signer.all().await })
     }
 
     /// The archive's keys, checked one against the other.
-    pub fn keys(&self) -> Result<Keys, ProofError> {
-        let (store, root, id) = (self.store.clone(), self.root.clone(), self.manifest.archive_id.clone());
-        background::wait(async move { Ok(proof::keys::load(&store, &root, &id).await) })?
+    pub fn keys(&self) -> Result<Keys, LogError> {
+        let site = self.site.clone();
+        background::wait(async move { keys::load(&site).await })
     }
 
     /// Makes `new` the archive's key. The logs are caught up with the current one first, so that it signs all that was
     /// committed until now. No other process should be signing meanwhile.
     ///
     /// # Errors
-    /// As [`Archive::seal_logs`], [`ProofError::KeyUsed`] for a key that was the archive's before.
-    pub fn rotate_key(&self, new: Arc<Signer>) -> Result<Keys, ProofError> {
-        let sealing = self.sealing().ok_or(ProofError::NoKey)?;
+    /// As [`Archive::sign_logs`], [`LogError::KeyUsed`] for a key that was the archive's before.
+    pub fn rotate_key(&self, new: Arc<Signer>) -> Result<Keys, LogError> {
+        let log_signer = self.log_signer()?;
         background::wait(async move {
-            let rotated = async {
-                let heads = sealing.all().await?;
-                let Sealing { store, root, archive_id, signer, .. } = &sealing;
-                let mut keys = sealing.keys().await?;
-                if keys.all().contains(&new.public()) {
-                    return Err(ProofError::KeyUsed);
-                }
-                let manifest = proof::log::manifest_hash(store, root).await?;
-                let (archive, signers) = ((archive_id.as_str(), manifest), (Some(&**signer), &*new));
-                proof::keys::append(store, root, &mut keys, archive, signers, (heads, Utc::now())).await?;
-                Ok(keys)
-            };
-            Ok(rotated.await)
-        })?
+            let heads = log_signer.all().await?;
+            let mut keys = log_signer.keys().await?;
+            if keys.all().contains(&new.public()) {
+                return Err(LogError::KeyUsed);
+            }
+            let added = NewKey { old: Some(&log_signer.signer), new: &new, heads, time: Utc::now() };
+            keys::append(&log_signer.site, &mut keys, added).await?;
+            Ok(keys)
+        })
     }
 
     /// A writer. On a local disk there is one at a time, and this waits for as long as another process (or
@@ -218,42 +203,41 @@ impl Archive {
 
     /// A writer; calls `on_wait` once if another process holds the only one, then waits.
     pub fn writer_with(&self, options: WriterOptions, on_wait: impl FnOnce()) -> Result<Writer> {
-        let hold = match &self.store {
-            Store::Local => Hold::Lock(Lock::acquire(&self.root, on_wait)?),
-            Store::S3(bucket) => Hold::shared(bucket)?,
+        let guard = match &self.site.store {
+            Store::Local => WriterGuard::LockFile(Lock::acquire(&self.site.root, on_wait)?),
+            Store::S3(bucket) => WriterGuard::of_bucket(bucket)?,
         };
-        Writer::open(self, options, hold)
+        Writer::open(&self.site, options, guard)
     }
 
     /// A writer, or `None` when another process holds the only one.
     pub fn try_writer(&self, options: WriterOptions) -> Result<Option<Writer>> {
-        let hold = match &self.store {
-            Store::Local => match Lock::try_acquire(&self.root)? {
-                Some(lock) => Hold::Lock(lock),
+        let guard = match &self.site.store {
+            Store::Local => match Lock::try_acquire(&self.site.root)? {
+                Some(lock) => WriterGuard::LockFile(lock),
                 None => return Ok(None),
             },
-            Store::S3(bucket) => Hold::shared(bucket)?,
+            Store::S3(bucket) => WriterGuard::of_bucket(bucket)?,
         };
-        Writer::open(self, options, hold).map(Some)
+        Writer::open(&self.site, options, guard).map(Some)
     }
 
     /// What `table` holds now. Blocks; may be called from any thread, also inside an async runtime.
     pub fn snapshot(&self, table: Table) -> Result<Snapshot> {
-        background::wait(snapshot::load(self.store.clone(), self.root.clone(), table))
+        background::wait(snapshot::load(self.site.clone(), table))
     }
 
     /// Whether `snapshot`, of this archive, still is what its table holds. Costs a look at some names.
     pub async fn is_current(&self, snapshot: &Snapshot) -> bool {
-        match &self.store {
+        match &self.site.store {
             Store::Local => {
                 // Without its type: the futures of queries are deep enough.
-                let looked: BoxFuture<'_, bool> =
-                    snapshot::is_current(&self.store, &self.root, snapshot).boxed();
+                let looked: BoxFuture<'_, bool> = snapshot::is_current(&self.site, snapshot).boxed();
                 looked.await
             }
             Store::S3(_) => {
-                let (store, root, snapshot) = (self.store.clone(), self.root.clone(), snapshot.clone());
-                let current = async move { Ok(snapshot::is_current(&store, &root, &snapshot).await) };
+                let (site, snapshot) = (self.site.clone(), snapshot.clone());
+                let current = async move { Ok(snapshot::is_current(&site, &snapshot).await) };
                 let current: BoxFuture<'static, Result<bool>> = current.boxed();
                 background::run(current).await.unwrap_or(false)
             }
@@ -262,32 +246,31 @@ impl Archive {
 
     /// As [`Archive::snapshot`], for async callers.
     pub async fn snapshot_async(&self, table: Table) -> Result<Snapshot> {
-        let loaded: BoxFuture<'static, Result<Snapshot>> =
-            snapshot::load(self.store.clone(), self.root.clone(), table).boxed();
+        let loaded: BoxFuture<'static, Result<Snapshot>> = snapshot::load(self.site.clone(), table).boxed();
         background::run(loaded).await
     }
 
     /// The bytes of a file of a snapshot of this archive, at the version that its commit names.
     pub fn contents(&self, file: &FileEntry) -> Contents {
-        self.store.contents(&file.path, file.size, file.version.as_deref())
+        self.site.store.contents(&file.path, file.size, file.version.as_deref())
     }
 
     /// As [`Archive::contents`], for who has a file's name, length and version by other ways.
     pub fn contents_of(&self, path: &Path, bytes: u64, version: Option<&str>) -> Contents {
-        self.store.contents(path, bytes, version)
+        self.site.store.contents(path, bytes, version)
     }
 
     /// Source partitions in the order of their first commit, with the label and position of their last.
     /// Reads every commit of `events`; it is meant for export, not for queries.
     pub fn sources(&self) -> Result<Vec<Source>> {
-        let (store, root) = (self.store.clone(), self.root.clone());
-        background::wait(async move { read::sources(&store, &root).await })
+        let site = self.site.clone();
+        background::wait(async move { read::sources(&site).await })
     }
 
     /// Rows of one partition in `source_offset` order, as batches in `table.file_schema()`. Rows of one
     /// row group are held at a time, of all files that overlap in offsets.
     pub fn read_rows(&self, table: Table, partition: &str) -> Result<Rows> {
-        Rows::of_partition(self.store.clone(), self.snapshot(table)?, partition)
+        Rows::of_partition(self.site.store.clone(), self.snapshot(table)?, partition)
     }
 
     /// Events with `stage_timestamp >= time_us`, in `Table::Events.file_schema()`: partitions in the order
@@ -300,7 +283,7 @@ impl Archive {
     /// outside the times are not read.
     pub fn select_events(&self, selection: EventSelection) -> Result<Rows> {
         let partitions = self.sources()?.into_iter().map(|source| source.partition).collect();
-        Rows::selected(self.store.clone(), self.snapshot(Table::Events)?, partitions, selection)
+        Rows::selected(self.site.store.clone(), self.snapshot(Table::Events)?, partitions, selection)
     }
 
     /// Where `table` ends: the last commit of each of its volumes.
@@ -318,17 +301,17 @@ impl Archive {
         after: &BTreeMap<Period, u64>,
         to: &BTreeMap<Period, u64>,
     ) -> Result<Rows> {
-        let (store, root) = (self.store.clone(), self.root.clone());
+        let site = self.site.clone();
         let ranges: Vec<(Period, u64, u64)> = to
             .iter()
             .map(|(period, last)| (*period, after.get(period).map_or(0, |seen| seen + 1), *last))
             .filter(|(_, first, last)| first <= last)
             .collect();
-        let added = background::wait(async move { read::added(&store, &root, table, ranges).await })?;
+        let added = background::wait(async move { read::added(&site, table, ranges).await })?;
         let mut snapshot = self.snapshot(table)?;
         snapshot.files.retain(|file| added.paths.contains(&file.path));
         Rows::selected(
-            self.store.clone(),
+            self.site.store.clone(),
             snapshot,
             added.partitions.into_iter().collect(),
             EventSelection::default(),
@@ -338,31 +321,25 @@ impl Archive {
 
 /// What a location needs of the environment.
 fn options_for(location: &str) -> Result<StoreOptions> {
-    match S3::is_location(location) {
-        true => StoreOptions::from_env(),
-        false => Ok(StoreOptions::default()),
-    }
+    if S3::is_location(location) { Ok(StoreOptions::from_env()?) } else { Ok(StoreOptions::default()) }
 }
 
 /// A location that may or may not hold an archive.
 pub(crate) struct Place {
     pub(crate) root: PathBuf,
     pub(crate) store: Store,
-    /// For a new archive.
-    public_key: Option<PublicKey>,
 }
 
 impl Place {
     pub(crate) fn of(location: &str, options: &StoreOptions) -> Result<Place> {
         if !S3::is_location(location) {
             let root = local_path(location)?;
-            return Ok(Place { root, store: Store::Local, public_key: options.public_key });
+            return Ok(Place { root, store: Store::Local });
         }
-        let public_key = options.public_key;
         let (location, options) = (location.to_owned(), options.s3.clone());
         let s3 = background::wait(async move { S3::connect(&location, &options).await })?;
         let retention = LockTerm::new(s3.asked());
-        Ok(Place { root: s3.root().to_owned(), store: Store::S3(Bucket { s3, retention }), public_key })
+        Ok(Place { root: s3.root().to_owned(), store: Store::S3(Bucket { s3, retention }) })
     }
 
     fn manifest_path(&self) -> PathBuf {
@@ -404,12 +381,14 @@ impl Place {
                 (self.root, Store::S3(Bucket { s3, retention }))
             }
         };
-        let archive = Archive { root, manifest, store, signer: None };
-        policy::refresh_in(Work::of(&archive, Arc::new(|_, _| ()))).map_err(RetentionError::into_archive)?;
-        Ok(archive)
+        let made_with_years =
+            manifest.retention_years.unwrap_or(RETENTION_YEARS_DEFAULT).min(RETENTION_YEARS_MAX);
+        let site = Site { store, root, archive_id: manifest.archive_id, made_with_years, signer: None };
+        policy::refresh_blocking(&site)?;
+        Ok(Archive { site })
     }
 
-    pub(crate) fn create(&self) -> Result<()> {
+    pub(crate) fn create(&self, public_key: Option<PublicKey>) -> Result<()> {
         let names = match &self.store {
             Store::Local => {
                 durable::create_folder(&self.root)?;
@@ -436,7 +415,7 @@ impl Place {
             created: Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true),
             retention_years: retention.map(|retention| retention.years),
             lock_mode: retention.map(|retention| retention.mode),
-            public_key: self.public_key.map(|key| key.vkey(NAME_DEFAULT)),
+            public_key: public_key.map(|key| key.vkey(NAME_DEFAULT)),
         };
         let path = self.manifest_path();
         let failed = |source| ArchiveError::WriteManifest { path: path.clone(), source };
@@ -450,7 +429,7 @@ impl Place {
 }
 
 fn local_path(location: &str) -> Result<PathBuf> {
-    let invalid = || StoreError::LocationInvalid { location: location.to_owned() };
+    let invalid = || ArchiveError::from(StoreError::LocationInvalid { location: location.to_owned() });
     let path = match location.split_once("://") {
         Some((scheme, _)) if scheme.eq_ignore_ascii_case("file") => {
             Url::parse(location).map_err(|_| invalid())?.to_file_path().map_err(|()| invalid())?

@@ -358,7 +358,7 @@ fn encode_rows(
             })?;
             columns.push(encoded);
         }
-        Ok(columns)
+        Ok::<_, ArchiveError>(columns)
     })?;
     let record_hashes = record_hashes.map(|hashes| rows.iter().map(|row| hashes[*row as usize]).collect());
     Ok(EncodedRowGroup { table, date, rows: rows.len() as u64, columns, spans, times, record_hashes })

@@ -11,10 +11,11 @@ use parquet::errors::ParquetError;
 use strongroom_schemas::Table;
 use thiserror::Error;
 
-use crate::activity::ActivityError;
+use crate::activity::record::ActivityError;
 use crate::delta::DeltaError;
 use crate::position::Position;
-use crate::s3::StoreFailure;
+use crate::records::error::LogError;
+use crate::s3::S3Error;
 use crate::store::error::StoreError;
 
 pub type Result<T, E = ArchiveError> = std::result::Result<T, E>;
@@ -118,7 +119,7 @@ pub enum ArchiveError {
     PutFile {
         path: PathBuf,
         #[source]
-        source: StoreFailure,
+        source: S3Error,
     },
     #[error("the store of {} replaces objects that it was asked not to replace", root.display())]
     NotConditional { root: PathBuf },
@@ -216,14 +217,23 @@ pub enum ArchiveError {
         source: arrow_schema::ArrowError,
     },
     #[error("cannot tell how long things are to be kept")]
-    Retention {
+    Records {
         #[source]
-        source: Box<crate::retention::RetentionError>,
+        source: Box<LogError>,
     },
     #[error("{} is closed: another writer has begun the volume after it", path.display())]
     VolumeClosed { path: PathBuf },
     #[error("the year {year} has as many volumes as it can have")]
     PartsExhausted { year: i32 },
+}
+
+impl From<LogError> for ArchiveError {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Store(error) => error.into(),
+            error => ArchiveError::Records { source: Box::new(error) },
+        }
+    }
 }
 
 /// An error and its causes in one line, for warnings that leave no error behind.
@@ -265,14 +275,14 @@ impl ArchiveError {
             ArchiveError::NotAnArchive { .. } => {
                 Some("`strongroom ingest` creates an archive where there is none")
             }
-            ArchiveError::Retention { source } => source.hint(),
+            ArchiveError::Records { source } => source.hint(),
             ArchiveError::Clock { .. } => Some("the system clock is outside the years 2000 to 9999: set it"),
             ArchiveError::NotConditional { .. } => Some(
                 "use a store that honours If-None-Match; or set STRONGROOM_S3_SINGLE_WRITER=true and see to it that \
                  only one writer runs",
             ),
             ArchiveError::ReadManifest { source, .. } | ArchiveError::WriteManifest { source, .. } => {
-                StoreFailure::within(source)?.hint()
+                S3Error::within(source)?.hint()
             }
             ArchiveError::PutFile { source, .. } => source.hint(),
             ArchiveError::BucketUnfit { .. } => Some(

@@ -24,14 +24,18 @@ pub mod evidence;
 mod fail;
 mod layout;
 mod lock;
+mod log;
 mod position;
 mod proof;
 mod read;
+mod records;
 pub mod retention;
 mod s3;
+mod site;
 mod store;
 #[cfg(test)]
 mod tests;
+mod tlog;
 mod writer;
 
 pub use archive::Archive;
@@ -44,15 +48,23 @@ pub use error::{ArchiveError, Result};
 pub use position::{Counts, Position, Source, SourcePosition};
 pub use proof::verify;
 pub use proof::{
-    Anchored, Anchors, Courier, Head, KeyId, KeyRecord, Keys, NAME_DEFAULT, PrivateKey, Proof, ProofError,
-    Proven, ProvenHead, ProvenRecord, PublicKey, RECORDS_MAX, REQUEST_BYTES_MAX, Reply, Signer,
-    TimestampAuthorities, TimestampOptions, Trouble, TrustedLog, Witness, WitnessAnswer, WitnessKey,
+    AnchorError, AnchorResponse, AnchorTransport, Anchored, Anchors, Proof, ProofError, Proven, ProvenHead,
+    ProvenRecord, RECORDS_MAX, REQUEST_BYTES_MAX, TimestampOptions, TrustedLog, Witness, WitnessAnswer,
     WitnessOptions, prove, verify_proof, verify_proof_with,
 };
 pub use read::{Choose, EventSelection, Rows};
-pub use s3::StoreFailure;
+pub use records::error::{LogError, RecordError};
+pub use s3::S3Error;
+pub use store::error::StoreError;
 pub use store::options::{
     LockMode, RETENTION_YEARS_DEFAULT, RETENTION_YEARS_MAX, Retention, S3Options, StoreOptions, variables,
 };
 pub use store::{Contents, Fetched};
+pub use tlog::checkpoint::TreeHead;
+pub use tlog::cosignature::WitnessKey;
+pub use tlog::error::TlogError;
+pub use tlog::keys::{KeyRecord, Keys};
+pub use tlog::note::{KeyId, NAME_DEFAULT, PrivateKey, PublicKey};
+pub use tlog::signer::Signer;
+pub use tlog::timestamp::TimestampAuthorities;
 pub use writer::{Commit, SealReport, VOLUME_COMMITS_MAX, Writer, WriterOptions};

@@ -13,24 +13,24 @@ use crate::store::background;
 
 /// What lets a writer write.
 #[derive(Debug)]
-pub(crate) enum Hold {
+pub(crate) enum WriterGuard {
     /// On a local disk: nobody else writes.
-    Lock(#[expect(dead_code, reason = "it is held, not looked at")] Lock),
+    LockFile(#[expect(dead_code, reason = "it is held, not looked at")] Lock),
     /// In a bucket: others may write too, for the store was seen to refuse a second object of one name.
-    Shared,
+    Fenced,
     /// In a bucket of a store that does not: whoever runs us has promised that nobody else writes.
-    Promised,
+    SingleWriter,
 }
 
-impl Hold {
+impl WriterGuard {
     /// Tries the store of a bucket with an object that means nothing.
-    pub(crate) fn shared(bucket: &Bucket) -> Result<Hold> {
+    pub(crate) fn of_bucket(bucket: &Bucket) -> Result<WriterGuard> {
         let bucket = bucket.clone();
         background::wait(async move {
             if bucket.s3.is_conditional(bucket.retention.now().mode).await? {
-                Ok(Hold::Shared)
+                Ok(WriterGuard::Fenced)
             } else if bucket.s3.single_writer() {
-                Ok(Hold::Promised)
+                Ok(WriterGuard::SingleWriter)
             } else {
                 Err(ArchiveError::NotConditional { root: bucket.s3.root().to_owned() })
             }

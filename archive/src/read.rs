@@ -36,7 +36,8 @@ use crate::encode::time_column;
 use crate::error::{ArchiveError, Result};
 use crate::layout;
 use crate::position::{Position, Source};
-use crate::retention::dropped;
+use crate::records::drops;
+use crate::site::Site;
 use crate::store::{Fetched, Store};
 
 /// What is read of the end of a file in a bucket before it is known how long the footer is.
@@ -457,17 +458,12 @@ pub(crate) struct Added {
 }
 
 /// What the commits from the first to the last of each volume added.
-pub(crate) async fn added(
-    store: &Store,
-    root: &std::path::Path,
-    table: Table,
-    ranges: Vec<(Period, u64, u64)>,
-) -> Result<Added> {
+pub(crate) async fn added(site: &Site, table: Table, ranges: Vec<(Period, u64, u64)>) -> Result<Added> {
     let mut added = Added { paths: HashSet::new(), partitions: BTreeSet::new() };
     for (period, first, last) in ranges {
-        let volume = layout::volume(root, VolumeId { table, period });
+        let volume = site.volume(VolumeId { table, period });
         let commits = (first..=last).map(|version| layout::commit(&volume, version)).collect();
-        for (_, lines) in commit::read_commits(store, commits).await? {
+        for (_, lines) in commit::read_commits(&site.store, commits).await? {
             for line in lines {
                 let partition = line.txn.map(|txn| txn.app_id).filter(|name| !name.contains('#'));
                 added.partitions.extend(partition);
@@ -479,23 +475,23 @@ pub(crate) async fn added(
 }
 
 /// All partitions of `events`, in the order of their first commit.
-pub(crate) async fn sources(store: &Store, root: &std::path::Path) -> Result<Vec<Source>> {
+pub(crate) async fn sources(site: &Site) -> Result<Vec<Source>> {
     let mut order: Vec<String> = Vec::new();
     let mut labels: HashMap<String, String> = HashMap::new();
     let mut positions: HashMap<String, Position> = HashMap::new();
     let mut dropped: HashMap<String, i64> = HashMap::new();
     for table in [Table::Events, Table::Rejects] {
-        for state in dropped::of_table(store, root, table).await?.into_values() {
+        for state in drops::of_table(site, table).await?.into_values() {
             for (app_id, version) in state.txns.into_iter().filter(|(app_id, _)| !app_id.contains('#')) {
                 let known = dropped.entry(app_id).or_insert(version);
                 *known = version.max(*known);
             }
         }
     }
-    for period in dropped::periods(store, root, Table::Events).await? {
-        let volume = layout::volume(root, VolumeId { table: Table::Events, period });
-        let commits = commit::commits(store, &volume).await?;
-        for (path, lines) in commit::read_commits(store, commits).await? {
+    for period in drops::periods(site, Table::Events).await? {
+        let volume = site.volume(VolumeId { table: Table::Events, period });
+        let commits = commit::commits(&site.store, &volume).await?;
+        for (path, lines) in commit::read_commits(&site.store, commits).await? {
             let mut transactions = HashMap::new();
             for line in lines {
                 if let Some(transaction) = line.txn {

@@ -47,8 +47,7 @@ use strongroom_schemas::record::Sha256Hash;
 use strongroom_schemas::volume::YEARS;
 use strongroom_schemas::{Period, Table, VolumeId};
 
-use crate::activity::is_activity;
-use crate::archive::Archive;
+use crate::activity::record::is_activity;
 use crate::delta::commit::{
     self, Addition, CHECKPOINT_INTERVAL, COMMIT_ID, FileFacts, SealedFile, Transactions, VolumeLog,
     check_partition,
@@ -59,18 +58,18 @@ use crate::encode::{EncodedRowGroup, Span, parquet_schema};
 use crate::error::{ArchiveError, Result, with_causes};
 use crate::fail::{FailPoints, Step};
 use crate::layout;
-use crate::lock::Hold;
+use crate::lock::WriterGuard;
+use crate::log::LogSigner;
 use crate::position::{Counts, Position, SourcePosition};
-use crate::proof::ProofError;
-use crate::proof::log::Sealing;
-use crate::proof::tree::CompactRange;
-use crate::retention::{RetentionError, Work, dropped, policy};
+use crate::records::error::LogError;
+use crate::records::{drops, policy};
 use crate::s3::{Content, pause};
-use crate::store::background;
+use crate::site::Site;
 use crate::store::durable::{self, read_only};
 use crate::store::id::random_id;
 use crate::store::options::variables;
-use crate::store::{Bucket, Store};
+use crate::store::{Bucket, Store, background};
+use crate::tlog::tree::CompactRange;
 
 /// Order of commits: the table whose positions count for the others comes last.
 const COMMIT_ORDER: [Table; 4] = [Table::Activity, Table::Rejects, Table::Alerts, Table::Events];
@@ -136,12 +135,9 @@ pub struct Commit {
 /// archive; what was not sealed is gone.
 #[derive(Debug)]
 pub struct Writer {
-    root: PathBuf,
-    store: Store,
-    /// Who signs behind the commits; without, the proof logs are left for whoever does.
-    sealing: Option<Sealing>,
-    /// How long what is put is promised to stay.
-    keeping: Work,
+    site: Site,
+    /// Signs after the commits; without one, the logs are left for another process to sign.
+    log_signer: Option<LogSigner>,
     /// For the next report.
     warnings: Vec<String>,
     options: WriterOptions,
@@ -163,7 +159,7 @@ pub struct Writer {
     volumes: HashMap<VolumeId, VolumeLog>,
     open: HashMap<(Table, NaiveDate), OpenFile>,
     /// Files on their way from state 1 to state 2, oldest first.
-    uploads: VecDeque<(FileFacts, background::Task<Option<String>>)>,
+    uploads: VecDeque<(FileFacts, background::Task<Option<String>, ArchiveError>)>,
     /// Files of state 2.
     finished: Vec<FileFacts>,
     /// Offsets appended since the last seal.
@@ -174,7 +170,7 @@ pub struct Writer {
     uses: u64,
     failed: Option<&'static str>,
     pub(crate) fail_points: FailPoints,
-    hold: Hold,
+    guard: WriterGuard,
 }
 
 /// A file of state 1.
@@ -246,24 +242,21 @@ fn widen<T: Ord>(range: &mut Option<(T, T)>, low: T, high: T) {
 }
 
 impl Writer {
-    pub(crate) fn open(archive: &Archive, options: WriterOptions, hold: Hold) -> Result<Writer> {
-        let (root, store) = (archive.root(), archive.store().clone());
-        let Known { positions, seen, lengths, closed, year_min } = Known::load(&store, root)?;
-        if let Store::Local = store {
-            remove_leftovers(root)?;
+    pub(crate) fn open(site: &Site, options: WriterOptions, guard: WriterGuard) -> Result<Writer> {
+        let Known { positions, seen, lengths, closed, year_min } = Known::load(site)?;
+        if let Store::Local = site.store {
+            remove_leftovers(site)?;
         }
         let mut warnings = Vec::new();
-        let sealing = archive.sealing();
-        if let Some(sealing) = sealing.clone() {
+        let log_signer = site.signer.clone().map(|signer| LogSigner::of(site.clone(), signer));
+        if let Some(log_signer) = log_signer.clone() {
             // What an earlier run committed and did not live to prove.
-            let caught_up = background::wait(async move { Ok(sealing.all().await) })?;
+            let caught_up = background::wait(async move { Ok::<_, ArchiveError>(log_signer.all().await) })?;
             warnings.extend(caught_up.err().map(unproven));
         }
         Ok(Writer {
-            root: root.to_owned(),
-            store,
-            sealing,
-            keeping: Work::of(archive, Arc::new(|_, _| ())),
+            site: site.clone(),
+            log_signer,
             warnings,
             options,
             positions,
@@ -285,7 +278,7 @@ impl Writer {
             uses: 0,
             failed: None,
             fail_points: FailPoints::default(),
-            hold,
+            guard,
         })
     }
 
@@ -311,7 +304,7 @@ impl Writer {
     /// When the archive cannot be read; the writer can be used all the same.
     pub fn refresh(&mut self) -> Result<()> {
         self.check_usable()?;
-        let known = Known::load(&self.store, &self.root)?;
+        let known = Known::load(&self.site)?;
         (self.positions, self.seen, self.lengths) = (known.positions, known.seen, known.lengths);
         self.closed = known.closed;
         self.year_min = self.year_min.max(known.year_min);
@@ -321,7 +314,7 @@ impl Writer {
 
     /// Whether the archive is one that several processes may write to at once.
     pub fn is_shared(&self) -> bool {
-        matches!(self.hold, Hold::Shared)
+        matches!(self.guard, WriterGuard::Fenced)
     }
 
     /// Adds a row group to the open file of its table and date. The row group is on disk only after
@@ -444,11 +437,11 @@ impl Writer {
     }
 
     fn create(&mut self, volume: VolumeId, date: NaiveDate) -> Result<OpenFile> {
-        let (table, volume) = (volume.table, layout::volume(&self.root, volume));
-        let (staging, file) = match &self.store {
+        let (table, volume) = (volume.table, self.site.volume(volume));
+        let (staging, file) = match &self.site.store {
             Store::Local => {
                 let folder = volume.join(layout::STAGING);
-                durable::create_folder_in(&self.root, &folder)?;
+                durable::create_folder_in(&self.site.root, &folder)?;
                 self.staged += 1;
                 let staging = folder.join(layout::staging_name(self.staged));
                 let created = File::options().write(true).create_new(true).open(&staging);
@@ -509,7 +502,7 @@ impl Writer {
             record_root: records.map(|records| records.root()),
             version: None,
         };
-        match &self.store {
+        match &self.site.store {
             Store::Local => {
                 self.publish(&hashed.file, &staging, &folder, &path)?;
                 self.finished.push(facts);
@@ -548,7 +541,7 @@ impl Writer {
     fn publish(&self, file: &File, staging: &Path, folder: &Path, path: &Path) -> Result<()> {
         file.sync_all().map_err(|source| ArchiveError::SyncFile { path: staging.to_owned(), source })?;
         self.step(Step::FileWritten, staging)?;
-        durable::create_folder_in(&self.root, folder)?;
+        durable::create_folder_in(&self.site.root, folder)?;
         let protect = |source| ArchiveError::ProtectFile { path: staging.to_owned(), source };
         read_only(staging).map_err(protect)?;
         // The new permission lies in the inode; it must not be younger on disk than the name.
@@ -621,7 +614,7 @@ impl Writer {
     }
 
     fn seal_inner(&mut self, all: &[SourcePosition], counts: Counts) -> Result<SealReport> {
-        policy::refresh_in(self.keeping.clone()).map_err(RetentionError::into_archive)?;
+        policy::refresh_blocking(&self.site)?;
         let mut open: Vec<OpenFile> = self.open.drain().map(|(_, file)| file).collect();
         open.sort_by_key(|file| (file.table, file.date));
         for file in open {
@@ -665,7 +658,7 @@ impl Writer {
             report.commits.push(Commit { volume, version: committed.version });
             report.warnings.extend(committed.warning(volume));
             report.files.extend(files.into_iter().map(|facts| facts.file));
-            self.step(Step::Committed(table), &self.root.clone())?;
+            self.step(Step::Committed(table), &self.site.root.clone())?;
         }
         self.prove(&mut report)?;
         report.rows = report.files.iter().map(|file| file.rows).sum();
@@ -713,21 +706,19 @@ impl Writer {
     /// made up for by the next seal or by whoever holds the key.
     fn prove(&mut self, report: &mut SealReport) -> Result<()> {
         report.warnings.append(&mut self.warnings);
-        let Some(sealing) = self.sealing.clone() else { return Ok(()) };
+        let Some(log_signer) = self.log_signer.clone() else { return Ok(()) };
         let mut logs: Vec<VolumeId> = report.commits.iter().map(|commit| commit.volume).collect();
         logs.dedup();
         let fail_points = self.fail_points.clone();
         let proven = background::wait(async move {
-            let keys = match sealing.keys().await {
-                Ok(keys) => keys,
-                Err(error) => return Ok(Err(error)),
-            };
-            for log in logs {
-                if let Err(error) = sealing.one(log, &keys, &fail_points).await {
-                    return Ok(Err(error));
+            let signed = async {
+                let keys = log_signer.keys().await?;
+                for log in logs {
+                    log_signer.one(log, &keys, &fail_points).await?;
                 }
-            }
-            Ok(Ok(()))
+                Ok(())
+            };
+            Ok::<_, ArchiveError>(signed.await)
         })?;
         report.warnings.extend(proven.err().map(unproven));
         Ok(())
@@ -735,7 +726,7 @@ impl Writer {
 
     /// In a bucket, what makes a commit differ from every other.
     fn commit_id(&self) -> Result<Map<String, Value>> {
-        match self.store {
+        match self.site.store {
             Store::Local => Ok(Map::new()),
             Store::S3(_) => Ok(Map::from_iter([(COMMIT_ID.to_owned(), random_id()?.into())])),
         }
@@ -753,20 +744,20 @@ impl Writer {
         let mut tries = 0;
         loop {
             let id = self.current_volume(table)?;
-            let path = layout::volume(&self.root, id);
+            let path = self.site.volume(id);
             let volume = match self.volumes.remove(&id) {
                 Some(volume) => volume,
                 None => {
                     if !self.seen.contains_key(&id) {
                         self.close_before(id, time, partitions, report)?;
                     }
-                    let (store, path) = (self.store.clone(), path.clone());
+                    let (store, path) = (self.site.store.clone(), path.clone());
                     background::wait(
                         async move { VolumeLog::open_or_create(&store, table, path, time).await },
                     )?
                 }
             };
-            if let Store::S3(_) = self.store {
+            if let Store::S3(_) = self.site.store {
                 self.follow(id, volume.version(), partitions)?;
             }
             if volume.is_closed() {
@@ -788,7 +779,7 @@ impl Writer {
                 {
                     outcome = Err(error);
                 }
-                Ok((volume, outcome))
+                Ok::<_, ArchiveError>((volume, outcome))
             })?;
             match outcome {
                 Ok(committed) => {
@@ -829,26 +820,29 @@ impl Writer {
         partitions: &HashSet<&str>,
         report: &mut SealReport,
     ) -> Result<()> {
-        let (store, root) = (self.store.clone(), self.root.clone());
+        let site = self.site.clone();
         let before = background::wait(async move {
-            let mut before = dropped::periods(&store, &root, volume.table).await?;
+            let mut before = drops::periods(&site, volume.table).await?;
             before.retain(|period| *period < volume.period);
             while let Some(period) = before.pop() {
                 let id = VolumeId { period, ..volume };
-                let path = layout::volume(&root, id);
+                let path = site.volume(id);
                 // A folder without a commit is what a killed run left.
-                if commit::exists(&store, &path).await? {
-                    return Ok(Some((id, VolumeLog::open(&store, id.table, path).await?)));
+                if commit::exists(&site.store, &path).await? {
+                    return Ok::<_, ArchiveError>(Some((
+                        id,
+                        VolumeLog::open(&site.store, id.table, path).await?,
+                    )));
                 }
             }
             Ok(None)
         })?;
         let Some((id, mut log)) = before else { return Ok(()) };
-        if matches!(self.store, Store::Local) && id.period.year != volume.period.year {
+        if matches!(self.site.store, Store::Local) && id.period.year != volume.period.year {
             return Ok(());
         }
         for tries in 0..COMMIT_TRIES_MAX {
-            if let Store::S3(_) = self.store {
+            if let Store::S3(_) = self.site.store {
                 self.follow(id, log.version(), partitions)?;
             }
             if log.is_closed() {
@@ -863,7 +857,7 @@ impl Writer {
                 {
                     outcome = Err(error);
                 }
-                Ok((log, outcome))
+                Ok::<_, ArchiveError>((log, outcome))
             })?;
             log = returned;
             match outcome {
@@ -880,7 +874,7 @@ impl Writer {
                 Err(error) => return Err(error),
             }
         }
-        let path = layout::volume(&self.root, id);
+        let path = self.site.volume(id);
         Err(ArchiveError::CommitContended { path, attempts: COMMIT_TRIES_MAX })
     }
 
@@ -889,28 +883,27 @@ impl Writer {
         let table = volume.table;
         let after = self.seen.get(&volume).copied();
         let length = self.lengths.get(&volume).copied();
-        let (store, root) = (self.store.clone(), self.root.clone());
+        let site = self.site.clone();
         let found = background::wait(async move {
             let mut found = Vec::new();
             if after.is_none_or(|after| after < version) {
-                let path = layout::volume(&root, volume);
-                let transactions = commit::transactions_between(&store, &path, after, version).await?;
+                let path = site.volume(volume);
+                let transactions = commit::transactions_between(&site.store, &path, after, version).await?;
                 // All of them were read.
                 let was_whole = after.is_none_or(|after| length == Some(after + 1));
                 let length = was_whole.then_some(version + 1);
                 found.push((volume, Some(version), length, commit::positions(&path, &transactions)?));
             }
-            for period in dropped::periods(&store, &root, table)
-                .await?
-                .into_iter()
-                .filter(|newer| *newer > volume.period)
+            for period in
+                drops::periods(&site, table).await?.into_iter().filter(|newer| *newer > volume.period)
             {
                 let newer = VolumeId { table, period };
-                let path = layout::volume(&root, newer);
-                let Transactions { newest, last, length } = commit::transactions_of(&store, &path).await?;
+                let path = site.volume(newer);
+                let Transactions { newest, last, length } =
+                    commit::transactions_of(&site.store, &path).await?;
                 found.push((newer, last, length, commit::positions(&path, &newest)?));
             }
-            Ok(found)
+            Ok::<_, ArchiveError>(found)
         })?;
         for (volume, last, length, positions) in found {
             let known = self.positions.entry(table).or_default();
@@ -947,7 +940,7 @@ fn truth_of(partition: &str) -> Table {
 }
 
 /// A warning: what was committed is safe, and not proven yet.
-fn unproven(error: ProofError) -> String {
+fn unproven(error: LogError) -> String {
     format!("the proof log is behind: {}", with_causes(&error))
 }
 
@@ -961,8 +954,8 @@ struct Known {
 }
 
 impl Known {
-    fn load(store: &Store, root: &Path) -> Result<Known> {
-        let (store, root) = (store.clone(), root.to_owned());
+    fn load(site: &Site) -> Result<Known> {
+        let site = site.clone();
         background::wait(async move {
             let mut known = Known {
                 positions: HashMap::new(),
@@ -973,19 +966,19 @@ impl Known {
             };
             for table in Table::ALL {
                 let positions = known.positions.entry(table).or_default();
-                let mut dropped = dropped::of_table(&store, &root, table).await?;
-                let periods = dropped::periods(&store, &root, table).await?;
+                let mut dropped = drops::of_table(&site, table).await?;
+                let periods = drops::periods(&site, table).await?;
                 // Later volumes overwrite earlier ones. A dropped one left behind where it ended.
                 let all: BTreeSet<Period> = periods.into_iter().chain(dropped.keys().copied()).collect();
                 for period in &all {
                     let volume = VolumeId { table, period: *period };
-                    let path = layout::volume(&root, volume);
+                    let path = site.volume(volume);
                     let transactions = match dropped.remove(period) {
                         Some(state) => Transactions {
                             newest: state.txns.into_iter().collect(),
                             ..Transactions::default()
                         },
-                        None => commit::transactions_of(&store, &path).await?,
+                        None => commit::transactions_of(&site.store, &path).await?,
                     };
                     if transactions.is_closed() {
                         known.closed.insert(volume);
@@ -1036,7 +1029,8 @@ impl OpenFile {
 ///
 /// Only the newest volume of a table can hold such files, for a writer never goes back to an older one.
 /// Called with the lock held.
-fn remove_leftovers(root: &Path) -> Result<()> {
+fn remove_leftovers(site: &Site) -> Result<()> {
+    let root = &site.root;
     for name in layout::names(root)? {
         if name.to_str().is_some_and(|name| name.starts_with(&format!(".{}.", layout::MANIFEST))) {
             remove(&root.join(name))?;
@@ -1055,12 +1049,12 @@ fn remove_leftovers(root: &Path) -> Result<()> {
                 remove(&log.join(name))?;
             }
         }
-        remove_unnamed(root, table, &volume)?;
+        remove_unnamed(site, table, &volume)?;
     }
     Ok(())
 }
 
-fn remove_unnamed(root: &Path, table: Table, volume: &Path) -> Result<()> {
+fn remove_unnamed(site: &Site, table: Table, volume: &Path) -> Result<()> {
     let mut unnamed = HashSet::new();
     for folder in layout::names(volume)? {
         let Some(folder) = folder.to_str().filter(|name| layout::date_of_folder(name).is_some()) else {
@@ -1075,7 +1069,7 @@ fn remove_unnamed(root: &Path, table: Table, volume: &Path) -> Result<()> {
     if unnamed.is_empty() {
         return Ok(());
     }
-    let snapshot = background::wait(snapshot::load(Store::Local, root.to_owned(), table))?;
+    let snapshot = background::wait(snapshot::load(site.clone(), table))?;
     for file in &snapshot.files {
         if let Ok(relative) = file.path.strip_prefix(volume) {
             unnamed.remove(&*relative.to_string_lossy());

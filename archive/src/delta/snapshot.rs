@@ -3,7 +3,7 @@
 //! Invariant: a snapshot is made of whole commits, and names only files below its own table. It is read
 //! without a lock: sealed files never change, so it stays valid for as long as someone uses it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use chrono::NaiveDate;
 use serde::Deserialize;
@@ -15,7 +15,8 @@ use super::facts::{STATISTICS_OFFSET, STATISTICS_SOURCE, TAG_VERSION, micros};
 use crate::encode::time_column;
 use crate::error::{ArchiveError, Result};
 use crate::layout;
-use crate::retention::dropped;
+use crate::records::drops;
+use crate::site::Site;
 use crate::store::Store;
 
 /// A table's files over all volumes, as of one version of each.
@@ -77,12 +78,12 @@ impl Snapshot {
 
 /// Whether no commit follows `snapshot`: versions have no gaps, so one name for each volume tells. Where the
 /// folders cannot be looked at it is no, and the reading that follows says why.
-pub(crate) async fn is_current(store: &Store, root: &Path, snapshot: &Snapshot) -> bool {
-    let Ok(periods) = dropped::periods(store, root, snapshot.table).await else { return false };
+pub(crate) async fn is_current(site: &Site, snapshot: &Snapshot) -> bool {
+    let Ok(periods) = drops::periods(site, snapshot.table).await else { return false };
     let next = |period| {
         let read = snapshot.volumes.iter().find(|volume| volume.period == period);
         let version = read.map_or(0, |volume| volume.version + 1);
-        layout::commit(&layout::volume(root, VolumeId { table: snapshot.table, period }), version)
+        layout::commit(&site.volume(VolumeId { table: snapshot.table, period }), version)
     };
     if !snapshot.volumes.iter().all(|volume| periods.contains(&volume.period)) {
         return false;
@@ -90,7 +91,7 @@ pub(crate) async fn is_current(store: &Store, root: &Path, snapshot: &Snapshot) 
     let is_closed =
         |period| snapshot.volumes.iter().any(|volume| volume.period == period && volume.is_closed);
     for period in periods.into_iter().filter(|period| !is_closed(*period)) {
-        if !matches!(store.exists(&next(period)).await, Ok(false)) {
+        if !matches!(site.store.exists(&next(period)).await, Ok(false)) {
             return false;
         }
     }
@@ -114,11 +115,11 @@ struct Statistics {
     max_values: Map<String, Value>,
 }
 
-pub(crate) async fn load(store: Store, root: PathBuf, table: Table) -> Result<Snapshot> {
+pub(crate) async fn load(site: Site, table: Table) -> Result<Snapshot> {
     let mut snapshot = Snapshot { table, volumes: Vec::new(), files: Vec::new() };
-    for period in dropped::periods(&store, &root, table).await? {
-        let path = layout::volume(&root, VolumeId { table, period });
-        let Some(state) = commit::load(&store, &path).await? else { continue };
+    for period in drops::periods(&site, table).await? {
+        let path = site.volume(VolumeId { table, period });
+        let Some(state) = commit::load(&site.store, &path).await? else { continue };
         for add in &state.files {
             let bad = || ArchiveError::FileEntry { path: path.clone(), name: add.path.clone() };
             let (date, _) = layout::split_data_path(&add.path).ok_or_else(bad)?;
@@ -127,7 +128,7 @@ pub(crate) async fn load(store: Store, root: PathBuf, table: Table) -> Result<Sn
                 None => Statistics::default(),
             };
             let mut entry = entry(table, path.join(&add.path), add.size, date, period, &statistics);
-            if let Store::S3(_) = store {
+            if let Store::S3(_) = site.store {
                 entry.version = add.tags.as_ref().and_then(|tags| tags.get(TAG_VERSION)?.clone());
             }
             snapshot.files.push(entry);

@@ -10,16 +10,15 @@ use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use strongroom_schemas::Table;
 
-use super::EvidenceError;
+use super::error::EvidenceError;
 use super::ledger::Ledger;
 use crate::archive::Archive;
-use crate::error::ArchiveError;
 use crate::layout;
-use crate::proof::keys;
+use crate::records::keys;
 use crate::s3::Condition;
-use crate::store::background;
+use crate::store::error::StoreError;
 use crate::store::options::LockMode;
-use crate::store::{Bucket, Store};
+use crate::store::{Bucket, Store, background};
 
 const FORMAT: &str = "strongroom-store-1";
 /// Objects asked for at once.
@@ -39,7 +38,7 @@ fn objects(archive: &Archive, ledger: &Ledger) -> BTreeMap<String, Option<String
     for (log, volume) in &ledger.volumes {
         objects.insert(format!("{}/{}/checkpoint/{}", log.name(), layout::TLOG, volume.note_name), None);
         for entry in &volume.entries {
-            let commit = layout::commit(&layout::volume(archive.root(), *log), entry.index);
+            let commit = layout::commit(&archive.site().volume(*log), entry.index);
             if let Ok(commit) = commit.strip_prefix(archive.root()) {
                 objects.insert(commit.display().to_string(), None);
             }
@@ -61,12 +60,12 @@ pub fn attest(archive: &Archive, ledger: &Ledger) -> Result<Value, EvidenceError
     let begun = Utc::now();
     let objects = objects(archive, ledger);
     let root = archive.root().to_owned();
-    let (kind, bucket, listed) = match archive.store() {
+    let (kind, bucket, listed) = match &archive.site().store {
         Store::Local => ("local", Value::Null, local(&root, &objects)),
         Store::S3(bucket) => {
             let bucket = bucket.clone();
             let asked = background::wait(async move {
-                Ok::<_, ArchiveError>((settings(&bucket).await, in_bucket(&bucket, &root, objects).await))
+                Ok::<_, StoreError>((settings(&bucket).await, in_bucket(&bucket, &root, objects).await))
             })?;
             ("bucket", asked.0, asked.1)
         }

@@ -3,28 +3,29 @@
 //! Invariant: only commits below a checkpoint that a key of the archive has signed are in a ledger, and they give its root.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use strongroom_schemas::Table;
 use strongroom_schemas::record::Sha256Hash as Hash;
+use strongroom_schemas::{Table, VolumeId};
 
-use super::{EvidenceError, Span};
+use super::error::EvidenceError;
+use super::question::Span;
 use crate::archive::Archive;
-use crate::delta::facts::micros;
-use crate::delta::facts::{AddFacts, CommitFacts, parse_commit};
+use crate::delta::facts::{AddFacts, CommitFacts, micros, parse_commit};
 use crate::encode::time_column;
-use crate::error::ArchiveError;
 use crate::layout;
-use crate::proof::log::{checkpoint_folder, checkpoint_name, logs, newest};
+use crate::log::{checkpoint_folder, newest};
 use crate::proof::prove::cosigned;
-use crate::proof::tree::{Paths, root};
-use crate::proof::{Head, Keys, ProofError, VolumeId, keys};
-use crate::store::Store;
+use crate::records::error::LogError;
+use crate::records::{drops, keys};
+use crate::site::Site;
 use crate::store::background;
+use crate::tlog::checkpoint::{TreeHead, checkpoint_name};
+use crate::tlog::keys::Keys;
+use crate::tlog::tree::{Paths, root};
 
 /// Commits read at once.
 const READS_AT_ONCE: usize = 16;
@@ -45,7 +46,7 @@ pub(super) struct Entry {
 /// One volume, up to its checkpoint.
 #[derive(Debug)]
 pub(super) struct VolumeLedger {
-    pub(super) head: Head,
+    pub(super) head: TreeHead,
     /// The checkpoint, and its name; empty in a ledger that was asked for at given heads.
     pub(super) note: String,
     pub(super) note_name: String,
@@ -88,7 +89,7 @@ pub struct Lag {
 /// A file that may hold rows of the period, as its commit describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct NamedFile {
+pub struct ListedFile {
     /// `<table>/<year>`.
     pub log: String,
     pub commit: u64,
@@ -148,24 +149,20 @@ impl Ledger {
     /// give. `lag_max_us` is how late a commit may be without being told.
     ///
     /// # Errors
-    /// [`ProofError::NoKey`] for an archive that has none, [`ProofError::Forked`] when commits are not those that were signed.
+    /// [`LogError::NoKey`] for an archive that has none, [`LogError::Forked`] when commits are not those that were signed.
     pub fn load(
         archive: &Archive,
         span: Span,
-        at: Option<&[Head]>,
+        at: Option<&[TreeHead]>,
         lag_max_us: i64,
     ) -> Result<Ledger, EvidenceError> {
-        let (store, root) = (archive.store().clone(), archive.root().to_owned());
-        let (id, at) = (archive.id().to_owned(), at.map(<[Head]>::to_vec));
-        let ledger = background::wait(async move {
-            let loaded = load(&store, &root, &id, span, at.as_deref(), lag_max_us).await;
-            Ok::<_, ArchiveError>(loaded)
-        })?;
-        Ok(ledger?)
+        let (site, at) = (archive.site().clone(), at.map(<[TreeHead]>::to_vec));
+        let loaded = background::wait(async move { load(&site, span, at.as_deref(), lag_max_us).await });
+        Ok(loaded?)
     }
 
     /// The heads that everything in a pack leads to.
-    pub fn heads(&self) -> impl Iterator<Item = &Head> {
+    pub fn heads(&self) -> impl Iterator<Item = &TreeHead> {
         self.volumes.values().map(|volume| &volume.head)
     }
 
@@ -261,26 +258,19 @@ impl Ledger {
     }
 }
 
-async fn load(
-    store: &Store,
-    archive_root: &Path,
-    id: &str,
-    span: Span,
-    at: Option<&[Head]>,
-    lag_max_us: i64,
-) -> Result<Ledger, ProofError> {
-    let chain = keys::load(store, archive_root, id).await?;
+async fn load(site: &Site, span: Span, at: Option<&[TreeHead]>, lag_max_us: i64) -> Result<Ledger, LogError> {
+    let chain = keys::load(site).await?;
     if chain.records.is_empty() {
-        return Err(ProofError::NoKey);
+        return Err(LogError::NoKey);
     }
     let mut key_notes = Vec::new();
     for record in &chain.records {
-        let note = read(store, &keys::path(archive_root, record.number)).await?;
+        let note = site.read_present(&keys::path(&site.root, record.number)).await?;
         key_notes.push(String::from_utf8_lossy(&note).into_owned());
     }
     let mut ledger = Ledger {
-        archive_id: id.to_owned(),
-        manifest: read(store, &archive_root.join(layout::MANIFEST)).await?,
+        archive_id: site.archive_id.clone(),
+        manifest: site.read_present(&site.root.join(layout::MANIFEST)).await?,
         keys: chain,
         key_notes,
         volumes: BTreeMap::new(),
@@ -295,41 +285,41 @@ async fn load(
         positions: BTreeMap::new(),
     };
     let mut reached = BTreeMap::new();
-    let mut all = logs(store, archive_root).await?;
+    let mut all = drops::volumes(site).await?;
     all.sort();
     for log in all {
-        let origin = log.origin(id);
+        let origin = log.origin(&site.archive_id);
         let (head, note, note_name) = match at {
             Some(heads) => match heads.iter().find(|head| head.log == log) {
                 Some(head) => (head.clone(), String::new(), String::new()),
                 None => continue,
             },
             None => {
-                let found = newest(store, archive_root, (log, 0), &origin, &ledger.keys).await?;
+                let found = newest(site, log, 0, &ledger.keys).await?;
                 let Some((head, key)) = found else {
-                    let commits = commits(store, archive_root, log).await?;
+                    let commits = commits(site, log).await?;
                     if commits > 0 {
                         ledger.unsigned.push((log.name(), commits));
                     }
                     continue;
                 };
                 let name = checkpoint_name(head.size, key.id(&origin));
-                let note = read(store, &checkpoint_folder(archive_root, log).join(&name)).await?;
-                let behind = commits(store, archive_root, log).await?.saturating_sub(head.size);
+                let note = site.read_present(&checkpoint_folder(&site.root, log).join(&name)).await?;
+                let behind = commits(site, log).await?.saturating_sub(head.size);
                 if behind > 0 {
                     ledger.unsigned.push((log.name(), behind));
                 }
                 // What witnesses have seen goes with it, if they have seen this one.
-                let seen = cosigned(store, archive_root, log, &origin, (&head, key)).await?;
+                let seen = cosigned(site, &head, key).await?;
                 let seen = seen.filter(|(size, ..)| *size == head.size).map(|(_, note, _)| note);
                 let note = seen.unwrap_or_else(|| String::from_utf8_lossy(&note).into_owned());
                 (head, note, name)
             }
         };
-        let volume = layout::volume(archive_root, log);
+        let volume = site.volume(log);
         let reads = (0..head.size).map(|index| {
-            let (store, path) = (store.clone(), layout::commit(&volume, index));
-            async move { read(&store, &path).await }
+            let (site, path) = (site.clone(), layout::commit(&volume, index));
+            async move { site.read_present(&path).await }
         });
         let mut reads = stream::iter(reads).buffered(READS_AT_ONCE);
         let (mut leaves, mut entries) = (Vec::new(), Vec::new());
@@ -339,7 +329,7 @@ async fn load(
             entries.extend(ledger.add((log, index), commit, lag_max_us, &mut reached));
         }
         if root(&leaves) != head.root {
-            return Err(ProofError::Forked { log: log.name(), size: head.size });
+            return Err(LogError::Forked { log: log.name(), size: head.size });
         }
         // The tree of a volume without a file of the period is not needed.
         let paths = Paths::over(if entries.is_empty() { Vec::new() } else { leaves });
@@ -348,14 +338,8 @@ async fn load(
     Ok(ledger)
 }
 
-async fn commits(store: &Store, archive_root: &Path, log: VolumeId) -> Result<u64, ProofError> {
-    let folder = layout::delta_log(&layout::volume(archive_root, log));
-    let names = store.names(&folder).await?;
+async fn commits(site: &Site, log: VolumeId) -> Result<u64, LogError> {
+    let names = site.store.names(&layout::delta_log(&site.volume(log))).await?;
     let last = names.iter().filter_map(|name| layout::commit_version(name)).max();
     Ok(last.map_or(0, |last| last + 1))
-}
-
-async fn read(store: &Store, path: &Path) -> Result<Bytes, ProofError> {
-    let bytes = store.read_present(path).await;
-    bytes.map_err(|source| ProofError::Read { path: path.to_owned(), source })
 }

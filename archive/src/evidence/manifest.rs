@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 use strongroom_schemas::record::Sha256Hash as Hash;
 
 use super::ledger::CommitCounts;
-use crate::proof::keys::Keys;
-use crate::proof::note::{Note, PublicKey};
-use crate::proof::{ProofError, Signer};
+use super::question::Question;
+use crate::records::error::LogError;
+use crate::tlog::keys::Keys;
+use crate::tlog::note::{Note, PublicKey};
+use crate::tlog::signer::Signer;
 
 pub(super) const FORMAT: &str = "strongroom-evidence-1";
 pub const MANIFEST: &str = "manifest.json";
@@ -17,23 +19,6 @@ pub const MANIFEST_NOTE: &str = "manifest.note";
 pub(super) const RECORDS: &str = "records.jsonl";
 pub(super) const ALERTS: &str = "alerts.jsonl";
 pub(super) const FILES: &str = "archive-files.json";
-
-/// What was asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Question {
-    /// `2026-03-02T10:00:00.000000Z`; this time and later.
-    pub from: String,
-    /// Before this time.
-    pub to: String,
-    pub namespaces: Vec<String>,
-    pub users: Vec<String>,
-    /// A condition in SQL.
-    #[serde(rename = "where")]
-    pub condition: Option<String>,
-    /// Whether every record of every file that may hold one of the period is in the pack.
-    pub complete: bool,
-}
 
 /// A statement in SQL, and the SHA-256 of its answer as `strongroom query --format json` writes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,17 +127,17 @@ fn note_text(archive_id: &str, manifest: &[u8]) -> String {
 /// The note over a manifest. Blocks, when the signer is a program.
 ///
 /// # Errors
-/// [`ProofError::KeyNotCurrent`] for another key than the archive's current one, and what signing brings.
+/// [`LogError::KeyNotCurrent`] for another key than the archive's current one, and what signing brings.
 pub fn sign_manifest(
     signer: &Signer,
     keys: &Keys,
     archive_id: &str,
     manifest: &[u8],
-) -> Result<String, ProofError> {
+) -> Result<String, LogError> {
     match keys.current() {
         Some(current) if current == signer.public() => {}
-        Some(current) => return Err(ProofError::KeyNotCurrent { current }),
-        None => return Err(ProofError::NoKey),
+        Some(current) => return Err(LogError::KeyNotCurrent { current }),
+        None => return Err(LogError::NoKey),
     }
     let text = note_text(archive_id, manifest);
     Ok(format!("{text}\n{}", signer.sign(&origin(archive_id), &text)?))

@@ -14,15 +14,15 @@ use sha2::{Digest as _, Sha256};
 use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
 use strongroom_schemas::{Period, Table, VolumeId};
 
-use super::ledger::{NamedFile, times};
+use super::ledger::{ListedFile, times};
 use super::manifest::{ALERTS, FILES, MANIFEST, MANIFEST_NOTE, Manifest, RECORDS, check_note};
-use crate::delta::facts::micros;
-use crate::delta::facts::{AddFacts, parse_commit};
-use crate::proof::note::{Note, base64, from_base64};
-use crate::proof::prove::{CheckpointPart, FORMAT as PROOF_FORMAT, Place, Proof, check_each};
-use crate::proof::tree::CompactRange;
+use crate::delta::facts::{AddFacts, micros, parse_commit};
+use crate::proof::prove::{CheckpointPart, FORMAT as PROOF_FORMAT, Proof, RecordLocation, check_each};
 use crate::proof::verify::{Finding, Watch, Witnesses};
-use crate::proof::{Head, KeyRecord, PublicKey};
+use crate::tlog::checkpoint::TreeHead;
+use crate::tlog::keys::KeyRecord;
+use crate::tlog::note::{Note, PublicKey, base64, from_base64};
+use crate::tlog::tree::CompactRange;
 
 /// Most bytes of a file of the pack that is read whole.
 const WHOLE_BYTES_MAX: u64 = 1 << 30;
@@ -43,7 +43,7 @@ pub struct PackReport {
     pub events: u64,
     pub alerts: u64,
     /// Heads whose signatures hold.
-    pub heads: Vec<Head>,
+    pub heads: Vec<TreeHead>,
     /// The newest of the archive's keys that the pack names.
     pub key: Option<PublicKey>,
 }
@@ -79,7 +79,7 @@ impl PackReport {
 #[serde(deny_unknown_fields)]
 struct NamedFiles {
     format: String,
-    files: Vec<NamedFile>,
+    files: Vec<ListedFile>,
 }
 
 #[derive(Deserialize)]
@@ -353,7 +353,7 @@ fn check_identity(
     Some(signed.chain)
 }
 
-fn named_files(folder: &Path, names: &BTreeSet<String>) -> Result<Vec<NamedFile>, String> {
+fn named_files(folder: &Path, names: &BTreeSet<String>) -> Result<Vec<ListedFile>, String> {
     let bytes = read_whole(folder, FILES, names)?;
     let named: NamedFiles = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
     match named.format == "strongroom-evidence-files-1" {
@@ -363,7 +363,7 @@ fn named_files(folder: &Path, names: &BTreeSet<String>) -> Result<Vec<NamedFile>
 }
 
 /// A file as its commit describes it, and how many of its records are proven.
-type Given = BTreeMap<(String, u64, usize), (AddFacts, u64)>;
+type ProvenFiles = BTreeMap<(String, u64, usize), (AddFacts, u64)>;
 
 /// A file of records, held against the proofs as they come.
 struct Lines {
@@ -405,8 +405,8 @@ fn check_records(
     names: &BTreeSet<String>,
     report: &mut PackReport,
     watch: &dyn Watch,
-) -> std::io::Result<Given> {
-    let mut given = Given::new();
+) -> std::io::Result<ProvenFiles> {
+    let mut given = ProvenFiles::new();
     let mut events = Lines::open(folder, RECORDS, names);
     let mut alerts = Lines::open(folder, ALERTS, names);
     let mut before: Option<(bool, Period, u64, usize, u64)> = None;
@@ -435,7 +435,7 @@ fn check_records(
             continue;
         }
         let mut failed = None;
-        let mut each = |place: Place<'_>| {
+        let mut each = |place: RecordLocation<'_>| {
             let log = place.head.log;
             let at = (log.table == Table::Alerts, log.period, place.index, place.at, place.row);
             if before.replace(at).is_some_and(|before| before >= at) {
@@ -506,7 +506,7 @@ fn stage_time(record: &[u8]) -> Option<i64> {
 }
 
 /// The list of files against what proven commits say of them.
-fn check_named(named: &[NamedFile], given: &Given, report: &mut PackReport) {
+fn check_named(named: &[ListedFile], given: &ProvenFiles, report: &mut PackReport) {
     let mut unknown: BTreeMap<(&str, &str), (&AddFacts, u64)> = given
         .iter()
         .map(|((log, ..), (add, chosen))| ((log.as_str(), add.path.as_str()), (add, *chosen)))
@@ -561,7 +561,7 @@ fn table_of(log: &str) -> Table {
     Table::ALL.into_iter().find(|known| Some(known.name()) == table).unwrap_or(Table::Events)
 }
 
-fn check_counts(manifest: &Manifest, named: &[NamedFile], report: &mut PackReport) {
+fn check_counts(manifest: &Manifest, named: &[ListedFile], report: &mut PackReport) {
     let counts = &manifest.counts;
     let rows: u64 = named.iter().filter(|file| file.log.starts_with("events/")).map(|file| file.rows).sum();
     let sum = counts.received.events + counts.received.rejects + counts.received.duplicates;
@@ -594,7 +594,7 @@ fn check_complete(
     folder: &Path,
     manifest: &Manifest,
     names: &BTreeSet<String>,
-    named: &[NamedFile],
+    named: &[ListedFile],
     report: &mut PackReport,
 ) -> std::io::Result<()> {
     let Some((from, to)) = micros(&manifest.question.from).zip(micros(&manifest.question.to)) else {

@@ -15,26 +15,29 @@ use arrow_array::{Array as _, RecordBatch, StringArray};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use strongroom_schemas::Table;
 use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
+use strongroom_schemas::{Table, VolumeId};
 
 use super::chosen::Chosen;
-use super::ledger::{Entry, Ledger, NamedFile, times};
+use super::error::EvidenceError;
+use super::ledger::{Entry, Ledger, ListedFile, times};
 use super::manifest::{ALERTS, HeadEntry, PackFile, RECORDS};
-use super::{EvidenceError, PROOF_RECORD_BYTES, PROOF_RECORDS_MAX};
+use super::question::Span;
 use crate::archive::Archive;
-use crate::delta::facts::AddFacts;
-use crate::delta::facts::{STATISTICS_OFFSET, STATISTICS_SOURCE, timestamp};
+use crate::delta::facts::{AddFacts, STATISTICS_OFFSET, STATISTICS_SOURCE, timestamp};
 use crate::encode::{record_column, time_column};
-use crate::error::ArchiveError;
 use crate::layout;
-use crate::proof::note::base64;
 use crate::proof::prove::{CheckpointPart, CommitPart, FORMAT, Proof, RecordPart, check_each};
-use crate::proof::tree::Paths;
 use crate::proof::verify::{Records, Watch, Witnesses};
 use crate::store::background;
-use strongroom_schemas::VolumeId;
+use crate::tlog::keys::Keys;
+use crate::tlog::note::base64;
+use crate::tlog::tree::Paths;
 
+/// Most records of one piece of proof.
+pub const PROOF_RECORDS_MAX: usize = 4096;
+/// Bytes of records after which a piece of proof is ended.
+pub const PROOF_RECORD_BYTES: usize = 8 << 20;
 /// Rows decoded at once.
 const BATCH_ROWS: usize = 8192;
 const ALERT_ID: &str = "alert_id";
@@ -59,7 +62,7 @@ pub struct Selected {
     pub alerts: u64,
     pub proofs: u64,
     /// Files that may hold rows of the period.
-    pub named: Vec<NamedFile>,
+    pub named: Vec<ListedFile>,
     /// Files of the pack.
     pub files: Vec<PackFile>,
 }
@@ -169,7 +172,7 @@ struct Place<'p> {
     archive: &'p Archive,
     log: VolumeId,
     add: &'p AddFacts,
-    span: super::Span,
+    span: Span,
 }
 
 fn strings<'b>(batch: &'b RecordBatch, name: &str) -> Option<&'b StringArray> {
@@ -185,7 +188,7 @@ fn read_file(
     sink: &mut dyn Sink,
 ) -> Result<(u64, Vec<Hash>), EvidenceError> {
     let Place { archive, log, add, span } = place;
-    let path = layout::volume(archive.root(), *log).join(&add.path);
+    let path = archive.site().volume(*log).join(&add.path);
     let wrong = |detail: &str| refuse(format!("{}: {detail}", path.display()));
     let contents = archive.contents_of(&path, add.size, add.version.as_deref());
     let bytes = contents.read_blocking(0..add.size);
@@ -370,9 +373,9 @@ impl<'w> PackWriter<'w> {
         if let Some(at) = self.piece.commits.iter().rposition(is_it) {
             return Ok(at);
         }
-        let path = layout::commit(&layout::volume(self.archive.root(), log), entry.index);
-        let (store, at) = (self.archive.store().clone(), path.clone());
-        let bytes = background::wait(async move { Ok::<_, ArchiveError>(store.read_present(&at).await) })?;
+        let path = layout::commit(&self.archive.site().volume(log), entry.index);
+        let (store, at) = (self.archive.site().store.clone(), path.clone());
+        let bytes = background::wait_io(async move { store.read_present(&at).await });
         let bytes = bytes.map_err(|source| EvidenceError::Read { path: path.clone(), source })?;
         if leaf_hash(&bytes) != entry.leaf {
             return Err(refuse(format!("{} has changed while it was read", path.display())));
@@ -476,10 +479,10 @@ impl Sink for PackWriter<'_> {
     }
 }
 
-fn named(log: VolumeId, commit: u64, add: &AddFacts, chosen: u64) -> Result<NamedFile, EvidenceError> {
+fn named(log: VolumeId, commit: u64, add: &AddFacts, chosen: u64) -> Result<ListedFile, EvidenceError> {
     let missing = || refuse(format!("{}/{}: its commit has not all tags", log.name(), add.path));
     let times = times(log.table, add);
-    Ok(NamedFile {
+    Ok(ListedFile {
         log: log.name(),
         commit,
         file: add.path.clone(),
@@ -537,9 +540,9 @@ fn write_commits(
 ) -> Result<PackFile, EvidenceError> {
     let mut out = Hashed::create(folder, &format!("commits/{}-{}.jsonl", log.table.name(), log.period))?;
     for index in 0..size {
-        let path = layout::commit(&layout::volume(archive.root(), log), index);
-        let (store, at) = (archive.store().clone(), path.clone());
-        let bytes = background::wait(async move { Ok::<_, ArchiveError>(store.read_present(&at).await) })?;
+        let path = layout::commit(&archive.site().volume(log), index);
+        let (store, at) = (archive.site().store.clone(), path.clone());
+        let bytes = background::wait_io(async move { store.read_present(&at).await });
         let bytes = bytes.map_err(|source| EvidenceError::Read { path, source })?;
         let line = format!("{}\n", json!({ "index": index, "commit": base64(&bytes) }));
         out.write(line.as_bytes()).map_err(cannot_write(&out.path))?;
@@ -564,7 +567,7 @@ impl Ledger {
         (base64(&self.manifest), self.key_notes.clone())
     }
 
-    pub fn keys(&self) -> &crate::proof::Keys {
+    pub fn keys(&self) -> &Keys {
         &self.keys
     }
 }
@@ -573,7 +576,7 @@ impl Ledger {
 struct Fingerprint {
     sha256: Sha256,
     rows: u64,
-    named: Vec<NamedFile>,
+    named: Vec<ListedFile>,
 }
 
 impl Sink for Fingerprint {
@@ -612,7 +615,7 @@ pub fn fingerprint(
     mut wanted: Selection<'_>,
     records: &dyn Records,
     watch: &dyn Watch,
-) -> Result<(String, Vec<NamedFile>, u64), EvidenceError> {
+) -> Result<(String, Vec<ListedFile>, u64), EvidenceError> {
     let mut sink = Fingerprint { sha256: Sha256::new(), rows: 0, named: Vec::new() };
     let later = read_table((archive, ledger), table, &mut wanted, records, &mut sink, watch)?;
     Ok((Hash(sink.sha256.finalize().into()).to_string(), sink.named, later))

@@ -11,29 +11,28 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use bytes::Bytes;
 use chrono::Utc;
+use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::Sha256Hash as Hash;
 
-use super::cosignature::WitnessKey;
-use super::keys::{self, Keys};
-use super::log::{
-    self, checkpoint_name, logs, newest_note, parse_checkpoint_name, parse_timestamp_name, timestamp_folder,
-    witness_folder,
-};
-use super::note::{Note, line};
-use super::timestamp::{self, TimestampAuthorities};
+use super::error::ProofError;
 use super::witness::{Submission, split_key};
-use super::{Head, ProofError, VolumeId};
 use crate::archive::Archive;
 use crate::error::with_causes;
-use crate::store::Store;
+use crate::log::{consistency, newest_note, timestamp_folder, witness_folder};
+use crate::records::{drops, error::LogError, keys};
+use crate::site::Site;
 use crate::store::background;
+use crate::tlog::checkpoint::{TreeHead, checkpoint_name, parse_checkpoint_name, parse_timestamp_name};
+use crate::tlog::cosignature::WitnessKey;
+use crate::tlog::keys::Keys;
+use crate::tlog::note::{Note, line};
+use crate::tlog::timestamp::{self, TimestampAuthorities};
 
 /// Requests to one witness for one log in one round: it may say once or twice from which size it wants a proof.
 const ATTEMPTS_MAX: usize = 4;
@@ -43,23 +42,23 @@ const CLOCK_AHEAD_SECONDS_MAX: u64 = 600;
 const SHOWN_CHARS_MAX: usize = 200;
 
 /// Carries requests to one server and its answers back.
-pub trait Courier: Send + Sync {
+pub trait AnchorTransport: Send + Sync {
     /// POSTs `body` to a path below the server's address, and waits. What it reads of an answer has an end.
     ///
     /// # Errors
     /// In words, when there was no answer.
-    fn post(&self, path: &str, content_type: &str, body: Vec<u8>) -> Result<Reply, String>;
+    fn post(&self, path: &str, content_type: &str, body: Vec<u8>) -> Result<AnchorResponse, String>;
 }
 
 /// What a server answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
+pub struct AnchorResponse {
     /// Of HTTP.
     pub status: u16,
     pub body: Vec<u8>,
 }
 
-impl Reply {
+impl AnchorResponse {
     fn shown(&self) -> String {
         let text = String::from_utf8_lossy(&self.body);
         let plain = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c });
@@ -76,7 +75,7 @@ impl Reply {
 #[derive(Clone)]
 pub struct WitnessOptions {
     pub key: WitnessKey,
-    pub courier: Arc<dyn Courier>,
+    pub transport: Arc<dyn AnchorTransport>,
 }
 
 impl WitnessOptions {
@@ -103,7 +102,7 @@ pub struct TimestampOptions {
     pub name: String,
     /// The address it is asked at, which tells its timestamps from those of others.
     pub url: String,
-    pub courier: Arc<dyn Courier>,
+    pub transport: Arc<dyn AnchorTransport>,
     /// Whom its certificates must lead to.
     pub authorities: TimestampAuthorities,
     /// Time between two timestamps of one log, at least.
@@ -125,7 +124,7 @@ impl TimestampOptions {
 
 /// Why something is not anchored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum AnchorError {
     /// There was no answer, or one that says to come again. Nothing has to be done.
     Away(String),
     /// It answered and will not: its configuration and ours do not fit together.
@@ -136,20 +135,26 @@ pub enum Trouble {
     Archive(String),
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for AnchorError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Trouble::Away(what) => write!(f, "it does not answer: {what}"),
-            Trouble::Refused(what) => write!(f, "it refuses: {what}"),
-            Trouble::Contradicted(what) => write!(f, "it has seen another history: {what}"),
-            Trouble::Archive(what) => write!(f, "{what}"),
+            AnchorError::Away(what) => write!(f, "it does not answer: {what}"),
+            AnchorError::Refused(what) => write!(f, "it refuses: {what}"),
+            AnchorError::Contradicted(what) => write!(f, "it has seen another history: {what}"),
+            AnchorError::Archive(what) => write!(f, "{what}"),
         }
     }
 }
 
-impl From<ProofError> for Trouble {
+impl From<ProofError> for AnchorError {
     fn from(error: ProofError) -> Self {
-        Trouble::Archive(with_causes(&error))
+        AnchorError::Archive(with_causes(&error))
+    }
+}
+
+impl From<LogError> for AnchorError {
+    fn from(error: LogError) -> Self {
+        AnchorError::Archive(with_causes(&error))
     }
 }
 
@@ -164,7 +169,7 @@ pub struct Anchored {
     /// Commits under a checkpoint that it should have cosigned or stamped and has not, of all logs.
     pub lag: u64,
     /// The logs that are not up to date, and why. Contradictions first.
-    pub troubles: Vec<(VolumeId, Trouble)>,
+    pub errors: Vec<(VolumeId, AnchorError)>,
 }
 
 /// All that is asked to anchor an archive's logs.
@@ -180,7 +185,7 @@ pub struct Anchors {
 /// A log at its newest checkpoint.
 struct Current {
     log: VolumeId,
-    head: Head,
+    head: TreeHead,
     /// The name of the checkpoint's file.
     name: String,
     note: Bytes,
@@ -226,9 +231,9 @@ impl Anchors {
                         done
                     }
                 };
-                if let Err(trouble) = done {
+                if let Err(error) = done {
                     late.insert(current.log);
-                    anchored.missed(current, seen, trouble, &mut is_away);
+                    anchored.missed(current, seen, error, &mut is_away);
                 }
             }
             outcome.push(anchored.sorted());
@@ -254,9 +259,9 @@ impl Anchors {
                         done
                     }
                 };
-                if let Err(trouble) = done {
+                if let Err(error) = done {
                     late.insert(current.log);
-                    anchored.missed(current, seen, trouble, &mut is_away);
+                    anchored.missed(current, seen, error, &mut is_away);
                 }
             }
             outcome.push(anchored.sorted());
@@ -272,21 +277,18 @@ impl Anchors {
 
     /// The logs that may not be up to date.
     fn current(&self, archive: &Archive) -> Result<Vec<Current>, ProofError> {
-        let (store, root, id) = (archive.store().clone(), archive.root().to_owned(), archive.id().to_owned());
+        let site = archive.site().clone();
         let settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner).clone();
         background::wait(async move {
-            let gathered = async {
-                let keys = keys::load(&store, &root, &id).await?;
-                let mut all = Vec::new();
-                for log in logs(&store, &root).await? {
-                    if !settled.contains(&log) {
-                        all.extend(current(&store, &root, &id, log, &keys).await?);
-                    }
+            let keys = keys::load(&site).await?;
+            let mut all = Vec::new();
+            for log in drops::volumes(&site).await? {
+                if !settled.contains(&log) {
+                    all.extend(current(&site, log, &keys).await?);
                 }
-                Ok(all)
-            };
-            Ok(gathered.await)
-        })?
+            }
+            Ok(all)
+        })
     }
 
     /// Has one checkpoint cosigned by one witness, which has cosigned `seen` commits as far as the archive knows.
@@ -296,20 +298,17 @@ impl Anchors {
         witness: &WitnessOptions,
         current: &Current,
         seen: u64,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), AnchorError> {
         let mut old = seen;
         for _ in 0..ATTEMPTS_MAX {
-            let (store, root, head) =
-                (archive.store().clone(), archive.root().to_owned(), current.head.clone());
-            let proof =
-                background::wait(async move { Ok(log::consistency(&store, &root, &head, old).await) });
-            let proof = proof.map_err(ProofError::from)??;
+            let (site, head) = (archive.site().clone(), current.head.clone());
+            let proof = background::wait(async move { consistency(&site, &head, old).await })?;
             let body = Submission { old, proof, note: &current.note }.to_bytes();
-            let reply = witness.courier.post("add-checkpoint", "text/plain; charset=utf-8", body);
-            let reply = reply.map_err(Trouble::Away)?;
-            match reply.status {
-                200 => return self.keep(archive, witness, current, &reply),
-                409 => old = self.conflict(archive, current, &reply, old)?,
+            let response = witness.transport.post("add-checkpoint", "text/plain; charset=utf-8", body);
+            let response = response.map_err(AnchorError::Away)?;
+            match response.status {
+                200 => return self.keep(archive, witness, current, &response),
+                409 => old = self.conflict(archive, current, &response, old)?,
                 422 => {
                     let what = format!(
                         "{} of size {}: the witness does not take it as what continues the {old} commits that it has \
@@ -317,20 +316,25 @@ impl Anchors {
                         current.log.name(),
                         current.head.size
                     );
-                    return Err(Trouble::Contradicted(what));
+                    return Err(AnchorError::Contradicted(what));
                 }
                 403 => {
-                    return Err(Trouble::Refused(format!(
+                    return Err(AnchorError::Refused(format!(
                         "{}: it does not know the archive's key",
-                        reply.shown()
+                        response.shown()
                     )));
                 }
-                404 => return Err(Trouble::Refused(format!("{}: it does not know the log", reply.shown()))),
-                400 | 401 | 405 | 413 => return Err(Trouble::Refused(reply.shown())),
-                _ => return Err(Trouble::Away(reply.shown())),
+                404 => {
+                    return Err(AnchorError::Refused(format!(
+                        "{}: it does not know the log",
+                        response.shown()
+                    )));
+                }
+                400 | 401 | 405 | 413 => return Err(AnchorError::Refused(response.shown())),
+                _ => return Err(AnchorError::Away(response.shown())),
             }
         }
-        Err(Trouble::Away(format!("it asked for other sizes {ATTEMPTS_MAX} times")))
+        Err(AnchorError::Away(format!("it asked for other sizes {ATTEMPTS_MAX} times")))
     }
 
     /// The size that a witness wants a proof from.
@@ -338,16 +342,17 @@ impl Anchors {
         &self,
         archive: &Archive,
         current: &Current,
-        reply: &Reply,
+        response: &AnchorResponse,
         old: u64,
-    ) -> Result<u64, Trouble> {
+    ) -> Result<u64, AnchorError> {
         let name = current.log.name();
-        let text = std::str::from_utf8(&reply.body).ok().and_then(|body| body.strip_suffix('\n'));
+        let text = std::str::from_utf8(&response.body).ok().and_then(|body| body.strip_suffix('\n'));
         let size = text.and_then(|text| text.parse::<u64>().ok());
-        let size = size.ok_or_else(|| Trouble::Refused(format!("{}: this is no size", reply.shown())))?;
+        let size =
+            size.ok_or_else(|| AnchorError::Refused(format!("{}: this is no size", response.shown())))?;
         if size == old {
             let what = format!("{name}: the witness has cosigned another tree of {size} commits");
-            return Err(Trouble::Contradicted(what));
+            return Err(AnchorError::Contradicted(what));
         }
         if size <= current.head.size {
             return Ok(size);
@@ -356,15 +361,15 @@ impl Anchors {
     }
 
     /// A witness has seen more than the newest checkpoint has.
-    fn behind(&self, archive: &Archive, current: &Current, size: u64) -> Trouble {
+    fn behind(&self, archive: &Archive, current: &Current, size: u64) -> AnchorError {
         // Another process may have signed and shown more since we looked.
         let now = match self.current(archive) {
             Ok(now) => now,
             Err(error) => return error.into(),
         };
         match now.iter().any(|now| now.log == current.log && now.head.size >= size) {
-            true => Trouble::Away("another process has shown it more meanwhile".to_owned()),
-            false => Trouble::Contradicted(format!(
+            true => AnchorError::Away("another process has shown it more meanwhile".to_owned()),
+            false => AnchorError::Contradicted(format!(
                 "{}: the witness has cosigned {size} commits, the newest checkpoint is of {}",
                 current.log.name(),
                 current.head.size
@@ -378,12 +383,12 @@ impl Anchors {
         archive: &Archive,
         witness: &WitnessOptions,
         current: &Current,
-        reply: &Reply,
-    ) -> Result<(), Trouble> {
-        let refused = |what: &str| Trouble::Refused(what.to_owned());
+        response: &AnchorResponse,
+    ) -> Result<(), AnchorError> {
+        let refused = |what: &str| AnchorError::Refused(what.to_owned());
         let signed = Note::parse(&current.note).ok_or_else(|| refused("the checkpoint is no note"))?;
         let (key, id) = (&witness.key, witness.key.id());
-        let answer = std::str::from_utf8(&reply.body).map_err(|_| refused("its answer is no text"))?;
+        let answer = std::str::from_utf8(&response.body).map_err(|_| refused("its answer is no text"))?;
         let answer = format!("{}\n{answer}", signed.text);
         let answer =
             Note::parse(answer.as_bytes()).ok_or_else(|| refused("its answer is no signature line"))?;
@@ -396,7 +401,7 @@ impl Anchors {
             answer.signatures_of(key.name(), id).map(|signature| line(key.name(), id, signature));
         let note = String::from_utf8_lossy(&current.note).into_owned() + &cosignature.collect::<String>();
         let path = witness_folder(archive.root(), current.log).join(checkpoint_name(current.head.size, id));
-        let (store, bytes, to) = (archive.store().clone(), Bytes::from(note), path.clone());
+        let (store, bytes, to) = (archive.site().store.clone(), Bytes::from(note), path.clone());
         let put = background::wait_io(async move { store.put_proof(&to, bytes).await });
         if put.map_err(|source| ProofError::Write { path, source })? {
             return Ok(());
@@ -408,24 +413,30 @@ impl Anchors {
 
 impl Anchored {
     fn none(kind: &'static str, name: &str) -> Anchored {
-        Anchored { kind, name: name.to_owned(), made: 0, lag: 0, troubles: Vec::new() }
+        Anchored { kind, name: name.to_owned(), made: 0, lag: 0, errors: Vec::new() }
     }
 
-    fn missed(&mut self, current: &Current, seen: u64, trouble: Trouble, is_away: &mut Option<Trouble>) {
+    fn missed(
+        &mut self,
+        current: &Current,
+        seen: u64,
+        error: AnchorError,
+        is_away: &mut Option<AnchorError>,
+    ) {
         self.lag += current.head.size - seen;
         // A server that is not there for one log is not there for the next.
-        if matches!(trouble, Trouble::Away(_)) {
-            *is_away = Some(trouble.clone());
+        if matches!(error, AnchorError::Away(_)) {
+            *is_away = Some(error.clone());
         }
-        self.troubles.push((current.log, trouble));
+        self.errors.push((current.log, error));
     }
 
     fn sorted(mut self) -> Anchored {
-        self.troubles.sort_by_key(|(_, trouble)| match trouble {
-            Trouble::Contradicted(_) => 0,
-            Trouble::Refused(_) => 1,
-            Trouble::Archive(_) => 2,
-            Trouble::Away(_) => 3,
+        self.errors.sort_by_key(|(_, error)| match error {
+            AnchorError::Contradicted(_) => 0,
+            AnchorError::Refused(_) => 1,
+            AnchorError::Archive(_) => 2,
+            AnchorError::Away(_) => 3,
         });
         self
     }
@@ -434,64 +445,67 @@ impl Anchored {
 /// Whether the newest timestamp of a log is so old that another one is wanted. One that cannot be read is old.
 fn is_due(archive: &Archive, log: VolumeId, newest: Option<&(u64, String)>, interval: Duration) -> bool {
     let Some((_, name)) = newest else { return true };
-    let (store, path) = (archive.store().clone(), timestamp_folder(archive.root(), log).join(name));
+    let (store, path) = (archive.site().store.clone(), timestamp_folder(archive.root(), log).join(name));
     let Ok(Some(token)) = background::wait_io(async move { store.read(&path).await }) else { return true };
     let Some(time) = timestamp::time_of(&token) else { return true };
     (Utc::now() - time).to_std().is_ok_and(|age| age >= interval)
 }
 
 /// Has one checkpoint stamped, and keeps the token.
-fn stamp(archive: &Archive, authority: &TimestampOptions, current: &Current) -> Result<(), Trouble> {
+fn stamp(archive: &Archive, authority: &TimestampOptions, current: &Current) -> Result<(), AnchorError> {
     let (imprint, mut nonce) = (Hash::of(&current.note), [0; 8]);
-    SystemRandom::new().fill(&mut nonce).map_err(|_| Trouble::from(ProofError::Randomness))?;
+    SystemRandom::new().fill(&mut nonce).map_err(|_| AnchorError::from(ProofError::Randomness))?;
     let nonce = u64::from_be_bytes(nonce);
     let query = timestamp::query(&imprint, nonce);
-    let reply = authority.courier.post("", "application/timestamp-query", query).map_err(Trouble::Away)?;
-    if reply.status != 200 {
-        return Err(match reply.status {
-            400..=499 if ![408, 425, 429].contains(&reply.status) => Trouble::Refused(reply.shown()),
-            _ => Trouble::Away(reply.shown()),
+    let response =
+        authority.transport.post("", "application/timestamp-query", query).map_err(AnchorError::Away)?;
+    if response.status != 200 {
+        return Err(match response.status {
+            400..=499 if ![408, 425, 429].contains(&response.status) => {
+                AnchorError::Refused(response.shown())
+            }
+            _ => AnchorError::Away(response.shown()),
         });
     }
-    let token = timestamp::token_of_response(&reply.body).map_err(Trouble::Refused)?;
+    let token = timestamp::token_of_response(&response.body).map_err(AnchorError::Refused)?;
     let stamped = timestamp::verify(token, &imprint, &authority.authorities);
     let stamped =
-        stamped.map_err(|error| Trouble::Refused(format!("its timestamp does not hold: {error}")))?;
+        stamped.map_err(|error| AnchorError::Refused(format!("its timestamp does not hold: {error}")))?;
     if !stamped.has_nonce(nonce) {
-        return Err(Trouble::Refused(
+        return Err(AnchorError::Refused(
             "its timestamp is not the one that was asked for: another nonce".to_owned(),
         ));
     }
     let apart = (Utc::now() - stamped.time).num_seconds().unsigned_abs();
     if apart > CLOCK_AHEAD_SECONDS_MAX {
-        return Err(Trouble::Refused(format!(
+        return Err(AnchorError::Refused(format!(
             "its clock and ours are {apart} s apart: one of them is wrong"
         )));
     }
     let name = format!("{}-{}", current.name, authority.id());
     let path = timestamp_folder(archive.root(), current.log).join(name);
-    let (store, bytes, to) = (archive.store().clone(), Bytes::copy_from_slice(token), path.clone());
+    let (store, bytes, to) = (archive.site().store.clone(), Bytes::copy_from_slice(token), path.clone());
     // A name that is taken is another process's timestamp of the same checkpoint.
     let put = background::wait_io(async move { store.put_proof(&to, bytes).await });
     put.map(drop).map_err(|source| ProofError::Write { path, source }.into())
 }
 
 /// Whether what is kept of a witness for the newest checkpoint is what it should be.
-fn kept(archive: &Archive, witness: &WitnessOptions, current: &Current) -> Result<(), Trouble> {
+fn kept(archive: &Archive, witness: &WitnessOptions, current: &Current) -> Result<(), AnchorError> {
     let folder = witness_folder(archive.root(), current.log);
     let path = folder.join(checkpoint_name(current.head.size, witness.key.id()));
-    let (store, from) = (archive.store().clone(), path.clone());
+    let (store, from) = (archive.site().store.clone(), path.clone());
     let found = background::wait_io(async move { store.read_present(&from).await });
     let found = found.map_err(|source| ProofError::Read { path: path.clone(), source })?;
     let cosigned = Note::parse(&found).filter(|found| matches!(witness.key.cosigned(found), Ok(Some(_))));
     match (cosigned, Note::parse(&current.note)) {
         (Some(found), Some(signed)) if found.text == signed.text => Ok(()),
-        (Some(_), _) => Err(Trouble::Contradicted(format!(
+        (Some(_), _) => Err(AnchorError::Contradicted(format!(
             "{}: the witness has cosigned another tree of {} commits",
             current.log.name(),
             current.head.size
         ))),
-        (None, _) => Err(ProofError::Differs { path }.into()),
+        (None, _) => Err(LogError::Differs { path }.into()),
     }
 }
 
@@ -499,24 +513,16 @@ fn now() -> u64 {
     u64::try_from(Utc::now().timestamp()).unwrap_or(0)
 }
 
-async fn current(
-    store: &Store,
-    root: &Path,
-    archive_id: &str,
-    log: VolumeId,
-    keys: &Keys,
-) -> Result<Option<Current>, ProofError> {
-    let Some((head, name, note)) = newest_note(store, root, log, &log.origin(archive_id), keys).await? else {
-        return Ok(None);
-    };
+async fn current(site: &Site, log: VolumeId, keys: &Keys) -> Result<Option<Current>, ProofError> {
+    let Some((head, name, note)) = newest_note(site, log, keys).await? else { return Ok(None) };
     let mut cosigned: HashMap<String, Vec<u64>> = HashMap::new();
-    for name in store.names(&witness_folder(root, log)).await? {
+    for name in site.store.names(&witness_folder(&site.root, log)).await? {
         if let Some((size, id)) = parse_checkpoint_name(&name) {
             cosigned.entry(id.to_owned()).or_default().push(size);
         }
     }
     let mut stamped: HashMap<String, Vec<(u64, String)>> = HashMap::new();
-    for name in store.names(&timestamp_folder(root, log)).await? {
+    for name in site.store.names(&timestamp_folder(&site.root, log)).await? {
         if let Some((size, _, id)) = parse_timestamp_name(&name) {
             stamped.entry(id.to_owned()).or_default().push((size, name.clone()));
         }

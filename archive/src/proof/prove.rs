@@ -4,42 +4,40 @@
 //! more than hashes. What is written has been checked as a stranger would.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
 
 use arrow_array::Array as _;
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::Int64Type;
+use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
-use strongroom_schemas::{Period, Table};
+use strongroom_schemas::{Period, Table, VolumeId};
 
-use super::cosignature::WitnessKey;
-use super::keys::KeyRecord;
-use super::log::{
-    check_note, checkpoint_folder, checkpoint_name, newest, parse_checkpoint_name, witness_folder,
-};
-use super::note::{Note, PublicKey, base64, from_base64, line};
-use super::tree::{Paths, root, root_of_inclusion};
+use super::error::ProofError;
 use super::verify::{Records, Witnesses};
-use super::{Head, ProofError, VolumeId, keys};
 use crate::archive::Archive;
-use crate::delta::facts::{AddFacts, parse_commit};
-use crate::delta::facts::{STATISTICS_OFFSET, STATISTICS_SOURCE};
-use crate::error::ArchiveError;
+use crate::delta::facts::{AddFacts, STATISTICS_OFFSET, STATISTICS_SOURCE, parse_commit};
 use crate::layout;
-use crate::retention::dropped;
-use crate::store::Store;
+use crate::log::{checkpoint_folder, newest, witness_folder};
+use crate::records::error::LogError;
+use crate::records::{drops, keys};
+use crate::site::Site;
 use crate::store::background;
+use crate::tlog::checkpoint::{TreeHead, check_note, checkpoint_name, parse_checkpoint_name};
+use crate::tlog::cosignature::WitnessKey;
+use crate::tlog::keys::{KeyRecord, Keys};
+use crate::tlog::note::{Note, PublicKey, base64, from_base64, line};
+use crate::tlog::tree::{Paths, root, root_of_inclusion};
 
 /// Most records of one proof: it is meant to be small.
 pub const RECORDS_MAX: usize = 10_000;
 pub(crate) const FORMAT: &str = "strongroom-proof-1";
-/// Columns that are shown beside a record so that it can be found again.
 /// Cosignatures that a note takes along, and the longest line of one.
 const COSIGNATURES_MAX: usize = 16;
 const COSIGNATURE_BYTES_MAX: usize = 1024;
+/// Columns that are shown beside a record so that it can be found again.
 const CLAIMS: [&str; 3] = ["audit_id", "stage", "cluster"];
 
 /// A proof, as its file has it. `docs/proof.md` says what each field is.
@@ -141,8 +139,8 @@ struct Volume {
 }
 
 /// One record that a proof proves, and where it lies.
-pub(crate) struct Place<'a> {
-    pub(crate) head: &'a Head,
+pub(crate) struct RecordLocation<'a> {
+    pub(crate) head: &'a TreeHead,
     /// Its commit, the leaf of that number.
     pub(crate) index: u64,
     pub(crate) adds: &'a [AddFacts],
@@ -155,7 +153,7 @@ pub(crate) struct Place<'a> {
 /// What a proof is made under.
 pub(crate) struct Signed {
     pub(crate) chain: Vec<KeyRecord>,
-    pub(crate) heads: Vec<Head>,
+    pub(crate) heads: Vec<TreeHead>,
     /// Of each head the witnesses that have cosigned it, and when by their clocks.
     pub(crate) cosigned: Vec<Vec<(WitnessKey, u64)>>,
     /// Who signed the last of the checkpoints.
@@ -184,67 +182,12 @@ pub fn prove(
     if wanted.is_empty() || wanted.len() > RECORDS_MAX {
         return Err(refuse(format!("{} records are asked for, 1 to {RECORDS_MAX} can be", wanted.len())));
     }
-    let (store, archive_root, id) =
-        (archive.store().clone(), archive.root().to_owned(), archive.id().to_owned());
+    let site = archive.site().clone();
     let asked: HashSet<String> = wanted.iter().map(|(source, _)| source.clone()).collect();
-    let gathered = background::wait(async move {
-        let gathered = async {
-            let read = |path: std::path::PathBuf| {
-                let store = store.clone();
-                async move {
-                    let bytes = store.read_present(&path).await;
-                    bytes.map_err(|source| ProofError::Read { path, source })
-                }
-            };
-            let chain = keys::load(&store, &archive_root, &id).await?;
-            let mut notes = Vec::new();
-            for record in &chain.records {
-                notes.push(text(&read(keys::path(&archive_root, record.number)).await?));
-            }
-            let manifest = read(archive_root.join(layout::MANIFEST)).await?;
-            let (mut volumes, mut sources) = (BTreeMap::new(), Vec::new());
-            for period in dropped::periods(&store, &archive_root, Table::Events).await? {
-                let log = VolumeId { table: Table::Events, period };
-                let origin = log.origin(&id);
-                let Some((head, key)) = newest(&store, &archive_root, (log, 0), &origin, &chain).await?
-                else {
-                    continue;
-                };
-                let name = checkpoint_name(head.size, key.id(&origin));
-                let note = text(&read(checkpoint_folder(&archive_root, log).join(name)).await?);
-                let cosigned = cosigned(&store, &archive_root, log, &origin, (&head, key)).await?;
-                let (mut hashes, volume) = (Vec::new(), layout::volume(&archive_root, log));
-                for index in 0..head.size {
-                    let bytes = read(layout::commit(&volume, index)).await?;
-                    hashes.push(leaf_hash(&bytes));
-                    let mut adds = parse_commit(&bytes).adds;
-                    adds.retain(|add| add.offsets.iter().flatten().any(|(source, _)| asked.contains(source)));
-                    if !adds.is_empty() {
-                        sources.push(Source { log, index, bytes: bytes.to_vec(), adds });
-                    }
-                }
-                if root(&hashes) != head.root {
-                    return Err(ProofError::Forked { log: log.name(), size: head.size });
-                }
-                let trees = match cosigned {
-                    Some((size, cosigned, _)) if size == head.size => vec![(size, cosigned)],
-                    // A smaller one by a retired key would prove nothing.
-                    Some((size, cosigned, tree))
-                        if chain.current() == Some(key) && root(&hashes[..size as usize]) == tree =>
-                    {
-                        vec![(head.size, note), (size, cosigned)]
-                    }
-                    _ => vec![(head.size, note)],
-                };
-                volumes.insert(log, Volume { log, leaves: hashes, trees });
-            }
-            Ok((chain, notes, manifest, volumes, sources))
-        };
-        Ok::<_, ArchiveError>(gathered.await)
-    })?;
-    let (chain, notes, manifest, volumes, sources) = gathered?;
+    let Gathered { chain, notes, manifest, volumes, sources } =
+        background::wait(async move { gather(&site, &asked).await })?;
     if chain.records.is_empty() {
-        return Err(ProofError::NoKey);
+        return Err(LogError::NoKey.into());
     }
     let mut proof = Proof {
         format: FORMAT.to_owned(),
@@ -297,17 +240,69 @@ pub fn prove(
     Ok(proof)
 }
 
+/// What a proof is made of.
+struct Gathered {
+    chain: Keys,
+    /// The records of the keys, as they were signed.
+    notes: Vec<String>,
+    manifest: Bytes,
+    volumes: BTreeMap<VolumeId, Volume>,
+    sources: Vec<Source>,
+}
+
+/// Reads the signed volumes of events, and finds the commits that may hold rows of the sources asked for.
+async fn gather(site: &Site, asked: &HashSet<String>) -> Result<Gathered, ProofError> {
+    let chain = keys::load(site).await?;
+    let mut notes = Vec::new();
+    for record in &chain.records {
+        notes.push(text(&site.read_present(&keys::path(&site.root, record.number)).await?));
+    }
+    let manifest = site.read_present(&site.root.join(layout::MANIFEST)).await?;
+    let (mut volumes, mut sources) = (BTreeMap::new(), Vec::new());
+    for period in drops::periods(site, Table::Events).await? {
+        let log = VolumeId { table: Table::Events, period };
+        let Some((head, key)) = newest(site, log, 0, &chain).await? else { continue };
+        let name = checkpoint_name(head.size, key.id(&log.origin(&site.archive_id)));
+        let note = text(&site.read_present(&checkpoint_folder(&site.root, log).join(name)).await?);
+        let cosigned = cosigned(site, &head, key).await?;
+        let (mut hashes, volume) = (Vec::new(), site.volume(log));
+        for index in 0..head.size {
+            let bytes = site.read_present(&layout::commit(&volume, index)).await?;
+            hashes.push(leaf_hash(&bytes));
+            let mut adds = parse_commit(&bytes).adds;
+            adds.retain(|add| add.offsets.iter().flatten().any(|(source, _)| asked.contains(source)));
+            if !adds.is_empty() {
+                sources.push(Source { log, index, bytes: bytes.to_vec(), adds });
+            }
+        }
+        if root(&hashes) != head.root {
+            return Err(LogError::Forked { log: log.name(), size: head.size }.into());
+        }
+        let trees = match cosigned {
+            Some((size, cosigned, _)) if size == head.size => vec![(size, cosigned)],
+            // A smaller one by a retired key would prove nothing.
+            Some((size, cosigned, tree))
+                if chain.current() == Some(key) && root(&hashes[..size as usize]) == tree =>
+            {
+                vec![(head.size, note), (size, cosigned)]
+            }
+            _ => vec![(head.size, note)],
+        };
+        volumes.insert(log, Volume { log, leaves: hashes, trees });
+    }
+    Ok(Gathered { chain, notes, manifest, volumes, sources })
+}
+
 /// The greatest checkpoint of a log that witnesses have cosigned and that the key of the newest one has signed: its size,
 /// itself with all cosignatures, and its root.
 pub(crate) async fn cosigned(
-    store: &Store,
-    archive_root: &Path,
-    log: VolumeId,
-    origin: &str,
-    (newest, key): (&Head, PublicKey),
-) -> Result<Option<(u64, String, Hash)>, ProofError> {
-    let folder = witness_folder(archive_root, log);
-    let names = store.names(&folder).await?;
+    site: &Site,
+    newest: &TreeHead,
+    key: PublicKey,
+) -> Result<Option<(u64, String, Hash)>, LogError> {
+    let (folder, origin) = (witness_folder(&site.root, newest.log), newest.log.origin(&site.archive_id));
+    let origin = origin.as_str();
+    let names = site.store.names(&folder).await?;
     let mut names: Vec<(u64, &str)> = names
         .iter()
         .filter_map(|name| Some((parse_checkpoint_name(name)?.0, name.as_str())))
@@ -319,8 +314,7 @@ pub(crate) async fn cosigned(
         if best.as_ref().is_some_and(|(best, ..)| *best > size) {
             break;
         }
-        let path = folder.join(name);
-        let bytes = store.read_present(&path).await.map_err(|source| ProofError::Read { path, source })?;
+        let bytes = site.read_present(&folder.join(name)).await?;
         let (Ok((found, root, _)), Some(note)) = (check_note(&bytes, origin, &[key]), Note::parse(&bytes))
         else {
             continue;
@@ -368,7 +362,7 @@ fn of_file(
     wanted: &HashSet<(String, i64)>,
     records: &dyn Records,
 ) -> Result<Vec<RecordPart>, ProofError> {
-    let path = layout::volume(archive.root(), log).join(&add.path);
+    let path = archive.site().volume(log).join(&add.path);
     let undecodable =
         |detail: String| ProofError::NotProvable { detail: format!("{}: {detail}", path.display()) };
     let contents = archive.contents_of(&path, add.size, add.version.as_deref());
@@ -461,7 +455,7 @@ pub(crate) fn check_each(
     proof: &Proof,
     public_keys: &[PublicKey],
     witnesses: &Witnesses,
-    each: &mut dyn FnMut(Place<'_>) -> Result<(), String>,
+    each: &mut dyn FnMut(RecordLocation<'_>) -> Result<(), String>,
 ) -> Result<Signed, String> {
     if proof.format != FORMAT {
         return Err(format!("it is of format {:.40}, this program reads {FORMAT}", proof.format));
@@ -490,7 +484,7 @@ pub(crate) fn check_each(
         // Whoever has stolen a retired key can sign any tree; of what it signed only the heads that the next key's
         // record names are known to be from its time.
         if let Some(next) = chain.get(key + 1)
-            && !next.heads.contains(&Head { log, size, root })
+            && !next.heads.contains(&TreeHead { log, size, root })
         {
             return Err(format!(
                 "checkpoint {at}: a retired key has signed it, and the record that retired the key does not name it"
@@ -512,14 +506,14 @@ pub(crate) fn check_each(
             ));
         }
         cosigners.push(cosigned);
-        trees.push(Head { log, size, root });
+        trees.push(TreeHead { log, size, root });
     }
     let path_of = |path: &[String]| -> Result<Vec<Hash>, &'static str> {
         path.iter().map(|hash| Hash::parse(hash).ok_or("a path has what is no hash")).collect()
     };
     let mut commits = Vec::new();
     for (at, part) in proof.commits.iter().enumerate() {
-        let Head { size, root, .. } =
+        let TreeHead { size, root, .. } =
             trees.get(part.checkpoint).ok_or_else(|| format!("commit {at}: it has no checkpoint"))?;
         let commit = bytes(&part.commit)?;
         if root_of_inclusion(leaf_hash(&commit), part.index, *size, &path_of(&part.path)?) != Some(*root) {
@@ -540,7 +534,7 @@ pub(crate) fn check_each(
         }
         let commit = &proof.commits[part.commit];
         let head = &trees[commit.checkpoint];
-        each(Place { head, index: commit.index, adds, at: found, row: part.row, record })?;
+        each(RecordLocation { head, index: commit.index, adds, at: found, row: part.row, record })?;
     }
     Ok(Signed { chain, heads: trees, cosigned: cosigners, signer })
 }

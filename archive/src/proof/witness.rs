@@ -22,12 +22,12 @@ use std::sync::{Mutex, PoisonError};
 
 use strongroom_schemas::record::Sha256Hash as Hash;
 
-use super::ProofError;
-use super::cosignature::{WitnessKey, cosign};
-use super::log::parse_checkpoint_text;
-use super::note::{Note, PrivateKey, PublicKey, base64, from_base64, line};
-use super::tree::is_consistent;
+use super::error::ProofError;
 use crate::store::durable;
+use crate::tlog::checkpoint::parse_checkpoint_text;
+use crate::tlog::cosignature::{WitnessKey, cosign};
+use crate::tlog::note::{Note, PrivateKey, PublicKey, base64, from_base64, line};
+use crate::tlog::tree::is_consistent;
 
 /// Most lines of a consistency proof, as tlog-witness has it.
 pub(crate) const PROOF_LINES_MAX: usize = 63;
@@ -359,10 +359,10 @@ fn state(path: &Path, origin: &str) -> io::Result<Option<(u64, Hash)>> {
 mod tests {
     use strongroom_schemas::record::leaf_hash;
 
-    use super::super::log::checkpoint_text;
-    use super::super::note::signature_line;
-    use super::super::tree::{consistency_ranges, root};
     use super::*;
+    use crate::tlog::checkpoint::checkpoint_text;
+    use crate::tlog::note::signature_line;
+    use crate::tlog::tree::{consistency_ranges, root};
 
     const ORIGIN: &str = "strongroom/a/events/2026";
 

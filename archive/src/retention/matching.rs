@@ -21,18 +21,17 @@ use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
-use strongroom_schemas::Table;
 use strongroom_schemas::table::{alerts, events};
 use strongroom_schemas::touched::ANY;
+use strongroom_schemas::{Table, VolumeId};
 
-use super::record::Scope;
 use super::{RetentionError, Work};
 use crate::delta::facts::micros;
 use crate::delta::facts::{AddFacts, CommitFacts};
 use crate::encode::time_column;
 use crate::layout;
+use crate::records::text::Scope;
 use crate::store::Contents;
-use strongroom_schemas::VolumeId;
 
 /// Files looked into at once: each holds the columns of one batch, and what it fetches of a row group.
 const FILES_AT_ONCE: usize = 4;
@@ -63,10 +62,10 @@ pub(super) async fn files(
             }
         }
     }
-    let volume = layout::volume(&work.root, log);
+    let volume = layout::volume(&work.site.root, log);
     let looked = open.into_iter().map(|(index, at)| {
         let add = &commits[index].adds[at];
-        let contents = work.store.contents(&volume.join(&add.path), add.size, add.version.as_deref());
+        let contents = work.site.store.contents(&volume.join(&add.path), add.size, add.version.as_deref());
         async move {
             let looked = AssertUnwindSafe(holds(contents, log.table, add.date, scope)).catch_unwind().await;
             // A file that cannot be read, or that its reader cannot bear, is for `verify` to name; it is held.
@@ -88,23 +87,21 @@ fn midnight(day: NaiveDate) -> i64 {
     (i64::from(day.num_days_from_ce()) - EPOCH_DAYS) * DAY_US
 }
 
-impl Scope {
-    /// Whether a time from `first` to `last` lies within.
-    fn overlaps(&self, first: i64, last: i64) -> bool {
-        self.from.is_none_or(|from| last >= from.timestamp_micros())
-            && self.to.is_none_or(|to| first < to.timestamp_micros())
-    }
+/// Whether a time from `first` to `last` lies within a scope.
+fn overlaps(scope: &Scope, first: i64, last: i64) -> bool {
+    scope.from.is_none_or(|from| last >= from.timestamp_micros())
+        && scope.to.is_none_or(|to| first < to.timestamp_micros())
+}
 
-    /// Whether a row with this time, filed under `day`, may lie within.
-    fn may_hold(&self, time: Option<i64>, day: Option<NaiveDate>) -> bool {
-        let start = day.map(midnight);
-        let is_of_day = start.zip(time).is_some_and(|(start, time)| (start..start + DAY_US).contains(&time));
-        if is_of_day {
-            return time.is_some_and(|time| self.overlaps(time, time));
-        }
-        start.is_none_or(|start| self.overlaps(start, start + DAY_US - 1))
-            || time.is_some_and(|time| self.overlaps(time, time))
+/// Whether a row with this time, filed under `day`, may lie within a scope.
+fn may_hold(scope: &Scope, time: Option<i64>, day: Option<NaiveDate>) -> bool {
+    let start = day.map(midnight);
+    let is_of_day = start.zip(time).is_some_and(|(start, time)| (start..start + DAY_US).contains(&time));
+    if is_of_day {
+        return time.is_some_and(|time| overlaps(scope, time, time));
     }
+    start.is_none_or(|start| overlaps(scope, start, start + DAY_US - 1))
+        || time.is_some_and(|time| overlaps(scope, time, time))
 }
 
 /// What the commit tells; `None` when rows have to be looked at.
@@ -114,13 +111,13 @@ fn by_facts(table: Table, add: &AddFacts, scope: &Scope) -> Option<bool> {
     };
     let bounds = bound(&add.least).zip(bound(&add.greatest));
     let day = add.date.map(midnight);
-    let by_day = day.is_none_or(|day| scope.overlaps(day, day + DAY_US - 1));
+    let by_day = day.is_none_or(|day| overlaps(scope, day, day + DAY_US - 1));
     let may_hold = match bounds {
         // All rows have times of their day: the bounds say it all.
         Some((first, last)) if day.is_some_and(|day| first >= day && last < day + DAY_US) => {
-            scope.overlaps(first, last)
+            overlaps(scope, first, last)
         }
-        Some((first, last)) => by_day || scope.overlaps(first, last),
+        Some((first, last)) => by_day || overlaps(scope, first, last),
         None => by_day,
     };
     match may_hold {
@@ -197,7 +194,7 @@ fn any(
         wanted.is_none_or(|wanted| columns.iter().any(|column| column.may_have(row, wanted)))
     };
     Ok((0..batch.num_rows()).any(|row| {
-        scope.may_hold(times.is_valid(row).then(|| times.value(row)), day)
+        may_hold(scope, times.is_valid(row).then(|| times.value(row)), day)
             && has(&namespaces, row, scope.namespace.as_deref())
             && has(&users, row, scope.user.as_deref())
     }))
@@ -290,17 +287,17 @@ mod tests {
         let at = |d, h| Utc.with_ymd_and_hms(2026, 3, d, h, 0, 0).single().expect("a time");
         let scope = Scope { from: Some(at(2, 10)), to: Some(at(2, 12)), ..Scope::default() };
         let micros = |d, h| Some(at(d, h).timestamp_micros());
-        assert!(scope.may_hold(micros(2, 10), day) && scope.may_hold(micros(2, 11), day));
+        assert!(may_hold(&scope, micros(2, 10), day) && may_hold(&scope, micros(2, 11), day));
         assert!(
-            !scope.may_hold(micros(2, 9), day) && !scope.may_hold(micros(2, 12), day),
+            !may_hold(&scope, micros(2, 9), day) && !may_hold(&scope, micros(2, 12), day),
             "the end is outside"
         );
-        assert!(scope.may_hold(None, day) && scope.may_hold(Some(0), day), "it came on that day");
+        assert!(may_hold(&scope, None, day) && may_hold(&scope, Some(0), day), "it came on that day");
         let before = NaiveDate::from_ymd_opt(2026, 3, 1);
-        assert!(!scope.may_hold(None, before) && !scope.may_hold(Some(0), before));
-        assert!(scope.may_hold(micros(2, 11), before), "and its own time counts as well");
+        assert!(!may_hold(&scope, None, before) && !may_hold(&scope, Some(0), before));
+        assert!(may_hold(&scope, micros(2, 11), before), "and its own time counts as well");
         let open = Scope { from: Some(at(2, 10)), ..Scope::default() };
-        assert!(open.may_hold(micros(31, 1), NaiveDate::from_ymd_opt(2026, 3, 31)));
-        assert!(Scope::default().may_hold(None, None));
+        assert!(may_hold(&open, micros(31, 1), NaiveDate::from_ymd_opt(2026, 3, 31)));
+        assert!(may_hold(&Scope::default(), None, None));
     }
 }

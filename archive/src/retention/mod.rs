@@ -11,12 +11,11 @@
 //! 4. A volume with a drop record that holds is left out by readers, whatever is still there of it; a forged one hides
 //!    nothing.
 
-pub(crate) mod dropped;
+pub(crate) mod drop;
+pub(crate) mod extend;
 pub(crate) mod hold;
 mod matching;
 mod objects;
-pub(crate) mod policy;
-pub(crate) mod record;
 mod status;
 
 use std::io;
@@ -24,27 +23,28 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
 use thiserror::Error;
 
-pub use self::dropped::{ClockTrust, Drop, Dropped, drop_volume};
+pub use self::drop::{ClockTrust, DropOutcome, DropRequest, drop_volume};
+pub use self::extend::{Extended, extend, policy};
 pub use self::hold::{Covered, HoldState, holds, place_hold, refresh_holds, release_hold};
-pub use self::policy::{Extended, Policy, extend, policy};
-pub use self::record::{DropRecord, HeldObject, PolicyRecord, Scope, TEXT_BYTES_MAX};
 pub use self::status::{Issue, Status, VolumeStatus, status};
 use crate::archive::Archive;
 use crate::error::ArchiveError;
 use crate::fail::{FailPoints, Step};
-use crate::proof::keys::{self, Keys};
-use crate::proof::{ProofError, Signer, VolumeId};
-use crate::s3::StoreFailure;
-use crate::store::Store;
+use crate::records::error::{LogError, RecordError};
+use crate::records::keys;
+pub use crate::records::policy::Policy;
+use crate::records::text;
+pub use crate::records::text::{DropRecord, HeldObject, PolicyRecord, Scope, TEXT_BYTES_MAX};
+use crate::s3::S3Error;
+use crate::site::Site;
 use crate::store::background;
 use crate::store::error::StoreError;
-use crate::store::options::{LockMode, Retention};
+use crate::store::options::RETENTION_YEARS_MAX;
+use crate::tlog::error::TlogError;
+use crate::tlog::keys::Keys;
 
-/// How far ahead of ours another clock may be before what it says is not believed.
-pub(crate) const CLOCK_AHEAD_MS_MAX: i64 = 600_000;
 /// Objects that are asked about, extended, held or removed at once.
 const OBJECTS_AT_ONCE: usize = 16;
 /// Objects that a failure names.
@@ -54,10 +54,7 @@ const NAMES_MAX: usize = 10;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RetentionError {
-    #[error(
-        "{asked} years are asked for; a retention has 1 to {} years",
-        crate::store::options::RETENTION_YEARS_MAX
-    )]
+    #[error("{asked} years are asked for; a retention has 1 to {} years", RETENTION_YEARS_MAX)]
     Years { asked: u32 },
     #[error("the archive promises {promised} years already: a retention is never shortened to {asked}")]
     Shorter { asked: u32, promised: u32 },
@@ -77,15 +74,15 @@ pub enum RetentionError {
     NoVolume { volume: String },
     #[error("{volume} is not dropped: {}", reasons.join("; "))]
     NotDropped { volume: String, reasons: Vec<String> },
-    #[error("{}: {detail}", path.display())]
-    Record { path: PathBuf, detail: String },
+    #[error(transparent)]
+    Record(#[from] RecordError),
     #[error("{failed} of {all} objects could not be {deed}: {}", list(first, *failed))]
     Objects { deed: &'static str, failed: usize, all: usize, first: Vec<(String, String)> },
     #[error("cannot list the versions of objects below {}", path.display())]
     List {
         path: PathBuf,
         #[source]
-        source: StoreFailure,
+        source: S3Error,
     },
     #[error("cannot read {}", path.display())]
     Read {
@@ -102,11 +99,17 @@ pub enum RetentionError {
     #[error("cannot look into file {}: {detail}", path.display())]
     Rows { path: PathBuf, detail: String },
     #[error(transparent)]
-    Proof(#[from] ProofError),
+    Log(#[from] LogError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
     Archive(#[from] Box<ArchiveError>),
+}
+
+impl From<TlogError> for RetentionError {
+    fn from(error: TlogError) -> Self {
+        RetentionError::Log(error.into())
+    }
 }
 
 impl From<ArchiveError> for RetentionError {
@@ -116,15 +119,6 @@ impl From<ArchiveError> for RetentionError {
 }
 
 impl RetentionError {
-    /// As an error of the archive, for those who read and write it.
-    pub(crate) fn into_archive(self) -> ArchiveError {
-        match self {
-            RetentionError::Archive(error) => *error,
-            RetentionError::Store(error) => error.into(),
-            error => ArchiveError::Retention { source: Box::new(error) },
-        }
-    }
-
     /// What the user can do about it, when there is something.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
@@ -141,9 +135,9 @@ impl RetentionError {
             RetentionError::NotDropped { .. } => {
                 Some("strongroom retention status shows what is kept until when")
             }
-            RetentionError::Record { .. } => Some("strongroom verify says what is wrong"),
+            RetentionError::Record(_) => Some("strongroom verify says what is wrong"),
             RetentionError::List { source, .. } => source.hint(),
-            RetentionError::Proof(error) => error.hint(),
+            RetentionError::Log(error) => error.hint(),
             RetentionError::Store(error) => error.hint(),
             RetentionError::Archive(error) => error.hint(),
             _ => None,
@@ -179,40 +173,23 @@ fn list(first: &[(String, String)], failed: usize) -> String {
 /// Is told how many objects of how many are done, from any thread.
 pub type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
 
-/// The end of the retention of what came at `time`.
-pub(crate) fn end(time: DateTime<Utc>, years: u32) -> Option<DateTime<Utc>> {
-    Retention { mode: LockMode::Compliance, years }.until(time)
-}
-
-/// What the work on an archive's keeping needs of it.
+/// One command on an archive's retention: the archive, and who is told how far it is.
 #[derive(Clone)]
 pub(crate) struct Work {
-    pub(crate) store: Store,
-    pub(crate) root: PathBuf,
-    pub(crate) archive_id: String,
-    pub(crate) made_with: u32,
-    pub(crate) signer: Option<Arc<Signer>>,
+    pub(crate) site: Site,
     pub(crate) fail_points: FailPoints,
     pub(crate) progress: Progress,
 }
 
 impl std::fmt::Debug for Work {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Work").field("root", &self.root).finish_non_exhaustive()
+        f.debug_struct("Work").field("root", &self.site.root).finish_non_exhaustive()
     }
 }
 
 impl Work {
     pub(crate) fn of(archive: &Archive, progress: Progress) -> Work {
-        Work {
-            store: archive.store().clone(),
-            root: archive.root().to_owned(),
-            archive_id: archive.id().to_owned(),
-            made_with: archive.made_with_years(),
-            signer: archive.signer(),
-            fail_points: FailPoints::default(),
-            progress,
-        }
+        Work { site: archive.site().clone(), fail_points: FailPoints::default(), progress }
     }
 
     /// Runs what reads and writes the store on the store's threads.
@@ -223,11 +200,11 @@ impl Work {
     where
         F: Future<Output = Result<T, RetentionError>> + Send + 'static,
     {
-        background::wait(async move { Ok::<_, ArchiveError>(work(self).await) })?
+        background::wait(async move { work(self).await })
     }
 
-    pub(crate) async fn keys(&self) -> Result<Keys, ProofError> {
-        keys::load(&self.store, &self.root, &self.archive_id).await
+    pub(crate) async fn keys(&self) -> Result<Keys, LogError> {
+        keys::load(&self.site).await
     }
 
     fn pass(&self, path: &Path) -> Result<(), RetentionError> {
@@ -237,12 +214,12 @@ impl Work {
 
     /// A statement's bytes: signed where there is who signs. Another key than the archive's is refused.
     fn signed(&self, text: &str, signed_as: &str, keys: &Keys) -> Result<Bytes, RetentionError> {
-        match (&self.signer, keys.current()) {
+        match (&self.site.signer, keys.current()) {
             (Some(signer), Some(current)) if signer.public() == current => {
                 Ok(format!("{text}\n{}", signer.sign(signed_as, text)?).into())
             }
-            (Some(_), Some(current)) => Err(ProofError::KeyNotCurrent { current }.into()),
-            (Some(_), None) => Err(ProofError::NoKey.into()),
+            (Some(_), Some(current)) => Err(LogError::KeyNotCurrent { current }.into()),
+            (Some(_), None) => Err(LogError::NoKey.into()),
             (None, _) => Ok(text.to_owned().into()),
         }
     }
@@ -250,29 +227,11 @@ impl Work {
     /// Writes a name once; `false` when it is taken by other content.
     async fn put(&self, path: &Path, bytes: Bytes) -> Result<bool, RetentionError> {
         self.pass(path)?;
-        let put = self.store.put_proof(path, bytes.clone()).await;
+        let put = self.site.store.put_proof(path, bytes.clone()).await;
         if put.map_err(|source| RetentionError::Write { path: path.to_owned(), source })? {
             return Ok(true);
         }
-        Ok(self.read(path).await?.as_ref() == Some(&bytes))
-    }
-
-    async fn read(&self, path: &Path) -> Result<Option<Bytes>, RetentionError> {
-        let read = self.store.read(path).await;
-        read.map_err(|source| RetentionError::Read { path: path.to_owned(), source })
-    }
-
-    /// Names in a folder of records, sorted, without what is on its way there.
-    pub(crate) async fn names(&self, folder: &str) -> Result<Vec<String>, ArchiveError> {
-        let mut names = self.store.names(&self.root.join(folder)).await?;
-        names.retain(|name| !name.starts_with('.'));
-        names.sort();
-        Ok(names)
-    }
-
-    /// Volumes that are there and not dropped.
-    async fn logs(&self) -> Result<Vec<VolumeId>, RetentionError> {
-        Ok(crate::proof::log::logs(&self.store, &self.root).await?)
+        Ok(self.site.read(path).await?.as_ref() == Some(&bytes))
     }
 }
 
@@ -305,6 +264,6 @@ impl Failures {
     }
 }
 
-fn text_of(what: &'static str, text: &str) -> Result<(), RetentionError> {
-    if record::is_line(text) { Ok(()) } else { Err(RetentionError::Text { what }) }
+fn text_of(what: &'static str, line: &str) -> Result<(), RetentionError> {
+    if text::is_line(line) { Ok(()) } else { Err(RetentionError::Text { what }) }
 }

@@ -4,13 +4,15 @@
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
+use strongroom_schemas::VolumeId;
 
 use super::{RetentionError, Work};
+use crate::delta::commit;
 use crate::delta::facts::{CommitFacts, parse_with_all_files};
 use crate::layout;
+use crate::records::drops;
 use crate::s3::ObjectVersion;
 use crate::store::Bucket;
-use strongroom_schemas::VolumeId;
 
 /// One object, at the version that is the archive's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,10 +45,10 @@ pub(super) fn volume_of(path: &str) -> Option<VolumeId> {
 
 /// The commits of a volume, as far as anything is read of them here.
 pub(super) async fn commits(work: &Work, log: VolumeId) -> Result<Vec<CommitFacts>, RetentionError> {
-    let volume = layout::volume(&work.root, log);
+    let volume = layout::volume(&work.site.root, log);
     let mut commits = Vec::new();
-    for path in crate::delta::commit::commits(&work.store, &volume).await? {
-        let bytes = work.read(&path).await?;
+    for path in commit::commits(&work.site.store, &volume).await? {
+        let bytes = work.site.read(&path).await?;
         commits.push(parse_with_all_files(&bytes.unwrap_or_default()));
     }
     Ok(commits)
@@ -55,7 +57,7 @@ pub(super) async fn commits(work: &Work, log: VolumeId) -> Result<Vec<CommitFact
 /// Commits of all volumes that are there and not dropped.
 pub(super) async fn volumes(work: &Work) -> Result<BTreeMap<VolumeId, Vec<CommitFacts>>, RetentionError> {
     let mut volumes = BTreeMap::new();
-    for log in work.logs().await? {
+    for log in drops::volumes(&work.site).await? {
         volumes.insert(log, commits(work, log).await?);
     }
     Ok(volumes)
@@ -65,7 +67,7 @@ pub(super) async fn volumes(work: &Work) -> Result<BTreeMap<VolumeId, Vec<Commit
 pub(super) async fn all(work: &Work, bucket: &Bucket) -> Result<Found, RetentionError> {
     let volumes = volumes(work).await?;
     let listed = bucket.s3.all_versions().await;
-    let listed = listed.map_err(|source| RetentionError::List { path: work.root.clone(), source })?;
+    let listed = listed.map_err(|source| RetentionError::List { path: work.site.root.clone(), source })?;
     let mut named: HashMap<String, Option<&str>> = HashMap::new();
     for (log, commits) in &volumes {
         for add in commits.iter().flat_map(|commit| &commit.adds) {

@@ -7,17 +7,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, stream};
 use serde::Serialize;
-
-use super::dropped::{self, ClockTrust};
-use super::hold::{Ground, Hold, HoldState, Holds, wanted};
-use super::objects::{self, volume_of};
-use super::record::DropRecord;
-use super::{NAMES_MAX, OBJECTS_AT_ONCE, Policy, Progress, RetentionError, Work, end, policy};
-use crate::archive::Archive;
-use crate::s3::Protection;
-use crate::store::Store;
-use crate::store::options::LockMode;
 use strongroom_schemas::VolumeId;
+
+use super::drop::{self, ClockTrust};
+use super::hold::{HoldState, HoldTargets, wanted};
+use super::objects::{self, volume_of};
+use super::{NAMES_MAX, OBJECTS_AT_ONCE, Progress, RetentionError, Work};
+use crate::archive::Archive;
+use crate::layout;
+use crate::records::drops;
+use crate::records::holds::{Hold, Holds};
+use crate::records::policy::{self, FoundPolicy, Policy};
+use crate::records::text::{DropRecord, retention_end, time_text};
+use crate::s3::Protection;
+use crate::store::options::LockMode;
+use crate::store::{Bucket, Store};
 
 /// Most issues that are told one by one.
 const ISSUES_MAX: usize = 10_000;
@@ -98,58 +102,60 @@ impl Issues {
 
 async fn look(work: &Work) -> Result<Status, RetentionError> {
     let mut issues = Issues(Vec::new());
-    let below =
-        |path: &std::path::Path| path.strip_prefix(&work.root).unwrap_or(path).to_string_lossy().into_owned();
-    let (policy, _, wrong) = policy::load(work, &work.keys().await?).await?;
-    if let Some((path, detail)) = wrong {
-        issues.add("retention_record", below(&path), detail);
+    let below = |path: &std::path::Path| {
+        path.strip_prefix(&work.site.root).unwrap_or(path).to_string_lossy().into_owned()
+    };
+    let FoundPolicy { policy, wrong, .. } = policy::load(&work.site, &work.keys().await?).await?;
+    if let Some(wrong) = wrong {
+        issues.add("retention_record", below(&wrong.path), wrong.fault);
     }
-    let dropped = dropped::load(work).await?;
+    let dropped = drops::load(&work.site).await?;
     for (place, detail) in &dropped.wrong {
         issues.add("drop_record", place, detail);
     }
-    let holds = Holds::load(work).await?;
-    if let Some((path, detail)) = &holds.wrong {
-        issues.add("hold_record", below(path), detail);
+    let holds = Holds::load(&work.site).await?;
+    if let Some(wrong) = &holds.wrong {
+        issues.add("hold_record", below(&wrong.path), &wrong.fault);
     }
     let covered = holds.covered();
-    let (ground, mut volumes, mode) = match &work.store {
+    let (targets, mut volumes, mode) = match &work.site.store {
         Store::Local => {
-            let ground = Ground::local(objects::volumes(work).await?);
+            let targets = HoldTargets::local(objects::volumes(work).await?);
             for log in dropped.good.keys() {
-                let folder = crate::layout::volume(&work.root, *log);
+                let folder = layout::volume(&work.site.root, *log);
                 if std::fs::symlink_metadata(folder).is_ok() {
                     issues.add("drop_unfinished", log.name(), "it was dropped, and some of it is there");
                 }
             }
-            (ground, BTreeMap::new(), None)
+            (targets, BTreeMap::new(), None)
         }
         Store::S3(bucket) => {
             let found = objects::all(work, bucket).await?;
             for (volume, count) in &found.left {
                 let is_dropped = dropped.good.keys().any(|log| log.name() == *volume);
-                match is_dropped {
-                    true => issues.add(
+                if is_dropped {
+                    issues.add(
                         "drop_unfinished",
                         volume,
                         format!("it was dropped, and {count} versions are there"),
-                    ),
-                    false => issues.add(
+                    );
+                } else {
+                    issues.add(
                         "file_missing",
                         volume,
                         format!("it is hidden by deletions; {count} versions are there"),
-                    ),
+                    );
                 }
             }
             for path in &found.missing {
                 issues.add("file_missing", path, "the version that its commit names is not there");
             }
             let volumes = locks(work, bucket, &found.objects, &policy, &covered, &mut issues).await?;
-            (Ground::found(found), volumes, Some(bucket.retention.now().mode))
+            (HoldTargets::found(found), volumes, Some(bucket.retention.now().mode))
         }
     };
-    let clock = dropped::clock(work, ground.volumes()).await?;
-    for (log, commits) in ground.volumes() {
+    let clock = drop::clock(work, targets.volumes()).await?;
+    for (log, commits) in targets.volumes() {
         let status = volumes.entry(Some(*log)).or_default();
         status.name = log.name();
         status.commits = commits.len() as u64;
@@ -159,19 +165,19 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
             status.bytes += add.size;
         }
         // A lock that ends before what is promised is no leave to drop.
-        let promised = dropped::last(commits).and_then(|last| end(last, policy.years));
+        let promised = drop::last(commits).and_then(|last| retention_end(last, policy.years));
         status.until = status.until.max(promised);
         if mode.is_none() {
             let first = commits.iter().filter_map(|commit| commit.time_ms).min();
             let first = first.and_then(DateTime::from_timestamp_millis);
-            status.first = first.and_then(|first| end(first, policy.years));
+            status.first = first.and_then(|first| retention_end(first, policy.years));
             let below = format!("{}/", log.name());
             status.held = covered.iter().filter(|path| path.starts_with(&below)).count() as u64;
         }
     }
     let active: Vec<&Hold> = holds.active().collect();
     for hold in active {
-        let (wanted, _) = wanted(work, &hold.scope, &ground).await?;
+        let (wanted, _) = wanted(work, &hold.scope, &targets).await?;
         let listed: BTreeSet<&str> = hold.listed().map(|object| object.path.as_str()).collect();
         let open: Vec<&String> = wanted.iter().filter(|path| !listed.contains(path.as_str())).collect();
         if let Some(first) = open.first() {
@@ -187,8 +193,8 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
             }
         }
         for object in hold.listed() {
-            let path = work.root.join(&object.path);
-            if let Store::Local = work.store
+            let path = work.site.root.join(&object.path);
+            if let Store::Local = work.site.store
                 && !path.exists()
             {
                 issues.add(
@@ -219,7 +225,7 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
 /// The lock of every object, by volume.
 async fn locks(
     work: &Work,
-    bucket: &crate::store::Bucket,
+    bucket: &Bucket,
     objects: &[objects::Object],
     policy: &Policy,
     covered: &BTreeSet<String>,
@@ -229,7 +235,8 @@ async fn locks(
     let total = objects.len() as u64;
     let mut asked = stream::iter(objects.to_vec())
         .map(|object| async move {
-            let lock = bucket.s3.protection(&work.root.join(&object.path), object.version.as_deref()).await;
+            let lock =
+                bucket.s3.protection(&work.site.root.join(&object.path), object.version.as_deref()).await;
             (object, lock)
         })
         .buffered(OBJECTS_AT_ONCE);
@@ -265,10 +272,10 @@ async fn locks(
             }
             (Some(_), Some(until)) => {
                 // The day that is added at the PUT bears clocks that differ.
-                let owed = end(object.modified, policy.years)
+                let owed = retention_end(object.modified, policy.years)
                     .and_then(|end| end.checked_sub_days(chrono::Days::new(1)));
                 let short = owed.is_none_or(|owed| until < owed);
-                let until = super::record::time_text(until);
+                let until = time_text(until);
                 let detail = || format!("it is locked until {until}, {} years are promised", policy.years);
                 short.then(|| ("retention_short", detail()))
             }

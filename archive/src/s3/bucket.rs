@@ -13,7 +13,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Days, Utc};
 
 use super::failure::repeat;
-use super::{Content, Locked, Put, S3, StoreFailure, time};
+use super::{Content, Locked, Put, S3, S3Error, time};
 use crate::layout;
 use crate::store::error::{Result, StoreError};
 use crate::store::id::random_id;
@@ -55,11 +55,11 @@ pub(crate) enum Condition<T> {
     /// There is no such setting.
     Unset,
     /// The store would not say.
-    Unknown(StoreFailure),
+    Unknown(S3Error),
 }
 
 impl<T> Condition<T> {
-    pub(super) fn of(answer: Result<T, StoreFailure>) -> Self {
+    pub(super) fn of(answer: Result<T, S3Error>) -> Self {
         match answer {
             Ok(known) => Condition::Known(known),
             Err(failure) if failure.is_missing() => Condition::Unset,
@@ -69,7 +69,7 @@ impl<T> Condition<T> {
 }
 
 impl S3 {
-    fn bucket_failed(&self, operation: &'static str) -> impl Fn(StoreFailure) -> StoreError {
+    fn bucket_failed(&self, operation: &'static str) -> impl Fn(S3Error) -> StoreError {
         let bucket = self.bucket().to_owned();
         move |source| StoreError::Bucket { operation, bucket: bucket.clone(), source }
     }
@@ -95,7 +95,7 @@ impl S3 {
     pub(crate) async fn bucket_exists(&self) -> Result<bool> {
         let head = repeat(self.timeout(0), || async {
             let head = self.0.client.head_bucket().bucket(&self.0.bucket).send().await;
-            head.map(drop).map_err(|error| StoreFailure::of(&error))
+            head.map(drop).map_err(|error| S3Error::of(&error))
         });
         match head.await {
             Ok(()) => Ok(true),
@@ -123,7 +123,7 @@ impl S3 {
                 {
                     Ok(false)
                 }
-                Err(error) => Err(StoreFailure::of(&error)),
+                Err(error) => Err(S3Error::of(&error)),
             }
         });
         made.await.map_err(self.bucket_failed("create"))
@@ -132,7 +132,7 @@ impl S3 {
     pub(crate) async fn lock_configuration(&self) -> Condition<LockConfiguration> {
         let read = repeat(self.timeout(0), || async {
             let get = self.0.client.get_object_lock_configuration().bucket(&self.0.bucket);
-            let got = get.send().await.map_err(|error| StoreFailure::of(&error))?;
+            let got = get.send().await.map_err(|error| S3Error::of(&error))?;
             let Some(found) = got.object_lock_configuration() else {
                 return Ok(LockConfiguration::default());
             };
@@ -155,7 +155,7 @@ impl S3 {
     pub(crate) async fn versioning(&self) -> Condition<bool> {
         let read = repeat(self.timeout(0), || async {
             let get = self.0.client.get_bucket_versioning().bucket(&self.0.bucket).send().await;
-            let got = get.map_err(|error| StoreFailure::of(&error))?;
+            let got = get.map_err(|error| S3Error::of(&error))?;
             Ok(got.status() == Some(&BucketVersioningStatus::Enabled))
         });
         Condition::of(read.await)
@@ -166,7 +166,7 @@ impl S3 {
         let probes = format!("{}{}/", self.folder_key(self.root()), layout::PROBE);
         let read = repeat(self.timeout(0), || async {
             let get = self.0.client.get_bucket_lifecycle_configuration().bucket(&self.0.bucket).send().await;
-            let got = get.map_err(|error| StoreFailure::of(&error))?;
+            let got = get.map_err(|error| S3Error::of(&error))?;
             let rules = got.rules().iter().filter(|rule| {
                 let prefix = rule
                     .filter()
@@ -188,7 +188,7 @@ impl S3 {
     pub(crate) async fn policy(&self) -> Condition<String> {
         let read = repeat(self.timeout(0), || async {
             let get = self.0.client.get_bucket_policy().bucket(&self.0.bucket).send().await;
-            let got = get.map_err(|error| StoreFailure::of(&error))?;
+            let got = get.map_err(|error| S3Error::of(&error))?;
             Ok(got.policy().unwrap_or_default().to_owned())
         });
         match Condition::of(read.await) {
@@ -207,7 +207,7 @@ impl S3 {
         let read = repeat(self.timeout(0), || async {
             let get = self.0.client.get_object_retention().bucket(&self.0.bucket).key(&key);
             let got = get.set_version_id(version.map(str::to_owned)).send().await;
-            let got = got.map_err(|error| StoreFailure::of(&error))?;
+            let got = got.map_err(|error| S3Error::of(&error))?;
             let retention = got.retention();
             let mode = retention.and_then(|retention| retention.mode()).and_then(|mode| match mode {
                 ObjectLockRetentionMode::Compliance => Some(LockMode::Compliance),
@@ -226,7 +226,7 @@ impl S3 {
         let prefix = self.folder_key(self.root());
         let read = repeat(self.timeout(0), || async {
             let list = self.0.client.list_object_versions().bucket(&self.0.bucket).prefix(&prefix);
-            let page = list.send().await.map_err(|error| StoreFailure::of(&error))?;
+            let page = list.send().await.map_err(|error| S3Error::of(&error))?;
             let older = page.versions().iter().filter(|version| version.is_latest() == Some(false));
             let older = older.filter_map(|version| version.key());
             let deleted = page.delete_markers().iter().filter_map(|marker| marker.key());
@@ -240,7 +240,7 @@ impl S3 {
     }
 
     /// Every version of every object below the root, by its path below it.
-    pub(crate) async fn all_versions(&self) -> Result<BTreeMap<String, Vec<ObjectVersion>>, StoreFailure> {
+    pub(crate) async fn all_versions(&self) -> Result<BTreeMap<String, Vec<ObjectVersion>>, S3Error> {
         self.versions_below(self.root()).await
     }
 
@@ -248,7 +248,7 @@ impl S3 {
     pub(crate) async fn versions_below(
         &self,
         folder: &std::path::Path,
-    ) -> Result<BTreeMap<String, Vec<ObjectVersion>>, StoreFailure> {
+    ) -> Result<BTreeMap<String, Vec<ObjectVersion>>, S3Error> {
         let (root, prefix) = (self.folder_key(self.root()), self.folder_key(folder));
         let mut found: BTreeMap<String, Vec<ObjectVersion>> = BTreeMap::new();
         let (mut key_marker, mut version_marker): (Option<String>, Option<String>) = (None, None);
@@ -257,7 +257,7 @@ impl S3 {
                 let list = self.0.client.list_object_versions().bucket(&self.0.bucket).prefix(&prefix);
                 let list = list.set_key_marker(key_marker.clone());
                 let list = list.set_version_id_marker(version_marker.clone());
-                list.send().await.map_err(|error| StoreFailure::of(&error))
+                list.send().await.map_err(|error| S3Error::of(&error))
             });
             let page = page.await?;
             let version_of = |version: Option<&str>| version.filter(|id| *id != "null").map(str::to_owned);
@@ -283,7 +283,7 @@ impl S3 {
             version_marker = page.next_version_id_marker().map(str::to_owned);
             match (page.is_truncated(), &key_marker) {
                 (Some(true), None) => {
-                    return Err(StoreFailure::Answer {
+                    return Err(S3Error::Answer {
                         detail: "a list is cut, without a place to go on".to_owned(),
                     });
                 }
@@ -294,11 +294,11 @@ impl S3 {
     }
 
     /// How far the store's clock is ahead of ours, in seconds, to the second that its answers are dated with.
-    pub(crate) async fn clock_ahead(&self) -> Result<Option<i64>, StoreFailure> {
+    pub(crate) async fn clock_ahead(&self) -> Result<Option<i64>, S3Error> {
         repeat(self.timeout(0), || async {
             let head = self.0.client.head_bucket().bucket(&self.0.bucket).customize();
             let (seen, interceptor) = super::clock::DateSeen::new();
-            head.interceptor(interceptor).send().await.map_err(|error| StoreFailure::of(&error))?;
+            head.interceptor(interceptor).send().await.map_err(|error| S3Error::of(&error))?;
             Ok(seen.seconds_ahead())
         })
         .await

@@ -23,7 +23,7 @@ const MESSAGE_CHARS_MAX: usize = 300;
 /// Why a store did not do as it was asked.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum StoreFailure {
+pub enum S3Error {
     #[error("the store says {code} (HTTP {status}){}{message}", if message.is_empty() { "" } else { ": " })]
     Refused { status: u16, code: String, message: String },
     #[error("the store gave no answer within {} s", timeout.as_secs_f64())]
@@ -40,40 +40,40 @@ pub enum StoreFailure {
     TooBig { bytes: u64 },
 }
 
-impl StoreFailure {
+impl S3Error {
     /// What an operation of the SDK ended with.
     pub(crate) fn of<E: ProvideErrorMetadata + std::error::Error + 'static>(
         error: &SdkError<E, HttpResponse>,
-    ) -> StoreFailure {
+    ) -> S3Error {
         match error {
             SdkError::ServiceError(refused) => {
                 let status = refused.raw().status().as_u16();
                 let code = refused.err().code().unwrap_or(code_of(status));
                 let message = refused.err().message().unwrap_or_default();
-                StoreFailure::Refused {
+                S3Error::Refused {
                     status,
                     code: code.to_owned(),
                     message: message.chars().take(MESSAGE_CHARS_MAX).collect(),
                 }
             }
             SdkError::ResponseError(answer) => match answer.raw().status().as_u16() {
-                status @ 200..300 => StoreFailure::Answer { detail: format!("HTTP {status}") },
+                status @ 200..300 => S3Error::Answer { detail: format!("HTTP {status}") },
                 status => {
-                    StoreFailure::Refused { status, code: code_of(status).to_owned(), message: String::new() }
+                    S3Error::Refused { status, code: code_of(status).to_owned(), message: String::new() }
                 }
             },
             SdkError::DispatchFailure(failure)
                 if failure.is_io() || failure.is_timeout() || failure.as_other().is_some() =>
             {
-                StoreFailure::Unreachable { detail: innermost(error) }
+                S3Error::Unreachable { detail: innermost(error) }
             }
-            SdkError::TimeoutError(_) => StoreFailure::Unreachable { detail: innermost(error) },
-            _ => StoreFailure::Request { detail: innermost(error) },
+            SdkError::TimeoutError(_) => S3Error::Unreachable { detail: innermost(error) },
+            _ => S3Error::Request { detail: innermost(error) },
         }
     }
 
     /// The failure of a store that an operation on files ended with.
-    pub(crate) fn within(error: &std::io::Error) -> Option<&StoreFailure> {
+    pub(crate) fn within(error: &std::io::Error) -> Option<&S3Error> {
         error.get_ref()?.downcast_ref()
     }
 
@@ -84,10 +84,10 @@ impl StoreFailure {
             failure if failure.is_denied() => {
                 Some("`strongroom archive init` prints what the credentials must allow")
             }
-            StoreFailure::Request { .. } => {
+            S3Error::Request { .. } => {
                 Some("credentials come from where AWS tools look for them, first AWS_ACCESS_KEY_ID")
             }
-            StoreFailure::Unreachable { .. } | StoreFailure::Timeout { .. } => {
+            S3Error::Unreachable { .. } | S3Error::Timeout { .. } => {
                 Some("is STRONGROOM_S3_ENDPOINT right, and the store up?")
             }
             _ => None,
@@ -96,7 +96,7 @@ impl StoreFailure {
 
     fn status(&self) -> Option<u16> {
         match self {
-            StoreFailure::Refused { status, .. } => Some(*status),
+            S3Error::Refused { status, .. } => Some(*status),
             _ => None,
         }
     }
@@ -108,7 +108,7 @@ impl StoreFailure {
 
     /// There is no bucket of that name.
     pub fn is_bucket_missing(&self) -> bool {
-        matches!(self, StoreFailure::Refused { code, .. } if code == "NoSuchBucket")
+        matches!(self, S3Error::Refused { code, .. } if code == "NoSuchBucket")
     }
 
     /// An object of that name is there already.
@@ -124,7 +124,7 @@ impl StoreFailure {
     /// Whether asking again can help.
     fn is_transient(&self) -> bool {
         match self {
-            StoreFailure::Refused { status, code, .. } => {
+            S3Error::Refused { status, code, .. } => {
                 matches!(status, 429 | 500..=599) && *status != 501
                     || matches!(
                         code.as_str(),
@@ -132,21 +132,19 @@ impl StoreFailure {
                         "ConditionalRequestConflict" | "OperationAborted" | "RequestTimeout" | "SlowDown"
                     )
             }
-            StoreFailure::Timeout { .. } | StoreFailure::Unreachable { .. } | StoreFailure::Answer { .. } => {
-                true
-            }
-            StoreFailure::Request { .. } | StoreFailure::Differs | StoreFailure::TooBig { .. } => false,
+            S3Error::Timeout { .. } | S3Error::Unreachable { .. } | S3Error::Answer { .. } => true,
+            S3Error::Request { .. } | S3Error::Differs | S3Error::TooBig { .. } => false,
         }
     }
 }
 
-impl From<StoreFailure> for std::io::Error {
-    fn from(failure: StoreFailure) -> Self {
+impl From<S3Error> for std::io::Error {
+    fn from(failure: S3Error) -> Self {
         use std::io::ErrorKind;
         let kind = match &failure {
             failure if failure.is_missing() => ErrorKind::NotFound,
             failure if failure.is_denied() => ErrorKind::PermissionDenied,
-            StoreFailure::Timeout { .. } => ErrorKind::TimedOut,
+            S3Error::Timeout { .. } => ErrorKind::TimedOut,
             _ => ErrorKind::Other,
         };
         std::io::Error::new(kind, failure)
@@ -190,14 +188,14 @@ impl Tries {
     /// One try. `None`: it failed, a pause was made, and another is to be made.
     pub(crate) async fn once<T>(
         &mut self,
-        request: impl Future<Output = Result<T, StoreFailure>>,
-    ) -> Option<Result<T, StoreFailure>> {
+        request: impl Future<Output = Result<T, S3Error>>,
+    ) -> Option<Result<T, S3Error>> {
         self.made += 1;
         let answer = tokio::time::timeout(self.timeout, request).await;
         let failure = match answer {
             Ok(Ok(answer)) => return Some(Ok(answer)),
             Ok(Err(failure)) => failure,
-            Err(_) => StoreFailure::Timeout { timeout: self.timeout },
+            Err(_) => S3Error::Timeout { timeout: self.timeout },
         };
         if !failure.is_transient() || self.made >= TRIES_MAX {
             return Some(Err(failure));
@@ -209,10 +207,10 @@ impl Tries {
 }
 
 /// Makes a request that can be repeated without harm, until there is an answer or no try is left.
-pub(crate) async fn repeat<T, F: Future<Output = Result<T, StoreFailure>>>(
+pub(crate) async fn repeat<T, F: Future<Output = Result<T, S3Error>>>(
     timeout: Duration,
     request: impl Fn() -> F,
-) -> Result<T, StoreFailure> {
+) -> Result<T, S3Error> {
     let mut tries = Tries::new(timeout);
     loop {
         if let Some(answer) = tries.once(request()).await {
@@ -232,8 +230,8 @@ pub(crate) fn pause(made: u32) -> Duration {
 mod tests {
     use super::*;
 
-    fn refused(status: u16, code: &str) -> StoreFailure {
-        StoreFailure::Refused { status, code: code.to_owned(), message: String::new() }
+    fn refused(status: u16, code: &str) -> S3Error {
+        S3Error::Refused { status, code: code.to_owned(), message: String::new() }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use aws_sdk_s3::types::{
 use chrono::{DateTime, Utc};
 
 use super::failure::repeat;
-use super::{Condition, Locked, S3, StoreFailure, sdk_time, time};
+use super::{Condition, Locked, S3, S3Error, sdk_time, time};
 use crate::store::options::LockMode;
 
 /// What keeps a version of an object.
@@ -28,16 +28,12 @@ pub(crate) struct Protection {
 impl S3 {
     /// What keeps a version: one request, and another where the first one says nothing, which stores do that have
     /// nothing to say and stores that would not.
-    pub(crate) async fn protection(
-        &self,
-        name: &Path,
-        version: Option<&str>,
-    ) -> Result<Protection, StoreFailure> {
+    pub(crate) async fn protection(&self, name: &Path, version: Option<&str>) -> Result<Protection, S3Error> {
         let key = self.key(name);
         let mut found = repeat(self.timeout(0), || async {
             let head = self.0.client.head_object().bucket(&self.0.bucket).key(&key);
             let head = head.set_version_id(version.map(str::to_owned)).send().await;
-            let head = head.map_err(|error| StoreFailure::of(&error))?;
+            let head = head.map_err(|error| S3Error::of(&error))?;
             let mode = head.object_lock_mode().and_then(|mode| match mode {
                 ObjectLockMode::Compliance => Some(LockMode::Compliance),
                 ObjectLockMode::Governance => Some(LockMode::Governance),
@@ -73,7 +69,7 @@ impl S3 {
         let read = repeat(self.timeout(0), || async {
             let get = self.0.client.get_object_legal_hold().bucket(&self.0.bucket).key(&key);
             let got = get.set_version_id(version.map(str::to_owned)).send().await;
-            let got = got.map_err(|error| StoreFailure::of(&error))?;
+            let got = got.map_err(|error| S3Error::of(&error))?;
             let status = got.legal_hold().and_then(|hold| hold.status());
             Ok(status == Some(&ObjectLockLegalHoldStatus::On))
         });
@@ -86,7 +82,7 @@ impl S3 {
         name: &Path,
         version: Option<&str>,
         locked: Locked,
-    ) -> Result<(), StoreFailure> {
+    ) -> Result<(), S3Error> {
         let key = self.key(name);
         let mode = match locked.mode {
             LockMode::Compliance => ObjectLockRetentionMode::Compliance,
@@ -97,7 +93,7 @@ impl S3 {
         repeat(self.timeout(0), || async {
             let put = self.0.client.put_object_retention().bucket(&self.0.bucket).key(&key);
             let put = put.set_version_id(version.map(str::to_owned)).retention(retention.clone());
-            put.send().await.map(drop).map_err(|error| StoreFailure::of(&error))
+            put.send().await.map(drop).map_err(|error| S3Error::of(&error))
         })
         .await
     }
@@ -108,33 +104,29 @@ impl S3 {
         name: &Path,
         version: Option<&str>,
         hold: bool,
-    ) -> Result<(), StoreFailure> {
+    ) -> Result<(), S3Error> {
         let key = self.key(name);
         let status = if hold { ObjectLockLegalHoldStatus::On } else { ObjectLockLegalHoldStatus::Off };
         let hold = ObjectLockLegalHold::builder().status(status).build();
         repeat(self.timeout(0), || async {
             let put = self.0.client.put_object_legal_hold().bucket(&self.0.bucket).key(&key);
             let put = put.set_version_id(version.map(str::to_owned)).legal_hold(hold.clone());
-            put.send().await.map(drop).map_err(|error| StoreFailure::of(&error))
+            put.send().await.map(drop).map_err(|error| S3Error::of(&error))
         })
         .await
     }
 
     /// Removes a version that no lock keeps, or a deletion; one that is gone already is as well.
-    pub(crate) async fn remove_version(
-        &self,
-        name: &Path,
-        version: Option<&str>,
-    ) -> Result<(), StoreFailure> {
+    pub(crate) async fn remove_version(&self, name: &Path, version: Option<&str>) -> Result<(), S3Error> {
         let Some(version) = version else {
-            return Err(StoreFailure::Request {
+            return Err(S3Error::Request {
                 detail: "an object without a version would only be hidden".to_owned(),
             });
         };
         let key = self.key(name);
         let removed = repeat(self.timeout(0), || async {
             let delete = self.0.client.delete_object().bucket(&self.0.bucket).key(&key).version_id(version);
-            delete.send().await.map(drop).map_err(|error| StoreFailure::of(&error))
+            delete.send().await.map(drop).map_err(|error| S3Error::of(&error))
         });
         match removed.await {
             Err(failure) if failure.is_missing() => Ok(()),

@@ -22,8 +22,8 @@ mod bucket;
 mod clock;
 mod credentials;
 mod failure;
+mod iam;
 mod lock;
-mod policy;
 
 use std::fs::File;
 use std::ops::Range;
@@ -48,11 +48,11 @@ use sha2::{Digest as _, Sha256};
 
 pub(crate) use self::bucket::{Condition, ObjectVersion};
 use self::credentials::Lookup;
-pub use self::failure::StoreFailure;
+pub use self::failure::S3Error;
 pub(crate) use self::failure::pause;
 use self::failure::{Tries, repeat};
+pub(crate) use self::iam::{auditor_policy, bucket_policy, keeper_policy, remover_policy, writer_policy};
 pub(crate) use self::lock::Protection;
-pub(crate) use self::policy::{auditor_policy, bucket_policy, keeper_policy, remover_policy, writer_policy};
 use crate::store::error::{Result, StoreError};
 use crate::store::options::{LockMode, Retention, S3Options};
 
@@ -160,7 +160,7 @@ pub(crate) struct Part {
 
 /// What the store says of an object.
 #[derive(Clone, Debug)]
-pub(crate) struct Head {
+pub(crate) struct ObjectMeta {
     pub(crate) bytes: u64,
     pub(crate) version: Option<String>,
     pub(crate) modified: DateTime<Utc>,
@@ -305,8 +305,8 @@ impl S3 {
     }
 
     /// The lock of what is put now.
-    pub(crate) fn locked(&self, retention: Retention) -> Result<Locked, StoreFailure> {
-        let until = retention.until(Utc::now()).ok_or_else(|| StoreFailure::Request {
+    pub(crate) fn locked(&self, retention: Retention) -> Result<Locked, S3Error> {
+        let until = retention.until(Utc::now()).ok_or_else(|| S3Error::Request {
             detail: format!("a retention of {} years ends beyond the calendar", retention.years),
         })?;
         Ok(Locked { mode: retention.mode, until })
@@ -317,14 +317,9 @@ impl S3 {
     }
 
     /// Puts an object that must not be there yet, unless this very call has put it.
-    pub(crate) async fn put(
-        &self,
-        name: &Path,
-        content: &Content,
-        locked: Locked,
-    ) -> Result<Put, StoreFailure> {
+    pub(crate) async fn put(&self, name: &Path, content: &Content, locked: Locked) -> Result<Put, S3Error> {
         if content.bytes() > PUT_BYTES_MAX {
-            return Err(StoreFailure::TooBig { bytes: content.bytes() });
+            return Err(S3Error::TooBig { bytes: content.bytes() });
         }
         let key = self.key(name);
         let sha256 = BASE64.encode(content.sha256());
@@ -348,7 +343,7 @@ impl S3 {
                 put = put.server_side_encryption(ServerSideEncryption::AwsKms).ssekms_key_id(key_id);
             }
             let sent = put.body(content.stream()).send().await;
-            sent.map_err(|error| StoreFailure::of(&error))
+            sent.map_err(|error| S3Error::of(&error))
         };
         let mut tries = Tries::new(self.timeout(content.bytes()));
         loop {
@@ -381,18 +376,18 @@ impl S3 {
         name: &Path,
         content: &Content,
         locked: Locked,
-    ) -> Result<Option<String>, StoreFailure> {
+    ) -> Result<Option<String>, S3Error> {
         match self.put(name, content, locked).await? {
             Put::Done { version } => Ok(version),
             Put::Present => match self.is_ours(name, content).await? {
                 Put::Done { version } => Ok(version),
-                Put::Present => Err(StoreFailure::Differs),
+                Put::Present => Err(S3Error::Differs),
             },
         }
     }
 
     /// Whether the object of this name has this content.
-    async fn is_ours(&self, name: &Path, content: &Content) -> Result<Put, StoreFailure> {
+    async fn is_ours(&self, name: &Path, content: &Content) -> Result<Put, S3Error> {
         let head = self.head(name, None).await?;
         if head.bytes != content.bytes() {
             return Ok(Put::Present);
@@ -405,7 +400,7 @@ impl S3 {
     }
 
     /// The hash of an object's bytes, read in order, some at a time.
-    async fn hash(&self, name: &Path, head: &Head) -> Result<[u8; 32], StoreFailure> {
+    async fn hash(&self, name: &Path, head: &ObjectMeta) -> Result<[u8; 32], S3Error> {
         let mut hasher = Sha256::new();
         let mut at = 0;
         while at < head.bytes {
@@ -417,14 +412,14 @@ impl S3 {
     }
 
     /// What the store says of a version, the newest if none is named.
-    pub(crate) async fn head(&self, name: &Path, version: Option<&str>) -> Result<Head, StoreFailure> {
+    pub(crate) async fn head(&self, name: &Path, version: Option<&str>) -> Result<ObjectMeta, S3Error> {
         let key = self.key(name);
         repeat(self.timeout(0), || async {
             let head = self.0.client.head_object().bucket(&self.0.bucket).key(&key);
             let head = head.set_version_id(version.map(str::to_owned)).checksum_mode(ChecksumMode::Enabled);
             let head = head.send().await;
-            let head = head.map_err(|error| StoreFailure::of(&error))?;
-            Ok(Head {
+            let head = head.map_err(|error| S3Error::of(&error))?;
+            Ok(ObjectMeta {
                 bytes: head.content_length().and_then(|bytes| bytes.try_into().ok()).unwrap_or(0),
                 version: head.version_id().map(str::to_owned),
                 modified: time(head.last_modified()).unwrap_or_default(),
@@ -435,7 +430,7 @@ impl S3 {
     }
 
     /// The newest version whole; `None` when there is none.
-    pub(crate) async fn get(&self, name: &Path) -> Result<Option<Bytes>, StoreFailure> {
+    pub(crate) async fn get(&self, name: &Path) -> Result<Option<Bytes>, S3Error> {
         match self.get_part(name, None, None, WHOLE_BYTES_MAX).await {
             Ok(part) => Ok(Some(part.bytes)),
             Err(failure) if failure.is_missing() => Ok(None),
@@ -450,16 +445,16 @@ impl S3 {
         version: Option<&str>,
         range: Option<String>,
         bytes_max: u64,
-    ) -> Result<Part, StoreFailure> {
+    ) -> Result<Part, S3Error> {
         let key = self.key(name);
-        let garbled = |detail: &str| StoreFailure::Answer { detail: detail.to_owned() };
+        let garbled = |detail: &str| S3Error::Answer { detail: detail.to_owned() };
         repeat(self.timeout(bytes_max.min(RANGE_BYTES_MAX)), || async {
             let get = self.0.client.get_object().bucket(&self.0.bucket).key(&key);
             let get = get.set_version_id(version.map(str::to_owned)).set_range(range.clone()).send().await;
-            let mut got = get.map_err(|error| StoreFailure::of(&error))?;
+            let mut got = get.map_err(|error| S3Error::of(&error))?;
             let length: u64 = got.content_length().and_then(|length| length.try_into().ok()).unwrap_or(0);
             if length > bytes_max {
-                return Err(StoreFailure::TooBig { bytes: length });
+                return Err(S3Error::TooBig { bytes: length });
             }
             let start = match got.content_range() {
                 Some(text) => content_range(text).ok_or_else(|| garbled("it has no range"))?,
@@ -484,7 +479,7 @@ impl S3 {
         name: &Path,
         version: Option<&str>,
         range: Range<u64>,
-    ) -> Result<Bytes, StoreFailure> {
+    ) -> Result<Bytes, S3Error> {
         let (Some(length), Some(last)) = (range.end.checked_sub(range.start), range.end.checked_sub(1))
         else {
             return Ok(Bytes::new());
@@ -495,7 +490,7 @@ impl S3 {
         let asked = Some(format!("bytes={}-{last}", range.start));
         let part = self.get_part(name, version, asked, length).await?;
         if part.start != range.start || part.bytes.len() as u64 != length {
-            return Err(StoreFailure::Answer { detail: "it has other bytes than were asked for".to_owned() });
+            return Err(S3Error::Answer { detail: "it has other bytes than were asked for".to_owned() });
         }
         Ok(part.bytes)
     }
@@ -506,7 +501,7 @@ impl S3 {
         name: &Path,
         version: Option<&str>,
         ranges: &[Range<u64>],
-    ) -> Result<Vec<Bytes>, StoreFailure> {
+    ) -> Result<Vec<Bytes>, S3Error> {
         let requests = requests(ranges);
         // Owned, so that the future can move to another thread.
         let read = requests.iter().cloned().map(|range| {
@@ -518,16 +513,12 @@ impl S3 {
     }
 
     /// Names directly below a folder, of objects and of folders; none when there is no such folder.
-    pub(crate) async fn names(&self, folder: &Path) -> Result<Vec<String>, StoreFailure> {
+    pub(crate) async fn names(&self, folder: &Path) -> Result<Vec<String>, S3Error> {
         self.names_from(folder, None).await
     }
 
     /// As [`S3::names`], those alone that are longer than `from` and begin with it, or come behind it.
-    pub(crate) async fn names_from(
-        &self,
-        folder: &Path,
-        from: Option<&str>,
-    ) -> Result<Vec<String>, StoreFailure> {
+    pub(crate) async fn names_from(&self, folder: &Path, from: Option<&str>) -> Result<Vec<String>, S3Error> {
         let prefix = self.folder_key(folder);
         let after = from.map(|from| format!("{prefix}{from}"));
         let mut names = Vec::new();
@@ -537,7 +528,7 @@ impl S3 {
                 let list = self.0.client.list_objects_v2().bucket(&self.0.bucket).prefix(&prefix);
                 let list = list.set_start_after(after.clone()).delimiter("/");
                 let list = list.set_continuation_token(next.clone()).send().await;
-                list.map_err(|error| StoreFailure::of(&error))
+                list.map_err(|error| S3Error::of(&error))
             });
             let page = page.await?;
             let objects = page.contents().iter().filter_map(|object| object.key());
@@ -547,7 +538,7 @@ impl S3 {
             next = page.next_continuation_token().map(str::to_owned);
             match (page.is_truncated(), &next) {
                 (Some(true), None) => {
-                    return Err(StoreFailure::Answer {
+                    return Err(S3Error::Answer {
                         detail: "a list is cut, without a place to go on".to_owned(),
                     });
                 }

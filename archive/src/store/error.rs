@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::s3::StoreFailure;
+use crate::s3::S3Error;
 
 /// The result of an operation on a store.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
@@ -57,14 +57,14 @@ pub enum StoreError {
     Probe {
         path: PathBuf,
         #[source]
-        source: StoreFailure,
+        source: S3Error,
     },
     #[error("cannot {operation} bucket {bucket}")]
     Bucket {
         operation: &'static str,
         bucket: String,
         #[source]
-        source: StoreFailure,
+        source: S3Error,
     },
     #[error("the archive's background thread ended early")]
     Background,
@@ -85,7 +85,7 @@ impl StoreError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             StoreError::RootGone { .. } => Some("is its disk mounted? It is made anew at a start only"),
-            StoreError::ListFolder { source, .. } => StoreFailure::within(source)?.hint(),
+            StoreError::ListFolder { source, .. } => S3Error::within(source)?.hint(),
             StoreError::Probe { source, .. } | StoreError::Bucket { source, .. } => source.hint(),
             StoreError::Connect { .. } => {
                 Some("set AWS_REGION, or STRONGROOM_S3_ENDPOINT for a store other than AWS")

@@ -9,7 +9,6 @@ use std::time::Duration;
 use chrono::{DateTime, Datelike as _, Days, Months, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::proof::PublicKey;
 use crate::store::error::{Result, StoreError};
 
 /// Calendar years that an object is kept for unless told otherwise.
@@ -24,8 +23,6 @@ pub const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 pub struct StoreOptions {
     /// For locations that begin with `s3://`.
     pub s3: S3Options,
-    /// The key of a new archive: it is named in `strongroom.json`, which is written once.
-    pub public_key: Option<PublicKey>,
 }
 
 /// How an object store with the S3 interface is reached, and what it is asked to promise.
@@ -161,7 +158,7 @@ impl StoreOptions {
             let seconds = seconds.ok_or(wrong(variables::TIMEOUT, "a number of seconds, at least 1"))?;
             s3.request_timeout = Duration::from_secs(seconds);
         }
-        Ok(StoreOptions { s3, public_key: None })
+        Ok(StoreOptions { s3 })
     }
 }
 

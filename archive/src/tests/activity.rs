@@ -6,9 +6,9 @@ use serde_json::{Map, Value};
 use super::proof::NoRecords;
 use super::*;
 use crate::activity::{ActivityError, ActivityKind, ActivityLog, ActivityRecord, BATCH_BYTES_MAX};
-use crate::retention::dropped::drop_with;
+use crate::retention::drop::drop_with;
 use crate::retention::hold::place;
-use crate::retention::{Drop, Scope, Work};
+use crate::retention::{DropRequest, Scope, Work};
 use crate::verify::{self, verify};
 
 fn findings(archive: &Archive) -> Vec<verify::Finding> {
@@ -227,7 +227,7 @@ fn records_are_held_and_dropped_like_events_and_their_writer_goes_on() {
     retention::dated(&archive, Table::Activity, long_ago());
     let signer = Arc::new(Signer::Key(PrivateKey::generate("test").expect("randomness")));
     let archive = archive.signed_by(signer);
-    archive.seal_logs().expect("signed");
+    archive.sign_logs().expect("signed");
     let mut writer = archive.writer().expect("the lock is free");
     log.append(&mut writer, &[record(2)]).expect("appended");
     log.seal(&mut writer).expect("sealed");
@@ -246,8 +246,11 @@ fn records_are_held_and_dropped_like_events_and_their_writer_goes_on() {
     let drop_it = || {
         work().run(|work| async move {
             let volume = VolumeId { table: Table::Activity, period: Period::of_year(old_year()) };
-            drop_with(&work, &Drop { volume, reason: "past its time".to_owned(), is_clock_checked: false })
-                .await
+            drop_with(
+                &work,
+                &DropRequest { volume, reason: "past its time".to_owned(), is_clock_checked: false },
+            )
+            .await
         })
     };
     assert!(drop_it().is_err(), "it is held");

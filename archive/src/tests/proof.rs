@@ -111,7 +111,7 @@ fn a_log_goes_on_over_tiles_and_years_and_without_its_tiles() {
         }
     }
     assert_whole(&archive, "grown");
-    let heads = archive.seal_logs().expect("nothing to do");
+    let heads = archive.sign_logs().expect("nothing to do");
     assert_eq!(heads.iter().map(|head| head.size).collect::<Vec<_>>(), [274, 3]);
     let root = archive.root();
     let tiles = |year: i32| {
@@ -139,10 +139,10 @@ fn nothing_is_signed_over_a_changed_history() {
     let text = std::fs::read_to_string(&commit).expect("text");
     std::fs::remove_file(&commit).expect("removed");
     std::fs::write(&commit, text.replace("numRecords", "numrecords")).expect("written");
-    assert!(matches!(archive.seal_logs(), Err(ProofError::Forked { size: 5, .. })));
+    assert!(matches!(archive.sign_logs(), Err(LogError::Forked { size: 5, .. })));
     assert!(matches!(
-        archive.clone().signed_by(self::signer()).seal_logs(),
-        Err(ProofError::KeyNotCurrent { .. })
+        archive.clone().signed_by(self::signer()).sign_logs(),
+        Err(LogError::KeyNotCurrent { .. })
     ));
 }
 
@@ -155,13 +155,13 @@ fn many_sign_at_once_and_the_log_is_one() {
         for _ in 0..3 {
             scope.spawn(|| {
                 for _ in 0..20 {
-                    archive.seal_logs().expect("consistent");
+                    archive.sign_logs().expect("consistent");
                 }
             });
         }
         ingest(&plain, &FailPoints::default(), 1, 20).expect("sealed");
     });
-    archive.seal_logs().expect("caught up");
+    archive.sign_logs().expect("caught up");
     assert_whole(&archive, "signed by many");
 }
 
@@ -170,10 +170,10 @@ fn what_an_outsider_computes_is_what_is_signed() {
     let (folder, signer) = (folder(), signer());
     let archive = signed(folder.path(), &signer);
     ingest(&archive, &FailPoints::default(), 10, 20).expect("sealed");
-    let head = archive.seal_logs().expect("heads").into_iter().find(|head| head.log.table == Table::Events);
+    let head = archive.sign_logs().expect("heads").into_iter().find(|head| head.log.table == Table::Events);
     let head = head.expect("events");
     let volume = &archive.snapshot(Table::Events).expect("a snapshot").volumes[0];
     let leaf = |at| leaf_hash(&std::fs::read(layout::commit(&volume.path, at)).expect("a commit"));
-    let node = |left, right| crate::proof::tree::node_hash(&left, &right);
+    let node = |left, right| tlog::tree::node_hash(&left, &right);
     assert_eq!((head.size, head.root), (3, node(node(leaf(0), leaf(1)), leaf(2))));
 }

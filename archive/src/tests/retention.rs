@@ -5,10 +5,12 @@ use strongroom_schemas::record::leaf_hash;
 use strongroom_schemas::{Period, VolumeId};
 
 use super::*;
-use crate::retention::dropped::drop_with;
-use crate::retention::hold::{Holds, place, refresh, release};
-use crate::retention::policy::extend_with;
-use crate::retention::{Drop, RetentionError, Scope, Status, Work, policy, status};
+use crate::records::holds::Holds;
+use crate::records::text::retention_end;
+use crate::retention::drop::drop_with;
+use crate::retention::extend::extend_with;
+use crate::retention::hold::{place, refresh, release};
+use crate::retention::{DropRequest, RetentionError, Scope, Status, Work, policy, status};
 use crate::verify::{self, Records, Watch, verify};
 
 const OTHER: &str = "file/ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100";
@@ -84,7 +86,7 @@ where
 fn drop_it(archive: &Archive, year: i32, dies_at: Option<usize>) -> std::result::Result<u64, RetentionError> {
     run(archive, dies_at, move |work| async move {
         let volume = VolumeId { table: Table::Events, period: Period::of_year(year) };
-        let drop = Drop { volume, reason: "past its time".to_owned(), is_clock_checked: false };
+        let drop = DropRequest { volume, reason: "past its time".to_owned(), is_clock_checked: false };
         Ok(drop_with(&work, &drop).await?.removed)
     })
 }
@@ -140,7 +142,7 @@ fn aged(folder: &Path) -> (Archive, Arc<Signer>) {
     Table::ALL.into_iter().for_each(|table| dated(&archive, table, long_ago()));
     let archive = archive.signed_by(Arc::clone(&signer));
     rows_of(&archive, Utc::now, PARTITION, 20_000, Utc::now());
-    archive.seal_logs().expect("signed");
+    archive.sign_logs().expect("signed");
     (archive, signer)
 }
 
@@ -207,9 +209,9 @@ fn what_comes_behind_a_dropped_volume_goes_on() {
     let other = archive.signed_by(signer);
     let refused = run(&other, None, |work| async move {
         let volume = VolumeId { table: Table::Alerts, period: Period::of_year(old_year()) };
-        drop_with(&work, &Drop { volume, reason: "r".to_owned(), is_clock_checked: false }).await
+        drop_with(&work, &DropRequest { volume, reason: "r".to_owned(), is_clock_checked: false }).await
     });
-    assert!(matches!(refused, Err(RetentionError::Proof(ProofError::KeyNotCurrent { .. }))), "{refused:?}");
+    assert!(matches!(refused, Err(RetentionError::Log(LogError::KeyNotCurrent { .. }))), "{refused:?}");
 }
 
 #[test]
@@ -228,7 +230,7 @@ fn a_drop_is_refused_wherever_it_must_be() {
     assert!(matches!(drop_it(&keyless, old_year(), None), Err(RetentionError::KeyNeeded)));
     let stranger = archive.clone().signed_by(self::signer());
     let refused = drop_it(&stranger, old_year(), None);
-    assert!(matches!(refused, Err(RetentionError::Proof(ProofError::KeyNotCurrent { .. }))));
+    assert!(matches!(refused, Err(RetentionError::Log(LogError::KeyNotCurrent { .. }))));
     assert_eq!(tree(archive.root()), before, "nothing was touched");
 
     // More years were promised.
@@ -258,10 +260,7 @@ fn a_drop_is_refused_wherever_it_must_be() {
         .join("_tlog/tile"),
     )
     .expect("removed");
-    assert!(matches!(
-        drop_it(&archive, old_year(), None),
-        Err(RetentionError::Proof(ProofError::Forked { .. }))
-    ));
+    assert!(matches!(drop_it(&archive, old_year(), None), Err(RetentionError::Log(LogError::Forked { .. }))));
     let _ = signer;
 }
 
@@ -338,7 +337,8 @@ fn a_hold_that_dies_anywhere_is_finished_by_the_next() {
             break;
         }
         place_it(&archive, "case", Scope::default()).expect("finished");
-        let holds = run(&archive, None, |work| async move { Holds::load(&work).await }).expect("readable");
+        let holds =
+            run(&archive, None, |work| async move { Ok(Holds::load(&work.site).await?) }).expect("readable");
         assert_eq!((holds.records, holds.wrong.is_none()), (1, true));
         assert_eq!(look(&archive).issues, []);
     }
@@ -488,7 +488,7 @@ proptest! {
     fn a_retention_is_calendar_years_and_a_day(day in 0i64..40_000, second in 0i64..86_400, years in 1u32..=100) {
         let from = NaiveDate::from_ymd_opt(1990, 1, 1).expect("a day") + Duration::days(day);
         let at = from.and_hms_opt(0, 0, 0).expect("midnight").and_utc() + Duration::seconds(second);
-        let end = crate::retention::end(at, years).expect("within the calendar");
+        let end = retention_end(at, years).expect("within the calendar");
         // UTC has no summer time: the time of day stays, on every day of every year.
         prop_assert_eq!(end.time(), at.time());
         let is_leap_day = (from.month(), from.day()) == (2, 29);
@@ -500,8 +500,8 @@ proptest! {
             prop_assert_eq!(counted(from, years) + Duration::days(1), end.date_naive());
         }
         // It never shrinks: neither with more years nor with a later beginning.
-        prop_assert!(crate::retention::end(at, years + 1) > Some(end));
-        prop_assert!(crate::retention::end(at + Duration::seconds(1), years) >= Some(end));
+        prop_assert!(retention_end(at, years + 1) > Some(end));
+        prop_assert!(retention_end(at + Duration::seconds(1), years) >= Some(end));
         prop_assert!(end >= at + Months::new(12 * years));
     }
 }
@@ -509,8 +509,8 @@ proptest! {
 #[test]
 fn from_a_leap_day_it_runs_into_march() {
     let at = |y, m, d| Utc.with_ymd_and_hms(y, m, d, 12, 0, 0).single().expect("a time");
-    assert_eq!(crate::retention::end(at(2024, 2, 29), 6), Some(at(2030, 3, 2)));
-    assert_eq!(crate::retention::end(at(2024, 2, 29), 4), Some(at(2028, 3, 1)));
-    assert_eq!(crate::retention::end(at(2096, 2, 29), 4), Some(at(2100, 3, 2)), "2100 is no leap year");
-    assert_eq!(crate::retention::end(at(2026, 2, 28), 6), Some(at(2032, 2, 29)));
+    assert_eq!(retention_end(at(2024, 2, 29), 6), Some(at(2030, 3, 2)));
+    assert_eq!(retention_end(at(2024, 2, 29), 4), Some(at(2028, 3, 1)));
+    assert_eq!(retention_end(at(2096, 2, 29), 4), Some(at(2100, 3, 2)), "2100 is no leap year");
+    assert_eq!(retention_end(at(2026, 2, 28), 6), Some(at(2032, 2, 29)));
 }

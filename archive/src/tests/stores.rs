@@ -50,7 +50,7 @@ fn conforms(place: Place) {
         let beyond = contents.read(3..6).await.expect_err("it has five bytes");
         assert_eq!(beyond.kind(), io::ErrorKind::UnexpectedEof);
         assert!(store.contents(&root.join("none"), 5, None).read(0..1).await.is_err());
-        Ok(())
+        Ok::<_, StoreError>(())
     })
     .expect("a store");
 }
@@ -82,8 +82,8 @@ fn a_bucket_keeps_the_promises_of_a_store_and_of_writers() {
 fn inside_a_bucket() {
     let Ok(endpoint) = std::env::var(ENDPOINT) else { return };
     let s3 = S3Options { endpoint: Some(endpoint), path_style: true, ..S3Options::default() };
-    let options = StoreOptions { s3, public_key: None };
-    let new = |location: &str| init(location, &options).expect("an archive").archive;
+    let options = StoreOptions { s3 };
+    let new = |location: &str| init(location, &options, None).expect("an archive").archive;
     new("s3://stores/made");
     conforms(Place::of("s3://stores/conforms", &options).expect("a bucket"));
     writers_are_kept_apart(&new("s3://stores/writers"));
@@ -95,8 +95,7 @@ fn inside_a_bucket() {
     });
     // What an archive was made with is the least of what it is written with.
     let s3 = S3Options { mode: LockMode::Governance, retention_years: 1, ..options.s3.clone() };
-    let weaker =
-        Archive::open_with("s3://stores/made", &StoreOptions { s3, public_key: None }).expect("it is there");
+    let weaker = Archive::open_with("s3://stores/made", &StoreOptions { s3 }).expect("it is there");
     assert_eq!(weaker.retention(), Some(Retention { mode: LockMode::Compliance, years: 6 }));
 }
 
@@ -109,10 +108,10 @@ fn a_promise_grows_under_a_writer(archive: &Archive, opened: impl Fn() -> Archiv
     seal(&mut writer, "file/promise", Some(2000)).expect("sealed");
     assert_eq!(archive.retention().map(|retention| retention.years), Some(9));
     let volume = archive.snapshot(Table::Events).expect("a snapshot").volumes[0].clone();
-    let (store, commit) = (archive.store().clone(), layout::commit(&volume.path, volume.version));
+    let (store, commit) = (archive.site().store.clone(), layout::commit(&volume.path, volume.version));
     let lock = background::wait(async move {
         let Store::S3(bucket) = store else { panic!("it is a bucket") };
-        Ok(bucket.s3.protection(&commit, None).await.expect("an answer"))
+        Ok::<_, StoreError>(bucket.s3.protection(&commit, None).await.expect("an answer"))
     });
     let nine = Utc::now().checked_add_months(chrono::Months::new(108));
     assert!(lock.expect("an answer").until >= nine);
@@ -219,7 +218,7 @@ fn versions_survive_checkpoints(archive: &Archive) {
         previous = Some(previous.unwrap_or(0) + 2000);
     }
     let volume = archive.snapshot(Table::Events).expect("a snapshot").volumes[0].clone();
-    let store = archive.store().clone();
+    let store = archive.site().store.clone();
     let names = background::wait(async move { store.names(&volume.path.join("_delta_log")).await });
     let names = names.expect("a listing");
     assert!(names.iter().any(|name| name.ends_with(".checkpoint.parquet")), "{names:?}");

@@ -37,7 +37,8 @@ fn state(archive: &Archive, name: &str) -> State {
 
 fn is_current(archive: &Archive, snapshot: &Snapshot) -> bool {
     let (archive, snapshot) = (archive.clone(), snapshot.clone());
-    background::wait(async move { Ok(archive.is_current(&snapshot).await) }).expect("an answer")
+    background::wait(async move { Ok::<_, StoreError>(archive.is_current(&snapshot).await) })
+        .expect("an answer")
 }
 
 #[test]

@@ -3,24 +3,20 @@
 //! Invariant: a cosignature counts for a witness whose key was given by whoever checks, and for the tree that the commits
 //! give. The archive's own word on time does not excuse a missing one: only what witnesses said lately does.
 
-use std::path::Path;
-
 use chrono::DateTime;
+use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::Sha256Hash;
 
-use super::super::cosignature::WitnessKey;
-use super::super::keys::Keys;
-use super::super::log::{
-    check_note, checkpoint_folder, parse_checkpoint_name, parse_timestamp_name, timestamp_folder,
-    witness_folder,
-};
-use super::super::note::{Note, PublicKey};
-use super::super::timestamp::{self, TimestampAuthorities, TokenError};
-use super::super::tree::CompactRange;
-use super::super::{ProofError, VolumeId};
-use super::{Report, UNPROVEN_SECONDS_MAX, read};
+use super::{ProofError, Report, UNPROVEN_SECONDS_MAX, read};
 use crate::delta::facts::CommitFacts;
-use crate::store::Store;
+use crate::log::{checkpoint_folder, timestamp_folder, witness_folder};
+use crate::site::Site;
+use crate::tlog::checkpoint::{check_note, parse_checkpoint_name, parse_timestamp_name};
+use crate::tlog::cosignature::WitnessKey;
+use crate::tlog::keys::Keys;
+use crate::tlog::note::{Note, PublicKey};
+use crate::tlog::timestamp::{self, TimestampAuthorities, TokenError};
+use crate::tlog::tree::CompactRange;
 
 /// Whose cosignatures are asked for.
 #[derive(Clone, Debug, Default)]
@@ -82,16 +78,15 @@ impl Witnesses {
 
 /// The cosigned checkpoints of a log, and whether enough witnesses have seen what it is now.
 pub(super) async fn check(
-    store: &Store,
-    root: &Path,
-    (log, archive_id): (VolumeId, &str),
+    site: &Site,
+    log: VolumeId,
     keys: &Keys,
     witnesses: &Witnesses,
     commits: &[CommitFacts],
     report: &mut Report,
 ) -> Result<(), ProofError> {
-    let (origin, folder) = (log.origin(archive_id), witness_folder(root, log));
-    let mut names = store.names(&folder).await?;
+    let (origin, folder) = (log.origin(&site.archive_id), witness_folder(&site.root, log));
+    let mut names = site.store.names(&folder).await?;
     names.retain(|name| !name.starts_with('.'));
     names.sort();
     let all = keys.all();
@@ -102,7 +97,7 @@ pub(super) async fn check(
     let mut seen: Vec<Option<(u64, u64)>> = vec![None; counted.len()];
     for name in names {
         let place = format!("{}/_tlog/witness/{name}", log.name());
-        let bytes = read(store, &folder.join(&name)).await?;
+        let bytes = read(site, &folder.join(&name)).await?;
         report.checked.cosignatures += 1;
         let (size, tree_root) = match check_note(&bytes, &origin, &all) {
             Ok((size, root, _)) => (size, root),
@@ -163,14 +158,13 @@ pub(super) async fn check(
 
 /// The timestamps of a log's checkpoints.
 pub(super) async fn check_timestamps(
-    store: &Store,
-    root: &Path,
+    site: &Site,
     log: VolumeId,
     authorities: &TimestampAuthorities,
     report: &mut Report,
 ) -> Result<(), ProofError> {
-    let folder = timestamp_folder(root, log);
-    let mut names = store.names(&folder).await?;
+    let folder = timestamp_folder(&site.root, log);
+    let mut names = site.store.names(&folder).await?;
     names.retain(|name| !name.starts_with('.'));
     names.sort();
     let count = names.len();
@@ -178,12 +172,12 @@ pub(super) async fn check_timestamps(
     for name in names {
         let place = format!("{}/_tlog/timestamp/{name}", log.name());
         report.checked.timestamps += 1;
-        let token = read(store, &folder.join(&name)).await?;
+        let token = read(site, &folder.join(&name)).await?;
         let Some((size, checkpoint, _)) = parse_timestamp_name(&name) else {
             report.find("timestamp_malformed", place, "its name is not that of a timestamp");
             continue;
         };
-        let stamped = read(store, &checkpoint_folder(root, log).join(checkpoint)).await?;
+        let stamped = read(site, &checkpoint_folder(&site.root, log).join(checkpoint)).await?;
         match timestamp::verify(&token, &Sha256Hash::of(&stamped), authorities) {
             Ok(_) => newest = newest.max(size),
             Err(TokenError::Imprint) => {

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use futures::{StreamExt as _, stream};
+use strongroom_schemas::VolumeId;
 
-use super::{ProofError, Report, UNPROVEN_SECONDS_MAX, VolumeId};
+use super::{ProofError, Report, UNPROVEN_SECONDS_MAX};
 use crate::delta::facts::CommitFacts;
 use crate::error::ArchiveError;
 use crate::layout;

@@ -8,7 +8,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::Int64Type;
@@ -17,14 +16,14 @@ use arrow_schema::DataType;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value};
+use strongroom_schemas::VolumeId;
 
-use super::super::{ProofError, VolumeId};
-use super::Report;
+use super::{ProofError, Report};
 use crate::delta::facts::ADD_MEMBERS;
 use crate::delta::facts::CommitFacts;
 use crate::delta::facts::TAG_VERSION;
 use crate::layout;
-use crate::store::Store;
+use crate::site::Site;
 use crate::store::durable;
 
 const KIND: &str = "delta_checkpoint";
@@ -64,14 +63,13 @@ const ACTIONS: [&str; 5] = ["add", "remove", "txn", "protocol", "metaData"];
 
 /// Checks whatever beside commits lies in a volume's `_delta_log`; `names` were listed before the commits were read.
 pub(super) async fn check(
-    store: &Store,
-    root: &Path,
+    site: &Site,
     log: VolumeId,
     names: Vec<String>,
     commits: &[CommitFacts],
     report: &mut Report,
 ) -> Result<(), ProofError> {
-    let volume = layout::volume(root, log);
+    let volume = site.volume(log);
     let folder = layout::delta_log(&volume);
     for name in names {
         let place = format!("{}/_delta_log/{name}", log.name());
@@ -84,14 +82,14 @@ pub(super) async fn check(
             report.find(KIND, place, "it is neither a commit nor a checkpoint, and readers may follow it");
             continue;
         }
-        let bytes = super::read(store, &path).await?;
+        let bytes = super::read(site, &path).await?;
         let Some(version) = version else {
             let last = serde_json::from_slice::<Value>(&bytes).ok();
             let version = last.and_then(|last| last["version"].as_u64());
             let is_there = match version {
                 Some(version) if version < commits.len() as u64 => true,
                 // A writer may have gone on since the commits were read.
-                Some(version) => !super::read(store, &layout::commit(&volume, version)).await?.is_empty(),
+                Some(version) => !super::read(site, &layout::commit(&volume, version)).await?.is_empty(),
                 None => false,
             };
             if !is_there {

@@ -20,19 +20,19 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::file::metadata::ColumnChunkMetaData;
 use serde_json::Value;
-use strongroom_schemas::Table;
 use strongroom_schemas::events;
 use strongroom_schemas::format::EVENTS_FORMAT;
 use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
+use strongroom_schemas::{Table, VolumeId};
 
-use super::super::tree::CompactRange;
-use super::{Checked, Finding, Options, Records, Report, VolumeId, Watch};
-use crate::activity::differences;
+use super::{Checked, Finding, Options, Records, Report, Watch};
+use crate::activity::record::differences;
 use crate::archive::Archive;
 use crate::delta::facts::{AddFacts, CommitFacts};
 use crate::delta::facts::{STATISTICS_OFFSET, STATISTICS_SOURCE, micros};
 use crate::encode::{EARLIEST_YEAR, hash_column, record_column, time_column};
-use crate::layout;
+use crate::s3::S3Error;
+use crate::tlog::tree::CompactRange;
 
 /// Most bytes of a sealed file: what a store takes in one PUT.
 const FILE_BYTES_MAX: u64 = 5 << 30;
@@ -84,7 +84,7 @@ pub(super) fn check(
     let (mut untagged, mut unrooted, mut newer) = (0u64, 0u64, 0u64);
     for (log, commits) in volumes {
         let since = options.since.iter().find(|head| head.log == *log).map_or(0, |head| head.size);
-        let volume = layout::volume(archive.root(), *log);
+        let volume = archive.site().volume(*log);
         let new = commits.iter().skip(since as usize);
         for (commit, add) in new.flat_map(|commit| commit.adds.iter().map(move |add| (commit, add))) {
             let is_wanted = add.date.is_none_or(|date| {
@@ -185,7 +185,7 @@ fn check_file(archive: &Archive, job: &Job<'_>, records: &dyn Records) -> Outcom
     let bytes = match contents.read_blocking(0..job.add.size) {
         Ok(bytes) => bytes,
         Err(error) => {
-            let missing = crate::s3::StoreFailure::within(&error).is_some_and(|failure| failure.is_missing());
+            let missing = S3Error::within(&error).is_some_and(|failure| failure.is_missing());
             let kind = if missing { "file_missing" } else { "file_unreadable" };
             outcome.find(kind, job.place.clone(), error.to_string());
             return outcome;

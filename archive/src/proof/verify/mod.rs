@@ -7,36 +7,35 @@ mod anchors;
 mod bucket;
 mod delta;
 mod files;
-mod keeping;
 mod positions;
+mod retention;
 mod volume;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use bytes::Bytes;
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
-use strongroom_schemas::Table;
 use strongroom_schemas::record::Sha256Hash;
+use strongroom_schemas::{Table, VolumeId};
 
 pub use self::anchors::Witnesses;
-use super::keys::{self, KeyRecord, Keys};
-use super::log::{check_note, logs};
-use super::note::{Note, PublicKey, base64};
-use super::timestamp::TimestampAuthorities;
-use super::{Head, ProofError, VolumeId};
+use super::error::ProofError;
 use crate::archive::Archive;
-use crate::delta::facts::{AddFacts, CommitFacts};
-use crate::error::ArchiveError;
+use crate::delta::facts::CommitFacts;
 use crate::layout;
-use crate::retention::Work;
-use crate::store::Store;
-use crate::store::background;
+use crate::records::{drops, keys};
+use crate::site::Site;
+use crate::store::{Store, background};
+use crate::tlog::checkpoint::{TreeHead, check_note};
+use crate::tlog::keys::{KeyRecord, Keys};
+use crate::tlog::note::{Note, PublicKey, base64, from_base64};
+use crate::tlog::timestamp::TimestampAuthorities;
+use crate::tlog::tree;
 
 /// How long commits may wait for a signature before that is a finding.
 const UNPROVEN_SECONDS_MAX: i64 = 3600;
@@ -52,7 +51,7 @@ pub struct Options {
     pub to: Option<NaiveDate>,
     /// What an earlier checking found good: files of commits before these heads are not read again, and the logs must
     /// continue them.
-    pub since: Vec<Head>,
+    pub since: Vec<TreeHead>,
     /// Keys that whoever checks has from elsewhere.
     pub public_keys: Vec<PublicKey>,
     /// Checkpoints kept elsewhere, each with a name for messages.
@@ -110,7 +109,7 @@ pub struct Report {
     pub not_checked: Vec<String>,
     pub checked: Checked,
     /// Of each log the greatest tree that a known key has signed and that its commits give.
-    pub heads: Vec<Head>,
+    pub heads: Vec<TreeHead>,
 }
 
 impl Report {
@@ -156,15 +155,15 @@ impl Report {
 }
 
 /// The heads of a report that was written as JSON, when it is of this archive.
-pub fn heads_of_report(report: &[u8], archive_id: &str) -> Option<Vec<Head>> {
+pub fn heads_of_report(report: &[u8], archive_id: &str) -> Option<Vec<TreeHead>> {
     let report: serde_json::Value = serde_json::from_slice(report).ok()?;
     if report["archive_id"].as_str()? != archive_id {
         return None;
     }
     let heads = report["heads"].as_array()?.iter().map(|head| {
         let log = VolumeId::parse(head["log"].as_str()?.strip_prefix(&format!("strongroom/{archive_id}/"))?)?;
-        let root = super::note::from_base64(head["root"].as_str()?)?;
-        Some(Head { log, size: head["size"].as_u64()?, root: Sha256Hash(root.try_into().ok()?) })
+        let root = from_base64(head["root"].as_str()?)?;
+        Some(TreeHead { log, size: head["size"].as_u64()?, root: Sha256Hash(root.try_into().ok()?) })
     });
     heads.collect()
 }
@@ -209,58 +208,52 @@ pub fn verify(
     watch: &dyn Watch,
 ) -> Result<Report, ProofError> {
     let mut report = Report::new(archive.id(), archive.root());
-    let (store, root) = (archive.store().clone(), archive.root().to_owned());
-    let (id, public_keys) = (archive.id().to_owned(), options.public_keys.clone());
-    let work = Work::of(archive, Arc::new(|_, _| ()));
-    let looking = work.clone();
-    let (keys, keeping, mut report) = wait(async move {
-        let keys = check_keys(&store, &root, &id, &public_keys, &mut report).await?;
-        let keeping = keeping::records(&looking, &keys, &mut report).await?;
-        Ok((keys, keeping, report))
+    let (site, public_keys) = (archive.site().clone(), options.public_keys.clone());
+    let (keys, found, mut report) = background::wait(async move {
+        let keys = check_keys(&site, &public_keys, &mut report).await?;
+        let found = retention::records(&site, &keys, &mut report).await?;
+        Ok::<_, ProofError>((keys, found, report))
     })?;
 
     let mut volumes: BTreeMap<VolumeId, Vec<CommitFacts>> = BTreeMap::new();
-    let (store, root) = (archive.store().clone(), archive.root().to_owned());
-    let all = {
-        let (store, root) = (store.clone(), root.clone());
-        wait(async move { logs(&store, &root).await })?
-    };
-    keeping::missing(&keys, &all, &keeping, &mut report);
+    let site = archive.site().clone();
+    let all = background::wait(async move { drops::volumes(&site).await })?;
+    retention::missing(&keys, &all, &found, &mut report);
     for log in all {
-        let (store, root, id, keys) = (store.clone(), root.clone(), archive.id().to_owned(), keys.clone());
+        let (site, keys) = (archive.site().clone(), keys.clone());
         let since = options.since.iter().find(|head| head.log == log).cloned();
         let (witnesses, authorities) = (options.witnesses.clone(), options.timestamp_authorities.clone());
         let mut taken = std::mem::replace(&mut report, Report::new("", Path::new("")));
-        let (commits, back) = wait(async move {
-            let commits = volume::check(&store, &root, (log, &id), &keys, since, &mut taken).await?;
-            anchors::check(&store, &root, (log, &id), &keys, &witnesses, &commits, &mut taken).await?;
-            anchors::check_timestamps(&store, &root, log, &authorities, &mut taken).await?;
-            Ok((commits, taken))
+        let (commits, back) = background::wait(async move {
+            let commits = volume::check(&site, log, &keys, since, &mut taken).await?;
+            anchors::check(&site, log, &keys, &witnesses, &commits, &mut taken).await?;
+            anchors::check_timestamps(&site, log, &authorities, &mut taken).await?;
+            Ok::<_, ProofError>((commits, taken))
         })?;
         report = back;
         volumes.insert(log, commits);
     }
-    check_remembered(archive.id(), options, &keys, (&volumes, &keeping), &mut report);
-    let short = keeping::short(&volumes, &keeping);
-    positions::check(&keeping::with_dropped(&volumes, &keeping), &mut report);
+    check_remembered(archive.id(), options, &keys, (&volumes, &found), &mut report);
+    let truncated = retention::truncated(&volumes, &found);
+    positions::check(&retention::with_dropped(&volumes, &found), &mut report);
     files::check(archive, &volumes, options, records, watch, &mut report);
-    match archive.store() {
+    match &archive.site().store {
         Store::Local => bucket::unnamed_files(archive.root(), &volumes, &mut report)?,
         Store::S3(bucket) => {
-            let (bucket, root) = (bucket.clone(), root.clone());
-            let (years, dropped) = (keeping.policy.years, keeping.dropped.keys().copied().collect());
+            let (bucket, root) = (bucket.clone(), archive.root().to_owned());
+            let (years, dropped) = (found.policy.years, found.dropped.keys().copied().collect());
             let mut taken = report;
-            report = wait(async move {
+            report = background::wait(async move {
                 bucket::check(&bucket, &root, (years, dropped), &volumes, &mut taken).await?;
-                Ok(taken)
+                Ok::<_, ProofError>(taken)
             })?;
         }
     }
-    let mut taken = report;
-    report = wait(async move {
-        keeping::told(&work, short, &mut taken).await?;
-        keeping::objects(&work, &keeping, &mut taken).await?;
-        Ok(taken)
+    let (site, mut taken) = (archive.site().clone(), report);
+    report = background::wait(async move {
+        retention::report_truncated(&site, truncated, &mut taken).await?;
+        retention::objects(&site, &found, &mut taken).await?;
+        Ok::<_, ProofError>(taken)
     })?;
     if options.from.is_some() || options.to.is_some() {
         let day = |day: Option<NaiveDate>| day.map_or("…".to_owned(), |day| day.to_string());
@@ -274,42 +267,26 @@ pub fn verify(
 }
 
 /// What has a name in a listing, and is to be judged by its bytes. What is no file, or a link to nothing, has none.
-async fn read(store: &Store, path: &Path) -> Result<Bytes, ProofError> {
-    match store.read(path).await {
+async fn read(site: &Site, path: &Path) -> Result<Bytes, ProofError> {
+    match site.store.read(path).await {
         Ok(bytes) => Ok(bytes.unwrap_or_default()),
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(Bytes::new()),
         Err(source) => Err(ProofError::Read { path: path.to_owned(), source }),
     }
 }
 
-/// Runs what reads the store on the store's threads.
-fn wait<T: Send + 'static>(
-    future: impl Future<Output = Result<T, ProofError>> + Send + 'static,
-) -> Result<T, ProofError> {
-    background::wait(async move { Ok::<_, ArchiveError>(future.await) })?
-}
-
-async fn check_keys(
-    store: &Store,
-    root: &Path,
-    archive_id: &str,
-    public_keys: &[PublicKey],
-    report: &mut Report,
-) -> Result<Keys, ProofError> {
+async fn check_keys(site: &Site, public_keys: &[PublicKey], report: &mut Report) -> Result<Keys, ProofError> {
     let mut keys = Keys::default();
-    let folder = root.join(layout::KEYS);
-    let mut names = store.names(&folder).await?;
-    names.retain(|name| !name.starts_with('.'));
-    names.sort();
+    let names = site.record_names(layout::KEYS).await?;
     for (at, name) in names.iter().enumerate() {
-        let path = keys::path(root, at as u64 + 1);
+        let path = keys::path(&site.root, at as u64 + 1);
         let place = format!("{}/{name}", layout::KEYS);
         if *name != format!("{:08}", at + 1) {
             report.find("key_record", place, format!("record {} should be here: it is missing", at + 1));
             break;
         }
-        let note = read(store, &path).await?;
-        match KeyRecord::parse(&note, archive_id, &keys.records) {
+        let note = read(site, &path).await?;
+        match KeyRecord::parse(&note, &site.archive_id, &keys.records) {
             Ok(record) => keys.records.push(record),
             Err(detail) => {
                 report.find("key_record", place, detail);
@@ -317,9 +294,7 @@ async fn check_keys(
             }
         }
     }
-    let path = root.join(layout::MANIFEST);
-    let manifest = store.read_present(&path).await;
-    let manifest = manifest.map_err(|source| ProofError::Read { path, source })?;
+    let manifest = site.read_present(&site.root.join(layout::MANIFEST)).await?;
     let Some(first) = keys.records.first() else {
         match public_keys {
             [] => report.not_checked.push(
@@ -359,10 +334,10 @@ fn check_remembered(
     archive_id: &str,
     options: &Options,
     keys: &Keys,
-    (volumes, keeping): (&BTreeMap<VolumeId, Vec<CommitFacts>>, &keeping::Keeping),
+    (volumes, found): (&BTreeMap<VolumeId, Vec<CommitFacts>>, &retention::Found),
     report: &mut Report,
 ) {
-    let mut heads: Vec<(String, Head)> =
+    let mut heads: Vec<(String, TreeHead)> =
         options.since.iter().map(|head| ("the last checking".to_owned(), head.clone())).collect();
     for (name, note) in &options.remembered {
         let origin = Note::parse(note).and_then(|note| note.text.lines().next());
@@ -373,12 +348,12 @@ fn check_remembered(
             continue;
         };
         match check_note(note, &log.origin(archive_id), &keys.all()) {
-            Ok((size, root, _)) => heads.push((name.clone(), Head { log, size, root })),
+            Ok((size, root, _)) => heads.push((name.clone(), TreeHead { log, size, root })),
             Err((_, detail)) => report.find("remembered_invalid", name, detail),
         }
     }
     for (name, head) in heads {
-        if keeping::remembered(&name, &head, keeping, report) {
+        if retention::remembered(&name, &head, found, report) {
             continue;
         }
         let log = head.log.name();
@@ -392,7 +367,7 @@ fn check_remembered(
         if head.size <= commits.len() as u64 {
             let leaves: Vec<Sha256Hash> =
                 commits[..head.size as usize].iter().map(|commit| commit.leaf).collect();
-            if super::tree::root(&leaves) != head.root {
+            if tree::root(&leaves) != head.root {
                 let detail = format!("at size {} the log is another one than {name} has", head.size);
                 report.find("forked", format!("{log}/_tlog/checkpoint"), detail);
             }

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use strongroom_schemas::Table;
+use strongroom_schemas::{Table, VolumeId};
 
-use super::{Report, VolumeId, volumes_of};
+use super::{Report, volumes_of};
 use crate::delta::facts::CommitFacts;
 
 /// Suffixes of the appIds that belong to a partition's position.

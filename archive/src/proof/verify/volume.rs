@@ -1,21 +1,22 @@
 //! One volume: its commits, and what the proof log says of them.
 
 use std::collections::HashSet;
-use std::path::Path;
 
 use chrono::{DateTime, Datelike as _, Utc};
 use futures::{StreamExt as _, stream};
-use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
+use strongroom_schemas::VolumeId;
+use strongroom_schemas::record::Sha256Hash as Hash;
 
-use super::super::keys::Keys;
-use super::super::log::{check_note, checkpoint_folder, folder, parse_checkpoint_name, tile_bytes};
-use super::super::tree::{self, CompactRange, Tile};
-use super::super::{Head, ProofError, VolumeId};
-use super::{Report, UNPROVEN_SECONDS_MAX, delta, read};
+use super::{ProofError, Report, UNPROVEN_SECONDS_MAX, delta, read};
 use crate::delta::facts::{self, CommitFacts, CommitFault, FaultKind};
 use crate::layout;
-use crate::retention::CLOCK_AHEAD_MS_MAX;
+use crate::log::{checkpoint_folder, folder, tile_bytes};
+use crate::records::text::CLOCK_AHEAD_MS_MAX;
+use crate::site::Site;
 use crate::store::Store;
+use crate::tlog::checkpoint::{TreeHead, check_note, parse_checkpoint_name};
+use crate::tlog::keys::Keys;
+use crate::tlog::tree::{self, CompactRange, Tile};
 
 /// Small files read at once.
 const READS_AT_ONCE: usize = 16;
@@ -23,15 +24,14 @@ const READS_AT_ONCE: usize = 16;
 const CLOCK_BACK_MS_MAX: i64 = 600_000;
 /// Reads the volume's commits and checks its log.
 pub(crate) async fn check(
-    store: &Store,
-    root: &Path,
-    (log, archive_id): (VolumeId, &str),
+    site: &Site,
+    log: VolumeId,
     keys: &Keys,
-    since: Option<Head>,
+    since: Option<TreeHead>,
     report: &mut Report,
 ) -> Result<Vec<CommitFacts>, ProofError> {
-    let volume = layout::volume(root, log);
-    let mut names = store.names(&layout::delta_log(&volume)).await?;
+    let volume = site.volume(log);
+    let mut names = site.store.names(&layout::delta_log(&volume)).await?;
     let mut versions: Vec<u64> = names.iter().filter_map(|name| layout::commit_version(name)).collect();
     versions.sort_unstable();
     let whole = versions.iter().enumerate().take_while(|(at, version)| *at as u64 == **version).count();
@@ -41,8 +41,8 @@ pub(crate) async fn check(
         report.find("commit_missing", place, detail);
     }
     let read = (0..whole as u64).map(|version| {
-        let (store, path) = (store.clone(), layout::commit(&volume, version));
-        async move { read(&store, &path).await }
+        let (site, path) = (site.clone(), layout::commit(&volume, version));
+        async move { read(&site, &path).await }
     });
     let mut read = stream::iter(read).buffered(READS_AT_ONCE);
     let (mut commits, mut named) = (Vec::with_capacity(whole), HashSet::new());
@@ -83,9 +83,9 @@ pub(crate) async fn check(
         commits.push(commit);
     }
     report.checked.commits += commits.len() as u64;
-    check_log(store, root, (log, archive_id), keys, since, &commits, report).await?;
+    check_log(site, log, keys, since, &commits, report).await?;
     names.sort();
-    delta::check(store, root, log, names, &commits, report).await?;
+    delta::check(site, log, names, &commits, report).await?;
     Ok(commits)
 }
 
@@ -101,17 +101,16 @@ fn finding_kind(kind: FaultKind) -> &'static str {
 
 /// Checkpoints and tiles against the commits.
 async fn check_log(
-    store: &Store,
-    root: &Path,
-    (log, archive_id): (VolumeId, &str),
+    site: &Site,
+    log: VolumeId,
     keys: &Keys,
-    since: Option<Head>,
+    since: Option<TreeHead>,
     commits: &[CommitFacts],
     report: &mut Report,
 ) -> Result<(), ProofError> {
-    let origin = log.origin(archive_id);
-    let (place, path) = (format!("{}/_tlog", log.name()), checkpoint_folder(root, log));
-    let mut names = store.names(&path).await?;
+    let origin = log.origin(&site.archive_id);
+    let (place, path) = (format!("{}/_tlog", log.name()), checkpoint_folder(&site.root, log));
+    let mut names = site.store.names(&path).await?;
     names.retain(|name| !name.starts_with('.'));
     names.sort();
     let all = keys.all();
@@ -119,7 +118,7 @@ async fn check_log(
     let mut wrong_root = None;
     for name in names {
         let place = format!("{place}/checkpoint/{name}");
-        let note = read(store, &path.join(&name)).await?;
+        let note = read(site, &path.join(&name)).await?;
         report.checked.checkpoints += 1;
         let (size, tree_root, key) = match check_note(&note, &origin, &all) {
             Ok(checked) => checked,
@@ -150,7 +149,7 @@ async fn check_log(
             continue;
         }
         good.push((place, size, key));
-        newest = Some(Head { log, size, root: tree_root });
+        newest = Some(TreeHead { log, size, root: tree_root });
     }
     for (place, size, key) in &good {
         let retired = keys.retired_at(*key, log).is_some_and(|until| *size > until);
@@ -169,7 +168,7 @@ async fn check_log(
     let size = newest.as_ref().map_or(0, |head| head.size);
     let sizes: Vec<u64> = good.iter().map(|(_, size, _)| *size).collect();
     let from = since.map_or(0, |head| head.size);
-    let changed = tiles(store, root, log, commits, &sizes, (from, wrong_root.is_some()), report).await?;
+    let changed = tiles(site, log, commits, &sizes, (from, wrong_root.is_some()), report).await?;
     match (wrong_root, changed) {
         (Some(_), Some(commit)) => {
             let place = format!("{}/_delta_log/{commit:020}.json", log.name());
@@ -205,15 +204,14 @@ fn unproven(log: VolumeId, keys: &Keys, commits: &[CommitFacts], size: u64, repo
 /// Tiles against the commits. Where a checkpoint's root was wrong, a commit differs: the first one that does is
 /// returned and its tile is not blamed.
 async fn tiles(
-    store: &Store,
-    root: &Path,
+    site: &Site,
     log: VolumeId,
     commits: &[CommitFacts],
     sizes: &[u64],
     (from, is_root_wrong): (u64, bool),
     report: &mut Report,
 ) -> Result<Option<u64>, ProofError> {
-    let folder = folder(root, log);
+    let folder = folder(&site.root, log);
     let mut wanted: std::collections::BTreeSet<Tile> = std::collections::BTreeSet::new();
     let mut before = from;
     let newest = sizes.last().copied().unwrap_or(0);
@@ -221,7 +219,7 @@ async fn tiles(
         // In a bucket each tile is a request; partial ones of old sizes are left out there.
         let all = tree::tiles(if size == newest { from } else { before }, size).into_iter();
         wanted.extend(all.filter(|tile| {
-            tile.width == tree::TILE_WIDTH || size == newest || matches!(store, Store::Local)
+            tile.width == tree::TILE_WIDTH || size == newest || matches!(site.store, Store::Local)
         }));
         before = size;
     }
@@ -232,7 +230,7 @@ async fn tiles(
     let mut changed: Option<u64> = None;
     for tile in wanted {
         let place = format!("{}/_tlog/{}", log.name(), tile.path());
-        let found = tile_bytes(store, &folder, tile).await?;
+        let found = tile_bytes(site, &folder, tile).await?;
         report.checked.tiles += 1;
         let level = levels.get(tile.level as usize).map_or(&[][..], Vec::as_slice);
         let first = (tile.number * tree::TILE_WIDTH) as usize;

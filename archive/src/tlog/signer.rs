@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::ProofError;
+use super::error::TlogError;
 use super::note::{Note, PrivateKey, PublicKey, from_base64, signature_line};
 
 /// How long a signing program may take.
@@ -32,15 +32,15 @@ impl Signer {
     /// Reads a key's file. On Unix a file that others may read is refused.
     ///
     /// # Errors
-    /// [`ProofError::ReadKey`], [`ProofError::KeyOpen`] and [`ProofError::PrivateKey`].
-    pub fn from_file(path: &Path) -> Result<Signer, ProofError> {
-        let failed = |source| ProofError::ReadKey { path: path.to_owned(), source };
+    /// [`TlogError::ReadKey`], [`TlogError::KeyOpen`] and [`TlogError::PrivateKey`].
+    pub fn from_file(path: &Path) -> Result<Signer, TlogError> {
+        let failed = |source| TlogError::ReadKey { path: path.to_owned(), source };
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt as _;
             let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode();
             if mode & 0o007 != 0 {
-                return Err(ProofError::KeyOpen { path: path.to_owned() });
+                return Err(TlogError::KeyOpen { path: path.to_owned() });
             }
         }
         let text = std::fs::read_to_string(path).map_err(failed)?;
@@ -55,7 +55,7 @@ impl Signer {
     }
 
     /// The signature line of `text` under `name`. Blocks.
-    pub(crate) fn sign(&self, name: &str, text: &str) -> Result<String, ProofError> {
+    pub(crate) fn sign(&self, name: &str, text: &str) -> Result<String, TlogError> {
         let signature = match self {
             Signer::Key(key) => key.sign(text.as_bytes()),
             Signer::Command { command, .. } => ask(command, text.as_bytes())?,
@@ -63,12 +63,12 @@ impl Signer {
         let line = signature_line(name, &self.public(), &signature);
         let note = format!("{text}\n{line}");
         let holds = Note::parse(note.as_bytes()).is_some_and(|note| note.is_signed(name, &self.public()));
-        if holds { Ok(line) } else { Err(ProofError::SignatureWrong) }
+        if holds { Ok(line) } else { Err(TlogError::SignatureWrong) }
     }
 }
 
-fn ask(command: &[String], text: &[u8]) -> Result<[u8; 64], ProofError> {
-    let failed = |detail: String| ProofError::SignerCommand { detail };
+fn ask(command: &[String], text: &[u8]) -> Result<[u8; 64], TlogError> {
+    let failed = |detail: String| TlogError::SignerCommand { detail };
     let (program, arguments) = command.split_first().ok_or_else(|| failed("none is given".to_owned()))?;
     let mut child = Command::new(program)
         .args(arguments)

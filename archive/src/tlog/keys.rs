@@ -4,20 +4,11 @@
 //! proof made under an old key stays one, an old key that is stolen later proves nothing new, and trust in any key of the
 //! chain reaches all of them.
 
-use std::path::{Path, PathBuf};
-
-use bytes::Bytes;
-use chrono::{DateTime, SecondsFormat, Utc};
+use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::Sha256Hash;
 
+use super::checkpoint::TreeHead;
 use super::note::{Note, PublicKey, base64, from_base64};
-use super::signer::Signer;
-use super::{Head, ProofError, VolumeId};
-use crate::layout;
-use crate::store::Store;
-
-/// Most keys that an archive may have had.
-const KEYS_MAX: u64 = 10_000;
 
 /// A key and when it became the archive's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +22,7 @@ pub struct KeyRecord {
     pub key: PublicKey,
     pub previous: Option<PublicKey>,
     /// Up to where the keys before it count.
-    pub heads: Vec<Head>,
+    pub heads: Vec<TreeHead>,
 }
 
 /// Name that key records are signed under.
@@ -40,7 +31,8 @@ pub(crate) fn signed_as(archive_id: &str) -> String {
 }
 
 impl KeyRecord {
-    fn text(&self) -> String {
+    /// The text that is signed.
+    pub(crate) fn text(&self) -> String {
         let mut text = format!(
             "strongroom key {}\narchive {}\nmanifest {}\ntime {}\nkey {}\n",
             self.number, self.archive_id, self.manifest, self.time, self.key
@@ -48,7 +40,7 @@ impl KeyRecord {
         if let Some(previous) = self.previous {
             text += &format!("previous {previous}\n");
         }
-        for Head { log, size, root } in &self.heads {
+        for TreeHead { log, size, root } in &self.heads {
             text += &format!("log {} {size} {}\n", log.name(), base64(&root.0));
         }
         text
@@ -115,12 +107,12 @@ impl KeyRecord {
     }
 }
 
-fn head(line: &str) -> Option<Head> {
+fn head(line: &str) -> Option<TreeHead> {
     let mut parts = line.strip_prefix("log ")?.split(' ');
     let log = VolumeId::parse(parts.next()?)?;
     let size = parts.next()?.parse().ok()?;
     let root = Sha256Hash(from_base64(parts.next()?)?.try_into().ok()?);
-    parts.next().is_none().then_some(Head { log, size, root })
+    parts.next().is_none().then_some(TreeHead { log, size, root })
 }
 
 /// All keys of an archive, oldest first; every record has been checked against the one before.
@@ -142,62 +134,5 @@ impl Keys {
     pub(crate) fn retired_at(&self, at: usize, log: VolumeId) -> Option<u64> {
         let next = self.records.get(at + 1)?;
         Some(next.heads.iter().find(|head| head.log == log).map_or(0, |head| head.size))
-    }
-}
-
-pub(crate) fn path(root: &Path, number: u64) -> PathBuf {
-    root.join(layout::KEYS).join(format!("{number:08}"))
-}
-
-/// Reads and checks the records of an archive.
-pub(crate) async fn load(store: &Store, root: &Path, archive_id: &str) -> Result<Keys, ProofError> {
-    let mut keys = Keys::default();
-    for number in 1..=KEYS_MAX {
-        let path = path(root, number);
-        let note = store.read(&path).await;
-        let Some(note) = note.map_err(|source| ProofError::Read { path: path.clone(), source })? else {
-            break;
-        };
-        let record = KeyRecord::parse(&note, archive_id, &keys.records);
-        keys.records.push(record.map_err(|detail| ProofError::KeyRecord { path, detail })?);
-    }
-    Ok(keys)
-}
-
-/// Appends a record for `new`, signed also by `old` where there is a key already.
-pub(crate) async fn append(
-    store: &Store,
-    root: &Path,
-    keys: &mut Keys,
-    (archive_id, manifest): (&str, Sha256Hash),
-    (old, new): (Option<&Signer>, &Signer),
-    (mut heads, time): (Vec<Head>, DateTime<Utc>),
-) -> Result<(), ProofError> {
-    heads.sort_by_key(|head| head.log.name());
-    let record = KeyRecord {
-        number: keys.records.len() as u64 + 1,
-        archive_id: archive_id.to_owned(),
-        manifest,
-        time: time.to_rfc3339_opts(SecondsFormat::Secs, true),
-        key: new.public(),
-        previous: keys.current(),
-        heads,
-    };
-    let (name, text) = (signed_as(archive_id), record.text());
-    let mut note = format!("{text}\n");
-    for signer in old.into_iter().chain([new]) {
-        note += &signer.sign(&name, &text)?;
-    }
-    let path = path(root, record.number);
-    let put = store.put_proof(&path, Bytes::from(note)).await;
-    if put.map_err(|source| ProofError::Write { path: path.clone(), source })? {
-        keys.records.push(record);
-        return Ok(());
-    }
-    // Another process was faster. If it gave the archive the same key, all is well.
-    *keys = load(store, root, archive_id).await?;
-    match keys.current() {
-        Some(current) if current == new.public() => Ok(()),
-        _ => Err(ProofError::Differs { path }),
     }
 }

@@ -4,27 +4,17 @@
 //! columns beside them are members of it. A writer of activity has a source partition of its own,
 //! `activity/<writer id>`, in which the offset of a record is its number from 0; so its position says how many there
 //! are, and a record that is missing shows. `docs/format.md` has the grammar.
-//!
-//! On a crash a record that was not sealed is gone, and one that was sealed is in the position that
-//! [`ActivityLog::open`] finds: whoever must not lose one keeps it elsewhere until [`ActivityLog::seal`] returns.
 
 use std::fmt;
-use std::sync::Arc;
 
-use arrow_array::builder::StringDictionaryBuilder;
 use arrow_array::cast::AsArray as _;
-use arrow_array::types::Int32Type;
-use arrow_array::{Array as _, ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow_array::{Array as _, RecordBatch, StringArray, TimestampMicrosecondArray};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Map, Value};
-use strongroom_schemas::{Table, activity};
+use strongroom_schemas::activity;
 use thiserror::Error;
 
 use crate::delta::strict::Strict;
-use crate::encode::encode;
-use crate::error::ArchiveError;
-use crate::position::{Counts, Position, SourcePosition};
-use crate::writer::{SealReport, Writer};
 
 /// Longest body of a record.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
@@ -32,10 +22,6 @@ pub const BODY_BYTES_MAX: usize = 1 << 20;
 pub const NAME_BYTES_MAX: usize = 1000;
 /// Longest id of a writer.
 pub const WRITER_ID_BYTES_MAX: usize = 64;
-/// Records of one [`ActivityLog::append`].
-pub const RECORDS_MAX: usize = 4096;
-/// Bodies of one [`ActivityLog::append`], in bytes.
-pub const BATCH_BYTES_MAX: usize = 64 << 20;
 
 /// What a record is about: a closed list, each with members of its own in the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -215,96 +201,6 @@ pub(crate) fn is_activity(partition: &str) -> bool {
     partition.starts_with(activity::SOURCE_PREFIX)
 }
 
-/// The records of one writer of activity, which go to its source partition one after the other.
-#[derive(Debug)]
-pub struct ActivityLog {
-    partition: String,
-    sealed: Option<Position>,
-    reached: Position,
-}
-
-impl ActivityLog {
-    /// Goes on where the records of `writer_id` end in the archive. Of two processes that use one id at once, one
-    /// is refused at its next seal.
-    ///
-    /// # Errors
-    /// [`ArchiveError::Activity`] for an id that cannot be a part of a source's name.
-    pub fn open(writer: &mut Writer, writer_id: &str) -> Result<ActivityLog, ArchiveError> {
-        let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        if !(1..=WRITER_ID_BYTES_MAX).contains(&writer_id.len()) || !writer_id.bytes().all(is_part) {
-            return Err(ArchiveError::Activity { source: ActivityError::WriterId });
-        }
-        let partition = format!("{}{writer_id}", activity::SOURCE_PREFIX);
-        let sealed = writer.position(Table::Activity, &partition)?;
-        let none = Position { next_offset: 0, records: 0, prefix_blake3: [0; 16], broker_offset: None };
-        Ok(ActivityLog { partition, sealed, reached: sealed.unwrap_or(none) })
-    }
-
-    /// Source partition of the records.
-    pub fn partition(&self) -> &str {
-        &self.partition
-    }
-
-    /// Records so far, sealed or not.
-    pub fn records(&self) -> i64 {
-        self.reached.records
-    }
-
-    /// Adds records to what the writer seals next.
-    ///
-    /// # Errors
-    /// [`ArchiveError::Activity`] when they are too many at once; as [`Writer::append`].
-    pub fn append(&mut self, writer: &mut Writer, records: &[ActivityRecord]) -> Result<(), ArchiveError> {
-        let bytes: usize = records.iter().map(|record| record.body.len()).sum();
-        if records.len() > RECORDS_MAX || bytes > BATCH_BYTES_MAX {
-            let source = ActivityError::TooMany { records: records.len(), bytes };
-            return Err(ArchiveError::Activity { source });
-        }
-        let batch = batch(records, &self.partition, self.reached.next_offset);
-        for row_group in encode(Table::Activity, batch, Utc::now())? {
-            writer.append(row_group)?;
-        }
-        for record in records {
-            let mut hasher = blake3::Hasher::new();
-            hasher.update(&self.reached.prefix_blake3).update(record.body.as_bytes()).update(b"\n");
-            self.reached.prefix_blake3.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-            self.reached.next_offset += 1;
-            self.reached.records += 1;
-        }
-        Ok(())
-    }
-
-    /// What to give [`Writer::seal`] when it seals rows of others as well; then comes [`ActivityLog::has_sealed`].
-    /// Nothing when no record was added.
-    pub fn position(&self) -> Option<SourcePosition> {
-        let is_new = self.sealed.map_or(self.reached.records > 0, |sealed| sealed != self.reached);
-        is_new.then(|| SourcePosition {
-            partition: self.partition.clone(),
-            label: self.partition.clone(),
-            position: self.reached,
-            previous: self.sealed,
-        })
-    }
-
-    /// Takes note that what [`ActivityLog::position`] said is sealed.
-    pub fn has_sealed(&mut self) {
-        if self.reached.records > 0 {
-            self.sealed = Some(self.reached);
-        }
-    }
-
-    /// Seals what was added, with a writer that holds no rows of others. When it returns, all of it is on disk.
-    ///
-    /// # Errors
-    /// As [`Writer::seal`].
-    pub fn seal(&mut self, writer: &mut Writer) -> Result<SealReport, ArchiveError> {
-        let positions: Vec<SourcePosition> = self.position().into_iter().collect();
-        let report = writer.seal(&positions, Counts::default())?;
-        self.has_sealed();
-        Ok(report)
-    }
-}
-
 /// Calls `wrong` for each row of a file whose columns are not members of its body, or whose body is not a record.
 ///
 /// # Errors
@@ -338,29 +234,6 @@ pub(crate) fn differences(
         }
     }
     Ok(())
-}
-
-/// Records as rows of `Table::Activity.batch_schema()`, from an offset on.
-fn batch(records: &[ActivityRecord], partition: &str, first_offset: i64) -> RecordBatch {
-    let dictionary = |of: fn(&ActivityRecord) -> &str| -> ArrayRef {
-        let mut builder = StringDictionaryBuilder::<Int32Type>::new();
-        records.iter().for_each(|record| builder.append_value(of(record)));
-        Arc::new(builder.finish())
-    };
-    let mut sources = StringDictionaryBuilder::<Int32Type>::new();
-    records.iter().for_each(|_| sources.append_value(partition));
-    let times = TimestampMicrosecondArray::from_iter_values(records.iter().map(|record| record.time_us));
-    let last_offset = first_offset + records.len() as i64;
-    let columns: Vec<ArrayRef> = vec![
-        dictionary(|record| record.kind.as_str()),
-        Arc::new(times.with_timezone("UTC")),
-        dictionary(|record| &record.principal),
-        Arc::new(StringArray::from_iter(records.iter().map(|record| record.subject.as_deref()))),
-        Arc::new(StringArray::from_iter_values(records.iter().map(|record| &record.body))),
-        Arc::new(sources.finish()),
-        Arc::new(Int64Array::from_iter_values(first_offset..last_offset)),
-    ];
-    RecordBatch::try_new(Table::Activity.batch_schema(), columns).expect("columns are built from the schema")
 }
 
 #[cfg(test)]
@@ -418,19 +291,5 @@ mod tests {
         let details = Map::from_iter([("time".to_owned(), "now".into())]);
         let reserved = ActivityRecord::new(ActivityKind::Case, Utc::now(), "eve", None, details);
         assert_eq!(reserved, Err(ActivityError::MemberReserved { member: "time" }));
-    }
-
-    #[test]
-    fn rows_are_the_members_of_the_body() {
-        let records: Vec<ActivityRecord> =
-            ["question", "clock"].iter().map(|kind| ActivityRecord::parse(body(kind, "")).unwrap()).collect();
-        let batch = batch(&records, "activity/a", 7);
-        assert_eq!(batch.num_rows(), 2);
-        let row_groups = encode(Table::Activity, batch, Utc::now()).unwrap();
-        assert_eq!(row_groups.len(), 1);
-        let hashes = row_groups[0].record_hashes.clone().unwrap();
-        let leaf = strongroom_schemas::record::leaf_hash;
-        let expected: Vec<_> = records.iter().map(|record| leaf(record.body().as_bytes())).collect();
-        assert_eq!(hashes, expected);
     }
 }

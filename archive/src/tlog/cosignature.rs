@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::ProofError;
+use super::error::TlogError;
 use super::note::{KeyId, Note, PrivateKey, PublicKey, line};
 
 /// Signature type of timestamped Ed25519 cosignatures in key ids and key texts.
@@ -31,10 +31,10 @@ impl WitnessKey {
     /// Reads the vkey of a witness, whose signature type is 4.
     ///
     /// # Errors
-    /// [`ProofError::WitnessKey`] for anything else; also for the key of a log, whose type is 1.
-    pub fn parse(text: &str) -> Result<WitnessKey, ProofError> {
+    /// [`TlogError::WitnessKey`] for anything else; also for the key of a log, whose type is 1.
+    pub fn parse(text: &str) -> Result<WitnessKey, TlogError> {
         let parsed = PublicKey::parse_vkey(text.trim(), COSIGNATURE_TYPE);
-        let (name, key) = parsed.ok_or(ProofError::WitnessKey)?;
+        let (name, key) = parsed.ok_or(TlogError::WitnessKey)?;
         Ok(WitnessKey { name: name.to_owned(), key })
     }
 

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use strongroom_schemas::record::Sha256Hash;
 
-use super::ProofError;
+use super::error::TlogError;
 
 /// Signature type of Ed25519 in key ids and key texts.
 const ED25519_TYPE: u8 = 1;
@@ -82,12 +82,12 @@ impl PublicKey {
     /// Reads a vkey, or the bare base64 of 32 bytes.
     ///
     /// # Errors
-    /// [`ProofError::PublicKey`] for anything else, also for a vkey whose id is another key's.
-    pub fn parse(text: &str) -> Result<PublicKey, ProofError> {
+    /// [`TlogError::PublicKey`] for anything else, also for a vkey whose id is another key's.
+    pub fn parse(text: &str) -> Result<PublicKey, TlogError> {
         let text = text.trim();
         let bare = |text: &str| BASE64.decode(text).ok()?.try_into().ok().map(PublicKey);
         let key = bare(text).or_else(|| Some(PublicKey::parse_vkey(text, ED25519_TYPE)?.1));
-        key.ok_or(ProofError::PublicKey)
+        key.ok_or(TlogError::PublicKey)
     }
 
     pub(crate) fn verifies(&self, text: &[u8], signature: &[u8]) -> bool {
@@ -119,27 +119,27 @@ impl PrivateKey {
     /// A new key from the system's randomness.
     ///
     /// # Errors
-    /// [`ProofError::KeyName`] for a name that a note cannot have, [`ProofError::Randomness`].
-    pub fn generate(name: &str) -> Result<PrivateKey, ProofError> {
+    /// [`TlogError::KeyName`] for a name that a note cannot have, [`TlogError::Randomness`].
+    pub fn generate(name: &str) -> Result<PrivateKey, TlogError> {
         use aws_lc_rs::rand::SecureRandom as _;
         if name.is_empty() || name.contains('+') || name.contains(char::is_whitespace) {
-            return Err(ProofError::KeyName);
+            return Err(TlogError::KeyName);
         }
         let mut seed = [0; 32];
-        aws_lc_rs::rand::SystemRandom::new().fill(&mut seed).map_err(|_| ProofError::Randomness)?;
+        aws_lc_rs::rand::SystemRandom::new().fill(&mut seed).map_err(|_| TlogError::Randomness)?;
         PrivateKey::of(name, seed)
     }
 
-    fn of(name: &str, seed: [u8; 32]) -> Result<PrivateKey, ProofError> {
-        let pair = Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|_| ProofError::PrivateKey)?;
+    fn of(name: &str, seed: [u8; 32]) -> Result<PrivateKey, TlogError> {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|_| TlogError::PrivateKey)?;
         Ok(PrivateKey { name: name.to_owned(), seed, pair })
     }
 
     /// Reads the line that [`PrivateKey::to_text`] writes.
     ///
     /// # Errors
-    /// [`ProofError::PrivateKey`], which never holds the text.
-    pub fn parse(text: &str) -> Result<PrivateKey, ProofError> {
+    /// [`TlogError::PrivateKey`], which never holds the text.
+    pub fn parse(text: &str) -> Result<PrivateKey, TlogError> {
         let read = || {
             let (name, id, data) = parts(text.trim().strip_prefix(PRIVATE)?)?;
             let data = BASE64.decode(data).ok()?;
@@ -147,7 +147,7 @@ impl PrivateKey {
             let key = PrivateKey::of(name, seed.try_into().ok()?).ok()?;
             (*kind == ED25519_TYPE && key.public().id(name).to_string() == id).then_some(key)
         };
-        read().ok_or(ProofError::PrivateKey)
+        read().ok_or(TlogError::PrivateKey)
     }
 
     /// The line for the key's file. It is the secret itself.

@@ -5,39 +5,42 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use futures::{StreamExt as _, stream};
+use serde_json::Map;
+use strongroom_schemas::VolumeId;
+use strongroom_schemas::record::Sha256Hash as Hash;
 
-use super::{Keys, ProofError, Report, VolumeId};
+use super::{ProofError, Report};
 use crate::delta::facts::{AddFacts, CommitFacts};
 use crate::layout;
-use crate::retention::dropped::{self, State};
-use crate::retention::hold::Holds;
-use crate::retention::record::{DropRecord, time_text};
-use crate::retention::{Policy, RetentionError, Work, policy};
+use crate::records::drops::{self, FinalPositions};
+use crate::records::holds::Holds;
+use crate::records::policy::{self, FoundPolicy, Policy};
+use crate::records::text::{DropRecord, time_text};
 use crate::s3::Condition;
+use crate::site::Site;
 use crate::store::{Bucket, Store};
-use serde_json::Map;
-use strongroom_schemas::record::Sha256Hash as Hash;
+use crate::tlog::checkpoint::TreeHead;
+use crate::tlog::keys::Keys;
 
 /// Objects whose holds are asked for at once.
 const HOLDS_AT_ONCE: usize = 16;
 
 /// What an archive says of its keeping, as far as it holds.
-pub(super) struct Keeping {
+pub(super) struct Found {
     pub(super) policy: Policy,
-    pub(super) dropped: BTreeMap<VolumeId, (DropRecord, State)>,
+    pub(super) dropped: BTreeMap<VolumeId, (DropRecord, FinalPositions)>,
     /// Objects that a hold is on which is not released: path, version and name of the hold.
     held: Vec<(String, Option<String>, String)>,
 }
 
 /// Reads the records and reports those that do not hold.
-pub(super) async fn records(work: &Work, keys: &Keys, report: &mut Report) -> Result<Keeping, ProofError> {
-    let failed = |error: RetentionError| ProofError::from(error.into_archive());
-    let below = |path: &Path| path.strip_prefix(&work.root).unwrap_or(path).to_string_lossy().into_owned();
-    let (policy, count, wrong) = policy::load(work, keys).await.map_err(failed)?;
-    if let Some((path, detail)) = wrong {
-        report.find("retention_record", below(&path), detail);
+pub(super) async fn records(site: &Site, keys: &Keys, report: &mut Report) -> Result<Found, ProofError> {
+    let below = |path: &Path| path.strip_prefix(&site.root).unwrap_or(path).to_string_lossy().into_owned();
+    let FoundPolicy { policy, read: count, wrong } = policy::load(site, keys).await?;
+    if let Some(wrong) = wrong {
+        report.find("retention_record", below(&wrong.path), wrong.fault);
     } else {
-        let names = work.names(layout::RETENTION).await?;
+        let names = site.record_names(layout::RETENTION).await?;
         if names.len() as u64 != count {
             let detail = format!(
                 "{} names here are no records, or one before them is missing",
@@ -46,9 +49,9 @@ pub(super) async fn records(work: &Work, keys: &Keys, report: &mut Report) -> Re
             report.find("retention_record", layout::RETENTION, detail);
         }
     }
-    let holds = Holds::load(work).await.map_err(failed)?;
-    if let Some((path, detail)) = &holds.wrong {
-        report.find("hold_record", below(path), detail.clone());
+    let holds = Holds::load(site).await?;
+    if let Some(wrong) = &holds.wrong {
+        report.find("hold_record", below(&wrong.path), wrong.fault.clone());
     }
     let unsigned: u64 = holds.all.iter().map(|hold| hold.unsigned).sum();
     if unsigned > 0 && !keys.records.is_empty() {
@@ -63,7 +66,7 @@ pub(super) async fn records(work: &Work, keys: &Keys, report: &mut Report) -> Re
             hold.listed().map(move |object| (object.path.clone(), object.version.clone(), name.clone()))
         })
         .collect();
-    let dropped = dropped::load(work).await.map_err(failed)?;
+    let dropped = drops::load(site).await?;
     for (place, detail) in dropped.wrong {
         report.find("drop_record", place, detail);
     }
@@ -78,15 +81,15 @@ pub(super) async fn records(work: &Work, keys: &Keys, report: &mut Report) -> Re
             record.reason
         ));
     }
-    Ok(Keeping { policy, dropped: dropped.good, held })
+    Ok(Found { policy, dropped: dropped.good, held })
 }
 
 /// Volumes that key records name are there, or were dropped.
-pub(super) fn missing(keys: &Keys, there: &[VolumeId], keeping: &Keeping, report: &mut Report) {
+pub(super) fn missing(keys: &Keys, there: &[VolumeId], found: &Found, report: &mut Report) {
     let mut told = HashSet::new();
     for record in &keys.records {
         for head in &record.heads {
-            let is_known = there.contains(&head.log) || keeping.dropped.contains_key(&head.log);
+            let is_known = there.contains(&head.log) || found.dropped.contains_key(&head.log);
             if !is_known && told.insert(head.log) {
                 let detail = format!(
                     "key record {} names {} commits of it; it is not there, and nothing says that it was dropped",
@@ -99,7 +102,7 @@ pub(super) fn missing(keys: &Keys, there: &[VolumeId], keeping: &Keeping, report
 }
 
 /// A volume that a commit names and that is not there, or has fewer commits than the commit says.
-pub(super) struct Short {
+pub(super) struct TruncatedVolume {
     log: VolumeId,
     size: u64,
     there: Option<u64>,
@@ -108,7 +111,10 @@ pub(super) struct Short {
 }
 
 /// Volumes that are shorter than commits of others say; what was dropped is as long as it was then.
-pub(super) fn short(volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>, keeping: &Keeping) -> Vec<Short> {
+pub(super) fn truncated(
+    volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
+    found: &Found,
+) -> Vec<TruncatedVolume> {
     let mut named: BTreeMap<VolumeId, (u64, String)> = BTreeMap::new();
     for (log, commits) in volumes {
         for (version, commit) in commits.iter().enumerate() {
@@ -121,24 +127,28 @@ pub(super) fn short(volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>, keeping: &Ke
         }
     }
     let short = named.into_iter().filter_map(|(log, (size, place))| {
-        let dropped = || keeping.dropped.get(&log).map(|(record, _)| record.size);
+        let dropped = || found.dropped.get(&log).map(|(record, _)| record.size);
         let there = volumes.get(&log).map(|commits| commits.len() as u64).or_else(dropped);
-        there.is_none_or(|there| there < size).then_some(Short { log, size, there, place })
+        there.is_none_or(|there| there < size).then_some(TruncatedVolume { log, size, there, place })
     });
     short.collect()
 }
 
 /// Reports volumes that are short, but for those whose commits were made while this was checked.
-pub(super) async fn told(work: &Work, short: Vec<Short>, report: &mut Report) -> Result<(), ProofError> {
-    for Short { log, size, there, place } in short {
+pub(super) async fn report_truncated(
+    site: &Site,
+    truncated: Vec<TruncatedVolume>,
+    report: &mut Report,
+) -> Result<(), ProofError> {
+    for TruncatedVolume { log, size, there, place } in truncated {
         // If commits before this one are missing, that is a finding of its own.
-        let path = layout::commit(&layout::volume(&work.root, log), size - 1);
-        let exists = work.store.exists(&path).await;
+        let path = layout::commit(&site.volume(log), size - 1);
+        let exists = site.store.exists(&path).await;
         if exists.map_err(|source| ProofError::Read { path, source })? {
             continue;
         }
         let name = log.name();
-        let is_told = |report: &Report| {
+        let is_reported = |report: &Report| {
             report.findings.iter().any(|told| told.kind == "volume_missing" && told.place == name)
         };
         match there {
@@ -146,7 +156,7 @@ pub(super) async fn told(work: &Work, short: Vec<Short>, report: &mut Report) ->
                 let detail = format!("{place} names {size} commits of it, and it has {there}");
                 report.find("commits_cut", name, detail);
             }
-            None if is_told(report) => {}
+            None if is_reported(report) => {}
             None => {
                 let detail = format!(
                     "{place} names {size} commits of it; it is not there, and nothing says that it was dropped"
@@ -161,20 +171,20 @@ pub(super) async fn told(work: &Work, short: Vec<Short>, report: &mut Report) ->
 /// Dropped volumes as those behind them see them: one commit each, with where they ended.
 pub(super) fn with_dropped<'v>(
     volumes: &'v BTreeMap<VolumeId, Vec<CommitFacts>>,
-    keeping: &Keeping,
+    found: &Found,
 ) -> Cow<'v, BTreeMap<VolumeId, Vec<CommitFacts>>> {
-    if keeping.dropped.is_empty() {
+    if found.dropped.is_empty() {
         return Cow::Borrowed(volumes);
     }
     let mut all = volumes.clone();
-    for (log, (record, state)) in &keeping.dropped {
+    for (log, (record, end)) in &found.dropped {
         let add = AddFacts {
             path: format!("({} files that were dropped)", record.files),
             rows: Some(record.rows),
-            offsets: state.offsets.clone(),
+            offsets: end.offsets.clone(),
             ..AddFacts::default()
         };
-        let txns = state.txns.clone();
+        let txns = end.txns.clone();
         let commit = CommitFacts {
             leaf: Hash([0; 32]),
             time_ms: None,
@@ -191,8 +201,8 @@ pub(super) fn with_dropped<'v>(
 }
 
 /// A head that somebody remembers of a volume that was dropped since; `true` when it is of one.
-pub(super) fn remembered(name: &str, head: &super::Head, keeping: &Keeping, report: &mut Report) -> bool {
-    let Some((record, _)) = keeping.dropped.get(&head.log) else { return false };
+pub(super) fn remembered(name: &str, head: &TreeHead, found: &Found, report: &mut Report) -> bool {
+    let Some((record, _)) = found.dropped.get(&head.log) else { return false };
     let place = format!("{}/{}", layout::DROPPED, head.log.name().replace('/', "-"));
     if head.size > record.size {
         let detail =
@@ -208,17 +218,17 @@ pub(super) fn remembered(name: &str, head: &super::Head, keeping: &Keeping, repo
 }
 
 /// Nothing is left of what was dropped, and what is held is there and held.
-pub(super) async fn objects(work: &Work, keeping: &Keeping, report: &mut Report) -> Result<(), ProofError> {
-    match &work.store {
+pub(super) async fn objects(site: &Site, found: &Found, report: &mut Report) -> Result<(), ProofError> {
+    match &site.store {
         Store::Local => {
-            for log in keeping.dropped.keys() {
-                if std::fs::symlink_metadata(layout::volume(&work.root, *log)).is_ok() {
+            for log in found.dropped.keys() {
+                if std::fs::symlink_metadata(site.volume(*log)).is_ok() {
                     report.find("drop_unfinished", log.name(), "it was dropped, and some of it is there");
                 }
             }
-            for (path, _, name) in &keeping.held {
+            for (path, _, name) in &found.held {
                 let is_file =
-                    std::fs::symlink_metadata(work.root.join(path)).is_ok_and(|found| found.is_file());
+                    std::fs::symlink_metadata(site.root.join(path)).is_ok_and(|found| found.is_file());
                 if !is_file {
                     report.find(
                         "hold_missing",
@@ -228,14 +238,14 @@ pub(super) async fn objects(work: &Work, keeping: &Keeping, report: &mut Report)
                 }
             }
         }
-        Store::S3(bucket) => held(work, bucket, keeping, report).await,
+        Store::S3(bucket) => held(site, bucket, found, report).await,
     }
     Ok(())
 }
 
-async fn held(work: &Work, bucket: &Bucket, keeping: &Keeping, report: &mut Report) {
-    let asked = keeping.held.clone().into_iter().map(|(path, version, name)| {
-        let (s3, full) = (bucket.s3.clone(), work.root.join(&path));
+async fn held(site: &Site, bucket: &Bucket, found: &Found, report: &mut Report) {
+    let asked = found.held.clone().into_iter().map(|(path, version, name)| {
+        let (s3, full) = (bucket.s3.clone(), site.root.join(&path));
         async move {
             let held = s3.hold(&full, version.as_deref()).await;
             (path, name, held)

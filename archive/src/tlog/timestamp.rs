@@ -20,7 +20,7 @@ use webpki::{
     ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, anchor_from_trusted_cert, aws_lc_rs as algorithms,
 };
 
-use super::ProofError;
+use super::error::TlogError;
 
 /// Longest answer of an authority that is read, and longest token: some certificates.
 pub(crate) const TOKEN_BYTES_MAX: usize = 256 << 10;
@@ -67,14 +67,14 @@ impl TimestampAuthorities {
     /// Reads certificates in PEM.
     ///
     /// # Errors
-    /// [`ProofError::Authorities`] when there is none, or one that cannot be used.
-    pub fn from_pem(pem: &[u8]) -> Result<TimestampAuthorities, ProofError> {
+    /// [`TlogError::Authorities`] when there is none, or one that cannot be used.
+    pub fn from_pem(pem: &[u8]) -> Result<TimestampAuthorities, TlogError> {
         let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-        let found = found.map_err(|_| ProofError::Authorities)?;
+        let found = found.map_err(|_| TlogError::Authorities)?;
         let is_usable = |der: &CertificateDer<'_>| anchor_from_trusted_cert(der).is_ok();
         match (1..=CERTIFICATES_MAX).contains(&found.len()) && found.iter().all(is_usable) {
             true => Ok(TimestampAuthorities(found)),
-            false => Err(ProofError::Authorities),
+            false => Err(TlogError::Authorities),
         }
     }
 

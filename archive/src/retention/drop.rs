@@ -14,195 +14,30 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use chrono::{DateTime, Datelike as _, Days, NaiveTime, Utc};
 use futures::{StreamExt as _, stream};
-use serde::{Deserialize, Serialize};
+use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::Sha256Hash as Hash;
-use strongroom_schemas::{Period, Table};
 
-use super::hold::{Hold, Holds};
-use super::record::{DropRecord, Statement, open};
 use super::{
-    Failures, NAMES_MAX, OBJECTS_AT_ONCE, Progress, RetentionError, Work, end, matching, objects, policy,
-    text_of,
+    Failures, NAMES_MAX, OBJECTS_AT_ONCE, Progress, RetentionError, Work, matching, objects, text_of,
 };
 use crate::archive::Archive;
 use crate::delta::facts::CommitFacts;
-use crate::error::ArchiveError;
 use crate::fail::FailPoints;
 use crate::layout;
-use crate::proof::log::{Sealing, Seen};
-use crate::proof::{ProofError, VolumeId};
-use crate::store::durable;
-use crate::store::options::RETENTION_YEARS_DEFAULT;
-use crate::store::{Bucket, Store};
+use crate::log::LogSigner;
+use crate::records::drops::{self, FinalPositions, POSITIONS_FORMAT};
+use crate::records::error::{LogError, RecordError};
+use crate::records::holds::{Hold, Holds};
+use crate::records::policy;
+use crate::records::text::{DropRecord, Statement, retention_end, time_text};
+use crate::store::{Bucket, Store, durable};
 
 /// How far a clock may be ahead of the newest thing in an archive on a disk before somebody has to say that it is right.
 const CLOCK_DAYS_AHEAD_MAX: i64 = 31;
-const STATE_SUFFIX: &str = ".state";
-const STATE_FORMAT: &str = "strongroom-dropped-1";
-
-/// Where a dropped volume ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct State {
-    format: String,
-    /// The newest version of each appId in the volume.
-    pub(crate) txns: BTreeMap<String, i64>,
-    /// Partition to least and greatest offset of its rows in all files, and their number; null where a file was from
-    /// before there were such tags.
-    pub(crate) offsets: Option<BTreeMap<String, (i64, i64, u64)>>,
-}
-
-impl State {
-    fn of(commits: &[CommitFacts]) -> State {
-        let mut state =
-            State { format: STATE_FORMAT.to_owned(), txns: BTreeMap::new(), offsets: Some(BTreeMap::new()) };
-        for commit in commits {
-            state.txns.extend(commit.txns.iter().map(|(app_id, version)| (app_id.clone(), *version)));
-            for add in &commit.adds {
-                let (Some(all), Some(offsets)) = (&mut state.offsets, &add.offsets) else {
-                    state.offsets = None;
-                    continue;
-                };
-                for (partition, (first, last, rows)) in offsets {
-                    let span = all.entry(partition.clone()).or_insert((*first, *last, 0));
-                    *span = (span.0.min(*first), span.1.max(*last), span.2 + rows);
-                }
-            }
-        }
-        state
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        // Strings and numbers: there is nothing that could fail.
-        serde_json::to_vec(self).unwrap_or_default()
-    }
-}
-
-fn file(log: VolumeId) -> String {
-    format!("{}-{}", log.table.name(), log.period)
-}
-
-fn path(root: &Path, log: VolumeId) -> PathBuf {
-    root.join(layout::DROPPED).join(file(log))
-}
-
-fn state_path(root: &Path, log: VolumeId) -> PathBuf {
-    root.join(layout::DROPPED).join(file(log) + STATE_SUFFIX)
-}
-
-/// What was dropped, and what only looks so.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct AllDropped {
-    pub(crate) good: BTreeMap<VolumeId, (DropRecord, State)>,
-    /// Path below the root, and what is wrong.
-    pub(crate) wrong: Vec<(String, String)>,
-}
-
-/// Every drop record, checked.
-pub(crate) async fn load(work: &Work) -> Result<AllDropped, RetentionError> {
-    let mut all = AllDropped::default();
-    let names = work.names(layout::DROPPED).await?;
-    if names.is_empty() {
-        return Ok(all);
-    }
-    let keys = work.keys().await?;
-    let (policy, ..) = policy::load(work, &keys).await?;
-    let signed_as = Statement::Dropped.signed_as(&work.archive_id);
-    for name in &names {
-        let place = format!("{}/{name}", layout::DROPPED);
-        let stem = name.strip_suffix(STATE_SUFFIX).unwrap_or(name);
-        let Some(log) = VolumeId::parse(&stem.replacen('-', "/", 1)) else {
-            all.wrong.push((place, "it is named like no volume".to_owned()));
-            continue;
-        };
-        // A state alone is what is left of a drop that died before it was one.
-        if stem != name {
-            continue;
-        }
-        let bytes = work.read(&path(&work.root, log)).await?.unwrap_or_default();
-        let state = work.read(&state_path(&work.root, log)).await?;
-        let checked = || {
-            let (text, signer) = open(&bytes, &signed_as, &keys.all())?;
-            let record = DropRecord::parse(text, &work.archive_id, log)?;
-            record.check(signer, &keys, policy.years_at(record.time), Utc::now())?;
-            let state = state.ok_or("the file of its positions is not there")?;
-            if Hash::of(&state) != record.state {
-                return Err("the file of its positions is another one than it names".to_owned());
-            }
-            let state: State =
-                serde_json::from_slice(&state).map_err(|_| "the file of its positions is damaged")?;
-            if state.format != STATE_FORMAT {
-                return Err("the file of its positions is of an unknown format".to_owned());
-            }
-            Ok((record, state))
-        };
-        match checked() {
-            Ok(dropped) => _ = all.good.insert(log, dropped),
-            Err::<_, String>(detail) => all.wrong.push((place, detail)),
-        }
-    }
-    Ok(all)
-}
-
-/// What is needed to look at an archive of which only the place is known.
-async fn bare(store: &Store, root: &Path) -> Result<Option<Work>, RetentionError> {
-    let path = root.join(layout::MANIFEST);
-    let manifest = store.read(&path).await;
-    let manifest = manifest.map_err(|source| RetentionError::Read { path, source })?.unwrap_or_default();
-    let Ok(manifest) = serde_json::from_slice::<serde_json::Value>(&manifest) else { return Ok(None) };
-    let Some(archive_id) = manifest["archive_id"].as_str() else { return Ok(None) };
-    let years = manifest["retention_years"].as_u64().and_then(|years| years.try_into().ok());
-    Ok(Some(Work {
-        store: store.clone(),
-        root: root.to_owned(),
-        archive_id: archive_id.to_owned(),
-        made_with: years.unwrap_or(RETENTION_YEARS_DEFAULT),
-        signer: None,
-        fail_points: FailPoints::default(),
-        progress: Arc::new(|_, _| ()),
-    }))
-}
-
-/// Dropped volumes of a table with where they ended.
-pub(crate) async fn of_table(
-    store: &Store,
-    root: &Path,
-    table: Table,
-) -> Result<BTreeMap<Period, State>, ArchiveError> {
-    let mine = format!("{}-", table.name());
-    let names = store.names(&root.join(layout::DROPPED)).await?;
-    if !names.iter().any(|name| name.starts_with(&mine)) {
-        return Ok(BTreeMap::new());
-    }
-    let Some(work) = bare(store, root).await.map_err(RetentionError::into_archive)? else {
-        return Ok(BTreeMap::new());
-    };
-    let of_table = load(&work)
-        .await
-        .map_err(RetentionError::into_archive)?
-        .good
-        .into_iter()
-        .filter(|(log, _)| log.table == table);
-    Ok(of_table.map(|(log, (_, state))| (log.period, state)).collect())
-}
-
-/// Volumes that a table has a folder for and that were not dropped, oldest first. Leftovers of a dropped volume are
-/// never read.
-pub(crate) async fn periods(store: &Store, root: &Path, table: Table) -> Result<Vec<Period>, ArchiveError> {
-    let mut periods = layout::periods_among(&store.names(&layout::table(root, table)).await?);
-    // A volume of the present year is never dropped, so most archives need no further look.
-    let present = Utc::now().year();
-    if periods.iter().any(|period| period.year < present) {
-        let dropped = Box::pin(of_table(store, root, table)).await?;
-        periods.retain(|period| !dropped.contains_key(period));
-    }
-    Ok(periods)
-}
 
 /// What time it is taken to be, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -220,7 +55,7 @@ pub(super) async fn clock(
     volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
 ) -> Result<ClockTrust, RetentionError> {
     let ours = Utc::now();
-    match &work.store {
+    match &work.site.store {
         Store::S3(bucket) => Ok(match bucket.s3.clock_ahead().await {
             Ok(Some(ahead)) => {
                 let theirs = ours + chrono::Duration::seconds(ahead);
@@ -268,7 +103,7 @@ fn newest(
         newest = newest.max(modified.ok().filter(|time| *time > SystemTime::UNIX_EPOCH).map(Into::into));
     };
     for log in volumes.keys() {
-        let folder = layout::delta_log(&layout::volume(&work.root, *log));
+        let folder = layout::delta_log(&layout::volume(&work.site.root, *log));
         for name in layout::names(&folder)? {
             take(&folder.join(name));
         }
@@ -289,7 +124,7 @@ pub(super) fn last(commits: &[CommitFacts]) -> Option<DateTime<Utc>> {
 
 /// What is to be dropped.
 #[derive(Clone, Debug)]
-pub struct Drop {
+pub struct DropRequest {
     pub volume: VolumeId,
     pub reason: String,
     /// Somebody has looked at this machine's clock.
@@ -298,7 +133,7 @@ pub struct Drop {
 
 /// What was dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dropped {
+pub struct DropOutcome {
     pub record: DropRecord,
     /// Whether the record was written now; else an earlier run wrote it.
     pub is_new: bool,
@@ -313,18 +148,22 @@ pub struct Dropped {
 /// # Errors
 /// [`RetentionError::NotDropped`] with every reason there is; [`RetentionError::Objects`] when the record is written and
 /// some objects could not be removed.
-pub fn drop_volume(archive: &Archive, drop: &Drop, progress: Progress) -> Result<Dropped, RetentionError> {
+pub fn drop_volume(
+    archive: &Archive,
+    drop: &DropRequest,
+    progress: Progress,
+) -> Result<DropOutcome, RetentionError> {
     let drop = drop.clone();
     Work::of(archive, progress).run(move |work| async move { drop_with(&work, &drop).await })
 }
 
-pub(crate) async fn drop_with(work: &Work, drop: &Drop) -> Result<Dropped, RetentionError> {
+pub(crate) async fn drop_with(work: &Work, drop: &DropRequest) -> Result<DropOutcome, RetentionError> {
     let (log, volume) = (drop.volume, drop.volume.name());
     text_of("reason", &drop.reason)?;
-    let all = load(work).await?;
-    let place = format!("{}/{}", layout::DROPPED, file(log));
+    let all = drops::load(&work.site).await?;
+    let place = format!("{}/{}", layout::DROPPED, drops::file(log));
     if let Some((_, detail)) = all.wrong.iter().find(|(wrong, _)| *wrong == place) {
-        return Err(RetentionError::Record { path: path(&work.root, log), detail: detail.clone() });
+        return Err(RecordError { path: drops::path(&work.site.root, log), fault: detail.clone() }.into());
     }
     let (record, is_new) = match all.good.get(&log) {
         Some((record, _)) => {
@@ -336,29 +175,26 @@ pub(crate) async fn drop_with(work: &Work, drop: &Drop) -> Result<Dropped, Reten
         }
         None => (lay_down(work, drop).await?, true),
     };
-    let (removed, left) = match &work.store {
+    let (removed, left) = match &work.site.store {
         Store::Local => remove_local(work, log)?,
         Store::S3(bucket) => (remove_versions(work, bucket, log).await?, Vec::new()),
     };
-    Ok(Dropped { record, is_new, removed, left })
+    Ok(DropOutcome { record, is_new, removed, left })
 }
 
 /// Looks whether a volume may be dropped, and writes that it is.
-async fn lay_down(work: &Work, drop: &Drop) -> Result<DropRecord, RetentionError> {
+async fn lay_down(work: &Work, drop: &DropRequest) -> Result<DropRecord, RetentionError> {
     let (log, volume) = (drop.volume, drop.volume.name());
-    if !work.logs().await?.contains(&log) {
+    if !drops::volumes(&work.site).await?.contains(&log) {
         return Err(RetentionError::NoVolume { volume });
     }
     let keys = work.keys().await?;
-    let current = keys.current().ok_or(ProofError::NoKey)?;
-    let signer = work.signer.clone().ok_or(RetentionError::KeyNeeded)?;
+    let current = keys.current().ok_or(LogError::NoKey)?;
+    let signer = work.site.signer.clone().ok_or(RetentionError::KeyNeeded)?;
     if signer.public() != current {
-        return Err(ProofError::KeyNotCurrent { current }.into());
+        return Err(LogError::KeyNotCurrent { current }.into());
     }
-    let (policy, _, wrong) = policy::load(work, &keys).await?;
-    if let Some((path, detail)) = wrong {
-        return Err(RetentionError::Record { path, detail });
-    }
+    let policy = policy::load_valid(&work.site, &keys).await?;
     let volumes = objects::volumes(work).await?;
     let commits = volumes.get(&log).map_or(&[][..], Vec::as_slice);
     let clock = clock(work, &volumes).await?;
@@ -373,7 +209,7 @@ async fn lay_down(work: &Work, drop: &Drop) -> Result<DropRecord, RetentionError
         volume: volume.clone(),
         reasons: vec!["it has no commit that says when it was made".to_owned()],
     })?;
-    let mut until = end(last, policy.years).ok_or_else(|| RetentionError::NotDropped {
+    let mut until = retention_end(last, policy.years).ok_or_else(|| RetentionError::NotDropped {
         volume: volume.clone(),
         reasons: vec!["its retention ends beyond the calendar".to_owned()],
     })?;
@@ -382,7 +218,7 @@ async fn lay_down(work: &Work, drop: &Drop) -> Result<DropRecord, RetentionError
         reasons.push(format!("{years} years are promised, and it is kept until {until}"));
     }
     reasons.extend(held(work, log, commits).await?);
-    if let Store::S3(bucket) = &work.store {
+    if let Store::S3(bucket) = &work.site.store {
         let (latest, locked) = locks(work, bucket, log, clock.now).await?;
         until = until.max(latest.unwrap_or(until));
         reasons.extend(locked);
@@ -390,20 +226,15 @@ async fn lay_down(work: &Work, drop: &Drop) -> Result<DropRecord, RetentionError
     if !reasons.is_empty() {
         return Err(RetentionError::NotDropped { volume, reasons });
     }
-    let sealing = Sealing {
-        store: work.store.clone(),
-        root: work.root.clone(),
-        archive_id: work.archive_id.clone(),
-        signer,
-        seen: Seen::default(),
-    };
-    let head = sealing.one(log, &keys, &FailPoints::default()).await?;
+    let log_signer = LogSigner::of(work.site.clone(), signer);
+    let head = log_signer.one(log, &keys, &FailPoints::default()).await?;
     let head =
         head.filter(|head| head.size == commits.len() as u64).ok_or_else(|| RetentionError::NotDropped {
             volume: volume.clone(),
             reasons: vec!["its commits have a gap, so nobody can say what is dropped".to_owned()],
         })?;
-    let state = State::of(commits).bytes();
+    // Strings and numbers: there is nothing that could fail.
+    let state = serde_json::to_vec(&final_positions(commits)).unwrap_or_default();
     let adds = || commits.iter().flat_map(|commit| &commit.adds);
     // Records have whole seconds, and none may be before the end.
     let whole = |time: DateTime<Utc>| DateTime::from_timestamp(time.timestamp(), 0).unwrap_or(time);
@@ -418,31 +249,54 @@ async fn lay_down(work: &Work, drop: &Drop) -> Result<DropRecord, RetentionError
         rows: adds().filter_map(|add| add.rows).sum(),
         last,
         years: policy.years,
-        until: up(until).max(end(last, policy.years).unwrap_or(until)),
+        until: up(until).max(retention_end(last, policy.years).unwrap_or(until)),
         state: Hash::of(&state),
         reason: drop.reason.clone(),
     };
     let record = DropRecord { time: record.time.max(record.until), ..record };
-    let state_path = state_path(&work.root, log);
+    let state_path = drops::positions_path(&work.site.root, log);
     if !work.put(&state_path, state.into()).await? {
-        let detail = "it is there already, with other positions than the volume has".to_owned();
-        return Err(RetentionError::Record { path: state_path, detail });
+        let fault = "it is there already, with other positions than the volume has".to_owned();
+        return Err(RecordError { path: state_path, fault }.into());
     }
-    let path = path(&work.root, log);
-    let text = record.text(&work.archive_id);
-    let bytes = work.signed(&text, &Statement::Dropped.signed_as(&work.archive_id), &keys)?;
+    let path = drops::path(&work.site.root, log);
+    let text = record.text(&work.site.archive_id);
+    let bytes = work.signed(&text, &Statement::Dropped.signed_as(&work.site.archive_id), &keys)?;
     if !work.put(&path, bytes).await? {
-        let detail = "another process drops it at this moment; run again".to_owned();
-        return Err(RetentionError::Record { path, detail });
+        let fault = "another process drops it at this moment; run again".to_owned();
+        return Err(RecordError { path, fault }.into());
     }
     Ok(record)
 }
 
+/// Where a volume of these commits ends.
+fn final_positions(commits: &[CommitFacts]) -> FinalPositions {
+    let mut end = FinalPositions {
+        format: POSITIONS_FORMAT.to_owned(),
+        txns: BTreeMap::new(),
+        offsets: Some(BTreeMap::new()),
+    };
+    for commit in commits {
+        end.txns.extend(commit.txns.iter().map(|(app_id, version)| (app_id.clone(), *version)));
+        for add in &commit.adds {
+            let (Some(all), Some(offsets)) = (&mut end.offsets, &add.offsets) else {
+                end.offsets = None;
+                continue;
+            };
+            for (partition, (first, last, rows)) in offsets {
+                let span = all.entry(partition.clone()).or_insert((*first, *last, 0));
+                *span = (span.0.min(*first), span.1.max(*last), span.2 + rows);
+            }
+        }
+    }
+    end
+}
+
 /// Which holds are on a volume, by their lists or by what they are about.
 async fn held(work: &Work, log: VolumeId, commits: &[CommitFacts]) -> Result<Vec<String>, RetentionError> {
-    let holds = Holds::load(work).await?;
-    if let Some((path, detail)) = holds.wrong {
-        return Err(RetentionError::Record { path, detail });
+    let holds = Holds::load(&work.site).await?;
+    if let Some(wrong) = holds.wrong {
+        return Err(wrong.into());
     }
     let below = format!("{}/", log.name());
     let mut reasons = Vec::new();
@@ -469,7 +323,7 @@ async fn locks(
     let total = versions.len() as u64;
     let mut asked = stream::iter(versions.into_iter().filter(|(.., is_marker)| !is_marker))
         .map(|(place, version, _)| async move {
-            let lock = bucket.s3.protection(&work.root.join(&place), version.as_deref()).await;
+            let lock = bucket.s3.protection(&work.site.root.join(&place), version.as_deref()).await;
             (place, lock)
         })
         .buffer_unordered(OBJECTS_AT_ONCE);
@@ -483,7 +337,7 @@ async fn locks(
             Ok(lock) => {
                 latest = latest.max(lock.until);
                 let until = lock.until.filter(|until| *until > now);
-                until.map(|until| format!("{place} is locked until {}", super::record::time_text(until)))
+                until.map(|until| format!("{place} is locked until {}", time_text(until)))
             }
         };
         match why {
@@ -504,7 +358,7 @@ async fn versions(
     bucket: &Bucket,
     log: VolumeId,
 ) -> Result<Vec<(String, Option<String>, bool)>, RetentionError> {
-    let folder = layout::volume(&work.root, log);
+    let folder = layout::volume(&work.site.root, log);
     let listed = bucket.s3.versions_below(&folder).await;
     let listed = listed.map_err(|source| RetentionError::List { path: folder, source })?;
     let each = listed.into_iter().flat_map(|(path, versions)| {
@@ -518,7 +372,7 @@ async fn remove_versions(work: &Work, bucket: &Bucket, log: VolumeId) -> Result<
     let total = versions.len() as u64;
     let mut removed = stream::iter(versions)
         .map(|(place, version, _)| async move {
-            let path = work.root.join(&place);
+            let path = work.site.root.join(&place);
             let outcome = match work.pass(&path) {
                 Ok(()) => {
                     let removed = bucket.s3.remove_version(&path, version.as_deref()).await;
@@ -541,7 +395,7 @@ async fn remove_versions(work: &Work, bucket: &Bucket, log: VolumeId) -> Result<
 
 /// Removes a volume's files: the data first, the commits last.
 fn remove_local(work: &Work, log: VolumeId) -> Result<(u64, Vec<String>), RetentionError> {
-    let volume = layout::volume(&work.root, log);
+    let volume = layout::volume(&work.site.root, log);
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source: io::Error| RetentionError::Write { path: path.clone(), source }
@@ -580,7 +434,7 @@ fn remove_local(work: &Work, log: VolumeId) -> Result<(u64, Vec<String>), Retent
         let names = layout::names(&volume)?;
         left.extend(names.into_iter().map(|name| format!("{}/{}", log.name(), name.to_string_lossy())));
     }
-    durable::sync_folder(&layout::table(&work.root, log.table))?;
+    durable::sync_folder(&layout::table(&work.site.root, log.table))?;
     Ok((removed, left))
 }
 

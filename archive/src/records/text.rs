@@ -4,17 +4,25 @@
 //! signature that is there holds under a known key, or the whole is refused. `docs/proof.md` has the formats.
 
 use chrono::{DateTime, Datelike as _, SecondsFormat, Utc};
+use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::Sha256Hash as Hash;
 
-use crate::proof::keys::Keys;
-use crate::proof::note::{Note, PublicKey, base64, from_base64};
-use crate::store::options::RETENTION_YEARS_MAX;
-use strongroom_schemas::VolumeId;
+use crate::store::options::{LockMode, RETENTION_YEARS_MAX, Retention};
+use crate::tlog::keys::Keys;
+use crate::tlog::note::{Note, PublicKey, base64, from_base64};
 
 /// Longest reason, name, namespace or user.
 pub const TEXT_BYTES_MAX: usize = 1000;
 /// Most objects of one list: a record stays well below what readers of notes accept.
 pub(crate) const LIST_OBJECTS_MAX: usize = 4000;
+
+/// How far ahead of ours another clock may be before what it says is not believed.
+pub(crate) const CLOCK_AHEAD_MS_MAX: i64 = 600_000;
+
+/// The end of the retention of what came at `time`.
+pub(crate) fn retention_end(time: DateTime<Utc>, years: u32) -> Option<DateTime<Utc>> {
+    Retention { mode: LockMode::Compliance, years }.until(time)
+}
 
 /// What kind of statement it is; part of the name that it is signed under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -388,12 +396,13 @@ impl DropRecord {
         if self.years < years {
             return Err(format!("it was dropped after {} years, {years} were promised", self.years));
         }
-        let promised = super::end(self.last, self.years).ok_or("its retention ends beyond the calendar")?;
+        let promised =
+            retention_end(self.last, self.years).ok_or("its retention ends beyond the calendar")?;
         if self.until < promised || self.time < self.until {
             let (time, until) = (time_text(self.time), time_text(self.until.max(promised)));
             return Err(format!("it was dropped at {time}, and was to be kept until {until}"));
         }
-        if self.time > now + chrono::Duration::milliseconds(super::CLOCK_AHEAD_MS_MAX) {
+        if self.time > now + chrono::Duration::milliseconds(CLOCK_AHEAD_MS_MAX) {
             return Err(format!("it says it was dropped at {}, which is to come", time_text(self.time)));
         }
         Ok(())

@@ -1,0 +1,35 @@
+//! What a pack is about: the question that was asked, and the period in it.
+//!
+//! Invariant: a period has its first microsecond and does not have its last one, so two that meet share nothing.
+
+use serde::{Deserialize, Serialize};
+
+/// A period in microseconds since the epoch: from the first, up to and without the second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Span {
+    pub from_us: i64,
+    pub to_us: i64,
+}
+
+impl Span {
+    pub fn holds(self, time_us: i64) -> bool {
+        (self.from_us..self.to_us).contains(&time_us)
+    }
+}
+
+/// What was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// `2026-03-02T10:00:00.000000Z`; this time and later.
+    pub from: String,
+    /// Before this time.
+    pub to: String,
+    pub namespaces: Vec<String>,
+    pub users: Vec<String>,
+    /// A condition in SQL.
+    #[serde(rename = "where")]
+    pub condition: Option<String>,
+    /// Whether every record of every file that may hold one of the period is in the pack.
+    pub complete: bool,
+}

@@ -1,0 +1,154 @@
+//! Which volumes were dropped, and where they ended.
+//!
+//! Terms. A *drop record* (`_dropped/events-2019`) is a note under the archive's key: which volume, its last tree, its
+//! files and rows, why, when. Its *final positions* (`_dropped/events-2019.state`) are where the volume's positions ended
+//! and what offsets its files had: what the years after it continue from, for writers and for whoever adds up.
+//!
+//! Invariant: a volume with a drop record that holds is left out by readers, whatever is still there of it; a forged
+//! record hides nothing.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Datelike as _, Utc};
+use serde::{Deserialize, Serialize};
+use strongroom_schemas::record::Sha256Hash as Hash;
+use strongroom_schemas::{Period, Table, VolumeId};
+
+use super::error::LogError;
+use super::keys;
+use super::policy::{self, FoundPolicy};
+use super::text::{DropRecord, Statement, open};
+use crate::layout;
+use crate::site::Site;
+
+const STATE_SUFFIX: &str = ".state";
+/// Format of the file of final positions.
+pub(crate) const POSITIONS_FORMAT: &str = "strongroom-dropped-1";
+
+/// Where a dropped volume ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FinalPositions {
+    /// [`POSITIONS_FORMAT`].
+    pub(crate) format: String,
+    /// The newest version of each appId in the volume.
+    pub(crate) txns: BTreeMap<String, i64>,
+    /// Partition to least and greatest offset of its rows in all files, and their number; null where a file was from
+    /// before there were such tags.
+    pub(crate) offsets: Option<BTreeMap<String, (i64, i64, u64)>>,
+}
+
+/// Name of the drop record of a volume.
+pub(crate) fn file(log: VolumeId) -> String {
+    format!("{}-{}", log.table.name(), log.period)
+}
+
+/// The path of the drop record of a volume.
+pub(crate) fn path(root: &Path, log: VolumeId) -> PathBuf {
+    root.join(layout::DROPPED).join(file(log))
+}
+
+/// The path of the file of a dropped volume's final positions.
+pub(crate) fn positions_path(root: &Path, log: VolumeId) -> PathBuf {
+    root.join(layout::DROPPED).join(file(log) + STATE_SUFFIX)
+}
+
+/// What was dropped, and what only looks so.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Drops {
+    pub(crate) good: BTreeMap<VolumeId, (DropRecord, FinalPositions)>,
+    /// Path below the root, and what is wrong.
+    pub(crate) wrong: Vec<(String, String)>,
+}
+
+/// Every drop record, checked.
+pub(crate) async fn load(site: &Site) -> Result<Drops, LogError> {
+    let mut all = Drops::default();
+    let names = site.record_names(layout::DROPPED).await?;
+    if names.is_empty() {
+        return Ok(all);
+    }
+    let keys = keys::load(site).await?;
+    let FoundPolicy { policy, .. } = policy::load(site, &keys).await?;
+    let signed_as = Statement::Dropped.signed_as(&site.archive_id);
+    for name in &names {
+        let place = format!("{}/{name}", layout::DROPPED);
+        let stem = name.strip_suffix(STATE_SUFFIX).unwrap_or(name);
+        let Some(log) = VolumeId::parse(&stem.replacen('-', "/", 1)) else {
+            all.wrong.push((place, "it is named like no volume".to_owned()));
+            continue;
+        };
+        // A state alone is what is left of a drop that died before it was one.
+        if stem != name {
+            continue;
+        }
+        let bytes = site.read(&path(&site.root, log)).await?.unwrap_or_default();
+        let state = site.read(&positions_path(&site.root, log)).await?;
+        let checked = || {
+            let (text, signer) = open(&bytes, &signed_as, &keys.all())?;
+            let record = DropRecord::parse(text, &site.archive_id, log)?;
+            record.check(signer, &keys, policy.years_at(record.time), Utc::now())?;
+            let state = state.ok_or("the file of its positions is not there")?;
+            if Hash::of(&state) != record.state {
+                return Err("the file of its positions is another one than it names".to_owned());
+            }
+            let state: FinalPositions =
+                serde_json::from_slice(&state).map_err(|_| "the file of its positions is damaged")?;
+            if state.format != POSITIONS_FORMAT {
+                return Err("the file of its positions is of an unknown format".to_owned());
+            }
+            Ok((record, state))
+        };
+        match checked() {
+            Ok(dropped) => _ = all.good.insert(log, dropped),
+            Err::<_, String>(detail) => all.wrong.push((place, detail)),
+        }
+    }
+    Ok(all)
+}
+
+/// Dropped volumes of a table with where they ended.
+pub(crate) async fn of_table(
+    site: &Site,
+    table: Table,
+) -> Result<BTreeMap<Period, FinalPositions>, LogError> {
+    let mine = format!("{}-", table.name());
+    let names = site.store.names(&site.root.join(layout::DROPPED)).await?;
+    if !names.iter().any(|name| name.starts_with(&mine)) {
+        return Ok(BTreeMap::new());
+    }
+    let of_table = load(site).await?.good.into_iter().filter(|(log, _)| log.table == table);
+    Ok(of_table.map(|(log, (_, positions))| (log.period, positions)).collect())
+}
+
+/// Those of a table's volumes that were not dropped. Leftovers of a dropped volume are never read.
+async fn excluding_dropped(
+    site: &Site,
+    table: Table,
+    mut periods: Vec<Period>,
+    now: DateTime<Utc>,
+) -> Result<Vec<Period>, LogError> {
+    // A volume of the present year is never dropped, so most archives need no further look.
+    if periods.iter().any(|period| period.year < now.year()) {
+        let dropped = Box::pin(of_table(site, table)).await?;
+        periods.retain(|period| !dropped.contains_key(period));
+    }
+    Ok(periods)
+}
+
+/// Volumes that a table has a folder for and that were not dropped, oldest first.
+pub(crate) async fn periods(site: &Site, table: Table) -> Result<Vec<Period>, LogError> {
+    let names = site.store.names(&layout::table(&site.root, table)).await?;
+    excluding_dropped(site, table, layout::periods_among(&names), Utc::now()).await
+}
+
+/// Volumes of all tables that are there and were not dropped.
+pub(crate) async fn volumes(site: &Site) -> Result<Vec<VolumeId>, LogError> {
+    let mut volumes = Vec::new();
+    for table in Table::ALL {
+        let periods = periods(site, table).await?;
+        volumes.extend(periods.into_iter().map(|period| VolumeId { table, period }));
+    }
+    Ok(volumes)
+}

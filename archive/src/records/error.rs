@@ -1,0 +1,80 @@
+//! What can go wrong with what an archive has signed: its keys, its logs, and the records beside them.
+//!
+//! Invariant: an error names the path of what is wrong, and wraps no error of the layers above.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::store::error::StoreError;
+use crate::tlog::error::TlogError;
+use crate::tlog::note::PublicKey;
+
+/// A record that does not hold.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{}: {fault}", path.display())]
+pub struct RecordError {
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub fault: String,
+}
+
+/// A signed log, a key record or another signed record that cannot be read, extended or believed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LogError {
+    #[error("the key is not the archive's: its current key is {current}")]
+    KeyNotCurrent { current: PublicKey },
+    #[error("the new key was the archive's before")]
+    KeyUsed,
+    #[error("the archive has no key yet")]
+    NoKey,
+    #[error("key record {}: {detail}", path.display())]
+    KeyRecord { path: PathBuf, detail: String },
+    #[error("checkpoint {}: {detail}", path.display())]
+    Checkpoint { path: PathBuf, detail: String },
+    #[error(
+        "the commits of {log} do not lead to what was signed of them at size {size}: nothing more is signed"
+    )]
+    Forked { log: String, size: u64 },
+    #[error("{} is there with other content", path.display())]
+    Differs { path: PathBuf },
+    #[error("cannot read {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot write {}", path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Tlog(#[from] TlogError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl LogError {
+    /// What the user can do about it, when there is something.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            LogError::KeyNotCurrent { .. } => {
+                Some("sign with the current key, or go over to this one with strongroom key rotate")
+            }
+            LogError::Forked { .. } | LogError::Differs { .. } => {
+                Some("strongroom verify says what was changed; keep the archive as it is")
+            }
+            LogError::NoKey => Some("strongroom seal-log with a key gives it one"),
+            LogError::Record(_) => Some("strongroom verify says what is wrong"),
+            LogError::Tlog(error) => error.hint(),
+            LogError::Store(error) => error.hint(),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The legal holds of an archive, as its records say them.
+//!
+//! A hold is a record (`_holds/00000001`) that says of which records it is, and lists of the objects that hold these
+//! (`_holds/00000001-00000001` and so on).
+//!
+//! Invariant: records are read in their order, and none after one that does not hold; a name is placed once and released
+//! once.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use strongroom_schemas::record::Sha256Hash as Hash;
+
+use super::error::{LogError, RecordError};
+use super::keys;
+use super::text::{Deed, HeldList, HeldObject, HoldRecord, Scope, Statement, open};
+use crate::layout;
+use crate::site::Site;
+
+/// Most records of holds and lists of one hold that are read.
+const RECORDS_MAX: u64 = 1_000_000;
+
+/// A hold, as far as it is laid down.
+#[derive(Clone, Debug)]
+pub(crate) struct Hold {
+    pub(crate) record: HoldRecord,
+    pub(crate) scope: Scope,
+    /// Of the bytes of its record.
+    pub(crate) hash: Hash,
+    pub(crate) released: Option<HoldRecord>,
+    pub(crate) lists: Vec<HeldList>,
+    /// Records that nobody has signed: the hold's, and its release's.
+    pub(crate) unsigned: u64,
+}
+
+/// All holds, and what is wrong with the first record that does not hold.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Holds {
+    pub(crate) all: Vec<Hold>,
+    /// Of records, released ones and releases included.
+    pub(crate) records: u64,
+    pub(crate) wrong: Option<RecordError>,
+}
+
+/// The path of a record or a list of holds.
+pub(crate) fn path(site: &Site, name: &str) -> PathBuf {
+    site.root.join(layout::HOLDS).join(name)
+}
+
+/// Name of a record of holds; records are numbered from 1 on.
+pub(crate) fn record_name(number: u64) -> String {
+    format!("{number:08}")
+}
+
+/// Name of a list of what a hold is on.
+pub(crate) fn list_name(number: u64, part: u64) -> String {
+    format!("{number:08}-{part:08}")
+}
+
+impl Hold {
+    pub(crate) fn is_active(&self) -> bool {
+        self.released.is_none()
+    }
+
+    /// Everything that the hold is on, but for the versions of its own records.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = HeldObject> + '_ {
+        let listed = self.lists.iter().flat_map(|list| list.objects.iter().cloned());
+        let number = self.record.number;
+        let own = (1..=self.lists.len() as u64).map(move |part| list_name(number, part));
+        let own = own.chain([record_name(number)]);
+        listed.chain(own.map(|name| HeldObject { path: format!("{}/{name}", layout::HOLDS), version: None }))
+    }
+
+    pub(crate) fn listed(&self) -> impl Iterator<Item = &HeldObject> {
+        self.lists.iter().flat_map(|list| &list.objects)
+    }
+}
+
+impl Holds {
+    pub(crate) async fn load(site: &Site) -> Result<Holds, LogError> {
+        let names: BTreeSet<String> = site.record_names(layout::HOLDS).await?.into_iter().collect();
+        let mut holds = Holds::default();
+        if names.is_empty() {
+            return Ok(holds);
+        }
+        let known = keys::load(site).await?.all();
+        let signed_as = Statement::Holds.signed_as(&site.archive_id);
+        let mut seen = 0;
+        for number in 1..=RECORDS_MAX {
+            let name = record_name(number);
+            if !names.contains(&name) {
+                break;
+            }
+            let path = path(site, &name);
+            let bytes = site.read(&path).await?.unwrap_or_default();
+            let taken = open(&bytes, &signed_as, &known).and_then(|(text, signer)| {
+                let record = HoldRecord::parse(text, &site.archive_id, number)?;
+                holds.take(record, Hash::of(&bytes), signer.is_none())
+            });
+            if let Err(fault) = taken {
+                holds.wrong = Some(RecordError { path, fault });
+                return Ok(holds);
+            }
+            (holds.records, seen) = (number, seen + 1);
+            if !matches!(holds.all.last(), Some(hold) if hold.record.number == number) {
+                continue;
+            }
+            for part in 1..=RECORDS_MAX {
+                let name = list_name(number, part);
+                if !names.contains(&name) {
+                    break;
+                }
+                seen += 1;
+                let path = self::path(site, &name);
+                let bytes = site.read(&path).await?.unwrap_or_default();
+                let list = open(&bytes, &signed_as, &known)
+                    .and_then(|(text, _)| HeldList::parse(text, &site.archive_id, number, part));
+                let hold = holds.all.last_mut().expect("it was just taken");
+                match list {
+                    Ok(list) if list.hold == hold.hash => hold.lists.push(list),
+                    Ok(_) => {
+                        let fault = "it is of another record than the hold's".to_owned();
+                        holds.wrong = Some(RecordError { path, fault });
+                        return Ok(holds);
+                    }
+                    Err(fault) => {
+                        holds.wrong = Some(RecordError { path, fault });
+                        return Ok(holds);
+                    }
+                }
+            }
+        }
+        if seen < names.len() {
+            let fault =
+                format!("{} names here are no records, or one before them is missing", names.len() - seen);
+            holds.wrong = Some(RecordError { path: site.root.join(layout::HOLDS), fault });
+        }
+        Ok(holds)
+    }
+
+    /// Like [`Holds::load`], but a record that does not hold is an error.
+    pub(crate) async fn load_valid(site: &Site) -> Result<Holds, LogError> {
+        let holds = Holds::load(site).await?;
+        match holds.wrong {
+            None => Ok(holds),
+            Some(wrong) => Err(wrong.into()),
+        }
+    }
+
+    fn take(&mut self, record: HoldRecord, hash: Hash, is_unsigned: bool) -> Result<(), String> {
+        let known = self.all.iter_mut().find(|hold| hold.record.name == record.name);
+        match (record.deed.clone(), known) {
+            (Deed::Place(scope), None) => {
+                let unsigned = u64::from(is_unsigned);
+                self.all.push(Hold { record, scope, hash, released: None, lists: Vec::new(), unsigned });
+                Ok(())
+            }
+            (Deed::Release, Some(hold)) if hold.is_active() => {
+                hold.unsigned += u64::from(is_unsigned);
+                hold.released = Some(record);
+                Ok(())
+            }
+            (Deed::Place(_), Some(_)) => Err("a hold of that name was placed before".to_owned()),
+            (Deed::Release, _) => Err("there is no such hold to release".to_owned()),
+        }
+    }
+
+    pub(crate) fn active(&self) -> impl Iterator<Item = &Hold> {
+        self.all.iter().filter(|hold| hold.is_active())
+    }
+
+    /// The hold of a name.
+    pub(crate) fn named(&self, name: &str) -> Option<&Hold> {
+        self.all.iter().find(|hold| hold.record.name == name)
+    }
+
+    /// Paths that a hold is on which is not released.
+    pub(crate) fn covered(&self) -> BTreeSet<String> {
+        self.active().flat_map(Hold::objects).map(|object| object.path).collect()
+    }
+}

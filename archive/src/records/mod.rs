@@ -1,0 +1,11 @@
+//! The signed statements of an archive: its keys, how long it keeps everything, its legal holds, what was dropped.
+//!
+//! Invariant: a statement is parsed and checked here and nothing else happens to it: no object is extended, held or
+//! removed. A statement counts only if all before it do. `docs/proof.md` has the formats.
+
+pub(crate) mod drops;
+pub(crate) mod error;
+pub(crate) mod holds;
+pub(crate) mod keys;
+pub(crate) mod policy;
+pub(crate) mod text;

@@ -1,0 +1,111 @@
+//! The promise in years, as the records of an archive say it.
+//!
+//! `strongroom.json` is written once, so what is promised beyond it is a chain of records, `_retention/00000001` and so
+//! on, each with more years than the one before. In an archive with a key a record counts only under the signature
+//! of one: whoever may put objects could else have everything kept, and paid for, for a hundred years.
+//!
+//! Invariant: a record is read with all before it, and none after one that does not hold.
+
+use std::path::PathBuf;
+
+use chrono::{DateTime, Utc};
+
+use super::error::{LogError, RecordError};
+use super::keys;
+use super::text::{PolicyRecord, Statement, open};
+use crate::layout;
+use crate::site::Site;
+use crate::store::lock_term::LockTerm;
+use crate::store::options::RETENTION_YEARS_MAX;
+use crate::store::{Store, background};
+use crate::tlog::keys::Keys;
+
+/// Most records of policy: each has a year more.
+pub(crate) const RECORDS_MAX: u64 = RETENTION_YEARS_MAX as u64;
+
+/// What an archive promises.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// As the archive was made; on a local disk, which locks nothing, the years before which nothing is dropped.
+    pub made_with: u32,
+    pub years: u32,
+    pub records: Vec<PolicyRecord>,
+}
+
+impl Policy {
+    /// Years promised by the records that were there at `time`.
+    pub(crate) fn years_at(&self, time: DateTime<Utc>) -> u32 {
+        let known = self.records.iter().filter(|record| record.time <= time);
+        known.map(|record| record.years).max().unwrap_or(0).max(self.made_with)
+    }
+}
+
+/// The path of a record of policy; records are numbered from 1 on.
+pub(crate) fn path(site: &Site, number: u64) -> PathBuf {
+    site.root.join(layout::RETENTION).join(format!("{number:08}"))
+}
+
+/// The records of policy of an archive, up to the first that does not hold.
+#[derive(Clone, Debug)]
+pub(crate) struct FoundPolicy {
+    pub(crate) policy: Policy,
+    /// Records that were read, with the one that does not hold.
+    pub(crate) read: u64,
+    /// The record that does not hold.
+    pub(crate) wrong: Option<RecordError>,
+}
+
+/// Reads the records of an archive up to the first that does not hold.
+pub(crate) async fn load(site: &Site, keys: &Keys) -> Result<FoundPolicy, LogError> {
+    let made_with = site.made_with_years;
+    let mut policy = Policy { made_with, years: made_with, records: Vec::new() };
+    let (signed_as, known) = (Statement::Retention.signed_as(&site.archive_id), keys.all());
+    for number in 1..=RECORDS_MAX {
+        let path = path(site, number);
+        let Some(bytes) = site.read(&path).await? else { break };
+        let parsed = open(&bytes, &signed_as, &known).and_then(|(text, signer)| {
+            if signer.is_none() && !known.is_empty() {
+                return Err("the archive has a key, and nobody has signed it".to_owned());
+            }
+            PolicyRecord::parse(text, &site.archive_id, number, policy.years)
+        });
+        match parsed {
+            Ok(record) => {
+                policy.years = record.years;
+                policy.records.push(record);
+            }
+            Err(fault) => {
+                let wrong = Some(RecordError { path, fault });
+                return Ok(FoundPolicy { policy, read: number, wrong });
+            }
+        }
+    }
+    let read = policy.records.len() as u64;
+    Ok(FoundPolicy { policy, read, wrong: None })
+}
+
+/// Like [`load`], but a record that does not hold is an error.
+pub(crate) async fn load_valid(site: &Site, keys: &Keys) -> Result<Policy, LogError> {
+    let FoundPolicy { policy, wrong, .. } = load(site, keys).await?;
+    wrong.map_or(Ok(policy), |wrong| Err(wrong.into()))
+}
+
+/// Takes what was promised since into `term`. Asks the store for one name where nothing was. Records that do not
+/// hold are left out: they are for `verify` to name, and may cost nobody anything.
+pub(crate) async fn refresh(site: &Site, term: &LockTerm) -> Result<(), LogError> {
+    let next = path(site, term.records() + 1);
+    let there = site.store.exists(&next).await;
+    if there.map_err(|source| LogError::Read { path: next, source })? {
+        let keys = keys::load(site).await?;
+        let FoundPolicy { policy, .. } = load(site, &keys).await?;
+        term.raise(policy.years, policy.records.len() as u64);
+    }
+    Ok(())
+}
+
+/// What an archive does when it is opened, and a writer before a seal: what was promised meanwhile holds for what is put.
+pub(crate) fn refresh_blocking(site: &Site) -> Result<(), LogError> {
+    let Store::S3(bucket) = site.store.clone() else { return Ok(()) };
+    let site = site.clone();
+    background::wait(async move { refresh(&site, &bucket.retention).await })
+}

@@ -1,8 +1,10 @@
-//! An archive's root: what makes a folder an archive, and the way to its writer and its tables.
+//! An archive's root: what makes a folder an archive, and the entry points to its writer and
+//! tables.
 //!
-//! Invariant: a folder (or a prefix of a bucket) is an archive when, and only when, it has a complete
-//! `strongroom.json` of a format this program knows. It is written once and appears whole, so two programs
-//! that make an archive at once agree on one identity, and a crash leaves either none or all of it.
+//! Invariant: a folder (or a prefix of a bucket) is an archive if and only if it has a complete
+//! `strongroom.json` of a format this program knows. The file is written once and appears whole, so
+//! two programs that create an archive at the same time agree on one identity, and a crash leaves
+//! either all of the file or none of it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -49,18 +51,18 @@ pub struct Archive {
     site: Site,
 }
 
-/// `strongroom.json`. Fields that a later format adds are not for us to read: the format says so.
+/// `strongroom.json`. Fields added by a later format are ignored: the format number guards them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Manifest {
     format: u32,
     archive_id: String,
     created: String,
-    /// In a bucket: what every object is locked with at least.
+    /// In a bucket: the minimum lock of every object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retention_years: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lock_mode: Option<LockMode>,
-    /// The vkey of the first key, when the archive was made with one.
+    /// The vkey of the first key, if the archive was created with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     public_key: Option<String>,
 }
@@ -72,18 +74,18 @@ struct ManifestFormat {
 }
 
 impl Archive {
-    /// Opens the archive at `location` (a path, a `file://` or an `s3://` URL), or makes a new one there. A store
-    /// is reached as [`StoreOptions::from_env`] says.
+    /// Opens the archive at `location` (a path, a `file://` or an `s3://` URL), or creates one
+    /// there. The store is reached as described by [`StoreOptions::from_env`].
     ///
     /// # Errors
-    /// [`ArchiveError::LocationScheme`] for other URLs, [`ArchiveError::NotEmpty`] for a folder with
-    /// other files in it, [`ArchiveError::FormatUnknown`] and [`ArchiveError::ParseManifest`] for an
-    /// archive that cannot be read.
+    /// [`ArchiveError::LocationScheme`] for other URLs, [`ArchiveError::NotEmpty`] for a folder
+    /// that contains other files, [`ArchiveError::FormatUnknown`] and
+    /// [`ArchiveError::ParseManifest`] for an archive that cannot be read.
     pub fn open_or_create(location: &str) -> Result<Archive> {
         Archive::open_or_create_with(location, &options_for(location)?)
     }
 
-    /// As [`Archive::open_or_create`], with a store reached as `options` say.
+    /// Like [`Archive::open_or_create`], but the store is reached with `options`.
     pub fn open_or_create_with(location: &str, options: &StoreOptions) -> Result<Archive> {
         Archive::open_or_create_named(location, options, None)
     }
@@ -101,7 +103,8 @@ impl Archive {
         place.open()
     }
 
-    /// As [`Archive::open_or_create`], with who signs what writers commit; see [`Archive::signed_by`].
+    /// Like [`Archive::open_or_create`], but `signer` signs what writers commit; see
+    /// [`Archive::signed_by`].
     pub fn open_or_create_signed(location: &str, signer: Option<Arc<Signer>>) -> Result<Archive> {
         let public_key = signer.as_ref().map(|signer| signer.public());
         let archive = Archive::open_or_create_named(location, &options_for(location)?, public_key)?;
@@ -116,7 +119,7 @@ impl Archive {
         Archive::open_with(location, &options_for(location)?)
     }
 
-    /// As [`Archive::open`], with a store reached as `options` say.
+    /// Like [`Archive::open`], but the store is reached with `options`.
     pub fn open_with(location: &str, options: &StoreOptions) -> Result<Archive> {
         Place::of(location, options)?.open()
     }
@@ -126,17 +129,17 @@ impl Archive {
         &self.site.root
     }
 
-    /// Whether the archive lies on a local disk.
+    /// Whether the archive is on a local disk.
     pub fn is_local(&self) -> bool {
         matches!(self.site.store, Store::Local)
     }
 
-    /// Identity given when the archive was made, a UUID.
+    /// Identity assigned when the archive was created, a UUID.
     pub fn id(&self) -> &str {
         &self.site.archive_id
     }
 
-    /// What new objects are locked with; `None` on a local disk.
+    /// The lock of new objects; `None` on a local disk.
     pub fn retention(&self) -> Option<Retention> {
         match &self.site.store {
             Store::Local => None,
@@ -148,7 +151,7 @@ impl Archive {
         &self.site
     }
 
-    /// The same archive, whose writers extend the signed logs after their commits.
+    /// The same archive, whose writers extend the signed logs after each commit.
     pub fn signed_by(mut self, signer: Arc<Signer>) -> Archive {
         self.site.signer = Some(signer);
         self
@@ -159,28 +162,30 @@ impl Archive {
         Ok(LogSigner::of(self.site.clone(), signer))
     }
 
-    /// Brings every signed log up to its last commit, and gives the archive its first key if it has none. Returns the
-    /// logs' heads.
+    /// Extends every signed log to its last commit, and gives the archive its first key if it has
+    /// none. Returns the heads of the logs.
     ///
     /// # Errors
-    /// [`LogError::NoKey`] without a signer; [`LogError::KeyNotCurrent`] with another one's; [`LogError::Forked`]
-    /// when the commits are not those that were signed. Logs before the one that failed are caught up.
+    /// [`LogError::NoKey`] without a signer; [`LogError::KeyNotCurrent`] if the signer's key is
+    /// not the archive's current one; [`LogError::Forked`] if the commits are not those that were
+    /// signed. The logs before the one that failed are caught up.
     pub fn sign_logs(&self) -> Result<Vec<TreeHead>, LogError> {
         let log_signer = self.log_signer()?;
         background::wait(async move { log_signer.all().await })
     }
 
-    /// The archive's keys, checked one against the other.
+    /// The archive's keys, each checked against the one before it.
     pub fn keys(&self) -> Result<Keys, LogError> {
         let site = self.site.clone();
         background::wait(async move { keys::load(&site).await })
     }
 
-    /// Makes `new` the archive's key. The logs are caught up with the current one first, so that it signs all that was
-    /// committed until now. No other process should be signing meanwhile.
+    /// Makes `new` the archive's key. The current key first signs everything committed so far. No
+    /// other process should sign at the same time.
     ///
     /// # Errors
-    /// As [`Archive::sign_logs`], [`LogError::KeyUsed`] for a key that was the archive's before.
+    /// Those of [`Archive::sign_logs`], and [`LogError::KeyUsed`] for a key that the archive has
+    /// used before.
     pub fn rotate_key(&self, new: Arc<Signer>) -> Result<Keys, LogError> {
         let log_signer = self.log_signer()?;
         background::wait(async move {
@@ -195,13 +200,14 @@ impl Archive {
         })
     }
 
-    /// A writer. On a local disk there is one at a time, and this waits for as long as another process (or
-    /// thread) holds it. In a bucket there may be several, and each makes sure of that first; see [`Writer`].
+    /// A writer. On a local disk there is one at a time, and this call waits while another process
+    /// (or thread) has it. In a bucket there may be several, and each first checks that the store
+    /// keeps them apart; see [`Writer`].
     pub fn writer(&self) -> Result<Writer> {
         self.writer_with(WriterOptions::default(), || {})
     }
 
-    /// A writer; calls `on_wait` once if another process holds the only one, then waits.
+    /// A writer; calls `on_wait` once if another process has the only one, then waits.
     pub fn writer_with(&self, options: WriterOptions, on_wait: impl FnOnce()) -> Result<Writer> {
         let guard = match &self.site.store {
             Store::Local => WriterGuard::LockFile(Lock::acquire(&self.site.root, on_wait)?),
@@ -210,7 +216,7 @@ impl Archive {
         Writer::open(&self.site, options, guard)
     }
 
-    /// A writer, or `None` when another process holds the only one.
+    /// A writer, or `None` if another process has the only one.
     pub fn try_writer(&self, options: WriterOptions) -> Result<Option<Writer>> {
         let guard = match &self.site.store {
             Store::Local => match Lock::try_acquire(&self.site.root)? {
@@ -222,16 +228,18 @@ impl Archive {
         Writer::open(&self.site, options, guard).map(Some)
     }
 
-    /// What `table` holds now. Blocks; may be called from any thread, also inside an async runtime.
+    /// The current content of `table`. Blocks; may be called from any thread, also inside an async
+    /// runtime.
     pub fn snapshot(&self, table: Table) -> Result<Snapshot> {
         background::wait(snapshot::load(self.site.clone(), table))
     }
 
-    /// Whether `snapshot`, of this archive, still is what its table holds. Costs a look at some names.
+    /// Whether `snapshot`, taken of this archive, is still the content of its table. Costs the
+    /// listing of a few names.
     pub async fn is_current(&self, snapshot: &Snapshot) -> bool {
         match &self.site.store {
             Store::Local => {
-                // Without its type: the futures of queries are deep enough.
+                // The type is erased because the futures of queries are deep enough already.
                 let looked: BoxFuture<'_, bool> = snapshot::is_current(&self.site, snapshot).boxed();
                 looked.await
             }
@@ -244,43 +252,45 @@ impl Archive {
         }
     }
 
-    /// As [`Archive::snapshot`], for async callers.
+    /// Like [`Archive::snapshot`], but async.
     pub async fn snapshot_async(&self, table: Table) -> Result<Snapshot> {
         let loaded: BoxFuture<'static, Result<Snapshot>> = snapshot::load(self.site.clone(), table).boxed();
         background::run(loaded).await
     }
 
-    /// The bytes of a file of a snapshot of this archive, at the version that its commit names.
+    /// The bytes of a file in a snapshot of this archive, at the version that its commit names.
     pub fn contents(&self, file: &FileEntry) -> Contents {
         self.site.store.contents(&file.path, file.size, file.version.as_deref())
     }
 
-    /// As [`Archive::contents`], for who has a file's name, length and version by other ways.
+    /// Like [`Archive::contents`], but for callers that know a file's name, length and version from
+    /// elsewhere.
     pub fn contents_of(&self, path: &Path, bytes: u64, version: Option<&str>) -> Contents {
         self.site.store.contents(path, bytes, version)
     }
 
-    /// Source partitions in the order of their first commit, with the label and position of their last.
-    /// Reads every commit of `events`; it is meant for export, not for queries.
+    /// Source partitions in the order of their first commit, with the label and position of their
+    /// last. Reads every commit of `events`; meant for export, not for queries.
     pub fn sources(&self) -> Result<Vec<Source>> {
         let site = self.site.clone();
         background::wait(async move { read::sources(&site).await })
     }
 
-    /// Rows of one partition in `source_offset` order, as batches in `table.file_schema()`. Rows of one
-    /// row group are held at a time, of all files that overlap in offsets.
+    /// Rows of one partition in `source_offset` order, as batches in `table.file_schema()`. Memory
+    /// holds one row group at a time of each file whose offsets overlap.
     pub fn read_rows(&self, table: Table, partition: &str) -> Result<Rows> {
         Rows::of_partition(self.site.store.clone(), self.snapshot(table)?, partition)
     }
 
-    /// Events with `stage_timestamp >= time_us`, in `Table::Events.file_schema()`: partitions in the order
-    /// of their first commit, each in `source_offset` order. Row groups without such events are not read.
+    /// Events with `stage_timestamp >= time_us`, in `Table::Events.file_schema()`: partitions in
+    /// the order of their first commit, each in `source_offset` order. Row groups without such
+    /// events are not read.
     pub fn events_since(&self, time_us: i64) -> Result<Rows> {
         self.select_events(EventSelection { since_us: Some(time_us), ..EventSelection::default() })
     }
 
-    /// Some events and some of their columns, in the order of [`Archive::events_since`]. Files and row groups
-    /// outside the times are not read.
+    /// Some events and some of their columns, in the order of [`Archive::events_since`]. Files and
+    /// row groups outside the requested times are not read.
     pub fn select_events(&self, selection: EventSelection) -> Result<Rows> {
         let partitions = self.sources()?.into_iter().map(|source| source.partition).collect();
         Rows::selected(self.site.store.clone(), self.snapshot(Table::Events)?, partitions, selection)
@@ -292,9 +302,9 @@ impl Archive {
         Ok(volumes.into_iter().map(|volume| (volume.period, volume.version)).collect())
     }
 
-    /// Rows that commits of `table` added behind `after` and up to `to`, as [`Archive::ends`] gives them, in
-    /// `table.file_schema()`: always in the same order, by partition, then by `source_offset`. A volume that `after` has
-    /// not is read from its beginning.
+    /// Rows that commits of `table` added after `after` and up to `to`, both as returned by
+    /// [`Archive::ends`], in `table.file_schema()`. The order is always the same: by partition,
+    /// then by `source_offset`. A volume that is not in `after` is read from its first commit.
     pub fn rows_between(
         &self,
         table: Table,
@@ -319,7 +329,7 @@ impl Archive {
     }
 }
 
-/// What a location needs of the environment.
+/// The options that a location takes from the environment.
 fn options_for(location: &str) -> Result<StoreOptions> {
     if S3::is_location(location) { Ok(StoreOptions::from_env()?) } else { Ok(StoreOptions::default()) }
 }
@@ -370,7 +380,7 @@ impl Place {
         let manifest: Manifest = serde_json::from_slice(&text).map_err(damaged)?;
         let (root, store) = match self.store {
             Store::Local => {
-                // Symbolic links are resolved once: Delta compares paths as text.
+                // Symbolic links are resolved once, because Delta compares paths as text.
                 let root = self.root.canonicalize();
                 (root.map_err(|source| ArchiveError::ReadManifest { path, source })?, Store::Local)
             }
@@ -422,7 +432,7 @@ impl Place {
         let mut text = serde_json::to_vec_pretty(&manifest).map_err(|error| failed(error.into()))?;
         text.push(b'\n');
         let (store, to) = (self.store.clone(), path.clone());
-        // When another process was faster, its identity holds.
+        // If another process was faster, the archive has its identity.
         background::wait_io(async move { store.put_once(&to, text.into()).await }).map_err(failed)?;
         Ok(())
     }

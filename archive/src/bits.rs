@@ -1,13 +1,15 @@
-//! Parquet's integer encodings, appended to a byte vector: RLE/bit-packed hybrid and DELTA_BINARY_PACKED.
+//! Parquet's integer encodings, appended to a byte vector: RLE/bit-packed hybrid and
+//! DELTA_BINARY_PACKED.
 //!
-//! Written here because the `parquet` crate keeps its encoders private and feeds them one value at a
-//! time; these take a whole page. They are tested against that crate's decoders and against DuckDB's.
+//! Written here because the `parquet` crate keeps its encoders private and feeds them one value at
+//! a time; these take a whole page. They are tested against the decoders of that crate and of
+//! DuckDB.
 
 /// Values in a group of the bit-packed form.
 const GROUP: usize = 8;
-/// From this length on a run of equal values is stored as a run.
+/// From this length on, a run of equal values is stored as a run.
 const RUN_MIN: usize = 16;
-/// Groups in one bit-packed run: its header then stays below two bytes.
+/// Groups in one bit-packed run: keeps its header below two bytes.
 const GROUPS_MAX: usize = 63;
 const DELTA_BLOCK: usize = 128;
 const DELTA_MINIBLOCKS: usize = 4;
@@ -30,11 +32,11 @@ fn put_zigzag(value: i64, out: &mut Vec<u8>) {
     put_varint(((value << 1) ^ (value >> 63)) as u64, out);
 }
 
-/// Appends `values` in the RLE/bit-packed hybrid, without a length before it. Each value must be below
+/// Appends `values` in the RLE/bit-packed hybrid, without a length prefix. Each value must be below
 /// `1 << width`.
 pub(crate) fn put_hybrid(values: &[u32], width: u8, out: &mut Vec<u8>) {
     if width == 0 {
-        // A single possible value: one run says it all, and its value takes no bytes.
+        // With a single possible value, one run is enough, and its value takes no bytes.
         if !values.is_empty() {
             put_varint((values.len() as u64) << 1, out);
         }
@@ -45,7 +47,8 @@ pub(crate) fn put_hybrid(values: &[u32], width: u8, out: &mut Vec<u8>) {
     while at < values.len() {
         let value = values[at];
         let run = 1 + values[at + 1..].iter().take_while(|next| **next == value).count();
-        // A bit-packed run holds whole groups, so the run of equals lends it what its last group lacks.
+        // A bit-packed run has whole groups, so it takes the missing values of its last group from
+        // the run of equal values.
         let lent = (GROUP - (at - literals_from) % GROUP) % GROUP;
         if run >= RUN_MIN + lent {
             put_literals(&values[literals_from..at + lent], width, out);
@@ -60,7 +63,7 @@ pub(crate) fn put_hybrid(values: &[u32], width: u8, out: &mut Vec<u8>) {
     put_literals(&values[literals_from..], width, out);
 }
 
-/// Appends bit-packed runs; the last group is filled up with zeros.
+/// Appends bit-packed runs; the last group is padded with zeros.
 fn put_literals(values: &[u32], width: u8, out: &mut Vec<u8>) {
     for chunk in values.chunks(GROUPS_MAX * GROUP) {
         let groups = chunk.len().div_ceil(GROUP);
@@ -90,7 +93,7 @@ fn pack(values: &[u32], width: u8, out: &mut Vec<u8>) {
     out.extend_from_slice(&bits.to_le_bytes()[..(filled as usize).div_ceil(8)]);
 }
 
-/// As [`pack`] for up to 64 bits.
+/// Like [`pack`], but for up to 64 bits.
 fn pack_wide(values: &[u64], width: u8, out: &mut Vec<u8>) {
     let (mut bits, mut filled) = (0u128, 0u32);
     for value in values {
@@ -128,7 +131,8 @@ pub(crate) fn put_delta(values: &[i64], out: &mut Vec<u8>) {
         let widths_at = out.len();
         out.extend_from_slice(&[0; DELTA_MINIBLOCKS]);
         for (index, mini) in deltas.chunks(DELTA_MINIBLOCK).enumerate() {
-            // Of the block's last miniblock the missing values are stored as zeros; readers skip them.
+            // The missing values of the block's last miniblock are stored as zeros; readers skip
+            // them.
             let mut offsets = [0u64; DELTA_MINIBLOCK];
             let mut all = 0u64;
             for (offset, delta) in offsets.iter_mut().zip(mini) {

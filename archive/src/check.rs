@@ -1,8 +1,9 @@
-//! Making an archive's place, and looking whether it keeps what it promises.
+//! Creates the location of an archive, and checks whether it keeps what it promises.
 //!
-//! Invariants: `init` makes what is missing and changes nothing that is there; `check` puts one object that means
-//! nothing, with a lock of a day, and otherwise only reads. No deletion is ever tried: if the lock did not hold, the
-//! trial would be the damage. What a store would not tell is said to be unchecked, never to be in order.
+//! Invariants: `init` creates what is missing and changes nothing that exists; `check` puts one
+//! object without meaning, with a lock of a day, and otherwise only reads. It never tries a
+//! deletion: if the lock did not work, the test itself would do the damage. An answer that a store
+//! refuses is reported as not checked, never as in order.
 
 use std::path::PathBuf;
 
@@ -23,28 +24,28 @@ use crate::store::options::{LockMode, Retention, StoreOptions};
 use crate::store::{Bucket, Store};
 use crate::tlog::note::PublicKey;
 
-/// Sealed files whose locks are looked at.
+/// Number of sealed files whose locks are checked.
 const SAMPLE_FILES: usize = 16;
-/// Names that a finding lists.
+/// Maximum number of names in a finding.
 const NAMES_MAX: usize = 5;
-/// Seconds by which clocks may differ before it is worth a word, and before stores refuse requests.
+/// Clock difference in seconds that causes a warning, and one at which stores refuse requests.
 const CLOCK_WARN_SECONDS: i64 = 60;
 const CLOCK_FAIL_SECONDS: i64 = 900;
 
-/// What [`init`] found and made.
+/// What [`init`] found and created.
 #[derive(Debug)]
 pub struct Init {
     pub archive: Archive,
     pub made_bucket: bool,
     pub made_archive: bool,
-    /// For a bucket: what should be put in place by whoever administers it.
+    /// For a bucket: the policies for its administrator to install.
     pub policies: Option<Policies>,
 }
 
 /// Policies in the language of AWS IAM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Policies {
-    /// For the identity that writes: the least it needs, and what it must not do.
+    /// For the identity that writes: the least it needs, and the actions it must not have.
     pub writer: Value,
     /// For the identity that extends retention and places and releases holds.
     pub keeper: Value,
@@ -52,16 +53,16 @@ pub struct Policies {
     pub auditor: Value,
     /// For the identity that drops volumes past their retention.
     pub remover: Value,
-    /// For the bucket: what it refuses whoever asks.
+    /// For the bucket: the actions it refuses to everyone.
     pub bucket: Value,
 }
 
-/// Makes the archive at `location`, and its bucket, unless they are there. A new archive names `public_key` as its first
+/// Creates the archive at `location`, and its bucket, unless they exist. A new archive names `public_key` as its first
 /// key.
 ///
 /// # Errors
-/// [`ArchiveError::BucketUnfit`] for a bucket that exists without object lock or versions, or whose rules remove
-/// objects; otherwise as [`Archive::open_or_create`].
+/// [`ArchiveError::BucketUnfit`] for a bucket that exists without object lock or versions, or whose
+/// rules remove objects; otherwise those of [`Archive::open_or_create`].
 pub fn init(location: &str, options: &StoreOptions, public_key: Option<PublicKey>) -> Result<Init> {
     let place = Place::of(location, options)?;
     let made_bucket = match &place.store {
@@ -92,7 +93,7 @@ pub fn init(location: &str, options: &StoreOptions, public_key: Option<PublicKey
     Ok(Init { archive, made_bucket, made_archive, policies })
 }
 
-/// Refuses a bucket whose objects would not stay.
+/// Refuses a bucket that would not keep its objects.
 async fn unfit(s3: &S3) -> Result<()> {
     let refuse = |reason: &str| {
         Err(ArchiveError::BucketUnfit { bucket: s3.bucket().to_owned(), reason: reason.to_owned() })
@@ -112,18 +113,18 @@ async fn unfit(s3: &S3) -> Result<()> {
     }
     match s3.expiring_rules().await {
         Condition::Known(rules) if !rules.is_empty() => {
-            refuse(&format!("lifecycle rules remove objects or hide them: {}", rules.join(", ")))
+            refuse(&format!("lifecycle rules remove or hide objects: {}", rules.join(", ")))
         }
         _ => Ok(()),
     }
 }
 
-/// How an item stands.
+/// The verdict on an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     Ok,
-    /// Not as good as it could be, or not to be found out.
+    /// Not as good as it could be, or unknown.
     Warn,
     /// The archive does not keep what it promises.
     Fail,
@@ -134,7 +135,7 @@ pub enum Verdict {
 pub struct Finding {
     pub item: &'static str,
     pub verdict: Verdict,
-    /// Whether the store answered the question at all.
+    /// Whether the store answered the question.
     pub checked: bool,
     pub detail: String,
     /// What to do about it.
@@ -156,17 +157,16 @@ impl Finding {
     }
 
     fn unchecked(item: &'static str, failure: &S3Error) -> Self {
-        let remedy =
-            "allow the reading of this setting; `strongroom archive init` prints what a writer needs";
+        let remedy = "allow reading this setting; `strongroom archive init` prints the permissions that a writer needs";
         let detail = format!("not checked: {failure}");
         Finding { checked: false, ..Finding::warn(item, detail, remedy) }
     }
 }
 
-/// Looks at the archive at `location`, item by item.
+/// Checks the archive at `location`, item by item.
 ///
 /// # Errors
-/// When the location cannot be used at all. Whatever the store answers is a finding.
+/// If the location cannot be used at all. Every answer of the store is a finding.
 pub fn check(location: &str, options: &StoreOptions) -> Result<Vec<Finding>> {
     let place = Place::of(location, options)?;
     match place.store.clone() {
@@ -182,7 +182,7 @@ fn opened(place: Place, findings: &mut Vec<Finding>) -> Option<Archive> {
             Some(archive)
         }
         Err(error) => {
-            let remedy = "make it with `strongroom archive init`, or name the right place";
+            let remedy = "create it with `strongroom archive init`, or correct the location";
             findings.push(Finding::fail("archive", error.to_string(), remedy));
             None
         }
@@ -198,21 +198,21 @@ fn check_local(place: Place) -> Result<Vec<Finding>> {
         .filter(|(path, _)| std::fs::metadata(path).is_ok_and(|metadata| !metadata.permissions().readonly()));
     let missing = files.iter().filter(|(path, _)| !path.exists()).count();
     findings.push(match (missing, writable.count()) {
-        (0, 0) => Finding::ok("files", format!("{} sealed files are there and read-only", files.len())),
+        (0, 0) => Finding::ok("files", format!("{} sealed files exist and are read-only", files.len())),
         (0, count) => Finding::warn(
             "files",
-            format!("{count} of {} sealed files may be written to", files.len()),
-            "take the permission away: chmod a-w",
+            format!("{count} of {} sealed files are writable", files.len()),
+            "remove the permission: chmod a-w",
         ),
         (count, _) => Finding::fail(
             "files",
-            format!("{count} of {} sealed files are not there", files.len()),
+            format!("{count} of {} sealed files are missing", files.len()),
             "restore them",
         ),
     });
     findings.push(Finding::warn(
         "object lock",
-        "a local disk has none: whoever can write to it can rewrite the archive",
+        "a local disk has none: anyone who can write to it can rewrite the archive",
         "keep archives that must last in a bucket with object lock",
     ));
     Ok(findings)
@@ -233,11 +233,11 @@ fn check_bucket(place: Place, s3: S3) -> Result<Vec<Finding>> {
     match background::wait(async move { reached.bucket_exists().await }) {
         Ok(true) => {}
         Ok(false) => {
-            let detail = format!("there is no bucket {}", s3.bucket());
-            return Ok(vec![Finding::fail("bucket", detail, "`strongroom archive init` makes it")]);
+            let detail = format!("bucket {} does not exist", s3.bucket());
+            return Ok(vec![Finding::fail("bucket", detail, "`strongroom archive init` creates it")]);
         }
         Err(StoreError::Bucket { source, .. }) => {
-            let remedy = "see to endpoint, region and credentials";
+            let remedy = "check endpoint, region and credentials";
             return Ok(vec![Finding::fail("bucket", source.to_string(), remedy)]);
         }
         Err(error) => return Err(error.into()),
@@ -250,11 +250,11 @@ fn check_bucket(place: Place, s3: S3) -> Result<Vec<Finding>> {
     let probing = s3.clone();
     let conditional = background::wait(async move { probing.is_conditional(retention.mode).await });
     findings.push(match conditional {
-        Ok(true) => Finding::ok("conditional put", "an object that is there is not replaced"),
+        Ok(true) => Finding::ok("conditional put", "an existing object is not replaced"),
         Ok(false) => Finding::fail(
             "conditional put",
-            "the store replaces objects although asked not to",
-            "use a store that honours If-None-Match, or let one writer alone write",
+            "the store replaces existing objects although it was asked not to",
+            "use a store that honours If-None-Match, or run only one writer",
         ),
         Err(StoreError::Probe { source, .. }) => Finding::unchecked("conditional put", &source),
         Err(error) => return Err(error.into()),
@@ -267,7 +267,7 @@ fn check_bucket(place: Place, s3: S3) -> Result<Vec<Finding>> {
             })?);
         }
         Err(error) => {
-            let remedy = "a commit or a checkpoint cannot be read; `query` says more";
+            let remedy = "a commit or a checkpoint cannot be read; `strongroom query` shows the error";
             findings.push(Finding::fail("sealed objects", error.to_string(), remedy));
         }
     }
@@ -281,23 +281,23 @@ fn retention_finding(retention: Retention) -> Finding {
         LockMode::Governance => Finding::warn(
             "retention",
             detail,
-            "who holds s3:BypassGovernanceRetention can remove objects; use COMPLIANCE for what must last",
+            "holders of s3:BypassGovernanceRetention can remove objects; use COMPLIANCE for archives that must last",
         ),
     }
 }
 
-/// The items that concern the bucket as a whole.
+/// The items about the bucket as a whole.
 async fn settings(s3: &S3) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.push(match s3.lock_configuration().await {
         Condition::Known(lock) if lock.enabled => match lock.default {
             Some(default) => Finding::ok("object lock", format!("on; by default {default}")),
-            None => Finding::ok("object lock", "on; every object brings its own retention"),
+            None => Finding::ok("object lock", "on; every object has its own retention"),
         },
         Condition::Known(_) | Condition::Unset => Finding::fail(
             "object lock",
             "off: anything can be deleted",
-            "object lock is chosen when a bucket is made: make a new one with `strongroom archive init`",
+            "object lock can only be set when a bucket is created: create a new one with `strongroom archive init`",
         ),
         Condition::Unknown(failure) => Finding::unchecked("object lock", &failure),
     });
@@ -313,7 +313,7 @@ async fn settings(s3: &S3) -> Vec<Finding> {
         Condition::Known(rules) if rules.is_empty() => Finding::ok("lifecycle", "no rule removes objects"),
         Condition::Known(rules) => Finding::fail(
             "lifecycle",
-            format!("rules remove objects or hide them: {}", rules.join(", ")),
+            format!("rules remove or hide objects: {}", rules.join(", ")),
             "remove these rules, or limit them to another prefix",
         ),
         Condition::Unknown(failure) => Finding::unchecked("lifecycle", &failure),
@@ -322,23 +322,25 @@ async fn settings(s3: &S3) -> Vec<Finding> {
         Condition::Known(text) => policy_finding(&text),
         Condition::Unset => Finding::warn(
             "bucket policy",
-            "none: only the writer's own rights keep it from deleting",
-            "put the bucket policy in place that `strongroom archive init` prints",
+            "none: only the writer's own permissions keep it from deleting",
+            "install the bucket policy that `strongroom archive init` prints",
         ),
         Condition::Unknown(failure) => Finding::unchecked("bucket policy", &failure),
     });
     findings.push(match s3.clock_ahead().await {
         Ok(Some(ahead)) if ahead.abs() > CLOCK_FAIL_SECONDS => Finding::fail(
             "clock",
-            format!("the store's clock is {ahead} s ahead of ours"),
-            "set the clock of this machine: retention is asked for on it",
+            format!("the store's clock is {ahead} s ahead of this machine's"),
+            "set this machine's clock: retention is requested on it",
         ),
         Ok(Some(ahead)) if ahead.abs() > CLOCK_WARN_SECONDS => Finding::warn(
             "clock",
-            format!("the store's clock is {ahead} s ahead of ours"),
-            "set the clock of this machine",
+            format!("the store's clock is {ahead} s ahead of this machine's"),
+            "set this machine's clock",
         ),
-        Ok(Some(ahead)) => Finding::ok("clock", format!("the store's is {ahead} s ahead of ours")),
+        Ok(Some(ahead)) => {
+            Finding::ok("clock", format!("the store's clock is {ahead} s ahead of this machine's"))
+        }
         Ok(None) => {
             let detail = "not checked: the store's answers have no date".to_owned();
             Finding { checked: false, ..Finding::warn("clock", detail, "compare the clocks by hand") }
@@ -348,12 +350,12 @@ async fn settings(s3: &S3) -> Vec<Finding> {
     findings.push(match s3.shadowed(NAMES_MAX).await {
         Condition::Known((names, whole)) if names.is_empty() => match whole {
             true => Finding::ok("versions of objects", "one of each"),
-            false => Finding::ok("versions of objects", "one of each, among the first of many"),
+            false => Finding::ok("versions of objects", "one of each, on the first page of the listing"),
         },
         Condition::Known((names, _)) => Finding::fail(
             "versions of objects",
             format!("replaced or hidden: {}", names.join(", ")),
-            "somebody put or deleted objects below the archive; the older versions are what was sealed",
+            "objects below the archive were put or deleted by others; the oldest versions are the sealed ones",
         ),
         Condition::Unset => Finding::ok("versions of objects", "no objects"),
         Condition::Unknown(failure) => Finding::unchecked("versions of objects", &failure),
@@ -361,9 +363,9 @@ async fn settings(s3: &S3) -> Vec<Finding> {
     findings
 }
 
-/// Whether a bucket policy refuses deletion to everybody.
+/// Whether a bucket policy refuses deletion to everyone.
 fn policy_finding(text: &str) -> Finding {
-    let remedy = "put the bucket policy in place that `strongroom archive init` prints";
+    let remedy = "install the bucket policy that `strongroom archive init` prints";
     let Ok(policy) = serde_json::from_str::<Value>(text) else {
         return Finding::warn("bucket policy", "it is not JSON", remedy);
     };
@@ -390,8 +392,8 @@ fn policy_finding(text: &str) -> Finding {
         })
     };
     match covers("s3:DeleteObject") && covers("s3:DeleteObjectVersion") {
-        true => Finding::ok("bucket policy", "it refuses deletion to everybody"),
-        false => Finding::warn("bucket policy", "it does not refuse deletion to everybody", remedy),
+        true => Finding::ok("bucket policy", "it refuses deletion to everyone"),
+        false => Finding::warn("bucket policy", "it does not refuse deletion to everyone", remedy),
     }
 }
 
@@ -405,7 +407,7 @@ async fn locks(s3: &S3, retention: Retention, files: Vec<(PathBuf, Option<String
         let put = match s3.head(path, version.as_deref()).await {
             Ok(head) => head.modified,
             Err(failure) if failure.is_missing() => {
-                return Finding::fail(ITEM, name("is not there"), "restore it: a commit names it");
+                return Finding::fail(ITEM, name("is missing"), "restore it: a commit names it");
             }
             Err(failure) => return Finding::unchecked(ITEM, &failure),
         };
@@ -420,7 +422,7 @@ async fn locks(s3: &S3, retention: Retention, files: Vec<(PathBuf, Option<String
         if mode != retention.mode && retention.mode == LockMode::Compliance {
             return Finding::fail(ITEM, name("is locked in mode GOVERNANCE only"), REMEDY);
         }
-        // The day that is added is for clocks that differ.
+        // The added day allows for clocks that differ.
         let owed = retention.until(put).and_then(|owed| owed.checked_sub_days(Days::new(1)));
         if owed.is_none_or(|owed| until < owed) {
             let until = until.to_rfc3339_opts(SecondsFormat::Secs, true);
@@ -430,7 +432,7 @@ async fn locks(s3: &S3, retention: Retention, files: Vec<(PathBuf, Option<String
     }
     let left = soonest.map_or(0, |soonest| (soonest - Utc::now()).num_days());
     let count = files.len();
-    Finding::ok(ITEM, format!("{count} looked at, all locked for {left} days or more"))
+    Finding::ok(ITEM, format!("{count} checked, all locked for {left} days or more"))
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
-//! One column chunk: levels and values to Parquet pages, compressed, with their statistics.
+//! One column chunk: from levels and values to Parquet pages, compressed, with their statistics.
 //!
-//! Invariant: what [`encode_column`] returns is a whole column chunk whose metadata agrees with its
-//! bytes, so a file writer only copies it.
+//! Invariant: [`encode_column`] returns a whole column chunk whose metadata agrees with its bytes,
+//! so a file writer only copies it.
 //!
-//! The pages are written here and not by `parquet`'s `ArrowColumnWriter` because that one hashes every
-//! value of every row again to build its dictionary, and compares every value for its statistics, also
-//! when the rows arrive as dictionary codes. Here a distinct value is looked at once.
+//! The pages are not written by `parquet`'s `ArrowColumnWriter`, because it hashes every value of
+//! every row again to build its dictionary, and compares every value for its statistics, even if
+//! the rows arrive as dictionary codes. This module reads a distinct value once.
 
 use std::ops::Range;
 
@@ -32,15 +32,15 @@ const STATISTICS_BYTES_MAX: usize = 64;
 const PAGE_BYTES_MAX: usize = 1 << 20;
 /// Compression that saves less than one part in this many is not worth undoing on every read.
 const COMPRESSION_GAIN_MIN: usize = 32;
-/// Bytes that a page's header takes, about.
+/// Approximate bytes of a page header.
 const PAGE_HEADER_BYTES: usize = 64;
 /// Memory that a worker keeps for the next column, in each of three buffers.
 const SCRATCH_BYTES_MAX: usize = 16 << 20;
 
-/// Least and greatest values kept for a column.
+/// Which least and greatest values are kept for a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bounds {
-    /// None: values without order, or such that must not be repeated in a footer.
+    /// None: for values without order, or that must not be repeated in a footer.
     Off,
     /// Those of the column chunk.
     Chunk,
@@ -48,19 +48,19 @@ pub(crate) enum Bounds {
     Pages,
 }
 
-/// How byte strings are stored that are not in a dictionary.
+/// How byte strings outside a dictionary are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ByteEncoding {
     /// All lengths, then all bytes.
     DeltaLength,
-    /// Each value as what it does not share with the one before it.
+    /// Each value as the part that it does not share with the one before it.
     DeltaPrefix,
 }
 
-/// How integers are stored that are not in a dictionary.
+/// How integers outside a dictionary are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IntEncoding {
-    /// As differences, in as few bits as the widest of 32 needs.
+    /// As differences, in the number of bits that the widest of 32 needs.
     Delta,
     /// All first bytes, then all second bytes, and so on.
     SplitBytes,
@@ -69,9 +69,9 @@ pub(crate) enum IntEncoding {
 /// Width of dictionary codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CodeWidth {
-    /// As few bits as the dictionary needs.
+    /// The number of bits that the dictionary needs.
     Least,
-    /// Whole bytes, which a compressor sees repetitions in.
+    /// Whole bytes, in which a compressor finds repetitions.
     Bytes,
 }
 
@@ -86,7 +86,7 @@ pub(crate) struct ColumnSpec {
     pub(crate) page_rows: usize,
 }
 
-/// The values of a column that are there, in row order.
+/// The non-null values of a column, in row order.
 pub(crate) enum Values<'a> {
     Codes { codes: Vec<u32>, entries: Entries<'a> },
     Bytes { values: Vec<&'a [u8]>, encoding: ByteEncoding },
@@ -112,7 +112,7 @@ pub(crate) enum Definition {
 pub(crate) struct Column<'a> {
     pub(crate) rows: usize,
     pub(crate) definition: Definition,
-    /// Of a list: repetition levels, and the number of the level that each row starts with, and their total.
+    /// For a list: the repetition levels, the number of the first level of each row, and the total.
     pub(crate) repetition: Option<(Vec<u32>, Vec<u32>)>,
     pub(crate) values: Values<'a>,
 }
@@ -137,7 +137,8 @@ struct RawPage {
     bounds: Option<(Bound, Bound)>,
 }
 
-/// What encoding needs and keeps from one column to the next: fresh memory costs more than the work done in it.
+/// Buffers that are kept from one column to the next: allocating them costs more than the work done
+/// in them.
 pub(crate) struct Scratch {
     zstd: Compressor<'static>,
     /// Pages of the column, dictionary first.
@@ -159,7 +160,7 @@ impl Scratch {
         self.zstd.set_compression_level(level)
     }
 
-    /// Compresses what `raw` holds from `at` on; returns both ranges.
+    /// Compresses the bytes of `raw` from `at` to its end; returns both ranges.
     fn compress_from(&mut self, at: usize) -> std::io::Result<(Range<usize>, Range<usize>)> {
         let (raw, small) = (at..self.raw.len(), self.small.len());
         self.one.clear();
@@ -170,7 +171,7 @@ impl Scratch {
     }
 }
 
-/// Which bytes of a column are a page's.
+/// Selects which bytes of the column belong to a page.
 type PageRange = fn(&RawPage) -> Range<usize>;
 
 pub(crate) fn encode_column(
@@ -347,7 +348,7 @@ fn put_levels(levels: &[u32], width: u8, out: &mut Vec<u8>) {
     out[at..at + 4].copy_from_slice(&length.to_le_bytes());
 }
 
-/// As [`put_levels`] for `count` equal levels.
+/// Like [`put_levels`], but for `count` equal levels.
 fn put_level_run(level: u32, count: usize, out: &mut Vec<u8>) {
     let at = out.len();
     out.extend_from_slice(&[0; 4]);
@@ -358,7 +359,7 @@ fn put_level_run(level: u32, count: usize, out: &mut Vec<u8>) {
 }
 
 impl Column<'_> {
-    /// Range of levels of `rows` rows from `row`, and how many values they have.
+    /// The range of levels for `rows` rows from `row`, and how many values they have.
     fn page_levels(&self, row: usize, rows: usize, max_definition: u32) -> (Range<usize>, usize) {
         let levels = match &self.repetition {
             Some((_, starts)) => starts[row] as usize..starts[row + rows] as usize,
@@ -433,7 +434,7 @@ impl Values<'_> {
         }
     }
 
-    /// Bytes that `count` values from `at` take, about; what decides where long values are cut into pages.
+    /// Approximate bytes of `count` values from `at`; decides where long values are cut into pages.
     fn bytes_len(&self, at: usize, count: usize) -> usize {
         match self {
             Values::Bytes { values, .. } => values[at..at + count].iter().map(|value| value.len()).sum(),
@@ -478,7 +479,7 @@ impl Values<'_> {
             Values::Codes { codes, entries: Entries::Bytes { entries, sorted: false } }
                 if codes.len() == count =>
             {
-                // Every entry of a dictionary is used, so the codes need no look.
+                // Every entry of a dictionary is used, so the codes need not be read.
                 let least = entries.iter().min()?;
                 let greatest = entries.iter().max()?;
                 Some((least.to_vec(), greatest.to_vec()))
@@ -499,7 +500,7 @@ impl Values<'_> {
         }
     }
 
-    /// `None` where only the chunk's are known.
+    /// `None` if only the bounds of the chunk are known.
     fn page_bounds(&self, at: usize, count: usize) -> Option<(Bound, Bound)> {
         match self {
             Values::Codes { entries: Entries::Bytes { sorted: false, .. }, .. } => None,
@@ -507,7 +508,7 @@ impl Values<'_> {
         }
     }
 
-    /// Whether the pages' bounds rise.
+    /// Whether the bounds of the pages ascend.
     fn boundary_order(&self, pages: &[RawPage]) -> BoundaryOrder {
         let bounds: Vec<_> = pages.iter().filter_map(|page| page.bounds.as_ref()).collect();
         let rises = bounds.windows(2).all(|pair| {
@@ -570,7 +571,8 @@ impl Values<'_> {
         if values.is_empty() {
             return None;
         }
-        // Any whole number of 32-byte blocks is allowed; the next power of two would waste up to half.
+        // Any whole number of 32-byte blocks is allowed; the next power of two would waste up to
+        // half.
         let blocks = (values.len() * bits as usize).div_ceil(256);
         let mut filter = Sbbf::new(&vec![0; blocks * 32]);
         for value in values {
@@ -580,7 +582,7 @@ impl Values<'_> {
     }
 }
 
-/// Least and greatest of `values`, in one pass and without a branch a value.
+/// Least and greatest of `values`, in one pass and without a branch for each value.
 fn extremes<T: Copy + Ord>(values: &[T], min: T, max: T) -> Option<(T, T)> {
     let wider = |(least, greatest): (T, T), value: &T| (least.min(*value), greatest.max(*value));
     (!values.is_empty()).then(|| values.iter().fold((max, min), wider))
@@ -619,7 +621,7 @@ fn lower(mut value: Bound) -> Bound {
     value
 }
 
-/// The value, or a shorter one that is not less; the whole value where there is none.
+/// The value, or a shorter one that is not less; the whole value if there is none.
 fn upper(value: Bound) -> Bound {
     let cut = prefix_len(&value);
     if cut == value.len() {
@@ -627,7 +629,7 @@ fn upper(value: Bound) -> Bound {
     }
     match std::str::from_utf8(&value[..cut]) {
         Ok(text) => {
-            // Text stays text: the last character that has a successor takes it.
+            // Text stays text: the last character that has a successor is replaced by it.
             for (at, character) in text.char_indices().rev() {
                 if let Some(next) =
                     (u32::from(character) + 1..=u32::from(character) + 0x801).find_map(char::from_u32)
@@ -650,12 +652,12 @@ fn upper(value: Bound) -> Bound {
     }
 }
 
-/// Longest prefix within [`STATISTICS_BYTES_MAX`] that does not cut a character.
+/// Longest prefix within [`STATISTICS_BYTES_MAX`] that does not split a character.
 fn prefix_len(value: &[u8]) -> usize {
     if value.len() <= STATISTICS_BYTES_MAX {
         return value.len();
     }
-    // Three bytes back is as far as a UTF-8 character reaches.
+    // A UTF-8 character reaches at most three bytes back.
     (STATISTICS_BYTES_MAX - 3..=STATISTICS_BYTES_MAX)
         .rev()
         .find(|at| value[*at] & 0xc0 != 0x80)

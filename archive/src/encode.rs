@@ -1,13 +1,13 @@
-//! Rows to encoded row groups, on any thread: filed by date, sorted, encoded, compressed.
+//! Rows to encoded row groups, on any thread: grouped by date, sorted, encoded, compressed.
 //!
-//! Invariant: the row groups of one call hold each row of the batch exactly once, under the date of its
-//! event time (or of its arrival, when it has no believable time), and say which offsets of which
-//! source they hold, so that the writer can refuse a row that is stored already.
+//! Invariant: the row groups of one call contain each row of the batch exactly once, under the date
+//! of its event time (or of its arrival, if it has no believable time), and state which offsets of
+//! which source they contain, so that the writer can refuse a row that is already stored.
 //!
-//! Rows are sorted inside a row group only. Row groups follow the order of the source, so time ranges of
-//! row groups stay narrow (that is what pruning by time needs), while sorting by who did what to which
-//! kind of object makes equal values neighbours (that is what compression needs, and pruning by user
-//! inside a row group). The order of the source is not lost: `source_offset` is a column.
+//! Rows are sorted only inside a row group. Row groups follow the order of the source, so time
+//! ranges of row groups stay narrow, which pruning by time needs. Sorting by who did what to which
+//! kind of object puts equal values next to each other, which compression needs, and pruning by
+//! user inside a row group. The order of the source is not lost: `source_offset` is a column.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -32,14 +32,16 @@ use crate::column::{
 };
 use crate::error::{ArchiveError, Result};
 
-/// A dictionary of up to this many values is written in their order, so that codes compare as values do.
+/// A dictionary of up to this many values is written in value order, so that codes compare as
+/// values do.
 const SORTED_ENTRIES_MAX: usize = 4096;
-/// A code that stands for null.
+/// The code of null.
 const NULL: u32 = u32::MAX;
-/// Earliest believable event time: Kubernetes' first release is younger.
+/// Earliest believable event time: the first release of Kubernetes is from this year.
 pub(crate) const EARLIEST_YEAR: i32 = 2014;
 
-/// A row group of one table and date, sorted, encoded and compressed; what [`crate::Writer::append`] takes.
+/// A row group of one table and date, sorted, encoded and compressed; what
+/// [`crate::Writer::append`] takes.
 #[derive(Clone, Debug)]
 pub struct EncodedRowGroup {
     pub(crate) table: Table,
@@ -49,11 +51,11 @@ pub struct EncodedRowGroup {
     pub(crate) spans: Vec<Span>,
     /// Least and greatest time, microseconds.
     pub(crate) times: Option<(i64, i64)>,
-    /// Leaf hashes of the records, in the order of the rows; `None` when they were not given.
+    /// Leaf hashes of the records, in row order; `None` if they were not given.
     pub(crate) record_hashes: Option<Vec<Sha256Hash>>,
 }
 
-/// The offsets of one source that a row group holds.
+/// The offsets of one source in a row group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Span {
     pub(crate) partition: String,
@@ -75,12 +77,13 @@ impl EncodedRowGroup {
         self.rows
     }
 
-    /// Bytes that its columns take in a file.
+    /// Bytes of its columns in a file.
     pub fn bytes(&self) -> u64 {
         self.columns.iter().map(|column| column.bytes.len() as u64).sum()
     }
 
-    /// Column names with their bytes in a file, for measuring. A list's name is its column's.
+    /// Column names with their bytes in a file, for measuring. A list counts under the name of its
+    /// column.
     pub fn column_bytes(&self) -> impl Iterator<Item = (&str, u64)> {
         self.columns.iter().map(|column| {
             let path = column.close.metadata.column_path().parts();
@@ -91,37 +94,38 @@ impl EncodedRowGroup {
     }
 }
 
-/// In which order rows lie inside a row group.
+/// The order of rows inside a row group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowOrder {
-    /// As the source had them.
+    /// The order of the source.
     Source,
-    /// By the columns named, rows that are equal in them as the source had them.
+    /// By these columns; rows with equal values in them keep the order of the source.
     By(&'static [&'static str]),
 }
 
-/// Choices of encoding; [`Layout::default`] is what archives are written with, other values are for measuring.
+/// Choices of encoding. Archives are written with [`Layout::default`]; other values are for
+/// measuring.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
     pub row_order: RowOrder,
-    /// Every second group of rows that are equal in those columns lies backwards.
+    /// Reverses every second group of rows that are equal in those columns.
     pub turns: bool,
     pub zstd_level: i32,
-    /// Rows of a data page.
+    /// Rows in a data page.
     pub page_rows: usize,
-    /// Dictionary codes in whole bytes.
+    /// Stores dictionary codes in whole bytes.
     pub byte_codes: bool,
-    /// A dictionary with more than one value for so many rows is not written as one.
+    /// A column with fewer rows than this for each distinct value is not written as a dictionary.
     pub rows_per_entry_min: usize,
-    /// Values that are in no dictionary: share prefixes with the value before.
+    /// Values outside dictionaries share prefixes with the value before.
     pub shared_prefixes: bool,
-    /// Times and offsets as differences; else as split bytes.
+    /// Times and offsets are stored as differences; otherwise as split bytes.
     pub deltas: bool,
-    /// Bloom filters where lookups of single values need them.
+    /// Bloom filters on columns in which single values are looked up.
     pub bloom_filters: bool,
 }
 
-/// What investigators ask by, and what most other columns follow from.
+/// The columns that investigators ask by, and that most other columns follow from.
 const EVENT_ORDER: &[&str] = &[events::RESOURCE, events::VERB, events::USER_NAME, events::NAMESPACE];
 
 impl Default for Layout {
@@ -140,24 +144,27 @@ impl Default for Layout {
     }
 }
 
-/// Sorts and encodes the rows of `batch` (in `table.batch_schema()`), one row group for each UTC date
-/// of their time; a row whose time is absent or implausible is filed under the date of `arrived`.
-/// A batch without rows gives no row groups.
+/// Sorts and encodes the rows of `batch` (in `table.batch_schema()`), one row group for each UTC
+/// date of their time; a row whose time is absent or implausible gets the date of `arrived`. A
+/// batch without rows gives no row groups.
 ///
-/// The records of all other tables than events are a column. Those of events are the bytes received: files of events that are
-/// encoded by this function have no proof of their records; see [`encode_records`].
+/// In all tables but `events`, a column is the record. The record of an event is the bytes
+/// received, so files of events encoded by this function have no proof of their records; see
+/// [`encode_records`].
 ///
 /// # Errors
-/// [`ArchiveError::EncodeSchema`] when the batch has other columns, [`ArchiveError::EncodeColumn`] when a
-/// column cannot be encoded (a page beyond 2 GiB).
+/// [`ArchiveError::EncodeSchema`] if the batch has other columns, [`ArchiveError::EncodeColumn`] if
+/// a column cannot be encoded (a page beyond 2 GiB).
 pub fn encode(table: Table, batch: RecordBatch, arrived: DateTime<Utc>) -> Result<Vec<EncodedRowGroup>> {
     encode_with(table, batch, arrived, &Layout::default())
 }
 
-/// As [`encode`], for events, with the leaf hash of each row's record: [`leaf_hash`] of the bytes received.
+/// Like [`encode`], but for events, with the leaf hash of each row's record: [`leaf_hash`] of the
+/// bytes received.
 ///
 /// # Errors
-/// As [`encode`], and [`ArchiveError::EncodeSchema`] when there are not as many hashes as rows.
+/// Those of [`encode`], and [`ArchiveError::EncodeSchema`] if the number of hashes is not the
+/// number of rows.
 pub fn encode_records(
     batch: RecordBatch,
     record_hashes: &[Sha256Hash],
@@ -170,7 +177,7 @@ pub fn encode_records(
     encode_all(Table::Events, &batch, Some(record_hashes), arrived, &Layout::default())
 }
 
-/// As [`encode`], with other choices than those made for archives.
+/// Like [`encode`], but with other choices than those made for archives.
 pub fn encode_with(
     table: Table,
     batch: RecordBatch,
@@ -198,7 +205,7 @@ fn encode_all(
         .collect()
 }
 
-/// The column that is the record of a row; events have none, for theirs is rendered.
+/// The column that is the record of a row; `events` has none, because its records are rendered.
 pub(crate) const fn record_column(table: Table) -> Option<&'static str> {
     match table {
         Table::Events => None,
@@ -208,7 +215,7 @@ pub(crate) const fn record_column(table: Table) -> Option<&'static str> {
     }
 }
 
-/// Leaf hashes of the values of a column that is the record.
+/// Leaf hashes of the values of a record column.
 pub(crate) fn hash_column(array: &ArrayRef) -> Vec<Sha256Hash> {
     let value = |row: usize| -> &[u8] {
         match array.data_type() {
@@ -243,7 +250,7 @@ fn check_schema(table: Table, batch: &RecordBatch) -> Result<()> {
     Ok(())
 }
 
-/// Name of the column with the time of a row.
+/// Name of the column that has the time of a row.
 pub(crate) const fn time_column(table: Table) -> &'static str {
     match table {
         Table::Events => events::STAGE_TIMESTAMP,
@@ -268,7 +275,7 @@ fn file_by_date(
         .timestamp_micros();
     let latest = arrived.timestamp_micros().saturating_add(DAY_US);
     let times = column(batch, time_column(table)).as_primitive::<TimestampMicrosecondType>();
-    // Rows of a batch have few dates, mostly one: remember the last one's rows and list.
+    // Rows of a batch have few dates, mostly one: remember the rows and the list of the last one.
     let mut current: Option<(i64, Vec<u32>)> = None;
     let epoch = NaiveDate::default();
     let date_of = |day: i64| match u64::try_from(day) {
@@ -301,8 +308,8 @@ fn column<'a>(batch: &'a RecordBatch, name: &str) -> &'a ArrayRef {
     batch.column_by_name(name).expect("the schema was checked")
 }
 
-/// The Parquet schema of a table's files. List elements are named as the format asks, so that every
-/// reader finds them.
+/// The Parquet schema of a table's files. List elements have the names that the format requires, so
+/// that every reader finds them.
 pub(crate) fn parquet_schema(table: Table) -> &'static SchemaDescPtr {
     static SCHEMAS: LazyLock<HashMap<Table, SchemaDescPtr>> = LazyLock::new(|| {
         let convert = |table: Table| {
@@ -318,7 +325,7 @@ pub(crate) fn parquet_schema(table: Table) -> &'static SchemaDescPtr {
 }
 
 thread_local! {
-    /// Compression state and buffers are large and are set up once for each worker.
+    /// Compression state and buffers are large, so each worker sets them up once.
     static SCRATCH: RefCell<Option<Scratch>> = const { RefCell::new(None) };
 }
 
@@ -364,14 +371,14 @@ fn encode_rows(
     Ok(EncodedRowGroup { table, date, rows: rows.len() as u64, columns, spans, times, record_hashes })
 }
 
-/// How the values of a column are stored when they are in no dictionary.
+/// How the values of a column outside a dictionary are stored.
 #[derive(Clone, Copy)]
 struct ValuePlan {
     bytes: ByteEncoding,
     ints: IntEncoding,
 }
 
-/// The choices for a column. `benches/layout.rs` holds the comparison behind them.
+/// The choices for a column. `benches/layout.rs` has the comparison that led to them.
 fn plan(table: Table, name: &str, layout: &Layout) -> (ColumnSpec, ValuePlan) {
     let bytes = if layout.shared_prefixes { ByteEncoding::DeltaPrefix } else { ByteEncoding::DeltaLength };
     let ints = if layout.deltas { IntEncoding::Delta } else { IntEncoding::SplitBytes };
@@ -403,7 +410,7 @@ fn plan(table: Table, name: &str, layout: &Layout) -> (ColumnSpec, ValuePlan) {
     }
     match name {
         events::AUDIT_ID => {
-            // Random: no order worth keeping bounds of, nothing shared.
+            // Random values: bounds are useless, and no prefixes are shared.
             spec.bloom_bits = bloom(6);
             spec.bounds = Bounds::Off;
             values.bytes = ByteEncoding::DeltaLength;
@@ -422,7 +429,8 @@ fn plan(table: Table, name: &str, layout: &Layout) -> (ColumnSpec, ValuePlan) {
         events::STAGE_TIMESTAMP | events::REQUEST_RECEIVED_TIMESTAMP | events::SOURCE_OFFSET => {
             spec.bounds = Bounds::Pages;
         }
-        // Bodies, claims and the like must not leave a file through its footer, and have no useful order.
+        // Bodies, claims and the like must not appear in the footer of a file, and have no useful
+        // order.
         events::REQUEST_OBJECT
         | events::RESPONSE_OBJECT
         | events::ANNOTATIONS
@@ -446,8 +454,8 @@ fn plan(table: Table, name: &str, layout: &Layout) -> (ColumnSpec, ValuePlan) {
     (spec, values)
 }
 
-/// The offsets of each source among `rows`. Rows without a source are the caller's own affair: they are
-/// no part of any position.
+/// The offsets of each source among `rows`. Rows without a source are not part of any position;
+/// their caller accounts for them.
 fn spans(batch: &RecordBatch, rows: &[u32]) -> Vec<Span> {
     let offsets = column(batch, events::SOURCE_OFFSET).as_primitive::<Int64Type>();
     let sources = column(batch, events::SOURCE);
@@ -493,7 +501,8 @@ fn spans(batch: &RecordBatch, rows: &[u32]) -> Vec<Span> {
         .collect()
 }
 
-/// Sorts `rows` by the dictionary columns `names`; rows equal in all of them stay in order.
+/// Sorts `rows` by the dictionary columns `names`; rows that are equal in all of them keep their
+/// order.
 fn sort_rows(batch: &RecordBatch, names: &[&str], turns: bool, rows: &mut [u32]) {
     let mut keys: Vec<u128> = (0..rows.len() as u128).collect();
     let mut free = u128::BITS - u32::BITS;
@@ -518,8 +527,8 @@ fn sort_rows(batch: &RecordBatch, names: &[&str], turns: bool, rows: &mut [u32])
     }
     keys.sort_unstable();
     if turns {
-        // Every second group backwards: times and offsets then go on from one group to the next instead
-        // of jumping back, which is what their differences are narrow for.
+        // Every second group is reversed: times and offsets then continue from one group to the
+        // next instead of jumping back, which keeps their differences narrow.
         for (number, group) in keys.chunk_by_mut(|a, b| a >> u32::BITS == b >> u32::BITS).enumerate() {
             if number % 2 == 1 {
                 group.reverse();
@@ -530,7 +539,7 @@ fn sort_rows(batch: &RecordBatch, names: &[&str], turns: bool, rows: &mut [u32])
     rows.copy_from_slice(&sorted);
 }
 
-/// The code of each row, [`NULL`] where there is no value.
+/// The code of each row, [`NULL`] where it has no value.
 fn row_codes(
     keys: &[i32],
     nulls: Option<&NullBuffer>,
@@ -541,7 +550,7 @@ fn row_codes(
         None => rows.map(|row| keys[row as usize] as u32).collect(),
         Some(nulls) => {
             let is_valid = validity(nulls);
-            // All ones, which is NULL, where the row has no value.
+            // All ones, which is [`NULL`], where the row has no value.
             rows.map(|row| keys[row as usize] as u32 | is_valid(row).wrapping_sub(1)).collect()
         }
     };
@@ -564,15 +573,15 @@ fn validity(nulls: &NullBuffer) -> impl Fn(u32) -> u32 {
     }
 }
 
-/// Renumbers codes to the entries in use, in the order of values where they are few enough, else in
-/// order of appearance. Returns how many there are.
+/// Renumbers codes to the entries in use, in value order if they are few enough, otherwise in order
+/// of appearance. Returns the number of entries in use.
 fn rank(codes: &mut [u32], entries: &StringArray) -> usize {
     compact(codes, entries).0.len()
 }
 
-/// As [`rank`]; returns the entries' old codes and whether they are in the order of values.
+/// Like [`rank`], but returns the old codes of the entries and whether they are in value order.
 fn compact(codes: &mut [u32], entries: &StringArray) -> (Vec<u32>, bool) {
-    // One place more than there are entries: that of null.
+    // One place more than there are entries, for null.
     let place = |code: u32| (code as usize).min(entries.len());
     let mut seen = vec![false; entries.len() + 1];
     for code in codes.iter() {
@@ -602,7 +611,7 @@ fn compact(codes: &mut [u32], entries: &StringArray) -> (Vec<u32>, bool) {
     (used, is_sorted)
 }
 
-/// The rows of `array` in the order of `rows`, as levels and values.
+/// The given rows of `array`, in the order of `rows`, as levels and values.
 fn gather<'a>(array: &'a ArrayRef, rows: &[u32], plan: ValuePlan, layout: &Layout) -> Column<'a> {
     match array.data_type() {
         DataType::Dictionary(..) => {
@@ -675,19 +684,19 @@ fn gather<'a>(array: &'a ArrayRef, rows: &[u32], plan: ValuePlan, layout: &Layou
             }
         }
         DataType::List(_) => gather_list(array, rows, plan, layout),
-        // check_schema admits the types of our schemas only.
-        other => unreachable!("no column of ours is {other}"),
+        // check_schema admits only the types of our schemas.
+        other => unreachable!("no column of our schemas has type {other}"),
     }
 }
 
-/// A dictionary column of nulls alone, which many columns are.
+/// A dictionary column of nulls only, which many columns are.
 fn without_values<'a>(rows: usize) -> Column<'a> {
     let entries = Entries::Bytes { entries: Vec::new(), sorted: true };
     let values = Values::Codes { codes: Vec::new(), entries };
     Column { rows, definition: Definition::All(0), repetition: None, values }
 }
 
-/// Definition levels of `rows`, and those of them that have a value.
+/// Definition levels of `rows`, and the rows that have a value.
 fn present_rows<'r>(nulls: Option<&NullBuffer>, rows: &'r [u32]) -> (Definition, Cow<'r, [u32]>) {
     let Some(nulls) = nulls.filter(|nulls| nulls.null_count() > 0) else {
         return (presence(rows.iter().map(|_| 1)), Cow::Borrowed(rows));
@@ -697,7 +706,7 @@ fn present_rows<'r>(nulls: Option<&NullBuffer>, rows: &'r [u32]) -> (Definition,
     (definition, rows.iter().copied().filter(|row| is_valid(*row) == 1).collect())
 }
 
-/// The definition levels 0 and 1 of a column that is no list.
+/// The definition levels 0 and 1 of a column that is not a list.
 fn presence(levels: impl ExactSizeIterator<Item = u32> + Clone) -> Definition {
     let count = levels.len();
     match levels.clone().map(|level| level as usize).sum() {
@@ -707,7 +716,8 @@ fn presence(levels: impl ExactSizeIterator<Item = u32> + Clone) -> Definition {
     }
 }
 
-/// Definition levels of a list of nullable strings: 0 no list, 1 an empty one, 2 a null in it, 3 a value.
+/// Definition levels of a list of nullable strings: 0 no list, 1 an empty one, 2 a null in it, 3 a
+/// value.
 fn gather_list<'a>(array: &'a ArrayRef, rows: &[u32], plan: ValuePlan, layout: &Layout) -> Column<'a> {
     let list = array.as_list::<i32>();
     let offsets = list.value_offsets();
@@ -765,7 +775,7 @@ fn gather_list<'a>(array: &'a ArrayRef, rows: &[u32], plan: ValuePlan, layout: &
     Column { rows: rows.len(), definition, repetition: Some((repetition, starts)), values }
 }
 
-/// Values from codes: as a dictionary, or one by one when most are different anyway.
+/// Values from codes: as a dictionary, or one by one if most are different.
 fn dictionary_values<'a>(
     mut codes: Vec<u32>,
     entries: &'a ArrayRef,

@@ -1,7 +1,7 @@
 //! What can go wrong with an archive: one variant for each operation, with the object it failed on.
 //!
-//! Invariant: a message never holds bytes of a record (they may be Secrets), only names, paths,
-//! positions and counts. [`ArchiveError::hint`] says what to do where there is something to do.
+//! Invariant: a message never contains bytes of a record (they may be Secrets), only names, paths,
+//! positions and counts. [`ArchiveError::hint`] says what to do, if the user can do something.
 
 use std::io;
 use std::path::PathBuf;
@@ -25,13 +25,13 @@ pub type Result<T, E = ArchiveError> = std::result::Result<T, E>;
 pub enum ArchiveError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("archive location \"{location}\" is not supported: only a path, a file:// and an s3:// URL are")]
+    #[error("archive location \"{location}\" is not a path, file:// or s3:// URL")]
     LocationScheme { location: String },
-    #[error("{} is not an archive: it has no {}", root.display(), crate::layout::MANIFEST)]
+    #[error("{} is not an archive: {} is missing", root.display(), crate::layout::MANIFEST)]
     NotAnArchive { root: PathBuf },
-    #[error("{} holds files already and is not an archive", root.display())]
+    #[error("{} is not empty and is not an archive", root.display())]
     NotEmpty { root: PathBuf },
-    #[error("another process writes to {}", root.display())]
+    #[error("another process is writing to {}", root.display())]
     Held { root: PathBuf },
     #[error("cannot write {}", path.display())]
     WriteManifest {
@@ -51,7 +51,7 @@ pub enum ArchiveError {
         #[source]
         source: serde_json::Error,
     },
-    #[error("{} is of format {found}, this program reads format {known}", path.display())]
+    #[error("{} has format {found}; this program reads format {known}", path.display())]
     FormatUnknown { path: PathBuf, found: u32, known: u32 },
     #[error("cannot lock {}", path.display())]
     Lock {
@@ -59,7 +59,7 @@ pub enum ArchiveError {
         #[source]
         source: io::Error,
     },
-    #[error("cannot remove {}, left behind by an earlier run", path.display())]
+    #[error("cannot remove {}, which an earlier run left", path.display())]
     RemoveLeftover {
         path: PathBuf,
         #[source]
@@ -75,7 +75,7 @@ pub enum ArchiveError {
         #[source]
         source: ParquetError,
     },
-    #[error("cannot arrange rows of table {} for storing", table.name())]
+    #[error("cannot sort rows of table {}", table.name())]
     EncodeRows {
         table: Table,
         #[source]
@@ -121,13 +121,13 @@ pub enum ArchiveError {
         #[source]
         source: S3Error,
     },
-    #[error("the store of {} replaces objects that it was asked not to replace", root.display())]
+    #[error("the store of {} replaces existing objects although it was asked not to", root.display())]
     NotConditional { root: PathBuf },
     #[error("bucket {bucket} cannot hold an archive: {reason}")]
     BucketUnfit { bucket: String, reason: String },
     #[error("other writers were faster {attempts} times in a row at {}", path.display())]
     CommitContended { path: PathBuf, attempts: u32 },
-    #[error("another writer has committed to {} meanwhile", path.display())]
+    #[error("another writer has committed to {} in the meantime", path.display())]
     CommitConflict { path: PathBuf },
 
     #[error("cannot create Delta table {}", path.display())]
@@ -161,31 +161,31 @@ pub enum ArchiveError {
         #[source]
         source: serde_json::Error,
     },
-    #[error("commit names file \"{name}\" in {}, which is no file of an archive", path.display())]
+    #[error("commit names file \"{name}\" in {}, which is not the name of an archive file", path.display())]
     FileEntry { path: PathBuf, name: String },
     #[error("position of source {partition} in {} is incomplete", path.display())]
     PositionIncomplete { path: PathBuf, partition: String },
 
-    #[error("source {partition}: table {} already holds everything up to {}, this run began at {}", table.name(), found.next_offset, offset_of(expected))]
+    #[error("source {partition}: table {} already has everything up to offset {}, but this run started at {}", table.name(), found.next_offset, offset_of(expected))]
     PositionAhead { table: Table, partition: String, expected: Option<Box<Position>>, found: Box<Position> },
-    #[error("source {partition}: table {} ends at {}, this run began at {}: what lies between was never stored", table.name(), offset_of(found), offset_of(expected))]
+    #[error("source {partition}: table {} ends at offset {}, but this run started at {}; the bytes between were never stored", table.name(), offset_of(found), offset_of(expected))]
     PositionBehind {
         table: Table,
         partition: String,
         expected: Option<Box<Position>>,
         found: Option<Box<Position>>,
     },
-    #[error("source {partition}: table {} was at offset {} with other content than this run began with", table.name(), found.next_offset)]
+    #[error("source {partition}: table {} has other content before offset {} than this run's source", table.name(), found.next_offset)]
     PositionDiffers { table: Table, partition: String, expected: Box<Position>, found: Box<Position> },
-    #[error("the clock of this machine says {}", clock.format("%Y-%m-%d"))]
+    #[error("the system clock is at {}", clock.format("%Y-%m-%d"))]
     Clock { clock: DateTime<Utc> },
-    #[error("source {partition}: rows for table {} begin at offset {first}, which is stored already (up to {stored})", table.name())]
+    #[error("source {partition}: rows for table {} start at offset {first}, but everything up to {stored} is already stored", table.name())]
     RowsRepeated { table: Table, partition: String, first: i64, stored: i64 },
-    #[error("source {partition}: rows for table {} reach offset {last}, beyond the position {next_offset} given for the commit", table.name())]
+    #[error("source {partition}: rows for table {} reach offset {last}, which is beyond the commit's position {next_offset}", table.name())]
     RowsBeyondPosition { table: Table, partition: String, last: i64, next_offset: i64 },
-    #[error("rows for table {} come from source {partition}, for which no position is given", table.name())]
+    #[error("source {partition}: rows for table {} have no position in the commit", table.name())]
     RowsWithoutPosition { table: Table, partition: String },
-    #[error("source {partition} is given twice in one commit")]
+    #[error("source {partition} occurs twice in one commit")]
     PartitionTwice { partition: String },
     #[error("source name \"{partition}\" cannot be used: {reason}")]
     PartitionName { partition: String, reason: &'static str },
@@ -216,14 +216,14 @@ pub enum ArchiveError {
         #[source]
         source: arrow_schema::ArrowError,
     },
-    #[error("cannot tell how long things are to be kept")]
+    #[error("cannot read the retention of the archive")]
     Records {
         #[source]
         source: Box<LogError>,
     },
-    #[error("{} is closed: another writer has begun the volume after it", path.display())]
+    #[error("{} is closed: another writer has started the next volume", path.display())]
     VolumeClosed { path: PathBuf },
-    #[error("the year {year} has as many volumes as it can have")]
+    #[error("the year {year} has reached its maximum number of volumes")]
     PartsExhausted { year: i32 },
 }
 
@@ -236,7 +236,7 @@ impl From<LogError> for ArchiveError {
     }
 }
 
-/// An error and its causes in one line, for warnings that leave no error behind.
+/// An error and its causes in one line, for warnings that do not keep the error.
 pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -247,13 +247,13 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Positions are boxed: an error should weigh little where there is none.
+/// Positions are boxed to keep `Result` small in the case without an error.
 fn offset_of(position: &Option<Box<Position>>) -> i64 {
     position.as_ref().map_or(0, |position| position.next_offset)
 }
 
 impl ArchiveError {
-    /// Whether the location given is at fault, and not a disk or an archive.
+    /// Whether the location that the user gave is at fault, not a disk or an archive.
     pub fn is_location(&self) -> bool {
         match self {
             ArchiveError::Store(error) => error.is_location(),
@@ -265,7 +265,7 @@ impl ArchiveError {
         }
     }
 
-    /// What the user can do about it, when there is something.
+    /// What the user can do about it, if anything.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             ArchiveError::LocationScheme { .. } => {
@@ -276,9 +276,9 @@ impl ArchiveError {
                 Some("`strongroom ingest` creates an archive where there is none")
             }
             ArchiveError::Records { source } => source.hint(),
-            ArchiveError::Clock { .. } => Some("the system clock is outside the years 2000 to 9999: set it"),
+            ArchiveError::Clock { .. } => Some("the system clock is outside 2000-9999; set it"),
             ArchiveError::NotConditional { .. } => Some(
-                "use a store that honours If-None-Match; or set STRONGROOM_S3_SINGLE_WRITER=true and see to it that \
+                "use a store that honours If-None-Match; or set STRONGROOM_S3_SINGLE_WRITER=true and make sure that \
                  only one writer runs",
             ),
             ArchiveError::ReadManifest { source, .. } | ArchiveError::WriteManifest { source, .. } => {
@@ -286,22 +286,22 @@ impl ArchiveError {
             }
             ArchiveError::PutFile { source, .. } => source.hint(),
             ArchiveError::BucketUnfit { .. } => Some(
-                "object lock is chosen when a bucket is made: name a new one, and `archive init` makes it",
+                "object lock can only be set when a bucket is created: choose a new name, and `archive init` creates it",
             ),
             ArchiveError::VolumeClosed { .. } | ArchiveError::CommitContended { .. } => {
                 Some("nothing was lost; run again")
             }
             ArchiveError::Held { .. } => {
-                Some("on a local disk one process writes at a time: end the other one")
+                Some("on a local disk, only one process writes at a time; stop the other one")
             }
-            ArchiveError::NotEmpty { .. } => Some("name an empty or a new folder"),
+            ArchiveError::NotEmpty { .. } => Some("choose an empty or a new folder"),
             ArchiveError::FormatUnknown { .. } => {
                 Some("use the version of strongroom that wrote the archive, or a newer one")
             }
-            ArchiveError::PositionAhead { .. } => Some("another run stored these rows meanwhile; run again"),
-            ArchiveError::PositionBehind { .. } => {
-                Some("a volume of the archive is missing or older than it was; restore it before ingesting")
-            }
+            ArchiveError::PositionAhead { .. } => Some("another run has stored these rows; run again"),
+            ArchiveError::PositionBehind { .. } => Some(
+                "a volume of the archive is missing or was replaced by an older copy; restore it before ingesting",
+            ),
             _ => None,
         }
     }

@@ -1,4 +1,4 @@
-//! Named moments of a seal at which tests make a run fail or die. Outside tests it is nothing.
+//! Named moments of a seal at which tests make a run fail or die. Outside tests this does nothing.
 
 use std::io;
 
@@ -15,13 +15,13 @@ pub(crate) enum Step {
     FilePublished,
     /// Before a tile or a checkpoint is written.
     Proof,
-    /// Before a record of keeping is written, or an object is extended, held, let go or removed.
+    /// Before a retention record is written, or an object is extended, held, released or removed.
     Retention,
-    /// A table's commit is made.
+    /// A table's commit was made.
     Committed(Table),
 }
 
-/// What fails, in tests.
+/// The failure that a test has armed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FailPoints {
     #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Names and folders of an archive, and nothing else: what lies where.
+//! Names and folders of an archive, and nothing else.
 //!
 //! ```text
 //! <root>/strongroom.json                        written once: makes the folder an archive
@@ -6,18 +6,19 @@
 //! <root>/<table>/<period>/                      a volume: one Delta table per UTC year of commit, or part of one
 //!         date=2026-03-02/<32 hex>.parquet      sealed, read-only; named by its own BLAKE3 hash
 //!         _delta_log/<20 digits>.json           the commits
-//!         _tlog/                                the proof log; see `docs/proof.md`
+//!         _tlog/                                the signed log; see `docs/proof.md`
 //!         _staging/<n>.parquet                  files being written; removed by the next writer
-//! <root>/_keys/<8 digits>                       whose keys sign the proof logs
-//! <root>/_retention/<8 digits>                  how many years are promised beyond `strongroom.json`
-//! <root>/_holds/<8 digits>[-<8 digits>]         holds and their releases, and the objects that they are on
-//! <root>/_dropped/<table>-<period>[.state]      volumes whose time was over, and where they ended
+//! <root>/_keys/<8 digits>                       the keys that sign the logs
+//! <root>/_retention/<8 digits>                  years promised beyond `strongroom.json`
+//! <root>/_holds/<8 digits>[-<8 digits>]         legal holds, their releases, and the objects held
+//! <root>/_dropped/<table>-<period>[.state]      dropped volumes, and where they ended
 //! ```
 //!
-//! In a bucket there are neither `.lock` nor `_staging`, but `<root>/_probe/<nonce>`, which mean nothing.
+//! In a bucket there is neither `.lock` nor `_staging`, but there are objects
+//! `<root>/_probe/<nonce>`, which have no meaning.
 //!
 //! Invariant: a name that is not of this form is not ours, and is never touched. Delta readers skip
-//! names that begin with `_` or `.`, so nothing unsealed is visible to them.
+//! names that start with `_` or `.`, so nothing unsealed is visible to them.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -31,10 +32,10 @@ use crate::store::error::{Result, StoreError};
 pub(crate) const MANIFEST: &str = "strongroom.json";
 pub(crate) const LOCK: &str = ".lock";
 pub(crate) const STAGING: &str = "_staging";
-/// In a bucket: objects that writers tried the store with.
+/// In a bucket: objects with which writers tested the store.
 pub(crate) const PROBE: &str = "_probe";
 pub(crate) const DELTA_LOG: &str = "_delta_log";
-/// The proof log of a volume.
+/// The signed log of a volume.
 pub(crate) const TLOG: &str = "_tlog";
 /// Records of the keys that sign it.
 pub(crate) const KEYS: &str = "_keys";
@@ -60,7 +61,7 @@ pub(crate) fn delta_log(volume: &Path) -> PathBuf {
     volume.join(DELTA_LOG)
 }
 
-/// Volumes that `of` has a folder for on a local disk, oldest first.
+/// Volumes for which `of` has a folder on a local disk, oldest first.
 pub(crate) fn periods(root: &Path, of: Table) -> Result<Vec<Period>> {
     let names: Vec<String> =
         names(&table(root, of))?.into_iter().filter_map(|name| name.into_string().ok()).collect();
@@ -74,7 +75,7 @@ pub(crate) fn periods_among(names: &[String]) -> Vec<Period> {
     periods
 }
 
-/// Name of the folder of a date's files.
+/// Name of the folder for the files of a date.
 pub(crate) fn date_folder(date: NaiveDate) -> String {
     format!("{DATE}={}", date.format("%Y-%m-%d"))
 }
@@ -89,7 +90,7 @@ pub(crate) fn file_name(hash: &blake3::Hash) -> String {
     format!("{}{PARQUET}", &hash.to_hex()[..NAME_DIGITS])
 }
 
-/// Whether a name is one that [`file_name`] gives.
+/// Whether a name was made by [`file_name`].
 pub(crate) fn is_file_name(name: &str) -> bool {
     name.strip_suffix(PARQUET).is_some_and(|digits| {
         digits.len() == NAME_DIGITS && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
@@ -101,8 +102,8 @@ pub(crate) fn staging_name(number: u64) -> String {
     format!("{number}{PARQUET}")
 }
 
-/// Splits the path that a commit gives a file, relative to its volume, into date and name. `None` when
-/// it points anywhere else.
+/// Splits the path of a file in a commit, which is relative to the volume, into date and name.
+/// `None` if it points anywhere else.
 pub(crate) fn split_data_path(path: &str) -> Option<(NaiveDate, &str)> {
     let (folder, name) = path.split_once('/')?;
     let plain = name.ends_with(PARQUET) && !name.contains(['/', '\\', '\0']) && !name.starts_with('.');
@@ -139,7 +140,7 @@ fn version_digits(digits: &str) -> Option<u64> {
     all.then(|| digits.parse().ok()).flatten()
 }
 
-/// Names in a folder of a local disk; none when there is no such folder.
+/// Names in a folder of a local disk; empty if the folder does not exist.
 pub(crate) fn names(folder: &Path) -> Result<Vec<std::ffi::OsString>> {
     let failed = |source| StoreError::ListFolder { path: folder.to_owned(), source };
     let entries = match std::fs::read_dir(folder) {
@@ -150,7 +151,7 @@ pub(crate) fn names(folder: &Path) -> Result<Vec<std::ffi::OsString>> {
     entries.map(|entry| entry.map(|entry| entry.file_name()).map_err(failed)).collect()
 }
 
-/// Whether a name found in an empty archive-to-be is none of the user's files.
+/// Whether a name in a folder that is to become an archive is not a file of the user.
 pub(crate) fn is_furniture(name: &OsStr) -> bool {
     name.to_str().is_some_and(|name| name.starts_with('.') || name == "lost+found")
 }

@@ -1,16 +1,16 @@
 //! The sealed archive: Parquet files that are written once, and the Delta log that names them.
 //!
 //! Invariants, in order of importance:
-//! 1. What a commit names exists: files are complete, synced and read-only before the commit is
-//!    written, and the commit is synced before [`Writer::seal`] returns.
-//! 2. A row is committed exactly once: each commit carries the position of each source it stores, and
-//!    is refused unless it begins where the last one ended.
-//! 3. Nothing that a commit names is changed, and nothing is removed but whole volumes past their retention, by
-//!    an explicit command that leaves a signed record. Files that no commit names (a killed run's) are
-//!    removed by the next writer, under the lock.
-//! 4. Any reader of Parquet and Delta can read it without us.
+//! 1. Everything that a commit names exists: files are complete, synced and read-only before the
+//!    commit is written, and the commit is synced before [`Writer::seal`] returns.
+//! 2. A row is committed exactly once: each commit carries the position of each source that it
+//!    stores, and is refused unless it starts where the last one ended.
+//! 3. Nothing that a commit names is changed. Only whole volumes past their retention are removed,
+//!    by an explicit command that leaves a signed record. Files that no commit names (left by a
+//!    killed run) are removed by the next writer, under the writer lock.
+//! 4. Any reader of Parquet and Delta can read an archive without this crate.
 //!
-//! One process writes at a time; readers need no lock and see whole commits.
+//! On a disk, one process writes at a time; readers need no lock and see whole commits.
 
 pub mod activity;
 mod archive;

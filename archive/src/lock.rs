@@ -1,7 +1,9 @@
-//! Who may write: on a local disk one writer at a time, over all processes; in a bucket whoever the store keeps apart.
+//! Exclusive writing: on a local disk one writer at a time, over all processes; in a bucket every
+//! writer that the store keeps apart from the others.
 //!
-//! Invariant: whoever holds a [`Lock`] is the only writer. The lock belongs to the open file, so the
-//! system releases it when the process dies, however it dies; the file itself stays and means nothing.
+//! Invariant: the holder of a [`Lock`] is the only writer. The lock belongs to the open file, so
+//! the system releases it when the process dies, however it dies; the file itself stays and has no
+//! meaning.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
@@ -11,19 +13,21 @@ use crate::layout;
 use crate::store::Bucket;
 use crate::store::background;
 
-/// What lets a writer write.
+/// What permits a writer to write.
 #[derive(Debug)]
 pub(crate) enum WriterGuard {
-    /// On a local disk: nobody else writes.
-    LockFile(#[expect(dead_code, reason = "it is held, not looked at")] Lock),
-    /// In a bucket: others may write too, for the store was seen to refuse a second object of one name.
+    /// On a local disk: no one else writes.
+    LockFile(#[expect(dead_code, reason = "it is held, never read")] Lock),
+    /// In a bucket: others may write too, because the store was seen to refuse a second object with
+    /// the same name.
     Fenced,
-    /// In a bucket of a store that does not: whoever runs us has promised that nobody else writes.
+    /// In a bucket of a store that does not refuse: the operator has promised that no one else
+    /// writes.
     SingleWriter,
 }
 
 impl WriterGuard {
-    /// Tries the store of a bucket with an object that means nothing.
+    /// Tests the store of a bucket with an object that has no meaning.
     pub(crate) fn of_bucket(bucket: &Bucket) -> Result<WriterGuard> {
         let bucket = bucket.clone();
         background::wait(async move {
@@ -44,7 +48,7 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Waits for the lock; calls `on_wait` first if another holds it.
+    /// Waits for the lock; calls `on_wait` first if another process has it.
     pub(crate) fn acquire(root: &Path, on_wait: impl FnOnce()) -> Result<Lock> {
         let path = root.join(layout::LOCK);
         let file = open(&path)?;
@@ -59,7 +63,7 @@ impl Lock {
         Ok(Lock { _file: file })
     }
 
-    /// `None` when another holds it.
+    /// `None` if another process has it.
     pub(crate) fn try_acquire(root: &Path) -> Result<Option<Lock>> {
         let path = root.join(layout::LOCK);
         let file = open(&path)?;

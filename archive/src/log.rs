@@ -1,7 +1,8 @@
-//! The proof log of a volume: tiles and checkpoints, made behind the commits.
+//! The signed log of a volume: tiles and checkpoints, written after the commits.
 //!
-//! Invariant: a checkpoint is written last, after the tiles of its size, so a log is whole at every size that was signed. A
-//! run that dies on the way leaves tiles that the next one finds as it would have made them.
+//! Invariant: a checkpoint is written last, after the tiles of its size, so a log is whole at every
+//! size that was signed. A run that dies before that leaves tiles that are equal to those the next
+//! run would write.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -38,12 +39,12 @@ pub(crate) fn checkpoint_folder(root: &Path, log: VolumeId) -> PathBuf {
     folder(root, log).join("checkpoint")
 }
 
-/// Where the checkpoints lie that witnesses have cosigned.
+/// The folder of checkpoints that witnesses have cosigned.
 pub(crate) fn witness_folder(root: &Path, log: VolumeId) -> PathBuf {
     folder(root, log).join("witness")
 }
 
-/// Where the timestamps of checkpoints lie.
+/// The folder of the timestamps of checkpoints.
 pub(crate) fn timestamp_folder(root: &Path, log: VolumeId) -> PathBuf {
     folder(root, log).join("timestamp")
 }
@@ -56,7 +57,8 @@ pub(crate) struct LogSigner {
     seen: Seen,
 }
 
-/// Of each log the size of the newest checkpoint that this process has seen: older ones need not be listed again.
+/// The size of the newest checkpoint of each log that this process has seen: older ones need not be
+/// listed again.
 #[derive(Clone, Debug, Default)]
 struct Seen(Arc<Mutex<HashMap<VolumeId, u64>>>);
 
@@ -100,7 +102,7 @@ impl LogSigner {
         Ok(heads)
     }
 
-    /// Catches up one log; `None` when it has no commit.
+    /// Catches up one log; `None` if it has no commit.
     pub(crate) async fn one(
         &self,
         log: VolumeId,
@@ -109,8 +111,8 @@ impl LogSigner {
     ) -> Result<Option<TreeHead>, LogError> {
         let LogSigner { site, signer, seen } = self;
         let origin = log.origin(&site.archive_id);
-        // Names sort by size, so those from the one seen last on are enough. Checkpoints are never removed: where there is
-        // none of them any more, something is wrong, and all are looked at.
+        // Names sort by size, so the names from the last one seen are enough. Checkpoints are never
+        // removed: if none of these is left, something is wrong, and all are read.
         let newest = match newest(site, log, seen.of(log), keys).await? {
             None if seen.of(log) > 0 => newest(site, log, 0, keys).await?,
             newest => newest,
@@ -154,7 +156,7 @@ impl LogSigner {
         Ok(Some(head))
     }
 
-    /// The edge of the tree at a head that was signed: from its tiles, else from the commits.
+    /// The edge of the tree at a signed head: from its tiles, otherwise from the commits.
     async fn edge(&self, head: &TreeHead) -> Result<Edge, LogError> {
         let site = &self.site;
         let folder = folder(&site.root, head.log);
@@ -173,7 +175,7 @@ impl LogSigner {
         if edge.root() == head.root {
             return Ok(edge);
         }
-        // Tiles are missing or were changed. They say nothing that the commits do not.
+        // Tiles are missing or were changed. Everything in them follows from the commits.
         let mut edge = Edge::default();
         while edge.size < head.size {
             let path = layout::commit(&site.volume(head.log), edge.size);
@@ -188,7 +190,7 @@ impl LogSigner {
     }
 }
 
-/// What is kept of a tile: itself, or the full one that has taken its place.
+/// The stored bytes of a tile, or of the full tile that replaced it.
 pub(crate) async fn tile_bytes(site: &Site, folder: &Path, tile: Tile) -> Result<Option<Bytes>, LogError> {
     for path in [tile.path(), tile.full().path()] {
         let bytes = site.read(&folder.join(path)).await?;
@@ -199,14 +201,15 @@ pub(crate) async fn tile_bytes(site: &Site, folder: &Path, tile: Tile) -> Result
     Ok(None)
 }
 
-/// The hashes of a tile, as far as it is there.
+/// The hashes of a tile, as many as exist.
 async fn tile_hashes(site: &Site, folder: &Path, tile: Tile) -> Result<Vec<Hash>, LogError> {
     let bytes = tile_bytes(site, folder, tile).await?.unwrap_or_default();
     let hash = |bytes: &[u8]| Hash(bytes.try_into().expect("chunks of 32"));
     Ok(bytes.chunks_exact(32).take(tile.width as usize).map(hash).collect())
 }
 
-/// The consistency proof from the first `old` commits to a head that was signed: from its tiles, else from the commits.
+/// The consistency proof from the first `old` commits to a signed head: from its tiles, otherwise
+/// from the commits.
 pub(crate) async fn consistency(site: &Site, head: &TreeHead, old: u64) -> Result<Vec<Hash>, LogError> {
     let ranges = tree::consistency_ranges(old, head.size);
     let mut nodes =
@@ -222,7 +225,7 @@ pub(crate) async fn consistency(site: &Site, head: &TreeHead, old: u64) -> Resul
     if holds(old_root, new_root, &proof) {
         return Ok(proof);
     }
-    // Tiles are missing or were changed. They say nothing that the commits do not.
+    // Tiles are missing or were changed. Everything in them follows from the commits.
     let mut leaves = Vec::new();
     for index in 0..head.size {
         let path = layout::commit(&site.volume(head.log), index);
@@ -237,7 +240,8 @@ pub(crate) async fn consistency(site: &Site, head: &TreeHead, old: u64) -> Resul
     }
 }
 
-/// Roots of parts of a log, read from its tiles. What a tile does not have is a hash of nothing: who asks compares.
+/// Roots of parts of a log, read from its tiles. A missing hash reads as the empty root; the caller
+/// compares the result and notices.
 struct Nodes<'s> {
     site: &'s Site,
     folder: PathBuf,
@@ -267,8 +271,8 @@ impl Nodes<'_> {
     }
 }
 
-/// The checkpoint of greatest size, at least `from`, and the key that signed it; of several of one size that of the
-/// newest key.
+/// The checkpoint of the largest size, at least `from`, and the key that signed it; of several with
+/// the same size, the one of the newest key.
 pub(crate) async fn newest(
     site: &Site,
     log: VolumeId,
@@ -286,13 +290,11 @@ pub(crate) async fn newest(
         let Some(note) = site.read(&path).await? else { continue };
         return match check_note(&note, &origin, &[*key]) {
             Ok((found, root, _)) if found == size => Ok(Some((TreeHead { log, size, root }, *key))),
-            Ok(_) => {
-                Err(LogError::Checkpoint { path, detail: "its size is not that of its name".to_owned() })
-            }
+            Ok(_) => Err(LogError::Checkpoint { path, detail: "its size differs from its name".to_owned() }),
             Err((_, detail)) => Err(LogError::Checkpoint { path, detail }),
         };
     }
-    let detail = format!("the greatest, of size {size}, is by no known key");
+    let detail = format!("the largest, of size {size}, has no signature of a known key");
     Err(LogError::Checkpoint { path: folder, detail })
 }
 
@@ -308,7 +310,7 @@ pub(crate) async fn newest_note(
     Ok(Some((head, name, note)))
 }
 
-/// Writes a name once; one that is there must have the same content.
+/// Writes a name once; an existing one must have the same content.
 async fn put_same(site: &Site, path: PathBuf, bytes: Bytes) -> Result<(), LogError> {
     let put = site.store.put_proof(&path, bytes.clone()).await;
     if put.map_err(|source| LogError::Write { path: path.clone(), source })? {

@@ -1,10 +1,10 @@
-//! How far a source has been stored: the archive's only bookkeeping of its sources.
+//! How far a source has been stored: all that the archive records about its sources.
 //!
-//! Invariant: a position is written in the same commit as the rows before it, or not at all. So what
-//! lies before `next_offset` is in the table, exactly once, and what lies behind it is not.
+//! Invariant: a position is written in the same commit as the rows before it, or not at all. So the
+//! rows before `next_offset` are in the table, exactly once, and the rows after it are not.
 
-/// The first byte (or broker offset) of a source partition that is not stored yet, and a fingerprint
-/// of everything before it.
+/// The first byte (or broker offset) of a source partition that is not stored yet, and a
+/// fingerprint of everything before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     /// Offset in the uncompressed stream, or the broker's next offset.
@@ -13,7 +13,8 @@ pub struct Position {
     pub records: i64,
     /// First half of the BLAKE3 hash of everything before `next_offset`.
     pub prefix_blake3: [u8; 16],
-    /// A broker's own number of the first message behind `next_offset`; only partitions of a broker have one.
+    /// The broker's number of the first message after `next_offset`; only partitions of a broker
+    /// have one.
     pub broker_offset: Option<i64>,
 }
 
@@ -26,7 +27,9 @@ pub struct SourcePosition {
     pub label: String,
     /// Where this commit's rows end.
     pub position: Position,
-    /// Where they begin: what [`crate::Writer::position`] said of `events` (of `activity`, for its own) at the start, or the last commit's end.
+    /// Where they start: the position that [`crate::Writer::position`] returned at the start for
+    /// `events` (or for `activity`, if the source is one of its own), or the end of the last
+    /// commit.
     pub previous: Option<Position>,
 }
 
@@ -39,13 +42,13 @@ pub struct Counts {
     pub duplicates: u64,
 }
 
-/// A source partition that the archive holds.
+/// A source partition of the archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     pub partition: String,
     /// The label of its newest commit.
     pub label: String,
     pub position: Position,
-    /// Records before this offset went with volumes that were dropped; 0 when none were.
+    /// Records before this offset were in volumes that have been dropped; 0 if none were.
     pub dropped_before: i64,
 }

@@ -1,10 +1,12 @@
-//! Rows back in the order in which their source had them.
+//! Rows, read back in the order of their source.
 //!
-//! Terms. Row groups of one partition cover ranges of offsets. Ranges of different blocks never overlap;
-//! those of one block do when the block was split over dates. Row groups that overlap form a *cluster*.
+//! Terms. Row groups of one partition cover ranges of offsets. Ranges of different blocks never
+//! overlap; those of one block do if the block was split over dates. Row groups that overlap form a
+//! *cluster*.
 //!
-//! Invariant: a cluster is read whole, sorted, and handed out before the next is read. So rows come in
-//! order and each once, and memory holds one cluster: the rows of a block, whatever the archive's size.
+//! Invariant: a cluster is read whole, sorted, and returned before the next is read. So rows come
+//! in order and each once, and memory holds one cluster: the rows of a block, whatever the size of
+//! the archive.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::fs::File;
@@ -40,25 +42,28 @@ use crate::records::drops;
 use crate::site::Site;
 use crate::store::{Fetched, Store};
 
-/// What is read of the end of a file in a bucket before it is known how long the footer is.
+/// Bytes fetched from the end of a file in a bucket, before the length of its footer is known.
 const FOOTER_BYTES_LIKELY: u64 = 128 << 10;
 
-/// Rows of a batch handed out.
+/// Rows of a returned batch.
 const BATCH_ROWS: usize = 8192;
 
-/// Looks at some columns of rows and says which rows are worth reading whole.
+/// Decides from some columns which rows are worth reading whole.
 pub type Choose = dyn FnMut(&RecordBatch) -> std::result::Result<BooleanArray, ArrowError> + Send;
 
-/// Which events are read, and what of them.
+/// Which events to read, and which of their columns.
 #[derive(Clone, Default)]
 pub struct EventSelection {
-    /// Only events with `stage_timestamp` at or behind this, in microseconds; events without a time are left out.
+    /// Only events with `stage_timestamp` at or after this, in microseconds; events without a time
+    /// are left out.
     pub since_us: Option<i64>,
     /// Only events with `stage_timestamp` before this; events without a time are left out.
     pub until_us: Option<i64>,
-    /// Names of the columns wanted, `source`, `source_offset` and `stage_timestamp` among them; all when empty.
+    /// Names of the wanted columns, including `source`, `source_offset` and `stage_timestamp`; all
+    /// columns if empty.
     pub columns: Vec<String>,
-    /// Columns that the chooser looks at, and the chooser: of the rows that it leaves out no other column is read.
+    /// The chooser and the columns that it reads: no other column is read of the rows it leaves
+    /// out.
     pub choose: Option<(Vec<String>, Arc<Mutex<Choose>>)>,
 }
 
@@ -79,7 +84,7 @@ impl EventSelection {
     }
 }
 
-/// Batches of rows, read while iterated. After an error there are no more.
+/// Batches of rows, read while iterated. The iterator ends after an error.
 pub struct Rows {
     store: Store,
     table: Table,
@@ -91,7 +96,7 @@ pub struct Rows {
     clusters: VecDeque<Vec<RowGroup>>,
     cluster: Option<Cluster>,
     partition: String,
-    /// Footer of the file read last.
+    /// Footer of the file that was read last.
     footer: Option<(usize, ArrowReaderMetadata)>,
 }
 
@@ -101,12 +106,12 @@ struct RowGroup {
     index: usize,
     first: i64,
     last: i64,
-    /// Bounds of `source`; they may be shortened.
+    /// Bounds of `source`; they may be truncated.
     source_min: Option<Vec<u8>>,
     source_max: Option<Vec<u8>>,
 }
 
-/// Rows of a cluster that are wanted, in order, and how many of them were handed out.
+/// The wanted rows of a cluster, in order, and the number already returned.
 struct Cluster {
     batches: Vec<RecordBatch>,
     order: Vec<(usize, usize)>,
@@ -159,7 +164,7 @@ impl Rows {
         Ok(rows)
     }
 
-    /// Adds the row groups of a file that may hold wanted rows.
+    /// Adds the row groups of a file that may contain wanted rows.
     fn plan(&mut self, file: usize) -> Result<()> {
         let footer = self.footer(file)?;
         for (index, metadata) in footer.metadata().row_groups().iter().enumerate() {
@@ -218,7 +223,7 @@ impl Rows {
         }
     }
 
-    /// The end of a file in a bucket, from the first byte of its footer or before.
+    /// The end of a file in a bucket, including at least its whole footer.
     fn fetch_end(&self, file: usize) -> Result<Bytes> {
         let FileEntry { path, size, version, .. } = &self.files[file];
         let contents = self.store.contents(path, *size, version.as_deref());
@@ -229,7 +234,7 @@ impl Rows {
                 .map_err(|source| ArchiveError::ReadFile { path: path.clone(), source })
         };
         let end = read(FOOTER_BYTES_LIKELY)?;
-        // The last eight bytes: length of the footer, and a magic word.
+        // The last eight bytes: the length of the footer, and a magic word.
         let length = end.len().checked_sub(8).and_then(|at| end[at..at + 4].try_into().ok());
         let length = length.map_or(0, |length| u64::from(u32::from_le_bytes(length)) + 8);
         if length <= end.len() as u64 || length > *size { Ok(end) } else { read(length) }
@@ -273,7 +278,7 @@ impl Rows {
                     &self.selection,
                 ),
                 Store::S3(_) => {
-                    // What is wanted lies side by side, or nearly so: one read for each row group.
+                    // The wanted columns are adjacent, or nearly so: one read for each row group.
                     let columns = footer.metadata().row_group(row_group.index).columns().iter();
                     let chosen = self.selection.choose.iter().flat_map(|(names, _)| names);
                     let chosen: Vec<&str> = chosen.map(String::as_str).collect();
@@ -379,10 +384,10 @@ fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, ArrowE
 }
 
 fn mistyped(name: &str) -> ArrowError {
-    ArrowError::SchemaError(format!("column {name} has another type than an archive's"))
+    ArrowError::SchemaError(format!("column {name} does not have the type of an archive column"))
 }
 
-/// Offset and number of each row of the partition that is late enough.
+/// Offset and number of each row of the partition whose time is selected.
 fn wanted(
     batch: &RecordBatch,
     partition: &str,
@@ -428,7 +433,7 @@ impl Cluster {
     }
 }
 
-/// The same values under the type our schema gives them: files name list items as Parquet asks.
+/// The same values with the type of our schema: files name list items as Parquet requires.
 fn as_type(array: ArrayRef, wanted: &DataType) -> Result<ArrayRef, ArrowError> {
     match (array.as_list_opt::<i32>(), wanted) {
         (Some(list), DataType::List(item)) if array.data_type() != wanted => {
@@ -457,7 +462,7 @@ pub(crate) struct Added {
     pub(crate) partitions: BTreeSet<String>,
 }
 
-/// What the commits from the first to the last of each volume added.
+/// What the given range of commits of each volume added.
 pub(crate) async fn added(site: &Site, table: Table, ranges: Vec<(Period, u64, u64)>) -> Result<Added> {
     let mut added = Added { paths: HashSet::new(), partitions: BTreeSet::new() };
     for (period, first, last) in ranges {

@@ -20,8 +20,8 @@ pub(crate) struct Site {
     pub(crate) store: Store,
     pub(crate) root: PathBuf,
     pub(crate) archive_id: String,
-    /// Years for which everything is kept at least, as the archive was made. On a local disk, where nothing is locked,
-    /// the years before which nothing is dropped.
+    /// Years for which everything is kept at least, as set when the archive was created. On a local
+    /// disk, where nothing is locked, data younger than this is never dropped.
     pub(crate) made_with_years: u32,
     /// Who signs for the archive, if this process can.
     pub(crate) signer: Option<Arc<Signer>>,

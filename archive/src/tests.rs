@@ -1,4 +1,4 @@
-//! Whole-archive tests: what goes in comes back, whatever dies on the way.
+//! Whole-archive tests: everything that is sealed can be read back, wherever a run dies.
 
 #![expect(
     clippy::disallowed_methods,
@@ -47,7 +47,7 @@ fn arrived() -> DateTime<Utc> {
     DateTime::from_timestamp_micros(NOON_US + 60_000_000).expect("a time")
 }
 
-/// Small and repeatable; quality of randomness does not matter here.
+/// Small and repeatable; the quality of the randomness does not matter here.
 struct Random(u64);
 
 impl Random {
@@ -65,7 +65,7 @@ impl Random {
     }
 }
 
-/// How a batch of test rows looks.
+/// The shape of a batch of test rows.
 #[derive(Clone, Debug)]
 struct Shape {
     seed: u64,
@@ -94,13 +94,13 @@ impl Default for Shape {
     }
 }
 
-/// Rows of any table, with nulls, empty lists, empty and long strings; 1,000 bytes of offset apart.
+/// Rows of any table, with nulls, empty lists, empty and long strings; offsets 1,000 bytes apart.
 fn batch(table: Table, shape: &Shape) -> RecordBatch {
     let mut random = Random(shape.seed);
     let schema = table.batch_schema();
     let columns = schema.fields().iter().map(|field| match field.name().as_str() {
         "source" => constant(field.data_type(), shape.partition, shape.rows),
-        // Of made-up events nothing is known but the one in the other columns.
+        // Made-up alerts state nothing about their events except the one in the other columns.
         name if table == Table::Alerts && table.later_columns().contains(&name) => {
             new_null_array(field.data_type(), shape.rows)
         }
@@ -178,7 +178,7 @@ fn column(data_type: &DataType, shape: &Shape, random: &mut Random) -> ArrayRef 
             let nulls = validity(random, shape, rows);
             Arc::new(ListArray::new(Arc::clone(item), OffsetBuffer::from_lengths(lengths), items, nulls))
         }
-        other => panic!("no column of ours is {other}"),
+        other => panic!("no column of our schemas has type {other}"),
     }
 }
 
@@ -197,7 +197,7 @@ fn strings(data_type: &DataType, rows: usize, shape: &Shape, random: &mut Random
             Arc::new(StringArray::from(values))
         }
         _ => {
-            // Entries that no row uses, and equal ones, occur in real batches.
+            // Unused and equal entries occur in real batches.
             let entries: Vec<String> =
                 (0..shape.distinct + 3).map(|_| text(random, shape.distinct)).collect();
             let keys = (0..rows).map(|_| random.below(entries.len() as u64) as i32).collect::<Vec<_>>();
@@ -207,7 +207,7 @@ fn strings(data_type: &DataType, rows: usize, shape: &Shape, random: &mut Random
     }
 }
 
-/// The same rows in the types of files.
+/// The same rows with the types of files.
 fn plain(table: Table, batch: &RecordBatch) -> RecordBatch {
     let schema = table.file_schema();
     let columns = batch
@@ -258,7 +258,7 @@ fn create(folder: &Path) -> Archive {
 
 fn append(writer: &mut Writer, table: Table, batch: RecordBatch) -> Result<()> {
     let row_groups = match table {
-        // Nobody has received these rows: each has a record of no bytes.
+        // These rows were never received: each has a record of no bytes.
         Table::Events => encode_records(batch.clone(), &vec![leaf_hash(b""); batch.num_rows()], arrived()),
         _ => encode(table, batch, arrived()),
     };
@@ -280,7 +280,7 @@ fn options(clock: fn() -> DateTime<Utc>) -> WriterOptions {
     WriterOptions { clock, ..WriterOptions::default() }
 }
 
-/// All files below a folder, relative.
+/// All files below a folder, by relative path.
 fn tree(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut todo = vec![folder.to_owned()];
@@ -337,7 +337,7 @@ fn every_table_comes_back_as_it_went_in() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
-    /// Whatever the rows and the choices of encoding: arrow reads back what was encoded.
+    /// For all rows and choices of encoding, arrow reads back what was encoded.
     #[test]
     fn any_batch_round_trips(
         seed in any::<u64>(),
@@ -379,7 +379,7 @@ fn rows_are_filed_under_the_date_of_their_event() {
     let times = [
         Some(NOON_US),
         None,
-        Some(-62_135_596_800_000_000), // what Go writes for a time that was never set
+        Some(-62_135_596_800_000_000), // Go writes this for a time that was never set
         Some(NOON_US - 300 * DAY_US),
         Some(NOON_US + 2 * DAY_US), // more than a day ahead
         Some(NOON_US + DAY_US / 2 + 1),
@@ -392,14 +392,14 @@ fn rows_are_filed_under_the_date_of_their_event() {
     let filed: Vec<_> = row_groups.iter().map(|row_group| (row_group.date(), row_group.rows())).collect();
     assert_eq!(filed, [(date(2025, 5, 6), 1), (date(2026, 3, 2), 4), (date(2026, 3, 3), 1)]);
 
-    // The values themselves are kept, and come back in the order of the source.
+    // The values themselves are kept, and come back in source order.
     let folder = folder();
     let archive = create(folder.path());
     let mut writer = archive.writer().expect("the lock is free");
     row_groups.into_iter().try_for_each(|row_group| writer.append(row_group)).expect("appended");
     writer.seal(&[step(PARTITION, None, 6000)], counts(6)).expect("sealed");
     assert_eq!(read_all(&archive, Table::Events, PARTITION).expect("rows"), plain(Table::Events, &batch));
-    // The file with a time that no calendar of ours reaches still says where its other rows lie.
+    // The file with a time outside the calendar still states the offsets of its other rows.
     let files = archive.snapshot(Table::Events).expect("a snapshot").files;
     assert_eq!(files.len(), 3);
     assert_eq!(files[1].time_min_us, Some(-62_135_596_800_000_000));
@@ -460,7 +460,7 @@ fn sealing_nothing_commits_nothing() {
     assert_eq!((writer.pending_bytes(), writer.pending_rows()), (0, 0));
     let same = SourcePosition { previous: Some(position(100_000)), ..step(PARTITION, None, 100_000) };
     assert_eq!(writer.seal(&[same], counts(0)).expect("sealed"), SealReport::default());
-    // A stretch of nothing but rejects moves the position without a row of events.
+    // A run of rejects only moves the position without a row of events.
     let rejects = Shape { first_offset: 100_000, rows: 5, ..Shape::default() };
     append(&mut writer, Table::Rejects, batch(Table::Rejects, &rejects)).expect("appended");
     let moved = step(PARTITION, Some(position(100_000)), 105_000);
@@ -475,8 +475,9 @@ fn sealing_nothing_commits_nothing() {
     assert_eq!(writer.position(Table::Alerts, PARTITION).expect("usable"), None);
 }
 
-/// One run over a source of 40 blocks of rows, as an ingest does it: each block is 10 offsets, has events,
-/// every second block rejects and every third alerts. Returns the error it died of.
+/// One run over a source of 40 blocks of rows, as an ingest would do it: each block is 10 offsets
+/// and has events, every second block rejects and every third alerts. Returns the error that ended
+/// it.
 fn ingest(archive: &Archive, fail: &FailPoints, blocks_per_seal: i64, blocks: i64) -> Result<()> {
     let mut writer = archive.writer()?;
     writer.fail_points = fail.clone();
@@ -523,7 +524,8 @@ fn offsets(archive: &Archive, table: Table) -> Vec<i64> {
     })
 }
 
-/// Dies once at every step of every seal, goes on with seals of another length, and must end with each row once.
+/// Dies once at every step of every seal, continues with seals of another length, and must end with
+/// each row once.
 #[test]
 fn a_run_killed_anywhere_is_made_good_by_the_next() {
     let steps = [
@@ -556,7 +558,7 @@ fn a_run_killed_anywhere_is_made_good_by_the_next() {
             {
                 assert_eq!(&offsets(&archive, table), expected, "{} after {at:?} {nth}", table.name());
             }
-            // Nothing is left that no commit names.
+            // No file is left that no commit names.
             drop(archive.writer().expect("cleans up"));
             let named: HashSet<PathBuf> = Table::ALL
                 .iter()
@@ -634,7 +636,7 @@ fn a_new_year_starts_a_volume_and_positions_go_on() {
     let report = writer.seal(&[step(PARTITION, Some(position(10_000)), 20_000)], counts(10)).expect("sealed");
     assert_eq!(report.commits[0].volume.period.year, 2027);
     drop(writer);
-    // A clock that goes back stays in the newest volume.
+    // A clock that is set back stays in the newest volume.
     let mut writer = archive.writer_with(options(fixed_2026), || {}).expect("the lock is free");
     assert_eq!(writer.position(Table::Events, PARTITION).expect("usable"), Some(position(20_000)));
     append(&mut writer, Table::Events, rows(20_000)).expect("appended");
@@ -652,7 +654,7 @@ fn positions_survive_checkpoints() {
     let folder = folder();
     let archive = create(folder.path());
     let mut writer = archive.writer().expect("the lock is free");
-    // A second source that never moves again has its position in the checkpoint only.
+    // A second source that never moves again has its position only in the checkpoint.
     let mut quiet = step("file/quiet", None, 77);
     quiet.position.prefix_blake3 = [0xff; 16];
     writer.seal(std::slice::from_ref(&quiet), counts(0)).expect("sealed");
@@ -674,7 +676,7 @@ fn positions_survive_checkpoints() {
     assert_eq!(writer.position(Table::Events, PARTITION).expect("usable"), previous);
     assert_eq!(writer.position(Table::Events, "file/quiet").expect("usable"), Some(quiet.position));
     drop(writer);
-    // The same when only the checkpoint knows, as for a reader that skips old commits.
+    // The same if only the checkpoint has it, as for a reader that skips old commits.
     for version in 0..=159 {
         std::fs::remove_file(log.join(format!("{version:020}.json"))).expect("removed");
     }
@@ -703,7 +705,7 @@ fn the_second_writer_waits() {
     append(&mut first, Table::Events, batch(Table::Events, &Shape::default())).expect("appended");
     first.seal(&[step(PARTITION, None, 100_000)], counts(100)).expect("sealed");
     drop(first);
-    // It sees what the first did.
+    // It sees what the first one committed.
     assert_eq!(second.join().expect("no panic").expect("a position"), Some(position(100_000)));
     assert!(archive.try_writer(WriterOptions::default()).expect("no error").is_some());
 }
@@ -803,7 +805,7 @@ fn files_and_open_files_are_bounded() {
     let archive = create(folder.path());
     let options = WriterOptions { file_bytes_max: 40_000, open_files_max: 2, ..WriterOptions::default() };
     let mut writer = archive.writer_with(options, || {}).expect("the lock is free");
-    // Each batch lies on three dates, in turn: one file more than may be open.
+    // Each batch has rows of three dates, in turn: one file more than may be open.
     for block in 0..12 {
         let shape = Shape {
             rows: 300,
@@ -900,7 +902,8 @@ fn bodies_stay_out_of_footers() {
     }
 }
 
-/// The encoder's own promise to the reader of lists: which are null, which empty, which hold a null.
+/// The encoder's promise to the reader of lists: which are null, which are empty, which contain a
+/// null.
 #[test]
 fn lists_keep_null_and_empty_apart() {
     let schema = Table::Alerts.batch_schema();

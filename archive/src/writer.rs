@@ -1,34 +1,38 @@
-//! The one writer of an archive: row groups to files, files to commits.
+//! The one writer of an archive: row groups become files, and files become commits.
 //!
-//! What lies where, in the order in which it comes to be:
-//! 1. `_staging/<n>.parquet`: an open file, one for each table and date, growing by whole row groups.
-//! 2. The same file complete: synced, read-only, linked to `date=…/<hash>.parquet`, that folder synced.
+//! On disk, in the order of creation:
+//! 1. `_staging/<n>.parquet`: an open file, one for each table and date, which grows by whole row
+//!    groups.
+//! 2. The same file complete: synced, read-only, linked as `date=…/<hash>.parquet`, with that
+//!    folder synced.
 //! 3. The commit that names it, together with the positions of its sources.
 //!
-//! Invariants. A commit names only files of state 2. Positions of `events` are the truth about a source:
-//! `rejects` and `alerts` are committed before `events`, so they are never behind it, and when a run dies
-//! between the commits they are ahead. The next run then reads the source from the position in `events`
-//! and leaves out what the other tables have: rejects that [`Writer::position`] says are stored, and alerts
-//! whose ids are. [`Writer::seal`] refuses an event or a reject that is stored already, and a source that
-//! does not go on where it ended.
+//! Invariants. A commit names only files in state 2. Positions of `events` are the truth about a
+//! source: `rejects` and `alerts` are committed before `events`, so they never lag, and if a run
+//! dies between the commits they are ahead. The next run then reads the source from the position in
+//! `events` and leaves out what the other tables have: rejects that are stored according to
+//! [`Writer::position`], and alerts whose ids are stored. [`Writer::seal`] refuses an event or a
+//! reject that is already stored, and a source that does not continue where it ended.
 //!
-//! `rejects` and `alerts` are committed only by seals that have rows for them. That loses nothing, for a
-//! table that is not ahead of `events` is, for every offset before the position in `events`, complete;
-//! and it keeps an ordinary seal at one commit.
+//! `rejects` and `alerts` are committed only by seals that have rows for them. That loses nothing,
+//! because a table that is not ahead of `events` is complete for every offset before the position
+//! in `events`; and an ordinary seal needs only one commit.
 //!
-//! `activity` has sources of its own, and is the truth about them: their positions are in its commits and in
-//! no others, and the sources of `events` are in none of its. A seal may move either without the other. It is
-//! committed first, so that the commit of `events` that follows names how many commits it has.
+//! `activity` has its own sources and is the truth about them: their positions are only in its
+//! commits, and its commits have no positions of the sources of `events`. A seal may move either
+//! without the other. `activity` is committed first, so that the commit of `events` that follows
+//! records how many commits `activity` has.
 //!
-//! In a bucket, state 1 is a file without a name on a local disk, and state 2 an object, put once and locked. There
-//! may be several writers: the store keeps their commits apart, and a writer that finds somebody else's commit
-//! where its own should go reads what that says of its own sources. Nothing: it commits behind it.
-//! Something: another process writes the same source, and this one is fenced off with
-//! [`ArchiveError::PositionAhead`]. The same is looked up in newer volumes before each commit.
+//! In a bucket, state 1 is an unnamed file on a local disk, and state 2 is an object, put once and
+//! locked. There may be several writers: the store keeps their commits apart. A writer whose commit
+//! name is taken reads what the other commit says about its own sources. If it does not mention
+//! them, the writer commits after it. If it does, another process writes the same source, and this
+//! writer is fenced with [`ArchiveError::PositionAhead`]. Newer volumes are checked in the same way
+//! before each commit.
 //!
-//! Crash at any moment: state 1 and uncommitted files of state 2 are invisible to readers, and the next
-//! writer removes them; in a bucket they stay, for nothing is removed there. After an error of its own, a writer refuses further work; a new one starts from
-//! what is on disk.
+//! After a crash at any moment, state 1 and uncommitted files in state 2 are invisible to readers.
+//! The next writer removes them; in a bucket they stay, because nothing is removed there. After an
+//! error, a writer refuses further work; a new one starts from what is stored.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fs::File;
@@ -71,32 +75,34 @@ use crate::store::options::variables;
 use crate::store::{Bucket, Store, background};
 use crate::tlog::tree::CompactRange;
 
-/// Order of commits: the table whose positions count for the others comes last.
+/// Order of commits: the table whose positions are the truth comes last.
 const COMMIT_ORDER: [Table; 4] = [Table::Activity, Table::Rejects, Table::Alerts, Table::Events];
 /// Parquet readers refuse files with more row groups than this.
 const ROW_GROUPS_MAX: usize = 1 << 14;
-/// Objects being put at once; appending waits while there are more.
+/// Objects being put at once; appending waits while there are this many.
 const UPLOADS_MAX: usize = 4;
-/// How often a commit is tried again because other writers were faster.
+/// How many times a commit is tried when other writers are faster.
 const COMMIT_TRIES_MAX: u32 = 50;
-/// Commits of a volume before the next one begins. Checkpoints of a volume grow with the square of its commits, and
-/// a reader of an archive opens every volume: `docs/format.md` has the costs of both.
+/// Commits of a volume before the next volume starts. The total size of a volume's Delta
+/// checkpoints grows with the square of its commits, and a reader of an archive opens every volume:
+/// `docs/format.md` has the costs of both.
 pub const VOLUME_COMMITS_MAX: u64 = 8_000;
-/// Names in one answer of a store that is asked for a list.
+/// Names in one page of a store's listing.
 const LIST_NAMES_MAX: u64 = 1_000;
-// A reader opens a volume with at most 200 requests: it lists the log, reads a checkpoint, in parts, and the commits after it.
+// A reader opens a volume with at most 200 requests: the listing of the log, the ranges of a
+// checkpoint, and the commits after it.
 const _: () = assert!(CHECKPOINT_INTERVAL + VOLUME_COMMITS_MAX / LIST_NAMES_MAX + 20 <= 200);
 
-/// How a writer works; [`WriterOptions::default`] is what production uses.
+/// Settings of a writer; production uses [`WriterOptions::default`].
 #[derive(Clone, Debug)]
 pub struct WriterOptions {
     /// A file is closed when it has at least this many bytes.
     pub file_bytes_max: u64,
     /// Files open at once; the one unused for longest is closed when another is needed.
     pub open_files_max: usize,
-    /// A volume with so many commits is followed by the next part of its year.
+    /// After this many commits, a volume is followed by the next part of its year.
     pub volume_commits_max: u64,
-    /// The time of commits, which chooses the volume.
+    /// The clock that dates commits and so chooses the volume.
     pub clock: fn() -> DateTime<Utc>,
 }
 
@@ -121,7 +127,8 @@ pub struct SealReport {
     pub rows: u64,
     /// Bytes of Parquet committed, over all tables.
     pub bytes: u64,
-    /// What went wrong without loss: a checkpoint that could not be written only makes reading slower.
+    /// Failures without loss: a Delta checkpoint that could not be written only makes reading
+    /// slower.
     pub warnings: Vec<String>,
 }
 
@@ -131,8 +138,8 @@ pub struct Commit {
     pub version: u64,
 }
 
-/// A writer of an archive: on a local disk the only one, in a bucket one of several. Dropping it releases the
-/// archive; what was not sealed is gone.
+/// A writer of an archive: the only one on a local disk, one of several in a bucket. Dropping it
+/// releases the archive; rows that were not sealed are lost.
 #[derive(Debug)]
 pub struct Writer {
     site: Site,
@@ -143,24 +150,24 @@ pub struct Writer {
     options: WriterOptions,
     /// Newest position of every source in each table, over all volumes.
     positions: HashMap<Table, HashMap<String, Position>>,
-    /// The last commit of each volume that `positions` know of.
+    /// The last commit of each volume that `positions` covers.
     seen: HashMap<VolumeId, u64>,
-    /// Commits of each volume, of those that miss none: what others say of them can be relied on.
+    /// Number of commits of each volume that misses none, so that later commits can state it.
     lengths: HashMap<VolumeId, u64>,
-    /// What commits of this writer to the volume of `events` have said of `lengths`.
+    /// What this writer's commits to the current volume of `events` have stated of `lengths`.
     said: (Option<VolumeId>, HashMap<VolumeId, u64>),
-    /// Volumes that no commit may follow in.
+    /// Volumes that no commit may be added to.
     closed: HashSet<VolumeId>,
-    /// Newest volume of any table: a clock that goes back does not reopen an older one.
+    /// Newest volume of any table: a clock that is set back does not reopen an older one.
     year_min: Option<i32>,
     /// Year of the rows appended since the last seal, and their volumes.
     year: Option<i32>,
     current: HashMap<Table, VolumeId>,
     volumes: HashMap<VolumeId, VolumeLog>,
     open: HashMap<(Table, NaiveDate), OpenFile>,
-    /// Files on their way from state 1 to state 2, oldest first.
+    /// Files between state 1 and state 2, oldest first.
     uploads: VecDeque<(FileFacts, background::Task<Option<String>, ArchiveError>)>,
-    /// Files of state 2.
+    /// Files in state 2.
     finished: Vec<FileFacts>,
     /// Offsets appended since the last seal.
     spans: BTreeMap<(Table, String), (i64, i64)>,
@@ -173,9 +180,9 @@ pub struct Writer {
     guard: WriterGuard,
 }
 
-/// A file of state 1.
+/// A file in state 1.
 struct OpenFile {
-    /// In a bucket: the folder in which the file is, without a name.
+    /// In a bucket: the folder that contains the unnamed file.
     staging: PathBuf,
     volume: PathBuf,
     parquet: SerializedFileWriter<HashedFile>,
@@ -185,7 +192,7 @@ struct OpenFile {
     row_groups: usize,
     times: Option<(i64, i64)>,
     spans: BTreeMap<String, (i64, i64, u64)>,
-    /// Over the records so far; `None` when a row group came without the hashes of its records.
+    /// Root over the records so far; `None` once a row group came without hashes of its records.
     records: Option<CompactRange>,
     last_use: u64,
 }
@@ -199,12 +206,12 @@ impl std::fmt::Debug for OpenFile {
     }
 }
 
-/// A file that knows the hashes of what was written to it.
+/// A file that hashes what is written to it.
 struct HashedFile {
     file: File,
-    /// Names the file.
+    /// Its hash becomes the file's name.
     hasher: blake3::Hasher,
-    /// What strangers check the bytes with, and a store those that it is sent.
+    /// The hash with which strangers check the bytes, and a store checks an upload.
     sha256: Sha256,
     bytes: u64,
     fail_points: FailPoints,
@@ -250,7 +257,7 @@ impl Writer {
         let mut warnings = Vec::new();
         let log_signer = site.signer.clone().map(|signer| LogSigner::of(site.clone(), signer));
         if let Some(log_signer) = log_signer.clone() {
-            // What an earlier run committed and did not live to prove.
+            // Sign what an earlier run committed but did not sign before it died.
             let caught_up = background::wait(async move { Ok::<_, ArchiveError>(log_signer.all().await) })?;
             warnings.extend(caught_up.err().map(unproven));
         }
@@ -282,26 +289,26 @@ impl Writer {
         })
     }
 
-    /// How far `partition` is stored in `table`; `None` when it never was.
+    /// How far `partition` is stored in `table`; `None` if it never was.
     ///
-    /// A run reads its source from the position in `events`, and leaves out rows of another table that
-    /// lie before that table's position.
+    /// A run reads its source from the position in `events`, and leaves out rows of another table
+    /// that are before that table's position.
     pub fn position(&mut self, table: Table, partition: &str) -> Result<Option<Position>> {
         self.check_usable()?;
         Ok(self.positions[&table].get(partition).copied())
     }
 
-    /// All partitions that `table` holds, each with how far, as [`Writer::position`].
+    /// All partitions in `table` with their positions, as returned by [`Writer::position`].
     pub fn positions(&self, table: Table) -> impl Iterator<Item = (&str, Position)> {
         let positions = self.positions.get(&table).into_iter().flatten();
         positions.map(|(partition, position)| (partition.as_str(), *position))
     }
 
-    /// Reads positions anew, as other writers have left them. What was appended stays, and is sealed if it still
-    /// goes on where its sources end.
+    /// Reads the positions again, because other writers may have moved them. Appended rows are
+    /// kept, and are sealed if they still continue where their sources end.
     ///
     /// # Errors
-    /// When the archive cannot be read; the writer can be used all the same.
+    /// If the archive cannot be read; the writer can still be used.
     pub fn refresh(&mut self) -> Result<()> {
         self.check_usable()?;
         let known = Known::load(&self.site)?;
@@ -312,7 +319,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Whether the archive is one that several processes may write to at once.
+    /// Whether several processes may write to the archive at once.
     pub fn is_shared(&self) -> bool {
         matches!(self.guard, WriterGuard::Fenced)
     }
@@ -337,16 +344,17 @@ impl Writer {
         self.pending_rows
     }
 
-    /// Commits everything appended since the last seal, together with where each source has got to. When
-    /// it returns, all of it is on disk and visible to readers. A seal that brings neither rows nor a new
-    /// position makes no commit.
+    /// Commits everything appended since the last seal, together with the new position of each
+    /// source. When it returns, all of it is on disk and visible to readers. A seal with neither
+    /// rows nor a new position makes no commit.
     ///
     /// # Errors
-    /// [`ArchiveError::PositionAhead`], [`ArchiveError::PositionBehind`] and [`ArchiveError::PositionDiffers`]
-    /// when a source does not go on where it ended, [`ArchiveError::RowsRepeated`],
-    /// [`ArchiveError::RowsBeyondPosition`] and [`ArchiveError::RowsWithoutPosition`] when the rows do not
-    /// fit the positions; nothing is committed then. After an error of a file or a commit some tables may
-    /// have been committed; a new writer's positions say which.
+    /// [`ArchiveError::PositionAhead`], [`ArchiveError::PositionBehind`] and
+    /// [`ArchiveError::PositionDiffers`] if a source does not continue where it ended;
+    /// [`ArchiveError::RowsRepeated`], [`ArchiveError::RowsBeyondPosition`] and
+    /// [`ArchiveError::RowsWithoutPosition`] if the rows do not fit the positions. In these cases
+    /// nothing is committed. After an error of a file or a commit, some tables may have been
+    /// committed; the positions of a new writer show which.
     pub fn seal(&mut self, positions: &[SourcePosition], counts: Counts) -> Result<SealReport> {
         self.check_usable()?;
         self.failed = Some("seal");
@@ -395,7 +403,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Volume of what is appended to `table` now. It holds until the seal, so that a batch lies in one volume.
+    /// The volume for new rows of `table`. It does not change until the seal, so that a batch is in
+    /// one volume.
     fn current_volume(&mut self, table: Table) -> Result<VolumeId> {
         if let Some(volume) = self.current.get(&table) {
             return Ok(*volume);
@@ -419,7 +428,7 @@ impl Writer {
         self.seen.get(&volume).is_some_and(|last| last + 1 >= self.options.volume_commits_max)
     }
 
-    /// Year of what is appended now.
+    /// The year of new rows.
     fn current_year(&mut self) -> Result<i32> {
         let year = match self.year {
             Some(year) => year,
@@ -450,7 +459,7 @@ impl Writer {
             Store::S3(bucket) => {
                 let staging = staging_folder(bucket);
                 let made = std::fs::create_dir_all(&staging);
-                // Without a name: whatever ends this process ends the file.
+                // An unnamed file disappears with this process, however it ends.
                 let created = made.and_then(|()| tempfile::tempfile_in(&staging));
                 (staging, created)
             }
@@ -481,7 +490,7 @@ impl Writer {
         })
     }
 
-    /// Brings a file from state 1 to state 2, or on its way there.
+    /// Moves a file from state 1 to state 2, or starts its upload.
     fn finish(&mut self, file: OpenFile) -> Result<()> {
         let OpenFile { staging, volume, parquet, date, table, rows, times, spans, records, .. } = file;
         let written = |source: ParquetError| ArchiveError::WriteFile { path: staging.clone(), source };
@@ -526,7 +535,7 @@ impl Writer {
         }
     }
 
-    /// Waits until at most so many files are on their way to state 2.
+    /// Waits until at most `uploads_max` uploads are running.
     fn land(&mut self, uploads_max: usize) -> Result<()> {
         while self.uploads.len() > uploads_max {
             let Some((mut facts, upload)) = self.uploads.pop_front() else { return Ok(()) };
@@ -537,16 +546,16 @@ impl Writer {
         Ok(())
     }
 
-    /// Gives a complete file on a local disk its name.
+    /// Gives a complete file on a local disk its final name.
     fn publish(&self, file: &File, staging: &Path, folder: &Path, path: &Path) -> Result<()> {
         file.sync_all().map_err(|source| ArchiveError::SyncFile { path: staging.to_owned(), source })?;
         self.step(Step::FileWritten, staging)?;
         durable::create_folder_in(&self.site.root, folder)?;
         let protect = |source| ArchiveError::ProtectFile { path: staging.to_owned(), source };
         read_only(staging).map_err(protect)?;
-        // The new permission lies in the inode; it must not be younger on disk than the name.
+        // The new permission is in the inode, which must be on disk before the name is.
         file.sync_all().map_err(protect)?;
-        // A link does not replace: an equal file that is committed already would be a bug of ours.
+        // A link does not replace: an equal file that is already committed would be a bug of ours.
         let published = std::fs::hard_link(staging, path).and_then(|()| std::fs::remove_file(staging));
         published.map_err(|source| ArchiveError::PublishFile { path: path.to_owned(), source })?;
         durable::sync_folder(folder)?;
@@ -584,7 +593,7 @@ impl Writer {
         for ((table, partition), (first, last)) in &self.spans {
             let (table, partition, first, last) = (*table, partition.clone(), *first, *last);
             if is_activity(&partition) != (table == Table::Activity) {
-                let reason = "activity is a table with sources of its own";
+                let reason = "table activity has its own sources";
                 return Err(ArchiveError::PartitionName { partition, reason });
             }
             let Some(given) = positions.iter().find(|given| given.partition == partition) else {
@@ -594,8 +603,9 @@ impl Writer {
                 let next_offset = given.position.next_offset;
                 return Err(ArchiveError::RowsBeyondPosition { table, partition, last, next_offset });
             }
-            // An alert may complete on an event that was sealed long ago: the end of a window shows that too
-            // little happened in it. What tells alerts apart is their id, and their producer's to keep.
+            // An alert may complete on an event that was sealed long ago: only the end of a window
+            // shows that too little happened in it. Alerts are told apart by their ids, which their
+            // producer keeps unique.
             if table == Table::Alerts {
                 continue;
             }
@@ -636,7 +646,7 @@ impl Writer {
                 continue;
             }
             let stored = &self.positions[&table];
-            // After a crash between tables this table may be further than this seal gets; it stays there.
+            // After a crash between tables, this table may be ahead of this seal; it stays there.
             let not_ahead = |given: &&SourcePosition| {
                 stored
                     .get(&given.partition)
@@ -670,20 +680,22 @@ impl Writer {
         Ok(report)
     }
 
-    /// What a commit of `events` says beside its files and positions.
+    /// The fields of a commit of `events` other than its files and positions.
     fn metadata(
         &mut self,
         volume: VolumeId,
         reached: &[&SourcePosition],
         counts: Counts,
     ) -> Map<String, Value> {
-        // Who stays where it is may be given by someone who does not know its label.
+        // A source whose position did not move may come from a caller that does not know its label;
+        // skip it.
         let moved = reached.iter().filter(|given| Some(given.position) != given.previous);
         let labels: Map<String, Value> =
             moved.map(|given| (given.partition.clone(), given.label.clone().into())).collect();
         let Counts { received, events, rejects, duplicates } = counts;
-        // So that none of the others can go, or get shorter, without this volume. What an earlier commit of this volume
-        // has said need not be said again: there may be hundreds, and nearly all are closed.
+        // State the lengths of the other volumes, so that none of them can disappear or lose
+        // commits without this volume showing it. What an earlier commit of this volume stated is
+        // not repeated: there may be hundreds of volumes, and nearly all are closed.
         if self.said.0 != Some(volume) {
             self.said = (Some(volume), HashMap::new());
         }
@@ -702,8 +714,8 @@ impl Writer {
         Map::from_iter([(METADATA.to_owned(), said)])
     }
 
-    /// Extends the proof logs behind the commits of a seal. They are durable already: what fails here is told, and
-    /// made up for by the next seal or by whoever holds the key.
+    /// Extends the signed logs after the commits of a seal. The commits are durable already: a
+    /// failure here becomes a warning, and the next seal or another holder of the key catches up.
     fn prove(&mut self, report: &mut SealReport) -> Result<()> {
         report.warnings.append(&mut self.warnings);
         let Some(log_signer) = self.log_signer.clone() else { return Ok(()) };
@@ -724,7 +736,7 @@ impl Writer {
         Ok(())
     }
 
-    /// In a bucket, what makes a commit differ from every other.
+    /// In a bucket, a field that makes each commit differ from every other.
     fn commit_id(&self) -> Result<Map<String, Value>> {
         match self.site.store {
             Store::Local => Ok(Map::new()),
@@ -732,7 +744,8 @@ impl Writer {
         }
     }
 
-    /// Makes one commit, after those of others if they leave `partitions`, which are ours, as they were.
+    /// Makes one commit, after those of other writers if they did not move `partitions`, which are
+    /// ours.
     fn commit(
         &mut self,
         table: Table,
@@ -764,7 +777,8 @@ impl Writer {
                 self.closed.insert(id);
                 self.seen.entry(id).or_insert(volume.version());
                 if !addition.files.is_empty() {
-                    // The files lie in the closed volume, and a commit names files of its own volume only.
+                    // The files are in the closed volume, and a commit names only files of its own
+                    // volume.
                     return Err(ArchiveError::VolumeClosed { path });
                 }
                 self.current.remove(&table);
@@ -800,19 +814,19 @@ impl Writer {
         }
     }
 
-    /// Takes note of a commit of this writer.
+    /// Records a commit of this writer.
     fn committed(&mut self, volume: VolumeId, version: u64) {
         self.seen.insert(volume, version);
-        // The first commit of a volume made the table.
+        // The first commit of a volume created its table.
         let length = self.lengths.remove(&volume).unwrap_or(1);
         if length == version {
             self.lengths.insert(volume, length + 1);
         }
     }
 
-    /// Closes the volume before one that is about to be made, unless another writer has: from then on no writer commits
-    /// to it, so that positions in the new volume are the newest. On a disk there is no other writer, and the turn of
-    /// a year needs no such commit.
+    /// Closes the volume before one that is about to be created, unless another writer has closed
+    /// it. No writer commits to a closed volume, so positions in the new volume are the newest. On
+    /// a disk there is no other writer, and the turn of a year needs no such commit.
     fn close_before(
         &mut self,
         volume: VolumeId,
@@ -827,7 +841,7 @@ impl Writer {
             while let Some(period) = before.pop() {
                 let id = VolumeId { period, ..volume };
                 let path = site.volume(id);
-                // A folder without a commit is what a killed run left.
+                // A folder without a commit was left by a killed run.
                 if commit::exists(&site.store, &path).await? {
                     return Ok::<_, ArchiveError>(Some((
                         id,
@@ -878,7 +892,7 @@ impl Writer {
         Err(ArchiveError::CommitContended { path, attempts: COMMIT_TRIES_MAX })
     }
 
-    /// Takes in what other writers have committed, up to `version` of the volume and in newer volumes.
+    /// Reads what other writers have committed, up to `version` of the volume and in newer volumes.
     fn follow(&mut self, volume: VolumeId, version: u64, partitions: &HashSet<&str>) -> Result<()> {
         let table = volume.table;
         let after = self.seen.get(&volume).copied();
@@ -889,7 +903,7 @@ impl Writer {
             if after.is_none_or(|after| after < version) {
                 let path = site.volume(volume);
                 let transactions = commit::transactions_between(&site.store, &path, after, version).await?;
-                // All of them were read.
+                // Every commit was read.
                 let was_whole = after.is_none_or(|after| length == Some(after + 1));
                 let length = was_whole.then_some(version + 1);
                 found.push((volume, Some(version), length, commit::positions(&path, &transactions)?));
@@ -934,17 +948,17 @@ impl Writer {
     }
 }
 
-/// The table whose positions are the truth about a source.
+/// The table whose positions are the truth about `partition`.
 fn truth_of(partition: &str) -> Table {
     if is_activity(partition) { Table::Activity } else { Table::Events }
 }
 
-/// A warning: what was committed is safe, and not proven yet.
+/// A warning: the commits are safe, but not signed yet.
 fn unproven(error: LogError) -> String {
     format!("the proof log is behind: {}", with_causes(&error))
 }
 
-/// What commits say of all sources.
+/// What commits say about all sources.
 struct Known {
     positions: HashMap<Table, HashMap<String, Position>>,
     seen: HashMap<VolumeId, u64>,
@@ -968,7 +982,8 @@ impl Known {
                 let positions = known.positions.entry(table).or_default();
                 let mut dropped = drops::of_table(&site, table).await?;
                 let periods = drops::periods(&site, table).await?;
-                // Later volumes overwrite earlier ones. A dropped one left behind where it ended.
+                // Later volumes overwrite earlier ones. The final positions of a dropped volume are
+                // stored with its drop record.
                 let all: BTreeSet<Period> = periods.into_iter().chain(dropped.keys().copied()).collect();
                 for period in &all {
                     let volume = VolumeId { table, period: *period };
@@ -995,7 +1010,7 @@ impl Known {
     }
 }
 
-/// Where files are written before they are put.
+/// The folder in which files are written before they are put.
 fn staging_folder(bucket: &Bucket) -> PathBuf {
     let named = || std::env::var_os(variables::STAGING).filter(|path| !path.is_empty()).map(PathBuf::from);
     bucket.s3.staging().map(Path::to_owned).or_else(named).unwrap_or_else(std::env::temp_dir)
@@ -1025,10 +1040,10 @@ impl OpenFile {
     }
 }
 
-/// Removes what killed runs left: everything being written, and sealed files that no commit names.
+/// Removes what killed runs left: files being written, and sealed files that no commit names.
 ///
-/// Only the newest volume of a table can hold such files, for a writer never goes back to an older one.
-/// Called with the lock held.
+/// Only the newest volume of a table can contain such files, because a writer never goes back to an
+/// older one. Called under the writer lock.
 fn remove_leftovers(site: &Site) -> Result<()> {
     let root = &site.root;
     for name in layout::names(root)? {
@@ -1075,8 +1090,9 @@ fn remove_unnamed(site: &Site, table: Table, volume: &Path) -> Result<()> {
             unnamed.remove(&*relative.to_string_lossy());
         }
     }
-    // A snapshot leaves out files that another program has replaced since. Whatever any commit has ever
-    // named stays, so before a file is removed every commit is read.
+    // A snapshot leaves out files that another program has replaced since. A file that any commit
+    // ever named must stay, so every commit is read before a file is removed.
+    //
     if !unnamed.is_empty() {
         let volume = volume.to_owned();
         let commits = background::wait(async move {

@@ -664,10 +664,7 @@ fn what_comes_later_is_told_and_no_finding() {
     // What nobody has signed yet cannot be proven.
     expect_code(&mut ingest(&path("archive"), &[&write(folder.path(), "b.log", &log(300, 62))]), 0);
     let (_, err) = evidence("unsigned", 2);
-    assert!(
-        err.contains("300 records are in no commit that is signed yet") && err.contains("seal-log"),
-        "{err}"
-    );
+    assert!(err.contains("300 records are not in a signed commit yet") && err.contains("seal-log"), "{err}");
     assert!(!path("unsigned").exists());
     expect_code(
         strongroom().args(["seal-log", "--archive"]).arg(path("archive")).arg("--key").arg(path("key")),

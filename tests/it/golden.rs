@@ -453,7 +453,7 @@ mod open {
         let open = fixture.key("audit-1.key");
         std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o644)).expect("permissions");
         let (_, err) = show(&[], &open, 2);
-        assert!(err.contains("everybody may read"), "{err}");
+        assert!(err.contains("other users may read"), "{err}");
         let mut of_archive = strongroom();
         of_archive.args(["key", "show", "--archive"]).arg(fixture.archive());
         let (chain, _) = expect_code(&mut of_archive, 0);

@@ -208,7 +208,7 @@ fn a_bucket_without_lock_is_refused_and_named() {
     let Some(seaweed) = store() else { return };
     let endpoint = seaweed.endpoint();
     let (out, _) = expect_code(at(&endpoint).args(["archive", "check", "s3://no-such-bucket/a"]), 1);
-    assert!(out.contains("FAIL  bucket: there is no bucket no-such-bucket"), "{out}");
+    assert!(out.contains("FAIL  bucket: bucket no-such-bucket does not exist"), "{out}");
     let outsider = Outsider::of(&seaweed);
     let made = outsider.client.create_bucket().bucket("unlocked").send();
     outsider.runtime.block_on(made).expect("a bucket");

@@ -117,7 +117,7 @@ fn a_disk_that_is_gone_is_not_made_anew() {
     let elsewhere = set.folder.path().join("unmounted");
     std::fs::rename(&set.archive, &elsewhere).expect("renamed");
     append(&set.log, &bytes[500_000..]);
-    says_so(&mut daemon, "is gone");
+    says_so(&mut daemon, "is missing");
     assert!(!set.archive.exists(), "an archive was begun where the disk should be");
     std::fs::rename(&elsewhere, &set.archive).expect("renamed");
     daemon.wait_for_metric("sealed_events_total", 2_000.0);

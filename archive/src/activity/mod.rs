@@ -1,7 +1,8 @@
 //! Our own records, sealed and proven like events: their form in [`record`], and who appends them.
 //!
-//! On a crash a record that was not sealed is gone, and one that was sealed is in the position that
-//! [`ActivityLog::open`] finds: whoever must not lose one keeps it elsewhere until [`ActivityLog::seal`] returns.
+//! On a crash a record that was not sealed is lost, and one that was sealed is in the position that
+//! [`ActivityLog::open`] finds: a caller that must not lose a record keeps it elsewhere until
+//! [`ActivityLog::seal`] returns.
 
 pub(crate) mod record;
 
@@ -21,12 +22,12 @@ use crate::error::ArchiveError;
 use crate::position::{Counts, Position, SourcePosition};
 use crate::writer::{SealReport, Writer};
 
-/// Records of one [`ActivityLog::append`].
+/// Maximum number of records in one [`ActivityLog::append`].
 pub const RECORDS_MAX: usize = 4096;
-/// Bodies of one [`ActivityLog::append`], in bytes.
+/// Maximum total length of the bodies in one [`ActivityLog::append`], in bytes.
 pub const BATCH_BYTES_MAX: usize = 64 << 20;
 
-/// The records of one writer of activity, which go to its source partition one after the other.
+/// The records of one writer of activity, which go to its source partition in order.
 #[derive(Debug)]
 pub struct ActivityLog {
     partition: String,
@@ -35,11 +36,11 @@ pub struct ActivityLog {
 }
 
 impl ActivityLog {
-    /// Goes on where the records of `writer_id` end in the archive. Of two processes that use one id at once, one
-    /// is refused at its next seal.
+    /// Continues where the records of `writer_id` end in the archive. If two processes use one id
+    /// at once, one of them is refused at its next seal.
     ///
     /// # Errors
-    /// [`ArchiveError::Activity`] for an id that cannot be a part of a source's name.
+    /// [`ArchiveError::Activity`] for an id that cannot be part of a source's name.
     pub fn open(writer: &mut Writer, writer_id: &str) -> Result<ActivityLog, ArchiveError> {
         let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if !(1..=WRITER_ID_BYTES_MAX).contains(&writer_id.len()) || !writer_id.bytes().all(is_part) {
@@ -61,10 +62,11 @@ impl ActivityLog {
         self.reached.records
     }
 
-    /// Adds records to what the writer seals next.
+    /// Adds records to the next seal of the writer.
     ///
     /// # Errors
-    /// [`ArchiveError::Activity`] when they are too many at once; as [`Writer::append`].
+    /// [`ArchiveError::Activity`] if they are too many at once; otherwise those of
+    /// [`Writer::append`].
     pub fn append(&mut self, writer: &mut Writer, records: &[ActivityRecord]) -> Result<(), ArchiveError> {
         let bytes: usize = records.iter().map(|record| record.body().len()).sum();
         if records.len() > RECORDS_MAX || bytes > BATCH_BYTES_MAX {
@@ -85,8 +87,8 @@ impl ActivityLog {
         Ok(())
     }
 
-    /// What to give [`Writer::seal`] when it seals rows of others as well; then comes [`ActivityLog::has_sealed`].
-    /// Nothing when no record was added.
+    /// The position to pass to [`Writer::seal`] if it seals rows of other sources as well; call
+    /// [`ActivityLog::has_sealed`] after it. `None` if no record was added.
     pub fn position(&self) -> Option<SourcePosition> {
         let is_new = self.sealed.map_or(self.reached.records > 0, |sealed| sealed != self.reached);
         is_new.then(|| SourcePosition {
@@ -97,17 +99,18 @@ impl ActivityLog {
         })
     }
 
-    /// Takes note that what [`ActivityLog::position`] said is sealed.
+    /// Records that the position returned by [`ActivityLog::position`] is sealed.
     pub fn has_sealed(&mut self) {
         if self.reached.records > 0 {
             self.sealed = Some(self.reached);
         }
     }
 
-    /// Seals what was added, with a writer that holds no rows of others. When it returns, all of it is on disk.
+    /// Seals the added records, with a writer that has no rows of other sources. All of it is on
+    /// disk when this returns.
     ///
     /// # Errors
-    /// As [`Writer::seal`].
+    /// Those of [`Writer::seal`].
     pub fn seal(&mut self, writer: &mut Writer) -> Result<SealReport, ArchiveError> {
         let positions: Vec<SourcePosition> = self.position().into_iter().collect();
         let report = writer.seal(&positions, Counts::default())?;
@@ -116,7 +119,8 @@ impl ActivityLog {
     }
 }
 
-/// Records as rows of `Table::Activity.batch_schema()`, from an offset on.
+/// Records as rows of `Table::Activity.batch_schema()`, starting at an offset.
+///
 fn batch(records: &[ActivityRecord], partition: &str, first_offset: i64) -> RecordBatch {
     let dictionary = |of: fn(&ActivityRecord) -> &str| -> ArrayRef {
         let mut builder = StringDictionaryBuilder::<Int32Type>::new();

@@ -1,9 +1,11 @@
-//! Our own records: what was asked, judged and decided, by whom and when, sealed and proven like events.
+//! Records of the product's own activity: questions, judgements and decisions, with their authors
+//! and times, sealed and proven like events.
 //!
-//! Invariants. A record is one JSON object, and its bytes are the proven leaf: they are written once, here, and the
-//! columns beside them are members of it. A writer of activity has a source partition of its own,
-//! `activity/<writer id>`, in which the offset of a record is its number from 0; so its position says how many there
-//! are, and a record that is missing shows. `docs/format.md` has the grammar.
+//! Invariants. A record is one JSON object, and its bytes are the proven leaf: they are written
+//! once, here, and the columns next to them are members of it. Each writer of activity has its own
+//! source partition, `activity/<writer id>`, in which the offset of a record is its number from 0;
+//! so the position of the partition is the number of its records, and a missing record is noticed.
+//! `docs/format.md` has the grammar.
 
 use std::fmt;
 
@@ -16,29 +18,29 @@ use thiserror::Error;
 
 use crate::delta::strict::Strict;
 
-/// Longest body of a record.
+/// Maximum length of a record's body.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
-/// Longest principal or subject, in bytes.
+/// Maximum length of a principal or subject, in bytes.
 pub const NAME_BYTES_MAX: usize = 1000;
-/// Longest id of a writer.
+/// Maximum length of a writer id.
 pub const WRITER_ID_BYTES_MAX: usize = 64;
 
-/// What a record is about: a closed list, each with members of its own in the body.
+/// The kind of a record: a closed list, each with its own members in the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ActivityKind {
     /// A question that was asked of the archive.
     Question,
-    /// What somebody judged of an alert.
+    /// A judgement of an alert.
     Triage,
     /// A step in the life of a case.
     Case,
     /// A review of accesses or rights.
     Review,
-    /// A use of rights that are kept for emergencies.
+    /// A use of emergency access.
     BreakGlass,
-    /// Sums over records that may be dropped before it.
+    /// Sums over earlier records, which may be dropped.
     Rollup,
-    /// What an outside clock said.
+    /// A statement of an outside clock.
     Clock,
 }
 
@@ -72,20 +74,20 @@ impl fmt::Display for ActivityKind {
     }
 }
 
-/// Why something is not a record of activity. The message never repeats the record.
+/// Why something is not an activity record. The message never repeats the record.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ActivityError {
     #[error("the body has {bytes} bytes, and at most {max} are allowed", max = BODY_BYTES_MAX)]
     BodyLong { bytes: usize },
     #[error("the body is not a JSON object without repeated names")]
     BodyMalformed,
-    #[error("\"{member}\" in the body is missing or is not as the format has it")]
+    #[error("\"{member}\" in the body is missing or malformed")]
     Member { member: &'static str },
-    #[error("\"{member}\" is for the record itself, and cannot be among its details")]
+    #[error("\"{member}\" is a member of every record, and cannot be among its details")]
     MemberReserved { member: &'static str },
-    #[error("an id of a writer has 1 to {max} of the characters a-z, A-Z, 0-9, -, _ and .", max = WRITER_ID_BYTES_MAX)]
+    #[error("a writer id must have 1 to {max} of the characters a-z, A-Z, 0-9, -, _ and .", max = WRITER_ID_BYTES_MAX)]
     WriterId,
-    #[error("{records} records with {bytes} bytes are too many at once")]
+    #[error("{records} records with {bytes} bytes are too many for one append")]
     TooMany { records: usize, bytes: usize },
 }
 
@@ -100,10 +102,10 @@ pub struct ActivityRecord {
 }
 
 impl ActivityRecord {
-    /// A record of `kind`: who did it, what it is about, and the other members of its body.
+    /// A record of `kind`: its principal, its subject, and the other members of its body.
     ///
     /// # Errors
-    /// [`ActivityError`] when a part is not as the format has it, or the body would be too long.
+    /// [`ActivityError`] if a part does not have the required form, or the body would be too long.
     pub fn new(
         kind: ActivityKind,
         time: DateTime<Utc>,
@@ -125,10 +127,10 @@ impl ActivityRecord {
         ActivityRecord::parse(Value::Object(members).to_string())
     }
 
-    /// The record of a body, which stays as it is.
+    /// The record with the given body, which is kept unchanged.
     ///
     /// # Errors
-    /// [`ActivityError`] when it is not one.
+    /// [`ActivityError`] if the body is not a record.
     pub fn parse(body: String) -> Result<ActivityRecord, ActivityError> {
         if body.len() > BODY_BYTES_MAX {
             return Err(ActivityError::BodyLong { bytes: body.len() });
@@ -178,7 +180,7 @@ impl ActivityRecord {
         self.subject.as_deref()
     }
 
-    /// The bytes that are proven.
+    /// The proven bytes.
     pub fn body(&self) -> &str {
         &self.body
     }
@@ -189,7 +191,8 @@ fn time_text(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
-/// As names in holds: so that nothing in a column can be taken for another name, or for none.
+/// The same rule as for names in holds: no value in a column can be mistaken for another name, or
+/// for none.
 fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len())
         && name.trim().len() == name.len()
@@ -201,15 +204,16 @@ pub(crate) fn is_activity(partition: &str) -> bool {
     partition.starts_with(activity::SOURCE_PREFIX)
 }
 
-/// Calls `wrong` for each row of a file whose columns are not members of its body, or whose body is not a record.
+/// Calls `wrong` for each row of a file whose columns are not members of its body, or whose body is
+/// not a record.
 ///
 /// # Errors
-/// When the batch has not the columns of the table.
+/// If the batch does not have the columns of the table.
 pub(crate) fn differences(
     batch: &RecordBatch,
     wrong: &mut dyn FnMut(usize, &'static str),
 ) -> Result<(), &'static str> {
-    let missing = "it has not the columns of its table";
+    let missing = "it does not have the columns of its table";
     let text = |name: &str| {
         batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>()).ok_or(missing)
     };

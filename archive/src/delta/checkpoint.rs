@@ -1,11 +1,12 @@
-//! Checkpoints of Delta: a classic one of one part, in Parquet.
+//! Delta checkpoints: classic ones of one part, in Parquet.
 //!
-//! Invariants. A checkpoint says what its [`State`] says and nothing else. Its columns are those that delta-rs 1.1
-//! writes, also those that are always null here (`remove`, `sidecar`), because readers differ in what they
-//! expect to find. A file's tags are kept: in a bucket they pin the version of the object.
+//! Invariants. A checkpoint contains its [`State`] and nothing else. Its columns are those that
+//! delta-rs 1.1 writes, including those that are always null here (`remove`, `sidecar`), because
+//! readers differ in what they expect to find. The tags of a file are kept: in a bucket they pin
+//! the version of the object.
 //!
-//! Compressed with zstd and without dictionaries of values, a file takes a third of the bytes that delta-rs
-//! gives it; most of what is left are hashes.
+//! Compressed with zstd and without value dictionaries, a file takes a third of the bytes of one by
+//! delta-rs; most of the rest are hashes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use parquet::schema::types::ColumnPath;
 
 use super::{Add, DeltaError, Format, Metadata, Protocol, State};
 
-/// Level of compression: a checkpoint is written once and kept for years.
+/// Compression level: a checkpoint is written once and kept for years.
 const ZSTD_LEVEL: i32 = 9;
 
 /// One row.
@@ -324,7 +325,7 @@ fn schema() -> Schema {
     ])
 }
 
-/// What a checkpoint says. Columns are found by name, whatever program wrote them.
+/// The state in a checkpoint. Columns are found by name, whatever program wrote them.
 pub(super) fn read(bytes: Bytes, version: u64) -> Result<State, DeltaError> {
     let undecodable = |detail: String| DeltaError::Checkpoint { version, detail };
     let mut state = State { version, checkpoint: Some(version), ..State::default() };
@@ -420,7 +421,7 @@ fn cast(column: &ArrayRef, to: &DataType) -> Option<ArrayRef> {
     arrow_cast::cast(column, to).ok()
 }
 
-/// A member of type string, whatever Arrow type the file's reader gave it.
+/// A member of type string, whatever Arrow type the reader of the file gave it.
 pub(crate) struct Texts(Option<StringArray>);
 
 impl Texts {

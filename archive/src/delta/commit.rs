@@ -1,19 +1,22 @@
 //! The Delta log of one volume: opening, creating and extending it.
 //!
-//! Terms. A *volume* is one Delta table: the commits of one calendar year, or of a part of it. A commit is a JSON file of
-//! actions: `add` names a sealed file, `txn` records a position. A volume is *closed* by a commit with the appId `#closed`:
-//! no commit follows it, so that writers in step with the log agree which volume comes next.
+//! Terms. A *volume* is one Delta table: the commits of one calendar year, or of a part of it. A
+//! commit is a JSON file of actions: `add` names a sealed file, `txn` records a position. A volume
+//! is *closed* by a commit with the appId `#closed`: no commit follows it, so that all writers that
+//! follow the log agree which volume comes next.
 //!
-//! Invariants. A commit holds the rows of a seal and the positions they lead to, or neither. A commit is
-//! one durable, conditional write; when another wrote that version first, it fails, and the writer decides
-//! whether it may follow. No commit or checkpoint is ever removed (`enableExpiredLogCleanup` is off, so that no other
-//! program removes one either), no file is ever removed from the table (`appendOnly`).
+//! Invariants. A commit contains both the rows of a seal and the positions they lead to, or
+//! neither. A commit is one durable, conditional write; if another writer wrote that version first,
+//! it fails, and the caller decides whether its commit may follow. No commit or Delta checkpoint is
+//! ever removed (`enableExpiredLogCleanup` is off, so that no other program removes one either),
+//! and no file is ever removed from the table (`appendOnly`).
 //!
-//! A position is four or five `txn` actions, because the version of a `txn` is one 64-bit number: appId
-//! `<partition>` has the next offset, `<partition>#records` the number of records, `<partition>#blake3.hi`
-//! and `<partition>#blake3.lo` the halves of the hash, big-endian, as signed numbers. All four are always
-//! written together, and for a partition of a broker `<partition>#broker`, its own number of the next message.
-//! Partition names cannot hold a `#`.
+//! A position is four or five `txn` actions, because the version of a `txn` is one 64-bit number:
+//! appId `<partition>` has the next offset, `<partition>#records` the number of records,
+//! `<partition>#blake3.hi` and `<partition>#blake3.lo` the halves of the hash, big-endian, as
+//! signed numbers. These four are always written together; a partition of a broker also has
+//! `<partition>#broker`, the broker's number of the next message. Partition names cannot contain a
+//! `#`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -45,8 +48,9 @@ use crate::store::Store;
 use crate::store::durable;
 use crate::store::id::random_id;
 
-/// Commits between checkpoints. A checkpoint repeats the whole volume, so their sum grows with the square
-/// of the commits; a reader reads every commit after the newest one, each by a request.
+/// Commits between Delta checkpoints. A checkpoint repeats the whole volume, so the sum of their
+/// sizes grows with the square of the commits; a reader reads every commit after the newest
+/// checkpoint, with one request each.
 pub const CHECKPOINT_INTERVAL: u64 = 160;
 
 /// Commits read at once where each is a request.
@@ -79,36 +83,36 @@ pub struct SealedFile {
 pub(crate) struct Addition {
     pub(crate) files: Vec<FileFacts>,
     pub(crate) positions: Vec<(String, Position)>,
-    /// More fields of `commitInfo`.
+    /// Additional fields of `commitInfo`.
     pub(crate) metadata: Map<String, Value>,
 }
 
-/// A sealed file and what its commit says of it.
+/// A sealed file and what its commit states about it.
 #[derive(Clone, Debug)]
 pub(crate) struct FileFacts {
     pub(crate) file: SealedFile,
     pub(crate) times: Option<(i64, i64)>,
     pub(crate) offsets: Option<(i64, i64)>,
     pub(crate) sources: Option<(String, String)>,
-    /// Of each source partition the least and greatest offset, and the number of rows.
+    /// The least offset, the greatest offset and the number of rows of each source partition.
     pub(crate) spans: BTreeMap<String, (i64, i64, u64)>,
     pub(crate) sha256: Sha256Hash,
-    /// Root over the records, unless their hashes were not given.
+    /// Root over the records; `None` if their hashes were not given.
     pub(crate) record_root: Option<Sha256Hash>,
-    /// In a bucket with versions: the one that the lock protects.
+    /// In a bucket with versions: the version that the lock protects.
     pub(crate) version: Option<String>,
 }
 
-/// What a commit became.
+/// The outcome of a commit.
 #[derive(Debug)]
 pub(crate) struct Committed {
     pub(crate) version: u64,
-    /// Why the checkpoint that was due is missing. The commit holds all the same.
+    /// Why a due Delta checkpoint is missing. The commit is valid without it.
     pub(crate) checkpoint_failed: Option<String>,
 }
 
 impl Committed {
-    /// What a reader of the report of a seal should know.
+    /// The warning for the report of a seal.
     pub(crate) fn warning(&self, volume: VolumeId) -> Option<String> {
         let reason = self.checkpoint_failed.as_ref()?;
         Some(format!("checkpoint of {} version {}: {reason}", volume.name(), self.version))
@@ -122,18 +126,18 @@ pub(crate) struct VolumeLog {
     path: PathBuf,
     store: Store,
     state: State,
-    /// A checkpoint that was due was not there when the volume was opened.
+    /// A due Delta checkpoint was missing when the volume was opened.
     is_uncovered: bool,
 }
 
-/// Whether a volume has a commit. A folder without one is what a killed run left.
+/// Whether a volume has a commit. A folder without one was left by a killed run.
 pub(crate) async fn exists(store: &Store, path: &Path) -> Result<bool> {
     match store {
         Store::Local => {
             let names = store.names(&layout::delta_log(path)).await?;
             Ok(names.iter().any(|name| layout::commit_version(name).is_some()))
         }
-        // Commits are never removed, so the first one tells, without a list of all.
+        // Commits are never removed, so the first one answers this without listing all.
         Store::S3(_) => {
             let first = layout::commit(path, 0);
             store.exists(&first).await.map_err(|source| ArchiveError::ReadCommit { path: first, source })
@@ -141,7 +145,7 @@ pub(crate) async fn exists(store: &Store, path: &Path) -> Result<bool> {
     }
 }
 
-/// Loads the newest version of a volume; `None` when it has no commit.
+/// Loads the newest version of a volume; `None` if it has no commit.
 pub(crate) async fn load(store: &Store, path: &Path) -> Result<Option<State>> {
     if !exists(store, path).await? {
         return Ok(None);
@@ -161,7 +165,7 @@ impl VolumeLog {
             return Ok(VolumeLog::of(store, table, path, state));
         }
         create(store, table, &path, time).await?;
-        // Another writer may have made it meanwhile, and written to it.
+        // Another writer may have created it in the meantime, and written to it.
         VolumeLog::open(store, table, path).await
     }
 
@@ -191,10 +195,11 @@ impl VolumeLog {
         is_closed(&self.state)
     }
 
-    /// Writes the commit that no other follows, and its checkpoint, which is all that a later reader of the volume needs.
+    /// Writes the last commit of the volume, and its Delta checkpoint, which is all that a later
+    /// reader of the volume needs.
     ///
     /// # Errors
-    /// As [`VolumeLog::commit`].
+    /// Those of [`VolumeLog::commit`].
     pub(crate) async fn close(
         &mut self,
         metadata: Map<String, Value>,
@@ -204,7 +209,7 @@ impl VolumeLog {
         self.write(&[], &txns, metadata, time).await
     }
 
-    /// Takes in what other writers have committed.
+    /// Reads what other writers have committed.
     pub(crate) async fn reload(&mut self) -> Result<()> {
         let followed = self.state.follow(&self.store, &self.path).await;
         followed
@@ -212,10 +217,11 @@ impl VolumeLog {
             .map_err(|source| ArchiveError::OpenVolume { path: self.path.clone(), source: Box::new(source) })
     }
 
-    /// Writes one commit. When this returns, it is durable.
+    /// Writes one commit. It is durable when this returns.
     ///
     /// # Errors
-    /// [`ArchiveError::CommitConflict`] when another writer has made a commit that this volume has not loaded.
+    /// [`ArchiveError::CommitConflict`] if another writer has made a commit that this volume has
+    /// not loaded.
     pub(crate) async fn commit(&mut self, addition: Addition, time: DateTime<Utc>) -> Result<Committed> {
         let files: Vec<Add> = addition.files.iter().map(|facts| add(self.table, facts, time)).collect();
         let txns: Vec<Txn> = addition
@@ -243,7 +249,7 @@ impl VolumeLog {
             path: self.path.clone(),
             source: Box::new(source),
         })?;
-        // The commit exists, whatever becomes of the checkpoint.
+        // The commit exists, whether or not its checkpoint does.
         let checkpoint_failed = match self.is_checkpoint_due() {
             true => self.checkpoint().await.err().map(|error| with_causes(&error)),
             false => None,
@@ -251,8 +257,8 @@ impl VolumeLog {
         Ok(Committed { version, checkpoint_failed })
     }
 
-    /// Whether this version is one that has a checkpoint, or makes up for one that is missing: a writer may have
-    /// died between a commit and its checkpoint.
+    /// Whether this version is due for a checkpoint, or replaces one that is missing: a writer may
+    /// have died between a commit and its checkpoint.
     fn is_checkpoint_due(&self) -> bool {
         let commits = self.state.version + 1;
         self.is_closed() || commits.is_multiple_of(CHECKPOINT_INTERVAL) || self.is_uncovered
@@ -262,7 +268,7 @@ impl VolumeLog {
         let version = self.state.version;
         let bytes = checkpoint::encode(&self.state)?;
         let size = bytes.len();
-        // One that is there already says the same.
+        // An existing checkpoint of this version has the same content.
         put(&self.store, &self.path, &layout::checkpoint_name(version), bytes).await?;
         (self.state.checkpoint, self.is_uncovered) = (Some(version), false);
         let hint = json!({
@@ -272,20 +278,20 @@ impl VolumeLog {
             "numOfAddFiles": self.state.files.len(),
         });
         let Store::Local = self.store else { return Ok(()) };
-        // A hint for readers that do not list. Under a lock each would be kept, and a name whose content
-        // changes can be pointed elsewhere: there is none in a bucket.
+        // A hint for readers that do not list. A bucket has none: a lock would keep every version
+        // of it, and a name whose content changes could be pointed elsewhere.
         let path = layout::delta_log(&self.path).join(LAST_CHECKPOINT);
         durable::replace_file(&path, &durable::staging_of(&path), &[hint.to_string().as_bytes()])
             .map_err(|source| DeltaError::Write { name: LAST_CHECKPOINT.to_owned(), source })
     }
 }
 
-/// Whether a volume has the commit that no other follows.
+/// Whether a volume has its closing commit.
 pub(crate) fn is_closed(state: &State) -> bool {
     state.txns.contains_key(CLOSED)
 }
 
-/// Puts a file of a log, whole and durable; `false` when its name is taken by other content.
+/// Puts a file of a log, whole and durable; `false` if its name is taken by other content.
 async fn put(store: &Store, volume: &Path, name: &str, bytes: Vec<u8>) -> Result<bool, DeltaError> {
     let path = layout::delta_log(volume).join(name);
     let failed = |source| DeltaError::Write { name: name.to_owned(), source };
@@ -299,7 +305,7 @@ async fn put(store: &Store, volume: &Path, name: &str, bytes: Vec<u8>) -> Result
     }
 }
 
-/// Makes the table, unless another writer is faster.
+/// Creates the table, unless another writer is faster.
 async fn create(store: &Store, table: Table, path: &Path, time: DateTime<Utc>) -> Result<()> {
     let failed = |source| ArchiveError::CreateVolume { path: path.to_owned(), source: Box::new(source) };
     if let Store::Local = store {
@@ -353,7 +359,7 @@ fn add(table: Table, facts: &FileFacts, time: DateTime<Utc>) -> Add {
     }
 }
 
-/// What a commit lets others check of a file.
+/// The tags of a file, with which others can check it.
 fn tags(facts: &FileFacts) -> BTreeMap<String, Option<String>> {
     let offsets: Map<String, Value> = facts
         .spans
@@ -406,7 +412,7 @@ fn transactions(partition: &str, position: &Position) -> impl Iterator<Item = Tx
     always.into_iter().chain(position.broker_offset.map(|next| transaction(BROKER, next)))
 }
 
-/// Positions out of `txn` versions by appId.
+/// Positions from `txn` versions by appId.
 pub(crate) fn positions(
     path: &Path,
     transactions: &HashMap<String, i64>,
@@ -430,14 +436,15 @@ pub(crate) fn positions(
     Ok(positions)
 }
 
-/// What the log of a volume says of appIds.
+/// The state of the appIds in the log of a volume.
 #[derive(Debug, Default)]
 pub(crate) struct Transactions {
-    /// The newest `txn` version of every appId: that of the newest checkpoint and the commits after it.
+    /// The newest `txn` version of every appId, from the newest checkpoint and the commits after
+    /// it.
     pub(crate) newest: HashMap<String, i64>,
     /// Version of the last commit.
     pub(crate) last: Option<u64>,
-    /// How many commits there are, when none before the last one is missing.
+    /// The number of commits, if none before the last one is missing.
     pub(crate) length: Option<u64>,
 }
 
@@ -447,8 +454,8 @@ impl Transactions {
     }
 }
 
-/// What a volume's newest checkpoint and the commits after it say.
-/// Only the positions are read, not the files that a [`State`] has.
+/// The appIds in a volume's newest checkpoint and the commits after it. Only the positions are
+/// read, not the files that a [`State`] has.
 pub(crate) async fn transactions_of(store: &Store, volume: &Path) -> Result<Transactions> {
     let folder = layout::delta_log(volume);
     let names = store.names(&folder).await?;
@@ -470,7 +477,7 @@ pub(crate) async fn transactions_of(store: &Store, volume: &Path) -> Result<Tran
     Ok(Transactions { newest: transactions, last, length })
 }
 
-/// What the commits of a volume behind `after`, up to `last`, say of appIds.
+/// The appIds in the commits of a volume after `after`, up to `last`.
 pub(crate) async fn transactions_between(
     store: &Store,
     volume: &Path,
@@ -500,7 +507,7 @@ pub(crate) async fn commits(store: &Store, volume: &Path) -> Result<Vec<PathBuf>
     Ok(commits.into_iter().map(|(_, path)| path).collect())
 }
 
-/// Reads commits, some at once, and gives them in the order asked for.
+/// Reads commits, several at once, and returns them in the order of `paths`.
 pub(crate) async fn read_commits(store: &Store, paths: Vec<PathBuf>) -> Result<Vec<(PathBuf, Vec<Line>)>> {
     let read = paths.into_iter().map(|path| {
         let store = store.clone();

@@ -18,21 +18,23 @@ use crate::layout;
 pub(crate) const STATISTICS_SOURCE: &str = "source";
 pub(crate) const STATISTICS_OFFSET: &str = "source_offset";
 
-/// Tags of an `add`, see `docs/proof.md`. In a bucket: the version of the object that its lock protects.
+/// Tags of an `add`, see `docs/proof.md`. In a bucket: the version of the object, which its lock
+/// protects.
 pub(crate) const TAG_VERSION: &str = "version_id";
 /// Hash of the file's bytes.
 pub(crate) const TAG_SHA256: &str = "sha256";
 /// Root over the records in the order of rows.
 pub(crate) const TAG_RECORD_ROOT: &str = "record_root";
 pub(crate) const TAG_ROWS: &str = "rows";
-/// Source partition to least and greatest offset and number of rows, as JSON.
+/// Map from source partition to least offset, greatest offset and number of rows, as JSON.
 pub(crate) const TAG_OFFSETS: &str = "offsets";
 
 /// appId of the one `txn` of a commit that closes its volume.
 pub(crate) const CLOSED: &str = "#closed";
 /// Our field of `commitInfo`.
 pub(crate) const METADATA: &str = "strongroom";
-/// All that an `add` has. What else Delta knows of (deletion vectors, for one) changes what readers see of a file.
+/// All members of an `add`. Others that Delta knows (a deletion vector, for one) change what
+/// readers see of a file.
 pub(crate) const ADD_MEMBERS: [&str; 7] =
     ["path", "partitionValues", "size", "modificationTime", "dataChange", "stats", "tags"];
 /// Longest name of an object's version.
@@ -40,7 +42,7 @@ const VERSION_BYTES_MAX: usize = 1024;
 /// Actions that only the first commit has.
 const FIRST_ACTIONS: [&str; 2] = ["protocol", "metaData"];
 
-/// A commit, as far as anything is checked of it.
+/// The checked facts of a commit.
 #[derive(Clone, Debug)]
 pub(crate) struct CommitFacts {
     pub(crate) leaf: Hash,
@@ -49,9 +51,9 @@ pub(crate) struct CommitFacts {
     pub(crate) txns: BTreeMap<String, i64>,
     /// `counts` of our part of `commitInfo`: received, events, rejects, duplicates.
     pub(crate) counts: Option<[u64; 4]>,
-    /// Commits that other volumes had at least when this one was made.
+    /// Minimum number of commits of other volumes when this one was made.
     pub(crate) volumes: BTreeMap<VolumeId, u64>,
-    /// Version of the columns of its files, when it says one.
+    /// Version of the columns of its files, if stated.
     pub(crate) events_format: Option<i64>,
     /// `protocol` and `metaData`, which the first commit has.
     pub(crate) table: Map<String, Value>,
@@ -60,7 +62,7 @@ pub(crate) struct CommitFacts {
 /// A file as its commit describes it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AddFacts {
-    /// Below the volume.
+    /// Relative to the volume.
     pub(crate) path: String,
     pub(crate) date: Option<NaiveDate>,
     pub(crate) size: u64,
@@ -69,7 +71,8 @@ pub(crate) struct AddFacts {
     pub(crate) greatest: Map<String, Value>,
     pub(crate) sha256: Option<Hash>,
     pub(crate) record_root: Option<Hash>,
-    /// Partition to first and last offset and rows; `None` for a file from before there were tags.
+    /// Map from partition to first offset, last offset and rows; `None` for a file from before
+    /// there were tags.
     pub(crate) offsets: Option<BTreeMap<String, (i64, i64, u64)>>,
     pub(crate) version: Option<String>,
 }
@@ -96,13 +99,12 @@ pub(crate) enum FaultKind {
     Tags,
 }
 
-/// What a commit says, as far as it can be read.
+/// The readable facts of a commit.
 pub(crate) fn parse_commit(bytes: &[u8]) -> CommitFacts {
     parse(bytes, true).0
 }
 
-/// As [`parse_commit`]; but a file of which something is wrong is among the files all the same, with what there is to know
-/// of it.
+/// Like [`parse_commit`], but a file with a fault is listed too, with the facts that could be read.
 pub(crate) fn parse_with_all_files(bytes: &[u8]) -> CommitFacts {
     let mut commit = parse_commit(bytes);
     for line in bytes.split(|byte| *byte == b'\n') {
@@ -144,11 +146,11 @@ pub(crate) fn parse(bytes: &[u8], first: bool) -> (CommitFacts, Vec<CommitFault>
             faults.push(CommitFault { kind, line: Some(number + 1), detail });
         };
         let Ok(Strict(Value::Object(line))) = serde_json::from_slice(line) else {
-            fault(FaultKind::Malformed, "it is no JSON object without repeated names".to_owned());
+            fault(FaultKind::Malformed, "not a JSON object without repeated names".to_owned());
             continue;
         };
         if line.len() != 1 {
-            fault(FaultKind::Malformed, "it is not one action".to_owned());
+            fault(FaultKind::Malformed, "not exactly one action".to_owned());
         }
         for (action, value) in &line {
             match action.as_str() {
@@ -172,7 +174,9 @@ pub(crate) fn parse(bytes: &[u8], first: bool) -> (CommitFacts, Vec<CommitFault>
                     }
                     match volumes(&value[METADATA]["volumes"]) {
                         Some(volumes) => commit.volumes = volumes,
-                        None => fault(FaultKind::Malformed, "`volumes` are not volumes and sizes".to_owned()),
+                        None => {
+                            fault(FaultKind::Malformed, "`volumes` does not map volumes to sizes".to_owned())
+                        }
                     }
                 }
                 name if first && FIRST_ACTIONS.contains(&name) => {
@@ -188,7 +192,7 @@ pub(crate) fn parse(bytes: &[u8], first: bool) -> (CommitFacts, Vec<CommitFault>
         }
     }
     if commit.time_ms.is_none() {
-        let detail = "it does not say when it was made".to_owned();
+        let detail = "its time is missing".to_owned();
         faults.push(CommitFault { kind: FaultKind::Malformed, line: None, detail });
     }
     (commit, faults)
@@ -229,7 +233,7 @@ fn add(value: &Value) -> Result<AddFacts, (FaultKind, String)> {
     let is_version =
         |text: &str| text.len() <= VERSION_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic());
     if !tag(TAG_VERSION).is_none_or(is_version) {
-        return Err(malformed("an add whose version_id is none"));
+        return Err(malformed("an add whose version_id is not valid"));
     }
     let mut facts = AddFacts {
         path: path.to_owned(),
@@ -243,11 +247,11 @@ fn add(value: &Value) -> Result<AddFacts, (FaultKind, String)> {
     };
     let wrong = |detail: &str| (FaultKind::Tags, format!("{path}: {detail}"));
     let hash = |name: &str| match tag(name) {
-        Some(text) => Hash::parse(text).map(Some).ok_or_else(|| wrong(&format!("{name} is no hash"))),
+        Some(text) => Hash::parse(text).map(Some).ok_or_else(|| wrong(&format!("{name} is not a hash"))),
         None => Ok(None),
     };
     (facts.sha256, facts.record_root) = (hash(TAG_SHA256)?, hash(TAG_RECORD_ROOT)?);
-    // A file from before there were these tags has none of them.
+    // A file from before these tags existed has none of them.
     let ours = [TAG_RECORD_ROOT, TAG_ROWS, TAG_OFFSETS];
     if ours.iter().any(|name| !tags[*name].is_null())
         && ours.iter().chain([&TAG_SHA256]).any(|name| tag(name).is_none())
@@ -257,7 +261,7 @@ fn add(value: &Value) -> Result<AddFacts, (FaultKind, String)> {
     if let Some(rows) = tag(TAG_ROWS)
         && facts.rows.map(|rows| rows.to_string()).as_deref() != Some(rows)
     {
-        return Err(wrong("the tag rows is not numRecords"));
+        return Err(wrong("the tag rows differs from numRecords"));
     }
     if let Some(text) = tag(TAG_OFFSETS) {
         let offsets: BTreeMap<String, (i64, i64, u64)> =
@@ -265,15 +269,15 @@ fn add(value: &Value) -> Result<AddFacts, (FaultKind, String)> {
         if offsets.values().any(|(first, last, rows)| first > last || *rows == 0)
             || offsets.values().map(|(.., rows)| rows).sum::<u64>() > facts.rows.unwrap_or(0)
         {
-            return Err(wrong("offsets contradict themselves or rows"));
+            return Err(wrong("offsets contradict each other or rows"));
         }
         facts.offsets = Some(offsets);
     }
     Ok(facts)
 }
 
-/// Time as Delta statistics have it; `None` for one that four digits of year cannot express. A file
-/// without bounds is never pruned.
+/// A time in the format of Delta statistics; `None` for one that a year of four digits cannot
+/// express. A file without bounds is never pruned.
 pub(crate) fn timestamp(micros: i64) -> Option<String> {
     let time = DateTime::from_timestamp_micros(micros)?;
     let text = time.to_rfc3339_opts(SecondsFormat::Micros, true);

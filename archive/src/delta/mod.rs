@@ -1,17 +1,21 @@
-//! The Delta Lake protocol, as far as an archive uses it: reader version 1, writer version 2, append-only.
+//! The Delta Lake protocol, as far as an archive uses it: reader version 1, writer version 2,
+//! append-only.
 //!
-//! Terms. The *log* of a Delta table is the folder `_delta_log`: commit *n* is a file of JSON actions, one a line. A
-//! *checkpoint* of version *n* is a Parquet file that repeats what the commits 0 … *n* say, so that a reader
-//! need not read them. The *state* is what checkpoint and commits amount to: files, positions, the table's metadata.
+//! Terms. The *log* of a Delta table is the folder `_delta_log`: commit *n* is a file of JSON
+//! actions, one per line. A *checkpoint* of version *n* is a Parquet file that repeats the content of
+//! commits 0 … *n*, so that a reader need not read them. The *state* is the sum of checkpoint and
+//! commits: files, positions, the table's metadata.
 //!
-//! Invariants. A state is that of a version whose commits were all seen: those after the checkpoint are read one by
-//! one, and one that is missing between others is an error, never a gap that is skipped. What this program does
-//! not understand (a newer reader version, a deletion vector) is an error as well, because ignoring it shows
-//! rows that are not there, or hides some.
+//! Invariants. A state is that of a version whose commits were all read: the commits after the
+//! checkpoint are read one by one, and a missing commit between others is an error, never a gap
+//! that is skipped. Anything this program does not understand (a newer reader version, a deletion
+//! vector) is an error as well, because ignoring it would show rows that do not exist, or hide some
+//! that do.
 //!
-//! A library for Delta brings a second query engine's worth of crates, and writes through an object store of its own
-//! that can neither lock an object nor sync a folder. The part of the protocol that an append-only table needs is
-//! these files, and seven other readers judge what they write (`tests/it/outsiders.rs`).
+//! A library for Delta brings as many crates as a second query engine, and writes through its own
+//! object store interface, which can neither lock an object nor sync a folder. The part of the
+//! protocol that an append-only table needs is in these files, and seven other readers check what
+//! they write (`tests/it/outsiders.rs`).
 
 pub(crate) mod checkpoint;
 pub(crate) mod commit;
@@ -36,18 +40,18 @@ use crate::store::error::StoreError;
 
 /// Newest version of the protocol that this program reads.
 const READER_VERSION: u32 = 1;
-/// Least version that knows `delta.appendOnly`.
+/// Least version that supports `delta.appendOnly`.
 const WRITER_VERSION: u32 = 2;
 /// Commits read at once where each is a request.
 const COMMITS_AT_ONCE: usize = 16;
-/// What [`Metadata`] says of the program that wrote a commit.
+/// How [`Metadata`] names the program that wrote a commit.
 const ENGINE: &str = concat!("strongroom/", env!("CARGO_PKG_VERSION"));
 
-/// What can be wrong with the log of a Delta table. Paths are the caller's to add.
+/// What can be wrong with the log of a Delta table. The caller adds the path.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DeltaError {
-    #[error("cannot list its log")]
+    #[error("cannot list the log")]
     List(#[source] Box<StoreError>),
     #[error("cannot read {name}")]
     Read {
@@ -61,7 +65,7 @@ pub enum DeltaError {
         #[source]
         source: std::io::Error,
     },
-    #[error("commit {missing} is missing, and there are newer ones")]
+    #[error("commit {missing} is missing, but newer ones exist")]
     Gap { missing: u64 },
     #[error("commit {version}, line {line} is not a Delta action")]
     Action {
@@ -72,9 +76,9 @@ pub enum DeltaError {
     },
     #[error("checkpoint {version} cannot be decoded: {detail}")]
     Checkpoint { version: u64, detail: String },
-    #[error("it has no {what}")]
+    #[error("the table has no {what}")]
     Incomplete { what: &'static str },
-    #[error("it asks for readers of version {version}, and this program reads version {READER_VERSION}")]
+    #[error("the table requires reader version {version}; this program has version {READER_VERSION}")]
     ReaderVersion { version: u32 },
     #[error("file {path} has a deletion vector")]
     DeletionVector { path: String },
@@ -84,7 +88,7 @@ pub enum DeltaError {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Add {
-    /// Below the table's folder.
+    /// Relative to the table's folder.
     pub(crate) path: String,
     pub(crate) partition_values: BTreeMap<String, Option<String>>,
     /// Bytes.
@@ -96,12 +100,12 @@ pub(crate) struct Add {
     pub(crate) stats: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tags: Option<BTreeMap<String, Option<String>>>,
-    /// Never ours; read to be refused.
+    /// Never written; read so that it can be refused.
     #[serde(skip_serializing)]
     pub(crate) deletion_vector: Option<serde::de::IgnoredAny>,
 }
 
-/// The position of an application, in the protocol's words.
+/// The position of an application, in the terms of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Txn {
@@ -146,7 +150,7 @@ struct Removed {
     path: String,
 }
 
-/// A line of a commit, as far as a reader needs it.
+/// The fields of a commit line that a reader needs.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Line {
@@ -168,11 +172,11 @@ pub(crate) struct State {
     pub(crate) txns: BTreeMap<String, i64>,
     pub(crate) protocol: Option<Protocol>,
     pub(crate) metadata: Option<Metadata>,
-    /// Version of the newest checkpoint that there was when the log was listed, or that was written since.
+    /// Version of the newest checkpoint found when the log was listed, or written since.
     pub(crate) checkpoint: Option<u64>,
 }
 
-/// The names in a table's log, sorted by what they are.
+/// The names in a table's log, grouped by kind.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     /// Versions of the classic checkpoints of one part, in order.
@@ -194,7 +198,8 @@ impl Listing {
 }
 
 impl State {
-    /// The newest state of the table in `volume`; `None` when its log has neither a commit nor a checkpoint.
+    /// The newest state of the table in `volume`; `None` if its log has neither a commit nor a
+    /// checkpoint.
     pub(crate) async fn load(store: &Store, volume: &Path) -> Result<Option<State>, DeltaError> {
         let folder = layout::delta_log(volume);
         let names = store.names(&folder).await.map_err(|source| DeltaError::List(Box::new(source)))?;
@@ -230,7 +235,7 @@ impl State {
         Ok(Some(state))
     }
 
-    /// Takes in the commits that came since, and says how many they were.
+    /// Applies the commits written since, and returns their number.
     pub(crate) async fn follow(&mut self, store: &Store, volume: &Path) -> Result<u64, DeltaError> {
         let before = self.version;
         loop {
@@ -258,7 +263,8 @@ impl State {
             self.protocol = line.protocol.or(self.protocol.take());
             self.metadata = line.meta_data.or(self.metadata.take());
         }
-        // No commit of ours removes a file. Another program's is believed, as every reader of Delta believes it.
+        // Our commits never remove a file. A removal by another program is applied, as every reader
+        // of Delta applies it.
         if !removed.is_empty() {
             self.files.retain(|file| !removed.contains(&file.path));
         }
@@ -267,7 +273,7 @@ impl State {
         Ok(())
     }
 
-    /// Refuses what this program would misread.
+    /// Refuses a table that this program would misread.
     fn check(&self) -> Result<(), DeltaError> {
         let protocol = self.protocol.as_ref().ok_or(DeltaError::Incomplete { what: "protocol" })?;
         if protocol.min_reader_version > READER_VERSION {
@@ -303,7 +309,7 @@ pub(crate) fn append_text(files: &[Add], txns: &[Txn], info: Map<String, Value>,
     text_of(&lines)
 }
 
-/// The text of the commit that makes a table, and what it says.
+/// The text of the commit that creates a table, and the state it creates.
 pub(crate) fn create_text(
     table: Table,
     id: String,
@@ -360,8 +366,9 @@ fn delta_type(arrow: &DataType) -> Value {
         DataType::List(item) => {
             json!({ "type": "array", "elementType": delta_type(item.data_type()), "containsNull": true })
         }
-        // A new type of column has to be given its Delta type here; the test that creates every table sees to it.
-        other => unreachable!("no column of ours is {other}"),
+        // The Delta type of a new column type must be added here; the test that creates every table
+        // checks this.
+        other => unreachable!("no column of our schemas has type {other}"),
     }
 }
 

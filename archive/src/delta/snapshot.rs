@@ -1,7 +1,7 @@
-//! What a table holds at one moment: the files its commits name.
+//! The content of a table at one moment: the files that its commits name.
 //!
-//! Invariant: a snapshot is made of whole commits, and names only files below its own table. It is read
-//! without a lock: sealed files never change, so it stays valid for as long as someone uses it.
+//! Invariant: a snapshot is made of whole commits, and names only files below its own table. It is
+//! read without a lock: sealed files never change, so it stays valid as long as it is used.
 
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ use crate::store::Store;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     pub table: Table,
-    /// The volumes read, oldest first.
+    /// The volumes that were read, oldest first.
     pub volumes: Vec<Volume>,
     /// In order of volume, date, first offset.
     pub files: Vec<FileEntry>,
@@ -46,16 +46,18 @@ pub struct Volume {
 pub struct FileEntry {
     /// Absolute path; in a bucket `s3://bucket/` and the key.
     pub path: PathBuf,
-    /// In a bucket: the version of the object that its commit names. A newer one is not the archive's.
+    /// In a bucket: the version of the object that its commit names. A newer version is not part of
+    /// the archive.
     pub version: Option<String>,
     /// Bytes.
     pub size: u64,
     pub rows: u64,
     /// Value of the partition column `date`.
     pub date: NaiveDate,
-    /// Volume that the file lies in: that of its commit.
+    /// Volume of the file, which is that of its commit.
     pub period: Period,
-    /// Least event time (`stage_timestamp`, `received_timestamp` or `time`) in microseconds; `None` when unknown.
+    /// Least event time (`stage_timestamp`, `received_timestamp` or `time`) in microseconds; `None`
+    /// if unknown.
     pub time_min_us: Option<i64>,
     pub time_max_us: Option<i64>,
     /// Least `source_offset`, over all sources in the file.
@@ -76,8 +78,9 @@ impl Snapshot {
     }
 }
 
-/// Whether no commit follows `snapshot`: versions have no gaps, so one name for each volume tells. Where the
-/// folders cannot be looked at it is no, and the reading that follows says why.
+/// Whether no commit follows `snapshot`: versions have no gaps, so checking one name for each
+/// volume is enough. If the folders cannot be listed the answer is no, and the read that follows
+/// reports why.
 pub(crate) async fn is_current(site: &Site, snapshot: &Snapshot) -> bool {
     let Ok(periods) = drops::periods(site, snapshot.table).await else { return false };
     let next = |period| {
@@ -99,14 +102,14 @@ pub(crate) async fn is_current(site: &Site, snapshot: &Snapshot) -> bool {
 }
 
 impl FileEntry {
-    /// Whether the file may hold rows of `source`.
+    /// Whether the file may contain rows of `source`.
     pub fn may_hold_source(&self, source: &str) -> bool {
         self.source_min.as_deref().is_none_or(|least| least <= source)
             && self.source_max.as_deref().is_none_or(|greatest| source <= greatest)
     }
 }
 
-/// Statistics of a commit's `add`, as far as they are ours.
+/// The statistics of a commit's `add` that we write.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct Statistics {

@@ -1,8 +1,9 @@
-//! JSON in which no object has a name twice.
+//! JSON in which no object has a repeated name.
 //!
-//! Readers differ in which of two values they take, so a commit that has both would show each of them another archive.
+//! Readers differ in which of two values they take, so a commit with both would show each of them
+//! another archive.
 //!
-//! Invariant: every reader of RFC 8259 takes a [`Strict`] value for the same.
+//! Invariant: every reader of RFC 8259 reads a [`Strict`] value as the same value.
 
 use std::fmt;
 
@@ -62,7 +63,7 @@ impl<'de> Visitor<'de> for Unique {
         let mut map = Map::new();
         while let Some((name, Strict(value))) = members.next_entry::<String, Strict>()? {
             if map.contains_key(&name) {
-                return Err(A::Error::custom("an object has a name twice"));
+                return Err(A::Error::custom("an object has a repeated name"));
             }
             map.insert(name, value);
         }

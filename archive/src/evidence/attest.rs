@@ -1,6 +1,6 @@
-//! What the store says of the objects that evidence rests on: versions, locks, holds.
+//! The store's answers about the objects that evidence depends on: versions, locks, holds.
 //!
-//! Invariant: what the store would not say is told as that, never left out.
+//! Invariant: an answer that the store refuses is recorded as such, never left out.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,14 +21,14 @@ use crate::store::options::LockMode;
 use crate::store::{Bucket, Store, background};
 
 const FORMAT: &str = "strongroom-store-1";
-/// Objects asked for at once.
+/// Objects queried at once.
 const ASKED_AT_ONCE: usize = 16;
 
 fn text(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// Names below the root, each with the version that its commit names.
+/// Names relative to the root, each with the version that its commit names.
 fn objects(archive: &Archive, ledger: &Ledger) -> BTreeMap<String, Option<String>> {
     let mut objects = BTreeMap::from([(layout::MANIFEST.to_owned(), None)]);
     for record in &ledger.keys.records {
@@ -52,10 +52,11 @@ fn objects(archive: &Archive, ledger: &Ledger) -> BTreeMap<String, Option<String
     objects
 }
 
-/// What the store says now of every object of the period: `strongroom-store-1` of `docs/proof.md`.
+/// The store's present answers about every object of the period: `strongroom-store-1` of
+/// `docs/proof.md`.
 ///
 /// # Errors
-/// When there is no way to ask at all. A single answer that is refused is in the document.
+/// If no query is possible at all. A single refused answer is in the document.
 pub fn attest(archive: &Archive, ledger: &Ledger) -> Result<Value, EvidenceError> {
     let begun = Utc::now();
     let objects = objects(archive, ledger);
@@ -94,7 +95,7 @@ fn local(root: &Path, objects: &BTreeMap<String, Option<String>>) -> Vec<Value> 
     said.collect()
 }
 
-/// An answer, `null` for what is not set, or why there is none.
+/// An answer, `null` if it is not set, or why there is none.
 fn said<T>(condition: Condition<T>, value: impl FnOnce(T) -> Value) -> Value {
     match condition {
         Condition::Known(known) => value(known),
@@ -129,7 +130,7 @@ async fn in_bucket(bucket: &Bucket, root: &Path, objects: BTreeMap<String, Optio
         let versions = listed.remove(&name).unwrap_or_default();
         let (s3, path, unlisted) = (s3.clone(), root.join(&name), unlisted.clone());
         async move {
-            // Where no commit names a version, the oldest is what was written.
+            // If no commit names a version, the oldest is the one that was written.
             let oldest = versions.iter().rev().filter(|version| !version.is_delete_marker);
             let oldest =
                 oldest.min_by_key(|version| version.modified).and_then(|version| version.version.clone());

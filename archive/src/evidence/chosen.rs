@@ -1,7 +1,7 @@
 //! The rows that a question chose, kept on disk.
 //!
-//! Invariant: rows are given and taken in one order, source by source and offset by offset; so memory does not grow with
-//! their number, and a row that nobody takes is noticed.
+//! Invariant: rows are added and taken in one order, source by source and offset by offset, so
+//! memory does not grow with their number, and a row that is never taken is noticed.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,11 +13,11 @@ use std::path::Path;
 const READ_OFFSETS: usize = 4096;
 const OFFSET_BYTES: u64 = 8;
 
-/// Source partition and offset of rows, in the order of both.
+/// Source partitions and offsets of rows, ordered by both.
 #[derive(Debug)]
 pub struct Chosen {
     out: BufWriter<File>,
-    /// Place of the next offset and of the end, in offsets from the file's begin.
+    /// Position of the next offset and of the end, counted in offsets from the start of the file.
     sources: HashMap<String, (u64, u64)>,
     last: Option<(String, i64)>,
     rows: u64,
@@ -27,16 +27,17 @@ impl Chosen {
     /// An empty choice, with its file (which has no name) in `folder`.
     ///
     /// # Errors
-    /// When no file can be made there.
+    /// If no file can be created there.
     pub fn in_folder(folder: &Path) -> io::Result<Chosen> {
         let file = tempfile::tempfile_in(folder)?;
         Ok(Chosen { out: BufWriter::new(file), sources: HashMap::new(), last: None, rows: 0 })
     }
 
-    /// Adds a row behind those that are there.
+    /// Adds a row after the existing ones.
     ///
     /// # Errors
-    /// Of kind `InvalidData` for a row that does not come behind the one before it: two rows of one source never have one offset.
+    /// Of kind `InvalidData` for a row that is not after the previous one: two rows of one source
+    /// never have the same offset.
     pub fn push(&mut self, source: &str, offset: i64) -> io::Result<()> {
         let follows = match &mut self.last {
             Some((last, at)) if last == source => {
@@ -66,18 +67,18 @@ impl Chosen {
         self.rows
     }
 
-    /// Makes what was added ready to be taken.
+    /// Prepares the added rows for [`Chosen::take`].
     ///
     /// # Errors
-    /// When the disk fails.
+    /// If the disk fails.
     pub fn finish(&mut self) -> io::Result<()> {
         self.out.flush()
     }
 
-    /// Offsets of a source that were not taken yet, up to and with `last`.
+    /// The offsets of a source, up to and including `last`, that were not taken yet.
     ///
     /// # Errors
-    /// When the disk fails.
+    /// If the disk fails.
     pub(super) fn take(&mut self, source: &str, last: i64) -> io::Result<Vec<i64>> {
         let Some((next, end)) = self.sources.get_mut(source) else { return Ok(Vec::new()) };
         let (file, mut taken) = (self.out.get_ref(), Vec::new());
@@ -100,7 +101,7 @@ impl Chosen {
         Ok(taken)
     }
 
-    /// Rows that were not taken.
+    /// Number of rows that were not taken.
     pub(super) fn left(&self) -> u64 {
         self.sources.values().map(|(next, end)| end - next).sum()
     }

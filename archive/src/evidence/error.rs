@@ -12,7 +12,7 @@ use crate::proof::ProofError;
 use crate::records::error::LogError;
 use crate::store::error::StoreError;
 
-/// Why there is no pack.
+/// Why a pack cannot be made.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum EvidenceError {
@@ -32,7 +32,7 @@ pub enum EvidenceError {
         #[source]
         source: std::io::Error,
     },
-    #[error("records cannot be proven: {detail}")]
+    #[error("cannot prove records: {detail}")]
     NotProvable { detail: String },
 }
 
@@ -49,7 +49,7 @@ impl From<StoreError> for EvidenceError {
 }
 
 impl EvidenceError {
-    /// What the user can do about it, when there is something.
+    /// What the user can do about it, if anything.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             EvidenceError::Proof(error) => error.hint(),

@@ -1,6 +1,8 @@
-//! What an archive's signed commits say of a period: its files, its positions, how late it was sealed.
+//! The facts about a period in an archive's signed commits: its files, its positions, how late it
+//! was sealed.
 //!
-//! Invariant: only commits below a checkpoint that a key of the archive has signed are in a ledger, and they give its root.
+//! Invariant: a ledger contains only commits under a checkpoint that was signed by a key of the
+//! archive, and the root of these commits is that of the checkpoint.
 
 use std::collections::BTreeMap;
 
@@ -29,17 +31,17 @@ use crate::tlog::tree::{Paths, root};
 
 /// Commits read at once.
 const READS_AT_ONCE: usize = 16;
-/// Jumps and lags that are kept of each kind; all are counted.
+/// Maximum number of jumps, and of lags, that are kept; all are counted.
 const TOLD_MAX: usize = 1000;
 const RECORDS: &str = "#records";
 const BROKER: &str = "#broker";
 
-/// What one commit adds to the files that may hold rows of the period.
+/// The files that one commit adds and that may contain rows of the period.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) index: u64,
     pub(super) leaf: Hash,
-    /// In the commit's order.
+    /// In commit order.
     pub(super) adds: Vec<AddFacts>,
 }
 
@@ -47,14 +49,14 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) struct VolumeLedger {
     pub(super) head: TreeHead,
-    /// The checkpoint, and its name; empty in a ledger that was asked for at given heads.
+    /// The checkpoint, and its name; empty in a ledger that was loaded at given heads.
     pub(super) note: String,
     pub(super) note_name: String,
     pub(super) paths: Paths,
     pub(super) entries: Vec<Entry>,
 }
 
-/// A sum that holds at every commit: received = events + rejects + duplicates.
+/// A sum that is true at every commit: received = events + rejects + duplicates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CommitCounts {
@@ -64,20 +66,20 @@ pub struct CommitCounts {
     pub duplicates: u64,
 }
 
-/// Numbers of a broker that no record has.
+/// Numbers of a broker without a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Jump {
     pub source: String,
-    /// Place of the commit that shows it.
+    /// Path of the commit that shows the jump.
     pub commit: String,
     pub messages: i64,
     pub records: i64,
-    /// The last event time before, and the last one with it.
+    /// The last event time before the jump, and the last one with it.
     pub from_us: Option<i64>,
     pub to_us: Option<i64>,
 }
 
-/// A commit that came long after its newest event.
+/// A commit that was made long after its newest event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lag {
     pub commit: String,
@@ -86,7 +88,7 @@ pub struct Lag {
     pub sealed_us: i64,
 }
 
-/// A file that may hold rows of the period, as its commit describes it.
+/// A file that may contain rows of the period, as its commit describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListedFile {
@@ -96,7 +98,7 @@ pub struct ListedFile {
     pub file: String,
     pub bytes: u64,
     pub rows: u64,
-    /// Records of it that are in the pack.
+    /// Number of its records in the pack.
     pub chosen: u64,
     pub sha256: String,
     pub record_root: String,
@@ -106,7 +108,7 @@ pub struct ListedFile {
     pub offsets: BTreeMap<String, (i64, i64, u64)>,
 }
 
-/// See the module.
+/// The facts about a period; see the module.
 #[derive(Debug)]
 pub struct Ledger {
     pub(super) archive_id: String,
@@ -115,20 +117,20 @@ pub struct Ledger {
     pub(super) key_notes: Vec<String>,
     pub(super) volumes: BTreeMap<VolumeId, VolumeLedger>,
     pub span: Span,
-    /// Of the commits of events that add files of the period.
+    /// Sums of the counts in commits of `events` that add files of the period.
     pub counts: CommitCounts,
     pub commits: u64,
     pub jumps: Vec<Jump>,
     pub jumps_in_all: u64,
     pub lags: Vec<Lag>,
     pub lags_in_all: u64,
-    /// Commits behind the newest checkpoint of each volume that has such: nobody has signed them.
+    /// Number of unsigned commits after the newest checkpoint, for each volume that has any.
     pub unsigned: Vec<(String, u64)>,
-    /// Source partition to the greatest span of offsets in its files of the period.
+    /// Map from source partition to the greatest span of offsets in its files of the period.
     pub positions: BTreeMap<String, (i64, i64)>,
 }
 
-/// Least and greatest event time of a file, as far as its commit says.
+/// Least and greatest event time of a file, if its commit states them.
 pub(super) fn times(table: Table, add: &AddFacts) -> Option<(i64, i64)> {
     let time = |bounds: &serde_json::Map<String, Value>| {
         bounds.get(time_column(table)).and_then(Value::as_str).and_then(micros)
@@ -136,7 +138,7 @@ pub(super) fn times(table: Table, add: &AddFacts) -> Option<(i64, i64)> {
     Some((time(&add.least)?, time(&add.greatest)?))
 }
 
-/// Where positions of a source stood at a commit.
+/// The position of a source at a commit.
 #[derive(Clone, Copy, Default)]
 struct Reached {
     broker: Option<i64>,
@@ -145,11 +147,13 @@ struct Reached {
 }
 
 impl Ledger {
-    /// Reads the commits of every table up to its newest checkpoint, or up to the heads given, which must be what the commits
-    /// give. `lag_max_us` is how late a commit may be without being told.
+    /// Reads the commits of every table up to its newest checkpoint, or up to the given heads,
+    /// which must match the commits. `lag_max_us` is how late a commit may be before it is
+    /// reported.
     ///
     /// # Errors
-    /// [`LogError::NoKey`] for an archive that has none, [`LogError::Forked`] when commits are not those that were signed.
+    /// [`LogError::NoKey`] for an archive without a key, [`LogError::Forked`] if the commits
+    /// are not those that were signed.
     pub fn load(
         archive: &Archive,
         span: Span,
@@ -161,7 +165,7 @@ impl Ledger {
         Ok(loaded?)
     }
 
-    /// The heads that everything in a pack leads to.
+    /// The heads to which everything in a pack leads.
     pub fn heads(&self) -> impl Iterator<Item = &TreeHead> {
         self.volumes.values().map(|volume| &volume.head)
     }
@@ -170,12 +174,12 @@ impl Ledger {
         &self.archive_id
     }
 
-    /// Rows of the files of a table that may hold rows of the period.
+    /// Number of rows in the files of a table that may contain rows of the period.
     pub fn rows(&self, table: Table) -> u64 {
         self.adds(table).map(|(.., add)| add.rows.unwrap_or(0)).sum()
     }
 
-    /// Files of a table that may hold rows of the period, in the order of a pack.
+    /// Files of a table that may contain rows of the period, in pack order.
     pub(super) fn adds(&self, table: Table) -> impl Iterator<Item = (VolumeId, u64, &AddFacts)> {
         let volumes = self.volumes.iter().filter(move |(log, _)| log.table == table);
         volumes.flat_map(|(log, volume)| {
@@ -184,7 +188,7 @@ impl Ledger {
         })
     }
 
-    /// Takes a commit in; gives back what it adds to the period.
+    /// Adds a commit; returns what it adds to the period.
     fn add(
         &mut self,
         (log, index): (VolumeId, u64),
@@ -309,7 +313,7 @@ async fn load(site: &Site, span: Span, at: Option<&[TreeHead]>, lag_max_us: i64)
                 if behind > 0 {
                     ledger.unsigned.push((log.name(), behind));
                 }
-                // What witnesses have seen goes with it, if they have seen this one.
+                // Use the cosigned note of this checkpoint, if witnesses have cosigned it.
                 let seen = cosigned(site, &head, key).await?;
                 let seen = seen.filter(|(size, ..)| *size == head.size).map(|(_, note, _)| note);
                 let note = seen.unwrap_or_else(|| String::from_utf8_lossy(&note).into_owned());
@@ -331,7 +335,7 @@ async fn load(site: &Site, span: Span, at: Option<&[TreeHead]>, lag_max_us: i64)
         if root(&leaves) != head.root {
             return Err(LogError::Forked { log: log.name(), size: head.size });
         }
-        // The tree of a volume without a file of the period is not needed.
+        // The tree of a volume without files of the period is not needed.
         let paths = Paths::over(if entries.is_empty() { Vec::new() } else { leaves });
         ledger.volumes.insert(log, VolumeLedger { head, note, note_name, paths, entries });
     }

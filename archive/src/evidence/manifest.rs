@@ -1,7 +1,7 @@
 //! `manifest.json` of a pack, and its signature.
 //!
-//! Invariant: the manifest names every other file of the pack, and the note names the manifest; so a signed pack in which a
-//! byte was changed is told from one in which none was.
+//! Invariant: the manifest names every other file of the pack, and the note names the manifest; so
+//! a change of any byte of a signed pack is detected.
 
 use serde::{Deserialize, Serialize};
 use strongroom_schemas::record::Sha256Hash as Hash;
@@ -20,7 +20,8 @@ pub(super) const RECORDS: &str = "records.jsonl";
 pub(super) const ALERTS: &str = "alerts.jsonl";
 pub(super) const FILES: &str = "archive-files.json";
 
-/// A statement in SQL, and the SHA-256 of its answer as `strongroom query --format json` writes it.
+/// A statement in SQL, and the SHA-256 of its answer in the format of `strongroom query --format
+/// json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Query {
@@ -29,7 +30,7 @@ pub struct Query {
     pub sha256: String,
 }
 
-/// Size and root that a checkpoint signed.
+/// Size and root in a signed checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HeadEntry {
@@ -37,7 +38,7 @@ pub struct HeadEntry {
     pub size: u64,
     /// Base64.
     pub root: String,
-    /// The checkpoint.
+    /// The text of the checkpoint.
     pub note: String,
 }
 
@@ -50,26 +51,28 @@ pub struct PackFile {
     pub sha256: String,
 }
 
-/// What was counted.
+/// Counts of a pack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Asked {
-    /// Rows of the answer to the question, and of that about alerts.
+    /// Rows in the answer to the question, and in the answer about alerts.
     pub events_in_question: u64,
     pub alerts_in_question: u64,
     /// Records in the pack.
     pub events: u64,
     pub alerts: u64,
-    /// Files of `events` and `alerts` that may hold rows of the period, and the rows of those of `events`.
+    /// Files of `events` and `alerts` that may contain rows of the period, and the number of rows
+    /// of those of `events`.
     pub files: u64,
     pub rows_examined: u64,
     /// Commits that add these files of `events`, and the sums of their counts.
     pub commits: u64,
     pub received: CommitCounts,
-    /// Rejects between the first and the last position of these files, and rejects that came in the period.
+    /// Rejects between the first and the last position of these files, and rejects that arrived in
+    /// the period.
     pub rejects_at_positions: u64,
     pub rejects_received: u64,
-    /// Events without a time in files of these days.
+    /// Events without a time in files of these dates.
     pub events_without_time: u64,
     /// Pieces of proof.
     pub proofs: u64,
@@ -93,7 +96,7 @@ pub struct Manifest {
     pub heads: Vec<HeadEntry>,
     /// The public key (base64) that signs `manifest.note`; null in a pack that is not signed.
     pub signed_by: Option<String>,
-    /// Every file but `manifest.json` and `manifest.note`, by name.
+    /// Every file except `manifest.json` and `manifest.note`, by name.
     pub files: Vec<PackFile>,
 }
 
@@ -110,12 +113,14 @@ impl Manifest {
         let manifest: Manifest = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         match manifest.format == FORMAT {
             true => Ok(manifest),
-            false => Err(format!("it is of format {:.40}, this program reads {FORMAT}", manifest.format)),
+            false => {
+                Err(format!("the manifest has format {:.40}; this program reads {FORMAT}", manifest.format))
+            }
         }
     }
 }
 
-/// Name that manifests are signed under: the first line of the note.
+/// Name under which manifests are signed: the first line of the note.
 fn origin(archive_id: &str) -> String {
     format!("strongroom/{archive_id}/evidence")
 }
@@ -124,10 +129,11 @@ fn note_text(archive_id: &str, manifest: &[u8]) -> String {
     format!("{}\n{}\n", origin(archive_id), Hash::of(manifest))
 }
 
-/// The note over a manifest. Blocks, when the signer is a program.
+/// The note over a manifest. Blocks if the signer is a program.
 ///
 /// # Errors
-/// [`LogError::KeyNotCurrent`] for another key than the archive's current one, and what signing brings.
+/// [`LogError::KeyNotCurrent`] for a key that is not the archive's current one, and any error of
+/// the signer.
 pub fn sign_manifest(
     signer: &Signer,
     keys: &Keys,
@@ -143,20 +149,20 @@ pub fn sign_manifest(
     Ok(format!("{text}\n{}", signer.sign(&origin(archive_id), &text)?))
 }
 
-/// Checks the note; says what is wrong with it.
+/// Checks the note; returns what is wrong with it.
 pub(super) fn check_note(
     note: &[u8],
     archive_id: &str,
     manifest: &[u8],
     current: Option<PublicKey>,
 ) -> Result<(), String> {
-    let note = Note::parse(note).ok_or("it is no signed note")?;
+    let note = Note::parse(note).ok_or("not a signed note")?;
     if note.text != note_text(archive_id, manifest) {
         return Err("it does not name this manifest".to_owned());
     }
-    let current = current.ok_or("there is no proof in the pack that would name the archive's key")?;
+    let current = current.ok_or("the pack has no proof that names the archive's key")?;
     match note.is_signed(&origin(archive_id), &current) {
         true => Ok(()),
-        false => Err("the newest key of the archive, as the proofs have it, has not signed it".to_owned()),
+        false => Err("it is not signed by the archive's newest key in the proofs".to_owned()),
     }
 }

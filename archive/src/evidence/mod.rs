@@ -1,10 +1,12 @@
-//! Evidence packs: the records of a period with what lets a stranger check them, in one folder.
-//! `docs/proof.md` has the format.
+//! Evidence packs: the records of a period with everything a stranger needs to check them, in one
+//! folder. `docs/proof.md` has the format.
 //!
 //! Invariants:
-//! 1. Every record in a pack is proven to a checkpoint that was signed before the pack was begun, or there is no pack.
-//! 2. Memory is that of one file and one piece of proof, however many records are chosen.
-//! 3. What a pack tells beside its records (counts, gaps, what the store said) is told as the word of whoever made it.
+//! 1. Every record in a pack is proven up to a checkpoint that was signed before the pack was
+//!    started; otherwise there is no pack.
+//! 2. Memory holds one file and one piece of proof, however many records are chosen.
+//! 3. Everything in a pack other than its records (counts, gaps, answers of the store) is presented
+//!    as the statement of its maker.
 
 mod attest;
 mod chosen;

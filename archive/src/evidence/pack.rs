@@ -1,7 +1,9 @@
-//! Checking a pack with nothing else at hand: what `docs/proof.md` lists, under the same names.
+//! Checks a pack without any other data: the checks that `docs/proof.md` lists, under the same
+//! names.
 //!
-//! Invariants: nothing that a pack says of itself is believed before it is shown, and what cannot be shown from the pack alone
-//! is said in words. Reads only below the pack's folder, and no path that the pack names before it has one of the allowed forms.
+//! Invariants: no statement of a pack is believed before it is proven, and whatever cannot be
+//! proven from the pack alone is reported in words. Reads only below the pack's folder, and opens a
+//! path that the pack names only if it has one of the allowed forms.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -24,15 +26,15 @@ use crate::tlog::keys::KeyRecord;
 use crate::tlog::note::{Note, PublicKey, base64, from_base64};
 use crate::tlog::tree::CompactRange;
 
-/// Most bytes of a file of the pack that is read whole.
+/// Maximum size of a pack file that is read whole.
 const WHOLE_BYTES_MAX: u64 = 1 << 30;
-/// Findings kept.
+/// Maximum number of findings kept.
 const FINDINGS_MAX: usize = 1000;
-/// Files that every pack has beside its manifest.
+/// Files that every pack has besides its manifest.
 const ALWAYS: [&str; 8] =
     [RECORDS, ALERTS, FILES, "gaps.json", "store.json", "verification.json", "report.html", "VERIFY.md"];
 
-/// What a checking showed.
+/// The outcome of checking a pack.
 #[derive(Clone, Debug, Default)]
 pub struct PackReport {
     pub manifest: Option<Manifest>,
@@ -42,9 +44,9 @@ pub struct PackReport {
     pub proofs: u64,
     pub events: u64,
     pub alerts: u64,
-    /// Heads whose signatures hold.
+    /// Heads with valid signatures.
     pub heads: Vec<TreeHead>,
-    /// The newest of the archive's keys that the pack names.
+    /// The newest archive key named in the pack.
     pub key: Option<PublicKey>,
 }
 
@@ -55,7 +57,7 @@ impl PackReport {
         }
     }
 
-    /// The report as `docs/proof.md` has it.
+    /// The report in the format of `docs/proof.md`.
     pub fn to_json(&self) -> Value {
         let heads = self.heads.iter().map(|head| {
             let id = self.manifest.as_ref().map_or("", |manifest| &manifest.archive_id);
@@ -89,10 +91,10 @@ struct CommitLine {
     commit: String,
 }
 
-/// Checks the pack in `folder`; each of its heads must be cosigned by as many of the witnesses as their quorum says.
+/// Checks the pack in `folder`; each of its heads must be cosigned by a quorum of the witnesses.
 ///
 /// # Errors
-/// When the folder cannot be read, which says nothing about the pack.
+/// If the folder cannot be read, which says nothing about the pack.
 pub fn check_pack(
     folder: &Path,
     public_keys: &[PublicKey],
@@ -125,13 +127,13 @@ pub fn check_pack(
              whoever gave you the pack"
                 .to_owned(),
         ),
-        (Some(_), false) => report.find("pack_signature", MANIFEST_NOTE, "the manifest names who signed it, and it is missing"),
+        (Some(_), false) => report.find("pack_signature", MANIFEST_NOTE, "it is missing, but the manifest names a signer"),
         (signed_by, true) => {
             let checked = read_whole(folder, MANIFEST_NOTE, &names)
                 .and_then(|note| check_note(&note, &manifest.archive_id, &bytes, current))
                 .and_then(|()| match signed_by.as_deref() == current.map(|key| key.to_string()).as_deref() {
                     true => Ok(()),
-                    false => Err("the manifest names another key than signed it".to_owned()),
+                    false => Err("it is not signed by the key that the manifest names".to_owned()),
                 });
             if let Err(detail) = checked {
                 report.find("pack_signature", MANIFEST_NOTE, detail);
@@ -174,13 +176,13 @@ fn names(folder: &Path, report: &mut PackReport) -> std::io::Result<BTreeSet<Str
                 let name = format!("{name}/{}", below.file_name().to_string_lossy());
                 match below.file_type()?.is_file() {
                     true => _ = names.insert(name),
-                    false => report.find("pack_file_extra", name, "it is no plain file"),
+                    false => report.find("pack_file_extra", name, "it is not a plain file"),
                 }
             }
         } else if kind.is_file() {
             names.insert(name);
         } else {
-            report.find("pack_file_extra", name, "it is no plain file of a pack");
+            report.find("pack_file_extra", name, "it is not a plain file of a pack");
         }
     }
     Ok(names)
@@ -201,9 +203,9 @@ fn is_name_of_pack(name: &str) -> bool {
 }
 
 fn open(folder: &Path, name: &str, names: &BTreeSet<String>) -> Result<File, String> {
-    // Links were left out of the names.
+    // Links are not among the names.
     if !names.contains(name) {
-        return Err("it is not there".to_owned());
+        return Err("it is missing".to_owned());
     }
     File::open(folder.join(name)).map_err(|error| error.to_string())
 }
@@ -218,7 +220,7 @@ fn read_whole(folder: &Path, name: &str, names: &BTreeSet<String>) -> Result<Vec
     }
 }
 
-/// Every file named is there with its bytes, and no other.
+/// Checks that every named file exists with its bytes, and no other file does.
 fn check_files(
     folder: &Path,
     manifest: &Manifest,
@@ -234,16 +236,12 @@ fn check_files(
             report.find(
                 "pack_manifest",
                 MANIFEST,
-                format!("it names {:.200}, which no pack has, or twice", file.name),
+                format!("it names {:.200} twice, or no pack has that file", file.name),
             );
             continue;
         }
         if !names.contains(&file.name) {
-            report.find(
-                "pack_file_missing",
-                file.name.as_str(),
-                "the manifest names it, and it is not there",
-            );
+            report.find("pack_file_missing", file.name.as_str(), "the manifest names it, but it is missing");
             continue;
         }
         let (mut reader, mut sha256, mut bytes) = (File::open(folder.join(&file.name))?, Sha256::new(), 0);
@@ -263,7 +261,7 @@ fn check_files(
             report.find(
                 "pack_file_changed",
                 file.name.as_str(),
-                "its length or its SHA-256 is not the manifest's",
+                "its length or its SHA-256 differs from the manifest",
             );
         }
     }
@@ -276,7 +274,7 @@ fn check_files(
     Ok(())
 }
 
-/// Keys and checkpoints of the manifest.
+/// Checks the keys and checkpoints of the manifest.
 fn check_identity(
     manifest: &Manifest,
     public_keys: &[PublicKey],
@@ -293,7 +291,7 @@ fn check_identity(
                 report.find(
                     "pack_proof",
                     MANIFEST,
-                    format!("head {:.200} is of no log of the archive", head.log),
+                    format!("head {:.200} does not belong to a log of the archive", head.log),
                 );
                 return None;
             }
@@ -320,32 +318,37 @@ fn check_identity(
             && entry.size == head.size
             && entry.root == base64(&head.root.0);
         if !same {
-            report.find("pack_proof", MANIFEST, format!("head {}: its checkpoint says otherwise", entry.log));
+            report.find(
+                "pack_proof",
+                MANIFEST,
+                format!("head {}: it differs from its checkpoint", entry.log),
+            );
         }
     }
     if public_keys.is_empty() {
         report.not_checked.push(format!(
-            "whose archive it is: no public key was given, so the pack's own word was taken ({})",
+            "whose archive it is: no public key was given, so the pack's own key was used ({})",
             signed.chain.last().map_or_else(String::new, |record| record.key.to_string())
         ));
     } else if !signed.chain.iter().any(|record| public_keys.contains(&record.key)) {
-        report.find("key_untrusted", MANIFEST, "none of the public keys given is one of the archive's");
+        report.find("key_untrusted", MANIFEST, "none of the given public keys belongs to the archive");
     }
     let keys: Vec<PublicKey> = signed.chain.iter().map(|record| record.key).collect();
     for entry in &manifest.heads {
         let Some(note) = Note::parse(entry.note.as_bytes()) else { continue };
         let (cosigned, wrong) = witnesses.of(&note, &keys);
         for witness in wrong {
-            let detail =
-                format!("head {}: what is under the name of {} does not hold", entry.log, witness.name());
+            let detail = format!(
+                "head {}: the cosignature under the name of {} is invalid",
+                entry.log,
+                witness.name()
+            );
             report.find("witness_signature", MANIFEST, detail);
         }
         let (found, asked) = (cosigned.len(), witnesses.quorum());
         if found < asked {
-            let detail = format!(
-                "head {}: {found} of the witnesses have cosigned it, {asked} are asked for",
-                entry.log
-            );
+            let detail =
+                format!("head {}: cosigned by {found} of the witnesses, {asked} are required", entry.log);
             report.find("witness_missing", MANIFEST, detail);
         }
     }
@@ -358,18 +361,18 @@ fn named_files(folder: &Path, names: &BTreeSet<String>) -> Result<Vec<ListedFile
     let named: NamedFiles = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
     match named.format == "strongroom-evidence-files-1" {
         true => Ok(named.files),
-        false => Err("it is of another format".to_owned()),
+        false => Err("it has another format".to_owned()),
     }
 }
 
-/// A file as its commit describes it, and how many of its records are proven.
+/// Files as their commits describe them, each with the number of its proven records.
 type ProvenFiles = BTreeMap<(String, u64, usize), (AddFacts, u64)>;
 
-/// A file of records, held against the proofs as they come.
+/// A file of records, compared with the proofs as they are read.
 struct Lines {
     reader: Option<BufReader<File>>,
     name: &'static str,
-    /// It has differed already.
+    /// A difference was already reported.
     differs: bool,
 }
 
@@ -385,7 +388,7 @@ impl Lines {
         reader.take(record.len() as u64 + 1).read_to_end(&mut bytes)?;
         if bytes.split_last() != Some((&b'\n', record)) {
             self.differs = true;
-            report.find("pack_records", self.name, format!("it is not what {what} proves in its place"));
+            report.find("pack_records", self.name, format!("its content differs from what {what} proves"));
         }
         Ok(())
     }
@@ -431,7 +434,7 @@ fn check_records(
             || proof.keys != manifest.keys
             || !proof.checkpoints.iter().all(|part| manifest.heads.iter().any(|head| head.note == part.note))
         {
-            report.find("pack_proof", name, "its keys or checkpoints are not those of the manifest");
+            report.find("pack_proof", name, "its keys or checkpoints differ from the manifest");
             continue;
         }
         let mut failed = None;
@@ -439,11 +442,7 @@ fn check_records(
             let log = place.head.log;
             let at = (log.table == Table::Alerts, log.period, place.index, place.at, place.row);
             if before.replace(at).is_some_and(|before| before >= at) {
-                report.find(
-                    "pack_order",
-                    name,
-                    "a record does not come behind the one before it, or is there twice",
-                );
+                report.find("pack_order", name, "a record is repeated or out of order");
             }
             let add = &place.adds[place.at];
             let known = given.entry((log.name(), place.index, place.at)).or_insert_with(|| (add.clone(), 0));
@@ -452,7 +451,7 @@ fn check_records(
                 Table::Events => &mut events,
                 Table::Alerts => &mut alerts,
                 Table::Rejects | Table::Activity => {
-                    return Err(format!("a record of {} is not a record of a pack", log.table.name()));
+                    return Err(format!("records of {} do not belong in a pack", log.table.name()));
                 }
             };
             if let Err(error) = lines.take(&place.record, report, name) {
@@ -482,11 +481,7 @@ fn check_records(
     events.end(report)?;
     alerts.end(report)?;
     if outside > 0 && !manifest.question.complete {
-        report.find(
-            "pack_question",
-            RECORDS,
-            format!("the time of {outside} events is not in the period that was asked for"),
-        );
+        report.find("pack_question", RECORDS, format!("the time of {outside} events is outside the period"));
     }
     if undated > 0 && !manifest.question.complete {
         report.not_checked.push(format!("whether {undated} events are of the period: their bytes are in a cloud's wrapper, or without a time"));
@@ -494,7 +489,7 @@ fn check_records(
     Ok(given)
 }
 
-/// `stageTimestamp` of the bytes of an event, cut to microseconds.
+/// `stageTimestamp` in the bytes of an event, truncated to microseconds.
 fn stage_time(record: &[u8]) -> Option<i64> {
     #[derive(Deserialize)]
     struct Timed {
@@ -505,7 +500,7 @@ fn stage_time(record: &[u8]) -> Option<i64> {
     micros(&timed.stage_timestamp?)
 }
 
-/// The list of files against what proven commits say of them.
+/// Checks the list of files against the proven commits.
 fn check_named(named: &[ListedFile], given: &ProvenFiles, report: &mut PackReport) {
     let mut unknown: BTreeMap<(&str, &str), (&AddFacts, u64)> = given
         .iter()
@@ -522,7 +517,7 @@ fn check_named(named: &[ListedFile], given: &ProvenFiles, report: &mut PackRepor
                 report.find(
                     "pack_archive_files",
                     FILES,
-                    format!("{}/{:.200}: no record of it is proven", file.log, file.file),
+                    format!("{}/{:.200}: none of its records is proven", file.log, file.file),
                 );
             }
             continue;
@@ -540,19 +535,19 @@ fn check_named(named: &[ListedFile], given: &ProvenFiles, report: &mut PackRepor
             report.find(
                 "pack_archive_files",
                 FILES,
-                format!("{}/{}: its commit says otherwise", file.log, file.file),
+                format!("{}/{}: it differs from its commit", file.log, file.file),
             );
         }
         if chosen != file.chosen {
             let detail = format!(
-                "{}/{}: {chosen} of its records are proven, it says {}",
+                "{}/{}: {chosen} of its records are proven, but it says {}",
                 file.log, file.file, file.chosen
             );
             report.find("pack_archive_files", FILES, detail);
         }
     }
     for (log, file) in unknown.keys() {
-        report.find("pack_archive_files", FILES, format!("it leaves out {log}/{file}"));
+        report.find("pack_archive_files", FILES, format!("it omits {log}/{file}"));
     }
 }
 
@@ -570,7 +565,7 @@ fn check_counts(manifest: &Manifest, named: &[ListedFile], report: &mut PackRepo
             report.findings.push(Finding {
                 kind: "pack_counts",
                 place: MANIFEST.to_owned(),
-                detail: format!("{what}: it says {said}, the pack has {found}"),
+                detail: format!("{what}: it says {said}, but the pack has {found}"),
             });
         }
     };
@@ -589,7 +584,8 @@ fn check_counts(manifest: &Manifest, named: &[ListedFile], report: &mut PackRepo
     }
 }
 
-/// A complete pack has all commits, and every record of every file that may hold one of the period.
+/// Checks that a complete pack has all commits, and every record of every file that may have one of
+/// the period.
 fn check_complete(
     folder: &Path,
     manifest: &Manifest,
@@ -598,7 +594,7 @@ fn check_complete(
     report: &mut PackReport,
 ) -> std::io::Result<()> {
     let Some((from, to)) = micros(&manifest.question.from).zip(micros(&manifest.question.to)) else {
-        report.find("pack_manifest", MANIFEST, "the period of its question is no period");
+        report.find("pack_manifest", MANIFEST, "the period of its question is invalid");
         return Ok(());
     };
     for head in report.heads.clone() {
@@ -643,7 +639,7 @@ fn check_complete(
                     file.log == head.log.name() && file.commit == index && file.file == add.path
                 });
                 let detail = match given {
-                    None => "it may hold records of the period, and is not in the pack".to_owned(),
+                    None => "it may have records of the period, but is not in the pack".to_owned(),
                     Some(file) if Some(file.chosen) != add.rows => {
                         format!("{} of its {} records are in the pack", file.chosen, add.rows.unwrap_or(0))
                     }
@@ -653,7 +649,7 @@ fn check_complete(
             }
         }
         if tree.size() != head.size || tree.root() != head.root {
-            report.find("pack_complete", name, "these are not the commits that the checkpoint signed");
+            report.find("pack_complete", name, "its commits are not those under the checkpoint");
         }
     }
     Ok(())

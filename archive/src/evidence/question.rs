@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A period in microseconds since the epoch: from the first, up to and without the second.
+/// A period in microseconds since the epoch: from the first, inclusive, to the second, exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Span {
     pub from_us: i64,
@@ -17,7 +17,7 @@ impl Span {
     }
 }
 
-/// What was asked.
+/// The question that a pack answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
@@ -30,6 +30,6 @@ pub struct Question {
     /// A condition in SQL.
     #[serde(rename = "where")]
     pub condition: Option<String>,
-    /// Whether every record of every file that may hold one of the period is in the pack.
+    /// Whether the pack contains every record of every file that may have one of the period.
     pub complete: bool,
 }

@@ -1,7 +1,8 @@
-//! From the rows that a question chose to records and proofs, file by file.
+//! Turns the rows that a question chose into records and proofs, file by file.
 //!
-//! Invariant: a row that was chosen is found in a file of a signed commit and proven, or there is an error; files are read
-//! in the order of commits, their records in the order of rows, and one file is held at a time.
+//! Invariant: every chosen row is found in a file of a signed commit and proven, or there is an
+//! error. Files are read in commit order and their records in row order, and memory holds one file
+//! at a time.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
@@ -34,34 +35,34 @@ use crate::tlog::keys::Keys;
 use crate::tlog::note::base64;
 use crate::tlog::tree::Paths;
 
-/// Most records of one piece of proof.
+/// Maximum number of records in one piece of proof.
 pub const PROOF_RECORDS_MAX: usize = 4096;
 /// Bytes of records after which a piece of proof is ended.
 pub const PROOF_RECORD_BYTES: usize = 8 << 20;
 /// Rows decoded at once.
 const BATCH_ROWS: usize = 8192;
 const ALERT_ID: &str = "alert_id";
-/// Columns that are shown beside a record so that it can be found again.
+/// Columns that are shown next to a record so that it can be found again.
 const EVENT_CLAIMS: [&str; 3] = ["audit_id", "stage", "cluster"];
 const ALERT_CLAIMS: [&str; 1] = [ALERT_ID];
 
-/// Which rows of the files of a period are wanted.
+/// The wanted rows of the files of a period.
 #[derive(Debug)]
 pub enum Selection<'s> {
-    /// All.
+    /// All rows.
     Whole,
     Events(&'s mut Chosen),
-    /// Alerts of these ids whose time lies in the period.
+    /// Alerts with these ids whose time is in the period.
     Alerts(&'s HashSet<String>),
 }
 
-/// What was written.
+/// Everything that was written.
 #[derive(Debug, Default)]
 pub struct Selected {
     pub events: u64,
     pub alerts: u64,
     pub proofs: u64,
-    /// Files that may hold rows of the period.
+    /// Files that may contain rows of the period.
     pub named: Vec<ListedFile>,
     /// Files of the pack.
     pub files: Vec<PackFile>,
@@ -76,11 +77,11 @@ fn cannot_write(path: &Path) -> impl Fn(io::Error) -> EvidenceError {
     move |source| EvidenceError::Write { path: path.clone(), source }
 }
 
-/// Takes the records of files as they are read.
+/// Receives the records of files as they are read.
 trait Sink {
     fn begin(&mut self, log: VolumeId, entry: &Entry, add: &AddFacts) -> Result<(), EvidenceError>;
     fn record(&mut self, row: u64, record: &[u8], claims: &mut dyn FnMut() -> Value) -> io::Result<()>;
-    /// `hashes` are those of all rows; of none for a file that had no wanted row.
+    /// `hashes` are those of all rows, or empty for a file without wanted rows.
     fn end(
         &mut self,
         log: VolumeId,
@@ -90,7 +91,8 @@ trait Sink {
     ) -> Result<(), EvidenceError>;
 }
 
-/// Gives the wanted rows of a table to `sink`; returns how many that were chosen are in no commit of the ledger.
+/// Passes the wanted rows of a table to `sink`; returns how many chosen rows are not in a commit of
+/// the ledger.
 fn read_table(
     (archive, ledger): (&Archive, &Ledger),
     table: Table,
@@ -123,7 +125,7 @@ fn read_table(
             let taken: u64 = offsets.values().map(|offsets| offsets.len() as u64).sum();
             if matched < taken {
                 return Err(refuse(format!(
-                    "{} records that the question found are not in the files of commit {} of {}",
+                    "{} records in the answer are not in the files of commit {} of {}",
                     taken - matched,
                     entry.index,
                     log.name()
@@ -137,7 +139,7 @@ fn read_table(
     })
 }
 
-/// Offsets that were chosen of the sources of a commit, sorted.
+/// The chosen offsets of each source of a commit, sorted.
 fn offsets_of(entry: &Entry, wanted: &mut Selection<'_>) -> Result<HashMap<String, Vec<i64>>, EvidenceError> {
     let Selection::Events(chosen) = wanted else { return Ok(HashMap::new()) };
     let mut ends: BTreeMap<&str, i64> = BTreeMap::new();
@@ -179,7 +181,7 @@ fn strings<'b>(batch: &'b RecordBatch, name: &str) -> Option<&'b StringArray> {
     batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>())
 }
 
-/// Gives the wanted rows of a file to `sink`; returns their number and the hashes of all rows.
+/// Passes the wanted rows of a file to `sink`; returns their number and the hashes of all rows.
 fn read_file(
     place: &Place<'_>,
     wanted: &Selection<'_>,
@@ -197,7 +199,7 @@ fn read_file(
         return Err(wrong("its commit has no record_root, so its records cannot be proven"));
     }
     if add.sha256 != Some(Hash::of(&bytes)) {
-        return Err(wrong("its SHA-256 is not the one in its commit"));
+        return Err(wrong("its SHA-256 differs from its commit"));
     }
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes);
     let reader = reader.and_then(|builder| builder.with_batch_size(BATCH_ROWS).build());
@@ -211,7 +213,7 @@ fn read_file(
         let times = batch.column_by_name(time_column(log.table));
         let times = times.and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
         let (Some(sources), Some(offsets), Some(times)) = (sources, offsets, times) else {
-            return Err(wrong("it has not the columns of its table"));
+            return Err(wrong("it does not have the columns of its table"));
         };
         let is_wanted = |row: usize| match wanted {
             Selection::Whole => true,
@@ -252,8 +254,8 @@ fn read_file(
         match record_column(log.table) {
             None => records.each(&batch, each).map_err(|detail| wrong(&detail))?,
             Some(name) => {
-                let column =
-                    strings(&batch, name).ok_or_else(|| wrong("it has not the columns of its table"))?;
+                let column = strings(&batch, name)
+                    .ok_or_else(|| wrong("it does not have the columns of its table"))?;
                 (0..batch.num_rows()).for_each(|row| match column.is_valid(row) {
                     true => each(column.value(row).as_bytes()),
                     false => each(&[]),
@@ -306,9 +308,9 @@ struct PackWriter<'w> {
     folder: &'w Path,
     table: Table,
     out: Hashed,
-    /// Where the records of the file that is being read begin in `out`.
+    /// Position in `out` of the first record of the current file.
     begun: u64,
-    /// Row, length and claims of each of them, a line each.
+    /// Row, length and claims of each of these records, one per line.
     spool: BufWriter<File>,
     spooled: u64,
     piece: Proof,
@@ -346,7 +348,7 @@ impl<'w> PackWriter<'w> {
         })
     }
 
-    /// Goes from events to alerts.
+    /// Changes from events to alerts.
     fn go_on(&mut self, table: Table) -> Result<(), EvidenceError> {
         let out = std::mem::replace(&mut self.out, Hashed::create(self.folder, ALERTS)?);
         self.written.files.push(out.finish()?);
@@ -360,7 +362,7 @@ impl<'w> PackWriter<'w> {
         Ok(self.written)
     }
 
-    /// Places of checkpoint and commit in the piece, which are added where they are missing.
+    /// Positions of checkpoint and commit in the piece; adds them if missing.
     fn place_of_commit(&mut self, log: VolumeId, entry: &Entry) -> Result<usize, EvidenceError> {
         let volume = &self.ledger.volumes[&log];
         let checkpoints = &mut self.piece.checkpoints;
@@ -378,7 +380,7 @@ impl<'w> PackWriter<'w> {
         let bytes = background::wait_io(async move { store.read_present(&at).await });
         let bytes = bytes.map_err(|source| EvidenceError::Read { path: path.clone(), source })?;
         if leaf_hash(&bytes) != entry.leaf {
-            return Err(refuse(format!("{} has changed while it was read", path.display())));
+            return Err(refuse(format!("{} changed while it was read", path.display())));
         }
         let hashes = volume.paths.of(entry.index).iter().map(Hash::to_string).collect();
         self.piece_bytes += bytes.len();
@@ -397,7 +399,7 @@ impl<'w> PackWriter<'w> {
         }
         let piece = std::mem::replace(&mut self.piece, Self::empty_piece(self.ledger));
         self.piece_bytes = 0;
-        // What a stranger would find wrong is found here.
+        // Find here whatever a stranger would find wrong.
         check_each(&piece, &[], &Witnesses::default(), &mut |_| Ok(())).map_err(refuse)?;
         self.written.proofs += 1;
         let name = format!("proofs/{:08}.json", self.written.proofs);
@@ -440,7 +442,7 @@ impl Sink for PackWriter<'_> {
         let paths = Paths::over(hashes);
         if add.rows != Some(rows) || add.record_root != paths.root() {
             return Err(refuse(format!(
-                "{}/{}: its records are not those that were sealed",
+                "{}/{}: its records differ from the sealed ones",
                 log.name(),
                 add.path
             )));
@@ -473,14 +475,14 @@ impl Sink for PackWriter<'_> {
                 self.end_piece()?;
             }
         }
-        // The spool is written from its begin again.
+        // The spool is written again from its start.
         self.spool.seek(SeekFrom::Start(0)).map_err(&failed)?;
         Ok(())
     }
 }
 
 fn named(log: VolumeId, commit: u64, add: &AddFacts, chosen: u64) -> Result<ListedFile, EvidenceError> {
-    let missing = || refuse(format!("{}/{}: its commit has not all tags", log.name(), add.path));
+    let missing = || refuse(format!("{}/{}: some tags of its commit are missing", log.name(), add.path));
     let times = times(log.table, add);
     Ok(ListedFile {
         log: log.name(),
@@ -498,10 +500,12 @@ fn named(log: VolumeId, commit: u64, add: &AddFacts, chosen: u64) -> Result<List
     })
 }
 
-/// Writes `records.jsonl`, `alerts.jsonl` and `proofs/` into `folder`; and, for a complete pack, `commits/`.
+/// Writes `records.jsonl`, `alerts.jsonl` and `proofs/` into `folder`; and, for a complete pack,
+/// `commits/`.
 ///
 /// # Errors
-/// [`EvidenceError::NotProvable`] when a chosen row is in no signed commit, or does not lead to what was signed.
+/// [`EvidenceError::NotProvable`] if a chosen row is not in a signed commit, or does not lead to
+/// what was signed.
 pub fn write_pack_records(
     (archive, ledger): (&Archive, &Ledger),
     mut events: Selection<'_>,
@@ -516,7 +520,7 @@ pub fn write_pack_records(
     let mut writer = PackWriter::new(archive, ledger, folder)?;
     let left = read_table((archive, ledger), Table::Events, &mut events, records, &mut writer, watch)?;
     if left > 0 {
-        return Err(refuse(format!("{left} records are in no commit that is signed yet")));
+        return Err(refuse(format!("{left} records are not in a signed commit yet")));
     }
     writer.go_on(Table::Alerts)?;
     read_table((archive, ledger), Table::Alerts, &mut alerts, records, &mut writer, watch)?;
@@ -531,7 +535,7 @@ pub fn write_pack_records(
     Ok(written)
 }
 
-/// Every commit of a volume up to its checkpoint, a line each.
+/// Writes every commit of a volume up to its checkpoint, one per line.
 fn write_commits(
     archive: &Archive,
     log: VolumeId,
@@ -551,7 +555,7 @@ fn write_commits(
 }
 
 impl Ledger {
-    /// The heads as a manifest has them.
+    /// The heads in the form of a manifest.
     pub fn head_entries(&self) -> Vec<HeadEntry> {
         let entries = self.volumes.iter().map(|(log, volume)| HeadEntry {
             log: log.origin(&self.archive_id),
@@ -572,7 +576,7 @@ impl Ledger {
     }
 }
 
-/// Hashes what a pack would hold.
+/// Hashes the records of a pack without writing them.
 struct Fingerprint {
     sha256: Sha256,
     rows: u64,
@@ -604,11 +608,11 @@ impl Sink for Fingerprint {
     }
 }
 
-/// SHA-256 that the records of a table would have in a pack made now of the same commits, and the files they are in. Rows of
-/// `wanted` in later commits are left; their number is returned.
+/// SHA-256 of the records of a table as a pack made now from the same commits would have them, and
+/// the files they are in. Rows of `wanted` in later commits are skipped; their number is returned.
 ///
 /// # Errors
-/// As [`write_pack_records`].
+/// Those of [`write_pack_records`].
 pub fn fingerprint(
     (archive, ledger): (&Archive, &Ledger),
     table: Table,

@@ -1,13 +1,14 @@
-//! What others outside are asked to say about the proof logs: the client's side of C2SP tlog-witness, and of RFC 3161.
+//! Requests to outside parties for statements about the signed logs: the client side of C2SP
+//! tlog-witness, and of RFC 3161.
 //!
 //! Invariants:
-//! 1. It follows what was signed and never holds it up: a witness that is away is made up for in a later round, with one
-//!    cosignature for all that was signed meanwhile.
-//! 2. What comes back is kept only after it was checked with the key or the authorities that the configuration names, and
-//!    as an object of its own: a checkpoint is never written again.
-//! 3. A witness that contradicts the archive is told as that, and never as a failure that may go away.
+//! 1. Anchoring follows signing and never delays it: a later round catches up with a witness that
+//!    was unreachable, with one cosignature for everything signed in the meantime.
+//! 2. An answer is kept only after it was checked with the key or the authorities in the
+//!    configuration, and as a separate object: a checkpoint is never written again.
+//! 3. A contradiction by a witness is reported as one, never as a failure that may go away.
 //!
-//! Nothing is remembered that a restart would miss: what was anchored is seen from the names in the archive.
+//! A restart loses nothing: what was anchored follows from the names in the archive.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -34,26 +35,28 @@ use crate::tlog::keys::Keys;
 use crate::tlog::note::{Note, line};
 use crate::tlog::timestamp::{self, TimestampAuthorities};
 
-/// Requests to one witness for one log in one round: it may say once or twice from which size it wants a proof.
+/// Requests to one witness for one log in one round: a witness may reply once or twice with the
+/// size from which it wants a proof.
 const ATTEMPTS_MAX: usize = 4;
-/// How far the clock of a witness may be ahead of ours.
+/// How far the clock of a witness may be ahead of this machine's.
 const CLOCK_AHEAD_SECONDS_MAX: u64 = 600;
-/// Most characters of an answer that are shown.
+/// Maximum characters of an answer that are shown.
 const SHOWN_CHARS_MAX: usize = 200;
 
 /// Carries requests to one server and its answers back.
 pub trait AnchorTransport: Send + Sync {
-    /// POSTs `body` to a path below the server's address, and waits. What it reads of an answer has an end.
+    /// POSTs `body` to a path below the server's address, and waits. Reads a limited number of
+    /// bytes of the answer.
     ///
     /// # Errors
-    /// In words, when there was no answer.
+    /// A description, if there was no answer.
     fn post(&self, path: &str, content_type: &str, body: Vec<u8>) -> Result<AnchorResponse, String>;
 }
 
-/// What a server answered.
+/// The answer of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnchorResponse {
-    /// Of HTTP.
+    /// The HTTP status.
     pub status: u16,
     pub body: Vec<u8>,
 }
@@ -71,7 +74,7 @@ impl AnchorResponse {
     }
 }
 
-/// A witness that is asked.
+/// A witness to ask for cosignatures.
 #[derive(Clone)]
 pub struct WitnessOptions {
     pub key: WitnessKey,
@@ -95,17 +98,17 @@ impl fmt::Debug for WitnessOptions {
     }
 }
 
-/// An authority that is asked for timestamps.
+/// An authority to ask for timestamps.
 #[derive(Clone)]
 pub struct TimestampOptions {
-    /// For people.
+    /// Name for people.
     pub name: String,
-    /// The address it is asked at, which tells its timestamps from those of others.
+    /// The address of the server; it also separates its timestamps from those of others.
     pub url: String,
     pub transport: Arc<dyn AnchorTransport>,
-    /// Whom its certificates must lead to.
+    /// The authorities that its certificates must lead to.
     pub authorities: TimestampAuthorities,
-    /// Time between two timestamps of one log, at least.
+    /// Minimum time between two timestamps of one log.
     pub interval: Duration,
 }
 
@@ -116,20 +119,20 @@ impl fmt::Debug for TimestampOptions {
 }
 
 impl TimestampOptions {
-    /// What its timestamps have in their names.
+    /// Its id in the names of its timestamps.
     fn id(&self) -> String {
         Hash::of(self.url.as_bytes()).to_string()[..8].to_owned()
     }
 }
 
-/// Why something is not anchored.
+/// Why a log is not anchored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AnchorError {
-    /// There was no answer, or one that says to come again. Nothing has to be done.
+    /// There was no answer, or one that asks to try again. No action is needed.
     Away(String),
-    /// It answered and will not: its configuration and ours do not fit together.
+    /// It refused: its configuration and ours do not match.
     Refused(String),
-    /// It has seen another history of the log than the archive has, or says so.
+    /// It has seen a history of the log that differs from the archive's, or says so.
     Contradicted(String),
     /// The archive could not be read or written.
     Archive(String),
@@ -138,8 +141,8 @@ pub enum AnchorError {
 impl fmt::Display for AnchorError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            AnchorError::Away(what) => write!(f, "it does not answer: {what}"),
-            AnchorError::Refused(what) => write!(f, "it refuses: {what}"),
+            AnchorError::Away(what) => write!(f, "no answer: {what}"),
+            AnchorError::Refused(what) => write!(f, "refused: {what}"),
             AnchorError::Contradicted(what) => write!(f, "it has seen another history: {what}"),
             AnchorError::Archive(what) => write!(f, "{what}"),
         }
@@ -158,27 +161,27 @@ impl From<LogError> for AnchorError {
     }
 }
 
-/// How it stands with one witness or authority after a round.
+/// The state of one witness or authority after a round.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Anchored {
-    /// What it is: `witness`, or `timestamp authority`.
+    /// Its kind: `witness`, or `timestamp authority`.
     pub kind: &'static str,
     pub name: String,
-    /// Checkpoints that it has cosigned or stamped in this round.
+    /// Checkpoints that it cosigned or stamped in this round.
     pub made: u64,
-    /// Commits under a checkpoint that it should have cosigned or stamped and has not, of all logs.
+    /// Commits, over all logs, under checkpoints that it has not cosigned or stamped yet.
     pub lag: u64,
-    /// The logs that are not up to date, and why. Contradictions first.
+    /// The logs that are not up to date, and why; contradictions come first.
     pub errors: Vec<(VolumeId, AnchorError)>,
 }
 
-/// All that is asked to anchor an archive's logs.
+/// All witnesses and authorities that anchor an archive's logs.
 #[derive(Debug)]
 pub struct Anchors {
     witnesses: Vec<WitnessOptions>,
     authorities: Vec<TimestampOptions>,
-    /// Logs of years that are over, of which everything is anchored. A commit that comes into one of them yet is anchored
-    /// after the next start.
+    /// Logs of past years that are completely anchored. A commit that is added to one of them later
+    /// is anchored after the next start.
     settled: Mutex<HashSet<VolumeId>>,
 }
 
@@ -189,9 +192,9 @@ struct Current {
     /// The name of the checkpoint's file.
     name: String,
     note: Bytes,
-    /// Of what was cosigned: sizes by the witnesses' key ids.
+    /// The sizes cosigned, by the key ids of the witnesses.
     cosigned: HashMap<String, Vec<u64>>,
-    /// Of what was stamped: sizes and names by the authorities' ids.
+    /// The sizes stamped and the names of the timestamps, by the ids of the authorities.
     stamped: HashMap<String, Vec<(u64, String)>>,
 }
 
@@ -204,11 +207,11 @@ impl Anchors {
         self.witnesses.is_empty() && self.authorities.is_empty()
     }
 
-    /// Has the newest checkpoint of each log cosigned, by each witness that has not done so. Blocks for as long as the
-    /// servers take; may be called from one thread at a time for one archive.
+    /// Has the newest checkpoint of each log cosigned by each witness that has not done so. Blocks
+    /// while the servers work; may be called from one thread at a time for one archive.
     ///
     /// # Errors
-    /// When the archive's logs cannot be read. What a witness does is in the outcome.
+    /// If the archive's logs cannot be read. Failures of a witness are in the outcome.
     pub fn round(&self, archive: &Archive) -> Result<Vec<Anchored>, ProofError> {
         let logs = self.current(archive)?;
         let mut outcome = Vec::new();
@@ -291,7 +294,8 @@ impl Anchors {
         })
     }
 
-    /// Has one checkpoint cosigned by one witness, which has cosigned `seen` commits as far as the archive knows.
+    /// Has one checkpoint cosigned by one witness, which has already cosigned `seen` commits as far
+    /// as the archive knows.
     fn one(
         &self,
         archive: &Archive,
@@ -311,7 +315,7 @@ impl Anchors {
                 409 => old = self.conflict(archive, current, &response, old)?,
                 422 => {
                     let what = format!(
-                        "{} of size {}: the witness does not take it as what continues the {old} commits that it has \
+                        "{} of size {}: the witness does not accept it as a continuation of the {old} commits that it has \
                          cosigned",
                         current.log.name(),
                         current.head.size
@@ -334,10 +338,10 @@ impl Anchors {
                 _ => return Err(AnchorError::Away(response.shown())),
             }
         }
-        Err(AnchorError::Away(format!("it asked for other sizes {ATTEMPTS_MAX} times")))
+        Err(AnchorError::Away(format!("it asked for another size {ATTEMPTS_MAX} times")))
     }
 
-    /// The size that a witness wants a proof from.
+    /// The size from which a witness wants a proof.
     fn conflict(
         &self,
         archive: &Archive,
@@ -348,8 +352,7 @@ impl Anchors {
         let name = current.log.name();
         let text = std::str::from_utf8(&response.body).ok().and_then(|body| body.strip_suffix('\n'));
         let size = text.and_then(|text| text.parse::<u64>().ok());
-        let size =
-            size.ok_or_else(|| AnchorError::Refused(format!("{}: this is no size", response.shown())))?;
+        let size = size.ok_or_else(|| AnchorError::Refused(format!("{}: not a size", response.shown())))?;
         if size == old {
             let what = format!("{name}: the witness has cosigned another tree of {size} commits");
             return Err(AnchorError::Contradicted(what));
@@ -360,17 +363,17 @@ impl Anchors {
         Err(self.behind(archive, current, size))
     }
 
-    /// A witness has seen more than the newest checkpoint has.
+    /// Handles a witness that has seen more than the newest checkpoint.
     fn behind(&self, archive: &Archive, current: &Current, size: u64) -> AnchorError {
-        // Another process may have signed and shown more since we looked.
+        // Another process may have signed more, and shown it, since our listing.
         let now = match self.current(archive) {
             Ok(now) => now,
             Err(error) => return error.into(),
         };
         match now.iter().any(|now| now.log == current.log && now.head.size >= size) {
-            true => AnchorError::Away("another process has shown it more meanwhile".to_owned()),
+            true => AnchorError::Away("another process has shown it a newer checkpoint".to_owned()),
             false => AnchorError::Contradicted(format!(
-                "{}: the witness has cosigned {size} commits, the newest checkpoint is of {}",
+                "{}: the witness has cosigned {size} commits, but the newest checkpoint has {}",
                 current.log.name(),
                 current.head.size
             )),
@@ -386,13 +389,13 @@ impl Anchors {
         response: &AnchorResponse,
     ) -> Result<(), AnchorError> {
         let refused = |what: &str| AnchorError::Refused(what.to_owned());
-        let signed = Note::parse(&current.note).ok_or_else(|| refused("the checkpoint is no note"))?;
+        let signed = Note::parse(&current.note).ok_or_else(|| refused("the checkpoint is not a note"))?;
         let (key, id) = (&witness.key, witness.key.id());
-        let answer = std::str::from_utf8(&response.body).map_err(|_| refused("its answer is no text"))?;
+        let answer = std::str::from_utf8(&response.body).map_err(|_| refused("its answer is not text"))?;
         let answer = format!("{}\n{answer}", signed.text);
         let answer =
-            Note::parse(answer.as_bytes()).ok_or_else(|| refused("its answer is no signature line"))?;
-        let time = key.cosigned(&answer).map_err(|_| refused("its cosignature does not hold"))?;
+            Note::parse(answer.as_bytes()).ok_or_else(|| refused("its answer is not a signature line"))?;
+        let time = key.cosigned(&answer).map_err(|_| refused("its cosignature is invalid"))?;
         let time = time.ok_or_else(|| refused("its answer has no cosignature by its key"))?;
         if time > now().saturating_add(CLOCK_AHEAD_SECONDS_MAX) {
             return Err(refused("its cosignature is from the future: one of the clocks is wrong"));
@@ -406,7 +409,7 @@ impl Anchors {
         if put.map_err(|source| ProofError::Write { path, source })? {
             return Ok(());
         }
-        // Another process was faster, and the witness has told it another time.
+        // Another process was faster, and the witness answered it with another time.
         kept(archive, witness, current)
     }
 }
@@ -424,7 +427,7 @@ impl Anchored {
         is_away: &mut Option<AnchorError>,
     ) {
         self.lag += current.head.size - seen;
-        // A server that is not there for one log is not there for the next.
+        // A server that is unreachable for one log is unreachable for the next.
         if matches!(error, AnchorError::Away(_)) {
             *is_away = Some(error.clone());
         }
@@ -442,7 +445,8 @@ impl Anchored {
     }
 }
 
-/// Whether the newest timestamp of a log is so old that another one is wanted. One that cannot be read is old.
+/// Whether the newest timestamp of a log is so old that a new one is wanted. An unreadable one
+/// counts as old.
 fn is_due(archive: &Archive, log: VolumeId, newest: Option<&(u64, String)>, interval: Duration) -> bool {
     let Some((_, name)) = newest else { return true };
     let (store, path) = (archive.site().store.clone(), timestamp_folder(archive.root(), log).join(name));
@@ -470,11 +474,9 @@ fn stamp(archive: &Archive, authority: &TimestampOptions, current: &Current) -> 
     let token = timestamp::token_of_response(&response.body).map_err(AnchorError::Refused)?;
     let stamped = timestamp::verify(token, &imprint, &authority.authorities);
     let stamped =
-        stamped.map_err(|error| AnchorError::Refused(format!("its timestamp does not hold: {error}")))?;
+        stamped.map_err(|error| AnchorError::Refused(format!("its timestamp is invalid: {error}")))?;
     if !stamped.has_nonce(nonce) {
-        return Err(AnchorError::Refused(
-            "its timestamp is not the one that was asked for: another nonce".to_owned(),
-        ));
+        return Err(AnchorError::Refused("its timestamp has a nonce that was not requested".to_owned()));
     }
     let apart = (Utc::now() - stamped.time).num_seconds().unsigned_abs();
     if apart > CLOCK_AHEAD_SECONDS_MAX {
@@ -485,12 +487,12 @@ fn stamp(archive: &Archive, authority: &TimestampOptions, current: &Current) -> 
     let name = format!("{}-{}", current.name, authority.id());
     let path = timestamp_folder(archive.root(), current.log).join(name);
     let (store, bytes, to) = (archive.site().store.clone(), Bytes::copy_from_slice(token), path.clone());
-    // A name that is taken is another process's timestamp of the same checkpoint.
+    // If the name is taken, another process has a timestamp of the same checkpoint.
     let put = background::wait_io(async move { store.put_proof(&to, bytes).await });
     put.map(drop).map_err(|source| ProofError::Write { path, source }.into())
 }
 
-/// Whether what is kept of a witness for the newest checkpoint is what it should be.
+/// Whether the stored cosignature of a witness for the newest checkpoint is valid.
 fn kept(archive: &Archive, witness: &WitnessOptions, current: &Current) -> Result<(), AnchorError> {
     let folder = witness_folder(archive.root(), current.log);
     let path = folder.join(checkpoint_name(current.head.size, witness.key.id()));

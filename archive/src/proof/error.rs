@@ -16,23 +16,23 @@ use crate::tlog::error::TlogError;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ProofError {
-    #[error("a quorum of {asked} is asked for, of {witnesses} witnesses")]
+    #[error("a quorum of {asked} is impossible with {witnesses} witnesses")]
     Quorum { asked: usize, witnesses: usize },
-    #[error("{one} and {other} have the same key: they are one witness")]
+    #[error("{one} and {other} have the same key, so they are one witness")]
     WitnessTwice { one: String, other: String },
-    #[error("this is no log of the form <public key>@<origin>")]
+    #[error("not a log of the form <public key>@<origin>")]
     TrustedLog,
-    #[error("this is no witness of the form <vkey>@<URL>")]
+    #[error("not a witness of the form <vkey>@<URL>")]
     WitnessAddress,
-    #[error("another process has the state of the witness in {}", path.display())]
+    #[error("another process is using the witness state in {}", path.display())]
     WitnessBusy { path: PathBuf },
-    #[error("nothing is known in {} of what the witness has cosigned", path.display())]
+    #[error("witness state in {} is missing; refusing to cosign", path.display())]
     WitnessForgot { path: PathBuf },
-    #[error("a witness has begun in {} already", path.display())]
+    #[error("witness state exists already in {}", path.display())]
     WitnessBegun { path: PathBuf },
-    #[error("the state of the witness in {} is of another key: {of}", path.display())]
+    #[error("the witness state in {} belongs to another key: {of}", path.display())]
     WitnessOther { path: PathBuf, of: String },
-    #[error("there is no proof: {detail}")]
+    #[error("cannot make a proof: {detail}")]
     NotProvable { detail: String },
     #[error("cannot read {}", path.display())]
     Read {
@@ -65,20 +65,18 @@ impl From<ArchiveError> for ProofError {
 }
 
 impl ProofError {
-    /// What the user can do about it, when there is something.
+    /// What the user can do about it, if anything.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             ProofError::WitnessForgot { .. } => Some(
-                "a witness that nobody has asked yet begins with --new; for one that has lost its state make another key, for with this one it could cosign a second history",
+                "start a witness that has never cosigned with --new; for one that has lost its state, make another key: with the old one it could cosign a second history",
             ),
-            ProofError::WitnessBegun { .. } => {
-                Some("start it without --new: it goes on with what it has seen")
-            }
+            ProofError::WitnessBegun { .. } => Some("start it without --new; it continues from its state"),
             ProofError::Log(error) => error.hint(),
             ProofError::Tlog(error) => error.hint(),
-            ProofError::NotProvable { .. } => {
-                Some("strongroom seal-log signs what is not signed yet, strongroom verify says what is wrong")
-            }
+            ProofError::NotProvable { .. } => Some(
+                "strongroom seal-log signs what is not signed yet; strongroom verify finds what is wrong",
+            ),
             ProofError::Store(error) => error.hint(),
             ProofError::Archive(error) => error.hint(),
             _ => None,

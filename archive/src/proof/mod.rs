@@ -1,11 +1,14 @@
-//! What lets a stranger check an archive: the proof log of each volume, the keys that sign it, and the checking.
-//! `docs/proof.md` has the formats.
+//! How a stranger can check an archive: the signed log of each volume, the keys that sign it, and
+//! the verification. `docs/proof.md` has the formats.
 //!
 //! Invariants:
-//! 1. Leaf i of a volume's log is the bytes of its commit i. A checkpoint is signed only for a tree that continues the
-//!    newest checkpoint in the store, so a log never forks, whoever holds the key and whenever it dies.
-//! 2. Names are written once: key records, tiles, checkpoints. All checkpoints ever signed are kept.
-//! 3. Data needs no proof to be durable: a log that lags is caught up by whoever holds the key next.
+//! 1. Leaf i of a volume's log is the bytes of its commit i. A checkpoint is signed only for a tree
+//!    that continues the newest checkpoint in the store, so a log never forks, whichever process
+//!    has the key and whenever it dies.
+//! 2. Names are written once: key records, tiles, checkpoints. All checkpoints ever signed are
+//!    kept.
+//! 3. Data needs no proof to be durable: the next process that has the key catches up a log that
+//!    lags.
 
 mod anchor;
 pub mod error;

@@ -1,7 +1,8 @@
 //! Proofs of single records: made from an archive, checked without it.
 //!
-//! Invariant: a proof holds the records asked for and the way from each to a signed checkpoint, and of no other record
-//! more than hashes. What is written has been checked as a stranger would.
+//! Invariant: a proof contains the requested records and the inclusion proof from each to a signed
+//! checkpoint, and only hashes of other records. Every proof has been checked as a stranger would
+//! check it before it is returned.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -31,16 +32,16 @@ use crate::tlog::keys::{KeyRecord, Keys};
 use crate::tlog::note::{Note, PublicKey, base64, from_base64, line};
 use crate::tlog::tree::{Paths, root, root_of_inclusion};
 
-/// Most records of one proof: it is meant to be small.
+/// Maximum number of records in one proof: it is meant to be small.
 pub const RECORDS_MAX: usize = 10_000;
 pub(crate) const FORMAT: &str = "strongroom-proof-1";
 /// Cosignatures that a note takes along, and the longest line of one.
 const COSIGNATURES_MAX: usize = 16;
 const COSIGNATURE_BYTES_MAX: usize = 1024;
-/// Columns that are shown beside a record so that it can be found again.
+/// Columns that are shown next to a record so that it can be found again.
 const CLAIMS: [&str; 3] = ["audit_id", "stage", "cluster"];
 
-/// A proof, as its file has it. `docs/proof.md` says what each field is.
+/// A proof in the form of its file. `docs/proof.md` describes each field.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Proof {
@@ -73,7 +74,7 @@ impl CheckpointPart {
         CheckpointPart { table: log.table.name().to_owned(), year, part, note }
     }
 
-    /// `None` when it names what cannot be a volume.
+    /// `None` if the fields do not name a valid volume.
     pub(crate) fn volume(&self) -> Option<VolumeId> {
         VolumeId::parse(&format!("{}/{}", self.table, Period { year: self.year, part: self.part }))
     }
@@ -100,7 +101,7 @@ pub(crate) struct RecordPart {
     pub(crate) claims: Value,
 }
 
-/// A record whose proof holds.
+/// A record whose proof is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProvenRecord {
     /// The original bytes.
@@ -114,10 +115,10 @@ pub struct ProvenRecord {
 pub struct Proven {
     pub archive_id: String,
     pub records: Vec<ProvenRecord>,
-    /// The key that signed, and whether one of the keys given reaches it.
+    /// The key that signed, and whether it is reached from one of the given keys.
     pub key: PublicKey,
-    /// The checkpoints that it leads to: origin, size, and the witnesses that have cosigned it, with the times by their
-    /// clocks in seconds since 1970.
+    /// The checkpoints that the proof leads to: origin, size, and the witnesses that have cosigned
+    /// each, with the times of their clocks in seconds since 1970.
     pub heads: Vec<ProvenHead>,
 }
 
@@ -129,34 +130,34 @@ pub struct ProvenHead {
     pub cosigned: Vec<(WitnessKey, u64)>,
 }
 
-/// What a volume is proven by.
+/// What proves the content of a volume.
 struct Volume {
     log: VolumeId,
     leaves: Vec<Hash>,
-    /// Sizes and notes of checkpoints, the newest first; behind it, when nobody has cosigned it, the newest that
-    /// somebody has.
+    /// Sizes and notes of checkpoints: the newest, followed by the newest cosigned one if witnesses
+    /// have not cosigned the newest.
     trees: Vec<(u64, String)>,
 }
 
-/// One record that a proof proves, and where it lies.
+/// One record that a proof contains, and its location.
 pub(crate) struct RecordLocation<'a> {
     pub(crate) head: &'a TreeHead,
-    /// Its commit, the leaf of that number.
+    /// Number of its commit, which is the number of the leaf.
     pub(crate) index: u64,
     pub(crate) adds: &'a [AddFacts],
-    /// Its file among those of the commit.
+    /// Position of its file in the commit.
     pub(crate) at: usize,
     pub(crate) row: u64,
     pub(crate) record: Vec<u8>,
 }
 
-/// What a proof is made under.
+/// The signatures on a proof.
 pub(crate) struct Signed {
     pub(crate) chain: Vec<KeyRecord>,
     pub(crate) heads: Vec<TreeHead>,
-    /// Of each head the witnesses that have cosigned it, and when by their clocks.
+    /// The witnesses that have cosigned each head, with the times of their clocks.
     pub(crate) cosigned: Vec<Vec<(WitnessKey, u64)>>,
-    /// Who signed the last of the checkpoints.
+    /// The key that signed the last of the checkpoints.
     pub(crate) signer: PublicKey,
 }
 
@@ -168,11 +169,11 @@ struct Source {
     adds: Vec<AddFacts>,
 }
 
-/// Makes a proof of the events at these places: source partition and offset.
+/// Makes a proof of the events at the given source partitions and offsets.
 ///
 /// # Errors
-/// [`ProofError::NotProvable`] when a record is not there, is not under a checkpoint yet, or does not lead to what was
-/// signed.
+/// [`ProofError::NotProvable`] if a record does not exist, is not under a checkpoint yet, or does
+/// not lead to what was signed.
 pub fn prove(
     archive: &Archive,
     wanted: &HashSet<(String, i64)>,
@@ -180,7 +181,10 @@ pub fn prove(
 ) -> Result<Proof, ProofError> {
     let refuse = |detail: String| ProofError::NotProvable { detail };
     if wanted.is_empty() || wanted.len() > RECORDS_MAX {
-        return Err(refuse(format!("{} records are asked for, 1 to {RECORDS_MAX} can be", wanted.len())));
+        return Err(refuse(format!(
+            "{} records were requested; the number must be 1 to {RECORDS_MAX}",
+            wanted.len()
+        )));
     }
     let site = archive.site().clone();
     let asked: HashSet<String> = wanted.iter().map(|(source, _)| source.clone()).collect();
@@ -217,9 +221,9 @@ pub fn prove(
     for volume in volumes.values() {
         let of_volume = || found.iter().filter(|(source, _)| source.log == volume.log);
         let Some(last) = of_volume().map(|(source, _)| source.index).max() else { continue };
-        // The newest one that witnesses have seen, if it has all that is asked for.
+        // The newest checkpoint that witnesses have seen, if it covers all requested commits.
         let tree = volume.trees.iter().rev().find(|(size, _)| *size > last);
-        let (size, note) = tree.ok_or_else(|| refuse("a commit is behind its checkpoint".to_owned()))?;
+        let (size, note) = tree.ok_or_else(|| refuse("a commit is not under its checkpoint".to_owned()))?;
         proof.checkpoints.push(CheckpointPart::of(volume.log, note.clone()));
         let checkpoint = proof.checkpoints.len() - 1;
         let paths = Paths::over(volume.leaves[..*size as usize].to_vec());
@@ -233,9 +237,9 @@ pub fn prove(
     }
     if proof.records.len() < wanted.len() {
         let missing = wanted.len() - proof.records.len();
-        return Err(refuse(format!("{missing} of the records are in no commit that is signed yet")));
+        return Err(refuse(format!("{missing} of the records are not in a signed commit yet")));
     }
-    // What a stranger would find wrong is found here.
+    // Find here whatever a stranger would find wrong.
     check(&proof, &[], &Witnesses::default()).map_err(refuse)?;
     Ok(proof)
 }
@@ -280,7 +284,7 @@ async fn gather(site: &Site, asked: &HashSet<String>) -> Result<Gathered, ProofE
         }
         let trees = match cosigned {
             Some((size, cosigned, _)) if size == head.size => vec![(size, cosigned)],
-            // A smaller one by a retired key would prove nothing.
+            // A smaller checkpoint by a retired key would prove nothing.
             Some((size, cosigned, tree))
                 if chain.current() == Some(key) && root(&hashes[..size as usize]) == tree =>
             {
@@ -293,8 +297,8 @@ async fn gather(site: &Site, asked: &HashSet<String>) -> Result<Gathered, ProofE
     Ok(Gathered { chain, notes, manifest, volumes, sources })
 }
 
-/// The greatest checkpoint of a log that witnesses have cosigned and that the key of the newest one has signed: its size,
-/// itself with all cosignatures, and its root.
+/// The largest checkpoint of a log that witnesses have cosigned and that was signed by the same key
+/// as the newest one: its size, its note with all cosignatures, and its root.
 pub(crate) async fn cosigned(
     site: &Site,
     newest: &TreeHead,
@@ -331,7 +335,8 @@ pub(crate) async fn cosigned(
         if *tree != root {
             continue;
         }
-        // Nobody has checked these lines: whoever may put files here must not make a note that readers refuse.
+        // These lines are unchecked: a party that may put files here must not be able to produce a
+        // note that readers refuse.
         let others =
             note.signers().filter(|(name, _)| *name != origin && !name.chars().any(char::is_whitespace));
         for (name, id) in others {
@@ -354,7 +359,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The wanted records of one file, with their paths. Its hashes are held: 32 bytes a row.
+/// The wanted records of one file, with their paths. Memory holds its hashes: 32 bytes a row.
 fn of_file(
     archive: &Archive,
     log: VolumeId,
@@ -410,25 +415,26 @@ fn of_file(
     Ok(parts)
 }
 
-/// Checks the file of a proof with nothing else at hand. Without `public_keys` only that it holds together is shown,
-/// not whose it is.
+/// Checks a proof file without any other data. Without `public_keys` this shows only that the proof
+/// is consistent, not who signed it.
 ///
 /// # Errors
-/// What does not hold, in words.
+/// A description of what is wrong.
 pub fn verify_proof(file: &[u8], public_keys: &[PublicKey]) -> Result<Proven, String> {
     verify_proof_with(file, public_keys, &Witnesses::default())
 }
 
-/// As [`verify_proof`]; the checkpoints must be cosigned by as many of the witnesses as their quorum says.
+/// Like [`verify_proof`], but the checkpoints must be cosigned by a quorum of the witnesses.
 ///
 /// # Errors
-/// What does not hold, in words; also a cosignature by one of the witnesses that does not hold.
+/// A description of what is wrong; also for an invalid cosignature under the name of one of the
+/// witnesses.
 pub fn verify_proof_with(
     file: &[u8],
     public_keys: &[PublicKey],
     witnesses: &Witnesses,
 ) -> Result<Proven, String> {
-    let proof: Proof = serde_json::from_slice(file).map_err(|error| format!("it is no proof: {error}"))?;
+    let proof: Proof = serde_json::from_slice(file).map_err(|error| format!("not a proof: {error}"))?;
     check(&proof, public_keys, witnesses)
 }
 
@@ -440,7 +446,7 @@ fn check(proof: &Proof, public_keys: &[PublicKey], witnesses: &Witnesses) -> Res
         Ok(())
     })?;
     if records.is_empty() {
-        return Err("it proves no record".to_owned());
+        return Err("the proof has no records".to_owned());
     }
     let heads = signed.heads.iter().zip(signed.cosigned).map(|(head, cosigned)| ProvenHead {
         origin: head.log.origin(&proof.archive_id),
@@ -450,7 +456,7 @@ fn check(proof: &Proof, public_keys: &[PublicKey], witnesses: &Witnesses) -> Res
     Ok(Proven { archive_id: proof.archive_id.clone(), records, key: signed.signer, heads: heads.collect() })
 }
 
-/// Checks a proof and calls `each` with every record that holds, in order, until one does not.
+/// Checks a proof and calls `each` with every valid record, in order, up to the first invalid one.
 pub(crate) fn check_each(
     proof: &Proof,
     public_keys: &[PublicKey],
@@ -458,7 +464,7 @@ pub(crate) fn check_each(
     each: &mut dyn FnMut(RecordLocation<'_>) -> Result<(), String>,
 ) -> Result<Signed, String> {
     if proof.format != FORMAT {
-        return Err(format!("it is of format {:.40}, this program reads {FORMAT}", proof.format));
+        return Err(format!("the proof has format {:.40}; this program reads {FORMAT}", proof.format));
     }
     let bytes = |text: &str| from_base64(text).ok_or("a field is not base64");
     let mut chain: Vec<KeyRecord> = Vec::new();
@@ -467,62 +473,62 @@ pub(crate) fn check_each(
         chain.push(record.map_err(|detail| format!("key record {}: {detail}", at + 1))?);
     }
     let manifest = bytes(&proof.manifest)?;
-    let last = chain.last().ok_or("it has no key record")?;
+    let last = chain.last().ok_or("the proof has no key record")?;
     if last.manifest != Hash::of(&manifest) {
-        return Err("its strongroom.json is not the one that the key records name".to_owned());
+        return Err("its strongroom.json does not match the hash in the key records".to_owned());
     }
     if !public_keys.is_empty() && !chain.iter().any(|record| public_keys.contains(&record.key)) {
-        return Err("none of the public keys given is one of the archive's".to_owned());
+        return Err("none of the given public keys belongs to the archive".to_owned());
     }
     let keys: Vec<PublicKey> = chain.iter().map(|record| record.key).collect();
     let (mut trees, mut cosigners, mut signer) = (Vec::new(), Vec::new(), last.key);
     for (at, part) in proof.checkpoints.iter().enumerate() {
-        let log = part.volume().ok_or_else(|| format!("checkpoint {at}: there is no such volume"))?;
+        let log = part.volume().ok_or_else(|| format!("checkpoint {at}: not a valid volume"))?;
         let origin = log.origin(&proof.archive_id);
         let checked = check_note(part.note.as_bytes(), &origin, &keys);
         let (size, root, key) = checked.map_err(|(_, detail)| format!("checkpoint {at}: {detail}"))?;
-        // Whoever has stolen a retired key can sign any tree; of what it signed only the heads that the next key's
-        // record names are known to be from its time.
+        // The holder of a stolen retired key can sign any tree. Of its signatures, only those of
+        // heads that the next key's record names are known to be from its time.
         if let Some(next) = chain.get(key + 1)
             && !next.heads.contains(&TreeHead { log, size, root })
         {
             return Err(format!(
-                "checkpoint {at}: a retired key has signed it, and the record that retired the key does not name it"
+                "checkpoint {at}: signed by a retired key, but not named in the record that retired the key"
             ));
         }
         signer = keys[key];
-        let note = Note::parse(part.note.as_bytes()).ok_or("a checkpoint is no note")?;
+        let note = Note::parse(part.note.as_bytes()).ok_or("a checkpoint is not a signed note")?;
         let (cosigned, wrong) = witnesses.of(&note, &keys);
         if let Some(witness) = wrong.first() {
             return Err(format!(
-                "checkpoint {at}: the cosignature under the name of {} does not hold",
+                "checkpoint {at}: the cosignature under the name of {} is invalid",
                 witness.name()
             ));
         }
         if cosigned.len() < witnesses.quorum() {
             let (found, asked) = (cosigned.len(), witnesses.quorum());
             return Err(format!(
-                "checkpoint {at}: {found} of the witnesses have cosigned it, {asked} are asked for"
+                "checkpoint {at}: cosigned by {found} of the witnesses, {asked} are required"
             ));
         }
         cosigners.push(cosigned);
         trees.push(TreeHead { log, size, root });
     }
     let path_of = |path: &[String]| -> Result<Vec<Hash>, &'static str> {
-        path.iter().map(|hash| Hash::parse(hash).ok_or("a path has what is no hash")).collect()
+        path.iter().map(|hash| Hash::parse(hash).ok_or("a path has an entry that is not a hash")).collect()
     };
     let mut commits = Vec::new();
     for (at, part) in proof.commits.iter().enumerate() {
         let TreeHead { size, root, .. } =
-            trees.get(part.checkpoint).ok_or_else(|| format!("commit {at}: it has no checkpoint"))?;
+            trees.get(part.checkpoint).ok_or_else(|| format!("commit {at}: its checkpoint is missing"))?;
         let commit = bytes(&part.commit)?;
         if root_of_inclusion(leaf_hash(&commit), part.index, *size, &path_of(&part.path)?) != Some(*root) {
-            return Err(format!("commit {at}: its path does not lead to the root of the checkpoint"));
+            return Err(format!("commit {at}: its path does not lead to the root of its checkpoint"));
         }
         commits.push(parse_commit(&commit).adds);
     }
     for (at, part) in proof.records.iter().enumerate() {
-        let adds = commits.get(part.commit).ok_or_else(|| format!("record {at}: it has no commit"))?;
+        let adds = commits.get(part.commit).ok_or_else(|| format!("record {at}: its commit is missing"))?;
         let found = adds.iter().position(|add| add.path == part.file);
         let found = found.ok_or_else(|| format!("record {at}: its commit does not name its file"))?;
         let (Some(rows), Some(root)) = (adds[found].rows, adds[found].record_root) else {

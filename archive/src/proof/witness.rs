@@ -1,18 +1,22 @@
-//! A witness: whoever runs one elsewhere makes sure that nobody is shown another history of a log. The server's side of
-//! C2SP tlog-witness, without its HTTP.
+//! A witness: an independent party that makes sure that no one is shown another history of a log.
+//! The server side of C2SP tlog-witness, without HTTP.
 //!
-//! What it promises: a tree is cosigned only after it was shown to continue the greatest one that was cosigned of the same
-//! log, and nobody is told the cosignature before it is on disk. What is stored where: for each log, that is each origin,
-//! one file in the state folder, `logs/<hex SHA-256 of the origin>`, with the newest checkpoint cosigned, as a note with
-//! the log's signature and our own; it is replaced as a whole. `vkey` names the witness that the folder is the memory of:
-//! it is written once, when a witness begins, so that a folder that was lost, or is another one, is noticed.
+//! What it promises: a tree is cosigned only after it was shown to continue the largest tree that
+//! was cosigned of the same log, and the cosignature is on disk before anyone receives it.
 //!
-//! Why it is hard: between two requests for one log nothing may come between the look at the file and the file's
-//! replacement, else an older tree could go over a newer one. So all that is one critical section, over all logs: it
-//! takes one sync, and logs come every few minutes. Two processes are kept apart by a lock on the folder.
+//! What is stored where: the state folder has one file for each log, that is each origin,
+//! `logs/<hex SHA-256 of the origin>`, with the newest cosigned checkpoint as a note with the log's
+//! signature and our own; it is replaced as a whole. `vkey` names the witness to which the folder
+//! belongs: it is written once, when a witness starts for the first time, so that a lost or
+//! exchanged folder is noticed.
 //!
-//! On a crash: before the replacement nothing was cosigned. Behind it, but before the answer, the log asks again, is told the
-//! size that is on disk, and gets its cosignature for the same tree.
+//! Why it is hard: between two requests for one log, nothing may happen between reading the file
+//! and replacing it, otherwise an older tree could replace a newer one. So all of that is one
+//! critical section, over all logs: it takes one sync, and logs come every few minutes. A lock on
+//! the folder keeps two processes apart.
+//!
+//! On a crash: before the replacement nothing was cosigned. After it, but before the answer, the
+//! log asks again, receives the size that is on disk, and gets its cosignature for the same tree.
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -29,27 +33,29 @@ use crate::tlog::cosignature::{WitnessKey, cosign};
 use crate::tlog::note::{Note, PrivateKey, PublicKey, base64, from_base64, line};
 use crate::tlog::tree::is_consistent;
 
-/// Most lines of a consistency proof, as tlog-witness has it.
+/// Maximum lines of a consistency proof, as in tlog-witness.
 pub(crate) const PROOF_LINES_MAX: usize = 63;
-/// Longest request that is read: a proof, and a checkpoint with sixteen signatures of the longest kind.
+/// Longest request that is read: a proof, and a checkpoint with sixteen signatures of the longest
+/// kind.
 pub const REQUEST_BYTES_MAX: usize = 128 << 10;
-/// Most logs whose state is kept. An archive has three a year; whoever has a log's key could else fill the disk.
+/// Maximum number of logs with stored state. An archive has three a year; without this limit, the
+/// holder of a log's key could fill the disk.
 const LOGS_MAX: usize = 100_000;
-/// Most notes kept of logs that contradict themselves.
+/// Maximum number of notes kept of logs that contradict themselves.
 const EVIDENCE_MAX: usize = 1000;
 const LOCK: &str = "lock";
 const STATES: &str = "logs";
 const EVIDENCE: &str = "evidence";
 const VKEY: &str = "vkey";
-/// What is shown of a vkey that is not ours, at most.
+/// Maximum characters shown of a vkey that is not ours.
 const NAME_SHOWN_MAX: usize = 200;
 
-/// What a client sends to `add-checkpoint`.
+/// The body of a request to `add-checkpoint`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Submission<'b> {
     pub(crate) old: u64,
     pub(crate) proof: Vec<Hash>,
-    /// A checkpoint, signed.
+    /// A signed checkpoint.
     pub(crate) note: &'b [u8],
 }
 
@@ -82,11 +88,11 @@ impl<'b> Submission<'b> {
     }
 }
 
-/// A log that is cosigned, or all logs of an archive.
+/// A log to cosign, or all logs of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustedLog {
     pub key: PublicKey,
-    /// With a slash at its end it stands for every origin that begins so.
+    /// With a trailing slash it stands for every origin with that prefix.
     pub origin: String,
 }
 
@@ -114,21 +120,22 @@ impl TrustedLog {
     }
 }
 
-/// Splits `<key>@<rest>`. The name in a key may have an `@` of its own.
+/// Splits `<key>@<rest>`. The name in a key may itself contain an `@`.
 pub(crate) fn split_key<T>(text: &str, read: impl Fn(&str) -> Option<T>) -> Option<(T, &str)> {
     text.match_indices('@').find_map(|(at, _)| Some((read(&text[..at])?, &text[at + 1..])))
 }
 
-/// What a witness answers, and what its operator should know of it.
+/// The answer of a witness, and what its operator should know about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WitnessAnswer {
-    /// Of HTTP.
+    /// The HTTP status.
     pub status: u16,
     pub content_type: &'static str,
     pub body: String,
-    /// The log, when its signature held.
+    /// The log, if its signature was valid.
     pub origin: Option<String>,
-    /// A log that is signed for has shown a tree that does not continue the one that was cosigned: what it was.
+    /// A description of a contradiction: a log that signed a tree that does not continue the
+    /// cosigned one.
     pub contradiction: Option<String>,
 }
 
@@ -144,25 +151,26 @@ impl WitnessAnswer {
         }
     }
 
-    /// The size that the next request has to begin at.
+    /// The size at which the next request must start.
     fn conflict(size: u64) -> WitnessAnswer {
         let answer = WitnessAnswer::refusal(409, &size.to_string());
         WitnessAnswer { content_type: "text/x.tlog.size", ..answer }
     }
 }
 
-/// What a witness has seen of its logs, and the key it says so with.
+/// What a witness has seen of its logs, and its key.
 #[derive(Debug)]
 pub struct Witness {
     key: PrivateKey,
     logs: Vec<TrustedLog>,
     folder: PathBuf,
-    /// Held from the look at a log's state to its replacement. Files of states that are known to be there.
+    /// Locked while a log's state is read and replaced. The names of the states that are known to
+    /// exist.
     states: Mutex<HashSet<String>>,
     _lock: File,
 }
 
-/// Names of the logs' states; a half-written one is none.
+/// Names of the states; a half-written one does not count.
 fn state_names(folder: &Path) -> Result<HashSet<String>, ProofError> {
     let path = folder.join(STATES);
     let names = std::fs::read_dir(&path).and_then(|entries| {
@@ -173,10 +181,11 @@ fn state_names(folder: &Path) -> Result<HashSet<String>, ProofError> {
 }
 
 impl Witness {
-    /// Makes the state of a witness that has cosigned nothing yet.
+    /// Creates the state of a witness that has not cosigned anything yet.
     ///
     /// # Errors
-    /// [`ProofError::WitnessBegun`] when there is one, [`ProofError::Read`] and [`ProofError::Write`].
+    /// [`ProofError::WitnessBegun`] if a state exists, [`ProofError::Read`] and
+    /// [`ProofError::Write`].
     pub fn begin(key: WitnessKey, folder: &Path) -> Result<(), ProofError> {
         for path in [folder.to_owned(), folder.join(STATES), folder.join(EVIDENCE)] {
             let made = durable::create_folder(&path).map_err(io::Error::other);
@@ -184,7 +193,7 @@ impl Witness {
         }
         let path = folder.join(VKEY);
         if !state_names(folder)?.is_empty() && !path.exists() {
-            let of = format!("there are states, and no file {VKEY}");
+            let of = format!("states without a file {VKEY}");
             return Err(ProofError::WitnessOther { path: folder.to_owned(), of });
         }
         match durable::create_file(&path, &path.with_extension("new"), &[format!("{key}\n").as_bytes()]) {
@@ -196,11 +205,12 @@ impl Witness {
         }
     }
 
-    /// A witness that goes on with what it has seen, which is in `folder`.
+    /// Opens a witness that continues from its state in `folder`.
     ///
     /// # Errors
-    /// [`ProofError::WitnessForgot`] when it has not begun there, [`ProofError::WitnessOther`] when another one has,
-    /// [`ProofError::WitnessBusy`] when another process has the folder, [`ProofError::Read`] and [`ProofError::Write`].
+    /// [`ProofError::WitnessForgot`] if there is no state, [`ProofError::WitnessOther`] if it
+    /// belongs to another witness, [`ProofError::WitnessBusy`] if another process uses the folder,
+    /// [`ProofError::Read`] and [`ProofError::Write`].
     pub fn open(key: PrivateKey, logs: Vec<TrustedLog>, folder: &Path) -> Result<Witness, ProofError> {
         let path = folder.join(VKEY);
         let of = match std::fs::read_to_string(&path) {
@@ -230,34 +240,35 @@ impl Witness {
         WitnessKey::of(&self.key)
     }
 
-    /// Answers a request to `add-checkpoint`, at a time in seconds since 1970. Blocks: a tree that is cosigned is on disk
-    /// when this returns. May be called from several threads.
+    /// Answers a request to `add-checkpoint`, at a time in seconds since 1970. Blocks: a cosigned
+    /// tree is on disk when this returns. May be called from several threads.
     pub fn add_checkpoint(&self, body: &[u8], time: u64) -> WitnessAnswer {
         let malformed = |what: &str| WitnessAnswer::refusal(400, what);
         let Some(submission) = Submission::parse(body) else {
-            return malformed("the body is no old size, consistency proof, empty line and checkpoint");
+            return malformed("the body is not an old size, consistency proof, empty line and checkpoint");
         };
         let Some(note) = Note::parse(submission.note) else {
-            return malformed("the checkpoint is no signed note");
+            return malformed("the checkpoint is not a signed note");
         };
         let Some((origin, size, root)) = parse_checkpoint_text(note.text) else {
-            return malformed("the checkpoint has not an origin, a size and a root and nothing more");
+            return malformed("the checkpoint does not consist of an origin, a size and a root");
         };
         let keys: Vec<&TrustedLog> = self.logs.iter().filter(|log| log.is_of(origin)).collect();
         if keys.is_empty() {
-            return WitnessAnswer::refusal(404, "this log is not known here");
+            return WitnessAnswer::refusal(404, "unknown log");
         }
-        // A line of a known key that does not hold makes the note worthless, whoever else has signed it.
+        // A false signature line under a known key makes the note worthless, whatever other
+        // signatures it has.
         let is_tried = |log: &&&TrustedLog| note.signatures_of(origin, log.key.id(origin)).next().is_some();
         let mut tried = keys.iter().filter(is_tried).peekable();
         if tried.peek().is_none() || !tried.all(|log| note.is_signed(origin, &log.key)) {
             return WitnessAnswer::refusal(
                 403,
-                "no key that is known for this log has signed the checkpoint",
+                "the checkpoint has no valid signature of a known key of this log",
             );
         }
         let answer = match submission.old > size {
-            true => malformed("the old size is greater than that of the checkpoint"),
+            true => malformed("the old size is larger than the size of the checkpoint"),
             false => self.cosign(&submission, &note, (origin, size, root), time),
         };
         WitnessAnswer { origin: Some(origin.to_owned()), ..answer }
@@ -278,10 +289,10 @@ impl Witness {
         let is_known = states.contains(&name);
         let (latest, latest_root) = match state(&path, origin) {
             Ok(Some(state)) => state,
-            // A state that is gone is not the same as none: nobody else removes it, and a log that begins anew is what
-            // a witness is there to prevent.
-            Ok(None) if is_known => return failed("the state of this log is gone"),
-            Ok(None) if states.len() >= LOGS_MAX => return failed("there are too many logs here"),
+            // A missing state is not the same as no state yet: no other program removes it, and a
+            // log that starts again is what a witness must prevent.
+            Ok(None) if is_known => return failed("the state of this log is missing"),
+            Ok(None) if states.len() >= LOGS_MAX => return failed("this witness has too many logs"),
             Ok(None) => (0, Hash::of(b"")),
             Err(_) => return failed("the state of this log cannot be read"),
         };
@@ -297,7 +308,7 @@ impl Witness {
                 true => format!("it has shown two trees of {size} leaves"),
                 false => format!("a tree of {size} leaves was not shown to continue the one of {latest}"),
             };
-            return contradicts(WitnessAnswer::refusal(422, "the consistency proof does not hold"), what);
+            return contradicts(WitnessAnswer::refusal(422, "the consistency proof is invalid"), what);
         }
         let body = cosign(&self.key, note.text, time);
         let mut state = format!("{}\n", note.text);
@@ -320,27 +331,27 @@ impl Witness {
         }
     }
 
-    /// The newest checkpoint that was cosigned of a log, by the hex SHA-256 of its origin, with the log's signature and
-    /// the cosignature; `None` when there is none.
+    /// The newest cosigned checkpoint of a log, by the hex SHA-256 of its origin, with the log's
+    /// signature and the cosignature; `None` if there is none.
     pub fn checkpoint(&self, log: &str) -> Option<Vec<u8>> {
         Hash::parse(log)?;
         std::fs::read(self.folder.join(STATES).join(log)).ok()
     }
 
-    /// Keeps what a log has signed against itself, as far as there is room. Whoever submits it may also have sent a bad
-    /// proof for a good tree; the note is for a person to look at.
+    /// Keeps what a log has signed against itself, up to the limit. The submitter may also have
+    /// sent a bad proof for a good tree, so a person must examine the note.
     fn keep_evidence(&self, note: &[u8]) {
         let folder = self.folder.join(EVIDENCE);
         let Ok(entries) = std::fs::read_dir(&folder) else { return };
         if entries.count() < EVIDENCE_MAX {
             let path = folder.join(Hash::of(note).to_string());
-            // The answer is the same whether it could be kept or not.
+            // The answer does not depend on whether the note could be kept.
             let _ = durable::replace_file(&path, &path.with_extension("new"), &[note]);
         }
     }
 }
 
-/// Size and root of the newest tree cosigned; `None` when there was none.
+/// Size and root of the newest cosigned tree; `None` if there was none.
 fn state(path: &Path, origin: &str) -> io::Result<Option<(u64, Hash)>> {
     let note = match std::fs::read(path) {
         Ok(note) => note,
@@ -420,15 +431,15 @@ mod tests {
         let witness = site.open();
         assert_eq!(witness.add_checkpoint(&body(&site.log, 0, &leaves(3)), 1).status, 200);
         drop(witness);
-        // What is left of a state is no state, and nothing begins on top of it.
+        // A remainder of a state is not a state, and no new state may start on top of it.
         std::fs::remove_file(site.folder.path().join(VKEY)).expect("removed");
         let open = || Witness::open(key(), Vec::new(), site.folder.path());
         assert!(matches!(open(), Err(ProofError::WitnessForgot { .. })));
         assert!(matches!(begin(), Err(ProofError::WitnessOther { .. })));
         std::fs::remove_dir_all(site.folder.path().join(STATES)).expect("removed");
         assert!(matches!(open(), Err(ProofError::WitnessForgot { .. })));
-        begin().expect("nothing is there");
-        open().expect("it has begun");
+        begin().expect("there is no state yet");
+        open().expect("there is a state");
     }
 
     #[test]
@@ -449,7 +460,7 @@ mod tests {
         };
         is_cosigned(&ask(0, &all[..3]), &all[..3]);
         is_cosigned(&ask(3, &all[..7]), &all[..7]);
-        // The same tree again, as after an answer that was lost.
+        // The same tree again, as after a lost answer.
         is_cosigned(&ask(7, &all[..7]), &all[..7]);
         let conflict = |answer: WitnessAnswer| {
             assert_eq!((answer.status, answer.content_type), (409, "text/x.tlog.size"));
@@ -500,7 +511,7 @@ mod tests {
         assert_eq!(ask(&elsewhere.to_bytes()), 404);
         let prefix = note(&site.log, "strongroom/a/", &leaves(3));
         let prefix = Submission { old: 0, proof: Vec::new(), note: prefix.as_bytes() };
-        assert_eq!(ask(&prefix.to_bytes()), 404, "the prefix is no log");
+        assert_eq!(ask(&prefix.to_bytes()), 404, "the prefix is not a log");
         let good = String::from_utf8(body(&site.log, 0, &leaves(3))).expect("text");
         for (was, is) in [
             ("old 0\n", ""),
@@ -518,8 +529,9 @@ mod tests {
         let hash = format!("{}\n", base64(&[7; 32]));
         let many = |count: usize| good.replacen("old 0\n", &format!("old 0\n{}", hash.repeat(count)), 1);
         assert_eq!(ask(many(64).as_bytes()), 400);
-        assert_eq!(ask(many(63).as_bytes()), 422, "from no leaf on there is nothing to prove");
-        // A line of a known key that does not hold makes the note worthless, a stranger's is ignored.
+        assert_eq!(ask(many(63).as_bytes()), 422, "from an empty tree there is nothing to prove");
+        // A false signature line under a known key makes the note worthless; a stranger's line is
+        // ignored.
         let line = good.lines().last().expect("a signature").to_owned();
         let text = good.split("\n\n").nth(1).expect("a checkpoint");
         let theirs = signature_line(ORIGIN, &stranger.public(), &stranger.sign(text.as_bytes()));
@@ -535,11 +547,11 @@ mod tests {
         let all = leaves(20);
         for size in 1..all.len() {
             let witness = site.open();
-            // Its answer is lost, as when it is killed behind the write.
+            // Its answer is lost, as if the witness was killed after the write.
             let old = (size - 1) as u64;
             assert_eq!(witness.add_checkpoint(&body(&site.log, old, &all[..size]), 1000).status, 200);
             drop(witness);
-            // A file that was being written means nothing.
+            // A file that was being written has no meaning.
             let states = site.folder.path().join(STATES);
             let name = Hash::of(ORIGIN.as_bytes()).to_string();
             std::fs::write(states.join(name).with_extension("new"), "half").expect("written");
@@ -556,7 +568,11 @@ mod tests {
         std::fs::write(&state, "damaged").expect("written");
         assert_eq!(witness.add_checkpoint(&body(&site.log, 0, &all), 1).status, 500);
         std::fs::remove_file(&state).expect("removed");
-        assert_eq!(witness.add_checkpoint(&body(&site.log, 0, &all), 1).status, 500, "a state that is gone");
+        assert_eq!(
+            witness.add_checkpoint(&body(&site.log, 0, &all), 1).status,
+            500,
+            "a state that is missing"
+        );
     }
 
     #[test]
@@ -575,12 +591,12 @@ mod tests {
                         let answer = witness.add_checkpoint(&asked, 1000);
                         match answer.status {
                             200 => {
-                                assert!(size as u64 >= old, "{size} behind {old}");
+                                assert!(size as u64 >= old, "{size} below {old}");
                                 old = size as u64;
                             }
                             409 => {
                                 let latest: u64 = answer.body.trim().parse().expect("a size");
-                                assert!(latest >= old, "{latest} behind {old}");
+                                assert!(latest >= old, "{latest} below {old}");
                                 old = latest;
                             }
                             status => panic!("{status}: {}", answer.body),

@@ -34,8 +34,8 @@ pub(crate) struct FinalPositions {
     pub(crate) format: String,
     /// The newest version of each appId in the volume.
     pub(crate) txns: BTreeMap<String, i64>,
-    /// Partition to least and greatest offset of its rows in all files, and their number; null where a file was from
-    /// before there were such tags.
+    /// Map from partition to least offset, greatest offset and number of its rows in all files;
+    /// null if a file was from before there were such tags.
     pub(crate) offsets: Option<BTreeMap<String, (i64, i64, u64)>>,
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn positions_path(root: &Path, log: VolumeId) -> PathBuf {
     root.join(layout::DROPPED).join(file(log) + STATE_SUFFIX)
 }
 
-/// What was dropped, and what only looks so.
+/// Valid drop records, and invalid ones.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Drops {
     pub(crate) good: BTreeMap<VolumeId, (DropRecord, FinalPositions)>,
@@ -76,10 +76,10 @@ pub(crate) async fn load(site: &Site) -> Result<Drops, LogError> {
         let place = format!("{}/{name}", layout::DROPPED);
         let stem = name.strip_suffix(STATE_SUFFIX).unwrap_or(name);
         let Some(log) = VolumeId::parse(&stem.replacen('-', "/", 1)) else {
-            all.wrong.push((place, "it is named like no volume".to_owned()));
+            all.wrong.push((place, "its name is not that of a volume".to_owned()));
             continue;
         };
-        // A state alone is what is left of a drop that died before it was one.
+        // A state without a record was left by a drop that died before it took effect.
         if stem != name {
             continue;
         }
@@ -89,14 +89,14 @@ pub(crate) async fn load(site: &Site) -> Result<Drops, LogError> {
             let (text, signer) = open(&bytes, &signed_as, &keys.all())?;
             let record = DropRecord::parse(text, &site.archive_id, log)?;
             record.check(signer, &keys, policy.years_at(record.time), Utc::now())?;
-            let state = state.ok_or("the file of its positions is not there")?;
+            let state = state.ok_or("the file of its positions is missing")?;
             if Hash::of(&state) != record.state {
-                return Err("the file of its positions is another one than it names".to_owned());
+                return Err("the file of its positions does not match the hash in it".to_owned());
             }
             let state: FinalPositions =
                 serde_json::from_slice(&state).map_err(|_| "the file of its positions is damaged")?;
             if state.format != POSITIONS_FORMAT {
-                return Err("the file of its positions is of an unknown format".to_owned());
+                return Err("the file of its positions has an unknown format".to_owned());
             }
             Ok((record, state))
         };
@@ -108,7 +108,7 @@ pub(crate) async fn load(site: &Site) -> Result<Drops, LogError> {
     Ok(all)
 }
 
-/// Dropped volumes of a table with where they ended.
+/// Dropped volumes of a table with their final positions.
 pub(crate) async fn of_table(
     site: &Site,
     table: Table,
@@ -129,7 +129,7 @@ async fn excluding_dropped(
     mut periods: Vec<Period>,
     now: DateTime<Utc>,
 ) -> Result<Vec<Period>, LogError> {
-    // A volume of the present year is never dropped, so most archives need no further look.
+    // A volume of the present year is never dropped, so for most archives the check ends here.
     if periods.iter().any(|period| period.year < now.year()) {
         let dropped = Box::pin(of_table(site, table)).await?;
         periods.retain(|period| !dropped.contains_key(period));
@@ -137,7 +137,7 @@ async fn excluding_dropped(
     Ok(periods)
 }
 
-/// Volumes that a table has a folder for and that were not dropped, oldest first.
+/// Volumes for which a table has a folder and that were not dropped, oldest first.
 pub(crate) async fn periods(site: &Site, table: Table) -> Result<Vec<Period>, LogError> {
     let names = site.store.names(&layout::table(&site.root, table)).await?;
     excluding_dropped(site, table, layout::periods_among(&names), Utc::now()).await

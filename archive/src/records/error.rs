@@ -24,9 +24,9 @@ pub struct RecordError {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LogError {
-    #[error("the key is not the archive's: its current key is {current}")]
+    #[error("not the archive's current key, which is {current}")]
     KeyNotCurrent { current: PublicKey },
-    #[error("the new key was the archive's before")]
+    #[error("the archive has used the new key before")]
     KeyUsed,
     #[error("the archive has no key yet")]
     NoKey,
@@ -34,11 +34,9 @@ pub enum LogError {
     KeyRecord { path: PathBuf, detail: String },
     #[error("checkpoint {}: {detail}", path.display())]
     Checkpoint { path: PathBuf, detail: String },
-    #[error(
-        "the commits of {log} do not lead to what was signed of them at size {size}: nothing more is signed"
-    )]
+    #[error("the commits of {log} do not match the checkpoint signed at size {size}; refusing to sign more")]
     Forked { log: String, size: u64 },
-    #[error("{} is there with other content", path.display())]
+    #[error("{} exists with other content", path.display())]
     Differs { path: PathBuf },
     #[error("cannot read {}", path.display())]
     Read {
@@ -61,16 +59,16 @@ pub enum LogError {
 }
 
 impl LogError {
-    /// What the user can do about it, when there is something.
+    /// What the user can do about it, if anything.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             LogError::KeyNotCurrent { .. } => {
-                Some("sign with the current key, or go over to this one with strongroom key rotate")
+                Some("sign with the current key, or change to this one with strongroom key rotate")
             }
             LogError::Forked { .. } | LogError::Differs { .. } => {
-                Some("strongroom verify says what was changed; keep the archive as it is")
+                Some("run strongroom verify to find what was changed; keep the archive as it is")
             }
-            LogError::NoKey => Some("strongroom seal-log with a key gives it one"),
+            LogError::NoKey => Some("run strongroom seal-log with a key"),
             LogError::Record(_) => Some("strongroom verify says what is wrong"),
             LogError::Tlog(error) => error.hint(),
             LogError::Store(error) => error.hint(),

@@ -17,10 +17,10 @@ use super::text::{Deed, HeldList, HeldObject, HoldRecord, Scope, Statement, open
 use crate::layout;
 use crate::site::Site;
 
-/// Most records of holds and lists of one hold that are read.
+/// Maximum number of records of holds, and of lists of one hold, that are read.
 const RECORDS_MAX: u64 = 1_000_000;
 
-/// A hold, as far as it is laid down.
+/// A legal hold, as its records state it.
 #[derive(Clone, Debug)]
 pub(crate) struct Hold {
     pub(crate) record: HoldRecord,
@@ -29,15 +29,15 @@ pub(crate) struct Hold {
     pub(crate) hash: Hash,
     pub(crate) released: Option<HoldRecord>,
     pub(crate) lists: Vec<HeldList>,
-    /// Records that nobody has signed: the hold's, and its release's.
+    /// Records without a signature: that of the hold, and that of its release.
     pub(crate) unsigned: u64,
 }
 
-/// All holds, and what is wrong with the first record that does not hold.
+/// All holds, and what is wrong with the first invalid record.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Holds {
     pub(crate) all: Vec<Hold>,
-    /// Of records, released ones and releases included.
+    /// Number of records, including released holds and releases.
     pub(crate) records: u64,
     pub(crate) wrong: Option<RecordError>,
 }
@@ -62,7 +62,7 @@ impl Hold {
         self.released.is_none()
     }
 
-    /// Everything that the hold is on, but for the versions of its own records.
+    /// Everything under the hold, except the versions of its own records.
     pub(crate) fn objects(&self) -> impl Iterator<Item = HeldObject> + '_ {
         let listed = self.lists.iter().flat_map(|list| list.objects.iter().cloned());
         let number = self.record.number;
@@ -119,7 +119,7 @@ impl Holds {
                 match list {
                     Ok(list) if list.hold == hold.hash => hold.lists.push(list),
                     Ok(_) => {
-                        let fault = "it is of another record than the hold's".to_owned();
+                        let fault = "it belongs to a record other than the hold's".to_owned();
                         holds.wrong = Some(RecordError { path, fault });
                         return Ok(holds);
                     }
@@ -132,7 +132,7 @@ impl Holds {
         }
         if seen < names.len() {
             let fault =
-                format!("{} names here are no records, or one before them is missing", names.len() - seen);
+                format!("{} names here are not records, or an earlier record is missing", names.len() - seen);
             holds.wrong = Some(RecordError { path: site.root.join(layout::HOLDS), fault });
         }
         Ok(holds)
@@ -160,8 +160,8 @@ impl Holds {
                 hold.released = Some(record);
                 Ok(())
             }
-            (Deed::Place(_), Some(_)) => Err("a hold of that name was placed before".to_owned()),
-            (Deed::Release, _) => Err("there is no such hold to release".to_owned()),
+            (Deed::Place(_), Some(_)) => Err("a hold with that name was placed before".to_owned()),
+            (Deed::Release, _) => Err("the hold to release does not exist".to_owned()),
         }
     }
 
@@ -174,7 +174,7 @@ impl Holds {
         self.all.iter().find(|hold| hold.record.name == name)
     }
 
-    /// Paths that a hold is on which is not released.
+    /// Paths under an active hold.
     pub(crate) fn covered(&self) -> BTreeSet<String> {
         self.active().flat_map(Hold::objects).map(|object| object.path).collect()
     }

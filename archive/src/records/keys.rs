@@ -16,7 +16,7 @@ use crate::tlog::checkpoint::TreeHead;
 use crate::tlog::keys::{KeyRecord, Keys, signed_as};
 use crate::tlog::signer::Signer;
 
-/// Most keys that an archive may have had.
+/// Maximum number of keys that an archive may have had.
 const KEYS_MAX: u64 = 10_000;
 
 /// The path of the record of a key; records are numbered from 1 on.
@@ -47,7 +47,7 @@ pub(crate) struct NewKey<'s> {
     /// The signer of the current key, where there is one already.
     pub(crate) old: Option<&'s Signer>,
     pub(crate) new: &'s Signer,
-    /// Up to where the keys before it count.
+    /// The heads up to which the keys before it are valid.
     pub(crate) heads: Vec<TreeHead>,
     pub(crate) time: DateTime<Utc>,
 }
@@ -76,7 +76,7 @@ pub(crate) async fn append(site: &Site, keys: &mut Keys, added: NewKey<'_>) -> R
         keys.records.push(record);
         return Ok(());
     }
-    // Another process was faster. If it gave the archive the same key, all is well.
+    // Another process was faster. If it gave the archive the same key, this call succeeds.
     *keys = load(site).await?;
     match keys.current() {
         Some(current) if current == new.public() => Ok(()),

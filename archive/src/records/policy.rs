@@ -1,8 +1,9 @@
 //! The promise in years, as the records of an archive say it.
 //!
-//! `strongroom.json` is written once, so what is promised beyond it is a chain of records, `_retention/00000001` and so
-//! on, each with more years than the one before. In an archive with a key a record counts only under the signature
-//! of one: whoever may put objects could else have everything kept, and paid for, for a hundred years.
+//! `strongroom.json` is written once, so everything promised beyond it is a chain of records,
+//! `_retention/00000001` and so on, each with more years than the one before. In an archive with a
+//! key a record counts only if it is signed by one of the archive's keys: otherwise, anyone who may
+//! put objects could have everything kept, and paid for, for a hundred years.
 //!
 //! Invariant: a record is read with all before it, and none after one that does not hold.
 
@@ -20,20 +21,21 @@ use crate::store::options::RETENTION_YEARS_MAX;
 use crate::store::{Store, background};
 use crate::tlog::keys::Keys;
 
-/// Most records of policy: each has a year more.
+/// Maximum number of policy records: each adds at least a year.
 pub(crate) const RECORDS_MAX: u64 = RETENTION_YEARS_MAX as u64;
 
-/// What an archive promises.
+/// The promise of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// As the archive was made; on a local disk, which locks nothing, the years before which nothing is dropped.
+    /// The promise when the archive was created; on a local disk, which locks nothing, data younger
+    /// than this is never dropped.
     pub made_with: u32,
     pub years: u32,
     pub records: Vec<PolicyRecord>,
 }
 
 impl Policy {
-    /// Years promised by the records that were there at `time`.
+    /// Years promised by the records that existed at `time`.
     pub(crate) fn years_at(&self, time: DateTime<Utc>) -> u32 {
         let known = self.records.iter().filter(|record| record.time <= time);
         known.map(|record| record.years).max().unwrap_or(0).max(self.made_with)
@@ -65,7 +67,7 @@ pub(crate) async fn load(site: &Site, keys: &Keys) -> Result<FoundPolicy, LogErr
         let Some(bytes) = site.read(&path).await? else { break };
         let parsed = open(&bytes, &signed_as, &known).and_then(|(text, signer)| {
             if signer.is_none() && !known.is_empty() {
-                return Err("the archive has a key, and nobody has signed it".to_owned());
+                return Err("the archive has a key, but the record is not signed".to_owned());
             }
             PolicyRecord::parse(text, &site.archive_id, number, policy.years)
         });
@@ -103,7 +105,8 @@ pub(crate) async fn refresh(site: &Site, term: &LockTerm) -> Result<(), LogError
     Ok(())
 }
 
-/// What an archive does when it is opened, and a writer before a seal: what was promised meanwhile holds for what is put.
+/// Called when an archive is opened, and by a writer before a seal: promises made in the meantime
+/// apply to new objects.
 pub(crate) fn refresh_blocking(site: &Site) -> Result<(), LogError> {
     let Store::S3(bucket) = site.store.clone() else { return Ok(()) };
     let site = site.clone();

@@ -1,7 +1,8 @@
-//! The texts of what is laid down about keeping: policies, holds, what they hold, and what was dropped.
+//! The texts of retention records: policies, holds, their objects, and drops.
 //!
-//! Invariants: a text is accepted only as it would be written, so that no two readers can read it in two ways; a
-//! signature that is there holds under a known key, or the whole is refused. `docs/proof.md` has the formats.
+//! Invariants: a text is accepted only in the exact form in which it is written, so that no two
+//! readers can read it differently; if it has a signature, the signature is valid under a known
+//! key, or the whole text is refused. `docs/proof.md` has the formats.
 
 use chrono::{DateTime, Datelike as _, SecondsFormat, Utc};
 use strongroom_schemas::VolumeId;
@@ -13,18 +14,18 @@ use crate::tlog::note::{Note, PublicKey, base64, from_base64};
 
 /// Longest reason, name, namespace or user.
 pub const TEXT_BYTES_MAX: usize = 1000;
-/// Most objects of one list: a record stays well below what readers of notes accept.
+/// Maximum number of objects in one list: keeps a record well below what readers of notes accept.
 pub(crate) const LIST_OBJECTS_MAX: usize = 4000;
 
-/// How far ahead of ours another clock may be before what it says is not believed.
+/// How far another clock may be ahead of ours before its time is not believed.
 pub(crate) const CLOCK_AHEAD_MS_MAX: i64 = 600_000;
 
-/// The end of the retention of what came at `time`.
+/// The end of the retention of an object that was put at `time`.
 pub(crate) fn retention_end(time: DateTime<Utc>, years: u32) -> Option<DateTime<Utc>> {
     Retention { mode: LockMode::Compliance, years }.until(time)
 }
 
-/// What kind of statement it is; part of the name that it is signed under.
+/// The kind of a statement; part of the name under which it is signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Statement {
     Retention,
@@ -33,7 +34,7 @@ pub(crate) enum Statement {
 }
 
 impl Statement {
-    /// Name that a statement of this kind is signed under.
+    /// Name under which a statement of this kind is signed.
     pub(crate) fn signed_as(self, archive_id: &str) -> String {
         let kind = match self {
             Statement::Retention => "retention",
@@ -44,7 +45,7 @@ impl Statement {
     }
 }
 
-/// Whether somebody may write `text` on one line of a record.
+/// Whether `text` may be written on one line of a record.
 pub(crate) fn is_line(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= TEXT_BYTES_MAX
@@ -52,12 +53,12 @@ pub(crate) fn is_line(text: &str) -> bool {
         && !text.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'))
 }
 
-/// Time as records have it: whole seconds.
+/// A time in the format of records: whole seconds.
 pub(crate) fn time_text(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// Text of a record and the place in `keys` of who signed it, if anybody did.
+/// The text of a record, and the index in `keys` of its signer, if it is signed.
 pub(crate) fn open<'n>(
     bytes: &'n [u8],
     signed_as: &str,
@@ -65,16 +66,15 @@ pub(crate) fn open<'n>(
 ) -> Result<(&'n str, Option<usize>), String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
     if text.contains("\n\n") {
-        let note = Note::parse(bytes).ok_or("it is no signed note")?;
-        let signer =
-            note.signer(signed_as, keys).ok_or("no known key has signed it, or a signature does not hold")?;
+        let note = Note::parse(bytes).ok_or("not a signed note")?;
+        let signer = note.signer(signed_as, keys).ok_or("its signature is invalid or of an unknown key")?;
         return Ok((note.text, Some(signer)));
     }
     let plain = text.ends_with('\n') && !text.bytes().any(|byte| byte < 0x20 && byte != b'\n');
-    if plain { Ok((text, None)) } else { Err("it is no text of lines".to_owned()) }
+    if plain { Ok((text, None)) } else { Err("not a text of lines".to_owned()) }
 }
 
-/// The lines of a record, one after the other.
+/// The lines of a record, in order.
 struct Fields<'t>(std::iter::Peekable<std::str::Lines<'t>>);
 
 impl<'t> Fields<'t> {
@@ -89,7 +89,7 @@ impl<'t> Fields<'t> {
     }
 
     fn field(&mut self, name: &str) -> Result<&'t str, String> {
-        self.optional(name).ok_or_else(|| format!("it has no line \"{name}\" where one should be"))
+        self.optional(name).ok_or_else(|| format!("line \"{name}\" is missing or misplaced"))
     }
 
     fn line(&mut self, name: &str) -> Result<String, String> {
@@ -97,22 +97,23 @@ impl<'t> Fields<'t> {
         if is_line(value) {
             Ok(value.to_owned())
         } else {
-            Err(format!("its {name} is no plain text of one line"))
+            Err(format!("its {name} is not one line of plain text"))
         }
     }
 
     fn time(&mut self, name: &str) -> Result<DateTime<Utc>, String> {
-        time(self.field(name)?).ok_or_else(|| format!("its {name} is no time such as 2026-03-02T10:00:00Z"))
+        time(self.field(name)?)
+            .ok_or_else(|| format!("its {name} is not a time such as 2026-03-02T10:00:00Z"))
     }
 
     fn number<T: std::str::FromStr>(&mut self, name: &str) -> Result<T, String> {
-        self.field(name)?.parse().map_err(|_| format!("its {name} is no number"))
+        self.field(name)?.parse().map_err(|_| format!("its {name} is not a number"))
     }
 
     fn archive(&mut self, archive_id: &str) -> Result<(), String> {
         match self.field("archive")? {
             id if id == archive_id => Ok(()),
-            _ => Err("it is of another archive".to_owned()),
+            _ => Err("it belongs to another archive".to_owned()),
         }
     }
 }
@@ -123,10 +124,10 @@ fn time(text: &str) -> Option<DateTime<Utc>> {
 }
 
 fn as_written(written: &str, text: &str) -> Result<(), String> {
-    if written == text { Ok(()) } else { Err("it is not written as the format says".to_owned()) }
+    if written == text { Ok(()) } else { Err("it is not in the exact format".to_owned()) }
 }
 
-/// For how many calendar years everything is kept from now on.
+/// The number of calendar years for which everything is kept from now on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyRecord {
     /// From 1 on.
@@ -149,7 +150,7 @@ impl PolicyRecord {
     pub(crate) fn parse(text: &str, archive_id: &str, number: u64, before: u32) -> Result<Self, String> {
         let mut fields = Fields::of(text);
         if fields.number::<u64>("strongroom retention")? != number {
-            return Err(format!("it is not number {number}"));
+            return Err(format!("its number is not {number}"));
         }
         fields.archive(archive_id)?;
         let (time, years) = (fields.time("time")?, fields.number("years")?);
@@ -157,22 +158,22 @@ impl PolicyRecord {
         as_written(&record.text(archive_id), text)?;
         if years <= before || years > RETENTION_YEARS_MAX {
             return Err(format!(
-                "it says {years} years, where more than {before} and at most {RETENTION_YEARS_MAX} can be"
+                "it promises {years} years; more than {before} and at most {RETENTION_YEARS_MAX} are allowed"
             ));
         }
         Ok(record)
     }
 }
 
-/// Which records a hold is about. What is not said excludes nothing.
+/// The scope of a hold. An absent field excludes nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
-    /// Records of this time and later.
+    /// Records at this time and later.
     pub from: Option<DateTime<Utc>>,
     /// Records before this time.
     pub to: Option<DateTime<Utc>>,
     pub namespace: Option<String>,
-    /// Name of a user, also one that somebody acted as.
+    /// Name of a user, or of a user who was impersonated.
     pub user: Option<String>,
 }
 
@@ -221,7 +222,7 @@ impl HoldRecord {
     pub(crate) fn parse(text: &str, archive_id: &str, number: u64) -> Result<Self, String> {
         let mut fields = Fields::of(text);
         if fields.number::<u64>("strongroom hold")? != number {
-            return Err(format!("it is not number {number}"));
+            return Err(format!("its number is not {number}"));
         }
         fields.archive(archive_id)?;
         let made = fields.time("time")?;
@@ -230,7 +231,7 @@ impl HoldRecord {
             None => {
                 let name = fields.field("place")?;
                 let bound = |text: Option<&str>| match text {
-                    Some(text) => time(text).map(Some).ok_or("its from or to is no time"),
+                    Some(text) => time(text).map(Some).ok_or("its from or to is not a time"),
                     None => Ok(None),
                 };
                 let (from, to) = (bound(fields.optional("from"))?, bound(fields.optional("to"))?);
@@ -250,7 +251,7 @@ impl HoldRecord {
         if named && is_line(&record.name) {
             Ok(record)
         } else {
-            Err("a name in it is no plain text".to_owned())
+            Err("a name in it is not plain text".to_owned())
         }
     }
 }
@@ -262,14 +263,14 @@ pub struct HeldObject {
     pub version: Option<String>,
 }
 
-/// A record of `_holds/`: objects that a hold is on.
+/// A record of `_holds/`: objects under a hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HeldList {
-    /// Of the hold.
+    /// Number of the hold.
     pub(crate) number: u64,
-    /// Of the list, from 1 on.
+    /// Number of the list, from 1 on.
     pub(crate) part: u64,
-    /// Of the bytes of the hold's record.
+    /// Hash of the hold's record.
     pub(crate) hold: Hash,
     pub(crate) objects: Vec<HeldObject>,
 }
@@ -290,7 +291,7 @@ impl HeldList {
             return Err(format!("it is not list {part} of hold {number}"));
         }
         fields.archive(archive_id)?;
-        let hold = Hash::parse(fields.field("hold")?).ok_or("its hold is no hash")?;
+        let hold = Hash::parse(fields.field("hold")?).ok_or("its hold is not a hash")?;
         let mut list = HeldList { number, part, hold, objects: Vec::new() };
         while let Some(line) = fields.optional("object") {
             let (path, version) = line.split_once(' ').ok_or("an object in it has no version")?;
@@ -298,7 +299,7 @@ impl HeldList {
                 && path.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
                 && !path.contains(['\\', '\0']);
             if !plain || version.is_empty() || version.contains(' ') {
-                return Err("an object in it is none of an archive".to_owned());
+                return Err("an object in it does not belong to an archive".to_owned());
             }
             let version = (version != "-").then(|| version.to_owned());
             list.objects.push(HeldObject { path: path.to_owned(), version });
@@ -308,23 +309,23 @@ impl HeldList {
     }
 }
 
-/// That a volume was dropped, by whom it may be.
+/// The record that a volume was dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DropRecord {
     pub log: VolumeId,
     pub time: DateTime<Utc>,
-    /// The volume's commits, and the root over them.
+    /// Number of the volume's commits; `root` is the root over them.
     pub size: u64,
     pub root: Hash,
     pub files: u64,
     pub rows: u64,
-    /// Time of its newest commit, or the end of the day of its newest file if that is later.
+    /// Time of its newest commit, or the end of the date of its newest file if that is later.
     pub last: DateTime<Utc>,
     /// Years promised when it was dropped.
     pub years: u32,
-    /// When the last of it was free to go.
+    /// When the retention of its last object ended.
     pub until: DateTime<Utc>,
-    /// Of the bytes of the file of its positions.
+    /// Hash of the file of its positions.
     pub state: Hash,
     pub reason: String,
 }
@@ -346,7 +347,7 @@ impl DropRecord {
     pub(crate) fn parse(text: &str, archive_id: &str, log: VolumeId) -> Result<Self, String> {
         let mut fields = Fields::of(text);
         if fields.field("strongroom dropped")? != log.name() {
-            return Err(format!("it is not of {}", log.name()));
+            return Err(format!("it is not about {}", log.name()));
         }
         fields.archive(archive_id)?;
         let (time, size) = (fields.time("time")?, fields.number("size")?);
@@ -355,20 +356,20 @@ impl DropRecord {
             log,
             time,
             size,
-            root: Hash(root.ok_or("its root is no hash")?),
+            root: Hash(root.ok_or("its root is not a hash")?),
             files: fields.number("files")?,
             rows: fields.number("rows")?,
             last: fields.time("last")?,
             years: fields.number("years")?,
             until: fields.time("until")?,
-            state: Hash::parse(fields.field("state")?).ok_or("its state is no hash")?,
+            state: Hash::parse(fields.field("state")?).ok_or("its state is not a hash")?,
             reason: fields.line("reason")?,
         };
         as_written(&record.text(archive_id), text)?;
         Ok(record)
     }
 
-    /// Whether the volume could be dropped at all when it says it was, and by the key that signed.
+    /// Checks whether the volume could be dropped at the stated time, and by the key that signed.
     pub(crate) fn check(
         &self,
         signer: Option<usize>,
@@ -376,34 +377,34 @@ impl DropRecord {
         years: u32,
         now: DateTime<Utc>,
     ) -> Result<(), String> {
-        let signer = signer.ok_or("nobody has signed it")?;
-        // Whoever has stolen a retired key could drop what was there when it was retired.
+        let signer = signer.ok_or("it is not signed")?;
+        // The holder of a stolen retired key could drop what existed when it was retired.
         if let Some(next) = keys.records.get(signer + 1)
             && next.heads.iter().any(|head| head.log == self.log)
         {
             return Err(
-                "a retired key has signed it, and the volume was there when the key was retired".to_owned()
+                "it is signed by a retired key, but the volume existed when the key was retired".to_owned()
             );
         }
         for head in keys.records.iter().flat_map(|record| &record.heads).filter(|head| head.log == self.log) {
             if head.size > self.size || head.size == self.size && head.root != self.root {
-                return Err("a key record names another tree of the volume".to_owned());
+                return Err("a key record names a different tree of the volume".to_owned());
             }
         }
         if self.last.year() < self.log.period.year {
-            return Err(format!("its last commit is from before {} began", self.log.period.year));
+            return Err(format!("its last commit is from before the year {}", self.log.period.year));
         }
         if self.years < years {
-            return Err(format!("it was dropped after {} years, {years} were promised", self.years));
+            return Err(format!("it was dropped after {} years, but {years} were promised", self.years));
         }
         let promised =
             retention_end(self.last, self.years).ok_or("its retention ends beyond the calendar")?;
         if self.until < promised || self.time < self.until {
             let (time, until) = (time_text(self.time), time_text(self.until.max(promised)));
-            return Err(format!("it was dropped at {time}, and was to be kept until {until}"));
+            return Err(format!("it was dropped at {time}, but had to be kept until {until}"));
         }
         if self.time > now + chrono::Duration::milliseconds(CLOCK_AHEAD_MS_MAX) {
-            return Err(format!("it says it was dropped at {}, which is to come", time_text(self.time)));
+            return Err(format!("its time {} is in the future", time_text(self.time)));
         }
         Ok(())
     }
@@ -487,7 +488,7 @@ mod tests {
         let (record, keys, now) = (dropped(), Keys::default(), at(2026, 3, 3));
         let check = |record: &DropRecord, years| record.check(Some(0), &keys, years, now);
         assert_eq!(check(&record, 6), Ok(()));
-        assert!(record.check(None, &keys, 6, now).is_err(), "nobody has signed");
+        assert!(record.check(None, &keys, 6, now).is_err(), "not signed");
         assert!(check(&record, 7).is_err(), "seven years were promised");
         for early in [
             DropRecord { time: at(2025, 12, 30), ..record.clone() },

@@ -1,15 +1,17 @@
-//! Dropping a volume whose time is over, and knowing which ones were.
+//! Dropping a volume whose retention is over, and knowing which volumes were dropped.
 //!
-//! Terms. A *drop record* (`_dropped/events-2019`) is a note under the archive's key: which volume, its last tree, its
-//! files and rows, why, when. Its *state* (`_dropped/events-2019.state`) is where the volume's positions ended and
-//! what offsets its files had: what the years behind it go on from, for writers and for whoever adds up.
+//! Terms. A *drop record* (`_dropped/events-2019`) is a note signed with the archive's key: which
+//! volume, its last tree, its files and rows, why, when. Its *state* (`_dropped/events-2019.state`)
+//! has the final positions of the volume and the offsets of its files, from which later years
+//! continue, for writers and for checks of totals.
 //!
-//! Order: everything is looked at, the state is written, the record is written, the objects go. With the record the
-//! volume is dropped: readers leave it out, and the same command again removes what is left.
+//! Order: everything is checked, the state is written, the record is written, the objects are
+//! removed. The record is what drops the volume: readers leave it out, and the same command, run
+//! again, removes the remaining objects.
 //!
-//! Invariants: a record is written only when every object was seen to be past its time and under no hold, by the more
-//! careful of two clocks; nothing outside the volume's folder is removed, no link is followed, and on a disk what has
-//! no name of ours stays.
+//! Invariants: a record is written only if every object was past its retention and under no legal
+//! hold, by the more careful of two clocks; nothing outside the volume's folder is removed, no link
+//! is followed, and on a disk names that are not ours stay.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -36,20 +38,21 @@ use crate::records::policy;
 use crate::records::text::{DropRecord, Statement, retention_end, time_text};
 use crate::store::{Bucket, Store, durable};
 
-/// How far a clock may be ahead of the newest thing in an archive on a disk before somebody has to say that it is right.
+/// How far a clock may be ahead of the newest time in an archive on a disk before an operator must
+/// confirm that it is right.
 const CLOCK_DAYS_AHEAD_MAX: i64 = 31;
 
-/// What time it is taken to be, and why.
+/// The time to use, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClockTrust {
     pub now: DateTime<Utc>,
-    /// What was asked, for people.
+    /// The source of the time, for people.
     pub says: String,
-    /// Why the time may be later than it is.
+    /// Why the time may be too late.
     pub doubt: Option<String>,
 }
 
-/// The more careful of the clocks there are.
+/// The earlier of the available clocks.
 pub(super) async fn clock(
     work: &Work,
     volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
@@ -59,13 +62,14 @@ pub(super) async fn clock(
         Store::S3(bucket) => Ok(match bucket.s3.clock_ahead().await {
             Ok(Some(ahead)) => {
                 let theirs = ours + chrono::Duration::seconds(ahead);
-                let says =
-                    format!("the store's clock is {ahead} s ahead of this machine's; the earlier one counts");
+                let says = format!(
+                    "the store's clock is {ahead} s ahead of this machine's; the earlier one is used"
+                );
                 ClockTrust { now: ours.min(theirs), says, doubt: None }
             }
             Ok(None) | Err(_) => ClockTrust {
                 now: ours,
-                says: "this machine's clock; the store does not tell its own".to_owned(),
+                says: "this machine's clock; the store does not report its own".to_owned(),
                 doubt: None,
             },
         }),
@@ -75,11 +79,11 @@ pub(super) async fn clock(
             let says = match newest {
                 Some(newest) => {
                     format!(
-                        "this machine's clock; the newest commit or file is of {}",
+                        "this machine's clock; the newest commit or file is from {}",
                         newest.format("%Y-%m-%d %H:%M")
                     )
                 }
-                None => "this machine's clock alone: there is nothing to compare it with".to_owned(),
+                None => "this machine's clock only: there is nothing to compare it with".to_owned(),
             };
             let doubt = ahead.filter(|ahead| *ahead > CLOCK_DAYS_AHEAD_MAX).map(|ahead| {
                 format!(
@@ -91,7 +95,7 @@ pub(super) async fn clock(
     }
 }
 
-/// The latest time that anything in an archive on a disk was written, by its commits or by the disk.
+/// The latest write to an archive on a disk, according to its commits or to the disk.
 fn newest(
     work: &Work,
     volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
@@ -111,8 +115,8 @@ fn newest(
     Ok(newest)
 }
 
-/// The time that a volume's retention is counted from: that of its newest commit, or the end of the day of its newest
-/// file, whichever is later.
+/// The time from which a volume's retention is counted: that of its newest commit, or the end of
+/// the date of its newest file, whichever is later.
 pub(super) fn last(commits: &[CommitFacts]) -> Option<DateTime<Utc>> {
     let made =
         commits.iter().filter_map(|commit| commit.time_ms).max().and_then(DateTime::from_timestamp_millis);
@@ -122,32 +126,33 @@ pub(super) fn last(commits: &[CommitFacts]) -> Option<DateTime<Utc>> {
     made.max(day)
 }
 
-/// What is to be dropped.
+/// A request to drop a volume.
 #[derive(Clone, Debug)]
 pub struct DropRequest {
     pub volume: VolumeId,
     pub reason: String,
-    /// Somebody has looked at this machine's clock.
+    /// The operator has checked this machine's clock.
     pub is_clock_checked: bool,
 }
 
-/// What was dropped.
+/// The outcome of a drop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DropOutcome {
     pub record: DropRecord,
-    /// Whether the record was written now; else an earlier run wrote it.
+    /// Whether this run wrote the record; otherwise an earlier run did.
     pub is_new: bool,
-    /// Objects that were removed now.
+    /// Objects removed by this run.
     pub removed: u64,
-    /// Names below the volume's folder that are none of an archive's, and stay.
+    /// Names below the volume's folder that do not belong to an archive, and stay.
     pub left: Vec<String>,
 }
 
-/// Drops a volume whose retention is over and that no hold is on; or removes what an earlier run left of it.
+/// Drops a volume whose retention is over and that is under no legal hold, or removes what an
+/// earlier run left of it.
 ///
 /// # Errors
-/// [`RetentionError::NotDropped`] with every reason there is; [`RetentionError::Objects`] when the record is written and
-/// some objects could not be removed.
+/// [`RetentionError::NotDropped`] with all reasons; [`RetentionError::Objects`] if the record is
+/// written but some objects could not be removed.
 pub fn drop_volume(
     archive: &Archive,
     drop: &DropRequest,
@@ -182,7 +187,7 @@ pub(crate) async fn drop_with(work: &Work, drop: &DropRequest) -> Result<DropOut
     Ok(DropOutcome { record, is_new, removed, left })
 }
 
-/// Looks whether a volume may be dropped, and writes that it is.
+/// Checks whether a volume may be dropped, and writes its drop record.
 async fn lay_down(work: &Work, drop: &DropRequest) -> Result<DropRecord, RetentionError> {
     let (log, volume) = (drop.volume, drop.volume.name());
     if !drops::volumes(&work.site).await?.contains(&log) {
@@ -200,14 +205,14 @@ async fn lay_down(work: &Work, drop: &DropRequest) -> Result<DropRecord, Retenti
     let clock = clock(work, &volumes).await?;
     let mut reasons = Vec::new();
     if log.period.year >= clock.now.year() {
-        reasons.push("it is of the present year".to_owned());
+        reasons.push("it is from the present year".to_owned());
     }
     if let Some(doubt) = clock.doubt.filter(|_| !drop.is_clock_checked) {
-        reasons.push(format!("{doubt}, and nobody has said that it is right"));
+        reasons.push(format!("{doubt}, and it has not been confirmed"));
     }
     let last = last(commits).ok_or_else(|| RetentionError::NotDropped {
         volume: volume.clone(),
-        reasons: vec!["it has no commit that says when it was made".to_owned()],
+        reasons: vec!["it has no commit with a time".to_owned()],
     })?;
     let mut until = retention_end(last, policy.years).ok_or_else(|| RetentionError::NotDropped {
         volume: volume.clone(),
@@ -215,7 +220,7 @@ async fn lay_down(work: &Work, drop: &DropRequest) -> Result<DropRecord, Retenti
     })?;
     if until > clock.now {
         let (until, years) = (until.format("%Y-%m-%d"), policy.years);
-        reasons.push(format!("{years} years are promised, and it is kept until {until}"));
+        reasons.push(format!("{years} years are promised, so it is kept until {until}"));
     }
     reasons.extend(held(work, log, commits).await?);
     if let Store::S3(bucket) = &work.site.store {
@@ -231,9 +236,9 @@ async fn lay_down(work: &Work, drop: &DropRequest) -> Result<DropRecord, Retenti
     let head =
         head.filter(|head| head.size == commits.len() as u64).ok_or_else(|| RetentionError::NotDropped {
             volume: volume.clone(),
-            reasons: vec!["its commits have a gap, so nobody can say what is dropped".to_owned()],
+            reasons: vec!["its commits have a gap, so its content is unknown".to_owned()],
         })?;
-    // Strings and numbers: there is nothing that could fail.
+    // Strings and numbers: serialization cannot fail.
     let state = serde_json::to_vec(&final_positions(commits)).unwrap_or_default();
     let adds = || commits.iter().flat_map(|commit| &commit.adds);
     // Records have whole seconds, and none may be before the end.
@@ -256,14 +261,14 @@ async fn lay_down(work: &Work, drop: &DropRequest) -> Result<DropRecord, Retenti
     let record = DropRecord { time: record.time.max(record.until), ..record };
     let state_path = drops::positions_path(&work.site.root, log);
     if !work.put(&state_path, state.into()).await? {
-        let fault = "it is there already, with other positions than the volume has".to_owned();
+        let fault = "it exists already, with positions that differ from the volume".to_owned();
         return Err(RecordError { path: state_path, fault }.into());
     }
     let path = drops::path(&work.site.root, log);
     let text = record.text(&work.site.archive_id);
     let bytes = work.signed(&text, &Statement::Dropped.signed_as(&work.site.archive_id), &keys)?;
     if !work.put(&path, bytes).await? {
-        let fault = "another process drops it at this moment; run again".to_owned();
+        let fault = "another process is dropping it; run again".to_owned();
         return Err(RecordError { path, fault }.into());
     }
     Ok(record)
@@ -292,7 +297,7 @@ fn final_positions(commits: &[CommitFacts]) -> FinalPositions {
     end
 }
 
-/// Which holds are on a volume, by their lists or by what they are about.
+/// The legal holds on a volume, by their lists or by their scope.
 async fn held(work: &Work, log: VolumeId, commits: &[CommitFacts]) -> Result<Vec<String>, RetentionError> {
     let holds = Holds::load(&work.site).await?;
     if let Some(wrong) = holds.wrong {
@@ -306,13 +311,15 @@ async fn held(work: &Work, log: VolumeId, commits: &[CommitFacts]) -> Result<Vec
         let files = matching::files(work, log, commits, &hold.scope).await?.len();
         if listed > 0 || files > 0 {
             let name = &hold.record.name;
-            reasons.push(format!("hold \"{name}\" is on {listed} objects of it, and about {files} files"));
+            reasons.push(format!(
+                "hold \"{name}\" is on {listed} of its objects, and its scope has {files} of its files"
+            ));
         }
     }
     Ok(reasons)
 }
 
-/// The latest date of a volume's objects, and why they may not go.
+/// The latest retention date of a volume's objects, and why any of them must stay.
 async fn locks(
     work: &Work,
     bucket: &Bucket,
@@ -332,7 +339,7 @@ async fn locks(
         done += 1;
         (work.progress)(done, total);
         let why = match &lock {
-            Err(failure) => Some(format!("{place}: its lock is not known ({failure})")),
+            Err(failure) => Some(format!("{place}: its lock is unknown ({failure})")),
             Ok(lock) if lock.is_held => Some(format!("{place} is under a legal hold")),
             Ok(lock) => {
                 latest = latest.max(lock.until);
@@ -352,7 +359,7 @@ async fn locks(
     Ok((latest, reasons))
 }
 
-/// Every version of every object of a volume: path, version, whether it is a deletion.
+/// Every version of every object of a volume: path, version, whether it is a delete marker.
 async fn versions(
     work: &Work,
     bucket: &Bucket,
@@ -420,7 +427,7 @@ fn remove_local(work: &Work, log: VolumeId) -> Result<(u64, Vec<String>), Retent
     let mut removed = 0;
     for (file, is_folder) in files {
         if is_folder {
-            // One that is not empty has what is not ours.
+            // A folder that is not empty contains files that are not ours.
             let _ = std::fs::remove_dir(&file);
             continue;
         }
@@ -438,7 +445,7 @@ fn remove_local(work: &Work, log: VolumeId) -> Result<(u64, Vec<String>), Retent
     Ok((removed, left))
 }
 
-/// Plain files below a folder that `is_ours`, each folder behind what is in it.
+/// Plain files below a folder for which `is_ours`, each folder after its content.
 fn files_below(
     folder: &Path,
     is_ours: &dyn Fn(&str) -> bool,

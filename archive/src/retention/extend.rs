@@ -17,35 +17,35 @@ use crate::s3::Locked;
 use crate::store::options::{LockMode, RETENTION_YEARS_MAX};
 use crate::store::{Bucket, Store};
 
-/// What the archive promises.
+/// The promise of the archive.
 ///
 /// # Errors
-/// [`RetentionError::Record`] when a record does not hold.
+/// [`RetentionError::Record`] for an invalid record.
 pub fn policy(archive: &Archive) -> Result<Policy, RetentionError> {
     Work::of(archive, Arc::new(|_, _| ()))
         .run(|work| async move { Ok(load_valid(&work.site, &work.keys().await?).await?) })
 }
 
-/// What an extension did.
+/// The outcome of an extension.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extended {
     pub years: u32,
-    /// Whether the promise was made now; else an earlier run made it.
+    /// Whether this run made the promise; otherwise an earlier run did.
     pub is_new: bool,
     /// Objects of the archive.
     pub objects: u64,
-    /// Whose date was moved.
+    /// Objects whose date was moved.
     pub moved: u64,
-    /// Which were locked for as long already.
+    /// Objects that were already locked for long enough.
     pub long_enough: u64,
 }
 
-/// Promises `years` calendar years and moves the date of every object that is locked for less. With the years that
-/// are promised already it finishes what an earlier run began.
+/// Promises `years` calendar years and moves the date of every object that is locked for less. With
+/// the years that are promised already, it finishes what an earlier run started.
 ///
 /// # Errors
-/// [`RetentionError::Shorter`], [`RetentionError::KeyNeeded`] in an archive with a key, [`RetentionError::Objects`] when
-/// some objects could not be extended: all others are.
+/// [`RetentionError::Shorter`], [`RetentionError::KeyNeeded`] in an archive with a key,
+/// [`RetentionError::Objects`] if some objects could not be extended: all others are.
 pub fn extend(
     archive: &Archive,
     years: u32,
@@ -78,7 +78,7 @@ pub(crate) async fn extend_with(work: &Work, years: u32, reason: &str) -> Result
         let record = PolicyRecord { number, time: Utc::now(), years, reason: reason.to_owned() };
         let text = record.text(&work.site.archive_id);
         let bytes = work.signed(&text, &Statement::Retention.signed_as(&work.site.archive_id), &keys)?;
-        // When another process has taken the number, what it promised is read first.
+        // If another process took the number, read its promise first.
         if work.put(&path(&work.site, number), bytes).await? {
             extended.is_new = true;
         }
@@ -118,7 +118,7 @@ async fn move_dates(
     failures.end("extended")
 }
 
-/// Whether the date of an object had to be moved.
+/// Returns whether the date of the object had to be moved.
 async fn move_date(
     work: &Work,
     bucket: &Bucket,
@@ -128,18 +128,19 @@ async fn move_date(
 ) -> Result<bool, String> {
     let path = work.site.root.join(&object.path);
     let version = object.version.as_deref();
-    // Stores tell when an object was put to the millisecond, and keep dates of locks to the second.
+    // Stores report the time of a PUT to the millisecond, but keep retention dates to the second.
     let wanted =
         retention_end(object.modified, years).and_then(|end| DateTime::from_timestamp(end.timestamp(), 0));
     let wanted = wanted.ok_or("its retention would end beyond the calendar")?;
     let lock = bucket.s3.protection(&path, version).await.map_err(|failure| failure.to_string())?;
-    // The day that is added bears clocks that differ, and stores that call an object new when its lock was moved.
+    // The additional day allows for differences between clocks, and for stores that change an
+    // object's time when its lock is moved.
     let owed = wanted - chrono::Days::new(1);
     if lock.until.is_some_and(|until| until >= owed) {
         return Ok(false);
     }
     work.pass(&path).map_err(|error| error.to_string())?;
-    // The mode of a lock stays as it is: what is in GOVERNANCE is for `verify` to name.
+    // The mode of a lock is not changed: `verify` reports objects in GOVERNANCE.
     let locked = Locked { mode: lock.mode.unwrap_or(mode), until: wanted };
     bucket.s3.extend(&path, version, locked).await.map_err(|failure| failure.to_string())?;
     Ok(true)

@@ -1,14 +1,16 @@
-//! Holds: what must stay for as long as somebody says so, whatever becomes of its retention.
+//! Legal holds: records that must stay until the hold is released, whatever their retention.
 //!
-//! A hold is a record (`_holds/00000001`) that says of which records it is, lists of the objects that hold these
-//! (`_holds/00000001-00000001` and so on), and, in a bucket, the store's own legal hold on each of these and on the
-//! record and the lists. Beside the data files these are the commits that name them and what proves the commits.
+//! A hold is a record (`_holds/00000001`) that states its scope, lists of the objects with records
+//! in that scope (`_holds/00000001-00000001` and so on), and, in a bucket, the store's own legal
+//! hold on each of these objects and on the record and the lists. Besides the data files, the
+//! objects are the commits that name them and the proofs of these commits.
 //!
-//! Written in that order, so whatever dies on the way is made good by the same command. Files that are sealed later and
-//! belong to a hold get it by a refresh. Writers do not do that themselves: in a bucket the right to place a hold is
-//! the right to lift it, which a writer must not have; and a file has years of retention before it needs the hold.
+//! Everything is written in that order, so the same command, run again, finishes whatever died.
+//! Files that are sealed later and are in the scope of a hold get it by a refresh. Writers do not
+//! place holds themselves: in a bucket the right to place a hold is the right to release it, which
+//! a writer must not have; and a file has years of retention before it needs the hold.
 //!
-//! Invariant: an object is let go only when no hold that is not released has it on a list.
+//! Invariant: an object is released only if no active hold has it on a list.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -31,7 +33,7 @@ use crate::store::Store;
 use crate::tlog::checkpoint::parse_checkpoint_name;
 use crate::tlog::tree::{TILE_WIDTH, Tile};
 
-/// A hold, for people.
+/// A legal hold, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HoldState {
     pub name: String,
@@ -63,7 +65,7 @@ impl HoldState {
 /// All holds that were ever placed, oldest first.
 ///
 /// # Errors
-/// [`RetentionError::Record`] when a record does not hold.
+/// [`RetentionError::Record`] for an invalid record.
 pub fn holds(archive: &Archive) -> Result<Vec<HoldState>, RetentionError> {
     Work::of(archive, Arc::new(|_, _| ())).run(|work| async move {
         let holds = Holds::load_valid(&work.site).await?;
@@ -75,21 +77,22 @@ pub fn holds(archive: &Archive) -> Result<Vec<HoldState>, RetentionError> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Covered {
     pub name: String,
-    /// Data files that hold records it is about.
+    /// Data files with records in its scope.
     pub files: u64,
     /// Objects on its lists.
     pub objects: u64,
-    /// Which were added to them now.
+    /// Objects that this run added to the lists.
     pub listed: u64,
-    /// In a bucket: objects that the store was told to hold, or to let go, now.
+    /// In a bucket: objects that the store was asked to hold or to release in this run.
     pub told: u64,
 }
 
-/// Places a hold and finds what it is on. One that was placed for the same before is finished.
+/// Places a hold and finds its objects. A hold that was placed with the same scope before is
+/// finished.
 ///
 /// # Errors
 /// [`RetentionError::HoldDiffers`] and [`RetentionError::HoldReleased`] for a name that is taken,
-/// [`RetentionError::Objects`] when some objects could not be held: all others are.
+/// [`RetentionError::Objects`] if some objects could not be held: all others are.
 pub fn place_hold(
     archive: &Archive,
     name: &str,
@@ -101,18 +104,21 @@ pub fn place_hold(
     Work::of(archive, progress).run(move |work| async move { place(&work, &name, &reason, &scope).await })
 }
 
-/// Brings every hold that is not released over what was sealed since, and makes good what an earlier run left undone.
+/// Extends every active hold to what was sealed since, and finishes what an earlier run left
+/// undone.
 ///
 /// # Errors
-/// As [`place_hold`].
+/// Those of [`place_hold`].
 pub fn refresh_holds(archive: &Archive, progress: Progress) -> Result<Vec<Covered>, RetentionError> {
     Work::of(archive, progress).run(|work| async move { refresh(&work).await })
 }
 
-/// Releases a hold. Objects that another hold is on stay held. Again, it finishes what an earlier run began.
+/// Releases a hold. Objects under another hold stay held. Run again, it finishes what an earlier
+/// run started.
 ///
 /// # Errors
-/// [`RetentionError::HoldUnknown`]; [`RetentionError::Objects`] when some objects could not be let go.
+/// [`RetentionError::HoldUnknown`]; [`RetentionError::Objects`] if some objects could not be
+/// released.
 pub fn release_hold(
     archive: &Archive,
     name: &str,
@@ -207,14 +213,14 @@ pub(crate) async fn release(work: &Work, name: &str, reason: &str) -> Result<Cov
     let others = holds.covered();
     let free: Vec<HeldObject> = hold.objects().filter(|object| !others.contains(&object.path)).collect();
     covered.told = tell(work, &targets, free.clone(), false).await?;
-    // Another hold may have been placed on some of these meanwhile.
+    // Another hold may have been placed on some of these in the meantime.
     let now = Holds::load_valid(&work.site).await?.covered();
     let again: Vec<HeldObject> = free.into_iter().filter(|object| now.contains(&object.path)).collect();
     tell(work, &targets, again, true).await?;
     Ok(covered)
 }
 
-/// What there is to hold.
+/// Everything that can be held.
 pub(crate) struct HoldTargets {
     volumes: BTreeMap<VolumeId, Vec<CommitFacts>>,
     /// In a bucket: every object of the archive, by its path.
@@ -257,7 +263,7 @@ impl HoldTargets {
     }
 }
 
-/// Paths that a hold must be on, and how many of them are data files.
+/// Paths that a hold must be on, and the number of data files among them.
 pub(super) async fn wanted(
     work: &Work,
     scope: &Scope,
@@ -284,8 +290,8 @@ pub(super) async fn wanted(
     Ok((paths, files))
 }
 
-/// The commits of a volume, and of its log what proves them: for each the first checkpoint that it is in, and the tiles
-/// on its way to it. The first, because it stays the first.
+/// The commits of a volume and their proofs from its log: for each, the first checkpoint that it is
+/// in, and the tiles of its inclusion proof. The first checkpoint, because it stays the first.
 async fn proofs(
     work: &Work,
     log: VolumeId,
@@ -324,7 +330,7 @@ async fn proofs(
     Ok(paths)
 }
 
-/// Tiles that a proof of leaf `index` in a tree of `size` is made of.
+/// Tiles that make up a proof of leaf `index` in a tree of `size`.
 fn tiles_on_the_way(index: u64, size: u64) -> BTreeSet<Tile> {
     let mut tiles = BTreeSet::new();
     for level in 0..8u32 {
@@ -342,7 +348,7 @@ fn tiles_on_the_way(index: u64, size: u64) -> BTreeSet<Tile> {
     tiles
 }
 
-/// Brings one hold over what it must be on.
+/// Extends one hold to everything that it must be on.
 async fn cover(work: &Work, hold: &Hold, targets: &HoldTargets) -> Result<Covered, RetentionError> {
     let (wanted, files) = wanted(work, &hold.scope, targets).await?;
     let known: BTreeSet<&str> = hold.listed().map(|object| object.path.as_str()).collect();
@@ -359,9 +365,10 @@ async fn cover(work: &Work, hold: &Hold, targets: &HoldTargets) -> Result<Covere
         let (number, hash) = (hold.record.number, hold.hash);
         let list = HeldList { number, part, hold: hash, objects: objects.to_vec() };
         let name = list_name(number, part);
-        // Another process that covers the same hold has the same to list, or more; it is seen by the next refresh.
+        // Another process that covers the same hold has the same objects to list, or more; the next
+        // refresh reads its list.
         if !work.put(&path(&work.site, &name), list.text(&work.site.archive_id).into()).await? {
-            let fault = "another process lists what the hold is on at this moment; run again".to_owned();
+            let fault = "another process is listing the objects of the hold; run again".to_owned();
             return Err(RecordError { path: path(&work.site, &name), fault }.into());
         }
         all.push(HeldObject { path: format!("{}/{name}", layout::HOLDS), version: None });
@@ -375,7 +382,7 @@ async fn cover(work: &Work, hold: &Hold, targets: &HoldTargets) -> Result<Covere
     Ok(Covered { name: hold.record.name.clone(), files, objects, listed, told })
 }
 
-/// Has the store hold objects, or let them go; how many it had to be told of.
+/// Has the store hold objects, or release them; returns the number of requests that were needed.
 async fn tell(
     work: &Work,
     targets: &HoldTargets,
@@ -406,7 +413,7 @@ async fn tell(
         (work.progress)(done, total);
         told += u64::from(failures.take(&path, outcome).unwrap_or(false));
     }
-    failures.end(if hold { "held" } else { "let go" })?;
+    failures.end(if hold { "held" } else { "released" })?;
     Ok(told)
 }
 

@@ -1,9 +1,10 @@
-//! Which sealed files hold records that a hold is about.
+//! Finds the sealed files that contain records in the scope of a legal hold.
 //!
-//! Invariant: a file that holds such a record is found. Where it cannot be told it counts as found: what is kept too long
-//! does less harm than what is not kept. So rows without a believable time count with the day that they are filed
-//! under, rejects (which have neither namespace nor user) and activity (whose records may be about anybody) by their
-//! time alone, and so do files that cannot be read. Alerts count with all that their events touch, where they say it.
+//! Invariant: every file with such a record is found. A doubtful file counts as found: keeping too
+//! much does less harm than keeping too little. So rows without a believable time count by the date
+//! that they are filed under. Rejects (which have neither namespace nor user) and activity (whose
+//! records may be about anyone) count by their time only, and so do files that cannot be read.
+//! Alerts count by everything that their events touch, if they state it.
 
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
@@ -33,18 +34,19 @@ use crate::layout;
 use crate::records::text::Scope;
 use crate::store::Contents;
 
-/// Files looked into at once: each holds the columns of one batch, and what it fetches of a row group.
+/// Files read at once: each holds the columns of one batch, and the fetched part of a row group, in
+/// memory.
 const FILES_AT_ONCE: usize = 4;
 const BATCH_ROWS: usize = 8192;
-/// What is read of the end of a file before it is known how long the footer is.
+/// Bytes fetched from the end of a file, before the length of its footer is known.
 const FOOTER_BYTES_LIKELY: usize = 64 << 10;
 const DAY_US: i64 = 86_400_000_000;
-/// The 1st of January 1970, counted from the year 1.
+/// Days from the year 1 to the 1st of January 1970.
 const EPOCH_DAYS: i64 = 719_163;
 const NAMESPACE: &str = "namespace";
 const ACTOR: &str = "actor";
 
-/// The places (commit, file) of a volume's files that hold records within `scope`.
+/// The positions (commit, file) of a volume's files that have records within `scope`.
 pub(super) async fn files(
     work: &Work,
     log: VolumeId,
@@ -68,7 +70,8 @@ pub(super) async fn files(
         let contents = work.site.store.contents(&volume.join(&add.path), add.size, add.version.as_deref());
         async move {
             let looked = AssertUnwindSafe(holds(contents, log.table, add.date, scope)).catch_unwind().await;
-            // A file that cannot be read, or that its reader cannot bear, is for `verify` to name; it is held.
+            // A file that cannot be read, or makes its reader panic, is for `verify` to report; it
+            // is held.
             (index, at, !matches!(looked, Ok(Ok(false))))
         }
     });
@@ -104,7 +107,7 @@ fn may_hold(scope: &Scope, time: Option<i64>, day: Option<NaiveDate>) -> bool {
         || time.is_some_and(|time| overlaps(scope, time, time))
 }
 
-/// What the commit tells; `None` when rows have to be looked at.
+/// The answer from the commit; `None` if the rows must be read.
 fn by_facts(table: Table, add: &AddFacts, scope: &Scope) -> Option<bool> {
     let bound = |bounds: &serde_json::Map<String, serde_json::Value>| {
         bounds.get(time_column(table)).and_then(serde_json::Value::as_str).and_then(micros)
@@ -113,7 +116,7 @@ fn by_facts(table: Table, add: &AddFacts, scope: &Scope) -> Option<bool> {
     let day = add.date.map(midnight);
     let by_day = day.is_none_or(|day| overlaps(scope, day, day + DAY_US - 1));
     let may_hold = match bounds {
-        // All rows have times of their day: the bounds say it all.
+        // All rows have times on the date of the file, so the bounds are enough.
         Some((first, last)) if day.is_some_and(|day| first >= day && last < day + DAY_US) => {
             overlaps(scope, first, last)
         }
@@ -138,12 +141,12 @@ async fn holds(
     let names: &[&str] = match table {
         Table::Events => &[events::NAMESPACE, events::USER_NAME, events::IMPERSONATED_USER_NAME],
         Table::Rejects | Table::Activity => &[],
-        // Of the last two files from before there were such columns have none.
+        // Files from before the last two columns existed do not have them.
         Table::Alerts => &[NAMESPACE, ACTOR, alerts::NAMESPACES, alerts::ACTORS],
     };
     let builder = ParquetRecordBatchStreamBuilder::new(Pinned(contents)).await?;
     let wanted = names.iter().copied().chain([time_column(table)]);
-    // A list is its column, whatever its items are called.
+    // A list has the name of its column, whatever its items are called.
     let schema = builder.parquet_schema();
     let wanted: Vec<&str> = wanted.collect();
     let leaves = (0..schema.num_columns())
@@ -164,7 +167,9 @@ fn any(
     day: Option<NaiveDate>,
     scope: &Scope,
 ) -> Result<bool, ParquetError> {
-    let mistyped = |name: &str| ParquetError::General(format!("column {name} is not as an archive has it"));
+    let mistyped = |name: &str| {
+        ParquetError::General(format!("column {name} does not have the type of an archive column"))
+    };
     let strings = |name: &str| {
         let column = batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
         column.ok_or_else(|| mistyped(name))
@@ -200,22 +205,22 @@ fn any(
     }))
 }
 
-/// The names that a row is about.
+/// The names in a row.
 enum Names<'b> {
     One(&'b StringArray),
-    /// Of all events of an alert, where it says so; else of the one that completed it.
+    /// Of all events of an alert, if stated; otherwise of the event that completed it.
     OfAlert(Option<&'b ListArray>, &'b StringArray),
 }
 
 impl Names<'_> {
-    /// Whether a row is about a name, or may be.
+    /// Whether a name is in a row, or may be.
     fn may_have(&self, row: usize, wanted: &str) -> bool {
         match self {
             Names::One(column) => column.is_valid(row) && column.value(row) == wanted,
             Names::OfAlert(Some(lists), _) if lists.is_valid(row) => {
                 let names = lists.value(row);
                 let Some(names) = names.as_string_opt::<i32>() else { return true };
-                // An alert that names nobody is about no event, or about events that do not say.
+                // An alert without names is about no event, or about events that do not state them.
                 names.is_empty()
                     || names.iter().any(|name| name.is_none_or(|name| name == wanted || name == ANY))
             }
@@ -225,7 +230,7 @@ impl Names<'_> {
     }
 }
 
-/// A sealed file as the Parquet library reads it: a few ranges, at the version that its commit names.
+/// A sealed file as the Parquet library reads it: in ranges, at the version that its commit names.
 struct Pinned(Contents);
 
 impl AsyncFileReader for Pinned {
@@ -273,7 +278,7 @@ mod tests {
         let about = |names: &Names<'_>, wanted: &str| {
             (0..4).map(|row| names.may_have(row, wanted)).collect::<Vec<_>>()
         };
-        assert_eq!(about(&names, "bank"), [true, true, true, false], "an old row names one");
+        assert_eq!(about(&names, "bank"), [true, true, true, false], "an old row has one name");
         assert_eq!(about(&names, "shop"), [true; 4]);
         assert_eq!(about(&names, "x"), [false, true, true, false]);
         let old = StringArray::from(vec![Some("shop"), None, Some("bank"), None]);
@@ -292,7 +297,7 @@ mod tests {
             !may_hold(&scope, micros(2, 9), day) && !may_hold(&scope, micros(2, 12), day),
             "the end is outside"
         );
-        assert!(may_hold(&scope, None, day) && may_hold(&scope, Some(0), day), "it came on that day");
+        assert!(may_hold(&scope, None, day) && may_hold(&scope, Some(0), day), "it arrived on that day");
         let before = NaiveDate::from_ymd_opt(2026, 3, 1);
         assert!(!may_hold(&scope, None, before) && !may_hold(&scope, Some(0), before));
         assert!(may_hold(&scope, micros(2, 11), before), "and its own time counts as well");

@@ -1,15 +1,17 @@
-//! How long things are kept: the promise in years, holds that outlast it, what falls out, and dropping a volume.
-//! `docs/proof.md` has the formats of what is laid down about it.
+//! How long things are kept: the promise in years, legal holds that outlast it, what expires, and
+//! dropping a volume. `docs/proof.md` has the formats of the records.
 //!
 //! Invariants:
-//! 1. A promise only grows. No retain-until is ever put that is earlier than the one in the store, and the store would
-//!    refuse it.
-//! 2. What is to be done is laid down before it is done, in a name that is written once: a policy, a hold with the
-//!    list of its objects, a drop. Whatever dies on the way, the same command again finishes it.
-//! 3. Nothing is removed but the volume that a drop record names, which the archive's key has signed, after every
-//!    object of it was seen to be past its time and under no hold. In a bucket the store has the last word on both.
-//! 4. A volume with a drop record that holds is left out by readers, whatever is still there of it; a forged one hides
-//!    nothing.
+//! 1. A promise only grows. No retain-until date is ever put that is earlier than the one in the
+//!    store, and the store would refuse it.
+//! 2. Every action is recorded before it is done, under a name that is written once: a policy, a
+//!    hold with the list of its objects, a drop. After a crash at any moment, the same command, run
+//!    again, finishes it.
+//! 3. Only the volume that a drop record names is removed, and only if the archive's key signed the
+//!    record after every object of the volume was past its retention and under no hold. In a bucket
+//!    the store has the last word on both.
+//! 4. Readers leave out a volume with a valid drop record, whatever remains of it; a forged record
+//!    hides nothing.
 
 pub(crate) mod drop;
 pub(crate) mod extend;
@@ -45,34 +47,34 @@ use crate::store::options::RETENTION_YEARS_MAX;
 use crate::tlog::error::TlogError;
 use crate::tlog::keys::Keys;
 
-/// Objects that are asked about, extended, held or removed at once.
+/// Objects that are queried, extended, held or removed at once.
 const OBJECTS_AT_ONCE: usize = 16;
-/// Objects that a failure names.
+/// Maximum number of objects that a failure names.
 const NAMES_MAX: usize = 10;
 
-/// What can go wrong with keeping and dropping.
+/// What can go wrong with retention, holds and drops.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RetentionError {
-    #[error("{asked} years are asked for; a retention has 1 to {} years", RETENTION_YEARS_MAX)]
+    #[error("{asked} years were requested; a retention has 1 to {} years", RETENTION_YEARS_MAX)]
     Years { asked: u32 },
-    #[error("the archive promises {promised} years already: a retention is never shortened to {asked}")]
+    #[error("the archive promises {promised} years; a retention cannot be shortened to {asked}")]
     Shorter { asked: u32, promised: u32 },
-    #[error("the {what} is no plain text of one line with at most {TEXT_BYTES_MAX} bytes")]
+    #[error("the {what} is not one line of plain text of at most {TEXT_BYTES_MAX} bytes")]
     Text { what: &'static str },
-    #[error("a hold from a time to an earlier one holds nothing")]
+    #[error("the end of the hold's period is before its start")]
     Span,
-    #[error("hold \"{name}\" was placed for something else")]
+    #[error("hold \"{name}\" was placed with another scope")]
     HoldDiffers { name: String },
-    #[error("hold \"{name}\" was released; a name is used once")]
+    #[error("hold \"{name}\" was released; a name can be used only once")]
     HoldReleased { name: String },
     #[error("the archive has no hold \"{name}\"")]
     HoldUnknown { name: String },
-    #[error("the archive has a key, and this is laid down under its signature: no key is given")]
+    #[error("this archive is signed; a signing key is required")]
     KeyNeeded,
-    #[error("there is no volume {volume}")]
+    #[error("volume {volume} does not exist")]
     NoVolume { volume: String },
-    #[error("{volume} is not dropped: {}", reasons.join("; "))]
+    #[error("{volume} cannot be dropped: {}", reasons.join("; "))]
     NotDropped { volume: String, reasons: Vec<String> },
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -96,7 +98,7 @@ pub enum RetentionError {
         #[source]
         source: io::Error,
     },
-    #[error("cannot look into file {}: {detail}", path.display())]
+    #[error("cannot read rows of file {}: {detail}", path.display())]
     Rows { path: PathBuf, detail: String },
     #[error(transparent)]
     Log(#[from] LogError),
@@ -119,23 +121,23 @@ impl From<ArchiveError> for RetentionError {
 }
 
 impl RetentionError {
-    /// What the user can do about it, when there is something.
+    /// What the user can do about it, if anything.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             RetentionError::KeyNeeded => {
-                Some("name it with --key FILE, STRONGROOM_KEY_FILE or --signer COMMAND")
+                Some("give it with --key FILE, STRONGROOM_KEY_FILE or --signer COMMAND")
             }
             RetentionError::HoldDiffers { .. } | RetentionError::HoldReleased { .. } => {
-                Some("choose another name; strongroom hold list shows those that are taken")
+                Some("choose another name; strongroom hold list shows the names that are taken")
             }
-            RetentionError::HoldUnknown { .. } => Some("strongroom hold list shows them"),
-            RetentionError::Objects { .. } => {
-                Some("see to rights and store, and run the same command again: it goes on where it ended")
-            }
+            RetentionError::HoldUnknown { .. } => Some("strongroom hold list shows all holds"),
+            RetentionError::Objects { .. } => Some(
+                "check permissions and the store, and run the same command again; it continues where it stopped",
+            ),
             RetentionError::NotDropped { .. } => {
-                Some("strongroom retention status shows what is kept until when")
+                Some("strongroom retention status shows how long each volume is kept")
             }
-            RetentionError::Record(_) => Some("strongroom verify says what is wrong"),
+            RetentionError::Record(_) => Some("strongroom verify reports what is wrong"),
             RetentionError::List { source, .. } => source.hint(),
             RetentionError::Log(error) => error.hint(),
             RetentionError::Store(error) => error.hint(),
@@ -144,7 +146,7 @@ impl RetentionError {
         }
     }
 
-    /// Whether what was asked for is at fault.
+    /// Whether the request is at fault.
     pub fn is_input(&self) -> bool {
         match self {
             RetentionError::Store(error) => error.is_location(),
@@ -170,7 +172,7 @@ fn list(first: &[(String, String)], failed: usize) -> String {
     named.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
 }
 
-/// Is told how many objects of how many are done, from any thread.
+/// Receives the number of objects done and the total, from any thread.
 pub type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
 
 /// One command on an archive's retention: the archive, and who is told how far it is.
@@ -192,7 +194,7 @@ impl Work {
         Work { site: archive.site().clone(), fail_points: FailPoints::default(), progress }
     }
 
-    /// Runs what reads and writes the store on the store's threads.
+    /// Runs a future that reads and writes the store on the store's threads.
     pub(crate) fn run<T: Send + 'static, F>(
         self,
         work: impl FnOnce(Work) -> F + Send + 'static,
@@ -212,7 +214,8 @@ impl Work {
         self.fail_points.pass(Step::Retention).map_err(failed)
     }
 
-    /// A statement's bytes: signed where there is who signs. Another key than the archive's is refused.
+    /// The bytes of a statement, signed if there is a signer. A key that is not the archive's is
+    /// refused.
     fn signed(&self, text: &str, signed_as: &str, keys: &Keys) -> Result<Bytes, RetentionError> {
         match (&self.site.signer, keys.current()) {
             (Some(signer), Some(current)) if signer.public() == current => {
@@ -224,7 +227,7 @@ impl Work {
         }
     }
 
-    /// Writes a name once; `false` when it is taken by other content.
+    /// Writes a name once; `false` if it is taken by other content.
     async fn put(&self, path: &Path, bytes: Bytes) -> Result<bool, RetentionError> {
         self.pass(path)?;
         let put = self.site.store.put_proof(path, bytes.clone()).await;
@@ -235,7 +238,7 @@ impl Work {
     }
 }
 
-/// Collects what could not be done, object by object.
+/// Collects the failures, object by object.
 #[derive(Default)]
 struct Failures {
     all: usize,

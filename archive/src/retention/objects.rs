@@ -1,5 +1,5 @@
-//! The objects of an archive in a bucket: what a commit names at the version that it names, and all else that lies below
-//! the root at its oldest version, which is what was written.
+//! The objects of an archive in a bucket: those that a commit names at the version that it names,
+//! and all others below the root at their oldest version, which is the one that was written.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,36 +14,36 @@ use crate::records::drops;
 use crate::s3::ObjectVersion;
 use crate::store::Bucket;
 
-/// One object, at the version that is the archive's.
+/// One object, at the version that belongs to the archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Object {
-    /// Below the root.
+    /// Relative to the root.
     pub(super) path: String,
     pub(super) version: Option<String>,
     pub(super) modified: DateTime<Utc>,
 }
 
-/// What lies below an archive's root.
+/// The objects below an archive's root.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) objects: Vec<Object>,
-    /// Data files that a commit names and that are not there, at the version it names.
+    /// Data files that are missing at the version that their commit names.
     pub(super) missing: Vec<String>,
-    /// Data files that no commit names: a killed run's.
+    /// Data files that no commit names, left by a killed run.
     pub(super) unnamed: u64,
-    /// What is left of volumes that were dropped, by volume.
+    /// Number of objects left of dropped volumes, by volume.
     pub(super) left: BTreeMap<String, u64>,
     pub(super) volumes: BTreeMap<VolumeId, Vec<CommitFacts>>,
 }
 
-/// Volume that a path lies in.
+/// Volume of a path.
 pub(super) fn volume_of(path: &str) -> Option<VolumeId> {
     let (table, rest) = path.split_once('/')?;
     let (period, _) = rest.split_once('/')?;
     VolumeId::parse(&format!("{table}/{period}"))
 }
 
-/// The commits of a volume, as far as anything is read of them here.
+/// The facts of the commits of a volume that are used here.
 pub(super) async fn commits(work: &Work, log: VolumeId) -> Result<Vec<CommitFacts>, RetentionError> {
     let volume = layout::volume(&work.site.root, log);
     let mut commits = Vec::new();
@@ -54,7 +54,7 @@ pub(super) async fn commits(work: &Work, log: VolumeId) -> Result<Vec<CommitFact
     Ok(commits)
 }
 
-/// Commits of all volumes that are there and not dropped.
+/// Commits of all volumes that exist and were not dropped.
 pub(super) async fn volumes(work: &Work) -> Result<BTreeMap<VolumeId, Vec<CommitFacts>>, RetentionError> {
     let mut volumes = BTreeMap::new();
     for log in drops::volumes(&work.site).await? {

@@ -1,6 +1,8 @@
-//! What is protected until when, what falls out next, what is under hold, and what is not as it should be.
+//! How long each volume is protected, what expires next, what is under a legal hold, and what is
+//! wrong.
 //!
-//! Invariant: reads only. Each object of a bucket is asked for its own lock; what the store will not say is an issue.
+//! Invariant: reads only. The lock of each object of a bucket is requested; an answer that the
+//! store refuses is an issue.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,51 +25,52 @@ use crate::s3::Protection;
 use crate::store::options::LockMode;
 use crate::store::{Bucket, Store};
 
-/// Most issues that are told one by one.
+/// Maximum number of issues that are listed.
 const ISSUES_MAX: usize = 10_000;
 
-/// Something that needs a look.
+/// A problem for the operator to examine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Issue {
-    /// `lock_missing`, `lock_mode`, `lock_unknown`, `retention_short`, `file_missing`, `hold_missing`, `hold_open`,
-    /// `drop_unfinished`, `drop_record`, `retention_record`, `hold_record`.
+    /// `lock_missing`, `lock_mode`, `lock_unknown`, `retention_short`, `file_missing`,
+    /// `hold_missing`, `hold_open`, `drop_unfinished`, `drop_record`, `retention_record`,
+    /// `hold_record`.
     pub kind: &'static str,
     #[serde(rename = "where")]
     pub place: String,
     pub detail: String,
 }
 
-/// How one volume is kept.
+/// The retention of one volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VolumeStatus {
-    /// `<table>/<year>`; empty for what belongs to no volume: keys and records.
+    /// `<table>/<year>`; empty for objects outside volumes: keys and records.
     pub name: String,
     pub commits: u64,
     pub files: u64,
     pub rows: u64,
     pub bytes: u64,
-    /// In a bucket: objects, whose locks were asked for.
+    /// In a bucket: objects, whose locks were requested.
     pub objects: u64,
-    /// When the first of it is free to go.
+    /// When the retention of its first object ends.
     pub first: Option<DateTime<Utc>>,
-    /// When the last of it is.
+    /// When the retention of its last object ends.
     pub until: Option<DateTime<Utc>>,
-    /// Objects under a hold.
+    /// Objects under a legal hold.
     pub held: u64,
-    /// Objects without a lock, with a shorter one than is promised, or in another mode.
+    /// Objects without a lock, with a shorter one than promised, or in another mode.
     pub wanting: u64,
     /// Past its retention, and under no hold: `retention drop` may drop it.
     pub is_past: bool,
 }
 
-/// How an archive is kept.
+/// The retention of an archive.
 #[derive(Clone, Debug)]
 pub struct Status {
     pub policy: Policy,
     /// In a bucket.
     pub mode: Option<LockMode>,
     pub clock: ClockTrust,
-    /// In order of table and year; last what belongs to no volume, in a bucket.
+    /// In order of table and year; in a bucket, objects outside volumes come last.
     pub volumes: Vec<VolumeStatus>,
     pub holds: Vec<HoldState>,
     pub dropped: Vec<DropRecord>,
@@ -75,17 +78,17 @@ pub struct Status {
 }
 
 impl Status {
-    /// The volume whose time ends first, of those whose time is not over.
+    /// The volume whose retention ends next, of those whose retention is not over.
     pub fn next(&self) -> Option<&VolumeStatus> {
         let volumes = self.volumes.iter().filter(|volume| !volume.name.is_empty() && !volume.is_past);
         volumes.filter(|volume| volume.until.is_some()).min_by_key(|volume| volume.until)
     }
 }
 
-/// Looks how an archive is kept.
+/// Reads the retention of an archive.
 ///
 /// # Errors
-/// When the archive cannot be read. What is not as it should be is an issue.
+/// If the archive cannot be read. Anything else that is wrong is an issue.
 pub fn status(archive: &Archive, progress: Progress) -> Result<Status, RetentionError> {
     Work::of(archive, progress).run(|work| async move { look(&work).await })
 }
@@ -124,7 +127,7 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
             for log in dropped.good.keys() {
                 let folder = layout::volume(&work.site.root, *log);
                 if std::fs::symlink_metadata(folder).is_ok() {
-                    issues.add("drop_unfinished", log.name(), "it was dropped, and some of it is there");
+                    issues.add("drop_unfinished", log.name(), "it was dropped, but some of it remains");
                 }
             }
             (targets, BTreeMap::new(), None)
@@ -137,18 +140,18 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
                     issues.add(
                         "drop_unfinished",
                         volume,
-                        format!("it was dropped, and {count} versions are there"),
+                        format!("it was dropped, but {count} versions remain"),
                     );
                 } else {
                     issues.add(
                         "file_missing",
                         volume,
-                        format!("it is hidden by deletions; {count} versions are there"),
+                        format!("it is hidden by delete markers; {count} versions remain"),
                     );
                 }
             }
             for path in &found.missing {
-                issues.add("file_missing", path, "the version that its commit names is not there");
+                issues.add("file_missing", path, "the version that its commit names is missing");
             }
             let volumes = locks(work, bucket, &found.objects, &policy, &covered, &mut issues).await?;
             (HoldTargets::found(found), volumes, Some(bucket.retention.now().mode))
@@ -164,7 +167,7 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
             status.rows += add.rows.unwrap_or(0);
             status.bytes += add.size;
         }
-        // A lock that ends before what is promised is no leave to drop.
+        // A lock that ends before the promise does not permit a drop.
         let promised = drop::last(commits).and_then(|last| retention_end(last, policy.years));
         status.until = status.until.max(promised);
         if mode.is_none() {
@@ -182,7 +185,7 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
         let open: Vec<&String> = wanted.iter().filter(|path| !listed.contains(path.as_str())).collect();
         if let Some(first) = open.first() {
             let detail = format!(
-                "hold \"{}\" is about {} objects that it is not on yet: strongroom hold refresh",
+                "hold \"{}\" is not yet on {} objects in its scope; run strongroom hold refresh",
                 hold.record.name,
                 open.len()
             );
@@ -200,7 +203,7 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
                 issues.add(
                     "hold_missing",
                     &object.path,
-                    format!("hold \"{}\" is on it, and it is not there", hold.record.name),
+                    format!("hold \"{}\" is on it, but it is missing", hold.record.name),
                 );
             }
         }
@@ -262,21 +265,22 @@ async fn locks(
             issues.add(
                 "hold_missing",
                 &object.path,
-                "a hold is on it, and the store does not hold it: strongroom hold refresh",
+                "a hold is on it, but the store does not hold it; run strongroom hold refresh",
             );
         }
         let wanting = match (lock.mode, lock.until) {
-            (None, _) | (_, None) => Some(("lock_missing", "nothing locks it".to_owned())),
+            (None, _) | (_, None) => Some(("lock_missing", "it has no lock".to_owned())),
             (Some(LockMode::Governance), _) if bucket.retention.now().mode == LockMode::Compliance => {
                 Some(("lock_mode", "its mode is GOVERNANCE, not COMPLIANCE".to_owned()))
             }
             (Some(_), Some(until)) => {
-                // The day that is added at the PUT bears clocks that differ.
+                // The day that is added at the PUT allows for differences between clocks.
                 let owed = retention_end(object.modified, policy.years)
                     .and_then(|end| end.checked_sub_days(chrono::Days::new(1)));
                 let short = owed.is_none_or(|owed| until < owed);
                 let until = time_text(until);
-                let detail = || format!("it is locked until {until}, {} years are promised", policy.years);
+                let detail =
+                    || format!("it is locked until {until}, but {} years are promised", policy.years);
                 short.then(|| ("retention_short", detail()))
             }
         };

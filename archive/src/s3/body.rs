@@ -1,7 +1,7 @@
-//! The body of a PUT, read from a file that may have no name any more.
+//! The body of a PUT, read from a file that may no longer have a name.
 //!
-//! Invariant: each try reads the file from its first byte by position, never through the shared cursor, so
-//! a try that was given up and still drains cannot disturb the next one.
+//! Invariant: each try reads the file from its first byte by position, never through the shared
+//! cursor, so a try that was abandoned but still drains cannot disturb the next one.
 
 use std::fs::File;
 use std::io;
@@ -42,7 +42,7 @@ impl Body for FileBody {
             return Poll::Ready(None);
         }
         let mut chunk = vec![0; length];
-        // The file was written a moment ago: its pages are in memory.
+        // The file was written a moment ago, so its pages are in memory.
         let read = self.file.read_exact_at(&mut chunk, self.at);
         self.at += length as u64;
         Poll::Ready(Some(read.map(|()| Frame::data(chunk.into()))))

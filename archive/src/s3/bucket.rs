@@ -1,6 +1,7 @@
-//! What a bucket as a whole promises: its lock, its versions, its rules, and whether a name can be taken twice.
+//! What a bucket as a whole promises: its lock, its versions, its rules, and whether a name can be
+//! taken twice.
 //!
-//! Invariant: reads settings and makes buckets; never changes a bucket that exists.
+//! Invariant: reads settings and creates buckets; never changes an existing bucket.
 
 use std::collections::BTreeMap;
 
@@ -19,12 +20,12 @@ use crate::store::error::{Result, StoreError};
 use crate::store::id::random_id;
 use crate::store::options::LockMode;
 
-/// Days for which the object of a probe is locked: it means nothing.
+/// Days for which the object of a probe is locked; it has no meaning.
 const PROBE_LOCK_DAYS: u64 = 1;
-/// Region whose buckets must not name it.
+/// The region that must not be named when a bucket is created there.
 const REGION_UNNAMED: &str = "us-east-1";
 
-/// Whether a bucket's objects can be locked, and what it locks by itself.
+/// Whether a bucket's objects can be locked, and its default lock.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LockConfiguration {
     pub(crate) enabled: bool,
@@ -32,14 +33,14 @@ pub(crate) struct LockConfiguration {
     pub(crate) default: Option<String>,
 }
 
-/// What the store says of one object's lock.
+/// The store's answer about the lock of one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ObjectLock {
     pub(crate) mode: Option<LockMode>,
     pub(crate) until: Option<DateTime<Utc>>,
 }
 
-/// A version of an object, or a deletion over it.
+/// A version of an object, or a delete marker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ObjectVersion {
     pub(crate) version: Option<String>,
@@ -48,13 +49,13 @@ pub(crate) struct ObjectVersion {
     pub(crate) is_delete_marker: bool,
 }
 
-/// An answer that a store may not have or may not give.
+/// An answer that a store may not have or may refuse.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Condition<T> {
     Known(T),
-    /// There is no such setting.
+    /// The setting does not exist.
     Unset,
-    /// The store would not say.
+    /// The store did not answer.
     Unknown(S3Error),
 }
 
@@ -83,15 +84,15 @@ impl S3 {
         let first = Content::Bytes(Bytes::from_static(b"first"));
         match self.put(&path, &first, locked).await.map_err(failed)? {
             Put::Done { .. } => {}
-            // A random name that is taken: the store says so without cause.
+            // The store says that a random name is taken, which cannot be true.
             Put::Present => return Ok(false),
         }
-        // Other content: a try that was lost and made all the same must not look like a refusal.
+        // Other content: if the first answer was lost, the retry must not look like a refusal.
         let second = Content::Bytes(Bytes::from_static(b"second"));
         Ok(self.put(&path, &second, locked).await.map_err(failed)? == Put::Present)
     }
 
-    /// Whether there is such a bucket that we may use.
+    /// Whether the bucket exists and we may use it.
     pub(crate) async fn bucket_exists(&self) -> Result<bool> {
         let head = repeat(self.timeout(0), || async {
             let head = self.0.client.head_bucket().bucket(&self.0.bucket).send().await;
@@ -100,11 +101,12 @@ impl S3 {
         match head.await {
             Ok(()) => Ok(true),
             Err(failure) if failure.is_missing() || failure.is_bucket_missing() => Ok(false),
-            Err(failure) => Err(self.bucket_failed("look at")(failure)),
+            Err(failure) => Err(self.bucket_failed("find")(failure)),
         }
     }
 
-    /// Makes the bucket, with object lock and therefore with versions; `false` when we have it already.
+    /// Creates the bucket, with object lock and therefore with versions; `false` if we already own
+    /// it.
     pub(crate) async fn create_bucket(&self) -> Result<bool> {
         let region =
             self.0.client.config().region().map(AsRef::as_ref).filter(|name| *name != REGION_UNNAMED);
@@ -161,7 +163,7 @@ impl S3 {
         Condition::of(read.await)
     }
 
-    /// The lifecycle rules that remove objects of the archive or hide them, by their ids.
+    /// Ids of the lifecycle rules that remove or hide objects of the archive.
     pub(crate) async fn expiring_rules(&self) -> Condition<Vec<String>> {
         let probes = format!("{}{}/", self.folder_key(self.root()), layout::PROBE);
         let read = repeat(self.timeout(0), || async {
@@ -197,7 +199,7 @@ impl S3 {
         }
     }
 
-    /// What the store says of the lock of an object's version.
+    /// The store's answer about the lock of an object's version.
     pub(crate) async fn object_lock(
         &self,
         name: &std::path::Path,
@@ -220,8 +222,8 @@ impl S3 {
         Condition::of(read.await)
     }
 
-    /// Names with more than one version, or with a deletion over them: at most `names_max` of those among the
-    /// first page of the listing, and whether that was all of it.
+    /// Names with more than one version, or with a delete marker: at most `names_max` of those on
+    /// the first page of the listing, and whether that was the whole listing.
     pub(crate) async fn shadowed(&self, names_max: usize) -> Condition<(Vec<String>, bool)> {
         let prefix = self.folder_key(self.root());
         let read = repeat(self.timeout(0), || async {
@@ -239,12 +241,12 @@ impl S3 {
         Condition::of(read.await)
     }
 
-    /// Every version of every object below the root, by its path below it.
+    /// Every version of every object below the root, by its path relative to the root.
     pub(crate) async fn all_versions(&self) -> Result<BTreeMap<String, Vec<ObjectVersion>>, S3Error> {
         self.versions_below(self.root()).await
     }
 
-    /// Every version of every object below a folder, by its path below the root.
+    /// Every version of every object below a folder, by its path relative to the root.
     pub(crate) async fn versions_below(
         &self,
         folder: &std::path::Path,
@@ -284,7 +286,7 @@ impl S3 {
             match (page.is_truncated(), &key_marker) {
                 (Some(true), None) => {
                     return Err(S3Error::Answer {
-                        detail: "a list is cut, without a place to go on".to_owned(),
+                        detail: "a listing is truncated, but has no continuation".to_owned(),
                     });
                 }
                 (Some(true), Some(_)) => {}
@@ -293,7 +295,8 @@ impl S3 {
         }
     }
 
-    /// How far the store's clock is ahead of ours, in seconds, to the second that its answers are dated with.
+    /// How many seconds the store's clock is ahead of ours, with the one-second precision of its
+    /// answers' dates.
     pub(crate) async fn clock_ahead(&self) -> Result<Option<i64>, S3Error> {
         repeat(self.timeout(0), || async {
             let head = self.0.client.head_bucket().bucket(&self.0.bucket).customize();

@@ -1,4 +1,4 @@
-//! What time the store believes it is: retention is counted on its clock, and asked for on ours.
+//! The store's clock: the store counts retention on it, while we request retention on ours.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,7 +7,7 @@ use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 use chrono::{DateTime, Utc};
 
-/// The `Date` of an answer, and our own time when it came.
+/// The `Date` of an answer, and our own time when it arrived.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DateSeen(Arc<Mutex<Option<Dates>>>);
 
@@ -18,7 +18,7 @@ struct Dates {
 }
 
 impl DateSeen {
-    /// Two ends of one place: one to read, one to give to a request.
+    /// Two handles to one value: one to read, one to pass to a request.
     pub(super) fn new() -> (DateSeen, DateSeen) {
         let seen = DateSeen::default();
         (seen.clone(), seen)

@@ -1,8 +1,9 @@
-//! Who we are to the store, looked up again while the process lives.
+//! Our identity at the store, looked up again while the process runs.
 //!
-//! Invariant: what an operator changes is seen within [`AGE_MAX`], without a restart: keys in a file that were
-//! rotated, a token that was renewed. The SDK's own chain reads files once and keeps what it found for the life of
-//! the client; this one makes the chain anew each time that credentials are asked for. It holds none itself.
+//! Invariant: a change by the operator takes effect within [`AGE_MAX`], without a restart: rotated
+//! keys in a file, a renewed token. The SDK's own chain reads files once and keeps the result for
+//! the life of the client; this one builds a new chain whenever credentials are requested. It keeps
+//! none itself.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -12,7 +13,7 @@ use aws_config::provider_config::ProviderConfig;
 use aws_credential_types::provider::{ProvideCredentials, future};
 use aws_sdk_s3::config::SharedHttpClient;
 
-/// Age at which credentials that do not say when they expire are looked up again.
+/// Age at which credentials without an expiry time are looked up again.
 const AGE_MAX: Duration = Duration::from_secs(30);
 
 /// The places where AWS tools look, in their order.

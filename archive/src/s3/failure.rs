@@ -1,7 +1,8 @@
-//! What an object store answered when it did not do as asked, and whether asking again can help.
+//! Failed requests to an object store: what it answered, and whether a retry can help.
 //!
-//! Invariants: a failure names a status, a code and the store's own words, never a header, a body or
-//! anything of a request, so no credential can reach a log. Tries are bounded in number and in time.
+//! Invariants: a failure names a status, a code and the store's own message, never a header, a body
+//! or any part of a request, so no credential can reach a log. Tries are bounded in number and in
+//! time.
 
 use std::future::Future;
 use std::hash::{BuildHasher as _, RandomState};
@@ -17,31 +18,31 @@ const TRIES_MAX: u32 = 10;
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause between two tries. All pauses together are some twenty seconds.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// Characters of the store's own words that are repeated.
+/// Maximum characters of the store's own message that are repeated.
 const MESSAGE_CHARS_MAX: usize = 300;
 
-/// Why a store did not do as it was asked.
+/// Why a request to a store failed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum S3Error {
-    #[error("the store says {code} (HTTP {status}){}{message}", if message.is_empty() { "" } else { ": " })]
+    #[error("the store answered {code} (HTTP {status}){}{message}", if message.is_empty() { "" } else { ": " })]
     Refused { status: u16, code: String, message: String },
     #[error("the store gave no answer within {} s", timeout.as_secs_f64())]
     Timeout { timeout: Duration },
-    #[error("the store cannot be reached: {detail}")]
+    #[error("cannot reach the store: {detail}")]
     Unreachable { detail: String },
-    #[error("the request cannot be made: {detail}")]
+    #[error("cannot build the request: {detail}")]
     Request { detail: String },
-    #[error("the store's answer ends early or makes no sense: {detail}")]
+    #[error("the store's answer is incomplete or malformed: {detail}")]
     Answer { detail: String },
     #[error("the store has other content under this name")]
     Differs,
-    #[error("{bytes} bytes are more than one PUT can carry")]
+    #[error("{bytes} bytes exceed the limit of one PUT")]
     TooBig { bytes: u64 },
 }
 
 impl S3Error {
-    /// What an operation of the SDK ended with.
+    /// The failure of an SDK operation.
     pub(crate) fn of<E: ProvideErrorMetadata + std::error::Error + 'static>(
         error: &SdkError<E, HttpResponse>,
     ) -> S3Error {
@@ -72,23 +73,23 @@ impl S3Error {
         }
     }
 
-    /// The failure of a store that an operation on files ended with.
+    /// The store's failure inside an error of a file operation.
     pub(crate) fn within(error: &std::io::Error) -> Option<&S3Error> {
         error.get_ref()?.downcast_ref()
     }
 
-    /// What can be done about it, when there is something.
+    /// What the user can do about it, if anything.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
-            failure if failure.is_bucket_missing() => Some("`strongroom archive init` makes the bucket"),
+            failure if failure.is_bucket_missing() => Some("`strongroom archive init` creates the bucket"),
             failure if failure.is_denied() => {
-                Some("`strongroom archive init` prints what the credentials must allow")
+                Some("`strongroom archive init` prints the permissions that the credentials need")
             }
             S3Error::Request { .. } => {
                 Some("credentials come from where AWS tools look for them, first AWS_ACCESS_KEY_ID")
             }
             S3Error::Unreachable { .. } | S3Error::Timeout { .. } => {
-                Some("is STRONGROOM_S3_ENDPOINT right, and the store up?")
+                Some("check that STRONGROOM_S3_ENDPOINT is right and the store is running")
             }
             _ => None,
         }
@@ -101,34 +102,35 @@ impl S3Error {
         }
     }
 
-    /// There is no object, or no such part of the bucket's settings.
+    /// The object, or that part of the bucket's settings, does not exist.
     pub fn is_missing(&self) -> bool {
         self.status() == Some(404) && !self.is_bucket_missing()
     }
 
-    /// There is no bucket of that name.
+    /// The bucket does not exist.
     pub fn is_bucket_missing(&self) -> bool {
         matches!(self, S3Error::Refused { code, .. } if code == "NoSuchBucket")
     }
 
-    /// An object of that name is there already.
+    /// An object with that name exists already.
     pub(crate) fn is_present(&self) -> bool {
         self.status() == Some(412)
     }
 
-    /// The request was understood and is not allowed.
+    /// The request was understood, but is not allowed.
     pub fn is_denied(&self) -> bool {
         matches!(self.status(), Some(401 | 403))
     }
 
-    /// Whether asking again can help.
+    /// Whether a retry can help.
     fn is_transient(&self) -> bool {
         match self {
             S3Error::Refused { status, code, .. } => {
                 matches!(status, 429 | 500..=599) && *status != 501
                     || matches!(
                         code.as_str(),
-                        // Somebody else puts the same name at this moment, or the store was too busy to read us.
+                        // Another writer is putting the same name, or the store was too busy to
+                        // read the request.
                         "ConditionalRequestConflict" | "OperationAborted" | "RequestTimeout" | "SlowDown"
                     )
             }
@@ -151,7 +153,7 @@ impl From<S3Error> for std::io::Error {
     }
 }
 
-/// A code for answers without one: to HEAD there is no body that could hold it.
+/// A code for answers without one: an answer to HEAD has no body to contain it.
 fn code_of(status: u16) -> &'static str {
     match status {
         404 => "NotFound",
@@ -161,7 +163,7 @@ fn code_of(status: u16) -> &'static str {
     }
 }
 
-/// The last cause says what went wrong; the ones before it say that something did.
+/// The last cause says what went wrong; those before it only say that something did.
 fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
@@ -175,17 +177,18 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
 pub(crate) struct Tries {
     timeout: Duration,
     made: u32,
-    /// An earlier try may have done its work although we were told nothing, or an error.
+    /// An earlier try may have succeeded although its answer was lost or an error.
     pub(crate) maybe_done: bool,
 }
 
 impl Tries {
-    /// Each try may take `timeout`.
+    /// `timeout` is the limit of each try.
     pub(crate) fn new(timeout: Duration) -> Self {
         Tries { timeout, made: 0, maybe_done: false }
     }
 
-    /// One try. `None`: it failed, a pause was made, and another is to be made.
+    /// Makes one try. `None` if it failed and, after a pause that was already made, another one
+    /// should follow.
     pub(crate) async fn once<T>(
         &mut self,
         request: impl Future<Output = Result<T, S3Error>>,
@@ -206,7 +209,7 @@ impl Tries {
     }
 }
 
-/// Makes a request that can be repeated without harm, until there is an answer or no try is left.
+/// Makes a request that is safe to repeat, until there is an answer or no try is left.
 pub(crate) async fn repeat<T, F: Future<Output = Result<T, S3Error>>>(
     timeout: Duration,
     request: impl Fn() -> F,
@@ -219,7 +222,8 @@ pub(crate) async fn repeat<T, F: Future<Output = Result<T, S3Error>>>(
     }
 }
 
-/// The pause after as many tries: half of it is chance, so that writers that met once do not meet again.
+/// The pause after `made` tries: half of it is random, so that writers that collided once do not
+/// collide again.
 pub(crate) fn pause(made: u32) -> Duration {
     let longest = PAUSE_MIN.saturating_mul(1 << made.saturating_sub(1).min(16)).min(PAUSE_MAX);
     let chance = RandomState::new().hash_one(made) % 1000;

@@ -1,6 +1,8 @@
-//! The rights that a writer needs and those that nobody should have, as policies to be put in place by hand.
+//! The permissions that each role needs and those that no one should have, as policies to be
+//! installed by hand.
 //!
-//! Invariant: printed, never applied. Who can change the policy of a bucket can undo it; that must not be us.
+//! Invariant: printed, never applied. Whoever can change the policy of a bucket can undo it; that
+//! must not be this program.
 
 use serde_json::{Value, json};
 use strongroom_schemas::Table;
@@ -9,7 +11,7 @@ use super::S3;
 use crate::layout;
 use crate::store::options::Retention;
 
-/// What takes objects away, hides them, or undoes what keeps them.
+/// Actions that remove objects, hide them, or undo their protection.
 const DENIED: [&str; 7] = [
     "s3:DeleteObject*",
     "s3:DeleteBucket*",
@@ -20,8 +22,8 @@ const DENIED: [&str; 7] = [
     "s3:PutBucketPolicy",
 ];
 
-/// Days that are left of a retention at the moment of a PUT, at least: the day that every retention is longer
-/// by is left to clocks that disagree.
+/// Minimum number of days left of a retention at the time of a PUT: the day that is added to every
+/// retention allows for clocks that differ.
 fn days_min(retention: Retention) -> i64 {
     i64::from(retention.years) * 365 + i64::from(retention.years / 4)
 }
@@ -35,7 +37,7 @@ fn arns(s3: &S3) -> (String, String) {
     (bucket, objects)
 }
 
-/// The least that a writer needs, and what it must not have whatever else allows it.
+/// The least that a writer needs, and the actions it must not have whatever else allows them.
 pub(crate) fn writer_policy(s3: &S3) -> Value {
     let (bucket, objects) = arns(s3);
     json!({
@@ -65,8 +67,8 @@ pub(crate) fn writer_policy(s3: &S3) -> Value {
     })
 }
 
-/// What extending retention, and placing and releasing holds, needs. It is not the writer's: who may place a hold may
-/// lift it.
+/// What extending retention, and placing and releasing holds, needs. It is separate from the
+/// writer's policy, because an identity that may place a hold may also release it.
 pub(crate) fn keeper_policy(s3: &S3) -> Value {
     let (bucket, objects) = arns(s3);
     json!({
@@ -92,7 +94,7 @@ pub(crate) fn keeper_policy(s3: &S3) -> Value {
     })
 }
 
-/// What checking, by whichever verifier, and querying need: it changes nothing.
+/// What checking (by either verifier) and querying need: it changes nothing.
 pub(crate) fn auditor_policy(s3: &S3) -> Value {
     let (bucket, objects) = arns(s3);
     json!({
@@ -117,8 +119,8 @@ pub(crate) fn auditor_policy(s3: &S3) -> Value {
     })
 }
 
-/// What dropping a volume past its retention needs. For the hour of a drop only: the bucket's own policy refuses deletion
-/// to everybody, and its administrator has to let this identity through.
+/// What dropping a volume past its retention needs. Only for the hour of a drop: the bucket's own
+/// policy refuses deletion to everyone, and its administrator must exempt this identity.
 pub(crate) fn remover_policy(s3: &S3) -> Value {
     let (bucket, objects) = arns(s3);
     let below = objects.trim_end_matches('*');
@@ -164,10 +166,10 @@ pub(crate) fn remover_policy(s3: &S3) -> Value {
     })
 }
 
-/// What the bucket itself refuses, whoever asks.
+/// The actions that the bucket itself refuses to everyone.
 pub(crate) fn bucket_policy(s3: &S3, retention: Retention) -> Value {
     let (bucket, objects) = arns(s3);
-    // What a writer tries the store with, elsewhere, is locked for a day only.
+    // The objects with which a writer tests the store are elsewhere, and are locked for only a day.
     let below = objects.trim_end_matches('*');
     let tables = Table::ALL.iter().map(|table| format!("{below}{}/*", table.name()));
     let records = [layout::KEYS, layout::RETENTION, layout::HOLDS, layout::DROPPED];
@@ -224,7 +226,7 @@ mod tests {
     use super::*;
     use crate::store::options::LockMode;
 
-    /// The policy must not refuse what we put ourselves, on any day of a cycle of leap years.
+    /// The policy must not refuse our own PUTs, on any day of a cycle of leap years.
     #[test]
     fn no_retention_of_ours_is_too_short_for_the_policy() {
         let first = NaiveDate::from_ymd_opt(2096, 1, 1).expect("a date").and_time(NaiveTime::MIN).and_utc();

@@ -1,8 +1,9 @@
-//! The lock of one version of an object: looking at it, making it longer, holding it; and removing what no lock keeps.
+//! The lock of one version of an object: reading, extending and holding it, and removing versions
+//! without a lock.
 //!
-//! Invariants: a version is always named, but for what this process has just put; a date is only ever moved to a later
-//! one, which is also all that the store allows; a version is removed for `retention::dropped` alone, without any header
-//! that would bypass a lock.
+//! Invariants: a version is always named, except for an object that this process has just put; a
+//! date is only ever moved to a later one, which is also all that the store allows; a version is
+//! removed only for `retention::dropped`, without any header that would bypass a lock.
 
 use std::path::Path;
 
@@ -16,7 +17,7 @@ use super::failure::repeat;
 use super::{Condition, Locked, S3, S3Error, sdk_time, time};
 use crate::store::options::LockMode;
 
-/// What keeps a version of an object.
+/// What protects a version of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Protection {
     pub(crate) mode: Option<LockMode>,
@@ -26,8 +27,8 @@ pub(crate) struct Protection {
 }
 
 impl S3 {
-    /// What keeps a version: one request, and another where the first one says nothing, which stores do that have
-    /// nothing to say and stores that would not.
+    /// What protects a version. Takes one request, and another for each part that the answer omits:
+    /// a store omits both what is not set and what it refuses to show.
     pub(crate) async fn protection(&self, name: &Path, version: Option<&str>) -> Result<Protection, S3Error> {
         let key = self.key(name);
         let mut found = repeat(self.timeout(0), || async {
@@ -98,7 +99,7 @@ impl S3 {
         .await
     }
 
-    /// Puts a version under a legal hold, or lets it go.
+    /// Puts a version under a legal hold, or releases it.
     pub(crate) async fn set_hold(
         &self,
         name: &Path,
@@ -116,7 +117,7 @@ impl S3 {
         .await
     }
 
-    /// Removes a version that no lock keeps, or a deletion; one that is gone already is as well.
+    /// Removes a version that no lock protects, or a delete marker; succeeds if it does not exist.
     pub(crate) async fn remove_version(&self, name: &Path, version: Option<&str>) -> Result<(), S3Error> {
         let Some(version) = version else {
             return Err(S3Error::Request {

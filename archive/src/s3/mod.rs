@@ -1,21 +1,22 @@
-//! A bucket with object lock as the place of an archive.
+//! A bucket with object lock as the store of an archive.
 //!
-//! Terms. A *name* is a path below the archive's root, which is written `s3://bucket/prefix`; its key in the bucket
-//! is the prefix and the rest. A *version* is what the lock protects: a key may have many, and nothing about a
-//! lock keeps somebody who may put objects from putting a newer version over an older one.
+//! Terms. A *name* is a path below the archive's root, which is written `s3://bucket/prefix`; its
+//! key in the bucket is the prefix plus the rest. A *version* is what the lock protects: a key may
+//! have many, and a lock does not prevent anyone who may put objects from putting a newer version
+//! over an older one.
 //!
 //! Invariants:
-//! 1. An object is one PUT with `If-None-Match: *`, its SHA-256, a lock mode and an explicit retain-until. There
-//!    is no multipart upload, so there is no moment at which half an object exists.
-//! 2. Nothing is ever replaced or copied; there is no code for it. A version is deleted for a volume that was dropped,
-//!    and only if no lock keeps it.
-//! 3. A PUT that may have been made although we were not told so is made sure of by reading back: equal
-//!    bytes are success. So an answer that was lost neither doubles an object nor fails a run.
-//! 4. All requests run on the threads of `background`, which live as long as the process, so connections
-//!    do not die with the runtime of whoever asked first.
+//! 1. An object is one PUT with `If-None-Match: *`, its SHA-256, a lock mode and an explicit
+//!    retain-until date. There is no multipart upload, so half an object never exists.
+//! 2. Nothing is ever replaced or copied; there is no code for it. A version is deleted only for a
+//!    volume that was dropped, and only if no lock protects it.
+//! 3. A PUT that may have succeeded although its answer was lost is confirmed by reading the object
+//!    back: equal bytes are success. So a lost answer neither duplicates an object nor fails a run.
+//! 4. All requests run on the threads of `background`, which live as long as the process, so
+//!    connections do not die with the runtime of the first caller.
 //!
-//! Crash at any moment: an object is there whole or not at all. Objects that no commit names stay where they are,
-//! locked like the others; readers never see them.
+//! On a crash at any moment, an object exists whole or not at all. Objects that no commit names
+//! stay where they are, locked like the others; readers never see them.
 
 mod body;
 mod bucket;
@@ -57,21 +58,22 @@ use crate::store::error::{Result, StoreError};
 use crate::store::options::{LockMode, Retention, S3Options};
 
 pub(crate) const SCHEME: &str = "s3";
-/// How long a connection may take to come about.
+/// Time limit for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Slowest line on which a request may still succeed: its bytes add to the time it is given.
+/// Slowest transfer at which a request may still succeed: its bytes extend its time limit.
 const BYTES_PER_SECOND_MIN: u64 = 1 << 20;
-/// What S3 takes in one PUT.
+/// Limit of S3 for one PUT.
 const PUT_BYTES_MAX: u64 = 5 << 30;
-/// Most bytes of an object that is read whole: commits and checkpoints.
+/// Maximum size of an object that is read whole: commits and checkpoints.
 const WHOLE_BYTES_MAX: u64 = 1 << 30;
-/// Ranges nearer to each other than this are read as one: a request costs more than so many bytes.
+/// Ranges closer to each other than this are read as one: a request costs more than this many
+/// bytes.
 const GAP_BYTES_MAX: u64 = 256 << 10;
-/// Most bytes that one ranged request asks for; a longer range is several requests side by side.
+/// Maximum size of one ranged request; a longer range becomes several parallel requests.
 const RANGE_BYTES_MAX: u64 = 8 << 20;
-/// Requests of one read that run side by side.
+/// Maximum number of parallel requests of one read.
 const READS_MAX: usize = 8;
-/// Region of stores that know none.
+/// Region for stores without regions.
 const REGION_ELSEWHERE: &str = "us-east-1";
 
 /// A prefix of a bucket. Cheap to clone.
@@ -81,7 +83,7 @@ pub(crate) struct S3(Arc<Inner>);
 struct Inner {
     client: Client,
     bucket: String,
-    /// Without slashes at its ends; may be empty.
+    /// Without leading and trailing slashes; may be empty.
     prefix: String,
     root: PathBuf,
     kms_key_id: Option<String>,
@@ -93,16 +95,16 @@ struct Inner {
 
 impl std::fmt::Debug for S3 {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The client knows where credentials come from.
+        // The client has the source of credentials.
         f.debug_struct("S3").field("root", &self.0.root).finish_non_exhaustive()
     }
 }
 
-/// What is put.
+/// The content of a PUT.
 #[derive(Clone, Debug)]
 pub(crate) enum Content {
     Bytes(Bytes),
-    /// A whole file, and the hash of it.
+    /// A whole file, and its hash.
     File {
         file: Arc<File>,
         bytes: u64,
@@ -135,19 +137,19 @@ impl Content {
     }
 }
 
-/// What an object is locked with.
+/// The lock of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Locked {
     pub(crate) mode: LockMode,
     pub(crate) until: DateTime<Utc>,
 }
 
-/// What became of a PUT.
+/// The outcome of a PUT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Put {
-    /// The object is there, and it is ours. Stores without versions name none.
+    /// The object exists, and it is ours. Stores without versions give none.
     Done { version: Option<String> },
-    /// Somebody else's object has the name.
+    /// Another object has the name.
     Present,
 }
 
@@ -158,7 +160,7 @@ pub(crate) struct Part {
     pub(crate) start: u64,
 }
 
-/// What the store says of an object.
+/// The store's description of an object.
 #[derive(Clone, Debug)]
 pub(crate) struct ObjectMeta {
     pub(crate) bytes: u64,
@@ -193,12 +195,12 @@ fn time(sdk: Option<&SdkTime>) -> Option<DateTime<Utc>> {
 }
 
 impl S3 {
-    /// Whether a location is one of ours to open.
+    /// Whether a location is in a bucket.
     pub(crate) fn is_location(location: &str) -> bool {
         location.split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case(SCHEME))
     }
 
-    /// Prepares to reach `location`. Nothing is asked of the store yet.
+    /// Prepares access to `location`, without a request to the store.
     pub(crate) async fn connect(location: &str, options: &S3Options) -> Result<S3> {
         let invalid = || StoreError::LocationInvalid { location: location.to_owned() };
         let (bucket, prefix) = split(location).ok_or_else(invalid)?;
@@ -219,7 +221,7 @@ impl S3 {
             .build_https();
         let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
             .http_client(http.clone())
-            // Tries are ours to make: what was lost on the way has to be made sure of.
+            // We retry ourselves: a request whose answer was lost must be confirmed.
             .retry_config(RetryConfig::disabled())
             .credentials_provider(Lookup::new(http.clone()))
             .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build())
@@ -261,7 +263,7 @@ impl S3 {
         })))
     }
 
-    /// The root as names have it: `s3://bucket/prefix`.
+    /// The root as it appears in names: `s3://bucket/prefix`.
     pub(crate) fn root(&self) -> &Path {
         &self.0.root
     }
@@ -274,7 +276,7 @@ impl S3 {
         &self.0.prefix
     }
 
-    /// What the options ask for; the archive may ask for more.
+    /// The retention that the options request; the archive may request more.
     pub(crate) fn asked(&self) -> Retention {
         self.0.asked
     }
@@ -304,7 +306,7 @@ impl S3 {
         }
     }
 
-    /// The lock of what is put now.
+    /// The lock for an object put now.
     pub(crate) fn locked(&self, retention: Retention) -> Result<Locked, S3Error> {
         let until = retention.until(Utc::now()).ok_or_else(|| S3Error::Request {
             detail: format!("a retention of {} years ends beyond the calendar", retention.years),
@@ -316,7 +318,7 @@ impl S3 {
         self.0.request_timeout.saturating_add(Duration::from_secs(bytes / BYTES_PER_SECOND_MIN))
     }
 
-    /// Puts an object that must not be there yet, unless this very call has put it.
+    /// Puts an object whose name must not be taken, except by an earlier try of this call.
     pub(crate) async fn put(&self, name: &Path, content: &Content, locked: Locked) -> Result<Put, S3Error> {
         if content.bytes() > PUT_BYTES_MAX {
             return Err(S3Error::TooBig { bytes: content.bytes() });
@@ -358,7 +360,7 @@ impl S3 {
                         false => Ok(Put::Present),
                     };
                 }
-                // The last answer may have been lost behind a PUT that was made.
+                // The last try may have put the object although its answer was lost.
                 Some(Err(failure)) if tries.maybe_done => {
                     return match self.is_ours(name, content).await {
                         Ok(done @ Put::Done { .. }) => Ok(done),
@@ -370,7 +372,8 @@ impl S3 {
         }
     }
 
-    /// Puts an object whose name says what is in it: whoever put it before us did our work.
+    /// Puts an object whose name is derived from its content: an existing object has the same
+    /// content.
     pub(crate) async fn put_named_by_content(
         &self,
         name: &Path,
@@ -386,7 +389,7 @@ impl S3 {
         }
     }
 
-    /// Whether the object of this name has this content.
+    /// Whether the object with this name has this content.
     async fn is_ours(&self, name: &Path, content: &Content) -> Result<Put, S3Error> {
         let head = self.head(name, None).await?;
         if head.bytes != content.bytes() {
@@ -399,7 +402,7 @@ impl S3 {
         Ok(if same { Put::Done { version: head.version } } else { Put::Present })
     }
 
-    /// The hash of an object's bytes, read in order, some at a time.
+    /// The hash of an object's bytes, read in order, in parts.
     async fn hash(&self, name: &Path, head: &ObjectMeta) -> Result<[u8; 32], S3Error> {
         let mut hasher = Sha256::new();
         let mut at = 0;
@@ -411,7 +414,7 @@ impl S3 {
         Ok(hasher.finalize().into())
     }
 
-    /// What the store says of a version, the newest if none is named.
+    /// The store's description of a version; of the newest if none is named.
     pub(crate) async fn head(&self, name: &Path, version: Option<&str>) -> Result<ObjectMeta, S3Error> {
         let key = self.key(name);
         repeat(self.timeout(0), || async {
@@ -429,7 +432,7 @@ impl S3 {
         .await
     }
 
-    /// The newest version whole; `None` when there is none.
+    /// The whole newest version; `None` if there is none.
     pub(crate) async fn get(&self, name: &Path) -> Result<Option<Bytes>, S3Error> {
         match self.get_part(name, None, None, WHOLE_BYTES_MAX).await {
             Ok(part) => Ok(Some(part.bytes)),
@@ -438,7 +441,7 @@ impl S3 {
         }
     }
 
-    /// A range as HTTP spells it, or all; at most `bytes_max` bytes.
+    /// A range in the form of HTTP, or everything; at most `bytes_max` bytes.
     pub(crate) async fn get_part(
         &self,
         name: &Path,
@@ -473,7 +476,7 @@ impl S3 {
         .await
     }
 
-    /// Bytes of one version, the newest if none is named; exactly those of `range`.
+    /// Bytes of one version, or of the newest if none is named; exactly those of `range`.
     pub(crate) async fn read(
         &self,
         name: &Path,
@@ -490,12 +493,13 @@ impl S3 {
         let asked = Some(format!("bytes={}-{last}", range.start));
         let part = self.get_part(name, version, asked, length).await?;
         if part.start != range.start || part.bytes.len() as u64 != length {
-            return Err(S3Error::Answer { detail: "it has other bytes than were asked for".to_owned() });
+            return Err(S3Error::Answer { detail: "it does not have the requested bytes".to_owned() });
         }
         Ok(part.bytes)
     }
 
-    /// Several ranges of one version, in the order given: neighbours as one request, long ones as several.
+    /// Several ranges of one version, in the order given: adjacent ones become one request, long
+    /// ones become several.
     pub(crate) async fn read_ranges(
         &self,
         name: &Path,
@@ -512,12 +516,14 @@ impl S3 {
         Ok(ranges.iter().map(|range| cut(&requests, &parts, range)).collect())
     }
 
-    /// Names directly below a folder, of objects and of folders; none when there is no such folder.
+    /// Names directly below a folder, of objects and of folders; empty if the folder does not
+    /// exist.
     pub(crate) async fn names(&self, folder: &Path) -> Result<Vec<String>, S3Error> {
         self.names_from(folder, None).await
     }
 
-    /// As [`S3::names`], those alone that are longer than `from` and begin with it, or come behind it.
+    /// Like [`S3::names`], but only names that are longer than `from` and start with it, or sort
+    /// after it.
     pub(crate) async fn names_from(&self, folder: &Path, from: Option<&str>) -> Result<Vec<String>, S3Error> {
         let prefix = self.folder_key(folder);
         let after = from.map(|from| format!("{prefix}{from}"));
@@ -539,7 +545,7 @@ impl S3 {
             match (page.is_truncated(), &next) {
                 (Some(true), None) => {
                     return Err(S3Error::Answer {
-                        detail: "a list is cut, without a place to go on".to_owned(),
+                        detail: "a listing is truncated, but has no continuation".to_owned(),
                     });
                 }
                 (Some(true), Some(_)) => {}
@@ -552,13 +558,13 @@ impl S3 {
     }
 }
 
-/// First byte, out of `bytes 0-9/100`.
+/// First byte, from `bytes 0-9/100`.
 fn content_range(text: &str) -> Option<u64> {
     let (range, _) = text.strip_prefix("bytes ")?.split_once('/')?;
     range.split_once('-')?.0.parse().ok()
 }
 
-/// The requests that together read all of `ranges`, in order of their bytes, without overlap.
+/// The requests that together read all `ranges`, in byte order, without overlap.
 fn requests(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
     let mut sorted: Vec<Range<u64>> =
         ranges.iter().filter(|range| range.start < range.end).cloned().collect();
@@ -579,7 +585,7 @@ fn requests(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
     pieces.collect()
 }
 
-/// The bytes of `range` out of the answers to `requests`.
+/// The bytes of `range`, taken from the answers to `requests`.
 fn cut(requests: &[Range<u64>], parts: &[Bytes], range: &Range<u64>) -> Bytes {
     if range.start >= range.end {
         return Bytes::new();

@@ -1,10 +1,10 @@
 //! Where asynchronous code and all requests to object stores run.
 //!
-//! Invariant: it runs on this module's threads, never on the caller's. So the archive can be used from
-//! plain threads and inside any async runtime, and never blocks or nests one.
+//! Invariant: they run on this module's threads, never on the caller's. So the archive can be used
+//! from plain threads and inside any async runtime, and never blocks or nests one.
 //!
-//! Futures are boxed: with the type of each of some forty callers, the runtime's task and the channel were compiled
-//! as often, which was a quarter of the crate's code.
+//! Futures are boxed: otherwise the runtime's task and the channel would be compiled for the future
+//! type of each of some forty callers, which was a quarter of the crate's code.
 
 use std::future::Future;
 use std::io;
@@ -17,11 +17,12 @@ use tokio::task::JoinHandle;
 
 use super::error::{Result, StoreError};
 
-/// Reading a log is a few small files; two threads let a reader wait inside another, and two more carry objects.
+/// Reading a log takes a few small files. With two threads a reader can wait inside another; two
+/// more carry objects.
 const THREADS: usize = 4;
 
 type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
-/// Where a job leaves its outcome.
+/// Where a job puts its outcome.
 type Slot<T> = Arc<Mutex<Option<T>>>;
 
 fn spawn(job: Job) -> Result<JoinHandle<()>> {
@@ -37,12 +38,12 @@ fn spawn(job: Job) -> Result<JoinHandle<()>> {
     runtime.as_ref().map(|runtime| runtime.spawn(job)).ok_or(StoreError::Background)
 }
 
-/// As [`spawn`], with a signal for callers that are not asynchronous.
+/// Like [`spawn`], but with a signal for callers that are not asynchronous.
 fn spawn_signalled(job: Job) -> Result<Receiver<()>> {
     let (sender, receiver) = sync_channel(1);
     let job: Job = Box::pin(async move {
         job.await;
-        // A receiver that is gone waits for nothing.
+        // If the receiver was dropped, no one is waiting.
         let _ = sender.send(());
     });
     spawn(job).map(|_| receiver)
@@ -58,7 +59,7 @@ fn job<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> (
     (slot, Box::pin(job))
 }
 
-/// What a job left; nothing when it ended in a panic.
+/// The outcome of a job; an error if it ended in a panic.
 fn outcome<T, E: From<StoreError>>(slot: &Slot<Result<T, E>>) -> Result<T, E> {
     let taken = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
     taken.unwrap_or_else(|| Err(StoreError::Background.into()))
@@ -94,7 +95,7 @@ pub(crate) fn wait_io<T: Send + 'static>(
     wait(async move { Ok::<_, StoreError>(future.await) }).map_err(io::Error::other)?
 }
 
-/// What was started; its outcome is for [`join`].
+/// A started future; [`join`] returns its outcome.
 pub(crate) struct Task<T, E> {
     slot: Slot<Result<T, E>>,
     done: Receiver<()>,
@@ -106,7 +107,7 @@ impl<T, E> std::fmt::Debug for Task<T, E> {
     }
 }
 
-/// Starts `future`; its outcome is for [`join`].
+/// Starts `future`; [`join`] returns its outcome.
 pub(crate) fn start<T: Send + 'static, E: From<StoreError> + Send + 'static>(
     future: impl Future<Output = Result<T, E>> + Send + 'static,
 ) -> Result<Task<T, E>, StoreError> {
@@ -114,7 +115,7 @@ pub(crate) fn start<T: Send + 'static, E: From<StoreError> + Send + 'static>(
     Ok(Task { slot, done: spawn_signalled(job)? })
 }
 
-/// Blocks this thread until what was started is done.
+/// Blocks this thread until the started future is done.
 pub(crate) fn join<T, E: From<StoreError>>(task: Task<T, E>) -> Result<T, E> {
     task.done.recv().map_err(|_| StoreError::Background)?;
     outcome(&task.slot)

@@ -1,7 +1,7 @@
-//! Writes that survive a loss of power: what has a name is complete.
+//! Writes that survive a power loss: a file that has a name is complete.
 //!
-//! Invariant: a name appears only after the bytes behind it are on disk, and a function returns only
-//! after the name is on disk too.
+//! Invariant: a name appears only after the bytes of its file are on disk, and a function returns
+//! only after the name is on disk too.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::store::error::{Result, StoreError};
 
-/// Makes `folder` and what is missing above it, durably.
+/// Creates `folder` and its missing parents, durably.
 pub(crate) fn create_folder(folder: &Path) -> Result<()> {
     if folder.is_dir() {
         return Ok(());
@@ -29,8 +29,8 @@ pub(crate) fn create_folder(folder: &Path) -> Result<()> {
     }
 }
 
-/// Makes `folder` and what is missing between it and `root`, durably. A root that is gone is an error: its disk may
-/// not be mounted, and what stood there instead would be written to in its place.
+/// Creates `folder` and its missing parents below `root`, durably. A missing root is an error: its
+/// disk may not be mounted, and the files would go to the disk under the mount point instead.
 pub(crate) fn create_folder_in(root: &Path, folder: &Path) -> Result<()> {
     match std::fs::metadata(root) {
         Ok(_) => create_folder(folder),
@@ -38,7 +38,7 @@ pub(crate) fn create_folder_in(root: &Path, folder: &Path) -> Result<()> {
     }
 }
 
-/// Puts the names in `folder` on disk.
+/// Syncs the names in `folder` to disk.
 pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
     File::open(folder)
         .and_then(|folder| folder.sync_all())
@@ -48,14 +48,14 @@ pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
 /// Writes a new file whole; an existing one is an error of kind `AlreadyExists`.
 pub(crate) fn create_file(path: &Path, staging: &Path, parts: &[&[u8]]) -> io::Result<()> {
     write_synced(staging, parts)?;
-    // A link, unlike a rename, does not replace a file that has the name already.
+    // A link, unlike a rename, does not replace an existing file.
     let linked = std::fs::hard_link(staging, path);
     std::fs::remove_file(staging)?;
     linked?;
     sync_parent(path)
 }
 
-/// Writes a file whole, in the place of one that may be there.
+/// Writes a file whole, replacing an existing one.
 pub(crate) fn replace_file(path: &Path, staging: &Path, parts: &[&[u8]]) -> io::Result<()> {
     write_synced(staging, parts)?;
     std::fs::rename(staging, path)?;
@@ -66,7 +66,7 @@ fn write_synced(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
     let written = parts.iter().try_for_each(|part| file.write_all(part)).and_then(|()| file.sync_all());
     if written.is_err() {
-        // The error that is reported is the first one; the next writer removes what stays.
+        // The first error is reported; a leftover file is removed by the next writer.
         let _ = std::fs::remove_file(path);
     }
     written
@@ -79,14 +79,14 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Takes away the permission to write.
+/// Removes the permission to write.
 pub(crate) fn read_only(path: &Path) -> io::Result<()> {
     let mut permissions = std::fs::metadata(path)?.permissions();
     permissions.set_readonly(true);
     std::fs::set_permissions(path, permissions)
 }
 
-/// Name of a file of a log on its way to `path`; no two calls give the same.
+/// Name of a log file while it is written, before it becomes `path`; no two calls return the same.
 pub(crate) fn staging_of(path: &Path) -> PathBuf {
     static GIVEN: AtomicU32 = AtomicU32::new(0);
     let mut name = path.as_os_str().to_owned();
@@ -94,7 +94,7 @@ pub(crate) fn staging_of(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Whether a name is one that [`staging_of`] gives.
+/// Whether a name was made by [`staging_of`].
 pub(crate) fn is_staging(name: &str) -> bool {
     name.split_once('#')
         .is_some_and(|(_, digits)| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))

@@ -25,7 +25,7 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
-    #[error("the archive's folder {} is gone", path.display())]
+    #[error("archive folder {} is missing", path.display())]
     RootGone {
         path: PathBuf,
         #[source]
@@ -43,7 +43,7 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
-    #[error("cannot prepare to reach {location}: {detail}")]
+    #[error("cannot set up the connection to {location}: {detail}")]
     Connect { location: String, detail: String },
     #[error("cannot read certificates from {}", path.display())]
     ReadCertificates {
@@ -51,9 +51,9 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
-    #[error("{name} is set to what is not {expected}")]
+    #[error("{name} is not {expected}")]
     Variable { name: &'static str, expected: &'static str },
-    #[error("cannot try whether the store refuses to replace {}", path.display())]
+    #[error("cannot test whether the store refuses to replace {}", path.display())]
     Probe {
         path: PathBuf,
         #[source]
@@ -68,7 +68,7 @@ pub enum StoreError {
     },
     #[error("the archive's background thread ended early")]
     Background,
-    #[error("the system has no randomness to make an id of")]
+    #[error("the system cannot supply random bytes for an id")]
     Randomness,
 }
 
@@ -81,7 +81,7 @@ impl StoreError {
         )
     }
 
-    /// What the user can do about it, when there is something.
+    /// What the user can do about it, if anything.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             StoreError::RootGone { .. } => Some("is its disk mounted? It is made anew at a start only"),

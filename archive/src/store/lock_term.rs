@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::options::{LockMode, Retention};
 
-/// What new objects are locked with. Clones see it grow.
+/// The lock of new objects. Clones see it grow.
 #[derive(Clone, Debug)]
 pub(crate) struct LockTerm {
     mode: LockMode,
     years: Arc<AtomicU32>,
-    /// Records of policy that are in it.
+    /// Number of policy records that it includes.
     records: Arc<AtomicU64>,
 }
 

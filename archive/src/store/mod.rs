@@ -1,11 +1,13 @@
-//! Where an archive lies: a folder of a local disk or a prefix of a bucket, behind one set of operations.
+//! Where an archive is stored: a folder of a local disk or a prefix of a bucket, with the same
+//! operations for both.
 //!
-//! Invariant, for both: a name appears whole or not at all, what has a name is durable, and a name that is
-//! taken is never given other content. There is nothing here that removes or replaces.
+//! Invariant, for both: a name appears whole or not at all, a name that exists is durable, and a
+//! name that is taken is never given other content. This module cannot remove or replace anything.
 //!
-//! Names are paths below the archive's root; in a bucket the root is written `s3://bucket/prefix`, so messages
-//! show names as other tools take them. Two kinds of store are an enum and no trait: what differs between
-//! them, locks of files against locks of objects, is for their users to see.
+//! Names are paths below the archive's root; in a bucket the root is written `s3://bucket/prefix`,
+//! so messages show names in the form that other tools accept. The two kinds of store are an enum,
+//! not a trait, because callers must see the difference between them: locks on files against locks
+//! on objects.
 
 pub(crate) mod background;
 pub(crate) mod durable;
@@ -37,7 +39,7 @@ pub(crate) enum Store {
     S3(Bucket),
 }
 
-/// A prefix of a bucket, and what every object below it is locked with.
+/// A prefix of a bucket, and the lock of every object below it.
 #[derive(Clone, Debug)]
 pub(crate) struct Bucket {
     pub(crate) s3: S3,
@@ -45,7 +47,7 @@ pub(crate) struct Bucket {
 }
 
 impl Store {
-    /// Names directly below a folder; none when there is no such folder.
+    /// Names directly below a folder; empty if the folder does not exist.
     pub(crate) async fn names(&self, folder: &Path) -> Result<Vec<String>> {
         match self {
             Store::Local => {
@@ -59,7 +61,8 @@ impl Store {
         }
     }
 
-    /// As [`Store::names`], those that are not before `from` in the order of bytes. A bucket lists no others.
+    /// Like [`Store::names`], but only names that are not before `from` in byte order. A bucket
+    /// lists no others.
     pub(crate) async fn names_from(&self, folder: &Path, from: &str) -> Result<Vec<String>> {
         match self {
             Store::Local => {
@@ -73,7 +76,7 @@ impl Store {
         }
     }
 
-    /// A small file whole; `None` when there is none.
+    /// A small file whole; `None` if it does not exist.
     pub(crate) async fn read(&self, path: &Path) -> io::Result<Option<Bytes>> {
         match self {
             Store::Local => match open_file(path).and_then(|mut file| {
@@ -88,7 +91,7 @@ impl Store {
         }
     }
 
-    /// As [`Store::read`], for what must be there.
+    /// Like [`Store::read`], but for a file that must exist.
     pub(crate) async fn read_present(&self, path: &Path) -> io::Result<Bytes> {
         self.read(path).await?.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
@@ -104,7 +107,7 @@ impl Store {
         }
     }
 
-    /// Makes a small file, whole; `false` when the name is taken.
+    /// Creates a small file, whole; `false` if the name is taken.
     pub(crate) async fn put_once(&self, path: &Path, bytes: Bytes) -> io::Result<bool> {
         match self {
             Store::Local => {
@@ -114,7 +117,8 @@ impl Store {
                 match durable::create_file(path, &staging, &[&bytes]) {
                     Ok(()) => read_only(path).map(|()| true),
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-                    // Another process was so fast that its writer has cleared our staging file away.
+                    // The winner of a race has already started its writer, which removed our
+                    // staging file.
                     Err(error) if error.kind() == io::ErrorKind::NotFound && path.exists() => Ok(false),
                     Err(error) => Err(error),
                 }
@@ -126,7 +130,7 @@ impl Store {
         }
     }
 
-    /// As [`Store::put_once`], of a part of a proof, whose folder need not be there.
+    /// Like [`Store::put_once`], but for a part of a proof, whose folder need not exist.
     pub(crate) async fn put_proof(&self, path: &Path, bytes: Bytes) -> io::Result<bool> {
         if let (Store::Local, Some(folder)) = (self, path.parent()) {
             durable::create_folder(folder).map_err(io::Error::other)?;
@@ -144,10 +148,10 @@ impl Store {
     }
 }
 
-/// Opens a plain file. A pipe, say, in a file's place would be waited for.
+/// Opens a plain file. Opening a pipe in its place, say, would block.
 fn open_file(path: &Path) -> io::Result<std::fs::File> {
     if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a plain file"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a plain file"));
     }
     std::fs::File::open(path)
 }
@@ -167,28 +171,30 @@ enum Place {
 }
 
 impl Contents {
-    /// Where the file lies: a path, or `s3://` and so on.
+    /// Location of the file: a path, or `s3://…`.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Length in bytes, as its commit says.
+    /// Length in bytes, as stated by its commit.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The path of a file on a local disk, which is best opened there.
+    /// The path of a file on a local disk, which the caller best opens itself.
     pub fn local(&self) -> Option<&Path> {
         matches!(self.place, Place::Local).then_some(self.path.as_path())
     }
 
-    /// Several ranges, in the order given. Ranges close to each other are one request to an object store. May be
-    /// called inside any async runtime; cancel safe.
+    /// Several ranges, in the order given. Ranges close to each other become one request to an
+    /// object store. May be called inside any async runtime; cancel safe.
     ///
     /// # Errors
-    /// Of kind `UnexpectedEof` for a range that ends behind the file, which is never asked for.
+    /// Of kind `UnexpectedEof` for a range that ends after the end of the file; it is not
+    /// requested.
     pub async fn read_ranges(&self, ranges: Vec<Range<u64>>) -> io::Result<Vec<Bytes>> {
-        // A damaged footer may name any range; none beyond the file is worth memory or a request.
+        // A damaged footer may name any range; one beyond the end of the file costs no memory and
+        // no request.
         if ranges.iter().any(|range| range.start > range.end || range.end > self.bytes) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -212,22 +218,22 @@ impl Contents {
         }
     }
 
-    /// One range, as [`Contents::read_ranges`].
+    /// One range; see [`Contents::read_ranges`].
     pub async fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
         Ok(self.read_ranges(vec![range]).await?.pop().unwrap_or_default())
     }
 
-    /// As [`Contents::read`], blocking this thread.
+    /// Like [`Contents::read`], but blocks this thread.
     pub(crate) fn read_blocking(&self, range: Range<u64>) -> io::Result<Bytes> {
         let contents = self.clone();
         background::wait_io(async move { contents.read(range).await })
     }
 }
 
-/// A part of a file, in memory, that is read at the offsets it has in the file.
+/// A part of a file, in memory, that is read at the offsets of the file.
 #[derive(Clone, Debug)]
 pub struct Fetched {
-    /// Offset in the file of the first byte.
+    /// Offset of the first byte in the file.
     pub start: u64,
     pub bytes: Bytes,
 }

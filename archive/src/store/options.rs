@@ -1,7 +1,8 @@
-//! How an archive's store is reached, and what it is asked to promise.
+//! How an archive's store is reached, and what it must promise.
 //!
-//! Invariant: nothing here holds a secret. Credentials come from where AWS tools look for them (environment,
-//! shared files, web identity, container and instance metadata) and never pass through these types.
+//! Invariant: nothing here contains a secret. Credentials come from the places where AWS tools look
+//! for them (environment, shared files, web identity, container and instance metadata) and never
+//! pass through these types.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,44 +12,47 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::error::{Result, StoreError};
 
-/// Calendar years that an object is kept for unless told otherwise.
+/// Calendar years for which an object is kept by default.
 pub const RETENTION_YEARS_DEFAULT: u32 = 6;
-/// Longest retention that can be asked for; S3 itself ends at a hundred years.
+/// Longest retention that can be requested; S3 itself allows up to a hundred years.
 pub const RETENTION_YEARS_MAX: u32 = 100;
-/// How long one request may take, besides the time its bytes need, unless told otherwise.
+/// Default limit on the time of one request, not counting the time to transfer its bytes.
 pub const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
 /// How stores are reached. An archive on a local disk needs none of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoreOptions {
-    /// For locations that begin with `s3://`.
+    /// For locations that start with `s3://`.
     pub s3: S3Options,
 }
 
-/// How an object store with the S3 interface is reached, and what it is asked to promise.
+/// How an object store with the S3 interface is reached, and what it must promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct S3Options {
     /// URL of the service, for stores other than AWS.
     pub endpoint: Option<String>,
-    /// Region of the bucket; by default what AWS tools find, and `us-east-1` at an endpoint of one's own.
+    /// Region of the bucket; by default the one that AWS tools find, and `us-east-1` if an endpoint
+    /// is set.
     pub region: Option<String>,
-    /// `https://host/bucket/key` instead of `https://bucket.host/key`, which many stores other than AWS need.
+    /// `https://host/bucket/key` instead of `https://bucket.host/key`, which many stores other than
+    /// AWS need.
     pub path_style: bool,
-    /// PEM file of certificates that are trusted besides the system's.
+    /// PEM file of certificates that are trusted in addition to the system's.
     pub ca_file: Option<PathBuf>,
-    /// Key for SSE-KMS; by default the bucket's own setting holds.
+    /// Key for SSE-KMS; by default the bucket's own setting applies.
     pub kms_key_id: Option<String>,
-    /// Lock mode of every object. An archive that was made in `Compliance` is never written with less.
+    /// Lock mode of every object. An archive created with `Compliance` is never written with less.
     pub mode: LockMode,
-    /// Calendar years for which every object is kept, counted from its PUT, and a day more. An archive that was
-    /// made with more is never written with less.
+    /// Calendar years for which every object is kept, counted from its PUT, plus a day. An archive
+    /// created with more is never written with less.
     pub retention_years: u32,
-    /// Write although the store does not refuse to replace an object. Then no other writer may run.
+    /// Writes although the store does not refuse to replace an object. No other writer may run
+    /// then.
     pub single_writer: bool,
-    /// Folder for files that are being written, on a local disk; by default `$STRONGROOM_STAGING`, else the
-    /// system's temporary folder. They have no name there, and vanish with the process.
+    /// Folder for files that are being written, on a local disk; by default `$STRONGROOM_STAGING`,
+    /// else the system's temporary folder. The files have no name, and vanish with the process.
     pub staging: Option<PathBuf>,
-    /// How long one request may take, besides the time its bytes need.
+    /// Limit on the time of one request, not counting the time to transfer its bytes.
     pub request_timeout: Duration,
 }
 
@@ -73,14 +77,14 @@ impl Default for S3Options {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum LockMode {
-    /// Nobody, not even the owner of the account.
+    /// No one, not even the owner of the account.
     Compliance,
-    /// Who holds `s3:BypassGovernanceRetention`; for trying things out.
+    /// Holders of `s3:BypassGovernanceRetention`; for trials.
     Governance,
 }
 
 impl LockMode {
-    /// As the S3 interface spells it.
+    /// The value in the S3 interface.
     pub fn as_str(self) -> &'static str {
         match self {
             LockMode::Compliance => "COMPLIANCE",
@@ -89,7 +93,7 @@ impl LockMode {
     }
 }
 
-/// What every object of an archive is locked with.
+/// The lock of every object of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     pub mode: LockMode,
@@ -106,9 +110,10 @@ impl Retention {
         Retention { mode, years: self.years.max(other.years) }
     }
 
-    /// The end of the retention of what is put at `now`: as many calendar years later, and a day. Years as
-    /// a bucket's default counts them have 365 days, so six of them end a day or two too early. From the 29th of
-    /// February it runs to the 1st of March before the day is added. `None` beyond the end of the calendar.
+    /// The end of the retention of an object put at `now`: as many calendar years later, plus a
+    /// day. The years of a bucket's default retention have 365 days, so six of them end a day or
+    /// two too early. From the 29th of February it runs to the 1st of March before the day is
+    /// added. `None` beyond the end of the calendar.
     pub fn until(self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let later = now.checked_add_months(Months::new(self.years.checked_mul(12)?))?;
         let missing = u64::from(later.day() != now.day());
@@ -117,7 +122,7 @@ impl Retention {
 }
 
 impl StoreOptions {
-    /// What the environment says; see `variables` for the names.
+    /// The options set in the environment; see `variables` for the names.
     ///
     /// # Errors
     /// [`StoreError::Variable`] for a value that cannot be used.
@@ -162,7 +167,8 @@ impl StoreOptions {
     }
 }
 
-/// Names of the variables that [`StoreOptions::from_env`] reads; of several the first that is set counts.
+/// Names of the variables that [`StoreOptions::from_env`] reads; of several, the first that is set
+/// is used.
 pub mod variables {
     /// [`super::S3Options::endpoint`]
     pub const ENDPOINT: [&str; 3] = ["STRONGROOM_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
@@ -182,7 +188,7 @@ pub mod variables {
     pub const SINGLE_WRITER: &str = "STRONGROOM_S3_SINGLE_WRITER";
     /// [`super::S3Options::request_timeout`], in seconds.
     pub const TIMEOUT: &str = "STRONGROOM_S3_TIMEOUT";
-    /// [`super::S3Options::staging`], when that is not set.
+    /// [`super::S3Options::staging`], if that is not set.
     pub const STAGING: &str = "STRONGROOM_STAGING";
 }
 

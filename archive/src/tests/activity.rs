@@ -1,4 +1,4 @@
-//! Our own records: sealed with events or without, whatever dies on the way, and checked as strictly.
+//! Activity records: sealed with events or without, wherever a run dies, and checked as strictly.
 
 use arrow_array::Array as _;
 use serde_json::{Map, Value};
@@ -28,7 +28,7 @@ fn records(from: i64, to: i64) -> Vec<ActivityRecord> {
     (from..to).map(record).collect()
 }
 
-/// Bodies that are sealed, in order, after the columns were compared with them.
+/// Sealed bodies, in order, after their columns were compared with them.
 fn sealed(archive: &Archive, partition: &str) -> Vec<String> {
     let Some(rows) = read_all(archive, Table::Activity, partition) else { return Vec::new() };
     let text = |name: &str| rows.column_by_name(name).expect("a column").as_string::<i32>().clone();
@@ -67,7 +67,11 @@ fn records_are_sealed_without_events_and_go_on() {
     let mut writer = archive.writer().expect("the lock is free");
     let mut log = ActivityLog::open(&mut writer, "q-1").expect("a log");
     assert_eq!((log.partition(), log.records(), log.position()), ("activity/q-1", 0, None));
-    assert_eq!(log.seal(&mut writer).expect("sealed"), SealReport::default(), "nothing is no commit");
+    assert_eq!(
+        log.seal(&mut writer).expect("sealed"),
+        SealReport::default(),
+        "an empty seal makes no commit"
+    );
     log.append(&mut writer, &records(0, 3)).expect("appended");
     log.append(&mut writer, &records(3, 5)).expect("appended");
     let report = log.seal(&mut writer).expect("sealed");
@@ -84,7 +88,7 @@ fn records_are_sealed_without_events_and_go_on() {
     assert_eq!((log.records(), other.records()), (5, 0));
     log.append(&mut writer, &records(5, 9)).expect("appended");
     other.append(&mut writer, &records(0, 2)).expect("appended");
-    // Both, and events, in one seal: each table says its own positions.
+    // Both, and events, in one seal: each table has its own positions.
     append(&mut writer, Table::Events, batch(Table::Events, &Shape { rows: 10, ..Shape::default() }))
         .expect("appended");
     let positions =
@@ -104,7 +108,7 @@ fn records_are_sealed_without_events_and_go_on() {
     assert_eq!(named(&writer, Table::Events), [PARTITION]);
     assert_eq!(sealed(&archive, "activity/q-1"), bodies(0, 9));
     assert_eq!(sealed(&archive, "activity/q-2"), bodies(0, 2));
-    assert_eq!(archive.sources().expect("sources").len(), 1, "it is no stream of events");
+    assert_eq!(archive.sources().expect("sources").len(), 1, "activity is not a stream of events");
     assert_eq!(findings(&archive), []);
 }
 
@@ -118,7 +122,7 @@ fn a_writer_killed_anywhere_is_made_good_by_the_next() {
         Step::Committed(Table::Activity),
         Step::Committed(Table::Events),
     ];
-    // Seals of two records with ten events each, until 8 records and 40 events are there.
+    // Seals of two records with ten events each, until there are 8 records and 40 events.
     let run = |archive: &Archive, fail: &FailPoints| -> Result<()> {
         let mut writer = archive.writer()?;
         writer.fail_points = fail.clone();
@@ -152,7 +156,7 @@ fn a_writer_killed_anywhere_is_made_good_by_the_next() {
             fail.arm(at, nth, io::ErrorKind::StorageFull);
             let died = run(&archive, &fail);
             assert!(died.is_err() || at == Step::Proof, "{at:?} {nth} was never passed");
-            assert_eq!(findings(&archive), [], "{at:?} {nth}, before it is made good");
+            assert_eq!(findings(&archive), [], "{at:?} {nth}, before the next run");
             run(&archive, &FailPoints::default()).expect("the next run");
             assert_eq!(sealed(&archive, "activity/w"), bodies(0, 8), "{at:?} {nth}");
             assert_eq!(offsets(&archive, Table::Events), (0..40).map(|row| row * 1000).collect::<Vec<_>>());
@@ -188,11 +192,11 @@ fn rows_of_one_table_are_not_taken_for_those_of_another() {
     assert!(matches!(error, ArchiveError::Activity { source: ActivityError::TooMany { records: 5000, .. } }));
     const { assert!(BATCH_BYTES_MAX >= crate::activity::BODY_BYTES_MAX) };
     assert_eq!(log.records(), 0);
-    log.append(&mut writer, &records(0, 2)).expect("a writer goes on after what it refused");
+    log.append(&mut writer, &records(0, 2)).expect("a writer continues after a refusal");
     log.seal(&mut writer).expect("sealed");
     drop(writer);
 
-    // Of two that go on with one id, the second is refused, and nothing of it is committed.
+    // Of two that continue with one id, the second is refused, and nothing of it is committed.
     let mut writer = archive.writer().expect("the lock is free");
     let mut first = ActivityLog::open(&mut writer, "a").expect("a log");
     let mut second = ActivityLog::open(&mut writer, "a").expect("a log");
@@ -235,7 +239,7 @@ fn records_are_held_and_dropped_like_events_and_their_writer_goes_on() {
     assert_eq!(findings(&archive), []);
 
     let work = || Work::of(&archive, Arc::new(|_, _| ()));
-    // A record may be about anybody, so a hold on one user is on all of its time.
+    // A record may be about anyone, so a hold on one user covers all records of its period.
     let scope = Scope {
         to: Some(long_ago() + chrono::Duration::days(1)),
         user: Some("nobody at all".to_owned()),

@@ -1,11 +1,11 @@
-//! Proof logs: whatever dies on the way, and whoever else signs, a log goes on and never forks.
+//! Signed logs: wherever a run dies, and whoever else signs, a log continues and never forks.
 
 use std::fmt::Display;
 
 use super::*;
 use crate::verify::{self, Records, Watch, verify};
 
-/// Records of rows that nobody has received.
+/// Records of rows that were never received.
 pub(super) struct NoRecords;
 
 impl Records for NoRecords {
@@ -40,7 +40,7 @@ fn signed(folder: &Path, signer: &Arc<Signer>) -> Archive {
         .expect("an archive")
 }
 
-/// What is wrong with an archive whose rows were made up; their counts are, too.
+/// The report on an archive whose rows and counts were made up.
 fn findings(archive: &Archive) -> verify::Report {
     let options = verify::Options { threads: 2, ..verify::Options::default() };
     let mut report = verify(archive, &options, &NoRecords, &NoRecords).expect("readable");
@@ -76,12 +76,12 @@ fn a_log_that_died_anywhere_is_made_good() {
             let fail = FailPoints::default();
             fail.arm(at, nth, io::ErrorKind::StorageFull);
             let died = ingest(&archive, &fail, 5, 20);
-            // What is committed is safe: only the proof waits.
+            // What is committed is safe: only the signature is missing.
             assert!(died.is_err() || at == Step::Proof || nth >= 4, "{at:?} {nth}");
-            assert_eq!(findings(&archive).findings, [], "{at:?} {nth}, before it is made good");
+            assert_eq!(findings(&archive).findings, [], "{at:?} {nth}, before the next run");
             ingest(&archive, &FailPoints::default(), 3, 24).expect("the next run");
             assert_whole(&archive, &format!("{at:?} {nth}"));
-            // The key came with the archive.
+            // The archive was created with the key.
             assert_eq!(archive.keys().expect("keys").current(), Some(signer.public()));
         }
     }
@@ -96,7 +96,7 @@ fn a_log_goes_on_over_tiles_and_years_and_without_its_tiles() {
     for (run, (clock, seals)) in
         [(fixed_2026 as fn() -> DateTime<Utc>, 270), (fixed_2026, 3), (fixed_2027, 2)].into_iter().enumerate()
     {
-        // Without the key first: the log lags, and is caught up over a full tile at once.
+        // First without the key: the log lags, and then catches up over a full tile at once.
         let writer = if run == 0 { &plain } else { &archive };
         let mut writer = writer.writer_with(options(clock), || {}).expect("the lock is free");
         for _ in 0..seals {
@@ -119,7 +119,8 @@ fn a_log_goes_on_over_tiles_and_years_and_without_its_tiles() {
             .join("_tlog/tile")
     };
     assert!(tiles(2026).join("0/000").exists() && tiles(2026).join("1/000.p/1").exists());
-    // Tiles say nothing that the commits do not; without them the log goes on, and is said to lack them.
+    // Everything in tiles follows from the commits; without tiles the log continues, and their
+    // absence is reported.
     std::fs::remove_dir_all(tiles(2027)).expect("removed");
     let mut writer = archive.writer_with(options(fixed_2027), || {}).expect("the lock is free");
     let next = step(PARTITION, previous, 900_000);

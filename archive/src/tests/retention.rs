@@ -1,4 +1,5 @@
-//! Keeping and dropping: whatever dies on the way, the same command finishes it, and nothing goes that must stay.
+//! Retention and drops: wherever a command dies, the same command finishes it, and nothing is
+//! removed that must stay.
 
 use chrono::{Datelike as _, Duration, Months};
 use strongroom_schemas::record::leaf_hash;
@@ -14,7 +15,7 @@ use crate::retention::{DropRequest, RetentionError, Scope, Status, Work, policy,
 use crate::verify::{self, Records, Watch, verify};
 
 const OTHER: &str = "file/ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100";
-/// Years that the old volume of these tests is away.
+/// How many years ago the old volume of these tests was made.
 const AGO: i32 = 8;
 
 struct NoRecords;
@@ -49,7 +50,7 @@ fn signer() -> Arc<Signer> {
     Arc::new(Signer::Key(PrivateKey::generate("test").expect("randomness")))
 }
 
-/// What is wrong with an archive whose records were made up.
+/// Kinds of findings in an archive whose records were made up.
 fn kinds(archive: &Archive) -> Vec<&'static str> {
     let options = verify::Options { threads: 2, ..verify::Options::default() };
     let report = verify(archive, &options, &NoRecords, &NoRecords).expect("readable");
@@ -119,7 +120,7 @@ fn rows_of(
     writer.seal(&[step(partition, previous, from + 20_000)], counts(20)).expect("sealed");
 }
 
-/// Lets the commits of a table's volume be of the time that they were made for.
+/// Changes the times in the commits of a table's volume to the given one.
 pub(super) fn dated(archive: &Archive, table: Table, time: DateTime<Utc>) {
     let volume = layout::volume(archive.root(), VolumeId { table, period: Period::of_year(time.year()) });
     for name in layout::names(&layout::delta_log(&volume)).expect("names") {
@@ -133,12 +134,13 @@ pub(super) fn dated(archive: &Archive, table: Table, time: DateTime<Utc>) {
     }
 }
 
-/// An archive with a volume of long ago, one of the present year, and a source that goes on from one to the other.
+/// An archive with an old volume, one of the present year, and a source that continues from one to
+/// the other.
 fn aged(folder: &Path) -> (Archive, Arc<Signer>) {
     let (archive, signer) = (create(folder), signer());
     rows_of(&archive, long_ago, PARTITION, 0, long_ago());
     rows_of(&archive, long_ago, OTHER, 0, long_ago());
-    // The library dates commits by the machine's clock.
+    // The library dates commits with the machine's clock.
     Table::ALL.into_iter().for_each(|table| dated(&archive, table, long_ago()));
     let archive = archive.signed_by(Arc::clone(&signer));
     rows_of(&archive, Utc::now, PARTITION, 20_000, Utc::now());
@@ -171,7 +173,8 @@ fn a_drop_that_dies_anywhere_is_finished_by_the_next() {
             break;
         }
         deaths += 1;
-        // Readers see all of the volume or nothing; who looks is told that some of it is there.
+        // Readers see all of the volume or nothing; `status` and `verify` report that some of it
+        // remains.
         let rows = archive.snapshot(Table::Events).expect("readable").rows();
         assert_eq!(rows, if is_recorded { 20 } else { 60 });
         let expected: &[&str] = if is_recorded { &["drop_unfinished"] } else { &[] };
@@ -179,7 +182,7 @@ fn a_drop_that_dies_anywhere_is_finished_by_the_next() {
         assert_eq!(status.issues.iter().map(|issue| issue.kind).collect::<Vec<_>>(), expected);
         drop_it(&archive, old_year(), None).expect("finished");
         assert_eq!((files(), kinds(&archive).len()), (0, 0), "{nth}");
-        assert!(matches!(drop_it(&archive, old_year(), None), Ok(0)), "there is nothing left to do");
+        assert!(matches!(drop_it(&archive, old_year(), None), Ok(0)), "nothing is left to do");
     }
     assert!(deaths >= 9, "it died {deaths} times");
 }
@@ -189,7 +192,7 @@ fn what_comes_behind_a_dropped_volume_goes_on() {
     let folder = folder();
     let (archive, signer) = aged(folder.path());
     drop_it(&archive, old_year(), None).expect("dropped");
-    // Sources go on where they were, those too that are in no other volume.
+    // Sources continue where they were, including those that are in no other volume.
     let mut writer = archive.writer().expect("the lock is free");
     assert_eq!(writer.position(Table::Events, OTHER).expect("readable"), Some(position(20_000)));
     assert_eq!(writer.position(Table::Events, PARTITION).expect("readable"), Some(position(40_000)));
@@ -201,7 +204,8 @@ fn what_comes_behind_a_dropped_volume_goes_on() {
         sources.iter().find(|source| source.partition == partition).map(|source| source.dropped_before)
     };
     assert_eq!((begin(PARTITION), begin(OTHER)), (Some(20_000), Some(20_000)));
-    // A rotation names no log of it, and the record stays good; the other tables' volumes are still there.
+    // A rotation names none of its logs, and the record stays valid; the volumes of the other
+    // tables still exist.
     let next = self::signer();
     archive.rotate_key(Arc::clone(&next)).expect("rotated");
     assert_eq!(kinds(&archive), [""; 0]);
@@ -223,7 +227,7 @@ fn a_drop_is_refused_wherever_it_must_be() {
         other => panic!("{other:?}"),
     };
     let before = tree(archive.root());
-    assert!(reasons(Utc::now().year()).contains("of the present year"));
+    assert!(reasons(Utc::now().year()).contains("from the present year"));
     assert!(reasons(Utc::now().year()).contains("it is kept until"));
     assert!(matches!(drop_it(&archive, 2015, None), Err(RetentionError::NoVolume { .. })));
     let keyless = create(folder.path());
@@ -238,7 +242,7 @@ fn a_drop_is_refused_wherever_it_must_be() {
         .expect("extended");
     assert!(reasons(old_year()).contains("10 years are promised"));
 
-    // A commit is gone, or was changed since it was signed.
+    // A commit is missing, or was changed since it was signed.
     let folder = self::folder();
     let (archive, _) = aged(folder.path());
     let commit = layout::commit(
@@ -276,7 +280,7 @@ fn holds_outlast_retention_overlap_and_take_in_what_comes_later() {
     let elsewhere = Scope { to: Some(long_ago() - Duration::days(400)), ..Scope::default() };
     assert_eq!(place_it(&archive, "elsewhere", elsewhere).expect("placed"), 0);
     assert!(look(&archive).volumes.iter().any(|volume| volume.is_past), "nothing holds it yet");
-    // Two files of events and two of alerts are of that time.
+    // Two files of events and two of alerts are from that period.
     assert_eq!(place_it(&archive, "first", during.clone()).expect("placed"), 4);
     assert_eq!(place_it(&archive, "first", during.clone()).expect("again"), 4);
     assert_eq!(place_it(&archive, "second", Scope { to: None, ..during.clone() }).expect("placed"), 6);
@@ -289,7 +293,7 @@ fn holds_outlast_retention_overlap_and_take_in_what_comes_later() {
     assert!(held(&archive).contains("\"first\"") && held(&archive).contains("\"second\""));
     assert_eq!((kinds(&archive), look(&archive).issues), (vec![], vec![]));
 
-    // The open one is about what is sealed now; who looks is told, and a refresh takes it in.
+    // The open hold covers what is sealed now; `status` reports it, and a refresh adds it.
     rows_of(&archive, Utc::now, OTHER, 20_000, Utc::now());
     let issues = look(&archive).issues;
     assert_eq!(issues.iter().map(|issue| issue.kind).collect::<Vec<_>>(), ["hold_open"]);
@@ -323,7 +327,8 @@ fn a_hold_that_dies_anywhere_is_finished_by_the_next() {
                 Some(nth),
                 |work| async move { place(&work, "case", "r", &Scope::default()).await },
             );
-        // From the record on nothing of it can be dropped, whatever became of the list.
+        // Once the record exists nothing in its scope can be dropped, whether or not the list was
+        // written.
         let is_recorded = archive.root().join("_holds/00000001").exists();
         if is_recorded {
             assert!(
@@ -359,7 +364,7 @@ fn a_hold_finds_the_rows_it_is_about() {
     assert!(place_it(&archive, "user", scope(Some(&user), None)).expect("placed") >= 1);
     assert_eq!(place_it(&archive, "nobody", scope(Some("nobody at all"), None)).expect("placed"), 0);
     assert_eq!(place_it(&archive, "nowhere", scope(None, Some("no such"))).expect("placed"), 0);
-    // A file that cannot be read is held: it may have such records.
+    // A file that cannot be read is held: it may have records in scope.
     let file = archive.snapshot(Table::Events).expect("readable").files[0].path.clone();
     let bytes = std::fs::metadata(&file).expect("there").len();
     std::fs::remove_file(&file).expect("removed");
@@ -389,7 +394,7 @@ fn a_promise_only_grows_and_only_under_the_key() {
     assert_eq!((known.years, known.records.len()), (9, 2));
     assert_eq!(kinds(&archive), [""; 0]);
 
-    // Somebody without the key promises a hundred years, or takes a promise away.
+    // A party without the key promises a hundred years, or removes a promise.
     let record = archive.root().join("_retention/00000003");
     let text = std::fs::read_to_string(archive.root().join("_retention/00000002")).expect("text");
     let forged = text
@@ -401,7 +406,7 @@ fn a_promise_only_grows_and_only_under_the_key() {
     std::fs::write(&record, forged + "\n").expect("written");
     assert_eq!(kinds(&archive), ["retention_record"]);
     assert!(policy(&archive).is_err());
-    assert_eq!(look(&archive).policy.years, 9, "what does not hold promises nothing");
+    assert_eq!(look(&archive).policy.years, 9, "an invalid record promises nothing");
     std::fs::remove_file(&record).expect("removed");
     std::fs::remove_file(archive.root().join("_retention/00000001")).expect("removed");
     assert_eq!(kinds(&archive), ["retention_record"]);
@@ -421,7 +426,7 @@ fn a_drop_record_that_is_forged_hides_nothing() {
         let _ = std::fs::remove_file(path);
         std::fs::write(path, bytes).expect("written");
     };
-    // The present year is still read, whatever a record says that nobody with the key has signed.
+    // The present year is still read, whatever an unsigned record says.
     let text = String::from_utf8(good.clone()).expect("text");
     write(
         &place(year),
@@ -447,13 +452,13 @@ fn a_drop_record_that_is_forged_hides_nothing() {
         std::fs::remove_file(path).expect("removed");
     }
     assert_eq!(kinds(&archive), [""; 0]);
-    // Its state, or a word of it, changed.
+    // A change in its state, or in a word of the record.
     write(&state, &[&good_state[..], b" "].concat());
     assert_eq!(kinds(&archive), ["drop_record", "volume_missing"]);
     write(&state, &good_state);
     write(&place(old_year()), text.replace("past its time", "past its date").as_bytes());
     assert_eq!(kinds(&archive), ["drop_record", "volume_missing"]);
-    // Gone without a record: a rotation had named it.
+    // Missing without a record, although a rotation named it.
     let folder = self::folder();
     let (archive, _) = aged(folder.path());
     archive.rotate_key(self::signer()).expect("rotated");
@@ -466,12 +471,13 @@ fn a_drop_record_that_is_forged_hides_nothing() {
     assert!(kinds(&archive).contains(&"volume_missing"));
 }
 
-/// As many calendar years by counting days, which is slow and cannot be wrong in the same way.
+/// The same number of calendar years by counting days, which is slow and cannot be wrong in the
+/// same way.
 fn counted(from: NaiveDate, years: u32) -> NaiveDate {
     let is_leap = |year: i32| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let mut date = from;
     for _ in 0..years {
-        // From the day before the 1st of March on, the leap day that is passed is the next year's.
+        // From the 1st of March on, the next leap day passed is in the next year.
         let passes = if date.month() > 2 {
             is_leap(date.year() + 1)
         } else {
@@ -489,7 +495,7 @@ proptest! {
         let from = NaiveDate::from_ymd_opt(1990, 1, 1).expect("a day") + Duration::days(day);
         let at = from.and_hms_opt(0, 0, 0).expect("midnight").and_utc() + Duration::seconds(second);
         let end = retention_end(at, years).expect("within the calendar");
-        // UTC has no summer time: the time of day stays, on every day of every year.
+        // UTC has no daylight saving time: the time of day stays, on every day of every year.
         prop_assert_eq!(end.time(), at.time());
         let is_leap_day = (from.month(), from.day()) == (2, 29);
         let same_day = NaiveDate::from_ymd_opt(from.year() + years as i32, from.month(), from.day());
@@ -499,7 +505,7 @@ proptest! {
         if !is_leap_day {
             prop_assert_eq!(counted(from, years) + Duration::days(1), end.date_naive());
         }
-        // It never shrinks: neither with more years nor with a later beginning.
+        // It never gets shorter: neither with more years nor with a later start.
         prop_assert!(retention_end(at, years + 1) > Some(end));
         prop_assert!(retention_end(at + Duration::seconds(1), years) >= Some(end));
         prop_assert!(end >= at + Months::new(12 * years));
@@ -511,6 +517,6 @@ fn from_a_leap_day_it_runs_into_march() {
     let at = |y, m, d| Utc.with_ymd_and_hms(y, m, d, 12, 0, 0).single().expect("a time");
     assert_eq!(retention_end(at(2024, 2, 29), 6), Some(at(2030, 3, 2)));
     assert_eq!(retention_end(at(2024, 2, 29), 4), Some(at(2028, 3, 1)));
-    assert_eq!(retention_end(at(2096, 2, 29), 4), Some(at(2100, 3, 2)), "2100 is no leap year");
+    assert_eq!(retention_end(at(2096, 2, 29), 4), Some(at(2100, 3, 2)), "2100 is not a leap year");
     assert_eq!(retention_end(at(2026, 2, 28), 6), Some(at(2032, 2, 29)));
 }

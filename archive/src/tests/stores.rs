@@ -1,7 +1,8 @@
-//! What every store promises, on a disk and in a real bucket; and what several writers of one bucket may do.
+//! What every store promises, on a disk and in a real bucket; and what several writers of one
+//! bucket may do.
 //!
-//! Credentials come from the environment alone, and a test cannot change its own: the bucket's part runs in a
-//! second process of this very binary.
+//! Credentials come only from the environment, and a test cannot change its own: the part with a
+//! bucket runs in a second process of the same binary.
 
 use std::process::Command;
 
@@ -20,7 +21,7 @@ mod seaweed;
 
 use ports::free_port;
 
-/// Tells the second process that it is one, and where the store is.
+/// Marks the second process, and gives it the location of the store.
 const ENDPOINT: &str = "STRONGROOM_TEST_ENDPOINT";
 
 /// The suite that every kind of store passes.
@@ -35,7 +36,7 @@ fn conforms(place: Place) {
             std::fs::create_dir_all(&folder).expect("a folder");
         }
 
-        // A name that is taken keeps its content.
+        // A taken name keeps its content.
         assert!(store.put_once(&path, Bytes::from_static(b"first")).await.expect("put"));
         assert!(!store.put_once(&path, Bytes::from_static(b"second")).await.expect("an answer"));
         assert!(!store.put_once(&path, Bytes::from_static(b"first")).await.expect("an answer"));
@@ -91,15 +92,15 @@ fn inside_a_bucket() {
     a_full_volume_fences(&new("s3://stores/volumes"));
     versions_survive_checkpoints(&new("s3://stores/checkpoints"));
     a_promise_grows_under_a_writer(&new("s3://stores/promise"), || {
-        Archive::open_with("s3://stores/promise", &options).expect("it is there")
+        Archive::open_with("s3://stores/promise", &options).expect("it exists")
     });
-    // What an archive was made with is the least of what it is written with.
+    // The settings with which an archive was created are the minimum for every write.
     let s3 = S3Options { mode: LockMode::Governance, retention_years: 1, ..options.s3.clone() };
-    let weaker = Archive::open_with("s3://stores/made", &StoreOptions { s3 }).expect("it is there");
+    let weaker = Archive::open_with("s3://stores/made", &StoreOptions { s3 }).expect("it exists");
     assert_eq!(weaker.retention(), Some(Retention { mode: LockMode::Compliance, years: 6 }));
 }
 
-/// A writer that was there before locks from its next seal on for as long as was promised meanwhile.
+/// An existing writer locks, from its next seal on, for the years promised in the meantime.
 fn a_promise_grows_under_a_writer(archive: &Archive, opened: impl Fn() -> Archive) {
     let mut writer = archive.writer().expect("a writer");
     seal(&mut writer, "file/promise", None).expect("sealed");
@@ -131,26 +132,26 @@ fn writers_are_kept_apart(archive: &Archive) {
     const OTHER: &str = "file/other";
     let (mut first, mut second) = (archive.writer().expect("one"), archive.writer().expect("another"));
     assert!(first.is_shared());
-    // Both begin with nothing; the second finds a table that it did not know.
+    // Both start with nothing; the second finds a table that it did not know.
     seal(&mut first, PARTITION, None).expect("sealed");
     seal(&mut second, OTHER, None).expect("sealed");
-    // Now each of them holds a volume that the other has moved.
-    seal(&mut first, PARTITION, Some(2000)).expect("sealed behind the other");
-    let report = seal(&mut second, OTHER, Some(2000)).expect("sealed behind the other");
+    // Now each of them has a volume that the other has moved.
+    seal(&mut first, PARTITION, Some(2000)).expect("sealed after the other");
+    let report = seal(&mut second, OTHER, Some(2000)).expect("sealed after the other");
     assert_eq!(report.commits[0].version, 4);
-    first.refresh().expect("read anew");
+    first.refresh().expect("read again");
     assert_eq!(first.position(Table::Events, OTHER).expect("usable"), Some(position(4000)));
     let mut known: Vec<_> = first.positions(Table::Events).collect();
     known.sort_by_key(|(partition, _)| (*partition).to_owned());
     assert_eq!(known, [(PARTITION, position(4000)), (OTHER, position(4000))]);
 
-    // The same source from two writers: who comes second is told so, and nothing of it is committed.
+    // The same source from two writers: the second is refused, and nothing of it is committed.
     let mut late = archive.writer().expect("a third");
     seal(&mut first, PARTITION, Some(4000)).expect("sealed");
     let error = seal(&mut late, PARTITION, Some(4000)).expect_err("fenced");
     assert!(matches!(error, ArchiveError::PositionAhead { .. }), "{error}");
     assert!(matches!(late.refresh(), Err(ArchiveError::WriterFailed { .. })));
-    // The same when it has committed before and holds the volume.
+    // The same if it has committed before and has the volume open.
     seal(&mut second, PARTITION, None).expect_err("it knows of the first one's commits");
     let snapshot = archive.snapshot(Table::Events).expect("a snapshot");
     assert_eq!(snapshot.rows(), 10);
@@ -162,13 +163,14 @@ fn a_new_year_fences_too(archive: &Archive) {
     seal(&mut old, PARTITION, None).expect("sealed");
     let mut new = archive.writer_with(options(fixed_2027), || {}).expect("another");
     seal(&mut new, PARTITION, Some(2000)).expect("sealed");
-    // Nobody has touched the volume of the old year since; the newer one has the position.
+    // The volume of the old year is unchanged since; the newer one has the position.
     let error = seal(&mut old, PARTITION, Some(2000)).expect_err("fenced");
     assert!(matches!(error, ArchiveError::PositionAhead { .. }), "{error}");
     assert_eq!(archive.snapshot(Table::Events).expect("a snapshot").rows(), 4);
 }
 
-/// A writer closes a volume before it begins the next one, and one that still has files for the closed one stops.
+/// A writer closes a volume before it starts the next one, and a writer that still has files for
+/// the closed one stops.
 fn a_full_volume_fences(archive: &Archive) {
     let full = WriterOptions { volume_commits_max: 3, ..options(fixed_2026) };
     let mut first = archive.writer_with(full.clone(), || {}).expect("one");
@@ -189,7 +191,7 @@ fn a_full_volume_fences(archive: &Archive) {
     let error = late.seal(&[step("file/late", None, 2000)], counts(2)).expect_err("closed");
     assert!(matches!(error, ArchiveError::VolumeClosed { .. }), "{error}");
     assert!(error.hint().is_some_and(|hint| hint.contains("nothing was lost")));
-    // A new writer commits after what the archive holds, and the next year closes this volume.
+    // A new writer commits after the content of the archive, and the next year closes this volume.
     let mut again = archive.writer_with(options(fixed_2026), || {}).expect("a third");
     assert_eq!(
         seal(&mut again, "file/late", None).expect("sealed").commits[0].volume.name(),

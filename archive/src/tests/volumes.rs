@@ -1,4 +1,4 @@
-//! Volumes that follow each other: full ones, closed ones, and what readers, writers and `verify` make of them.
+//! Consecutive volumes: full ones, closed ones, and how readers, writers and `verify` handle them.
 
 use super::*;
 use crate::delta::State;
@@ -7,7 +7,8 @@ use crate::layout;
 use crate::store::Store;
 use crate::store::background;
 
-/// Seals `many` times, ten rows each, from where `next` says, in volumes of so many commits.
+/// Seals `many` times, ten rows each, starting at `next`, in volumes of at most `commits_max`
+/// commits.
 fn seal(archive: &Archive, commits_max: u64, next: &mut i64, many: usize) -> Vec<Commit> {
     let options = WriterOptions { volume_commits_max: commits_max, ..options(fixed_2026) };
     let mut writer = archive.writer_with(options, || {}).expect("the lock is free");
@@ -94,7 +95,7 @@ fn a_seal_without_rows_moves_on_from_a_full_volume() {
     assert_eq!(names(&report.commits), ["events/2026:2", "events/2026-0001:1"]);
 }
 
-/// A volume's log on a disk, open as one writer has it.
+/// A volume's log on a disk, as opened by one writer.
 fn open(root: &Path) -> VolumeLog {
     let path = layout::volume(root, VolumeId { table: Table::Events, period: Period::of_year(2026) });
     wait(async move { VolumeLog::open_or_create(&Store::Local, Table::Events, path, arrived()).await })
@@ -104,7 +105,7 @@ fn wait<T: Send + 'static>(future: impl Future<Output = Result<T>> + Send + 'sta
     background::wait(future).expect("done")
 }
 
-/// Commits one position; the volume comes back.
+/// Commits one position; returns the volume.
 fn commit_one(mut log: VolumeLog, offset: i64) -> (VolumeLog, Result<Committed>) {
     let addition =
         Addition { positions: vec![(PARTITION.to_owned(), position(offset))], ..Addition::default() };
@@ -142,7 +143,7 @@ fn writers_that_make_a_volume_at_once_share_it() {
             .filter(|(_, outcome)| matches!(outcome, Err(ArchiveError::CommitConflict { .. })))
             .count();
         assert_eq!(conflicts, 3, "one of them was first");
-        // The others take in what came, and commit after it.
+        // The others read the new commit, and commit after it.
         let mut version = 1;
         for (mut log, outcome) in outcomes {
             if outcome.is_ok() {
@@ -179,7 +180,7 @@ fn a_checkpoint_that_is_missing_is_made_up_for() {
     std::fs::remove_file(checkpoint).expect("removed");
     drop(log);
     log = commit_to(open(folder.path()), CHECKPOINT_INTERVAL);
-    assert_eq!(checkpoints(folder.path()), [CHECKPOINT_INTERVAL], "the first commit after it brings one");
+    assert_eq!(checkpoints(folder.path()), [CHECKPOINT_INTERVAL], "the first commit after it writes one");
     let state = wait(async move { commit::load(&Store::Local, &path).await }).expect("there");
     assert_eq!((state.version, state.txns[PARTITION]), (log.version(), offset));
 }

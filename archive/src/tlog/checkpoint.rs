@@ -30,7 +30,7 @@ pub(crate) fn name_prefix(size: u64) -> String {
     format!("{size:0SIZE_DIGITS$}")
 }
 
-/// Size, name of the checkpoint, and what tells authorities apart, in the name of a timestamp.
+/// Size, name of the checkpoint and id of the authority, from the name of a timestamp.
 pub(crate) fn parse_timestamp_name(name: &str) -> Option<(u64, &str, &str)> {
     let (checkpoint, id) = name.rsplit_once('-')?;
     let hex = id.len() == 8 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
@@ -38,7 +38,7 @@ pub(crate) fn parse_timestamp_name(name: &str) -> Option<(u64, &str, &str)> {
     Some((size, checkpoint, id))
 }
 
-/// Size and key id in the name of a checkpoint, or of what is kept of one by others.
+/// Size and key id, from the name of a checkpoint or of what others made for it.
 pub(crate) fn parse_checkpoint_name(name: &str) -> Option<(u64, &str)> {
     let (size, id) = name.split_once('-')?;
     let digits = size.len() == SIZE_DIGITS && size.bytes().all(|byte| byte.is_ascii_digit());
@@ -51,7 +51,8 @@ pub(crate) fn checkpoint_text(origin: &str, size: u64, root: &Hash) -> String {
     format!("{origin}\n{size}\n{}\n", base64(&root.0))
 }
 
-/// Origin, size and root of a checkpoint's text, which must be written as [`checkpoint_text`] writes it.
+/// Origin, size and root, from the text of a checkpoint, which must have the format of
+/// [`checkpoint_text`].
 pub(crate) fn parse_checkpoint_text(text: &str) -> Option<(&str, u64, Hash)> {
     let mut lines = text.lines();
     let (origin, size, root) = (lines.next()?, lines.next()?.parse().ok()?, lines.next()?);
@@ -59,21 +60,22 @@ pub(crate) fn parse_checkpoint_text(text: &str) -> Option<(&str, u64, Hash)> {
     (checkpoint_text(origin, size, &root) == text).then_some((origin, size, root))
 }
 
-/// A checkpoint of `log` whose signature by one of `keys` holds; or what is wrong with it. Says which key it was.
+/// Checks a checkpoint of `log` and its signature by one of `keys`. Returns which key it was, or
+/// what is wrong.
 pub(crate) fn check_note(
     note: &[u8],
     origin: &str,
     keys: &[PublicKey],
 ) -> Result<(u64, Hash, usize), (&'static str, String)> {
-    let malformed = || ("checkpoint_malformed", "it is no checkpoint".to_owned());
+    let malformed = || ("checkpoint_malformed", "not a checkpoint".to_owned());
     let note = Note::parse(note).ok_or_else(malformed)?;
     let (found, size, root) = parse_checkpoint_text(note.text).ok_or_else(malformed)?;
     if found != origin {
-        return Err(("checkpoint_origin", format!("it is of {found}, not of {origin}")));
+        return Err(("checkpoint_origin", format!("its origin is {found}, not {origin}")));
     }
     match note.signer(origin, keys) {
         Some(key) => Ok((size, root, key)),
-        None => Err(("checkpoint_signature", "no known key has signed it".to_owned())),
+        None => Err(("checkpoint_signature", "it has no signature of a known key".to_owned())),
     }
 }
 
@@ -117,7 +119,8 @@ impl Edge {
 
     /// The root of the tree.
     pub(crate) fn root(&self) -> Hash {
-        // Full subtrees from the smallest to the greatest: the levels upwards, each from its last hash.
+        // Full subtrees from the smallest to the largest: level by level upwards, each from its
+        // last hash.
         let mut root = None;
         for hashes in &self.levels {
             let mut rest = hashes.as_slice();

@@ -1,7 +1,8 @@
 //! Cosignatures of witnesses: C2SP tlog-cosignature, version 1 with Ed25519.
 //!
-//! Invariant: a cosignature counts only for the witness whose name and key it was checked with, and for the text it was
-//! made over. It says: at this time this was the greatest tree of the log that I had seen, and it continued all before.
+//! Invariant: a cosignature counts only for the witness whose name and key it was checked with, and
+//! for the text it was made over. It states: at this time, this was the largest tree of the log
+//! that the witness had seen, and it continued all before.
 
 use std::fmt;
 
@@ -10,12 +11,12 @@ use super::note::{KeyId, Note, PrivateKey, PublicKey, line};
 
 /// Signature type of timestamped Ed25519 cosignatures in key ids and key texts.
 const COSIGNATURE_TYPE: u8 = 4;
-/// What keeps a cosigned text apart from a signed one.
+/// Separates a cosigned text from a signed one.
 const HEADER: &str = "cosignature/v1";
-/// Bytes of the time before the signature.
+/// Bytes of the time, which precedes the signature.
 const TIME_BYTES: usize = 8;
 
-/// Who a witness is: its name and its public key.
+/// The identity of a witness: its name and its public key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WitnessKey {
     name: String,
@@ -23,7 +24,7 @@ pub struct WitnessKey {
 }
 
 impl WitnessKey {
-    /// A witness of this name with this key. The name has been checked where the key was made or read.
+    /// A witness with this name and key. The name was checked when the key was made or read.
     pub fn of(key: &PrivateKey) -> WitnessKey {
         WitnessKey { name: key.name().to_owned(), key: key.public() }
     }
@@ -51,11 +52,11 @@ impl WitnessKey {
         self.key.id_as(&self.name, COSIGNATURE_TYPE)
     }
 
-    /// When it has cosigned the text of `note`, in seconds since 1970; `None` when it has not. Of several cosignatures
-    /// the oldest counts.
+    /// When the witness cosigned the text of `note`, in seconds since 1970; `None` if it did not.
+    /// Of several cosignatures the oldest counts.
     ///
     /// # Errors
-    /// When a cosignature by its name and id is there and does not hold.
+    /// If a cosignature with its name and id is invalid.
     pub(crate) fn cosigned(&self, note: &Note<'_>) -> Result<Option<u64>, BadCosignature> {
         let mut oldest = None;
         for signature in note.signatures_of(&self.name, self.id()) {
@@ -77,7 +78,7 @@ impl fmt::Display for WitnessKey {
     }
 }
 
-/// A cosignature under a known name and id that its key has not made.
+/// A cosignature under a known name and id that its key did not make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BadCosignature;
 
@@ -85,7 +86,7 @@ fn message(time: u64, text: &str) -> Vec<u8> {
     format!("{HEADER}\ntime {time}\n{text}").into_bytes()
 }
 
-/// The line by which a witness cosigns a checkpoint's text at a time.
+/// The line with which a witness cosigns the text of a checkpoint at a time.
 pub(crate) fn cosign(key: &PrivateKey, text: &str, time: u64) -> String {
     let mut signature = time.to_be_bytes().to_vec();
     signature.extend(key.sign(&message(time, text)));
@@ -105,7 +106,7 @@ mod tests {
         let witness = WitnessKey::of(&key);
         assert_eq!(WitnessKey::parse(&witness.to_string()).expect("its own vkey"), witness);
         assert!(WitnessKey::parse(&key.public().vkey("witness.example/w1")).is_err(), "a log's key");
-        assert!(PublicKey::parse(&witness.to_string()).is_err(), "a witness is no log");
+        assert!(PublicKey::parse(&witness.to_string()).is_err(), "a witness is not a log");
 
         let line = cosign(&key, TEXT, 1_679_315_147);
         let note = format!("{TEXT}\n{line}");
@@ -118,7 +119,8 @@ mod tests {
         let changed = Note::parse(changed.as_bytes()).expect("a note");
         assert_eq!(witness.cosigned(&changed), Err(BadCosignature));
 
-        // A signature of the text alone, as logs make it, is no cosignature, whatever it is called.
+        // A signature of the text alone, as logs make it, is not a cosignature, whatever its name
+        // and id.
         let plain = super::line(witness.name(), witness.id(), &key.sign(TEXT.as_bytes()));
         let plain = format!("{TEXT}\n{plain}");
         assert_eq!(witness.cosigned(&Note::parse(plain.as_bytes()).expect("a note")), Err(BadCosignature));
@@ -128,7 +130,8 @@ mod tests {
         assert_eq!(witness.cosigned(&Note::parse(late.as_bytes()).expect("a note")), Err(BadCosignature));
     }
 
-    /// Name, key id and time of the example in the specification, whose public key it does not give.
+    /// Name, key id and time of the example in the specification, whose public key it does not
+    /// give.
     #[test]
     fn the_example_of_the_specification_is_read() {
         let note = "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n\n\
@@ -136,7 +139,7 @@ mod tests {
             \u{2014} witness.example.com/w1 jWbPPwAAAABkGFDLEZMHwSRaJNiIDoe9DYn/zXcrtPHeolMI5OWXEhZCB9dlrDJsX3b2oyin1nPZqhf5nNo0xUe+mbIUBkBIfZ+qnA==\n";
         let note = Note::parse(note.as_bytes()).expect("a note");
         let (name, id) = note.signers().nth(1).expect("two signatures");
-        let signature = note.signatures_of(name, id).next().expect("it is there");
+        let signature = note.signatures_of(name, id).next().expect("the second signer has one");
         assert_eq!((name, id.to_string().as_str()), ("witness.example.com/w1", "8d66cf3f"));
         assert_eq!(signature.len(), TIME_BYTES + 64);
         assert_eq!(u64::from_be_bytes(signature[..8].try_into().expect("8 bytes")), 1_679_315_147);

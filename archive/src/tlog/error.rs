@@ -11,17 +11,17 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TlogError {
-    #[error("this is no Ed25519 public key: neither a vkey nor the base64 of 32 bytes")]
+    #[error("not an Ed25519 public key: expected a vkey or the base64 of 32 bytes")]
     PublicKey,
-    #[error("this is no private key of the form PRIVATE+KEY+<name>+<id>+<base64>")]
+    #[error("not a private key of the form PRIVATE+KEY+<name>+<id>+<base64>")]
     PrivateKey,
-    #[error("a key's name is not empty and has neither white space nor a plus")]
+    #[error("the name of a key must not be empty or contain white space or a plus")]
     KeyName,
-    #[error("this is no vkey of a witness, of the form <name>+<id>+<base64> with signature type 4")]
+    #[error("not the vkey of a witness, of the form <name>+<id>+<base64> with signature type 4")]
     WitnessKey,
-    #[error("these are no certificates of authorities in PEM")]
+    #[error("not certificates of timestamp authorities in PEM")]
     Authorities,
-    #[error("the system has no randomness to make a key of")]
+    #[error("the system cannot supply random bytes for a key")]
     Randomness,
     #[error("cannot read the key file {}", path.display())]
     ReadKey {
@@ -29,21 +29,23 @@ pub enum TlogError {
         #[source]
         source: io::Error,
     },
-    #[error("everybody may read or write the key file {}", path.display())]
+    #[error("other users may read or write the key file {}", path.display())]
     KeyOpen { path: PathBuf },
-    #[error("the signing program has not signed: {detail}")]
+    #[error("the signing program failed: {detail}")]
     SignerCommand { detail: String },
-    #[error("the signature is not one of the public key that was named")]
+    #[error("the signature was not made by the given public key")]
     SignatureWrong,
 }
 
 impl TlogError {
-    /// What the user can do about it, when there is something.
+    /// What the user can do about it, if anything.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            TlogError::KeyOpen { .. } => Some("chmod 600 the file; if others have read it, rotate the key"),
+            TlogError::KeyOpen { .. } => {
+                Some("run chmod 600 on the file; if others have read it, rotate the key")
+            }
             TlogError::WitnessKey => Some(
-                "strongroom key show --witness prints the vkey of a witness; that of a log begins as it does, and is another",
+                "strongroom key show --witness prints the vkey of a witness; the vkey of a log looks alike, but is another",
             ),
             _ => None,
         }

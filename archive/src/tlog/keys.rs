@@ -1,8 +1,8 @@
-//! The archive's keys, one after the other: a record for the first, and one for each rotation.
+//! The archive's keys in order: a record for the first, and one for each rotation.
 //!
-//! Invariant: a record is signed by the key before it and by its own, and names every log's head at that moment. So a
-//! proof made under an old key stays one, an old key that is stolen later proves nothing new, and trust in any key of the
-//! chain reaches all of them.
+//! Invariant: a record is signed by the previous key and by its own, and names the head of every
+//! log at that moment. So a proof made under an old key stays valid, an old key that is stolen
+//! later cannot sign anything new, and trust in any key of the chain extends to all of them.
 
 use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::Sha256Hash;
@@ -10,7 +10,7 @@ use strongroom_schemas::record::Sha256Hash;
 use super::checkpoint::TreeHead;
 use super::note::{Note, PublicKey, base64, from_base64};
 
-/// A key and when it became the archive's.
+/// A key and the time when it became the archive's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRecord {
     /// From 1 on.
@@ -21,11 +21,11 @@ pub struct KeyRecord {
     pub time: String,
     pub key: PublicKey,
     pub previous: Option<PublicKey>,
-    /// Up to where the keys before it count.
+    /// The heads up to which the keys before it are valid.
     pub heads: Vec<TreeHead>,
 }
 
-/// Name that key records are signed under.
+/// Name under which key records are signed.
 pub(crate) fn signed_as(archive_id: &str) -> String {
     format!("strongroom/{archive_id}/keys")
 }
@@ -46,13 +46,13 @@ impl KeyRecord {
         text
     }
 
-    /// Reads a record that must follow `before`; or says what is wrong with it.
+    /// Reads a record that must follow `before`; returns what is wrong with it otherwise.
     pub(crate) fn parse(note: &[u8], archive_id: &str, before: &[KeyRecord]) -> Result<KeyRecord, String> {
-        let note = Note::parse(note).ok_or("it is no signed note")?;
+        let note = Note::parse(note).ok_or("not a signed note")?;
         let mut lines = note.text.lines();
         let mut field = |name: &str| {
             let line = lines.next().and_then(|line| line.strip_prefix(name)?.strip_prefix(' '));
-            line.ok_or_else(|| format!("it has no line \"{name}\" where one should be"))
+            line.ok_or_else(|| format!("line \"{name}\" is missing or misplaced"))
         };
         let key = |text: &str| {
             let bytes = from_base64(text).and_then(|bytes| bytes.try_into().ok());
@@ -60,13 +60,13 @@ impl KeyRecord {
         };
         let number = before.len() as u64 + 1;
         if field("strongroom key")? != number.to_string() {
-            return Err(format!("it is not number {number}"));
+            return Err(format!("its number is not {number}"));
         }
         let archive = field("archive")?;
         if archive != archive_id {
-            return Err(format!("it is of another archive, {archive}"));
+            return Err(format!("it belongs to another archive, {archive}"));
         }
-        let manifest = Sha256Hash::parse(field("manifest")?).ok_or("its manifest is no hash")?;
+        let manifest = Sha256Hash::parse(field("manifest")?).ok_or("manifest is not a SHA-256 hash")?;
         let time = field("time")?.to_owned();
         let mut record = KeyRecord {
             number,
@@ -80,28 +80,28 @@ impl KeyRecord {
         if let Some(last) = before.last() {
             record.previous = Some(key(field("previous")?)?);
             if record.previous != Some(last.key) {
-                return Err("the key before it is another one".to_owned());
+                return Err("its previous key is not the key of the record before".to_owned());
             }
             if last.manifest != record.manifest {
-                return Err("it names another strongroom.json than the record before".to_owned());
+                return Err("its manifest hash differs from that of the record before".to_owned());
             }
             for line in lines {
-                let head = head(line).ok_or_else(|| format!("a line is no head of a log: {line:?}"))?;
+                let head = head(line).ok_or_else(|| format!("a line is not the head of a log: {line:?}"))?;
                 record.heads.push(head);
             }
         } else if lines.next().is_some() {
-            return Err("it has more lines than it should".to_owned());
+            return Err("it has additional lines".to_owned());
         }
         if before.iter().any(|known| known.key == record.key) {
             return Err("its key was used before".to_owned());
         }
-        // What is not written as it would be written now could hide a difference from other readers.
+        // A record that is not in the exact format could hide a difference from other readers.
         if record.text() != note.text {
-            return Err("it is not written as the format says".to_owned());
+            return Err("it is not in the exact format".to_owned());
         }
         let name = signed_as(archive_id);
         if !record.previous.iter().chain([&record.key]).all(|key| note.is_signed(&name, key)) {
-            return Err("a signature is missing or does not hold".to_owned());
+            return Err("a signature is missing or invalid".to_owned());
         }
         Ok(record)
     }
@@ -130,7 +130,8 @@ impl Keys {
         self.records.iter().map(|record| record.key).collect()
     }
 
-    /// Size of `log` up to which the key of `records[at]` counts; `None` for the current one, which has no end.
+    /// Size of `log` up to which the key of `records[at]` is valid; `None` for the current one,
+    /// which has no end.
     pub(crate) fn retired_at(&self, at: usize, log: VolumeId) -> Option<u64> {
         let next = self.records.get(at + 1)?;
         Some(next.heads.iter().find(|head| head.log == log).map_or(0, |head| head.size))

@@ -1,7 +1,8 @@
 //! Signed notes of C2SP with Ed25519 keys, and the text forms of the keys.
 //!
-//! Invariant: a text is taken for signed only after the signature has been checked, by the name it was made under.
-//! The seed of a key is in no message, no `Debug` and no file but the one made for it.
+//! Invariant: a text counts as signed only after its signature has been checked, together with the
+//! name it was made under. The seed of a key is in no message, no `Debug` output and no file but
+//! the one made for it.
 
 use std::fmt;
 
@@ -16,18 +17,18 @@ use super::error::TlogError;
 const ED25519_TYPE: u8 = 1;
 /// The dash before a signature.
 const DASH: &str = "\u{2014} ";
-/// What a private key's text begins with.
+/// Prefix of a private key's text.
 const PRIVATE: &str = "PRIVATE+KEY+";
-/// Most bytes of a note: sixteen signatures, and room for witnesses with long ones.
+/// Maximum size of a note: sixteen signatures, and room for witnesses with long ones.
 const NOTE_BYTES_MAX: usize = 1 << 20;
-/// Name of keys that were given none.
+/// Default name of a key.
 pub const NAME_DEFAULT: &str = "strongroom";
 
 /// An Ed25519 public key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PublicKey(pub [u8; 32]);
 
-/// The first bytes of a hash over a key and the name that it signs under.
+/// The first bytes of a hash over a key and the name under which it signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId(pub [u8; 4]);
 
@@ -45,12 +46,12 @@ impl fmt::Display for PublicKey {
 }
 
 impl PublicKey {
-    /// Id of the key when it signs as `name`.
+    /// Id of the key for signatures as `name`.
     pub fn id(&self, name: &str) -> KeyId {
         self.id_as(name, ED25519_TYPE)
     }
 
-    /// Id of the key for signatures of one type.
+    /// Id of the key for signatures of type `kind`.
     pub(crate) fn id_as(&self, name: &str, kind: u8) -> KeyId {
         let mut text = name.as_bytes().to_vec();
         text.extend([b'\n', kind]);
@@ -59,7 +60,7 @@ impl PublicKey {
         KeyId([hash[0], hash[1], hash[2], hash[3]])
     }
 
-    /// The *vkey* of a name: what tools that read signed notes are given.
+    /// The *vkey* for a name: the form for tools that read signed notes.
     pub fn vkey(&self, name: &str) -> String {
         self.vkey_as(name, ED25519_TYPE)
     }
@@ -70,7 +71,7 @@ impl PublicKey {
         format!("{name}+{}+{}", self.id_as(name, kind), BASE64.encode(data))
     }
 
-    /// Name and key of a vkey of one type.
+    /// Name and key from a vkey of type `kind`.
     pub(crate) fn parse_vkey(text: &str, kind: u8) -> Option<(&str, PublicKey)> {
         let (name, id, data) = parts(text)?;
         let data = BASE64.decode(data).ok()?;
@@ -82,7 +83,7 @@ impl PublicKey {
     /// Reads a vkey, or the bare base64 of 32 bytes.
     ///
     /// # Errors
-    /// [`TlogError::PublicKey`] for anything else, also for a vkey whose id is another key's.
+    /// [`TlogError::PublicKey`] for anything else, also for a vkey with the id of another key.
     pub fn parse(text: &str) -> Result<PublicKey, TlogError> {
         let text = text.trim();
         let bare = |text: &str| BASE64.decode(text).ok()?.try_into().ok().map(PublicKey);
@@ -95,7 +96,7 @@ impl PublicKey {
     }
 }
 
-/// Name, id and data of a key's text. The data may hold a plus.
+/// Name, id and data of a key's text. The data may contain a plus.
 fn parts(text: &str) -> Option<(&str, &str, &str)> {
     let (name, rest) = text.split_once('+')?;
     let (id, data) = rest.split_once('+')?;
@@ -116,10 +117,11 @@ impl fmt::Debug for PrivateKey {
 }
 
 impl PrivateKey {
-    /// A new key from the system's randomness.
+    /// A new key from the system's random generator.
     ///
     /// # Errors
-    /// [`TlogError::KeyName`] for a name that a note cannot have, [`TlogError::Randomness`].
+    /// [`TlogError::KeyName`] for a name that is not allowed in a note,
+    /// [`TlogError::Randomness`].
     pub fn generate(name: &str) -> Result<PrivateKey, TlogError> {
         use aws_lc_rs::rand::SecureRandom as _;
         if name.is_empty() || name.contains('+') || name.contains(char::is_whitespace) {
@@ -135,10 +137,10 @@ impl PrivateKey {
         Ok(PrivateKey { name: name.to_owned(), seed, pair })
     }
 
-    /// Reads the line that [`PrivateKey::to_text`] writes.
+    /// Reads the line that [`PrivateKey::to_text`] returns.
     ///
     /// # Errors
-    /// [`TlogError::PrivateKey`], which never holds the text.
+    /// [`TlogError::PrivateKey`], which never contains the text.
     pub fn parse(text: &str) -> Result<PrivateKey, TlogError> {
         let read = || {
             let (name, id, data) = parts(text.trim().strip_prefix(PRIVATE)?)?;
@@ -170,10 +172,10 @@ impl PrivateKey {
     }
 }
 
-/// A note, split into text and signatures; nothing of it is checked yet.
+/// A note, split into text and signatures; nothing is checked yet.
 #[derive(Clone, Debug)]
 pub(crate) struct Note<'n> {
-    /// With its last newline.
+    /// Includes its last newline.
     pub(crate) text: &'n str,
     signatures: Vec<(&'n str, KeyId, Vec<u8>)>,
 }
@@ -199,15 +201,15 @@ impl<'n> Note<'n> {
         Some(Note { text, signatures })
     }
 
-    /// Whether `key` has signed the text as `name`. A signature with this name and id that does not hold makes the
-    /// note worthless.
+    /// Whether `key` has signed the text as `name`. A false signature with this name and id makes
+    /// the note worthless.
     pub(crate) fn is_signed(&self, name: &str, key: &PublicKey) -> bool {
         let id = key.id(name);
         let mut ours = self.signatures.iter().filter(|(by, known, _)| *by == name && *known == id).peekable();
         ours.peek().is_some() && ours.all(|(.., signature)| key.verifies(self.text.as_bytes(), signature))
     }
 
-    /// What is there of signatures under a name and an id; nothing of them is checked.
+    /// The signatures under a name and an id, unchecked.
     pub(crate) fn signatures_of(&self, name: &str, id: KeyId) -> impl Iterator<Item = &[u8]> {
         let named = self.signatures.iter().filter(move |(by, known, _)| *by == name && *known == id);
         named.map(|(.., signature)| signature.as_slice())
@@ -218,7 +220,7 @@ impl<'n> Note<'n> {
         self.signatures.iter().map(|(name, id, _)| (*name, *id))
     }
 
-    /// The key among `keys` that has signed the text as `name`; later ones are asked first.
+    /// The key among `keys` that has signed the text as `name`; later ones are tried first.
     pub(crate) fn signer(&self, name: &str, keys: &[PublicKey]) -> Option<usize> {
         keys.iter().rposition(|key| self.is_signed(name, key))
     }

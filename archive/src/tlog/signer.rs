@@ -1,6 +1,7 @@
-//! Who signs: a key in memory, or a program that holds one.
+//! Signing with a key in memory, or with a program that has one.
 //!
-//! Invariant: what a signer returns has been checked with the public key, so no wrong signature is ever stored.
+//! Invariant: every signature returned has been checked with the public key, so no wrong signature
+//! is ever stored.
 
 use std::io::{Read as _, Write as _};
 use std::path::Path;
@@ -10,18 +11,18 @@ use std::time::{Duration, Instant};
 use super::error::TlogError;
 use super::note::{Note, PrivateKey, PublicKey, from_base64, signature_line};
 
-/// How long a signing program may take.
+/// Time limit for a signing program.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 const COMMAND_POLL: Duration = Duration::from_millis(5);
-/// Most bytes of its answer that are read.
+/// Maximum bytes read of its answer.
 const ANSWER_BYTES_MAX: u64 = 4096;
 
 /// Signs checkpoints and key records.
 #[derive(Debug)]
 pub enum Signer {
     Key(PrivateKey),
-    /// A program and its arguments. It is given the text to sign on standard input and prints the base64 of the
-    /// signature's 64 bytes.
+    /// A program and its arguments. It reads the text to sign from standard input and prints the
+    /// base64 of the signature's 64 bytes.
     Command {
         command: Vec<String>,
         public: PublicKey,
@@ -29,7 +30,7 @@ pub enum Signer {
 }
 
 impl Signer {
-    /// Reads a key's file. On Unix a file that others may read is refused.
+    /// Reads a key file. On Unix, a file that other users may read is refused.
     ///
     /// # Errors
     /// [`TlogError::ReadKey`], [`TlogError::KeyOpen`] and [`TlogError::PrivateKey`].
@@ -69,7 +70,8 @@ impl Signer {
 
 fn ask(command: &[String], text: &[u8]) -> Result<[u8; 64], TlogError> {
     let failed = |detail: String| TlogError::SignerCommand { detail };
-    let (program, arguments) = command.split_first().ok_or_else(|| failed("none is given".to_owned()))?;
+    let (program, arguments) =
+        command.split_first().ok_or_else(|| failed("no program is given".to_owned()))?;
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())
@@ -77,7 +79,8 @@ fn ask(command: &[String], text: &[u8]) -> Result<[u8; 64], TlogError> {
         .stderr(Stdio::inherit())
         .spawn()
         .map_err(|error| failed(format!("{program}: {error}")))?;
-    // The text is smaller than a pipe's buffer, so this does not wait for the program. One that does not read it is judged by its answer.
+    // The text is smaller than a pipe's buffer, so this does not wait for the program. A program
+    // that does not read it fails by its answer.
     if let Some(mut stdin) = child.stdin.take() {
         let _ = stdin.write_all(text);
     }
@@ -91,14 +94,14 @@ fn ask(command: &[String], text: &[u8]) -> Result<[u8; 64], TlogError> {
                 let _ = child.wait();
                 let detail = match outcome {
                     Err(error) => format!("{program}: {error}"),
-                    Ok(_) => format!("{program} has not answered for {} s", COMMAND_TIMEOUT.as_secs()),
+                    Ok(_) => format!("{program} did not answer within {} s", COMMAND_TIMEOUT.as_secs()),
                 };
                 return Err(failed(detail));
             }
         }
     };
     if !status.success() {
-        return Err(failed(format!("{program} ended with {status}")));
+        return Err(failed(format!("{program} failed with {status}")));
     }
     let mut answer = String::new();
     if let Some(stdout) = child.stdout.take() {
@@ -109,5 +112,5 @@ fn ask(command: &[String], text: &[u8]) -> Result<[u8; 64], TlogError> {
     }
     from_base64(answer.trim())
         .and_then(|bytes| bytes.try_into().ok())
-        .ok_or_else(|| failed(format!("{program} has not printed the base64 of 64 bytes")))
+        .ok_or_else(|| failed(format!("{program} did not print the base64 of 64 bytes")))
 }

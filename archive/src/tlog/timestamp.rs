@@ -1,13 +1,15 @@
-//! Timestamps of checkpoints by somebody who has a clock and no interest: RFC 3161, with RFC 5816.
+//! RFC 3161 timestamps of checkpoints from an independent authority, with RFC 5816.
 //!
-//! Invariant: a token counts when all of this holds: it is over the bytes it is said to be over; its one signature, over its
-//! attributes and through them over its content, is by the certificate that the attributes name by hash (ESSCertID); that
-//! certificate is for nothing but timestamps, and leads to an authority that whoever checks has named, at the time that
-//! the token says. Revocation is not looked at: there is no network in six years' time.
+//! Invariant: a token is valid if all of this is true: it is over the expected bytes; its one
+//! signature covers its attributes, and through them its content, and was made with the certificate
+//! that the attributes name by hash (ESSCertID); that certificate is for timestamps only, and leads
+//! to an authority given by the caller, at the time stated in the token. Revocation is not checked:
+//! a token must be checkable offline, and in six years.
 //!
-//! Chains and signatures are judged by `webpki`. CMS and the two fields of a certificate that `webpki` does not show are
-//! read here, as far as a token has them: crates for CMS are not released for today's crates of DER, and every other
-//! parser of certificates brings a tree of macros for thirty lines. What is not DER is no token.
+//! Chains and signatures are checked by `webpki`. CMS, and the two fields of a certificate that
+//! `webpki` does not expose, are parsed here, as far as a token has them: no CMS crate is released
+//! for today's DER crates, and every other certificate parser brings a tree of macros for thirty
+//! lines. Anything but DER is refused.
 
 use std::time::Duration;
 
@@ -22,12 +24,12 @@ use webpki::{
 
 use super::error::TlogError;
 
-/// Longest answer of an authority that is read, and longest token: some certificates.
+/// Longest answer of an authority that is read, and longest token; both contain some certificates.
 pub(crate) const TOKEN_BYTES_MAX: usize = 256 << 10;
-/// Certificates in a token, and in a file of authorities.
+/// Maximum number of certificates in a token, and in a file of authorities.
 const CERTIFICATES_MAX: usize = 64;
 
-// Object identifiers, as they are encoded.
+// Object identifiers, as encoded.
 const SIGNED_DATA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 2];
 const TST_INFO: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 16, 1, 4];
 const CONTENT_TYPE: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 3];
@@ -37,9 +39,9 @@ const SIGNING_CERTIFICATE_V2: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9
 const SHA256: &[u8] = &[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1];
 const SHA384: &[u8] = &[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 2];
 const SHA512: &[u8] = &[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 3];
-/// 1.2.840.113549.1.1, of RSA's algorithms.
+/// 1.2.840.113549.1.1, the prefix of RSA algorithms.
 const PKCS1: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1];
-/// 1.2.840.10045.4.3, of ECDSA's with SHA-2.
+/// 1.2.840.10045.4.3, the prefix of ECDSA algorithms with SHA-2.
 const ECDSA_SHA2: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3];
 const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
 const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 37];
@@ -67,7 +69,7 @@ impl TimestampAuthorities {
     /// Reads certificates in PEM.
     ///
     /// # Errors
-    /// [`TlogError::Authorities`] when there is none, or one that cannot be used.
+    /// [`TlogError::Authorities`] if there is none, or one that cannot be used.
     pub fn from_pem(pem: &[u8]) -> Result<TimestampAuthorities, TlogError> {
         let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
         let found = found.map_err(|_| TlogError::Authorities)?;
@@ -83,19 +85,20 @@ impl TimestampAuthorities {
     }
 }
 
-/// What an authority says in a token.
+/// What an authority states in a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timestamp {
     pub time: DateTime<Utc>,
-    /// SHA-256 of what was stamped.
+    /// SHA-256 of the stamped bytes.
     pub(crate) imprint: Hash,
-    /// As it stands, two's complement.
+    /// The encoded bytes, two's complement.
     nonce: Option<Vec<u8>>,
 }
 
 /// A request for a timestamp over a hash, with the authority's certificate in the answer.
 pub(crate) fn query(imprint: &Hash, nonce: u64) -> Vec<u8> {
-    // version 1, AlgorithmIdentifier of SHA-256 with its NULL, the hash, a nonce of eight bytes, certReq TRUE.
+    // Version 1, AlgorithmIdentifier of SHA-256 with its NULL, the hash, a nonce of eight bytes,
+    // certReq TRUE.
     let mut body = vec![
         0x02, 1, 1, 0x30, 0x31, 0x30, 0x0d, 0x06, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1, 0x05, 0, 0x04, 32,
     ];
@@ -119,9 +122,9 @@ impl Timestamp {
     }
 }
 
-/// The token of an authority's answer; or why there is none.
+/// The token in an authority's answer, or the reason why it has none.
 pub(crate) fn token_of_response(response: &[u8]) -> Result<&[u8], String> {
-    let malformed = || "its answer is no TimeStampResp".to_owned();
+    let malformed = || "its answer is not a TimeStampResp".to_owned();
     let read = || {
         let mut all = Der(response);
         let mut response = all.inside(SEQUENCE)?;
@@ -131,20 +134,20 @@ pub(crate) fn token_of_response(response: &[u8]) -> Result<&[u8], String> {
     };
     let (code, token) = read().ok_or_else(malformed)?;
     match (code.as_slice(), token) {
-        // granted, and granted with modifications, which are judged like any other answer.
+        // `granted`, and `grantedWithMods`, which is checked like any other answer.
         ([0 | 1], token) if !token.is_empty() => Ok(token),
-        _ => Err(format!("it grants no timestamp (PKIStatus {})", code.first().copied().unwrap_or(0))),
+        _ => Err(format!("timestamp not granted (PKIStatus {})", code.first().copied().unwrap_or(0))),
     }
 }
 
-/// Checks a token over bytes whose SHA-256 is `imprint`. Without authorities, only what the token says of itself: that
-/// the certificate in it has signed it.
+/// Checks a token over bytes whose SHA-256 is `imprint`. Without authorities, checks only the token
+/// by itself: that it was signed with the certificate in it.
 pub(crate) fn verify(
     token: &[u8],
     imprint: &Hash,
     authorities: &TimestampAuthorities,
 ) -> Result<Timestamp, TokenError> {
-    let malformed = || TokenError::Malformed("it is no TimeStampToken in DER".to_owned());
+    let malformed = || TokenError::Malformed("not a TimeStampToken in DER".to_owned());
     if token.len() > TOKEN_BYTES_MAX {
         return Err(malformed());
     }
@@ -152,16 +155,16 @@ pub(crate) fn verify(
     let timestamp = signed.timestamp().ok_or_else(malformed)?;
     let wrong = |what: &str| TokenError::Signature(what.to_owned());
     let certificate = signed.certificates.iter().find(|certificate| certificate.name == signed.signer);
-    let certificate = certificate.ok_or_else(|| wrong("the certificate that signed it is not in it"))?;
-    let digest = signed.digest.ok_or_else(|| wrong("its digest is none of SHA-256, SHA-384 and SHA-512"))?;
+    let certificate = certificate.ok_or_else(|| wrong("the certificate of its signer is missing"))?;
+    let digest = signed.digest.ok_or_else(|| wrong("its digest is not SHA-256, SHA-384 or SHA-512"))?;
     let content = digest::digest(digest, signed.content);
     if signed.attribute(CONTENT_TYPE, OBJECT_ID) != Some(TST_INFO)
         || signed.attribute(MESSAGE_DIGEST, OCTET_STRING) != Some(content.as_ref())
     {
-        return Err(wrong("its attributes are not those of its content"));
+        return Err(wrong("its attributes do not match its content"));
     }
     if !signed.names(certificate.der) {
-        return Err(wrong("its attributes do not name the certificate that signed it"));
+        return Err(wrong("its attributes do not name the certificate of its signer"));
     }
     let der = CertificateDer::from(certificate.der);
     let usable = EndEntityCert::try_from(&der).map_err(|_| wrong("its certificate cannot be used"))?;
@@ -169,10 +172,10 @@ pub(crate) fn verify(
         usable.verify_signature(*algorithm, &signed.signed_bytes, signed.signature).is_ok()
     };
     if !signed.algorithms().iter().any(holds) {
-        return Err(wrong("the signature does not hold"));
+        return Err(wrong("the signature is invalid"));
     }
     if !certificate.is_for_time {
-        return Err(wrong("its certificate is not one for timestamps alone"));
+        return Err(wrong("its certificate is not for timestamps only"));
     }
     if timestamp.imprint != *imprint {
         return Err(TokenError::Imprint);
@@ -196,12 +199,12 @@ pub(crate) fn verify(
     match chain {
         Ok(_) => Ok(timestamp),
         Err(error) => Err(TokenError::Signature(format!(
-            "its certificate does not lead to an authority given: {error}"
+            "its certificate does not lead to a trusted authority: {error}"
         ))),
     }
 }
 
-/// The time that a token says, unchecked.
+/// The time stated in the token, unchecked.
 pub(crate) fn time_of(token: &[u8]) -> Option<DateTime<Utc>> {
     Some(SignedToken::parse(token)?.timestamp()?.time)
 }
@@ -210,7 +213,7 @@ pub(crate) fn time_of(token: &[u8]) -> Option<DateTime<Utc>> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum TokenError {
     Malformed(String),
-    /// It is over something else.
+    /// It is over other bytes.
     Imprint,
     Signature(String),
 }
@@ -224,7 +227,7 @@ impl std::fmt::Display for TokenError {
     }
 }
 
-/// Values that stand one behind the other; only what DER allows, with tags of one byte.
+/// A sequence of values; accepts only DER, with tags of one byte.
 #[derive(Clone, Copy)]
 struct Der<'d>(&'d [u8]);
 
@@ -233,7 +236,7 @@ impl<'d> Der<'d> {
         self.0.is_empty()
     }
 
-    /// The tag of the next value, its content, and all of its bytes.
+    /// The tag of the next value, its content, and its whole encoding.
     fn value(&mut self) -> Option<(u8, &'d [u8], &'d [u8])> {
         let (&[tag, first], rest) = self.0.split_first_chunk()?;
         if tag & 0x1f == 0x1f {
@@ -244,7 +247,7 @@ impl<'d> Der<'d> {
             0x81..=0x84 => {
                 let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
                 let length = bytes.iter().fold(0usize, |length, byte| length << 8 | usize::from(*byte));
-                // The shortest form is the only one.
+                // DER allows only the shortest form.
                 if length < 0x80 || bytes.first() == Some(&0) {
                     return None;
                 }
@@ -258,7 +261,7 @@ impl<'d> Der<'d> {
         Some((tag, content, whole))
     }
 
-    /// The content of the next value if it has this tag; else nothing is read.
+    /// The content of the next value if it has this tag; otherwise reads nothing.
     fn content(&mut self, tag: u8) -> Option<&'d [u8]> {
         let mut ahead = *self;
         let (found, content, _) = ahead.value()?;
@@ -269,7 +272,7 @@ impl<'d> Der<'d> {
         self.content(tag).map(Der)
     }
 
-    /// The algorithm of an AlgorithmIdentifier; its parameters are left.
+    /// The algorithm of an AlgorithmIdentifier; its parameters are ignored.
     fn algorithm(&mut self) -> Option<&'d [u8]> {
         self.inside(SEQUENCE)?.content(OBJECT_ID)
     }
@@ -284,12 +287,12 @@ fn digest_of(oid: &[u8]) -> Option<&'static digest::Algorithm> {
     }
 }
 
-/// What is needed of a certificate beside what `webpki` does with it.
+/// What is needed of a certificate besides what `webpki` checks.
 struct Certificate<'d> {
     der: &'d [u8],
-    /// Issuer, as it is encoded, and serial number.
+    /// Encoded issuer, and serial number.
     name: (&'d [u8], &'d [u8]),
-    /// RFC 3161, section 2.3: its extended key usage is this purpose, no other, and critical.
+    /// RFC 3161, section 2.3: its extended key usage is this purpose only, and critical.
     is_for_time: bool,
 }
 
@@ -323,7 +326,7 @@ impl<'d> Certificate<'d> {
     }
 }
 
-/// A ContentInfo with a SignedData over a TSTInfo, taken apart.
+/// A parsed ContentInfo with a SignedData over a TSTInfo.
 struct SignedToken<'d> {
     content: &'d [u8],
     certificates: Vec<Certificate<'d>>,
@@ -331,7 +334,7 @@ struct SignedToken<'d> {
     signer: (&'d [u8], &'d [u8]),
     digest: Option<&'static digest::Algorithm>,
     attributes: Vec<(&'d [u8], Der<'d>)>,
-    /// The attributes as they are signed: as a SET, whatever tag they have in the token.
+    /// The signed form of the attributes: a SET, whatever tag they have in the token.
     signed_bytes: Vec<u8>,
     algorithm: &'d [u8],
     signature: &'d [u8],
@@ -366,7 +369,7 @@ impl<'d> SignedToken<'d> {
         signed.content(CONTEXT_1);
         let mut signers = signed.inside(SET)?;
         let mut signer = signers.inside(SEQUENCE)?;
-        // RFC 3161, section 2.4.2: no other signature than the authority's.
+        // RFC 3161, section 2.4.2: no signature but the authority's.
         if !signers.is_at_end() || !signed.is_at_end() {
             return None;
         }
@@ -388,7 +391,7 @@ impl<'d> SignedToken<'d> {
             let values = attribute.inside(SET)?;
             let mut more = values;
             more.value()?;
-            // What is there twice could be read in two ways.
+            // A repeated attribute could be read in two ways.
             if !more.is_at_end() || attributes.iter().any(|(known, _)| *known == name) {
                 return None;
             }
@@ -409,13 +412,13 @@ impl<'d> SignedToken<'d> {
         })
     }
 
-    /// The content of an attribute's one value.
+    /// The content of an attribute's only value.
     fn attribute(&self, name: &[u8], tag: u8) -> Option<&'d [u8]> {
         let (_, values) = self.attributes.iter().find(|(known, _)| *known == name)?;
         Der(values.0).content(tag)
     }
 
-    /// The TSTInfo.
+    /// The parsed TSTInfo.
     fn timestamp(&self) -> Option<Timestamp> {
         let mut all = Der(self.content);
         let mut info = all.inside(SEQUENCE)?;
@@ -437,7 +440,8 @@ impl<'d> SignedToken<'d> {
         Some(Timestamp { time, imprint, nonce })
     }
 
-    /// Whether the attributes name the certificate by its hash: RFC 5035, and RFC 2634 for what is older.
+    /// Whether the attributes name the certificate by its hash: RFC 5035, or RFC 2634 for older
+    /// tokens.
     fn names(&self, certificate: &[u8]) -> bool {
         let read = || {
             let (value, is_v2) = match self.attribute(SIGNING_CERTIFICATE_V2, SEQUENCE) {
@@ -446,7 +450,7 @@ impl<'d> SignedToken<'d> {
             };
             let mut first = Der(value).inside(SEQUENCE)?.inside(SEQUENCE)?;
             let algorithm = match is_v2 {
-                // Its default is SHA-256.
+                // The default is SHA-256.
                 true => first.algorithm().map_or(Some(&digest::SHA256), digest_of)?,
                 false => &digest::SHA1_FOR_LEGACY_USE_ONLY,
             };
@@ -455,7 +459,7 @@ impl<'d> SignedToken<'d> {
         read() == Some(true)
     }
 
-    /// What may have made the signature, by its name and the digest's.
+    /// The signature algorithms that match the named algorithm and digest.
     fn algorithms(&self) -> Vec<&'static dyn SignatureVerificationAlgorithm> {
         use algorithms as a;
         let by_digest = |of: [&'static dyn SignatureVerificationAlgorithm; 3]| {
@@ -471,7 +475,7 @@ impl<'d> SignedToken<'d> {
             a::RSA_PSS_2048_8192_SHA512_LEGACY_KEY,
         ];
         match self.algorithm.split_last() {
-            // rsaEncryption, RSASSA-PSS, and the names with a digest.
+            // rsaEncryption, RSASSA-PSS, and the names that include a digest.
             Some((1, PKCS1)) => by_digest(rsa),
             Some((10, PKCS1)) => by_digest(pss),
             Some((&kind @ 11..=13, PKCS1)) => vec![rsa[usize::from(kind) - 11]],
@@ -483,7 +487,7 @@ impl<'d> SignedToken<'d> {
     }
 }
 
-/// `YYYYMMDDhhmmss[.s…]Z`, as RFC 3161 has it.
+/// `YYYYMMDDhhmmss[.s…]Z`, as defined in RFC 3161.
 fn generalized_time(bytes: &[u8]) -> Option<DateTime<Utc>> {
     let text = std::str::from_utf8(bytes).ok()?.strip_suffix('Z')?;
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));

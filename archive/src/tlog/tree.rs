@@ -1,7 +1,7 @@
 //! The Merkle tree of RFC 6962, section 2.1, over SHA-256: roots, tiles, inclusion proofs.
 //!
-//! Invariant: a hash here is that of the RFC for every number of leaves. A leaf and an inner node never have the same
-//! input, so nothing that is no leaf can be shown as one.
+//! Invariant: a hash here is that of the RFC for every number of leaves. A leaf and an inner node
+//! never have the same input, so an inner node cannot be presented as a leaf.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use strongroom_schemas::record::Sha256Hash as Hash;
 
 const NODE: u8 = 1;
-/// Hashes of a full tile.
+/// Hashes in a full tile.
 pub(crate) const TILE_WIDTH: u64 = 256;
 const TILE_HEIGHT: u32 = 8;
 
@@ -21,8 +21,8 @@ pub(crate) fn node_hash(left: &Hash, right: &Hash) -> Hash {
     Hash(Sha256::digest(both).into())
 }
 
-/// A tree that is only ever appended to: the roots of its full subtrees, from the greatest on. Takes 32 bytes for
-/// each bit of its size.
+/// An append-only tree: the roots of its full subtrees, largest first. Takes 32 bytes for each bit
+/// of its size.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CompactRange {
     size: u64,
@@ -67,7 +67,7 @@ pub(crate) fn root(leaves: &[Hash]) -> Hash {
 /// All nodes of a tree, for the inclusion proofs of many of its leaves. Takes 64 bytes a leaf.
 #[derive(Debug)]
 pub(crate) struct Paths {
-    /// From the leaves upwards. A last node without a sibling is in the level above as it is.
+    /// From the leaves upwards. A last node without a sibling is copied to the level above.
     levels: Vec<Vec<Hash>>,
 }
 
@@ -85,7 +85,7 @@ impl Paths {
         Paths { levels }
     }
 
-    /// The root; `None` of no leaves.
+    /// The root; `None` without leaves.
     pub(crate) fn root(&self) -> Option<Hash> {
         self.levels.last().and_then(|level| level.first()).copied()
     }
@@ -100,8 +100,8 @@ impl Paths {
     }
 }
 
-/// Where an inclusion proof leads; `None` when its length is not that of a proof for this leaf and size.
-/// RFC 9162, section 2.1.3.2.
+/// The root that an inclusion proof leads to; `None` if the length of `path` is wrong for this leaf
+/// and size. RFC 9162, section 2.1.3.2.
 pub(crate) fn root_of_inclusion(leaf: Hash, index: u64, size: u64, path: &[Hash]) -> Option<Hash> {
     if index >= size {
         return None;
@@ -126,14 +126,16 @@ pub(crate) fn root_of_inclusion(leaf: Hash, index: u64, size: u64, path: &[Hash]
     (last == 0).then_some(hash)
 }
 
-/// The ranges of leaves whose roots are the consistency proof from a tree of `old` leaves to one of `new`, in its order:
-/// PROOF of RFC 6962, section 2.1.2. Empty when there is nothing to prove: from no leaf, and from all.
+/// The ranges of leaves whose roots are the consistency proof from a tree of `old` leaves to one of
+/// `new`, in proof order: PROOF of RFC 6962, section 2.1.2. Empty if there is nothing to prove:
+/// from an empty tree, and between equal sizes.
 pub(crate) fn consistency_ranges(old: u64, new: u64) -> Vec<Range<u64>> {
     let mut ranges = Vec::new();
     if old == 0 || old >= new {
         return ranges;
     }
-    // SUBPROOF goes down to where the old tree ends; what it leaves beside the way are the nodes, from below upwards.
+    // SUBPROOF descends to the end of the old tree; the siblings of that path are the nodes, from
+    // the bottom up.
     let (mut start, mut end, mut is_whole) = (0, new, true);
     while old != end {
         let split = start + (1 << (end - start - 1).ilog2());
@@ -153,9 +155,9 @@ pub(crate) fn consistency_ranges(old: u64, new: u64) -> Vec<Range<u64>> {
     ranges
 }
 
-/// The full subtrees that a range is made of, from the left, as height and place at that height. The range has to begin
-/// at a multiple of the least power of two that is not less than its length, as those of [`consistency_ranges`] and
-/// trees do.
+/// The full subtrees that make up a range, from the left, as height and position at that height.
+/// The range must start at a multiple of the least power of two that is not less than its length,
+/// as do the ranges of [`consistency_ranges`] and of whole trees.
 pub(crate) fn subtrees(range: &Range<u64>) -> Vec<(u32, u64)> {
     let mut subtrees = Vec::new();
     let mut start = range.start;
@@ -174,8 +176,9 @@ pub(crate) fn root_of_subtrees(roots: &[Hash]) -> Hash {
     roots.fold(*last, |right, left| node_hash(left, &right))
 }
 
-/// Whether `proof` shows that the tree of `new` leaves begins with that of `old`: RFC 9162, section 2.1.4.2. Of equal
-/// sizes the roots have to be the same, and the empty tree is a part of every tree; both with an empty proof.
+/// Whether `proof` shows that the tree of `new` leaves starts with that of `old`: RFC 9162, section
+/// 2.1.4.2. For equal sizes the roots must be equal, and the empty tree is a part of every tree;
+/// both need an empty proof.
 pub(crate) fn is_consistent(
     (old, old_root): (u64, &Hash),
     (new, new_root): (u64, &Hash),
@@ -222,12 +225,12 @@ pub(crate) fn is_consistent(
 pub(crate) struct Tile {
     pub(crate) level: u32,
     pub(crate) number: u64,
-    /// Hashes in it, 1 to 256.
+    /// Number of hashes in it, 1 to 256.
     pub(crate) width: u64,
 }
 
 impl Tile {
-    /// Path below a log, as the spec has it.
+    /// Path relative to a log, as in the specification.
     pub(crate) fn path(&self) -> String {
         let mut number = format!("{:03}", self.number % 1000);
         let mut rest = self.number / 1000;
@@ -241,12 +244,12 @@ impl Tile {
         }
     }
 
-    /// The full tile in the place of this one.
+    /// The full tile that replaces this one.
     pub(crate) fn full(&self) -> Tile {
         Tile { width: TILE_WIDTH, ..*self }
     }
 
-    /// What this tile holds, from the hashes of its level.
+    /// The content of this tile, from the hashes of its level.
     #[cfg(test)]
     pub(crate) fn bytes(&self, level: &[Hash]) -> Vec<u8> {
         let first = (self.number * TILE_WIDTH) as usize;
@@ -254,7 +257,8 @@ impl Tile {
     }
 }
 
-/// Tiles of a log of `size` that one of `before` does not have in this width: what has to be written, or checked.
+/// The tiles of a log of `size` that a log of `before` does not have in this width, and that must
+/// be written or checked.
 pub(crate) fn tiles(before: u64, size: u64) -> Vec<Tile> {
     let mut tiles = Vec::new();
     for level in 0..u64::BITS / TILE_HEIGHT {
@@ -273,7 +277,8 @@ pub(crate) fn tiles(before: u64, size: u64) -> Vec<Tile> {
     tiles
 }
 
-/// The hashes of every level of tiles over `leaves`: level 0 is the leaves, the next one the roots of full tiles.
+/// The hashes of every level of tiles over `leaves`: level 0 is the leaves, each next level the
+/// roots of full tiles.
 pub(crate) fn levels(leaves: Vec<Hash>) -> Vec<Vec<Hash>> {
     let mut levels = vec![leaves];
     while let Some(below) = levels.last().filter(|level| level.len() as u64 >= TILE_WIDTH) {
@@ -289,7 +294,7 @@ mod tests {
 
     use super::*;
 
-    /// The definition of the RFC, word by word.
+    /// The definition in the RFC, word by word.
     fn mth(leaves: &[Vec<u8>]) -> Hash {
         match leaves {
             [] => Hash(Sha256::digest([]).into()),
@@ -301,7 +306,7 @@ mod tests {
         }
     }
 
-    /// Leaves and roots of the vectors that Certificate Transparency's implementations share.
+    /// Leaves and roots of the test vectors shared by implementations of Certificate Transparency.
     #[test]
     fn roots_are_those_of_certificate_transparency() {
         let leaves: [&[u8]; 8] = [

@@ -1,7 +1,8 @@
-//! What witnesses and timestamp authorities have said of a log, against what the log is.
+//! Checks the statements of witnesses and timestamp authorities against the log.
 //!
-//! Invariant: a cosignature counts for a witness whose key was given by whoever checks, and for the tree that the commits
-//! give. The archive's own word on time does not excuse a missing one: only what witnesses said lately does.
+//! Invariant: a cosignature counts for a witness whose key the caller gave, and for the tree that
+//! the commits give. The archive's own statements about time do not excuse a missing cosignature;
+//! only recent statements of witnesses do.
 
 use chrono::DateTime;
 use strongroom_schemas::VolumeId;
@@ -18,7 +19,7 @@ use crate::tlog::note::{Note, PublicKey};
 use crate::tlog::timestamp::{self, TimestampAuthorities, TokenError};
 use crate::tlog::tree::CompactRange;
 
-/// Whose cosignatures are asked for.
+/// The witnesses whose cosignatures are required.
 #[derive(Clone, Debug, Default)]
 pub struct Witnesses {
     keys: Vec<WitnessKey>,
@@ -26,12 +27,14 @@ pub struct Witnesses {
 }
 
 impl Witnesses {
-    /// Keys that whoever checks has from the witnesses, or from who runs them, and how many of these must have cosigned;
-    /// all of them if that is not said. A witness that is named twice is one.
+    /// The keys that the caller got from the witnesses or their operators, and how many of these
+    /// must have cosigned; all of them without a `quorum`. A witness that is named twice counts
+    /// once.
     ///
     /// # Errors
-    /// [`ProofError::Quorum`] for none or more than there are, [`ProofError::WitnessTwice`] for two names with one key: a
-    /// cosignature does not say under which name it was made, so one witness would count as two.
+    /// [`ProofError::Quorum`] for zero or more than there are witnesses,
+    /// [`ProofError::WitnessTwice`] for two names with one key: a cosignature does not say under
+    /// which name it was made, so one witness would count as two.
     pub fn new(mut keys: Vec<WitnessKey>, quorum: Option<usize>) -> Result<Witnesses, ProofError> {
         keys.sort();
         keys.dedup();
@@ -49,12 +52,13 @@ impl Witnesses {
         }
     }
 
-    /// Those that an archive's own keys are not among: nobody is a witness of what they signed themselves.
+    /// The witnesses that are not keys of the archive: a key cannot witness its own signatures.
     pub(crate) fn besides(&self, keys: &[PublicKey]) -> impl Iterator<Item = &WitnessKey> {
         self.keys.iter().filter(|witness| !keys.contains(&witness.key()))
     }
 
-    /// Those that have cosigned a note, and when by their clocks; and those under whose name is what does not hold.
+    /// The witnesses that have cosigned a note, with the times of their clocks; and those under
+    /// whose name there is an invalid cosignature.
     pub(crate) fn of(
         &self,
         note: &Note<'_>,
@@ -70,13 +74,14 @@ impl Witnesses {
         (cosigned, wrong)
     }
 
-    /// How many of them must have cosigned; none is not to ask.
+    /// The number of witnesses that must have cosigned; 0 requires none.
     pub(crate) fn quorum(&self) -> usize {
         self.quorum
     }
 }
 
-/// The cosigned checkpoints of a log, and whether enough witnesses have seen what it is now.
+/// Checks the cosigned checkpoints of a log, and whether enough witnesses have seen its present
+/// state.
 pub(super) async fn check(
     site: &Site,
     log: VolumeId,
@@ -92,7 +97,7 @@ pub(super) async fn check(
     let all = keys.all();
     let mut range = CompactRange::default();
     let mut strangers = 0u64;
-    // Of each witness the greatest tree that is the log's, and when it was seen.
+    // The largest tree of the log that each witness has seen, and when.
     let counted: Vec<&WitnessKey> = witnesses.besides(&all).collect();
     let mut seen: Vec<Option<(u64, u64)>> = vec![None; counted.len()];
     for name in names {
@@ -111,14 +116,14 @@ pub(super) async fn check(
             *named == size && note.signers().any(|(name, known)| name != origin && known.to_string() == *id)
         });
         let Some((_, id)) = named else {
-            let detail = format!("it is of size {size}, and not by the witness of its name");
+            let detail = format!("it has size {size}, and its name does not match its size and witness");
             report.find("witness_malformed", place, detail);
             continue;
         };
         let witness = counted.iter().position(|key| key.id().to_string() == id);
         let time = match witness.map(|witness| counted[witness].cosigned(&note)) {
             Some(Err(_)) | Some(Ok(None)) => {
-                report.find("witness_signature", place, "the witness has not made this cosignature");
+                report.find("witness_signature", place, "the witness did not make this cosignature");
                 continue;
             }
             Some(Ok(time)) => time,
@@ -128,7 +133,7 @@ pub(super) async fn check(
             }
         };
         if size > commits.len() as u64 {
-            let detail = format!("a witness has seen {size} commits, there are {}", commits.len());
+            let detail = format!("a witness has seen {size} commits, but there are {}", commits.len());
             report.find("commits_cut", place, detail);
             continue;
         }
@@ -137,7 +142,7 @@ pub(super) async fn check(
             range.push(commits[range.size() as usize].leaf);
         }
         if range.root() != tree_root {
-            let detail = format!("at size {size} a witness has seen another log than this one");
+            let detail = format!("at size {size} a witness has seen a different log");
             report.find("forked", place, detail);
             continue;
         }
@@ -156,7 +161,7 @@ pub(super) async fn check(
     Ok(())
 }
 
-/// The timestamps of a log's checkpoints.
+/// Checks the timestamps of a log's checkpoints.
 pub(super) async fn check_timestamps(
     site: &Site,
     log: VolumeId,
@@ -181,11 +186,7 @@ pub(super) async fn check_timestamps(
         match timestamp::verify(&token, &Sha256Hash::of(&stamped), authorities) {
             Ok(_) => newest = newest.max(size),
             Err(TokenError::Imprint) => {
-                report.find(
-                    "timestamp_imprint",
-                    place,
-                    format!("it is not over the checkpoint {checkpoint}"),
-                );
+                report.find("timestamp_imprint", place, format!("it is not over checkpoint {checkpoint}"));
             }
             Err(error @ TokenError::Malformed(_)) => {
                 report.find("timestamp_malformed", place, error.to_string())
@@ -211,13 +212,13 @@ pub(super) async fn check_timestamps(
         )),
         (false, _) => {
             let place = format!("{}/_tlog/timestamp", log.name());
-            report.find("timestamp_missing", place, "there is no timestamp that leads to an authority given");
+            report.find("timestamp_missing", place, "no timestamp leads to one of the given authorities");
         }
     }
     Ok(())
 }
 
-/// Whether enough witnesses have seen the newest signed tree.
+/// Reports whether enough witnesses have seen the newest signed tree.
 fn quorum(log: VolumeId, witnesses: &Witnesses, seen: Vec<Option<(u64, u64)>>, report: &mut Report) {
     let newest = report.heads.iter().find(|head| head.log == log).map_or(0, |head| head.size);
     if witnesses.quorum == 0 || newest == 0 {
@@ -231,14 +232,15 @@ fn quorum(log: VolumeId, witnesses: &Witnesses, seen: Vec<Option<(u64, u64)>>, r
         return;
     }
     let detail = match size {
-        0 => format!("fewer than {} of the witnesses have cosigned anything of it", witnesses.quorum),
+        0 => format!("fewer than {} of the witnesses have cosigned any of its checkpoints", witnesses.quorum),
         _ => format!(
             "commits {size} to {} are not cosigned by {} of the witnesses",
             newest - 1,
             witnesses.quorum
         ),
     };
-    // Their own clocks say when they looked: what was sealed since may still be on its way to them.
+    // The clocks of the witnesses say when they saw the log: what was sealed since may still be on
+    // its way to them.
     let looked = enough.and_then(|seen| seen.iter().map(|(_, time)| *time).min());
     let looked = looked.and_then(|time| DateTime::from_timestamp(i64::try_from(time).ok()?, 0));
     let is_young = looked.is_some_and(|looked| (report.time - looked).num_seconds() <= UNPROVEN_SECONDS_MAX);

@@ -1,4 +1,5 @@
-//! What lies in the store beside what was named: unnamed files, newer versions, deletions, locks.
+//! What else is in the store besides the named files: unnamed files, newer versions, deletions,
+//! locks.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -14,11 +15,11 @@ use crate::s3::Condition;
 use crate::store::Bucket;
 use crate::store::options::{LockMode, Retention};
 
-/// Objects whose locks are asked for at once.
+/// Objects whose locks are requested at once.
 const LOCKS_AT_ONCE: usize = 16;
 
-/// Files of a local archive that no commit names. One that is younger than the last commit, and than an hour,
-/// is what a killed run left for the next one to remove.
+/// Reports files of a local archive that no commit names. A file that is younger than the last
+/// commit and less than an hour old was left by a killed run, and the next run removes it.
 pub(super) fn unnamed_files(
     root: &Path,
     volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
@@ -44,9 +45,9 @@ pub(super) fn unnamed_files(
                 if written.is_some_and(|time| time > last && time > young) {
                     report
                         .not_checked
-                        .push(format!("{place}: a run that did not end left it; no commit names it"));
+                        .push(format!("{place}: left by an unfinished run; no commit names it"));
                 } else {
-                    let detail = "no commit names it; the next run would remove what a killed one left";
+                    let detail = "no commit names it, and it is too old to be the leftover of a killed run";
                     report.find("file_unnamed", place, detail);
                 }
             }
@@ -55,7 +56,7 @@ pub(super) fn unnamed_files(
     Ok(())
 }
 
-/// Versions, deletions and locks of every object below the archive's root.
+/// Checks versions, deletions and locks of every object below the archive's root.
 pub(super) async fn check(
     bucket: &Bucket,
     root: &Path,
@@ -85,56 +86,56 @@ pub(super) async fn check(
         if place.starts_with(layout::PROBE) {
             continue;
         }
-        // Whole or not, it is nobody's any more.
+        // Complete or not, it is not part of the archive any more.
         if let Some(log) = dropped.iter().find(|log| place.starts_with(&format!("{}/", log.name()))) {
             *left.entry(log.name()).or_insert(0u64) += versions.len() as u64;
             continue;
         }
         if is_file(place) && !named.contains_key(place) {
-            // A killed run's; nothing is removed in a bucket.
+            // Left by a killed run; nothing is removed in a bucket.
             unnamed += 1;
             continue;
         }
         report.checked.objects += 1;
         let markers = versions.iter().filter(|version| version.is_delete_marker).count();
         if markers > 0 {
-            report.find("delete_marker", place.as_str(), format!("{markers} deletions lie over it"));
+            report.find("delete_marker", place.as_str(), format!("{markers} delete markers hide it"));
         }
         let objects: Vec<_> = versions.iter().filter(|version| !version.is_delete_marker).collect();
         if objects.len() > 1 {
-            let detail = format!("it has {} versions, one is written", objects.len());
+            let detail = format!("it has {} versions, but an archive writes one", objects.len());
             report.find("shadowed", place.as_str(), detail);
         }
         let said = named.get(place).copied();
         let chosen = match said.and_then(|(pinned, _)| pinned) {
             Some(pinned) => objects.iter().find(|object| object.version.as_deref() == Some(pinned)),
-            // The oldest is what was written; stores list it last.
+            // The oldest version is the one that was written; stores list it last.
             None => objects.iter().rev().min_by_key(|object| object.modified),
         };
-        // Reading asks for as many bytes as the commit says, and would not see more.
+        // Reads request as many bytes as the commit says, and would not notice more.
         if let (Some((_, size)), Some(bytes)) = (said, chosen.and_then(|object| object.bytes))
             && bytes > size
         {
-            let detail = format!("it has {bytes} bytes, its commit says {size}");
+            let detail = format!("it has {bytes} bytes, but its commit says {size}");
             report.find("file_size", place.as_str(), detail);
         }
         match chosen {
             Some(object) => locks.push((place.clone(), (*object).clone())),
             None => {
-                report.find("file_missing", place.as_str(), "the version that its commit names is not there")
+                report.find("file_missing", place.as_str(), "the version that its commit names is missing")
             }
         }
     }
     for place in named.keys().filter(|place| !listed.contains_key(*place)) {
         if !report.findings.iter().any(|finding| finding.place == *place) {
-            report.find("file_missing", place.as_str(), "a commit names it, and it is not there");
+            report.find("file_missing", place.as_str(), "a commit names it, but it is missing");
         }
     }
     for (volume, count) in left {
-        report.find("drop_unfinished", volume, format!("it was dropped, and {count} versions are there"));
+        report.find("drop_unfinished", volume, format!("it was dropped, but {count} versions remain"));
     }
     if unnamed > 0 {
-        report.not_checked.push(format!("{unnamed} objects that no commit names: killed runs leave such"));
+        report.not_checked.push(format!("{unnamed} objects that no commit names: killed runs leave them"));
     }
     let asked = locks.into_iter().map(|(place, object)| {
         let (s3, path) = (bucket.s3.clone(), root.join(&place));
@@ -149,7 +150,7 @@ pub(super) async fn check(
         let lock = match lock {
             Condition::Known(lock) => lock,
             Condition::Unset => {
-                report.find("lock_missing", place, "nothing locks it");
+                report.find("lock_missing", place, "it has no lock");
                 continue;
             }
             Condition::Unknown(_) => {
@@ -161,20 +162,20 @@ pub(super) async fn check(
             let mode = lock.mode.map_or("none", LockMode::as_str);
             report.find("lock_mode", place.as_str(), format!("its mode is {mode}, not COMPLIANCE"));
         }
-        // The day that is added at the PUT bears clocks that differ.
+        // The day that is added at the PUT allows for differences between clocks.
         let wanted = Retention { mode: LockMode::Compliance, years }.until(object.modified);
         let wanted = wanted.and_then(|until| until.checked_sub_days(chrono::Days::new(1)));
         match (lock.until, wanted) {
             (Some(until), Some(wanted)) if until >= wanted => {}
             (Some(until), _) => {
-                let detail = format!("it is locked until {until}, {years} years are promised");
+                let detail = format!("it is locked until {until}, but {years} years are promised");
                 report.find("retention_short", place, detail);
             }
             (None, _) => report.find("lock_missing", place, "its lock has no end"),
         }
     }
     if unknown > 0 {
-        report.not_checked.push(format!("the locks of {unknown} objects: the store would not say"));
+        report.not_checked.push(format!("the locks of {unknown} objects: the store did not report them"));
     }
     Ok(())
 }

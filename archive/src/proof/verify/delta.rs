@@ -1,10 +1,11 @@
-//! Delta's own checkpoints against the commits.
+//! Delta checkpoints, checked against the commits.
 //!
-//! They are no leaves of the proof log, since they hold nothing that commits do not; but every reader of Delta begins with
-//! them. So a changed one shows readers another archive while each commit is as it was signed.
+//! They are not leaves of the signed log, because they contain nothing that the commits do not; but
+//! every reader of Delta starts from them. So a changed Delta checkpoint shows readers another
+//! archive although every commit is as it was signed.
 //!
-//! Invariant: what a checkpoint tells its readers of files and positions is what the commits up to its version tell, or
-//! there is a finding.
+//! Invariant: the files and positions that a checkpoint gives its readers are those of the commits
+//! up to its version, or there is a finding.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,12 +28,12 @@ use crate::site::Site;
 use crate::store::durable;
 
 const KIND: &str = "delta_checkpoint";
-/// Names the newest checkpoint for readers that do not list.
+/// Names the newest Delta checkpoint for readers that do not list.
 const LAST: &str = "_last_checkpoint";
-/// Differences of one checkpoint that are told.
+/// Maximum number of differences reported for one checkpoint.
 const TOLD_MAX: usize = 20;
 
-/// What readers take a file for.
+/// What readers learn about a file.
 #[derive(Debug, PartialEq)]
 struct File {
     size: i64,
@@ -43,25 +44,27 @@ struct File {
     greatest: Map<String, Value>,
 }
 
-/// What a checkpoint says.
+/// The content of a checkpoint.
 #[derive(Debug, Default)]
 struct Checkpoint {
     files: Vec<(String, File)>,
     txns: BTreeMap<String, i64>,
     removed: usize,
-    /// `protocol` and `metaData` as a commit would have them, each as often as it is there.
+    /// `protocol` and `metaData` in the form of a commit, once for each occurrence.
     table: Vec<(&'static str, Value)>,
-    /// What it says that no commit of an archive says.
+    /// Content that no commit of an archive has.
     strange: BTreeSet<String>,
 }
 
-/// Of `protocol` and `metaData`, what decides what readers see; the rest are names and times.
+/// The fields of `protocol` and `metaData` that decide what readers see; the rest are names and
+/// times.
 const PROTOCOL: [&str; 4] = ["minReaderVersion", "minWriterVersion", "readerFeatures", "writerFeatures"];
 const METADATA: [&str; 5] = ["id", "format", "schemaString", "partitionColumns", "configuration"];
 /// Columns of a checkpoint that may have values.
 const ACTIONS: [&str; 5] = ["add", "remove", "txn", "protocol", "metaData"];
 
-/// Checks whatever beside commits lies in a volume's `_delta_log`; `names` were listed before the commits were read.
+/// Checks everything but commits in a volume's `_delta_log`; `names` were listed before the commits
+/// were read.
 pub(super) async fn check(
     site: &Site,
     log: VolumeId,
@@ -88,24 +91,24 @@ pub(super) async fn check(
             let version = last.and_then(|last| last["version"].as_u64());
             let is_there = match version {
                 Some(version) if version < commits.len() as u64 => true,
-                // A writer may have gone on since the commits were read.
+                // A writer may have continued since the commits were read.
                 Some(version) => !super::read(site, &layout::commit(&volume, version)).await?.is_empty(),
                 None => false,
             };
             if !is_there {
-                report.find(KIND, place, "it names no checkpoint of a commit that is there");
+                report.find(KIND, place, "it does not name the checkpoint of an existing commit");
             }
             continue;
         };
         let Some(commits) = usize::try_from(version).ok().and_then(|version| commits.get(..=version)) else {
-            report.find(KIND, place, "it is of a commit that is not there");
+            report.find(KIND, place, "its commit does not exist");
             continue;
         };
-        // Whoever changed it may have found bytes that a decoder does not bear.
+        // A tampered file may contain bytes that make the decoder panic.
         match catch_unwind(AssertUnwindSafe(|| read_checkpoint(bytes))) {
             Ok(Ok(checkpoint)) => compare(&checkpoint, commits, &place, report),
             Ok(Err(detail)) => report.find(KIND, place, detail),
-            Err(_) => report.find(KIND, place, "reading it ended abnormally"),
+            Err(_) => report.find(KIND, place, "reading it caused a panic"),
         }
     }
     Ok(())
@@ -120,7 +123,7 @@ fn compare(checkpoint: &Checkpoint, commits: &[CommitFacts], place: &str, report
         }
     };
     if checkpoint.removed > 0 {
-        find(format!("it takes {} files away", checkpoint.removed));
+        find(format!("it removes {} files", checkpoint.removed));
     }
     for strange in &checkpoint.strange {
         find(format!("it has {strange:.80}, which commits of an archive never have"));
@@ -131,7 +134,7 @@ fn compare(checkpoint: &Checkpoint, commits: &[CommitFacts], place: &str, report
         let first = commits.first().and_then(|commit| commit.table.get(name));
         let same = |said: &&Value| members.iter().all(|member| said[*member] == plain(first, member));
         if said.len() != 1 || !said.iter().all(same) {
-            find(format!("its {name} is not that of the first commit"));
+            find(format!("its {name} differs from the first commit"));
         }
     }
     let mut wanted = BTreeMap::new();
@@ -152,23 +155,23 @@ fn compare(checkpoint: &Checkpoint, commits: &[CommitFacts], place: &str, report
     }
     for (path, file) in &checkpoint.files {
         match wanted.remove(path.as_str()) {
-            None => find(format!("it names {path:.200}, which no commit names, or names it twice")),
+            None => find(format!("it names {path:.200} twice, or no commit names that file")),
             Some(wanted) if wanted != *file => {
-                find(format!("size, date, statistics or version of {path} are not those of its commit"));
+                find(format!("size, date, statistics or version of {path} differ from its commit"));
             }
             Some(_) => {}
         }
     }
     for path in wanted.keys() {
-        find(format!("it leaves out {path}"));
+        find(format!("it omits {path}"));
     }
     let same = checkpoint.txns.iter().map(|(app_id, version)| (app_id.as_str(), *version)).eq(txns);
     if !same {
-        find("its positions of sources are not those of the commits".to_owned());
+        find("its source positions differ from the commits".to_owned());
     }
 }
 
-/// A member of an action; what is empty is as good as absent.
+/// A member of an action; an empty one counts as absent.
 fn plain(action: Option<&Value>, member: &str) -> Value {
     let mut value = action.map_or(Value::Null, |action| action[member].clone());
     if member == "format" {
@@ -289,7 +292,7 @@ fn number(column: &Option<ArrayRef>, row: usize) -> Option<i64> {
     column.is_valid(row).then(|| column.value(row))
 }
 
-/// A row of the list of strings `name`; what is empty is as good as absent.
+/// A row of the list of strings `name`; an empty one counts as absent.
 fn list(actions: &StructArray, name: &str, row: usize) -> Value {
     let column = actions.column_by_name(name).and_then(|column| column.as_list_opt::<i32>());
     let Some(column) = column.filter(|column| column.is_valid(row)) else { return Value::Null };

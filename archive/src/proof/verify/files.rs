@@ -1,6 +1,7 @@
-//! The files: their bytes against what commits say of them, and their rows against the roots.
+//! The files: their bytes checked against the commits, and their rows against the roots.
 //!
-//! A file is read once, whole, and hashed and decoded from memory; a thread holds one file at a time.
+//! A file is read once, whole, and hashed and decoded from memory; a thread holds one file at a
+//! time.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -34,32 +35,33 @@ use crate::encode::{EARLIEST_YEAR, hash_column, record_column, time_column};
 use crate::s3::S3Error;
 use crate::tlog::tree::CompactRange;
 
-/// Most bytes of a sealed file: what a store takes in one PUT.
+/// Maximum size of a sealed file: what a store accepts in one PUT.
 const FILE_BYTES_MAX: u64 = 5 << 30;
-/// Rows of one file that are named because their columns differ; all are counted.
+/// Maximum number of rows of one file that are named because their columns differ; all are counted.
 const ROWS_TOLD_MAX: usize = 10;
 /// Rows decoded at once.
 const BATCH_ROWS: usize = 8192;
 const DAY_US: i64 = 86_400_000_000;
-/// The 1st of January 1970, counted from the year 1.
+/// Days from the year 1 to the 1st of January 1970.
 const EPOCH_DAYS: i64 = 719_163;
-/// How long rows may wait between their arrival and their commit.
+/// Maximum time between the arrival of rows and their commit.
 const ARRIVAL_DAYS_MAX: i64 = 7;
 
-/// A file to be read.
+/// A file to check.
 struct Job<'a> {
     log: VolumeId,
     /// `events/2026/date=…/….parquet`
     place: String,
     path: PathBuf,
     add: &'a AddFacts,
-    /// Its commit is so close to its day that rows without a believable time may have come on that day.
+    /// Its commit is so close to its date that rows without a believable time may have arrived on
+    /// that date.
     is_day_of_arrival: bool,
-    /// Its columns are held against its records.
+    /// Its columns are compared with its records.
     is_compared: bool,
 }
 
-/// What one file showed.
+/// The outcome of checking one file.
 #[derive(Default)]
 struct Outcome {
     findings: Vec<Finding>,
@@ -129,11 +131,11 @@ pub(super) fn check(
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some(job) = jobs.get(at) else { return };
-                    // Whoever changed a file may have found bytes that a decoder does not bear.
+                    // A tampered file may contain bytes that make the decoder panic.
                     let outcome = catch_unwind(AssertUnwindSafe(|| check_file(archive, job, records)));
                     let outcome = outcome.unwrap_or_else(|_| {
                         let mut outcome = Outcome::default();
-                        outcome.find("file_changed", job.place.clone(), "reading it ended abnormally");
+                        outcome.find("file_changed", job.place.clone(), "reading it caused a panic");
                         outcome
                     });
                     let read = done.fetch_add(job.add.size, Ordering::Relaxed) + job.add.size;
@@ -162,15 +164,15 @@ fn check_file(archive: &Archive, job: &Job<'_>, records: &dyn Records) -> Outcom
     if let Some(path) = contents.local() {
         match std::fs::metadata(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                outcome.find("file_missing", job.place.clone(), "a commit names it, and it is not there");
+                outcome.find("file_missing", job.place.clone(), "a commit names it, but it is missing");
                 return outcome;
             }
             Ok(found) if !found.is_file() => {
-                outcome.find("file_missing", job.place.clone(), "what is in its place is no plain file");
+                outcome.find("file_missing", job.place.clone(), "it is not a plain file");
                 return outcome;
             }
             Ok(found) if found.len() != job.add.size => {
-                let detail = format!("it has {} bytes, its commit says {}", found.len(), job.add.size);
+                let detail = format!("it has {} bytes, but its commit says {}", found.len(), job.add.size);
                 outcome.find("file_size", job.place.clone(), detail);
                 return outcome;
             }
@@ -178,7 +180,7 @@ fn check_file(archive: &Archive, job: &Job<'_>, records: &dyn Records) -> Outcom
         }
     }
     if job.add.size > FILE_BYTES_MAX {
-        let detail = format!("its commit says {} bytes, more than a file can have", job.add.size);
+        let detail = format!("its commit says {} bytes, which is more than a file can have", job.add.size);
         outcome.find("file_size", job.place.clone(), detail);
         return outcome;
     }
@@ -198,7 +200,7 @@ fn check_file(archive: &Archive, job: &Job<'_>, records: &dyn Records) -> Outcom
     {
         let (first, last) = first_undecodable(&bytes).unwrap_or((0, bytes.len() as u64));
         let place = format!("{}, bytes {first}..{last}", job.place);
-        outcome.find("file_changed", place, "its SHA-256 is not the one in its commit");
+        outcome.find("file_changed", place, "its SHA-256 differs from its commit");
         return outcome;
     }
     if let Err(detail) = rows(bytes, job, records, &mut outcome) {
@@ -207,7 +209,7 @@ fn check_file(archive: &Archive, job: &Job<'_>, records: &dyn Records) -> Outcom
     outcome
 }
 
-/// The bytes of the first column chunk that cannot be decoded; of the footer when that cannot.
+/// The bytes of the first column chunk that cannot be decoded, or of the footer.
 fn first_undecodable(bytes: &Bytes) -> Option<(u64, u64)> {
     let length = bytes.len() as u64;
     let footer = bytes.len().checked_sub(8).and_then(|at| bytes[at..at + 4].try_into().ok());
@@ -232,20 +234,20 @@ fn first_undecodable(bytes: &Bytes) -> Option<(u64, u64)> {
     None
 }
 
-/// What the rows of a file say, in the words of its commit.
+/// The facts about a file in its rows, in the form of its commit.
 #[derive(Default)]
 struct Seen {
     rows: u64,
     times: Option<(i64, i64)>,
     spans: BTreeMap<String, (i64, i64, u64)>,
     records: CompactRange,
-    /// A row that lies under another day than its own.
+    /// A row filed under a date that is not its own.
     misfiled: Option<u64>,
     redacted: u64,
     differing: Differing,
 }
 
-/// Rows whose columns are not what their records say: the first ones, and how many they are.
+/// Rows whose columns do not match their records: the first ones, and their total number.
 #[derive(Default)]
 struct Differing {
     first: Vec<(u64, String)>,
@@ -279,7 +281,7 @@ fn rows(bytes: Bytes, job: &Job<'_>, records: &dyn Records, outcome: &mut Outcom
         let before = seen.rows;
         let batch = batch.map_err(|error| error.to_string());
         let taken = batch.and_then(|batch| take(&batch, job, records, &mut seen));
-        taken.map_err(|error| format!("row {before} or behind: {error}"))
+        taken.map_err(|error| format!("row {before} or later: {error}"))
     });
     seen.differing.tell(&job.place, outcome);
     read?;
@@ -288,20 +290,16 @@ fn rows(bytes: Bytes, job: &Job<'_>, records: &dyn Records, outcome: &mut Outcom
     let (add, place) = (job.add, &job.place);
     if add.rows != Some(seen.rows) {
         let said = add.rows.map_or("nothing".to_owned(), |rows| rows.to_string());
-        outcome.find("rows", place.clone(), format!("it has {} rows, its commit says {said}", seen.rows));
+        outcome.find("rows", place.clone(), format!("it has {} rows, but its commit says {said}", seen.rows));
     }
     if let Some(root) = add.record_root
         && seen.records.root() != root
     {
         let place = format!("{place}, rows 0..{}", seen.rows);
-        outcome.find("record_changed", place, "its records have another root than its commit says");
+        outcome.find("record_changed", place, "the root over its records differs from its commit");
     }
     if let Some(row) = seen.misfiled {
-        outcome.find(
-            "statistics",
-            format!("{place}, row {row}"),
-            "its time lies on another day than its file",
-        );
+        outcome.find("statistics", format!("{place}, row {row}"), "its time is not on the date of its file");
     }
     if let Some(offsets) = &add.offsets
         && *offsets != seen.spans
@@ -310,7 +308,7 @@ fn rows(bytes: Bytes, job: &Job<'_>, records: &dyn Records, outcome: &mut Outcom
         let name = offsets.iter().find(differs).map(|(name, _)| name);
         let name = name.or_else(|| seen.spans.keys().find(|name| !offsets.contains_key(*name)));
         let detail = format!(
-            "source {}: its rows have other offsets than its commit says",
+            "source {}: the offsets of its rows differ from its commit",
             name.map_or("", |name| name)
         );
         outcome.find("offsets", place.clone(), detail);
@@ -322,9 +320,9 @@ fn rows(bytes: Bytes, job: &Job<'_>, records: &dyn Records, outcome: &mut Outcom
 fn take(batch: &RecordBatch, job: &Job<'_>, records: &dyn Records, seen: &mut Seen) -> Result<(), String> {
     let table = job.log.table;
     let column = |name: &str| {
-        batch.column_by_name(name).ok_or_else(|| format!("it has no column {name} as an archive has it"))
+        batch.column_by_name(name).ok_or_else(|| format!("column {name} is missing or has the wrong type"))
     };
-    let mistyped = || "a column has another type than an archive's".to_owned();
+    let mistyped = || "a column does not have the type of an archive column".to_owned();
     let Seen { rows: before, records: leaves, differing, .. } = seen;
     let mut differs = |row: usize, how: &dyn Display| differing.add(*before + row as u64, how);
     match record_column(table) {
@@ -353,7 +351,7 @@ fn take(batch: &RecordBatch, job: &Job<'_>, records: &dyn Records, seen: &mut Se
         column(time_column(table))?.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(mistyped)?;
     let offsets = column(STATISTICS_OFFSET)?.as_primitive_opt::<Int64Type>().ok_or_else(mistyped)?;
     let sources = column(STATISTICS_SOURCE)?.as_string_opt::<i32>().ok_or_else(mistyped)?;
-    // Rows of one source lie together in few runs: the span of the last one is at hand.
+    // Rows of one source form few runs: keep the span of the current one at hand.
     let mut run: Option<(&str, (i64, i64, u64))> = None;
     for row in 0..batch.num_rows() {
         if times.is_valid(row) {
@@ -392,7 +390,8 @@ fn merge(spans: &mut BTreeMap<String, (i64, i64, u64)>, run: Option<(&str, (i64,
     }
 }
 
-/// Whether a row of this time must not lie under `date`. One whose time is not believable lies under the day it came.
+/// Whether a row with this time must not be filed under `date`. One without a believable time is
+/// filed under the date it arrived.
 fn is_misfiled(time: i64, date: NaiveDate, is_day_of_arrival: bool) -> bool {
     let midnight = |day: NaiveDate| (i64::from(day.num_days_from_ce()) - EPOCH_DAYS) * DAY_US;
     let start = midnight(date);
@@ -406,25 +405,25 @@ fn statistics(job: &Job<'_>, seen: &Seen, outcome: &mut Outcome) {
     let time = time_column(job.log.table);
     let bound =
         |bounds: &serde_json::Map<String, Value>| bounds.get(time).and_then(Value::as_str).and_then(micros);
-    // A time that Delta cannot write has no bounds.
+    // A time that Delta statistics cannot express has no bounds.
     if let (Some(low), Some(high)) = (bound(least), bound(greatest))
         && seen.times != Some((low, high))
     {
-        outcome.find("statistics", job.place.clone(), "its rows have other times than its commit says");
+        outcome.find("statistics", job.place.clone(), "the times of its rows differ from its commit");
     }
     let offset =
         |bounds: &serde_json::Map<String, Value>| bounds.get(STATISTICS_OFFSET).and_then(Value::as_i64);
     let first = seen.spans.values().map(|(first, ..)| *first).min();
     let last = seen.spans.values().map(|(_, last, _)| *last).max();
     if (offset(least), offset(greatest)) != (first, last) {
-        outcome.find("statistics", job.place.clone(), "its rows have other offsets than its statistics say");
+        outcome.find("statistics", job.place.clone(), "the offsets of its rows differ from its statistics");
     }
     let source = |bounds: &serde_json::Map<String, Value>| {
         bounds.get(STATISTICS_SOURCE).and_then(Value::as_str).map(str::to_owned)
     };
     let names = (seen.spans.keys().next().cloned(), seen.spans.keys().next_back().cloned());
     if (source(least), source(greatest)) != names {
-        outcome.find("statistics", job.place.clone(), "its rows have other sources than its statistics say");
+        outcome.find("statistics", job.place.clone(), "the sources of its rows differ from its statistics");
     }
 }
 
@@ -439,9 +438,9 @@ mod tests {
         assert!(!is_misfiled(noon, day, true));
         assert!(is_misfiled(noon - DAY_US, day, true));
         assert!(is_misfiled(noon + DAY_US / 2, day, true), "midnight belongs to the next day");
-        assert!(!is_misfiled(noon + 3 * DAY_US, day, true), "not believable when it came");
+        assert!(!is_misfiled(noon + 3 * DAY_US, day, true), "not believable on arrival");
         assert!(!is_misfiled(0, day, true), "before Kubernetes");
-        assert!(is_misfiled(noon + 3 * DAY_US, day, false), "and did not come on that day");
+        assert!(is_misfiled(noon + 3 * DAY_US, day, false), "and did not arrive on that day");
         assert_eq!(record_column(Table::Events), None);
     }
 }

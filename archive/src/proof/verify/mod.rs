@@ -1,7 +1,8 @@
-//! Checking an archive from its bytes: what `docs/proof.md` lists, under the same names.
+//! Checks an archive from its bytes: the checks that `docs/proof.md` lists, under the same names.
 //!
-//! Invariants: nothing that an archive says of itself is believed before it has been re-derived; what is wrong is a
-//! finding and never ends the checking of the rest; what was not looked at is said in words. Reads only.
+//! Invariants: no statement in an archive is believed before it has been derived again; whatever is
+//! wrong becomes a finding and never ends the check of the rest; whatever was not checked is
+//! reported in words. Reads only.
 
 mod anchors;
 mod bucket;
@@ -37,45 +38,46 @@ use crate::tlog::note::{Note, PublicKey, base64, from_base64};
 use crate::tlog::timestamp::TimestampAuthorities;
 use crate::tlog::tree;
 
-/// How long commits may wait for a signature before that is a finding.
+/// How long commits may wait for a signature before this is a finding.
 const UNPROVEN_SECONDS_MAX: i64 = 3600;
-/// Findings kept; one wrong thing can show in very many places.
+/// Maximum number of findings kept; one fault can show in very many places.
 const FINDINGS_MAX: usize = 10_000;
 
 /// What to check.
 #[derive(Debug, Default)]
 pub struct Options {
-    /// Read files from this day on only. Logs, signatures and positions are always checked whole.
+    /// Read only files from this date on. Logs, signatures and positions are always checked whole.
     pub from: Option<NaiveDate>,
-    /// Read files up to this day only.
+    /// Read only files up to this date.
     pub to: Option<NaiveDate>,
-    /// What an earlier checking found good: files of commits before these heads are not read again, and the logs must
-    /// continue them.
+    /// What an earlier check found good: files of commits before these heads are not read again,
+    /// and the logs must continue them.
     pub since: Vec<TreeHead>,
-    /// Keys that whoever checks has from elsewhere.
+    /// Keys that the caller obtained out of band.
     pub public_keys: Vec<PublicKey>,
-    /// Checkpoints kept elsewhere, each with a name for messages.
+    /// Checkpoints that the caller kept, each with a name for messages.
     pub remembered: Vec<(String, Vec<u8>)>,
     /// Witnesses that must have seen the logs.
     pub witnesses: Witnesses,
-    /// Whom timestamps must lead to; with some given, each signed log must have a timestamp.
+    /// The authorities that timestamps must lead to; if some are given, each signed log must have a
+    /// timestamp.
     pub timestamp_authorities: TimestampAuthorities,
-    /// Threads that read files. At least one.
+    /// Threads that read files; at least one.
     pub threads: usize,
 }
 
-/// One thing that is wrong.
+/// One fault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// One of the names in `docs/proof.md`.
     pub kind: &'static str,
-    /// Path below the root, and bytes or row where they are known.
+    /// Path below the root, and bytes or row if known.
     #[serde(rename = "where")]
     pub place: String,
     pub detail: String,
 }
 
-/// What was looked at.
+/// Counts of what was checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Checked {
     pub commits: u64,
@@ -86,7 +88,7 @@ pub struct Checked {
     pub files: u64,
     pub bytes: u64,
     pub records: u64,
-    /// Records that were changed before they were written, as their rows say.
+    /// Records that were changed before they were written, according to their rows.
     #[serde(skip_serializing_if = "is_zero")]
     pub redacted: u64,
     pub partitions: u64,
@@ -98,7 +100,7 @@ fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
-/// The outcome of a checking.
+/// The outcome of a check.
 #[derive(Clone, Debug)]
 pub struct Report {
     pub archive_id: String,
@@ -108,7 +110,7 @@ pub struct Report {
     pub findings: Vec<Finding>,
     pub not_checked: Vec<String>,
     pub checked: Checked,
-    /// Of each log the greatest tree that a known key has signed and that its commits give.
+    /// The largest tree of each log that a known key has signed and that its commits give.
     pub heads: Vec<TreeHead>,
 }
 
@@ -130,11 +132,11 @@ impl Report {
             self.findings.push(Finding { kind, place: place.into(), detail: detail.into() });
         } else if self.findings.len() == FINDINGS_MAX {
             self.not_checked
-                .push(format!("there are more than {FINDINGS_MAX} findings; the rest is left out"));
+                .push(format!("there are more than {FINDINGS_MAX} findings; the rest are left out"));
         }
     }
 
-    /// The report as `docs/proof.md` has it.
+    /// The report in the format of `docs/proof.md`.
     pub fn to_json(&self) -> serde_json::Value {
         let heads = self.heads.iter().map(|head| {
             let log = head.log.origin(&self.archive_id);
@@ -154,7 +156,7 @@ impl Report {
     }
 }
 
-/// The heads of a report that was written as JSON, when it is of this archive.
+/// The heads in a JSON report, if it is about this archive.
 pub fn heads_of_report(report: &[u8], archive_id: &str) -> Option<Vec<TreeHead>> {
     let report: serde_json::Value = serde_json::from_slice(report).ok()?;
     if report["archive_id"].as_str()? != archive_id {
@@ -168,21 +170,22 @@ pub fn heads_of_report(report: &[u8], archive_id: &str) -> Option<Vec<TreeHead>>
     heads.collect()
 }
 
-/// Gives the bytes of events back; the archive stores them as columns and does not know how.
+/// Returns the bytes of events; the archive stores them as columns and cannot render them.
 pub trait Records: Sync {
     /// Calls `each` with the record of every row of a batch of events, in order.
     ///
     /// # Errors
-    /// What is wrong with the batch.
+    /// A description of what is wrong with the batch.
     fn each(&self, events: &RecordBatch, each: &mut dyn FnMut(&[u8])) -> Result<(), String>;
 
-    /// Calls `differs` with every row of a batch of `table` whose columns are not what its record says, in order, and
-    /// with words for that which repeat no value; so it does with a row whose form gives no record, which counts as an
-    /// empty one, or whose marks are wrong. Of events it calls `each` with the record of every row before, in order. The
-    /// records of rejects say nothing of columns.
+    /// Compares the columns of `table` with its records. Calls `differs`, in order, with every row
+    /// whose columns do not match its record, and with a description that repeats no value. This
+    /// includes a row whose form gives no record, which counts as an empty one, and a row whose
+    /// marks are wrong. For events it calls `each` with the record of every row before, in order.
+    /// The records of rejects say nothing about columns.
     ///
     /// # Errors
-    /// What is wrong with the batch.
+    /// A description of what is wrong with the batch.
     fn compare(
         &self,
         table: Table,
@@ -192,7 +195,7 @@ pub trait Records: Sync {
     ) -> Result<(), String>;
 }
 
-/// Is told how far the reading of files has got, from any thread.
+/// Receives the progress of reading files, from any thread.
 pub trait Watch: Sync {
     fn read(&self, _done: u64, _total: u64) {}
 }
@@ -200,7 +203,7 @@ pub trait Watch: Sync {
 /// Checks `archive`. Damage is in the report.
 ///
 /// # Errors
-/// When the store cannot be read, which says nothing about the archive.
+/// If the store cannot be read, which says nothing about the archive.
 pub fn verify(
     archive: &Archive,
     options: &Options,
@@ -258,7 +261,7 @@ pub fn verify(
     if options.from.is_some() || options.to.is_some() {
         let day = |day: Option<NaiveDate>| day.map_or("…".to_owned(), |day| day.to_string());
         report.not_checked.push(format!(
-            "files of other days than {} to {}: their bytes were not read",
+            "files of other dates than {} to {}: their bytes were not read",
             day(options.from),
             day(options.to)
         ));
@@ -266,7 +269,8 @@ pub fn verify(
     Ok(report)
 }
 
-/// What has a name in a listing, and is to be judged by its bytes. What is no file, or a link to nothing, has none.
+/// Reads a listed name, to be judged by its bytes. A name that is not a file, or a dangling link,
+/// has none.
 async fn read(site: &Site, path: &Path) -> Result<Bytes, ProofError> {
     match site.store.read(path).await {
         Ok(bytes) => Ok(bytes.unwrap_or_default()),
@@ -282,7 +286,7 @@ async fn check_keys(site: &Site, public_keys: &[PublicKey], report: &mut Report)
         let path = keys::path(&site.root, at as u64 + 1);
         let place = format!("{}/{name}", layout::KEYS);
         if *name != format!("{:08}", at + 1) {
-            report.find("key_record", place, format!("record {} should be here: it is missing", at + 1));
+            report.find("key_record", place, format!("record {} is missing here", at + 1));
             break;
         }
         let note = read(site, &path).await?;
@@ -298,34 +302,30 @@ async fn check_keys(site: &Site, public_keys: &[PublicKey], report: &mut Report)
     let Some(first) = keys.records.first() else {
         match public_keys {
             [] => report.not_checked.push(
-                "who wrote the archive: it has no key, so nothing is signed; only what its own log says was checked"
+                "who wrote the archive: it has no key, so nothing is signed; it was only checked against its own log"
                     .to_owned(),
             ),
-            _ => report.find("key_untrusted", layout::KEYS, "the archive has no key, so not the one given"),
+            _ => report.find("key_untrusted", layout::KEYS, "the archive has no key, so not the given one"),
         }
         return Ok(keys);
     };
     if first.manifest != Sha256Hash::of(&manifest) {
-        report.find(
-            "manifest_changed",
-            layout::MANIFEST,
-            "its SHA-256 is not the one that the key records name",
-        );
+        report.find("manifest_changed", layout::MANIFEST, "its SHA-256 differs from the key records");
     }
     let named = serde_json::from_slice::<serde_json::Value>(&manifest).ok();
     let named = named.as_ref().and_then(|manifest| manifest["public_key"].as_str());
     if let Some(named) = named
         && PublicKey::parse(named).ok() != Some(first.key)
     {
-        report.find("key_mismatch", layout::MANIFEST, "it names another key than the first key record");
+        report.find("key_mismatch", layout::MANIFEST, "its key differs from the first key record");
     }
     if public_keys.is_empty() {
         report.not_checked.push(format!(
-            "whose key it is: no public key was given, so the archive's own word was taken ({})",
+            "whose key it is: no public key was given, so the archive's own key was used ({})",
             keys.current().map_or_else(String::new, |key| key.to_string())
         ));
     } else if !keys.records.iter().any(|record| public_keys.contains(&record.key)) {
-        report.find("key_untrusted", layout::KEYS, "none of the public keys given is one of the archive's");
+        report.find("key_untrusted", layout::KEYS, "none of the given public keys belongs to the archive");
     }
     Ok(keys)
 }
@@ -338,13 +338,13 @@ fn check_remembered(
     report: &mut Report,
 ) {
     let mut heads: Vec<(String, TreeHead)> =
-        options.since.iter().map(|head| ("the last checking".to_owned(), head.clone())).collect();
+        options.since.iter().map(|head| ("the last check".to_owned(), head.clone())).collect();
     for (name, note) in &options.remembered {
         let origin = Note::parse(note).and_then(|note| note.text.lines().next());
         let log = origin
             .and_then(|origin| VolumeId::parse(origin.strip_prefix(&format!("strongroom/{archive_id}/"))?));
         let Some(log) = log else {
-            report.find("remembered_invalid", name, "it is no checkpoint of this archive");
+            report.find("remembered_invalid", name, "not a checkpoint of this archive");
             continue;
         };
         match check_note(note, &log.origin(archive_id), &keys.all()) {
@@ -361,14 +361,14 @@ fn check_remembered(
         let commits = volumes.get(&head.log).map_or(&[][..], Vec::as_slice);
         if head.size > newest {
             let detail =
-                format!("{name} has size {} of it, now the newest that holds is {newest}", head.size);
+                format!("{name} has size {}, but the newest valid checkpoint is of size {newest}", head.size);
             report.find("rolled_back", format!("{log}/_tlog/checkpoint"), detail);
         }
         if head.size <= commits.len() as u64 {
             let leaves: Vec<Sha256Hash> =
                 commits[..head.size as usize].iter().map(|commit| commit.leaf).collect();
             if tree::root(&leaves) != head.root {
-                let detail = format!("at size {} the log is another one than {name} has", head.size);
+                let detail = format!("at size {} the log differs from {name}", head.size);
                 report.find("forked", format!("{log}/_tlog/checkpoint"), detail);
             }
         }

@@ -1,4 +1,5 @@
-//! Nothing missing, nothing twice: positions of commits against the offsets and counts of their files.
+//! Checks that nothing is missing and nothing is stored twice: positions of commits against the
+//! offsets and counts of their files.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,15 +8,15 @@ use strongroom_schemas::{Table, VolumeId};
 use super::{Report, volumes_of};
 use crate::delta::facts::CommitFacts;
 
-/// Suffixes of the appIds that belong to a partition's position.
+/// Suffixes of the appIds that belong to the position of a partition.
 const RECORDS: &str = "#records";
 
-/// How far a partition was at a commit.
+/// The position of a partition after a commit.
 #[derive(Clone, Copy, Debug, Default)]
 struct Reached {
     next_offset: i64,
     records: i64,
-    /// Rows of `events` up to there.
+    /// Rows of `events` up to this position.
     events: u64,
 }
 
@@ -30,7 +31,7 @@ pub(super) fn check(volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>, report: &mut
     report.checked.partitions = truth(volumes, Table::Events, &rejects, report) + own;
 }
 
-/// A table whose positions are the truth about its sources; returns how many sources it has.
+/// Checks a table whose positions are the truth about its sources; returns how many sources it has.
 fn truth(
     volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
     table: Table,
@@ -48,7 +49,7 @@ fn truth(
                 && (received != events + rejects + duplicates || events != rows)
             {
                 let detail = format!(
-                    "received {received}, events {events}, rejects {rejects}, duplicates {duplicates}; its files have \
+                    "received {received}, events {events}, rejects {rejects}, duplicates {duplicates}; but its files have \
                          {rows} rows"
                 );
                 report.find("counts", place.as_str(), detail);
@@ -58,21 +59,21 @@ fn truth(
                     report.find(
                         "commit_malformed",
                         place.as_str(),
-                        format!("source {app_id}: its position has no records"),
+                        format!("source {app_id}: its position has no number of records"),
                     );
                     continue;
                 };
-                // The offset of a record of activity is its number.
+                // The offset of an activity record is its number.
                 if table == Table::Activity && next_offset != records {
                     let kind = if next_offset > records { "rows_missing" } else { "rows_extra" };
                     let detail =
-                        format!("source {app_id}: it is at offset {next_offset} with {records} records");
+                        format!("source {app_id}: it is at offset {next_offset} but has {records} records");
                     report.find(kind, place.as_str(), detail);
                 }
                 let before = reached.get(app_id).copied().unwrap_or_default();
                 if *next_offset < before.next_offset || *records < before.records {
                     let detail = format!(
-                        "source {app_id}: it was at offset {}, record {}, and is at {next_offset}, {records}",
+                        "source {app_id}: it was at offset {}, record {}, and moved to {next_offset}, {records}",
                         before.next_offset, before.records
                     );
                     report.find("position_back", place.as_str(), detail);
@@ -85,14 +86,15 @@ fn truth(
         }
     }
     if !is_complete {
-        report.not_checked.push(
-            "that every record is there, from the first file on that has no offsets in its commit".to_owned(),
-        );
+        report
+            .not_checked
+            .push("that no record is missing, from the first file without offsets in its commit".to_owned());
     }
     reached.len() as u64
 }
 
-/// Rows of a commit of `events` lie between the old and the new position of their partition.
+/// Checks that the rows of a commit of `events` are between the old and the new position of their
+/// partition.
 fn check_files(
     commit: &CommitFacts,
     place: &str,
@@ -107,7 +109,7 @@ fn check_files(
             if *first < before.next_offset || next.is_none_or(|next| *last >= next) {
                 let next = next.map_or("no position".to_owned(), |next| next.to_string());
                 let detail = format!(
-                    "source {partition}: {} has offsets {first} to {last}, the commit goes from {} to {next}",
+                    "source {partition}: {} has offsets {first} to {last}, but the commit goes from {} to {next}",
                     add.path, before.next_offset
                 );
                 report.find("overlap", place, detail);
@@ -123,7 +125,7 @@ fn check_files(
     }
 }
 
-/// Records up to a position are the events and the rejects before it.
+/// Checks that the records up to a position are the events and the rejects before it.
 fn check_sums(
     commit: &CommitFacts,
     place: &str,
@@ -146,14 +148,15 @@ fn check_sums(
             std::cmp::Ordering::Greater => "rows_extra",
         };
         let detail = format!(
-            "source {partition}: {} records lie before offset {}, its files have {} rows and {rejects} rejects",
+            "source {partition}: {} records are before offset {}, but its files have {} rows and {rejects} rejects",
             now.records, now.next_offset, now.events
         );
         report.find(kind, place, detail);
     }
 }
 
-/// Ranges of the rows of another table than `events`, and whether each lies before its commit's position.
+/// Ranges of the rows of a table other than `events`; checks that each is before the position of
+/// its commit.
 fn others(volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>, table: Table, report: &mut Report) -> Ranges {
     let (mut ranges, mut reached): (Ranges, HashMap<String, i64>) = Default::default();
     for (log, commits) in volumes_of(volumes, table) {
@@ -162,7 +165,7 @@ fn others(volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>, table: Table, report: 
             for (partition, next) in commit.txns.iter().filter(|(app_id, _)| !app_id.contains('#')) {
                 let known = reached.entry(partition.clone()).or_insert(*next);
                 if next < known {
-                    let detail = format!("source {partition}: it was at offset {known} and is at {next}");
+                    let detail = format!("source {partition}: it was at offset {known} and moved to {next}");
                     report.find("position_back", place.as_str(), detail);
                 }
                 *known = *next;

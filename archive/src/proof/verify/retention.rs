@@ -1,4 +1,4 @@
-//! What is laid down about keeping: policies, holds and dropped volumes, against what is there.
+//! Checks the retention records (policies, legal holds and dropped volumes) against the archive.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
@@ -22,18 +22,18 @@ use crate::store::{Bucket, Store};
 use crate::tlog::checkpoint::TreeHead;
 use crate::tlog::keys::Keys;
 
-/// Objects whose holds are asked for at once.
+/// Objects whose legal holds are requested at once.
 const HOLDS_AT_ONCE: usize = 16;
 
-/// What an archive says of its keeping, as far as it holds.
+/// The valid retention records of an archive.
 pub(super) struct Found {
     pub(super) policy: Policy,
     pub(super) dropped: BTreeMap<VolumeId, (DropRecord, FinalPositions)>,
-    /// Objects that a hold is on which is not released: path, version and name of the hold.
+    /// Objects under a legal hold that is not released: path, version and name of the hold.
     held: Vec<(String, Option<String>, String)>,
 }
 
-/// Reads the records and reports those that do not hold.
+/// Reads the records and reports the invalid ones.
 pub(super) async fn records(site: &Site, keys: &Keys, report: &mut Report) -> Result<Found, ProofError> {
     let below = |path: &Path| path.strip_prefix(&site.root).unwrap_or(path).to_string_lossy().into_owned();
     let FoundPolicy { policy, read: count, wrong } = policy::load(site, keys).await?;
@@ -43,7 +43,7 @@ pub(super) async fn records(site: &Site, keys: &Keys, report: &mut Report) -> Re
         let names = site.record_names(layout::RETENTION).await?;
         if names.len() as u64 != count {
             let detail = format!(
-                "{} names here are no records, or one before them is missing",
+                "{} names here are not records, or an earlier record is missing",
                 names.len() as u64 - count
             );
             report.find("retention_record", layout::RETENTION, detail);
@@ -84,7 +84,7 @@ pub(super) async fn records(site: &Site, keys: &Keys, report: &mut Report) -> Re
     Ok(Found { policy, dropped: dropped.good, held })
 }
 
-/// Volumes that key records name are there, or were dropped.
+/// Reports volumes that key records name and that neither exist nor were dropped.
 pub(super) fn missing(keys: &Keys, there: &[VolumeId], found: &Found, report: &mut Report) {
     let mut told = HashSet::new();
     for record in &keys.records {
@@ -92,7 +92,7 @@ pub(super) fn missing(keys: &Keys, there: &[VolumeId], found: &Found, report: &m
             let is_known = there.contains(&head.log) || found.dropped.contains_key(&head.log);
             if !is_known && told.insert(head.log) {
                 let detail = format!(
-                    "key record {} names {} commits of it; it is not there, and nothing says that it was dropped",
+                    "key record {} names {} commits of it, but it is missing and was not dropped",
                     record.number, head.size
                 );
                 report.find("volume_missing", head.log.name(), detail);
@@ -101,16 +101,17 @@ pub(super) fn missing(keys: &Keys, there: &[VolumeId], found: &Found, report: &m
     }
 }
 
-/// A volume that a commit names and that is not there, or has fewer commits than the commit says.
+/// A volume that a commit names and that is missing, or has fewer commits than the commit says.
 pub(super) struct TruncatedVolume {
     log: VolumeId,
     size: u64,
     there: Option<u64>,
-    /// The commit.
+    /// Path of the commit.
     place: String,
 }
 
-/// Volumes that are shorter than commits of others say; what was dropped is as long as it was then.
+/// Volumes that are shorter than commits of others say; a dropped volume has the length it had
+/// then.
 pub(super) fn truncated(
     volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
     found: &Found,
@@ -134,14 +135,14 @@ pub(super) fn truncated(
     short.collect()
 }
 
-/// Reports volumes that are short, but for those whose commits were made while this was checked.
+/// Reports the truncated volumes, except those whose commits were made during this check.
 pub(super) async fn report_truncated(
     site: &Site,
     truncated: Vec<TruncatedVolume>,
     report: &mut Report,
 ) -> Result<(), ProofError> {
     for TruncatedVolume { log, size, there, place } in truncated {
-        // If commits before this one are missing, that is a finding of its own.
+        // If commits before this one are missing, there is another finding for that.
         let path = layout::commit(&site.volume(log), size - 1);
         let exists = site.store.exists(&path).await;
         if exists.map_err(|source| ProofError::Read { path, source })? {
@@ -153,14 +154,13 @@ pub(super) async fn report_truncated(
         };
         match there {
             Some(there) => {
-                let detail = format!("{place} names {size} commits of it, and it has {there}");
+                let detail = format!("{place} names {size} commits of it, but it has {there}");
                 report.find("commits_cut", name, detail);
             }
             None if is_reported(report) => {}
             None => {
-                let detail = format!(
-                    "{place} names {size} commits of it; it is not there, and nothing says that it was dropped"
-                );
+                let detail =
+                    format!("{place} names {size} commits of it, but it is missing and was not dropped");
                 report.find("volume_missing", name, detail);
             }
         }
@@ -168,7 +168,7 @@ pub(super) async fn report_truncated(
     Ok(())
 }
 
-/// Dropped volumes as those behind them see them: one commit each, with where they ended.
+/// Dropped volumes in the form that later volumes need: one commit each, with the final positions.
 pub(super) fn with_dropped<'v>(
     volumes: &'v BTreeMap<VolumeId, Vec<CommitFacts>>,
     found: &Found,
@@ -179,7 +179,7 @@ pub(super) fn with_dropped<'v>(
     let mut all = volumes.clone();
     for (log, (record, end)) in &found.dropped {
         let add = AddFacts {
-            path: format!("({} files that were dropped)", record.files),
+            path: format!("({} dropped files)", record.files),
             rows: Some(record.rows),
             offsets: end.offsets.clone(),
             ..AddFacts::default()
@@ -200,30 +200,31 @@ pub(super) fn with_dropped<'v>(
     Cow::Owned(all)
 }
 
-/// A head that somebody remembers of a volume that was dropped since; `true` when it is of one.
+/// Compares a head that the caller kept with the drop record of its volume; `true` if the volume
+/// was dropped.
 pub(super) fn remembered(name: &str, head: &TreeHead, found: &Found, report: &mut Report) -> bool {
     let Some((record, _)) = found.dropped.get(&head.log) else { return false };
     let place = format!("{}/{}", layout::DROPPED, head.log.name().replace('/', "-"));
     if head.size > record.size {
         let detail =
-            format!("{name} has size {} of it, it was dropped with {} commits", head.size, record.size);
+            format!("{name} has size {} of it, but it was dropped with {} commits", head.size, record.size);
         report.find("rolled_back", place, detail);
     } else if head.size == record.size && head.root != record.root {
-        report.find("forked", place, format!("it was dropped with another tree than {name} has"));
+        report.find("forked", place, format!("it was dropped with a tree that differs from {name}"));
     } else if head.size < record.size {
-        let detail = format!("whether {name}, of size {}, is the beginning of what was dropped", head.size);
+        let detail = format!("whether the dropped volume continues {name}, of size {}", head.size);
         report.not_checked.push(format!("{}: {detail}", head.log.name()));
     }
     true
 }
 
-/// Nothing is left of what was dropped, and what is held is there and held.
+/// Checks that nothing is left of dropped volumes, and that every held object exists and is held.
 pub(super) async fn objects(site: &Site, found: &Found, report: &mut Report) -> Result<(), ProofError> {
     match &site.store {
         Store::Local => {
             for log in found.dropped.keys() {
                 if std::fs::symlink_metadata(site.volume(*log)).is_ok() {
-                    report.find("drop_unfinished", log.name(), "it was dropped, and some of it is there");
+                    report.find("drop_unfinished", log.name(), "it was dropped, but some of it remains");
                 }
             }
             for (path, _, name) in &found.held {
@@ -233,7 +234,7 @@ pub(super) async fn objects(site: &Site, found: &Found, report: &mut Report) -> 
                     report.find(
                         "hold_missing",
                         path.as_str(),
-                        format!("hold \"{name}\" is on it, and it is not there"),
+                        format!("hold \"{name}\" is on it, but it is missing"),
                     );
                 }
             }
@@ -260,13 +261,13 @@ async fn held(site: &Site, bucket: &Bucket, found: &Found, report: &mut Report) 
                 report.find(
                     "hold_missing",
                     path.as_str(),
-                    format!("hold \"{name}\" is on it, and the store does not hold it"),
+                    format!("hold \"{name}\" is on it, but the store does not hold it"),
                 );
             }
             Condition::Unknown(_) => unknown += 1,
         }
     }
     if unknown > 0 {
-        report.not_checked.push(format!("whether {unknown} objects are held: the store would not say"));
+        report.not_checked.push(format!("whether {unknown} objects are held: the store did not report it"));
     }
 }

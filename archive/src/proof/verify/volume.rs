@@ -1,4 +1,4 @@
-//! One volume: its commits, and what the proof log says of them.
+//! One volume: its commits, checked against its signed log.
 
 use std::collections::HashSet;
 
@@ -20,7 +20,8 @@ use crate::tlog::tree::{self, CompactRange, Tile};
 
 /// Small files read at once.
 const READS_AT_ONCE: usize = 16;
-/// How much earlier than the commit before it a commit may say it was made: two writers, two clocks.
+/// How far the time of a commit may be before that of the commit before it: two writers have two
+/// clocks.
 const CLOCK_BACK_MS_MAX: i64 = 600_000;
 /// Reads the volume's commits and checks its log.
 pub(crate) async fn check(
@@ -37,7 +38,7 @@ pub(crate) async fn check(
     let whole = versions.iter().enumerate().take_while(|(at, version)| *at as u64 == **version).count();
     if whole < versions.len() {
         let place = format!("{}/_delta_log/{whole:020}.json", log.name());
-        let detail = format!("it is missing, and there is one of version {}", versions[whole]);
+        let detail = format!("it is missing, but version {} exists", versions[whole]);
         report.find("commit_missing", place, detail);
     }
     let read = (0..whole as u64).map(|version| {
@@ -55,7 +56,7 @@ pub(crate) async fn check(
             report.find(finding_kind(kind), place, detail);
         }
         if closed {
-            report.find("volume_reopened", &place, "a commit before it closed the volume");
+            report.find("volume_reopened", &place, "an earlier commit closed the volume");
         }
         closed |= commit.txns.contains_key(facts::CLOSED);
         for add in &commit.adds {
@@ -65,19 +66,20 @@ pub(crate) async fn check(
             if add.record_root.is_some() {
                 tagged = true;
             } else if tagged {
-                let detail = format!("{} has no tags, though files before it have them", add.path);
+                let detail = format!("{} has no tags, although files before it have them", add.path);
                 report.find("tags", &place, detail);
             }
         }
         if let Some(time) = commit.time_ms {
             if let Some(before) = time_before.filter(|before| time < before - CLOCK_BACK_MS_MAX) {
-                let detail = format!("it was made {} s before the one before it", (before - time) / 1000);
+                let detail =
+                    format!("it was made {} s earlier than the commit before it", (before - time) / 1000);
                 report.find("clock_back", &place, detail);
             }
             time_before = Some(time);
             let year = DateTime::from_timestamp_millis(time).map(|time| time.year());
             if year.is_none_or(|year| year < log.period.year) {
-                report.find("wrong_year", &place, format!("it was made before {} began", log.period.year));
+                report.find("wrong_year", &place, format!("it was made before the year {}", log.period.year));
             }
         }
         commits.push(commit);
@@ -99,7 +101,7 @@ fn finding_kind(kind: FaultKind) -> &'static str {
     }
 }
 
-/// Checkpoints and tiles against the commits.
+/// Checks checkpoints and tiles against the commits.
 async fn check_log(
     site: &Site,
     log: VolumeId,
@@ -129,14 +131,14 @@ async fn check_log(
         };
         let id = all[key].id(&origin).to_string();
         if parse_checkpoint_name(&name) != Some((size, &id)) {
-            report.find("checkpoint_malformed", place, format!("it is of size {size} by key {id}"));
+            report.find("checkpoint_malformed", place, format!("its content has size {size} and key {id}"));
             continue;
         }
         if size > commits.len() as u64 {
             report.find(
                 "commits_cut",
                 place,
-                format!("it is of {size} commits, there are {}", commits.len()),
+                format!("it is of {size} commits, but there are {}", commits.len()),
             );
             continue;
         }
@@ -155,13 +157,13 @@ async fn check_log(
         let retired = keys.retired_at(*key, log).is_some_and(|until| *size > until);
         let confirmed = good.iter().any(|(_, other, by)| by > key && other >= size);
         if retired && !confirmed {
-            report.find("key_retired", place.as_str(), "only a key that was retired before has signed it");
+            report.find("key_retired", place.as_str(), "it is signed only by a key retired before");
         }
     }
     for head in keys.records.iter().flat_map(|record| &record.heads).filter(|head| head.log == log) {
         let leaves: Vec<Hash> = commits.iter().take(head.size as usize).map(|commit| commit.leaf).collect();
         if leaves.len() as u64 != head.size || tree::root(&leaves) != head.root {
-            let detail = format!("a key record names another tree of size {}", head.size);
+            let detail = format!("a key record names a different tree of size {}", head.size);
             report.find("key_record", place.as_str(), detail);
         }
     }
@@ -172,10 +174,10 @@ async fn check_log(
     match (wrong_root, changed) {
         (Some(_), Some(commit)) => {
             let place = format!("{}/_delta_log/{commit:020}.json", log.name());
-            report.find("commit_changed", place, "its hash is not the one in the log's tiles");
+            report.find("commit_changed", place, "its hash differs from the log's tiles");
         }
         (Some((place, size)), None) => {
-            report.find("checkpoint_root", place, format!("the first {size} commits have another root"));
+            report.find("checkpoint_root", place, format!("the first {size} commits have a different root"));
         }
         (None, _) => {}
     }
@@ -184,15 +186,16 @@ async fn check_log(
     Ok(())
 }
 
-/// Commits that no good checkpoint is of.
+/// Reports commits that are not under a valid checkpoint.
 fn unproven(log: VolumeId, keys: &Keys, commits: &[CommitFacts], size: u64, report: &mut Report) {
     let behind = &commits[size as usize..];
     if behind.is_empty() || keys.records.is_empty() {
         return;
     }
-    let detail = format!("{} commits from {size} on are signed by nobody yet", behind.len());
+    let detail = format!("{} commits from {size} on are not signed yet", behind.len());
     let now = Utc::now().timestamp_millis();
-    // A time to come would be young for ever; other machines' clocks may be ahead a little.
+    // A time in the future would stay young forever; the clocks of other machines may be slightly
+    // ahead.
     let young = now - UNPROVEN_SECONDS_MAX * 1000..=now + CLOCK_AHEAD_MS_MAX;
     if behind.iter().all(|commit| commit.time_ms.is_some_and(|time| young.contains(&time))) {
         report.not_checked.push(format!("{}: {detail}", log.name()));
@@ -201,8 +204,8 @@ fn unproven(log: VolumeId, keys: &Keys, commits: &[CommitFacts], size: u64, repo
     }
 }
 
-/// Tiles against the commits. Where a checkpoint's root was wrong, a commit differs: the first one that does is
-/// returned and its tile is not blamed.
+/// Checks tiles against the commits. If the root of a checkpoint was wrong, a commit differs: the
+/// first one is returned and its tile is not blamed.
 async fn tiles(
     site: &Site,
     log: VolumeId,
@@ -216,7 +219,7 @@ async fn tiles(
     let mut before = from;
     let newest = sizes.last().copied().unwrap_or(0);
     for size in sizes.iter().copied().filter(|size| *size > from) {
-        // In a bucket each tile is a request; partial ones of old sizes are left out there.
+        // In a bucket each tile is a request, so partial tiles of old sizes are not checked there.
         let all = tree::tiles(if size == newest { from } else { before }, size).into_iter();
         wanted.extend(all.filter(|tile| {
             tile.width == tree::TILE_WIDTH || size == newest || matches!(site.store, Store::Local)
@@ -238,7 +241,7 @@ async fn tiles(
             level.iter().skip(first).take(tile.width as usize).flat_map(|hash| hash.0).collect();
         let Some(found) = found else {
             if !is_root_wrong {
-                report.find("tile_missing", place, "a checkpoint needs it");
+                report.find("tile_missing", place, "it is missing, but a checkpoint needs it");
             }
             continue;
         };
@@ -257,7 +260,7 @@ async fn tiles(
             at => {
                 let bytes = at.map_or(0..found.len(), |at| at * 32..at * 32 + 32);
                 let place = format!("{place}, bytes {}..{}", bytes.start, bytes.end);
-                report.find("tile_changed", place, "it has other hashes than the commits give");
+                report.find("tile_changed", place, "its hashes differ from those of the commits");
             }
         }
     }

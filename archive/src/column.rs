@@ -108,12 +108,22 @@ pub(crate) enum Definition {
     Each(Vec<u32>),
 }
 
+/// Repetition levels of a column.
+pub(crate) enum Repetition {
+    /// The column is not a list.
+    Flat,
+    /// A list with one level in each row, because no row has more than one item.
+    OnePerRow,
+    /// A list: its repetition levels, and the index of the first level of each row, then the
+    /// number of levels.
+    Each { levels: Vec<u32>, starts: Vec<u32> },
+}
+
 /// A column of a row group.
 pub(crate) struct Column<'a> {
     pub(crate) rows: usize,
     pub(crate) definition: Definition,
-    /// For a list: the repetition levels, the number of the first level of each row, and the total.
-    pub(crate) repetition: Option<(Vec<u32>, Vec<u32>)>,
+    pub(crate) repetition: Repetition,
     pub(crate) values: Values<'a>,
 }
 
@@ -160,9 +170,18 @@ impl Scratch {
         self.zstd.set_compression_level(level)
     }
 
-    /// Compresses the bytes of `raw` from `at` to its end; returns both ranges.
-    fn compress_from(&mut self, at: usize) -> std::io::Result<(Range<usize>, Range<usize>)> {
+    /// Compresses the bytes of `raw` from `at` to its end; returns both ranges. A page without
+    /// values is a few bytes of levels, so a column of such pages is stored as it is: nothing is
+    /// compressed when `has_values` is false.
+    fn compress_from(
+        &mut self,
+        at: usize,
+        has_values: bool,
+    ) -> std::io::Result<(Range<usize>, Range<usize>)> {
         let (raw, small) = (at..self.raw.len(), self.small.len());
+        if !has_values {
+            return Ok((raw, small..small));
+        }
         self.one.clear();
         self.one.reserve(zstd::zstd_safe::compress_bound(raw.len()));
         self.zstd.compress_to_buffer(&self.raw[raw.clone()], &mut self.one)?;
@@ -181,6 +200,7 @@ pub(crate) fn encode_column(
     scratch: &mut Scratch,
 ) -> Result<EncodedColumn> {
     scratch.begin(spec.zstd_level)?;
+    let has_values = column.values.len() > 0;
     let chunk_bounds = match spec.bounds {
         Bounds::Off => None,
         Bounds::Chunk | Bounds::Pages => column.values.bounds(0, column.values.len()),
@@ -188,12 +208,13 @@ pub(crate) fn encode_column(
     let dictionary = match &column.values {
         Values::Codes { entries, .. } => {
             entries.put_plain(&mut scratch.raw);
-            Some((entries, scratch.compress_from(0)?))
+            Some((entries, scratch.compress_from(0, has_values)?))
         }
         Values::Bytes { .. } | Values::Int64 { .. } => None,
     };
     let pages = put_pages(column, descriptor.max_def_level() as u32, spec, chunk_bounds.as_ref(), scratch)?;
-    let compresses = scratch.small.len() + scratch.raw.len() / COMPRESSION_GAIN_MIN < scratch.raw.len();
+    let compresses =
+        has_values && scratch.small.len() + scratch.raw.len() / COMPRESSION_GAIN_MIN < scratch.raw.len();
     let (stored, of_page): (&[u8], PageRange) = match compresses {
         true => (&scratch.small, |page| page.small.clone()),
         false => (&scratch.raw, |page| page.raw.clone()),
@@ -312,8 +333,10 @@ fn put_pages(
         }
         let at = scratch.raw.len();
         let out = &mut scratch.raw;
-        if let Some((repetition, _)) = &column.repetition {
-            put_levels(&repetition[levels.clone()], 1, out);
+        match &column.repetition {
+            Repetition::Flat => {}
+            Repetition::OnePerRow => put_level_run(0, levels.len(), out),
+            Repetition::Each { levels: repetition, .. } => put_levels(&repetition[levels.clone()], 1, out),
         }
         match &column.definition {
             Definition::All(level) => put_level_run(*level, levels.len(), out),
@@ -322,7 +345,7 @@ fn put_pages(
             }
         }
         column.values.put(value, present, spec.code_width, out);
-        let (raw, small) = scratch.compress_from(at)?;
+        let (raw, small) = scratch.compress_from(at, column.values.len() > 0)?;
         let bounds = match chunk {
             Some(chunk) if present > 0 => match spec.bounds {
                 Bounds::Pages => {
@@ -362,8 +385,8 @@ impl Column<'_> {
     /// The range of levels for `rows` rows from `row`, and how many values they have.
     fn page_levels(&self, row: usize, rows: usize, max_definition: u32) -> (Range<usize>, usize) {
         let levels = match &self.repetition {
-            Some((_, starts)) => starts[row] as usize..starts[row + rows] as usize,
-            None => row..row + rows,
+            Repetition::Each { starts, .. } => starts[row] as usize..starts[row + rows] as usize,
+            Repetition::Flat | Repetition::OnePerRow => row..row + rows,
         };
         let present = match &self.definition {
             Definition::All(level) if *level == max_definition => levels.len(),

@@ -28,7 +28,7 @@ use strongroom_schemas::{Table, activity, alerts, events, rejects};
 
 use crate::column::{
     Bounds, ByteEncoding, CodeWidth, Column, ColumnSpec, Definition, EncodedColumn, Entries, IntEncoding,
-    Scratch, Values, encode_column,
+    Repetition, Scratch, Values, encode_column,
 };
 use crate::error::{ArchiveError, Result};
 
@@ -613,12 +613,12 @@ fn compact(codes: &mut [u32], entries: &StringArray) -> (Vec<u32>, bool) {
 
 /// The given rows of `array`, in the order of `rows`, as levels and values.
 fn gather<'a>(array: &'a ArrayRef, rows: &[u32], plan: ValuePlan, layout: &Layout) -> Column<'a> {
+    if array.null_count() == array.len() {
+        return without_values(array.data_type(), rows.len(), plan);
+    }
     match array.data_type() {
         DataType::Dictionary(..) => {
             let dictionary = array.as_dictionary::<Int32Type>();
-            if dictionary.keys().null_count() == dictionary.len() {
-                return without_values(rows.len());
-            }
             let codes = row_codes(
                 dictionary.keys().values(),
                 dictionary.nulls(),
@@ -627,7 +627,7 @@ fn gather<'a>(array: &'a ArrayRef, rows: &[u32], plan: ValuePlan, layout: &Layou
             );
             let definition = presence(codes.iter().map(|code| u32::from(*code != NULL)));
             let values = dictionary_values(codes, dictionary.values(), plan, layout);
-            Column { rows: rows.len(), definition, repetition: None, values }
+            Column { rows: rows.len(), definition, repetition: Repetition::Flat, values }
         }
         DataType::Utf8 => {
             let strings = array.as_string::<i32>();
@@ -636,7 +636,7 @@ fn gather<'a>(array: &'a ArrayRef, rows: &[u32], plan: ValuePlan, layout: &Layou
             Column {
                 rows: rows.len(),
                 definition,
-                repetition: None,
+                repetition: Repetition::Flat,
                 values: Values::Bytes { values, encoding: plan.bytes },
             }
         }
@@ -647,7 +647,7 @@ fn gather<'a>(array: &'a ArrayRef, rows: &[u32], plan: ValuePlan, layout: &Layou
             Column {
                 rows: rows.len(),
                 definition,
-                repetition: None,
+                repetition: Repetition::Flat,
                 values: Values::Bytes { values, encoding: plan.bytes },
             }
         }
@@ -661,7 +661,7 @@ fn gather<'a>(array: &'a ArrayRef, rows: &[u32], plan: ValuePlan, layout: &Layou
             Column {
                 rows: rows.len(),
                 definition,
-                repetition: None,
+                repetition: Repetition::Flat,
                 values: Values::Int64 { values, encoding: plan.ints },
             }
         }
@@ -679,7 +679,7 @@ fn gather<'a>(array: &'a ArrayRef, rows: &[u32], plan: ValuePlan, layout: &Layou
             Column {
                 rows: rows.len(),
                 definition,
-                repetition: None,
+                repetition: Repetition::Flat,
                 values: Values::Codes { codes, entries: Entries::Int32(entries) },
             }
         }
@@ -689,11 +689,22 @@ fn gather<'a>(array: &'a ArrayRef, rows: &[u32], plan: ValuePlan, layout: &Layou
     }
 }
 
-/// A dictionary column of nulls only, which many columns are.
-fn without_values<'a>(rows: usize) -> Column<'a> {
-    let entries = Entries::Bytes { entries: Vec::new(), sorted: true };
-    let values = Values::Codes { codes: Vec::new(), entries };
-    Column { rows, definition: Definition::All(0), repetition: None, values }
+/// A column of nulls alone, which many columns are; no row of it needs to be read.
+fn without_values<'a>(data_type: &DataType, rows: usize, plan: ValuePlan) -> Column<'a> {
+    let of_codes = |entries| Values::Codes { codes: Vec::new(), entries };
+    let values = |data_type: &DataType| match data_type {
+        DataType::Dictionary(..) => of_codes(Entries::Bytes { entries: Vec::new(), sorted: true }),
+        DataType::Int32 => of_codes(Entries::Int32(Vec::new())),
+        DataType::Int64 | DataType::Timestamp(..) => {
+            Values::Int64 { values: Vec::new(), encoding: plan.ints }
+        }
+        _ => Values::Bytes { values: Vec::new(), encoding: plan.bytes },
+    };
+    let (repetition, values) = match data_type {
+        DataType::List(item) => (Repetition::OnePerRow, values(item.data_type())),
+        flat => (Repetition::Flat, values(flat)),
+    };
+    Column { rows, definition: Definition::All(0), repetition, values }
 }
 
 /// Definition levels of `rows`, and the rows that have a value.
@@ -772,7 +783,12 @@ fn gather_list<'a>(array: &'a ArrayRef, rows: &[u32], plan: ValuePlan, layout: &
         Some(first) if definition.iter().all(|level| level == first) => Definition::All(*first),
         _ => Definition::Each(definition),
     };
-    Column { rows: rows.len(), definition, repetition: Some((repetition, starts)), values }
+    Column {
+        rows: rows.len(),
+        definition,
+        repetition: Repetition::Each { levels: repetition, starts },
+        values,
+    }
 }
 
 /// Values from codes: as a dictionary, or one by one if most are different.

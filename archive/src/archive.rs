@@ -21,16 +21,15 @@ use strongroom_schemas::{Period, Table};
 use url::Url;
 
 use crate::delta::snapshot::{self, FileEntry, Snapshot};
+use crate::error::LogError;
 use crate::error::{ArchiveError, Result};
 use crate::layout;
 use crate::lock::{Lock, WriterGuard};
 use crate::log::LogSigner;
 use crate::position::Source;
 use crate::read::{self, EventSelection, Rows};
-use crate::records::error::LogError;
 use crate::records::keys::{self, NewKey};
 use crate::records::policy;
-use crate::s3::S3;
 use crate::site::Site;
 use crate::store::error::StoreError;
 use crate::store::id::random_id;
@@ -38,6 +37,7 @@ use crate::store::lock_term::LockTerm;
 use crate::store::options::{
     LockMode, RETENTION_YEARS_DEFAULT, RETENTION_YEARS_MAX, Retention, StoreOptions,
 };
+use crate::store::s3::S3;
 use crate::store::{Bucket, Contents, Store, background, durable};
 use crate::tlog::checkpoint::TreeHead;
 use crate::tlog::keys::Keys;
@@ -402,7 +402,7 @@ impl Place {
         let names = match &self.store {
             Store::Local => {
                 durable::create_folder(&self.root)?;
-                layout::names(&self.root)?
+                durable::names(&self.root)?
             }
             Store::S3(_) => {
                 let (store, root) = (self.store.clone(), self.root.clone());

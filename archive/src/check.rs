@@ -15,12 +15,12 @@ use strongroom_schemas::Table;
 use crate::archive::{Archive, Place};
 use crate::error::{ArchiveError, Result};
 use crate::layout;
-use crate::s3::{
-    Condition, S3, S3Error, auditor_policy, bucket_policy, keeper_policy, remover_policy, writer_policy,
-};
 use crate::store::background;
 use crate::store::error::StoreError;
 use crate::store::options::{LockMode, Retention, StoreOptions};
+use crate::store::s3::{
+    Condition, S3, S3Error, auditor_policy, bucket_policy, keeper_policy, remover_policy, writer_policy,
+};
 use crate::store::{Bucket, Store};
 use crate::tlog::note::PublicKey;
 

@@ -11,12 +11,12 @@ use parquet::errors::ParquetError;
 use strongroom_schemas::Table;
 use thiserror::Error;
 
-use crate::activity::record::ActivityError;
-use crate::delta::DeltaError;
+use crate::activity_record::ActivityError;
 use crate::position::Position;
-use crate::records::error::LogError;
-use crate::s3::S3Error;
 use crate::store::error::StoreError;
+use crate::store::s3_error::S3Error;
+use crate::tlog::error::TlogError;
+use crate::tlog::note::PublicKey;
 
 pub type Result<T, E = ArchiveError> = std::result::Result<T, E>;
 
@@ -225,6 +225,109 @@ pub enum ArchiveError {
     VolumeClosed { path: PathBuf },
     #[error("the year {year} has reached its maximum number of volumes")]
     PartsExhausted { year: i32 },
+}
+
+/// What can be wrong with the log of a Delta table. The caller adds the path.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DeltaError {
+    #[error("cannot list the log")]
+    List(#[source] Box<StoreError>),
+    #[error("cannot read {name}")]
+    Read {
+        name: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot write {name}")]
+    Write {
+        name: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("commit {missing} is missing, but newer ones exist")]
+    Gap { missing: u64 },
+    #[error("commit {version}, line {line} is not a Delta action")]
+    Action {
+        version: u64,
+        line: usize,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("checkpoint {version} cannot be decoded: {detail}")]
+    Checkpoint { version: u64, detail: String },
+    #[error("the table has no {what}")]
+    Incomplete { what: &'static str },
+    #[error("the table requires reader version {version}; this program has version {known}")]
+    ReaderVersion { version: u32, known: u32 },
+    #[error("file {path} has a deletion vector")]
+    DeletionVector { path: String },
+}
+
+/// A record that does not hold.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{}: {fault}", path.display())]
+pub struct RecordError {
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub fault: String,
+}
+
+/// A signed log, a key record or another signed record that cannot be read, extended or believed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LogError {
+    #[error("not the archive's current key, which is {current}")]
+    KeyNotCurrent { current: PublicKey },
+    #[error("the archive has used the new key before")]
+    KeyUsed,
+    #[error("the archive has no key yet")]
+    NoKey,
+    #[error("key record {}: {detail}", path.display())]
+    KeyRecord { path: PathBuf, detail: String },
+    #[error("checkpoint {}: {detail}", path.display())]
+    Checkpoint { path: PathBuf, detail: String },
+    #[error("the commits of {log} do not match the checkpoint signed at size {size}; refusing to sign more")]
+    Forked { log: String, size: u64 },
+    #[error("{} exists with other content", path.display())]
+    Differs { path: PathBuf },
+    #[error("cannot read {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot write {}", path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Tlog(#[from] TlogError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl LogError {
+    /// What the user can do about it, if anything.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            LogError::KeyNotCurrent { .. } => {
+                Some("sign with the current key, or change to this one with strongroom key rotate")
+            }
+            LogError::Forked { .. } | LogError::Differs { .. } => {
+                Some("run strongroom verify to find what was changed; keep the archive as it is")
+            }
+            LogError::NoKey => Some("run strongroom seal-log with a key"),
+            LogError::Record(_) => Some("strongroom verify says what is wrong"),
+            LogError::Tlog(error) => error.hint(),
+            LogError::Store(error) => error.hint(),
+            _ => None,
+        }
+    }
 }
 
 impl From<LogError> for ArchiveError {

@@ -27,8 +27,6 @@ use chrono::NaiveDate;
 use strongroom_schemas::table::DATE;
 use strongroom_schemas::{Period, Table, VolumeId};
 
-use crate::store::error::{Result, StoreError};
-
 pub(crate) const MANIFEST: &str = "strongroom.json";
 pub(crate) const LOCK: &str = ".lock";
 pub(crate) const STAGING: &str = "_staging";
@@ -59,13 +57,6 @@ pub(crate) fn volume(root: &Path, volume: VolumeId) -> PathBuf {
 
 pub(crate) fn delta_log(volume: &Path) -> PathBuf {
     volume.join(DELTA_LOG)
-}
-
-/// Volumes for which `of` has a folder on a local disk, oldest first.
-pub(crate) fn periods(root: &Path, of: Table) -> Result<Vec<Period>> {
-    let names: Vec<String> =
-        names(&table(root, of))?.into_iter().filter_map(|name| name.into_string().ok()).collect();
-    Ok(periods_among(&names))
 }
 
 /// The volumes among the names in a table's folder, oldest first.
@@ -138,17 +129,6 @@ pub(crate) fn checkpoint_version(name: &str) -> Option<u64> {
 fn version_digits(digits: &str) -> Option<u64> {
     let all = digits.len() == VERSION_DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
     all.then(|| digits.parse().ok()).flatten()
-}
-
-/// Names in a folder of a local disk; empty if the folder does not exist.
-pub(crate) fn names(folder: &Path) -> Result<Vec<std::ffi::OsString>> {
-    let failed = |source| StoreError::ListFolder { path: folder.to_owned(), source };
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
-    };
-    entries.map(|entry| entry.map(|entry| entry.file_name()).map_err(failed)).collect()
 }
 
 /// Whether a name in a folder that is to become an archive is not a file of the user.

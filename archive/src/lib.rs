@@ -13,6 +13,7 @@
 //! On a disk, one process writes at a time; readers need no lock and see whole commits.
 
 pub mod activity;
+mod activity_record;
 mod archive;
 mod bits;
 mod check;
@@ -30,9 +31,9 @@ mod proof;
 mod read;
 mod records;
 pub mod retention;
-mod s3;
 mod site;
 mod store;
+mod strict_json;
 #[cfg(test)]
 mod tests;
 mod tlog;
@@ -40,11 +41,10 @@ mod writer;
 
 pub use archive::Archive;
 pub use check::{Finding, Init, Policies, Verdict, check, init};
-pub use delta::DeltaError;
 pub use delta::commit::{CHECKPOINT_INTERVAL, SealedFile};
 pub use delta::snapshot::{FileEntry, Snapshot, Volume};
 pub use encode::{EncodedRowGroup, Layout, RowOrder, encode, encode_records, encode_with};
-pub use error::{ArchiveError, Result};
+pub use error::{ArchiveError, DeltaError, LogError, RecordError, Result};
 pub use position::{Counts, Position, Source, SourcePosition};
 pub use proof::verify;
 pub use proof::{
@@ -53,12 +53,11 @@ pub use proof::{
     WitnessOptions, prove, verify_proof, verify_proof_with,
 };
 pub use read::{Choose, EventSelection, Rows};
-pub use records::error::{LogError, RecordError};
-pub use s3::S3Error;
 pub use store::error::StoreError;
 pub use store::options::{
     LockMode, RETENTION_YEARS_DEFAULT, RETENTION_YEARS_MAX, Retention, S3Options, StoreOptions, variables,
 };
+pub use store::s3_error::S3Error;
 pub use store::{Contents, Fetched};
 pub use tlog::checkpoint::TreeHead;
 pub use tlog::cosignature::WitnessKey;

@@ -15,10 +15,10 @@ use chrono::Utc;
 use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
 
+use crate::error::LogError;
 use crate::fail::{FailPoints, Step};
 use crate::layout;
 use crate::records::drops;
-use crate::records::error::LogError;
 use crate::records::keys::{self, NewKey};
 use crate::site::Site;
 use crate::tlog::checkpoint::{

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use strongroom_schemas::VolumeId;
 
+use crate::error::LogError;
 use crate::layout;
-use crate::records::error::LogError;
 use crate::store::Store;
 use crate::tlog::signer::Signer;
 

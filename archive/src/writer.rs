@@ -51,7 +51,7 @@ use strongroom_schemas::record::Sha256Hash;
 use strongroom_schemas::volume::YEARS;
 use strongroom_schemas::{Period, Table, VolumeId};
 
-use crate::activity::record::is_activity;
+use crate::activity_record::is_activity;
 use crate::delta::commit::{
     self, Addition, CHECKPOINT_INTERVAL, COMMIT_ID, FileFacts, SealedFile, Transactions, VolumeLog,
     check_partition,
@@ -59,19 +59,20 @@ use crate::delta::commit::{
 use crate::delta::facts::METADATA;
 use crate::delta::snapshot;
 use crate::encode::{EncodedRowGroup, Span, parquet_schema};
+use crate::error::LogError;
 use crate::error::{ArchiveError, Result, with_causes};
 use crate::fail::{FailPoints, Step};
 use crate::layout;
 use crate::lock::WriterGuard;
 use crate::log::LogSigner;
 use crate::position::{Counts, Position, SourcePosition};
-use crate::records::error::LogError;
 use crate::records::{drops, policy};
-use crate::s3::{Content, pause};
 use crate::site::Site;
 use crate::store::durable::{self, read_only};
 use crate::store::id::random_id;
 use crate::store::options::variables;
+use crate::store::s3::Content;
+use crate::store::s3_error::pause;
 use crate::store::{Bucket, Store, background};
 use crate::tlog::tree::CompactRange;
 
@@ -1046,20 +1047,20 @@ impl OpenFile {
 /// older one. Called under the writer lock.
 fn remove_leftovers(site: &Site) -> Result<()> {
     let root = &site.root;
-    for name in layout::names(root)? {
+    for name in durable::names(root)? {
         if name.to_str().is_some_and(|name| name.starts_with(&format!(".{}.", layout::MANIFEST))) {
             remove(&root.join(name))?;
         }
     }
     for table in Table::ALL {
-        let Some(period) = layout::periods(root, table)?.last().copied() else { continue };
+        let Some(period) = periods_on_disk(root, table)?.last().copied() else { continue };
         let volume = layout::volume(root, VolumeId { table, period });
         let staging = volume.join(layout::STAGING);
-        for name in layout::names(&staging)? {
+        for name in durable::names(&staging)? {
             remove(&staging.join(name))?;
         }
         let log = layout::delta_log(&volume);
-        for name in layout::names(&log)? {
+        for name in durable::names(&log)? {
             if name.to_str().is_some_and(durable::is_staging) {
                 remove(&log.join(name))?;
             }
@@ -1069,13 +1070,20 @@ fn remove_leftovers(site: &Site) -> Result<()> {
     Ok(())
 }
 
+/// Volumes that a table has a folder for on a local disk, oldest first.
+fn periods_on_disk(root: &Path, table: Table) -> Result<Vec<Period>> {
+    let names = durable::names(&layout::table(root, table))?;
+    let names: Vec<String> = names.into_iter().filter_map(|name| name.into_string().ok()).collect();
+    Ok(layout::periods_among(&names))
+}
+
 fn remove_unnamed(site: &Site, table: Table, volume: &Path) -> Result<()> {
     let mut unnamed = HashSet::new();
-    for folder in layout::names(volume)? {
+    for folder in durable::names(volume)? {
         let Some(folder) = folder.to_str().filter(|name| layout::date_of_folder(name).is_some()) else {
             continue;
         };
-        for name in layout::names(&volume.join(folder))? {
+        for name in durable::names(&volume.join(folder))? {
             if let Some(name) = name.to_str().filter(|name| layout::is_file_name(name)) {
                 unnamed.insert(format!("{folder}/{name}"));
             }

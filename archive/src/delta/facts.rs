@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
 
-use super::strict::Strict;
 use crate::layout;
+use crate::strict_json::Strict;
 
 /// Columns that commits carry statistics of.
 pub(crate) const STATISTICS_SOURCE: &str = "source";

@@ -21,7 +21,6 @@ pub(crate) mod checkpoint;
 pub(crate) mod commit;
 pub(crate) mod facts;
 pub(crate) mod snapshot;
-pub(crate) mod strict;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -32,11 +31,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use strongroom_schemas::Table;
 use strongroom_schemas::table::DATE;
-use thiserror::Error;
 
+use crate::error::DeltaError;
 use crate::layout;
 use crate::store::Store;
-use crate::store::error::StoreError;
 
 /// Newest version of the protocol that this program reads.
 const READER_VERSION: u32 = 1;
@@ -46,43 +44,6 @@ const WRITER_VERSION: u32 = 2;
 const COMMITS_AT_ONCE: usize = 16;
 /// How [`Metadata`] names the program that wrote a commit.
 const ENGINE: &str = concat!("strongroom/", env!("CARGO_PKG_VERSION"));
-
-/// What can be wrong with the log of a Delta table. The caller adds the path.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum DeltaError {
-    #[error("cannot list the log")]
-    List(#[source] Box<StoreError>),
-    #[error("cannot read {name}")]
-    Read {
-        name: String,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("cannot write {name}")]
-    Write {
-        name: String,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("commit {missing} is missing, but newer ones exist")]
-    Gap { missing: u64 },
-    #[error("commit {version}, line {line} is not a Delta action")]
-    Action {
-        version: u64,
-        line: usize,
-        #[source]
-        source: serde_json::Error,
-    },
-    #[error("checkpoint {version} cannot be decoded: {detail}")]
-    Checkpoint { version: u64, detail: String },
-    #[error("the table has no {what}")]
-    Incomplete { what: &'static str },
-    #[error("the table requires reader version {version}; this program has version {READER_VERSION}")]
-    ReaderVersion { version: u32 },
-    #[error("file {path} has a deletion vector")]
-    DeletionVector { path: String },
-}
 
 /// A file of the table.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -277,7 +238,10 @@ impl State {
     fn check(&self) -> Result<(), DeltaError> {
         let protocol = self.protocol.as_ref().ok_or(DeltaError::Incomplete { what: "protocol" })?;
         if protocol.min_reader_version > READER_VERSION {
-            return Err(DeltaError::ReaderVersion { version: protocol.min_reader_version });
+            return Err(DeltaError::ReaderVersion {
+                version: protocol.min_reader_version,
+                known: READER_VERSION,
+            });
         }
         if self.metadata.is_none() {
             return Err(DeltaError::Incomplete { what: "metaData" });
@@ -426,7 +390,7 @@ mod tests {
     fn what_would_be_misread_is_refused() {
         let mut newer = state(2);
         newer.take(2, br#"{"protocol":{"minReaderVersion":3,"minWriterVersion":7}}"#).expect("a commit");
-        assert!(matches!(newer.check(), Err(DeltaError::ReaderVersion { version: 3 })));
+        assert!(matches!(newer.check(), Err(DeltaError::ReaderVersion { version: 3, .. })));
         let mut hidden = state(2);
         let vector = r#"{"storageType":"u","pathOrInlineDv":"x","sizeInBytes":1,"cardinality":1}"#;
         let line = format!(

@@ -15,9 +15,9 @@ use super::ledger::Ledger;
 use crate::archive::Archive;
 use crate::layout;
 use crate::records::keys;
-use crate::s3::Condition;
 use crate::store::error::StoreError;
 use crate::store::options::LockMode;
+use crate::store::s3::Condition;
 use crate::store::{Bucket, Store, background};
 
 const FORMAT: &str = "strongroom-store-1";

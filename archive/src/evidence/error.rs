@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::error::ArchiveError;
+use crate::error::LogError;
 use crate::proof::ProofError;
-use crate::records::error::LogError;
 use crate::store::error::StoreError;
 
 /// Why a pack cannot be made.

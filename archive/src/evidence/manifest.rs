@@ -8,7 +8,7 @@ use strongroom_schemas::record::Sha256Hash as Hash;
 
 use super::ledger::CommitCounts;
 use super::question::Question;
-use crate::records::error::LogError;
+use crate::error::LogError;
 use crate::tlog::keys::Keys;
 use crate::tlog::note::{Note, PublicKey};
 use crate::tlog::signer::Signer;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::error::ArchiveError;
-use crate::records::error::LogError;
+use crate::error::LogError;
 use crate::store::error::StoreError;
 use crate::tlog::error::TlogError;
 

@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 use strongroom_schemas::record::Sha256Hash as Hash;
 use strongroom_schemas::{Period, Table, VolumeId};
 
-use super::error::LogError;
 use super::keys;
 use super::policy::{self, FoundPolicy};
 use super::text::{DropRecord, Statement, open};
+use crate::error::LogError;
 use crate::layout;
 use crate::site::Site;
 

@@ -11,9 +11,9 @@ use std::path::PathBuf;
 
 use strongroom_schemas::record::Sha256Hash as Hash;
 
-use super::error::{LogError, RecordError};
 use super::keys;
 use super::text::{Deed, HeldList, HeldObject, HoldRecord, Scope, Statement, open};
+use crate::error::{LogError, RecordError};
 use crate::layout;
 use crate::site::Site;
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use strongroom_schemas::record::Sha256Hash as Hash;
 
-use super::error::LogError;
+use crate::error::LogError;
 use crate::layout;
 use crate::site::Site;
 use crate::tlog::checkpoint::TreeHead;

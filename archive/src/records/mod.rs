@@ -4,7 +4,6 @@
 //! removed. A statement counts only if all before it do. `docs/proof.md` has the formats.
 
 pub(crate) mod drops;
-pub(crate) mod error;
 pub(crate) mod holds;
 pub(crate) mod keys;
 pub(crate) mod policy;

@@ -11,9 +11,9 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 
-use super::error::{LogError, RecordError};
 use super::keys;
 use super::text::{PolicyRecord, Statement, open};
+use crate::error::{LogError, RecordError};
 use crate::layout;
 use crate::site::Site;
 use crate::store::lock_term::LockTerm;

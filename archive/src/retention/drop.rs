@@ -28,11 +28,11 @@ use super::{
 };
 use crate::archive::Archive;
 use crate::delta::facts::CommitFacts;
+use crate::error::{LogError, RecordError};
 use crate::fail::FailPoints;
 use crate::layout;
 use crate::log::LogSigner;
 use crate::records::drops::{self, FinalPositions, POSITIONS_FORMAT};
-use crate::records::error::{LogError, RecordError};
 use crate::records::holds::{Hold, Holds};
 use crate::records::policy;
 use crate::records::text::{DropRecord, Statement, retention_end, time_text};
@@ -108,7 +108,7 @@ fn newest(
     };
     for log in volumes.keys() {
         let folder = layout::delta_log(&layout::volume(&work.site.root, *log));
-        for name in layout::names(&folder)? {
+        for name in durable::names(&folder)? {
             take(&folder.join(name));
         }
     }
@@ -414,7 +414,7 @@ fn remove_local(work: &Work, log: VolumeId) -> Result<(u64, Vec<String>), Retent
         Err(error) => return Err(failed(&volume)(error)),
     }
     let names: BTreeSet<String> =
-        layout::names(&volume)?.into_iter().filter_map(|name| name.into_string().ok()).collect();
+        durable::names(&volume)?.into_iter().filter_map(|name| name.into_string().ok()).collect();
     let days = names.iter().filter(|name| layout::date_of_folder(name).is_some()).cloned();
     let ours = [layout::STAGING, layout::TLOG, layout::DELTA_LOG].map(str::to_owned);
     let folders: Vec<String> = days.chain(ours.into_iter().filter(|name| names.contains(name))).collect();
@@ -438,7 +438,7 @@ fn remove_local(work: &Work, log: VolumeId) -> Result<(u64, Vec<String>), Retent
     }
     let mut left = Vec::new();
     if std::fs::remove_dir(&volume).is_err() {
-        let names = layout::names(&volume)?;
+        let names = durable::names(&volume)?;
         left.extend(names.into_iter().map(|name| format!("{}/{}", log.name(), name.to_string_lossy())));
     }
     durable::sync_folder(&layout::table(&work.site.root, log.table))?;
@@ -458,7 +458,7 @@ fn files_below(
     if !std::fs::symlink_metadata(folder).map_err(read(folder))?.is_dir() {
         return Ok(());
     }
-    for name in layout::names(folder)? {
+    for name in durable::names(folder)? {
         let path = folder.join(&name);
         let found = std::fs::symlink_metadata(&path).map_err(read(&path))?;
         if found.is_dir() {

@@ -13,8 +13,8 @@ use super::{Failures, OBJECTS_AT_ONCE, Progress, RetentionError, Work, objects, 
 use crate::archive::Archive;
 use crate::records::policy::{Policy, load_valid, path, refresh};
 use crate::records::text::{PolicyRecord, Statement, retention_end};
-use crate::s3::Locked;
 use crate::store::options::{LockMode, RETENTION_YEARS_MAX};
+use crate::store::s3::Locked;
 use crate::store::{Bucket, Store};
 
 /// The promise of the archive.

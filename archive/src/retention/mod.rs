@@ -33,17 +33,17 @@ pub use self::hold::{Covered, HoldState, holds, place_hold, refresh_holds, relea
 pub use self::status::{Issue, Status, VolumeStatus, status};
 use crate::archive::Archive;
 use crate::error::ArchiveError;
+use crate::error::{LogError, RecordError};
 use crate::fail::{FailPoints, Step};
-use crate::records::error::{LogError, RecordError};
 use crate::records::keys;
 pub use crate::records::policy::Policy;
 use crate::records::text;
 pub use crate::records::text::{DropRecord, HeldObject, PolicyRecord, Scope, TEXT_BYTES_MAX};
-use crate::s3::S3Error;
 use crate::site::Site;
 use crate::store::background;
 use crate::store::error::StoreError;
 use crate::store::options::RETENTION_YEARS_MAX;
+use crate::store::s3_error::S3Error;
 use crate::tlog::error::TlogError;
 use crate::tlog::keys::Keys;
 

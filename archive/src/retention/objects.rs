@@ -11,8 +11,8 @@ use crate::delta::commit;
 use crate::delta::facts::{CommitFacts, parse_with_all_files};
 use crate::layout;
 use crate::records::drops;
-use crate::s3::ObjectVersion;
 use crate::store::Bucket;
+use crate::store::s3::ObjectVersion;
 
 /// One object, at the version that belongs to the archive.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -21,8 +21,8 @@ use crate::records::drops;
 use crate::records::holds::{Hold, Holds};
 use crate::records::policy::{self, FoundPolicy, Policy};
 use crate::records::text::{DropRecord, retention_end, time_text};
-use crate::s3::Protection;
 use crate::store::options::LockMode;
+use crate::store::s3::Protection;
 use crate::store::{Bucket, Store};
 
 /// Maximum number of issues that are listed.

@@ -86,6 +86,17 @@ pub(crate) fn read_only(path: &Path) -> io::Result<()> {
     std::fs::set_permissions(path, permissions)
 }
 
+/// Names in a folder of a local disk; empty if the folder does not exist.
+pub(crate) fn names(folder: &Path) -> Result<Vec<std::ffi::OsString>> {
+    let failed = |source| StoreError::ListFolder { path: folder.to_owned(), source };
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    entries.map(|entry| entry.map(|entry| entry.file_name()).map_err(failed)).collect()
+}
+
 /// Name of a log file while it is written, before it becomes `path`; no two calls return the same.
 pub(crate) fn staging_of(path: &Path) -> PathBuf {
     static GIVEN: AtomicU32 = AtomicU32::new(0);

@@ -15,6 +15,8 @@ pub(crate) mod error;
 pub(crate) mod id;
 pub(crate) mod lock_term;
 pub(crate) mod options;
+pub(crate) mod s3;
+pub(crate) mod s3_error;
 
 use std::io::{self, Read as _};
 use std::ops::Range;
@@ -25,12 +27,12 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 
 use crate::layout;
-use crate::s3::{Content, Put, S3};
 
 use self::durable::read_only;
 use self::error::{Result, StoreError};
 use self::id::random_id;
 use self::lock_term::LockTerm;
+use self::s3::{Content, Put, S3};
 
 /// The store of one archive. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -51,7 +53,7 @@ impl Store {
     pub(crate) async fn names(&self, folder: &Path) -> Result<Vec<String>> {
         match self {
             Store::Local => {
-                let names = layout::names(folder)?;
+                let names = durable::names(folder)?;
                 Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect())
             }
             Store::S3(bucket) => bucket.s3.names(folder).await.map_err(|failure| StoreError::ListFolder {

@@ -123,7 +123,7 @@ fn rows_of(
 /// Changes the times in the commits of a table's volume to the given one.
 pub(super) fn dated(archive: &Archive, table: Table, time: DateTime<Utc>) {
     let volume = layout::volume(archive.root(), VolumeId { table, period: Period::of_year(time.year()) });
-    for name in layout::names(&layout::delta_log(&volume)).expect("names") {
+    for name in durable::names(&layout::delta_log(&volume)).expect("names") {
         let path = layout::delta_log(&volume).join(name);
         let text = std::fs::read_to_string(&path).expect("text");
         let start = text.find("\"timestamp\":").expect("a time") + "\"timestamp\":".len();

@@ -120,7 +120,7 @@ fn checkpoints(root: &Path) -> Vec<u64> {
         root,
         VolumeId { table: Table::Events, period: Period::of_year(2026) },
     ));
-    let names = layout::names(&folder).expect("listed");
+    let names = durable::names(&folder).expect("listed");
     let mut versions: Vec<u64> =
         names.iter().filter_map(|name| layout::checkpoint_version(name.to_str()?)).collect();
     versions.sort_unstable();

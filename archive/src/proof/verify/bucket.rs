@@ -11,9 +11,9 @@ use super::{ProofError, Report, UNPROVEN_SECONDS_MAX};
 use crate::delta::facts::CommitFacts;
 use crate::error::ArchiveError;
 use crate::layout;
-use crate::s3::Condition;
 use crate::store::Bucket;
 use crate::store::options::{LockMode, Retention};
+use crate::store::s3::Condition;
 
 /// Objects whose locks are requested at once.
 const LOCKS_AT_ONCE: usize = 16;
@@ -31,9 +31,9 @@ pub(super) fn unnamed_files(
         let named: HashSet<&str> =
             commits.iter().flat_map(|commit| &commit.adds).map(|add| add.path.as_str()).collect();
         let last = commits.iter().rev().find_map(|commit| commit.time_ms).unwrap_or(i64::MIN);
-        for folder in layout::names(&volume)? {
+        for folder in durable::names(&volume)? {
             let Some(folder) = folder.to_str().filter(|name| name.starts_with("date=")) else { continue };
-            for name in layout::names(&volume.join(folder))? {
+            for name in durable::names(&volume.join(folder))? {
                 let path = format!("{folder}/{}", name.to_string_lossy());
                 if named.contains(path.as_str()) {
                     continue;

@@ -27,12 +27,12 @@ use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
 use strongroom_schemas::{Table, VolumeId};
 
 use super::{Checked, Finding, Options, Records, Report, Watch};
-use crate::activity::record::differences;
+use crate::activity_record::differences;
 use crate::archive::Archive;
 use crate::delta::facts::{AddFacts, CommitFacts};
 use crate::delta::facts::{STATISTICS_OFFSET, STATISTICS_SOURCE, micros};
 use crate::encode::{EARLIEST_YEAR, hash_column, record_column, time_column};
-use crate::s3::S3Error;
+use crate::store::s3_error::S3Error;
 use crate::tlog::tree::CompactRange;
 
 /// Maximum size of a sealed file: what a store accepts in one PUT.

@@ -22,7 +22,6 @@ mod body;
 mod bucket;
 mod clock;
 mod credentials;
-mod failure;
 mod iam;
 mod lock;
 
@@ -49,11 +48,9 @@ use sha2::{Digest as _, Sha256};
 
 pub(crate) use self::bucket::{Condition, ObjectVersion};
 use self::credentials::Lookup;
-pub use self::failure::S3Error;
-pub(crate) use self::failure::pause;
-use self::failure::{Tries, repeat};
 pub(crate) use self::iam::{auditor_policy, bucket_policy, keeper_policy, remover_policy, writer_policy};
 pub(crate) use self::lock::Protection;
+use super::s3_error::{S3Error, Tries, repeat};
 use crate::store::error::{Result, StoreError};
 use crate::store::options::{LockMode, Retention, S3Options};
 

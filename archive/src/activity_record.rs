@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use strongroom_schemas::activity;
 use thiserror::Error;
 
-use crate::delta::strict::Strict;
+use crate::strict_json::Strict;
 
 /// Maximum length of a record's body.
 pub const BODY_BYTES_MAX: usize = 1 << 20;

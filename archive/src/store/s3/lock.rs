@@ -13,9 +13,10 @@ use aws_sdk_s3::types::{
 };
 use chrono::{DateTime, Utc};
 
-use super::failure::repeat;
-use super::{Condition, Locked, S3, S3Error, sdk_time, time};
+use super::{Condition, Locked, S3, sdk_time, time};
 use crate::store::options::LockMode;
+use crate::store::s3_error::S3Error;
+use crate::store::s3_error::repeat;
 
 /// What protects a version of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -13,12 +13,13 @@ use aws_sdk_s3::types::{
 use bytes::Bytes;
 use chrono::{DateTime, Days, Utc};
 
-use super::failure::repeat;
-use super::{Content, Locked, Put, S3, S3Error, time};
+use super::{Content, Locked, Put, S3, time};
 use crate::layout;
 use crate::store::error::{Result, StoreError};
 use crate::store::id::random_id;
 use crate::store::options::LockMode;
+use crate::store::s3_error::S3Error;
+use crate::store::s3_error::repeat;
 
 /// Days for which the object of a probe is locked; it has no meaning.
 const PROBE_LOCK_DAYS: u64 = 1;

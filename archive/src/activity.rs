@@ -1,10 +1,8 @@
-//! Our own records, sealed and proven like events: their form in [`record`], and who appends them.
+//! Our own records, sealed and proven like events: appended by a writer of activity.
 //!
 //! On a crash a record that was not sealed is lost, and one that was sealed is in the position that
 //! [`ActivityLog::open`] finds: a caller that must not lose a record keeps it elsewhere until
 //! [`ActivityLog::seal`] returns.
-
-pub(crate) mod record;
 
 use std::sync::Arc;
 
@@ -14,7 +12,7 @@ use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicro
 use chrono::Utc;
 use strongroom_schemas::{Table, activity};
 
-pub use self::record::{
+pub use crate::activity_record::{
     ActivityError, ActivityKind, ActivityRecord, BODY_BYTES_MAX, NAME_BYTES_MAX, WRITER_ID_BYTES_MAX,
 };
 use crate::encode::encode;

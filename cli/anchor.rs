@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use strongroom_archive::{
-    Anchored, Anchors, Archive, ArchiveError, Courier, Reply, TimestampAuthorities, TimestampOptions,
-    Trouble, WitnessKey, WitnessOptions,
+use strongroom_archive::{Archive, ArchiveError};
+use strongroom_proof::{
+    AnchorError, AnchorResponse, AnchorTransport, Anchored, Anchors, TimestampOptions, WitnessOptions,
 };
 use strongroom_sinks::{HttpOptions, Post, SinkError, TlsOptions};
+use strongroom_tlog::{TimestampAuthorities, WitnessKey};
 
 use crate::exit::CliError;
 use crate::key::proof_error;
@@ -130,7 +131,7 @@ impl TimestampConfig {
         Ok(TimestampOptions {
             name: self.name(),
             url: self.url.clone(),
-            courier: Arc::new(Carrier(Post::new(&self.http)?)),
+            transport: Arc::new(Carrier(Post::new(&self.http)?)),
             authorities: self.authorities.clone(),
             interval: self.interval,
         })
@@ -155,16 +156,16 @@ impl WitnessConfig {
 
     /// Makes what asks; connects to nothing.
     pub fn make(&self) -> Result<WitnessOptions, SinkError> {
-        Ok(WitnessOptions { key: self.key.clone(), courier: Arc::new(Carrier(Post::new(&self.http)?)) })
+        Ok(WitnessOptions { key: self.key.clone(), transport: Arc::new(Carrier(Post::new(&self.http)?)) })
     }
 }
 
 struct Carrier(Post);
 
-impl Courier for Carrier {
-    fn post(&self, path: &str, content_type: &str, body: Vec<u8>) -> Result<Reply, String> {
+impl AnchorTransport for Carrier {
+    fn post(&self, path: &str, content_type: &str, body: Vec<u8>) -> Result<AnchorResponse, String> {
         let (status, body) = self.0.send(path, content_type, body)?;
-        Ok(Reply { status, body })
+        Ok(AnchorResponse { status, body })
     }
 }
 
@@ -298,7 +299,7 @@ impl<O: Fn() -> Result<Archive, ArchiveError>> Rounds<O> {
             tracing::info!("all that is signed is anchored");
         }
         self.told = found;
-        is_whole && outcome.iter().all(|anchored| anchored.troubles.is_empty())
+        is_whole && outcome.iter().all(|anchored| anchored.errors.is_empty())
     }
 
     fn count(&self, anchored: &Anchored) {
@@ -306,11 +307,11 @@ impl<O: Fn() -> Result<Archive, ArchiveError>> Rounds<O> {
             return;
         };
         counters.made.fetch_add(anchored.made, Ordering::Relaxed);
-        counters.troubles.fetch_add(anchored.troubles.len() as u64, Ordering::Relaxed);
+        counters.troubles.fetch_add(anchored.errors.len() as u64, Ordering::Relaxed);
         counters.lag.store(anchored.lag, Ordering::Relaxed);
-        counters.is_well.store(anchored.troubles.is_empty(), Ordering::Relaxed);
+        counters.is_well.store(anchored.errors.is_empty(), Ordering::Relaxed);
         let contradicts =
-            anchored.troubles.iter().any(|(_, trouble)| matches!(trouble, Trouble::Contradicted(_)));
+            anchored.errors.iter().any(|(_, trouble)| matches!(trouble, AnchorError::Contradicted(_)));
         counters.contradicts.store(contradicts, Ordering::Relaxed);
     }
 }
@@ -321,9 +322,9 @@ const CONTRADICTION: &str = "another history";
 /// What is wrong with one witness, in words; one message for all logs that it is away for.
 pub fn messages(anchored: &Anchored) -> Vec<String> {
     let mut messages: Vec<String> = Vec::new();
-    for (log, trouble) in &anchored.troubles {
+    for (log, trouble) in &anchored.errors {
         let message = match trouble {
-            Trouble::Away(_) => format!("{} {}: {trouble}", anchored.kind, anchored.name),
+            AnchorError::Away(_) => format!("{} {}: {trouble}", anchored.kind, anchored.name),
             _ => format!("{} {}: {}: {trouble}", anchored.kind, anchored.name, log.name()),
         };
         if !messages.contains(&message) {
@@ -343,5 +344,5 @@ pub fn once(anchors: &Anchors, archive: &Archive) -> Result<bool, CliError> {
             writeln!(out, "warning: {}", crate::term::printable(&message))?;
         }
     }
-    Ok(outcome.iter().all(|anchored| anchored.troubles.is_empty()))
+    Ok(outcome.iter().all(|anchored| anchored.errors.is_empty()))
 }

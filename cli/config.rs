@@ -15,15 +15,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Subcommand;
-use strongroom_archive::{
-    LockMode, PrivateKey, PublicKey, RETENTION_YEARS_MAX, Signer, StoreOptions, WitnessKey,
-};
+use strongroom_archive::{LockMode, RETENTION_YEARS_MAX, StoreOptions};
 use strongroom_ingest::live::kafka::{self, KafkaOptions, KafkaSource};
 use strongroom_ingest::live::webhook::{self, Route, TlsFiles, WebhookOptions};
 use strongroom_ingest::live::{LiveOptions, Secret, TailOptions, tail};
 use strongroom_ingest::{decode, live, pipeline};
 use strongroom_schemas::Severity;
 use strongroom_sinks::{OutboxOptions, TlsOptions};
+use strongroom_tlog::{PrivateKey, PublicKey, Signer, WitnessKey};
 
 use self::reader::{Mistake, Mistakes, Section, parse};
 use self::sinks::SinkConfig;

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use strongroom_archive::{
-    Archive, Keys, NAME_DEFAULT, PrivateKey, ProofError, PublicKey, Signer, WitnessKey,
-};
+use strongroom_archive::{Archive, LogError};
+use strongroom_proof::ProofError;
+use strongroom_tlog::{Keys, NAME_DEFAULT, PrivateKey, PublicKey, Signer, WitnessKey};
 
 use crate::anchor::{self, WitnessArgs};
 use crate::archive;
@@ -159,7 +159,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
             let archive = open(&location)?;
             let keys = archive.keys().map_err(proof_error)?;
             if keys.records.is_empty() {
-                return Err(proof_error(ProofError::NoKey));
+                return Err(proof_error(LogError::NoKey));
             }
             print_keys(&mut out, &keys)?;
         }
@@ -176,7 +176,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
 pub fn seal_log(args: SealLogArgs) -> Result<u8, CliError> {
     let anchors = args.witnesses.anchors()?;
     let archive = open(&args.archive)?.signed_by(args.key.required()?);
-    let heads = archive.seal_logs().map_err(proof_error)?;
+    let heads = archive.sign_logs().map_err(proof_error)?;
     let mut out = anstream::stdout().lock();
     for head in heads {
         writeln!(out, "{} {} {}", head.log.name(), head.size, head.root)?;
@@ -213,7 +213,8 @@ pub fn open(location: &str) -> Result<Archive, CliError> {
     Archive::open(location).map_err(archive::archive_error)
 }
 
-pub fn proof_error(error: ProofError) -> CliError {
+pub fn proof_error(error: impl Into<ProofError>) -> CliError {
+    let error = error.into();
     let hint = error.hint();
     let error = CliError::failure(error);
     match hint {

@@ -209,7 +209,7 @@ pub(crate) fn is_activity(partition: &str) -> bool {
 ///
 /// # Errors
 /// If the batch does not have the columns of the table.
-pub(crate) fn differences(
+pub fn differences(
     batch: &RecordBatch,
     wrong: &mut dyn FnMut(usize, &'static str),
 ) -> Result<(), &'static str> {

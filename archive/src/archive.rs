@@ -39,11 +39,11 @@ use crate::store::options::{
 };
 use crate::store::s3::S3;
 use crate::store::{Bucket, Contents, Store, background, durable};
-use crate::tlog::checkpoint::TreeHead;
-use crate::tlog::keys::Keys;
-use crate::tlog::note::{NAME_DEFAULT, PublicKey};
-use crate::tlog::signer::Signer;
 use crate::writer::{Writer, WriterOptions};
+use strongroom_tlog::checkpoint::TreeHead;
+use strongroom_tlog::keys::Keys;
+use strongroom_tlog::note::{NAME_DEFAULT, PublicKey};
+use strongroom_tlog::signer::Signer;
 
 /// An archive, on a local disk or in a bucket.
 #[derive(Clone, Debug)]
@@ -147,7 +147,8 @@ impl Archive {
         }
     }
 
-    pub(crate) fn site(&self) -> &Site {
+    /// The archive as its lower layers see it.
+    pub fn site(&self) -> &Site {
         &self.site
     }
 

@@ -22,7 +22,7 @@ use crate::store::s3::{
     Condition, S3, S3Error, auditor_policy, bucket_policy, keeper_policy, remover_policy, writer_policy,
 };
 use crate::store::{Bucket, Store};
-use crate::tlog::note::PublicKey;
+use strongroom_tlog::note::PublicKey;
 
 /// Number of sealed files whose locks are checked.
 const SAMPLE_FILES: usize = 16;

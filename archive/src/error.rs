@@ -15,8 +15,8 @@ use crate::activity_record::ActivityError;
 use crate::position::Position;
 use crate::store::error::StoreError;
 use crate::store::s3_error::S3Error;
-use crate::tlog::error::TlogError;
-use crate::tlog::note::PublicKey;
+use strongroom_tlog::error::TlogError;
+use strongroom_tlog::note::PublicKey;
 
 pub type Result<T, E = ArchiveError> = std::result::Result<T, E>;
 
@@ -340,7 +340,7 @@ impl From<LogError> for ArchiveError {
 }
 
 /// An error and its causes in one line, for warnings that do not keep the error.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -27,102 +27,102 @@ use chrono::NaiveDate;
 use strongroom_schemas::table::DATE;
 use strongroom_schemas::{Period, Table, VolumeId};
 
-pub(crate) const MANIFEST: &str = "strongroom.json";
-pub(crate) const LOCK: &str = ".lock";
-pub(crate) const STAGING: &str = "_staging";
+pub const MANIFEST: &str = "strongroom.json";
+pub const LOCK: &str = ".lock";
+pub const STAGING: &str = "_staging";
 /// In a bucket: objects with which writers tested the store.
-pub(crate) const PROBE: &str = "_probe";
-pub(crate) const DELTA_LOG: &str = "_delta_log";
+pub const PROBE: &str = "_probe";
+pub const DELTA_LOG: &str = "_delta_log";
 /// The signed log of a volume.
-pub(crate) const TLOG: &str = "_tlog";
+pub const TLOG: &str = "_tlog";
 /// Records of the keys that sign it.
-pub(crate) const KEYS: &str = "_keys";
+pub const KEYS: &str = "_keys";
 /// Records of how long everything is kept.
-pub(crate) const RETENTION: &str = "_retention";
-pub(crate) const HOLDS: &str = "_holds";
-pub(crate) const DROPPED: &str = "_dropped";
+pub const RETENTION: &str = "_retention";
+pub const HOLDS: &str = "_holds";
+pub const DROPPED: &str = "_dropped";
 const PARQUET: &str = ".parquet";
 /// Hex digits of a file's name: 16 bytes of its hash.
 const NAME_DIGITS: usize = 32;
 /// Digits of a version in the name of a commit.
 const VERSION_DIGITS: usize = 20;
 
-pub(crate) fn table(root: &Path, table: Table) -> PathBuf {
+pub fn table(root: &Path, table: Table) -> PathBuf {
     root.join(table.name())
 }
 
-pub(crate) fn volume(root: &Path, volume: VolumeId) -> PathBuf {
+pub fn volume(root: &Path, volume: VolumeId) -> PathBuf {
     table(root, volume.table).join(volume.period.to_string())
 }
 
-pub(crate) fn delta_log(volume: &Path) -> PathBuf {
+pub fn delta_log(volume: &Path) -> PathBuf {
     volume.join(DELTA_LOG)
 }
 
 /// The volumes among the names in a table's folder, oldest first.
-pub(crate) fn periods_among(names: &[String]) -> Vec<Period> {
+pub fn periods_among(names: &[String]) -> Vec<Period> {
     let mut periods: Vec<Period> = names.iter().filter_map(|name| name.parse().ok()).collect();
     periods.sort_unstable();
     periods
 }
 
 /// Name of the folder for the files of a date.
-pub(crate) fn date_folder(date: NaiveDate) -> String {
+pub fn date_folder(date: NaiveDate) -> String {
     format!("{DATE}={}", date.format("%Y-%m-%d"))
 }
 
-pub(crate) fn date_of_folder(name: &str) -> Option<NaiveDate> {
+pub fn date_of_folder(name: &str) -> Option<NaiveDate> {
     let date = name.strip_prefix(DATE)?.strip_prefix('=')?;
     NaiveDate::parse_from_str(date, "%Y-%m-%d").ok().filter(|parsed| date_folder(*parsed) == name)
 }
 
 /// Name of a sealed file, from its hash.
-pub(crate) fn file_name(hash: &blake3::Hash) -> String {
+pub fn file_name(hash: &blake3::Hash) -> String {
     format!("{}{PARQUET}", &hash.to_hex()[..NAME_DIGITS])
 }
 
 /// Whether a name was made by [`file_name`].
-pub(crate) fn is_file_name(name: &str) -> bool {
+pub fn is_file_name(name: &str) -> bool {
     name.strip_suffix(PARQUET).is_some_and(|digits| {
         digits.len() == NAME_DIGITS && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     })
 }
 
 /// Name of a file that is being written.
-pub(crate) fn staging_name(number: u64) -> String {
+pub fn staging_name(number: u64) -> String {
     format!("{number}{PARQUET}")
 }
 
 /// Splits the path of a file in a commit, which is relative to the volume, into date and name.
 /// `None` if it points anywhere else.
-pub(crate) fn split_data_path(path: &str) -> Option<(NaiveDate, &str)> {
+pub fn split_data_path(path: &str) -> Option<(NaiveDate, &str)> {
     let (folder, name) = path.split_once('/')?;
     let plain = name.ends_with(PARQUET) && !name.contains(['/', '\\', '\0']) && !name.starts_with('.');
     plain.then_some((date_of_folder(folder)?, name))
 }
 
 /// The file of a commit.
-pub(crate) fn commit(volume: &Path, version: u64) -> PathBuf {
+pub fn commit(volume: &Path, version: u64) -> PathBuf {
     delta_log(volume).join(commit_name(version))
 }
 
 /// Name of the file of a commit.
-pub(crate) fn commit_name(version: u64) -> String {
+pub fn commit_name(version: u64) -> String {
     format!("{version:0VERSION_DIGITS$}.json")
 }
 
 /// Name of a classic checkpoint of one part.
-pub(crate) fn checkpoint_name(version: u64) -> String {
+pub fn checkpoint_name(version: u64) -> String {
     format!("{version:0VERSION_DIGITS$}.checkpoint.parquet")
 }
 
 /// Version of a commit, from the name of its file.
-pub(crate) fn commit_version(name: &str) -> Option<u64> {
+pub fn commit_version(name: &str) -> Option<u64> {
     version_digits(name.strip_suffix(".json")?)
 }
 
 /// Version of a classic one-part checkpoint, from the name of its file.
-pub(crate) fn checkpoint_version(name: &str) -> Option<u64> {
+pub fn checkpoint_version(name: &str) -> Option<u64> {
     version_digits(name.strip_suffix(".checkpoint.parquet")?)
 }
 
@@ -132,7 +132,7 @@ fn version_digits(digits: &str) -> Option<u64> {
 }
 
 /// Whether a name in a folder that is to become an archive is not a file of the user.
-pub(crate) fn is_furniture(name: &OsStr) -> bool {
+pub fn is_furniture(name: &OsStr) -> bool {
     name.to_str().is_some_and(|name| name.starts_with('.') || name == "lost+found")
 }
 

@@ -12,31 +12,32 @@
 //!
 //! On a disk, one process writes at a time; readers need no lock and see whole commits.
 
+/// Tests name this crate as those of the crates above it do: they share what they are made of.
+#[cfg(test)]
+extern crate self as strongroom_archive;
+
 pub mod activity;
-mod activity_record;
+pub mod activity_record;
 mod archive;
 mod bits;
 mod check;
 mod column;
-mod delta;
-mod encode;
-mod error;
-pub mod evidence;
-mod fail;
-mod layout;
+pub mod delta;
+pub mod encode;
+pub mod error;
+pub mod fail;
+pub mod layout;
 mod lock;
-mod log;
+pub mod log;
 mod position;
-mod proof;
 mod read;
-mod records;
-pub mod retention;
-mod site;
-mod store;
+pub mod records;
+mod render;
+pub mod site;
+pub mod store;
 mod strict_json;
 #[cfg(test)]
 mod tests;
-mod tlog;
 mod writer;
 
 pub use archive::Archive;
@@ -46,24 +47,12 @@ pub use delta::snapshot::{FileEntry, Snapshot, Volume};
 pub use encode::{EncodedRowGroup, Layout, RowOrder, encode, encode_records, encode_with};
 pub use error::{ArchiveError, DeltaError, LogError, RecordError, Result};
 pub use position::{Counts, Position, Source, SourcePosition};
-pub use proof::verify;
-pub use proof::{
-    AnchorError, AnchorResponse, AnchorTransport, Anchored, Anchors, Proof, ProofError, Proven, ProvenHead,
-    ProvenRecord, RECORDS_MAX, REQUEST_BYTES_MAX, TimestampOptions, TrustedLog, Witness, WitnessAnswer,
-    WitnessOptions, prove, verify_proof, verify_proof_with,
-};
 pub use read::{Choose, EventSelection, Rows};
+pub use render::Records;
 pub use store::error::StoreError;
 pub use store::options::{
     LockMode, RETENTION_YEARS_DEFAULT, RETENTION_YEARS_MAX, Retention, S3Options, StoreOptions, variables,
 };
 pub use store::s3_error::S3Error;
 pub use store::{Contents, Fetched};
-pub use tlog::checkpoint::TreeHead;
-pub use tlog::cosignature::WitnessKey;
-pub use tlog::error::TlogError;
-pub use tlog::keys::{KeyRecord, Keys};
-pub use tlog::note::{KeyId, NAME_DEFAULT, PrivateKey, PublicKey};
-pub use tlog::signer::Signer;
-pub use tlog::timestamp::TimestampAuthorities;
 pub use writer::{Commit, SealReport, VOLUME_COMMITS_MAX, Writer, WriterOptions};

@@ -21,39 +21,39 @@ use crate::layout;
 use crate::records::drops;
 use crate::records::keys::{self, NewKey};
 use crate::site::Site;
-use crate::tlog::checkpoint::{
+use strongroom_tlog::checkpoint::{
     Edge, TreeHead, check_note, checkpoint_name, checkpoint_text, name_prefix, parse_checkpoint_name,
 };
-use crate::tlog::keys::Keys;
-use crate::tlog::note::PublicKey;
-use crate::tlog::signer::Signer;
-use crate::tlog::tree::{self, TILE_WIDTH, Tile};
+use strongroom_tlog::keys::Keys;
+use strongroom_tlog::note::PublicKey;
+use strongroom_tlog::signer::Signer;
+use strongroom_tlog::tree::{self, TILE_WIDTH, Tile};
 
 /// Where the log of a volume is stored.
-pub(crate) fn folder(root: &Path, log: VolumeId) -> PathBuf {
+pub fn folder(root: &Path, log: VolumeId) -> PathBuf {
     layout::volume(root, log).join(layout::TLOG)
 }
 
 /// Where its checkpoints are stored.
-pub(crate) fn checkpoint_folder(root: &Path, log: VolumeId) -> PathBuf {
+pub fn checkpoint_folder(root: &Path, log: VolumeId) -> PathBuf {
     folder(root, log).join("checkpoint")
 }
 
 /// The folder of checkpoints that witnesses have cosigned.
-pub(crate) fn witness_folder(root: &Path, log: VolumeId) -> PathBuf {
+pub fn witness_folder(root: &Path, log: VolumeId) -> PathBuf {
     folder(root, log).join("witness")
 }
 
 /// The folder of the timestamps of checkpoints.
-pub(crate) fn timestamp_folder(root: &Path, log: VolumeId) -> PathBuf {
+pub fn timestamp_folder(root: &Path, log: VolumeId) -> PathBuf {
     folder(root, log).join("timestamp")
 }
 
 /// Extends the signed logs of an archive after their commits.
 #[derive(Clone, Debug)]
-pub(crate) struct LogSigner {
-    pub(crate) site: Site,
-    pub(crate) signer: Arc<Signer>,
+pub struct LogSigner {
+    pub site: Site,
+    pub signer: Arc<Signer>,
     seen: Seen,
 }
 
@@ -74,12 +74,12 @@ impl Seen {
 
 impl LogSigner {
     /// Signs the logs of an archive with `signer`.
-    pub(crate) fn of(site: Site, signer: Arc<Signer>) -> LogSigner {
+    pub fn of(site: Site, signer: Arc<Signer>) -> LogSigner {
         LogSigner { site, signer, seen: Seen::default() }
     }
 
     /// Checks that the signer's key is the archive's; an archive without a key gets it.
-    pub(crate) async fn keys(&self) -> Result<Keys, LogError> {
+    pub async fn keys(&self) -> Result<Keys, LogError> {
         let mut keys = keys::load(&self.site).await?;
         match keys.current() {
             None => {
@@ -93,7 +93,7 @@ impl LogSigner {
     }
 
     /// Catches up every log.
-    pub(crate) async fn all(&self) -> Result<Vec<TreeHead>, LogError> {
+    pub async fn all(&self) -> Result<Vec<TreeHead>, LogError> {
         let keys = self.keys().await?;
         let mut heads = Vec::new();
         for log in drops::volumes(&self.site).await? {
@@ -103,7 +103,7 @@ impl LogSigner {
     }
 
     /// Catches up one log; `None` if it has no commit.
-    pub(crate) async fn one(
+    pub async fn one(
         &self,
         log: VolumeId,
         keys: &Keys,
@@ -191,7 +191,7 @@ impl LogSigner {
 }
 
 /// The stored bytes of a tile, or of the full tile that replaced it.
-pub(crate) async fn tile_bytes(site: &Site, folder: &Path, tile: Tile) -> Result<Option<Bytes>, LogError> {
+pub async fn tile_bytes(site: &Site, folder: &Path, tile: Tile) -> Result<Option<Bytes>, LogError> {
     for path in [tile.path(), tile.full().path()] {
         let bytes = site.read(&folder.join(path)).await?;
         if bytes.is_some() {
@@ -210,7 +210,7 @@ async fn tile_hashes(site: &Site, folder: &Path, tile: Tile) -> Result<Vec<Hash>
 
 /// The consistency proof from the first `old` commits to a signed head: from its tiles, otherwise
 /// from the commits.
-pub(crate) async fn consistency(site: &Site, head: &TreeHead, old: u64) -> Result<Vec<Hash>, LogError> {
+pub async fn consistency(site: &Site, head: &TreeHead, old: u64) -> Result<Vec<Hash>, LogError> {
     let ranges = tree::consistency_ranges(old, head.size);
     let mut nodes =
         Nodes { site, folder: folder(&site.root, head.log), size: head.size, tiles: HashMap::new() };
@@ -273,7 +273,7 @@ impl Nodes<'_> {
 
 /// The checkpoint of the largest size, at least `from`, and the key that signed it; of several with
 /// the same size, the one of the newest key.
-pub(crate) async fn newest(
+pub async fn newest(
     site: &Site,
     log: VolumeId,
     from: u64,
@@ -299,7 +299,7 @@ pub(crate) async fn newest(
 }
 
 /// The newest checkpoint with its name and its bytes.
-pub(crate) async fn newest_note(
+pub async fn newest_note(
     site: &Site,
     log: VolumeId,
     keys: &Keys,

@@ -12,41 +12,41 @@ use strongroom_schemas::VolumeId;
 use crate::error::LogError;
 use crate::layout;
 use crate::store::Store;
-use crate::tlog::signer::Signer;
+use strongroom_tlog::signer::Signer;
 
 /// The store, place and identity of an archive. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Site {
-    pub(crate) store: Store,
-    pub(crate) root: PathBuf,
-    pub(crate) archive_id: String,
+pub struct Site {
+    pub store: Store,
+    pub root: PathBuf,
+    pub archive_id: String,
     /// Years for which everything is kept at least, as set when the archive was created. On a local
     /// disk, where nothing is locked, data younger than this is never dropped.
-    pub(crate) made_with_years: u32,
+    pub made_with_years: u32,
     /// Who signs for the archive, if this process can.
-    pub(crate) signer: Option<Arc<Signer>>,
+    pub signer: Option<Arc<Signer>>,
 }
 
 impl Site {
     /// The folder of a volume.
-    pub(crate) fn volume(&self, volume: VolumeId) -> PathBuf {
+    pub fn volume(&self, volume: VolumeId) -> PathBuf {
         layout::volume(&self.root, volume)
     }
 
     /// Reads a small file whole; `None` when there is none.
-    pub(crate) async fn read(&self, path: &Path) -> Result<Option<Bytes>, LogError> {
+    pub async fn read(&self, path: &Path) -> Result<Option<Bytes>, LogError> {
         let read = self.store.read(path).await;
         read.map_err(|source| LogError::Read { path: path.to_owned(), source })
     }
 
     /// Like [`Site::read`], but a file that is not there is an error.
-    pub(crate) async fn read_present(&self, path: &Path) -> Result<Bytes, LogError> {
+    pub async fn read_present(&self, path: &Path) -> Result<Bytes, LogError> {
         let read = self.store.read_present(path).await;
         read.map_err(|source| LogError::Read { path: path.to_owned(), source })
     }
 
     /// Names in a folder of records below the root, sorted, without those of files that are being written.
-    pub(crate) async fn record_names(&self, folder: &str) -> Result<Vec<String>, LogError> {
+    pub async fn record_names(&self, folder: &str) -> Result<Vec<String>, LogError> {
         let mut names = self.store.names(&self.root.join(folder)).await?;
         names.retain(|name| !name.starts_with('.'));
         names.sort();

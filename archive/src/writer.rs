@@ -74,7 +74,7 @@ use crate::store::options::variables;
 use crate::store::s3::Content;
 use crate::store::s3_error::pause;
 use crate::store::{Bucket, Store, background};
-use crate::tlog::tree::CompactRange;
+use strongroom_tlog::tree::CompactRange;
 
 /// Order of commits: the table whose positions are the truth comes last.
 const COMMIT_ORDER: [Table; 4] = [Table::Activity, Table::Rejects, Table::Alerts, Table::Events];
@@ -177,7 +177,8 @@ pub struct Writer {
     staged: u64,
     uses: u64,
     failed: Option<&'static str>,
-    pub(crate) fail_points: FailPoints,
+    /// For tests.
+    pub fail_points: FailPoints,
     guard: WriterGuard,
 }
 

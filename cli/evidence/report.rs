@@ -4,7 +4,7 @@
 //! no script and loads nothing, so it reads the same in ten years, and without a network.
 
 use serde_json::Value;
-use strongroom_archive::evidence::Manifest;
+use strongroom_evidence::Manifest;
 
 use super::gaps::{CANNOT_KNOW, Gap};
 use crate::term;

@@ -12,7 +12,7 @@ use arrow_array::cast::AsArray as _;
 use arrow_array::types::Int64Type;
 use arrow_array::{Array as _, RecordBatch};
 use strongroom_archive::Position;
-use strongroom_archive::verify::Records;
+use strongroom_archive::Records;
 use strongroom_schemas::{Table, rejects};
 use thiserror::Error;
 

@@ -495,7 +495,7 @@ fn transactions_in(lines: Vec<Line>) -> impl Iterator<Item = (String, i64)> {
 }
 
 /// Commits of a volume, oldest first.
-pub(crate) async fn commits(store: &Store, volume: &Path) -> Result<Vec<PathBuf>> {
+pub async fn commits(store: &Store, volume: &Path) -> Result<Vec<PathBuf>> {
     let folder = layout::delta_log(volume);
     let mut commits: Vec<(u64, PathBuf)> = store
         .names(&folder)

@@ -15,27 +15,27 @@ use crate::layout;
 use crate::strict_json::Strict;
 
 /// Columns that commits carry statistics of.
-pub(crate) const STATISTICS_SOURCE: &str = "source";
-pub(crate) const STATISTICS_OFFSET: &str = "source_offset";
+pub const STATISTICS_SOURCE: &str = "source";
+pub const STATISTICS_OFFSET: &str = "source_offset";
 
 /// Tags of an `add`, see `docs/proof.md`. In a bucket: the version of the object, which its lock
 /// protects.
-pub(crate) const TAG_VERSION: &str = "version_id";
+pub const TAG_VERSION: &str = "version_id";
 /// Hash of the file's bytes.
-pub(crate) const TAG_SHA256: &str = "sha256";
+pub const TAG_SHA256: &str = "sha256";
 /// Root over the records in the order of rows.
-pub(crate) const TAG_RECORD_ROOT: &str = "record_root";
-pub(crate) const TAG_ROWS: &str = "rows";
+pub const TAG_RECORD_ROOT: &str = "record_root";
+pub const TAG_ROWS: &str = "rows";
 /// Map from source partition to least offset, greatest offset and number of rows, as JSON.
-pub(crate) const TAG_OFFSETS: &str = "offsets";
+pub const TAG_OFFSETS: &str = "offsets";
 
 /// appId of the one `txn` of a commit that closes its volume.
-pub(crate) const CLOSED: &str = "#closed";
+pub const CLOSED: &str = "#closed";
 /// Our field of `commitInfo`.
-pub(crate) const METADATA: &str = "strongroom";
+pub const METADATA: &str = "strongroom";
 /// All members of an `add`. Others that Delta knows (a deletion vector, for one) change what
 /// readers see of a file.
-pub(crate) const ADD_MEMBERS: [&str; 7] =
+pub const ADD_MEMBERS: [&str; 7] =
     ["path", "partitionValues", "size", "modificationTime", "dataChange", "stats", "tags"];
 /// Longest name of an object's version.
 const VERSION_BYTES_MAX: usize = 1024;
@@ -44,51 +44,51 @@ const FIRST_ACTIONS: [&str; 2] = ["protocol", "metaData"];
 
 /// The checked facts of a commit.
 #[derive(Clone, Debug)]
-pub(crate) struct CommitFacts {
-    pub(crate) leaf: Hash,
-    pub(crate) time_ms: Option<i64>,
-    pub(crate) adds: Vec<AddFacts>,
-    pub(crate) txns: BTreeMap<String, i64>,
+pub struct CommitFacts {
+    pub leaf: Hash,
+    pub time_ms: Option<i64>,
+    pub adds: Vec<AddFacts>,
+    pub txns: BTreeMap<String, i64>,
     /// `counts` of our part of `commitInfo`: received, events, rejects, duplicates.
-    pub(crate) counts: Option<[u64; 4]>,
+    pub counts: Option<[u64; 4]>,
     /// Minimum number of commits of other volumes when this one was made.
-    pub(crate) volumes: BTreeMap<VolumeId, u64>,
+    pub volumes: BTreeMap<VolumeId, u64>,
     /// Version of the columns of its files, if stated.
-    pub(crate) events_format: Option<i64>,
+    pub events_format: Option<i64>,
     /// `protocol` and `metaData`, which the first commit has.
-    pub(crate) table: Map<String, Value>,
+    pub table: Map<String, Value>,
 }
 
 /// A file as its commit describes it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct AddFacts {
+pub struct AddFacts {
     /// Relative to the volume.
-    pub(crate) path: String,
-    pub(crate) date: Option<NaiveDate>,
-    pub(crate) size: u64,
-    pub(crate) rows: Option<u64>,
-    pub(crate) least: Map<String, Value>,
-    pub(crate) greatest: Map<String, Value>,
-    pub(crate) sha256: Option<Hash>,
-    pub(crate) record_root: Option<Hash>,
+    pub path: String,
+    pub date: Option<NaiveDate>,
+    pub size: u64,
+    pub rows: Option<u64>,
+    pub least: Map<String, Value>,
+    pub greatest: Map<String, Value>,
+    pub sha256: Option<Hash>,
+    pub record_root: Option<Hash>,
     /// Map from partition to first offset, last offset and rows; `None` for a file from before
     /// there were tags.
-    pub(crate) offsets: Option<BTreeMap<String, (i64, i64, u64)>>,
-    pub(crate) version: Option<String>,
+    pub offsets: Option<BTreeMap<String, (i64, i64, u64)>>,
+    pub version: Option<String>,
 }
 
 /// What is wrong with a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct CommitFault {
-    pub(crate) kind: FaultKind,
+pub struct CommitFault {
+    pub kind: FaultKind,
     /// Line of the commit, from 1 on; `None` for the whole.
-    pub(crate) line: Option<usize>,
-    pub(crate) detail: String,
+    pub line: Option<usize>,
+    pub detail: String,
 }
 
 /// In which way a commit is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FaultKind {
+pub enum FaultKind {
     /// It is not JSON of the form that commits have.
     Malformed,
     /// It has an action that an append-only table never has.
@@ -100,12 +100,12 @@ pub(crate) enum FaultKind {
 }
 
 /// The readable facts of a commit.
-pub(crate) fn parse_commit(bytes: &[u8]) -> CommitFacts {
+pub fn parse_commit(bytes: &[u8]) -> CommitFacts {
     parse(bytes, true).0
 }
 
 /// Like [`parse_commit`], but a file with a fault is listed too, with the facts that could be read.
-pub(crate) fn parse_with_all_files(bytes: &[u8]) -> CommitFacts {
+pub fn parse_with_all_files(bytes: &[u8]) -> CommitFacts {
     let mut commit = parse_commit(bytes);
     for line in bytes.split(|byte| *byte == b'\n') {
         let Ok(line) = serde_json::from_slice::<Value>(line) else { continue };
@@ -128,7 +128,7 @@ pub(crate) fn parse_with_all_files(bytes: &[u8]) -> CommitFacts {
 
 /// What a commit says, and what is wrong with it. What cannot be read of it is a fault, and the rest is used. Only the
 /// `first` commit of a volume may describe the table.
-pub(crate) fn parse(bytes: &[u8], first: bool) -> (CommitFacts, Vec<CommitFault>) {
+pub fn parse(bytes: &[u8], first: bool) -> (CommitFacts, Vec<CommitFault>) {
     let mut faults = Vec::new();
     let mut commit = CommitFacts {
         leaf: leaf_hash(bytes),
@@ -278,13 +278,13 @@ fn add(value: &Value) -> Result<AddFacts, (FaultKind, String)> {
 
 /// A time in the format of Delta statistics; `None` for one that a year of four digits cannot
 /// express. A file without bounds is never pruned.
-pub(crate) fn timestamp(micros: i64) -> Option<String> {
+pub fn timestamp(micros: i64) -> Option<String> {
     let time = DateTime::from_timestamp_micros(micros)?;
     let text = time.to_rfc3339_opts(SecondsFormat::Micros, true);
     text.as_bytes().first()?.is_ascii_digit().then_some(text)
 }
 
 /// Inverse of [`timestamp`].
-pub(crate) fn micros(text: &str) -> Option<i64> {
+pub fn micros(text: &str) -> Option<i64> {
     DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_micros())
 }

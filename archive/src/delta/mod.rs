@@ -18,8 +18,8 @@
 //! they write (`tests/it/outsiders.rs`).
 
 pub(crate) mod checkpoint;
-pub(crate) mod commit;
-pub(crate) mod facts;
+pub mod commit;
+pub mod facts;
 pub(crate) mod snapshot;
 
 use std::collections::{BTreeMap, HashSet};

@@ -24,46 +24,46 @@ use crate::site::Site;
 
 const STATE_SUFFIX: &str = ".state";
 /// Format of the file of final positions.
-pub(crate) const POSITIONS_FORMAT: &str = "strongroom-dropped-1";
+pub const POSITIONS_FORMAT: &str = "strongroom-dropped-1";
 
 /// Where a dropped volume ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct FinalPositions {
+pub struct FinalPositions {
     /// [`POSITIONS_FORMAT`].
-    pub(crate) format: String,
+    pub format: String,
     /// The newest version of each appId in the volume.
-    pub(crate) txns: BTreeMap<String, i64>,
+    pub txns: BTreeMap<String, i64>,
     /// Map from partition to least offset, greatest offset and number of its rows in all files;
     /// null if a file was from before there were such tags.
-    pub(crate) offsets: Option<BTreeMap<String, (i64, i64, u64)>>,
+    pub offsets: Option<BTreeMap<String, (i64, i64, u64)>>,
 }
 
 /// Name of the drop record of a volume.
-pub(crate) fn file(log: VolumeId) -> String {
+pub fn file(log: VolumeId) -> String {
     format!("{}-{}", log.table.name(), log.period)
 }
 
 /// The path of the drop record of a volume.
-pub(crate) fn path(root: &Path, log: VolumeId) -> PathBuf {
+pub fn path(root: &Path, log: VolumeId) -> PathBuf {
     root.join(layout::DROPPED).join(file(log))
 }
 
 /// The path of the file of a dropped volume's final positions.
-pub(crate) fn positions_path(root: &Path, log: VolumeId) -> PathBuf {
+pub fn positions_path(root: &Path, log: VolumeId) -> PathBuf {
     root.join(layout::DROPPED).join(file(log) + STATE_SUFFIX)
 }
 
 /// Valid drop records, and invalid ones.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Drops {
-    pub(crate) good: BTreeMap<VolumeId, (DropRecord, FinalPositions)>,
+pub struct Drops {
+    pub good: BTreeMap<VolumeId, (DropRecord, FinalPositions)>,
     /// Path below the root, and what is wrong.
-    pub(crate) wrong: Vec<(String, String)>,
+    pub wrong: Vec<(String, String)>,
 }
 
 /// Every drop record, checked.
-pub(crate) async fn load(site: &Site) -> Result<Drops, LogError> {
+pub async fn load(site: &Site) -> Result<Drops, LogError> {
     let mut all = Drops::default();
     let names = site.record_names(layout::DROPPED).await?;
     if names.is_empty() {
@@ -109,10 +109,7 @@ pub(crate) async fn load(site: &Site) -> Result<Drops, LogError> {
 }
 
 /// Dropped volumes of a table with their final positions.
-pub(crate) async fn of_table(
-    site: &Site,
-    table: Table,
-) -> Result<BTreeMap<Period, FinalPositions>, LogError> {
+pub async fn of_table(site: &Site, table: Table) -> Result<BTreeMap<Period, FinalPositions>, LogError> {
     let mine = format!("{}-", table.name());
     let names = site.store.names(&site.root.join(layout::DROPPED)).await?;
     if !names.iter().any(|name| name.starts_with(&mine)) {
@@ -138,13 +135,13 @@ async fn excluding_dropped(
 }
 
 /// Volumes for which a table has a folder and that were not dropped, oldest first.
-pub(crate) async fn periods(site: &Site, table: Table) -> Result<Vec<Period>, LogError> {
+pub async fn periods(site: &Site, table: Table) -> Result<Vec<Period>, LogError> {
     let names = site.store.names(&layout::table(&site.root, table)).await?;
     excluding_dropped(site, table, layout::periods_among(&names), Utc::now()).await
 }
 
 /// Volumes of all tables that are there and were not dropped.
-pub(crate) async fn volumes(site: &Site) -> Result<Vec<VolumeId>, LogError> {
+pub async fn volumes(site: &Site) -> Result<Vec<VolumeId>, LogError> {
     let mut volumes = Vec::new();
     for table in Table::ALL {
         let periods = periods(site, table).await?;

@@ -22,48 +22,48 @@ const RECORDS_MAX: u64 = 1_000_000;
 
 /// A legal hold, as its records state it.
 #[derive(Clone, Debug)]
-pub(crate) struct Hold {
-    pub(crate) record: HoldRecord,
-    pub(crate) scope: Scope,
+pub struct Hold {
+    pub record: HoldRecord,
+    pub scope: Scope,
     /// Of the bytes of its record.
-    pub(crate) hash: Hash,
-    pub(crate) released: Option<HoldRecord>,
-    pub(crate) lists: Vec<HeldList>,
+    pub hash: Hash,
+    pub released: Option<HoldRecord>,
+    pub lists: Vec<HeldList>,
     /// Records without a signature: that of the hold, and that of its release.
-    pub(crate) unsigned: u64,
+    pub unsigned: u64,
 }
 
 /// All holds, and what is wrong with the first invalid record.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Holds {
-    pub(crate) all: Vec<Hold>,
+pub struct Holds {
+    pub all: Vec<Hold>,
     /// Number of records, including released holds and releases.
-    pub(crate) records: u64,
-    pub(crate) wrong: Option<RecordError>,
+    pub records: u64,
+    pub wrong: Option<RecordError>,
 }
 
 /// The path of a record or a list of holds.
-pub(crate) fn path(site: &Site, name: &str) -> PathBuf {
+pub fn path(site: &Site, name: &str) -> PathBuf {
     site.root.join(layout::HOLDS).join(name)
 }
 
 /// Name of a record of holds; records are numbered from 1 on.
-pub(crate) fn record_name(number: u64) -> String {
+pub fn record_name(number: u64) -> String {
     format!("{number:08}")
 }
 
 /// Name of a list of what a hold is on.
-pub(crate) fn list_name(number: u64, part: u64) -> String {
+pub fn list_name(number: u64, part: u64) -> String {
     format!("{number:08}-{part:08}")
 }
 
 impl Hold {
-    pub(crate) fn is_active(&self) -> bool {
+    pub fn is_active(&self) -> bool {
         self.released.is_none()
     }
 
     /// Everything under the hold, except the versions of its own records.
-    pub(crate) fn objects(&self) -> impl Iterator<Item = HeldObject> + '_ {
+    pub fn objects(&self) -> impl Iterator<Item = HeldObject> + '_ {
         let listed = self.lists.iter().flat_map(|list| list.objects.iter().cloned());
         let number = self.record.number;
         let own = (1..=self.lists.len() as u64).map(move |part| list_name(number, part));
@@ -71,13 +71,13 @@ impl Hold {
         listed.chain(own.map(|name| HeldObject { path: format!("{}/{name}", layout::HOLDS), version: None }))
     }
 
-    pub(crate) fn listed(&self) -> impl Iterator<Item = &HeldObject> {
+    pub fn listed(&self) -> impl Iterator<Item = &HeldObject> {
         self.lists.iter().flat_map(|list| &list.objects)
     }
 }
 
 impl Holds {
-    pub(crate) async fn load(site: &Site) -> Result<Holds, LogError> {
+    pub async fn load(site: &Site) -> Result<Holds, LogError> {
         let names: BTreeSet<String> = site.record_names(layout::HOLDS).await?.into_iter().collect();
         let mut holds = Holds::default();
         if names.is_empty() {
@@ -139,7 +139,7 @@ impl Holds {
     }
 
     /// Like [`Holds::load`], but a record that does not hold is an error.
-    pub(crate) async fn load_valid(site: &Site) -> Result<Holds, LogError> {
+    pub async fn load_valid(site: &Site) -> Result<Holds, LogError> {
         let holds = Holds::load(site).await?;
         match holds.wrong {
             None => Ok(holds),
@@ -165,17 +165,17 @@ impl Holds {
         }
     }
 
-    pub(crate) fn active(&self) -> impl Iterator<Item = &Hold> {
+    pub fn active(&self) -> impl Iterator<Item = &Hold> {
         self.all.iter().filter(|hold| hold.is_active())
     }
 
     /// The hold of a name.
-    pub(crate) fn named(&self, name: &str) -> Option<&Hold> {
+    pub fn named(&self, name: &str) -> Option<&Hold> {
         self.all.iter().find(|hold| hold.record.name == name)
     }
 
     /// Paths under an active hold.
-    pub(crate) fn covered(&self) -> BTreeSet<String> {
+    pub fn covered(&self) -> BTreeSet<String> {
         self.active().flat_map(Hold::objects).map(|object| object.path).collect()
     }
 }

@@ -12,20 +12,20 @@ use strongroom_schemas::record::Sha256Hash as Hash;
 use crate::error::LogError;
 use crate::layout;
 use crate::site::Site;
-use crate::tlog::checkpoint::TreeHead;
-use crate::tlog::keys::{KeyRecord, Keys, signed_as};
-use crate::tlog::signer::Signer;
+use strongroom_tlog::checkpoint::TreeHead;
+use strongroom_tlog::keys::{KeyRecord, Keys, signed_as};
+use strongroom_tlog::signer::Signer;
 
 /// Maximum number of keys that an archive may have had.
 const KEYS_MAX: u64 = 10_000;
 
 /// The path of the record of a key; records are numbered from 1 on.
-pub(crate) fn path(root: &Path, number: u64) -> PathBuf {
+pub fn path(root: &Path, number: u64) -> PathBuf {
     root.join(layout::KEYS).join(format!("{number:08}"))
 }
 
 /// Reads and checks the records of an archive.
-pub(crate) async fn load(site: &Site) -> Result<Keys, LogError> {
+pub async fn load(site: &Site) -> Result<Keys, LogError> {
     let mut keys = Keys::default();
     for number in 1..=KEYS_MAX {
         let path = path(&site.root, number);
@@ -37,23 +37,23 @@ pub(crate) async fn load(site: &Site) -> Result<Keys, LogError> {
 }
 
 /// Reads `strongroom.json` and returns its hash, which key records name.
-pub(crate) async fn manifest_hash(site: &Site) -> Result<Hash, LogError> {
+pub async fn manifest_hash(site: &Site) -> Result<Hash, LogError> {
     Ok(Hash::of(&site.read_present(&site.root.join(layout::MANIFEST)).await?))
 }
 
 /// What the record of a new key says beside the key.
 #[derive(Debug)]
-pub(crate) struct NewKey<'s> {
+pub struct NewKey<'s> {
     /// The signer of the current key, where there is one already.
-    pub(crate) old: Option<&'s Signer>,
-    pub(crate) new: &'s Signer,
+    pub old: Option<&'s Signer>,
+    pub new: &'s Signer,
     /// The heads up to which the keys before it are valid.
-    pub(crate) heads: Vec<TreeHead>,
-    pub(crate) time: DateTime<Utc>,
+    pub heads: Vec<TreeHead>,
+    pub time: DateTime<Utc>,
 }
 
 /// Appends a record for a new key, signed also by the old one where there is one already.
-pub(crate) async fn append(site: &Site, keys: &mut Keys, added: NewKey<'_>) -> Result<(), LogError> {
+pub async fn append(site: &Site, keys: &mut Keys, added: NewKey<'_>) -> Result<(), LogError> {
     let NewKey { old, new, mut heads, time } = added;
     heads.sort_by_key(|head| head.log.name());
     let record = KeyRecord {

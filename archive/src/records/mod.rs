@@ -3,8 +3,8 @@
 //! Invariant: a statement is parsed and checked here and nothing else happens to it: no object is extended, held or
 //! removed. A statement counts only if all before it do. `docs/proof.md` has the formats.
 
-pub(crate) mod drops;
-pub(crate) mod holds;
-pub(crate) mod keys;
-pub(crate) mod policy;
-pub(crate) mod text;
+pub mod drops;
+pub mod holds;
+pub mod keys;
+pub mod policy;
+pub mod text;

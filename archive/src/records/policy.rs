@@ -19,10 +19,10 @@ use crate::site::Site;
 use crate::store::lock_term::LockTerm;
 use crate::store::options::RETENTION_YEARS_MAX;
 use crate::store::{Store, background};
-use crate::tlog::keys::Keys;
+use strongroom_tlog::keys::Keys;
 
 /// Maximum number of policy records: each adds at least a year.
-pub(crate) const RECORDS_MAX: u64 = RETENTION_YEARS_MAX as u64;
+pub const RECORDS_MAX: u64 = RETENTION_YEARS_MAX as u64;
 
 /// The promise of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,29 +36,29 @@ pub struct Policy {
 
 impl Policy {
     /// Years promised by the records that existed at `time`.
-    pub(crate) fn years_at(&self, time: DateTime<Utc>) -> u32 {
+    pub fn years_at(&self, time: DateTime<Utc>) -> u32 {
         let known = self.records.iter().filter(|record| record.time <= time);
         known.map(|record| record.years).max().unwrap_or(0).max(self.made_with)
     }
 }
 
 /// The path of a record of policy; records are numbered from 1 on.
-pub(crate) fn path(site: &Site, number: u64) -> PathBuf {
+pub fn path(site: &Site, number: u64) -> PathBuf {
     site.root.join(layout::RETENTION).join(format!("{number:08}"))
 }
 
 /// The records of policy of an archive, up to the first that does not hold.
 #[derive(Clone, Debug)]
-pub(crate) struct FoundPolicy {
-    pub(crate) policy: Policy,
+pub struct FoundPolicy {
+    pub policy: Policy,
     /// Records that were read, with the one that does not hold.
-    pub(crate) read: u64,
+    pub read: u64,
     /// The record that does not hold.
-    pub(crate) wrong: Option<RecordError>,
+    pub wrong: Option<RecordError>,
 }
 
 /// Reads the records of an archive up to the first that does not hold.
-pub(crate) async fn load(site: &Site, keys: &Keys) -> Result<FoundPolicy, LogError> {
+pub async fn load(site: &Site, keys: &Keys) -> Result<FoundPolicy, LogError> {
     let made_with = site.made_with_years;
     let mut policy = Policy { made_with, years: made_with, records: Vec::new() };
     let (signed_as, known) = (Statement::Retention.signed_as(&site.archive_id), keys.all());
@@ -87,14 +87,14 @@ pub(crate) async fn load(site: &Site, keys: &Keys) -> Result<FoundPolicy, LogErr
 }
 
 /// Like [`load`], but a record that does not hold is an error.
-pub(crate) async fn load_valid(site: &Site, keys: &Keys) -> Result<Policy, LogError> {
+pub async fn load_valid(site: &Site, keys: &Keys) -> Result<Policy, LogError> {
     let FoundPolicy { policy, wrong, .. } = load(site, keys).await?;
     wrong.map_or(Ok(policy), |wrong| Err(wrong.into()))
 }
 
 /// Takes what was promised since into `term`. Asks the store for one name where nothing was. Records that do not
 /// hold are left out: they are for `verify` to name, and may cost nobody anything.
-pub(crate) async fn refresh(site: &Site, term: &LockTerm) -> Result<(), LogError> {
+pub async fn refresh(site: &Site, term: &LockTerm) -> Result<(), LogError> {
     let next = path(site, term.records() + 1);
     let there = site.store.exists(&next).await;
     if there.map_err(|source| LogError::Read { path: next, source })? {
@@ -107,7 +107,7 @@ pub(crate) async fn refresh(site: &Site, term: &LockTerm) -> Result<(), LogError
 
 /// Called when an archive is opened, and by a writer before a seal: promises made in the meantime
 /// apply to new objects.
-pub(crate) fn refresh_blocking(site: &Site) -> Result<(), LogError> {
+pub fn refresh_blocking(site: &Site) -> Result<(), LogError> {
     let Store::S3(bucket) = site.store.clone() else { return Ok(()) };
     let site = site.clone();
     background::wait(async move { refresh(&site, &bucket.retention).await })

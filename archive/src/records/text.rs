@@ -9,25 +9,25 @@ use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::Sha256Hash as Hash;
 
 use crate::store::options::{LockMode, RETENTION_YEARS_MAX, Retention};
-use crate::tlog::keys::Keys;
-use crate::tlog::note::{Note, PublicKey, base64, from_base64};
+use strongroom_tlog::keys::Keys;
+use strongroom_tlog::note::{Note, PublicKey, base64, from_base64};
 
 /// Longest reason, name, namespace or user.
 pub const TEXT_BYTES_MAX: usize = 1000;
 /// Maximum number of objects in one list: keeps a record well below what readers of notes accept.
-pub(crate) const LIST_OBJECTS_MAX: usize = 4000;
+pub const LIST_OBJECTS_MAX: usize = 4000;
 
 /// How far another clock may be ahead of ours before its time is not believed.
-pub(crate) const CLOCK_AHEAD_MS_MAX: i64 = 600_000;
+pub const CLOCK_AHEAD_MS_MAX: i64 = 600_000;
 
 /// The end of the retention of an object that was put at `time`.
-pub(crate) fn retention_end(time: DateTime<Utc>, years: u32) -> Option<DateTime<Utc>> {
+pub fn retention_end(time: DateTime<Utc>, years: u32) -> Option<DateTime<Utc>> {
     Retention { mode: LockMode::Compliance, years }.until(time)
 }
 
 /// The kind of a statement; part of the name under which it is signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Statement {
+pub enum Statement {
     Retention,
     Holds,
     Dropped,
@@ -35,7 +35,7 @@ pub(crate) enum Statement {
 
 impl Statement {
     /// Name under which a statement of this kind is signed.
-    pub(crate) fn signed_as(self, archive_id: &str) -> String {
+    pub fn signed_as(self, archive_id: &str) -> String {
         let kind = match self {
             Statement::Retention => "retention",
             Statement::Holds => "holds",
@@ -46,7 +46,7 @@ impl Statement {
 }
 
 /// Whether `text` may be written on one line of a record.
-pub(crate) fn is_line(text: &str) -> bool {
+pub fn is_line(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= TEXT_BYTES_MAX
         && text.trim() == text
@@ -54,12 +54,12 @@ pub(crate) fn is_line(text: &str) -> bool {
 }
 
 /// A time in the format of records: whole seconds.
-pub(crate) fn time_text(time: DateTime<Utc>) -> String {
+pub fn time_text(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 /// The text of a record, and the index in `keys` of its signer, if it is signed.
-pub(crate) fn open<'n>(
+pub fn open<'n>(
     bytes: &'n [u8],
     signed_as: &str,
     keys: &[PublicKey],
@@ -138,7 +138,7 @@ pub struct PolicyRecord {
 }
 
 impl PolicyRecord {
-    pub(crate) fn text(&self, archive_id: &str) -> String {
+    pub fn text(&self, archive_id: &str) -> String {
         let PolicyRecord { number, time, years, reason } = self;
         let time = time_text(*time);
         format!(
@@ -147,7 +147,7 @@ impl PolicyRecord {
     }
 
     /// Reads record `number`, which must promise more than `before`.
-    pub(crate) fn parse(text: &str, archive_id: &str, number: u64, before: u32) -> Result<Self, String> {
+    pub fn parse(text: &str, archive_id: &str, number: u64, before: u32) -> Result<Self, String> {
         let mut fields = Fields::of(text);
         if fields.number::<u64>("strongroom retention")? != number {
             return Err(format!("its number is not {number}"));
@@ -179,23 +179,23 @@ pub struct Scope {
 
 /// What a hold record does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Deed {
+pub enum Deed {
     Place(Scope),
     Release,
 }
 
 /// A record of `_holds/`: a hold is placed or released.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct HoldRecord {
-    pub(crate) number: u64,
-    pub(crate) time: DateTime<Utc>,
-    pub(crate) name: String,
-    pub(crate) deed: Deed,
-    pub(crate) reason: String,
+pub struct HoldRecord {
+    pub number: u64,
+    pub time: DateTime<Utc>,
+    pub name: String,
+    pub deed: Deed,
+    pub reason: String,
 }
 
 impl HoldRecord {
-    pub(crate) fn text(&self, archive_id: &str) -> String {
+    pub fn text(&self, archive_id: &str) -> String {
         let HoldRecord { number, time, name, deed, reason } = self;
         let time = time_text(*time);
         let mut text = format!("strongroom hold {number}\narchive {archive_id}\ntime {time}\n");
@@ -219,7 +219,7 @@ impl HoldRecord {
         text + &format!("reason {reason}\n")
     }
 
-    pub(crate) fn parse(text: &str, archive_id: &str, number: u64) -> Result<Self, String> {
+    pub fn parse(text: &str, archive_id: &str, number: u64) -> Result<Self, String> {
         let mut fields = Fields::of(text);
         if fields.number::<u64>("strongroom hold")? != number {
             return Err(format!("its number is not {number}"));
@@ -265,18 +265,18 @@ pub struct HeldObject {
 
 /// A record of `_holds/`: objects under a hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct HeldList {
+pub struct HeldList {
     /// Number of the hold.
-    pub(crate) number: u64,
+    pub number: u64,
     /// Number of the list, from 1 on.
-    pub(crate) part: u64,
+    pub part: u64,
     /// Hash of the hold's record.
-    pub(crate) hold: Hash,
-    pub(crate) objects: Vec<HeldObject>,
+    pub hold: Hash,
+    pub objects: Vec<HeldObject>,
 }
 
 impl HeldList {
-    pub(crate) fn text(&self, archive_id: &str) -> String {
+    pub fn text(&self, archive_id: &str) -> String {
         let HeldList { number, part, hold, objects } = self;
         let mut text = format!("strongroom held {number} {part}\narchive {archive_id}\nhold {hold}\n");
         for HeldObject { path, version } in objects {
@@ -285,7 +285,7 @@ impl HeldList {
         text
     }
 
-    pub(crate) fn parse(text: &str, archive_id: &str, number: u64, part: u64) -> Result<Self, String> {
+    pub fn parse(text: &str, archive_id: &str, number: u64, part: u64) -> Result<Self, String> {
         let mut fields = Fields::of(text);
         if fields.field("strongroom held")? != format!("{number} {part}") {
             return Err(format!("it is not list {part} of hold {number}"));
@@ -331,7 +331,7 @@ pub struct DropRecord {
 }
 
 impl DropRecord {
-    pub(crate) fn text(&self, archive_id: &str) -> String {
+    pub fn text(&self, archive_id: &str) -> String {
         let DropRecord { log, time, size, root, files, rows, last, years, until, state, reason } = self;
         format!(
             "strongroom dropped {}\narchive {archive_id}\ntime {}\nsize {size}\nroot {}\nfiles {files}\nrows {rows}\n\
@@ -344,7 +344,7 @@ impl DropRecord {
         )
     }
 
-    pub(crate) fn parse(text: &str, archive_id: &str, log: VolumeId) -> Result<Self, String> {
+    pub fn parse(text: &str, archive_id: &str, log: VolumeId) -> Result<Self, String> {
         let mut fields = Fields::of(text);
         if fields.field("strongroom dropped")? != log.name() {
             return Err(format!("it is not about {}", log.name()));
@@ -370,7 +370,7 @@ impl DropRecord {
     }
 
     /// Checks whether the volume could be dropped at the stated time, and by the key that signed.
-    pub(crate) fn check(
+    pub fn check(
         &self,
         signer: Option<usize>,
         keys: &Keys,

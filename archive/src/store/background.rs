@@ -66,14 +66,14 @@ fn outcome<T, E: From<StoreError>>(slot: &Slot<Result<T, E>>) -> Result<T, E> {
 }
 
 /// Runs `future` and blocks this thread until it is done.
-pub(crate) fn wait<T: Send + 'static, E: From<StoreError> + Send + 'static>(
+pub fn wait<T: Send + 'static, E: From<StoreError> + Send + 'static>(
     future: impl Future<Output = Result<T, E>> + Send + 'static,
 ) -> Result<T, E> {
     join(start(future)?)
 }
 
 /// Runs `future`, for async callers.
-pub(crate) async fn run<T: Send + 'static, E: From<StoreError> + Send + 'static>(
+pub async fn run<T: Send + 'static, E: From<StoreError> + Send + 'static>(
     future: impl Future<Output = Result<T, E>> + Send + 'static,
 ) -> Result<T, E> {
     let (slot, job) = job(future);
@@ -82,21 +82,21 @@ pub(crate) async fn run<T: Send + 'static, E: From<StoreError> + Send + 'static>
 }
 
 /// Runs `future`, for async callers that read bytes.
-pub(crate) async fn io<T: Send + 'static>(
+pub async fn io<T: Send + 'static>(
     future: impl Future<Output = io::Result<T>> + Send + 'static,
 ) -> io::Result<T> {
     run(async move { Ok::<_, StoreError>(future.await) }).await.map_err(io::Error::other)?
 }
 
 /// Runs `future` and blocks this thread until it is done, for callers that read bytes.
-pub(crate) fn wait_io<T: Send + 'static>(
+pub fn wait_io<T: Send + 'static>(
     future: impl Future<Output = io::Result<T>> + Send + 'static,
 ) -> io::Result<T> {
     wait(async move { Ok::<_, StoreError>(future.await) }).map_err(io::Error::other)?
 }
 
 /// A started future; [`join`] returns its outcome.
-pub(crate) struct Task<T, E> {
+pub struct Task<T, E> {
     slot: Slot<Result<T, E>>,
     done: Receiver<()>,
 }
@@ -108,7 +108,7 @@ impl<T, E> std::fmt::Debug for Task<T, E> {
 }
 
 /// Starts `future`; [`join`] returns its outcome.
-pub(crate) fn start<T: Send + 'static, E: From<StoreError> + Send + 'static>(
+pub fn start<T: Send + 'static, E: From<StoreError> + Send + 'static>(
     future: impl Future<Output = Result<T, E>> + Send + 'static,
 ) -> Result<Task<T, E>, StoreError> {
     let (slot, job) = job(future);
@@ -116,7 +116,7 @@ pub(crate) fn start<T: Send + 'static, E: From<StoreError> + Send + 'static>(
 }
 
 /// Blocks this thread until the started future is done.
-pub(crate) fn join<T, E: From<StoreError>>(task: Task<T, E>) -> Result<T, E> {
+pub fn join<T, E: From<StoreError>>(task: Task<T, E>) -> Result<T, E> {
     task.done.recv().map_err(|_| StoreError::Background)?;
     outcome(&task.slot)
 }

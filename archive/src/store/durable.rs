@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::store::error::{Result, StoreError};
 
 /// Creates `folder` and its missing parents, durably.
-pub(crate) fn create_folder(folder: &Path) -> Result<()> {
+pub fn create_folder(folder: &Path) -> Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
@@ -31,7 +31,7 @@ pub(crate) fn create_folder(folder: &Path) -> Result<()> {
 
 /// Creates `folder` and its missing parents below `root`, durably. A missing root is an error: its
 /// disk may not be mounted, and the files would go to the disk under the mount point instead.
-pub(crate) fn create_folder_in(root: &Path, folder: &Path) -> Result<()> {
+pub fn create_folder_in(root: &Path, folder: &Path) -> Result<()> {
     match std::fs::metadata(root) {
         Ok(_) => create_folder(folder),
         Err(source) => Err(StoreError::RootGone { path: root.to_owned(), source }),
@@ -39,14 +39,14 @@ pub(crate) fn create_folder_in(root: &Path, folder: &Path) -> Result<()> {
 }
 
 /// Syncs the names in `folder` to disk.
-pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
+pub fn sync_folder(folder: &Path) -> Result<()> {
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(|source| StoreError::SyncFolder { path: folder.to_owned(), source })
 }
 
 /// Writes a new file whole; an existing one is an error of kind `AlreadyExists`.
-pub(crate) fn create_file(path: &Path, staging: &Path, parts: &[&[u8]]) -> io::Result<()> {
+pub fn create_file(path: &Path, staging: &Path, parts: &[&[u8]]) -> io::Result<()> {
     write_synced(staging, parts)?;
     // A link, unlike a rename, does not replace an existing file.
     let linked = std::fs::hard_link(staging, path);
@@ -56,7 +56,7 @@ pub(crate) fn create_file(path: &Path, staging: &Path, parts: &[&[u8]]) -> io::R
 }
 
 /// Writes a file whole, replacing an existing one.
-pub(crate) fn replace_file(path: &Path, staging: &Path, parts: &[&[u8]]) -> io::Result<()> {
+pub fn replace_file(path: &Path, staging: &Path, parts: &[&[u8]]) -> io::Result<()> {
     write_synced(staging, parts)?;
     std::fs::rename(staging, path)?;
     sync_parent(path)
@@ -80,14 +80,14 @@ fn sync_parent(path: &Path) -> io::Result<()> {
 }
 
 /// Removes the permission to write.
-pub(crate) fn read_only(path: &Path) -> io::Result<()> {
+pub fn read_only(path: &Path) -> io::Result<()> {
     let mut permissions = std::fs::metadata(path)?.permissions();
     permissions.set_readonly(true);
     std::fs::set_permissions(path, permissions)
 }
 
 /// Names in a folder of a local disk; empty if the folder does not exist.
-pub(crate) fn names(folder: &Path) -> Result<Vec<std::ffi::OsString>> {
+pub fn names(folder: &Path) -> Result<Vec<std::ffi::OsString>> {
     let failed = |source| StoreError::ListFolder { path: folder.to_owned(), source };
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -98,7 +98,7 @@ pub(crate) fn names(folder: &Path) -> Result<Vec<std::ffi::OsString>> {
 }
 
 /// Name of a log file while it is written, before it becomes `path`; no two calls return the same.
-pub(crate) fn staging_of(path: &Path) -> PathBuf {
+pub fn staging_of(path: &Path) -> PathBuf {
     static GIVEN: AtomicU32 = AtomicU32::new(0);
     let mut name = path.as_os_str().to_owned();
     name.push(format!("#{}{:010}", std::process::id(), GIVEN.fetch_add(1, Ordering::Relaxed)));
@@ -106,7 +106,7 @@ pub(crate) fn staging_of(path: &Path) -> PathBuf {
 }
 
 /// Whether a name was made by [`staging_of`].
-pub(crate) fn is_staging(name: &str) -> bool {
+pub fn is_staging(name: &str) -> bool {
     name.split_once('#')
         .is_some_and(|(_, digits)| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
 }

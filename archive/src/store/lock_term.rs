@@ -10,7 +10,7 @@ use super::options::{LockMode, Retention};
 
 /// The lock of new objects. Clones see it grow.
 #[derive(Clone, Debug)]
-pub(crate) struct LockTerm {
+pub struct LockTerm {
     mode: LockMode,
     years: Arc<AtomicU32>,
     /// Number of policy records that it includes.
@@ -18,21 +18,21 @@ pub(crate) struct LockTerm {
 }
 
 impl LockTerm {
-    pub(crate) fn new(retention: Retention) -> Self {
+    pub fn new(retention: Retention) -> Self {
         LockTerm { mode: retention.mode, years: Arc::new(retention.years.into()), records: Arc::default() }
     }
 
-    pub(crate) fn now(&self) -> Retention {
+    pub fn now(&self) -> Retention {
         Retention { mode: self.mode, years: self.years.load(Ordering::Relaxed) }
     }
 
     /// How many records of policy are in it.
-    pub(crate) fn records(&self) -> u64 {
+    pub fn records(&self) -> u64 {
         self.records.load(Ordering::Relaxed)
     }
 
     /// Raises it to what the first `records` records of policy promise.
-    pub(crate) fn raise(&self, years: u32, records: u64) {
+    pub fn raise(&self, years: u32, records: u64) {
         self.years.fetch_max(years, Ordering::Relaxed);
         self.records.fetch_max(records, Ordering::Relaxed);
     }

@@ -9,14 +9,14 @@
 //! not a trait, because callers must see the difference between them: locks on files against locks
 //! on objects.
 
-pub(crate) mod background;
-pub(crate) mod durable;
-pub(crate) mod error;
+pub mod background;
+pub mod durable;
+pub mod error;
 pub(crate) mod id;
-pub(crate) mod lock_term;
-pub(crate) mod options;
-pub(crate) mod s3;
-pub(crate) mod s3_error;
+pub mod lock_term;
+pub mod options;
+pub mod s3;
+pub mod s3_error;
 
 use std::io::{self, Read as _};
 use std::ops::Range;
@@ -36,21 +36,21 @@ use self::s3::{Content, Put, S3};
 
 /// The store of one archive. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) enum Store {
+pub enum Store {
     Local,
     S3(Bucket),
 }
 
 /// A prefix of a bucket, and the lock of every object below it.
 #[derive(Clone, Debug)]
-pub(crate) struct Bucket {
-    pub(crate) s3: S3,
-    pub(crate) retention: LockTerm,
+pub struct Bucket {
+    pub s3: S3,
+    pub retention: LockTerm,
 }
 
 impl Store {
     /// Names directly below a folder; empty if the folder does not exist.
-    pub(crate) async fn names(&self, folder: &Path) -> Result<Vec<String>> {
+    pub async fn names(&self, folder: &Path) -> Result<Vec<String>> {
         match self {
             Store::Local => {
                 let names = durable::names(folder)?;
@@ -65,7 +65,7 @@ impl Store {
 
     /// Like [`Store::names`], but only names that are not before `from` in byte order. A bucket
     /// lists no others.
-    pub(crate) async fn names_from(&self, folder: &Path, from: &str) -> Result<Vec<String>> {
+    pub async fn names_from(&self, folder: &Path, from: &str) -> Result<Vec<String>> {
         match self {
             Store::Local => {
                 let mut names = self.names(folder).await?;
@@ -79,7 +79,7 @@ impl Store {
     }
 
     /// A small file whole; `None` if it does not exist.
-    pub(crate) async fn read(&self, path: &Path) -> io::Result<Option<Bytes>> {
+    pub async fn read(&self, path: &Path) -> io::Result<Option<Bytes>> {
         match self {
             Store::Local => match open_file(path).and_then(|mut file| {
                 let mut bytes = Vec::new();
@@ -94,11 +94,11 @@ impl Store {
     }
 
     /// Like [`Store::read`], but for a file that must exist.
-    pub(crate) async fn read_present(&self, path: &Path) -> io::Result<Bytes> {
+    pub async fn read_present(&self, path: &Path) -> io::Result<Bytes> {
         self.read(path).await?.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    pub(crate) async fn exists(&self, path: &Path) -> io::Result<bool> {
+    pub async fn exists(&self, path: &Path) -> io::Result<bool> {
         match self {
             Store::Local => path.try_exists(),
             Store::S3(bucket) => match bucket.s3.head(path, None).await {
@@ -110,7 +110,7 @@ impl Store {
     }
 
     /// Creates a small file, whole; `false` if the name is taken.
-    pub(crate) async fn put_once(&self, path: &Path, bytes: Bytes) -> io::Result<bool> {
+    pub async fn put_once(&self, path: &Path, bytes: Bytes) -> io::Result<bool> {
         match self {
             Store::Local => {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -133,7 +133,7 @@ impl Store {
     }
 
     /// Like [`Store::put_once`], but for a part of a proof, whose folder need not exist.
-    pub(crate) async fn put_proof(&self, path: &Path, bytes: Bytes) -> io::Result<bool> {
+    pub async fn put_proof(&self, path: &Path, bytes: Bytes) -> io::Result<bool> {
         if let (Store::Local, Some(folder)) = (self, path.parent()) {
             durable::create_folder(folder).map_err(io::Error::other)?;
         }
@@ -141,7 +141,7 @@ impl Store {
     }
 
     /// A sealed file, to be read in parts.
-    pub(crate) fn contents(&self, path: &Path, bytes: u64, version: Option<&str>) -> Contents {
+    pub fn contents(&self, path: &Path, bytes: u64, version: Option<&str>) -> Contents {
         let place = match self {
             Store::Local => Place::Local,
             Store::S3(bucket) => Place::S3(bucket.s3.clone(), version.map(str::to_owned)),
@@ -226,7 +226,7 @@ impl Contents {
     }
 
     /// Like [`Contents::read`], but blocks this thread.
-    pub(crate) fn read_blocking(&self, range: Range<u64>) -> io::Result<Bytes> {
+    pub fn read_blocking(&self, range: Range<u64>) -> io::Result<Bytes> {
         let contents = self.clone();
         background::wait_io(async move { contents.read(range).await })
     }

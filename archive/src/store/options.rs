@@ -102,7 +102,7 @@ pub struct Retention {
 
 impl Retention {
     /// The stricter of both, in each respect.
-    pub(crate) fn at_least(self, other: Retention) -> Retention {
+    pub fn at_least(self, other: Retention) -> Retention {
         let mode = match (self.mode, other.mode) {
             (LockMode::Governance, LockMode::Governance) => LockMode::Governance,
             _ => LockMode::Compliance,

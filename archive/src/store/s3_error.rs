@@ -43,7 +43,7 @@ pub enum S3Error {
 
 impl S3Error {
     /// The failure of an SDK operation.
-    pub(crate) fn of<E: ProvideErrorMetadata + std::error::Error + 'static>(
+    pub fn of<E: ProvideErrorMetadata + std::error::Error + 'static>(
         error: &SdkError<E, HttpResponse>,
     ) -> S3Error {
         match error {
@@ -74,12 +74,12 @@ impl S3Error {
     }
 
     /// The store's failure inside an error of a file operation.
-    pub(crate) fn within(error: &std::io::Error) -> Option<&S3Error> {
+    pub fn within(error: &std::io::Error) -> Option<&S3Error> {
         error.get_ref()?.downcast_ref()
     }
 
     /// What the user can do about it, if anything.
-    pub(crate) fn hint(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> Option<&'static str> {
         match self {
             failure if failure.is_bucket_missing() => Some("`strongroom archive init` creates the bucket"),
             failure if failure.is_denied() => {
@@ -113,7 +113,7 @@ impl S3Error {
     }
 
     /// An object with that name exists already.
-    pub(crate) fn is_present(&self) -> bool {
+    pub fn is_present(&self) -> bool {
         self.status() == Some(412)
     }
 
@@ -174,22 +174,22 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
 
 /// Tries of one request.
 #[derive(Debug)]
-pub(crate) struct Tries {
+pub struct Tries {
     timeout: Duration,
     made: u32,
     /// An earlier try may have succeeded although its answer was lost or an error.
-    pub(crate) maybe_done: bool,
+    pub maybe_done: bool,
 }
 
 impl Tries {
     /// `timeout` is the limit of each try.
-    pub(crate) fn new(timeout: Duration) -> Self {
+    pub fn new(timeout: Duration) -> Self {
         Tries { timeout, made: 0, maybe_done: false }
     }
 
     /// Makes one try. `None` if it failed and, after a pause that was already made, another one
     /// should follow.
-    pub(crate) async fn once<T>(
+    pub async fn once<T>(
         &mut self,
         request: impl Future<Output = Result<T, S3Error>>,
     ) -> Option<Result<T, S3Error>> {
@@ -210,7 +210,7 @@ impl Tries {
 }
 
 /// Makes a request that is safe to repeat, until there is an answer or no try is left.
-pub(crate) async fn repeat<T, F: Future<Output = Result<T, S3Error>>>(
+pub async fn repeat<T, F: Future<Output = Result<T, S3Error>>>(
     timeout: Duration,
     request: impl Fn() -> F,
 ) -> Result<T, S3Error> {
@@ -224,7 +224,7 @@ pub(crate) async fn repeat<T, F: Future<Output = Result<T, S3Error>>>(
 
 /// The pause after `made` tries: half of it is random, so that writers that collided once do not
 /// collide again.
-pub(crate) fn pause(made: u32) -> Duration {
+pub fn pause(made: u32) -> Duration {
     let longest = PAUSE_MIN.saturating_mul(1 << made.saturating_sub(1).min(16)).min(PAUSE_MAX);
     let chance = RandomState::new().hash_one(made) % 1000;
     longest / 2 + longest.mul_f64(chance as f64 / 2000.0)

@@ -10,6 +10,8 @@ use bytes::Bytes;
 
 use super::*;
 use crate::archive::Place;
+use crate::records::policy;
+use crate::records::text::PolicyRecord;
 use crate::store::Store;
 use crate::store::background;
 
@@ -104,7 +106,14 @@ fn inside_a_bucket() {
 fn a_promise_grows_under_a_writer(archive: &Archive, opened: impl Fn() -> Archive) {
     let mut writer = archive.writer().expect("a writer");
     seal(&mut writer, "file/promise", None).expect("sealed");
-    crate::retention::extend(&opened(), 9, "a new law", Arc::new(|_, _| ())).expect("extended");
+    let site = opened().site().clone();
+    let record = PolicyRecord { number: 1, time: Utc::now(), years: 9, reason: "a new law".to_owned() }
+        .text(&site.archive_id);
+    let put = background::wait_io(async move {
+        let path = policy::path(&site, 1);
+        site.store.put_once(&path, record.into()).await
+    });
+    assert!(put.expect("promised"));
     assert_eq!(archive.retention().map(|retention| retention.years), Some(6), "it does not know yet");
     seal(&mut writer, "file/promise", Some(2000)).expect("sealed");
     assert_eq!(archive.retention().map(|retention| retention.years), Some(9));

@@ -17,14 +17,14 @@ use http_body::{Body, Frame, SizeHint};
 const CHUNK_BYTES: u64 = 256 << 10;
 
 #[derive(Debug)]
-pub(crate) struct FileBody {
+pub struct FileBody {
     file: Arc<File>,
     at: u64,
     end: u64,
 }
 
 impl FileBody {
-    pub(crate) fn new(file: Arc<File>, bytes: u64) -> Self {
+    pub fn new(file: Arc<File>, bytes: u64) -> Self {
         FileBody { file, at: 0, end: bytes }
     }
 }

@@ -28,31 +28,31 @@ const REGION_UNNAMED: &str = "us-east-1";
 
 /// Whether a bucket's objects can be locked, and its default lock.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct LockConfiguration {
-    pub(crate) enabled: bool,
+pub struct LockConfiguration {
+    pub enabled: bool,
     /// Mode and length of the rule for objects that are put without a lock.
-    pub(crate) default: Option<String>,
+    pub default: Option<String>,
 }
 
 /// The store's answer about the lock of one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ObjectLock {
-    pub(crate) mode: Option<LockMode>,
-    pub(crate) until: Option<DateTime<Utc>>,
+pub struct ObjectLock {
+    pub mode: Option<LockMode>,
+    pub until: Option<DateTime<Utc>>,
 }
 
 /// A version of an object, or a delete marker.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ObjectVersion {
-    pub(crate) version: Option<String>,
-    pub(crate) modified: DateTime<Utc>,
-    pub(crate) bytes: Option<u64>,
-    pub(crate) is_delete_marker: bool,
+pub struct ObjectVersion {
+    pub version: Option<String>,
+    pub modified: DateTime<Utc>,
+    pub bytes: Option<u64>,
+    pub is_delete_marker: bool,
 }
 
 /// An answer that a store may not have or may refuse.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Condition<T> {
+pub enum Condition<T> {
     Known(T),
     /// The setting does not exist.
     Unset,
@@ -77,7 +77,7 @@ impl S3 {
     }
 
     /// Whether the store refuses to put an object where there is one.
-    pub(crate) async fn is_conditional(&self, mode: LockMode) -> Result<bool> {
+    pub async fn is_conditional(&self, mode: LockMode) -> Result<bool> {
         let path = self.root().join(layout::PROBE).join(random_id()?);
         let failed = |source| StoreError::Probe { path: path.clone(), source };
         let until = Utc::now() + Days::new(PROBE_LOCK_DAYS);
@@ -94,7 +94,7 @@ impl S3 {
     }
 
     /// Whether the bucket exists and we may use it.
-    pub(crate) async fn bucket_exists(&self) -> Result<bool> {
+    pub async fn bucket_exists(&self) -> Result<bool> {
         let head = repeat(self.timeout(0), || async {
             let head = self.0.client.head_bucket().bucket(&self.0.bucket).send().await;
             head.map(drop).map_err(|error| S3Error::of(&error))
@@ -108,7 +108,7 @@ impl S3 {
 
     /// Creates the bucket, with object lock and therefore with versions; `false` if we already own
     /// it.
-    pub(crate) async fn create_bucket(&self) -> Result<bool> {
+    pub async fn create_bucket(&self) -> Result<bool> {
         let region =
             self.0.client.config().region().map(AsRef::as_ref).filter(|name| *name != REGION_UNNAMED);
         let place = region.map(|region| {
@@ -132,7 +132,7 @@ impl S3 {
         made.await.map_err(self.bucket_failed("create"))
     }
 
-    pub(crate) async fn lock_configuration(&self) -> Condition<LockConfiguration> {
+    pub async fn lock_configuration(&self) -> Condition<LockConfiguration> {
         let read = repeat(self.timeout(0), || async {
             let get = self.0.client.get_object_lock_configuration().bucket(&self.0.bucket);
             let got = get.send().await.map_err(|error| S3Error::of(&error))?;
@@ -155,7 +155,7 @@ impl S3 {
     }
 
     /// Whether versions are kept.
-    pub(crate) async fn versioning(&self) -> Condition<bool> {
+    pub async fn versioning(&self) -> Condition<bool> {
         let read = repeat(self.timeout(0), || async {
             let get = self.0.client.get_bucket_versioning().bucket(&self.0.bucket).send().await;
             let got = get.map_err(|error| S3Error::of(&error))?;
@@ -165,7 +165,7 @@ impl S3 {
     }
 
     /// Ids of the lifecycle rules that remove or hide objects of the archive.
-    pub(crate) async fn expiring_rules(&self) -> Condition<Vec<String>> {
+    pub async fn expiring_rules(&self) -> Condition<Vec<String>> {
         let probes = format!("{}{}/", self.folder_key(self.root()), layout::PROBE);
         let read = repeat(self.timeout(0), || async {
             let get = self.0.client.get_bucket_lifecycle_configuration().bucket(&self.0.bucket).send().await;
@@ -188,7 +188,7 @@ impl S3 {
     }
 
     /// The bucket policy, as JSON text.
-    pub(crate) async fn policy(&self) -> Condition<String> {
+    pub async fn policy(&self) -> Condition<String> {
         let read = repeat(self.timeout(0), || async {
             let get = self.0.client.get_bucket_policy().bucket(&self.0.bucket).send().await;
             let got = get.map_err(|error| S3Error::of(&error))?;
@@ -201,11 +201,7 @@ impl S3 {
     }
 
     /// The store's answer about the lock of an object's version.
-    pub(crate) async fn object_lock(
-        &self,
-        name: &std::path::Path,
-        version: Option<&str>,
-    ) -> Condition<ObjectLock> {
+    pub async fn object_lock(&self, name: &std::path::Path, version: Option<&str>) -> Condition<ObjectLock> {
         let key = self.key(name);
         let read = repeat(self.timeout(0), || async {
             let get = self.0.client.get_object_retention().bucket(&self.0.bucket).key(&key);
@@ -225,7 +221,7 @@ impl S3 {
 
     /// Names with more than one version, or with a delete marker: at most `names_max` of those on
     /// the first page of the listing, and whether that was the whole listing.
-    pub(crate) async fn shadowed(&self, names_max: usize) -> Condition<(Vec<String>, bool)> {
+    pub async fn shadowed(&self, names_max: usize) -> Condition<(Vec<String>, bool)> {
         let prefix = self.folder_key(self.root());
         let read = repeat(self.timeout(0), || async {
             let list = self.0.client.list_object_versions().bucket(&self.0.bucket).prefix(&prefix);
@@ -243,12 +239,12 @@ impl S3 {
     }
 
     /// Every version of every object below the root, by its path relative to the root.
-    pub(crate) async fn all_versions(&self) -> Result<BTreeMap<String, Vec<ObjectVersion>>, S3Error> {
+    pub async fn all_versions(&self) -> Result<BTreeMap<String, Vec<ObjectVersion>>, S3Error> {
         self.versions_below(self.root()).await
     }
 
     /// Every version of every object below a folder, by its path relative to the root.
-    pub(crate) async fn versions_below(
+    pub async fn versions_below(
         &self,
         folder: &std::path::Path,
     ) -> Result<BTreeMap<String, Vec<ObjectVersion>>, S3Error> {
@@ -298,7 +294,7 @@ impl S3 {
 
     /// How many seconds the store's clock is ahead of ours, with the one-second precision of its
     /// answers' dates.
-    pub(crate) async fn clock_ahead(&self) -> Result<Option<i64>, S3Error> {
+    pub async fn clock_ahead(&self) -> Result<Option<i64>, S3Error> {
         repeat(self.timeout(0), || async {
             let head = self.0.client.head_bucket().bucket(&self.0.bucket).customize();
             let (seen, interceptor) = super::clock::DateSeen::new();

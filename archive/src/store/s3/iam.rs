@@ -38,7 +38,7 @@ fn arns(s3: &S3) -> (String, String) {
 }
 
 /// The least that a writer needs, and the actions it must not have whatever else allows them.
-pub(crate) fn writer_policy(s3: &S3) -> Value {
+pub fn writer_policy(s3: &S3) -> Value {
     let (bucket, objects) = arns(s3);
     json!({
         "Version": "2012-10-17",
@@ -69,7 +69,7 @@ pub(crate) fn writer_policy(s3: &S3) -> Value {
 
 /// What extending retention, and placing and releasing holds, needs. It is separate from the
 /// writer's policy, because an identity that may place a hold may also release it.
-pub(crate) fn keeper_policy(s3: &S3) -> Value {
+pub fn keeper_policy(s3: &S3) -> Value {
     let (bucket, objects) = arns(s3);
     json!({
         "Version": "2012-10-17",
@@ -95,7 +95,7 @@ pub(crate) fn keeper_policy(s3: &S3) -> Value {
 }
 
 /// What checking (by either verifier) and querying need: it changes nothing.
-pub(crate) fn auditor_policy(s3: &S3) -> Value {
+pub fn auditor_policy(s3: &S3) -> Value {
     let (bucket, objects) = arns(s3);
     json!({
         "Version": "2012-10-17",
@@ -121,7 +121,7 @@ pub(crate) fn auditor_policy(s3: &S3) -> Value {
 
 /// What dropping a volume past its retention needs. Only for the hour of a drop: the bucket's own
 /// policy refuses deletion to everyone, and its administrator must exempt this identity.
-pub(crate) fn remover_policy(s3: &S3) -> Value {
+pub fn remover_policy(s3: &S3) -> Value {
     let (bucket, objects) = arns(s3);
     let below = objects.trim_end_matches('*');
     let volumes: Vec<String> = Table::ALL.iter().map(|table| format!("{below}{}/*", table.name())).collect();
@@ -167,7 +167,7 @@ pub(crate) fn remover_policy(s3: &S3) -> Value {
 }
 
 /// The actions that the bucket itself refuses to everyone.
-pub(crate) fn bucket_policy(s3: &S3, retention: Retention) -> Value {
+pub fn bucket_policy(s3: &S3, retention: Retention) -> Value {
     let (bucket, objects) = arns(s3);
     // The objects with which a writer tests the store are elsewhere, and are locked for only a day.
     let below = objects.trim_end_matches('*');

@@ -20,17 +20,17 @@ use crate::store::s3_error::repeat;
 
 /// What protects a version of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Protection {
-    pub(crate) mode: Option<LockMode>,
-    pub(crate) until: Option<DateTime<Utc>>,
+pub struct Protection {
+    pub mode: Option<LockMode>,
+    pub until: Option<DateTime<Utc>>,
     /// Under a legal hold.
-    pub(crate) is_held: bool,
+    pub is_held: bool,
 }
 
 impl S3 {
     /// What protects a version. Takes one request, and another for each part that the answer omits:
     /// a store omits both what is not set and what it refuses to show.
-    pub(crate) async fn protection(&self, name: &Path, version: Option<&str>) -> Result<Protection, S3Error> {
+    pub async fn protection(&self, name: &Path, version: Option<&str>) -> Result<Protection, S3Error> {
         let key = self.key(name);
         let mut found = repeat(self.timeout(0), || async {
             let head = self.0.client.head_object().bucket(&self.0.bucket).key(&key);
@@ -66,7 +66,7 @@ impl S3 {
     }
 
     /// Whether a version is under a legal hold.
-    pub(crate) async fn hold(&self, name: &Path, version: Option<&str>) -> Condition<bool> {
+    pub async fn hold(&self, name: &Path, version: Option<&str>) -> Condition<bool> {
         let key = self.key(name);
         let read = repeat(self.timeout(0), || async {
             let get = self.0.client.get_object_legal_hold().bucket(&self.0.bucket).key(&key);
@@ -79,12 +79,7 @@ impl S3 {
     }
 
     /// Moves the date of a version's lock, to a later one.
-    pub(crate) async fn extend(
-        &self,
-        name: &Path,
-        version: Option<&str>,
-        locked: Locked,
-    ) -> Result<(), S3Error> {
+    pub async fn extend(&self, name: &Path, version: Option<&str>, locked: Locked) -> Result<(), S3Error> {
         let key = self.key(name);
         let mode = match locked.mode {
             LockMode::Compliance => ObjectLockRetentionMode::Compliance,
@@ -101,12 +96,7 @@ impl S3 {
     }
 
     /// Puts a version under a legal hold, or releases it.
-    pub(crate) async fn set_hold(
-        &self,
-        name: &Path,
-        version: Option<&str>,
-        hold: bool,
-    ) -> Result<(), S3Error> {
+    pub async fn set_hold(&self, name: &Path, version: Option<&str>, hold: bool) -> Result<(), S3Error> {
         let key = self.key(name);
         let status = if hold { ObjectLockLegalHoldStatus::On } else { ObjectLockLegalHoldStatus::Off };
         let hold = ObjectLockLegalHold::builder().status(status).build();
@@ -119,7 +109,7 @@ impl S3 {
     }
 
     /// Removes a version that no lock protects, or a delete marker; succeeds if it does not exist.
-    pub(crate) async fn remove_version(&self, name: &Path, version: Option<&str>) -> Result<(), S3Error> {
+    pub async fn remove_version(&self, name: &Path, version: Option<&str>) -> Result<(), S3Error> {
         let Some(version) = version else {
             return Err(S3Error::Request {
                 detail: "an object without a version would only be hidden".to_owned(),

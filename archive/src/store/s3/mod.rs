@@ -46,15 +46,15 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use sha2::{Digest as _, Sha256};
 
-pub(crate) use self::bucket::{Condition, ObjectVersion};
+pub use self::bucket::{Condition, ObjectVersion};
 use self::credentials::Lookup;
-pub(crate) use self::iam::{auditor_policy, bucket_policy, keeper_policy, remover_policy, writer_policy};
-pub(crate) use self::lock::Protection;
+pub use self::iam::{auditor_policy, bucket_policy, keeper_policy, remover_policy, writer_policy};
+pub use self::lock::Protection;
 use super::s3_error::{S3Error, Tries, repeat};
 use crate::store::error::{Result, StoreError};
 use crate::store::options::{LockMode, Retention, S3Options};
 
-pub(crate) const SCHEME: &str = "s3";
+pub const SCHEME: &str = "s3";
 /// Time limit for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Slowest transfer at which a request may still succeed: its bytes extend its time limit.
@@ -75,7 +75,7 @@ const REGION_ELSEWHERE: &str = "us-east-1";
 
 /// A prefix of a bucket. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct S3(Arc<Inner>);
+pub struct S3(Arc<Inner>);
 
 struct Inner {
     client: Client,
@@ -99,7 +99,7 @@ impl std::fmt::Debug for S3 {
 
 /// The content of a PUT.
 #[derive(Clone, Debug)]
-pub(crate) enum Content {
+pub enum Content {
     Bytes(Bytes),
     /// A whole file, and its hash.
     File {
@@ -136,14 +136,14 @@ impl Content {
 
 /// The lock of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Locked {
-    pub(crate) mode: LockMode,
-    pub(crate) until: DateTime<Utc>,
+pub struct Locked {
+    pub mode: LockMode,
+    pub until: DateTime<Utc>,
 }
 
 /// The outcome of a PUT.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Put {
+pub enum Put {
     /// The object exists, and it is ours. Stores without versions give none.
     Done { version: Option<String> },
     /// Another object has the name.
@@ -152,17 +152,17 @@ pub(crate) enum Put {
 
 /// A part of an object.
 #[derive(Clone, Debug)]
-pub(crate) struct Part {
-    pub(crate) bytes: Bytes,
-    pub(crate) start: u64,
+pub struct Part {
+    pub bytes: Bytes,
+    pub start: u64,
 }
 
 /// The store's description of an object.
 #[derive(Clone, Debug)]
-pub(crate) struct ObjectMeta {
-    pub(crate) bytes: u64,
-    pub(crate) version: Option<String>,
-    pub(crate) modified: DateTime<Utc>,
+pub struct ObjectMeta {
+    pub bytes: u64,
+    pub version: Option<String>,
+    pub modified: DateTime<Utc>,
     sha256: Option<String>,
 }
 
@@ -193,12 +193,12 @@ fn time(sdk: Option<&SdkTime>) -> Option<DateTime<Utc>> {
 
 impl S3 {
     /// Whether a location is in a bucket.
-    pub(crate) fn is_location(location: &str) -> bool {
+    pub fn is_location(location: &str) -> bool {
         location.split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case(SCHEME))
     }
 
     /// Prepares access to `location`, without a request to the store.
-    pub(crate) async fn connect(location: &str, options: &S3Options) -> Result<S3> {
+    pub async fn connect(location: &str, options: &S3Options) -> Result<S3> {
         let invalid = || StoreError::LocationInvalid { location: location.to_owned() };
         let (bucket, prefix) = split(location).ok_or_else(invalid)?;
         let mut trusted = TrustStore::default();
@@ -261,28 +261,28 @@ impl S3 {
     }
 
     /// The root as it appears in names: `s3://bucket/prefix`.
-    pub(crate) fn root(&self) -> &Path {
+    pub fn root(&self) -> &Path {
         &self.0.root
     }
 
-    pub(crate) fn bucket(&self) -> &str {
+    pub fn bucket(&self) -> &str {
         &self.0.bucket
     }
 
-    pub(crate) fn prefix(&self) -> &str {
+    pub fn prefix(&self) -> &str {
         &self.0.prefix
     }
 
     /// The retention that the options request; the archive may request more.
-    pub(crate) fn asked(&self) -> Retention {
+    pub fn asked(&self) -> Retention {
         self.0.asked
     }
 
-    pub(crate) fn single_writer(&self) -> bool {
+    pub fn single_writer(&self) -> bool {
         self.0.single_writer
     }
 
-    pub(crate) fn staging(&self) -> Option<&Path> {
+    pub fn staging(&self) -> Option<&Path> {
         self.0.staging.as_deref()
     }
 
@@ -304,7 +304,7 @@ impl S3 {
     }
 
     /// The lock for an object put now.
-    pub(crate) fn locked(&self, retention: Retention) -> Result<Locked, S3Error> {
+    pub fn locked(&self, retention: Retention) -> Result<Locked, S3Error> {
         let until = retention.until(Utc::now()).ok_or_else(|| S3Error::Request {
             detail: format!("a retention of {} years ends beyond the calendar", retention.years),
         })?;
@@ -316,7 +316,7 @@ impl S3 {
     }
 
     /// Puts an object whose name must not be taken, except by an earlier try of this call.
-    pub(crate) async fn put(&self, name: &Path, content: &Content, locked: Locked) -> Result<Put, S3Error> {
+    pub async fn put(&self, name: &Path, content: &Content, locked: Locked) -> Result<Put, S3Error> {
         if content.bytes() > PUT_BYTES_MAX {
             return Err(S3Error::TooBig { bytes: content.bytes() });
         }
@@ -371,7 +371,7 @@ impl S3 {
 
     /// Puts an object whose name is derived from its content: an existing object has the same
     /// content.
-    pub(crate) async fn put_named_by_content(
+    pub async fn put_named_by_content(
         &self,
         name: &Path,
         content: &Content,
@@ -412,7 +412,7 @@ impl S3 {
     }
 
     /// The store's description of a version; of the newest if none is named.
-    pub(crate) async fn head(&self, name: &Path, version: Option<&str>) -> Result<ObjectMeta, S3Error> {
+    pub async fn head(&self, name: &Path, version: Option<&str>) -> Result<ObjectMeta, S3Error> {
         let key = self.key(name);
         repeat(self.timeout(0), || async {
             let head = self.0.client.head_object().bucket(&self.0.bucket).key(&key);
@@ -430,7 +430,7 @@ impl S3 {
     }
 
     /// The whole newest version; `None` if there is none.
-    pub(crate) async fn get(&self, name: &Path) -> Result<Option<Bytes>, S3Error> {
+    pub async fn get(&self, name: &Path) -> Result<Option<Bytes>, S3Error> {
         match self.get_part(name, None, None, WHOLE_BYTES_MAX).await {
             Ok(part) => Ok(Some(part.bytes)),
             Err(failure) if failure.is_missing() => Ok(None),
@@ -439,7 +439,7 @@ impl S3 {
     }
 
     /// A range in the form of HTTP, or everything; at most `bytes_max` bytes.
-    pub(crate) async fn get_part(
+    pub async fn get_part(
         &self,
         name: &Path,
         version: Option<&str>,
@@ -474,7 +474,7 @@ impl S3 {
     }
 
     /// Bytes of one version, or of the newest if none is named; exactly those of `range`.
-    pub(crate) async fn read(
+    pub async fn read(
         &self,
         name: &Path,
         version: Option<&str>,
@@ -497,7 +497,7 @@ impl S3 {
 
     /// Several ranges of one version, in the order given: adjacent ones become one request, long
     /// ones become several.
-    pub(crate) async fn read_ranges(
+    pub async fn read_ranges(
         &self,
         name: &Path,
         version: Option<&str>,
@@ -515,13 +515,13 @@ impl S3 {
 
     /// Names directly below a folder, of objects and of folders; empty if the folder does not
     /// exist.
-    pub(crate) async fn names(&self, folder: &Path) -> Result<Vec<String>, S3Error> {
+    pub async fn names(&self, folder: &Path) -> Result<Vec<String>, S3Error> {
         self.names_from(folder, None).await
     }
 
     /// Like [`S3::names`], but only names that are longer than `from` and start with it, or sort
     /// after it.
-    pub(crate) async fn names_from(&self, folder: &Path, from: Option<&str>) -> Result<Vec<String>, S3Error> {
+    pub async fn names_from(&self, folder: &Path, from: Option<&str>) -> Result<Vec<String>, S3Error> {
         let prefix = self.folder_key(folder);
         let after = from.map(|from| format!("{prefix}{from}"));
         let mut names = Vec::new();

@@ -7,7 +7,7 @@ use chrono::NaiveDate;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use strongroom_archive::{Archive, ArchiveError};
 use strongroom_ingest::export::EventRecords;
-use strongroom_proof::verify::{Options, Report, Watch, Witnesses, heads_of_report, verify};
+use strongroom_proof::verify::{FindingKind, Options, Report, Watch, Witnesses, heads_of_report, verify};
 use strongroom_tlog::{PublicKey, TimestampAuthorities, TreeHead, WitnessKey};
 
 use crate::anchor::{timestamp_authorities, witness_key};
@@ -91,7 +91,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         Ok(archive) => archive,
         Err(error @ (ArchiveError::ParseManifest { .. } | ArchiveError::FormatUnknown { .. })) => {
             let mut report = Report::new("", Path::new(&args.archive));
-            report.find("manifest_malformed", "strongroom.json", exit::causes(&error));
+            report.find(FindingKind::ManifestMalformed, "strongroom.json", exit::causes(&error));
             tell(&args, &report)?;
             return Ok(exit::FINDING);
         }

@@ -1470,6 +1470,13 @@ class WrittenWrong(InFolder):
         w.seal(year=2027)
         self.finds("wrong_year", w)
 
+    def test_volume_reopened(self):
+        w, counts = self.standard(), {"received": 0, "events": 0, "rejects": 0, "duplicates": 0}
+        w.commit("events/2026", [{"txn": {"appId": verify.CLOSED, "version": 1}}], {}, counts)
+        self.clean(w)
+        w.commit("events/2026", [], {}, counts)
+        self.finds("volume_reopened", w)
+
     def test_no_time(self):
         self.case("commit_malformed", info=False)
 

@@ -1131,6 +1131,84 @@ class Keeping:
 
 # The report, and the files of an archive.
 
+# Every kind of finding that this program reports. docs/proof.md, *Kinds of findings*, says what each means.
+FINDING_KINDS = (
+    "manifest_malformed",
+    "manifest_changed",
+    "key_record",
+    "key_mismatch",
+    "key_untrusted",
+    "key_retired",
+    "commit_missing",
+    "commit_malformed",
+    "commit_changed",
+    "commits_cut",
+    "not_append_only",
+    "clock_back",
+    "wrong_year",
+    "volume_reopened",
+    "volume_missing",
+    "checkpoint_malformed",
+    "checkpoint_origin",
+    "checkpoint_signature",
+    "checkpoint_root",
+    "tile_missing",
+    "tile_changed",
+    "unproven",
+    "remembered_invalid",
+    "rolled_back",
+    "forked",
+    "file_named_twice",
+    "file_missing",
+    "file_size",
+    "file_unreadable",
+    "file_changed",
+    "file_unnamed",
+    "tags",
+    "rows",
+    "record_changed",
+    "statistics",
+    "offsets",
+    "columns_differ",
+    "position_back",
+    "overlap",
+    "rows_missing",
+    "rows_extra",
+    "counts",
+    "shadowed",
+    "delete_marker",
+    "lock_missing",
+    "lock_mode",
+    "retention_short",
+    "retention_record",
+    "hold_record",
+    "hold_missing",
+    "drop_record",
+    "drop_unfinished",
+    "delta_checkpoint",
+    "witness_malformed",
+    "witness_signature",
+    "witness_missing",
+    "timestamp_malformed",
+    "timestamp_signature",
+    "timestamp_imprint",
+    "timestamp_missing",
+    "pack_manifest",
+    "pack_file_missing",
+    "pack_file_changed",
+    "pack_file_extra",
+    "pack_proof",
+    "pack_signature",
+    "pack_order",
+    "pack_records",
+    "pack_archive_files",
+    "pack_counts",
+    "pack_question",
+    "pack_complete",
+    "proof_malformed",
+    "path",
+)
+
 
 class Report:
     def __init__(self, location):
@@ -1138,6 +1216,7 @@ class Report:
         self.checked, self.heads, self.total, self.format = defaultdict(int), [], 0, "strongroom-verify-1"
 
     def finding(self, kind, where, detail):
+        assert kind in FINDING_KINDS, kind
         self.total += 1
         if len(self.findings) < FINDINGS_MAX:
             self.findings.append({"kind": kind, "where": where, "detail": detail})
@@ -2468,6 +2547,8 @@ class Archive:
     def moves(self, commit, position):
         """(partition, (offset, records)) for every partition that the commit names, format.md, Commits."""
         for app, version in sorted(commit.txns.items()):
+            if app == CLOSED:  # no partition
+                continue
             if app.endswith(("#records", "#broker", "#blake3.hi", "#blake3.lo")):
                 if app.rpartition("#")[0] not in commit.txns:
                     self.report.finding("commit_malformed", commit.where, "`txn` %s without its partition's own" % shown(app))

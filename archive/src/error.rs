@@ -13,9 +13,12 @@ use thiserror::Error;
 
 use crate::activity_record::ActivityError;
 use crate::position::Position;
+use crate::record_fault::RecordFault;
 use crate::store::error::StoreError;
 use crate::store::s3_error::S3Error;
+use strongroom_tlog::checkpoint::CheckpointFault;
 use strongroom_tlog::error::TlogError;
+use strongroom_tlog::keys::KeyFault;
 use strongroom_tlog::note::PublicKey;
 
 pub type Result<T, E = ArchiveError> = std::result::Result<T, E>;
@@ -270,7 +273,7 @@ pub enum DeltaError {
 pub struct RecordError {
     pub path: PathBuf,
     /// What is wrong with it.
-    pub fault: String,
+    pub fault: RecordFault,
 }
 
 /// A signed log, a key record or another signed record that cannot be read, extended or believed.
@@ -283,10 +286,10 @@ pub enum LogError {
     KeyUsed,
     #[error("the archive has no key yet")]
     NoKey,
-    #[error("key record {}: {detail}", path.display())]
-    KeyRecord { path: PathBuf, detail: String },
-    #[error("checkpoint {}: {detail}", path.display())]
-    Checkpoint { path: PathBuf, detail: String },
+    #[error("key record {}: {fault}", path.display())]
+    KeyRecord { path: PathBuf, fault: KeyFault },
+    #[error("checkpoint {}: {fault}", path.display())]
+    Checkpoint { path: PathBuf, fault: CheckpointFault },
     #[error("the commits of {log} do not match the checkpoint signed at size {size}; refusing to sign more")]
     Forked { log: String, size: u64 },
     #[error("{} exists with other content", path.display())]

@@ -31,6 +31,7 @@ mod lock;
 pub mod log;
 mod position;
 mod read;
+pub mod record_fault;
 pub mod records;
 mod render;
 pub mod site;

@@ -22,7 +22,8 @@ use crate::records::drops;
 use crate::records::keys::{self, NewKey};
 use crate::site::Site;
 use strongroom_tlog::checkpoint::{
-    Edge, TreeHead, check_note, checkpoint_name, checkpoint_text, name_prefix, parse_checkpoint_name,
+    CheckpointFault, Edge, TreeHead, check_note, checkpoint_name, checkpoint_text, name_prefix,
+    parse_checkpoint_name,
 };
 use strongroom_tlog::keys::Keys;
 use strongroom_tlog::note::PublicKey;
@@ -290,12 +291,11 @@ pub async fn newest(
         let Some(note) = site.read(&path).await? else { continue };
         return match check_note(&note, &origin, &[*key]) {
             Ok((found, root, _)) if found == size => Ok(Some((TreeHead { log, size, root }, *key))),
-            Ok(_) => Err(LogError::Checkpoint { path, detail: "its size differs from its name".to_owned() }),
-            Err((_, detail)) => Err(LogError::Checkpoint { path, detail }),
+            Ok(_) => Err(LogError::Checkpoint { path, fault: CheckpointFault::Name }),
+            Err(fault) => Err(LogError::Checkpoint { path, fault }),
         };
     }
-    let detail = format!("the largest, of size {size}, has no signature of a known key");
-    Err(LogError::Checkpoint { path: folder, detail })
+    Err(LogError::Checkpoint { path: folder, fault: CheckpointFault::KeyUnknown { size } })
 }
 
 /// The newest checkpoint with its name and its bytes.

@@ -12,6 +12,7 @@ use strongroom_evidence::{
     EvidenceError, Ledger, Manifest, PackReport, Selection, Span, check_pack, fingerprint,
 };
 use strongroom_ingest::export::EventRecords;
+use strongroom_proof::verify::FindingKind;
 use strongroom_schemas::Table;
 use strongroom_tlog::{PublicKey, TreeHead};
 
@@ -69,7 +70,7 @@ fn ask_again(
     let archive = open(location)?;
     if archive.id() != manifest.archive_id {
         report.find(
-            "pack_archive",
+            FindingKind::PackArchive,
             "manifest.json",
             format!("it is of archive {}, this is {}", manifest.archive_id, archive.id()),
         );
@@ -78,12 +79,12 @@ fn ask_again(
     let question = &manifest.question;
     let time = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_micros());
     let (Some(from_us), Some(to_us)) = (time(&question.from), time(&question.to)) else {
-        report.find("pack_question", "manifest.json", "its period is none");
+        report.find(FindingKind::PackQuestion, "manifest.json", "its period is none");
         return Ok(());
     };
     if manifest.events_query.sql != events_sql(question) || manifest.alerts_query.sql != alerts_sql(question)
     {
-        report.find("pack_question", "manifest.json", "its SQL is not what the question asks for");
+        report.find(FindingKind::PackQuestion, "manifest.json", "its SQL is not what the question asks for");
         return Ok(());
     }
     steps.say("asking the archive again");
@@ -92,7 +93,7 @@ fn ask_again(
         Ok(ledger) => ledger,
         Err(EvidenceError::Log(error @ (LogError::Forked { .. } | LogError::Read { .. }))) => {
             report.find(
-                "forked",
+                FindingKind::Forked,
                 "manifest.json",
                 format!("the archive is not the one of these checkpoints: {error}"),
             );
@@ -119,7 +120,11 @@ fn ask_again(
         {
             Ok(found) => found,
             Err(EvidenceError::NotProvable { detail }) => {
-                report.find("pack_archive", name, format!("the archive cannot be read again: {detail}"));
+                report.find(
+                    FindingKind::PackArchive,
+                    name,
+                    format!("the archive cannot be read again: {detail}"),
+                );
                 continue;
             }
             Err(error) => return Err(evidence_error(error)),
@@ -133,7 +138,7 @@ fn ask_again(
             let detail = format!(
                 "the archive answers with {rows} records, the pack has {packed}: it is not the answer to its question"
             );
-            report.find("pack_incomplete", name, detail);
+            report.find(FindingKind::PackIncomplete, name, detail);
         }
     }
     report.not_checked.retain(|text| !text.starts_with("whether these are all records"));
@@ -141,7 +146,7 @@ fn ask_again(
     let told = later > 0 || question.complete;
     if changed.0 && !told {
         let detail = "the answer to its SQL has another hash than it says, and nothing came later";
-        report.find("pack_question", "manifest.json", detail);
+        report.find(FindingKind::PackQuestion, "manifest.json", detail);
     } else if changed.0 || changed.1 {
         report.not_checked.push(format!(
             "records that came later: {} events of the period were sealed behind the checkpoints of the pack{}",

@@ -20,7 +20,7 @@ use super::ledger::{ListedFile, times};
 use super::manifest::{ALERTS, FILES, MANIFEST, MANIFEST_NOTE, Manifest, RECORDS, check_note};
 use strongroom_archive::delta::facts::{AddFacts, micros, parse_commit};
 use strongroom_proof::prove::{CheckpointPart, FORMAT as PROOF_FORMAT, Proof, RecordLocation, check_each};
-use strongroom_proof::verify::{Finding, Watch, Witnesses};
+use strongroom_proof::verify::{Finding, FindingKind, Watch, Witnesses};
 use strongroom_tlog::checkpoint::TreeHead;
 use strongroom_tlog::keys::KeyRecord;
 use strongroom_tlog::note::{Note, PublicKey, base64, from_base64};
@@ -51,7 +51,7 @@ pub struct PackReport {
 }
 
 impl PackReport {
-    pub fn find(&mut self, kind: &'static str, place: impl Into<String>, detail: impl Into<String>) {
+    pub fn find(&mut self, kind: FindingKind, place: impl Into<String>, detail: impl Into<String>) {
         if self.findings.len() < FINDINGS_MAX {
             self.findings.push(Finding { kind, place: place.into(), detail: detail.into() });
         }
@@ -106,14 +106,14 @@ pub fn check_pack(
     let bytes = match read_whole(folder, MANIFEST, &names) {
         Ok(bytes) => bytes,
         Err(detail) => {
-            report.find("pack_manifest", MANIFEST, detail);
+            report.find(FindingKind::PackManifest, MANIFEST, detail);
             return Ok(report);
         }
     };
     let manifest = match Manifest::parse(&bytes) {
         Ok(manifest) => manifest,
         Err(detail) => {
-            report.find("pack_manifest", MANIFEST, detail);
+            report.find(FindingKind::PackManifest, MANIFEST, detail);
             return Ok(report);
         }
     };
@@ -127,7 +127,7 @@ pub fn check_pack(
              whoever gave you the pack"
                 .to_owned(),
         ),
-        (Some(_), false) => report.find("pack_signature", MANIFEST_NOTE, "it is missing, but the manifest names a signer"),
+        (Some(_), false) => report.find(FindingKind::PackSignature, MANIFEST_NOTE, "it is missing, but the manifest names a signer"),
         (signed_by, true) => {
             let checked = read_whole(folder, MANIFEST_NOTE, &names)
                 .and_then(|note| check_note(&note, &manifest.archive_id, &bytes, current))
@@ -136,14 +136,14 @@ pub fn check_pack(
                     false => Err("it is not signed by the key that the manifest names".to_owned()),
                 });
             if let Err(detail) = checked {
-                report.find("pack_signature", MANIFEST_NOTE, detail);
+                report.find(FindingKind::PackSignature, MANIFEST_NOTE, detail);
             }
         }
     }
     let named = match named_files(folder, &names) {
         Ok(named) => named,
         Err(detail) => {
-            report.find("pack_archive_files", FILES, detail);
+            report.find(FindingKind::PackArchiveFiles, FILES, detail);
             Vec::new()
         }
     };
@@ -176,13 +176,13 @@ fn names(folder: &Path, report: &mut PackReport) -> std::io::Result<BTreeSet<Str
                 let name = format!("{name}/{}", below.file_name().to_string_lossy());
                 match below.file_type()?.is_file() {
                     true => _ = names.insert(name),
-                    false => report.find("pack_file_extra", name, "it is not a plain file"),
+                    false => report.find(FindingKind::PackFileExtra, name, "it is not a plain file"),
                 }
             }
         } else if kind.is_file() {
             names.insert(name);
         } else {
-            report.find("pack_file_extra", name, "it is not a plain file of a pack");
+            report.find(FindingKind::PackFileExtra, name, "it is not a plain file of a pack");
         }
     }
     Ok(names)
@@ -234,14 +234,18 @@ fn check_files(
     for file in &manifest.files {
         if !is_name_of_pack(&file.name) || !known.insert(&file.name) {
             report.find(
-                "pack_manifest",
+                FindingKind::PackManifest,
                 MANIFEST,
                 format!("it names {:.200} twice, or no pack has that file", file.name),
             );
             continue;
         }
         if !names.contains(&file.name) {
-            report.find("pack_file_missing", file.name.as_str(), "the manifest names it, but it is missing");
+            report.find(
+                FindingKind::PackFileMissing,
+                file.name.as_str(),
+                "the manifest names it, but it is missing",
+            );
             continue;
         }
         let (mut reader, mut sha256, mut bytes) = (File::open(folder.join(&file.name))?, Sha256::new(), 0);
@@ -259,17 +263,21 @@ fn check_files(
         watch.read(done, total);
         if bytes != file.bytes || Hash(sha256.finalize().into()).to_string() != file.sha256 {
             report.find(
-                "pack_file_changed",
+                FindingKind::PackFileChanged,
                 file.name.as_str(),
                 "its length or its SHA-256 differs from the manifest",
             );
         }
     }
     for name in ALWAYS.iter().filter(|name| !known.contains(*name)) {
-        report.find("pack_manifest", MANIFEST, format!("it does not name {name}, which every pack has"));
+        report.find(
+            FindingKind::PackManifest,
+            MANIFEST,
+            format!("it does not name {name}, which every pack has"),
+        );
     }
     for name in names.iter().filter(|name| !known.contains(name.as_str())) {
-        report.find("pack_file_extra", name.as_str(), "the manifest does not name it");
+        report.find(FindingKind::PackFileExtra, name.as_str(), "the manifest does not name it");
     }
     Ok(())
 }
@@ -289,7 +297,7 @@ fn check_identity(
             Some(part) => parts.push(part),
             None => {
                 report.find(
-                    "pack_proof",
+                    FindingKind::PackProof,
                     MANIFEST,
                     format!("head {:.200} does not belong to a log of the archive", head.log),
                 );
@@ -309,7 +317,7 @@ fn check_identity(
     let signed = match check_each(&proof, &[], &Witnesses::default(), &mut |_| Ok(())) {
         Ok(signed) => signed,
         Err(detail) => {
-            report.find("pack_proof", MANIFEST, detail);
+            report.find(FindingKind::PackProof, MANIFEST, detail);
             return None;
         }
     };
@@ -319,7 +327,7 @@ fn check_identity(
             && entry.root == base64(&head.root.0);
         if !same {
             report.find(
-                "pack_proof",
+                FindingKind::PackProof,
                 MANIFEST,
                 format!("head {}: it differs from its checkpoint", entry.log),
             );
@@ -331,7 +339,11 @@ fn check_identity(
             signed.chain.last().map_or_else(String::new, |record| record.key.to_string())
         ));
     } else if !signed.chain.iter().any(|record| public_keys.contains(&record.key)) {
-        report.find("key_untrusted", MANIFEST, "none of the given public keys belongs to the archive");
+        report.find(
+            FindingKind::KeyUntrusted,
+            MANIFEST,
+            "none of the given public keys belongs to the archive",
+        );
     }
     let keys: Vec<PublicKey> = signed.chain.iter().map(|record| record.key).collect();
     for entry in &manifest.heads {
@@ -343,13 +355,13 @@ fn check_identity(
                 entry.log,
                 witness.name()
             );
-            report.find("witness_signature", MANIFEST, detail);
+            report.find(FindingKind::WitnessSignature, MANIFEST, detail);
         }
         let (found, asked) = (cosigned.len(), witnesses.quorum());
         if found < asked {
             let detail =
                 format!("head {}: cosigned by {found} of the witnesses, {asked} are required", entry.log);
-            report.find("witness_missing", MANIFEST, detail);
+            report.find(FindingKind::WitnessMissing, MANIFEST, detail);
         }
     }
     report.heads = signed.heads;
@@ -388,7 +400,11 @@ impl Lines {
         reader.take(record.len() as u64 + 1).read_to_end(&mut bytes)?;
         if bytes.split_last() != Some((&b'\n', record)) {
             self.differs = true;
-            report.find("pack_records", self.name, format!("its content differs from what {what} proves"));
+            report.find(
+                FindingKind::PackRecords,
+                self.name,
+                format!("its content differs from what {what} proves"),
+            );
         }
         Ok(())
     }
@@ -396,7 +412,7 @@ impl Lines {
     fn end(mut self, report: &mut PackReport) -> std::io::Result<()> {
         let Some(reader) = self.reader.as_mut().filter(|_| !self.differs) else { return Ok(()) };
         if !reader.fill_buf()?.is_empty() {
-            report.find("pack_records", self.name, "it has more than the proofs prove");
+            report.find(FindingKind::PackRecords, self.name, "it has more than the proofs prove");
         }
         Ok(())
     }
@@ -425,7 +441,7 @@ fn check_records(
         let proof = match proof {
             Ok(proof) => proof,
             Err(detail) => {
-                report.find("pack_proof", name, detail);
+                report.find(FindingKind::PackProof, name, detail);
                 continue;
             }
         };
@@ -434,7 +450,7 @@ fn check_records(
             || proof.keys != manifest.keys
             || !proof.checkpoints.iter().all(|part| manifest.heads.iter().any(|head| head.note == part.note))
         {
-            report.find("pack_proof", name, "its keys or checkpoints differ from the manifest");
+            report.find(FindingKind::PackProof, name, "its keys or checkpoints differ from the manifest");
             continue;
         }
         let mut failed = None;
@@ -442,7 +458,7 @@ fn check_records(
             let log = place.head.log;
             let at = (log.table == Table::Alerts, log.period, place.index, place.at, place.row);
             if before.replace(at).is_some_and(|before| before >= at) {
-                report.find("pack_order", name, "a record is repeated or out of order");
+                report.find(FindingKind::PackOrder, name, "a record is repeated or out of order");
             }
             let add = &place.adds[place.at];
             let known = given.entry((log.name(), place.index, place.at)).or_insert_with(|| (add.clone(), 0));
@@ -470,7 +486,7 @@ fn check_records(
         };
         let checked = check_each(&proof, &[], &Witnesses::default(), &mut each);
         if let Err(detail) = checked {
-            report.find("pack_proof", name, detail);
+            report.find(FindingKind::PackProof, name, detail);
         }
         if let Some(error) = failed {
             return Err(error);
@@ -481,7 +497,11 @@ fn check_records(
     events.end(report)?;
     alerts.end(report)?;
     if outside > 0 && !manifest.question.complete {
-        report.find("pack_question", RECORDS, format!("the time of {outside} events is outside the period"));
+        report.find(
+            FindingKind::PackQuestion,
+            RECORDS,
+            format!("the time of {outside} events is outside the period"),
+        );
     }
     if undated > 0 && !manifest.question.complete {
         report.not_checked.push(format!("whether {undated} events are of the period: their bytes are in a cloud's wrapper, or without a time"));
@@ -515,7 +535,7 @@ fn check_named(named: &[ListedFile], given: &ProvenFiles, report: &mut PackRepor
         let Some((add, chosen)) = unknown.remove(&key) else {
             if file.chosen > 0 {
                 report.find(
-                    "pack_archive_files",
+                    FindingKind::PackArchiveFiles,
                     FILES,
                     format!("{}/{:.200}: none of its records is proven", file.log, file.file),
                 );
@@ -533,7 +553,7 @@ fn check_named(named: &[ListedFile], given: &ProvenFiles, report: &mut PackRepor
                 == file.time_min.as_deref().and_then(micros).zip(file.time_max.as_deref().and_then(micros));
         if !same {
             report.find(
-                "pack_archive_files",
+                FindingKind::PackArchiveFiles,
                 FILES,
                 format!("{}/{}: it differs from its commit", file.log, file.file),
             );
@@ -543,11 +563,11 @@ fn check_named(named: &[ListedFile], given: &ProvenFiles, report: &mut PackRepor
                 "{}/{}: {chosen} of its records are proven, but it says {}",
                 file.log, file.file, file.chosen
             );
-            report.find("pack_archive_files", FILES, detail);
+            report.find(FindingKind::PackArchiveFiles, FILES, detail);
         }
     }
     for (log, file) in unknown.keys() {
-        report.find("pack_archive_files", FILES, format!("it omits {log}/{file}"));
+        report.find(FindingKind::PackArchiveFiles, FILES, format!("it omits {log}/{file}"));
     }
 }
 
@@ -563,7 +583,7 @@ fn check_counts(manifest: &Manifest, named: &[ListedFile], report: &mut PackRepo
     let mut wrong = |what: &str, said: u64, found: u64| {
         if said != found {
             report.findings.push(Finding {
-                kind: "pack_counts",
+                kind: FindingKind::PackCounts,
                 place: MANIFEST.to_owned(),
                 detail: format!("{what}: it says {said}, but the pack has {found}"),
             });
@@ -594,7 +614,7 @@ fn check_complete(
     report: &mut PackReport,
 ) -> std::io::Result<()> {
     let Some((from, to)) = micros(&manifest.question.from).zip(micros(&manifest.question.to)) else {
-        report.find("pack_manifest", MANIFEST, "the period of its question is invalid");
+        report.find(FindingKind::PackManifest, MANIFEST, "the period of its question is invalid");
         return Ok(());
     };
     for head in report.heads.clone() {
@@ -602,7 +622,7 @@ fn check_complete(
         let file = match open(folder, &name, names) {
             Ok(file) => file,
             Err(detail) => {
-                report.find("pack_complete", name, detail);
+                report.find(FindingKind::PackComplete, name, detail);
                 continue;
             }
         };
@@ -618,7 +638,7 @@ fn check_complete(
             let commit = commit.filter(|commit| commit.index == tree.size());
             let Some(commit) = commit.and_then(|commit| from_base64(&commit.commit)) else {
                 report.find(
-                    "pack_complete",
+                    FindingKind::PackComplete,
                     name.as_str(),
                     format!("line {} is not commit {}", tree.size() + 1, tree.size()),
                 );
@@ -645,11 +665,11 @@ fn check_complete(
                     }
                     Some(_) => continue,
                 };
-                report.find("pack_complete", format!("{}/{}", head.log.name(), add.path), detail);
+                report.find(FindingKind::PackComplete, format!("{}/{}", head.log.name(), add.path), detail);
             }
         }
         if tree.size() != head.size || tree.root() != head.root {
-            report.find("pack_complete", name, "its commits are not those under the checkpoint");
+            report.find(FindingKind::PackComplete, name, "its commits are not those under the checkpoint");
         }
     }
     Ok(())

@@ -471,7 +471,7 @@ pub fn check_each(
     let mut chain: Vec<KeyRecord> = Vec::new();
     for (at, note) in proof.keys.iter().enumerate() {
         let record = KeyRecord::parse(note.as_bytes(), &proof.archive_id, &chain);
-        chain.push(record.map_err(|detail| format!("key record {}: {detail}", at + 1))?);
+        chain.push(record.map_err(|fault| format!("key record {}: {fault}", at + 1))?);
     }
     let manifest = bytes(&proof.manifest)?;
     let last = chain.last().ok_or("the proof has no key record")?;
@@ -487,7 +487,7 @@ pub fn check_each(
         let log = part.volume().ok_or_else(|| format!("checkpoint {at}: not a valid volume"))?;
         let origin = log.origin(&proof.archive_id);
         let checked = check_note(part.note.as_bytes(), &origin, &keys);
-        let (size, root, key) = checked.map_err(|(_, detail)| format!("checkpoint {at}: {detail}"))?;
+        let (size, root, key) = checked.map_err(|fault| format!("checkpoint {at}: {fault}"))?;
         // The holder of a stolen retired key can sign any tree. Of its signatures, only those of
         // heads that the next key's record names are known to be from its time.
         if let Some(next) = chain.get(key + 1)

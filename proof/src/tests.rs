@@ -19,7 +19,7 @@ use strongroom_tlog::tree::node_hash;
 use strongroom_tlog::{PrivateKey, Signer};
 
 use self::rows::{PARTITION, counts, create, fixed_2026, fixed_2027, folder, ingest, options, step};
-use crate::verify::{self, Watch, verify};
+use crate::verify::{self, FindingKind, Watch, verify};
 
 /// Records of rows that were never received.
 struct NoRecords;
@@ -60,7 +60,8 @@ fn signed(folder: &Path, signer: &Arc<Signer>) -> Archive {
 fn findings(archive: &Archive) -> verify::Report {
     let options = verify::Options { threads: 2, ..verify::Options::default() };
     let mut report = verify(archive, &options, &NoRecords, &NoRecords).expect("readable");
-    let made_up = ["rows_missing", "rows_extra", "counts", "wrong_year"];
+    let made_up =
+        [FindingKind::RowsMissing, FindingKind::RowsExtra, FindingKind::Counts, FindingKind::WrongYear];
     report.findings.retain(|finding| !made_up.contains(&finding.kind));
     report
 }
@@ -141,8 +142,9 @@ fn a_log_goes_on_over_tiles_and_years_and_without_its_tiles() {
     let mut writer = archive.writer_with(options(fixed_2027), || {}).expect("the lock is free");
     let next = step(PARTITION, previous, 900_000);
     assert_eq!(writer.seal(std::slice::from_ref(&next), counts(0)).expect("sealed").warnings, [""; 0]);
-    let kinds: HashSet<&str> = findings(&archive).findings.iter().map(|finding| finding.kind).collect();
-    assert_eq!(kinds, HashSet::from(["tile_missing"]));
+    let kinds: HashSet<FindingKind> =
+        findings(&archive).findings.iter().map(|finding| finding.kind).collect();
+    assert_eq!(kinds, HashSet::from([FindingKind::TileMissing]));
 }
 
 #[test]

@@ -32,6 +32,7 @@ use strongroom_archive::error::{LogError, RecordError};
 use strongroom_archive::fail::FailPoints;
 use strongroom_archive::layout;
 use strongroom_archive::log::LogSigner;
+use strongroom_archive::record_fault::RecordFault;
 use strongroom_archive::records::drops::{self, FinalPositions, POSITIONS_FORMAT};
 use strongroom_archive::records::holds::{Hold, Holds};
 use strongroom_archive::records::policy;
@@ -167,8 +168,8 @@ pub(crate) async fn drop_with(work: &Work, drop: &DropRequest) -> Result<DropOut
     text_of("reason", &drop.reason)?;
     let all = drops::load(&work.site).await?;
     let place = format!("{}/{}", layout::DROPPED, drops::file(log));
-    if let Some((_, detail)) = all.wrong.iter().find(|(wrong, _)| *wrong == place) {
-        return Err(RecordError { path: drops::path(&work.site.root, log), fault: detail.clone() }.into());
+    if let Some((_, fault)) = all.wrong.iter().find(|(wrong, _)| *wrong == place) {
+        return Err(RecordError { path: drops::path(&work.site.root, log), fault: fault.clone() }.into());
     }
     let (record, is_new) = match all.good.get(&log) {
         Some((record, _)) => {
@@ -261,14 +262,14 @@ async fn lay_down(work: &Work, drop: &DropRequest) -> Result<DropRecord, Retenti
     let record = DropRecord { time: record.time.max(record.until), ..record };
     let state_path = drops::positions_path(&work.site.root, log);
     if !work.put(&state_path, state.into()).await? {
-        let fault = "it exists already, with positions that differ from the volume".to_owned();
+        let fault = RecordFault::StateDiffers;
         return Err(RecordError { path: state_path, fault }.into());
     }
     let path = drops::path(&work.site.root, log);
     let text = record.text(&work.site.archive_id);
     let bytes = work.signed(&text, &Statement::Dropped.signed_as(&work.site.archive_id), &keys)?;
     if !work.put(&path, bytes).await? {
-        let fault = "another process is dropping it; run again".to_owned();
+        let fault = RecordFault::DroppedMeanwhile;
         return Err(RecordError { path, fault }.into());
     }
     Ok(record)

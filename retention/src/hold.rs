@@ -27,6 +27,7 @@ use strongroom_archive::delta::facts::CommitFacts;
 use strongroom_archive::error::RecordError;
 use strongroom_archive::layout;
 use strongroom_archive::log::{checkpoint_folder, folder};
+use strongroom_archive::record_fault::RecordFault;
 use strongroom_archive::records::holds::{Hold, Holds, list_name, path, record_name};
 use strongroom_archive::records::text::{
     Deed, HeldList, HeldObject, HoldRecord, LIST_OBJECTS_MAX, Scope, Statement,
@@ -370,7 +371,7 @@ async fn cover(work: &Work, hold: &Hold, targets: &HoldTargets) -> Result<Covere
         // Another process that covers the same hold has the same objects to list, or more; the next
         // refresh reads its list.
         if !work.put(&path(&work.site, &name), list.text(&work.site.archive_id).into()).await? {
-            let fault = "another process is listing the objects of the hold; run again".to_owned();
+            let fault = RecordFault::ListedMeanwhile;
             return Err(RecordError { path: path(&work.site, &name), fault }.into());
         }
         all.push(HeldObject { path: format!("{}/{name}", layout::HOLDS), version: None });

@@ -5,10 +5,11 @@
 //! store refuses is an issue.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, stream};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use strongroom_schemas::VolumeId;
 
 use super::drop::{self, ClockTrust};
@@ -31,16 +32,60 @@ const ISSUES_MAX: usize = 10_000;
 /// A problem for the operator to examine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Issue {
-    /// `lock_missing`, `lock_mode`, `lock_unknown`, `retention_short`, `file_missing`,
-    /// `hold_missing`, `hold_open`, `drop_unfinished`, `drop_record`, `retention_record`,
-    /// `hold_record`.
-    pub kind: &'static str,
+    pub kind: IssueKind,
     #[serde(rename = "where")]
     pub place: String,
     pub detail: String,
 }
 
-/// The retention of one volume.
+/// The kind of an issue. A kind that `verify` reports too has the same name there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IssueKind {
+    LockMissing,
+    LockMode,
+    LockUnknown,
+    RetentionShort,
+    FileMissing,
+    HoldMissing,
+    HoldOpen,
+    DropUnfinished,
+    DropRecord,
+    RetentionRecord,
+    HoldRecord,
+}
+
+impl IssueKind {
+    /// The name in reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            IssueKind::LockMissing => "lock_missing",
+            IssueKind::LockMode => "lock_mode",
+            IssueKind::LockUnknown => "lock_unknown",
+            IssueKind::RetentionShort => "retention_short",
+            IssueKind::FileMissing => "file_missing",
+            IssueKind::HoldMissing => "hold_missing",
+            IssueKind::HoldOpen => "hold_open",
+            IssueKind::DropUnfinished => "drop_unfinished",
+            IssueKind::DropRecord => "drop_record",
+            IssueKind::RetentionRecord => "retention_record",
+            IssueKind::HoldRecord => "hold_record",
+        }
+    }
+}
+
+impl fmt::Display for IssueKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(self.as_str())
+    }
+}
+
+impl Serialize for IssueKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// How one volume is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VolumeStatus {
     /// `<table>/<year>`; empty for objects outside volumes: keys and records.
@@ -96,7 +141,7 @@ pub fn status(archive: &Archive, progress: Progress) -> Result<Status, Retention
 struct Issues(Vec<Issue>);
 
 impl Issues {
-    fn add(&mut self, kind: &'static str, place: impl Into<String>, detail: impl Into<String>) {
+    fn add(&mut self, kind: IssueKind, place: impl Into<String>, detail: impl Into<String>) {
         if self.0.len() < ISSUES_MAX {
             self.0.push(Issue { kind, place: place.into(), detail: detail.into() });
         }
@@ -110,15 +155,15 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
     };
     let FoundPolicy { policy, wrong, .. } = policy::load(&work.site, &work.keys().await?).await?;
     if let Some(wrong) = wrong {
-        issues.add("retention_record", below(&wrong.path), wrong.fault);
+        issues.add(IssueKind::RetentionRecord, below(&wrong.path), wrong.fault.to_string());
     }
     let dropped = drops::load(&work.site).await?;
-    for (place, detail) in &dropped.wrong {
-        issues.add("drop_record", place, detail);
+    for (place, fault) in &dropped.wrong {
+        issues.add(IssueKind::DropRecord, place, fault.to_string());
     }
     let holds = Holds::load(&work.site).await?;
     if let Some(wrong) = &holds.wrong {
-        issues.add("hold_record", below(&wrong.path), &wrong.fault);
+        issues.add(IssueKind::HoldRecord, below(&wrong.path), wrong.fault.to_string());
     }
     let covered = holds.covered();
     let (targets, mut volumes, mode) = match &work.site.store {
@@ -127,7 +172,11 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
             for log in dropped.good.keys() {
                 let folder = layout::volume(&work.site.root, *log);
                 if std::fs::symlink_metadata(folder).is_ok() {
-                    issues.add("drop_unfinished", log.name(), "it was dropped, but some of it remains");
+                    issues.add(
+                        IssueKind::DropUnfinished,
+                        log.name(),
+                        "it was dropped, but some of it remains",
+                    );
                 }
             }
             (targets, BTreeMap::new(), None)
@@ -138,20 +187,20 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
                 let is_dropped = dropped.good.keys().any(|log| log.name() == *volume);
                 if is_dropped {
                     issues.add(
-                        "drop_unfinished",
+                        IssueKind::DropUnfinished,
                         volume,
                         format!("it was dropped, but {count} versions remain"),
                     );
                 } else {
                     issues.add(
-                        "file_missing",
+                        IssueKind::FileMissing,
                         volume,
                         format!("it is hidden by delete markers; {count} versions remain"),
                     );
                 }
             }
             for path in &found.missing {
-                issues.add("file_missing", path, "the version that its commit names is missing");
+                issues.add(IssueKind::FileMissing, path, "the version that its commit names is missing");
             }
             let volumes = locks(work, bucket, &found.objects, &policy, &covered, &mut issues).await?;
             (HoldTargets::found(found), volumes, Some(bucket.retention.now().mode))
@@ -189,7 +238,7 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
                 hold.record.name,
                 open.len()
             );
-            issues.add("hold_open", first.as_str(), detail);
+            issues.add(IssueKind::HoldOpen, first.as_str(), detail);
             for path in open {
                 let of = volume_of(path).and_then(|log| volumes.get_mut(&Some(log)));
                 of.into_iter().for_each(|volume| volume.held += 1);
@@ -201,7 +250,7 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
                 && !path.exists()
             {
                 issues.add(
-                    "hold_missing",
+                    IssueKind::HoldMissing,
                     &object.path,
                     format!("hold \"{}\" is on it, but it is missing", hold.record.name),
                 );
@@ -255,7 +304,7 @@ async fn locks(
                 status.wanting += 1;
                 unknown += 1;
                 if unknown <= NAMES_MAX {
-                    issues.add("lock_unknown", &object.path, failure.to_string());
+                    issues.add(IssueKind::LockUnknown, &object.path, failure.to_string());
                 }
                 continue;
             }
@@ -263,15 +312,15 @@ async fn locks(
         status.held += u64::from(lock.is_held);
         if covered.contains(&object.path) && !lock.is_held {
             issues.add(
-                "hold_missing",
+                IssueKind::HoldMissing,
                 &object.path,
                 "a hold is on it, but the store does not hold it; run strongroom hold refresh",
             );
         }
         let wanting = match (lock.mode, lock.until) {
-            (None, _) | (_, None) => Some(("lock_missing", "it has no lock".to_owned())),
+            (None, _) | (_, None) => Some((IssueKind::LockMissing, "it has no lock".to_owned())),
             (Some(LockMode::Governance), _) if bucket.retention.now().mode == LockMode::Compliance => {
-                Some(("lock_mode", "its mode is GOVERNANCE, not COMPLIANCE".to_owned()))
+                Some((IssueKind::LockMode, "its mode is GOVERNANCE, not COMPLIANCE".to_owned()))
             }
             (Some(_), Some(until)) => {
                 // The day that is added at the PUT allows for differences between clocks.
@@ -281,7 +330,7 @@ async fn locks(
                 let until = time_text(until);
                 let detail =
                     || format!("it is locked until {until}, but {} years are promised", policy.years);
-                short.then(|| ("retention_short", detail()))
+                short.then(|| (IssueKind::RetentionShort, detail()))
             }
         };
         if let Some((kind, detail)) = wanting {
@@ -294,7 +343,7 @@ async fn locks(
         }
     }
     if unknown > NAMES_MAX {
-        issues.add("lock_unknown", "", format!("and {} more objects", unknown - NAMES_MAX));
+        issues.add(IssueKind::LockUnknown, "", format!("and {} more objects", unknown - NAMES_MAX));
     }
     Ok(volumes)
 }

@@ -26,7 +26,7 @@ use self::rows::{PARTITION, Shape, batch, counts, create, folder, options, posit
 use crate::drop::drop_with;
 use crate::extend::extend_with;
 use crate::hold::{place, refresh, release};
-use crate::{DropRequest, RetentionError, Scope, Status, Work, policy, status};
+use crate::{DropRequest, IssueKind, RetentionError, Scope, Status, Work, policy, status};
 
 const OTHER: &str = "file/ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100";
 /// How many years ago the old volume of these tests was made.
@@ -68,7 +68,7 @@ fn signer() -> Arc<Signer> {
 fn kinds(archive: &Archive) -> Vec<&'static str> {
     let options = verify::Options { threads: 2, ..verify::Options::default() };
     let report = verify(archive, &options, &NoRecords, &NoRecords).expect("readable");
-    let kinds: Vec<&str> = report.findings.iter().map(|finding| finding.kind).collect();
+    let kinds: Vec<&str> = report.findings.iter().map(|finding| finding.kind.as_str()).collect();
     kinds
         .into_iter()
         .filter(|kind| !["rows_missing", "rows_extra", "counts", "record_changed"].contains(kind))
@@ -193,7 +193,7 @@ fn a_drop_that_dies_anywhere_is_finished_by_the_next() {
         assert_eq!(rows, if is_recorded { 20 } else { 60 });
         let expected: &[&str] = if is_recorded { &["drop_unfinished"] } else { &[] };
         assert_eq!(kinds(&archive), expected, "{nth}");
-        assert_eq!(status.issues.iter().map(|issue| issue.kind).collect::<Vec<_>>(), expected);
+        assert_eq!(status.issues.iter().map(|issue| issue.kind.as_str()).collect::<Vec<_>>(), expected);
         drop_it(&archive, old_year(), None).expect("finished");
         assert_eq!((files(), kinds(&archive).len()), (0, 0), "{nth}");
         assert!(matches!(drop_it(&archive, old_year(), None), Ok(0)), "nothing is left to do");
@@ -310,7 +310,7 @@ fn holds_outlast_retention_overlap_and_take_in_what_comes_later() {
     // The open hold covers what is sealed now; `status` reports it, and a refresh adds it.
     rows_of(&archive, Utc::now, OTHER, 20_000, Utc::now());
     let issues = look(&archive).issues;
-    assert_eq!(issues.iter().map(|issue| issue.kind).collect::<Vec<_>>(), ["hold_open"]);
+    assert_eq!(issues.iter().map(|issue| issue.kind).collect::<Vec<_>>(), [IssueKind::HoldOpen]);
     let covered = run(&archive, None, |work| async move { refresh(&work).await }).expect("refreshed");
     assert_eq!(covered.iter().map(|covered| covered.files).collect::<Vec<_>>(), [0, 4, 8]);
     assert_eq!((kinds(&archive), look(&archive).issues), (vec![], vec![]));

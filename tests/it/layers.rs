@@ -7,6 +7,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::imports::{first_names, first_names_outside_tests};
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Each crate of ours with those it may depend on. A new edge here is the rarest change of all.
@@ -27,7 +29,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "strongroom-ingest",
         &["strongroom-alerts", "strongroom-archive", "strongroom-schemas", "strongroom-sinks"],
     ),
-    ("strongroom-query", &["strongroom-alerts", "strongroom-archive", "strongroom-schemas"]),
+    ("strongroom-query", &["strongroom-archive", "strongroom-schemas"]),
     (
         "strongroom",
         &[
@@ -78,6 +80,22 @@ const IMPURE_NAMES: &[&str] = &[
     "Utc::now",
     "async fn",
 ];
+
+/// Edges to crates that no source names, and why they are declared all the same. An entry is stale
+/// when the edge is gone or its crate is named.
+const UNNAMED: &[(&str, &str, &str)] = &[
+    ("strongroom-proof", "arrow_buffer", ROWS),
+    ("strongroom-proof", "arrow_select", ROWS),
+    ("strongroom-proof", "blake3", ROWS),
+    ("strongroom-proof", "tempfile", ROWS),
+    ("strongroom-retention", "arrow_buffer", ROWS),
+    ("strongroom-retention", "arrow_cast", ROWS),
+    ("strongroom-retention", "arrow_schema", ROWS),
+    ("strongroom-retention", "arrow_select", ROWS),
+    ("strongroom-retention", "blake3", ROWS),
+    ("strongroom-retention", "tempfile", ROWS),
+];
+const ROWS: &str = "its tests include archive/src/tests/rows.rs, which names it";
 
 /// File names that promise nothing.
 const NAMELESS: &[&str] = &["util.rs", "utils.rs", "helpers.rs", "helper.rs", "common.rs", "misc.rs"];
@@ -169,6 +187,73 @@ fn crates_depend_only_on_lower_floors() {
             );
         }
     }
+}
+
+/// The folders that have the sources, tests and benches of a package of ours.
+fn test_folders(package: &str) -> Vec<&str> {
+    match package.strip_prefix("strongroom-") {
+        Some(folder) => vec![folder],
+        None => vec!["cli", "tests", "benches"],
+    }
+}
+
+/// Of each of our packages the crates it depends on, as sources name them, and whether for tests only.
+fn declared() -> BTreeSet<(String, String, bool)> {
+    let version = cargo(&["-vV"]);
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).expect("cargo names the host");
+    let arguments = ["metadata", "--format-version", "1", "--locked", "--filter-platform", host];
+    let metadata: Value = serde_json::from_str(&cargo(&arguments)).expect("cargo metadata prints JSON");
+    let list = |value: &Value| value.as_array().expect("a list").clone();
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let members: BTreeSet<String> = list(&metadata["workspace_members"]).iter().map(text).collect();
+    let names: BTreeMap<String, String> = list(&metadata["packages"])
+        .iter()
+        .map(|package| (text(&package["id"]), text(&package["name"])))
+        .collect();
+    let mut declared = BTreeSet::new();
+    for node in list(&metadata["resolve"]["nodes"]) {
+        let id = text(&node["id"]);
+        for dependency in list(&node["deps"]).iter().filter(|_| members.contains(&id)) {
+            for kind in list(&dependency["dep_kinds"]) {
+                declared.insert((names[&id].clone(), text(&dependency["name"]), !kind["kind"].is_null()));
+            }
+        }
+    }
+    declared
+}
+
+#[test]
+fn declared_edges_are_used() {
+    let outside_tests = first_names_outside_tests();
+    let mut anywhere: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    let excepted = UNNAMED.iter().filter(|(.., why)| !why.is_empty());
+    let mut unnamed: BTreeSet<(String, String)> =
+        excepted.map(|(of, to, _)| ((*of).to_owned(), (*to).to_owned())).collect();
+    for (package, dependency, is_for_tests) in declared() {
+        let anywhere = anywhere.entry(package.clone()).or_insert_with(|| {
+            let folders = test_folders(&package).into_iter().flat_map(sources);
+            let ours = folders.filter(|path| !path.starts_with("benches/rsigma"));
+            ours.flat_map(|path| first_names(&read(path))).collect()
+        });
+        let named = if is_for_tests {
+            &*anywhere
+        } else {
+            &outside_tests[package.strip_prefix("strongroom-").unwrap_or("cli")]
+        };
+        match (named.contains(&dependency), unnamed.remove(&(package.clone(), dependency.clone()))) {
+            (false, false) if !is_for_tests && anywhere.contains(&dependency) => {
+                wrong.push(format!("{package} -> {dependency}: only tests use it"));
+            }
+            (false, false) => wrong.push(format!("{package} -> {dependency}: nothing uses it")),
+            (true, true) => wrong.push(format!("{package} -> {dependency}: UNNAMED is stale")),
+            _ => {}
+        }
+    }
+    wrong.extend(
+        unnamed.iter().map(|(of, to)| format!("{of} -> {to}: UNNAMED is stale, there is no such edge")),
+    );
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]

@@ -608,6 +608,19 @@ const TAMPERINGS: &[Tampering] = &[
         });
         site.sign_again();
     }),
+    case("a commit after the one that closed the volume, signed again", "volume_reopened", |site| {
+        edit(&site.commit("events", 1), |actions| {
+            actions.push(json!({ "txn": { "appId": "#closed", "version": 1 } }));
+        });
+        site.sign_again();
+    }),
+    case("a checkpoint laid where a cosignature belongs", "witness_malformed", |site| {
+        let checkpoint = site.checkpoints("events").pop().expect("checkpoints");
+        let folder = site.volume("events").join("_tlog/witness");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let name = checkpoint.file_name().expect("a name");
+        std::fs::copy(&checkpoint, folder.join(name)).expect("copied");
+    }),
     case("a file named twice, signed again", "file_named_twice", |site| {
         let add = std::fs::read_to_string(site.commit("events", 1)).expect("text");
         let add = add.lines().find(|line| line.contains("\"add\"")).expect("an add").to_owned();
@@ -945,6 +958,15 @@ fn a_wrong_key_proves_nothing() {
     assert_eq!(kinds, BTreeSet::from(["key_untrusted".to_owned()]));
     let report = no_finding(&original().archive(), None);
     assert!(report["not_checked"].to_string().contains("whose key"), "{report:#}");
+}
+
+#[test]
+fn what_is_remembered_must_be_a_checkpoint_of_the_archive() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let note = write(folder.path(), "kept", b"nothing");
+    let public = public_of(&original().key());
+    let (kinds, _) = verify(&original().archive(), Some(&public), &[note]);
+    assert_eq!(kinds, BTreeSet::from(["remembered_invalid".to_owned()]));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::Sha256Hash as Hash;
+use thiserror::Error;
 
 use super::note::{KeyId, Note, PublicKey, base64, from_base64};
 use super::tree::{self, TILE_WIDTH, Tile};
@@ -60,22 +61,37 @@ pub fn parse_checkpoint_text(text: &str) -> Option<(&str, u64, Hash)> {
     (checkpoint_text(origin, size, &root) == text).then_some((origin, size, root))
 }
 
+/// Why a note is not a checkpoint of its log.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CheckpointFault {
+    #[error("not a checkpoint")]
+    Malformed,
+    #[error("its origin is {found}, not {origin}")]
+    Origin { found: String, origin: String },
+    #[error("it has no signature of a known key")]
+    Signature,
+    #[error("its size differs from its name")]
+    Name,
+    #[error("the largest, of size {size}, has no signature of a known key")]
+    KeyUnknown { size: u64 },
+}
+
 /// Checks a checkpoint of `log` and its signature by one of `keys`. Returns which key it was, or
 /// what is wrong.
 pub fn check_note(
     note: &[u8],
     origin: &str,
     keys: &[PublicKey],
-) -> Result<(u64, Hash, usize), (&'static str, String)> {
-    let malformed = || ("checkpoint_malformed", "not a checkpoint".to_owned());
-    let note = Note::parse(note).ok_or_else(malformed)?;
-    let (found, size, root) = parse_checkpoint_text(note.text).ok_or_else(malformed)?;
+) -> Result<(u64, Hash, usize), CheckpointFault> {
+    let note = Note::parse(note).ok_or(CheckpointFault::Malformed)?;
+    let (found, size, root) = parse_checkpoint_text(note.text).ok_or(CheckpointFault::Malformed)?;
     if found != origin {
-        return Err(("checkpoint_origin", format!("its origin is {found}, not {origin}")));
+        return Err(CheckpointFault::Origin { found: found.to_owned(), origin: origin.to_owned() });
     }
     match note.signer(origin, keys) {
         Some(key) => Ok((size, root, key)),
-        None => Err(("checkpoint_signature", "it has no signature of a known key".to_owned())),
+        None => Err(CheckpointFault::Signature),
     }
 }
 

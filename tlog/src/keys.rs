@@ -6,6 +6,7 @@
 
 use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::Sha256Hash;
+use thiserror::Error;
 
 use super::checkpoint::TreeHead;
 use super::note::{Note, PublicKey, base64, from_base64};
@@ -23,6 +24,38 @@ pub struct KeyRecord {
     pub previous: Option<PublicKey>,
     /// The heads up to which the keys before it are valid.
     pub heads: Vec<TreeHead>,
+}
+
+/// Why a key record is refused.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeyFault {
+    #[error("not a signed note")]
+    Note,
+    #[error("line \"{name}\" is missing or misplaced")]
+    Line { name: &'static str },
+    #[error("a key is not the base64 of 32 bytes")]
+    Key,
+    #[error("its number is not {number}")]
+    OtherNumber { number: u64 },
+    #[error("it belongs to another archive, {archive}")]
+    OtherArchive { archive: String },
+    #[error("manifest is not a SHA-256 hash")]
+    Manifest,
+    #[error("its previous key is not the key of the record before")]
+    Previous,
+    #[error("its manifest hash differs from that of the record before")]
+    OtherManifest,
+    #[error("a line is not the head of a log: {line:?}")]
+    Head { line: String },
+    #[error("it has additional lines")]
+    Lines,
+    #[error("its key was used before")]
+    Used,
+    #[error("it is not in the exact format")]
+    Form,
+    #[error("a signature is missing or invalid")]
+    Signature,
 }
 
 /// Name under which key records are signed.
@@ -47,26 +80,26 @@ impl KeyRecord {
     }
 
     /// Reads a record that must follow `before`; returns what is wrong with it otherwise.
-    pub fn parse(note: &[u8], archive_id: &str, before: &[KeyRecord]) -> Result<KeyRecord, String> {
-        let note = Note::parse(note).ok_or("not a signed note")?;
+    pub fn parse(note: &[u8], archive_id: &str, before: &[KeyRecord]) -> Result<KeyRecord, KeyFault> {
+        let note = Note::parse(note).ok_or(KeyFault::Note)?;
         let mut lines = note.text.lines();
-        let mut field = |name: &str| {
+        let mut field = |name: &'static str| {
             let line = lines.next().and_then(|line| line.strip_prefix(name)?.strip_prefix(' '));
-            line.ok_or_else(|| format!("line \"{name}\" is missing or misplaced"))
+            line.ok_or(KeyFault::Line { name })
         };
         let key = |text: &str| {
             let bytes = from_base64(text).and_then(|bytes| bytes.try_into().ok());
-            bytes.map(PublicKey).ok_or_else(|| "a key is not the base64 of 32 bytes".to_owned())
+            bytes.map(PublicKey).ok_or(KeyFault::Key)
         };
         let number = before.len() as u64 + 1;
         if field("strongroom key")? != number.to_string() {
-            return Err(format!("its number is not {number}"));
+            return Err(KeyFault::OtherNumber { number });
         }
         let archive = field("archive")?;
         if archive != archive_id {
-            return Err(format!("it belongs to another archive, {archive}"));
+            return Err(KeyFault::OtherArchive { archive: archive.to_owned() });
         }
-        let manifest = Sha256Hash::parse(field("manifest")?).ok_or("manifest is not a SHA-256 hash")?;
+        let manifest = Sha256Hash::parse(field("manifest")?).ok_or(KeyFault::Manifest)?;
         let time = field("time")?.to_owned();
         let mut record = KeyRecord {
             number,
@@ -80,28 +113,28 @@ impl KeyRecord {
         if let Some(last) = before.last() {
             record.previous = Some(key(field("previous")?)?);
             if record.previous != Some(last.key) {
-                return Err("its previous key is not the key of the record before".to_owned());
+                return Err(KeyFault::Previous);
             }
             if last.manifest != record.manifest {
-                return Err("its manifest hash differs from that of the record before".to_owned());
+                return Err(KeyFault::OtherManifest);
             }
             for line in lines {
-                let head = head(line).ok_or_else(|| format!("a line is not the head of a log: {line:?}"))?;
+                let head = head(line).ok_or_else(|| KeyFault::Head { line: line.to_owned() })?;
                 record.heads.push(head);
             }
         } else if lines.next().is_some() {
-            return Err("it has additional lines".to_owned());
+            return Err(KeyFault::Lines);
         }
         if before.iter().any(|known| known.key == record.key) {
-            return Err("its key was used before".to_owned());
+            return Err(KeyFault::Used);
         }
         // A record that is not in the exact format could hide a difference from other readers.
         if record.text() != note.text {
-            return Err("it is not in the exact format".to_owned());
+            return Err(KeyFault::Form);
         }
         let name = signed_as(archive_id);
         if !record.previous.iter().chain([&record.key]).all(|key| note.is_signed(&name, key)) {
-            return Err("a signature is missing or invalid".to_owned());
+            return Err(KeyFault::Signature);
         }
         Ok(record)
     }

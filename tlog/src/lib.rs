@@ -13,10 +13,10 @@ pub mod signer;
 pub mod timestamp;
 pub mod tree;
 
-pub use self::checkpoint::TreeHead;
+pub use self::checkpoint::{CheckpointFault, TreeHead};
 pub use self::cosignature::WitnessKey;
 pub use self::error::TlogError;
-pub use self::keys::{KeyRecord, Keys};
+pub use self::keys::{KeyFault, KeyRecord, Keys};
 pub use self::note::{KeyId, NAME_DEFAULT, PrivateKey, PublicKey};
 pub use self::signer::Signer;
 pub use self::timestamp::TimestampAuthorities;

@@ -20,6 +20,7 @@ use super::policy::{self, FoundPolicy};
 use super::text::{DropRecord, Statement, open};
 use crate::error::LogError;
 use crate::layout;
+use crate::record_fault::RecordFault;
 use crate::site::Site;
 
 const STATE_SUFFIX: &str = ".state";
@@ -59,7 +60,7 @@ pub fn positions_path(root: &Path, log: VolumeId) -> PathBuf {
 pub struct Drops {
     pub good: BTreeMap<VolumeId, (DropRecord, FinalPositions)>,
     /// Path below the root, and what is wrong.
-    pub wrong: Vec<(String, String)>,
+    pub wrong: Vec<(String, RecordFault)>,
 }
 
 /// Every drop record, checked.
@@ -76,7 +77,7 @@ pub async fn load(site: &Site) -> Result<Drops, LogError> {
         let place = format!("{}/{name}", layout::DROPPED);
         let stem = name.strip_suffix(STATE_SUFFIX).unwrap_or(name);
         let Some(log) = VolumeId::parse(&stem.replacen('-', "/", 1)) else {
-            all.wrong.push((place, "its name is not that of a volume".to_owned()));
+            all.wrong.push((place, RecordFault::NoVolume));
             continue;
         };
         // A state without a record was left by a drop that died before it took effect.
@@ -89,20 +90,20 @@ pub async fn load(site: &Site) -> Result<Drops, LogError> {
             let (text, signer) = open(&bytes, &signed_as, &keys.all())?;
             let record = DropRecord::parse(text, &site.archive_id, log)?;
             record.check(signer, &keys, policy.years_at(record.time), Utc::now())?;
-            let state = state.ok_or("the file of its positions is missing")?;
+            let state = state.ok_or(RecordFault::StateMissing)?;
             if Hash::of(&state) != record.state {
-                return Err("the file of its positions does not match the hash in it".to_owned());
+                return Err(RecordFault::StateOther);
             }
             let state: FinalPositions =
-                serde_json::from_slice(&state).map_err(|_| "the file of its positions is damaged")?;
+                serde_json::from_slice(&state).map_err(|_| RecordFault::StateDamaged)?;
             if state.format != POSITIONS_FORMAT {
-                return Err("the file of its positions has an unknown format".to_owned());
+                return Err(RecordFault::StateFormat);
             }
             Ok((record, state))
         };
         match checked() {
             Ok(dropped) => _ = all.good.insert(log, dropped),
-            Err::<_, String>(detail) => all.wrong.push((place, detail)),
+            Err(fault) => all.wrong.push((place, fault)),
         }
     }
     Ok(all)

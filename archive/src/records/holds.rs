@@ -15,6 +15,7 @@ use super::keys;
 use super::text::{Deed, HeldList, HeldObject, HoldRecord, Scope, Statement, open};
 use crate::error::{LogError, RecordError};
 use crate::layout;
+use crate::record_fault::RecordFault;
 use crate::site::Site;
 
 /// Maximum number of records of holds, and of lists of one hold, that are read.
@@ -119,7 +120,7 @@ impl Holds {
                 match list {
                     Ok(list) if list.hold == hold.hash => hold.lists.push(list),
                     Ok(_) => {
-                        let fault = "it belongs to a record other than the hold's".to_owned();
+                        let fault = RecordFault::OtherHold;
                         holds.wrong = Some(RecordError { path, fault });
                         return Ok(holds);
                     }
@@ -131,8 +132,7 @@ impl Holds {
             }
         }
         if seen < names.len() {
-            let fault =
-                format!("{} names here are not records, or an earlier record is missing", names.len() - seen);
+            let fault = RecordFault::Names { count: names.len() - seen };
             holds.wrong = Some(RecordError { path: site.root.join(layout::HOLDS), fault });
         }
         Ok(holds)
@@ -147,7 +147,7 @@ impl Holds {
         }
     }
 
-    fn take(&mut self, record: HoldRecord, hash: Hash, is_unsigned: bool) -> Result<(), String> {
+    fn take(&mut self, record: HoldRecord, hash: Hash, is_unsigned: bool) -> Result<(), RecordFault> {
         let known = self.all.iter_mut().find(|hold| hold.record.name == record.name);
         match (record.deed.clone(), known) {
             (Deed::Place(scope), None) => {
@@ -160,8 +160,8 @@ impl Holds {
                 hold.released = Some(record);
                 Ok(())
             }
-            (Deed::Place(_), Some(_)) => Err("a hold with that name was placed before".to_owned()),
-            (Deed::Release, _) => Err("the hold to release does not exist".to_owned()),
+            (Deed::Place(_), Some(_)) => Err(RecordFault::HoldTwice),
+            (Deed::Release, _) => Err(RecordFault::HoldUnknown),
         }
     }
 

@@ -31,7 +31,7 @@ pub async fn load(site: &Site) -> Result<Keys, LogError> {
         let path = path(&site.root, number);
         let Some(note) = site.read(&path).await? else { break };
         let record = KeyRecord::parse(&note, &site.archive_id, &keys.records);
-        keys.records.push(record.map_err(|detail| LogError::KeyRecord { path, detail })?);
+        keys.records.push(record.map_err(|fault| LogError::KeyRecord { path, fault })?);
     }
     Ok(keys)
 }

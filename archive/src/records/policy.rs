@@ -15,6 +15,7 @@ use super::keys;
 use super::text::{PolicyRecord, Statement, open};
 use crate::error::{LogError, RecordError};
 use crate::layout;
+use crate::record_fault::RecordFault;
 use crate::site::Site;
 use crate::store::lock_term::LockTerm;
 use crate::store::options::RETENTION_YEARS_MAX;
@@ -67,7 +68,7 @@ pub async fn load(site: &Site, keys: &Keys) -> Result<FoundPolicy, LogError> {
         let Some(bytes) = site.read(&path).await? else { break };
         let parsed = open(&bytes, &signed_as, &known).and_then(|(text, signer)| {
             if signer.is_none() && !known.is_empty() {
-                return Err("the archive has a key, but the record is not signed".to_owned());
+                return Err(RecordFault::UnsignedPolicy);
             }
             PolicyRecord::parse(text, &site.archive_id, number, policy.years)
         });

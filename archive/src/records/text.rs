@@ -8,6 +8,7 @@ use chrono::{DateTime, Datelike as _, SecondsFormat, Utc};
 use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::Sha256Hash as Hash;
 
+use crate::record_fault::RecordFault;
 use crate::store::options::{LockMode, RETENTION_YEARS_MAX, Retention};
 use strongroom_tlog::keys::Keys;
 use strongroom_tlog::note::{Note, PublicKey, base64, from_base64};
@@ -63,15 +64,15 @@ pub fn open<'n>(
     bytes: &'n [u8],
     signed_as: &str,
     keys: &[PublicKey],
-) -> Result<(&'n str, Option<usize>), String> {
-    let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
+) -> Result<(&'n str, Option<usize>), RecordFault> {
+    let text = std::str::from_utf8(bytes).map_err(|_| RecordFault::Utf8)?;
     if text.contains("\n\n") {
-        let note = Note::parse(bytes).ok_or("not a signed note")?;
-        let signer = note.signer(signed_as, keys).ok_or("its signature is invalid or of an unknown key")?;
+        let note = Note::parse(bytes).ok_or(RecordFault::Note)?;
+        let signer = note.signer(signed_as, keys).ok_or(RecordFault::Signature)?;
         return Ok((note.text, Some(signer)));
     }
     let plain = text.ends_with('\n') && !text.bytes().any(|byte| byte < 0x20 && byte != b'\n');
-    if plain { Ok((text, None)) } else { Err("not a text of lines".to_owned()) }
+    if plain { Ok((text, None)) } else { Err(RecordFault::Lines) }
 }
 
 /// The lines of a record, in order.
@@ -88,32 +89,27 @@ impl<'t> Fields<'t> {
         Some(value)
     }
 
-    fn field(&mut self, name: &str) -> Result<&'t str, String> {
-        self.optional(name).ok_or_else(|| format!("line \"{name}\" is missing or misplaced"))
+    fn field(&mut self, name: &'static str) -> Result<&'t str, RecordFault> {
+        self.optional(name).ok_or(RecordFault::Line { name })
     }
 
-    fn line(&mut self, name: &str) -> Result<String, String> {
+    fn line(&mut self, name: &'static str) -> Result<String, RecordFault> {
         let value = self.field(name)?;
-        if is_line(value) {
-            Ok(value.to_owned())
-        } else {
-            Err(format!("its {name} is not one line of plain text"))
-        }
+        if is_line(value) { Ok(value.to_owned()) } else { Err(RecordFault::Text { name }) }
     }
 
-    fn time(&mut self, name: &str) -> Result<DateTime<Utc>, String> {
-        time(self.field(name)?)
-            .ok_or_else(|| format!("its {name} is not a time such as 2026-03-02T10:00:00Z"))
+    fn time(&mut self, name: &'static str) -> Result<DateTime<Utc>, RecordFault> {
+        time(self.field(name)?).ok_or(RecordFault::Time { name })
     }
 
-    fn number<T: std::str::FromStr>(&mut self, name: &str) -> Result<T, String> {
-        self.field(name)?.parse().map_err(|_| format!("its {name} is not a number"))
+    fn number<T: std::str::FromStr>(&mut self, name: &'static str) -> Result<T, RecordFault> {
+        self.field(name)?.parse().map_err(|_| RecordFault::Number { name })
     }
 
-    fn archive(&mut self, archive_id: &str) -> Result<(), String> {
+    fn archive(&mut self, archive_id: &str) -> Result<(), RecordFault> {
         match self.field("archive")? {
             id if id == archive_id => Ok(()),
-            _ => Err("it belongs to another archive".to_owned()),
+            _ => Err(RecordFault::OtherArchive),
         }
     }
 }
@@ -123,8 +119,8 @@ fn time(text: &str) -> Option<DateTime<Utc>> {
     (time_text(time) == text).then_some(time)
 }
 
-fn as_written(written: &str, text: &str) -> Result<(), String> {
-    if written == text { Ok(()) } else { Err("it is not in the exact format".to_owned()) }
+fn as_written(written: &str, text: &str) -> Result<(), RecordFault> {
+    if written == text { Ok(()) } else { Err(RecordFault::Form) }
 }
 
 /// The number of calendar years for which everything is kept from now on.
@@ -147,19 +143,17 @@ impl PolicyRecord {
     }
 
     /// Reads record `number`, which must promise more than `before`.
-    pub fn parse(text: &str, archive_id: &str, number: u64, before: u32) -> Result<Self, String> {
+    pub fn parse(text: &str, archive_id: &str, number: u64, before: u32) -> Result<Self, RecordFault> {
         let mut fields = Fields::of(text);
         if fields.number::<u64>("strongroom retention")? != number {
-            return Err(format!("its number is not {number}"));
+            return Err(RecordFault::OtherNumber { number });
         }
         fields.archive(archive_id)?;
         let (time, years) = (fields.time("time")?, fields.number("years")?);
         let record = PolicyRecord { number, time, years, reason: fields.line("reason")? };
         as_written(&record.text(archive_id), text)?;
         if years <= before || years > RETENTION_YEARS_MAX {
-            return Err(format!(
-                "it promises {years} years; more than {before} and at most {RETENTION_YEARS_MAX} are allowed"
-            ));
+            return Err(RecordFault::Years { years, before });
         }
         Ok(record)
     }
@@ -219,10 +213,10 @@ impl HoldRecord {
         text + &format!("reason {reason}\n")
     }
 
-    pub fn parse(text: &str, archive_id: &str, number: u64) -> Result<Self, String> {
+    pub fn parse(text: &str, archive_id: &str, number: u64) -> Result<Self, RecordFault> {
         let mut fields = Fields::of(text);
         if fields.number::<u64>("strongroom hold")? != number {
-            return Err(format!("its number is not {number}"));
+            return Err(RecordFault::OtherNumber { number });
         }
         fields.archive(archive_id)?;
         let made = fields.time("time")?;
@@ -231,7 +225,7 @@ impl HoldRecord {
             None => {
                 let name = fields.field("place")?;
                 let bound = |text: Option<&str>| match text {
-                    Some(text) => time(text).map(Some).ok_or("its from or to is not a time"),
+                    Some(text) => time(text).map(Some).ok_or(RecordFault::Span),
                     None => Ok(None),
                 };
                 let (from, to) = (bound(fields.optional("from"))?, bound(fields.optional("to"))?);
@@ -248,11 +242,7 @@ impl HoldRecord {
             }
             Deed::Release => true,
         };
-        if named && is_line(&record.name) {
-            Ok(record)
-        } else {
-            Err("a name in it is not plain text".to_owned())
-        }
+        if named && is_line(&record.name) { Ok(record) } else { Err(RecordFault::Name) }
     }
 }
 
@@ -285,21 +275,21 @@ impl HeldList {
         text
     }
 
-    pub fn parse(text: &str, archive_id: &str, number: u64, part: u64) -> Result<Self, String> {
+    pub fn parse(text: &str, archive_id: &str, number: u64, part: u64) -> Result<Self, RecordFault> {
         let mut fields = Fields::of(text);
         if fields.field("strongroom held")? != format!("{number} {part}") {
-            return Err(format!("it is not list {part} of hold {number}"));
+            return Err(RecordFault::OtherList { number, part });
         }
         fields.archive(archive_id)?;
-        let hold = Hash::parse(fields.field("hold")?).ok_or("its hold is not a hash")?;
+        let hold = Hash::parse(fields.field("hold")?).ok_or(RecordFault::Hash { name: "hold" })?;
         let mut list = HeldList { number, part, hold, objects: Vec::new() };
         while let Some(line) = fields.optional("object") {
-            let (path, version) = line.split_once(' ').ok_or("an object in it has no version")?;
+            let (path, version) = line.split_once(' ').ok_or(RecordFault::ObjectVersion)?;
             let plain = !path.is_empty()
                 && path.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
                 && !path.contains(['\\', '\0']);
             if !plain || version.is_empty() || version.contains(' ') {
-                return Err("an object in it does not belong to an archive".to_owned());
+                return Err(RecordFault::Object);
             }
             let version = (version != "-").then(|| version.to_owned());
             list.objects.push(HeldObject { path: path.to_owned(), version });
@@ -344,10 +334,10 @@ impl DropRecord {
         )
     }
 
-    pub fn parse(text: &str, archive_id: &str, log: VolumeId) -> Result<Self, String> {
+    pub fn parse(text: &str, archive_id: &str, log: VolumeId) -> Result<Self, RecordFault> {
         let mut fields = Fields::of(text);
         if fields.field("strongroom dropped")? != log.name() {
-            return Err(format!("it is not about {}", log.name()));
+            return Err(RecordFault::OtherVolume { volume: log });
         }
         fields.archive(archive_id)?;
         let (time, size) = (fields.time("time")?, fields.number("size")?);
@@ -356,13 +346,13 @@ impl DropRecord {
             log,
             time,
             size,
-            root: Hash(root.ok_or("its root is not a hash")?),
+            root: Hash(root.ok_or(RecordFault::Hash { name: "root" })?),
             files: fields.number("files")?,
             rows: fields.number("rows")?,
             last: fields.time("last")?,
             years: fields.number("years")?,
             until: fields.time("until")?,
-            state: Hash::parse(fields.field("state")?).ok_or("its state is not a hash")?,
+            state: Hash::parse(fields.field("state")?).ok_or(RecordFault::Hash { name: "state" })?,
             reason: fields.line("reason")?,
         };
         as_written(&record.text(archive_id), text)?;
@@ -376,35 +366,31 @@ impl DropRecord {
         keys: &Keys,
         years: u32,
         now: DateTime<Utc>,
-    ) -> Result<(), String> {
-        let signer = signer.ok_or("it is not signed")?;
+    ) -> Result<(), RecordFault> {
+        let signer = signer.ok_or(RecordFault::Unsigned)?;
         // The holder of a stolen retired key could drop what existed when it was retired.
         if let Some(next) = keys.records.get(signer + 1)
             && next.heads.iter().any(|head| head.log == self.log)
         {
-            return Err(
-                "it is signed by a retired key, but the volume existed when the key was retired".to_owned()
-            );
+            return Err(RecordFault::KeyRetired);
         }
         for head in keys.records.iter().flat_map(|record| &record.heads).filter(|head| head.log == self.log) {
             if head.size > self.size || head.size == self.size && head.root != self.root {
-                return Err("a key record names a different tree of the volume".to_owned());
+                return Err(RecordFault::OtherTree);
             }
         }
         if self.last.year() < self.log.period.year {
-            return Err(format!("its last commit is from before the year {}", self.log.period.year));
+            return Err(RecordFault::LastEarly { year: self.log.period.year });
         }
         if self.years < years {
-            return Err(format!("it was dropped after {} years, but {years} were promised", self.years));
+            return Err(RecordFault::YearsFew { years: self.years, promised: years });
         }
-        let promised =
-            retention_end(self.last, self.years).ok_or("its retention ends beyond the calendar")?;
+        let promised = retention_end(self.last, self.years).ok_or(RecordFault::Calendar)?;
         if self.until < promised || self.time < self.until {
-            let (time, until) = (time_text(self.time), time_text(self.until.max(promised)));
-            return Err(format!("it was dropped at {time}, but had to be kept until {until}"));
+            return Err(RecordFault::DroppedEarly { time: self.time, until: self.until.max(promised) });
         }
         if self.time > now + chrono::Duration::milliseconds(CLOCK_AHEAD_MS_MAX) {
-            return Err(format!("its time {} is in the future", time_text(self.time)));
+            return Err(RecordFault::DroppedLater { time: self.time });
         }
         Ok(())
     }

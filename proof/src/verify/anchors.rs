@@ -8,7 +8,7 @@ use chrono::DateTime;
 use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::Sha256Hash;
 
-use super::{ProofError, Report, UNPROVEN_SECONDS_MAX, read};
+use super::{FindingKind, ProofError, Report, UNPROVEN_SECONDS_MAX, read};
 use strongroom_archive::delta::facts::CommitFacts;
 use strongroom_archive::log::{checkpoint_folder, timestamp_folder, witness_folder};
 use strongroom_archive::site::Site;
@@ -102,8 +102,8 @@ pub(super) async fn check(
         report.checked.cosignatures += 1;
         let (size, tree_root) = match check_note(&bytes, &origin, &all) {
             Ok((size, root, _)) => (size, root),
-            Err((kind, detail)) => {
-                report.find(kind, place, detail);
+            Err(fault) => {
+                report.find(FindingKind::from(&fault), place, fault.to_string());
                 continue;
             }
         };
@@ -113,13 +113,17 @@ pub(super) async fn check(
         });
         let Some((_, id)) = named else {
             let detail = format!("it has size {size}, and its name does not match its size and witness");
-            report.find("witness_malformed", place, detail);
+            report.find(FindingKind::WitnessMalformed, place, detail);
             continue;
         };
         let witness = counted.iter().position(|key| key.id().to_string() == id);
         let time = match witness.map(|witness| counted[witness].cosigned(&note)) {
             Some(Err(_)) | Some(Ok(None)) => {
-                report.find("witness_signature", place, "the witness did not make this cosignature");
+                report.find(
+                    FindingKind::WitnessSignature,
+                    place,
+                    "the witness did not make this cosignature",
+                );
                 continue;
             }
             Some(Ok(time)) => time,
@@ -130,7 +134,7 @@ pub(super) async fn check(
         };
         if size > commits.len() as u64 {
             let detail = format!("a witness has seen {size} commits, but there are {}", commits.len());
-            report.find("commits_cut", place, detail);
+            report.find(FindingKind::CommitsCut, place, detail);
             continue;
         }
         // Names are sorted by size.
@@ -139,7 +143,7 @@ pub(super) async fn check(
         }
         if range.root() != tree_root {
             let detail = format!("at size {size} a witness has seen a different log");
-            report.find("forked", place, detail);
+            report.find(FindingKind::Forked, place, detail);
             continue;
         }
         if let (Some(witness), Some(time)) = (witness, time) {
@@ -175,20 +179,24 @@ pub(super) async fn check_timestamps(
         report.checked.timestamps += 1;
         let token = read(site, &folder.join(&name)).await?;
         let Some((size, checkpoint, _)) = parse_timestamp_name(&name) else {
-            report.find("timestamp_malformed", place, "its name is not that of a timestamp");
+            report.find(FindingKind::TimestampMalformed, place, "its name is not that of a timestamp");
             continue;
         };
         let stamped = read(site, &checkpoint_folder(&site.root, log).join(checkpoint)).await?;
         match timestamp::verify(&token, &Sha256Hash::of(&stamped), authorities) {
             Ok(_) => newest = newest.max(size),
             Err(TokenError::Imprint) => {
-                report.find("timestamp_imprint", place, format!("it is not over checkpoint {checkpoint}"));
+                report.find(
+                    FindingKind::TimestampImprint,
+                    place,
+                    format!("it is not over checkpoint {checkpoint}"),
+                );
             }
             Err(error @ TokenError::Malformed(_)) => {
-                report.find("timestamp_malformed", place, error.to_string())
+                report.find(FindingKind::TimestampMalformed, place, error.to_string())
             }
             Err(error @ TokenError::Signature(_)) => {
-                report.find("timestamp_signature", place, error.to_string())
+                report.find(FindingKind::TimestampSignature, place, error.to_string())
             }
         }
     }
@@ -208,7 +216,7 @@ pub(super) async fn check_timestamps(
         )),
         (false, _) => {
             let place = format!("{}/_tlog/timestamp", log.name());
-            report.find("timestamp_missing", place, "no timestamp leads to one of the given authorities");
+            report.find(FindingKind::TimestampMissing, place, "no timestamp leads to one of the given authorities");
         }
     }
     Ok(())
@@ -243,6 +251,6 @@ fn quorum(log: VolumeId, witnesses: &Witnesses, seen: Vec<Option<(u64, u64)>>, r
     if is_young && size > 0 {
         report.not_checked.push(format!("{}: {detail} yet", log.name()));
     } else {
-        report.find("witness_missing", format!("{}/_tlog/witness", log.name()), detail);
+        report.find(FindingKind::WitnessMissing, format!("{}/_tlog/witness", log.name()), detail);
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use futures::{StreamExt as _, stream};
 use strongroom_schemas::VolumeId;
 
-use super::{ProofError, Report, UNPROVEN_SECONDS_MAX};
+use super::{FindingKind, ProofError, Report, UNPROVEN_SECONDS_MAX};
 use strongroom_archive::delta::facts::CommitFacts;
 use strongroom_archive::error::ArchiveError;
 use strongroom_archive::layout;
@@ -48,7 +48,7 @@ pub(super) fn unnamed_files(
                         .push(format!("{place}: left by an unfinished run; no commit names it"));
                 } else {
                     let detail = "no commit names it, and it is too old to be the leftover of a killed run";
-                    report.find("file_unnamed", place, detail);
+                    report.find(FindingKind::FileUnnamed, place, detail);
                 }
             }
         }
@@ -99,12 +99,16 @@ pub(super) async fn check(
         report.checked.objects += 1;
         let markers = versions.iter().filter(|version| version.is_delete_marker).count();
         if markers > 0 {
-            report.find("delete_marker", place.as_str(), format!("{markers} delete markers hide it"));
+            report.find(
+                FindingKind::DeleteMarker,
+                place.as_str(),
+                format!("{markers} delete markers hide it"),
+            );
         }
         let objects: Vec<_> = versions.iter().filter(|version| !version.is_delete_marker).collect();
         if objects.len() > 1 {
             let detail = format!("it has {} versions, but an archive writes one", objects.len());
-            report.find("shadowed", place.as_str(), detail);
+            report.find(FindingKind::Shadowed, place.as_str(), detail);
         }
         let said = named.get(place).copied();
         let chosen = match said.and_then(|(pinned, _)| pinned) {
@@ -117,22 +121,28 @@ pub(super) async fn check(
             && bytes > size
         {
             let detail = format!("it has {bytes} bytes, but its commit says {size}");
-            report.find("file_size", place.as_str(), detail);
+            report.find(FindingKind::FileSize, place.as_str(), detail);
         }
         match chosen {
             Some(object) => locks.push((place.clone(), (*object).clone())),
-            None => {
-                report.find("file_missing", place.as_str(), "the version that its commit names is missing")
-            }
+            None => report.find(
+                FindingKind::FileMissing,
+                place.as_str(),
+                "the version that its commit names is missing",
+            ),
         }
     }
     for place in named.keys().filter(|place| !listed.contains_key(*place)) {
         if !report.findings.iter().any(|finding| finding.place == *place) {
-            report.find("file_missing", place.as_str(), "a commit names it, but it is missing");
+            report.find(FindingKind::FileMissing, place.as_str(), "a commit names it, but it is missing");
         }
     }
     for (volume, count) in left {
-        report.find("drop_unfinished", volume, format!("it was dropped, but {count} versions remain"));
+        report.find(
+            FindingKind::DropUnfinished,
+            volume,
+            format!("it was dropped, but {count} versions remain"),
+        );
     }
     if unnamed > 0 {
         report.not_checked.push(format!("{unnamed} objects that no commit names: killed runs leave them"));
@@ -150,7 +160,7 @@ pub(super) async fn check(
         let lock = match lock {
             Condition::Known(lock) => lock,
             Condition::Unset => {
-                report.find("lock_missing", place, "it has no lock");
+                report.find(FindingKind::LockMissing, place, "it has no lock");
                 continue;
             }
             Condition::Unknown(_) => {
@@ -160,7 +170,7 @@ pub(super) async fn check(
         };
         if lock.mode != Some(LockMode::Compliance) {
             let mode = lock.mode.map_or("none", LockMode::as_str);
-            report.find("lock_mode", place.as_str(), format!("its mode is {mode}, not COMPLIANCE"));
+            report.find(FindingKind::LockMode, place.as_str(), format!("its mode is {mode}, not COMPLIANCE"));
         }
         // The day that is added at the PUT allows for differences between clocks.
         let wanted = Retention { mode: LockMode::Compliance, years }.until(object.modified);
@@ -169,9 +179,9 @@ pub(super) async fn check(
             (Some(until), Some(wanted)) if until >= wanted => {}
             (Some(until), _) => {
                 let detail = format!("it is locked until {until}, but {years} years are promised");
-                report.find("retention_short", place, detail);
+                report.find(FindingKind::RetentionShort, place, detail);
             }
-            (None, _) => report.find("lock_missing", place, "its lock has no end"),
+            (None, _) => report.find(FindingKind::LockMissing, place, "its lock has no end"),
         }
     }
     if unknown > 0 {

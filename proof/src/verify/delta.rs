@@ -27,7 +27,7 @@ use strongroom_archive::layout;
 use strongroom_archive::site::Site;
 use strongroom_archive::store::durable;
 
-const KIND: &str = "delta_checkpoint";
+const KIND: FindingKind = FindingKind::DeltaCheckpoint;
 /// Names the newest Delta checkpoint for readers that do not list.
 const LAST: &str = "_last_checkpoint";
 /// Maximum number of differences reported for one checkpoint.

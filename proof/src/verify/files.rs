@@ -26,7 +26,7 @@ use strongroom_schemas::format::EVENTS_FORMAT;
 use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
 use strongroom_schemas::{Table, VolumeId};
 
-use super::{Checked, Finding, Options, Report, Watch};
+use super::{Checked, Finding, FindingKind, Options, Report, Watch};
 use strongroom_archive::Archive;
 use strongroom_archive::Records;
 use strongroom_archive::activity_record::differences;
@@ -70,7 +70,7 @@ struct Outcome {
 }
 
 impl Outcome {
-    fn find(&mut self, kind: &'static str, place: String, detail: impl Into<String>) {
+    fn find(&mut self, kind: FindingKind, place: String, detail: impl Into<String>) {
         self.findings.push(Finding { kind, place, detail: detail.into() });
     }
 }
@@ -136,7 +136,11 @@ pub(super) fn check(
                     let outcome = catch_unwind(AssertUnwindSafe(|| check_file(archive, job, records)));
                     let outcome = outcome.unwrap_or_else(|_| {
                         let mut outcome = Outcome::default();
-                        outcome.find("file_changed", job.place.clone(), "reading it caused a panic");
+                        outcome.find(
+                            FindingKind::FileChanged,
+                            job.place.clone(),
+                            "reading it caused a panic",
+                        );
                         outcome
                     });
                     let read = done.fetch_add(job.add.size, Ordering::Relaxed) + job.add.size;
@@ -165,16 +169,20 @@ fn check_file(archive: &Archive, job: &Job<'_>, records: &dyn Records) -> Outcom
     if let Some(path) = contents.local() {
         match std::fs::metadata(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                outcome.find("file_missing", job.place.clone(), "a commit names it, but it is missing");
+                outcome.find(
+                    FindingKind::FileMissing,
+                    job.place.clone(),
+                    "a commit names it, but it is missing",
+                );
                 return outcome;
             }
             Ok(found) if !found.is_file() => {
-                outcome.find("file_missing", job.place.clone(), "it is not a plain file");
+                outcome.find(FindingKind::FileMissing, job.place.clone(), "it is not a plain file");
                 return outcome;
             }
             Ok(found) if found.len() != job.add.size => {
                 let detail = format!("it has {} bytes, but its commit says {}", found.len(), job.add.size);
-                outcome.find("file_size", job.place.clone(), detail);
+                outcome.find(FindingKind::FileSize, job.place.clone(), detail);
                 return outcome;
             }
             _ => {}
@@ -182,14 +190,14 @@ fn check_file(archive: &Archive, job: &Job<'_>, records: &dyn Records) -> Outcom
     }
     if job.add.size > FILE_BYTES_MAX {
         let detail = format!("its commit says {} bytes, which is more than a file can have", job.add.size);
-        outcome.find("file_size", job.place.clone(), detail);
+        outcome.find(FindingKind::FileSize, job.place.clone(), detail);
         return outcome;
     }
     let bytes = match contents.read_blocking(0..job.add.size) {
         Ok(bytes) => bytes,
         Err(error) => {
             let missing = S3Error::within(&error).is_some_and(|failure| failure.is_missing());
-            let kind = if missing { "file_missing" } else { "file_unreadable" };
+            let kind = if missing { FindingKind::FileMissing } else { FindingKind::FileUnreadable };
             outcome.find(kind, job.place.clone(), error.to_string());
             return outcome;
         }
@@ -201,11 +209,11 @@ fn check_file(archive: &Archive, job: &Job<'_>, records: &dyn Records) -> Outcom
     {
         let (first, last) = first_undecodable(&bytes).unwrap_or((0, bytes.len() as u64));
         let place = format!("{}, bytes {first}..{last}", job.place);
-        outcome.find("file_changed", place, "its SHA-256 differs from its commit");
+        outcome.find(FindingKind::FileChanged, place, "its SHA-256 differs from its commit");
         return outcome;
     }
     if let Err(detail) = rows(bytes, job, records, &mut outcome) {
-        outcome.find("record_changed", job.place.clone(), detail);
+        outcome.find(FindingKind::RecordChanged, job.place.clone(), detail);
     }
     outcome
 }
@@ -269,7 +277,11 @@ impl Differing {
             false => String::new(),
         };
         for (row, difference) in &self.first {
-            outcome.find("columns_differ", format!("{place}, row {row}"), format!("{difference}{more}"));
+            outcome.find(
+                FindingKind::ColumnsDiffer,
+                format!("{place}, row {row}"),
+                format!("{difference}{more}"),
+            );
         }
     }
 }
@@ -291,16 +303,24 @@ fn rows(bytes: Bytes, job: &Job<'_>, records: &dyn Records, outcome: &mut Outcom
     let (add, place) = (job.add, &job.place);
     if add.rows != Some(seen.rows) {
         let said = add.rows.map_or("nothing".to_owned(), |rows| rows.to_string());
-        outcome.find("rows", place.clone(), format!("it has {} rows, but its commit says {said}", seen.rows));
+        outcome.find(
+            FindingKind::Rows,
+            place.clone(),
+            format!("it has {} rows, but its commit says {said}", seen.rows),
+        );
     }
     if let Some(root) = add.record_root
         && seen.records.root() != root
     {
         let place = format!("{place}, rows 0..{}", seen.rows);
-        outcome.find("record_changed", place, "the root over its records differs from its commit");
+        outcome.find(FindingKind::RecordChanged, place, "the root over its records differs from its commit");
     }
     if let Some(row) = seen.misfiled {
-        outcome.find("statistics", format!("{place}, row {row}"), "its time is not on the date of its file");
+        outcome.find(
+            FindingKind::Statistics,
+            format!("{place}, row {row}"),
+            "its time is not on the date of its file",
+        );
     }
     if let Some(offsets) = &add.offsets
         && *offsets != seen.spans
@@ -312,7 +332,7 @@ fn rows(bytes: Bytes, job: &Job<'_>, records: &dyn Records, outcome: &mut Outcom
             "source {}: the offsets of its rows differ from its commit",
             name.map_or("", |name| name)
         );
-        outcome.find("offsets", place.clone(), detail);
+        outcome.find(FindingKind::Offsets, place.clone(), detail);
     }
     statistics(job, &seen, outcome);
     Ok(())
@@ -410,21 +430,33 @@ fn statistics(job: &Job<'_>, seen: &Seen, outcome: &mut Outcome) {
     if let (Some(low), Some(high)) = (bound(least), bound(greatest))
         && seen.times != Some((low, high))
     {
-        outcome.find("statistics", job.place.clone(), "the times of its rows differ from its commit");
+        outcome.find(
+            FindingKind::Statistics,
+            job.place.clone(),
+            "the times of its rows differ from its commit",
+        );
     }
     let offset =
         |bounds: &serde_json::Map<String, Value>| bounds.get(STATISTICS_OFFSET).and_then(Value::as_i64);
     let first = seen.spans.values().map(|(first, ..)| *first).min();
     let last = seen.spans.values().map(|(_, last, _)| *last).max();
     if (offset(least), offset(greatest)) != (first, last) {
-        outcome.find("statistics", job.place.clone(), "the offsets of its rows differ from its statistics");
+        outcome.find(
+            FindingKind::Statistics,
+            job.place.clone(),
+            "the offsets of its rows differ from its statistics",
+        );
     }
     let source = |bounds: &serde_json::Map<String, Value>| {
         bounds.get(STATISTICS_SOURCE).and_then(Value::as_str).map(str::to_owned)
     };
     let names = (seen.spans.keys().next().cloned(), seen.spans.keys().next_back().cloned());
     if (source(least), source(greatest)) != names {
-        outcome.find("statistics", job.place.clone(), "the sources of its rows differ from its statistics");
+        outcome.find(
+            FindingKind::Statistics,
+            job.place.clone(),
+            "the sources of its rows differ from its statistics",
+        );
     }
 }
 

@@ -8,6 +8,7 @@ mod anchors;
 mod bucket;
 mod delta;
 mod files;
+mod finding;
 mod positions;
 mod retention;
 mod volume;
@@ -23,6 +24,7 @@ use strongroom_schemas::record::Sha256Hash;
 use strongroom_schemas::{Table, VolumeId};
 
 pub use self::anchors::Witnesses;
+pub use self::finding::{Finding, FindingKind};
 use super::error::ProofError;
 use strongroom_archive::delta::facts::CommitFacts;
 use strongroom_archive::layout;
@@ -30,7 +32,7 @@ use strongroom_archive::records::{drops, keys};
 use strongroom_archive::site::Site;
 use strongroom_archive::store::{Store, background};
 use strongroom_archive::{Archive, Records};
-use strongroom_tlog::checkpoint::{TreeHead, check_note};
+use strongroom_tlog::checkpoint::{CheckpointFault, TreeHead, check_note};
 use strongroom_tlog::keys::{KeyRecord, Keys};
 use strongroom_tlog::note::{Note, PublicKey, base64, from_base64};
 use strongroom_tlog::timestamp::TimestampAuthorities;
@@ -64,15 +66,16 @@ pub struct Options {
     pub threads: usize,
 }
 
-/// One fault.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// One of the names in `docs/proof.md`.
-    pub kind: &'static str,
-    /// Path below the root, and bytes or row if known.
-    #[serde(rename = "where")]
-    pub place: String,
-    pub detail: String,
+impl From<&CheckpointFault> for FindingKind {
+    fn from(fault: &CheckpointFault) -> Self {
+        match fault {
+            CheckpointFault::Malformed | CheckpointFault::Name => FindingKind::CheckpointMalformed,
+            CheckpointFault::Origin { .. } => FindingKind::CheckpointOrigin,
+            CheckpointFault::Signature | CheckpointFault::KeyUnknown { .. } => {
+                FindingKind::CheckpointSignature
+            }
+        }
+    }
 }
 
 /// Counts of what was checked.
@@ -125,7 +128,7 @@ impl Report {
         }
     }
 
-    pub fn find(&mut self, kind: &'static str, place: impl Into<String>, detail: impl Into<String>) {
+    pub fn find(&mut self, kind: FindingKind, place: impl Into<String>, detail: impl Into<String>) {
         if self.findings.len() < FINDINGS_MAX {
             self.findings.push(Finding { kind, place: place.into(), detail: detail.into() });
         } else if self.findings.len() == FINDINGS_MAX {
@@ -259,14 +262,14 @@ async fn check_keys(site: &Site, public_keys: &[PublicKey], report: &mut Report)
         let path = keys::path(&site.root, at as u64 + 1);
         let place = format!("{}/{name}", layout::KEYS);
         if *name != format!("{:08}", at + 1) {
-            report.find("key_record", place, format!("record {} is missing here", at + 1));
+            report.find(FindingKind::KeyRecord, place, format!("record {} is missing here", at + 1));
             break;
         }
         let note = read(site, &path).await?;
         match KeyRecord::parse(&note, &site.archive_id, &keys.records) {
             Ok(record) => keys.records.push(record),
-            Err(detail) => {
-                report.find("key_record", place, detail);
+            Err(fault) => {
+                report.find(FindingKind::KeyRecord, place, fault.to_string());
                 break;
             }
         }
@@ -278,19 +281,23 @@ async fn check_keys(site: &Site, public_keys: &[PublicKey], report: &mut Report)
                 "who wrote the archive: it has no key, so nothing is signed; it was only checked against its own log"
                     .to_owned(),
             ),
-            _ => report.find("key_untrusted", layout::KEYS, "the archive has no key, so not the given one"),
+            _ => report.find(FindingKind::KeyUntrusted, layout::KEYS, "the archive has no key, so not the given one"),
         }
         return Ok(keys);
     };
     if first.manifest != Sha256Hash::of(&manifest) {
-        report.find("manifest_changed", layout::MANIFEST, "its SHA-256 differs from the key records");
+        report.find(
+            FindingKind::ManifestChanged,
+            layout::MANIFEST,
+            "its SHA-256 differs from the key records",
+        );
     }
     let named = serde_json::from_slice::<serde_json::Value>(&manifest).ok();
     let named = named.as_ref().and_then(|manifest| manifest["public_key"].as_str());
     if let Some(named) = named
         && PublicKey::parse(named).ok() != Some(first.key)
     {
-        report.find("key_mismatch", layout::MANIFEST, "its key differs from the first key record");
+        report.find(FindingKind::KeyMismatch, layout::MANIFEST, "its key differs from the first key record");
     }
     if public_keys.is_empty() {
         report.not_checked.push(format!(
@@ -298,7 +305,11 @@ async fn check_keys(site: &Site, public_keys: &[PublicKey], report: &mut Report)
             keys.current().map_or_else(String::new, |key| key.to_string())
         ));
     } else if !keys.records.iter().any(|record| public_keys.contains(&record.key)) {
-        report.find("key_untrusted", layout::KEYS, "none of the given public keys belongs to the archive");
+        report.find(
+            FindingKind::KeyUntrusted,
+            layout::KEYS,
+            "none of the given public keys belongs to the archive",
+        );
     }
     Ok(keys)
 }
@@ -317,12 +328,12 @@ fn check_remembered(
         let log = origin
             .and_then(|origin| VolumeId::parse(origin.strip_prefix(&format!("strongroom/{archive_id}/"))?));
         let Some(log) = log else {
-            report.find("remembered_invalid", name, "not a checkpoint of this archive");
+            report.find(FindingKind::RememberedInvalid, name, "not a checkpoint of this archive");
             continue;
         };
         match check_note(note, &log.origin(archive_id), &keys.all()) {
             Ok((size, root, _)) => heads.push((name.clone(), TreeHead { log, size, root })),
-            Err((_, detail)) => report.find("remembered_invalid", name, detail),
+            Err(fault) => report.find(FindingKind::RememberedInvalid, name, fault.to_string()),
         }
     }
     for (name, head) in heads {
@@ -335,14 +346,14 @@ fn check_remembered(
         if head.size > newest {
             let detail =
                 format!("{name} has size {}, but the newest valid checkpoint is of size {newest}", head.size);
-            report.find("rolled_back", format!("{log}/_tlog/checkpoint"), detail);
+            report.find(FindingKind::RolledBack, format!("{log}/_tlog/checkpoint"), detail);
         }
         if head.size <= commits.len() as u64 {
             let leaves: Vec<Sha256Hash> =
                 commits[..head.size as usize].iter().map(|commit| commit.leaf).collect();
             if tree::root(&leaves) != head.root {
                 let detail = format!("at size {} the log differs from {name}", head.size);
-                report.find("forked", format!("{log}/_tlog/checkpoint"), detail);
+                report.find(FindingKind::Forked, format!("{log}/_tlog/checkpoint"), detail);
             }
         }
     }

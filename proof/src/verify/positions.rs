@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use strongroom_schemas::{Table, VolumeId};
 
-use super::{Report, volumes_of};
+use super::{FindingKind, Report, volumes_of};
 use strongroom_archive::delta::facts::CommitFacts;
 
 /// Suffixes of the appIds that belong to the position of a partition.
@@ -52,12 +52,12 @@ fn truth(
                     "received {received}, events {events}, rejects {rejects}, duplicates {duplicates}; but its files have \
                          {rows} rows"
                 );
-                report.find("counts", place.as_str(), detail);
+                report.find(FindingKind::Counts, place.as_str(), detail);
             }
             for (app_id, next_offset) in commit.txns.iter().filter(|(app_id, _)| !app_id.contains('#')) {
                 let Some(records) = commit.txns.get(&format!("{app_id}{RECORDS}")) else {
                     report.find(
-                        "commit_malformed",
+                        FindingKind::CommitMalformed,
                         place.as_str(),
                         format!("source {app_id}: its position has no number of records"),
                     );
@@ -65,7 +65,8 @@ fn truth(
                 };
                 // The offset of an activity record is its number.
                 if table == Table::Activity && next_offset != records {
-                    let kind = if next_offset > records { "rows_missing" } else { "rows_extra" };
+                    let kind =
+                        if next_offset > records { FindingKind::RowsMissing } else { FindingKind::RowsExtra };
                     let detail =
                         format!("source {app_id}: it is at offset {next_offset} but has {records} records");
                     report.find(kind, place.as_str(), detail);
@@ -76,7 +77,7 @@ fn truth(
                         "source {app_id}: it was at offset {}, record {}, and moved to {next_offset}, {records}",
                         before.next_offset, before.records
                     );
-                    report.find("position_back", place.as_str(), detail);
+                    report.find(FindingKind::PositionBack, place.as_str(), detail);
                 }
             }
             check_files(commit, &place, &mut reached, report);
@@ -112,7 +113,7 @@ fn check_files(
                     "source {partition}: {} has offsets {first} to {last}, but the commit goes from {} to {next}",
                     add.path, before.next_offset
                 );
-                report.find("overlap", place, detail);
+                report.find(FindingKind::Overlap, place, detail);
             }
             *rows.entry(partition).or_insert(0) += count;
         }
@@ -144,8 +145,8 @@ fn check_sums(
         let found = now.events + rejects;
         let kind = match found.cmp(&u64::try_from(now.records).unwrap_or(0)) {
             std::cmp::Ordering::Equal => continue,
-            std::cmp::Ordering::Less => "rows_missing",
-            std::cmp::Ordering::Greater => "rows_extra",
+            std::cmp::Ordering::Less => FindingKind::RowsMissing,
+            std::cmp::Ordering::Greater => FindingKind::RowsExtra,
         };
         let detail = format!(
             "source {partition}: {} records are before offset {}, but its files have {} rows and {rejects} rejects",
@@ -166,7 +167,7 @@ fn others(volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>, table: Table, report: 
                 let known = reached.entry(partition.clone()).or_insert(*next);
                 if next < known {
                     let detail = format!("source {partition}: it was at offset {known} and moved to {next}");
-                    report.find("position_back", place.as_str(), detail);
+                    report.find(FindingKind::PositionBack, place.as_str(), detail);
                 }
                 *known = *next;
             }
@@ -177,7 +178,7 @@ fn others(volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>, table: Table, report: 
                             "source {partition}: {} reaches offset {last}, beyond its position",
                             add.path
                         );
-                        report.find("overlap", place.as_str(), detail);
+                        report.find(FindingKind::Overlap, place.as_str(), detail);
                     }
                     let known = ranges.entry(partition.clone()).or_default();
                     known.push((*first, *last, *rows));

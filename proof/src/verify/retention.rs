@@ -9,7 +9,7 @@ use serde_json::Map;
 use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::Sha256Hash as Hash;
 
-use super::{ProofError, Report};
+use super::{FindingKind, ProofError, Report};
 use strongroom_archive::delta::facts::{AddFacts, CommitFacts};
 use strongroom_archive::layout;
 use strongroom_archive::records::drops::{self, FinalPositions};
@@ -38,7 +38,7 @@ pub(super) async fn records(site: &Site, keys: &Keys, report: &mut Report) -> Re
     let below = |path: &Path| path.strip_prefix(&site.root).unwrap_or(path).to_string_lossy().into_owned();
     let FoundPolicy { policy, read: count, wrong } = policy::load(site, keys).await?;
     if let Some(wrong) = wrong {
-        report.find("retention_record", below(&wrong.path), wrong.fault);
+        report.find(FindingKind::RetentionRecord, below(&wrong.path), wrong.fault.to_string());
     } else {
         let names = site.record_names(layout::RETENTION).await?;
         if names.len() as u64 != count {
@@ -46,12 +46,12 @@ pub(super) async fn records(site: &Site, keys: &Keys, report: &mut Report) -> Re
                 "{} names here are not records, or an earlier record is missing",
                 names.len() as u64 - count
             );
-            report.find("retention_record", layout::RETENTION, detail);
+            report.find(FindingKind::RetentionRecord, layout::RETENTION, detail);
         }
     }
     let holds = Holds::load(site).await?;
     if let Some(wrong) = &holds.wrong {
-        report.find("hold_record", below(&wrong.path), wrong.fault.clone());
+        report.find(FindingKind::HoldRecord, below(&wrong.path), wrong.fault.to_string());
     }
     let unsigned: u64 = holds.all.iter().map(|hold| hold.unsigned).sum();
     if unsigned > 0 && !keys.records.is_empty() {
@@ -67,8 +67,8 @@ pub(super) async fn records(site: &Site, keys: &Keys, report: &mut Report) -> Re
         })
         .collect();
     let dropped = drops::load(site).await?;
-    for (place, detail) in dropped.wrong {
-        report.find("drop_record", place, detail);
+    for (place, fault) in dropped.wrong {
+        report.find(FindingKind::DropRecord, place, fault.to_string());
     }
     for (log, (record, _)) in &dropped.good {
         report.not_checked.push(format!(
@@ -95,7 +95,7 @@ pub(super) fn missing(keys: &Keys, there: &[VolumeId], found: &Found, report: &m
                     "key record {} names {} commits of it, but it is missing and was not dropped",
                     record.number, head.size
                 );
-                report.find("volume_missing", head.log.name(), detail);
+                report.find(FindingKind::VolumeMissing, head.log.name(), detail);
             }
         }
     }
@@ -150,18 +150,18 @@ pub(super) async fn report_truncated(
         }
         let name = log.name();
         let is_reported = |report: &Report| {
-            report.findings.iter().any(|told| told.kind == "volume_missing" && told.place == name)
+            report.findings.iter().any(|told| told.kind == FindingKind::VolumeMissing && told.place == name)
         };
         match there {
             Some(there) => {
                 let detail = format!("{place} names {size} commits of it, but it has {there}");
-                report.find("commits_cut", name, detail);
+                report.find(FindingKind::CommitsCut, name, detail);
             }
             None if is_reported(report) => {}
             None => {
                 let detail =
                     format!("{place} names {size} commits of it, but it is missing and was not dropped");
-                report.find("volume_missing", name, detail);
+                report.find(FindingKind::VolumeMissing, name, detail);
             }
         }
     }
@@ -208,9 +208,13 @@ pub(super) fn remembered(name: &str, head: &TreeHead, found: &Found, report: &mu
     if head.size > record.size {
         let detail =
             format!("{name} has size {} of it, but it was dropped with {} commits", head.size, record.size);
-        report.find("rolled_back", place, detail);
+        report.find(FindingKind::RolledBack, place, detail);
     } else if head.size == record.size && head.root != record.root {
-        report.find("forked", place, format!("it was dropped with a tree that differs from {name}"));
+        report.find(
+            FindingKind::Forked,
+            place,
+            format!("it was dropped with a tree that differs from {name}"),
+        );
     } else if head.size < record.size {
         let detail = format!("whether the dropped volume continues {name}, of size {}", head.size);
         report.not_checked.push(format!("{}: {detail}", head.log.name()));
@@ -224,7 +228,11 @@ pub(super) async fn objects(site: &Site, found: &Found, report: &mut Report) -> 
         Store::Local => {
             for log in found.dropped.keys() {
                 if std::fs::symlink_metadata(site.volume(*log)).is_ok() {
-                    report.find("drop_unfinished", log.name(), "it was dropped, but some of it remains");
+                    report.find(
+                        FindingKind::DropUnfinished,
+                        log.name(),
+                        "it was dropped, but some of it remains",
+                    );
                 }
             }
             for (path, _, name) in &found.held {
@@ -232,7 +240,7 @@ pub(super) async fn objects(site: &Site, found: &Found, report: &mut Report) -> 
                     std::fs::symlink_metadata(site.root.join(path)).is_ok_and(|found| found.is_file());
                 if !is_file {
                     report.find(
-                        "hold_missing",
+                        FindingKind::HoldMissing,
                         path.as_str(),
                         format!("hold \"{name}\" is on it, but it is missing"),
                     );
@@ -259,7 +267,7 @@ async fn held(site: &Site, bucket: &Bucket, found: &Found, report: &mut Report) 
             Condition::Known(true) => {}
             Condition::Known(false) | Condition::Unset => {
                 report.find(
-                    "hold_missing",
+                    FindingKind::HoldMissing,
                     path.as_str(),
                     format!("hold \"{name}\" is on it, but the store does not hold it"),
                 );

@@ -7,7 +7,7 @@ use futures::{StreamExt as _, stream};
 use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::Sha256Hash as Hash;
 
-use super::{ProofError, Report, UNPROVEN_SECONDS_MAX, delta, read};
+use super::{FindingKind, ProofError, Report, UNPROVEN_SECONDS_MAX, delta, read};
 use strongroom_archive::delta::facts::{self, CommitFacts, CommitFault, FaultKind};
 use strongroom_archive::layout;
 use strongroom_archive::log::{checkpoint_folder, folder, tile_bytes};
@@ -39,7 +39,7 @@ pub(crate) async fn check(
     if whole < versions.len() {
         let place = format!("{}/_delta_log/{whole:020}.json", log.name());
         let detail = format!("it is missing, but version {} exists", versions[whole]);
-        report.find("commit_missing", place, detail);
+        report.find(FindingKind::CommitMissing, place, detail);
     }
     let read = (0..whole as u64).map(|version| {
         let (site, path) = (site.clone(), layout::commit(&volume, version));
@@ -56,30 +56,38 @@ pub(crate) async fn check(
             report.find(finding_kind(kind), place, detail);
         }
         if closed {
-            report.find("volume_reopened", &place, "an earlier commit closed the volume");
+            report.find(FindingKind::VolumeReopened, &place, "an earlier commit closed the volume");
         }
         closed |= commit.txns.contains_key(facts::CLOSED);
         for add in &commit.adds {
             if !named.insert(add.path.clone()) {
-                report.find("file_named_twice", &place, format!("{} is in an earlier commit", add.path));
+                report.find(
+                    FindingKind::FileNamedTwice,
+                    &place,
+                    format!("{} is in an earlier commit", add.path),
+                );
             }
             if add.record_root.is_some() {
                 tagged = true;
             } else if tagged {
                 let detail = format!("{} has no tags, although files before it have them", add.path);
-                report.find("tags", &place, detail);
+                report.find(FindingKind::Tags, &place, detail);
             }
         }
         if let Some(time) = commit.time_ms {
             if let Some(before) = time_before.filter(|before| time < before - CLOCK_BACK_MS_MAX) {
                 let detail =
                     format!("it was made {} s earlier than the commit before it", (before - time) / 1000);
-                report.find("clock_back", &place, detail);
+                report.find(FindingKind::ClockBack, &place, detail);
             }
             time_before = Some(time);
             let year = DateTime::from_timestamp_millis(time).map(|time| time.year());
             if year.is_none_or(|year| year < log.period.year) {
-                report.find("wrong_year", &place, format!("it was made before the year {}", log.period.year));
+                report.find(
+                    FindingKind::WrongYear,
+                    &place,
+                    format!("it was made before the year {}", log.period.year),
+                );
             }
         }
         commits.push(commit);
@@ -92,12 +100,12 @@ pub(crate) async fn check(
 }
 
 /// The name in `docs/proof.md` of what is wrong with a commit.
-fn finding_kind(kind: FaultKind) -> &'static str {
+fn finding_kind(kind: FaultKind) -> FindingKind {
     match kind {
-        FaultKind::Malformed => "commit_malformed",
-        FaultKind::NotAppendOnly => "not_append_only",
-        FaultKind::Statistics => "statistics",
-        FaultKind::Tags => "tags",
+        FaultKind::Malformed => FindingKind::CommitMalformed,
+        FaultKind::NotAppendOnly => FindingKind::NotAppendOnly,
+        FaultKind::Statistics => FindingKind::Statistics,
+        FaultKind::Tags => FindingKind::Tags,
     }
 }
 
@@ -124,19 +132,23 @@ async fn check_log(
         report.checked.checkpoints += 1;
         let (size, tree_root, key) = match check_note(&note, &origin, &all) {
             Ok(checked) => checked,
-            Err((kind, detail)) => {
-                report.find(kind, place, detail);
+            Err(fault) => {
+                report.find(FindingKind::from(&fault), place, fault.to_string());
                 continue;
             }
         };
         let id = all[key].id(&origin).to_string();
         if parse_checkpoint_name(&name) != Some((size, &id)) {
-            report.find("checkpoint_malformed", place, format!("its content has size {size} and key {id}"));
+            report.find(
+                FindingKind::CheckpointMalformed,
+                place,
+                format!("its content has size {size} and key {id}"),
+            );
             continue;
         }
         if size > commits.len() as u64 {
             report.find(
-                "commits_cut",
+                FindingKind::CommitsCut,
                 place,
                 format!("it is of {size} commits, but there are {}", commits.len()),
             );
@@ -157,14 +169,14 @@ async fn check_log(
         let retired = keys.retired_at(*key, log).is_some_and(|until| *size > until);
         let confirmed = good.iter().any(|(_, other, by)| by > key && other >= size);
         if retired && !confirmed {
-            report.find("key_retired", place.as_str(), "it is signed only by a key retired before");
+            report.find(FindingKind::KeyRetired, place.as_str(), "it is signed only by a key retired before");
         }
     }
     for head in keys.records.iter().flat_map(|record| &record.heads).filter(|head| head.log == log) {
         let leaves: Vec<Hash> = commits.iter().take(head.size as usize).map(|commit| commit.leaf).collect();
         if leaves.len() as u64 != head.size || tree::root(&leaves) != head.root {
             let detail = format!("a key record names a different tree of size {}", head.size);
-            report.find("key_record", place.as_str(), detail);
+            report.find(FindingKind::KeyRecord, place.as_str(), detail);
         }
     }
     let size = newest.as_ref().map_or(0, |head| head.size);
@@ -174,10 +186,14 @@ async fn check_log(
     match (wrong_root, changed) {
         (Some(_), Some(commit)) => {
             let place = format!("{}/_delta_log/{commit:020}.json", log.name());
-            report.find("commit_changed", place, "its hash differs from the log's tiles");
+            report.find(FindingKind::CommitChanged, place, "its hash differs from the log's tiles");
         }
         (Some((place, size)), None) => {
-            report.find("checkpoint_root", place, format!("the first {size} commits have a different root"));
+            report.find(
+                FindingKind::CheckpointRoot,
+                place,
+                format!("the first {size} commits have a different root"),
+            );
         }
         (None, _) => {}
     }
@@ -200,7 +216,7 @@ fn unproven(log: VolumeId, keys: &Keys, commits: &[CommitFacts], size: u64, repo
     if behind.iter().all(|commit| commit.time_ms.is_some_and(|time| young.contains(&time))) {
         report.not_checked.push(format!("{}: {detail}", log.name()));
     } else {
-        report.find("unproven", format!("{}/_tlog/checkpoint", log.name()), detail);
+        report.find(FindingKind::Unproven, format!("{}/_tlog/checkpoint", log.name()), detail);
     }
 }
 
@@ -241,7 +257,7 @@ async fn tiles(
             level.iter().skip(first).take(tile.width as usize).flat_map(|hash| hash.0).collect();
         let Some(found) = found else {
             if !is_root_wrong {
-                report.find("tile_missing", place, "it is missing, but a checkpoint needs it");
+                report.find(FindingKind::TileMissing, place, "it is missing, but a checkpoint needs it");
             }
             continue;
         };
@@ -260,7 +276,7 @@ async fn tiles(
             at => {
                 let bytes = at.map_or(0..found.len(), |at| at * 32..at * 32 + 32);
                 let place = format!("{place}, bytes {}..{}", bytes.start, bytes.end);
-                report.find("tile_changed", place, "its hashes differ from those of the commits");
+                report.find(FindingKind::TileChanged, place, "its hashes differ from those of the commits");
             }
         }
     }

@@ -15,7 +15,7 @@ use strongroom_archive::activity::{
 };
 use strongroom_archive::fail::{FailPoints, Step};
 use strongroom_archive::{Archive, ArchiveError, Records, Result, SealReport, Writer};
-use strongroom_proof::verify::{self, Watch, verify};
+use strongroom_proof::verify::{self, Finding, FindingKind, Watch, verify};
 use strongroom_schemas::{Period, Table, VolumeId};
 use strongroom_tlog::{PrivateKey, Signer};
 
@@ -49,7 +49,7 @@ impl Records for NoRecords {
 
 impl Watch for NoRecords {}
 
-fn findings(archive: &Archive) -> Vec<verify::Finding> {
+fn findings(archive: &Archive) -> Vec<Finding> {
     let options = verify::Options { threads: 2, ..verify::Options::default() };
     verify(archive, &options, &NoRecords, &NoRecords).expect("readable").findings
 }
@@ -326,9 +326,9 @@ fn a_record_that_is_gone_or_changed_is_found() {
     let bytes = std::fs::read(file).expect("read");
     std::fs::remove_file(file).expect("removed");
     let kinds = || findings(&archive).into_iter().map(|finding| finding.kind).collect::<Vec<_>>();
-    assert_eq!(kinds(), ["file_missing"]);
+    assert_eq!(kinds(), [FindingKind::FileMissing]);
     let mut changed = bytes;
     changed[10] ^= 1;
     std::fs::write(file, &changed).expect("written");
-    assert!(kinds().contains(&"file_changed"), "{:?}", kinds());
+    assert!(kinds().contains(&FindingKind::FileChanged), "{:?}", kinds());
 }

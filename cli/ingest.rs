@@ -14,14 +14,14 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use strongroom_alerts::RuleSet;
 use strongroom_archive::{Archive, SealReport};
-use strongroom_ingest::{FileError, IngestError, IngestOptions, Observer, Progress, Reason, Report, ingest};
-use strongroom_ingest::{pipeline, source};
+use strongroom_ingest::{
+    FileError, IngestError, IngestOptions, Observer, Progress, Reason, Report, ingest, pipeline, source,
+};
 use strongroom_schemas::{Alert, Severity, ocsf};
 
-use crate::allocator;
 use crate::exit::{self, CliError};
 use crate::key::KeyArgs;
-use crate::term;
+use crate::{allocator, term};
 
 /// Read audit logs, raise alerts, seal the events in the archive.
 ///

@@ -18,11 +18,14 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use strongroom_schemas::format::ARCHIVE_FORMAT;
 use strongroom_schemas::{Period, Table};
+use strongroom_tlog::checkpoint::TreeHead;
+use strongroom_tlog::keys::Keys;
+use strongroom_tlog::note::{NAME_DEFAULT, PublicKey};
+use strongroom_tlog::signer::Signer;
 use url::Url;
 
 use crate::delta::snapshot::{self, FileEntry, Snapshot};
-use crate::error::LogError;
-use crate::error::{ArchiveError, Result};
+use crate::error::{ArchiveError, LogError, Result};
 use crate::layout;
 use crate::lock::{Lock, WriterGuard};
 use crate::log::LogSigner;
@@ -40,10 +43,6 @@ use crate::store::options::{
 use crate::store::s3::S3;
 use crate::store::{Bucket, Contents, Store, background, durable};
 use crate::writer::{Writer, WriterOptions};
-use strongroom_tlog::checkpoint::TreeHead;
-use strongroom_tlog::keys::Keys;
-use strongroom_tlog::note::{NAME_DEFAULT, PublicKey};
-use strongroom_tlog::signer::Signer;
 
 /// An archive, on a local disk or in a bucket.
 #[derive(Clone, Debug)]

@@ -9,6 +9,10 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use parquet::errors::ParquetError;
 use strongroom_schemas::Table;
+use strongroom_tlog::checkpoint::CheckpointFault;
+use strongroom_tlog::error::TlogError;
+use strongroom_tlog::keys::KeyFault;
+use strongroom_tlog::note::PublicKey;
 use thiserror::Error;
 
 use crate::activity_record::ActivityError;
@@ -16,13 +20,11 @@ use crate::position::Position;
 use crate::record_fault::RecordFault;
 use crate::store::error::StoreError;
 use crate::store::s3_error::S3Error;
-use strongroom_tlog::checkpoint::CheckpointFault;
-use strongroom_tlog::error::TlogError;
-use strongroom_tlog::keys::KeyFault;
-use strongroom_tlog::note::PublicKey;
 
+/// The result of an operation on an archive.
 pub type Result<T, E = ArchiveError> = std::result::Result<T, E>;
 
+/// An operation on an archive that failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ArchiveError {

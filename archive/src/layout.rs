@@ -27,11 +27,15 @@ use chrono::NaiveDate;
 use strongroom_schemas::table::DATE;
 use strongroom_schemas::{Period, Table, VolumeId};
 
+/// Name of the file that makes a folder an archive.
 pub const MANIFEST: &str = "strongroom.json";
+/// Name of the file that the one writer of a local archive locks.
 pub const LOCK: &str = ".lock";
+/// Folder of a volume for files that are being written.
 pub const STAGING: &str = "_staging";
 /// In a bucket: objects with which writers tested the store.
 pub const PROBE: &str = "_probe";
+/// Folder of a volume for its Delta log.
 pub const DELTA_LOG: &str = "_delta_log";
 /// The signed log of a volume.
 pub const TLOG: &str = "_tlog";
@@ -39,7 +43,9 @@ pub const TLOG: &str = "_tlog";
 pub const KEYS: &str = "_keys";
 /// Records of how long everything is kept.
 pub const RETENTION: &str = "_retention";
+/// Records of legal holds.
 pub const HOLDS: &str = "_holds";
+/// Records of dropped volumes.
 pub const DROPPED: &str = "_dropped";
 const PARQUET: &str = ".parquet";
 /// Hex digits of a file's name: 16 bytes of its hash.
@@ -47,14 +53,17 @@ const NAME_DIGITS: usize = 32;
 /// Digits of a version in the name of a commit.
 const VERSION_DIGITS: usize = 20;
 
+/// The folder of a table.
 pub fn table(root: &Path, table: Table) -> PathBuf {
     root.join(table.name())
 }
 
+/// The folder of a volume.
 pub fn volume(root: &Path, volume: VolumeId) -> PathBuf {
     table(root, volume.table).join(volume.period.to_string())
 }
 
+/// The folder of the Delta log of a volume.
 pub fn delta_log(volume: &Path) -> PathBuf {
     volume.join(DELTA_LOG)
 }
@@ -71,6 +80,7 @@ pub fn date_folder(date: NaiveDate) -> String {
     format!("{DATE}={}", date.format("%Y-%m-%d"))
 }
 
+/// The date in the name of a folder that [`date_folder`] gives.
 pub fn date_of_folder(name: &str) -> Option<NaiveDate> {
     let date = name.strip_prefix(DATE)?.strip_prefix('=')?;
     NaiveDate::parse_from_str(date, "%Y-%m-%d").ok().filter(|parsed| date_folder(*parsed) == name)

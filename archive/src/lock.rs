@@ -10,8 +10,7 @@ use std::path::Path;
 
 use crate::error::{ArchiveError, Result};
 use crate::layout;
-use crate::store::Bucket;
-use crate::store::background;
+use crate::store::{Bucket, background};
 
 /// What permits a writer to write.
 #[derive(Debug)]

@@ -14,13 +14,6 @@ use bytes::Bytes;
 use chrono::Utc;
 use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
-
-use crate::error::LogError;
-use crate::fail::{FailPoints, Step};
-use crate::layout;
-use crate::records::drops;
-use crate::records::keys::{self, NewKey};
-use crate::site::Site;
 use strongroom_tlog::checkpoint::{
     CheckpointFault, Edge, TreeHead, check_note, checkpoint_name, checkpoint_text, name_prefix,
     parse_checkpoint_name,
@@ -29,6 +22,13 @@ use strongroom_tlog::keys::Keys;
 use strongroom_tlog::note::PublicKey;
 use strongroom_tlog::signer::Signer;
 use strongroom_tlog::tree::{self, TILE_WIDTH, Tile};
+
+use crate::error::LogError;
+use crate::fail::{FailPoints, Step};
+use crate::layout;
+use crate::records::drops;
+use crate::records::keys::{self, NewKey};
+use crate::site::Site;
 
 /// Where the log of a volume is stored.
 pub fn folder(root: &Path, log: VolumeId) -> PathBuf {

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use strongroom_schemas::VolumeId;
+use strongroom_tlog::signer::Signer;
 
 use crate::error::LogError;
 use crate::layout;
 use crate::store::Store;
-use strongroom_tlog::signer::Signer;
 
 /// The store, place and identity of an archive. Cheap to clone.
 #[derive(Clone, Debug)]

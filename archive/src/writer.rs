@@ -50,6 +50,7 @@ use strongroom_schemas::format::EVENTS_FORMAT;
 use strongroom_schemas::record::Sha256Hash;
 use strongroom_schemas::volume::YEARS;
 use strongroom_schemas::{Period, Table, VolumeId};
+use strongroom_tlog::tree::CompactRange;
 
 use crate::activity_record::is_activity;
 use crate::delta::commit::{
@@ -59,8 +60,7 @@ use crate::delta::commit::{
 use crate::delta::facts::METADATA;
 use crate::delta::snapshot;
 use crate::encode::{EncodedRowGroup, Span, parquet_schema};
-use crate::error::LogError;
-use crate::error::{ArchiveError, Result, with_causes};
+use crate::error::{ArchiveError, LogError, Result, with_causes};
 use crate::fail::{FailPoints, Step};
 use crate::layout;
 use crate::lock::WriterGuard;
@@ -74,7 +74,6 @@ use crate::store::options::variables;
 use crate::store::s3::Content;
 use crate::store::s3_error::pause;
 use crate::store::{Bucket, Store, background};
-use strongroom_tlog::tree::CompactRange;
 
 /// Order of commits: the table whose positions are the truth comes last.
 const COMMIT_ORDER: [Table; 4] = [Table::Activity, Table::Rejects, Table::Alerts, Table::Events];

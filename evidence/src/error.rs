@@ -5,12 +5,10 @@
 
 use std::path::PathBuf;
 
-use thiserror::Error;
-
-use strongroom_archive::error::ArchiveError;
-use strongroom_archive::error::LogError;
+use strongroom_archive::error::{ArchiveError, LogError};
 use strongroom_archive::store::error::StoreError;
 use strongroom_proof::ProofError;
+use thiserror::Error;
 
 /// Why a pack cannot be made.
 #[derive(Debug, Error)]

@@ -10,24 +10,23 @@ use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use strongroom_schemas::record::Sha256Hash as Hash;
-use strongroom_schemas::{Table, VolumeId};
-
-use super::error::EvidenceError;
-use super::question::Span;
-use strongroom_archive::Archive;
 use strongroom_archive::delta::facts::{AddFacts, CommitFacts, micros, parse_commit};
 use strongroom_archive::encode::time_column;
 use strongroom_archive::error::LogError;
-use strongroom_archive::layout;
 use strongroom_archive::log::{checkpoint_folder, newest};
 use strongroom_archive::records::{drops, keys};
 use strongroom_archive::site::Site;
 use strongroom_archive::store::background;
+use strongroom_archive::{Archive, layout};
 use strongroom_proof::prove::cosigned;
+use strongroom_schemas::record::Sha256Hash as Hash;
+use strongroom_schemas::{Table, VolumeId};
 use strongroom_tlog::checkpoint::{TreeHead, checkpoint_name};
 use strongroom_tlog::keys::Keys;
 use strongroom_tlog::tree::{Paths, root};
+
+use super::error::EvidenceError;
+use super::question::Span;
 
 /// Commits read at once.
 const READS_AT_ONCE: usize = 16;

@@ -4,14 +4,14 @@
 //! a change of any byte of a signed pack is detected.
 
 use serde::{Deserialize, Serialize};
-use strongroom_schemas::record::Sha256Hash as Hash;
-
-use super::ledger::CommitCounts;
-use super::question::Question;
 use strongroom_archive::error::LogError;
+use strongroom_schemas::record::Sha256Hash as Hash;
 use strongroom_tlog::keys::Keys;
 use strongroom_tlog::note::{Note, PublicKey};
 use strongroom_tlog::signer::Signer;
+
+use super::ledger::CommitCounts;
+use super::question::Question;
 
 pub(super) const FORMAT: &str = "strongroom-evidence-1";
 pub const MANIFEST: &str = "manifest.json";

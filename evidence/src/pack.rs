@@ -13,18 +13,18 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
-use strongroom_schemas::{Period, Table, VolumeId};
-
-use super::ledger::{ListedFile, times};
-use super::manifest::{ALERTS, FILES, MANIFEST, MANIFEST_NOTE, Manifest, RECORDS, check_note};
 use strongroom_archive::delta::facts::{AddFacts, micros, parse_commit};
 use strongroom_proof::prove::{CheckpointPart, FORMAT as PROOF_FORMAT, Proof, RecordLocation, check_each};
 use strongroom_proof::verify::{Finding, FindingKind, Watch, Witnesses};
+use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
+use strongroom_schemas::{Period, Table, VolumeId};
 use strongroom_tlog::checkpoint::TreeHead;
 use strongroom_tlog::keys::KeyRecord;
 use strongroom_tlog::note::{Note, PublicKey, base64, from_base64};
 use strongroom_tlog::tree::CompactRange;
+
+use super::ledger::{ListedFile, times};
+use super::manifest::{ALERTS, FILES, MANIFEST, MANIFEST_NOTE, Manifest, RECORDS, check_note};
 
 /// Maximum size of a pack file that is read whole.
 const WHOLE_BYTES_MAX: u64 = 1 << 30;
@@ -51,6 +51,7 @@ pub struct PackReport {
 }
 
 impl PackReport {
+    /// Adds a finding.
     pub fn find(&mut self, kind: FindingKind, place: impl Into<String>, detail: impl Into<String>) {
         if self.findings.len() < FINDINGS_MAX {
             self.findings.push(Finding { kind, place: place.into(), detail: detail.into() });

@@ -12,6 +12,7 @@ pub struct Span {
 }
 
 impl Span {
+    /// Whether a time lies in the period.
     pub fn holds(self, time_us: i64) -> bool {
         (self.from_us..self.to_us).contains(&time_us)
     }

@@ -16,25 +16,23 @@ use arrow_array::{Array as _, RecordBatch, StringArray};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use strongroom_archive::delta::facts::{AddFacts, STATISTICS_OFFSET, STATISTICS_SOURCE, timestamp};
+use strongroom_archive::encode::{record_column, time_column};
+use strongroom_archive::store::background;
+use strongroom_archive::{Archive, Records, layout};
+use strongroom_proof::prove::{CheckpointPart, CommitPart, FORMAT, Proof, RecordPart, check_each};
+use strongroom_proof::verify::{Watch, Witnesses};
 use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
 use strongroom_schemas::{Table, VolumeId};
+use strongroom_tlog::keys::Keys;
+use strongroom_tlog::note::base64;
+use strongroom_tlog::tree::Paths;
 
 use super::chosen::Chosen;
 use super::error::EvidenceError;
 use super::ledger::{Entry, Ledger, ListedFile, times};
 use super::manifest::{ALERTS, HeadEntry, PackFile, RECORDS};
 use super::question::Span;
-use strongroom_archive::Archive;
-use strongroom_archive::Records;
-use strongroom_archive::delta::facts::{AddFacts, STATISTICS_OFFSET, STATISTICS_SOURCE, timestamp};
-use strongroom_archive::encode::{record_column, time_column};
-use strongroom_archive::layout;
-use strongroom_archive::store::background;
-use strongroom_proof::prove::{CheckpointPart, CommitPart, FORMAT, Proof, RecordPart, check_each};
-use strongroom_proof::verify::{Watch, Witnesses};
-use strongroom_tlog::keys::Keys;
-use strongroom_tlog::note::base64;
-use strongroom_tlog::tree::Paths;
 
 /// Maximum number of records in one piece of proof.
 pub const PROOF_RECORDS_MAX: usize = 4096;
@@ -572,6 +570,7 @@ impl Ledger {
         (base64(&self.manifest), self.key_notes.clone())
     }
 
+    /// The archive's keys.
     pub fn keys(&self) -> &Keys {
         &self.keys
     }

@@ -18,23 +18,22 @@ use std::time::Duration;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use bytes::Bytes;
 use chrono::Utc;
-use strongroom_schemas::VolumeId;
-use strongroom_schemas::record::Sha256Hash as Hash;
-
-use super::error::ProofError;
-use super::witness::{Submission, split_key};
 use strongroom_archive::Archive;
-use strongroom_archive::error::LogError;
-use strongroom_archive::error::with_causes;
+use strongroom_archive::error::{LogError, with_causes};
 use strongroom_archive::log::{consistency, newest_note, timestamp_folder, witness_folder};
 use strongroom_archive::records::{drops, keys};
 use strongroom_archive::site::Site;
 use strongroom_archive::store::background;
+use strongroom_schemas::VolumeId;
+use strongroom_schemas::record::Sha256Hash as Hash;
 use strongroom_tlog::checkpoint::{TreeHead, checkpoint_name, parse_checkpoint_name, parse_timestamp_name};
 use strongroom_tlog::cosignature::WitnessKey;
 use strongroom_tlog::keys::Keys;
 use strongroom_tlog::note::{Note, line};
 use strongroom_tlog::timestamp::{self, TimestampAuthorities};
+
+use super::error::ProofError;
+use super::witness::{Submission, split_key};
 
 /// Requests to one witness for one log in one round: a witness may reply once or twice with the
 /// size from which it wants a proof.

@@ -5,12 +5,10 @@
 use std::io;
 use std::path::PathBuf;
 
-use thiserror::Error;
-
-use strongroom_archive::error::ArchiveError;
-use strongroom_archive::error::LogError;
+use strongroom_archive::error::{ArchiveError, LogError};
 use strongroom_archive::store::error::StoreError;
 use strongroom_tlog::error::TlogError;
+use thiserror::Error;
 
 /// A proof, a witness or an authority that failed.
 #[derive(Debug, Error)]

@@ -1,14 +1,13 @@
-//! How a stranger can check an archive: the signed log of each volume, the keys that sign it, and
-//! the verification. `docs/proof.md` has the formats.
+//! How a stranger can check an archive: the verification, proofs of single records, and outside
+//! witnesses and clocks. `docs/proof.md` has the formats.
 //!
 //! Invariants:
-//! 1. Leaf i of a volume's log is the bytes of its commit i. A checkpoint is signed only for a tree
-//!    that continues the newest checkpoint in the store, so a log never forks, whichever process
-//!    has the key and whenever it dies.
-//! 2. Names are written once: key records, tiles, checkpoints. All checkpoints ever signed are
-//!    kept.
-//! 3. Data needs no proof to be durable: the next process that has the key catches up a log that
-//!    lags.
+//! 1. Nothing that an archive says of itself is believed before it has been recomputed.
+//! 2. A proof holds the records asked for and their inclusion proofs, and of other records no more
+//!    than hashes.
+//! 3. Cosignatures and timestamps follow the signed log, and never delay it.
+//!
+//! The signed log itself is extended by `strongroom-archive`.
 
 mod anchor;
 pub mod error;

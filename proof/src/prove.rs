@@ -13,28 +13,27 @@ use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
-use strongroom_schemas::{Period, Table, VolumeId};
-
-use super::error::ProofError;
-use super::verify::Witnesses;
-use strongroom_archive::Archive;
-use strongroom_archive::Records;
 use strongroom_archive::delta::facts::{AddFacts, STATISTICS_OFFSET, STATISTICS_SOURCE, parse_commit};
 use strongroom_archive::error::LogError;
-use strongroom_archive::layout;
 use strongroom_archive::log::{checkpoint_folder, newest, witness_folder};
 use strongroom_archive::records::{drops, keys};
 use strongroom_archive::site::Site;
 use strongroom_archive::store::background;
+use strongroom_archive::{Archive, Records, layout};
+use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
+use strongroom_schemas::{Period, Table, VolumeId};
 use strongroom_tlog::checkpoint::{TreeHead, check_note, checkpoint_name, parse_checkpoint_name};
 use strongroom_tlog::cosignature::WitnessKey;
 use strongroom_tlog::keys::{KeyRecord, Keys};
 use strongroom_tlog::note::{Note, PublicKey, base64, from_base64, line};
 use strongroom_tlog::tree::{Paths, root, root_of_inclusion};
 
+use super::error::ProofError;
+use super::verify::Witnesses;
+
 /// Maximum number of records in one proof: it is meant to be small.
 pub const RECORDS_MAX: usize = 10_000;
+/// Format of the file of a proof.
 pub const FORMAT: &str = "strongroom-proof-1";
 /// Cosignatures that a note takes along, and the longest line of one.
 const COSIGNATURES_MAX: usize = 16;
@@ -55,6 +54,7 @@ pub struct Proof {
     pub records: Vec<RecordPart>,
 }
 
+/// A checkpoint of a volume, as a proof has it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointPart {
@@ -70,6 +70,7 @@ fn is_first(part: &u16) -> bool {
 }
 
 impl CheckpointPart {
+    /// The checkpoint `note` of a volume.
     pub fn of(log: VolumeId, note: String) -> CheckpointPart {
         let Period { year, part } = log.period;
         CheckpointPart { table: log.table.name().to_owned(), year, part, note }
@@ -81,6 +82,7 @@ impl CheckpointPart {
     }
 }
 
+/// A commit and its inclusion proof.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CommitPart {
@@ -90,6 +92,7 @@ pub struct CommitPart {
     pub path: Vec<String>,
 }
 
+/// A record and its inclusion proof.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordPart {

@@ -24,14 +24,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use strongroom_schemas::record::Sha256Hash as Hash;
-
-use super::error::ProofError;
 use strongroom_archive::store::durable;
+use strongroom_schemas::record::Sha256Hash as Hash;
 use strongroom_tlog::checkpoint::parse_checkpoint_text;
 use strongroom_tlog::cosignature::{WitnessKey, cosign};
 use strongroom_tlog::note::{Note, PrivateKey, PublicKey, base64, from_base64, line};
 use strongroom_tlog::tree::is_consistent;
+
+use super::error::ProofError;
 
 /// Maximum lines of a consistency proof, as in tlog-witness.
 pub(crate) const PROOF_LINES_MAX: usize = 63;

@@ -20,17 +20,9 @@ use std::time::SystemTime;
 
 use chrono::{DateTime, Datelike as _, Days, NaiveTime, Utc};
 use futures::{StreamExt as _, stream};
-use strongroom_schemas::VolumeId;
-use strongroom_schemas::record::Sha256Hash as Hash;
-
-use super::{
-    Failures, NAMES_MAX, OBJECTS_AT_ONCE, Progress, RetentionError, Work, matching, objects, text_of,
-};
-use strongroom_archive::Archive;
 use strongroom_archive::delta::facts::CommitFacts;
 use strongroom_archive::error::{LogError, RecordError};
 use strongroom_archive::fail::FailPoints;
-use strongroom_archive::layout;
 use strongroom_archive::log::LogSigner;
 use strongroom_archive::record_fault::RecordFault;
 use strongroom_archive::records::drops::{self, FinalPositions, POSITIONS_FORMAT};
@@ -38,6 +30,13 @@ use strongroom_archive::records::holds::{Hold, Holds};
 use strongroom_archive::records::policy;
 use strongroom_archive::records::text::{DropRecord, Statement, retention_end, time_text};
 use strongroom_archive::store::{Bucket, Store, durable};
+use strongroom_archive::{Archive, layout};
+use strongroom_schemas::VolumeId;
+use strongroom_schemas::record::Sha256Hash as Hash;
+
+use super::{
+    Failures, NAMES_MAX, OBJECTS_AT_ONCE, Progress, RetentionError, Work, matching, objects, text_of,
+};
 
 /// How far a clock may be ahead of the newest time in an archive on a disk before an operator must
 /// confirm that it is right.

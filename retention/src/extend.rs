@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, stream};
-
-use super::{Failures, OBJECTS_AT_ONCE, Progress, RetentionError, Work, objects, text_of};
 use strongroom_archive::Archive;
 use strongroom_archive::records::policy::{Policy, load_valid, path, refresh};
 use strongroom_archive::records::text::{PolicyRecord, Statement, retention_end};
 use strongroom_archive::store::options::{LockMode, RETENTION_YEARS_MAX};
 use strongroom_archive::store::s3::Locked;
 use strongroom_archive::store::{Bucket, Store};
+
+use super::{Failures, OBJECTS_AT_ONCE, Progress, RetentionError, Work, objects, text_of};
 
 /// The promise of the archive.
 ///

@@ -18,14 +18,8 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, stream};
-use strongroom_schemas::VolumeId;
-
-use super::objects::{self, Object};
-use super::{Failures, OBJECTS_AT_ONCE, Progress, RetentionError, Work, matching, text_of};
-use strongroom_archive::Archive;
 use strongroom_archive::delta::facts::CommitFacts;
 use strongroom_archive::error::RecordError;
-use strongroom_archive::layout;
 use strongroom_archive::log::{checkpoint_folder, folder};
 use strongroom_archive::record_fault::RecordFault;
 use strongroom_archive::records::holds::{Hold, Holds, list_name, path, record_name};
@@ -33,8 +27,13 @@ use strongroom_archive::records::text::{
     Deed, HeldList, HeldObject, HoldRecord, LIST_OBJECTS_MAX, Scope, Statement,
 };
 use strongroom_archive::store::Store;
+use strongroom_archive::{Archive, layout};
+use strongroom_schemas::VolumeId;
 use strongroom_tlog::checkpoint::parse_checkpoint_name;
 use strongroom_tlog::tree::{TILE_WIDTH, Tile};
+
+use super::objects::{self, Object};
+use super::{Failures, OBJECTS_AT_ONCE, Progress, RetentionError, Work, matching, text_of};
 
 /// A legal hold, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]

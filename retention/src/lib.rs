@@ -27,21 +27,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use thiserror::Error;
-
-pub use self::drop::{ClockTrust, DropOutcome, DropRequest, drop_volume};
-pub use self::extend::{Extended, extend, policy};
-pub use self::hold::{Covered, HoldState, holds, place_hold, refresh_holds, release_hold};
-pub use self::status::{Issue, IssueKind, Status, VolumeStatus, status};
 use strongroom_archive::Archive;
-use strongroom_archive::error::ArchiveError;
-use strongroom_archive::error::{LogError, RecordError};
+use strongroom_archive::error::{ArchiveError, LogError, RecordError};
 use strongroom_archive::fail::{FailPoints, Step};
 pub use strongroom_archive::record_fault::RecordFault;
-use strongroom_archive::records::keys;
 pub use strongroom_archive::records::policy::Policy;
-use strongroom_archive::records::text;
 pub use strongroom_archive::records::text::{DropRecord, HeldObject, PolicyRecord, Scope, TEXT_BYTES_MAX};
+use strongroom_archive::records::{keys, text};
 use strongroom_archive::site::Site;
 use strongroom_archive::store::background;
 use strongroom_archive::store::error::StoreError;
@@ -49,6 +41,12 @@ use strongroom_archive::store::options::RETENTION_YEARS_MAX;
 use strongroom_archive::store::s3_error::S3Error;
 use strongroom_tlog::error::TlogError;
 use strongroom_tlog::keys::Keys;
+use thiserror::Error;
+
+pub use self::drop::{ClockTrust, DropOutcome, DropRequest, drop_volume};
+pub use self::extend::{Extended, extend, policy};
+pub use self::hold::{Covered, HoldState, holds, place_hold, refresh_holds, release_hold};
+pub use self::status::{Issue, IssueKind, Status, VolumeStatus, status};
 
 /// Objects that are queried, extended, held or removed at once.
 const OBJECTS_AT_ONCE: usize = 16;

@@ -22,17 +22,16 @@ use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use strongroom_archive::delta::facts::{AddFacts, CommitFacts, micros};
+use strongroom_archive::encode::time_column;
+use strongroom_archive::layout;
+use strongroom_archive::records::text::Scope;
+use strongroom_archive::store::Contents;
 use strongroom_schemas::table::{alerts, events};
 use strongroom_schemas::touched::ANY;
 use strongroom_schemas::{Table, VolumeId};
 
 use super::{RetentionError, Work};
-use strongroom_archive::delta::facts::micros;
-use strongroom_archive::delta::facts::{AddFacts, CommitFacts};
-use strongroom_archive::encode::time_column;
-use strongroom_archive::layout;
-use strongroom_archive::records::text::Scope;
-use strongroom_archive::store::Contents;
 
 /// Files read at once: each holds the columns of one batch, and the fetched part of a row group, in
 /// memory.

@@ -10,14 +10,6 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, stream};
 use serde::{Serialize, Serializer};
-use strongroom_schemas::VolumeId;
-
-use super::drop::{self, ClockTrust};
-use super::hold::{HoldState, HoldTargets, wanted};
-use super::objects::{self, volume_of};
-use super::{NAMES_MAX, OBJECTS_AT_ONCE, Progress, RetentionError, Work};
-use strongroom_archive::Archive;
-use strongroom_archive::layout;
 use strongroom_archive::records::drops;
 use strongroom_archive::records::holds::{Hold, Holds};
 use strongroom_archive::records::policy::{self, FoundPolicy, Policy};
@@ -25,6 +17,13 @@ use strongroom_archive::records::text::{DropRecord, retention_end, time_text};
 use strongroom_archive::store::options::LockMode;
 use strongroom_archive::store::s3::Protection;
 use strongroom_archive::store::{Bucket, Store};
+use strongroom_archive::{Archive, layout};
+use strongroom_schemas::VolumeId;
+
+use super::drop::{self, ClockTrust};
+use super::hold::{HoldState, HoldTargets, wanted};
+use super::objects::{self, volume_of};
+use super::{NAMES_MAX, OBJECTS_AT_ONCE, Progress, RetentionError, Work};
 
 /// Maximum number of issues that are listed.
 const ISSUES_MAX: usize = 10_000;

@@ -87,7 +87,6 @@ const UNNAMED: &[(&str, &str, &str)] = &[
     ("strongroom-proof", "arrow_buffer", ROWS),
     ("strongroom-proof", "arrow_select", ROWS),
     ("strongroom-proof", "blake3", ROWS),
-    ("strongroom-proof", "tempfile", ROWS),
     ("strongroom-retention", "arrow_buffer", ROWS),
     ("strongroom-retention", "arrow_cast", ROWS),
     ("strongroom-retention", "arrow_schema", ROWS),

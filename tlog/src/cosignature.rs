@@ -39,10 +39,12 @@ impl WitnessKey {
         Ok(WitnessKey { name: name.to_owned(), key })
     }
 
+    /// Name of the witness.
     pub fn name(&self) -> &str {
         &self.name
     }
 
+    /// Public key of the witness.
     pub fn key(&self) -> PublicKey {
         self.key
     }

@@ -155,10 +155,12 @@ pub struct Keys {
 }
 
 impl Keys {
+    /// The newest key.
     pub fn current(&self) -> Option<PublicKey> {
         self.records.last().map(|record| record.key)
     }
 
+    /// All keys, oldest first.
     pub fn all(&self) -> Vec<PublicKey> {
         self.records.iter().map(|record| record.key).collect()
     }

@@ -65,6 +65,7 @@ impl PublicKey {
         self.vkey_as(name, ED25519_TYPE)
     }
 
+    /// The vkey of a name for signatures of one type.
     pub fn vkey_as(&self, name: &str, kind: u8) -> String {
         let mut data = vec![kind];
         data.extend(self.0);
@@ -91,6 +92,7 @@ impl PublicKey {
         key.ok_or(TlogError::PublicKey)
     }
 
+    /// Whether the key has made this signature of a text.
     pub fn verifies(&self, text: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(&ED25519, &self.0).verify(text, signature).is_ok()
     }
@@ -159,14 +161,17 @@ impl PrivateKey {
         format!("{PRIVATE}{}+{}+{}\n", self.name, self.public().id(&self.name), BASE64.encode(data))
     }
 
+    /// Name that the key was made with.
     pub fn name(&self) -> &str {
         &self.name
     }
 
+    /// The public key of it.
     pub fn public(&self) -> PublicKey {
         PublicKey(self.pair.public_key().as_ref().try_into().expect("an Ed25519 public key has 32 bytes"))
     }
 
+    /// Signs a text.
     pub fn sign(&self, text: &[u8]) -> [u8; 64] {
         self.pair.sign(text).as_ref().try_into().expect("an Ed25519 signature has 64 bytes")
     }
@@ -181,6 +186,7 @@ pub struct Note<'n> {
 }
 
 impl<'n> Note<'n> {
+    /// Splits a note; `None` if it is not one.
     pub fn parse(note: &'n [u8]) -> Option<Note<'n>> {
         let note = std::str::from_utf8(note).ok().filter(|note| note.len() <= NOTE_BYTES_MAX)?;
         if note.bytes().any(|byte| byte < 0x20 && byte != b'\n') {
@@ -238,10 +244,12 @@ pub fn line(name: &str, id: KeyId, signature: &[u8]) -> String {
     format!("{DASH}{name} {}\n", BASE64.encode(data))
 }
 
+/// The base64 of bytes, as notes and proofs have it.
 pub fn base64(bytes: &[u8]) -> String {
     BASE64.encode(bytes)
 }
 
+/// Bytes from their base64; `None` if it is not valid.
 pub fn from_base64(text: &str) -> Option<Vec<u8>> {
     BASE64.decode(text).ok()
 }

@@ -80,6 +80,7 @@ impl TimestampAuthorities {
         }
     }
 
+    /// Whether no authority was named.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -117,6 +118,7 @@ fn nonce_bytes(nonce: u64) -> [u8; 8] {
 }
 
 impl Timestamp {
+    /// Whether this is the answer to a request with that nonce.
     pub fn has_nonce(&self, nonce: u64) -> bool {
         self.nonce.as_deref() == Some(&nonce_bytes(nonce))
     }

@@ -13,6 +13,7 @@ const NODE: u8 = 1;
 pub const TILE_WIDTH: u64 = 256;
 const TILE_HEIGHT: u32 = 8;
 
+/// Hash of a node over two subtrees, as RFC 6962 has it.
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
     let mut both = [0; 65];
     both[0] = NODE;
@@ -30,6 +31,7 @@ pub struct CompactRange {
 }
 
 impl CompactRange {
+    /// Adds a leaf at the end.
     pub fn push(&mut self, leaf: Hash) {
         let mut hash = leaf;
         for _ in 0..self.size.trailing_ones() {
@@ -40,10 +42,12 @@ impl CompactRange {
         self.size += 1;
     }
 
+    /// Number of leaves.
     pub fn size(&self) -> u64 {
         self.size
     }
 
+    /// Root over the leaves.
     pub fn root(&self) -> Hash {
         let mut subtrees = self.subtrees.iter().rev();
         let Some(last) = subtrees.next() else { return Hash(Sha256::digest([]).into()) };
@@ -72,6 +76,7 @@ pub struct Paths {
 }
 
 impl Paths {
+    /// The inclusion proofs of a tree over these leaves.
     pub fn over(leaves: Vec<Hash>) -> Paths {
         let mut levels = vec![leaves];
         while let Some(below) = levels.last().filter(|level| level.len() > 1) {

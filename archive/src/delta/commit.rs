@@ -39,14 +39,12 @@ use super::facts::{
     TAG_VERSION, timestamp,
 };
 use super::{Add, DeltaError, Line, Listing, State, Txn, checkpoint};
-use crate::delta;
 use crate::encode::time_column;
 use crate::error::{ArchiveError, Result, with_causes};
-use crate::layout;
 use crate::position::Position;
-use crate::store::Store;
-use crate::store::durable;
 use crate::store::id::random_id;
+use crate::store::{Store, durable};
+use crate::{delta, layout};
 
 /// Commits between Delta checkpoints. A checkpoint repeats the whole volume, so the sum of their
 /// sizes grows with the square of the commits; a reader reads every commit after the newest

@@ -16,6 +16,7 @@ use crate::strict_json::Strict;
 
 /// Columns that commits carry statistics of.
 pub const STATISTICS_SOURCE: &str = "source";
+/// The other column that commits carry statistics of.
 pub const STATISTICS_OFFSET: &str = "source_offset";
 
 /// Tags of an `add`, see `docs/proof.md`. In a bucket: the version of the object, which its lock
@@ -25,6 +26,7 @@ pub const TAG_VERSION: &str = "version_id";
 pub const TAG_SHA256: &str = "sha256";
 /// Root over the records in the order of rows.
 pub const TAG_RECORD_ROOT: &str = "record_root";
+/// Number of rows.
 pub const TAG_ROWS: &str = "rows";
 /// Map from source partition to least offset, greatest offset and number of rows, as JSON.
 pub const TAG_OFFSETS: &str = "offsets";

@@ -59,6 +59,7 @@ pub fn list_name(number: u64, part: u64) -> String {
 }
 
 impl Hold {
+    /// Whether the hold was not released.
     pub fn is_active(&self) -> bool {
         self.released.is_none()
     }
@@ -72,12 +73,14 @@ impl Hold {
         listed.chain(own.map(|name| HeldObject { path: format!("{}/{name}", layout::HOLDS), version: None }))
     }
 
+    /// Objects on the lists of the hold.
     pub fn listed(&self) -> impl Iterator<Item = &HeldObject> {
         self.lists.iter().flat_map(|list| &list.objects)
     }
 }
 
 impl Holds {
+    /// Reads and checks the records of holds, up to the first that does not count.
     pub async fn load(site: &Site) -> Result<Holds, LogError> {
         let names: BTreeSet<String> = site.record_names(layout::HOLDS).await?.into_iter().collect();
         let mut holds = Holds::default();
@@ -165,6 +168,7 @@ impl Holds {
         }
     }
 
+    /// Holds that were not released.
     pub fn active(&self) -> impl Iterator<Item = &Hold> {
         self.all.iter().filter(|hold| hold.is_active())
     }

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use strongroom_schemas::record::Sha256Hash as Hash;
+use strongroom_tlog::checkpoint::TreeHead;
+use strongroom_tlog::keys::{KeyRecord, Keys, signed_as};
+use strongroom_tlog::signer::Signer;
 
 use crate::error::LogError;
 use crate::layout;
 use crate::site::Site;
-use strongroom_tlog::checkpoint::TreeHead;
-use strongroom_tlog::keys::{KeyRecord, Keys, signed_as};
-use strongroom_tlog::signer::Signer;
 
 /// Maximum number of keys that an archive may have had.
 const KEYS_MAX: u64 = 10_000;

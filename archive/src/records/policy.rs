@@ -10,6 +10,7 @@
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
+use strongroom_tlog::keys::Keys;
 
 use super::keys;
 use super::text::{PolicyRecord, Statement, open};
@@ -20,7 +21,6 @@ use crate::site::Site;
 use crate::store::lock_term::LockTerm;
 use crate::store::options::RETENTION_YEARS_MAX;
 use crate::store::{Store, background};
-use strongroom_tlog::keys::Keys;
 
 /// Maximum number of policy records: each adds at least a year.
 pub const RECORDS_MAX: u64 = RETENTION_YEARS_MAX as u64;

@@ -7,11 +7,11 @@
 use chrono::{DateTime, Datelike as _, SecondsFormat, Utc};
 use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::Sha256Hash as Hash;
+use strongroom_tlog::keys::Keys;
+use strongroom_tlog::note::{Note, PublicKey, base64, from_base64};
 
 use crate::record_fault::RecordFault;
 use crate::store::options::{LockMode, RETENTION_YEARS_MAX, Retention};
-use strongroom_tlog::keys::Keys;
-use strongroom_tlog::note::{Note, PublicKey, base64, from_base64};
 
 /// Longest reason, name, namespace or user.
 pub const TEXT_BYTES_MAX: usize = 1000;
@@ -134,6 +134,7 @@ pub struct PolicyRecord {
 }
 
 impl PolicyRecord {
+    /// The text of the record, which is signed.
     pub fn text(&self, archive_id: &str) -> String {
         let PolicyRecord { number, time, years, reason } = self;
         let time = time_text(*time);
@@ -189,6 +190,7 @@ pub struct HoldRecord {
 }
 
 impl HoldRecord {
+    /// The text of the record, which is signed.
     pub fn text(&self, archive_id: &str) -> String {
         let HoldRecord { number, time, name, deed, reason } = self;
         let time = time_text(*time);
@@ -213,6 +215,7 @@ impl HoldRecord {
         text + &format!("reason {reason}\n")
     }
 
+    /// Reads the text of a record that was opened; it must be about what the caller names.
     pub fn parse(text: &str, archive_id: &str, number: u64) -> Result<Self, RecordFault> {
         let mut fields = Fields::of(text);
         if fields.number::<u64>("strongroom hold")? != number {
@@ -266,6 +269,7 @@ pub struct HeldList {
 }
 
 impl HeldList {
+    /// The text of the record, which is signed.
     pub fn text(&self, archive_id: &str) -> String {
         let HeldList { number, part, hold, objects } = self;
         let mut text = format!("strongroom held {number} {part}\narchive {archive_id}\nhold {hold}\n");
@@ -275,6 +279,7 @@ impl HeldList {
         text
     }
 
+    /// Reads the text of a record that was opened; it must be about what the caller names.
     pub fn parse(text: &str, archive_id: &str, number: u64, part: u64) -> Result<Self, RecordFault> {
         let mut fields = Fields::of(text);
         if fields.field("strongroom held")? != format!("{number} {part}") {
@@ -321,6 +326,7 @@ pub struct DropRecord {
 }
 
 impl DropRecord {
+    /// The text of the record, which is signed.
     pub fn text(&self, archive_id: &str) -> String {
         let DropRecord { log, time, size, root, files, rows, last, years, until, state, reason } = self;
         format!(
@@ -334,6 +340,7 @@ impl DropRecord {
         )
     }
 
+    /// Reads the text of a record that was opened; it must be about what the caller names.
     pub fn parse(text: &str, archive_id: &str, log: VolumeId) -> Result<Self, RecordFault> {
         let mut fields = Fields::of(text);
         if fields.field("strongroom dropped")? != log.name() {

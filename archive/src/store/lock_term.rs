@@ -18,10 +18,12 @@ pub struct LockTerm {
 }
 
 impl LockTerm {
+    /// The term of a store that is asked for `retention`.
     pub fn new(retention: Retention) -> Self {
         LockTerm { mode: retention.mode, years: Arc::new(retention.years.into()), records: Arc::default() }
     }
 
+    /// The retention that an object put now is locked with.
     pub fn now(&self) -> Retention {
         Retention { mode: self.mode, years: self.years.load(Ordering::Relaxed) }
     }

@@ -26,13 +26,12 @@ use bytes::{Buf as _, Bytes};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 
-use crate::layout;
-
 use self::durable::read_only;
 use self::error::{Result, StoreError};
 use self::id::random_id;
 use self::lock_term::LockTerm;
 use self::s3::{Content, Put, S3};
+use crate::layout;
 
 /// The store of one archive. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -98,6 +97,7 @@ impl Store {
         self.read(path).await?.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    /// Whether a file of this name exists.
     pub async fn exists(&self, path: &Path) -> io::Result<bool> {
         match self {
             Store::Local => path.try_exists(),

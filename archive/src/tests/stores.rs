@@ -12,8 +12,7 @@ use super::*;
 use crate::archive::Place;
 use crate::records::policy;
 use crate::records::text::PolicyRecord;
-use crate::store::Store;
-use crate::store::background;
+use crate::store::{Store, background};
 
 #[path = "../../../tests/it/services/ports.rs"]
 mod ports;

@@ -4,8 +4,7 @@ use super::*;
 use crate::delta::State;
 use crate::delta::commit::{self, Addition, Committed, VolumeLog};
 use crate::layout;
-use crate::store::Store;
-use crate::store::background;
+use crate::store::{Store, background};
 
 /// Seals `many` times, ten rows each, starting at `next`, in volumes of at most `commits_max`
 /// commits.

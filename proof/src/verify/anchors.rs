@@ -5,19 +5,19 @@
 //! only recent statements of witnesses do.
 
 use chrono::DateTime;
-use strongroom_schemas::VolumeId;
-use strongroom_schemas::record::Sha256Hash;
-
-use super::{FindingKind, ProofError, Report, UNPROVEN_SECONDS_MAX, read};
 use strongroom_archive::delta::facts::CommitFacts;
 use strongroom_archive::log::{checkpoint_folder, timestamp_folder, witness_folder};
 use strongroom_archive::site::Site;
+use strongroom_schemas::VolumeId;
+use strongroom_schemas::record::Sha256Hash;
 use strongroom_tlog::checkpoint::{check_note, parse_checkpoint_name, parse_timestamp_name};
 use strongroom_tlog::cosignature::WitnessKey;
 use strongroom_tlog::keys::Keys;
 use strongroom_tlog::note::{Note, PublicKey};
 use strongroom_tlog::timestamp::{self, TimestampAuthorities, TokenError};
 use strongroom_tlog::tree::CompactRange;
+
+use super::{FindingKind, ProofError, Report, UNPROVEN_SECONDS_MAX, read};
 
 /// The witnesses whose cosignatures are required.
 #[derive(Clone, Debug, Default)]

@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use futures::{StreamExt as _, stream};
-use strongroom_schemas::VolumeId;
-
-use super::{FindingKind, ProofError, Report, UNPROVEN_SECONDS_MAX};
 use strongroom_archive::delta::facts::CommitFacts;
 use strongroom_archive::error::ArchiveError;
 use strongroom_archive::layout;
 use strongroom_archive::store::Bucket;
 use strongroom_archive::store::options::{LockMode, Retention};
 use strongroom_archive::store::s3::Condition;
+use strongroom_schemas::VolumeId;
+
+use super::{FindingKind, ProofError, Report, UNPROVEN_SECONDS_MAX};
 
 /// Objects whose locks are requested at once.
 const LOCKS_AT_ONCE: usize = 16;

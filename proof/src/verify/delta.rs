@@ -17,15 +17,13 @@ use arrow_schema::DataType;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value};
-use strongroom_schemas::VolumeId;
-
-use super::{ProofError, Report};
-use strongroom_archive::delta::facts::ADD_MEMBERS;
-use strongroom_archive::delta::facts::CommitFacts;
-use strongroom_archive::delta::facts::TAG_VERSION;
+use strongroom_archive::delta::facts::{ADD_MEMBERS, CommitFacts, TAG_VERSION};
 use strongroom_archive::layout;
 use strongroom_archive::site::Site;
 use strongroom_archive::store::durable;
+use strongroom_schemas::VolumeId;
+
+use super::{ProofError, Report};
 
 const KIND: FindingKind = FindingKind::DeltaCheckpoint;
 /// Names the newest Delta checkpoint for readers that do not list.

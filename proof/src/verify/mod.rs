@@ -20,23 +20,22 @@ use std::path::Path;
 use bytes::Bytes;
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
-use strongroom_schemas::record::Sha256Hash;
-use strongroom_schemas::{Table, VolumeId};
-
-pub use self::anchors::Witnesses;
-pub use self::finding::{Finding, FindingKind};
-use super::error::ProofError;
 use strongroom_archive::delta::facts::CommitFacts;
-use strongroom_archive::layout;
 use strongroom_archive::records::{drops, keys};
 use strongroom_archive::site::Site;
 use strongroom_archive::store::{Store, background};
-use strongroom_archive::{Archive, Records};
+use strongroom_archive::{Archive, Records, layout};
+use strongroom_schemas::record::Sha256Hash;
+use strongroom_schemas::{Table, VolumeId};
 use strongroom_tlog::checkpoint::{CheckpointFault, TreeHead, check_note};
 use strongroom_tlog::keys::{KeyRecord, Keys};
 use strongroom_tlog::note::{Note, PublicKey, base64, from_base64};
 use strongroom_tlog::timestamp::TimestampAuthorities;
 use strongroom_tlog::tree;
+
+pub use self::anchors::Witnesses;
+pub use self::finding::{Finding, FindingKind};
+use super::error::ProofError;
 
 /// How long commits may wait for a signature before this is a finding.
 const UNPROVEN_SECONDS_MAX: i64 = 3600;
@@ -116,6 +115,7 @@ pub struct Report {
 }
 
 impl Report {
+    /// An empty report of an archive.
     pub fn new(archive_id: &str, location: &Path) -> Report {
         Report {
             archive_id: archive_id.to_owned(),
@@ -128,6 +128,7 @@ impl Report {
         }
     }
 
+    /// Adds a finding.
     pub fn find(&mut self, kind: FindingKind, place: impl Into<String>, detail: impl Into<String>) {
         if self.findings.len() < FINDINGS_MAX {
             self.findings.push(Finding { kind, place: place.into(), detail: detail.into() });

@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use strongroom_archive::delta::facts::CommitFacts;
 use strongroom_schemas::{Table, VolumeId};
 
 use super::{FindingKind, Report, volumes_of};
-use strongroom_archive::delta::facts::CommitFacts;
 
 /// Suffixes of the appIds that belong to the position of a partition.
 const RECORDS: &str = "#records";

@@ -6,10 +6,6 @@ use std::path::Path;
 
 use futures::{StreamExt as _, stream};
 use serde_json::Map;
-use strongroom_schemas::VolumeId;
-use strongroom_schemas::record::Sha256Hash as Hash;
-
-use super::{FindingKind, ProofError, Report};
 use strongroom_archive::delta::facts::{AddFacts, CommitFacts};
 use strongroom_archive::layout;
 use strongroom_archive::records::drops::{self, FinalPositions};
@@ -19,8 +15,12 @@ use strongroom_archive::records::text::{DropRecord, time_text};
 use strongroom_archive::site::Site;
 use strongroom_archive::store::s3::Condition;
 use strongroom_archive::store::{Bucket, Store};
+use strongroom_schemas::VolumeId;
+use strongroom_schemas::record::Sha256Hash as Hash;
 use strongroom_tlog::checkpoint::TreeHead;
 use strongroom_tlog::keys::Keys;
+
+use super::{FindingKind, ProofError, Report};
 
 /// Objects whose legal holds are requested at once.
 const HOLDS_AT_ONCE: usize = 16;

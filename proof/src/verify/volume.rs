@@ -4,19 +4,19 @@ use std::collections::HashSet;
 
 use chrono::{DateTime, Datelike as _, Utc};
 use futures::{StreamExt as _, stream};
-use strongroom_schemas::VolumeId;
-use strongroom_schemas::record::Sha256Hash as Hash;
-
-use super::{FindingKind, ProofError, Report, UNPROVEN_SECONDS_MAX, delta, read};
 use strongroom_archive::delta::facts::{self, CommitFacts, CommitFault, FaultKind};
 use strongroom_archive::layout;
 use strongroom_archive::log::{checkpoint_folder, folder, tile_bytes};
 use strongroom_archive::records::text::CLOCK_AHEAD_MS_MAX;
 use strongroom_archive::site::Site;
 use strongroom_archive::store::Store;
+use strongroom_schemas::VolumeId;
+use strongroom_schemas::record::Sha256Hash as Hash;
 use strongroom_tlog::checkpoint::{TreeHead, check_note, parse_checkpoint_name};
 use strongroom_tlog::keys::Keys;
 use strongroom_tlog::tree::{self, CompactRange, Tile};
+
+use super::{FindingKind, ProofError, Report, UNPROVEN_SECONDS_MAX, delta, read};
 
 /// Small files read at once.
 const READS_AT_ONCE: usize = 16;

@@ -16,6 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 /// Bytes read at once.
 const CHUNK_BYTES: u64 = 256 << 10;
 
+/// A file as the body of a request.
 #[derive(Debug)]
 pub struct FileBody {
     file: Arc<File>,
@@ -24,6 +25,7 @@ pub struct FileBody {
 }
 
 impl FileBody {
+    /// The body of a PUT of the first `bytes` of a file.
     pub fn new(file: Arc<File>, bytes: u64) -> Self {
         FileBody { file, at: 0, end: bytes }
     }

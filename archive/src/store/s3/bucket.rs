@@ -18,8 +18,7 @@ use crate::layout;
 use crate::store::error::{Result, StoreError};
 use crate::store::id::random_id;
 use crate::store::options::LockMode;
-use crate::store::s3_error::S3Error;
-use crate::store::s3_error::repeat;
+use crate::store::s3_error::{S3Error, repeat};
 
 /// Days for which the object of a probe is locked; it has no meaning.
 const PROBE_LOCK_DAYS: u64 = 1;
@@ -132,6 +131,7 @@ impl S3 {
         made.await.map_err(self.bucket_failed("create"))
     }
 
+    /// The settings of Object Lock of the bucket.
     pub async fn lock_configuration(&self) -> Condition<LockConfiguration> {
         let read = repeat(self.timeout(0), || async {
             let get = self.0.client.get_object_lock_configuration().bucket(&self.0.bucket);

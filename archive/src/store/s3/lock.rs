@@ -15,8 +15,7 @@ use chrono::{DateTime, Utc};
 
 use super::{Condition, Locked, S3, sdk_time, time};
 use crate::store::options::LockMode;
-use crate::store::s3_error::S3Error;
-use crate::store::s3_error::repeat;
+use crate::store::s3_error::{S3Error, repeat};
 
 /// What protects a version of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -54,6 +54,7 @@ use super::s3_error::{S3Error, Tries, repeat};
 use crate::store::error::{Result, StoreError};
 use crate::store::options::{LockMode, Retention, S3Options};
 
+/// The scheme of locations in buckets.
 pub const SCHEME: &str = "s3";
 /// Time limit for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -265,10 +266,12 @@ impl S3 {
         &self.0.root
     }
 
+    /// Name of the bucket.
     pub fn bucket(&self) -> &str {
         &self.0.bucket
     }
 
+    /// Prefix of the archive in the bucket, without slashes at its ends.
     pub fn prefix(&self) -> &str {
         &self.0.prefix
     }
@@ -278,10 +281,12 @@ impl S3 {
         self.0.asked
     }
 
+    /// Whether the user has promised that no other writer runs.
     pub fn single_writer(&self) -> bool {
         self.0.single_writer
     }
 
+    /// Folder for files that are being written, if one was named.
     pub fn staging(&self) -> Option<&Path> {
         self.0.staging.as_deref()
     }

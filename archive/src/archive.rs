@@ -89,7 +89,7 @@ impl Archive {
         Archive::open_or_create_named(location, options, None)
     }
 
-    /// As [`Archive::open_or_create_with`]; a new archive names `public_key` as its first key.
+    /// Like [`Archive::open_or_create_with`], but a new archive names `public_key` as its first key.
     pub fn open_or_create_named(
         location: &str,
         options: &StoreOptions,

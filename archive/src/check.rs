@@ -56,8 +56,8 @@ pub struct Policies {
     pub bucket: Value,
 }
 
-/// Creates the archive at `location`, and its bucket, unless they exist. A new archive names `public_key` as its first
-/// key.
+/// Creates the archive at `location`, and its bucket, unless they exist. A new archive names
+/// `public_key` as its first key.
 ///
 /// # Errors
 /// [`ArchiveError::BucketUnfit`] for a bucket that exists without object lock or versions, or whose

@@ -269,7 +269,7 @@ pub enum DeltaError {
     DeletionVector { path: String },
 }
 
-/// A record that does not hold.
+/// An invalid record.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{}: {fault}", path.display())]
 pub struct RecordError {
@@ -278,7 +278,7 @@ pub struct RecordError {
     pub fault: RecordFault,
 }
 
-/// A signed log, a key record or another signed record that cannot be read, extended or believed.
+/// A signed log, a key record or another signed record that cannot be read, extended or accepted.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LogError {
@@ -380,9 +380,7 @@ impl ArchiveError {
                 Some("give a folder on a local disk or s3://bucket/prefix")
             }
             ArchiveError::Store(error) => error.hint(),
-            ArchiveError::NotAnArchive { .. } => {
-                Some("`strongroom ingest` creates an archive where there is none")
-            }
+            ArchiveError::NotAnArchive { .. } => Some("`strongroom ingest` creates an archive"),
             ArchiveError::Records { source } => source.hint(),
             ArchiveError::Clock { .. } => Some("the system clock is outside 2000-9999; set it"),
             ArchiveError::NotConditional { .. } => Some(

@@ -1,5 +1,5 @@
-//! Named moments of a seal at which tests make a run fail or die. Only a test arms one; a run of the program passes
-//! them all.
+//! Named moments of a seal at which tests make a run fail or die. Only a test arms one; a run of
+//! the program passes them all.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -3,7 +3,8 @@
 //! ```text
 //! <root>/strongroom.json                        written once: makes the folder an archive
 //! <root>/.lock                                  locked by the one writer; empty
-//! <root>/<table>/<period>/                      a volume: one Delta table per UTC year of commit, or part of one
+//! <root>/<table>/<period>/                      a volume: one Delta table per UTC year of commit,
+//! or part of one
 //!         date=2026-03-02/<32 hex>.parquet      sealed, read-only; named by its own BLAKE3 hash
 //!         _delta_log/<20 digits>.json           the commits
 //!         _tlog/                                the signed log; see `docs/proof.md`

@@ -1,7 +1,7 @@
 //! How the records of sealed rows are rendered: the interface that the caller implements.
 //!
-//! Invariant: the archive stores events as columns and renders none. It gives whole batches to the renderer, in the order
-//! of rows.
+//! Invariant: the archive stores events as columns and renders none. It gives whole batches to the
+//! renderer, in the order of rows.
 
 use std::fmt::Display;
 

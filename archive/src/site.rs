@@ -1,7 +1,8 @@
 //! One archive as its lower layers see it: where it is, which one it is, and who signs for it.
 //!
-//! Invariant: the parts belong together. The store is that of the root, and the id is the one that the root's
-//! `strongroom.json` has, so whatever is signed or checked for a site is signed or checked for that archive.
+//! Invariant: the parts belong together. The store is that of the root, and the id is the one that
+//! the root's `strongroom.json` has, so whatever is signed or checked for a site is signed or
+//! checked for that archive.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,7 +46,8 @@ impl Site {
         read.map_err(|source| LogError::Read { path: path.to_owned(), source })
     }
 
-    /// Names in a folder of records below the root, sorted, without those of files that are being written.
+    /// Names in a folder of records below the root, sorted, without those of files that are being
+    /// written.
     pub async fn record_names(&self, folder: &str) -> Result<Vec<String>, LogError> {
         let mut names = self.store.names(&self.root.join(folder)).await?;
         names.retain(|name| !name.starts_with('.'));

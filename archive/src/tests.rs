@@ -15,22 +15,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Int32Type, Int64Type};
-use arrow_array::{
-    ArrayRef, BinaryArray, DictionaryArray, Int32Array, Int64Array, ListArray, RecordBatch, StringArray,
-    TimestampMicrosecondArray, UInt32Array, new_null_array,
-};
+use arrow_array::types::Int64Type;
+use arrow_array::{ArrayRef, ListArray, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow_buffer::{NullBuffer, OffsetBuffer};
-use arrow_cast::cast;
 use arrow_schema::{DataType, Field};
-use arrow_select::concat::concat_batches;
-use arrow_select::take::take_record_batch;
 use chrono::{DateTime, NaiveDate, TimeZone as _, Utc};
 use proptest::prelude::*;
-use strongroom_schemas::record::leaf_hash;
 use strongroom_schemas::{Period, Table, VolumeId, events};
 
-use crate::encode::time_column;
 use crate::fail::{FailPoints, Step};
 use crate::tests::rows::*;
 use crate::*;

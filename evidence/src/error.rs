@@ -1,7 +1,7 @@
 //! Why there is no evidence pack.
 //!
-//! Invariant: what is wrong with the archive itself keeps its own error, so the caller can tell it from a folder that
-//! cannot be written.
+//! Invariant: what is wrong with the archive itself keeps its own error, so the caller can tell it
+//! from a folder that cannot be written.
 
 use std::path::PathBuf;
 
@@ -53,7 +53,7 @@ impl EvidenceError {
             EvidenceError::Proof(error) => error.hint(),
             EvidenceError::Log(error) => error.hint(),
             EvidenceError::NotProvable { .. } => Some(
-                "strongroom seal-log signs what is not signed yet, or let the period end earlier; strongroom verify says what is \
+                "run strongroom seal-log to sign new commits, or end the period earlier; strongroom verify reports what is \
                  wrong",
             ),
             EvidenceError::Write { .. } | EvidenceError::Read { .. } => None,

@@ -1,6 +1,7 @@
 //! What a pack is about: the question that was asked, and the period in it.
 //!
-//! Invariant: a period has its first microsecond and does not have its last one, so two that meet share nothing.
+//! Invariant: a period has its first microsecond and does not have its last one, so two that meet
+//! share nothing.
 
 use serde::{Deserialize, Serialize};
 

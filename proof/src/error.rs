@@ -1,6 +1,7 @@
 //! What can go wrong with proofs, witnesses and timestamps.
 //!
-//! Invariant: what is wrong with an archive's own log is a [`LogError`], so whoever asks finds it in one place.
+//! Invariant: what is wrong with an archive's own log is a [`LogError`], so whoever asks finds it
+//! in one place.
 
 use std::io;
 use std::path::PathBuf;
@@ -44,7 +45,7 @@ pub enum ProofError {
         #[source]
         source: io::Error,
     },
-    #[error("the system has no randomness to make a nonce of")]
+    #[error("the system cannot supply random bytes for a nonce")]
     Randomness,
     #[error(transparent)]
     Log(#[from] LogError),

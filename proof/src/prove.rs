@@ -35,7 +35,7 @@ use super::verify::Witnesses;
 pub const RECORDS_MAX: usize = 10_000;
 /// Format of the file of a proof.
 pub const FORMAT: &str = "strongroom-proof-1";
-/// Cosignatures that a note takes along, and the longest line of one.
+/// Limits on the cosignatures copied into a note: their number, and the length of one line.
 const COSIGNATURES_MAX: usize = 16;
 const COSIGNATURE_BYTES_MAX: usize = 1024;
 /// Columns that are shown next to a record so that it can be found again.
@@ -258,7 +258,8 @@ struct Gathered {
     sources: Vec<Source>,
 }
 
-/// Reads the signed volumes of events, and finds the commits that may hold rows of the sources asked for.
+/// Reads the signed volumes of events, and finds the commits that may hold rows of the sources
+/// asked for.
 async fn gather(site: &Site, asked: &HashSet<String>) -> Result<Gathered, ProofError> {
     let chain = keys::load(site).await?;
     let mut notes = Vec::new();

@@ -1,8 +1,9 @@
 //! Extending the promise in years.
 //!
-//! An extension is a record first (see `records/policy`). From then on writers lock what they put for as long, at the
-//! latest from their next seal on. Then every object's own date is moved, on the version that the archive names. The
-//! same command finishes what a run that died left undone, and no date is moved back.
+//! An extension is a record first (see `records/policy`). From then on writers lock what they put
+//! for as long, at the latest from their next seal on. Then every object's own date is moved, on
+//! the version that the archive names. The same command finishes what a run that died left undone,
+//! and no date is moved back.
 
 use std::sync::Arc;
 

@@ -176,7 +176,7 @@ fn list(first: &[(String, String)], failed: usize) -> String {
 /// Receives the number of objects done and the total, from any thread.
 pub type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
 
-/// One command on an archive's retention: the archive, and who is told how far it is.
+/// One command on an archive's retention: the archive, and where its progress is reported.
 #[derive(Clone)]
 pub(crate) struct Work {
     pub(crate) site: Site,

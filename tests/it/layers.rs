@@ -1,5 +1,6 @@
-//! The shape of the workspace: who may depend on whom, what the pure crates may touch, how manifests and
-//! files are written. ARCHITECTURE.md states these rules; a change that breaks one breaks a test here.
+//! The shape of the workspace: who may depend on whom, what the pure crates may touch, how
+//! manifests and files are written. ARCHITECTURE.md states these rules; a change that breaks one
+//! breaks a test here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -48,14 +49,15 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// What tests of a crate may use beyond [`EDGES`]: the generator, which depends on nothing of ours, and what judges
-/// an archive.
+/// What tests of a crate may use beyond [`EDGES`]: the generator, which depends on nothing of ours,
+/// and what judges an archive.
 const TEST_EDGES: &[(&str, &[&str])] = &[
     ("strongroom-ingest", &["strongroom-generate", "strongroom-proof", "strongroom-tlog"]),
     ("strongroom-retention", &["strongroom-proof"]),
 ];
 
-/// Crates that are functions of their arguments, and what that forbids them to depend on or to name.
+/// Crates that are functions of their arguments, and what that forbids them to depend on or to
+/// name.
 const PURE: &[(&str, &str)] =
     &[("strongroom-schemas", "schemas/src"), ("strongroom-generate", "generate/src")];
 const IMPURE_CRATES: &[&str] = &[
@@ -196,7 +198,8 @@ fn test_folders(package: &str) -> Vec<&str> {
     }
 }
 
-/// Of each of our packages the crates it depends on, as sources name them, and whether for tests only.
+/// Of each of our packages the crates it depends on, as sources name them, and whether for tests
+/// only.
 fn declared() -> BTreeSet<(String, String, bool)> {
     let version = cargo(&["-vV"]);
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).expect("cargo names the host");

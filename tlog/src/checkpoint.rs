@@ -1,7 +1,8 @@
-//! Checkpoints of a volume's log: their text, their names, and the edge of the tree that the next one continues.
+//! Checkpoints of a volume's log: their text, their names, and the edge of the tree that the next
+//! one continues.
 //!
-//! Invariant: a checkpoint is accepted only as it would be written, under the origin of its own log and with a signature
-//! of a known key that holds.
+//! Invariant: a checkpoint is accepted only as it would be written, under the origin of its own log
+//! and with a signature of a known key that holds.
 
 use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::Sha256Hash as Hash;

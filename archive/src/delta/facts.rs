@@ -1,8 +1,10 @@
-//! What a commit of an archive says of its files and positions: the one parser of commits for whoever checks them.
+//! What a commit of an archive says of its files and positions: the one parser of commits for
+//! whoever checks them.
 //!
-//! Invariant: nothing that a commit says is taken before its line was read strictly. What is wrong is a fault beside
-//! the facts and ends nothing, so a damaged commit still shows all that can be read of it. Readers of the table, who
-//! take another program's commits as well, use [`super::actions`].
+//! Invariant: nothing that a commit says is taken before its line was read strictly. What is wrong
+//! is a fault beside the facts and ends nothing, so a damaged commit still shows all that can be
+//! read of it. Readers of the table, who take another program's commits as well, use
+//! [`super::actions`].
 
 use std::collections::BTreeMap;
 
@@ -128,8 +130,8 @@ pub fn parse_with_all_files(bytes: &[u8]) -> CommitFacts {
     commit
 }
 
-/// What a commit says, and what is wrong with it. What cannot be read of it is a fault, and the rest is used. Only the
-/// `first` commit of a volume may describe the table.
+/// What a commit says, and what is wrong with it. What cannot be read of it is a fault, and the
+/// rest is used. Only the `first` commit of a volume may describe the table.
 pub fn parse(bytes: &[u8], first: bool) -> (CommitFacts, Vec<CommitFault>) {
     let mut faults = Vec::new();
     let mut commit = CommitFacts {

@@ -2,9 +2,9 @@
 //! append-only.
 //!
 //! Terms. The *log* of a Delta table is the folder `_delta_log`: commit *n* is a file of JSON
-//! actions, one per line. A *checkpoint* of version *n* is a Parquet file that repeats the content of
-//! commits 0 … *n*, so that a reader need not read them. The *state* is the sum of checkpoint and
-//! commits: files, positions, the table's metadata.
+//! actions, one per line. A *checkpoint* of version *n* is a Parquet file that repeats the content
+//! of commits 0 … *n*, so that a reader need not read them. The *state* is the sum of checkpoint
+//! and commits: files, positions, the table's metadata.
 //!
 //! Invariants. A state is that of a version whose commits were all read: the commits after the
 //! checkpoint are read one by one, and a missing commit between others is an error, never a gap
@@ -253,7 +253,8 @@ impl State {
     }
 }
 
-/// The actions of a commit, for readers of the table. A line that is not one is an error with its number, from 1 on.
+/// The actions of a commit, for readers of the table. A line that is not one is an error with its
+/// number, from 1 on.
 pub(crate) fn actions(commit: &[u8]) -> impl Iterator<Item = Result<Line, (usize, serde_json::Error)>> + '_ {
     let lines = commit.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
     lines.map(|(number, line)| serde_json::from_slice(line).map_err(|source| (number + 1, source)))

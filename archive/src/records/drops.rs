@@ -1,11 +1,12 @@
 //! Which volumes were dropped, and where they ended.
 //!
-//! Terms. A *drop record* (`_dropped/events-2019`) is a note under the archive's key: which volume, its last tree, its
-//! files and rows, why, when. Its *final positions* (`_dropped/events-2019.state`) are where the volume's positions ended
-//! and what offsets its files had: what the years after it continue from, for writers and for whoever adds up.
+//! Terms. A *drop record* (`_dropped/events-2019`) is a note under the archive's key: which volume,
+//! its last tree, its files and rows, why, when. Its *final positions*
+//! (`_dropped/events-2019.state`) are where the volume's positions ended and what offsets its files
+//! had: what the years after it continue from, for writers and for sums over volumes.
 //!
-//! Invariant: a volume with a drop record that holds is left out by readers, whatever is still there of it; a forged
-//! record hides nothing.
+//! Invariant: a volume with a drop record that holds is left out by readers, whatever is still
+//! there of it; a forged record hides nothing.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,10 +1,10 @@
 //! The legal holds of an archive, as its records say them.
 //!
-//! A hold is a record (`_holds/00000001`) that says of which records it is, and lists of the objects that hold these
-//! (`_holds/00000001-00000001` and so on).
+//! A hold is a record (`_holds/00000001`) that says of which records it is, and lists of the
+//! objects that hold these (`_holds/00000001-00000001` and so on).
 //!
-//! Invariant: records are read in their order, and none after one that does not hold; a name is placed once and released
-//! once.
+//! Invariant: records are read in their order, and none after an invalid one; a name is
+//! placed once and released once.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -80,7 +80,7 @@ impl Hold {
 }
 
 impl Holds {
-    /// Reads and checks the records of holds, up to the first that does not count.
+    /// Reads and checks the records of holds, up to the first invalid one.
     pub async fn load(site: &Site) -> Result<Holds, LogError> {
         let names: BTreeSet<String> = site.record_names(layout::HOLDS).await?.into_iter().collect();
         let mut holds = Holds::default();
@@ -141,7 +141,7 @@ impl Holds {
         Ok(holds)
     }
 
-    /// Like [`Holds::load`], but a record that does not hold is an error.
+    /// Like [`Holds::load`], but an invalid record is an error.
     pub async fn load_valid(site: &Site) -> Result<Holds, LogError> {
         let holds = Holds::load(site).await?;
         match holds.wrong {

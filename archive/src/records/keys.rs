@@ -1,7 +1,8 @@
 //! The records of an archive's keys, in the store.
 //!
-//! Invariant: a record is written once, under the number after the last one; of two processes that append at once, one
-//! finds its number taken and reads again. On a crash there is either the whole record or none.
+//! Invariant: a record is written once, under the number after the last one; of two processes that
+//! append at once, one finds its number taken and reads again. On a crash there is either the whole
+//! record or none.
 
 use std::path::{Path, PathBuf};
 

@@ -5,7 +5,7 @@
 //! key a record counts only if it is signed by one of the archive's keys: otherwise, anyone who may
 //! put objects could have everything kept, and paid for, for a hundred years.
 //!
-//! Invariant: a record is read with all before it, and none after one that does not hold.
+//! Invariant: a record is read with all before it, and none after an invalid one.
 
 use std::path::PathBuf;
 
@@ -48,17 +48,17 @@ pub fn path(site: &Site, number: u64) -> PathBuf {
     site.root.join(layout::RETENTION).join(format!("{number:08}"))
 }
 
-/// The records of policy of an archive, up to the first that does not hold.
+/// The records of policy of an archive, up to the first invalid one.
 #[derive(Clone, Debug)]
 pub struct FoundPolicy {
     pub policy: Policy,
-    /// Records that were read, with the one that does not hold.
+    /// Records that were read, including the invalid one.
     pub read: u64,
-    /// The record that does not hold.
+    /// The invalid record.
     pub wrong: Option<RecordError>,
 }
 
-/// Reads the records of an archive up to the first that does not hold.
+/// Reads the records of an archive up to the first invalid one.
 pub async fn load(site: &Site, keys: &Keys) -> Result<FoundPolicy, LogError> {
     let made_with = site.made_with_years;
     let mut policy = Policy { made_with, years: made_with, records: Vec::new() };
@@ -87,14 +87,14 @@ pub async fn load(site: &Site, keys: &Keys) -> Result<FoundPolicy, LogError> {
     Ok(FoundPolicy { policy, read, wrong: None })
 }
 
-/// Like [`load`], but a record that does not hold is an error.
+/// Like [`load`], but an invalid record is an error.
 pub async fn load_valid(site: &Site, keys: &Keys) -> Result<Policy, LogError> {
     let FoundPolicy { policy, wrong, .. } = load(site, keys).await?;
     wrong.map_or(Ok(policy), |wrong| Err(wrong.into()))
 }
 
-/// Takes what was promised since into `term`. Asks the store for one name where nothing was. Records that do not
-/// hold are left out: they are for `verify` to name, and may cost nobody anything.
+/// Adds the promises made since to `term`. Asks the store for one name if there are none.
+/// Invalid records are ignored: `verify` reports them, and they must not cost anyone anything.
 pub async fn refresh(site: &Site, term: &LockTerm) -> Result<(), LogError> {
     let next = path(site, term.records() + 1);
     let there = site.store.exists(&next).await;

@@ -1,7 +1,7 @@
 //! What can go wrong with a store: one variant for each operation, with the object it failed on.
 //!
-//! Invariant: this is the lowest error of the crate. It wraps no error of a layer above the store, so each of those
-//! can wrap it.
+//! Invariant: this is the lowest error of the crate. It wraps no error of a layer above the store,
+//! so each of those can wrap it.
 
 use std::io;
 use std::path::PathBuf;
@@ -84,7 +84,9 @@ impl StoreError {
     /// What the user can do about it, if anything.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            StoreError::RootGone { .. } => Some("is its disk mounted? It is made anew at a start only"),
+            StoreError::RootGone { .. } => {
+                Some("check that its disk is mounted; the folder is created only at a start")
+            }
             StoreError::ListFolder { source, .. } => S3Error::within(source)?.hint(),
             StoreError::Probe { source, .. } | StoreError::Bucket { source, .. } => source.hint(),
             StoreError::Connect { .. } => {

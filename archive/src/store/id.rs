@@ -1,6 +1,6 @@
-//! Names that nobody else gives: archive ids, and the nonces of commits and probes.
+//! Random ids: of archives, and the nonces of commits and probes.
 //!
-//! Invariant: an id comes from the system's randomness, or there is none.
+//! Invariant: an id comes from the system's random number generator, or the call fails.
 
 use super::error::{Result, StoreError};
 

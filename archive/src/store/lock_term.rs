@@ -1,7 +1,7 @@
 //! For how long new objects are locked.
 //!
-//! Invariant: a term only grows. All clones of it grow together, so a policy that one reader of an archive has seen is
-//! what every writer of that archive puts objects with.
+//! Invariant: a term only grows. All clones of it grow together, so a policy that one reader of an
+//! archive has seen is what every writer of that archive puts objects with.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

@@ -31,7 +31,6 @@ use self::error::{Result, StoreError};
 use self::id::random_id;
 use self::lock_term::LockTerm;
 use self::s3::{Content, Put, S3};
-use crate::layout;
 
 /// The store of one archive. Cheap to clone.
 #[derive(Clone, Debug)]

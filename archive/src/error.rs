@@ -327,7 +327,7 @@ impl LogError {
                 Some("run strongroom verify to find what was changed; keep the archive as it is")
             }
             LogError::NoKey => Some("run strongroom seal-log with a key"),
-            LogError::Record(_) => Some("strongroom verify says what is wrong"),
+            LogError::Record(_) => Some("strongroom verify reports what is wrong"),
             LogError::Tlog(error) => error.hint(),
             LogError::Store(error) => error.hint(),
             _ => None,

@@ -102,11 +102,21 @@ pub enum RetentionError {
     #[error("cannot read rows of file {}: {detail}", path.display())]
     Rows { path: PathBuf, detail: String },
     #[error(transparent)]
-    Log(#[from] LogError),
+    Log(LogError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
     Archive(#[from] Box<ArchiveError>),
+}
+
+impl From<LogError> for RetentionError {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Record(error) => error.into(),
+            LogError::Store(error) => error.into(),
+            error => RetentionError::Log(error),
+        }
+    }
 }
 
 impl From<TlogError> for RetentionError {

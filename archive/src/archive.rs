@@ -18,6 +18,14 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use strongroom_schemas::format::ARCHIVE_FORMAT;
 use strongroom_schemas::{Period, Table};
+use strongroom_store::error::StoreError;
+use strongroom_store::id::random_id;
+use strongroom_store::lock_term::LockTerm;
+use strongroom_store::options::{
+    LockMode, RETENTION_YEARS_DEFAULT, RETENTION_YEARS_MAX, Retention, StoreOptions,
+};
+use strongroom_store::s3::S3;
+use strongroom_store::{Bucket, Contents, Store, background, durable, layout};
 use strongroom_tlog::checkpoint::TreeHead;
 use strongroom_tlog::keys::Keys;
 use strongroom_tlog::note::{NAME_DEFAULT, PublicKey};
@@ -26,7 +34,6 @@ use url::Url;
 
 use crate::delta::snapshot::{self, FileEntry, Snapshot};
 use crate::error::{ArchiveError, LogError, Result};
-use crate::layout;
 use crate::lock::{Lock, WriterGuard};
 use crate::log::LogSigner;
 use crate::position::Source;
@@ -34,14 +41,6 @@ use crate::read::{self, EventSelection, Rows};
 use crate::records::keys::{self, NewKey};
 use crate::records::policy;
 use crate::site::Site;
-use crate::store::error::StoreError;
-use crate::store::id::random_id;
-use crate::store::lock_term::LockTerm;
-use crate::store::options::{
-    LockMode, RETENTION_YEARS_DEFAULT, RETENTION_YEARS_MAX, Retention, StoreOptions,
-};
-use crate::store::s3::S3;
-use crate::store::{Bucket, Contents, Store, background, durable};
 use crate::writer::{Writer, WriterOptions};
 
 /// An archive, on a local disk or in a bucket.

@@ -11,17 +11,16 @@ use chrono::{Days, SecondsFormat, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use strongroom_schemas::Table;
+use strongroom_store::error::StoreError;
+use strongroom_store::options::{LockMode, Retention, StoreOptions};
+use strongroom_store::s3::{
+    Condition, S3, S3Error, auditor_policy, bucket_policy, keeper_policy, remover_policy, writer_policy,
+};
+use strongroom_store::{Bucket, Store, background, layout};
 use strongroom_tlog::note::PublicKey;
 
 use crate::archive::{Archive, Place};
 use crate::error::{ArchiveError, Result};
-use crate::layout;
-use crate::store::error::StoreError;
-use crate::store::options::{LockMode, Retention, StoreOptions};
-use crate::store::s3::{
-    Condition, S3, S3Error, auditor_policy, bucket_policy, keeper_policy, remover_policy, writer_policy,
-};
-use crate::store::{Bucket, Store, background};
 
 /// Number of sealed files whose locks are checked.
 const SAMPLE_FILES: usize = 16;

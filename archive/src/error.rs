@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use parquet::errors::ParquetError;
 use strongroom_schemas::Table;
+use strongroom_store::error::StoreError;
+use strongroom_store::s3_error::S3Error;
 use strongroom_tlog::checkpoint::CheckpointFault;
 use strongroom_tlog::error::TlogError;
 use strongroom_tlog::keys::KeyFault;
@@ -18,8 +20,6 @@ use thiserror::Error;
 use crate::activity_record::ActivityError;
 use crate::position::Position;
 use crate::record_fault::RecordFault;
-use crate::store::error::StoreError;
-use crate::store::s3_error::S3Error;
 
 /// The result of an operation on an archive.
 pub type Result<T, E = ArchiveError> = std::result::Result<T, E>;
@@ -32,7 +32,7 @@ pub enum ArchiveError {
     Store(#[from] StoreError),
     #[error("archive location \"{location}\" is not a path, file:// or s3:// URL")]
     LocationScheme { location: String },
-    #[error("{} is not an archive: {} is missing", root.display(), crate::layout::MANIFEST)]
+    #[error("{} is not an archive: {} is missing", root.display(), strongroom_store::layout::MANIFEST)]
     NotAnArchive { root: PathBuf },
     #[error("{} is not empty and is not an archive", root.display())]
     NotEmpty { root: PathBuf },

@@ -26,7 +26,6 @@ pub mod delta;
 pub mod encode;
 pub mod error;
 pub mod fail;
-pub mod layout;
 mod lock;
 pub mod log;
 mod position;
@@ -35,11 +34,17 @@ pub mod record_fault;
 pub mod records;
 mod render;
 pub mod site;
-pub mod store;
 mod strict_json;
 #[cfg(test)]
 mod tests;
 mod writer;
+
+pub use strongroom_store::error::StoreError;
+pub use strongroom_store::options::{
+    LockMode, RETENTION_YEARS_DEFAULT, RETENTION_YEARS_MAX, Retention, S3Options, StoreOptions, variables,
+};
+pub use strongroom_store::s3_error::S3Error;
+pub use strongroom_store::{Contents, Fetched};
 
 pub use archive::Archive;
 pub use check::{Finding, Init, Policies, Verdict, check, init};
@@ -50,10 +55,4 @@ pub use error::{ArchiveError, DeltaError, LogError, RecordError, Result};
 pub use position::{Counts, Position, Source, SourcePosition};
 pub use read::{Choose, EventSelection, Rows};
 pub use render::Records;
-pub use store::error::StoreError;
-pub use store::options::{
-    LockMode, RETENTION_YEARS_DEFAULT, RETENTION_YEARS_MAX, Retention, S3Options, StoreOptions, variables,
-};
-pub use store::s3_error::S3Error;
-pub use store::{Contents, Fetched};
 pub use writer::{Commit, SealReport, VOLUME_COMMITS_MAX, Writer, WriterOptions};

@@ -8,9 +8,9 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 
+use strongroom_store::{Bucket, background, layout};
+
 use crate::error::{ArchiveError, Result};
-use crate::layout;
-use crate::store::{Bucket, background};
 
 /// What permits a writer to write.
 #[derive(Debug)]

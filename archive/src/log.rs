@@ -14,6 +14,7 @@ use bytes::Bytes;
 use chrono::Utc;
 use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
+use strongroom_store::layout;
 use strongroom_tlog::checkpoint::{
     CheckpointFault, Edge, TreeHead, check_note, checkpoint_name, checkpoint_text, name_prefix,
     parse_checkpoint_name,
@@ -25,7 +26,6 @@ use strongroom_tlog::tree::{self, TILE_WIDTH, Tile};
 
 use crate::error::LogError;
 use crate::fail::{FailPoints, Step};
-use crate::layout;
 use crate::records::drops;
 use crate::records::keys::{self, NewKey};
 use crate::site::Site;

@@ -30,17 +30,16 @@ use parquet::file::reader::ChunkReader;
 use parquet::file::statistics::Statistics;
 use serde_json::Value;
 use strongroom_schemas::{Period, Table, VolumeId};
+use strongroom_store::{Fetched, Store, layout};
 
 use crate::delta::commit;
 use crate::delta::facts::{METADATA, STATISTICS_OFFSET, STATISTICS_SOURCE};
 use crate::delta::snapshot::{FileEntry, Snapshot};
 use crate::encode::time_column;
 use crate::error::{ArchiveError, Result};
-use crate::layout;
 use crate::position::{Position, Source};
 use crate::records::drops;
 use crate::site::Site;
-use crate::store::{Fetched, Store};
 
 /// Bytes fetched from the end of a file in a bucket, before the length of its footer is known.
 const FOOTER_BYTES_LIKELY: u64 = 128 << 10;

@@ -7,9 +7,8 @@ use std::fmt::Display;
 
 use chrono::{DateTime, Utc};
 use strongroom_schemas::VolumeId;
+use strongroom_store::options::RETENTION_YEARS_MAX;
 use thiserror::Error;
-
-use crate::store::options::RETENTION_YEARS_MAX;
 
 /// Why a record of `_retention`, `_holds` or `_dropped` is refused.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

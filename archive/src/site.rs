@@ -9,11 +9,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use strongroom_schemas::VolumeId;
+use strongroom_store::{Store, layout};
 use strongroom_tlog::signer::Signer;
 
 use crate::error::LogError;
-use crate::layout;
-use crate::store::Store;
 
 /// The store, place and identity of an archive. Cheap to clone.
 #[derive(Clone, Debug)]

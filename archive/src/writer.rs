@@ -50,6 +50,12 @@ use strongroom_schemas::format::EVENTS_FORMAT;
 use strongroom_schemas::record::Sha256Hash;
 use strongroom_schemas::volume::YEARS;
 use strongroom_schemas::{Period, Table, VolumeId};
+use strongroom_store::durable::{self, read_only};
+use strongroom_store::id::random_id;
+use strongroom_store::options::variables;
+use strongroom_store::s3::Content;
+use strongroom_store::s3_error::pause;
+use strongroom_store::{Bucket, Store, background, layout};
 use strongroom_tlog::tree::CompactRange;
 
 use crate::activity_record::is_activity;
@@ -62,18 +68,11 @@ use crate::delta::snapshot;
 use crate::encode::{EncodedRowGroup, Span, parquet_schema};
 use crate::error::{ArchiveError, LogError, Result, with_causes};
 use crate::fail::{FailPoints, Step};
-use crate::layout;
 use crate::lock::WriterGuard;
 use crate::log::LogSigner;
 use crate::position::{Counts, Position, SourcePosition};
 use crate::records::{drops, policy};
 use crate::site::Site;
-use crate::store::durable::{self, read_only};
-use crate::store::id::random_id;
-use crate::store::options::variables;
-use crate::store::s3::Content;
-use crate::store::s3_error::pause;
-use crate::store::{Bucket, Store, background};
 
 /// Order of commits: the table whose positions are the truth comes last.
 const COMMIT_ORDER: [Table; 4] = [Table::Activity, Table::Rejects, Table::Alerts, Table::Events];

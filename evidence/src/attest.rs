@@ -8,13 +8,13 @@ use std::path::Path;
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
+use strongroom_archive::Archive;
 use strongroom_archive::records::keys;
-use strongroom_archive::store::error::StoreError;
-use strongroom_archive::store::options::LockMode;
-use strongroom_archive::store::s3::Condition;
-use strongroom_archive::store::{Bucket, Store, background};
-use strongroom_archive::{Archive, layout};
 use strongroom_schemas::Table;
+use strongroom_store::error::StoreError;
+use strongroom_store::options::LockMode;
+use strongroom_store::s3::Condition;
+use strongroom_store::{Bucket, Store, background, layout};
 
 use super::error::EvidenceError;
 use super::ledger::Ledger;

@@ -6,8 +6,8 @@
 use std::path::PathBuf;
 
 use strongroom_archive::error::{ArchiveError, LogError};
-use strongroom_archive::store::error::StoreError;
 use strongroom_proof::ProofError;
+use strongroom_store::error::StoreError;
 use thiserror::Error;
 
 /// Why a pack cannot be made.

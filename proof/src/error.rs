@@ -7,7 +7,7 @@ use std::io;
 use std::path::PathBuf;
 
 use strongroom_archive::error::{ArchiveError, LogError};
-use strongroom_archive::store::error::StoreError;
+use strongroom_store::error::StoreError;
 use strongroom_tlog::error::TlogError;
 use thiserror::Error;
 

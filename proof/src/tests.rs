@@ -12,9 +12,10 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use chrono::{DateTime, Utc};
 use strongroom_archive::fail::{FailPoints, Step};
-use strongroom_archive::{Archive, LogError, Position, Records, layout};
+use strongroom_archive::{Archive, LogError, Position, Records};
 use strongroom_schemas::record::leaf_hash;
 use strongroom_schemas::{Period, Table, VolumeId};
+use strongroom_store::layout;
 use strongroom_tlog::tree::node_hash;
 use strongroom_tlog::{PrivateKey, Signer};
 

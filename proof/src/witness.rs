@@ -24,8 +24,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use strongroom_archive::store::durable;
 use strongroom_schemas::record::Sha256Hash as Hash;
+use strongroom_store::durable;
 use strongroom_tlog::checkpoint::parse_checkpoint_text;
 use strongroom_tlog::cosignature::{WitnessKey, cosign};
 use strongroom_tlog::note::{Note, PrivateKey, PublicKey, base64, from_base64, line};

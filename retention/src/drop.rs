@@ -20,6 +20,7 @@ use std::time::SystemTime;
 
 use chrono::{DateTime, Datelike as _, Days, NaiveTime, Utc};
 use futures::{StreamExt as _, stream};
+use strongroom_archive::Archive;
 use strongroom_archive::delta::facts::CommitFacts;
 use strongroom_archive::error::{LogError, RecordError};
 use strongroom_archive::fail::FailPoints;
@@ -29,10 +30,9 @@ use strongroom_archive::records::drops::{self, FinalPositions, POSITIONS_FORMAT}
 use strongroom_archive::records::holds::{Hold, Holds};
 use strongroom_archive::records::policy;
 use strongroom_archive::records::text::{DropRecord, Statement, retention_end, time_text};
-use strongroom_archive::store::{Bucket, Store, durable};
-use strongroom_archive::{Archive, layout};
 use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::Sha256Hash as Hash;
+use strongroom_store::{Bucket, Store, durable, layout};
 
 use super::{
     Failures, NAMES_MAX, OBJECTS_AT_ONCE, Progress, RetentionError, Work, matching, objects, text_of,

@@ -12,9 +12,9 @@ use futures::{StreamExt as _, stream};
 use strongroom_archive::Archive;
 use strongroom_archive::records::policy::{Policy, load_valid, path, refresh};
 use strongroom_archive::records::text::{PolicyRecord, Statement, retention_end};
-use strongroom_archive::store::options::{LockMode, RETENTION_YEARS_MAX};
-use strongroom_archive::store::s3::Locked;
-use strongroom_archive::store::{Bucket, Store};
+use strongroom_store::options::{LockMode, RETENTION_YEARS_MAX};
+use strongroom_store::s3::Locked;
+use strongroom_store::{Bucket, Store};
 
 use super::{Failures, OBJECTS_AT_ONCE, Progress, RetentionError, Work, objects, text_of};
 

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, stream};
+use strongroom_archive::Archive;
 use strongroom_archive::delta::facts::CommitFacts;
 use strongroom_archive::error::RecordError;
 use strongroom_archive::log::{checkpoint_folder, folder};
@@ -26,9 +27,8 @@ use strongroom_archive::records::holds::{Hold, Holds, list_name, path, record_na
 use strongroom_archive::records::text::{
     Deed, HeldList, HeldObject, HoldRecord, LIST_OBJECTS_MAX, Scope, Statement,
 };
-use strongroom_archive::store::Store;
-use strongroom_archive::{Archive, layout};
 use strongroom_schemas::VolumeId;
+use strongroom_store::{Store, layout};
 use strongroom_tlog::checkpoint::parse_checkpoint_name;
 use strongroom_tlog::tree::{TILE_WIDTH, Tile};
 

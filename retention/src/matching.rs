@@ -24,12 +24,11 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use strongroom_archive::delta::facts::{AddFacts, CommitFacts, micros};
 use strongroom_archive::encode::time_column;
-use strongroom_archive::layout;
 use strongroom_archive::records::text::Scope;
-use strongroom_archive::store::Contents;
 use strongroom_schemas::table::{alerts, events};
 use strongroom_schemas::touched::ANY;
 use strongroom_schemas::{Table, VolumeId};
+use strongroom_store::{Contents, layout};
 
 use super::{RetentionError, Work};
 

@@ -6,11 +6,10 @@ use std::collections::{BTreeMap, HashMap};
 use chrono::{DateTime, Utc};
 use strongroom_archive::delta::commit;
 use strongroom_archive::delta::facts::{CommitFacts, parse_with_all_files};
-use strongroom_archive::layout;
 use strongroom_archive::records::drops;
-use strongroom_archive::store::Bucket;
-use strongroom_archive::store::s3::ObjectVersion;
 use strongroom_schemas::VolumeId;
+use strongroom_store::s3::ObjectVersion;
+use strongroom_store::{Bucket, layout};
 
 use super::{RetentionError, Work};
 

@@ -15,11 +15,11 @@ use proptest::prelude::*;
 use strongroom_archive::fail::Step;
 use strongroom_archive::records::holds::Holds;
 use strongroom_archive::records::text::retention_end;
-use strongroom_archive::store::durable;
-use strongroom_archive::{Archive, LogError, Records, encode, encode_records, layout};
+use strongroom_archive::{Archive, LogError, Records, encode, encode_records};
 use strongroom_proof::verify::{self, Watch, verify};
 use strongroom_schemas::record::leaf_hash;
 use strongroom_schemas::{Period, Table, VolumeId};
+use strongroom_store::{durable, layout};
 use strongroom_tlog::{PrivateKey, Signer};
 
 use self::rows::{PARTITION, Shape, batch, counts, create, folder, options, position, step, tree};

@@ -17,13 +17,26 @@ const EDGES: &[(&str, &[&str])] = &[
     ("strongroom-schemas", &[]),
     ("strongroom-generate", &[]),
     ("strongroom-tlog", &["strongroom-schemas"]),
+    ("strongroom-store", &["strongroom-schemas"]),
     ("strongroom-alerts", &["strongroom-schemas"]),
-    ("strongroom-archive", &["strongroom-schemas", "strongroom-tlog"]),
-    ("strongroom-proof", &["strongroom-archive", "strongroom-schemas", "strongroom-tlog"]),
-    ("strongroom-retention", &["strongroom-archive", "strongroom-schemas", "strongroom-tlog"]),
+    ("strongroom-archive", &["strongroom-schemas", "strongroom-store", "strongroom-tlog"]),
+    (
+        "strongroom-proof",
+        &["strongroom-archive", "strongroom-schemas", "strongroom-store", "strongroom-tlog"],
+    ),
+    (
+        "strongroom-retention",
+        &["strongroom-archive", "strongroom-schemas", "strongroom-store", "strongroom-tlog"],
+    ),
     (
         "strongroom-evidence",
-        &["strongroom-archive", "strongroom-proof", "strongroom-schemas", "strongroom-tlog"],
+        &[
+            "strongroom-archive",
+            "strongroom-proof",
+            "strongroom-schemas",
+            "strongroom-store",
+            "strongroom-tlog",
+        ],
     ),
     ("strongroom-sinks", &["strongroom-alerts", "strongroom-schemas"]),
     (
@@ -161,6 +174,7 @@ fn all_sources() -> Vec<PathBuf> {
         "retention",
         "schemas",
         "sinks",
+        "store",
         "tests",
         "tlog",
     ];

@@ -33,6 +33,8 @@ use serde_json::{Map, Value, json};
 use strongroom_schemas::record::Sha256Hash;
 use strongroom_schemas::table::DATE;
 use strongroom_schemas::{Table, VolumeId};
+use strongroom_store::id::random_id;
+use strongroom_store::{Store, durable};
 
 use super::facts::{
     CLOSED, STATISTICS_OFFSET, STATISTICS_SOURCE, TAG_OFFSETS, TAG_RECORD_ROOT, TAG_ROWS, TAG_SHA256,
@@ -42,8 +44,6 @@ use super::{Add, DeltaError, Line, Listing, State, Txn, checkpoint};
 use crate::encode::time_column;
 use crate::error::{ArchiveError, Result, with_causes};
 use crate::position::Position;
-use crate::store::id::random_id;
-use crate::store::{Store, durable};
 use crate::{delta, layout};
 
 /// Commits between Delta checkpoints. A checkpoint repeats the whole volume, so the sum of their

@@ -12,8 +12,8 @@ use chrono::{DateTime, NaiveDate, SecondsFormat};
 use serde_json::{Map, Value};
 use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
+use strongroom_store::layout;
 
-use crate::layout;
 use crate::strict_json::Strict;
 
 /// Columns that commits carry statistics of.

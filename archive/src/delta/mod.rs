@@ -31,10 +31,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use strongroom_schemas::Table;
 use strongroom_schemas::table::DATE;
+use strongroom_store::{Store, layout};
 
 use crate::error::DeltaError;
-use crate::layout;
-use crate::store::Store;
 
 /// Newest version of the protocol that this program reads.
 const READER_VERSION: u32 = 1;

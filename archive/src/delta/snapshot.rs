@@ -9,15 +9,14 @@ use chrono::NaiveDate;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use strongroom_schemas::{Period, Table, VolumeId};
+use strongroom_store::{Store, layout};
 
 use super::commit;
 use super::facts::{STATISTICS_OFFSET, STATISTICS_SOURCE, TAG_VERSION, micros};
 use crate::encode::time_column;
 use crate::error::{ArchiveError, Result};
-use crate::layout;
 use crate::records::drops;
 use crate::site::Site;
-use crate::store::Store;
 
 /// A table's files over all volumes, as of one version of each.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,12 +15,12 @@ use chrono::{DateTime, Datelike as _, Utc};
 use serde::{Deserialize, Serialize};
 use strongroom_schemas::record::Sha256Hash as Hash;
 use strongroom_schemas::{Period, Table, VolumeId};
+use strongroom_store::layout;
 
 use super::keys;
 use super::policy::{self, FoundPolicy};
 use super::text::{DropRecord, Statement, open};
 use crate::error::LogError;
-use crate::layout;
 use crate::record_fault::RecordFault;
 use crate::site::Site;
 

@@ -10,11 +10,11 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use strongroom_schemas::record::Sha256Hash as Hash;
+use strongroom_store::layout;
 
 use super::keys;
 use super::text::{Deed, HeldList, HeldObject, HoldRecord, Scope, Statement, open};
 use crate::error::{LogError, RecordError};
-use crate::layout;
 use crate::record_fault::RecordFault;
 use crate::site::Site;
 

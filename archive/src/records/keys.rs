@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use strongroom_schemas::record::Sha256Hash as Hash;
+use strongroom_store::layout;
 use strongroom_tlog::checkpoint::TreeHead;
 use strongroom_tlog::keys::{KeyRecord, Keys, signed_as};
 use strongroom_tlog::signer::Signer;
 
 use crate::error::LogError;
-use crate::layout;
 use crate::site::Site;
 
 /// Maximum number of keys that an archive may have had.

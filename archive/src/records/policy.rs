@@ -10,17 +10,16 @@
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
+use strongroom_store::lock_term::LockTerm;
+use strongroom_store::options::RETENTION_YEARS_MAX;
+use strongroom_store::{Store, background, layout};
 use strongroom_tlog::keys::Keys;
 
 use super::keys;
 use super::text::{PolicyRecord, Statement, open};
 use crate::error::{LogError, RecordError};
-use crate::layout;
 use crate::record_fault::RecordFault;
 use crate::site::Site;
-use crate::store::lock_term::LockTerm;
-use crate::store::options::RETENTION_YEARS_MAX;
-use crate::store::{Store, background};
 
 /// Maximum number of policy records: each adds at least a year.
 pub const RECORDS_MAX: u64 = RETENTION_YEARS_MAX as u64;

@@ -7,11 +7,11 @@
 use chrono::{DateTime, Datelike as _, SecondsFormat, Utc};
 use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::Sha256Hash as Hash;
+use strongroom_store::options::{LockMode, RETENTION_YEARS_MAX, Retention};
 use strongroom_tlog::keys::Keys;
 use strongroom_tlog::note::{Note, PublicKey, base64, from_base64};
 
 use crate::record_fault::RecordFault;
-use crate::store::options::{LockMode, RETENTION_YEARS_MAX, Retention};
 
 /// Longest reason, name, namespace or user.
 pub const TEXT_BYTES_MAX: usize = 1000;

@@ -7,12 +7,12 @@
 use std::process::Command;
 
 use bytes::Bytes;
+use strongroom_store::{Store, background};
 
 use super::*;
 use crate::archive::Place;
 use crate::records::policy;
 use crate::records::text::PolicyRecord;
-use crate::store::{Store, background};
 
 #[path = "../../../tests/it/services/ports.rs"]
 mod ports;

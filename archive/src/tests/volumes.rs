@@ -1,10 +1,10 @@
 //! Consecutive volumes: full ones, closed ones, and how readers, writers and `verify` handle them.
 
+use strongroom_store::{Store, background, layout};
+
 use super::*;
 use crate::delta::State;
 use crate::delta::commit::{self, Addition, Committed, VolumeLog};
-use crate::layout;
-use crate::store::{Store, background};
 
 /// Seals `many` times, ten rows each, starting at `next`, in volumes of at most `commits_max`
 /// commits.

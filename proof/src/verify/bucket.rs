@@ -7,11 +7,10 @@ use std::path::Path;
 use futures::{StreamExt as _, stream};
 use strongroom_archive::delta::facts::CommitFacts;
 use strongroom_archive::error::ArchiveError;
-use strongroom_archive::layout;
-use strongroom_archive::store::Bucket;
-use strongroom_archive::store::options::{LockMode, Retention};
-use strongroom_archive::store::s3::Condition;
 use strongroom_schemas::VolumeId;
+use strongroom_store::options::{LockMode, Retention};
+use strongroom_store::s3::Condition;
+use strongroom_store::{Bucket, layout};
 
 use super::{FindingKind, ProofError, Report, UNPROVEN_SECONDS_MAX};
 

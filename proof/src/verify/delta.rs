@@ -18,10 +18,9 @@ use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value};
 use strongroom_archive::delta::facts::{ADD_MEMBERS, CommitFacts, TAG_VERSION};
-use strongroom_archive::layout;
 use strongroom_archive::site::Site;
-use strongroom_archive::store::durable;
 use strongroom_schemas::VolumeId;
+use strongroom_store::{durable, layout};
 
 use super::{ProofError, Report};
 

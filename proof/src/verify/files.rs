@@ -24,11 +24,11 @@ use serde_json::Value;
 use strongroom_archive::activity_record::differences;
 use strongroom_archive::delta::facts::{AddFacts, CommitFacts, STATISTICS_OFFSET, STATISTICS_SOURCE, micros};
 use strongroom_archive::encode::{EARLIEST_YEAR, hash_column, record_column, time_column};
-use strongroom_archive::store::s3_error::S3Error;
 use strongroom_archive::{Archive, Records};
 use strongroom_schemas::format::EVENTS_FORMAT;
 use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
 use strongroom_schemas::{Table, VolumeId, events};
+use strongroom_store::s3_error::S3Error;
 use strongroom_tlog::tree::CompactRange;
 
 use super::{Checked, Finding, FindingKind, Options, Report, Watch};

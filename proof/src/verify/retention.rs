@@ -7,16 +7,15 @@ use std::path::Path;
 use futures::{StreamExt as _, stream};
 use serde_json::Map;
 use strongroom_archive::delta::facts::{AddFacts, CommitFacts};
-use strongroom_archive::layout;
 use strongroom_archive::records::drops::{self, FinalPositions};
 use strongroom_archive::records::holds::Holds;
 use strongroom_archive::records::policy::{self, FoundPolicy, Policy};
 use strongroom_archive::records::text::{DropRecord, time_text};
 use strongroom_archive::site::Site;
-use strongroom_archive::store::s3::Condition;
-use strongroom_archive::store::{Bucket, Store};
 use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::Sha256Hash as Hash;
+use strongroom_store::s3::Condition;
+use strongroom_store::{Bucket, Store, layout};
 use strongroom_tlog::checkpoint::TreeHead;
 use strongroom_tlog::keys::Keys;
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::store::s3_error::S3Error;
+use crate::s3_error::S3Error;
 
 /// The result of an operation on a store.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;

@@ -8,7 +8,7 @@ use super::error::{Result, StoreError};
 ///
 /// # Errors
 /// [`StoreError::Randomness`] when the system has none to give.
-pub(crate) fn random_id() -> Result<String> {
+pub fn random_id() -> Result<String> {
     let mut bytes = [0; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| StoreError::Randomness)?;
     Ok(uuid::Builder::from_random_bytes(bytes).into_uuid().to_string())

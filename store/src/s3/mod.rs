@@ -51,8 +51,8 @@ use self::credentials::Lookup;
 pub use self::iam::{auditor_policy, bucket_policy, keeper_policy, remover_policy, writer_policy};
 pub use self::lock::Protection;
 use super::s3_error::{S3Error, Tries, repeat};
-use crate::store::error::{Result, StoreError};
-use crate::store::options::{LockMode, Retention, S3Options};
+use crate::error::{Result, StoreError};
+use crate::options::{LockMode, Retention, S3Options};
 
 /// The scheme of locations in buckets.
 pub const SCHEME: &str = "s3";

@@ -8,7 +8,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::store::error::{Result, StoreError};
+use crate::error::{Result, StoreError};
 
 /// Creates `folder` and its missing parents, durably.
 pub fn create_folder(folder: &Path) -> Result<()> {

@@ -9,7 +9,7 @@ use strongroom_schemas::Table;
 
 use super::S3;
 use crate::layout;
-use crate::store::options::Retention;
+use crate::options::Retention;
 
 /// Actions that remove objects, hide them, or undo their protection.
 const DENIED: [&str; 7] = [
@@ -224,7 +224,7 @@ mod tests {
     use chrono::{Days, NaiveDate, NaiveTime};
 
     use super::*;
-    use crate::store::options::LockMode;
+    use crate::options::LockMode;
 
     /// The policy must not refuse our own PUTs, on any day of a cycle of leap years.
     #[test]

@@ -14,11 +14,11 @@ use bytes::Bytes;
 use chrono::{DateTime, Days, Utc};
 
 use super::{Content, Locked, Put, S3, time};
+use crate::error::{Result, StoreError};
+use crate::id::random_id;
 use crate::layout;
-use crate::store::error::{Result, StoreError};
-use crate::store::id::random_id;
-use crate::store::options::LockMode;
-use crate::store::s3_error::{S3Error, repeat};
+use crate::options::LockMode;
+use crate::s3_error::{S3Error, repeat};
 
 /// Days for which the object of a probe is locked; it has no meaning.
 const PROBE_LOCK_DAYS: u64 = 1;

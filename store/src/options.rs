@@ -10,7 +10,7 @@ use std::time::Duration;
 use chrono::{DateTime, Datelike as _, Days, Months, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::store::error::{Result, StoreError};
+use crate::error::{Result, StoreError};
 
 /// Calendar years for which an object is kept by default.
 pub const RETENTION_YEARS_DEFAULT: u32 = 6;

@@ -14,8 +14,8 @@ use aws_sdk_s3::types::{
 use chrono::{DateTime, Utc};
 
 use super::{Condition, Locked, S3, sdk_time, time};
-use crate::store::options::LockMode;
-use crate::store::s3_error::{S3Error, repeat};
+use crate::options::LockMode;
+use crate::s3_error::{S3Error, repeat};
 
 /// What protects a version of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -12,7 +12,8 @@
 pub mod background;
 pub mod durable;
 pub mod error;
-pub(crate) mod id;
+pub mod id;
+pub mod layout;
 pub mod lock_term;
 pub mod options;
 pub mod s3;

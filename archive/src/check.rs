@@ -14,8 +14,9 @@ use strongroom_schemas::Table;
 use strongroom_store::error::StoreError;
 use strongroom_store::options::{LockMode, Retention, StoreOptions};
 use strongroom_store::s3::{
-    Condition, S3, S3Error, auditor_policy, bucket_policy, keeper_policy, remover_policy, writer_policy,
+    Condition, S3, auditor_policy, bucket_policy, keeper_policy, remover_policy, writer_policy,
 };
+use strongroom_store::s3_error::S3Error;
 use strongroom_store::{Bucket, Store, background, layout};
 use strongroom_tlog::note::PublicKey;
 

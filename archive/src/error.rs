@@ -242,13 +242,13 @@ pub enum DeltaError {
     Read {
         name: String,
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     #[error("cannot write {name}")]
     Write {
         name: String,
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     #[error("commit {missing} is missing, but newer ones exist")]
     Gap { missing: u64 },

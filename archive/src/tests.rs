@@ -19,9 +19,10 @@ use arrow_array::types::Int64Type;
 use arrow_array::{ArrayRef, ListArray, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow_buffer::{NullBuffer, OffsetBuffer};
 use arrow_schema::{DataType, Field};
-use chrono::{DateTime, NaiveDate, TimeZone as _, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use proptest::prelude::*;
 use strongroom_schemas::{Period, Table, VolumeId, events};
+use strongroom_store::layout;
 
 use crate::fail::{FailPoints, Step};
 use crate::tests::rows::*;

@@ -64,7 +64,6 @@ pub fn parse_checkpoint_text(text: &str) -> Option<(&str, u64, Hash)> {
 
 /// Why a note is not a checkpoint of its log.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum CheckpointFault {
     #[error("not a checkpoint")]
     Malformed,

@@ -34,6 +34,7 @@ use strongroom_schemas::record::Sha256Hash;
 use strongroom_schemas::table::DATE;
 use strongroom_schemas::{Table, VolumeId};
 use strongroom_store::id::random_id;
+use strongroom_store::layout;
 use strongroom_store::{Store, durable};
 
 use super::facts::{
@@ -41,10 +42,10 @@ use super::facts::{
     TAG_VERSION, timestamp,
 };
 use super::{Add, DeltaError, Line, Listing, State, Txn, checkpoint};
+use crate::delta;
 use crate::encode::time_column;
 use crate::error::{ArchiveError, Result, with_causes};
 use crate::position::Position;
-use crate::{delta, layout};
 
 /// Commits between Delta checkpoints. A checkpoint repeats the whole volume, so the sum of their
 /// sizes grows with the square of the commits; a reader reads every commit after the newest

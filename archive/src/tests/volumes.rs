@@ -1,5 +1,6 @@
 //! Consecutive volumes: full ones, closed ones, and how readers, writers and `verify` handle them.
 
+use strongroom_store::durable;
 use strongroom_store::{Store, background, layout};
 
 use super::*;

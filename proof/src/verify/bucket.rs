@@ -10,7 +10,7 @@ use strongroom_archive::error::ArchiveError;
 use strongroom_schemas::VolumeId;
 use strongroom_store::options::{LockMode, Retention};
 use strongroom_store::s3::Condition;
-use strongroom_store::{Bucket, layout};
+use strongroom_store::{Bucket, durable, layout};
 
 use super::{FindingKind, ProofError, Report, UNPROVEN_SECONDS_MAX};
 

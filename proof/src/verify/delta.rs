@@ -22,7 +22,7 @@ use strongroom_archive::site::Site;
 use strongroom_schemas::VolumeId;
 use strongroom_store::{durable, layout};
 
-use super::{ProofError, Report};
+use super::{FindingKind, ProofError, Report};
 
 const KIND: FindingKind = FindingKind::DeltaCheckpoint;
 /// Names the newest Delta checkpoint for readers that do not list.

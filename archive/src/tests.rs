@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::Int64Type;
 use arrow_array::{ArrayRef, ListArray, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow_buffer::{NullBuffer, OffsetBuffer};
 use arrow_schema::{DataType, Field};
@@ -203,12 +202,6 @@ fn sealing_nothing_commits_nothing() {
     let mut writer = archive.writer().expect("the lock is free");
     assert_eq!(writer.position(Table::Events, PARTITION).expect("usable"), Some(position(105_000)));
     assert_eq!(writer.position(Table::Alerts, PARTITION).expect("usable"), None);
-}
-
-fn offsets(archive: &Archive, table: Table) -> Vec<i64> {
-    read_all(archive, table, PARTITION).map_or_else(Vec::new, |rows| {
-        rows.column_by_name("source_offset").expect("a column").as_primitive::<Int64Type>().values().to_vec()
-    })
 }
 
 /// Dies once at every step of every seal, continues with seals of another length, and must end with

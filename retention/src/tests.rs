@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
+use arrow_array::cast::AsArray as _;
 use chrono::{DateTime, Datelike as _, Duration, Months, NaiveDate, TimeZone as _, Utc};
 use proptest::prelude::*;
 use strongroom_archive::fail::Step;
@@ -18,11 +19,11 @@ use strongroom_archive::records::text::retention_end;
 use strongroom_archive::{Archive, LogError, Records, encode, encode_records};
 use strongroom_proof::verify::{self, Watch, verify};
 use strongroom_schemas::record::leaf_hash;
-use strongroom_schemas::{Period, Table, VolumeId};
+use strongroom_schemas::{Period, Table, VolumeId, events};
 use strongroom_store::{durable, layout};
 use strongroom_tlog::{PrivateKey, Signer};
 
-use self::rows::{PARTITION, Shape, batch, counts, create, folder, options, position, step, tree};
+use self::rows::{PARTITION, Shape, batch, counts, create, folder, options, position, read_all, step, tree};
 use crate::drop::drop_with;
 use crate::extend::extend_with;
 use crate::hold::{place, refresh, release};

@@ -327,3 +327,9 @@ pub(crate) fn ingest(archive: &Archive, fail: &FailPoints, blocks_per_seal: i64,
     }
     Ok(())
 }
+
+pub(crate) fn offsets(archive: &Archive, table: Table) -> Vec<i64> {
+    read_all(archive, table, PARTITION).map_or_else(Vec::new, |rows| {
+        rows.column_by_name("source_offset").expect("a column").as_primitive::<Int64Type>().values().to_vec()
+    })
+}

@@ -14,14 +14,14 @@ use strongroom_archive::activity::{
     ActivityError, ActivityKind, ActivityLog, ActivityRecord, BATCH_BYTES_MAX, BODY_BYTES_MAX,
 };
 use strongroom_archive::fail::{FailPoints, Step};
-use strongroom_archive::{Archive, ArchiveError, Records, Result, SealReport, Writer};
+use strongroom_archive::{Archive, ArchiveError, Records, Result, SealReport, SourcePosition, Writer};
 use strongroom_proof::verify::{self, Finding, FindingKind, Watch, verify};
 use strongroom_schemas::{Period, Table, VolumeId};
 use strongroom_tlog::{PrivateKey, Signer};
 
 use super::dated;
 use super::rows::{
-    NOON_US, PARTITION, Shape, append, batch, counts, create, folder, options, read_all, step,
+    NOON_US, PARTITION, Shape, append, batch, counts, create, folder, offsets, options, read_all, step,
 };
 use crate::drop::drop_with;
 use crate::hold::{place, release};
@@ -228,7 +228,7 @@ fn rows_of_one_table_are_not_taken_for_those_of_another() {
     let many = vec![record(1); 5000];
     let error = log.append(&mut writer, &many).expect_err("refused");
     assert!(matches!(error, ArchiveError::Activity { source: ActivityError::TooMany { records: 5000, .. } }));
-    const { assert!(BATCH_BYTES_MAX >= strongroom_archive::activity::BODY_BYTES_MAX) };
+    const { assert!(BATCH_BYTES_MAX >= BODY_BYTES_MAX) };
     assert_eq!(log.records(), 0);
     log.append(&mut writer, &records(0, 2)).expect("a writer continues after a refusal");
     log.seal(&mut writer).expect("sealed");

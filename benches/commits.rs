@@ -21,12 +21,12 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use strongroom_archive::{
-    Archive, CHECKPOINT_INTERVAL, Counts, Position, PrivateKey, Signer, SourcePosition, VOLUME_COMMITS_MAX,
-    encode,
+    Archive, CHECKPOINT_INTERVAL, Counts, Position, SourcePosition, VOLUME_COMMITS_MAX, encode,
 };
 use strongroom_decode::decode_bytes;
 use strongroom_generate::{Generator, GeneratorOptions};
 use strongroom_schemas::Table;
+use strongroom_tlog::{PrivateKey, Signer};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

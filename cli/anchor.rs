@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use strongroom_archive::{
-    Anchored, Anchors, Archive, ArchiveError, Courier, Reply, TimestampAuthorities, TimestampOptions,
-    Trouble, WitnessKey, WitnessOptions,
+use strongroom_archive::{Archive, ArchiveError};
+use strongroom_proof::{
+    AnchorError, AnchorResponse, AnchorTransport, Anchored, Anchors, TimestampOptions, WitnessOptions,
 };
 use strongroom_schemas::error_chain;
 use strongroom_sinks::http::{HttpOptions, PostClient};
 use strongroom_sinks::{SinkError, TlsOptions};
+use strongroom_tlog::{TimestampAuthorities, WitnessKey};
 
 use crate::exit::{CliError, proof_error};
 
@@ -133,7 +134,7 @@ impl TimestampConfig {
         Ok(TimestampOptions {
             name: self.name(),
             url: self.url.clone(),
-            courier: Arc::new(Carrier(PostClient::new(&self.http)?)),
+            transport: Arc::new(Carrier(PostClient::new(&self.http)?)),
             authorities: self.authorities.clone(),
             interval: self.interval,
         })
@@ -158,16 +159,19 @@ impl WitnessConfig {
 
     /// Makes the client; connects to nothing.
     pub fn make(&self) -> Result<WitnessOptions, SinkError> {
-        Ok(WitnessOptions { key: self.key.clone(), courier: Arc::new(Carrier(PostClient::new(&self.http)?)) })
+        Ok(WitnessOptions {
+            key: self.key.clone(),
+            transport: Arc::new(Carrier(PostClient::new(&self.http)?)),
+        })
     }
 }
 
 struct Carrier(PostClient);
 
-impl Courier for Carrier {
-    fn post(&self, path: &str, content_type: &str, body: Vec<u8>) -> Result<Reply, String> {
+impl AnchorTransport for Carrier {
+    fn post(&self, path: &str, content_type: &str, body: Vec<u8>) -> Result<AnchorResponse, String> {
         let (status, body) = self.0.send(path, content_type, body)?;
-        Ok(Reply { status, body })
+        Ok(AnchorResponse { status, body })
     }
 }
 
@@ -302,7 +306,7 @@ impl<O: Fn() -> Result<Archive, ArchiveError>> Rounds<O> {
             tracing::info!("everything signed is anchored");
         }
         self.reported = found;
-        is_whole && outcome.iter().all(|anchored| anchored.troubles.is_empty())
+        is_whole && outcome.iter().all(|anchored| anchored.errors.is_empty())
     }
 
     fn count(&self, anchored: &Anchored) {
@@ -310,11 +314,11 @@ impl<O: Fn() -> Result<Archive, ArchiveError>> Rounds<O> {
             return;
         };
         counters.made.fetch_add(anchored.made, Ordering::Relaxed);
-        counters.troubles.fetch_add(anchored.troubles.len() as u64, Ordering::Relaxed);
+        counters.troubles.fetch_add(anchored.errors.len() as u64, Ordering::Relaxed);
         counters.lag.store(anchored.lag, Ordering::Relaxed);
-        counters.is_well.store(anchored.troubles.is_empty(), Ordering::Relaxed);
+        counters.is_well.store(anchored.errors.is_empty(), Ordering::Relaxed);
         let contradicts =
-            anchored.troubles.iter().any(|(_, trouble)| matches!(trouble, Trouble::Contradicted(_)));
+            anchored.errors.iter().any(|(_, trouble)| matches!(trouble, AnchorError::Contradicted(_)));
         counters.contradicts.store(contradicts, Ordering::Relaxed);
     }
 }
@@ -325,9 +329,9 @@ const CONTRADICTION: &str = "another history";
 /// The troubles of one anchor as messages; one message covers all logs that it did not answer for.
 pub fn messages(anchored: &Anchored) -> Vec<String> {
     let mut messages: Vec<String> = Vec::new();
-    for (log, trouble) in &anchored.troubles {
+    for (log, trouble) in &anchored.errors {
         let message = match trouble {
-            Trouble::Away(_) => format!("{} {}: {trouble}", anchored.kind, anchored.name),
+            AnchorError::Away(_) => format!("{} {}: {trouble}", anchored.kind, anchored.name),
             _ => format!("{} {}: {}: {trouble}", anchored.kind, anchored.name, log.name()),
         };
         if !messages.contains(&message) {
@@ -347,5 +351,5 @@ pub fn once(anchors: &Anchors, archive: &Archive) -> Result<bool, CliError> {
             writeln!(out, "warning: {}", crate::term::printable(&message))?;
         }
     }
-    Ok(outcome.iter().all(|anchored| anchored.troubles.is_empty()))
+    Ok(outcome.iter().all(|anchored| anchored.errors.is_empty()))
 }

@@ -49,15 +49,15 @@ struct Location {
 }
 
 pub fn run(args: Args) -> Result<u8, CliError> {
-    let mut options = StoreOptions::from_env().map_err(archive_error)?;
+    let options = StoreOptions::from_env().map_err(|error| archive_error(error.into()))?;
     match args.command {
         Command::Init { location: Location { location, json }, key } => {
             let signer = key.signer()?;
-            options.public_key = signer.as_ref().map(|signer| signer.public());
-            let made = init(&location, &options).map_err(archive_error)?;
+            let public_key = signer.as_ref().map(|signer| signer.public());
+            let made = init(&location, &options, public_key).map_err(archive_error)?;
             if let Some(signer) = signer {
                 // The first key record, and a signature over whatever is committed already.
-                made.archive.clone().signed_by(signer).seal_logs().map_err(proof_error)?;
+                made.archive.clone().signed_by(signer).sign_logs().map_err(proof_error)?;
             }
             print_init(&made, json).context("cannot write to standard output")?;
             Ok(exit::OK)

@@ -16,9 +16,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Subcommand;
-use strongroom_archive::{
-    LockMode, PrivateKey, PublicKey, RETENTION_YEARS_MAX, Signer, StoreOptions, WitnessKey,
-};
+use strongroom_archive::{LockMode, RETENTION_YEARS_MAX, StoreOptions};
 use strongroom_decode::{DEPTH_MAX, LINE_BYTES_MAX};
 use strongroom_ingest::live::kafka::{self, KafkaOptions, KafkaSource};
 use strongroom_ingest::live::webhook::{self, Route, TlsFiles, WebhookOptions};
@@ -26,6 +24,7 @@ use strongroom_ingest::live::{LiveOptions, Secret, TailOptions, tail};
 use strongroom_ingest::{SEAL_BYTES, SEAL_INTERVAL, live};
 use strongroom_schemas::{Severity, error_chain};
 use strongroom_sinks::{OutboxOptions, TlsOptions};
+use strongroom_tlog::{PrivateKey, PublicKey, Signer, WitnessKey};
 
 use self::reader::{Mistake, Mistakes, Section, parse};
 use self::sinks::SinkConfig;

@@ -19,15 +19,16 @@ use chrono::{DateTime, NaiveDate, SecondsFormat, Utc};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use strongroom_alerts::own;
-use strongroom_archive::evidence::{
+use strongroom_archive::{Archive, LogError};
+use strongroom_evidence::{
     Asked, Chosen, EvidenceError, Ledger, MANIFEST, MANIFEST_NOTE, Manifest, PackFile, Query, Question,
     Selected, Selection, Span, attest, check_pack, sign_manifest, write_pack_records,
 };
-use strongroom_archive::verify::{Options, Report as Verified, Witnesses, verify};
-use strongroom_archive::{Archive, ProofError, PublicKey};
 use strongroom_ingest::export::EventRecords;
+use strongroom_proof::verify::{Options, Report as Verified, Witnesses, verify};
 use strongroom_schemas::Table;
 use strongroom_schemas::record::Sha256Hash;
+use strongroom_tlog::PublicKey;
 
 use self::ask::{Asker, time_text};
 use self::gaps::{CANNOT_KNOW, Gap, Pauses};
@@ -212,7 +213,7 @@ fn make(args: &Args) -> Result<u8, CliError> {
         // Reported before the work, not after it.
         match ledger.keys().current() {
             Some(current) if current != signer.public() => {
-                return Err(proof_error(ProofError::KeyNotCurrent { current }));
+                return Err(proof_error(LogError::KeyNotCurrent { current }));
             }
             _ => {}
         }

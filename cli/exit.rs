@@ -7,11 +7,12 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use strongroom_archive::evidence::EvidenceError;
-use strongroom_archive::retention::RetentionError;
-use strongroom_archive::{ArchiveError, ProofError};
+use strongroom_archive::ArchiveError;
+use strongroom_evidence::EvidenceError;
 use strongroom_ingest::IngestError;
+use strongroom_proof::ProofError;
 use strongroom_query::QueryError;
+use strongroom_retention::RetentionError;
 use strongroom_schemas::error_chain;
 
 /// Everything asked for was done.
@@ -79,8 +80,9 @@ pub fn archive_error(error: ArchiveError) -> CliError {
     CliError::of(error, is_location, hint)
 }
 
-/// An error of the proof log.
-pub fn proof_error(error: ProofError) -> CliError {
+/// An error of a signed log or of a proof.
+pub fn proof_error(error: impl Into<ProofError>) -> CliError {
+    let error = error.into();
     let hint = error.hint();
     CliError::of(error, false, hint)
 }

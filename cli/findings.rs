@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use serde_json::Value;
-use strongroom_archive::verify::Finding;
+use strongroom_proof::verify::Finding;
 
 use crate::exit::CliError;
 use crate::term;

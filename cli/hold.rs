@@ -5,7 +5,7 @@ use std::io::Write as _;
 use anyhow::Context as _;
 use chrono::{DateTime, Days, NaiveDate, NaiveTime, Utc};
 use serde_json::json;
-use strongroom_archive::retention::{Covered, Scope, holds, place_hold, refresh_holds, release_hold};
+use strongroom_retention::{Covered, Scope, holds, place_hold, refresh_holds, release_hold};
 
 use crate::exit::{self, CliError, retention_error};
 use crate::key::KeyArgs;

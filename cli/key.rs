@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use strongroom_archive::{
-    Archive, Keys, NAME_DEFAULT, PrivateKey, ProofError, PublicKey, Signer, WitnessKey,
-};
+use strongroom_archive::{Archive, LogError};
+use strongroom_tlog::{Keys, NAME_DEFAULT, PrivateKey, PublicKey, Signer, WitnessKey};
 
 use crate::anchor::{self, WitnessArgs};
 use crate::exit::{self, CliError, archive_error, proof_error};
@@ -161,7 +160,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
             let archive = open(&location)?;
             let keys = archive.keys().map_err(proof_error)?;
             if keys.records.is_empty() {
-                return Err(proof_error(ProofError::NoKey));
+                return Err(proof_error(LogError::NoKey));
             }
             print_keys(&mut out, &keys)?;
         }
@@ -178,7 +177,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
 pub fn sign_log(args: SignLogArgs) -> Result<u8, CliError> {
     let anchors = args.witnesses.anchors()?;
     let archive = open(&args.archive)?.signed_by(args.key.required()?);
-    let heads = archive.seal_logs().map_err(proof_error)?;
+    let heads = archive.sign_logs().map_err(proof_error)?;
     let mut out = anstream::stdout().lock();
     for head in heads {
         writeln!(out, "{} {} {}", head.log.name(), head.size, head.root)?;

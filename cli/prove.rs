@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use chrono::{DateTime, SecondsFormat};
 use serde_json::Value;
-use strongroom_archive::{PublicKey, RECORDS_MAX, prove, verify_proof_with};
 use strongroom_ingest::export::EventRecords;
+use strongroom_proof::{RECORDS_MAX, prove, verify_proof_with};
 use strongroom_query::{Expanded, Format, Layout, Session, SessionOptions, write_answer};
+use strongroom_tlog::PublicKey;
 
 use crate::exit::{self, CliError, proof_error, query_error};
 use crate::key::{open, public_key};

@@ -9,8 +9,8 @@ use chrono::{DateTime, Utc};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use strongroom_archive::Archive;
-use strongroom_archive::retention::{
-    self, Drop, HoldState, Progress, Scope, Status, VolumeStatus, drop_volume, extend,
+use strongroom_retention::{
+    DropRequest, HoldState, Progress, Scope, Status, VolumeStatus, drop_volume, extend,
 };
 use strongroom_schemas::VolumeId;
 
@@ -181,8 +181,11 @@ fn drop_one(args: &DropArgs) -> Result<u8, CliError> {
         )));
     }
     let archive = args.archive.open(Some(&args.key))?;
-    let drop =
-        Drop { volume: args.volume, reason: args.reason.clone(), is_clock_checked: args.clock_is_right };
+    let drop = DropRequest {
+        volume: args.volume,
+        reason: args.reason.clone(),
+        is_clock_checked: args.clock_is_right,
+    };
     let (bar, progress) = args.archive.bar();
     let dropped = drop_volume(&archive, &drop, progress).map_err(retention_error)?;
     bar.finish_and_clear();
@@ -209,7 +212,7 @@ fn drop_one(args: &DropArgs) -> Result<u8, CliError> {
 fn status(args: &StatusArgs) -> Result<u8, CliError> {
     let archive = args.archive.open(None)?;
     let (bar, progress) = args.archive.bar();
-    let status = retention::status(&archive, progress).map_err(retention_error)?;
+    let status = strongroom_retention::status(&archive, progress).map_err(retention_error)?;
     bar.finish_and_clear();
     let mut out = anstream::stdout().lock();
     if args.json {

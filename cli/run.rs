@@ -17,12 +17,13 @@ use anyhow::Context as _;
 use chrono::Utc;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use strongroom_alerts::own;
-use strongroom_archive::{Anchors, Archive, Counts, SealReport};
+use strongroom_archive::{Archive, Counts, SealReport};
 use strongroom_ingest::live::kafka::KafkaSource;
 use strongroom_ingest::live::webhook::Webhook;
 use strongroom_ingest::live::{
     self, ArchiveHistory, Drained, LiveObserver, LiveRules, Metrics, Source, Tail, mark_of,
 };
+use strongroom_proof::Anchors;
 use strongroom_schemas::Alert;
 use strongroom_sinks::{Sinks, finding_line};
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -117,19 +118,19 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         rules = rules.rules().len(),
         "started"
     );
-    let (location, mut store) = (config.archive.clone(), config.store.clone());
+    let (location, store) = (config.archive.clone(), config.store.clone());
     // The command line and the environment override the file.
     let signer = args.key.signer()?.or_else(|| config.signer.clone());
-    store.public_key = signer.as_ref().map(|signer| signer.public());
+    let public_key = signer.as_ref().map(|signer| signer.public());
     let anchoring = start_anchors(&config, &state)?;
     // An archive that disappears later is an unmounted disk, and must not be replaced by a new one.
     let was_open = std::cell::Cell::new(false);
     let open = move || {
         let archive = if was_open.get() {
-            Archive::open_with(&location, &store)
+            Archive::open_with(&location, &store)?
         } else {
-            Archive::open_or_create_with(&location, &store)
-        }?;
+            Archive::open_or_create_named(&location, &store, public_key)?
+        };
         was_open.set(true);
         Ok(match &signer {
             Some(signer) => archive.signed_by(Arc::clone(signer)),

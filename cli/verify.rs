@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use chrono::NaiveDate;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use strongroom_archive::verify::{FindingKind, Options, Report, Watch, Witnesses, heads_of_report, verify};
-use strongroom_archive::{Archive, ArchiveError, Head, PublicKey, TimestampAuthorities, WitnessKey};
+use strongroom_archive::{Archive, ArchiveError};
 use strongroom_ingest::export::EventRecords;
+use strongroom_proof::verify::{FindingKind, Options, Report, Watch, Witnesses, heads_of_report, verify};
 use strongroom_schemas::error_chain;
+use strongroom_tlog::{PublicKey, TimestampAuthorities, TreeHead, WitnessKey};
 
 use crate::anchor::{timestamp_authorities, witness_key};
 use crate::exit::{self, CliError, archive_error, proof_error};
@@ -194,7 +195,7 @@ fn state_file(archive_id: &str) -> Result<PathBuf, CliError> {
 }
 
 /// What the last check found good; nothing when there was none.
-fn last_heads(path: &Path, archive_id: &str) -> Result<Vec<Head>, CliError> {
+fn last_heads(path: &Path, archive_id: &str) -> Result<Vec<TreeHead>, CliError> {
     let report = match std::fs::read(path) {
         Ok(report) => report,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -18,33 +18,35 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use strongroom_schemas::format::ARCHIVE_FORMAT;
 use strongroom_schemas::{Period, Table};
+use strongroom_store::error::StoreError;
+use strongroom_store::id::random_id;
+use strongroom_store::lock_term::LockTerm;
+use strongroom_store::options::{
+    LockMode, RETENTION_YEARS_DEFAULT, RETENTION_YEARS_MAX, Retention, StoreOptions,
+};
+use strongroom_store::s3::S3;
+use strongroom_store::{Bucket, Contents, Store, background, durable, layout};
+use strongroom_tlog::checkpoint::TreeHead;
+use strongroom_tlog::keys::Keys;
+use strongroom_tlog::note::{NAME_DEFAULT, PublicKey};
+use strongroom_tlog::signer::Signer;
 use url::Url;
 
-use crate::background;
-use crate::durable;
-use crate::error::{ArchiveError, Result};
-use crate::layout;
-use crate::lock::{Hold, Lock};
-use crate::options::{LockMode, RETENTION_YEARS_DEFAULT, RETENTION_YEARS_MAX, Retention, StoreOptions};
+use crate::delta::snapshot::{self, FileEntry, Snapshot};
+use crate::error::{ArchiveError, LogError, Result};
+use crate::lock::{Lock, WriterGuard};
+use crate::log::LogSigner;
 use crate::position::Source;
-use crate::proof::log::{Sealing, Seen};
-use crate::proof::{self, Head, Keys, NAME_DEFAULT, ProofError, PublicKey, Signer};
 use crate::read::{self, EventSelection, Rows};
-use crate::retention::policy::{self, Promised};
-use crate::retention::{RetentionError, Work};
-use crate::s3::S3;
-use crate::snapshot::{self, FileEntry, Snapshot};
-use crate::store::{Bucket, Contents, Store};
+use crate::records::keys::{self, NewKey};
+use crate::records::policy;
+use crate::site::Site;
 use crate::writer::{Writer, WriterOptions};
 
 /// An archive, on a local disk or in a bucket.
 #[derive(Clone, Debug)]
 pub struct Archive {
-    root: PathBuf,
-    manifest: Manifest,
-    store: Store,
-    /// Signs what writers commit.
-    signer: Option<Arc<Signer>>,
+    site: Site,
 }
 
 /// `strongroom.json`. Fields added by a later format are ignored: the format number guards them.
@@ -83,9 +85,18 @@ impl Archive {
 
     /// Like [`Archive::open_or_create`], but the store is reached with `options`.
     pub fn open_or_create_with(location: &str, options: &StoreOptions) -> Result<Archive> {
+        Archive::open_or_create_named(location, options, None)
+    }
+
+    /// Like [`Archive::open_or_create_with`], but a new archive names `public_key` as its first key.
+    pub fn open_or_create_named(
+        location: &str,
+        options: &StoreOptions,
+        public_key: Option<PublicKey>,
+    ) -> Result<Archive> {
         let place = Place::of(location, options)?;
         if !place.is_archive()? {
-            place.create()?;
+            place.create(public_key)?;
         }
         place.open()
     }
@@ -93,9 +104,8 @@ impl Archive {
     /// Like [`Archive::open_or_create`], but `signer` signs what writers commit; see
     /// [`Archive::signed_by`].
     pub fn open_or_create_signed(location: &str, signer: Option<Arc<Signer>>) -> Result<Archive> {
-        let mut options = options_for(location)?;
-        options.public_key = signer.as_ref().map(|signer| signer.public());
-        let archive = Archive::open_or_create_with(location, &options)?;
+        let public_key = signer.as_ref().map(|signer| signer.public());
+        let archive = Archive::open_or_create_named(location, &options_for(location)?, public_key)?;
         Ok(match signer {
             Some(signer) => archive.signed_by(signer),
             None => archive,
@@ -114,100 +124,79 @@ impl Archive {
 
     /// Absolute path of the archive's folder; in a bucket `s3://bucket/prefix`.
     pub fn root(&self) -> &Path {
-        &self.root
+        &self.site.root
     }
 
     /// Whether the archive is on a local disk.
     pub fn is_local(&self) -> bool {
-        matches!(self.store, Store::Local)
+        matches!(self.site.store, Store::Local)
     }
 
     /// Identity assigned when the archive was created, a UUID.
     pub fn id(&self) -> &str {
-        &self.manifest.archive_id
+        &self.site.archive_id
     }
 
     /// The lock of new objects; `None` on a local disk.
     pub fn retention(&self) -> Option<Retention> {
-        match &self.store {
+        match &self.site.store {
             Store::Local => None,
             Store::S3(bucket) => Some(bucket.retention.now()),
         }
     }
 
-    /// Years for which everything is kept at least, as set when the archive was created. On a local
-    /// disk, where nothing is locked, data younger than this is never dropped.
-    pub(crate) fn made_with_years(&self) -> u32 {
-        self.manifest.retention_years.unwrap_or(RETENTION_YEARS_DEFAULT).min(RETENTION_YEARS_MAX)
-    }
-
-    pub(crate) fn signer(&self) -> Option<Arc<Signer>> {
-        self.signer.clone()
-    }
-
-    pub(crate) fn store(&self) -> &Store {
-        &self.store
+    /// The archive as its lower layers see it.
+    pub fn site(&self) -> &Site {
+        &self.site
     }
 
     /// The same archive, whose writers extend the signed logs after each commit.
     pub fn signed_by(mut self, signer: Arc<Signer>) -> Archive {
-        self.signer = Some(signer);
+        self.site.signer = Some(signer);
         self
     }
 
-    pub(crate) fn sealing(&self) -> Option<Sealing> {
-        let signer = self.signer.clone()?;
-        let (store, root) = (self.store.clone(), self.root.clone());
-        Some(Sealing {
-            store,
-            root,
-            archive_id: self.manifest.archive_id.clone(),
-            signer,
-            seen: Seen::default(),
-        })
+    fn log_signer(&self) -> Result<LogSigner, LogError> {
+        let signer = self.site.signer.clone().ok_or(LogError::NoKey)?;
+        Ok(LogSigner::of(self.site.clone(), signer))
     }
 
     /// Extends every signed log to its last commit, and gives the archive its first key if it has
     /// none. Returns the heads of the logs.
     ///
     /// # Errors
-    /// [`ProofError::NoKey`] without a signer; [`ProofError::KeyNotCurrent`] if the signer's key is
-    /// not the archive's current one; [`ProofError::Forked`] if the commits are not those that were
+    /// [`LogError::NoKey`] without a signer; [`LogError::KeyNotCurrent`] if the signer's key is
+    /// not the archive's current one; [`LogError::Forked`] if the commits are not those that were
     /// signed. The logs before the one that failed are caught up.
-    pub fn seal_logs(&self) -> Result<Vec<Head>, ProofError> {
-        let sealing = self.sealing().ok_or(ProofError::NoKey)?;
-        background::wait(async move { Ok(sealing.all().await) })?
+    pub fn sign_logs(&self) -> Result<Vec<TreeHead>, LogError> {
+        let log_signer = self.log_signer()?;
+        background::wait(async move { log_signer.all().await })
     }
 
     /// The archive's keys, each checked against the one before it.
-    pub fn keys(&self) -> Result<Keys, ProofError> {
-        let (store, root, id) = (self.store.clone(), self.root.clone(), self.manifest.archive_id.clone());
-        background::wait(async move { Ok(proof::keys::load(&store, &root, &id).await) })?
+    pub fn keys(&self) -> Result<Keys, LogError> {
+        let site = self.site.clone();
+        background::wait(async move { keys::load(&site).await })
     }
 
     /// Makes `new` the archive's key. The current key first signs everything committed so far. No
     /// other process should sign at the same time.
     ///
     /// # Errors
-    /// Those of [`Archive::seal_logs`], and [`ProofError::KeyUsed`] for a key that the archive has
+    /// Those of [`Archive::sign_logs`], and [`LogError::KeyUsed`] for a key that the archive has
     /// used before.
-    pub fn rotate_key(&self, new: Arc<Signer>) -> Result<Keys, ProofError> {
-        let sealing = self.sealing().ok_or(ProofError::NoKey)?;
+    pub fn rotate_key(&self, new: Arc<Signer>) -> Result<Keys, LogError> {
+        let log_signer = self.log_signer()?;
         background::wait(async move {
-            let rotated = async {
-                let heads = sealing.all().await?;
-                let Sealing { store, root, archive_id, signer, .. } = &sealing;
-                let mut keys = sealing.keys().await?;
-                if keys.all().contains(&new.public()) {
-                    return Err(ProofError::KeyUsed);
-                }
-                let manifest = proof::log::manifest_hash(store, root).await?;
-                let (archive, signers) = ((archive_id.as_str(), manifest), (Some(&**signer), &*new));
-                proof::keys::append(store, root, &mut keys, archive, signers, (heads, Utc::now())).await?;
-                Ok(keys)
-            };
-            Ok(rotated.await)
-        })?
+            let heads = log_signer.all().await?;
+            let mut keys = log_signer.keys().await?;
+            if keys.all().contains(&new.public()) {
+                return Err(LogError::KeyUsed);
+            }
+            let added = NewKey { old: Some(&log_signer.signer), new: &new, heads, time: Utc::now() };
+            keys::append(&log_signer.site, &mut keys, added).await?;
+            Ok(keys)
+        })
     }
 
     /// A writer. On a local disk there is one at a time, and this call waits while another process
@@ -219,44 +208,43 @@ impl Archive {
 
     /// A writer; calls `on_wait` once if another process has the only one, then waits.
     pub fn writer_with(&self, options: WriterOptions, on_wait: impl FnOnce()) -> Result<Writer> {
-        let hold = match &self.store {
-            Store::Local => Hold::Lock(Lock::acquire(&self.root, on_wait)?),
-            Store::S3(bucket) => Hold::shared(bucket)?,
+        let guard = match &self.site.store {
+            Store::Local => WriterGuard::LockFile(Lock::acquire(&self.site.root, on_wait)?),
+            Store::S3(bucket) => WriterGuard::of_bucket(bucket)?,
         };
-        Writer::open(self, options, hold)
+        Writer::open(&self.site, options, guard)
     }
 
     /// A writer, or `None` if another process has the only one.
     pub fn try_writer(&self, options: WriterOptions) -> Result<Option<Writer>> {
-        let hold = match &self.store {
-            Store::Local => match Lock::try_acquire(&self.root)? {
-                Some(lock) => Hold::Lock(lock),
+        let guard = match &self.site.store {
+            Store::Local => match Lock::try_acquire(&self.site.root)? {
+                Some(lock) => WriterGuard::LockFile(lock),
                 None => return Ok(None),
             },
-            Store::S3(bucket) => Hold::shared(bucket)?,
+            Store::S3(bucket) => WriterGuard::of_bucket(bucket)?,
         };
-        Writer::open(self, options, hold).map(Some)
+        Writer::open(&self.site, options, guard).map(Some)
     }
 
     /// The current content of `table`. Blocks; may be called from any thread, also inside an async
     /// runtime.
     pub fn snapshot(&self, table: Table) -> Result<Snapshot> {
-        background::wait(snapshot::load(self.store.clone(), self.root.clone(), table))
+        background::wait(snapshot::load(self.site.clone(), table))
     }
 
     /// Whether `snapshot`, taken of this archive, is still the content of its table. Costs the
     /// listing of a few names.
     pub async fn is_current(&self, snapshot: &Snapshot) -> bool {
-        match &self.store {
+        match &self.site.store {
             Store::Local => {
                 // The type is erased because the futures of queries are deep enough already.
-                let looked: BoxFuture<'_, bool> =
-                    snapshot::is_current(&self.store, &self.root, snapshot).boxed();
+                let looked: BoxFuture<'_, bool> = snapshot::is_current(&self.site, snapshot).boxed();
                 looked.await
             }
             Store::S3(_) => {
-                let (store, root, snapshot) = (self.store.clone(), self.root.clone(), snapshot.clone());
-                let current = async move { Ok(snapshot::is_current(&store, &root, &snapshot).await) };
+                let (site, snapshot) = (self.site.clone(), snapshot.clone());
+                let current = async move { Ok(snapshot::is_current(&site, &snapshot).await) };
                 let current: BoxFuture<'static, Result<bool>> = current.boxed();
                 background::run(current).await.unwrap_or(false)
             }
@@ -265,33 +253,32 @@ impl Archive {
 
     /// Like [`Archive::snapshot`], but async.
     pub async fn snapshot_async(&self, table: Table) -> Result<Snapshot> {
-        let loaded: BoxFuture<'static, Result<Snapshot>> =
-            snapshot::load(self.store.clone(), self.root.clone(), table).boxed();
+        let loaded: BoxFuture<'static, Result<Snapshot>> = snapshot::load(self.site.clone(), table).boxed();
         background::run(loaded).await
     }
 
     /// The bytes of a file in a snapshot of this archive, at the version that its commit names.
     pub fn contents(&self, file: &FileEntry) -> Contents {
-        self.store.contents(&file.path, file.size, file.version.as_deref())
+        self.site.store.contents(&file.path, file.size, file.version.as_deref())
     }
 
     /// Like [`Archive::contents`], but for callers that know a file's name, length and version from
     /// elsewhere.
     pub fn contents_of(&self, path: &Path, bytes: u64, version: Option<&str>) -> Contents {
-        self.store.contents(path, bytes, version)
+        self.site.store.contents(path, bytes, version)
     }
 
     /// Source partitions in the order of their first commit, with the label and position of their
     /// last. Reads every commit of `events`; meant for export, not for queries.
     pub fn sources(&self) -> Result<Vec<Source>> {
-        let (store, root) = (self.store.clone(), self.root.clone());
-        background::wait(async move { read::sources(&store, &root).await })
+        let site = self.site.clone();
+        background::wait(async move { read::sources(&site).await })
     }
 
     /// Rows of one partition in `source_offset` order, as batches in `table.file_schema()`. Memory
     /// holds one row group at a time of each file whose offsets overlap.
     pub fn read_rows(&self, table: Table, partition: &str) -> Result<Rows> {
-        Rows::of_partition(self.store.clone(), self.snapshot(table)?, partition)
+        Rows::of_partition(self.site.store.clone(), self.snapshot(table)?, partition)
     }
 
     /// Events with `stage_timestamp >= time_us`, in `Table::Events.file_schema()`: partitions in
@@ -305,7 +292,7 @@ impl Archive {
     /// row groups outside the requested times are not read.
     pub fn select_events(&self, selection: EventSelection) -> Result<Rows> {
         let partitions = self.sources()?.into_iter().map(|source| source.partition).collect();
-        Rows::selected(self.store.clone(), self.snapshot(Table::Events)?, partitions, selection)
+        Rows::selected(self.site.store.clone(), self.snapshot(Table::Events)?, partitions, selection)
     }
 
     /// Where `table` ends: the last commit of each of its volumes.
@@ -323,17 +310,17 @@ impl Archive {
         after: &BTreeMap<Period, u64>,
         to: &BTreeMap<Period, u64>,
     ) -> Result<Rows> {
-        let (store, root) = (self.store.clone(), self.root.clone());
+        let site = self.site.clone();
         let ranges: Vec<(Period, u64, u64)> = to
             .iter()
             .map(|(period, last)| (*period, after.get(period).map_or(0, |seen| seen + 1), *last))
             .filter(|(_, first, last)| first <= last)
             .collect();
-        let added = background::wait(async move { read::added(&store, &root, table, ranges).await })?;
+        let added = background::wait(async move { read::added(&site, table, ranges).await })?;
         let mut snapshot = self.snapshot(table)?;
         snapshot.files.retain(|file| added.paths.contains(&file.path));
         Rows::selected(
-            self.store.clone(),
+            self.site.store.clone(),
             snapshot,
             added.partitions.into_iter().collect(),
             EventSelection::default(),
@@ -343,31 +330,25 @@ impl Archive {
 
 /// The options that a location takes from the environment.
 fn options_for(location: &str) -> Result<StoreOptions> {
-    match S3::is_location(location) {
-        true => StoreOptions::from_env(),
-        false => Ok(StoreOptions::default()),
-    }
+    if S3::is_location(location) { Ok(StoreOptions::from_env()?) } else { Ok(StoreOptions::default()) }
 }
 
 /// A location that may or may not hold an archive.
 pub(crate) struct Place {
     pub(crate) root: PathBuf,
     pub(crate) store: Store,
-    /// For a new archive.
-    public_key: Option<PublicKey>,
 }
 
 impl Place {
     pub(crate) fn of(location: &str, options: &StoreOptions) -> Result<Place> {
         if !S3::is_location(location) {
             let root = local_path(location)?;
-            return Ok(Place { root, store: Store::Local, public_key: options.public_key });
+            return Ok(Place { root, store: Store::Local });
         }
-        let public_key = options.public_key;
         let (location, options) = (location.to_owned(), options.s3.clone());
         let s3 = background::wait(async move { S3::connect(&location, &options).await })?;
-        let retention = Promised::new(s3.asked());
-        Ok(Place { root: s3.root().to_owned(), store: Store::S3(Bucket { s3, retention }), public_key })
+        let retention = LockTerm::new(s3.asked());
+        Ok(Place { root: s3.root().to_owned(), store: Store::S3(Bucket { s3, retention }) })
     }
 
     fn manifest_path(&self) -> PathBuf {
@@ -405,20 +386,22 @@ impl Place {
             Store::S3(Bucket { s3, retention }) => {
                 let years = manifest.retention_years.unwrap_or(0).min(RETENTION_YEARS_MAX);
                 let made_with = Retention { mode: manifest.lock_mode.unwrap_or(retention.now().mode), years };
-                let retention = Promised::new(retention.now().at_least(made_with));
+                let retention = LockTerm::new(retention.now().at_least(made_with));
                 (self.root, Store::S3(Bucket { s3, retention }))
             }
         };
-        let archive = Archive { root, manifest, store, signer: None };
-        policy::refresh_in(Work::of(&archive, Arc::new(|_, _| ()))).map_err(RetentionError::into_archive)?;
-        Ok(archive)
+        let made_with_years =
+            manifest.retention_years.unwrap_or(RETENTION_YEARS_DEFAULT).min(RETENTION_YEARS_MAX);
+        let site = Site { store, root, archive_id: manifest.archive_id, made_with_years, signer: None };
+        policy::refresh_blocking(&site)?;
+        Ok(Archive { site })
     }
 
-    pub(crate) fn create(&self) -> Result<()> {
+    pub(crate) fn create(&self, public_key: Option<PublicKey>) -> Result<()> {
         let names = match &self.store {
             Store::Local => {
                 durable::create_folder(&self.root)?;
-                layout::names(&self.root)?
+                durable::names(&self.root)?
             }
             Store::S3(_) => {
                 let (store, root) = (self.store.clone(), self.root.clone());
@@ -441,7 +424,7 @@ impl Place {
             created: Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true),
             retention_years: retention.map(|retention| retention.years),
             lock_mode: retention.map(|retention| retention.mode),
-            public_key: self.public_key.map(|key| key.vkey(NAME_DEFAULT)),
+            public_key: public_key.map(|key| key.vkey(NAME_DEFAULT)),
         };
         let path = self.manifest_path();
         let failed = |source| ArchiveError::WriteManifest { path: path.clone(), source };
@@ -455,7 +438,7 @@ impl Place {
 }
 
 fn local_path(location: &str) -> Result<PathBuf> {
-    let invalid = || ArchiveError::LocationInvalid { location: location.to_owned() };
+    let invalid = || ArchiveError::from(StoreError::LocationInvalid { location: location.to_owned() });
     let path = match location.split_once("://") {
         Some((scheme, _)) if scheme.eq_ignore_ascii_case("file") => {
             Url::parse(location).map_err(|_| invalid())?.to_file_path().map_err(|()| invalid())?
@@ -464,21 +447,4 @@ fn local_path(location: &str) -> Result<PathBuf> {
         None => PathBuf::from(location),
     };
     std::path::absolute(path).map_err(|_| invalid())
-}
-
-/// Removes the permission to write.
-pub(crate) fn read_only(path: &Path) -> std::io::Result<()> {
-    let mut permissions = std::fs::metadata(path)?.permissions();
-    permissions.set_readonly(true);
-    std::fs::set_permissions(path, permissions)
-}
-
-/// A random UUID.
-///
-/// # Errors
-/// [`ArchiveError::Randomness`] if the system cannot supply random bytes.
-pub(crate) fn random_id() -> Result<String> {
-    let mut bytes = [0; 16];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| ArchiveError::Randomness)?;
-    Ok(uuid::Builder::from_random_bytes(bytes).into_uuid().to_string())
 }

@@ -11,16 +11,17 @@ use chrono::{Days, SecondsFormat, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use strongroom_schemas::Table;
+use strongroom_store::error::StoreError;
+use strongroom_store::options::{LockMode, Retention, StoreOptions};
+use strongroom_store::s3::{
+    Condition, S3, auditor_policy, bucket_policy, keeper_policy, remover_policy, writer_policy,
+};
+use strongroom_store::s3_error::S3Error;
+use strongroom_store::{Bucket, Store, background, layout};
+use strongroom_tlog::note::PublicKey;
 
 use crate::archive::{Archive, Place};
-use crate::background;
 use crate::error::{ArchiveError, Result};
-use crate::layout;
-use crate::options::{LockMode, Retention, StoreOptions};
-use crate::s3::{
-    Condition, S3, StoreFailure, auditor_policy, bucket_policy, keeper_policy, remover_policy, writer_policy,
-};
-use crate::store::{Bucket, Store};
 
 /// Number of sealed files whose locks are checked.
 const SAMPLE_FILES: usize = 16;
@@ -55,12 +56,13 @@ pub struct Policies {
     pub bucket: Value,
 }
 
-/// Creates the archive at `location`, and its bucket, unless they exist.
+/// Creates the archive at `location`, and its bucket, unless they exist. A new archive names
+/// `public_key` as its first key.
 ///
 /// # Errors
 /// [`ArchiveError::BucketUnfit`] for a bucket that exists without object lock or versions, or whose
 /// rules remove objects; otherwise those of [`Archive::open_or_create`].
-pub fn init(location: &str, options: &StoreOptions) -> Result<Init> {
+pub fn init(location: &str, options: &StoreOptions, public_key: Option<PublicKey>) -> Result<Init> {
     let place = Place::of(location, options)?;
     let made_bucket = match &place.store {
         Store::Local => false,
@@ -74,10 +76,10 @@ pub fn init(location: &str, options: &StoreOptions) -> Result<Init> {
     };
     let made_archive = !place.is_archive()?;
     if made_archive {
-        place.create()?;
+        place.create(public_key)?;
     }
     let archive = place.open()?;
-    let policies = match archive.store() {
+    let policies = match &archive.site().store {
         Store::Local => None,
         Store::S3(Bucket { s3, retention }) => Some(Policies {
             writer: writer_policy(s3),
@@ -95,8 +97,9 @@ async fn unfit(s3: &S3) -> Result<()> {
     let refuse = |reason: &str| {
         Err(ArchiveError::BucketUnfit { bucket: s3.bucket().to_owned(), reason: reason.to_owned() })
     };
-    let unknown =
-        |operation, source| Err(ArchiveError::Bucket { operation, bucket: s3.bucket().to_owned(), source });
+    let unknown = |operation, source| {
+        Err(StoreError::Bucket { operation, bucket: s3.bucket().to_owned(), source }.into())
+    };
     match s3.lock_configuration().await {
         Condition::Known(lock) if lock.enabled => {}
         Condition::Known(_) | Condition::Unset => return refuse("object lock is off"),
@@ -152,7 +155,7 @@ impl Finding {
         Finding { verdict: Verdict::Fail, remedy: Some(remedy), ..Finding::ok(item, detail) }
     }
 
-    fn unchecked(item: &'static str, failure: &StoreFailure) -> Self {
+    fn unchecked(item: &'static str, failure: &S3Error) -> Self {
         let remedy = "allow reading this setting; `strongroom archive init` prints the permissions that a writer needs";
         let detail = format!("not checked: {failure}");
         Finding { checked: false, ..Finding::warn(item, detail, remedy) }
@@ -232,14 +235,14 @@ fn check_bucket(place: Place, s3: S3) -> Result<Vec<Finding>> {
             let detail = format!("bucket {} does not exist", s3.bucket());
             return Ok(vec![Finding::fail("bucket", detail, "`strongroom archive init` creates it")]);
         }
-        Err(ArchiveError::Bucket { source, .. }) => {
+        Err(StoreError::Bucket { source, .. }) => {
             let remedy = "check endpoint, region and credentials";
             return Ok(vec![Finding::fail("bucket", source.to_string(), remedy)]);
         }
-        Err(error) => return Err(error),
+        Err(error) => return Err(error.into()),
     }
     let asked = s3.clone();
-    let mut findings = background::wait(async move { Ok(settings(&asked).await) })?;
+    let mut findings = background::wait(async move { Ok::<_, StoreError>(settings(&asked).await) })?;
     let Some(archive) = opened(place, &mut findings) else { return Ok(findings) };
     let retention = archive.retention().unwrap_or_else(|| s3.asked());
     findings.push(retention_finding(retention));
@@ -252,13 +255,15 @@ fn check_bucket(place: Place, s3: S3) -> Result<Vec<Finding>> {
             "the store replaces existing objects although it was asked not to",
             "use a store that honours If-None-Match, or run only one writer",
         ),
-        Err(ArchiveError::Probe { source, .. }) => Finding::unchecked("conditional put", &source),
-        Err(error) => return Err(error),
+        Err(StoreError::Probe { source, .. }) => Finding::unchecked("conditional put", &source),
+        Err(error) => return Err(error.into()),
     });
     match sample(&archive) {
         Ok(mut files) => {
             files.push((archive.root().join(layout::MANIFEST), None));
-            findings.push(background::wait(async move { Ok(locks(&s3, retention, files).await) })?);
+            findings.push(background::wait(async move {
+                Ok::<_, StoreError>(locks(&s3, retention, files).await)
+            })?);
         }
         Err(error) => {
             let remedy = "a commit or a checkpoint cannot be read; `strongroom query` shows the error";

@@ -38,7 +38,7 @@ const SORTED_ENTRIES_MAX: usize = 4096;
 /// The code of null.
 const NULL: u32 = u32::MAX;
 /// Earliest believable event time: the first release of Kubernetes is from this year.
-pub(crate) const EARLIEST_YEAR: i32 = 2014;
+pub const EARLIEST_YEAR: i32 = 2014;
 
 /// A row group of one table and date, sorted, encoded and compressed; what
 /// [`crate::Writer::append`] takes.
@@ -206,7 +206,7 @@ fn encode_all(
 }
 
 /// The column that is the record of a row; `events` has none, because its records are rendered.
-pub(crate) const fn record_column(table: Table) -> Option<&'static str> {
+pub const fn record_column(table: Table) -> Option<&'static str> {
     match table {
         Table::Events => None,
         Table::Rejects => Some(rejects::RAW),
@@ -216,7 +216,7 @@ pub(crate) const fn record_column(table: Table) -> Option<&'static str> {
 }
 
 /// Leaf hashes of the values of a record column.
-pub(crate) fn hash_column(array: &ArrayRef) -> Vec<Sha256Hash> {
+pub fn hash_column(array: &ArrayRef) -> Vec<Sha256Hash> {
     let value = |row: usize| -> &[u8] {
         match array.data_type() {
             _ if array.is_null(row) => &[],
@@ -251,7 +251,7 @@ fn check_schema(table: Table, batch: &RecordBatch) -> Result<()> {
 }
 
 /// Name of the column that has the time of a row.
-pub(crate) const fn time_column(table: Table) -> &'static str {
+pub const fn time_column(table: Table) -> &'static str {
     match table {
         Table::Events => events::STAGE_TIMESTAMP,
         Table::Rejects => rejects::RECEIVED_TIMESTAMP,
@@ -365,7 +365,7 @@ fn encode_rows(
             })?;
             columns.push(encoded);
         }
-        Ok(columns)
+        Ok::<_, ArchiveError>(columns)
     })?;
     let record_hashes = record_hashes.map(|hashes| rows.iter().map(|row| hashes[*row as usize]).collect());
     Ok(EncodedRowGroup { table, date, rows: rows.len() as u64, columns, spans, times, record_hashes })

@@ -9,52 +9,35 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use parquet::errors::ParquetError;
 use strongroom_schemas::Table;
+use strongroom_store::error::StoreError;
+use strongroom_store::s3_error::S3Error;
+use strongroom_tlog::checkpoint::CheckpointFault;
+use strongroom_tlog::error::TlogError;
+use strongroom_tlog::keys::KeyFault;
+use strongroom_tlog::note::PublicKey;
 use thiserror::Error;
 
-use crate::activity::ActivityError;
-use crate::delta::DeltaError;
+use crate::activity_record::ActivityError;
 use crate::position::Position;
-use crate::s3::StoreFailure;
+use crate::record_fault::RecordFault;
 
+/// The result of an operation on an archive.
 pub type Result<T, E = ArchiveError> = std::result::Result<T, E>;
 
+/// An operation on an archive that failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ArchiveError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error("archive location \"{location}\" is not a path, file:// or s3:// URL")]
     LocationScheme { location: String },
-    #[error("archive location \"{location}\" is not a valid path, file:// or s3:// URL")]
-    LocationInvalid { location: String },
-    #[error("{} is not an archive: {} is missing", root.display(), crate::layout::MANIFEST)]
+    #[error("{} is not an archive: {} is missing", root.display(), strongroom_store::layout::MANIFEST)]
     NotAnArchive { root: PathBuf },
     #[error("{} is not empty and is not an archive", root.display())]
     NotEmpty { root: PathBuf },
     #[error("another process is writing to {}", root.display())]
     Held { root: PathBuf },
-    #[error("cannot create folder {}", path.display())]
-    CreateFolder {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("archive folder {} is missing", path.display())]
-    RootGone {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("cannot list folder {}", path.display())]
-    ListFolder {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("cannot sync folder {}", path.display())]
-    SyncFolder {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
     #[error("cannot write {}", path.display())]
     WriteManifest {
         path: PathBuf,
@@ -137,37 +120,14 @@ pub enum ArchiveError {
     #[error("the archive's writer failed earlier ({operation}); open a new one")]
     WriterFailed { operation: &'static str },
 
-    #[error("cannot set up the connection to {location}: {detail}")]
-    Connect { location: String, detail: String },
-    #[error("cannot read certificates from {}", path.display())]
-    ReadCertificates {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("{name} is not {expected}")]
-    Variable { name: &'static str, expected: &'static str },
     #[error("cannot put {}", path.display())]
     PutFile {
         path: PathBuf,
         #[source]
-        source: StoreFailure,
-    },
-    #[error("cannot test whether the store refuses to replace {}", path.display())]
-    Probe {
-        path: PathBuf,
-        #[source]
-        source: StoreFailure,
+        source: S3Error,
     },
     #[error("the store of {} replaces existing objects although it was asked not to", root.display())]
     NotConditional { root: PathBuf },
-    #[error("cannot {operation} bucket {bucket}")]
-    Bucket {
-        operation: &'static str,
-        bucket: String,
-        #[source]
-        source: StoreFailure,
-    },
     #[error("bucket {bucket} cannot hold an archive: {reason}")]
     BucketUnfit { bucket: String, reason: String },
     #[error("other writers were faster {attempts} times in a row at {}", path.display())]
@@ -262,22 +222,130 @@ pub enum ArchiveError {
         source: arrow_schema::ArrowError,
     },
     #[error("cannot read the retention of the archive")]
-    Retention {
+    Records {
         #[source]
-        source: Box<crate::retention::RetentionError>,
+        source: Box<LogError>,
     },
-    #[error("the archive's background thread ended early")]
-    Background,
     #[error("{} is closed: another writer has started the next volume", path.display())]
     VolumeClosed { path: PathBuf },
     #[error("the year {year} has reached its maximum number of volumes")]
     PartsExhausted { year: i32 },
-    #[error("the system cannot supply random bytes for an id")]
-    Randomness,
+}
+
+/// What can be wrong with the log of a Delta table. The caller adds the path.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DeltaError {
+    #[error("cannot list the log")]
+    List(#[source] Box<StoreError>),
+    #[error("cannot read {name}")]
+    Read {
+        name: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot write {name}")]
+    Write {
+        name: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("commit {missing} is missing, but newer ones exist")]
+    Gap { missing: u64 },
+    #[error("commit {version}, line {line} is not a Delta action")]
+    Action {
+        version: u64,
+        line: usize,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("checkpoint {version} cannot be decoded: {detail}")]
+    Checkpoint { version: u64, detail: String },
+    #[error("the table has no {what}")]
+    Incomplete { what: &'static str },
+    #[error("the table requires reader version {version}; this program has version {known}")]
+    ReaderVersion { version: u32, known: u32 },
+    #[error("file {path} has a deletion vector")]
+    DeletionVector { path: String },
+}
+
+/// An invalid record.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{}: {fault}", path.display())]
+pub struct RecordError {
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub fault: RecordFault,
+}
+
+/// A signed log, a key record or another signed record that cannot be read, extended or accepted.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LogError {
+    #[error("not the archive's current key, which is {current}")]
+    KeyNotCurrent { current: PublicKey },
+    #[error("the archive has used the new key before")]
+    KeyUsed,
+    #[error("the archive has no key yet")]
+    NoKey,
+    #[error("key record {}: {fault}", path.display())]
+    KeyRecord { path: PathBuf, fault: KeyFault },
+    #[error("checkpoint {}: {fault}", path.display())]
+    Checkpoint { path: PathBuf, fault: CheckpointFault },
+    #[error("the commits of {log} do not match the checkpoint signed at size {size}; refusing to sign more")]
+    Forked { log: String, size: u64 },
+    #[error("{} exists with other content", path.display())]
+    Differs { path: PathBuf },
+    #[error("cannot read {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot write {}", path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Tlog(#[from] TlogError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl LogError {
+    /// What the user can do about it, if anything.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            LogError::KeyNotCurrent { .. } => {
+                Some("sign with the current key, or change to this one with strongroom key rotate")
+            }
+            LogError::Forked { .. } | LogError::Differs { .. } => {
+                Some("run strongroom verify to find what was changed; keep the archive as it is")
+            }
+            LogError::NoKey => Some("run strongroom seal-log with a key"),
+            LogError::Record(_) => Some("strongroom verify reports what is wrong"),
+            LogError::Tlog(error) => error.hint(),
+            LogError::Store(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+impl From<LogError> for ArchiveError {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Store(error) => error.into(),
+            error => ArchiveError::Records { source: Box::new(error) },
+        }
+    }
 }
 
 /// An error and its causes in one line, for warnings that do not keep the error.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -295,16 +363,14 @@ fn offset_of(position: &Option<Box<Position>>) -> i64 {
 impl ArchiveError {
     /// Whether the location that the user gave is at fault, not a disk or an archive.
     pub fn is_location(&self) -> bool {
-        matches!(
-            self,
+        match self {
+            ArchiveError::Store(error) => error.is_location(),
             ArchiveError::LocationScheme { .. }
-                | ArchiveError::LocationInvalid { .. }
-                | ArchiveError::NotAnArchive { .. }
-                | ArchiveError::NotEmpty { .. }
-                | ArchiveError::Connect { .. }
-                | ArchiveError::Variable { .. }
-                | ArchiveError::BucketUnfit { .. }
-        )
+            | ArchiveError::NotAnArchive { .. }
+            | ArchiveError::NotEmpty { .. }
+            | ArchiveError::BucketUnfit { .. } => true,
+            _ => false,
+        }
     }
 
     /// What the user can do about it, if anything.
@@ -313,29 +379,21 @@ impl ArchiveError {
             ArchiveError::LocationScheme { .. } => {
                 Some("give a folder on a local disk or s3://bucket/prefix")
             }
-            ArchiveError::RootGone { .. } => {
-                Some("check that its disk is mounted; the folder is created only at a start")
-            }
+            ArchiveError::Store(error) => error.hint(),
             ArchiveError::NotAnArchive { .. } => Some("`strongroom ingest` creates an archive"),
-            ArchiveError::Retention { source } => source.hint(),
+            ArchiveError::Records { source } => source.hint(),
             ArchiveError::Clock { .. } => Some("the system clock is outside 2000-9999; set it"),
             ArchiveError::NotConditional { .. } => Some(
                 "use a store that honours If-None-Match; or set STRONGROOM_S3_SINGLE_WRITER=true and make sure that \
                  only one writer runs",
             ),
-            ArchiveError::ReadManifest { source, .. } | ArchiveError::ListFolder { source, .. } => {
-                StoreFailure::within(source)?.hint()
+            ArchiveError::ReadManifest { source, .. } | ArchiveError::WriteManifest { source, .. } => {
+                S3Error::within(source)?.hint()
             }
-            ArchiveError::PutFile { source, .. }
-            | ArchiveError::Probe { source, .. }
-            | ArchiveError::Bucket { source, .. } => source.hint(),
-            ArchiveError::WriteManifest { source, .. } => StoreFailure::within(source)?.hint(),
+            ArchiveError::PutFile { source, .. } => source.hint(),
             ArchiveError::BucketUnfit { .. } => Some(
                 "object lock can only be set when a bucket is created: choose a new name, and `archive init` creates it",
             ),
-            ArchiveError::Connect { .. } => {
-                Some("set AWS_REGION, or STRONGROOM_S3_ENDPOINT for a store other than AWS")
-            }
             ArchiveError::VolumeClosed { .. } | ArchiveError::CommitContended { .. } => {
                 Some("nothing was lost; run again")
             }

@@ -1,12 +1,14 @@
-//! Named moments of a seal at which tests make a run fail or die. Outside tests this does nothing.
+//! Named moments of a seal at which tests make a run fail or die. Only a test arms one; a run of
+//! the program passes them all.
 
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use strongroom_schemas::Table;
 
 /// A moment after which a crash leaves a different state on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub enum Step {
     /// Before bytes of a file are written.
     Write,
     /// A file is complete and synced, under its staging name.
@@ -23,21 +25,22 @@ pub(crate) enum Step {
 
 /// The failure that a test has armed.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct FailPoints {
-    #[cfg(test)]
-    armed: std::sync::Arc<std::sync::Mutex<Option<(Step, usize, io::ErrorKind)>>>,
+pub struct FailPoints {
+    armed: Arc<Mutex<Option<(Step, usize, io::ErrorKind)>>>,
 }
 
 impl FailPoints {
     /// Fails with an error of `kind` when `step` is passed for the `nth` time, counted from zero.
-    #[cfg(test)]
-    pub(crate) fn arm(&self, step: Step, nth: usize, kind: io::ErrorKind) {
-        *self.armed.lock().expect("no test panics while it arms") = Some((step, nth, kind));
+    pub fn arm(&self, step: Step, nth: usize, kind: io::ErrorKind) {
+        *self.armed.lock().unwrap_or_else(PoisonError::into_inner) = Some((step, nth, kind));
     }
 
-    #[cfg(test)]
-    pub(crate) fn pass(&self, step: Step) -> io::Result<()> {
-        let mut armed = self.armed.lock().expect("no test panics while it arms");
+    /// Passes `step`, unless it is armed.
+    ///
+    /// # Errors
+    /// The error that is armed for it.
+    pub fn pass(&self, step: Step) -> io::Result<()> {
+        let mut armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *armed {
             Some((at, nth, kind)) if *at == step => {
                 if *nth == 0 {
@@ -48,11 +51,5 @@ impl FailPoints {
             }
             _ => Ok(()),
         }
-    }
-
-    #[cfg(not(test))]
-    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "the signature tests have")]
-    pub(crate) fn pass(&self, _step: Step) -> io::Result<()> {
-        Ok(())
     }
 }

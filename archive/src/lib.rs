@@ -12,52 +12,47 @@
 //!
 //! On a disk, one process writes at a time; readers need no lock and see whole commits.
 
+/// Tests name this crate as those of the crates above it do: they share what they are made of.
+#[cfg(test)]
+extern crate self as strongroom_archive;
+
 pub mod activity;
+pub mod activity_record;
 mod archive;
-mod background;
 mod bits;
 mod check;
 mod column;
-mod commit;
-mod delta;
-mod durable;
-mod encode;
-mod error;
-pub mod evidence;
-mod fail;
-mod layout;
+pub mod delta;
+pub mod encode;
+pub mod error;
+pub mod fail;
 mod lock;
-mod options;
+pub mod log;
 mod position;
-mod proof;
 mod read;
-pub mod retention;
-mod s3;
-mod snapshot;
-mod store;
+pub mod record_fault;
+pub mod records;
+mod render;
+pub mod site;
+mod strict_json;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-pub use archive::Archive;
-pub use check::{Finding, Init, Policies, Verdict, check, init};
-pub use commit::CHECKPOINT_INTERVAL;
-pub use delta::DeltaError;
-pub use encode::{EncodedRowGroup, Layout, RowOrder, encode, encode_records, encode_with};
-pub use error::{ArchiveError, Result};
-pub use options::{
+pub use strongroom_store::error::StoreError;
+pub use strongroom_store::options::{
     LockMode, RETENTION_YEARS_DEFAULT, RETENTION_YEARS_MAX, Retention, S3Options, StoreOptions, variables,
 };
+pub use strongroom_store::s3_error::S3Error;
+pub use strongroom_store::{Contents, Fetched};
+
+pub use archive::Archive;
+pub use check::{Finding, Init, Policies, Verdict, check, init};
+pub use delta::commit::{CHECKPOINT_INTERVAL, SealedFile};
+pub use delta::snapshot::{FileEntry, Snapshot, Volume};
+pub use encode::{EncodedRowGroup, Layout, RowOrder, encode, encode_records, encode_with};
+pub use error::{ArchiveError, DeltaError, LogError, RecordError, Result};
 pub use position::{Counts, Position, Source, SourcePosition};
-pub use proof::verify;
-pub use proof::{
-    Anchored, Anchors, CheckpointFault, Courier, Head, KeyFault, KeyId, KeyRecord, Keys, NAME_DEFAULT,
-    PrivateKey, Proof, ProofError, Proven, ProvenHead, ProvenRecord, PublicKey, RECORDS_MAX,
-    REQUEST_BYTES_MAX, Reply, Signer, TimestampAuthorities, TimestampOptions, Trouble, TrustedLog, Witness,
-    WitnessAnswer, WitnessKey, WitnessOptions, prove, verify_proof, verify_proof_with,
-};
 pub use read::{Choose, EventSelection, Rows};
-pub use s3::StoreFailure;
-pub use snapshot::{FileEntry, Snapshot, Volume};
-pub use store::{Contents, Fetched};
-pub use writer::{Commit, SealReport, SealedFile, VOLUME_COMMITS_MAX, Writer, WriterOptions};
+pub use render::Records;
+pub use writer::{Commit, SealReport, VOLUME_COMMITS_MAX, Writer, WriterOptions};

@@ -8,33 +8,32 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 
-use crate::background;
+use strongroom_store::{Bucket, background, layout};
+
 use crate::error::{ArchiveError, Result};
-use crate::layout;
-use crate::store::Bucket;
 
 /// What permits a writer to write.
 #[derive(Debug)]
-pub(crate) enum Hold {
+pub(crate) enum WriterGuard {
     /// On a local disk: no one else writes.
-    Lock(#[expect(dead_code, reason = "it is held, never read")] Lock),
+    LockFile(#[expect(dead_code, reason = "it is held, never read")] Lock),
     /// In a bucket: others may write too, because the store was seen to refuse a second object with
     /// the same name.
-    Shared,
+    Fenced,
     /// In a bucket of a store that does not refuse: the operator has promised that no one else
     /// writes.
-    Promised,
+    SingleWriter,
 }
 
-impl Hold {
+impl WriterGuard {
     /// Tests the store of a bucket with an object that has no meaning.
-    pub(crate) fn shared(bucket: &Bucket) -> Result<Hold> {
+    pub(crate) fn of_bucket(bucket: &Bucket) -> Result<WriterGuard> {
         let bucket = bucket.clone();
         background::wait(async move {
             if bucket.s3.is_conditional(bucket.retention.now().mode).await? {
-                Ok(Hold::Shared)
+                Ok(WriterGuard::Fenced)
             } else if bucket.s3.single_writer() {
-                Ok(Hold::Promised)
+                Ok(WriterGuard::SingleWriter)
             } else {
                 Err(ArchiveError::NotConditional { root: bucket.s3.root().to_owned() })
             }

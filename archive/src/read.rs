@@ -30,16 +30,16 @@ use parquet::file::reader::ChunkReader;
 use parquet::file::statistics::Statistics;
 use serde_json::Value;
 use strongroom_schemas::{Period, Table, VolumeId};
+use strongroom_store::{Fetched, Store, layout};
 
-use crate::commit::{self, STATISTICS_OFFSET, STATISTICS_SOURCE};
+use crate::delta::commit;
+use crate::delta::facts::{METADATA, STATISTICS_OFFSET, STATISTICS_SOURCE};
+use crate::delta::snapshot::{FileEntry, Snapshot};
 use crate::encode::time_column;
 use crate::error::{ArchiveError, Result};
-use crate::layout;
 use crate::position::{Position, Source};
-use crate::retention::dropped;
-use crate::snapshot::{FileEntry, Snapshot};
-use crate::store::{Fetched, Store};
-use crate::writer::METADATA;
+use crate::records::drops;
+use crate::site::Site;
 
 /// Bytes fetched from the end of a file in a bucket, before the length of its footer is known.
 const FOOTER_BYTES_LIKELY: u64 = 128 << 10;
@@ -462,17 +462,12 @@ pub(crate) struct Added {
 }
 
 /// What the given range of commits of each volume added.
-pub(crate) async fn added(
-    store: &Store,
-    root: &std::path::Path,
-    table: Table,
-    ranges: Vec<(Period, u64, u64)>,
-) -> Result<Added> {
+pub(crate) async fn added(site: &Site, table: Table, ranges: Vec<(Period, u64, u64)>) -> Result<Added> {
     let mut added = Added { paths: HashSet::new(), partitions: BTreeSet::new() };
     for (period, first, last) in ranges {
-        let volume = layout::volume(root, VolumeId { table, period });
+        let volume = site.volume(VolumeId { table, period });
         let commits = (first..=last).map(|version| layout::commit(&volume, version)).collect();
-        for (_, lines) in commit::read_commits(store, commits).await? {
+        for (_, lines) in commit::read_commits(&site.store, commits).await? {
             for line in lines {
                 let partition = line.txn.map(|txn| txn.app_id).filter(|name| !name.contains('#'));
                 added.partitions.extend(partition);
@@ -484,23 +479,23 @@ pub(crate) async fn added(
 }
 
 /// All partitions of `events`, in the order of their first commit.
-pub(crate) async fn sources(store: &Store, root: &std::path::Path) -> Result<Vec<Source>> {
+pub(crate) async fn sources(site: &Site) -> Result<Vec<Source>> {
     let mut order: Vec<String> = Vec::new();
     let mut labels: HashMap<String, String> = HashMap::new();
     let mut positions: HashMap<String, Position> = HashMap::new();
     let mut dropped: HashMap<String, i64> = HashMap::new();
     for table in [Table::Events, Table::Rejects] {
-        for state in dropped::of_table(store, root, table).await?.into_values() {
+        for state in drops::of_table(site, table).await?.into_values() {
             for (app_id, version) in state.txns.into_iter().filter(|(app_id, _)| !app_id.contains('#')) {
                 let known = dropped.entry(app_id).or_insert(version);
                 *known = version.max(*known);
             }
         }
     }
-    for period in store.periods(root, Table::Events).await? {
-        let volume = layout::volume(root, VolumeId { table: Table::Events, period });
-        let commits = commit::commits(store, &volume).await?;
-        for (path, lines) in commit::read_commits(store, commits).await? {
+    for period in drops::periods(site, Table::Events).await? {
+        let volume = site.volume(VolumeId { table: Table::Events, period });
+        let commits = commit::commits(&site.store, &volume).await?;
+        for (path, lines) in commit::read_commits(&site.store, commits).await? {
             let mut transactions = HashMap::new();
             for line in lines {
                 if let Some(transaction) = line.txn {
@@ -510,7 +505,7 @@ pub(crate) async fn sources(store: &Store, root: &std::path::Path) -> Result<Vec
                     transactions.insert(transaction.app_id, transaction.version);
                 }
                 let named =
-                    line.info.as_ref().and_then(|info| info.get(METADATA)?.get("labels")?.as_object());
+                    line.commit_info.as_ref().and_then(|info| info.get(METADATA)?.get("labels")?.as_object());
                 for (partition, label) in named.into_iter().flatten() {
                     if let Value::String(label) = label {
                         labels.insert(partition.clone(), label.clone());

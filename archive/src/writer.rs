@@ -50,28 +50,29 @@ use strongroom_schemas::format::EVENTS_FORMAT;
 use strongroom_schemas::record::Sha256Hash;
 use strongroom_schemas::volume::YEARS;
 use strongroom_schemas::{Period, Table, VolumeId};
+use strongroom_store::durable::{self, read_only};
+use strongroom_store::id::random_id;
+use strongroom_store::options::variables;
+use strongroom_store::s3::Content;
+use strongroom_store::s3_error::pause;
+use strongroom_store::{Bucket, Store, background, layout};
+use strongroom_tlog::tree::CompactRange;
 
-use crate::activity::is_activity;
-use crate::archive::{Archive, random_id, read_only};
-use crate::background;
-use crate::commit::{
-    self, Addition, CHECKPOINT_INTERVAL, COMMIT_ID, FileFacts, Transactions, VolumeLog, check_partition,
+use crate::activity_record::is_activity;
+use crate::delta::commit::{
+    self, Addition, CHECKPOINT_INTERVAL, COMMIT_ID, FileFacts, SealedFile, Transactions, VolumeLog,
+    check_partition,
 };
-use crate::durable;
+use crate::delta::facts::METADATA;
+use crate::delta::snapshot;
 use crate::encode::{EncodedRowGroup, Span, parquet_schema};
-use crate::error::{ArchiveError, Result, with_causes};
+use crate::error::{ArchiveError, LogError, Result, with_causes};
 use crate::fail::{FailPoints, Step};
-use crate::layout;
-use crate::lock::Hold;
-use crate::options::variables;
+use crate::lock::WriterGuard;
+use crate::log::LogSigner;
 use crate::position::{Counts, Position, SourcePosition};
-use crate::proof::ProofError;
-use crate::proof::log::Sealing;
-use crate::proof::tree::CompactRange;
-use crate::retention::{RetentionError, Work, dropped, policy};
-use crate::s3::{Content, pause};
-use crate::snapshot;
-use crate::store::{Bucket, Store};
+use crate::records::{drops, policy};
+use crate::site::Site;
 
 /// Order of commits: the table whose positions are the truth comes last.
 const COMMIT_ORDER: [Table; 4] = [Table::Activity, Table::Rejects, Table::Alerts, Table::Events];
@@ -90,8 +91,6 @@ const LIST_NAMES_MAX: u64 = 1_000;
 // A reader opens a volume with at most 200 requests: the listing of the log, the ranges of a
 // checkpoint, and the commits after it.
 const _: () = assert!(CHECKPOINT_INTERVAL + VOLUME_COMMITS_MAX / LIST_NAMES_MAX + 20 <= 200);
-/// Our field of `commitInfo`.
-pub(crate) const METADATA: &str = "strongroom";
 
 /// Settings of a writer; production uses [`WriterOptions::default`].
 #[derive(Clone, Debug)]
@@ -133,15 +132,6 @@ pub struct SealReport {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SealedFile {
-    pub table: Table,
-    pub path: PathBuf,
-    pub date: NaiveDate,
-    pub rows: u64,
-    pub bytes: u64,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
     pub volume: VolumeId,
     pub version: u64,
@@ -151,12 +141,9 @@ pub struct Commit {
 /// releases the archive; rows that were not sealed are lost.
 #[derive(Debug)]
 pub struct Writer {
-    root: PathBuf,
-    store: Store,
-    /// Signs commits; without it, the signed logs are left to another process that has the key.
-    sealing: Option<Sealing>,
-    /// How long new objects are promised to be kept.
-    keeping: Work,
+    site: Site,
+    /// Signs after the commits; without one, the logs are left for another process to sign.
+    log_signer: Option<LogSigner>,
     /// For the next report.
     warnings: Vec<String>,
     options: WriterOptions,
@@ -178,7 +165,7 @@ pub struct Writer {
     volumes: HashMap<VolumeId, VolumeLog>,
     open: HashMap<(Table, NaiveDate), OpenFile>,
     /// Files between state 1 and state 2, oldest first.
-    uploads: VecDeque<(FileFacts, background::Task<Option<String>>)>,
+    uploads: VecDeque<(FileFacts, background::Task<Option<String>, ArchiveError>)>,
     /// Files in state 2.
     finished: Vec<FileFacts>,
     /// Offsets appended since the last seal.
@@ -188,8 +175,9 @@ pub struct Writer {
     staged: u64,
     uses: u64,
     failed: Option<&'static str>,
-    pub(crate) fail_points: FailPoints,
-    hold: Hold,
+    /// For tests.
+    pub fail_points: FailPoints,
+    guard: WriterGuard,
 }
 
 /// A file in state 1.
@@ -261,24 +249,21 @@ fn widen<T: Ord>(range: &mut Option<(T, T)>, low: T, high: T) {
 }
 
 impl Writer {
-    pub(crate) fn open(archive: &Archive, options: WriterOptions, hold: Hold) -> Result<Writer> {
-        let (root, store) = (archive.root(), archive.store().clone());
-        let Known { positions, seen, lengths, closed, year_min } = Known::load(&store, root)?;
-        if let Store::Local = store {
-            remove_leftovers(root)?;
+    pub(crate) fn open(site: &Site, options: WriterOptions, guard: WriterGuard) -> Result<Writer> {
+        let Known { positions, seen, lengths, closed, year_min } = Known::load(site)?;
+        if let Store::Local = site.store {
+            remove_leftovers(site)?;
         }
         let mut warnings = Vec::new();
-        let sealing = archive.sealing();
-        if let Some(sealing) = sealing.clone() {
+        let log_signer = site.signer.clone().map(|signer| LogSigner::of(site.clone(), signer));
+        if let Some(log_signer) = log_signer.clone() {
             // Sign what an earlier run committed but did not sign before it died.
-            let caught_up = background::wait(async move { Ok(sealing.all().await) })?;
+            let caught_up = background::wait(async move { Ok::<_, ArchiveError>(log_signer.all().await) })?;
             warnings.extend(caught_up.err().map(unproven));
         }
         Ok(Writer {
-            root: root.to_owned(),
-            store,
-            sealing,
-            keeping: Work::of(archive, Arc::new(|_, _| ())),
+            site: site.clone(),
+            log_signer,
             warnings,
             options,
             positions,
@@ -300,7 +285,7 @@ impl Writer {
             uses: 0,
             failed: None,
             fail_points: FailPoints::default(),
-            hold,
+            guard,
         })
     }
 
@@ -326,7 +311,7 @@ impl Writer {
     /// If the archive cannot be read; the writer can still be used.
     pub fn refresh(&mut self) -> Result<()> {
         self.check_usable()?;
-        let known = Known::load(&self.store, &self.root)?;
+        let known = Known::load(&self.site)?;
         (self.positions, self.seen, self.lengths) = (known.positions, known.seen, known.lengths);
         self.closed = known.closed;
         self.year_min = self.year_min.max(known.year_min);
@@ -336,7 +321,7 @@ impl Writer {
 
     /// Whether several processes may write to the archive at once.
     pub fn is_shared(&self) -> bool {
-        matches!(self.hold, Hold::Shared)
+        matches!(self.guard, WriterGuard::Fenced)
     }
 
     /// Adds a row group to the open file of its table and date. The row group is on disk only after
@@ -461,11 +446,11 @@ impl Writer {
     }
 
     fn create(&mut self, volume: VolumeId, date: NaiveDate) -> Result<OpenFile> {
-        let (table, volume) = (volume.table, layout::volume(&self.root, volume));
-        let (staging, file) = match &self.store {
+        let (table, volume) = (volume.table, self.site.volume(volume));
+        let (staging, file) = match &self.site.store {
             Store::Local => {
                 let folder = volume.join(layout::STAGING);
-                durable::create_folder_in(&self.root, &folder)?;
+                durable::create_folder_in(&self.site.root, &folder)?;
                 self.staged += 1;
                 let staging = folder.join(layout::staging_name(self.staged));
                 let created = File::options().write(true).create_new(true).open(&staging);
@@ -526,7 +511,7 @@ impl Writer {
             record_root: records.map(|records| records.root()),
             version: None,
         };
-        match &self.store {
+        match &self.site.store {
             Store::Local => {
                 self.publish(&hashed.file, &staging, &folder, &path)?;
                 self.finished.push(facts);
@@ -565,7 +550,7 @@ impl Writer {
     fn publish(&self, file: &File, staging: &Path, folder: &Path, path: &Path) -> Result<()> {
         file.sync_all().map_err(|source| ArchiveError::SyncFile { path: staging.to_owned(), source })?;
         self.step(Step::FileWritten, staging)?;
-        durable::create_folder_in(&self.root, folder)?;
+        durable::create_folder_in(&self.site.root, folder)?;
         let protect = |source| ArchiveError::ProtectFile { path: staging.to_owned(), source };
         read_only(staging).map_err(protect)?;
         // The new permission is in the inode, which must be on disk before the name is.
@@ -639,7 +624,7 @@ impl Writer {
     }
 
     fn seal_inner(&mut self, all: &[SourcePosition], counts: Counts) -> Result<SealReport> {
-        policy::refresh_in(self.keeping.clone()).map_err(RetentionError::into_archive)?;
+        policy::refresh_blocking(&self.site)?;
         let mut open: Vec<OpenFile> = self.open.drain().map(|(_, file)| file).collect();
         open.sort_by_key(|file| (file.table, file.date));
         for file in open {
@@ -683,7 +668,7 @@ impl Writer {
             report.commits.push(Commit { volume, version: committed.version });
             report.warnings.extend(committed.warning(volume));
             report.files.extend(files.into_iter().map(|facts| facts.file));
-            self.step(Step::Committed(table), &self.root.clone())?;
+            self.step(Step::Committed(table), &self.site.root.clone())?;
         }
         self.prove(&mut report)?;
         report.rows = report.files.iter().map(|file| file.rows).sum();
@@ -733,21 +718,19 @@ impl Writer {
     /// failure here becomes a warning, and the next seal or another holder of the key catches up.
     fn prove(&mut self, report: &mut SealReport) -> Result<()> {
         report.warnings.append(&mut self.warnings);
-        let Some(sealing) = self.sealing.clone() else { return Ok(()) };
+        let Some(log_signer) = self.log_signer.clone() else { return Ok(()) };
         let mut logs: Vec<VolumeId> = report.commits.iter().map(|commit| commit.volume).collect();
         logs.dedup();
         let fail_points = self.fail_points.clone();
         let proven = background::wait(async move {
-            let keys = match sealing.keys().await {
-                Ok(keys) => keys,
-                Err(error) => return Ok(Err(error)),
-            };
-            for log in logs {
-                if let Err(error) = sealing.one(log, &keys, &fail_points).await {
-                    return Ok(Err(error));
+            let signed = async {
+                let keys = log_signer.keys().await?;
+                for log in logs {
+                    log_signer.one(log, &keys, &fail_points).await?;
                 }
-            }
-            Ok(Ok(()))
+                Ok(())
+            };
+            Ok::<_, ArchiveError>(signed.await)
         })?;
         report.warnings.extend(proven.err().map(unproven));
         Ok(())
@@ -755,7 +738,7 @@ impl Writer {
 
     /// In a bucket, a field that makes each commit differ from every other.
     fn commit_id(&self) -> Result<Map<String, Value>> {
-        match self.store {
+        match self.site.store {
             Store::Local => Ok(Map::new()),
             Store::S3(_) => Ok(Map::from_iter([(COMMIT_ID.to_owned(), random_id()?.into())])),
         }
@@ -774,20 +757,20 @@ impl Writer {
         let mut tries = 0;
         loop {
             let id = self.current_volume(table)?;
-            let path = layout::volume(&self.root, id);
+            let path = self.site.volume(id);
             let volume = match self.volumes.remove(&id) {
                 Some(volume) => volume,
                 None => {
                     if !self.seen.contains_key(&id) {
                         self.close_before(id, time, partitions, report)?;
                     }
-                    let (store, path) = (self.store.clone(), path.clone());
+                    let (store, path) = (self.site.store.clone(), path.clone());
                     background::wait(
                         async move { VolumeLog::open_or_create(&store, table, path, time).await },
                     )?
                 }
             };
-            if let Store::S3(_) = self.store {
+            if let Store::S3(_) = self.site.store {
                 self.follow(id, volume.version(), partitions)?;
             }
             if volume.is_closed() {
@@ -810,7 +793,7 @@ impl Writer {
                 {
                     outcome = Err(error);
                 }
-                Ok((volume, outcome))
+                Ok::<_, ArchiveError>((volume, outcome))
             })?;
             match outcome {
                 Ok(committed) => {
@@ -851,26 +834,29 @@ impl Writer {
         partitions: &HashSet<&str>,
         report: &mut SealReport,
     ) -> Result<()> {
-        let (store, root) = (self.store.clone(), self.root.clone());
+        let site = self.site.clone();
         let before = background::wait(async move {
-            let mut before = store.periods(&root, volume.table).await?;
+            let mut before = drops::periods(&site, volume.table).await?;
             before.retain(|period| *period < volume.period);
             while let Some(period) = before.pop() {
                 let id = VolumeId { period, ..volume };
-                let path = layout::volume(&root, id);
+                let path = site.volume(id);
                 // A folder without a commit was left by a killed run.
-                if commit::exists(&store, &path).await? {
-                    return Ok(Some((id, VolumeLog::open(&store, id.table, path).await?)));
+                if commit::exists(&site.store, &path).await? {
+                    return Ok::<_, ArchiveError>(Some((
+                        id,
+                        VolumeLog::open(&site.store, id.table, path).await?,
+                    )));
                 }
             }
             Ok(None)
         })?;
         let Some((id, mut log)) = before else { return Ok(()) };
-        if matches!(self.store, Store::Local) && id.period.year != volume.period.year {
+        if matches!(self.site.store, Store::Local) && id.period.year != volume.period.year {
             return Ok(());
         }
         for tries in 0..COMMIT_TRIES_MAX {
-            if let Store::S3(_) = self.store {
+            if let Store::S3(_) = self.site.store {
                 self.follow(id, log.version(), partitions)?;
             }
             if log.is_closed() {
@@ -885,7 +871,7 @@ impl Writer {
                 {
                     outcome = Err(error);
                 }
-                Ok((log, outcome))
+                Ok::<_, ArchiveError>((log, outcome))
             })?;
             log = returned;
             match outcome {
@@ -902,7 +888,7 @@ impl Writer {
                 Err(error) => return Err(error),
             }
         }
-        let path = layout::volume(&self.root, id);
+        let path = self.site.volume(id);
         Err(ArchiveError::CommitContended { path, attempts: COMMIT_TRIES_MAX })
     }
 
@@ -911,26 +897,27 @@ impl Writer {
         let table = volume.table;
         let after = self.seen.get(&volume).copied();
         let length = self.lengths.get(&volume).copied();
-        let (store, root) = (self.store.clone(), self.root.clone());
+        let site = self.site.clone();
         let found = background::wait(async move {
             let mut found = Vec::new();
             if after.is_none_or(|after| after < version) {
-                let path = layout::volume(&root, volume);
-                let transactions = commit::transactions_between(&store, &path, after, version).await?;
+                let path = site.volume(volume);
+                let transactions = commit::transactions_between(&site.store, &path, after, version).await?;
                 // Every commit was read.
                 let was_whole = after.is_none_or(|after| length == Some(after + 1));
                 let length = was_whole.then_some(version + 1);
                 found.push((volume, Some(version), length, commit::positions(&path, &transactions)?));
             }
             for period in
-                store.periods(&root, table).await?.into_iter().filter(|newer| *newer > volume.period)
+                drops::periods(&site, table).await?.into_iter().filter(|newer| *newer > volume.period)
             {
                 let newer = VolumeId { table, period };
-                let path = layout::volume(&root, newer);
-                let Transactions { newest, last, length } = commit::transactions_of(&store, &path).await?;
+                let path = site.volume(newer);
+                let Transactions { newest, last, length } =
+                    commit::transactions_of(&site.store, &path).await?;
                 found.push((newer, last, length, commit::positions(&path, &newest)?));
             }
-            Ok(found)
+            Ok::<_, ArchiveError>(found)
         })?;
         for (volume, last, length, positions) in found {
             let known = self.positions.entry(table).or_default();
@@ -967,7 +954,7 @@ fn truth_of(partition: &str) -> Table {
 }
 
 /// A warning: the commits are safe, but not signed yet.
-fn unproven(error: ProofError) -> String {
+fn unproven(error: LogError) -> String {
     format!("the proof log is behind: {}", with_causes(&error))
 }
 
@@ -981,8 +968,8 @@ struct Known {
 }
 
 impl Known {
-    fn load(store: &Store, root: &Path) -> Result<Known> {
-        let (store, root) = (store.clone(), root.to_owned());
+    fn load(site: &Site) -> Result<Known> {
+        let site = site.clone();
         background::wait(async move {
             let mut known = Known {
                 positions: HashMap::new(),
@@ -993,20 +980,20 @@ impl Known {
             };
             for table in Table::ALL {
                 let positions = known.positions.entry(table).or_default();
-                let mut dropped = dropped::of_table(&store, &root, table).await?;
-                let periods = store.periods(&root, table).await?;
+                let mut dropped = drops::of_table(&site, table).await?;
+                let periods = drops::periods(&site, table).await?;
                 // Later volumes overwrite earlier ones. The final positions of a dropped volume are
                 // stored with its drop record.
                 let all: BTreeSet<Period> = periods.into_iter().chain(dropped.keys().copied()).collect();
                 for period in &all {
                     let volume = VolumeId { table, period: *period };
-                    let path = layout::volume(&root, volume);
+                    let path = site.volume(volume);
                     let transactions = match dropped.remove(period) {
                         Some(state) => Transactions {
                             newest: state.txns.into_iter().collect(),
                             ..Transactions::default()
                         },
-                        None => commit::transactions_of(&store, &path).await?,
+                        None => commit::transactions_of(&site.store, &path).await?,
                     };
                     if transactions.is_closed() {
                         known.closed.insert(volume);
@@ -1057,37 +1044,45 @@ impl OpenFile {
 ///
 /// Only the newest volume of a table can contain such files, because a writer never goes back to an
 /// older one. Called under the writer lock.
-fn remove_leftovers(root: &Path) -> Result<()> {
-    for name in layout::names(root)? {
+fn remove_leftovers(site: &Site) -> Result<()> {
+    let root = &site.root;
+    for name in durable::names(root)? {
         if name.to_str().is_some_and(|name| name.starts_with(&format!(".{}.", layout::MANIFEST))) {
             remove(&root.join(name))?;
         }
     }
     for table in Table::ALL {
-        let Some(period) = layout::periods(root, table)?.last().copied() else { continue };
+        let Some(period) = periods_on_disk(root, table)?.last().copied() else { continue };
         let volume = layout::volume(root, VolumeId { table, period });
         let staging = volume.join(layout::STAGING);
-        for name in layout::names(&staging)? {
+        for name in durable::names(&staging)? {
             remove(&staging.join(name))?;
         }
         let log = layout::delta_log(&volume);
-        for name in layout::names(&log)? {
+        for name in durable::names(&log)? {
             if name.to_str().is_some_and(durable::is_staging) {
                 remove(&log.join(name))?;
             }
         }
-        remove_unnamed(root, table, &volume)?;
+        remove_unnamed(site, table, &volume)?;
     }
     Ok(())
 }
 
-fn remove_unnamed(root: &Path, table: Table, volume: &Path) -> Result<()> {
+/// Volumes that a table has a folder for on a local disk, oldest first.
+fn periods_on_disk(root: &Path, table: Table) -> Result<Vec<Period>> {
+    let names = durable::names(&layout::table(root, table))?;
+    let names: Vec<String> = names.into_iter().filter_map(|name| name.into_string().ok()).collect();
+    Ok(layout::periods_among(&names))
+}
+
+fn remove_unnamed(site: &Site, table: Table, volume: &Path) -> Result<()> {
     let mut unnamed = HashSet::new();
-    for folder in layout::names(volume)? {
+    for folder in durable::names(volume)? {
         let Some(folder) = folder.to_str().filter(|name| layout::date_of_folder(name).is_some()) else {
             continue;
         };
-        for name in layout::names(&volume.join(folder))? {
+        for name in durable::names(&volume.join(folder))? {
             if let Some(name) = name.to_str().filter(|name| layout::is_file_name(name)) {
                 unnamed.insert(format!("{folder}/{name}"));
             }
@@ -1096,7 +1091,7 @@ fn remove_unnamed(root: &Path, table: Table, volume: &Path) -> Result<()> {
     if unnamed.is_empty() {
         return Ok(());
     }
-    let snapshot = background::wait(snapshot::load(Store::Local, root.to_owned(), table))?;
+    let snapshot = background::wait(snapshot::load(site.clone(), table))?;
     for file in &snapshot.files {
         if let Ok(relative) = file.path.strip_prefix(volume) {
             unnamed.remove(&*relative.to_string_lossy());

@@ -10,7 +10,7 @@ use chrono::{DateTime, SecondsFormat};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use strongroom_archive::Archive;
-use strongroom_archive::evidence::{Query, Question, Span};
+use strongroom_evidence::{Query, Question, Span};
 use strongroom_query::{Expanded, Format, Layout, Session, SessionOptions, write_answer};
 use strongroom_schemas::alerts;
 use strongroom_schemas::record::Sha256Hash;

@@ -7,13 +7,14 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use chrono::DateTime;
-use strongroom_archive::evidence::{
+use strongroom_archive::LogError;
+use strongroom_evidence::{
     EvidenceError, Ledger, Manifest, PackReport, Selection, Span, check_pack, fingerprint,
 };
-use strongroom_archive::verify::FindingKind;
-use strongroom_archive::{Head, ProofError, PublicKey};
 use strongroom_ingest::export::EventRecords;
+use strongroom_proof::verify::FindingKind;
 use strongroom_schemas::Table;
+use strongroom_tlog::{PublicKey, TreeHead};
 
 use super::ask::{Asker, alerts_sql, events_sql};
 use super::{LAG_MAX_US, Steps, ask_alerts, ask_events};
@@ -89,10 +90,10 @@ fn ask_again(
         return Ok(());
     }
     steps.say("asking the archive again");
-    let heads: Vec<Head> = report.heads.clone();
+    let heads: Vec<TreeHead> = report.heads.clone();
     let ledger = match Ledger::load(&archive, Span { from_us, to_us }, Some(&heads), LAG_MAX_US) {
         Ok(ledger) => ledger,
-        Err(EvidenceError::Proof(error @ (ProofError::Forked { .. } | ProofError::Read { .. }))) => {
+        Err(EvidenceError::Log(error @ (LogError::Forked { .. } | LogError::Read { .. }))) => {
             report.find(
                 FindingKind::Forked,
                 "manifest.json",

@@ -5,7 +5,7 @@
 //! network.
 
 use serde_json::Value;
-use strongroom_archive::evidence::Manifest;
+use strongroom_evidence::Manifest;
 
 use super::gaps::{CANNOT_KNOW, Gap};
 use crate::term;

@@ -9,7 +9,7 @@ use std::io::Write;
 
 use arrow_array::RecordBatch;
 use strongroom_archive::Position;
-use strongroom_archive::verify::Records;
+use strongroom_archive::Records;
 use strongroom_decode::meaning::{Difference, compare_alerts, compare_events};
 use strongroom_decode::render::{Renderer, RowFault};
 use strongroom_decode::stream::{self, StreamError};

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
+use strongroom_archive::Archive;
 use strongroom_archive::activity::{ActivityKind, ActivityLog, ActivityRecord};
-use strongroom_archive::{Archive, Signer};
+use strongroom_tlog::Signer;
 use tempfile::TempDir;
 
 use crate::run::{expect_code, export, ingest, log, output, strongroom, write};

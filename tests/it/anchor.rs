@@ -18,9 +18,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use signed_note::{Note, StandardVerifier, VerifierList};
-use strongroom_archive::{
-    Anchors, Archive, Courier, PrivateKey, Reply, Trouble, TrustedLog, WitnessKey, WitnessOptions,
-};
+use strongroom_archive::Archive;
+use strongroom_proof::{AnchorError, AnchorResponse, AnchorTransport, Anchors, TrustedLog, WitnessOptions};
+use strongroom_tlog::{PrivateKey, WitnessKey};
 use tempfile::TempDir;
 use tlog_tiles::{HashReader as _, Tile, TileHashReader, TileReader};
 
@@ -908,13 +908,13 @@ fn mistakes_about_keys_and_witnesses_are_told() {
 }
 
 /// The answer to a body.
-type Answer = Box<dyn Fn(&[u8]) -> Result<Reply, String> + Send + Sync>;
+type Answer = Box<dyn Fn(&[u8]) -> Result<AnchorResponse, String> + Send + Sync>;
 
 /// A stand-in for a server: a function gives its answers.
 struct Says(Answer);
 
-impl Courier for Says {
-    fn post(&self, path: &str, _content_type: &str, body: Vec<u8>) -> Result<Reply, String> {
+impl AnchorTransport for Says {
+    fn post(&self, path: &str, _content_type: &str, body: Vec<u8>) -> Result<AnchorResponse, String> {
         assert_eq!(path, "add-checkpoint");
         (self.0)(&body)
     }
@@ -932,26 +932,26 @@ fn answers_that_are_wrong_are_never_kept() {
     let open = |name: &str| {
         let state = site.path(name);
         if !state.exists() {
-            strongroom_archive::Witness::begin(WitnessKey::of(&key()), &state).expect("an empty folder");
+            strongroom_proof::Witness::begin(WitnessKey::of(&key()), &state).expect("an empty folder");
         }
-        strongroom_archive::Witness::open(key(), vec![log.clone()], &state).expect("a witness")
+        strongroom_proof::Witness::open(key(), vec![log.clone()], &state).expect("a witness")
     };
     let archive = Archive::open(&site.archive().display().to_string()).expect("an archive");
     let ask = |says: Answer| {
         let witness =
-            WitnessOptions { key: WitnessKey::of(&key()), courier: std::sync::Arc::new(Says(says)) };
+            WitnessOptions { key: WitnessKey::of(&key()), transport: std::sync::Arc::new(Says(says)) };
         let outcome = Anchors::new(vec![witness], Vec::new()).round(&archive).expect("a round");
         outcome.into_iter().next().expect("one witness")
     };
     let always = |status: u16, body: &str| -> Answer {
         let body = body.as_bytes().to_vec();
-        Box::new(move |_| Ok(Reply { status, body: body.clone() }))
+        Box::new(move |_| Ok(AnchorResponse { status, body: body.clone() }))
     };
-    let is_away = |trouble: &Trouble| matches!(trouble, Trouble::Away(_));
-    let is_refused = |trouble: &Trouble| matches!(trouble, Trouble::Refused(_));
-    let is_contradicted = |trouble: &Trouble| matches!(trouble, Trouble::Contradicted(_));
+    let is_away = |trouble: &AnchorError| matches!(trouble, AnchorError::Away(_));
+    let is_refused = |trouble: &AnchorError| matches!(trouble, AnchorError::Refused(_));
+    let is_contradicted = |trouble: &AnchorError| matches!(trouble, AnchorError::Contradicted(_));
     for (status, body, is_it) in [
-        (200, "", &is_refused as &dyn Fn(&Trouble) -> bool),
+        (200, "", &is_refused as &dyn Fn(&AnchorError) -> bool),
         (200, "yes\n", &is_refused),
         (200, "\u{2014} witness.example/w1 AAAAAAAA\n", &is_refused),
         (400, "", &is_refused),
@@ -969,46 +969,44 @@ fn answers_that_are_wrong_are_never_kept() {
     ] {
         let anchored = ask(always(status, body));
         assert!(anchored.made == 0 && anchored.lag > 0, "{status} {body:?}");
-        for (log, trouble) in &anchored.troubles {
+        for (log, trouble) in &anchored.errors {
             assert!(is_it(trouble), "{status} {body:?}: {}: {trouble:?}", log.name());
             assert!(!trouble.to_string().contains('\u{1b}'), "{trouble}");
         }
-        assert_eq!(anchored.troubles.len(), 3, "all logs");
+        assert_eq!(anchored.errors.len(), 3, "all logs");
     }
-    assert!(
-        ask(Box::new(|_| Err("no route".to_owned()))).troubles.iter().all(|(_, trouble)| is_away(trouble))
-    );
+    assert!(ask(Box::new(|_| Err("no route".to_owned()))).errors.iter().all(|(_, trouble)| is_away(trouble)));
     // An anchor with contradictory answers is left alone.
     let asked = std::sync::Arc::new(AtomicU64::new(0));
     let count = std::sync::Arc::clone(&asked);
     let fickle = move |_: &[u8]| {
         let size = 1 + count.fetch_add(1, Ordering::Relaxed) % 2;
-        Ok(Reply { status: 409, body: format!("{size}\n").into_bytes() })
+        Ok(AnchorResponse { status: 409, body: format!("{size}\n").into_bytes() })
     };
     let anchored = ask(Box::new(fickle));
-    assert!(anchored.troubles.iter().all(|(_, trouble)| is_away(trouble)), "{anchored:?}");
+    assert!(anchored.errors.iter().all(|(_, trouble)| is_away(trouble)), "{anchored:?}");
     assert!(asked.load(Ordering::Relaxed) < 6, "it is not asked for other logs after that");
     // Cosignatures of the right key: of the future, and of another text.
     let now = chrono::Utc::now().timestamp().unsigned_abs();
-    let of = |witness: strongroom_archive::Witness, time: u64, change: fn(&str) -> String| {
+    let of = |witness: strongroom_proof::Witness, time: u64, change: fn(&str) -> String| {
         let says = move |body: &[u8]| {
             let answer = witness.add_checkpoint(body, time);
-            Ok(Reply { status: answer.status, body: change(&answer.body).into_bytes() })
+            Ok(AnchorResponse { status: answer.status, body: change(&answer.body).into_bytes() })
         };
-        Box::new(says) as Box<dyn Fn(&[u8]) -> Result<Reply, String> + Send + Sync>
+        Box::new(says) as Box<dyn Fn(&[u8]) -> Result<AnchorResponse, String> + Send + Sync>
     };
     let anchored = ask(of(open("future"), now + 3600, str::to_owned));
     assert!(
-        anchored.troubles.iter().all(|(_, trouble)| trouble.to_string().contains("from the future")),
+        anchored.errors.iter().all(|(_, trouble)| trouble.to_string().contains("from the future")),
         "{anchored:?}"
     );
     let changed = |line: &str| line.replacen("w1 ", "w1  ", 1);
-    assert!(ask(of(open("spaces"), now, changed)).troubles.iter().all(|(_, trouble)| is_refused(trouble)));
+    assert!(ask(of(open("spaces"), now, changed)).errors.iter().all(|(_, trouble)| is_refused(trouble)));
     assert!(TABLES.iter().all(|table| site.cosigned(table).is_empty()), "nothing of all that was kept");
     // Lines that strangers add to a good answer are left out.
     let more = |line: &str| format!("\u{2014} stranger AAAAAAAAAAAA\n{line}");
     let anchored = ask(of(open("good"), now, more));
-    assert_eq!((anchored.made, anchored.lag, anchored.troubles.len()), (3, 0, 0), "{anchored:?}");
+    assert_eq!((anchored.made, anchored.lag, anchored.errors.len()), (3, 0, 0), "{anchored:?}");
     for table in TABLES {
         let note = std::fs::read_to_string(&site.cosigned(table)[0]).expect("a note");
         assert!(!note.contains("stranger") && note.lines().count() == 6, "{note}");

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use strongroom_archive::verify::FindingKind;
+use strongroom_proof::verify::FindingKind;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -32,7 +32,7 @@ const NOT_TAMPERED: &[(&str, &str, &str)] = &[
     (
         "witness_signature",
         PROGRAM,
-        "archive/src/proof/cosignature.rs tests the check of a forged cosignature, and tools/test_verify.py its report",
+        "tlog/src/cosignature.rs tests the check of a forged cosignature, and tools/test_verify.py its report",
     ),
 ];
 

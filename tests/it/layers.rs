@@ -17,8 +17,28 @@ const EDGES: &[(&str, &[&str])] = &[
     ("strongroom-schemas", &[]),
     ("strongroom-generate", &[]),
     ("strongroom-journal", &[]),
+    ("strongroom-tlog", &["strongroom-schemas"]),
+    ("strongroom-store", &["strongroom-schemas"]),
     ("strongroom-alerts", &["strongroom-schemas"]),
-    ("strongroom-archive", &["strongroom-schemas"]),
+    ("strongroom-archive", &["strongroom-schemas", "strongroom-store", "strongroom-tlog"]),
+    (
+        "strongroom-proof",
+        &["strongroom-archive", "strongroom-schemas", "strongroom-store", "strongroom-tlog"],
+    ),
+    (
+        "strongroom-retention",
+        &["strongroom-archive", "strongroom-schemas", "strongroom-store", "strongroom-tlog"],
+    ),
+    (
+        "strongroom-evidence",
+        &[
+            "strongroom-archive",
+            "strongroom-proof",
+            "strongroom-schemas",
+            "strongroom-store",
+            "strongroom-tlog",
+        ],
+    ),
     ("strongroom-decode", &["strongroom-schemas"]),
     ("strongroom-sinks", &["strongroom-alerts", "strongroom-journal", "strongroom-schemas"]),
     (
@@ -39,18 +59,25 @@ const EDGES: &[(&str, &[&str])] = &[
             "strongroom-alerts",
             "strongroom-archive",
             "strongroom-decode",
+            "strongroom-evidence",
             "strongroom-generate",
             "strongroom-ingest",
+            "strongroom-proof",
             "strongroom-query",
+            "strongroom-retention",
             "strongroom-schemas",
             "strongroom-sinks",
+            "strongroom-tlog",
         ],
     ),
 ];
 
 /// What tests of a crate may use beyond [`EDGES`]: the generator, which depends on none of our
-/// crates.
-const TEST_EDGES: &[&str] = &["strongroom-generate"];
+/// crates, and the crates that judge an archive.
+const TEST_EDGES: &[(&str, &[&str])] = &[
+    ("strongroom-ingest", &["strongroom-generate", "strongroom-proof", "strongroom-tlog"]),
+    ("strongroom-retention", &["strongroom-proof"]),
+];
 
 /// Crates that are functions of their arguments, and what that forbids them to depend on or to
 /// name.
@@ -84,12 +111,23 @@ const IMPURE_NAMES: &[&str] = &[
 
 /// Edges to crates that no source names, and why they are declared all the same. An entry is stale
 /// when the edge is gone or its crate is named.
-const UNNAMED: &[(&str, &str, &str)] = &[];
+const UNNAMED: &[(&str, &str, &str)] = &[
+    ("strongroom-proof", "arrow_buffer", ROWS),
+    ("strongroom-proof", "arrow_select", ROWS),
+    ("strongroom-proof", "blake3", ROWS),
+    ("strongroom-retention", "arrow_buffer", ROWS),
+    ("strongroom-retention", "arrow_cast", ROWS),
+    ("strongroom-retention", "arrow_schema", ROWS),
+    ("strongroom-retention", "arrow_select", ROWS),
+    ("strongroom-retention", "blake3", ROWS),
+    ("strongroom-retention", "tempfile", ROWS),
+];
+const ROWS: &str = "its tests include archive/src/tests/rows.rs, which names it";
 
 /// File names that promise nothing.
 const NAMELESS: &[&str] = &["util.rs", "utils.rs", "helpers.rs", "helper.rs", "common.rs", "misc.rs"];
 
-const ARCHITECTURE_LINES_MAX: usize = 260;
+const ARCHITECTURE_LINES_MAX: usize = 200;
 const ARCHITECTURE_COLUMNS_MAX: usize = 100;
 
 fn cargo(arguments: &[&str]) -> String {
@@ -138,8 +176,23 @@ fn sources(folder: &str) -> Vec<PathBuf> {
 
 fn all_sources() -> Vec<PathBuf> {
     let folders = [
-        "alerts", "archive", "benches", "cli", "decode", "generate", "ingest", "journal", "query", "schemas",
-        "sinks", "tests",
+        "alerts",
+        "archive",
+        "benches",
+        "cli",
+        "decode",
+        "evidence",
+        "generate",
+        "ingest",
+        "journal",
+        "proof",
+        "query",
+        "retention",
+        "schemas",
+        "sinks",
+        "store",
+        "tests",
+        "tlog",
     ];
     folders.iter().flat_map(|folder| sources(folder)).collect()
 }
@@ -156,7 +209,8 @@ fn crates_depend_only_on_lower_floors() {
     assert_eq!(found.keys().map(String::as_str).collect::<BTreeSet<_>>(), known, "crates without a floor");
     for (name, allowed) in EDGES {
         for (dependency, kind) in &found[*name] {
-            let in_tests = kind.as_deref() == Some("dev") && TEST_EDGES.contains(&dependency.as_str());
+            let of_tests = TEST_EDGES.iter().find(|(of, _)| of == name).map_or(&[][..], |(_, edges)| *edges);
+            let in_tests = kind.as_deref() == Some("dev") && of_tests.contains(&dependency.as_str());
             assert!(
                 allowed.contains(&dependency.as_str()) || in_tests,
                 "{name} may not depend on {dependency} ({})",
@@ -174,7 +228,8 @@ fn test_folders(package: &str) -> Vec<&str> {
     }
 }
 
-/// Of each of our packages the crates it depends on, as sources name them, and whether for tests only.
+/// Of each of our packages the crates it depends on, as sources name them, and whether for tests
+/// only.
 fn declared() -> BTreeSet<(String, String, bool)> {
     let version = cargo(&["-vV"]);
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).expect("cargo names the host");

@@ -22,7 +22,7 @@ use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use strongroom_archive::verify::Records as _;
+use strongroom_archive::Records as _;
 use strongroom_ingest::export::EventRecords;
 use strongroom_schemas::record::leaf_hash;
 use tempfile::TempDir;

@@ -2,9 +2,9 @@
 //! append-only.
 //!
 //! Terms. The *log* of a Delta table is the folder `_delta_log`: commit *n* is a file of JSON
-//! actions, one per line. A *checkpoint* of version *n* is a Parquet file that repeats the content of
-//! commits 0 … *n*, so that a reader need not read them. The *state* is the sum of checkpoint and
-//! commits: files, positions, the table's metadata.
+//! actions, one per line. A *checkpoint* of version *n* is a Parquet file that repeats the content
+//! of commits 0 … *n*, so that a reader need not read them. The *state* is the sum of checkpoint
+//! and commits: files, positions, the table's metadata.
 //!
 //! Invariants. A state is that of a version whose commits were all read: the commits after the
 //! checkpoint are read one by one, and a missing commit between others is an error, never a gap
@@ -18,6 +18,9 @@
 //! they write (`tests/it/outsiders.rs`).
 
 pub(crate) mod checkpoint;
+pub mod commit;
+pub mod facts;
+pub(crate) mod snapshot;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -28,10 +31,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use strongroom_schemas::Table;
 use strongroom_schemas::table::DATE;
-use thiserror::Error;
+use strongroom_store::{Store, layout};
 
-use crate::layout;
-use crate::store::Store;
+use crate::error::DeltaError;
 
 /// Newest version of the protocol that this program reads.
 const READER_VERSION: u32 = 1;
@@ -41,43 +43,6 @@ const WRITER_VERSION: u32 = 2;
 const COMMITS_AT_ONCE: usize = 16;
 /// How [`Metadata`] names the program that wrote a commit.
 const ENGINE: &str = concat!("strongroom/", env!("CARGO_PKG_VERSION"));
-
-/// What can be wrong with the log of a Delta table. The caller adds the path.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum DeltaError {
-    #[error("cannot list the log")]
-    List(#[source] Box<crate::error::ArchiveError>),
-    #[error("cannot read {name}")]
-    Read {
-        name: String,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("cannot write {name}")]
-    Write {
-        name: String,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("commit {missing} is missing, but newer ones exist")]
-    Gap { missing: u64 },
-    #[error("commit {version}, line {line} is not a Delta action")]
-    Action {
-        version: u64,
-        line: usize,
-        #[source]
-        source: serde_json::Error,
-    },
-    #[error("checkpoint {version} cannot be decoded: {detail}")]
-    Checkpoint { version: u64, detail: String },
-    #[error("the table has no {what}")]
-    Incomplete { what: &'static str },
-    #[error("the table requires reader version {version}; this program has version {READER_VERSION}")]
-    ReaderVersion { version: u32 },
-    #[error("file {path} has a deletion vector")]
-    DeletionVector { path: String },
-}
 
 /// A file of the table.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -148,12 +113,13 @@ struct Removed {
 /// The fields of a commit line that a reader needs.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Line {
-    add: Option<Add>,
+pub(crate) struct Line {
+    pub(crate) add: Option<Add>,
     remove: Option<Removed>,
-    txn: Option<Txn>,
+    pub(crate) txn: Option<Txn>,
     protocol: Option<Protocol>,
     meta_data: Option<Metadata>,
+    pub(crate) commit_info: Option<Map<String, Value>>,
 }
 
 /// What a table holds at one version.
@@ -245,15 +211,10 @@ impl State {
 
     /// Applies the commit that follows this state.
     pub(crate) fn take(&mut self, version: u64, text: &[u8]) -> Result<(), DeltaError> {
-        let lines = text.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
         let mut removed = HashSet::new();
         let mut added = Vec::new();
-        for (number, line) in lines {
-            let line: Line = serde_json::from_slice(line).map_err(|source| DeltaError::Action {
-                version,
-                line: number + 1,
-                source,
-            })?;
+        for line in actions(text) {
+            let line = line.map_err(|(line, source)| DeltaError::Action { version, line, source })?;
             added.extend(line.add);
             removed.extend(line.remove.map(|removed| removed.path));
             if let Some(Txn { app_id, version }) = line.txn {
@@ -276,7 +237,10 @@ impl State {
     fn check(&self) -> Result<(), DeltaError> {
         let protocol = self.protocol.as_ref().ok_or(DeltaError::Incomplete { what: "protocol" })?;
         if protocol.min_reader_version > READER_VERSION {
-            return Err(DeltaError::ReaderVersion { version: protocol.min_reader_version });
+            return Err(DeltaError::ReaderVersion {
+                version: protocol.min_reader_version,
+                known: READER_VERSION,
+            });
         }
         if self.metadata.is_none() {
             return Err(DeltaError::Incomplete { what: "metaData" });
@@ -286,6 +250,13 @@ impl State {
             None => Ok(()),
         }
     }
+}
+
+/// The actions of a commit, for readers of the table. A line that is not one is an error with its
+/// number, from 1 on.
+pub(crate) fn actions(commit: &[u8]) -> impl Iterator<Item = Result<Line, (usize, serde_json::Error)>> + '_ {
+    let lines = commit.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
+    lines.map(|(number, line)| serde_json::from_slice(line).map_err(|source| (number + 1, source)))
 }
 
 async fn read(store: &Store, folder: &Path, name: &str) -> Result<bytes::Bytes, DeltaError> {
@@ -419,7 +390,7 @@ mod tests {
     fn what_would_be_misread_is_refused() {
         let mut newer = state(2);
         newer.take(2, br#"{"protocol":{"minReaderVersion":3,"minWriterVersion":7}}"#).expect("a commit");
-        assert!(matches!(newer.check(), Err(DeltaError::ReaderVersion { version: 3 })));
+        assert!(matches!(newer.check(), Err(DeltaError::ReaderVersion { version: 3, .. })));
         let mut hidden = state(2);
         let vector = r#"{"storageType":"u","pathOrInlineDv":"x","sizeInBytes":1,"cardinality":1}"#;
         let line = format!(

@@ -7,11 +7,12 @@
 use std::process::Command;
 
 use bytes::Bytes;
+use strongroom_store::{Store, background};
 
 use super::*;
 use crate::archive::Place;
-use crate::background;
-use crate::store::Store;
+use crate::records::policy;
+use crate::records::text::PolicyRecord;
 
 #[path = "../../../tests/it/services/ports.rs"]
 mod ports;
@@ -51,7 +52,7 @@ fn conforms(place: Place) {
         let beyond = contents.read(3..6).await.expect_err("it has five bytes");
         assert_eq!(beyond.kind(), io::ErrorKind::UnexpectedEof);
         assert!(store.contents(&root.join("none"), 5, None).read(0..1).await.is_err());
-        Ok(())
+        Ok::<_, StoreError>(())
     })
     .expect("a store");
 }
@@ -83,8 +84,8 @@ fn a_bucket_keeps_the_promises_of_a_store_and_of_writers() {
 fn inside_a_bucket() {
     let Ok(endpoint) = std::env::var(ENDPOINT) else { return };
     let s3 = S3Options { endpoint: Some(endpoint), path_style: true, ..S3Options::default() };
-    let options = StoreOptions { s3, public_key: None };
-    let new = |location: &str| init(location, &options).expect("an archive").archive;
+    let options = StoreOptions { s3 };
+    let new = |location: &str| init(location, &options, None).expect("an archive").archive;
     new("s3://stores/made");
     conforms(Place::of("s3://stores/conforms", &options).expect("a bucket"));
     writers_are_kept_apart(&new("s3://stores/writers"));
@@ -96,8 +97,7 @@ fn inside_a_bucket() {
     });
     // The settings with which an archive was created are the minimum for every write.
     let s3 = S3Options { mode: LockMode::Governance, retention_years: 1, ..options.s3.clone() };
-    let weaker =
-        Archive::open_with("s3://stores/made", &StoreOptions { s3, public_key: None }).expect("it exists");
+    let weaker = Archive::open_with("s3://stores/made", &StoreOptions { s3 }).expect("it exists");
     assert_eq!(weaker.retention(), Some(Retention { mode: LockMode::Compliance, years: 6 }));
 }
 
@@ -105,15 +105,22 @@ fn inside_a_bucket() {
 fn a_promise_grows_under_a_writer(archive: &Archive, opened: impl Fn() -> Archive) {
     let mut writer = archive.writer().expect("a writer");
     seal(&mut writer, "file/promise", None).expect("sealed");
-    crate::retention::extend(&opened(), 9, "a new law", Arc::new(|_, _| ())).expect("extended");
+    let site = opened().site().clone();
+    let record = PolicyRecord { number: 1, time: Utc::now(), years: 9, reason: "a new law".to_owned() }
+        .text(&site.archive_id);
+    let put = background::wait_io(async move {
+        let path = policy::path(&site, 1);
+        site.store.put_once(&path, record.into()).await
+    });
+    assert!(put.expect("promised"));
     assert_eq!(archive.retention().map(|retention| retention.years), Some(6), "it does not know yet");
     seal(&mut writer, "file/promise", Some(2000)).expect("sealed");
     assert_eq!(archive.retention().map(|retention| retention.years), Some(9));
     let volume = archive.snapshot(Table::Events).expect("a snapshot").volumes[0].clone();
-    let (store, commit) = (archive.store().clone(), layout::commit(&volume.path, volume.version));
+    let (store, commit) = (archive.site().store.clone(), layout::commit(&volume.path, volume.version));
     let lock = background::wait(async move {
         let Store::S3(bucket) = store else { panic!("it is a bucket") };
-        Ok(bucket.s3.protection(&commit, None).await.expect("an answer"))
+        Ok::<_, StoreError>(bucket.s3.protection(&commit, None).await.expect("an answer"))
     });
     let nine = Utc::now().checked_add_months(chrono::Months::new(108));
     assert!(lock.expect("an answer").until >= nine);
@@ -221,7 +228,7 @@ fn versions_survive_checkpoints(archive: &Archive) {
         previous = Some(previous.unwrap_or(0) + 2000);
     }
     let volume = archive.snapshot(Table::Events).expect("a snapshot").volumes[0].clone();
-    let store = archive.store().clone();
+    let store = archive.site().store.clone();
     let names = background::wait(async move { store.names(&volume.path.join("_delta_log")).await });
     let names = names.expect("a listing");
     assert!(names.iter().any(|name| name.ends_with(".checkpoint.parquet")), "{names:?}");

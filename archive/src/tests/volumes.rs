@@ -1,11 +1,11 @@
 //! Consecutive volumes: full ones, closed ones, and how readers, writers and `verify` handle them.
 
+use strongroom_store::durable;
+use strongroom_store::{Store, background, layout};
+
 use super::*;
-use crate::background;
-use crate::commit::{self, Addition, Committed, VolumeLog};
 use crate::delta::State;
-use crate::layout;
-use crate::store::Store;
+use crate::delta::commit::{self, Addition, Committed, VolumeLog};
 
 /// Seals `many` times, ten rows each, starting at `next`, in volumes of at most `commits_max`
 /// commits.
@@ -38,7 +38,8 @@ fn state(archive: &Archive, name: &str) -> State {
 
 fn is_current(archive: &Archive, snapshot: &Snapshot) -> bool {
     let (archive, snapshot) = (archive.clone(), snapshot.clone());
-    background::wait(async move { Ok(archive.is_current(&snapshot).await) }).expect("an answer")
+    background::wait(async move { Ok::<_, StoreError>(archive.is_current(&snapshot).await) })
+        .expect("an answer")
 }
 
 #[test]
@@ -119,7 +120,7 @@ fn checkpoints(root: &Path) -> Vec<u64> {
         root,
         VolumeId { table: Table::Events, period: Period::of_year(2026) },
     ));
-    let names = layout::names(&folder).expect("listed");
+    let names = durable::names(&folder).expect("listed");
     let mut versions: Vec<u64> =
         names.iter().filter_map(|name| layout::checkpoint_version(name.to_str()?)).collect();
     versions.sort_unstable();

@@ -11,7 +11,7 @@ use arrow_array::RecordBatch;
 use dialects::{DIALECTS, Dialect, Event, batch, event, row};
 use proptest::prelude::*;
 use serde_json::Value as Json;
-use strongroom_archive::verify::Records as _;
+use strongroom_archive::Records as _;
 use strongroom_decode::render::{Renderer, RowFault};
 use strongroom_ingest::export::EventRecords;
 use strongroom_schemas::Table;

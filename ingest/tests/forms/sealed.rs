@@ -10,16 +10,16 @@ use std::sync::Arc;
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 use serde_json::{Map, Value as Json, json};
-use strongroom_archive::verify::{Options, Report, Watch, verify};
 use strongroom_archive::{
-    Archive, ArchiveError, Counts, Position, PrivateKey, Signer, SourcePosition, WriterOptions,
-    encode_records,
+    Archive, ArchiveError, Counts, Position, SourcePosition, WriterOptions, encode_records,
 };
 use strongroom_decode::stream::StreamError;
 use strongroom_ingest::export::{EventRecords, ExportError, sealed_stream};
+use strongroom_proof::verify::{Options, Report, Watch, verify};
 use strongroom_schemas::Table;
 use strongroom_schemas::marks::{Redaction, Unread, fault_text};
 use strongroom_schemas::record::leaf_hash;
+use strongroom_tlog::{PrivateKey, Signer};
 
 use super::dialects::{DIALECTS, batch, event, row};
 

@@ -1,0 +1,56 @@
+//! One archive as its lower layers see it: where it is, which one it is, and who signs for it.
+//!
+//! Invariant: the parts belong together. The store is that of the root, and the id is the one that
+//! the root's `strongroom.json` has, so whatever is signed or checked for a site is signed or
+//! checked for that archive.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use strongroom_schemas::VolumeId;
+use strongroom_store::{Store, layout};
+use strongroom_tlog::signer::Signer;
+
+use crate::error::LogError;
+
+/// The store, place and identity of an archive. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Site {
+    pub store: Store,
+    pub root: PathBuf,
+    pub archive_id: String,
+    /// Years for which everything is kept at least, as set when the archive was created. On a local
+    /// disk, where nothing is locked, data younger than this is never dropped.
+    pub made_with_years: u32,
+    /// Who signs for the archive, if this process can.
+    pub signer: Option<Arc<Signer>>,
+}
+
+impl Site {
+    /// The folder of a volume.
+    pub fn volume(&self, volume: VolumeId) -> PathBuf {
+        layout::volume(&self.root, volume)
+    }
+
+    /// Reads a small file whole; `None` when there is none.
+    pub async fn read(&self, path: &Path) -> Result<Option<Bytes>, LogError> {
+        let read = self.store.read(path).await;
+        read.map_err(|source| LogError::Read { path: path.to_owned(), source })
+    }
+
+    /// Like [`Site::read`], but a file that is not there is an error.
+    pub async fn read_present(&self, path: &Path) -> Result<Bytes, LogError> {
+        let read = self.store.read_present(path).await;
+        read.map_err(|source| LogError::Read { path: path.to_owned(), source })
+    }
+
+    /// Names in a folder of records below the root, sorted, without those of files that are being
+    /// written.
+    pub async fn record_names(&self, folder: &str) -> Result<Vec<String>, LogError> {
+        let mut names = self.store.names(&self.root.join(folder)).await?;
+        names.retain(|name| !name.starts_with('.'));
+        names.sort();
+        Ok(names)
+    }
+}

@@ -1,0 +1,476 @@
+//! The files: their bytes checked against the commits, and their rows against the roots.
+//!
+//! A file is read once, whole, and hashed and decoded from memory; a thread holds one file at a
+//! time.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::{Int64Type, TimestampMicrosecondType};
+use arrow_array::{Array as _, RecordBatch};
+use bytes::Bytes;
+use chrono::{DateTime, Datelike as _, NaiveDate};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
+use parquet::file::metadata::ColumnChunkMetaData;
+use serde_json::Value;
+use strongroom_archive::activity_record::differences;
+use strongroom_archive::delta::facts::{AddFacts, CommitFacts, STATISTICS_OFFSET, STATISTICS_SOURCE, micros};
+use strongroom_archive::encode::{EARLIEST_YEAR, hash_column, record_column, time_column};
+use strongroom_archive::{Archive, Records};
+use strongroom_schemas::format::EVENTS_FORMAT;
+use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
+use strongroom_schemas::{Table, VolumeId, events};
+use strongroom_store::s3_error::S3Error;
+use strongroom_tlog::tree::CompactRange;
+
+use super::{Checked, Finding, FindingKind, Options, Report, Watch};
+
+/// Maximum size of a sealed file: what a store accepts in one PUT.
+const FILE_BYTES_MAX: u64 = 5 << 30;
+/// Maximum number of rows of one file that are named because their columns differ; all are counted.
+const ROWS_TOLD_MAX: usize = 10;
+/// Rows decoded at once.
+const BATCH_ROWS: usize = 8192;
+const DAY_US: i64 = 86_400_000_000;
+/// Days from the year 1 to the 1st of January 1970.
+const EPOCH_DAYS: i64 = 719_163;
+/// Maximum time between the arrival of rows and their commit.
+const ARRIVAL_DAYS_MAX: i64 = 7;
+
+/// A file to check.
+struct Job<'a> {
+    log: VolumeId,
+    /// `events/2026/date=…/….parquet`
+    place: String,
+    path: PathBuf,
+    add: &'a AddFacts,
+    /// Its commit is so close to its date that rows without a believable time may have arrived on
+    /// that date.
+    is_day_of_arrival: bool,
+    /// Its columns are compared with its records.
+    is_compared: bool,
+}
+
+/// The outcome of checking one file.
+#[derive(Default)]
+struct Outcome {
+    findings: Vec<Finding>,
+    checked: Checked,
+}
+
+impl Outcome {
+    fn find(&mut self, kind: FindingKind, place: String, detail: impl Into<String>) {
+        self.findings.push(Finding { kind, place, detail: detail.into() });
+    }
+}
+
+pub(super) fn check(
+    archive: &Archive,
+    volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
+    options: &Options,
+    records: &dyn Records,
+    watch: &dyn Watch,
+    report: &mut Report,
+) {
+    let mut jobs = Vec::new();
+    let (mut untagged, mut unrooted, mut newer) = (0u64, 0u64, 0u64);
+    for (log, commits) in volumes {
+        let since = options.since.iter().find(|head| head.log == *log).map_or(0, |head| head.size);
+        let volume = archive.site().volume(*log);
+        let new = commits.iter().skip(since as usize);
+        for (commit, add) in new.flat_map(|commit| commit.adds.iter().map(move |add| (commit, add))) {
+            let is_wanted = add.date.is_none_or(|date| {
+                options.from.is_none_or(|from| from <= date) && options.to.is_none_or(|to| date <= to)
+            });
+            if is_wanted {
+                untagged += u64::from(add.sha256.is_none());
+                unrooted += u64::from(add.record_root.is_none());
+                let place = format!("{}/{}", log.name(), add.path);
+                let made =
+                    commit.time_ms.and_then(DateTime::from_timestamp_millis).map(|time| time.date_naive());
+                let days = made.zip(add.date).map(|(made, date)| (made - date).num_days());
+                let is_day_of_arrival = days.is_none_or(|days| (-1..=ARRIVAL_DAYS_MAX).contains(&days));
+                let is_newer = log.table == Table::Events
+                    && commit.events_format.is_some_and(|format| format > i64::from(EVENTS_FORMAT));
+                newer += u64::from(is_newer);
+                let is_compared = log.table != Table::Rejects && !is_newer;
+                let path = volume.join(&add.path);
+                jobs.push(Job { log: *log, place, path, add, is_day_of_arrival, is_compared });
+            }
+        }
+    }
+    if untagged > 0 {
+        report.not_checked.push(format!("the bytes of {untagged} files, which have no hash in their commit"));
+    }
+    if unrooted > 0 {
+        report
+            .not_checked
+            .push(format!("the records of {unrooted} files, which have no record_root in their commit"));
+    }
+    if newer > 0 {
+        report.not_checked.push(format!(
+            "whether columns mean their records in {newer} files of events, which are of a newer format than {EVENTS_FORMAT}"
+        ));
+    }
+    let total = jobs.iter().map(|job| job.add.size).sum();
+    let (next, done) = (AtomicUsize::new(0), AtomicU64::new(0));
+    let outcomes: Mutex<Vec<(usize, Outcome)>> = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..options.threads.max(1).min(jobs.len()) {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(job) = jobs.get(at) else { return };
+                    // A tampered file may contain bytes that make the decoder panic.
+                    let outcome = catch_unwind(AssertUnwindSafe(|| check_file(archive, job, records)));
+                    let outcome = outcome.unwrap_or_else(|_| {
+                        let mut outcome = Outcome::default();
+                        outcome.find(
+                            FindingKind::FileChanged,
+                            job.place.clone(),
+                            "reading it caused a panic",
+                        );
+                        outcome
+                    });
+                    let read = done.fetch_add(job.add.size, Ordering::Relaxed) + job.add.size;
+                    watch.read(read, total);
+                    outcomes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((at, outcome));
+                }
+            });
+        }
+    });
+    let mut outcomes = outcomes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    outcomes.sort_by_key(|(at, _)| *at);
+    for (_, outcome) in outcomes {
+        for finding in outcome.findings {
+            report.find(finding.kind, finding.place, finding.detail);
+        }
+        report.checked.files += outcome.checked.files;
+        report.checked.bytes += outcome.checked.bytes;
+        report.checked.records += outcome.checked.records;
+        report.checked.redacted += outcome.checked.redacted;
+    }
+}
+
+fn check_file(archive: &Archive, job: &Job<'_>, records: &dyn Records) -> Outcome {
+    let mut outcome = Outcome::default();
+    let contents = archive.contents_of(&job.path, job.add.size, job.add.version.as_deref());
+    if let Some(path) = contents.local() {
+        match std::fs::metadata(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                outcome.find(
+                    FindingKind::FileMissing,
+                    job.place.clone(),
+                    "a commit names it, but it is missing",
+                );
+                return outcome;
+            }
+            Ok(found) if !found.is_file() => {
+                outcome.find(FindingKind::FileMissing, job.place.clone(), "it is not a plain file");
+                return outcome;
+            }
+            Ok(found) if found.len() != job.add.size => {
+                let detail = format!("it has {} bytes, but its commit says {}", found.len(), job.add.size);
+                outcome.find(FindingKind::FileSize, job.place.clone(), detail);
+                return outcome;
+            }
+            _ => {}
+        }
+    }
+    if job.add.size > FILE_BYTES_MAX {
+        let detail = format!("its commit says {} bytes, which is more than a file can have", job.add.size);
+        outcome.find(FindingKind::FileSize, job.place.clone(), detail);
+        return outcome;
+    }
+    let bytes = match contents.read_blocking(0..job.add.size) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            let missing = S3Error::within(&error).is_some_and(|failure| failure.is_missing());
+            let kind = if missing { FindingKind::FileMissing } else { FindingKind::FileUnreadable };
+            outcome.find(kind, job.place.clone(), error.to_string());
+            return outcome;
+        }
+    };
+    outcome.checked.files = 1;
+    outcome.checked.bytes = bytes.len() as u64;
+    if let Some(sha256) = job.add.sha256
+        && Hash::of(&bytes) != sha256
+    {
+        let (first, last) = first_undecodable(&bytes).unwrap_or((0, bytes.len() as u64));
+        let place = format!("{}, bytes {first}..{last}", job.place);
+        outcome.find(FindingKind::FileChanged, place, "its SHA-256 differs from its commit");
+        return outcome;
+    }
+    if let Err(detail) = rows(bytes, job, records, &mut outcome) {
+        outcome.find(FindingKind::RecordChanged, job.place.clone(), detail);
+    }
+    outcome
+}
+
+/// The bytes of the first column chunk that cannot be decoded, or of the footer.
+fn first_undecodable(bytes: &Bytes) -> Option<(u64, u64)> {
+    let length = bytes.len() as u64;
+    let footer = bytes.len().checked_sub(8).and_then(|at| bytes[at..at + 4].try_into().ok());
+    let footer = length.saturating_sub(8 + footer.map_or(0, |footer| u64::from(u32::from_le_bytes(footer))));
+    let Ok(metadata) = ArrowReaderMetadata::load(bytes, ArrowReaderOptions::new()) else {
+        return Some((footer, length));
+    };
+    for (number, row_group) in metadata.metadata().row_groups().iter().enumerate() {
+        for (leaf, column) in row_group.columns().iter().enumerate() {
+            let mask = ProjectionMask::leaves(metadata.parquet_schema(), [leaf]);
+            let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes.clone(), metadata.clone())
+                .with_row_groups(vec![number])
+                .with_projection(mask)
+                .build();
+            let decoded = reader.map(|mut reader| reader.all(|batch| batch.is_ok()));
+            if !matches!(decoded, Ok(true)) {
+                let (start, length) = ColumnChunkMetaData::byte_range(column);
+                return Some((start, start.saturating_add(length)));
+            }
+        }
+    }
+    None
+}
+
+/// The facts about a file in its rows, in the form of its commit.
+#[derive(Default)]
+struct Seen {
+    rows: u64,
+    times: Option<(i64, i64)>,
+    spans: BTreeMap<String, (i64, i64, u64)>,
+    records: CompactRange,
+    /// A row filed under a date that is not its own.
+    misfiled: Option<u64>,
+    redacted: u64,
+    differing: Differing,
+}
+
+/// Rows whose columns do not match their records: the first ones, and their total number.
+#[derive(Default)]
+struct Differing {
+    first: Vec<(u64, String)>,
+    count: u64,
+}
+
+impl Differing {
+    fn add(&mut self, row: u64, difference: &dyn Display) {
+        self.count += 1;
+        if self.first.len() < ROWS_TOLD_MAX {
+            self.first.push((row, difference.to_string()));
+        }
+    }
+
+    fn tell(&self, place: &str, outcome: &mut Outcome) {
+        let more = match self.count > self.first.len() as u64 {
+            true => format!("; such rows of the file: {}", self.count),
+            false => String::new(),
+        };
+        for (row, difference) in &self.first {
+            outcome.find(
+                FindingKind::ColumnsDiffer,
+                format!("{place}, row {row}"),
+                format!("{difference}{more}"),
+            );
+        }
+    }
+}
+
+fn rows(bytes: Bytes, job: &Job<'_>, records: &dyn Records, outcome: &mut Outcome) -> Result<(), String> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| error.to_string())?;
+    let mut reader = reader.with_batch_size(BATCH_ROWS).build().map_err(|error| error.to_string())?;
+    let mut seen = Seen::default();
+    let read = reader.try_for_each(|batch| {
+        let before = seen.rows;
+        let batch = batch.map_err(|error| error.to_string());
+        let taken = batch.and_then(|batch| take(&batch, job, records, &mut seen));
+        taken.map_err(|error| format!("row {before} or later: {error}"))
+    });
+    seen.differing.tell(&job.place, outcome);
+    read?;
+    outcome.checked.records += seen.rows;
+    outcome.checked.redacted += seen.redacted;
+    let (add, place) = (job.add, &job.place);
+    if add.rows != Some(seen.rows) {
+        let said = add.rows.map_or("nothing".to_owned(), |rows| rows.to_string());
+        outcome.find(
+            FindingKind::Rows,
+            place.clone(),
+            format!("it has {} rows, but its commit says {said}", seen.rows),
+        );
+    }
+    if let Some(root) = add.record_root
+        && seen.records.root() != root
+    {
+        let place = format!("{place}, rows 0..{}", seen.rows);
+        outcome.find(FindingKind::RecordChanged, place, "the root over its records differs from its commit");
+    }
+    if let Some(row) = seen.misfiled {
+        outcome.find(
+            FindingKind::Statistics,
+            format!("{place}, row {row}"),
+            "its time is not on the date of its file",
+        );
+    }
+    if let Some(offsets) = &add.offsets
+        && *offsets != seen.spans
+    {
+        let differs = |(name, span): &(&String, &(i64, i64, u64))| seen.spans.get(*name) != Some(*span);
+        let name = offsets.iter().find(differs).map(|(name, _)| name);
+        let name = name.or_else(|| seen.spans.keys().find(|name| !offsets.contains_key(*name)));
+        let detail = format!(
+            "source {}: the offsets of its rows differ from its commit",
+            name.map_or("", |name| name)
+        );
+        outcome.find(FindingKind::Offsets, place.clone(), detail);
+    }
+    statistics(job, &seen, outcome);
+    Ok(())
+}
+
+fn take(batch: &RecordBatch, job: &Job<'_>, records: &dyn Records, seen: &mut Seen) -> Result<(), String> {
+    let table = job.log.table;
+    let column = |name: &str| {
+        batch.column_by_name(name).ok_or_else(|| format!("column {name} is missing or has the wrong type"))
+    };
+    let mistyped = || "a column does not have the type of an archive column".to_owned();
+    let Seen { rows: before, records: leaves, differing, .. } = seen;
+    let mut differs = |row: usize, how: &dyn Display| differing.add(*before + row as u64, how);
+    match record_column(table) {
+        Some(name) => {
+            let array = column(name)?;
+            if *array.data_type()
+                != *table.file_schema().field_with_name(name).map_err(|_| mistyped())?.data_type()
+            {
+                return Err(mistyped());
+            }
+            leaves.extend(hash_column(array));
+            if table == Table::Activity {
+                differences(batch, &mut |row, detail| differs(row, &detail))?;
+            } else if job.is_compared {
+                records.compare(table, batch, &mut |_| (), &mut differs)?;
+            }
+        }
+        None if job.is_compared => {
+            records.compare(table, batch, &mut |record| leaves.push(leaf_hash(record)), &mut differs)?;
+        }
+        None => records.each(batch, &mut |record| leaves.push(leaf_hash(record)))?,
+    }
+    let marks = batch.column_by_name(events::REDACTION).filter(|_| table == Table::Events);
+    seen.redacted += marks.map_or(0, |marks| (marks.len() - marks.null_count()) as u64);
+    let times =
+        column(time_column(table))?.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(mistyped)?;
+    let offsets = column(STATISTICS_OFFSET)?.as_primitive_opt::<Int64Type>().ok_or_else(mistyped)?;
+    let sources = column(STATISTICS_SOURCE)?.as_string_opt::<i32>().ok_or_else(mistyped)?;
+    // Rows of one source form few runs: keep the span of the current one at hand.
+    let mut run: Option<(&str, (i64, i64, u64))> = None;
+    for row in 0..batch.num_rows() {
+        if times.is_valid(row) {
+            let time = times.value(row);
+            seen.times = Some(seen.times.map_or((time, time), |(low, high)| (low.min(time), high.max(time))));
+            if seen.misfiled.is_none()
+                && job.add.date.is_some_and(|date| is_misfiled(time, date, job.is_day_of_arrival))
+            {
+                seen.misfiled = Some(seen.rows + row as u64);
+            }
+        }
+        if !offsets.is_valid(row) || !sources.is_valid(row) {
+            continue;
+        }
+        let (offset, source) = (offsets.value(row), sources.value(row));
+        match &mut run {
+            Some((name, span)) if *name == source => {
+                *span = (span.0.min(offset), span.1.max(offset), span.2 + 1);
+            }
+            _ => {
+                merge(&mut seen.spans, run.take());
+                run = Some((source, (offset, offset, 1)));
+            }
+        }
+    }
+    merge(&mut seen.spans, run);
+    seen.rows += batch.num_rows() as u64;
+    Ok(())
+}
+
+fn merge(spans: &mut BTreeMap<String, (i64, i64, u64)>, run: Option<(&str, (i64, i64, u64))>) {
+    let Some((name, (first, last, rows))) = run else { return };
+    match spans.get_mut(name) {
+        Some(span) => *span = (span.0.min(first), span.1.max(last), span.2 + rows),
+        None => _ = spans.insert(name.to_owned(), (first, last, rows)),
+    }
+}
+
+/// Whether a row with this time must not be filed under `date`. One without a believable time is
+/// filed under the date it arrived.
+fn is_misfiled(time: i64, date: NaiveDate, is_day_of_arrival: bool) -> bool {
+    let midnight = |day: NaiveDate| (i64::from(day.num_days_from_ce()) - EPOCH_DAYS) * DAY_US;
+    let start = midnight(date);
+    let early = NaiveDate::from_ymd_opt(EARLIEST_YEAR, 1, 1).map_or(0, midnight);
+    let is_believable = time >= early && time <= start + DAY_US;
+    time.div_euclid(DAY_US) != start.div_euclid(DAY_US) && (is_believable || !is_day_of_arrival)
+}
+
+fn statistics(job: &Job<'_>, seen: &Seen, outcome: &mut Outcome) {
+    let (least, greatest) = (&job.add.least, &job.add.greatest);
+    let time = time_column(job.log.table);
+    let bound =
+        |bounds: &serde_json::Map<String, Value>| bounds.get(time).and_then(Value::as_str).and_then(micros);
+    // A time that Delta statistics cannot express has no bounds.
+    if let (Some(low), Some(high)) = (bound(least), bound(greatest))
+        && seen.times != Some((low, high))
+    {
+        outcome.find(
+            FindingKind::Statistics,
+            job.place.clone(),
+            "the times of its rows differ from its commit",
+        );
+    }
+    let offset =
+        |bounds: &serde_json::Map<String, Value>| bounds.get(STATISTICS_OFFSET).and_then(Value::as_i64);
+    let first = seen.spans.values().map(|(first, ..)| *first).min();
+    let last = seen.spans.values().map(|(_, last, _)| *last).max();
+    if (offset(least), offset(greatest)) != (first, last) {
+        outcome.find(
+            FindingKind::Statistics,
+            job.place.clone(),
+            "the offsets of its rows differ from its statistics",
+        );
+    }
+    let source = |bounds: &serde_json::Map<String, Value>| {
+        bounds.get(STATISTICS_SOURCE).and_then(Value::as_str).map(str::to_owned)
+    };
+    let names = (seen.spans.keys().next().cloned(), seen.spans.keys().next_back().cloned());
+    if (source(least), source(greatest)) != names {
+        outcome.find(
+            FindingKind::Statistics,
+            job.place.clone(),
+            "the sources of its rows differ from its statistics",
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_judged_as_the_writer_files_them() {
+        let day = NaiveDate::from_ymd_opt(2026, 3, 2).expect("a day");
+        let noon = 1_772_452_800_000_000;
+        assert!(!is_misfiled(noon, day, true));
+        assert!(is_misfiled(noon - DAY_US, day, true));
+        assert!(is_misfiled(noon + DAY_US / 2, day, true), "midnight belongs to the next day");
+        assert!(!is_misfiled(noon + 3 * DAY_US, day, true), "not believable on arrival");
+        assert!(!is_misfiled(0, day, true), "before Kubernetes");
+        assert!(is_misfiled(noon + 3 * DAY_US, day, false), "and did not arrive on that day");
+        assert_eq!(record_column(Table::Events), None);
+    }
+}

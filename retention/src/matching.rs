@@ -1,0 +1,306 @@
+//! Finds the sealed files that contain records in the scope of a legal hold.
+//!
+//! Invariant: every file with such a record is found. A doubtful file counts as found: keeping too
+//! much does less harm than keeping too little. So rows without a believable time count by the date
+//! that they are filed under. Rejects (which have neither namespace nor user) and activity (whose
+//! records may be about anyone) count by their time only, and so do files that cannot be read.
+//! Alerts count by everything that their events touch, if they state it.
+
+use std::ops::Range;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::TimestampMicrosecondType;
+use arrow_array::{Array as _, ListArray, RecordBatch, StringArray};
+use bytes::Bytes;
+use chrono::{Datelike as _, NaiveDate};
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _, stream};
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use strongroom_archive::delta::facts::{AddFacts, CommitFacts, micros};
+use strongroom_archive::encode::time_column;
+use strongroom_archive::records::text::Scope;
+use strongroom_schemas::table::{alerts, events};
+use strongroom_schemas::touched::ANY;
+use strongroom_schemas::{Table, VolumeId};
+use strongroom_store::{Contents, layout};
+
+use super::{RetentionError, Work};
+
+/// Files read at once: each holds the columns of one batch, and the fetched part of a row group, in
+/// memory.
+const FILES_AT_ONCE: usize = 4;
+const BATCH_ROWS: usize = 8192;
+/// Bytes fetched from the end of a file, before the length of its footer is known.
+const FOOTER_BYTES_LIKELY: usize = 64 << 10;
+const DAY_US: i64 = 86_400_000_000;
+/// Days from the year 1 to the 1st of January 1970.
+const EPOCH_DAYS: i64 = 719_163;
+const NAMESPACE: &str = "namespace";
+const ACTOR: &str = "actor";
+
+/// The positions (commit, file) of a volume's files that have records within `scope`.
+pub(super) async fn files(
+    work: &Work,
+    log: VolumeId,
+    commits: &[CommitFacts],
+    scope: &Scope,
+) -> Result<Vec<(usize, usize)>, RetentionError> {
+    let mut found = Vec::new();
+    let mut open = Vec::new();
+    for (index, commit) in commits.iter().enumerate() {
+        for (at, add) in commit.adds.iter().enumerate() {
+            match by_facts(log.table, add, scope) {
+                Some(true) => found.push((index, at)),
+                Some(false) => {}
+                None => open.push((index, at)),
+            }
+        }
+    }
+    let volume = layout::volume(&work.site.root, log);
+    let looked = open.into_iter().map(|(index, at)| {
+        let add = &commits[index].adds[at];
+        let contents = work.site.store.contents(&volume.join(&add.path), add.size, add.version.as_deref());
+        async move {
+            let looked = AssertUnwindSafe(holds(contents, log.table, add.date, scope)).catch_unwind().await;
+            // A file that cannot be read, or makes its reader panic, is for `verify` to report; it
+            // is held.
+            (index, at, !matches!(looked, Ok(Ok(false))))
+        }
+    });
+    let mut looked = stream::iter(looked).buffer_unordered(FILES_AT_ONCE);
+    while let Some((index, at, holds)) = looked.next().await {
+        if holds {
+            found.push((index, at));
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// The first microsecond of a day.
+fn midnight(day: NaiveDate) -> i64 {
+    (i64::from(day.num_days_from_ce()) - EPOCH_DAYS) * DAY_US
+}
+
+/// Whether a time from `first` to `last` lies within a scope.
+fn overlaps(scope: &Scope, first: i64, last: i64) -> bool {
+    scope.from.is_none_or(|from| last >= from.timestamp_micros())
+        && scope.to.is_none_or(|to| first < to.timestamp_micros())
+}
+
+/// Whether a row with this time, filed under `day`, may lie within a scope.
+fn may_hold(scope: &Scope, time: Option<i64>, day: Option<NaiveDate>) -> bool {
+    let start = day.map(midnight);
+    let is_of_day = start.zip(time).is_some_and(|(start, time)| (start..start + DAY_US).contains(&time));
+    if is_of_day {
+        return time.is_some_and(|time| overlaps(scope, time, time));
+    }
+    start.is_none_or(|start| overlaps(scope, start, start + DAY_US - 1))
+        || time.is_some_and(|time| overlaps(scope, time, time))
+}
+
+/// The answer from the commit; `None` if the rows must be read.
+fn by_facts(table: Table, add: &AddFacts, scope: &Scope) -> Option<bool> {
+    let bound = |bounds: &serde_json::Map<String, serde_json::Value>| {
+        bounds.get(time_column(table)).and_then(serde_json::Value::as_str).and_then(micros)
+    };
+    let bounds = bound(&add.least).zip(bound(&add.greatest));
+    let day = add.date.map(midnight);
+    let by_day = day.is_none_or(|day| overlaps(scope, day, day + DAY_US - 1));
+    let may_hold = match bounds {
+        // All rows have times on the date of the file, so the bounds are enough.
+        Some((first, last)) if day.is_some_and(|day| first >= day && last < day + DAY_US) => {
+            overlaps(scope, first, last)
+        }
+        Some((first, last)) => by_day || overlaps(scope, first, last),
+        None => by_day,
+    };
+    match may_hold {
+        false => Some(false),
+        true if scope.namespace.is_none() && scope.user.is_none() => Some(true),
+        true if matches!(table, Table::Rejects | Table::Activity) => Some(true),
+        true => None,
+    }
+}
+
+/// Whether a file has a row within `scope`.
+async fn holds(
+    contents: Contents,
+    table: Table,
+    day: Option<NaiveDate>,
+    scope: &Scope,
+) -> Result<bool, ParquetError> {
+    let names: &[&str] = match table {
+        Table::Events => &[events::NAMESPACE, events::USER_NAME, events::IMPERSONATED_USER_NAME],
+        Table::Rejects | Table::Activity => &[],
+        // Files from before the last two columns existed do not have them.
+        Table::Alerts => &[NAMESPACE, ACTOR, alerts::NAMESPACES, alerts::ACTORS],
+    };
+    let builder = ParquetRecordBatchStreamBuilder::new(Pinned(contents)).await?;
+    let wanted = names.iter().copied().chain([time_column(table)]);
+    // A list has the name of its column, whatever its items are called.
+    let schema = builder.parquet_schema();
+    let wanted: Vec<&str> = wanted.collect();
+    let leaves = (0..schema.num_columns())
+        .filter(|leaf| wanted.contains(&schema.column(*leaf).path().parts()[0].as_str()));
+    let mask = ProjectionMask::leaves(schema, leaves);
+    let mut batches = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()?;
+    while let Some(batch) = batches.next().await {
+        if any(&batch?, table, day, scope)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn any(
+    batch: &RecordBatch,
+    table: Table,
+    day: Option<NaiveDate>,
+    scope: &Scope,
+) -> Result<bool, ParquetError> {
+    let mistyped = |name: &str| {
+        ParquetError::General(format!("column {name} does not have the type of an archive column"))
+    };
+    let strings = |name: &str| {
+        let column = batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
+        column.ok_or_else(|| mistyped(name))
+    };
+    let time = time_column(table);
+    let times =
+        batch.column_by_name(time).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
+    let times = times.ok_or_else(|| mistyped(time))?;
+    let lists = |name: &str| match batch.column_by_name(name) {
+        None => Ok(None),
+        Some(column) => column.as_list_opt::<i32>().map(Some).ok_or_else(|| mistyped(name)),
+    };
+    let (namespaces, users) = match table {
+        Table::Events => (
+            vec![Names::One(strings(events::NAMESPACE)?)],
+            vec![
+                Names::One(strings(events::USER_NAME)?),
+                Names::One(strings(events::IMPERSONATED_USER_NAME)?),
+            ],
+        ),
+        _ => (
+            vec![Names::OfAlert(lists(alerts::NAMESPACES)?, strings(NAMESPACE)?)],
+            vec![Names::OfAlert(lists(alerts::ACTORS)?, strings(ACTOR)?)],
+        ),
+    };
+    let has = |columns: &[Names<'_>], row: usize, wanted: Option<&str>| {
+        wanted.is_none_or(|wanted| columns.iter().any(|column| column.may_have(row, wanted)))
+    };
+    Ok((0..batch.num_rows()).any(|row| {
+        may_hold(scope, times.is_valid(row).then(|| times.value(row)), day)
+            && has(&namespaces, row, scope.namespace.as_deref())
+            && has(&users, row, scope.user.as_deref())
+    }))
+}
+
+/// The names in a row.
+enum Names<'b> {
+    One(&'b StringArray),
+    /// Of all events of an alert, if stated; otherwise of the event that completed it.
+    OfAlert(Option<&'b ListArray>, &'b StringArray),
+}
+
+impl Names<'_> {
+    /// Whether a name is in a row, or may be.
+    fn may_have(&self, row: usize, wanted: &str) -> bool {
+        match self {
+            Names::One(column) => column.is_valid(row) && column.value(row) == wanted,
+            Names::OfAlert(Some(lists), _) if lists.is_valid(row) => {
+                let names = lists.value(row);
+                let Some(names) = names.as_string_opt::<i32>() else { return true };
+                // An alert without names is about no event, or about events that do not state them.
+                names.is_empty()
+                    || names.iter().any(|name| name.is_none_or(|name| name == wanted || name == ANY))
+            }
+            // An alert without a namespace, or an actor, may be about several.
+            Names::OfAlert(_, column) => column.is_null(row) || column.value(row) == wanted,
+        }
+    }
+}
+
+/// A sealed file as the Parquet library reads it: in ranges, at the version that its commit names.
+struct Pinned(Contents);
+
+impl AsyncFileReader for Pinned {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
+        async move { self.0.read(range).await.map_err(ParquetError::from) }.boxed()
+    }
+
+    fn get_byte_ranges(
+        &mut self,
+        ranges: Vec<Range<u64>>,
+    ) -> BoxFuture<'_, Result<Vec<Bytes>, ParquetError>> {
+        async move { self.0.read_ranges(ranges).await.map_err(ParquetError::from) }.boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        _: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
+        async move {
+            let bytes = self.0.bytes();
+            let reader = ParquetMetaDataReader::new().with_prefetch_hint(Some(FOOTER_BYTES_LIKELY));
+            Ok(Arc::new(reader.load_and_finish(self, bytes).await?))
+        }
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{TimeZone as _, Utc};
+
+    use super::*;
+
+    #[test]
+    fn an_alert_counts_with_all_that_it_touches() {
+        use arrow_array::builder::{ListBuilder, StringBuilder};
+        let mut lists = ListBuilder::new(StringBuilder::new());
+        let rows: [Option<&[&str]>; 4] = [Some(&["bank", "shop"]), Some(&["*"]), Some(&[]), None];
+        for row in rows {
+            row.into_iter().flatten().for_each(|name| lists.values().append_value(name));
+            lists.append(row.is_some());
+        }
+        let (lists, one) = (lists.finish(), StringArray::from(vec!["shop", "shop", "shop", "shop"]));
+        let names = Names::OfAlert(Some(&lists), &one);
+        let about = |names: &Names<'_>, wanted: &str| {
+            (0..4).map(|row| names.may_have(row, wanted)).collect::<Vec<_>>()
+        };
+        assert_eq!(about(&names, "bank"), [true, true, true, false], "an old row has one name");
+        assert_eq!(about(&names, "shop"), [true; 4]);
+        assert_eq!(about(&names, "x"), [false, true, true, false]);
+        let old = StringArray::from(vec![Some("shop"), None, Some("bank"), None]);
+        assert_eq!(about(&Names::OfAlert(None, &old), "shop"), [true, true, false, true]);
+        assert_eq!(about(&Names::One(&old), "shop"), [true, false, false, false]);
+    }
+
+    #[test]
+    fn a_row_without_a_believable_time_counts_with_its_day() {
+        let day = NaiveDate::from_ymd_opt(2026, 3, 2);
+        let at = |d, h| Utc.with_ymd_and_hms(2026, 3, d, h, 0, 0).single().expect("a time");
+        let scope = Scope { from: Some(at(2, 10)), to: Some(at(2, 12)), ..Scope::default() };
+        let micros = |d, h| Some(at(d, h).timestamp_micros());
+        assert!(may_hold(&scope, micros(2, 10), day) && may_hold(&scope, micros(2, 11), day));
+        assert!(
+            !may_hold(&scope, micros(2, 9), day) && !may_hold(&scope, micros(2, 12), day),
+            "the end is outside"
+        );
+        assert!(may_hold(&scope, None, day) && may_hold(&scope, Some(0), day), "it arrived on that day");
+        let before = NaiveDate::from_ymd_opt(2026, 3, 1);
+        assert!(!may_hold(&scope, None, before) && !may_hold(&scope, Some(0), before));
+        assert!(may_hold(&scope, micros(2, 11), before), "and its own time counts as well");
+        let open = Scope { from: Some(at(2, 10)), ..Scope::default() };
+        assert!(may_hold(&open, micros(31, 1), NaiveDate::from_ymd_opt(2026, 3, 31)));
+        assert!(may_hold(&Scope::default(), None, None));
+    }
+}

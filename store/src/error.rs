@@ -1,0 +1,98 @@
+//! What can go wrong with a store: one variant for each operation, with the object it failed on.
+//!
+//! Invariant: this is the lowest error of the crate. It wraps no error of a layer above the store,
+//! so each of those can wrap it.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::s3_error::S3Error;
+
+/// The result of an operation on a store.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// An operation on a store that failed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    #[error("archive location \"{location}\" is not a valid path, file:// or s3:// URL")]
+    LocationInvalid { location: String },
+    #[error("cannot create folder {}", path.display())]
+    CreateFolder {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("archive folder {} is missing", path.display())]
+    RootGone {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot list folder {}", path.display())]
+    ListFolder {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot sync folder {}", path.display())]
+    SyncFolder {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot set up the connection to {location}: {detail}")]
+    Connect { location: String, detail: String },
+    #[error("cannot read certificates from {}", path.display())]
+    ReadCertificates {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{name} is not {expected}")]
+    Variable { name: &'static str, expected: &'static str },
+    #[error("cannot test whether the store refuses to replace {}", path.display())]
+    Probe {
+        path: PathBuf,
+        #[source]
+        source: S3Error,
+    },
+    #[error("cannot {operation} bucket {bucket}")]
+    Bucket {
+        operation: &'static str,
+        bucket: String,
+        #[source]
+        source: S3Error,
+    },
+    #[error("the archive's background thread ended early")]
+    Background,
+    #[error("the system cannot supply random bytes for an id")]
+    Randomness,
+}
+
+impl StoreError {
+    /// Whether the location or the settings given are at fault, and not a disk or a bucket.
+    pub fn is_location(&self) -> bool {
+        matches!(
+            self,
+            StoreError::LocationInvalid { .. } | StoreError::Connect { .. } | StoreError::Variable { .. }
+        )
+    }
+
+    /// What the user can do about it, if anything.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            StoreError::RootGone { .. } => {
+                Some("check that its disk is mounted; the folder is created only at a start")
+            }
+            StoreError::ListFolder { source, .. } => S3Error::within(source)?.hint(),
+            StoreError::Probe { source, .. } | StoreError::Bucket { source, .. } => source.hint(),
+            StoreError::Connect { .. } => {
+                Some("set AWS_REGION, or STRONGROOM_S3_ENDPOINT for a store other than AWS")
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Random ids: of archives, and the nonces of commits and probes.
+//!
+//! Invariant: an id comes from the system's random number generator, or the call fails.
+
+use super::error::{Result, StoreError};
+
+/// A random UUID.
+///
+/// # Errors
+/// [`StoreError::Randomness`] when the system has none to give.
+pub fn random_id() -> Result<String> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| StoreError::Randomness)?;
+    Ok(uuid::Builder::from_random_bytes(bytes).into_uuid().to_string())
+}

@@ -1,0 +1,22 @@
+//! The transparency log of a volume, apart from any store: trees, tiles, notes, keys, checkpoints,
+//! cosignatures and timestamps. `docs/proof.md` has the formats.
+//!
+//! Invariants: nothing here reads or writes an archive. A text is taken for signed, a tree for
+//! continued and a time for stamped only after the signature or the proof was checked here.
+
+pub mod checkpoint;
+pub mod cosignature;
+pub mod error;
+pub mod keys;
+pub mod note;
+pub mod signer;
+pub mod timestamp;
+pub mod tree;
+
+pub use self::checkpoint::{CheckpointFault, TreeHead};
+pub use self::cosignature::WitnessKey;
+pub use self::error::TlogError;
+pub use self::keys::{KeyFault, KeyRecord, Keys};
+pub use self::note::{KeyId, NAME_DEFAULT, PrivateKey, PublicKey};
+pub use self::signer::Signer;
+pub use self::timestamp::TimestampAuthorities;

@@ -18,6 +18,7 @@ use crate::expr::{Comparison, Expr, Quantifier};
 use crate::fields::{Body, Exec, Field, Path};
 use crate::gate::OpenGate;
 use crate::memo::Memo;
+use crate::message::first_chars;
 use crate::pattern::{self, Test};
 
 /// A row, and the bodies that were parsed for it.
@@ -360,6 +361,7 @@ pub(crate) fn write_pair(name: &str, values: &[String], out: &mut String) {
     write!(out, "{separator}{name}=").expect("writing to a String");
     match values {
         [] => out.push('-'),
-        values => out.extend(values.join(",").chars().take(VALUE_CHARS_MAX)),
+        [value] => out.push_str(first_chars(value, VALUE_CHARS_MAX)),
+        values => out.push_str(first_chars(&values.join(","), VALUE_CHARS_MAX)),
     }
 }

@@ -262,11 +262,23 @@ fn value(text: &str, out: &mut String) {
     if text.is_empty() {
         return out.push_str(ABSENT);
     }
-    let shown = text.chars().take(VALUE_CHARS_MAX);
-    out.extend(shown.map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }));
-    if text.chars().nth(VALUE_CHARS_MAX).is_some() {
+    let shown = first_chars(text, VALUE_CHARS_MAX);
+    if shown.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        out.push_str(shown);
+    } else {
+        out.extend(shown.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }));
+    }
+    if shown.len() < text.len() {
         out.push('…');
     }
+}
+
+/// Returns at most `count` characters from the start of a text.
+pub(crate) fn first_chars(text: &str, count: usize) -> &str {
+    if text.len() <= count {
+        return text;
+    }
+    text.char_indices().nth(count).map_or(text, |(end, _)| &text[..end])
 }
 
 /// Returns the object of a request: `secrets/db-creds`, `pods/web-0/exec`, or the path of a

@@ -1,5 +1,5 @@
-# The image of strongroom: one binary, no shell, no root. Runs with a read-only root file system; what it may
-# write to is mounted: the archive (when it is local), the write-ahead logs of webhooks, staging of S3 archives.
+# The image of strongroom: one binary, no shell, no root. It runs with a read-only root file system; writable
+# folders are mounted: the archive (if it is local), the write-ahead logs of webhooks, staging of S3 archives.
 FROM rust:1.95.0-bookworm AS build
 WORKDIR /src
 COPY . .

@@ -1,12 +1,14 @@
-//! Question: what do a volume's log, its checkpoints and its proofs weigh, and how do a commit and an opening get slower as
-//! a volume grows?
+//! Question: how large are a volume's log, its checkpoints and its proofs, and how much slower do a
+//! commit and an opening become as a volume grows?
 //!
-//! Data: seals of one small file each (10 events of the generated log), signed, on a local disk: 20,000 of them unless a
-//! number says otherwise, as a writer makes in ten weeks that seals every five minutes.
+//! Data: seals of one small file each (10 events of the generated log), signed, on a local disk:
+//! 20,000 of them unless a number is given, which is what a writer that seals every five minutes
+//! makes in ten weeks.
 //!
-//! Method: elapsed time of each seal, and of opening the archive and listing its files when 10, 1,000, … commits are there.
-//! Seals sync files and folders, so the disk decides them; the median of the hundred seals up to a count stands for it. Bytes are
-//! what lies in `_delta_log` and `_tlog`. From them the table of costs is computed: bytes for each commit and writer are as
+//! Method: elapsed time of each seal, and of opening the archive and listing its files at 10,
+//! 1,000, … commits. Seals sync files and folders, so the disk determines them; a count is
+//! represented by the median of the hundred seals up to it. Bytes are those of `_delta_log` and
+//! `_tlog`. The table of costs is computed from them: bytes for each commit and writer are as
 //! measured, and a volume's checkpoints are the sum over its commits.
 //!
 //! Run: `cargo bench --bench commits [-- COMMITS]`.
@@ -21,8 +23,8 @@ use chrono::{DateTime, Utc};
 use strongroom_archive::{
     Archive, CHECKPOINT_INTERVAL, Counts, Position, SourcePosition, VOLUME_COMMITS_MAX, encode,
 };
+use strongroom_decode::decode_bytes;
 use strongroom_generate::{Generator, GeneratorOptions};
-use strongroom_ingest::decode::decode_bytes;
 use strongroom_schemas::Table;
 use strongroom_tlog::{PrivateKey, Signer};
 
@@ -32,7 +34,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const COMMITS_DEFAULT: u64 = 20_000;
 const ROWS: usize = 10;
 const PARTITION: &str = "kafka/audit/0";
-/// Seals whose median stands for a count.
+/// Seals whose median represents a count.
 const SAMPLE: usize = 100;
 /// Seals a year, one every five minutes.
 const SEALS_A_YEAR: f64 = 105_120.0;
@@ -131,10 +133,10 @@ fn main() {
     costs(&location, commits);
 }
 
-/// The table of costs, from what a commit, a file in a checkpoint and a signature weigh here.
+/// The table of costs, from the measured size of a commit, a file in a checkpoint and a signature.
 fn costs(location: &Path, commits: u64) {
     let checkpoints = bytes(location, ".checkpoint.parquet") as f64;
-    // Files that checkpoints repeat: after every interval all of the volume's so far.
+    // Files that checkpoints repeat: after every interval all of the volume's files so far.
     let (mut repeated, mut left) = (0.0, commits);
     while left > 0 {
         let volume = left.min(VOLUME_COMMITS_MAX);

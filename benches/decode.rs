@@ -1,20 +1,20 @@
-//! Question: what does it cost to turn a line into columns, byte-exactness checked, and how does that compare
+//! Question: what does it cost to turn a line into columns, with byte-exactness checked, compared
 //! with merely parsing it?
 //!
-//! Data: one block of the generated log (seed 1), some 52,000 events and 64 MiB of text, as it is and with a
-//! blank in each line that kube-apiserver would not write, so that the line goes the general way and is kept
-//! as `raw`. The peers get the same lines: `plain` is the decoder that tests compare ours with, a
-//! struct an event and no columns; `serde_json` builds a tree of values and reads nothing from it.
+//! Data: one block of the generated log (seed 1), some 52,000 events and 64 MiB of text, as it is
+//! and with a blank in each line that kube-apiserver would not write, so that the line takes the
+//! general path and is kept as `raw`. The peers get the same lines: `plain` is the decoder that
+//! tests compare ours with, one struct per event and no columns; `serde_json` builds a tree of
+//! values and reads nothing from it.
 
 use std::hint::black_box;
 use std::sync::Arc;
 
 use chrono::DateTime;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use strongroom_decode::frame::{Edge, Origin};
+use strongroom_decode::{Block, DEPTH_MAX, Decoder, DecoderConfig, plain};
 use strongroom_generate::{Generator, GeneratorOptions};
-use strongroom_ingest::decode::DEPTH_MAX;
-use strongroom_ingest::frame::{Edge, Origin};
-use strongroom_ingest::{Block, Decoder, DecoderConfig, plain};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -1,12 +1,13 @@
-//! Question: in which order, with which encodings and at which zstd level do sealed events take the fewest
-//! bytes for the CPU time spent?
+//! Question: in which order, with which encodings and at which zstd level do sealed events take the
+//! fewest bytes for the CPU time spent?
 //!
-//! Data: blocks of the generated log (`strongroom-generate`, seed 1, attacks planted), decoded as an ingest
-//! decodes them. Each variant changes one choice of the layout that archives are written with. Encoding
-//! runs on one thread; the time is that thread's CPU time, the least of the repetitions. Bytes are those of the column chunks and
-//! bloom filters, which is all of a file but its footer.
+//! Data: blocks of the generated log (`strongroom-generate`, seed 1, attacks planted), decoded as
+//! an ingest decodes them. Each variant changes one choice of the layout that archives are written
+//! with. Encoding runs on one thread; the time is that thread's CPU time, the least of the
+//! repetitions. Bytes are those of the column chunks and bloom filters, which is all of a file but
+//! its footer.
 //!
-//! Run: `cargo bench --bench layout [-- EVENTS]`. Results kept in `benches/runs/`.
+//! Run: `cargo bench --bench layout [-- EVENTS]`. Results are kept in `benches/runs/`.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -16,9 +17,9 @@ use std::time::Duration;
 use arrow_array::RecordBatch;
 use chrono::{DateTime, Utc};
 use strongroom_archive::{Layout, RowOrder, encode_with};
+use strongroom_decode::frame::{Edge, Origin};
+use strongroom_decode::{Block, Decoder, DecoderConfig};
 use strongroom_generate::{Generator, GeneratorOptions};
-use strongroom_ingest::frame::{Edge, Origin};
-use strongroom_ingest::{Block, Decoder, DecoderConfig};
 use strongroom_schemas::Table;
 
 #[global_allocator]
@@ -133,7 +134,7 @@ fn variants() -> Vec<(&'static str, Layout)> {
     ]
 }
 
-/// CPU time of this thread, from Linux: what a busy machine does in between does not count.
+/// CPU time of this thread, from Linux: other work of a busy machine does not count.
 fn cpu_time() -> Duration {
     let text =
         std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells its threads' times");
@@ -143,7 +144,7 @@ fn cpu_time() -> Duration {
 }
 
 fn main() {
-    // Cargo passes --bench; a number is how many events to take.
+    // Cargo passes --bench; a number is how many events to use.
     let events =
         std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(EVENTS_DEFAULT);
     let batches = blocks(events);

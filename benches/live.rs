@@ -1,15 +1,15 @@
-//! How long an alert takes from Kafka to its reader, whether memory stays flat, and what a byte costs on its way
-//! from Kafka into locked objects, beside a file on its way to a disk.
+//! How long an alert takes from Kafka to its reader, whether memory stays flat, and what a byte
+//! costs on its way from Kafka into locked objects, beside a file on its way to a disk.
 //!
-//! Runs the real binary between a real broker (Tansu) and a real store (SeaweedFS), both started here; needs the
-//! Python environment that `./tests/run` makes, named by `STRONGROOM_PYTHON`.
+//! Runs the real binary between a real broker (Tansu) and a real store (SeaweedFS), both started
+//! here; needs the Python environment that `./tests/run` makes, named by `STRONGROOM_PYTHON`.
 //!
 //!     cargo bench --bench live -- latency --rate 10000 --seconds 60
 //!     cargo bench --bench live -- soak --rate 5000 --seconds 1200
 //!     cargo bench --bench live -- throughput --events 300000
 //!
-//! CPU time is the daemon's own, user and system, from /proc; broker and store take theirs from the same cores, so
-//! wall-clock figures are those of a machine that does all of it.
+//! CPU time is the daemon's own, user and system, from /proc; broker and store take theirs from the
+//! same cores, so wall-clock figures are those of a machine that does all of it.
 
 #![expect(clippy::print_stdout, reason = "a bench's result is its output")]
 
@@ -37,7 +37,7 @@ use self::services::tansu::Tansu;
 
 const TOPIC: &str = "kube-audit";
 const PARTITIONS: u32 = 2;
-/// Markers whose alerts are timed, a second.
+/// Markers whose alerts are timed, per second.
 const MARKERS: u64 = 20;
 /// How often the producer sends.
 const TICK: Duration = Duration::from_millis(10);
@@ -53,9 +53,9 @@ struct Args {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Arrival of an alert behind the sending of its event
+    /// Time from sending an event to its alert
     Latency(Load),
-    /// The same for long, with the memory held every half a minute
+    /// The same for a long time, with the memory in use every half minute
     Soak(Load),
     /// CPU time from a full topic to sealed objects, and from a file to a disk
     Throughput {
@@ -66,7 +66,7 @@ enum Command {
 
 #[derive(clap::Args, Clone, Copy)]
 struct Load {
-    /// Events a second
+    /// Events per second
     #[arg(long, default_value_t = 10_000)]
     rate: u64,
     #[arg(long, default_value_t = 60)]
@@ -139,13 +139,13 @@ fn send(producer: &BaseProducer, partition: u64, line: &[u8]) {
     loop {
         match producer.send(BaseRecord::<(), [u8]>::to(TOPIC).partition(partition).payload(line)) {
             Ok(()) => return,
-            // The queue is full: the broker is slower than we are.
+            // The queue is full: the broker is slower than the producer.
             Err(_) => producer.poll(Duration::from_millis(10)),
         }
     }
 }
 
-/// An event that raises an alert which names its number.
+/// An event that raises an alert with its number.
 fn marker(number: u64) -> String {
     format!(
         r#"{{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"00000000-0000-4000-8000-{number:012x}","stage":"ResponseComplete","requestURI":"/api/v1/namespaces/prod/pods/db-0/exec?command=sh","verb":"create","user":{{"username":"marker-{number}@example.com","groups":["system:authenticated"]}},"sourceIPs":["203.0.113.7"],"userAgent":"kubectl/v1.30","objectRef":{{"resource":"pods","namespace":"prod","name":"db-0","apiVersion":"v1","subresource":"exec"}},"responseStatus":{{"metadata":{{}},"code":101}},"requestReceivedTimestamp":"2026-03-02T10:00:00.000000Z","stageTimestamp":"2026-03-02T10:00:00.100000Z","annotations":{{"authorization.k8s.io/decision":"allow"}}}}"#
@@ -174,7 +174,7 @@ fn latency(load: Load, every: Duration) {
     let lines: Vec<&[u8]> = log.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
     let mut daemon = rig.daemon("[seal]\ninterval = '20s'");
     let producer = rig.producer();
-    // The group's first meeting is not what is measured.
+    // The group's first rebalance is not part of the measurement.
     send(&producer, 0, lines[0]);
     daemon.wait_for_metric("received_records_total", 1.0);
 
@@ -264,7 +264,7 @@ fn throughput(events: u64) {
             break;
         }
         cpu = now;
-        if daemon.log().contains("everything that was read is sealed") {
+        if daemon.log().contains("everything read is sealed") {
             break;
         }
         std::thread::sleep(Duration::from_millis(2));

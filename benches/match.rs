@@ -1,10 +1,10 @@
 //! What do all built-in rules cost an event?
 //!
-//! One block of 131,072 generated events (seed 7, attacks planted, bodies and all stages included), the
-//! size that ingest hands to a worker, already decoded. `match` is the worker's part: gates, conditions,
-//! bodies, and copying what the detector needs. `match and observe` adds the serial part, with a fresh
-//! detector each time. `match small` is the same events in blocks of 1,024, as a slow stream brings
-//! them: what a block costs however small it is. Cold bodies, warm rules.
+//! One block of 131,072 generated events (seed 7, attacks planted, bodies and all stages included),
+//! the size that ingest hands to a worker, already decoded. `match` is the worker's part: gates,
+//! conditions, bodies, and copying what the detector needs. `match and observe` adds the serial
+//! part, with a fresh detector each time. `match small` is the same events in blocks of 1,024, as a
+//! slow stream brings them: the fixed cost of a block. Cold bodies, warm rules.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use arrow_array::RecordBatch;
 use chrono::DateTime;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use strongroom_alerts::{Detector, DetectorConfig, Matcher, RuleSet};
+use strongroom_decode::frame::{Edge, Origin};
+use strongroom_decode::{Block, Decoder, DecoderConfig};
 use strongroom_generate::{Generator, GeneratorOptions};
-use strongroom_ingest::frame::{Edge, Origin};
-use strongroom_ingest::{Block, Decoder, DecoderConfig};
 
 const EVENTS: u64 = 131_072;
 const SEED: u64 = 7;

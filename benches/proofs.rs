@@ -1,14 +1,15 @@
-//! Question: what share of an ingest's CPU time do all proofs take, how many bytes do they add to an event, and how fast is
-//! `verify` beside the ingest of what it verifies?
+//! Question: what share of an ingest's CPU time do all proofs take, how many bytes do they add to
+//! an event, and how fast is `verify` compared with the ingest of the same data?
 //!
-//! Data: the generated log (seed 1, attacks planted), 300,000 events unless a number says otherwise, ingested with a key and
-//! all rules by the real binary.
+//! Data: the generated log (seed 1, attacks planted), 300,000 events unless a number is given,
+//! ingested with a key and all rules by the real binary.
 //!
-//! Method: CPU time of whole processes as Linux accounts it to children that ended, on as many threads as the machine has
-//! cores. Each round ingests, verifies (with a Parquet reader, every row), and signs an unsigned copy of the archive anew,
-//! which is what the log alone costs. Hashing of records and of files cannot be turned off, so this process hashes the same
-//! bytes in the same round: each record as a leaf, the nodes above them, and the sealed files. Shares are taken round by
-//! round, the median is told.
+//! Method: CPU time of whole processes as Linux accounts it to ended children, on as many threads
+//! as the machine has cores. Each round ingests, verifies (with a Parquet reader, every row), and
+//! signs an unsigned copy of the archive, which is the cost of the log alone. Hashing of records
+//! and of files cannot be turned off, so this process hashes the same bytes in the same round: each
+//! record as a leaf, the nodes above them, and the sealed files. Shares are computed round by
+//! round, and the median is reported.
 //!
 //! Run: `cargo bench --bench proofs [-- EVENTS]`.
 
@@ -32,7 +33,8 @@ const TICKS: f64 = 100.0;
 /// CPU time of the children that have ended.
 fn children() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux tells a process's times");
-    // Behind the name, which is in parentheses and may have spaces: state is field 3, cutime and cstime are 16 and 17.
+    // After the name, which is in parentheses and may have spaces: state is field 3, cutime and
+    // cstime are 16 and 17.
     let (_, fields) = stat.rsplit_once(") ").expect("a name");
     let fields: Vec<&str> = fields.split(' ').collect();
     let ticks = |field: usize| fields[field - 3].parse::<f64>().expect("a number");
@@ -111,7 +113,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn main() {
-    // Cargo passes --bench; a number is how many events to take.
+    // Cargo passes --bench; a number is how many events to use.
     let events =
         std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(EVENTS_DEFAULT);
     let folder = tempfile::tempdir().expect("a folder");
@@ -138,7 +140,7 @@ fn main() {
         run(&mut ingest(&unsigned, &at("audit.log")));
         let nothing = timed(children, || run(strongroom().args(["key", "show", "--key"]).arg(at("key"))));
         let log = timed(children, || {
-            run(strongroom().args(["seal-log", "--archive"]).arg(&unsigned).arg("--key").arg(at("key")))
+            run(strongroom().args(["sign-log", "--archive"]).arg(&unsigned).arg("--key").arg(at("key")))
         });
         let mut hashes = Vec::with_capacity(lines as usize);
         let leaves = timed(own, || hashes.extend(records.iter().copied().map(leaf_hash)));

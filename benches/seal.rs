@@ -1,6 +1,6 @@
-//! Question: how much CPU time does sealing take for each event, and how many bytes of log is that a
-//! second? Encoding (what a worker does to a block) and writing with a commit (what the coordinator does)
-//! are timed on their own.
+//! Question: how much CPU time does sealing take for each event, and how many bytes of log is that
+//! per second? Encoding (a worker's part for a block) and writing with a commit (the coordinator's
+//! part) are timed separately.
 //!
 //! Data: one block of the generated log (seed 1), some 52,000 events and 64 MiB of text.
 
@@ -9,8 +9,8 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use strongroom_archive::{Archive, Counts, Position, SourcePosition, encode};
+use strongroom_decode::decode_bytes;
 use strongroom_generate::{Generator, GeneratorOptions};
-use strongroom_ingest::decode::decode_bytes;
 use strongroom_schemas::Table;
 
 #[global_allocator]

@@ -1,4 +1,4 @@
-//! `strongroom alerts`: try a sink, and look where sinks are.
+//! `strongroom alerts`: try a sink, and show the state of all sinks.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::config::sinks::{self, SinkConfig};
 use crate::exit::{self, CliError};
 use crate::term;
 
-/// Try a sink of a configuration, or show where its sinks are.
+/// Try a sink of a configuration, or show the state of its sinks.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -27,15 +27,15 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Send one alert that says it is a test, and tell what came back
+    /// Send one test alert, and print the receiver's answer
     TestSink {
-        /// The sink, by its name
+        /// Name of the sink
         name: String,
         /// The configuration file
         #[arg(short, long, env = "STRONGROOM_CONFIG", value_name = "FILE")]
         config: PathBuf,
     },
-    /// Show how far each sink has got, and its dead letters; the daemon may run
+    /// Show how far each sink has got, and its dead letters; the daemon may be running
     Sinks {
         /// The configuration file
         #[arg(short, long, env = "STRONGROOM_CONFIG", value_name = "FILE")]
@@ -68,13 +68,13 @@ fn test(name: &str, config: &Config) -> Result<u8, CliError> {
     let outcome = sink.send(&[Arc::clone(&alert)]).pop();
     let answer = sink.answer();
     sink.finish();
-    // Standard output may be the sink itself.
+    // Standard output may itself be the sink.
     let mut out = anstream::stderr();
     let (code, what) = match outcome {
         Some(Outcome::Taken) => (exit::OK, format!("taken: {answer}")),
         Some(Outcome::Refused { reason }) => (exit::FINDING, format!("refused: {reason}")),
         Some(Outcome::Later { reason, .. }) => (exit::FINDING, format!("not taken: {reason}")),
-        None => (exit::FINDING, "the sink said nothing".to_owned()),
+        None => (exit::FINDING, "the sink gave no answer".to_owned()),
     };
     writeln!(out, "{name}: {}", term::printable(what.trim_end_matches(": "))).context("cannot print")?;
     writeln!(out, "alert {}", alert.alert_id).context("cannot print")?;
@@ -84,7 +84,7 @@ fn test(name: &str, config: &Config) -> Result<u8, CliError> {
 fn show(config: &Config) -> Result<u8, CliError> {
     let Some(outbox) = &config.outbox else {
         let error = anyhow::anyhow!("the configuration has no outbox");
-        return Err(CliError::input(error).with_hint("[outbox] folder names one"));
+        return Err(CliError::input(error).with_hint("set [outbox] folder"));
     };
     let names: Vec<String> = all(config).into_iter().map(|sink| sink.lane.name).collect();
     let states = Sinks::states(&outbox.folder, &names)?;

@@ -1,7 +1,9 @@
-//! Anchors outside the archive: who is asked, and when the daemon asks.
+//! Anchors outside the archive: which witnesses and timestamp authorities are asked, and when the
+//! daemon asks them.
 //!
-//! Invariant: asking has a thread of its own. A seal moves on when its files, commits and signature are there; nobody
-//! outside can hold it up.
+//! Invariant: asking runs on its own thread. A seal is complete when its files, commits and
+//! signature are there; no outside party can hold it up. A crash loses nothing: the next round asks
+//! for whatever is signed and not anchored.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,40 +16,41 @@ use strongroom_archive::{Archive, ArchiveError};
 use strongroom_proof::{
     AnchorError, AnchorResponse, AnchorTransport, Anchored, Anchors, TimestampOptions, WitnessOptions,
 };
-use strongroom_sinks::{HttpOptions, Post, SinkError, TlsOptions};
+use strongroom_schemas::error_chain;
+use strongroom_sinks::http::{HttpOptions, PostClient};
+use strongroom_sinks::{SinkError, TlsOptions};
 use strongroom_tlog::{TimestampAuthorities, WitnessKey};
 
-use crate::exit::CliError;
-use crate::key::proof_error;
+use crate::exit::{CliError, proof_error};
 
-/// The first wait after a round that did not reach everybody; it doubles up to [`AGAIN_MAX`].
+/// The first wait after a round that did not reach every anchor; it doubles up to [`AGAIN_MAX`].
 const AGAIN_MIN: Duration = Duration::from_secs(5);
 const AGAIN_MAX: Duration = Duration::from_secs(300);
-/// How often the logs are looked at in the end when nothing is sealed here: another process may have signed.
-const LOOK: Duration = Duration::from_secs(300);
-/// Time for the last round at a stop.
+/// Longest time between two rounds while nothing is sealed here: another process may have signed.
+const IDLE_MAX: Duration = Duration::from_secs(300);
+/// Time for the last round when the process stops.
 const FINISH: Duration = Duration::from_secs(10);
 /// Most witnesses of one archive.
 pub const WITNESSES_MAX: usize = 64;
 
-/// Who is asked for cosignatures.
+/// Witnesses and timestamp authorities to ask.
 #[derive(clap::Args, Clone)]
 pub struct WitnessArgs {
-    /// Have the checkpoints cosigned by a witness: its vkey and the address it is asked at (repeatable)
+    /// Have the checkpoints cosigned by a witness: its vkey and its URL (repeatable)
     #[arg(long = "witness", value_name = "VKEY@URL", value_parser = address)]
     witnesses: Vec<Address>,
-    /// PEM file of the authorities for witnesses' TLS [default: those of the system]
+    /// PEM file of the certificate authorities for the witnesses' TLS [default: the system's]
     #[arg(long, value_name = "FILE", requires = "witnesses")]
     witness_ca: Option<PathBuf>,
-    /// Have the checkpoints stamped by the RFC 3161 authority at this address (repeatable)
+    /// Have the checkpoints stamped by the RFC 3161 authority at this URL (repeatable)
     #[arg(long = "timestamp", value_name = "URL", requires = "tsa_ca")]
     timestamps: Vec<String>,
-    /// PEM file of the authorities that timestamps must lead to
+    /// PEM file of the certificate authorities that timestamps must chain to
     #[arg(long, value_name = "FILE")]
     tsa_ca: Option<PathBuf>,
 }
 
-/// A witness as the command line names it.
+/// A witness as named on the command line.
 #[derive(Clone, Debug)]
 pub struct Address {
     key: WitnessKey,
@@ -92,14 +95,14 @@ impl WitnessArgs {
     }
 }
 
-/// Reads the authorities of timestamps.
+/// Reads the certificate authorities of timestamps.
 pub fn timestamp_authorities(path: &Path) -> Result<TimestampAuthorities, CliError> {
     let cannot = || format!("cannot use {}", path.display());
     let pem = std::fs::read(path).with_context(cannot).map_err(CliError::input)?;
     TimestampAuthorities::from_pem(&pem).with_context(cannot).map_err(CliError::input)
 }
 
-/// An authority for timestamps, before it is asked.
+/// A timestamp authority, before it is asked.
 #[derive(Clone, Debug)]
 pub struct TimestampConfig {
     pub url: String,
@@ -110,7 +113,7 @@ pub struct TimestampConfig {
 
 impl TimestampConfig {
     /// # Errors
-    /// When the address is no http or https URL.
+    /// When `url` is not a valid http or https URL.
     pub fn new(
         url: &str,
         tls: TlsOptions,
@@ -121,17 +124,17 @@ impl TimestampConfig {
         Ok(TimestampConfig { url: url.to_owned(), http, authorities, interval })
     }
 
-    /// What it is called in messages and metrics.
+    /// Name of the authority in messages and metrics.
     pub fn name(&self) -> String {
         self.http.url.host_str().unwrap_or(&self.url).to_owned()
     }
 
-    /// Makes what asks; connects to nothing.
+    /// Makes the client; connects to nothing.
     pub fn make(&self) -> Result<TimestampOptions, SinkError> {
         Ok(TimestampOptions {
             name: self.name(),
             url: self.url.clone(),
-            transport: Arc::new(Carrier(Post::new(&self.http)?)),
+            transport: Arc::new(Carrier(PostClient::new(&self.http)?)),
             authorities: self.authorities.clone(),
             interval: self.interval,
         })
@@ -146,21 +149,24 @@ pub struct WitnessConfig {
 }
 
 impl WitnessConfig {
-    /// Checks an address; what goes there is public.
+    /// Checks a URL; everything sent there is public.
     ///
     /// # Errors
-    /// When it is no http or https URL.
+    /// When it is not a valid http or https URL.
     pub fn new(key: WitnessKey, url: &str, tls: TlsOptions) -> Result<WitnessConfig, SinkError> {
         Ok(WitnessConfig { key, http: HttpOptions::new(url, tls, false)? })
     }
 
-    /// Makes what asks; connects to nothing.
+    /// Makes the client; connects to nothing.
     pub fn make(&self) -> Result<WitnessOptions, SinkError> {
-        Ok(WitnessOptions { key: self.key.clone(), transport: Arc::new(Carrier(Post::new(&self.http)?)) })
+        Ok(WitnessOptions {
+            key: self.key.clone(),
+            transport: Arc::new(Carrier(PostClient::new(&self.http)?)),
+        })
     }
 }
 
-struct Carrier(Post);
+struct Carrier(PostClient);
 
 impl AnchorTransport for Carrier {
     fn post(&self, path: &str, content_type: &str, body: Vec<u8>) -> Result<AnchorResponse, String> {
@@ -169,14 +175,14 @@ impl AnchorTransport for Carrier {
     }
 }
 
-/// What is counted of one witness or authority.
+/// Counters of one witness or authority.
 #[derive(Debug, Default)]
 pub struct AnchorCounters {
     pub made: AtomicU64,
     pub troubles: AtomicU64,
-    /// Commits under a signature that it should have cosigned or stamped.
+    /// Signed commits that it should have cosigned or stamped and has not.
     pub lag: AtomicU64,
-    /// Whether the last round found it and the archive of one mind.
+    /// Whether the last round succeeded and agreed with the archive.
     pub is_well: AtomicBool,
     pub contradicts: AtomicBool,
 }
@@ -189,7 +195,7 @@ pub struct Anchoring {
 }
 
 impl Anchoring {
-    /// Begins with what earlier runs have left.
+    /// Starts the thread; it first anchors what earlier runs left.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -200,18 +206,19 @@ impl Anchoring {
     ) -> Result<Anchoring, CliError> {
         let counters: Vec<_> =
             names.into_iter().map(|name| (name, Arc::<AnchorCounters>::default())).collect();
-        // One note that something was sealed stands for all of them.
+        // One pending wake-up stands for any number of seals.
         let (wake, woken) = bounded(1);
         let (ended, done) = bounded(1);
-        let rounds = Rounds { anchors, open, archive: None, counters: counters.clone(), told: Vec::new() };
+        let rounds =
+            Rounds { anchors, open, archive: None, counters: counters.clone(), reported: Vec::new() };
         std::thread::Builder::new()
             .name("anchors".to_owned())
             .spawn(move || {
                 rounds.run(&woken);
-                // Who waits for the end may have given up.
+                // The receiver may have stopped waiting.
                 let _ = ended.send(());
             })
-            .context("cannot start the thread that asks witnesses")?;
+            .context("cannot start the anchoring thread")?;
         Ok(Anchoring { wake, done, counters })
     }
 
@@ -224,13 +231,11 @@ impl Anchoring {
         let _ = self.wake.try_send(());
     }
 
-    /// Has the last seal cosigned, if the witnesses are quick.
+    /// Has the last seal cosigned, if the witnesses answer in time.
     pub fn finish(self) {
         drop(self.wake);
         if self.done.recv_timeout(FINISH).is_err() {
-            tracing::warn!(
-                "not all witnesses have answered in time; they are asked again after the next start"
-            );
+            tracing::warn!("not all witnesses answered in time; they are asked again after the next start");
         }
     }
 }
@@ -240,18 +245,19 @@ struct Rounds<O> {
     open: O,
     archive: Option<Archive>,
     counters: Vec<(String, Arc<AnchorCounters>)>,
-    /// What was wrong in the last round, so that it is told once.
-    told: Vec<String>,
+    /// Messages of the last round, so that each is reported once.
+    reported: Vec<String>,
 }
 
 impl<O: Fn() -> Result<Archive, ArchiveError>> Rounds<O> {
     fn run(mut self, woken: &Receiver<()>) {
         let (mut next, mut again, mut is_well) = (Instant::now(), AGAIN_MIN, true);
-        // At a start the pipeline signs what earlier runs have left unsigned: it is looked at soon, then less often.
-        let mut look = AGAIN_MIN;
+        // At the start the pipeline signs what earlier runs left unsigned: the first rounds come
+        // soon, later ones less often.
+        let mut idle = AGAIN_MIN;
         loop {
             let is_last = match woken.recv_timeout(next.saturating_duration_since(Instant::now())) {
-                // Somebody who is away is asked again in their time, not with every seal.
+                // An unreachable anchor is asked again after its wait, not with every seal.
                 Ok(()) if !is_well && Instant::now() < next => continue,
                 Ok(()) | Err(RecvTimeoutError::Timeout) => false,
                 Err(RecvTimeoutError::Disconnected) => true,
@@ -260,26 +266,26 @@ impl<O: Fn() -> Result<Archive, ArchiveError>> Rounds<O> {
             if is_last {
                 return;
             }
-            next = Instant::now() + if is_well { look } else { again };
+            next = Instant::now() + if is_well { idle } else { again };
             again = if is_well { AGAIN_MIN } else { (again * 2).min(AGAIN_MAX) };
-            look = (look * 2).min(LOOK);
+            idle = (idle * 2).min(IDLE_MAX);
         }
     }
 
-    /// Returns whether all is anchored.
+    /// Returns whether everything is anchored.
     fn round(&mut self) -> bool {
         if self.archive.is_none() {
             self.archive = (self.open)().ok();
         }
-        // The pipeline makes an archive that is not there yet, and says what is wrong with one that is. Its next seal
-        // calls us.
+        // The pipeline makes a missing archive, and reports what is wrong with an existing one. Its
+        // next seal wakes us.
         let Some(archive) = &self.archive else { return true };
         let mut found = Vec::new();
         let outcome = match self.anchors.round(archive) {
             Ok(outcome) => outcome,
             Err(error) => {
-                found.push(format!("cannot anchor the proof logs: {}", crate::exit::causes(&error)));
-                // Its store may be reached in another way next time.
+                found.push(format!("cannot anchor the proof logs: {}", error_chain(&error)));
+                // Its store may be reached differently next time.
                 self.archive = None;
                 Vec::new()
             }
@@ -289,16 +295,17 @@ impl<O: Fn() -> Result<Archive, ArchiveError>> Rounds<O> {
             self.count(anchored);
             found.extend(messages(anchored));
         }
-        for message in found.iter().filter(|message| !self.told.contains(message)) {
-            match message.contains(CONTRADICTION) {
-                true => tracing::error!("{message}"),
-                false => tracing::warn!("{message}"),
+        for message in found.iter().filter(|message| !self.reported.contains(message)) {
+            if message.contains(CONTRADICTION) {
+                tracing::error!("{message}")
+            } else {
+                tracing::warn!("{message}")
             }
         }
-        if found.is_empty() && !self.told.is_empty() {
-            tracing::info!("all that is signed is anchored");
+        if found.is_empty() && !self.reported.is_empty() {
+            tracing::info!("everything signed is anchored");
         }
-        self.told = found;
+        self.reported = found;
         is_whole && outcome.iter().all(|anchored| anchored.errors.is_empty())
     }
 
@@ -316,10 +323,10 @@ impl<O: Fn() -> Result<Archive, ArchiveError>> Rounds<O> {
     }
 }
 
-/// What a message has in it that says more than that somebody is away.
+/// Text that a message contains when it reports more than an unreachable anchor.
 const CONTRADICTION: &str = "another history";
 
-/// What is wrong with one witness, in words; one message for all logs that it is away for.
+/// The troubles of one anchor as messages; one message covers all logs that it did not answer for.
 pub fn messages(anchored: &Anchored) -> Vec<String> {
     let mut messages: Vec<String> = Vec::new();
     for (log, trouble) in &anchored.errors {
@@ -334,7 +341,7 @@ pub fn messages(anchored: &Anchored) -> Vec<String> {
     messages
 }
 
-/// One round for a command that ends; says what is wrong, and returns whether all is well.
+/// One round, for a command that then ends; prints warnings, and returns whether all is well.
 pub fn once(anchors: &Anchors, archive: &Archive) -> Result<bool, CliError> {
     use std::io::Write as _;
     let outcome = anchors.round(archive).map_err(proof_error)?;

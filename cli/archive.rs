@@ -1,20 +1,22 @@
-//! `strongroom archive`: making an archive's place, and looking whether it keeps what it promises.
+//! `strongroom archive`: makes an archive's folder or bucket, and checks whether it protects what
+//! it should.
 
 use std::io::Write as _;
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Context as _;
 use serde_json::json;
-use strongroom_archive::{ArchiveError, Finding, Init, StoreOptions, Verdict, check, init};
+use strongroom_archive::{Finding, Init, StoreOptions, Verdict, check, init};
 
-use crate::exit::{self, CliError};
-use crate::key::{KeyArgs, proof_error};
+use crate::exit::{self, CliError, archive_error, proof_error};
+use crate::key::KeyArgs;
 use crate::term;
 
-/// Make an archive's place, and look whether it keeps what it promises.
+/// Make an archive's folder or bucket, and check whether it protects what it should.
 ///
-/// An object store is reached as the environment says: STRONGROOM_S3_ENDPOINT, STRONGROOM_S3_PATH_STYLE,
-/// STRONGROOM_S3_CA_FILE, AWS_REGION, and credentials where AWS tools look for them.
+/// An object store is reached through the environment: STRONGROOM_S3_ENDPOINT,
+/// STRONGROOM_S3_PATH_STYLE, STRONGROOM_S3_CA_FILE, AWS_REGION, and credentials where AWS tools
+/// look for them.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -23,14 +25,16 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Make an archive, and its bucket with object lock, unless they are there; print the policies to put in place
+    /// Make an archive, and its bucket with Object Lock, unless they exist; print the policies to
+    /// put in place
     Init {
         #[command(flatten)]
         location: Location,
         #[command(flatten)]
         key: KeyArgs,
     },
-    /// Look at lock, versions, rules, policy, clock and a sample of sealed objects; exit code 1 if any fails
+    /// Check lock, versions, rules, policy, clock and a sample of sealed objects; exit code 1 if
+    /// any check fails
     Check(Location),
 }
 
@@ -52,7 +56,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
             let public_key = signer.as_ref().map(|signer| signer.public());
             let made = init(&location, &options, public_key).map_err(archive_error)?;
             if let Some(signer) = signer {
-                // The first key record, beside what there is to prove already.
+                // The first key record, and a signature over whatever is committed already.
                 made.archive.clone().signed_by(signer).sign_logs().map_err(proof_error)?;
             }
             print_init(&made, json).context("cannot write to standard output")?;
@@ -84,7 +88,7 @@ fn print_init(made: &Init, as_json: bool) -> std::io::Result<()> {
     if *made_bucket {
         writeln!(out, "made the bucket, with object lock")?;
     }
-    let what = if *made_archive { "made the archive" } else { "there is an archive already" };
+    let what = if *made_archive { "made the archive" } else { "the archive exists already" };
     writeln!(out, "{what}: {root}, id {}", archive.id())?;
     if let Some(retention) = archive.retention() {
         let (mode, years) = (retention.mode.as_str(), retention.years);
@@ -126,13 +130,4 @@ fn print_findings(findings: &[Finding], as_json: bool) -> std::io::Result<()> {
         }
     }
     Ok(())
-}
-
-pub fn archive_error(error: ArchiveError) -> CliError {
-    let hint = error.hint();
-    let error = if error.is_location() { CliError::input(error) } else { CliError::failure(error) };
-    match hint {
-        Some(hint) => error.with_hint(hint),
-        None => error,
-    }
 }

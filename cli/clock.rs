@@ -1,13 +1,14 @@
-//! The system's clock, watched for steps.
+//! Steps of the system's clock.
 //!
-//! Invariant: a step is told once. Nothing is decided by it: volumes only go forward, whatever the clock says, and a
-//! bucket's retention is reckoned from the store's own time. But times of arrival written meanwhile are wrong, and
-//! who reads them years later should find the reason in the log.
+//! Invariant: each step is reported once. No decision depends on it: volumes only go forward,
+//! whatever the clock says, and a bucket's retention is computed from the store's own time. But
+//! times of arrival written after a step are wrong, and the log should give readers the reason
+//! years later.
 
 use std::time::{Duration, Instant, SystemTime};
 
-/// Difference between the clock and the time that went by from which on it is a step: more than is slewed or lost in
-/// a pause of the machine.
+/// Smallest difference between the clock and the time that passed that counts as a step: more than
+/// slewing, or a pause of the machine, accounts for.
 const STEP_MIN: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,12 +28,12 @@ impl ClockWatch {
         ClockWatch { clock: SystemTime::now(), time: Instant::now() }
     }
 
-    /// The step since the last look, if there was one.
-    pub fn look(&mut self) -> Option<Step> {
-        self.look_at(SystemTime::now(), Instant::now())
+    /// The step since the last call, if there was one.
+    pub fn step(&mut self) -> Option<Step> {
+        self.step_at(SystemTime::now(), Instant::now())
     }
 
-    fn look_at(&mut self, clock: SystemTime, time: Instant) -> Option<Step> {
+    fn step_at(&mut self, clock: SystemTime, time: Instant) -> Option<Step> {
         let expected = self.clock + time.saturating_duration_since(self.time);
         (self.clock, self.time) = (clock, time);
         let step = match clock.duration_since(expected) {
@@ -51,14 +52,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tells_a_step_once() {
+    fn reports_a_step_once() {
         let mut watch = ClockWatch::new();
         let (clock, time) = (watch.clock, watch.time);
         let second = Duration::from_secs(1);
-        assert_eq!(watch.look_at(clock + second, time + second), None);
-        assert_eq!(watch.look_at(clock - 3600 * second, time + second), Some(Step::Back(3601 * second)));
-        assert_eq!(watch.look_at(clock - 3600 * second, time + second), None);
-        assert_eq!(watch.look_at(clock, time + second), Some(Step::Ahead(3600 * second)));
-        assert_eq!(watch.look_at(clock + 2 * second, time + 11 * second / 2), None);
+        assert_eq!(watch.step_at(clock + second, time + second), None);
+        assert_eq!(watch.step_at(clock - 3600 * second, time + second), Some(Step::Back(3601 * second)));
+        assert_eq!(watch.step_at(clock - 3600 * second, time + second), None);
+        assert_eq!(watch.step_at(clock, time + second), Some(Step::Ahead(3600 * second)));
+        assert_eq!(watch.step_at(clock + 2 * second, time + 11 * second / 2), None);
     }
 }

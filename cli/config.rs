@@ -1,7 +1,8 @@
 //! The configuration of `strongroom run`, and `strongroom config`, which explains and checks it.
 //!
-//! Invariant: a [`Config`] is what its file says, checked whole: whoever has one has nothing left to check
-//! but the world. Nothing is bound, opened or made while it is read, apart from the files of secrets.
+//! Invariant: a [`Config`] has been checked as a whole: its holder has nothing left to check but
+//! the outside world. Reading one binds, opens and makes nothing, apart from reading the files of
+//! secrets.
 
 mod reader;
 pub mod sinks;
@@ -16,11 +17,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Subcommand;
 use strongroom_archive::{LockMode, RETENTION_YEARS_MAX, StoreOptions};
+use strongroom_decode::{DEPTH_MAX, LINE_BYTES_MAX};
 use strongroom_ingest::live::kafka::{self, KafkaOptions, KafkaSource};
 use strongroom_ingest::live::webhook::{self, Route, TlsFiles, WebhookOptions};
 use strongroom_ingest::live::{LiveOptions, Secret, TailOptions, tail};
-use strongroom_ingest::{decode, live, pipeline};
-use strongroom_schemas::Severity;
+use strongroom_ingest::{SEAL_BYTES, SEAL_INTERVAL, live};
+use strongroom_schemas::{Severity, error_chain};
 use strongroom_sinks::{OutboxOptions, TlsOptions};
 use strongroom_tlog::{PrivateKey, PublicKey, Signer, WitnessKey};
 
@@ -30,7 +32,7 @@ use crate::anchor::{TimestampConfig, WITNESSES_MAX, WitnessConfig, timestamp_aut
 use crate::exit::{self, CliError};
 use crate::ingest::cluster_name;
 
-/// Every key, with its default and what it is for.
+/// Every key, with its default and its meaning.
 pub const DEFAULT: &str = include_str!("default.toml");
 
 /// Longest configuration file.
@@ -72,30 +74,31 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     Ok(exit::OK)
 }
 
-/// Everything that `strongroom run` is told.
+/// Everything that `strongroom run` is configured with.
 #[derive(Debug)]
 pub struct Config {
     pub archive: String,
     pub live: LiveOptions,
     pub builtin_rules: bool,
     pub rules: Vec<PathBuf>,
-    /// How often the files of [`Config::rules`] are looked at for changes; zero for never.
+    /// How often the files of [`Config::rules`] are checked for changes; zero for never.
     pub rules_watch: Duration,
     pub alerts: Alerts,
-    /// Where alerts wait for their sinks; without, those of `alerts` are written as they come.
+    /// Where alerts wait for their sinks; without an outbox, the sinks of `alerts` are written
+    /// directly.
     pub outbox: Option<OutboxOptions>,
     pub sinks: Vec<SinkConfig>,
     pub observe: Observe,
     pub log: Log,
     pub store: StoreOptions,
-    /// Who signs the proof logs, unless the command line or the environment says so.
+    /// The signer of the proof logs, unless the command line or the environment names one.
     pub signer: Option<Arc<Signer>>,
     pub witnesses: Vec<WitnessConfig>,
     pub timestamps: Vec<TimestampConfig>,
     pub tails: Vec<TailOptions>,
     pub webhooks: Vec<WebhookOptions>,
     pub kafkas: Vec<KafkaOptions>,
-    /// By source: an alert is raised when nothing comes for so long.
+    /// By source: an alert is raised when nothing arrives for this long.
     pub silence: Vec<(String, Duration)>,
 }
 
@@ -125,16 +128,16 @@ pub struct Log {
 }
 
 impl Config {
-    /// Reads `file`; `archive` is used in place of the location in it.
+    /// Reads `file`; `archive` replaces the location in it.
     ///
     /// # Errors
     /// One error that lists every mistake with its line.
     pub fn read(file: &Path, archive: Option<&str>) -> Result<Config, CliError> {
-        let hint = "`strongroom config` prints every key with its default and what it is for";
+        let hint = "`strongroom config` prints every key with its default and its meaning";
         let cannot = || format!("cannot read the configuration {}", file.display());
         let size = std::fs::metadata(file).with_context(cannot).map_err(CliError::input)?.len();
         if size > FILE_BYTES_MAX {
-            let error = anyhow::anyhow!("{} is too long for a configuration", file.display());
+            let error = anyhow::anyhow!("{} is longer than a configuration may be", file.display());
             return Err(CliError::input(error).with_hint(hint));
         }
         let text = std::fs::read_to_string(file).with_context(cannot).map_err(CliError::input)?;
@@ -227,7 +230,7 @@ fn read(root: &Section<'_>, archive: Option<&str>) -> Config {
     }
 }
 
-/// What the section says, else what the environment says.
+/// The value in the section, else the one in the environment.
 fn store(section: &Section<'_>) -> StoreOptions {
     let mut options = match StoreOptions::from_env() {
         Ok(options) => options,
@@ -257,58 +260,62 @@ fn limits(root: &Section<'_>) -> (LiveOptions, Option<Arc<Signer>>) {
     let section = root.section("limits");
     let threads = section.integer("threads", 0, 0..=1024);
     if let Ok(threads @ 1..) = usize::try_from(threads) {
-        options.workers = threads;
+        options.limits.workers = threads;
     }
     options.text_bytes_max = section.bytes("text", live::TEXT_BYTES_MAX, 64 << 20..=1 << 40);
-    let line = section.bytes("line", decode::LINE_BYTES_MAX as u64, 64 << 10..=64 << 20);
-    options.line_bytes_max = usize::try_from(line).unwrap_or(usize::MAX);
-    let depth = section.integer("depth", decode::DEPTH_MAX as u64, 8..=1024);
-    options.depth_max = usize::try_from(depth).unwrap_or(decode::DEPTH_MAX);
+    let line = section.bytes("line", LINE_BYTES_MAX as u64, 64 << 10..=64 << 20);
+    options.limits.line_bytes_max = usize::try_from(line).unwrap_or(usize::MAX);
+    let depth = section.integer("depth", DEPTH_MAX as u64, 8..=1024);
+    options.limits.depth_max = usize::try_from(depth).unwrap_or(DEPTH_MAX);
     options.drain =
         section.duration("drain", live::DRAIN, Duration::from_secs(1)..=Duration::from_secs(3600));
     section.finish();
     let section = root.section("seal");
-    options.seal_bytes = section.bytes("bytes", pipeline::SEAL_BYTES, 1 << 20..=4 << 30);
-    options.seal_interval = section.duration(
-        "interval",
-        pipeline::SEAL_INTERVAL,
-        Duration::from_millis(100)..=Duration::from_secs(86_400),
-    );
+    options.limits.seal_bytes = section.bytes("bytes", SEAL_BYTES, 1 << 20..=4 << 30);
+    options.limits.seal_interval =
+        section.duration("interval", SEAL_INTERVAL, Duration::from_millis(100)..=Duration::from_secs(86_400));
     let signer = signer(&section);
     section.finish();
     // Text of one stream that becomes a row group must leave room for other streams.
     let block = usize::try_from(options.text_bytes_max / 8).unwrap_or(usize::MAX);
-    options.block_bytes_max = options.block_bytes_max.min(block);
+    options.limits.block_bytes_max = options.limits.block_bytes_max.min(block);
     (options, signer)
 }
 
-/// Who signs: a key in a file or a variable, or a program that has one.
+/// The signer: a key in a file or a variable, or a program that has one.
 fn signer(section: &Section<'_>) -> Option<Arc<Signer>> {
     let (file, variable) = (section.path("key_file"), section.string("key_env"));
     let (program, public) =
         (section.strings("signer"), section.parsed("signer_public_key", PublicKey::parse));
     let given = [file.is_some(), variable.is_some(), section.is_set("signer")];
     if given.iter().filter(|is_given| **is_given).count() > 1 {
-        section.mistake("", "key_file, key_env and signer: one of them is enough");
+        section.mistake("", "has more than one of key_file, key_env and signer; set one");
         return None;
     }
     if section.is_set("signer_public_key") && !section.is_set("signer") {
-        section.mistake("signer_public_key", "is for a signer; the key of a file or a variable is known");
+        section.mistake(
+            "signer_public_key",
+            "is for signer only: the public key of a file or a variable is known",
+        );
     }
     let made = match (file, variable) {
-        (Some(path), _) => Signer::from_file(&path).map_err(|error| ("key_file", exit::causes(&error))),
+        (Some(path), _) => Signer::from_file(&path).map_err(|error| ("key_file", error_chain(&error))),
         (None, Some(name)) => match std::env::var(&name) {
             Ok(text) => {
-                PrivateKey::parse(&text).map(Signer::Key).map_err(|error| ("key_env", exit::causes(&error)))
+                PrivateKey::parse(&text).map(Signer::Key).map_err(|error| ("key_env", error_chain(&error)))
             }
             Err(_) => Err(("key_env", format!("the environment has no variable {name}"))),
         },
         (None, None) if !section.is_set("signer") => return None,
-        (None, None) if program.is_empty() => Err(("signer", "wants a program and its arguments".to_owned())),
+        (None, None) if program.is_empty() => {
+            Err(("signer", "must name a program and its arguments".to_owned()))
+        }
         (None, None) => match public {
             Some(public) => Ok(Signer::Command { command: program, public }),
             None if section.is_set("signer_public_key") => return None,
-            None => Err(("signer", "needs signer_public_key: what it signs is checked with that".to_owned())),
+            None => {
+                Err(("signer", "needs signer_public_key, which checks what the program signs".to_owned()))
+            }
         },
     };
     made.map(Arc::new).map_err(|(key, what)| section.mistake(key, what)).ok()
@@ -320,8 +327,8 @@ fn witnesses(sections: &[Section<'_>]) -> Vec<WitnessConfig> {
         if number == WITNESSES_MAX {
             section.mistake("", format!("there are more than {WITNESSES_MAX} witnesses"));
         }
-        let text = section.required("key", "the vkey that the witness's operator has told you");
-        let url = section.required("url", "the address that the witness is asked at");
+        let text = section.required("key", "the vkey that the witness's operator gave you");
+        let url = section.required("url", "the URL of the witness");
         let tls = TlsOptions { ca_file: section.path("ca_file"), identity: None };
         section.finish();
         let key = (!text.is_empty()).then(|| WitnessKey::parse(&text)).transpose();
@@ -334,7 +341,7 @@ fn witnesses(sections: &[Section<'_>]) -> Vec<WitnessConfig> {
             continue;
         }
         if let Some(Err(error)) = tls.ca_file.is_some().then(|| tls.client()) {
-            section.mistake("ca_file", exit::causes(&error));
+            section.mistake("ca_file", error_chain(&error));
         }
         match WitnessConfig::new(key, &url, tls) {
             Ok(witness) => found.push(witness),
@@ -350,14 +357,14 @@ fn timestamps(sections: &[Section<'_>]) -> Vec<TimestampConfig> {
         if number == WITNESSES_MAX {
             section.mistake("", format!("there are more than {WITNESSES_MAX} authorities"));
         }
-        let url = section.required("url", "the address of an RFC 3161 authority");
-        let trusted = section.required("tsa_ca_file", "the authorities that its certificate must lead to");
+        let url = section.required("url", "the URL of an RFC 3161 authority");
+        let trusted = section.required("tsa_ca_file", "the authorities that its certificate must chain to");
         let tls = TlsOptions { ca_file: section.path("ca_file"), identity: None };
         let (least, most) = (Duration::from_secs(1), Duration::from_secs(31 * 86_400));
         let interval = section.duration("interval", Duration::from_secs(3600), least..=most);
         section.finish();
         if let Some(Err(error)) = tls.ca_file.is_some().then(|| tls.client()) {
-            section.mistake("ca_file", exit::causes(&error));
+            section.mistake("ca_file", error_chain(&error));
         }
         if url.is_empty() || trusted.is_empty() {
             continue;
@@ -365,7 +372,7 @@ fn timestamps(sections: &[Section<'_>]) -> Vec<TimestampConfig> {
         let trusted = match timestamp_authorities(Path::new(&trusted)) {
             Ok(trusted) => trusted,
             Err(error) => {
-                section.mistake("tsa_ca_file", exit::causes(error.source.as_ref()));
+                section.mistake("tsa_ca_file", error_chain(error.source.as_ref()));
                 continue;
             }
         };
@@ -399,7 +406,7 @@ fn observe(section: &Section<'_>) -> Observe {
         && !listen.ip().is_loopback()
         && token.is_none()
     {
-        section.mistake("listen", "is reachable from outside: /metrics needs token_file or token_env then");
+        section.mistake("listen", "is reachable from outside; then /metrics needs token_file or token_env");
     }
     section.finish();
     Observe { listen, token }
@@ -409,8 +416,8 @@ fn address(section: &Section<'_>, key: &'static str, text: &str) -> Option<Socke
     let address = text.parse::<SocketAddr>();
     if address.is_err() {
         let what = match text.parse::<IpAddr>() {
-            Ok(_) => "wants a port, too, such as \"127.0.0.1:9464\"",
-            Err(_) => "wants an address and a port, such as \"127.0.0.1:9464\" or \"[::]:8443\"",
+            Ok(_) => "needs a port, such as \"127.0.0.1:9464\"",
+            Err(_) => "must be an address and a port, such as \"127.0.0.1:9464\" or \"[::]:8443\"",
         };
         section.mistake(key, what);
     }
@@ -433,12 +440,12 @@ fn log(section: &Section<'_>) -> Log {
     Log { level, format }
 }
 
-/// What every source has: a name of its own, and how long it may be silent.
+/// What every source has: its own name, and how long it may be silent.
 fn source(section: &Section<'_>, names: &mut Vec<String>, silence: &mut Vec<(String, Duration)>) -> String {
     let name = section.required("name", "each source has its own name");
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if !name.is_empty() && (name.chars().count() > NAME_CHARS_MAX || !name.chars().all(plain)) {
-        section.mistake("name", format!("wants 1 to {NAME_CHARS_MAX} letters, digits, -, _ and ."));
+        section.mistake("name", format!("must be 1 to {NAME_CHARS_MAX} letters, digits, -, _ and ."));
     }
     if !name.is_empty() && names.contains(&name) {
         section.mistake("name", "another source has this name");
@@ -469,7 +476,7 @@ fn tail(
     let cluster = cluster(section);
     let paths = section.strings("paths");
     if paths.is_empty() {
-        section.mistake("paths", "wants at least one file, folder or pattern");
+        section.mistake("paths", "needs at least one file, folder or pattern");
     }
     let mut options = TailOptions::new(name, cluster, paths);
     let (least, most) = (Duration::from_millis(10), Duration::from_secs(60));
@@ -500,7 +507,7 @@ fn webhook(
             None
         }
         _ => {
-            section.mistake("cert_file", "and key_file go together: one of them is missing");
+            section.mistake("cert_file", "and key_file go together; one of them is missing");
             None
         }
     };
@@ -527,14 +534,14 @@ fn webhook(
         route.finish();
     }
     section.finish();
-    // A section with a mistake already would only be told another, about what is not there.
+    // A section that has a mistake already would only get a second one, about what is missing.
     if let (true, Err(error)) = (section.is_sound(), options.check()) {
         section.mistake("", error.to_string());
     }
     options
 }
 
-/// How brokers are spoken to, for sources and sinks.
+/// How to connect to brokers, for sources and sinks.
 fn kafka_security(section: &Section<'_>) -> kafka::Security {
     use kafka::{Mechanism, Sasl, Security};
     #[derive(Clone, Copy, PartialEq)]
@@ -589,10 +596,7 @@ fn kafka(
     let name = source(section, names, silence);
     let cluster = cluster(section);
     let security = kafka_security(section);
-    let group = match section.is_set("group") {
-        true => section.required("group", ""),
-        false => "strongroom".to_owned(),
-    };
+    let group = if section.is_set("group") { section.required("group", "") } else { "strongroom".to_owned() };
     let starts = [("earliest", Start::Earliest), ("latest", Start::Latest)];
     let gaps = [("stop", OnGap::Stop), ("continue", OnGap::Continue)];
     let assignors = [("cooperative-sticky", Assignor::CooperativeSticky), ("range", Assignor::Range)];
@@ -651,7 +655,8 @@ mod tests {
 
     #[test]
     fn the_default_file_shows_every_key() {
-        // Secrets are looked up, and TLS of Kafka needs another `security`; all other keys are read.
+        // Secrets are looked up, and TLS of Kafka needs another `security`; all other keys are
+        // read.
         let shown = shown();
         let left_out = |line: &str| {
             let keys = [
@@ -672,7 +677,7 @@ mod tests {
                 || webhook
                 || line.contains("/etc/strongroom/kafka")
         };
-        // What sinks are made of is read when the file is.
+        // The options of sinks are read together with the file.
         let folder = tempfile::tempdir().expect("a folder");
         let tls = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls/");
         for (name, from) in [("ca.pem", "cert.pem"), ("client.crt", "cert.pem"), ("client.key", "key.pem")] {
@@ -699,29 +704,29 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_told_at_once() {
+    fn every_mistake_is_reported_at_once() {
         let text = "[archive]\nlocatoin = 'x'\n[seal]\nbytes = '1KiB'\n[observe]\nlisten = '0.0.0.0:9464'\n\
                     [log]\nlevel = 'loud'\n[[tail]]\nname = 'a b'\ncluster = ''\npaths = 'x'\npoll = '5'\n";
         assert_eq!(
             mistakes(text),
             [
                 "line 1: archive.location: is missing: a folder, a file:// or an s3:// URL",
-                "line 2: archive.locatoin: is no key here; there are ca_file, endpoint, kms_key_id, location, lock_mode, \
+                "line 2: archive.locatoin: is not a key here; the keys are ca_file, endpoint, kms_key_id, location, lock_mode, \
                  path_style, region, retention_years, single_writer, staging",
-                "line 4: seal.bytes: wants a size from 1.0 MiB to 4.0 GiB",
-                "line 6: observe.listen: is reachable from outside: /metrics needs token_file or token_env then",
-                "line 8: log.level: wants one of error, warn, info, debug, trace",
-                "line 10: tail[1].name: wants 1 to 64 letters, digits, -, _ and .",
+                "line 4: seal.bytes: must be a size from 1.0 MiB to 4.0 GiB",
+                "line 6: observe.listen: is reachable from outside; then /metrics needs token_file or token_env",
+                "line 8: log.level: must be one of error, warn, info, debug, trace",
+                "line 10: tail[1].name: must be 1 to 64 letters, digits, -, _ and .",
                 "line 11: tail[1].cluster: is empty",
-                "line 12: tail[1].paths: wants a list of texts, found text",
-                "line 12: tail[1].paths: wants at least one file, folder or pattern",
-                "line 13: tail[1].poll: wants a time such as \"200ms\", \"30s\", \"5m\" or \"1h\"",
+                "line 12: tail[1].paths: must be a list of strings, found a string",
+                "line 12: tail[1].paths: needs at least one file, folder or pattern",
+                "line 13: tail[1].poll: must be a duration such as \"200ms\", \"30s\", \"5m\" or \"1h\"",
             ]
         );
     }
 
     #[test]
-    fn a_file_that_is_no_toml_is_told_with_its_line() {
+    fn a_file_that_is_not_toml_is_reported_with_its_line() {
         let found = mistakes("[archive]\nlocation = \n");
         assert!(found.len() == 1 && found[0].starts_with("line 2: "), "{found:?}");
         assert_eq!(mistakes("[archive]\nlocation = 'x'\n").len(), 1, "no source");

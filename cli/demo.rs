@@ -1,8 +1,8 @@
-//! `strongroom demo`: the whole product on a log that nobody has to find first.
+//! `strongroom demo`: the whole product on a generated log, so that no log has to be found first.
 //!
-//! Invariant: every step is the one that the command printed above it would take, on the same functions;
-//! what the demonstration shows is therefore what the reader gets. It writes to one folder only, and
-//! replaces nothing there but what an earlier demonstration left.
+//! Invariant: every step calls the same functions as the command printed above it, so the
+//! demonstration shows exactly what the reader gets. It writes to one folder only, and replaces
+//! nothing there but what an earlier demonstration left.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -18,14 +18,15 @@ use strongroom_ingest::{FileError, IngestError, IngestOptions, Observer, Progres
 use strongroom_query::{Expanded, Format, Layout, Session, SessionOptions};
 use strongroom_schemas::{Alert, Severity};
 
-use crate::exit::{self, CliError};
-use crate::ingest::{Screen, cli_error, load_rules, print_account, stop_on_interrupt};
+use crate::exit::{self, CliError, ingest_error, query_error};
+use crate::ingest::{Screen, load_rules, print_account, stop_on_interrupt};
 use crate::{generate, query, term};
 
 /// See the whole product work on a generated cluster with attacks hidden in it.
 ///
-/// Generates a day's audit log, reads it with alerts, seals it in an archive, checks that each attack was
-/// found and each byte kept, and asks three questions. Nothing outside --dir is touched.
+/// Generates a day's audit log, ingests it with alerts, seals it in an archive, checks that each
+/// attack was found and each byte kept, and answers three questions. Nothing outside --dir is
+/// touched.
 #[derive(clap::Args)]
 pub struct Args {
     /// Folder for the log and the archive; an earlier demonstration there is replaced
@@ -39,17 +40,17 @@ pub struct Args {
     seed: u64,
 }
 
-/// A demonstration is to be watched; larger logs are what `generate` and `ingest` are for.
+/// A demonstration is to be watched; `generate` and `ingest` are for larger logs.
 const EVENTS_MAX: u64 = 20_000_000;
 const DAY_SECONDS: f64 = 86_400.0;
-/// Events a second that a node causes, as in the generator's own cluster.
+/// Events per second that one node causes, as in the generator's own cluster.
 const EVENTS_PER_NODE: f64 = 0.5;
 const NODES_MIN: f64 = 3.0;
 const NODES_MAX: f64 = 500.0;
 
 const NAME: &str = "strongroom";
 const CLUSTER: &str = "clinic";
-/// The alerts printed while they fire; all are in the table.
+/// Severity from which alerts are printed as they fire; all are in the table.
 const PRINT_FROM: Severity = Severity::High;
 
 const MARKER: &str = ".strongroom-demo";
@@ -77,7 +78,7 @@ WHERE source_ip = '198.51.100.23' AND resource <> 'secrets' AND stage = 'Respons
 ORDER BY stage_timestamp",
     ),
     (
-        "Which powers were given away that day, by whom and to whom?",
+        "Which permissions were granted that day, by whom and to whom?",
         "\
 SELECT stage_timestamp, actor, source_ip, resource, name, role_name,
        coalesce(subjects, rules) AS granted
@@ -102,7 +103,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     let answered = investigate(&archive_path)?;
 
     say("")?;
-    heading(&format!("Done in {:.1} s. Now yours", started.elapsed().as_secs_f64()))?;
+    heading(&format!("Done in {:.1} s. Now try it yourself", started.elapsed().as_secs_f64()))?;
     let program = program();
     for (arguments, what) in [
         (format!("sql --archive {archive_word}"), "ask more; \\d lists tables and views"),
@@ -122,7 +123,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     ] {
         say(&format!("  {program} {arguments}\n      {}", dimmed(what)))?;
     }
-    say(&format!("\nEverything is in {}; delete it when you have seen enough.", word(&args.dir)))?;
+    say(&format!("\nEverything is in {}; delete it when you are done.", word(&args.dir)))?;
     Ok(if found && same && answered { exit::OK } else { exit::FINDING })
 }
 
@@ -134,7 +135,7 @@ fn prepare(dir: &Path) -> Result<(), CliError> {
         Ok(mut entries) => {
             if !marker.exists() && entries.next().is_some() {
                 return Err(CliError::input(anyhow::anyhow!(
-                    "{} exists and is not of an earlier demonstration",
+                    "{} exists and was not made by an earlier demonstration",
                     dir.display()
                 ))
                 .with_hint("name another folder with --dir"));
@@ -174,7 +175,7 @@ fn generate_day(args: &Args, log: &Path) -> Result<Vec<PlantedAttack>, CliError>
     let mut generator = Generator::new(options).map_err(CliError::input)?;
     let truth = generator.ground_truth().to_vec();
     heading(&format!(
-        "A day in a cluster of {nodes} nodes: {} audit events, {} attacks among them",
+        "One day in a cluster of {nodes} nodes: {} audit events, including {} attacks",
         term::count(args.events),
         truth.len()
     ))?;
@@ -194,7 +195,7 @@ fn generate_day(args: &Args, log: &Path) -> Result<Vec<PlantedAttack>, CliError>
 fn ingest_day(log: &Path, archive_path: &Path) -> Result<Vec<Alert>, CliError> {
     let rules = Arc::new(load_rules(false, &[])?);
     say("")?;
-    heading(&format!("Read it: {} rules watch, the events are sealed", rules.rules().len()))?;
+    heading(&format!("Ingest it: {} rules watch while the events are sealed", rules.rules().len()))?;
     let location = archive_path.to_string_lossy();
     command(&format!(
         "ingest --cluster {CLUSTER} --archive {} --print-alerts {PRINT_FROM} {}",
@@ -202,7 +203,7 @@ fn ingest_day(log: &Path, archive_path: &Path) -> Result<Vec<Alert>, CliError> {
         word(log)
     ))?;
     let archive =
-        Archive::open_or_create(&location).map_err(|error| cli_error(IngestError::Archive(error)))?;
+        Archive::open_or_create(&location).map_err(|error| ingest_error(IngestError::Archive(error)))?;
     let inputs = vec![source::Input::File(log.to_path_buf())];
     let options = IngestOptions::new(CLUSTER, inputs);
     stop_on_interrupt(&options.stop)?;
@@ -210,7 +211,7 @@ fn ingest_day(log: &Path, archive_path: &Path) -> Result<Vec<Alert>, CliError> {
     let started = Instant::now();
     let outcome = ingest(&archive, &rules, &options, &mut watcher);
     watcher.screen.bar.finish_and_clear();
-    let report = outcome.map_err(cli_error)?;
+    let report = outcome.map_err(ingest_error)?;
     print_account(&report, started.elapsed(), &location)?;
     if report.interrupted {
         return Err(CliError { code: exit::INTERRUPTED, hint: None, source: anyhow::anyhow!("interrupted") });
@@ -218,7 +219,7 @@ fn ingest_day(log: &Path, archive_path: &Path) -> Result<Vec<Alert>, CliError> {
     Ok(watcher.alerts)
 }
 
-/// Shows the alerts as `ingest` does, and keeps them to be judged.
+/// Shows alerts as `ingest` does, and keeps them for the comparison.
 struct Watcher {
     screen: Screen,
     alerts: Vec<Alert>,
@@ -250,7 +251,9 @@ impl Observer for Watcher {
 /// Prints for each attack the alert that found it; true when all were found.
 fn compare(truth: &[PlantedAttack], alerts: &[Alert]) -> Result<bool, CliError> {
     say("")?;
-    heading("Was every attack found? The truth, which the rules do not know, against the alerts")?;
+    heading(
+        "Was every attack found? The alerts, against the list of planted attacks, which the rules do not know",
+    )?;
     let mut of_attacks = HashSet::new();
     let mut found = 0;
     say(&dimmed(&format!("  {:<28} {:<6} {:<9} {}", "attack", "began", "severity", "found by")))?;
@@ -272,8 +275,8 @@ fn compare(truth: &[PlantedAttack], alerts: &[Alert]) -> Result<bool, CliError> 
                     touching.iter().map(|(_, other)| other.rule_name.as_str()).collect();
                 let others = match others.len() - 1 {
                     0 => String::new(),
-                    1 => ", and one more rule".to_owned(),
-                    more => format!(", and {more} more rules"),
+                    1 => "and 1 more rule".to_owned(),
+                    more => format!("and {more} more rules"),
                 };
                 say(&format!(
                     "{} {:<28} {began:<6} {:<9} {}{}",
@@ -295,7 +298,7 @@ fn compare(truth: &[PlantedAttack], alerts: &[Alert]) -> Result<bool, CliError> 
     }
     let rest = alerts.len() - of_attacks.len();
     say(&format!(
-        "{found} of {} attacks found. {} alert{} on what was no attack: people's exec sessions, port-forwards and the like.",
+        "{found} of {} attacks found. {} alert{} on activity that was not an attack: people's exec sessions, port-forwards and the like.",
         truth.len(),
         term::count(rest as u64),
         if rest == 1 { "" } else { "s" },
@@ -303,13 +306,13 @@ fn compare(truth: &[PlantedAttack], alerts: &[Alert]) -> Result<bool, CliError> 
     Ok(found == truth.len())
 }
 
-/// Exports the archive and compares it with the log; true when they are the same.
+/// Exports the archive and compares it with the log; true when they are equal.
 fn export_and_compare(log: &Path, archive_path: &Path) -> Result<bool, CliError> {
     say("")?;
     heading("Was every byte kept?")?;
     command(&format!("export --archive {} | cmp - {}", word(archive_path), word(log)))?;
     let archive = Archive::open(&archive_path.to_string_lossy())
-        .map_err(|error| cli_error(IngestError::Archive(error)))?;
+        .map_err(|error| ingest_error(IngestError::Archive(error)))?;
     let started = Instant::now();
     let original = File::open(log).with_context(|| format!("cannot open {}", log.display()))?;
     let mut comparison = Comparison {
@@ -321,7 +324,7 @@ fn export_and_compare(log: &Path, archive_path: &Path) -> Result<bool, CliError>
     let differs_at = comparison.finish().with_context(|| format!("cannot read {}", log.display()))?;
     match differs_at {
         None => say(&format!(
-            "{} {} records come back as the {} they were, in {:.1} s",
+            "{} {} records were restored to the original {}, in {:.1} s",
             green("✓"),
             term::count(records),
             term::bytes(comparison.compared),
@@ -332,7 +335,7 @@ fn export_and_compare(log: &Path, archive_path: &Path) -> Result<bool, CliError>
     Ok(differs_at.is_none())
 }
 
-/// A writer that keeps nothing and compares what it gets with a file.
+/// A writer that keeps nothing and compares its input with a file.
 struct Comparison {
     original: io::BufReader<File>,
     compared: u64,
@@ -340,7 +343,7 @@ struct Comparison {
 }
 
 impl Comparison {
-    /// Where the file differs from what was written, its end included.
+    /// Where the file differs from what was written; a missing or extra end is a difference.
     fn finish(&mut self) -> io::Result<Option<u64>> {
         let rest = io::BufRead::fill_buf(&mut self.original)?;
         if self.differs_at.is_none() && !rest.is_empty() {
@@ -372,11 +375,11 @@ impl io::Write for Comparison {
     }
 }
 
-/// Asks the three questions; true when each has an answer with rows.
+/// Asks the three questions; true when each answer has rows.
 fn investigate(archive_path: &Path) -> Result<bool, CliError> {
     let archive = Archive::open(&archive_path.to_string_lossy())
-        .map_err(|error| cli_error(IngestError::Archive(error)))?;
-    let session = Session::open(archive, &SessionOptions::default()).map_err(query::cli_error)?;
+        .map_err(|error| ingest_error(IngestError::Archive(error)))?;
+    let session = Session::open(archive, &SessionOptions::default()).map_err(query_error)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     let layout = Layout {
@@ -403,7 +406,7 @@ fn investigate(archive_path: &Path) -> Result<bool, CliError> {
     Ok(all)
 }
 
-/// Columns of a page when there is no terminal to ask.
+/// Width of the output when there is no terminal.
 const WIDTH_DEFAULT: usize = 160;
 
 fn heading(text: &str) -> Result<(), CliError> {
@@ -411,12 +414,13 @@ fn heading(text: &str) -> Result<(), CliError> {
     say(&format!("{style}{text}{style:#}"))
 }
 
-/// The command line that does the same.
+/// Prints the equivalent command line.
 fn command(arguments: &str) -> Result<(), CliError> {
     say(&dimmed(&format!("$ {} {arguments}", program())))
 }
 
-/// A line on standard output; progress, alerts and accounts share the terminal with it in order.
+/// Prints a line on standard output; progress bars, alerts and summaries share the terminal with it
+/// in order.
 fn say(text: &str) -> Result<(), CliError> {
     let mut out = anstream::stdout().lock();
     writeln!(out, "{text}").and_then(|()| out.flush()).context("cannot write to standard output")?;
@@ -438,7 +442,8 @@ fn red(text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// The word that starts this program again: its name where the shell finds it, else its path as given.
+/// The word that starts this program again: its name where the shell finds it, else its path as
+/// given.
 fn program() -> String {
     let given = std::env::args_os().next().map(PathBuf::from).unwrap_or_else(|| PathBuf::from(NAME));
     term::shell_word(&given.to_string_lossy())

@@ -1,7 +1,7 @@
-//! `strongroom evidence`: the records of a period with everything that lets a stranger check them.
+//! `strongroom evidence`: the records of a period, with everything that lets a stranger check them.
 //!
-//! Invariant: a pack has its name only when it is whole, synced, and has been checked as a stranger would; a run that dies
-//! leaves a folder whose name says that it is none.
+//! Invariant: a pack gets its name only when it is complete, synced, and has been checked as a
+//! stranger would check it. A run that dies leaves a folder whose name says that it is not a pack.
 
 mod ask;
 mod check;
@@ -33,34 +33,37 @@ use strongroom_tlog::PublicKey;
 use self::ask::{Asker, time_text};
 use self::gaps::{CANNOT_KNOW, Gap, Pauses};
 use self::report::{LINES_SHOWN, RECORDS_SHOWN, Top};
-use crate::exit::{self, CliError};
+use crate::exit::{self, CliError, evidence_error, proof_error};
 use crate::findings::json_text;
 use crate::key::{KeyArgs, open, public_key};
 use crate::{hunt, term, verify as verify_command};
 
-/// How late a commit may be behind its newest event without being told.
+/// How late a commit may be after its newest event without being reported.
 const LAG_MAX_US: i64 = 3_600_000_000;
-/// Most gaps that are listed; more are counted.
+/// Most gaps that are listed; further ones are only counted.
 const GAPS_MAX: usize = 5000;
-/// Most alerts that a pack may be about: their ids are held.
+/// Most alerts of one pack: their ids are held in memory.
 const ALERTS_MAX: u64 = 2_000_000;
-/// Resource and subresource, as people write them.
+/// Resource and subresource in the usual notation.
 const RESOURCE: &str = "CASE WHEN subresource IS NULL THEN resource ELSE resource || '/' || subresource END";
-/// The verifier for auditors, whose hash `VERIFY.md` tells.
+/// The verifier for auditors; `VERIFY.md` states its hash.
 const VERIFIER: &[u8] = include_bytes!("../tools/verify.py");
 
-/// Write the records of a period, with proofs, into a folder that an auditor checks offline; or check such a folder.
+/// Write the records of a period, with proofs, into a folder that an auditor checks offline; or
+/// check such a folder.
 ///
-/// The folder has the original bytes of every event chosen and of the alerts about the period, proofs that lead each of them to a signed
-/// checkpoint, what the store said of locks and versions, what is known of gaps, and a report to be read or printed. VERIFY.md in
-/// it says how to check it without strongroom. docs/proof.md has the format.
+/// The folder has the original bytes of every chosen event and of the alerts about the period,
+/// proofs that lead from each of them to a signed checkpoint, what the store said of locks and
+/// versions, what is known of gaps, and a report to read or print. VERIFY.md in it says how to
+/// check it without strongroom. docs/proof.md has the format.
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_long_help = "\
 Examples:
-  strongroom evidence --archive ./archive --from 2026-03-01 --to 2026-04-01 --namespace payments --out march
-  strongroom evidence --archive s3://bucket/prefix --from 2026-03-02T10:00:00Z --to 2026-03-02T12:00:00Z \\
-      --user eve@example.com --key audit.key --out eve
+  strongroom evidence --archive ./archive --from 2026-03-01 --to 2026-04-01 \\
+      --namespace payments --out march
+  strongroom evidence --archive s3://bucket/prefix --from 2026-03-02T10:00:00Z \\
+      --to 2026-03-02T12:00:00Z --user eve@example.com --key audit.key --out eve
   strongroom evidence check march --public-key strongroom+3e78f75f+ARtw8e…
   strongroom evidence check march --archive ./archive --public-key strongroom+3e78f75f+ARtw8e…
 
@@ -71,41 +74,41 @@ pub struct Args {
     /// The archive: a folder, a file:// or an s3:// URL
     #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION", required = true)]
     archive: Option<String>,
-    /// First time, by the event's own clock: 2026-03-01 or 2026-03-01T10:00:00Z
+    /// Start of the period, by the event's own clock: 2026-03-01 or 2026-03-01T10:00:00Z
     #[arg(long, value_name = "TIME", value_parser = hunt::time, required = true)]
     from: Option<i64>,
-    /// Time behind the last one
+    /// End of the period, exclusive
     #[arg(long, value_name = "TIME", value_parser = hunt::time, required = true)]
     to: Option<i64>,
     /// Only events of this namespace (repeatable)
     #[arg(long, value_name = "NAMESPACE")]
     namespace: Vec<String>,
-    /// Only events of this user, as itself or impersonated (repeatable)
+    /// Only events of this user, acting itself or impersonated (repeatable)
     #[arg(long, value_name = "USER")]
     user: Vec<String>,
-    /// Only events for which this SQL condition holds
+    /// Only events for which this SQL condition is true
     #[arg(long = "where", value_name = "CONDITION")]
     condition: Option<String>,
-    /// Every record of every file that may hold one of the period, and all commits: more than was asked, and the pack alone shows that none is
-    /// missing
+    /// Include every record of every file that may hold one of the period, and all commits: more
+    /// than was asked for, but then the pack alone shows that no record is missing
     #[arg(long, conflicts_with_all = ["namespace", "user", "condition"])]
     complete: bool,
-    /// The folder to make; there must be nothing of this name, or an empty folder
+    /// The folder to make; it must not exist, or be empty
     #[arg(long, value_name = "DIR", required = true)]
     out: Option<PathBuf>,
     #[command(flatten)]
     key: KeyArgs,
-    /// A public key of the archive, from elsewhere, for the verify of the period (repeatable)
+    /// A public key of the archive, obtained out of band, to verify the period with (repeatable)
     #[arg(long, env = "STRONGROOM_PUBLIC_KEY", value_name = "KEY", value_parser = public_key)]
     public_key: Vec<PublicKey>,
-    /// No account on standard error
+    /// Print no summary on standard error
     #[arg(short, long)]
     quiet: bool,
 }
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Check a pack; with --archive, ask the archive again whether the pack is the answer
+    /// Check a pack; with --archive, ask the archive again whether the pack is the full answer
     Check(check::Args),
 }
 
@@ -116,16 +119,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     }
 }
 
-fn evidence_error(error: EvidenceError) -> CliError {
-    let hint = error.hint();
-    let error = CliError::failure(error);
-    match hint {
-        Some(hint) => error.with_hint(hint),
-        None => error,
-    }
-}
-
-/// Says what is being done now.
+/// Reports the current step.
 struct Steps {
     quiet: bool,
 }
@@ -133,7 +127,7 @@ struct Steps {
 impl Steps {
     fn say(&self, what: &str) {
         if !self.quiet {
-            // Nobody is helped by an error about this line.
+            // An error about this line would help no one.
             let _ = writeln!(anstream::stderr(), "{what}");
         }
     }
@@ -146,10 +140,11 @@ impl Steps {
 fn question(args: &Args) -> Result<(Question, Span), CliError> {
     let (from_us, to_us) = (args.from.unwrap_or_default(), args.to.unwrap_or_default());
     if from_us >= to_us {
-        return Err(CliError::input(anyhow::anyhow!("the period ends before it begins"))
-            .with_hint("--to is the time behind the last one: a day is --from 2026-03-01 --to 2026-03-02"));
+        return Err(CliError::input(anyhow::anyhow!("the period ends before it starts"))
+            .with_hint("--to is exclusive: one day is --from 2026-03-01 --to 2026-03-02"));
     }
-    let time = |us| time_text(us).ok_or_else(|| CliError::input(anyhow::anyhow!("a time is in no calendar")));
+    let time =
+        |us| time_text(us).ok_or_else(|| CliError::input(anyhow::anyhow!("a time is outside the calendar")));
     let question = Question {
         from: time(from_us)?,
         to: time(to_us)?,
@@ -161,11 +156,11 @@ fn question(args: &Args) -> Result<(Question, Span), CliError> {
     Ok((question, Span { from_us, to_us }))
 }
 
-/// The folder that a pack is written in before it has its name.
+/// The folder that a pack is written in before it gets its name.
 fn partial_folder(out: &Path) -> Result<tempfile::TempDir, CliError> {
     let refuse = |what: &str| {
         Err(CliError::input(anyhow::anyhow!("{} {what}", out.display()))
-            .with_hint("name a folder that is not there"))
+            .with_hint("name a folder that does not exist"))
     };
     match std::fs::read_dir(out) {
         Ok(mut entries) => {
@@ -174,9 +169,9 @@ fn partial_folder(out: &Path) -> Result<tempfile::TempDir, CliError> {
             }
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(_) => return refuse("is no folder that could be used"),
+        Err(_) => return refuse("is not a usable folder"),
     }
-    let Some(name) = out.file_name() else { return refuse("is no name of a folder") };
+    let Some(name) = out.file_name() else { return refuse("is not a folder name") };
     let folder = match out.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -215,15 +210,15 @@ fn make(args: &Args) -> Result<u8, CliError> {
     steps.say("reading the signed commits");
     let ledger = Ledger::load(&archive, span, None, LAG_MAX_US).map_err(evidence_error)?;
     if let Some(signer) = &signer {
-        // Told before the work, not after it.
+        // Reported before the work, not after it.
         match ledger.keys().current() {
             Some(current) if current != signer.public() => {
-                return Err(crate::key::proof_error(LogError::KeyNotCurrent { current }));
+                return Err(proof_error(LogError::KeyNotCurrent { current }));
             }
             _ => {}
         }
     }
-    steps.say("asking which records are of the question");
+    steps.say("asking which records the question chooses");
     let asker = Asker::over(&archive)?;
     let (mut chosen, events_query) = ask_events(&asker, &question, folder)?;
     let (ids, alerts_query) = ask_alerts(&asker, &question)?;
@@ -234,9 +229,10 @@ fn make(args: &Args) -> Result<u8, CliError> {
         term::count(alerts_query.rows)
     ));
     let bar = steps.bar();
-    let (events, alerts) = match question.complete {
-        true => (Selection::Whole, Selection::Whole),
-        false => (Selection::Events(&mut chosen), Selection::Alerts(&ids)),
+    let (events, alerts) = if question.complete {
+        (Selection::Whole, Selection::Whole)
+    } else {
+        (Selection::Events(&mut chosen), Selection::Alerts(&ids))
     };
     let selected = write_pack_records((&archive, &ledger), events, alerts, &EventRecords, folder, &bar);
     let mut selected = selected.map_err(evidence_error)?;
@@ -293,7 +289,7 @@ fn make(args: &Args) -> Result<u8, CliError> {
     let bytes = manifest.to_bytes();
     if let Some(signer) = &signer {
         let note = sign_manifest(signer, ledger.keys(), archive.id(), &bytes);
-        put(folder, MANIFEST_NOTE, note.map_err(crate::key::proof_error)?.as_bytes())?;
+        put(folder, MANIFEST_NOTE, note.map_err(proof_error)?.as_bytes())?;
     }
     put(folder, MANIFEST, &bytes)?;
 
@@ -304,7 +300,7 @@ fn make(args: &Args) -> Result<u8, CliError> {
     bar.0.finish_and_clear();
     if let Some(finding) = checked.findings.first() {
         return Err(CliError::failure(anyhow::anyhow!(
-            "the pack that was made does not hold, and is not kept: {}: {}: {}",
+            "the pack failed its own check and is not kept: {}: {}: {}",
             finding.kind,
             term::printable(&finding.place),
             term::printable(&finding.detail)
@@ -313,18 +309,18 @@ fn make(args: &Args) -> Result<u8, CliError> {
     publish(partial, &out)?;
     let findings = verified.findings.len();
     steps.say(&format!(
-        "{}: {} events, {} alerts, pieces of proof: {}{}",
+        "{}: {} events, {} alerts, proof files: {}{}",
         out.display(),
         term::count(manifest.counts.events),
         term::count(manifest.counts.alerts),
         term::count(manifest.counts.proofs),
-        if signer.is_some() { ", signed" } else { "; not signed, as no key was given" }
+        if signer.is_some() { ", signed" } else { "; not signed, because no key was given" }
     ));
     if findings > 0 {
         let first = &verified.findings[0];
         let place = term::printable(&first.place);
         steps.say(&format!(
-            "verify has {findings} findings on the archive, the first: {} {place}; the report has them",
+            "verify has {findings} findings on the archive, the first: {} {place}; all are in the report",
             first.kind
         ));
         return Ok(exit::FINDING);
@@ -341,9 +337,9 @@ fn publish(partial: tempfile::TempDir, out: &Path) -> Result<(), CliError> {
             sync(&path).with_context(|| format!("cannot sync {}", path.display()))?;
         }
     }
-    // An empty folder of that name gives way; anything else does not.
+    // An empty folder of that name is replaced; anything else is not.
     std::fs::rename(partial.path(), out).with_context(|| format!("cannot write {}", out.display()))?;
-    // Its old name is gone, so there is nothing to remove.
+    // Its old name is gone, so nothing is left to remove.
     let _ = partial.keep();
     let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     sync(parent).with_context(|| format!("cannot sync {}", parent.display()))?;
@@ -389,7 +385,7 @@ fn verify_period(
         ..Options::default()
     };
     let bar = steps.bar();
-    let report = verify(archive, &options, &EventRecords, &bar).map_err(crate::key::proof_error)?;
+    let report = verify(archive, &options, &EventRecords, &bar).map_err(proof_error)?;
     bar.0.finish_and_clear();
     Ok(report)
 }
@@ -406,7 +402,7 @@ struct Found {
     limits: Vec<Value>,
     rejects_at_positions: u64,
     rejects_received: u64,
-    /// By reason, of those at positions or received.
+    /// By reason: rejects between the positions, or received in the period.
     rejects: BTreeMap<String, u64>,
     events_without_time: u64,
 }
@@ -452,7 +448,7 @@ fn silences(
     asker.rows(sql, &mut |row| {
         let name = row["name"].as_str().unwrap_or_default();
         let minute = row["minute"].as_str().and_then(|time| DateTime::parse_from_rfc3339(time).ok());
-        let minute = minute.context("a minute of an answer is no time")?.timestamp_micros();
+        let minute = minute.context("a minute in an answer is not a time")?.timestamp_micros();
         if current.as_ref().is_none_or(|(known, _)| known != name) {
             end(current.replace((name.to_owned(), Pauses::default())));
         }
@@ -480,7 +476,8 @@ fn look_for_gaps(
             "SELECT {name} AS name, date_trunc('minute', stage_timestamp) AS minute FROM events WHERE {period} GROUP BY 1, 2 ORDER BY 1, 2"
         )
     };
-    // A file that was rotated away ends, so only a cluster as a whole is silent at the ends of a period.
+    // A file that was rotated away ends, so only a cluster as a whole is silent at the ends of a
+    // period.
     silences(asker, &minutes("cluster"), "cluster_silent", edges, &mut found)?;
     silences(asker, &minutes("source"), "source_silent", None, &mut found)?;
     let jumps = ledger.jumps.iter().map(|jump| Gap {
@@ -490,8 +487,8 @@ fn look_for_gaps(
         source: jump.source.clone(),
         count: u64::try_from(jump.messages - jump.records).unwrap_or(0),
         why: format!(
-            "{}: the broker counted {} messages on, and {} records came of them: numbers that compaction or a transaction took, or messages \
-             that were gone before they were read",
+            "{}: the broker advanced by {} messages and {} records arrived: compaction or a transaction took the other numbers, or the messages \
+             were gone before they were read",
             jump.commit, jump.messages, jump.records
         ),
     });
@@ -503,14 +500,14 @@ fn look_for_gaps(
         source: lag.sources.join(", "),
         count: u64::try_from((lag.sealed_us - lag.from_us) / gaps::MINUTE_US).unwrap_or(0),
         why: format!(
-            "{}: sealed so many minutes after its newest event; until then the archive protected none of its events",
+            "{}: sealed this many minutes after its newest event; until then the archive did not protect these events",
             lag.commit
         ),
     });
     found.add(lags.collect(), "sealed_late", ledger.lags_in_all);
     for (log, commits) in &ledger.unsigned {
         let why =
-            format!("{commits} commits of {log} have no checkpoint yet: what they hold is not in this pack");
+            format!("{commits} commits of {log} have no checkpoint yet: their records are not in this pack");
         let gap =
             Gap { kind: "unsigned_commits", from: None, to: None, source: log.clone(), count: *commits, why };
         found.add(vec![gap], "unsigned_commits", 1);
@@ -526,7 +523,7 @@ fn look_for_gaps(
             to: Some(question.to.clone()),
             source: "all".to_owned(),
             count: found.events_without_time,
-            why: "events that name no time lie under the day they came, and no question about a time finds them".to_owned(),
+            why: "events without a time are stored under the day they arrived, and a question about a time cannot find them".to_owned(),
         };
         found.add(vec![gap], "events_without_time", 1);
     }
@@ -535,7 +532,7 @@ fn look_for_gaps(
         "SELECT time, group_key, title, message FROM alerts WHERE rule_id IN ({own}) AND {} ORDER BY time, alert_id LIMIT {GAPS_MAX}",
         ask::alerts_period(question)
     );
-    let told = asker.all(&sql)?.into_iter().map(|row| Gap {
+    let reported = asker.all(&sql)?.into_iter().map(|row| Gap {
         kind: "own_alert",
         from: row["time"].as_str().map(str::to_owned),
         to: None,
@@ -547,9 +544,9 @@ fn look_for_gaps(
             row["message"].as_str().unwrap_or_default()
         ),
     });
-    let told: Vec<Gap> = told.collect();
-    let all = told.len() as u64;
-    found.add(told, "own_alert", all);
+    let reported: Vec<Gap> = reported.collect();
+    let all = reported.len() as u64;
+    found.add(reported, "own_alert", all);
     let findings = verified.findings.iter().map(|finding| Gap {
         kind: "verify_finding",
         from: None,
@@ -562,7 +559,7 @@ fn look_for_gaps(
     Ok(found)
 }
 
-/// Rejects of the period: by when they came, and by where they stood among the events.
+/// Rejects of the period: by when they arrived, and by where they stood among the events.
 fn rejects(asker: &Asker, ledger: &Ledger, found: &mut Found) -> Result<(), CliError> {
     struct Seen {
         rows: u64,
@@ -604,7 +601,7 @@ fn rejects(asker: &Asker, ledger: &Ledger, found: &mut Found) -> Result<(), CliE
         to: seen.last.and_then(time_text),
         source,
         count: seen.rows,
-        why: format!("{reason}: lines that came at these times, or stood between events of the period, and could not be read; they may be events"),
+        why: format!("{reason}: lines that arrived at these times, or stood between events of the period, and could not be read; they may be events"),
     });
     found.add(gaps.collect(), "rejects", all);
     Ok(())
@@ -622,7 +619,7 @@ fn counts(
     let now = asker.number(&sql)?;
     if now != events_query.rows {
         let error = anyhow::anyhow!(
-            "the question had {} events, and has {now} now: the archive is still taking in events of the period",
+            "the question chose {} events, and now chooses {now}: the archive is still receiving events of the period",
             events_query.rows
         );
         return Err(CliError::failure(error).with_hint("let the period end earlier, or try again"));

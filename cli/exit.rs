@@ -1,14 +1,23 @@
 //! Exit codes and the one place that prints an error.
 //!
-//! Scripts rely on these numbers: a run that stored everything but met undecodable lines is told
-//! apart from a run that failed, and both from a mistyped command line.
+//! Invariant: these numbers never change, because scripts rely on them. They keep apart a run that
+//! stored everything but met undecodable lines, a run that failed, and a mistyped command line.
+//! This file depends on none of the other commands, so each of them can map its errors here.
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use strongroom_archive::ArchiveError;
+use strongroom_evidence::EvidenceError;
+use strongroom_ingest::IngestError;
+use strongroom_proof::ProofError;
+use strongroom_query::QueryError;
+use strongroom_retention::RetentionError;
+use strongroom_schemas::error_chain;
+
 /// Everything asked for was done.
 pub const OK: u8 = 0;
-/// Done, and something needs a look: lines were rejected, or the input or the SQL is wrong.
+/// Done, and something needs attention: lines were rejected, or the input or the SQL is wrong.
 pub const FINDING: u8 = 1;
 /// Not done: a file, a disk or the archive failed.
 pub const FAILURE: u8 = 2;
@@ -29,7 +38,7 @@ pub struct CliError {
 }
 
 impl CliError {
-    /// Whether the reader of our output went away, which is a reader's right.
+    /// Whether the reader of our output closed it, which it may.
     pub fn is_broken_pipe(&self) -> bool {
         self.source.chain().any(|cause| {
             let io = cause.downcast_ref::<std::io::Error>();
@@ -37,7 +46,7 @@ impl CliError {
         })
     }
 
-    /// The input is at fault: bad SQL, a file that is not there.
+    /// The input is at fault: bad SQL, a missing file.
     pub fn input(source: impl Into<anyhow::Error>) -> Self {
         CliError { code: FINDING, hint: None, source: source.into() }
     }
@@ -51,12 +60,62 @@ impl CliError {
         self.hint = Some(hint.into());
         self
     }
+
+    /// An error of one of our crates: whose fault it is, and its hint if it has one.
+    fn of(source: impl Into<anyhow::Error>, is_input: bool, hint: Option<impl Into<String>>) -> Self {
+        let code = if is_input { FINDING } else { FAILURE };
+        CliError { code, hint: hint.map(Into::into), source: source.into() }
+    }
 }
 
 impl<E: Into<anyhow::Error>> From<E> for CliError {
     fn from(source: E) -> Self {
         CliError::failure(source)
     }
+}
+
+/// An error of the archive; a location that cannot be an archive is the caller's mistake.
+pub fn archive_error(error: ArchiveError) -> CliError {
+    let (is_location, hint) = (error.is_location(), error.hint());
+    CliError::of(error, is_location, hint)
+}
+
+/// An error of keys, of the signed logs, or of a proof.
+pub fn proof_error(error: impl Into<ProofError>) -> CliError {
+    let error = error.into();
+    let hint = error.hint();
+    CliError::of(error, false, hint)
+}
+
+/// An error of an evidence pack.
+pub fn evidence_error(error: EvidenceError) -> CliError {
+    let hint = error.hint();
+    CliError::of(error, false, hint)
+}
+
+/// An error of retention, of a legal hold, or of a drop.
+pub fn retention_error(error: RetentionError) -> CliError {
+    let (is_input, hint) = (error.is_input(), error.hint());
+    CliError::of(error, is_input, hint)
+}
+
+/// An error of reading sources.
+pub fn ingest_error(error: IngestError) -> CliError {
+    let (is_input, hint) = (error.is_input(), error.hint());
+    CliError::of(error, is_input, hint)
+}
+
+/// An error of a query.
+pub fn query_error(error: QueryError) -> CliError {
+    let is_input =
+        error.is_about_the_statement() || matches!(&error, QueryError::Archive(error) if error.is_location());
+    let hint = error.hint();
+    let source = match error {
+        // The cause is kept bare, so that a closed pipe is recognised.
+        QueryError::Write(error) => anyhow::Error::new(error).context("cannot write the answer"),
+        error => anyhow::Error::new(error),
+    };
+    CliError::of(source, is_input, hint)
 }
 
 /// Prints the outcome's error, if any, and turns it into the process's exit code.
@@ -74,30 +133,15 @@ pub fn code_of(outcome: Result<u8, CliError>) -> ExitCode {
 /// Prints an error and its hint.
 pub fn report(error: &CliError) {
     let mut stderr = anstream::stderr().lock();
-    // Nothing is left to do when even stderr is closed.
-    let _ = writeln!(stderr, "error: {}", causes(error.source.as_ref()));
+    // When stderr is closed as well, there is nothing left to do.
+    let _ = writeln!(stderr, "error: {}", error_chain(error.source.as_ref()));
     if let Some(hint) = &error.hint {
         let _ = writeln!(stderr, "\nhint: {hint}");
     }
 }
 
-/// Prints clap's message; help and version are no errors.
+/// Prints clap's message; help and version are not errors.
 pub fn usage(error: &clap::Error) -> ExitCode {
     let _ = error.print();
     if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::from(OK) }
-}
-
-/// The error and its causes on one line, leaving out a cause that the text before it already holds.
-pub fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-        source = error.source();
-    }
-    text
 }

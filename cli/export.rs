@@ -6,14 +6,15 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use strongroom_archive::{Archive, ArchiveError, Source};
+use strongroom_decode::stream;
 use strongroom_ingest::export;
 use strongroom_ingest::pipeline::EMPTY;
 use strongroom_schemas::Table;
 
-use crate::exit::{self, CliError};
+use crate::exit::{self, CliError, archive_error};
 use crate::term;
 
-/// Write the original lines back, byte for byte, rejects included, in the order of their source.
+/// Write the original lines, byte for byte, rejects included, in the order of their source.
 ///
 /// Sources follow each other in the order in which they were first sealed.
 #[derive(clap::Args)]
@@ -30,7 +31,7 @@ pub struct Args {
     /// Write to FILE instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// No account on standard error
+    /// Print no summary on standard error
     #[arg(short, long)]
     quiet: bool,
 }
@@ -52,7 +53,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
             let mut known = false;
             for source in found {
                 known = true;
-                // Named twice it is still one stream.
+                // A stream that is named twice is written once.
                 if !chosen.iter().any(|other: &&Source| other.partition == source.partition) {
                     chosen.push(source);
                 }
@@ -99,7 +100,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     Ok(exit::OK)
 }
 
-/// Writes all sources of `archive` and returns the number of records.
+/// Writes all sources of `archive`; returns the number of records.
 pub fn everything(archive: &Archive, out: &mut dyn Write) -> Result<u64, CliError> {
     let sources = archive.sources().map_err(archive_error)?;
     let chosen: Vec<&Source> = sources.iter().collect();
@@ -122,7 +123,7 @@ fn write_sources(
         let (position, start) = (&source.position, source.dropped_before);
         let written = match start {
             0 => export::sealed_stream(events, rejects, &source.partition, position, &mut *out),
-            _ => export::rest_of_stream(events, rejects, start..position.next_offset, &mut *out),
+            _ => stream::write_range(events, rejects, start..position.next_offset, &mut *out),
         };
         let written = written.with_context(|| {
             format!("cannot export {} ({})", source.partition, term::printable(&source.label))
@@ -132,7 +133,7 @@ fn write_sources(
         if start > 0 {
             writeln!(
                 anstream::stderr(),
-                "{}: what came before offset {start} went with a volume that was dropped; the hash over the whole \
+                "{}: the part before offset {start} was in a volume that was dropped; the hash over the whole \
                  cannot be checked any more",
                 term::printable(&source.label)
             )
@@ -155,13 +156,4 @@ fn list(sources: &[Source]) -> Result<u8, CliError> {
         )?;
     }
     Ok(exit::OK)
-}
-
-fn archive_error(error: ArchiveError) -> CliError {
-    let hint = error.hint();
-    let error = if error.is_location() { CliError::input(error) } else { CliError::failure(error) };
-    match hint {
-        Some(hint) => error.with_hint(hint),
-        None => error,
-    }
 }

@@ -1,4 +1,4 @@
-//! Reports of what is wrong: printed for people, written as JSON for programs.
+//! Reports of findings: printed for people, written as JSON for programs.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -13,11 +13,11 @@ use crate::term;
 /// Most findings that are printed; the JSON report has them all.
 const PRINTED_MAX: usize = 50;
 
-/// A report, as far as it is told.
-pub struct Told<'r> {
+/// A report in the form that is printed.
+pub struct PrintableReport<'r> {
     pub findings: &'r [Finding],
     pub not_checked: &'r [String],
-    /// What was looked at, in a line.
+    /// What was checked, in one line.
     pub checked: String,
     /// The report as JSON.
     pub document: &'r dyn Fn() -> Value,
@@ -28,9 +28,9 @@ pub fn json_text(document: &Value) -> String {
     format!("{document:#}\n")
 }
 
-/// Writes the report to `json` (`-` is standard output, and then nothing else is), and prints it; when `quiet` only if
-/// there are findings.
-pub fn tell(report: &Told<'_>, json: Option<&Path>, quiet: bool) -> Result<(), CliError> {
+/// Writes the report to `json` (`-` is standard output, and then nothing else is printed), and
+/// prints it; if `quiet`, only when there are findings.
+pub fn write_report(report: &PrintableReport<'_>, json: Option<&Path>, quiet: bool) -> Result<(), CliError> {
     if let Some(path) = json {
         let text = json_text(&(report.document)());
         if path.as_os_str() == "-" {
@@ -46,7 +46,7 @@ pub fn tell(report: &Told<'_>, json: Option<&Path>, quiet: bool) -> Result<(), C
     Ok(())
 }
 
-fn print(report: &Told<'_>) -> std::io::Result<()> {
+fn print(report: &PrintableReport<'_>) -> std::io::Result<()> {
     let mut out = anstream::stdout().lock();
     for finding in report.findings.iter().take(PRINTED_MAX) {
         let (place, detail) = (term::printable(&finding.place), term::printable(&finding.detail));

@@ -1,6 +1,6 @@
 //! `strongroom generate`: a realistic audit log to try things on.
 //!
-//! Invariant: what is written is a function of the flags alone, so a log can be named by them.
+//! Invariant: the output is a function of the flags alone, so the flags identify a log.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -23,7 +23,7 @@ pub struct Args {
     /// Lines to write.
     #[arg(long, default_value_t = 100_000, conflicts_with = "bytes")]
     events: u64,
-    /// About this many bytes instead, such as 500MiB or 8GiB.
+    /// About this many bytes instead of a number of lines, such as 500MiB or 8GiB.
     #[arg(long, value_name = "SIZE", value_parser = term::byte_size)]
     bytes: Option<u64>,
     /// Another seed gives another cluster and another log.
@@ -32,19 +32,21 @@ pub struct Args {
     /// Plant attacks among the events.
     #[arg(long)]
     attacks: bool,
-    /// Where to write what was planted, one JSON object a line; next to --output by default.
+    /// Where to write the list of planted attacks, one JSON object a line; by default beside
+    /// --output.
     #[arg(long, value_name = "FILE", requires = "attacks")]
     ground_truth: Option<PathBuf>,
     /// Time of the first event.
     #[arg(long, value_name = "TIME", default_value = "2026-03-02T00:00:00Z")]
     start: DateTime<Utc>,
-    /// Events a second of the simulated cluster.
+    /// Events per second of the simulated cluster.
     #[arg(long, default_value_t = 12.0)]
     rate: f64,
     /// Nodes of the simulated cluster.
     #[arg(long, default_value_t = 24)]
     nodes: u32,
-    /// What the lines are: `lines` as kube-apiserver's log file, `list` as its webhook batches.
+    /// Form of the lines: `lines` as in kube-apiserver's log file, `list` as in its webhook
+    /// batches.
     #[arg(long, value_enum, default_value_t = Shape::Lines)]
     shape: Shape,
     /// Write to this file instead of standard output.
@@ -58,9 +60,9 @@ enum Shape {
     List,
 }
 
-/// Events in one `EventList`: kube-apiserver's `--audit-webhook-batch-max-size` by default.
+/// Events in one `EventList`: the default of kube-apiserver's `--audit-webhook-batch-max-size`.
 const LIST_EVENTS_MAX: usize = 400;
-/// Text is gathered to this size before it is written.
+/// Text is gathered up to this size before it is written.
 const WRITE_BYTES: usize = 1 << 20;
 
 pub fn run(args: Args) -> Result<u8, CliError> {
@@ -92,26 +94,22 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         match args.ground_truth.or(beside) {
             Some(path) => {
                 write_ground_truth(&path, truth)?;
-                note(&format!(
-                    "{} attacks are planted; the truth about them: {}",
-                    truth.len(),
-                    path.display()
-                ));
+                note(&format!("{} attacks are planted; they are listed in {}", truth.len(), path.display()));
             }
-            None => note(&format!("{} attacks are planted; --ground-truth FILE tells where", truth.len())),
+            None => note(&format!("{} attacks are planted; --ground-truth FILE lists them", truth.len())),
         }
     }
     Ok(exit::OK)
 }
 
-/// Writes all lines that are left to a new file and returns its size.
+/// Writes all remaining lines to a new file; returns its size.
 pub fn to_file(generator: &mut Generator, path: &Path) -> Result<u64, CliError> {
     let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
     write_log(generator, Shape::Lines, &file).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(file.metadata().with_context(|| format!("cannot look at {}", path.display()))?.len())
+    Ok(file.metadata().with_context(|| format!("cannot read the size of {}", path.display()))?.len())
 }
 
-/// Writes all lines that are left.
+/// Writes all remaining lines.
 fn write_log(generator: &mut Generator, shape: Shape, mut to: impl Write) -> io::Result<()> {
     let mut text = Vec::with_capacity(WRITE_BYTES + WRITE_BYTES / 8);
     while match shape {
@@ -148,7 +146,7 @@ fn next_list(generator: &mut Generator, out: &mut Vec<u8>) -> bool {
     true
 }
 
-/// `audit.log` has its truth in `audit.log.truth.jsonl`.
+/// The ground truth of `audit.log` is `audit.log.truth.jsonl`.
 fn ground_truth_path(log: &Path) -> PathBuf {
     let mut name = log.as_os_str().to_owned();
     name.push(".truth.jsonl");
@@ -167,7 +165,7 @@ pub fn write_ground_truth(path: &Path, truth: &[PlantedAttack]) -> anyhow::Resul
 }
 
 fn note(text: &str) {
-    // A closed stderr leaves nobody to tell.
+    // When stderr is closed, there is no one to report it to.
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 

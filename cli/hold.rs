@@ -1,4 +1,4 @@
-//! `strongroom hold`: what must stay for as long as somebody says so.
+//! `strongroom hold`: legal holds, which keep records until they are released.
 
 use std::io::Write as _;
 
@@ -7,15 +7,16 @@ use chrono::{DateTime, Days, NaiveDate, NaiveTime, Utc};
 use serde_json::json;
 use strongroom_retention::{Covered, Scope, holds, place_hold, refresh_holds, release_hold};
 
-use crate::exit::{self, CliError};
+use crate::exit::{self, CliError, retention_error};
 use crate::key::KeyArgs;
-use crate::retention::{ArchiveArgs, hold_json, retention_error, scope_text};
+use crate::retention::{ArchiveArgs, hold_json, scope_text};
 use crate::term;
 
-/// Legal holds: records of a time, a namespace or a user stay, whatever becomes of their retention.
+/// Legal holds: records of a time, a namespace or a user stay, whatever their retention is.
 ///
-/// A hold is on the files that have such records, on the commits that name these and on what proves them. In a bucket
-/// the store itself holds them; on a disk `strongroom retention drop` is what heeds it.
+/// A hold is on the files that have such records, on the commits that name these files, and on the
+/// objects that prove them. In a bucket the store itself enforces it; on a disk `strongroom
+/// retention drop` respects it.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -24,9 +25,9 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Place a hold; again with the same words, finish one that was begun
+    /// Place a hold; with the same arguments again, finish one that was interrupted
     Place(PlaceArgs),
-    /// Show all holds, released ones too
+    /// Show all holds, including released ones
     List {
         #[command(flatten)]
         archive: ArchiveArgs,
@@ -34,17 +35,18 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Bring all holds over what was sealed since they were placed; run it every day while there is one
+    /// Extend all holds to what was sealed since they were placed; run it daily while there is a
+    /// hold
     Refresh {
         #[command(flatten)]
         archive: ArchiveArgs,
     },
-    /// Release a hold; what another hold is on stays held
+    /// Release a hold; what another hold covers stays held
     Release {
         /// Name of the hold
         #[arg(value_name = "NAME")]
         name: String,
-        /// Why, in one line; it is kept
+        /// The reason, in one line; it is kept
         #[arg(long, value_name = "TEXT")]
         reason: String,
         #[command(flatten)]
@@ -57,14 +59,15 @@ enum Command {
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Example:
-  strongroom hold place --from 2026-03-01 --to 2026-03-31 --namespace payments --reason \"case 4711, J. Doe\" case-4711
+  strongroom hold place --from 2026-03-01 --to 2026-03-31 --namespace payments \\
+      --reason \"case 4711, J. Doe\" case-4711
 
-Without --to the hold goes on: `strongroom hold refresh` takes in what is sealed later.")]
+Without --to the hold is open: `strongroom hold refresh` extends it to what is sealed later.")]
 struct PlaceArgs {
-    /// A name for it; each is used once
+    /// A name for the hold; each name is used once
     #[arg(value_name = "NAME")]
     name: String,
-    /// Who says so and why, in one line; it is kept
+    /// Who orders the hold and why, in one line; it is kept
     #[arg(long, value_name = "TEXT")]
     reason: String,
     /// Records of this day, or time, and later ones
@@ -93,7 +96,7 @@ fn end(text: &str) -> Result<DateTime<Utc>, String> {
     moment(text, 1)
 }
 
-/// A time, or a day and so many more, in UTC.
+/// A time, or the start of the day `days` after the day given, in UTC.
 fn moment(text: &str, days: u64) -> Result<DateTime<Utc>, String> {
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return Ok(time.to_utc());
@@ -115,7 +118,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
             let covered = place_hold(&archive, &args.name, &args.reason, &scope, progress);
             let covered = covered.map_err(retention_error)?;
             bar.finish_and_clear();
-            tell(&mut out, &covered, "held")?;
+            print_covered(&mut out, &covered, "held")?;
         }
         Command::List { archive, json } => {
             let all = holds(&archive.open(None)?).map_err(retention_error)?;
@@ -147,7 +150,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
             let covered = refresh_holds(&archive.open(None)?, progress).map_err(retention_error)?;
             bar.finish_and_clear();
             for covered in &covered {
-                tell(&mut out, covered, "held")?;
+                print_covered(&mut out, covered, "held")?;
             }
             if covered.is_empty() {
                 writeln!(out, "no hold is in force")?;
@@ -158,16 +161,16 @@ pub fn run(args: Args) -> Result<u8, CliError> {
             let covered = release_hold(&archive.open(Some(&key))?, &name, &reason, progress);
             let covered = covered.map_err(retention_error)?;
             bar.finish_and_clear();
-            tell(&mut out, &covered, "let go")?;
+            print_covered(&mut out, &covered, "let go")?;
         }
     }
     Ok(exit::OK)
 }
 
-fn tell(out: &mut impl std::io::Write, covered: &Covered, deed: &str) -> std::io::Result<()> {
+fn print_covered(out: &mut impl std::io::Write, covered: &Covered, verb: &str) -> std::io::Result<()> {
     writeln!(
         out,
-        "{}: {deed}: {} files, {} objects with what proves them ({} new to its lists; the store was told of {})",
+        "{}: {verb}: {} files, {} objects including their proofs ({} new in its lists, {} changed in the store)",
         term::printable(&covered.name),
         term::count(covered.files),
         term::count(covered.objects),

@@ -1,6 +1,7 @@
-//! `strongroom hunt`: rules over what is sealed.
+//! `strongroom hunt`: rules over sealed events.
 //!
-//! Findings are the command's data and go to standard output; the account of the hunt goes to standard error.
+//! Findings are the command's data and go to standard output; the summary of the hunt goes to
+//! standard error. Without `--store` the archive is only read.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -11,19 +12,20 @@ use anyhow::Context as _;
 use chrono::{DateTime, NaiveDate, NaiveTime};
 use strongroom_alerts::RuleSet;
 use strongroom_archive::Archive;
-use strongroom_ingest::hunt::{self, Span};
-use strongroom_schemas::{Alert, Severity, ocsf};
+use strongroom_ingest::replay::{self, Span};
+use strongroom_schemas::{Alert, Severity};
+use strongroom_sinks::finding_line;
 
-use crate::exit::{self, CliError};
+use crate::exit::{self, CliError, ingest_error};
 use crate::{ingest, term};
 
-/// Most findings that are stored by one hunt.
+/// Most findings that one hunt stores.
 const STORED_MAX: usize = 1_000_000;
 
-/// Run rules over the archive: what would have been raised had they been there.
+/// Run rules over the archive: what they would have raised if they had been there.
 ///
-/// Findings have the ids that the stream gives them, correlations included: what was raised then is found again
-/// under the same id. Only what rules and findings need is read.
+/// Findings have the ids that the stream gives them, correlations included: an alert that was
+/// raised then is found again under the same id. Only what rules and findings need is read.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -37,13 +39,13 @@ pub struct Args {
     /// A Sigma YAML file, or a folder of them (repeatable)
     #[arg(long, value_name = "PATH", required_unless_present = "builtin_rules")]
     rule: Vec<PathBuf>,
-    /// The rules that come with strongroom, too
+    /// Also use the built-in rules
     #[arg(long)]
     builtin_rules: bool,
-    /// First time: 2026-03-01 or 2026-03-01T10:00:00Z [default: the beginning]
+    /// Start of the period: 2026-03-01 or 2026-03-01T10:00:00Z [default: the first event]
     #[arg(long, value_name = "TIME", value_parser = time)]
     from: Option<i64>,
-    /// Time behind the last one [default: the end]
+    /// End of the period, exclusive [default: the last event]
     #[arg(long, value_name = "TIME", value_parser = time)]
     to: Option<i64>,
     /// Findings of this severity and above
@@ -52,10 +54,10 @@ pub struct Args {
     /// How to write findings
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
-    /// Add the findings that the table of alerts lacks to it; nobody else may be writing
+    /// Add the findings that the table of alerts lacks to it; no other process may be writing
     #[arg(long)]
     store: bool,
-    /// No account on standard error
+    /// Print no summary on standard error
     #[arg(short, long)]
     quiet: bool,
 }
@@ -68,7 +70,7 @@ pub enum Format {
     Json,
 }
 
-/// Microseconds since the epoch of a day's begin or of a point in time.
+/// Microseconds since the epoch of the start of a day, or of a point in time.
 pub fn time(text: &str) -> Result<i64, String> {
     if let Ok(day) = text.parse::<NaiveDate>() {
         return Ok(day.and_time(NaiveTime::MIN).and_utc().timestamp_micros());
@@ -80,21 +82,21 @@ pub fn time(text: &str) -> Result<i64, String> {
 
 pub fn run(args: Args) -> Result<u8, CliError> {
     let rules: Arc<RuleSet> = Arc::new(ingest::load_rules(!args.builtin_rules, &args.rule)?);
-    let archive = Archive::open(&args.archive).map_err(|error| ingest::cli_error(error.into()))?;
+    let archive = Archive::open(&args.archive).map_err(|error| ingest_error(error.into()))?;
     let stop = Arc::new(AtomicBool::new(false));
     ingest::stop_on_interrupt(&stop)?;
     let mut found = 0_u64;
     let mut kept = Vec::new();
     let mut written = Ok(());
     let span = Span { from_us: args.from, until_us: args.to };
-    let hunted = hunt::hunt(&archive, &rules, span, &stop, &mut |alert| {
+    let hunted = replay::hunt(&archive, &rules, span, &stop, &mut |alert| {
         if alert.severity < args.severity {
             return;
         }
         found += 1;
         if written.is_ok() {
             written = write(&alert, args.format);
-            // Nobody is there to read the rest.
+            // The reader is gone; stop reading.
             if written.is_err() {
                 stop.store(true, std::sync::atomic::Ordering::Relaxed);
             }
@@ -103,13 +105,13 @@ pub fn run(args: Args) -> Result<u8, CliError> {
             kept.push(alert);
         }
     });
-    let hunted = hunted.map_err(ingest::cli_error)?;
+    let hunted = hunted.map_err(ingest_error)?;
     written.context("cannot write a finding")?;
     if !args.quiet {
         let (read, of) = (term::count(hunted.events_read), term::count(hunted.events_in_files));
         let _ = writeln!(
             anstream::stderr(),
-            "{} findings; {read} of {of} events had to be read whole",
+            "{} findings; {read} of {of} events had to be read in full",
             term::count(found)
         );
     }
@@ -120,16 +122,16 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     if args.store {
         if kept.len() > STORED_MAX {
             let error =
-                anyhow::anyhow!("more than {} findings are not stored", term::count(STORED_MAX as u64));
+                anyhow::anyhow!("one hunt stores at most {} findings", term::count(STORED_MAX as u64));
             return Err(CliError::input(error).with_hint("narrow the hunt with --from, --to or --severity"));
         }
-        let Some(stored) = hunt::store(&archive, kept).map_err(ingest::cli_error)? else {
+        let Some(stored) = replay::store(&archive, kept).map_err(ingest_error)? else {
             let error =
                 anyhow::anyhow!("another process writes to the archive; the findings were not stored");
             return Err(CliError::failure(error).with_hint("stop `strongroom run`, or try again later"));
         };
         if !args.quiet {
-            let _ = writeln!(anstream::stderr(), "{} stored that were not there", term::count(stored));
+            let _ = writeln!(anstream::stderr(), "{} new findings stored", term::count(stored));
         }
     }
     Ok(exit::OK)
@@ -139,10 +141,7 @@ fn write(alert: &Alert, format: Format) -> anyhow::Result<()> {
     let mut out = anstream::stdout().lock();
     match format {
         Format::Text => out.write_all(ingest::alert_text(alert).as_bytes())?,
-        Format::Json => {
-            serde_json::to_writer(&mut out, &ocsf::detection_finding(alert))?;
-            out.write_all(b"\n")?;
-        }
+        Format::Json => out.write_all(&finding_line(alert))?,
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `strongroom ingest`: logs in, alerts out, archive sealed.
 //!
-//! Alerts are the command's data and go to standard output; progress and the account of the run go to
-//! standard error. The account always shows the conservation sum, so that nobody has to take it on trust.
+//! Alerts are the command's data and go to standard output; progress and the summary of the run go
+//! to standard error. The summary always shows the conservation sum, so that readers can check it.
 
 use std::fs::File;
 use std::io::{IsTerminal as _, Write as _};
@@ -14,19 +14,21 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use strongroom_alerts::RuleSet;
 use strongroom_archive::{Archive, SealReport};
+use strongroom_decode::Reason;
 use strongroom_ingest::{
-    FileError, IngestError, IngestOptions, Observer, Progress, Reason, Report, ingest, pipeline, source,
+    FileError, IngestError, IngestOptions, Observer, Progress, Report, ingest, pipeline, source,
 };
-use strongroom_schemas::{Alert, Severity, ocsf};
+use strongroom_schemas::{Alert, Severity, error_chain};
+use strongroom_sinks::finding_line;
 
-use crate::exit::{self, CliError};
+use crate::exit::{self, CliError, ingest_error};
 use crate::key::KeyArgs;
 use crate::{allocator, term};
 
 /// Read audit logs, raise alerts, seal the events in the archive.
 ///
-/// Reading the same file again adds nothing; a file that grew is continued; a run that was killed is
-/// resumed by running it again. Lines that cannot be decoded are kept as rows of the table `rejects`.
+/// Reading the same file again adds nothing; a grown file is continued; a killed run is resumed by
+/// running it again. Lines that cannot be decoded are kept as rows of the table `rejects`.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -34,44 +36,46 @@ Examples:
   strongroom ingest --cluster prod --archive ./archive 'audit-*.log.gz' audit.log
   zcat audit.log.gz | strongroom ingest --cluster prod --archive ./archive -")]
 pub struct Args {
-    /// Name of the cluster that the logs come from; no event carries it
+    /// Name of the cluster that the logs come from; events do not carry it
     #[arg(long, value_name = "NAME", value_parser = cluster_name)]
     cluster: String,
-    /// The archive: a folder, a file:// or an s3:// URL, made if it is not there
+    /// The archive: a folder, a file:// or an s3:// URL, made if it does not exist
     #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
     archive: String,
     /// Log files, folders (searched for logs, rotated ones oldest first), quoted patterns, or - for
-    /// standard input; plain, gzip or zstd, told by content
+    /// standard input; plain, gzip or zstd, detected by content
     #[arg(required = true, value_name = "LOG")]
     logs: Vec<String>,
     /// Append each alert to FILE as an OCSF 1.8 Detection Finding, one JSON object a line
     #[arg(long, value_name = "FILE")]
     alerts_out: Option<PathBuf>,
-    /// Add rules of your own: a Sigma YAML file or a folder of them (repeatable)
+    /// Add your own rules: a Sigma YAML file or a folder of them (repeatable)
     #[arg(long, value_name = "PATH")]
     rules: Vec<PathBuf>,
-    /// Leave out the rules that come with strongroom
+    /// Leave out the built-in rules
     #[arg(long)]
     no_builtin_rules: bool,
     /// Print alerts of this severity and above
     #[arg(long, value_name = "SEVERITY", default_value = "low", value_parser = severity)]
     print_alerts: Severity,
-    /// The files are complete: an unfinished last line is rejected now, and not left for the next run
+    /// The files are complete: reject an unfinished last line now, instead of leaving it for the
+    /// next run
     #[arg(long)]
     complete: bool,
-    /// Threads that decode, match and encode [default: the cores]
+    /// Threads that decode, match and encode [default: the number of cores]
     #[arg(long, value_name = "N")]
     threads: Option<std::num::NonZeroUsize>,
     /// Seal at this many bytes of Parquet
     #[arg(long, value_name = "BYTES", default_value = "128MiB", value_parser = term::byte_size)]
     seal_bytes: u64,
-    /// Seal rows that are this old
+    /// Seal when the oldest row is this old
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     seal_seconds: u64,
-    /// Most text in a block, which becomes one row group [default: 64MiB, less with more than three threads]
+    /// Most text in a block, which becomes one row group [default: 64MiB, less with more than three
+    /// threads]
     #[arg(long, value_name = "BYTES", value_parser = block_bytes, hide_short_help = true)]
     block_bytes: Option<u64>,
-    /// No progress bar, no account of the run unless something needs a look
+    /// Print no progress bar, and no summary unless something needs attention
     #[arg(short, long)]
     quiet: bool,
     #[command(flatten)]
@@ -90,7 +94,7 @@ pub fn cluster_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// Offsets in a batch have 32 bits, and a block's text may come twice: as columns and as `raw`.
+/// Offsets in a batch have 32 bits, and a block's text may occur twice: as columns and as `raw`.
 const BLOCK_BYTES_MAX: u64 = 512 << 20;
 
 fn block_bytes(text: &str) -> Result<u64, String> {
@@ -105,31 +109,32 @@ pub fn severity(text: &str) -> Result<Severity, String> {
 
 pub fn run(args: Args) -> Result<u8, CliError> {
     allocator::keep_pages();
-    let source::Expanded { inputs, left_out } = source::expand(&args.logs).map_err(cli_error)?;
+    let source::Expanded { inputs, left_out } = source::expand(&args.logs).map_err(ingest_error)?;
     let rules = Arc::new(load_rules(args.no_builtin_rules, &args.rules)?);
     if let (Some(first), false) = (left_out.first(), args.quiet) {
         let (count, first) = (term::count(left_out.len() as u64), first.display().to_string());
         writeln!(
             anstream::stderr(),
-            "left out: {count} file{} not named like a log, {} first; name them to read them",
+            "skipped {count} file{} not named like a log, the first is {}; name files to read them",
             if left_out.len() == 1 { "" } else { "s" },
             term::printable(&first)
         )
         .context("cannot write to standard error")?;
     }
     let archive = Archive::open_or_create_signed(&args.archive, args.key.signer()?)
-        .map_err(|error| cli_error(IngestError::Archive(error)))?;
+        .map_err(|error| ingest_error(IngestError::Archive(error)))?;
     let mut options = IngestOptions::new(&args.cluster, inputs);
+    let limits = &mut options.limits;
     if let Some(threads) = args.threads {
-        options.workers = threads.get();
+        limits.workers = threads.get();
     }
-    options.complete = args.complete;
-    options.seal_bytes = args.seal_bytes;
-    options.seal_interval = Duration::from_secs(args.seal_seconds);
-    options.block_bytes_max = match args.block_bytes {
+    limits.seal_bytes = args.seal_bytes;
+    limits.seal_interval = Duration::from_secs(args.seal_seconds);
+    limits.block_bytes_max = match args.block_bytes {
         Some(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
-        None => pipeline::block_bytes(options.workers),
+        None => pipeline::block_bytes(limits.workers),
     };
+    options.complete = args.complete;
     stop_on_interrupt(&options.stop)?;
 
     let alerts_file = args.alerts_out.as_deref().map(AlertsFile::open).transpose()?;
@@ -137,8 +142,8 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     let started = Instant::now();
     let outcome = ingest(&archive, &rules, &options, &mut screen);
     screen.bar.finish_and_clear();
-    // What became of the log comes before what became of the screen.
-    let report = outcome.map_err(cli_error)?;
+    // What happened to the log is reported before what happened to the screen.
+    let report = outcome.map_err(ingest_error)?;
     if !args.quiet || needs_a_look(&report) {
         print_account(&report, started.elapsed(), &args.archive)?;
     }
@@ -149,20 +154,11 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     }
 }
 
-/// The rules of a run: those that come with strongroom, and the reader's own.
+/// The rules of a run: the built-in ones, and the user's own.
 pub fn load_rules(no_builtin: bool, own: &[PathBuf]) -> Result<RuleSet, CliError> {
-    let hint = "a rule's file, document and line stand in the message; docs/rules.md describes the format";
+    let hint = "the message names the rule's file, document and line; docs/rules.md describes the format";
     let rules = if no_builtin { RuleSet::load(own) } else { RuleSet::builtin_and(own) };
     rules.map_err(|error| CliError::input(error).with_hint(hint))
-}
-
-pub fn cli_error(error: IngestError) -> CliError {
-    let hint = error.hint();
-    let error = if error.is_input() { CliError::input(error) } else { CliError::failure(error) };
-    match hint {
-        Some(hint) => error.with_hint(hint),
-        None => error,
-    }
 }
 
 /// Ctrl-C ends reading; what was read is sealed. A second Ctrl-C ends the process at once.
@@ -208,7 +204,7 @@ pub fn exit_code(report: &Report) -> u8 {
     }
 }
 
-/// Rejects other than the records of other logs that a cloud sends in the same stream.
+/// Rejects, except records of other logs that a cloud sends in the same stream.
 fn unexpected_rejects(report: &Report) -> u64 {
     let expected = report.rejects_by_reason.get(Reason::OtherCategory.as_str());
     report.counts.rejects - expected.copied().unwrap_or(0).min(report.counts.rejects)
@@ -218,7 +214,7 @@ fn needs_a_look(report: &Report) -> bool {
     exit_code(report) != exit::OK || !report.warnings.is_empty()
 }
 
-/// The file that alerts are appended to, made durable with each seal.
+/// The file that alerts are appended to; synced with each seal.
 struct AlertsFile {
     path: PathBuf,
     file: std::io::BufWriter<File>,
@@ -235,8 +231,7 @@ impl AlertsFile {
 
     fn write(&mut self, alert: &Alert) -> anyhow::Result<()> {
         let cannot = || format!("cannot write an alert to {}", self.path.display());
-        let line = serde_json::to_string(&ocsf::detection_finding(alert)).with_context(cannot)?;
-        writeln!(self.file, "{line}").with_context(cannot)
+        self.file.write_all(&finding_line(alert)).with_context(cannot)
     }
 
     fn sync(&mut self) -> anyhow::Result<()> {
@@ -252,13 +247,13 @@ fn sync(file: &File) -> std::io::Result<()> {
     if file.metadata()?.is_file() { file.sync_data() } else { Ok(()) }
 }
 
-/// What the user sees while it happens.
+/// What the user sees during the run.
 pub struct Screen {
     pub bar: ProgressBar,
     quiet: bool,
     print_from: Severity,
     alerts_file: Option<AlertsFile>,
-    /// The first thing that could not be written; told when the run is over, for sealing goes on.
+    /// The first error of writing; reported when the run is over, because sealing continues.
     failed: Option<anyhow::Error>,
 }
 
@@ -321,7 +316,7 @@ impl Observer for Screen {
     }
 
     fn file_failed(&mut self, error: &FileError) {
-        let text = format!("error: {}\n  hint: {}\n", exit::causes(error), error.hint());
+        let text = format!("error: {}\n  hint: {}\n", error_chain(error), error.hint());
         self.bar.suspend(|| {
             let _ = anstream::stderr().lock().write_all(text.as_bytes());
         });
@@ -336,12 +331,12 @@ impl Observer for Screen {
 
     fn waiting(&mut self) {
         if !self.quiet {
-            let _ = writeln!(anstream::stderr(), "another run writes to this archive: waiting for it");
+            let _ = writeln!(anstream::stderr(), "another run is writing to this archive; waiting for it");
         }
     }
 }
 
-/// One line that says what, one that says who, where and what to do.
+/// One line with title and message, one with actor, place and techniques.
 pub fn alert_text(alert: &Alert) -> String {
     use anstyle::{AnsiColor, Style};
     let bold = Style::new().bold();
@@ -376,7 +371,7 @@ pub fn alert_text(alert: &Alert) -> String {
     )
 }
 
-/// The account of a run, on standard error.
+/// Prints the summary of a run on standard error.
 pub fn print_account(report: &Report, elapsed: Duration, archive: &str) -> Result<(), CliError> {
     let mut err = anstream::stderr().lock();
     let counts = report.counts;
@@ -387,10 +382,10 @@ pub fn print_account(report: &Report, elapsed: Duration, archive: &str) -> Resul
         term::count(counts.events),
         term::count(counts.rejects),
         term::count(counts.duplicates),
-        if pipeline::is_conserved(&counts) { "" } else { "   THE SUM DOES NOT HOLD: please report this" },
+        if pipeline::is_conserved(&counts) { "" } else { "   THE SUM IS WRONG: please report this" },
     )?;
     if counts.events + counts.rejects == 0 && report.files_failed == 0 {
-        writeln!(err, "nothing new: the archive holds all of it already")?;
+        writeln!(err, "nothing new: the archive has all of it already")?;
     } else {
         let seconds = elapsed.as_secs_f64().max(0.001);
         writeln!(
@@ -407,7 +402,7 @@ pub fn print_account(report: &Report, elapsed: Duration, archive: &str) -> Resul
         )?;
     }
     if report.bytes_known > 0 && counts.events + counts.rejects > 0 {
-        writeln!(err, "continued behind {} that earlier runs had sealed", term::bytes(report.bytes_known))?;
+        writeln!(err, "continued after {} that earlier runs had sealed", term::bytes(report.bytes_known))?;
     }
     if !report.alerts.is_empty() {
         let by_severity: Vec<String> = report
@@ -433,7 +428,7 @@ pub fn print_account(report: &Report, elapsed: Duration, archive: &str) -> Resul
     for (label, offset, bytes) in &report.unfinished {
         writeln!(
             err,
-            "unfinished: {} ends inside a line, {bytes} bytes from byte {offset}; it is read when it ends (or now, with --complete)",
+            "unfinished: {} ends inside a line, {bytes} bytes from byte {offset}; it is read when the line ends (or now, with --complete)",
             term::printable(label)
         )?;
     }

@@ -1,6 +1,7 @@
-//! `strongroom key`: the key that signs proof logs; and where the other commands find it.
+//! `strongroom key`: the key that signs proof logs, and `sign-log`; and how all commands find the
+//! key.
 //!
-//! Invariant: a private key is written to the file that was asked for, and never printed.
+//! Invariant: a private key is written only to the requested file, and never printed.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -9,20 +10,18 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use strongroom_archive::{Archive, LogError};
-use strongroom_proof::ProofError;
 use strongroom_tlog::{Keys, NAME_DEFAULT, PrivateKey, PublicKey, Signer, WitnessKey};
 
 use crate::anchor::{self, WitnessArgs};
-use crate::archive;
-use crate::exit::{self, CliError};
+use crate::exit::{self, CliError, archive_error, proof_error};
 
-/// The private key as text, where a file is no way to hand it over.
+/// The private key as text, for platforms that cannot hand over a file.
 const KEY_VARIABLE: &str = "STRONGROOM_KEY";
 
-/// Who signs.
+/// The signer.
 #[derive(clap::Args, Clone)]
 pub struct KeyArgs {
-    /// Sign the proof log with the key in FILE (made by `strongroom key new`)
+    /// Sign with the key in FILE (made by `strongroom key new`)
     #[arg(long, env = "STRONGROOM_KEY_FILE", value_name = "FILE")]
     key: Option<PathBuf>,
     /// Sign with a program: it reads the text to sign and prints the signature's 64 bytes in base64
@@ -38,7 +37,7 @@ pub fn public_key(text: &str) -> Result<PublicKey, String> {
 }
 
 impl KeyArgs {
-    /// The signer that the command line or the environment names, if any.
+    /// The signer named by the command line or the environment, if any.
     pub fn signer(&self) -> Result<Option<Arc<Signer>>, CliError> {
         let text = std::env::var(KEY_VARIABLE).ok().filter(|text| !text.is_empty());
         let signer = match (&self.key, &self.signer, text) {
@@ -63,7 +62,7 @@ impl KeyArgs {
 
     fn required(&self) -> Result<Arc<Signer>, CliError> {
         self.signer()?.ok_or_else(|| {
-            CliError::input(anyhow::anyhow!("no key is given")).with_hint(
+            CliError::input(anyhow::anyhow!("no key was given")).with_hint(
                 "name one with --key FILE, STRONGROOM_KEY_FILE, STRONGROOM_KEY or --signer COMMAND",
             )
         })
@@ -72,7 +71,7 @@ impl KeyArgs {
 
 /// Make, show and change the key that signs the proof log.
 ///
-/// The public key is what an auditor needs: keep a copy away from the archive.
+/// An auditor needs the public key: keep a copy away from the archive.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -83,25 +82,26 @@ pub struct Args {
 enum Command {
     /// Make a key, write it to FILE (readable by its owner only) and print the public key
     New {
-        /// Where to write it; nothing that is there is replaced
+        /// Where to write it; an existing file is never replaced
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// A name for people, such as example.com/audit
+        /// A name for people to read, such as example.com/audit
         #[arg(long, default_value = NAME_DEFAULT)]
         name: String,
     },
-    /// Print the public key of a private one, or those that an archive has had
+    /// Print the public key of a private key, or all public keys that an archive has had
     Show {
         #[command(flatten)]
         key: KeyArgs,
         /// The archive: a folder, a file:// or an s3:// URL
         #[arg(long, value_name = "LOCATION")]
         archive: Option<String>,
-        /// Print the vkey for a witness that has the private key, not the one for a log
+        /// Print the vkey of a witness that has this private key, not the one of a log
         #[arg(long, conflicts_with = "archive")]
         witness: bool,
     },
-    /// Make another key the archive's; the current one signs that, and all proofs made with it stay good
+    /// Give the archive another key; the current key signs the change, and earlier proofs stay
+    /// valid
     Rotate {
         #[command(flatten)]
         key: KeyArgs,
@@ -114,13 +114,14 @@ enum Command {
     },
 }
 
-/// Bring the proof log up to the last commit, with the key given.
+/// Sign the proof log up to the last commit, with the given key.
 ///
-/// `ingest` and `run` do this themselves when they have the key. Where they shall not have it, run this where it is, as
-/// often as proofs shall be young. An archive without a key gets this one. With witnesses the exit code is 1 when one of
-/// them has not cosigned; the next call makes up for it.
+/// `ingest` and `run` do this themselves when they have the key. If they must not hold the key, run
+/// this on the machine that does, as often as you need fresh proofs. An archive without a key
+/// adopts this one. With witnesses, the exit code is 1 when one of them has not cosigned; the next
+/// call catches up.
 #[derive(clap::Args)]
-pub struct SealLogArgs {
+pub struct SignLogArgs {
     #[command(flatten)]
     key: KeyArgs,
     /// The archive: a folder, a file:// or an s3:// URL
@@ -142,7 +143,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
             let signer = key.required()?;
             let Signer::Key(key) = &*signer else {
                 return Err(CliError::input(anyhow::anyhow!(
-                    "a witness signs with a key of its own, not with a program"
+                    "a witness signs with its own key, not with a program"
                 )));
             };
             writeln!(out, "{}", WitnessKey::of(key))?;
@@ -173,7 +174,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     Ok(exit::OK)
 }
 
-pub fn seal_log(args: SealLogArgs) -> Result<u8, CliError> {
+pub fn sign_log(args: SignLogArgs) -> Result<u8, CliError> {
     let anchors = args.witnesses.anchors()?;
     let archive = open(&args.archive)?.signed_by(args.key.required()?);
     let heads = archive.sign_logs().map_err(proof_error)?;
@@ -210,15 +211,5 @@ fn write_key(path: &Path, key: &PrivateKey) -> std::io::Result<()> {
 }
 
 pub fn open(location: &str) -> Result<Archive, CliError> {
-    Archive::open(location).map_err(archive::archive_error)
-}
-
-pub fn proof_error(error: impl Into<ProofError>) -> CliError {
-    let error = error.into();
-    let hint = error.hint();
-    let error = CliError::failure(error);
-    match hint {
-        Some(hint) => error.with_hint(hint),
-        None => error,
-    }
+    Archive::open(location).map_err(archive_error)
 }

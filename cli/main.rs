@@ -1,5 +1,7 @@
-//! `strongroom`: one binary, one subcommand per task. This file is the life of the process: parse the
-//! command line, run the command, print an error chain once, choose the exit code.
+//! `strongroom`: one binary, one subcommand per task.
+//!
+//! This file is the life of the process: parse the command line, run the command, print an error
+//! chain once, choose the exit code.
 
 mod alerts;
 mod allocator;
@@ -36,7 +38,7 @@ use clap::{Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Kubernetes audit logs: alerts while they stream, a sealed archive, SQL over all of it.
+/// Kubernetes audit logs: alerts as they stream, a sealed archive, and SQL over all of it.
 #[derive(Parser)]
 #[command(name = "strongroom", version, arg_required_else_help = true, max_term_width = 100)]
 #[command(after_help = exit::CODES_HELP)]
@@ -59,7 +61,7 @@ enum Command {
     Export(export::Args),
     Archive(archive::Args),
     Key(key::Args),
-    SealLog(key::SealLogArgs),
+    SignLog(key::SignLogArgs),
     Witness(witness::Args),
     Verify(verify::Args),
     Prove(prove::Args),
@@ -88,7 +90,7 @@ fn main() -> ExitCode {
         Command::Export(args) => export::run(args),
         Command::Archive(args) => archive::run(args),
         Command::Key(args) => key::run(args),
-        Command::SealLog(args) => key::seal_log(args),
+        Command::SignLog(args) => key::sign_log(args),
         Command::Witness(args) => witness::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Prove(args) => prove::run(args),

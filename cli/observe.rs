@@ -1,8 +1,8 @@
 //! What a running pipeline shows of itself: `/metrics`, `/healthz`, `/readyz`.
 //!
-//! Invariants: nothing that an event or a client said is shown; `/metrics` wants the token where there is one;
-//! the other two say yes or no, and name the parts that are not well, without details. Connections, their
-//! number and their time are bounded.
+//! Invariants: nothing that an event or a client said is shown. `/metrics` asks for the token if
+//! one is configured; the other two answer yes or no, and name the failing parts without details.
+//! The number and the duration of connections are bounded.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -28,27 +28,27 @@ const CONNECTIONS_MAX: usize = 64;
 /// Time for a request's head, and for a whole connection.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 const CONNECTION_TIME: Duration = Duration::from_secs(60);
-/// A running driver that has not been heard for so long hangs.
+/// A driver that has not reported for this long counts as hung.
 const HANGS: Duration = Duration::from_secs(300);
 
-/// What is shown.
+/// The state that is shown.
 pub struct State {
     metrics: Arc<Metrics>,
-    untold: Arc<AtomicU64>,
+    dropped_alerts: Arc<AtomicU64>,
     heard: Mutex<Instant>,
     webhooks: Mutex<Vec<(String, Arc<WebhookCounters>)>>,
     sinks: OnceLock<SinksShown>,
     anchors: OnceLock<Vec<(String, Arc<AnchorCounters>)>>,
 }
 
-/// What is counted of the outbox, and of each sink by its name.
+/// Counters of the outbox, and of each sink by its name.
 type SinksShown = (Arc<OutboxCounters>, Vec<(String, Arc<SinkCounters>)>);
 
 impl State {
-    pub fn new(metrics: Arc<Metrics>, untold: Arc<AtomicU64>) -> State {
+    pub fn new(metrics: Arc<Metrics>, dropped_alerts: Arc<AtomicU64>) -> State {
         State {
             metrics,
-            untold,
+            dropped_alerts,
             heard: Mutex::new(Instant::now()),
             webhooks: Mutex::default(),
             sinks: OnceLock::new(),
@@ -70,7 +70,7 @@ impl State {
         let _ = self.anchors.set(anchors);
     }
 
-    /// The driver says that it works.
+    /// Called by the driver to report that it is alive.
     pub fn alive(&self) {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
@@ -78,7 +78,7 @@ impl State {
     fn health(&self) -> (StatusCode, String) {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
         if self.metrics.running.load(Ordering::Relaxed) && heard > HANGS {
-            return (StatusCode::SERVICE_UNAVAILABLE, "the pipeline hangs\n".to_owned());
+            return (StatusCode::SERVICE_UNAVAILABLE, "the pipeline is hung\n".to_owned());
         }
         (StatusCode::OK, "ok\n".to_owned())
     }
@@ -86,23 +86,23 @@ impl State {
     fn readiness(&self) -> (StatusCode, String) {
         let mut wrong = Vec::new();
         if !self.metrics.running.load(Ordering::Relaxed) {
-            wrong.push("the pipeline does not run".to_owned());
+            wrong.push("the pipeline is not running".to_owned());
         }
         if self.metrics.trouble().is_some() {
             wrong.push("the archive cannot be written".to_owned());
         }
         let sources = self.metrics.sources();
         let troubled = sources.iter().filter(|(_, counters)| counters.trouble().is_some());
-        wrong.extend(troubled.map(|(name, _)| format!("source {name} waits")));
+        wrong.extend(troubled.map(|(name, _)| format!("source {name} is blocked")));
         if wrong.is_empty() {
             return (StatusCode::OK, "ready\n".to_owned());
         }
-        wrong.push("the log says why".to_owned());
+        wrong.push("see the log for the reason".to_owned());
         (StatusCode::SERVICE_UNAVAILABLE, wrong.join("\n") + "\n")
     }
 }
 
-/// Serves `state` on a thread of its own; returns the address that was bound.
+/// Serves `state` on its own thread; returns the bound address.
 ///
 /// # Errors
 /// When the address cannot be bound.
@@ -151,7 +151,7 @@ async fn serve(listener: tokio::net::TcpListener, token: Option<Secret>, state: 
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIME)
                 .serve_connection(TokioIo::new(stream), service);
-            // What a client does to its own connection is not our trouble.
+            // A client's error on its own connection is not ours.
             let _ = tokio::time::timeout(CONNECTION_TIME, connection).await;
             drop(place);
         });
@@ -170,13 +170,13 @@ fn answer(request: &Request<Incoming>, token: Option<&str>, state: &State) -> Re
             (status, text, body)
         }
         (&Method::GET, "/metrics") if !is_allowed(request, token) => {
-            (StatusCode::UNAUTHORIZED, text, "a bearer token is wanted\n".to_owned())
+            (StatusCode::UNAUTHORIZED, text, "a bearer token is required\n".to_owned())
         }
         (&Method::GET, "/metrics") => {
             (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", exposition(state))
         }
         (&Method::GET, _) => {
-            (StatusCode::NOT_FOUND, text, "there are /metrics, /healthz and /readyz\n".to_owned())
+            (StatusCode::NOT_FOUND, text, "not found; try /metrics, /healthz or /readyz\n".to_owned())
         }
         _ => (StatusCode::METHOD_NOT_ALLOWED, text, "only GET\n".to_owned()),
     };
@@ -189,7 +189,7 @@ fn answer(request: &Request<Incoming>, token: Option<&str>, state: &State) -> Re
 fn is_allowed(request: &Request<Incoming>, token: Option<&str>) -> bool {
     let Some(token) = token else { return true };
     let given = request.headers().get(AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
-    // Takes as long whatever the first wrong byte is.
+    // Takes the same time wherever the first wrong byte is.
     given.len() == token.len()
         && given.iter().zip(token.as_bytes()).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
 }
@@ -235,37 +235,41 @@ fn exposition(state: &State) -> String {
     let metrics = &state.metrics;
     let get = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64;
     let mut out = Exposition(String::new());
-    out.family("build_info", "gauge", "The version that runs.");
+    out.family("build_info", "gauge", "The running version.");
     out.sample("build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
     let counters: [(&str, &str, &AtomicU64); 16] = [
-        ("received_records_total", "Records decoded or left out as duplicates.", &metrics.received),
+        ("received_records_total", "Records decoded or skipped as duplicates.", &metrics.received),
         ("sealed_events_total", "Events sealed in the archive.", &metrics.sealed_events),
         ("sealed_rejects_total", "Undecodable records sealed in the archive.", &metrics.sealed_rejects),
-        ("duplicate_records_total", "Records left out because they are stored already.", &metrics.duplicates),
+        ("duplicate_records_total", "Records skipped because they are stored already.", &metrics.duplicates),
         (
             "given_up_records_total",
-            "Records read and not sealed when the pipeline began again; they come again.",
+            "Records read and not sealed when the pipeline restarted; they are read again.",
             &metrics.given_up,
         ),
-        ("seals_total", "Seals that are durable.", &metrics.seals),
+        ("seals_total", "Durable seals.", &metrics.seals),
         ("seal_failures_total", "Attempts to seal that failed.", &metrics.seal_failures),
         ("sealed_bytes_total", "Bytes of Parquet sealed.", &metrics.sealed_bytes),
         ("sealed_files_total", "Files sealed.", &metrics.sealed_files),
-        ("restarts_total", "Times that the pipeline began again after a failure.", &metrics.restarts),
+        ("restarts_total", "Times that the pipeline restarted after a failure.", &metrics.restarts),
         ("rules", "Rules in use.", &metrics.rules),
-        ("rule_reloads_total", "Times that other rules were put in place.", &metrics.rule_reloads),
+        ("rule_reloads_total", "Times that rules were replaced.", &metrics.rule_reloads),
         (
             "rule_reloads_refused_total",
-            "Times that rules were refused, and those in use stayed.",
+            "Times that new rules were refused and the old ones stayed.",
             &metrics.rule_reloads_refused,
         ),
         (
             "conservation_failures_total",
-            "Times that records counted and sealed differed. Anything but 0 is a defect.",
+            "Times that the counts of records read and sealed differed. Anything but 0 is a defect.",
             &metrics.conservation_failures,
         ),
-        ("alerts_untold_total", "Alerts that found their queue full; the archive has them.", &state.untold),
-        ("text_limit_bytes", "Text that may be under way.", &metrics.text_bytes_max),
+        (
+            "alerts_untold_total",
+            "Alerts dropped because their queue was full; the archive has them.",
+            &state.dropped_alerts,
+        ),
+        ("text_limit_bytes", "Most text that may be in progress.", &metrics.text_bytes_max),
     ];
     for (name, help, count) in counters {
         out.one(name, if name.ends_with("_total") { "counter" } else { "gauge" }, help, get(count));
@@ -274,18 +278,18 @@ fn exposition(state: &State) -> String {
     out.one(
         "text_bytes",
         "gauge",
-        "Text under way, from its source until it is encoded.",
+        "Text in progress, from its source until it is encoded.",
         get(&metrics.text_bytes),
     );
-    out.one("encoded_bytes", "gauge", "Parquet that waits for a seal.", get(&metrics.encoded_bytes));
+    out.one("encoded_bytes", "gauge", "Parquet waiting for a seal.", get(&metrics.encoded_bytes));
     let oldest = metrics.oldest_unsealed().map_or(0.0, |age| age.as_secs_f64());
-    out.one("oldest_unsealed_seconds", "gauge", "Age of the oldest record that is not sealed.", oldest);
+    out.one("oldest_unsealed_seconds", "gauge", "Age of the oldest unsealed record.", oldest);
     let conserved = if metrics.conserved() { 1.0 } else { 0.0 };
-    out.one("conserved", "gauge", "1 while received is the sum of what became of it.", conserved);
+    out.one("conserved", "gauge", "1 while received equals the sum of its outcomes.", conserved);
     let running = if metrics.running.load(Ordering::Relaxed) { 1.0 } else { 0.0 };
-    out.one("running", "gauge", "1 while the pipeline takes what sources bring.", running);
-    out.histogram("seal_seconds", "Begin of a seal to its end.", &metrics.seal_seconds);
-    out.histogram("alert_seconds", "Arrival of an event to its alert.", &metrics.alert_seconds);
+    out.one("running", "gauge", "1 while the pipeline accepts records from sources.", running);
+    out.histogram("seal_seconds", "Duration of a seal.", &metrics.seal_seconds);
+    out.histogram("alert_seconds", "Time from the arrival of an event to its alert.", &metrics.alert_seconds);
     out.family("alerts_total", "counter", "Alerts raised, by severity.");
     for (severity, count) in metrics.alerts() {
         out.sample("alerts_total", &[("severity", severity.as_str())], count as f64);
@@ -304,21 +308,19 @@ fn exposition(state: &State) -> String {
             out.sample(name, &[("source", source)], value(counters));
         }
     };
-    each("source_bytes_total", "counter", "Text that a source has brought.", &|c| get(&c.bytes));
-    each("source_duplicates_total", "counter", "Records that came again.", &|c| get(&c.duplicates));
-    each("source_lag", "gauge", "What waits at the source: bytes, or a broker's messages.", &|c| {
+    each("source_bytes_total", "counter", "Text read from a source.", &|c| get(&c.bytes));
+    each("source_duplicates_total", "counter", "Records that arrived again.", &|c| get(&c.duplicates));
+    each("source_lag", "gauge", "What waits at the source: bytes, or messages of a broker.", &|c| {
         c.lag.load(Ordering::Relaxed) as f64
     });
-    each("source_troubles_total", "counter", "Times that a source had to wait for something.", &|c| {
-        get(&c.troubles)
-    });
-    each("source_well", "gauge", "0 while a source waits for something that is wrong.", &|c| {
+    each("source_troubles_total", "counter", "Times that a source was blocked.", &|c| get(&c.troubles));
+    each("source_well", "gauge", "0 while a source is blocked by an error.", &|c| {
         if c.trouble().is_some() { 0.0 } else { 1.0 }
     });
     each(
         "source_silent_seconds",
         "gauge",
-        "Time since a source brought something; -1 before the first.",
+        "Time since a source delivered anything; -1 before the first delivery.",
         &|c| c.last_chunk().map_or(-1.0, |last| last.elapsed().as_secs_f64()),
     );
     let webhooks = state.webhooks.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -352,17 +354,20 @@ fn of_anchors(out: &mut Exposition, anchors: &[(String, Arc<AnchorCounters>)]) {
     each(
         "anchor_troubles_total",
         "counter",
-        "Times that a log was not anchored when that was asked for.",
+        "Times that a log could not be anchored.",
         &|c| get(&c.troubles),
     );
-    each("anchor_lag_commits", "gauge", "Signed commits that a witness or authority was to anchor.", &|c| {
-        get(&c.lag)
-    });
-    each("anchor_well", "gauge", "1 while all is anchored that is to be.", &|c| yes(&c.is_well));
+    each(
+        "anchor_lag_commits",
+        "gauge",
+        "Signed commits that a witness or authority has yet to anchor.",
+        &|c| get(&c.lag),
+    );
+    each("anchor_well", "gauge", "1 while everything due is anchored.", &|c| yes(&c.is_well));
     each(
         "anchor_contradicts",
         "gauge",
-        "1 when a witness has seen another history than the archive has.",
+        "1 when a witness has seen a history other than the archive's.",
         &|c| yes(&c.contradicts),
     );
 }
@@ -371,9 +376,13 @@ fn of_sinks(out: &mut Exposition, outbox: &OutboxCounters, sinks: &[(String, Arc
     let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
     let counters: [(&str, &str, &AtomicU64); 7] = [
         ("outbox_alerts_total", "Alerts made durable for the sinks.", &outbox.stored),
-        ("outbox_known_total", "Alerts that came again and were not stored again.", &outbox.known),
-        ("outbox_held_total", "Alerts counted in a group, told by its summary.", &outbox.held),
-        ("outbox_missed_total", "Alerts that found no room; they are read from the archive.", &outbox.missed),
+        ("outbox_known_total", "Alerts that arrived again and were not stored again.", &outbox.known),
+        ("outbox_held_total", "Alerts counted in a group and sent as its summary.", &outbox.held),
+        (
+            "outbox_missed_total",
+            "Alerts for which there was no room; they are read from the archive.",
+            &outbox.missed,
+        ),
         ("outbox_caught_up_total", "Alerts read from the archive.", &outbox.caught_up),
         ("outbox_failures_total", "Times that the outbox could not be written.", &outbox.failures),
         ("outbox_dropped_total", "Records dropped before every sink had them.", &outbox.dropped),
@@ -390,24 +399,24 @@ fn of_sinks(out: &mut Exposition, outbox: &OutboxCounters, sinks: &[(String, Arc
             out.sample(name, &[("sink", sink)], value(counters));
         }
     };
-    each("sink_sent_total", "counter", "Alerts that a sink took.", &|c| get(&c.sent) as f64);
-    each("sink_failures_total", "counter", "Attempts that failed and are made again.", &|c| {
+    each("sink_sent_total", "counter", "Alerts that a sink accepted.", &|c| get(&c.sent) as f64);
+    each("sink_failures_total", "counter", "Failed attempts, which are repeated.", &|c| {
         get(&c.failures) as f64
     });
-    each(
-        "sink_dead_total",
-        "counter",
-        "Alerts that a sink will not take; they are in its dead letters.",
-        &|c| get(&c.dead) as f64,
-    );
-    each("sink_lag", "gauge", "Records of the outbox that wait for a sink.", &|c| get(&c.lag) as f64);
-    each("sink_oldest_seconds", "gauge", "Age of the oldest alert that waits for a sink.", &|c| {
+    each("sink_dead_total", "counter", "Alerts that a sink refused; they are in its dead letters.", &|c| {
+        get(&c.dead) as f64
+    });
+    each("sink_lag", "gauge", "Records of the outbox waiting for a sink.", &|c| get(&c.lag) as f64);
+    each("sink_oldest_seconds", "gauge", "Age of the oldest alert waiting for a sink.", &|c| {
         age(i64::try_from(get(&c.oldest_ms)).unwrap_or(0), 0.0)
     });
-    each("sink_last_sent_seconds", "gauge", "Time since a sink took something; -1 before the first.", &|c| {
-        age(c.last_sent_ms.load(Ordering::Relaxed), -1.0)
-    });
-    each("sink_well", "gauge", "0 while a sink takes nothing.", &|c| {
+    each(
+        "sink_last_sent_seconds",
+        "gauge",
+        "Time since a sink accepted anything; -1 before the first.",
+        &|c| age(c.last_sent_ms.load(Ordering::Relaxed), -1.0),
+    );
+    each("sink_well", "gauge", "0 while a sink accepts nothing.", &|c| {
         if c.trouble().is_some() { 0.0 } else { 1.0 }
     });
 }
@@ -421,7 +430,7 @@ fn of_webhooks(out: &mut Exposition, webhooks: &[(String, Arc<WebhookCounters>)]
         }
     }
     let name = "webhook_acknowledgement_seconds";
-    out.family(name, "histogram", "Head of a request to its acknowledgement.");
+    out.family(name, "histogram", "Time from the head of a request to its acknowledgement.");
     for (source, counters) in webhooks {
         let (buckets, sum) = counters.latency();
         let mut below = 0;
@@ -437,15 +446,17 @@ fn of_webhooks(out: &mut Exposition, webhooks: &[(String, Arc<WebhookCounters>)]
     let families: [(&str, &str, &str, Get); 9] = [
         ("webhook_batches_total", "counter", "Batches stored.", |c| &c.batches),
         ("webhook_items_total", "counter", "Events stored.", |c| &c.items),
-        ("webhook_duplicate_batches_total", "counter", "Batches that came again.", |c| &c.duplicate_batches),
-        ("webhook_odd_bodies_total", "counter", "Bodies that were no events, kept as a line.", |c| {
+        ("webhook_duplicate_batches_total", "counter", "Batches that arrived again.", |c| {
+            &c.duplicate_batches
+        }),
+        ("webhook_odd_bodies_total", "counter", "Bodies that were not events, kept as a line.", |c| {
             &c.odd_bodies
         }),
         ("webhook_handshakes_failed_total", "counter", "Connections refused.", |c| &c.handshakes_failed),
-        ("webhook_connections", "gauge", "Connections now open.", |c| &c.connections),
+        ("webhook_connections", "gauge", "Open connections.", |c| &c.connections),
         ("webhook_wal_bytes", "gauge", "Bytes of the write-ahead log.", |c| &c.wal_bytes),
         ("webhook_wal_segments", "gauge", "Its segments.", |c| &c.wal_segments),
-        ("webhook_wal_syncs_total", "counter", "Syncs of it.", |c| &c.wal_syncs),
+        ("webhook_wal_syncs_total", "counter", "Syncs of the write-ahead log.", |c| &c.wal_syncs),
     ];
     for (name, kind, help, get) in families {
         out.family(name, kind, help);

@@ -12,25 +12,27 @@ use strongroom_proof::{RECORDS_MAX, prove, verify_proof_with};
 use strongroom_query::{Expanded, Format, Layout, Session, SessionOptions, write_answer};
 use strongroom_tlog::PublicKey;
 
-use crate::exit::{self, CliError};
-use crate::key::{open, proof_error, public_key};
+use crate::exit::{self, CliError, proof_error, query_error};
+use crate::key::{open, public_key};
+use crate::term;
 use crate::verify::WitnessKeyArgs;
-use crate::{query, term};
 
 /// Write single events with the proof that they are the archive's.
 ///
-/// The file has the original bytes of the events asked for, and of all others hashes alone. `strongroom verify-proof`
-/// checks it without the archive; docs/proof.md says how to do it without strongroom.
+/// The file has the original bytes of the requested events, and only hashes of all others.
+/// `strongroom verify-proof` checks it without the archive; docs/proof.md says how to do that
+/// without strongroom.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Examples:
   strongroom prove --archive ./archive 5a1f7e9c-… -o proof.json
-  strongroom prove --archive ./archive --where \"user_name = 'eve' AND date = '2026-03-02'\" -o proof.json")]
+  strongroom prove --archive ./archive -o proof.json \\
+      --where \"user_name = 'eve' AND date = '2026-03-02'\"")]
 pub struct Args {
     /// `auditID` of the events
     #[arg(required_unless_present = "filter", conflicts_with = "filter", value_name = "AUDIT_ID")]
     audit_id: Option<String>,
-    /// The events for which this SQL condition holds
+    /// The events for which this SQL condition is true
     #[arg(long = "where", value_name = "CONDITION")]
     filter: Option<String>,
     /// The archive: a folder, a file:// or an s3:// URL
@@ -44,10 +46,11 @@ pub struct Args {
 /// Check a proof made by `strongroom prove`, without the archive.
 #[derive(clap::Args)]
 pub struct VerifyArgs {
-    /// The proof
+    /// The proof file
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// A public key of the archive, from elsewhere (repeatable); without, only that the proof holds together is shown
+    /// A public key of the archive, obtained out of band (repeatable); without one, only the
+    /// proof's consistency is shown
     #[arg(long, env = "STRONGROOM_PUBLIC_KEY", value_name = "KEY", value_parser = public_key)]
     public_key: Vec<PublicKey>,
     #[command(flatten)]
@@ -67,7 +70,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     };
     let sql =
         format!("SELECT source, source_offset FROM events WHERE ({condition}\n) LIMIT {}", RECORDS_MAX + 1);
-    let session = Session::open(archive.clone(), &SessionOptions::default()).map_err(query::cli_error)?;
+    let session = Session::open(archive.clone(), &SessionOptions::default()).map_err(query_error)?;
     let layout = Layout { width: None, truncate: false, expanded: Expanded::WhenWide };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("cannot start threads")?;
@@ -77,10 +80,10 @@ pub fn run(args: Args) -> Result<u8, CliError> {
             let answer = session.ask(&sql).await?;
             write_answer(answer, Format::Json, &layout, &mut rows).await
         })
-        .map_err(query::cli_error)?;
+        .map_err(query_error)?;
     let mut wanted = HashSet::new();
     for row in rows.split(|byte| *byte == b'\n').filter(|row| !row.is_empty()) {
-        let row: Value = serde_json::from_slice(row).context("an answer of SQL is no JSON")?;
+        let row: Value = serde_json::from_slice(row).context("an answer of SQL is not JSON")?;
         if let (Some(source), Some(offset)) = (row["source"].as_str(), row["source_offset"].as_i64()) {
             wanted.insert((source.to_owned(), offset));
         }
@@ -132,7 +135,7 @@ pub fn verify(args: VerifyArgs) -> Result<u8, CliError> {
         }
     }
     if args.public_key.is_empty() {
-        writeln!(out, "not checked: whose key it is: no public key was given ({})", proven.key)?;
+        writeln!(out, "not checked: whose key it is, because no public key was given ({})", proven.key)?;
     }
     Ok(exit::OK)
 }

@@ -1,7 +1,7 @@
 //! `strongroom query`: one statement in, one answer out.
 //!
-//! Invariant: a file named by `--output` appears under its name only when the answer is whole; a failed
-//! or interrupted question leaves what was there before.
+//! Invariant: a file named by `--output` appears under its name only when the answer is complete; a
+//! failed or interrupted query leaves what was there before.
 
 use std::fs::Permissions;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
@@ -16,22 +16,23 @@ use strongroom_query::{
 };
 use tokio::runtime::Runtime;
 
-use crate::exit::{self, CliError};
+use crate::exit::{self, CliError, query_error};
 use crate::term;
 
 /// Answer one SQL statement over the archive.
 ///
-/// Tables: events, rejects, alerts, activity. Views: secret_access, exec_sessions, rbac_changes, auth_failures.
-/// The answer goes to standard output; row count and timing go to standard error.
+/// Tables: events, rejects, alerts, activity. Views: secret_access, exec_sessions, rbac_changes,
+/// auth_failures. The answer goes to standard output; row count and timing go to standard error.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     session: SessionArgs,
-    /// The statement; `-`, or nothing where standard input is no terminal, reads it from there
-    // SQL may begin with a comment, `-- like this`.
+    /// The statement; `-`, or nothing if standard input is not a terminal, reads it from there
+    // SQL may start with a comment, `-- like this`.
     #[arg(allow_hyphen_values = true, value_parser = no_flag)]
     sql: Option<String>,
-    /// Takes what follows the statement, so that a flag that is none is named even before a statement
+    /// Takes what follows the statement, so that an unknown flag is reported even before a
+    /// statement
     #[arg(hide = true, value_parser = nothing_more)]
     _more: Option<String>,
     /// Read the statement from FILE
@@ -46,15 +47,15 @@ pub struct Args {
     /// Never cut a table's cells to fit the terminal
     #[arg(long)]
     no_truncate: bool,
-    /// Write each column of a row on a line of its own
+    /// Write each column of a row on its own line
     #[arg(short = 'x', long)]
     expanded: bool,
-    /// No row count and timing on standard error
+    /// Print no row count and timing on standard error
     #[arg(short, long)]
     quiet: bool,
 }
 
-/// What `query` and `sql` share: which archive, and how much a question may use.
+/// Arguments that `query` and `sql` share: the archive, and the resources of a query.
 #[derive(clap::Args)]
 pub struct SessionArgs {
     /// The archive: a folder, a file:// or an s3:// URL
@@ -85,7 +86,7 @@ pub enum FormatName {
     Arrow,
 }
 
-/// How long an interrupted question has to stop and remove what it spilled.
+/// How long an interrupted query has to stop and remove what it spilled.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest statement read from a file or standard input.
 const SQL_BYTES_MAX: u64 = 1 << 20;
@@ -95,7 +96,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     let format = format_of(&args);
     if format.is_binary() && args.output.is_none() && io::stdout().is_terminal() {
         return Err(CliError::input(anyhow::anyhow!("a terminal cannot show this format"))
-            .with_hint("name a file with --output, or send standard output elsewhere"));
+            .with_hint("name a file with --output, or redirect standard output"));
     }
     let runtime = runtime(&args.session)?;
     let session = open(&args.session)?;
@@ -114,7 +115,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     match answered? {
         Some(written) => {
             if !args.quiet {
-                // The answer is out; nobody is helped by an error about this line.
+                // The answer is out; an error about this line would help no one.
                 let _ = writeln!(anstream::stderr(), "{}", summary(&written));
             }
             Ok(exit::OK)
@@ -126,7 +127,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     }
 }
 
-/// Threads as many as the session may use.
+/// A runtime with as many threads as the session may use.
 pub fn runtime(args: &SessionArgs) -> Result<Runtime, CliError> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = args.threads {
@@ -136,16 +137,16 @@ pub fn runtime(args: &SessionArgs) -> Result<Runtime, CliError> {
 }
 
 pub fn open(args: &SessionArgs) -> Result<Session, CliError> {
-    let archive = Archive::open(&args.archive).map_err(|error| cli_error(error.into()))?;
+    let archive = Archive::open(&args.archive).map_err(|error| query_error(error.into()))?;
     let options = SessionOptions {
         memory_limit: usize::try_from(args.memory_limit).unwrap_or(usize::MAX),
         threads: args.threads.map(std::num::NonZeroUsize::get),
         temp_dir: args.temp_dir.clone(),
     };
-    Session::open(archive, &options).map_err(cli_error)
+    Session::open(archive, &options).map_err(query_error)
 }
 
-/// Answers `sql` to `out`; `None` when Ctrl-C stopped it.
+/// Writes the answer to `sql` to `out`; `None` when Ctrl-C stopped it.
 pub fn answer(
     runtime: &Runtime,
     session: &Session,
@@ -162,7 +163,7 @@ pub fn answer(
                 Ok(None)
             }
             written = async { write_answer(session.ask(sql).await?, format, layout, out).await } => {
-                written.map(Some).map_err(cli_error)
+                written.map(Some).map_err(query_error)
             }
         }
     })
@@ -195,35 +196,18 @@ fn answer_to_file(
     Ok(Some(written))
 }
 
-/// A question's error with the exit code and the hint it deserves.
-pub fn cli_error(error: QueryError) -> CliError {
-    let hint = error.hint();
-    let is_the_askers =
-        error.is_about_the_statement() || matches!(&error, QueryError::Archive(error) if error.is_location());
-    // An error of the output stands alone, so that a closed pipe is seen for what it is.
-    let source = match error {
-        QueryError::Write(error) => anyhow::Error::new(error).context("cannot write the answer"),
-        error => anyhow::Error::new(error),
-    };
-    let error = if is_the_askers { CliError::input(source) } else { CliError::failure(source) };
-    match hint {
-        Some(hint) => error.with_hint(hint),
-        None => error,
-    }
-}
-
 /// `3 rows in 12 ms, 1 of 365 files, 1.2 MiB read`.
 pub fn summary(written: &Written) -> String {
     let rows = if written.rows == 1 { "row" } else { "rows" };
     let mut text = format!("{} {rows} in {}", term::count(written.rows), duration(written.elapsed));
-    let work = &written.work;
-    if work.files.listed > 0 {
-        let (kept, listed) = (work.files.kept as u64, work.files.listed as u64);
+    let stats = &written.stats;
+    if stats.files.listed > 0 {
+        let (kept, listed) = (stats.files.kept as u64, stats.files.listed as u64);
         text += &format!(", {} of {} files", term::count(kept), term::count(listed));
-        text += &format!(", {} read", term::bytes(work.bytes_read as u64));
+        text += &format!(", {} read", term::bytes(stats.bytes_read as u64));
     }
-    if work.bytes_spilled > 0 {
-        text += &format!(", {} spilled", term::bytes(work.bytes_spilled as u64));
+    if stats.bytes_spilled > 0 {
+        text += &format!(", {} spilled", term::bytes(stats.bytes_spilled as u64));
     }
     text
 }
@@ -233,7 +217,7 @@ fn duration(elapsed: Duration) -> String {
     if seconds < 1.0 { format!("{:.0} ms", seconds * 1e3) } else { format!("{seconds:.2} s") }
 }
 
-/// Columns of the terminal behind standard output.
+/// Columns of the terminal at standard output.
 pub fn terminal_width() -> Option<usize> {
     if !io::stdout().is_terminal() {
         return None;
@@ -252,7 +236,7 @@ fn statement(args: &Args) -> Result<String, CliError> {
         }
         (None, Some(sql)) if sql != "-" => return Ok(sql.clone()),
         (None, None) if io::stdin().is_terminal() => {
-            return Err(cli_error(QueryError::NoStatement));
+            return Err(query_error(QueryError::NoStatement));
         }
         _ => ("standard input".to_owned(), Box::new(io::stdin())),
     };
@@ -286,7 +270,8 @@ fn format_of(args: &Args) -> Format {
     }
 }
 
-/// A statement has words; one word that begins with a hyphen is a flag that this command does not have.
+/// A statement has several words; one word that starts with a hyphen is a flag that this command
+/// does not have.
 fn no_flag(text: &str) -> Result<String, String> {
     if text.len() > 1 && text.starts_with('-') && !text.contains(char::is_whitespace) {
         return Err("there is no such flag".to_owned());

@@ -1,7 +1,8 @@
-//! Other rules while the daemon runs: on SIGHUP, and when watched files change.
+//! Replaces rules while the daemon runs: on SIGHUP, and when watched files change.
 //!
-//! Invariant: a set is put in place whole or not at all. A broken file is named with its line, counted, and the
-//! rules that were in use stay. What is under way is looked at with the set that was there when it came.
+//! Invariant: a set is put in place as a whole or not at all. A broken file is reported with its
+//! line and counted, and the rules in use stay. Text in progress is matched with the set that was
+//! in place when it arrived.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,8 +13,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use strongroom_alerts::RuleSet;
 use strongroom_ingest::live::{LiveRules, Metrics};
+use strongroom_schemas::error_chain;
 
-use crate::exit::{self, CliError};
+use crate::exit::CliError;
 use crate::ingest;
 
 /// Where rules come from and where they go.
@@ -21,13 +23,13 @@ pub struct Reload {
     pub rules: Arc<LiveRules>,
     pub builtin: bool,
     pub paths: Vec<PathBuf>,
-    /// How often the files are looked at; zero for never.
+    /// How often the files are checked for changes; zero for never.
     pub watch: Duration,
     pub metrics: Arc<Metrics>,
 }
 
 impl Reload {
-    /// Waits for signals and changes on a thread of its own.
+    /// Waits for signals and changes on its own thread.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -58,7 +60,7 @@ impl Reload {
                         };
                         let Some(asked) = asked else { return };
                         let now = RuleSet::digest(&self.paths).ok();
-                        // A file that cannot be read is told once, like one that is broken.
+                        // An unreadable file is reported once, like a broken one.
                         if asked || now != known {
                             known = now;
                             self.reload();
@@ -82,12 +84,12 @@ impl Reload {
                 let changed = new.len() - new.iter().filter(same).count();
                 self.metrics.rules.store(rules.rules().len() as u64, Ordering::Relaxed);
                 self.metrics.rule_reloads.fetch_add(1, Ordering::Relaxed);
-                tracing::info!(rules = rules.rules().len(), added, changed, removed, "rules loaded anew");
+                tracing::info!(rules = rules.rules().len(), added, changed, removed, "rules reloaded");
             }
             Err(error) => {
                 self.metrics.rule_reloads_refused.fetch_add(1, Ordering::Relaxed);
-                let error = exit::causes(error.source.as_ref());
-                tracing::error!(%error, "rules refused; those that were in use stay");
+                let error = error_chain(error.source.as_ref());
+                tracing::error!(%error, "rules refused; the rules in use stay");
             }
         }
     }

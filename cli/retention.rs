@@ -1,4 +1,4 @@
-//! `strongroom retention`: how long things are kept, making that longer, and dropping what is past it.
+//! `strongroom retention`: how long data is kept, extending that, and dropping what has expired.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -10,20 +10,21 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use strongroom_archive::Archive;
 use strongroom_retention::{
-    DropRequest, HoldState, Progress, RetentionError, Scope, Status, VolumeStatus, drop_volume, extend,
+    DropRequest, HoldState, Progress, Scope, Status, VolumeStatus, drop_volume, extend,
 };
 use strongroom_schemas::VolumeId;
 
-use crate::exit::{self, CliError};
+use crate::exit::{self, CliError, retention_error};
 use crate::key::{KeyArgs, open};
 use crate::term;
 
-/// Issues that are printed; the JSON document has them all.
+/// Most issues that are printed; the JSON document has them all.
 const PRINTED_MAX: usize = 50;
 
-/// How long everything is kept: look at it, make it longer, drop what is past it.
+/// How long everything is kept: show it, extend it, drop what has expired.
 ///
-/// A retention is extended, never shortened. What is past it stays until somebody drops it by name.
+/// Retention is extended, never shortened. Expired data stays until a key holder drops its volume
+/// by name.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -32,11 +33,12 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// What is protected until when, what falls out next, what is under hold; exit code 1 if anything needs a look
+    /// Show what is protected until when, what expires next, and what is under hold; exit code 1 if
+    /// anything needs attention
     Status(StatusArgs),
     /// Promise more years, and move the date of every object that is locked for less
     Extend(ExtendArgs),
-    /// Drop a volume whose retention is over; leaves a signed record and the positions of its sources
+    /// Drop an expired volume; leaves a signed record and the positions of its sources
     Drop(DropArgs),
 }
 
@@ -49,7 +51,7 @@ struct StatusArgs {
     json: bool,
 }
 
-/// Where the archive is, and whether work is shown.
+/// The archive, and whether progress is shown.
 #[derive(clap::Args)]
 pub struct ArchiveArgs {
     /// The archive: a folder, a file:// or an s3:// URL
@@ -63,17 +65,18 @@ pub struct ArchiveArgs {
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Example:
-  strongroom retention extend --years 10 --reason \"state law of 2027\" --key audit.key --archive s3://bucket/prefix
+  strongroom retention extend --years 10 --reason \"state law of 2027\" \\
+      --key audit.key --archive s3://bucket/prefix
 
-With the years that are promised already it finishes what an earlier run began. Run it again after the writers' next
-seal: what they put at this very moment is locked for as long as was promised before.")]
+With the years that are promised already, it finishes what an earlier run started. Run it again
+after the writers' next seal: objects that they put at this moment still get the earlier promise.")]
 struct ExtendArgs {
     #[command(flatten)]
     archive: ArchiveArgs,
     /// Calendar years, counted from when each object was put
     #[arg(long, value_name = "N")]
     years: u32,
-    /// Why, in one line; it is kept
+    /// The reason, in one line; it is kept
     #[arg(long, value_name = "TEXT")]
     reason: String,
     #[command(flatten)]
@@ -83,23 +86,25 @@ struct ExtendArgs {
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Example:
-  strongroom retention drop --volume events/2019 --confirm events/2019 --reason \"retention is over\" --key audit.key
+  strongroom retention drop --volume events/2019 --confirm events/2019 \\
+      --reason \"retention is over\" --key audit.key
 
-Refused while any object is locked or under hold, for the present year, and without the archive's key. Nothing brings a
-volume back. A run that was ended is finished by the same command.")]
+Refused while any object is locked or under hold, for the present year, and without the archive's
+key. Nothing brings a volume back. The same command finishes a run that was interrupted.")]
 struct DropArgs {
     #[command(flatten)]
     archive: ArchiveArgs,
-    /// The volume, table and period: events/2019, events/2019-0001
+    /// The volume, as table and period: events/2019, events/2019-0001
     #[arg(long, value_name = "VOLUME", value_parser = volume)]
     volume: VolumeId,
-    /// The same volume once more: it is gone then
+    /// The same volume again, as a confirmation: it cannot be undone
     #[arg(long, value_name = "VOLUME", value_parser = volume)]
     confirm: VolumeId,
-    /// Why, in one line; it is kept
+    /// The reason, in one line; it is kept
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// This machine's clock was looked at and is right, though the newest file on the disk is older than a month
+    /// Confirm that this machine's clock is right, although the newest file on the disk is more
+    /// than a month old
     #[arg(long)]
     clock_is_right: bool,
     #[command(flatten)]
@@ -129,7 +134,7 @@ impl ArchiveArgs {
         })
     }
 
-    /// A bar over objects, and what moves it.
+    /// A bar over objects, and the callback that moves it.
     pub fn bar(&self) -> (ProgressBar, Progress) {
         let target = if self.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(Some(0), target);
@@ -145,15 +150,6 @@ impl ArchiveArgs {
     }
 }
 
-pub fn retention_error(error: RetentionError) -> CliError {
-    let hint = error.hint();
-    let error = if error.is_input() { CliError::input(error) } else { CliError::failure(error) };
-    match hint {
-        Some(hint) => error.with_hint(hint),
-        None => error,
-    }
-}
-
 fn extend_all(args: &ExtendArgs) -> Result<u8, CliError> {
     let archive = args.archive.open(Some(&args.key))?;
     let (bar, progress) = args.archive.bar();
@@ -162,15 +158,16 @@ fn extend_all(args: &ExtendArgs) -> Result<u8, CliError> {
     let mut out = anstream::stdout().lock();
     let what = if extended.is_new { "promised" } else { "promised before" };
     writeln!(out, "{what}: {} calendar years", extended.years)?;
-    match archive.is_local() {
-        true => writeln!(out, "on a local disk nothing is locked; nothing is dropped before that time")?,
-        false => writeln!(
+    if archive.is_local() {
+        writeln!(out, "on a local disk nothing is locked; nothing is dropped before that time")?
+    } else {
+        writeln!(
             out,
             "{} objects: {} extended, {} locked for as long already",
             term::count(extended.objects),
             term::count(extended.moved),
             term::count(extended.long_enough)
-        )?,
+        )?
     }
     Ok(exit::OK)
 }
@@ -207,7 +204,7 @@ fn drop_one(args: &DropArgs) -> Result<u8, CliError> {
     )?;
     writeln!(out, "{} objects removed", term::count(dropped.removed))?;
     for name in &dropped.left {
-        writeln!(out, "left where it is, for it is none of the archive's: {}", term::printable(name))?;
+        writeln!(out, "left in place, because it is not the archive's: {}", term::printable(name))?;
     }
     Ok(if dropped.left.is_empty() { exit::OK } else { exit::FINDING })
 }
@@ -230,7 +227,7 @@ fn time(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }
 
-/// What a hold is about, in words.
+/// The scope of a hold in words.
 pub fn scope_text(scope: &Scope) -> String {
     let mut parts = Vec::new();
     parts.extend(scope.from.map(|from| format!("from {}", time(from))));
@@ -312,7 +309,7 @@ fn print(out: &mut impl std::io::Write, status: &Status) -> std::io::Result<()> 
         |time: Option<DateTime<Utc>>| time.map_or("-".to_owned(), |time| time.format("%Y-%m-%d").to_string());
     let lock = match status.mode {
         Some(mode) => format!("locked in mode {}", mode.as_str()),
-        None => "not locked: on a local disk whoever may write can remove".to_owned(),
+        None => "not locked: on a local disk, whoever may write may delete".to_owned(),
     };
     writeln!(out, "kept for {} calendar years; {lock}", status.policy.years)?;
     writeln!(out, "time taken to be {}: {}", time(status.clock.now), status.clock.says)?;
@@ -342,12 +339,12 @@ fn print(out: &mut impl std::io::Write, status: &Status) -> std::io::Result<()> 
         )?;
     }
     if let Some(next) = status.next() {
-        writeln!(out, "\nnext to fall out: {}, after {}", next.name, day(next.until))?;
+        writeln!(out, "\nnext to expire: {}, after {}", next.name, day(next.until))?;
     }
     for volume in status.volumes.iter().filter(|volume| volume.is_past) {
         writeln!(
             out,
-            "past its retention: {}; it stays until strongroom retention drop --volume {0} --confirm {0}",
+            "expired: {}; it stays until strongroom retention drop --volume {0} --confirm {0}",
             volume.name
         )?;
     }
@@ -362,7 +359,7 @@ fn print(out: &mut impl std::io::Write, status: &Status) -> std::io::Result<()> 
     let style = Style::new().fg_color(Some(AnsiColor::Red.into()));
     for issue in status.issues.iter().take(PRINTED_MAX) {
         let (place, detail) = (term::printable(&issue.place), term::printable(&issue.detail));
-        writeln!(out, "{style}LOOK{style:#}  {}: {place}: {detail}", issue.kind)?;
+        writeln!(out, "{style}ISSUE{style:#}  {}: {place}: {detail}", issue.kind)?;
     }
     if status.issues.len() > PRINTED_MAX {
         writeln!(out, "… and {} more", status.issues.len() - PRINTED_MAX)?;

@@ -1,4 +1,5 @@
-//! `strongroom rules`: what is looked for, whether rules are sound, and what they need of an audit policy.
+//! `strongroom rules`: which rules there are, whether they are sound, and what they need of an
+//! audit policy.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -12,11 +13,11 @@ use chrono::Utc;
 use serde_json::{Value, json};
 use strongroom_alerts::{Detector, DetectorConfig, Matcher, RuleInfo, RuleKind, RuleSet};
 use strongroom_archive::{Archive, EventSelection};
-use strongroom_ingest::frame::{Edge, Origin};
-use strongroom_ingest::{Block, Decoder, DecoderConfig};
+use strongroom_decode::frame::{Edge, Origin};
+use strongroom_decode::{Block, Decoder, DecoderConfig};
 use strongroom_schemas::{Alert, Level, Severity, Table, events};
 
-use crate::exit::{self, CliError};
+use crate::exit::{self, CliError, ingest_error};
 use crate::{ingest, term};
 
 /// Longest fixture that is read.
@@ -38,10 +39,10 @@ pub struct Args {
 
 #[derive(clap::Args)]
 struct Given {
-    /// Rules of your own: a Sigma YAML file or a folder of them (repeatable)
+    /// Your own rules: a Sigma YAML file or a folder of them (repeatable)
     #[arg(long, value_name = "PATH")]
     rules: Vec<PathBuf>,
-    /// Leave out the rules that come with strongroom
+    /// Leave out the built-in rules
     #[arg(long)]
     no_builtin_rules: bool,
     /// Write JSON
@@ -58,49 +59,52 @@ enum Command {
         /// Of this severity and above
         #[arg(long, value_name = "SEVERITY", value_parser = ingest::severity)]
         severity: Option<Severity>,
-        /// Of this ATT&CK technique, or of one below it
+        /// Of this ATT&CK technique, or of a sub-technique
         #[arg(long, value_name = "T1234")]
         technique: Option<String>,
         /// Serving this HIPAA safeguard, or a part of it
         #[arg(long, value_name = "164.312(b)")]
         hipaa: Option<String>,
     },
-    /// All that a rule says: what it is, what to ask next, and its text
+    /// Show everything that a rule says: description, next steps, and its text
     Show {
         #[command(flatten)]
         given: Given,
         /// Name or id of the rule
         rule: String,
     },
-    /// Look for mistakes, and for what an analyst will miss; exit code 1 if there is any
+    /// Check rules for mistakes, and for what an analyst will miss; exit code 1 if anything is
+    /// found
     Lint {
         /// Rule files, or folders of them
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
-        /// Leave out the rules that come with strongroom, which a correlation may name
+        /// Leave out the built-in rules, which a correlation may name
         #[arg(long)]
         no_builtin_rules: bool,
     },
-    /// Run rules over their fixtures: events that they must find and events that they must leave alone
+    /// Run rules over their fixtures: events that they must find and events that they must not find
     Test {
         /// Rule files, or folders of them
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
-        /// Folder with NAME.hit.ndjson and NAME.near-miss.ndjson [default: fixtures beside the rule]
+        /// Folder with NAME.hit.ndjson and NAME.near-miss.ndjson [default: fixtures beside the
+        /// rule]
         #[arg(long, value_name = "DIR")]
         fixtures: Option<PathBuf>,
-        /// Leave out the rules that come with strongroom, which a correlation may name
+        /// Leave out the built-in rules, which a correlation may name
         #[arg(long)]
         no_builtin_rules: bool,
     },
-    /// ATT&CK techniques and HIPAA safeguards, the audit levels that rules need, and whether a stream carries them
+    /// Show ATT&CK techniques and HIPAA safeguards, the audit levels that rules need, and whether a
+    /// stream carries them
     Coverage {
         #[command(flatten)]
         given: Given,
         /// An archive of the stream
         #[arg(long, value_name = "LOCATION")]
         archive: Option<String>,
-        /// Days of it to look at, up to its last one
+        /// Days of it to look at, up to its last day
         #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=3660))]
         days: u32,
     },
@@ -237,10 +241,8 @@ fn show(rules: &RuleSet, at: usize, as_json: bool) -> std::io::Result<()> {
     for (name, value) in lines {
         writeln!(out, "{name:14}{}", term::printable(&value))?;
     }
-    let mut section = |name: &str, text: &str| match text.is_empty() {
-        true => Ok(()),
-        false => writeln!(out, "\n{name}\n{text}"),
-    };
+    let mut section =
+        |name: &str, text: &str| if text.is_empty() { Ok(()) } else { writeln!(out, "\n{name}\n{text}") };
     section("What it sees", &printable_lines(&rule.description))?;
     section("False positives", &printable_lines(&rule.false_positives.join("\n")))?;
     section("Next steps", &printable_lines(&rule.next_steps))?;
@@ -262,12 +264,12 @@ fn lint(paths: &[PathBuf], no_builtin: bool) -> Result<u8, CliError> {
         let missing = |what: &'static str, is: bool| is.then_some(what);
         let uuid = rule.id.len() == 36 && rule.id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
         let found = [
-            missing("has no id that is a UUID: ids of its alerts hang on its name", !uuid),
+            missing("has no UUID as its id: ids of its alerts depend on its name", !uuid),
             missing("has no description", rule.alerts && rule.description.is_empty()),
             missing("has no tag of an ATT&CK technique", rule.alerts && rule.techniques.is_empty()),
             missing("names no false positives", rule.alerts && rule.false_positives.is_empty()),
             missing(
-                "says neither next_steps nor a runbook",
+                "has neither next_steps nor a runbook",
                 rule.alerts && rule.next_steps.is_empty() && rule.runbook.is_empty(),
             ),
         ];
@@ -281,8 +283,8 @@ fn lint(paths: &[PathBuf], no_builtin: bool) -> Result<u8, CliError> {
     Ok(if faults > 0 { exit::FINDING } else { exit::OK })
 }
 
-/// Runs the rules of some files over fixtures: each event of a rule over single events must be found by itself,
-/// the events of a correlation together once, and of near misses none.
+/// Runs the rules of some files over fixtures: each event of a rule over single events must be
+/// found alone, the events of a correlation together once, and of near misses none.
 fn test(paths: &[PathBuf], fixtures: Option<&Path>, no_builtin: bool) -> Result<u8, CliError> {
     let before = if no_builtin { 0 } else { ingest::load_rules(false, &[])?.rules().len() };
     let rules = Arc::new(ingest::load_rules(no_builtin, paths)?);
@@ -370,7 +372,7 @@ fn alerts(rules: &Arc<RuleSet>, lines: &[String]) -> Result<Vec<Alert>, String> 
     let mut decoder = Decoder::new(DecoderConfig::default());
     let decoded = decoder.decode(&block, Utc::now()).map_err(|error| error.to_string())?;
     if decoded.rejects.num_rows() > 0 {
-        return Err(format!("{} lines are no audit events", decoded.rejects.num_rows()));
+        return Err(format!("{} lines are not audit events", decoded.rejects.num_rows()));
     }
     let matches = Matcher::new(Arc::clone(rules)).match_batch(&decoded.events);
     let mut detector = Detector::new(Arc::clone(rules), DetectorConfig::default());
@@ -379,18 +381,18 @@ fn alerts(rules: &Arc<RuleSet>, lines: &[String]) -> Result<Vec<Alert>, String> 
     Ok(alerts)
 }
 
-/// What a stream has of the events that a rule over single events looks at.
+/// What a stream has of the events that a rule over single events matches on.
 #[derive(Clone, Copy, Debug, Default)]
 struct Carried {
     /// Events that only a body could rule out.
     seen: u64,
-    /// Of these, how many were written at the level that the rule needs.
+    /// Number of these written at the level that the rule needs.
     whole: u64,
 }
 
 fn carried(rules: &Arc<RuleSet>, location: &str, days: u32) -> Result<Vec<Carried>, CliError> {
-    let archive = Archive::open(location).map_err(|error| ingest::cli_error(error.into()))?;
-    let snapshot = archive.snapshot(Table::Events).map_err(|error| ingest::cli_error(error.into()))?;
+    let archive = Archive::open(location).map_err(|error| ingest_error(error.into()))?;
+    let snapshot = archive.snapshot(Table::Events).map_err(|error| ingest_error(error.into()))?;
     let tomorrow = Utc::now().timestamp_micros().saturating_add(86_400_000_000);
     let newest =
         snapshot.files.iter().filter_map(|file| file.time_max_us).filter(|time| *time < tomorrow).max();
@@ -407,9 +409,9 @@ fn carried(rules: &Arc<RuleSet>, location: &str, days: u32) -> Result<Vec<Carrie
     let needed: Vec<Level> = (0..rules.rules().len()).map(|at| rules.needs(at).level).collect();
     let mut carried = vec![Carried::default(); needed.len()];
     let selection = EventSelection { since_us, columns, ..EventSelection::default() };
-    let rows = archive.select_events(selection).map_err(|error| ingest::cli_error(error.into()))?;
+    let rows = archive.select_events(selection).map_err(|error| ingest_error(error.into()))?;
     for batch in rows {
-        let batch = batch.map_err(|error| ingest::cli_error(error.into()))?;
+        let batch = batch.map_err(|error| ingest_error(error.into()))?;
         let levels = batch.column_by_name(events::COLUMNS[events::index::LEVEL]);
         let levels =
             levels.and_then(|levels| levels.as_string_opt::<i32>()).context("the archive has no levels")?;
@@ -440,7 +442,7 @@ fn coverage(rules: &RuleSet, carried: Option<&[Carried]>, as_json: bool) -> std:
         let carried = carried?;
         let feeders = rules.feeders(at);
         let parts = if feeders.is_empty() { vec![at] } else { feeders };
-        // A correlation sees as much as the rule that feeds it least.
+        // A correlation sees no more than the least of the rules that feed it.
         let least = parts.into_iter().map(|at| carried[at]).min_by_key(|part| (part.whole, part.seen))?;
         let word = match least {
             Carried { seen: 0, .. } => "not seen",

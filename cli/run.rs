@@ -1,8 +1,9 @@
-//! `strongroom run`: the daemon. Configuration, log, signals, sources, and what becomes of alerts.
+//! `strongroom run`: the daemon. Configuration, log, signals, sources, and the output of alerts.
 //!
-//! Alerts are the command's data and go to standard output and a file; all else is the log, on standard
-//! error. Nothing here may hold up the pipeline: alerts go into the outbox, or, without one, through a bounded queue to
-//! a thread that writes.
+//! Alerts are the command's data and go to standard output and a file; everything else is the log,
+//! on standard error. Nothing here may hold up the pipeline: alerts go into the outbox, or, without
+//! one, through a bounded queue to a thread that writes. After a crash the next start reads all
+//! positions from the archive.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -23,8 +24,8 @@ use strongroom_ingest::live::{
     self, ArchiveHistory, Drained, LiveObserver, LiveRules, Metrics, Source, Tail, mark_of,
 };
 use strongroom_proof::Anchors;
-use strongroom_schemas::{Alert, ocsf};
-use strongroom_sinks::Sinks;
+use strongroom_schemas::Alert;
+use strongroom_sinks::{Sinks, finding_line};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -32,28 +33,29 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::anchor::{Anchoring, TimestampConfig};
 use crate::clock::{ClockWatch, Step};
 use crate::config::{self, Config, LogFormat};
-use crate::exit::{self, CliError};
+use crate::exit::{self, CliError, ingest_error};
 use crate::key::KeyArgs;
 use crate::observe::{self, State};
 use crate::reload::Reload;
 use crate::{allocator, ingest};
 
-/// Alerts that wait for a file or a reader that is slow.
+/// Alerts that may wait for a slow file or reader.
 const ALERTS_QUEUE: usize = 10_000;
-/// Time for requests that are under way at a stop; what they bring waits in the write-ahead log.
+/// Time at a stop for requests in progress; what they bring waits in the write-ahead log.
 const WEBHOOK_CLOSE: Duration = Duration::from_secs(3);
-/// Time for alerts that wait to be read at a stop.
+/// Time at a stop for queued alerts to be read.
 const ALERTS_FINISH: Duration = Duration::from_secs(5);
-/// How often silence is looked for.
+/// How often sources are checked for silence.
 const SILENCE_TICK: Duration = Duration::from_secs(1);
-/// Alerts about ourselves that found no room in the outbox and are told again; no archive has them.
-const AGAIN_MAX: usize = 100;
+/// Most alerts about ourselves that wait for room in the outbox; no archive has them.
+const RETRY_QUEUE_MAX: usize = 100;
 
 /// Follow sources for as long as the process lives: raise alerts, seal events.
 ///
-/// Sources, archive and all else are named in a configuration file. SIGTERM seals what is under way and ends
-/// the process; what could not be sealed in time stays at its source and comes again. After a crash the next
-/// run goes on from what the archive holds; nothing is lost and nothing is stored twice.
+/// A configuration file names sources, archive and everything else. SIGTERM seals what is in
+/// progress and ends the process; what could not be sealed in time stays at its source and is read
+/// again. After a crash the next run continues from what the archive holds; nothing is lost and
+/// nothing is stored twice.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -65,7 +67,7 @@ pub struct Args {
     /// The configuration file
     #[arg(short, long, env = "STRONGROOM_CONFIG", value_name = "FILE")]
     config: PathBuf,
-    /// The archive, in place of the configuration's location
+    /// The archive, instead of the configuration's location
     #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
     archive: Option<String>,
     #[command(flatten)]
@@ -77,10 +79,10 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     let config = Config::read(&args.config, args.archive.as_deref())?;
     let rules = Arc::new(ingest::load_rules(!config.builtin_rules, &config.rules)?);
     start_log(&config.log)?;
-    let (way, untold, writer) = start_alerts(&config)?;
+    let (output, dropped_alerts, writer) = start_alerts(&config)?;
     let metrics = Arc::new(Metrics::default());
-    let state = Arc::new(State::new(Arc::clone(&metrics), untold));
-    if let Way::Outbox(sinks) = &way {
+    let state = Arc::new(State::new(Arc::clone(&metrics), dropped_alerts));
+    if let AlertOutput::Outbox(sinks) = &output {
         state.set_sinks(sinks.outbox_counters(), sinks.counters());
     }
     if let Some(listen) = config.observe.listen {
@@ -114,14 +116,14 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         archive = %config.archive,
         sources = sources.len(),
         rules = rules.rules().len(),
-        "strongroom runs"
+        "started"
     );
     let (location, store) = (config.archive.clone(), config.store.clone());
-    // The command line and the environment come before the file.
+    // The command line and the environment override the file.
     let signer = args.key.signer()?.or_else(|| config.signer.clone());
     let public_key = signer.as_ref().map(|signer| signer.public());
     let anchoring = start_anchors(&config, &state)?;
-    // An archive that is gone later is a disk that is not mounted, and no reason to begin a new one.
+    // An archive that disappears later is an unmounted disk, and must not be replaced by a new one.
     let was_open = std::cell::Cell::new(false);
     let open = move || {
         let archive = if was_open.get() {
@@ -136,15 +138,15 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         })
     };
     let mut observer = Watch {
-        way,
+        output,
         anchoring,
         contradicted: HashSet::new(),
-        again: Vec::new(),
+        retry_queue: Vec::new(),
         severity: config.alerts.severity,
         silence: config.silence,
         silent: HashMap::new(),
-        begun: Instant::now(),
-        looked: Instant::now(),
+        started: Instant::now(),
+        checked: Instant::now(),
         clock: ClockWatch::new(),
         state,
         metrics: Arc::clone(&metrics),
@@ -163,36 +165,36 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     for webhook in webhooks {
         webhook.shutdown(WEBHOOK_CLOSE);
     }
-    observer.tell_again();
+    observer.send_queued();
     if let Some(anchoring) = observer.anchoring.take() {
         anchoring.finish();
     }
-    let written = match observer.way {
-        // The writer ends when nobody is left who could tell it something.
-        Way::Queue { alerts, .. } => {
+    let written = match observer.output {
+        // The writer ends when the last sender is dropped.
+        AlertOutput::Queue { alerts, .. } => {
             drop(alerts);
             writer.map_or(Ok(()), Writing::finish)
         }
-        Way::Outbox(sinks) => {
+        AlertOutput::Outbox(sinks) => {
             if !sinks.finish() {
                 tracing::warn!(
-                    "alerts wait in the outbox for sinks that did not take them; they go out after the next start"
+                    "alerts remain in the outbox for sinks that did not accept them; they are sent after the next start"
                 );
             }
             Ok(())
         }
     };
-    match drained.map_err(ingest::cli_error)? {
-        Drained::Whole => tracing::info!("stopped; everything that was read is sealed"),
-        Drained::Short { unsealed } => {
-            tracing::warn!(unsealed, "stopped before everything was sealed; the rest comes again");
+    match drained.map_err(ingest_error)? {
+        Drained::Complete => tracing::info!("stopped; everything read is sealed"),
+        Drained::TimedOut { unsealed } => {
+            tracing::warn!(unsealed, "stopped before everything was sealed; the rest is read again");
             return Ok(exit::FINDING);
         }
     }
     written.map(|()| exit::OK).map_err(CliError::failure)
 }
 
-/// Asks witnesses and authorities for what was signed and is not anchored, from now on.
+/// Starts asking witnesses and authorities for what is signed and not anchored.
 fn start_anchors(config: &Config, state: &State) -> Result<Option<Anchoring>, CliError> {
     if config.witnesses.is_empty() && config.timestamps.is_empty() {
         return Ok(None);
@@ -220,13 +222,10 @@ fn start_anchors(config: &Config, state: &State) -> Result<Option<Anchoring>, Cl
 
 pub fn start_log(log: &config::Log) -> Result<(), CliError> {
     let ours = LevelFilter::from_level(log.level);
-    // What libraries say is for those who look into them.
+    // Messages of libraries are for debugging.
     let theirs = if log.level >= tracing::Level::DEBUG { ours } else { LevelFilter::ERROR };
+    // A target matches by prefix: this one is all our crates.
     let targets = Targets::new().with_default(theirs).with_target("strongroom", ours);
-    let targets = targets
-        .with_target("strongroom_ingest", ours)
-        .with_target("strongroom_alerts", ours)
-        .with_target("strongroom_archive", ours);
     let registry = tracing_subscriber::registry().with(targets);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     let started = match log.format {
@@ -271,7 +270,7 @@ fn stop_on_signals(stop: &Arc<AtomicBool>) -> Result<(), CliError> {
                         )]
                         std::process::exit(i32::from(exit::INTERRUPTED));
                     }
-                    tracing::info!("stopping: sealing what is under way");
+                    tracing::info!("stopping: sealing what is in progress");
                 }
             });
         })
@@ -279,21 +278,26 @@ fn stop_on_signals(stop: &Arc<AtomicBool>) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The way of alerts out of the process.
-enum Way {
-    /// To a thread that writes them as they come. Those that find the queue full are in the archive alone.
+/// Where alerts leave the process.
+enum AlertOutput {
+    /// To a thread that writes them as they arrive. Alerts that find the queue full are in the
+    /// archive only.
     Queue {
         alerts: Sender<Alert>,
-        untold: Arc<AtomicU64>,
+        dropped_alerts: Arc<AtomicU64>,
     },
     Outbox(Sinks),
 }
 
-fn start_alerts(config: &Config) -> Result<(Way, Arc<AtomicU64>, Option<Writing>), CliError> {
+fn start_alerts(config: &Config) -> Result<(AlertOutput, Arc<AtomicU64>, Option<Writing>), CliError> {
     let Some(outbox) = config.outbox.clone() else {
         let (alerts, writing) = start_writer(&config.alerts)?;
-        let untold = Arc::<AtomicU64>::default();
-        return Ok((Way::Queue { alerts, untold: Arc::clone(&untold) }, untold, Some(writing)));
+        let dropped_alerts = Arc::<AtomicU64>::default();
+        return Ok((
+            AlertOutput::Queue { alerts, dropped_alerts: Arc::clone(&dropped_alerts) },
+            dropped_alerts,
+            Some(writing),
+        ));
     };
     let mut made = Vec::new();
     for sink in config::sinks::of_alerts(&config.alerts).into_iter().chain(config.sinks.iter().cloned()) {
@@ -307,17 +311,17 @@ fn start_alerts(config: &Config) -> Result<(Way, Arc<AtomicU64>, Option<Writing>
         CliError::failure(error).with_hint("[outbox] folder in the configuration names its folder")
     })?;
     tracing::info!(folder, sinks = sinks.counters().len(), "alerts go through the outbox");
-    Ok((Way::Outbox(sinks), Arc::default(), None))
+    Ok((AlertOutput::Outbox(sinks), Arc::default(), None))
 }
 
-/// The thread that writes alerts, and its last word.
+/// The thread that writes alerts, and its result.
 struct Writing(Receiver<anyhow::Result<()>>);
 
 impl Writing {
-    /// Waits for what is in the queue, but not for a reader that reads no more.
+    /// Waits for the queued alerts, but not for a reader that has stopped reading.
     fn finish(self) -> anyhow::Result<()> {
         self.0.recv_timeout(ALERTS_FINISH).unwrap_or_else(|_| {
-            tracing::warn!("alerts are left that nobody reads; the archive has them");
+            tracing::warn!("the reader of alerts has stopped; the remaining alerts are in the archive");
             Ok(())
         })
     }
@@ -337,7 +341,7 @@ fn start_writer(options: &config::Alerts) -> Result<(Sender<Alert>, Writing), Cl
     let (done, writing) = bounded(1);
     std::thread::Builder::new()
         .name("alerts".to_owned())
-        // Who waits for the last word may have given up.
+        // The receiver may have stopped waiting.
         .spawn(move || _ = done.send(write_alerts(&queue, file, stdout)))
         .context("cannot start the thread that writes alerts")?;
     Ok((alerts, Writing(writing)))
@@ -350,9 +354,7 @@ fn write_alerts(
 ) -> anyhow::Result<()> {
     let mut first = Ok(());
     for alert in queue {
-        let mut line =
-            serde_json::to_vec(&ocsf::detection_finding(&alert)).context("cannot write an alert")?;
-        line.push(b'\n');
+        let line = finding_line(&alert);
         if let Some((path, file)) = &mut file
             && let Err(error) = file.write_all(&line)
         {
@@ -372,60 +374,60 @@ fn write_alerts(
     first
 }
 
-/// Takes note of what the pipeline does.
+/// Observes the pipeline.
 struct Watch {
-    way: Way,
+    output: AlertOutput,
     anchoring: Option<Anchoring>,
-    /// Witnesses that contradict the archive and were told of.
+    /// Witnesses that contradict the archive and have been reported.
     contradicted: HashSet<String>,
-    /// Alerts about ourselves that found no room.
-    again: Vec<Alert>,
+    /// Alerts about ourselves for which there was no room.
+    retry_queue: Vec<Alert>,
     severity: strongroom_schemas::Severity,
     silence: Vec<(String, Duration)>,
-    /// Sources that are silent, by when they were heard last.
+    /// Silent sources, with the time of their last chunk.
     silent: HashMap<String, Option<Instant>>,
-    begun: Instant,
-    looked: Instant,
+    started: Instant,
+    checked: Instant,
     clock: ClockWatch,
     state: Arc<State>,
     metrics: Arc<Metrics>,
 }
 
 impl Watch {
-    fn tell(&self, alert: &Alert) -> bool {
+    fn send(&self, alert: &Alert) -> bool {
         if alert.severity < self.severity {
             return true;
         }
-        match &self.way {
-            Way::Queue { alerts, untold } => {
-                let told = alerts.try_send(alert.clone()).is_ok();
-                untold.fetch_add(u64::from(!told), Ordering::Relaxed);
-                told
+        match &self.output {
+            AlertOutput::Queue { alerts, dropped_alerts } => {
+                let accepted = alerts.try_send(alert.clone()).is_ok();
+                dropped_alerts.fetch_add(u64::from(!accepted), Ordering::Relaxed);
+                accepted
             }
-            Way::Outbox(sinks) => sinks.tell(alert),
+            AlertOutput::Outbox(sinks) => sinks.hand_over(alert),
         }
     }
 
-    /// Tells what no archive has, and what would be lost without room.
-    fn tell_own(&mut self, alert: Alert) {
-        if !self.tell(&alert) && self.again.len() < AGAIN_MAX {
-            self.again.push(alert);
+    /// Sends an alert that no archive has; without room it waits here.
+    fn send_own(&mut self, alert: Alert) {
+        if !self.send(&alert) && self.retry_queue.len() < RETRY_QUEUE_MAX {
+            self.retry_queue.push(alert);
         }
     }
 
-    fn tell_again(&mut self) {
-        for alert in std::mem::take(&mut self.again) {
-            self.tell_own(alert);
+    fn send_queued(&mut self) {
+        for alert in std::mem::take(&mut self.retry_queue) {
+            self.send_own(alert);
         }
     }
 
-    fn look_for_silence(&mut self) {
+    fn check_silence(&mut self) {
         for (name, bound) in self.silence.clone() {
             let last = self.metrics.source(&name).last_chunk();
-            let since = last.unwrap_or(self.begun);
+            let since = last.unwrap_or(self.started);
             if since.elapsed() <= bound {
                 if self.silent.remove(&name).is_some() {
-                    tracing::info!(source = name, "the source is heard again");
+                    tracing::info!(source = name, "the source is active again");
                 }
                 continue;
             }
@@ -433,19 +435,17 @@ impl Watch {
                 let now = Utc::now().timestamp_micros();
                 let ago = i64::try_from(since.elapsed().as_micros()).unwrap_or(i64::MAX);
                 tracing::error!(source = name, bound_s = bound.as_secs(), "the source fell silent");
-                self.tell_own(own::source_silent(&name, now.saturating_sub(ago), now, bound));
+                self.send_own(own::source_silent(&name, now.saturating_sub(ago), now, bound));
             }
         }
     }
-}
 
-impl Watch {
-    fn look_for_contradictions(&mut self) {
+    fn check_contradictions(&mut self) {
         for (name, counters) in self.anchoring.as_ref().map(Anchoring::counters).unwrap_or_default() {
             if !counters.contradicts.load(Ordering::Relaxed) {
                 self.contradicted.remove(&name);
             } else if self.contradicted.insert(name.clone()) {
-                self.tell_own(own::history_contradicted(&name, Utc::now().timestamp_micros()));
+                self.send_own(own::history_contradicted(&name, Utc::now().timestamp_micros()));
             }
         }
     }
@@ -453,12 +453,12 @@ impl Watch {
 
 impl LiveObserver for Watch {
     fn alert(&mut self, alert: &Alert) {
-        // One that finds no room is read from the archive later.
-        let _ = self.tell(alert);
+        // An alert for which there is no room is read from the archive later.
+        let _ = self.send(alert);
     }
 
     fn sealed(&mut self, report: &SealReport, _: &Counts) {
-        if let Way::Outbox(sinks) = &self.way {
+        if let AlertOutput::Outbox(sinks) = &self.output {
             sinks.sealed(&mark_of(report));
         }
         if let Some(anchoring) = &self.anchoring {
@@ -467,23 +467,23 @@ impl LiveObserver for Watch {
     }
 
     fn conservation_failed(&mut self, what: &str) {
-        self.tell_own(own::conservation_failed(what, Utc::now().timestamp_micros()));
+        self.send_own(own::conservation_failed(what, Utc::now().timestamp_micros()));
     }
 
     fn tick(&mut self, _metrics: &Metrics) {
         self.state.alive();
-        self.tell_again();
-        if self.looked.elapsed() >= SILENCE_TICK {
-            self.looked = Instant::now();
-            self.look_for_silence();
-            self.look_for_contradictions();
-            match self.clock.look() {
+        self.send_queued();
+        if self.checked.elapsed() >= SILENCE_TICK {
+            self.checked = Instant::now();
+            self.check_silence();
+            self.check_contradictions();
+            match self.clock.step() {
                 Some(Step::Back(by)) => tracing::error!(
                     by_s = by.as_secs(),
-                    "the system's clock was set back; times of arrival since are wrong until it is right again"
+                    "the system clock was set back; times of arrival are wrong until it is right again"
                 ),
                 Some(Step::Ahead(by)) => {
-                    tracing::warn!(by_s = by.as_secs(), "the system's clock was set ahead")
+                    tracing::warn!(by_s = by.as_secs(), "the system clock was set ahead")
                 }
                 None => {}
             }

@@ -1,7 +1,8 @@
-//! `strongroom sql`: questions one after another, at a prompt or from a script.
+//! `strongroom sql`: statements one after another, at a prompt or from a script.
 //!
-//! Invariant: at a prompt an error or Ctrl-C ends one question, never the session; in a script the
-//! first error ends it, so nothing later is mistaken for the answer to what failed.
+//! Invariant: at a prompt an error or Ctrl-C ends one statement, never the session; in a script the
+//! first error ends the script, so that no later output is mistaken for the answer of the failed
+//! statement.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _, Write as _};
@@ -19,13 +20,13 @@ use rustyline::{CompletionType, Config, Editor, Helper};
 use strongroom_query::{Catalog, Expanded, Format, Layout, Session, split_statements, statement_is_complete};
 use tokio::runtime::Runtime;
 
-use crate::exit::{self, CliError};
+use crate::exit::{self, CliError, query_error};
 use crate::query::{self, SessionArgs};
 
 /// Ask the archive interactively.
 ///
-/// Statements end with `;` and may span lines; Tab completes; `\?` lists commands. Reads a script from
-/// standard input when that is no terminal.
+/// Statements end with `;` and may span lines; Tab completes; `\?` lists commands. Reads a script
+/// from standard input when that is not a terminal.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -38,12 +39,12 @@ const HELP: &str = "\
 \\timing       timing on or off             \\f FORMAT     table, csv, json, json-array
 \\o FILE       answers to FILE              \\o            answers to the terminal
 \\i FILE       run the statements in FILE   \\q            quit (also Ctrl-D)
-Statements end with ; and may span lines. Ctrl-C stops a running question.
+Statements end with ; and may span lines. Ctrl-C stops a running query.
 ";
 
 const PROMPT: &str = "strongroom> ";
 const HISTORY_ENTRIES_MAX: usize = 10_000;
-/// Files that read files with `\i` may be this deep.
+/// How deep files may include each other with `\i`.
 const INCLUDE_DEPTH_MAX: usize = 8;
 
 pub fn run(args: Args) -> Result<u8, CliError> {
@@ -98,7 +99,7 @@ impl Shell<'_> {
         editor.set_helper(Some(Prompt { catalog }));
         let history = history_file();
         if let Some(path) = &history {
-            // A missing or unreadable history is an empty one.
+            // A missing or unreadable history counts as empty.
             let _ = editor.load_history(path);
         }
         self.say("Type \\? for commands, \\d for tables. Statements end with ;")?;
@@ -160,7 +161,7 @@ impl Shell<'_> {
     }
 
     fn statements(&mut self, text: &str) -> Result<Next, CliError> {
-        for sql in split_statements(text).map_err(query::cli_error)? {
+        for sql in split_statements(text).map_err(query_error)? {
             let layout = Layout {
                 width: if self.output.is_none() { query::terminal_width() } else { None },
                 truncate: self.is_interactive,
@@ -248,7 +249,7 @@ impl Shell<'_> {
     }
 
     fn catalog(&self) -> Result<Catalog, CliError> {
-        self.runtime.block_on(self.session.catalog()).map_err(query::cli_error)
+        self.runtime.block_on(self.session.catalog()).map_err(query_error)
     }
 
     fn list(&mut self, wanted: impl Fn(&strongroom_query::Relation) -> bool) -> Result<(), CliError> {
@@ -260,7 +261,7 @@ impl Shell<'_> {
         self.print(&text)
     }
 
-    /// Text that was asked for.
+    /// Prints the text of an answer.
     fn print(&mut self, text: &str) -> Result<(), CliError> {
         match &mut self.output {
             Some(file) => file.write_all(text.as_bytes()).context("cannot write the output file")?,
@@ -269,17 +270,17 @@ impl Shell<'_> {
         Ok(())
     }
 
-    /// A remark, beside the answers.
+    /// Prints a remark, apart from the answers.
     fn say(&self, text: &str) -> Result<(), CliError> {
         Ok(writeln!(anstream::stderr(), "{text}").context("cannot write")?)
     }
 }
 
 fn wrong_command(hint: &str) -> CliError {
-    CliError::input(anyhow::anyhow!("this command is not known or incomplete")).with_hint(hint)
+    CliError::input(anyhow::anyhow!("this command is unknown or incomplete")).with_hint(hint)
 }
 
-/// Where inputs are kept between sessions, readable by their owner alone: questions name people.
+/// Where inputs are kept between sessions, readable by their owner only: statements name people.
 fn history_file() -> Option<PathBuf> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;

@@ -34,14 +34,14 @@ pub fn byte_size(text: &str) -> Result<u64, String> {
         "m" | "mb" | "mib" => 20,
         "g" | "gb" | "gib" => 30,
         "t" | "tb" | "tib" => 40,
-        other => return Err(format!("\"{other}\" is no unit; KiB, MiB, GiB and TiB are")),
+        other => return Err(format!("\"{other}\" is not a unit; use KiB, MiB, GiB or TiB")),
     };
     let number: u64 = digits.trim().parse().map_err(|_| "not a number of bytes, e.g. 512MiB".to_owned())?;
     number.checked_mul(1 << unit).ok_or_else(|| "too many bytes".to_owned())
 }
 
 /// Text from outside with its control characters made visible: a name in a log must not move the
-/// cursor or write to the title of the terminal that shows it.
+/// cursor or change the title of the terminal that shows it.
 pub fn printable(text: &str) -> String {
     text.chars()
         .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })

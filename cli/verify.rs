@@ -1,4 +1,4 @@
-//! `strongroom verify`: everything re-derived from bytes, and what is wrong named.
+//! `strongroom verify`: recomputes everything from bytes, and names what is wrong.
 
 use std::path::{Path, PathBuf};
 
@@ -8,59 +8,63 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use strongroom_archive::{Archive, ArchiveError};
 use strongroom_ingest::export::EventRecords;
 use strongroom_proof::verify::{FindingKind, Options, Report, Watch, Witnesses, heads_of_report, verify};
+use strongroom_schemas::error_chain;
 use strongroom_tlog::{PublicKey, TimestampAuthorities, TreeHead, WitnessKey};
 
 use crate::anchor::{timestamp_authorities, witness_key};
-use crate::archive::archive_error;
-use crate::exit::{self, CliError};
-use crate::findings::{self, Told};
-use crate::key::{proof_error, public_key};
+use crate::exit::{self, CliError, archive_error, proof_error};
+use crate::findings::{self, PrintableReport};
+use crate::key::public_key;
 use crate::term;
 
 /// Check that nothing in the archive was changed and nothing is missing.
 ///
-/// Signatures, the trees behind them, every file's hash, every record's hash, positions and counts are computed anew from
-/// the bytes; in a bucket versions, deletions and locks as well. docs/proof.md says what is checked and how, for those who
-/// would rather not ask this program. What could not be checked is said.
+/// Signatures, their trees, every file's hash, every record's hash, positions and counts are
+/// recomputed from the bytes; in a bucket, versions, deletions and locks are checked as well.
+/// docs/proof.md says what is checked and how, for those who would rather not ask this program. The
+/// report names what could not be checked.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Examples:
   strongroom verify --archive ./archive --public-key strongroom+3e78f75f+ARtw8e…
   strongroom verify --archive ./archive --since-last
-  strongroom verify --archive s3://bucket/prefix --from 2026-03-01 --to 2026-03-31 --json report.json
+  strongroom verify --archive s3://bucket/prefix --from 2026-03-01 --to 2026-03-31 \\
+      --json report.json
 
 Exit codes: 0 no finding; 1 findings; 2 it could not be done.")]
 pub struct Args {
     /// The archive: a folder, a file:// or an s3:// URL
     #[arg(long, env = "STRONGROOM_ARCHIVE", value_name = "LOCATION")]
     archive: String,
-    /// Read files of this day and later ones only; logs, signatures and positions are checked whole
+    /// Read only files of this day and later; logs, signatures and positions are checked in full
     #[arg(long, value_name = "DAY")]
     from: Option<NaiveDate>,
-    /// Read files up to this day only
+    /// Read only files up to this day
     #[arg(long, value_name = "DAY")]
     to: Option<NaiveDate>,
-    /// Read only files that came after the last checking without a finding, and check that the logs continue it
+    /// Read only files that came after the last check without a finding, and check that the logs
+    /// continue it
     #[arg(long)]
     since_last: bool,
-    /// Where the last checking is remembered [default: in the state folder of the user]
+    /// Where the last check is remembered [default: in the state folder of the user]
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
     /// Write the report as JSON to FILE; - is standard output
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// A public key of the archive, from elsewhere (repeatable)
+    /// A public key of the archive, obtained out of band (repeatable)
     #[arg(long, env = "STRONGROOM_PUBLIC_KEY", value_name = "KEY", value_parser = public_key)]
     public_key: Vec<PublicKey>,
     #[command(flatten)]
     witnesses: WitnessKeyArgs,
-    /// PEM file of the authorities that timestamps (RFC 3161) must lead to; each log must have one then
+    /// PEM file of the certificate authorities that timestamps (RFC 3161) must chain to; each log
+    /// must then have one
     #[arg(long, value_name = "FILE")]
     tsa_ca: Option<PathBuf>,
     /// A checkpoint that was kept elsewhere: the archive must continue it (repeatable)
     #[arg(long, value_name = "FILE")]
     remembered: Vec<PathBuf>,
-    /// Files read at once [default: the cores]
+    /// Files read at once [default: the number of cores]
     #[arg(long, value_name = "N")]
     threads: Option<std::num::NonZeroUsize>,
     /// No progress bar, nothing on standard output unless there are findings
@@ -68,13 +72,13 @@ pub struct Args {
     quiet: bool,
 }
 
-/// Whose cosignatures must be there.
+/// Witnesses whose cosignatures are required.
 #[derive(clap::Args)]
 pub struct WitnessKeyArgs {
-    /// The vkey of a witness, from who runs it: it must have cosigned (repeatable)
+    /// The vkey of a witness, from its operator: it must have cosigned (repeatable)
     #[arg(long = "witness", env = "STRONGROOM_WITNESSES", value_name = "VKEY", value_delimiter = ' ', value_parser = witness_key)]
     keys: Vec<WitnessKey>,
-    /// How many of the witnesses must have [default: all of them]
+    /// How many of the witnesses must have cosigned [default: all of them]
     #[arg(long, value_name = "N", requires = "keys")]
     witness_quorum: Option<std::num::NonZeroUsize>,
 }
@@ -91,8 +95,8 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         Ok(archive) => archive,
         Err(error @ (ArchiveError::ParseManifest { .. } | ArchiveError::FormatUnknown { .. })) => {
             let mut report = Report::new("", Path::new(&args.archive));
-            report.find(FindingKind::ManifestMalformed, "strongroom.json", exit::causes(&error));
-            tell(&args, &report)?;
+            report.find(FindingKind::ManifestMalformed, "strongroom.json", error_chain(&error));
+            write_report(&args, &report)?;
             return Ok(exit::FINDING);
         }
         Err(error) => return Err(archive_error(error)),
@@ -127,9 +131,9 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     let bar = Bar(bar(args.quiet));
     let report = verify(&archive, &options, &EventRecords, &bar).map_err(proof_error)?;
     bar.0.finish_and_clear();
-    tell(&args, &report)?;
+    write_report(&args, &report)?;
     let good = report.findings.is_empty();
-    // A checking of some days has not seen what lies before the heads.
+    // A check of some days has not seen what comes before the heads.
     if let (Some(path), true, None, None) = (&state, good, args.from, args.to) {
         remember(path, &report).with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -156,9 +160,9 @@ pub fn bar(quiet: bool) -> ProgressBar {
     bar
 }
 
-fn tell(args: &Args, report: &Report) -> Result<(), CliError> {
+fn write_report(args: &Args, report: &Report) -> Result<(), CliError> {
     let checked = &report.checked;
-    let told = Told {
+    let printable = PrintableReport {
         findings: &report.findings,
         not_checked: &report.not_checked,
         checked: format!(
@@ -175,7 +179,7 @@ fn tell(args: &Args, report: &Report) -> Result<(), CliError> {
         ),
         document: &|| report.to_json(),
     };
-    findings::tell(&told, args.json.as_deref(), args.quiet)
+    findings::write_report(&printable, args.json.as_deref(), args.quiet)
 }
 
 fn state_file(archive_id: &str) -> Result<PathBuf, CliError> {
@@ -184,13 +188,13 @@ fn state_file(archive_id: &str) -> Result<PathBuf, CliError> {
         Some(PathBuf::from(std::env::var_os("HOME").filter(|path| !path.is_empty())?).join(".local/state"))
     };
     let folder = folder.or_else(home).ok_or_else(|| {
-        CliError::input(anyhow::anyhow!("there is no folder to remember the last checking in"))
+        CliError::input(anyhow::anyhow!("there is no folder for the state of the last check"))
             .with_hint("name a file with --state")
     })?;
     Ok(folder.join("strongroom").join(format!("verify-{archive_id}.json")))
 }
 
-/// What the last checking found good; nothing when there was none.
+/// What the last check found good; nothing when there was none.
 fn last_heads(path: &Path, archive_id: &str) -> Result<Vec<TreeHead>, CliError> {
     let report = match std::fs::read(path) {
         Ok(report) => report,
@@ -202,8 +206,8 @@ fn last_heads(path: &Path, archive_id: &str) -> Result<Vec<TreeHead>, CliError> 
         }
     };
     heads_of_report(&report, archive_id).ok_or_else(|| {
-        CliError::input(anyhow::anyhow!("{} is no report of this archive", path.display()))
-            .with_hint("name another file with --state, or remove it: then all is checked")
+        CliError::input(anyhow::anyhow!("{} is not a report of this archive", path.display()))
+            .with_hint("name another file with --state, or remove this one to check everything")
     })
 }
 

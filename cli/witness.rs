@@ -1,7 +1,8 @@
-//! `strongroom witness`: a witness for the logs of others, over HTTP.
+//! `strongroom witness`: a witness for other archives' logs, over HTTP.
 //!
-//! Invariants: nothing is served beyond loopback without TLS; connections, their streams, their time and their requests
-//! have bounds; what is cosigned and why is decided in `strongroom_archive`, and on disk before it is answered.
+//! Invariants: nothing is served beyond loopback without TLS; connections, their streams, their
+//! time and their requests are bounded; `strongroom_proof` decides what is cosigned, and has it
+//! on disk before the answer is sent.
 
 use std::convert::Infallible;
 use std::io::Write as _;
@@ -22,6 +23,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use strongroom_ingest::live::webhook::{Identity, TlsFiles};
 use strongroom_proof::{REQUEST_BYTES_MAX, TrustedLog, Witness, WitnessAnswer};
+use strongroom_schemas::error_chain;
 use strongroom_tlog::{Signer, WitnessKey};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -30,62 +32,66 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::{Log, LogFormat};
-use crate::exit::{self, CliError};
-use crate::key::proof_error;
+use crate::exit::{self, CliError, proof_error};
 use crate::run;
 
 const CONNECTIONS_MAX: usize = 128;
 const STREAMS_MAX: u32 = 8;
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-/// Time between two requests of a connection, and of a whole connection. Logs come every few minutes.
+/// Time between two requests of a connection, and of a whole connection. A log sends a request
+/// every few minutes.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 const CONNECTION_MAX: Duration = Duration::from_secs(600);
 const BODY_MAX: Duration = Duration::from_secs(10);
 const HEADER_BYTES_MAX: usize = 16 << 10;
 const ACCEPT_WAIT: Duration = Duration::from_millis(100);
-/// How often the certificate's files are looked at.
+/// How often the certificate's files are checked for changes.
 const RELOAD: Duration = Duration::from_secs(10);
 const TEXT: &str = "text/plain; charset=utf-8";
-/// Requests that wait for the disk.
+/// Most requests that wait for the disk.
 const WORKERS: usize = 4;
-/// Most logs that are named, and the longest file that names them.
+/// Most logs, and the longest file that names them.
 const LOGS_MAX: usize = 10_000;
 const LOGS_BYTES_MAX: u64 = 4 << 20;
 
-/// Watch the proof logs of archives, and cosign what continues what was cosigned before.
+/// Watch the proof logs of archives, and cosign each tree that continues the one cosigned before.
 ///
-/// A witness remembers the greatest tree of each log that it has seen and cosigns no other history, whoever has the log's
-/// key. Run it where the archive's operator has no power. It speaks C2SP tlog-witness; an archive comes to it with
-/// `strongroom seal-log --witness` or with `[[witness]]` in the configuration of `run`, and `strongroom verify --witness`
-/// asks for its cosignatures. Its vkey is printed at the start.
+/// A witness remembers the greatest tree of each log that it has seen and cosigns no other history,
+/// even with the log's key. Run it where the archive's operator has no power. It speaks C2SP
+/// tlog-witness; an archive reaches it with `strongroom sign-log --witness` or with `[[witness]]`
+/// in the configuration of `run`, and `strongroom verify --witness` requires its cosignatures. The
+/// witness prints its vkey at the start.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Examples:
   strongroom key new --name witness.example/w1 witness.key
-  strongroom witness --new --key witness.key --state ./witness --log 'strongroom+3e78f75f+ARtw8e…@strongroom/5d0c…/'
-  strongroom witness --key witness.key --state ./witness --logs logs.txt --listen 0.0.0.0:8485 \\
-      --tls-cert tls.crt --tls-key tls.key")]
+  strongroom witness --new --key witness.key --state ./witness \\
+      --log 'strongroom+3e78f75f+ARtw8e…@strongroom/5d0c…/'
+  strongroom witness --key witness.key --state ./witness --logs logs.txt \\
+      --listen 0.0.0.0:8485 --tls-cert tls.crt --tls-key tls.key")]
 pub struct Args {
     /// Address and port; beyond loopback it needs --tls-cert and --tls-key
     #[arg(long, default_value = "127.0.0.1:8485", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// The witness's own key, made by `strongroom key new --name NAME`; not one that signs logs
+    /// The witness's own key, made by `strongroom key new --name NAME`; never a key that signs logs
     #[arg(long, env = "STRONGROOM_WITNESS_KEY_FILE", value_name = "FILE")]
     key: PathBuf,
-    /// The folder of what it has seen; without it the witness would know nothing, and does not start
+    /// The folder of the witness's state; without its state the witness does not start
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
-    /// Begin: the first start of a witness, which makes the folder of its state. Never with a key that has cosigned before
+    /// The first start of a witness: make the folder of its state. Never use it with a key that has
+    /// cosigned before
     #[arg(long)]
     new: bool,
-    /// A log by its public key and origin; an origin that ends in a slash stands for all that begin so, as
-    /// strongroom/ARCHIVE_ID/ does for all logs of an archive. Repeatable, also for several keys of one log
+    /// A log by its public key and origin; an origin that ends in a slash covers all origins with
+    /// that prefix, as strongroom/ARCHIVE_ID/ does for all logs of an archive. Repeatable, also for
+    /// several keys of one log
     #[arg(long = "log", value_name = "KEY@ORIGIN", value_parser = log)]
     logs: Vec<TrustedLog>,
-    /// A file of such logs, one a line; lines that begin with # are comments
+    /// A file of such logs, one a line; lines that start with # are comments
     #[arg(long = "logs", value_name = "FILE")]
     file: Option<PathBuf>,
-    /// PEM file of the certificate and those between it and its authority; read again when it changes
+    /// PEM file of the certificate and its intermediates; read again when it changes
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
     /// PEM file of the certificate's private key
@@ -105,7 +111,8 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         }
         None if args.listen.ip().is_loopback() => None,
         None => {
-            let error = anyhow::anyhow!("{} is reachable from outside and there is no TLS", args.listen);
+            let error =
+                anyhow::anyhow!("{} is reachable from outside, and TLS is not configured", args.listen);
             return Err(
                 CliError::input(error).with_hint("give --tls-cert and --tls-key, or listen on 127.0.0.1")
             );
@@ -113,7 +120,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     };
     let logs = logs(&args)?;
     let Signer::Key(key) = Signer::from_file(&args.key).map_err(proof_error)? else {
-        return Err(CliError::input(anyhow::anyhow!("a witness signs with a key of its own")));
+        return Err(CliError::input(anyhow::anyhow!("a witness signs with its own key, not with a program")));
     };
     if logs.iter().any(|log| log.key == key.public()) {
         let error = anyhow::anyhow!("the key in {} signs one of the logs", args.key.display());
@@ -170,10 +177,14 @@ fn logs(args: &Args) -> Result<Vec<TrustedLog>, CliError> {
         }
     }
     match logs.len() {
-        0 => Err(CliError::input(anyhow::anyhow!("there is no log to watch"))
-            .with_hint("name some with --log or --logs")),
+        0 => {
+            Err(CliError::input(anyhow::anyhow!("no log is named"))
+                .with_hint("name some with --log or --logs"))
+        }
         1..=LOGS_MAX => Ok(logs),
-        many => Err(CliError::input(anyhow::anyhow!("{many} logs are named, {LOGS_MAX} may be"))),
+        many => {
+            Err(CliError::input(anyhow::anyhow!("{many} logs are named; at most {LOGS_MAX} are possible")))
+        }
     }
 }
 
@@ -181,17 +192,17 @@ async fn serve(listener: TcpListener, witness: Arc<Witness>, identity: Option<Ar
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut reload = tokio::time::interval(RELOAD);
     loop {
-        // At the bound no one is accepted: the system lets them wait.
+        // At the bound no further connection is accepted: the system queues them.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let accepted = loop {
             tokio::select! {
                 accepted = listener.accept() => break accepted,
                 _ = reload.tick() => {
                     match identity.as_ref().map(|identity| identity.reload()) {
-                        Some(Ok(true)) => tracing::info!("another certificate is used"),
+                        Some(Ok(true)) => tracing::info!("the certificate was replaced"),
                         Some(Err(error)) => {
-                            let error = exit::causes(&error);
-                            tracing::error!(%error, "the certificate stays as it was");
+                            let error = error_chain(&error);
+                            tracing::error!(%error, "cannot replace the certificate; the old one stays in use");
                         }
                         _ => {}
                     }
@@ -203,13 +214,13 @@ async fn serve(listener: TcpListener, witness: Arc<Witness>, identity: Option<Ar
                 let (witness, identity) = (Arc::clone(&witness), identity.clone());
                 tokio::spawn(async move {
                     let served = connection(stream, witness, identity.as_deref());
-                    // What a client does to its own connection is not our trouble.
+                    // A client's error on its own connection is not ours.
                     let _ = tokio::time::timeout(CONNECTION_MAX, served).await;
                     drop(place);
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "no connection is accepted");
+                tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_WAIT).await;
             }
         }
@@ -217,7 +228,7 @@ async fn serve(listener: TcpListener, witness: Arc<Witness>, identity: Option<Ar
 }
 
 async fn connection(stream: TcpStream, witness: Arc<Witness>, identity: Option<&Identity>) {
-    // An answer is one small packet, and someone waits for it.
+    // An answer is one small packet, and its receiver is waiting.
     let _ = stream.set_nodelay(true);
     match identity {
         None => requests(stream, witness).await,
@@ -257,11 +268,11 @@ async fn answer(request: Request<Incoming>, witness: Arc<Witness>) -> Response<F
         let found = tokio::task::spawn_blocking(move || witness.checkpoint(&log)).await.ok().flatten();
         return match found {
             Some(note) => response(StatusCode::OK, TEXT, note.into()),
-            None => plain(StatusCode::NOT_FOUND, "no checkpoint of this log was cosigned\n"),
+            None => plain(StatusCode::NOT_FOUND, "no checkpoint of this log has been cosigned\n"),
         };
     }
     if path != "/add-checkpoint" {
-        return plain(StatusCode::NOT_FOUND, "there is /add-checkpoint\n");
+        return plain(StatusCode::NOT_FOUND, "not found; try /add-checkpoint\n");
     }
     if request.method() != Method::POST {
         let mut refused = plain(StatusCode::METHOD_NOT_ALLOWED, "only POST\n");
@@ -278,14 +289,14 @@ async fn answer(request: Request<Incoming>, witness: Arc<Witness>) -> Response<F
             return plain(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long\n");
         }
         Ok(Err(_)) => return plain(StatusCode::BAD_REQUEST, "the body broke off\n"),
-        Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the body came too slowly\n"),
+        Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the body arrived too slowly\n"),
     };
     let time = u64::try_from(Utc::now().timestamp()).unwrap_or(0);
     let answered = tokio::task::spawn_blocking(move || witness.add_checkpoint(&body, time)).await;
     let Ok(WitnessAnswer { status, content_type, body, origin, contradiction }) = answered else {
         return plain(StatusCode::INTERNAL_SERVER_ERROR, "the witness failed\n");
     };
-    // The origin of a log that is known, and signed for: no stranger's text is in the log.
+    // The origin of a known log, under its signature: no stranger's text gets into our log.
     if let Some(origin) = origin {
         match contradiction {
             Some(what) => {

@@ -5,7 +5,7 @@ Three questions: is every crate from crates.io, under a licence that deny.toml a
 (crate, second version or feature)? Do the user's build and the tests share every dependency, feature
 for feature? If they did not, `cargo test` would silently compile the heavy ones a second time.
 
-Exit code 0: all hold. 1: the findings are printed, one a line.
+Exit code 0: all are true. 1: the findings are printed, one a line.
 """
 
 import json
@@ -29,12 +29,12 @@ def name_of(package):
 
 
 def resolved(targets):
-    """The packages that are built for any of the targets, each with its features and those who depend on it."""
+    """The packages that are built for any of the targets, each with its features and its users."""
     packages = {}
     for target in targets:
         metadata = json.loads(cargo("metadata", "--format-version", "1", "--filter-platform", target))
         by_id = {package["id"]: package for package in metadata["packages"]}
-        # Metadata lists optional crates, too, that only a weak feature (`ring?/alloc`) names and nothing builds.
+        # Metadata also lists optional crates that only a weak feature (`ring?/alloc`) names and nothing builds.
         tree = cargo("tree", "--workspace", "--target", target, "--prefix", "none", "--format", "{p}").splitlines()
         built = {tuple(line.split()[:2]) for line in tree if line}
         nodes = [node for node in metadata["resolve"]["nodes"] if name_of(by_id[node["id"]]) in built]

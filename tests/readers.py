@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Seven readers that are not ours open volumes of an archive, and must find what its commits say.
+"""Seven independent readers open volumes of an archive, and must find what its commits say.
 
 A volume is a folder with a Delta table, `archive/events/2026` for instance. What is expected is derived without any of
 the readers: the JSON commits are replayed here from the first one on, and the files they name are read one by one. Each reader
@@ -40,9 +40,9 @@ import tempfile
 import urllib.parse
 import warnings
 
-# What one reader may take for all volumes.
+# Time limit of one reader for all volumes.
 READER_SECONDS = 600
-# What is shown of a reader's complaint.
+# How much of a reader's error is shown.
 REASON_CHARACTERS = 160
 
 COMMIT = re.compile(r"([0-9]{20})\.json")
@@ -51,7 +51,7 @@ EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 
 
 class Refused(Exception):
-    """A volume is not what a Delta table of ours looks like."""
+    """A volume does not look like one of our Delta tables."""
 
 
 # --- what the commits say ---------------------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ def replay(volume):
 
 
 def replay_from_checkpoint(volume):
-    """The same from the newest checkpoint on, as a reader of a cleaned log has to do it."""
+    """The same, starting at the newest checkpoint, as a reader of a cleaned log has to do it."""
     import pyarrow.parquet as pq
 
     checkpoints = names(volume, CHECKPOINT)
@@ -152,7 +152,7 @@ def day_of(add):
 
 
 class Expected:
-    """What every reader has to find, and the questions that follow from it."""
+    """What every reader has to find, and the resulting questions."""
 
     def __init__(self, volume):
         log = replay(volume)
@@ -173,7 +173,7 @@ class Expected:
         self.read(volume, log)
 
     def read(self, volume, log):
-        """What the files hold, one by one: what the statistics cannot say."""
+        """The content of the files, one by one, which the statistics do not have."""
         import pyarrow as pa
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
@@ -204,7 +204,7 @@ class Expected:
         """Differences of an answer, in words."""
         for key in ("version", "rows", "sum", "least", "greatest", "late", "last_day", "files"):
             said, wanted = found.get(key), getattr(self, key)
-            # Not every reader tells the version and the files; none may leave out the rest.
+            # Not every reader reports the version and the files; none may leave out the rest.
             if said != wanted and not (said is None and key in ("version", "files")):
                 yield f"{key} is {said}, not {wanted}"
         if found.get("transactions") not in (None, self.transactions):
@@ -277,7 +277,7 @@ def weigh(table):
 
 
 def contents(table):
-    """Weights and types of all rows that a reader gave."""
+    """Weights and types of all rows that a reader returned."""
     kinds = {field.name: kind_of(field.type) for field in table.schema}
     weights = {name: (count, str(weight)) for name, (count, weight) in weigh(table).items()}
     weights |= {name: (len(table[name]) - table[name].null_count, "0") for name, kind in kinds.items() if kind == "date"}
@@ -285,7 +285,7 @@ def contents(table):
 
 
 def answer(question, row, read, files=None, **more):
-    """`read` gives all rows; a copy of a volume whose log differs is not asked for them again."""
+    """`read` gives all rows; copies of a volume whose log differs are not read again."""
     rows, added, least, greatest, late, last_day = row
     number = lambda value: None if value is None else int(value)
     counts = {"rows": int(rows), "sum": int(added or 0), "late": int(late or 0), "last_day": int(last_day or 0)}
@@ -327,7 +327,7 @@ class Spark:
         import pyspark
         from pysail.spark import SparkConnectServer
 
-        # The client looks for a Spark on this machine, and needs none.
+        # The client searches for a Spark on this machine, but needs none.
         os.environ["SPARK_HOME"] = str(pathlib.Path(pyspark.__file__).parent)
         from pyspark.sql.connect.session import SparkSession
 
@@ -415,7 +415,7 @@ class PyArrow:
         log = replay_from_checkpoint(volume)
         plain = {"string": pa.string(), "binary": pa.binary(), "array": pa.list_(pa.string()), "long": pa.int64(), "integer": pa.int32()}
         kinds = plain | {"timestamp": pa.timestamp("us", "UTC"), "date": pa.date32()}
-        # So that a table without files has columns as well.
+        # Then a table without files has columns as well.
         tables = [pa.schema([(name, kinds[kind]) for name, kind in log.columns().items()]).empty_table()] if not log.files else []
         tables += [
             pq.ParquetFile(path).read().append_column("date", pa.array([day_of(add)], pa.string()).cast(pa.date32()).take(nulls(path)))
@@ -466,7 +466,7 @@ def one_reader(name):
     """The child process of one reader: places and questions come in on standard input, answers go out as JSON lines."""
     warnings.simplefilter("ignore")
     logging.disable()
-    # What libraries print must not come between the answers.
+    # Output of libraries must not come between the answers.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     reader = READERS[name]()
@@ -540,7 +540,7 @@ def verdict(answers):
 
 
 def ask(name, tasks):
-    """Answers of one reader, in a process of its own: some do not live with others in one, and one may crash."""
+    """Answers of one reader, in a separate process: some cannot share a process, and one may crash."""
     command = [sys.executable, str(pathlib.Path(__file__).resolve()), "--one", name]
     text = "".join(json.dumps(task) + "\n" for task in tasks)
     try:

@@ -1,25 +1,27 @@
 #!/usr/bin/env python3
 """Check a Strongroom archive, a proof of single records, or an evidence pack, without Strongroom.
 
-Written from docs/proof.md and docs/format.md and the specifications they name, and from nothing else. Python 3.9 or later, standard
-library only; with `pyarrow` the rows inside the Parquet files are checked too, without it the report says that they were not.
+Written only from docs/proof.md, docs/format.md and the specifications they name. Python 3.9 or later, standard library only; with
+`pyarrow` the rows inside the Parquet files are checked too, without it the report says that they were not.
 
     python3 verify.py archive DIR --public-key VKEY [--witness VKEY]... [--remembered FILE]... [--since REPORT] [--json FILE] [--no-rows]
     python3 verify.py archive s3://BUCKET/PREFIX --public-key VKEY [--endpoint URL] [as above]
     python3 verify.py proof FILE --public-key VKEY [--witness VKEY]... [--print]
     python3 verify.py pack DIR --public-key VKEY [--witness VKEY]... [--json FILE]
 
-Exit code 0: no finding; 1: findings; 2: it could not be done. It only reads (but for the file of --json), opens no connection but to the store that it is
-told to ask, follows no symbolic link below DIR, and never opens a path that an archive names before that path has the one allowed form.
+Exit code 0: no finding; 1: findings; 2: the check could not be done. The program only reads (except for the file of --json), opens
+no connection except to the store named on the command line, follows no symbolic link below DIR, and opens a path that an archive
+names only if it has the one allowed form.
 
-An archive in a bucket is asked for with the credentials in AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and perhaps AWS_SESSION_TOKEN, in the region of
-AWS_REGION (`aws configure export-credentials --format env` prints those of a profile). They need s3:GetObject, s3:GetObjectVersion, s3:ListBucket,
-s3:ListBucketVersions, s3:GetObjectRetention and s3:GetObjectLegalHold, and nothing that writes. What the store says of itself (versions, locks, holds) is as
-true as the store is: ask it over TLS, from a machine of your own (SSL_CERT_FILE names the authorities to trust, if they are not the system's).
+For an archive in a bucket it uses the credentials in AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, if set, AWS_SESSION_TOKEN, in the
+region of AWS_REGION (`aws configure export-credentials --format env` prints those of a profile). They need s3:GetObject,
+s3:GetObjectVersion, s3:ListBucket, s3:ListBucketVersions, s3:GetObjectRetention and s3:GetObjectLegalHold, and nothing that writes.
+What the store says of itself (versions, locks, holds) is only as true as the store: ask it over TLS, from your own machine
+(SSL_CERT_FILE names the authorities to trust, if they are not the system's).
 
-Top-down: Ed25519, Merkle trees, strict JSON and base64, signed notes, keys, retention, stores (a folder, a bucket), the archive (points of "Checking an
-archive"), Parquet (points 8 and 16), single proofs, evidence packs (points of "Checking a pack"), the command line. Numbers such as "point 7" are those of
-docs/proof.md.
+From top to bottom: Ed25519, Merkle trees, strict JSON and base64, signed notes, keys, retention, stores (a folder, a bucket), the
+archive (points of "Checking an archive"), Parquet (points 8 and 16), single proofs, evidence packs (points of "Checking a pack"), the
+command line. Numbers such as "point 7" are those of docs/proof.md.
 """
 import argparse
 import base64
@@ -76,7 +78,7 @@ YEARS_DEFAULT, YEARS_MAX = 6, 100
 LINE_BYTES_MAX = 1000
 ANSWER_BYTES_MAX = 64 << 20  # of a store, that is no object
 ASK_TRIES, ASK_PAUSE_S, ASK_TIMEOUT_S, ASKED_AT_ONCE = 5, 0.5, 60, 16
-# Codes of stores that say nothing of the object that was asked for.
+# Error codes of stores that say nothing about the requested object.
 NO_ANSWERS = {
     "NoSuchBucket", "ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed",
     "AuthorizationHeaderMalformed", "PermanentRedirect",
@@ -89,19 +91,19 @@ DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 
 
 class CannotCheck(Exception):
-    """Exit code 2: says in a sentence what could not be done."""
+    """Exit code 2: says in one sentence what could not be done."""
 
 
 class Unreadable(CannotCheck):
-    """A file of the archive is there and gives no bytes: exit code 2, or `file_unreadable` for a data file."""
+    """A file of the archive exists and cannot be read: exit code 2, or `file_unreadable` for a data file."""
 
 
 class Malformed(Exception):
-    """The bytes are not what the document says; the text says how."""
+    """The bytes are not as the document says; the text says why."""
 
 
 class BadSignature(Exception):
-    """A key that is known did not make the signature that is under its name."""
+    """The signature under the name of a known key was not made by that key."""
 
 
 # Ed25519, RFC 8032 section 5.1. A point is in extended coordinates (X, Y, Z, T): x = X/Z, y = Y/Z, xy = T/Z.
@@ -131,7 +133,7 @@ def point_double(a):
 
 
 def point_decode(data):
-    """RFC 8032 section 5.1.3; None for whatever is no canonical encoding of a point."""
+    """RFC 8032 section 5.1.3; None for anything that is not a canonical encoding of a point."""
     y = int.from_bytes(data, "little")
     sign, y = y >> 255, y & ((1 << 255) - 1)
     if y >= P:
@@ -271,7 +273,7 @@ def tile_levels(leaves):
     return levels
 
 
-# Strict reading of JSON, base64 and decimals. What two readers could read in two ways is refused.
+# Strict reading of JSON, base64 and decimals. Ambiguous input is refused.
 
 
 def parse_json(data):
@@ -280,7 +282,7 @@ def parse_json(data):
     def unique(pairs):
         value = dict(pairs)
         if len(value) != len(pairs):
-            raise Malformed("an object has one key twice")
+            raise Malformed("an object has the same key twice")
         return value
 
     def integer(text):
@@ -307,7 +309,7 @@ def is_int(value, least=0):
 
 
 def parse_base64(text, length=None):
-    """Standard alphabet, with padding, and only the one canonical spelling (RFC 4648 section 3.5)."""
+    """Standard alphabet, with padding, and only the canonical form (RFC 4648 section 3.5)."""
     if not isinstance(text, str):
         raise Malformed("base64 is not a string")
     try:
@@ -334,7 +336,7 @@ def parse_hash(text):
 
 
 def shown(text, limit=200):
-    """Text from an archive, safe for a terminal: no control character, no direction mark, no lone surrogate, no novel."""
+    """Text from an archive, safe for a terminal: no control character, no direction mark, no lone surrogate, no long text."""
     text = str(text)
     cut = text[:limit] + ("…" if len(text) > limit else "")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
@@ -371,12 +373,12 @@ class Note:
             raise Malformed("more than %d signatures" % SIGNATURES_MAX)
 
     def signers(self, name, keys):
-        """Which of the keys signed under that name. One line of a known key that does not verify spoils the note, as the spec advises."""
+        """Which of the keys signed under that name. One invalid line of a known key makes the whole note invalid, as the spec advises."""
         found = []
         for key in keys:
             for _, _, signature in (s for s in self.signatures if s[:2] == (name, key_id(name, key))):
                 if not ed25519_verify(key, self.text, signature):
-                    raise BadSignature("the signature under key %s does not verify" % key_id(name, key).hex())
+                    raise BadSignature("the signature under key %s is not valid" % key_id(name, key).hex())
                 found.append(key)
         return found
 
@@ -411,7 +413,7 @@ def parse_public_key(text):
 
 
 class Witness:
-    """Somebody who cosigns checkpoints, C2SP tlog-cosignature (version 1, Ed25519); made of a vkey whose type is 0x04."""
+    """A party that cosigns checkpoints, C2SP tlog-cosignature (version 1, Ed25519); made of a vkey whose type is 0x04."""
 
     def __init__(self, vkey):
         name, _, rest = vkey.partition("+")
@@ -436,7 +438,7 @@ class Witness:
             seconds = int.from_bytes(data[:8], "big")
             message = b"cosignature/v1\ntime %d\n" % seconds + note.text
             if len(data) != 72 or seconds >= 1 << 63 or not ed25519_verify(self.key, message, data[8:]):
-                raise BadSignature("the cosignature under the name of %s does not verify" % shown(self.name))
+                raise BadSignature("the cosignature under the name of %s is not valid" % shown(self.name))
             times.append(seconds)
         return min(times, default=None)
 
@@ -488,13 +490,13 @@ class KeyRecord:
             self.logs[parts[0]] = (parse_decimal(parts[1]), parse_base64(parts[2], 32))
         if lines:
             raise Malformed("more lines than a key record has")
-        # Sorted and none twice: then the lines of the note are those, in that order.
+        # Sorted and unique: then the lines of the note are exactly these, in this order.
         if [" ".join(("log", v, str(s), base64.b64encode(r).decode())) for v, (s, r) in sorted(self.logs.items())] != self.note.lines[6 if self.number > 1 else 5 :]:
-            raise Malformed("`log` lines are not sorted, or a volume is there twice")
+            raise Malformed("`log` lines are not sorted, or a volume occurs twice")
 
 
 class Keys:
-    """The records that hold, from the first to the last before one that does not."""
+    """The valid records, from the first up to the first invalid one."""
 
     def __init__(self):
         self.records = []
@@ -503,7 +505,7 @@ class Keys:
         return [r.key for r in self.records]
 
     def retired_at(self, key, volume):
-        """None for the current key; else up to where it counts for the volume: (size, root), or -1 where no line says so."""
+        """None for the current key; else the size and root up to which it counts for the volume, or -1 if no line says so."""
         i = self.all().index(key)
         if i + 1 == len(self.records):
             return None
@@ -527,14 +529,14 @@ def check_keys(files, manifest, public_key, archive_id, trusted, report):
                 if record.previous != before.key or record.manifest != before.manifest:
                     raise Malformed("`previous` or `manifest` is not that of the record before")
                 if record.key in keys.all():
-                    raise Malformed("the key was there before")
+                    raise Malformed("the key was used before")
                 need.append(before.key)
             missing = set(need) - set(record.note.signers("strongroom/%s/keys" % archive_id, need))
             if missing:
                 raise Malformed("not signed by the %s key" % ("new" if record.key in missing else "previous"))
         except (Malformed, BadSignature) as e:
             report.finding("key_record", where, str(e))
-            report.skipped("key records behind the one that does not hold, and signatures of their keys")
+            report.skipped("key records after the invalid one, and signatures of their keys")
             break
         if record.manifest != sha256(manifest) and not changed:
             changed = True
@@ -554,7 +556,7 @@ def check_keys(files, manifest, public_key, archive_id, trusted, report):
 # Timestamps, RFC 3161 with RFC 5816: a CMS SignedData (RFC 5652) over a TSTInfo, in DER. Signatures are RSA (PKCS #1 v1.5) or ECDSA on P-256 and P-384.
 
 DIGESTS = {"2.16.840.1.101.3.4.2.1": "sha256", "2.16.840.1.101.3.4.2.2": "sha384", "2.16.840.1.101.3.4.2.3": "sha512"}
-# Names of signature algorithms, and the digest that is part of the name; of rsaEncryption the digest is said elsewhere.
+# Names of signature algorithms, and the digest that is part of the name; for rsaEncryption the digest is given elsewhere.
 SIGNATURES = {
     "1.2.840.113549.1.1.1": None,
     "1.2.840.113549.1.1.11": "sha256",
@@ -588,7 +590,7 @@ CHAIN_MAX = 8
 
 
 class Der:
-    """Values that stand one behind the other; only what DER allows."""
+    """Consecutive values, in strict DER."""
 
     def __init__(self, data):
         self.data, self.at = data, 0
@@ -603,7 +605,7 @@ class Der:
         """(content, all bytes) of the next value, which has that tag."""
         data, start = self.data, self.at
         if len(data) - start < 2 or data[start] & 31 == 31 or (tag is not None and data[start] != tag):
-            raise Malformed("not the DER value that is expected at byte %d" % start)
+            raise Malformed("not the expected DER value at byte %d" % start)
         length, at = data[start + 1], start + 2
         if length > 127:
             count = length & 127
@@ -635,13 +637,13 @@ class Der:
                 numbers.append(value)
                 value = 0
         if not numbers or data[-1] & 128:
-            raise Malformed("no object identifier")
+            raise Malformed("not an object identifier")
         first = min(numbers[0] // 40, 2)
         return ".".join(map(str, [first, numbers[0] - 40 * first] + numbers[1:]))
 
     def end(self):
         if self.more():
-            raise Malformed("more than there should be")
+            raise Malformed("extra bytes after the value")
 
 
 def der_time(der):
@@ -655,11 +657,11 @@ def der_time(der):
     try:
         return datetime.datetime.strptime(text[:14], "%Y%m%d%H%M%S").replace(tzinfo=datetime.timezone.utc)
     except ValueError:
-        raise Malformed("no time of the calendar")
+        raise Malformed("not a valid time")
 
 
 class Certificate:
-    """X.509 (RFC 5280), as far as a chain of timestamps needs it."""
+    """X.509 (RFC 5280), as far as timestamp chains need it."""
 
     def __init__(self, der):
         self.der = der
@@ -690,13 +692,13 @@ class Certificate:
                     name = extension.oid()
                     critical = extension.peek() == 1 and extension.content(1) == b"\xff"
                     if name in self.extensions:
-                        raise Malformed("an extension is there twice")
+                        raise Malformed("an extension occurs twice")
                     self.extensions[name] = critical, extension.content(4)
 
     def verifies(self, algorithm, digest, message, signature):
         """Whether its key made the signature."""
         if algorithm not in SIGNATURES:
-            raise BadSignature("a signature of the kind %s, which is not known here" % algorithm)
+            raise BadSignature("unsupported signature algorithm %s" % algorithm)
         digest = SIGNATURES[algorithm] or digest
         hashed = hashlib.new(digest, message).digest()
         if self.kind == "1.2.840.113549.1.1.1" and algorithm.startswith("1.2.840.113549.1.1."):
@@ -791,7 +793,7 @@ class Timestamp:
         signed.whole(0x31)
         encapsulated = signed.inside()
         if encapsulated.oid() != "1.2.840.113549.1.9.16.1.4":
-            raise Malformed("its content is no TSTInfo")
+            raise Malformed("its content is not a TSTInfo")
         self.content = encapsulated.inside(0xA0).content(4)
         self.certificates = []
         if signed.peek() == 0xA0:
@@ -817,7 +819,7 @@ class Timestamp:
             attribute = attributes.inside()
             name, values = attribute.oid(), attribute.inside(0x31)
             if name in self.attributes:
-                raise Malformed("an attribute is there twice")
+                raise Malformed("an attribute occurs twice")
             self.attributes[name] = values.whole()[1]
             values.end()
         self.algorithm = signer.inside().oid()
@@ -826,11 +828,11 @@ class Timestamp:
         info = outer.inside()
         outer.end()
         if info.integer() != 1:
-            raise Malformed("a TSTInfo of another version")
+            raise Malformed("unsupported version of TSTInfo")
         info.oid()
         imprint = info.inside()
         if DIGESTS.get(imprint.inside().oid()) != "sha256":
-            raise Malformed("its imprint is no SHA-256")
+            raise Malformed("its imprint is not a SHA-256")
         self.imprint = imprint.content(4)
         info.integer()
         if info.peek() != 0x18:
@@ -854,7 +856,7 @@ class Timestamp:
         if certificate is None:
             raise BadSignature("the certificate that signed it is not in it")
         if self.digest is None:
-            raise BadSignature("its digest is not known here")
+            raise BadSignature("unsupported digest")
         kind, hashed = self.attributes.get("1.2.840.113549.1.9.3"), self.attributes.get("1.2.840.113549.1.9.4")
         if kind is None or Der(kind).oid() != "1.2.840.113549.1.9.16.1.4" or hashed is None:
             raise BadSignature("its attributes are not those of its content")
@@ -863,9 +865,9 @@ class Timestamp:
         if not self.named(certificate):
             raise BadSignature("its attributes do not name the certificate that signed it")
         if not certificate.verifies(self.algorithm, self.digest, self.signed, self.signature):
-            raise BadSignature("the signature does not hold")
+            raise BadSignature("the signature is not valid")
         if certificate.purposes() != [TIME_STAMPING] or not certificate.extensions["2.5.29.37"][0]:
-            raise BadSignature("its certificate is not one for timestamps alone")
+            raise BadSignature("its certificate is not only for timestamps")
         if authorities:
             self.chain(certificate, authorities)
 
@@ -876,7 +878,7 @@ class Timestamp:
                 raise BadSignature("a certificate was not valid at the time")
             known = {"2.5.29.15", "2.5.29.19", "2.5.29.37"}
             if any(critical and name not in known for name, (critical, _) in certificate.extensions.items()):
-                raise BadSignature("a certificate has a critical extension that is not known here")
+                raise BadSignature("a certificate has an unsupported critical extension")
 
             def signed(issuer):
                 return issuer.subject == certificate.issuer and issuer.verifies(certificate.algorithm, "sha256", certificate.signed, certificate.signature)
@@ -887,14 +889,14 @@ class Timestamp:
             if not above:
                 break
             certificate = above[0]
-        raise BadSignature("its certificate does not lead to an authority given")
+        raise BadSignature("its certificate does not chain to a given authority")
 
 
-# Retention, holds and drops. proof.md has a section of that name.
+# Retention, holds and drops: the section of that name in proof.md.
 
 
 def statement_lines(data, name, keys):
-    """(lines of the text, the last key of the chain that signed or None). A text with an empty line is a signed note, another is signed by nobody."""
+    """(lines of the text, the last key of the chain that signed or None). A text with an empty line is a signed note, any other is unsigned."""
     if b"\n\n" in data:
         note = Note(data)
         signers = note.signers(name, keys)
@@ -929,7 +931,7 @@ def plain_line(text):
 
 
 def retention_end(at, years):
-    """As many calendar years later, from a 29th of February the 1st of March where there is none, and a day."""
+    """That many calendar years later, plus a day; a 29th of February becomes the 1st of March where needed."""
     try:
         try:
             later = at.replace(year=at.year + years)
@@ -985,9 +987,9 @@ class Keeping:
                 at, more, _ = record_time(value("time")), parse_decimal(value("years")), plain_line(value("reason"))
                 value.end()
                 if signer is None and self.keys.records:
-                    raise Malformed("the archive has a key, and nobody signed it")
+                    raise Malformed("the archive has a key, and the record is not signed")
                 if not years < more <= YEARS_MAX:
-                    raise Malformed("%d years, where more than %d and at most %d can be" % (more, years, YEARS_MAX))
+                    raise Malformed("%d years, where more than %d and at most %d are possible" % (more, years, YEARS_MAX))
             except (Malformed, BadSignature) as e:
                 self.report.finding("retention_record", shown(where), str(e))
                 return
@@ -999,7 +1001,7 @@ class Keeping:
         return max([y for t, y in self.promised if t <= at], default=self.made_with)
 
     def holds(self, records):
-        """Fills in `held`: path and version to the name of a hold that is on it and not released."""
+        """Fills in `held`: path and version to the name of an unreleased hold on it."""
         files, names, active, unsigned, number = {r[0]: r for r in records}, {}, {}, 0, 0
         try:
             where = "_holds"
@@ -1041,11 +1043,11 @@ class Keeping:
                     lists.append(self.held_list(data_of_list, data, number, len(lists) + 1))
             if files:
                 where = "_holds"
-                raise Malformed("what is no record, or behind one that is missing: %s" % ", ".join(sorted(files)[:5]))
+                raise Malformed("not a record, or after a missing one: %s" % ", ".join(sorted(files)[:5]))
         except (Malformed, BadSignature) as e:
             self.report.finding("hold_record", shown(where), str(e))
         if unsigned and self.keys.records:
-            self.report.skipped("who placed or released holds: nobody signed %d of the records" % unsigned)
+            self.report.skipped("who placed or released holds: %d of the records are not signed" % unsigned)
         for name, lists in active.items():
             for path, version in (p for paths in lists for p in paths):
                 self.held[path, version] = name
@@ -1074,7 +1076,7 @@ class Keeping:
             stem = name[:-6] if name.endswith(".state") else name
             volume = stem.replace("-", "/", 1)
             if not VOLUME.fullmatch(volume):
-                self.report.finding("drop_record", shown(where), "it is named like no volume")
+                self.report.finding("drop_record", shown(where), "its name is not that of a volume")
             elif stem == name and data is not None:
                 try:
                     self.dropped[volume] = self.drop(volume, data, files.get(name + ".state", (None, None, None))[2])
@@ -1095,10 +1097,10 @@ class Keeping:
         digest, record["reason"] = parse_hash(value("state")), plain_line(value("reason"))
         value.end()
         if signer is None:
-            raise Malformed("nobody signed it")
+            raise Malformed("it is not signed")
         place = self.keys.all().index(signer)
         if place + 1 < len(self.keys.records) and volume in self.keys.records[place + 1].logs:
-            raise Malformed("signed by a retired key, and the volume was there when that was retired")
+            raise Malformed("signed by a retired key, and the volume existed when that key was retired")
         for size, root in (r.logs[volume] for r in self.keys.records if volume in r.logs):
             if size > record["size"] or size == record["size"] and root != record["root"]:
                 raise Malformed("a key record names another tree of the volume")
@@ -1107,15 +1109,15 @@ class Keeping:
         if years < self.years_at(at):
             raise Malformed("dropped after %d years, and %d were promised" % (years, self.years_at(at)))
         if years > 9999:
-            raise Malformed("so many years are beyond the calendar")
+            raise Malformed("that many years are beyond the calendar")
         if until < retention_end(last, years) or at < until:
             raise Malformed("dropped at %s, before its retention was over" % record["time"])
         if at.replace(tzinfo=datetime.timezone.utc).timestamp() * 1000 > self.now + CLOCK_BACK_MS_MAX:
-            raise Malformed("it says that it was dropped at %s, which is to come" % record["time"])
+            raise Malformed("it says that it was dropped at %s, which is in the future" % record["time"])
         if state is None:
-            raise Malformed("the file of its positions is not there")
+            raise Malformed("the file of its positions is missing")
         if sha256(state) != digest:
-            raise Malformed("the file of its positions is another one than it names")
+            raise Malformed("the file of its positions is not the one that it names")
         state = parse_json(state)
         if not isinstance(state, dict) or set(state) != {"format", "txns", "offsets"} or state["format"] != "strongroom-dropped-1":
             raise Malformed("the file of its positions is not an object of `format` strongroom-dropped-1, `txns` and `offsets`")
@@ -1245,7 +1247,7 @@ class Report:
 
 
 class NotPlain(Exception):
-    """Something else than a plain file (or folder) lies there; the text says what."""
+    """Something other than a plain file (or folder) is there; the text says what."""
 
 
 class Root:
@@ -1259,7 +1261,7 @@ class Root:
             raise CannotCheck("%s is not a folder: name the folder that holds strongroom.json" % path)
 
     def status(self, rel):
-        """lstat of the last component; None where nothing is."""
+        """lstat of the last component; None if it does not exist."""
         path, status = self.path, None
         for part in rel.split("/"):
             path = os.path.join(path, part)
@@ -1268,13 +1270,13 @@ class Root:
             except (FileNotFoundError, NotADirectoryError):
                 return None
             except OSError as e:
-                raise CannotCheck("cannot look at %s: %s" % (shown(path), e.strerror))
+                raise CannotCheck("cannot stat %s: %s" % (shown(path), e.strerror))
             if stat.S_ISLNK(status.st_mode):
                 raise NotPlain("%s is a symbolic link" % shown(os.path.relpath(path, self.path)))
         return status
 
     def names(self, rel):
-        """Names in a folder, sorted; none where there is no folder."""
+        """Names in a folder, sorted; empty if there is no folder."""
         status = self.status(rel)
         if status is None:
             return []
@@ -1286,7 +1288,7 @@ class Root:
             raise CannotCheck("cannot list %s: %s" % (shown(rel), e.strerror))
 
     def open(self, rel, _version=None, _size=None):
-        """A plain file, open for reading; None where nothing is."""
+        """A plain file, open for reading; None if it does not exist."""
         status = self.status(rel)
         if status is None:
             return None
@@ -1299,7 +1301,7 @@ class Root:
             raise Unreadable("cannot open %s: %s" % (shown(rel), e.strerror))
 
     def read(self, rel, limit):
-        """All bytes; None where nothing is; Malformed when there are more than the limit."""
+        """All bytes; None if it does not exist; Malformed if there are more than the limit."""
         file = self.open(rel)
         if file is None:
             return None
@@ -1317,7 +1319,7 @@ class Root:
 
 
 class Refused(Exception):
-    """A store understood and said no: `status` of HTTP, and its own `code`."""
+    """A store understood and refused: `status` of HTTP, and its own `code`."""
 
     def __init__(self, status, code, detail):
         super().__init__("%d %s%s" % (status, shown(code), detail and ": " + shown(detail)))
@@ -1325,12 +1327,12 @@ class Refused(Exception):
 
 
 class Version:
-    """Of an object, or a deletion over it; `modified` in UTC."""
+    """A version of an object, or a delete marker; `modified` in UTC."""
 
     def __init__(self, element, is_marker):
         self.id, self.is_marker, self.modified = element.findtext("VersionId"), is_marker, store_time(element.findtext("LastModified"))
         if self.modified is None or self.id is not None and not VERSION_ID.fullmatch(self.id):
-            raise CannotCheck("the store lists an object without a time, or with a version that is none")
+            raise CannotCheck("the store lists an object without a time, or with an invalid version")
 
 
 class Bucket:
@@ -1346,14 +1348,14 @@ class Bucket:
         self.bucket, self.prefix = match.groups() if match else ("", "")
         self.prefix = (self.prefix or "").strip("/")
         if not match or any(part in ("", ".", "..") for part in self.prefix.split("/")) and self.prefix:
-            raise CannotCheck("%s is no place of an archive: s3://BUCKET/PREFIX" % shown(location))
+            raise CannotCheck("%s is not the location of an archive: s3://BUCKET/PREFIX" % shown(location))
         self.key, self.secret = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
         if not self.key or not self.secret:
             raise CannotCheck("no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN, if there is one)")
         self.token = environment.get("AWS_SESSION_TOKEN")
         self.region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or "us-east-1"
         if not all(re.fullmatch("[!-~]+", text) for text in (self.key, self.secret, self.token or "-")) or not re.fullmatch("[a-z0-9-]+", self.region):
-            raise CannotCheck("the credentials or the region have characters that none has")
+            raise CannotCheck("the credentials or the region have invalid characters")
         endpoint = endpoint or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
         self.start = "/" + self.bucket
         if not endpoint and "." not in self.bucket:  # a certificate of the store is not for names with more dots
@@ -1367,10 +1369,10 @@ class Bucket:
             self.host = None
         plain = self.host and re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|[0-9a-f.]*:[0-9a-f:.]+", self.host)
         if not plain or url.scheme not in ("http", "https") or url.path.strip("/") or url.query:
-            raise CannotCheck("%s is no endpoint: https://HOST[:PORT]" % shown(endpoint))
+            raise CannotCheck("%s is not an endpoint: https://HOST[:PORT]" % shown(endpoint))
         self.is_tls, self.host_line, self.idle = url.scheme == "https", url.netloc.rpartition("@")[2], []
         if not self.is_tls and not is_loopback(self.host):
-            raise CannotCheck("%s: without TLS anybody between here and the store can answer for it; only a loopback address may be asked so" % shown(endpoint))
+            raise CannotCheck("%s: without TLS anyone between here and the store can answer for it; that is allowed only for a loopback address" % shown(endpoint))
 
     def name(self, rel):
         """Key of the object."""
@@ -1396,7 +1398,7 @@ class Bucket:
         return headers
 
     def ask(self, key, query, take):
-        """What `take` reads of the answer to a GET, to its end. Refused when the store says no; CannotCheck when it says nothing."""
+        """What `take` reads of the answer to a GET, to its end. Refused if the store refuses; CannotCheck if it does not answer."""
         path = self.start + "/" + urllib.parse.quote(key, safe="/-_.~")
         query = "&".join(sorted("%s=%s" % tuple(urllib.parse.quote(text, safe="-_.~") for text in pair) for pair in query.items()))
         for tried in range(1, ASK_TRIES + 1):
@@ -1454,11 +1456,11 @@ class Bucket:
         return parse_xml(self.ask(key, query, take), name)
 
     def object(self, rel, version, take):
-        """What `take` makes of the answer with an object's bytes; None where there is no such object, or version."""
+        """What `take` makes of the answer with an object's bytes; None if there is no such object, or version."""
         try:
             return self.ask(self.name(rel), {} if version is None else {"versionId": version}, take)
         except Refused as e:
-            # 405: it is a deletion. 400: no version can have such an id.
+            # 405: it is a delete marker. 400: no version can have such an id.
             if e.status in (404, 405) or e.status == 400 and version is not None and e.code in ("InvalidArgument", "NoSuchVersion"):
                 return None
             raise Unreadable("cannot read %s: %s" % (shown(rel), e))
@@ -1481,12 +1483,12 @@ class Bucket:
 
     @staticmethod
     def next_page(page, before, more):
-        """What to ask for the next page of a list; nothing behind the last one."""
+        """The parameters for the next page of a list; nothing after the last one."""
         if page.findtext("IsTruncated") != "true":
             return {}
         more = {name: text for name, text in more.items() if text}
         if not more or more == before:
-            raise CannotCheck("the store cuts a list and does not say where it goes on")
+            raise CannotCheck("the store cuts a list and does not say where it continues")
         return more
 
     def read(self, rel, limit):
@@ -1517,7 +1519,7 @@ class Bucket:
         return self.object(rel, version, take)
 
     def versions(self):
-        """Path to the versions and deletions of it, of everything below the prefix."""
+        """Path to its versions and delete markers, for everything below the prefix."""
         prefix, found, more = self.folder(""), defaultdict(list), {}
         while True:
             page = self.document("", dict({"versions": "", "prefix": prefix, "encoding-type": "url"}, **more), "ListVersionsResult")
@@ -1532,10 +1534,10 @@ class Bucket:
             if not more:
                 return found
             if "key-marker" not in more:
-                raise CannotCheck("the store cuts a list and does not say where it goes on")
+                raise CannotCheck("the store cuts a list and does not say where it continues")
 
     def setting(self, what, rel, version):
-        """The answer of the store about the retention or legal hold of a version; None where nothing is set."""
+        """The answer of the store about the retention or legal hold of a version; None if nothing is set."""
         try:
             return self.document(self.name(rel), dict({what: ""}, **({"versionId": version} if version else {})), {"retention": "Retention"}.get(what, "LegalHold"))
         except Refused as e:
@@ -1561,7 +1563,7 @@ class Bucket:
 
 
 def store_time(text):
-    """A time as stores write it, in UTC; None for whatever is none."""
+    """A time as stores write it, in UTC; None if it is not a time."""
     match = STORE_TIME.fullmatch(text or "")
     try:
         return match and datetime.datetime.fromisoformat(match[1]).replace(microsecond=int((match[2] or ".0")[1:7].ljust(6, "0")))
@@ -1593,16 +1595,16 @@ def parse_xml(data, name):
     try:
         document = xml.etree.ElementTree.fromstring(data)
     except (xml.etree.ElementTree.ParseError, ValueError, LookupError) as e:
-        raise CannotCheck("the store answers with what is no XML: %s" % shown(e))
+        raise CannotCheck("the store's answer is not XML: %s" % shown(e))
     for element in document.iter():
         element.tag = element.tag.rpartition("}")[2]
     if document.tag != name:
-        raise CannotCheck("the store answers with %s, where %s should be" % (shown(document.tag), name))
+        raise CannotCheck("the store answers with %s instead of %s" % (shown(document.tag), name))
     return document
 
 
 def decoder(page):
-    """How the keys of a list are to be read."""
+    """How the keys of a list are decoded."""
     return urllib.parse.unquote_plus if page.findtext("EncodingType") == "url" else str
 
 
@@ -1690,7 +1692,7 @@ class Archive:
             self.point_7_files(volume)
             self.point_15_delta_checkpoints(volume)
         if self.newer:
-            self.report.skipped("whether columns mean their records in %d files of events, which are of a newer format than %d" % (self.newer, EVENTS_FORMAT))
+            self.report.skipped("whether columns match their records in %d files of events, whose format is newer than %d" % (self.newer, EVENTS_FORMAT))
         self.point_9_and_10_positions()
         self.point_11_other_tables()
         if self.root.is_bucket:
@@ -1731,7 +1733,7 @@ class Archive:
                             self.report.finding(kind, shown(where), str(e))
         if unknown:
             more = "" if len(unknown) <= 10 else ", and %d more" % (len(unknown) - 10)
-            self.report.skipped("what is no part of an archive: %s%s" % (", ".join(shown(u) for u in unknown[:10]), more))
+            self.report.skipped("files that are not part of an archive: %s%s" % (", ".join(shown(u) for u in unknown[:10]), more))
 
     def names(self, rel, kind):
         try:
@@ -1746,7 +1748,7 @@ class Archive:
             manifest = self.root.read("strongroom.json", NOTE_BYTES_MAX)
             if manifest is None:
                 manifest = b""
-                raise Malformed("it is not there: no archive, or one whose name was taken away")
+                raise Malformed("it is missing: not an archive, or its manifest was removed")
             value = parse_json(manifest)
             if not isinstance(value, dict) or not is_int(value.get("format")) or value["format"] != 1:
                 raise Malformed("not an object with `format` 1")
@@ -1773,13 +1775,13 @@ class Archive:
                 self.report.finding("key_record", where, str(e))
                 break
         if public_key is not None and not names:
-            self.report.finding("key_record", "_keys/00000001", "not there, although strongroom.json names a public key")
+            self.report.finding("key_record", "_keys/00000001", "missing, although strongroom.json names a public key")
         if not names:
             self.report.skipped("signatures: the archive has no key records")
         self.keys = check_keys(files, manifest, public_key, archive_id, self.trusted, self.report)
 
     def point_14_keeping(self):
-        """proof.md, Retention, holds and drops. Volumes that were dropped by a record that holds are no longer among the volumes."""
+        """proof.md, Retention, holds and drops. Volumes dropped by a valid record are no longer among the volumes."""
         keeping = Keeping(self.root, self.report, self.keys, self.years, self.now)
         keeping.policies([self.statement("_retention", name, "retention_record") for name in self.names("_retention", "retention_record") if name[0] != "."])
         keeping.holds([self.statement("_holds", name, "hold_record") for name in self.names("_holds", "hold_record") if name[0] != "."])
@@ -1793,24 +1795,24 @@ class Archive:
         self.years, self.held = max([self.years] + [years for _, years in keeping.promised]), keeping.held
 
     def point_14_left_and_held(self):
-        """On a disk: nothing is left of what was dropped, and what is held is there."""
+        """On a disk: nothing is left of dropped volumes, and everything held exists."""
         for name in sorted(self.dropped):
             try:
                 left = self.root.status(name)
             except NotPlain:
                 left = True
             if left is not None:
-                self.report.finding("drop_unfinished", name, "it was dropped, and some of it is there")
+                self.report.finding("drop_unfinished", name, "it was dropped, and some of it still exists")
         for (path, _), hold in sorted(self.held.items(), key=str):
             try:
                 status = self.root.status(path)
             except NotPlain:
                 status = None
             if status is None or not stat.S_ISREG(status.st_mode):
-                self.report.finding("hold_missing", shown(path), "hold %s is on it, and it is not there" % shown(hold))
+                self.report.finding("hold_missing", shown(path), "hold %s is on it, and it is missing" % shown(hold))
 
     def point_13_bucket(self):
-        """And what point 14 says of a bucket: versions, deletions, locks and holds of everything that lies there."""
+        """And what point 14 says of a bucket: versions, deletions, locks and holds of every object there."""
         try:
             listed = self.root.versions()
         except Refused as e:
@@ -1831,25 +1833,25 @@ class Archive:
             self.report.count("objects")
             objects = [v for v in versions if not v.is_marker]
             if len(objects) < len(versions):
-                self.report.finding("delete_marker", shown(path), "%d deletions lie over it" % (len(versions) - len(objects)))
+                self.report.finding("delete_marker", shown(path), "%d delete markers hide it" % (len(versions) - len(objects)))
             if len(objects) > 1:
-                self.report.finding("shadowed", shown(path), "it has %d versions, and one is written" % len(objects))
+                self.report.finding("shadowed", shown(path), "it has %d versions instead of one" % len(objects))
             if named.get(path) is not None:
                 chosen = next((v for v in objects if v.id == named[path]), None)
             else:  # the oldest is what was written
                 chosen = min(reversed(objects), key=lambda v: v.modified, default=None)  # of one time the one that stores list last
             if chosen is None:
-                self.report.finding("file_missing", shown(path), "the version that was written is not there")
+                self.report.finding("file_missing", shown(path), "the version that was written is missing")
             else:
                 locked.append((path, chosen))
         told = {f["where"] for f in self.report.findings}
         for path in sorted(set(named) - set(listed)):
             if path not in told:
-                self.report.finding("file_missing", path, "a commit names it, and it is not there")
+                self.report.finding("file_missing", path, "a commit names it, and it is missing")
         for volume, count in sorted(left.items()):
-            self.report.finding("drop_unfinished", volume, "it was dropped, and %d versions of its objects are there" % count)
+            self.report.finding("drop_unfinished", volume, "it was dropped, and %d versions of its objects still exist" % count)
         if unnamed:
-            self.report.skipped("%d objects that no commit names: runs that were killed leave such" % unnamed)
+            self.report.skipped("%d objects that no commit names: killed runs leave such objects" % unnamed)
         self.locks(locked)
         self.legal_holds()
 
@@ -1872,7 +1874,7 @@ class Archive:
             if until is None:
                 self.report.finding("lock_missing", shown(path), "nothing locks it" if answer is None else "its lock has no end")
                 continue
-            try:  # the day that is added when an object is put bears clocks that differ
+            try:  # the extra day of a put allows for clocks that differ
                 is_short = until < retention_end(version.modified, self.years) - datetime.timedelta(days=1)
             except Malformed:
                 is_short = True
@@ -1880,7 +1882,7 @@ class Archive:
                 detail = "it is locked until %sZ, and %d years are promised from %sZ on"
                 self.report.finding("retention_short", shown(path), detail % (until.isoformat(), self.years, version.modified.isoformat()))
         if unknown:
-            self.report.skipped("locks of %d objects (point 13): the store would not say" % unknown)
+            self.report.skipped("locks of %d objects (point 13): the store did not give them" % unknown)
 
     def legal_holds(self):
         unknown, held = 0, sorted(self.held.items(), key=str)
@@ -1890,7 +1892,7 @@ class Archive:
             elif answer is None or answer.findtext("Status") != "ON":
                 self.report.finding("hold_missing", shown(path), "hold %s is on it, and the store does not hold it" % shown(hold))
         if unknown:
-            self.report.skipped("legal holds of %d objects: the store would not say" % unknown)
+            self.report.skipped("legal holds of %d objects: the store did not give them" % unknown)
 
     def statement(self, folder, name, kind):
         where = "%s/%s" % (folder, name)
@@ -1907,16 +1909,16 @@ class Archive:
         volume.others = [n for n in names if n not in there]
         for i, name in enumerate(there):
             if name != "%020d.json" % i:
-                self.report.finding("commit_missing", "%s/%020d.json" % (log, i), "not there, but later commits are; what follows is not looked at")
+                self.report.finding("commit_missing", "%s/%020d.json" % (log, i), "missing, although later commits exist; the commits after it are not checked")
                 break
             where = "%s/%s" % (log, name)
             commit = Commit(where)
             try:
                 data = self.root.read(where, COMMIT_BYTES_MAX)
                 if data is None:
-                    raise NotPlain("it went away")
+                    raise NotPlain("it disappeared")
             except (Malformed, NotPlain) as e:
-                self.report.finding("commit_missing" if isinstance(e, NotPlain) else "commit_malformed", where, "%s; what follows is not looked at" % e)
+                self.report.finding("commit_missing" if isinstance(e, NotPlain) else "commit_malformed", where, "%s; the commits after it are not checked" % e)
                 break
             volume.leaves.append(leaf_hash(data))
             volume.commits.append(commit)
@@ -1934,7 +1936,7 @@ class Archive:
 
     @staticmethod
     def action(commit, value):
-        """One line of a commit into the fields of it that the later points need."""
+        """Takes from one line of a commit the fields that the later points need."""
         if not isinstance(value, dict) or len(value) != 1:
             raise Malformed("not an object of one action")
         (kind, body), = value.items()
@@ -1942,7 +1944,7 @@ class Archive:
             raise Malformed("`%s` is not an object" % shown(kind))
         if kind == "commitInfo":
             if commit.timestamp is not None or not is_int(body.get("timestamp")) or body["timestamp"] >= TIMESTAMP_MS_END:
-                raise Malformed("`commitInfo` is there twice, or its `timestamp` is no time")
+                raise Malformed("`commitInfo` occurs twice, or its `timestamp` is not a time")
             commit.timestamp, commit.strongroom = body["timestamp"], body.get("strongroom")
         elif kind == "txn":
             if not isinstance(body.get("appId"), str) or not is_int(body.get("version"), -(1 << 63)) or body["appId"] in commit.txns:
@@ -1956,20 +1958,20 @@ class Archive:
             try:
                 datetime.date.fromisoformat(match[1])
             except ValueError:
-                raise Malformed("`path` of an `add` has no day of the calendar: %s" % path)
+                raise Malformed("`path` of an `add` does not have a valid day: %s" % path)
             if not is_int(body.get("size")):
-                raise Malformed("`size` of an `add` is no length")
+                raise Malformed("`size` of an `add` is not a length")
             strange = sorted(m for m in set(body) - ADD_MEMBERS if body[m] is not None)
             if strange:
                 raise Malformed("an `add` has `%s`, which no file of an archive has" % shown(strange[0]))
             date, tags = values.get("date") if isinstance(values, dict) else None, body.get("tags")
             version = tags.get("version_id") if isinstance(tags, dict) else None
             if isinstance(version, str) and not VERSION_ID.fullmatch(version):
-                raise Malformed("`version_id` of an `add` is none")
+                raise Malformed("`version_id` of an `add` is not valid")
             commit.adds.append(Add(path, body["size"], date, body.get("stats"), body.get("tags")))
         elif kind in ("protocol", "metaData"):
             if kind in commit.table:
-                raise Malformed("`%s` is there twice" % kind)
+                raise Malformed("`%s` occurs twice" % kind)
             commit.setup.append(kind)
             commit.table[kind] = body
         else:
@@ -2003,7 +2005,7 @@ class Archive:
                 continue
             self.progress.show("%s: checkpoint %d" % (volume.name, checkpoint.size))
             if checkpoint.size > len(volume.leaves):
-                self.report.finding("commits_cut", where, "it proves %d commits, and %d are there" % (checkpoint.size, len(volume.leaves)))
+                self.report.finding("commits_cut", where, "it proves %d commits, and %d exist" % (checkpoint.size, len(volume.leaves)))
                 continue
             good.append((checkpoint, signers[0], where))
             roots[checkpoint.size] = None
@@ -2040,7 +2042,7 @@ class Archive:
                 roots[tree.size] = tree.root()
 
     def tile(self, volume, level, index, width):
-        """Bytes of the tile, cut from the full one when the partial one is not there; the path it came from. None when neither is."""
+        """Bytes of the tile, cut from the full one if the partial one is missing, and the path it came from. None if neither exists."""
         for w in (width, 256) if width < 256 else (256,):
             where = "%s/_tlog/%s" % (volume.name, tile_path(level, index, w))
             try:
@@ -2054,7 +2056,7 @@ class Archive:
         return "%s/_tlog/%s" % (volume.name, tile_path(level, index, width)), None
 
     def name_changed_commits(self, volume, checkpoint):
-        """The root differs: hashes of level 0 tell where, and when they give the signed root, the tiles are right and the commits are not."""
+        """The root differs: hashes of level 0 show where. If they give the signed root, the tiles are right and the commits are not."""
         leaves = []
         for level, index, width in tiles_of(checkpoint.size):
             if level:
@@ -2070,7 +2072,7 @@ class Archive:
                 self.report.finding("commit_changed", volume.commits[i].where, "its leaf hash is not that of %s" % source)
 
     def witnessed(self, volume):
-        """proof.md, Witnesses: every cosigned checkpoint is of this log; and enough of the witnesses given have seen what it is now."""
+        """proof.md, Witnesses: every cosigned checkpoint is of this log; and enough of the given witnesses have seen its current tree."""
         origin, seen, strangers, roots, good = "strongroom/%s/%s" % (self.report.archive_id, volume.name), {}, 0, {}, []
         for name, where, data in volume.cosigned:
             if data is None or name.startswith("."):
@@ -2103,7 +2105,7 @@ class Archive:
                 continue
             strangers += witness is None
             if checkpoint.size > len(volume.leaves):
-                self.report.finding("commits_cut", where, "a witness has seen %d commits, and %d are there" % (checkpoint.size, len(volume.leaves)))
+                self.report.finding("commits_cut", where, "a witness has seen %d commits, and %d exist" % (checkpoint.size, len(volume.leaves)))
                 continue
             roots[checkpoint.size] = None
             good.append((checkpoint, where, witness, when))
@@ -2114,20 +2116,20 @@ class Archive:
             elif witness:
                 seen[witness.id] = max(seen.get(witness.id, (0, 0)), (checkpoint.size, when))
         if strangers:
-            self.report.skipped("%s: who made %d cosignatures: the key of their witness was not given (--witness)" % (volume.name, strangers))
+            self.report.skipped("%s: who made %d cosignatures: the keys of their witnesses were not given (--witness)" % (volume.name, strangers))
         newest, enough = max([c.size for c, _ in volume.valid], default=0), sorted(seen.values(), reverse=True)[: self.quorum]
         size = enough[-1][0] if len(enough) == self.quorum and enough else 0
         if not self.quorum or size >= newest:
             return
         text = "%d of its %d signed commits are not cosigned by %d of the witnesses" % (newest - size, newest, self.quorum)
-        # By the clocks of the witnesses themselves: what was signed since they looked may be on its way to them.
+        # By the clocks of the witnesses themselves: commits signed since then may be on their way to them.
         if size and self.now - 1000 * min(when for _, when in enough) <= RECENT_MS_MAX:
             self.report.skipped("%s: %s yet" % (volume.name, text))
         else:
             self.report.finding("witness_missing", volume.name + "/_tlog/witness", text)
 
     def stamps(self, volume):
-        """proof.md, Timestamps: each is over its checkpoint and signed; with authorities given each log has one that leads to them."""
+        """proof.md, Timestamps: each is over its checkpoint and signed; with given authorities each log has one that chains to them."""
         notes, newest, count = {name: data for name, _, data in volume.notes}, 0, 0
         for name, where, data in volume.stamped:
             if data is None or name.startswith("."):
@@ -2156,7 +2158,7 @@ class Archive:
         elif signed > newest > 0:
             self.report.skipped("%s: when commits %d to %d were made: the newest timestamp is of size %d" % (volume.name, newest, signed - 1, newest))
         elif signed > newest:
-            self.report.finding("timestamp_missing", volume.name + "/_tlog/timestamp", "there is no timestamp that leads to an authority given")
+            self.report.finding("timestamp_missing", volume.name + "/_tlog/timestamp", "there is no timestamp that chains to a given authority")
 
     def point_4_tiles(self, volume):
         if volume.root_differs:  # then of the tiles only what names the commit is reported
@@ -2178,7 +2180,7 @@ class Archive:
     def head(self, volume):
         newest = max((c for c, _ in volume.valid), key=lambda c: c.size, default=None)
         if newest is None:
-            self.report.skipped("%s has no checkpoint that holds: nothing proves its %d commits" % (volume.name, len(volume.commits)))
+            self.report.skipped("%s has no valid checkpoint: nothing proves its %d commits" % (volume.name, len(volume.commits)))
         else:
             self.report.heads.append({"log": newest.origin, "size": newest.size, "root": base64.b64encode(newest.root).decode()})
         behind = volume.commits[newest.size if newest else 0 :]
@@ -2186,10 +2188,10 @@ class Archive:
             detail = "%d commits from this one on have no checkpoint, and not all of them were made within the last hour"
             self.report.finding("unproven", behind[0].where, detail % len(behind))
         elif behind and newest:
-            self.report.skipped("%s: commits from %d on are behind the newest checkpoint" % (volume.name, newest.size))
+            self.report.skipped("%s: commits from %d on are after the newest checkpoint" % (volume.name, newest.size))
 
     def recent(self, ms):
-        """Within the last hour; a time that lies ahead of ours by more than a clock may be wrong is not recent."""
+        """Within the last hour; a time ahead of ours by more than the tolerance for clocks is not recent."""
         return self.now - RECENT_MS_MAX <= ms <= self.now + CLOCK_BACK_MS_MAX
 
     def log_lines(self):
@@ -2199,7 +2201,7 @@ class Archive:
                 self.compare("_keys/%08d" % record.number, name, size, root, "key_record", "key_record", newest=False)
 
     def named_volumes(self):
-        """format.md, Commits: `volumes` says how many commits other volumes had at least. Point 14: they are there, or were dropped when they had them."""
+        """format.md, Commits: `volumes` says how many commits other volumes had at least. Point 14: these commits exist, or were dropped with their volume."""
         named = {}
         for volume in self.volumes:
             for commit in volume.commits:
@@ -2223,30 +2225,30 @@ class Archive:
             if name in there:
                 self.report.finding("commits_cut", name, "%s names %d commits of it, and it has %d" % (where, size, there[name]))
             elif not any(f["kind"] == "volume_missing" and f["where"] == name for f in self.report.findings):
-                self.report.finding("volume_missing", name, "%s names %d commits of it; it is not there, and no record says that it was dropped" % (where, size))
+                self.report.finding("volume_missing", name, "%s names %d commits of it; it is missing, and no record says that it was dropped" % (where, size))
 
     def compare(self, where, name, size, root, cut, differs, newest):
-        """A size and root somebody signed or saw, against the volume: its newest checkpoint, or else all its commits."""
+        """Compares a signed or observed size and root with the volume: its newest checkpoint, or else all its commits."""
         if name in self.dropped:
             self.compare_dropped(where, name, size, root, newest)
             return
         volume = next((v for v in self.volumes if v.name == name), None)
         if volume is None and not newest:
-            self.report.finding("volume_missing", shown(name), "%s names %d commits of it; it is not there, and no record says that it was dropped" % (where, size))
+            self.report.finding("volume_missing", shown(name), "%s names %d commits of it; it is missing, and no record says that it was dropped" % (where, size))
             return
         have = 0 if volume is None else len(volume.leaves)
         if newest and volume is not None:
             have = min(have, max((c.size for c, _ in volume.valid), default=0))
         roots = {size: None}
         if volume is None or size > have:
-            self.report.finding(cut, where, "%s had %d commits, and %d are there%s" % (name, size, have, " and proven" if newest else ""))
+            self.report.finding(cut, where, "%s had %d commits, and %d exist%s" % (name, size, have, " and proven" if newest else ""))
         if volume is not None and size <= len(volume.leaves):
             self.roots(volume, roots)
             if roots[size] != root:
                 self.report.finding(differs, where, "the first %d commits of %s give another root" % (size, name))
 
     def compare_dropped(self, where, name, size, root, newest):
-        """Of a volume that was dropped the record has the last tree. (The `log` lines were held against it already.)"""
+        """The record of a dropped volume has its last tree. (The `log` lines have been compared with it.)"""
         record, place = self.dropped[name][0], "_dropped/%s" % name.replace("/", "-")
         if not newest:
             return
@@ -2255,7 +2257,7 @@ class Archive:
         elif size == record["size"] and root != record["root"]:
             self.report.finding("forked", place, "it was dropped with another tree than %s has" % where)
         elif size < record["size"]:
-            self.report.skipped("whether %s, of size %d, is the beginning of %s, which was dropped" % (where, size, name))
+            self.report.skipped("whether %s, of size %d, is a prefix of %s, which was dropped" % (where, size, name))
 
     def with_dropped(self):
         """Volumes in the order of table and period; a dropped one is one commit, with the positions and offsets of its state."""
@@ -2327,7 +2329,7 @@ class Archive:
                 if add.tagged:
                     tagged = True
                 elif tagged:
-                    self.report.finding("tags", where, "it has no tags, though files before it have them")
+                    self.report.finding("tags", where, "it has no tags, although earlier files have them")
                 else:
                     self.report.skipped("bytes, records and positions of files without tags (from before the tags)")
                 self.report.count("files")
@@ -2336,7 +2338,7 @@ class Archive:
         volume.named = named
 
     def meaning(self, table, commit):
-        """What compares the columns of a row with its record; None where nothing does."""
+        """The comparison of the columns of a row with its record; None where there is none."""
         said = commit.strongroom.get("eventsFormat") if isinstance(commit.strongroom, dict) else None
         if table == "events" and is_int(said) and EVENTS_FORMAT < said < 1 << 63:
             if commit.adds and pyarrow is not None and self.with_rows:
@@ -2358,7 +2360,7 @@ class Archive:
             self.report.finding("statistics", where, str(e))
 
     def tags(self, table, add, where):
-        """proof.md, Files: all four tags, or none of them but perhaps `sha256` (a bucket's file from before the others)."""
+        """proof.md, Files: all four tags, or none of them except possibly `sha256` (a bucket's file from before the others)."""
         tags = {} if add.tags is None else add.tags
         try:
             if not isinstance(tags, dict) or not all(isinstance(v, str) for v in tags.values()):
@@ -2412,7 +2414,7 @@ class Archive:
                 if size != add.size:
                     return
                 if pyarrow is None:
-                    self.report.skipped("rows inside the files (points 8 and 16): no Parquet reader, as pyarrow is not installed")
+                    self.report.skipped("rows inside the files (points 8 and 16): no Parquet reader, because pyarrow is not installed")
                 elif not self.with_rows:
                     self.report.skipped("rows inside the files (points 8 and 16): --no-rows was given")
                 else:
@@ -2422,14 +2424,14 @@ class Archive:
                 self.report.finding("file_unreadable", where, str(e.strerror))
 
     def point_15_delta_checkpoints(self, volume):
-        """Readers of Delta believe `<version>.checkpoint.parquet` and skip the commits before it: it must say what they say, and no more."""
+        """Readers of Delta believe `<version>.checkpoint.parquet` and skip the commits before it: it must say what they say, and nothing more."""
         for name in volume.others:
             where = "%s/_delta_log/%s" % (volume.name, name)
             match = re.fullmatch(r"([0-9]{20})\.checkpoint\.parquet", name, re.ASCII)
             if re.search(r"#[0-9]+$", name, re.ASCII):
                 continue
             if not match and name != "_last_checkpoint":
-                self.report.finding("delta_checkpoint", shown(where), "nothing of this name belongs here, and readers may follow it")
+                self.report.finding("delta_checkpoint", shown(where), "a file of this name does not belong here, and readers may follow it")
                 continue
             try:
                 if not match:
@@ -2438,10 +2440,10 @@ class Archive:
                     if not is_int(version):
                         raise Malformed("it names no version")
                     if version >= len(volume.commits) and self.root.read("%s/_delta_log/%020d.json" % (volume.name, version), COMMIT_BYTES_MAX) is None:
-                        raise Malformed("it names no commit that is there")
+                        raise Malformed("it does not name an existing commit")
                     continue
                 if int(match[1]) >= len(volume.commits):
-                    raise Malformed("it is of a commit that is not there")
+                    raise Malformed("it is of a missing commit")
                 if pyarrow is None or not self.with_rows:
                     self.report.skipped("Delta's own checkpoints (point 15): no Parquet reader, or --no-rows was given")
                     continue
@@ -2466,7 +2468,7 @@ class Archive:
             if said[column]:
                 differ("it has `%s`, which commits never have" % shown(column))
         if said.get("remove"):
-            differ("it takes %d files away" % len(said["remove"]))
+            differ("it removes %d files" % len(said["remove"]))
         txns = {}
         for commit in commits:
             txns.update(commit.txns)
@@ -2481,7 +2483,7 @@ class Archive:
         for add in said.get("add", []):
             version = dict(add.get("tags") or []).get("version_id")
             if expected.pop(add["path"], None) != (add["size"], dict(add["partitionValues"]).get("date"), brief(add.get("stats")), version):
-                differ("it does not say of %s what its commit says, or names it twice" % shown(add["path"]))
+                differ("it differs from the commit about %s, or names it twice" % shown(add["path"]))
             for member in sorted(set(add) - ADD_MEMBERS):
                 if add[member] is not None:
                     differ("it has `%s` of a file, which commits never have" % shown(member))
@@ -2501,7 +2503,7 @@ class Archive:
                 differ("its `%s` is not that of commit 0" % kind)
 
     def point_9_and_10_positions(self):
-        """Per source partition, over the commits of `events` of all years: positions, and that no row is missing or too many.
+        """Per source partition, over the commits of `events` of all years: positions, and that no row is missing or extra.
         So for `activity`, which has sources of its own and no rejects."""
         volumes = self.with_dropped()
         untagged = self.untagged_sources(volumes)
@@ -2553,12 +2555,12 @@ class Archive:
                 if app.rpartition("#")[0] not in commit.txns:
                     self.report.finding("commit_malformed", commit.where, "`txn` %s without its partition's own" % shown(app))
             elif version < 0 or commit.txns.get(app + "#records", -1) < 0:
-                self.report.finding("commit_malformed", commit.where, "the position of %s is negative, or without `#records`" % shown(app))
+                self.report.finding("commit_malformed", commit.where, "the position of %s is negative, or lacks `#records`" % shown(app))
             else:
                 yield app, (version, commit.txns[app + "#records"])
 
     def counts(self, commit):
-        """Point 10, the account in `commitInfo`."""
+        """Point 10, the counts in `commitInfo`."""
         if commit.was_dropped or not commit.adds and commit.strongroom is None:
             return
         counts = commit.strongroom.get("counts") if isinstance(commit.strongroom, dict) else None
@@ -2573,7 +2575,7 @@ class Archive:
             self.report.finding("counts", commit.where, "events is %d, and the files have %d rows" % (counts["events"], rows))
 
     def untagged_sources(self, volumes):
-        """Ranges of partitions that files without (well-formed) offsets may have rows of; theirs cannot be counted."""
+        """Ranges of partitions in files without (well-formed) offsets, whose rows cannot be counted."""
         ranges = set()
         for volume in (v for v in volumes if v.table != "alerts"):
             for add in (a for c in volume.commits for a in c.adds if a.offsets is None):
@@ -2609,13 +2611,13 @@ class Archive:
                 except NotPlain:
                     status = None
                 if status is not None and stat.S_ISREG(status.st_mode) and status.st_mtime * 1000 > last and self.recent(status.st_mtime * 1000):
-                    self.report.skipped("files written after the last commit of %s, which no commit names: a run that was killed, or still runs" % volume.name)
+                    self.report.skipped("files written after the last commit of %s, which no commit names: a run that was killed, or is still running" % volume.name)
                 else:
                     self.report.finding("file_unnamed", shown(where), "no `add` names it")
 
 
 class RejectRanges:
-    """J of point 10: rows of the files of `rejects` that lie before an offset."""
+    """J of point 10: rows of the files of `rejects` before an offset."""
 
     def __init__(self, volumes):
         self.ranges = defaultdict(list)
@@ -2634,7 +2636,7 @@ class RejectRanges:
             self.sums[partition] = sums, least[::-1]  # rows of the first i, and the least `first` of the others
 
     def before(self, partition, offset):
-        """None where a range begins before the offset and ends behind it: then the number is not known."""
+        """None where a range starts before the offset and ends after it: then the number is unknown."""
         if partition not in self.sums:
             return 0
         i = bisect.bisect_left(self.ranges[partition], (offset,))
@@ -2656,7 +2658,7 @@ def go_string(text):
 
 
 def go_strings(values):
-    """An item that is null is written as an empty string."""
+    """A null item is written as an empty string."""
     return "[%s]" % ",".join(go_string(value or "") for value in values)
 
 
@@ -2664,7 +2666,7 @@ YEARS_400_US = 146_097 * DAY_US
 
 
 def utc_time(micros):
-    """2006-01-02T15:04:05.000000Z. Of a year that has not four digits, the last four; of one before 0, zeros."""
+    """2006-01-02T15:04:05.000000Z. A year without four digits is written as its last four; one before 0 as zeros."""
     past, within = divmod(micros + 719_162 * DAY_US, YEARS_400_US)  # since the year 1
     at = datetime.datetime(1, 1, 1) + datetime.timedelta(microseconds=within)
     year = at.year + 400 * past
@@ -2770,7 +2772,7 @@ MAPPED.update(
     request_received_timestamp=(None, "requestReceivedTimestamp", "time"),
     stage_timestamp=(None, "stageTimestamp", "time"),
 )
-# Names that no object but the event has; lower case.
+# Names that only the event may have; lower case.
 EVENT_NAMES = {
     "auditid", "apiversion", "requesturi", "verb", "impersonateduser", "sourceips", "objectref", "responsestatus", "requestobject", "responseobject",
     "requestreceivedtimestamp", "stagetimestamp",
@@ -3011,7 +3013,7 @@ class FormReader:
             self.take()
 
     def value(self, member):
-        """What it is, as far as names are concerned: `column`, `null`, (`object`, number) or `other`."""
+        """Its kind, as far as names are concerned: `column`, `null`, (`object`, number) or `other`."""
         c = self.peek()
         if c == "hole":
             kind, what, end = self.hole()
@@ -3168,7 +3170,7 @@ class FormReader:
 
 
 def item_fits(item, place):
-    """Whether an item of `form_values` is what must stand there."""
+    """Whether an item of `form_values` is allowed in its place."""
     if place == "around":
         return "{" not in item
     reader = FormReader(item, form=False)
@@ -3250,7 +3252,7 @@ def is_pointer(path):
 
 
 def is_redaction(text):
-    """Whether it is a mark of redaction, which has one spelling."""
+    """Whether it is a mark of redaction in its one allowed form."""
     if len(text.encode()) > REDACTION_BYTES_MAX:
         return False
     try:
@@ -3320,7 +3322,7 @@ def depth_of(value):
 
 
 def activity_differs(row):
-    """format.md, `activity`: why a body is not a record, or how the columns are not members of it; else None."""
+    """format.md, `activity`: why a body is not a record, or how the columns differ from its members; else None."""
     body = row.get("body")
 
     def is_name(name):
@@ -3356,7 +3358,7 @@ def check_rows(table, file, add, committed, where, report, meaning=None):
     tree, offsets, rows, extremes, off_day, differing = MerkleTree(), {}, 0, {}, 0, Differing(where, report)
     redacted = 0
     day = (datetime.date.fromisoformat(add.path[5:15]) - datetime.date(1970, 1, 1)).days * DAY_US
-    # A row with a time that nobody can believe lies under the day it arrived; the commit came at most 7 days after that day.
+    # A row with an implausible time is stored under the day it arrived; the commit came at most 7 days after that day.
     arrived_then = committed < day + DAY_US + 7 * DAY_US
     try:
         parquet = pyarrow.parquet.ParquetFile(file)
@@ -3402,7 +3404,7 @@ def check_rows(table, file, add, committed, where, report, meaning=None):
                     off_day += 1
             rows += batch.num_rows
     except (pyarrow.ArrowException, Malformed, ValueError, TypeError, AttributeError, OverflowError, OSError) as e:
-        report.finding("rows", where, "no Parquet file of the table: %s" % shown(e))
+        report.finding("rows", where, "not a Parquet file of the table: %s" % shown(e))
         return
     finally:
         differing.end()
@@ -3457,19 +3459,19 @@ RFC_3339 = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d{1,
 
 
 class NoRecord(Exception):
-    """The bytes are not a record of their table. Nothing of them is repeated."""
+    """The bytes are not a record of their table. The text repeats none of them."""
 
 
 def not_json(_):
     raise NoRecord
 
 
-# Numbers come as bytes: their text, of any length. No value is nested deeper than DEPTH_MAX, for that is looked at first.
+# Numbers come as bytes: their text, of any length. No value is nested deeper than DEPTH_MAX, which is checked first.
 SCAN = json.decoder.JSONDecoder(parse_int=str.encode, parse_float=str.encode, parse_constant=not_json).scan_once
 
 
 def value_at(text, at):
-    """The JSON value that begins at `at`, and where it ends."""
+    """The JSON value that starts at `at`, and where it ends."""
     try:
         return SCAN(text, at)
     except (StopIteration, ValueError):
@@ -3477,7 +3479,7 @@ def value_at(text, at):
 
 
 def members_at(text, at):
-    """The object that begins at `at`: (name, where it is quoted, value, start, end) of each member; and where the object ends."""
+    """The object that starts at `at`: (name, where it is quoted, value, start, end) of each member; and where the object ends."""
     found, at = [], SKIP.match(text, at + 1).end()
     if text.startswith("}", at):
         return found, at + 1
@@ -3504,7 +3506,7 @@ def members_at(text, at):
 
 
 def name_at(text, at):
-    """The name of a member that begins at `at`, where it is quoted, and where its value begins."""
+    """The name of a member that starts at `at`, where it is quoted, and where its value begins."""
     quote = QUOTE.match(text, at)
     if not quote:
         raise NoRecord
@@ -3519,7 +3521,7 @@ def name_at(text, at):
 
 
 def is_deeper(text, most):
-    """Whether brackets outside of strings are open to more than `most` at once. Text that is not JSON may be said to be."""
+    """Whether brackets outside of strings are open to more than `most` at once. May be true of text that is not JSON."""
     if text.count("{") + text.count("[") <= most:
         return False
     rest = NO_BRACKET.sub("", STRING.sub("", text.replace("\\\\", "").replace('\\"', "")))
@@ -3532,7 +3534,7 @@ def is_deeper(text, most):
 
 
 def microseconds(text):
-    """Of an RFC 3339 time: what is beyond microseconds is cut."""
+    """Of an RFC 3339 time; digits beyond microseconds are cut."""
     match = RFC_3339.fullmatch(text)
     if not match:
         raise NoRecord
@@ -3610,7 +3612,7 @@ class Object:
         return None if value is None else microseconds(value)
 
     def body(self, name):
-        """The text of a value as it stands there."""
+        """The text of a value as it is written."""
         return None if self.value(name) is None else self.text[slice(*self.span(name))]
 
     def json(self, name):
@@ -3707,7 +3709,7 @@ def shape_of(event):
 
 
 def is_google(entry):
-    """Whether an object that is no audit event is an entry of Google Cloud Logging, and not what another cloud wraps events in."""
+    """Whether an object that is not an audit event is an entry of Google Cloud Logging, and not what another cloud wraps events in."""
     has = entry.values.__contains__
     if has("kind") or has("auditID") or has("records") or has("category") and has("properties") or has("logEvents") and has("messageType"):
         return False
@@ -3776,7 +3778,7 @@ def google_granted(payload):
         raise NoRecord
     granted, at = True, payload.span("authorizationInfo")[0] + 1
     for item in value:
-        # Each is read in its place, for its names are looked at as those of any object.
+        # Each is read in its place, because its names are checked like those of any object.
         at = SKIP.match(payload.text, at).end()
         if item is not None and not isinstance(item, dict):
             raise NoRecord
@@ -3786,7 +3788,7 @@ def google_granted(payload):
 
 
 class Events:
-    """Compares the columns of events with their records, and remembers of texts that come again that they are sound."""
+    """Compares the columns of events with their records, and remembers repeated texts that are valid."""
 
     def __init__(self):
         self.remembered = {}
@@ -3797,7 +3799,7 @@ class Events:
             return None
         try:
             if row.get("form") is not None:
-                # The event alone: what is around it is the form's.
+                # Only the event: the text around it belongs to the form.
                 said = event_columns(document(render_form(row, event_only=True).decode("utf-8")))
             elif row.get("raw") is None and self.says_itself(row):
                 return []
@@ -3850,7 +3852,7 @@ class Events:
 
     @staticmethod
     def head(shape):
-        """Whether what begins so needs an `auditID` to be an event; None where that must be read."""
+        """Whether an object with this start needs an `auditID` to be an event; None where that must be read."""
         try:
             event = document("{%s" % (DEFAULT_SHAPE if shape is None else shape) + '"level":null}')
             if shape_of(event) != shape or is_deeper(event.text, DEPTH_BESIDE_MAX):
@@ -3943,7 +3945,7 @@ SEVERITIES = {name: name.lower() for name in ("Informational", "Low", "Medium", 
 
 
 class Said:
-    """What a finding says, by paths; what is not there, or of another type, it does not say."""
+    """What a finding says, by paths; an absent value, or one of another type, is not stated."""
 
     def __init__(self, text):
         found = document(text)
@@ -3977,7 +3979,7 @@ class Said:
         return found if isinstance(found, list) else []
 
     def texts(self, path):
-        """None where an item is not a text."""
+        """None where an item is not a string."""
         found = self.at(path)
         texts = [self.text((), item) for item in found] if isinstance(found, list) else None
         return None if texts is None or None in texts else texts
@@ -4015,7 +4017,7 @@ def text_at(*path):
 
 
 def text_or_empty_at(*path):
-    """It is left out when it is empty."""
+    """An empty value is left out."""
     return lambda said, value: value == (said.text(path) or "")
 
 
@@ -4024,12 +4026,12 @@ def number_at(*path):
 
 
 def milliseconds_at(*path):
-    """Of the time in the column, what is beyond milliseconds is in no finding."""
+    """The finding has no digits beyond milliseconds."""
     return lambda said, value: (None if value is None else value // 1000) == said.number(path)
 
 
 def event_ranges(said):
-    """As the column has them."""
+    """In the form of the column."""
     found = said.at(("unmapped", "event_ranges"))
     if not isinstance(found, list):
         return None
@@ -4140,7 +4142,7 @@ class Proof:
     @staticmethod
     def at(values, place, name):
         if place >= len(values):
-            raise Malformed("there are %d %s, and number %d is meant" % (len(values), name, place))
+            raise Malformed("there are %d %s, and number %d is named" % (len(values), name, place))
         return values[place]
 
     def steps(self, value):
@@ -4195,21 +4197,21 @@ class Proof:
         except BadSignature as e:
             self.report.finding("checkpoint_signature", where, str(e))
             return None
-        # A retired key may have been stolen since, and nothing here shows that a smaller tree of it is the beginning of the one in the `log`
-        # line. So of a retired key only the very tree of the `log` line counts.
+        # A retired key may have been stolen since, and nothing here shows that a smaller tree of it is a prefix of the one in the `log`
+        # line. So for a retired key only the exact tree of the `log` line counts.
         until = keys.retired_at(max(signers, key=keys.all().index), volume)
         if until is not None and (checkpoint.size, checkpoint.root) != until:
             self.report.finding("key_retired", where, "signed by a retired key, and not the tree of the `log` line in the record that retired it")
             return None
         cosigned = 0
-        for witness in (w for w in self.witnesses if w.key not in keys.all()):  # nobody is a witness of what they signed themselves
+        for witness in (w for w in self.witnesses if w.key not in keys.all()):  # a signer is not a witness of its own signature
             try:
                 cosigned += witness.cosigned(checkpoint.note) is not None
             except BadSignature as e:
                 self.report.finding("witness_signature", where, str(e))
         self.report.count("cosignatures", cosigned)
         if cosigned < self.quorum:
-            self.report.finding("witness_missing", where, "%d of the witnesses have cosigned it, %d are asked for" % (cosigned, self.quorum))
+            self.report.finding("witness_missing", where, "%d of the witnesses have cosigned it, %d are required" % (cosigned, self.quorum))
         self.report.count("checkpoints")
         self.report.heads.append({"log": origin, "size": checkpoint.size, "root": base64.b64encode(checkpoint.root).decode()})
         return checkpoint, item["table"], volume
@@ -4292,7 +4294,7 @@ def fields(value, name, types):
 
 
 def micros(text):
-    """Microseconds since 1970 of a time as JSON has it, cut; None for what is none."""
+    """Microseconds since 1970 of a time in JSON, cut; None if it is not a time."""
     match = PACK_TIME.fullmatch(text) if isinstance(text, str) else None
     if not match:
         return None
@@ -4363,7 +4365,7 @@ class Pack:
                 for one in below:
                     status = self.root.status(one)
                     if status is None or not stat.S_ISREG(status.st_mode):
-                        raise NotPlain("%s is no plain file" % shown(one))
+                        raise NotPlain("%s is not a plain file" % shown(one))
                     self.names.add(one)
             except NotPlain as e:
                 self.find("pack_file_extra", name, str(e))
@@ -4406,10 +4408,10 @@ class Pack:
     def parsed(value):
         fields(value, "the manifest", PACK_FIELDS)
         if value["format"] != "strongroom-evidence-1" or not UUID.fullmatch(value["archive_id"]):
-            raise Malformed("its format is not strongroom-evidence-1, or its `archive_id` no UUID")
+            raise Malformed("its format is not strongroom-evidence-1, or its `archive_id` is not a UUID")
         question = fields(value["question"], "`question`", QUESTION_FIELDS)
         if micros(question["from"]) is None or micros(question["to"]) is None:
-            raise Malformed("the period of `question` is none")
+            raise Malformed("the period of `question` is not valid")
         for name in ("namespaces", "users"):
             if not all(isinstance(n, str) for n in question[name]):
                 raise Malformed("`%s` is not a list of names" % name)
@@ -4443,12 +4445,12 @@ class Pack:
                 volume = head["log"][len("strongroom/%s/" % m["archive_id"]) :]
                 match = VOLUME.fullmatch(volume)
                 if not match or head["log"] != "strongroom/%s/%s" % (m["archive_id"], volume):
-                    raise Malformed("head %s is of no log of the archive" % shown(head["log"]))
+                    raise Malformed("head %s is not of a log of the archive" % shown(head["log"]))
                 found = proof.checkpoint(self.keys, m["archive_id"], i, {"table": match[1], "year": int(match[2][:4]), "part": int(match[2][5:] or 0), "note": head["note"]})
                 if found is None:
                     continue
                 if (found[0].size, base64.b64encode(found[0].root).decode()) != (head["size"], head["root"]):
-                    raise Malformed("head %s: its checkpoint says otherwise" % head["log"])
+                    raise Malformed("head %s: it differs from its checkpoint" % head["log"])
                 self.heads[volume] = found[0]
         except Malformed as e:
             self.find("pack_proof", "manifest.json", str(e))
@@ -4469,11 +4471,11 @@ class Pack:
     def point_3_signature(self):
         signed_by, there = self.manifest["signed_by"], "manifest.note" in self.names
         if signed_by is None and not there:
-            self.report.skipped("who made the pack: it is not signed, so all but the records is the word of whoever gave it to you")
+            self.report.skipped("who made the pack: it is not signed, so everything but the records is only the word of whoever gave it to you")
             return
         try:
             if not there:
-                raise Malformed("the manifest names who signed it, and it is not there")
+                raise Malformed("the manifest names its signer, and the signature is missing")
             note, origin, newest = Note(self.whole("manifest.note", NOTE_BYTES_MAX)), "strongroom/%s/evidence" % self.manifest["archive_id"], self.keys.all()[-1]
             if note.lines != [origin, hashlib.sha256(self.manifest_bytes).hexdigest()]:
                 raise Malformed("it does not name this manifest")
@@ -4515,7 +4517,7 @@ class Pack:
                     continue
                 place = TABLES.index(table), period, index, at, row
                 if before is not None and before >= place:
-                    self.find("pack_order", name, "row %d of %s does not come behind the record before it, or is there twice" % (row, add.path))
+                    self.find("pack_order", name, "row %d of %s is not after the record before it, or occurs twice" % (row, add.path))
                 before = place
                 self.given.setdefault((volume, index, add.path), [add, 0])[1] += 1
                 self.report.count(table)
@@ -4526,7 +4528,7 @@ class Pack:
             file.end()
         if not self.manifest["question"]["complete"]:
             if self.outside:
-                self.find("pack_question", "records.jsonl", "the time of %d events is not in the period that was asked for" % self.outside)
+                self.find("pack_question", "records.jsonl", "the time of %d events is not in the requested period" % self.outside)
             if self.undated:
                 self.report.skipped("whether %d events are of the period: their bytes are in a cloud's wrapper, or have no time" % self.undated)
             self.report.skipped("whether these are all records: proofs show that what is here is the archive's, not that nothing was left out")
@@ -4564,7 +4566,7 @@ class Pack:
             if f["chosen"] != proven:
                 self.find("pack_archive_files", "archive-files.json", "%s: %d of its records are proven, and it says %d" % (shown(where), proven, f["chosen"]))
             if add is not None and not self.same(f, add):
-                self.find("pack_archive_files", "archive-files.json", "%s: its commit says otherwise" % shown(where))
+                self.find("pack_archive_files", "archive-files.json", "%s: it differs from its commit" % shown(where))
         for volume, index, path in unseen:
             self.find("pack_archive_files", "archive-files.json", "it leaves out %s/%s of commit %d" % (volume, path, index))
         return True
@@ -4648,14 +4650,14 @@ class Pack:
 
 
 class Lines:
-    """records.jsonl or alerts.jsonl, held against the records that are proven, one after the other."""
+    """Compares records.jsonl or alerts.jsonl with the proven records, one after the other."""
 
     def __init__(self, pack, name, file):
         self.pack, self.name, self.file = pack, name, file
 
     def take(self, record, by):
         if self.file is not None and self.read(len(record) + 1) != record + b"\n":
-            self.differs("it is not what %s proves in its place" % by)
+            self.differs("it differs from what %s proves in its place" % by)
 
     def end(self):
         if self.file is not None:
@@ -4680,7 +4682,7 @@ class Lines:
 
 
 def read_given(path, limit):
-    """A file that the person who checks has named."""
+    """A file named on the command line."""
     try:
         with open(path, "rb") as file:
             data = file.read(limit + 1)
@@ -4692,7 +4694,7 @@ def read_given(path, limit):
 
 
 def read_report(path):
-    """(where, archive id, heads) of a former report."""
+    """(where, archive id, heads) of an earlier report."""
     try:
         value = parse_json(read_given(path, PROOF_BYTES_MAX))
         if not isinstance(value, dict) or value.get("format") != "strongroom-verify-1" or not isinstance(value.get("heads"), list):
@@ -4706,7 +4708,7 @@ def read_report(path):
                 raise Malformed("a head is of another archive than the report")
         return path, value.get("archive_id"), heads
     except Malformed as e:
-        raise CannotCheck("%s is no report of a verifier: %s" % (path, e))
+        raise CannotCheck("%s is not a report of a verifier: %s" % (path, e))
 
 
 def print_report(report):
@@ -4729,13 +4731,13 @@ def main(arguments=None):
     archive.add_argument("place", metavar="DIR", help="the folder that holds strongroom.json, or s3://BUCKET/PREFIX")
     archive.add_argument("--endpoint", metavar="URL", help="of the store of s3://…, if it is not AWS (or AWS_ENDPOINT_URL)")
     archive.add_argument("--remembered", metavar="FILE", action="append", default=[], help="a checkpoint kept elsewhere (repeatable)")
-    archive.add_argument("--since", metavar="REPORT", help="a former report (--json), whose heads must still be there")
-    archive.add_argument("--tsa-ca", metavar="FILE", help="PEM file of the authorities that timestamps must lead to; each log must have one then")
+    archive.add_argument("--since", metavar="REPORT", help="an earlier report (--json), whose heads must still exist")
+    archive.add_argument("--tsa-ca", metavar="FILE", help="PEM file of the authorities that timestamps must chain to; each log must then have one")
     archive.add_argument("--json", metavar="FILE", help="write the report to FILE")
-    archive.add_argument("--no-rows", action="store_true", help="leave the rows inside the files out, even where pyarrow is there")
+    archive.add_argument("--no-rows", action="store_true", help="skip the rows inside the files, even if pyarrow is installed")
     proof = commands.add_parser("proof", help="check a proof of single records")
-    proof.add_argument("place", metavar="FILE", help="what `strongroom prove` wrote")
-    proof.add_argument("--print", action="store_true", help="print the records that are proven, control characters escaped")
+    proof.add_argument("place", metavar="FILE", help="the output of `strongroom prove`")
+    proof.add_argument("--print", action="store_true", help="print the proven records, with control characters escaped")
     proof.add_argument("--json", metavar="FILE", help="write the report to FILE")
     pack = commands.add_parser("pack", help="check an evidence pack")
     pack.add_argument("place", metavar="DIR", help="the folder that `strongroom evidence` wrote")
@@ -4743,7 +4745,7 @@ def main(arguments=None):
     for command in (archive, proof, pack):
         command.add_argument("--public-key", metavar="VKEY", action="append", default=[], help="a key you trust: a vkey or base64 (repeatable)")
         command.add_argument("--witness", metavar="VKEY", action="append", default=[], help="a witness that must have cosigned (repeatable)")
-        command.add_argument("--witness-quorum", metavar="N", type=int, help="how many of the witnesses must have; all if it is not said")
+        command.add_argument("--witness-quorum", metavar="N", type=int, help="how many of the witnesses must have cosigned; by default all")
     options = parser.parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -4760,7 +4762,7 @@ def main(arguments=None):
         if len({w.key for w in witnesses}) < len(witnesses):
             raise CannotCheck("--witness: two names have the same key: they are one witness")
         if options.witness_quorum is not None and not 1 <= options.witness_quorum <= len(witnesses):
-            raise CannotCheck("--witness-quorum: %d of %d witnesses cannot be" % (options.witness_quorum, len(witnesses)))
+            raise CannotCheck("--witness-quorum: %d of %d witnesses is not possible" % (options.witness_quorum, len(witnesses)))
         asked = {"witnesses": witnesses, "quorum": options.witness_quorum}
         if options.command == "archive":
             remembered = [(path, read_given(path, NOTE_BYTES_MAX)) for path in options.remembered]
@@ -4791,19 +4793,19 @@ def main(arguments=None):
         print("verify.py: %s" % e, file=sys.stderr)
         return 2
     except RecursionError as e:
-        print("verify.py: what is too deep to be read: %s" % shown(e), file=sys.stderr)
+        print("verify.py: input is nested too deep to be read: %s" % shown(e), file=sys.stderr)
         return 2
     except MemoryError:
         print("verify.py: not enough memory for a file that is read in one piece", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("verify.py: interrupted, nothing is shown", file=sys.stderr)
+        print("verify.py: interrupted; no result", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # who reads the output has gone, as `head` does: no result is shown
+    except BrokenPipeError:  # the reader of the output has gone, as `head` does: no result
         sys.stdout = open(os.devnull, "w")
         return 2
-    except Exception as e:  # so that no mistake of ours looks like a finding
-        print("verify.py: a mistake in the verifier, nothing is shown: %s: %s" % (type(e).__name__, shown(e)), file=sys.stderr)
+    except Exception as e:  # so that no bug of ours looks like a finding
+        print("verify.py: a bug in the verifier, no result: %s: %s" % (type(e).__name__, shown(e)), file=sys.stderr)
         return 2
 
 

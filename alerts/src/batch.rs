@@ -1,7 +1,8 @@
 //! Alerts as rows of the `alerts` table.
 //!
-//! Invariant: columns are filled in the order of `Table::Alerts`; the row holds the finding as it was
-//! sent, so the archive can answer what a SIEM was told, and an alert can be made again from its row.
+//! Invariant: columns are filled in the order of `Table::Alerts`; a row contains the finding as it
+//! was sent, so the archive shows what a SIEM received, and an alert can be restored from its row.
+//! No state.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use arrow_array::{Array as _, ArrayRef, RecordBatch};
 use serde::Deserialize;
 use strongroom_schemas::{Alert, AlertEvent, Table, Touched, alerts, ocsf};
 
-/// The rows of some alerts, in `Table::Alerts.batch_schema()`.
+/// Returns alerts as rows, in `Table::Alerts.batch_schema()`.
 pub fn alerts_batch(rows: &[Alert]) -> RecordBatch {
     let text = |of: fn(&Alert) -> Option<&str>| -> ArrayRef {
         let mut builder = StringBuilder::new();
@@ -52,32 +53,32 @@ pub fn alerts_batch(rows: &[Alert]) -> RecordBatch {
     };
     let column = |name: &str| -> ArrayRef {
         match name {
-            "alert_id" => text(|a| Some(&a.alert_id)),
-            "rule_id" => text(|a| Some(&a.rule_id)),
-            "rule_name" => text(|a| Some(&a.rule_name)),
-            "title" => text(|a| Some(&a.title)),
-            "severity" => text(|a| Some(a.severity.as_str())),
-            "time" => time(|a| a.time_us),
-            "window_start" => time(|a| a.window_start_us),
-            "window_end" => time(|a| a.window_end_us),
-            "cluster" => text(|a| Some(&a.event.cluster)),
-            "actor" => text(|a| Some(&a.event.actor)),
-            "source_ip" => text(|a| a.event.source_ip.as_deref()),
-            "verb" => text(|a| a.event.verb.as_deref()),
-            "resource" => text(|a| a.event.resource.as_deref()),
-            "subresource" => text(|a| a.event.subresource.as_deref()),
-            "namespace" => text(|a| a.event.namespace.as_deref()),
-            "name" => text(|a| a.event.name.as_deref()),
-            "group_key" => text(|a| Some(&a.group_key)),
-            "event_count" => number(|a| i64::try_from(a.event_count).unwrap_or(i64::MAX)),
-            "audit_ids" => list(|a| &a.audit_ids),
-            "tactics" => list(|a| &a.tactics),
-            "techniques" => list(|a| &a.techniques),
-            "message" => text(|a| Some(&a.message)),
-            "next_steps" => text(|a| Some(&a.next_steps)),
-            "ocsf" => Arc::clone(&ocsf),
-            "source" => text(|a| Some(&a.event.source)),
-            "source_offset" => number(|a| a.event.source_offset),
+            alerts::ALERT_ID => text(|a| Some(&a.alert_id)),
+            alerts::RULE_ID => text(|a| Some(&a.rule_id)),
+            alerts::RULE_NAME => text(|a| Some(&a.rule_name)),
+            alerts::TITLE => text(|a| Some(&a.title)),
+            alerts::SEVERITY => text(|a| Some(a.severity.as_str())),
+            alerts::TIME => time(|a| a.time_us),
+            alerts::WINDOW_START => time(|a| a.window_start_us),
+            alerts::WINDOW_END => time(|a| a.window_end_us),
+            alerts::CLUSTER => text(|a| Some(&a.event.cluster)),
+            alerts::ACTOR => text(|a| Some(&a.event.actor)),
+            alerts::SOURCE_IP => text(|a| a.event.source_ip.as_deref()),
+            alerts::VERB => text(|a| a.event.verb.as_deref()),
+            alerts::RESOURCE => text(|a| a.event.resource.as_deref()),
+            alerts::SUBRESOURCE => text(|a| a.event.subresource.as_deref()),
+            alerts::NAMESPACE => text(|a| a.event.namespace.as_deref()),
+            alerts::NAME => text(|a| a.event.name.as_deref()),
+            alerts::GROUP_KEY => text(|a| Some(&a.group_key)),
+            alerts::EVENT_COUNT => number(|a| i64::try_from(a.event_count).unwrap_or(i64::MAX)),
+            alerts::AUDIT_IDS => list(|a| &a.audit_ids),
+            alerts::TACTICS => list(|a| &a.tactics),
+            alerts::TECHNIQUES => list(|a| &a.techniques),
+            alerts::MESSAGE => text(|a| Some(&a.message)),
+            alerts::NEXT_STEPS => text(|a| Some(&a.next_steps)),
+            alerts::OCSF => Arc::clone(&ocsf),
+            alerts::SOURCE => text(|a| Some(&a.event.source)),
+            alerts::SOURCE_OFFSET => number(|a| a.event.source_offset),
             alerts::NAMESPACES => list(|a| a.touched.namespaces()),
             alerts::ACTORS => list(|a| a.touched.actors()),
             alerts::CLUSTERS => list(|a| a.touched.clusters()),
@@ -89,7 +90,7 @@ pub fn alerts_batch(rows: &[Alert]) -> RecordBatch {
     RecordBatch::try_new(Table::Alerts.batch_schema(), columns).expect("columns are built from the schema")
 }
 
-/// What is in a finding and in no column.
+/// The fields of a finding that no column has.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Finding {
@@ -149,8 +150,9 @@ struct Url {
     query_string: Option<String>,
 }
 
-/// The alerts of rows in `Table::Alerts.file_schema()`: as they were raised. `None` for rows of another shape.
-/// Files from before alerts said what they touch lack those columns: then it is nothing, as it was told.
+/// Restores the alerts of rows in `Table::Alerts.file_schema()` as they were raised. `None` if the
+/// rows have another shape. Older files lack the columns of what an alert touches; their alerts
+/// touch nothing.
 pub fn alerts_of_batch(batch: &RecordBatch) -> Option<Vec<Alert>> {
     let texts = |name: &str| batch.column_by_name(name)?.as_string_opt::<i32>().cloned();
     let text = |name: &str| -> Option<Vec<Option<String>>> {
@@ -167,55 +169,55 @@ pub fn alerts_of_batch(batch: &RecordBatch) -> Option<Vec<Alert>> {
         };
         (0..lists.len()).map(items).collect()
     };
-    let (times, starts, ends) = (time("time")?, time("window_start")?, time("window_end")?);
-    let (counts, offsets) = (number("event_count")?, number("source_offset")?);
-    let (audit_ids, tactics, techniques) = (list("audit_ids")?, list("tactics")?, list("techniques")?);
+    let (times, starts, ends) = (time(alerts::TIME)?, time(alerts::WINDOW_START)?, time(alerts::WINDOW_END)?);
+    let (counts, offsets) = (number(alerts::EVENT_COUNT)?, number(alerts::SOURCE_OFFSET)?);
+    let (audit_ids, tactics, techniques) =
+        (list(alerts::AUDIT_IDS)?, list(alerts::TACTICS)?, list(alerts::TECHNIQUES)?);
     let missing =
         |name: &str| batch.column_by_name(name).is_none_or(|column| column.null_count() == column.len());
-    let mut touched = match missing(alerts::EVENT_RANGES) {
-        true => vec![Touched::default(); batch.num_rows()],
-        false => {
-            let lists = [alerts::NAMESPACES, alerts::ACTORS, alerts::CLUSTERS].map(list);
-            let [Some(namespaces), Some(actors), Some(clusters)] = lists else { return None };
-            let lists = namespaces.into_iter().zip(actors).zip(clusters);
-            let ranges = text(alerts::EVENT_RANGES)?;
-            let rows = lists.zip(ranges).map(|(((namespaces, actors), clusters), ranges)| match ranges {
-                None => Some(Touched::default()),
-                Some(ranges) => Touched::from_columns(namespaces, actors, clusters, &ranges),
-            });
-            rows.collect::<Option<_>>()?
-        }
+    let mut touched = if missing(alerts::EVENT_RANGES) {
+        vec![Touched::default(); batch.num_rows()]
+    } else {
+        let lists = [alerts::NAMESPACES, alerts::ACTORS, alerts::CLUSTERS].map(list);
+        let [Some(namespaces), Some(actors), Some(clusters)] = lists else { return None };
+        let lists = namespaces.into_iter().zip(actors).zip(clusters);
+        let ranges = text(alerts::EVENT_RANGES)?;
+        let rows = lists.zip(ranges).map(|(((namespaces, actors), clusters), ranges)| match ranges {
+            None => Some(Touched::default()),
+            Some(ranges) => Touched::from_columns(namespaces, actors, clusters, &ranges),
+        });
+        rows.collect::<Option<_>>()?
     };
     let names = [
-        "alert_id",
-        "rule_id",
-        "rule_name",
-        "title",
-        "severity",
-        "cluster",
-        "actor",
-        "source_ip",
-        "verb",
-        "resource",
-        "subresource",
-        "namespace",
-        "name",
-        "group_key",
-        "message",
-        "next_steps",
-        "ocsf",
-        "source",
+        alerts::ALERT_ID,
+        alerts::RULE_ID,
+        alerts::RULE_NAME,
+        alerts::TITLE,
+        alerts::SEVERITY,
+        alerts::CLUSTER,
+        alerts::ACTOR,
+        alerts::SOURCE_IP,
+        alerts::VERB,
+        alerts::RESOURCE,
+        alerts::SUBRESOURCE,
+        alerts::NAMESPACE,
+        alerts::NAME,
+        alerts::GROUP_KEY,
+        alerts::MESSAGE,
+        alerts::NEXT_STEPS,
+        alerts::OCSF,
+        alerts::SOURCE,
     ];
     let mut columns: Vec<Vec<Option<String>>> = names.iter().map(|name| text(name)).collect::<Option<_>>()?;
-    let mut alerts = Vec::with_capacity(batch.num_rows());
+    let mut found = Vec::with_capacity(batch.num_rows());
     for row in 0..batch.num_rows() {
         let mut take = |name: &str| {
             let column = names.iter().position(|known| *known == name)?;
             columns.get_mut(column)?.get_mut(row)?.take()
         };
-        let finding: Finding = serde_json::from_str(&take("ocsf")?).ok()?;
+        let finding: Finding = serde_json::from_str(&take(alerts::OCSF)?).ok()?;
         let evidence = finding.evidences.into_iter().next().unwrap_or_default();
-        let actor = take("actor").unwrap_or_default();
+        let actor = take(alerts::ACTOR).unwrap_or_default();
         let url = evidence.http_request.url.map(|url| match url.query_string {
             Some(query) => format!("{}?{query}", url.path),
             None => url.path,
@@ -224,44 +226,44 @@ pub fn alerts_of_batch(batch: &RecordBatch) -> Option<Vec<Alert>> {
             audit_id: finding.metadata.original_event_uid,
             stage: finding.unmapped.stage,
             time_us: times.value(row),
-            cluster: take("cluster").unwrap_or_default(),
-            source: take("source").unwrap_or_default(),
+            cluster: take(alerts::CLUSTER).unwrap_or_default(),
+            source: take(alerts::SOURCE).unwrap_or_default(),
             source_offset: offsets.value(row),
             user_name: finding.unmapped.authenticated_user.unwrap_or_else(|| actor.clone()),
             actor,
-            source_ip: take("source_ip"),
+            source_ip: take(alerts::SOURCE_IP),
             user_agent: evidence.http_request.user_agent,
-            verb: take("verb"),
+            verb: take(alerts::VERB),
             request_uri: url,
             api_group: evidence.api.group.map(|group| group.name),
-            resource: take("resource"),
-            subresource: take("subresource"),
-            namespace: take("namespace"),
-            name: take("name"),
+            resource: take(alerts::RESOURCE),
+            subresource: take(alerts::SUBRESOURCE),
+            namespace: take(alerts::NAMESPACE),
+            name: take(alerts::NAME),
             response_code: evidence.api.response.map(|response| response.code),
             authz_decision: finding.unmapped.authorization_decision,
         };
-        alerts.push(Alert {
-            alert_id: take("alert_id")?,
-            rule_id: take("rule_id")?,
-            rule_name: take("rule_name")?,
-            title: take("title")?,
-            severity: take("severity")?.parse().ok()?,
+        found.push(Alert {
+            alert_id: take(alerts::ALERT_ID)?,
+            rule_id: take(alerts::RULE_ID)?,
+            rule_name: take(alerts::RULE_NAME)?,
+            title: take(alerts::TITLE)?,
+            severity: take(alerts::SEVERITY)?.parse().ok()?,
             time_us: times.value(row),
             window_start_us: starts.value(row),
             window_end_us: ends.value(row),
-            group_key: take("group_key").unwrap_or_default(),
+            group_key: take(alerts::GROUP_KEY).unwrap_or_default(),
             event_count: u64::try_from(counts.value(row)).unwrap_or(0),
             audit_ids: audit_ids.get(row)?.clone(),
             tactics: tactics.get(row)?.clone(),
             techniques: techniques.get(row)?.clone(),
-            message: take("message").unwrap_or_default(),
-            next_steps: take("next_steps").unwrap_or_default(),
+            message: take(alerts::MESSAGE).unwrap_or_default(),
+            next_steps: take(alerts::NEXT_STEPS).unwrap_or_default(),
             touched: std::mem::take(touched.get_mut(row)?),
             event,
         });
     }
-    Some(alerts)
+    Some(found)
 }
 
 #[cfg(test)]
@@ -269,7 +271,7 @@ mod tests {
     use super::*;
     use strongroom_schemas::{AlertEvent, Severity, Touch};
 
-    /// An alert with something in every field.
+    /// An alert with a value in every field.
     fn alert(text: &str) -> Alert {
         let given = || Some(text.to_owned());
         Alert {
@@ -329,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_from_before_alerts_said_what_they_touch_are_alerts() {
+    fn rows_without_the_columns_of_what_is_touched_are_alerts() {
         let alerts = [alert("one"), alert("two")];
         let batch = alerts_batch(&alerts);
         let old: Vec<usize> = (0..batch.num_columns() - 4).collect();
@@ -337,7 +339,7 @@ mod tests {
         expected.iter_mut().for_each(|alert| alert.touched = Touched::default());
         let old = batch.project(&old).unwrap();
         assert_eq!(alerts_of_batch(&old).as_deref(), Some(&expected[..]));
-        // As readers give them: with the columns of today, null.
+        // Readers add the newer columns, as nulls.
         let schema = Table::Alerts.file_schema();
         let columns = schema.fields().iter().map(|field| match old.column_by_name(field.name()) {
             Some(column) => Arc::clone(column),

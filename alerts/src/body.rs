@@ -1,31 +1,35 @@
-//! Walking JSON: paths through bodies, and the pod spec wherever an object keeps it.
+//! Paths through JSON bodies, and the pod spec wherever an object has it.
 //!
-//! Invariant: a rule sees the object that a request makes, whatever form the request has. The pod
-//! spec is found in pods and in every workload's template; a JSON patch (an array of operations) is
-//! read as the object its operations would build, so the same change cannot hide in another syntax.
-//! Walking is bounded by the text's own depth, which the parser limits to 128.
+//! Invariant: a rule sees the object that a request creates, whatever the form of the request. The
+//! pod spec is found in pods and in every workload's template; a JSON patch (an array of
+//! operations) is read as the object that its operations would build, so a change cannot hide in
+//! another syntax. Recursion is bounded by the depth of the text, which the parser limits to 128.
+//! No state.
 
 use serde_json::{Map, Value};
 
 use crate::fields::Path;
 
-/// Longest array index that a JSON patch may name; a larger one appends.
+/// Largest array index in a JSON patch; a larger one appends.
 const PATCH_INDEX_MAX: usize = 1024;
 
 /// Calls `see` with each value that a path leads to, until it returns true; returns whether it did.
 ///
-/// Arrays on the way are walked through, each element on its own. Where a key is missing, or an array
-/// is empty, `see` is called with `None`, once for each such place.
+/// A path continues in each element of an array. Where a key is missing, or an array is empty,
+/// `see` is called with `None`, once for each such place.
 pub(crate) fn any_at<'v>(
     value: Option<&'v Value>,
     path: &[String],
     see: &mut dyn FnMut(Option<&'v Value>) -> bool,
 ) -> bool {
     match (value, path) {
-        (Some(Value::Array(items)), []) => match items.is_empty() {
-            true => see(None),
-            false => items.iter().any(|item| any_at(Some(item), path, see)),
-        },
+        (Some(Value::Array(items)), []) => {
+            if items.is_empty() {
+                see(None)
+            } else {
+                items.iter().any(|item| any_at(Some(item), path, see))
+            }
+        }
         (_, []) => see(value),
         (Some(Value::Object(object)), [key, rest @ ..]) => match object.get(key) {
             Some(inner) => any_at(Some(inner), rest, see),
@@ -59,7 +63,8 @@ fn joined_key<'v, 'p>(
     None
 }
 
-/// The elements of the arrays a path leads to; a value that is no array counts as its only element.
+/// The elements of the arrays that a path leads to; a value that is not an array counts as its only
+/// element.
 pub(crate) fn elements<'v>(value: Option<&'v Value>, path: &[String], out: &mut Vec<&'v Value>) {
     match (value, path) {
         (None | Some(Value::Null), _) => {}
@@ -81,8 +86,8 @@ pub(crate) fn elements<'v>(value: Option<&'v Value>, path: &[String], out: &mut 
     }
 }
 
-/// A body as rules see it: parsed, a JSON patch turned into the object it builds. `None` for text
-/// that is not JSON or too deep.
+/// Parses a body for rules, with a JSON patch turned into the object that it builds. `None` if the
+/// text is not JSON or too deep.
 pub(crate) fn parse(text: &str) -> Option<Value> {
     let value: Value = serde_json::from_str(text).ok()?;
     Some(match value {
@@ -99,8 +104,8 @@ fn is_patch(operations: &[Value]) -> bool {
         })
 }
 
-/// The object that add and replace operations build when applied to nothing. Array positions are kept
-/// apart but not in place: operations on the same position meet in one element.
+/// The object that add and replace operations build from nothing. Different array positions give
+/// different elements, but not in order: operations on the same position change one element.
 fn patched(operations: Vec<Value>) -> Value {
     let mut root = Value::Null;
     for mut operation in operations {
@@ -128,7 +133,7 @@ fn put(at: &mut Value, keys: &[String], value: Value, depth_left: usize) {
         return;
     }
     let index = if key == "-" { Some(PATCH_INDEX_MAX) } else { key.parse::<usize>().ok() };
-    // A number may also be a key of an object that is there already.
+    // A number may also be a key of an existing object.
     if let (Some(index), true) = (index, !at.is_object()) {
         if !at.is_array() {
             *at = Value::Array(vec![]);
@@ -148,7 +153,7 @@ fn put(at: &mut Value, keys: &[String], value: Value, depth_left: usize) {
     }
 }
 
-/// Adds a value to what earlier operations put there, so that a later one hides nothing.
+/// Adds a value to those of earlier operations, so that a later operation hides none.
 fn merge(at: &mut Value, value: Value) {
     match (at, value) {
         (Value::Object(old), Value::Object(new)) => {
@@ -161,7 +166,7 @@ fn merge(at: &mut Value, value: Value) {
     }
 }
 
-/// The parts of an object that `pod.…` fields look at.
+/// The parts of an object that `pod.…` fields refer to.
 pub(crate) struct Pod<'v> {
     spec: Option<&'v Value>,
     metadata: Option<&'v Value>,
@@ -171,10 +176,10 @@ pub(crate) struct Pod<'v> {
 const CONTAINER_LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
 
 impl<'v> Pod<'v> {
-    /// Finds the pod of a request body by the resource that the request is for.
+    /// Finds the pod in a request body by the resource of the request.
     ///
-    /// A resource that is not known has a pod where `spec.template.spec` holds containers, as the
-    /// workloads of many operators do.
+    /// An unknown resource has a pod if `spec.template.spec` has containers, like the workloads of
+    /// many operators.
     pub(crate) fn of(resource: &str, body: Option<&'v Value>) -> Pod<'v> {
         let at = |path: &[&str]| path.iter().try_fold(body?, |value, key| value.get(key));
         let template = match resource {
@@ -205,9 +210,10 @@ impl<'v> Pod<'v> {
             Some((head, rest)) if head == "containers" => {
                 let mut containers = Vec::new();
                 self.containers(&mut containers);
-                match containers.is_empty() {
-                    true => see(None),
-                    false => containers.into_iter().any(|container| any_at(Some(container), rest, see)),
+                if containers.is_empty() {
+                    see(None)
+                } else {
+                    containers.into_iter().any(|container| any_at(Some(container), rest, see))
                 }
             }
             Some((head, rest)) if head == "metadata" => any_at(self.metadata, rest, see),
@@ -238,7 +244,7 @@ impl<'v> Pod<'v> {
     }
 }
 
-/// Calls `see` with each text in a value, keys of objects excepted, until it returns true.
+/// Calls `see` with each text in a value, except keys of objects, until it returns true.
 pub(crate) fn any_text(value: &Value, see: &mut dyn FnMut(&Value) -> bool) -> bool {
     match value {
         Value::Array(items) => items.iter().any(|item| any_text(item, see)),
@@ -247,7 +253,7 @@ pub(crate) fn any_text(value: &Value, see: &mut dyn FnMut(&Value) -> bool) -> bo
     }
 }
 
-/// The values of a query parameter of a URI, decoded, joined by spaces; `None` without one.
+/// The values of a query parameter of a URI, decoded and joined by spaces; `None` if there is none.
 pub(crate) fn query_parameter(uri: &str, name: &str) -> Option<String> {
     let (_, query) = uri.split_once('?')?;
     let mut joined: Option<String> = None;
@@ -267,7 +273,7 @@ pub(crate) fn query_parameter(uri: &str, name: &str) -> Option<String> {
     joined
 }
 
-/// Undoes form encoding: `%41` and `+`. Bytes that are not UTF-8 become U+FFFD.
+/// Decodes form encoding (`%41` and `+`). Bytes that are not UTF-8 become U+FFFD.
 fn percent_decoded(text: &str) -> String {
     let digit = |byte: Option<&u8>| byte.and_then(|b| char::from(*b).to_digit(16));
     let bytes = text.as_bytes();

@@ -1,16 +1,17 @@
-//! The rules in `alerts/rules`, inside the binary, and rule files from disk.
+//! The rules in `alerts/rules`, embedded in the binary, and rule files from disk.
 //!
-//! Invariant: what is embedded is what lies in the folder: the build script lists it.
+//! Invariant: every rule file in the folder is embedded, because the build script lists the folder.
+//! No state.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::rule::{RULE_FILE_BYTES_MAX, RuleError};
+use crate::error::{RULE_FILE_BYTES_MAX, RuleError};
 
 /// File name and text of every built-in rule file, in order of their names.
 pub(crate) const RULES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/rules.rs"));
 
-/// Deepest folder below the one that was named.
+/// Deepest folder below the one that the caller names.
 const FOLDER_DEPTH_MAX: usize = 8;
 
 /// Adds the text of a rule file, or of all rule files below a folder.
@@ -21,10 +22,7 @@ pub(crate) fn read_rules(path: &Path, out: &mut Vec<(String, String)>) -> Result
     }
     let before = out.len();
     read_folder(path, FOLDER_DEPTH_MAX, out)?;
-    match out.len() == before {
-        true => Err(RuleError::NoFiles { path: path.into() }),
-        false => Ok(()),
-    }
+    if out.len() == before { Err(RuleError::NoFiles { path: path.into() }) } else { Ok(()) }
 }
 
 fn read_folder(folder: &Path, depth_left: usize, out: &mut Vec<(String, String)>) -> Result<(), RuleError> {

@@ -1,24 +1,26 @@
 //! Windows that are judged when they close: counts with an upper bound (`lt`, `lte`, `eq`).
 //!
-//! Too few events are known only when no more can come, so these windows need what sliding ones do
-//! not: a time up to which a source is complete. A source's *watermark* is the latest event time it
-//! has brought, of any event, less the allowed lateness. Events wait until the watermark passes them
-//! and are then taken in order of event time, so within the lateness order of arrival means nothing.
+//! That there were too few events is certain only when no more can arrive, so unlike sliding
+//! windows these windows need a time up to which a source is complete. A source's *watermark* is
+//! the latest event time of any of its events, less the allowed lateness. Events wait until the
+//! watermark passes them and are then taken in order of event time, so within the lateness the
+//! order of arrival does not matter.
 //!
-//! A window opens at the first event of a group that no open window of the group holds, and lasts one
-//! timespan; it is judged once, when the watermark passes its end. An event older than the watermark
-//! is late and is not counted: its window may have been judged. Windows never slide, so each event
-//! counts once; a group without events has no window and raises nothing; what is still open when a
-//! stream ends is not judged, since its time is not over.
+//! A window opens at the first event of a group that is in no open window of the group, and lasts
+//! one timespan; it is judged once, when the watermark passes its end. An event older than the
+//! watermark is late and is not counted: its window may have been judged. Windows never slide, so
+//! each event counts once; a group without events has no window and never alerts; a window that is
+//! still open when a stream ends is not judged, since its time is not over.
 //!
-//! Each source is judged alone: a file that is read later, or a partition that lags, is complete to
-//! another time. A group spread over several sources is counted in parts; rules with an upper bound
-//! are for streams that come from one place.
+//! Each source is judged alone: a file that is read later, or a partition that lags, is complete up
+//! to another time. A group in several sources is counted in parts; rules with an upper bound are
+//! for streams from one source.
 //!
-//! **Bounds.** [`ClosingLimits`]. When too many events wait, the oldest of their source stop waiting;
-//! with too many open windows the one that would close first is forgotten unjudged, because its count
-//! would be wrong; of too many sources the one that was seen first is forgotten. When all windows together
-//! have touched too much, what the next one has touched counts as any.
+//! **Bounds.** [`ClosingLimits`]. If too many events wait, the oldest of their source stop waiting.
+//! If too many windows are open, the one that would close first is forgotten unjudged, because its
+//! count would be wrong. If there are too many sources, the first one is forgotten. If all windows
+//! together touch too many names, the next one counts as touching any name. State is lost in a
+//! crash, and rebuilt from the archive's events.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -26,15 +28,15 @@ use hashbrown::{HashMap, HashSet};
 use strongroom_schemas::alert::AUDIT_IDS_MAX;
 use strongroom_schemas::{AlertEvent, Touched};
 
-use crate::rule::THRESHOLD_MAX;
+use crate::error::THRESHOLD_MAX;
 use crate::window::GroupKey;
 
 /// Sources whose watermarks are remembered.
 const SOURCES_MAX: usize = 1024;
-/// Names and ranges that all open windows hold of what they touch; about 60 bytes each.
+/// Names and ranges touched by all open windows; about 60 bytes each.
 const TOUCHED_ITEMS_MAX: usize = 1 << 19;
 
-/// What closing windows may hold in memory, in each source.
+/// The memory of closing windows, for each source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ClosingLimits {
     pub(crate) waiting_max: usize,
@@ -42,7 +44,7 @@ pub(crate) struct ClosingLimits {
     pub(crate) lateness_us: i64,
 }
 
-/// An event to count, with what an alert would say of it.
+/// An event to count, with the fields that an alert would carry.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting {
     pub(crate) key: GroupKey,
@@ -73,7 +75,7 @@ struct Open {
     end_us: i64,
     counts_values: bool,
     values: HashSet<u128>,
-    /// As it would be if it closed now.
+    /// The window as if it closed now.
     closed: Closed,
 }
 
@@ -92,7 +94,7 @@ pub(crate) struct Closings {
     limits: ClosingLimits,
     sources: HashMap<String, Source>,
     order: VecDeque<String>,
-    /// What the open windows of all sources hold of [`TOUCHED_ITEMS_MAX`].
+    /// Items of all open windows, at most [`TOUCHED_ITEMS_MAX`].
     items: usize,
 }
 
@@ -101,7 +103,7 @@ impl Closings {
         Closings { limits, sources: HashMap::new(), order: VecDeque::new(), items: 0 }
     }
 
-    /// A source has brought events up to a time; the windows that are over by that.
+    /// Advances a source to a time, and returns the windows that end by its watermark.
     pub(crate) fn advance(&mut self, source: &str, latest_us: i64) -> Vec<Closed> {
         let watermark_us = latest_us.saturating_sub(self.limits.lateness_us);
         let limits = self.limits;
@@ -113,7 +115,7 @@ impl Closings {
         closed
     }
 
-    /// Counts an event of a source when its time comes; nothing when it is late.
+    /// Adds an event of a source, to be counted when the watermark passes it, unless it is late.
     pub(crate) fn add(&mut self, source: &str, waiting: Waiting) -> Vec<Closed> {
         let limits = self.limits;
         let (source, items) = self.source(source);
@@ -134,7 +136,7 @@ impl Closings {
         closed
     }
 
-    /// A source, and what all of them hold of what their windows touch.
+    /// Returns a source, and the number of items that the windows of all sources touch.
     fn source(&mut self, name: &str) -> (&mut Source, &mut usize) {
         if !self.sources.contains_key(name) {
             if self.order.len() == SOURCES_MAX
@@ -211,7 +213,7 @@ impl Source {
         });
         debug_assert!(event.time_us <= open.end_us, "windows that are over were closed");
         if open.counts_values {
-            // No bound is higher, so more distinct values change no judgement.
+            // No bound is higher, so more distinct values do not change the judgement.
             if open.values.len() as u64 <= THRESHOLD_MAX {
                 open.values.insert(value);
             }
@@ -253,7 +255,7 @@ mod tests {
         }
     }
 
-    /// Windows closed by events in order of arrival, each as start and count.
+    /// The windows closed by events in order of arrival, each as start and count.
     fn closed(limits: ClosingLimits, arrivals: &[i64]) -> Vec<(i64, u64)> {
         let mut closings = Closings::new(limits);
         let mut found = Vec::new();
@@ -308,7 +310,7 @@ mod tests {
     }
 
     proptest! {
-        /// Events that come at most the lateness out of order close the same windows as in order.
+        /// Events that are out of order by at most the lateness close the same windows as in order.
         #[test]
         fn order_within_the_lateness_means_nothing(
             mut times in proptest::collection::vec((0_i64..200, 0_i64..=5), 0..40)

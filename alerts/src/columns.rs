@@ -1,8 +1,8 @@
-//! The columns of a batch in whatever physical form they come.
+//! The columns of a batch, in any physical form.
 //!
 //! Invariant: a value is the same text whether its column is a dictionary, plain strings or string
-//! views, so a rule gives the same answer on the stream and over the archive. Nothing is copied:
-//! columns are borrowed from the batch.
+//! views, so a rule gives the same result on the stream and over the archive. Columns are borrowed
+//! from the batch, not copied. No state.
 
 use std::ops::Range;
 
@@ -21,7 +21,7 @@ use thiserror::Error;
 pub enum MatchError {
     #[error("the batch has no column \"{name}\"")]
     Missing { name: &'static str },
-    #[error("column \"{name}\" is {found}; {expected} is needed")]
+    #[error("column \"{name}\" has type {found}, not {expected}")]
     Type { name: &'static str, found: String, expected: &'static str },
 }
 
@@ -90,8 +90,8 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// Where a memory for distinct values keeps the answer for a row: 0 is null. `None` for a column
-    /// that is no dictionary.
+    /// Returns the place in a memo of the result for a row's value; 0 is null. `None` if the column
+    /// is not a dictionary.
     pub(crate) fn place(self, at: usize) -> Option<usize> {
         match self {
             Text::Plain(_) => None,
@@ -100,7 +100,7 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// Places that a memory for distinct values needs.
+    /// Returns the number of places that a memo for this column needs.
     pub(crate) fn places(self) -> usize {
         match self {
             Text::Plain(_) => 0,
@@ -117,7 +117,7 @@ pub(crate) struct Lists<'a> {
 }
 
 impl<'a> Lists<'a> {
-    /// The keys of all items and their values, when they are a dictionary without nulls.
+    /// Returns the keys and values of all items, if they are a dictionary without nulls.
     pub(crate) fn keys(&self) -> Option<(&'a [i32], Strings<'a>)> {
         match self.items {
             Text::Dictionary(keys, values) if keys.null_count() == 0 => Some((keys.values(), values)),
@@ -125,7 +125,7 @@ impl<'a> Lists<'a> {
         }
     }
 
-    /// Positions of a row's items; empty for null.
+    /// Returns the positions of a row's items; empty for null.
     pub(crate) fn range(&self, row: usize) -> Range<usize> {
         if self.list.is_null(row) {
             return 0..0;
@@ -151,7 +151,7 @@ pub(crate) struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    /// Finds columns by name; those in `wanted` must be there.
+    /// Finds columns by name; all of `wanted` must exist.
     pub(crate) fn of(batch: &'a RecordBatch, wanted: &[usize]) -> Result<Columns<'a>, MatchError> {
         let mut columns = vec![None; events::index::COUNT];
         for &at in wanted {

@@ -1,20 +1,22 @@
-//! Rules to a program: leaves shared by all rules, and the columns that can rule them out early.
+//! Compilation of rules to a program: leaves shared by all rules, and columns that can rule rules
+//! out early.
 //!
-//! Invariant: two lines of any rules that compare the same field with the same values are one leaf.
-//! Its answer is kept for each distinct value of its column, so a value is looked at once a block
-//! however many rules and rows ask.
+//! Invariant: lines of any rules that compare the same field with the same values are one leaf. Its
+//! result is remembered for each distinct value of its column, so a value is tested once per block,
+//! however many rules and rows need it. No state.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use strongroom_schemas::events::index;
 
+use crate::expr::{Comparison, Expr, Quantifier};
 use crate::fields::Field;
 use crate::pattern::Test;
-use crate::rule::{Comparison, Correlation, EventRule, Expr, Quantifier};
+use crate::rule::{Correlation, EventRule};
 
-/// Columns with few distinct values: what they rule out is looked up before anything is evaluated.
-/// The ones that rule out most stand first.
+/// Columns with few distinct values: the rules that they rule out are looked up before any rule is
+/// evaluated. The columns that rule out most are first.
 const GATES: [Field; 14] = [
     Field::Column(index::RESOURCE),
     Field::Column(index::VERB),
@@ -32,7 +34,7 @@ const GATES: [Field; 14] = [
     Field::List(index::USER_GROUPS),
 ];
 
-/// Gates that also stand together: rules ask for one or the other.
+/// Gates that are also combined, because rules test one column or the other.
 pub(crate) const PAIRS: [(Field, Field); 1] =
     [(Field::Column(index::IMPERSONATED_USER_NAME), Field::List(index::IMPERSONATED_USER_GROUPS))];
 
@@ -50,8 +52,8 @@ pub(crate) enum Node {
 }
 
 impl Node {
-    /// The value of a condition when only some leaves are known (Kleene's logic): `None` when the
-    /// unknown ones decide.
+    /// Returns the value of a condition when only some leaves are known (Kleene's logic); `None` if
+    /// it depends on the unknown ones.
     pub(crate) fn value(&self, leaf: &mut impl FnMut(usize) -> Option<bool>) -> Option<bool> {
         match self {
             Node::Leaf(at) => leaf(*at),
@@ -70,7 +72,7 @@ impl Node {
     }
 }
 
-/// `by` when one node has that value, its opposite when all have the opposite, else unknown.
+/// `by` if one node has that value, its opposite if all nodes have the opposite, else unknown.
 fn decided(nodes: &[Node], by: bool, leaf: &mut impl FnMut(usize) -> Option<bool>) -> Option<bool> {
     let mut value = Some(!by);
     for node in nodes {
@@ -83,7 +85,7 @@ fn decided(nodes: &[Node], by: bool, leaf: &mut impl FnMut(usize) -> Option<bool
     value
 }
 
-/// What a leaf asks.
+/// The test of a leaf.
 #[derive(Clone, Debug)]
 pub(crate) enum Question {
     Test(Field, Arc<Test>),
@@ -95,7 +97,7 @@ pub(crate) enum Question {
 #[derive(Clone, Debug)]
 pub(crate) struct Leaf {
     pub(crate) question: Question,
-    /// Needs a body, so it is answered only for rows that everything else leaves open.
+    /// Needs a body, so it is evaluated only for rows that all other leaves leave undecided.
     pub(crate) deferred: bool,
     cost: u8,
 }
@@ -131,7 +133,7 @@ pub(crate) struct CompiledRule {
     pub(crate) node: Node,
 }
 
-/// A column that rules depend on and that is looked up first.
+/// A column that rules depend on, which is looked up first.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate {
     pub(crate) field: Field,
@@ -147,17 +149,17 @@ pub(crate) struct Program {
     pub(crate) leaves: Vec<Leaf>,
     pub(crate) rules: Vec<CompiledRule>,
     pub(crate) gates: Vec<Gate>,
-    /// For the rule of each [`crate::RuleInfo`]: the correlations it feeds, with the position of its
-    /// base there.
+    /// For the rule of each [`crate::RuleInfo`], the correlations that it feeds, with its position
+    /// in their bases.
     pub(crate) feeds: HashMap<usize, Vec<(usize, usize)>>,
-    /// Columns that any leaf or group reads, besides those of every alert.
+    /// Columns that leaves and groups read, besides those of every alert.
     pub(crate) columns: Vec<usize>,
-    /// Columns that leaves read which need no body.
+    /// Columns that leaves without a body read.
     pub(crate) cheap_columns: Vec<usize>,
 }
 
 impl Program {
-    /// The program of some rules, and of those correlations that are `wanted`.
+    /// Compiles rules, and those correlations that are `wanted`.
     pub(crate) fn compile(
         events: &[EventRule],
         correlations: &[Correlation],
@@ -225,7 +227,7 @@ impl Program {
     }
 }
 
-/// Columns whose values a keyword is looked for in.
+/// Columns in whose values a keyword is searched.
 pub(crate) const KEYWORD_COLUMNS: [usize; 29] = [
     index::AUDIT_ID,
     index::STAGE,
@@ -273,7 +275,7 @@ fn columns_of(field: &Field, out: &mut Vec<usize>) {
     }
 }
 
-/// Leaves found so far, by what they ask.
+/// The leaves so far, by their test.
 #[derive(Default)]
 struct Leaves {
     leaves: Vec<Leaf>,
@@ -290,7 +292,7 @@ impl Leaves {
         }
     }
 
-    /// Cheap parts first: they often decide.
+    /// Sorts cheap parts first, because they often decide.
     fn sorted(&mut self, exprs: &[Expr]) -> Vec<Node> {
         let mut nodes: Vec<Node> = exprs.iter().map(|expr| self.node(expr)).collect();
         nodes.sort_by_key(|node| {

@@ -1,17 +1,17 @@
 //! Sigma's condition language: `selection and not 1 of filter_*`.
 //!
-//! Invariant: a condition that parses names only selections that exist, and means what Sigma says:
-//! `not` binds tighter than `and`, `and` tighter than `or`; `them` is every selection whose name does
-//! not start with an underscore.
+//! Invariant: a condition that parses names only existing selections, and has Sigma's meaning:
+//! `not` binds tighter than `and`, `and` tighter than `or`; `them` is every selection whose name
+//! does not start with an underscore. No state.
 
 use std::fmt;
 
-use crate::rule::Expr;
+use crate::expr::Expr;
 
 /// Deepest nesting of parentheses and `not`.
 const DEPTH_MAX: usize = 64;
 
-/// What is wrong with a condition.
+/// Why a condition is not valid.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ConditionError {
     Aggregation,
@@ -27,10 +27,9 @@ pub(crate) enum ConditionError {
 impl fmt::Display for ConditionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ConditionError::Aggregation => write!(
-                f,
-                "aggregation behind \"|\" is the old way to count: write a correlation document instead"
-            ),
+            ConditionError::Aggregation => {
+                write!(f, "aggregation after \"|\" is not supported: write a correlation document instead")
+            }
             ConditionError::Character(c) => write!(f, "unexpected '{c}'"),
             ConditionError::Deep => write!(f, "more than {DEPTH_MAX} levels deep"),
             ConditionError::Empty => write!(f, "is empty"),
@@ -47,7 +46,7 @@ impl fmt::Display for ConditionError {
     }
 }
 
-/// The expression that a condition makes of named selections.
+/// Parses a condition over named selections to an expression.
 pub(crate) fn parse(text: &str, selections: &[(String, Expr)]) -> Result<Expr, ConditionError> {
     let tokens = tokens_of(text)?;
     if tokens.is_empty() {
@@ -127,10 +126,11 @@ impl Parser<'_> {
         }
         if self.accept("(") {
             let inner = self.any(depth + 1)?;
-            return match self.accept(")") {
-                true => Ok(inner),
-                false => Err(ConditionError::Expected("\")\"", self.peek().unwrap_or_default().to_owned())),
-            };
+            if self.accept(")") {
+                return Ok(inner);
+            }
+            let found = self.peek().unwrap_or_default().to_owned();
+            return Err(ConditionError::Expected("\")\"", found));
         }
         self.selection()
     }
@@ -175,10 +175,7 @@ impl Parser<'_> {
             .filter(|(name, _)| if them { !name.starts_with('_') } else { name_matches(&pattern, name) })
             .map(|(_, expr)| expr.clone())
             .collect();
-        match chosen.is_empty() {
-            true => Err(ConditionError::NoMatch(pattern)),
-            false => Ok(one_or(chosen, join)),
-        }
+        if chosen.is_empty() { Err(ConditionError::NoMatch(pattern)) } else { Ok(one_or(chosen, join)) }
     }
 }
 
@@ -189,7 +186,7 @@ fn one_or(mut exprs: Vec<Expr>, join: fn(Vec<Expr>) -> Expr) -> Expr {
     }
 }
 
-/// `*` in a pattern of names stands for any characters.
+/// Whether a name matches a pattern, in which `*` stands for any characters.
 fn name_matches(pattern: &str, name: &str) -> bool {
     let mut pieces = pattern.split('*');
     let first = pieces.next().unwrap_or_default();
@@ -216,7 +213,7 @@ mod tests {
         (name.to_owned(), Expr::Keyword(Arc::new(Test::any_of(vec![Check::Null]))))
     }
 
-    /// The shape of an expression; leaves have no name, so only the operators show.
+    /// The operators of an expression; leaves have no name.
     fn shape(expr: &Expr) -> String {
         let list = |exprs: &[Expr]| exprs.iter().map(shape).collect::<Vec<_>>().join(" ");
         match expr {

@@ -1,11 +1,12 @@
-//! Sigma's detection section: selections, field lines and their modifiers, to expressions.
+//! Parsing of Sigma's detection section to expressions: selections, field lines and their
+//! modifiers.
 //!
-//! Invariant: a modifier that is not understood, or does not apply to its value, is an error; none is
-//! ever ignored.
+//! Invariant: a modifier that is unknown, or does not apply to its value, is an error; none is
+//! ignored. No state.
 //!
-//! Choices where Sigma leaves room: `neq` is the negation of the whole line, so it also holds when
-//! the field is absent; base64 text is compared with its case; a keyword is looked for inside the
-//! values of all fields, not in their names.
+//! Where Sigma leaves room: `neq` is the negation of the whole line, so it is also true if the
+//! field is absent; base64 text is case-sensitive; a keyword is searched in the values of all
+//! fields, not in their names.
 
 use std::cell::Cell;
 use std::net::IpAddr;
@@ -17,16 +18,16 @@ use strongroom_schemas::events::index;
 use yaml_serde::{Mapping, Value};
 
 use crate::condition;
+use crate::expr::{Comparison, Expr, Quantifier};
 use crate::fields::{self, Field, Path};
 use crate::pattern::{self, Check, Ordering, Part, Test, Utf16};
-use crate::rule::{Comparison, Expr, Quantifier};
 
 /// Largest compiled size of one regular expression.
 const REGEX_BYTES_MAX: usize = 1 << 20;
 /// Whole numbers up to this are exact as `f64`.
 const EXACT_INTEGER_MAX: f64 = 9_007_199_254_740_992.0;
 
-/// What is wrong, and the keys that lead to it, innermost first.
+/// Why a rule is not valid, and the keys that lead to the fault, innermost first.
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub(crate) message: String,
@@ -44,8 +45,8 @@ impl Fault {
     }
 }
 
-/// The condition of a `detection` section, with every stage but `RequestReceived` implied unless the
-/// rule looks at `stage` itself.
+/// Parses a `detection` section. Every stage but `RequestReceived` is implied unless the rule names
+/// `stage` itself.
 pub(crate) fn parse(detection: &Mapping) -> Result<Expr, Fault> {
     let (condition, names_stage) = read(detection)?;
     if names_stage {
@@ -56,12 +57,12 @@ pub(crate) fn parse(detection: &Mapping) -> Result<Expr, Fault> {
     Ok(Expr::All(vec![Expr::Not(Box::new(received)), condition]))
 }
 
-/// The condition of a `filter` section: no stage is implied, for the rules say which they look at.
+/// Parses a `filter` section. No stage is implied, because the filtered rules have one.
 pub(crate) fn parse_filter(filter: &Mapping) -> Result<Expr, Fault> {
     read(filter).map(|(condition, _)| condition)
 }
 
-/// The condition, and whether it looks at `stage`.
+/// Returns the condition, and whether it names `stage`.
 fn read(detection: &Mapping) -> Result<(Expr, bool), Fault> {
     let reader = Reader { names_stage: Cell::new(false) };
     let mut selections = Vec::new();
@@ -71,7 +72,7 @@ fn read(detection: &Mapping) -> Result<(Expr, bool), Fault> {
         match name {
             "condition" => conditions = condition_texts(value)?,
             "timeframe" => {
-                return Err(Fault::new("timeframe belongs to a correlation document").at(name));
+                return Err(Fault::new("timeframe belongs in a correlation document").at(name));
             }
             _ => {
                 let expr = reader.selection(value, Place::Event).map_err(|fault| fault.at(name))?;
@@ -156,7 +157,7 @@ impl Reader {
                 field,
                 Field::List(_) | Field::Json(..) | Field::Body(..) | Field::Pod(_) | Field::Element(_)
             ) {
-                return Err(Fault::new(format!("{base} has no elements to look at")));
+                return Err(Fault::new(format!("{base} is not an array and has no elements")));
             }
             let holds_maps = match value {
                 Value::Mapping(_) => true,
@@ -190,14 +191,12 @@ impl Reader {
             return self.keywords(&values, &modifiers, place);
         }
         let field = self.field(name, place)?;
-        let expr = match modifiers.fieldref {
-            true => self.references(&field, &values, &modifiers, place)?,
-            false => modifiers.combine(&values, |test| Expr::Field(field.clone(), test))?,
+        let expr = if modifiers.fieldref {
+            self.references(&field, &values, &modifiers, place)?
+        } else {
+            modifiers.combine(&values, |test| Expr::Field(field.clone(), test))?
         };
-        Ok(match modifiers.neq {
-            true => Expr::Not(Box::new(expr)),
-            false => expr,
-        })
+        Ok(if modifiers.neq { Expr::Not(Box::new(expr)) } else { expr })
     }
 
     fn field(&self, name: &str, place: Place) -> Result<Field, Fault> {
@@ -223,7 +222,7 @@ impl Reader {
                 "a keyword takes no modifiers but all, re, cased, contains, wide, base64, base64offset and windash",
             ));
         }
-        // A keyword stands anywhere inside a value.
+        // A keyword may be anywhere inside a value.
         let mut inside = modifiers.clone();
         if inside.compare == Compare::Equal {
             inside.compare = Compare::Contains;
@@ -243,10 +242,14 @@ impl Reader {
             Compare::Contains => Comparison::Contains,
             Compare::StartsWith => Comparison::StartsWith,
             Compare::EndsWith => Comparison::EndsWith,
-            _ => return Err(Fault::new("fieldref goes with contains, startswith and endswith only")),
+            _ => {
+                return Err(Fault::new(
+                    "fieldref can only be combined with contains, startswith and endswith",
+                ));
+            }
         };
         if !modifiers.encodings.is_empty() || modifiers.windash || modifiers.cased {
-            return Err(Fault::new("fieldref goes with contains, startswith and endswith only"));
+            return Err(Fault::new("fieldref can only be combined with contains, startswith and endswith"));
         }
         let mut branches = Vec::new();
         for value in values {
@@ -277,7 +280,7 @@ fn scope_of(key: &str) -> Result<Option<(&str, Quantifier, &str)>, Fault> {
     };
     let rest = &key[open + length + 1..];
     if !(rest.is_empty() || rest.starts_with(['.', '|'])) {
-        return Err(Fault::new(format!("\"{rest}\" behind a scope")));
+        return Err(Fault::new(format!("\"{rest}\" after a scope")));
     }
     Ok(Some((&key[..open], quantifier, rest)))
 }
@@ -306,7 +309,7 @@ enum Encoding {
     Base64Offset,
 }
 
-/// The modifiers behind a field name, checked against each other.
+/// The modifiers after a field name, checked against each other.
 #[derive(Clone, Debug, Default)]
 struct Modifiers {
     compare: Compare,
@@ -349,7 +352,7 @@ impl Modifiers {
             };
             if let Some(compare) = compare {
                 if modifiers.compare != Compare::Equal {
-                    return Err(Fault::new(format!("modifier {word} does not go with the one before it")));
+                    return Err(Fault::new(format!("modifier {word} cannot follow the one before it")));
                 }
                 modifiers.compare = compare;
                 continue;
@@ -370,8 +373,8 @@ impl Modifiers {
                         "modifier expand needs a pipeline that fills placeholders in; write the values out",
                     ));
                 }
-                "i" | "m" | "s" => return Err(Fault::new(format!("modifier {word} goes behind re only"))),
-                other => return Err(Fault::new(format!("modifier \"{other}\" is not known"))),
+                "i" | "m" | "s" => return Err(Fault::new(format!("modifier {word} is only valid after re"))),
+                other => return Err(Fault::new(format!("modifier \"{other}\" is unknown"))),
             }
         }
         modifiers.check()?;
@@ -384,10 +387,10 @@ impl Modifiers {
             Compare::Equal | Compare::Contains | Compare::StartsWith | Compare::EndsWith
         );
         if !textual && (self.cased || self.windash || !self.encodings.is_empty()) {
-            return Err(Fault::new("cased, windash and encodings go with comparisons of text only"));
+            return Err(Fault::new("cased, windash and encodings are only for comparisons of text"));
         }
         if self.neq && self.all {
-            return Err(Fault::new("neq does not go with all"));
+            return Err(Fault::new("neq cannot be combined with all"));
         }
         let encoded_twice = self
             .encodings
@@ -401,7 +404,7 @@ impl Modifiers {
         Ok(())
     }
 
-    /// The expression of all values: any of them, or with `all` each of them.
+    /// Returns the expression of all values: any of them, or each of them with `all`.
     fn combine(&self, values: &[&Value], leaf: impl Fn(Arc<Test>) -> Expr) -> Result<Expr, Fault> {
         let mut checks = values.iter().map(|value| self.checks(value)).collect::<Result<Vec<_>, _>>()?;
         if self.all {
@@ -412,7 +415,7 @@ impl Modifiers {
         Ok(leaf(Arc::new(Test::any_of(checks))))
     }
 
-    /// What one value stands for; any of the checks.
+    /// Returns the checks of one value, any of which may pass.
     fn checks(&self, value: &Value) -> Result<Vec<Check>, Fault> {
         match self.compare {
             Compare::Exists => match value.as_bool() {
@@ -496,7 +499,7 @@ impl Modifiers {
         self.encodings.iter().any(|encoding| !matches!(encoding, Encoding::Wide(_)))
     }
 
-    /// The alternatives that a text stands for once encoded.
+    /// Returns the encoded forms of a text.
     fn encoded(&self, text: &str) -> Result<Vec<Vec<Part>>, Fault> {
         let parts = pattern::parts_of(text);
         if self.encodings.is_empty() {
@@ -536,7 +539,7 @@ impl Modifiers {
     }
 }
 
-/// The first line of an error that spans several, without the drawing.
+/// The first line of an error of several lines, without the drawing.
 fn one_line(text: &str) -> String {
     text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }

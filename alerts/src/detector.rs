@@ -1,28 +1,31 @@
-//! Matches to alerts, in source order: each request once, each burst once.
+//! From matches to alerts, in source order: each request once, each burst once.
 //!
-//! Invariant: alerts are a function of the sequence of matched events. Cutting it into other batches,
-//! or matching the batches on other threads, changes nothing, and a replay raises the same ids.
+//! Invariant: alerts are a function of the sequence of matched events. Cutting it into other
+//! batches, or matching the batches on other threads, changes no alert, and a replay raises the
+//! same ids.
 //!
 //! **One request, several stages.** The API server writes an event when a request arrives, when a
-//! long-running one starts to answer, and when it ends. Rules look at every stage but
-//! `RequestReceived` unless they name `stage` themselves, so an exec is seen when it starts and again
-//! when it ends. The first of them alerts, or counts; the others are recognised by the hash of what
-//! makes the request itself: cluster, audit id, user, actor, source address, verb, URI and the time
-//! it was received. The audit id alone would let a client silence its own alerts by sending one that
-//! was used before. The last [`DetectorConfig::requests_max`] requests are remembered; one that is
-//! seen again after that alerts again under the same id.
+//! long-running one starts to answer, and when it ends. Rules match every stage but
+//! `RequestReceived` unless they name `stage` themselves, so an exec matches when it starts and
+//! again when it ends. The first match alerts, or counts; the others are recognised by a hash that
+//! identifies the request: cluster, audit id, user, actor, source address, verb, URI and the time
+//! it was received. With the audit id alone, a client could silence its own alerts by sending an id
+//! that was used before. The last [`DetectorConfig::requests_max`] requests are remembered; an
+//! older request alerts again under the same id.
 //!
-//! Base rules of a correlation do not alert by themselves, unless the correlation says
-//! `generate: true`. A request that matches several base rules of a correlation counts once; for a temporal
-//! one, once for each of them.
+//! Base rules of a correlation do not alert, unless the correlation has `generate: true`. A request
+//! that matches several base rules of a correlation counts once; for a temporal correlation, once
+//! for each rule.
 //!
-//! **Another set of rules.** Matches bring the set that they are of, and the detector goes on with that: what it
-//! remembers goes by what a rule finds, not by its place, so rules that are the same in both sets go on where
-//! they were, new ones begin with nothing, and what is remembered for others is forgotten as it ages.
+//! **Another set of rules.** Matches carry their rule set, and the detector continues with that
+//! set. Its state is stored by a rule's content, not by its position, so rules that are equal in
+//! both sets continue with their state, new rules start without state, and the state of other rules
+//! is forgotten as it ages.
 //!
-//! On a crash nothing here is saved: observe the archive's events of the last
-//! [`RuleSet::rebuild_span`] again and drop the alerts; and before them, for rules that look further back, those
-//! of [`RuleSet::history_max`] with a matcher of [`RuleSet::history_part`].
+//! **Crash.** State is lost. To rebuild it, observe the archive's events of the last
+//! [`RuleSet::rebuild_span`] again and drop the alerts; before that, for rules that compare with
+//! the past, observe the events of [`RuleSet::history_max`] with a matcher of
+//! [`RuleSet::history_part`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -37,33 +40,34 @@ use crate::history::{Baselines, HistoryLimits, Judgement, Novelties};
 use crate::matches::{BatchMatches, Entry, Kept, MatchedEvent, Meaning};
 use crate::message::{self, Subject};
 use crate::reorder::{Held, Reorder};
-use crate::rule::{Correlation, Measure, RuleSet};
+use crate::rule::{Correlation, Measure};
+use crate::ruleset::RuleSet;
 use crate::window::{Counted, Crossing, Rule, WindowLimits, Windows};
 
-/// Namespace of alert ids; changing it would make every old alert new.
+/// Namespace of alert ids; changing it would change the id of every alert.
 pub const ALERT_NAMESPACE: Uuid = Uuid::from_u128(0x5f9c_06a1_8d0e_4b57_9a53_27c4_71d0_ee12);
 
-/// What a detector may keep in memory.
+/// The memory of a detector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DetectorConfig {
     /// Requests remembered, so that their later stages do not alert again; 32 bytes each.
     pub requests_max: usize,
-    /// Events remembered for correlations, over all groups; about 200 bytes each. The one that arrived
-    /// longest ago is forgotten first.
+    /// Events remembered for correlations, over all groups; about 200 bytes each. The event that
+    /// arrived longest ago is forgotten first.
     pub events_max: usize,
     /// Groups remembered for correlations, and for each kind of history.
     pub groups_max: usize,
-    /// Events remembered for one group, never fewer than its rule counts to.
+    /// Events remembered for one group, but never fewer than its rule counts to.
     pub group_events_max: usize,
-    /// How far behind the latest event of its source an event may come and still count for a rule with
-    /// an upper bound (`lt`, `lte`, `eq`), which has to wait that long. Other rules wait for nothing
-    /// and take events of any age.
+    /// How much older than the latest event of its source an event may be and still count for a
+    /// rule with an upper bound (`lt`, `lte`, `eq`). These rules wait that long; other rules do not
+    /// wait and count events of any age.
     pub allowed_lateness: Duration,
-    /// Values remembered for `first_seen`, over all groups; about 150 bytes each. The one seen longest ago is
-    /// forgotten first.
+    /// Values remembered for `first_seen`, over all groups; about 150 bytes each. The value seen
+    /// longest ago is forgotten first.
     pub values_max: usize,
-    /// Active hours remembered for `baseline`, over all groups; 12 bytes each. The group seen longest ago is
-    /// forgotten first.
+    /// Active hours remembered for `baseline`, over all groups; 12 bytes each. The group seen
+    /// longest ago is forgotten first.
     pub hours_max: usize,
 }
 
@@ -81,7 +85,8 @@ pub const VALUES_MAX: usize = 1 << 19;
 /// Default of [`DetectorConfig::hours_max`].
 pub const HOURS_MAX: usize = 1 << 22;
 
-/// Default of [`DetectorConfig::allowed_lateness`]: an API server's webhook retries for up to 100 seconds.
+/// Default of [`DetectorConfig::allowed_lateness`]: an API server's webhook retries for up to 100
+/// seconds.
 pub const ALLOWED_LATENESS: Duration = Duration::from_secs(120);
 
 impl Default for DetectorConfig {
@@ -98,11 +103,12 @@ impl Default for DetectorConfig {
     }
 }
 
-/// Turns matches into alerts; one for all sources, fed in source order.
+/// Turns matches into alerts. One detector is for all sources, and is given their matches in source
+/// order.
 #[derive(Debug)]
 pub struct Detector {
     rules: Arc<RuleSet>,
-    /// Where the set has the correlation of a key.
+    /// Position of each correlation in the set, by its key.
     correlations: HashMap<u64, usize>,
     requests: Requests,
     windows: Windows,
@@ -141,13 +147,13 @@ impl Detector {
         }
     }
 
-    /// The rules that it observes with: those of the last matches.
+    /// Returns the rule set of the last matches.
     pub fn rules(&self) -> &Arc<RuleSet> {
         &self.rules
     }
 
-    /// The alerts that the events of a batch complete, in order of the events; those of windows that had
-    /// to close stand where it became known, at the latest at the batch's end.
+    /// Returns the alerts that the events of a batch complete, in order of the events. Alerts of
+    /// windows that had to close are where they were judged, at the latest at the batch's end.
     pub fn observe(&mut self, matches: BatchMatches) -> Vec<Alert> {
         let mut alerts = Vec::new();
         if let Some(rules) = matches.rules.as_ref().filter(|rules| !Arc::ptr_eq(rules, &self.rules)) {
@@ -224,13 +230,14 @@ impl Detector {
         alerts
     }
 
-    /// Whether events wait for others that may come late.
+    /// Whether events are waiting for late ones.
     pub fn is_waiting(&self) -> bool {
         !self.reorder.is_empty()
     }
 
-    /// The alerts of what waits for events that come late, when no more are expected: at the end of a log, or
-    /// after a silence longer than [`RuleSet::lateness_max`].
+    /// Releases all events that wait for late ones, and returns their alerts. To be called when no
+    /// more events are expected: at the end of a log, or after a silence longer than
+    /// [`RuleSet::lateness_max`].
     pub fn settle(&mut self) -> Vec<Alert> {
         let left = self.reorder.settle();
         left.into_iter().filter_map(|held| self.released(held)).collect()
@@ -248,20 +255,22 @@ impl Detector {
             source_offset: event.source_offset,
         };
         let rules = Arc::clone(&self.rules);
-        // A rule that is no longer in the set finds nothing any more.
+        // A rule that is no longer in the set does not alert.
         let definition = &rules.correlations[*self.correlations.get(&correlation)?];
         let crossing = self.count(definition, group, &counted)?;
         Some(self.correlated(definition, crossing, group, &group_text, event))
     }
 
-    /// Counts an event for a correlation that is judged as events come; what it completes.
+    /// Counts an event for a correlation that is judged at each event, and returns the crossing it
+    /// completes.
     fn count(&mut self, correlation: &Correlation, group: u128, counted: &Counted<'_>) -> Option<Crossing> {
         let (key, timespan_us) = ((correlation.key, group), correlation.timespan_us);
-        // One request may be several of the rules, which then are one after the other of other requests.
+        // One request may match several of the rules; each of them counts once.
         let rule = self.rules.keys[correlation.info];
-        let rule = match correlation.measure.tells_rules_apart() {
-            true => rule.wrapping_add(counted.value + 1),
-            false => rule,
+        let rule = if correlation.measure.distinguishes_rules() {
+            rule.wrapping_add(counted.value + 1)
+        } else {
+            rule
         };
         if !self.requests.is_new(rule, counted.request) {
             return None;
@@ -282,7 +291,7 @@ impl Detector {
             Measure::Baseline { floor, factor_thousandths, history_min } => {
                 let judgement = Judgement { timespan_us, floor, factor_thousandths, history_min };
                 let spike = self.baselines.count(key, judgement, counted)?;
-                // An hour is told once, so it needs no first event to be known by.
+                // An hour alerts once, so its id does not need a first event.
                 Some(Crossing {
                     first_request: 0,
                     start_us: spike.hour_us,
@@ -300,7 +309,7 @@ impl Detector {
         }
     }
 
-    /// The alert of a window that is over, when its count is what the rule looks for.
+    /// Returns the alert of a closed window, if its count is within the rule's bounds.
     fn judged(&self, closed: Closed) -> Option<Alert> {
         let correlation = &self.rules.correlations[*self.correlations.get(&closed.key.0)?];
         if !correlation.bounds.iter().all(|bound| bound.holds(closed.count)) {
@@ -391,7 +400,7 @@ fn positions(rules: &RuleSet) -> HashMap<u64, usize> {
     rules.correlations.iter().enumerate().map(|(at, correlation)| (correlation.key, at)).collect()
 }
 
-/// A name for what was found, and for nothing else: the same whenever it is found again.
+/// Returns the id of a finding: unique, and the same whenever it is found again.
 fn alert_id(rule_id: &str, group: u128, start_us: i64, first_request: u128) -> String {
     let mut name = Vec::with_capacity(rule_id.len() + 41);
     name.extend_from_slice(rule_id.as_bytes());
@@ -402,7 +411,7 @@ fn alert_id(rule_id: &str, group: u128, start_us: i64, first_request: u128) -> S
     Uuid::new_v5(&ALERT_NAMESPACE, &name).to_string()
 }
 
-/// The requests that a rule was told of lately.
+/// The requests that rules have matched lately.
 #[derive(Debug)]
 struct Requests {
     max: usize,
@@ -415,7 +424,7 @@ impl Requests {
         Requests { max, known: HashSet::new(), order: VecDeque::new() }
     }
 
-    /// Whether a rule has not seen a request yet; it has from now on.
+    /// Whether a rule sees a request for the first time; remembers that it has.
     fn is_new(&mut self, rule: u128, request: u128) -> bool {
         // Both are hashes.
         let key = request.wrapping_add(rule);

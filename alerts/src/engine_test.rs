@@ -1,4 +1,4 @@
-//! The engine as its callers see it: YAML and events in, matches and alerts out.
+//! Tests of the engine through its interface: YAML and events in, matches and alerts out.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use strongroom_schemas::{Alert, Severity};
 use crate::testing::{batch_of, file_batch_of, view_batch_of};
 use crate::{Detector, DetectorConfig, Matcher, RuleSet};
 
-/// A rule with this detection.
+/// A rule with a detection.
 fn rule(detection: &str) -> String {
     let indented: String = detection.lines().map(|line| format!("  {line}\n")).collect();
     format!("title: t\nlogsource: {{product: kubernetes, service: audit}}\ndetection:\n{indented}")
 }
 
-/// One selection that is the condition.
+/// A detection of one selection.
 fn selection(lines: &str) -> String {
     let indented: String = lines.lines().map(|line| format!("  {line}\n")).collect();
     rule(&format!("selection:\n{indented}condition: selection"))
@@ -23,7 +23,7 @@ fn set(yaml: &str) -> Arc<RuleSet> {
     Arc::new(RuleSet::from_yaml("rules.yml", yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}")))
 }
 
-/// Rows that the first rule matches, whatever form the columns have.
+/// The rows that the first rule matches, in any form of the columns.
 fn rows(yaml: &str, events: &[&str]) -> Vec<usize> {
     let rules = set(yaml);
     let forms = [batch_of(events), file_batch_of(events), view_batch_of(events)];
@@ -170,11 +170,11 @@ fn conditions_join_selections() {
 }
 
 #[test]
-fn keywords_are_looked_for_in_every_value() {
+fn keywords_are_searched_in_every_value() {
     let body = r#"{"verb":"create","objectRef":{"resource":"pods"},"requestObject":{"spec":{"containers":[{"image":"XMRig:1"}]}}}"#;
     assert!(hits(&rule("words: [xmrig, nothing]\ncondition: words"), body));
     assert!(hits(&rule("words:\n  - 'x?rig'\ncondition: words"), body));
-    assert!(!hits(&rule("words: [containers]\ncondition: words"), body), "names of fields are no values");
+    assert!(!hits(&rule("words: [containers]\ncondition: words"), body), "names of fields are not values");
     assert!(hits(&rule("words:\n  '|all': [runner-7, kubectl]\ncondition: words"), EXEC));
     assert!(!hits(&rule("words:\n  '|all': [runner-7, helm]\ncondition: words"), EXEC));
     assert!(hits(&rule("words:\n  '|re': 'shad.w'\ncondition: words"), EXEC));
@@ -195,7 +195,7 @@ fn scopes_bind_lines_to_one_element() {
         r"requestObject.rules.resources: secrets
 requestObject.rules.verbs: '\*'",
     );
-    assert!(hits(&loose, &apart) && hits(&loose, &together), "plain paths look at each line on its own");
+    assert!(hits(&loose, &apart) && hits(&loose, &together), "plain paths match each line on its own");
     let any = selection("requestObject.rules[any]:\n  resources: secrets\n  verbs: '\\*'");
     assert!(!hits(&any, &apart));
     assert!(hits(&any, &together));
@@ -340,7 +340,7 @@ fn an_alert_says_what_the_rule_and_the_event_say() {
         alert.event.request_uri.as_deref(),
         Some("/api/v1/namespaces/web/pods/web-0/exec?command=cat&command=%2Fetc%2Fshadow&container=app")
     );
-    // The id is part of what a SIEM has stored: it may not change.
+    // SIEMs store the id, so it must not change.
     assert_eq!(alert.alert_id, "6cc9ee57-8a28-56cd-a872-6ea148e80810");
 }
 
@@ -445,7 +445,7 @@ filter:
 fn filters_are_exceptions_kept_apart() {
     let rules = RuleSet::from_documents([("a.yml".to_owned(), COUNTS), ("b.yml".to_owned(), EXCEPTION)]);
     let rules = Arc::new(rules.unwrap_or_else(|error| panic!("{error}")));
-    assert_eq!(rules.rules().len(), 2, "a filter is no rule");
+    assert_eq!(rules.rules().len(), 2, "a filter is not a rule");
     let of = |actor: &str| [read(0, actor, "a"), read(1, actor, "b"), read(2, actor, "c")];
     let events = [of("alice"), of("vault-agent")].concat();
     let lines: Vec<&str> = events.iter().map(String::as_str).collect();
@@ -471,7 +471,7 @@ fn a_value_that_is_new_says_which() {
     assert_eq!(found[0].audit_ids, ["alice-70-b"]);
 }
 
-/// Seen with an engine that counts in order of arrival: 300, 100, 101, 102 fired at 101.
+/// An engine that counts in order of arrival alerts for 300, 100, 101, 102 at 101.
 #[test]
 fn an_early_arrival_of_a_later_event_makes_no_window() {
     let rules = set(COUNTS);
@@ -485,7 +485,8 @@ fn an_early_arrival_of_a_later_event_makes_no_window() {
     assert_eq!(found[0].audit_ids, ["alice-100-b", "alice-101-c", "alice-102-d"]);
 }
 
-/// Too few is known only when no more can come: behind the allowed lateness, and per source.
+/// Too few events are certain only when no more can arrive: after the allowed lateness, and per
+/// source.
 #[test]
 fn upper_bounds_are_judged_when_the_window_is_over() {
     let rules = set(&COUNTS.replace("gte: 3", "lte: 2"));
@@ -493,24 +494,25 @@ fn upper_bounds_are_judged_when_the_window_is_over() {
         vec![read(0, "alice", "a"), read(2, "bob", "a"), read(3, "bob", "b"), read(4, "bob", "c")];
     events.push(read(1, "alice", "b"));
     events.push(read(1, "alice", "b"));
-    let told = |events: &[String]| {
+    let raised = |events: &[String]| {
         let lines: Vec<&str> = events.iter().map(String::as_str).collect();
         alerts(&rules, &lines)
     };
-    assert_eq!(told(&events), [], "nothing is over");
-    // An event of no rule moves time on: to the end of both windows and the lateness behind it.
+    assert_eq!(raised(&events), [], "no window is over");
+    // An event that matches no rule advances the time to the end of both windows and the lateness
+    // after it.
     let other = |second: u32| read(second, "carol", "x").replace("secrets", "pods");
     events.push(other(180));
-    assert_eq!(told(&events), []);
+    assert_eq!(raised(&events), []);
     events.push(other(181));
-    let found = told(&events);
+    let found = raised(&events);
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].group_key, "actor=alice");
     assert_eq!(found[0].event_count, 2);
     assert_eq!(found[0].window_end_us - found[0].window_start_us, 60_000_000);
     events.push(read(30, "alice", "late"));
     events.push(other(400));
-    assert_eq!(told(&events).len(), 1, "a late event opens nothing");
+    assert_eq!(raised(&events).len(), 1, "a late event opens nothing");
 
     let exactly = set(&COUNTS.replace("gte: 3", "eq: 3"));
     let lines: Vec<&str> = events.iter().map(String::as_str).collect();
@@ -562,7 +564,7 @@ fn wrong_rules_name_file_rule_and_line() {
         ),
         (
             selection("verb|contians: get"),
-            "rules.yml:5: rule \"t\": detection > selection > verb|contians: modifier \"contians\" is not known",
+            "rules.yml:5: rule \"t\": detection > selection > verb|contians: modifier \"contians\" is unknown",
         ),
         (
             selection("verb|re: '('"),
@@ -570,9 +572,9 @@ fn wrong_rules_name_file_rule_and_line() {
         ),
         (selection("source_ip|cidr: nowhere"), "\"nowhere\" is not a network such as 10.0.0.0/8"),
         (selection("verb|expand: '%x%'"), "modifier expand needs a pipeline"),
-        (selection("verb|i: x"), "modifier i goes behind re only"),
+        (selection("verb|i: x"), "modifier i is only valid after re"),
         (selection("verb: {a: b}"), "a map is a value only below a scope"),
-        (selection("verb[any]: get"), "verb has no elements to look at"),
+        (selection("verb[any]: get"), "verb is not an array and has no elements"),
         (selection("user.groups[some]: get"), "scope [some] is not one of"),
         (
             rule("selection:\n  verb: get\ncondition: selektion"),
@@ -581,7 +583,7 @@ fn wrong_rules_name_file_rule_and_line() {
         (rule("selection:\n  verb: get"), "detection has no condition"),
         (
             selection("verb: get").replace("kubernetes", "windows"),
-            "rules.yml:2: rule \"t\": logsource > product: product is windows; rules here are for logsource product: kubernetes, service: audit",
+            "rules.yml:2: rule \"t\": logsource > product: product is windows; rules must be for logsource product: kubernetes, service: audit",
         ),
         (
             format!("level: urgent\n{}", selection("verb: get")),
@@ -603,7 +605,10 @@ fn wrong_rules_name_file_rule_and_line() {
             COUNTS.replace("secret-read\n  group", "secret-reed\n  group"),
             "rules.yml:10: rule \"Many Secrets read\": no rule has the name or id \"secret-reed\" that it counts",
         ),
-        (COUNTS.replace("value_count", "temporal"), "temporal wants all of its rules and takes no condition"),
+        (
+            COUNTS.replace("value_count", "temporal"),
+            "temporal matches all of its rules and takes no condition",
+        ),
         (
             COUNTS.replace("value_count", "session"),
             "type session is not one of event_count, value_count, temporal",
@@ -654,7 +659,7 @@ fn builtin_rules_load() {
     assert!(rules.rules().iter().filter(|rule| rule.alerts).count() >= 30);
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("rules");
     let loaded = RuleSet::load(&[folder]).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(loaded.rules().len(), rules.rules().len(), "the folder and what is embedded are the same");
+    assert_eq!(loaded.rules().len(), rules.rules().len(), "the folder and the embedded rules are the same");
 }
 
 #[test]
@@ -665,7 +670,7 @@ fn batches_that_are_not_events_are_refused() {
     let without: Vec<usize> = (0..batch.num_columns()).filter(|at| *at != verb).collect();
     let error = Matcher::new(Arc::clone(&rules)).match_batch(&batch.project(&without).unwrap()).unwrap_err();
     assert_eq!(error.to_string(), "the batch has no column \"verb\"");
-    // Columns that nothing reads may be missing.
+    // Columns that no rule or alert reads may be missing.
     let unread = batch.schema().index_of("request_object").unwrap();
     let fewer: Vec<usize> = (0..batch.num_columns()).filter(|at| *at != unread).collect();
     assert!(Matcher::new(rules).match_batch(&batch.project(&fewer).unwrap()).is_ok());

@@ -1,7 +1,8 @@
-//! Answers of leaves for one row: from columns, from memory, and at last from the bodies.
+//! Evaluation of leaves for one row: from columns, from memos, and last from the bodies.
 //!
-//! Invariant: evaluation is three-valued. Without bodies a leaf that needs one is unknown; a body is
-//! parsed only when everything else leaves the condition open, once a row, for all rules.
+//! Invariant: evaluation is three-valued. Without bodies, a leaf that needs one is unknown; a body
+//! is parsed only if all other leaves leave the condition undecided, once per row for all rules. No
+//! state.
 
 use std::cell::{Cell, OnceCell};
 use std::fmt::Write;
@@ -13,13 +14,13 @@ use strongroom_schemas::events::index;
 use crate::body::{self, Pod};
 use crate::columns::{Column, Columns, Text};
 use crate::compile::{KEYWORD_COLUMNS, Program, Question};
+use crate::expr::{Comparison, Expr, Quantifier};
 use crate::fields::{Body, Exec, Field, Path};
 use crate::gate::OpenGate;
 use crate::memo::Memo;
 use crate::pattern::{self, Test};
-use crate::rule::{Comparison, Expr, Quantifier};
 
-/// A row and the bodies that were parsed for it.
+/// A row, and the bodies that were parsed for it.
 pub(crate) struct Row<'a> {
     pub(crate) at: usize,
     columns: &'a Columns<'a>,
@@ -53,20 +54,20 @@ impl<'a> Row<'a> {
     }
 }
 
-/// What leaves of a program answer on one block.
+/// The evaluation of a program's leaves on one block.
 pub(crate) struct Evaluation<'a, 'm> {
     pub(crate) program: &'a Program,
     pub(crate) columns: &'a Columns<'a>,
     pub(crate) gates: &'m [OpenGate],
-    /// For each leaf the open gate that has its answers.
+    /// For each leaf, the open gate that has its results.
     pub(crate) leaf_gates: &'m [Option<usize>],
     pub(crate) memos: &'m mut [Memo],
-    /// For each leaf a second memory: impersonated users of a leaf about the actor.
+    /// For each leaf, a second memo: for the impersonated users of a leaf about the actor.
     pub(crate) second_memos: &'m mut [Memo],
 }
 
 impl Evaluation<'_, '_> {
-    /// A leaf's answer; `None` for one that needs a body while `bodies` is false.
+    /// Returns a leaf's result; `None` if it needs a body and `bodies` is false.
     pub(crate) fn leaf(&mut self, leaf: usize, row: &Row<'_>, bodies: bool) -> Option<bool> {
         if let Some(gate) = self.leaf_gates[leaf] {
             return self.memos[leaf].known(self.gates[gate].places[row.at] as usize);
@@ -143,7 +144,7 @@ impl Evaluation<'_, '_> {
                 body::any_at(row.body(*body), &path.0, &mut |value| test.matches_json(value))
             }
             Field::Pod(path) => row.pod().any_at(path, &mut |value| test.matches_json(value)),
-            Field::Element(_) => unreachable!("elements are looked at inside their scope"),
+            Field::Element(_) => unreachable!("elements are evaluated inside their scope"),
         }
     }
 
@@ -213,7 +214,7 @@ impl Evaluation<'_, '_> {
     }
 }
 
-/// The answer for a row's value, from memory when its column is a dictionary.
+/// Returns the result for a row's value, from the memo if its column is a dictionary.
 fn remembered(memo: &mut Memo, text: Text<'_>, at: usize, answer: impl Fn(Option<&str>) -> bool) -> bool {
     match text.place(at) {
         None => answer(text.get(at)),
@@ -221,7 +222,7 @@ fn remembered(memo: &mut Memo, text: Text<'_>, at: usize, answer: impl Fn(Option
     }
 }
 
-/// Whether enough of the elements match; `answers` is asked no further than needed.
+/// Whether enough of the elements match; reads no more of `answers` than needed.
 fn holds(quantifier: Quantifier, count: usize, mut answers: impl Iterator<Item = bool>) -> bool {
     match quantifier {
         Quantifier::Any => answers.any(|answer| answer),
@@ -231,7 +232,7 @@ fn holds(quantifier: Quantifier, count: usize, mut answers: impl Iterator<Item =
     }
 }
 
-/// One element of an array that a scope looks at.
+/// One element of an array in a scope.
 #[derive(Clone, Copy)]
 enum Element<'v> {
     Text(Option<&'v str>),
@@ -294,7 +295,7 @@ fn compares(left: &str, comparison: Comparison, right: &str) -> bool {
     }
 }
 
-/// All values of a field in a row, as text; nothing for null.
+/// Adds all values of a field in a row, as text; none for null.
 pub(crate) fn values_of(columns: &Columns<'_>, field: &Field, row: &Row<'_>, out: &mut Vec<String>) {
     match field {
         Field::Column(at) => match columns.column(*at) {
@@ -323,7 +324,7 @@ pub(crate) fn values_of(columns: &Columns<'_>, field: &Field, row: &Row<'_>, out
                 false
             });
         }
-        Field::Element(_) => unreachable!("elements are looked at inside their scope"),
+        Field::Element(_) => unreachable!("elements are evaluated inside their scope"),
     }
 }
 
@@ -342,7 +343,7 @@ fn time_text(columns: &Columns<'_>, at: usize, row: usize) -> Option<String> {
     Some(time.to_rfc3339_opts(SecondsFormat::Micros, true))
 }
 
-/// A query parameter of an exec or attach request; nothing on other requests.
+/// A query parameter of an exec or attach request; `None` for other requests.
 fn exec(uri: &str, part: Exec) -> Option<String> {
     let name = match part {
         Exec::Command => "command",
@@ -351,7 +352,7 @@ fn exec(uri: &str, part: Exec) -> Option<String> {
     body::query_parameter(uri, name)
 }
 
-/// A group's `name=value`, as alerts show it.
+/// Writes a group's `name=value` as alerts show it.
 pub(crate) fn write_pair(name: &str, values: &[String], out: &mut String) {
     /// Longest value of a group that an alert shows, in characters.
     const VALUE_CHARS_MAX: usize = 256;

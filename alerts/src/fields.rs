@@ -1,15 +1,15 @@
 //! Field names of rules: the audit event's JSON names and a few virtual ones, resolved to columns.
 //!
-//! Invariant: a name means one thing and is resolved when a rule is read, so a misspelt field is an
-//! error and never a rule that silently cannot match. Below `requestObject`, `responseObject`,
-//! `annotations`, the `extra` maps, `responseStatus.details` and `pod` any path may follow.
+//! Invariant: a name has one meaning and is resolved when a rule is read, so a misspelt field is an
+//! error and never a rule that silently cannot match. Any path may follow `requestObject`,
+//! `responseObject`, `annotations`, the `extra` maps, `responseStatus.details` and `pod`. No state.
 
 use std::fmt;
 
 use strongroom_schemas::events::index;
 
-/// A path below a JSON value. Its parts are keys; a key that has dots of its own is found by joining
-/// parts again (`metadata.labels.app.kubernetes.io/name`), or may be written with escaped dots
+/// A path below a JSON value. Its parts are keys. A key with dots is found by joining parts
+/// (`metadata.labels.app.kubernetes.io/name`), or may be written with escaped dots
 /// (`app\.kubernetes\.io/name`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Path(pub(crate) Vec<String>);
@@ -39,14 +39,14 @@ pub(crate) enum Body {
     Response,
 }
 
-/// What of an exec request is looked at.
+/// The part of an exec request that a field refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Exec {
     Command,
     Container,
 }
 
-/// Where a field's value comes from.
+/// The source of a field's value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Field {
     /// A text or number column, by its position.
@@ -64,14 +64,14 @@ pub(crate) enum Field {
     /// A path in a JSON column that is not a body.
     Json(usize, Path),
     Body(Body, Path),
-    /// A path in the pod spec, wherever the object keeps it.
+    /// A path in the pod spec, wherever the object has it.
     Pod(Path),
     /// In an array scope: a path below the element; empty for the element itself.
     Element(Path),
 }
 
 impl Field {
-    /// Whether the value is in a body, which must be parsed and must not leave in an alert.
+    /// Whether the value is in a body, which must be parsed and must not be in an alert.
     pub(crate) fn is_body(&self) -> bool {
         matches!(self, Field::Body(..) | Field::Pod(_))
     }
@@ -115,7 +115,7 @@ const EXACT: &[(&str, Field)] = &[
     ("verb", Field::Column(index::VERB)),
 ];
 
-/// Names below which any path may follow.
+/// Names that any path may follow.
 const ROOTS: &[&str] = &[
     "annotations",
     "impersonatedUser.extra",
@@ -126,7 +126,7 @@ const ROOTS: &[&str] = &[
     "user.extra",
 ];
 
-/// A name that is no field, with those that come nearest.
+/// A name that is not a field, with the most similar field names.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct UnknownField {
     name: String,
@@ -146,7 +146,7 @@ impl fmt::Display for UnknownField {
     }
 }
 
-/// The field of a name as rules spell it.
+/// Returns the field of a name as rules write it.
 pub(crate) fn resolve(name: &str) -> Result<Field, UnknownField> {
     if let Some((_, field)) = EXACT.iter().find(|(known, _)| *known == name) {
         return Ok(field.clone());
@@ -158,7 +158,7 @@ pub(crate) fn resolve(name: &str) -> Result<Field, UnknownField> {
             None if rest.is_empty() => "",
             None => continue,
         };
-        // The keys of annotations are flat: everything behind the root is one key.
+        // The keys of annotations are flat: everything after the root is one key.
         let flat = || Path(if path.is_empty() { vec![] } else { vec![path.replace("\\.", ".")] });
         return Ok(match *root {
             "annotations" => Field::Json(index::ANNOTATIONS, flat()),
@@ -173,7 +173,8 @@ pub(crate) fn resolve(name: &str) -> Result<Field, UnknownField> {
     Err(UnknownField { name: name.chars().take(128).collect(), nearest: nearest(name) })
 }
 
-/// Known names that a misspelling may have meant: equal but for case, or the same last part.
+/// Known names that a misspelt name may stand for: equal except for case, or with the same last
+/// part.
 fn nearest(name: &str) -> Vec<&'static str> {
     let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
     let known = || EXACT.iter().map(|(known, _)| *known).filter(|known| !known.contains('/'));

@@ -1,12 +1,13 @@
-//! What low-cardinality columns rule out, before any rule is evaluated on a row.
+//! Gates: low-cardinality columns rule rules out before any rule is evaluated on a row.
 //!
 //! Invariant: a gate never rules out a rule that could match. For a rule and a value of the gate's
-//! column, the condition is evaluated with every other leaf unknown; only when it is false whatever
-//! they turn out to be does the rule lose its bit for that value. A row's candidates are the bits
-//! that all its values left standing.
+//! column, the condition is evaluated with every other leaf unknown; the rule loses its bit for
+//! that value only if the condition is false whatever the other leaves are. A row's candidates are
+//! the bits that are set for all its values. No state outlives a block.
 //!
-//! A rule that asks for one of two columns (this user *or* that group is impersonated) is ruled out by
-//! neither alone. For such columns that are mostly null there is a gate over pairs of values.
+//! A rule that tests one of two columns (this user *or* that group is impersonated) is ruled out by
+//! neither column alone. For such columns, if they are mostly null, there is a gate over pairs of
+//! values.
 
 use arrow_array::{Array, Int32Array};
 use hashbrown::HashMap;
@@ -60,12 +61,13 @@ impl Values<'_> {
     }
 }
 
-/// Most pairs of values that a gate over two columns may tell apart.
+/// Most pairs of values of a gate over two columns.
 const PAIRS_MAX: usize = 1 << 14;
 
-/// A gate's column of one block: for each row the place of its value.
+/// A gate's column in one block: for each row, the place of its value.
 pub(crate) struct OpenGate {
-    /// Position in [`Program::gates`]; none for a pair, whose leaves are answered by its parts.
+    /// Position in [`Program::gates`]; `None` for a pair, whose parts have the results of its
+    /// leaves.
     pub(crate) gate: Option<usize>,
     pub(crate) places: Vec<u32>,
     /// A mask for each group of rules and each place: `masks[group * places_count + place]`.
@@ -79,22 +81,22 @@ impl OpenGate {
     }
 }
 
-/// Classes of rows times places of the next gate, up to which rows are told apart by both.
+/// Most classes of rows times places of the next gate for which rows are classified by both.
 const CLASSES_MAX: usize = 1 << 18;
 
-/// The rows of a block that the gates leave rules for, in order.
+/// The rows of a block that have candidate rules, in order.
 pub(crate) struct OpenRows {
     /// Row and class: rows of one class have the same candidates.
     pub(crate) rows: Vec<(u32, u32)>,
-    /// Gates, by position among the open ones, that the classes leave out.
+    /// Open gates, by position, that the classes do not cover.
     rest: Vec<usize>,
     masks: Vec<u128>,
     groups: usize,
 }
 
 impl OpenRows {
-    /// Calls `see` with each rule that is left for a row, by its position in the program and in that order, until it
-    /// says not to go on.
+    /// Calls `see` with each candidate rule of a row, by its position in the program and in that
+    /// order, until it returns false.
     pub(crate) fn rules(
         &self,
         gates: &[OpenGate],
@@ -116,8 +118,9 @@ impl OpenRows {
     }
 }
 
-/// Holds the rows against one gate after the other; those without a candidate fall out at once, and most do at the
-/// first two. What is left of the rules is worked out once for each pair of class and value, not for each row.
+/// Applies one gate after the other to the rows. A row without a candidate is dropped at once, most
+/// rows by the first two gates. The candidates are computed once for each pair of class and value,
+/// not for each row.
 pub(crate) fn sift(program: &Program, gates: &[OpenGate], rows: usize) -> OpenRows {
     const UNSEEN: u32 = u32::MAX;
     const CLOSED: u32 = u32::MAX - 1;
@@ -158,7 +161,7 @@ pub(crate) fn sift(program: &Program, gates: &[OpenGate], rows: usize) -> OpenRo
             (*known != CLOSED).then_some((row, *known))
         };
         if at == open.rest.len() {
-            // No gate has sifted yet: all rows are of the one class.
+            // Before the first gate all rows are in one class.
             open.rows.extend((0..rows as u32).filter_map(|row| sift(row, 0)));
         } else {
             let mut kept = 0;
@@ -179,9 +182,9 @@ pub(crate) fn sift(program: &Program, gates: &[OpenGate], rows: usize) -> OpenRo
     open
 }
 
-/// Opens the gates of a block. Answers of their leaves go to `memos`, by place.
+/// Opens the gates of a block. The results of their leaves are stored in `memos`, by place.
 ///
-/// `spare` holds buffers of earlier blocks.
+/// `spare` has buffers of earlier blocks.
 pub(crate) fn open(
     program: &Program,
     columns: &Columns<'_>,
@@ -211,14 +214,14 @@ pub(crate) fn open(
             pair(program, first(left)?, first(right)?, memos, places)
         })
         .collect();
-    // Pairs stand for what is rare, so they leave little to do for the others.
-    let behind_first = opened.len().min(1);
-    opened.splice(behind_first..behind_first, pairs);
+    // Pairs are first: their values are rare, so they rule out most rules.
+    let after_first = opened.len().min(1);
+    opened.splice(after_first..after_first, pairs);
     opened
 }
 
-/// A gate over the values that two open gates have in the same rows; `None` when no rule needs both,
-/// or there are too many pairs.
+/// Returns a gate over the pairs of values that two open gates have in the same rows; `None` if no
+/// rule needs both, or there are too many pairs.
 fn pair(
     program: &Program,
     left: &OpenGate,
@@ -262,7 +265,8 @@ fn masks_of(program: &Program, gate: &Gate, values: &Values<'_>, memos: &mut [Me
     })
 }
 
-/// What a leaf answers for the places of a gate: a pair's place is made of those of its two parts.
+/// The results of a leaf for the places of a gate; a place of a pair stands for the places of its
+/// two parts.
 struct Answers<'m> {
     memo: &'m Memo,
     divide: usize,
@@ -275,10 +279,12 @@ impl Answers<'_> {
     }
 }
 
-/// Leaves of one rule on one gate, up to which what they let pass is worked out once for each set of answers.
+/// Most leaves of one rule on one gate for which candidates are computed once for each set of
+/// results.
 const PATTERN_LEAVES_MAX: usize = 6;
 
-/// Masks for each place, when `answers` gives the leaves that a place decides.
+/// Computes the masks for each place; `answers` gives the results of the leaves that a place
+/// decides.
 fn masks_by<'m>(
     program: &Program,
     rules: &[usize],
@@ -318,7 +324,7 @@ fn masks_by<'m>(
     masks
 }
 
-/// Fills in the place of each row's value; `None` when there are too many distinct ones.
+/// Fills in the place of each row's value; `None` if there are too many distinct values.
 fn load<'a>(field: &Field, columns: &Columns<'a>, places: &mut Vec<u32>) -> Option<Values<'a>> {
     match field {
         Field::Actor => {
@@ -377,14 +383,14 @@ fn keys_to_places(keys: &Int32Array, places: &mut Vec<u32>) {
     match keys.nulls() {
         None => places.extend(keys.values().iter().map(|key| *key as u32 + 1)),
         Some(nulls) if nulls.null_count() == keys.len() => places.resize(keys.len(), 0),
-        // What stands in the place of a null is not defined, so it must not be added to.
+        // The key of a null is undefined, so it must not be added to.
         Some(nulls) => places.extend(
             keys.values().iter().zip(nulls).map(|(key, valid)| if valid { *key as u32 + 1 } else { 0 }),
         ),
     }
 }
 
-/// An empty list has the place of null: no element passes, as rules see it.
+/// An empty list has the place of null, because no element of it passes a test.
 fn lists<'a>(lists: Lists<'a>, rows: usize, places: &mut Vec<u32>) -> Option<Values<'a>> {
     let (keys, values) = lists.keys()?;
     let mut distinct: Vec<&[i32]> = Vec::new();
@@ -428,7 +434,7 @@ fn texts<'a>(rows: impl Iterator<Item = Option<&'a str>>, places: &mut Vec<u32>)
 }
 
 fn numbers(array: &Int32Array, places: &mut Vec<u32>) -> Option<Vec<String>> {
-    /// Numbers up to this, all HTTP status codes among them, are looked up without hashing.
+    /// Numbers up to this, including all HTTP status codes, are looked up without hashing.
     const DIRECT: usize = 1024;
     let mut direct = [0u32; DIRECT];
     let mut by_number: HashMap<i32, u32> = HashMap::new();

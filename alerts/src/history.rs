@@ -1,25 +1,31 @@
-//! What is usual: values that a group has had (`first_seen`), and how much it does in an hour (`baseline`).
+//! The usual behaviour of groups: values that they have had (`first_seen`), and events per hour
+//! (`baseline`).
 //!
-//! **First seen.** A value is new for its group when the group was not seen with it for the rule's timespan,
-//! before or behind the event. Nothing is told in a group's first days, while it is learnt: until `learning`
-//! has passed since its first event. A group that was silent for the timespan is learnt anew.
+//! **First seen.** A value is new for its group if the group did not have it for the rule's
+//! timespan before or after the event. A group does not alert while it is learnt: until `learning`
+//! has passed since its first event. A group that was silent for the timespan is learnt again.
 //!
-//! **Baseline.** Events of a group are counted by hour of event time, UTC. An hour is told once, when its count
-//! reaches the floor and is more than `factor` times what is usual: the median of the group's active hours in
-//! the timespan before that hour, or the median over days of the busiest of the same hour of the day and its
-//! neighbours (when at least [`SAME_HOUR_MIN`] days had one) where that is more, and 1.4826 times the median absolute deviation,
-//! which is what the standard deviation would be without the outliers. Half of the history would have to be
-//! outliers to move either. Hours without an event do not count: who works twice a week is compared with the days
-//! they worked. A group with fewer active hours than `min_history` is not judged.
+//! **Baseline.** Events of a group are counted by hour of event time, UTC. An hour alerts once,
+//! when its count reaches the floor and is more than `factor` times the usual count. The usual
+//! count is the median of the group's active hours in the timespan before that hour or, if that is
+//! more and at least [`SAME_HOUR_MIN`] days had one, the median over days of the busiest of the
+//! same hour of the day and its neighbours; plus 1.4826 times the median absolute deviation, which
+//! estimates the standard deviation without the outliers. Half of the history would have to be
+//! outliers to move either. Hours without an event do not count: somebody who works twice a week is
+//! compared with the days of work. A group with fewer active hours than `min_history` is not
+//! judged.
 //!
-//! Both are functions of event times, so the order of arrival means little, and nothing with a `lateness`: a late
-//! event is judged by its own time, and what it changes is what follows. A repeated event is known by its
-//! request.
+//! Both are functions of event times, so the order of arrival matters little, and not at all with a
+//! `lateness`: a late event is judged by its own time, and only changes the judgement of later
+//! events. A repeated event is recognised by its request.
 //!
-//! **Bounds.** [`HistoryLimits`]. Of too many values the one seen longest ago is forgotten, which can raise an
-//! alert too many and never hides one. Of too many groups the one seen longest ago is forgotten; it is learnt
-//! anew. What an hour touches is known of the last [`HOURS_TOUCHED_MAX`] hours of a group, and of all groups
-//! together up to a bound; beyond, it counts as any. On a crash nothing is saved: the archive's events of the timespan are observed again.
+//! **Bounds.** [`HistoryLimits`]. If there are too many values, the one seen longest ago is
+//! forgotten, which can raise an extra alert and never hides one. If there are too many groups, the
+//! one seen longest ago is forgotten, and learnt again. What an hour touches is known for the last
+//! [`HOURS_TOUCHED_MAX`] hours of a group, and for all groups together up to a bound; beyond that
+//! it counts as any.
+//!
+//! **Crash.** State is lost; observing the archive's events of the timespan again rebuilds it.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -28,23 +34,25 @@ use strongroom_schemas::Touched;
 
 use crate::window::{Counted, GroupKey};
 
-/// Microseconds of an hour.
+/// Microseconds in an hour.
 const HOUR_US: i64 = 3_600_000_000;
-/// Days with the same time of day in them from which that is looked at by itself.
+/// Fewest days with the same time of day for which that time is compared separately.
 const SAME_HOUR_MIN: usize = 3;
-/// Audit ids that a baseline's alert lists, the hour's first ones.
+/// Audit ids in a baseline's alert: the hour's first ones.
 pub(crate) const EVIDENCE_MAX: usize = 8;
-/// Hours of a group of which it is known what they touch: the last one, and the one whose late events still come.
+/// Hours of a group whose touched names are known: the last one, and the one before, whose late
+/// events still arrive.
 const HOURS_TOUCHED_MAX: usize = 2;
-/// Names and ranges that the hours of all groups hold of what they touch; about 60 bytes each.
+/// Names and ranges touched by the hours of all groups; about 60 bytes each.
 const TOUCHED_ITEMS_MAX: usize = 1 << 20;
 
-/// What is remembered of the past.
+/// The memory of the past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HistoryLimits {
     /// Values of all groups; about 150 bytes each.
     pub(crate) values_max: usize,
-    /// Groups of each kind; a baseline's take up to 12 bytes for each hour of its timespan.
+    /// Groups of each kind; a group of a baseline takes up to 12 bytes for each hour of its
+    /// timespan.
     pub(crate) groups_max: usize,
     /// Active hours of all groups.
     pub(crate) hours_max: usize,
@@ -54,10 +62,10 @@ pub(crate) struct HistoryLimits {
 #[derive(Debug)]
 pub(crate) struct Novelties {
     limits: HistoryLimits,
-    /// When each value was seen last.
+    /// When each value was last seen.
     values: HashMap<(GroupKey, u128), i64>,
     values_by_age: BTreeSet<(i64, GroupKey, u128)>,
-    /// When each group was seen first and last.
+    /// When each group was first and last seen.
     groups: HashMap<GroupKey, (i64, i64)>,
     groups_by_age: BTreeSet<(i64, GroupKey)>,
 }
@@ -73,7 +81,7 @@ impl Novelties {
         }
     }
 
-    /// Takes note of a value at a time: whether it is new for a group that is known.
+    /// Adds a value at a time, and returns whether it is new for a group that is learnt.
     pub(crate) fn see(
         &mut self,
         group: GroupKey,
@@ -118,7 +126,7 @@ impl Novelties {
     }
 }
 
-/// How a baseline judges.
+/// The parameters of a baseline.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Judgement {
     pub(crate) timespan_us: i64,
@@ -127,7 +135,7 @@ pub(crate) struct Judgement {
     pub(crate) history_min: usize,
 }
 
-/// An hour out of proportion.
+/// An hour that alerts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Spike {
     pub(crate) hour_us: i64,
@@ -140,7 +148,7 @@ pub(crate) struct Spike {
 struct Hour {
     hour: i32,
     count: u32,
-    told: bool,
+    alerted: bool,
 }
 
 #[derive(Debug, Default)]
@@ -149,9 +157,9 @@ struct Hours {
     hours: VecDeque<Hour>,
     /// First audit ids of the last hour.
     evidence: Vec<Box<str>>,
-    /// More than which an hour is told; forgotten when an hour before it changes.
+    /// The count above which an hour alerts; forgotten when an earlier hour changes.
     limit: Option<(i32, Option<u64>)>,
-    /// What the last hours touch, in order, until they are told.
+    /// What the last hours touch, in order, until they alert.
     touched: VecDeque<(i32, Touched)>,
 }
 
@@ -162,7 +170,7 @@ pub(crate) struct Baselines {
     groups: HashMap<GroupKey, Hours>,
     by_age: BTreeSet<(i32, GroupKey)>,
     hours: usize,
-    /// What all groups hold of [`TOUCHED_ITEMS_MAX`].
+    /// Items of all groups, at most [`TOUCHED_ITEMS_MAX`].
     items: usize,
 }
 
@@ -171,7 +179,8 @@ impl Baselines {
         Baselines { limits, groups: HashMap::new(), by_age: BTreeSet::new(), hours: 0, items: 0 }
     }
 
-    /// Counts an event in its hour: the spike that it completes, unless that was told.
+    /// Counts an event in its hour, and returns the spike that it completes, unless that has
+    /// alerted.
     pub(crate) fn count(
         &mut self,
         group: GroupKey,
@@ -207,10 +216,10 @@ impl Hours {
         self.touched.iter().map(|(_, touched)| touched.items()).sum()
     }
 
-    /// Takes note of what an event touches, in at most so many items of all hours.
+    /// Adds what an event touches, keeping at most `items_max` items over all hours.
     fn touch(&mut self, at: usize, event: &Counted<'_>, items_max: usize) {
-        let Hour { hour, count, told } = self.hours[at];
-        if told {
+        let Hour { hour, count, alerted } = self.hours[at];
+        if alerted {
             return;
         }
         if count == 1 {
@@ -243,7 +252,7 @@ impl Hours {
         while self.hours.front().is_some_and(|first| first.hour < newest.saturating_sub(span)) {
             self.hours.pop_front();
         }
-        // Nothing is known of what was usual before the history.
+        // The usual count before the history is unknown.
         if hour < newest.saturating_sub(span) {
             return None;
         }
@@ -253,17 +262,17 @@ impl Hours {
         let at = self.hours.partition_point(|known| known.hour < hour);
         match self.hours.get_mut(at) {
             Some(known) if known.hour == hour => known.count = known.count.saturating_add(1),
-            _ => self.hours.insert(at, Hour { hour, count: 1, told: false }),
+            _ => self.hours.insert(at, Hour { hour, count: 1, alerted: false }),
         }
         let is_last = at + 1 == self.hours.len();
         if is_last && self.evidence.len() < EVIDENCE_MAX {
             self.evidence.push(audit_id.into());
         }
         self.touch(at, event, items_max);
-        // What was usual changed for every hour behind this one.
+        // The usual count changed for every later hour.
         self.limit = self.limit.filter(|(of, _)| *of <= hour);
-        let Hour { count, told, .. } = self.hours[at];
-        if told || count < judgement.floor {
+        let Hour { count, alerted, .. } = self.hours[at];
+        if alerted || count < judgement.floor {
             return None;
         }
         let limit = match self.limit {
@@ -274,19 +283,20 @@ impl Hours {
         if u64::from(count) <= limit? {
             return None;
         }
-        self.hours[at].told = true;
-        let audit_ids = match is_last {
-            true => self.evidence.iter().map(|id| id.to_string()).collect(),
-            false => vec![audit_id.to_owned()],
+        self.hours[at].alerted = true;
+        let audit_ids = if is_last {
+            self.evidence.iter().map(|id| id.to_string()).collect()
+        } else {
+            vec![audit_id.to_owned()]
         };
-        // Of an hour that is further back it is not known any more what its first events touched.
+        // What the first events of an older hour touched is no longer known.
         let known = self.touched.iter().position(|(known, _)| *known == hour);
         let touched =
             known.and_then(|at| self.touched.remove(at)).map_or_else(Touched::any, |(_, known)| known);
         Some(Spike { hour_us: i64::from(hour) * HOUR_US, count: u64::from(count), audit_ids, touched })
     }
 
-    /// More than which the hour at `at` is told; nothing when too little is known.
+    /// Returns the count above which the hour at `at` alerts; `None` if the history is too short.
     fn usual_limit(&self, at: usize, judgement: Judgement) -> Option<u64> {
         let span = i32::try_from(judgement.timespan_us / HOUR_US).unwrap_or(i32::MAX);
         let hour = self.hours[at].hour;
@@ -296,7 +306,7 @@ impl Hours {
             return None;
         }
         let usual = median(&mut counts)?;
-        // The busiest hour of each day before, of this hour of the day and its neighbours.
+        // For each day before, the busiest of this hour of the day and its neighbours.
         let mut days: Vec<(i32, u32)> = Vec::new();
         for known in before {
             let apart = hour - known.hour + 1;
@@ -316,7 +326,7 @@ impl Hours {
     }
 }
 
-/// The middle of some counts, the upper one of two.
+/// The median of some counts, the upper one of two.
 fn median(counts: &mut [u32]) -> Option<u32> {
     let middle = counts.len() / 2;
     (!counts.is_empty()).then(|| *counts.select_nth_unstable(middle).1)
@@ -342,13 +352,13 @@ mod tests {
         assert_eq!(news(&[(0, 1), (10, 2), (29, 3)]), [], "the group is learnt");
         assert_eq!(news(&[(0, 1), (30, 2), (31, 2), (40, 1)]), [(30, 2)]);
         assert_eq!(news(&[(0, 1), (50, 2), (100, 2), (101, 1)]), [(50, 2), (101, 1)], "forgotten after 100");
-        assert_eq!(news(&[(0, 1), (101, 2)]), [], "a group that was away is learnt anew");
+        assert_eq!(news(&[(0, 1), (101, 2)]), [], "a group that was away is learnt again");
         assert_eq!(
             news(&[(60, 1), (50, 1), (80, 2), (85, 3)]),
             [(80, 2), (85, 3)],
             "the first event came late"
         );
-        assert_eq!(news(&[(0, 1), (90, 2), (40, 2)]), [(90, 2)], "known from behind");
+        assert_eq!(news(&[(0, 1), (90, 2), (40, 2)]), [(90, 2)], "known from a later event");
     }
 
     #[test]
@@ -375,7 +385,7 @@ mod tests {
     const JUDGEMENT: Judgement =
         Judgement { timespan_us: 14 * 24 * HOUR_US, floor: 10, factor_thousandths: 3000, history_min: 24 };
 
-    /// Spikes of hours given as (hour, events in it), in order.
+    /// The spikes of hours (hour, events in it), in order.
     fn spikes(hours: &[(i64, usize)]) -> Vec<(i64, u64)> {
         let mut baselines = Baselines::new(LIMITS);
         let mut found = Vec::new();
@@ -390,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_out_of_proportion_is_told_once() {
+    fn an_hour_out_of_proportion_alerts_once() {
         let usual: Vec<(i64, usize)> = (0..48).map(|hour| (hour, 4 + (hour % 3) as usize)).collect();
         let with = |more: &[(i64, usize)]| spikes(&[&usual[..], more].concat());
         assert_eq!(with(&[(48, 200)]), [(48, 20)], "3 × (5 and a deviation of 1)");
@@ -414,7 +424,7 @@ mod tests {
     }
 
     proptest! {
-        /// In order of hours: what somebody says who keeps all counts and sorts them.
+        /// In order of hours, the spikes are those found from all counts, sorted.
         #[test]
         fn spikes_are_those_said_plainly(
             counts in proptest::collection::vec(prop_oneof![0_u32..8, 0_u32..80], 0..200),
@@ -438,8 +448,8 @@ mod tests {
                 let same: Vec<u32> = (1..=14).filter_map(near).collect();
                 let seasonal = if same.len() >= 3 { middle(same) } else { 0.0 };
                 let limit = 3.0 * (usual.max(seasonal) + deviation);
-                let told = (10..=*count).find(|count| f64::from(*count) > limit.floor());
-                expected.extend(told.map(|count| (hour as i64, u64::from(count))));
+                let spike = (10..=*count).find(|count| f64::from(*count) > limit.floor());
+                expected.extend(spike.map(|count| (hour as i64, u64::from(count))));
             }
             prop_assert_eq!(spikes(&hours), expected);
         }

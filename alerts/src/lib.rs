@@ -1,5 +1,30 @@
-//! Sigma rules over Kubernetes audit events: compiled once, matched on record batches, counted on
-//! event time, told once.
+//! Sigma rules over Kubernetes audit events: compiled once, matched on record batches, counted in
+//! event time, each finding alerted once.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use arrow_array::RecordBatch;
+//! use strongroom_alerts::{Detector, DetectorConfig, Matcher, RuleSet};
+//! use strongroom_schemas::Table;
+//!
+//! let rules = r#"
+//! title: Secret read
+//! logsource: { product: kubernetes, service: audit }
+//! detection:
+//!     selection: { verb: get, objectRef.resource: secrets }
+//!     condition: selection
+//! level: high
+//! "#;
+//! let rules = Arc::new(RuleSet::from_yaml("secret-read.yml", rules)?);
+//! let mut matcher = Matcher::new(Arc::clone(&rules));
+//! let mut detector = Detector::new(rules, DetectorConfig::default());
+//!
+//! let batch = RecordBatch::new_empty(Table::Events.batch_schema());
+//! let alerts = detector.observe(matcher.match_batch(&batch)?);
+//! assert!(alerts.is_empty(), "no event, no alert");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! ```text
 //! YAML ─parse─▶ documents ─link─▶ rules ─compile─▶ program      once, RuleSet
@@ -7,20 +32,22 @@
 //! BatchMatches ─once a request─▶ windows ─▶ Alert               in source order, Detector
 //! ```
 //!
-//! What is absent: no IO but reading rule files, no clock (time is the events'), no thread. A rule set
-//! that loaded has no errors left; an alert never carries a body.
+//! Invariants: no IO except reading rule files, no clock (time is that of the events), no thread. A
+//! loaded rule set has no errors left; an alert never carries a body. On a crash only the detector
+//! has state to lose, and events of the archive rebuild it.
 //!
-//! What Sigma does not say, and is so here:
-//! - Fields have the audit event's JSON names. Virtual ones: `actor`, `source_ip`, `authz.decision`,
-//!   `authz.reason`, `exec.command`, `exec.container`, `cluster`, and `pod.…` for the pod spec in pods
-//!   and in every workload's template (`pod.containers` joins all kinds of containers, `pod.metadata`
-//!   is the pod's or its template's).
-//! - A path through an array means any of its elements, each line of a rule on its own. To bind lines
-//!   to one element write a scope: `requestObject.rules[any]:` with a map below it; also `[all]` (there
-//!   is one), `[all_or_empty]` and `[none]`.
-//! - A rule that does not name `stage` looks at every stage but `RequestReceived`, and alerts once a
-//!   request ([`Detector`]).
-//! - `message` (with `{field}`, see the names an alert carries) and `next_steps` are keys of our own.
+//! Where Sigma leaves room, this crate decides:
+//! - Fields have the audit event's JSON names. Virtual ones: `actor`, `source_ip`,
+//!   `authz.decision`, `authz.reason`, `exec.command`, `exec.container`, `cluster`, and `pod.…` for
+//!   the pod spec in pods and in every workload's template (`pod.containers` joins all kinds of
+//!   containers, `pod.metadata` is the pod's or its template's).
+//! - A path through an array matches any of its elements, separately for each line of a rule. To
+//!   bind lines to one element, write a scope: `requestObject.rules[any]:` with a map below it;
+//!   also `[all]` (of at least one), `[all_or_empty]` and `[none]`.
+//! - A rule that does not name `stage` matches every stage but `RequestReceived`, and alerts once
+//!   per request ([`Detector`]).
+//! - `message` (with `{field}` for the fields that an alert carries) and `next_steps` are our own
+//!   keys.
 
 mod batch;
 mod body;
@@ -33,7 +60,9 @@ mod detection;
 mod detector;
 #[cfg(test)]
 mod engine_test;
+mod error;
 mod evaluate;
+mod expr;
 mod fields;
 mod gate;
 mod history;
@@ -52,6 +81,7 @@ mod reorder;
 mod rule;
 #[cfg(test)]
 mod rules_test;
+mod ruleset;
 #[cfg(test)]
 mod shuffle_test;
 #[cfg(test)]
@@ -67,11 +97,10 @@ pub use detector::{
     ALERT_NAMESPACE, ALLOWED_LATENESS, Detector, DetectorConfig, EVENTS_MAX, GROUP_EVENTS_MAX, GROUPS_MAX,
     HOURS_MAX, REQUESTS_MAX, VALUES_MAX,
 };
+pub use error::{LATENESS_MAX, RULE_FILE_BYTES_MAX, RULES_MAX, RuleError, THRESHOLD_MAX, TIMESPAN_MAX};
 pub use matcher::Matcher;
 pub use matches::{BatchMatches, FIELD_BYTES_MAX};
 pub use message::{MESSAGE_CHARS_MAX, NEXT_STEPS_CHARS_MAX, VALUE_CHARS_MAX};
 pub use needs::Needs;
-pub use rule::{
-    LATENESS_MAX, RULE_FILE_BYTES_MAX, RULES_MAX, RuleError, RuleInfo, RuleKind, RuleSet, THRESHOLD_MAX,
-    TIMESPAN_MAX,
-};
+pub use rule::{RuleInfo, RuleKind};
+pub use ruleset::RuleSet;

@@ -1,16 +1,19 @@
-//! Documents to rules: names, and correlations tied to the rules they count.
+//! Linking of documents to rules: unique names, and correlations bound to the rules that they
+//! count.
 //!
-//! Invariant: names and ids are unique in a set, every correlation's rules exist and look at single
-//! events, and the fields it groups by are ones that an alert may carry.
+//! Invariant: names and ids are unique in a set, the rules of every correlation exist and are over
+//! single events, and an alert may carry the fields that a correlation groups by. No state.
 
 use std::collections::HashMap;
 use std::path::Path;
 
+use crate::error::RuleError;
+use crate::expr::Expr;
 use crate::fields::{self, Field};
-use crate::parse::{CorrelationDocument, Detects, Document, FilterDocument, Head};
-use crate::rule::{Base, Correlation, EventRule, Expr, Measure, RuleError, RuleInfo, RuleKind};
+use crate::parse::{CorrelationDocument, Detects, Document, FilterDocument, RuleHeader};
+use crate::rule::{Base, Correlation, EventRule, Measure, RuleInfo, RuleKind};
 
-/// Rules that belong together, ready to compile.
+/// The linked rules of a set, ready to compile.
 pub(crate) struct Linked {
     pub(crate) infos: Vec<RuleInfo>,
     pub(crate) events: Vec<EventRule>,
@@ -23,31 +26,34 @@ pub(crate) fn link(documents: Vec<Document>) -> Result<Linked, RuleError> {
     let names = names_of(&documents)?;
     let mut by_name: HashMap<&str, usize> = HashMap::new();
     for (at, (document, name)) in documents.iter().zip(&names).enumerate() {
-        let id = document.head.id.as_deref().filter(|id| id != name);
+        let id = document.header.id.as_deref().filter(|id| id != name);
         for key in [Some(name.as_str()), id].into_iter().flatten() {
             if let Some(earlier) = by_name.insert(key, at) {
-                let head = &documents[earlier].head;
+                let header = &documents[earlier].header;
                 return Err(wrong(
-                    &document.head,
-                    format!("\"{key}\" is also the name or id of the rule at {}:{}", head.file, head.line),
+                    &document.header,
+                    format!(
+                        "\"{key}\" is also the name or id of the rule at {}:{}",
+                        header.file, header.line
+                    ),
                 ));
             }
         }
     }
 
     let mut exceptions: HashMap<usize, Vec<Expr>> = HashMap::new();
-    for Document { head, detects } in filters {
+    for Document { header, detects } in filters {
         let Detects::Filter(FilterDocument { rules, condition }) = detects else { continue };
         for rule in rules {
             let Some(&at) = by_name.get(rule.as_str()) else {
                 return Err(wrong(
-                    &head,
+                    &header,
                     format!("filter: no rule has the name or id \"{rule}\" that it filters"),
                 ));
             };
             if !matches!(documents[at].detects, Detects::Event(_)) {
                 return Err(wrong(
-                    &head,
+                    &header,
                     format!("filters \"{rule}\", a correlation: filter the rules that feed it"),
                 ));
             }
@@ -60,7 +66,7 @@ pub(crate) fn link(documents: Vec<Document>) -> Result<Linked, RuleError> {
     let mut wants_own_alert = vec![false; documents.len()];
     for (at, document) in documents.iter().enumerate() {
         let Detects::Correlation(correlation) = &document.detects else { continue };
-        let linked = linked_correlation(at, &document.head, correlation, &documents, &by_name)?;
+        let linked = linked_correlation(at, &document.header, correlation, &documents, &by_name)?;
         for base in &linked.bases {
             feeds_only[base.rule] = true;
             wants_own_alert[base.rule] |= correlation.generate;
@@ -71,7 +77,7 @@ pub(crate) fn link(documents: Vec<Document>) -> Result<Linked, RuleError> {
     let mut events = Vec::new();
     let mut infos = Vec::with_capacity(documents.len());
     for (at, (document, name)) in documents.into_iter().zip(names).enumerate() {
-        let Document { head, detects } = document;
+        let Document { header, detects } = document;
         let kind = match &detects {
             Detects::Event(_) => RuleKind::Event,
             Detects::Correlation(correlation) => match correlation.measure {
@@ -95,28 +101,28 @@ pub(crate) fn link(documents: Vec<Document>) -> Result<Linked, RuleError> {
             events.push(EventRule {
                 info: at,
                 condition,
-                message: head.message,
-                next_steps: head.next_steps_template,
-                runbook: head.runbook_templates,
+                message: header.message,
+                next_steps: header.next_steps_template,
+                runbook: header.runbook_templates,
             });
         }
         infos.push(RuleInfo {
-            id: head.id.unwrap_or_else(|| name.clone()),
+            id: header.id.unwrap_or_else(|| name.clone()),
             name,
-            title: head.title,
-            description: head.description,
-            severity: head.severity,
+            title: header.title,
+            description: header.description,
+            severity: header.severity,
             kind,
             alerts: !feeds_only[at] || wants_own_alert[at],
-            tactics: head.tactics,
-            techniques: head.techniques,
-            next_steps: head.next_steps,
-            false_positives: head.false_positives,
-            hipaa: head.hipaa,
-            runbook: head.runbook,
-            text: head.text,
-            file: head.file,
-            line: head.line,
+            tactics: header.tactics,
+            techniques: header.techniques,
+            next_steps: header.next_steps,
+            false_positives: header.false_positives,
+            hipaa: header.hipaa,
+            runbook: header.runbook,
+            text: header.text,
+            file: header.file,
+            line: header.line,
         });
     }
     for correlation in &mut correlations {
@@ -128,38 +134,38 @@ pub(crate) fn link(documents: Vec<Document>) -> Result<Linked, RuleError> {
         let Correlation { group_by, value_names, measure, timespan_us, lateness_us, bounds, .. } =
             correlation;
         let id = &infos[correlation.info].id;
-        let said = format!(
+        let content = format!(
             "{id:?}{bases:?}{group_by:?}{value_names:?}{measure:?}{timespan_us}/{lateness_us}{bounds:?}"
         );
-        let hash = blake3::hash(said.as_bytes());
+        let hash = blake3::hash(content.as_bytes());
         correlation.key = u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("a hash has 32 bytes"));
     }
     Ok(Linked { infos, events, correlations })
 }
 
-fn wrong(head: &Head, message: String) -> RuleError {
-    RuleError::Rule { file: head.file.clone(), line: head.line, rule: head.title.clone(), message }
+fn wrong(header: &RuleHeader, message: String) -> RuleError {
+    RuleError::Rule { file: header.file.clone(), line: header.line, rule: header.title.clone(), message }
 }
 
-/// A rule's own name, or its file's stem for the one document of a file that has none.
+/// The rule's name, or the file's stem for one document without a name in a file.
 fn names_of(documents: &[Document]) -> Result<Vec<String>, RuleError> {
-    let mut stems: HashMap<&str, &Head> = HashMap::new();
+    let mut stems: HashMap<&str, &RuleHeader> = HashMap::new();
     documents
         .iter()
-        .map(|Document { head, .. }| match &head.name {
+        .map(|Document { header, .. }| match &header.name {
             Some(name) => Ok(name.clone()),
             None => {
-                if let Some(first) = stems.insert(&head.file, head) {
+                if let Some(first) = stems.insert(&header.file, header) {
                     return Err(wrong(
-                        head,
+                        header,
                         format!(
-                            "needs a name: the document at line {} already goes by the file's",
+                            "needs a name: the document at line {} already has the file's name",
                             first.line
                         ),
                     ));
                 }
-                let stem = Path::new(&head.file).file_stem().and_then(|stem| stem.to_str());
-                Ok(stem.unwrap_or(&head.file).to_owned())
+                let stem = Path::new(&header.file).file_stem().and_then(|stem| stem.to_str());
+                Ok(stem.unwrap_or(&header.file).to_owned())
             }
         })
         .collect()
@@ -167,7 +173,7 @@ fn names_of(documents: &[Document]) -> Result<Vec<String>, RuleError> {
 
 fn linked_correlation(
     info: usize,
-    head: &Head,
+    header: &RuleHeader,
     correlation: &CorrelationDocument,
     documents: &[Document],
     by_name: &HashMap<&str, usize>,
@@ -175,19 +181,19 @@ fn linked_correlation(
     let mut bases = Vec::new();
     for rule in &correlation.rules {
         let Some(&at) = by_name.get(rule.as_str()) else {
-            return Err(wrong(head, format!("no rule has the name or id \"{rule}\" that it counts")));
+            return Err(wrong(header, format!("no rule has the name or id \"{rule}\" that it counts")));
         };
         if matches!(documents[at].detects, Detects::Correlation(_)) {
             return Err(wrong(
-                head,
+                header,
                 format!("counts \"{rule}\", a correlation: only rules over events can be counted"),
             ));
         }
         if bases.iter().any(|base: &Base| base.rule == at) {
-            return Err(wrong(head, format!("counts \"{rule}\" twice")));
+            return Err(wrong(header, format!("counts \"{rule}\" twice")));
         }
         let resolved = |names: &[String]| -> Result<Vec<Field>, RuleError> {
-            names.iter().map(|name| carried(head, correlation, rule, name)).collect()
+            names.iter().map(|name| carried(header, correlation, rule, name)).collect()
         };
         bases.push(Base {
             rule: at,
@@ -205,15 +211,15 @@ fn linked_correlation(
         timespan_us: correlation.timespan_us,
         lateness_us: correlation.lateness_us,
         bounds: correlation.bounds.clone(),
-        message: head.message.clone(),
-        next_steps: head.next_steps_template.clone(),
-        runbook: head.runbook_templates.clone(),
+        message: header.message.clone(),
+        next_steps: header.next_steps_template.clone(),
+        runbook: header.runbook_templates.clone(),
     })
 }
 
-/// The field that a name of `group-by` stands for in events of one base rule.
+/// The field in events of one base rule that a name in `group-by` stands for.
 fn carried(
-    head: &Head,
+    header: &RuleHeader,
     correlation: &CorrelationDocument,
     rule: &str,
     name: &str,
@@ -222,12 +228,12 @@ fn carried(
         None => name,
         Some(fields) => match fields.get(rule) {
             Some(field) => field,
-            None => return Err(wrong(head, format!("alias \"{name}\" has no field for rule \"{rule}\""))),
+            None => return Err(wrong(header, format!("alias \"{name}\" has no field for rule \"{rule}\""))),
         },
     };
-    let field = fields::resolve(name).map_err(|error| wrong(head, error.to_string()))?;
-    match field.is_body() {
-        true => Err(wrong(head, format!("\"{name}\" is part of a body, which an alert does not carry"))),
-        false => Ok(field),
+    let field = fields::resolve(name).map_err(|error| wrong(header, error.to_string()))?;
+    if field.is_body() {
+        return Err(wrong(header, format!("\"{name}\" is part of a body, which an alert does not carry")));
     }
+    Ok(field)
 }

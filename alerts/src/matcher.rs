@@ -1,13 +1,14 @@
-//! All rules over one batch.
+//! Matching of all rules on one batch.
 //!
-//! Invariant: the answer for a row depends on that row alone. A matcher keeps buffers between batches
-//! and nothing else, so batches may be matched in any order, by any number of matchers.
+//! Invariant: the result for a row depends on that row alone. A matcher keeps only buffers between
+//! batches, so batches may be matched in any order, by any number of matchers, and a crash loses
+//! nothing.
 //!
-//! A batch costs, in this order: the distinct values of a few columns times the rules that look at
-//! them (see [`crate::gate`]); a look-up a row and gate, until nothing is left of most rows; the
-//! conditions of the candidates, whose answers are remembered by distinct value; and the bodies of the
-//! rows that are still open. Rejected: evaluating each leaf over whole columns first. With a
-//! hundred rules most leaves are about rows that another column has ruled out already.
+//! The cost of a batch, in order: the distinct values of a few columns times the rules that test
+//! them (see [`crate::gate`]); a look-up for each row and gate, until most rows have no rule left;
+//! the conditions of the candidates, whose results are remembered by distinct value; and the bodies
+//! of the rows that are still undecided. Rejected: evaluating each leaf over whole columns first.
+//! With a hundred rules, most leaves are about rows that another column has already ruled out.
 
 use std::sync::Arc;
 
@@ -20,9 +21,10 @@ use crate::evaluate::{Evaluation, Row, actor, source_ip, values_of, write_pair};
 use crate::gate::{self, OpenGate, OpenRows};
 use crate::matches::{BatchMatches, Entry, KEPT, Kept, MatchedEvent, Meaning, Symbol, Texts};
 use crate::memo::Memo;
-use crate::rule::{Measure, RuleSet};
+use crate::rule::Measure;
+use crate::ruleset::RuleSet;
 
-/// Columns that every alert repeats or is identified by.
+/// Columns that every alert copies or is identified by.
 const ALERT_COLUMNS: [usize; 20] = [
     index::AUDIT_ID,
     index::STAGE,
@@ -46,9 +48,9 @@ const ALERT_COLUMNS: [usize; 20] = [
     index::SOURCE_OFFSET,
 ];
 
-/// Runs the rules of a set over batches of events; one for each thread.
+/// Runs the rules of a set on batches of events; each thread has its own.
 ///
-/// It holds the set, and buffers of about 50 bytes a row of the largest batch seen.
+/// It holds the set, and buffers of about 50 bytes for each row of the largest batch.
 #[derive(Debug)]
 pub struct Matcher {
     rules: Arc<RuleSet>,
@@ -75,39 +77,45 @@ impl Matcher {
         }
     }
 
-    /// The set that it runs.
+    /// Returns the set that it runs.
     pub fn rules(&self) -> &Arc<RuleSet> {
         &self.rules
     }
 
-    /// Positions, in `Table::Events`, of the columns that it reads; all others may be left out of a batch.
+    /// Returns the positions, in `Table::Events`, of the columns that it reads; a batch may lack
+    /// all others.
     pub fn columns(&self) -> &[usize] {
         &self.columns
     }
 
-    /// What the rules find in a batch of events.
+    /// Matches the rules on a batch of events.
     ///
-    /// The batch may have dictionaries (`Table::Events.batch_schema()`) or plain strings and string
-    /// views, as it comes out of the archive; columns are found by name, and those that neither a rule
-    /// nor an alert needs may be missing.
+    /// The batch may have dictionaries (`Table::Events.batch_schema()`), or plain strings and
+    /// string views like batches from the archive. Columns are found by name, and may be missing if
+    /// neither a rule nor an alert needs them.
     ///
     /// # Errors
-    /// [`MatchError`] when a column is missing or has another type.
+    /// [`MatchError`] if a needed column is missing or has another type.
     pub fn match_batch(&mut self, batch: &RecordBatch) -> Result<BatchMatches, MatchError> {
         let rules = Arc::clone(&self.rules);
         let columns = Columns::of(batch, &self.columns)?;
         let mut matches = BatchMatches { rules: Some(Arc::clone(&rules)), ..BatchMatches::default() };
-        self.sifted(&columns, |evaluation, open| match_rows(evaluation, open, &mut matches));
+        self.with_candidates(&columns, |evaluation, open| match_rows(evaluation, open, &mut matches));
         if !matches.matched.is_sorted() {
             matches.matched.sort_unstable();
         }
         self.kept.start(&columns);
-        self.keep(&rules, &columns, &mut matches);
+        self.collect_matches(&rules, &columns, &mut matches);
         Ok(matches)
     }
 
-    /// Opens the gates of a block and hands over what they leave open.
-    fn sifted(&mut self, columns: &Columns<'_>, work: impl FnOnce(&mut Evaluation<'_, '_>, &OpenRows)) {
+    /// Opens the gates of a block, and calls `work` with the rows and rules that they do not rule
+    /// out.
+    fn with_candidates(
+        &mut self,
+        columns: &Columns<'_>,
+        work: impl FnOnce(&mut Evaluation<'_, '_>, &OpenRows),
+    ) {
         let program = &self.rules.program;
         self.memos.iter_mut().chain(&mut self.second_memos).for_each(Memo::clear);
         let gates = gate::open(program, columns, &mut self.memos, &mut self.spare);
@@ -124,46 +132,48 @@ impl Matcher {
         self.spare.extend(gates.into_iter().map(|gate| gate.places));
     }
 
-    /// Positions, in `Table::Events`, of the columns that [`Matcher::may_match`] reads.
+    /// Returns the positions, in `Table::Events`, of the columns that [`Matcher::may_match`] reads.
     pub fn cheap_columns(&self) -> &[usize] {
         &self.rules.program.cheap_columns
     }
 
-    /// For each row whether a rule may match it, by everything but bodies. Of the rows of which it is false no
-    /// rule matches any.
+    /// Returns for each row whether a rule may match it, according to all columns but bodies. No
+    /// rule matches a row for which it is false.
     ///
     /// # Errors
-    /// [`MatchError`] when one of [`Matcher::cheap_columns`] is missing or has another type.
+    /// [`MatchError`] if one of [`Matcher::cheap_columns`] is missing or has another type.
     pub fn may_match(&mut self, batch: &RecordBatch) -> Result<BooleanArray, MatchError> {
         let mut may = vec![false; batch.num_rows()];
-        self.left_open(batch, |row, _| {
+        self.undecided(batch, |row, _| {
             may[row] = true;
             false
         })?;
         Ok(may.into())
     }
 
-    /// Row and rule index of each pair of which everything but bodies lets the rule match the row.
+    /// Returns each pair of row and rule index for which the rule may match the row, like
+    /// [`Matcher::may_match`].
     ///
     /// # Errors
-    /// As [`Matcher::may_match`].
+    /// Those of [`Matcher::may_match`].
     pub fn may_match_by_rule(&mut self, batch: &RecordBatch) -> Result<Vec<(usize, usize)>, MatchError> {
         let mut found = Vec::new();
-        self.left_open(batch, |row, rule| {
+        self.undecided(batch, |row, rule| {
             found.push((row, rule));
             true
         })?;
         Ok(found)
     }
 
-    /// Hands over each row and rule that only bodies can rule out; `see` says whether to go on with the row.
-    fn left_open(
+    /// Calls `see` with each row and rule that only bodies can rule out; it returns whether to
+    /// continue with the row.
+    fn undecided(
         &mut self,
         batch: &RecordBatch,
         mut see: impl FnMut(usize, usize) -> bool,
     ) -> Result<(), MatchError> {
         let columns = Columns::of(batch, &self.rules.program.cheap_columns)?;
-        self.sifted(&columns, |evaluation, open| {
+        self.with_candidates(&columns, |evaluation, open| {
             let (program, gates) = (evaluation.program, evaluation.gates);
             for &(at, class) in &open.rows {
                 let row = Row::new(evaluation.columns, at as usize);
@@ -177,13 +187,11 @@ impl Matcher {
         Ok(())
     }
 
-    /// Makes events and entries of the matches found.
-    fn keep(&mut self, rules: &RuleSet, columns: &Columns<'_>, matches: &mut BatchMatches) {
+    /// Makes events and entries of the matched rows.
+    fn collect_matches(&mut self, rules: &RuleSet, columns: &Columns<'_>, matches: &mut BatchMatches) {
         let mut last_row = None;
-        let latest = match rules.needs_all_times() {
-            true => latest_times(columns, &mut matches.latest_us),
-            false => Vec::new(),
-        };
+        let latest =
+            if rules.needs_all_times() { latest_times(columns, &mut matches.latest_us) } else { Vec::new() };
         let matched = std::mem::take(&mut matches.matched);
         let mut pair = Vec::new();
         for &(row, rule) in &matched {
@@ -198,9 +206,9 @@ impl Matcher {
                 matches.entries.push(Entry { rule, event, meaning: Meaning::Alert });
             }
             for &(correlation, base) in rules.program.feeds.get(&(rule as usize)).into_iter().flatten() {
-                let seen = Row::new(columns, row as usize);
+                let row = Row::new(columns, row as usize);
                 if let Some(meaning) =
-                    counted(rules, correlation, base, columns, &seen, &mut matches.texts, &mut pair)
+                    counted(rules, correlation, base, columns, &row, &mut matches.texts, &mut pair)
                 {
                     matches.entries.push(Entry { rule, event, meaning });
                 }
@@ -210,7 +218,7 @@ impl Matcher {
     }
 }
 
-/// The gate, by its place among those that are open, that has the answer of each leaf.
+/// For each leaf, the position of the open gate that has its answers.
 fn leaf_gates(program: &Program, gates: &[OpenGate]) -> Vec<Option<usize>> {
     let mut leaf_gates = vec![None; program.leaves.len()];
     for (at, open) in gates.iter().enumerate() {
@@ -221,7 +229,7 @@ fn leaf_gates(program: &Program, gates: &[OpenGate]) -> Vec<Option<usize>> {
     leaf_gates
 }
 
-/// Adds the matches of the rows that the gates leave open.
+/// Adds the matches of the rows that the gates do not rule out.
 fn match_rows(evaluation: &mut Evaluation<'_, '_>, open: &OpenRows, matches: &mut BatchMatches) {
     let (program, gates) = (evaluation.program, evaluation.gates);
     for &(at, class) in &open.rows {
@@ -239,13 +247,14 @@ fn match_rows(evaluation: &mut Evaluation<'_, '_>, open: &OpenRows, matches: &mu
     }
 }
 
-/// For each row the latest event time that its source had brought by then; and by the end, each source's.
+/// Returns for each row the latest event time of its source up to that row. Adds the latest time of
+/// each source to `sources`.
 fn latest_times(columns: &Columns<'_>, sources: &mut Vec<(String, i64)>) -> Vec<i64> {
     let names = columns.text(index::SOURCE);
     let latest = (0..columns.rows).map(|row| {
         let name = names.get(row).unwrap_or_default();
         let time_us = columns.number(index::STAGE_TIMESTAMP, row).unwrap_or(i64::MIN);
-        // A batch has one source, or a few.
+        // A batch has one source or a few.
         match sources.iter_mut().rev().find(|(known, _)| known == name) {
             Some((_, latest_us)) => {
                 *latest_us = time_us.max(*latest_us);
@@ -260,7 +269,8 @@ fn latest_times(columns: &Columns<'_>, sources: &mut Vec<(String, i64)>) -> Vec<
     latest.collect()
 }
 
-/// What a match of a base rule counts as; nothing when a count of values has no value.
+/// Returns what a match of a base rule counts as; `None` if values are counted and the event has
+/// none.
 fn counted(
     rules: &RuleSet,
     correlation: usize,
@@ -303,7 +313,8 @@ fn counted(
     Some(Meaning::Count { correlation: correlation as u32, group, group_text: texts.add(&text), value })
 }
 
-/// A hash over values that cannot be confused by choosing them: each comes with its length.
+/// A hash of several values, each hashed with its length, so that different values cannot be made
+/// to collide.
 struct Identity(blake3::Hasher);
 
 impl Identity {
@@ -337,7 +348,7 @@ impl Identity {
     }
 }
 
-/// Symbols of the dictionary values that were kept already.
+/// Symbols of the dictionary values that were copied already.
 #[derive(Debug, Default)]
 struct KeptSymbols {
     by_place: [Vec<Symbol>; KEPT],
@@ -405,9 +416,9 @@ impl KeptSymbols {
     }
 }
 
-/// What makes a request itself. The audit id alone would not do: a client may send another one's, and
-/// then its own alerts would be taken for repetitions. A request that lacks id or time is told apart
-/// by the time of its stage.
+/// Returns a hash that identifies a request. The audit id alone does not identify it: a client may
+/// send the id of another request, and its own alerts would be taken for repetitions. A request
+/// that lacks id or time is identified by the time of its stage.
 fn request_identity(
     columns: &Columns<'_>,
     row: usize,

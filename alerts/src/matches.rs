@@ -1,15 +1,17 @@
-//! What a matcher hands to the detector: matched events in few bytes, detached from the batch.
+//! The matches of a batch, which a matcher hands to the detector: compact, and independent of the
+//! batch.
 //!
-//! Invariant: entries are in row order, rules of a row in the order of the set, so what a detector
-//! makes of them does not depend on where batches were cut. No body is copied.
+//! Invariant: entries are in row order, and the rules of a row are in the order of the set, so the
+//! alerts do not depend on where batches were cut. No body is copied. A crash loses matches; the
+//! source delivers their events again.
 
 use std::sync::Arc;
 
 use strongroom_schemas::{AlertEvent, Touch};
 
-use crate::rule::RuleSet;
+use crate::ruleset::RuleSet;
 
-/// Longest text of one field that is kept for an alert, in bytes.
+/// Longest text of one field of an alert, in bytes.
 pub const FIELD_BYTES_MAX: usize = 2048;
 
 /// A text in [`Texts`]; [`Symbol::NONE`] is null.
@@ -50,7 +52,7 @@ impl Texts {
     }
 }
 
-/// Columns that an alert's event repeats, as positions in [`MatchedEvent::texts`].
+/// Columns that an alert's event copies, as positions in [`MatchedEvent::texts`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kept {
     AuditId,
@@ -77,21 +79,21 @@ pub(crate) const KEPT: usize = Kept::AuthzDecision as usize + 1;
 #[derive(Clone, Debug)]
 pub(crate) struct MatchedEvent {
     pub(crate) texts: [Symbol; KEPT],
-    /// Event time; `None` when the event has no time at all.
+    /// Event time; `None` if the event has no time.
     pub(crate) time_us: Option<i64>,
     pub(crate) request_received_us: Option<i64>,
     pub(crate) response_code: Option<i32>,
     pub(crate) source_offset: i64,
-    /// Hash of what makes this request itself: the same at each of its stages.
+    /// Hash that identifies the request, the same at each of its stages.
     pub(crate) request: u128,
-    /// Latest event time that the source had brought by this row; only when a rule waits for that.
+    /// Latest event time of the source up to this row, if a rule needs it.
     pub(crate) latest_us: Option<i64>,
 }
 
-/// What a match means.
+/// What a match is used for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Meaning {
-    /// The rule alerts by itself.
+    /// The rule alerts.
     Alert,
     /// The event counts for a correlation.
     Count {
@@ -100,7 +102,8 @@ pub(crate) enum Meaning {
         group: u128,
         /// `field=value` pairs of the group.
         group_text: Symbol,
-        /// Hash of the value; where no values matter, the place of the rule in the correlation's list.
+        /// Hash of the value; if no values are counted, the position of the rule in the
+        /// correlation's list.
         value: u128,
     },
 }
@@ -114,23 +117,23 @@ pub(crate) struct Entry {
     pub(crate) meaning: Meaning,
 }
 
-/// The matches of one batch: owned, without any part of the batch.
+/// The matches of one batch, without any part of the batch.
 #[derive(Debug, Default)]
 pub struct BatchMatches {
-    /// The set that they are matches of; none when nothing was looked for.
+    /// The set that matched; `None` if no set was run.
     pub(crate) rules: Option<Arc<RuleSet>>,
     pub(crate) texts: Texts,
     pub(crate) events: Vec<MatchedEvent>,
     pub(crate) entries: Vec<Entry>,
     pub(crate) matched: Vec<(u32, u32)>,
-    /// Latest event time of each source of the batch; only when a rule waits for that.
+    /// Latest event time of each source of the batch, if a rule needs it.
     pub(crate) latest_us: Vec<(String, i64)>,
     pub(crate) bodies_unreadable: u64,
 }
 
 impl BatchMatches {
-    /// Row and rule index of each match, by row. A rule matches every stage of a request that it is
-    /// true of; the detector raises one alert for them.
+    /// Returns the row and rule index of each match, by row. A rule may match several stages of a
+    /// request; the detector raises one alert for them.
     pub fn matched(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         self.matched.iter().map(|(row, rule)| (*row as usize, *rule as usize))
     }
@@ -140,7 +143,7 @@ impl BatchMatches {
         self.matched.is_empty()
     }
 
-    /// Bodies that a rule wanted to see and that could not be read as JSON.
+    /// Returns how many bodies that a rule needed could not be read as JSON.
     pub fn bodies_unreadable(&self) -> u64 {
         self.bodies_unreadable
     }
@@ -149,7 +152,7 @@ impl BatchMatches {
         self.texts.get(event.texts[kept as usize])
     }
 
-    /// What an alert keeps of each of its events, of this one.
+    /// Returns the part of an event that its alert keeps in [`strongroom_schemas::Touched`].
     pub(crate) fn touch(&self, event: &MatchedEvent) -> Touch<'_> {
         let text = |kept| self.text(event, kept).unwrap_or_default();
         Touch {

@@ -1,12 +1,13 @@
-//! Answers remembered for the distinct values of one column in one block.
+//! Results remembered for the distinct values of one column in one block.
 //!
-//! Invariant: a memory is emptied between blocks, because places mean other values in the next one.
+//! Invariant: a memo is cleared between blocks, because places stand for other values in the next
+//! one. No state outlives a block.
 
 const UNKNOWN: u8 = 0;
 const FALSE: u8 = 1;
 const TRUE: u8 = 2;
 
-/// One answer for each place; place 0 is null.
+/// One result for each place; place 0 is null.
 #[derive(Debug, Default)]
 pub(crate) struct Memo(Vec<u8>);
 
@@ -27,7 +28,7 @@ impl Memo {
         }
     }
 
-    /// The answer for a place, asked for when it is not known yet.
+    /// Returns the result for a place, calling `answer` if it is not known yet.
     pub(crate) fn get(&mut self, place: usize, places: usize, answer: impl FnOnce() -> bool) -> bool {
         if self.0.is_empty() {
             self.0.resize(places, UNKNOWN);

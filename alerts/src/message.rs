@@ -1,10 +1,10 @@
-//! The texts of an alert: its sentence, from the rule's own template or a default made of the
-//! request, and what to do next.
+//! The texts of an alert: its message, from the rule's template or a default made from the request,
+//! and its next steps.
 //!
-//! Invariant: a text is made of an alert's listed fields only, so nothing of a body can get into it;
-//! and since names, agents and URIs are chosen by whoever is being watched, control characters are
-//! replaced, lengths are bounded, and in what to do next, where values stand in SQL between quotes,
-//! quotes are doubled.
+//! Invariant: a text is made only from an alert's listed fields, so it never contains a part of a
+//! body. Attackers choose names, agents and URIs, so control characters are replaced and lengths
+//! are bounded; in next steps, where values are in SQL between quotes, quotes are doubled. No
+//! state.
 
 use std::fmt::Write;
 
@@ -12,25 +12,25 @@ use strongroom_schemas::AlertEvent;
 
 use crate::body::query_parameter;
 
-/// Longest value that a sentence repeats, in characters.
+/// Longest value in a message, in characters.
 pub const VALUE_CHARS_MAX: usize = 256;
-/// Longest sentence, in characters.
+/// Longest message, in characters.
 pub const MESSAGE_CHARS_MAX: usize = 1024;
 
-/// Longest text of what to do next, in characters.
+/// Longest text of next steps, in characters.
 pub const NEXT_STEPS_CHARS_MAX: usize = 8192;
 
-/// Stands in a text for a value that the event does not have.
+/// The text for a value that the event does not have.
 const ABSENT: &str = "-";
 
-/// What a sentence is made of.
+/// The alert that a text is about.
 pub(crate) struct Subject<'a> {
     pub(crate) event: &'a AlertEvent,
     /// Events or distinct values counted.
     pub(crate) count: u64,
     /// `field=value` pairs of the group.
     pub(crate) group: &'a str,
-    /// Window of the rule, in words.
+    /// The rule's window as text.
     pub(crate) timespan: &'a str,
 }
 
@@ -76,12 +76,13 @@ enum Piece {
     Value(Placeholder),
 }
 
-/// A rule's `message`: text with `{field}` in it. `{{` is a brace.
+/// A template of a rule: text with `{field}` in it. `{{` is a brace.
 #[derive(Clone, Debug)]
 pub(crate) struct Template(Vec<Piece>);
 
 impl Template {
-    /// The template of a text, or what is wrong with it: it names a value that no alert carries.
+    /// Parses a template. The error says which value in it no alert carries, or which brace is
+    /// unmatched.
     pub(crate) fn parse(text: &str) -> Result<Template, String> {
         let mut pieces = Vec::new();
         let mut rest = text;
@@ -94,7 +95,7 @@ impl Template {
                 continue;
             }
             let Some((name, after)) = brace.strip_prefix('{').and_then(|inner| inner.split_once('}')) else {
-                return Err(format!("has a brace without its other half: \"{brace}\""));
+                return Err(format!("has an unmatched brace: \"{brace}\""));
             };
             match PLACEHOLDERS.iter().find(|(known, _)| *known == name) {
                 Some((_, placeholder)) => pieces.push(Piece::Value(*placeholder)),
@@ -109,7 +110,7 @@ impl Template {
         Ok(Template(pieces))
     }
 
-    /// The sentence for an alert.
+    /// Renders the message of an alert.
     pub(crate) fn render(&self, subject: &Subject<'_>) -> String {
         let mut text = String::new();
         for piece in &self.0 {
@@ -121,8 +122,8 @@ impl Template {
         bounded(text, MESSAGE_CHARS_MAX)
     }
 
-    /// What to do next about an alert: values keep their length, so that a question asks for the value
-    /// itself, and cannot end the quotes they stand in.
+    /// Renders the next steps of an alert. Values keep their full length, so that a query is about
+    /// the value itself, and cannot end the quotes around them.
     pub(crate) fn render_next_steps(&self, subject: &Subject<'_>) -> String {
         let mut text = String::new();
         for piece in &self.0 {
@@ -144,8 +145,9 @@ impl Template {
         bounded(text, NEXT_STEPS_CHARS_MAX)
     }
 
-    /// A question in SQL: outside quotes a value becomes a literal, inside quotes a part of one, and in neither
-    /// case can it end the literal. What an event does not have is the empty text, and a number 0.
+    /// Renders an SQL query. Outside quotes a value becomes a literal, inside quotes a part of one,
+    /// and it can never end the literal. A missing value is the empty text, and a missing number is
+    /// 0.
     pub(crate) fn render_sql(&self, subject: &Subject<'_>) -> String {
         let mut text = String::new();
         let mut quoted = false;
@@ -179,7 +181,7 @@ impl Template {
 }
 
 impl Placeholder {
-    /// A value in full; empty when the event does not have it.
+    /// Returns a value in full; empty if the event does not have it.
     fn text(self, subject: &Subject<'_>) -> String {
         let event = subject.event;
         let optional = |field: &Option<String>| field.clone().unwrap_or_default();
@@ -255,7 +257,7 @@ fn optional(field: &Option<String>, out: &mut String) {
     value(field.as_deref().unwrap_or_default(), out);
 }
 
-/// A value from outside, shortened and without control characters; the sentence must stay one line.
+/// Returns a value shortened and without control characters, so that the message stays one line.
 fn value(text: &str, out: &mut String) {
     if text.is_empty() {
         return out.push_str(ABSENT);
@@ -267,7 +269,8 @@ fn value(text: &str, out: &mut String) {
     }
 }
 
-/// `secrets/db-creds`, `pods/web-0/exec`, or the path of a request for no resource.
+/// Returns the object of a request: `secrets/db-creds`, `pods/web-0/exec`, or the path of a
+/// non-resource request.
 fn object(event: &AlertEvent, out: &mut String) {
     let Some(resource) = &event.resource else {
         let path = event.request_uri.as_deref().unwrap_or_default();
@@ -280,7 +283,8 @@ fn object(event: &AlertEvent, out: &mut String) {
     }
 }
 
-/// `alice get secrets/db-creds in payments from 10.0.0.7`, and how it ended when it failed.
+/// Returns a description such as `alice get secrets/db-creds in payments from 10.0.0.7`, with the
+/// failure if there is one.
 fn request(event: &AlertEvent, out: &mut String) {
     value(&event.actor, out);
     out.push(' ');
@@ -301,7 +305,7 @@ fn request(event: &AlertEvent, out: &mut String) {
     }
 }
 
-/// The sentence of an alert whose rule has no template.
+/// Returns the message of an alert whose rule has no template.
 pub(crate) fn default_message(subject: &Subject<'_>) -> String {
     let mut text = String::new();
     if !subject.timespan.is_empty() {
@@ -326,7 +330,7 @@ fn bounded(text: String, chars_max: usize) -> String {
     }
 }
 
-/// A duration as rules write it: `90s`, `5m`, `1h`, `7d`.
+/// Returns a duration in the format of rules: `90s`, `5m`, `1h`, `7d`.
 pub(crate) fn timespan_text(microseconds: i64) -> String {
     let seconds = microseconds / 1_000_000;
     let (unit, length) = [("d", 86_400), ("h", 3600), ("m", 60)]

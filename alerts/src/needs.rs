@@ -1,43 +1,45 @@
-//! What an audit policy must write for a rule to be able to match.
+//! The events that an audit policy must write so that a rule can match.
 //!
-//! Invariant: the level is the least at which every field of a rule may be there. Resources and verbs are those
-//! that a rule names in so many words: a hint for who writes the policy, no promise that there are no others.
+//! Invariant: the level is the lowest at which every field of a rule can exist. Resources and verbs
+//! are those that a rule names literally: a hint for the author of the policy, not a complete list.
+//! No state.
 
 use std::collections::BTreeSet;
 
 use strongroom_schemas::Level;
 use strongroom_schemas::events::index;
 
+use crate::expr::Expr;
 use crate::fields::{Body, Field};
-use crate::rule::Expr;
 
-/// What a rule needs of an audit policy.
+/// The events that a rule needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Needs {
-    /// The least level of the events that it looks at.
+    /// The lowest level of the events that the rule can match.
     pub level: Level,
-    /// Resources that it names; any when empty.
+    /// Resources that the rule names; empty for any.
     pub resources: Vec<String>,
-    /// Verbs that it names; any when empty.
+    /// Verbs that the rule names; empty for any.
     pub verbs: Vec<String>,
 }
 
 impl Needs {
     pub(crate) fn of<'e>(conditions: impl Iterator<Item = &'e Expr>) -> Needs {
-        let mut seen = Seen { level: Level::Metadata, resources: BTreeSet::new(), verbs: BTreeSet::new() };
-        conditions.for_each(|condition| seen.expr(condition, false));
-        let Seen { level, resources, verbs } = seen;
+        let mut mentioned =
+            Mentioned { level: Level::Metadata, resources: BTreeSet::new(), verbs: BTreeSet::new() };
+        conditions.for_each(|condition| mentioned.expr(condition, false));
+        let Mentioned { level, resources, verbs } = mentioned;
         Needs { level, resources: resources.into_iter().collect(), verbs: verbs.into_iter().collect() }
     }
 }
 
-struct Seen {
+struct Mentioned {
     level: Level,
     resources: BTreeSet<String>,
     verbs: BTreeSet<String>,
 }
 
-impl Seen {
+impl Mentioned {
     fn expr(&mut self, expr: &Expr, negated: bool) {
         match expr {
             Expr::All(exprs) | Expr::Any(exprs) => exprs.iter().for_each(|expr| self.expr(expr, negated)),

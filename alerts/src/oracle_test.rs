@@ -1,8 +1,8 @@
-//! The matcher against the plainest evaluator that could be right.
+//! The matcher compared with the simplest correct evaluator.
 //!
-//! Goal: gates, memories, three-valued evaluation and column forms change no answer. Method: rules are
-//! put together at random from lines that cover every kind of field, many at once so that they share
-//! leaves and fill more than one mask; events from a small vocabulary, so that lines are true often;
+//! Goal: gates, memos, three-valued evaluation and column forms change no result. Method: rules are
+//! composed at random from lines that cover every kind of field, many at once so that they share
+//! leaves and fill more than one mask; events use a small vocabulary, so that lines often match;
 //! the oracle walks each event's JSON with the parsed expression, one row and one rule at a time.
 
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use serde_json::{Value, json};
 use strongroom_schemas::events::index;
 
 use crate::body::{self, Pod};
+use crate::expr::{Comparison, Expr, Quantifier};
 use crate::fields::{Body, Exec, Field, Path};
 use crate::pattern::{fold, scalar_text};
-use crate::rule::{Comparison, Expr, Quantifier};
 use crate::testing::{CLUSTER, batch_of, file_batch_of, view_batch_of};
 use crate::{Detector, DetectorConfig, Matcher, RuleSet};
 
-/// Where the event's JSON has what a column holds.
+/// The place of a column's value in the event's JSON.
 fn pointer(column: usize) -> &'static str {
     match column {
         index::AUDIT_ID => "/auditID",
@@ -51,7 +51,7 @@ fn at(event: &Value, column: usize) -> Option<Value> {
     (!value.is_null()).then(|| value.clone())
 }
 
-/// All values of a field: `None` for each place where one is absent.
+/// All values of a field; `None` for each place where a value is absent.
 fn values(event: &Value, field: &Field) -> Vec<Option<Value>> {
     let uri = |name: &str| {
         let uri = at(event, index::REQUEST_URI)?;
@@ -148,7 +148,7 @@ fn is_true(expr: &Expr, event: &Value) -> bool {
             }
         }
         Expr::Keyword(test) => {
-            // Events of the test hold nothing that is no column but their kind of braces.
+            // Events of the test have no members without a column.
             let mut event = event.clone();
             event["stageTimestamp"].take();
             event["requestReceivedTimestamp"].take();
@@ -387,7 +387,7 @@ proptest! {
         agrees(&yaml, &events)?;
     }
 
-    /// Where a stream is cut into batches changes no alert.
+    /// Cutting a stream into other batches changes no alert.
     #[test]
     fn batches_may_be_cut_anywhere(
         yaml in rules(4..6),
@@ -400,26 +400,26 @@ proptest! {
             events.into_iter().enumerate().map(|(at, (event, second))| timed(event, at, second)).collect();
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
         let all = batch_of(&lines);
-        let told = |batches: &[(usize, usize)]| {
+        let alerts = |batches: &[(usize, usize)]| {
             let mut detector = Detector::new(Arc::clone(&rules), DetectorConfig::default());
             let mut matcher = Matcher::new(Arc::clone(&rules));
-            let mut told = Vec::new();
+            let mut alerts = Vec::new();
             for (from, to) in batches {
                 let batch = all.slice(*from, to - from);
-                told.extend(detector.observe(matcher.match_batch(&batch).unwrap()));
+                alerts.extend(detector.observe(matcher.match_batch(&batch).unwrap()));
             }
-            // Only alerts of windows that had to close may stand elsewhere among the others.
-            let (mut told, closed): (Vec<_>, Vec<_>) = told.into_iter().partition(|alert| alert.rule_name != "c3");
-            told.extend(closed);
-            told
+            // Only alerts of windows that had to close may be at another position.
+            let (mut alerts, closed): (Vec<_>, Vec<_>) = alerts.into_iter().partition(|alert| alert.rule_name != "c3");
+            alerts.extend(closed);
+            alerts
         };
-        let whole = told(&[(0, lines.len())]);
+        let whole = alerts(&[(0, lines.len())]);
         cuts.push(0);
         cuts.push(lines.len());
         cuts.iter_mut().for_each(|cut| *cut = (*cut).min(lines.len()));
         cuts.sort_unstable();
         let pieces: Vec<(usize, usize)> = cuts.windows(2).map(|cut| (cut[0], cut[1])).collect();
-        prop_assert_eq!(&told(&pieces), &whole);
+        prop_assert_eq!(&alerts(&pieces), &whole);
         let mut ids: Vec<&str> = whole.iter().map(|alert| alert.alert_id.as_str()).collect();
         ids.sort_unstable();
         ids.dedup();
@@ -430,7 +430,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
-    /// More rules than one mask holds.
+    /// More rules than fit in one mask.
     #[test]
     fn many_rules_agree_with_the_oracle(yaml in rules(129..300), events in proptest::collection::vec(event(), 1..30)) {
         agrees(&yaml, &events)?;

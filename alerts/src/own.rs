@@ -1,6 +1,7 @@
-//! Alerts that the pipeline raises about itself: evidence that is missing is a finding, too.
+//! Alerts that the pipeline raises about itself: missing evidence is a finding, too.
 //!
-//! Invariant: the id is a function of what is wrong and since when, so that telling it again is no new alert.
+//! Invariant: an alert's id is a function of the problem and its start, so raising it again, also
+//! after a crash, makes no new alert. No state.
 
 use std::time::Duration;
 
@@ -22,26 +23,27 @@ pub const TEST: &str = "5c1e2f7a-0b3d-4f6e-9a7c-8d4b1e6f2035";
 /// Rule id of [`heartbeat`].
 pub const HEARTBEAT: &str = "e27b4c90-3a5f-4d18-8c6b-71f0a9d2e364";
 
-/// Whether a rule's id is one of those that are about the pipeline itself.
+/// Whether a rule's id is one of the pipeline's own.
 pub fn is_own(rule_id: &str) -> bool {
     [SOURCE_SILENT, CONSERVATION_FAILED, HISTORY_CONTRADICTED, TEST, HEARTBEAT].contains(&rule_id)
 }
 
-/// A source has brought nothing for longer than it should, since `since_us` (microseconds since the epoch).
+/// The alert of a source that has delivered no event since `since_us` (microseconds since the
+/// epoch).
 pub fn source_silent(source: &str, since_us: i64, now_us: i64, bound: Duration) -> Alert {
-    let message = format!("source {source} has brought no event for more than {} s", bound.as_secs());
-    let next_steps = "Look whether the API server still writes audit events (apiserver_audit_event_total, \
+    let message = format!("source {source} has delivered no event for more than {} s", bound.as_secs());
+    let next_steps = "Check whether the API server still writes audit events (apiserver_audit_event_total, \
                       apiserver_audit_error_total), whether its audit policy or webhook was changed, and what \
-                      /readyz and the log say of this source. An attacker's first step may be to stop the log.";
+                      /readyz and the log report about this source. Stopping the log may be an attacker's first step.";
     let (title, severity) = ("Source of audit events fell silent", Severity::High);
     own(SOURCE_SILENT, "source-silent", title, severity, source, since_us, now_us, message, next_steps)
 }
 
-/// A sum that must hold does not: `what` says which.
+/// The alert of two counts that must be equal and are not; `what` names them.
 pub fn conservation_failed(what: &str, now_us: i64) -> Alert {
     let message = format!("records counted and records sealed differ: {what}");
-    let next_steps = "Keep the source's logs: what they hold can be compared with strongroom export. Then report \
-                      the log's lines of that time; this is a defect of the pipeline.";
+    let next_steps = "Keep the source's logs, to compare them with the output of strongroom export. Then report \
+                      the log lines of that time; this is a defect of the pipeline.";
     let (title, severity) = ("Audit pipeline lost count", Severity::Critical);
     own(
         CONSERVATION_FAILED,
@@ -56,13 +58,14 @@ pub fn conservation_failed(what: &str, now_us: i64) -> Alert {
     )
 }
 
-/// A witness of the proof logs has seen another history than the archive has.
+/// The alert of a witness that has seen another history of the archive.
 pub fn history_contradicted(witness: &str, now_us: i64) -> Alert {
-    let message =
-        format!("the witness {witness} has seen another history of the archive than the archive has now");
-    let next_steps = "Keep the archive and its backups as they are. strongroom verify --witness says which log and \
-                      from where on; the log of strongroom says what the witness answered. Somebody with the archive \
-                      and its key has rewritten it or set it back, or two archives have one identity and key.";
+    let message = format!(
+        "the witness {witness} has seen a history of the archive that differs from the archive's own"
+    );
+    let next_steps = "Keep the archive and its backups as they are. strongroom verify --witness names the log and the \
+                      first entry that differ; the log of strongroom has the witness's answer. Either somebody with the archive \
+                      and its key has rewritten it or set it back, or two archives share one identity and key.";
     let (title, severity) = ("Audit archive contradicts its witness", Severity::Critical);
     own(
         HISTORY_CONTRADICTED,
@@ -77,19 +80,19 @@ pub fn history_contradicted(witness: &str, now_us: i64) -> Alert {
     )
 }
 
-/// An alert that says of itself that it is none, to see whether a sink takes it.
+/// An alert that is marked as a test, to check whether a sink takes it.
 pub fn test_alert(sink: &str, now_us: i64) -> Alert {
     let message = format!("TEST: strongroom can reach the sink {sink}; nothing happened in any cluster");
-    let next_steps = "Nothing: somebody ran strongroom alerts test-sink.";
+    let next_steps = "None: somebody ran strongroom alerts test-sink.";
     let (title, severity) = ("Strongroom test alert", Severity::Informational);
     let alert = own(TEST, "strongroom-test", title, severity, sink, now_us, now_us, message, next_steps);
     about_no_attack(alert, sink)
 }
 
-/// A sink is well and nothing else was to be said since `since_us`; absence of it is the news.
+/// The heartbeat of a sink that got no alert since `since_us`; a missing heartbeat means a problem.
 pub fn heartbeat(sink: &str, since_us: i64, now_us: i64) -> Alert {
-    let message = format!("strongroom runs and reaches the sink {sink}");
-    let next_steps = "Nothing. When these stop coming, look at /readyz and the log of strongroom.";
+    let message = format!("strongroom is running and reaches the sink {sink}");
+    let next_steps = "None. If heartbeats stop, check /readyz and the log of strongroom.";
     let (title, severity) = ("Strongroom heartbeat", Severity::Informational);
     let alert =
         own(HEARTBEAT, "strongroom-heartbeat", title, severity, sink, since_us, now_us, message, next_steps);
@@ -131,7 +134,7 @@ fn own(
         message,
         next_steps: next_steps.to_owned(),
         event: AlertEvent { time_us: now_us, source: key.to_owned(), ..AlertEvent::default() },
-        // It is about no event.
+        // The alert has no event.
         touched: Touched::default(),
     }
 }

@@ -1,11 +1,12 @@
-//! Rule files to documents: YAML, Sigma's attributes, and where each document stands.
+//! Parsing of rule files to documents: YAML, Sigma's attributes, and the line of each document.
 //!
-//! Invariant: every error names file, rule and line. YAML values carry no positions, so a semantic
-//! error's line is found by looking for the keys that lead to it, in order, from the document's start.
+//! Invariant: every error names file, rule and line. YAML values carry no positions, so the line of
+//! a semantic error is found by searching for the keys that lead to it, in order, from the
+//! document's start. No state.
 //!
-//! The parser is our own. rsigma-parser would do, but its newest releases need a newer Rust, and it
-//! brings a grammar engine, a model wider than what runs here, and errors without our field names;
-//! what a rule may say is then spread over two places.
+//! Rejected: rsigma-parser. Its newest releases need a newer Rust, and it brings a grammar engine,
+//! a model wider than the rules that run here, and errors without our field names; the definition
+//! of a valid rule would be in two places.
 
 use std::collections::BTreeMap;
 
@@ -13,15 +14,17 @@ use strongroom_schemas::Severity;
 use yaml_serde::{Mapping, Value};
 
 use crate::detection::{self, Fault};
+use crate::error::{LATENESS_MAX, RuleError, THRESHOLD_MAX, TIMESPAN_MAX};
+use crate::expr::Expr;
 use crate::message::Template;
-use crate::rule::{Bound, Expr, LATENESS_MAX, Measure, RuleError, THRESHOLD_MAX, TIMESPAN_MAX};
+use crate::rule::{Bound, Measure};
 
-/// Most questions of a rule's runbook.
+/// Most queries in a rule's runbook.
 const RUNBOOK_MAX: usize = 16;
 
-/// What every document has, apart from what it detects.
+/// The attributes that every document has, whatever it detects.
 #[derive(Clone, Debug)]
-pub(crate) struct Head {
+pub(crate) struct RuleHeader {
     pub(crate) file: String,
     pub(crate) line: usize,
     /// The document as it was read.
@@ -42,15 +45,15 @@ pub(crate) struct Head {
     pub(crate) message: Option<Template>,
 }
 
-/// An exception kept apart from the rules it is for.
+/// An exception to other rules.
 #[derive(Clone, Debug)]
 pub(crate) struct FilterDocument {
     pub(crate) rules: Vec<String>,
-    /// What an event must satisfy besides the rule's own condition.
+    /// The condition that an event must satisfy besides the rule's own condition.
     pub(crate) condition: Expr,
 }
 
-/// A correlation whose rules are still names.
+/// A correlation that refers to its rules by name.
 #[derive(Clone, Debug)]
 pub(crate) struct CorrelationDocument {
     pub(crate) measure: Measure,
@@ -58,7 +61,7 @@ pub(crate) struct CorrelationDocument {
     pub(crate) fields: Vec<String>,
     pub(crate) rules: Vec<String>,
     pub(crate) group_by: Vec<String>,
-    /// Alias, then base rule, then the field it has there.
+    /// For each alias and base rule, the field in that rule's events.
     pub(crate) aliases: BTreeMap<String, BTreeMap<String, String>>,
     pub(crate) timespan_us: i64,
     pub(crate) lateness_us: i64,
@@ -75,7 +78,7 @@ pub(crate) enum Detects {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Document {
-    pub(crate) head: Head,
+    pub(crate) header: RuleHeader,
     pub(crate) detects: Detects,
 }
 
@@ -101,14 +104,18 @@ pub(crate) fn documents(file: &str, text: &str, out: &mut Vec<Document>) -> Resu
             message: described(&fault),
         })?;
         out.push(Document {
-            head: Head { line: line + first_line(part), text: part.trim().to_owned(), ..document.head },
+            header: RuleHeader {
+                line: line + first_line(part),
+                text: part.trim().to_owned(),
+                ..document.header
+            },
             ..document
         });
     }
     Ok(())
 }
 
-/// The documents of a YAML stream with the line each starts at, counted from one.
+/// The documents of a YAML stream, each with the line where it starts, counted from one.
 fn split(text: &str) -> Vec<(usize, &str)> {
     let mut parts = Vec::new();
     let (mut start, mut start_line, mut at) = (0, 1, 0);
@@ -125,14 +132,15 @@ fn split(text: &str) -> Vec<(usize, &str)> {
     parts
 }
 
-/// Lines before the first one with content.
+/// The number of lines before the first one with content.
 fn first_line(part: &str) -> usize {
     part.lines()
         .position(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
         .unwrap_or_default()
 }
 
-/// How many lines below the document's start the keys of a trail lead to; innermost key first.
+/// The line, counted from the document's start, that the keys of a trail lead to; innermost key
+/// first.
 fn line_of(part: &str, trail: &[String]) -> usize {
     let lines: Vec<&str> = part.lines().collect();
     let mut at = first_line(part);
@@ -164,7 +172,7 @@ fn document(file: &str, line: usize, mut value: Value) -> Result<Document, (Stri
     let unnamed = |fault| ("without a title".to_owned(), fault);
     value.apply_merge().map_err(|error| unnamed(Fault::new(error.to_string())))?;
     let Value::Mapping(map) = value else {
-        return Err(unnamed(Fault::new("a document is a map of attributes")));
+        return Err(unnamed(Fault::new("the document is not a map of attributes")));
     };
     let label = ["title", "name", "id"].iter().find_map(|key| map.get(*key).and_then(Value::as_str));
     let label = label.unwrap_or("without a title").to_owned();
@@ -174,17 +182,17 @@ fn document(file: &str, line: usize, mut value: Value) -> Result<Document, (Stri
 fn read(file: &str, line: usize, map: &Mapping) -> Result<Document, Fault> {
     if map.contains_key("action") {
         return Err(
-            Fault::new("collections with \"action\" are not read: write whole documents").at("action")
+            Fault::new("collections with \"action\" are not supported: write whole documents").at("action")
         );
     }
-    let head = head(file, line, map)?;
+    let header = header(file, line, map)?;
     if let Some(filter) = section(map, "filter")? {
         if map.contains_key("detection") || map.contains_key("correlation") {
-            return Err(Fault::new("has a filter beside a detection or a correlation: write two documents"));
+            return Err(Fault::new("has a filter with a detection or a correlation: write two documents"));
         }
         logsource(section(map, "logsource")?)?;
         let filter = self::filter(filter).map_err(|fault| fault.at("filter"))?;
-        return Ok(Document { head, detects: Detects::Filter(filter) });
+        return Ok(Document { header, detects: Detects::Filter(filter) });
     }
     let detects = match (section(map, "detection")?, section(map, "correlation")?) {
         (Some(detection), None) => {
@@ -199,7 +207,7 @@ fn read(file: &str, line: usize, map: &Mapping) -> Result<Document, Fault> {
         }
         (None, None) => return Err(Fault::new("has neither a detection nor a correlation nor a filter")),
     };
-    Ok(Document { head, detects })
+    Ok(Document { header, detects })
 }
 
 fn section<'a>(map: &'a Mapping, key: &str) -> Result<Option<&'a Mapping>, Fault> {
@@ -211,7 +219,7 @@ fn section<'a>(map: &'a Mapping, key: &str) -> Result<Option<&'a Mapping>, Fault
 }
 
 fn logsource(logsource: Option<&Mapping>) -> Result<(), Fault> {
-    const EXPECTED: &str = "rules here are for logsource product: kubernetes, service: audit";
+    const EXPECTED: &str = "rules must be for logsource product: kubernetes, service: audit";
     let logsource = logsource.ok_or_else(|| Fault::new(format!("has no logsource; {EXPECTED}")))?;
     for (key, expected) in [("product", "kubernetes"), ("service", "audit")] {
         let found = logsource.get(key).and_then(Value::as_str).unwrap_or("absent");
@@ -222,7 +230,7 @@ fn logsource(logsource: Option<&Mapping>) -> Result<(), Fault> {
     Ok(())
 }
 
-fn head(file: &str, line: usize, map: &Mapping) -> Result<Head, Fault> {
+fn header(file: &str, line: usize, map: &Mapping) -> Result<RuleHeader, Fault> {
     let text = |key: &str| optional_text(map, key);
     let title = text("title")?.ok_or_else(|| Fault::new("has no title"))?;
     let level = text("level")?;
@@ -239,9 +247,10 @@ fn head(file: &str, line: usize, map: &Mapping) -> Result<Head, Fault> {
         let technique = attack
             .strip_prefix(['t', 'T'])
             .is_some_and(|id| !id.is_empty() && id.chars().all(|c| c.is_ascii_digit() || c == '.'));
-        match technique {
-            true => techniques.push(attack.to_ascii_uppercase()),
-            false => tactics.push(attack.replace('_', "-")),
+        if technique {
+            techniques.push(attack.to_ascii_uppercase());
+        } else {
+            tactics.push(attack.replace('_', "-"));
         }
     }
     let hipaa = texts(map, "hipaa")?;
@@ -251,12 +260,12 @@ fn head(file: &str, line: usize, map: &Mapping) -> Result<Head, Fault> {
     }
     let runbook: Vec<String> = texts(map, "runbook")?.iter().map(|text| text.trim().to_owned()).collect();
     if runbook.len() > RUNBOOK_MAX || runbook.iter().any(String::is_empty) {
-        let message = format!("has an empty question, or more than {RUNBOOK_MAX}");
+        let message = format!("has an empty query, or more than {RUNBOOK_MAX} queries");
         return Err(Fault::new(message).at("runbook"));
     }
     let runbook_templates =
         runbook.iter().map(|text| template("runbook", text)).collect::<Result<Vec<_>, _>>()?;
-    Ok(Head {
+    Ok(RuleHeader {
         file: file.to_owned(),
         line,
         text: String::new(),
@@ -277,8 +286,8 @@ fn head(file: &str, line: usize, map: &Mapping) -> Result<Head, Fault> {
     })
 }
 
-/// Whether a text names a paragraph of 45 CFR part 164: a section of three digits, then paragraphs in the
-/// order of the code: a letter, a number, a small roman number, a capital letter.
+/// Whether a text is a reference to a paragraph of 45 CFR part 164: a section of three digits, then
+/// paragraphs in the order of the code: a letter, a number, a small roman number, a capital letter.
 fn is_safeguard(text: &str) -> bool {
     let Some((section, paragraphs)) = text.strip_prefix("164.").and_then(|rest| rest.split_at_checked(3))
     else {
@@ -333,9 +342,9 @@ const CORRELATION_KEYS: [&str; 9] =
 const CORRELATION_TYPES: &str = "event_count, value_count, temporal, temporal_ordered, first_seen, baseline";
 /// Fewest and most rules that a temporal correlation joins.
 const TEMPORAL_RULES: std::ops::RangeInclusive<usize> = 2..=32;
-/// How long a group is learnt before a value of it is called new, unless the rule says.
+/// How long a group must be known before a value of it is new, unless the rule sets it.
 const LEARNING: &str = "7d";
-/// Active hours that a baseline needs, unless the rule says.
+/// Active hours that a baseline needs, unless the rule sets them.
 const HISTORY_MIN: u64 = 24;
 
 fn filter(map: &Mapping) -> Result<FilterDocument, Fault> {
@@ -372,7 +381,7 @@ fn correlation(map: &Mapping) -> Result<CorrelationDocument, Fault> {
         return Err(Fault::new(format!("is longer than {longest}m")).at("lateness"));
     }
     if map.contains_key("learning") && kind != "first_seen" {
-        return Err(Fault::new("only first_seen learns").at("learning"));
+        return Err(Fault::new("only first_seen has a learning time").at("learning"));
     }
     let generate = match map.get("generate") {
         None => false,
@@ -398,7 +407,7 @@ fn correlation(map: &Mapping) -> Result<CorrelationDocument, Fault> {
         "value_count" => (Measure::Values, fields(needed()?)?, bounds(needed()?).map_err(in_condition)?),
         "temporal" | "temporal_ordered" => {
             if condition.is_some() {
-                let message = format!("{kind} wants all of its rules and takes no condition");
+                let message = format!("{kind} matches all of its rules and takes no condition");
                 return Err(Fault::new(message).at("condition"));
             }
             if !TEMPORAL_RULES.contains(&rules.len()) {
@@ -435,7 +444,8 @@ fn correlation(map: &Mapping) -> Result<CorrelationDocument, Fault> {
     };
     let closes = bounds.iter().any(|bound| !matches!(bound, Bound::AtLeast(_)));
     if closes && lateness_us > 0 {
-        return Err(Fault::new("windows with an upper bound have a lateness of their own").at("lateness"));
+        return Err(Fault::new("is not for rules with an upper bound, whose windows have a fixed lateness")
+            .at("lateness"));
     }
     Ok(CorrelationDocument {
         measure,
@@ -463,7 +473,7 @@ fn only(map: &Mapping, known: &[&str]) -> Result<(), Fault> {
 fn baseline(condition: &Mapping, timespan_us: i64) -> Result<Measure, Fault> {
     only(condition, &["floor", "factor", "min_history"])?;
     if timespan_us < 24 * HOUR_US {
-        return Err(Fault::new("a baseline needs a timespan of at least 1d to look back at"));
+        return Err(Fault::new("a baseline needs a timespan of at least 1d"));
     }
     let number = |key: &str, least: u64, most: u64| match condition.get(key) {
         None => Ok(None),
@@ -474,7 +484,7 @@ fn baseline(condition: &Mapping, timespan_us: i64) -> Result<Measure, Fault> {
         }
     };
     let floor = number("floor", 1, 1_000_000_000)?
-        .ok_or_else(|| Fault::new("has no floor: the count below which an hour is never told"))?;
+        .ok_or_else(|| Fault::new("has no floor: the count below which an hour never alerts"))?;
     let factor = condition.get("factor").ok_or_else(|| Fault::new("has no factor"))?;
     let factor = factor.as_f64().filter(|factor| (1.0..=1000.0).contains(factor));
     let factor = factor.ok_or_else(|| Fault::new("is not a number from 1 to 1000").at("factor"))?;
@@ -487,7 +497,7 @@ fn baseline(condition: &Mapping, timespan_us: i64) -> Result<Measure, Fault> {
     })
 }
 
-/// Microseconds of an hour.
+/// Microseconds in an hour.
 const HOUR_US: i64 = 3_600_000_000;
 
 fn aliases(map: &Mapping) -> Result<BTreeMap<String, BTreeMap<String, String>>, Fault> {
@@ -543,8 +553,5 @@ fn bounds(condition: &Mapping) -> Result<Vec<Bound>, Fault> {
             other => return Err(Fault::new(format!("{other} is not one of gt, gte, lt, lte, eq")).at(other)),
         });
     }
-    match bounds.is_empty() {
-        true => Err(Fault::new("has none of gt, gte, lt, lte, eq")),
-        false => Ok(bounds),
-    }
+    if bounds.is_empty() { Err(Fault::new("has none of gt, gte, lt, lte, eq")) } else { Ok(bounds) }
 }

@@ -1,10 +1,10 @@
-//! Tests of one value: what a Sigma field line compares with, after its modifiers.
+//! Tests of one value: the comparison of a Sigma field line, after its modifiers.
 //!
-//! Invariant: a [`Test`] is a pure function of one value, so its answer may be remembered for each
-//! distinct value of a column. Text is compared without regard to case unless the rule says `cased`,
-//! with Unicode's simple lower-case mapping on both sides; regular expressions and base64 text keep
-//! their case, as in Sigma. Every value is compared as text (a JSON `true` is `true`, 403 is `403`);
-//! numbers that are written differently (`1`, `1.0`) are equal to a number in a rule.
+//! Invariant: a [`Test`] is a pure function of one value, so its result may be remembered for each
+//! distinct value of a column. Text is compared without regard to case unless the rule has `cased`,
+//! with Unicode's simple lower-case mapping on both sides; regular expressions and base64 text are
+//! case-sensitive, as in Sigma. Every value is compared as text (a JSON `true` is `true`, 403 is
+//! `403`); differently written numbers (`1`, `1.0`) are equal to a number in a rule. No state.
 
 use std::collections::HashSet;
 use std::fmt::{self, Write};
@@ -16,7 +16,7 @@ use memchr::memmem;
 use regex::Regex;
 use serde_json::Value;
 
-/// From this many `contains` strings in one list an automaton is built for them.
+/// An automaton is built for this many `contains` strings in one list or more.
 const AUTOMATON_FROM: usize = 4;
 
 /// One element of a string with wildcards.
@@ -30,7 +30,7 @@ pub(crate) enum Part {
 }
 
 /// Splits a Sigma string at its wildcards. A backslash makes a following `*`, `?` or backslash
-/// literal; before anything else it stands for itself.
+/// literal; before any other character it is literal itself.
 pub(crate) fn parts_of(text: &str) -> Vec<Part> {
     let mut parts = Vec::new();
     let mut literal = String::new();
@@ -59,7 +59,7 @@ pub(crate) fn parts_of(text: &str) -> Vec<Part> {
     parts
 }
 
-/// How two numbers compare.
+/// A comparison of two numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Ordering {
     Equal,
@@ -81,7 +81,7 @@ impl Ordering {
     }
 }
 
-/// One thing a value may be compared with, as the parser hands it over.
+/// One comparison of a value, from the parser.
 #[derive(Clone, Debug)]
 pub(crate) enum Check {
     /// Text with wildcards.
@@ -89,7 +89,7 @@ pub(crate) enum Check {
         parts: Vec<Part>,
         cased: bool,
     },
-    /// Flags are part of its text, so that equal texts are equal expressions.
+    /// The text includes the flags, so that equal texts are equal expressions.
     Regex(Regex),
     Network(IpNet),
     Number(Ordering, f64),
@@ -97,10 +97,10 @@ pub(crate) enum Check {
     Exists(bool),
 }
 
-/// Any of several checks of one value.
+/// A test that passes if any of several checks of one value passes.
 #[derive(Clone)]
 pub(crate) struct Test {
-    /// Names the test: equal keys, equal answers.
+    /// Identifies the test: tests with equal keys have equal results.
     key: String,
     folded: Texts,
     cased: Texts,
@@ -111,7 +111,7 @@ pub(crate) struct Test {
     present: bool,
 }
 
-/// Shows the key, so that equal tests look equal.
+/// Shows the key, so that equal tests have equal texts.
 impl fmt::Debug for Test {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.key)
@@ -119,7 +119,7 @@ impl fmt::Debug for Test {
 }
 
 impl Test {
-    /// Texts that match as they are, without wildcards.
+    /// Texts without wildcards.
     pub(crate) fn exact(&self) -> impl Iterator<Item = &str> {
         self.folded.exact.iter().chain(&self.cased.exact).map(String::as_str)
     }
@@ -175,8 +175,8 @@ impl Test {
                 && value.parse::<f64>().is_ok_and(|number| self.matches_number(number)))
     }
 
-    /// Whether a JSON value passes. An object or array is present and nothing else: what is in it is
-    /// reached by a longer path.
+    /// Whether a JSON value passes. An object or array only counts as present: a longer path
+    /// reaches its content.
     pub(crate) fn matches_json(&self, value: Option<&Value>) -> bool {
         match value {
             None | Some(Value::Null) => self.null,
@@ -202,7 +202,8 @@ impl Test {
     }
 }
 
-/// Lower case of each character, so that equal strings in any case fold to the same text.
+/// Returns the lower case of each character, so that strings that differ in case only become the
+/// same text.
 pub(crate) fn fold(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
     fold_into(text, &mut folded);
@@ -218,7 +219,7 @@ fn fold_into(text: &str, folded: &mut String) {
     }
 }
 
-/// Texts to find, sorted by how they are looked for.
+/// Texts to find, sorted by the kind of search.
 #[derive(Clone, Debug, Default)]
 struct Texts {
     /// `*` alone.
@@ -247,7 +248,7 @@ impl Texts {
 
     fn finish(&mut self) {
         if self.contained.len() >= AUTOMATON_FROM {
-            // A failure to build (too many states) leaves the plain search in place.
+            // If it cannot be built (too many states), the plain search is used.
             self.automaton = AhoCorasick::new(&self.contained).ok();
         }
     }
@@ -265,7 +266,7 @@ impl Texts {
         if self.anything {
             return true;
         }
-        // Most values are lower case already and need no copy.
+        // Most values are lower case already and are not copied.
         if value.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) {
             self.matches(value)
         } else {
@@ -292,10 +293,10 @@ impl Texts {
     }
 }
 
-/// Matches a whole text against parts; time is at most the product of both lengths.
+/// Matches a whole text against parts, in time of at most the product of both lengths.
 fn glob_matches(parts: &[Part], text: &str) -> bool {
     let (mut at, mut rest) = (0, text);
-    // Where to go on from when what follows the last `*` fails: one character further.
+    // Where to continue if the parts after the last `*` fail: one character further.
     let mut retry: Option<(usize, &str)> = None;
     loop {
         let step = match parts.get(at) {
@@ -329,7 +330,8 @@ fn glob_matches(parts: &[Part], text: &str) -> bool {
     }
 }
 
-/// `-` at the start of a word in each way that Windows tools take it, the text as it is first.
+/// The text, and its variants with each form of `-` that Windows tools accept at the start of a
+/// word.
 pub(crate) fn windash(text: &str) -> Vec<String> {
     const DASHES: [char; 5] = ['-', '/', '\u{2013}', '\u{2014}', '\u{2015}'];
     let mut variants = vec![text.to_owned()];
@@ -366,8 +368,8 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
     text
 }
 
-/// What `bytes` look like inside longer base64 text, for each of the three places they can start at:
-/// the characters that do not depend on neighbours.
+/// The base64 characters of `bytes` inside a longer text, for each of the three offsets at which
+/// they can start: those that do not depend on neighbours.
 pub(crate) fn base64_offsets(bytes: &[u8]) -> Vec<String> {
     const DROP_START: [usize; 3] = [0, 2, 3];
     const DROP_END: [usize; 3] = [0, 3, 2];
@@ -387,7 +389,7 @@ pub(crate) fn base64_offsets(bytes: &[u8]) -> Vec<String> {
 pub(crate) enum Utf16 {
     LittleEndian,
     BigEndian,
-    /// Little endian behind a byte order mark.
+    /// Little endian after a byte order mark.
     Marked,
 }
 
@@ -402,7 +404,7 @@ pub(crate) fn utf16(text: &str, order: Utf16) -> Vec<u8> {
         .collect()
 }
 
-/// The text of a JSON scalar as [`Test`] sees it; nothing for null, objects and arrays.
+/// The text of a JSON scalar as [`Test`] compares it; `None` for null, objects and arrays.
 pub(crate) fn scalar_text(value: &Value, out: &mut String) -> bool {
     match value {
         Value::String(text) => out.push_str(text),
@@ -526,7 +528,7 @@ mod tests {
     }
 
     proptest! {
-        /// Wherever a text stands in a longer one, one of its three codings is in the coded text.
+        /// Wherever a text is in a longer one, one of its three encodings is in the encoded text.
         #[test]
         fn base64_offsets_find_the_text(before in proptest::collection::vec(any::<u8>(), 0..7),
                                         text in proptest::collection::vec(any::<u8>(), 1..12),
@@ -537,7 +539,7 @@ mod tests {
             prop_assert!(coded.contains(&offsets[before.len() % 3]), "{coded} {offsets:?}");
         }
 
-        /// The glob agrees with a regular expression written from the same parts.
+        /// The glob agrees with a regular expression made from the same parts.
         #[test]
         fn globs_agree_with_regexes(pattern in r"[ab*?\\é]{0,8}", value in r"[abé*\\]{0,8}") {
             let parts = parts_of(&pattern);

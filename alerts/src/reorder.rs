@@ -1,25 +1,28 @@
-//! Events that wait for others that come late, so that their order of arrival means nothing.
+//! Events that wait for late ones, so that the order of arrival does not matter.
 //!
-//! A correlation with a `lateness` gets its events in order of event time: an event waits until its source has
-//! brought a later one by more than the lateness. So however a source shuffles events within the lateness,
-//! and wherever batches end, windows see one order. Without a lateness, which is the default, nothing waits: an
-//! alert that leaves a second after its event is worth more than one whose first event is always the same.
+//! A correlation with a `lateness` gets its events in order of event time: an event waits until its
+//! source has delivered one that is later by more than the lateness. So however a source shuffles
+//! events within the lateness, and wherever batches end, windows see one order. Without a lateness,
+//! the default, events do not wait: an alert one second after its event is worth more than one
+//! whose first event is always the same.
 //!
-//! Invariant: an event leaves once, and none is dropped. One that comes later than the lateness leaves at once;
-//! when too many wait the oldest of the source leaves early; [`Reorder::settle`] lets all go, for when nothing
-//! more comes. Events of one time leave in order of their request, which is a hash of what they are.
+//! Invariant: an event is released once, and none is dropped. An event that is later than the
+//! lateness is released at once; if too many events wait, the oldest of the source is released
+//! early; [`Reorder::settle`] releases all, when no more events are expected. Events of one time
+//! are released in order of their request hash.
 //!
-//! On a crash what waited is lost and waits again: the events are in the archive, or come again.
+//! On a crash the waiting events are lost and wait again: they are in the archive, or are delivered
+//! again.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use hashbrown::HashMap;
 use strongroom_schemas::AlertEvent;
 
-/// Sources whose events may wait; of more, the one seen first lets its events go.
+/// Most sources whose events wait; if there are more, the events of the first one are released.
 const SOURCES_MAX: usize = 1024;
 
-/// An event to count, with what an alert would say of it.
+/// An event to count, with the fields that an alert would carry.
 #[derive(Clone, Debug)]
 pub(crate) struct Held {
     /// Key of the correlation.
@@ -31,7 +34,7 @@ pub(crate) struct Held {
     pub(crate) event: AlertEvent,
 }
 
-/// Time from which it may leave, then what makes the order of arrival meaningless.
+/// Time of its release, then the fields that make the order independent of arrival.
 type Place = (i64, u64, u128, u128, u64);
 
 #[derive(Debug, Default)]
@@ -40,7 +43,7 @@ struct Source {
     next_arrival: u64,
 }
 
-/// What waits, of all sources.
+/// The waiting events of all sources.
 #[derive(Debug)]
 pub(crate) struct Reorder {
     waiting_max: usize,
@@ -57,7 +60,7 @@ impl Reorder {
         self.sources.values().all(|source| source.waiting.is_empty())
     }
 
-    /// Takes an event of a source; what may leave now.
+    /// Adds an event of a source, and returns the events to release.
     pub(crate) fn hold(&mut self, name: &str, lateness_us: i64, held: Held) -> Vec<Held> {
         let mut left = Vec::new();
         if !self.sources.contains_key(name) {
@@ -80,7 +83,7 @@ impl Reorder {
         left
     }
 
-    /// A source has brought events up to a time: what may leave now, in order.
+    /// Advances a source to a time, and returns the events to release, in order.
     pub(crate) fn advance(&mut self, name: &str, latest_us: i64) -> Vec<Held> {
         let Some(source) = self.sources.get_mut(name) else { return Vec::new() };
         let mut left = Vec::new();
@@ -92,7 +95,7 @@ impl Reorder {
         left
     }
 
-    /// Lets everything go, for nothing more is expected.
+    /// Releases all events, because no more are expected.
     pub(crate) fn settle(&mut self) -> Vec<Held> {
         let mut left = Vec::new();
         for name in &self.order {

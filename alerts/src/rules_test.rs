@@ -1,9 +1,10 @@
-//! Our own rules, each against a hit and a near miss.
+//! Tests of the built-in rules, each with a hit and a near miss.
 //!
-//! Goal: a rule that ships finds what it says and stays quiet when the one thing it is about is
-//! missing. Method: `rules/fixtures/<rule>.hit.ndjson` and `<rule>.near-miss.ndjson` hold events as
-//! kube-apiserver writes them; each event of a single-event rule's hit must fire the rule by itself,
-//! the events of a correlation's hit must fire it together, and nothing of a near miss may.
+//! Goal: a built-in rule finds what its text says, and does not alert if the deciding detail is
+//! missing. Method: `rules/fixtures/<rule>.hit.ndjson` and `<rule>.near-miss.ndjson` contain events
+//! as kube-apiserver writes them. Each event in the hit of a single-event rule must match the rule
+//! alone, the events in the hit of a correlation must match it together, and no event of a near
+//! miss may match.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
@@ -16,7 +17,7 @@ use yaml_serde::{Deserializer, Value};
 use crate::testing::batch_of;
 use crate::{Detector, DetectorConfig, Matcher, RuleSet};
 
-/// Fewest rules of our own.
+/// Fewest built-in rules.
 const RULES_MIN: usize = 150;
 
 fn folder() -> PathBuf {
@@ -27,7 +28,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Rule files by stem, with their documents.
+/// The rule files by stem, with their documents.
 fn files() -> BTreeMap<String, Vec<Value>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(folder()).expect("the folder of rules") {
@@ -53,7 +54,7 @@ fn events(rule: &str, kind: &str) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// Alerts of all built-in rules over `lines`, as one batch.
+/// The alerts of all built-in rules for `lines`, as one batch.
 fn alerts(rules: &Arc<RuleSet>, lines: &[String]) -> Vec<Alert> {
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let matches = Matcher::new(Arc::clone(rules)).match_batch(&batch_of(&lines)).expect("a batch of events");
@@ -111,7 +112,7 @@ fn fixtures_belong_to_rules() {
     assert_eq!(stems, rules);
 }
 
-/// The near miss must be worth its name: as many events, and few members that differ.
+/// A near miss must be near: as many events as the hit, and few members that differ.
 #[test]
 fn near_misses_are_near() {
     for (rule, documents) in files() {
@@ -134,7 +135,7 @@ fn near_misses_are_near() {
     }
 }
 
-/// Top-level members that differ, those that only repeat what another says left out.
+/// The top-level members that differ, except those that repeat another member.
 fn differences(left: &str, right: &str) -> usize {
     let parse = |text: &str| -> serde_json::Map<String, serde_json::Value> {
         serde_json::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"))
@@ -188,7 +189,7 @@ fn every_rule_says_what_an_analyst_needs() {
     }
 }
 
-/// What the files say reaches the alert.
+/// The texts in the files reach the alert.
 #[test]
 fn built_in_rules_are_the_files() {
     let rules = builtin();
@@ -207,7 +208,7 @@ fn built_in_rules_are_the_files() {
     assert!(!alert.message.contains('{'), "{}", alert.message);
 }
 
-/// An event with some members replaced, each at a JSON pointer whose parent exists.
+/// An event with members replaced, each at a JSON pointer whose parent exists.
 fn edited(event: &str, changes: &[(&str, serde_json::Value)]) -> String {
     let mut value: serde_json::Value = serde_json::from_str(event).expect("a fixture is JSON");
     for (pointer, new) in changes {
@@ -223,7 +224,7 @@ fn edited(event: &str, changes: &[(&str, serde_json::Value)]) -> String {
     value.to_string()
 }
 
-/// User names that a rule leaves out by itself: its filters that look at nothing but `user.username`.
+/// The user names that a rule excludes: those in its filters on `user.username` only.
 fn names_left_out(documents: &[Value]) -> Vec<String> {
     let mut names = Vec::new();
     for detection in documents.iter().filter_map(|document| document.get("detection")?.as_mapping()) {
@@ -255,7 +256,7 @@ fn names_left_out(documents: &[Value]) -> Vec<String> {
     names
 }
 
-/// Who is left out is left out, and nobody gets there by borrowing the name.
+/// Excluded users are excluded, and no other user can be excluded by using their name.
 #[test]
 fn filters_go_by_who_authenticated() {
     let rules = builtin();
@@ -282,11 +283,11 @@ fn filters_go_by_who_authenticated() {
     assert!(tried > 100, "only {tried} names were tried");
 }
 
-/// A request that is still on its way, or failed, is no finding of a rule about what was done.
+/// A request that is in progress, or failed, does not match a rule about completed actions.
 #[test]
 fn refused_requests_fire_no_rule_about_what_was_done() {
     let rules = builtin();
-    // Rules about trying, or about who it is, whatever the answer.
+    // Rules about attempts, or about the user, whatever the response.
     const ANY_ANSWER: &[&str] = &[
         "admission-refusals",
         "anonymous-probing",
@@ -503,7 +504,8 @@ fn patterns_mean_what_they_say() {
             "/api/v1/nodes/worker-3/proxy/healthz",
         ],
     );
-    // Only the selector that the server obeys may silence: the first, and spelt as a parameter of its own.
+    // Only the selector that the server obeys may exclude an event: the first one, as a separate
+    // parameter.
     check(
         "secrets-listed-cluster-wide",
         0,

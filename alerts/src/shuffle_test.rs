@@ -1,9 +1,10 @@
-//! What order, batches and restarts may change: nothing.
+//! Order, batches and restarts change no alert.
 //!
-//! Goal: however a source shuffles its events within the lateness of a rule, wherever the stream is cut into
-//! batches, wherever the process is killed, and when the same events come again, the same alerts are raised.
-//! Method: every kind of correlation, with a lateness, over random events; the ids are compared with those of the
-//! events in order of time, as one batch; and for rules without a lateness, with those of the same arrival.
+//! Goal: the same alerts are raised however a source shuffles its events within the lateness of a
+//! rule, wherever the stream is cut into batches or the process is killed, and if the same events
+//! are delivered again. Method: every kind of correlation, with a lateness, on random events. The
+//! ids are compared with those of the events in order of time, as one batch; for rules without a
+//! lateness, with those of the same arrival.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -66,7 +67,7 @@ fn with_lateness() -> Arc<RuleSet> {
     Arc::new(RuleSet::from_yaml("r.yml", &text).unwrap_or_else(|error| panic!("{error}")))
 }
 
-/// An event at a second of what kind, by whom, of which object, and how many seconds late.
+/// An event: second, kind, user, object, and how many seconds it is late.
 type Given = (u32, usize, usize, usize, u32);
 
 fn given() -> impl Strategy<Value = Vec<Given>> {
@@ -82,8 +83,8 @@ fn line(at: usize, (second, kind, actor, name, _): Given) -> String {
     )
 }
 
-/// Ids that a new detector raises for batches, with what waits at the end.
-fn told(
+/// The ids that a new detector raises for batches, including the events that wait at the end.
+fn alert_ids(
     detector: &mut Detector,
     rules: &Arc<RuleSet>,
     lines: &[String],
@@ -93,13 +94,13 @@ fn told(
     let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (lines.len() + 1)).collect();
     cuts.extend([0, lines.len()]);
     cuts.sort_unstable();
-    let mut told = BTreeSet::new();
+    let mut ids = BTreeSet::new();
     for cut in cuts.windows(2) {
         let lines: Vec<&str> = lines[cut[0]..cut[1]].iter().map(String::as_str).collect();
         let alerts = detector.observe(matcher.match_batch(&batch_of(&lines)).unwrap());
-        told.extend(alerts.into_iter().map(|alert| (alert.rule_name, alert.alert_id)));
+        ids.extend(alerts.into_iter().map(|alert| (alert.rule_name, alert.alert_id)));
     }
-    told
+    ids
 }
 
 fn settled(detector: &mut Detector) -> impl Iterator<Item = (String, String)> + use<> {
@@ -130,7 +131,7 @@ fn every_kind_is_raised_by_such_events() {
         .chain((0..200).map(|at| (8400 + at, 1, 0, 1, 0)))
         .collect();
     let mut detector = fresh(&rules);
-    let mut ids = told(&mut detector, &rules, &in_order(&given), &[]);
+    let mut ids = alert_ids(&mut detector, &rules, &in_order(&given), &[]);
     ids.extend(settled(&mut detector));
     let names: BTreeSet<&str> = ids.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names.into_iter().collect::<Vec<_>>(), ["all", "busy", "many", "names", "new", "ordered"]);
@@ -146,15 +147,16 @@ proptest! {
     ) {
         let rules = with_lateness();
         let mut detector = fresh(&rules);
-        let mut expected = told(&mut detector, &rules, &in_order(&given), &[]);
+        let mut expected = alert_ids(&mut detector, &rules, &in_order(&given), &[]);
         expected.extend(settled(&mut detector));
         let mut detector = fresh(&rules);
-        let mut found = told(&mut detector, &rules, &as_they_come(&given), &cuts);
+        let mut found = alert_ids(&mut detector, &rules, &as_they_come(&given), &cuts);
         found.extend(settled(&mut detector));
         prop_assert_eq!(found, expected);
     }
 
-    /// Whoever is killed observes again what was sealed, and does not tell it; and what came since, and tells it.
+    /// A restarted detector observes the sealed events again without alerting, and alerts for the
+    /// later events.
     #[test]
     fn a_restart_anywhere_changes_nothing(
         given in given(),
@@ -167,11 +169,12 @@ proptest! {
         let killed = killed.min(lines.len());
         let sealed = sealed.min(killed);
         let mut detector = fresh(&rules);
-        let mut expected = told(&mut detector, &rules, &lines, &[]);
+        let mut expected = alert_ids(&mut detector, &rules, &lines, &[]);
         expected.extend(settled(&mut detector));
 
-        let mut found = told(&mut fresh(&rules), &rules, &lines[..killed], &[sealed]);
-        // What is rebuilt: the span before the last sealed event for windows, longer for histories.
+        let mut found = alert_ids(&mut fresh(&rules), &rules, &lines[..killed], &[sealed]);
+        // The span to rebuild before the last sealed event is longer for histories than for
+        // windows.
         let span = rules.rebuild_span().as_secs() as i64;
         let time = |line: &String| {
             let at = line.find("stageTimestamp\":\"").unwrap() + 17;
@@ -181,37 +184,37 @@ proptest! {
         let (recent, older): (Vec<String>, Vec<String>) =
             lines[..sealed].iter().cloned().partition(|line| time(line) >= newest - span);
         let mut detector = fresh(&rules);
-        told(&mut detector, &Arc::new(rules.history_part()), &older, &[]);
-        told(&mut detector, &rules, &recent, &[]);
-        found.extend(told(&mut detector, &rules, &lines[sealed..], &[]));
+        alert_ids(&mut detector, &Arc::new(rules.history_part()), &older, &[]);
+        alert_ids(&mut detector, &rules, &recent, &[]);
+        found.extend(alert_ids(&mut detector, &rules, &lines[sealed..], &[]));
         found.extend(settled(&mut detector));
         prop_assert_eq!(found, expected);
     }
 
-    /// Events that are delivered again raise nothing new.
+    /// Events that are delivered again raise no new alert.
     #[test]
     fn repeated_events_raise_nothing_new(given in given()) {
         let rules = at_once();
         let lines = in_order(&given);
         let mut detector = fresh(&rules);
-        let first = told(&mut detector, &rules, &lines, &[]);
-        let again = told(&mut detector, &rules, &lines, &[]);
+        let first = alert_ids(&mut detector, &rules, &lines, &[]);
+        let again = alert_ids(&mut detector, &rules, &lines, &[]);
         prop_assert!(again.is_empty(), "{again:?} after {first:?}");
     }
 
-    /// A set that is loaded anew, with other rules beside, goes on where it was.
+    /// A reloaded set with additional rules continues where the old set was.
     #[test]
-    fn another_set_with_the_same_rules_goes_on(given in given(), cut in 0_usize..70) {
+    fn another_set_with_the_same_rules_continues(given in given(), cut in 0_usize..70) {
         let before = at_once();
         let more = RULES.replace(", lateness: LATE", "");
         let more = format!("title: more\nname: more\nlogsource: {{product: kubernetes, service: audit}}\ndetection: {{a: {{verb: watch}}, condition: a}}\n---{more}");
         let after = Arc::new(RuleSet::from_yaml("r.yml", &more).unwrap());
         let lines = in_order(&given);
         let cut = cut.min(lines.len());
-        let expected = told(&mut fresh(&before), &before, &lines, &[]);
+        let expected = alert_ids(&mut fresh(&before), &before, &lines, &[]);
         let mut detector = fresh(&before);
-        let mut found = told(&mut detector, &before, &lines[..cut], &[]);
-        found.extend(told(&mut detector, &after, &lines[cut..], &[]));
+        let mut found = alert_ids(&mut detector, &before, &lines[..cut], &[]);
+        found.extend(alert_ids(&mut detector, &after, &lines[cut..], &[]));
         prop_assert_eq!(found, expected);
     }
 }

@@ -1,8 +1,8 @@
-//! Audit events for tests: JSON lines to the batch that the decoder would make of them.
+//! Audit events for tests: from JSON lines to the batch that the decoder would make.
 //!
-//! Everything is read with plain serde_json and no speed in mind, so that a test of a rule depends on
-//! this file and the matcher only. Columns marked *json* hold the exact text of the line, as in the
-//! archive.
+//! Invariant: lines are read with plain serde_json, without regard to speed, so a test of a rule
+//! depends only on this file and the matcher. Columns marked *json* contain the exact text of the
+//! line, as in the archive.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use strongroom_schemas::{Table, events};
 
-/// Name of the cluster that every test event comes from.
+/// Name of the cluster of every test event.
 pub(crate) const CLUSTER: &str = "test";
 /// Source partition of every test event.
 pub(crate) const SOURCE: &str = "test/lines";
@@ -224,13 +224,13 @@ fn batch_with(schema: SchemaRef, lines: &[&str]) -> RecordBatch {
 
 /// The events of `lines`, one JSON object each, in `Table::Events.batch_schema()`.
 ///
-/// `cluster` is [`CLUSTER`], `source` is [`SOURCE`], `source_offset` counts as if each line ended in a
-/// newline. Panics on a line that is not an audit event.
+/// `cluster` is [`CLUSTER`], `source` is [`SOURCE`], and `source_offset` is the byte offset if each
+/// line ends with a newline. Panics on a line that is not an audit event.
 pub(crate) fn batch_of(lines: &[&str]) -> RecordBatch {
     batch_with(Table::Events.batch_schema(), lines)
 }
 
-/// The same events as they come out of the archive: no dictionaries.
+/// The same events as the archive returns them: without dictionaries.
 pub(crate) fn file_batch_of(lines: &[&str]) -> RecordBatch {
     batch_with(Table::Events.file_schema(), lines)
 }

@@ -1,8 +1,9 @@
-//! What alerts say that their events touch, held against the events themselves.
+//! What alerts touch, compared with their events.
 //!
-//! Goal: whoever looks for a namespace, a user, a cluster or an offset in what an alert touches finds every event that
-//! the alert counts, and no names but those of such events while there are few. Method: every kind of correlation
-//! over random events in any order; what is counted is worked out anew from the events before each alert.
+//! Goal: a search for a namespace, a user, a cluster or an offset in what an alert touches finds
+//! every event that the alert counts, and, while there are few, only the names of such events.
+//! Method: every kind of correlation on random events in any order; the counted events are computed
+//! again from the events before each alert.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -64,7 +65,7 @@ name: busy
 correlation: {type: baseline, rules: reads, timespan: 1d, condition: {floor: 4, factor: 1.5, min_history: 1}}
 ";
 
-/// An event at a second: whether it reads, by whom, of which name, in which namespace.
+/// An event: second, whether it reads, user, name, namespace.
 type Given = (u32, bool, usize, usize, usize);
 
 const START_US: i64 = 1_772_445_600_000_000;
@@ -82,9 +83,9 @@ fn line(at: usize, (second, reads, actor, name, namespace): Given) -> String {
     )
 }
 
-/// Alerts of the events, one batch each, with how many events had come by then.
+/// The alerts of the events, one batch each, with the number of events up to then.
 fn alerts_of(given: &[Given]) -> Vec<(usize, Alert)> {
-    // Rules with an upper bound count what comes no later than this.
+    // Rules with an upper bound count events that are at most this late.
     let config = DetectorConfig { allowed_lateness: Duration::from_secs(1000), ..DetectorConfig::default() };
     let rules = RuleSet::from_yaml("r.yml", RULES).unwrap_or_else(|error| panic!("{error}"));
     let rules = Arc::new(rules);
@@ -125,7 +126,8 @@ fn check(given: &[Given], come: usize, alert: &Alert) {
     };
     let (counted, is_exact): (Vec<usize>, bool) = match alert.rule_name.as_str() {
         "many" | "few" => ((0..come).filter(within).collect(), true),
-        // What is counted is said to be more where the names of an hour or a value are kept together.
+        // Where the names of an hour or a value are kept together, an alert may touch more than it
+        // counts.
         "names" | "fewnames" => ((0..come).filter(within).collect(), alert.rule_name == "fewnames"),
         "busy" => {
             let hour = second(alert.window_start_us) / 3600;
@@ -150,7 +152,7 @@ fn check(given: &[Given], come: usize, alert: &Alert) {
         assert!(touched.ranges().any(finds), "event {at} of {alert:?}");
     }
     if is_any {
-        assert_eq!(alert.rule_name, "busy", "only an hour long ago is not known any more");
+        assert_eq!(alert.rule_name, "busy", "only an old hour is no longer known");
         return;
     }
     assert_eq!(touched.clusters(), [CLUSTER]);
@@ -176,7 +178,8 @@ fn every_kind_says_what_it_touches() {
     let expected = ["all", "busy", "few", "fewnames", "many", "names", "new", "ordered", "single"];
     assert_eq!(names.into_iter().collect::<Vec<_>>(), expected);
     alerts.iter().for_each(|(come, alert)| check(&given, *come, alert));
-    // A value that is read again and again is one value, and touches every namespace that it was read in.
+    // A value that is read repeatedly is one value, and touches every namespace in which it was
+    // read.
     let names = alerts.iter().find(|(_, alert)| alert.rule_name == "names").map(|(_, alert)| alert);
     assert_eq!(
         names.map(|alert| alert.touched.namespaces()),
@@ -224,7 +227,7 @@ proptest! {
             .map(|(time, (reads, actor, name, namespace))| (time, reads, actor, name, namespace))
             .collect();
         if late {
-            // Some come later than others of a later time.
+            // Some arrive after events of a later time.
             given.sort_by_key(|event| event.0 as u64 + ((u64::from(event.0) * 2_654_435_761) ^ order) % 400);
         }
         for (come, alert) in alerts_of(&given) {

@@ -1,8 +1,9 @@
-//! What windows keep of an event for the sake of what its alert touches: names, shared between events.
+//! Traces: the names that windows keep of events, for what an alert touches, shared between events.
 //!
-//! Invariant: events with the same namespace, users, cluster and source share one [`Trace`], so an event in a window
-//! costs a pointer and an offset; a trace is forgotten some time after the last window has forgotten its events.
-//! Nothing here decides whether an alert is raised.
+//! Invariant: events with the same namespace, users, cluster and source share one [`Trace`], so an
+//! event in a window costs a pointer and an offset; a trace is removed some time after the last
+//! window has forgotten its events. Traces never decide whether an alert is raised. State is lost
+//! in a crash and rebuilt with the windows.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use hashbrown::{Equivalent, HashSet};
 use strongroom_schemas::Touch;
 use strongroom_schemas::touched::{ANY, NAME_BYTES_MAX};
 
-/// Fewest traces that are looked through for those that nobody shares any more.
+/// Fewest traces at which unused ones are removed.
 const SWEEP_MIN: usize = 1024;
 
 /// The owned form of a [`Touch`].
@@ -35,7 +36,7 @@ impl Trace {
     }
 }
 
-/// A touch that finds its trace: the fields of both are hashed in one order.
+/// A touch that looks up its trace: the fields of both are hashed in the same order.
 #[derive(Hash)]
 struct Key<'a>(Touch<'a>);
 
@@ -45,18 +46,18 @@ impl Equivalent<Arc<Trace>> for Key<'_> {
     }
 }
 
-/// The traces of all events that are remembered.
+/// The traces of all remembered events.
 #[derive(Debug, Default)]
 pub(crate) struct Traces {
     known: HashSet<Arc<Trace>>,
-    /// How many there are when those that nobody shares are looked for.
+    /// The number of traces at which unused ones are removed next.
     sweep_at: usize,
-    /// That of the event before, which most often is that of the next one.
+    /// The trace of the previous event, which is usually that of the next one.
     last: Option<Arc<Trace>>,
 }
 
 impl Traces {
-    /// The trace of an event.
+    /// Returns the trace of an event.
     pub(crate) fn of(&mut self, touch: Touch<'_>) -> Arc<Trace> {
         let touch = shortened(touch);
         if let Some(last) = self.last.as_ref().filter(|last| last.touch() == touch) {
@@ -90,7 +91,7 @@ impl Traces {
     }
 }
 
-/// Names that are too long for an alert stand for any there, so they need not be kept.
+/// Names that are too long for an alert count as any name, so they need not be kept.
 fn shortened(touch: Touch<'_>) -> Touch<'_> {
     fn name(name: &str) -> &str {
         if name.len() > NAME_BYTES_MAX { ANY } else { name }
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_shares_is_forgotten() {
+    fn unused_traces_are_removed() {
         let mut traces = Traces::default();
         let kept: Vec<Arc<Trace>> =
             (0..100).map(|at| traces.of(touch(None, &format!("kept {at}")))).collect();

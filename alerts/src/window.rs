@@ -1,48 +1,51 @@
-//! Sliding windows on event time: which groups reached a count, and whether that was told already.
+//! Sliding windows on event time: which groups reached a count, and whether that has alerted
+//! already.
 //!
-//! **Terms.** A correlation counts events (or distinct values) of a *group* within its *timespan*. A
-//! *window* ends at an event and holds the group's events at most `timespan` older, both ends
-//! included. A window with enough in it is a *crossing*. An *episode* is a stretch of event time that
-//! was alerted for.
+//! **Terms.** A correlation counts events (or distinct values) of a *group* within its *timespan*.
+//! A *window* ends at an event and contains the group's events that are at most `timespan` older,
+//! both ends included. A window with enough events is a *crossing*. An *episode* is a stretch of
+//! event time that has alerted.
 //!
-//! **Why it is hard.** Events come out of order: several API servers, files read one after another,
-//! retried webhook batches, Kafka partitions that lag. Counting in order of arrival finds windows
-//! that never were; waiting until nothing late can come delays every alert by the longest lateness,
-//! and a file read after another one is late by hours.
+//! **Why it is hard.** Events arrive out of order: several API servers, files read one after
+//! another, retried webhook batches, Kafka partitions that lag. Counting in order of arrival finds
+//! windows that never existed; waiting until no late event can arrive delays every alert by the
+//! longest lateness, and the events of a file read after another one are late by hours.
 //!
-//! **So:** a group keeps its events sorted by event time, and an arriving event is judged at once,
-//! against every window it belongs to: the one that ends at it and, when it is late, those that end
-//! at later events up to `timespan` away. A crossing is raised only from events that truly lie within
-//! one timespan, and an event that arrives late can still complete the window it belongs to. There
-//! is no lateness after which an event is dropped: what limits memory is the number of events
-//! remembered. (Rejected: a watermark that closes windows. One source that runs ahead would make all
-//! others late.)
+//! **Design.** A group keeps its events sorted by event time, and an arriving event is judged at
+//! once against every window that contains it: the one that ends at it and, if it is late, those
+//! that end at later events up to `timespan` away. A crossing consists only of events within one
+//! timespan, and an event that arrives late can still complete its window. No lateness causes an
+//! event to be dropped: the number of remembered events limits memory. (Rejected: a watermark that
+//! closes windows. One source that runs ahead would make all others late.)
 //!
-//! **Once.** A crossing alerts when its window, from a timespan before its last event to that event,
-//! touches no episode of its group; it then starts an episode, from the first event in the window to
-//! the last. Otherwise it lengthens the episode silently. So a burst alerts once however long it goes
-//! on, and the next alert needs a window with nothing of the told burst in it: the window has drained.
-//! Two episodes that one window touches become one.
+//! **Once.** A crossing alerts if its window, from a timespan before its last event to that event,
+//! touches no episode of its group; it then starts an episode, from the first event in the window
+//! to the last. Otherwise it lengthens the episode silently. So a burst alerts once, however long
+//! it lasts, and the next alert needs a window without an event of that burst: the window has
+//! drained. Two episodes that one window touches become one.
 //!
-//! **All of several rules** (`temporal`) is a count of distinct values where a value is the rule that matched.
-//! **One after the other** (`temporal_ordered`) wants in the window a *chain*: for each rule of the list an event
-//! not before that of the rule listed before it, and of another request. The chain that is told is the one that
-//! starts latest. An event of a time at which another one happened may stand before or behind it. What is
-//! told of both is the last event of each rule, so one event more of a rule changes no count.
+//! **All of several rules** (`temporal`) is a count of distinct values where a value is the rule
+//! that matched. **In order** (`temporal_ordered`) requires a *chain* in the window: for each rule
+//! of the list an event of another request, not before the event of the previous rule. The alert is
+//! about the chain that starts latest. Events of the same time may be in either order. Both count
+//! only the last event of each rule, so one more event of a rule does not change the count.
 //!
 //! **Order.** Alerts are a function of the sequence of events, wherever it is cut into batches. Of
-//! the windows an event completes the one that ends first is reported.
+//! the windows that an event completes, the one that ends first is reported.
 //!
 //! **Bounds.** [`WindowLimits`]. The event that *arrived* longest ago is forgotten first, whatever
-//! its time; in a group that is full, the event whose time is farthest from the new one's. A group
+//! its time; in a full group, the event whose time is farthest from the new event's time. A group
 //! whose events are all forgotten is forgotten with its episodes; if the same window were then
 //! delivered again, it would alert again under the same id. Repeated values of a `value_count` are
-//! thinned out: an occurrence with an earlier and a later one at most a timespan apart can change no
-//! window.
+//! thinned out: an occurrence between an earlier and a later one at most a timespan apart cannot
+//! change any window.
 //!
-//! **What is touched.** An event keeps where it came from, shared as a [`Trace`], and an alert gathers that of
-//! every event it counts. What is thinned out is counted, too: the later occurrence keeps it for the windows
-//! that hold both, so all that it keeps lies within a timespan.
+//! **What is touched.** An event keeps its origin, shared as a [`Trace`], and an alert collects the
+//! origins of all events that it counts, including those thinned out: the later occurrence keeps
+//! their origins for the windows that contain both, so they are all within a timespan.
+//!
+//! **Crash.** State is lost; observing the archive's events again rebuilds it, see
+//! [`crate::Detector`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -54,12 +57,12 @@ use strongroom_schemas::{Touch, Touched};
 use crate::rule::Measure;
 use crate::trace::{Trace, Traces};
 
-/// Most episodes that a group remembers; the oldest is forgotten first.
+/// Most episodes of a group; the oldest is forgotten first.
 const EPISODES_MAX: usize = 16;
-/// Most traces of occurrences thinned out that one event keeps; more count as any.
+/// Most traces of thinned-out occurrences that one event keeps; more count as any.
 const THINNED_MAX: usize = 64;
 
-/// What windows may hold in memory; about 200 bytes an event.
+/// The memory of windows; about 200 bytes for each event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WindowLimits {
     pub(crate) events_max: usize,
@@ -67,14 +70,14 @@ pub(crate) struct WindowLimits {
     pub(crate) group_events_max: usize,
 }
 
-/// A group of a correlation, by the key of that and the hash of the group's values.
+/// A group of a correlation: the correlation's key, and the hash of the group's values.
 pub(crate) type GroupKey = (u64, u128);
 
-/// What a window is looked for.
+/// The crossing that a rule defines.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rule {
     pub(crate) timespan_us: i64,
-    /// Events or values; for rules, how many there are.
+    /// Number of events or values; for a temporal rule, the number of its rules.
     pub(crate) at_least: usize,
     pub(crate) measure: Measure,
 }
@@ -84,14 +87,15 @@ pub(crate) struct Rule {
 pub(crate) struct Counted<'a> {
     pub(crate) time_us: i64,
     pub(crate) request: u128,
-    /// The value counted; of a correlation that tells rules apart, the rule's place in its list.
+    /// The value to count; for a correlation that distinguishes rules, the rule's position in its
+    /// list.
     pub(crate) value: u128,
     pub(crate) audit_id: &'a str,
     pub(crate) touch: Touch<'a>,
     pub(crate) source_offset: i64,
 }
 
-/// A crossing to tell of.
+/// A crossing that alerts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Crossing {
     pub(crate) first_request: u128,
@@ -115,19 +119,19 @@ struct Seen {
     thinned: Vec<Thinned>,
 }
 
-/// Occurrences that were thinned out, of one trace.
+/// Thinned-out occurrences with one trace.
 #[derive(Debug)]
 struct Thinned {
     from_us: i64,
     to_us: i64,
-    /// None stands for any.
+    /// `None` stands for any trace.
     trace: Option<Arc<Trace>>,
     first_offset: i64,
     last_offset: i64,
 }
 
 impl Seen {
-    /// What the next occurrence of its value keeps of it.
+    /// The part of it that the next occurrence of its value keeps.
     fn into_thinned(self) -> Vec<Thinned> {
         let Seen { time_us, trace, source_offset, mut thinned, .. } = self;
         let same =
@@ -163,10 +167,10 @@ struct Occurrences {
 struct Group {
     /// Sorted by time, then arrival.
     events: VecDeque<Seen>,
-    /// First and last event time of what was told.
+    /// First and last event time of each episode.
     episodes: VecDeque<(i64, i64)>,
     occurrences: HashMap<u128, Occurrences>,
-    /// Events of each rule of a chain.
+    /// Number of events of each rule of a chain.
     steps: Vec<u32>,
 }
 
@@ -175,7 +179,7 @@ struct Group {
 pub(crate) struct Windows {
     limits: WindowLimits,
     groups: HashMap<GroupKey, Group>,
-    /// Every event in order of arrival; those that left their group already are skipped.
+    /// Every event in order of arrival; events that have left their group are skipped.
     arrivals: VecDeque<(GroupKey, i64, u64)>,
     next_arrival: u64,
     traces: Traces,
@@ -192,7 +196,8 @@ impl Windows {
         }
     }
 
-    /// Counts an event; the crossing that it completes, unless that was told already.
+    /// Counts an event, and returns the crossing that it completes, unless that has alerted
+    /// already.
     pub(crate) fn count(&mut self, key: GroupKey, rule: Rule, event: &Counted<'_>) -> Option<Crossing> {
         let arrival = self.next_arrival;
         self.next_arrival += 1;
@@ -224,21 +229,22 @@ impl Windows {
 }
 
 impl Group {
-    /// Puts an event in its place by time, and returns the place.
+    /// Inserts an event by time, and returns its position.
     fn insert(&mut self, arrival: u64, event: &Counted<'_>, trace: Arc<Trace>, rule: Rule) -> usize {
         let mut at = self.events.partition_point(|seen| seen.time_us <= event.time_us);
         let mut thinned = Vec::new();
         match rule.measure {
             Measure::Values | Measure::Rules => {
-                let useless = self.thin_out(arrival, event, rule.timespan_us);
-                // Of rules the last event of each is counted, and no other.
-                if let Some(useless) = useless.filter(|_| rule.measure == Measure::Values) {
-                    thinned = useless.into_thinned();
+                let redundant = self.thin_out(arrival, event, rule.timespan_us);
+                // Only the last event of each rule counts.
+                if let Some(redundant) = redundant.filter(|_| rule.measure == Measure::Values) {
+                    thinned = redundant.into_thinned();
                 }
                 at = self.events.partition_point(|seen| seen.time_us <= event.time_us);
             }
             Measure::RulesInOrder => {
-                // Among events of one time the rules' own order, so that their arrival means nothing.
+                // Events of one time are in the order of the rules, so their order of arrival does
+                // not matter.
                 at = self
                     .events
                     .partition_point(|seen| (seen.time_us, seen.value) <= (event.time_us, event.value));
@@ -263,7 +269,8 @@ impl Group {
         at
     }
 
-    /// Forgets, and returns, the last occurrence of a value when the one before it and the new one make it useless.
+    /// Removes and returns the last occurrence of a value if the one before it and the new one make
+    /// it redundant.
     fn thin_out(&mut self, arrival: u64, event: &Counted<'_>, timespan_us: i64) -> Option<Seen> {
         let new = (event.time_us, arrival);
         match self.occurrences.get_mut(&event.value) {
@@ -271,7 +278,7 @@ impl Group {
                 self.occurrences.insert(event.value, Occurrences { before: None, last: new });
                 None
             }
-            // A late occurrence is kept and never makes another one useless.
+            // A late occurrence is kept and never makes another one redundant.
             Some(known) if event.time_us < known.last.0 => None,
             Some(known) => {
                 let last = known.last;
@@ -312,7 +319,7 @@ impl Group {
         }
     }
 
-    /// Forgets events until at most `events_max` are left, each time the one farthest from `time_us`.
+    /// Removes the events farthest from `time_us` until at most `events_max` are left.
     fn shrink(&mut self, events_max: usize, time_us: i64) {
         while self.events.len() > events_max {
             let (Some(first), Some(last)) = (self.events.front(), self.events.back()) else { return };
@@ -322,9 +329,10 @@ impl Group {
         }
     }
 
-    /// The first window through the event at `at` that has enough in it, unless it was told.
+    /// Returns the first window through the event at `at` that is a crossing, unless it has
+    /// alerted.
     fn crossing(&mut self, at: usize, rule: Rule) -> Option<Crossing> {
-        let told: Vec<usize> = match rule.measure {
+        let counted: Vec<usize> = match rule.measure {
             Measure::Values => self.window_of_values(at, rule).map(|(start, end)| (start..=end).collect())?,
             Measure::Rules => {
                 let (start, end) = self.window_of_values(at, rule)?;
@@ -339,7 +347,7 @@ impl Group {
                 self.window_of_events(at, rule).map(|(start, end)| (start..=end).collect())?
             }
         };
-        let (start, end) = (*told.first()?, *told.last()?);
+        let (start, end) = (*counted.first()?, *counted.last()?);
         let (start_us, end_us) = (self.events[start].time_us, self.events[end].time_us);
         if self.extends_episode(start_us, end_us, rule.timespan_us) {
             return None;
@@ -349,29 +357,31 @@ impl Group {
         }
         self.episodes.push_back((start_us, end_us));
         let count = match rule.measure {
-            Measure::Values => told.iter().map(|at| self.events[*at].value).collect::<HashSet<u128>>().len(),
-            _ => told.len(),
+            Measure::Values => {
+                counted.iter().map(|at| self.events[*at].value).collect::<HashSet<u128>>().len()
+            }
+            _ => counted.len(),
         };
-        let listed = told.iter().take(AUDIT_IDS_MAX);
+        let listed = counted.iter().take(AUDIT_IDS_MAX);
         Some(Crossing {
             first_request: self.events[start].request,
             start_us,
             end_us,
             count: count as u64,
             audit_ids: listed.map(|at| self.events[*at].audit_id.to_string()).collect(),
-            touched: self.touched(&told, rule),
+            touched: self.touched(&counted, rule),
         })
     }
 
-    /// What the events of a window touch.
-    fn touched(&self, told: &[usize], rule: Rule) -> Touched {
+    /// Returns what the counted events of a window touch.
+    fn touched(&self, counted: &[usize], rule: Rule) -> Touched {
         let mut touched = Touched::default();
-        for seen in told.iter().map(|at| &self.events[*at]) {
+        for seen in counted.iter().map(|at| &self.events[*at]) {
             touched.add(seen.trace.touch(), seen.source_offset, seen.source_offset);
         }
-        let (Some(&start), Some(&end)) = (told.first(), told.last()) else { return touched };
+        let (Some(&start), Some(&end)) = (counted.first(), counted.last()) else { return touched };
         let (start_us, end_us) = (self.events[start].time_us, self.events[end].time_us);
-        // What was thinned out of the window may be kept by an occurrence behind its end.
+        // Occurrences thinned out of the window may be kept by one after its end.
         let until_us = end_us.saturating_add(rule.timespan_us);
         let keepers = self.events.range(start..).take_while(|seen| seen.time_us <= until_us);
         let thinned = keepers.flat_map(|seen| &seen.thinned);
@@ -384,8 +394,8 @@ impl Group {
         touched
     }
 
-    /// The events of a chain through a window that holds the event at `at`, first to last: of the windows
-    /// that have one the one that ends first, and there the chain that starts latest.
+    /// Returns the events of a chain, first to last, in a window that contains the event at `at`:
+    /// in the window that ends first, the chain that starts latest.
     fn chain(&self, at: usize, rule: Rule) -> Option<Vec<usize>> {
         if self.steps.contains(&0) {
             return None;
@@ -412,13 +422,13 @@ impl Group {
         None
     }
 
-    /// Where the window that ends at the event at `end` starts.
+    /// Returns the start of the window that ends at the event at `end`.
     fn start_of(&self, end: usize, timespan_us: i64) -> usize {
         let from_us = self.events[end].time_us.saturating_sub(timespan_us);
         self.events.partition_point(|seen| seen.time_us < from_us)
     }
 
-    /// Ends of the windows that hold the event at `at`.
+    /// Returns the ends of the windows that contain the event at `at`.
     fn ends(&self, at: usize, timespan_us: i64) -> impl Iterator<Item = usize> + '_ {
         let until_us = self.events[at].time_us.saturating_add(timespan_us);
         (at..self.events.len()).take_while(move |&end| self.events[end].time_us <= until_us)
@@ -431,8 +441,8 @@ impl Group {
     }
 
     fn window_of_values(&self, at: usize, rule: Rule) -> Option<(usize, usize)> {
-        // In order, only the window that ends here is new; going back from here, enough values are
-        // usually found long before its start.
+        // For an event in order, only the window that ends here is new; going back from here
+        // usually finds enough values long before its start.
         let mut start = self.start_of(at, rule.timespan_us);
         let mut values = HashSet::new();
         for seen in self.events.range(start..=at).rev() {
@@ -441,7 +451,7 @@ impl Group {
                 return Some((start, at));
             }
         }
-        // A late event: slide over the windows that end after it.
+        // For a late event, slide over the windows that end after it.
         let mut counts: HashMap<u128, usize> = HashMap::new();
         for seen in self.events.range(start..=at) {
             *counts.entry(seen.value).or_default() += 1;
@@ -465,9 +475,9 @@ impl Group {
         None
     }
 
-    /// Whether a window touches what was told; then it becomes part of it.
+    /// Whether a window touches an episode; it then becomes part of the episode.
     ///
-    /// The window is taken in its whole length: its first events may be thinned out.
+    /// The whole length of the window counts, because its first events may be thinned out.
     fn extends_episode(&mut self, start_us: i64, end_us: i64, timespan_us: i64) -> bool {
         let (mut from, mut to) = (start_us, end_us);
         let mut overlaps = false;
@@ -502,7 +512,7 @@ mod tests {
     const RULES: Rule = Rule { timespan_us: 10, at_least: 3, measure: Measure::Rules };
     const IN_ORDER: Rule = Rule { timespan_us: 10, at_least: 3, measure: Measure::RulesInOrder };
 
-    /// The crossings of events given as (time, value), all of one group, in this order of arrival.
+    /// The crossings of events (time, value) of one group, in this order of arrival.
     fn crossings(rule: Rule, events: &[(i64, u128)]) -> Vec<Option<Crossing>> {
         let mut windows = Windows::new(LIMITS);
         counted_in(&mut windows, rule, events)
@@ -532,7 +542,7 @@ mod tests {
     #[test]
     fn a_burst_alerts_once_and_again_when_the_window_has_drained() {
         assert_eq!(ends(EVENTS, &[1, 2, 3]), [(1, 3, 3)]);
-        assert_eq!(ends(EVENTS, &[1, 2, 3, 4, 5, 12, 13, 20]), [(1, 3, 3)], "it goes on");
+        assert_eq!(ends(EVENTS, &[1, 2, 3, 4, 5, 12, 13, 20]), [(1, 3, 3)], "one burst");
         assert_eq!(ends(EVENTS, &[1, 2, 3, 14, 15]), [(1, 3, 3)]);
         assert_eq!(ends(EVENTS, &[1, 2, 3, 14, 15, 16]), [(1, 3, 3), (14, 16, 3)]);
         assert_eq!(ends(EVENTS, &[0, 5, 10]), [(0, 10, 3)], "both ends of the span are in it");
@@ -544,7 +554,7 @@ mod tests {
         assert_eq!(ends(EVENTS, &[300, 100, 101]), []);
         assert_eq!(ends(EVENTS, &[300, 100, 101, 102]), [(100, 102, 3)]);
         assert_eq!(ends(EVENTS, &[5, 9, 1]), [(1, 9, 3)], "the late one comes first in time");
-        assert_eq!(ends(EVENTS, &[5, 14, 1]), [], "1, 5 and 14 are no span of 10");
+        assert_eq!(ends(EVENTS, &[5, 14, 1]), [], "1, 5 and 14 are not within a span of 10");
         assert_eq!(ends(EVENTS, &[20, 21, 22, 1, 2, 3]), [(20, 22, 3), (1, 3, 3)], "a file read later");
     }
 
@@ -560,19 +570,19 @@ mod tests {
 
     #[test]
     fn all_rules_in_any_order_or_in_theirs() {
-        let told = |rule: Rule, events: &[(i64, u128)]| {
+        let found = |rule: Rule, events: &[(i64, u128)]| {
             let found = crossings(rule, events).into_iter().flatten();
             found.map(|found| (found.start_us, found.end_us, found.audit_ids.join(" "))).collect::<Vec<_>>()
         };
         let text = |start: i64, end: i64, ids: &str| vec![(start, end, ids.to_owned())];
-        assert_eq!(told(RULES, &[(1, 2), (2, 0), (3, 0), (5, 1)]), text(1, 5, "0 2 3"));
-        assert_eq!(told(RULES, &[(1, 2), (2, 0), (12, 1)]), []);
-        assert_eq!(told(IN_ORDER, &[(1, 2), (2, 0), (3, 0), (5, 1)]), []);
-        assert_eq!(told(IN_ORDER, &[(1, 0), (2, 0), (3, 1), (4, 0), (5, 2)]), text(2, 5, "1 2 4"));
-        assert_eq!(told(IN_ORDER, &[(1, 0), (2, 1), (12, 2)]), [], "11 are too long");
-        assert_eq!(told(IN_ORDER, &[(5, 2), (1, 0), (3, 1)]), text(1, 5, "1 2 0"), "late ones complete it");
-        assert_eq!(told(IN_ORDER, &[(3, 2), (3, 1), (3, 0)]), text(3, 3, "2 1 0"), "at one time");
-        assert_eq!(told(IN_ORDER, &[(1, 0), (2, 1), (3, 2), (4, 0), (5, 1), (6, 2)]).len(), 1, "it goes on");
+        assert_eq!(found(RULES, &[(1, 2), (2, 0), (3, 0), (5, 1)]), text(1, 5, "0 2 3"));
+        assert_eq!(found(RULES, &[(1, 2), (2, 0), (12, 1)]), []);
+        assert_eq!(found(IN_ORDER, &[(1, 2), (2, 0), (3, 0), (5, 1)]), []);
+        assert_eq!(found(IN_ORDER, &[(1, 0), (2, 0), (3, 1), (4, 0), (5, 2)]), text(2, 5, "1 2 4"));
+        assert_eq!(found(IN_ORDER, &[(1, 0), (2, 1), (12, 2)]), [], "11 are too long");
+        assert_eq!(found(IN_ORDER, &[(5, 2), (1, 0), (3, 1)]), text(1, 5, "1 2 0"), "late ones complete it");
+        assert_eq!(found(IN_ORDER, &[(3, 2), (3, 1), (3, 0)]), text(3, 3, "2 1 0"), "at one time");
+        assert_eq!(found(IN_ORDER, &[(1, 0), (2, 1), (3, 2), (4, 0), (5, 1), (6, 2)]).len(), 1, "one burst");
     }
 
     #[test]
@@ -602,16 +612,16 @@ mod tests {
         let mut windows = Windows::new(limits);
         let many: Vec<(i64, u128)> = (0..50).map(|time| (time, 0)).collect();
         counted_in(&mut windows, EVENTS, &many);
-        assert_eq!(windows.remembered(), 20, "a group holds its own bound");
+        assert_eq!(windows.remembered(), 20, "a group has its own bound");
         let group = &windows.groups[&(0, 0)];
         assert_eq!(group.events.front().map(|seen| seen.time_us), Some(30));
     }
 
-    /// What the module doc says, without memory limits, thinning or binary searches.
+    /// The definition in the module doc, without memory limits, thinning or binary searches.
     fn plainly(rule: Rule, arrived: &[(i64, u128)]) -> Vec<Option<(i64, u64)>> {
         let mut sorted: Vec<(i64, usize, u128)> = Vec::new();
         let mut episodes: Vec<(i64, i64)> = Vec::new();
-        let mut told = Vec::new();
+        let mut alerts = Vec::new();
         for (order, (time, value)) in arrived.iter().enumerate() {
             sorted.push((*time, order, *value));
             sorted.sort_unstable();
@@ -624,16 +634,17 @@ mod tests {
                 }
                 let window: Vec<_> =
                     sorted[..=end].iter().filter(|seen| seen.0 >= end_us - rule.timespan_us).collect();
-                let count = match rule.measure == Measure::Values {
-                    true => window.iter().map(|seen| seen.2).collect::<BTreeSet<_>>().len(),
-                    false => window.len(),
+                let count = if rule.measure == Measure::Values {
+                    window.iter().map(|seen| seen.2).collect::<BTreeSet<_>>().len()
+                } else {
+                    window.len()
                 };
                 if count >= rule.at_least {
                     found = Some((window[0].0, end_us, count as u64));
                     break;
                 }
             }
-            told.push(found.and_then(|(start_us, end_us, count)| {
+            alerts.push(found.and_then(|(start_us, end_us, count)| {
                 let touches =
                     |episode: &(i64, i64)| episode.1 >= end_us - rule.timespan_us && episode.0 <= end_us;
                 let (touched, apart): (Vec<_>, Vec<_>) = episodes.drain(..).partition(touches);
@@ -644,7 +655,7 @@ mod tests {
                 touched.is_empty().then_some((end_us, count))
             }));
         }
-        told
+        alerts
     }
 
     fn arrivals() -> impl Strategy<Value = Vec<(i64, u128)>> {
@@ -666,7 +677,7 @@ mod tests {
                 .map(|crossing| crossing.map(|crossing| (crossing.end_us, crossing.count)))
                 .collect();
             // Thinning may move the first event of a window of values, and with it the start of an
-            // episode; only a late event before the episode could tell. In order all is equal.
+            // episode; only a late event before the episode shows the difference.
             if values && !in_order {
                 prop_assert_eq!(
                     found.iter().position(Option::is_some),
@@ -677,9 +688,10 @@ mod tests {
             }
         }
 
-        /// Whatever the order: every alert's window is true, and no true window goes untold.
+        /// In any order of arrival, every alert's window exists, and some window alerts if one
+        /// exists.
         #[test]
-        fn any_order_tells_true_windows_only(arrived in arrivals(), values in any::<bool>()) {
+        fn any_order_finds_true_windows_only(arrived in arrivals(), values in any::<bool>()) {
             let rule = if values { VALUES } else { EVENTS };
             let mut sorted = arrived.clone();
             sorted.sort_unstable();
@@ -687,17 +699,17 @@ mod tests {
                 let window = sorted.iter().filter(|event| (from..=to).contains(&event.0));
                 if values { window.map(|event| event.1).collect::<BTreeSet<_>>().len() } else { window.count() }
             };
-            let told: Vec<Crossing> = crossings(rule, &arrived).into_iter().flatten().collect();
-            for crossing in &told {
+            let found: Vec<Crossing> = crossings(rule, &arrived).into_iter().flatten().collect();
+            for crossing in &found {
                 prop_assert!(crossing.end_us - crossing.start_us <= rule.timespan_us);
                 prop_assert!(count(crossing.start_us, crossing.end_us) >= crossing.count as usize);
                 prop_assert!(crossing.count as usize >= rule.at_least);
             }
             let any_true = sorted.iter().any(|event| count(event.0 - rule.timespan_us, event.0) >= rule.at_least);
-            prop_assert_eq!(any_true, !told.is_empty());
+            prop_assert_eq!(any_true, !found.is_empty());
         }
 
-        /// In order of time: alerts are those of somebody who looks at every window whole.
+        /// In order of time, the alerts are those of a search through every window.
         #[test]
         fn rules_are_seen_as_said_plainly(
             events in proptest::collection::vec((0_i64..120, 0_u128..3), 0..60),
@@ -717,18 +729,18 @@ mod tests {
                 }
             };
             let mut expected = Vec::new();
-            let mut told_to = i64::MIN;
+            let mut alerted_to = i64::MIN;
             for end in 0..events.len() {
                 let end_us = events[end].0;
                 let window: Vec<(i64, u128)> =
                     events[..=end].iter().copied().filter(|event| event.0 >= end_us - 10).collect();
-                // A window is through its last event: one that ends with an event of no use was told before.
+                // A window that ends with a redundant event has alerted before.
                 let useful = if ordered { events[end].1 == 2 } else { true };
                 if useful && holds(&window) {
-                    if told_to < end_us - 10 {
+                    if alerted_to < end_us - 10 {
                         expected.push(end_us);
                     }
-                    told_to = end_us;
+                    alerted_to = end_us;
                 }
             }
             let found: Vec<i64> =
@@ -736,9 +748,10 @@ mod tests {
             prop_assert_eq!(found, expected);
         }
 
-        /// Whatever the order of arrival: what is told is true, and nothing true goes untold.
+        /// In any order of arrival, every alert's window exists, and some window alerts if one
+        /// exists.
         #[test]
-        fn rules_of_any_arrival_tell_true_windows_only(
+        fn rules_in_any_order_find_true_windows_only(
             arrived in proptest::collection::vec((0_i64..80, 0_u128..3), 0..40),
             ordered in any::<bool>(),
         ) {
@@ -749,16 +762,16 @@ mod tests {
                 };
                 at(0).any(|a| at(1).any(|b| at(2).any(|c| !ordered || (a <= b && b <= c))))
             };
-            let told: Vec<Crossing> = crossings(rule, &arrived).into_iter().flatten().collect();
-            for crossing in &told {
+            let found: Vec<Crossing> = crossings(rule, &arrived).into_iter().flatten().collect();
+            for crossing in &found {
                 prop_assert!(crossing.end_us - crossing.start_us <= 10);
                 prop_assert!(chain(crossing.start_us, crossing.end_us));
             }
             let any_true = arrived.iter().any(|event| chain(event.0 - 10, event.0));
-            prop_assert_eq!(any_true, !told.is_empty());
+            prop_assert_eq!(any_true, !found.is_empty());
         }
 
-        /// The events of one window, no more than are needed, in any order: the same finding.
+        /// The events of one window, no more than needed, give the same crossing in any order.
         #[test]
         fn events_of_one_window_may_come_in_any_order(
             times in proptest::collection::hash_set(0_i64..=10, 3),

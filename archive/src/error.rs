@@ -326,7 +326,7 @@ impl LogError {
             LogError::Forked { .. } | LogError::Differs { .. } => {
                 Some("run strongroom verify to find what was changed; keep the archive as it is")
             }
-            LogError::NoKey => Some("run strongroom seal-log with a key"),
+            LogError::NoKey => Some("run strongroom sign-log with a key"),
             LogError::Record(_) => Some("strongroom verify reports what is wrong"),
             LogError::Tlog(error) => error.hint(),
             LogError::Store(error) => error.hint(),

@@ -146,7 +146,7 @@ class Bench:
         return [self.binary, "ingest", "--cluster", "bench", "--archive", archive, "--quiet", *more, log]
 
     def measure(self, command, cores=None):
-        """Runs one process to its end; what it prints goes to a file."""
+        """Runs one process to its end; its output goes to a file."""
         touch_memory()
         with open(self.work / "printed.txt", "wb") as printed:
             started = time.perf_counter()
@@ -229,7 +229,7 @@ class Bench:
         ours = Shell([self.binary, "sql", "--archive", archive], self.work / "answers.txt")
         found = []
         for path in sorted(path for path in QUERIES.glob("*.sql") if ".duckdb." not in path.name):
-            # The id that a question names is that of a planted attack in this log.
+            # The id in a query is that of a planted attack in this log.
             sql = UUID.sub(audit_id, path.read_text().strip())
             dialect = path.with_suffix(".duckdb.sql")
             their_sql = dialect.read_text().strip() if dialect.exists() else sql
@@ -270,7 +270,7 @@ class Bench:
 
 
 def touch_memory():
-    """Has the host of a virtual machine back the memory that the next process will be given."""
+    """Makes the host of a virtual machine back the memory that the next process will get."""
     touch = f"b = bytearray({TOUCHED_BYTES})\nfor at in range(0, len(b), 4096): b[at] = 1"
     subprocess.run([sys.executable, "-c", touch], check=True)
 
@@ -327,7 +327,7 @@ class Shell:
 
 
 def normal(rows):
-    """Rows with times as one spelling, sorted, so that engines that spell them differently agree."""
+    """Rows with times in one format, sorted, so that engines with different formats agree."""
     return sorted(([(name, same_time(row[name])) for name in sorted(row)] for row in rows), key=repr)
 
 

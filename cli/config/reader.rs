@@ -1,7 +1,8 @@
 //! TOML to typed values, with every mistake and its line.
 //!
-//! Invariant: a key of the file is either read or reported; nothing in it is passed over in silence. Reading
-//! goes on after a mistake, with a value that nobody will use, so that one look finds all of them.
+//! Invariant: every key of the file is either read or reported; nothing is skipped in silence.
+//! Reading continues after a mistake with a placeholder that no one will use, so that one pass
+//! finds all of them.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -36,7 +37,7 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// All mistakes of a file, while it is read.
+/// All mistakes of a file, collected while it is read.
 #[derive(Debug, Default)]
 pub struct Mistakes {
     starts: Vec<usize>,
@@ -65,7 +66,7 @@ impl Mistakes {
     }
 }
 
-/// Parses `text`; a mistake of syntax is the only one that can be told then.
+/// Parses `text`; a syntax mistake is the only one that can be reported then.
 pub fn parse<'t>(text: &'t str, mistakes: &Mistakes) -> Option<DeTable<'t>> {
     match DeTable::parse(text) {
         Ok(table) => Some(table.into_inner()),
@@ -77,7 +78,7 @@ pub fn parse<'t>(text: &'t str, mistakes: &Mistakes) -> Option<DeTable<'t>> {
     }
 }
 
-/// A table of the file, or one that is not there.
+/// A table of the file, or an absent one.
 pub struct Section<'s> {
     mistakes: &'s Mistakes,
     path: String,
@@ -86,7 +87,7 @@ pub struct Section<'s> {
     known: RefCell<BTreeSet<&'static str>>,
 }
 
-/// A value and where it stands.
+/// A value and its position.
 pub struct Found<'s> {
     value: &'s DeValue<'s>,
     pub line: usize,
@@ -102,7 +103,7 @@ impl<'s> Section<'s> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// A mistake at a key, or, with an empty one, of the section as a whole.
+    /// A mistake at a key, or, with an empty key, of the section as a whole.
     pub fn mistake(&self, key: &str, what: impl Into<String>) {
         let line = self.find(key).map_or(self.line, |found| found.line);
         let path = if key.is_empty() { self.path.clone() } else { self.path_of(key) };
@@ -120,7 +121,7 @@ impl<'s> Section<'s> {
         Some(Found { value: value.get_ref(), line, key: self.path_of(key) })
     }
 
-    /// Notes that `key` is one that may stand here, and finds it.
+    /// Records that `key` is allowed here, and finds it.
     fn take(&self, key: &'static str) -> Option<Found<'s>> {
         self.known.borrow_mut().insert(key);
         self.find(key)
@@ -139,13 +140,13 @@ impl<'s> Section<'s> {
         match found.value {
             DeValue::String(text) => Some(text.to_string()),
             other => {
-                self.wrong(&found, format!("wants text in quotes, found {}", kind(other)));
+                self.wrong(&found, format!("must be a string in quotes, found {}", kind(other)));
                 None
             }
         }
     }
 
-    /// A text that must be there.
+    /// A required string.
     pub fn required(&self, key: &'static str, why: &str) -> String {
         if !self.is_set(key) {
             self.mistake(key, format!("is missing: {why}"));
@@ -167,7 +168,7 @@ impl<'s> Section<'s> {
         match found.value {
             DeValue::Boolean(value) => *value,
             other => {
-                self.wrong(&found, format!("wants true or false, found {}", kind(other)));
+                self.wrong(&found, format!("must be true or false, found {}", kind(other)));
                 default
             }
         }
@@ -176,13 +177,13 @@ impl<'s> Section<'s> {
     pub fn integer(&self, key: &'static str, default: u64, range: std::ops::RangeInclusive<u64>) -> u64 {
         let Some(found) = self.take(key) else { return default };
         let DeValue::Integer(integer) = found.value else {
-            self.wrong(&found, format!("wants a number, found {}", kind(found.value)));
+            self.wrong(&found, format!("must be a number, found {}", kind(found.value)));
             return default;
         };
         match u64::from_str_radix(&integer.as_str().replace('_', ""), integer.radix()) {
             Ok(number) if range.contains(&number) => number,
             _ => {
-                self.wrong(&found, format!("wants a number from {} to {}", range.start(), range.end()));
+                self.wrong(&found, format!("must be a number from {} to {}", range.start(), range.end()));
                 default
             }
         }
@@ -195,7 +196,7 @@ impl<'s> Section<'s> {
             Ok(bytes) if range.contains(&bytes) => bytes,
             Ok(_) => {
                 let (least, most) = (term::bytes(*range.start()), term::bytes(*range.end()));
-                self.mistake(key, format!("wants a size from {least} to {most}"));
+                self.mistake(key, format!("must be a size from {least} to {most}"));
                 default
             }
             Err(error) => {
@@ -217,11 +218,11 @@ impl<'s> Section<'s> {
             Some(found) if range.contains(&found) => found,
             Some(_) => {
                 let (least, most) = (duration_text(*range.start()), duration_text(*range.end()));
-                self.mistake(key, format!("wants a time from {least} to {most}"));
+                self.mistake(key, format!("must be a duration from {least} to {most}"));
                 default
             }
             None => {
-                self.mistake(key, "wants a time such as \"200ms\", \"30s\", \"5m\" or \"1h\"");
+                self.mistake(key, "must be a duration such as \"200ms\", \"30s\", \"5m\" or \"1h\"");
                 default
             }
         }
@@ -235,33 +236,33 @@ impl<'s> Section<'s> {
                 _ => None,
             }),
             other => {
-                self.wrong(&found, format!("wants a list of texts, found {}", kind(other)));
+                self.wrong(&found, format!("must be a list of strings, found {}", kind(other)));
                 return Vec::new();
             }
         };
         match texts.collect::<Option<Vec<_>>>() {
             Some(texts) => texts,
             None => {
-                self.wrong(&found, "wants a list of texts and nothing else");
+                self.wrong(&found, "must be a list of strings and nothing else");
                 Vec::new()
             }
         }
     }
 
-    /// One of the values named.
+    /// One of the given values.
     pub fn one_of<T: Copy>(&self, key: &'static str, default: T, values: &[(&str, T)]) -> T {
         let Some(text) = self.string(key) else { return default };
         match values.iter().find(|(name, _)| *name == text) {
             Some((_, value)) => *value,
             None => {
                 let names: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
-                self.mistake(key, format!("wants one of {}", names.join(", ")));
+                self.mistake(key, format!("must be one of {}", names.join(", ")));
                 default
             }
         }
     }
 
-    /// A text that a function reads; its error is told.
+    /// A string that a function parses; its error becomes the mistake.
     pub fn parsed<T, E: fmt::Display>(
         &self,
         key: &'static str,
@@ -277,7 +278,7 @@ impl<'s> Section<'s> {
         }
     }
 
-    /// A table below this one; an empty one when it is not there.
+    /// A table below this one; an empty one if it is absent.
     pub fn section(&self, key: &'static str) -> Section<'s> {
         let none = |line| Section {
             mistakes: self.mistakes,
@@ -290,17 +291,17 @@ impl<'s> Section<'s> {
         match found.value {
             DeValue::Table(table) => Section { table: Some(table), ..none(found.line) },
             other => {
-                self.wrong(&found, format!("wants a section, found {}", kind(other)));
+                self.wrong(&found, format!("must be a section, found {}", kind(other)));
                 none(found.line)
             }
         }
     }
 
-    /// Tables that may come several times: `[[key]]`.
+    /// Tables that may occur several times: `[[key]]`.
     pub fn sections(&self, key: &'static str) -> Vec<Section<'s>> {
         let Some(found) = self.take(key) else { return Vec::new() };
         let DeValue::Array(items) = found.value else {
-            self.wrong(&found, format!("may come several times: write [[{}]]", found.key));
+            self.wrong(&found, format!("may occur several times; write [[{}]]", found.key));
             return Vec::new();
         };
         let section = |(number, item): (usize, &'s Spanned<DeValue<'s>>)| {
@@ -317,7 +318,7 @@ impl<'s> Section<'s> {
                     self.mistakes.add(
                         line,
                         found.key.clone(),
-                        format!("wants sections, found {}", kind(other)),
+                        format!("must be sections, found {}", kind(other)),
                     );
                     None
                 }
@@ -326,11 +327,12 @@ impl<'s> Section<'s> {
         items.iter().enumerate().filter_map(section).collect()
     }
 
-    /// A secret out of the file or the variable that `file` or `env` names; `None` when neither is set.
+    /// A secret from the file or the variable that `file` or `env` names; `None` when neither is
+    /// set.
     pub fn secret(&self, file: &'static str, env: &'static str) -> Option<String> {
         let text = match (self.path(file), self.string(env)) {
             (Some(_), Some(_)) => {
-                self.mistake(env, format!("and {file} are both set: one is enough"));
+                self.mistake(env, format!("and {file} are both set; set one"));
                 return Some(String::new());
             }
             (Some(path), None) => match std::fs::read_to_string(&path) {
@@ -356,7 +358,7 @@ impl<'s> Section<'s> {
         Some(text)
     }
 
-    /// Reports the keys that nobody has asked for. Called last.
+    /// Reports the keys that were not read. Called last.
     pub fn finish(&self) {
         let known = self.known.borrow();
         for (name, _) in self.table.into_iter().flat_map(DeTable::iter) {
@@ -367,7 +369,7 @@ impl<'s> Section<'s> {
                 self.mistakes.add(
                     line,
                     self.path_of(&term::printable(text)),
-                    format!("is no key here; there are {}", keys.join(", ")),
+                    format!("is not a key here; the keys are {}", keys.join(", ")),
                 );
             }
         }
@@ -424,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn all_mistakes_are_told_with_their_lines() {
+    fn all_mistakes_are_reported_with_their_lines() {
         let text = "a = 1\nb = \"x\"\n\n[s]\nc = true\nd = 3\n[[t]]\ne = 5\n";
         let mistakes = Mistakes::of(text);
         let table = parse(text, &mistakes).expect("TOML");
@@ -437,14 +439,14 @@ mod tests {
             section.finish();
         }
         root.finish();
-        let told: Vec<String> = mistakes.into_sorted().iter().map(ToString::to_string).collect();
+        let reported: Vec<String> = mistakes.into_sorted().iter().map(ToString::to_string).collect();
         assert_eq!(
-            told,
+            reported,
             [
-                "line 1: a: wants text in quotes, found a number",
-                "line 2: b: is no key here; there are a, s, t",
-                "line 6: s.d: is no key here; there are c",
-                "line 8: t[1].e: is no key here; there are ",
+                "line 1: a: must be a string in quotes, found a number",
+                "line 2: b: is not a key here; the keys are a, s, t",
+                "line 6: s.d: is not a key here; the keys are c",
+                "line 8: t[1].e: is not a key here; the keys are ",
             ]
         );
     }

@@ -1,25 +1,26 @@
 //! `[outbox]` and `[[sink]]`: where alerts go.
 //!
-//! Invariant: a sink that was read can be made; what is wrong with its address, secret or certificates is a mistake
-//! of the file. Nothing is connected to.
+//! Invariant: a sink that was read can be made; a wrong address, secret or certificate is a mistake
+//! of the file. Reading connects to nothing.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use strongroom_ingest::live::Secret;
 use strongroom_ingest::live::kafka::{KafkaSink, KafkaSinkOptions};
-use strongroom_schemas::Severity;
+use strongroom_schemas::{Severity, error_chain};
+use strongroom_sinks::http::HttpOptions;
 use strongroom_sinks::{
-    Alertmanager, AlertmanagerOptions, Elastic, ElasticOptions, FileSink, HttpOptions, LaneOptions,
-    OUTBOX_BYTES_MAX_DEFAULT, OutboxOptions, PagerDuty, PagerDutyOptions, SYSLOG_BYTES_MAX_DEFAULT, Sink,
-    SinkError, Slack, SlackOptions, Splunk, SplunkOptions, StdoutSink, Syslog, SyslogFormat, SyslogOptions,
-    TlsOptions, Transport, Webhook, WebhookOptions,
+    Alertmanager, AlertmanagerOptions, Elastic, ElasticOptions, FileSink, OUTBOX_BYTES_MAX_DEFAULT,
+    OutboxOptions, PagerDuty, PagerDutyOptions, SYSLOG_BYTES_MAX_DEFAULT, Sink, SinkError, SinkOptions,
+    Slack, SlackOptions, Splunk, SplunkOptions, StdoutSink, Syslog, SyslogFormat, SyslogOptions, TlsOptions,
+    Transport, Webhook, WebhookOptions,
 };
 
 use super::reader::Section;
 use super::{NAME_CHARS_MAX, kafka_security};
 
-/// Sinks of one process.
+/// Most sinks of one process.
 const SINKS_MAX: usize = 64;
 /// Names of the sinks of `[alerts]`.
 const ALERTS_FILE: &str = "alerts-file";
@@ -28,7 +29,7 @@ const ALERTS_STDOUT: &str = "alerts-stdout";
 /// A sink, before it is made.
 #[derive(Clone, Debug)]
 pub struct SinkConfig {
-    pub lane: LaneOptions,
+    pub lane: SinkOptions,
     pub kind: SinkKind,
 }
 
@@ -66,7 +67,7 @@ impl SinkConfig {
 
 /// The sinks that `[alerts]` names, for an outbox.
 pub fn of_alerts(alerts: &super::Alerts) -> Vec<SinkConfig> {
-    let lane = |name: &str| LaneOptions {
+    let lane = |name: &str| SinkOptions {
         name: name.to_owned(),
         severity: alerts.severity,
         heartbeat: Duration::ZERO,
@@ -93,7 +94,7 @@ pub fn sinks(sections: &[Section<'_>], severity: Severity, with_outbox: bool) ->
             section.mistake("", format!("there are more than {SINKS_MAX} sinks"));
         }
         if number == 0 && !with_outbox {
-            section.mistake("", "needs [outbox] folder: alerts for a sink wait there");
+            section.mistake("", "needs [outbox] folder, where alerts wait for the sink");
         }
         found.extend(sink(section, &mut names, severity));
     }
@@ -102,16 +103,16 @@ pub fn sinks(sections: &[Section<'_>], severity: Severity, with_outbox: bool) ->
 
 fn sink(section: &Section<'_>, names: &mut Vec<String>, severity: Severity) -> Option<SinkConfig> {
     let name = section.required("name", "each sink has its own name");
-    // It is a file's name as well.
+    // It is also the name of a file.
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
     if !name.is_empty() && (name.chars().count() > NAME_CHARS_MAX || !name.chars().all(plain)) {
-        section.mistake("name", format!("wants 1 to {NAME_CHARS_MAX} letters, digits, - and _"));
+        section.mistake("name", format!("must be 1 to {NAME_CHARS_MAX} letters, digits, - and _"));
     }
     if names.contains(&name) {
         section.mistake("name", "another sink has this name");
     }
     names.push(name.clone());
-    let lane = LaneOptions {
+    let lane = SinkOptions {
         name,
         severity: section.parsed("severity", str::parse::<Severity>).unwrap_or(severity),
         heartbeat: {
@@ -125,7 +126,7 @@ fn sink(section: &Section<'_>, names: &mut Vec<String>, severity: Severity) -> O
     if section.is_sound()
         && let Err(error) = sink.make()
     {
-        section.mistake("", crate::exit::causes(&error));
+        section.mistake("", error_chain(&error));
     }
     Some(sink)
 }
@@ -133,7 +134,7 @@ fn sink(section: &Section<'_>, names: &mut Vec<String>, severity: Severity) -> O
 fn kind(section: &Section<'_>) -> Option<SinkKind> {
     const KINDS: &str =
         "file, stdout, kafka, webhook, syslog, splunk, elastic, alertmanager, slack or pagerduty";
-    let kind = section.required("type", &format!("it is {KINDS}"));
+    let kind = section.required("type", &format!("one of {KINDS}"));
     let what = "an http:// or https:// URL";
     Some(match kind.as_str() {
         "file" => SinkKind::File(PathBuf::from(section.required("path", "the file that lines are added to"))),
@@ -141,7 +142,7 @@ fn kind(section: &Section<'_>) -> Option<SinkKind> {
         "kafka" => {
             let brokers = section.strings("brokers");
             if brokers.is_empty() {
-                section.mistake("brokers", "wants at least one");
+                section.mistake("brokers", "needs at least one");
             }
             SinkKind::Kafka(Box::new(KafkaSinkOptions {
                 brokers,
@@ -188,7 +189,10 @@ fn kind(section: &Section<'_>) -> Option<SinkKind> {
         "alertmanager" => {
             let urls = section.strings("urls");
             if urls.is_empty() {
-                section.mistake("urls", "wants every member of the cluster");
+                section.mistake(
+                    "urls",
+                    "must list every member of the cluster, such as [\"http://alertmanager-0:9093\"]",
+                );
             }
             let tls = tls(section);
             let member = |url: &String| match HttpOptions::new(url, tls.clone(), false) {
@@ -209,7 +213,7 @@ fn kind(section: &Section<'_>) -> Option<SinkKind> {
         }
         "" => return None,
         _ => {
-            section.mistake("type", format!("wants one of {KINDS}"));
+            section.mistake("type", format!("must be one of {KINDS}"));
             return None;
         }
     })
@@ -228,7 +232,7 @@ fn tls(section: &Section<'_>) -> TlsOptions {
         (Some(cert), Some(key)) => Some((cert, key)),
         (None, None) => None,
         _ => {
-            section.mistake("cert_file", "and key_file go together: one of them is missing");
+            section.mistake("cert_file", "and key_file go together; one of them is missing");
             None
         }
     };
@@ -249,7 +253,7 @@ fn http(section: &Section<'_>, url: &str, confidential: bool) -> Option<HttpOpti
     }
 }
 
-/// Name of the machine, which messages carry.
+/// Name of the machine, for messages.
 fn hostname(section: &Section<'_>) -> String {
     section.string("hostname").unwrap_or_else(|| {
         let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

@@ -1,7 +1,7 @@
-//! The questions that evidence is made of, in SQL, and their answers as they come.
+//! The SQL of evidence, and its answers as a stream.
 //!
-//! Invariant: the statements are a function of what was asked, so that whoever has a pack can put them together again; and
-//! an answer is handed on line by line, never held.
+//! Invariant: the statements are a function of the question, so that whoever has a pack can
+//! reconstruct them; an answer is handed on line by line, never held in memory.
 
 use std::io::{self, Write};
 
@@ -17,8 +17,7 @@ use strongroom_schemas::record::Sha256Hash;
 use strongroom_schemas::touched::ANY;
 use tokio::runtime::Runtime;
 
-use crate::exit::CliError;
-use crate::query;
+use crate::exit::{CliError, query_error};
 
 /// `2026-03-02T10:00:00.000000Z`
 pub fn time_text(us: i64) -> Option<String> {
@@ -39,7 +38,7 @@ fn period(column: &str, question: &Question) -> String {
     format!("{column} >= {} AND {column} < {}", literal(&question.from), literal(&question.to))
 }
 
-/// What an event must be to be of the question.
+/// The condition that chooses the events of a question.
 pub fn events_condition(question: &Question) -> String {
     let mut condition = period("stage_timestamp", question);
     if !question.namespaces.is_empty() {
@@ -55,7 +54,8 @@ pub fn events_condition(question: &Question) -> String {
     condition
 }
 
-/// What an alert must be to be reported beside it: a condition in SQL is about events and does not narrow them.
+/// The condition that chooses the alerts beside them: an SQL condition is about events and does not
+/// narrow alerts.
 pub fn alerts_condition(question: &Question) -> String {
     let mut condition = period("time", question);
     if !question.namespaces.is_empty() {
@@ -67,8 +67,8 @@ pub fn alerts_condition(question: &Question) -> String {
     condition
 }
 
-/// That one of the events of an alert has one of the names, or may have it. An alert from before alerts said what all
-/// of their events touch goes by the one that completed it.
+/// True when one of an alert's events has, or may have, one of the names. Alerts from before the
+/// columns about all of their events are judged by the event that completed them.
 fn touches((of_all, of_one): (&str, &str), names: &[String]) -> String {
     let any = [ANY.to_owned()];
     let has = names.iter().chain(&any).map(|name| format!("array_has({of_all}, {})", literal(name)));
@@ -85,7 +85,7 @@ pub fn alerts_sql(question: &Question) -> String {
     format!("SELECT alert_id FROM alerts WHERE {} ORDER BY alert_id", alerts_condition(question))
 }
 
-/// The period of the question, over all sources: for what is told of gaps.
+/// The period of the question, over all sources, for the report of gaps.
 pub fn whole_period(question: &Question) -> String {
     period("stage_timestamp", question)
 }
@@ -101,13 +101,13 @@ pub fn days(span: Span) -> String {
     format!("date >= {} AND date <= {}", literal(&first), literal(&last))
 }
 
-/// Answers questions one after the other.
+/// Answers statements one after the other.
 pub struct Asker {
     runtime: Runtime,
     session: Session,
 }
 
-/// Cuts what is written into lines, and hashes it.
+/// Cuts its input into lines, and hashes it.
 struct Lines<'e> {
     each: &'e mut (dyn FnMut(&[u8]) -> anyhow::Result<()> + Send),
     line: Vec<u8>,
@@ -124,7 +124,7 @@ impl Write for Lines<'_> {
                 self.line.pop();
                 if let Err(error) = (self.each)(&self.line) {
                     self.failed = Some(error);
-                    return Err(io::Error::other("a line of the answer was not taken"));
+                    return Err(io::Error::other("a line of the answer was not accepted"));
                 }
                 self.line.clear();
             }
@@ -139,7 +139,7 @@ impl Write for Lines<'_> {
 
 impl Asker {
     pub fn over(archive: &Archive) -> Result<Asker, CliError> {
-        let session = Session::open(archive.clone(), &SessionOptions::default()).map_err(query::cli_error)?;
+        let session = Session::open(archive.clone(), &SessionOptions::default()).map_err(query_error)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("query").build();
         Ok(Asker { runtime: runtime.context("cannot start threads")?, session })
     }
@@ -151,7 +151,7 @@ impl Asker {
         each: &mut (dyn FnMut(Value) -> anyhow::Result<()> + Send),
     ) -> Result<Query, CliError> {
         let mut parsed =
-            |line: &[u8]| each(serde_json::from_slice(line).context("an answer of SQL is no JSON")?);
+            |line: &[u8]| each(serde_json::from_slice(line).context("an answer of SQL is not JSON")?);
         let mut lines = Lines { each: &mut parsed, line: Vec::new(), sha256: Sha256::new(), failed: None };
         let layout = Layout { width: None, truncate: false, expanded: Expanded::Never };
         let written = self.runtime.block_on(async {
@@ -161,7 +161,7 @@ impl Asker {
         let Lines { sha256, failed, .. } = lines;
         match (written, failed) {
             (_, Some(error)) => Err(CliError::failure(error)),
-            (Err(error), None) => Err(query::cli_error(error)),
+            (Err(error), None) => Err(query_error(error)),
             (Ok(written), None) => Ok(Query {
                 sql: sql.to_owned(),
                 rows: written.rows,
@@ -170,7 +170,7 @@ impl Asker {
         }
     }
 
-    /// A short answer whole.
+    /// All rows of a short answer.
     pub fn all(&self, sql: &str) -> Result<Vec<Value>, CliError> {
         let mut rows = Vec::new();
         self.rows(sql, &mut |row| {
@@ -180,7 +180,7 @@ impl Asker {
         Ok(rows)
     }
 
-    /// The number that a statement asks for.
+    /// The single number of an answer.
     pub fn number(&self, sql: &str) -> Result<u64, CliError> {
         Ok(self.all(sql)?.first().and_then(|row| row["n"].as_u64()).unwrap_or(0))
     }

@@ -1,7 +1,7 @@
-//! `strongroom evidence check`: a pack by itself, or held against the archive that it is from.
+//! `strongroom evidence check`: a pack alone, or compared with its archive.
 //!
-//! Invariant: what a pack says of itself is believed only as far as its bytes show it; the archive is asked what the question
-//! of the pack asks, at the heads of the pack.
+//! Invariant: a pack's own statements are believed only as far as its bytes show them; the archive
+//! is asked the question of the pack, at the heads of the pack.
 
 use std::path::PathBuf;
 
@@ -17,9 +17,9 @@ use strongroom_schemas::Table;
 use strongroom_tlog::{PublicKey, TreeHead};
 
 use super::ask::{Asker, alerts_sql, events_sql};
-use super::{LAG_MAX_US, Steps, ask_alerts, ask_events, evidence_error};
-use crate::exit::{self, CliError};
-use crate::findings::{self, Told};
+use super::{LAG_MAX_US, Steps, ask_alerts, ask_events};
+use crate::exit::{self, CliError, evidence_error};
+use crate::findings::{self, PrintableReport};
 use crate::key::{open, public_key};
 use crate::term;
 use crate::verify::WitnessKeyArgs;
@@ -29,13 +29,15 @@ pub struct Args {
     /// The folder of the pack
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// A public key of the archive, from elsewhere (repeatable); without, only that the pack holds together is shown
+    /// A public key of the archive, obtained out of band (repeatable); without one, only the pack's
+    /// consistency is shown
     #[arg(long, env = "STRONGROOM_PUBLIC_KEY", value_name = "KEY", value_parser = public_key)]
     public_key: Vec<PublicKey>,
     #[command(flatten)]
     witnesses: WitnessKeyArgs,
     /// Ask this archive again: a folder, a file:// or an s3:// URL
-    // No environment: asking again reads as much as making did, and has to be asked for.
+    // Not from the environment: asking again reads as much as making the pack did, and must be
+    // requested.
     #[arg(long, value_name = "LOCATION")]
     archive: Option<String>,
     /// Write the report as JSON to FILE; - is standard output
@@ -56,7 +58,7 @@ pub fn run(args: &Args) -> Result<u8, CliError> {
     if let (Some(location), Some(manifest)) = (&args.archive, report.manifest.clone()) {
         ask_again(location, &manifest, &mut report, &steps)?;
     }
-    tell(args, &report)?;
+    write_report(args, &report)?;
     Ok(if report.findings.is_empty() { exit::OK } else { exit::FINDING })
 }
 
@@ -72,19 +74,19 @@ fn ask_again(
         report.find(
             FindingKind::PackArchive,
             "manifest.json",
-            format!("it is of archive {}, this is {}", manifest.archive_id, archive.id()),
+            format!("the pack is of archive {}, and this is {}", manifest.archive_id, archive.id()),
         );
         return Ok(());
     }
     let question = &manifest.question;
     let time = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_micros());
     let (Some(from_us), Some(to_us)) = (time(&question.from), time(&question.to)) else {
-        report.find(FindingKind::PackQuestion, "manifest.json", "its period is none");
+        report.find(FindingKind::PackQuestion, "manifest.json", "its period is not valid");
         return Ok(());
     };
     if manifest.events_query.sql != events_sql(question) || manifest.alerts_query.sql != alerts_sql(question)
     {
-        report.find(FindingKind::PackQuestion, "manifest.json", "its SQL is not what the question asks for");
+        report.find(FindingKind::PackQuestion, "manifest.json", "its SQL is not the SQL of its question");
         return Ok(());
     }
     steps.say("asking the archive again");
@@ -95,7 +97,7 @@ fn ask_again(
             report.find(
                 FindingKind::Forked,
                 "manifest.json",
-                format!("the archive is not the one of these checkpoints: {error}"),
+                format!("the archive does not have these checkpoints: {error}"),
             );
             return Ok(());
         }
@@ -107,9 +109,10 @@ fn ask_again(
     let (ids, alerts) = ask_alerts(&asker, question)?;
     let changed =
         (events.sha256 != manifest.events_query.sha256, alerts.sha256 != manifest.alerts_query.sha256);
-    let (wanted_events, wanted_alerts) = match question.complete {
-        true => (Selection::Whole, Selection::Whole),
-        false => (Selection::Events(&mut chosen), Selection::Alerts(&ids)),
+    let (wanted_events, wanted_alerts) = if question.complete {
+        (Selection::Whole, Selection::Whole)
+    } else {
+        (Selection::Events(&mut chosen), Selection::Alerts(&ids))
     };
     let mut later = 0;
     for (table, name, wanted) in
@@ -136,33 +139,34 @@ fn ask_again(
             let rows: u64 = named.iter().map(|file| file.chosen).sum();
             let packed = if table == Table::Events { manifest.counts.events } else { manifest.counts.alerts };
             let detail = format!(
-                "the archive answers with {rows} records, the pack has {packed}: it is not the answer to its question"
+                "the archive answers with {rows} records and the pack has {packed}: the pack is not the answer to its question"
             );
             report.find(FindingKind::PackIncomplete, name, detail);
         }
     }
     report.not_checked.retain(|text| !text.starts_with("whether these are all records"));
-    // Of a complete pack the records were compared, whatever was chosen of them.
-    let told = later > 0 || question.complete;
-    if changed.0 && !told {
-        let detail = "the answer to its SQL has another hash than it says, and nothing came later";
+    // The records of a complete pack were compared, whichever of them the question chose.
+    let is_explained = later > 0 || question.complete;
+    if changed.0 && !is_explained {
+        let detail =
+            "the answer to its SQL has another hash than the manifest says, and no later records explain it";
         report.find(FindingKind::PackQuestion, "manifest.json", detail);
     } else if changed.0 || changed.1 {
         report.not_checked.push(format!(
-            "records that came later: {} events of the period were sealed behind the checkpoints of the pack{}",
+            "records that came later: {} events of the period were sealed after the checkpoints of the pack{}",
             if question.complete { "perhaps some".to_owned() } else { term::count(later) },
-            if changed.1 { ", and there are other alerts of it" } else { "" }
+            if changed.1 { ", and the period has other alerts" } else { "" }
         ));
     }
     Ok(())
 }
 
-fn tell(args: &Args, report: &PackReport) -> Result<(), CliError> {
-    let told = Told {
+fn write_report(args: &Args, report: &PackReport) -> Result<(), CliError> {
+    let printable = PrintableReport {
         findings: &report.findings,
         not_checked: &report.not_checked,
         checked: format!(
-            "{} files, {} events, {} alerts, pieces of proof: {}",
+            "{} files, {} events, {} alerts, proof files: {}",
             term::count(report.files),
             term::count(report.events),
             term::count(report.alerts),
@@ -170,5 +174,5 @@ fn tell(args: &Args, report: &PackReport) -> Result<(), CliError> {
         ),
         document: &|| report.to_json(),
     };
-    findings::tell(&told, args.json.as_deref(), args.quiet)
+    findings::write_report(&printable, args.json.as_deref(), args.quiet)
 }

@@ -1,7 +1,8 @@
-//! What an archive can tell of what it does not hold: silences, jumps, late seals, rejects; and what it cannot.
+//! What an archive can say about what it does not hold: silences, jumps, late seals, rejects; and
+//! what it cannot.
 //!
-//! Invariant: an entry says from when to when, of which source, and why it is known; how many there are is told also where not
-//! all are listed.
+//! Invariant: an entry says from when to when, of which source, and how it is known; the total is
+//! given also where not all are listed.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -12,13 +13,14 @@ use super::ask::time_text;
 
 /// Shortest pause that is ever called a silence.
 const SILENCE_MINUTES_MIN: i64 = 5;
-/// A pause is a silence when it is longer than so many times the pause that [`USUAL`] of all do not exceed.
+/// A pause is a silence when it is longer than this many times the pause that [`USUAL`] of all
+/// pauses do not exceed.
 const SILENCE_FACTOR: i64 = 10;
 /// Part of all pauses that is usual, in thousandths.
 const USUAL: u64 = 990;
-/// Minutes with an event below which nothing is known of what is usual.
+/// Fewest minutes with an event from which the usual pause is computed.
 const MINUTES_MIN: u64 = 30;
-/// Silences of one source that are listed, the longest ones.
+/// Most silences listed for one source, the longest ones.
 const LISTED_MAX: usize = 50;
 pub const MINUTE_US: i64 = 60_000_000;
 
@@ -29,7 +31,7 @@ pub struct Gap {
     pub from: Option<String>,
     pub to: Option<String>,
     pub source: String,
-    /// How many records, messages, commits or minutes.
+    /// Number of records, messages, commits or minutes.
     pub count: u64,
     pub why: String,
 }
@@ -41,10 +43,10 @@ impl Gap {
     }
 }
 
-/// Minutes in which a source had an event, as they come: in order.
+/// Minutes in which a source had an event, in order.
 #[derive(Debug, Default)]
 pub struct Pauses {
-    /// Length in minutes to number.
+    /// Length in minutes to number of pauses.
     lengths: BTreeMap<i64, u64>,
     longest: BinaryHeap<Reverse<(i64, i64)>>,
     first: Option<i64>,
@@ -53,7 +55,7 @@ pub struct Pauses {
 }
 
 impl Pauses {
-    /// `minute` is its begin, in microseconds since the epoch.
+    /// Adds `minute`, given by its start in microseconds since the epoch.
     pub fn minute(&mut self, minute: i64) {
         if let Some(last) = self.last.filter(|last| *last < minute) {
             self.pause(last, minute);
@@ -89,7 +91,8 @@ impl Pauses {
         Some(usual.saturating_mul(SILENCE_FACTOR).max(SILENCE_MINUTES_MIN))
     }
 
-    /// Silences longest first, and how many there are. `edges`: the begin and the end of the period are pauses, too.
+    /// Silences, longest first, and their number. `edges`: the start and the end of the period,
+    /// which are pauses too.
     pub fn silences(&self, kind: &'static str, source: &str, edges: Option<(i64, i64)>) -> (Vec<Gap>, u64) {
         let Some(limit) = self.limit() else { return (Vec::new(), 0) };
         let mut found: Vec<(i64, i64, i64, &str)> = self
@@ -120,7 +123,7 @@ impl Pauses {
             source: source.to_owned(),
             count: u64::try_from(length).unwrap_or(0),
             why: format!(
-                "{length} minutes without an event {what} of the period; {SILENCE_FACTOR} times the pause that 99 % do not exceed are \
+                "{length} minutes without an event {what} of the period; {SILENCE_FACTOR} times the pause that 99 % of all pauses do not exceed are \
                  {limit} minutes"
             ),
         });
@@ -132,14 +135,14 @@ impl Pauses {
     }
 }
 
-/// What nobody can tell from an archive, however honest.
+/// What an archive cannot show, however honest it is.
 pub const CANNOT_KNOW: [&str; 8] = [
     "events that the API server never wrote: its audit policy leaves out whole classes (level None), and the policy is not in the archive",
     "events that the API server dropped before it wrote them, when its own buffer was full or its backend failed: compare its metric \
      apiserver_audit_error_total and the like for the period",
     "log lines that were rotated away or deleted before they were read, of a source that is a file: positions count what was read",
     "clusters, nodes and sources that were never connected: a source that never brought an event has no silence",
-    "whether a silence is one of the source, of the way to the archive, or of the cluster: nothing to log and nothing logged look alike",
+    "whether a silence is one of the source, of the path to the archive, or of the cluster: nothing to log and nothing logged look alike",
     "alerts that Strongroom raised about itself (a silent source, a sum that does not hold) and that went to sinks only: they are in the \
      archive only where hunt --store put them",
     "what was done inside databases and applications: Kubernetes audit events show access to objects of the API, not to records of patients",
@@ -164,7 +167,7 @@ mod tests {
         assert_eq!((gaps.len(), all), (1, 1));
         assert_eq!(gaps[0].count, 30);
         assert_eq!(gaps[0].from.as_deref(), Some("1970-01-01T03:20:00.000000Z"));
-        // A source that is heard every twenty minutes is not silent.
+        // A source with an event every twenty minutes is not silent.
         let slow = pauses((0..100).map(|at| at * 20));
         assert_eq!(slow.limit(), Some(200));
         assert_eq!(slow.silences("cluster_silent", "prod", None).1, 0);

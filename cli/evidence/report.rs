@@ -1,7 +1,8 @@
 //! The readable part of a pack: `report.html` and `VERIFY.md`.
 //!
-//! Invariant: whatever came from a log, an archive or the command line goes through [`escape`] before it is HTML. A report has
-//! no script and loads nothing, so it reads the same in ten years, and without a network.
+//! Invariant: text from a log, an archive or the command line goes through [`escape`] before it is
+//! HTML. A report has no script and loads nothing, so it reads the same in ten years, and without a
+//! network.
 
 use serde_json::Value;
 use strongroom_evidence::Manifest;
@@ -15,10 +16,10 @@ pub const RECORDS_SHOWN: usize = 500;
 pub const LINES_SHOWN: usize = 20;
 /// Most gaps that a report shows; all that are known are in `gaps.json`.
 const GAPS_SHOWN: usize = 100;
-/// Longest cell; longer ones are cut with a mark.
+/// Longest cell; a longer one is cut, with a mark.
 const CELL_CHARS: usize = 300;
 
-/// Text as HTML shows it, with characters that hide or reorder other text made visible.
+/// Text as HTML, with characters that hide or reorder other text made visible.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -36,7 +37,7 @@ pub fn escape(text: &str) -> String {
     escaped
 }
 
-/// Direction marks and their like.
+/// Direction marks and similar characters.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
@@ -48,7 +49,7 @@ pub struct Top {
     pub rows: Vec<Value>,
 }
 
-/// Everything that a report tells.
+/// Everything that a report shows.
 pub struct Report<'r> {
     pub manifest: &'r Manifest,
     pub tops: Vec<Top>,
@@ -82,9 +83,10 @@ fn text(value: &Value) -> String {
 
 fn cell(value: &Value) -> String {
     let text = text(value);
-    match value.is_number() {
-        true => format!("<td class=\"n\">{}</td>", escape(&text)),
-        false => format!("<td>{}</td>", escape(&cut(&text))),
+    if value.is_number() {
+        format!("<td class=\"n\">{}</td>", escape(&text))
+    } else {
+        format!("<td>{}</td>", escape(&cut(&text)))
     }
 }
 
@@ -95,7 +97,7 @@ fn cut(text: &str) -> String {
     }
 }
 
-/// A table of these columns, which the rows have by these names.
+/// A table of these columns; each names the field of a row.
 fn table(out: &mut String, columns: &[(&str, &str)], rows: &[Value]) {
     out.push_str("<table><thead><tr>");
     for (title, _) in columns {
@@ -178,7 +180,7 @@ pub fn html(report: &Report<'_>) -> String {
                 manifest
                     .signed_by
                     .clone()
-                    .unwrap_or_else(|| "nobody: only the records prove themselves".to_owned()),
+                    .unwrap_or_else(|| "no one: only the records prove themselves".to_owned()),
             ),
         ],
     );
@@ -224,7 +226,7 @@ pub fn html(report: &Report<'_>) -> String {
                     if received.received == received.events + received.rejects + received.duplicates {
                         ""
                     } else {
-                        " — this sum does not hold"
+                        " — this sum is wrong"
                     }
                 ),
             ),
@@ -242,7 +244,7 @@ pub fn html(report: &Report<'_>) -> String {
     if !report.rejects.is_empty() {
         paragraph(
             &mut out,
-            "A reject may be an event that could not be read. Its bytes are in the archive's table rejects. By reason:",
+            "A reject may be an event that could not be read. Its bytes are in the table rejects of the archive. By reason:",
         );
         let rows: Vec<Value> = report
             .rejects
@@ -310,7 +312,7 @@ pub fn html(report: &Report<'_>) -> String {
     }
     serves(
         &mut out,
-        "45 CFR 164.308(a)(1)(ii)(D) information system activity review: the regular review of audit logs itself is a person's, and is \
+        "45 CFR 164.308(a)(1)(ii)(D) information system activity review: the regular review of audit logs is done by a person and is \
         not shown by this pack; 164.308(a)(6)(ii) documenting incidents",
     );
 
@@ -335,14 +337,14 @@ fn gaps(out: &mut String, report: &Report<'_>) {
                 ("To", "to"),
                 ("Source", "source"),
                 ("Count", "count"),
-                ("Why it is known", "why"),
+                ("How it is known", "why"),
             ],
             &rows,
         );
     }
     let more = report.gaps_in_all.saturating_sub(report.gaps.len().min(GAPS_SHOWN) as u64);
     if more > 0 {
-        paragraph(out, &format!("and {} more; gaps.json lists what is known of them", term::count(more)));
+        paragraph(out, &format!("and {} more; gaps.json lists those that are known", term::count(more)));
     }
     paragraph(out, "What cannot be known from an archive:");
     out.push_str("<ul>\n");
@@ -383,7 +385,7 @@ fn proof(out: &mut String, report: &Report<'_>) {
     }
     paragraph(
         out,
-        "Every record of this pack is proven to one of these checkpoints, which a key of the archive has signed:",
+        "Every record of this pack is proven to be under one of these checkpoints, which a key of the archive signed:",
     );
     let heads: Vec<Value> = manifest
         .heads
@@ -393,22 +395,19 @@ fn proof(out: &mut String, report: &Report<'_>) {
     table(out, &[("Log", "log"), ("Commits", "size"), ("Root", "root")], &heads);
     paragraph(
         out,
-        match manifest.question.complete {
-            true => {
-                "This pack has all commits up to these checkpoints and every record of every file whose signed times touch the period. So a file or a \
-                 record that was left out is noticed by whoever checks the pack alone. What was never sealed is in no commit."
-            }
-            false => {
-                "A proof shows that a record was sealed in the archive and was not changed. It does not show that these are all records: that \
+        if manifest.question.complete {
+            "This pack has all commits up to these checkpoints and every record of every file whose signed times overlap the period, so a missing \
+                 file or record is noticed even without the archive. What was never sealed is in no commit."
+        } else {
+            "A proof shows that a record was sealed in the archive and was not changed. It does not show that these are all records: that \
                   is shown by asking the archive again (strongroom evidence check with --archive), which needs access to it, or by a complete pack \
                   (--complete), which holds whole files and so shows more than was asked."
-            }
         },
     );
     if manifest.signed_by.is_none() {
         paragraph(
             out,
-            "This pack is not signed. Report, counts and gaps are the word of whoever gave it to you.",
+            "This pack is not signed. Report, counts and gaps are only the word of whoever gave it to you.",
         );
     }
     serves(
@@ -425,8 +424,8 @@ fn retention(out: &mut String, report: &Report<'_>) {
         paragraph(
             out,
             &format!(
-                "The archive lies on a local disk, which locks nothing: {} objects of the period are there. Whoever may write to that disk can remove \
-             them; that would be noticed, not prevented.",
+                "The archive is on a local disk, which locks nothing. It has {} objects of the period. Whoever may write to that disk can remove \
+             them; that would be noticed, but not prevented.",
                 objects.len()
             ),
         );
@@ -447,65 +446,65 @@ fn retention(out: &mut String, report: &Report<'_>) {
                 ("Locked in mode COMPLIANCE", compliance.to_string()),
                 ("Earliest end of a lock", earliest.unwrap_or("none").to_owned()),
                 ("Under a legal hold", held.to_string()),
-                ("With more or fewer versions than one", shadowed.to_string()),
-                ("Of which the store would not tell all", unknown.to_string()),
+                ("With more or fewer than one version", shadowed.to_string()),
+                ("With an incomplete answer of the store", unknown.to_string()),
                 ("Asked", format!("{} to {}", text(&store["asked_from"]), text(&store["asked_to"]))),
             ],
         );
         paragraph(
             out,
-            "store.json has what the store said of each object. It is the store's answer as this program received it: only who can ask the \
-            store sees that it is so still.",
+            "store.json has what the store said of each object. It is the store's answer as this program received it; only those who can ask the \
+            store can see whether it is still true.",
         );
     }
     serves(
         out,
         "45 CFR 164.316(b)(2)(i): documentation is kept six years from its creation or last effect. The rule sets no time for raw audit logs; \
-        six years is the customary reading, and law of states may ask for more",
+        six years is the customary reading, and state law may ask for more",
     );
 }
 
-/// How to check a pack, for who has Python and nothing of ours.
+/// How to check a pack, for readers who have Python and none of our programs.
 pub fn verify_md(manifest: &Manifest, verifier_sha256: &str) -> String {
-    let complete = match manifest.question.complete {
-        true => {
-            "The pack is complete: it has every commit up to the checkpoints, and every record of every file whose signed times touch the\n\
-                 period. The verifier finds out if a file or a record of them is missing. It also means that there are records in it that the\n\
-                 question did not ask for.\n"
-        }
-        false => {
-            "Proofs show that what is here was sealed and not changed. They do not show that nothing was left out. Somebody who may read the\n\
-                  archive shows that, by asking it again:\n\n    strongroom evidence check . --archive LOCATION --public-key KEY\n\n\
-                  or by making a pack with `--complete`, which holds whole files.\n"
-        }
+    let complete = if manifest.question.complete {
+        "The pack is complete: it has every commit up to the checkpoints, and every record of every file whose signed\n\
+         times overlap the period. The verifier notices if a file or a record of them is missing. It also means that\n\
+         the pack has records that the question did not ask for.\n"
+    } else {
+        "Proofs show that the records in this pack were sealed and not changed. They do not show that nothing was left\n\
+         out. Anyone with read access to the archive can confirm that by asking it again:\n\n\
+         \x20   strongroom evidence check . --archive LOCATION --public-key KEY\n\n\
+         or by making a pack with `--complete`, which holds whole files.\n"
     };
     let signed = match &manifest.signed_by {
         Some(key) => format!(
-            "The manifest is signed (`manifest.note`) with the key `{key}`, which the verifier finds among the archive's. So report, counts and gaps are as\n\
-             they were written by the holder of that key. That does not make them true: they are that holder's word.\n"
+            "The manifest is signed (`manifest.note`) with the key `{key}`, which the verifier finds among the archive's\n\
+             keys. So report, counts and gaps are as the holder of that key wrote them. That does not make them true:\n\
+             they are that holder's word.\n"
         ),
-        None => "The manifest is not signed. Records prove themselves; report, counts and gaps are the word of whoever gave you the pack, and anybody\n\
-                 could have changed them since.\n"
+        None => "The manifest is not signed. Records prove themselves; report, counts and gaps are only the word of whoever\n\
+                 gave you the pack, and anyone could have changed them since.\n"
             .to_owned(),
     };
     format!(
         "# How to check this pack\n\n\
-         You need Python 3.9 or later and one file, `verify.py`; no network, no installation. It is not in this pack, on purpose: a checker that comes with\n\
-         what it checks proves nothing. Get it from the Strongroom project (`tools/verify.py` of a release) or from somebody you trust, read it, or write your\n\
-         own: `docs/proof.md` of the project describes every byte. The one that this program was built beside has the SHA-256\n\n\
+         You need Python 3.9 or later and one file, `verify.py`; no network, no installation. The file is not in this pack, on\n\
+         purpose: a checker that comes with what it checks proves nothing. Get it from the Strongroom project (`tools/verify.py`\n\
+         of a release) or from someone you trust, read it, or write your own: `docs/proof.md` of the project describes every\n\
+         byte. The `verify.py` that this program was built with has the SHA-256\n\n\
          \x20   {verifier_sha256}\n\n\
-         You need the public key of the archive, too, from its holder, by a way that does not lead through this pack.\n\n\
+         You also need the public key of the archive, from its holder, by a path other than this pack.\n\n\
          ## 1. The whole pack\n\n\
          In the folder of this file:\n\n\
          \x20   python3 -I /path/to/verify.py pack . --public-key KEY\n\n\
-         Exit code 0: no finding. 1: findings, each with a kind that docs/proof.md explains. 2: it could not be done. Read the lines `not checked:` as well.\n\
-         If somebody else runs a witness of this archive, ask them for its key and add `--witness VKEY`: then a second history, signed with the right key\n\
-         for you alone, is found, too.\n\n\
-         It shows that every file is as the manifest says and none is missing or added; that the keys and checkpoints are those of the archive whose key you\n\
-         gave; that every record of `records.jsonl` and `alerts.jsonl` is in a file of the archive, under a commit, under a checkpoint that was signed, in the\n\
-         place it says, once; and that the numbers agree.\n\n\
-         It does not show that an event happened: the API server's word was taken. It does not show what the API server did not write, or what never\n\
-         reached the archive; `gaps.json` has what is known of that.\n\n\
+         Exit code 0: no finding. 1: findings, each with a kind that docs/proof.md explains. 2: the check could not be done. Read\n\
+         the lines `not checked:` as well. If a third party runs a witness of this archive, ask them for its key and add\n\
+         `--witness VKEY`: then a second history, signed with the right key for you alone, is found too.\n\n\
+         The check shows that every file is as the manifest says and none is missing or added; that the keys and checkpoints are\n\
+         those of the archive whose key you gave; that every record of `records.jsonl` and `alerts.jsonl` is in a file of the\n\
+         archive, under a commit, under a checkpoint that was signed, in the stated place, once; and that the numbers agree.\n\n\
+         It does not show that an event happened: the API server's word was taken. It does not show what the API server did not\n\
+         write, or what never reached the archive; `gaps.json` has what is known of that.\n\n\
          ## 2. Is this all?\n\n\
          {complete}\n\
          ## 3. Who says so?\n\n\
@@ -513,25 +512,26 @@ pub fn verify_md(manifest: &Manifest, verifier_sha256: &str) -> String {
          ## 4. By hand\n\n\
          Any file's hash, against `manifest.json`:\n\n\
          \x20   sha256sum records.jsonl report.html\n\n\
-         A single piece of proof, with nothing else at hand:\n\n\
+         A single proof file, with nothing else at hand:\n\n\
          \x20   python3 -I /path/to/verify.py proof proofs/00000001.json --public-key KEY --print\n\n\
-         (There is no piece in a pack without records.)\n\n\
-         If the archive is in a bucket and you may read that: the same file asks the store itself, and needs no `store.json`. With credentials of your own in\n\
-         AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY it reads the whole archive, and every version, deletion, lock and legal hold that the store has of it:\n\n\
+         (A pack without records has no proof file.)\n\n\
+         If the archive is in a bucket that you may read, the same `verify.py` asks the store itself and needs no `store.json`.\n\
+         With your own credentials in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY it reads the whole archive, and every version,\n\
+         deletion, lock and legal hold that the store has of it:\n\n\
          \x20   python3 -I /path/to/verify.py archive s3://BUCKET/PREFIX --public-key KEY\n\n\
          ## What is here\n\n\
-         | file | what |\n|---|---|\n\
+         | file | content |\n|---|---|\n\
          | `manifest.json` | the question, the counts, keys and checkpoints, every file with its SHA-256 |\n\
-         | `manifest.note` | the signature over it, in a pack that is signed |\n\
-         | `records.jsonl` | the original bytes of the events, in the order of commits, files and rows; a newline behind each |\n\
+         | `manifest.note` | the signature over it, in a signed pack |\n\
+         | `records.jsonl` | the original bytes of the events, in the order of commits, files and rows; a newline after each |\n\
          | `alerts.jsonl` | the alerts about the period, OCSF, likewise |\n\
-         | `proofs/` | the same records, each with its way to a signed checkpoint |\n\
+         | `proofs/` | the same records, each with its inclusion proof up to a signed checkpoint |\n\
          | `commits/` | every commit, in a complete pack |\n\
-         | `archive-files.json` | the archive's files that may hold records of the period, and how many of theirs are here |\n\
+         | `archive-files.json` | the archive's files that may hold records of the period, and how many of their records are here |\n\
          | `gaps.json` | silences, jumps, late seals, rejects, and what cannot be known |\n\
          | `store.json` | what the store said of versions, locks and holds, and when it was asked |\n\
          | `verification.json` | the report of `strongroom verify` at that time |\n\
-         | `report.html` | all that, to be read or printed |\n"
+         | `report.html` | all of this, to read or print |\n"
     )
 }
 

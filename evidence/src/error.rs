@@ -53,7 +53,7 @@ impl EvidenceError {
             EvidenceError::Proof(error) => error.hint(),
             EvidenceError::Log(error) => error.hint(),
             EvidenceError::NotProvable { .. } => Some(
-                "run strongroom seal-log to sign new commits, or end the period earlier; strongroom verify reports what is \
+                "run strongroom sign-log to sign new commits, or end the period earlier; strongroom verify reports what is \
                  wrong",
             ),
             EvidenceError::Write { .. } | EvidenceError::Read { .. } => None,

@@ -1,10 +1,11 @@
-//! The promises of the decoder, checked on one block of bytes.
+//! Checks the promises of the decoder on one block of bytes.
 //!
 //! 1. Every byte used is kept: events, rejects, their frames and newlines are the block again.
-//! 2. A line that the plain decoder accepts is one event with the same values; a line that it refuses is
-//!    no event, and rejected for the same reason when nothing of it could be saved.
+//! 2. A line that the plain decoder accepts is one event with the same values; a line that it
+//!    refuses is not an event, and is rejected for the same reason if nothing of it could be saved.
 //! 3. What was saved out of a broken line or a list is an event to the plain decoder too.
-//! 4. An unfinished last line is left alone, nothing else is.
+//! 4. Only an unfinished last line is left alone.
+//! 5. A decoder carries nothing from one block to the next.
 //! 5. A decoder carries nothing from one block to the next.
 
 use std::sync::Arc;
@@ -13,20 +14,17 @@ use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int32Type, Int64Type};
 use arrow_array::{Array as _, RecordBatch};
 use chrono::DateTime;
+use strongroom_decode::frame::{self, Edge, LineKind, Origin};
+use strongroom_decode::render::Renderer;
+use strongroom_decode::{Block, DecodedBlock, Decoder, DecoderConfig, Reason, decode_alone, plain};
 use strongroom_schemas::rejects;
-
-use crate::decode::{DecodedBlock, Decoder, DecoderConfig};
-use crate::frame::{self, Block, Edge, LineKind, Origin};
-use crate::plain;
-use crate::reject::Reason;
-use crate::render::Renderer;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// A first byte below this one is not text: it chooses among the forms that a block can have.
+/// A first byte below this one is not text: it chooses one of the forms that a block can have.
 const OPTIONS_MAX: u8 = 0x20;
 
-/// A stretch of the block with what became of it.
+/// A range of the block, with its outcome.
 struct Kept {
     at: usize,
     bytes: Vec<u8>,
@@ -41,10 +39,10 @@ enum What {
     Reject { reason: String, line: i64 },
 }
 
-/// Decodes `data` as one block and checks all that must hold.
+/// Decodes `data` as one block and checks all promises.
 ///
 /// # Panics
-/// When something does not hold.
+/// When a promise is broken.
 pub fn check(data: &[u8]) {
     let (options, bytes) = match data {
         [first, rest @ ..] if *first < OPTIONS_MAX && *first != b'\n' => (*first, rest),
@@ -66,7 +64,7 @@ pub fn check(data: &[u8]) {
             (true, _) => Edge::InPart,
         },
         ends: if flag(1) && !bytes.ends_with(b"\n") { Edge::InLine } else { Edge::Line },
-        // Which is not at the end of the stream, so it is one or the other.
+        // This is not the end of the stream, so it is one or the other.
         open_ended: flag(0) && !flag(1),
     };
     let mut decoder = Decoder::new(config.clone());
@@ -141,7 +139,7 @@ fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &De
             match &kept.what {
                 What::Event { row } => {
                     let record = &kept.bytes[kept.before..kept.bytes.len() - kept.after];
-                    let event = plain::decode(record, config.depth_max);
+                    let event = decode_alone(record, config.depth_max);
                     assert_eq!(Ok(plain::row(&decoded.events, *row)), event, "the decoders differ");
                 }
                 What::Reject { line: number, .. } => assert_eq!(*number, line.number, "line number"),
@@ -151,7 +149,7 @@ fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &De
             Some(text) if block.offset == 0 && line.at == 0 => text,
             _ => line.bytes,
         };
-        match (line.kind, plain::decode(text, config.depth_max)) {
+        match (line.kind, decode_alone(text, config.depth_max)) {
             (LineKind::Piece, _) => {
                 assert!(matches!(mine, [Kept { what: What::Reject { reason, .. }, .. }]
                     if *reason == Reason::LineTooLong.as_str()));
@@ -168,7 +166,7 @@ fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &De
                 if let [Kept { what: What::Reject { reason, .. }, bytes, .. }] = mine
                     && bytes.len() == line.bytes.len()
                 {
-                    // Of a list, its one item may be what is refused, or that it has none.
+                    // In a list, its one item may be refused, or the list may have none.
                     let is_list = matches!(refusal.reason, Reason::NotAnAuditEvent | Reason::TooDeep)
                         && memchr::memmem::find(text, b"\"EventList\"").is_some();
                     assert!(is_list || *reason == refusal.reason.as_str(), "{reason} {}", refusal.reason);

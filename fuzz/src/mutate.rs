@@ -1,8 +1,8 @@
-//! Steps from one input to another that keep most of its structure.
+//! Mutations of an input that keep most of its structure.
 //!
-//! Bytes flipped at random seldom leave JSON behind, so they test the parser's first lines and little
-//! else. These steps work on tokens: drop, double, swap or replace one, or put in a piece of text that
-//! once broke a decoder somewhere. The result is a function of input and seed.
+//! Randomly flipped bytes seldom leave JSON behind, so they test the parser's first lines and
+//! little else. These mutations work on tokens: drop, double, swap or replace one, or insert a
+//! piece of text that once broke a decoder somewhere. The result is a function of input and seed.
 
 use std::ops::Range;
 
@@ -128,7 +128,7 @@ const AUDIT_WORDS: &[&str] = &[
     "\"",
 ];
 
-/// Text of rules, right and nearly right.
+/// Text of rules, valid and nearly valid.
 const RULE_WORDS: &[&str] = &[
     "title: x\n",
     "id: a\n",
@@ -241,12 +241,12 @@ const RULE_WORDS: &[&str] = &[
     "'",
 ];
 
-/// A step on `data[..size]` as an audit log; the new size.
+/// Mutates `data[..size]` as an audit log; returns the new size.
 pub fn audit(data: &mut [u8], size: usize, max_size: usize, seed: u32) -> usize {
     step(data, size, max_size, seed, AUDIT_WORDS)
 }
 
-/// A step on `data[..size]` as a rule file; the new size.
+/// Mutates `data[..size]` as a rule file; returns the new size.
 pub fn rules(data: &mut [u8], size: usize, max_size: usize, seed: u32) -> usize {
     step(data, size, max_size, seed, RULE_WORDS)
 }

@@ -1,4 +1,4 @@
-//! Text as a rule file: what loads must match, and nothing may panic.
+//! Text as a rule file: rules that load must match, and nothing may panic.
 
 #![no_main]
 

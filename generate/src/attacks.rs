@@ -1,9 +1,10 @@
-//! The attacks, and the truth about them.
+//! The attacks, and their ground truth.
 //!
-//! Invariant: every line rendered here is named in exactly one [`PlantedAttack`], and no line of the
-//! background is. Each story has its own actor and address, so that whether a rule found it can be told
-//! from others; the steps are spaced as a person or a script would make them. Stories draw from a
-//! generator of their own, so the background stays the same with and without them.
+//! Invariant: every line rendered here is named in exactly one [`PlantedAttack`], and no line of
+//! the background is. Each story has its own actor and address, so that it is clear whether a
+//! rule found this story or another; the steps are spaced as a person or a script would make them.
+//! Stories draw from their own random generator, so the background is the same with and without
+//! them.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,9 +29,10 @@ pub struct PlantedAttack {
     pub description: String,
     /// ATT&CK techniques.
     pub techniques: Vec<String>,
-    /// Names of the built-in rules any of which finds the story.
+    /// Names of the built-in rules, any of which finds the story.
     pub rules: Vec<String>,
-    /// The user whose requests these are: the impersonated one if there is one; empty if nobody signed in.
+    /// The user whose requests these are: the impersonated one if there is one; empty if no user
+    /// signed in.
     pub actor: String,
     /// The address the API server saw.
     pub source_ip: String,
@@ -39,14 +41,14 @@ pub struct PlantedAttack {
     pub last_time: String,
     /// `auditID` of each request, in order.
     pub audit_ids: Vec<String>,
-    /// Lines in the log: requests leave one to three.
+    /// Lines in the log: a request leaves one to three.
     pub events: u64,
 }
 
 /// Rendered lines by time.
 type Lines = Vec<(i64, Vec<u8>)>;
 
-/// Part of the log's span that holds the beginnings of the stories, in percent.
+/// Part of the log's span in which the stories start, in percent.
 const FIRST_PERCENT: i64 = 6;
 const LAST_PERCENT: i64 = 74;
 
@@ -91,7 +93,7 @@ pub(crate) fn plant(
     (lines, truth)
 }
 
-/// A story being told: who acts, and the time it has reached.
+/// A story in progress: its actor, and the time it has reached.
 struct Story<'a> {
     cluster: &'a Cluster,
     random: &'a mut Random,
@@ -100,7 +102,7 @@ struct Story<'a> {
     truth: PlantedAttack,
 }
 
-/// What one step asks for.
+/// What one step requests.
 struct Step<'a> {
     actor: &'a Actor,
     verb: &'a str,
@@ -316,7 +318,7 @@ fn anonymous_probing(story: &mut Story<'_>) {
         &["anonymous-probing"],
         "system:anonymous",
         address,
-        "Someone without credentials tries every door from the internet: 46 requests in two minutes, all but the version refused.",
+        "A client without credentials tries every endpoint from the internet: 46 requests in two minutes, all but the version refused.",
     );
     let anonymous = Actor::new(ActorSpec {
         username: "system:anonymous",
@@ -579,7 +581,7 @@ fn impersonation_of_masters(story: &mut Story<'_>) {
         &["impersonate-privileged"],
         "kubernetes-admin",
         address,
-        "A data engineer who may impersonate acts as kubernetes-admin of system:masters, to whom nothing is denied.",
+        "A data engineer who may impersonate acts as kubernetes-admin of system:masters, which is denied nothing.",
     );
     let impersonated =
         r#"{"username":"kubernetes-admin","groups":["system:masters","system:authenticated"]}"#;

@@ -1,10 +1,10 @@
 //! Request and response objects, as the API server's encoder writes them into `requestObject` and
 //! `responseObject`.
 //!
-//! Invariant: every constant here is already escaped as Go does and compact, and every value put into it
-//! is a name, a number or a time that needs no escaping, so [`put`] copies. Field order within an object
-//! is that of the Go types. The audit policy of the simulated cluster leaves out `managedFields`
-//! (`omitManagedFields: true`), as policies that keep bodies should.
+//! Invariant: every constant here is compact and escaped as Go does it, and every value put into it
+//! is a name, a number or a time that needs no escaping, so [`put`] copies. Field order within an
+//! object is that of the Go types. The audit policy of the simulated cluster leaves out
+//! `managedFields` (`omitManagedFields: true`), as policies that keep bodies should.
 
 use crate::cluster::{Pod, Workload};
 use crate::go;
@@ -104,7 +104,7 @@ pub(crate) fn pod_status_patch(
     );
 }
 
-/// Who made a pod.
+/// The creator of a pod.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Owner {
     ReplicaSet,
@@ -118,7 +118,8 @@ pub(crate) struct PodSpec<'a> {
     pub owner: Owner,
     /// Rendered JSON of the container's `securityContext`.
     pub security: &'a str,
-    /// Rendered members put before `restartPolicy`'s end, e.g. `"hostNetwork":true,`; usually empty.
+    /// Rendered members put before `restartPolicy`'s end, e.g. `"hostNetwork":true,`; usually
+    /// empty.
     pub host: &'a str,
     /// Rendered volumes put before the ordinary ones; each followed by a comma.
     pub volumes: &'a str,
@@ -461,7 +462,7 @@ pub(crate) fn custom_status(
 pub(crate) const DELETE_OPTIONS: &[u8] =
     br#"{"kind":"DeleteOptions","apiVersion":"v1","propagationPolicy":"Background"}"#;
 
-/// A question whether the asker may do something; `answer` adds the server's reply.
+/// A review of whether a user may do something; `answer` adds the server's reply.
 pub(crate) fn self_review(
     out: &mut Vec<u8>,
     namespace: &str,

@@ -1,8 +1,9 @@
 //! The simulated cluster: what exists and who acts, drawn once from the seed.
 //!
-//! Invariant: nothing here changes while events are generated, apart from names that new pods take. The
-//! cluster belongs to an invented clinic; addresses are from private ranges (nodes, pods, VPN) and from
-//! the documentation ranges of RFC 5737 (the internet), domain names end in `.example`.
+//! Invariant: nothing here changes while events are generated, apart from the names that new pods
+//! take. The cluster belongs to an invented clinic; addresses are from private ranges (nodes, pods,
+//! VPN) and from the documentation ranges of RFC 5737 (the internet), domain names end in
+//! `.example`.
 
 use crate::go;
 use crate::line::{Actor, ActorSpec, Credential};
@@ -31,7 +32,7 @@ pub(crate) struct Cluster {
     pub resolver: Actor,
     pub prometheus: Actor,
     pub dashboard: Actor,
-    /// Service accounts whose roles lack something they keep asking for.
+    /// Service accounts whose roles lack a permission that they keep asking for.
     pub misconfigured: Vec<Actor>,
 }
 
@@ -40,7 +41,7 @@ pub(crate) struct Node {
     pub uid: String,
     pub lease_uid: String,
     pub ip: String,
-    /// Images it holds, as the rendered list of its status; they stay while the log runs.
+    /// Images on the node, as the rendered list of its status; they stay while the log runs.
     pub images: String,
     pub kubelet: Actor,
     pub proxy: Actor,
@@ -94,7 +95,7 @@ pub(crate) struct Operator {
     pub reads_secrets: bool,
 }
 
-/// A loop of kube-controller-manager with a service account of its own.
+/// A loop of kube-controller-manager with its own service account.
 pub(crate) struct Controller {
     pub name: &'static str,
     pub actor: Actor,
@@ -102,7 +103,7 @@ pub(crate) struct Controller {
 
 pub(crate) struct Person {
     pub actor: Actor,
-    /// Namespaces of the person's team; empty for administrators, who go everywhere.
+    /// Namespaces of the person's team; empty for administrators, who use all.
     pub namespaces: &'static [&'static str],
 }
 
@@ -566,7 +567,8 @@ fn person(random: &mut Random, index: usize, row: &PersonRow) -> Person {
     let (name, group, namespaces, agent) = *row;
     let (binding, role) =
         if namespaces.is_empty() { ("platform-admins", "cluster-admin") } else { (group, "admin") };
-    // Some reach the servers through a proxy that forwards their address, most through the VPN alone.
+    // Some reach the servers through a proxy that forwards their address, most through the VPN
+    // alone.
     let address = format!("10.8.0.{}", 20 + index);
     let source_ips: &[&str] = if index % 4 == 3 { &[&address, LOAD_BALANCER] } else { &[&address] };
     let actor = Actor::new(ActorSpec {

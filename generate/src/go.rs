@@ -1,8 +1,8 @@
-//! Text as Go's `encoding/json` writes it, which is what kube-apiserver's log backend uses.
+//! Text as written by Go's `encoding/json`, which kube-apiserver's log backend uses.
 //!
-//! Invariant: whatever passes through [`string`] is byte for byte what Go would have written. Go differs
-//! from most encoders: it escapes `<`, `>`, `&` (safe inside HTML) and U+2028, U+2029 (safe inside
-//! JavaScript), spells `\b` and `\f` since Go 1.22, and writes other control characters as `\u00xx`
+//! Invariant: the output of [`string`] is byte for byte what Go would have written. Go differs from
+//! most encoders: it escapes `<`, `>`, `&` (safe inside HTML) and U+2028, U+2029 (safe inside
+//! JavaScript), writes `\b` and `\f` since Go 1.22, and writes other control characters as `\u00xx`
 //! in lower case. DEL and all other Unicode pass as they are.
 
 /// Microseconds in a second.
@@ -104,7 +104,8 @@ pub(crate) fn time(out: &mut Vec<u8>, at_us: i64) {
     out.push(b'Z');
 }
 
-/// `2006-01-02T15:04:05`, with the civil date computed from the day number (Howard Hinnant's algorithm).
+/// `2006-01-02T15:04:05`, with the civil date computed from the day number (Howard Hinnant's
+/// algorithm).
 fn seconds(out: &mut Vec<u8>, at: i64) {
     let (days, second) = (at.div_euclid(86_400), at.rem_euclid(86_400));
     let shifted = days + 719_468;

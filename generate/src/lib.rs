@@ -1,23 +1,23 @@
-//! Audit logs of a cluster that never was: deterministic, shaped byte for byte as kube-apiserver's log
+//! Audit logs of an invented cluster: deterministic, shaped byte for byte as kube-apiserver's log
 //! backend writes them, with attacks planted on request.
-//!
-//! Invariant: the log is a function of [`GeneratorOptions`] alone. The same options give the same bytes
-//! on every machine, so a test or a measurement can name its input by its seed. The background does not
-//! depend on whether attacks are planted; they are lines among it. No IO happens here.
-//!
-//! What the lines look like is owned by `line` (field order) and `go` (escaping); how often what happens
-//! is argued in `traffic`; the planted stories are in `attacks`.
 //!
 //! ```
 //! use strongroom_generate::{Generator, GeneratorOptions};
 //!
-//! let mut generator = Generator::new(GeneratorOptions { events: 3, ..GeneratorOptions::default() })?;
-//! let mut log = Vec::new();
-//! while generator.next_line(&mut log) {}
+//! let mut generator = Generator::new(GeneratorOptions { events: 3, ..GeneratorOptions::default()
+//! })?; let mut log = Vec::new(); while generator.next_line(&mut log) {}
 //! assert_eq!(log.iter().filter(|&&byte| byte == b'\n').count(), 3);
 //! assert!(log.starts_with(br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"#));
 //! # Ok::<(), strongroom_generate::OptionsError>(())
 //! ```
+//!
+//! Invariant: the log is a function of [`GeneratorOptions`] alone. The same options give the same
+//! bytes on every machine, so a test or a measurement can name its input by its seed. The
+//! background does not depend on whether attacks are planted; they are lines among it. No IO
+//! happens here.
+//!
+//! `line` owns the form of the lines (field order) and `go` the escaping; `traffic` argues how
+//! often each activity happens; `attacks` has the planted stories.
 
 mod attacks;
 mod bodies;
@@ -40,20 +40,21 @@ use cluster::Cluster;
 use random::Random;
 use traffic::World;
 
-/// Mean length of a line in bytes, newline included; a test compares it with the outcome.
+/// Mean length of a line in bytes, newline included; a test compares it with the generated log.
 pub const LINE_BYTES_MEAN: u64 = 1_210;
 /// Fewest events that hold all attacks with a background around them.
 pub const ATTACK_EVENTS_MIN: u64 = 2_000;
-/// Attacks take their time: a log with attacks spans at least this long, at a lower rate if need be.
+/// Shortest span of a log with attacks, which need their time; the rate is lowered if necessary.
 pub const ATTACK_SPAN_MIN_SECONDS: u64 = 4 * 3_600;
 /// Most nodes of a simulated cluster, Kubernetes' own limit.
 pub const NODES_MAX: u32 = 5_000;
 /// Most events a second.
 pub const RATE_MAX: f64 = 100_000.0;
-/// Midnight of Monday, 2 March 2026: the default start, so that a log is the same whenever it is made.
+/// Midnight of Monday, 2 March 2026: the default start, so that a log is the same whenever it is
+/// made.
 pub const START_DEFAULT_SECONDS: i64 = 1_772_409_600;
 
-/// What the log is a function of.
+/// All inputs of a log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GeneratorOptions {
     pub seed: u64,
@@ -63,7 +64,7 @@ pub struct GeneratorOptions {
     pub attacks: bool,
     /// Time of the first event.
     pub start: DateTime<Utc>,
-    /// Events a second on average.
+    /// Events per second on average.
     pub rate: f64,
     /// Nodes of the cluster.
     pub nodes: u32,
@@ -82,7 +83,7 @@ impl Default for GeneratorOptions {
     }
 }
 
-/// Options that no log can be made from.
+/// Options from which no log can be made.
 #[derive(Debug, Error, PartialEq)]
 pub enum OptionsError {
     #[error("{events} events are too few to plant attacks in; at least {ATTACK_EVENTS_MIN} are needed")]
@@ -97,22 +98,22 @@ pub enum OptionsError {
 
 /// The log, line by line.
 ///
-/// Memory held: the cluster (a few hundred KiB), and the lines whose stage lies in the future, which are
-/// at most the watches of ten minutes (some 5 % of the events of that time).
+/// Memory held: the cluster (a few hundred KiB), and the lines whose stage is in the future, which
+/// are at most the watches of ten minutes (some 5 % of the events of that time).
 pub struct Generator {
     world: World,
     events: u64,
     emitted: u64,
     /// Time of the next activity.
     next_us: i64,
-    /// Activities come after a uniform draw from 0 to this.
+    /// The next activity follows after a uniform draw from 0 to this.
     gap_us_max: u64,
     planted: VecDeque<(i64, Vec<u8>)>,
     ground_truth: Vec<PlantedAttack>,
 }
 
 impl Generator {
-    /// Draws the cluster and, if asked for, renders the attacks.
+    /// Draws the cluster and, on request, renders the attacks.
     ///
     /// # Errors
     /// [`OptionsError`] when an option is out of its bounds.
@@ -133,7 +134,7 @@ impl Generator {
         }
         let event_us = event_us.max(1);
         let start_us = start.timestamp_micros();
-        // Twice the expected span, as the draws may run long.
+        // Twice the expected span, because the draws may run long.
         let end_us = events
             .checked_mul(event_us)
             .and_then(|span| span.checked_mul(2))
@@ -161,7 +162,8 @@ impl Generator {
         })
     }
 
-    /// Appends the next line, newline included; false, and nothing appended, when all are written.
+    /// Appends the next line, newline included; returns false, and appends nothing, when all are
+    /// written.
     pub fn next_line(&mut self, out: &mut Vec<u8>) -> bool {
         let left = self.events - self.emitted;
         if left == 0 {
@@ -185,7 +187,7 @@ impl Generator {
         true
     }
 
-    /// What was planted, in order of time; empty without attacks.
+    /// The planted attacks, in order of time; empty without attacks.
     pub fn ground_truth(&self) -> &[PlantedAttack] {
         &self.ground_truth
     }

@@ -1,10 +1,11 @@
 //! One request and the audit events it leaves behind, as kube-apiserver's log backend writes them.
 //!
 //! Invariant: fields appear in the order of the Go struct `Event` (k8s.io/apiserver
-//! `pkg/apis/audit/v1/types.go`), a field that Go would omit when empty is absent when empty, and every
-//! value is escaped as Go does. What differs between the stages of one request is decided here and
-//! nowhere else: `RequestReceived` is written before authorisation, so it has neither a response nor
-//! annotations, and on `create` and `update` it does not know what only the body tells.
+//! `pkg/apis/audit/v1/types.go`), a field that Go would omit when empty is absent when empty, and
+//! every value is escaped as Go does it. The differences between the stages of one request are
+//! decided here and nowhere else: `RequestReceived` is written before authorisation, so it has
+//! neither a response nor annotations, and on `create` and `update` it lacks what only the body
+//! contains.
 
 use crate::go;
 use crate::random::{Uuid, derived_uuid};
@@ -18,7 +19,7 @@ pub(crate) const RESPONSE_STARTED: &str = "ResponseStarted";
 pub(crate) const RESPONSE_COMPLETE: &str = "ResponseComplete";
 pub(crate) const PANIC: &str = "Panic";
 
-/// Who asks, with every part rendered once.
+/// The user of a request, with every part rendered once.
 #[derive(Clone)]
 pub(crate) struct Actor {
     pub username: String,
@@ -34,7 +35,8 @@ pub(crate) struct Actor {
     pub allowed: String,
 }
 
-/// A bearer token that is replaced from time to time; its id (JTI) is a function of actor and period.
+/// A bearer token that is replaced from time to time; its id (JTI) is a function of actor and
+/// period.
 #[derive(Clone, Copy)]
 struct Session {
     identity: u64,
@@ -164,7 +166,7 @@ fn strings(out: &mut Vec<u8>, values: &[&str]) {
     out.push(b']');
 }
 
-/// `objectRef`; an empty field is absent, and all empty is a request for no resource.
+/// `objectRef`; an empty field is absent, and if all are empty the request is for no resource.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct ObjectRef<'a> {
     pub resource: &'a str,
@@ -252,7 +254,7 @@ impl Status<'_> {
     }
 }
 
-/// A request with what its events have in common.
+/// A request, with the parts that its events have in common.
 pub(crate) struct Request<'a> {
     pub level: &'static str,
     pub audit_id: Uuid,

@@ -2,7 +2,8 @@
 //!
 //! Invariant: integers only. A library's generator may change between its versions and `f64`
 //! logarithms may differ between platforms; either would silently change every log that a test or a
-//! bench was measured on. Xoshiro256++ (Blackman and Vigna), seeded through SplitMix64, is a dozen lines.
+//! bench was measured on. Xoshiro256++ (Blackman and Vigna), seeded through SplitMix64, is a dozen
+//! lines.
 
 /// Text of a UUID.
 pub(crate) type Uuid = [u8; 36];
@@ -45,7 +46,7 @@ impl Random {
         self.below(100) < percent
     }
 
-    /// One of a slice that is not empty.
+    /// One element of a slice that is not empty.
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len() as u64) as usize]
     }
@@ -55,7 +56,8 @@ impl Random {
         uuid_of(self.next(), self.next())
     }
 
-    /// `length` characters of the alphabet Kubernetes draws generated names from: no vowels, so no words.
+    /// `length` characters of the alphabet Kubernetes draws generated names from: no vowels, so no
+    /// words.
     pub fn suffix(&mut self, length: usize) -> String {
         const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
         (0..length).map(|_| char::from(*self.pick(ALPHABET))).collect()
@@ -67,7 +69,7 @@ impl Random {
     }
 }
 
-/// The version 4 UUID that two words make.
+/// The version 4 UUID made from two words.
 pub(crate) fn uuid_of(high: u64, low: u64) -> Uuid {
     let high = (high & 0xffff_ffff_ffff_0fff) | 0x4000;
     let low = (low & 0x3fff_ffff_ffff_ffff) | 0x8000_0000_0000_0000;
@@ -110,7 +112,8 @@ mod tests {
     #[test]
     fn the_sequence_is_fixed() {
         let mut random = Random::new(0);
-        // First output of xoshiro256++ over the SplitMix64 expansion of zero, as other implementations give it.
+        // First output of xoshiro256++ over the SplitMix64 expansion of zero, as other
+        // implementations give it.
         assert_eq!(random.next(), 5_987_356_902_031_041_503);
         assert_eq!(random.next(), 7_051_070_477_665_621_255);
     }

@@ -1,5 +1,5 @@
-//! The promises of this crate, checked on its output: what Go would have written, the same each time,
-//! with the truth told about every attack.
+//! The promises of this crate, checked on its output: what Go would have written, the same each
+//! time, with every attack in the ground truth.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -281,7 +281,8 @@ fn the_log_is_a_function_of_the_options() {
     assert_ne!(hash(base()), hash(GeneratorOptions { nodes: 3, ..base() }));
 }
 
-/// A test or a measurement names its input by its options, so a change of what they give must be meant.
+/// A test or a measurement names its input by its options, so a change of their output must be
+/// intended.
 #[test]
 fn the_log_of_seed_1_is_known() {
     let (log, _) = log(attacked(20_000, 1));

@@ -1,7 +1,7 @@
 //! What a healthy cluster asks its API server, and how often.
 //!
-//! Invariant: an activity appends exactly one line, the one whose stage is reached now, and queues the
-//! others; so the log is in order of stage time, as the server writes it.
+//! Invariant: an activity appends exactly one line, the one whose stage is reached now, and queues
+//! the others; so the log is in order of stage time, as the server writes it.
 //!
 //! # Rates
 //! [`ACTIVITIES`] gives the share of each activity in 100,000 or so. The shares follow from periods that
@@ -12,7 +12,7 @@
 //! * the server's own readiness and liveness are asked for each 1 to 10 s by every replica's kubelet and
 //!   by load balancers, without credentials: an eighth;
 //! * informers end each watch after 5 to 10 minutes and open the next one: two events each;
-//! * kubelets check the tokens of whoever scrapes them (TokenReview and SubjectAccessReview, cached two
+//! * kubelets check the tokens of scrapers (TokenReview and SubjectAccessReview, cached two
 //!   minutes), renew each pod's token at 80 % of an hour, patch node status every five minutes or on
 //!   change; an autoscaler looks at each of its targets every 15 s;
 //! * operators reconcile: read Secrets and ConfigMaps (few and their own, external ones hourly), write
@@ -20,11 +20,11 @@
 //! * pods come and go with CronJobs and rollouts, each start is some fifteen requests by four components;
 //! * denials exist in every cluster: a role that lacks a verb, an expired token, a curious colleague.
 //!
-//! People and pipelines follow the clock of [`PEOPLE_PERCENT`] (UTC working days of a European clinic);
-//! at night their share goes to the machines, as the server's total load hardly changes. The audit policy
-//! assumed: Metadata for reads, Leases, Secrets, ConfigMaps and tokens; Request for status writes,
-//! deletes and exec; RequestResponse for writes of workloads, RBAC and admission; `RequestReceived`
-//! omitted but for exec, attach, port-forward and RBAC.
+//! People and pipelines follow the clock of [`PEOPLE_PERCENT`] (UTC working days of a European
+//! clinic); at night their share goes to the machines, as the server's total load hardly changes.
+//! The audit policy assumed: Metadata for reads, Leases, Secrets, ConfigMaps and tokens; Request
+//! for status writes, deletes and exec; RequestResponse for writes of workloads, RBAC and
+//! admission; `RequestReceived` omitted but for exec, attach, port-forward and RBAC.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -48,14 +48,14 @@ pub(crate) struct World {
     scratch: Scratch,
 }
 
-/// Buffers for the bodies of the event at hand.
+/// Buffers for the bodies of the current event.
 #[derive(Default)]
 struct Scratch {
     body: Vec<u8>,
     response: Vec<u8>,
 }
 
-/// Lines whose stage lies in the future, by time.
+/// Lines whose stage is in the future, by time.
 #[derive(Default)]
 pub(crate) struct Queue {
     waiting: BinaryHeap<Waiting>,
@@ -86,7 +86,7 @@ impl PartialOrd for Waiting {
 }
 
 impl Ord for Waiting {
-    /// The earliest is the greatest, as a heap gives the greatest first.
+    /// The earliest is the greatest, because a heap returns the greatest first.
     fn cmp(&self, other: &Waiting) -> Ordering {
         (other.at_us, other.sequence).cmp(&(self.at_us, self.sequence))
     }
@@ -176,10 +176,11 @@ const PEOPLE_PERCENT: [u64; 24] =
     [2, 1, 1, 1, 2, 8, 25, 60, 90, 100, 100, 90, 60, 85, 100, 95, 80, 55, 30, 18, 12, 8, 5, 3];
 /// And at weekends, as a part of that.
 const WEEKEND_PERCENT: u64 = 12;
-/// Events that one activity leaves on average, in hundredths; a test compares it with the outcome.
+/// Events that one activity leaves on average, in hundredths; a test compares it with the generated
+/// log.
 pub(crate) const EVENTS_PER_100_ACTIVITIES: u64 = 111;
 
-/// Redraws after which a machine's activity is taken, so that a quiet night cannot loop for long.
+/// Redraws after which a machine's activity is used, so that a quiet night cannot loop for long.
 const REDRAWS_MAX: u32 = 16;
 
 impl World {
@@ -545,7 +546,8 @@ impl World {
         simple(random, out, at, actor, "update", &uri, object, 200);
     }
 
-    /// Each operator reads its own few Secrets: certificates, repositories, or what it refreshes hourly.
+    /// Each operator reads its own few Secrets: certificates, repositories, or what it refreshes
+    /// hourly.
     fn secret_read(&mut self, at: i64, out: &mut Vec<u8>) {
         let World { cluster, random, .. } = self;
         let readers = cluster.operators.iter().filter(|operator| operator.reads_secrets).count();
@@ -905,7 +907,8 @@ impl World {
         answered(random, out, at, actor, "list", uri, object, &annotations, Status::Code(200));
     }
 
-    /// An informer that lost its place lists everything again, Secrets of all namespaces included.
+    /// An informer that lost its position lists everything again, Secrets of all namespaces
+    /// included.
     fn relist_secrets(&mut self, at: i64, out: &mut Vec<u8>) {
         let World { cluster, random, .. } = self;
         let readers = cluster.operators.iter().filter(|operator| operator.reads_secrets);
@@ -1078,7 +1081,7 @@ impl World {
         read_secret(random, out, at, &person.actor, namespace, name);
     }
 
-    /// A colleague looks where the team's role does not reach.
+    /// A colleague tries something that the team's role does not allow.
     fn person_forbidden(&mut self, at: i64, out: &mut Vec<u8>) {
         let World { cluster, random, .. } = self;
         let people = &cluster.people;
@@ -1118,7 +1121,7 @@ impl World {
         stream(random, out, queue, at, length, &person.actor, &uri, object);
     }
 
-    /// The web dashboard acts for the person in front of it, by impersonation.
+    /// The web dashboard acts for its user, by impersonation.
     fn dashboard(&mut self, at: i64, out: &mut Vec<u8>) {
         let World { cluster, random, .. } = self;
         let (person, namespace) = person(cluster, random);
@@ -1210,7 +1213,7 @@ fn controller<'a>(cluster: &'a Cluster, name: &str) -> &'a cluster::Controller {
     cluster.controllers.iter().find(|controller| controller.name == name).expect("a name from the same table")
 }
 
-/// Someone, and one of the namespaces the person may use.
+/// A person, and one of the namespaces the person may use.
 fn person<'a>(cluster: &'a Cluster, random: &mut Random) -> (&'a Person, &'static str) {
     let person = random.pick(&cluster.people);
     let namespace = if person.namespaces.is_empty() {
@@ -1574,10 +1577,10 @@ fn patch_deployment(
     with_body(random, out, at, actor, "patch", uri, object, REQUEST_RESPONSE, body, response, 200);
 }
 
-/// Admission webhooks leave a note on every pod they look at.
+/// Admission webhooks leave a note on every pod they review.
 const POD_ADMISSION: &str = r#","mutation.webhook.admission.k8s.io/round_0_index_1":"{\"configuration\":\"kyverno-resource-mutating-webhook-cfg\",\"webhook\":\"mutate.kyverno.svc-fail\",\"mutated\":false}","pod-security.kubernetes.io/enforce-policy":"baseline:latest""#;
 
-/// A pod from its posting to readiness; returns when it is ready.
+/// A pod from its posting to readiness; returns the time when it is ready.
 #[expect(clippy::too_many_arguments, reason = "the parts of the world that a pod's start moves")]
 fn start_pod(
     cluster: &Cluster,

@@ -1,11 +1,13 @@
-//! What can go wrong in a run, apart from undecodable lines, which are rows and no errors.
+//! What can fail in a run.
+//!
+//! Invariant: a line that cannot be decoded is not an error: it is a row of `rejects`. Every
+//! variant names one operation and its object, and its text leaves out its source.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use strongroom_archive::ArchiveError;
 use thiserror::Error;
-
-use crate::export::ExportError;
 
 #[derive(Debug, Error)]
 pub enum IngestError {
@@ -25,9 +27,9 @@ pub enum IngestError {
         #[source]
         source: std::io::Error,
     },
-    #[error("{} lies deeper than {depth_max} folders", path.display())]
+    #[error("{} is more than {depth_max} folders deep", path.display())]
     TooDeep { path: PathBuf, depth_max: usize },
-    #[error("{} holds no log files", path.display())]
+    #[error("{} contains no log files", path.display())]
     NoLogFiles { path: PathBuf },
     #[error("standard input is named more than once")]
     StdinTwice,
@@ -35,21 +37,40 @@ pub enum IngestError {
     Archive(#[from] ArchiveError),
     #[error("the rules cannot be applied to a block")]
     Match(#[from] strongroom_alerts::MatchError),
-    #[error("a block of {label} at byte {offset} became no columns")]
+    #[error("cannot turn a block of {label} at byte {offset} into columns")]
     Columns {
         label: String,
         offset: i64,
         #[source]
         source: arrow_schema::ArrowError,
     },
-    #[error("the alerts that are stored already cannot be told: their ids are no text")]
+    #[error("column alert_id of the stored alerts is not a string")]
     AlertIds,
     #[error("decoding a block of {label} at byte {offset} ended in a panic, which is a bug")]
     WorkerPanicked { label: String, offset: i64 },
-    #[error("{label} goes on at byte {found}, and not at byte {expected} where it stopped")]
+    #[error("{label} continues at byte {found}, but stopped at byte {expected}")]
     ChunkGap { label: String, expected: i64, found: i64 },
-    #[error("the thread that reads ended in a panic, which is a bug")]
-    WorkerLost,
+    #[error("{thread} ended in a panic, which is a bug")]
+    ThreadEnded { thread: PipelineThread },
+}
+
+/// A thread whose answers a driver needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PipelineThread {
+    Reader,
+    /// The last of the workers.
+    Workers,
+    Sealer,
+}
+
+impl fmt::Display for PipelineThread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PipelineThread::Reader => "the reader thread",
+            PipelineThread::Workers => "the last worker thread",
+            PipelineThread::Sealer => "the sealer thread",
+        })
+    }
 }
 
 impl IngestError {
@@ -59,22 +80,22 @@ impl IngestError {
             IngestError::NoSuchFile { .. } | IngestError::NoMatch { .. } => {
                 Some("name log files, directories of log files, quoted patterns, or - for standard input".to_owned())
             }
-            IngestError::TooDeep { .. } => Some("name the deep folder itself, too".to_owned()),
+            IngestError::TooDeep { .. } => Some("name the deep folder as well".to_owned()),
             IngestError::NoLogFiles { .. } => {
                 Some("a directory is searched for *.log, *.json, *.jsonl and *.ndjson, plain, rotated or compressed; name other files themselves".to_owned())
             }
             IngestError::Archive(error) if is_disk_full(error) => {
-                Some("what was sealed stays; free some space and run the same command again, it goes on from there".to_owned())
+                Some("what was sealed stays; free some space and run the same command again, which continues from there".to_owned())
             }
             IngestError::Archive(error) => error.hint().map(str::to_owned),
-            IngestError::WorkerPanicked { .. } | IngestError::WorkerLost => {
-                Some("what was sealed before is whole; please report the place named, without the log itself".to_owned())
+            IngestError::WorkerPanicked { .. } | IngestError::ThreadEnded { .. } => {
+                Some("what was sealed before is intact; please report this message, without the log itself".to_owned())
             }
             _ => None,
         }
     }
 
-    /// Whether what was asked for is at fault, and not a disk or the archive.
+    /// Whether the request is at fault, and not a disk or the archive.
     pub fn is_input(&self) -> bool {
         match self {
             IngestError::NoSuchFile { .. }
@@ -95,63 +116,4 @@ fn is_disk_full(error: &ArchiveError) -> bool {
         let io = error.downcast_ref::<std::io::Error>();
         io.is_some_and(|io| io.kind() == std::io::ErrorKind::StorageFull)
     })
-}
-
-/// Why one file was not read to its end. The run goes on with the next one.
-#[derive(Debug, Error)]
-pub enum FileError {
-    #[error("cannot open {}", path.display())]
-    Open {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("cannot read {label} beyond byte {offset} of its content")]
-    Read {
-        label: String,
-        offset: i64,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("cannot compare {label} with the longer stream that the archive holds and that begins like it")]
-    Compare {
-        label: String,
-        #[source]
-        source: Box<CompareError>,
-    },
-    #[error(
-        "{label} begins as a stream that is in the archive already, and must be read again to tell it from that"
-    )]
-    PipeDiffers { label: String },
-    #[error("{label} begins with the same line as {tries} other files that differ")]
-    TooManyAlike { label: String, tries: usize },
-}
-
-/// What the archive's side of a comparison can fail with.
-#[derive(Debug, Error)]
-pub enum CompareError {
-    #[error("the archive failed")]
-    Archive(#[from] ArchiveError),
-    #[error("its records do not make a stream")]
-    Export(#[from] ExportError),
-}
-
-impl FileError {
-    pub fn hint(&self) -> &'static str {
-        match self {
-            FileError::Open { .. } => {
-                "audit logs are readable by root alone on most clusters: check owner and mode"
-            }
-            FileError::Read { .. } => {
-                "what was read before is sealed; mend the file (a cut-off archive?) and run again"
-            }
-            FileError::Compare { .. } => {
-                "nothing of the file was taken; see what strongroom export says of the archive"
-            }
-            FileError::PipeDiffers { .. } => {
-                "a pipe can be read once: save the stream to a file and ingest that"
-            }
-            FileError::TooManyAlike { .. } => "ingest such files under cluster names of their own",
-        }
-    }
 }

@@ -1,46 +1,50 @@
-//! Bytes in, sealed rows out: sources, framing, the decoder, and the driver that acknowledges.
+//! Ingests audit logs: sources, the pipelines that decode, match and seal, and the way back.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use strongroom_alerts::RuleSet;
+//! use strongroom_archive::Archive;
+//! use strongroom_ingest::{IngestOptions, Observer, ingest, source};
+//!
+//! /// Ignores what happens during a run.
+//! struct Quiet;
+//!
+//! impl Observer for Quiet {}
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let archive = Archive::open_or_create("./archive")?;
+//! let inputs = source::expand(&["/var/log/kubernetes/audit".to_owned()])?.inputs;
+//! let rules = Arc::new(RuleSet::builtin()?);
+//! let report = ingest(&archive, &rules, &IngestOptions::new("prod", inputs), &mut Quiet)?;
+//! println!("{} events, {} rejects", report.counts.events, report.counts.rejects);
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! Invariants of this crate:
-//! - **Conservation.** Every byte of a stream lands in exactly one place: an event, a reject, or the
-//!   frame around them. `received = events + rejects + duplicates` holds after every block.
+//! - **Conservation.** Every byte of a stream is in exactly one event, one reject, or the frame
+//!   around them. `received = events + rejects + duplicates` after every block.
 //! - **Nothing is acknowledged before it is durable.** A position advances only in the commit that
 //!   carries the rows before it.
 //! - **Order.** Rows keep the order of their stream, whatever the number of workers.
 //!
-//! The way of an event: [`source`] finds files and undoes compression, [`frame`] cuts blocks into
-//! lines, [`decode`] turns lines into the columns of [`strongroom_schemas::events`] or a reject,
-//! [`pipeline`] runs workers and seals. [`render`] is the way back. [`plain`] is a second decoder,
-//! slow and simple, that judges the first. [`meaning`] holds what the columns of a sealed row say
-//! against its record. [`live`] is the driver for sources that never end. `wrapper` takes off what managed clouds put around events.
-
-mod canonical;
-pub mod chain;
-mod columns;
-pub mod decode;
-mod document;
-pub mod export;
-pub mod frame;
-pub mod hunt;
-pub mod live;
-pub mod meaning;
-mod members;
-pub mod pipeline;
-pub mod plain;
-pub mod reject;
-mod rejects;
-pub mod render;
-mod rows;
-pub mod source;
-mod spell;
-mod tape;
-pub mod time;
-mod wrapper;
+//! The path of an event: [`source`] finds files and undoes compression, `strongroom-decode` turns
+//! lines into rows, [`pipeline`] runs workers and seals. [`live`] is the driver for sources that
+//! never end. [`replay`] runs rules over sealed events, [`export`] writes sealed streams back. The
+//! two drivers share `seal`.
 
 mod error;
+pub mod export;
+mod fingerprint;
+pub mod live;
+pub mod pipeline;
+pub mod replay;
+mod seal;
+pub mod source;
 
-pub use decode::{DecodedBlock, Decoder, DecoderConfig};
-pub use error::{FileError, IngestError};
-pub use frame::Block;
+pub use error::{IngestError, PipelineThread};
+pub use fingerprint::{Fingerprint, LineChain};
 pub use pipeline::{IngestOptions, Observer, Progress, Report, ingest};
-pub use reject::Reason;
-pub use wrapper::SHAPE_GOOGLE;
+pub use seal::{Limits, SEAL_BYTES, SEAL_INTERVAL};
+pub use source::FileError;

@@ -1,27 +1,28 @@
-//! The driver: one reader, some workers, one coordinator.
+//! The driver for files: one reader, some workers, one coordinator.
 //!
 //! ```text
-//!  reader ──Job──▶ workers (decode, match, sort, encode) ──Done──▶ coordinator ──▶ writer
-//!     ▲                                                                │  in stream order:
-//!     └────────────── permits: blocks under way are bounded ◀──────────┘  correlate, append, seal
+//!  reader ──Job──▶ workers (decode, match, sort, encode) ──FinishedJob──▶ coordinator ──▶ writer
+//!     ▲                                                                       │  in stream order:
+//!     └────────────── permits: blocks under way are bounded ◀─────────────────┘  correlate, append, seal
 //! ```
 //!
 //! Invariants:
-//! - Blocks under way (read and not yet appended) never exceed the number of permits, and of those a text
-//!   is held only until it is decoded, one by each worker and one by the reader. So memory is bounded by
-//!   workers and block size, whatever the input's size.
+//! - Blocks under way (read and not yet appended) never exceed the number of permits. A text is
+//!   held only until it is decoded, one by each worker and one by the reader. So memory is bounded
+//!   by the number of workers and the block size, whatever the input's size.
 //! - The coordinator handles blocks in the order in which they were read, so correlations see each
 //!   stream in its order and a position always covers a whole prefix.
-//! - A seal commits rows and the position behind them together. A crash anywhere loses nothing that was
-//!   acknowledged and repeats nothing: the next run reads the position and goes on from there.
+//! - A seal commits rows and the position after them together. A crash anywhere loses nothing that
+//!   was acknowledged and repeats nothing: the next run reads the position and continues from
+//!   there.
 //!
-//! After a crash between the commits of two tables, the tables' positions differ; reading starts at
-//! that of `events`, which is committed last, and what another table holds already is left out: rejects
-//! by their offset, alerts by their id, for an alert may point to an event long before the one that
-//! showed it.
+//! After a crash between the commits of two tables, the tables' positions differ. Reading starts at
+//! the position of `events`, which is committed last, and rows that another table already has are
+//! left out: rejects by their offset, and alerts by their id, because an alert may point to an
+//! event long before the one that completed it.
 
 mod reader;
-pub(crate) mod worker;
+mod worker;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,45 +30,33 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use arrow_array::cast::AsArray as _;
 use chrono::Utc;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use strongroom_alerts::{BatchMatches, Detector, DetectorConfig, RuleSet, alerts_batch};
-use strongroom_archive::{
-    Archive, Counts, EncodedRowGroup, Position, SealReport, SourcePosition, Writer, encode,
-};
+use strongroom_alerts::{BatchMatches, Detector, DetectorConfig, RuleSet};
+use strongroom_archive::{Archive, Counts, Position, SealReport, SourcePosition, Writer};
+use strongroom_decode::frame::Origin;
+use strongroom_decode::{Reason, Refusal, reject_batch};
 use strongroom_schemas::{Alert, Severity, Table};
 
 use self::reader::{Reader, Sent};
-use self::worker::{Worker, encode_rejects};
-use crate::decode::{DEPTH_MAX, LINE_BYTES_MAX};
-use crate::error::{FileError, IngestError};
-use crate::frame::Origin;
-use crate::hunt::warm_up;
-use crate::reject::{Reason, Refusal};
-use crate::source::{Cut, Fingerprint, Input};
+use self::worker::Worker;
+use crate::error::{IngestError, PipelineThread};
+use crate::fingerprint::Fingerprint;
+use crate::replay::{stored_alerts, warm_up};
+use crate::seal::{EXAMPLES_MAX, EncodedBlock, Limits, SEAL_ALERTS_MAX, cores, encode_rejects, seal_plan};
+use crate::source::{FileError, Input, StreamBlock};
 
 /// Most bytes of text in a block, which becomes one row group.
 pub const BLOCK_BYTES_MAX: usize = 64 << 20;
-/// Fewest: smaller row groups compress badly and make questions slow.
+/// Fewest bytes: smaller row groups compress badly and make queries slow.
 pub const BLOCK_BYTES_MIN: usize = 8 << 20;
-/// What all blocks under way may take in memory; with many workers blocks are smaller.
+/// Memory that all blocks under way may take; with many workers blocks are smaller.
 pub const BLOCKS_MEMORY_BYTES: usize = 600 << 20;
 /// Lines in a block.
 pub const BLOCK_LINES_MAX: usize = 131_072;
-/// Parquet bytes that cause a seal.
-pub const SEAL_BYTES: u64 = 128 << 20;
-/// Age of unsealed rows that causes a seal.
-pub const SEAL_INTERVAL: Duration = Duration::from_secs(300);
-/// Alerts that cause a seal: they wait in memory for it.
-pub const SEAL_ALERTS_MAX: usize = 100_000;
-/// Rejects that the report quotes.
-pub const EXAMPLES_MAX: usize = 5;
-/// Column of `alerts` by which an alert is known again.
-const ALERT_ID: &str = "alert_id";
-/// What the reader can say before the coordinator must have listened.
-const EVENTS_MAX: usize = 1024;
-/// How often progress is told while nothing else happens.
+/// Most messages of the reader that wait for the coordinator.
+const MESSAGES_MAX: usize = 1024;
+/// How often progress is reported while nothing else happens.
 const TICK: Duration = Duration::from_millis(100);
 
 /// What to read and how.
@@ -76,40 +65,28 @@ pub struct IngestOptions {
     /// Name of the cluster, stored with every row.
     pub cluster: String,
     pub inputs: Vec<Input>,
-    /// Threads that decode, match and encode. Default: the cores.
-    pub workers: usize,
-    /// Files do not grow any more: an unfinished last line is a reject, and not left for later.
+    pub limits: Limits,
+    /// Files no longer grow: an unfinished last line is a reject, and is not left for later.
     pub complete: bool,
-    pub block_bytes_max: usize,
     pub block_lines_max: usize,
-    pub line_bytes_max: usize,
-    pub depth_max: usize,
-    pub seal_bytes: u64,
-    pub seal_interval: Duration,
-    /// Set from outside to end the run early: what was read is sealed, then it returns.
+    /// Set from outside to end the run early: text that was read is sealed first.
     pub stop: Arc<AtomicBool>,
 }
 
-/// Bytes of text in a block so that `workers` of them stay within [`BLOCKS_MEMORY_BYTES`]: each holds a text
-/// and columns of half again its size, and the reader one more text.
+/// Bytes of text in a block, so that `workers` blocks stay within [`BLOCKS_MEMORY_BYTES`]. Each
+/// worker holds a text and columns of half its size, and the reader one more text.
 pub fn block_bytes(workers: usize) -> usize {
     (2 * BLOCKS_MEMORY_BYTES / (5 * workers.max(1) + 2)).clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX)
 }
 
 impl IngestOptions {
     pub fn new(cluster: impl Into<String>, inputs: Vec<Input>) -> Self {
-        let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         IngestOptions {
             cluster: cluster.into(),
             inputs,
-            workers,
+            limits: Limits::with_blocks_of(block_bytes(cores())),
             complete: false,
-            block_bytes_max: block_bytes(workers),
             block_lines_max: BLOCK_LINES_MAX,
-            line_bytes_max: LINE_BYTES_MAX,
-            depth_max: DEPTH_MAX,
-            seal_bytes: SEAL_BYTES,
-            seal_interval: SEAL_INTERVAL,
             stop: Arc::default(),
         }
     }
@@ -127,12 +104,13 @@ pub struct Progress {
     pub alerts: u64,
 }
 
-/// Told what happens while it happens, always from the thread that called [`ingest`].
+/// Is notified of what happens while it happens, always on the thread that called [`ingest`].
 pub trait Observer {
     fn progress(&mut self, _progress: &Progress) {}
-    /// A new alert. Its events are not sealed yet; after a crash it may be told again, with the same id.
+    /// A new alert. Its events are not sealed yet; after a crash it may be reported again, with the
+    /// same id.
     fn alert(&mut self, _alert: &Alert) {}
-    /// A file could not be read, or not to its end. The run goes on.
+    /// A file could not be read, or not to its end. The run continues.
     fn file_failed(&mut self, _error: &FileError) {}
     /// A seal is durable.
     fn sealed(&mut self, _report: &SealReport) {}
@@ -150,7 +128,7 @@ pub struct Report {
     pub reject_examples: Vec<String>,
     /// Events whose `raw` had to be kept.
     pub raw_kept: u64,
-    /// Bytes of text handled, after decompression, without those found sealed already.
+    /// Bytes of decompressed text handled, without those that were sealed before.
     pub bytes: u64,
     /// Bytes of streams that an earlier run had sealed.
     pub bytes_known: u64,
@@ -161,58 +139,55 @@ pub struct Report {
     pub unfinished: Vec<(String, i64, usize)>,
     pub files_failed: u64,
     pub files_read: u64,
-    /// Files that brought nothing new.
+    /// Files without new content.
     pub files_known: u64,
     pub warnings: Vec<String>,
     pub interrupted: bool,
 }
 
-/// One stream, from when its identity is known.
+/// One stream, once its identity is known.
 #[derive(Clone, Debug)]
 struct StreamState {
     partition: String,
     label: String,
     /// Position in `events` at the last seal.
     sealed: Option<Position>,
-    /// Position behind the last block appended.
+    /// Position after the last block appended.
     reached: Option<Position>,
-    /// `alerts` was committed and `events` was not: a run died between the two.
+    /// `alerts` was committed but `events` was not: a run died between the two commits.
     alerts_ahead: bool,
-    /// Ids of the alerts that are stored already, where some may be raised again.
+    /// Ids of stored alerts, if some may be raised again.
     alerts_stored: HashSet<String>,
 }
 
 struct Job {
     sequence: u64,
     stream: usize,
-    cut: Cut,
+    block: StreamBlock,
     /// First offset that `rejects` does not have yet.
     rejects_from: i64,
 }
 
-/// A block after a worker had it.
-struct Done {
+/// A worker's answer to a [`Job`].
+struct FinishedJob {
     sequence: u64,
     stream: usize,
-    outcome: Result<Work, IngestError>,
+    outcome: Result<BlockResult, IngestError>,
 }
 
-struct Work {
+/// A block that a worker decoded, matched and encoded.
+struct BlockResult {
     matches: BatchMatches,
-    row_groups: Vec<EncodedRowGroup>,
-    events: u64,
-    rejects: u64,
+    encoded: EncodedBlock,
     raw_kept: u64,
-    reasons: BTreeMap<String, u64>,
-    examples: Vec<String>,
     bytes: u64,
     end_offset: i64,
     end_prefix: Fingerprint,
     unfinished: Option<(i64, usize)>,
 }
 
-enum Event {
-    /// A stream was identified; its number is its place in the order of these.
+enum ReaderMessage {
+    /// A stream was identified; its number is its place in the order of these messages.
     Stream(StreamState),
     EmptyFile(Input),
     FileFailed(FileError),
@@ -221,7 +196,8 @@ enum Event {
         records: u64,
         bytes: u64,
     },
-    /// A partition that this run has rows of is named by another file, too: seal the first blocks, then say so.
+    /// Another file belongs to a partition of which this run has unsealed rows: seal the first
+    /// blocks, then answer.
     SealNow {
         blocks: u64,
         done: Sender<()>,
@@ -234,12 +210,12 @@ enum Event {
 
 /// Reads all inputs into `archive`, raising alerts with `rules`.
 ///
-/// When it returns, everything counted in the report is durable. Files that cannot be read are told to
-/// the observer and counted; the run goes on with the others.
+/// When it returns, everything counted in the report is durable. Files that cannot be read are
+/// reported to the observer and counted; the run continues with the others.
 ///
 /// # Errors
-/// When the archive or a rule cannot be used. What was sealed before stays sealed, and the next run
-/// continues behind it.
+/// If the archive or a rule cannot be used. What was sealed before stays sealed, and the next run
+/// continues after it.
 pub fn ingest(
     archive: &Archive,
     rules: &Arc<RuleSet>,
@@ -256,13 +232,13 @@ pub fn ingest(
     let mut detector = Detector::new(Arc::clone(rules), DetectorConfig::default());
     warm_up(archive, rules, &mut detector)?;
 
-    let workers = options.workers.max(1);
-    // One block in the hands of each worker, one waiting for each, one being read.
+    let workers = options.limits.workers.max(1);
+    // One block held by each worker, one waiting for each, one being read.
     let permits = 2 * workers + 1;
-    // Blocks of text are big: the next one waits in the reader's hands until a worker takes it.
+    // Blocks of text are big: the reader keeps the next one until a worker takes it.
     let (job_sender, job_receiver) = bounded::<Job>(0);
-    let (done_sender, done_receiver) = bounded::<Done>(permits);
-    let (event_sender, event_receiver) = bounded::<Event>(EVENTS_MAX);
+    let (done_sender, done_receiver) = bounded::<FinishedJob>(permits);
+    let (message_sender, message_receiver) = bounded::<ReaderMessage>(MESSAGES_MAX);
     let (permit_sender, permit_receiver) = bounded::<()>(permits);
     for _ in 0..permits {
         permit_sender.send(()).expect("the channel has room for every permit and both ends are here");
@@ -277,27 +253,27 @@ pub fn ingest(
             archive,
             writer: &writer,
             jobs: job_sender,
-            events: event_sender,
+            messages: message_sender,
             permits: permit_receiver,
             buffers: buffer_receiver,
             bytes_read: Arc::clone(&bytes_read),
             sent: Sent::default(),
         };
         scope.spawn(move || {
-            // When the reader is lost its channels close, which the coordinator takes for the end of the run.
+            // If the reader panics its channels close, which ends the run.
             let _ = catch_unwind(AssertUnwindSafe(|| reader.run()));
         });
         for _ in 0..workers {
             let (jobs, done) = (job_receiver.clone(), done_sender.clone());
-            let mut worker = Worker::new(rules, options, buffer_sender.clone());
+            let mut worker = Worker::new(rules, &options.limits, buffer_sender.clone());
             scope.spawn(move || {
                 for job in jobs {
-                    // Without an answer the coordinator would wait for it for ever.
+                    // Without an answer the coordinator would wait forever.
                     let (sequence, stream) = (job.sequence, job.stream);
-                    let (label, offset) = (job.cut.block.origin.partition.clone(), job.cut.block.offset);
+                    let (label, offset) = (job.block.block.origin.partition.clone(), job.block.block.offset);
                     let answer = catch_unwind(AssertUnwindSafe(|| worker.work(job)));
                     let lost = answer.is_err();
-                    let answer = answer.unwrap_or_else(|_| Done {
+                    let answer = answer.unwrap_or_else(|_| FinishedJob {
                         sequence,
                         stream,
                         outcome: Err(IngestError::WorkerPanicked { label, offset }),
@@ -309,8 +285,9 @@ pub fn ingest(
             });
         }
         drop((job_receiver, done_sender, buffer_sender));
-        // Owned here, so that an error drops them, which ends reader and workers before they are waited for.
-        let (event_receiver, done_receiver) = (event_receiver, done_receiver);
+        // Owned here, so that an error drops them, which ends reader and workers before they are
+        // waited for.
+        let (message_receiver, done_receiver) = (message_receiver, done_receiver);
         let mut coordinator = Coordinator {
             options,
             archive,
@@ -332,21 +309,9 @@ pub fn ingest(
             },
             bytes_read: &bytes_read,
         };
-        coordinator.run(&event_receiver, &done_receiver, permit_sender)?;
+        coordinator.run(&message_receiver, &done_receiver, permit_sender)?;
         Ok(coordinator.report)
     })
-}
-
-/// Ids of the alerts that the archive holds of a partition.
-pub fn stored_alerts(archive: &Archive, partition: &str) -> Result<HashSet<String>, IngestError> {
-    let mut ids = HashSet::new();
-    for batch in archive.read_rows(Table::Alerts, partition)? {
-        let batch = batch?;
-        let column = batch.column_by_name(ALERT_ID).and_then(|column| column.as_string_opt::<i32>());
-        let column = column.ok_or(IngestError::AlertIds)?;
-        ids.extend(column.iter().flatten().map(str::to_owned));
-    }
-    Ok(ids)
 }
 
 fn lock<'w>(writer: &'w Mutex<Writer>) -> MutexGuard<'w, Writer> {
@@ -362,7 +327,7 @@ struct Coordinator<'c> {
     observer: &'c mut dyn Observer,
     streams: Vec<StreamState>,
     /// Blocks that came before their turn.
-    waiting: HashMap<u64, Done>,
+    waiting: HashMap<u64, FinishedJob>,
     next: u64,
     /// Alerts that are not sealed yet.
     alerts: Vec<Alert>,
@@ -380,15 +345,15 @@ struct Coordinator<'c> {
 impl Coordinator<'_> {
     fn run(
         &mut self,
-        events: &Receiver<Event>,
-        done: &Receiver<Done>,
+        messages: &Receiver<ReaderMessage>,
+        done: &Receiver<FinishedJob>,
         permits: Sender<()>,
     ) -> Result<(), IngestError> {
         let mut blocks = None;
         while blocks.is_none_or(|blocks| self.next < blocks) {
-            // What the reader says of a stream comes before the stream's first block.
-            while let Ok(event) = events.try_recv() {
-                blocks = self.event(event)?.or(blocks);
+            // The message about a stream comes before the stream's first block.
+            while let Ok(message) = messages.try_recv() {
+                blocks = self.handle_message(message)?.or(blocks);
             }
             if blocks.is_some_and(|blocks| self.next >= blocks) {
                 break;
@@ -399,114 +364,118 @@ impl Coordinator<'_> {
                 let _ = done.send(());
             }
             match done.recv_timeout(TICK) {
-                Ok(block) => {
-                    while let Ok(event) = events.try_recv() {
-                        blocks = self.event(event)?.or(blocks);
+                Ok(job) => {
+                    while let Ok(message) = messages.try_recv() {
+                        blocks = self.handle_message(message)?.or(blocks);
                     }
-                    self.waiting.insert(block.sequence, block);
-                    while let Some(block) = self.waiting.remove(&self.next) {
+                    self.waiting.insert(job.sequence, job);
+                    while let Some(job) = self.waiting.remove(&self.next) {
                         self.next += 1;
-                        self.block(block)?;
+                        self.handle_block(job)?;
                         // The reader may have finished already.
                         let _ = permits.try_send(());
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) if blocks.is_none() => {
-                    // Workers end when the reader has; its last word is in the channel.
-                    match events.recv() {
-                        Ok(event) => blocks = self.event(event)?.or(blocks),
-                        Err(_) => return Err(IngestError::WorkerLost),
+                    // Workers end after the reader, whose last message is in the channel.
+                    match messages.recv() {
+                        Ok(message) => blocks = self.handle_message(message)?.or(blocks),
+                        Err(_) => return Err(IngestError::ThreadEnded { thread: PipelineThread::Reader }),
                     }
                 }
-                Err(RecvTimeoutError::Disconnected) => return Err(IngestError::WorkerLost),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(IngestError::ThreadEnded { thread: PipelineThread::Workers });
+                }
             }
-            self.tell_progress();
-            if self.last_seal.elapsed() >= self.options.seal_interval {
+            self.report_progress();
+            if self.last_seal.elapsed() >= self.options.limits.seal_interval {
                 self.seal()?;
             }
         }
-        self.empty_files()?;
-        // Nothing more comes, so what waits for late events is judged. A run that was interrupted goes on.
+        self.reject_empty_files()?;
+        // Nothing more arrives, so alerts that wait for late events are judged. An interrupted run
+        // will continue.
         if !self.options.stop.load(Ordering::Relaxed) {
             let found = self.detector.settle();
-            self.found(found);
+            self.raise(found);
         }
         self.seal()?;
-        self.tell_progress();
+        self.report_progress();
         self.report.interrupted = self.options.stop.load(Ordering::Relaxed);
         Ok(())
     }
 
-    /// Takes note of what the reader says; the number of blocks when it has read everything.
-    fn event(&mut self, event: Event) -> Result<Option<u64>, IngestError> {
-        match event {
-            Event::Stream(mut state) => {
+    /// Handles a message of the reader; returns the number of blocks if it has read everything.
+    fn handle_message(&mut self, message: ReaderMessage) -> Result<Option<u64>, IngestError> {
+        match message {
+            ReaderMessage::Stream(mut state) => {
                 if state.alerts_ahead {
                     state.alerts_stored = stored_alerts(self.archive, &state.partition)?;
                 }
                 self.report.files_read += 1;
                 self.streams.push(state);
             }
-            Event::EmptyFile(input) => self.empty_files.push(input),
-            Event::FileFailed(error) => {
+            ReaderMessage::EmptyFile(input) => self.empty_files.push(input),
+            ReaderMessage::FileFailed(error) => {
                 self.report.files_failed += 1;
                 self.observer.file_failed(&error);
             }
-            Event::FileKnown => self.report.files_known += 1,
-            Event::SealNow { blocks, done } => self.seal_at = Some((blocks, done)),
-            Event::Known { records, bytes } => {
+            ReaderMessage::FileKnown => self.report.files_known += 1,
+            ReaderMessage::SealNow { blocks, done } => self.seal_at = Some((blocks, done)),
+            ReaderMessage::Known { records, bytes } => {
                 self.counts.received += records;
                 self.counts.duplicates += records;
                 self.report.bytes_known += bytes;
             }
-            Event::ReadAll { blocks } => return Ok(Some(blocks)),
+            ReaderMessage::ReadAll { blocks } => return Ok(Some(blocks)),
         }
         Ok(None)
     }
 
     /// Handles the next block in order.
-    fn block(&mut self, block: Done) -> Result<(), IngestError> {
-        let work = block.outcome?;
-        let records = work.events + work.rejects;
-        let stream = &mut self.streams[block.stream];
+    fn handle_block(&mut self, job: FinishedJob) -> Result<(), IngestError> {
+        let block = job.outcome?;
+        let encoded = block.encoded;
+        let records = encoded.events + encoded.rejects;
+        let stream = &mut self.streams[job.stream];
         let before = stream.reached.or(stream.sealed).map_or(0, |position| position.records);
-        // Of a first line that is not whole yet nothing is known, not even its stream's name.
-        if work.end_offset > 0 {
+        // Nothing is known of a first line that is incomplete, not even its stream's name.
+        if block.end_offset > 0 {
             stream.reached = Some(Position {
-                next_offset: work.end_offset,
+                next_offset: block.end_offset,
                 records: before + i64::try_from(records).unwrap_or(i64::MAX),
-                prefix_blake3: work.end_prefix,
+                prefix_blake3: block.end_prefix,
                 broker_offset: None,
             });
         }
-        if let Some((offset, bytes)) = work.unfinished {
+        if let Some((offset, bytes)) = block.unfinished {
             self.report.unfinished.push((stream.label.clone(), offset, bytes));
         }
-        for example in work.examples {
+        for example in encoded.examples {
             if self.report.reject_examples.len() < EXAMPLES_MAX {
                 self.report.reject_examples.push(format!("{}:{example}", stream.label));
             }
         }
-        let found = self.detector.observe(work.matches);
-        self.found(found);
+        let found = self.detector.observe(block.matches);
+        self.raise(found);
         {
             let mut writer = lock(self.writer);
-            for row_group in work.row_groups {
+            for row_group in encoded.row_groups {
                 writer.append(row_group)?;
             }
         }
         self.counts.received += records;
-        self.counts.events += work.events;
-        self.counts.rejects += work.rejects;
-        self.report.raw_kept += work.raw_kept;
-        self.report.bytes += work.bytes;
-        for (reason, count) in work.reasons {
+        self.counts.events += encoded.events;
+        self.counts.rejects += encoded.rejects;
+        self.report.raw_kept += block.raw_kept;
+        self.report.bytes += block.bytes;
+        for (reason, count) in encoded.reasons {
             *self.report.rejects_by_reason.entry(reason).or_insert(0) += count;
         }
-        self.progress.events += work.events;
-        self.progress.rejects += work.rejects;
-        if lock(self.writer).pending_bytes() >= self.options.seal_bytes
+        self.progress.events += encoded.events;
+        self.progress.rejects += encoded.rejects;
+        if lock(self.writer).pending_bytes() >= self.options.limits.seal_bytes
             || self.alerts.len() >= SEAL_ALERTS_MAX
         {
             self.seal()?;
@@ -514,7 +483,7 @@ impl Coordinator<'_> {
         Ok(())
     }
 
-    fn found(&mut self, alerts: Vec<Alert>) {
+    fn raise(&mut self, alerts: Vec<Alert>) {
         for alert in alerts {
             self.observer.alert(&alert);
             *self.report.alerts.entry(alert.severity).or_insert(0) += 1;
@@ -525,8 +494,8 @@ impl Coordinator<'_> {
         }
     }
 
-    /// A file without a byte is a reject of its own: that it was empty is evidence too.
-    fn empty_files(&mut self) -> Result<(), IngestError> {
+    /// Makes each empty file a reject: it is evidence that the file was empty.
+    fn reject_empty_files(&mut self) -> Result<(), IngestError> {
         let mut seen = HashSet::new();
         for input in std::mem::take(&mut self.empty_files) {
             let label = input.label();
@@ -541,10 +510,13 @@ impl Coordinator<'_> {
                 continue;
             }
             let stored = lock(self.writer).position(Table::Rejects, &partition)?;
-            let refusal = Refusal { reason: Reason::EmptyFile, detail: "a file without a byte".to_owned() };
+            let refusal = Refusal { reason: Reason::EmptyFile, detail: "an empty file".to_owned() };
             let origin = Origin { partition: partition.clone(), cluster: self.options.cluster.clone() };
-            let batch = crate::rejects::reject_batch(&origin, &refusal, arrived)
-                .map_err(|source| IngestError::Columns { label: label.clone(), offset: 0, source })?;
+            let batch = reject_batch(&origin, &refusal, arrived).map_err(|source| IngestError::Columns {
+                label: label.clone(),
+                offset: 0,
+                source,
+            })?;
             let from = stored.map_or(i64::MIN, |position| position.next_offset);
             for row_group in encode_rejects(batch, from, arrived)? {
                 lock(self.writer).append(row_group)?;
@@ -574,42 +546,23 @@ impl Coordinator<'_> {
 
     fn seal(&mut self) -> Result<(), IngestError> {
         self.last_seal = Instant::now();
-        let moved =
-            |stream: &&mut StreamState| stream.reached.is_some_and(|reached| stream.sealed != Some(reached));
-        let mut positions: Vec<SourcePosition> = self
-            .streams
-            .iter_mut()
-            .filter(moved)
-            .filter_map(|stream| {
-                stream.reached.map(|position| SourcePosition {
-                    partition: stream.partition.clone(),
-                    label: stream.label.clone(),
-                    position,
-                    previous: stream.sealed,
-                })
-            })
-            .collect();
-        // What waited for late events may be of a stream that brought nothing new: that stays where it is.
-        for alert in &self.alerts {
-            let partition = &alert.event.source;
-            if !positions.iter().any(|given| given.partition == *partition)
-                && let Some(position) = lock(self.writer).position(Table::Events, partition)?
-            {
-                let (partition, label) = (partition.clone(), partition.clone());
-                positions.push(SourcePosition { partition, label, position, previous: Some(position) });
-            }
-        }
+        let moved = self.streams.iter().filter_map(|stream| {
+            let position = stream.reached.filter(|reached| stream.sealed != Some(*reached))?;
+            let (partition, label) = (stream.partition.clone(), stream.label.clone());
+            Some(SourcePosition { partition, label, position, previous: stream.sealed })
+        });
+        let (positions, row_groups) = seal_plan(moved.collect(), &self.alerts, |partition| {
+            lock(self.writer).position(Table::Events, partition)
+        })?;
         let counts = std::mem::take(&mut self.counts);
         add(&mut self.report.counts, counts);
         if positions.is_empty() {
             return Ok(());
         }
-        let alerts = std::mem::take(&mut self.alerts);
+        self.alerts.clear();
         let mut writer = lock(self.writer);
-        if !alerts.is_empty() {
-            for row_group in encode(Table::Alerts, alerts_batch(&alerts), Utc::now())? {
-                writer.append(row_group)?;
-            }
+        for row_group in row_groups {
+            writer.append(row_group)?;
         }
         let sealed = writer.seal(&positions, counts)?;
         drop(writer);
@@ -624,13 +577,13 @@ impl Coordinator<'_> {
         Ok(())
     }
 
-    fn tell_progress(&mut self) {
+    fn report_progress(&mut self) {
         self.progress.bytes_read = self.bytes_read.load(Ordering::Relaxed);
         self.observer.progress(&self.progress);
     }
 }
 
-/// Kind of the partitions that stand for empty files.
+/// Beginning of the names of partitions that stand for empty files.
 pub const EMPTY: &str = "empty/";
 
 fn add(total: &mut Counts, counts: Counts) {

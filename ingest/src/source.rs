@@ -1,19 +1,21 @@
-//! Files, directories, patterns and standard input as streams of blocks.
+//! Reads files, directories, patterns and standard input as streams of blocks.
 //!
 //! Invariants:
-//! - A stream's partition is named by its content, not by its path: cluster and first line. Rotation,
-//!   copying and compression do not change it. Before anything is skipped as stored, all of it is read
-//!   again and its hash compared with the one in the archive: equal, it is the same stream, grown;
-//!   otherwise another stream that begins alike, with a partition of its own. Nothing is taken for a
-//!   duplicate on the strength of a name, a size or a time.
-//! - Blocks of a stream are handed out in order, without gaps, with the hash of all bytes before their
-//!   end, so that a position can be written after any of them.
+//! - A stream's partition is named by its content, cluster and first line, not by its path.
+//!   Rotation, copying and compression do not change it. Before anything is skipped as stored, all
+//!   of it is read again and its hash compared with the one in the archive. If they are equal, it
+//!   is the same stream, grown; otherwise it is another stream that begins alike, with its own
+//!   partition. No name, size or time makes a duplicate.
+//! - Blocks of a stream are handed out in order, without gaps, with the hash of all bytes before
+//!   their end, so that a position can be written after any of them.
 //!
-//! A pipe (standard input, a FIFO) may be live: what it brings is handed out after [`LIVE_WAIT`] at the
-//! latest, line by whole line. It cannot be read twice, so where a second look is needed it is refused.
+//! A pipe (standard input, a FIFO) may be live: whole lines of it are handed out after
+//! [`LIVE_WAIT`] at the latest. It cannot be read twice, so it is refused if that is needed.
 //!
 //! Compression is recognised by content: gzip (any number of members), zstd (any number of frames).
+//! Nothing is kept here; after a crash an input is read again.
 
+mod error;
 mod names;
 mod pipe;
 
@@ -24,12 +26,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use strongroom_decode::frame::{self, Block, Edge, LineSoFar, Origin};
+
+pub use self::error::{CompareError, FileError};
 pub use self::names::{Expanded, expand, find};
 use self::pipe::Pipe;
-use crate::error::FileError;
-use crate::frame::{self, Block, Edge, LineSoFar, Origin};
+use crate::fingerprint::{Fingerprint, fingerprint};
 
-/// One thing to read.
+/// One input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     Stdin,
@@ -45,7 +49,7 @@ impl Input {
         }
     }
 
-    /// Bytes on disk; `None` for what has no size.
+    /// Bytes on disk; `None` if it has no size.
     pub fn size(&self) -> Option<u64> {
         match self {
             Input::Stdin => None,
@@ -53,7 +57,7 @@ impl Input {
         }
     }
 
-    /// Whether it can be read once only: standard input, a FIFO, a device.
+    /// Whether it can be read only once: standard input, a FIFO, a device.
     fn is_pipe(&self) -> bool {
         match self {
             Input::Stdin => true,
@@ -76,9 +80,9 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// The longest that whole lines of a pipe wait for more to come.
+/// The longest time that whole lines of a pipe wait for more.
 pub const LIVE_WAIT: Duration = Duration::from_secs(1);
-/// How a file's bytes were packed.
+/// How a file is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Packing {
     Plain,
@@ -87,10 +91,10 @@ enum Packing {
 }
 
 const READ_BUFFER_BYTES: usize = 256 << 10;
-/// How much is read between two looks at the bounds of a block: less than a core's cache.
+/// How much is read between two checks of the bounds of a block: less than a core's cache.
 const READ_STEP_BYTES: usize = 256 << 10;
 
-/// An input, unpacked.
+/// An input, decompressed.
 struct Opened {
     reader: Box<dyn Read + Send>,
     packing: Packing,
@@ -141,15 +145,6 @@ fn open(input: &Input, count: &Arc<AtomicU64>, stop: &Arc<AtomicBool>) -> Result
     Ok(Opened { reader, packing, is_pipe })
 }
 
-/// First half of a BLAKE3 hash.
-pub type Fingerprint = [u8; 16];
-
-pub(crate) fn fingerprint(hasher: &blake3::Hasher) -> Fingerprint {
-    let mut half = [0; 16];
-    half.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-    half
-}
-
 /// Sizes of blocks.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockBounds {
@@ -158,12 +153,12 @@ pub struct BlockBounds {
     pub line_bytes_max: usize,
 }
 
-/// A block and what a position behind it would say.
-pub struct Cut {
+/// A block, and the fingerprints for a position after it.
+pub struct StreamBlock {
     pub block: Block,
     /// Hash of the stream up to the block's end.
     pub prefix: Fingerprint,
-    /// Hash of the stream up to the last line, or the last part of it, when that may not be used.
+    /// Hash of the stream up to the last line, or the last part of it, if that may not be used.
     pub prefix_before_open_line: Option<Fingerprint>,
 }
 
@@ -175,38 +170,38 @@ pub struct Stream {
     count: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     bounds: BlockBounds,
-    /// A block ends here, whatever stands here.
+    /// A block ends here, whatever is here.
     cut_at: Option<i64>,
     /// Bytes read and not handed out yet.
     carry: Vec<u8>,
     at_end: bool,
-    /// Why reading stopped, until it is told.
+    /// Why reading stopped, until it is reported.
     failed: Option<io::Error>,
     offset: i64,
     line: i64,
     line_so_far: LineSoFar,
     hasher: blake3::Hasher,
-    /// Files may grow after their end: what their last line says is final only when this is set.
+    /// A file may grow after its end: its last line is final only if this is set.
     is_final: bool,
-    /// The end is where to wait: an unfinished line stays in the stream's hands.
+    /// More may come at the end: an unfinished line is kept in the stream.
     follows: bool,
     packing: Packing,
 }
 
-/// Where [`Stream::skip_to`] came out, with the hash of everything before.
+/// Where [`Stream::skip_to`] stopped, with the hash of everything before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Skipped {
-    /// At the offset asked for.
+    /// At the wanted offset.
     To(Fingerprint),
-    /// At the stream's end, which lies at this offset, before the one asked for.
+    /// At the end of the stream, which is this offset and before the wanted one.
     Short(i64, Fingerprint),
 }
 
-/// Names tried for streams that begin with the same line.
+/// Most names that are tried for streams that begin with the same line.
 pub const ALIKE_MAX: usize = 256;
 
 impl Stream {
-    /// Opens `input`; `complete` promises that a file does not grow any more. Bytes read are added to
+    /// Opens `input`. `complete` promises that a file no longer grows. Bytes read are added to
     /// `count`; once `stop` is set, a pipe is not waited for.
     pub fn open(
         input: Input,
@@ -216,7 +211,7 @@ impl Stream {
         stop: Arc<AtomicBool>,
     ) -> Result<Stream, FileError> {
         let Opened { reader, packing, is_pipe } = open(&input, &count, &stop)?;
-        // A compressed file is written once, and a pipe has ended when it has.
+        // A compressed file is written once, and a pipe that has ended does not grow.
         let is_final = complete || packing != Packing::Plain || is_pipe;
         let bytes_max = bounds.bytes_max.max(bounds.line_bytes_max.saturating_add(frame::BOUNDARY_BYTES));
         let bounds = BlockBounds { bytes_max, ..bounds };
@@ -273,7 +268,7 @@ impl Stream {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&(cluster.len() as u64).to_le_bytes());
         hasher.update(cluster.as_bytes());
-        // A line that has its text may still wait for its end, `\r\n` perhaps.
+        // A line with all its text may still wait for its end, perhaps `\r\n`.
         hasher.update(self.carry[..line].trim_ascii_end());
         Ok(Some(format!("file/{}", &hasher.finalize().to_hex()[..24])))
     }
@@ -297,7 +292,7 @@ impl Stream {
         }
     }
 
-    /// The same input once more, from its first byte. A pipe cannot.
+    /// Opens the same input once more, at its first byte. This fails for a pipe.
     pub fn again(&self) -> Result<Stream, FileError> {
         if self.is_pipe {
             return Err(FileError::PipeDiffers { label: self.input.label() });
@@ -306,24 +301,24 @@ impl Stream {
         Stream::open(self.input.clone(), self.bounds, self.is_final, count, stop)
     }
 
-    /// From now on the end is where more may come: blocks are whole lines, an unfinished one is kept, and
-    /// [`Stream::next_block`] says `None` until there is more.
+    /// From now on more may come at the end: blocks are whole lines, an unfinished one is kept, and
+    /// [`Stream::next_block`] returns `None` until there is more.
     pub fn follow(&mut self) {
         self.follows = true;
     }
 
-    /// What there is of an unfinished line comes with the next block, as a line.
+    /// Hands out the unfinished line, as a line, with the next block.
     pub fn give_up_line(&mut self) {
         self.follows = false;
         self.is_final = true;
     }
 
-    /// Whether it was written once, by a program that compresses.
+    /// Whether it is compressed, and so was written once.
     pub fn is_packed(&self) -> bool {
         self.packing != Packing::Plain
     }
 
-    /// Whether, having told its identity, it has not seen the end of its first line.
+    /// Whether the end of the first line was not seen yet. Valid after [`Stream::identity`].
     pub fn is_first_line_open(&self) -> bool {
         self.carry.len() <= self.bounds.line_bytes_max && memchr::memchr(b'\n', &self.carry).is_none()
     }
@@ -338,16 +333,17 @@ impl Stream {
         self.carry.len()
     }
 
-    /// Ends a block at `offset` as the end of the stream would: where an earlier run ended one.
+    /// Ends a block at `offset` as the end of the stream would, because an earlier run ended one
+    /// there.
     pub fn cut_at(&mut self, offset: i64) {
         self.cut_at = Some(offset);
     }
 
-    /// Reads up to `offset`, or the end when that comes first; returns the hash of what was read.
+    /// Reads up to `offset`, or to the end if that comes first; returns the hash of what was read.
     pub fn skip_to(&mut self, offset: i64) -> Result<Skipped, FileError> {
         while self.offset < offset {
             if self.stop.load(Ordering::Relaxed) && !self.is_pipe {
-                let source = io::Error::new(io::ErrorKind::Interrupted, "it was stopped");
+                let source = io::Error::new(io::ErrorKind::Interrupted, "stopped");
                 return Err(FileError::Read { label: self.input.label(), offset: self.offset, source });
             }
             if self.carry.is_empty() {
@@ -367,14 +363,18 @@ impl Stream {
     }
 
     /// The next block, read into `bytes`, whose allocation is reused; `None` at the end.
-    pub fn next_block(&mut self, origin: &Arc<Origin>, mut bytes: Vec<u8>) -> Result<Option<Cut>, FileError> {
+    pub fn next_block(
+        &mut self,
+        origin: &Arc<Origin>,
+        mut bytes: Vec<u8>,
+    ) -> Result<Option<StreamBlock>, FileError> {
         let started = Instant::now();
         self.at_end &= !self.follows;
         let forced = self.cut_at.filter(|cut| *cut > self.offset);
         let until_cut =
             forced.map_or(usize::MAX, |cut| usize::try_from(cut - self.offset).unwrap_or(usize::MAX));
         let bytes_max = self.bounds.bytes_max.min(until_cut);
-        // The buffer's old bytes stay where they are until they are overwritten: clearing them costs time.
+        // The buffer's old bytes stay until they are overwritten: clearing them costs time.
         let mut filled = self.carry.len().min(until_cut);
         if bytes.len() < filled {
             bytes.resize(filled, 0);
@@ -402,7 +402,7 @@ impl Stream {
                 Err(error) => self.failed = Some(error),
             }
             lines += memchr::memchr_iter(b'\n', &bytes[before..filled]).count();
-            // Nothing before the last newline can become the next block's.
+            // Nothing before the last newline can go to the next block.
             if lines <= self.bounds.lines_max
                 && let Some(newline) = memchr::memrchr(b'\n', &bytes[before..filled])
             {
@@ -411,7 +411,7 @@ impl Stream {
                 hashed = whole_lines;
             }
             if self.is_pipe {
-                // What an interrupted pipe would have brought is unknown: its last line is not at its end.
+                // The rest of an interrupted pipe is unknown: its last line is not at its end.
                 stopped = self.stop.load(Ordering::Relaxed);
                 if stopped || (lines > 0 && started.elapsed() >= LIVE_WAIT) {
                     break;
@@ -427,13 +427,14 @@ impl Stream {
         }
         let line_bytes_max = self.bounds.line_bytes_max;
         let begins = self.line_so_far.edge(&bytes, line_bytes_max);
-        // All of one line, which is over-long: it may end at a cut.
-        // What follows a part is one itself until it is longer, and its end may be still to come.
+        // It is all one line, which is over-long and may end at a cut. Text after a part is a part
+        // itself until it is longer, and its end may still come.
         let may_end = self.follows && begins == Edge::Part && bytes.len() <= line_bytes_max;
         let cut = (lines == 0 && !may_end && (begins != Edge::Line || bytes.len() > line_bytes_max))
             .then(|| frame::last_cut(&bytes, begins, line_bytes_max));
         if let Some(source) = self.failed.take() {
-            // The whole lines before an error are good: they go first, the error comes with the next call.
+            // The whole lines before an error are good: they go first, and the next call returns
+            // the error.
             if lines == 0 && !matches!(cut, Some((_, Edge::Part))) {
                 return Err(FileError::Read {
                     label: self.input.label(),
@@ -468,7 +469,7 @@ impl Stream {
             }
         }
         let whole = bytes.len();
-        // Behind a forced cut there may be more already.
+        // After a forced cut there may be more already.
         self.carry.splice(0..0, bytes[end..].iter().copied());
         bytes.truncate(end);
         let block = Block {
@@ -496,7 +497,7 @@ impl Stream {
         self.offset += block.bytes.len() as i64;
         self.line +=
             if end == whole { lines } else { memchr::memchr_iter(b'\n', &block.bytes).count() } as i64;
-        Ok(Some(Cut { prefix: fingerprint(&self.hasher), prefix_before_open_line, block }))
+        Ok(Some(StreamBlock { prefix: fingerprint(&self.hasher), prefix_before_open_line, block }))
     }
 }
 
@@ -509,7 +510,7 @@ mod tests {
 
     const BOUNDS: BlockBounds = BlockBounds { bytes_max: 64, lines_max: 3, line_bytes_max: 40 };
 
-    fn read_all(path: &Path, bounds: BlockBounds) -> Result<(Vec<Cut>, Vec<u8>), FileError> {
+    fn read_all(path: &Path, bounds: BlockBounds) -> Result<(Vec<StreamBlock>, Vec<u8>), FileError> {
         let mut stream =
             Stream::open(Input::File(path.to_owned()), bounds, false, Arc::default(), Arc::default())?;
         let partition = stream.identity("c")?.unwrap_or_default();
@@ -580,8 +581,8 @@ mod tests {
             while let Some(next) = stream.next_block(&cut.block.origin, Vec::new()).expect("readable") {
                 rest.push(next);
             }
-            // Where an over-long line is cut into its pieces is nobody's promise.
-            let lines = |cuts: &[Cut]| {
+            // The places where an over-long line is cut into pieces are not promised.
+            let lines = |cuts: &[StreamBlock]| {
                 let mut found: Vec<(i64, i64, frame::LineKind, usize)> = Vec::new();
                 for cut in cuts {
                     for line in frame::lines(&cut.block, 40) {

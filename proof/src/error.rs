@@ -74,7 +74,7 @@ impl ProofError {
             ProofError::Log(error) => error.hint(),
             ProofError::Tlog(error) => error.hint(),
             ProofError::NotProvable { .. } => Some(
-                "strongroom seal-log signs what is not signed yet; strongroom verify finds what is wrong",
+                "strongroom sign-log signs what is not signed yet; strongroom verify finds what is wrong",
             ),
             ProofError::Store(error) => error.hint(),
             ProofError::Archive(error) => error.hint(),

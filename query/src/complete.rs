@@ -1,11 +1,11 @@
 //! Completion of a statement that is being typed.
 //!
 //! Invariant: pure; the same text and catalog give the same candidates, and a candidate replaces
-//! exactly the word before the cursor. After FROM and JOIN come tables; after `name.` the columns of
-//! that table or alias; elsewhere the columns of the tables that the statement names, functions, and
-//! keywords.
+//! exactly the word before the cursor. After FROM and JOIN the candidates are tables; after `name.`
+//! the columns of that table or alias; elsewhere the columns of the tables that the statement
+//! names, functions, and keywords.
 
-/// What a session can be asked about.
+/// What a session offers for completion.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalog {
     pub relations: Vec<Relation>,
@@ -87,10 +87,10 @@ const KEYWORDS: [&str; 62] = [
     "WITH",
 ];
 
-/// Most candidates worth showing.
+/// Most candidates that are offered.
 const CANDIDATES_MAX: usize = 200;
 
-/// Where the word before `cursor` starts, and what could stand in its place.
+/// Where the word before `cursor` starts, and the candidates for its place.
 pub fn complete(text: &str, cursor: usize, catalog: &Catalog) -> (usize, Vec<String>) {
     let before = text.get(..cursor).unwrap_or(text);
     if is_in_string(before) {

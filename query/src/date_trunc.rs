@@ -1,11 +1,12 @@
 //! `date_trunc` of UTC times.
 //!
-//! Invariants: results are those of DataFusion's own function, also beyond the years 1677 to 2262, where
-//! that one fails. A comparison of a truncated time with a whole step means the same as a range of the
-//! time itself, so files, row groups and pages are left out as for any other range.
+//! Invariants: results equal those of DataFusion's own function, and are defined beyond the years
+//! 1677 to 2262, where that one fails. A comparison of a truncated time with a whole step means the
+//! same as a range of the time itself, so files, row groups and pages are pruned as for any other
+//! range.
 //!
 //! DataFusion looks up the offset of the zone for each row. In UTC a step is a span of numbers, and
-//! neighbouring rows mostly lie in the same one.
+//! neighbouring rows are mostly in the same span.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -37,11 +38,11 @@ pub(crate) fn date_trunc() -> Arc<ScalarUDF> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// Of so many microseconds, counted from 1970.
+    /// This many microseconds, counted from 1970.
     Fixed(i64),
-    /// From Monday.
+    /// Weeks start on Monday.
     Week,
-    /// So many, counted from January.
+    /// This many months, counted from January.
     Months(u32),
 }
 
@@ -62,7 +63,7 @@ impl Step {
         })
     }
 
-    /// The step that `us` lies in; `None` where a bound cannot be told.
+    /// The step that contains `us`; `None` where a bound cannot be represented.
     fn around(self, us: i64) -> Option<Range<i64>> {
         match self {
             Step::Fixed(length) => {
@@ -155,7 +156,7 @@ impl ScalarUDFImpl for DateTrunc {
             return Ok(PreimageResult::None);
         }
         let step = step.try_as_str().flatten().and_then(Step::parse);
-        // A time within a step is the truncation of nothing.
+        // A time within a step is not the truncation of any time.
         let Some(step) = step.and_then(|step| step.around(*us)).filter(|step| step.start == *us) else {
             return Ok(PreimageResult::None);
         };
@@ -234,7 +235,7 @@ mod tests {
             let (theirs, ours) = contexts();
             let around = Step::parse(STEPS[step]).expect("a step").around(bound).expect("within range");
             let bound = if is_whole { around.start } else { bound };
-            // Rows beside the bound, where a mistake would show.
+            // Rows next to the bound, where a mistake would show.
             let mut us = us;
             us.extend([around.start + near, around.end + near, bound + near]);
             us.retain(|us| THEIRS_US.contains(us));
@@ -265,7 +266,7 @@ mod tests {
     #[test]
     fn times_beyond_nanoseconds_and_nulls_are_truncated() {
         let (_, ours) = contexts();
-        // Go's zero time, as a client's clock may say.
+        // Go's zero time, which a client's clock may give.
         let year_one = -62_135_596_800_000_000 + 90_061_000_000;
         let sql = format!(
             "SELECT date_trunc('day', t)::text AS d, date_trunc('year', t)::text AS y FROM {}",

@@ -1,9 +1,10 @@
-//! The SQL that questions are written in: sqlparser's generic dialect with some corrections.
+//! The SQL dialect: sqlparser's generic dialect with some corrections.
 //!
-//! Invariant: what parses here means what PostgreSQL takes it to mean. The JSON operators bind tighter
-//! than comparisons, so `annotations ->> 'key' = 'x'` compares; the generic dialect would look up the
-//! truth of `'key' = 'x'`. `#` belongs to an operator, not to a name, so `a#>b` needs no blanks. A list
-//! of columns ends where its commas end, so `cluster`, a keyword elsewhere, is a column here.
+//! Invariant: what parses here has PostgreSQL's meaning. The JSON operators bind tighter than
+//! comparisons, so `annotations ->> 'key' = 'x'` compares; the generic dialect would look up the
+//! truth value of `'key' = 'x'`. `#` belongs to an operator, not to a name, so `a#>b` needs no
+//! blanks. A list of columns ends where its commas end, so `cluster`, a keyword elsewhere, is a
+//! column here.
 
 use std::any::TypeId;
 
@@ -31,7 +32,7 @@ impl Dialect for AuditDialect {
     }
 
     fn is_delimited_identifier_start(&self, c: char) -> bool {
-        // Backquotes are for MySQL; here they are nearly always a shell's.
+        // Backquotes are MySQL's; here they nearly always come from a shell.
         c == '"'
     }
 

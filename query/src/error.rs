@@ -1,8 +1,8 @@
-//! What can go wrong with a question, in the words of the person who asked it.
+//! Errors of a query, in the words of the person who asked it.
 //!
-//! Invariant: a message says what happened and [`QueryError::hint`] what to do; neither holds a value
-//! of a row, apart from the text of the question itself. Everything the planner says about columns,
-//! tables and functions is turned into a variant here, so no caller reads error text.
+//! Invariant: a message says what happened and [`QueryError::hint`] what to do; neither contains a
+//! value of a row, apart from the text of the statement itself. Everything the planner says about
+//! columns, tables and functions becomes a variant here, so no caller reads error text.
 
 use datafusion::common::utils::datafusion_strsim::levenshtein;
 use datafusion::common::{DataFusionError, SchemaError};
@@ -13,7 +13,7 @@ use thiserror::Error;
 
 pub type Result<T, E = QueryError> = std::result::Result<T, E>;
 
-/// Why a question was not answered.
+/// Why a query was not answered.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum QueryError {
@@ -58,10 +58,10 @@ pub enum QueryError {
     #[error("the answer needs more memory than the limit of {} MiB: {shortage}", limit >> 20)]
     MemoryLimit {
         limit: usize,
-        /// Which part of the plan asked for how much.
+        /// The part of the plan and the memory it asked for.
         shortage: String,
     },
-    #[error("the question could not be answered")]
+    #[error("cannot answer the query")]
     Execute(#[source] DataFusionError),
     #[error("cannot write the answer")]
     Write(#[source] std::io::Error),
@@ -83,13 +83,13 @@ pub struct Excerpt {
     text: String,
 }
 
-/// Longest part of a line shown on each side of the place that went wrong, in characters.
+/// Longest part of a line shown on each side of the error, in characters.
 const EXCERPT_CHARS: usize = 50;
-/// A name further away than this share of its length is no suggestion.
+/// A name further away than this share of its length is not suggested.
 const SUGGESTION_DISTANCE_SHARE: usize = 2;
 
 impl QueryError {
-    /// What the person can do about it, when there is something.
+    /// What the user can do about it, if there is something.
     pub fn hint(&self) -> Option<String> {
         match self {
             QueryError::Archive(error) => error.hint().map(str::to_owned),
@@ -100,7 +100,7 @@ impl QueryError {
                 "SELECT, WITH, VALUES, EXPLAIN, SHOW TABLES and DESCRIBE are answered; only `strongroom ingest` adds rows"
                     .to_owned(),
             ),
-            QueryError::FileRelation { .. } => Some("SHOW TABLES lists what can be asked".to_owned()),
+            QueryError::FileRelation { .. } => Some("SHOW TABLES lists what can be queried".to_owned()),
             QueryError::NoStatement => Some("for example: strongroom query \"SHOW TABLES\"".to_owned()),
             QueryError::SeveralStatements { .. } => {
                 Some("`strongroom sql` runs a script of several statements from standard input".to_owned())
@@ -199,10 +199,10 @@ impl QueryError {
         QueryError::Plan { message: lower_first(&first_line(text)) }
     }
 
-    /// An error of running a planned question under a memory limit of `limit` bytes.
+    /// An error of running a planned query under a memory limit of `limit` bytes.
     pub(crate) fn from_execution(error: DataFusionError, limit: usize) -> QueryError {
         if let DataFusionError::ResourcesExhausted(text) = error.find_root() {
-            // What follows names settings and pools that nobody here can set.
+            // The rest of the text names settings and pools that a user cannot set.
             let shortage = text.split(" with ").next().unwrap_or_default();
             return QueryError::MemoryLimit { limit, shortage: lower_first(&first_line(shortage)) };
         }
@@ -235,7 +235,7 @@ fn syntax(sql: &str, text: &str) -> QueryError {
     QueryError::Syntax { message: lower_first(message), excerpt }
 }
 
-/// Two more lines: the one that went wrong and a mark below the place.
+/// Two more lines: the wrong line, and a mark below the place.
 fn at(excerpt: &Option<Excerpt>) -> String {
     let Some(Excerpt { line, column, text }) = excerpt else { return String::new() };
     let skipped = column.saturating_sub(EXCERPT_CHARS + 1);
@@ -253,7 +253,7 @@ fn column_hint(column: &str, known: &[String]) -> String {
     {
         return format!("the column is {name}");
     }
-    // `WHERE verb = "get"`: what was meant is a value.
+    // `WHERE verb = "get"`: a value was meant.
     let quotes = "a value takes single quotes: 'get'";
     match closest(bare, known) {
         Some(name) => format!("did you mean {name}? (DESCRIBE events lists the columns; {quotes})"),
@@ -292,7 +292,7 @@ fn of_audit_field(path: &str) -> Option<&'static str> {
     })
 }
 
-/// The known name nearest to `name`, if it is near.
+/// The known name nearest to `name`, if one is near enough.
 fn closest<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
     let name = name.to_lowercase();
     known

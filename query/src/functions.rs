@@ -1,7 +1,7 @@
-//! Functions of our own, for what a request URI says.
+//! Our own functions, for the parameters of a request URI.
 //!
 //! Invariant: whatever a client put in a URI, these functions return text or null and never fail: a
-//! broken escape stays as it is, and bytes that are no UTF-8 become U+FFFD.
+//! broken escape stays as it is, and bytes that are not UTF-8 become U+FFFD.
 
 use std::sync::Arc;
 
@@ -109,7 +109,8 @@ fn shell_word(value: String) -> String {
     format!("'{}'", value.replace('\'', "'\\''"))
 }
 
-/// See [`last_of`]. Looks at offsets alone and copies views, where `array_element` builds each value anew.
+/// See [`last_of`]. Reads only offsets and copies views, where `array_element` builds each value
+/// again.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct LastOf {
     signature: Signature,

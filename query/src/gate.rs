@@ -1,10 +1,11 @@
 //! The read-only gate.
 //!
-//! Invariant: a statement reaches the planner only when every statement inside it (a CTE may hold an
-//! INSERT, an EXPLAIN a COPY) is on the list of kinds that read. What is new in SQL or in the parser
-//! is therefore refused until it is added here. Planned statements are checked a second time, and the
-//! session has no object store, file format or table function with which a file outside the archive
-//! could be reached, so the gate decides about messages rather than about safety.
+//! Invariant: a statement reaches the planner only when every statement inside it (a CTE may hold
+//! an INSERT, an EXPLAIN a COPY) is on the list of kinds that read. Whatever is new in SQL or in
+//! the parser is therefore refused until it is added here. Planned statements are checked a second
+//! time, and the session has no object store, file format or table function with which a file
+//! outside the archive could be reached, so the gate decides about messages rather than about
+//! safety.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -22,9 +23,9 @@ use crate::error::{QueryError, Result};
 const NESTING_MAX: usize = 64;
 /// Longest statement in bytes.
 const STATEMENT_BYTES_MAX: usize = 1 << 20;
-/// Table functions that make rows out of numbers; none of them opens anything.
+/// Table functions that generate rows from numbers; none of them opens anything.
 pub(crate) const TABLE_FUNCTIONS: [&str; 2] = ["generate_series", "range"];
-/// Beginnings of the names that other databases give to functions that reach files or other servers.
+/// Prefixes of the names that other databases give to functions that reach files or other servers.
 const OUTSIDE_FUNCTIONS: [&str; 12] = [
     "read_",
     "parquet_",
@@ -39,7 +40,7 @@ const OUTSIDE_FUNCTIONS: [&str; 12] = [
     "dblink",
     "load_",
 ];
-/// Endings of relation names that are meant as files.
+/// Suffixes of relation names that are meant as files.
 const FILE_ENDINGS: [&str; 12] = [
     ".parquet", ".csv", ".json", ".jsonl", ".ndjson", ".arrow", ".avro", ".tsv", ".txt", ".gz", ".zst", ".db",
 ];
@@ -159,7 +160,7 @@ fn bare_name(name: &ObjectName) -> String {
     parts.collect::<Vec<_>>().join(".")
 }
 
-/// The words that open a statement: `DROP TABLE`, `INSERT INTO`.
+/// The first words of a statement: `DROP TABLE`, `INSERT INTO`.
 fn kind_of(statement: &SqlStatement) -> String {
     let text = statement.to_string();
     let words = text.split_whitespace().take(2);
@@ -169,13 +170,13 @@ fn kind_of(statement: &SqlStatement) -> String {
 
 /// Whether `text` ends a statement: its last token is `;`, outside quotes and comments.
 pub fn statement_is_complete(text: &str) -> bool {
-    // An open quote or an open block comment is an error to the tokenizer.
+    // An open quote or an open block comment is an error of the tokenizer.
     let Ok(tokens) = Tokenizer::new(&AuditDialect, text).tokenize() else { return false };
     let last = tokens.iter().rev().find(|token| !matches!(token, Token::Whitespace(_)));
     matches!(last, Some(Token::SemiColon))
 }
 
-/// Cuts a script at each `;` that stands outside quotes and comments. Parts without a word are left out.
+/// Cuts a script at each `;` outside quotes and comments. Parts without a word are left out.
 pub fn split_statements(script: &str) -> Result<Vec<&str>> {
     let tokens = Tokenizer::new(&AuditDialect, script)
         .tokenize_with_location()

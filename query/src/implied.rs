@@ -1,7 +1,7 @@
-//! What a filter implies in terms that commits, statistics and the Parquet decoder can judge.
+//! What a filter implies, in terms that commits, statistics and the Parquet decoder can evaluate.
 //!
-//! Invariant: the implied filter is true of every row of which the filter itself is true. It is used to
-//! leave things out early; the filter itself is still asked of what remains.
+//! Invariant: the implied filter is true of every row of which the filter itself is true. It is
+//! used to skip data early; the filter itself is still evaluated on what remains.
 
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
@@ -12,7 +12,7 @@ use datafusion::logical_expr::{BinaryExpr, Expr, Operator, lit};
 use crate::date_trunc::DAY_US;
 use crate::functions::LAST_OF;
 
-/// A value that a list must hold for a filter to be true.
+/// A value that a list must contain for a filter to be true.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Element {
     /// The list's column.
@@ -20,7 +20,7 @@ pub(crate) struct Element {
     pub(crate) value: String,
 }
 
-/// What `filter` implies, if it is of a form that is known here. `time_column` is in UTC.
+/// What `filter` implies, if its form is known here. `time_column` is in UTC.
 pub(crate) fn implied(filter: &Expr, time_column: &str) -> Option<Expr> {
     let Expr::BinaryExpr(BinaryExpr { left, op, right }) = filter else { return None };
     let (subject, operator, value) = match (left.as_ref(), right.as_ref()) {
@@ -43,7 +43,7 @@ pub(crate) fn implied(filter: &Expr, time_column: &str) -> Option<Expr> {
     }
 }
 
-/// What a list must hold for `filter` to be true, if `filter` says just that.
+/// What a list must contain for `filter` to be true, if `filter` is exactly such a condition.
 pub(crate) fn element(filter: &Expr) -> Option<Element> {
     let Expr::ScalarFunction(call) = filter else { return None };
     match call.args.as_slice() {
@@ -54,7 +54,7 @@ pub(crate) fn element(filter: &Expr) -> Option<Element> {
     }
 }
 
-/// A list whose last element is `value` contains `value`. The decoder can look for that before it
+/// A list whose last element is `value` contains `value`. The decoder can check that before it
 /// decodes any other column of the row.
 fn last_of_list(list: &Expr, operator: Operator, value: &ScalarValue) -> Option<Expr> {
     if operator != Operator::Eq {
@@ -65,7 +65,7 @@ fn last_of_list(list: &Expr, operator: Operator, value: &ScalarValue) -> Option<
     Some(array_has(list.clone(), lit(value)))
 }
 
-/// A time whose day is compared with a day lies before or after midnight.
+/// A time whose day is compared with a day is before or after a midnight.
 fn day_of_time(time: &Expr, operator: Operator, value: &ScalarValue) -> Option<Expr> {
     let ScalarValue::Date32(Some(day)) = value else { return None };
     let midnight = |day: i64| {

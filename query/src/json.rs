@@ -1,9 +1,10 @@
-//! JSON in SQL: `->` and `#>` give JSON as text, `->>` and `#>>` what that JSON says.
+//! JSON in SQL: `->` and `#>` give JSON as text, `->>` and `#>>` the value of that JSON.
 //!
-//! Invariant: every value that a question computes is of a type that can be compared, sorted, grouped
+//! Invariant: every value that a query computes has a type that can be compared, sorted, grouped
 //! and written in every format. The JSON functions' own `->` gives "a string, or a number, or an
-//! object", which none of these can be done with, so here it gives what the client wrote: `3`, `"a"`,
-//! `{"b":null}`. A cast to a number or a truth value, and a further step down, read that value in place.
+//! object", which allows none of these, so here it gives what the client wrote: `3`, `"a"`,
+//! `{"b":null}`. A cast to a number or a boolean, and a further step down, read that value in
+//! place.
 
 use std::sync::Arc;
 
@@ -20,15 +21,15 @@ use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExp
 use datafusion::logical_expr::sqlparser::ast::BinaryOperator;
 use datafusion_functions_json::udfs::{json_get_json_udf, json_get_udf};
 
-/// Functions that go further down from a value, if all steps are known when a question is planned.
+/// Functions that go further down from a value, if all steps are known when a query is planned.
 const STEPS_DOWN: [&str; 6] =
     ["json_as_text", "json_get_bool", "json_get_float", "json_get_int", "json_get_json", "json_get_str"];
-/// Functions that make or take values of no plain type.
+/// Functions that return or take values without a plain type.
 const FUNCTIONS_OF_UNIONS: [&str; 2] = ["json_from_scalar", "json_union_to_text"];
 
 /// Registers the JSON functions and operators.
 pub(crate) fn register(state: &mut SessionState) -> Result<()> {
-    // Ahead of the functions' own, which see what these leave.
+    // Before the functions' own rewrites, which see what these leave.
     state.register_expr_planner(Arc::new(ArrowsGiveText))?;
     state.register_function_rewrite(Arc::new(ReadInPlace))?;
     datafusion_functions_json::register_all(state)?;
@@ -101,8 +102,8 @@ fn is_further_step(call: &ScalarFunction) -> bool {
         && text.is_some_and(|text| !text.args.is_empty() && is_known(&text.args[1..]))
 }
 
-/// Whether the JSON functions read `data_type` straight from JSON. A string they would read without its
-/// quotes, which is for `->>` to say.
+/// Whether the JSON functions read `data_type` directly from JSON. They would read a string without
+/// its quotes, which is the meaning of `->>`.
 fn is_read_in_place(data_type: &DataType) -> bool {
     matches!(
         data_type,
@@ -110,7 +111,7 @@ fn is_read_in_place(data_type: &DataType) -> bool {
     ) || data_type.is_decimal()
 }
 
-/// The value that `expr` is the text of, if it is the text of one.
+/// The value whose text `expr` is, if it is the text of one.
 fn value_of(expr: Expr) -> Transformed<Expr> {
     match text_of(&expr) {
         Some(text) => Transformed::yes(json_get_udf().call(text.args.clone())),
@@ -118,7 +119,7 @@ fn value_of(expr: Expr) -> Transformed<Expr> {
     }
 }
 
-/// The call that gives `expr`, if that is the text of a JSON value.
+/// The call that produces `expr`, if that is the text of a JSON value.
 fn text_of(expr: &Expr) -> Option<&ScalarFunction> {
     match expr {
         Expr::ScalarFunction(call) => (call.func.name() == json_get_json_udf().name()).then_some(call),

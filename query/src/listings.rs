@@ -1,7 +1,8 @@
-//! What there is to ask: the answers to SHOW TABLES, DESCRIBE and their like.
+//! Answers to SHOW TABLES, DESCRIBE and similar statements.
 //!
-//! Invariant: lists name what a question can name and nothing else, types as a cast spells them. All of
-//! them are questions over one small schema, so a list can be filtered, joined and written as any answer.
+//! Invariant: lists name what a query can name and nothing else, with types as a cast writes them.
+//! All of them are queries over one small schema, so a list can be filtered, joined and written
+//! like any answer.
 
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ const TABLES: &str = "SELECT table_name AS name, CASE table_type WHEN 'VIEW' THE
 const FUNCTIONS: &str =
     "SELECT routine_name AS name, routine_kind AS kind, syntax, description FROM information_schema.routines";
 
-/// A statement that asks for a list, as the question that it is. Other statements stay as they are.
+/// A statement that asks for a list, rewritten as a query. Other statements stay as they are.
 pub(crate) fn as_question(statement: Statement) -> Result<Statement> {
     let Statement::Statement(inner) = &statement else { return Ok(statement) };
     let question = match inner.as_ref() {
@@ -61,7 +62,7 @@ fn columns_of(table: &ObjectName, filter: &str) -> Result<String> {
     if !known.contains(&name) {
         return Err(QueryError::UnknownTable { table: name, known });
     }
-    // A name of ours holds no quote.
+    // Our names contain no quote.
     Ok(format!(
         "SELECT column_name, data_type, is_nullable FROM \
          (SELECT * FROM information_schema.columns WHERE table_name = '{name}') {filter} ORDER BY ordinal_position"
@@ -166,7 +167,7 @@ fn routines(state: &SessionState) -> Result<RecordBatch, DataFusionError> {
     ])?)
 }
 
-/// `data_type` as SQL calls it, in a form that a cast takes.
+/// `data_type` as SQL calls it, in a form that a cast accepts.
 fn sql_type(data_type: &DataType) -> String {
     match data_type {
         DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 => "text".to_owned(),

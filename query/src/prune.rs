@@ -1,10 +1,10 @@
-//! Which files a question can leave out, from what the commits say of them.
+//! Which files a query can skip, based on what the commits say of them.
 //!
-//! Invariant: a file is left out only when the filters prove that none of its rows can match. A file
-//! without a statistic is kept. The date that a file lies under and the span of its event times are
-//! separate facts: an event whose own time is implausible is filed under the day it arrived, so a
-//! filter on the event time goes by the span alone, and such a file is kept for as long a span as its
-//! oddest event asks for.
+//! Invariant: a file is skipped only when the filters prove that none of its rows can match. A file
+//! without a statistic is kept. The date that a file is stored under and the span of its event
+//! times are separate facts: an event whose own time is implausible is stored under the day it
+//! arrived. So a filter on the event time uses the span alone, and such a file is kept for as long
+//! a span as its oddest event requires.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use strongroom_archive::FileEntry;
 use strongroom_schemas::{Table, events, table::DATE};
 
-/// Column that holds the event time of a table, whose span the commits record.
+/// Column that holds the event time of a table; the commits record its span.
 pub(crate) const fn time_column(table: Table) -> &'static str {
     match table {
         Table::Events => events::STAGE_TIMESTAMP,
@@ -55,8 +55,8 @@ pub(crate) fn prune(
     Ok(files.into_iter().zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect())
 }
 
-/// Keeps the files whose date makes `filter` (over the column `date` alone) true: exact, whatever the
-/// filter's form.
+/// Keeps the files whose date makes `filter` (over the column `date` alone) true: exact, whatever
+/// the filter's form.
 pub(crate) fn select_dates(files: Vec<FileEntry>, filter: &Arc<dyn PhysicalExpr>) -> Result<Vec<FileEntry>> {
     let dates = Date32Array::from_iter_values(files.iter().map(|file| date32(file.date)));
     let rows = RecordBatch::try_from_iter([(DATE, Arc::new(dates) as ArrayRef)])?;
@@ -116,7 +116,8 @@ impl PruningStatistics for CommitStatistics<'_> {
     }
 
     fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
-        // Commits say how many rows have a date (all), and of nothing else how many are null.
+        // Commits say how many rows have a date (all), and of no other column how many values are
+        // null.
         (column.name() == DATE).then(|| Arc::new(UInt64Array::from_value(0, self.files.len())) as ArrayRef)
     }
 

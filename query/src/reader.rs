@@ -1,17 +1,17 @@
 //! Reads sealed files in place.
 //!
-//! Invariants: a file is opened read-only and below the archive's root, in a bucket at the version that its commit
-//! names; footers and page indexes are parsed once a session, within a bound of bytes; they stay true because
-//! sealed files never change.
+//! Invariants: a file is opened read-only and below the archive's root, in a bucket at the version
+//! that its commit names. Footers and page indexes are parsed once a session, within a bound of
+//! bytes; they stay valid because sealed files never change.
 //!
-//! Reads of a local disk happen on the thread that asks. Handing each of them to a thread of its own, as the object
-//! store does, costs more than the read itself when the page cache has the bytes, and a question makes
-//! hundreds of small ones: bloom filters, pages chosen by the index. Of a bucket, what one step needs is asked
-//! for at once, neighbours as one request.
+//! Reads of a local disk happen on the calling thread. Handing each of them to another thread, as
+//! the object store does, costs more than the read itself when the page cache has the bytes, and a
+//! query makes hundreds of small reads: bloom filters, pages chosen by the index. From a bucket,
+//! everything that one step needs is requested at once, with neighbouring ranges as one request.
 //!
-//! DataFusion leaves out row groups by columns, not by the elements of lists. Who looks for an address
-//! looks for an element, so a scan is shown only the row groups whose statistics and bloom filter admit
-//! the elements that it wants.
+//! DataFusion prunes row groups by columns, not by the elements of lists. A search for an address
+//! is a search for an element, so a scan is shown only the row groups whose statistics and bloom
+//! filter admit the wanted elements.
 
 use std::fs::File;
 use std::io;
@@ -40,10 +40,10 @@ use thiserror::Error;
 
 use crate::implied::Element;
 
-/// What is read of the end of a file in a bucket before it is known how long the footer is.
+/// How much of the end of a file in a bucket is read before the length of the footer is known.
 const FOOTER_BYTES_LIKELY: usize = 128 << 10;
 
-/// A sealed file that could not be read, with the part that was wanted.
+/// A sealed file that could not be read, with the part that was requested.
 #[derive(Debug, Error)]
 enum ReadError {
     #[error("cannot open {}", path.display())]
@@ -79,7 +79,7 @@ impl From<ReadError> for ParquetError {
     }
 }
 
-/// Whether a scan will want the page index: it has filters that pages can be judged by.
+/// Whether a scan will use the page index: it has filters that pages can be judged by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PageIndex {
     Wanted,
@@ -140,7 +140,7 @@ impl ParquetFileReaderFactory for InPlace {
 struct SealedFile {
     path: PathBuf,
     contents: Contents,
-    /// When it lies on a local disk and was used: with its length in bytes.
+    /// When the file is on a local disk and was used: the open file and its length in bytes.
     open: Option<(File, u64)>,
     file: PartitionedFile,
     footers: Arc<FileMetadataCache>,
@@ -269,7 +269,7 @@ impl SealedFile {
             let place = place.and_then(|(offset, length)| {
                 Some((u64::try_from(offset).ok()?, u64::try_from(length).ok()?))
             });
-            // Files of ours say where it is; without that the row group is read.
+            // Our files say where the bloom filter is; without that the row group is read.
             let Some((offset, length)) = place else { return Ok(true) };
             let place = offset..offset.saturating_add(length);
             let bytes = self.read(vec![place]).await?.pop();
@@ -280,7 +280,7 @@ impl SealedFile {
     }
 }
 
-/// A file as the parser of footers reads it.
+/// A file as the footer parser reads it.
 struct Footer<'f>(&'f mut SealedFile);
 
 impl MetadataFetch for Footer<'_> {
@@ -307,10 +307,7 @@ impl AsyncFileReader for SealedFile {
     ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
         async move {
             let all = self.metadata().await?;
-            match self.elements.is_empty() {
-                true => Ok(all),
-                false => Ok(self.with_elements(all).await?),
-            }
+            if self.elements.is_empty() { Ok(all) } else { Ok(self.with_elements(all).await?) }
         }
         .boxed()
     }

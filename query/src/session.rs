@@ -1,8 +1,9 @@
 //! A session: the archive's tables and views, the functions, the limits.
 //!
-//! Invariants: a session knows one object store, the archive's folder, opened for reading; its memory
-//! pool is bounded, so what is too big spills to the temporary folder; every statement passes the gate
-//! before it is planned, and the plan is checked again before it runs.
+//! Invariants: a session knows one object store, the archive's folder, opened for reading. Its
+//! memory pool is bounded, so larger data spills to the temporary folder. Every statement passes
+//! the gate before it is planned, and the plan is checked again before it runs. A crash leaves only
+//! spilled files in that folder.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,26 +38,26 @@ use crate::snapshots::{Snapshots, Taken};
 use crate::table::{STORE_URL, ScanSummary};
 use crate::{functions, gate, json, listings, views};
 
-/// Memory that one session's questions may use unless told otherwise.
+/// Default memory for the queries of one session.
 pub const MEMORY_LIMIT_DEFAULT: usize = 1 << 30;
 /// Least memory that a session can work with.
 const MEMORY_LIMIT_MIN: usize = 8 << 20;
-/// Rows that travel together: few where memory is short, as a sort holds at least two such batches, and
-/// rows with bodies are some KiB each. At most what DataFusion takes by default.
+/// Rows in one batch: few when memory is short, because a sort holds at least two such batches and
+/// rows with bodies have some KiB each. At most DataFusion's default.
 const ROW_MEMORY_BYTES: usize = 48 << 10;
 const BATCH_ROWS_MIN: usize = 256;
 const BATCH_ROWS_MAX: usize = 8192;
-/// Memory set aside for merging what a sort spilled: this part of the limit for each partition, at most
-/// what DataFusion takes by default.
+/// Memory set aside for merging what a sort spilled: this part of the limit for each partition, at
+/// most DataFusion's default.
 const MERGE_SHARE: usize = 16;
 const MERGE_BYTES_MAX: usize = 10 << 20;
-/// Parsed footers and page indexes kept between questions.
+/// Parsed footers and page indexes kept between queries.
 const METADATA_CACHE_BYTES: usize = 64 << 20;
 /// Name of the one catalog and schema.
 const CATALOG: &str = "strongroom";
 const SCHEMA: &str = "archive";
 
-/// What a session may use.
+/// Resources that a session may use.
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
     /// Bytes of memory for sorts, joins and groups of one session.
@@ -73,13 +74,13 @@ impl Default for SessionOptions {
     }
 }
 
-/// Answers questions over one archive.
+/// Answers queries over one archive.
 pub struct Session {
     context: SessionContext,
     memory_limit: usize,
 }
 
-/// The answer to one statement, as it comes.
+/// The answer to one statement, as a stream.
 pub struct Answer {
     pub schema: SchemaRef,
     pub rows: Fuse<SendableRecordBatchStream>,
@@ -90,7 +91,7 @@ pub struct Answer {
 }
 
 impl Session {
-    /// A session over `archive`. Opens no file; each question takes its own snapshot.
+    /// A session over `archive`. Opens no file; each query takes its own snapshot.
     ///
     /// # Errors
     /// [`QueryError::Session`] when the limits cannot be set up, [`QueryError::SpillFolder`] when the
@@ -109,8 +110,8 @@ impl Session {
         settings.execution.parquet.pushdown_filters = true;
         settings.execution.parquet.reorder_filters = true;
         settings.explain.show_sizes = false;
-        // The merge of sorts that run side by side cannot spill, and they leave it nothing. One sort can
-        // always go on, and takes no longer once it spills.
+        // The merge of parallel sorts cannot spill, and the sorts leave it no memory. A single sort
+        // can always continue, and takes no longer once it spills.
         settings.optimizer.repartition_sorts = false;
 
         let spill = match &options.temp_dir {
@@ -121,14 +122,15 @@ impl Session {
             }
             None => DiskManagerMode::OsTmpDirectory,
         };
-        // Sealed files are read by `reader`. DataFusion asks for a store all the same, and is given the folder, or
-        // for a bucket, which `reader` alone can reach, nothing.
-        let store: Arc<dyn ObjectStore> = match archive.is_local() {
-            true => Arc::new(
+        // Sealed files are read by `reader`. DataFusion requires a store all the same: it is given
+        // the folder, or, for a bucket, which only `reader` can reach, an empty store.
+        let store: Arc<dyn ObjectStore> = if archive.is_local() {
+            Arc::new(
                 LocalFileSystem::new_with_prefix(archive.root())
                     .map_err(|error| QueryError::Session(DataFusionError::ObjectStore(Box::new(error))))?,
-            ),
-            false => Arc::new(InMemory::new()),
+            )
+        } else {
+            Arc::new(InMemory::new())
         };
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(FairSpillPool::new(memory_limit)))
@@ -142,7 +144,8 @@ impl Session {
             .into_iter()
             .filter(|function| gate::TABLE_FUNCTIONS.contains(&function.name()))
             .map(|function| (function.name().to_owned(), function));
-        // File formats and table factories exist for COPY and CREATE EXTERNAL TABLE: there are none.
+        // File formats and table factories exist for COPY and CREATE EXTERNAL TABLE: there are
+        // none.
         let mut state = SessionStateBuilder::new()
             .with_config(config)
             .with_runtime_env(runtime)
@@ -166,8 +169,8 @@ impl Session {
     /// Cancel safe: dropping the future or the answer stops the work and removes what it spilled.
     ///
     /// # Errors
-    /// [`QueryError::Refused`] and its like for a statement that does not merely read, one of the
-    /// variants about names for a statement that names what does not exist.
+    /// [`QueryError::Refused`] or a similar variant for a statement that does more than read, one
+    /// of the variants about names for a statement that names something that does not exist.
     pub async fn ask(&self, sql: &str) -> Result<Answer> {
         let asked = Instant::now();
         let statement = listings::as_question(gate::admit(sql)?)?;
@@ -189,7 +192,7 @@ impl Session {
         Ok(Answer { schema: rows.schema(), rows: rows.fuse(), plan, memory_limit: self.memory_limit, asked })
     }
 
-    /// Plans the views that `statement` names, or all of them if it asks for what there is.
+    /// Plans the views that `statement` names, or all of them if it asks for a list.
     async fn plan_views(&self, statement: &Statement) -> Result<(), DataFusionError> {
         let references = self.context.state().resolve_table_references(statement)?;
         if references.iter().any(|name| name.schema() == Some(INFORMATION_SCHEMA)) {
@@ -203,7 +206,7 @@ impl Session {
         Ok(())
     }
 
-    /// Registers the lists of what there is, unless that is done already.
+    /// Registers the schema of the lists, unless that is done already.
     async fn register_lists(&self) -> Result<(), DataFusionError> {
         let Some(catalog) = self.context.catalog(CATALOG) else { return Ok(()) };
         if catalog.schema(INFORMATION_SCHEMA).is_none() {
@@ -256,11 +259,11 @@ impl Session {
 }
 
 impl Answer {
-    /// Files that the plan's scans opened and knew of, and bytes read so far.
-    pub fn work(&self) -> Work {
-        let mut work = Work::default();
-        collect_work(&self.plan, &mut work);
-        work
+    /// Files that the plan's scans listed and opened, and bytes read so far.
+    pub fn stats(&self) -> QueryStats {
+        let mut stats = QueryStats::default();
+        collect_stats(&self.plan, &mut stats);
+        stats
     }
 
     pub(crate) fn failure(&self, error: DataFusionError) -> QueryError {
@@ -273,30 +276,30 @@ impl Answer {
     }
 }
 
-/// What answering took.
+/// What answering a statement took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Work {
+pub struct QueryStats {
     pub files: ScanSummary,
     pub bytes_read: usize,
     pub bytes_spilled: usize,
 }
 
-fn collect_work(plan: &Arc<dyn ExecutionPlan>, work: &mut Work) {
+fn collect_stats(plan: &Arc<dyn ExecutionPlan>, stats: &mut QueryStats) {
     if let Some(scan) = plan.downcast_ref::<DataSourceExec>()
         && let Some(config) = scan.data_source().downcast_ref::<FileScanConfig>()
     {
         let files = config.file_groups.iter().flat_map(|group| group.iter());
         if let Some(summary) = files.filter_map(|file| file.extension::<ScanSummary>()).next() {
-            work.files.listed += summary.listed;
-            work.files.kept += summary.kept;
+            stats.files.listed += summary.listed;
+            stats.files.kept += summary.kept;
         }
     }
     if let Some(metrics) = plan.metrics() {
-        work.bytes_read += metrics.sum_by_name("bytes_scanned").map_or(0, |value| value.as_usize());
-        work.bytes_spilled += metrics.spilled_bytes().unwrap_or(0);
+        stats.bytes_read += metrics.sum_by_name("bytes_scanned").map_or(0, |value| value.as_usize());
+        stats.bytes_spilled += metrics.spilled_bytes().unwrap_or(0);
     }
     for child in plan.children() {
-        collect_work(child, work);
+        collect_stats(child, stats);
     }
 }
 
@@ -304,7 +307,7 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// A registry that holds the archive's folder and takes in nothing else.
+/// A registry that holds the archive's folder and accepts nothing else.
 #[derive(Debug)]
 struct ArchiveOnly {
     store: Arc<dyn ObjectStore>,
@@ -319,6 +322,6 @@ impl ObjectStoreRegistry for ArchiveOnly {
         if url.as_str() == STORE_URL.as_str() {
             return Ok(Arc::clone(&self.store));
         }
-        Err(DataFusionError::Plan(format!("this archive is read-only: {url} lies outside it")))
+        Err(DataFusionError::Plan(format!("this archive is read-only: {url} is outside it")))
     }
 }

@@ -1,7 +1,7 @@
 //! The list of a table's files, read again when, and only when, there is a new commit.
 //!
-//! Invariants: a list is used for as long as the archive says that no commit follows it; no clock is asked.
-//! One statement takes each table's list once, whatever number of times it names the table.
+//! Invariants: a list is used for as long as the archive says that no commit follows it; no clock
+//! is used. One statement takes each table's list once, however often it names the table.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +16,7 @@ pub(crate) struct Snapshots {
     known: Mutex<HashMap<Table, Arc<Snapshot>>>,
 }
 
-/// Lists taken by one statement. It travels in the configuration of the statement's session state.
+/// Lists taken by one statement. They travel in the configuration of the statement's session state.
 #[derive(Debug, Default)]
 pub(crate) struct Taken(tokio::sync::Mutex<HashMap<Table, Arc<Snapshot>>>);
 

@@ -1,9 +1,9 @@
-//! One table of the archive as DataFusion sees it: the files its commits name, less those that the
+//! One table of the archive for DataFusion: the files that its commits name, without those that the
 //! filters rule out, read by DataFusion's own Parquet source.
 //!
-//! Invariants: the list of files is taken once a statement and never from the folder, so what no commit
-//! names is not read; row counts are exact, so `COUNT(*)` needs no file; filters on `date` alone are
-//! fully answered by the choice of files, all others are evaluated again on rows.
+//! Invariants: the list of files is taken once a statement and never from the folder, so files that
+//! no commit names are not read; row counts are exact, so `COUNT(*)` needs no file; filters on
+//! `date` alone are fully answered by the choice of files, all others are evaluated again on rows.
 //!
 //! Strings are read as views: the decoder then points into the page instead of copying each value.
 
@@ -34,7 +34,7 @@ use crate::prune::{date32, prune, select_dates, time_column};
 use crate::reader::{InPlace, PageIndex};
 use crate::snapshots::{Snapshots, Taken};
 
-/// Name by which plans call the archive's folder. Nothing but this is an object store to a session.
+/// Name by which plans call the archive's folder. A session has no other object store.
 pub(crate) static STORE_URL: LazyLock<ObjectStoreUrl> = LazyLock::new(|| {
     ObjectStoreUrl::parse("strongroom://archive/").expect("a scheme and a host make an object store URL")
 });
@@ -74,7 +74,7 @@ impl SealedTable {
 
     fn partitioned_file(&self, file: &FileEntry) -> Result<PartitionedFile> {
         let relative = file.path.strip_prefix(self.snapshots.archive().root()).map_err(|_| {
-            DataFusionError::Internal(format!("{} lies outside the archive", file.path.display()))
+            DataFusionError::Internal(format!("{} is outside the archive", file.path.display()))
         })?;
         let location = relative.to_str().and_then(|path| object_store::path::Path::parse(path).ok());
         let location = location.ok_or_else(|| {
@@ -86,7 +86,7 @@ impl SealedTable {
             last_modified: chrono::DateTime::UNIX_EPOCH,
             size: file.size,
             e_tag: None,
-            // A newer version of the same name is not what the commit names.
+            // A newer version of the same name is not the one that the commit names.
             version: file.version.clone(),
         };
         Ok(PartitionedFile::new_from_meta(meta)
@@ -117,7 +117,7 @@ impl SealedTable {
     }
 }
 
-/// `schema` with strings and bytes as views, and elements of lists called as in files.
+/// `schema` with strings and bytes as views, and elements of lists named as in files.
 fn view_schema(schema: &Schema) -> SchemaRef {
     let fields = schema.fields().iter().map(|field| match field.data_type() {
         DataType::Utf8 => Arc::new(Field::new(field.name(), DataType::Utf8View, field.is_nullable())),
@@ -148,9 +148,12 @@ impl TableProvider for SealedTable {
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        let answer = |filter: &&Expr| match is_about_dates(filter) {
-            true => TableProviderFilterPushDown::Exact,
-            false => TableProviderFilterPushDown::Inexact,
+        let answer = |filter: &&Expr| {
+            if is_about_dates(filter) {
+                TableProviderFilterPushDown::Exact
+            } else {
+                TableProviderFilterPushDown::Inexact
+            }
         };
         Ok(filters.iter().map(answer).collect())
     }
@@ -186,7 +189,8 @@ impl TableProvider for SealedTable {
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
 
-        // In order of event time, so that a scan of neighbouring files stays a scan of neighbouring times.
+        // In order of event time, so that a scan of neighbouring files is a scan of neighbouring
+        // times.
         files.sort_by_key(|file| (file.time_min_us, file.offset_min));
         let mut files = files.iter().map(|file| self.partitioned_file(file)).collect::<Result<Vec<_>>>()?;
         if let Some(first) = files.first_mut() {

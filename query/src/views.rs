@@ -1,11 +1,12 @@
-//! The names that an investigator asks for.
+//! The investigator's views.
 //!
-//! Invariant: a name here is a filter, a choice of columns and columns computed from one row; never a
+//! Invariant: a view is a filter, a choice of columns, and columns computed from one row; never a
 //! join, a window or an aggregate. So a filter on a view reaches the files as one on `events` does,
-//! and a row of a view is a row of `events`, which `audit_id`, `stage` and `source_offset` find again.
+//! and a row of a view is a row of `events`, which `audit_id`, `stage` and `source_offset`
+//! identify.
 //!
-//! A request that lasts (watch, exec, attach, port-forward) has a row when it starts and one when it
-//! ends; a view keeps both, because an audit policy may leave out either.
+//! A long-running request (watch, exec, attach, port-forward) has a row when it starts and one when
+//! it ends; a view keeps both, because an audit policy may leave out either.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use crate::gate;
 use crate::snapshots::Snapshots;
 use crate::table::SealedTable;
 
-/// The impersonated user if there is one, else the user: on whose permissions the request ran.
+/// The impersonated user if there is one, else the user: whose permissions the request used.
 pub(crate) const ACTOR: &str = "actor";
 /// The last of `source_ips`, the only one that no client can set.
 pub(crate) const SOURCE_IP: &str = "source_ip";
@@ -106,14 +107,14 @@ WHERE response_code IN (401, 403) OR authz_decision = 'forbid'",
 pub(crate) const fn about(table: Table) -> &'static str {
     match table {
         Table::Events => "one row for each audit event",
-        Table::Rejects => "what was received and could not be decoded",
+        Table::Rejects => "received input that could not be decoded",
         Table::Alerts => "every alert raised",
         Table::Activity => "what was done with the archive and its findings",
     }
 }
 
-/// `events` with the computed columns [`ACTOR`] and [`SOURCE_IP`] behind its own: planned as the view it
-/// is, listed as the table that it is to everyone who asks.
+/// `events` followed by the computed columns [`ACTOR`] and [`SOURCE_IP`]: planned as a view, listed
+/// as a table.
 #[derive(Debug)]
 struct EventsTable(ViewTable);
 
@@ -159,7 +160,7 @@ impl TableProvider for EventsTable {
     }
 }
 
-/// Registers the archive's tables. Views are planned by [`plan_view`], when one is asked for.
+/// Registers the archive's tables. [`plan_view`] plans views when they are used.
 pub(crate) fn register_tables(context: &SessionContext, snapshots: &Arc<Snapshots>) -> Result<()> {
     for table in Table::ALL {
         let sealed = Arc::new(SealedTable::new(table, Arc::clone(snapshots)));

@@ -1,8 +1,8 @@
-//! An alert: what a rule found, in a form that every sink and the `alerts` table share.
+//! An alert: the finding of a rule, in the form that every sink and the `alerts` table share.
 //!
-//! Invariant: an alert carries references and short, listed fields; never a request or response
-//! body, so nothing that is secret in a cluster leaves through a SIEM. Its `alert_id` is a function
-//! of rule, key, window and first event alone, so a replay raises the same id.
+//! Invariant: an alert carries references and short, listed fields, never a request or response
+//! body, so no secret of a cluster leaves through a SIEM. Its `alert_id` is a function only of
+//! rule, key, window and first event, so a replay, also after a crash, raises the same id.
 
 use std::fmt;
 
@@ -78,7 +78,7 @@ pub struct AlertEvent {
     pub source_offset: i64,
     /// The impersonated user if there is one, else the user.
     pub actor: String,
-    /// The authenticated user, also when it impersonates.
+    /// The authenticated user, also if it impersonates another one.
     pub user_name: String,
     /// The last of `sourceIPs`.
     pub source_ip: Option<String>,
@@ -95,7 +95,7 @@ pub struct AlertEvent {
 }
 
 impl AlertEvent {
-    /// What an alert keeps of each of its events, of this one.
+    /// Returns the part of this event that its alert keeps in [`Touched`].
     pub fn touch(&self) -> Touch<'_> {
         Touch {
             namespace: self.namespace.as_deref(),
@@ -133,11 +133,11 @@ pub struct Alert {
     pub techniques: Vec<String>,
     /// One sentence with this alert's own values.
     pub message: String,
-    /// What an analyst does next, from the rule.
+    /// What an analyst should do next, from the rule.
     pub next_steps: String,
     /// The event that completed the finding.
     pub event: AlertEvent,
-    /// What all events counted in the window touch; nothing in alerts that were kept before this was.
+    /// What all events counted in the window touch; empty in older alerts, which lack this field.
     #[serde(default)]
     pub touched: Touched,
 }

@@ -1,7 +1,7 @@
 //! The closed sets of `audit.k8s.io/v1` `Event` (k8s.io/apiserver `pkg/apis/audit/v1/types.go`).
 //!
-//! `verb` and `resource` stay strings, as in the Go type: custom resources and non-resource requests
-//! bring values of their own.
+//! Invariant: a parsed value is one of its closed set. `verb` and `resource` stay strings, as in
+//! the Go type, because custom resources and non-resource requests have other values. No state.
 
 use thiserror::Error;
 
@@ -14,7 +14,7 @@ pub enum Level {
     RequestResponse,
 }
 
-/// The moment of a request's life that an event describes.
+/// The stage of a request that an event describes.
 ///
 /// `ResponseStarted` appears only for long-running requests (watch, exec, attach, port-forward, log
 /// follow) and may be the only event of such a request for hours.
@@ -26,7 +26,7 @@ pub enum Stage {
     Panic,
 }
 
-/// A value outside a closed set, with the values that are in it.
+/// A value outside a closed set, with the values in the set.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("{field} \"{value}\" is not one of {expected}")]
 pub struct UnknownValue {
@@ -86,7 +86,7 @@ impl std::str::FromStr for Stage {
     }
 }
 
-/// Longest part of an outside value that is repeated in an error.
+/// Longest part of an unknown value that an error repeats.
 const VALUE_CHARS_MAX: usize = 64;
 
 fn shorten(value: &str) -> String {

@@ -1,14 +1,15 @@
-//! How a stream spells its records: the template that an event's column `form` holds.
+//! Forms: templates of the record format of a stream, stored in the column `form` of events.
 //!
-//! Invariant: a [`Form`] exists only for a template that cannot state what a column should. It is one JSON document with text
-//! around it; each column stands in it at most once, as the value of its own member; all columns stand in one object, the
-//! event, and there no other value can have the name of a column. No string of it can hold another event, and no other
-//! object of it can be taken for one. `docs/format.md`, *Forms*, has the grammar, and `tools/verify.py` is its second
-//! reader; both read `tests/data/forms.json`.
+//! Invariant: a [`Form`] exists only for a template that cannot contain a value that belongs in a
+//! column. It is one JSON document with text around it. Each column is in it at most once, as the
+//! value of its own member. All columns are in one object, the event, in which no other value can
+//! have the name of a column. None of its strings can contain another event, and none of its other
+//! objects can be mistaken for one. `docs/format.md`, *Forms*, has the grammar, and
+//! `tools/verify.py` is its second reader; both read `tests/data/forms.json`. No state.
 //!
-//! A form holds no values of its own kind of row: which columns it renders is [`Form::columns`], and the code that renders a row
-//! compares that with the columns that are not null. How values are spelled is the renderer's; which spellings there are is
-//! said here, as closed sets.
+//! A form does not say which columns a row has: [`Form::columns`] are the columns that it renders,
+//! and the code that renders a row compares them with the columns that are not null. The renderer
+//! writes the values; the possible formats of values are closed sets in this file.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -22,22 +23,22 @@ use crate::table::events::index;
 pub const FORM_BYTES_MAX: usize = 16 << 10;
 /// Most holes of a form: columns, items and regions.
 pub const FORM_HOLES_MAX: usize = 128;
-/// How deep objects, lists and regions of a form, or of an item, lie in each other.
+/// Deepest nesting of objects, lists and regions in a form or an item.
 pub const FORM_DEPTH_MAX: usize = 32;
-/// How deep regions alone lie in each other.
+/// Deepest nesting of regions.
 pub const FORM_REGIONS_MAX: usize = 3;
-/// Most forms in the rows of one block; what needs another one is kept in `raw`.
+/// Most forms in the rows of one block; a record that needs another one is stored in `raw`.
 pub const FORMS_IN_BLOCK_MAX: usize = 64;
 /// Most items of one row's `form_values`.
 pub const FORM_ITEMS_MAX: usize = 64;
 /// Most bytes of all items of one row.
 pub const FORM_ITEMS_BYTES_MAX: usize = 64 << 10;
-/// Most white space before an item of a list, in the layouts that have lines.
+/// Most white space before an item of a list, in layouts with lines.
 pub const LIST_INDENT_MAX: u8 = 64;
 /// Longest hole.
 const HOLE_BYTES_MAX: usize = 64;
 
-/// What a column of an event is in JSON.
+/// The JSON type of an event's column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Text,
@@ -48,13 +49,13 @@ pub enum Kind {
     Time,
 }
 
-/// A column that stands in the record, with its member.
+/// A column that is part of the record, with its member.
 #[derive(Clone, Copy, Debug)]
 pub struct Mapped {
     /// Position in the schema of `events`.
     pub column: usize,
     pub name: &'static str,
-    /// Member of the event that holds the column's, if it is not the event itself.
+    /// Member of the event that contains the column's member, if that is not in the event itself.
     pub inside: Option<&'static str>,
     pub member: &'static str,
     pub kind: Kind,
@@ -75,10 +76,10 @@ const IMPERSONATED: Option<&str> = Some("impersonatedUser");
 const OBJECT: Option<&str> = Some("objectRef");
 const STATUS: Option<&str> = Some("responseStatus");
 
-/// The members of an event that hold columns of their own.
+/// The members of an event that contain the members of columns.
 const CONTAINERS: [&str; 4] = ["user", "impersonatedUser", "objectRef", "responseStatus"];
 
-/// Every column that stands in the record. The `authz_` columns are parts of `annotations`.
+/// Every column that is part of the record. The `authz_` columns are parts of `annotations`.
 pub const MAPPED: [Mapped; 32] = [
     mapped(index::AUDIT_ID, "audit_id", None, "auditID", Kind::Text),
     mapped(index::STAGE, "stage", None, "stage", Kind::Text),
@@ -120,8 +121,9 @@ pub const MAPPED: [Mapped; 32] = [
     mapped(index::STAGE_TIMESTAMP, "stage_timestamp", None, "stageTimestamp", Kind::Time),
 ];
 
-/// Names by which a decoder tells an event, or that nothing else has: outside of the event no object of a form has them.
-/// In lower case, for names are compared without regard to the case of ASCII letters.
+/// Names by which a decoder recognises an event, or that only events have: no object of a form
+/// outside the event has them. In lower case, because names are compared without regard to the case
+/// of ASCII letters.
 const EVENT_NAMES: [&str; 12] = [
     "auditid",
     "apiversion",
@@ -137,7 +139,8 @@ const EVENT_NAMES: [&str; 12] = [
     "stagetimestamp",
 ];
 
-/// Which characters of a string are written as an escape, beside `"`, `\` and those below U+0020.
+/// The characters of a string that are written as an escape, besides `"`, `\` and those below
+/// U+0020.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Escapes {
     /// `<`, `>` and `&`, as `\u003c` and so on.
@@ -150,13 +153,13 @@ pub struct Escapes {
     pub delete: bool,
     /// Everything from U+0080 on, as UTF-16.
     pub non_ascii: bool,
-    /// `\b` and `\f`; else `\u0008` and `\u000c`.
+    /// `\b` and `\f`, instead of `\u0008` and `\u000c`.
     pub short: bool,
     /// Digits of `\uXXXX`.
     pub upper: bool,
 }
 
-/// How a string is escaped.
+/// The escaping of a string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Style {
     Go,
@@ -242,7 +245,7 @@ impl Style {
     }
 }
 
-/// What stands between the items of a list.
+/// The layout of the items of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// `["a","b"]`
@@ -251,7 +254,8 @@ pub enum Layout {
     Spaced,
     /// `[ "a", "b" ]`, and `[ ]` without items.
     Padded,
-    /// Each item on a line of its own, behind so many of the character, the bracket behind `close` of them; `[]` without items.
+    /// Each item on its own line, after this many of the character, and the bracket after `close`
+    /// of them; `[]` without items.
     Lines { fill: u8, items: u8, close: u8 },
 }
 
@@ -279,20 +283,20 @@ impl Layout {
     }
 }
 
-/// How many decimals of a second are written.
+/// The number of decimals of a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decimals {
-    /// As many as this; with none there is no point either.
+    /// This many; without a point if there are none.
     Fixed(u8),
     /// Up to the last one that is not 0.
     Trimmed,
-    /// The least of 0, 3 and 6 that is enough.
+    /// The smallest sufficient number of 0, 3 and 6.
     Threes,
-    /// 0 when that is enough, else 6.
+    /// 0 if that is sufficient, else 6.
     Sixes,
 }
 
-/// How UTC is written.
+/// The text for UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Zone {
     /// `Z`
@@ -315,7 +319,7 @@ impl Zone {
     }
 }
 
-/// How the value of a column is spelled.
+/// The format of a column's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
     Text(Style),
@@ -363,14 +367,14 @@ impl Codec {
     }
 }
 
-/// Where an item of `form_values` stands, which is what it must be.
+/// The place of an item of `form_values`, which determines what it may contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// A whole value.
     Value,
     /// A part of a string.
     Text,
-    /// A part of what is around the document.
+    /// A part of the text around the document.
     Around,
 }
 
@@ -382,12 +386,12 @@ pub enum Segment {
     Column(usize, Codec),
     /// The next item of `form_values`.
     Item(Place),
-    /// What follows, up to [`Segment::Close`], is the content of a string.
+    /// The segments up to [`Segment::Close`] are the content of a string.
     Open(Style),
     Close,
 }
 
-/// What is wrong with a template.
+/// Why a template is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
     TooLong,
@@ -406,7 +410,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The name of the class, the same for every reader of forms.
+    /// Returns the name of the fault, the same in every reader of forms.
     pub const fn as_str(self) -> &'static str {
         match self {
             Fault::TooLong => "too_long",
@@ -430,21 +434,23 @@ impl Fault {
             Fault::TooLong => "the form is too long",
             Fault::Hole => "a dollar sign that is neither doubled nor the start of a hole",
             Fault::UnknownColumn => "a hole of an unknown column",
-            Fault::UnknownCodec => "a spelling that is unknown, or is not one of this column",
+            Fault::UnknownCodec => "a format that is unknown, or not one of this column",
             Fault::ColumnTwice => "a column that has a hole already",
             Fault::NoColumn => "the form has no column",
             Fault::Misplaced => "a hole that is not the value of its column's member in the event",
             Fault::Named => "a member that has a column's name and another value",
             Fault::NameTwice => "a name that the object has already",
             Fault::NotJson => "the document is not JSON here",
-            Fault::String => "a string that may hide something: it has a brace or a backslash, or its escape",
-            Fault::TooDeep => "objects, lists or regions lie too deep in each other",
+            Fault::String => {
+                "a string with a brace or a backslash, or an escape of one, which may hide an event"
+            }
+            Fault::TooDeep => "objects, lists or regions are nested too deeply",
             Fault::TooManyHoles => "the form has too many holes",
         }
     }
 }
 
-/// Why a template is not a form; repeats nothing of it.
+/// Why a template is not a form; repeats no part of it.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("byte {at}: {}", fault.explained())]
 pub struct FormError {
@@ -493,24 +499,25 @@ impl Form {
         &self.segments
     }
 
-    /// The segments that give the event alone, from its `{` to its `}`, as it is before what is around it escapes it.
+    /// Returns the segments of the event alone, from its `{` to its `}`, before a surrounding
+    /// string escapes it.
     pub fn event(&self) -> Range<usize> {
         self.event.clone()
     }
 
-    /// A bit for each entry of [`MAPPED`] that has a hole.
+    /// Returns a bit for each entry of [`MAPPED`] that has a hole.
     pub fn columns(&self) -> u64 {
         self.columns
     }
 
-    /// How many items a row of this form has.
+    /// Returns the number of items of a row of this form.
     pub fn items(&self) -> usize {
         self.items
     }
 }
 
-/// Whether `item` may stand there: a whole JSON value without the name or the text of an event, or a part of a string, or text
-/// without a brace.
+/// Whether `item` may be in a place: a whole JSON value without the name or the text of an event,
+/// or a part of a string, or text without a brace.
 pub fn item_fits(item: &str, place: Place) -> bool {
     match place {
         Place::Around => !item.contains('{'),
@@ -527,7 +534,7 @@ pub fn item_fits(item: &str, place: Place) -> bool {
     }
 }
 
-/// What comes next in a template.
+/// The next part of a template.
 enum Peek {
     End,
     Byte(u8),
@@ -541,7 +548,7 @@ enum Hole {
     Close,
 }
 
-/// The value of a member, as far as names are concerned.
+/// The value of a member, for the check of names.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Value {
     Column,
@@ -577,7 +584,7 @@ struct Reader<'t> {
     objects: Vec<Object>,
     depth: usize,
     regions: usize,
-    /// The object in which all columns stand.
+    /// The object that contains all columns.
     event: Option<usize>,
 }
 
@@ -612,7 +619,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Takes the byte that was seen.
+    /// Consumes the byte that was peeked.
     fn take(&mut self) {
         let byte = self.text[self.at];
         self.literal.push(byte);
@@ -633,14 +640,14 @@ impl<'t> Reader<'t> {
 
     fn end_literal(&mut self) {
         if !self.literal.is_empty() {
-            // Cut at ASCII only, so it is the UTF-8 that it was.
+            // The template is cut only at ASCII characters, so the part is UTF-8.
             let literal = String::from_utf8_lossy(&self.literal).into_owned();
             self.segments.push(Segment::Literal(literal));
             self.literal.clear();
         }
     }
 
-    /// The hole that begins here, and where it ends.
+    /// Returns the hole that begins here, and its end.
     fn hole(&self) -> Result<(Hole, usize), FormError> {
         let wrong = |fault| Err(self.fault(fault));
         let rest = &self.text[self.at..];
@@ -695,7 +702,7 @@ impl<'t> Reader<'t> {
         if self.depth > FORM_DEPTH_MAX { Err(self.fault(Fault::TooDeep)) } else { Ok(()) }
     }
 
-    /// A document and what is around it.
+    /// Reads a document and the text around it.
     fn text(&mut self) -> Result<(), FormError> {
         self.around()?;
         match self.peek() {
@@ -754,7 +761,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// A value; `member` is the one whose value it is.
+    /// Reads a value; `member` is the member whose value it is.
     fn value(&mut self, member: Option<usize>) -> Result<Value, FormError> {
         match self.peek() {
             Peek::End => return Err(self.fault(Fault::NotJson)),
@@ -814,8 +821,8 @@ impl<'t> Reader<'t> {
         Ok(())
     }
 
-    /// The characters of a string that is a value, up to its end. Decoded they have neither a brace nor a backslash: so no
-    /// string of a form holds an object, however often it is decoded.
+    /// Reads the characters of a string value, up to its end. Decoded they have neither a brace nor
+    /// a backslash, so no string of a form contains an object, however often it is decoded.
     fn characters(&mut self) -> Result<(), FormError> {
         loop {
             match self.peek() {
@@ -847,7 +854,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// A name, which has no escape but `\/`.
+    /// Reads a name, whose only escape may be `\/`.
     fn name(&mut self) -> Result<String, FormError> {
         self.need(b'"')?;
         let mut name = Vec::new();
@@ -896,7 +903,7 @@ impl<'t> Reader<'t> {
         Ok(())
     }
 
-    /// An object; `member` is the one whose value it is.
+    /// Reads an object; `member` is the member whose value it is.
     fn object(&mut self, member: Option<usize>) -> Result<usize, FormError> {
         self.deeper()?;
         let object = self.objects.len();
@@ -930,7 +937,7 @@ impl<'t> Reader<'t> {
         Ok(object)
     }
 
-    /// Notes a column's hole, which is the value of `member`.
+    /// Records a column's hole, which is the value of `member`.
     fn column(&mut self, at: usize, member: Option<usize>) -> Result<(), FormError> {
         let bit = 1 << at;
         if self.columns & bit != 0 {
@@ -954,7 +961,7 @@ impl<'t> Reader<'t> {
         Ok(())
     }
 
-    /// Whether names say nothing that columns should: see the module's invariant.
+    /// Checks that names leave columns their values: see the module's invariant.
     fn judge_names(&self, event: Option<usize>) -> Result<(), FormError> {
         let mut seen = HashSet::new();
         for member in &self.members {
@@ -1000,7 +1007,7 @@ mod tests {
     use super::*;
     use crate::Table;
 
-    /// What every reader of forms must make of these.
+    /// Every reader of forms must have these results.
     fn vectors() -> Json {
         serde_json::from_str(include_str!("../../tests/data/forms.json")).expect("JSON")
     }
@@ -1086,7 +1093,7 @@ mod tests {
         for mapped in MAPPED {
             assert_eq!(schema.field(mapped.column).name(), mapped.name);
         }
-        // What else events have is not in the record, or derived from what is.
+        // The other columns are not in the record, or derived from it.
         let columns: HashSet<usize> = MAPPED.iter().map(|mapped| mapped.column).collect();
         let others: Vec<&str> = (0..index::COUNT)
             .filter(|column| !columns.contains(column))

@@ -1,10 +1,12 @@
-//! Versions of what is on disk. A reader refuses a version it does not know, and says which it knows.
+//! Versions of the formats on disk.
+//!
+//! Invariant: a reader refuses an unknown version, and names the versions that it knows. No state.
 
 /// Version of the archive layout: `strongroom.json`, folder names, commit tags.
 pub const ARCHIVE_FORMAT: u32 = 1;
 
 /// Version of the columns and of the rendering that turns a row back into its line.
 ///
-/// A row whose `raw` is null promises that rendering its columns gives the bytes received. A change
-/// of the rendering is therefore a change of the format, and the old rendering must stay readable.
+/// If the `raw` of a row is null, rendering its columns gives the bytes received. So a change of
+/// the rendering is a change of the format, and the old rendering must stay readable.
 pub const EVENTS_FORMAT: u32 = 1;

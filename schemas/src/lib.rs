@@ -1,16 +1,25 @@
-//! What the other crates agree on: the names, types and versions of everything that is stored.
+//! Names, types and versions of everything that is stored, shared by the other crates.
+//!
+//! ```
+//! use strongroom_schemas::{Table, events};
+//!
+//! let schema = Table::Events.file_schema();
+//! assert_eq!(schema.field(events::index::VERB).name(), events::VERB);
+//! assert_eq!(events::VERB, "verb");
+//! ```
 //!
 //! Invariant: a table has exactly one schema, and it is written here. The archive writes it, the
-//! decoder fills it, the matcher and SQL read it; none of them spells a column name of its own.
-//! This crate does no IO, spawns nothing and holds no state, so nothing here can fail at run time
-//! apart from parsing a value that came from outside.
+//! decoder fills it, the matcher and SQL read it; no other crate writes a column name as a literal.
+//! This crate does no IO, spawns nothing and has no state, so a crash changes nothing, and at run
+//! time only parsing of values from outside can fail.
 //!
-//! Two spellings of each schema exist. The *file* schema is plain: strings, timestamps, lists; it is
-//! what Parquet readers and SQL clients see. The *batch* schema is how the same columns travel in
-//! memory between decoder, matcher and writer: columns with few distinct values are
-//! `Dictionary(Int32, Utf8)`, so a predicate or an encoder looks at each distinct value once.
+//! Each schema has two forms. The *file* schema is plain: strings, timestamps, lists. Parquet
+//! readers and SQL clients see this form. The *batch* schema is the form in memory, between
+//! decoder, matcher and writer: columns with few distinct values are `Dictionary(Int32, Utf8)`, so
+//! a predicate or an encoder handles each distinct value once.
 
 pub mod alert;
+mod error;
 pub mod event;
 pub mod form;
 pub mod format;
@@ -23,6 +32,7 @@ pub mod touched;
 pub mod volume;
 
 pub use alert::{Alert, AlertEvent, Severity};
+pub use error::error_chain;
 pub use event::{Level, Stage, UnknownValue};
 pub use secret::Secret;
 pub use table::{Table, activity, alerts, events, rejects};

@@ -1,14 +1,16 @@
-//! What a row says about its own record: that it was changed before it was written, and what of it could not be read.
+//! Marks of a row about its record: how it was changed before it was written, and which parts could
+//! not be read.
 //!
-//! Invariant: a [`Redaction`] and a fault have one spelling each, so what is parsed and written again is the same text.
-//! Places in a record are JSON pointers (RFC 6901) into the event; they name members, never values.
+//! Invariant: a [`Redaction`] and a fault each have one text form, so parsing and writing one gives
+//! the same text. Places in a record are JSON pointers (RFC 6901) into the event; they name
+//! members, never values. No state.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Most paths that one mark of redaction names, both lists together.
+/// Most paths in one mark of redaction, both lists together.
 pub const REDACTED_PATHS_MAX: usize = 256;
 /// Most bytes of a mark of redaction.
 pub const REDACTION_BYTES_MAX: usize = 64 << 10;
@@ -16,27 +18,27 @@ pub const REDACTION_BYTES_MAX: usize = 64 << 10;
 pub const PATH_BYTES_MAX: usize = 512;
 /// Most faults of one row.
 pub const FAULTS_MAX: usize = 64;
-/// Hex digits of the id of a policy.
+/// Hex digits of a policy's id.
 const POLICY_DIGITS: usize = 16;
 
-/// Why a mark is not one; repeats nothing of it.
+/// Why a mark is not valid; repeats no part of it.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum MarkError {
-    #[error("it is longer than {REDACTION_BYTES_MAX} bytes")]
+    #[error("the mark is longer than {REDACTION_BYTES_MAX} bytes")]
     TooLong,
-    #[error("it is not an object with policy, dropped and tokenised in their one spelling")]
-    Spelling,
-    #[error("its policy is not {POLICY_DIGITS} lower-case hex digits")]
+    #[error("the mark is not a JSON object of policy, dropped and tokenised in the one valid format")]
+    Format,
+    #[error("the policy is not {POLICY_DIGITS} lower-case hex digits")]
     Policy,
     #[error("a path is not a JSON pointer of 1 to {PATH_BYTES_MAX} bytes without control characters")]
     Path,
-    #[error("its paths are not sorted, or one is there twice")]
+    #[error("the paths are not sorted, or one is repeated")]
     Order,
-    #[error("it names no path, or more than {REDACTED_PATHS_MAX}")]
+    #[error("the mark has no path, or more than {REDACTED_PATHS_MAX}")]
     Count,
 }
 
-/// The mark of a record that was changed before it was written, by whom and where.
+/// The mark of a record that was changed before it was written: by which policy, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Redaction {
@@ -46,10 +48,10 @@ pub struct Redaction {
 }
 
 impl Redaction {
-    /// A mark of what `policy` dropped and replaced by tokens; the lists are sorted here.
+    /// Makes a mark of the members that `policy` dropped and replaced by tokens; sorts the lists.
     ///
     /// # Errors
-    /// [`MarkError`] when it would break a rule of the format.
+    /// [`MarkError`] if the mark would break a rule of the format.
     pub fn new(policy: u64, dropped: Vec<String>, tokenised: Vec<String>) -> Result<Redaction, MarkError> {
         let mut mark = Redaction { policy: format!("{policy:016x}"), dropped, tokenised };
         mark.dropped.sort_unstable();
@@ -59,30 +61,30 @@ impl Redaction {
     }
 
     /// # Errors
-    /// [`MarkError`] when the text is not a mark in its one spelling.
+    /// [`MarkError`] if the text is not a mark in the one valid format.
     pub fn parse(text: &str) -> Result<Redaction, MarkError> {
         if text.len() > REDACTION_BYTES_MAX {
             return Err(MarkError::TooLong);
         }
-        let mark: Redaction = serde_json::from_str(text).map_err(|_| MarkError::Spelling)?;
+        let mark: Redaction = serde_json::from_str(text).map_err(|_| MarkError::Format)?;
         if mark.to_string() != text {
-            return Err(MarkError::Spelling);
+            return Err(MarkError::Format);
         }
         mark.check()?;
         Ok(mark)
     }
 
-    /// Id of the policy, 16 hex digits.
+    /// Returns the id of the policy, 16 hex digits.
     pub fn policy(&self) -> &str {
         &self.policy
     }
 
-    /// Members that are not there any more.
+    /// Returns the members that were removed.
     pub fn dropped(&self) -> &[String] {
         &self.dropped
     }
 
-    /// Members whose value is a token in place of the one received.
+    /// Returns the members whose value was replaced by a token.
     pub fn tokenised(&self) -> &[String] {
         &self.tokenised
     }
@@ -120,7 +122,7 @@ impl fmt::Display for Redaction {
     }
 }
 
-/// A JSON pointer, or the empty one, which is the record itself.
+/// Whether a text is a JSON pointer; the empty pointer is the record itself.
 fn is_path(path: &str) -> bool {
     let escapes = path.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
     (path.is_empty() || path.starts_with('/'))
@@ -129,24 +131,24 @@ fn is_path(path: &str) -> bool {
         && !path.bytes().any(|byte| byte < 0x20 || byte == 0x7f)
 }
 
-/// What of an event could not be read.
+/// Why a part of an event could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unread {
-    /// It lies deeper than is parsed.
+    /// It is nested too deeply.
     TooDeep,
-    /// It has more bytes than are parsed.
+    /// It is too long.
     TooLong,
     /// Its bytes are not UTF-8.
     NotUtf8,
     /// It is not JSON.
     NotJson,
-    /// It is not of the type that the member has.
+    /// It is not of the member's type.
     WrongType,
     /// It is not a time.
     NotATime,
-    /// It is none of the levels.
+    /// It is not one of the levels.
     UnknownLevel,
-    /// It is none of the stages.
+    /// It is not one of the stages.
     UnknownStage,
     /// The member occurs more than once; the last one counts.
     DuplicateMember,
@@ -180,19 +182,20 @@ impl Unread {
     }
 }
 
-/// A fault as the column `faults` has it: path of the member, a colon, a space, and the name.
+/// Returns a fault in the format of the column `faults`: path of the member, a colon, a space, and
+/// the name.
 pub fn fault_text(path: &str, unread: Unread) -> String {
     format!("{path}: {}", unread.as_str())
 }
 
-/// The path and the name of a fault, when it is one.
+/// Parses a fault to its path and name; `None` if it is not a fault.
 pub fn parse_fault(text: &str) -> Option<(&str, Unread)> {
     let (path, name) = text.rsplit_once(": ")?;
     let unread = Unread::ALL.into_iter().find(|unread| unread.as_str() == name)?;
     is_path(path).then_some((path, unread))
 }
 
-/// Whether these are the faults of a row: one or more, each of its form and once.
+/// Whether texts are the faults of a row: one or more, each valid and not repeated.
 pub fn are_faults<'a>(faults: impl IntoIterator<Item = Option<&'a str>>) -> bool {
     let mut seen = std::collections::HashSet::new();
     let all = faults.into_iter().all(|fault| {
@@ -222,13 +225,13 @@ mod tests {
         );
         assert_eq!(Redaction::parse(&text).expect("a mark").to_string(), text);
         let fault = |text: &str| Redaction::parse(text).expect_err(text);
-        assert_eq!(fault(&text.replace(":[", ": [")), MarkError::Spelling);
+        assert_eq!(fault(&text.replace(":[", ": [")), MarkError::Format);
         assert_eq!(fault(&text.replace("0000abc", "0000ABC")), MarkError::Policy);
         assert_eq!(fault(&text.replace("data/a", "data/c")), MarkError::Order);
         assert_eq!(fault(&text.replace("/user/username", "/requestObject/data/a")), MarkError::Order);
         assert_eq!(fault(&text.replace("/user/username", "user.username")), MarkError::Path);
         assert_eq!(fault(&text.replace("/user/username", "/user~2")), MarkError::Path);
-        assert_eq!(fault(&text.replace(r#","tokenised":["/user/username"]"#, "")), MarkError::Spelling);
+        assert_eq!(fault(&text.replace(r#","tokenised":["/user/username"]"#, "")), MarkError::Format);
         assert_eq!(fault(r#"{"policy":"0000000000000abc","dropped":[],"tokenised":[]}"#), MarkError::Count);
         let many = (0..=REDACTED_PATHS_MAX).map(|at| format!("/{at}")).collect();
         assert_eq!(Redaction::new(1, many, Vec::new()), Err(MarkError::Count));

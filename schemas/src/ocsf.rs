@@ -1,9 +1,9 @@
 //! OCSF 1.8 Detection Finding (class 2004), made from an [`crate::Alert`].
 //!
-//! Invariant: every finding satisfies the OCSF 1.8.0 schema without profiles and without unknown keys;
-//! what OCSF has no place for is under `unmapped`. `finding_info.uid` is the alert's id, so whoever
-//! receives a finding twice can tell. Own structs, because the OCSF crates are immature and each
-//! brings a thousand types for the dozen used here.
+//! Invariant: every finding satisfies the OCSF 1.8.0 schema without profiles and without unknown
+//! keys; values without an OCSF field are under `unmapped`. `finding_info.uid` is the alert's id,
+//! so a receiver recognises a duplicate. No state. Rejected: the OCSF crates, which are immature,
+//! and each have a thousand types for the dozen used here.
 
 use std::net::IpAddr;
 
@@ -16,10 +16,10 @@ pub const OCSF_VERSION: &str = "1.8.0";
 /// `class_uid` of Detection Finding.
 pub const CLASS_UID: u32 = 2004;
 
-/// What a finding says of an event without a verb.
+/// The operation in a finding of an event without a verb.
 pub const VERB_UNKNOWN: &str = "unknown";
 
-/// A finding of one alert; serialise it with serde_json, one line each.
+/// The finding of one alert, to be serialised with serde_json as one line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DetectionFinding<'a> {
     activity_id: u32,
@@ -196,10 +196,10 @@ struct Resource<'a> {
     r#type: &'a str,
 }
 
-/// What a finding says of an audit event that OCSF has no field for.
+/// The values of an audit event for which OCSF has no field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Unmapped<'a> {
-    /// Of all events, as the columns of the same names.
+    /// For all events, like the columns of the same names.
     actors: &'a [String],
     audit_ids: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -225,7 +225,7 @@ struct EventRange<'a> {
     source: &'a str,
 }
 
-/// The finding of an alert.
+/// Returns the finding of an alert.
 ///
 /// ```
 /// use strongroom_schemas::{Alert, AlertEvent, Severity, ocsf};
@@ -332,11 +332,12 @@ fn evidence(event: &AlertEvent) -> Evidence<'_> {
     }
 }
 
-/// An address goes where addresses are checked; anything else is a name.
+/// An endpoint: a valid address is its `ip`, any other text its name.
 fn endpoint(address: &str) -> Endpoint<'_> {
-    match is_address(address) {
-        true => Endpoint { ip: Some(address), name: None },
-        false => Endpoint { ip: None, name: Some(address) },
+    if is_address(address) {
+        Endpoint { ip: Some(address), name: None }
+    } else {
+        Endpoint { ip: None, name: Some(address) }
     }
 }
 
@@ -391,7 +392,7 @@ pub const fn severity_name(severity: Severity) -> &'static str {
     }
 }
 
-/// ATT&CK's tactics: the name in Sigma tags, the name it is shown by, its id.
+/// ATT&CK's tactics: the name in Sigma tags, the display name, the id.
 const TACTICS: &[(&str, &str, &str)] = &[
     ("collection", "Collection", "TA0009"),
     ("command-and-control", "Command and Control", "TA0011"),
@@ -409,7 +410,7 @@ const TACTICS: &[(&str, &str, &str)] = &[
     ("resource-development", "Resource Development", "TA0042"),
 ];
 
-/// The name in Sigma tags of the tactic that findings show by this name and id.
+/// Returns the name in Sigma tags of a tactic with a display name and id.
 pub fn tactic_tag(name: &str, uid: &str) -> Option<&'static str> {
     TACTICS.iter().find(|(_, shown, id)| (*shown, *id) == (name, uid)).map(|(tag, ..)| *tag)
 }

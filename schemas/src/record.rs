@@ -1,13 +1,13 @@
-//! The hash of a record, which ingest takes and the archive proves.
+//! The hash of a record, which ingest computes and the archive proves.
 //!
-//! Invariant: [`leaf_hash`] is the leaf hash of RFC 6962, section 2.1: SHA-256 of a zero byte and the record. It is part
-//! of the format.
+//! Invariant: [`leaf_hash`] is the leaf hash of RFC 6962, section 2.1: SHA-256 of a zero byte and
+//! the record. It is part of the format. No state.
 
 use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
-/// A SHA-256 hash; shown as hex.
+/// A SHA-256 hash, displayed as hex.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Sha256Hash(pub [u8; 32]);
 
@@ -18,12 +18,12 @@ impl fmt::Display for Sha256Hash {
 }
 
 impl Sha256Hash {
-    /// Of `bytes` as they are: of a file, not of a leaf.
+    /// Returns the plain hash of `bytes`, for a file, not for a leaf.
     pub fn of(bytes: &[u8]) -> Sha256Hash {
         Sha256Hash(Sha256::digest(bytes).into())
     }
 
-    /// Inverse of `Display`; only lower-case digits, as they are written.
+    /// Parses the format of `Display`, with lower-case digits only.
     pub fn parse(text: &str) -> Option<Sha256Hash> {
         let digits = text.as_bytes();
         if digits.len() != 64 {
@@ -42,7 +42,7 @@ impl Sha256Hash {
     }
 }
 
-/// Hash of a record, or of a commit, as a leaf.
+/// Returns the hash of a record or of a commit as a leaf.
 pub fn leaf_hash(leaf: &[u8]) -> Sha256Hash {
     let mut hasher = Sha256::new();
     hasher.update([0]);

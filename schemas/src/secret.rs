@@ -1,10 +1,11 @@
-//! A password or key, which nothing prints.
+//! A password or key that is never printed.
 //!
-//! Invariant: its text leaves by [`Secret::expose`] alone, so that every place where it may is found by name.
+//! Invariant: only [`Secret::expose`] returns the text, so every use of it can be found by name. No
+//! state.
 
 use std::fmt;
 
-/// A text that no log, error or dump shows.
+/// A text that logs, errors and dumps do not show.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -13,7 +14,7 @@ impl Secret {
         Secret(text.into())
     }
 
-    /// The text, for the one who has to send it.
+    /// Returns the text, for the caller that has to send it.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -1,7 +1,8 @@
 //! The tables of an archive and the one schema of each.
 //!
-//! Column order is part of the format: writers fill columns by position. `COLUMNS` names them in that
-//! order, and the `index` constants beside it are checked against the schema by a test.
+//! Invariant: a column's name is written here and nowhere else, and its position is a constant of
+//! the `index` module beside it. Column order is part of the format: writers fill columns by
+//! position. Nothing here has state, so a crash changes nothing.
 
 use std::sync::{Arc, LazyLock};
 
@@ -19,7 +20,7 @@ pub enum Table {
 impl Table {
     pub const ALL: [Table; 4] = [Table::Events, Table::Rejects, Table::Alerts, Table::Activity];
 
-    /// Folder of the table below the archive root, and its name in SQL.
+    /// The table's name in SQL, and its folder below the archive root.
     pub const fn name(self) -> &'static str {
         match self {
             Table::Events => "events",
@@ -29,7 +30,7 @@ impl Table {
         }
     }
 
-    /// Columns as stored in files and seen by SQL. Without the partition column [`DATE`].
+    /// The columns as files store them and SQL sees them, without the partition column [`DATE`].
     pub fn file_schema(self) -> SchemaRef {
         match self {
             Table::Events => Arc::clone(&events::FILE_SCHEMA),
@@ -39,7 +40,7 @@ impl Table {
         }
     }
 
-    /// Columns that old files of the table have not got. They came last, and are null there.
+    /// Columns that older files of the table lack, where they read as null. They are the last ones.
     pub const fn later_columns(self) -> &'static [&'static str] {
         match self {
             Table::Events => events::LATER,
@@ -48,7 +49,7 @@ impl Table {
         }
     }
 
-    /// The same columns as they travel in memory, low-cardinality strings as dictionaries.
+    /// The same columns in memory: strings with few distinct values are dictionaries.
     pub fn batch_schema(self) -> SchemaRef {
         match self {
             Table::Events => Arc::clone(&events::BATCH_SCHEMA),
@@ -59,11 +60,11 @@ impl Table {
     }
 }
 
-/// Partition column of every table: the UTC day of the row's event time, `Date32`. It lives in the
-/// path (`date=2026-03-02/`) and in the commit, not in the files.
+/// Partition column of every table: the UTC day of the row's event time, `Date32`. It is part of
+/// the path (`date=2026-03-02/`) and of the commit, not of the files.
 pub const DATE: &str = "date";
 
-/// Type of every point in time: microseconds, UTC.
+/// The type of every point in time: microseconds, UTC.
 pub fn timestamp() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
@@ -76,7 +77,7 @@ fn string_list(item: DataType) -> DataType {
     DataType::List(Arc::new(Field::new("item", item, true)))
 }
 
-/// The in-memory spelling of a schema, from its file spelling and the names to keep as dictionaries.
+/// The batch schema of a file schema, given the columns that are dictionaries in memory.
 fn as_batch_schema(file: &Schema, dictionaries: &[&str]) -> SchemaRef {
     let fields = file.fields().iter().map(|field| {
         if !dictionaries.contains(&field.name().as_str()) {
@@ -91,37 +92,39 @@ fn as_batch_schema(file: &Schema, dictionaries: &[&str]) -> SchemaRef {
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
+/// Declares the columns of a table, in order: constants of their names and positions, the list of
+/// names, and the file schema.
+macro_rules! columns {
+    ($($upper:ident $name:literal $data_type:expr, $doc:literal;)*) => {
+        /// Position of each column.
+        pub mod index {
+            columns!(@index 0usize; $($upper)*);
+        }
+        $(#[doc = $doc] pub const $upper: &str = $name;)*
+        /// Column names in order.
+        pub const COLUMNS: &[&str] = &[$($name),*];
+        pub(super) static FILE_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+            Arc::new(Schema::new(vec![$(Field::new($name, $data_type, true)),*]))
+        });
+    };
+    (@index $at:expr; $head:ident $($tail:ident)*) => {
+        pub const $head: usize = $at;
+        columns!(@index $at + 1; $($tail)*);
+    };
+    (@index $at:expr;) => { pub const COUNT: usize = $at; };
+}
+
 /// `events`: one row for each audit event, in Kubernetes' own words.
 ///
-/// Warnings of the Go type that hold for these columns: `audit_id` is per *request* and can be set
-/// by the client, so it is no key; all but the last of `source_ips` can be set by the client;
-/// `user_agent` is whatever the client says; bodies exist only at higher levels. Columns whose name
-/// is marked *json* hold the exact text received, not a re-serialisation.
+/// The warnings of the Go type apply to these columns: `audit_id` identifies a *request* and can be
+/// set by the client, so it is not a key; all but the last of `source_ips` can be set by the
+/// client; `user_agent` is whatever the client sends; bodies exist only at higher levels. Columns
+/// marked *json* contain the exact text received, not a re-serialisation.
 pub mod events {
     use super::*;
 
-    macro_rules! columns {
-        ($($upper:ident $name:literal $data_type:expr, $doc:literal;)*) => {
-            /// Position of each column.
-            pub mod index {
-                columns!(@index 0usize; $($upper)*);
-            }
-            $(#[doc = $doc] pub const $upper: &str = $name;)*
-            /// Column names in order.
-            pub const COLUMNS: &[&str] = &[$($name),*];
-            pub(super) static FILE_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
-                Arc::new(Schema::new(vec![$(Field::new($name, $data_type, true)),*]))
-            });
-        };
-        (@index $at:expr; $head:ident $($tail:ident)*) => {
-            pub const $head: usize = $at;
-            columns!(@index $at + 1; $($tail)*);
-        };
-        (@index $at:expr;) => { pub const COUNT: usize = $at; };
-    }
-
     columns! {
-        AUDIT_ID "audit_id" DataType::Utf8, "`auditID`: names the request, chosen by the client if it likes.";
+        AUDIT_ID "audit_id" DataType::Utf8, "`auditID`: identifies the request; the client may choose it.";
         STAGE "stage" DataType::Utf8, "`stage`; null when the event has none.";
         LEVEL "level" DataType::Utf8, "`level`.";
         VERB "verb" DataType::Utf8, "`verb`: get, list, watch, create, update, patch, delete, deletecollection, or a lower-case HTTP method.";
@@ -156,22 +159,22 @@ pub mod events {
         REQUEST_RECEIVED_TIMESTAMP "request_received_timestamp" timestamp(), "`requestReceivedTimestamp`.";
         STAGE_TIMESTAMP "stage_timestamp" timestamp(), "`stageTimestamp`: the event time.";
         CLUSTER "cluster" DataType::Utf8, "Name of the cluster, from the source's configuration: no event carries it.";
-        SOURCE "source" DataType::Utf8, "Source partition that brought the event, as `kind/identity`.";
+        SOURCE "source" DataType::Utf8, "Source partition that delivered the event, as `kind/identity`.";
         SOURCE_OFFSET "source_offset" DataType::Int64, "Byte offset of the event in the uncompressed stream, or the broker's offset.";
-        RAW "raw" DataType::Binary, "The bytes received, when rendering the columns does not give them; else null.";
-        SHAPE "shape" DataType::Utf8, "Text between `{` and `\"level\":` when it is not that of a log line of audit.k8s.io/v1; empty for items of an EventList. Beside raw: google.cloud.audit.AuditLog, and the event is partial.";
-        FRAME_BEFORE "frame_before" DataType::Binary, "Bytes of the stream just before this record that belong to no record: a BOM, the head of an EventList, its commas, a cloud's wrapper.";
-        FRAME_AFTER "frame_after" DataType::Binary, "Bytes just after this record that belong to no record: the tail of an EventList or of a cloud's wrapper.";
-        FORM "form" DataType::Utf8, "Template of the record, when its stream spells records in another way than kube-apiserver; null beside `raw`, and for kube-apiserver's own spelling.";
-        FORM_VALUES "form_values" string_list(DataType::Utf8), "What varies in the record beside the columns, in the order of the form's holes for it.";
-        REDACTION "redaction" DataType::Utf8, "Null when the record is what was received; else by which policy it was changed before it was written, and where.";
-        FAULTS "faults" string_list(DataType::Utf8), "What of the event could not be read, as `<JSON pointer>: <fault>`.";
+        RAW "raw" DataType::Binary, "The bytes received, if rendering the columns does not reproduce them; else null.";
+        SHAPE "shape" DataType::Utf8, "Text between `{` and `\"level\":` if it differs from a log line of audit.k8s.io/v1; empty for items of an EventList. With `raw` it is google.cloud.audit.AuditLog, and the event is partial.";
+        FRAME_BEFORE "frame_before" DataType::Binary, "Bytes of the stream before this record that are not part of a record: a BOM, the head of an EventList, its commas, a cloud's wrapper.";
+        FRAME_AFTER "frame_after" DataType::Binary, "Bytes after this record that are not part of a record: the tail of an EventList or of a cloud's wrapper.";
+        FORM "form" DataType::Utf8, "Template of the record, if its stream formats records differently from kube-apiserver; null with `raw`, and for kube-apiserver's own format.";
+        FORM_VALUES "form_values" string_list(DataType::Utf8), "Values of the record that no column has, in the order of the form's holes for them.";
+        REDACTION "redaction" DataType::Utf8, "Null if the record is what was received; else the policy that changed it before it was written, and where.";
+        FAULTS "faults" string_list(DataType::Utf8), "Parts of the event that could not be read, as `<JSON pointer>: <fault>`.";
     }
 
-    /// Columns that files from before there were such columns have not got; there they are null.
+    /// Columns that older files lack, where they read as null.
     pub const LATER: &[&str] = &[FORM, FORM_VALUES, REDACTION, FAULTS];
 
-    /// String columns that travel as dictionaries.
+    /// String columns that are dictionaries in memory.
     pub const DICTIONARIES: &[&str] = &[
         STAGE,
         LEVEL,
@@ -209,47 +212,24 @@ pub mod events {
     pub(super) static BATCH_SCHEMA: LazyLock<SchemaRef> =
         LazyLock::new(|| as_batch_schema(&FILE_SCHEMA, DICTIONARIES));
 
-    /// Text that opens a log line of `audit.k8s.io/v1`; what `shape` being null stands for.
+    /// The text that a null `shape` stands for: how a log line of `audit.k8s.io/v1` begins.
     pub const SHAPE_DEFAULT: &str = r#""kind":"Event","apiVersion":"audit.k8s.io/v1","#;
 }
 
-/// `rejects`: what was received and could not be decoded, never only a log line.
+/// `rejects`: received records that could not be decoded, never only a log line.
 pub mod rejects {
     use super::*;
 
-    pub const RAW: &str = "raw";
-    pub const REASON: &str = "reason";
-    pub const DETAIL: &str = "detail";
-    pub const CLUSTER: &str = "cluster";
-    pub const SOURCE: &str = "source";
-    pub const SOURCE_OFFSET: &str = "source_offset";
-    pub const LINE: &str = "line";
-    pub const RECEIVED_TIMESTAMP: &str = "received_timestamp";
-
-    /// Position of each column.
-    pub mod index {
-        pub const RAW: usize = 0;
-        pub const REASON: usize = 1;
-        pub const DETAIL: usize = 2;
-        pub const CLUSTER: usize = 3;
-        pub const SOURCE: usize = 4;
-        pub const SOURCE_OFFSET: usize = 5;
-        pub const LINE: usize = 6;
-        pub const RECEIVED_TIMESTAMP: usize = 7;
+    columns! {
+        RAW "raw" DataType::Binary, "The bytes received.";
+        REASON "reason" DataType::Utf8, "Why they could not be decoded, one of a closed list.";
+        DETAIL "detail" DataType::Utf8, "The decoder's message.";
+        CLUSTER "cluster" DataType::Utf8, "Name of the cluster, from the source's configuration.";
+        SOURCE "source" DataType::Utf8, "Source partition that delivered the record, as `kind/identity`.";
+        SOURCE_OFFSET "source_offset" DataType::Int64, "Byte offset of the record in the uncompressed stream, or the broker's offset.";
+        LINE "line" DataType::Int64, "Line of the stream.";
+        RECEIVED_TIMESTAMP "received_timestamp" timestamp(), "When the record was read.";
     }
-
-    pub(super) static FILE_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
-        Arc::new(Schema::new(vec![
-            Field::new(RAW, DataType::Binary, true),
-            Field::new(REASON, DataType::Utf8, true),
-            Field::new(DETAIL, DataType::Utf8, true),
-            Field::new(CLUSTER, DataType::Utf8, true),
-            Field::new(SOURCE, DataType::Utf8, true),
-            Field::new(SOURCE_OFFSET, DataType::Int64, true),
-            Field::new(LINE, DataType::Int64, true),
-            Field::new(RECEIVED_TIMESTAMP, timestamp(), true),
-        ]))
-    });
 
     pub(super) static BATCH_SCHEMA: LazyLock<SchemaRef> =
         LazyLock::new(|| as_batch_schema(&FILE_SCHEMA, &[REASON, CLUSTER, SOURCE]));
@@ -259,95 +239,59 @@ pub mod rejects {
 pub mod alerts {
     use super::*;
 
-    /// The finding as sent; the record that a proof is over.
-    pub const OCSF: &str = "ocsf";
-    /// Of all events of the alert, as the next two.
-    pub const NAMESPACES: &str = "namespaces";
-    pub const ACTORS: &str = "actors";
-    pub const CLUSTERS: &str = "clusters";
-    /// Where the events lie: JSON, `[["<source>", first, last], …]`.
-    pub const EVENT_RANGES: &str = "event_ranges";
-    /// Columns that files from before there were such columns have not got; there they are null.
-    pub const LATER: &[&str] = &[NAMESPACES, ACTORS, CLUSTERS, EVENT_RANGES];
-    /// Column names in order.
-    pub const COLUMNS: &[&str] = &[
-        "alert_id",
-        "rule_id",
-        "rule_name",
-        "title",
-        "severity",
-        "time",
-        "window_start",
-        "window_end",
-        "cluster",
-        "actor",
-        "source_ip",
-        "verb",
-        "resource",
-        "subresource",
-        "namespace",
-        "name",
-        "group_key",
-        "event_count",
-        "audit_ids",
-        "tactics",
-        "techniques",
-        "message",
-        "next_steps",
-        "ocsf",
-        "source",
-        "source_offset",
-        NAMESPACES,
-        ACTORS,
-        CLUSTERS,
-        EVENT_RANGES,
-    ];
+    columns! {
+        ALERT_ID "alert_id" DataType::Utf8, "Identity of the alert: the same whenever it is raised again.";
+        RULE_ID "rule_id" DataType::Utf8, "Identity of the rule.";
+        RULE_NAME "rule_name" DataType::Utf8, "Name of the rule.";
+        TITLE "title" DataType::Utf8, "Title of the rule.";
+        SEVERITY "severity" DataType::Utf8, "Severity of the rule.";
+        TIME "time" timestamp(), "Event time of the event that completed the alert.";
+        WINDOW_START "window_start" timestamp(), "Event time at which the window begins.";
+        WINDOW_END "window_end" timestamp(), "Event time at which the window ends.";
+        CLUSTER "cluster" DataType::Utf8, "Cluster of the event.";
+        ACTOR "actor" DataType::Utf8, "Impersonated user of the event, or its user.";
+        SOURCE_IP "source_ip" DataType::Utf8, "Address that the API server saw.";
+        VERB "verb" DataType::Utf8, "Verb of the event.";
+        RESOURCE "resource" DataType::Utf8, "Resource of the event.";
+        SUBRESOURCE "subresource" DataType::Utf8, "Subresource of the event.";
+        NAMESPACE "namespace" DataType::Utf8, "Namespace of the event.";
+        NAME "name" DataType::Utf8, "Name of the event's object.";
+        GROUP_KEY "group_key" DataType::Utf8, "Group of a correlation, as `field=value` pairs.";
+        EVENT_COUNT "event_count" DataType::Int64, "Events or values that the alert counts.";
+        AUDIT_IDS "audit_ids" string_list(DataType::Utf8), "Audit ids of the first events.";
+        TACTICS "tactics" string_list(DataType::Utf8), "ATT&CK tactics of the rule.";
+        TECHNIQUES "techniques" string_list(DataType::Utf8), "ATT&CK techniques of the rule.";
+        MESSAGE "message" DataType::Utf8, "What happened, in a sentence.";
+        NEXT_STEPS "next_steps" DataType::Utf8, "What to do next.";
+        OCSF "ocsf" DataType::Utf8, "The finding as it was sent: the record that proofs cover.";
+        SOURCE "source" DataType::Utf8, "Source partition of the event.";
+        SOURCE_OFFSET "source_offset" DataType::Int64, "Offset of the event in its source.";
+        NAMESPACES "namespaces" string_list(DataType::Utf8), "Namespaces of all events of the alert.";
+        ACTORS "actors" string_list(DataType::Utf8), "Actors of all events of the alert.";
+        CLUSTERS "clusters" string_list(DataType::Utf8), "Clusters of all events of the alert.";
+        EVENT_RANGES "event_ranges" DataType::Utf8, "Offsets of the events: JSON, `[[\"<source>\", first, last], …]`.";
+    }
 
-    pub(super) static FILE_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
-        let fields = COLUMNS.iter().map(|name| {
-            let data_type = match *name {
-                "time" | "window_start" | "window_end" => timestamp(),
-                "event_count" | "source_offset" => DataType::Int64,
-                "audit_ids" | "tactics" | "techniques" | NAMESPACES | ACTORS | CLUSTERS => {
-                    string_list(DataType::Utf8)
-                }
-                _ => DataType::Utf8,
-            };
-            Field::new(*name, data_type, true)
-        });
-        Arc::new(Schema::new(fields.collect::<Vec<_>>()))
-    });
+    /// Columns that older files lack, where they read as null.
+    pub const LATER: &[&str] = &[NAMESPACES, ACTORS, CLUSTERS, EVENT_RANGES];
 }
 
 /// `activity`: what was done with the archive and its findings, in records of our own.
 pub mod activity {
     use super::*;
 
-    pub const KIND: &str = "kind";
-    pub const TIME: &str = "time";
-    pub const PRINCIPAL: &str = "principal";
-    pub const SUBJECT: &str = "subject";
-    /// One JSON object, the record that a proof is over; the four columns before it are members of it.
-    pub const BODY: &str = "body";
-    pub const SOURCE: &str = "source";
-    pub const SOURCE_OFFSET: &str = "source_offset";
-    /// Column names in order.
-    pub const COLUMNS: &[&str] = &[KIND, TIME, PRINCIPAL, SUBJECT, BODY, SOURCE, SOURCE_OFFSET];
+    columns! {
+        KIND "kind" DataType::Utf8, "What was done.";
+        TIME "time" timestamp(), "When.";
+        PRINCIPAL "principal" DataType::Utf8, "By whom.";
+        SUBJECT "subject" DataType::Utf8, "To what.";
+        BODY "body" DataType::Utf8, "One JSON object, the record that proofs cover; the four columns before it are members of it.";
+        SOURCE "source" DataType::Utf8, "Source partition of the writer.";
+        SOURCE_OFFSET "source_offset" DataType::Int64, "Number of the record in its source.";
+    }
 
-    /// What the source partition of every writer of activity begins with.
+    /// The prefix of the source partition of every writer of activity.
     pub const SOURCE_PREFIX: &str = "activity/";
-
-    pub(super) static FILE_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
-        Arc::new(Schema::new(vec![
-            Field::new(KIND, DataType::Utf8, true),
-            Field::new(TIME, timestamp(), true),
-            Field::new(PRINCIPAL, DataType::Utf8, true),
-            Field::new(SUBJECT, DataType::Utf8, true),
-            Field::new(BODY, DataType::Utf8, true),
-            Field::new(SOURCE, DataType::Utf8, true),
-            Field::new(SOURCE_OFFSET, DataType::Int64, true),
-        ]))
-    });
 
     pub(super) static BATCH_SCHEMA: LazyLock<SchemaRef> =
         LazyLock::new(|| as_batch_schema(&FILE_SCHEMA, &[KIND, PRINCIPAL, SOURCE]));
@@ -358,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn positions_agree_with_the_schema() {
+    fn positions_and_names_agree_with_the_schema() {
         let schema = Table::Events.file_schema();
         assert_eq!(schema.fields().len(), events::index::COUNT);
         assert_eq!(schema.field(events::index::RAW).name(), events::RAW);
@@ -368,7 +312,8 @@ mod tests {
         let schema = Table::Rejects.file_schema();
         assert_eq!(schema.field(rejects::index::RECEIVED_TIMESTAMP).name(), rejects::RECEIVED_TIMESTAMP);
         assert_eq!(schema.field(rejects::index::LINE).name(), rejects::LINE);
-        for (table, columns) in [(Table::Alerts, alerts::COLUMNS), (Table::Activity, activity::COLUMNS)] {
+        let columns = [events::COLUMNS, rejects::COLUMNS, alerts::COLUMNS, activity::COLUMNS];
+        for (table, columns) in Table::ALL.into_iter().zip(columns) {
             let schema = table.file_schema();
             let names: Vec<&String> = schema.fields().iter().map(|field| field.name()).collect();
             assert_eq!(names, columns);

@@ -1,15 +1,17 @@
-//! What the events of an alert touch: namespaces, users, clusters, and where the events lie.
+//! What the events of an alert touch: namespaces, users, clusters, and the events' offsets.
 //!
-//! Invariant: a name or a place that was added is found again. Everything is bounded, and what exceeds a bound
-//! widens the answer and never narrows it: a list of names becomes [`ANY`], neighbouring ranges of one source become
-//! one, ranges of too many sources become one range of any source. So a reader that asks whether an alert
-//! touches a namespace, a user or a record gets a false yes at worst, and never a false no.
+//! Invariant: a name or an offset that was added is found again. Everything is bounded, and
+//! exceeding a bound widens the result and never narrows it: a list of names becomes [`ANY`],
+//! neighbouring ranges of one source become one, ranges of too many sources become one range of any
+//! source. So a reader that asks whether an alert touches a namespace, a user or a record may get a
+//! false yes, but never a false no. No state.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The only item of a list that stands for every name, and the source of a range that stands for every source.
+/// The only item of a list that stands for every name, and the source of a range that stands for
+/// every source.
 pub const ANY: &str = "*";
 /// Most namespaces that one alert names.
 pub const NAMESPACES_MAX: usize = 64;
@@ -19,10 +21,11 @@ pub const ACTORS_MAX: usize = 64;
 pub const CLUSTERS_MAX: usize = 16;
 /// Most ranges of offsets that one alert names.
 pub const EVENT_RANGES_MAX: usize = 64;
-/// Longest name that a list holds, in bytes; a longer one counts as any. The longest name of a service account fits.
+/// Longest name in a list, in bytes; a longer one counts as any. The longest name of a service
+/// account fits.
 pub const NAME_BYTES_MAX: usize = 384;
 
-/// What an alert keeps of each of its events.
+/// The part of an event that its alert keeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Touch<'a> {
     pub namespace: Option<&'a str>,
@@ -34,7 +37,7 @@ pub struct Touch<'a> {
     pub source: &'a str,
 }
 
-/// What the events of an alert touch; of an alert without events, nothing.
+/// What the events of an alert touch; empty for an alert without events.
 ///
 /// ```
 /// use strongroom_schemas::touched::{Touch, Touched};
@@ -55,21 +58,21 @@ pub struct Touched {
 }
 
 impl Touched {
-    /// What touches everything: of events that are not known any more.
+    /// Returns what touches everything, for events that are no longer known.
     pub fn any() -> Touched {
         let mut touched = Touched::default();
         touched.widen();
         touched
     }
 
-    /// What the one event of an alert touches.
+    /// Returns what the single event of an alert touches.
     pub fn of(touch: Touch<'_>, source_offset: i64) -> Touched {
         let mut touched = Touched::default();
         touched.add(touch, source_offset, source_offset);
         touched
     }
 
-    /// What columns of the table `alerts` say; `None` when they are not as the format has them.
+    /// Reads columns of the table `alerts`; `None` if they are not in the format.
     pub fn from_columns(
         namespaces: Vec<String>,
         actors: Vec<String>,
@@ -84,10 +87,10 @@ impl Touched {
         })
     }
 
-    /// Takes in events that agree in their names and lie from `first` to `last` of their source.
+    /// Adds events with the same names and the offsets `first` to `last` of their source.
     pub fn add(&mut self, touch: Touch<'_>, first: i64, last: i64) {
         touch.namespace.into_iter().for_each(|namespace| self.namespaces.add(namespace));
-        // An event without a user has nobody to name.
+        // An event may have no user.
         if !touch.actor.is_empty() {
             self.actors.add(touch.actor);
         }
@@ -100,7 +103,7 @@ impl Touched {
         self.event_ranges.add(touch.source, first, last);
     }
 
-    /// Takes in what the events of another alert touch.
+    /// Adds what the events of another alert touch.
     pub fn merge(&mut self, other: &Touched) {
         other.namespaces.0.iter().for_each(|name| self.namespaces.add(name));
         other.actors.0.iter().for_each(|name| self.actors.add(name));
@@ -111,7 +114,7 @@ impl Touched {
             .for_each(|(source, first, last)| self.event_ranges.add(source, first, last));
     }
 
-    /// Gives up every name and place, for any.
+    /// Replaces all names and offsets by any.
     pub fn widen(&mut self) {
         self.namespaces.widen();
         self.actors.widen();
@@ -119,7 +122,7 @@ impl Touched {
         self.event_ranges = Ranges::any(0, i64::MAX);
     }
 
-    /// Names and ranges held: what memory goes by.
+    /// Returns the number of names and ranges, a measure of memory.
     pub fn items(&self) -> usize {
         self.namespaces.0.len() + self.actors.0.len() + self.clusters.0.len() + self.event_ranges.count
     }
@@ -129,7 +132,7 @@ impl Touched {
         &self.namespaces.0
     }
 
-    /// Users of the events, authenticated or impersonated; sorted and distinct, or [`ANY`] alone.
+    /// Authenticated and impersonated users of the events; sorted and distinct, or [`ANY`] alone.
     pub fn actors(&self) -> &[String] {
         &self.actors.0
     }
@@ -139,12 +142,13 @@ impl Touched {
         &self.clusters.0
     }
 
-    /// The ranges as the column has them: JSON, `[["<source>", first, last], …]`, sorted.
+    /// Returns the ranges in the format of the column: JSON, `[["<source>", first, last], …]`,
+    /// sorted.
     pub fn event_ranges(&self) -> String {
         serde_json::to_string(&self.event_ranges).expect("a list of texts and numbers")
     }
 
-    /// The ranges, each as source, first and last offset; sorted.
+    /// Returns the ranges as source, first and last offset; sorted.
     pub fn ranges(&self) -> impl Iterator<Item = (&str, i64, i64)> {
         self.event_ranges.iter()
     }
@@ -188,7 +192,8 @@ impl<'de, const MAX: usize> Deserialize<'de> for Names<MAX> {
     }
 }
 
-/// Ranges of offsets by source: sorted, apart from each other, at most [`EVENT_RANGES_MAX`] in all.
+/// Ranges of offsets by source: sorted, disjoint and not adjacent, at most [`EVENT_RANGES_MAX`] in
+/// all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Ranges {
     by_source: BTreeMap<String, Vec<(i64, i64)>>,
@@ -211,18 +216,17 @@ impl Ranges {
         let Some(ranges) = self.by_source.get_mut(source) else {
             return self.add_source(source, first, last);
         };
-        // In order, as streams bring them, a range comes after all others; and many do, in an hour that is counted.
+        // Streams deliver ranges in order, so a new range is usually after all others.
         if let Some(newest) = ranges.last_mut().filter(|newest| newest.1 < first.saturating_sub(1)) {
-            match is_full {
-                true => newest.1 = last,
-                false => {
-                    ranges.push((first, last));
-                    self.count += 1;
-                }
+            if is_full {
+                newest.1 = last;
+            } else {
+                ranges.push((first, last));
+                self.count += 1;
             }
             return;
         }
-        // Those that overlap the new one, or touch it.
+        // The ranges that overlap the new one or are adjacent to it.
         let from = ranges.partition_point(|known| known.1 < first.saturating_sub(1));
         let to = ranges.partition_point(|known| known.0 <= last.saturating_add(1));
         if from < to {
@@ -232,19 +236,18 @@ impl Ranges {
             self.count -= to - from - 1;
             return;
         }
-        // It lies before another one.
-        match is_full {
-            true => ranges[from].0 = first,
-            false => {
-                ranges.insert(from, (first, last));
-                self.count += 1;
-            }
+        // The new range is before another one.
+        if is_full {
+            ranges[from].0 = first;
+        } else {
+            ranges.insert(from, (first, last));
+            self.count += 1;
         }
     }
 
-    /// Adds a range of a source that has none.
+    /// Adds the first range of a source.
     fn add_source(&mut self, source: &str, first: i64, last: i64) {
-        // An event whose source is not known may be of any.
+        // An event of an unknown source may be of any source.
         let is_any = source.is_empty() || source.len() > NAME_BYTES_MAX || source == ANY;
         if is_any || self.by_source.contains_key(ANY) {
             return self.add_any(first, last);
@@ -263,7 +266,7 @@ impl Ranges {
         self.count += 1;
     }
 
-    /// Any source: one range over all.
+    /// Merges all ranges to one range of any source.
     fn add_any(&mut self, first: i64, last: i64) {
         let bounds =
             self.iter().fold((first, last), |(first, last), (_, from, to)| (first.min(from), last.max(to)));
@@ -295,7 +298,7 @@ mod tests {
         Touch { namespace: Some(namespace), actor, user_name: actor, cluster: "prod", source }
     }
 
-    /// Whether somebody who reads the columns finds an event.
+    /// Whether a reader of the columns finds an event.
     fn finds(touched: &Touched, event: Touch<'_>, offset: i64) -> bool {
         let has = |list: &[String], name: &str| list.iter().any(|known| known == name || known == ANY);
         let ranges: Vec<(String, i64, i64)> = serde_json::from_str(&touched.event_ranges()).unwrap();
@@ -344,7 +347,7 @@ mod tests {
             let events: Vec<(String, String, String, i64)> = (0..500_i64)
                 .map(|at| {
                     let name = |what: &str, of: i64| format!("{what}{}", at % of);
-                    // Neither in order nor evenly apart.
+                    // Neither in order nor at equal distances.
                     let offset = (at * 7919) % 1009 * ((at % 5) * 1000 + 1);
                     (name("n", namespaces), name("a", actors), name("s", sources), offset)
                 })

@@ -1,8 +1,9 @@
-//! Names of volumes: which Delta table of a table's a commit lies in.
+//! Names of volumes, the Delta tables that contain the commits of a table.
 //!
-//! Invariants. A volume covers a *period*: the commits of a UTC year, or of one part of it. The first volume of a year has
-//! the year for its name (`2026`); when it has as many commits as a volume may have, the next part begins
-//! (`2026-0001`, `2026-0002`, …). So periods sort like their names, and a commit of a later period is never older.
+//! Invariants. A volume covers a *period*: the commits of a UTC year, or of one part of it. The
+//! first volume of a year is named after the year (`2026`); when a volume has as many commits as it
+//! may have, the next part begins (`2026-0001`, `2026-0002`, …). So periods sort like their names,
+//! and a commit of a later period is never older. No state.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::table::Table;
 
-/// Years that a name can stand for.
+/// The years that have a name.
 pub const YEARS: RangeInclusive<i32> = 2000..=9999;
 /// The last part of a year; four digits.
 pub const PART_MAX: u16 = 9999;
@@ -39,12 +40,12 @@ impl fmt::Display for NotAPeriod {
 impl std::error::Error for NotAPeriod {}
 
 impl Period {
-    /// The first part of a year.
+    /// Returns the first part of a year.
     pub const fn of_year(year: i32) -> Period {
         Period { year, part: 0 }
     }
 
-    /// The part that follows in the same year; `None` after the last one.
+    /// Returns the next part of the same year; `None` after the last one.
     pub fn next_part(self) -> Option<Period> {
         (self.part < PART_MAX).then(|| Period { part: self.part + 1, ..self })
     }
@@ -99,17 +100,18 @@ pub struct VolumeId {
 }
 
 impl VolumeId {
-    /// `<table>/<period>`: its place below the root, and its name in key records.
+    /// Returns `<table>/<period>`: the volume's path below the root, and its name in key records.
     pub fn name(&self) -> String {
         format!("{}/{}", self.table.name(), self.period)
     }
 
-    /// First line of the checkpoints of its proof log, and the name that they are signed under.
+    /// Returns the first line of the checkpoints of its proof log, which is also the name of their
+    /// signatures.
     pub fn origin(&self, archive_id: &str) -> String {
         format!("strongroom/{archive_id}/{}", self.name())
     }
 
-    /// Inverse of [`VolumeId::name`].
+    /// Parses [`VolumeId::name`].
     pub fn parse(name: &str) -> Option<VolumeId> {
         let (table, period) = name.split_once('/')?;
         let table = Table::ALL.into_iter().find(|known| known.name() == table)?;

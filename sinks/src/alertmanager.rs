@@ -1,10 +1,12 @@
 //! Prometheus Alertmanager, API v2.
 //!
-//! Invariants: labels, which are an alert's identity there, hold nothing that a client chose, so their number is
-//! bounded but for the alert's id. Every member of a cluster is told; it is enough that one takes an alert.
+//! Invariants: labels, which identify an alert there, contain no value that a client chose, so
+//! apart from the alert's id their number is bounded. Every member of a cluster is sent each alert;
+//! it is taken if one member takes it.
 //!
-//! An alert of ours is a point in time, and Alertmanager knows conditions that last: so each ends after [`LASTS`],
-//! by its own `endsAt`, and is sent once.
+//! Our alerts are points in time, but Alertmanager's alerts are conditions that last. So each alert
+//! sets its own `endsAt`, [`FIRING_TIME`] ahead, and is sent once. After a crash it may be sent
+//! again, with the same labels.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +15,11 @@ use serde_json::json;
 use strongroom_schemas::Alert;
 
 use super::http::{Http, HttpOptions, post};
+use super::judge::judge;
 use super::{Outcome, Sink, SinkError, plain, rfc3339};
 
-/// How long an alert is firing there.
-const LASTS: Duration = Duration::from_secs(600);
+/// How long an alert fires there.
+const FIRING_TIME: Duration = Duration::from_secs(600);
 const BATCH_MAX: usize = 64;
 const ANNOTATION_CHARS_MAX: usize = 1000;
 
@@ -28,7 +31,7 @@ pub struct AlertmanagerOptions {
 
 pub struct Alertmanager {
     members: Vec<(Http, String)>,
-    said: String,
+    last_answer: String,
 }
 
 impl Alertmanager {
@@ -37,25 +40,29 @@ impl Alertmanager {
     pub fn new(options: &AlertmanagerOptions) -> Result<Alertmanager, SinkError> {
         let member = |http: &HttpOptions| Ok((Http::new(http, Vec::new())?, http.join("api/v2/alerts")));
         let members = options.members.iter().map(member).collect::<Result<_, SinkError>>()?;
-        Ok(Alertmanager { members, said: String::new() })
+        Ok(Alertmanager { members, last_answer: String::new() })
     }
 
     fn post(&mut self, alerts: &[Arc<Alert>]) -> Outcome {
         let body: Vec<_> = alerts.iter().map(|alert| of(alert)).collect();
         let body = serde_json::to_vec(&body).expect("values are JSON");
         let mut outcomes = Vec::new();
-        self.said.clear();
+        self.last_answer.clear();
         for (http, url) in &mut self.members {
             let answer = http.send(post(url, &[("content-type", "application/json")], body.clone()));
-            let outcome = http.judge(&answer);
+            let outcome = judge(http, &answer);
             if outcome != Outcome::Taken {
-                tracing::debug!(url = url.as_str(), said = http.said.as_str(), "a member took no alerts");
+                tracing::debug!(
+                    url = url.as_str(),
+                    answer = http.last_answer.as_str(),
+                    "a member took no alerts"
+                );
             }
-            self.said = http.said.clone();
+            self.last_answer = http.last_answer.clone();
             outcomes.push(outcome);
         }
         let taken = outcomes.contains(&Outcome::Taken);
-        // One that waits may take tomorrow what another refuses today.
+        // A member that failed may take later what another one refuses now.
         let later = outcomes.iter().position(|outcome| matches!(outcome, Outcome::Later { .. }));
         match (taken, later) {
             (true, _) => Outcome::Taken,
@@ -67,7 +74,7 @@ impl Alertmanager {
 
 fn of(alert: &Alert) -> serde_json::Value {
     let now_us = chrono::Utc::now().timestamp_micros();
-    let ends = now_us.saturating_add(i64::try_from(LASTS.as_micros()).unwrap_or(i64::MAX));
+    let ends = now_us.saturating_add(i64::try_from(FIRING_TIME.as_micros()).unwrap_or(i64::MAX));
     let text = |text: &str| plain(text, ANNOTATION_CHARS_MAX);
     let event = &alert.event;
     let mut labels = json!({
@@ -97,7 +104,7 @@ fn of(alert: &Alert) -> serde_json::Value {
 impl Sink for Alertmanager {
     fn send(&mut self, alerts: &[Arc<Alert>]) -> Vec<Outcome> {
         match self.post(alerts) {
-            // A request is refused as a whole: the one that is wrong is found by itself.
+            // A request is refused as a whole: send each alert alone to find the one at fault.
             Outcome::Refused { .. } if alerts.len() > 1 => {
                 alerts.iter().map(|alert| self.post(std::slice::from_ref(alert))).collect()
             }
@@ -110,7 +117,7 @@ impl Sink for Alertmanager {
     }
 
     fn answer(&self) -> String {
-        self.said.clone()
+        self.last_answer.clone()
     }
 }
 
@@ -120,7 +127,7 @@ mod tests {
     use crate::testing::hostile;
 
     #[test]
-    fn labels_hold_nothing_of_a_client() {
+    fn labels_contain_no_value_of_a_client() {
         let value = of(&hostile());
         let labels = value["labels"].as_object().expect("labels");
         let names: Vec<&str> = labels.keys().map(String::as_str).collect();

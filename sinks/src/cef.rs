@@ -1,8 +1,8 @@
-//! ArcSight Common Event Format, version 0: one line of an alert.
+//! ArcSight Common Event Format, version 0: an alert as one line.
 //!
-//! Invariant: a value of a client cannot end the line, a header field or an extension value. In the header `\` and
-//! `|` are escaped, in the extension `\`, `=`, and line breaks as `\r` and `\n`; all other control characters become
-//! U+FFFD.
+//! Invariant: a value that a client chose cannot end the line, a header field or an extension
+//! value. `\` and `|` are escaped in the header; `\`, `=`, and line breaks (as `\r` and `\n`) in
+//! the extension. All other control characters become U+FFFD. No state.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_values_stay_inside_theirs() {
+    fn hostile_values_stay_inside_their_fields() {
         let line = cef(&hostile());
         assert!(!line.chars().any(char::is_control), "{line:?}");
         assert!(line.contains("suser=a|b\\=c\\\\d\\r\\ne\u{fffd}[31mf\u{fffd}g"), "{line}");

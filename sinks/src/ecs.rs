@@ -1,7 +1,7 @@
 //! An alert in the Elastic Common Schema.
 //!
-//! Invariants: fields are of ECS 8.17, or below `strongroom`; those that ECS has as arrays are arrays. No key is a
-//! client's, so no mapping can be made to grow.
+//! Invariants: fields are defined in ECS 8.17, or below `strongroom`; fields that ECS defines as
+//! arrays are arrays. No client chooses a key, so clients cannot make a mapping grow. No state.
 
 use serde_json::{Map, Value, json};
 use strongroom_schemas::{Alert, Severity};
@@ -20,7 +20,7 @@ pub fn ecs(alert: &Alert) -> Value {
         Severity::High => 75,
         Severity::Critical => 95,
     };
-    // What the authorizer allowed may have failed all the same.
+    // A request that the authorizer allowed may still have failed.
     let failed =
         event.authz_decision.as_deref() == Some("forbid") || event.response_code.is_some_and(|c| c >= 400);
     let outcome = match (failed, event.response_code) {
@@ -86,10 +86,10 @@ pub fn ecs(alert: &Alert) -> Value {
             "source_offset": event.source_offset,
         },
     });
-    without_nothing(document)
+    without_empty(document)
 }
 
-/// `event.category` is a closed list.
+/// The value of `event.category`, from ECS's closed list.
 fn category(alert: &Alert) -> &'static str {
     let is = |tactic: &str| alert.tactics.iter().any(|known| known == tactic);
     match alert.event.resource.as_deref() {
@@ -100,11 +100,11 @@ fn category(alert: &Alert) -> &'static str {
     }
 }
 
-/// Leaves out null, empty texts, and what is empty without them.
-fn without_nothing(value: Value) -> Value {
+/// Removes nulls and empty texts, and lists and objects that are empty without them.
+fn without_empty(value: Value) -> Value {
     match value {
         Value::Object(map) => {
-            let kept = map.into_iter().map(|(key, value)| (key, without_nothing(value)));
+            let kept = map.into_iter().map(|(key, value)| (key, without_empty(value)));
             let kept = kept.filter(|(_, value)| match value {
                 Value::Null => false,
                 Value::String(text) => !text.is_empty(),
@@ -133,6 +133,6 @@ mod tests {
         assert_eq!(document["event"]["outcome"], "success");
         assert!(!document.to_string().contains("null"), "{document}");
         let document = ecs(&hostile());
-        assert_eq!(document.pointer("/source/ip"), None, "no address");
+        assert_eq!(document.pointer("/source/ip"), None, "not an address");
     }
 }

@@ -1,7 +1,8 @@
 //! Elasticsearch and OpenSearch: documents in ECS through `_bulk`.
 //!
-//! Invariants: a document is created under the alert's id, so what comes again is known there (409) and is no
-//! second one; an answer of 200 is looked into, item by item, and only what failed is sent again.
+//! Invariants: a document is created under the alert's id, so an alert that is sent again is
+//! answered with 409 and stored once, also after a crash. An answer of 200 is read item by item,
+//! and only failed items are sent again.
 
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use strongroom_schemas::{Alert, Secret};
 
 use super::http::{Http, HttpOptions, check_header, post};
+use super::judge::judge;
 use super::{Outcome, Sink, SinkError, ecs, plain};
 
 const BATCH_MAX: usize = 200;
@@ -20,7 +22,7 @@ pub struct ElasticOptions {
     pub http: HttpOptions,
     /// The data stream.
     pub index: String,
-    /// What stands in `Authorization` behind `ApiKey`.
+    /// The value after `ApiKey` in the `Authorization` header.
     pub api_key: Option<Secret>,
 }
 
@@ -49,7 +51,7 @@ struct Created {
 
 impl Elastic {
     /// # Errors
-    /// When TLS cannot be set up, or the key fits in no header.
+    /// When TLS cannot be set up, or the key is not valid in a header.
     pub fn new(options: &ElasticOptions) -> Result<Elastic, SinkError> {
         let secrets: Vec<Secret> = options.api_key.iter().cloned().collect();
         secrets.iter().try_for_each(check_header)?;
@@ -57,7 +59,9 @@ impl Elastic {
             options.api_key.as_ref().map(|key| Secret::new(format!("ApiKey {}", key.expose())));
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
         if options.index.is_empty() || !options.index.chars().all(plain) {
-            return Err(SinkError::Url { what: "would hold an index that is not of a-z, 0-9, -, _ and ." });
+            return Err(SinkError::Url {
+                what: "would contain an index with characters other than a-z, 0-9, -, _ and .",
+            });
         }
         let url = options.http.join(&format!("{}/_bulk", options.index));
         Ok(Elastic { http: Http::new(&options.http, secrets)?, url, authorization })
@@ -86,13 +90,13 @@ impl Elastic {
             Ok(answered) if answered.status.as_u16() == 400 && alerts.len() > 1 => {
                 return alerts.iter().flat_map(|alert| self.bulk(std::slice::from_ref(alert))).collect();
             }
-            _ => return all(self.http.judge(&answer)),
+            _ => return all(judge(&self.http, &answer)),
         };
         match serde_json::from_slice::<Bulk>(&answered.body) {
             Ok(bulk) if bulk.items.len() == alerts.len() => {
                 bulk.items.into_iter().map(|item| of(&item.create)).collect()
             }
-            _ => all(Outcome::later("the answer is none of _bulk: check the URL")),
+            _ => all(Outcome::later("the answer is not one of _bulk: check the URL")),
         }
     }
 }
@@ -104,7 +108,7 @@ fn of(item: &Created) -> Outcome {
     };
     match item.status {
         200..=299 => Outcome::Taken,
-        // It is there already.
+        // The document exists already.
         409 => Outcome::Taken,
         401 | 403 | 404 | 408 | 429 | 500..=599 => Outcome::later(reason()),
         _ => Outcome::Refused { reason: reason() },
@@ -121,6 +125,6 @@ impl Sink for Elastic {
     }
 
     fn answer(&self) -> String {
-        self.http.said.clone()
+        self.http.last_answer.clone()
     }
 }

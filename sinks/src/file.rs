@@ -1,8 +1,9 @@
 //! Findings as lines of JSON: to a file, and to standard output.
 //!
-//! Invariants: an alert is taken when its line is synced (a pipe has no more than a flush). A file that is renamed or
-//! deleted, as a rotation does, is opened anew before the next lines; of lines that could not be written whole
-//! nothing is left behind.
+//! Invariants: an alert is taken when its line is synced (a pipe is only flushed). A file that was
+//! renamed or deleted, for instance by log rotation, is opened again before the next lines. If
+//! lines cannot be written completely, the file is cut back to its length before them; after a
+//! crash the last line may be partial.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -16,20 +17,22 @@ use super::{Outcome, Sink, finding};
 
 const BATCH_MAX: usize = 512;
 
+/// Returns the finding of an alert as a line of JSON, with its newline.
+pub fn finding_line(alert: &Alert) -> Vec<u8> {
+    let mut line = finding(alert);
+    line.push(b'\n');
+    line
+}
+
 fn lines(alerts: &[Arc<Alert>]) -> Vec<u8> {
-    let mut lines = Vec::new();
-    for alert in alerts {
-        lines.extend_from_slice(&finding(alert));
-        lines.push(b'\n');
-    }
-    lines
+    alerts.iter().flat_map(|alert| finding_line(alert)).collect()
 }
 
 fn all(outcome: &Outcome, alerts: &[Arc<Alert>]) -> Vec<Outcome> {
     alerts.iter().map(|_| outcome.clone()).collect()
 }
 
-/// A file that is appended to.
+/// A sink that appends to a file.
 pub struct FileSink {
     path: PathBuf,
     open: Option<File>,
@@ -54,12 +57,10 @@ impl FileSink {
             }
         };
         let metadata = file.metadata()?;
-        let written = file.write_all(lines).and_then(|()| match metadata.is_file() {
-            true => file.sync_data(),
-            false => Ok(()),
-        });
+        let sync = |file: &File| if metadata.is_file() { file.sync_data() } else { Ok(()) };
+        let written = file.write_all(lines).and_then(|()| sync(file));
         if written.is_err() && metadata.is_file() {
-            // Half a line would spoil the next one. When this fails, too, the disk is at its end.
+            // A partial line would corrupt the next one. If this fails too, the disk is broken.
             let _ = file.set_len(metadata.len());
         }
         written
@@ -84,7 +85,7 @@ impl Sink for FileSink {
     }
 }
 
-/// Standard output, or what stands for it.
+/// A sink that writes to standard output, or to what stands in for it.
 pub struct StdoutSink<W> {
     out: W,
 }
@@ -116,7 +117,7 @@ mod tests {
     use crate::testing::alert;
 
     #[test]
-    fn a_rotated_file_is_left_alone_and_the_new_one_goes_on() {
+    fn a_rotated_file_is_left_alone_and_the_new_one_continues() {
         let folder = tempfile::tempdir().expect("a folder");
         let (path, old) = (folder.path().join("a.jsonl"), folder.path().join("a.jsonl.1"));
         let mut sink = FileSink::new(path.clone());

@@ -1,23 +1,27 @@
-//! Groups: many alerts of one kind become the first, at once, and a summary.
+//! Groups: of many alerts of one kind, the first is sent at once, and the others are counted in a
+//! summary.
 //!
 //! Invariants:
-//! - The first alert of a group is never held, and nothing is held that is not in a summary later. What is held is
-//!   in the log as such, so the count survives a restart.
-//! - The summary's id is a function of the first alert's, so a summary that is made twice is one.
-//! - Alerts about ourselves are never held. With [`GROUPS_MAX`] groups open, others go out one by one.
+//! - The first alert of a group is never held back, and every alert held back is counted in a later
+//!   summary. The log records which alerts are held back, so the count survives a crash.
+//! - The summary's id is a function of the first alert's id, so a summary that is made twice is one
+//!   alert.
+//! - Our own alerts are never held back. While [`GROUPS_MAX`] groups are open, alerts of other
+//!   groups are sent singly.
 //!
-//! A group is a rule, a cluster, and what a correlation grouped by; for rules of single events, which group by
-//! nothing, it is actor, verb, and object. It is open for a time that the first alert begins.
+//! A group is a rule, a cluster, and the group of a correlation; for rules over single events,
+//! which have no group, it is actor, verb, and object. It stays open for a fixed time after its
+//! first alert.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+use strongroom_alerts::ALERT_NAMESPACE;
 use strongroom_schemas::alert::AUDIT_IDS_MAX;
 use strongroom_schemas::{Alert, Touched};
 use uuid::Uuid;
 
 use super::log::{Entry, Record};
-use strongroom_alerts::ALERT_NAMESPACE;
 
 /// Groups open at once.
 pub const GROUPS_MAX: usize = 10_000;
@@ -25,12 +29,12 @@ pub const GROUPS_MAX: usize = 10_000;
 #[derive(Debug)]
 struct Group {
     first: Alert,
-    /// Number of the first alert's record; none before it is durable.
+    /// Number of the first alert's record, once it is durable.
     number: Option<u64>,
     opened_ms: u64,
     held: u64,
     audit_ids: Vec<String>,
-    /// Its summary is on its way to the disk.
+    /// Its summary is being written.
     closing: bool,
 }
 
@@ -38,7 +42,7 @@ struct Group {
 pub(super) struct Groups {
     time_ms: u64,
     open: HashMap<[u8; 32], Group>,
-    /// Keys by the id of the first alert.
+    /// Key of each group, by the id of its first alert.
     firsts: HashMap<String, [u8; 32]>,
 }
 
@@ -48,7 +52,7 @@ impl Groups {
         Groups { time_ms, open: HashMap::new(), firsts: HashMap::new() }
     }
 
-    /// What becomes of a new alert.
+    /// Returns the log's entry for a new alert.
     pub(super) fn take(&mut self, alert: Box<Alert>, now_ms: u64) -> Entry {
         if self.time_ms == 0 || !is_grouped(&alert) {
             return Entry::Alert(alert);
@@ -60,7 +64,7 @@ impl Groups {
                 hold(group, &audit_id);
                 Entry::Held { alert_id: alert.alert_id, first: group.first.alert_id.clone(), audit_id }
             }
-            // Due and not closed yet: the summary goes its way, and this one is a first.
+            // The group is due and not closed yet: its summary follows, and this alert is sent.
             Some(_) => Entry::Alert(alert),
             None => {
                 self.begin(key, &alert, None, now_ms);
@@ -79,7 +83,8 @@ impl Groups {
             .insert(key, Group { first, number, opened_ms, held: 0, audit_ids: Vec::new(), closing: false });
     }
 
-    /// Ends the groups whose time is up; the summaries of those that held something.
+    /// Closes the groups whose time is up, and returns the summaries of those that held alerts
+    /// back.
     pub(super) fn due(&mut self, now_ms: u64) -> Vec<Entry> {
         let time_ms = self.time_ms;
         let is_due = |group: &Group| now_ms >= group.opened_ms.saturating_add(time_ms);
@@ -89,7 +94,7 @@ impl Groups {
         }
         let mut summaries = Vec::new();
         for group in self.open.values_mut().filter(|group| is_due(group) && !group.closing) {
-            // It is gone when its summary is durable.
+            // The group is removed when its summary is durable.
             group.closing = true;
             let first = group.first.alert_id.clone();
             summaries.push(Entry::Summary { first, alert: Box::new(summary(group, time_ms)) });
@@ -97,7 +102,7 @@ impl Groups {
         summaries
     }
 
-    /// Notes where firsts are in the log: that stays as long as their groups are open.
+    /// Notes the records of first alerts; the log keeps them while their groups are open.
     pub(super) fn stored(&mut self, entries: &[Entry], first_number: u64) {
         for (number, entry) in (first_number..).zip(entries) {
             match entry {
@@ -114,7 +119,8 @@ impl Groups {
         }
     }
 
-    /// Takes back what could not be made durable: it comes again from the archive. Summaries are due again.
+    /// Takes back entries that could not be made durable: the alerts are read from the archive
+    /// again, and the summaries are due again.
     pub(super) fn not_stored(&mut self, entries: &[Entry]) {
         for entry in entries {
             match entry {
@@ -134,7 +140,7 @@ impl Groups {
         }
     }
 
-    /// Takes over what the log says of groups that were open.
+    /// Restores the open groups from a record of the log.
     pub(super) fn replay(&mut self, record: &Record) {
         if self.time_ms == 0 {
             return;
@@ -169,7 +175,7 @@ impl Groups {
         }
     }
 
-    /// Number of the oldest record that an open group needs.
+    /// Returns the number of the oldest record that an open group needs.
     pub(super) fn oldest(&self) -> Option<u64> {
         self.open.values().filter_map(|group| group.number).min()
     }
@@ -182,7 +188,7 @@ fn hold(group: &mut Group, audit_id: &str) {
     }
 }
 
-/// Alerts of rules are grouped; what we say of ourselves is not.
+/// Whether an alert can be grouped: alerts of rules are, our own are not.
 fn is_grouped(alert: &Alert) -> bool {
     !strongroom_alerts::own::is_own(&alert.rule_id)
 }
@@ -222,7 +228,7 @@ fn summary(group: &Group, time_ms: u64) -> Alert {
         ),
         event_count: group.held,
         audit_ids: group.audit_ids.clone(),
-        // What those that were held touch is not kept, so it may be anything.
+        // What the held alerts touch is not stored, so it may be anything.
         touched: Touched::any(),
         ..first.clone()
     }
@@ -250,14 +256,14 @@ mod tests {
         }
         assert!(groups.due(60_999).is_empty());
         let due = groups.due(61_000);
-        let [Entry::Summary { first, alert: told }] = &due[..] else { panic!("{due:?}") };
-        assert_eq!((first.as_str(), told.event_count), (alert(1).alert_id.as_str(), 7));
-        assert!(told.title.ends_with("(and 7 more)") && told.alert_id != *first);
+        let [Entry::Summary { first, alert: summary }] = &due[..] else { panic!("{due:?}") };
+        assert_eq!((first.as_str(), summary.event_count), (alert(1).alert_id.as_str(), 7));
+        assert!(summary.title.ends_with("(and 7 more)") && summary.alert_id != *first);
         assert!(matches!(groups.take(of("a", 10), 61_001), Entry::Alert(_)), "a new group begins");
     }
 
     #[test]
-    fn a_restart_counts_on_and_makes_the_same_summary() {
+    fn a_restart_continues_the_count_and_makes_the_same_summary() {
         let (mut groups, mut again) =
             (Groups::new(Duration::from_secs(60)), Groups::new(Duration::from_secs(60)));
         for number in 1..6 {
@@ -271,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_stored_is_as_if_never_told() {
+    fn what_could_not_be_stored_is_as_if_it_never_came() {
         let mut groups = Groups::new(Duration::from_secs(60));
         let first = groups.take(of("a", 1), 1_000);
         groups.not_stored(&[first]);
@@ -281,7 +287,7 @@ mod tests {
         groups.not_stored(&[held]);
         groups.take(of("a", 2), 1_000);
         let due = groups.due(61_000);
-        assert!(groups.due(61_000).is_empty(), "it is on its way");
+        assert!(groups.due(61_000).is_empty(), "its summary is being written");
         groups.not_stored(&due);
         let again = groups.due(61_000);
         assert!(matches!(&again[..], [Entry::Summary { alert, .. }] if alert.event_count == 1), "{again:?}");

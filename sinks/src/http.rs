@@ -1,12 +1,15 @@
-//! HTTP for sinks: a request, an answer, and what an answer means for an alert.
+//! An HTTP client with bounds: for sinks, and for other callers that post to a configured address.
 //!
 //! Invariants:
-//! - Redirects are not followed, and no address of the link-local network is spoken to: an alert goes where the
-//!   configuration says.
-//! - A request takes [`HTTP_TIMEOUT`] at most; of an answer [`ANSWER_BYTES_MAX`] are read.
-//! - What a receiver says is shown without control characters, not in full length, and without our secrets.
+//! - Redirects are not followed, and link-local addresses are refused: a request goes to the
+//!   configured address only.
+//! - A request takes at most [`HTTP_TIMEOUT`], and at most [`ANSWER_BYTES_MAX`] of an answer are
+//!   read.
+//! - An answer is shown shortened, without control characters and without our secrets.
+//!
+//! State is lost in a crash; the receiver may have got the last request.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -18,21 +21,22 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use strongroom_schemas::Secret;
+use strongroom_journal::lock;
+use strongroom_schemas::{Secret, error_chain};
 use url::{Host, Url};
 
-use super::{Outcome, SinkError, TlsOptions, plain};
+use super::{SinkError, TlsOptions, plain};
 
-/// Time for one request, connecting included.
+/// Time for one request, including the connection.
 pub const HTTP_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest answer.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
-/// Of an answer that is shown.
+/// Longest part of an answer that is shown.
 const SHOWN_CHARS_MAX: usize = 300;
 
-/// Where to, and with whom.
+/// The address of a receiver, and its TLS.
 #[derive(Clone, Debug)]
 pub struct HttpOptions {
     pub url: Url,
@@ -40,12 +44,12 @@ pub struct HttpOptions {
 }
 
 impl HttpOptions {
-    /// Checks an address. With `confidential` it has to be https, unless it is this machine.
+    /// Checks an address. A `confidential` one must be https, unless it is of this machine.
     ///
     /// # Errors
-    /// When it is no http or https URL, or one that nothing is sent to.
+    /// [`SinkError::Url`] if it is not an http or https URL, or not one that may be sent to.
     pub fn new(url: &str, tls: TlsOptions, confidential: bool) -> Result<HttpOptions, SinkError> {
-        let url = Url::parse(url).map_err(|_| SinkError::Url { what: "is no URL" })?;
+        let url = Url::parse(url).map_err(|_| SinkError::Url { what: "is not a valid URL" })?;
         let is_local = match url.host() {
             Some(Host::Domain(name)) => name == "localhost",
             Some(Host::Ipv4(address)) if address.is_link_local() => {
@@ -59,24 +63,24 @@ impl HttpOptions {
             None => return Err(SinkError::Url { what: "has no host" }),
         };
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(SinkError::Url { what: "holds a name or password, which belong in a file" });
+            return Err(SinkError::Url { what: "contains a user name or password, which belong in a file" });
         }
         match url.scheme() {
             "https" => {}
             "http" if !confidential || is_local => {}
-            "http" => return Err(SinkError::Url { what: "has to be https: a secret goes there" }),
+            "http" => return Err(SinkError::Url { what: "must be https, because a secret is sent to it" }),
             _ => return Err(SinkError::Url { what: "is neither http nor https" }),
         }
         Ok(HttpOptions { url, tls })
     }
 
-    /// The address with more of a path behind it.
+    /// The address with `path` appended.
     pub(super) fn join(&self, path: &str) -> String {
         format!("{}/{path}", self.url.as_str().trim_end_matches('/'))
     }
 }
 
-/// What a receiver answered.
+/// A receiver's answer.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub status: StatusCode,
@@ -84,18 +88,18 @@ pub(super) struct Answer {
     pub body: Vec<u8>,
 }
 
-/// A client with a runtime of its own.
+/// A client with its own async runtime.
 pub(super) struct Http {
     runtime: tokio::runtime::Runtime,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     secrets: Vec<Secret>,
     /// The last answer, or why there was none, for a person.
-    pub said: String,
+    pub last_answer: String,
 }
 
 impl Http {
     pub(super) fn new(options: &HttpOptions, secrets: Vec<Secret>) -> Result<Http, SinkError> {
-        // Without TLS no authority is needed, and a small image may have none.
+        // Without TLS no authorities are needed, and a small image may have none.
         let tls = match options.url.scheme() {
             "https" => options.tls.client()?,
             _ => options.tls.none()?,
@@ -109,7 +113,8 @@ impl Http {
             .https_or_http()
             .enable_http1()
             .wrap_connector(connector);
-        // A thread of its own notices connections that the receiver closes between two requests.
+        // The runtime's own thread notices connections that the receiver closes between two
+        // requests.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("sink-http")
@@ -120,10 +125,10 @@ impl Http {
             .pool_timer(hyper_util::rt::TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build(connector);
-        Ok(Http { runtime, client, secrets, said: String::new() })
+        Ok(Http { runtime, client, secrets, last_answer: String::new() })
     }
 
-    /// Sends requests, `at_once` of them at the same time; the answers come in their order.
+    /// Sends requests, `at_once` of them at the same time, and returns the answers in order.
     pub(super) fn send_all(
         &mut self,
         requests: Vec<Request<Full<Bytes>>>,
@@ -132,10 +137,11 @@ impl Http {
         let client = &self.client;
         let one = |request: Request<Full<Bytes>>| async move {
             let exchange = async {
-                let response: Response<_> = client.request(request).await.map_err(|error| chain(&error))?;
+                let response: Response<_> =
+                    client.request(request).await.map_err(|error| error_chain(&error))?;
                 let (head, body) = response.into_parts();
                 let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
-                let body = body.map_err(|error| chain(error.as_ref()))?.to_bytes().to_vec();
+                let body = body.map_err(|error| error_chain(error.as_ref()))?.to_bytes().to_vec();
                 let after = head.headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?));
                 Ok(Answer { status: head.status, retry_after: after, body })
             };
@@ -145,7 +151,7 @@ impl Http {
         let sent = futures::stream::iter(requests.into_iter().map(one)).buffered(at_once.max(1));
         let answers: Vec<_> = self.runtime.block_on(sent.collect());
         if let Some(last) = answers.last() {
-            self.said = match last {
+            self.last_answer = match last {
                 Ok(answer) => self.shown(answer),
                 Err(reason) => reason.clone(),
             };
@@ -157,7 +163,7 @@ impl Http {
         self.send_all(vec![request], 1).pop().unwrap_or_else(|| Err("nothing was sent".to_owned()))
     }
 
-    /// An answer for a person.
+    /// An answer as text for a person.
     pub(super) fn shown(&self, answer: &Answer) -> String {
         let mut body = String::from_utf8_lossy(&answer.body).into_owned();
         for secret in &self.secrets {
@@ -169,71 +175,58 @@ impl Http {
         let status = answer.status;
         if body.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {body}") }
     }
-
-    /// What an answer means, by its status alone.
-    pub(super) fn judge(&self, answer: &Result<Answer, String>) -> Outcome {
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(reason) => return Outcome::later(reason.clone()),
-        };
-        let said = self.shown(answer);
-        match answer.status.as_u16() {
-            200..=299 => Outcome::Taken,
-            408 | 425 | 429 | 500..=599 => Outcome::Later { reason: said, after: answer.retry_after },
-            401 | 403 | 407 => Outcome::later(format!("{said}: check the credentials")),
-            // The address is wrong, or nobody listens there any more; no alert is at fault.
-            300..=399 | 404 | 405 | 410 => Outcome::later(format!("{said}: check the URL")),
-            _ => Outcome::Refused { reason: said },
-        }
-    }
 }
 
-/// One address that is posted to, with the manners of a sink's HTTP: for who is no sink.
-pub struct Post {
+/// A POST client with the sinks' TLS and timeout rules, for callers that are not sinks.
+pub struct PostClient {
     base: String,
     http: Mutex<Http>,
 }
 
-impl Post {
+impl PostClient {
     /// # Errors
-    /// As what makes a sink: authorities or certificates that cannot be used.
-    pub fn new(options: &HttpOptions) -> Result<Post, SinkError> {
+    /// [`SinkError`] if the authorities or certificates cannot be used.
+    pub fn new(options: &HttpOptions) -> Result<PostClient, SinkError> {
         let base = options.url.as_str().trim_end_matches('/').to_owned();
-        Ok(Post { base, http: Mutex::new(Http::new(options, Vec::new())?) })
+        Ok(PostClient { base, http: Mutex::new(Http::new(options, Vec::new())?) })
     }
 
-    /// Posts `body` to a path below the address, or to the address itself, and waits for [`HTTP_TIMEOUT`] at most:
-    /// status and body of the answer. One at a time; blocks, and must not be called inside an async runtime.
+    /// Posts `body` to a path below the address, or to the address itself if the path is empty, and
+    /// returns the status and the body of the answer. Waits at most [`HTTP_TIMEOUT`]. Sends one
+    /// request at a time and blocks, so it must not be called inside an async runtime.
     ///
     /// # Errors
-    /// In words, when there was no whole answer.
+    /// The reason as text, if there was no complete answer.
     pub fn send(&self, path: &str, content_type: &str, body: Vec<u8>) -> Result<(u16, Vec<u8>), String> {
         let url = if path.is_empty() { self.base.clone() } else { format!("{}/{path}", self.base) };
         let request = post(&url, &[("content-type", content_type)], body);
-        let mut http = self.http.lock().unwrap_or_else(PoisonError::into_inner);
-        let answer = http.send(request)?;
+        let answer = lock(&self.http).send(request)?;
         Ok((answer.status.as_u16(), answer.body))
     }
 }
 
-/// A POST with a body.
+/// Returns a POST request.
 pub(super) fn post(url: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Request<Full<Bytes>> {
     let mut request = Request::builder().method(Method::POST).uri(url);
     request = request.header("user-agent", concat!("strongroom/", env!("CARGO_PKG_VERSION")));
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    // Addresses and secrets are checked when a sink is made; what is not possible here is answered by nobody.
+    // Addresses and secrets are checked when a sink is made, so the request is valid.
     request.body(Full::new(Bytes::from(body))).unwrap_or_default()
 }
 
-/// A secret that goes into a header.
+/// Checks a secret that is sent in a header.
 pub(super) fn check_header(secret: &Secret) -> Result<(), SinkError> {
     let plain = secret.expose().bytes().all(|byte| (0x20..0x7f).contains(&byte));
-    if plain { Ok(()) } else { Err(SinkError::Secret { what: "has characters that no header takes" }) }
+    if plain {
+        Ok(())
+    } else {
+        Err(SinkError::Secret { what: "has characters that are not allowed in a header" })
+    }
 }
 
-/// `Retry-After`: seconds, or a date.
+/// The wait in a `Retry-After` header: seconds, or a date.
 fn retry_after(text: &str) -> Option<Duration> {
     if let Ok(seconds) = text.trim().parse() {
         return Some(Duration::from_secs(seconds));
@@ -242,25 +235,12 @@ fn retry_after(text: &str) -> Option<Duration> {
     (date.to_utc() - chrono::Utc::now()).to_std().ok()
 }
 
-/// An error and its causes in one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    for cause in std::iter::successors(error.source(), |error| error.source()) {
-        let cause = cause.to_string();
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn addresses_that_would_give_something_away_are_refused() {
+    fn addresses_that_would_expose_secrets_are_refused() {
         let new = |url, confidential| HttpOptions::new(url, TlsOptions::default(), confidential);
         assert!(new("https://siem.example/x", true).is_ok());
         assert!(new("http://127.0.0.1:9/x", true).is_ok());
@@ -278,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn receivers_say_when_to_come_again() {
+    fn receivers_may_ask_for_a_wait() {
         assert_eq!(retry_after("7"), Some(Duration::from_secs(7)));
         let soon = (chrono::Utc::now() + chrono::TimeDelta::seconds(60)).to_rfc2822();
         assert!(retry_after(&soon).is_some_and(|wait| wait > Duration::from_secs(50)));

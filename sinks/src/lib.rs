@@ -1,29 +1,58 @@
-//! The way of alerts out of the process.
+//! Delivery of alerts to the receivers outside the process.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use strongroom_schemas::{Alert, AlertEvent, Severity};
+//! use strongroom_sinks::{Outcome, Sink, StdoutSink};
+//!
+//! # let alert = Alert {
+//! #     alert_id: "7b8c7f3e-92a5-5d0f-8f0e-000000000000".into(), rule_id: "r".into(), rule_name: "r".into(),
+//! #     title: "Secrets read".into(), severity: Severity::High, time_us: 1_772_445_600_000_000,
+//! #     window_start_us: 0, window_end_us: 0, group_key: String::new(), event_count: 1, audit_ids: vec![],
+//! #     tactics: vec![], techniques: vec![], message: "m".into(), next_steps: String::new(),
+//! #     event: AlertEvent::default(), touched: Default::default(),
+//! # };
+//! let mut lines = Vec::new();
+//! let outcomes = StdoutSink::new(&mut lines).send(&[Arc::new(alert)]);
+//! assert_eq!(outcomes, [Outcome::Taken]);
+//! assert!(lines.starts_with(b"{") && lines.ends_with(b"}\n"));
+//! ```
+//!
+//! An outbox on disk stands between the pipeline and the sinks, each of which has a thread and a
+//! position:
 //!
 //! ```text
-//! pipeline ──tell──▶ queue ──▶ outbox: log on disk ──▶ lane ──▶ sink      a thread each,
-//!                                  ▲              ├──▶ lane ──▶ sink      a position each
+//! pipeline ──alert──▶ queue ──▶ outbox: log on disk ──▶ worker ──▶ sink
+//!                                  ▲              ├──▶ worker ──▶ sink
 //! archive's table alerts ──catch-up┘              └──▶ …
 //! ```
 //!
 //! Invariants:
-//! - Telling never waits; a sink holds up neither the pipeline nor another sink.
-//! - An alert whose events are sealed reaches every sink at least once, wherever the process is killed. What comes
-//!   again comes under the same id, which every format carries where its receiver looks for repeats.
-//! - OCSF is what is sent where the receiver does not have a form of its own; no format carries a body of a request
-//!   or response, and each escapes what clients of a cluster chose, by its own rules.
-//! - TLS is verified, always; a secret leaves in the request it is for, and in no error, log or metric.
+//! - Handing over an alert never waits; a sink holds up neither the pipeline nor another sink.
+//! - An alert whose events are sealed reaches every sink at least once, wherever the process is
+//!   killed. An alert that is sent again has the same id, which every format carries where its
+//!   receiver looks for duplicates.
+//! - Sinks send OCSF unless the receiver has a format of its own. No format carries a request or
+//!   response body, and each escapes values that clients of a cluster chose, by its own rules.
+//! - TLS is always verified. A secret is sent in the request that needs it, and is in no error, log
+//!   or metric.
 //!
-//! The Kafka sink is not here but beside the Kafka source, which owns librdkafka's settings and what it says.
+//! Crashes: the outbox continues where it was, see the module `outbox`; a sink may be sent an alert
+//! again.
+//!
+//! The Kafka sink is not in this crate but beside the Kafka source, which owns librdkafka's
+//! settings and messages.
 
 mod alertmanager;
+mod backoff;
 mod cef;
 mod ecs;
 mod elastic;
 mod file;
 mod group;
-mod http;
-mod lane;
+pub mod http;
+mod judge;
 mod log;
 mod outbox;
 mod pagerduty;
@@ -36,6 +65,7 @@ pub(crate) mod testing;
 mod tests;
 mod tls;
 mod webhook;
+mod worker;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -45,16 +75,12 @@ use crossbeam_channel::{Receiver, bounded};
 use strongroom_schemas::{Alert, ocsf};
 
 pub use self::alertmanager::{Alertmanager, AlertmanagerOptions};
+pub use self::backoff::Backoff;
 pub use self::cef::cef;
 pub use self::ecs::ecs;
 pub use self::elastic::{Elastic, ElasticOptions};
-pub use self::file::{FileSink, StdoutSink};
+pub use self::file::{FileSink, StdoutSink, finding_line};
 pub use self::group::GROUPS_MAX;
-pub use self::http::{HTTP_TIMEOUT, HttpOptions, Post};
-pub use self::lane::{
-    DEAD_BYTES_MAX, LANE_FINISH, LaneOptions, RETRY_AFTER_MAX, RETRY_WAIT, RETRY_WAIT_MAX, SinkCounters,
-    SinkState,
-};
 pub use self::log::{Mark, OutboxError};
 pub use self::outbox::{
     History, HistoryError, KNOWN_IDS_MAX, OUTBOX_BYTES_MAX_DEFAULT, OutboxCounters, OutboxOptions,
@@ -66,18 +92,22 @@ pub use self::splunk::{Splunk, SplunkOptions};
 pub use self::syslog::{SYSLOG_BYTES_MAX_DEFAULT, Syslog, SyslogFormat, SyslogOptions, Transport, rfc5424};
 pub use self::tls::{SinkError, TlsOptions};
 pub use self::webhook::{Webhook, WebhookOptions, sign};
+pub use self::worker::{
+    DEAD_BYTES_MAX, RETRY_AFTER_MAX, RETRY_WAIT, RETRY_WAIT_MAX, SINK_FINISH, SinkCounters, SinkOptions,
+    SinkState,
+};
 
-use self::lane::Lane;
 use self::outbox::{Opened, Outbox};
+use self::worker::SinkWorker;
 
 /// What became of one alert.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The receiver has it.
     Taken,
-    /// Not now: it is sent again, after the time that the receiver asked for, if it did.
+    /// Not now: the alert is sent again, after the time that the receiver asked for, if it did.
     Later { reason: String, after: Option<Duration> },
-    /// Never: the receiver says that this alert is wrong.
+    /// Never: the receiver rejects this alert.
     Refused { reason: String },
 }
 
@@ -87,20 +117,20 @@ impl Outcome {
     }
 }
 
-/// Something that alerts are sent to. Called by one thread, which may wait in it, for a bounded time.
+/// A receiver of alerts. One thread calls it; a call may block for a bounded time.
 pub trait Sink: Send {
-    /// Sends alerts; what became of each, in their order.
+    /// Sends alerts, and returns the outcome of each, in order.
     fn send(&mut self, alerts: &[Arc<Alert>]) -> Vec<Outcome>;
 
-    /// Most alerts that it wants at once.
+    /// Most alerts of one call of [`Sink::send`].
     fn batch_max(&self) -> usize;
 
-    /// What the receiver answered last, for a person.
+    /// The receiver's last answer, for a person.
     fn answer(&self) -> String {
         String::new()
     }
 
-    /// The last call: nothing is sent any more.
+    /// Closes the sink; it is the last call.
     fn finish(&mut self) {}
 }
 
@@ -110,18 +140,18 @@ pub struct Sinks {
     stop: Arc<AtomicBool>,
     log: Arc<log::Shared>,
     done: Receiver<()>,
-    lanes: Vec<(String, Arc<SinkCounters>)>,
+    counters: Vec<(String, Arc<SinkCounters>)>,
 }
 
 impl Sinks {
-    /// Opens the outbox and starts a thread for each sink. Alerts that the archive `history` has and the outbox has
-    /// not are told first.
+    /// Opens the outbox and starts a thread for each sink. Alerts that are in the archive `history`
+    /// but not in the outbox are sent first.
     ///
     /// # Errors
     /// When the folder cannot be used.
     pub fn start(
         options: OutboxOptions,
-        sinks: Vec<(LaneOptions, Box<dyn Sink>)>,
+        sinks: Vec<(SinkOptions, Box<dyn Sink>)>,
         history: Arc<dyn History>,
     ) -> Result<Sinks, OutboxError> {
         let opened = Opened::open(options, history)?;
@@ -129,36 +159,37 @@ impl Sinks {
         let positions: Arc<Vec<AtomicU64>> = Arc::new(sinks.iter().map(|_| AtomicU64::new(0)).collect());
         let stop = Arc::new(AtomicBool::new(false));
         let (ended, done) = bounded(sinks.len());
-        let (mut lanes, mut running) = (Vec::new(), Vec::new());
+        let (mut counters, mut workers) = (Vec::new(), Vec::new());
         for (index, (options, sink)) in sinks.into_iter().enumerate() {
             let name = options.name.clone();
             let (source, positions) = (source.clone(), Arc::clone(&positions));
-            let lane = Lane::new(options, sink, source, positions, index, Arc::clone(&stop))?;
-            lanes.push((name.clone(), Arc::clone(&lane.counters)));
-            running.push((name, lane));
+            let worker = SinkWorker::new(options, sink, source, positions, index, Arc::clone(&stop))?;
+            counters.push((name.clone(), Arc::clone(&worker.counters)));
+            workers.push((name, worker));
         }
         let log = Arc::clone(&source.log);
         let outbox = opened.start(positions)?;
-        for (name, lane) in running {
+        for (name, worker) in workers {
             let ended = ended.clone();
             let run = move || {
-                lane.run();
-                // Nobody may wait for it any more.
+                worker.run();
+                // `finish` may have stopped waiting.
                 let _ = ended.send(());
             };
             let started = std::thread::Builder::new().name(format!("sink-{name}")).spawn(run);
             started.map_err(|source| OutboxError::Thread { name, source })?;
         }
-        Ok(Sinks { outbox, stop, log, done, lanes })
+        Ok(Sinks { outbox, stop, log, done, counters })
     }
 
-    /// Takes an alert on its way; never waits. `false` when there is no room: an alert of a rule is then read from
-    /// the archive later.
-    pub fn tell(&self, alert: &Alert) -> bool {
-        self.outbox.tell(alert)
+    /// Takes an alert to send; never waits. Returns `false` if the queue is full: an alert of a
+    /// rule is then read from the archive later.
+    pub fn hand_over(&self, alert: &Alert) -> bool {
+        self.outbox.hand_over(alert)
     }
 
-    /// Takes note of commits of the archive's table `alerts`, after all of their alerts were told. Never waits.
+    /// Takes note of commits of the archive's table `alerts`, all of whose alerts were handed over.
+    /// Never waits.
     pub fn sealed(&self, commits: &Mark) {
         self.outbox.sealed(commits);
     }
@@ -167,13 +198,13 @@ impl Sinks {
         Arc::clone(&self.outbox.counters)
     }
 
-    /// Counters of each sink, by its name.
+    /// The counters of each sink, with its name.
     pub fn counters(&self) -> Vec<(String, Arc<SinkCounters>)> {
-        self.lanes.clone()
+        self.counters.clone()
     }
 
-    /// Makes durable what was told and gives sinks [`LANE_FINISH`] to take it; the rest has its turn at the next start.
-    /// Returns whether every sink has everything.
+    /// Makes all alerts handed over durable, and gives the sinks [`SINK_FINISH`] to take them; the
+    /// rest is sent after the next start. Returns whether every sink has every alert.
     pub fn finish(self) -> bool {
         let end = {
             self.outbox.finish();
@@ -181,17 +212,18 @@ impl Sinks {
         };
         self.stop.store(true, Ordering::Release);
         self.log.wake();
-        let until = Instant::now() + LANE_FINISH + Duration::from_secs(1);
+        let until = Instant::now() + SINK_FINISH + Duration::from_secs(1);
         let mut ended = 0;
-        while ended < self.lanes.len() && self.done.recv_deadline(until).is_ok() {
+        while ended < self.counters.len() && self.done.recv_deadline(until).is_ok() {
             ended += 1;
         }
-        let lag: u64 = self.lanes.iter().map(|(_, counters)| counters.lag.load(Ordering::Relaxed)).sum();
+        let lag: u64 = self.counters.iter().map(|(_, counters)| counters.lag.load(Ordering::Relaxed)).sum();
         tracing::debug!(end, ended, lag, "the outbox is closed");
-        ended == self.lanes.len() && lag == 0
+        ended == self.counters.len() && lag == 0
     }
 
-    /// Where sinks are, as the files in an outbox's folder say; its process may run.
+    /// Returns the states of sinks from the files in an outbox's folder, which a running process
+    /// may be writing.
     ///
     /// # Errors
     /// When they cannot be read.
@@ -202,18 +234,18 @@ impl Sinks {
     }
 }
 
-/// The finding of an alert as one line of JSON, without a newline.
+/// Returns the finding of an alert as JSON, without a newline.
 pub(crate) fn finding(alert: &Alert) -> Vec<u8> {
     serde_json::to_vec(&ocsf::detection_finding(alert)).expect("a finding has text keys and finite numbers")
 }
 
-/// An alert's time, or another in microseconds since 1970, as RFC 3339 with milliseconds.
+/// Returns a time in microseconds since 1970 as RFC 3339 with milliseconds.
 pub(crate) fn rfc3339(time_us: i64) -> String {
     let time = chrono::DateTime::from_timestamp_micros(time_us).unwrap_or_default();
     time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }
 
-/// The first `chars` characters of a text, without control characters.
+/// Returns the first `chars` characters of a text, with control characters replaced.
 pub(crate) fn plain(text: &str, chars: usize) -> String {
     let clean = |c: char| if c.is_control() { '\u{fffd}' } else { c };
     let mut plain: String = text.chars().map(clean).take(chars).collect();

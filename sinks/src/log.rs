@@ -1,32 +1,40 @@
-//! The log of the outbox on disk: what is in it is durable, in order, and numbered.
+//! The outbox's log on disk: durable, ordered and numbered records.
 //!
 //! What is stored where, in the outbox's folder:
 //! - `lock`: held by the process that uses the folder.
 //! - `<20 digits>.log`: a segment, named after the number of its first record.
-//! - `<20 digits>.ids`: ids of the alerts of a segment that is gone, 16 bytes each, behind a magic word.
+//! - `<20 digits>.ids`: the ids of the alerts in a deleted segment, 16 bytes each, after magic
+//!   bytes.
 //!
 //! ```text
 //! segment: "SROUTBX\x01", records
 //! record:  "SRAR", length of the payload u32, number u64, time u64 (ms since 1970), checksum 16 bytes, payload
 //! ```
-//! All numbers are little-endian; the checksum is BLAKE3 over all else; the payload is an [`Entry`] as JSON.
+//! All numbers are little-endian; the checksum is the first half of the BLAKE3 hash of head and
+//! payload; the payload is an [`Entry`] as JSON.
 //!
 //! Invariants:
-//! - Records are numbered without gaps; a number is given once, also over restarts.
-//! - What readers see has been synced. A group of records is written and synced at once, and the next one only
-//!   after that, so what is broken at the end of the newest segment was never seen, and is cut off.
-//! - What is broken elsewhere is damage: it is reported with file and byte, and reading goes on behind it.
-//! - After a failed write the segment is given up where it was durable, and the next group begins a new one.
+//! - Records are numbered without gaps, and a number is used once, also across restarts.
+//! - Readers see only synced records. A group of records is written and synced at once, and the
+//!   next group only after that, so a broken end of the newest segment was never seen, and is cut
+//!   off.
+//! - Broken bytes elsewhere are damage: the reader reports them with file and byte, and continues
+//!   after them.
+//! - After a failed write the segment is cut at its last durable byte and closed, and the next
+//!   group starts a new one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use strongroom_journal::{
+    Folder, Found, JournalError, Reader, Record as _, cannot_read, cannot_write, checksum, create, end_at,
+    find, lock, now_ms, numbered, scan, sync_folder, write_whole,
+};
 use strongroom_schemas::{Alert, Period};
 use thiserror::Error;
 use uuid::Uuid;
@@ -35,38 +43,18 @@ const SEGMENT_MAGIC: &[u8; 8] = b"SROUTBX\x01";
 const IDS_MAGIC: &[u8; 8] = b"SRALIDS\x01";
 const RECORD_MAGIC: &[u8; 4] = b"SRAR";
 const HEAD_BYTES: usize = 40;
-/// Longest payload. An alert has a few kilobytes; one with the most names, each as long as may be and of nothing but
-/// characters that JSON escapes, has more than one MiB.
+/// Longest payload. An alert has a few kilobytes; the largest possible one (every list full, every
+/// name as long as allowed, every character escaped in JSON) has more than one MiB.
 const PAYLOAD_BYTES_MAX: usize = 2 << 20;
-/// A segment is not added to when it is this long, or a sixteenth of the log's bound.
+/// A segment of this length, or of a sixteenth of the log's bound, is full.
 pub(super) const SEGMENT_BYTES: u64 = 8 << 20;
-/// What a reader takes from the disk at once; a longer record is read alone.
-const READ_BYTES: usize = 256 << 10;
 
 #[derive(Debug, Error)]
 pub enum OutboxError {
-    #[error("cannot make the folder {}", path.display())]
-    MakeFolder {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("cannot read {}", path.display())]
-    Read {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("cannot write {}", path.display())]
-    Write {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("{} is used by another process", path.display())]
-    InUse { path: PathBuf },
-    #[error("{} is no segment of an outbox", path.display())]
-    NoSegment { path: PathBuf },
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("{} is not a segment of an outbox", path.display())]
+    NotASegment { path: PathBuf },
     #[error("cannot start the thread {name}")]
     Thread {
         name: String,
@@ -75,7 +63,7 @@ pub enum OutboxError {
     },
 }
 
-/// Up to where the archive's alerts are in the log: the last commit of each volume.
+/// How far into the archive all alerts are in the log: the last commit of each volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark(pub BTreeMap<Period, u64>);
 
@@ -89,17 +77,17 @@ impl Mark {
     }
 }
 
-/// What a record says.
+/// The payload of a record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Entry {
-    /// To be sent.
+    /// An alert to send.
     Alert(Box<Alert>),
-    /// Not sent by itself, but counted in the summary of `first`.
+    /// An alert that is not sent, but counted in the summary of the group that `first` opened.
     Held { alert_id: String, first: String, audit_id: String },
-    /// Ends the group of `first`; to be sent.
+    /// The summary that closes the group of `first`, to send.
     Summary { first: String, alert: Box<Alert> },
-    /// All alerts that the archive has sealed up to here are in records before this one.
+    /// All alerts that the archive has sealed up to here are in earlier records.
     Mark(Mark),
 }
 
@@ -115,16 +103,11 @@ impl Entry {
 
 /// An alert's id in 16 bytes.
 pub(super) fn short_id(alert_id: &str) -> u128 {
-    Uuid::parse_str(alert_id).map_or_else(
-        |_| {
-            let hash = blake3::hash(alert_id.as_bytes());
-            u128::from_be_bytes(hash.as_bytes()[..16].try_into().expect("a hash has 32 bytes"))
-        },
-        |uuid| uuid.as_u128(),
-    )
+    Uuid::parse_str(alert_id)
+        .map_or_else(|_| u128::from_be_bytes(checksum(&[alert_id.as_bytes()])), |uuid| uuid.as_u128())
 }
 
-/// A record as it was read.
+/// A record of the log.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Record {
     pub number: u64,
@@ -133,32 +116,27 @@ pub(super) struct Record {
     pub entry: Entry,
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What these hold is whole after each statement, so a panic elsewhere leaves nothing half done.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+impl strongroom_journal::Record for Record {
+    const MAGIC: &'static [u8] = RECORD_MAGIC;
 
-/// Milliseconds since 1970.
-pub(super) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn cannot_read(path: &Path) -> impl FnOnce(io::Error) -> OutboxError + use<> {
-    let path = path.to_owned();
-    move |source| OutboxError::Read { path, source }
-}
-
-pub(super) fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> OutboxError + use<> {
-    let path = path.to_owned();
-    move |source| OutboxError::Write { path, source }
-}
-
-fn checksum(head: &[u8], payload: &[u8]) -> [u8; 16] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(head);
-    hasher.update(payload);
-    hasher.finalize().as_bytes()[..16].try_into().expect("a hash has 32 bytes")
+    fn read(reader: &mut Reader, at: u64) -> io::Result<Option<(Record, u64)>> {
+        let Some(head) = reader.bytes(at, HEAD_BYTES)?.first_chunk::<HEAD_BYTES>().copied() else {
+            return Ok(None);
+        };
+        let word = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("eight bytes"));
+        let payload_bytes = u32::from_le_bytes(head[4..8].try_into().expect("four bytes")) as usize;
+        if head[..4] != *RECORD_MAGIC || payload_bytes > PAYLOAD_BYTES_MAX {
+            return Ok(None);
+        }
+        let length = HEAD_BYTES + payload_bytes;
+        let Some(payload) = reader.bytes(at, length)?.get(HEAD_BYTES..length) else { return Ok(None) };
+        if checksum(&[&head[..24], payload]) != head[24..] {
+            return Ok(None);
+        }
+        let record = serde_json::from_slice(payload)
+            .map(|entry| (Record { number: word(8), time_ms: word(16), entry }, length as u64));
+        Ok(record.ok())
+    }
 }
 
 fn put_record(out: &mut Vec<u8>, number: u64, time_ms: u64, payload: &[u8]) {
@@ -167,50 +145,9 @@ fn put_record(out: &mut Vec<u8>, number: u64, time_ms: u64, payload: &[u8]) {
     out.extend_from_slice(&u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes());
     out.extend_from_slice(&number.to_le_bytes());
     out.extend_from_slice(&time_ms.to_le_bytes());
-    let sum = checksum(&out[start..], payload);
+    let sum = checksum(&[&out[start..], payload]);
     out.extend_from_slice(&sum);
     out.extend_from_slice(payload);
-}
-
-/// What stands at the begin of some bytes.
-enum Parsed {
-    Record(Record, usize),
-    /// So many bytes are needed to tell.
-    Short(usize),
-    Broken,
-}
-
-fn parse_record(bytes: &[u8]) -> Parsed {
-    let Some(head) = bytes.get(..HEAD_BYTES) else { return Parsed::Short(HEAD_BYTES) };
-    let word = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("eight bytes"));
-    let length = u32::from_le_bytes(head[4..8].try_into().expect("four bytes")) as usize;
-    if head[..4] != *RECORD_MAGIC || length > PAYLOAD_BYTES_MAX {
-        return Parsed::Broken;
-    }
-    let Some(payload) = bytes.get(HEAD_BYTES..HEAD_BYTES + length) else {
-        return Parsed::Short(HEAD_BYTES + length);
-    };
-    if checksum(&head[..24], payload) != head[24..] {
-        return Parsed::Broken;
-    }
-    match serde_json::from_slice(payload) {
-        Ok(entry) => {
-            Parsed::Record(Record { number: word(8), time_ms: word(16), entry }, HEAD_BYTES + length)
-        }
-        Err(_) => Parsed::Broken,
-    }
-}
-
-/// The next whole record at or behind `from`, and where it begins.
-fn find_record(bytes: &[u8], from: usize) -> Option<(usize, Record, usize)> {
-    let mut at = from;
-    loop {
-        at += memchr::memmem::find(bytes.get(at..)?, RECORD_MAGIC)?;
-        if let Parsed::Record(record, length) = parse_record(&bytes[at..]) {
-            return Some((at, record, length));
-        }
-        at += 1;
-    }
 }
 
 #[derive(Clone, Debug)]
@@ -224,11 +161,11 @@ struct Segment {
 #[derive(Debug, Default)]
 struct State {
     segments: VecDeque<Segment>,
-    /// Number of the next record; those before it are durable.
+    /// Number of the next record; all earlier ones are durable.
     end: u64,
 }
 
-/// What the writer and the readers have in common.
+/// State that the writer shares with the readers.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     state: Mutex<State>,
@@ -238,20 +175,19 @@ pub(super) struct Shared {
 /// The writer's side.
 #[derive(Debug)]
 pub(super) struct Log {
-    folder: PathBuf,
+    folder: Folder,
     pub shared: Arc<Shared>,
-    /// Of the newest segment, unless it was given up.
+    /// The newest segment, unless a write to it failed.
     open: Option<File>,
     segment_bytes: u64,
     ids: VecDeque<(PathBuf, usize)>,
-    _lock: File,
 }
 
 /// Where a reader is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cursor {
     pub next: u64,
-    /// Segment, and byte of it, where that record begins.
+    /// The segment of that record, and the byte where the record begins.
     at: Option<(u64, u64)>,
 }
 
@@ -264,46 +200,44 @@ impl Cursor {
 #[derive(Debug)]
 pub(super) enum Read {
     Records(Vec<Record>),
-    /// What comes next was dropped; the log begins with this number.
+    /// The next records were dropped; the log begins with this number.
     Gone(u64),
 }
 
 impl Log {
-    /// Opens a folder, or makes it. `id` is told the ids of alerts, oldest first; `record` every record that is kept.
+    /// Opens a folder, or creates it. `id` is given the ids of alerts, oldest first; `record` is
+    /// given every record in the log.
     pub(super) fn open(
-        folder: &Path,
+        path: &Path,
         bytes_max: u64,
         id: &mut dyn FnMut(u128),
         record: &mut dyn FnMut(Record),
     ) -> Result<Log, OutboxError> {
-        make_folder(folder)?;
-        let lock_path = folder.join("lock");
-        let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
-        let held = opened.map_err(cannot_write(&lock_path))?;
-        held.try_lock().map_err(|_| OutboxError::InUse { path: folder.to_owned() })?;
+        let folder = Folder::open(path)?;
         let mut ids = VecDeque::new();
-        for (_, path) in numbered(folder, "ids")? {
+        for (_, path) in numbered(folder.path(), "ids")? {
             let bytes = std::fs::read(&path).map_err(cannot_read(&path))?;
             let known = bytes.strip_prefix(IDS_MAGIC).unwrap_or_default();
             known.chunks_exact(16).for_each(|b| id(u128::from_le_bytes(b.try_into().expect("16 bytes"))));
             ids.push_back((path, known.len() / 16));
         }
-        let files = numbered(folder, "log")?;
+        let files = numbered(folder.path(), "log")?;
         let newest = files.len().saturating_sub(1);
         let mut state = State { segments: VecDeque::new(), end: 1 };
         for (at, (start, path)) in files.into_iter().enumerate() {
             state.end = state.end.max(start);
-            let mut whole = 0;
+            let mut records = 0;
             let bytes = recover(&path, at == newest, &mut |found| {
                 if let Some(alert_id) = found.entry.alert_id() {
                     id(short_id(alert_id));
                 }
                 state.end = state.end.max(found.number + 1);
-                whole += 1;
+                records += 1;
                 record(found);
             })?;
-            if at == newest && whole == 0 && state.end == start.max(1) {
-                // Killed while it was made; the next group makes it again.
+            if at == newest && records == 0 && state.end == start.max(1) {
+                // The process was killed while it created the segment; the next group creates it
+                // again.
                 std::fs::remove_file(&path).map_err(cannot_write(&path))?;
                 continue;
             }
@@ -311,10 +245,11 @@ impl Log {
         }
         let shared = Arc::new(Shared { state: Mutex::new(state), grown: Condvar::new() });
         let segment_bytes = SEGMENT_BYTES.min(bytes_max / 16).max(1);
-        Ok(Log { folder: folder.to_owned(), shared, open: None, segment_bytes, ids, _lock: held })
+        Ok(Log { folder, shared, open: None, segment_bytes, ids })
     }
 
-    /// Makes entries durable, as one group; returns the number of the first. A new segment begins with `mark`.
+    /// Makes entries durable as one group, and returns the number of the first. A new segment
+    /// begins with `mark`.
     pub(super) fn append(&mut self, entries: &[Entry], mark: Option<&Mark>) -> Result<u64, OutboxError> {
         let (end, newest) = {
             let state = lock(&self.shared.state);
@@ -333,24 +268,28 @@ impl Log {
         }
         let first = end + u64::from(head.is_some());
         let (path, written) = if begin {
-            let path = self.folder.join(format!("{end:020}.log"));
+            let path = self.folder.file(end, "log");
             self.open = None;
-            (path.clone(), begin_segment(&path, &bytes).map(|file| self.open = Some(file)))
+            let begun = begin_segment(&path, &bytes).map(|file| self.open = Some(file));
+            (path, begun)
         } else {
             let path = newest.as_ref().map(|segment| segment.path.clone()).unwrap_or_default();
-            let file = self.open.as_mut().expect("looked at above");
-            (path, file.write_all(&bytes).and_then(|()| file.sync_data()))
+            let file = self.open.as_mut().expect("a segment begins above if none is open");
+            let written = file.write_all(&bytes).and_then(|()| file.sync_data());
+            (path.clone(), written.map_err(cannot_write(&path)))
         };
-        if let Err(source) = written {
-            // Nothing is known of the file's end: it is cut where it was durable, and not added to.
+        if let Err(error) = written {
+            // The end of the file is unknown now: cut it at the last durable byte, and append no
+            // more to it.
             self.open = None;
             if begin {
-                // A file without a durable record tells nothing; recovery reads it as an empty one.
+                // Recovery reads a file without a durable record as an empty one, so it need not be
+                // removed.
                 let _ = std::fs::remove_file(&path);
             } else if let Some(segment) = newest {
                 let _ = OpenOptions::new().write(true).open(&path).and_then(|f| f.set_len(segment.bytes));
             }
-            return Err(OutboxError::Write { path, source });
+            return Err(error.into());
         }
         let mut state = lock(&self.shared.state);
         if begin {
@@ -364,8 +303,9 @@ impl Log {
         Ok(first)
     }
 
-    /// Deletes the oldest segments whose records are all before `needed`, and, beyond `bytes_max`, also others but
-    /// the newest; their alerts' ids stay, `ids_max` of them. Returns the number of the first record of those.
+    /// Deletes the oldest segments with no record at or after `needed`, and, beyond `bytes_max`,
+    /// also others but the newest. Keeps the ids of their alerts, at most `ids_max`. Returns the
+    /// number of the first record left if records at or after `needed` were deleted.
     pub(super) fn trim(
         &mut self,
         needed: u64,
@@ -419,7 +359,7 @@ impl Shared {
         lock(&self.state).end
     }
 
-    /// Number of the first record that is kept.
+    /// Number of the first record in the log.
     pub(super) fn first(&self) -> u64 {
         let state = lock(&self.state);
         state.segments.front().map_or(state.end, |segment| segment.start)
@@ -429,10 +369,10 @@ impl Shared {
         lock(&self.state).segments.iter().map(|segment| segment.bytes).sum()
     }
 
-    /// Waits until there is a record `next`, or for so long.
+    /// Waits until record `next` exists, for at most `wait`.
     pub(super) fn wait(&self, next: u64, wait: Duration) {
         let state = lock(&self.state);
-        // Whether it came is asked by reading.
+        // The caller finds out by reading whether it exists.
         drop(self.grown.wait_timeout_while(state, wait, |state| state.end <= next));
     }
 
@@ -440,7 +380,7 @@ impl Shared {
         self.grown.notify_all();
     }
 
-    /// Reads at most `records_max` records from where `cursor` is, and moves it behind them.
+    /// Reads at most `records_max` records from where `cursor` is, and moves it past them.
     pub(super) fn read(&self, cursor: &mut Cursor, records_max: usize) -> Result<Read, OutboxError> {
         let mut records = Vec::new();
         while records.len() < records_max {
@@ -463,11 +403,11 @@ impl Shared {
                 Some((start, byte)) if start == segment.start => byte,
                 _ => SEGMENT_MAGIC.len() as u64,
             };
-            match read_some(&segment, at, cursor, until, records_max, &mut records) {
+            match read_segment(&segment, at, cursor, until, records_max, &mut records) {
                 Ok(()) => {}
-                // It was dropped between the look and the reading; the next look says so.
+                // The segment was dropped after it was chosen; the next round finds that out.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(cannot_read(&segment.path)(error)),
+                Err(error) => return Err(cannot_read(&segment.path)(error).into()),
             }
         }
         Ok(Read::Records(records))
@@ -475,7 +415,7 @@ impl Shared {
 }
 
 /// Reads from one segment, at least one step forward.
-fn read_some(
+fn read_segment(
     segment: &Segment,
     mut at: u64,
     cursor: &mut Cursor,
@@ -483,155 +423,108 @@ fn read_some(
     records_max: usize,
     records: &mut Vec<Record>,
 ) -> io::Result<()> {
-    let file = File::open(&segment.path)?;
-    let mut bytes = Vec::new();
-    let mut wanted = READ_BYTES;
+    let mut reader = Reader::new(File::open(&segment.path)?, segment.bytes);
     while records.len() < records_max && cursor.next < until {
-        let left = usize::try_from(segment.bytes.saturating_sub(at)).unwrap_or(usize::MAX);
-        bytes.resize(wanted.min(left), 0);
-        file.read_exact_at(&mut bytes, at)?;
-        let mut parsed = 0;
-        loop {
-            if records.len() >= records_max || cursor.next >= until {
-                return Ok(());
-            }
-            match parse_record(&bytes[parsed..]) {
-                Parsed::Record(record, length) => {
-                    parsed += length;
-                    at += length as u64;
-                    if record.number >= cursor.next {
-                        *cursor = Cursor { next: record.number + 1, at: Some((segment.start, at)) };
-                        records.push(record);
-                    }
-                }
-                Parsed::Short(needed) if bytes.len() < left => {
-                    wanted = READ_BYTES.max(needed);
-                    break;
-                }
-                Parsed::Short(_) | Parsed::Broken => {
-                    return skip_damage(segment, &file, at, cursor, until);
-                }
-            }
+        let Some((record, length)) = Record::read(&mut reader, at)? else {
+            return skip_damage(segment, &mut reader, at, cursor, until);
+        };
+        at += length;
+        if record.number >= cursor.next {
+            *cursor = Cursor { next: record.number + 1, at: Some((segment.start, at)) };
+            records.push(record);
         }
     }
     Ok(())
 }
 
-/// Goes on behind what cannot be read, and says so.
-fn skip_damage(segment: &Segment, file: &File, at: u64, cursor: &mut Cursor, until: u64) -> io::Result<()> {
-    let mut rest = vec![0; usize::try_from(segment.bytes.saturating_sub(at)).unwrap_or(0)];
-    file.read_exact_at(&mut rest, at)?;
-    let found = find_record(&rest, 1).filter(|(_, record, _)| record.number >= cursor.next);
+/// Moves the cursor past bytes that cannot be read, and logs that.
+fn skip_damage(
+    segment: &Segment,
+    reader: &mut Reader,
+    at: u64,
+    cursor: &mut Cursor,
+    until: u64,
+) -> io::Result<()> {
+    let found = find(reader, at + 1, |_: &Record| true)?.filter(|(_, record)| record.number >= cursor.next);
     let next = match found {
-        Some((byte, record, _)) => {
-            Cursor { next: record.number, at: Some((segment.start, at + byte as u64)) }
-        }
+        Some((byte, record)) => Cursor { next: record.number, at: Some((segment.start, byte)) },
         None => Cursor::at(until),
     };
     tracing::error!(
         file = %segment.path.display(),
         byte = at,
         records = next.next - cursor.next,
-        "the outbox is damaged; the archive's table alerts has what is left out"
+        "the outbox is damaged: these records are skipped; the archive's table alerts has their alerts"
     );
     *cursor = next;
     Ok(())
 }
 
-/// Reads a whole segment; of the newest one cuts off what was being written. Returns its bytes.
+/// Reads a whole segment, and returns its bytes. Cuts off the torn tail of the newest one.
 fn recover(path: &Path, is_newest: bool, record: &mut dyn FnMut(Record)) -> Result<u64, OutboxError> {
-    let bytes = std::fs::read(path).map_err(cannot_read(path))?;
-    if !bytes.starts_with(SEGMENT_MAGIC) {
-        if is_newest && bytes.len() < SEGMENT_MAGIC.len() {
+    let mut reader = Reader::open(path).map_err(cannot_read(path))?;
+    let magic = reader.bytes(0, SEGMENT_MAGIC.len()).map_err(cannot_read(path))?;
+    if !magic.starts_with(SEGMENT_MAGIC) {
+        if is_newest && magic.len() < SEGMENT_MAGIC.len() {
             return Ok(0);
         }
-        return Err(OutboxError::NoSegment { path: path.to_owned() });
+        return Err(OutboxError::NotASegment { path: path.to_owned() });
     }
-    let mut at = SEGMENT_MAGIC.len();
-    while at < bytes.len() {
-        if let Parsed::Record(found, length) = parse_record(&bytes[at..]) {
-            record(found);
-            at += length;
-        } else if let Some((next, ..)) = find_record(&bytes, at + 1) {
-            at = next;
-        } else {
-            break;
-        }
+    // Any later record proves the bytes before it durable: a segment's records are synced in order.
+    let end = scan(
+        &mut reader,
+        SEGMENT_MAGIC.len() as u64,
+        |_, _| true,
+        |found| match found {
+            Found::Record(found) => record(found),
+            // The reader reports damage when it comes to it.
+            Found::Damage { .. } => {}
+        },
+    )
+    .map_err(cannot_read(path))?;
+    if is_newest && end < reader.limit() {
+        end_at(path, end)?;
     }
-    if is_newest && at < bytes.len() {
-        let file = OpenOptions::new().write(true).open(path).map_err(cannot_write(path))?;
-        file.set_len(at as u64).and_then(|()| file.sync_all()).map_err(cannot_write(path))?;
-    }
-    Ok(at as u64)
+    Ok(end)
 }
 
-fn begin_segment(path: &Path, bytes: &[u8]) -> io::Result<File> {
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    sync_folder(path)?;
-    file.seek(SeekFrom::End(0))?;
+fn begin_segment(path: &Path, bytes: &[u8]) -> Result<File, JournalError> {
+    let mut file = create(path).map_err(cannot_write(path))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(cannot_write(path))?;
+    path.parent().map_or(Ok(()), sync_folder)?;
     Ok(file)
 }
 
-/// Replaces a file, whole or not at all.
-pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), OutboxError> {
-    let staging = path.with_extension("new");
-    let write = || {
-        let mut file =
-            OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&staging)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&staging, path)?;
-        sync_folder(path)
-    };
-    write().map_err(cannot_write(path))
-}
-
-pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path.parent().unwrap_or_else(|| Path::new("/")))?.sync_all()
-}
-
-fn make_folder(folder: &Path) -> Result<(), OutboxError> {
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.map_err(|source| OutboxError::MakeFolder { path: folder.to_owned(), source })
-}
-
-/// Files named by 20 digits, in order.
-fn numbered(folder: &Path, extension: &str) -> Result<Vec<(u64, PathBuf)>, OutboxError> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(cannot_read(folder))? {
-        let path = entry.map_err(cannot_read(folder))?.path();
-        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-        let digits = stem.len() == 20 && stem.bytes().all(|byte| byte.is_ascii_digit());
-        if digits && path.extension().is_some_and(|is| is == extension) {
-            found.push((stem.parse().unwrap_or(u64::MAX), path));
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// A small file, or nothing when it is not there.
+/// Reads the first `bytes_max` bytes of a small file; `None` if the file does not exist.
 pub(super) fn read_small(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>, OutboxError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(cannot_read(path)(error)),
+        Err(error) => return Err(cannot_read(path)(error).into()),
     };
     let mut bytes = Vec::new();
     file.take(bytes_max).read_to_end(&mut bytes).map_err(cannot_read(path))?;
     Ok(Some(bytes))
 }
 
-/// Number of the next record, read without the lock: a running process may be ahead.
+/// Returns the number of the next record without the lock; a running process may have written more
+/// since.
 pub(super) fn peek_end(folder: &Path) -> Result<u64, OutboxError> {
     let Some((start, path)) = numbered(folder, "log")?.pop() else { return Ok(1) };
-    let bytes = std::fs::read(&path).map_err(cannot_read(&path))?;
-    let (mut at, mut end) = (SEGMENT_MAGIC.len().min(bytes.len()), start);
-    while let Parsed::Record(record, length) = parse_record(&bytes[at..]) {
-        (at, end) = (at + length, record.number + 1);
-    }
+    let mut reader = Reader::open(&path).map_err(cannot_read(&path))?;
+    let mut end = start;
+    let from = SEGMENT_MAGIC.len() as u64;
+    scan(
+        &mut reader,
+        from,
+        |_, _| false,
+        |found: Found<Record>| {
+            if let Found::Record(record) = found {
+                end = record.number + 1;
+            }
+        },
+    )
+    .map_err(cannot_read(&path))?;
     Ok(end)
 }
 
@@ -662,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_torn_off_the_end_the_rest_comes_back_and_numbers_go_on() {
+    fn whatever_is_torn_off_the_end_the_rest_comes_back_and_numbers_continue() {
         let folder = tempfile::tempdir().expect("a folder");
         let (mut log, ..) = open(folder.path(), 1 << 30);
         for group in 0..5 {
@@ -681,7 +574,7 @@ mod tests {
             assert_eq!(next, records.len() as u64 + 1);
             assert_eq!(read_all(&log, 1), (1..=next).collect::<Vec<_>>());
             drop(log);
-            // The next round begins with one segment again.
+            // The next round starts with one segment again.
             let new = folder.path().join(format!("{next:020}.log"));
             if new != path {
                 std::fs::remove_file(new).expect("the segment of this round");
@@ -708,7 +601,7 @@ mod tests {
     }
 
     #[test]
-    fn segments_go_when_nobody_needs_them_and_ids_stay() {
+    fn segments_are_deleted_when_no_sink_needs_them_and_ids_stay() {
         let folder = tempfile::tempdir().expect("a folder");
         let (mut log, ..) = open(folder.path(), 16 << 10);
         let mark = Mark(BTreeMap::from([(Period::of_year(2026), 7)]));
@@ -718,14 +611,14 @@ mod tests {
         let end = log.shared.end();
         assert_eq!(log.trim(end / 2, u64::MAX, 1000).expect("trimmed"), None);
         assert!(log.shared.first() <= end / 2 && log.shared.first() > end / 4);
-        let gone = log.trim(0, 4 << 10, 1000).expect("trimmed").expect("some had to go");
+        let gone = log.trim(0, 4 << 10, 1000).expect("trimmed").expect("some segments had to go");
         assert_eq!(gone, log.shared.first());
         assert!(log.shared.bytes() <= 4 << 10);
         let mut cursor = Cursor::at(1);
         assert!(matches!(log.shared.read(&mut cursor, 10), Ok(Read::Gone(first)) if first == gone));
         drop(log);
         let (mut log, records, ids) = open(folder.path(), 16 << 10);
-        assert_eq!(ids.len(), 100, "every id is known still");
+        assert_eq!(ids.len(), 100, "every id is still known");
         assert_eq!(records[0].entry, Entry::Mark(mark), "a segment begins with the mark");
         log.trim(0, 4 << 10, 10).expect("trimmed");
         drop(log);
@@ -738,7 +631,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let (log, ..) = open(folder.path(), 1 << 30);
         let second = Log::open(folder.path(), 1 << 30, &mut |_| {}, &mut |_| {});
-        assert!(matches!(second, Err(OutboxError::InUse { .. })));
+        assert!(matches!(second, Err(OutboxError::Journal(JournalError::InUse { .. }))));
         drop(log);
     }
 }

@@ -1,22 +1,26 @@
-//! The outbox: an alert that is in it is sent to every sink, whatever happens to this process.
+//! The outbox: an alert in it is sent to every sink, whatever happens to this process.
 //!
-//! Terms. The pipeline *tells* an alert when it is raised, before its events are sealed. The *writer*, a thread,
-//! makes what was told durable in the [`super::log`]; the sinks read from there. A *mark* says up to which commit
-//! of the archive all alerts are in the log. The *catch-up* is a thread that reads from the archive.
+//! Terms. The pipeline *hands over* an alert when it is raised, before its events are sealed. The
+//! *writer*, a thread, makes these alerts durable in the [`super::log`]; the sinks read from there.
+//! A *mark* is the commit of the archive up to which all alerts are in the log. The *catch-up* is a
+//! thread that reads alerts from the archive.
 //!
-//! Why it is hard: nothing may hold back the pipeline, so what is told passes through a bounded queue, and a
-//! process may be killed with alerts in it whose events are sealed a moment before; those never come again from
-//! their source. The design that this forces:
-//! - Each seal is told, too, through the same queue. When its turn comes, all alerts of that seal are durable in
-//!   the log, so the mark moves there. At every start the catch-up reads what the archive's table `alerts` got
-//!   behind the mark, and tells what the log does not know.
-//! - An alert that found the queue full, or the disk, *freezes* the mark; the catch-up reads after each of the next
-//!   [`SEALS_UNTIL_SURE`] seals, one of which has that alert.
-//! - Ids are remembered ([`KNOWN_IDS_MAX`], across restarts), so that a replay, or the catch-up, tells nothing twice.
-//! - Beyond its bound the log drops its oldest segments, not the newest alerts: a sink that is down for days must
-//!   not keep alerts from the others. A sink that finds what it needs gone reads it from the archive.
+//! Why it is hard: the pipeline must not wait, so alerts pass through a bounded queue. A process
+//! may be killed with alerts in the queue whose events were just sealed; their source never
+//! delivers those again. The design that this forces:
+//! - Each seal passes through the same queue. When the writer takes it, all alerts of that seal are
+//!   durable in the log, so the mark moves there. At every start the catch-up reads the alerts that
+//!   the archive's table `alerts` has after the mark, and hands over those that the log does not
+//!   have.
+//! - An alert that finds the queue or the disk full *freezes* the mark; the catch-up reads after
+//!   each of the next [`SEALS_UNTIL_SURE`] seals, one of which has that alert.
+//! - The log remembers ids ([`KNOWN_IDS_MAX`], across restarts), so a replay or the catch-up stores
+//!   no alert twice.
+//! - Beyond its bound the log drops its oldest segments, not the newest alerts: a sink that is down
+//!   for days must not keep alerts from the others. A sink whose next alerts were dropped reads
+//!   them from the archive.
 //!
-//! Crashes: between two statements of all this, the mark is behind what is in the log, never ahead of it.
+//! Crashes: at every point the mark is at or before the alerts in the log, never ahead of them.
 
 use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
@@ -26,52 +30,56 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use strongroom_journal::{lock, now_ms};
 use strongroom_schemas::{Alert, Severity};
 
+use super::backoff::Backoff;
 use super::group::Groups;
-use super::log::{Entry, Log, Mark, OutboxError, Shared, lock, now_ms, short_id};
+use super::log::{Entry, Log, Mark, OutboxError, Shared, short_id};
 
 /// Default of [`OutboxOptions::bytes_max`].
 pub const OUTBOX_BYTES_MAX_DEFAULT: u64 = 1 << 30;
-/// What is told and not yet durable.
+/// Alerts and seals that are handed over and not yet durable.
 const QUEUE_MAX: usize = 10_000;
 /// Alerts that become durable with one sync.
 const APPEND_MAX: usize = 1024;
-/// Ids of alerts that are remembered; 32 bytes each in memory, 16 on disk.
+/// Ids of alerts that the outbox remembers; 32 bytes each in memory, 16 on disk.
 pub const KNOWN_IDS_MAX: usize = 1 << 19;
-/// After so many seals an alert that was raised before them is in one: at most two cuts are under way before the
-/// one that is open, and a pipeline that begins again begins with them.
+/// After this many seals, an alert raised before them is in one of them: at most two cuts are in
+/// progress before the open one, and a restarted pipeline starts with them.
 pub const SEALS_UNTIL_SURE: u32 = 8;
-/// How often the writer looks for what is due or to be dropped.
+/// How often the writer checks for due summaries and for segments to delete.
 const TICK: Duration = Duration::from_millis(250);
-/// Waits of the catch-up for an archive that cannot be read.
+/// How long the catch-up waits if the archive cannot be read.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(1);
 const CATCH_UP_WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// Where the outbox is, and how it treats alerts.
+/// Where the outbox is stored, and which alerts it takes.
 #[derive(Clone, Debug)]
 pub struct OutboxOptions {
     pub folder: PathBuf,
-    /// Bytes of the log; beyond that the oldest records are dropped.
+    /// Bytes of the log; beyond them the oldest records are dropped.
     pub bytes_max: u64,
-    /// Alerts of one rule and group within so long become one, and a summary; zero for never.
+    /// Alerts of one rule and group within this time become one alert and a summary; zero for
+    /// never.
     pub group: Duration,
-    /// Alerts below are not sent.
+    /// Alerts of a lower severity are not sent.
     pub severity: Severity,
 }
 
-/// What went wrong when the archive was read.
+/// Why the archive cannot be read.
 pub type HistoryError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The alerts that are sealed; an archive, seen from here.
+/// The sealed alerts: an archive, as the outbox sees it.
 pub trait History: Send + Sync {
-    /// Where its alerts end now.
+    /// Returns where its alerts end now. An archive that does not exist yet ends at its beginning.
     ///
     /// # Errors
-    /// When it cannot be read. An archive that does not exist yet ends at its beginning.
+    /// When it cannot be read.
     fn end(&self) -> Result<Mark, HistoryError>;
 
-    /// Gives alerts that were sealed after `from` and up to `to`, always in the same order, until `each` says `false`.
+    /// Passes the alerts sealed after `from` and up to `to` to `each`, always in the same order,
+    /// until it returns `false`.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -84,15 +92,16 @@ pub trait History: Send + Sync {
 pub struct OutboxCounters {
     /// Alerts made durable.
     pub stored: AtomicU64,
-    /// Alerts that were known, and not stored again.
+    /// Alerts that were known already, and not stored again.
     pub known: AtomicU64,
-    /// Alerts counted in a group instead of sent.
+    /// Alerts counted in a summary instead of sent.
     pub held: AtomicU64,
-    /// Alerts that found no room and are read from the archive later; those of our own are lost.
+    /// Alerts that found the queue or the disk full and are read from the archive later; our own
+    /// alerts are lost.
     pub missed: AtomicU64,
     /// Alerts that the catch-up found in the archive.
     pub caught_up: AtomicU64,
-    /// Times that the log could not be written.
+    /// Failed writes of the log.
     pub failures: AtomicU64,
     /// Records dropped before every sink had them.
     pub dropped: AtomicU64,
@@ -104,7 +113,7 @@ pub struct OutboxCounters {
 enum Message {
     Alert(Box<Alert>),
     Sealed(Mark),
-    /// The catch-up has told everything up to here.
+    /// The catch-up has handed over all alerts up to here.
     CaughtUp(Mark),
     Stop,
 }
@@ -117,17 +126,17 @@ struct Flow {
     stop: AtomicBool,
 }
 
-/// An open outbox. Dropping it without [`Outbox::finish`] leaves its threads to end by themselves.
+/// An open outbox. If it is dropped without [`Outbox::finish`], its threads end later, unattended.
 pub struct Outbox {
     sender: Sender<Message>,
     flow: Arc<Flow>,
-    wanted: Sender<()>,
+    catch_up_requests: Sender<()>,
     pub counters: Arc<OutboxCounters>,
     severity: Severity,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What sinks need of an outbox.
+/// The parts of an outbox that sinks read.
 #[derive(Clone)]
 pub(super) struct Source {
     pub log: Arc<Shared>,
@@ -139,7 +148,7 @@ pub(super) struct Source {
 /// Positions of the sinks: the number of the first record that each may still need.
 pub(super) type Positions = Arc<Vec<AtomicU64>>;
 
-/// The folder, read and locked, before its threads run.
+/// An outbox whose folder is read and locked, and whose threads are not started yet.
 pub(super) struct Opened {
     log: Log,
     known: Known,
@@ -161,7 +170,7 @@ impl Opened {
                 groups.replay(&record);
             })?;
         if mark.is_none() {
-            // A new outbox begins where the archive ends before the first alert is told.
+            // A new outbox starts where the archive ends before the first alert is handed over.
             match history.end() {
                 Ok(end) => {
                     log.append(&[Entry::Mark(end.clone())], None)?;
@@ -185,7 +194,7 @@ impl Opened {
     pub(super) fn start(self, positions: Positions) -> Result<Outbox, OutboxError> {
         let Opened { log, known, groups, source, options } = self;
         let (sender, queue) = bounded(QUEUE_MAX);
-        let (wanted, wishes) = bounded(1);
+        let (catch_up_requests, requests) = bounded(1);
         let flow = Arc::new(Flow::default());
         let counters = Arc::new(OutboxCounters::default());
         let severity = options.severity;
@@ -198,11 +207,11 @@ impl Opened {
             positions,
             flow: Arc::clone(&flow),
             counters: Arc::clone(&counters),
-            told: None,
+            logged: None,
         };
-        // The first wish is everybody's: what was sealed before the last process ended.
+        // At every start, catch up on the alerts that were sealed before the last process ended.
         flow.catching_up.store(true, Ordering::Relaxed);
-        let _ = wanted.try_send(());
+        let _ = catch_up_requests.try_send(());
         let catch_up = CatchUp {
             sender: sender.clone(),
             flow: Arc::clone(&flow),
@@ -216,16 +225,16 @@ impl Opened {
         };
         let threads = vec![
             thread("outbox", Box::new(move || writer.run(&queue)))?,
-            thread("outbox-catch-up", Box::new(move || catch_up.run(&wishes)))?,
+            thread("outbox-catch-up", Box::new(move || catch_up.run(&requests)))?,
         ];
-        Ok(Outbox { sender, flow, wanted, counters, severity, threads })
+        Ok(Outbox { sender, flow, catch_up_requests, counters, severity, threads })
     }
 }
 
 impl Outbox {
-    /// Takes an alert on its way; never waits. Not stored are those below the severity, and those known already.
-    /// `false` when there is no room: the archive has the alert, and it is read from there.
-    pub fn tell(&self, alert: &Alert) -> bool {
+    /// Takes an alert; never waits. Skips alerts below the severity, and those known already.
+    /// Returns `false` if the queue is full: the alert is read from the archive later.
+    pub fn hand_over(&self, alert: &Alert) -> bool {
         if alert.severity < self.severity {
             return true;
         }
@@ -239,26 +248,26 @@ impl Outbox {
         }
     }
 
-    /// Takes note of a seal: all alerts in it were told before.
+    /// Takes note of a seal, all of whose alerts were handed over before.
     pub fn sealed(&self, commits: &Mark) {
         let frozen = self.flow.frozen.load(Ordering::Relaxed);
         if frozen > 0 {
             self.flow.frozen.store(frozen - 1, Ordering::Relaxed);
-            // Full means that it is wished for already.
-            let _ = self.wanted.try_send(());
+            // If the channel is full, a catch-up is already requested.
+            let _ = self.catch_up_requests.try_send(());
         } else if !commits.0.is_empty() {
-            // Without room the mark stays where it is, and the next one moves it.
+            // If the queue is full, the mark stays where it is, and the next seal moves it.
             let _ = self.sender.try_send(Message::Sealed(commits.clone()));
         }
     }
 
-    /// Makes durable what was told, and ends the threads.
+    /// Makes all alerts handed over durable, and ends the threads.
     pub fn finish(mut self) {
         self.flow.stop.store(true, Ordering::Relaxed);
         let _ = self.sender.send(Message::Stop);
-        drop((self.sender, self.wanted));
+        drop((self.sender, self.catch_up_requests));
         for thread in self.threads.drain(..) {
-            // The catch-up may be in the middle of a read of the archive; it changes nothing.
+            // The catch-up may be reading from the archive; it stores nothing.
             if thread.thread().name() == Some("outbox") {
                 let _ = thread.join();
             }
@@ -297,13 +306,13 @@ struct Writer {
     positions: Positions,
     flow: Arc<Flow>,
     counters: Arc<OutboxCounters>,
-    /// What was said of a disk that fails.
-    told: Option<String>,
+    /// The failure that was logged last, until a write succeeds.
+    logged: Option<String>,
 }
 
 impl Writer {
     fn run(mut self, queue: &Receiver<Message>) {
-        let mut looked = Instant::now();
+        let mut trimmed = Instant::now();
         let mut ended = false;
         while !ended {
             let mut messages = Vec::new();
@@ -317,8 +326,8 @@ impl Writer {
             }
             ended |= messages.iter().any(|message| matches!(message, Message::Stop));
             self.write(messages);
-            if looked.elapsed() >= TICK {
-                looked = Instant::now();
+            if trimmed.elapsed() >= TICK {
+                trimmed = Instant::now();
                 self.trim();
             }
         }
@@ -339,7 +348,8 @@ impl Writer {
                     entries.push(self.groups.take(alert, now_ms()));
                 }
                 Message::Sealed(commits) => {
-                    // While something was missed, or is looked for, only the catch-up knows how far all is told.
+                    // After a missed alert, and during a catch-up, only the catch-up knows how far
+                    // the log is complete.
                     let sure = self.flow.frozen.load(Ordering::Relaxed) == 0
                         && !self.flow.catching_up.load(Ordering::Relaxed);
                     if let Some(mark) = mark.as_mut().filter(|_| sure) {
@@ -368,7 +378,7 @@ impl Writer {
         }
     }
 
-    /// Whether the entries are durable.
+    /// Appends entries, and returns whether they are durable.
     fn append(&mut self, entries: &[Entry]) -> bool {
         let mark = lock(&self.mark).clone();
         let ids = entries.iter().filter_map(Entry::alert_id);
@@ -380,8 +390,8 @@ impl Writer {
                 self.counters.stored.fetch_add(alerts as u64, Ordering::Relaxed);
                 self.counters.held.fetch_add(held as u64, Ordering::Relaxed);
                 self.counters.bytes.store(self.log.shared.bytes(), Ordering::Relaxed);
-                if self.told.take().is_some() {
-                    tracing::info!("the outbox can be written again");
+                if self.logged.take().is_some() {
+                    tracing::info!("the outbox is writable again");
                 }
                 true
             }
@@ -393,7 +403,7 @@ impl Writer {
                 self.flow.frozen.store(SEALS_UNTIL_SURE, Ordering::Relaxed);
                 self.counters.failures.fetch_add(1, Ordering::Relaxed);
                 self.counters.missed.fetch_add(entries.len() as u64, Ordering::Relaxed);
-                self.say(&error);
+                self.log_failure(&error);
                 false
             }
         }
@@ -410,21 +420,25 @@ impl Writer {
                 self.counters.dropped.fetch_add(records, Ordering::Relaxed);
                 tracing::warn!(
                     records,
-                    "the outbox is full: what a sink still needs is read from the archive"
+                    "the outbox is full: dropped records that a sink still needs are read from the archive"
                 );
             }
             Ok(None) => {}
-            Err(error) => self.say(&error),
+            Err(error) => self.log_failure(&error),
         }
         self.counters.bytes.store(self.log.shared.bytes(), Ordering::Relaxed);
     }
 
-    fn say(&mut self, error: &OutboxError) {
+    fn log_failure(&mut self, error: &OutboxError) {
         let text = error.to_string();
-        if self.told.as_ref() != Some(&text) {
+        if self.logged.as_ref() != Some(&text) {
             let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-            tracing::error!(error = %text, cause, "the outbox fails; alerts are read from the archive later");
-            self.told = Some(text);
+            tracing::error!(
+                error = %text,
+                cause,
+                "cannot write the outbox; alerts are read from the archive later"
+            );
+            self.logged = Some(text);
         }
     }
 }
@@ -438,10 +452,10 @@ struct CatchUp {
 }
 
 impl CatchUp {
-    fn run(self, wishes: &Receiver<()>) {
-        let mut wait = CATCH_UP_WAIT;
+    fn run(self, requests: &Receiver<()>) {
+        let mut backoff = Backoff::new(CATCH_UP_WAIT, CATCH_UP_WAIT_MAX);
         while !self.flow.stop.load(Ordering::Relaxed) {
-            match wishes.recv_timeout(TICK) {
+            match requests.recv_timeout(TICK) {
                 Ok(()) => {}
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -449,22 +463,22 @@ impl CatchUp {
             self.flow.catching_up.store(true, Ordering::Relaxed);
             while let Err(error) = self.once() {
                 tracing::warn!(%error, "cannot read the archive's alerts for the outbox; trying again");
-                let until = Instant::now() + wait;
+                let until = Instant::now() + backoff.wait();
                 while Instant::now() < until {
                     if self.flow.stop.load(Ordering::Relaxed) {
                         return;
                     }
                     std::thread::sleep(TICK);
                 }
-                wait = (wait * 2).min(CATCH_UP_WAIT_MAX);
+                backoff.double();
             }
-            wait = CATCH_UP_WAIT;
+            backoff.reset();
         }
     }
 
     fn once(&self) -> Result<(), HistoryError> {
         let to = self.source.history.end()?;
-        // An outbox that is new begins with what is sealed from now on.
+        // A new outbox starts with the alerts that are sealed from now on.
         let from = lock(&self.source.mark).clone();
         if let Some(from) = from.filter(|from| *from != to) {
             let mut each = |alert: Alert| {
@@ -482,7 +496,7 @@ impl CatchUp {
         Ok(())
     }
 
-    /// Waits for room, but not longer than the outbox lives.
+    /// Waits for room in the queue while the outbox is open.
     fn send(&self, mut message: Message) -> bool {
         loop {
             if self.flow.stop.load(Ordering::Relaxed) {

@@ -1,7 +1,8 @@
 //! PagerDuty, Events API v2.
 //!
-//! Invariants: `dedup_key` is the alert's id, so what comes again is the same incident. The routing key is a secret.
-//! Title, severity, actor, object and references leave, nothing else.
+//! Invariants: `dedup_key` is the alert's id, so an alert that is sent again, for instance after a
+//! crash, is the same incident. The routing key is a secret. Only title, severity, actor, object
+//! and references are sent.
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use serde_json::json;
 use strongroom_schemas::{Alert, Secret, Severity};
 
 use super::http::{Http, HttpOptions, post};
+use super::judge::judge;
 use super::slack::object;
 use super::{Outcome, Sink, SinkError, plain, rfc3339};
 
@@ -20,7 +22,7 @@ const VALUE_CHARS_MAX: usize = 500;
 
 #[derive(Clone, Debug)]
 pub struct PagerDutyOptions {
-    /// Without `/v2/enqueue`.
+    /// The address without `/v2/enqueue`.
     pub http: HttpOptions,
     pub routing_key: Secret,
 }
@@ -80,7 +82,7 @@ impl Sink for PagerDuty {
             |alert: &Arc<Alert>| post(&self.url, &[("content-type", "application/json")], self.event(alert));
         let requests = alerts.iter().map(request).collect();
         let answers = self.http.send_all(requests, AT_ONCE);
-        answers.iter().map(|answer| self.http.judge(answer)).collect()
+        answers.iter().map(|answer| judge(&self.http, answer)).collect()
     }
 
     fn batch_max(&self) -> usize {
@@ -88,6 +90,6 @@ impl Sink for PagerDuty {
     }
 
     fn answer(&self) -> String {
-        self.http.said.clone()
+        self.http.last_answer.clone()
     }
 }

@@ -1,8 +1,9 @@
 //! Slack's incoming webhooks: a short message for people.
 //!
-//! Invariants: what clients of a cluster chose cannot mention anybody, link anywhere or end a block: `&`, `<` and `>`
-//! are escaped, and texts are marked as plain where Slack lets us. The URL is a secret. Title, severity, actor,
-//! object and references leave, nothing else.
+//! Invariants: a value that a client of a cluster chose cannot mention anybody, link anywhere or
+//! end a block: `&`, `<` and `>` are escaped, and texts are marked as plain where Slack allows it.
+//! The URL is a secret. Only title, severity, actor, object and references are sent. After a crash
+//! a message may be sent again.
 
 use std::sync::Arc;
 
@@ -10,10 +11,11 @@ use serde_json::json;
 use strongroom_schemas::{Alert, Secret};
 
 use super::http::{Http, HttpOptions, post};
+use super::judge::judge;
 use super::{Outcome, Sink, SinkError, plain};
 
 const TEXT_CHARS_MAX: usize = 500;
-/// Slack takes about one a second and tells when it is too much.
+/// Slack takes about one message a second, and answers with a wait if there are more.
 const BATCH_MAX: usize = 1;
 
 #[derive(Clone, Debug)]
@@ -29,7 +31,7 @@ pub struct Slack {
 
 impl Slack {
     /// # Errors
-    /// When the URL is none, or TLS cannot be set up.
+    /// When the URL is not valid, or TLS cannot be set up.
     pub fn new(options: &SlackOptions) -> Result<Slack, SinkError> {
         let checked = HttpOptions::new(options.url.expose(), super::TlsOptions::default(), true)?;
         let http = Http::new(&checked, vec![options.url.clone()])?;
@@ -41,7 +43,7 @@ fn escaped(text: &str) -> String {
     plain(text, TEXT_CHARS_MAX).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// What an alert is about, in one short line.
+/// The object of an alert in one short line.
 pub(super) fn object(alert: &Alert) -> String {
     let event = &alert.event;
     let parts = [&event.verb, &event.resource, &event.subresource, &event.namespace, &event.name];
@@ -80,7 +82,7 @@ impl Sink for Slack {
             let body = message(alert).to_string().into_bytes();
             let answer =
                 self.http.send(post(self.url.expose(), &[("content-type", "application/json")], body));
-            self.http.judge(&answer)
+            judge(&self.http, &answer)
         };
         alerts.iter().map(send).collect()
     }
@@ -90,7 +92,7 @@ impl Sink for Slack {
     }
 
     fn answer(&self) -> String {
-        self.http.said.clone()
+        self.http.last_answer.clone()
     }
 }
 

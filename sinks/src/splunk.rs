@@ -1,8 +1,9 @@
 //! Splunk's HTTP Event Collector.
 //!
-//! Invariants: with acknowledgements an alert is taken when the indexer says so, not when the collector has parsed it.
-//! Trouble with the token or the index is waited for; a request that is refused is sent again event by event, so
-//! that the one at fault is the one that is given up.
+//! Invariants: with acknowledgements, an alert is taken when the indexer has acknowledged it, not
+//! when the collector has parsed it. Errors of the token or the index are waited for. A refused
+//! request is sent again event by event, so only the event at fault is refused. After a crash
+//! events may be sent again, with the same `alert_id`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,9 @@ use serde_json::json;
 use strongroom_schemas::{Alert, Secret, ocsf};
 use uuid::Uuid;
 
+use super::backoff::Backoff;
 use super::http::{Http, HttpOptions, check_header, post};
+use super::judge::judge;
 use super::{Outcome, Sink, SinkError, plain};
 
 const BATCH_MAX: usize = 100;
@@ -27,7 +30,7 @@ pub struct SplunkOptions {
     pub http: HttpOptions,
     pub token: Secret,
     pub index: Option<String>,
-    /// Whether the token has indexer acknowledgement.
+    /// Whether indexer acknowledgement is on for the token.
     pub acks: bool,
     /// `host` of the events.
     pub hostname: String,
@@ -42,7 +45,7 @@ pub struct Splunk {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Said {
+struct Response {
     text: String,
     code: Option<u32>,
     #[serde(rename = "ackId")]
@@ -52,11 +55,11 @@ struct Said {
 
 impl Splunk {
     /// # Errors
-    /// When TLS cannot be set up, or the token fits in no header.
+    /// When TLS cannot be set up, or the token is not valid in a header.
     pub fn new(options: SplunkOptions) -> Result<Splunk, SinkError> {
         check_header(&options.token)?;
         let mut random = [0; 16];
-        // Without randomness there is one channel for all, which is allowed.
+        // Without randomness all sinks share one channel, which is allowed.
         let _ = getrandom::fill(&mut random);
         let channel = uuid::Builder::from_random_bytes(random).into_uuid();
         Ok(Splunk {
@@ -82,7 +85,7 @@ impl Splunk {
         event.to_string().into_bytes()
     }
 
-    fn post(&mut self, path: &str, body: Vec<u8>) -> (Outcome, Said) {
+    fn post(&mut self, path: &str, body: Vec<u8>) -> (Outcome, Response) {
         let url = self.options.http.join(path);
         let mut headers =
             vec![("authorization", self.authorization.expose()), ("content-type", "application/json")];
@@ -90,16 +93,16 @@ impl Splunk {
             headers.push(("x-splunk-request-channel", &self.channel));
         }
         let answer = self.http.send(post(&url, &headers, body));
-        let said: Said = answer
+        let response: Response = answer
             .as_ref()
             .ok()
             .and_then(|answer| serde_json::from_slice(&answer.body).ok())
             .unwrap_or_default();
-        let mut outcome = self.http.judge(&answer);
-        let text = || format!("code {}: {}", said.code.unwrap_or_default(), plain(&said.text, 200));
-        match said.code {
+        let mut outcome = judge(&self.http, &answer);
+        let text = || format!("code {}: {}", response.code.unwrap_or_default(), plain(&response.text, 200));
+        match response.code {
             Some(0) | None => {}
-            // Token, index, channel, and whether there are acknowledgements: settings, no alert's fault.
+            // Token, index, channel, acknowledgements: the settings are wrong, not the alert.
             Some(1..=4 | 7 | 10 | 11 | 14 | 16) => {
                 outcome = Outcome::later(format!(
                     "{}: check the token, its index and its acknowledgements",
@@ -109,7 +112,7 @@ impl Splunk {
             Some(9) if outcome == Outcome::Taken => outcome = Outcome::later(text()),
             Some(_) => {}
         }
-        (outcome, said)
+        (outcome, response)
     }
 
     fn events(&mut self, alerts: &[Arc<Alert>]) -> Vec<Outcome> {
@@ -121,12 +124,12 @@ impl Splunk {
             let (first, second) = alerts.split_at(alerts.len() / 2);
             return [self.events(first), self.events(second)].concat();
         }
-        let (mut outcome, said) = self.post("services/collector/event", body);
+        let (mut outcome, response) = self.post("services/collector/event", body);
         if matches!(outcome, Outcome::Refused { .. }) && alerts.len() > 1 {
             return alerts.iter().flat_map(|alert| self.events(std::slice::from_ref(alert))).collect();
         }
         if outcome == Outcome::Taken && self.options.acks {
-            outcome = match said.ack {
+            outcome = match response.ack {
                 Some(ack) => self.wait_for(ack),
                 None => {
                     Outcome::later("the token has no acknowledgements: turn them on, or set acks = false")
@@ -139,17 +142,17 @@ impl Splunk {
     fn wait_for(&mut self, ack: u64) -> Outcome {
         let body = json!({"acks": [ack]}).to_string().into_bytes();
         let path = format!("services/collector/ack?channel={}", self.channel);
-        let mut wait = ACK_WAIT_FIRST;
+        let mut backoff = Backoff::new(ACK_WAIT_FIRST, ACK_WAIT);
         for _ in 0..ACK_POLLS_MAX {
-            let (outcome, said) = self.post(&path, body.clone());
+            let (outcome, response) = self.post(&path, body.clone());
             if outcome != Outcome::Taken {
                 return outcome;
             }
-            if said.acks.get(&ack.to_string()) == Some(&true) {
+            if response.acks.get(&ack.to_string()) == Some(&true) {
                 return Outcome::Taken;
             }
-            std::thread::sleep(wait);
-            wait = (wait * 2).min(ACK_WAIT);
+            std::thread::sleep(backoff.wait());
+            backoff.double();
         }
         Outcome::later("the indexer did not acknowledge in time")
     }
@@ -165,6 +168,6 @@ impl Sink for Splunk {
     }
 
     fn answer(&self) -> String {
-        self.http.said.clone()
+        self.http.last_answer.clone()
     }
 }

@@ -1,14 +1,16 @@
-//! Syslog: RFC 5424 messages over TLS (RFC 5425), or, where it is asked for plainly, TCP or UDP.
+//! Syslog: RFC 5424 messages over TLS (RFC 5425), or over TCP or UDP if configured explicitly.
 //!
 //! Invariants:
-//! - Over a stream each message is behind its length in bytes (octet counting), which is counted when the message is
-//!   final. No byte of a message is a control character.
-//! - A message is never cut: one that is too long loses optional parts, whole, and is refused if it is still too long.
-//! - TLS is verified; nothing falls back to TCP.
+//! - On a stream each message follows its length in bytes (octet counting), counted after the
+//!   message is final. No byte of a message is a control character.
+//! - A message is never cut: if it is too long, optional parts are left out as a whole, and it is
+//!   refused if it is still too long.
+//! - TLS is verified; it never falls back to TCP.
 //!
-//! **Best effort.** Syslog has no acknowledgement: what the kernel took may be lost when a connection breaks. So the
-//! messages of the last [`UNCONFIRMED_TIME`] on a connection that broke are sent again on the next one; they carry
-//! the same id. Over UDP nothing is known at all.
+//! **Best effort.** Syslog has no acknowledgement: messages that the kernel took may be lost when a
+//! connection breaks. So the messages of the last [`UNCONFIRMED_TIME`] on a broken connection are
+//! sent again on the next one, with the same ids. They are not sent again after a crash. Over UDP,
+//! losses are never noticed.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write};
@@ -23,7 +25,8 @@ use strongroom_schemas::{Alert, Severity, ocsf};
 use super::cef::cef;
 use super::{Outcome, Sink, SinkError, TlsOptions, plain, rfc3339};
 
-/// Default of [`SyslogOptions::bytes_max`]: what receivers should take (RFC 5425, 4.3.1).
+/// Default of [`SyslogOptions::bytes_max`]: the length that receivers should accept (RFC 5425,
+/// 4.3.1).
 pub const SYSLOG_BYTES_MAX_DEFAULT: usize = 8192;
 /// Facility 13, log audit.
 const FACILITY: u8 = 13;
@@ -33,7 +36,7 @@ const UNCONFIRMED_MAX: usize = 4096;
 const UNCONFIRMED_TIME: Duration = Duration::from_secs(10);
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 const WRITE_TIME: Duration = Duration::from_secs(30);
-/// How long is listened for the receiver's goodbye before something is written.
+/// How long to listen for the receiver's close before writing.
 const LISTEN_TIME: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,12 +55,12 @@ pub enum SyslogFormat {
 
 #[derive(Clone, Debug)]
 pub struct SyslogOptions {
-    /// Name and port; the name is what the receiver's certificate is for.
+    /// Name and port; the receiver's certificate must be for the name.
     pub address: String,
     pub transport: Transport,
     pub tls: TlsOptions,
     pub format: SyslogFormat,
-    /// Longest message, its header included.
+    /// Longest message, including its header.
     pub bytes_max: usize,
     /// HOSTNAME of the messages.
     pub hostname: String,
@@ -71,18 +74,18 @@ enum Connection {
 
 pub struct Syslog {
     options: SyslogOptions,
-    /// Name in the certificate, and settings, for TLS.
+    /// Name in the certificate and settings, if the transport is TLS.
     tls: Option<(ServerName<'static>, Arc<ClientConfig>)>,
     connection: Option<Connection>,
     unconfirmed: VecDeque<(Instant, Vec<u8>)>,
-    said: String,
+    last_result: String,
 }
 
 impl Syslog {
     /// # Errors
-    /// When the address is none, or TLS cannot be set up.
+    /// When the address is not valid, or TLS cannot be set up.
     pub fn new(options: SyslogOptions) -> Result<Syslog, SinkError> {
-        let wrong = SinkError::Address { what: "is no name and port, such as \"siem.example:6514\"" };
+        let wrong = SinkError::Address { what: "is not a name and port, such as \"siem.example:6514\"" };
         let Some((host, port)) = options.address.rsplit_once(':') else { return Err(wrong) };
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let Ok(name) = ServerName::try_from(host.to_owned()) else { return Err(wrong) };
@@ -93,7 +96,13 @@ impl Syslog {
             Transport::Tls => Some((name, Arc::new(options.tls.client()?))),
             Transport::Tcp | Transport::Udp => None,
         };
-        Ok(Syslog { options, tls, connection: None, unconfirmed: VecDeque::new(), said: String::new() })
+        Ok(Syslog {
+            options,
+            tls,
+            connection: None,
+            unconfirmed: VecDeque::new(),
+            last_result: String::new(),
+        })
     }
 
     fn connect(&self) -> std::io::Result<Connection> {
@@ -126,30 +135,30 @@ impl Syslog {
         Err(failed)
     }
 
-    /// Writes frames; on a new connection those first that may not have arrived.
+    /// Writes frames; on a new connection, first those that may not have arrived.
     fn write(&mut self, frames: &[Vec<u8>]) -> std::io::Result<()> {
         let alive = self.connection.as_mut().is_some_and(Connection::is_alive);
         if !alive {
             self.connection = None;
         }
-        let mut again = Vec::new();
+        let mut resent = Vec::new();
         if self.connection.is_none() {
             self.connection = Some(self.connect()?);
-            again = self.unconfirmed.drain(..).collect();
+            resent = self.unconfirmed.drain(..).collect();
         }
         let old = Instant::now();
         self.unconfirmed.retain(|(sent, _)| old.duration_since(*sent) < UNCONFIRMED_TIME);
         let result = {
             let connection = self.connection.as_mut().expect("made above");
-            let again = again.iter().map(|(_, frame)| frame);
-            again
+            let resent = resent.iter().map(|(_, frame)| frame);
+            resent
                 .chain(frames)
                 .try_for_each(|frame| connection.write(frame))
                 .and_then(|()| connection.flush())
         };
         let now = Instant::now();
-        // Whoever broke the connection may have got none of it.
-        self.unconfirmed.extend(again.into_iter().map(|(_, frame)| (now, frame)));
+        // If the connection breaks, none of these may have arrived.
+        self.unconfirmed.extend(resent.into_iter().map(|(_, frame)| (now, frame)));
         if let Err(error) = result {
             self.connection = None;
             return Err(error);
@@ -181,7 +190,7 @@ impl Connection {
         }
     }
 
-    /// Whether the receiver has not said goodbye.
+    /// Whether the receiver has not closed the connection.
     fn is_alive(&mut self) -> bool {
         let listen = |socket: &TcpStream, time| socket.set_read_timeout(Some(time)).is_ok();
         let mut byte = [0; 64];
@@ -211,7 +220,8 @@ impl Connection {
     }
 }
 
-/// An alert as one message of at most `bytes_max` bytes; `None` if there is no way to make it so short.
+/// Returns an alert as one message of at most `bytes_max` bytes; `None` if it cannot be made that
+/// short.
 pub fn rfc5424(alert: &Alert, format: SyslogFormat, hostname: &str, bytes_max: usize) -> Option<Vec<u8>> {
     let severity = match alert.severity {
         Severity::Critical => 2,
@@ -245,7 +255,7 @@ pub fn rfc5424(alert: &Alert, format: SyslogFormat, hostname: &str, bytes_max: u
             SyslogFormat::Json => serde_json::to_string(&ocsf::detection_finding(&shorter))
                 .expect("a finding has text keys and finite numbers"),
         };
-        // JSON escapes control characters but DEL and those of C1, which no terminal should see.
+        // JSON escapes control characters except DEL and C1, which must not reach a terminal.
         let payload: String = payload.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
         if head.len() + payload.len() <= bytes_max {
             return Some([head.as_bytes(), payload.as_bytes()].concat());
@@ -254,7 +264,7 @@ pub fn rfc5424(alert: &Alert, format: SyslogFormat, hostname: &str, bytes_max: u
     None
 }
 
-/// A header's value: printable ASCII, or `-`.
+/// The value of a header field: printable ASCII, or `-`.
 fn printable_ascii(text: &str, bytes_max: usize) -> String {
     let value: String = text.chars().filter(char::is_ascii_graphic).take(bytes_max).collect();
     if value.is_empty() { "-".to_owned() } else { value }
@@ -272,12 +282,12 @@ impl Sink for Syslog {
         let frames: Vec<Vec<u8>> = framed.collect();
         let outcome = match self.write(&frames) {
             Ok(()) => {
-                self.said = "written; syslog has no acknowledgement".to_owned();
+                self.last_result = "written; syslog has no acknowledgement".to_owned();
                 Outcome::Taken
             }
             Err(error) => {
-                self.said = plain(&error.to_string(), 300);
-                Outcome::later(format!("{}: {}", self.options.address, self.said))
+                self.last_result = plain(&error.to_string(), 300);
+                Outcome::later(format!("{}: {}", self.options.address, self.last_result))
             }
         };
         let bytes_max = self.options.bytes_max;
@@ -291,12 +301,12 @@ impl Sink for Syslog {
     }
 
     fn answer(&self) -> String {
-        self.said.clone()
+        self.last_result.clone()
     }
 
     fn finish(&mut self) {
         if let Some(Connection::Tls(mut stream)) = self.connection.take() {
-            // A goodbye, if there is still somebody.
+            // The receiver may be gone already.
             stream.conn.send_close_notify();
             let _ = stream.flush();
         }

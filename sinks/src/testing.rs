@@ -1,9 +1,9 @@
-//! Alerts for the tests of sinks.
+//! Alerts for the tests of sinks. Invariant: the same number gives the same alert.
 
 use strongroom_schemas::{Alert, AlertEvent, Severity, Touch, Touched};
 use uuid::Uuid;
 
-/// An alert, another one for each number.
+/// Returns an alert, a different one for each number.
 pub(crate) fn alert(number: u64) -> Alert {
     let time_us = 1_772_445_600_000_000 + number as i64;
     Alert {
@@ -56,7 +56,7 @@ pub(crate) fn alert(number: u64) -> Alert {
     }
 }
 
-/// Values that only hostile clients send, wherever a client can choose one.
+/// Returns an alert with hostile values in every field that a client can choose.
 pub(crate) fn hostile() -> Alert {
     let evil = "a|b=c\\d\r\ne\u{1b}[31mf\u{0}g\"h]i<!channel>&\u{202e}\u{7f}ü";
     let mut alert = alert(666);

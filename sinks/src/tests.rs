@@ -1,17 +1,17 @@
-//! An outbox with sinks that do as they are told: what goes out, in which order, and what a restart changes.
+//! An outbox with scripted sinks: what is sent, in which order, and what a restart changes.
 
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use strongroom_alerts::own;
 use strongroom_schemas::{Alert, Period, Severity};
 
 use super::testing::alert;
-use super::{History, HistoryError, LaneOptions, Mark, OutboxOptions, Outcome, Sink, Sinks};
-use strongroom_alerts::own;
+use super::{History, HistoryError, Mark, OutboxOptions, Outcome, Sink, SinkOptions, Sinks};
 
-/// An archive: an alert for each commit of one volume.
+/// An archive with one alert in each commit of one volume.
 #[derive(Default)]
 struct Sealed(Mutex<Vec<Alert>>);
 
@@ -50,14 +50,14 @@ impl History for Sealed {
     }
 }
 
-/// Answers as it is told, then takes everything.
+/// Returns the outcomes of a script, then takes everything.
 #[derive(Clone, Default)]
-struct Obedient {
+struct Scripted {
     answers: Arc<Mutex<VecDeque<Outcome>>>,
     taken: Arc<Mutex<Vec<Alert>>>,
 }
 
-impl Obedient {
+impl Scripted {
     fn titles(&self) -> Vec<String> {
         self.taken.lock().expect("no panic holds it").iter().map(|alert| alert.message.clone()).collect()
     }
@@ -72,7 +72,7 @@ impl Obedient {
     }
 }
 
-impl Sink for Obedient {
+impl Sink for Scripted {
     fn send(&mut self, alerts: &[Arc<Alert>]) -> Vec<Outcome> {
         let answer = |alert: &Arc<Alert>| {
             let next = self.answers.lock().expect("no panic holds it").pop_front();
@@ -90,16 +90,16 @@ impl Sink for Obedient {
     }
 }
 
-fn start(folder: &Path, sink: &Obedient, heartbeat: Duration, history: &Arc<Sealed>) -> Sinks {
+fn start(folder: &Path, sink: &Scripted, heartbeat: Duration, history: &Arc<Sealed>) -> Sinks {
     let options = OutboxOptions {
         folder: folder.join("outbox"),
         bytes_max: 1 << 30,
         group: Duration::ZERO,
         severity: Severity::Low,
     };
-    let lane = LaneOptions { name: "s".to_owned(), severity: Severity::Low, heartbeat };
+    let options_of_sink = SinkOptions { name: "s".to_owned(), severity: Severity::Low, heartbeat };
     let history = Arc::clone(history) as Arc<dyn History>;
-    Sinks::start(options, vec![(lane, Box::new(sink.clone()))], history).expect("an outbox")
+    Sinks::start(options, vec![(options_of_sink, Box::new(sink.clone()))], history).expect("an outbox")
 }
 
 fn messages(numbers: impl IntoIterator<Item = u64>) -> Vec<String> {
@@ -107,14 +107,14 @@ fn messages(numbers: impl IntoIterator<Item = u64>) -> Vec<String> {
 }
 
 #[test]
-fn what_came_once_does_not_come_again_after_a_restart() {
+fn an_alert_is_not_sent_again_after_a_restart() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (sink, history) = (Obedient::default(), Arc::<Sealed>::default());
+    let (sink, history) = (Scripted::default(), Arc::<Sealed>::default());
     for round in 0..3 {
         let sinks = start(folder.path(), &sink, Duration::ZERO, &history);
         for number in 0..10 * (round + 1) {
-            assert!(sinks.tell(&alert(number)));
-            assert!(sinks.tell(&alert(number)), "twice is once");
+            assert!(sinks.hand_over(&alert(number)));
+            assert!(sinks.hand_over(&alert(number)), "the second is a duplicate");
         }
         assert!(sinks.finish());
     }
@@ -122,13 +122,13 @@ fn what_came_once_does_not_come_again_after_a_restart() {
 }
 
 #[test]
-fn what_was_sealed_and_never_told_comes_from_the_archive() {
+fn an_alert_that_was_sealed_and_never_handed_over_comes_from_the_archive() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (sink, history) = (Obedient::default(), Arc::<Sealed>::default());
-    // A new outbox does not tell what is old.
+    let (sink, history) = (Scripted::default(), Arc::<Sealed>::default());
+    // A new outbox does not send old alerts.
     history.seal(1);
     let sinks = start(folder.path(), &sink, Duration::ZERO, &history);
-    sinks.tell(&alert(2));
+    sinks.hand_over(&alert(2));
     sinks.sealed(&history.seal(2));
     assert!(sinks.finish());
     history.seal(3);
@@ -145,14 +145,14 @@ fn what_was_sealed_and_never_told_comes_from_the_archive() {
 #[test]
 fn an_alert_that_is_refused_is_a_dead_letter_and_one_that_waits_comes_later() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (sink, history) = (Obedient::default(), Arc::<Sealed>::default());
+    let (sink, history) = (Scripted::default(), Arc::<Sealed>::default());
     let refused = Outcome::Refused { reason: "bad".to_owned() };
     let later = Outcome::Later { reason: "busy".to_owned(), after: Some(Duration::from_millis(10)) };
     sink.answers.lock().expect("no panic holds it").extend([later, refused]);
     let sinks = start(folder.path(), &sink, Duration::ZERO, &history);
     let counters = sinks.counters();
     for number in 0..6 {
-        sinks.tell(&alert(number));
+        sinks.hand_over(&alert(number));
     }
     let mut taken = sink.wait(5);
     assert!(sinks.finish());
@@ -170,7 +170,7 @@ fn an_alert_that_is_refused_is_a_dead_letter_and_one_that_waits_comes_later() {
 #[test]
 fn silence_is_broken_by_a_heartbeat() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (sink, history) = (Obedient::default(), Arc::<Sealed>::default());
+    let (sink, history) = (Scripted::default(), Arc::<Sealed>::default());
     let sinks = start(folder.path(), &sink, Duration::from_millis(200), &history);
     sink.wait(2);
     assert!(sinks.finish());
@@ -180,11 +180,11 @@ fn silence_is_broken_by_a_heartbeat() {
 }
 
 #[test]
-fn a_damaged_position_leaves_nothing_out() {
+fn a_damaged_position_skips_no_alert() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (sink, history) = (Obedient::default(), Arc::<Sealed>::default());
+    let (sink, history) = (Scripted::default(), Arc::<Sealed>::default());
     let sinks = start(folder.path(), &sink, Duration::ZERO, &history);
-    sinks.tell(&alert(1));
+    sinks.hand_over(&alert(1));
     assert!(sinks.finish());
     std::fs::write(folder.path().join("outbox/s.position"), b"{\"next\":").expect("written");
     let sinks = start(folder.path(), &sink, Duration::ZERO, &history);

@@ -1,7 +1,7 @@
-//! Whom a sink believes, and who it is itself.
+//! TLS of a sink: the authorities that it trusts, and its own certificate.
 //!
-//! Invariant: a certificate is verified, with its name, against one set of authorities: those of a file if there is
-//! one, else the system's. There is no switch that leaves it out.
+//! Invariant: a certificate and its name are verified against one set of authorities: those of a
+//! file if there is one, else the system's. No setting turns this off. No state.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,13 +17,13 @@ const PEM_BYTES_MAX: u64 = 4 << 20;
 /// PEM files of a sink.
 #[derive(Clone, Debug, Default)]
 pub struct TlsOptions {
-    /// Authorities; without, those of the system.
+    /// Authorities; those of the system if there is no file.
     pub ca_file: Option<PathBuf>,
-    /// Certificate and key that the receiver may ask for.
+    /// Client certificate and key, which the receiver may ask for.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// Why a sink cannot be made from what it was told.
+/// Why a sink cannot be made from its configuration.
 #[derive(Debug, Error)]
 pub enum SinkError {
     #[error("cannot read {}", path.display())]
@@ -32,9 +32,9 @@ pub enum SinkError {
         #[source]
         source: std::io::Error,
     },
-    #[error("{} holds no {what} in PEM", path.display())]
+    #[error("{} contains no {what} in PEM", path.display())]
     Pem { path: PathBuf, what: &'static str },
-    #[error("the system has no authorities for TLS: name a file of them (ca_file)")]
+    #[error("the system has no certificate authorities for TLS: set ca_file")]
     NoAuthorities,
     #[error("TLS cannot be set up")]
     Tls(#[source] rustls::Error),
@@ -44,7 +44,7 @@ pub enum SinkError {
     Secret { what: &'static str },
     #[error("the address {what}")]
     Address { what: &'static str },
-    #[error("cannot start what speaks to the receiver")]
+    #[error("cannot start the HTTP client")]
     Runtime(#[source] std::io::Error),
     #[error("{0}")]
     Kafka(String),
@@ -66,15 +66,16 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, SinkError> 
 }
 
 impl TlsOptions {
-    /// A client's settings.
+    /// Returns the settings of a TLS client.
     ///
     /// # Errors
-    /// When a file cannot be read or used, or there is no authority to believe.
+    /// When a file cannot be read or used, or there is no authority to trust.
     pub fn client(&self) -> Result<ClientConfig, SinkError> {
         let mut roots = RootCertStore::empty();
         let authorities = match &self.ca_file {
             Some(path) => certificates(path)?,
-            // What of the system's cannot be read is left out; without any there is an error below.
+            // Authorities of the system that cannot be read are left out; without any there is an
+            // error below.
             None => rustls_native_certs::load_native_certs().certs,
         };
         let (added, _) = roots.add_parsable_certificates(authorities);
@@ -84,16 +85,16 @@ impl TlsOptions {
                 None => SinkError::NoAuthorities,
             });
         }
-        self.believing(roots)
+        self.trusting(roots)
     }
 
-    /// As [`TlsOptions::client`], for who speaks no TLS at all: it believes nobody.
+    /// Like [`TlsOptions::client`], but trusts no authority, for a client that does not use TLS.
     pub(super) fn none(&self) -> Result<ClientConfig, SinkError> {
-        self.believing(RootCertStore::empty())
+        self.trusting(RootCertStore::empty())
     }
 
-    fn believing(&self, roots: RootCertStore) -> Result<ClientConfig, SinkError> {
-        // The features of other crates bring two providers, so there is no default one.
+    fn trusting(&self, roots: RootCertStore) -> Result<ClientConfig, SinkError> {
+        // The features of other crates enable two providers, so there is no default one.
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

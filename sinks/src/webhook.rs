@@ -1,6 +1,7 @@
 //! Standard Webhooks: an OCSF finding in a signed POST. <https://www.standardwebhooks.com>
 //!
-//! `webhook-id` is the alert's id, so a receiver knows what comes again. Each attempt is signed with its own time.
+//! Invariants: `webhook-id` is the alert's id, so a receiver recognises an alert that is sent
+//! again, for instance after a crash. Each attempt is signed with its own time.
 
 use std::sync::Arc;
 
@@ -11,9 +12,10 @@ use sha2::Sha256;
 use strongroom_schemas::{Alert, Secret};
 
 use super::http::{Http, HttpOptions, post};
+use super::judge::judge;
 use super::{Outcome, Sink, SinkError, finding};
 
-/// Requests at the same time.
+/// Requests that are sent at the same time.
 const AT_ONCE: usize = 8;
 const BATCH_MAX: usize = 64;
 const SECRET_BYTES_MIN: usize = 16;
@@ -21,7 +23,7 @@ const SECRET_BYTES_MIN: usize = 16;
 #[derive(Clone, Debug)]
 pub struct WebhookOptions {
     pub http: HttpOptions,
-    /// `whsec_` and base64; several, separated by spaces, while one takes over from the other.
+    /// `whsec_` and base64; several of them, separated by spaces, while one replaces another.
     pub secret: Secret,
 }
 
@@ -33,7 +35,7 @@ pub struct Webhook {
 
 impl Webhook {
     /// # Errors
-    /// When the secret is no key, or TLS cannot be set up.
+    /// When the secret is not a key, or TLS cannot be set up.
     pub fn new(options: &WebhookOptions) -> Result<Webhook, SinkError> {
         let wrong = SinkError::Secret { what: "is not whsec_ and base64 of 16 bytes or more" };
         let mut keys = Vec::new();
@@ -53,7 +55,7 @@ impl Webhook {
     }
 }
 
-/// `v1,` and base64 of HMAC-SHA-256 over id, time and body.
+/// Returns `v1,` and base64 of the HMAC-SHA-256 of id, time and body.
 pub fn sign(key: &[u8], id: &str, timestamp: i64, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
     mac.update(format!("{id}.{timestamp}.").as_bytes());
@@ -78,7 +80,7 @@ impl Sink for Webhook {
         });
         let requests = requests.collect();
         let answers = self.http.send_all(requests, AT_ONCE);
-        answers.iter().map(|answer| self.http.judge(answer)).collect()
+        answers.iter().map(|answer| judge(&self.http, answer)).collect()
     }
 
     fn batch_max(&self) -> usize {
@@ -86,6 +88,6 @@ impl Sink for Webhook {
     }
 
     fn answer(&self) -> String {
-        self.http.said.clone()
+        self.http.last_answer.clone()
     }
 }

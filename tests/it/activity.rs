@@ -1,5 +1,5 @@
-//! Our own records: written through the archive, they are proven, kept and asked for as all else is, by the program and
-//! by the verifier for auditors, which shares no code with it.
+//! Our own records: written through the archive, they are proven, kept and queried like all other
+//! records, by the program and by the verifier for auditors, which shares no code with it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -40,7 +40,7 @@ impl Site {
         expect_code(command.args(["--complete", "--key"]).arg(self.folder.path().join("key")), 0);
     }
 
-    /// Seals records that somebody made at some times.
+    /// Seals records made at some times.
     fn seal(&self, writer: &str, principal: &str, subjects: &[Option<&str>]) {
         let signer = Signer::from_file(&self.folder.path().join("key")).expect("a key");
         let location = self.archive();
@@ -125,7 +125,7 @@ fn records_are_verified_asked_for_and_held() {
     let row: Value = serde_json::from_str(rows.trim()).expect("a row");
     let record = ActivityRecord::parse(row["body"].as_str().expect("a body").to_owned()).expect("a record");
     assert_eq!((record.kind(), record.principal()), (ActivityKind::Question, "bob"));
-    // Nobody's events are other events, or more of them.
+    // The events are unchanged, and there are no more of them.
     site.ingest("b.log", 62);
     assert_eq!(site.kinds(), none());
     let all = export(&site.archive());

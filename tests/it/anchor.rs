@@ -1,7 +1,9 @@
-//! Anchors outside an archive: witnesses that cosign its proof logs, and other people's programs that read them.
+//! Anchors outside an archive: witnesses that cosign its proof logs, and independent programs that
+//! read them.
 //!
-//! The witness is the real binary, over HTTP; `STRONGROOM_PYTHON` brings one that is not ours (PyPI: aics-witness), and a
-//! reader of logs (aics-tlog). The crates `signed_note` and `tlog_tiles` are a third implementation.
+//! The witness is the real binary, over HTTP; `STRONGROOM_PYTHON` provides an independent one
+//! (PyPI: aics-witness), and a reader of logs (aics-tlog). The crates `signed_note` and
+//! `tlog_tiles` are a third implementation.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -83,10 +85,10 @@ impl Site {
         names(&self.volume(table).join("_tlog/witness"))
     }
 
-    /// `seal-log` with witnesses: standard error.
+    /// `sign-log` with witnesses: standard error.
     fn anchor(&self, witnesses: &[&str], code: i32) -> String {
         let mut command = strongroom();
-        command.args(["seal-log", "--archive"]).arg(self.archive()).arg("--key").arg(self.path("key"));
+        command.args(["sign-log", "--archive"]).arg(self.archive()).arg("--key").arg(self.path("key"));
         for witness in witnesses {
             command.args(["--witness", witness]);
         }
@@ -181,7 +183,7 @@ impl Witness {
     }
 }
 
-/// Where a witness listens, and its vkey, once it has said both.
+/// The address and the vkey of a witness, once it has printed both.
 fn listens(daemon: &Daemon) -> (String, String) {
     let mut said = None;
     wait_until("the witness listens", || {
@@ -211,13 +213,14 @@ fn post(address: &str, path: &str, body: &[u8]) -> Option<(u16, String, String)>
     Some((head.split_whitespace().nth(1)?.parse().ok()?, head.to_lowercase(), body.to_owned()))
 }
 
-/// A history of its own in the place of the archive's, signed with the right key: what an insider can do.
+/// Replaces the archive's history by another one, signed with the right key: what an insider can
+/// do.
 fn rewrite(volume: &Path) {
     let commits = names(&volume.join("_delta_log"));
     let commit = commits.iter().rev().find(|path| path.extension().is_some_and(|kind| kind == "json"));
     let commit = commit.expect("a commit");
     let text = std::fs::read_to_string(commit).expect("text");
-    // Another time, and all else as it was.
+    // Another time, and everything else as it was.
     let at = text.find("\"timestamp\":").expect("a time") + "\"timestamp\":".len();
     let digits = text[at..].find(|c: char| !c.is_ascii_digit()).expect("an end");
     let time: u64 = text[at..at + digits].parse().expect("a number");
@@ -239,7 +242,7 @@ fn a_second_history_signed_with_the_right_key_is_caught_by_a_witness() {
         assert_eq!(site.cosigned(table).len(), 2, "{table}");
     }
     assert_eq!(site.kinds(&[&witness.vkey], &[]), kinds(&[]));
-    // Again there is nothing to ask for.
+    // The second time there is nothing to ask for.
     let asked = witness.daemon.log().matches("a checkpoint came").count();
     assert_eq!(site.anchor(&[&witness.url()], 0), "");
     assert_eq!(witness.daemon.log().matches("a checkpoint came").count(), asked);
@@ -253,7 +256,7 @@ fn a_second_history_signed_with_the_right_key_is_caught_by_a_witness() {
     let said = site.anchor(&[&witness.url()], 1);
     assert!(said.contains("another history") && said.contains("another tree of"), "{said}");
     assert_eq!(site.kinds(&[], &[]), kinds(&["forked"]), "the log's own signature is under both");
-    // What the witness said is taken away as well: then it is missing, and cannot be made again.
+    // The witness's cosignature is removed as well: then it is missing, and cannot be made again.
     for path in &cosigned {
         std::fs::remove_file(path).expect("removed");
     }
@@ -261,7 +264,7 @@ fn a_second_history_signed_with_the_right_key_is_caught_by_a_witness() {
     assert_eq!(site.kinds(&[&witness.vkey], &[]), kinds(&["witness_missing"]));
     let said = site.anchor(&[&witness.url()], 1);
     assert!(said.contains("another history"), "{said}");
-    // With more behind it, the second history does not continue the first.
+    // With more commits after it, the second history does not continue the first.
     site.seal(3);
     let said = site.anchor(&[&witness.url()], 1);
     assert!(said.contains("another history") && said.contains("events/"), "{said}");
@@ -300,7 +303,7 @@ fn a_witness_that_is_away_holds_nothing_up_and_is_made_up_for() {
     assert_eq!(site.kinds(&[&vkeys[0]], &[]), kinds(&[]));
     assert_eq!(site.kinds(&[&vkeys[0], &vkeys[1]], &["--witness-quorum", "1"]), kinds(&[]));
     assert_eq!(site.kinds(&[&vkeys[0], &vkeys[1]], &[]), kinds(&["witness_missing"]));
-    // It comes back elsewhere, and is asked for the newest alone.
+    // The witness returns at another address, and is asked only for the newest checkpoint.
     let second = Witness::start(&site, "w2");
     assert_ne!(second.address, dead);
     assert_eq!(site.anchor(&[&one, &second.url()], 0), "");
@@ -308,18 +311,19 @@ fn a_witness_that_is_away_holds_nothing_up_and_is_made_up_for() {
     let id = vkeys[1].split('+').nth(1).expect("an id");
     let of_second = site.cosigned("events").into_iter().filter(|path| path.to_string_lossy().ends_with(id));
     assert_eq!(of_second.count(), 1);
-    // A round that died between the answer and the archive: the witness is ahead of what the archive has of it.
+    // A round that died between the answer and the archive: the witness is ahead of the archive's
+    // copies.
     for path in site.cosigned("events").into_iter().filter(|path| path.to_string_lossy().ends_with(id)) {
         std::fs::remove_file(path).expect("removed");
     }
     assert_eq!(site.anchor(&[&one, &second.url()], 0), "");
-    // Tiles that were changed or lost are no reason for a false proof.
+    // Changed or lost tiles do not lead to a false proof.
     site.seal(3);
     let (tiles, aside) = (site.volume("events").join("_tlog/tile"), site.path("tiles"));
     std::fs::rename(&tiles, &aside).expect("moved");
     assert_eq!(site.anchor(&[&one, &second.url()], 0), "");
     std::fs::rename(&aside, &tiles).expect("moved back");
-    // Whoever has another key's name is refused.
+    // A key under another key's name is refused.
     let stranger = new_key(&site.path("stranger"), "witness.example/w1");
     let shown =
         expect_code(strongroom().args(["key", "show", "--witness", "--key"]).arg(site.path("stranger")), 0).0;
@@ -386,7 +390,8 @@ fn proofs_carry_cosignatures() {
         "{out}"
     );
     verify(&proof, &[], &[], 0);
-    // What was sealed since is not cosigned: the proof leads to what is, as far as that has all of it.
+    // Commits sealed since are not cosigned: the proof leads to the cosigned checkpoint, if that
+    // covers everything asked for.
     let before = std::fs::read_to_string(&proof).expect("readable");
     let small = String::from_utf8(log(40, 9)).expect("text");
     let small: Vec<&str> = small.lines().filter(|line| !line.contains("\"verb\":\"delete\"")).collect();
@@ -409,7 +414,7 @@ fn proofs_carry_cosignatures() {
     let forged = before.replace(line, &format!("{rest} {}", BASE64.encode(bytes)));
     std::fs::write(site.path("forged.json"), forged).expect("written");
     verify(&site.path("forged.json"), &[one, two], &["--witness-quorum", "1"], 1);
-    // One witness under two names is one.
+    // One witness under two names counts once.
     let key = one.splitn(3, '+').nth(2).expect("a key").to_owned();
     let public = BASE64.decode(&key).expect("base64");
     let id = Sha256::digest([b"witness.example/again\n".as_slice(), &public].concat());
@@ -460,7 +465,7 @@ fn packs_carry_cosignatures() {
     let stranger = Witness::start(&site, "w3");
     assert_eq!(found(&cosigned, &[one, &stranger.vkey], &[]), kinds(&["witness_missing"]));
     assert_eq!(found(&cosigned, &[one, &stranger.vkey], &["--witness-quorum", "1"]), kinds(&[]));
-    // What one of them has seen, the other has not.
+    // One of them has not seen what the other has.
     site.seal(2);
     site.anchor(&[&first.url()], 0);
     let half = pack("half");
@@ -494,7 +499,7 @@ fn anchors_lie_in_a_bucket_as_well() {
     let tsa = Tsa::start(&site.path("tsa"), "ec");
     let ca = tsa.as_ref().map(|tsa| tsa.ca("ca.pem"));
     let anchor = || {
-        let mut command = run(&["seal-log", "--witness", &witness.url()]);
+        let mut command = run(&["sign-log", "--witness", &witness.url()]);
         if let (Some(tsa), Some(ca)) = (&tsa, &ca) {
             let url = format!("http://127.0.0.1:{}/good", tsa.port);
             command.args(["--timestamp", &url, "--tsa-ca", ca]);
@@ -511,7 +516,8 @@ fn anchors_lie_in_a_bucket_as_well() {
     assert_eq!(found().0, missing);
     for (name, seed) in [("second.log", 82), ("third.log", 83)] {
         anchor();
-        // Done again, nothing is put again; what is there is locked like all else, or both verifiers would say so.
+        // The second time nothing is put; existing objects are locked like all others, or both
+        // verifiers would report it.
         anchor();
         let (kinds, report) = found();
         assert_eq!(kinds, BTreeSet::new(), "{report:#}");
@@ -521,7 +527,8 @@ fn anchors_lie_in_a_bucket_as_well() {
     }
 }
 
-/// Requests for one log from several clients, while the witness is killed again and again: what was answered holds.
+/// Requests for one log from several clients, while the witness is killed again and again: every
+/// answer stays valid.
 #[test]
 fn a_witness_that_is_killed_never_goes_back() {
     let site = Site::new();
@@ -562,7 +569,7 @@ fn a_witness_that_is_killed_never_goes_back() {
                     match post(&to, "/add-checkpoint", body.as_bytes()) {
                         Some((200, _, cosignature)) => {
                             assert!(cosignature.starts_with("\u{2014} witness.example/w1 "), "{cosignature}");
-                            // Whatever was cosigned before this was asked for was not greater.
+                            // Anything cosigned before this request was not greater.
                             assert!(*size >= seen_before, "{size} was cosigned after {seen_before}");
                             greatest.fetch_max(*size, Ordering::SeqCst);
                             answered.fetch_add(1, Ordering::Relaxed);
@@ -590,7 +597,7 @@ fn a_witness_that_is_killed_never_goes_back() {
                 std::thread::sleep(Duration::from_micros(300));
             }
             witness.daemon.kill();
-            // On disk is at least what somebody was told.
+            // On disk is at least what a client was answered.
             let state = site.path("w1.state/logs").join(hex(&Sha256::digest(origin.as_bytes())));
             let state = std::fs::read_to_string(state).expect("a state");
             let size: u64 = state.lines().nth(1).expect("a size").parse().expect("a number");
@@ -599,7 +606,7 @@ fn a_witness_that_is_killed_never_goes_back() {
         done.store(true, Ordering::Relaxed);
     });
     assert!(answered.load(Ordering::Relaxed) > 20);
-    // What was kept for it after an answer that was lost: the log asks again and gets its cosignature.
+    // After a lost answer the log asks again and gets its cosignature.
     let witness = Witness::start(&site, "w1");
     assert_eq!(site.anchor(&[&witness.url()], 0), "");
     assert_eq!(site.kinds(&[&witness.vkey], &[]), kinds(&[]));
@@ -706,7 +713,7 @@ fn what_the_specification_says_of_requests() {
     assert_eq!(post(&witness.address, "/elsewhere", b"").expect("an answer").0, 404);
     assert_eq!(crate::daemon::get(&witness.address, "/add-checkpoint", "").0, 405);
     assert_eq!(crate::daemon::get(&witness.address, "/..%2flock/checkpoint", "").0, 404);
-    // Many at once, of one log and one size: all are answered, and all the same.
+    // Many requests at once, for one log and one size: all are answered, and all the same.
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
@@ -736,11 +743,11 @@ fn a_witness_is_careful_about_what_it_is_given() {
     };
     let (key, own) = (site.path("w1.key").display().to_string(), site.path("key").display().to_string());
     let outside = run(&["--listen", "0.0.0.0:0", "--key", &key, "--log", &log], 1);
-    assert!(outside.contains("there is no TLS"), "{outside}");
+    assert!(outside.contains("TLS is not configured"), "{outside}");
     let forgot = run(&["--key", &key, "--log", &log], 2);
     assert!(forgot.contains("is missing; refusing to cosign") && forgot.contains("--new"), "{forgot}");
     let none = run(&["--key", &key], 1);
-    assert!(none.contains("no log to watch"), "{none}");
+    assert!(none.contains("no log is named"), "{none}");
     let same = run(&["--key", &own, "--log", &log], 1);
     assert!(same.contains("signs one of the logs"), "{same}");
     run(&["--key", &key, "--log", "nonsense"], 64);
@@ -761,7 +768,7 @@ fn a_witness_is_careful_about_what_it_is_given() {
         1,
     );
     assert!(wrong.contains("cannot use TLS"), "{wrong}");
-    // With TLS, the log believes the authority that it is told of, and no other.
+    // With TLS, the log trusts the given authority, and no other.
     let mut command = strongroom();
     command
         .args(["witness", "--new", "--listen", "127.0.0.1:0", "--key", &key, "--log", &log, "--state"])
@@ -774,7 +781,7 @@ fn a_witness_is_careful_about_what_it_is_given() {
     let anchor = |ca: &str, code: i32| {
         let mut command = strongroom();
         command
-            .args(["seal-log", "--witness", &url, "--archive"])
+            .args(["sign-log", "--witness", &url, "--archive"])
             .arg(site.archive())
             .arg("--key")
             .arg(site.path("key"));
@@ -792,7 +799,7 @@ fn the_daemon_has_its_seals_cosigned() {
     let public = new_key(&path("key"), "strongroom");
     new_key(&path("w1.key"), "witness.example/w1");
     let vkey = expect_code(strongroom().args(["key", "show", "--witness", "--key"]).arg(path("w1.key")), 0).0;
-    // The witness is not there yet: its address is one that nobody listens on.
+    // The witness does not run yet: nothing listens on its address.
     let address = format!("127.0.0.1:{}", free_port());
     write(folder.path(), "audit.log", &log(500, 1));
     let rest = format!(
@@ -821,7 +828,7 @@ fn the_daemon_has_its_seals_cosigned() {
     let witness = Daemon::spawn(witness);
     wait_until("what was missed is made up for", || daemon.metric(&format!("anchor_well{labels}")) == 1.0);
     assert_eq!(daemon.metric(&format!("anchor_lag_commits{labels}")), 0.0);
-    // What comes now is cosigned at once.
+    // What is sealed now is cosigned at once.
     let mut more = std::fs::OpenOptions::new().append(true).open(path("audit.log")).expect("a log");
     more.write_all(&log(300, 2)).expect("written");
     daemon.wait_for_metric("sealed_events_total", 800.0);
@@ -834,7 +841,8 @@ fn the_daemon_has_its_seals_cosigned() {
     let (out, _) = expect_code(&mut verify, 0);
     assert!(out.contains("no finding") && !out.contains("yet"), "{out}");
 
-    // While it was away somebody has rewritten the archive, and has the key: the witness knows, and an alert is raised.
+    // While the witness was down, the archive was rewritten with the right key: the witness
+    // notices, and an alert is raised.
     rewrite(&names(&path("archive/events")).pop().expect("a volume"));
     let mut daemon = Daemon::start(&config);
     let contradicts = format!("anchor_contradicts{labels}");
@@ -870,10 +878,10 @@ fn mistakes_about_keys_and_witnesses_are_told() {
             "seal.key_env: the environment has no variable",
         ),
         ("[seal]\nsigner = ['/bin/true']".to_owned(), "seal.signer: needs signer_public_key"),
-        ("[seal]\nsigner = []".to_owned(), "seal.signer: wants a program"),
+        ("[seal]\nsigner = []".to_owned(), "seal.signer: must name a program"),
         (
             format!("[seal]\nkey_file = '{}'\nsigner = ['/bin/true']", path("key").display()),
-            "one of them is enough",
+            "more than one of key_file, key_env and signer",
         ),
         ("[[witness]]\nurl = 'http://127.0.0.1:1'".to_owned(), "witness[1].key: is missing"),
         (
@@ -890,7 +898,7 @@ fn mistakes_about_keys_and_witnesses_are_told() {
         ),
         (
             format!("[[witness]]\nurl = 'https://x'\nkey = '{}'\nretry = '1s'", vkey.trim()),
-            "witness[1].retry: is no key",
+            "witness[1].retry: is not a key",
         ),
     ] {
         let said = told(&rest);
@@ -899,10 +907,10 @@ fn mistakes_about_keys_and_witnesses_are_told() {
     }
 }
 
-/// What is answered to a body.
+/// The answer to a body.
 type Answer = Box<dyn Fn(&[u8]) -> Result<AnchorResponse, String> + Send + Sync>;
 
-/// A server that is not there: a function in its place says what it says.
+/// A stand-in for a server: a function gives its answers.
 struct Says(Answer);
 
 impl AnchorTransport for Says {
@@ -968,7 +976,7 @@ fn answers_that_are_wrong_are_never_kept() {
         assert_eq!(anchored.errors.len(), 3, "all logs");
     }
     assert!(ask(Box::new(|_| Err("no route".to_owned()))).errors.iter().all(|(_, trouble)| is_away(trouble)));
-    // One that cannot make up its mind is left alone.
+    // An anchor with contradictory answers is left alone.
     let asked = std::sync::Arc::new(AtomicU64::new(0));
     let count = std::sync::Arc::clone(&asked);
     let fickle = move |_: &[u8]| {
@@ -978,7 +986,7 @@ fn answers_that_are_wrong_are_never_kept() {
     let anchored = ask(Box::new(fickle));
     assert!(anchored.errors.iter().all(|(_, trouble)| is_away(trouble)), "{anchored:?}");
     assert!(asked.load(Ordering::Relaxed) < 6, "it is not asked for other logs after that");
-    // Cosignatures of the right key: of the future, and of something else.
+    // Cosignatures of the right key: of the future, and of another text.
     let now = chrono::Utc::now().timestamp().unsigned_abs();
     let of = |witness: strongroom_proof::Witness, time: u64, change: fn(&str) -> String| {
         let says = move |body: &[u8]| {
@@ -995,7 +1003,7 @@ fn answers_that_are_wrong_are_never_kept() {
     let changed = |line: &str| line.replacen("w1 ", "w1  ", 1);
     assert!(ask(of(open("spaces"), now, changed)).errors.iter().all(|(_, trouble)| is_refused(trouble)));
     assert!(TABLES.iter().all(|table| site.cosigned(table).is_empty()), "nothing of all that was kept");
-    // What strangers add to a good answer is left out.
+    // Lines that strangers add to a good answer are left out.
     let more = |line: &str| format!("\u{2014} stranger AAAAAAAAAAAA\n{line}");
     let anchored = ask(of(open("good"), now, more));
     assert_eq!((anchored.made, anchored.lag, anchored.errors.len()), (3, 0, 0), "{anchored:?}");
@@ -1006,7 +1014,7 @@ fn answers_that_are_wrong_are_never_kept() {
     assert_eq!(site.kinds(&[&WitnessKey::of(&key()).to_string()], &[]), kinds(&[]));
 }
 
-/// OpenSSL's authority for timestamps, behind HTTP.
+/// OpenSSL's timestamp authority, behind HTTP.
 struct Tsa {
     child: Child,
     port: u16,
@@ -1056,7 +1064,7 @@ fn checkpoints_are_stamped_and_outsiders_agree() {
         let Some(tsa) = Tsa::start(&site.path("tsa"), kind) else { return };
         let stamp = |path: &str, ca: &str, code: i32| {
             let mut command = strongroom();
-            command.args(["seal-log", "--archive"]).arg(site.archive()).arg("--key").arg(site.path("key"));
+            command.args(["sign-log", "--archive"]).arg(site.archive()).arg("--key").arg(site.path("key"));
             command.args([
                 "--timestamp",
                 &format!("http://127.0.0.1:{}/{path}", tsa.port),
@@ -1066,7 +1074,7 @@ fn checkpoints_are_stamped_and_outsiders_agree() {
             expect_code(&mut command, code).1
         };
         let stamps = |table: &str| names(&site.volume(table).join("_tlog/timestamp"));
-        // Authorities that are not what they should be: each is refused, and nothing of theirs is kept.
+        // Invalid authorities: each is refused, and no token of theirs is kept.
         for (path, ca, expected) in [
             ("foreign", "ca.pem", "does not lead to a trusted authority"),
             ("web", "ca.pem", "not for timestamps only"),
@@ -1082,7 +1090,7 @@ fn checkpoints_are_stamped_and_outsiders_agree() {
             assert!(TABLES.iter().all(|table| stamps(table).is_empty()), "{path}");
         }
         assert_eq!(site.kinds(&[], &["--tsa-ca", &tsa.ca("ca.pem")]), kinds(&["timestamp_missing"]));
-        // An answer that was given to somebody else, and one that was given before.
+        // An answer that was given to another client, and one that was given before.
         let said = stamp("replay", "ca.pem", 1);
         assert!(said.contains("it is over other bytes"), "{said}");
         let kept: Vec<PathBuf> = TABLES.iter().flat_map(|table| stamps(table)).collect();
@@ -1107,7 +1115,7 @@ fn checkpoints_are_stamped_and_outsiders_agree() {
             openssl.args(["ts", "-verify", "-token_in", "-in"]).arg(token).arg("-data").arg(&checkpoint);
             expect_code(openssl.args(["-CAfile", &tsa.ca("ca.pem")]), 0);
         }
-        // Done again, nothing is asked for.
+        // The second time nothing is asked for.
         assert_eq!(stamp("good", "ca.pem", 0), "");
         assert_eq!(stamps("events").len(), 1);
         site.seal(2);
@@ -1176,7 +1184,7 @@ fn the_daemon_has_its_seals_stamped() {
     assert!(out.contains("no finding") && out.contains("the newest timestamp is of size"), "{out}");
 }
 
-/// The state of a log as it lies below a volume, for the crates of somebody else.
+/// The state of a log as stored below a volume, for independent crates.
 struct Tiles(PathBuf);
 
 impl TileReader for Tiles {
@@ -1186,7 +1194,8 @@ impl TileReader for Tiles {
 
     fn read_tiles(&self, tiles: &[Tile]) -> Result<Vec<Vec<u8>>, tlog_tiles::Error> {
         let read = tiles.iter().map(|tile| {
-            // `tile/<height>/<level>/…` of the crate's own naming; tlog-tiles leaves the height out.
+            // `tile/<height>/<level>/…` of the crate's own naming; tlog-tiles leaves the height
+            // out.
             let path = tile.path().replacen("tile/8/", "tile/", 1);
             std::fs::read(self.0.join(&path)).unwrap_or_else(|error| panic!("{path}: {error}"))
         });
@@ -1241,7 +1250,7 @@ fn crates_of_others_read_the_log() {
 
 #[test]
 fn programs_of_others_read_the_log_and_cosign_it() {
-    // ./tests/run installs them and says where; without it there is nobody to ask.
+    // ./tests/run installs them and sets the variable; without it there is no outsider to ask.
     let Some(python) = std::env::var_os("STRONGROOM_PYTHON") else { return };
     let site = Site::new();
     let ours = Witness::start(&site, "w1");
@@ -1268,7 +1277,7 @@ fn programs_of_others_read_the_log_and_cosign_it() {
         let cosigned = if table == "events" { 2 } else { 6 };
         assert_eq!((&said["heads"], &said["cosigned"]), (&3.into(), &cosigned.into()), "{table}: {said}");
     }
-    // It catches a second history, too, in its own words.
+    // It also detects a second history, in its own words.
     rewrite(&site.volume("events"));
     for path in site.cosigned("events") {
         std::fs::remove_file(path).expect("removed");
@@ -1277,7 +1286,7 @@ fn programs_of_others_read_the_log_and_cosign_it() {
     assert!(said.contains("another history"), "{said}");
 }
 
-/// A witness that is not ours.
+/// An independent witness.
 struct Aics {
     child: Child,
     url: String,
@@ -1322,7 +1331,7 @@ impl Aics {
             .stdout(Stdio::null());
         let mut child = serve.spawn().expect("python starts");
         let err = child.stderr.take().expect("piped");
-        // Its log is read so that it never waits for us.
+        // Its log is read so that it never blocks on us.
         std::thread::Builder::new()
             .name("aics".to_owned())
             .spawn(move || BufReader::new(err).lines().map_while(Result::ok).for_each(drop))

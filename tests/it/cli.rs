@@ -1,4 +1,4 @@
-//! What scripts rely on: help, exit codes, and which stream a word goes to.
+//! What scripts rely on: help, exit codes, and the stream of each output.
 
 use std::io::Read as _;
 use std::process::{Command, Stdio};
@@ -14,7 +14,7 @@ const COMMANDS: [&str; 14] = [
     "sql",
     "export",
     "key",
-    "seal-log",
+    "sign-log",
     "witness",
     "verify",
     "prove",
@@ -126,7 +126,7 @@ fn rejects_are_a_finding_and_the_rest_is_stored() {
     assert_eq!(number(&archive, "SELECT count(*) FROM events"), 50);
     assert_eq!(number(&archive, "SELECT count(*) FROM rejects WHERE reason = 'broken_json'"), 2);
     assert_eq!(export(&archive), bytes);
-    // What is stored already is no news.
+    // Data that is stored already is not reported as new.
     let (_, err) = expect_code(&mut ingest(&archive, &[&log]), OK);
     assert!(err.contains("nothing new"), "{err}");
 }

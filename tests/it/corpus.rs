@@ -1,7 +1,7 @@
-//! The events that tests of rules look at: real ones from the corpus, and generated ones.
+//! The events for tests of rules: real ones from the corpus, and generated ones.
 //!
-//! The corpus is no part of the project. It is found through `STRONGROOM_CORPUS`, else beside the
-//! checkout; without it a test says so on stderr and looks at generated events only.
+//! The corpus is not part of the project. It is found through `STRONGROOM_CORPUS`, else beside the
+//! checkout; without it a test says so on stderr and uses only generated events.
 
 use std::fs;
 use std::io::Read;
@@ -11,15 +11,15 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use chrono::DateTime;
 use strongroom_alerts::{Detector, DetectorConfig, Matcher, RuleSet};
+use strongroom_decode::frame::{Edge, Origin};
+use strongroom_decode::{Block, Decoder, DecoderConfig};
 use strongroom_generate::{Generator, GeneratorOptions, PlantedAttack};
-use strongroom_ingest::frame::{Edge, Origin};
-use strongroom_ingest::{Block, Decoder, DecoderConfig};
 use strongroom_schemas::Alert;
 
 /// Events in a batch; small enough that several batches are needed, as in a real run.
 const BATCH_LINES: usize = 8192;
 
-/// Folder of the corpus, or a plain word on stderr that there is none.
+/// Folder of the corpus, or a message on stderr that there is none.
 #[expect(clippy::print_stderr, reason = "a test that looks at less than it could must say so")]
 pub fn folder(test: &str) -> Option<PathBuf> {
     let path = match std::env::var_os("STRONGROOM_CORPUS") {
@@ -69,7 +69,7 @@ pub fn lines(text: &[u8]) -> Vec<&[u8]> {
     text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect()
 }
 
-/// What our decoder makes of lines: batches of events, and how many lines were rejected.
+/// Our decoder's output for lines: batches of events, and how many lines were rejected.
 ///
 /// `source_offset` counts from the first line of all.
 pub fn decode(lines: &[&[u8]]) -> (Vec<RecordBatch>, usize) {
@@ -100,7 +100,7 @@ pub fn decode(lines: &[&[u8]]) -> (Vec<RecordBatch>, usize) {
     (batches, rejects)
 }
 
-/// Rules at work on batches that come one after the other.
+/// Rules applied to batches that come one after the other.
 pub struct Watch {
     matcher: Matcher,
     detector: Detector,
@@ -132,7 +132,7 @@ pub fn builtin() -> Arc<RuleSet> {
     Arc::new(RuleSet::builtin().unwrap_or_else(|error| panic!("built-in rules: {error}")))
 }
 
-/// A generated log, and what was planted in it.
+/// A generated log, and the attacks planted in it.
 pub fn generated(seed: u64, events: u64, attacks: bool) -> (Vec<u8>, Vec<PlantedAttack>) {
     let options = GeneratorOptions { seed, events, attacks, ..GeneratorOptions::default() };
     let mut generator = Generator::new(options).expect("options within bounds");
@@ -141,7 +141,7 @@ pub fn generated(seed: u64, events: u64, attacks: bool) -> (Vec<u8>, Vec<Planted
     (text, generator.ground_truth().to_vec())
 }
 
-/// Alerts of `rules` over a generated log without attacks, which is never held whole.
+/// Alerts of `rules` over a generated log without attacks, which is never held as a whole.
 pub fn alerts_of_background(rules: &Arc<RuleSet>, seed: u64, events: u64) -> Vec<Alert> {
     let options = GeneratorOptions { seed, events, ..GeneratorOptions::default() };
     let mut generator = Generator::new(options).expect("options within bounds");
@@ -159,10 +159,11 @@ pub fn alerts_of_background(rules: &Arc<RuleSet>, seed: u64, events: u64) -> Vec
     alerts
 }
 
-/// The two files of Event Hub records hold the same events, as one batch and as one record on a line.
+/// The two files of Event Hub records hold the same events, as one batch and as one record on a
+/// line.
 #[test]
 fn events_in_the_wrappers_of_azure_are_read_whole() {
-    use strongroom_ingest::plain;
+    use strongroom_decode::plain;
 
     let Some(folder) = folder("corpus") else { return };
     let file = |name: &str| {

@@ -13,7 +13,7 @@ use crate::run::strongroom;
 /// How long a test waits for something that should come at once.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Waits until `ready` says so.
+/// Waits until `ready` returns true.
 pub fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
     let until = Instant::now() + PATIENCE;
     while !ready() {
@@ -27,9 +27,9 @@ pub struct Daemon {
     child: Child,
     /// Lines of its log so far.
     log: Arc<Mutex<Vec<String>>>,
-    /// They end with the daemon's pipes.
+    /// Threads that end with the daemon's pipes.
     readers: [JoinHandle<()>; 2],
-    /// Alerts so far, with the time of their coming.
+    /// Alerts so far, with their time of arrival.
     pub alerts: Arc<Mutex<Vec<(Instant, String)>>>,
 }
 
@@ -79,7 +79,7 @@ impl Daemon {
         self.log.lock().expect("no panic holds it").join("\n")
     }
 
-    /// The address of its metrics, once it has said so.
+    /// The address of its metrics, once it has logged it.
     pub fn address(&mut self) -> String {
         let mut address = None;
         wait_until("the daemon tells its address", || {
@@ -102,7 +102,7 @@ impl Daemon {
         get(&address, path, "")
     }
 
-    /// A metric by its name, and labels if it has some.
+    /// A metric by its name and labels.
     pub fn metric(&mut self, name: &str) -> f64 {
         let (_, text) = self.get("/metrics");
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("strongroom_{name} ")));
@@ -139,7 +139,8 @@ impl Daemon {
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().expect("a child") {
-                // The last lines of its log are on their way; what it has started itself may hold its pipes for longer.
+                // The last lines of its log are on their way; processes that it started may hold
+                // its pipes for longer.
                 while !self.readers.iter().all(JoinHandle::is_finished) && Instant::now() < until {
                     std::thread::sleep(Duration::from_millis(2));
                 }

@@ -1,5 +1,5 @@
-//! The promise to a newcomer: `demo` shows every step working, says what to type next, and touches one
-//! folder only.
+//! The promise to a newcomer: `demo` shows every step working, says what to type next, and touches
+//! one folder only.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -26,7 +26,7 @@ fn demo_finds_all_attacks_keeps_all_bytes_and_answers() {
     assert!(!first.contains('✗'), "{first}");
     assert!(first.contains("20,000 records come back"), "{first}");
     assert_eq!(first.matches(" rows in ").count(), 3, "three questions with answers: {first}");
-    let next = first.split_once("Now yours").expect("what to type next is told").1;
+    let next = first.split_once("Now try it yourself").expect("the next commands are printed").1;
     for command in ["sql", "query", "export", "ingest"] {
         assert!(next.contains(&format!(" {command} ")), "{command} is not among {next}");
     }
@@ -34,7 +34,7 @@ fn demo_finds_all_attacks_keeps_all_bytes_and_answers() {
     assert_eq!(number(&archive, "SELECT count(*) AS n FROM events"), 20_000);
     assert!(export(&archive) == fs::read(dir.join("audit.log")).expect("the log"), "the export differs");
 
-    // What it says can be typed: the same file again adds nothing.
+    // The printed commands work: the same file again adds nothing.
     let (_, told) = expect_code(
         strongroom()
             .args(["ingest", "--cluster", "clinic", "--archive"])
@@ -68,7 +68,7 @@ fn demo_replaces_nothing_that_is_not_its_own() {
     fs::write(&kept, "mine\n").expect("a file");
     let (out, err) = expect_code(strongroom().args(["demo", "--dir"]).arg(folder.path()), 1);
     assert_eq!(out, "");
-    assert!(err.contains("not of an earlier demonstration") && err.contains("--dir"), "{err}");
+    assert!(err.contains("not made by an earlier demonstration") && err.contains("--dir"), "{err}");
     assert_eq!(fs::read_to_string(&kept).expect("still there"), "mine\n");
     assert_eq!(fs::read_dir(folder.path()).expect("the folder").count(), 1, "nothing was added");
 }
@@ -116,7 +116,7 @@ fn generate_writes_the_same_log_to_a_file_a_pipe_and_as_lists() {
     assert!(err.contains("2000 are needed") && !err.contains("panicked"), "{err}");
 }
 
-/// The truth names rules; a rule that was renamed would silently find nothing.
+/// The ground truth names rules; a renamed rule would silently find nothing.
 #[test]
 fn the_truth_names_rules_that_exist() {
     let folder = tempfile::tempdir().expect("a folder");

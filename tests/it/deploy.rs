@@ -1,4 +1,5 @@
-//! What is shipped beside the binary, judged by tools of others: nothing of it runs on a plain machine.
+//! What is shipped beside the binary, judged by independent tools: none of it runs on a plain
+//! machine.
 
 use std::path::Path;
 use std::process::Command;
@@ -66,7 +67,7 @@ fn pods_are_restricted() {
     assert_eq!(pods, 1);
 }
 
-/// The configurations inside the manifests are without a mistake, apart from files of secrets.
+/// The configurations inside the manifests have no mistake, apart from files of secrets.
 #[test]
 fn shipped_configurations_are_checked_by_the_binary() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -91,7 +92,8 @@ fn shipped_configurations_are_checked_by_the_binary() {
     }
 }
 
-/// The audit policy keeps bodies of secrets out, and is read from the top: the first rule that fits counts.
+/// The audit policy keeps bodies of secrets out; it is read from the top, and the first matching
+/// rule counts.
 #[test]
 fn the_audit_policy_keeps_bodies_of_secrets_out() {
     let text =

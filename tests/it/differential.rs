@@ -1,14 +1,15 @@
-//! Our matcher against `sigma-rust`, an engine that others wrote.
+//! Our matcher compared with `sigma-rust`, an independent engine.
 //!
-//! Goal: on every rule both can express, single events are judged alike. Method: our own rules (and the
-//! rules that feed our correlations) and the small ones of `tests/data/sigma-differential` run over all
-//! generated and real events in both engines; each pair of rule and event on which they differ must be
-//! one of the differences listed in [`Reason`], and each of those must be of use. What only ours can
-//! express is left out by name, with the reason.
+//! Goal: on every rule that both can express, single events are judged alike. Method: our own rules
+//! (and the rules that feed our correlations) and the small ones of `tests/data/sigma-differential`
+//! run over all generated and real events in both engines. Each pair of rule and event on which
+//! they differ must be one of the differences listed in [`Reason`], and each of those must occur.
+//! What only ours can express is left out by name, with the reason.
 //!
-//! sigma-rust gets the JSON line as serde_json reads it, not our columns, with the documented virtual
-//! fields computed here anew; `field: null` is spelt `field|exists: false` for it, as it does not let
-//! null stand for an absent field, `re|i` as `(?i)`, and a keyword with stars around it.
+//! sigma-rust gets the JSON line as serde_json reads it, not our columns, with the documented
+//! virtual fields computed here again. `field: null` is written as `field|exists: false` for it,
+//! because it does not let null stand for an absent field, `re|i` as `(?i)`, and a keyword with
+//! stars around it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,14 +28,14 @@ use crate::corpus;
 /// Generated events, attacks among them.
 const GENERATED_EVENTS: u64 = 20_000;
 
-/// One rule, as both engines take it.
+/// One rule, in the form of both engines.
 struct Rule {
     name: String,
-    /// Text for ours: the document alone.
+    /// Text for our engine: the document alone.
     ours: String,
     theirs: sigma_rust::Rule,
     lines: Vec<Line>,
-    /// The rule looks at `stage` itself, so that events of any stage count.
+    /// The rule names `stage` itself, so that events of any stage count.
     names_stage: bool,
 }
 
@@ -48,7 +49,7 @@ struct Line {
 /// Why the engines may differ on a rule and an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Reason {
-    /// A field leads to or through an array: ours looks at each element, theirs at none.
+    /// A field leads to or through an array: ours checks each element, theirs none.
     Array,
     /// `1.5` or `"1"` against a rule's `1`, `"true"` against `true`.
     Types,
@@ -117,10 +118,10 @@ impl Reason {
     }
 }
 
-/// What is at the end of a path.
+/// The value at the end of a path.
 enum Lead<'e> {
     Value(&'e Json),
-    /// An array, there or on the way.
+    /// An array, at the end or on the way.
     Array,
     Nowhere,
 }
@@ -133,7 +134,7 @@ fn leads_to<'e>(event: &'e Json, field: &str) -> Lead<'e> {
             Json::Object(object) => {
                 let (part, behind) =
                     path.split_once('.').map_or((path, None), |(part, rest)| (part, Some(rest)));
-                // A key of annotations or extra has dots of its own.
+                // A key of annotations or extra may contain dots.
                 (at, rest) = match (object.get(path), object.get(part)) {
                     (Some(inner), _) => (inner, None),
                     (None, Some(inner)) => (inner, behind),
@@ -149,16 +150,16 @@ fn leads_to<'e>(event: &'e Json, field: &str) -> Lead<'e> {
     }
 }
 
-/// A detection that only ours can express, and why.
+/// A detection that only ours can express, and the reason.
 type LeftOut = (String, &'static str);
 
-/// Turns a document's detection into sigma-rust's spelling, and collects its lines.
+/// Converts a document's detection to sigma-rust's syntax, and collects its lines.
 struct Translation {
     lines: Vec<Line>,
 }
 
-/// A keyword as a pattern over whole values, which is what sigma-rust compares it with; the
-/// specification wants it found inside them.
+/// A keyword as a pattern over whole values, which is how sigma-rust compares it; the specification
+/// wants it found inside them.
 fn keyword(word: &Value) -> Value {
     let word = word.as_str().expect("keywords of our rules are text");
     Value::String(format!("*{}*", word.trim_matches('*')))
@@ -284,7 +285,7 @@ fn rules(folder: &Path, rules: &mut Vec<Rule>, left_out: &mut Vec<LeftOut>) {
     }
 }
 
-/// The line as sigma-rust sees it: no nulls, and our virtual fields computed anew.
+/// The line as sigma-rust sees it: no nulls, and our virtual fields computed again.
 fn event_for_them(line: &Json) -> Json {
     let mut event = line.clone();
     strip_nulls(&mut event);
@@ -418,7 +419,7 @@ fn single_events_are_judged_as_by_sigma_rust() {
         }
         let row_offsets = batch.column(events::index::SOURCE_OFFSET).as_primitive::<Int64Type>();
         for (row, ours) in ours.iter().enumerate() {
-            // Items of an EventList lie inside a line; sigma-rust has nothing to read there.
+            // Items of an EventList are inside a line; sigma-rust has nothing to read there.
             let Some(&line) = offsets.get(&row_offsets.value(row)) else { continue };
             let json: Json = serde_json::from_slice(slices[line]).expect("our decoder read it");
             if json.get("verb").is_none() {

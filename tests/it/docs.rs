@@ -1,7 +1,7 @@
-//! What the documents show is what the program takes: rules load, columns and reasons are all named.
+//! The program accepts what the documents show: rules load, columns and reasons are all named.
 
 use strongroom_alerts::RuleSet;
-use strongroom_ingest::Reason;
+use strongroom_decode::Reason;
 use strongroom_schemas::Table;
 
 fn document(name: &str) -> String {

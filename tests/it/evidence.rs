@@ -1,5 +1,5 @@
-//! Evidence packs: what is asked for is in them, proven; whatever is done to one has a name, in our checking and in that of
-//! the verifier for auditors, which shares no code with us.
+//! Evidence packs: they contain what was asked for, proven; every tampering has a name, in our
+//! check and in that of the verifier for auditors, which shares no code with it.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
@@ -21,7 +21,7 @@ use crate::services::seaweed::{self, ACCESS_KEY, SECRET_KEY};
 struct Site {
     folder: TempDir,
     public: String,
-    /// A quarter, the half and three quarters of its events lie before these times.
+    /// A quarter, half and three quarters of its events are before these times.
     times: [String; 3],
 }
 
@@ -141,7 +141,7 @@ fn ours(pack: &Path, public: &str, archive: Option<&Path>) -> (BTreeSet<String>,
     (kinds, report)
 }
 
-/// What the verifier for auditors says.
+/// The report of the verifier for auditors.
 fn theirs(pack: &Path, public: &str) -> (BTreeSet<String>, Value) {
     let python = std::env::var_os("STRONGROOM_PYTHON").unwrap_or_else(|| "python3".into());
     let folder = tempfile::tempdir().expect("a folder");
@@ -189,7 +189,8 @@ fn edit(pack: &Path, name: &str, change: impl FnOnce(&mut Value)) {
     put(pack, name, value.to_string().as_bytes());
 }
 
-/// What somebody without the key can do behind a change: a manifest that agrees with it, and no signature.
+/// What a person without the key can do after a change: a manifest that agrees with it, and no
+/// signature.
 fn forge(pack: &Path) {
     let mut names: Vec<String> = Vec::new();
     for folder in ["", "proofs/", "commits/"] {
@@ -226,7 +227,7 @@ fn a_pack_is_the_answer_and_proves_it() {
     assert!(manifest["counts"]["alerts"].as_u64() > Some(0), "{manifest:#}");
     assert!(manifest["counts"]["proofs"].as_u64() > Some(1), "more than one piece");
     assert!(manifest["counts"]["rejects_at_positions"].as_u64() >= Some(4), "{manifest:#}");
-    // Original bytes, each line one of a log, none twice.
+    // Original bytes, each line from a log, none twice.
     let logs: String = ["a.log", "b.log", "c.log"]
         .map(|name| String::from_utf8(read(site.folder.path(), name)).expect("text"))
         .concat();
@@ -235,14 +236,14 @@ fn a_pack_is_the_answer_and_proves_it() {
     let lines: BTreeSet<&str> = records.lines().collect();
     assert_eq!(lines.len().to_string(), events);
     assert!(lines.is_subset(&known));
-    // The answer's hash is that of the command that people have.
+    // The answer's hash is that of the public command.
     let sql = manifest["events_query"]["sql"].as_str().expect("SQL");
     let mut query = strongroom();
     query.args(["query", "--quiet", "--format", "json", "--archive"]).arg(site.archive()).arg(sql);
     let sha256: String =
         Sha256::digest(output(&mut query).stdout).iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(manifest["events_query"]["sha256"], sha256.as_str());
-    // Each piece of proof stands alone.
+    // Each proof file stands alone.
     let mut alone = strongroom();
     alone.args(["verify-proof", "--public-key", &site.public]).arg(pack.join("proofs/00000001.json"));
     expect_code(&mut alone, 0);
@@ -314,7 +315,8 @@ fn questions_choose_by_namespace_user_and_condition() {
         let counts = read_json(&out, "manifest.json")["counts"].clone();
         assert_eq!(counts["events"].to_string(), answer(&site.archive(), &sql)[0], "{name}");
         assert!(counts["events"].as_u64() < counts["rows_examined"].as_u64(), "{name}: {counts:#}");
-        // Alerts go by all of their events, so there are at least those that one of the names completed.
+        // Alerts are chosen by all of their events, so there are at least those that one of the
+        // names completed.
         let (of_all, of_one, value) = match name {
             "namespace" => ("namespaces", "namespace", &namespace),
             "user" => ("actors", "actor", &user),
@@ -363,7 +365,7 @@ fn alerts_name_what_all_of_their_events_touch() {
         for id in alert["audit_ids"].as_array().expect("a list") {
             assert!(held.contains(id.as_str().expect("an id")), "{alert:#}");
         }
-        // The finding, which is what is proven, says the same.
+        // The finding, which is proven, says the same.
         let finding: Value = serde_json::from_str(alert["ocsf"].as_str().expect("a finding")).expect("JSON");
         let said = finding["unmapped"]["event_ranges"].as_array().expect("a list").iter();
         let said: Vec<(String, i64, i64)> = said
@@ -384,7 +386,7 @@ fn a_complete_pack_shows_that_nothing_is_missing() {
     let counts = read_json(pack, "manifest.json")["counts"].clone();
     assert_eq!(counts["events"], counts["rows_examined"]);
     assert!(counts["events"].as_u64() > counts["events_in_question"].as_u64(), "{counts:#}");
-    // Another file than the question touches is not in it.
+    // A file that the question does not overlap is not in it.
     let all = answer(&site.archive(), "SELECT count(*) FROM events")[0].parse().expect("a number");
     assert!(counts["events"].as_u64() <= Some(all), "{counts:#}");
     let mut refused = site.evidence(&site.path("refused"));
@@ -395,14 +397,16 @@ fn a_complete_pack_shows_that_nothing_is_missing() {
     assert!(err.contains("cannot be used with"), "{err}");
 }
 
-/// What was done, and what it must be called. It is done to a copy of a signed pack, or of a complete one.
+/// A tampering, and the finding it must give. It is applied to a copy of a signed pack, or of a
+/// complete one.
 type Tampering = (&'static str, &'static str, bool, fn(&Path));
 
 fn first_piece(pack: &Path, change: impl FnOnce(&mut Value)) {
     edit(pack, "proofs/00000001.json", change);
 }
 
-/// Takes the last event out of everything that names it: what a maker of packs could do who left it out.
+/// Removes the last event from everything that names it: what a maker of packs could do who wanted
+/// to hide it.
 fn leave_out_last_event(pack: &Path) {
     let manifest = read_json(pack, "manifest.json");
     let mut names: Vec<String> = manifest["files"]
@@ -627,7 +631,8 @@ fn a_record_that_was_left_out_is_found_by_asking_again() {
     let site = site();
     let folder = copy(pack());
     leave_out_last_event(folder.path());
-    // Everything that is there is proven, and nobody signed it: the pack alone cannot tell, and says so.
+    // Everything in the pack is proven, and it is not signed: the pack alone cannot show what is
+    // missing, and says so.
     let (kinds, report) = ours(folder.path(), &site.public, None);
     assert!(kinds.is_empty(), "{report:#}");
     assert!(report["not_checked"].to_string().contains("whether these are all records"), "{report:#}");
@@ -661,23 +666,24 @@ fn what_comes_later_is_told_and_no_finding() {
     };
     let (_, err) = evidence("before", 0);
     assert!(err.contains("checking the pack as a stranger would") && err.contains("600 events"), "{err}");
-    // What nobody has signed yet cannot be proven.
+    // Unsigned commits cannot be proven.
     expect_code(&mut ingest(&path("archive"), &[&write(folder.path(), "b.log", &log(300, 62))]), 0);
     let (_, err) = evidence("unsigned", 2);
-    assert!(err.contains("300 records are not in a signed commit yet") && err.contains("seal-log"), "{err}");
+    assert!(err.contains("300 records are not in a signed commit yet") && err.contains("sign-log"), "{err}");
     assert!(!path("unsigned").exists());
     expect_code(
-        strongroom().args(["seal-log", "--archive"]).arg(path("archive")).arg("--key").arg(path("key")),
+        strongroom().args(["sign-log", "--archive"]).arg(path("archive")).arg("--key").arg(path("key")),
         0,
     );
     evidence("after", 0);
     let (kinds, report) = ours(&path("before"), &public, Some(&path("archive")));
     assert!(kinds.is_empty(), "{report:#}");
     assert!(
-        report["not_checked"].to_string().contains("300 events of the period were sealed behind"),
+        report["not_checked"].to_string().contains("300 events of the period were sealed after"),
         "{report:#}"
     );
-    // Another key takes over: old packs stay good under either key that they know, new ones under both.
+    // Another key takes over: old packs stay good under either key that they know, new ones under
+    // both.
     let second = new_key(&path("second"));
     let mut rotate = strongroom();
     rotate.args(["key", "rotate", "--archive"]).arg(path("archive"));
@@ -703,7 +709,7 @@ fn what_comes_later_is_told_and_no_finding() {
     );
     // A pack of another archive.
     assert!(ours(&path("after"), &public, Some(&site().archive())).0.contains("pack_archive"));
-    // The archive is rolled back behind the pack.
+    // The archive is rolled back to before the pack.
     let volumes = std::fs::read_dir(path("archive").join("events")).expect("volumes");
     let volume = volumes.map(|entry| entry.expect("an entry").path()).next().expect("a volume");
     let commits = std::fs::read_dir(volume.join("_delta_log")).expect("commits");
@@ -713,7 +719,7 @@ fn what_comes_later_is_told_and_no_finding() {
     assert!(ours(&path("rotated"), &public, Some(&path("archive"))).0.contains("forked"));
 }
 
-/// An event whose every name tries to be something else than a name.
+/// An event whose every name tries to be something other than a name.
 fn hostile(number: u32) -> String {
     let name = "</td><script>alert(1)</script><img src=x onerror=alert(2)>";
     let event = json!({
@@ -799,9 +805,10 @@ fn what_cannot_be_done_is_refused_and_leaves_nothing() {
     let (_, err) = expect_code(&mut site.middle(&out), 1);
     assert!(err.contains("is not empty"), "{err}");
     std::fs::remove_file(out.join("mine")).expect("removed");
-    // The period has no length, SQL is wrong, the location holds no archive, an argument is missing.
+    // The period has no length, SQL is wrong, the location holds no archive, an argument is
+    // missing.
     let (_, err) = expect_code(site.evidence(&out).args(["--from", "2026-03-02", "--to", "2026-03-02"]), 1);
-    assert!(err.contains("ends before it begins"), "{err}");
+    assert!(err.contains("ends before it starts"), "{err}");
     let (_, err) = expect_code(site.middle(&out).args(["--where", "no_such_column = 1"]), 1);
     assert!(err.contains("no_such_column"), "{err}");
     let (_, err) = expect_code(
@@ -823,7 +830,7 @@ fn what_cannot_be_done_is_refused_and_leaves_nothing() {
         .collect();
     names.sort();
     assert_eq!(names, ["a.log", "keyless", "out"], "nothing half made is left");
-    // An empty folder gives way.
+    // An empty folder is replaced.
     expect_code(&mut site.middle(&out), 0);
     assert!(out.join("manifest.json").is_file());
     let (_, err) = expect_code(strongroom().args(["evidence", "check", "--quiet"]).arg(path("none")), 1);
@@ -875,7 +882,8 @@ fn damage_to_the_archive_is_told_in_the_pack_or_stops_it() {
         command.arg(path("archive")).arg("--out").arg(path(out));
         command
     };
-    // A tile is no part of a proof: the pack is made, says what verify found, and so does the exit code.
+    // A tile is not part of a proof: the pack is made, reports the findings of verify, and so does
+    // the exit code.
     let volumes = std::fs::read_dir(path("archive").join("events")).expect("volumes");
     let volume = volumes.map(|entry| entry.expect("an entry").path()).next().expect("a volume");
     std::fs::remove_dir_all(volume.join("_tlog/tile")).expect("removed");

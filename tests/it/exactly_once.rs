@@ -1,13 +1,15 @@
-//! Kafka to locked objects while everything dies: what was produced is in the archive, once.
+//! From Kafka to locked objects while everything dies: everything produced is in the archive, once.
 //!
-//! Method: a producer sends generated events and some poison to a real broker; two daemons of one group read them
-//! into one archive in a real store, through a proxy that loses answers and refuses requests; and all the while
-//! daemons are killed, stopped, started, broker and store are frozen. In the end the multiset of exported
-//! records is compared with what was produced, and the store is asked whether any object was written twice.
-//! `STRONGROOM_SEED` repeats a run's decisions (not the machine's timing), `STRONGROOM_KILLS` sets their number.
+//! Method: a producer sends generated events and some poison to a real broker; two daemons of one
+//! group read them into one archive in a real store, through a proxy that loses answers and refuses
+//! requests. Meanwhile daemons are killed, stopped and started, and broker and store are frozen. In
+//! the end the multiset of exported records is compared with what was produced, and the store is
+//! asked whether any object was written twice. `STRONGROOM_SEED` repeats a run's decisions (not the
+//! machine's timing), `STRONGROOM_KILLS` sets their number.
 //!
-//! The broker of the tests gives up one dead member of a group for each session timeout, so after some kills the
-//! group is left behind for a new one. Positions are the archive's, and a group's offsets mean nothing.
+//! The broker of the tests gives up one dead member of a group for each session timeout, so after
+//! some kills the group is abandoned for a new one. Positions are the archive's, and a group's
+//! offsets mean nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -31,20 +33,20 @@ use crate::services::tansu::Tansu;
 const TOPIC: &str = "kube-audit";
 const PARTITIONS: u32 = 4;
 const LOCATION: &str = "s3://exactly-once/prod";
-/// How long everything may take to come to rest.
+/// How long everything may take to settle.
 const REST: Duration = Duration::from_secs(900);
-/// How often somebody looks at a source that has stopped for good.
+/// How often a stopped source is checked.
 const STARTS_AGAIN_MAX: usize = 3;
-/// Kills after which the group is left for a new one.
+/// Kills after which the group is abandoned for a new one.
 const KILLS_PER_GROUP: u64 = 8;
-/// A request's time at the store; the proxy is silent for longer.
+/// Timeout of a request at the store; the proxy is silent for longer.
 const STORE_TIMEOUT_SECONDS: u64 = 2;
 
-/// How long a producer may take to be rid of what it has.
+/// How long a producer may take to send what it has.
 const PRODUCED: Duration = Duration::from_secs(600);
 
-/// How many messages a producer sends in one. This broker says that a partition ends with the first message of its last batch: who is
-/// to ask for the end while messages come needs batches of one.
+/// Most messages of one batch. This broker reports the first message of a partition's last batch as
+/// its end: a test that asks for the end while messages arrive needs batches of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Batches {
     AsTheyCome,
@@ -77,7 +79,7 @@ fn environment(endpoint: &str) -> Vec<(String, String)> {
     .into()
 }
 
-/// Sends lines for as long as it is let, and says what it sent.
+/// Sends lines until it is stopped, and returns what it sent.
 fn produce(
     address: &str,
     lines: &[Vec<u8>],
@@ -108,13 +110,14 @@ fn produce(
         sent.store(produced.len() as u64, Ordering::Relaxed);
         if number % 20 == 0 {
             producer.poll(Duration::ZERO);
-            // In batches of one, as slowly as it takes for lines to last until all has been seen: some minutes.
+            // In batches of one, slowly enough that the lines last for the whole test: some
+            // minutes.
             std::thread::sleep(Duration::from_millis(if batches == Batches::OfOne { 40 } else { 10 }));
         }
     }
     producer.flush(PRODUCED).expect("the broker has everything");
-    // The last message of each partition is a batch of its own: this broker takes the last batch's first message for the
-    // last one when it is asked where the log ends.
+    // The last message of each partition is a batch by itself: this broker takes the last batch's
+    // first message for the last one when it is asked where the log ends.
     for partition in 0..PARTITIONS {
         let line = format!("the last of partition {partition}").into_bytes();
         let partition = i32::try_from(partition).expect("a small number");
@@ -126,7 +129,7 @@ fn produce(
     produced
 }
 
-/// A producer at work, in a thread of its own.
+/// A producer at work, on its own thread.
 fn producer(
     tansu: &Tansu,
     lines: &Arc<Vec<Vec<u8>>>,
@@ -261,7 +264,7 @@ fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_double_an_event() 
             13 | 14 => {
                 if let Some(daemon) = daemons[which].take() {
                     let (_, log) = daemon.terminate();
-                    // One that had not begun yet has nothing to say.
+                    // A daemon that had not started yet has printed nothing.
                     assert!(log.is_empty() || log.contains("stopped"), "{log}");
                     stops += 1;
                 }
@@ -275,7 +278,7 @@ fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_double_an_event() 
                 freeze(tansu.pid(), Duration::from_secs(1 + random.below(4)));
                 broker_outages += 1;
             }
-            // Nothing: time to get somewhere.
+            // Nothing: time to make progress.
             _ => std::thread::sleep(Duration::from_secs(1)),
         }
         for daemon in &mut daemons {
@@ -289,7 +292,7 @@ fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_double_an_event() 
     let chaos = begun.elapsed();
     let count = "SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM rejects)";
     let under_fire = number(&seaweed.endpoint(), count);
-    // Coming to rest does not wait for dead members either.
+    // Settling does not wait for dead members either.
     for daemon in &mut daemons {
         if let Some(daemon) = daemon.take() {
             daemon.kill();
@@ -339,7 +342,7 @@ fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_double_an_event() 
     }
 }
 
-/// All that a topic holds, read by a consumer that is none of ours.
+/// All that a topic holds, read by an independent consumer.
 fn topic(address: &str) -> Vec<Vec<u8>> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", address)
@@ -367,7 +370,7 @@ fn topic(address: &str) -> Vec<Vec<u8>> {
     found
 }
 
-/// Waits until something is there, for as long as everything may take.
+/// Waits until something exists, for as long as everything may take.
 fn wait_until(what: &str, cuts: &Cuts, daemon: &mut Daemon, mut is_there: impl FnMut(&mut Daemon) -> bool) {
     let until = Instant::now() + REST;
     while !is_there(daemon) {
@@ -376,9 +379,10 @@ fn wait_until(what: &str, cuts: &Cuts, daemon: &mut Daemon, mut is_there: impl F
     }
 }
 
-/// Connections to the broker die in the middle of what they bring, commits of the group's offsets and questions for a log's end get no answer,
-/// and the broker is gone for a while, again and again; it keeps its log. Each step waits for what it is about and not for a time.
-/// The producer has a broker without faults, so that what it has sent is what the archive must have.
+/// Connections to the broker break in the middle of answers, commits of the group's offsets and
+/// requests for a log's end get no answer, and the broker disappears for a while, again and again;
+/// it keeps its log. Each step waits for its subject and not for a time. The producer has a broker
+/// without faults, so that what it has sent is what the archive must have.
 #[test]
 fn connections_that_die_and_a_broker_that_is_away_cost_nothing() {
     let Some(seaweed) = seaweed::own() else { return };
@@ -434,12 +438,13 @@ fn connections_that_die_and_a_broker_that_is_away_cost_nothing() {
     assert!(found == wanted, "the archive is not what was produced");
 }
 
-/// The broker dies and comes back with its log. What the topic holds in the end is the measure: what a broker that is
-/// killed makes of its producers' messages is the broker's.
+/// The broker dies and returns with its log. The measure is what the topic holds in the end: what a
+/// killed broker does with its producers' messages is the broker's matter.
 ///
-/// Only with `--long`, because it rests on the broker: Tansu over S3, once started again, may say that a partition ends before what it
-/// has handed out already, and it may say so for longer than anybody waits. Then nothing of ours can pass, and nothing of ours is wrong.
-/// What is ours is tested with a broker that keeps its log, above.
+/// Only with `--long`, because it depends on the broker: Tansu over S3, once started again, may
+/// report that a partition ends before what it has already delivered, and may do so for longer than
+/// any test waits. Then no part of ours can continue, and no part of ours is wrong. Our part is
+/// tested with a broker that keeps its log, above.
 #[test]
 fn a_broker_that_is_killed_and_comes_back_costs_nothing() {
     if !is_long() {
@@ -484,8 +489,9 @@ fn a_broker_that_is_killed_and_comes_back_costs_nothing() {
     let mut started_again = 0;
     while number(&seaweed.endpoint(), count) < held.len() as i64 {
         assert!(Instant::now() < until, "not all of {} came:\n{}", held.len(), daemon.log());
-        // Tansu, once started again, may say for a while that a partition ends before what it has handed out already:
-        // then the source stops for good, as it must where the end was lost, and whoever has looked starts it again.
+        // Tansu, once started again, may report for a while that a partition ends before what it
+        // has already delivered: then the source stops, as it must where the end was lost, and the
+        // operator starts it again.
         if started_again < STARTS_AGAIN_MAX && daemon.log().contains("has lost its end") {
             started_again += 1;
             daemon.terminate();

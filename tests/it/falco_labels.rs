@@ -1,11 +1,11 @@
 //! Falco's own labels as a judge of our rules.
 //!
-//! Goal: what the Falco project says its k8s-audit rules must find, and must not, holds for ours
-//! wherever the subject is one of ours. Method: each label names a Falco rule and an event; the rule is
-//! mapped to the rules of ours with the same subject, any of which must fire on a positive and none on
-//! a negative. A negative for `*` wants all of ours quiet but for what positives of the same event ask
-//! for, and [`NO_SUBJECT`]. Subjects that are not covered are listed with the reason. The whole table is
-//! printed.
+//! Goal: what the Falco project says its k8s-audit rules must find, and must not find, is true for
+//! ours wherever the subject is one of ours. Method: each label names a Falco rule and an event;
+//! the rule is mapped to our rules with the same subject, any of which must fire on a positive and
+//! none on a negative. A negative for `*` requires all of ours to be quiet except for what
+//! positives of the same event ask for, and [`NO_SUBJECT`]. Subjects that are not covered are
+//! listed with the reason. The whole table is printed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,14 +13,14 @@ use serde_json::Value;
 
 use crate::corpus;
 
-/// What becomes of a Falco rule.
+/// What a Falco rule maps to.
 enum Subject {
     /// Any of these rules of ours has the same subject.
     Covered(&'static [&'static str]),
     NotCovered(&'static str),
 }
 
-/// Rules of ours about what Falco has no rule for: its samples come from a test cluster whose only user
+/// Our rules on subjects without a Falco rule: its samples come from a test cluster whose only user
 /// is a member of system:masters, and its Secret of kube-system is a bootstrap token.
 const NO_SUBJECT: &[&str] = &["bootstrap-token-created", "break-glass-identity-used"];
 
@@ -89,7 +89,7 @@ impl Label {
         }
     }
 
-    /// The event it is about.
+    /// The event that the label is about.
     fn event(&self) -> (&str, usize) {
         (&self.file, self.line)
     }

@@ -1,8 +1,8 @@
-//! Alerts as a SIEM gets them satisfy OCSF, judged by somebody else.
+//! Alerts as a SIEM gets them satisfy OCSF, judged by an independent validator.
 //!
-//! Method: every built-in rule fires on its own fixture, and on a generated log with attacks; each alert
-//! becomes a finding, and `tests/tools/ocsf_validate.py` checks all of them against the OCSF 1.8.0 schema
-//! that PyPI's ocsf-json-schema holds.
+//! Method: every built-in rule fires on its own fixture, and on a generated log with attacks; each
+//! alert becomes a finding, and `tests/tools/ocsf_validate.py` checks all of them against the OCSF
+//! 1.8.0 schema that PyPI's ocsf-json-schema holds.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -30,9 +30,9 @@ fn alerts() -> Vec<Alert> {
     alerts
 }
 
-/// The judge's exit code and what it said; nothing when it is not installed.
+/// The judge's exit code and output; nothing when it is not installed.
 fn judged(findings: &str) -> Option<(Option<i32>, String)> {
-    // ./tests/run installs the judge and says where; without it there is nobody to ask.
+    // ./tests/run installs the judge and sets the variable; without it there is no judge to ask.
     let python = std::env::var_os("STRONGROOM_PYTHON")?;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/ocsf_validate.py");
     let mut child = Command::new(python)
@@ -57,7 +57,7 @@ fn line(alert: &Alert) -> String {
 #[test]
 fn findings_satisfy_the_ocsf_schema() {
     let mut alerts = alerts();
-    // The barest event there can be, and values that only hostile clients send.
+    // The smallest possible event, and values that only hostile clients send.
     let mut bare = alerts[0].clone();
     bare.event = AlertEvent::default();
     alerts.push(bare);
@@ -73,7 +73,7 @@ fn findings_satisfy_the_ocsf_schema() {
     assert_eq!((code, said.as_str()), (Some(0), format!("{}\n", alerts.len()).as_str()), "{said}");
 }
 
-/// The judge is no rubber stamp: it refuses a finding with a fault.
+/// The judge really judges: it refuses a finding with a fault.
 #[test]
 fn the_judge_refuses_faults() {
     let alert = alerts().remove(0);

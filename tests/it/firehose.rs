@@ -1,4 +1,5 @@
-//! Objects that AWS Firehose writes: documents of many events, one behind the other, without a newline.
+//! Objects that AWS Firehose writes: documents of many events, one after the other, without a
+//! newline.
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -19,7 +20,7 @@ fn object(events: usize) -> Vec<u8> {
             .iter()
             .map(|line| serde_json::json!({ "id": "1", "timestamp": 1, "message": line }))
             .collect();
-        // As the field has it: what the document is comes first.
+        // As in practice: the type of the document comes first.
         object.extend_from_slice(b"{\"messageType\":\"DATA_MESSAGE\",");
         let rest = serde_json::json!({ "logStream": "kube-apiserver-audit-0123", "logEvents": events });
         object.extend_from_slice(&rest.to_string().as_bytes()[1..]);
@@ -45,7 +46,7 @@ fn an_object_longer_than_any_line_is_read_whole() {
     }
 }
 
-/// A file that is not packed may grow: its last documents wait until it has, or is said to be complete.
+/// An uncompressed file may grow: its last documents wait until it has, or is declared complete.
 #[test]
 fn an_object_that_grows_is_continued_wherever_it_was_cut() {
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -1,9 +1,10 @@
-//! What an earlier version left on disk is opened, answered, verified and continued by this one.
+//! What an earlier version left on disk is opened, queried, verified and continued by this one.
 //!
-//! Invariant: the bytes below `tests/data/format-1/` are those that the binary named in its README wrote, and are never
-//! written again; what is expected of them is in `expected.json`, taken from that binary. So a name, a number or a prefix
-//! that the format fixes cannot change on all sides at once unseen. Statements name the columns they ask for: tables may get
-//! more. The clock is set where a report depends on it.
+//! Invariant: the bytes below `tests/data/format-1/` are those that the binary named in its README
+//! wrote, and are never written again; the expectations about them are in `expected.json`, taken
+//! from that binary. So a name, a number or a prefix that the format fixes cannot change on all
+//! sides at once unnoticed. Statements name the columns they ask for: tables may get more. The
+//! clock is set where a report depends on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
@@ -22,7 +23,7 @@ use crate::daemon::{Daemon, config, wait_until};
 use crate::retention::clock_library;
 use crate::run::{expect_code, output, strongroom, write};
 
-/// Not data: what explains and makes them.
+/// Files that are not data: they explain and make the data.
 const BESIDE: [&str; 3] = [".gitattributes", "README.md", "make"];
 
 /// A fixture, with the test that opens each of its parts.
@@ -87,7 +88,7 @@ impl Fixture {
         Fixture { folder, scratch: tempfile::tempdir().expect("a folder"), expected }
     }
 
-    /// A part as it was made; nobody writes there.
+    /// A part as it was made; tests never write there.
     fn part(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
@@ -118,7 +119,7 @@ impl Fixture {
         target
     }
 
-    /// A key as its holder has it: git keeps no modes.
+    /// A key with its holder's permissions: git keeps no modes.
     fn key(&self, name: &str) -> PathBuf {
         let key = std::fs::read(self.part("keys").join(name)).expect("the fixture");
         let path = write(self.scratch.path(), name, &key);
@@ -126,7 +127,7 @@ impl Fixture {
         path
     }
 
-    /// What is in the log given to `ingest` under this name, or was posted.
+    /// The content of the log given to `ingest` under this name, or posted.
     fn log(&self, name: &str) -> Vec<u8> {
         let bytes = std::fs::read(self.part("logs").join(name)).expect("the fixture");
         if !name.ends_with(".gz") {
@@ -137,7 +138,7 @@ impl Fixture {
         text
     }
 
-    /// Has a command believe that it is the time at which the expectations were written down.
+    /// Makes a command see the time at which the expectations were written down.
     fn then<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         let time = DateTime::parse_from_rfc3339(&self.text("looked_at")).expect("a time");
         let seconds = time.timestamp() - Utc::now().timestamp();
@@ -197,11 +198,12 @@ impl Fixture {
         self.report(command, &self.path("theirs.json"))
     }
 
-    /// Asserts that a report says what was said then. What a later verifier counts besides is its own matter.
+    /// Asserts that a report says what it said then. Further counters of a later verifier are
+    /// ignored.
     fn agrees(&self, report: &Value, name: &str) {
         let expected = &self.expected["verified"][name];
         assert!(expected.is_object(), "{name} in expected.json");
-        // The second verifier says in other words what it leaves out without a Parquet reader.
+        // The second verifier uses other words for what it skips without a Parquet reader.
         if !name.ends_with("second") {
             assert_eq!(report["not_checked"], expected["not_checked"], "{name}");
         }
@@ -271,7 +273,7 @@ fn streams(fixture: &Fixture) -> BTreeMap<String, Value> {
     exports.iter().map(|(name, stream)| (name.clone(), stream.clone())).collect()
 }
 
-/// The streams that come back from a copy of the archive, but for those named.
+/// The streams exported from a copy of the archive, except those named.
 fn streams_come_back(fixture: &Fixture, archive: &Path, except: &[&str]) {
     for (name, stream) in streams(fixture) {
         if except.contains(&name.as_str()) {
@@ -286,7 +288,7 @@ fn streams_come_back(fixture: &Fixture, archive: &Path, except: &[&str]) {
     }
 }
 
-/// A daemon over copies, with what it is to read and where its alerts go.
+/// A daemon over copies, with its input and the output of its alerts.
 fn start(fixture: &Fixture, archive: &Path, outbox: &Path, wal: &Path) -> Daemon {
     let token = write(fixture.scratch.path(), "token", b"a-token-that-opens-nothing");
     let rest = format!(
@@ -328,7 +330,7 @@ fn outbox_ids(fixture: &Fixture) -> BTreeSet<String> {
 mod open {
     use super::*;
 
-    /// Exported, asked and verified as then.
+    /// Exported, queried and verified as then.
     pub fn archive(fixture: &Fixture) {
         let archive = fixture.archive();
         streams_come_back(fixture, &archive, &[]);
@@ -366,7 +368,7 @@ mod open {
             assert_eq!(ours["heads"], theirs["heads"]);
         }
         if std::env::var_os("STRONGROOM_PYTHON").is_some() {
-            // With a Parquet reader the rows are checked as well, and hold.
+            // With a Parquet reader the rows are checked as well, and are valid.
             let theirs = fixture.theirs(&["archive"], &archive, &anchored);
             assert_eq!(theirs["heads"], fixture.expected["verified"]["archive"]["heads"]);
         }
@@ -437,7 +439,8 @@ mod open {
         assert_eq!(found, expected);
     }
 
-    /// Private keys are read, by their owner alone, and are those of the archive and of its witness.
+    /// Private keys are read only with owner permissions, and are those of the archive and of its
+    /// witness.
     pub fn keys(fixture: &Fixture) {
         let show = |words: &[&str], key: &Path, code| {
             let mut command = strongroom();
@@ -467,7 +470,8 @@ mod open {
         assert!(newest.contains(&key("audit-2")) && newest.ends_with("current"), "{chain}");
     }
 
-    /// The same logs, sealed by this version: partitions, positions, rows and ids are those of then.
+    /// The same logs, sealed by this version: partitions, positions, rows and ids are those of
+    /// then.
     pub fn logs(fixture: &Fixture) {
         let (then, now) = (fixture.archive(), fixture.path("now"));
         let key = fixture.key("audit-1.key");
@@ -529,7 +533,7 @@ mod open {
         assert!(appids.is_superset(&named("appids")), "{appids:?}");
         for (name, stream) in streams(fixture).iter().filter(|(name, _)| *name != "webhook") {
             let partition = stream["partition"].as_str().expect("a partition");
-            // A file without a byte is named by its path, which is another one here.
+            // A file without a byte is named by its path, which differs here.
             if partition.starts_with("empty/") {
                 continue;
             }
@@ -539,7 +543,7 @@ mod open {
             }
         }
 
-        // What is stored of a record may get another form (`raw`, `shape`); what it says may not.
+        // The stored form of a record may change (`raw`, `shape`); its content may not.
         let columns = "audit_id, stage, level, verb, request_uri, user_name, user_uid, user_groups, user_extra, \
                        impersonated_user_name, impersonated_user_groups, impersonated_user_extra, source_ips, user_agent, \
                        resource, subresource, namespace, name, api_group, api_version, object_uid, resource_version, \
@@ -566,7 +570,7 @@ mod open {
         assert!(fixture.count(&then, "alerts WHERE source LIKE 'file/%'") > 3);
     }
 
-    /// Alerts that no sink had are delivered, though the archive that they are of is not there.
+    /// Alerts that no sink had are delivered, although their archive is missing.
     pub fn outbox(fixture: &Fixture) {
         let (outbox, ids) = (fixture.copy("outbox"), outbox_ids(fixture));
         assert!(ids.len() > 4, "{ids:?}");
@@ -581,7 +585,7 @@ mod open {
         assert_eq!(delivered(fixture).len(), ids.len(), "each of them once");
     }
 
-    /// The rule of then, hunted with, finds in the events of then the alerts of then.
+    /// The old rule, used for a hunt, finds the old alerts in the old events.
     pub fn rules(fixture: &Fixture) {
         let archive = fixture.archive();
         let mut hunt = strongroom();
@@ -594,7 +598,8 @@ mod open {
         assert_eq!(found, sealed.collect::<BTreeSet<_>>());
     }
 
-    /// It is read over the archive that it belongs to: what that has sealed is not in the log any more.
+    /// The log is read over the archive that it belongs to: what that has sealed is not in the log
+    /// any more.
     pub fn wal(_: &Fixture) {
         a_daemon_that_was_killed_is_continued();
     }
@@ -620,7 +625,8 @@ fn actions(archive: &Path) -> Vec<(String, Value)> {
     commits.flat_map(read).collect()
 }
 
-/// An archive, an outbox and a write-ahead log, as a daemon that was killed left them, taken over by this version.
+/// An archive, an outbox and a write-ahead log, as a killed daemon left them, taken over by this
+/// version.
 #[test]
 fn a_daemon_that_was_killed_is_continued() {
     let fixture = Fixture::new("format-1");
@@ -646,7 +652,7 @@ fn a_daemon_that_was_killed_is_continued() {
     verified(&fixture, &archive);
 }
 
-/// Both verifiers find nothing, at the time that it is.
+/// Both verifiers find nothing, at the current time.
 fn verified(fixture: &Fixture, archive: &Path) {
     let mut ours = strongroom();
     ours.args(["verify", "--quiet", "--archive"]).arg(archive).args(fixture.public_key());
@@ -656,7 +662,7 @@ fn verified(fixture: &Fixture, archive: &Path) {
     expect_code(&mut theirs, 0);
 }
 
-/// What was sealed then is added to: a source that grows, a source that is new, a key that is changed, a hold.
+/// Old data is added to: a source that grows, a new source, a changed key, a hold.
 #[test]
 fn an_archive_of_then_grows() {
     let fixture = Fixture::new("format-1");
@@ -676,7 +682,7 @@ fn an_archive_of_then_grows() {
             .arg(path);
         expect_code(&mut ingest, code);
     };
-    // Again there is nothing new.
+    // The second time there is nothing new.
     let mut trickle = fixture.log("trickle.log");
     ingest("trickle.log", &trickle, "staging", &key, 0);
     assert_eq!(fixture.count(&archive, "events"), before);
@@ -736,8 +742,9 @@ fn tree(leaves: &[Vec<u8>]) -> [u8; 32] {
     }
 }
 
-/// What the format fixes, spelt here once more and held against the bytes of then. The readers are held against the same bytes by
-/// the other tests, so a constant that changes on all sides of the program fails here or there.
+/// What the format fixes, written here again and compared with the old bytes. The other tests
+/// compare the readers with the same bytes, so a constant that changes on all sides of the program
+/// fails here or there.
 #[test]
 fn constants_are_those_of_format_1() {
     let fixture = Fixture::new("format-1");

@@ -93,7 +93,7 @@ fn a_log_comes_back_byte_for_byte_and_a_second_time_adds_nothing() {
     assert!(err.contains("received 20,000 = events 0 + rejects 0 + duplicates 20,000"), "{err}");
     assert!(err.contains("nothing new"), "{err}");
     assert_eq!(out, "", "alerts are raised once");
-    // The same content under another name, packed: still nothing new.
+    // The same content under another name, compressed: still nothing new.
     let packed = zstd::encode_all(&bytes[..], 1).expect("in memory");
     let renamed = write(folder.path(), "renamed.bin", &packed);
     let (_, err) = expect_code(&mut ingest(&archive, &[&renamed]), 0);
@@ -129,7 +129,7 @@ fn a_file_that_grows_is_continued_wherever_it_was_cut() {
     assert!(export(&archive) == bytes);
 }
 
-/// Yesterday's copy of today's log, an upload that was cut off: nothing in it is new.
+/// Yesterday's copy of today's log, a truncated upload: nothing in it is new.
 #[test]
 fn a_shorter_copy_of_a_stored_stream_adds_nothing() {
     let folder = folder();
@@ -209,15 +209,15 @@ fn a_stream_that_begins_alike_and_differs_loses_nothing() {
     expect_code(&mut ingest(&archive, &[&second]), 0);
     let exported = export(&archive);
     assert!(exported == [bytes.as_slice(), &other].concat());
-    // Again, both are known for what they are.
+    // The second time, both are recognised.
     let (_, err) = expect_code(&mut ingest(&archive, &[&first, &second]), 0);
     assert!(err.contains("events 0 + rejects 0 + duplicates 1,101"), "{err}");
-    // A shorter file is the beginning of both.
+    // A shorter file is a prefix of both.
     let (_, err) = expect_code(&mut ingest(&archive, &[&shorter]), 0);
     assert!(err.contains("events 0 + rejects 0 + duplicates 1\n"), "{err}");
 }
 
-/// One log under several names in one run: what is stored of it is asked for when it comes up again.
+/// One log under several names in one run: what is stored of it is looked up when it occurs again.
 #[test]
 fn streams_that_meet_in_one_run_are_told_apart() {
     let folder = folder();
@@ -318,7 +318,8 @@ fn a_pipe_is_read_once_and_a_second_look_is_refused() {
     assert_eq!(number(&archive, "SELECT count(*) FROM events"), 320);
 }
 
-/// `kubectl logs -f … | strongroom ingest -`: alerts come while the pipe is open, and Ctrl-C seals.
+/// `kubectl logs -f … | strongroom ingest -`: alerts appear while the pipe is open, and Ctrl-C
+/// seals.
 #[cfg(unix)]
 #[test]
 fn a_live_pipe_is_alerted_on_at_once_and_sealed_on_interrupt() {
@@ -375,7 +376,7 @@ fn a_file_of_newlines_comes_back() {
     assert!(export(&archive) == bytes);
 }
 
-/// `strongroom ingest … | head -1` ends well only if the ingest did.
+/// `strongroom ingest … | head -1` ends successfully only if the ingest did.
 #[test]
 fn a_reader_that_leaves_does_not_hide_a_failure() {
     let folder = folder();
@@ -495,7 +496,7 @@ fn directories_patterns_packed_files_and_standard_input() {
     write(&logs, "audit.log", &newest);
     write(&logs, "notes.txt", b"not a log");
     let (_, err) = expect_code(&mut ingest(&archive, &[&folder.path().join("logs")]), 0);
-    assert!(err.contains("left out: 1 file") && err.contains("notes.txt"), "{err}");
+    assert!(err.contains("skipped 1 file") && err.contains("notes.txt"), "{err}");
     assert!(export(&archive) == [oldest.as_slice(), &older, &newest].concat());
 
     let (_, err) = expect_code(&mut ingest(&archive, &[Path::new(&format!("{}/audit*", logs.display()))]), 0);
@@ -546,7 +547,8 @@ fn a_write_that_is_refused_loses_nothing() {
     let archive = folder.path().join("archive");
     let bytes = log(60_000, 35);
     let path = write(folder.path(), "audit.log", &bytes);
-    // 512-byte units in POSIX mode: no file above 1 MiB. The shell ignores the signal that comes with it.
+    // 512-byte units in POSIX mode: no file above 1 MiB. The shell ignores the signal that comes
+    // with it.
     let limited = |command: &mut std::process::Command| {
         let mut shell = std::process::Command::new("bash");
         shell.args(["-c", "trap '' XFSZ; set -o posix; ulimit -f 2048; exec \"$@\"", "bash"]);

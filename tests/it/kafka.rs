@@ -1,4 +1,5 @@
-//! The Kafka source against a real broker: every byte once and in order, whoever stops and starts.
+//! The Kafka source with a real broker: every byte once and in order, whichever process stops and
+//! starts.
 
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -12,14 +13,14 @@ use strongroom_archive::Position;
 use strongroom_ingest::live::kafka::{
     Assignor, KafkaOptions, KafkaSource, Mechanism, OnGap, Sasl, Security, Start,
 };
-use strongroom_ingest::live::testing::{Archive, Driver, Sealing};
+use strongroom_ingest::live::testing::{Archive, Driver, SealPolicy};
 use strongroom_ingest::live::{Secret, Source as _};
 
 use crate::services::tansu::Tansu;
 
 /// How long anything may take: a group's first meeting alone takes seconds.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// How often it is tried whether a message that comes alone waits for others.
+/// How often the test checks whether a single message waits for others.
 const SINGLE_MESSAGES: usize = 5;
 const UNDER_WAY_MAX: u64 = 64 << 20;
 
@@ -41,7 +42,7 @@ fn options_at(address: &str, topic: &str) -> KafkaOptions {
         start: Start::Earliest,
         on_gap: OnGap::Stop,
         assignor: Assignor::default(),
-        // This broker has a group wait for other members for half of it.
+        // This broker makes a group wait for other members for half of it.
         session_timeout: Duration::from_secs(6),
     }
 }
@@ -50,19 +51,19 @@ fn partition(topic: &str, number: i32) -> String {
     format!("kafka/tansu_cluster/{topic}/{number}")
 }
 
-/// A source at work, with the driver it feeds.
+/// A running source, with the driver it feeds.
 struct Running {
     driver: Driver,
     thread: Option<JoinHandle<Result<(), String>>>,
 }
 
 impl Running {
-    fn start(options: KafkaOptions, archive: &Archive, sealing: Sealing) -> Running {
-        Running::with(options, archive, sealing, UNDER_WAY_MAX)
+    fn start(options: KafkaOptions, archive: &Archive, policy: SealPolicy) -> Running {
+        Running::with(options, archive, policy, UNDER_WAY_MAX)
     }
 
-    fn with(options: KafkaOptions, archive: &Archive, sealing: Sealing, under_way_max: u64) -> Running {
-        let driver = Driver::start(archive, sealing, under_way_max);
+    fn with(options: KafkaOptions, archive: &Archive, policy: SealPolicy, under_way_max: u64) -> Running {
+        let driver = Driver::start(archive, policy, under_way_max);
         let mut source = KafkaSource::new(options).expect("options that can work");
         let feed = driver.feed.clone();
         let run = move || source.run(&feed).map_err(|error| error.to_string());
@@ -127,8 +128,8 @@ fn produce_by<'v>(
     let mut values = values.into_iter().peekable();
     while let Some(value) = values.next() {
         if values.peek().is_none() {
-            // The last message is a batch of its own: this broker takes the last batch's first message for the
-            // last one when it is asked where the log ends.
+            // The last message is a batch by itself: this broker takes the last batch's first
+            // message for the last one when it is asked where the log ends.
             producer.flush(PATIENCE).expect("all messages are acknowledged");
         }
         let mut record = BaseRecord::<(), [u8]>::to(topic).partition(number);
@@ -149,7 +150,7 @@ fn values(lines: &[Vec<u8>]) -> impl Iterator<Item = Option<&[u8]>> {
     lines.iter().map(|line| Some(line.as_slice()))
 }
 
-/// What the stream is of these messages.
+/// The stream of these messages.
 fn stream(lines: &[Vec<u8>]) -> Vec<u8> {
     lines.iter().flat_map(|line| line.iter().chain(b"\n")).copied().collect()
 }
@@ -171,14 +172,15 @@ fn every_message_comes_once_and_in_order() {
         produce(&broker, "audit", number, values(log));
     }
     let archive = Archive::default();
-    let running = Running::start(options(&broker, "audit"), &archive, Sealing::Always);
+    let running = Running::start(options(&broker, "audit"), &archive, SealPolicy::EveryChunk);
     for (number, log) in (0..).zip(&logs) {
         assert_sealed(&archive, &partition("audit", number), &stream(log));
     }
     let chunks = running.driver.chunks();
     assert!(chunks.len() < 60, "a backlog travels in large chunks: {chunks:?}");
 
-    // A single message does not wait for others. That the machine was busy elsewhere is no reason to fail, so some are sent.
+    // A single message does not wait for others. A busy machine is not a reason to fail, so several
+    // are sent.
     let late = lines("late", 0..SINGLE_MESSAGES);
     let mut both = logs[1].clone();
     let mut least = Duration::MAX;
@@ -193,7 +195,7 @@ fn every_message_comes_once_and_in_order() {
     wait_until("nothing waits at the broker", || running.driver.lag() == 0);
     assert_eq!(running.driver.trouble(), None);
 
-    // Those who watch the group see how far it is, within a while.
+    // Tools that watch the group see its progress, after a while.
     let watcher: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", broker.address())
         .set("group.id", "strongroom")
@@ -219,10 +221,10 @@ fn a_run_goes_on_where_the_archive_ends() {
     let whole = stream(&log);
     let archive = Archive::default();
     let mut runs = 0;
-    // What is sealed at each stop is what was there when the process was killed: some chunks were on their way.
+    // At each stop, what was read before the kill is sealed: some chunks were in progress.
     while archive.bytes(&name).len() < whole.len() {
         let before = archive.bytes(&name).len();
-        let running = Running::start(options(&broker, "audit"), &archive, Sealing::WhenAsked);
+        let running = Running::start(options(&broker, "audit"), &archive, SealPolicy::OnRequest);
         let enough = (runs % 3 + 1) * 400_000;
         wait_until("chunks", || {
             let handed: usize = running.driver.chunks().iter().map(|(_, bytes)| bytes).sum();
@@ -246,7 +248,7 @@ fn two_members_share_and_hand_over() {
         broker.create_topic("audit", 4);
         let archive = Archive::default();
         let options = KafkaOptions { assignor, ..options(&broker, "audit") };
-        let first = Running::start(options.clone(), &archive, Sealing::WhenAsked);
+        let first = Running::start(options.clone(), &archive, SealPolicy::OnRequest);
         let mut logs: Vec<Vec<Vec<u8>>> = vec![Vec::new(); 4];
         let produce_some = |logs: &mut Vec<Vec<Vec<u8>>>| {
             for (number, log) in (0..).zip(logs) {
@@ -262,13 +264,13 @@ fn two_members_share_and_hand_over() {
             handed(&first) == logs.iter().map(|log| stream(log).len()).sum::<usize>()
         });
         // The second gets some of the partitions; what the first read of these is sealed before.
-        let second = Running::start(options, &archive, Sealing::Always);
+        let second = Running::start(options, &archive, SealPolicy::EveryChunk);
         wait_until("the second has read", || {
             produce_some(&mut logs);
             handed(&second) > 0
         });
         assert_eq!(first.driver.feed.seal_now(PATIENCE), Ok(true));
-        // The first goes without a word: what it has not sealed the second reads again.
+        // The first is killed: the second reads again what it has not sealed.
         produce_some(&mut logs);
         first.stop().expect("a stop is no failure");
         produce_some(&mut logs);
@@ -298,7 +300,7 @@ fn poison_travels_unchanged() {
     ];
     let mut expected = Vec::new();
     for compression in ["none", "gzip", "lz4", "zstd", "snappy"] {
-        // Tansu takes no batch of 5 MiB that does not shrink, but one that does.
+        // Tansu accepts a batch of 5 MiB only if it can be compressed.
         produce_with(&broker.address(), "audit", 0, messages, compression);
         for message in messages {
             expected.extend_from_slice(message.unwrap_or_default());
@@ -306,7 +308,7 @@ fn poison_travels_unchanged() {
         }
     }
     let archive = Archive::default();
-    let running = Running::start(options(&broker, "audit"), &archive, Sealing::Always);
+    let running = Running::start(options(&broker, "audit"), &archive, SealPolicy::EveryChunk);
     assert_sealed(&archive, &partition("audit", 0), &expected);
     running.stop().expect("a stop is no failure");
 }
@@ -317,7 +319,7 @@ fn a_full_pipeline_does_not_cost_the_membership_nor_a_message() {
     broker.create_topic("audit", 2);
     let logs = [lines("a", 0..150_000), lines("b", 0..150_000)];
     let archive = Archive::default();
-    let running = Running::with(options(&broker, "audit"), &archive, Sealing::Always, 1 << 20);
+    let running = Running::with(options(&broker, "audit"), &archive, SealPolicy::EveryChunk, 1 << 20);
     for (number, log) in (0..).zip(&logs) {
         produce(&broker, "audit", number, values(&log[..1_000]));
         assert_sealed(&archive, &partition("audit", number), &stream(&log[..1_000]));
@@ -344,7 +346,7 @@ fn lost_messages_are_a_stop_unless_told_otherwise() {
     let old = lines("old", 0..50);
     produce(&broker, "audit", 0, values(&old));
     let archive = Archive::default();
-    let running = Running::start(options(&broker, "audit"), &archive, Sealing::Always);
+    let running = Running::start(options(&broker, "audit"), &archive, SealPolicy::EveryChunk);
     assert_sealed(&archive, &name, &stream(&old));
 
     running.stop().expect("a stop is no failure");
@@ -354,23 +356,23 @@ fn lost_messages_are_a_stop_unless_told_otherwise() {
     broker.create_topic("audit", 1);
     let new = lines("new", 0..3);
     produce(&broker, "audit", 0, values(&new));
-    let lost = "audit[0]: the archive goes on with offset 50, but the broker's log ends at 3: the topic was created \
-                anew, or has lost its end; to go on with offset 0 and leave the gap, set on_gap = \"continue\" and \
+    let lost = "audit[0]: the archive continues at offset 50, but the broker's log ends at 3: the topic was created \
+                again, or has lost its end; to continue at offset 0 and accept the gap, set on_gap = \"continue\" and \
                 restart";
-    let running = Running::start(options(&broker, "audit"), &archive, Sealing::Always);
+    let running = Running::start(options(&broker, "audit"), &archive, SealPolicy::EveryChunk);
     assert_eq!(running.trouble_with("set on_gap"), lost);
     assert_eq!(archive.bytes(&name), stream(&old));
     running.stop().expect("a stop is no failure");
 
     let go_on = KafkaOptions { on_gap: OnGap::Continue, ..options(&broker, "audit") };
-    let running = Running::start(go_on, &archive, Sealing::Always);
+    let running = Running::start(go_on, &archive, SealPolicy::EveryChunk);
     let both: Vec<Vec<u8>> = old.iter().chain(&new).cloned().collect();
     assert_sealed(&archive, &name, &stream(&both));
     assert_eq!(archive.positions()[&name].broker_offset, Some(3));
     running.stop().expect("a stop is no failure");
 }
 
-/// Only committed ones: this broker hands out what a transaction took back, too.
+/// Only committed messages count: this broker also delivers what a transaction aborted.
 #[test]
 fn markers_of_transactions_are_passed_over() {
     let Some(broker) = Tansu::start() else { return };
@@ -394,7 +396,7 @@ fn markers_of_transactions_are_passed_over() {
     put(&kept[10..]);
     producer.commit_transaction(PATIENCE).expect("committed");
     let archive = Archive::default();
-    let running = Running::start(options(&broker, "audit"), &archive, Sealing::Always);
+    let running = Running::start(options(&broker, "audit"), &archive, SealPolicy::EveryChunk);
     assert_sealed(&archive, &partition("audit", 0), &stream(&kept));
     running.stop().expect("a stop is no failure");
 }
@@ -414,13 +416,13 @@ fn what_retention_took_is_counted() {
     let archive = Archive::default();
     let stop = options_at(&address, "audit");
     produce_with(&address, "audit", 0, values(&log[..50]), "none");
-    let running = Running::start(stop.clone(), &archive, Sealing::Always);
+    let running = Running::start(stop.clone(), &archive, SealPolicy::EveryChunk);
     wait_until("the first messages", || archive.bytes_in_all() == stream(&log[..50]).len());
     running.stop().expect("a stop is no failure");
     let name = archive.positions().keys().next().expect("a partition").clone();
 
     produce_with(&address, "audit", 0, values(&log[50..]), "none");
-    let running = Running::start(stop, &archive, Sealing::Always);
+    let running = Running::start(stop, &archive, SealPolicy::EveryChunk);
     let trouble = running.trouble_with("messages are lost");
     let first: usize = trouble
         .split("the broker's first is ")
@@ -428,13 +430,13 @@ fn what_retention_took_is_counted() {
         .and_then(|rest| rest.split(';').next())
         .and_then(|first| first.parse().ok())
         .unwrap_or_else(|| panic!("{trouble}"));
-    let lost = format!("audit[0]: {} messages are lost: the archive goes on with offset 50, ", first - 50);
+    let lost = format!("audit[0]: {} messages are lost: the archive continues at offset 50, ", first - 50);
     assert!(trouble.starts_with(&lost), "{trouble}");
     assert_eq!(archive.bytes(&name), stream(&log[..50]));
     running.stop().expect("a stop is no failure");
 
     let go_on = KafkaOptions { on_gap: OnGap::Continue, ..options_at(&address, "audit") };
-    let running = Running::start(go_on, &archive, Sealing::Always);
+    let running = Running::start(go_on, &archive, SealPolicy::EveryChunk);
     let rest: Vec<Vec<u8>> = log[..50].iter().chain(&log[first..]).cloned().collect();
     assert_sealed(&archive, &name, &stream(&rest));
     running.stop().expect("a stop is no failure");
@@ -447,12 +449,13 @@ fn what_retention_takes_from_a_slow_reader_is_seen() {
     cluster.create_topic("audit", 1, 1).expect("a topic");
     let log = long_lines(0..14_000);
     let archive = Archive::default();
-    let running = Running::with(options_at(&address, "audit"), &archive, Sealing::Always, 1 << 20);
+    let running = Running::with(options_at(&address, "audit"), &archive, SealPolicy::EveryChunk, 1 << 20);
     produce_with(&address, "audit", 0, values(&log[..50]), "none");
     wait_until("the first messages", || archive.bytes_in_all() == stream(&log[..50]).len());
     running.driver.hold(true);
     produce_with(&address, "audit", 0, values(&log[50..4_000]), "none");
-    // Until partitions are paused, and what was fetched ahead is thrown away: some 6 s on an idle machine.
+    // Until partitions are paused, and prefetched messages are discarded: some 6 s on an idle
+    // machine.
     std::thread::sleep(Duration::from_secs(20));
     produce_with(&address, "audit", 0, values(&log[4_000..]), "none");
     running.driver.hold(false);
@@ -472,8 +475,8 @@ fn a_new_partition_can_begin_with_what_comes() {
     produce(&broker, "audit", 0, values(&old));
     let archive = Archive::default();
     let latest = KafkaOptions { start: Start::Latest, ..options(&broker, "audit") };
-    let running = Running::start(latest, &archive, Sealing::Always);
-    // From when on messages come nobody says, so they are sent until one arrives.
+    let running = Running::start(latest, &archive, SealPolicy::EveryChunk);
+    // The time of the first delivery is unknown, so messages are sent until one arrives.
     wait_until("new messages", || {
         produce(&broker, "audit", 0, values(&new));
         std::thread::sleep(Duration::from_millis(300));
@@ -491,7 +494,7 @@ fn a_new_partition_can_begin_with_what_comes() {
 fn a_topic_that_is_not_there_is_waited_for() {
     let Some(broker) = Tansu::start() else { return };
     let archive = Archive::default();
-    let running = Running::start(options(&broker, "audit"), &archive, Sealing::Always);
+    let running = Running::start(options(&broker, "audit"), &archive, SealPolicy::EveryChunk);
     let trouble = running.trouble_with("topic audit");
     assert!(trouble.contains("create the topic, or correct its name"), "{trouble}");
     broker.create_topic("audit", 1);
@@ -507,7 +510,7 @@ fn connections_that_die_in_the_middle_of_an_answer_cost_nothing() {
     let Some((broker, cuts)) = Tansu::behind_cuts() else { return };
     broker.create_topic("audit", 2);
     let archive = Archive::default();
-    let running = Running::start(options(&broker, "audit"), &archive, Sealing::Always);
+    let running = Running::start(options(&broker, "audit"), &archive, SealPolicy::EveryChunk);
     let mut logs: [Vec<Vec<u8>>; 2] = Default::default();
     let wave = |logs: &mut [Vec<Vec<u8>>; 2]| {
         for (number, log) in (0..).zip(&mut *logs) {
@@ -524,7 +527,7 @@ fn connections_that_die_in_the_middle_of_an_answer_cost_nothing() {
         assert!(logs[0].len() < 50_000, "{:?}", cuts.counts());
         wave(&mut logs);
     }
-    // The broker goes, and comes back, without a start of ours.
+    // The broker goes away and comes back; our process is not restarted.
     cuts.away();
     running.trouble_with("Kafka");
     cuts.back();
@@ -539,7 +542,7 @@ fn a_broker_that_is_away_is_waited_for() {
     let Some(mut broker) = Tansu::start() else { return };
     broker.stop();
     let archive = Archive::default();
-    let running = Running::start(options(&broker, "audit"), &archive, Sealing::Always);
+    let running = Running::start(options(&broker, "audit"), &archive, SealPolicy::EveryChunk);
     let trouble = running.trouble_with("Kafka");
     assert!(
         trouble.contains(&broker.address()) && trouble.contains("check that the brokers are up"),
@@ -552,7 +555,7 @@ fn a_broker_that_is_away_is_waited_for() {
     assert_sealed(&archive, &partition("audit", 0), &stream(&log));
     wait_until("all is well", || running.driver.trouble().is_none());
 
-    // A stop while nobody answers takes no longer than it must.
+    // A stop while nothing answers takes no longer than it must.
     broker.stop();
     let begun = Instant::now();
     running.stop().expect("a stop is no failure");
@@ -567,9 +570,9 @@ fn a_position_of_which_the_broker_knows_no_number_is_not_guessed() {
     let archive = Archive::default();
     let position = Position { next_offset: 9, records: 1, prefix_blake3: [1; 16], broker_offset: None };
     archive.set_position(&partition("audit", 0), position);
-    let running = Running::start(options(&broker, "audit"), &archive, Sealing::Always);
+    let running = Running::start(options(&broker, "audit"), &archive, SealPolicy::EveryChunk);
     let trouble = running.trouble_with("audit[0]");
-    assert!(trouble.contains("names no offset"), "{trouble}");
+    assert!(trouble.contains("has no offset"), "{trouble}");
     assert_eq!(archive.bytes_in_all(), 0);
     running.stop().expect("a stop is no failure");
 }
@@ -591,12 +594,12 @@ fn certificates_are_verified() {
     let archive = Archive::default();
     let tls =
         KafkaOptions { security: Security::Tls, ca_file: tls_file("ca.pem"), ..options(&broker, "audit") };
-    let running = Running::start(tls.clone(), &archive, Sealing::Always);
+    let running = Running::start(tls.clone(), &archive, SealPolicy::EveryChunk);
     assert_sealed(&archive, &partition("audit", 0), &stream(&log));
     running.stop().expect("a stop is no failure");
 
     let trouble = |options: KafkaOptions| {
-        let running = Running::start(options, &Archive::default(), Sealing::Always);
+        let running = Running::start(options, &Archive::default(), SealPolicy::EveryChunk);
         let trouble = running.trouble_with("check");
         running.stop().expect("a stop is no failure");
         trouble
@@ -620,7 +623,7 @@ fn a_wrong_password_is_said_and_not_printed() {
             Sasl { mechanism, username: "alice".to_owned(), password: Secret::new("hunter2".to_owned()) };
         let options = KafkaOptions { security: Security::SaslPlaintext(sasl), ..options(&broker, "audit") };
         assert!(!format!("{options:?}").contains("hunter2"));
-        let running = Running::start(options, &Archive::default(), Sealing::Always);
+        let running = Running::start(options, &Archive::default(), SealPolicy::EveryChunk);
         let trouble = running.trouble_with("check mechanism, username and password");
         assert!(!trouble.contains("hunter2"), "{trouble}");
         running.stop().expect("a stop is no failure");

@@ -1,4 +1,4 @@
-//! The shape of the workspace: who may depend on whom, what the pure crates may touch, how
+//! The shape of the workspace: which crates may depend on which, what the pure crates may use, how
 //! manifests and files are written. ARCHITECTURE.md states these rules; a change that breaks one
 //! breaks a test here.
 
@@ -12,10 +12,11 @@ use crate::imports::{first_names, first_names_outside_tests};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Each crate of ours with those it may depend on. A new edge here is the rarest change of all.
+/// Each of our crates with those it may depend on. A new edge here is the rarest change of all.
 const EDGES: &[(&str, &[&str])] = &[
     ("strongroom-schemas", &[]),
     ("strongroom-generate", &[]),
+    ("strongroom-journal", &[]),
     ("strongroom-tlog", &["strongroom-schemas"]),
     ("strongroom-store", &["strongroom-schemas"]),
     ("strongroom-alerts", &["strongroom-schemas"]),
@@ -38,10 +39,18 @@ const EDGES: &[(&str, &[&str])] = &[
             "strongroom-tlog",
         ],
     ),
-    ("strongroom-sinks", &["strongroom-alerts", "strongroom-schemas"]),
+    ("strongroom-decode", &["strongroom-schemas"]),
+    ("strongroom-sinks", &["strongroom-alerts", "strongroom-journal", "strongroom-schemas"]),
     (
         "strongroom-ingest",
-        &["strongroom-alerts", "strongroom-archive", "strongroom-schemas", "strongroom-sinks"],
+        &[
+            "strongroom-alerts",
+            "strongroom-archive",
+            "strongroom-decode",
+            "strongroom-journal",
+            "strongroom-schemas",
+            "strongroom-sinks",
+        ],
     ),
     ("strongroom-query", &["strongroom-archive", "strongroom-schemas"]),
     (
@@ -49,6 +58,7 @@ const EDGES: &[(&str, &[&str])] = &[
         &[
             "strongroom-alerts",
             "strongroom-archive",
+            "strongroom-decode",
             "strongroom-evidence",
             "strongroom-generate",
             "strongroom-ingest",
@@ -65,14 +75,18 @@ const EDGES: &[(&str, &[&str])] = &[
 /// What tests of a crate may use beyond [`EDGES`]: the generator, which depends on nothing of ours,
 /// and what judges an archive.
 const TEST_EDGES: &[(&str, &[&str])] = &[
-    ("strongroom-ingest", &["strongroom-generate", "strongroom-proof", "strongroom-tlog"]),
+    ("strongroom-decode", &["strongroom-generate"]),
+    ("strongroom-ingest", &["strongroom-proof", "strongroom-tlog"]),
     ("strongroom-retention", &["strongroom-proof"]),
 ];
 
 /// Crates that are functions of their arguments, and what that forbids them to depend on or to
 /// name.
-const PURE: &[(&str, &str)] =
-    &[("strongroom-schemas", "schemas/src"), ("strongroom-generate", "generate/src")];
+const PURE: &[(&str, &str)] = &[
+    ("strongroom-schemas", "schemas/src"),
+    ("strongroom-decode", "decode/src"),
+    ("strongroom-generate", "generate/src"),
+];
 const IMPURE_CRATES: &[&str] = &[
     "async-trait",
     "crossbeam-channel",
@@ -114,7 +128,8 @@ const ROWS: &str = "its tests include archive/src/tests/rows.rs, which names it"
 /// File names that promise nothing.
 const NAMELESS: &[&str] = &["util.rs", "utils.rs", "helpers.rs", "helper.rs", "common.rs", "misc.rs"];
 
-const ARCHITECTURE_LINES_MAX: usize = 200;
+const ARCHITECTURE_LINES_MAX: usize = 260;
+const ARCHITECTURE_COLUMNS_MAX: usize = 100;
 
 fn cargo(arguments: &[&str]) -> String {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -166,9 +181,11 @@ fn all_sources() -> Vec<PathBuf> {
         "archive",
         "benches",
         "cli",
+        "decode",
         "evidence",
         "generate",
         "ingest",
+        "journal",
         "proof",
         "query",
         "retention",
@@ -341,6 +358,9 @@ fn architecture_names_every_folder_and_stays_short() {
     let text = read("ARCHITECTURE.md");
     let lines = text.lines().count();
     assert!(lines <= ARCHITECTURE_LINES_MAX, "ARCHITECTURE.md has {lines} lines");
+    let long =
+        text.lines().find(|line| line.chars().count() > ARCHITECTURE_COLUMNS_MAX && !line.starts_with(' '));
+    assert!(long.is_none(), "ARCHITECTURE.md has a long line: {long:?}");
     for (name, _) in EDGES {
         let folder = name.strip_prefix("strongroom-").unwrap_or("cli");
         let heading = format!("`{folder}/`");

@@ -1,7 +1,8 @@
-//! Columns mean the record: a row cannot show one thing and prove another, whoever holds the key.
+//! Columns mean the record: a row cannot show one thing and prove another, even with the key.
 //!
-//! The rows of an archive are changed, one column each, and everything that is computed over them is made anew and
-//! signed with the right key. What is left is that columns and record disagree, and both verifiers name each row.
+//! The rows of an archive are changed, one column each, and everything that is computed over them
+//! is computed again and signed with the right key. Then only the columns and the record disagree,
+//! and both verifiers name each row.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -18,8 +19,8 @@ use datafusion::parquet::arrow::ArrowWriter;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use strongroom_archive::Records as _;
+use strongroom_decode::time;
 use strongroom_ingest::export::EventRecords;
-use strongroom_ingest::time;
 use strongroom_schemas::record::leaf_hash;
 
 use crate::proof::{
@@ -136,10 +137,10 @@ fn logs() -> Vec<String> {
     logs
 }
 
-/// Rows of one file of which each is named.
+/// Rows of one file that are all named.
 const LOG_ROWS: usize = 10;
 
-/// What is changed in a row, and what the finding then calls; nothing where there is no record.
+/// A change of a row, and the columns that the finding then names; none where there is no record.
 struct Case {
     kept: Kept,
     column: &'static str,
@@ -189,7 +190,7 @@ fn cases() -> Vec<Case> {
         one(Raw, "request_received_timestamp", time("2026-03-02T10:00:00.000001Z")),
         one(Raw, "stage_timestamp", time("2026-03-02T09:59:59.999999Z")),
         one(Raw, "shape", json!("")),
-        // Nothing where the record has something, and the other way round.
+        // Null where the record has a value, and the reverse.
         one(Raw, "verb", Value::Null),
         one(Raw, "user_groups", Value::Null),
         one(Raw, "source_ips", json!([])),
@@ -296,7 +297,7 @@ fn zone(data_type: &DataType) -> Option<Arc<str>> {
     }
 }
 
-/// Writes a file again with other rows, and makes its commit say of it what is now true.
+/// Writes a file again with other rows, and updates its commit accordingly.
 fn reseal(site: &Site, table: &str, file: &Path, rows: &RecordBatch) {
     let mut bytes = Vec::new();
     let mut writer = ArrowWriter::try_new(&mut bytes, rows.schema(), None).expect("a writer");
@@ -332,7 +333,7 @@ fn reseal(site: &Site, table: &str, file: &Path, rows: &RecordBatch) {
     });
 }
 
-/// An archive in which a row of every kind is found.
+/// An archive that contains a row of every kind.
 fn site() -> Site {
     let site = Site { folder: tempfile::tempdir().expect("a folder") };
     new_key(&site.key());
@@ -356,7 +357,7 @@ fn public(site: &Site) -> String {
     crate::proof::public_of(&site.key())
 }
 
-/// Both verifiers, or the one that there is, find `columns_differ` and nothing else, at the same places.
+/// Both verifiers, or the only one, find `columns_differ` and nothing else, at the same places.
 fn both_find(site: &Site, expected: &BTreeSet<(String, String)>) {
     let (kinds, report) = verify(&site.archive(), Some(&public(site)), &[]);
     let only: BTreeSet<String> = [String::from("columns_differ")].into();
@@ -412,7 +413,8 @@ fn rows_whose_columns_and_record_disagree_are_named() {
     both_find(&site, &expected);
 }
 
-/// However many rows of a file are changed, some are named and all are counted; of a format that is not known, none.
+/// If many rows of a file are changed, some are named and all are counted; for an unknown format,
+/// none.
 #[test]
 fn many_rows_are_counted_and_newer_formats_are_not_judged() {
     let site = Site { folder: tempfile::tempdir().expect("a folder") };
@@ -448,7 +450,8 @@ fn many_rows_are_counted_and_newer_formats_are_not_judged() {
     }
 }
 
-/// Records of a hostile archive may be anything. Neither verifier stumbles, and they say the same.
+/// Records of a hostile archive may be anything. Neither verifier fails on them, and their reports
+/// agree.
 #[test]
 fn records_that_are_anything_are_judged_alike() {
     let site = Site { folder: tempfile::tempdir().expect("a folder") };

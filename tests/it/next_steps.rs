@@ -1,7 +1,8 @@
-//! The questions that alerts tell an analyst to ask can be asked.
+//! The queries that alerts suggest to an analyst work.
 //!
-//! Goal: nobody who is in a hurry meets a question that SQL refuses. Method: every built-in rule fires
-//! on its own fixture; the question of the alert it raises is planned and answered over an archive.
+//! Goal: an analyst in a hurry never gets a query that SQL refuses. Method: every built-in rule
+//! fires on its own fixture; the query of the alert it raises is planned and answered over an
+//! archive.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,8 +1,10 @@
-//! Seven readers that are not ours read archives, and read the same: the promise that an auditor needs nothing of ours.
+//! Seven independent readers read archives, and read the same: the promise that an auditor needs
+//! none of our programs.
 //!
-//! `tests/readers.py` opens every volume with each of them and compares what they find with what the commits say; this test
-//! makes the archives, and counts the same things through our own reader. Every reader has to begin with the newest checkpoint where there is
-//! one, with and without `_last_checkpoint`.
+//! `tests/readers.py` opens every volume with each of them and compares what they find with what
+//! the commits say; this test makes the archives, and counts the same things with our own reader.
+//! Every reader has to start with the newest Delta checkpoint where there is one, with and without
+//! `_last_checkpoint`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -20,7 +22,7 @@ use crate::run;
 use crate::s3::{self, Outsider};
 
 const READERS: [&str; 7] = ["delta-rs", "Spark SQL", "DuckDB", "chDB", "Polars", "PyArrow", "Daft"];
-/// A name that has to be quoted wherever it stands.
+/// A name that has to be quoted wherever it is used.
 const CLUSTER: &str = "it's a \"näme\" %20 + {x} \\ `é` \u{202e}";
 /// Blocks so small that there are many commits.
 const MANY_COMMITS: [&str; 4] = ["--block-bytes", "16KiB", "--seal-bytes", "1"];
@@ -101,7 +103,8 @@ impl Verdict {
         self.document["differences"].as_array().expect("a list").iter().filter_map(Value::as_str).collect()
     }
 
-    /// All have read all volumes rightly, and used the checkpoints of those that have some.
+    /// All readers have read all volumes correctly, and used the Delta checkpoints of those that
+    /// have some.
     fn assert_good(&self, volumes: &[PathBuf]) {
         assert!(self.is_good, "{:#?}", self.differences());
         assert_eq!(self.differences(), Vec::<&str>::new());
@@ -121,7 +124,8 @@ impl Verdict {
     }
 }
 
-/// The readers' verdict; `None` where they are not installed: ./tests/run does that, and says where.
+/// The readers' verdict; `None` where they are not installed: ./tests/run installs them and sets
+/// the variable.
 fn judge(volumes: &[PathBuf]) -> Option<Verdict> {
     judge_with(&READERS.map(|reader| ["--checkpoint-by", reader]).concat(), volumes)
 }
@@ -160,7 +164,7 @@ fn outsiders_read_what_we_read() {
         let (rows, columns) = ours(&archive, table);
         assert!(rows >= least, "{} has {rows} rows", table.name());
         assert_eq!(archive.snapshot(table).expect("a snapshot").rows(), rows);
-        // All of them found what the commits say; so it is enough that we find the same.
+        // All of them found what the commits say; so it is enough that our reader finds the same.
         let of_table = |line: &&Value| {
             line["reader"] == "commits"
                 && line["volume"]
@@ -201,7 +205,8 @@ fn outsiders_begin_with_checkpoints() {
     verdict.assert_good(&all);
     assert!(verdict.lines().any(|line| line["checkpoint"] == "used"));
 
-    // An older checkpoint under the name of a newer one leaves out files: whoever begins with it notices nothing, and the script does.
+    // An older checkpoint under the name of a newer one leaves out files: a reader that starts with
+    // it notices nothing, but the script does.
     let mut events = volumes(&root.join("events"));
     events.retain(|volume| checkpoints(volume).len() > 1);
     let volume = events.remove(0);
@@ -244,7 +249,7 @@ fn outsiders_read_what_several_writers_put_into_a_bucket() {
     assert_eq!(verdict.lines().filter(rows).count(), 1, "one volume of events has all of both");
 }
 
-/// What the newest version of everything in a bucket is, as files.
+/// The newest version of everything in a bucket, as files.
 fn download(outsider: &Outsider, bucket: &str, to: &Path) {
     let list = outsider.client.list_objects_v2().bucket(bucket).into_paginator().send();
     let pages = outsider.runtime.block_on(list.collect::<Result<Vec<_>, _>>()).expect("a listing");

@@ -1,8 +1,9 @@
-//! Proofs: whatever is done to an archive has a name, and nothing done to it has none.
+//! Proofs: every tampering with an archive has a name, and an untouched archive has no finding.
 //!
-//! `TAMPERINGS` is a table: each entry says what was done and what `verify` must call it. With `STRONGROOM_VERIFIER` set
-//! to a command that takes a folder, `--public-key`, `--remembered` and `--json FILE`, such as the archive command of a
-//! verifier that was written from `docs/proof.md` alone, that one judges the same archives.
+//! `TAMPERINGS` is a table: each entry says what was done and what `verify` must call it. With
+//! `STRONGROOM_VERIFIER` set to a command that takes a folder, `--public-key`, `--remembered` and
+//! `--json FILE`, such as the archive command of a verifier that was written from `docs/proof.md`
+//! alone, that one judges the same archives.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -49,7 +50,7 @@ impl Site {
         self.folder.path().join("other-key")
     }
 
-    /// Checkpoints that were kept elsewhere before anything was done.
+    /// Checkpoints that were kept elsewhere before the tampering.
     fn remembered(&self) -> Vec<PathBuf> {
         let mut kept: Vec<PathBuf> = names(&self.folder.path().join("kept"));
         kept.sort();
@@ -88,14 +89,14 @@ impl Site {
         found
     }
 
-    /// A history of its own, signed with the right key: what an insider can do.
+    /// Another history, signed with the right key: what an insider can do.
     pub(crate) fn sign_again(&self) {
         for table in ["events", "rejects", "alerts"] {
             for volume in names(&self.archive().join(table)) {
                 let _ = std::fs::remove_dir_all(volume.join("_tlog"));
             }
         }
-        seal_log(&self.archive(), &self.key(), 0);
+        sign_log(&self.archive(), &self.key(), 0);
     }
 }
 
@@ -104,8 +105,8 @@ fn names(folder: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.expect("an entry").path()).collect()
 }
 
-fn seal_log(archive: &Path, key: &Path, code: i32) -> (String, String) {
-    expect_code(strongroom().args(["seal-log", "--archive"]).arg(archive).arg("--key").arg(key), code)
+fn sign_log(archive: &Path, key: &Path, code: i32) -> (String, String) {
+    expect_code(strongroom().args(["sign-log", "--archive"]).arg(archive).arg("--key").arg(key), code)
 }
 
 pub(crate) fn new_key(path: &Path) -> String {
@@ -154,7 +155,7 @@ fn judged(command: &mut Command, public: Option<&str>, remembered: &[PathBuf]) -
     (kinds, report)
 }
 
-/// What the second verifier says.
+/// The report of the second verifier.
 pub(crate) fn second_opinion(
     command: &str,
     site: &Site,
@@ -221,7 +222,7 @@ fn copy() -> Site {
     site
 }
 
-/// Puts other content in the place of a read-only file.
+/// Replaces the content of a read-only file.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) {
     std::fs::remove_file(path).expect("it was there");
     std::fs::write(path, bytes).expect("written");
@@ -309,7 +310,7 @@ pub(crate) fn root_of_leaves(leaves: &[[u8; 32]]) -> String {
     root(leaves).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Tags and statistics as they should be for other rows than before.
+/// Correct tags and statistics for changed rows.
 fn retag(site: &Site, file: &Path, rows: &RecordBatch) {
     let column = |name: &str| rows.column_by_name(name).expect("a column");
     let offsets = column("source_offset").as_any().downcast_ref::<Int64Array>().expect("offsets");
@@ -329,7 +330,7 @@ fn retag(site: &Site, file: &Path, rows: &RecordBatch) {
     });
 }
 
-/// What was done, and what it must be called. `remembered`: only who kept a checkpoint can tell.
+/// A tampering, and the finding it must give. `remembered`: only a remembered checkpoint shows it.
 struct Tampering {
     name: &'static str,
     kind: &'static str,
@@ -488,7 +489,7 @@ const TAMPERINGS: &[Tampering] = &[
         for table in ["events", "rejects", "alerts"] {
             std::fs::remove_dir_all(site.volume(table).join("_tlog")).expect("removed");
         }
-        seal_log(&site.archive(), &site.other_key(), 0);
+        sign_log(&site.archive(), &site.other_key(), 0);
     }),
     case("strongroom.json changed", "manifest_changed", |site| {
         let path = site.archive().join("strongroom.json");
@@ -770,7 +771,7 @@ fn whatever_is_done_has_its_name() {
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), TAMPERINGS.len(), wrong.join("\n"));
 }
 
-/// A volume of so many commits that Delta has made a checkpoint of its own.
+/// A volume with enough commits that Delta has made its own checkpoint.
 fn long_site() -> Site {
     let site = Site { folder: tempfile::tempdir().expect("a folder") };
     new_key(&site.key());
@@ -825,7 +826,8 @@ fn each_text(column: &ArrayRef, change: impl Fn(&str) -> String) -> ArrayRef {
     Arc::new(StringArray::from_iter(column.as_string::<i32>().iter().map(|text| text.map(&change))))
 }
 
-/// What readers of Delta begin with is no leaf of the log: it is held against the commits instead.
+/// Delta checkpoints, which readers of Delta start with, are not leaves of the log: they are
+/// compared with the commits instead.
 #[test]
 fn a_checkpoint_of_delta_that_shows_another_archive_is_found() {
     type Change = fn(&Site);
@@ -978,12 +980,12 @@ fn untouched_archives_have_no_finding_whatever_their_shape() {
     let empty = write(folder.path(), "empty.log", b"");
     let broken = write(folder.path(), "broken.log", b"nothing of this is an event\n\n\nnor this");
 
-    // Without a key: what its own log says is checked, and that nobody signed it is said.
+    // Without a key: the archive's own log is checked, and the report says that it is not signed.
     expect_code(&mut ingest(&path("plain"), &[&small]), 0);
     let report = no_finding(&path("plain"), None);
     assert!(report["not_checked"].to_string().contains("nothing is signed"), "{report:#}");
     // The key comes later.
-    seal_log(&path("plain"), &path("key"), 0);
+    sign_log(&path("plain"), &path("key"), 0);
     assert_eq!(no_finding(&path("plain"), Some(&public))["not_checked"], json!([]));
 
     // A lone empty file; only rejects.
@@ -1006,7 +1008,7 @@ fn untouched_archives_have_no_finding_whatever_their_shape() {
         output(&mut command);
     }
     assert_eq!(export(&path("grown")).len(), bytes.len() + std::fs::read(&small).expect("readable").len());
-    seal_log(&path("grown"), &path("key"), 0);
+    sign_log(&path("grown"), &path("key"), 0);
     assert_eq!(no_finding(&path("grown"), Some(&public))["not_checked"], json!([]));
 
     // Some days only, and only what is new.
@@ -1031,7 +1033,7 @@ fn untouched_archives_have_no_finding_whatever_their_shape() {
     assert!(kinds.is_empty() && first["checked"]["files"].as_u64() > Some(0), "{first:#}");
     let (kinds, second) = since(&path("grown"));
     assert!(kinds.is_empty() && second["checked"]["files"] == 0, "{second:#}");
-    // What was remembered is held against the archive, too.
+    // Remembered checkpoints are compared with the archive, too.
     std::fs::remove_dir_all(path("grown").join("alerts")).ok();
     let rolled = names(&path("grown").join("events")).pop().expect("a volume").join("_tlog/checkpoint");
     let mut checkpoints = names(&rolled);
@@ -1056,8 +1058,8 @@ fn a_key_is_changed_and_old_proofs_stay_good() {
         no_finding(&site.archive(), Some(public));
         expect_code(strongroom().args(["verify-proof", "--public-key", &old]).arg(&proof), 0);
     }
-    // The retired key signs nothing more; the new one does.
-    let (_, err) = seal_log(&site.archive(), &site.key(), 2);
+    // The retired key signs no more; the new one does.
+    let (_, err) = sign_log(&site.archive(), &site.key(), 2);
     assert!(err.contains("current key"), "{err}");
     let more = write(site.folder.path(), "more.log", &log(300, 77));
     expect_code(&mut signed_ingest(&site.archive(), &site.other_key(), &[&more]), 0);
@@ -1067,7 +1069,7 @@ fn a_key_is_changed_and_old_proofs_stay_good() {
     for public in [&old, &other] {
         expect_code(strongroom().args(["verify-proof", "--public-key", public]).arg(&after), 0);
     }
-    // A record that is taken out leaves a gap.
+    // A removed record leaves a gap.
     std::fs::remove_file(site.archive().join("_keys/00000001")).expect("removed");
     assert!(verify(&site.archive(), Some(&old), &[]).0.contains("key_record"));
 }
@@ -1082,7 +1084,7 @@ fn a_thief_of_a_retired_key_is_found_out() {
     let mut rotate = strongroom();
     rotate.args(["key", "rotate", "--archive"]).arg(site.archive());
     expect_code(rotate.arg("--key").arg(site.key()).arg("--to").arg(site.other_key()), 0);
-    // He goes on where the archive was before the rotation, and lays the result over it.
+    // The thief continues where the archive was before the rotation, and copies the result over it.
     let forged = write(site.folder.path(), "forged.log", &log(200, 99));
     expect_code(&mut signed_ingest(&stale, &site.key(), &[&forged]), 0);
     let laid = Command::new("cp")
@@ -1108,7 +1110,7 @@ fn what_a_stolen_retired_key_signs_proves_no_record() {
     expect_code(rotate.arg("--key").arg(site.key()).arg("--to").arg(site.other_key()), 0);
     let honest = site.folder.path().join("honest.json");
     prove_first(&site.archive(), &honest);
-    // He makes a history of his own, shorter than the one that the key was retired at.
+    // The thief makes another history, shorter than the one that the key was retired at.
     for table in ["events", "rejects", "alerts"] {
         std::fs::remove_dir_all(stale.join(table)).expect("removed");
     }
@@ -1134,7 +1136,7 @@ fn what_a_stolen_retired_key_signs_proves_no_record() {
             assert_eq!(output(&mut second).status.code(), Some(code), "{second:?}");
         }
     };
-    // Who knows of no newer key is deceived: so the newest public key is the one to keep.
+    // A verifier that knows no newer key is deceived: so the newest public key is the one to keep.
     holds(&proof, &old, 0);
     holds(&proof, &new, 1);
     proof["keys"] = json!([record(1), record(2)]);
@@ -1184,7 +1186,7 @@ fn one_record_is_proven_without_the_archive_and_shows_no_other() {
 
     let stranger = public_of(&site.other_key());
     expect_code(strongroom().args(["verify-proof", "--public-key", &stranger]).arg(&proof), 1);
-    // Whatever is changed in it, it no longer holds.
+    // Whatever is changed in it, it is no longer valid.
     type Change = fn(&mut Value);
     let changes: &[(&str, Change)] = &[
         ("record", |proof| proof["records"][0]["record"] = json!("e30=")),
@@ -1251,7 +1253,7 @@ fn a_program_signs_and_no_key_is_ever_printed() {
     let more = write(folder.path(), "more.log", &log(60, 8));
     expect_code(ingest(&path("archive"), &[&more]).env("STRONGROOM_KEY", secret.trim()), 0);
     assert_eq!(no_finding(&path("archive"), Some(&public))["not_checked"], json!([]));
-    // A program that does not sign is told of, and what was sealed is safe.
+    // A program that does not sign is reported, and what was sealed is safe.
     let third = write(folder.path(), "third.log", &log(70, 9));
     let mut failing = ingest(&path("archive"), &[&third]);
     failing.args(["--signer", "/bin/false", "--signer-public-key", &public]);
@@ -1259,6 +1261,6 @@ fn a_program_signs_and_no_key_is_ever_printed() {
     assert!(err.contains("the proof log is behind"), "{err}");
     let report = no_finding(&path("archive"), Some(&public));
     assert!(report["not_checked"].to_string().contains("are not signed yet"), "{report:#}");
-    seal_log(&path("archive"), &path("key"), 0);
+    sign_log(&path("archive"), &path("key"), 0);
     assert_eq!(no_finding(&path("archive"), Some(&public))["not_checked"], json!([]));
 }

@@ -1,5 +1,5 @@
-//! `strongroom query` from outside: what is asked is answered from the right files, in the format asked
-//! for, and nothing but reading is possible.
+//! `strongroom query` from outside: questions are answered from the right files, in the requested
+//! format, and only reading is possible.
 
 use std::collections::HashSet;
 use std::io::{BufRead as _, Write as _};
@@ -27,10 +27,10 @@ use crate::daemon::PATIENCE;
 use crate::run::{expect_code, ingest, log, number, output, strongroom, write};
 
 const PARTITION: &str = "file/0011223344556677";
-/// How long a question may take to stop: none of those asked would end by itself within hours.
+/// How long a query may take to stop: none of these would end within hours.
 const STOPPED_WITHIN: Duration = Duration::from_secs(30);
 
-/// An event by the columns that questions are about.
+/// An event by the columns that queries use.
 #[derive(Clone, Default)]
 struct Event {
     time: DateTime<Utc>,
@@ -53,7 +53,7 @@ struct Event {
 }
 
 impl Event {
-    /// Somebody looks at a pod.
+    /// A person reads a pod.
     fn at(time: DateTime<Utc>) -> Event {
         Event {
             time,
@@ -172,7 +172,7 @@ fn noon(month: u32, day: u32) -> DateTime<Utc> {
 static YEAR: LazyLock<TempDir> = LazyLock::new(|| {
     let start = Utc.with_ymd_and_hms(2026, 1, 1, 0, 30, 0).single().expect("a time");
     let mut rows: Vec<Event> = (0..365 * 24).map(|hour| Event::at(start + Span::hours(hour))).collect();
-    // Filed under 31 December, the day of arrival.
+    // Stored under 31 December, the day of arrival.
     rows.push(Event {
         user: "time-traveller",
         ..Event::at(Utc.with_ymd_and_hms(1999, 6, 1, 0, 0, 0).single().expect("a time"))
@@ -213,7 +213,7 @@ fn files(folder: &TempDir, sql: &str) -> (usize, usize) {
 #[test]
 fn a_question_about_an_hour_opens_the_files_of_its_day() {
     let hour = "stage_timestamp >= '2026-03-02T10:00:00Z' AND stage_timestamp < '2026-03-02T11:00:00Z'";
-    // 31 December holds an event of 1999, so its span covers the whole year and it stays.
+    // 31 December has an event of 1999, so its span covers the whole year and it stays.
     let odd = "2026-12-31".to_owned();
     for question in [
         format!("SELECT actor, name FROM events WHERE {hour}"),
@@ -245,7 +245,7 @@ fn a_question_about_an_hour_opens_the_files_of_its_day() {
         csv(&YEAR, "SELECT count(*) FROM events WHERE stage_timestamp::date = '2026-03-02'"),
         "count(*)\n24\n"
     );
-    // With the date the odd file goes too.
+    // With the date the odd file is skipped too.
     let question = format!("SELECT name FROM events WHERE {hour} AND date = '2026-03-02'");
     assert_eq!(opened(&YEAR, &question), ["2026-03-02"]);
     assert_eq!(files(&YEAR, &question), (1, 365));
@@ -437,7 +437,7 @@ fn errors_say_what_to_do() {
         assert!(err.contains(message), "{sql}: {err}");
         assert!(err.split("hint: ").nth(1).unwrap_or_default().contains(hint), "{sql}: {err}");
     }
-    // An error in the rows, not in the words.
+    // An error in the rows, not in the statement.
     let (_, err) = expect_code(&mut query(&YEAR, "SELECT arrow_cast(name, 'Int64') FROM events"), 1);
     assert!(err.contains("web-0"), "{err}");
 }
@@ -487,7 +487,7 @@ fn listings_show_the_archives_names_and_no_others() {
             assert_eq!(csv(&YEAR, &format!("{same} {name}")), described, "{same} {name}");
         }
         assert_eq!(script(&YEAR, &format!("\\f csv\n\\d {name}\n")).0, described);
-        // Types are spelt as a cast takes them.
+        // Types are written as a cast accepts them.
         let types: HashSet<String> =
             lines(&described).iter().filter_map(|line| Some(line.split(',').nth(1)?.to_owned())).collect();
         for data_type in types {
@@ -552,7 +552,8 @@ fn an_empty_archive_answers_with_no_rows() {
     assert_eq!(expect_code(query(&folder, "SELECT verb FROM events").args(["--format", "json"]), 0).0, "");
 }
 
-/// Three rows with what formats get wrong: nulls, quotes, lists, JSON, non-ASCII, a terminal's escape.
+/// Three rows with values that formats often get wrong: nulls, quotes, lists, JSON, non-ASCII, a
+/// terminal's escape.
 static ODDITIES: LazyLock<TempDir> = LazyLock::new(|| {
     let mut rows = vec![
         Event { agent: "say \"hi\", é\u{1b}[31m\n", ..Event::at(noon(3, 1)) },
@@ -689,7 +690,7 @@ fn json_is_asked_with_operators_and_functions() {
             assert_eq!(values, [None, Some(value), None], "{sql}");
         }
     }
-    // Numbers, truth values and lengths are values of their own; JSON is compared, sorted and grouped.
+    // Numbers, booleans and lengths are proper values; JSON is compared, sorted and grouped.
     for (sql, answer) in [
         (
             "SELECT (request_object->'spec'->'replicas')::int + 1 AS n FROM events WHERE json_contains(request_object, 'spec')",
@@ -807,7 +808,8 @@ fn a_statement_may_begin_with_a_comment() {
     ] {
         assert_eq!(csv(&YEAR, sql), "one\n1\n", "{sql}");
     }
-    // What begins with a hyphen and is no SQL is for the parser to say, a flag that is none for the command line.
+    // A word that starts with a hyphen and is not SQL is an error of the parser, an unknown flag
+    // one of the command line.
     let (_, err) = expect_code(&mut query(&YEAR, "- 1"), 1);
     assert!(err.contains("line 1: - 1"), "{err}");
     let (_, err) = expect_code(&mut query(&YEAR, "--quite"), 64);
@@ -815,7 +817,8 @@ fn a_statement_may_begin_with_a_comment() {
     expect_code(query(&YEAR, "SELECT 1").arg("SELECT 2"), 64);
 }
 
-/// Waits until a process handles interrupts itself; before, it would die of one. Where there is no /proc, long enough has to do.
+/// Waits until a process handles interrupts itself; before, an interrupt would kill it. Without
+/// /proc, a fixed wait has to do.
 fn wait_for_its_handler(child: &Child) {
     let status = format!("/proc/{}/status", child.id());
     let until = Instant::now() + PATIENCE;
@@ -832,7 +835,7 @@ fn wait_for_its_handler(child: &Child) {
     std::thread::sleep(Duration::from_secs(1));
 }
 
-/// Asks for what would take hours, then interrupts it. Returns how long stopping took.
+/// Runs a query that would take hours, then interrupts it. Returns how long stopping took.
 fn interrupt(mut command: Command) -> (Duration, Option<i32>) {
     let mut child: Child =
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary starts");
@@ -853,7 +856,8 @@ fn an_interrupt_stops_the_question() {
     let spill = folder.path().join("spill");
     let path = folder.path().join("answer.csv");
     for sql in [
-        // Joins that never end, a single-threaded source, and a sort that spills until it is stopped.
+        // Joins that never end, a single-threaded source, and a sort that spills until it is
+        // stopped.
         "SELECT count(*) FROM events a, events b, events c WHERE a.audit_id < b.audit_id OR b.audit_id < c.audit_id",
         "SELECT max(md5(value::text)) FROM generate_series(1, 100000000000)",
         "SELECT value, md5(value::text) FROM generate_series(1, 100000000000) ORDER BY 2",
@@ -885,7 +889,8 @@ fn a_sort_beyond_the_memory_limit_spills() {
     assert!(every_file(folder.path()).is_empty());
 }
 
-/// Whole events in another order than they lie in, under limits from a fortieth of their size up.
+/// Whole events in another order than they are stored in, under limits from a fortieth of their
+/// size up.
 #[test]
 fn whole_events_are_sorted_within_little_memory() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -959,7 +964,8 @@ static STORIES: LazyLock<TempDir> = LazyLock::new(|| {
         ..base
     };
     let rows = vec![
-        // Secrets: one read, a list of all, a read by impersonation that was refused, and near misses.
+        // Secrets: one read, a list of all, a read by impersonation that was refused, and near
+        // misses.
         Event { audit_id: "secret-get".into(), resource: "secrets", name: Some("tls"), ..at() },
         Event {
             audit_id: "secret-list".into(),
@@ -987,7 +993,8 @@ static STORIES: LazyLock<TempDir> = LazyLock::new(|| {
         },
         Event { audit_id: "other-group".into(), resource: "secrets", group: Some("example.com"), ..at() },
         Event { audit_id: "config-map".into(), resource: "configmaps", ..at() },
-        // Sessions: started and ended, refused, through the node's proxy, and a plain proxy request.
+        // Sessions: started and ended, refused, through the node's proxy, and a plain proxy
+        // request.
         Event { audit_id: "exec".into(), stage: "ResponseStarted", code: 101, ..with(at(), &exec) },
         Event { audit_id: "exec".into(), code: 101, ..with(at(), &exec) },
         Event { audit_id: "exec-refused".into(), code: 403, decision: Some("forbid"), ..with(at(), &exec) },

@@ -1,8 +1,8 @@
-//! How long things are kept: promises grow and never shrink, holds outlast them, what is past them is told and goes only
-//! by name and under the key. On a disk, and in a real store that refuses what it must.
+//! Retention: promises grow and never shrink, holds outlast them, expired data is reported and
+//! dropped only by name and with the key. On a disk, and in a real store that refuses what it must.
 //!
-//! Time is made with a clock that the tests set (`tests/tools/clock.c`). The store's clock cannot be set, so there an old
-//! volume is one that was made on a disk and put with a retention of seconds.
+//! The tests set the clock of programs (`tests/tools/clock.c`). The store's clock cannot be set, so
+//! there an old volume is one that was made on a disk and put with a retention of seconds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use crate::run::{expect_code, is_long, log, output, strongroom, write};
 use crate::s3::{self, Outsider, at};
 
-/// Days that the old volume of these tests is away: eight years.
+/// Age in days of the old volume of these tests: eight years.
 const AGO_DAYS: u64 = 8 * 365 + 2;
 
 fn long_ago() -> DateTime<Utc> {
@@ -38,7 +38,7 @@ fn present(table: &str) -> String {
     format!("{table}/{}", Utc::now().year())
 }
 
-/// A log of so many events, from a time on.
+/// A log with this many events, from a time on.
 fn log_from(events: u64, seed: u64, start: DateTime<Utc>) -> Vec<u8> {
     let options = GeneratorOptions { seed, events, start, ..GeneratorOptions::default() };
     let mut generator = Generator::new(options).expect("valid options");
@@ -63,16 +63,16 @@ pub fn clock_library() -> &'static Path {
         .1
 }
 
-/// Has a command believe that it is so many days from now.
+/// Makes a command see a time this many days from now.
 fn at_days<'c>(command: &'c mut Command, folder: &Path, days: i64) -> &'c mut Command {
     let offset = write(folder, &format!("offset{days}"), (days * 86_400).to_string().as_bytes());
     command.env("LD_PRELOAD", clock_library()).env("STRONGROOM_TEST_CLOCK", offset)
 }
 
-/// An archive on a disk, with a source that was sealed long ago and goes on this year.
+/// An archive on a disk, with a source that was sealed long ago and continues this year.
 struct Aged {
     folder: TempDir,
-    /// The file that was ingested, and how much of it long ago.
+    /// The file that was ingested, and how much of it was sealed long ago.
     bytes: Vec<u8>,
     before: usize,
     public: String,
@@ -126,7 +126,8 @@ impl Aged {
         document(&mut self.command(&["retention", "status", "--json"]))
     }
 
-    /// Kinds that both verifiers name. With the Parquet reader of the second or without: nothing here needs it.
+    /// Kinds that both verifiers name. With the Parquet reader of the second or without: these
+    /// tests do not need it.
     fn kinds(&self) -> BTreeSet<String> {
         let mut command = self.command(&["verify", "--json", "-", "--public-key", &self.public]);
         let (_, report) = document(&mut command);
@@ -202,9 +203,10 @@ fn what_is_past_its_time_is_told_and_dropped_by_name_alone() {
     let next = status["next"].as_str().expect("a volume");
     assert!(next.ends_with(&Utc::now().year().to_string()), "{next}");
     let (table, _) = expect_code(&mut aged.command(&["retention", "status"]), 0);
-    assert!(table.contains(&format!("past its retention: {}", old("events"))), "{table}");
+    assert!(table.contains(&format!("expired: {}", old("events"))), "{table}");
 
-    // Nothing is dropped by half a word, without the key, by a wrong clock, or before its time.
+    // Nothing is dropped without a full confirmation, without the key, with a wrong clock, or
+    // before its time.
     let refused = |command: &mut Command, why: &str| {
         let (_, err) = expect_code(command, 1);
         assert!(err.contains(why), "{why}: {err}");
@@ -243,7 +245,7 @@ fn what_is_past_its_time_is_told_and_dropped_by_name_alone() {
     let (out, _) = expect_code(&mut aged.drop(&old("events")), 0);
     assert!(out.contains("dropped before") && out.contains("0 objects removed"), "{out}");
 
-    // What is left is whole, is answered, goes on, and comes back byte for byte.
+    // The remaining data is complete, is queried, continues, and is exported byte for byte.
     assert_eq!(aged.kinds(), BTreeSet::new());
     let mut verify = aged.command(&["verify", "--json", "-", "--public-key", &aged.public]);
     let (_, report) = document(&mut verify);
@@ -255,7 +257,7 @@ fn what_is_past_its_time_is_told_and_dropped_by_name_alone() {
     let (_, err) = expect_code(&mut aged.ingest(&path), 0);
     assert!(err.contains("nothing new"), "{err}");
     let exported = output(&mut aged.command(&["export"]));
-    assert!(String::from_utf8_lossy(&exported.stderr).contains("went with a volume that was dropped"));
+    assert!(String::from_utf8_lossy(&exported.stderr).contains("was in a volume that was dropped"));
     assert!(exported.stdout == aged.bytes[aged.before..], "{} bytes", exported.stdout.len());
     let mut grown = aged.bytes.clone();
     grown.extend(log_from(500, 93, Utc::now()));
@@ -264,7 +266,8 @@ fn what_is_past_its_time_is_told_and_dropped_by_name_alone() {
     assert_eq!(crate::run::number(&aged.archive(), sql), 1_500);
     assert_eq!(aged.kinds(), BTreeSet::new());
 
-    // The other tables of that year, too. Rejects have no user, so a hold about one is on all of them.
+    // The other tables of that year, too. Rejects have no user, so a hold about a user covers all
+    // of them.
     refused(&mut aged.drop(&old("rejects")), "hold \"case 7\" is on");
     expect_code(&mut aged.command(&["hold", "release", "case 7", "--reason", "closed"]), 0);
     expect_code(&mut aged.drop(&old("rejects")), 0);
@@ -292,7 +295,7 @@ fn drops_that_are_none_are_named_by_both_verifiers() {
     assert_eq!((code, issues(&status)), (Some(1), set(&["drop_unfinished"])));
     expect_code(&mut aged.drop(&old("events")), 0);
     assert_eq!(aged.kinds(), BTreeSet::new());
-    // Gone, and its record too: the source goes on where nothing is.
+    // Removed together with its record: the source continues after a gap.
     let taken = |path: &Path| std::fs::remove_file(path).expect("removed");
     taken(&record);
     taken(&state);
@@ -301,7 +304,7 @@ fn drops_that_are_none_are_named_by_both_verifiers() {
     assert_eq!(aged.kinds(), set(&["drop_record", "rows_missing", "volume_missing"]), "without its state");
     replace(&state, &good_state);
     assert_eq!(aged.kinds(), BTreeSet::new());
-    // Changed, signed by nobody or by another, dropped early, of another volume.
+    // Changed, unsigned or signed by another key, dropped early, of another volume.
     let text = good.split("\n\n").next().expect("its text").to_owned() + "\n";
     let other = aged.folder.path().join("other");
     expect_code(strongroom().args(["key", "new"]).arg(&other), 0);
@@ -317,7 +320,7 @@ fn drops_that_are_none_are_named_by_both_verifiers() {
         assert_eq!(aged.kinds(), set(&["drop_record", "rows_missing", "volume_missing"]), "{what}");
     }
     replace(&record, good.as_bytes());
-    // A volume that is there is not hidden by a record of somebody without the key.
+    // An existing volume is not hidden by a record of someone without the key.
     replace(&aged.dropped(&that), text.replace(&this, &that).as_bytes());
     replace(&aged.dropped(&that).with_extension("state"), &good_state);
     assert_eq!(crate::run::number(&aged.archive(), "SELECT count(*) FROM events"), 1_000);
@@ -433,7 +436,7 @@ fn a_promise_in_a_bucket_grows_and_never_shrinks() {
         let (out, _) = expect_code(&mut extend("8"), 0);
         assert!(out.contains("promised before") && out.contains(" 0 extended"), "{out}");
         expect_code(&mut extend("7"), 1);
-        // What comes later is promised as long, also to those who would have it shorter.
+        // Later objects are promised the same years, also by writers with a shorter setting.
         ingest("second.log", 52);
         let all = protections(&outsider, &bucket);
         assert!(all.len() > after.len() && all.values().all(|(_, until, _)| *until >= eight), "{all:#?}");
@@ -449,7 +452,8 @@ fn a_promise_in_a_bucket_grows_and_never_shrinks() {
         if mode == "COMPLIANCE" {
             continue;
         }
-        // Governance lets an administrator shorten: that is told, and made good by the same command.
+        // Governance lets an administrator shorten: that is reported, and the same command repairs
+        // it.
         let versions = outsider.versions(&bucket);
         let (key, version) = versions.iter().find(|(key, _)| key.ends_with(".parquet")).expect("a file");
         let six = SdkTime::from_secs((Utc::now() + Months::new(72)).timestamp());
@@ -516,13 +520,13 @@ fn holds_in_a_bucket_are_the_stores_own() {
     ] {
         assert!(first.iter().any(|key| key.contains(part)), "{part}: {first:#?}");
     }
-    // The store refuses what is held whatever its date is; the rights of this client are full.
+    // The store refuses held objects whatever their date is; this client has full rights.
     assert_eq!(s3::findings(&endpoint, location, public.trim()).0, BTreeSet::new());
     let (code, status) = document(&mut run(&["retention", "status", "--json"]));
     assert_eq!(code, Some(0), "{status:#}");
     assert!(volume(&status, &present("events"))["held"].as_u64() > Some(2));
 
-    // A file that is sealed later, and a hold that somebody lifted.
+    // A file that is sealed later, and a hold that was lifted.
     ingest("second.log", 62);
     assert_eq!(held(), first);
     let (code, status) = document(&mut run(&["retention", "status", "--json"]));
@@ -539,7 +543,7 @@ fn holds_in_a_bucket_are_the_stores_own() {
     let (code, status) = document(&mut run(&["retention", "status", "--json"]));
     assert_eq!(code, Some(0), "{status:#}");
 
-    // Two holds on one object: it is let go with the second.
+    // Two holds on one object: it is released with the second.
     expect_code(&mut place("again", &["--from", "2020-01-01"]), 0);
     killed_until_it_ends("release", || run(&["hold", "release", "all", "--reason", "closed"]));
     let rest = held();
@@ -621,7 +625,7 @@ fn a_volume_in_a_bucket_goes_only_when_the_store_lets_it() {
     assert_eq!(found, BTreeSet::from(["retention_short".to_owned()]), "{report:#}");
     assert!(report["not_checked"].to_string().contains("it was dropped at"), "{report:#}");
     assert_eq!(s3::number(&endpoint, location, "SELECT count(*) FROM events"), 1_000);
-    // The record and the state are locked like all else.
+    // The record and the state are locked like everything else.
     let kept = protections(&outsider, bucket);
     let six = (Utc::now() + Months::new(72)).timestamp() - 600;
     let records: Vec<_> = kept.iter().filter(|(key, _)| key.contains("/_dropped/")).collect();
@@ -640,7 +644,7 @@ fn a_commit_from_the_future_is_not_young() {
         let mut verify = strongroom();
         kinds(&document(verify.args(["verify", "--json", "-", "--archive"]).arg(&archive)).1)
     };
-    // Commits that nobody has signed yet: young for an hour, but not when they are from tomorrow.
+    // Unsigned commits: young for an hour, but not when they are from tomorrow.
     let more = write(folder.path(), "more.log", &log(500, 72));
     expect_code(&mut crate::run::ingest(&archive, &[&more]), 0);
     assert_eq!(kinds(), BTreeSet::new());

@@ -1,4 +1,4 @@
-//! Users' own rules: looked at, tested, replaced while the daemon runs, and run over what is sealed.
+//! Users' own rules: shown, tested, replaced while the daemon runs, and run over sealed events.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -24,9 +24,9 @@ fn rule(name: &str, verb: &str, resource: &str) -> String {
     )
 }
 
-/// Goal: what a hunt finds is what the stream raised. Method: a generated log with attacks, cut into two files,
-/// is ingested with the built-in rules; the same rules hunt over the archive; ids are compared, and a second set
-/// of the stream's is not stored again.
+/// Goal: what a hunt finds is what the stream raised. Method: a generated log with attacks, cut
+/// into two files, is ingested with the built-in rules; the same rules hunt over the archive; ids
+/// are compared, and alerts of the stream are not stored a second time.
 #[test]
 fn a_hunt_finds_what_the_stream_raised() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -60,7 +60,7 @@ fn a_hunt_finds_what_the_stream_raised() {
     assert_eq!(found.iter().map(String::as_str).collect::<BTreeSet<_>>(), raised);
     assert_eq!(number(&archive, "SELECT count(*) FROM alerts"), raised.len() as i64, "none is stored twice");
 
-    // A part of the time: what ended in it, also what began before.
+    // A part of the time: what ended in it, including what started before.
     let from = "2026-03-02T02:00:00Z";
     let middle = number(
         &archive,
@@ -72,7 +72,8 @@ fn a_hunt_finds_what_the_stream_raised() {
     assert!(none.is_empty() && err.contains("0 findings; 0 of 0 events"), "{err}");
 }
 
-/// Sequences and first times, of rules that came later than the events, and findings that are stored.
+/// Sequences and first times, of rules that are newer than the events, and findings that are
+/// stored.
 #[test]
 fn a_new_rule_hunts_through_old_events_and_stores_what_it_finds() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -104,7 +105,7 @@ fn a_new_rule_hunts_through_old_events_and_stores_what_it_finds() {
     assert_eq!(number(&archive, "SELECT count(*) FROM alerts"), before + 2);
     let (_, err) = expect_code(&mut hunt, OK);
     assert!(err.contains("0 stored that were not there"), "{err}");
-    // The stream goes on where it was.
+    // The stream continues where it was.
     let mut more = text;
     more += &event(400, 6400, "get", "secrets", "bob");
     std::fs::write(&file, more).expect("written");
@@ -185,8 +186,8 @@ fn coverage_says_what_the_stream_does_not_carry() {
     assert!(out.contains("T1609") && out.contains("RequestResponse") || out.contains("Request"), "{out}");
 }
 
-/// Goal: a swap of rules loses no event and counts none twice, keeps what was counted, and a broken file changes
-/// nothing. Method: events are appended one by one around each swap.
+/// Goal: a swap of rules loses no event and counts none twice, keeps the counts, and a broken file
+/// changes nothing. Method: events are appended one by one around each swap.
 #[test]
 fn rules_are_replaced_while_the_daemon_runs() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -216,7 +217,7 @@ fn rules_are_replaced_while_the_daemon_runs() {
     };
     append(0..3);
     daemon.wait_for_metric("received_records_total", 3.0);
-    // Beside the rule that counts comes another one; the count goes on.
+    // Another rule is added beside the counting one; the count continues.
     let more = format!("{}---\n{}", counts(5), rule("lists", "list", "pods"));
     std::fs::write(&rules, more).expect("written");
     daemon.signal("-HUP");
@@ -225,7 +226,7 @@ fn rules_are_replaced_while_the_daemon_runs() {
     append(3..4);
     daemon.wait_for_metric("received_records_total", 4.0);
     assert!(daemon.alerts.lock().expect("no panic").is_empty(), "four are not five");
-    // A broken file is refused by name and line, and what was there stays.
+    // A broken file is refused by name and line, and the rules in use stay.
     std::fs::write(&rules, "title: x\nname: x\ndetection: {a: {verb: get}, condition: a}\n")
         .expect("written");
     daemon.signal("-HUP");
@@ -243,8 +244,9 @@ fn rules_are_replaced_while_the_daemon_runs() {
     assert_eq!(number(&archive, "SELECT count(*) FROM events"), 5);
 }
 
-/// Goal: a process that is killed between the steps of a sequence, before or after the first step was sealed, raises
-/// the alert that nobody killed would have raised. Method: kill -9 between two appends; the id is the hunt's.
+/// Goal: a process that is killed between the steps of a sequence, before or after the first step
+/// was sealed, raises the alert that it would have raised without the kill. Method: kill -9 between
+/// two appends; the id is the hunt's.
 #[test]
 fn a_kill_between_the_steps_of_a_sequence_changes_no_id() {
     for seals in [false, true] {

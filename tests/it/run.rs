@@ -1,16 +1,16 @@
-//! What the tests of the binary share: runs of it, and logs to give to it.
+//! What the tests of the binary share: runs of it, and logs for it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use strongroom_generate::{Generator, GeneratorOptions};
 
-/// The binary under test, deaf to the environment of whoever runs the tests.
+/// The binary under test, independent of the environment of the tests.
 pub fn strongroom() -> Command {
     strongroom_at(Path::new(env!("CARGO_BIN_EXE_strongroom")))
 }
 
-/// As [`strongroom`], of a copy of the binary.
+/// Like [`strongroom`], for a copy of the binary.
 pub fn strongroom_at(binary: &Path) -> Command {
     let mut command = Command::new(binary);
     command.env_remove("STRONGROOM_ARCHIVE").env("NO_COLOR", "1").stdin(Stdio::null());

@@ -1,5 +1,5 @@
-//! Archives in a bucket with object lock, in a real store: what is sealed stays, comes back byte for byte, and is
-//! there once, whatever the network, a kill or a second writer does.
+//! Archives in a bucket with Object Lock, in a real store: sealed data stays, is exported byte for
+//! byte, and is stored once, despite the network, kills and a second writer.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -21,7 +21,7 @@ use crate::services::seaweed::{self, ACCESS_KEY, SECRET_KEY, Seaweed};
 /// How long a request may take while answers are lost on purpose.
 const TIMEOUT_SECONDS: u64 = 2;
 
-/// The binary, told where the store is.
+/// The binary, configured for the store.
 pub fn at(endpoint: &str) -> Command {
     let mut command = strongroom();
     command
@@ -110,7 +110,7 @@ impl Outsider {
     }
 }
 
-/// Every key once: nothing was put twice, whatever happened on the way.
+/// Every key once: nothing was put twice.
 fn assert_each_once(versions: &[(String, String)]) {
     let mut keys: Vec<&str> = versions.iter().map(|(key, _)| key.as_str()).collect();
     keys.sort_unstable();
@@ -132,7 +132,7 @@ fn what_is_sealed_in_a_bucket_comes_back_and_cannot_be_taken_away() {
     let (out, _) = expect_code(at(&endpoint).args(["archive", "init", location]), 0);
     assert!(out.contains("made the bucket") && out.contains("COMPLIANCE for 6 calendar years"), "{out}");
     let (out, _) = expect_code(at(&endpoint).args(["archive", "init", location]), 0);
-    assert!(out.contains("there is an archive already"), "{out}");
+    assert!(out.contains("the archive exists already"), "{out}");
     let (out, _) = expect_code(at(&endpoint).args(["archive", "init", "--json", location]), 0);
     let document: Value = serde_json::from_str(&out).expect("JSON");
     let statements = document["policies"]["auditor"]["Statement"].as_array().expect("a list");
@@ -173,7 +173,7 @@ fn what_is_sealed_in_a_bucket_comes_back_and_cannot_be_taken_away() {
         assert_eq!(kept.mode(), Some(&ObjectLockRetentionMode::Compliance), "{key}");
         let until = kept.retain_until_date().expect("a date");
         assert!(until.secs() >= six_years.timestamp(), "{key} until {until}");
-        // The rights of this client are full: it is the lock that refuses.
+        // This client has full rights: it is the lock that refuses.
         let delete = client.delete_object().bucket("sealed").key(key).version_id(version);
         let delete = rt.block_on(delete.bypass_governance_retention(true).send());
         assert!(delete.is_err(), "{}", of("deleted"));
@@ -190,7 +190,7 @@ fn what_is_sealed_in_a_bucket_comes_back_and_cannot_be_taken_away() {
         assert_eq!(verdict(&document, item), "ok", "{document:#}");
     }
 
-    // Somebody puts another object over a sealed file: readers keep to the version that the commit names.
+    // Another object is put over a sealed file: readers read the version that the commit names.
     let parquet = versions.iter().find(|(key, _)| key.contains("/events/") && key.ends_with(".parquet"));
     let (key, _) = parquet.expect("a sealed file");
     let forged = outsider.client.put_object().bucket("sealed").key(key);
@@ -327,7 +327,7 @@ fn a_run_killed_at_any_moment_is_made_good_by_the_next() {
     println!("{killed} runs were killed in {:?}", started.elapsed());
 }
 
-/// Kinds that `verify` names, and the second verifier as well, which asks the store by itself.
+/// Kinds that `verify` names, and the second verifier as well, which asks the store itself.
 pub fn findings(endpoint: &str, location: &str, public: &str) -> (BTreeSet<String>, Value) {
     findings_with(endpoint, location, public, &[])
 }
@@ -356,13 +356,13 @@ pub fn findings_with(
         second.env_remove("AWS_SESSION_TOKEN").env_remove("AWS_REGION");
         let run = output(&mut second);
         let (theirs, second) = kinds_of(&std::fs::read(&said).unwrap_or_default(), &run);
-        // Either may tell of a root as well, where a commit is named.
+        // Either verifier may also report a root where a commit is named.
         let plain = |kinds: &BTreeSet<String>| -> BTreeSet<String> {
             let named = kinds.contains("commit_changed");
             kinds.iter().filter(|kind| !(named && *kind == "checkpoint_root")).cloned().collect()
         };
         assert_eq!(plain(&theirs), plain(&kinds), "two verifiers\n{report:#}\n{second:#}");
-        assert!(!second["not_checked"].to_string().contains("would not say"), "{second:#}");
+        assert!(!second["not_checked"].to_string().contains("did not give them"), "{second:#}");
         assert_eq!(second["checked"]["objects"], report["checked"]["objects"], "{second:#}");
     }
     (kinds, report)
@@ -377,7 +377,7 @@ fn kinds_of(report: &[u8], run: &Output) -> (BTreeSet<String>, Value) {
     (kinds, report)
 }
 
-/// An object of an outsider behind the newest commit, as the next commit would be.
+/// An outsider's object after the newest commit, in the place of the next commit.
 fn append_commit(outsider: &Outsider, bucket: &str, key: &str, lock: Option<Duration>) {
     let number = |key: &str| key.rsplit('/').next()?.strip_suffix(".json")?.parse::<u64>().ok();
     let (folder, _) = key.rsplit_once('/').expect("a folder");

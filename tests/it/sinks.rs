@@ -1,8 +1,10 @@
-//! Alerts arrive: at receivers that are real where there are real ones, whatever is killed, down or hostile.
+//! Alerts arrive: at real receivers where there are real ones, despite kills, outages and hostile
+//! receivers.
 //!
-//! Method: a rule that fires on every request makes each line an alert, so that the table `alerts` and what a
-//! receiver got can be compared one by one. Splunk, Elasticsearch, Slack and PagerDuty are mocks of their contracts;
-//! rsyslog, Alertmanager, Tansu and the judges of signatures and of CEF are real.
+//! Method: a rule that fires on every request makes each line an alert, so that the table `alerts`
+//! and what a receiver got can be compared one by one. Splunk, Elasticsearch, Slack and PagerDuty
+//! are mocks of their contracts; rsyslog, Alertmanager, Tansu and the judges of signatures and of
+//! CEF are real.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
@@ -22,10 +24,11 @@ use serde_json::{Value, json};
 use strongroom_ingest::live::Secret;
 use strongroom_ingest::live::kafka::{KafkaSink, KafkaSinkOptions, Security};
 use strongroom_schemas::{Alert, AlertEvent};
+use strongroom_sinks::http::HttpOptions;
 use strongroom_sinks::{
-    Alertmanager, AlertmanagerOptions, Elastic, ElasticOptions, HttpOptions, Outcome, PagerDuty,
-    PagerDutyOptions, Sink, Slack, SlackOptions, Splunk, SplunkOptions, Syslog, SyslogFormat, SyslogOptions,
-    TlsOptions, Transport, Webhook, WebhookOptions, cef, rfc5424,
+    Alertmanager, AlertmanagerOptions, Elastic, ElasticOptions, Outcome, PagerDuty, PagerDutyOptions, Sink,
+    Slack, SlackOptions, Splunk, SplunkOptions, Syslog, SyslogFormat, SyslogOptions, TlsOptions, Transport,
+    Webhook, WebhookOptions, cef, rfc5424,
 };
 
 use crate::corpus;
@@ -42,7 +45,7 @@ const RULE: &str = "title: Every request\nid: 6d1f0d0a-52b1-4a39-9a0e-6a3f0d6f7c
                     description: Fires on every request.\nlogsource:\n  product: kubernetes\n  service: audit\n\
                     detection:\n  all:\n    verb|re: '.+'\n  condition: all\n";
 
-/// Alerts of a generated log, and one of a client that means harm.
+/// Alerts of a generated log, and one of a hostile client.
 fn alerts(count: usize) -> Vec<Arc<Alert>> {
     let text = corpus::generated(5, 20_000, true).0;
     let decoded = corpus::decode(&corpus::lines(&text)).0;
@@ -83,7 +86,7 @@ fn plain_http(url: &str) -> HttpOptions {
     HttpOptions::new(url, TlsOptions::default(), false).expect("a URL")
 }
 
-/// What a judge prints about `input`; nothing where none is installed.
+/// A judge's output for `input`; nothing where none is installed.
 fn judged(tool: &str, input: &str) -> Option<String> {
     let python = std::env::var_os("STRONGROOM_PYTHON")?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools").join(tool);
@@ -94,7 +97,7 @@ fn judged(tool: &str, input: &str) -> Option<String> {
     let input = input.to_owned();
     let feed = std::thread::Builder::new().spawn(move || pipe.write_all(input.as_bytes())).expect("a thread");
     let output = child.wait_with_output().expect("the judge ends");
-    // A judge that has seen enough reads no more.
+    // A judge that has seen enough stops reading.
     let _ = feed.join();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Some(String::from_utf8(output.stdout).expect("UTF-8"))
@@ -173,7 +176,7 @@ fn hook(receiver: &Receiver, folder: &Path) -> String {
     )
 }
 
-/// By the id of its webhook, every body that came.
+/// By the id of its webhook, every body that arrived.
 fn bodies(posted: &Mutex<Vec<Posted>>) -> BTreeMap<String, BTreeSet<Vec<u8>>> {
     let mut bodies: BTreeMap<String, BTreeSet<Vec<u8>>> = BTreeMap::new();
     for one in posted.lock().expect("no panic holds it").iter() {
@@ -182,11 +185,12 @@ fn bodies(posted: &Mutex<Vec<Posted>>) -> BTreeMap<String, BTreeSet<Vec<u8>>> {
     bodies
 }
 
-/// A receiver is down while alerts come, 1,000 a second, and the daemon is killed again and again.
+/// A receiver is down while alerts arrive, 1,000 a second, and the daemon is killed again and
+/// again.
 #[test]
 fn a_sink_that_is_down_gets_every_alert_though_the_process_is_killed() {
     let (down, kills) = if is_long() { (Duration::from_secs(600), 20) } else { (Duration::from_secs(20), 3) };
-    // By id: a hash of the body, how often it came, and whether another body came under it.
+    // By id: a hash of the body, how often it arrived, and whether another body arrived under it.
     type Arrived = BTreeMap<String, (u64, u64, bool)>;
     let arrived: Arc<Mutex<Arrived>> = Arc::default();
     let there = Arc::clone(&arrived);
@@ -221,7 +225,7 @@ fn a_sink_that_is_down_gets_every_alert_though_the_process_is_killed() {
     set.append(&lines[written..].concat());
     assert!(arrived.lock().expect("no panic holds it").is_empty());
     receiver.up();
-    // And once while it takes what has waited.
+    // And once while it delivers the backlog.
     let waited = || arrived.lock().expect("no panic holds it").len();
     wait_until("the first come", || waited() > 0);
     daemon.kill();
@@ -256,7 +260,7 @@ fn a_sink_that_is_down_gets_every_alert_though_the_process_is_killed() {
     assert!(status.success(), "{log}");
 }
 
-/// The signatures of what was posted, judged by the library that receivers use.
+/// The signatures of posted bodies, judged by the library that receivers use.
 #[test]
 fn webhooks_are_signed_as_the_standard_wants() {
     let receiver = Receiver::that_takes_all();
@@ -275,7 +279,7 @@ fn webhooks_are_signed_as_the_standard_wants() {
     let input: String = posted.iter().map(|one| line(SECRET, one)).collect();
     let Some(said) = judged("webhook_verify.py", &input) else { return };
     assert_eq!(said.trim(), "20");
-    // The judge is no rubber stamp.
+    // The judge really judges.
     let mut changed = posted[0].clone();
     changed.body.push(b' ');
     let python = std::env::var_os("STRONGROOM_PYTHON").expect("asked above");
@@ -287,7 +291,7 @@ fn webhooks_are_signed_as_the_standard_wants() {
     std::fs::remove_file(file).expect("removed");
 }
 
-/// One sink is dead, one refuses, one takes its time; the last has everything at once.
+/// One sink is dead, one refuses, one is slow; the last gets everything at once.
 #[test]
 fn no_sink_holds_up_another_or_the_pipeline() {
     let dead = {
@@ -342,7 +346,8 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Events are sealed, and the outbox knows nothing of their alerts: as if the process had been killed in between.
+/// Events are sealed, and the outbox does not have their alerts: as if the process had been killed
+/// in between.
 #[test]
 fn what_is_sealed_and_not_in_the_outbox_is_read_from_the_archive() {
     let secrets = tempfile::tempdir().expect("a folder");
@@ -375,14 +380,14 @@ fn what_is_sealed_and_not_in_the_outbox_is_read_from_the_archive() {
     assert!(daemon.metric("outbox_caught_up_total") >= missing.len() as f64);
     daemon.terminate();
     assert_eq!(found(&read(&out)).into_iter().collect::<BTreeSet<_>>(), missing);
-    // And once more: nothing is new any more.
+    // The second time there is nothing new.
     let daemon = Daemon::start(&set.config);
     std::thread::sleep(Duration::from_secs(1));
     daemon.terminate();
     assert_eq!(found(&read(&out)).len(), missing.len());
 }
 
-/// A sink is down for longer than the outbox has room; what was dropped comes from the archive.
+/// A sink is down for longer than the outbox has room; dropped alerts come from the archive.
 #[test]
 fn an_outbox_that_is_full_drops_nothing_for_good() {
     let mut receiver = Receiver::that_takes_all();
@@ -429,7 +434,7 @@ fn groups_tell_the_first_and_count_the_others() {
     let daemon = Daemon::start(&set.config);
     set.append(&log(2_000, 5));
     wait_until("some are sealed", || set.path("archive/alerts").exists() && !set.sealed().is_empty());
-    // What is held survives a kill.
+    // Held alerts survive a kill.
     daemon.kill();
     let mut daemon = Daemon::start(&set.config);
     daemon.wait_for_metric("unsealed_records", 0.0);
@@ -506,7 +511,7 @@ fn rsyslog_gets_every_byte_over_tls() {
     wait_until("all are written", || read(&peer.out).lines().count() >= expected.len());
     let got: BTreeSet<String> = read(&peer.out).lines().map(str::to_owned).collect();
     assert!(got == expected, "{:?}", got.symmetric_difference(&expected).take(2).collect::<Vec<_>>());
-    // Whoever has another authority is not spoken to.
+    // A receiver with another authority gets nothing.
     let outcome = syslog(peer.port, SyslogFormat::Json, "other-ca.pem").send(&alerts[..1]);
     assert!(
         matches!(&outcome[..], [Outcome::Later { reason, .. }] if reason.contains("certificate")),
@@ -695,7 +700,7 @@ fn a_mock_of_elastic_takes_what_its_contract_says() {
         };
         assert!(expected, "{number}: {outcome:?}");
     }
-    // What is there already is success; 413 halves.
+    // A document that exists already is a success; 413 halves.
     let again: Vec<Arc<Alert>> = alerts.iter().cycle().take(120).cloned().collect();
     let outcomes = sink.send(&again);
     let taken = outcomes.iter().filter(|outcome| **outcome == Outcome::Taken).count();

@@ -1,4 +1,5 @@
-//! `strongroom run` on logs that are written, rotated, packed, copied and cut off while it looks.
+//! `strongroom run` on logs that are written, rotated, compressed, copied and truncated while it
+//! reads.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -69,16 +70,16 @@ fn lines_are_sealed_as_they_come_and_a_stop_seals_the_rest() {
     daemon.wait_for_metric("received_records_total", 3_500.0);
     let (status, log) = daemon.terminate();
     assert!(status.success(), "{log}");
-    assert!(log.contains("everything that was read is sealed"), "{log}");
+    assert!(log.contains("everything read is sealed"), "{log}");
     let all = [bytes, more].concat();
     assert!(export(&set.archive) == all);
-    // What `ingest` makes of the same file is the same stream.
+    // `ingest` of the same file gives the same stream.
     let ingest = output(crate::run::ingest(&set.archive, &[&path]).arg("--quiet"));
     assert!(ingest.status.success());
     assert_eq!(number(&set.archive, "SELECT count(*) FROM events"), 3_500);
 }
 
-/// kube-apiserver's rotation: rename, new file, the old one packed and removed a little later.
+/// kube-apiserver's rotation: rename, new file, the old one compressed and removed a little later.
 struct Lumberjack {
     folder: PathBuf,
     file: File,
@@ -101,7 +102,7 @@ impl Lumberjack {
         self.unpacked.push(rotated);
     }
 
-    /// Packs the oldest file, as slowly as a compressor does.
+    /// Compresses the oldest file, as slowly as a compressor does.
     fn pack(&mut self) {
         if self.unpacked.is_empty() {
             return;
@@ -134,7 +135,7 @@ fn rotation_under_load_with_gzip_and_kills_loses_and_doubles_nothing() {
     let (mut kills, mut stops) = (0, 0);
     for (number, line) in lines.iter().enumerate() {
         if number % 5 == 3 {
-            // Half a line, seen as such by whoever looks now.
+            // Half a line, seen as such by a reader at this moment.
             let (head, tail) = line.split_at(line.len() / 2);
             log_.file.write_all(head).expect("written");
             if number % 40 == 3 {
@@ -160,7 +161,7 @@ fn rotation_under_load_with_gzip_and_kills_loses_and_doubles_nothing() {
                 _ => daemon.take().expect("it runs").kill(),
             }
             kills += 1;
-            // Rotation goes on while nobody looks.
+            // Rotation continues while no daemon runs.
             if kills % 2 == 0 {
                 log_.rotate();
                 log_.pack();
@@ -196,11 +197,11 @@ fn copies_truncation_and_files_that_vanish() {
     append(&live, &first);
     let mut daemon = Daemon::start(&set.config);
     daemon.wait_for_metric("sealed_events_total", 300.0);
-    // copytruncate: the copy brings nothing, the file begins anew.
+    // copytruncate: the copy adds nothing, the file starts again.
     std::fs::copy(&live, set.logs.join("audit.log.1")).expect("copied");
     std::fs::write(&live, &second).expect("written");
     daemon.wait_for_metric("sealed_events_total", 500.0);
-    // A folder that comes later, with a file that goes again at once; it is read if it was seen.
+    // A folder that appears later, with a file that disappears at once; it is read if it was seen.
     let passing = deep.join("audit.log");
     append(&passing, &third);
     daemon.wait_for_metric("sealed_events_total", 600.0);
@@ -208,10 +209,10 @@ fn copies_truncation_and_files_that_vanish() {
     // A writer that dies in the middle of a line: the piece is kept, as a reject.
     append(&live, b"{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"lev");
     daemon.wait_for_metric("sealed_rejects_total", 1.0);
-    // A shorter copy of what is known, and the whole of it packed.
+    // A shorter copy of a known file, and the complete file compressed.
     write(&set.logs, "old.log", &first[..first.len() / 2]);
     write(&set.logs, "whole.log.zst", &zstd::encode_all(&first[..], 1).expect("in memory"));
-    // A file that is no log is none of ours; an empty one may become one.
+    // A file that is not a log is ignored; an empty one may become a log.
     write(&set.logs, "notes.txt", b"not a log\n");
     write(&set.logs, "empty.log", b"");
     std::thread::sleep(Duration::from_millis(800));
@@ -248,7 +249,8 @@ fn an_alert_leaves_long_before_its_event_is_sealed() {
     let told = daemon.alerts.lock().expect("no panic holds it").len();
     let file = std::fs::read_to_string(folder.path().join("alerts.jsonl")).expect("alerts");
     assert_eq!(file.lines().count(), told);
-    // Killed before a seal: the next run raises the same alerts again, under the same ids, once in the archive.
+    // Killed before a seal: the next run raises the same alerts again, under the same ids, once in
+    // the archive.
     let ids = |lines: &[String]| -> std::collections::BTreeSet<String> {
         lines
             .iter()
@@ -278,7 +280,7 @@ fn a_full_disk_is_said_and_waited_for() {
     let set = setting("");
     let bytes = log(4_000, 61);
     let path = set.logs.join("audit.log");
-    // A limit on the size of files is the full disk that a test may make, and mend.
+    // A limit on the size of files stands in for a full disk, which a test can set and lift.
     let mut command = Command::new("sh");
     command
         .args(["-c", "trap '' XFSZ; exec \"$0\" run --config \"$1\"", env!("CARGO_BIN_EXE_strongroom")])

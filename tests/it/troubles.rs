@@ -1,6 +1,7 @@
-//! What goes wrong around a daemon in years: a disk that may not be written, rights that are taken away, credentials
-//! that expire, a disk that is gone, a clock that is set back. Each time: it says what is wrong, holds or leaves at its
-//! source what it cannot seal, and goes on by itself when it is mended.
+//! What goes wrong around a daemon in years: a disk that becomes read-only, permissions that are
+//! removed, credentials that expire, an unmounted disk, a clock that is set back. Each time the
+//! daemon reports what is wrong, holds or leaves at its source what it cannot seal, and continues
+//! without help when the cause is fixed.
 
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
@@ -13,7 +14,7 @@ use crate::daemon::{Daemon, config, wait_until};
 use crate::run::{expect_code, export, log, number, output, strongroom, strongroom_at, write};
 use crate::services::seaweed::{self, ACCESS_KEY, SECRET_KEY};
 
-/// Whom the daemon runs as where the tests run as root, who may do everything.
+/// The user of the daemon where the tests run as root, who may do everything.
 const NOBODY: u32 = 65_534;
 
 struct Setting {
@@ -42,7 +43,7 @@ fn append(path: &Path, bytes: &[u8]) {
     file.and_then(|mut file| file.write_all(bytes)).expect("written");
 }
 
-/// Whether the tests are run by somebody whom no permission stops.
+/// Whether the tests run as a user whom no permission stops.
 fn is_root(folder: &Path) -> bool {
     let path = write(folder, "probe", b"");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).expect("ours");
@@ -78,7 +79,7 @@ fn permission_denied_is_said_and_waited_for() {
     let bytes = log(2_000, 81);
     let mut command = strongroom();
     if is_root(set.folder.path()) {
-        // Whoever is not root may not get to where it was built.
+        // A user other than root may not have access to the build folder.
         let copy = set.folder.path().join("strongroom");
         std::fs::copy(command.get_program(), &copy).expect("copied");
         command = strongroom_at(&copy);
@@ -125,7 +126,7 @@ fn a_disk_that_is_gone_is_not_made_anew() {
     assert!(export(&set.archive) == bytes);
 }
 
-/// A mount of its own, which somebody else switches between writable and not.
+/// A separate mount, which is switched between writable and read-only.
 #[test]
 fn a_read_only_disk_is_said_and_waited_for() {
     let set = setting(None);
@@ -146,7 +147,7 @@ fn a_read_only_disk_is_said_and_waited_for() {
     wait_until("the log says what is wrong", || daemon.log().contains("Read-only file system"));
     let (status, why) = daemon.get("/readyz");
     assert_eq!(status, 503, "{why}");
-    assert!(why.contains("the pipeline does not run"), "{why}");
+    assert!(why.contains("the pipeline is not running"), "{why}");
     assert_eq!(daemon.metric("sealed_events_total"), 0.0);
     let target = daemon.pid().to_string();
     let enter = ["--target", &target, "--user", "--mount", "--preserve-credentials", "mount", "-o"];
@@ -193,7 +194,7 @@ fn credentials_that_expire_are_said_and_their_renewal_is_seen() {
     wait_until("a first seal", || daemon.metric("seals_total") >= 1.0);
     std::fs::write(&keys, bad).expect("written");
     append(&set.log, &bytes[500_000..]);
-    // What is known of credentials without an expiry of their own is believed for half a minute.
+    // Credentials without an expiry are cached for half a minute.
     wait_until("a seal fails", || {
         let failures = daemon.metric("seal_failures_total");
         if failures == 0.0 && daemon.metric("received_records_total") == daemon.metric("sealed_events_total")
@@ -236,7 +237,7 @@ fn a_clock_that_is_set_back_is_said_and_harms_nothing() {
     wait_until("a first seal", || daemon.metric("seals_total") >= 1.0);
     // Two years: another volume, if volumes went back.
     std::fs::write(&clock, "-63072000").expect("written");
-    wait_until("it is said", || daemon.log().contains("the system's clock was set back"));
+    wait_until("it is said", || daemon.log().contains("the system clock was set back"));
     append(&set.log, &bytes[500_000..]);
     daemon.wait_for_metric("sealed_events_total", 2_000.0);
     assert_eq!(daemon.metric("conservation_failures_total"), 0.0);

@@ -1,4 +1,5 @@
-//! The API server's webhook through the daemon: what was answered with 200 is in the archive, once, whatever is killed.
+//! The API server's webhook through the daemon: everything answered with 200 is in the archive,
+//! once, despite kills.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -12,7 +13,8 @@ use crate::run::{expect_code, export, is_long, log, number, strongroom};
 
 const TOKEN: &str = "a-token-of-the-test";
 
-/// Events of `count` batches of `size`, each an `EventList` as an API server posts it, with its items.
+/// Events of `count` batches of `size`, each an `EventList` as an API server posts it, with its
+/// items.
 fn batches(count: usize, size: usize, seed: u64) -> Vec<(Vec<u8>, Vec<Vec<u8>>)> {
     let text = log((count * size) as u64, seed);
     let items: Vec<Vec<u8>> = text
@@ -49,7 +51,7 @@ fn post(address: &str, path: &str, token: &str, body: &[u8]) -> u16 {
     answer.split_whitespace().nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
 }
 
-/// Where its listener is, once it has said so.
+/// The address of its listener, once it has logged it.
 fn listener(daemon: &Daemon) -> String {
     let mut address = None;
     wait_until("the webhook listens", || {
@@ -88,7 +90,8 @@ fn every_batch_answered_with_200_is_in_the_archive_once_whatever_is_killed() {
     let batches = Arc::new(batches(if is_long() { 2_000 } else { 120 }, 40, 81));
     let kills_wanted = if is_long() { 50 } else { 4 };
 
-    // Senders try each batch until it is answered with 200, as an API server does, and remember that it was.
+    // Senders try each batch until it is answered with 200, as an API server does, and remember
+    // that it was.
     let address = Arc::new(Mutex::new(String::new()));
     let (next, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let mut daemon = Daemon::start(&config);
@@ -144,7 +147,7 @@ fn every_batch_answered_with_200_is_in_the_archive_once_whatever_is_killed() {
     wait_until("the repetition is counted", || {
         daemon.metric("source_duplicates_total{source=\"api\"}") == before + 40.0
     });
-    // The same auditID with other bytes: kept, for a client can choose it.
+    // The same auditID with other bytes: kept, because a client can choose it.
     let other = batches[0].1[0].clone();
     let other = String::from_utf8(other).expect("text").replacen("\"verb\":\"", "\"verb\":\"x-", 1);
     let list =

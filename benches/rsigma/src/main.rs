@@ -1,16 +1,18 @@
-//! How fast is our matcher beside rsigma-eval 0.21 on the same events and rules, do they agree, and what do a
-//! thousand rules cost against a hundred?
+//! How fast is our matcher compared with rsigma-eval 0.21 on the same events and rules, do they
+//! agree, and what do a thousand rules cost against a hundred?
 //!
-//! Events: 40,000 generated ones with attacks (seed 7), without `RequestReceived`, which our rules leave out by
-//! themselves. Rules: our own over single events, as far as rsigma can express them; the others are counted by
-//! reason. Each engine gets its events as it likes them, prepared beforehand: ours a batch of columns, rsigma a
-//! parsed `serde_json::Value` with our virtual fields put in. One thread, best of some rounds. Derived rules are ours
-//! with one more line that no event has.
+//! Events: 40,000 generated ones with attacks (seed 7), without `RequestReceived`, which our rules
+//! leave out by default. Rules: our own over single events, as far as rsigma can express them; the
+//! others are counted by reason. Each engine gets its events in its own form, prepared beforehand:
+//! ours a batch of columns, rsigma a parsed `serde_json::Value` with our virtual fields added. One
+//! thread, best of several rounds. Derived rules are ours with one more line that no event has.
 //!
-//! Correlations are compared as well, where both mean the same: counts, counts of values, sequences. Compared is which
-//! rule tells of which group, not how often: rsigma tells again for each further event, ours once a burst. For both each request
-//! is there once (ours counts a request once, rsigma each of its stages), in order of time. Besides the generated events
-//! each rule's own fixtures are judged, of which the first must be found by both and the near misses by neither.
+//! Correlations are compared as well, where both engines give them the same meaning: counts, counts
+//! of values, sequences. The comparison is of which rule reports which group, not how often: rsigma
+//! reports again for each further event, ours once a burst. Both get each request once (ours counts
+//! a request once, rsigma each of its stages), in order of time. In addition to the generated
+//! events each rule's own fixtures are judged: both must find the first and neither the near
+//! misses.
 //!
 //! Run with `cargo run --release --manifest-path benches/rsigma/Cargo.toml` from the root.
 
@@ -251,11 +253,11 @@ fn correlation(name: &str, document: &Value, all: &RuleSet) -> Result<[String; 2
         }
     }
     let mut ours = correlation.as_mapping().expect("a mapping").clone();
-    // Ours waits so long for events that are late; here none is.
+    // Ours waits this long for late events; here none is late.
     ours.remove(Value::String("lateness".into()));
     let mut theirs = ours.clone();
     if kind == "temporal" {
-        // Without a condition rsigma 0.21 is content with any one of the rules; Sigma asks for all of them.
+        // Without a condition rsigma 0.21 accepts any one of the rules; Sigma requires all of them.
         let condition = yaml_serde::from_str(&format!("gte: {}", documents.len())).expect("YAML");
         theirs.insert(Value::String("condition".into()), condition);
     }
@@ -267,7 +269,7 @@ fn correlation(name: &str, document: &Value, all: &RuleSet) -> Result<[String; 2
     }))
 }
 
-/// Rule and group of whatever either engine tells of these lines.
+/// Rule and group of everything that either engine reports for these lines.
 fn told([rules, theirs]: &[String; 2], lines: &[String]) -> [BTreeSet<(String, String)>; 2] {
     let texts: Vec<&str> = lines.iter().map(String::as_str).collect();
     let set =
@@ -316,7 +318,7 @@ fn requests<'l>(lines: impl IntoIterator<Item = &'l String>) -> Vec<String> {
     by_time.into_iter().map(|(_, _, line)| line.clone()).collect()
 }
 
-/// Whether both engines tell of the same.
+/// Whether both engines report the same.
 fn correlations(lines: &[String]) -> bool {
     let all = RuleSet::builtin().expect("built-in rules load");
     let (mut rules, mut left) = (Vec::new(), BTreeMap::new());

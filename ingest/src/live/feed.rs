@@ -1,7 +1,8 @@
 //! What passes between a source and the driver.
 //!
 //! Invariant: the chunks of one partition follow each other without a gap, from the position that
-//! [`Feed::position`] told; the driver ends the run when they do not.
+//! [`Feed::position`] returned; the driver ends the run if they do not. After a crash a source asks
+//! for the position again, and nothing here matters any more.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{SendTimeoutError, Sender, bounded};
 use strongroom_archive::{Archive, Position};
+use strongroom_decode::Block;
 
-use crate::frame::Block;
-use crate::source::Fingerprint;
+use crate::fingerprint::Fingerprint;
 
-/// A partition, as people and the archive know it.
+/// A partition, with the names that people and the archive use.
 #[derive(Debug, PartialEq, Eq)]
 pub struct StreamName {
     /// `kind/identity`, as in the column `source`; the same as in the block's origin.
@@ -28,21 +29,22 @@ pub struct StreamName {
 #[derive(Debug)]
 pub struct Chunk {
     pub stream: Arc<StreamName>,
-    /// Ends behind a newline, at the end of a stream that grows no more, or inside an over-long line.
+    /// Ends after a newline, at the end of a stream that no longer grows, or inside an over-long
+    /// line.
     pub block: Block,
     /// Fingerprint of the stream up to the block's end: of all its bytes, or its chain.
     pub prefix: Fingerprint,
-    /// A broker's number of the first message behind the block.
+    /// The broker's number of the first message after the block.
     pub broker_offset: Option<i64>,
     /// When the first of its bytes was received.
     pub arrived: Instant,
 }
 
-/// The run is over: a source returns from [`Source::run`] when it is told so.
+/// The run is over: a source that gets this returns from [`Source::run`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopped;
 
-/// Why a source could not go on. The run goes on without it, and it is started again after a while.
+/// Why a source cannot continue. The run continues without it, and restarts it after a while.
 #[derive(Debug)]
 pub struct SourceError {
     pub message: String,
@@ -61,46 +63,47 @@ impl std::error::Error for SourceError {
     }
 }
 
-/// Something that brings lines for as long as the process lives.
+/// Brings lines for as long as the process lives.
 pub trait Source: Send {
     /// Name in the configuration.
     fn name(&self) -> &str;
 
-    /// Brings lines until [`Feed::is_stopping`], or a call that says [`Stopped`]; called again, with a new
-    /// feed, after a failure anywhere in the pipeline. Nothing of an earlier run may be relied on but what
-    /// [`Feed::position`] says.
+    /// Brings lines until [`Feed::is_stopping`], or until a call returns [`Stopped`]. It is called
+    /// again, with a new feed, after a failure anywhere in the pipeline. It must not rely on
+    /// anything from an earlier run but what [`Feed::position`] returns.
     ///
     /// # Errors
-    /// What the source itself cannot get over. What passes (a broker that is away, a file that is gone)
-    /// it waits for, and says so with [`Feed::trouble`].
+    /// What the source itself cannot recover from. It waits for what passes (a broker that is away,
+    /// a missing file), and reports it with [`Feed::trouble`].
     fn run(&mut self, feed: &Feed) -> Result<(), SourceError>;
 }
 
-/// What a source has done since the process began.
+/// What a source has done since the process started.
 #[derive(Debug, Default)]
 pub struct SourceCounters {
     /// Bytes of text handed over.
     pub bytes: AtomicU64,
-    /// Records that came again and were not handed over.
+    /// Records that were received again and not handed over.
     pub duplicates: AtomicU64,
-    /// How much is known to wait at the source: messages of a broker, bytes of files or of a write-ahead log.
+    /// How much is known to wait at the source: messages of a broker, bytes of files or of a
+    /// write-ahead log.
     pub lag: AtomicI64,
-    /// Times that something was wrong and was got over.
+    /// Number of troubles so far.
     pub troubles: AtomicU64,
-    /// What is wrong now; empty when nothing is.
+    /// The current trouble; empty if there is none.
     trouble: Mutex<String>,
-    /// When something was handed over last, as the time since the counters were made.
+    /// When something was last handed over.
     last: Mutex<Option<Instant>>,
 }
 
 impl SourceCounters {
-    /// What is wrong now, in words.
+    /// The current trouble, in words.
     pub fn trouble(&self) -> Option<String> {
         let trouble = lock(&self.trouble);
         (!trouble.is_empty()).then(|| trouble.clone())
     }
 
-    /// When something was handed over last.
+    /// When something was last handed over.
     pub fn last_chunk(&self) -> Option<Instant> {
         *lock(&self.last)
     }
@@ -114,13 +117,14 @@ pub(crate) struct Shared {
     under_way: Mutex<u64>,
     room: Condvar,
     under_way_max: u64,
-    /// Sealed at the run's begin or since, by partition.
+    /// Sealed when the run began or since, by partition.
     sealed: Mutex<HashMap<String, Position>>,
     /// Handed over in this run, by partition.
     reached: Mutex<HashMap<String, Position>>,
-    /// Partitions of which the archive has rejects that its events do not reach yet: a run died between two commits.
+    /// Partitions whose rejects are ahead of their events in the archive: a run died between two
+    /// commits.
     rejects_ahead: HashMap<String, Position>,
-    /// The archive, to compare with what it holds.
+    /// The archive, for comparing streams with what it has.
     pub(crate) archive: Option<Archive>,
 }
 
@@ -152,7 +156,7 @@ impl Shared {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// Text has been encoded, or is given up.
+    /// Releases text that was encoded, or is given up.
     pub(crate) fn release(&self, bytes: u64) {
         let mut under_way = lock(&self.under_way);
         *under_way = under_way.saturating_sub(bytes);
@@ -169,19 +173,20 @@ impl Shared {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What these hold is whole after each statement, so a panic elsewhere leaves nothing half done.
+    // The values are whole after each statement, so a panic elsewhere leaves nothing half done.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the driver is told by feeds.
+/// What a source sends to the driver.
 #[derive(Debug)]
-pub(crate) enum Told {
+pub(crate) enum SourceMessage {
     Chunk(Chunk),
-    /// Records that came again.
+    /// Records that were received again.
     Duplicates(u64),
-    /// Seal everything told so far, then answer.
+    /// Seal everything sent so far, then answer.
     Seal(Sender<()>),
-    /// Read the positions of partitions anew, for another process may have added to them, then answer.
+    /// Read the positions of partitions again, because another process may have moved them, then
+    /// answer.
     Refresh(Vec<String>, Sender<()>),
 }
 
@@ -189,7 +194,7 @@ pub(crate) enum Told {
 #[derive(Clone, Debug)]
 pub struct Feed {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) driver: Sender<Told>,
+    pub(crate) driver: Sender<SourceMessage>,
     pub(crate) counters: Arc<SourceCounters>,
     /// Longest line that is decoded, in bytes.
     pub line_bytes_max: usize,
@@ -201,19 +206,20 @@ impl Feed {
         self.shared.is_stopping()
     }
 
-    /// Where to go on with a partition: behind what was handed over in this run, or what is sealed;
-    /// `None` when the archive has nothing of it.
+    /// Where to continue a partition: after what was handed over in this run, or after what is
+    /// sealed; `None` if the archive has nothing of it.
     pub fn position(&self, partition: &str) -> Option<Position> {
         lock(&self.shared.reached).get(partition).copied().or_else(|| self.sealed(partition))
     }
 
-    /// How far a partition is sealed: what lies before is durable, and need not be kept at the source.
+    /// How far a partition is sealed: everything before is durable, and the source need not keep
+    /// it.
     pub fn sealed(&self, partition: &str) -> Option<Position> {
         lock(&self.shared.sealed).get(partition).copied()
     }
 
-    /// Where the rejects of a partition end when they are ahead of its events: lines must be told apart up to there
-    /// as they were when these were stored.
+    /// Where the rejects of a partition end, if they are ahead of its events: up to there, lines
+    /// must be cut as they were when the rejects were stored.
     pub(crate) fn rejects_ahead(&self, partition: &str) -> Option<Position> {
         self.shared.rejects_ahead.get(partition).copied()
     }
@@ -223,17 +229,17 @@ impl Feed {
         Arc::clone(&self.shared.stopping)
     }
 
-    /// Partitions whose name begins with `kind`, as far as they are sealed.
+    /// Partitions whose name begins with `kind`, with the positions up to which they are sealed.
     pub fn sealed_partitions(&self, kind: &str) -> Vec<(String, Position)> {
         let sealed = lock(&self.shared.sealed);
         let of_kind = sealed.iter().filter(|(partition, _)| partition.starts_with(kind));
         of_kind.map(|(partition, position)| (partition.clone(), *position)).collect()
     }
 
-    /// Hands lines over; waits while the pipeline is full. An empty chunk is nothing.
+    /// Hands lines over, and waits while the pipeline is full. An empty chunk is ignored.
     ///
     /// # Errors
-    /// [`Stopped`] when the run is over. The chunk is gone then; the next run begins before it.
+    /// [`Stopped`] if the run is over. The chunk is lost then; the next run begins before it.
     pub fn send(&self, chunk: Chunk) -> Result<(), Stopped> {
         let mut left = self.offer(chunk, WAIT)?;
         while let Some(chunk) = left {
@@ -242,11 +248,11 @@ impl Feed {
         Ok(())
     }
 
-    /// Hands lines over, or gives them back when the pipeline is full for longer than `wait`: for a source
-    /// that has something else to do meanwhile. An empty chunk is nothing.
+    /// Hands lines over, or returns them if the pipeline is full for longer than `wait`: for a
+    /// source that has other work meanwhile. An empty chunk is ignored.
     ///
     /// # Errors
-    /// [`Stopped`] when the run is over. The chunk is gone then; the next run begins before it.
+    /// [`Stopped`] if the run is over. The chunk is lost then; the next run begins before it.
     pub fn offer(&self, chunk: Chunk, wait: Duration) -> Result<Option<Chunk>, Stopped> {
         let bytes = chunk.block.bytes.len() as u64;
         if bytes == 0 {
@@ -271,24 +277,25 @@ impl Feed {
         let partition = chunk.stream.partition.clone();
         let reached = Position {
             next_offset: chunk.block.offset + i64::try_from(bytes).unwrap_or(i64::MAX),
-            // Counted by the driver, which alone knows them.
+            // The driver counts them, which alone knows their number.
             records: 0,
             prefix_blake3: chunk.prefix,
             broker_offset: chunk.broker_offset,
         };
         {
-            // Held while the chunk is sent: of two sources that have found the same stream one is first, and the
-            // driver hears them in this order.
+            // Locked while the chunk is sent: if two sources have found the same stream, one is
+            // first, and the driver receives them in this order.
             let mut all = lock(&self.shared.reached);
             let known = all.get(&partition).copied().or_else(|| self.sealed(&partition));
             if chunk.block.offset < known.map_or(0, |known| known.next_offset) {
-                // The other source has handed it over; this one sees so when it asks for its position.
+                // Another source has handed it over; this one learns it when it asks for its
+                // position.
                 self.shared.release(bytes);
                 return Ok(None);
             }
-            match self.driver.send_deadline(Told::Chunk(chunk), until) {
+            match self.driver.send_deadline(SourceMessage::Chunk(chunk), until) {
                 Ok(()) => _ = all.insert(partition, reached),
-                Err(SendTimeoutError::Timeout(Told::Chunk(chunk))) => {
+                Err(SendTimeoutError::Timeout(SourceMessage::Chunk(chunk))) => {
                     self.shared.release(bytes);
                     return Ok(Some(chunk));
                 }
@@ -300,46 +307,48 @@ impl Feed {
         Ok(None)
     }
 
-    /// Records that came again and are left out: they are part of the conservation sum.
+    /// Reports records that were received again and are left out: they are part of the conservation
+    /// sum.
     ///
     /// # Errors
-    /// [`Stopped`] when the run is over.
+    /// [`Stopped`] if the run is over.
     pub fn duplicates(&self, records: u64) -> Result<(), Stopped> {
         self.counters.duplicates.fetch_add(records, Ordering::Relaxed);
-        self.driver.send(Told::Duplicates(records)).map_err(|_| Stopped)
+        self.driver.send(SourceMessage::Duplicates(records)).map_err(|_| Stopped)
     }
 
-    /// Has everything sealed that was handed over so far; `false` when it took longer than `wait`.
+    /// Has everything sealed that was handed over so far; `false` if that took longer than `wait`.
     ///
     /// # Errors
-    /// [`Stopped`] when the run is over.
+    /// [`Stopped`] if the run is over.
     pub fn seal_now(&self, wait: Duration) -> Result<bool, Stopped> {
         let (done, answer) = bounded(1);
-        if !self.tell(Told::Seal(done), wait)? {
+        if !self.message(SourceMessage::Seal(done), wait)? {
             return Ok(false);
         }
         self.wait_for(&answer, wait)
     }
 
-    /// Reads a partition's position anew. A source that shares its partitions with other processes does so
-    /// when it is given one, before it asks [`Feed::position`]: what it handed over of it itself before counts
-    /// no longer.
+    /// Reads a partition's position again. A source that shares partitions with other processes
+    /// calls this when it is assigned one, before it asks [`Feed::position`]: what it handed over
+    /// of the partition before no longer counts.
     ///
     /// # Errors
-    /// [`Stopped`] when the run is over.
+    /// [`Stopped`] if the run is over.
     pub fn refresh(&self, partition: &str, wait: Duration) -> Result<bool, Stopped> {
         self.refresh_all(std::slice::from_ref(&partition), wait)
     }
 
-    /// [`Feed::refresh`] for several partitions, with one look at the archive.
+    /// Like [`Feed::refresh`], for several partitions with one read of the archive.
     ///
     /// # Errors
-    /// [`Stopped`] when the run is over.
+    /// [`Stopped`] if the run is over.
     pub fn refresh_all(&self, partitions: &[&str], wait: Duration) -> Result<bool, Stopped> {
         let (done, answer) = bounded(1);
-        if !self
-            .tell(Told::Refresh(partitions.iter().map(|name| (*name).to_owned()).collect(), done), wait)?
-        {
+        if !self.message(
+            SourceMessage::Refresh(partitions.iter().map(|name| (*name).to_owned()).collect(), done),
+            wait,
+        )? {
             return Ok(false);
         }
         let refreshed = self.wait_for(&answer, wait)?;
@@ -352,8 +361,8 @@ impl Feed {
         Ok(refreshed)
     }
 
-    fn tell(&self, what: Told, wait: Duration) -> Result<bool, Stopped> {
-        match self.driver.send_timeout(what, wait) {
+    fn message(&self, message: SourceMessage, wait: Duration) -> Result<bool, Stopped> {
+        match self.driver.send_timeout(message, wait) {
             Ok(()) => Ok(true),
             Err(SendTimeoutError::Timeout(_)) => Ok(false),
             Err(SendTimeoutError::Disconnected(_)) => Err(Stopped),
@@ -379,32 +388,32 @@ impl Feed {
         }
     }
 
-    /// How much is known to wait at the source.
+    /// Sets how much is known to wait at the source.
     pub fn lag(&self, lag: i64) {
         self.counters.lag.store(lag, Ordering::Relaxed);
     }
 
-    /// Something is wrong and is waited for: said once in the log, shown by the readiness check until
-    /// [`Feed::well`].
+    /// Reports that something is wrong and is waited for. It is logged once, and the readiness
+    /// check shows it until [`Feed::recovered`].
     pub fn trouble(&self, what: impl fmt::Display) {
         let what = what.to_string();
         let mut trouble = lock(&self.counters.trouble);
         if *trouble != what {
-            tracing::warn!(trouble = %what, "source waits");
+            tracing::warn!(trouble = %what, "source is blocked");
             self.counters.troubles.fetch_add(1, Ordering::Relaxed);
             *trouble = what;
         }
     }
 
-    /// What was wrong is over.
-    pub fn well(&self) {
+    /// Reports that nothing is wrong any more.
+    pub fn recovered(&self) {
         let mut trouble = lock(&self.counters.trouble);
         if !trouble.is_empty() {
-            tracing::info!(trouble = %trouble, "source goes on");
+            tracing::info!(trouble = %trouble, "source recovered");
             trouble.clear();
         }
     }
 }
 
-/// How often one who waits looks whether the run is over.
+/// How often a waiting call checks whether the run is over.
 const WAIT: Duration = Duration::from_millis(200);

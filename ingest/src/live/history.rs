@@ -1,7 +1,7 @@
-//! The archive's table `alerts`, for an outbox that has to catch up.
+//! Reads the archive's table `alerts` for an outbox that has to catch up.
 //!
-//! Invariant: reads only, opens the archive for each look, and holds no lock: it works while the pipeline writes, and
-//! while another process does.
+//! Invariant: it only reads, opens the archive for each read, and holds no lock: it works while the
+//! pipeline or another process writes. A crash here loses nothing.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use strongroom_sinks::{History, HistoryError, Mark};
 /// How the archive is opened.
 type Open = dyn Fn() -> Result<Archive, ArchiveError> + Send + Sync;
 
-/// The alerts of an archive that `open` opens.
+/// The alerts of the archive that `open` opens.
 pub struct ArchiveHistory {
     open: Box<Open>,
 }
@@ -43,7 +43,8 @@ impl History for ArchiveHistory {
     ) -> Result<(), HistoryError> {
         let archive = (self.open)()?;
         for batch in archive.rows_between(Table::Alerts, &from.0, &to.0)? {
-            let alerts = alerts_of_batch(&batch?).ok_or("rows of the table alerts have another shape")?;
+            let alerts =
+                alerts_of_batch(&batch?).ok_or("rows of the table alerts do not have its columns")?;
             for alert in alerts {
                 if !each(alert) {
                     return Ok(());

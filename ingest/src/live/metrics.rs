@@ -1,8 +1,9 @@
-//! What the driver has done since the process began, for whoever looks at it from outside.
+//! What the driver has done since the process started, for metrics pages and health checks.
 //!
-//! Invariant: whenever nothing is under way, `received = sealed events + sealed rejects + duplicates +
-//! given up`; records given up were not acknowledged and come again. While something is, it is counted as
-//! `unsealed`. [`Metrics::conserved`] is the sum as the driver, who counts, saw it last.
+//! Invariant: whenever nothing is under way, `received = sealed events + sealed rejects +
+//! duplicates + given up`; records given up were not acknowledged and will be read again. Records
+//! under way are counted as `unsealed`. [`Metrics::conserved`] is the sum as the driver, which does
+//! the counting, last saw it. Counters start at zero after a crash.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -55,7 +56,7 @@ pub struct Metrics {
     pub sealed_events: AtomicU64,
     pub sealed_rejects: AtomicU64,
     pub duplicates: AtomicU64,
-    /// Records that were decoded and not sealed when the pipeline began again; they come again.
+    /// Records that were decoded but not sealed when the pipeline restarted; they are read again.
     pub given_up: AtomicU64,
     /// Records decoded and not sealed yet.
     pub unsealed: AtomicU64,
@@ -68,18 +69,19 @@ pub struct Metrics {
     pub seal_failures: AtomicU64,
     pub sealed_bytes: AtomicU64,
     pub sealed_files: AtomicU64,
-    /// Begin of a seal to its end.
+    /// Time from the start of a seal to its end.
     pub seal_seconds: Histogram,
-    /// Arrival of an event to its alert.
+    /// Time from the arrival of an event to its alert.
     pub alert_seconds: Histogram,
-    /// Times that the pipeline began again after a failure.
+    /// Number of restarts of the pipeline after a failure.
     pub restarts: AtomicU64,
     /// Rules in use.
     pub rules: AtomicU64,
-    /// Times that other rules were put in place while the pipeline ran, and that they were refused.
+    /// How often other rules were put in place while the pipeline ran, and how often they were
+    /// refused.
     pub rule_reloads: AtomicU64,
     pub rule_reloads_refused: AtomicU64,
-    /// Times that a sum did not hold.
+    /// How often a sum did not hold.
     pub conservation_failures: AtomicU64,
     /// Whether the pipeline has the archive and takes what sources bring.
     pub running: AtomicBool,
@@ -88,23 +90,23 @@ pub struct Metrics {
     rejects: Mutex<BTreeMap<String, u64>>,
     /// When the oldest record that is not sealed arrived.
     oldest: Mutex<Option<Instant>>,
-    /// What holds up sealing, in words.
+    /// Why sealing is held up, in words.
     trouble: Mutex<Option<String>>,
     sources: Mutex<BTreeMap<String, Arc<SourceCounters>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // Whole after each statement, so a panic elsewhere leaves nothing half done.
+    // The values are whole after each statement, so a panic elsewhere leaves nothing half done.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Metrics {
-    /// Whether the conservation sum held when it was last drawn up.
+    /// Whether the conservation sum held when it was last computed.
     pub fn conserved(&self) -> bool {
         !self.broken.load(Ordering::Relaxed)
     }
 
-    /// Draws the sum up; for the thread that counts, since others may see half of a step.
+    /// Computes the sum. Only the thread that counts may call it: others may see half of a step.
     pub(crate) fn draw_up(&self) -> bool {
         let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let sum = get(&self.sealed_events)
@@ -142,7 +144,7 @@ impl Metrics {
         *lock(&self.oldest) = arrived;
     }
 
-    /// What holds up sealing; `None` when nothing does.
+    /// Why sealing is held up; `None` if it is not.
     pub fn trouble(&self) -> Option<String> {
         lock(&self.trouble).clone()
     }

@@ -4,16 +4,17 @@
 //!  source ──Chunk──▶ workers: decode, match ──▶ driver ──▶ alerts leave
 //!  (a thread each,                               │ text of each partition is kept
 //!   waits when the                               ▼ until there is enough of it
-//!   pipeline is full)  workers: decode, encode ──▶ bundle ──▶ sealer ──▶ archive
+//!   pipeline is full)  workers: decode, encode ──▶ batch ──▶ sealer ──▶ archive
 //! ```
 //!
 //! Invariants:
-//! - A source can begin again at any sealed position: a file that is read again, a broker that keeps its
-//!   messages, a write-ahead log. So a failure anywhere costs nothing but the work since the last seal.
-//! - A source is told of a seal when, and only when, it is durable.
-//! - The text under way, from a source's hands until it is encoded, never exceeds a bound; a source that
-//!   brings more waits, and nothing else does.
-//! - Alerts are raised from text as it comes, before and regardless of sealing.
+//! - A source can restart at any sealed position: a file that is read again, a broker that keeps
+//!   its messages, a write-ahead log. So a failure anywhere costs only the work since the last
+//!   seal.
+//! - A source learns of a seal when, and only when, it is durable.
+//! - The text under way, from a source to its encoding, never exceeds a bound; a source that brings
+//!   more waits, and nothing else does.
+//! - Alerts are raised from text as it arrives, before sealing and independently of it.
 
 mod driver;
 mod feed;

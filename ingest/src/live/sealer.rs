@@ -1,10 +1,10 @@
-//! The thread that holds the archive's writer.
+//! The thread that has the archive's writer.
 //!
 //! Invariants:
-//! - A bundle is sealed whole and once, or not at all: after a failure a new writer says how far the archive
-//!   has got, and what of the bundle it has already is left out.
-//! - A failure that may pass is waited for, with the bundle in hand; only a position that somebody else has
-//!   moved ends the run, because then the bundle is no longer what comes next.
+//! - A batch is sealed whole and once, or not at all: after a failure a new writer says how far the
+//!   archive has got, and rows of the batch that it already has are left out.
+//! - A failure that may pass is waited for, with the batch kept; only a position that another
+//!   process has moved ends the run, because the batch is then no longer what comes next.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,25 +23,25 @@ use super::Metrics;
 /// First wait after a failed seal; it doubles up to [`RETRY_WAIT_MAX`].
 const RETRY_WAIT: Duration = Duration::from_millis(500);
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(15);
-/// How often one who waits looks whether to give up.
+/// How often a waiting sealer checks whether to give up.
 const TICK: Duration = Duration::from_millis(100);
 
 /// What one seal makes durable.
-pub(super) struct Bundle {
-    pub(super) cut: u64,
+pub(super) struct SealBatch {
+    pub(super) epoch: u64,
     pub(super) row_groups: Vec<EncodedRowGroup>,
     pub(super) positions: Vec<SourcePosition>,
     pub(super) counts: Counts,
 }
 
 pub(super) enum Order {
-    Seal(Bundle),
-    /// Read all positions anew.
+    Seal(SealBatch),
+    /// Read all positions again.
     Refresh,
 }
 
 pub(super) enum Sealed {
-    Bundle { cut: u64, outcome: Result<SealReport, ArchiveError>, took: Duration },
+    Batch { epoch: u64, outcome: Result<SealReport, ArchiveError>, took: Duration },
     Refreshed(Result<HashMap<Table, HashMap<String, Position>>, ArchiveError>),
 }
 
@@ -49,11 +49,11 @@ pub(super) struct Sealer<'s> {
     pub(super) archive: &'s Archive,
     pub(super) writer: Option<Writer>,
     pub(super) metrics: &'s Metrics,
-    /// Set when nobody waits any more.
+    /// Set when the driver no longer waits.
     pub(super) give_up: Arc<AtomicBool>,
 }
 
-/// Whether somebody else has moved a position that this process took for its own.
+/// Whether another process has moved a position that this process considered its own.
 pub(super) fn is_fenced(error: &ArchiveError) -> bool {
     matches!(
         error,
@@ -64,7 +64,7 @@ pub(super) fn is_fenced(error: &ArchiveError) -> bool {
     )
 }
 
-/// Whether a failure is a mistake in the program, which trying again does not mend.
+/// Whether a failure is a bug in the program, which trying again does not mend.
 fn is_bug(error: &ArchiveError) -> bool {
     matches!(
         error,
@@ -92,10 +92,10 @@ impl Sealer<'_> {
     pub(super) fn run(mut self, orders: &Receiver<Order>, answers: &Sender<Sealed>) {
         for order in orders {
             let answer = match order {
-                Order::Seal(bundle) => {
+                Order::Seal(batch) => {
                     let begun = Instant::now();
-                    let outcome = self.seal(&bundle);
-                    Sealed::Bundle { cut: bundle.cut, outcome, took: begun.elapsed() }
+                    let outcome = self.seal(&batch);
+                    Sealed::Batch { epoch: batch.epoch, outcome, took: begun.elapsed() }
                 }
                 Order::Refresh => Sealed::Refreshed(self.refresh()),
             };
@@ -105,14 +105,14 @@ impl Sealer<'_> {
         }
     }
 
-    /// Seals, however long that takes.
-    fn seal(&mut self, bundle: &Bundle) -> Result<SealReport, ArchiveError> {
+    /// Seals, however long it takes.
+    fn seal(&mut self, batch: &SealBatch) -> Result<SealReport, ArchiveError> {
         let mut wait = RETRY_WAIT;
         loop {
-            let error = match self.try_seal(bundle) {
+            let error = match self.try_seal(batch) {
                 Ok(report) => {
                     if self.metrics.trouble().is_some() {
-                        tracing::info!("sealing works again");
+                        tracing::info!("sealing recovered");
                         self.metrics.set_trouble(None);
                     }
                     return Ok(report);
@@ -139,20 +139,20 @@ impl Sealer<'_> {
         }
     }
 
-    fn try_seal(&mut self, bundle: &Bundle) -> Result<SealReport, ArchiveError> {
+    fn try_seal(&mut self, batch: &SealBatch) -> Result<SealReport, ArchiveError> {
         let mut stored = Vec::new();
         let writer = match &mut self.writer {
             Some(writer) => writer,
             none => {
                 let mut writer = open_writer(self.archive, &self.give_up)?;
-                // An earlier attempt may have got some way. Tables are committed whole, so one has this bundle
-                // when every stream stands where the bundle ends, or, in a table that may be ahead, beyond. A
-                // single stream tells nothing: another process may have sealed that one to the same place.
+                // An earlier attempt may have been partly successful. Tables are committed whole,
+                // so one has this batch if every stream is where the batch ends, or, in a table
+                // that may be ahead, beyond. A single stream proves nothing: another process may
+                // have sealed it up to the same position.
                 for table in [Table::Rejects, Table::Alerts, Table::Events] {
                     let mut moved = 0;
                     let mut there = 0;
-                    for given in
-                        bundle.positions.iter().filter(|given| Some(given.position) != given.previous)
+                    for given in batch.positions.iter().filter(|given| Some(given.position) != given.previous)
                     {
                         moved += 1;
                         let found = writer.position(table, &given.partition)?;
@@ -173,10 +173,10 @@ impl Sealer<'_> {
             // It was committed, and only the answer was lost.
             return Ok(SealReport::default());
         }
-        for row_group in bundle.row_groups.iter().filter(|row_group| !stored.contains(&row_group.table())) {
+        for row_group in batch.row_groups.iter().filter(|row_group| !stored.contains(&row_group.table())) {
             writer.append(row_group.clone())?;
         }
-        writer.seal(&bundle.positions, bundle.counts)
+        writer.seal(&batch.positions, batch.counts)
     }
 
     fn refresh(&mut self) -> Result<HashMap<Table, HashMap<String, Position>>, ArchiveError> {
@@ -189,9 +189,10 @@ impl Sealer<'_> {
     }
 }
 
-/// The archive's writer; where only one process may have it, waits for it until `stop` is set.
+/// Opens the archive's writer. Where only one process may have it, waits for it until `stop` is
+/// set.
 pub(super) fn open_writer(archive: &Archive, stop: &AtomicBool) -> Result<Writer, ArchiveError> {
-    let mut told = false;
+    let mut is_logged = false;
     loop {
         if let Some(writer) = archive.try_writer(WriterOptions::default())? {
             return Ok(writer);
@@ -199,7 +200,7 @@ pub(super) fn open_writer(archive: &Archive, stop: &AtomicBool) -> Result<Writer
         if stop.load(Ordering::Relaxed) {
             return Err(ArchiveError::Held { root: archive.root().to_owned() });
         }
-        if !std::mem::replace(&mut told, true) {
+        if !std::mem::replace(&mut is_logged, true) {
             tracing::warn!("another process writes to the archive; waiting for it");
         }
         std::thread::sleep(TICK);

@@ -1,7 +1,7 @@
-//! A pipeline that is left alone for years: runs, one after the other.
+//! Keeps a pipeline running for years: one run after the other.
 //!
-//! Invariant: whatever ends a run, the next one begins from what the archive holds. There is no other state
-//! to mend, so beginning again is the answer to everything that waiting does not mend.
+//! Invariant: whatever ends a run, the next one starts from what the archive has. There is no other
+//! state to repair, so a restart is the answer to everything that waiting does not mend.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -13,17 +13,17 @@ use super::driver::{self, Drained, LiveObserver, Remembered, Run};
 use super::sealer::chain;
 use crate::error::IngestError;
 
-/// Wait before the first new run; it doubles up to [`AGAIN_WAIT_MAX`].
-const AGAIN_WAIT: Duration = Duration::from_millis(500);
-const AGAIN_WAIT_MAX: Duration = Duration::from_secs(30);
-/// A run that lasted so long was well: the wait begins anew.
+/// Wait before the first restart; it doubles up to [`RESTART_WAIT_MAX`].
+const RESTART_WAIT: Duration = Duration::from_millis(500);
+const RESTART_WAIT_MAX: Duration = Duration::from_secs(30);
+/// A run that lasted this long was healthy: the wait is reset.
 const WELL: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(100);
 
 /// Runs `sources` into the archive that `open` opens until it is stopped.
 ///
 /// # Errors
-/// When the archive's location is wrong, before the first run. Everything later is waited for.
+/// If the archive's location is wrong, before the first run. Later errors are waited for.
 pub fn serve(
     open: &dyn Fn() -> Result<Archive, ArchiveError>,
     run: &Run<'_>,
@@ -32,7 +32,7 @@ pub fn serve(
 ) -> Result<Drained, IngestError> {
     let Run { metrics, stop, .. } = *run;
     let mut remembered = Remembered::default();
-    let mut wait = AGAIN_WAIT;
+    let mut wait = RESTART_WAIT;
     let mut has_run = false;
     let mut lost = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -52,14 +52,14 @@ pub fn serve(
         };
         let fenced = matches!(&error, IngestError::Archive(error) if super::sealer::is_fenced(error));
         if begun.elapsed() > WELL || fenced {
-            wait = AGAIN_WAIT;
+            wait = RESTART_WAIT;
         }
         let text = chain(&error);
         let hint = error.hint().unwrap_or_default();
         if fenced {
-            tracing::warn!(reason = %text, "another process has taken a stream over; beginning again");
+            tracing::warn!(reason = %text, "another process has taken over a stream; restarting the pipeline");
         } else {
-            tracing::error!(error = %text, hint, again_in_ms = wait.as_millis() as u64, "the pipeline begins again");
+            tracing::error!(error = %text, hint, restart_in_ms = wait.as_millis() as u64, "restarting the pipeline");
         }
         metrics.restarts.fetch_add(1, Ordering::Relaxed);
         lost = metrics.given_up.load(Ordering::Relaxed).saturating_sub(given_up);
@@ -68,8 +68,8 @@ pub fn serve(
         while Instant::now() < until && !stop.load(Ordering::Relaxed) {
             std::thread::sleep(TICK);
         }
-        wait = (wait * 2).min(AGAIN_WAIT_MAX);
+        wait = (wait * 2).min(RESTART_WAIT_MAX);
     }
-    // Between two runs nothing is under way, but what the last one gave up is not sealed.
-    Ok(if lost == 0 { Drained::Whole } else { Drained::Short { unsealed: lost } })
+    // Between two runs nothing is under way, but records that the last one gave up are not sealed.
+    Ok(if lost == 0 { Drained::Complete } else { Drained::TimedOut { unsealed: lost } })
 }

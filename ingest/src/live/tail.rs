@@ -1,24 +1,26 @@
-//! Logs that an API server writes and rotates, followed for as long as the process lives.
+//! Follows logs that an API server writes and rotates.
 //!
-//! Terms. A *file* is an inode; names come and go. A *stream* is what was written from the first line on:
-//! rotation gives a file another name, compression and copying another inode, and the stream stays the same.
+//! Terms. A *file* is an inode; names come and go. A *stream* is what was written from the first
+//! line on: rotation gives a file another name, compression and copying another inode, but the
+//! stream stays the same.
 //!
 //! Invariants:
-//! - A stream is known by its content (see [`crate::source`]): cluster and first line name it, and before a
-//!   byte is handed over, everything before it was read and its hash compared with the one of the position.
-//!   So a file that was renamed, compressed or copied while nobody looked goes on where it stopped, and its
-//!   second copy brings nothing. No name, size, time or inode number is believed.
-//! - Of several files with one stream only one is ahead at a time; another catches up by reading, not by
-//!   being believed.
-//! - Before more of an open file is read that has changed, the last bytes read of it are compared with those
-//!   in their place now: a file that was truncated and filled again is another stream.
-//! - A line is handed over when its newline is there. Without one it is handed over when nothing was added for
-//!   [`TailOptions::give_up_line`], or the file is gone: its writer died in the middle of it. A first line is
-//!   never given up while its file has a name, for it is the stream's name.
+//! - A stream is identified by its content (see [`crate::source`]): cluster and first line name it,
+//!   and before a byte is handed over, everything before it was read and its hash compared with the
+//!   position's. So a file that was renamed, compressed or copied unnoticed continues where it
+//!   stopped, and a second copy brings nothing. No name, size, time or inode number is trusted.
+//! - Of several files with one stream only one is ahead at a time; another catches up by being
+//!   read.
+//! - Before more of a changed open file is read, its last bytes read are compared with those now in
+//!   their place: a file that was truncated and filled again is another stream.
+//! - A line is handed over when its newline is there. A line without one is handed over when
+//!   nothing was added for [`TailOptions::give_up_line`], or the file is gone: its writer died in
+//!   the middle of it. A first line is never given up while its file has a name, because it is the
+//!   stream's name.
 //!
-//! A crash loses nothing: positions are the archive's, and what lies behind them is still in the files. What a
-//! rotation removes before it was read is lost at its writer, and cannot be seen from here, save for files that
-//! are open: they are read to their end, name or not.
+//! A crash loses nothing: positions are the archive's, and everything after them is still in the
+//! files. What a rotation removes before it was read is lost at its writer, and cannot be seen from
+//! here. Open files are an exception: they are read to their end, with or without a name.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, Metadata};
@@ -28,32 +30,32 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use strongroom_archive::ArchiveError;
+use strongroom_decode::frame::Origin;
 use strongroom_schemas::Table;
 
 use super::sealer::chain;
 use super::{Chunk, Feed, Source, SourceError, Stopped, StreamName};
-use crate::error::{CompareError, FileError};
 use crate::export;
-use crate::frame::Origin;
-use crate::source::{ALIKE_MAX, BlockBounds, Fingerprint, Input, Skipped, Stream, find};
+use crate::fingerprint::Fingerprint;
+use crate::source::{ALIKE_MAX, BlockBounds, CompareError, FileError, Input, Skipped, Stream, find};
 
 /// Most text of a chunk.
 const CHUNK_BYTES: usize = 16 << 20;
 const CHUNK_LINES: usize = 131_072;
 /// Chunks taken from one file before the others have their turn.
 const TURN_CHUNKS: usize = 8;
-/// Files kept open. Beyond that the one that was quiet for longest is closed, and opened again when it grows; what
-/// was not met yet waits.
+/// Most files kept open. Beyond that, the file that was quiet for longest is closed, and opened
+/// again when it grows; new files wait.
 const OPEN_MAX: usize = 256;
-/// Bytes before the place where reading goes on that must be as they were.
+/// Bytes before the read position that must be unchanged.
 const SEEN_BYTES: usize = 1024;
-/// Files remembered as read.
+/// Files that are remembered as read.
 const READ_MAX: usize = 100_000;
-/// A file that was deleted is closed when nothing was added for so long.
+/// A deleted file is closed when nothing was added for this long.
 const DELETED: Duration = Duration::from_secs(2);
 /// Wait before a file that could not be read is tried again, unless it changes.
 const AGAIN: Duration = Duration::from_secs(30);
-/// How long a seal may take that a comparison needs.
+/// Longest time for a seal that a comparison needs.
 const SEAL_WAIT: Duration = Duration::from_secs(60);
 
 /// What to follow and how.
@@ -63,11 +65,11 @@ pub struct TailOptions {
     pub name: String,
     /// Name of the cluster, stored with every row.
     pub cluster: String,
-    /// Log files, folders (searched for logs, below them too) and patterns.
+    /// Log files, folders (searched recursively for logs) and patterns.
     pub paths: Vec<String>,
-    /// How often files are looked at.
+    /// How often files are checked.
     pub poll: Duration,
-    /// A line without a newline is taken as it is when nothing was added for so long.
+    /// An unfinished line is handed over as it is when nothing was added for this long.
     pub give_up_line: Duration,
 }
 
@@ -100,19 +102,19 @@ impl Tail {
     }
 }
 
-/// Device and number: a file, for as long as it is open or keeps its name.
+/// Device and inode number: a file, for as long as it is open or keeps its name.
 type Inode = (u64, u64);
 
-/// A file as it was when it was looked at.
+/// The state of a file when it was checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Look {
+struct FileState {
     size: u64,
     modified: (i64, i64),
 }
 
-impl Look {
-    fn of(metadata: &Metadata) -> Look {
-        Look { size: metadata.size(), modified: (metadata.mtime(), metadata.mtime_nsec()) }
+impl FileState {
+    fn of(metadata: &Metadata) -> FileState {
+        FileState { size: metadata.size(), modified: (metadata.mtime(), metadata.mtime_nsec()) }
     }
 }
 
@@ -123,26 +125,26 @@ struct Followed {
     origin: Arc<Origin>,
     path: PathBuf,
     inode: Inode,
-    /// The same file, to look at it.
+    /// The same file, for checking its state.
     file: File,
-    /// Whether the last look at the folders found it.
+    /// Whether the last scan of the folders found it.
     has_name: bool,
-    /// When something was added last.
+    /// When something was last added.
     grew: Instant,
-    /// As it was before it was last read to its end.
-    read: Option<Look>,
+    /// Its state before it was last read to its end.
+    read: Option<FileState>,
     size: u64,
     links: u64,
     /// The last bytes handed over.
     seen: Vec<u8>,
 }
 
-/// What was done with a file that is not open.
+/// The state of a file that is not open.
 enum Closed {
     /// Read to its end.
-    Read(Look),
+    Read(FileState),
     /// Not read: it is tried again when it changes, or after a while.
-    Failed(Look, Instant),
+    Failed(FileState, Instant),
 }
 
 struct Files<'t> {
@@ -152,20 +154,20 @@ struct Files<'t> {
     closed: HashMap<Inode, Closed>,
     /// What is wrong with files, by path.
     troubles: HashMap<PathBuf, String>,
-    /// Whether the last look at the folders saw all of them.
+    /// Whether the last scan of the folders saw all of them.
     saw_all: bool,
 }
 
-/// What one visit to a file came to.
+/// The result of one visit to a file.
 enum Visit {
     More,
     AtEnd,
-    /// It is no longer the stream that it was.
+    /// It is no longer the same stream.
     Differs,
 }
 
 enum Found {
-    /// It goes on with this partition.
+    /// It continues this partition.
     Stream(Box<Stream>, String),
     /// All of it is stored, as the beginning of a longer stream.
     Known,
@@ -217,7 +219,7 @@ impl Source for Tail {
 }
 
 impl Files<'_> {
-    /// Looks at everything once; whether there is more to read at once.
+    /// Checks everything once; returns whether there is more to read immediately.
     fn turn(&mut self) -> Result<bool, Stopped> {
         let (paths, troubles) = find(&self.options.paths);
         self.troubles.clear();
@@ -245,16 +247,16 @@ impl Files<'_> {
                 }
                 more |= self.visit(at)?;
             } else {
-                more |= self.meet(path, inode, Look::of(&metadata))?;
+                more |= self.meet(path, inode, FileState::of(&metadata))?;
                 self.close_quiet();
             }
         }
-        // A file that was renamed away or removed is read to its end all the same.
+        // A file that was renamed or removed is still read to its end.
         let mut at = 0;
         while at < self.open.len() {
             let inode = self.open[at].inode;
             if !named.contains(&inode) {
-                // What could not be listed may have its name still.
+                // A file in a folder that could not be listed may still have its name.
                 self.open[at].has_name &= !self.saw_all;
                 more |= self.visit(at)?;
             }
@@ -265,11 +267,11 @@ impl Files<'_> {
         if self.closed.len() > READ_MAX {
             self.closed.retain(|inode, _| named.contains(inode));
         }
-        self.tell();
+        self.report();
         Ok(more)
     }
 
-    fn tell(&self) {
+    fn report(&self) {
         let lag = self.open.iter().map(|file| {
             let behind = i64::try_from(file.size).unwrap_or(i64::MAX) - file.stream.offset();
             if file.stream.is_packed() { 0 } else { behind.max(0) }
@@ -278,19 +280,20 @@ impl Files<'_> {
         let mut troubles: Vec<&str> = self.troubles.values().map(String::as_str).collect();
         troubles.sort_unstable();
         match troubles[..] {
-            [] => self.feed.well(),
+            [] => self.feed.recovered(),
             [one] => self.feed.trouble(one),
             [first, ..] => self.feed.trouble(format!("{first} (and {} more)", troubles.len() - 1)),
         }
     }
 
-    /// Looks at a file that is not open.
-    fn meet(&mut self, path: PathBuf, inode: Inode, look: Look) -> Result<bool, Stopped> {
+    /// Handles a file that is not open.
+    fn meet(&mut self, path: PathBuf, inode: Inode, look: FileState) -> Result<bool, Stopped> {
         match self.closed.get(&inode) {
             Some(Closed::Read(read)) if *read == look => return Ok(false),
             Some(Closed::Failed(failed, when)) if *failed == look && when.elapsed() < AGAIN => {
-                // It was said when it failed; while it waits, it stays wrong.
-                let text = format!("{} could not be read; it is tried again when it changes", path.display());
+                // It was reported when it failed; while it waits, the trouble remains.
+                let text =
+                    format!("{} could not be read; it will be tried again when it changes", path.display());
                 self.troubles.insert(path, text);
                 return Ok(false);
             }
@@ -301,14 +304,14 @@ impl Files<'_> {
         }
         // Every open file grows or is unread: another waits for its turn.
         if self.open.len() > OPEN_MAX {
-            self.troubles.insert(path, format!("more than {OPEN_MAX} files grow at once; others wait"));
+            self.troubles.insert(path, format!("more than {OPEN_MAX} files grow at once; the others wait"));
             return Ok(false);
         }
         match self.identify(&path) {
             Ok(Found::Stream(stream, partition)) => {
                 let file = match File::open(&path).and_then(|file| Ok((file.metadata()?, file))) {
                     Ok((metadata, file)) if (metadata.dev(), metadata.ino()) == inode => file,
-                    // Rotated just now: the next look finds what is where.
+                    // It was rotated just now: the next scan finds what is where.
                     _ => return Ok(true),
                 };
                 let origin = Arc::new(Origin { partition, cluster: self.options.cluster.clone() });
@@ -345,12 +348,12 @@ impl Files<'_> {
         }
     }
 
-    fn failed(&mut self, path: PathBuf, inode: Inode, look: Look, error: &FileError) {
+    fn failed(&mut self, path: PathBuf, inode: Inode, look: FileState, error: &FileError) {
         self.troubles.insert(path, format!("{} ({})", chain(error), error.hint()));
         self.closed.insert(inode, Closed::Failed(look, Instant::now()));
     }
 
-    /// Opens a file behind what the archive, or this run, has of its stream.
+    /// Opens a file after what the archive, or this run, has of its stream.
     fn identify(&self, path: &std::path::Path) -> Result<Found, Failure> {
         let bounds = BlockBounds {
             bytes_max: CHUNK_BYTES.max(self.feed.line_bytes_max + 1),
@@ -369,8 +372,8 @@ impl Files<'_> {
             let stored = known.map_or(0, |known| known.next_offset);
             let ahead = self.feed.rejects_ahead(&partition).filter(|ahead| ahead.next_offset > stored);
             if let Some(ahead) = ahead {
-                // A run died between two commits. The rejects are this stream's only if they say so, and lines are
-                // told apart as they were then only if a block ends where one ended then.
+                // A run died between two commits. The rejects are this stream's only if they match,
+                // and lines are cut as they were then only if a block ends where one ended then.
                 if stream.again()?.skip_to(ahead.next_offset)? != Skipped::To(ahead.prefix_blake3) {
                     continue;
                 }
@@ -387,7 +390,7 @@ impl Files<'_> {
                 Skipped::Short(length, prefix) => match self.stored_prefix(&partition, length)? {
                     Some(stored) if stored == prefix => return Ok(Found::Known),
                     Some(_) => {}
-                    // Until it is sealed nobody can say whether it is the same.
+                    // Until it is sealed it cannot be known whether it is the same.
                     None => return Ok(Found::NotYet),
                 },
             }
@@ -396,7 +399,7 @@ impl Files<'_> {
         Err(FileError::TooManyAlike { label: path.display().to_string(), tries: ALIKE_MAX }.into())
     }
 
-    /// Hash of the first bytes of a partition, from the rows that hold them.
+    /// Fingerprint of the first bytes of a partition, from its rows.
     fn stored_prefix(&self, partition: &str, length: i64) -> Result<Option<Fingerprint>, Failure> {
         let Some(archive) = &self.feed.shared.archive else { return Ok(None) };
         if self.feed.sealed(partition).is_none_or(|sealed| sealed.next_offset < length)
@@ -417,11 +420,11 @@ impl Files<'_> {
         Ok(Some(prefix))
     }
 
-    /// Reads what an open file has, up to a bound; whether it has more.
+    /// Reads what an open file has, up to a bound; returns whether it has more.
     fn visit(&mut self, at: usize) -> Result<bool, Stopped> {
         let file = &mut self.open[at];
         let Ok(metadata) = file.file.metadata() else { return Ok(false) };
-        let look = Look::of(&metadata);
+        let look = FileState::of(&metadata);
         if look.size > file.size {
             file.grew = Instant::now();
         }
@@ -443,7 +446,7 @@ impl Files<'_> {
                     return Ok(false);
                 }
             }
-            // Truncated or overwritten: what is there now is met as a new file.
+            // Truncated or overwritten: its new content is handled as a new file.
             Ok(Visit::Differs) => None,
             Err(Failure::Stopped) => return Err(Stopped),
             Err(Failure::File(error)) => {
@@ -462,7 +465,7 @@ impl Files<'_> {
         Ok(false)
     }
 
-    /// Closes the files that were quiet for longest when too many are open.
+    /// Closes the files that were quiet for longest if too many are open.
     fn close_quiet(&mut self) {
         while self.open.len() > OPEN_MAX {
             let at_rest =
@@ -483,7 +486,7 @@ impl Followed {
         self.name = Arc::new(StreamName { partition: self.origin.partition.clone(), label });
     }
 
-    /// Whether the bytes before the place where reading goes on are those that were read.
+    /// Whether the bytes before the read position are still those that were read.
     fn is_as_it_was(&self) -> bool {
         let from = self.stream.offset() - i64::try_from(self.seen.len()).unwrap_or(i64::MAX);
         let mut now = vec![0; self.seen.len()];
@@ -491,7 +494,7 @@ impl Followed {
         matches!(read, Ok(Ok(()))) && now == self.seen
     }
 
-    fn read(&mut self, feed: &Feed, look: Look, give_up_line: Duration) -> Result<Visit, Failure> {
+    fn read(&mut self, feed: &Feed, look: FileState, give_up_line: Duration) -> Result<Visit, Failure> {
         let packed = self.stream.is_packed();
         let gone = self.links == 0 && self.grew.elapsed() >= DELETED;
         let give_up = self.stream.unfinished() > 0 && (gone || self.grew.elapsed() >= give_up_line);
@@ -507,7 +510,7 @@ impl Followed {
             self.stream.follow();
         }
         for _ in 0..TURN_CHUNKS {
-            // Another file with the same stream may have gone ahead.
+            // Another file with the same stream may be ahead.
             if let Some(reached) = feed.position(&self.origin.partition)
                 && reached.next_offset != self.stream.offset()
             {
@@ -516,7 +519,7 @@ impl Followed {
                     Skipped::To(prefix)
                         if self.stream.offset() == reached.next_offset && prefix == reached.prefix_blake3 => {
                     }
-                    // It has less than is known already: it waits until it has grown so far.
+                    // It has less than is known already: it waits until it has grown.
                     Skipped::Short(..) if packed => return Ok(Visit::AtEnd),
                     Skipped::Short(..) => return Ok(Visit::Differs),
                     Skipped::To(_) => return Ok(Visit::Differs),

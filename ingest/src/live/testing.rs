@@ -1,7 +1,7 @@
-//! A driver and an archive in memory, and a pipeline that is looked into, for tests of sources.
+//! A driver and an archive in memory, and a pipeline that can be inspected, for tests of sources.
 //!
-//! The archive takes what continues a partition and nothing else, as the real one does; several drivers may share
-//! it, as several processes do. What does not hold is noted in [`Archive::problems`].
+//! Invariant: the archive takes only what continues a partition, as the real one does; several
+//! drivers may share it, like several processes. Violations are listed in [`Archive::problems`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use strongroom_archive::Position;
 
-use super::feed::{Shared, SourceCounters, Told};
+use super::feed::{Shared, SourceCounters, SourceMessage};
 use super::{Chunk, Feed};
-use crate::chain::LineChain;
+use crate::fingerprint::LineChain;
 
 /// What is sealed of each partition.
 #[derive(Clone, Debug, Default)]
@@ -24,7 +24,7 @@ pub struct Archive(Arc<Mutex<Sealed>>);
 struct Sealed {
     partitions: BTreeMap<String, (Vec<u8>, Position)>,
     problems: Vec<String>,
-    /// Bytes that another driver had sealed already.
+    /// Bytes that another driver had sealed before.
     fenced: u64,
 }
 
@@ -46,7 +46,7 @@ impl Archive {
         self.lock().partitions.iter().map(|(name, (_, position))| (name.clone(), *position)).collect()
     }
 
-    /// Says that a partition is sealed up to here, whatever its bytes were.
+    /// Marks a partition as sealed up to here, whatever its bytes were.
     pub fn set_position(&self, partition: &str, position: Position) {
         self.lock().partitions.entry(partition.to_owned()).or_insert((Vec::new(), position)).1 = position;
     }
@@ -55,7 +55,7 @@ impl Archive {
         self.lock().problems.clone()
     }
 
-    /// Bytes that came when another driver had sealed them already.
+    /// Bytes that arrived after another driver had sealed them.
     pub fn fenced(&self) -> u64 {
         self.lock().fenced
     }
@@ -79,10 +79,10 @@ impl Archive {
             problems.push(format!("{name}: {} follows {}", block.offset, position.next_offset));
         }
         if chain.value() != Some(chunk.prefix) {
-            problems.push(format!("{name}: another chain behind {}", block.offset));
+            problems.push(format!("{name}: another chain after {}", block.offset));
         }
         if block.first_line != position.records + 1 {
-            problems.push(format!("{name}: line {} behind {}", block.first_line, position.records));
+            problems.push(format!("{name}: line {} after {}", block.first_line, position.records));
         }
         bytes.extend_from_slice(&block.bytes);
         *position = Position {
@@ -96,11 +96,11 @@ impl Archive {
 
 /// When a driver seals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sealing {
-    /// Each chunk as it comes.
-    Always,
-    /// When it is asked to.
-    WhenAsked,
+pub enum SealPolicy {
+    /// Each chunk as it arrives.
+    EveryChunk,
+    /// On request.
+    OnRequest,
 }
 
 /// A driver that seals into an [`Archive`].
@@ -113,14 +113,14 @@ pub struct Driver {
 }
 
 impl Driver {
-    pub fn start(archive: &Archive, sealing: Sealing, under_way_max: u64) -> Driver {
+    pub fn start(archive: &Archive, policy: SealPolicy, under_way_max: u64) -> Driver {
         let shared = Shared::new(archive.positions(), HashMap::new(), under_way_max, None);
-        let (driver, told) = bounded(64);
+        let (driver, messages) = bounded(64);
         let (held, chunks) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<(String, usize)>>>::default());
         let thread = std::thread::Builder::new().name("test driver".to_owned()).spawn({
             let (archive, shared) = (archive.clone(), Arc::clone(&shared));
             let (held, chunks) = (Arc::clone(&held), Arc::clone(&chunks));
-            move || drive(&archive, &shared, &told, sealing, &held, &chunks)
+            move || drive(&archive, &shared, &messages, policy, &held, &chunks)
         });
         let thread = thread.expect("a thread can be started in a test");
         let counters = Arc::<SourceCounters>::default();
@@ -128,7 +128,7 @@ impl Driver {
         Driver { feed, held, chunks, thread: Some(thread) }
     }
 
-    /// Takes nothing more, as when sealing hangs, until it is told to go on.
+    /// Stops taking messages while `hold` is set, as if sealing hung.
     pub fn hold(&self, hold: bool) {
         self.held.store(hold, Ordering::Release);
     }
@@ -146,7 +146,7 @@ impl Driver {
         self.feed.counters.lag.load(Ordering::Relaxed)
     }
 
-    /// Ends the run; what is not sealed is gone.
+    /// Ends the run; what is not sealed is lost.
     pub fn stop(&mut self) {
         self.feed.shared.stop();
         if let Some(thread) = self.thread.take() {
@@ -165,8 +165,8 @@ impl Drop for Driver {
 fn drive(
     archive: &Archive,
     shared: &Shared,
-    told: &Receiver<Told>,
-    sealing: Sealing,
+    messages: &Receiver<SourceMessage>,
+    policy: SealPolicy,
     held: &AtomicBool,
     chunks: &Mutex<Vec<(String, usize)>>,
 ) {
@@ -176,28 +176,28 @@ fn drive(
         while held.load(Ordering::Acquire) && !stopping() {
             std::thread::sleep(Duration::from_millis(5));
         }
-        let what = told.recv_timeout(Duration::from_millis(20));
+        let what = messages.recv_timeout(Duration::from_millis(20));
         if stopping() {
             return;
         }
         match what {
-            Ok(Told::Chunk(chunk)) => {
+            Ok(SourceMessage::Chunk(chunk)) => {
                 let bytes = chunk.block.bytes.len();
                 let mut chunks = chunks.lock().unwrap_or_else(PoisonError::into_inner);
                 chunks.push((chunk.stream.partition.clone(), bytes));
                 shared.release(bytes as u64);
                 pending.push(chunk);
-                if sealing == Sealing::Always {
+                if policy == SealPolicy::EveryChunk {
                     seal(archive, shared, &mut pending);
                 }
             }
-            Ok(Told::Duplicates(_)) | Err(RecvTimeoutError::Timeout) => {}
-            Ok(Told::Seal(done)) => {
+            Ok(SourceMessage::Duplicates(_)) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(SourceMessage::Seal(done)) => {
                 seal(archive, shared, &mut pending);
-                // The one who asked may have given up waiting.
+                // The requester may have given up waiting.
                 let _ = done.send(());
             }
-            Ok(Told::Refresh(_, done)) => {
+            Ok(SourceMessage::Refresh(_, done)) => {
                 shared.seal(archive.positions());
                 let _ = done.send(());
             }
@@ -213,32 +213,32 @@ fn seal(archive: &Archive, shared: &Shared, pending: &mut Vec<Chunk>) {
     shared.seal(archive.positions());
 }
 
-/// Takes what a source sends, and says what is sealed.
+/// Takes what a source sends, and reports what is sealed.
 #[derive(Debug)]
 pub struct Pipeline {
     pub feed: Feed,
-    told: Receiver<Told>,
+    messages: Receiver<SourceMessage>,
 }
 
 impl Pipeline {
     pub fn new(sealed: HashMap<String, Position>) -> Pipeline {
-        let (driver, told) = bounded(1 << 10);
+        let (driver, messages) = bounded(1 << 10);
         let shared = Shared::new(sealed, HashMap::new(), 64 << 20, None);
         let counters = Arc::new(SourceCounters::default());
-        Pipeline { feed: Feed { shared, driver, counters, line_bytes_max: 4 << 20 }, told }
+        Pipeline { feed: Feed { shared, driver, counters, line_bytes_max: 4 << 20 }, messages }
     }
 
-    /// The next chunk, if it comes in time; what else is told is answered.
+    /// The next chunk, if it arrives in time; other messages are answered.
     pub fn next(&self, wait: Duration) -> Option<Chunk> {
         let until = Instant::now() + wait;
         loop {
-            match self.told.recv_deadline(until).ok()? {
-                Told::Chunk(chunk) => {
+            match self.messages.recv_deadline(until).ok()? {
+                SourceMessage::Chunk(chunk) => {
                     self.feed.shared.release(chunk.block.bytes.len() as u64);
                     return Some(chunk);
                 }
-                Told::Duplicates(_) => {}
-                Told::Seal(done) | Told::Refresh(_, done) => {
+                SourceMessage::Duplicates(_) => {}
+                SourceMessage::Seal(done) | SourceMessage::Refresh(_, done) => {
                     let _ = done.send(());
                 }
             }
@@ -253,7 +253,7 @@ impl Pipeline {
         self.feed.shared.stop();
     }
 
-    /// Records that came again.
+    /// Records that were received again.
     pub fn duplicates(&self) -> u64 {
         self.feed.counters.duplicates.load(Ordering::Relaxed)
     }
@@ -263,7 +263,7 @@ impl Pipeline {
         self.feed.counters.lag.load(Ordering::Relaxed)
     }
 
-    /// What is wrong now.
+    /// The current trouble.
     pub fn trouble(&self) -> Option<String> {
         self.feed.counters.trouble()
     }

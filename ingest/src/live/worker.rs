@@ -1,9 +1,10 @@
-//! Threads that decode. A block is looked at as it comes, so that its alerts can leave, and encoded later,
-//! together with what came before and behind it; a big one is decoded once for both.
+//! Worker threads, which decode. A chunk is matched on arrival, so that its alerts can leave, and
+//! encoded later, together with the text around it; a big one is decoded once for both.
 //!
-//! Invariant: a job's answer always comes, and carries the text back when it is needed again.
+//! Invariant: every job is answered, and the answer returns the text if it is needed again. A panic
+//! is an answer too. Workers keep nothing between jobs, so a crash loses nothing that its source
+//! does not still have.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,37 +12,37 @@ use std::time::Instant;
 use chrono::Utc;
 use crossbeam_channel::{Receiver, Sender, select_biased};
 use strongroom_alerts::{BatchMatches, Matcher, RuleSet};
-use strongroom_archive::{EncodedRowGroup, encode_records};
+use strongroom_decode::{Block, DecodedBlock, Decoder};
 
 use super::{Chunk, StreamName};
-use crate::decode::{Decoder, DecoderConfig};
 use crate::error::IngestError;
-use crate::frame::Block;
-use crate::pipeline::worker::{encode_rejects, summary};
+use crate::fingerprint::Fingerprint;
+use crate::seal::{EncodedBlock, Limits, encode_block};
 
-/// A chunk to look at; with `encode` to be encoded as well, and its rejects from that offset.
-pub(super) struct Look {
+/// A chunk to match. With `encode` it is also encoded into that epoch, without the rejects before
+/// that offset.
+pub(super) struct MatchJob {
     pub(super) sequence: u64,
-    /// What it is looked at with.
+    /// The rules to match with.
     pub(super) rules: Arc<RuleSet>,
     pub(super) chunk: Chunk,
     pub(super) encode: Option<(u64, i64)>,
 }
 
-/// Text to encode into a cut.
-pub(super) struct Encode {
-    pub(super) cut: u64,
+/// Text to encode into an epoch.
+pub(super) struct EncodeJob {
+    pub(super) epoch: u64,
     pub(super) stream: Arc<StreamName>,
     pub(super) block: Block,
     pub(super) rejects_from: i64,
 }
 
 pub(super) enum Answer {
-    Looked { sequence: u64, outcome: Result<Box<Looked>, IngestError> },
+    Matched { sequence: u64, outcome: Result<Box<Matched>, IngestError> },
     Encoded { outcome: Result<Encoded, IngestError> },
 }
 
-pub(super) struct Looked {
+pub(super) struct Matched {
     pub(super) stream: Arc<StreamName>,
     pub(super) arrived: Instant,
     /// Bytes of the chunk.
@@ -54,20 +55,16 @@ pub(super) struct Looked {
     pub(super) rejects: u64,
     /// Where the chunk ends.
     pub(super) next_offset: i64,
-    pub(super) prefix: crate::source::Fingerprint,
+    pub(super) prefix: Fingerprint,
     pub(super) broker_offset: Option<i64>,
 }
 
 pub(super) struct Encoded {
-    pub(super) cut: u64,
+    pub(super) epoch: u64,
     pub(super) stream: Arc<StreamName>,
     /// Bytes of text that were encoded.
     pub(super) bytes: u64,
-    pub(super) row_groups: Vec<EncodedRowGroup>,
-    pub(super) events: u64,
-    pub(super) rejects: u64,
-    pub(super) reasons: BTreeMap<String, u64>,
-    pub(super) examples: Vec<String>,
+    pub(super) block: EncodedBlock,
 }
 
 pub(super) struct Worker {
@@ -76,28 +73,25 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(rules: &Arc<RuleSet>, line_bytes_max: usize, depth_max: usize) -> Self {
-        Worker {
-            decoder: Decoder::new(DecoderConfig { line_bytes_max, depth_max }),
-            matcher: Matcher::new(Arc::clone(rules)),
-        }
+    pub(super) fn new(rules: &Arc<RuleSet>, limits: &Limits) -> Self {
+        Worker { decoder: Decoder::new(limits.decoder()), matcher: Matcher::new(Arc::clone(rules)) }
     }
 
-    /// Works until the driver is gone. What has just come goes first.
+    /// Works until the driver is gone. Match jobs go first.
     pub(super) fn run(
         mut self,
-        looks: &Receiver<Look>,
-        encodes: &Receiver<Encode>,
+        match_jobs: &Receiver<MatchJob>,
+        encode_jobs: &Receiver<EncodeJob>,
         answers: &Sender<Answer>,
     ) {
         loop {
             let answer = select_biased! {
-                recv(looks) -> look => match look {
-                    Ok(look) => self.look_or_say(look),
+                recv(match_jobs) -> job => match job {
+                    Ok(job) => self.answer_match(job),
                     Err(_) => return,
                 },
-                recv(encodes) -> encode => match encode {
-                    Ok(encode) => self.encode_or_say(encode),
+                recv(encode_jobs) -> job => match job {
+                    Ok(job) => self.answer_encode(job),
                     Err(_) => return,
                 },
             };
@@ -107,33 +101,41 @@ impl Worker {
         }
     }
 
-    fn look_or_say(&mut self, look: Look) -> Answer {
-        let (sequence, label, offset) =
-            (look.sequence, look.chunk.stream.label.clone(), look.chunk.block.offset);
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.look(look).map(Box::new)));
-        let outcome = outcome.unwrap_or(Err(IngestError::WorkerPanicked { label, offset }));
-        Answer::Looked { sequence, outcome }
+    fn answer_match(&mut self, job: MatchJob) -> Answer {
+        let sequence = job.sequence;
+        let (label, offset) = (job.chunk.stream.label.clone(), job.chunk.block.offset);
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.match_chunk(job).map(Box::new)))
+            .unwrap_or(Err(IngestError::WorkerPanicked { label, offset }));
+        Answer::Matched { sequence, outcome }
     }
 
-    fn encode_or_say(&mut self, job: Encode) -> Answer {
+    fn answer_encode(&mut self, job: EncodeJob) -> Answer {
         let (label, offset) = (job.stream.label.clone(), job.block.offset);
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            self.decoded(job.cut, job.stream, &job.block, job.rejects_from, false).map(|(encoded, _)| encoded)
-        }));
-        let outcome = outcome.unwrap_or(Err(IngestError::WorkerPanicked { label, offset }));
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.encode(job)))
+            .unwrap_or(Err(IngestError::WorkerPanicked { label, offset }));
         Answer::Encoded { outcome }
     }
 
-    fn look(&mut self, look: Look) -> Result<Looked, IngestError> {
-        let Look { rules, chunk, encode, .. } = look;
+    fn match_chunk(&mut self, job: MatchJob) -> Result<Matched, IngestError> {
+        let MatchJob { rules, chunk, encode, .. } = job;
         if !Arc::ptr_eq(&rules, self.matcher.rules()) {
             self.matcher = Matcher::new(rules);
         }
         let Chunk { stream, block, prefix, broker_offset, arrived } = chunk;
         let bytes = block.bytes.len() as u64;
         let next_offset = block.offset + i64::try_from(bytes).unwrap_or(i64::MAX);
-        let looked = |encoded, block, matches, events, rejects| Looked {
-            stream: Arc::clone(&stream),
+        let decoded = self.decode(&block, &stream, encode.is_some())?;
+        let matches = self.matcher.match_batch(&decoded.events)?;
+        let (events, rejects) = (decoded.events.num_rows() as u64, decoded.rejects.num_rows() as u64);
+        let (block, encoded) = match encode {
+            Some((epoch, rejects_from)) => {
+                let block = encode_block(decoded, rejects_from, Utc::now())?;
+                (None, Some(Encoded { epoch, stream: Arc::clone(&stream), bytes, block }))
+            }
+            None => (Some(block), None),
+        };
+        Ok(Matched {
+            stream,
             arrived,
             bytes,
             block,
@@ -144,16 +146,15 @@ impl Worker {
             next_offset,
             prefix,
             broker_offset,
-        };
-        if let Some((cut, rejects_from)) = encode {
-            let (encoded, matches) = self.decoded(cut, Arc::clone(&stream), &block, rejects_from, true)?;
-            let (events, rejects) = (encoded.events, encoded.rejects);
-            return Ok(looked(Some(encoded), None, matches, events, rejects));
-        }
-        let decoded = self.decode(&block, &stream, false)?;
-        let matches = self.matcher.match_batch(&decoded.events)?;
-        let (events, rejects) = (decoded.events.num_rows() as u64, decoded.rejects.num_rows() as u64);
-        Ok(looked(None, Some(block), matches, events, rejects))
+        })
+    }
+
+    fn encode(&mut self, job: EncodeJob) -> Result<Encoded, IngestError> {
+        let EncodeJob { epoch, stream, block, rejects_from } = job;
+        let bytes = block.bytes.len() as u64;
+        let decoded = self.decode(&block, &stream, true)?;
+        let block = encode_block(decoded, rejects_from, Utc::now())?;
+        Ok(Encoded { epoch, stream, bytes, block })
     }
 
     fn decode(
@@ -161,41 +162,19 @@ impl Worker {
         block: &Block,
         stream: &StreamName,
         to_seal: bool,
-    ) -> Result<crate::DecodedBlock, IngestError> {
-        let decoded = match to_seal {
-            true => self.decoder.decode_to_seal(block, Utc::now()),
-            false => self.decoder.decode(block, Utc::now()),
-        };
-        let decoded = decoded.map_err(|source| IngestError::Columns {
+    ) -> Result<DecodedBlock, IngestError> {
+        let arrived = Utc::now();
+        let decoded = if to_seal {
+            self.decoder.decode_to_seal(block, arrived)
+        } else {
+            self.decoder.decode(block, arrived)
+        }
+        .map_err(|source| IngestError::Columns {
             label: stream.label.clone(),
             offset: block.offset,
             source,
         })?;
         debug_assert_eq!(decoded.consumed, block.bytes.len(), "chunks are whole lines");
         Ok(decoded)
-    }
-
-    fn decoded(
-        &mut self,
-        cut: u64,
-        stream: Arc<StreamName>,
-        block: &Block,
-        rejects_from: i64,
-        with_matches: bool,
-    ) -> Result<(Encoded, BatchMatches), IngestError> {
-        let decoded = self.decode(block, &stream, true)?;
-        let matches = match with_matches {
-            true => self.matcher.match_batch(&decoded.events)?,
-            false => BatchMatches::default(),
-        };
-        let (reasons, examples) = summary(&decoded.rejects);
-        let (events, rejects) = (decoded.events.num_rows() as u64, decoded.rejects.num_rows() as u64);
-        let arrived = Utc::now();
-        let mut row_groups = encode_rejects(decoded.rejects, rejects_from, arrived)?;
-        if events > 0 {
-            row_groups.extend(encode_records(decoded.events, &decoded.record_hashes, arrived)?);
-        }
-        let bytes = block.bytes.len() as u64;
-        Ok((Encoded { cut, stream, bytes, row_groups, events, rejects, reasons, examples }, matches))
     }
 }

@@ -1,11 +1,14 @@
-//! The reader: inputs in, blocks out, each under the partition that it belongs to.
+//! The reader: turns inputs into blocks, each under the partition that it belongs to.
 //!
 //! Invariants:
-//! - What is skipped as stored has been read and compared: with the hash of a position where it reaches one,
-//!   with the rows themselves where it ends before.
-//! - No partition is looked up while rows of it wait for a seal: a stream that meets one it has met in this
-//!   run waits until that is sealed.
-//! - What it tells of a stream comes before the stream's first block; its last word is the number of blocks.
+//! - Text that is skipped as stored was read and compared: with the hash of a position if it
+//!   reaches one, with the rows themselves if it ends before.
+//! - No partition is looked up while rows of it wait for a seal: a stream whose partition this run
+//!   has unsealed rows of waits for that seal.
+//! - The message about a stream comes before the stream's first block; the last message is the
+//!   number of blocks.
+//!
+//! A crash loses nothing: the next run reads the inputs again and compares them.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,22 +16,22 @@ use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use strongroom_archive::{Archive, ArchiveError, Position, Writer};
+use strongroom_decode::frame::Origin;
 use strongroom_schemas::Table;
 
-use super::{Event, IngestOptions, Job, StreamState, lock};
-use crate::error::{CompareError, FileError};
+use super::{IngestOptions, Job, ReaderMessage, StreamState, lock};
 use crate::export;
-use crate::frame::Origin;
-use crate::source::{ALIKE_MAX, BlockBounds, Fingerprint, Input, Skipped, Stream};
+use crate::fingerprint::Fingerprint;
+use crate::source::{ALIKE_MAX, BlockBounds, CompareError, FileError, Input, Skipped, Stream};
 
 pub(super) struct Reader<'r> {
     pub(super) options: &'r IngestOptions,
     pub(super) archive: &'r Archive,
     pub(super) writer: &'r Mutex<Writer>,
     pub(super) jobs: Sender<Job>,
-    pub(super) events: Sender<Event>,
+    pub(super) messages: Sender<ReaderMessage>,
     pub(super) permits: Receiver<()>,
-    /// Buffers of blocks that are decoded.
+    /// Buffers of decoded blocks, for reuse.
     pub(super) buffers: Receiver<Vec<u8>>,
     pub(super) bytes_read: Arc<AtomicU64>,
     pub(super) sent: Sent,
@@ -39,29 +42,29 @@ pub(super) struct Reader<'r> {
 pub(super) struct Sent {
     blocks: u64,
     streams: usize,
-    /// A permit that brought no block and is worth one still.
+    /// A permit that was taken but brought no block, and is used for the next one.
     spare: bool,
-    /// Partitions that may have rows that are not sealed: the archive cannot say yet what it holds of them.
+    /// Partitions that may have unsealed rows, so the archive cannot say yet what it has of them.
     unsealed: HashSet<String>,
 }
 
 /// What the archive holds of an input.
 enum Found {
-    /// Nothing, or its beginning: the stream stands behind what is stored.
+    /// Nothing, or its beginning: the stream is positioned after what is stored.
     Stream { stream: Box<Stream>, state: StreamState, rejects_from: i64 },
     /// All of it, as the beginning of a longer stream.
     Known { records: u64, bytes: u64 },
 }
 
-/// What came of the comparison with one partition.
-enum Tried {
+/// The result of the comparison with one partition.
+enum Comparison {
     Found(Box<Found>),
-    /// Another stream lies there; this one is given back at its first byte.
-    Other(Box<Stream>),
+    /// The partition has another stream; this one is returned at its first byte.
+    OtherStream(Box<Stream>),
 }
 
-/// The coordinator is gone: it failed, and says why.
-struct Gone;
+/// The coordinator has failed, and reports why.
+struct CoordinatorGone;
 
 impl Reader<'_> {
     pub(super) fn run(mut self) {
@@ -73,27 +76,28 @@ impl Reader<'_> {
             match self.read(input) {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    if self.events.send(Event::FileFailed(error)).is_err() {
+                    if self.messages.send(ReaderMessage::FileFailed(error)).is_err() {
                         return;
                     }
                 }
-                Err(Gone) => return,
+                Err(CoordinatorGone) => return,
             }
         }
-        // Nobody listens when the coordinator has failed.
-        let _ = self.events.send(Event::ReadAll { blocks: self.sent.blocks });
+        // A coordinator that has failed receives nothing.
+        let _ = self.messages.send(ReaderMessage::ReadAll { blocks: self.sent.blocks });
     }
 
-    fn tell(&self, event: Event) -> Result<(), Gone> {
-        self.events.send(event).map_err(|_| Gone)
+    fn send(&self, message: ReaderMessage) -> Result<(), CoordinatorGone> {
+        self.messages.send(message).map_err(|_| CoordinatorGone)
     }
 
     /// Reads one input.
-    fn read(&mut self, input: &Input) -> Result<Result<(), FileError>, Gone> {
+    fn read(&mut self, input: &Input) -> Result<Result<(), FileError>, CoordinatorGone> {
+        let limits = &self.options.limits;
         let bounds = BlockBounds {
-            bytes_max: self.options.block_bytes_max.max(self.options.line_bytes_max + 1),
+            bytes_max: limits.block_bytes_max.max(limits.line_bytes_max + 1),
             lines_max: self.options.block_lines_max,
-            line_bytes_max: self.options.line_bytes_max,
+            line_bytes_max: limits.line_bytes_max,
         };
         let (count, stop) = (Arc::clone(&self.bytes_read), Arc::clone(&self.options.stop));
         let opened = Stream::open(input.clone(), bounds, self.options.complete, count, stop);
@@ -106,7 +110,7 @@ impl Reader<'_> {
             // A pipe that was not waited for is not empty.
             Ok(None) if self.options.stop.load(Ordering::Relaxed) => return Ok(Ok(())),
             Ok(None) => {
-                self.tell(Event::EmptyFile(input.clone()))?;
+                self.send(ReaderMessage::EmptyFile(input.clone()))?;
                 return Ok(Ok(()));
             }
             Err(error) => return Ok(Err(error)),
@@ -114,34 +118,34 @@ impl Reader<'_> {
         let (mut stream, state, rejects_from) = match self.find_partition(stream, &identity)? {
             Ok(Found::Stream { stream, state, rejects_from }) => (stream, state, rejects_from),
             Ok(Found::Known { records, bytes }) => {
-                self.tell(Event::Known { records, bytes })?;
-                self.tell(Event::FileKnown)?;
+                self.send(ReaderMessage::Known { records, bytes })?;
+                self.send(ReaderMessage::FileKnown)?;
                 return Ok(Ok(()));
             }
             Err(error) => return Ok(Err(error)),
         };
         if let Some(known) = state.sealed {
-            self.tell(Event::Known {
+            self.send(ReaderMessage::Known {
                 records: u64::try_from(known.records).unwrap_or(0),
                 bytes: u64::try_from(known.next_offset).unwrap_or(0),
             })?;
         }
         let origin =
             Arc::new(Origin { partition: state.partition.clone(), cluster: self.options.cluster.clone() });
-        self.tell(Event::Stream(state))?;
+        self.send(ReaderMessage::Stream(state))?;
         let number = self.sent.streams;
         self.sent.streams += 1;
         let mut blocks = 0;
         while !self.options.stop.load(Ordering::Relaxed) {
             if !std::mem::take(&mut self.sent.spare) {
-                self.permits.recv().map_err(|_| Gone)?;
+                self.permits.recv().map_err(|_| CoordinatorGone)?;
             }
             let buffer = self.buffers.try_recv().unwrap_or_default();
             match stream.next_block(&origin, buffer) {
-                Ok(Some(cut)) => {
-                    let job = Job { sequence: self.sent.blocks, stream: number, cut, rejects_from };
+                Ok(Some(block)) => {
+                    let job = Job { sequence: self.sent.blocks, stream: number, block, rejects_from };
                     if self.jobs.send(job).is_err() {
-                        return Err(Gone);
+                        return Err(CoordinatorGone);
                     }
                     self.sent.blocks += 1;
                     blocks += 1;
@@ -149,7 +153,7 @@ impl Reader<'_> {
                 Ok(None) => {
                     self.sent.spare = true;
                     if blocks == 0 {
-                        self.tell(Event::FileKnown)?;
+                        self.send(ReaderMessage::FileKnown)?;
                     }
                     break;
                 }
@@ -162,26 +166,27 @@ impl Reader<'_> {
         Ok(Ok(()))
     }
 
-    /// The partition that holds this very stream, or a new one, with the stream behind what it holds.
+    /// Finds the partition that has this very stream, or a new one; the stream is returned
+    /// positioned after what the archive has.
     fn find_partition(
         &mut self,
         mut stream: Stream,
         identity: &str,
-    ) -> Result<Result<Found, FileError>, Gone> {
+    ) -> Result<Result<Found, FileError>, CoordinatorGone> {
         for number in 0..ALIKE_MAX {
             let partition = if number == 0 { identity.to_owned() } else { format!("{identity}.{number}") };
             if self.sent.unsealed.contains(&partition) {
                 self.seal_now()?;
             }
             match self.in_partition(stream, partition) {
-                Ok(Tried::Found(found)) => {
+                Ok(Comparison::Found(found)) => {
                     let found = *found;
                     if let Found::Stream { state, .. } = &found {
                         self.sent.unsealed.insert(state.partition.clone());
                     }
                     return Ok(Ok(found));
                 }
-                Ok(Tried::Other(same)) => stream = *same,
+                Ok(Comparison::OtherStream(same)) => stream = *same,
                 Err(error) => return Ok(Err(error)),
             }
         }
@@ -189,56 +194,57 @@ impl Reader<'_> {
     }
 
     /// Has everything sealed that was read so far.
-    fn seal_now(&mut self) -> Result<(), Gone> {
+    fn seal_now(&mut self) -> Result<(), CoordinatorGone> {
         let (done, sealed) = bounded(1);
-        self.tell(Event::SealNow { blocks: self.sent.blocks, done })?;
-        sealed.recv().map_err(|_| Gone)?;
+        self.send(ReaderMessage::SealNow { blocks: self.sent.blocks, done })?;
+        sealed.recv().map_err(|_| CoordinatorGone)?;
         self.sent.unsealed.clear();
         Ok(())
     }
 
-    /// Compares a stream with what the archive holds under the name `partition`.
-    fn in_partition(&self, mut stream: Stream, partition: String) -> Result<Tried, FileError> {
+    /// Compares a stream with what the archive has under the name `partition`.
+    fn in_partition(&self, mut stream: Stream, partition: String) -> Result<Comparison, FileError> {
         let label = stream.input().label();
         let [sealed, rejects, alerts] = {
             let mut writer = lock(self.writer);
-            // A writer that cannot say is one that failed; the next seal reports it.
+            // A writer without an answer has failed; the next seal reports it.
             [Table::Events, Table::Rejects, Table::Alerts]
                 .map(|table| writer.position(table, &partition).ok().flatten())
         };
         let from = |position: Option<Position>| position.map_or(i64::MIN, |position| position.next_offset);
         let rejects_from = from(rejects);
         if let Some(ahead) = rejects.filter(|_| rejects_from > from(sealed)) {
-            // A run died between two commits. Its rejects are those of this stream only if they say so, and
-            // lines are told apart as they were then only if a block ends where it ended then.
+            // A run died between two commits. Its rejects are those of this stream only if they
+            // match, and lines are cut as they were then only if a block ends where it ended then.
             if stream.again()?.skip_to(ahead.next_offset)? != Skipped::To(ahead.prefix_blake3) {
-                return Ok(Tried::Other(Box::new(stream)));
+                return Ok(Comparison::OtherStream(Box::new(stream)));
             }
             stream.cut_at(ahead.next_offset);
         }
         if let Some(known) = sealed {
             match stream.skip_to(known.next_offset)? {
                 Skipped::To(prefix) if prefix == known.prefix_blake3 => {}
-                Skipped::To(_) => return Ok(Tried::Other(Box::new(stream.again()?))),
+                Skipped::To(_) => return Ok(Comparison::OtherStream(Box::new(stream.again()?))),
                 Skipped::Short(length, prefix) => {
                     let stored = self.stored_prefix(&partition, length);
                     let (found, records) =
                         stored.map_err(|source| FileError::Compare { label, source: Box::new(source) })?;
                     if found != prefix {
-                        return Ok(Tried::Other(Box::new(stream.again()?)));
+                        return Ok(Comparison::OtherStream(Box::new(stream.again()?)));
                     }
                     let bytes = u64::try_from(length).unwrap_or(0);
-                    return Ok(Tried::Found(Box::new(Found::Known { records, bytes })));
+                    return Ok(Comparison::Found(Box::new(Found::Known { records, bytes })));
                 }
             }
         }
         let alerts_ahead = from(alerts) > from(sealed);
         let alerts_stored = HashSet::new();
         let state = StreamState { partition, label, sealed, reached: None, alerts_ahead, alerts_stored };
-        Ok(Tried::Found(Box::new(Found::Stream { stream: Box::new(stream), state, rejects_from })))
+        Ok(Comparison::Found(Box::new(Found::Stream { stream: Box::new(stream), state, rejects_from })))
     }
 
-    /// Hash and records of the first `length` bytes of a partition, from the rows that hold them.
+    /// Fingerprint of the first `length` bytes of a partition and the number of records in them,
+    /// from its rows.
     fn stored_prefix(&self, partition: &str, length: i64) -> Result<(Fingerprint, u64), CompareError> {
         let rows = |table| -> Result<_, ArchiveError> {
             Ok(self.archive.read_rows(table, partition)?.map(|batch| batch.map_err(CompareError::from)))

@@ -1,27 +1,29 @@
-//! Names to inputs: what an argument stands for, and in which order rotated files were written.
+//! Turns names into inputs: what an argument stands for, and in which order rotated files were
+//! written.
 //!
-//! Invariant: what is named is read or is an error; what is found in a folder is read, or told as left out.
+//! Invariant: a named file is read or is an error; a file found in a folder is read, or reported as
+//! left out. Nothing is kept here.
 
 use std::path::{Path, PathBuf};
 
 use super::Input;
 use crate::error::IngestError;
 
-/// Directories below one that is named are followed this deep.
+/// Most levels of folders below a named one.
 const DIRECTORY_DEPTH_MAX: usize = 16;
 
-/// What arguments stand for.
+/// The inputs that arguments stand for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expanded {
     pub inputs: Vec<Input>,
-    /// Files in directories that were named which are not named like logs, and are not read.
+    /// Files in named directories that are not named like logs, and are not read.
     pub left_out: Vec<PathBuf>,
 }
 
 /// Turns arguments (`-`, files, directories, patterns) into inputs, rotated files oldest first.
 ///
 /// # Errors
-/// When something named is not there, cannot be listed, or holds no log file.
+/// If something named does not exist, cannot be listed, or has no log file.
 pub fn expand(arguments: &[String]) -> Result<Expanded, IngestError> {
     let (mut inputs, mut left_out) = (Vec::new(), Vec::new());
     for argument in arguments {
@@ -88,8 +90,8 @@ fn list(
     Ok(())
 }
 
-/// The files that `arguments` stand for now, rotated ones oldest first, and what cannot be looked at.
-/// A name or a pattern that nothing has yet is not wrong: it may come.
+/// The files that `arguments` stand for now, rotated ones oldest first, and the paths that cannot
+/// be read. A name or a pattern without a file is not an error: the file may come.
 pub fn find(arguments: &[String]) -> (Vec<PathBuf>, Vec<IngestError>) {
     let (mut found, mut troubles) = (Vec::new(), Vec::new());
     for argument in arguments {
@@ -117,7 +119,8 @@ pub fn find(arguments: &[String]) -> (Vec<PathBuf>, Vec<IngestError>) {
     (found, troubles)
 }
 
-/// As [`list`], past what cannot be listed. What went away meanwhile is no trouble.
+/// Like [`list`], but skips what cannot be listed. It is not an error if a file disappears
+/// meanwhile.
 fn list_what_can_be(
     directory: &Path,
     depth: usize,
@@ -142,7 +145,7 @@ fn list_what_can_be(
             }
         };
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        // A file system's own folder, which only root may look into.
+        // A file system's own folder, which only root may read.
         if name.starts_with('.') || name == "lost+found" {
             continue;
         }
@@ -166,9 +169,9 @@ fn is_log_name(name: &str) -> bool {
         .any(|ending| name.ends_with(ending) || stem.ends_with(ending))
 }
 
-/// Oldest first. lumberjack writes `audit-2026-03-04T05-06-07.123.log` and keeps `audit.log` for the
-/// newest, which is also their order as text; logrotate writes `audit.log.1` for the newest but one,
-/// and higher numbers for older files.
+/// Sorts files oldest first. lumberjack writes `audit-2026-03-04T05-06-07.123.log` and keeps
+/// `audit.log` for the newest, which is also their order as text; logrotate writes `audit.log.1`
+/// for the newest but one, and higher numbers for older files.
 fn rotation_order(mut files: Vec<PathBuf>) -> Vec<PathBuf> {
     files.sort_by_cached_key(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -1,7 +1,8 @@
-//! A pipe that never makes its reader wait for ever.
+//! A pipe that never makes its reader wait forever.
 //!
-//! Invariant: bytes come in order and once, and an error after the bytes before it. Silence ends a read after
-//! a tick, so that whoever reads can look at the time and at the wish to stop.
+//! Invariant: bytes come in order and once, and an error comes after the bytes before it. Silence
+//! ends a read after a tick, so that the reader can check the time and whether to stop. Bytes of a
+//! pipe that were not sealed are lost in a crash.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -10,18 +11,18 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
-/// How often a silent pipe looks whether it is to stop.
+/// How often a silent pipe checks whether to stop.
 const PIPE_TICK: Duration = Duration::from_millis(200);
 const PIPE_CHUNK_BYTES: usize = 64 << 10;
 /// Chunks read ahead of their use.
 const PIPE_CHUNKS_MAX: usize = 64;
 
-/// A pipe, read by a thread of its own: reading one can block for ever, and this must not.
+/// A pipe, read by its own thread: reading a pipe can block forever, and this must not.
 pub(super) struct Pipe {
     chunks: Receiver<io::Result<Vec<u8>>>,
     chunk: Vec<u8>,
     at: usize,
-    /// Silence is an error [`io::ErrorKind::WouldBlock`], and not waited for.
+    /// Silence is an error [`io::ErrorKind::WouldBlock`], and is not waited for.
     pub(super) live: Arc<AtomicBool>,
     /// Silence is the end once this is set.
     stop: Arc<AtomicBool>,
@@ -30,7 +31,7 @@ pub(super) struct Pipe {
 impl Pipe {
     pub(super) fn new(mut source: impl Read + Send + 'static, stop: &Arc<AtomicBool>) -> io::Result<Pipe> {
         let (sender, chunks) = bounded(PIPE_CHUNKS_MAX);
-        // It ends with its pipe, with the process, or at the first chunk that nobody takes.
+        // The thread ends with its pipe, with the process, or at the first chunk that is not taken.
         std::thread::Builder::new().name("pipe".to_owned()).spawn(move || {
             loop {
                 let mut chunk = vec![0; PIPE_CHUNK_BYTES];

@@ -1,7 +1,8 @@
-//! Five serialisers of audit events that know nothing of forms, and for each of them a template, written by hand.
+//! Five serialisers of audit events that know nothing of forms, and a hand-written template for
+//! each of them.
 //!
-//! Three write with `serde_json` and `chrono`, two with code of their own. Templates are put together from the list of
-//! members alone; no value is looked at but to see that it is there.
+//! Three use `serde_json` and `chrono`, two have their own code. Templates are assembled from the
+//! list of members alone; a value is only checked for its presence.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -31,7 +32,7 @@ impl Event {
         self.0[at].as_ref().and_then(Json::as_str)
     }
 
-    /// Gives a column another value; a null takes it away.
+    /// Gives a column another value; a null removes it.
     pub fn set(&mut self, column: &str, value: Json) {
         let at = MAPPED.iter().position(|mapped| mapped.name == column).expect("a column");
         self.0[at] = Some(value).filter(|value| !value.is_null());
@@ -127,7 +128,7 @@ impl<L: Serialize> Serialize for Tree<L> {
     }
 }
 
-/// The members that are there, each with what `leaf` makes of it and of how deep it lies.
+/// The members that are present, each with what `leaf` returns for it and for its depth.
 fn tree<L>(event: &Event, leaf: impl Fn(usize, usize) -> L) -> Vec<(String, Tree<L>)> {
     let mut members: Vec<(String, Tree<L>)> = Vec::new();
     for (at, mapped) in MAPPED.iter().enumerate() {
@@ -156,7 +157,7 @@ fn sort<L>(members: &mut [(String, Tree<L>)]) {
     members.sort_by(|a, b| a.0.cmp(&b.0));
 }
 
-/// How a template is laid out: what is between members, after a colon, and how deep lines begin.
+/// How a template is laid out: the text between members, after a colon, and before a line.
 struct Skeleton {
     comma: &'static str,
     colon: &'static str,
@@ -202,7 +203,7 @@ fn instant(micros: &Json) -> DateTime<Utc> {
     DateTime::from_timestamp_micros(micros.as_i64().expect("a number")).expect("a time")
 }
 
-/// The value of a member with its time as that text.
+/// The value of a member, with its time as that text.
 fn with_time(event: &Event, at: usize, time: impl Fn(DateTime<Utc>) -> String) -> Json {
     let value = event.0[at].clone().expect("it is there");
     if MAPPED[at].kind == Kind::Time { time(instant(&value)).into() } else { value }
@@ -248,7 +249,7 @@ fn python_string(text: &str, out: &mut String) {
     out.push('"');
 }
 
-/// Writes any JSON with a writer of strings and what stands after commas and colons.
+/// Writes any JSON with a writer of strings and the text after commas and colons.
 fn by_hand(value: &Json, string: fn(&str, &mut String), gap: &str, out: &mut String) {
     match value {
         Json::String(text) => string(text, out),
@@ -314,7 +315,7 @@ pub fn row(dialect: Dialect, event: &Event, varying: &str, number: i32) -> (Map<
     let mut values = Vec::new();
     let mut record = String::new();
     let skeleton = Skeleton { comma: ",", colon: ":", indent: None };
-    // What a json column holds is what the dialect writes there.
+    // A json column has what the dialect writes there.
     let json_text: JsonText;
     match dialect {
         Dialect::Go => {
@@ -414,7 +415,7 @@ pub fn row(dialect: Dialect, event: &Event, varying: &str, number: i32) -> (Map<
     (row, record.into_bytes())
 }
 
-/// Rows of `events` as they travel, from their columns; what is not named is null.
+/// Rows of `events` in the batch schema, from their columns; columns that are not named are null.
 pub fn batch(rows: &[Map<String, Json>]) -> RecordBatch {
     let schema = Table::Events.batch_schema();
     let columns = schema.fields().iter().map(|field| -> ArrayRef {

@@ -1,7 +1,8 @@
 //! Rows that have a form, a mark or faults: what they render to, and what is refused.
 //!
-//! Method: the vectors that every reader of `docs/format.md` shares; serialisers that know nothing of forms, whose bytes a
-//! template written for each of them must give; and an archive of such rows, which is exported and verified.
+//! Method: the vectors that every reader of `docs/format.md` shares; serialisers that know nothing
+//! of forms, whose bytes a hand-written template must give; and an archive of such rows, which is
+//! exported and verified.
 
 mod dialects;
 mod sealed;
@@ -11,8 +12,8 @@ use dialects::{DIALECTS, Dialect, Event, batch, event, row};
 use proptest::prelude::*;
 use serde_json::Value as Json;
 use strongroom_archive::Records as _;
+use strongroom_decode::render::{Renderer, RowFault};
 use strongroom_ingest::export::EventRecords;
-use strongroom_ingest::render::{Renderer, RowFault};
 use strongroom_schemas::Table;
 use strongroom_schemas::events::index;
 use strongroom_schemas::form::{FORM_ITEMS_BYTES_MAX, MAPPED};
@@ -23,7 +24,7 @@ fn vectors() -> Json {
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// A row of the vectors: its columns, and what they leave out null.
+/// A row of the vectors; columns that they leave out are null.
 fn row_of(case: &Json) -> RecordBatch {
     let mut row = case["columns"].as_object().expect("an object").clone();
     for name in ["form", "form_values", "raw", "shape"] {
@@ -84,7 +85,7 @@ fn a_row_that_is_wrong_is_named_and_counts_as_an_empty_record() {
         ]
     );
     let error = EventRecords.each(&rows, &mut |_| ()).expect_err("a row without a record");
-    assert_eq!(error, "row 1 of a batch gives no record: named");
+    assert_eq!(error, "row 1 of a batch does not give a record: named");
 }
 
 #[test]
@@ -141,7 +142,8 @@ proptest! {
         }
     }
 
-    /// Whatever is a form or not: nothing panics, and what is rendered has the columns' values at their members.
+    /// For any text as a form, nothing panics, and a rendered record has the columns' values at
+    /// their members.
     #[test]
     fn damaged_forms_are_refused_or_harmless(event in event(), at in any::<prop::sample::Index>(), with in "[\"{}$:,<>\\\\a-z\\[\\]]{0,3}", cut in 0_usize..4) {
         for dialect in DIALECTS {
@@ -152,7 +154,7 @@ proptest! {
             form.splice(at..end, with.chars());
             columns["form"] = form.into_iter().collect::<String>().into();
             let Ok(record) = rendered(&batch(&[columns])) else { continue };
-            // No nested wrapper: there the event is a string.
+            // Except in a nested wrapper, where the event is a string.
             if let Ok(Json::Object(members)) = serde_json::from_slice(&record)
                 && let Some(verb) = members.get("verb")
             {

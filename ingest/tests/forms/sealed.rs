@@ -1,6 +1,7 @@
-//! An archive whose rows have forms: written as any archive is, exported byte for byte, verified.
+//! An archive whose rows have forms: written like any archive, exported byte for byte, verified.
 //!
-//! With `STRONGROOM_VERIFIER` set to the archive command of another verifier, that one judges the same archives.
+//! If `STRONGROOM_VERIFIER` is set to the archive command of another verifier, that one judges the
+//! same archives.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,6 +13,7 @@ use serde_json::{Map, Value as Json, json};
 use strongroom_archive::{
     Archive, ArchiveError, Counts, Position, SourcePosition, WriterOptions, encode_records,
 };
+use strongroom_decode::stream::StreamError;
 use strongroom_ingest::export::{EventRecords, ExportError, sealed_stream};
 use strongroom_proof::verify::{Options, Report, Watch, verify};
 use strongroom_schemas::Table;
@@ -30,12 +32,20 @@ const ROWS: usize = 200;
 enum Oops {
     #[expect(dead_code, reason = "shown by Debug when a test fails")]
     Archive(ArchiveError),
+    #[expect(dead_code, reason = "shown by Debug when a test fails")]
     Export(ExportError),
+    Stream(StreamError),
 }
 
 impl From<ArchiveError> for Oops {
     fn from(error: ArchiveError) -> Self {
         Oops::Archive(error)
+    }
+}
+
+impl From<StreamError> for Oops {
+    fn from(error: StreamError) -> Self {
+        Oops::Stream(error)
     }
 }
 
@@ -172,7 +182,7 @@ fn rows_of_forms_are_exported_byte_for_byte_and_verified() {
 #[test]
 fn a_form_that_states_a_column_is_a_finding_and_stops_nothing() {
     let (mut rows, records, stream) = stream();
-    // What the record says is right, and proven: the row says it as it must not.
+    // What the record says is right, and proven, but the row must not say it in this way.
     let form = rows[10]["form"].as_str().expect("text").replacen(
         r#""level":${level:go}"#,
         r#""level":"Request""#,
@@ -190,7 +200,7 @@ fn a_form_that_states_a_column_is_a_finding_and_stops_nothing() {
     assert_eq!(kinds, ["columns_differ", "columns_differ", "columns_differ", "record_changed"], "{found:?}");
     assert_eq!(report.checked.records, ROWS as u64);
     let failed = export(&archive, &stream).expect_err("a row without a record");
-    assert!(matches!(failed, Oops::Export(ExportError::Row { .. })), "{failed:?}");
+    assert!(matches!(failed, Oops::Stream(StreamError::Row { .. })), "{failed:?}");
     if let Some(report) = second_opinion(&archive, folder.path()) {
         let named = |places: Vec<(String, String)>| -> Vec<_> {
             places.into_iter().filter(|(kind, _)| kind == "columns_differ").collect()

@@ -1,7 +1,7 @@
 //! CSV, JSON, Parquet and Arrow.
 //!
-//! Invariant: every value is written whole, or the answer fails with the column's name. Views become
-//! plain strings and bytes in Parquet and Arrow, which every reader knows.
+//! Invariant: every value is written in full, or the answer fails with the column's name. Views
+//! become plain strings and bytes in Parquet and Arrow, which every reader knows.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ impl<W: Write + Send> Encoder<W> {
             Format::Csv => {
                 let schema = flat_schema(schema);
                 let mut writer = csv::WriterBuilder::new().with_header(true).build(out);
-                // The writer makes the header with its first batch, and there may be none.
+                // The writer writes the header with its first batch, and there may be none.
                 writer
                     .write(&RecordBatch::new_empty(Arc::clone(&schema)))
                     .map_err(|source| QueryError::Encode { format: "csv", source })?;
@@ -76,7 +76,7 @@ impl<W: Write + Send> Encoder<W> {
                 writer: StreamWriter::try_new(out, &plain).map_err(arrow)?,
                 schema: plain,
             },
-            // The grid is written elsewhere; lines of JSON are its nearest relation.
+            // The grid is written elsewhere; lines of JSON are the closest format.
             Format::Json | Format::Table => {
                 Encoder::Json(WriterBuilder::new().with_explicit_nulls(true).build(out))
             }
@@ -138,19 +138,21 @@ fn to_plain(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Arro
     convert(batch, schema, |column, field| cast(column, field.data_type()))
 }
 
-/// `schema` with strings where it has lists, structs and the like.
+/// `schema` with strings where it has lists, structs and other nested types.
 fn flat_schema(schema: &Schema) -> SchemaRef {
-    let fields = schema.fields().iter().map(|field| match field.data_type().is_nested() {
-        true => Arc::new(Field::new(field.name(), DataType::Utf8, true)),
-        false => Arc::clone(field),
+    let fields = schema.fields().iter().map(|field| {
+        if field.data_type().is_nested() {
+            Arc::new(Field::new(field.name(), DataType::Utf8, true))
+        } else {
+            Arc::clone(field)
+        }
     });
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 fn flatten(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
-    convert(batch, schema, |column, _| match column.data_type().is_nested() {
-        true => json_texts(column),
-        false => Ok(Arc::clone(column)),
+    convert(batch, schema, |column, _| {
+        if column.data_type().is_nested() { json_texts(column) } else { Ok(Arc::clone(column)) }
     })
 }
 

@@ -1,8 +1,8 @@
 //! Aligned columns, or one line a column for rows that are too wide.
 //!
-//! Widths come from the first rows; a later value that is longer is cut where cutting is allowed and
-//! overflows where it is not. Cells are cleaned here, so that no value reaches a terminal as anything
-//! but printable text.
+//! Invariant: no value reaches a terminal as anything but printable text; cells are cleaned here.
+//! Widths come from the first rows; a later value that is longer is cut where cutting is allowed
+//! and overflows where it is not.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -16,7 +16,7 @@ use super::{Expanded, Layout, next_batch};
 use crate::error::{QueryError, Result};
 use crate::session::Answer;
 
-/// Rows looked at before the widths are fixed.
+/// Rows read before the widths are fixed.
 const SAMPLE_ROWS: usize = 1_000;
 /// Least width to which a column is cut.
 const COLUMN_WIDTH_MIN: usize = 8;
@@ -47,7 +47,7 @@ pub(super) async fn write(answer: &mut Answer, layout: &Layout, out: &mut impl W
         for row in cells(&batch)? {
             grid.write_row(row, out).map_err(QueryError::Write)?;
         }
-        // Rows of a slow question are shown when they come.
+        // Rows of a slow query are shown when they arrive.
         out.flush().map_err(QueryError::Write)?;
     }
     Ok(rows)
@@ -184,7 +184,8 @@ impl Grid {
     }
 }
 
-/// Widths that fill at most `columns`: the widest give way first. `None` when even the least do not fit.
+/// Widths that fill at most `columns`: the widest shrink first. `None` when even the least widths
+/// do not fit.
 fn fit(natural: &[usize], columns: usize) -> Option<Vec<usize>> {
     let separators = natural.len().saturating_sub(1) * width(SEPARATOR);
     let room = columns.checked_sub(separators)?;
@@ -193,7 +194,7 @@ fn fit(natural: &[usize], columns: usize) -> Option<Vec<usize>> {
         return None;
     }
     let widest = natural.iter().copied().max().unwrap_or(0).max(COLUMN_WIDTH_MIN);
-    // `total` grows with the cap, so the largest cap that fits is found by halving.
+    // `total` grows with the cap, so a binary search finds the largest cap that fits.
     let (mut fits, mut too_wide) = (COLUMN_WIDTH_MIN, widest + 1);
     while too_wide - fits > 1 {
         let cap = fits.midpoint(too_wide);
@@ -228,7 +229,7 @@ fn shorten(text: String, columns: usize) -> String {
     shown
 }
 
-/// `text` with everything a terminal would act upon written as an escape.
+/// `text` with everything that a terminal would interpret written as an escape.
 fn clean(text: &str) -> String {
     if text.chars().all(|c| !is_active(c)) {
         return text.to_owned();
@@ -258,7 +259,8 @@ fn width(text: &str) -> usize {
     text.chars().map(char_width).sum()
 }
 
-/// Cells that a terminal gives to `c`: none to combining marks, two to East Asian and pictographs.
+/// Cells that a terminal uses for `c`: none for combining marks, two for East Asian characters and
+/// pictographs.
 fn char_width(c: char) -> usize {
     match c {
         '\u{300}'..='\u{36f}'
@@ -283,7 +285,7 @@ fn is_plan(schema: &Schema) -> bool {
     names == ["plan_type", "plan"]
 }
 
-/// The answer to EXPLAIN: its lines are the point, so they stay lines.
+/// The answer to EXPLAIN, whose lines stay lines.
 async fn write_plan(answer: &mut Answer, mut rows: Vec<Vec<Cell>>, out: &mut impl Write) -> Result<u64> {
     while let Some(batch) = next_batch(answer).await? {
         rows.extend(cells(&batch)?);

@@ -1,9 +1,9 @@
 //! Answers as text and files.
 //!
-//! Invariants: rows are written as they come, so memory does not grow with the answer (the grid looks
-//! at its first rows to choose widths); values leave complete, except in the grid on a terminal, where
-//! a cut is marked; and nothing that a cluster's client chose (a user agent, a name) can move the
-//! cursor, colour the screen or fake a line there.
+//! Invariants: rows are written as they arrive, so memory does not grow with the answer (the grid
+//! reads its first rows to choose widths). Values are written in full, except in the grid on a
+//! terminal, where a cut is marked. Nothing that a cluster's client chose (a user agent, a name)
+//! can move the cursor, colour the screen or fake a line there.
 
 mod encode;
 mod grid;
@@ -16,9 +16,9 @@ use arrow_array::RecordBatch;
 use futures::StreamExt;
 
 use crate::error::{QueryError, Result};
-use crate::session::{Answer, Work};
+use crate::session::{Answer, QueryStats};
 
-/// What an answer is written as.
+/// The format of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Aligned columns for reading.
@@ -38,7 +38,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// Whether the bytes are no text.
+    /// Whether the bytes are binary.
     pub const fn is_binary(self) -> bool {
         matches!(self, Format::Parquet | Format::ArrowFile | Format::ArrowStream)
     }
@@ -68,19 +68,18 @@ pub enum Expanded {
 pub struct Written {
     pub rows: u64,
     pub elapsed: Duration,
-    pub work: Work,
+    pub stats: QueryStats,
 }
 
 /// Bytes gathered before they are handed to the output.
 const OUTPUT_BUFFER_BYTES: usize = 1 << 16;
 
 /// Writes all of `answer` to `out`, flushed.
-///
-/// Cancel safe in that the query stops; what was written stays written.
+/// Cancel safe: the query stops; what was written stays written.
 ///
 /// # Errors
 /// [`QueryError::Write`] when `out` fails, [`QueryError::Encode`] for a type that the format cannot
-/// hold, and whatever running the question brings.
+/// hold, and every error of running the query.
 pub async fn write_answer(
     mut answer: Answer,
     format: Format,
@@ -95,8 +94,8 @@ pub async fn write_answer(
     };
     let rows = rows.and_then(|rows| out.flush().map(|()| rows).map_err(QueryError::Write));
     match (rows, failure.take()) {
-        (Ok(rows), None) => Ok(Written { rows, elapsed: answer.asked.elapsed(), work: answer.work() }),
-        // Encoders wrap an error of the output in their own; the output's is the one that counts.
+        (Ok(rows), None) => Ok(Written { rows, elapsed: answer.asked.elapsed(), stats: answer.stats() }),
+        // Encoders wrap an error of the output in their own; the output's is the relevant one.
         (_, Some(error)) => Err(QueryError::Write(error)),
         (Err(error), None) => Err(error),
     }

@@ -1,16 +1,21 @@
-//! A proxy between clients and a Kafka broker that cuts connections at chosen moments, in a fixed rhythm.
+//! A proxy between clients and a Kafka broker that cuts connections at chosen moments, in a fixed
+//! rhythm.
 //!
-//! It reads the protocol as far as it must: frames with their length, the kind of a request, and that a broker answers
-//! in the order of requests. What it does to answers, in turn, counted for each kind over all connections:
+//! It reads only the necessary part of the protocol: frames with their length, the kind of a
+//! request, and that a broker answers in the order of requests. These are its actions on answers,
+//! in turn, counted for each kind over all connections:
 //!
-//! - fetches that bring messages: passes half of it on and cuts; passes it; cuts instead of it; passes it;
-//! - commits of a group's offsets: cuts instead of every other one, so that the client cannot know that the broker has it;
-//! - questions where a log begins and ends: cuts instead of every fifth one.
+//! - fetches that bring messages: passes half of the answer on and cuts; passes it; cuts instead of
+//!   it; passes it;
+//! - commits of a group's offsets: cuts instead of every other answer, so that the client cannot
+//!   know whether the broker has the commit;
+//! - requests for the ends of a log: cuts instead of every fifth answer.
 //!
-//! All other answers pass. Nothing depends on time: a retry meets the next turn, which is another one.
-//! Besides, the broker can be [away](Cuts::away): every connection is cut, and whoever knocks is sent off, until it is back.
-//! All of this happens to clients that give themselves our name. Others, such as the tests' producers, have a broker without
-//! faults: what a broker makes of a producer that has lost its connection is not what is tested.
+//! All other answers pass. Nothing depends on time: a retry meets the next turn, which is another
+//! one. In addition, the broker can be [away](Cuts::away): every connection is cut, and every
+//! client is turned away, until it is back. All of this happens to clients that use our client
+//! name. Others, such as the tests' producers, have a broker without faults: the broker's treatment
+//! of a producer that has lost its connection is not under test.
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
@@ -21,9 +26,9 @@ use std::thread::JoinHandle;
 
 /// Longest request or answer.
 const FRAME_BYTES_MAX: usize = 128 << 20;
-/// What our clients call themselves.
+/// The client name of our clients.
 const OURS: &[u8] = b"strongroom";
-/// What a fetch that brings nothing is shorter than: 4 partitions have some 60 bytes each.
+/// An upper bound on a fetch that brings nothing: 4 partitions have some 60 bytes each.
 const EMPTY_FETCH_BYTES_MAX: usize = 512;
 
 /// Numbers of requests in Kafka's protocol.
@@ -42,9 +47,9 @@ pub struct Cuts {
 pub struct Counts {
     /// Clients that came while the broker was away.
     pub knocks: u64,
-    /// Fetches of which half came.
+    /// Fetches of which half arrived.
     pub torn: u64,
-    /// Fetches of which nothing came.
+    /// Fetches of which nothing arrived.
     pub lost: u64,
     pub commits: u64,
     pub logs: u64,
@@ -103,7 +108,7 @@ impl Cuts {
                 }
                 let shared = Arc::clone(&accepting);
                 let requests = std::thread::Builder::new().name("requests".to_owned()).spawn(move || {
-                    // Whoever ends the conversation, both sides learn it.
+                    // Whichever side ends the conversation, both are closed.
                     let _ = serve(&client, &shared);
                     cut(&client);
                 });
@@ -114,13 +119,13 @@ impl Cuts {
         Cuts { port, shared, thread: Some(thread) }
     }
 
-    /// The broker is gone from here on.
+    /// The broker is away from here on.
     pub fn away(&self) {
         self.shared.is_away.store(true, Ordering::SeqCst);
         self.shared.cut(|connection| connection.is_ours);
     }
 
-    /// And is there again.
+    /// The broker is back.
     pub fn back(&self) {
         self.shared.is_away.store(false, Ordering::SeqCst);
     }
@@ -175,11 +180,11 @@ impl Shared {
 }
 
 fn cut(stream: &TcpStream) {
-    // The other side may have gone first.
+    // The other side may have closed first.
     let _ = stream.shutdown(Shutdown::Both);
 }
 
-/// Joins a client to the broker; answers have a thread of their own.
+/// Joins a client to the broker; answers have their own thread.
 fn serve(client: &TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
     let first = read_frame(client)?;
     let is_ours = client_of(&first) == Some(OURS);
@@ -198,7 +203,7 @@ fn serve(client: &TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
             Connection { is_ours, stream: broker.try_clone()? },
         ]);
     }
-    // One that came in while all were cut.
+    // A connection that arrived while all were cut.
     if is_ours && shared.is_away.load(Ordering::SeqCst) {
         cut(&broker);
         return Ok(());
@@ -220,7 +225,7 @@ fn serve(client: &TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
     ended
 }
 
-/// What a request says of its client: behind length, kind, version and number.
+/// The client name in a request: after length, kind, version and number.
 fn client_of(frame: &[u8]) -> Option<&[u8]> {
     let (length, rest) = frame.get(12..)?.split_first_chunk::<2>()?;
     rest.get(..usize::try_from(i16::from_be_bytes(*length)).ok()?)
@@ -255,7 +260,7 @@ fn pass_requests(
     }
 }
 
-/// Passes answers on, or does to them what is due.
+/// Passes answers on, or applies the action that is due.
 fn pass_answers(
     from: &TcpStream,
     mut to: &TcpStream,

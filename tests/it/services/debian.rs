@@ -1,4 +1,5 @@
-//! Programs of Debian's, unpacked below the target directory by `tests/run`: rsyslog and Alertmanager.
+//! Programs of Debian's, unpacked below the target directory by `tests/run`: rsyslog and
+//! Alertmanager.
 
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,7 +11,7 @@ use super::free_port;
 
 const READY_WAIT: Duration = Duration::from_secs(120);
 
-/// Where they are; without it nothing is installed.
+/// Where they are; without the variable they are not installed.
 fn root() -> Option<PathBuf> {
     std::env::var_os("STRONGROOM_DEBIAN").map(PathBuf::from)
 }
@@ -45,7 +46,7 @@ impl Drop for Service {
     }
 }
 
-/// rsyslog, which takes syslog over TLS and writes what it got, raw, a line each, to `out`.
+/// rsyslog, which accepts syslog over TLS and writes what it got, raw, a line each, to `out`.
 pub fn rsyslog() -> Option<Service> {
     let root = root()?;
     let folder = tempfile::tempdir().expect("a folder");
@@ -88,8 +89,9 @@ ruleset(name="keep") {{ action(type="omfile" file="{out}" template="raw") }}
     Some(Service { child, port, _folder: folder, out })
 }
 
-/// A copy of Alertmanager that looks for its templates where it is started: Debian's looks below `/usr/share`, where
-/// nothing was installed. The path in the program is replaced by one of the same length.
+/// A copy of Alertmanager that reads its templates from the folder where it is started: Debian's
+/// reads them below `/usr/share`, where nothing was installed. The path in the program is replaced
+/// by one of the same length.
 fn relocated(root: &Path, folder: &Path) -> PathBuf {
     const INSTALLED: &[u8] = b"/usr/share/prometheus/alertmanager";
     const HERE: &[u8] = b"/proc/self/cwd////////////////////";

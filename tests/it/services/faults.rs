@@ -1,8 +1,10 @@
-//! A proxy between a client and an object store that loses answers and refuses requests, in a fixed rhythm.
+//! A proxy between a client and an object store that loses answers and refuses requests, in a fixed
+//! rhythm.
 //!
-//! What it does to a PUT, in turn: refuses it (503) and does not pass it on; passes it on and says 500; passes it on;
-//! passes it on and says nothing until the client has given up; passes it on; passes it on and hangs up. To other
-//! requests it now and then says 503. So every kind of doubt that a writer can be left in comes up.
+//! Its actions on a PUT, in turn: refuses it (503) and does not pass it on; passes it on and
+//! answers 500; passes it on; passes it on and is silent until the client has given up; passes it
+//! on; passes it on and hangs up. It answers some other requests with 503. So every kind of doubt
+//! that a writer can be left in occurs.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -13,7 +15,7 @@ use std::time::Duration;
 
 /// Longest request line and headers together.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// Every so many requests that are no PUT, one is refused.
+/// One of this many requests other than PUT is refused.
 const OTHERS_REFUSED: u64 = 11;
 
 pub struct Faults {
@@ -32,7 +34,8 @@ struct Counts {
 }
 
 impl Faults {
-    /// Listens in front of the store on `upstream`. A client is left without an answer for `silence`.
+    /// Listens in front of the store on `upstream`. A client is left without an answer for
+    /// `silence`.
     pub fn before(upstream: u16, silence: Duration) -> Faults {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("an address").port();
@@ -45,7 +48,7 @@ impl Faults {
                 }
                 let counts = Arc::clone(&shared);
                 let served = std::thread::Builder::new().name("fault".to_owned()).spawn(move || {
-                    // A client that went away has nobody to tell.
+                    // A client that went away gets no answer.
                     let _ = serve(client, upstream, silence, &counts);
                 });
                 drop(served.expect("a thread"));

@@ -1,4 +1,4 @@
-//! Real services, started for a test and ended with it, and what stands in front of them to do harm.
+//! Real services, started for a test and ended with it, and faulty proxies in front of them.
 
 pub mod cuts;
 pub mod debian;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 pub use self::ports::free_port;
 
-/// A process that hangs for a while, as a machine that is out of memory or of network does.
+/// A process that hangs for a while, like a machine that is out of memory or of network.
 pub fn freeze(pid: u32, time: Duration) {
     let signal = |signal: &str| {
         let status = Command::new("kill").args([signal, &pid.to_string()]).status();

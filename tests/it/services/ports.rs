@@ -3,16 +3,17 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Ports of services lie below those that the system gives to clients (Linux: from 32,768 on). Otherwise somebody's connection may
-/// take one between a look and its use, or while its owner is away; and who knocks at a closed one may be connected to itself.
+/// Ports of services are below those that the system gives to clients (Linux: from 32,768 on).
+/// Otherwise a client's connection may take one between the check and its use, or while its owner
+/// is down; and a client of a closed port may be connected to itself.
 const FIRST_PORT: u16 = 10_240;
 const PORTS: u16 = 11_000;
-/// SeaweedFS listens so far above each of its ports as well.
+/// SeaweedFS also listens this far above each of its ports.
 const DISTANCE: u16 = 10_000;
-/// How far apart two processes of tests begin.
+/// Distance between the first ports of two test processes.
 const STRIDE: u32 = 1_009;
 
-/// A port that nobody listens on, given out once in a process.
+/// A port that nothing listens on, given out once in a process.
 pub fn free_port() -> u16 {
     static GIVEN: AtomicU32 = AtomicU32::new(0);
     let begin = std::process::id().wrapping_mul(STRIDE);

@@ -1,4 +1,4 @@
-//! Something that alerts are posted to: an HTTP server that keeps what it got and answers as it is told.
+//! A receiver of alerts: an HTTP server that keeps what it got and answers as configured.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::free_port;
 
-/// A request as it came.
+/// A request as it arrived.
 #[derive(Clone, Debug)]
 pub struct Posted {
     pub path: String,
@@ -42,7 +42,7 @@ impl Receiver {
         Receiver::with(true, say)
     }
 
-    /// One that keeps nothing of what it is sent.
+    /// A server that keeps nothing of what it is sent.
     pub fn that_forgets(say: impl Fn(&Posted) -> Answer + Send + Sync + 'static) -> Receiver {
         Receiver::with(false, say)
     }
@@ -56,7 +56,7 @@ impl Receiver {
         receiver
     }
 
-    /// One that takes everything.
+    /// A server that accepts everything.
     pub fn that_takes_all() -> Receiver {
         Receiver::start(|_| (200, String::new(), "ok".to_owned()))
     }

@@ -1,7 +1,7 @@
 //! SeaweedFS, an object store with object lock, for as long as a test needs it.
 //!
-//! Invariants: it listens on 127.0.0.1 alone, on ports of its own; it keeps everything in a
-//! temporary folder; it is stopped when the last test that shares it lets go of it. It comes from PyPI with the
+//! Invariants: it listens only on 127.0.0.1, on its own ports; it keeps everything in a temporary
+//! folder; it is stopped when the last test that shares it drops it. It comes from PyPI with the
 //! other outsiders of tests/requirements.txt; without `STRONGROOM_PYTHON` there is none.
 
 use std::net::{Ipv4Addr, TcpStream};
@@ -37,7 +37,7 @@ pub fn shared() -> Option<Arc<Seaweed>> {
     Some(started)
 }
 
-/// A store of one's own; `None` when this machine has none.
+/// A store that is not shared; `None` when this machine has none.
 pub fn own() -> Option<Seaweed> {
     let python = PathBuf::from(std::env::var_os("STRONGROOM_PYTHON")?);
     Some(Seaweed::start(&python.with_file_name("weed")))
@@ -103,7 +103,7 @@ impl Seaweed {
 
 impl Drop for Seaweed {
     fn drop(&mut self) {
-        // What is left of it lies in a folder that goes with it.
+        // Its remains are in a folder that is removed with it.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

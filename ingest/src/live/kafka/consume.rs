@@ -1,12 +1,14 @@
-//! The life of a consumer: reach the brokers, join the group, open partitions, bring messages, give them away.
+//! The life of a consumer: reaches the brokers, joins the group, opens partitions, brings messages,
+//! gives partitions away.
 //!
-//! One thread does it all. librdkafka's callbacks only leave notes ([`Context`]), which are read between two
-//! polls, so that nothing is shared. The way of a partition: it is *waiting* when the group gives it to us, until
-//! the archive and the broker have said where it goes on; then it is *open*, and fetched; where messages are
-//! lost it *stands*.
+//! One thread does it all. librdkafka's callbacks only leave notes ([`Context`]), which are read
+//! between two polls, so nothing is shared. A partition that the group assigns is *waiting* until
+//! the archive and the broker have said where it continues; then it is *open*, and fetched; if
+//! messages are lost it is *blocked*.
 //!
-//! Invariant: a partition is assigned to librdkafka only while it is open, with the offset that its [`Gather`]
-//! expects next, so whatever arrives either continues the stream or was there before.
+//! Invariant: a partition is assigned to librdkafka only while it is open, with the offset that its
+//! [`Gather`] expects next, so every message either continues the stream or was there before. After
+//! a crash the next owner asks the archive where to continue.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -18,55 +20,56 @@ use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, RebalanceProtocol};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
+use strongroom_decode::frame::Origin;
 
 use super::client::{self, Context, Rebalance, Report, printable};
 use super::gather::Gather;
-use super::start::{Decision, Log, decide};
+use super::start::{Decision, LogRange, decide};
 use super::{BEHIND, CHUNK_WAIT, CLUSTER_ID_BYTES_MAX, GATHERED_BYTES_MAX, KafkaOptions, OnGap, Start};
-use crate::frame::Origin;
 use crate::live::{Feed, SourceError, Stopped, StreamName};
 
-/// How long brokers may take to tell what they have.
+/// Longest time that brokers may take to report their metadata.
 const METADATA_WAIT: Duration = Duration::from_secs(5);
-/// How long one may take to tell where a partition begins and ends.
+/// Longest time that a broker may take to report where a partition begins and ends.
 const LOG_WAIT: Duration = Duration::from_secs(3);
-/// How long the archive may take to tell its positions.
+/// Longest time that the archive may take to report its positions.
 const REFRESH_WAIT: Duration = Duration::from_secs(30);
-/// How long giving partitions away may wait for what was read of them to be handed over and sealed. The group
-/// waits with us, and takes us for dead after `max.poll.interval.ms`.
+/// Longest time that giving partitions away may wait until what was read of them is handed over and
+/// sealed. The group waits meanwhile, and considers this process dead after `max.poll.interval.ms`.
 const SEAL_WAIT: Duration = Duration::from_secs(60);
-/// How long a full pipeline is waited for before partitions are paused: pausing throws away what was fetched
-/// ahead, which is to happen when sealing hangs, not whenever a broker is faster than we are.
+/// How long the pipeline may be full before partitions are paused. Pausing discards what was
+/// fetched ahead, so it should happen when sealing hangs, and not whenever a broker is faster than
+/// this process.
 const STALL_WAIT: Duration = Duration::from_secs(5);
-/// How long one chunk waits for the pipeline before something else is looked at.
+/// How long one chunk waits for the pipeline before other work is done.
 const OFFER_WAIT: Duration = Duration::from_millis(100);
-/// Time without a partition after which it is told.
-const IDLE_TOLD: Duration = Duration::from_secs(30);
-/// How often the smaller duties are looked at.
+/// Time without a partition after which it is reported.
+const IDLE_REPORTED: Duration = Duration::from_secs(30);
+/// How often the smaller duties are done.
 const TICK: Duration = Duration::from_millis(200);
 /// How often the group's offsets are written.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
-/// How long until something is tried again: at first, and at the most.
+/// Wait before something is tried again: at first, and at most.
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(10);
-/// How often topics that were not there, or not allowed, are looked at again.
+/// How often topics that were missing, or not allowed, are checked again.
 const TOPICS_INTERVAL: Duration = Duration::from_secs(15);
-/// How long an error of the connection is shown that is not repeated while a broker answers.
+/// How long a connection error is shown that is not repeated while a broker answers.
 const CONNECTION_TROUBLE: Duration = Duration::from_secs(3);
-/// The same for being turned away, which comes again when the connection is tried again.
+/// The same for a refused connection, which is repeated when the connection is tried again.
 const REFUSAL_TROUBLE: Duration = Duration::from_secs(20);
-/// The same for what is wrong on the brokers, which is repeated when metadata is fetched again.
+/// The same for trouble on the brokers, which is repeated when metadata is fetched again.
 const SERVICE_TROUBLE: Duration = Duration::from_secs(60);
-/// How often the end of a log is asked for before a position is said to lie behind it: a broker that has just
-/// become the leader may not know the end yet.
+/// How often the end of a log is asked for before a position is reported as beyond it: a broker
+/// that has just become the leader may not know the end yet.
 const BEYOND_ASKED: u32 = 4;
-/// Troubles of partitions that are named in full.
+/// Most troubled partitions that are named in full.
 const NAMED_MAX: usize = 3;
 
 /// Brings messages until the run is over.
 ///
 /// # Errors
-/// What only a restart can get over.
+/// What only a restart can recover from.
 pub(super) fn run(
     options: &KafkaOptions,
     begun: &mut HashMap<String, i64>,
@@ -92,7 +95,7 @@ pub(super) fn run(
     }
 }
 
-/// Why bringing messages came to an end.
+/// Why bringing messages ended.
 #[derive(Debug)]
 enum Ended {
     Stopped,
@@ -111,34 +114,34 @@ impl Ended {
     }
 }
 
-/// A partition that the group has given to us.
+/// A partition that the group has assigned to us.
 #[derive(Debug)]
 struct Stream {
     topic: String,
     number: i32,
     name: Arc<StreamName>,
     state: State,
-    /// Once it is known where it goes on.
+    /// Set once it is known where the partition continues.
     gather: Option<Gather>,
-    /// librdkafka fetches it.
+    /// Whether librdkafka fetches it.
     assigned: bool,
     /// End of the broker's log, when last seen.
     end: i64,
-    /// What the group was told that we have.
+    /// The position that was committed to the group.
     committed: i64,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Where it goes on has to be found out.
+    /// Where the partition continues is not known yet.
     Waiting {
         from: Instant,
         tried: u32,
         why: Option<String>,
     },
     Open,
-    /// Messages are lost; somebody has to decide.
-    Standing {
+    /// Messages are lost; an operator has to decide.
+    Blocked {
         why: String,
     },
 }
@@ -162,18 +165,18 @@ impl Stream {
         match &self.state {
             State::Waiting { why, .. } => why.as_deref(),
             State::Open => None,
-            State::Standing { why } => Some(why),
+            State::Blocked { why } => Some(why),
         }
     }
 }
 
-/// All partitions that are ours.
+/// All partitions that are assigned to us.
 #[derive(Debug, Default)]
 struct Streams {
     all: Vec<Stream>,
-    /// Where the last message belonged: the next one most likely belongs there too.
+    /// The partition of the last message: the next message most likely belongs to it too.
     last: usize,
-    /// Which one hands over first, so that none waits for the same others again and again.
+    /// Which partition hands over first, so that none always waits for the same others.
     turn: usize,
     /// Bytes gathered in all.
     gathered: usize,
@@ -190,7 +193,7 @@ impl Streams {
         Some(self.last)
     }
 
-    /// Takes a message; says whether there is enough to hand over.
+    /// Takes a message; returns whether there is enough to hand over.
     fn take(&mut self, message: &BorrowedMessage<'_>, now: Instant) -> bool {
         let Some(at) = self.position(message.topic(), message.partition()) else { return false };
         let stream = &mut self.all[at];
@@ -202,7 +205,7 @@ impl Streams {
         gather.is_enough() || self.gathered >= GATHERED_BYTES_MAX
     }
 
-    /// Hands over what is due; says whether the pipeline took it all.
+    /// Hands over what is due; returns whether the pipeline took it all.
     fn hand_over(&mut self, feed: &Feed) -> Result<bool, Stopped> {
         self.gathered = self.all.iter().filter_map(|stream| stream.gather.as_ref()).map(Gather::len).sum();
         let everything = self.gathered >= GATHERED_BYTES_MAX;
@@ -239,7 +242,7 @@ fn is_behind(timestamp: i64) -> bool {
     now.saturating_sub(timestamp) >= i64::try_from(BEHIND.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Hands over all that a partition has; `false` when the pipeline is full.
+/// Hands over everything that a partition has; `false` if the pipeline is full.
 fn offer(gather: &mut Gather, feed: &Feed, wait: Duration) -> Result<bool, Stopped> {
     let Some(chunk) = gather.take() else { return Ok(true) };
     match feed.offer(chunk, wait)? {
@@ -251,11 +254,11 @@ fn offer(gather: &mut Gather, feed: &Feed, wait: Duration) -> Result<bool, Stopp
     }
 }
 
-/// What is wrong now, beside what partitions say.
+/// What is wrong now, apart from troubles of partitions.
 #[derive(Debug, Default)]
 struct Troubles {
     service: Option<Service>,
-    /// What the last error of a connection said; it matters when there is no other connection.
+    /// The last connection error; it matters only if there is no other connection.
     connection: Option<String>,
     /// Topics that cannot be read.
     topics: BTreeMap<String, String>,
@@ -265,7 +268,7 @@ struct Troubles {
 struct Service {
     what: String,
     since: Instant,
-    /// How long it is believed without being repeated, while a broker answers.
+    /// How long it is shown without being repeated, while a broker answers.
     keep: Duration,
 }
 
@@ -274,7 +277,7 @@ struct Consume<'r> {
     feed: &'r Feed,
     begun: &'r mut HashMap<String, i64>,
     consumer: BaseConsumer<Context>,
-    /// The brokers' name for their cluster, as it stands in partitions' names.
+    /// The brokers' name for their cluster, as written in partition names.
     identity: String,
     streams: Streams,
     troubles: Troubles,
@@ -282,7 +285,7 @@ struct Consume<'r> {
     ticked: Option<Instant>,
     committed: Instant,
     topics_checked: Instant,
-    /// Since when the group has given us no partition, until that was told.
+    /// Since when the group has assigned no partition, until that was reported.
     idle: Idle,
 }
 
@@ -292,12 +295,12 @@ enum Idle {
     #[default]
     No,
     Since(Instant),
-    Told,
+    Reported,
 }
 
 impl Drop for Consume<'_> {
     fn drop(&mut self) {
-        // From here on callbacks answer the group themselves; what they had left for us is answered now.
+        // From here on callbacks answer the group themselves; what they left is answered now.
         self.consumer.context().closing.store(true, Ordering::Release);
         while let Some(rebalance) = self.consumer.context().rebalance() {
             let assigned = self.assigned_of(&rebalance);
@@ -318,7 +321,7 @@ impl Consume<'_> {
                 return Ok(());
             }
             self.tick()?;
-            // While messages wait, no poll comes back empty; the group must not wait for that.
+            // While messages wait, no poll returns empty, and the group must not wait for that.
             self.serve()?;
             if self.streams.hand_over(self.feed)? {
                 self.pause(false);
@@ -334,7 +337,7 @@ impl Consume<'_> {
     fn connect(&mut self) -> Result<(), Ended> {
         let mut wait = RETRY_MIN;
         while let Err(error) = self.check_topics() {
-            // What went wrong is said by the connection, not by the question that had no answer.
+            // The connection reports what went wrong, not the request without an answer.
             self.poll(TICK)?;
             if self.troubles.service.is_none() {
                 let what = self.troubles.connection.clone();
@@ -363,7 +366,7 @@ impl Consume<'_> {
         Ok(())
     }
 
-    /// Asks for the topics; an error is that nobody answered.
+    /// Asks for the topics; an error means that no broker answered.
     fn check_topics(&mut self) -> Result<(), String> {
         self.topics_checked = Instant::now();
         for topic in &self.options.topics {
@@ -375,7 +378,7 @@ impl Consume<'_> {
                 None => Some(RDKafkaErrorCode::UnknownTopicOrPartition),
             };
             match error {
-                // The partitions say it themselves where it matters.
+                // The partitions report it themselves where it matters.
                 None | Some(RDKafkaErrorCode::LeaderNotAvailable) => {
                     self.troubles.topics.remove(topic);
                 }
@@ -388,13 +391,14 @@ impl Consume<'_> {
             }
         }
         if self.troubles.topics.is_empty() {
-            // What was said of them is over, too; what was not about them is said again.
+            // What was reported of the topics is over, too; what was not about them is reported
+            // again.
             self.troubles.service.take_if(|service| service.keep == SERVICE_TROUBLE);
         }
         Ok(())
     }
 
-    /// Takes messages for so long, or until there is enough to hand over.
+    /// Takes messages for up to `wait`, or until there is enough to hand over.
     fn poll(&mut self, wait: Duration) -> Result<(), Ended> {
         let until = Instant::now() + wait;
         let mut left = wait;
@@ -420,13 +424,13 @@ impl Consume<'_> {
         }
     }
 
-    /// Deals with what librdkafka has told.
+    /// Handles what librdkafka has reported.
     fn serve(&mut self) -> Result<(), Ended> {
         while let Some(report) = self.consumer.context().report() {
             self.note(&report)?;
         }
         while let Some(rebalance) = self.consumer.context().rebalance() {
-            // A pause does not outlive an assignment; if need be there is another one soon.
+            // A pause does not outlive an assignment; if needed, another one follows soon.
             self.pause(false);
             match &rebalance {
                 Rebalance::Assign(partitions) => {
@@ -464,14 +468,14 @@ impl Consume<'_> {
     fn note(&mut self, report: &Report) -> Result<(), Ended> {
         let Report { code, reason } = report;
         match code {
-            // Which partition it is the brokers tell, when all are asked.
+            // The brokers tell which partition it is, when all are asked.
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
-                tracing::info!("Kafka: {reason}: asking where the logs begin and end");
+                tracing::info!("Kafka: {reason}: asking the brokers where the logs begin and end");
                 for stream in self.streams.all.iter_mut().filter(|stream| stream.is_open()) {
                     stream.state = State::Waiting { from: Instant::now(), tried: 0, why: None };
                 }
             }
-            // librdkafka goes on behind what it could not read, so that only a new beginning keeps it.
+            // librdkafka continues after what it could not read, so only a restart keeps it.
             RDKafkaErrorCode::BadMessage
             | RDKafkaErrorCode::BadCompression
             | RDKafkaErrorCode::NotImplemented
@@ -479,11 +483,11 @@ impl Consume<'_> {
             | RDKafkaErrorCode::InvalidMessageSize => match self.options.on_gap {
                 OnGap::Stop => {
                     return Err(Ended::failed(format!(
-                        "Kafka: messages cannot be read: {reason}; to go on behind them and leave the gap, set \
+                        "Kafka: messages cannot be read: {reason}; to continue after them and accept the gap, set \
                          on_gap = \"continue\" and restart"
                     )));
                 }
-                OnGap::Continue => tracing::error!("Kafka: messages cannot be read, and are lost: {reason}"),
+                OnGap::Continue => tracing::error!("Kafka: unreadable messages are lost: {reason}"),
             },
             RDKafkaErrorCode::AllBrokersDown => {
                 let known = self.troubles.connection.clone();
@@ -491,7 +495,7 @@ impl Consume<'_> {
                     self.troubles.set(what, CONNECTION_TROUBLE);
                 }
             }
-            // There may be another broker, or it may come back at once.
+            // There may be another broker, or it may return at once.
             RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::OperationTimedOut => {
                 tracing::debug!("Kafka: {reason}");
                 self.troubles.connection = client::advice(report, &self.options.group);
@@ -511,7 +515,7 @@ impl Consume<'_> {
         Ok(())
     }
 
-    /// A partition is ours: where it goes on is found out next.
+    /// Adds a newly assigned partition; where it continues is determined next.
     fn receive(&mut self, topic: &str, number: i32) {
         if self.streams.position(topic, number).is_some() {
             return;
@@ -546,7 +550,7 @@ impl Consume<'_> {
         }
         if unsealed && !self.feed.seal_now(until.saturating_duration_since(Instant::now()))? {
             tracing::warn!(
-                "Kafka: partitions are given away before all was sealed; their next owner reads the rest again"
+                "Kafka: partitions are given away before everything was sealed; their next owner reads the rest again"
             );
         }
         self.commit();
@@ -580,13 +584,13 @@ impl Consume<'_> {
         if !self.paused {
             self.open(now)?;
         }
-        self.look_for_partitions(now);
+        self.report_idle(now);
         self.feed.lag(self.streams.lag());
         if self.committed.elapsed() >= COMMIT_INTERVAL {
             self.commit();
         }
         if !self.troubles.topics.is_empty() && self.topics_checked.elapsed() >= TOPICS_INTERVAL {
-            // Without an answer what was known stands, and the connection says the rest.
+            // Without an answer the earlier state is kept, and the connection reports the rest.
             if let Err(error) = self.check_topics() {
                 tracing::debug!("Kafka: topics: {error}");
             }
@@ -595,25 +599,26 @@ impl Consume<'_> {
         Ok(())
     }
 
-    /// Says so once when the group gives us nothing: it is busy, or it has more members than partitions.
-    fn look_for_partitions(&mut self, now: Instant) {
+    /// Reports once that the group assigns nothing: it is busy, or has more members than
+    /// partitions.
+    fn report_idle(&mut self, now: Instant) {
         self.idle = match self.idle {
             _ if !self.streams.all.is_empty() => Idle::No,
             Idle::No => Idle::Since(now),
-            Idle::Since(since) if now.saturating_duration_since(since) >= IDLE_TOLD => {
+            Idle::Since(since) if now.saturating_duration_since(since) >= IDLE_REPORTED => {
                 tracing::warn!(
                     group = self.options.group,
-                    "Kafka: the group has given us no partition for {} s; that is so when it has more members than \
+                    "Kafka: the group has assigned no partition for {} s: it has more members than \
                      partitions, or waits for members that died",
-                    IDLE_TOLD.as_secs()
+                    IDLE_REPORTED.as_secs()
                 );
-                Idle::Told
+                Idle::Reported
             }
             idle => idle,
         };
     }
 
-    /// Finds out where waiting partitions go on, and has them fetched.
+    /// Determines where waiting partitions continue, and has them fetched.
     fn open(&mut self, now: Instant) -> Result<(), Ended> {
         let mut waiting: Vec<usize> = Vec::new();
         for (at, stream) in self.streams.all.iter().enumerate() {
@@ -629,7 +634,7 @@ impl Consume<'_> {
         let new: Vec<&str> = new.map(|stream| stream.name.partition.as_str()).collect();
         if !new.is_empty() && !self.feed.refresh_all(&new, REFRESH_WAIT)? {
             for at in waiting {
-                self.streams.all[at].retry("the archive did not tell its positions in time".to_owned());
+                self.streams.all[at].retry("the archive did not report its positions in time".to_owned());
             }
             return Ok(());
         }
@@ -637,17 +642,17 @@ impl Consume<'_> {
         for at in waiting {
             let stream = &mut self.streams.all[at];
             let label = &stream.name.label;
-            // One broker that is silent is waited for once.
+            // A silent broker is waited for once.
             if let Some(error) = &silent {
-                let why = format!("{label}: where its log begins is not known: {error}");
+                let why = format!("{label}: cannot determine where its log begins: {error}");
                 stream.retry(why);
                 continue;
             }
             let log = match self.consumer.fetch_watermarks(&stream.topic, stream.number, LOG_WAIT) {
-                Ok((low, high)) => Log { low, high },
+                Ok((low, high)) => LogRange { low, high },
                 Err(error) => {
                     let text = printable(&error.to_string());
-                    let why = format!("{label}: where its log begins is not known: {text}");
+                    let why = format!("{label}: cannot determine where its log begins: {text}");
                     if error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut) {
                         silent = Some(text);
                     }
@@ -663,7 +668,7 @@ impl Consume<'_> {
         Ok(())
     }
 
-    /// Has partitions fetched from where they go on.
+    /// Has partitions fetched from where they continue.
     fn fetch(&mut self, opened: &[usize]) {
         if opened.is_empty() {
             return;
@@ -684,7 +689,7 @@ impl Consume<'_> {
                 .and_then(|()| client::list_at(at.map(|one| (one.topic.as_str(), one.number, next(one)))))
                 .and_then(|list| self.consumer.incremental_assign(&list))
         } else {
-            // The whole assignment is made anew; each partition goes on where it stands.
+            // The whole assignment is made again; each partition continues at its next message.
             let open = all.iter().filter(|stream| stream.is_open());
             client::list_at(open.map(|one| (one.topic.as_str(), one.number, next(one))))
                 .and_then(|list| self.consumer.assign(&list))
@@ -705,7 +710,7 @@ impl Consume<'_> {
         }
     }
 
-    /// Tells the group how far partitions are sealed, for those who watch it.
+    /// Commits to the group how far partitions are sealed, for tools that watch it.
     fn commit(&mut self) {
         self.committed = Instant::now();
         let mut sealed = Vec::new();
@@ -756,7 +761,7 @@ impl Consume<'_> {
         let all: Vec<&str> =
             service.chain(self.troubles.topics.values().map(String::as_str)).chain(streams).collect();
         if all.is_empty() {
-            self.feed.well();
+            self.feed.recovered();
         } else {
             let more = all.len().saturating_sub(NAMED_MAX);
             let mut what = all[..all.len() - more].join("; ");
@@ -773,7 +778,7 @@ impl Troubles {
         self.service = Some(Service { what, since: Instant::now(), keep });
     }
 
-    /// Forgets what has not been repeated while a broker answers.
+    /// Drops troubles that were not repeated while a broker answers.
     fn forget(&mut self, is_up: bool) {
         if is_up && self.service.as_ref().is_some_and(|service| service.since.elapsed() >= service.keep) {
             self.service = None;
@@ -782,10 +787,10 @@ impl Troubles {
     }
 }
 
-/// Decides where a partition goes on; says whether it is to be fetched.
+/// Decides where a partition continues; returns whether it is to be fetched.
 fn go_on(
     stream: &mut Stream,
-    log: Log,
+    log: LogRange,
     options: &KafkaOptions,
     begun: &mut HashMap<String, i64>,
     feed: &Feed,
@@ -795,8 +800,8 @@ fn go_on(
     let wanted = match (&stream.gather, position) {
         (Some(gather), _) => Some(gather.next()),
         (None, Some(position)) if position.broker_offset.is_none() => {
-            let why = format!("{label}: the archive's position of it names no offset of the broker");
-            stream.state = State::Standing { why };
+            let why = format!("{label}: its position in the archive has no offset of the broker");
+            stream.state = State::Blocked { why };
             return false;
         }
         (None, Some(position)) => position.broker_offset,
@@ -807,19 +812,19 @@ fn go_on(
         && wanted > log.high
         && *tried + 1 < BEYOND_ASKED
     {
-        let why = format!("{label}: offset {wanted} lies behind the end of the broker's log, {}", log.high);
+        let why = format!("{label}: offset {wanted} is beyond the end of the broker's log, {}", log.high);
         stream.retry(why);
         return false;
     }
     let next = match decide(&label, wanted, log, options.start, options.on_gap) {
         Decision::At(next) => next,
-        Decision::Behind(next, lost) => {
-            tracing::error!("Kafka: {lost}; going on with offset {next}");
+        Decision::AfterGap(next, lost) => {
+            tracing::error!("Kafka: {lost}; continuing at offset {next}");
             next
         }
-        Decision::Stand(why) => {
+        Decision::Blocked(why) => {
             tracing::error!("Kafka: {why}");
-            stream.state = State::Standing { why };
+            stream.state = State::Blocked { why };
             return false;
         }
     };
@@ -834,11 +839,12 @@ fn go_on(
         }
     }
     stream.state = State::Open;
-    tracing::info!(partition = %stream.name.partition, offset = next, "Kafka: goes on");
+    tracing::info!(partition = %stream.name.partition, offset = next, "Kafka: reading a partition");
     true
 }
 
-/// A cluster's id as a part of a name: letters, digits, `.`, `_`, `-`, and `%XX` for any other byte.
+/// A cluster's id as a part of a name: letters, digits, `.`, `_`, `-`, and `%XX` for any other
+/// byte.
 fn identity(id: &str) -> Option<String> {
     use fmt::Write as _;
 

@@ -1,35 +1,36 @@
-//! Messages of one partition become chunks of its stream.
+//! Gathers the messages of one partition into chunks of its stream.
 //!
-//! The stream is the concatenation of the messages' values, each with a newline behind it. A message without
-//! a value, or with an empty one, is an empty line.
+//! The stream is the concatenation of the messages' values, each followed by a newline. A message
+//! without a value, or with an empty one, is an empty line.
 //!
-//! Invariant: what chunks say (bytes, offsets, line numbers, chain) follows from the messages alone, not from
-//! where chunks were cut. A message that is given twice is in the stream once.
+//! Invariant: the content of chunks (bytes, offsets, line numbers, chain) follows from the messages
+//! alone, not from where chunks were cut. A message that is received twice is in the stream once.
+//! What is gathered is lost in a crash, and is read again from the broker.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use strongroom_archive::Position;
+use strongroom_decode::frame::{Block, Edge, Origin};
 
 use super::{BEHIND_CHUNK_BYTES, BEHIND_WAIT, CHUNK_BYTES, CHUNK_WAIT};
-use crate::chain::LineChain;
-use crate::frame::{Block, Edge, Origin};
+use crate::fingerprint::LineChain;
 use crate::live::{Chunk, StreamName};
 
-/// A partition's text that is not handed over yet, and where it stands in the stream.
+/// Text of a partition that is not handed over yet, and its place in the stream.
 #[derive(Debug)]
 pub(super) struct Gather {
     stream: Arc<StreamName>,
     origin: Arc<Origin>,
     /// The broker's number of the next message.
     next: i64,
-    /// Where `bytes` begins in the stream.
+    /// Offset of `bytes` in the stream.
     offset: i64,
     /// Number of its first line, from 1.
     line: i64,
     chain: LineChain,
     bytes: Vec<u8>,
-    /// When the first of them came.
+    /// When the first of them was received.
     since: Option<Instant>,
     /// Whether the last message was an old one.
     behind: bool,
@@ -38,7 +39,7 @@ pub(super) struct Gather {
 }
 
 impl Gather {
-    /// Goes on behind `position`, or begins the stream, with the broker's message `next`.
+    /// Continues after `position`, or starts the stream, with the broker's message `next`.
     pub(super) fn new(
         stream: Arc<StreamName>,
         origin: Arc<Origin>,
@@ -65,18 +66,18 @@ impl Gather {
         self.next
     }
 
-    /// Goes on at `next`, messages before it being lost.
+    /// Continues at `next`; messages before it are lost.
     pub(super) fn jump(&mut self, next: i64) {
         self.next = next;
     }
 
-    /// Bytes not handed over yet.
+    /// Bytes that are not handed over yet.
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Takes the message `number`; one before the expected number came again and is left. `behind` is whether it is
-    /// older than [`BEHIND`](super::BEHIND).
+    /// Takes the message `number`; one before the expected number was received again and is
+    /// ignored. `behind` says whether it is older than [`BEHIND`](super::BEHIND).
     pub(super) fn push(&mut self, number: i64, value: &[u8], now: Instant, behind: bool) {
         if number < self.next {
             return;
@@ -96,13 +97,13 @@ impl Gather {
         self.bytes.len() >= if self.behind { BEHIND_CHUNK_BYTES } else { CHUNK_BYTES }
     }
 
-    /// Whether the text has waited, or is enough, for a chunk.
+    /// Whether the text is enough for a chunk, or has waited long enough.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         let wait = if self.behind { BEHIND_WAIT } else { CHUNK_WAIT };
         self.is_enough() || self.since.is_some_and(|since| now.saturating_duration_since(since) >= wait)
     }
 
-    /// Everything gathered; `None` when there is nothing.
+    /// Everything gathered; `None` if there is nothing.
     pub(super) fn take(&mut self) -> Option<Chunk> {
         let arrived = self.since.take()?;
         let bytes = std::mem::take(&mut self.bytes);
@@ -120,14 +121,14 @@ impl Gather {
                 ends: Edge::Line,
                 open_ended: false,
             },
-            // Each message ends with a newline, so the chain stands between two lines.
+            // Each message ends with a newline, so the chain is between two lines.
             prefix: self.chain.value().unwrap_or_default(),
             broker_offset: Some(self.next),
             arrived,
         })
     }
 
-    /// Takes back the chunk that [`Gather::take`] gave last, with nothing pushed since.
+    /// Takes back the chunk that [`Gather::take`] returned last, with nothing pushed since.
     pub(super) fn put_back(&mut self, chunk: Chunk) {
         self.offset = chunk.block.offset;
         self.line = chunk.block.first_line;
@@ -156,7 +157,7 @@ mod tests {
         Gather::new(Arc::new(stream), Arc::new(origin), position, next)
     }
 
-    /// A message: how many numbers are missing before it, its value, what is done behind it.
+    /// A message: how many numbers are missing before it, its value, what is done after it.
     fn messages() -> impl Strategy<Value = Vec<(i64, Vec<u8>, u8)>> {
         let byte = prop_oneof![Just(b'\n'), Just(b'a'), any::<u8>()];
         proptest::collection::vec((0_i64..3, proptest::collection::vec(byte, 0..9), 0_u8..5), 0..20)
@@ -176,7 +177,7 @@ mod tests {
                 missing += gap;
                 number += gap;
                 cut.push(number, value, now, false);
-                // The same message again is nothing.
+                // The same message again is ignored.
                 cut.push(number, b"again", now, true);
                 number += 1;
                 text.extend_from_slice(value);

@@ -1,28 +1,33 @@
 //! Topics of a Kafka cluster as a source.
 //!
-//! Each partition of a topic is a partition of the archive, `kafka/CLUSTER/TOPIC/NUMBER`, where the cluster is
-//! known by the id that its brokers tell. Its stream is the concatenation of the messages' values, each with a
-//! newline behind it; bytes are never changed. So an offset in the stream is one of bytes, and the archive's
-//! position holds the broker's number of the next message beside it.
+//! Each partition of a topic is a partition of the archive, `kafka/CLUSTER/TOPIC/NUMBER`, where
+//! CLUSTER is the id that the brokers report. Its stream is the concatenation of the messages'
+//! values, each followed by a newline; bytes are never changed. An offset in the stream counts
+//! bytes, and the archive's position also has the broker's number of the next message.
 //!
 //! Invariants:
-//! - Where to go on is what the archive says, never what the group has committed. The group's offsets are
-//!   written behind a seal, for those who watch its lag; that nobody can write them harms nothing.
-//! - Messages that the broker no longer has are never passed over in silence: a partition whose next message is
-//!   gone, or was never there, stands still and says what is lost, unless [`OnGap::Continue`] is chosen; then
-//!   the loss is logged as an error. Numbers that are missing *between* messages are legal (compaction,
-//!   markers of transactions) and are counted.
-//! - A partition given away is sealed first, as far as it was handed over. Where that takes too long, or the
-//!   partition was lost unawares, the archive's own check of positions keeps two owners from sealing the same.
-//! - Waiting for the pipeline never keeps the group waiting: the broker is asked on, with all partitions paused.
+//! - The archive says where to continue, never the group's committed offsets. Those are written
+//!   after a seal, for tools that watch the lag; it does no harm if they cannot be written.
+//! - Messages that the broker no longer has are never skipped silently: a partition whose next
+//!   message is gone, or never existed, is blocked and reports what is lost, unless
+//!   [`OnGap::Continue`] is chosen; then the loss is logged as an error. Numbers missing *between*
+//!   messages are legal (compaction, markers of transactions) and are counted.
+//! - A partition that is given away is sealed first, as far as it was handed over. If that takes
+//!   too long, or the partition was lost without notice, the archive's own check of positions keeps
+//!   two owners from sealing the same messages.
+//! - Waiting for the pipeline never keeps the group waiting: polling continues, with all partitions
+//!   paused.
 //!
-//! What happens on a crash: the next owner goes on from the last sealed message; nothing else is remembered.
+//! What happens on a crash: the next owner continues after the last sealed message; nothing else is
+//! remembered.
 //!
-//! Memory held: [`CHUNK_BYTES`] a partition and [`GATHERED_BYTES_MAX`] together, [`PREFETCH_BYTES`] in librdkafka,
-//! and one fetched response of [`FETCH_BYTES`], or one message where that is longer.
+//! Memory held: [`CHUNK_BYTES`] per partition and [`GATHERED_BYTES_MAX`] together,
+//! [`PREFETCH_BYTES`] in librdkafka, and one fetched response of [`FETCH_BYTES`], or one message if
+//! that is longer.
 //!
-//! What is not seen: a topic that was deleted, created anew, and has by now at least as many messages as were
-//! sealed of the old one. Brokers tell the difference by a topic's id, which librdkafka does not pass on.
+//! What is not noticed: a topic that was deleted and created again, and now has at least as many
+//! messages as were sealed of the old one. Brokers distinguish them by a topic's id, which
+//! librdkafka does not pass on.
 
 mod client;
 mod consume;
@@ -38,59 +43,61 @@ pub use produce::{KafkaSink, KafkaSinkOptions};
 
 use crate::live::{Feed, Secret, Source, SourceError};
 
-/// Text of one partition that is worth a chunk.
+/// Text of one partition that is enough for a chunk.
 pub const CHUNK_BYTES: usize = 4 << 20;
-/// The longest that a message waits for others to share its chunk.
+/// The longest time that a message waits for others to share its chunk.
 pub const CHUNK_WAIT: Duration = Duration::from_millis(50);
-/// Age of a message, by its own timestamp, from which on its partition is read for throughput and not for latency.
+/// Age of a message, by its own timestamp, from which its partition is read for throughput and not
+/// for latency.
 pub const BEHIND: Duration = Duration::from_secs(2);
-/// Text of a partition that is behind that is worth a chunk: enough that the driver decodes it once, for its alerts
-/// and for the archive.
+/// Text of a partition that is behind that is enough for a chunk: enough that the driver decodes it
+/// once, both for its alerts and for the archive.
 pub const BEHIND_CHUNK_BYTES: usize = crate::live::LIVE_BLOCK_BYTES / 2;
-/// The longest that a message of a partition that is behind waits.
+/// The longest time that a message of a partition that is behind waits.
 pub const BEHIND_WAIT: Duration = Duration::from_millis(250);
 /// Text of all partitions that is gathered, and not handed over yet.
 pub const GATHERED_BYTES_MAX: usize = 32 << 20;
 /// Messages that librdkafka fetches ahead.
 pub const PREFETCH_BYTES: usize = 32 << 20;
-/// What a broker is asked to put in one response. A message that is longer comes all the same, on its own.
+/// Most bytes of one response of a broker. A longer message still arrives, on its own.
 pub const FETCH_BYTES: usize = 16 << 20;
 /// The longest response, and so the longest message, that is accepted.
 pub const RESPONSE_BYTES_MAX: usize = 128 << 20;
-/// Default of [`KafkaOptions::session_timeout`]: a killed process comes back to its partitions so soon.
+/// Default of [`KafkaOptions::session_timeout`]: a killed process gets its partitions back after
+/// this time.
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of a cluster's id, which is part of partitions' names.
+/// Most bytes of a cluster's id, which is part of partition names.
 pub const CLUSTER_ID_BYTES_MAX: usize = 128;
 
 /// What to read, and how to reach it.
 #[derive(Clone, Debug)]
 pub struct KafkaOptions {
-    /// Name in the configuration; also names the cluster of brokers, where these tell no id.
+    /// Name in the configuration. It also names the cluster of brokers if these report no id.
     pub name: String,
-    /// The Kubernetes cluster that the events are of: column `cluster`.
+    /// The Kubernetes cluster of the events: column `cluster`.
     pub cluster: String,
-    /// `host:port` of some brokers; the others are learnt from them.
+    /// `host:port` of some brokers; the others are learnt from these.
     pub brokers: Vec<String>,
     /// Names of topics.
     pub topics: Vec<String>,
     /// Consumer group: processes that name the same one share the partitions.
     pub group: String,
-    /// How the connection is protected, and who we say we are.
+    /// How the connection is protected, and how this client authenticates.
     pub security: Security,
-    /// PEM file of the authorities that vouch for brokers; the system's when there is none.
+    /// PEM file of the authorities that vouch for brokers; without it, the system's.
     pub ca_file: Option<PathBuf>,
-    /// PEM file of our certificate, for brokers that ask for one; goes with `key_file`.
+    /// PEM file of the client certificate, for brokers that require one; used with `key_file`.
     pub cert_file: Option<PathBuf>,
     /// PEM file of its key.
     pub key_file: Option<PathBuf>,
-    /// Where a partition begins of which the archive has nothing.
+    /// Where a partition starts of which the archive has nothing.
     pub start: Start,
-    /// What to do when messages are gone that the archive does not have.
+    /// What to do if messages are gone that the archive does not have.
     pub on_gap: OnGap,
     /// How partitions are shared.
     pub assignor: Assignor,
-    /// How soon the group takes a process for dead that says nothing; [`SESSION_TIMEOUT`] unless there is reason.
-    /// Brokers allow 6 s to 30 min, if not told otherwise.
+    /// After how much silence the group considers a process dead. [`SESSION_TIMEOUT`] is right for
+    /// most. Brokers allow 6 s to 30 min by default.
     pub session_timeout: Duration,
 }
 
@@ -99,7 +106,7 @@ pub struct KafkaOptions {
 pub enum Security {
     Plaintext,
     Tls,
-    /// A name and password over a connection that anybody on the way can read.
+    /// A name and password over a connection that anyone on the path can read.
     SaslPlaintext(Sasl),
     SaslTls(Sasl),
 }
@@ -120,33 +127,34 @@ pub enum Mechanism {
     ScramSha512,
 }
 
-/// Where a partition begins of which the archive has nothing.
+/// Where a partition starts of which the archive has nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
-    /// With the oldest message that the broker has.
+    /// At the oldest message that the broker has.
     #[default]
     Earliest,
-    /// With the messages that come from now on.
+    /// At the messages that arrive from now on.
     Latest,
 }
 
-/// What to do when messages are gone that the archive does not have.
+/// What to do if messages are gone that the archive does not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnGap {
-    /// The partition stands still until somebody decides.
+    /// The partition is blocked until an operator decides.
     #[default]
     Stop,
-    /// Go on with the oldest message that there is, and log an error that says how many are lost.
+    /// Continue with the oldest message, and log an error that says how many are lost.
     Continue,
 }
 
 /// How the members of a group share partitions. All members must name the same one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Assignor {
-    /// A partition that stays with its member is not interrupted when another comes or goes.
+    /// A partition that stays with its member is not interrupted when another member joins or
+    /// leaves.
     #[default]
     CooperativeSticky,
-    /// Everybody stops and begins anew whenever a member comes or goes; every broker knows it.
+    /// All members stop and start again whenever one joins or leaves; every broker supports it.
     Range,
 }
 
@@ -154,14 +162,16 @@ pub enum Assignor {
 #[derive(Debug)]
 pub struct KafkaSource {
     options: KafkaOptions,
-    /// Where partitions began with [`Start::Latest`] of which nothing is sealed yet: a change of members must
-    /// not move their beginning.
+    /// Where partitions with [`Start::Latest`] started of which nothing is sealed yet: a change of
+    /// members must not move their start.
     begun: HashMap<String, i64>,
 }
 
 impl KafkaSource {
+    /// Creates a source that has not connected yet.
+    ///
     /// # Errors
-    /// [`OptionsError`]: options under which it cannot work.
+    /// [`OptionsError`] for options with which it cannot work.
     pub fn new(options: KafkaOptions) -> Result<KafkaSource, OptionsError> {
         check(&options)?;
         Ok(KafkaSource { options, begun: HashMap::new() })
@@ -187,13 +197,15 @@ pub enum OptionsError {
     NoTopics,
     #[error("no group is named")]
     NoGroup,
-    #[error("{name:?} is no name of a topic: 1 to 249 letters, digits, dots, hyphens and underscores")]
+    #[error(
+        "{name:?} is not a valid topic name: use 1 to 249 letters, digits, dots, hyphens and underscores"
+    )]
     TopicName { name: String },
-    #[error("{what} holds a NUL or another character that is not allowed in it")]
+    #[error("{what} contains a NUL or another character that is not allowed there")]
     Character { what: &'static str },
-    #[error("cert_file and key_file go together: one of them is missing")]
+    #[error("cert_file and key_file must be given together")]
     HalfCertificate,
-    #[error("{what} needs a connection with TLS")]
+    #[error("{what} requires a connection with TLS")]
     NeedsTls { what: &'static str },
 }
 
@@ -221,7 +233,7 @@ fn check(options: &KafkaOptions) -> Result<(), OptionsError> {
         if text.chars().any(char::is_control) { Err(OptionsError::Character { what }) } else { Ok(()) }
     };
     for broker in &options.brokers {
-        // A comma would make two of it, a scheme another listener of it.
+        // With a comma it would be two brokers, with a scheme another listener.
         if broker.is_empty() || broker.contains([',', '/', ' ']) {
             return Err(OptionsError::Character { what: "the name of a broker" });
         }

@@ -1,8 +1,9 @@
 //! A topic that alerts are sent to.
 //!
-//! Invariants: an alert is taken when all in-sync replicas have it (`acks=all`); the producer is idempotent, so what
-//! librdkafka itself sends again is there once. The key is the alert's id, which tells what comes again after a
-//! crash. A message that the broker will never take is refused; all else waits.
+//! Invariants: an alert is delivered when all in-sync replicas have it (`acks=all`); the producer
+//! is idempotent, so a message that librdkafka itself sends again is stored once. The key is the
+//! alert's id, which identifies repeated messages after a crash. A message that the broker will
+//! never accept is refused; all others wait.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -20,10 +21,10 @@ use super::Security;
 use super::client::{log_of_library, printable, secure};
 
 const BATCH_MAX: usize = 256;
-/// Time for a message; what is not acknowledged by then is sent again later.
+/// Longest time for a message; a message that is not acknowledged by then is sent again later.
 const MESSAGE_TIME: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
-/// Wait at a stop for what is under way.
+/// Longest wait at a stop for messages under way.
 const FINISH: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug)]
@@ -38,7 +39,7 @@ pub struct KafkaSinkOptions {
 
 type Delivered = (usize, Result<(), KafkaError>);
 
-/// Notes what became of messages.
+/// Records what became of messages.
 #[derive(Default)]
 struct Deliveries(Mutex<Vec<Delivered>>);
 
@@ -70,16 +71,19 @@ impl ProducerContext for Deliveries {
 /// Alerts as OCSF findings in a topic.
 pub struct KafkaSink {
     options: KafkaSinkOptions,
-    /// None after an error that librdkafka calls fatal: the next one is new.
+    /// `None` after an error that librdkafka calls fatal; the next one is new.
     producer: Option<BaseProducer<Deliveries>>,
-    /// Counts batches: what comes late of an earlier one is not taken for this one's.
+    /// Counts batches, so that a late answer to an earlier batch is not taken for one to this
+    /// batch.
     base: usize,
     said: String,
 }
 
 impl KafkaSink {
+    /// Creates a sink that has not connected yet.
+    ///
     /// # Errors
-    /// When librdkafka refuses the settings.
+    /// If librdkafka refuses the settings.
     pub fn new(options: KafkaSinkOptions) -> Result<KafkaSink, SinkError> {
         let producer = Some(producer(&options)?);
         Ok(KafkaSink { options, producer, base: 0, said: String::new() })
@@ -106,7 +110,7 @@ fn producer(options: &KafkaSinkOptions) -> Result<BaseProducer<Deliveries>, Sink
     config.set_log_level(RDKafkaLogLevel::Info);
     config.create_with_context(Deliveries::default()).map_err(|error| {
         SinkError::Kafka(match &error {
-            // Without the value, which may be a password.
+            // The value is left out: it may be a password.
             KafkaError::ClientConfig(_, description, key, _) => {
                 format!("Kafka client: setting {key}: {}", printable(description))
             }
@@ -168,7 +172,7 @@ impl Sink for KafkaSink {
         }
         let fatal = producer.client().fatal_error();
         if let Some((_, reason)) = &fatal {
-            tracing::warn!(reason = printable(reason), "the Kafka producer begins anew");
+            tracing::warn!(reason = printable(reason), "restarting the Kafka producer");
         }
         let silent = || Outcome::later("the broker did not acknowledge in time");
         let outcomes: Vec<Outcome> = outcomes.into_iter().map(|one| one.unwrap_or_else(silent)).collect();
@@ -193,7 +197,7 @@ impl Sink for KafkaSink {
 
     fn finish(&mut self) {
         if let Some(producer) = &self.producer {
-            // What is not acknowledged by now is sent again at the next start.
+            // Messages that are not acknowledged by now are sent again at the next start.
             let _ = producer.flush(FINISH);
         }
     }

@@ -1,14 +1,18 @@
-//! What the listener has done since the process began, for the metrics page.
+//! Counters of the listener since the process started, for the metrics page.
+//!
+//! Invariant: each counter is correct, but no two are read at the same moment. They start at zero
+//! after a crash.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Statuses that requests are answered with.
 pub const STATUSES: [u16; 12] = [200, 400, 401, 403, 404, 405, 408, 413, 415, 429, 500, 503];
-/// Upper bounds of the buckets of acknowledgement latency, in milliseconds; the last bucket has none.
+/// Upper bounds of the buckets of acknowledgement latency, in milliseconds; the last bucket has
+/// none.
 pub const LATENCY_MS: [u64; 12] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000];
 
-/// Counters and gauges; each is right by itself, and no two are read at one moment.
+/// Counters and gauges; each is correct, but no two are read at the same moment.
 #[derive(Debug, Default)]
 pub struct WebhookCounters {
     statuses: [AtomicU64; STATUSES.len()],
@@ -20,13 +24,13 @@ pub struct WebhookCounters {
     pub items: AtomicU64,
     /// Bytes of bodies stored.
     pub bytes: AtomicU64,
-    /// Batches that came again, and were acknowledged without being stored.
+    /// Batches that were received again, and acknowledged without being stored.
     pub duplicate_batches: AtomicU64,
-    /// Batches that were no list and no event, and were stored as a line.
+    /// Batches that were neither a list nor an event, and were stored as a line.
     pub odd_bodies: AtomicU64,
     /// Handshakes that failed: no certificate of the right authority, no TLS, too slow.
     pub handshakes_failed: AtomicU64,
-    /// Certificates on disk that could not be used; the ones before them are used on.
+    /// Certificates on disk that could not be used; the previous ones stay in use.
     pub certificates_refused: AtomicU64,
     /// Connections now open.
     pub connections: AtomicU64,
@@ -44,8 +48,9 @@ impl WebhookCounters {
         STATUSES.into_iter().zip(self.statuses.iter().map(|count| count.load(Ordering::Relaxed)))
     }
 
-    /// Batches stored, by how long their acknowledgement took from the request's head on: each bucket's upper
-    /// bound (`None`: no bound) with its own count. The sum of their times, too.
+    /// Batches stored, by the latency of their acknowledgement, measured from the head of the
+    /// request: the upper bound of each bucket (`None`: no bound) with its own count; and the sum
+    /// of the latencies.
     pub fn latency(&self) -> (Vec<(Option<Duration>, u64)>, Duration) {
         let bounds = LATENCY_MS.into_iter().map(|bound| Some(Duration::from_millis(bound))).chain([None]);
         let counts = self.latency.iter().map(|count| count.load(Ordering::Relaxed));

@@ -1,11 +1,15 @@
-//! The log's reader: hands over what is durable, each cluster's text from where the archive ends.
+//! Reads the log: hands over what is durable, each cluster's text from where the archive ends.
 //!
 //! Invariants:
-//! - Nothing is handed over that is not durable in the log: what a crash could take back never was in the archive.
-//! - A run begins where the archive says, and nowhere else: a log that does not hold that place, or has other
-//!   bytes before it (a folder restored from a copy), ends the run with words. Nothing is skipped.
-//! - Every record's checksum is looked at when it is read.
-//! - Segments go when the archive has them.
+//! - Nothing is handed over that is not durable in the log: text that a crash could take back never
+//!   reaches the archive.
+//! - A run starts where the archive says, and nowhere else: a log that does not contain that place,
+//!   or has other bytes before it (a folder restored from a copy), ends the run with an
+//!   explanation. Nothing is skipped.
+//! - Every record's checksum is verified when it is read.
+//! - Segments are deleted when the archive has them.
+//!
+//! A crash loses nothing: the next run asks the archive for the positions again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -13,23 +17,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use strongroom_decode::frame::{Block, Edge, Origin};
+
 use super::record::{End, RecordHead};
 use super::wal::{self, Segment, Wal, WalError};
-use crate::chain::LineChain;
-use crate::frame::{Block, Edge, Origin};
+use crate::fingerprint::LineChain;
 use crate::live::{Chunk, Feed, Source, SourceError, Stopped, StreamName};
 
 /// Text of a chunk, unless one line alone is longer.
 const CHUNK_BYTES_MAX: usize = 1 << 20;
-/// How often it is looked whether something was sealed, when nothing comes.
-const LOOK: Duration = Duration::from_millis(200);
+/// How often seals are checked while nothing arrives.
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Brings what the listener has acknowledged.
 #[derive(Debug)]
 pub struct WebhookSource {
     pub(super) name: String,
     pub(super) wal: Arc<Wal>,
-    /// Items of batches that came again, not told to a pipeline yet.
+    /// Items of repeated batches that are not reported to a pipeline yet.
     pub(super) duplicates: Arc<AtomicU64>,
 }
 
@@ -73,7 +78,7 @@ struct Cursor {
     origin: Arc<Origin>,
     stream: Arc<StreamName>,
     reached: End,
-    /// Set while `reached` is the archive's word, which a record has not confirmed.
+    /// Set while only the archive vouches for `reached`, and no record has confirmed it.
     unconfirmed: bool,
     text: Vec<u8>,
     arrived: Instant,
@@ -86,7 +91,7 @@ struct Open {
 }
 
 impl WebhookSource {
-    /// What the names of all partitions of this log begin with.
+    /// The common beginning of the names of this log's partitions.
     fn prefix(&self) -> String {
         format!("webhook/{}/{}/", self.name, self.wal.id)
     }
@@ -106,7 +111,7 @@ impl WebhookSource {
         let mut open = None;
         loop {
             self.report(feed)?;
-            let end = self.wal.wait_beyond(at, LOOK);
+            let end = self.wal.wait_beyond(at, CHECK_INTERVAL);
             feed.lag(i64::try_from(end - at).unwrap_or(i64::MAX));
             while at < end {
                 at = self.hand_over(feed, &mut cursors, &mut open, at, end)?;
@@ -116,7 +121,7 @@ impl WebhookSource {
         }
     }
 
-    /// Where each cluster's stream goes on, checked against what the log holds.
+    /// Where each cluster's stream continues, checked against the log.
     fn cursors(
         &self,
         feed: &Feed,
@@ -127,7 +132,7 @@ impl WebhookSource {
         for (partition, position) in feed.sealed_partitions(&prefix) {
             if !partition.strip_prefix(&prefix).is_some_and(|cluster| clusters.contains_key(cluster)) {
                 return Err(failed(format!(
-                    "the archive holds {partition} up to byte {}, and the write-ahead log knows nothing of it: \
+                    "the archive has {partition} up to byte {}, but the write-ahead log does not have it: \
                      was its folder restored from a copy?",
                     position.next_offset
                 )));
@@ -140,7 +145,7 @@ impl WebhookSource {
             let oldest = segments.first().map_or(end.offset, |segment| segment.begin_of(cluster));
             if reached.offset < oldest || reached.offset > end.offset {
                 return Err(failed(format!(
-                    "the archive holds {partition} up to byte {}, and the write-ahead log holds bytes {oldest} to \
+                    "the archive has {partition} up to byte {}, but the write-ahead log has bytes {oldest} to \
                      {} of it: was one of them restored from a copy?",
                     reached.offset, end.offset
                 )));
@@ -179,7 +184,7 @@ impl WebhookSource {
         }
     }
 
-    /// Tells what has happened beside the text, and deletes what is sealed.
+    /// Reports what happened apart from the text, and deletes what is sealed.
     fn report(&self, feed: &Feed) -> Result<(), Stopped> {
         let duplicates = self.duplicates.swap(0, Ordering::Relaxed);
         if duplicates > 0
@@ -196,12 +201,12 @@ impl WebhookSource {
         match (trimmed, self.wal.trouble()) {
             (_, Some(trouble)) => feed.trouble(trouble),
             (Err(error), None) => feed.trouble(error),
-            (Ok(()), None) => feed.well(),
+            (Ok(()), None) => feed.recovered(),
         }
         if feed.is_stopping() { Err(Stopped) } else { Ok(()) }
     }
 
-    /// Hands over the records from `at` on, up to a chunk's length of them; says where they end.
+    /// Hands over the records from `at` on, up to the length of a chunk; returns where they end.
     fn hand_over(
         &self,
         feed: &Feed,
@@ -237,7 +242,8 @@ impl WebhookSource {
         Ok(at)
     }
 
-    /// Puts a record's text behind what is collected of its cluster, as far as the archive has it not.
+    /// Appends a record's text to what is collected of its cluster, without the part that the
+    /// archive has.
     fn take(
         &self,
         cursor: &mut Cursor,
@@ -253,7 +259,7 @@ impl WebhookSource {
         }
         if begins > next || (begins < next && !cursor.unconfirmed) {
             return Err(failed(format!(
-                "{} goes on at byte {begins} in the write-ahead log, and byte {next} was to come",
+                "{} continues at byte {begins} in the write-ahead log, but byte {next} was expected",
                 cursor.stream.partition
             )));
         }
@@ -291,9 +297,9 @@ fn damaged(segment: &Segment, offset: u64, what: &'static str) -> WalError {
 fn head_at(segment: &Segment, file: &File, at: u64, segment_end: u64) -> Result<RecordHead, WalError> {
     match wal::read_head(file, segment.byte(at), segment.byte(segment_end)) {
         Ok(Some(head)) => Ok(head),
-        Ok(None) => Err(damaged(segment, at, "no record begins here, though one was acknowledged")),
+        Ok(None) => Err(damaged(segment, at, "no record begins here, but one was acknowledged")),
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            Err(damaged(segment, at, "the file ends, though a record was acknowledged"))
+            Err(damaged(segment, at, "the file ends here, but a record was acknowledged"))
         }
         Err(source) => Err(WalError::Read { path: segment.path.clone(), source }),
     }
@@ -315,7 +321,7 @@ impl Cursor {
             self.reached = End {
                 offset: begins.offset + text.len() as u64,
                 lines: begins.lines + newlines(text),
-                // A chunk ends behind a newline.
+                // A chunk ends after a newline.
                 chain: chain.value().unwrap_or_default(),
             };
             let block = Block {
@@ -340,7 +346,7 @@ impl Cursor {
     }
 }
 
-/// Where a chunk ends: behind the last line that fits, or behind the first.
+/// Where a chunk ends: after the last line that fits, or after the first.
 fn chunk_end(text: &[u8]) -> usize {
     if text.len() <= CHUNK_BYTES_MAX {
         return text.len();

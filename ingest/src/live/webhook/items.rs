@@ -1,14 +1,17 @@
-//! A request's body becomes lines, one an item, each with its newline.
+//! Turns a request's body into lines, one per item, each with its newline.
 //!
 //! Invariants:
-//! - A line is the item's bytes as they were received, not written anew: what the archive gives back is what
-//!   the API server sent. So an item with a line break between its tokens has no line, and the body is
-//!   refused; the API server writes no such JSON.
-//! - What is around the items (`kind`, `metadata`, commas) is no record. A body that is one event is its own item.
-//! - A body that is something else is one line as well, if it can be one. The API server gives a batch up
-//!   after some tries, so what is refused is lost; what is kept becomes a row of `rejects`, and is seen.
-//! - All or nothing: no line of a body that is refused.
+//! - A line is the item's bytes as they were received, not written again: the archive gives back
+//!   what the API server sent. An item with a line break between its tokens therefore cannot become
+//!   a line, and the body is refused; the API server writes no such JSON.
+//! - The text around the items (`kind`, `metadata`, commas) is not a record. A body that is one
+//!   event is its own item.
+//! - Any other body becomes one line as well, if it can. The API server gives a batch up after some
+//!   tries, so a refused body is lost; a kept one becomes a row of `rejects`, and is seen.
+//! - All or nothing: a refused body leaves no line.
 //! - The memory of a list of many tiny items is bounded by the body's length.
+//!
+//! Nothing is kept here; a body that was not stored is sent again.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,24 +19,25 @@ use std::ops::Range;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+use strongroom_decode::{ITEM_BYTES_MIN, SHORT_ITEMS_MAX};
 use thiserror::Error;
 
-use crate::wrapper::{ITEM_BYTES_MIN, SHORT_ITEMS_MAX};
-
-/// Why a body cannot be kept. Never holds any of its bytes.
+/// Why a body cannot be kept. Never contains any of its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BodyError {
     #[error("the body is empty")]
     Empty,
     #[error("an item has a line break between its tokens: items must be compact JSON")]
     LineBreak,
-    #[error("the body is no EventList or Event of audit.k8s.io, and has more than one line")]
+    #[error("the body is neither an EventList nor an Event of audit.k8s.io, and has more than one line")]
     NoEvents,
-    #[error("the body is no EventList or Event of audit.k8s.io, and longer than a line may be")]
+    #[error(
+        "the body is neither an EventList nor an Event of audit.k8s.io, and is longer than a line may be"
+    )]
     TooLong,
 }
 
-/// What a body became.
+/// The result of [`into_lines`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lines {
     pub count: u32,
@@ -41,7 +45,7 @@ pub struct Lines {
     pub is_odd: bool,
 }
 
-/// Puts the body's items, a newline behind each, at the body's place.
+/// Replaces the body with its items, each followed by a newline.
 pub fn into_lines(body: &mut Vec<u8>, line_bytes_max: usize) -> Result<Lines, BodyError> {
     let (items, is_odd) = match list_items(body) {
         Some(items) => (items, false),
@@ -53,8 +57,8 @@ pub fn into_lines(body: &mut Vec<u8>, line_bytes_max: usize) -> Result<Lines, Bo
     if items.iter().any(|item| memchr::memchr(b'\n', &body[item.clone()]).is_some()) {
         return Err(BodyError::LineBreak);
     }
-    // There is a byte at least before the first item of a list, and between two of them, so what is moved goes
-    // to the left and nothing is overwritten that is still to be moved.
+    // There is at least one byte before the first item of a list, and between two items, so items
+    // move to the left and overwrite nothing that is still to be moved.
     let mut end = 0;
     for item in &items {
         let length = item.len();
@@ -72,7 +76,8 @@ pub fn into_lines(body: &mut Vec<u8>, line_bytes_max: usize) -> Result<Lines, Bo
     Ok(Lines { count, is_odd })
 }
 
-/// What a body that is no list holds, without the white space around it, and whether that is no event.
+/// The content of a body that is not a list, without white space around it, and whether it is not
+/// an event.
 fn only_line(body: &[u8], line_bytes_max: usize) -> Result<(Range<usize>, bool), BodyError> {
     let white = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
     let Some(start) = body.iter().position(|byte| !white(byte)) else {
@@ -83,7 +88,7 @@ fn only_line(body: &[u8], line_bytes_max: usize) -> Result<(Range<usize>, bool),
     let broken = memchr::memchr(b'\n', line).is_some();
     let is_event = kind_and_items(body).is_some_and(|(kind, _)| kind.as_deref() == Some("Event"));
     match (is_event, broken) {
-        // Longer than a line may be, an event is an event, and becomes a reject like one in a list.
+        // An event longer than the bound stays an event, and becomes a reject like one in a list.
         (true, false) => Ok((start..end, false)),
         (true, true) => Err(BodyError::LineBreak),
         (false, true) => Err(BodyError::NoEvents),
@@ -92,7 +97,7 @@ fn only_line(body: &[u8], line_bytes_max: usize) -> Result<(Range<usize>, bool),
     }
 }
 
-/// Where the items of a list are; `None` when the body is no list of events.
+/// The extents of the items of a list; `None` if the body is not a list of events.
 fn list_items(body: &[u8]) -> Option<Vec<Range<usize>>> {
     let (kind, items) = kind_and_items(body)?;
     if kind.as_deref() != Some("EventList") {
@@ -108,7 +113,7 @@ fn list_items(body: &[u8]) -> Option<Vec<Range<usize>>> {
 
 type KindAndItems<'b> = (Option<Cow<'b, str>>, Option<Vec<&'b RawValue>>);
 
-/// The members that matter of a body that is a JSON object, whole.
+/// The members that matter of a body that is one JSON object.
 fn kind_and_items(body: &[u8]) -> Option<KindAndItems<'_>> {
     let items_max = SHORT_ITEMS_MAX + body.len() / ITEM_BYTES_MIN;
     let mut deserializer = serde_json::Deserializer::from_slice(body);
@@ -132,7 +137,8 @@ impl<'b> Visitor<'b> for List {
         let (mut kind, mut items) = (None, None);
         while let Some(key) = map.next_key::<Text<'b>>()? {
             match key.0.as_ref() {
-                // Readers differ in which of two members with one name they take: such a body is none of ours.
+                // Readers differ in which of two members with one name they take, so such a body is
+                // not recognised.
                 "kind" if kind.is_some() => return Err(A::Error::duplicate_field("kind")),
                 "items" if items.is_some() => return Err(A::Error::duplicate_field("items")),
                 "kind" => kind = Some(map.next_value::<Text<'b>>()?.0),
@@ -146,7 +152,7 @@ impl<'b> Visitor<'b> for List {
     }
 }
 
-/// A string, borrowed when it has no escapes.
+/// A string, borrowed if it has no escapes.
 #[derive(serde::Deserialize)]
 struct Text<'b>(#[serde(borrow)] Cow<'b, str>);
 
@@ -169,7 +175,7 @@ impl<'b> Visitor<'b> for Items {
         f.write_str("a list")
     }
 
-    /// Go writes a list that was never made as `null`.
+    /// Go writes a list that was never created as `null`.
     fn visit_unit<E>(self) -> Result<Self::Value, E> {
         Ok(Vec::new())
     }
@@ -271,7 +277,7 @@ mod tests {
                 prop_assert!(body.contains(line.as_str()));
             }
 
-            // A body that is cut off is kept whole, as it came, or not at all.
+            // A truncated body is kept whole, as received, or not at all.
             let cut = cut.min(body.len() - 1);
             let mut bytes = body.as_bytes()[..cut].to_vec();
             if into_lines(&mut bytes, LINE_BYTES_MAX).is_ok() {

@@ -1,29 +1,30 @@
-//! The API server's audit webhook: a listener that acknowledges a batch when it is durable, and a source that
-//! hands over what was acknowledged.
+//! The API server's audit webhook: a listener that acknowledges a batch when it is durable, and a
+//! source that hands over what was acknowledged.
 //!
 //! ```text
 //!  API server ──POST──▶ listener ──lines──▶ write-ahead log ──▶ source ──Chunk──▶ pipeline
 //!             ◀──200───          ◀──durable──      ▲                                 │
-//!                                                  └──────── sealed: may go ─────────┘
+//!                                                  └───── sealed: may be deleted ────┘
 //! ```
 //!
 //! Invariants:
-//! - A batch that was answered with 200 is handed to the pipeline exactly once, whatever is killed when: it is
-//!   in the log before the answer, the archive's position says how much of the log it has, and a batch
-//!   that is sent again is known by its bytes.
-//! - Nothing is served without authentication: a client certificate or a bearer token, and both when both are
-//!   set, on loopback too.
-//! - The listener runs whether a pipeline does or not. When the log is full it says so with 429.
-//! - The cluster is the path's, never the body's.
+//! - A batch that was answered with 200 is handed to the pipeline exactly once, whatever is killed
+//!   when: it is in the log before the answer, the archive's position says how much of the log it
+//!   has, and a repeated batch is recognised by its bytes.
+//! - Nothing is served without authentication: a client certificate or a bearer token, or both if
+//!   both are set, on loopback too.
+//! - The listener runs whether a pipeline does or not. When the log is full it answers with 429.
+//! - The cluster is determined by the path, never by the body.
 //!
-//! `items` makes lines of bodies, `record` and `wal` keep them, `recent` knows what comes again, `server` and
-//! `tls` talk to the API server, `follow` is the source.
+//! `items` turns bodies into lines, `record` and `wal` keep them, `recent` recognises repeated
+//! batches, `server` and `tls` talk to the API server, `follow` is the source.
 
 mod counters;
 mod follow;
 mod items;
 mod recent;
 mod record;
+mod refused;
 mod server;
 mod tls;
 mod wal;
@@ -70,21 +71,21 @@ pub const REMEMBERED_MAX_DEFAULT: usize = 200_000;
 pub const REMEMBERED_FOR_DEFAULT: Duration = Duration::from_secs(3_600);
 /// [`WebhookOptions::retry_after`]
 pub const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(5);
-/// Longest [`WebhookOptions::retry_after`]: a batch must come again while it is remembered.
+/// Longest [`WebhookOptions::retry_after`]: a batch must be sent again while it is remembered.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// The log must have room for this many of the longest bodies.
 const WAL_BODIES_MIN: u64 = 4;
 /// Batches that wait for the writer.
 const QUEUE_BATCHES: usize = 1 << 10;
-/// Threads that talk, and threads that look through long bodies.
+/// Threads for connections, and threads that scan long bodies.
 const THREADS: usize = 2;
-/// How often it is looked whether connections are closed.
-const CLOSING_LOOK: Duration = Duration::from_millis(10);
+/// How often it is checked whether connections are closed.
+const CLOSING_CHECK: Duration = Duration::from_millis(10);
 
 /// A path and the cluster whose API server posts to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Begins with a slash; a slash at its end means nothing.
+    /// Begins with a slash; a slash at its end is ignored.
     pub path: String,
     pub cluster: String,
     /// Common names of the client certificates that may post here; empty: all that
@@ -92,39 +93,42 @@ pub struct Route {
     pub client_names: Vec<String>,
 }
 
-/// What a listener is and may use.
+/// What a listener serves, and how much it may use.
 #[derive(Clone, Debug)]
 pub struct WebhookOptions {
-    /// The source's name in the configuration; it is part of the partitions' names, and must stay.
+    /// The source's name in the configuration. It is part of partition names, and must not change.
     pub name: String,
     pub listen: SocketAddr,
     /// `None`: plain HTTP, on loopback only.
     pub tls: Option<TlsFiles>,
-    /// Bearer tokens, any of which is accepted. Empty: client certificates must be demanded.
+    /// Bearer tokens, any of which is accepted. If empty, client certificates must be required.
     pub tokens: Vec<Secret>,
     pub routes: Vec<Route>,
-    /// The write-ahead log's folder, of this source alone; made if it is missing.
+    /// Folder of the write-ahead log, used by this source only; created if it is missing.
     pub wal_dir: PathBuf,
-    /// Bytes of the log; what is beyond is refused with 429 until the archive has some of it.
+    /// Most bytes of the log; beyond that, batches are refused with 429 until the archive has some
+    /// of it.
     pub wal_bytes_max: u64,
-    /// Free bytes that are left on the log's disk.
+    /// Free bytes to leave on the log's disk.
     pub disk_free_bytes_min: u64,
     /// Longest body; longer ones are refused with 413.
     pub body_bytes_max: usize,
-    /// Bytes of all bodies under way together.
+    /// Most bytes of all bodies under way together.
     pub memory_bytes_max: usize,
     /// Longest line that is stored of a body that is neither a list nor an event.
     pub line_bytes_max: usize,
     pub connections_max: usize,
-    /// Acknowledged batches that are known when they come again: how many, and how long.
+    /// Acknowledged batches that are recognised when they are sent again: how many, and for how
+    /// long.
     pub remembered_max: usize,
     pub remembered_for: Duration,
-    /// What a refused sender is told to wait, in whole seconds.
+    /// How long a refused sender is asked to wait, in whole seconds.
     pub retry_after: Duration,
 }
 
 impl WebhookOptions {
-    /// Options with the defaults of this module; without a route, a token or TLS they are refused.
+    /// Options with the defaults of this module; they are refused without a route, and without a
+    /// token or TLS.
     pub fn new(name: impl Into<String>, listen: SocketAddr, wal_dir: impl Into<PathBuf>) -> Self {
         WebhookOptions {
             name: name.into(),
@@ -147,10 +151,10 @@ impl WebhookOptions {
 }
 
 impl WebhookOptions {
-    /// Whether they go together; opens nothing.
+    /// Checks whether the options go together; opens nothing.
     ///
     /// # Errors
-    /// What [`Webhook::start`] would refuse them for.
+    /// Those that [`Webhook::start`] would refuse the options with.
     pub fn check(&self) -> Result<(), WebhookError> {
         checked(self).map(drop)
     }
@@ -160,7 +164,7 @@ impl WebhookOptions {
 pub enum WebhookError {
     #[error("webhook \"{name}\": without TLS it listens on loopback only, and {listen} is not")]
     Exposed { name: String, listen: SocketAddr },
-    #[error("webhook \"{name}\" demands neither client certificates nor a token")]
+    #[error("webhook \"{name}\" requires neither client certificates nor a token")]
     Unauthenticated { name: String },
     #[error("webhook \"{name}\" has an empty token")]
     EmptyToken { name: String },
@@ -199,7 +203,7 @@ pub enum WebhookError {
     },
 }
 
-/// A listener that runs.
+/// A running listener.
 #[derive(Debug)]
 pub struct Webhook {
     address: SocketAddr,
@@ -210,10 +214,12 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// Opens the log, binds the address and takes requests from now on, whether the source runs or not.
+    /// Opens the log, binds the address and takes requests from now on, whether the source runs or
+    /// not.
     ///
     /// # Errors
-    /// Options that do not go together, a certificate or log that cannot be used, an address that is taken.
+    /// If the options do not go together, a certificate or the log cannot be used, or the address
+    /// is taken.
     pub fn start(options: WebhookOptions) -> Result<(Webhook, WebhookSource), WebhookError> {
         let targets = checked(&options)?;
         let name = options.name.clone();
@@ -276,7 +282,7 @@ impl Webhook {
         Ok((Webhook { address, wal, stop, runtime: Some(runtime), writer: Some(writer) }, source))
     }
 
-    /// The address that is bound, with the port that the system chose if 0 was asked for.
+    /// The bound address, with the port that the system chose if it was 0.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -290,14 +296,14 @@ impl Webhook {
         self.wal.trouble()
     }
 
-    /// Takes no more connections, answers the requests under way if that is done within `deadline`, and stops.
-    /// What was acknowledged stays in the log; the source may go on or be stopped before or after. A disk that
-    /// hangs in a sync holds this up beyond the deadline.
+    /// Takes no more connections, answers the requests under way if that is possible within
+    /// `deadline`, and stops. What was acknowledged stays in the log; the source may be stopped
+    /// before or after, or continue. A disk that hangs in a sync delays this beyond the deadline.
     pub fn shutdown(self, deadline: Duration) {
         let until = Instant::now() + deadline;
         self.stop.send_replace(true);
         while self.wal.counters.connections.load(Ordering::Relaxed) > 0 && Instant::now() < until {
-            std::thread::sleep(CLOSING_LOOK);
+            std::thread::sleep(CLOSING_CHECK);
         }
     }
 }
@@ -305,10 +311,10 @@ impl Webhook {
 impl Drop for Webhook {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // Long bodies that are being looked through are waited for: there are two at most.
+            // Long bodies that are being scanned are waited for: there are at most two.
             runtime.shutdown_timeout(Duration::from_secs(1));
         }
-        // With the runtime the last sender of batches is gone, so the writer ends.
+        // The runtime had the last sender of batches, so the writer ends.
         if let Some(writer) = self.writer.take() {
             let _ = writer.join();
         }
@@ -322,13 +328,13 @@ async fn keep_identity(listener: Arc<Listener>) {
     loop {
         tokio::time::sleep(RELOAD_INTERVAL).await;
         match identity.reload() {
-            Ok(true) => tracing::info!("the webhook's certificate was read anew"),
+            Ok(true) => tracing::info!("the webhook's certificate was reloaded"),
             Ok(false) => refused = None,
             Err(error) => {
                 let text = error.to_string();
                 if refused.as_ref() != Some(&text) {
                     listener.wal.counters.certificates_refused.fetch_add(1, Ordering::Relaxed);
-                    tracing::error!(%error, "the webhook's new certificate cannot be used: the old one is used on");
+                    tracing::error!(%error, "the webhook's new certificate cannot be used; the old one stays in use");
                     refused = Some(text);
                 }
             }
@@ -336,7 +342,7 @@ async fn keep_identity(listener: Arc<Listener>) {
     }
 }
 
-/// Looks whether options go together; the routes as they are looked up.
+/// Checks that the options go together; returns the routes for looking up paths.
 fn checked(options: &WebhookOptions) -> Result<HashMap<String, Target>, WebhookError> {
     let name = || options.name.clone();
     let is_name =
@@ -365,10 +371,13 @@ fn checked(options: &WebhookOptions) -> Result<HashMap<String, Target>, WebhookE
         return Err(bound(format!("the log must have room for {WAL_BODIES_MIN} of the longest bodies")));
     }
     if options.connections_max == 0 || options.connections_max > Semaphore::MAX_PERMITS {
-        return Err(bound("it takes no connections".to_owned()));
+        return Err(bound("at least one connection must be allowed".to_owned()));
     }
     if options.retry_after.as_secs() == 0 || options.retry_after > RETRY_AFTER_MAX {
-        return Err(bound(format!("a sender is told to wait 1 to {} seconds", RETRY_AFTER_MAX.as_secs())));
+        return Err(bound(format!(
+            "a sender can be asked to wait 1 to {} seconds",
+            RETRY_AFTER_MAX.as_secs()
+        )));
     }
     if options.routes.is_empty() {
         return Err(WebhookError::NoRoute { name: name() });
@@ -384,15 +393,15 @@ fn checked(options: &WebhookOptions) -> Result<HashMap<String, Target>, WebhookE
         }
         let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'%');
         if !route.path.bytes().all(plain) {
-            return Err(wrong("has a character that paths of requests spell in other ways"));
+            return Err(wrong("has a character that requests encode differently"));
         }
         if !route.client_names.is_empty() && !has_authority {
-            return Err(wrong("names client certificates, and none are demanded"));
+            return Err(wrong("names client certificates, but none are required"));
         }
         let target =
             Target { cluster: route.cluster.as_str().into(), client_names: route.client_names.clone() };
         if targets.insert(normal_path(&route.path).to_owned(), target).is_some() {
-            return Err(wrong("is there twice"));
+            return Err(wrong("is given twice"));
         }
     }
     Ok(targets)

@@ -1,14 +1,17 @@
-//! Which batches were acknowledged lately, so that a batch that is sent again is not stored again.
+//! Remembers which batches were acknowledged recently, so that a repeated batch is not stored
+//! again.
 //!
-//! The API server sends a batch again, byte for byte, when it did not hear the answer: up to some sixteen
-//! minutes later if it was told to wait. Two batches are one when their path and all bytes of their bodies
-//! are the same. `auditID` says nothing here: clients choose it.
+//! The API server sends a batch again, byte for byte, if it did not receive the answer: up to some
+//! sixteen minutes later if it was told to wait. Two batches are the same if their path and all
+//! bytes of their bodies are. `auditID` proves nothing here: clients choose it.
 //!
 //! Invariants:
-//! - A key counts as acknowledged only when its record is durable. Who sends the same while it is being
-//!   written waits, and gets the same answer.
-//! - What is forgotten, for its age or for the number of others, is stored again if it is sent again: the
-//!   bounds cost duplicates, never a loss.
+//! - A key counts as acknowledged only when its record is durable. A sender of the same batch while
+//!   it is being written waits, and gets the same answer.
+//! - A batch that is forgotten, because of its age or of the number of others, is stored again if
+//!   it is sent again: the bounds cost duplicates, never a loss.
+//!
+//! After a crash the log says what was acknowledged.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -16,7 +19,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::record::Key;
-use super::wal::Refused;
+use super::refused::Refused;
 
 /// What became of a batch; `None` while that is open.
 pub type Outcome = Option<Result<(), Refused>>;
@@ -27,21 +30,22 @@ enum Known {
     Acknowledged,
 }
 
-/// What is known of a batch that has come.
+/// What is known of a batch that has arrived.
 #[derive(Debug)]
-pub enum Seen {
-    /// Nothing: it is to be written, and what becomes of it told to [`Recent::settle`] and the sender.
+pub enum Lookup {
+    /// It is new: the caller writes it, and reports the outcome to [`Recent::settle`] and the
+    /// sender.
     New(watch::Sender<Outcome>),
     /// It is being written.
     Writing(watch::Receiver<Outcome>),
     /// It was acknowledged.
-    Again,
+    Acknowledged,
 }
 
 #[derive(Debug)]
 pub struct Recent {
     known: HashMap<Key, Known>,
-    /// Acknowledged keys with the time that they were received, in the order of acknowledgement.
+    /// Acknowledged keys with the time of their arrival, in the order of acknowledgement.
     order: VecDeque<(Key, u64)>,
     entries_max: usize,
     age_max: u64,
@@ -53,25 +57,25 @@ impl Recent {
         Recent { known: HashMap::new(), order: VecDeque::new(), entries_max, age_max }
     }
 
-    /// Whether what was received then is remembered still.
+    /// Whether what was received then is still remembered.
     pub fn remembers(&self, received: u64, now: u64) -> bool {
         now.saturating_sub(received) <= self.age_max
     }
 
-    pub fn look(&mut self, key: Key, now: u64) -> Seen {
+    pub fn look_up(&mut self, key: Key, now: u64) -> Lookup {
         self.forget(now);
         match self.known.get(&key) {
-            Some(Known::Writing(outcome)) => Seen::Writing(outcome.clone()),
-            Some(Known::Acknowledged) => Seen::Again,
+            Some(Known::Writing(outcome)) => Lookup::Writing(outcome.clone()),
+            Some(Known::Acknowledged) => Lookup::Acknowledged,
             None => {
                 let (sender, receiver) = watch::channel(None);
                 self.known.insert(key, Known::Writing(receiver));
-                Seen::New(sender)
+                Lookup::New(sender)
             }
         }
     }
 
-    /// A batch is durable, or will not be.
+    /// Records that a batch is durable, or will not be.
     pub fn settle(&mut self, key: Key, durable: bool, received: u64) {
         self.known.remove(&key);
         if durable {
@@ -79,7 +83,7 @@ impl Recent {
         }
     }
 
-    /// A batch that an earlier process acknowledged.
+    /// Adds a batch that an earlier process acknowledged.
     pub fn remember(&mut self, key: Key, received: u64) {
         if self.entries_max > 0 && self.known.insert(key, Known::Acknowledged).is_none() {
             self.order.push_back((key, received));
@@ -113,21 +117,21 @@ mod tests {
     #[test]
     fn a_batch_is_known_from_its_acknowledgement_on() {
         let mut recent = Recent::new(9, Duration::from_millis(100));
-        let Seen::New(sender) = recent.look(key(1), 0) else { panic!("it is new") };
-        let Seen::Writing(waiting) = recent.look(key(1), 1) else { panic!("it is being written") };
+        let Lookup::New(sender) = recent.look_up(key(1), 0) else { panic!("it is new") };
+        let Lookup::Writing(waiting) = recent.look_up(key(1), 1) else { panic!("it is being written") };
         recent.settle(key(1), true, 0);
         sender.send_replace(Some(Ok(())));
         assert_eq!(*waiting.borrow(), Some(Ok(())));
-        assert!(matches!(recent.look(key(1), 100), Seen::Again));
-        assert!(matches!(recent.look(key(1), 101), Seen::New(_)), "forgotten for its age");
+        assert!(matches!(recent.look_up(key(1), 100), Lookup::Acknowledged));
+        assert!(matches!(recent.look_up(key(1), 101), Lookup::New(_)), "forgotten for its age");
     }
 
     #[test]
     fn what_was_not_written_is_new_again() {
         let mut recent = Recent::new(9, Duration::from_secs(1));
-        assert!(matches!(recent.look(key(1), 0), Seen::New(_)));
+        assert!(matches!(recent.look_up(key(1), 0), Lookup::New(_)));
         recent.settle(key(1), false, 0);
-        assert!(matches!(recent.look(key(1), 0), Seen::New(_)));
+        assert!(matches!(recent.look_up(key(1), 0), Lookup::New(_)));
     }
 
     #[test]
@@ -138,11 +142,11 @@ mod tests {
         }
         recent.remember(key(3), 0);
         assert_eq!(recent.order.len(), 2);
-        assert!(matches!(recent.look(key(1), 0), Seen::New(_)));
-        assert!(matches!(recent.look(key(2), 0), Seen::Again));
-        assert!(matches!(recent.look(key(3), 0), Seen::Again));
+        assert!(matches!(recent.look_up(key(1), 0), Lookup::New(_)));
+        assert!(matches!(recent.look_up(key(2), 0), Lookup::Acknowledged));
+        assert!(matches!(recent.look_up(key(3), 0), Lookup::Acknowledged));
         let mut none = Recent::new(0, Duration::from_secs(1));
         none.remember(key(1), 0);
-        assert!(matches!(none.look(key(1), 0), Seen::New(_)));
+        assert!(matches!(none.look_up(key(1), 0), Lookup::New(_)));
     }
 }

@@ -9,17 +9,17 @@
 //!           group u64, received u64, end, key [32], text_checksum [16], head_checksum [16],
 //!           name, text
 //! ```
-//! Numbers are little-endian; checksums are the first half of a BLAKE3 hash. `start` and `group` count
-//! bytes of records over all segments: where the segment's first record, and the group's first, begins.
-//! `received` is milliseconds since 1970. `end` of a record is how its partition stood before it. `text` is
-//! lines; the newline at a record's beginning makes them end where they end, so that the log can be read
-//! as text in an emergency.
+//! Numbers are little-endian; checksums are the first half of a BLAKE3 hash. `start` and `group`
+//! count bytes of records over all segments: where the segment's first record, and the group's
+//! first, begins. `received` is milliseconds since 1970. `end` of a record is how its partition
+//! stood before it. `text` is lines; the newline at a record's beginning makes them end where they
+//! end, so that the log can be read as text in an emergency.
 //!
-//! Invariant: the two bytes a record begins with stand nowhere inside a text. A text of several lines is UTF-8,
-//! which has no `\xff`, and a text of one line has a newline at its end only. So whatever a client sends,
-//! a record found by searching for these bytes is one of ours.
+//! Invariant: the two bytes a record begins with stand nowhere inside a text. A text of several
+//! lines is UTF-8, which has no `\xff`, and a text of one line has a newline at its end only. So
+//! whatever a client sends, a record found by searching for these bytes is one of ours.
 
-use crate::source::{Fingerprint, fingerprint};
+use crate::fingerprint::{Fingerprint, fingerprint};
 
 pub const SEGMENT_MAGIC: &[u8; 8] = b"\nSRWAL\0\x01";
 pub const RECORD_MAGIC: &[u8; 4] = b"\n\xffSW";

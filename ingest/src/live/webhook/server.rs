@@ -1,12 +1,14 @@
-//! Requests in, answers out: what is served, to whom, and how much of it at a time.
+//! The listener's requests and answers: what is served, to whom, and how much of it at a time.
 //!
 //! Invariants:
-//! - Nothing is read of a body before its sender is known and has a right to the path.
+//! - Nothing of a body is read before its sender is authenticated and authorised for the path.
 //! - 200 is answered when, and only when, all items are durable in the log, or were before.
-//! - Connections, streams of one, bytes of bodies and batches under way each have a bound, and every wait for
-//!   a peer an end. Beyond a bound the answer is 429 with the time to wait: the API server then tries again
-//!   for minutes, where it would give a batch up after any other refusal.
+//! - Connections, streams of one, bytes of bodies and batches under way are each bounded, and every
+//!   wait for a peer ends. Beyond a bound the answer is 429 with the time to wait: the API server
+//!   then tries again for minutes, while it would give a batch up after any other refusal.
 //! - No byte of a body and no token is in an answer or in the log.
+//!
+//! A crash costs only batches that were not answered; their senders try again.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -29,39 +31,40 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::items::{self, BodyError};
-use super::recent::{Outcome, Seen};
+use super::recent::{Lookup, Outcome};
 use super::record::{Key, checksum};
+use super::refused::Refused;
 use super::tls::{Identity, common_names};
-use super::wal::{self, Batch, Refused, Wal, lock};
+use super::wal::{self, Batch, Wal, lock};
 
-/// A handshake takes no longer.
+/// Longest time for a handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-/// A connection that no one who may has used yet is closed after this.
+/// A connection on which no sender has authenticated is closed after this.
 const STRANGER_MAX: Duration = Duration::from_secs(15);
-/// A connection that is not used is closed after this: later than the API server does it itself (90 s), so
+/// An idle connection is closed after this: later than the API server closes it itself (90 s), so
 /// that no request meets a closing connection.
 const IDLE_MAX: Duration = Duration::from_secs(120);
-/// A body is read within this: less than the 30 s after which the API server gives a request up.
+/// Longest time to read a body: less than the 30 s after which the API server gives a request up.
 const BODY_MAX: Duration = Duration::from_secs(25);
-/// How often a connection is looked at.
-const LOOK: Duration = Duration::from_secs(5);
+/// How often a connection is checked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Requests under way on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 64;
 const HEADER_BYTES_MAX: u32 = 32 << 10;
 const WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
-/// Room in memory is counted in pieces of this.
+/// The unit in which room in memory is counted.
 pub const ROOM_BYTES: usize = 4 << 10;
-/// Room for a body of which nothing is known yet.
+/// Room for a body of unknown length.
 const ROOM_FIRST_BYTES: usize = 64 << 10;
-/// Longer bodies are looked through on a thread of their own, so that others are not held up.
+/// Longer bodies are scanned on another thread, so that other requests are not delayed.
 const INLINE_BYTES_MAX: usize = 512 << 10;
-/// How long to wait when the system has no more connections for us.
+/// Wait when the system has no more connections for us.
 const ACCEPT_WAIT: Duration = Duration::from_millis(100);
-/// How often the certificate's files are looked at.
+/// How often the certificate's files are checked.
 pub const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A path's cluster, and whose certificates it takes.
+/// The cluster of a path, and whose certificates it accepts.
 #[derive(Debug)]
 pub struct Target {
     pub cluster: Arc<str>,
@@ -71,7 +74,7 @@ pub struct Target {
 
 pub struct Listener {
     pub targets: HashMap<String, Target>,
-    /// Hashes of the tokens: comparing hashes tells nothing of how much of a token was right.
+    /// Hashes of the tokens: comparing hashes does not reveal how much of a token was right.
     pub tokens: Vec<blake3::Hash>,
     pub identity: Option<Identity>,
     pub body_bytes_max: usize,
@@ -84,7 +87,7 @@ pub struct Listener {
     pub duplicates: Arc<AtomicU64>,
 }
 
-/// One connection, as its requests and its watch see it.
+/// The state of one connection, shared by its requests and its idle check.
 struct Peer {
     names: Vec<String>,
     is_known: AtomicBool,
@@ -105,7 +108,7 @@ impl Peer {
         }
     }
 
-    /// Whether no one uses it, for too long.
+    /// Whether it has been unused for too long.
     fn is_idle(&self) -> bool {
         let max = if self.is_known.load(Ordering::Relaxed) { IDLE_MAX } else { STRANGER_MAX };
         let used = Duration::from_millis(self.used.load(Ordering::Relaxed));
@@ -149,7 +152,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// What is answered when it is not 200.
+/// The answers other than 200.
 #[derive(Debug)]
 enum Answer {
     Unauthorized,
@@ -185,16 +188,16 @@ impl Answer {
 
     fn text(&self) -> String {
         let text = match self {
-            Answer::Unauthorized => "a bearer token is needed",
+            Answer::Unauthorized => "a bearer token is required",
             Answer::Forbidden => "this certificate may not use this path",
             Answer::NoSuchPath => "no such path",
-            Answer::OnlyPost => "audit events are sent with POST",
+            Answer::OnlyPost => "audit events must be sent with POST",
             Answer::Encoded => "the body must not be compressed",
             Answer::TooLong => "the body is too long",
             Answer::Body(error) => return error.to_string(),
             Answer::BrokenOff => "the body broke off",
-            Answer::TooSlow => "the body came too slowly",
-            Answer::Busy => "too much at once",
+            Answer::TooSlow => "the body arrived too slowly",
+            Answer::Busy => "too many requests at once",
             Answer::Full => "the write-ahead log is full",
             Answer::Failed => "the write-ahead log cannot be written",
         };
@@ -212,10 +215,10 @@ impl From<Refused> for Answer {
 }
 
 impl Listener {
-    /// Takes connections until `stop` says so.
+    /// Takes connections until `stop` is set.
     pub async fn run(self: Arc<Self>, socket: TcpListener, mut stop: watch::Receiver<bool>) {
         loop {
-            // At the bound no one is accepted: the system lets them wait.
+            // At the bound no connection is accepted: the system lets them wait.
             let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
@@ -230,7 +233,7 @@ impl Listener {
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the webhook accepts no connection");
+                    tracing::warn!(%error, "the webhook cannot accept connections");
                     tokio::time::sleep(ACCEPT_WAIT).await;
                 }
             }
@@ -238,7 +241,7 @@ impl Listener {
     }
 
     async fn connection(self: Arc<Self>, stream: TcpStream, stop: watch::Receiver<bool>) {
-        // An answer is one small packet, and someone waits for it.
+        // An answer is one small packet, and the sender waits for it.
         let _ = stream.set_nodelay(true);
         let counters = Arc::clone(&self.wal.counters);
         let _counted = Counted::new(&counters.connections);
@@ -290,7 +293,7 @@ impl Listener {
             async move { Ok::<_, Infallible>(listener.answer(request, &under_way.0).await) }
         });
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let mut look = tokio::time::interval(LOOK);
+        let mut look = tokio::time::interval(CHECK_INTERVAL);
         let mut is_stopping = false;
         loop {
             tokio::select! {
@@ -345,7 +348,7 @@ impl Listener {
         response
     }
 
-    /// Stores a request's items; `false` when they were stored before.
+    /// Stores a request's items; `false` if they were stored before.
     async fn take(&self, request: Request<Incoming>, peer: &Peer) -> Result<bool, Answer> {
         if !self.tokens.is_empty() && !self.has_token(request.headers()) {
             return Err(Answer::Unauthorized);
@@ -369,7 +372,8 @@ impl Listener {
         let (mut body, room) = read.await.map_err(|_| Answer::TooSlow)??;
 
         let line_bytes_max = self.line_bytes_max;
-        // The room goes along, so that it is held however long this takes, whether the sender waits or not.
+        // The room moves along, so that it is held however long this takes, whether the sender
+        // waits or not.
         let is_long = room.bytes() > INLINE_BYTES_MAX;
         let digest = move || {
             let mut hasher = blake3::Hasher::new();
@@ -378,11 +382,11 @@ impl Listener {
             let lines = items::into_lines(&mut body, line_bytes_max);
             (key, checksum(&body), lines, body, room)
         };
-        let digested = match is_long {
-            true => tokio::task::spawn_blocking(digest).await.map_err(|_| Answer::Failed)?,
-            false => digest(),
+        let (key, text_checksum, lines, text, room) = if is_long {
+            tokio::task::spawn_blocking(digest).await.map_err(|_| Answer::Failed)?
+        } else {
+            digest()
         };
-        let (key, text_checksum, lines, text, room) = digested;
         let lines = lines.map_err(Answer::Body)?;
         if lines.count == 0 {
             // A list without items: there is nothing to keep.
@@ -410,20 +414,20 @@ impl Listener {
             counters.duplicate_batches.fetch_add(1, Ordering::Relaxed);
             self.duplicates.fetch_add(u64::from(lines), Ordering::Relaxed);
         };
-        let seen = lock(&self.wal.recent).look(key, received);
+        let seen = lock(&self.wal.recent).look_up(key, received);
         match seen {
-            Seen::Again => {
+            Lookup::Acknowledged => {
                 again();
                 Ok(false)
             }
-            Seen::Writing(outcome) => {
-                // Its memory is not needed while the first is waited for.
+            Lookup::Writing(outcome) => {
+                // Its memory is not needed while the first batch is waited for.
                 drop((text, room));
                 written(outcome).await?;
                 again();
                 Ok(false)
             }
-            Seen::New(outcome) => {
+            Lookup::New(outcome) => {
                 let done = outcome.subscribe();
                 let bytes = text.len() as u64;
                 let cluster = Arc::clone(&target.cluster);
@@ -453,14 +457,14 @@ impl Listener {
         self.tokens.iter().fold(false, |found, token| (*token == given) | found)
     }
 
-    /// A request's body, whole, and the room that it takes.
+    /// Reads a request's whole body, and the room that it takes.
     async fn body(&self, mut body: Incoming) -> Result<(Vec<u8>, Room), Answer> {
         let announced = body.size_hint().exact();
         if announced.is_some_and(|bytes| bytes > self.body_bytes_max as u64) {
             return Err(Answer::TooLong);
         }
         let announced = announced.and_then(|bytes| usize::try_from(bytes).ok());
-        // One byte more for the newline of a body that is its own item.
+        // One more byte for the newline of a body that is its own item.
         let wanted = announced.map_or(ROOM_FIRST_BYTES, |bytes| (bytes + 1).min(WINDOW_BYTES as usize));
         let mut room = Room { permit: None };
         room.grow(&self.memory, wanted)?;
@@ -486,7 +490,7 @@ impl Listener {
     }
 }
 
-/// Room in memory that a body has been given.
+/// Room in memory that was given to a body.
 struct Room {
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -508,16 +512,16 @@ impl Room {
     }
 }
 
-/// Waits until it is known what became of a batch.
+/// Waits until the outcome of a batch is known.
 async fn written(mut outcome: watch::Receiver<Outcome>) -> Result<(), Answer> {
     match outcome.wait_for(Option::is_some).await {
         Ok(outcome) => (*outcome).unwrap_or(Err(Refused::Failed)).map_err(Answer::from),
-        // Whoever had it has given it up.
+        // Its writer has given it up.
         Err(_) => Err(Answer::Busy),
     }
 }
 
-/// A path as routes are compared: client-go takes the slash at the end away.
+/// A path as routes are compared: client-go removes the slash at the end.
 pub fn normal_path(path: &str) -> &str {
     path.trim_end_matches('/')
 }

@@ -1,8 +1,10 @@
-//! Who the listener is, and whose connections it takes.
+//! The listener's certificate, and which clients it accepts.
 //!
 //! Invariants:
 //! - With an authority for clients, no connection is served without a certificate of it.
-//! - Files that change are read again; what cannot be used changes nothing and is said.
+//! - Files that change are read again; files that cannot be used change nothing and are reported.
+//!
+//! A crash loses nothing: the files are read at the start.
 
 use std::fs::File;
 use std::io::Read;
@@ -23,11 +25,11 @@ const PEM_BYTES_MAX: u64 = 1 << 20;
 /// PEM files of the listener.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
-    /// The listener's certificate, and those between it and its authority.
+    /// The listener's certificate, and the intermediate ones up to its authority.
     pub cert: PathBuf,
     /// Its private key: PKCS#8, SEC1 or PKCS#1.
     pub key: PathBuf,
-    /// Authorities for clients: set, each client must have a certificate of one of them.
+    /// Authorities for clients; if set, each client must have a certificate of one of them.
     pub client_ca: Option<PathBuf>,
 }
 
@@ -41,7 +43,7 @@ pub enum TlsError {
     },
     #[error("{} is longer than {PEM_BYTES_MAX} bytes", path.display())]
     TooLong { path: PathBuf },
-    #[error("{} holds no {what} in PEM", path.display())]
+    #[error("{} contains no {what} in PEM", path.display())]
     Pem { path: PathBuf, what: &'static str },
     #[error("the certificate in {} and the key in {} cannot be used", cert.display(), key.display())]
     Pair {
@@ -58,13 +60,15 @@ pub enum TlsError {
     },
 }
 
-/// The files as they were read last, and what came of those that could be used last.
+/// The files as last read, and the configuration from those that could last be used.
 pub struct Identity {
     files: TlsFiles,
     current: Mutex<(blake3::Hash, Arc<ServerConfig>)>,
 }
 
 impl Identity {
+    /// Reads the files.
+    ///
     /// # Errors
     /// [`TlsError`] for files that cannot be read or used.
     pub fn load(files: TlsFiles) -> Result<Identity, TlsError> {
@@ -73,13 +77,13 @@ impl Identity {
         Ok(Identity { files, current })
     }
 
-    /// What the next connection is served with.
+    /// The configuration that the next connection is served with.
     pub fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&lock(&self.current).1)
     }
 
-    /// Reads the files; `true` when they changed and are used from now on. A change that cannot be used is told
-    /// once.
+    /// Reads the files; `true` if they changed and are used from now on. A change that cannot be
+    /// used is reported once.
     pub fn reload(&self) -> Result<bool, TlsError> {
         let contents = Contents::read(&self.files)?;
         let hash = contents.hash();
@@ -167,7 +171,7 @@ fn certificates(pem: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>,
     }
 }
 
-/// Common names in a certificate's subject. The certificate has been verified before.
+/// Common names in the subject of a certificate that was verified before.
 pub fn common_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     let Ok(parsed) = webpki::EndEntityCert::try_from(certificate) else {
         return Vec::new();
@@ -200,7 +204,7 @@ fn names_of(subject: &[u8]) -> Vec<String> {
     names
 }
 
-/// The values with this tag that stand one behind the other, up to what is none.
+/// The values with this tag that follow each other, up to the first that does not parse.
 fn values(mut bytes: &[u8], wanted: u8) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (tag, content, rest) = value(bytes)?;
@@ -209,7 +213,7 @@ fn values(mut bytes: &[u8], wanted: u8) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Tag and content of the DER value at the beginning, and what follows it.
+/// Tag and content of the DER value at the beginning, and the bytes after it.
 fn value(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&[tag, first], rest) = bytes.split_first_chunk()?;
     let (length, rest) = match first {

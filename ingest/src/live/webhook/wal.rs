@@ -1,47 +1,56 @@
-//! The write-ahead log: what is acknowledged is durable, and is read once, in order.
+//! The write-ahead log: every acknowledged batch is durable, and is read once, in order.
 //!
-//! Terms: a *batch* is what one request brought; it becomes one *record* of a *segment*, a file. Batches
-//! that come while the disk is busy are a *group*: written together, synced once, acknowledged together. An
-//! *offset of the log* counts bytes of records over all segments, from the folder's beginning; a segment is
-//! named after the offset of its first record. Each cluster has a stream of its own (a partition), which is
-//! its records' texts one behind the other.
+//! Terms: a *batch* is the content of one request; it becomes one *record* of a *segment*, a file.
+//! Batches that arrive while the disk is busy form a *group*: written together, synced once,
+//! acknowledged together. An *offset of the log* counts bytes of records over all segments, from
+//! the folder's beginning; a segment is named after the offset of its first record. Each cluster
+//! has its own stream (a partition), which is the texts of its records one after the other.
 //!
 //! What is stored where:
 //! - `lock`: held by the process that uses the folder.
-//! - `id`: made with the folder, at random. It is part of the partitions' names, so a new folder has new streams,
-//!   and never goes on with what an archive knows of an older one.
+//! - `id`: chosen at random when the folder is created. It is part of the partitions' names, so a
+//!   new folder has new streams, and never continues the positions that an archive has of an older
+//!   one.
 //! - `<20 digits>.log`: a segment, as in [`super::record`].
-//! - `<20 digits>.keys`: what was acknowledged in a segment that is gone, as long as it is remembered.
+//! - `<20 digits>.keys`: the keys of the batches acknowledged in a deleted segment, while they are
+//!   remembered.
 //!
-//! Why it is hard: a process can be killed, and a machine can stop, between any two writes; a disk can fill and
-//! be emptied, or fail a sync and then claim that all is well; and one damaged byte must neither pass as the
-//! end of the log nor take what follows with it. The design that this forces:
-//! - One group is under way at a time, and the next is written only after its sync. So of what is broken at
-//!   the end, at most the last group was under way, and none of it was acknowledged: it is cut off. If a
-//!   record of a *later* group is found behind what is broken, that was durable once: it is damage, which the
-//!   reader reports with file and byte, and no byte of it is thrown away.
-//! - After a failed write or sync nothing is known of the file's end, so the segment is given up as it was
-//!   before the group, and the next group begins a new one, named after the last durable offset. What lies in
-//!   the old one behind that offset is cut off if the disk lets us, and is never read either way. Who sent
-//!   the group is told so, and sends it again.
-//! - A segment's head says where each stream stood at its begin, so that nothing is lost with the segments
-//!   before it. The newest segment is never deleted.
+//! Why it is hard: a process can be killed, and a machine can stop, between any two writes; a disk
+//! can fill and be emptied, or fail a sync and then report success; and one damaged byte must
+//! neither pass as the end of the log nor hide what follows it. The design that this forces:
+//! - One group is written at a time, and the next is written only after its sync. So of the broken
+//!   bytes at the end, at most the last group was being written, and none of it was acknowledged:
+//!   it is cut off. If a record of a *later* group follows the broken bytes, these were durable
+//!   once: they are damage, which the reader reports with file and byte, and no byte of them is
+//!   thrown away.
+//! - After a failed write or sync the end of the file is unknown. So the segment is closed as it
+//!   was before the group, and the next group starts a new one, named after the last durable
+//!   offset. Bytes of the old segment after that offset are cut off if the disk allows it, and are
+//!   never read in any case. The sender of the group gets an error, and sends it again.
+//! - The head of a segment has the position of each stream at its beginning, so deleting earlier
+//!   segments loses no position. The newest segment is never deleted.
 //!
-//! Crashes: before the sync returns, the group may be whole, partly there or gone; it was not acknowledged. If
-//! it is whole it is kept, and remembered, so that sending it again stores it no second time. Between making a
-//! segment and its first group, the file is a head or less, and is overwritten. Between writing a
-//! `.keys` file and deleting its segment, both are there and say the same.
+//! Crashes: before the sync returns, the group may be whole, partial or missing; it was not
+//! acknowledged. A whole group is kept and remembered, so that sending it again does not store it
+//! twice. Between the creation of a segment and its first group, the file is at most a head, and is
+//! overwritten. Between writing a `.keys` file and deleting its segment, both exist and have the
+//! same keys.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use crossbeam_channel::Receiver;
+use strongroom_journal::{
+    Folder, Found, JournalError, Reader, Record, cannot_read, cannot_write, create, end_at, find, numbered,
+    scan, sync_folder, write_whole,
+};
+pub use strongroom_journal::{lock, now_ms as now};
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
@@ -51,58 +60,36 @@ use super::record::{
     End, Key, NAME_BYTES_MAX, PARTITIONS_MAX, RECORD_HEAD_BYTES, RECORD_MAGIC, RecordHead,
     SEGMENT_HEAD_BYTES_MAX, SegmentHead, checksum,
 };
-use crate::chain::LineChain;
-use crate::source::Fingerprint;
+use super::refused::Refused;
+use crate::fingerprint::Fingerprint;
+use crate::fingerprint::LineChain;
 
-/// A segment is not added to when it is this long, or an eighth of the log's bound.
+/// A segment of this length, or of an eighth of the log's bound, is full.
 const SEGMENT_BYTES: u64 = 64 << 20;
-/// What is synced at once.
+/// Most batches and bytes of one group.
 const GROUP_BATCHES_MAX: usize = 256;
 const GROUP_BYTES_MAX: usize = 16 << 20;
-/// Acknowledged batches of a segment that a `.keys` file holds; a segment has fewer, unless they are tiny.
+/// Most keys in a `.keys` file; a segment has fewer batches, unless they are tiny.
 const KEYS_MAX: usize = 1 << 20;
 const KEYS_MAGIC: &[u8; 8] = b"SRKEYS\0\x01";
 const KEY_BYTES: usize = 40;
-/// How much is searched for a record at once.
-const SEARCH_BYTES: usize = 1 << 20;
 
 #[derive(Debug, Error)]
 pub enum WalError {
-    #[error("cannot make the folder {}", path.display())]
-    MakeFolder {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     #[error("cannot read {}", path.display())]
     Read {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("cannot write {}", path.display())]
-    Write {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("{} is used by another process", path.display())]
-    InUse { path: PathBuf },
-    #[error("{} is missing or is not 32 hexadecimal digits, though there are segments beside it", path.display())]
+    #[error("{} is missing or is not 32 hexadecimal digits, but its folder contains segments", path.display())]
     Id { path: PathBuf },
     #[error("{} is damaged at byte {byte}: {what}", path.display())]
     Damaged { path: PathBuf, byte: u64, what: &'static str },
-    #[error("the write-ahead log in {} knows more than {PARTITIONS_MAX} clusters", path.display())]
+    #[error("the write-ahead log in {} has more than {PARTITIONS_MAX} clusters", path.display())]
     TooManyClusters { path: PathBuf },
-}
-
-/// Why a batch was not stored; the sender may try again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// There is no room.
-    Full,
-    /// The disk failed.
-    Failed,
 }
 
 /// A request's lines, on their way to the disk.
@@ -115,7 +102,7 @@ pub struct Batch {
     pub lines: u32,
     pub received: u64,
     pub outcome: watch::Sender<Outcome>,
-    /// Room in memory, held until the batch is gone.
+    /// The batch's share of memory, until it is dropped.
     pub _room: Option<OwnedSemaphorePermit>,
 }
 
@@ -130,7 +117,7 @@ pub struct WalOptions {
     pub folder: PathBuf,
     /// Bytes of all segments.
     pub bytes_max: u64,
-    /// What is left free on the disk, for others.
+    /// Bytes to leave free on the disk.
     pub disk_free_bytes_min: u64,
     pub remembered_max: usize,
     pub remembered_for: Duration,
@@ -142,12 +129,12 @@ pub struct Segment {
     pub path: PathBuf,
     pub start: u64,
     pub head_bytes: u64,
-    /// Where the streams stood at its begin.
+    /// The positions of the streams at its beginning.
     pub begins: Arc<BTreeMap<String, End>>,
 }
 
 impl Segment {
-    /// Where the log's offset is in the file.
+    /// Returns the byte of the file for an offset of the log.
     pub fn byte(&self, offset: u64) -> u64 {
         self.head_bytes + (offset - self.start)
     }
@@ -160,7 +147,7 @@ impl Segment {
 #[derive(Debug)]
 struct State {
     segments: VecDeque<Segment>,
-    /// Durable up to here.
+    /// The durable end.
     end: u64,
     clusters: BTreeMap<String, End>,
     /// Bytes on disk.
@@ -169,7 +156,7 @@ struct State {
     is_full: bool,
 }
 
-/// What the writer, the reader and the listener share.
+/// The state that the writer, the reader and the listener share.
 #[derive(Debug)]
 pub struct Wal {
     pub id: String,
@@ -181,43 +168,19 @@ pub struct Wal {
     /// Files of keys, with the time of the newest in each.
     key_files: Mutex<VecDeque<(PathBuf, u64)>>,
     pub counters: Arc<WebhookCounters>,
-    _lock: File,
-}
-
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What these hold is whole after each statement, so a panic elsewhere leaves nothing half done.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Milliseconds since 1970.
-pub fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn cannot_read(path: &Path) -> impl FnOnce(io::Error) -> WalError + use<> {
-    let path = path.to_owned();
-    move |source| WalError::Read { path, source }
-}
-
-fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> WalError + use<> {
-    let path = path.to_owned();
-    move |source| WalError::Write { path, source }
+    folder: Folder,
 }
 
 impl Wal {
-    /// Opens a folder, or makes it; cuts off what was being written when the last process ended.
+    /// Opens a folder, or creates it; cuts off the group that was being written when the last
+    /// process ended.
     pub fn open(options: WalOptions, counters: Arc<WebhookCounters>) -> Result<(Arc<Wal>, Writer), WalError> {
-        let folder = &options.folder;
-        make_folder(folder)?;
-        let lock_path = folder.join("lock");
-        let lock = create(&lock_path, false).map_err(cannot_write(&lock_path))?;
-        lock.try_lock().map_err(|_| WalError::InUse { path: folder.clone() })?;
-        let files = numbered(folder, "log").map_err(cannot_read(folder))?;
-        let id_bytes = read_or_make_id(folder, files.is_empty())?;
+        let folder = Folder::open(&options.folder)?;
+        let files = numbered(folder.path(), "log")?;
+        let id_bytes = read_or_make_id(folder.path(), files.is_empty())?;
 
         let mut recent = Recent::new(options.remembered_max, options.remembered_for);
-        let key_files = load_keys(folder, &mut recent)?;
+        let key_files = load_keys(folder.path(), &mut recent)?;
         let mut state = State {
             segments: VecDeque::new(),
             end: 0,
@@ -229,12 +192,12 @@ impl Wal {
         let mut unfinished = None;
         for (at, (start, path)) in files.iter().enumerate() {
             if !recover(&mut state, &mut recent, *start, path, &id_bytes)? {
-                // Cut off while it was made, so it is the newest.
+                // A segment without a head was being created, so it must be the newest.
                 if at + 1 < files.len() {
                     return Err(WalError::Damaged {
                         path: path.clone(),
                         byte: 0,
-                        what: "the head is no head",
+                        what: "its head is not valid",
                     });
                 }
                 unfinished = Some(*start);
@@ -255,35 +218,35 @@ impl Wal {
             recent: Mutex::new(recent),
             key_files: Mutex::new(key_files),
             counters,
-            _lock: lock,
+            folder,
         });
         Ok((Arc::clone(&wal), Writer { wal, open: None }))
     }
 
-    /// Where the clusters' streams stand.
+    /// Returns the positions of the clusters' streams.
     pub fn clusters(&self) -> BTreeMap<String, End> {
         lock(&self.state).clusters.clone()
     }
 
-    /// What is wrong now.
+    /// Returns why batches are refused now, if they are.
     pub fn trouble(&self) -> Option<String> {
         lock(&self.state).trouble.clone()
     }
 
-    /// The durable end, once it is beyond `offset` or `wait` is over.
+    /// Returns the durable end once it is beyond `offset`, or after `wait`.
     pub fn wait_beyond(&self, offset: u64, wait: Duration) -> u64 {
         let state = lock(&self.state);
         let waited = self.grown.wait_timeout_while(state, wait, |state| state.end <= offset);
         waited.unwrap_or_else(PoisonError::into_inner).0.end
     }
 
-    /// The segments, and the durable end.
+    /// Returns the segments and the durable end.
     pub fn segments(&self) -> (Vec<Segment>, u64) {
         let state = lock(&self.state);
         (state.segments.iter().cloned().collect(), state.end)
     }
 
-    /// The segment with the record at `offset`, and where its durable records end.
+    /// Returns the segment with the record at `offset`, and the end of its durable records.
     pub fn segment_at(&self, offset: u64) -> Option<(Segment, u64)> {
         let state = lock(&self.state);
         let after = state.segments.partition_point(|segment| segment.start <= offset);
@@ -292,7 +255,8 @@ impl Wal {
         (offset < end).then_some((segment, end))
     }
 
-    /// Deletes the oldest segments all of whose text is sealed, as `sealed` says of a cluster.
+    /// Deletes the oldest segments whose text is sealed; `sealed` returns how far a cluster's text
+    /// is.
     pub fn trim(&self, sealed: impl Fn(&str) -> Option<u64>) -> Result<(), WalError> {
         loop {
             let (first, next) = {
@@ -333,12 +297,13 @@ impl Wal {
         Ok(())
     }
 
-    /// Writes down what was acknowledged in a segment that is going to be deleted.
+    /// Stores the keys of the batches acknowledged in a segment, before it is deleted.
     fn keep_keys(&self, segment: &Segment, end: u64) -> Result<(), WalError> {
         let (now, mut newest) = (now(), 0);
         let mut out = KEYS_MAGIC.to_vec();
         let file = File::open(&segment.path).map_err(cannot_read(&segment.path))?;
-        // One that came back, because the machine stopped when it had been deleted, may be cut off as well.
+        // A segment that reappeared because the machine stopped after its deletion may be cut off
+        // as well.
         let length = file.metadata().map_err(cannot_read(&segment.path))?.len();
         for_each_head(&file, segment.head_bytes, segment.byte(end).min(length), |head| {
             if out.len() < KEYS_MAX * KEY_BYTES && lock(&self.recent).remembers(head.received, now) {
@@ -362,28 +327,28 @@ impl Wal {
     fn fail(&self, trouble: String, is_full: bool) {
         let mut state = lock(&self.state);
         if state.trouble.as_ref() != Some(&trouble) {
-            tracing::warn!(%trouble, "the webhook's write-ahead log takes nothing");
+            tracing::warn!(%trouble, "the webhook's write-ahead log is not accepting writes");
             state.trouble = Some(trouble);
         }
         state.is_full = is_full;
     }
 
-    fn goes_on(&self) {
+    fn recovered(&self) {
         let mut state = lock(&self.state);
         if state.trouble.take().is_some() {
-            tracing::info!("the webhook's write-ahead log goes on");
+            tracing::info!("the webhook's write-ahead log is accepting writes again");
         }
         state.is_full = false;
     }
 
-    /// Why this many bytes more have no room.
+    /// Returns why this many more bytes have no room, if they have none.
     fn no_room(&self, bytes: u64) -> Option<String> {
         let (held, max, folder) =
             (lock(&self.state).bytes, self.options.bytes_max, self.options.folder.display());
         if held + bytes > max {
             return Some(format!("the write-ahead log {folder} is full: its bound is {max} bytes"));
         }
-        // What is wrong with a disk that does not even say its size, the write will say.
+        // If the disk does not report its free space, the write reports its error.
         let disk = rustix::fs::statvfs(&self.options.folder).ok()?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         let low = free < self.options.disk_free_bytes_min.saturating_add(bytes);
@@ -391,7 +356,7 @@ impl Wal {
     }
 }
 
-/// Makes batches durable; there is one.
+/// Makes batches durable; a log has one writer.
 #[derive(Debug)]
 pub struct Writer {
     wal: Arc<Wal>,
@@ -409,7 +374,7 @@ struct OpenSegment {
 }
 
 impl Writer {
-    /// Writes what comes until all senders are gone.
+    /// Writes batches until all senders are gone.
     pub fn run(mut self, batches: &Receiver<Batch>) {
         while let Ok(first) = batches.recv() {
             let mut group = vec![first];
@@ -423,7 +388,8 @@ impl Writer {
         }
     }
 
-    /// Stores a group or what of it has room, and tells each batch's sender what became of it.
+    /// Stores the batches of a group that have room, and reports the outcome to the sender of each
+    /// batch.
     fn take(&mut self, group: Vec<Batch>) {
         let (mut bytes, mut no_room) = (0, None);
         let (group, refused): (Vec<Batch>, Vec<Batch>) = group.into_iter().partition(|batch| {
@@ -446,12 +412,13 @@ impl Writer {
             Ok(()) => {
                 match no_room {
                     Some(why) => self.wal.fail(why, true),
-                    None => self.wal.goes_on(),
+                    None => self.wal.recovered(),
                 }
                 Ok(())
             }
             Err(error) => {
-                // Nothing is known of what lies behind the durable end; no one reads it, and it goes if it can.
+                // The bytes after the durable end are unknown. They are never read, and cut off if
+                // possible.
                 if let Some(open) = self.open.take() {
                     let _ = open.file.set_len(open.bytes);
                 }
@@ -469,7 +436,7 @@ impl Writer {
     }
 }
 
-/// Writes and syncs a group. When this fails, the segment must not be used any more.
+/// Writes and syncs a group. If this fails, the segment must not be used again.
 fn write_group(wal: &Wal, open: &mut Option<OpenSegment>, group: &[Batch]) -> Result<(), WalError> {
     let segment_bytes = SEGMENT_BYTES.min(wal.options.bytes_max / 8);
     if open.as_ref().is_some_and(|open| open.bytes >= segment_bytes) {
@@ -504,11 +471,11 @@ fn write_group(wal: &Wal, open: &mut Option<OpenSegment>, group: &[Batch]) -> Re
             .and_then(|()| open.file.write_all(&batch.text))
             .map_err(cannot_write(&open.path))?;
         bytes += head.record_bytes();
-        *begins = behind(*begins, &batch.text, batch.lines);
+        *begins = after_text(*begins, &batch.text, batch.lines);
     }
     open.file.sync_data().map_err(cannot_write(&open.path))?;
     if open.new.is_some() {
-        sync_folder(&wal.options.folder)?;
+        sync_folder(wal.folder.path())?;
     }
 
     let mut state = lock(&wal.state);
@@ -531,29 +498,29 @@ fn write_group(wal: &Wal, open: &mut Option<OpenSegment>, group: &[Batch]) -> Re
 }
 
 fn begin_segment(wal: &Wal, start: u64, clusters: BTreeMap<String, End>) -> Result<OpenSegment, WalError> {
-    let path = wal.options.folder.join(format!("{start:020}.log"));
+    let path = wal.folder.file(start, "log");
     let head = SegmentHead { id: wal.id_bytes, start, partitions: clusters.clone().into_iter().collect() };
     let bytes = head.to_bytes();
-    let mut file = create(&path, true).map_err(cannot_write(&path))?;
+    let mut file = create(&path).map_err(cannot_write(&path))?;
     file.write_all(&bytes).map_err(cannot_write(&path))?;
     let head_bytes = bytes.len() as u64;
     let new = Segment { path: path.clone(), start, head_bytes, begins: Arc::new(clusters) };
     Ok(OpenSegment { file, path, bytes: head_bytes, new: Some(new) })
 }
 
-/// Where a stream stands behind a text.
-fn behind(begins: End, text: &[u8], lines: u32) -> End {
+/// Returns the position of a stream after a text.
+fn after_text(begins: End, text: &[u8], lines: u32) -> End {
     let mut chain = LineChain::from(begins.chain);
     chain.update(text);
     End {
         offset: begins.offset + text.len() as u64,
         lines: begins.lines + u64::from(lines),
-        // A text ends behind a newline.
+        // A text ends with a newline.
         chain: chain.value().unwrap_or_default(),
     }
 }
 
-/// Takes in one segment, in order; `false` when it has neither a head nor a record.
+/// Adds one segment, in order; returns `false` if it has neither a head nor a record.
 fn recover(
     state: &mut State,
     recent: &mut Recent,
@@ -566,8 +533,9 @@ fn recover(
     let head = read_at(&file, 0, SEGMENT_HEAD_BYTES_MAX.min(length as usize)).map_err(cannot_read(path))?;
     let damaged = |byte, what| WalError::Damaged { path: path.to_owned(), byte, what };
     let Some((head, head_bytes)) = SegmentHead::parse(&head) else {
-        if next_record(&file, 0, length, |_| true).map_err(cannot_read(path))?.is_some() {
-            return Err(damaged(0, "the head is no head, though records follow"));
+        let any = find(&mut Reader::new(file, length), 0, |_: &StoredBatch| true);
+        if any.map_err(cannot_read(path))?.is_some() {
+            return Err(damaged(0, "its head is not valid, but records follow"));
         }
         return Ok(false);
     };
@@ -575,9 +543,9 @@ fn recover(
         return Err(damaged(0, "it belongs to another log"));
     }
     if head.start != start || state.segments.back().is_some_and(|before| before.start >= start) {
-        return Err(damaged(0, "its name is not where it begins"));
+        return Err(damaged(0, "its name is not the offset of its first record"));
     }
-    // What is known of the segment before: its durable bytes end where this one begins.
+    // The durable bytes of the previous segment end where this one begins.
     if let Some(before) = state.segments.back() {
         close(state.bytes, before, start, recent).map(|bytes| state.bytes = bytes)?;
     }
@@ -593,7 +561,8 @@ fn recover(
     Ok(true)
 }
 
-/// A segment with another behind it: remembers its keys. Damage in it is the reader's to report.
+/// Remembers the keys of a segment that is followed by another one. The reader reports damage in
+/// it.
 fn close(bytes: u64, segment: &Segment, end: u64, recent: &mut Recent) -> Result<u64, WalError> {
     let file = File::open(&segment.path).map_err(cannot_read(&segment.path))?;
     let length = file.metadata().map_err(cannot_read(&segment.path))?.len();
@@ -607,75 +576,89 @@ fn close(bytes: u64, segment: &Segment, end: u64, recent: &mut Recent) -> Result
     Ok(bytes + length)
 }
 
-/// Reads the last segment to its end, and cuts off what was under way; it must reach up to `end_min`, where a
-/// segment was begun.
+/// Reads the last segment to its end, and cuts off the group that was being written. The segment
+/// must reach `end_min`, where the next segment was started.
 fn finish_recovery(state: &mut State, recent: &mut Recent, end_min: u64) -> Result<(), WalError> {
     let Some(segment) = state.segments.back().cloned() else { return Ok(()) };
     let path = &segment.path;
-    let file = OpenOptions::new().read(true).write(true).open(path).map_err(cannot_read(path))?;
-    let length = file.metadata().map_err(cannot_read(path))?.len();
-    let (mut at, now) = (segment.head_bytes, now());
-    while at < length {
-        let offset = segment.start + (at - segment.head_bytes);
-        let Some((head, text)) = read_record(&file, at, length).map_err(cannot_read(path))? else {
-            // Records of a later group say that this one was durable: nothing is cut off.
-            let later = next_record(&file, at + 1, length, |head| head.group > offset);
-            let Some(next) = later.map_err(cannot_read(path))? else { break };
+    let mut reader = Reader::open(path).map_err(cannot_read(path))?;
+    let now = now();
+    let offset = |at: u64| segment.start + (at - segment.head_bytes);
+    // Records of a later group prove that the bytes before them were durable.
+    let proves = |at: u64, later: &StoredBatch| later.head.group > offset(at);
+    let at = scan(&mut reader, segment.head_bytes, proves, |found| match found {
+        Found::Damage { at, .. } => {
             tracing::error!(file = %path.display(), byte = at, "the write-ahead log is damaged");
-            at = next;
-            continue;
-        };
-        state.clusters.insert(head.name.clone(), behind(head.begins, &text, head.lines));
-        if recent.remembers(head.received, now) {
-            recent.remember(head.key, head.received);
         }
-        at += head.record_bytes();
-    }
-    if segment.start + (at - segment.head_bytes) < end_min {
-        let what = "no record, though another segment was begun behind it";
+        Found::Record(StoredBatch { head, text }) => {
+            state.clusters.insert(head.name.clone(), after_text(head.begins, &text, head.lines));
+            if recent.remembers(head.received, now) {
+                recent.remember(head.key, head.received);
+            }
+        }
+    })
+    .map_err(cannot_read(path))?;
+    let length = reader.limit();
+    if offset(at) < end_min {
+        let what = "no record, but another segment was started after it";
         return Err(WalError::Damaged { path: path.clone(), byte: at, what });
     }
     if at < length {
-        tracing::info!(file = %path.display(), bytes = length - at, "cut off what was not acknowledged");
-        file.set_len(at).map_err(cannot_write(path))?;
+        tracing::info!(file = %path.display(), bytes = length - at, "cut off bytes that were not acknowledged");
     }
-    // What was written and not synced when the last process was killed is kept, so it is made durable.
-    file.sync_all().map_err(cannot_write(path))?;
-    state.end = segment.start + (at - segment.head_bytes);
+    // Records that the last process wrote and did not sync are kept, so they are made durable.
+    end_at(path, at)?;
+    state.end = offset(at);
     state.bytes += at;
     if state.end == segment.start {
-        // Without a record it is overwritten by the next group; what its head says is in `clusters`.
+        // A segment without a record is overwritten by the next group; the positions in its head
+        // are in `clusters`.
         state.segments.pop_back();
         state.bytes -= at;
     }
     Ok(())
 }
 
-pub fn read_at(file: &File, at: u64, length: usize) -> io::Result<Vec<u8>> {
+fn read_at(file: &File, at: u64, length: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; length];
     file.read_exact_at(&mut bytes, at)?;
     Ok(bytes)
 }
 
-/// The head of the record at `at`, if there is one that ends before `limit`.
+/// Returns the head of the record at `at`, if the record ends before `limit`.
 pub fn read_head(file: &File, at: u64, limit: u64) -> io::Result<Option<RecordHead>> {
     let left = usize::try_from(limit.saturating_sub(at)).unwrap_or(usize::MAX);
     let bytes = read_at(file, at, left.min(RECORD_HEAD_BYTES + NAME_BYTES_MAX))?;
     Ok(RecordHead::parse(&bytes).filter(|head| at + head.record_bytes() <= limit))
 }
 
-/// The text of a record, if it is what was written.
+/// Returns the text of a record, if it is undamaged.
 pub fn read_text(file: &File, at: u64, head: &RecordHead) -> io::Result<Option<Vec<u8>>> {
     let text = read_at(file, at + head.text_at(), head.text_bytes as usize)?;
     Ok((checksum(&text) == head.text_checksum).then_some(text))
 }
 
-fn read_record(file: &File, at: u64, limit: u64) -> io::Result<Option<(RecordHead, Vec<u8>)>> {
-    let Some(head) = read_head(file, at, limit)? else { return Ok(None) };
-    Ok(read_text(file, at, &head)?.map(|text| (head, text)))
+/// A record of the log: one batch, whole and undamaged.
+struct StoredBatch {
+    head: RecordHead,
+    text: Vec<u8>,
 }
 
-/// Reads heads one behind the other, up to `limit` or the first that is none.
+impl Record for StoredBatch {
+    const MAGIC: &'static [u8] = RECORD_MAGIC;
+
+    fn read(reader: &mut Reader, at: u64) -> io::Result<Option<(StoredBatch, u64)>> {
+        // Texts are long, so they are read directly, not in the reader's blocks.
+        let Some(head) = read_head(reader.file(), at, reader.limit())? else { return Ok(None) };
+        let text = read_text(reader.file(), at, &head)?;
+        Ok(text.map(|text| {
+            let bytes = head.record_bytes();
+            (StoredBatch { head, text }, bytes)
+        }))
+    }
+}
+
+/// Reads heads in order, up to `limit` or the first byte that is not a head.
 fn for_each_head(file: &File, mut at: u64, limit: u64, mut each: impl FnMut(&RecordHead)) -> io::Result<()> {
     while at < limit {
         let Some(head) = read_head(file, at, limit)? else { break };
@@ -683,79 +666,6 @@ fn for_each_head(file: &File, mut at: u64, limit: u64, mut each: impl FnMut(&Rec
         at += head.record_bytes();
     }
     Ok(())
-}
-
-/// Searches for the first whole record from `at` on that `fits`.
-fn next_record(
-    file: &File,
-    mut at: u64,
-    limit: u64,
-    fits: impl Fn(&RecordHead) -> bool,
-) -> io::Result<Option<u64>> {
-    while at + RECORD_HEAD_BYTES as u64 <= limit {
-        let length = usize::try_from(limit - at).unwrap_or(usize::MAX).min(SEARCH_BYTES);
-        let bytes = read_at(file, at, length)?;
-        for found in memchr::memmem::find_iter(&bytes, RECORD_MAGIC) {
-            let found = at + found as u64;
-            if read_record(file, found, limit)?.is_some_and(|(head, _)| fits(&head)) {
-                return Ok(Some(found));
-            }
-        }
-        // The next look begins where a record's first bytes may have been cut.
-        at += (length - (RECORD_MAGIC.len() - 1)) as u64;
-    }
-    Ok(None)
-}
-
-fn create(path: &Path, truncate: bool) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(truncate).mode(0o600).open(path)
-}
-
-/// Makes a folder and those above it, so that they are there after a crash.
-fn make_folder(folder: &Path) -> Result<(), WalError> {
-    let missing: Vec<&Path> = folder.ancestors().take_while(|path| !path.exists()).collect();
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(|source| WalError::MakeFolder { path: folder.to_owned(), source })?;
-    for made in missing {
-        match made.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent)?,
-            _ => sync_folder(Path::new("."))?,
-        }
-    }
-    Ok(())
-}
-
-fn sync_folder(folder: &Path) -> Result<(), WalError> {
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(cannot_write(folder))
-}
-
-/// Writes a file that is there as a whole or not at all.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), WalError> {
-    let new = path.with_extension("new");
-    create(&new, true)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .map_err(cannot_write(&new))?;
-    std::fs::rename(&new, path).map_err(cannot_write(path))?;
-    path.parent().map_or(Ok(()), sync_folder)
-}
-
-/// Files named with 20 digits, in order.
-fn numbered(folder: &Path, extension: &str) -> io::Result<Vec<(u64, PathBuf)>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        let digits = path.file_stem().and_then(|stem| stem.to_str()).filter(|stem| stem.len() == 20);
-        if path.extension().is_some_and(|found| found == extension)
-            && let Some(number) = digits.and_then(|digits| digits.parse().ok())
-        {
-            files.push((number, path));
-        }
-    }
-    files.sort();
-    Ok(files)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -769,7 +679,7 @@ fn read_or_make_id(folder: &Path, may_make: bool) -> Result<[u8; 16], WalError> 
         Err(error) if error.kind() == io::ErrorKind::NotFound && may_make => {
             let mut id = [0; 16];
             getrandom::fill(&mut id)
-                .map_err(|error| WalError::Write { path: path.clone(), source: error.into() })?;
+                .map_err(|error| JournalError::Write { path: path.clone(), source: error.into() })?;
             write_whole(&path, format!("{}\n", hex(&id)).as_bytes())?;
             return Ok(id);
         }
@@ -784,19 +694,19 @@ fn read_or_make_id(folder: &Path, may_make: bool) -> Result<[u8; 16], WalError> 
     }
 }
 
-/// Remembers what earlier processes acknowledged; a file that is damaged is passed over, which can only cost
-/// a batch stored twice.
+/// Remembers the batches that earlier processes acknowledged. A damaged file is skipped; the only
+/// consequence is that a batch may be stored twice.
 fn load_keys(folder: &Path, recent: &mut Recent) -> Result<VecDeque<(PathBuf, u64)>, WalError> {
     let mut files = VecDeque::new();
     let now = now();
-    for (_, path) in numbered(folder, "keys").map_err(cannot_read(folder))? {
+    for (_, path) in numbered(folder, "keys")? {
         let bytes = std::fs::read(&path).map_err(cannot_read(&path))?;
         let keys = bytes
             .split_last_chunk::<16>()
             .filter(|(content, sum)| checksum(content) == **sum)
             .and_then(|(content, _)| content.strip_prefix(KEYS_MAGIC));
         let Some(keys) = keys else {
-            tracing::warn!(file = %path.display(), "damaged: batches that come again may be stored again");
+            tracing::warn!(file = %path.display(), "damaged: batches that are sent again may be stored twice");
             files.push_back((path, 0));
             continue;
         };

@@ -121,7 +121,7 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
 }
 
-/// What a source hands over until it has nothing more, by cluster, with the positions behind it.
+/// What a source hands over until it has nothing more, by cluster, with the positions after it.
 fn drain(
     source: &mut WebhookSource,
     sealed: &HashMap<String, Position>,
@@ -318,7 +318,7 @@ fn both_versions_of_http_are_spoken_over_tls_to_those_with_a_certificate() {
             }
         }
     });
-    // The listener counts a refusal after it has told the client.
+    // The listener counts a refusal after it has answered the client.
     let until = Instant::now() + Duration::from_secs(5);
     let failed = || webhook.counters().handshakes_failed.load(Ordering::Relaxed);
     while failed() < 6 && Instant::now() < until {
@@ -475,10 +475,10 @@ fn many_at_once_twice_each_are_stored_once_and_outlive_the_process() {
     assert_eq!(nothing.len(), 0);
 }
 
-/// Set for a child: where its log is and where it is to write its address.
+/// Set for a child: the path of its log, and where it writes its address.
 const CHILD: &str = "STRONGROOM_TEST_WEBHOOK";
 
-/// No test by itself: what the next test starts, and kills.
+/// Not a test in itself: the next test starts this process, and kills it.
 #[test]
 fn child() {
     let Some(folder) = std::env::var_os(CHILD).map(std::path::PathBuf::from) else { return };
@@ -489,8 +489,8 @@ fn child() {
     std::thread::sleep(Duration::from_secs(60));
 }
 
-/// A process is killed while batches come, again and again; each batch is sent until it is acknowledged, as
-/// the API server does, and each must be handed over exactly once.
+/// A process is killed while batches arrive, again and again; each batch is sent until it is
+/// acknowledged, as the API server does, and each must be handed over exactly once.
 #[test]
 fn what_was_acknowledged_is_there_once_whenever_the_process_is_killed() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -527,7 +527,7 @@ fn what_was_acknowledged_is_there_once_whenever_the_process_is_killed() {
         });
         child.wait().expect("ended");
     }
-    // The last one was not acknowledged: it is sent once more, as it would be.
+    // The last one was not acknowledged: it is sent once more, as the API server would.
     let (webhook, mut source) = Webhook::start(plain(folder.path())).expect("starts");
     runtime().block_on(async {
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The log alone: what is acknowledged comes out, whatever happens to the files.
+//! The log alone: what is acknowledged is read back, whatever happens to the files.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use strongroom_archive::Position;
+use strongroom_journal::JournalError;
 
-use crate::chain::LineChain;
+use crate::fingerprint::LineChain;
 use crate::live::testing::Pipeline;
 use crate::live::webhook::WebhookSource;
 use crate::live::webhook::counters::WebhookCounters;
-use crate::live::webhook::recent::Seen;
+use crate::live::webhook::recent::Lookup;
 use crate::live::webhook::record::checksum;
-use crate::live::webhook::wal::{self, Batch, Refused, Wal, WalError, WalOptions, Writer, lock};
+use crate::live::webhook::refused::Refused;
+use crate::live::webhook::wal::{self, Batch, Wal, WalError, WalOptions, Writer, lock};
 use crate::live::{Source, SourceError};
 
 const QUIET: Duration = Duration::from_millis(250);
@@ -38,7 +40,7 @@ fn open(options: WalOptions) -> Result<(Arc<Wal>, Writer), WalError> {
 
 fn batch(wal: &Wal, cluster: &str, text: &str) -> Batch {
     let key = *blake3::hash(text.as_bytes()).as_bytes();
-    let Seen::New(outcome) = lock(&wal.recent).look(key, wal::now()) else { panic!("it is new") };
+    let Lookup::New(outcome) = lock(&wal.recent).look_up(key, wal::now()) else { panic!("it is new") };
     Batch {
         cluster: cluster.into(),
         key,
@@ -51,7 +53,7 @@ fn batch(wal: &Wal, cluster: &str, text: &str) -> Batch {
     }
 }
 
-/// Sends a batch to the writer and waits for what becomes of it.
+/// Sends a batch to the writer and waits for its outcome.
 fn send(queue: &Sender<Batch>, batch: Batch) -> Result<(), Refused> {
     let mut done = batch.outcome.subscribe();
     queue.send(batch).expect("the writer runs");
@@ -59,7 +61,7 @@ fn send(queue: &Sender<Batch>, batch: Batch) -> Result<(), Refused> {
     runtime.block_on(async { done.wait_for(Option::is_some).await.expect("told").expect("told") })
 }
 
-/// Writes texts, each a group of its own, and gives the log up like a process that ends.
+/// Writes texts, each as its own group, and closes the log like a process that ends.
 fn write(options: WalOptions, texts: &[(&str, &str)]) -> Vec<Result<(), Refused>> {
     let (wal, writer) = open(options).expect("opens");
     let (queue, batches) = crossbeam_channel::bounded(9);
@@ -159,7 +161,8 @@ fn a_log_cut_off_at_any_byte_has_all_whole_records() {
             texts[..kept].to_vec()
         };
         assert!(length < segment.len() || kept.len() == 3, "nothing is cut off that is whole");
-        // The log goes on behind what is kept. Few of the cuts are read to the end: each takes its time.
+        // The log continues after what is kept. Few of the cuts are read to the end: each takes its
+        // time.
         if length % 37 == 0 || length == segment.len() {
             assert_eq!(write(options(folder.path()), &[("a", "{\"more\":1}\n")]), [Ok(())]);
             let (wal, _writer) = open(options(folder.path())).expect("opens");
@@ -213,8 +216,8 @@ fn a_group_that_was_not_synced_is_cut_off_whole() {
         drop(queue);
         writer.run(&batches);
     }
-    // The machine stopped before the sync, and the disk has the group's second page and not its first: that
-    // there is a record behind the hole says nothing, for it is of the same group.
+    // The machine stopped before the sync, and the disk has the group's second page but not its
+    // first: a record after the hole proves nothing, because it belongs to the same group.
     let path = folder.path().join(FIRST);
     let mut bytes = std::fs::read(&path).expect("reads");
     let (record, length) = (128 + 1 + 8, bytes.len());
@@ -243,7 +246,8 @@ fn sealed_segments_go_and_their_batches_stay_known() {
     let first = run(&wal, &HashMap::new());
     first.ended.expect("runs");
     assert!(files(folder.path(), "log").len() > 2, "nothing is sealed yet");
-    // With all sealed, the newest segment stays alone, and a second run has nothing to hand over.
+    // With everything sealed, the newest segment stays alone, and a second run has nothing to hand
+    // over.
     let second = run(&wal, &first.positions);
     second.ended.expect("runs");
     assert_eq!(second.texts.len(), 0);
@@ -254,7 +258,7 @@ fn sealed_segments_go_and_their_batches_stay_known() {
     let (wal, _) = open(small()).expect("opens");
     for (_, text) in &batches[..stored] {
         let key = *blake3::hash(text.as_bytes()).as_bytes();
-        assert!(matches!(lock(&wal.recent).look(key, wal::now()), Seen::Again));
+        assert!(matches!(lock(&wal.recent).look_up(key, wal::now()), Lookup::Acknowledged));
     }
     drop(wal);
     assert_eq!(write(small(), &[("b", "{\"new\":1}\n")]), [Ok(())]);
@@ -262,7 +266,7 @@ fn sealed_segments_go_and_their_batches_stay_known() {
     let third = run(&wal, &first.positions);
     third.ended.expect("runs");
     assert_eq!(third.texts, HashMap::from([("b".to_owned(), "{\"new\":1}\n".to_owned())]));
-    // An archive that has nothing of it, or more, is not of this log.
+    // An archive that has nothing of it, or more, does not belong to this log.
     let none = run(&wal, &HashMap::new()).ended.expect_err("bytes are missing");
     assert!(none.message.contains("up to byte 0"), "{none}");
     let mut ahead = third.positions.clone();
@@ -296,7 +300,8 @@ fn what_a_failed_group_left_behind_is_not_read() {
     let path = folder.path().join(FIRST);
     let durable = std::fs::read(&path).expect("reads");
     write(options(folder.path()), &[("a", "{\"n\":2}\n")]);
-    // As if the second record had been written to the first segment before, and its sync had failed.
+    // As if the second record had been written to the first segment before, and its sync had
+    // failed.
     let second = files(folder.path(), "log").pop().expect("a second segment");
     let bytes = std::fs::read(second).expect("reads");
     let record = &bytes[bytes.len() - (128 + 1 + 8)..];
@@ -333,7 +338,7 @@ fn a_disk_that_fails_is_told_and_got_over() {
 fn a_folder_has_one_user() {
     let folder = tempfile::tempdir().expect("a folder");
     let first = open(options(folder.path())).expect("opens");
-    assert!(matches!(open(options(folder.path())), Err(WalError::InUse { .. })));
+    assert!(matches!(open(options(folder.path())), Err(WalError::Journal(JournalError::InUse { .. }))));
     drop(first);
     write(options(folder.path()), &[("a", "{}\n")]);
     std::fs::remove_file(folder.path().join("id")).expect("removes");

@@ -1,0 +1,43 @@
+//! Why rules are refused, and the limits that they are held to.
+//!
+//! Invariant: every limit on a rule or a rule file is a constant here, and every error names the
+//! file it is about. No state: a crash changes nothing.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// Largest rule file that is read.
+pub const RULE_FILE_BYTES_MAX: u64 = 1 << 20;
+/// Most rules, correlations included, in one set.
+pub const RULES_MAX: usize = 4096;
+/// Longest window of a correlation.
+pub const TIMESPAN_MAX: Duration = Duration::from_secs(31 * 24 * 3600);
+/// Largest number that a correlation may count to, because one group remembers at most this many
+/// events.
+pub const THRESHOLD_MAX: u64 = 4096;
+
+/// Longest time that a correlation waits for late events.
+pub const LATENESS_MAX: Duration = Duration::from_secs(3600);
+
+/// Why rules were refused.
+#[derive(Debug, Error)]
+pub enum RuleError {
+    #[error("cannot read rules {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("rule file {} has {bytes} bytes, more than {RULE_FILE_BYTES_MAX}", path.display())]
+    TooLarge { path: PathBuf, bytes: u64 },
+    #[error("folder {} contains no .yml or .yaml file", path.display())]
+    NoFiles { path: PathBuf },
+    #[error("{file}:{line}:{column}: not valid YAML: {message}")]
+    Yaml { file: String, line: usize, column: usize, message: String },
+    #[error("{file}:{line}: rule \"{rule}\": {message}")]
+    Rule { file: String, line: usize, rule: String, message: String },
+    #[error("{count} rules are more than the {RULES_MAX} that a set may have")]
+    TooMany { count: usize },
+}

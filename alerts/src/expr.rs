@@ -1,0 +1,45 @@
+//! Conditions of rules as expressions, before they are compiled.
+//!
+//! Invariant: every field and every value in an [`Expr`] was checked when it was parsed, so that
+//! compiling and matching an expression cannot fail. No state: a crash changes nothing.
+
+use std::sync::Arc;
+
+use crate::fields::Field;
+use crate::pattern::Test;
+
+/// A boolean combination of leaves.
+#[derive(Clone, Debug)]
+pub(crate) enum Expr {
+    All(Vec<Expr>),
+    Any(Vec<Expr>),
+    Not(Box<Expr>),
+    /// A field compared with values.
+    Field(Field, Arc<Test>),
+    /// A field compared with another field of the same event.
+    Fields(Field, Comparison, Field),
+    /// Elements of an array, each evaluated alone.
+    Scope(Field, Quantifier, Box<Expr>),
+    /// A value anywhere in the event.
+    Keyword(Arc<Test>),
+}
+
+/// The comparison of a `fieldref`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Comparison {
+    Equals,
+    Contains,
+    StartsWith,
+    EndsWith,
+}
+
+/// How many elements of an array must match: `field[any]:`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Quantifier {
+    Any,
+    /// Every element, of at least one.
+    All,
+    /// Every element, or there is none.
+    AllOrEmpty,
+    None,
+}

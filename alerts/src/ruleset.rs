@@ -1,0 +1,214 @@
+//! A set of rules: read, parsed, linked and compiled.
+//!
+//! Invariant: a [`RuleSet`] contains only rules that can run. Everything that can be wrong with a
+//! rule (an unknown field, a modifier that does not apply, a condition that names no selection, a
+//! correlation over a missing rule) is an error when the set is made, with file, rule and line;
+//! matching has no rule errors left. A set never changes once it is made, and is rebuilt from its
+//! files after a crash.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use strongroom_schemas::Alert;
+
+use crate::builtin;
+use crate::compile::Program;
+use crate::error::{RULES_MAX, RuleError};
+use crate::link::{self, Linked};
+use crate::message::Subject;
+use crate::needs::Needs;
+use crate::parse;
+use crate::rule::{Correlation, EventRule, RuleInfo};
+
+/// Rules that are ready to run, shared by every [`crate::Matcher`] and [`crate::Detector`].
+#[derive(Debug)]
+pub struct RuleSet {
+    infos: Vec<RuleInfo>,
+    /// Hash of each rule's id; with the hash of a request, it identifies what a rule has found.
+    pub(crate) keys: Vec<u128>,
+    pub(crate) events: Vec<EventRule>,
+    pub(crate) correlations: Vec<Correlation>,
+    pub(crate) program: Program,
+}
+
+impl RuleSet {
+    /// Returns the rules that come with Strongroom.
+    ///
+    /// # Errors
+    /// None in a release: a test loads the rules.
+    pub fn builtin() -> Result<RuleSet, RuleError> {
+        RuleSet::from_documents(builtin::RULES.iter().map(|(file, text)| (file.to_string(), *text)))
+    }
+
+    /// Reads the rules in files and folders; a folder means every `.yml` and `.yaml` below it, in
+    /// order of their names. Either all rules load or none.
+    ///
+    /// # Errors
+    /// [`RuleError::Read`], [`RuleError::TooLarge`], [`RuleError::NoFiles`] if files cannot be
+    /// read, the others if a rule cannot be run.
+    pub fn load(paths: &[PathBuf]) -> Result<RuleSet, RuleError> {
+        RuleSet::load_beside(&[], paths)
+    }
+
+    /// Reads rules like [`RuleSet::load`], and adds them to the rules that come with Strongroom.
+    ///
+    /// # Errors
+    /// Those of [`RuleSet::load`]; also if a rule has the id or the name of a built-in one.
+    pub fn builtin_and(paths: &[PathBuf]) -> Result<RuleSet, RuleError> {
+        RuleSet::load_beside(builtin::RULES, paths)
+    }
+
+    fn load_beside(texts: &[(&str, &str)], paths: &[PathBuf]) -> Result<RuleSet, RuleError> {
+        let mut read = Vec::new();
+        for path in paths {
+            builtin::read_rules(path, &mut read)?;
+        }
+        let given = texts.iter().map(|(file, text)| (file.to_string(), *text));
+        RuleSet::from_documents(given.chain(read.iter().map(|(file, text)| (file.clone(), text.as_str()))))
+    }
+
+    /// Returns what an audit policy must write so that a rule, by position in [`RuleSet::rules`],
+    /// can match.
+    pub fn needs(&self, at: usize) -> Needs {
+        let feeds = self.correlations.iter().find(|correlation| correlation.info == at);
+        let bases = feeds.map_or(vec![at], |feeds| feeds.bases.iter().map(|base| base.rule).collect());
+        let rules = self.events.iter().filter(|rule| bases.contains(&rule.info));
+        Needs::of(rules.map(|rule| &rule.condition))
+    }
+
+    /// Returns the positions of the rules that feed a correlation; none for a rule over events.
+    pub fn feeders(&self, at: usize) -> Vec<usize> {
+        let feeds = self.correlations.iter().find(|correlation| correlation.info == at);
+        feeds.map_or(Vec::new(), |feeds| feeds.bases.iter().map(|base| base.rule).collect())
+    }
+
+    /// Returns a hash of the names and contents of the rule files that [`RuleSet::load`] would
+    /// read.
+    ///
+    /// # Errors
+    /// Those of [`RuleSet::load`] if files cannot be read.
+    pub fn digest(paths: &[PathBuf]) -> Result<[u8; 32], RuleError> {
+        let mut read = Vec::new();
+        for path in paths {
+            builtin::read_rules(path, &mut read)?;
+        }
+        let mut hash = blake3::Hasher::new();
+        for (file, text) in read {
+            for part in [file, text] {
+                hash.update(&(part.len() as u64).to_le_bytes());
+                hash.update(part.as_bytes());
+            }
+        }
+        Ok(*hash.finalize().as_bytes())
+    }
+
+    /// Reads the rules of one YAML text with any number of documents; `name` is the file's name in
+    /// errors.
+    ///
+    /// # Errors
+    /// [`RuleError::Yaml`] and [`RuleError::Rule`], with the line.
+    pub fn from_yaml(name: &str, text: &str) -> Result<RuleSet, RuleError> {
+        RuleSet::from_documents([(name.to_owned(), text)])
+    }
+
+    /// Reads the rules of several YAML texts, each with its file's name in errors. Correlations may
+    /// name rules of any of them.
+    pub fn from_documents<'a>(
+        texts: impl IntoIterator<Item = (String, &'a str)>,
+    ) -> Result<RuleSet, RuleError> {
+        let mut documents = Vec::new();
+        for (file, text) in texts {
+            parse::documents(&file, text, &mut documents)?;
+        }
+        if documents.len() > RULES_MAX {
+            return Err(RuleError::TooMany { count: documents.len() });
+        }
+        let linked = link::link(documents)?;
+        let program = Program::compile(&linked.events, &linked.correlations, |_| true);
+        let Linked { infos, events, correlations } = linked;
+        let key = |info: &RuleInfo| {
+            let hash = blake3::hash(info.id.as_bytes());
+            u128::from_le_bytes(hash.as_bytes()[..16].try_into().expect("a hash has 32 bytes"))
+        };
+        let keys = infos.iter().map(key).collect();
+        Ok(RuleSet { infos, keys, events, correlations, program })
+    }
+
+    /// Returns all rules, in the order in which they were read; a match refers to a rule by its
+    /// position here.
+    pub fn rules(&self) -> &[RuleInfo] {
+        &self.infos
+    }
+
+    /// Returns the SQL queries to run about an alert, in the rule's order, with the alert's values
+    /// filled in as SQL literals. Empty if the set has no rule with the alert's rule id, or the
+    /// rule has no runbook.
+    pub fn runbook(&self, alert: &Alert) -> Vec<String> {
+        let Some(info) = self.infos.iter().position(|info| info.id == alert.rule_id) else {
+            return Vec::new();
+        };
+        let event = self.events.iter().find(|rule| rule.info == info);
+        let event = event.map(|rule| (&rule.runbook, String::new()));
+        let correlation = self.correlations.iter().find(|rule| rule.info == info);
+        let correlation = correlation.map(|rule| (&rule.runbook, rule.span_text()));
+        let Some((runbook, timespan)) = event.or(correlation) else { return Vec::new() };
+        let subject = Subject {
+            event: &alert.event,
+            count: alert.event_count,
+            group: &alert.group_key,
+            timespan: &timespan,
+        };
+        runbook.iter().map(|question| question.render_sql(&subject)).collect()
+    }
+
+    /// Returns a rule over events, by position of its [`RuleInfo`].
+    pub(crate) fn event_rule(&self, info: usize) -> &EventRule {
+        let at = self.events.binary_search_by_key(&info, |rule| rule.info);
+        &self.events[at.expect("only rules over events match events, in order of their infos")]
+    }
+
+    /// Returns the longest window of any correlation except those of [`RuleSet::history_max`]; zero
+    /// if there is none.
+    pub fn window_max(&self) -> Duration {
+        let windows = self.correlations.iter().filter(|correlation| !correlation.measure.is_history());
+        Duration::from_micros(windows.map(|c| c.timespan_us).max().unwrap_or(0).unsigned_abs())
+    }
+
+    /// Returns how far before the last event events must be observed again after a restart to
+    /// restore the windows: two windows, because the window before decides whether a burst has
+    /// alerted already, and the time that events may wait for late ones.
+    pub fn rebuild_span(&self) -> Duration {
+        2 * self.window_max() + self.lateness_max()
+    }
+
+    /// Whether a rule needs the time of every event, also of events that it does not match.
+    pub fn needs_all_times(&self) -> bool {
+        self.correlations.iter().any(|rule| rule.at_least().is_none() || rule.lateness_us > 0)
+    }
+
+    /// Returns the longest time that an event waits for late events.
+    pub fn lateness_max(&self) -> Duration {
+        let longest = self.correlations.iter().map(|correlation| correlation.lateness_us).max();
+        Duration::from_micros(longest.unwrap_or(0).unsigned_abs())
+    }
+
+    /// Returns how far back `first_seen` and `baseline` rules compare; zero if there is none.
+    pub fn history_max(&self) -> Duration {
+        let history = self.correlations.iter().filter(|correlation| correlation.measure.is_history());
+        Duration::from_micros(history.map(|c| c.timespan_us).max().unwrap_or(0).unsigned_abs())
+    }
+
+    /// Returns the part of the set that [`RuleSet::history_max`] is about: a matcher of it finds
+    /// only the events that those rules compare with, for a detector of the whole set.
+    pub fn history_part(&self) -> RuleSet {
+        let history: Vec<&Correlation> =
+            self.correlations.iter().filter(|correlation| correlation.measure.is_history()).collect();
+        let feeds = |rule: &&EventRule| {
+            history.iter().any(|correlation| correlation.bases.iter().any(|base| base.rule == rule.info))
+        };
+        let events: Vec<EventRule> = self.events.iter().filter(feeds).cloned().collect();
+        let program = Program::compile(&events, &self.correlations, |c| c.measure.is_history());
+        let infos = self.infos.iter().map(|info| RuleInfo { alerts: false, ..info.clone() }).collect();
+        RuleSet { infos, keys: self.keys.clone(), events, correlations: self.correlations.clone(), program }
+    }
+}

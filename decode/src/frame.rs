@@ -1,0 +1,462 @@
+//! Cuts a stream into blocks and a block into lines.
+//!
+//! Invariant: the bytes of a block are its lines and the newlines between them, and the blocks of a
+//! stream follow each other without a gap. A block ends after a newline, at the end of its stream,
+//! or inside a line that is longer than a block; such a line continues in the next block. Nothing
+//! is kept here: after a crash a stream is cut again from any sealed position, at the same places.
+//!
+//! AWS Firehose writes documents one after the other, so the length of its line has no bound. A
+//! line that is longer than the bound and begins with such a document is cut into parts, which are
+//! decoded like lines.
+//! - It is cut only between the braces of `BOUNDARY`. JSON never contains these bytes: a quote that
+//!   is not escaped opens or closes a string; after `}` no object opens, and after a closed string
+//!   there is no letter. So text that a client sent cannot be cut out of the document around it.
+//!   Writers of other lines are not known to escape what clients send, so other lines are not
+//!   searched.
+//! - A part is one document, or several that have at most [`PART_BYTES`] together: tiny documents
+//!   do not become millions of parts. A document longer than the bound is a part, and is handed out
+//!   in pieces.
+//! - The places of the cuts follow from the line's bytes and the bound, and not from how the line
+//!   was split into blocks: a block ends at a cut, unless it has none, and [`LineSoFar`] has what
+//!   is needed to continue.
+
+use std::sync::Arc;
+
+use memchr::memmem;
+
+/// Where a block comes from: the same for all blocks of a stream, and shared by them.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Source partition, as in the `source` column.
+    pub partition: String,
+    pub cluster: String,
+}
+
+/// Consecutive bytes of one stream, after decompression.
+#[derive(Debug)]
+pub struct Block {
+    pub origin: Arc<Origin>,
+    /// Byte offset of `bytes[0]` in the stream.
+    pub offset: i64,
+    /// Number of the line that `bytes[0]` belongs to, from 1.
+    pub first_line: i64,
+    pub bytes: Vec<u8>,
+    pub begins: Edge,
+    pub ends: Edge,
+    /// The last line has no newline because more of it may come: it is left if it cannot be
+    /// decoded.
+    pub open_ended: bool,
+}
+
+/// Where a block begins or ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edge {
+    /// Between two lines, or at the current end of the stream.
+    Line,
+    /// Between two parts of an over-long line.
+    Part,
+    /// Inside an over-long part.
+    InPart,
+    /// Inside an over-long line that is not cut into parts.
+    InLine,
+}
+
+/// One line without its newline, a part of one, or a piece of a line that is too long to be
+/// decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line<'b> {
+    /// Offset in the block.
+    pub at: usize,
+    /// Number of the line in the stream, from 1.
+    pub number: i64,
+    pub bytes: &'b [u8],
+    pub kind: LineKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineKind {
+    /// A line, or a part of one.
+    Whole,
+    /// The same at the end of a stream that may grow, without a newline after it.
+    Open,
+    /// A piece of a line or part longer than the bound.
+    Piece,
+}
+
+/// The beginning of a document of Firehose.
+const DOCUMENT: &[u8] = b"{\"messageType\"";
+/// The text between two documents.
+const BOUNDARY: &[u8] = b"}{\"messageType\"";
+/// A block must be longer than the bound of a line by this many bytes, so that it shows a cut or is
+/// inside a long part.
+pub const BOUNDARY_BYTES: usize = BOUNDARY.len();
+/// Documents that are shorter together are not cut apart.
+pub const PART_BYTES: usize = 16 << 10;
+/// The byte order mark, which some editors and exports put before the first line.
+pub(crate) const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// The lines of `block`; those longer than `line_bytes_max` in parts, or in pieces of at most that
+/// size.
+pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<'_>> {
+    let bytes = block.bytes.as_slice();
+    let cuts = Cuts::new(line_bytes_max);
+    let (mut at, mut number) = (0, block.first_line);
+    // End of the over-long line that is being handed out, and whether it is cut into parts.
+    let mut long = match block.begins {
+        Edge::Line => None,
+        Edge::Part | Edge::InPart => Some((line_end(bytes, 0), true)),
+        Edge::InLine => Some((line_end(bytes, 0), false)),
+    };
+    let mut pieces_until = 0;
+    std::iter::from_fn(move || {
+        loop {
+            if at < pieces_until {
+                let piece = &bytes[at..pieces_until.min(at + line_bytes_max)];
+                let line = Line { at, number, bytes: piece, kind: LineKind::Piece };
+                at += piece.len();
+                return Some(line);
+            }
+            if let Some((end, in_parts)) = long {
+                if at >= end {
+                    long = None;
+                    at = end + 1;
+                    number += 1;
+                    continue;
+                }
+                let goes_on = at == 0 && block.begins == Edge::InPart;
+                let part_end = match (in_parts, goes_on) {
+                    (true, true) => cuts.first(&bytes[..end], 0).unwrap_or(end),
+                    (true, false) => cuts.part_end(&bytes[..end], at),
+                    (false, _) => end,
+                };
+                let last = part_end == bytes.len();
+                if !in_parts
+                    || goes_on
+                    || part_end - at > line_bytes_max
+                    || (last && matches!(block.ends, Edge::InPart | Edge::InLine))
+                {
+                    pieces_until = part_end;
+                    continue;
+                }
+                let part = Line { at, number, bytes: &bytes[at..part_end], kind: kind(block, last) };
+                at = part_end;
+                return Some(part);
+            }
+            if at >= bytes.len() {
+                return None;
+            }
+            let end = line_end(bytes, at);
+            let last = end == bytes.len();
+            if end - at > line_bytes_max || (last && block.ends != Edge::Line) {
+                long = Some((end, begins_document(&bytes[at..])));
+                continue;
+            }
+            let line = &bytes[at..end];
+            let (start, of) = (at, number);
+            at = end + 1;
+            number += 1;
+            if line.is_empty() {
+                // An empty line is only a newline: the gap between two records stands for it.
+                continue;
+            }
+            return Some(Line { at: start, number: of, bytes: line, kind: kind(block, last) });
+        }
+    })
+}
+
+fn kind(block: &Block, last: bool) -> LineKind {
+    if last && block.open_ended { LineKind::Open } else { LineKind::Whole }
+}
+
+/// Where a block without a newline ends that is not the last of its stream: at its last cut, or,
+/// inside one part, before what may become a boundary.
+pub fn last_cut(bytes: &[u8], begins: Edge, line_bytes_max: usize) -> (usize, Edge) {
+    let cuts = Cuts::new(line_bytes_max);
+    let mut at = match begins {
+        Edge::Line if !begins_document(bytes) => return (bytes.len(), Edge::InLine),
+        Edge::InLine => return (bytes.len(), Edge::InLine),
+        Edge::InPart => cuts.first(bytes, 0).unwrap_or(0),
+        Edge::Line | Edge::Part => 0,
+    };
+    if at > 0 || begins != Edge::InPart {
+        while let Some(next) = cuts.next(bytes, at) {
+            at = next;
+        }
+    }
+    if at > 0 {
+        return (at, Edge::Part);
+    }
+    let begun = (2..BOUNDARY.len()).rev().find(|length| bytes.ends_with(&BOUNDARY[..*length]));
+    (bytes.len() - begun.map_or(0, |length| length - 1), Edge::InPart)
+}
+
+/// What a stream must know of the line that it is in.
+#[derive(Clone, Debug, Default)]
+pub struct LineSoFar {
+    head: Vec<u8>,
+    bytes: usize,
+    last: u8,
+}
+
+impl LineSoFar {
+    /// Records the next bytes of the stream.
+    pub fn advance(&mut self, bytes: &[u8]) {
+        let rest = match memchr::memrchr(b'\n', bytes) {
+            Some(newline) => {
+                self.head.clear();
+                self.bytes = 0;
+                &bytes[newline + 1..]
+            }
+            None => bytes,
+        };
+        let missing = (BOM.len() + DOCUMENT.len()).saturating_sub(self.head.len());
+        self.head.extend_from_slice(&rest[..missing.min(rest.len())]);
+        self.bytes = self.bytes.saturating_add(rest.len());
+        self.last = rest.last().copied().unwrap_or(self.last);
+    }
+
+    /// The edge at which the block with bytes `next` begins. Blocks end inside a line only if the
+    /// line is over-long. A shorter one was the last of a stream that was declared complete; text
+    /// added to it is read as a line.
+    pub fn edge(&self, next: &[u8], line_bytes_max: usize) -> Edge {
+        let in_parts = begins_document(&self.head);
+        if self.bytes > 0 && in_parts && self.last == b'}' && next.starts_with(DOCUMENT) {
+            Edge::Part
+        } else if self.bytes <= line_bytes_max {
+            Edge::Line
+        } else if in_parts {
+            Edge::InPart
+        } else {
+            Edge::InLine
+        }
+    }
+}
+
+fn begins_document(line: &[u8]) -> bool {
+    line.strip_prefix(BOM).unwrap_or(line).starts_with(DOCUMENT)
+}
+
+/// Finds where over-long lines are cut into parts.
+struct Cuts {
+    boundary: memmem::Finder<'static>,
+    boundary_back: memmem::FinderRev<'static>,
+    part_bytes: usize,
+}
+
+impl Cuts {
+    fn new(line_bytes_max: usize) -> Cuts {
+        Cuts {
+            boundary: memmem::Finder::new(BOUNDARY),
+            boundary_back: memmem::FinderRev::new(BOUNDARY),
+            part_bytes: PART_BYTES.min(line_bytes_max),
+        }
+    }
+
+    /// The first boundary after `from`.
+    fn first(&self, line: &[u8], from: usize) -> Option<usize> {
+        self.boundary.find(&line[from..]).map(|brace| from + brace + 1)
+    }
+
+    /// End of the part that begins at `at`, in bytes of which more may come: `None` if it depends
+    /// on these.
+    fn next(&self, line: &[u8], at: usize) -> Option<usize> {
+        // Far enough for a boundary right after the last byte that the part may have.
+        let near = at.saturating_add(self.part_bytes + DOCUMENT.len());
+        let head = line.get(at..near)?;
+        match self.boundary_back.rfind(head) {
+            Some(brace) => Some(at + brace + 1),
+            None => self.first(line, near - DOCUMENT.len()),
+        }
+    }
+
+    /// End of the part that begins at `at`, in a line that is complete.
+    fn part_end(&self, line: &[u8], at: usize) -> usize {
+        if line.len() - at <= self.part_bytes {
+            return line.len();
+        }
+        let near = line.len().min(at + self.part_bytes + DOCUMENT.len());
+        match self.boundary_back.rfind(&line[at..near]) {
+            Some(brace) => at + brace + 1,
+            None => self.first(line, near.saturating_sub(DOCUMENT.len()).max(at)).unwrap_or(line.len()),
+        }
+    }
+}
+
+fn line_end(bytes: &[u8], from: usize) -> usize {
+    memchr::memchr(b'\n', &bytes[from..]).map_or(bytes.len(), |at| from + at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn block(bytes: &[u8]) -> Block {
+        Block {
+            origin: Arc::new(Origin { partition: "p".into(), cluster: "c".into() }),
+            offset: 0,
+            first_line: 1,
+            bytes: bytes.to_vec(),
+            begins: Edge::Line,
+            ends: Edge::Line,
+            open_ended: false,
+        }
+    }
+
+    #[test]
+    fn long_lines_come_in_pieces_and_keep_their_number() {
+        let block = block(b"ab\nabcdefg\n\nxy");
+        let found: Vec<_> = lines(&block, 3).map(|l| (l.at, l.number, l.bytes, l.kind)).collect();
+        assert_eq!(
+            found,
+            [
+                (0, 1, &b"ab"[..], LineKind::Whole),
+                (3, 2, b"abc", LineKind::Piece),
+                (6, 2, b"def", LineKind::Piece),
+                (9, 2, b"g", LineKind::Piece),
+                (12, 4, b"xy", LineKind::Whole),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_line_over_several_blocks_is_all_pieces() {
+        let first = Block { ends: Edge::InLine, ..block(b"ok\nlong") };
+        let second = Block { begins: Edge::InLine, first_line: 2, offset: 7, ..block(b"er\nok") };
+        let kinds =
+            |b: &Block| lines(b, 100).map(|l| (l.number, l.bytes.to_vec(), l.kind)).collect::<Vec<_>>();
+        assert_eq!(
+            kinds(&first),
+            [(1, b"ok".to_vec(), LineKind::Whole), (2, b"long".to_vec(), LineKind::Piece)]
+        );
+        assert_eq!(
+            kinds(&second),
+            [(2, b"er".to_vec(), LineKind::Piece), (3, b"ok".to_vec(), LineKind::Whole)]
+        );
+    }
+
+    /// A document of `length` bytes, none of them a boundary.
+    fn document(length: usize) -> Vec<u8> {
+        let mut document = br#"{"messageType":""#.to_vec();
+        document.resize(length - 2, b'}');
+        document.extend_from_slice(b"\"}");
+        document
+    }
+
+    #[test]
+    fn an_over_long_line_of_documents_is_cut_where_one_begins_behind_another() {
+        let parts = |bytes: &[u8], max| {
+            lines(&block(bytes), max).map(|l| (l.at, l.number, l.bytes.len(), l.kind)).collect::<Vec<_>>()
+        };
+        let whole = |at, number, length| (at, number, length, LineKind::Whole);
+        // As many as the bound allows stay together.
+        let three = [document(30), document(30), document(90)].concat();
+        assert_eq!(parts(&three, 150), [whole(0, 1, 150)]);
+        assert_eq!(parts(&three, 149), [whole(0, 1, 60), whole(60, 1, 90)]);
+        assert_eq!(parts(&three, 90), [whole(0, 1, 60), whole(60, 1, 90)]);
+        assert_eq!(
+            parts(&three, 89),
+            [whole(0, 1, 60), (60, 1, 89, LineKind::Piece), (149, 1, 1, LineKind::Piece)]
+        );
+        let mut log = b"ok\n".to_vec();
+        log.extend_from_slice(&three);
+        log.extend_from_slice(b"\nok\n");
+        assert_eq!(parts(&log, 100), [whole(0, 1, 2), whole(3, 2, 60), whole(63, 2, 90), whole(154, 3, 2)]);
+        // Another line is not searched: its text may be a client's.
+        let text = [&b"text {"[..], &three].concat();
+        assert!(parts(&text, 100).iter().all(|(_, _, _, kind)| *kind == LineKind::Piece));
+        // Where the writer stopped in the middle, nothing says that another document began.
+        let torn = [&document(60)[..59], &document(60)].concat();
+        assert!(parts(&torn, 100).iter().all(|(_, _, _, kind)| *kind == LineKind::Piece));
+        // Tiny documents do not become as many parts.
+        let tiny = document(18).repeat(100_000);
+        let found = parts(&tiny, tiny.len() - 1);
+        assert!(found.len() <= 1 + tiny.len() / (PART_BYTES - 18), "{}", found.len());
+        assert!(found.iter().all(|(_, _, length, _)| *length <= PART_BYTES));
+    }
+
+    #[test]
+    fn no_json_text_holds_a_boundary() {
+        let hostile = String::from_utf8(BOUNDARY.to_vec()).expect("ASCII");
+        let value = serde_json::json!({ "a": hostile, hostile.clone(): [hostile, { "messageType": {} }] });
+        for text in [value.to_string(), serde_json::to_string(&value.to_string()).expect("a string")] {
+            assert_eq!(memmem::find(text.as_bytes(), BOUNDARY), None, "{text}");
+        }
+    }
+
+    proptest! {
+        /// However a stream is read, what it has seen says how to continue; the parts are those of
+        /// the whole line.
+        #[test]
+        fn parts_do_not_depend_on_blocks(
+            texts in proptest::collection::vec(
+                prop_oneof![
+                    6 => (18_usize..70).prop_map(document),
+                    4 => Just(BOUNDARY.to_vec()),
+                    2 => Just(DOCUMENT.to_vec()),
+                    1 => (1..BOUNDARY.len()).prop_map(|length| BOUNDARY[..length].to_vec()),
+                    1 => (1_usize..120).prop_map(|length| vec![b'x'; length]),
+                    1 => Just(b"\n".to_vec()),
+                ],
+                1..40,
+            ),
+            head in 0_usize..4, room in 0_usize..60,
+        ) {
+            const MAX: usize = 50;
+            let mut bytes = [&b""[..], b"ok\n", b"x", DOCUMENT][head].to_vec();
+            texts.iter().for_each(|text| bytes.extend(text));
+            bytes.extend_from_slice(b"\nok");
+            let found_in = |block: &Block| {
+                lines(block, MAX)
+                    .map(|l| (block.offset as usize + l.at, l.number, l.bytes.len(), l.kind))
+                    .collect::<Vec<_>>()
+            };
+            // Pieces that follow each other are cut at arbitrary places.
+            let join = |found: Vec<(usize, i64, usize, LineKind)>| {
+                let mut joined: Vec<(usize, i64, usize, LineKind)> = Vec::new();
+                for line in found {
+                    match joined.last_mut() {
+                        Some(last) if last.3 == LineKind::Piece && line.3 == LineKind::Piece
+                            && last.0 + last.2 == line.0 => last.2 += line.2,
+                        _ => joined.push(line),
+                    }
+                }
+                joined
+            };
+            let size = MAX + BOUNDARY_BYTES + room;
+            let (mut at, mut so_far, mut found, mut number) = (0, LineSoFar::default(), Vec::new(), 1);
+            while at < bytes.len() {
+                let next = &bytes[at..bytes.len().min(at + size)];
+                let begins = so_far.edge(next, MAX);
+                let (end, ends) = match memchr::memrchr(b'\n', next) {
+                    _ if at + next.len() == bytes.len() => (next.len(), Edge::Line),
+                    Some(newline) => (newline + 1, Edge::Line),
+                    None => last_cut(next, begins, MAX),
+                };
+                let block = Block { begins, ends, offset: at as i64, first_line: number, ..block(&next[..end]) };
+                found.extend(found_in(&block));
+                so_far.advance(&block.bytes);
+                number += block.bytes.iter().filter(|byte| **byte == b'\n').count() as i64;
+                at += end;
+            }
+            prop_assert_eq!(join(found), join(found_in(&block(&bytes))));
+        }
+
+        #[test]
+        fn lines_and_newlines_are_all_the_bytes(
+            bytes in proptest::collection::vec(prop_oneof![3 => Just(b'\n'), 5 => any::<u8>()], 0..200),
+            max in 1_usize..20,
+        ) {
+            let block = block(&bytes);
+            let mut rebuilt = vec![b'\n'; bytes.len()];
+            let mut end = 0;
+            for line in lines(&block, max) {
+                prop_assert!(line.at >= end && line.bytes.len() <= max && !line.bytes.contains(&b'\n'));
+                prop_assert_eq!(line.number as usize, 1 + bytes[..line.at].iter().filter(|b| **b == b'\n').count());
+                end = line.at + line.bytes.len();
+                rebuilt[line.at..end].copy_from_slice(line.bytes);
+            }
+            prop_assert_eq!(rebuilt, bytes);
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Turns the lines of Kubernetes audit logs into columns, and rows back into lines.
+//!
+//! ```
+//! use strongroom_decode::decode_bytes;
+//! use strongroom_decode::render::Renderer;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let log = br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"7f1a","verb":"get"}
+//! not JSON
+//! "#;
+//! let decoded = decode_bytes(log, "prod", "file/example")?;
+//! assert_eq!((decoded.events.num_rows(), decoded.rejects.num_rows()), (1, 1));
+//!
+//! let mut record = Vec::new();
+//! Renderer::new(&decoded.events)?.record(0, &mut record)?;
+//! assert!(log.starts_with(&record));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Invariants of this crate:
+//! - Every byte of a stream is in exactly one event, one reject, or the frame around them, and
+//!   [`stream`] writes all of them back.
+//! - The fast decoder decodes what [`decode_alone`] does, which is slow and simple, on every input.
+//! - It does no IO and keeps no state between blocks but buffers: it depends on
+//!   `strongroom-schemas`, the Arrow arrays that it fills, and the two JSON parsers.
+//!
+//! The path of an event: [`frame`] cuts blocks into lines; `decoder` reads a line with `canonical`,
+//! with `members`, or with [`plain`], and `wrapper` unwraps what managed clouds put around events;
+//! `rows` and `rejects` build the columns. The way back: [`render`] turns a row into its record and
+//! [`stream`] turns rows into their stream. [`meaning`] checks sealed rows against their records.
+
+mod canonical;
+mod columns;
+mod decoder;
+mod document;
+mod formats;
+pub mod frame;
+mod json;
+pub mod meaning;
+mod members;
+pub mod plain;
+mod reject;
+mod rejects;
+pub mod render;
+mod rows;
+pub mod stream;
+mod tape;
+pub mod time;
+mod wrapper;
+
+pub use decoder::{DEPTH_MAX, DecodedBlock, Decoder, DecoderConfig, LINE_BYTES_MAX, decode_bytes};
+pub use frame::Block;
+pub use reject::{Reason, Refusal};
+pub use rejects::reject_batch;
+pub use wrapper::{ITEM_BYTES_MIN, SHAPE_GOOGLE, SHORT_ITEMS_MAX, decode_alone};

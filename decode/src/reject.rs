@@ -1,0 +1,111 @@
+//! Why bytes became a reject.
+//!
+//! Invariant: the names are stored, so they are part of the format: none is changed or reused. A
+//! detail never repeats the input.
+
+use std::fmt;
+
+/// Reason of a reject, stored in `rejects.reason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// Not JSON; `detail` says where the parser stopped.
+    BrokenJson,
+    /// Not UTF-8.
+    InvalidUtf8,
+    /// Contains a NUL byte: a hole left by a crash, or a binary file.
+    NulByte,
+    /// A line, or a document in one, longer than the line bound; stored in pieces of that size.
+    LineTooLong,
+    /// Nested deeper than the bound.
+    TooDeep,
+    /// JSON, but not an `audit.k8s.io` `Event`.
+    NotAnAuditEvent,
+    /// An audit event with a field of the wrong type or a value outside its closed set.
+    InvalidField,
+    /// The beginning of an event whose rest is missing; what follows it on the line was recovered.
+    TornLine,
+    /// Only white space.
+    BlankLine,
+    /// An `EventList` without items.
+    EmptyEventList,
+    /// An `EventList` of many items too short to be events.
+    ShortItems,
+    /// An empty file.
+    EmptyFile,
+    /// Truncated by a cloud's log service, which marks it with `[Truncated...]`.
+    TruncatedByCloud,
+    /// A cloud's wrapper without a record, or one that is not opened here; `detail` names it.
+    Wrapped,
+    /// A cloud's record of a log other than the audit log; `detail` says which one, where that is
+    /// known.
+    OtherCategory,
+    /// The text format of `--audit-log-format=legacy`, removed from Kubernetes.
+    LegacyFormat,
+}
+
+impl Reason {
+    pub const ALL: [Reason; 16] = [
+        Reason::BrokenJson,
+        Reason::InvalidUtf8,
+        Reason::NulByte,
+        Reason::LineTooLong,
+        Reason::TooDeep,
+        Reason::NotAnAuditEvent,
+        Reason::InvalidField,
+        Reason::TornLine,
+        Reason::BlankLine,
+        Reason::EmptyEventList,
+        Reason::ShortItems,
+        Reason::EmptyFile,
+        Reason::TruncatedByCloud,
+        Reason::Wrapped,
+        Reason::OtherCategory,
+        Reason::LegacyFormat,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Reason::BrokenJson => "broken_json",
+            Reason::InvalidUtf8 => "invalid_utf8",
+            Reason::NulByte => "nul_byte",
+            Reason::LineTooLong => "line_too_long",
+            Reason::TooDeep => "too_deep",
+            Reason::NotAnAuditEvent => "not_an_audit_event",
+            Reason::InvalidField => "invalid_field",
+            Reason::TornLine => "torn_line",
+            Reason::BlankLine => "blank_line",
+            Reason::EmptyEventList => "empty_event_list",
+            Reason::ShortItems => "short_items",
+            Reason::EmptyFile => "empty_file",
+            Reason::TruncatedByCloud => "truncated_by_cloud",
+            Reason::Wrapped => "wrapped",
+            Reason::OtherCategory => "other_category",
+            Reason::LegacyFormat => "legacy_format",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a piece of input is not an event. `detail` never repeats the input, which may contain a
+/// Secret. The exception is the `auditID` of a truncated event, by which the event can be found
+/// elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub reason: Reason,
+    pub detail: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Refusal { reason, detail: detail.into() }
+    }
+
+    pub(crate) fn field(field: &str, expected: &str) -> Self {
+        Refusal::new(Reason::InvalidField, format!("{field} is not {expected}"))
+    }
+}

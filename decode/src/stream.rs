@@ -1,0 +1,196 @@
+//! Writes rows back as the bytes of their stream.
+//!
+//! Invariant: what is written is byte for byte what was read, or an error says where the rows do
+//! not determine it. Records carry their offsets, and the only bytes that neither a record nor a
+//! frame has are newlines, so a gap between two records is that many newlines. A missing row would
+//! be filled with newlines too, so the caller compares the whole with a hash. Nothing is kept here;
+//! after a crash the caller writes the stream again.
+
+use std::io::Write;
+
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::Int64Type;
+use arrow_array::{Array as _, RecordBatch};
+use strongroom_schemas::rejects;
+use thiserror::Error;
+
+use crate::render::{Renderer, RowFault, WrongColumn};
+
+#[derive(Debug, Error)]
+pub enum StreamError {
+    #[error("record at offset {offset} begins before offset {at}, where the one before it ends")]
+    Overlap { offset: i64, at: i64 },
+    #[error("cannot read the rows back as records")]
+    Columns(#[from] WrongColumn),
+    #[error("the row at offset {offset} does not give a record")]
+    Row {
+        offset: i64,
+        #[source]
+        source: RowFault,
+    },
+    #[error("cannot read a row of rejects back: column {0} has the wrong type")]
+    RejectColumn(&'static str),
+    #[error("cannot write the exported lines")]
+    Write(#[source] std::io::Error),
+}
+
+/// Writes records of one stream at their offsets.
+pub struct StreamWriter<W> {
+    out: W,
+    /// Offset in the stream of the next byte.
+    at: i64,
+}
+
+impl<W: Write> StreamWriter<W> {
+    pub fn new(out: W) -> Self {
+        StreamWriter { out, at: 0 }
+    }
+
+    /// Writes a record whose first byte after `before` was at `offset`.
+    pub fn record(
+        &mut self,
+        offset: i64,
+        before: &[u8],
+        record: &[u8],
+        after: &[u8],
+    ) -> Result<(), StreamError> {
+        self.advance(offset - before.len() as i64)?;
+        for bytes in [before, record, after] {
+            self.out.write_all(bytes).map_err(StreamError::Write)?;
+            self.at += bytes.len() as i64;
+        }
+        Ok(())
+    }
+
+    /// Writes newlines up to `offset`.
+    pub fn advance(&mut self, offset: i64) -> Result<(), StreamError> {
+        let gap = offset - self.at;
+        if gap < 0 {
+            return Err(StreamError::Overlap { offset, at: self.at });
+        }
+        const NEWLINES: [u8; 4096] = [b'\n'; 4096];
+        let mut left = gap;
+        while left > 0 {
+            let some = left.min(NEWLINES.len() as i64);
+            self.out.write_all(&NEWLINES[..some as usize]).map_err(StreamError::Write)?;
+            left -= some;
+        }
+        self.at = offset;
+        Ok(())
+    }
+
+    /// Offset of the next byte: how much has been written.
+    pub fn offset(&self) -> i64 {
+        self.at
+    }
+
+    pub fn into_inner(self) -> W {
+        self.out
+    }
+}
+
+/// Writes one stream from its events and its rejects, each in offset order: the records that begin
+/// before `end`, and the newlines up to `end`. Rows from `end` on are not read: a table that was
+/// committed ahead of the other may have some. Returns the number of records.
+///
+/// # Errors
+/// Those of [`StreamError`]; errors of the iterators pass through.
+pub fn write<E: From<StreamError>>(
+    events: impl Iterator<Item = Result<RecordBatch, E>>,
+    rejects: impl Iterator<Item = Result<RecordBatch, E>>,
+    end: i64,
+    out: impl Write,
+) -> Result<u64, E> {
+    write_range(events, rejects, 0..end, out)
+}
+
+/// Like [`write`], but without the records that begin before the range, and the newlines between
+/// them.
+///
+/// # Errors
+/// Like [`write`].
+pub fn write_range<E: From<StreamError>>(
+    events: impl Iterator<Item = Result<RecordBatch, E>>,
+    rejects: impl Iterator<Item = Result<RecordBatch, E>>,
+    range: std::ops::Range<i64>,
+    out: impl Write,
+) -> Result<u64, E> {
+    let (start, end) = (range.start, range.end);
+    let mut writer = StreamWriter { out, at: start };
+    let mut rejects = RejectRows::new(rejects, start);
+    let mut records = 0;
+    let mut record = Vec::new();
+    'batches: for batch in events {
+        let batch = batch?;
+        let renderer = Renderer::new(&batch).map_err(StreamError::from)?;
+        for row in 0..batch.num_rows() {
+            let offset = renderer.offset(row);
+            if offset >= end {
+                break 'batches;
+            }
+            if offset < start {
+                continue;
+            }
+            records += rejects.write_before(offset, &mut writer)?;
+            record.clear();
+            renderer.record(row, &mut record).map_err(|source| StreamError::Row { offset, source })?;
+            let (before, after) = renderer.frame(row);
+            writer.record(offset, before, &record, after)?;
+            records += 1;
+        }
+    }
+    records += rejects.write_before(end, &mut writer)?;
+    if writer.offset() < end {
+        writer.advance(end)?;
+    }
+    writer.out.flush().map_err(StreamError::Write)?;
+    Ok(records)
+}
+
+/// Rejects, one by one, from their batches.
+struct RejectRows<I> {
+    batches: I,
+    batch: Option<RecordBatch>,
+    row: usize,
+    /// Rejects before this offset are left out.
+    start: i64,
+}
+
+impl<E: From<StreamError>, I: Iterator<Item = Result<RecordBatch, E>>> RejectRows<I> {
+    fn new(batches: I, start: i64) -> Self {
+        RejectRows { batches, batch: None, row: 0, start }
+    }
+
+    fn write_before<W: Write>(&mut self, limit: i64, writer: &mut StreamWriter<W>) -> Result<u64, E> {
+        let mut written = 0;
+        loop {
+            while self.batch.as_ref().is_none_or(|batch| self.row >= batch.num_rows()) {
+                match self.batches.next() {
+                    Some(batch) => (self.batch, self.row) = (Some(batch?), 0),
+                    None => return Ok(written),
+                }
+            }
+            let Some(batch) = &self.batch else { return Ok(written) };
+            let offsets = batch
+                .column(rejects::index::SOURCE_OFFSET)
+                .as_primitive_opt::<Int64Type>()
+                .ok_or(StreamError::RejectColumn(rejects::SOURCE_OFFSET))?;
+            let raw = batch
+                .column(rejects::index::RAW)
+                .as_binary_opt::<i32>()
+                .ok_or(StreamError::RejectColumn(rejects::RAW))?;
+            let offset = offsets.value(self.row);
+            if offset >= limit {
+                return Ok(written);
+            }
+            if offset < self.start {
+                self.row += 1;
+                continue;
+            }
+            let bytes = if raw.is_valid(self.row) { raw.value(self.row) } else { &[] };
+            writer.record(offset, &[], bytes, &[])?;
+            written += 1;
+            self.row += 1;
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Unwraps the documents that managed clouds put around events.
+//!
+//! A cloud delivers audit events inside its own documents: many events per document, the text of an
+//! event escaped into a string, other logs beside them. Invariants:
+//! - A wrapper is recognised by the members of a document that is not an audit event, and its
+//!   events by where the cloud puts them. Deeper levels are not searched, so what a client sends
+//!   stays a body, and a wrapper inside a wrapper is not opened.
+//! - Each element of a wrapper is one [`Record`]: an event, or refused with a reason. An element of
+//!   another log is refused as [`Reason::OtherCategory`], so it is counted and kept. Which log it
+//!   is follows from the cloud's name for it, not from its content: its writers could forge events.
+//! - The depth of an event does not include what is around it. Nothing here recurses.
+//! - The work is linear in the document, and a document of n bytes gives at most `SHORT_ITEMS_MAX +
+//!   n / ITEM_BYTES_MIN` records.
+//!
+//! The archive's record is the value that contains the event: an object, or a string literal, which
+//! is then the row's `raw`. The bytes around it are frame. A Google `LogEntry` contains no event:
+//! it is mapped, and is the record as a whole. Nothing is kept here.
+
+mod aks;
+mod eks;
+mod gke;
+
+use serde_json::value::RawValue;
+
+use crate::json::{self, Members, WHITE};
+use crate::plain::{self, PlainEvent};
+use crate::reject::{Reason, Refusal};
+
+pub(crate) use eks::export_head;
+pub use gke::SHAPE as SHAPE_GOOGLE;
+
+/// Most items of a list that may have any length; the API server sends some hundreds.
+pub const SHORT_ITEMS_MAX: usize = 64;
+/// Smallest mean length of the items of a longer list. No audit event is shorter; without this
+/// bound a short line of empty items would become millions of rows.
+pub const ITEM_BYTES_MIN: usize = 64;
+
+/// Whose wrapper a document is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Azure,
+    CloudWatch,
+    Firehose,
+    Google,
+}
+
+impl Kind {
+    /// The wrapper with these members.
+    pub(crate) fn of(keys: &[&str]) -> Option<Kind> {
+        let has = |key: &str| keys.contains(&key);
+        // No cloud's document has these members; one that does is Kubernetes', and is judged as
+        // such.
+        if has("kind") || has("auditID") {
+            return None;
+        }
+        if has("requestId") && has("records") {
+            Some(Kind::Firehose)
+        } else if has("records") || (has("category") && has("properties")) {
+            Some(Kind::Azure)
+        } else if has("logEvents") && has("messageType") {
+            Some(Kind::CloudWatch)
+        } else if has("logName")
+            && (has("protoPayload") || (has("insertId") && (has("textPayload") || has("jsonPayload"))))
+        {
+            Some(Kind::Google)
+        } else {
+            None
+        }
+    }
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Kind::Azure => "wrapped by Azure diagnostic settings (Event Hub or blob export)",
+            Kind::CloudWatch => "wrapped by an AWS CloudWatch Logs subscription",
+            Kind::Firehose => "wrapped by AWS Firehose for an HTTP endpoint",
+            Kind::Google => "wrapped by Google Cloud Logging",
+        }
+    }
+}
+
+/// One element of a wrapper.
+pub(crate) struct Record<'d> {
+    /// The element's text, a slice of the document.
+    pub(crate) item: &'d str,
+    pub(crate) content: Content<'d>,
+}
+
+pub(crate) enum Content<'d> {
+    /// The value that contains the event, a slice of `item`: an object, or a string in which it is
+    /// escaped.
+    Event(&'d str),
+    /// An entry that says the same, or some of it, in other words.
+    Mapped(Box<PlainEvent>),
+    Refused(Refusal),
+}
+
+/// The records of `document`, in order, at least one. Depth is checked only for what is mapped.
+pub(crate) fn records(document: &str, depth_max: usize) -> Result<Vec<Record<'_>>, Refusal> {
+    let document = document.trim_matches(WHITE);
+    let unknown = || Refusal::new(Reason::Wrapped, "an unknown wrapper");
+    let members: Members<'_> = serde_json::from_str(document).map_err(|_| unknown())?;
+    let kind = Kind::of(&keys(&members)).ok_or_else(unknown)?;
+    let records = match kind {
+        Kind::Azure => aks::records(document, &members)?,
+        Kind::CloudWatch => eks::records(document, &members)?,
+        Kind::Google => {
+            json::bounded_depth(document.as_bytes(), depth_max)?;
+            vec![gke::record(document, &members)]
+        }
+        Kind::Firehose => return Err(Refusal::new(Reason::Wrapped, kind.name())),
+    };
+    if records.is_empty() {
+        return Err(Refusal::new(Reason::Wrapped, format!("{}, without a record", kind.name())));
+    }
+    Ok(records)
+}
+
+/// The event that a document is mapped to, if it is such an entry; its depth was checked before.
+pub(crate) fn mapped(document: &str) -> Result<PlainEvent, Refusal> {
+    let unknown = || Refusal::new(Reason::Wrapped, "a wrapper that is not a record");
+    let members: Members<'_> = serde_json::from_str(document).map_err(|_| unknown())?;
+    if Kind::of(&keys(&members)) != Some(Kind::Google) {
+        return Err(unknown());
+    }
+    match gke::record(document, &members).content {
+        Content::Mapped(event) => Ok(*event),
+        Content::Refused(refusal) => Err(refusal),
+        Content::Event(_) => Err(unknown()),
+    }
+}
+
+/// Decodes one event with the plain decoder, bare or alone in a wrapper: what tests and fuzzing
+/// compare the decoder with.
+///
+/// # Errors
+/// The [`Refusal`] that the line is rejected with.
+pub fn decode_alone(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, Refusal> {
+    bare_event(bytes, depth_max).or_else(|refusal| only_event(bytes, refusal, depth_max))
+}
+
+/// Decodes one bare event with the plain decoder. A document that is a wrapper is refused as one.
+pub(crate) fn bare_event(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, Refusal> {
+    let members = match plain::members(bytes, depth_max) {
+        Ok(members) => members,
+        Err(refusal) if refusal.reason == Reason::TruncatedByCloud => return Err(truncated(bytes, refusal)),
+        Err(refusal) => return Err(refusal),
+    };
+    plain::event(&members).map_err(|refusal| {
+        let kind = (refusal.reason == Reason::NotAnAuditEvent).then(|| Kind::of(&keys(&members))).flatten();
+        kind.map_or(refusal, |kind| Refusal::new(Reason::Wrapped, kind.name()))
+    })
+}
+
+/// The refusal of a truncated event, which may follow the head of an export.
+fn truncated(bytes: &[u8], refusal: Refusal) -> Refusal {
+    match (export_head(bytes), std::str::from_utf8(bytes)) {
+        (Some(Ok(head)), Ok(text)) => plain::truncated(&text[head..]),
+        _ => refusal,
+    }
+}
+
+fn keys<'m>(members: &'m Members<'_>) -> Vec<&'m str> {
+    members.0.iter().map(|(key, _)| key.as_ref()).collect()
+}
+
+/// The event of a line with exactly one record, or of the record itself; judged as the decoder
+/// judges.
+fn only_event(bytes: &[u8], refusal: Refusal, depth_max: usize) -> Result<PlainEvent, Refusal> {
+    let Ok(text) = std::str::from_utf8(bytes) else { return Err(refusal) };
+    match refusal.reason {
+        Reason::BrokenJson => match export_head(bytes) {
+            Some(Ok(head)) => bare_event(&bytes[head..], depth_max),
+            Some(Err(other)) => Err(other),
+            None => Err(refusal),
+        },
+        Reason::NotAnAuditEvent => match literal(text) {
+            Some(literal) => escaped_event(literal, depth_max).map_err(|_| refusal),
+            None => Err(refusal),
+        },
+        Reason::Wrapped | Reason::TooDeep => {
+            let mut records = match records(text, depth_max) {
+                Err(_) if refusal.reason == Reason::TooDeep => return Err(refusal),
+                records => records?,
+            };
+            match (records.pop().map(|record| record.content), records.is_empty()) {
+                (Some(Content::Event(value)), true) if value.starts_with('"') => {
+                    escaped_event(value, depth_max)
+                }
+                (Some(Content::Event(value)), true) => bare_event(value.as_bytes(), depth_max),
+                (Some(Content::Mapped(event)), true) => Ok(*event),
+                (Some(Content::Refused(refusal)), true) => Err(refusal),
+                _ => Err(refusal),
+            }
+        }
+        _ => Err(refusal),
+    }
+}
+
+/// The string literal that `text` is, apart from white space around it.
+pub(crate) fn literal(text: &str) -> Option<&str> {
+    Some(text.trim_matches(WHITE)).filter(|text| text.starts_with('"'))
+}
+
+/// The text of an event that is escaped in a string literal.
+pub(crate) fn unescaped(literal: &str) -> Result<String, Refusal> {
+    let mut text: String = serde_json::from_str(literal)
+        .map_err(|_| Refusal::new(Reason::BrokenJson, "an escaped event that is not Unicode"))?;
+    text.truncate(text.trim_end_matches(WHITE).len());
+    Ok(text)
+}
+
+fn escaped_event(literal: &str, depth_max: usize) -> Result<PlainEvent, Refusal> {
+    bare_event(unescaped(literal)?.as_bytes(), depth_max)
+}
+
+/// Refuses a list of many items that are too short to be events.
+pub(crate) fn short_items<'d>(items: impl ExactSizeIterator<Item = &'d str>) -> Result<(), Refusal> {
+    let count = items.len();
+    if count <= SHORT_ITEMS_MAX {
+        return Ok(());
+    }
+    let mean = items.map(str::len).sum::<usize>() / count;
+    if mean < ITEM_BYTES_MIN {
+        return Err(Refusal::new(Reason::ShortItems, format!("{count} items of {mean} bytes on average")));
+    }
+    Ok(())
+}
+
+/// The elements of the list in the member `name`; none if it is absent or null.
+fn items<'d>(name: &str, members: &Members<'d>) -> Result<Vec<&'d RawValue>, Refusal> {
+    let Some(value) = json::member(members, name) else { return Ok(Vec::new()) };
+    let items: Option<Vec<&RawValue>> =
+        serde_json::from_str(value.get()).map_err(|_| Refusal::field(name, "an array"))?;
+    let items = items.unwrap_or_default();
+    short_items(items.iter().map(|item| item.get()))?;
+    Ok(items)
+}
+
+/// `value` as the place of an event, if it can be one.
+fn event<'d>(name: &str, value: Option<&'d RawValue>) -> Content<'d> {
+    match value.map(RawValue::get) {
+        Some(value) if value.starts_with(['"', '{']) => Content::Event(value),
+        _ => Content::Refused(Refusal::field(name, "an event, as an object or in a string")),
+    }
+}

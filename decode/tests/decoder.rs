@@ -1,0 +1,576 @@
+//! Compares the fast decoder with the plain one, and accounts for every byte.
+//!
+//! Method: for any input, (1) each event's columns equal what `serde_json` reads from the bytes
+//! that the archive would return for it; (2) each reject is refused by `serde_json` too; (3)
+//! events, rejects and newlines, put back by offset, are the input; (4) the hash taken of a record
+//! at ingest is that of the bytes given back. Inputs: generated logs, the shared corpus of real
+//! events, and both of them mutated.
+
+mod wrappers;
+
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::Int32Type;
+use arrow_array::{Array as _, RecordBatch};
+use proptest::prelude::*;
+use strongroom_decode::frame::{Edge, Origin};
+use strongroom_decode::render::Renderer;
+use strongroom_decode::stream::{self, StreamError};
+use strongroom_decode::{
+    Block, DEPTH_MAX, DecodedBlock, Decoder, DecoderConfig, Reason, decode_alone, decode_bytes, plain,
+};
+use strongroom_generate::{Generator, GeneratorOptions};
+use strongroom_schemas::events::index;
+use strongroom_schemas::record::{Sha256Hash, leaf_hash};
+use strongroom_schemas::rejects;
+
+fn generated(events: u64, seed: u64) -> Vec<u8> {
+    let options = GeneratorOptions { seed, events, attacks: events >= 5_000, ..GeneratorOptions::default() };
+    let mut generator = Generator::new(options).expect("valid options");
+    let mut log = Vec::new();
+    while generator.next_line(&mut log) {}
+    log
+}
+
+/// Files of the shared corpus; none, with a note, if it is missing.
+#[expect(clippy::print_stderr, reason = "a test that looks at less than it could must say so")]
+fn corpus() -> Vec<(PathBuf, Vec<u8>)> {
+    let root = std::env::var_os("STRONGROOM_CORPUS")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from);
+    let mut files = Vec::new();
+    for pattern in ["*/*.ndjson", "*/*.ndjson.gz"] {
+        for path in glob::glob(&root.join(pattern).to_string_lossy()).expect("valid pattern").flatten() {
+            let mut bytes = std::fs::read(&path).expect("readable corpus file");
+            if path.extension().is_some_and(|extension| extension == "gz") {
+                let mut plain = Vec::new();
+                std::io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(&bytes[..]), &mut plain)
+                    .expect("gzip");
+                bytes = plain;
+            }
+            files.push((path, bytes));
+        }
+    }
+    if files.is_empty() {
+        eprintln!("corpus of real events is absent at {}: set STRONGROOM_CORPUS", root.display());
+    }
+    files
+}
+
+#[derive(Debug)]
+struct Oops(#[allow(dead_code, reason = "shown by Debug when a test fails")] StreamError);
+
+impl From<StreamError> for Oops {
+    fn from(error: StreamError) -> Self {
+        Oops(error)
+    }
+}
+
+impl From<Infallible> for Oops {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+fn rebuilt(decoded: &DecodedBlock, end: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    let batches = |batch: &RecordBatch| std::iter::once(Ok::<_, Oops>(batch.clone()));
+    stream::write(batches(&decoded.events), batches(&decoded.rejects), end as i64, &mut out)
+        .expect("records in order");
+    out
+}
+
+fn reasons(decoded: &DecodedBlock) -> Vec<String> {
+    let column = decoded.rejects.column(rejects::index::REASON).as_dictionary::<Int32Type>();
+    let values = column.values().as_string::<i32>();
+    column.keys().iter().map(|key| values.value(key.expect("never null") as usize).to_owned()).collect()
+}
+
+/// Hashes of the records, as computed when a block is decoded to be sealed.
+fn record_hashes(input: &[u8]) -> Vec<Sha256Hash> {
+    let block = Block {
+        origin: Arc::new(Origin { partition: "p".to_owned(), cluster: "c".to_owned() }),
+        offset: 0,
+        first_line: 1,
+        bytes: input.to_vec(),
+        begins: Edge::Line,
+        ends: Edge::Line,
+        open_ended: false,
+    };
+    let decoded = Decoder::new(DecoderConfig::default()).decode_to_seal(&block, chrono::DateTime::UNIX_EPOCH);
+    decoded.expect("no column is wrong").record_hashes
+}
+
+/// Whether the name of a member is written with an escape.
+fn has_escaped_name(json: &[u8]) -> bool {
+    let mut at = 0;
+    while let Some(begin) = json[at..].iter().position(|byte| *byte == b'"').map(|found| at + found + 1) {
+        let mut end = begin;
+        while json.get(end).is_some_and(|byte| *byte != b'"') {
+            end += if json[end] == b'\\' { 2 } else { 1 };
+        }
+        let end = end.min(json.len());
+        let is_name = json[(end + 1).min(json.len())..].trim_ascii_start().starts_with(b":");
+        if is_name && json[begin..end].contains(&b'\\') {
+            return true;
+        }
+        at = (end + 1).min(json.len());
+    }
+    false
+}
+
+/// Checks the four promises and returns what was decoded.
+fn check(input: &[u8]) -> DecodedBlock {
+    let decoded = decode_bytes(input, "c", "p").expect("no column is wrong");
+    assert_eq!(decoded.consumed, input.len());
+    let rebuilt = rebuilt(&decoded, input.len());
+    assert!(
+        rebuilt == input,
+        "rebuilt bytes differ:\n{}\n{}",
+        String::from_utf8_lossy(&rebuilt),
+        String::from_utf8_lossy(input)
+    );
+    let renderer = Renderer::new(&decoded.events).expect("columns of events");
+    let hashes = record_hashes(input);
+    assert_eq!(hashes.len(), decoded.events.num_rows());
+    let raw = decoded.events.column(index::RAW);
+    let (mut record, mut rendered) = (Vec::new(), Vec::new());
+    for (row, hash) in hashes.into_iter().enumerate() {
+        record.clear();
+        renderer.record(row, &mut record).expect("a row that was just decoded has a record");
+        assert_eq!(hash, leaf_hash(&record), "{}", String::from_utf8_lossy(&record));
+        let expected = decode_alone(&record, DEPTH_MAX)
+            .unwrap_or_else(|refusal| panic!("{refusal:?}: {}", String::from_utf8_lossy(&record)));
+        assert_eq!(plain::row(&decoded.events, row), expected, "{}", String::from_utf8_lossy(&record));
+        // A name with an escape is left to the plain decoder, which keeps what it reads.
+        if raw.is_valid(row) && !has_escaped_name(&record) {
+            rendered.clear();
+            renderer.columns(row, &mut rendered);
+            assert!(rendered != record, "raw kept for nothing: {}", String::from_utf8_lossy(&record));
+        }
+    }
+    let raw = decoded.rejects.column(rejects::index::RAW).as_binary::<i32>();
+    let reasons = reasons(&decoded);
+    for (row, reason) in reasons.iter().enumerate() {
+        // The rest of a torn line may be a record of a wrapper; after a tear it is not believed.
+        let torn = reason == "torn_line";
+        assert!(
+            torn || decode_alone(raw.value(row), DEPTH_MAX).is_err(),
+            "{}",
+            String::from_utf8_lossy(raw.value(row))
+        );
+    }
+    if let [reason] = reasons.as_slice()
+        && raw.value(0) == input
+        && !input.contains(&b'\n')
+        && reason != "line_too_long"
+    {
+        // A list is refused because of its items.
+        let refusal = decode_alone(input.strip_prefix(b"\xef\xbb\xbf").unwrap_or(input), DEPTH_MAX);
+        let expected = refusal.expect_err("refused above").reason;
+        let is_list = memchr::memmem::find(input, b"\"EventList\"").is_some();
+        let of_items = expected == Reason::NotAnAuditEvent || (expected == Reason::TooDeep && is_list);
+        assert!(of_items || expected.as_str() == reason, "{expected}, {reason}");
+    }
+    decoded
+}
+
+#[test]
+fn generated_log_needs_no_raw() {
+    let log = generated(20_000, 7);
+    let decoded = check(&log);
+    assert_eq!(decoded.events.num_rows(), log.iter().filter(|byte| **byte == b'\n').count());
+    assert_eq!(decoded.rejects.num_rows(), 0);
+    let kept = decoded.events.num_rows() - decoded.events.column(index::RAW).null_count();
+    assert_eq!(kept, 0, "generated lines are written as kube-apiserver writes them");
+}
+
+#[test]
+fn every_file_of_the_corpus() {
+    let (mut shaped, mut without_raw, mut sysdig) = (0, 0, 0);
+    for (path, bytes) in corpus() {
+        let name = format!(
+            "{}/{}",
+            path.parent().and_then(|p| p.file_name()).unwrap_or_default().to_string_lossy(),
+            path.file_name().unwrap_or_default().to_string_lossy()
+        );
+        if name.ends_with("labels.jsonl") {
+            continue;
+        }
+        let decoded = check(&bytes);
+        let refused = reasons(&decoded);
+        let raw = decoded.events.column(index::RAW);
+        println!(
+            "{name}: {} events ({} with raw), rejects {refused:?}",
+            decoded.events.num_rows(),
+            raw.len() - raw.null_count()
+        );
+        if name.starts_with("sysdig-aks/") {
+            sysdig += decoded.events.num_rows();
+        }
+        // Cases from the field have their own outcomes.
+        if name.starts_with("field/") {
+            continue;
+        }
+        if name == "falco/fal_01_003.ndjson" {
+            assert_eq!(refused, ["not_an_audit_event"], "{name}");
+        } else {
+            assert_eq!(refused, [] as [&str; 0], "{name}");
+            assert!(decoded.events.num_rows() > 0, "{name}");
+        }
+        // Shaped as kube-apiserver writes audit.k8s.io/v1: its first bytes say so, for the newer
+        // files.
+        for (row, line) in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).enumerate() {
+            let v1 = br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"#;
+            if line.starts_with(v1) && row < raw.len() {
+                shaped += 1;
+                without_raw += usize::from(raw.is_null(row));
+            }
+        }
+    }
+    assert!([0, 46].contains(&sysdig), "events in the wrappers of Azure: {sysdig}");
+    println!("shaped as kube-apiserver writes them: {shaped}, without raw: {without_raw}");
+    assert!(without_raw * 100 >= shaped * 99, "{without_raw} of {shaped}");
+}
+
+#[test]
+fn a_thousand_lines_cut_at_each_of_some_bytes() {
+    let log = generated(1_000, 3);
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut cut_log = Vec::new();
+    let mut lines = 0;
+    for line in log.split_inclusive(|byte| *byte == b'\n') {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let cut = (state >> 33) as usize % line.len().max(1);
+        cut_log.extend_from_slice(&line[..cut.max(1)]);
+        cut_log.push(b'\n');
+        lines += 1;
+    }
+    let decoded = check(&cut_log);
+    assert_eq!(decoded.records(), lines);
+    assert_eq!(decoded.events.num_rows() as u64 + decoded.rejects.num_rows() as u64, lines);
+}
+
+#[test]
+fn one_line_cut_at_every_byte() {
+    let log = generated(40, 11);
+    for line in log.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).take(12) {
+        for cut in 1..line.len() {
+            let decoded = decode_bytes(&line[..cut], "c", "p").expect("columns");
+            assert_eq!((decoded.events.num_rows(), decoded.rejects.num_rows()), (0, 1), "cut at {cut}");
+        }
+        check(line);
+    }
+}
+
+#[test]
+fn a_torn_line_glued_to_the_next_gives_up_the_whole_event() {
+    let log = generated(200, 5);
+    let lines: Vec<&[u8]> = log.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+    for pair in lines.chunks_exact(2) {
+        for cut in [1, 10, pair[0].len() / 2, pair[0].len() - 1] {
+            let glued = [&pair[0][..cut], pair[1], b"\n"].concat();
+            let decoded = check(&glued);
+            assert_eq!(decoded.events.num_rows(), 1, "cut at {cut}: {}", String::from_utf8_lossy(&glued));
+            assert_eq!(reasons(&decoded), ["torn_line"]);
+        }
+        let both = [pair[0], pair[1], b"\n"].concat();
+        let decoded = check(&both);
+        assert_eq!((decoded.events.num_rows(), decoded.rejects.num_rows()), (2, 0));
+        let torn_after = [pair[0], &pair[1][..pair[1].len() / 2], b"\n"].concat();
+        let decoded = check(&torn_after);
+        assert_eq!((decoded.events.num_rows(), reasons(&decoded)), (1, vec!["torn_line".to_owned()]));
+    }
+}
+
+/// A client may send text that looks like an event; wherever the client's own event is torn, that
+/// text stays a body.
+#[test]
+fn a_body_that_looks_like_an_event_is_never_taken_for_one() {
+    let forged = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"forged","stage":"ResponseComplete","verb":"delete","user":{"username":"victim"}}"#;
+    let real = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"real","stage":"ResponseComplete","verb":"get"}"#;
+    let outer = format!(
+        r#"{{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"outer","requestObject":[{forged},{forged}],"x":[{forged}{forged}]}}"#
+    );
+    let first = outer.find("[").expect("a list") + 1;
+    for cut in first + forged.len()..outer.len() {
+        // Torn right after the forged event, the two cannot be told apart; kube-apiserver writes
+        // the newline together with the line.
+        let torn_behind = outer[..cut].ends_with(forged);
+        for (end, events) in [("", 0), ("\n", 0), ("[Truncated...]\n", 0), ("\0\0\n", 0)] {
+            if torn_behind && end == "\n" {
+                continue;
+            }
+            let line = format!("{}{end}", &outer[..cut]);
+            assert_eq!(check(line.as_bytes()).events.num_rows(), events, "{line}");
+        }
+        let glued = check(format!("{}{real}\n", &outer[..cut]).as_bytes());
+        let ids = glued.events.column(index::AUDIT_ID);
+        let ids: Vec<_> = ids.as_string::<i32>().iter().flatten().collect();
+        assert_eq!(ids, ["real"], "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_short_line_cannot_become_millions_of_rows() {
+    let list = format!(r#"{{"kind":"EventList","items":[{}]}}"#, vec!["{}"; 100_000].join(","));
+    let decoded = check(list.as_bytes());
+    assert_eq!((decoded.events.num_rows(), reasons(&decoded)), (0, vec!["short_items".to_owned()]));
+    let few = check(br#"{"kind":"EventList","items":[{},{}]}"#);
+    assert_eq!(few.rejects.num_rows(), 2);
+}
+
+#[test]
+fn event_lists_are_their_items_and_their_frame() {
+    let log = generated(50, 9);
+    let lines: Vec<&str> = std::str::from_utf8(&log).expect("UTF-8").lines().collect();
+    // Items of a list carry neither kind nor apiVersion.
+    let items: Vec<String> = lines
+        .iter()
+        .map(|line| line.replacen(r#""kind":"Event","apiVersion":"audit.k8s.io/v1","#, "", 1))
+        .collect();
+    let list = format!(
+        r#"{{"kind":"EventList","apiVersion":"audit.k8s.io/v1","metadata":{{}},"items":[{}]}}"#,
+        items.join(",")
+    );
+    let decoded = check(format!("{list}\n{list}\n").as_bytes());
+    assert_eq!((decoded.events.num_rows(), decoded.rejects.num_rows()), (100, 0));
+    assert_eq!(decoded.events.column(index::RAW).null_count(), 100, "items need no raw");
+
+    let broken = format!(
+        r#" {{ "kind":"EventList","items":[ {{"kind":0}} , {} , 7,{} , {{"kind":1}} ] }} "#,
+        items[0], items[1]
+    );
+    let decoded = check(broken.as_bytes());
+    assert_eq!((decoded.events.num_rows(), decoded.rejects.num_rows()), (2, 3));
+    for empty in [
+        r#"{"kind":"EventList","items":[]}"#,
+        r#"{"kind":"EventList","items":null}"#,
+        r#"{"kind":"EventList"}"#,
+    ] {
+        assert_eq!(reasons(&check(empty.as_bytes())), ["empty_event_list"]);
+    }
+}
+
+/// A client's deep body costs its own event, and none of those around it.
+#[test]
+fn what_is_too_deep_costs_only_itself() {
+    let log = generated(6, 13);
+    let lines: Vec<&str> = std::str::from_utf8(&log).expect("UTF-8").lines().collect();
+    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let deep = format!(r#"{{"kind":"Event","auditID":"deep","requestObject":{}}}"#, nested(128));
+    let deepest = format!(r#"{{"kind":"Event","auditID":"deepest","requestObject":{}}}"#, nested(1_000_000));
+    let allowed = format!(r#"{{"kind":"Event","auditID":"allowed","requestObject":{}}}"#, nested(127));
+    let list = |items: &[&str], end: &str| {
+        format!(r#"{{"kind":"EventList","apiVersion":"audit.k8s.io/v1","items":[{}]}}{end}"#, items.join(","))
+    };
+    for deep in [deep.as_str(), deepest.as_str()] {
+        for (input, events, refused) in [
+            (list(&[lines[0], deep, lines[1], deep, &allowed], ""), 3, vec!["too_deep"; 2]),
+            (list(&[deep, lines[0]], "\n"), 1, vec!["too_deep"]),
+            (list(&[deep], "\n"), 0, vec!["too_deep"]),
+            (list(&["7", deep, lines[0]], "\n"), 1, vec!["not_an_audit_event", "too_deep"]),
+            // Documents on one line, and a torn one before a whole one.
+            (format!("{}{deep}{}\n", lines[0], lines[1]), 2, vec!["too_deep"]),
+            (format!("{deep}{}", lines[1]), 1, vec!["too_deep"]),
+            (format!("{}{}\n", &deep[..deep.len() - 70], lines[1]), 1, vec!["torn_line"]),
+            (format!("{deep}\n{}\n", lines[1]), 1, vec!["too_deep"]),
+            (format!("{deep}broken\n"), 0, vec!["too_deep", "torn_line"]),
+            (nested(100_000), 0, vec!["too_deep"]),
+            (r#"{"kind":"EventList","items":["#.repeat(50_000), 0, vec!["too_deep"]),
+            (format!(r#"{{"kind":"EventList","items":{}}}"#, nested(200)), 0, vec!["too_deep"]),
+        ] {
+            let decoded = check(input.as_bytes());
+            let start = &input[..input.len().min(200)];
+            assert_eq!(
+                (decoded.events.num_rows(), reasons(&decoded)),
+                (events, refused.iter().map(|r| (*r).to_owned()).collect()),
+                "{start}"
+            );
+        }
+    }
+}
+
+#[test]
+fn each_reason() {
+    let deep =
+        format!(r#"{{"kind":"Event","auditID":"a","requestObject":{}{}}}"#, "[".repeat(127), "]".repeat(127));
+    let too_deep =
+        format!(r#"{{"kind":"Event","auditID":"a","requestObject":{}{}}}"#, "[".repeat(128), "]".repeat(128));
+    let bomb = "[".repeat(100_000);
+    let cases: Vec<(Vec<u8>, &str)> = vec![
+        (b"not json".to_vec(), "broken_json"),
+        (b"{\"auditID\":\"a\xff\"}".to_vec(), "invalid_utf8"),
+        (b"{\"auditID\":\"a\0\"}".to_vec(), "nul_byte"),
+        (vec![0; 5000], "nul_byte"),
+        (too_deep.into_bytes(), "too_deep"),
+        (bomb.into_bytes(), "too_deep"),
+        (b"[]".to_vec(), "not_an_audit_event"),
+        (b"{}".to_vec(), "not_an_audit_event"),
+        (br#"{"kind":"Event","apiVersion":"v1","auditID":"a"}"#.to_vec(), "not_an_audit_event"),
+        (br#"{"kind":"Pod","apiVersion":"v1"}"#.to_vec(), "not_an_audit_event"),
+        (br#"{"auditID":"a","stage":"ResponseDone"}"#.to_vec(), "invalid_field"),
+        (br#"{"auditID":"a","verb":5}"#.to_vec(), "invalid_field"),
+        (br#"{"auditID":"a","user":"root"}"#.to_vec(), "invalid_field"),
+        (br#"{"auditID":"a","sourceIPs":["1.2.3.4",5]}"#.to_vec(), "invalid_field"),
+        (br#"{"auditID":"a","responseStatus":{"code":99999999999}}"#.to_vec(), "invalid_field"),
+        (br#"{"auditID":"a","stageTimestamp":"yesterday"}"#.to_vec(), "invalid_field"),
+        (b"  \t ".to_vec(), "blank_line"),
+        (br#"{"kind":"Event","auditID":"a","requestO[Truncated...]"#.to_vec(), "truncated_by_cloud"),
+        (
+            br#"2017-03-21T03:57:09.106841886-04:00 AUDIT: id="c939d2a7" ip="127.0.0.1" method="GET""#
+                .to_vec(),
+            "legacy_format",
+        ),
+        (br#"{"insertId":"a","logName":"x","protoPayload":{}}"#.to_vec(), "other_category"),
+        (br#"{"messageType":"DATA_MESSAGE","logEvents":[]}"#.to_vec(), "wrapped"),
+        (vec![b'x'; (4 << 20) + 1], "line_too_long"),
+    ];
+    for (input, reason) in cases {
+        let decoded = check(&input);
+        let found = reasons(&decoded);
+        assert!(
+            !found.is_empty() && found.iter().all(|found| found == reason),
+            "{reason} expected, {found:?} found"
+        );
+        let detail = decoded.rejects.column(rejects::index::DETAIL).as_string::<i32>();
+        assert!(!detail.value(0).is_empty());
+    }
+    assert_eq!(check(deep.as_bytes()).events.num_rows(), 1, "the depth bound itself is allowed");
+    assert_eq!(check(b"").records(), 0);
+    assert_eq!(check(b"\n\n\n").records(), 0);
+}
+
+#[test]
+fn what_the_field_sends() {
+    for line in [
+        r#"{"auditID":"a"}"#,
+        "\u{feff}{\"auditID\":\"a\"}\r\n{\"auditID\":\"b\"}\r\n\r\n",
+        "\u{feff}broken\n",
+        r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"a","stage":"Panic","requestURI":"/","verb":"get","user":{},"requestReceivedTimestamp":null,"stageTimestamp":null}"#,
+        r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1beta1","metadata":{"creationTimestamp":"2018-10-26T13:38:34Z"},"level":"Request","timestamp":"2018-10-26T13:38:34Z","auditID":"a","stage":"ResponseStarted","requestURI":"/","verb":"get","user":{"username":"u"},"requestReceivedTimestamp":"2018-10-26T13:38:34.8Z","stageTimestamp":"2018-10-26T13:38:34.123456789Z"}"#,
+        r#"{"auditID":"a","auditID":"b","user":{"username":"x"},"user":{"groups":["g"]}}"#,
+        r#"{"\u0061uditID":"a","verb":"get"}"#,
+        r#"{"auditID":"a","requestObject":[{"op":"replace","path":"/spec","value":1e400}],"responseObject":"x"}"#,
+        r#"{"auditID":"a","requestObject":{"a":"\ud800"}}"#,
+        r#"{"auditID":"a","requestObject":123456789012345678901234567890}"#,
+        r#"{"auditID":"a","user":{"username":"\u003cscript\u003e\u2028","groups":[],"extra":{}}}"#,
+        r#"{"auditID":"a","annotations":{"x":1,"authorization.k8s.io/decision":"forbid"}}"#,
+        r#"{"auditID":"a","objectRef":{"resource":"p","resourceVersion":"\u0031"}}"#,
+        r#"{"auditID":"a","objectRef":{"resource":"p","resourceVersion":""}}"#,
+        r#"{"auditID":"a","objectRef":{},"responseStatus":{},"impersonatedUser":{},"user":null,"sourceIPs":null}"#,
+        r#"{"auditID":"a","responseStatus":{"metadata":{},"code":-0},"sourceIPs":[]}"#,
+        r#"{ "auditID" : "a" , "user" : { "username" : "u" } , "requestObject" : { } }"#,
+    ] {
+        check(line.as_bytes());
+    }
+}
+
+/// Mutations that happen to real logs, and some that only an attacker makes.
+fn mutate(line: &[u8], kind: u8, at: usize, byte: u8) -> Vec<u8> {
+    let at = at % line.len().max(1);
+    let mut line = line.to_vec();
+    match kind % 7 {
+        0 => line.truncate(at),
+        1 => line[at] ^= 1 << (byte % 8),
+        2 => line[at] = byte,
+        3 => line.insert(at, byte),
+        4 => {
+            line.remove(at);
+        }
+        5 => line.splice(at..at, *b"{\"kind\":\"Event\",").for_each(drop),
+        _ => line.extend_from_within(at..),
+    }
+    line
+}
+
+/// Texts between quotes: equal, equal except for their escapes, or ending where a value seems to
+/// end.
+const VALUES: [&str; 19] = [
+    "",
+    "a",
+    "a",
+    "a\\u0026b",
+    "a&b",
+    "a\\\\u0026b",
+    "a\\u0026b",
+    "\\\"",
+    "é",
+    "\u{2028}",
+    "\\u2028",
+    "1",
+    "12",
+    "012",
+    "a}",
+    "\\u0061",
+    "x\\ny",
+    "}",
+    "\u{7f}",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn mutated_lines(picks in prop::collection::vec((0_usize..400, any::<u8>(), any::<usize>(), any::<u8>()), 1..6)) {
+        thread_local!(static LINES: Vec<Vec<u8>> = {
+            let mut lines: Vec<Vec<u8>> = generated(300, 21).split(|b| *b == b'\n').map(<[u8]>::to_vec).collect();
+            lines.extend(corpus().iter().flat_map(|(_, bytes)| bytes.split(|b| *b == b'\n').take(4).map(<[u8]>::to_vec)));
+            lines.retain(|line| !line.is_empty() && line.len() < 20_000);
+            lines
+        });
+        LINES.with(|lines| {
+            let mut input = Vec::new();
+            for (pick, kind, at, byte) in picks {
+                input.extend(mutate(&lines[pick % lines.len()], kind, at, byte));
+                if byte % 4 != 0 {
+                    input.push(b'\n');
+                }
+            }
+            check(&input);
+        });
+    }
+
+    #[test]
+    fn any_strings_survive(text in "\\PC{0,40}", control in "[\\x00-\\x1f\"\\\\<>&\u{2028}]{0,6}") {
+        let value = serde_json::to_string(&format!("{text}{control}")).expect("a string");
+        let line = format!(r#"{{"auditID":{value},"verb":{value},"user":{{"username":{value},"groups":[{value},{value}]}},"sourceIPs":[{value}],"objectRef":{{"name":{value},"resourceVersion":{value}}},"responseStatus":{{"metadata":{{}},"message":{value}}},"requestObject":{{{value}:{value}}}}}"#);
+        prop_assert_eq!(check(line.as_bytes()).events.num_rows(), 1);
+    }
+
+    /// Lines of one block share what was read before: similar values must not be confused.
+    #[test]
+    fn lines_in_order_with_values_that_look_alike(
+        picks in prop::collection::vec(prop::collection::vec((0_usize..VALUES.len(), any::<bool>()), 13..14), 1..12),
+    ) {
+        let mut input = String::new();
+        for picks in &picks {
+            let value = |at: usize| VALUES[picks[at].0];
+            let reference: Vec<String> = ["resource", "namespace", "name", "uid", "apiGroup", "apiVersion", "resourceVersion", "subresource"]
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| picks[*at].1)
+                .map(|(at, name)| {
+                    // An odd version always keeps `raw`.
+                    let value = if at == 6 { ["1", "12", "012", "a"][picks[at].0 % 4] } else { value(at) };
+                    format!(r#""{name}":"{value}""#)
+                })
+                .collect();
+            let status = if picks[8].1 { r#""code":200"#.to_owned() } else { format!(r#""message":"{}","code":{}"#, value(8), picks[8].0 * 50) };
+            writeln!(
+                input,
+                r#"{{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"a","stage":"Panic","requestURI":"{}","verb":"{}","user":{{"username":"{}"}},"sourceIPs":["{}"],"objectRef":{{{}}},"responseStatus":{{"metadata":{{}},{status}}},"requestReceivedTimestamp":"2026-03-02T00:00:01.836455Z","stageTimestamp":"2026-03-02T00:00:0{}.837715Z"}}"#,
+                value(9), value(10), value(11), value(12), reference.join(","), picks[12].0 % 3
+            ).expect("in memory");
+        }
+        check(input.as_bytes());
+    }
+
+    #[test]
+    fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        check(&bytes);
+    }
+}

@@ -1,0 +1,12 @@
+//! Why a batch was not stored: the log refuses it, and the listener answers.
+//!
+//! Invariant: a refused batch leaves nothing in the log that is read, so the sender may try again.
+
+/// Why a batch was not stored; the sender may try again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// There is no room.
+    Full,
+    /// The disk failed.
+    Failed,
+}

@@ -1,0 +1,24 @@
+//! What an HTTP answer means for an alert.
+//!
+//! Invariant: an alert is refused only by a status that says the alert itself is at fault; every
+//! other failure is waited for, so a wrong setting loses no alert. No state.
+
+use super::Outcome;
+use super::http::{Answer, Http};
+
+/// Returns the outcome of an alert from the status of the answer alone.
+pub(super) fn judge(http: &Http, answer: &Result<Answer, String>) -> Outcome {
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(reason) => return Outcome::later(reason.clone()),
+    };
+    let shown = http.shown(answer);
+    match answer.status.as_u16() {
+        200..=299 => Outcome::Taken,
+        408 | 425 | 429 | 500..=599 => Outcome::Later { reason: shown, after: answer.retry_after },
+        401 | 403 | 407 => Outcome::later(format!("{shown}: check the credentials")),
+        // The address is wrong, or the receiver has moved; the alert is not at fault.
+        300..=399 | 404 | 405 | 410 => Outcome::later(format!("{shown}: check the URL")),
+        _ => Outcome::Refused { reason: shown },
+    }
+}

@@ -80,7 +80,7 @@ pub fn archive_error(error: ArchiveError) -> CliError {
     CliError::of(error, is_location, hint)
 }
 
-/// An error of keys, of the signed logs, or of a proof.
+/// An error of a signed log or of a proof.
 pub fn proof_error(error: impl Into<ProofError>) -> CliError {
     let error = error.into();
     let hint = error.hint();

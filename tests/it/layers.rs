@@ -72,8 +72,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// What tests of a crate may use beyond [`EDGES`]: the generator, which depends on nothing of ours,
-/// and what judges an archive.
+/// What tests of a crate may use beyond [`EDGES`]: the generator, which depends on none of our
+/// crates, and the crates that judge an archive.
 const TEST_EDGES: &[(&str, &[&str])] = &[
     ("strongroom-decode", &["strongroom-generate"]),
     ("strongroom-ingest", &["strongroom-proof", "strongroom-tlog"]),
@@ -128,7 +128,7 @@ const ROWS: &str = "its tests include archive/src/tests/rows.rs, which names it"
 /// File names that promise nothing.
 const NAMELESS: &[&str] = &["util.rs", "utils.rs", "helpers.rs", "helper.rs", "common.rs", "misc.rs"];
 
-const ARCHITECTURE_LINES_MAX: usize = 260;
+const ARCHITECTURE_LINES_MAX: usize = 200;
 const ARCHITECTURE_COLUMNS_MAX: usize = 100;
 
 fn cargo(arguments: &[&str]) -> String {

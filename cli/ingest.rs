@@ -15,8 +15,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use strongroom_alerts::RuleSet;
 use strongroom_archive::{Archive, SealReport};
 use strongroom_decode::Reason;
-use strongroom_ingest::{FileError, IngestError, IngestOptions, Observer, Progress, Report, ingest};
-use strongroom_ingest::{pipeline, source};
+use strongroom_ingest::{
+    FileError, IngestError, IngestOptions, Observer, Progress, Report, ingest, pipeline, source,
+};
 use strongroom_schemas::{Alert, Severity, error_chain};
 use strongroom_sinks::finding_line;
 

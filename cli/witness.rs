@@ -1,7 +1,7 @@
 //! `strongroom witness`: a witness for other archives' logs, over HTTP.
 //!
 //! Invariants: nothing is served beyond loopback without TLS; connections, their streams, their
-//! time and their requests are bounded; `strongroom_archive` decides what is cosigned, and has it
+//! time and their requests are bounded; `strongroom_proof` decides what is cosigned, and has it
 //! on disk before the answer is sent.
 
 use std::convert::Infallible;

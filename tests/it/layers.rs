@@ -75,7 +75,8 @@ const EDGES: &[(&str, &[&str])] = &[
 /// What tests of a crate may use beyond [`EDGES`]: the generator, which depends on none of our
 /// crates, and the crates that judge an archive.
 const TEST_EDGES: &[(&str, &[&str])] = &[
-    ("strongroom-ingest", &["strongroom-generate", "strongroom-proof", "strongroom-tlog"]),
+    ("strongroom-decode", &["strongroom-generate"]),
+    ("strongroom-ingest", &["strongroom-proof", "strongroom-tlog"]),
     ("strongroom-retention", &["strongroom-proof"]),
 ];
 

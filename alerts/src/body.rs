@@ -122,7 +122,7 @@ fn patched(operations: Vec<Value>) -> Value {
     root
 }
 
-/// Deepest path of a JSON patch operation that is followed.
+/// Maximum depth of the path of a JSON patch operation that is followed.
 const PATCH_DEPTH_MAX: usize = 64;
 
 fn put(at: &mut Value, keys: &[String], value: Value, depth_left: usize) {

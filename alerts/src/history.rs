@@ -36,7 +36,7 @@ use crate::window::{Counted, GroupKey};
 
 /// Microseconds in an hour.
 const HOUR_US: i64 = 3_600_000_000;
-/// Fewest days with the same time of day for which that time is compared separately.
+/// Minimum number of days with the same time of day for that time to be compared separately.
 const SAME_HOUR_MIN: usize = 3;
 /// Audit ids in a baseline's alert: the hour's first ones.
 pub(crate) const EVIDENCE_MAX: usize = 8;

@@ -17,7 +17,7 @@ use yaml_serde::{Deserializer, Value};
 use crate::testing::batch_of;
 use crate::{Detector, DetectorConfig, Matcher, RuleSet};
 
-/// Fewest built-in rules.
+/// Minimum number of built-in rules.
 const RULES_MIN: usize = 150;
 
 fn folder() -> PathBuf {

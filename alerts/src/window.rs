@@ -57,9 +57,10 @@ use strongroom_schemas::{Touch, Touched};
 use crate::rule::Measure;
 use crate::trace::{Trace, Traces};
 
-/// Most episodes of a group; the oldest is forgotten first.
+/// Maximum number of episodes of a group; the oldest is forgotten first.
 const EPISODES_MAX: usize = 16;
-/// Most traces of thinned-out occurrences that one event keeps; more count as any.
+/// Maximum number of traces of thinned-out occurrences that one event keeps; if there were more,
+/// one entry that stands for any trace replaces them all.
 const THINNED_MAX: usize = 64;
 
 /// The memory of windows; about 200 bytes for each event.

@@ -49,7 +49,7 @@ pub struct EncodedRowGroup {
     pub(crate) rows: u64,
     pub(crate) columns: Vec<EncodedColumn>,
     pub(crate) spans: Vec<Span>,
-    /// Least and greatest time, microseconds.
+    /// Minimum and maximum time, in microseconds.
     pub(crate) times: Option<(i64, i64)>,
     /// Leaf hashes of the records, in row order; `None` if they were not given.
     pub(crate) record_hashes: Option<Vec<Sha256Hash>>,

@@ -129,7 +129,7 @@ pub struct Ledger {
     pub positions: BTreeMap<String, (i64, i64)>,
 }
 
-/// Least and greatest event time of a file, if its commit states them.
+/// Minimum and maximum event time of a file, if its commit states them.
 pub(super) fn times(table: Table, add: &AddFacts) -> Option<(i64, i64)> {
     let time = |bounds: &serde_json::Map<String, Value>| {
         bounds.get(time_column(table)).and_then(Value::as_str).and_then(micros)

@@ -36,7 +36,7 @@ pub const EXAMPLES_MAX: usize = 5;
 pub struct Limits {
     /// Threads that decode, match and encode. Default: the number of cores.
     pub workers: usize,
-    /// Most bytes of text that become one row group.
+    /// Maximum size of the text that becomes one row group, in bytes.
     pub block_bytes_max: usize,
     pub line_bytes_max: usize,
     pub depth_max: usize,

@@ -45,8 +45,8 @@ const STORE_TIMEOUT_SECONDS: u64 = 2;
 /// How long a producer may take to send what it has.
 const PRODUCED: Duration = Duration::from_secs(600);
 
-/// Most messages of one batch. This broker reports the first message of a partition's last batch as
-/// its end: a test that asks for the end while messages arrive needs batches of one.
+/// How many messages one batch has. This broker reports the first message of a partition's last
+/// batch as its end: a test that asks for the end while messages arrive needs batches of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Batches {
     AsTheyCome,

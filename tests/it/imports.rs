@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Most lines of a crate, without its tests.
+/// Maximum number of lines in a crate, without its tests.
 const CRATE_LINES_MAX: usize = 10_000;
 
 /// Circles that exist: the crate, and the files, or the children of one module (`folder/` for one

@@ -37,7 +37,7 @@ use crate::error::DeltaError;
 
 /// Newest version of the protocol that this program reads.
 const READER_VERSION: u32 = 1;
-/// Least version that supports `delta.appendOnly`.
+/// Lowest version that supports `delta.appendOnly`.
 const WRITER_VERSION: u32 = 2;
 /// Commits read at once where each is a request.
 const COMMITS_AT_ONCE: usize = 16;

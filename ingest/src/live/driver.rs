@@ -43,7 +43,7 @@ use crate::seal::{Limits, SEAL_ALERTS_MAX, seal_plan};
 pub const LIVE_BLOCK_BYTES: usize = 32 << 20;
 /// Text under way.
 pub const TEXT_BYTES_MAX: u64 = 256 << 20;
-/// Most messages of sources that wait for the driver.
+/// Maximum number of messages of sources that wait for the driver.
 const SOURCE_MESSAGES_MAX: usize = 1024;
 /// Longest time that a stop may take.
 pub const DRAIN: Duration = Duration::from_secs(25);
@@ -68,7 +68,7 @@ fn match_jobs_max(limits: &Limits) -> usize {
 #[derive(Clone, Debug)]
 pub struct LiveOptions {
     pub limits: Limits,
-    /// Most text under way, in bytes: this bounds the memory.
+    /// Maximum size of the text under way, in bytes: this bounds the memory.
     pub text_bytes_max: u64,
     /// Longest time that a stop may take; what is not sealed by then stays at its source.
     pub drain: Duration,

@@ -39,13 +39,13 @@ use crate::export;
 use crate::fingerprint::Fingerprint;
 use crate::source::{ALIKE_MAX, BlockBounds, CompareError, FileError, Input, Skipped, Stream, find};
 
-/// Most text of a chunk.
+/// Maximum size of a chunk's text.
 const CHUNK_BYTES: usize = 16 << 20;
 const CHUNK_LINES: usize = 131_072;
 /// Chunks taken from one file before the others have their turn.
 const TURN_CHUNKS: usize = 8;
-/// Most files kept open. Beyond that, the file that was quiet for longest is closed, and opened
-/// again when it grows; new files wait.
+/// Maximum number of files kept open. Beyond that, the file that was quiet for longest is closed,
+/// and opened again when it grows; new files wait.
 const OPEN_MAX: usize = 256;
 /// Bytes before the read position that must be unchanged.
 const SEEN_BYTES: usize = 1024;

@@ -59,14 +59,14 @@ pub const BEHIND_WAIT: Duration = Duration::from_millis(250);
 pub const GATHERED_BYTES_MAX: usize = 32 << 20;
 /// Messages that librdkafka fetches ahead.
 pub const PREFETCH_BYTES: usize = 32 << 20;
-/// Most bytes of one response of a broker. A longer message still arrives, on its own.
+/// Maximum size of one response of a broker, in bytes. A longer message still arrives, on its own.
 pub const FETCH_BYTES: usize = 16 << 20;
 /// The longest response, and so the longest message, that is accepted.
 pub const RESPONSE_BYTES_MAX: usize = 128 << 20;
 /// Default of [`KafkaOptions::session_timeout`]: a killed process gets its partitions back after
 /// this time.
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
-/// Most bytes of a cluster's id, which is part of partition names.
+/// Maximum length of a cluster's id, in bytes; the id is part of partition names.
 pub const CLUSTER_ID_BYTES_MAX: usize = 128;
 
 /// What to read, and how to reach it.

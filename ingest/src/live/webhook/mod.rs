@@ -106,14 +106,14 @@ pub struct WebhookOptions {
     pub routes: Vec<Route>,
     /// Folder of the write-ahead log, used by this source only; created if it is missing.
     pub wal_dir: PathBuf,
-    /// Most bytes of the log; beyond that, batches are refused with 429 until the archive has some
-    /// of it.
+    /// Maximum size of the log, in bytes; beyond that, batches are refused with 429 until the
+    /// archive has some of it.
     pub wal_bytes_max: u64,
     /// Free bytes to leave on the log's disk.
     pub disk_free_bytes_min: u64,
     /// Longest body; longer ones are refused with 413.
     pub body_bytes_max: usize,
-    /// Most bytes of all bodies under way together.
+    /// Maximum size of all bodies under way, taken together, in bytes.
     pub memory_bytes_max: usize,
     /// Longest line that is stored of a body that is neither a list nor an event.
     pub line_bytes_max: usize,

@@ -1,4 +1,4 @@
-//! Why rules are refused, and the limits that they are held to.
+//! Why rules are refused, and the limits on them.
 //!
 //! Invariant: every limit on a rule or a rule file is a constant here, and every error names the
 //! file it is about. No state: a crash changes nothing.

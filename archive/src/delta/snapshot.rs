@@ -55,8 +55,8 @@ pub struct FileEntry {
     pub date: NaiveDate,
     /// Volume of the file, which is that of its commit.
     pub period: Period,
-    /// Minimum event time (`stage_timestamp`, `received_timestamp` or `time`) in microseconds; `None`
-    /// if unknown.
+    /// Minimum event time (`stage_timestamp`, `received_timestamp` or `time`) in microseconds;
+    /// `None` if unknown.
     pub time_min_us: Option<i64>,
     pub time_max_us: Option<i64>,
     /// Minimum `source_offset`, over all sources in the file.

@@ -2571,8 +2571,8 @@ class Rows(InFolder):
 
         self.assertIsNone(differs(json.dumps(good)))
         self.assertIsNone(differs(json.dumps({**good, "subject": "case 7", "more": [1, {"a": None}]}), subject="case 7"))
-        self.assertEqual(differs(json.dumps(good), time=self.MICROS + 1), "its columns are not those of its body")
-        self.assertEqual(differs(json.dumps({**good, "subject": "x"})), "its columns are not those of its body")
+        self.assertEqual(differs(json.dumps(good), time=self.MICROS + 1), "its columns differ from its body")
+        self.assertEqual(differs(json.dumps({**good, "subject": "x"})), "its columns differ from its body")
         deepest, deep = (json.dumps(good)[:-1] + ',"d":%s%s}' % ("[" * n, "]" * n) for n in (126, 127))
         self.assertIsNone(differs(deepest))
         for body in (
@@ -2581,7 +2581,7 @@ class Rows(InFolder):
             + [json.dumps({**good, "time": t}) for t in ("2026-03-02T10:00:00Z", "2026-02-30T10:00:00.000000Z", "2026-03-02T10:00:00.000000+00:00", 5)]
             + [json.dumps({**good, "principal": "x" * 1001}), json.dumps({k: v for k, v in good.items() if k != "time"})]
         ):
-            self.assertEqual(differs(body), "its body is not a record of activity", body and body[:80])
+            self.assertEqual(differs(body), "its body is not an activity record", body and body[:80])
 
     def test_a_checkpoint_of_delta_that_hides_files(self):
         import pyarrow as pa

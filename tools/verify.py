@@ -3345,9 +3345,9 @@ def activity_differs(row):
         if "subject" in value and not is_name(value["subject"]):
             raise Malformed("it is not a record")
     except (Malformed, TypeError):
-        return "its body is not a record of activity"
+        return "its body is not an activity record"
     said = value["kind"], at, value["principal"], value.get("subject")
-    return None if said == tuple(row.get(c) for c in ("kind", "time", "principal", "subject")) else "its columns are not those of its body"
+    return None if said == tuple(row.get(c) for c in ("kind", "time", "principal", "subject")) else "its columns differ from its body"
 
 
 def check_rows(table, file, add, committed, where, report, meaning=None):

@@ -1,7 +1,7 @@
 //! Finds the sealed files that contain records in the scope of a legal hold.
 //!
 //! Invariant: every file with such a record is found. A doubtful file counts as found: keeping too
-//! much does less harm than keeping too little. So rows without a believable time count by the date
+//! much does less harm than keeping too little. So rows without a plausible time count by the date
 //! that they are filed under. Rejects (which have neither namespace nor user) and activity (whose
 //! records may be about anyone) count by their time only, and so do files that cannot be read.
 //! Alerts count by everything that their events touch, if they state it.

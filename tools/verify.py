@@ -3253,7 +3253,7 @@ def is_pointer(path):
 
 
 def is_redaction(text):
-    """Whether it is a mark of redaction in its one allowed form."""
+    """Whether it is a redaction mark in its one allowed form."""
     if len(text.encode()) > REDACTION_BYTES_MAX:
         return False
     try:
@@ -3287,7 +3287,7 @@ def check_marks(row):
     if row.get("form") is None and row.get("form_values") is not None:
         yield "it has `form_values` without a form"
     if row.get("redaction") is not None and not is_redaction(row["redaction"]):
-        yield "its `redaction` is not a mark of redaction"
+        yield "its `redaction` is not a redaction mark"
     if row.get("faults") is not None and not are_faults(row["faults"]):
         yield "its `faults` are not a list of faults"
 

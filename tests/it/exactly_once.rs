@@ -37,7 +37,7 @@ const LOCATION: &str = "s3://exactly-once/prod";
 const REST: Duration = Duration::from_secs(900);
 /// How many times a stopped source is started again.
 const STARTS_AGAIN_MAX: usize = 3;
-/// Kills after which the group is abandoned for a new one.
+/// Number of kills after which the group is abandoned for a new one.
 const KILLS_PER_GROUP: u64 = 8;
 /// Timeout of a request at the store; the proxy is silent for longer.
 const STORE_TIMEOUT_SECONDS: u64 = 2;

@@ -466,7 +466,7 @@ impl Modules {
     }
 }
 
-/// Steps from re-export to re-export.
+/// Maximum number of steps from re-export to re-export.
 const STEPS_MAX: usize = 32;
 
 /// Reads a crate from its root on; `read` gives the text of a file, if it is there.

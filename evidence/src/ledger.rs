@@ -28,7 +28,7 @@ use strongroom_tlog::tree::{Paths, root};
 use super::error::EvidenceError;
 use super::question::Span;
 
-/// Commits read at once.
+/// Number of commits that are read at the same time.
 const READS_AT_ONCE: usize = 16;
 /// Maximum number of jumps, and of lags, that are kept; all are counted.
 const TOLD_MAX: usize = 1000;

@@ -52,7 +52,7 @@ pub const BLOCK_BYTES_MAX: usize = 64 << 20;
 pub const BLOCK_BYTES_MIN: usize = 8 << 20;
 /// Memory that all blocks under way may take; with many workers blocks are smaller.
 pub const BLOCKS_MEMORY_BYTES: usize = 600 << 20;
-/// Lines in a block.
+/// Maximum number of lines in a block.
 pub const BLOCK_LINES_MAX: usize = 131_072;
 /// Maximum number of messages of the reader that wait for the coordinator.
 const MESSAGES_MAX: usize = 1024;

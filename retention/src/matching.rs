@@ -32,11 +32,12 @@ use strongroom_store::{Contents, layout};
 
 use super::{RetentionError, Work};
 
-/// Files read at once: each holds the columns of one batch, and the fetched part of a row group, in
-/// memory.
+/// Number of files that are read at the same time: each holds the columns of one batch, and the
+/// fetched part of a row group, in memory.
 const FILES_AT_ONCE: usize = 4;
 const BATCH_ROWS: usize = 8192;
-/// Bytes fetched from the end of a file, before the length of its footer is known.
+/// Number of bytes that are fetched from the end of a file, before the length of its footer is
+/// known.
 const FOOTER_BYTES_LIKELY: usize = 64 << 10;
 const DAY_US: i64 = 86_400_000_000;
 /// Days from the year 1 to the 1st of January 1970.

@@ -18,7 +18,7 @@ pub const REDACTION_BYTES_MAX: usize = 64 << 10;
 pub const PATH_BYTES_MAX: usize = 512;
 /// Maximum number of faults in one row.
 pub const FAULTS_MAX: usize = 64;
-/// Hex digits of a policy's id.
+/// Number of hex digits of a policy's id.
 const POLICY_DIGITS: usize = 16;
 
 /// Why a mark is not valid; repeats no part of it.

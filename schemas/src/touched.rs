@@ -21,7 +21,7 @@ pub const ACTORS_MAX: usize = 64;
 pub const CLUSTERS_MAX: usize = 16;
 /// Maximum number of ranges of offsets that one alert names.
 pub const EVENT_RANGES_MAX: usize = 64;
-/// Longest name in a list, in bytes; a longer one counts as any. The longest name of a service
+/// Longest name in a list, in bytes; a longer one counts as any name. The longest name of a service
 /// account fits.
 pub const NAME_BYTES_MAX: usize = 384;
 

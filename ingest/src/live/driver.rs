@@ -39,9 +39,9 @@ use crate::fingerprint::Fingerprint;
 use crate::replay::{stored_alerts, warm_up};
 use crate::seal::{Limits, SEAL_ALERTS_MAX, seal_plan};
 
-/// Text of a stream that becomes a row group.
+/// Size of the text of a stream that becomes a row group, in bytes.
 pub const LIVE_BLOCK_BYTES: usize = 32 << 20;
-/// Text under way.
+/// Maximum size of the text under way, in bytes.
 pub const TEXT_BYTES_MAX: u64 = 256 << 20;
 /// Maximum number of messages of sources that wait for the driver.
 const SOURCE_MESSAGES_MAX: usize = 1024;
@@ -57,7 +57,7 @@ const SOURCE_WAIT: Duration = Duration::from_secs(1);
 const SOURCE_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Alerts whose ids are remembered, so that a restarted pipeline does not report them again.
 pub const REMEMBERED_ALERTS_MAX: usize = 200_000;
-/// Match jobs under way, per worker.
+/// Maximum number of match jobs under way, per worker.
 const MATCH_JOBS_PER_WORKER: usize = 16;
 
 fn match_jobs_max(limits: &Limits) -> usize {

@@ -37,7 +37,7 @@ use super::{Checked, Finding, FindingKind, Options, Report, Watch};
 const FILE_BYTES_MAX: u64 = 5 << 30;
 /// Maximum number of rows of one file that are named because their columns differ; all are counted.
 const ROWS_TOLD_MAX: usize = 10;
-/// Rows decoded at once.
+/// Number of rows that are decoded at once.
 const BATCH_ROWS: usize = 8192;
 const DAY_US: i64 = 86_400_000_000;
 /// Days from the year 1 to the 1st of January 1970.

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Tests of verify.py: `python3 tools/test_verify.py`. Standard library only; with pyarrow the rows of real Parquet files are tested too.
 
-`Writer` writes the logs of an archive as docs/proof.md describes them, with random bytes as data files. There are two ways to
-break an archive: the writer can be told to write something wrong, and files can be changed afterwards. Either must give the kind
-of finding that the document names."""
+`Writer` writes the logs of an archive as docs/proof.md describes them, with random bytes as data
+files. There are two ways to break an archive: the writer can be told to write something wrong, and
+files can be changed afterwards. Either must give the kind of finding that the document names."""
 import base64
 import contextlib
 import datetime
@@ -166,8 +166,8 @@ class Writer:
         self.key = seed
 
     def add(self, volume, offsets, day="2026-03-02", tagged=True, data=None, **changes):
-        """An `add` action; also writes its file. offsets: partition to [first, last, rows]. changes: members of the action to
-        change, or tags, whose names begin with `tag_` here."""
+        """An `add` action; also writes its file. offsets: partition to [first, last, rows].
+        changes: members of the action to change, or tags, whose names begin with `tag_` here."""
         data = self.random.randbytes(200) if data is None else data
         path = "date=%s/%032x.parquet" % (day, self.random.getrandbits(128))
         put(self.root, "%s/%s" % (volume, path), data)
@@ -1093,8 +1093,9 @@ class Stamped(InFolder):
 
 
 class Store:
-    """An S3 store on a loopback port that can also give answers that no correct store gives. `objects`: key to its versions, oldest
-    first, each a dict of `id`, `data` (None for a deletion), `modified`, `mode`, `until` and `hold`. tests/it tests with a real store."""
+    """An S3 store on a loopback port that can also give answers that no correct store gives.
+    `objects`: key to its versions, oldest first, each a dict of `id`, `data` (None for a deletion),
+    `modified`, `mode`, `until` and `hold`. tests/it tests with a real store."""
 
     PAGE = 3  # names a page
     PUT = datetime.datetime(2026, 3, 2, 10)
@@ -1782,8 +1783,9 @@ class Kept(InFolder):
 class Fuzz(InFolder):
     """Every flipped bit is found, and none causes a traceback."""
 
-    # Where a flip may go unnoticed. .lock is empty and names nothing. _staging, files in _delta_log that are not commits, and files
-    # that do not belong to an archive are listed in the report, but not read. Nothing proves the commits after the newest checkpoint yet.
+    # Where a flip may go unnoticed. .lock is empty and names nothing. _staging, files in _delta_log
+    # that are not commits, and files that do not belong to an archive are listed in the report, but
+    # not read. Nothing proves the commits after the newest checkpoint yet.
     FREE = (".lock", "_staging/", "_last_checkpoint", "readme.txt")
 
     def build(self):

@@ -2600,8 +2600,8 @@ class Archive:
 
     def point_12_unnamed(self):
         for volume in self.volumes:
-            # Only commits that add files count: the first commit of a volume only makes the table, and files for the second may exist
-            # before it.
+            # Only commits that add files count: the first commit of a volume only makes the table,
+            # and files for the second may exist before it.
             last = max((c.timestamp or 0 for c in volume.commits if c.adds), default=0)
             for path in volume.files:
                 where = "%s/%s" % (volume.name, path)
@@ -3823,9 +3823,10 @@ class Events:
         return event_columns(found) if is_event(found) else google_columns(found)
 
     def says_itself(self, row):
-        """Whether the record of a rendered row certainly says what its columns say: each of its values is one JSON value and no more, of
-        the right type. A text that consists of keys and whole values from its first byte to its last can be read in one way only, so the
-        record need not be read again."""
+        """Whether the record of a rendered row certainly says what its columns say: each of its
+        values is one JSON value and no more, of the right type. A text that consists of keys and
+        whole values from its first byte to its last can be read in one way only, so the record need
+        not be read again."""
         code, times = row.get("response_code"), (row.get("request_received_timestamp"), row.get("stage_timestamp"))
         needs_id = self.once(self.head, "shape", row.get("shape"))
         return (

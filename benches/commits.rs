@@ -34,7 +34,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const COMMITS_DEFAULT: u64 = 20_000;
 const ROWS: usize = 10;
 const PARTITION: &str = "kafka/audit/0";
-/// Seals whose median represents a count.
+/// Number of seals whose median represents a count.
 const SAMPLE: usize = 100;
 /// Seals a year, one every five minutes.
 const SEALS_A_YEAR: f64 = 105_120.0;

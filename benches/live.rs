@@ -37,7 +37,7 @@ use self::services::tansu::Tansu;
 
 const TOPIC: &str = "kube-audit";
 const PARTITIONS: u32 = 2;
-/// Markers whose alerts are timed, per second.
+/// Number of markers per second; their alerts are timed.
 const MARKERS: u64 = 20;
 /// How often the producer sends.
 const TICK: Duration = Duration::from_millis(10);

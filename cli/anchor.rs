@@ -30,7 +30,7 @@ const AGAIN_MAX: Duration = Duration::from_secs(300);
 const IDLE_MAX: Duration = Duration::from_secs(300);
 /// Time for the last round when the process stops.
 const FINISH: Duration = Duration::from_secs(10);
-/// Most witnesses of one archive.
+/// Maximum number of witnesses of one archive.
 pub const WITNESSES_MAX: usize = 64;
 
 /// Witnesses and timestamp authorities to ask.

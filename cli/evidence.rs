@@ -40,9 +40,9 @@ use crate::{hunt, term, verify as verify_command};
 
 /// How late a commit may be after its newest event without being reported.
 const LAG_MAX_US: i64 = 3_600_000_000;
-/// Most gaps that are listed; further ones are only counted.
+/// Maximum number of gaps that are listed; further ones are only counted.
 const GAPS_MAX: usize = 5000;
-/// Most alerts of one pack: their ids are held in memory.
+/// Maximum number of alerts in one pack: their ids are held in memory.
 const ALERTS_MAX: u64 = 2_000_000;
 /// Resource and subresource in the usual notation.
 const RESOURCE: &str = "CASE WHEN subresource IS NULL THEN resource ELSE resource || '/' || subresource END";

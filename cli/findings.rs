@@ -10,7 +10,7 @@ use strongroom_proof::verify::Finding;
 use crate::exit::CliError;
 use crate::term;
 
-/// Most findings that are printed; the JSON report has them all.
+/// Maximum number of findings that are printed; the JSON report has them all.
 const PRINTED_MAX: usize = 50;
 
 /// A report in the form that is printed.

@@ -19,7 +19,7 @@ use strongroom_sinks::finding_line;
 use crate::exit::{self, CliError, ingest_error};
 use crate::{ingest, term};
 
-/// Most findings that one hunt stores.
+/// Maximum number of findings that one hunt stores.
 const STORED_MAX: usize = 1_000_000;
 
 /// Run rules over the archive: what they would have raised if they had been there.

@@ -71,8 +71,8 @@ pub struct Args {
     /// Seal when the oldest row is this old
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     seal_seconds: u64,
-    /// Most text in a block, which becomes one row group [default: 64MiB, less with more than three
-    /// threads]
+    /// Maximum size of the text in a block, which becomes one row group [default: 64MiB, less with
+    /// more than three threads]
     #[arg(long, value_name = "BYTES", value_parser = block_bytes, hide_short_help = true)]
     block_bytes: Option<u64>,
     /// Print no progress bar, and no summary unless something needs attention

@@ -269,7 +269,7 @@ fn exposition(state: &State) -> String {
             "Alerts dropped because their queue was full; the archive has them.",
             &state.dropped_alerts,
         ),
-        ("text_limit_bytes", "Most text that may be in progress.", &metrics.text_bytes_max),
+        ("text_limit_bytes", "Maximum size of the text that may be in progress.", &metrics.text_bytes_max),
     ];
     for (name, help, count) in counters {
         out.one(name, if name.ends_with("_total") { "counter" } else { "gauge" }, help, get(count));

@@ -18,7 +18,7 @@ use crate::exit::{self, CliError, retention_error};
 use crate::key::{KeyArgs, open};
 use crate::term;
 
-/// Most issues that are printed; the JSON document has them all.
+/// Maximum number of issues that are printed; the JSON document has them all.
 const PRINTED_MAX: usize = 50;
 
 /// How long everything is kept: show it, extend it, drop what has expired.

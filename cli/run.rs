@@ -47,7 +47,7 @@ const WEBHOOK_CLOSE: Duration = Duration::from_secs(3);
 const ALERTS_FINISH: Duration = Duration::from_secs(5);
 /// How often sources are checked for silence.
 const SILENCE_TICK: Duration = Duration::from_secs(1);
-/// Most alerts about ourselves that wait for room in the outbox; no archive has them.
+/// Maximum number of alerts about ourselves that wait for room in the outbox; no archive has them.
 const RETRY_QUEUE_MAX: usize = 100;
 
 /// Follow sources for as long as the process lives: raise alerts, seal events.

@@ -48,9 +48,9 @@ const ACCEPT_WAIT: Duration = Duration::from_millis(100);
 /// How often the certificate's files are checked for changes.
 const RELOAD: Duration = Duration::from_secs(10);
 const TEXT: &str = "text/plain; charset=utf-8";
-/// Most requests that wait for the disk.
+/// Maximum number of requests that wait for the disk.
 const WORKERS: usize = 4;
-/// Most logs, and the longest file that names them.
+/// Maximum number of logs, and the maximum size of the file that names them.
 const LOGS_MAX: usize = 10_000;
 const LOGS_BYTES_MAX: u64 = 4 << 20;
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Tests of verify.py: `python3 tools/test_verify.py`. Standard library only; with pyarrow the rows of real Parquet files are tested too.
 
-`Writer` makes an archive's log side from docs/proof.md, with data files that are random bytes, and can be told to do it wrong. Changes to
-an archive that is there are made to its files. Both must give the kind of finding that the document names."""
+`Writer` writes the logs of an archive as docs/proof.md describes them, with random bytes as data
+files. There are two ways to break an archive: the writer can be told to write something wrong, and
+files can be changed afterwards. Either must give the kind of finding that the document names."""
 import base64
 import contextlib
 import datetime
@@ -92,7 +93,7 @@ def witness_vkey(seed, name="witness.example/w1"):
 
 
 def cosignature(text, seed, time, name="witness.example/w1"):
-    """A line, as tlog-cosignature has it."""
+    """A cosignature line, as tlog-cosignature specifies it."""
     message = b"cosignature/v1\ntime %d\n%s" % (time, text.encode())
     return "\u2014 %s %s\n" % (name, b64(witness_id(name, seed) + time.to_bytes(8, "big") + sign(seed, message)))
 
@@ -136,7 +137,7 @@ def get(root, rel):
 
 
 class Writer:
-    """An archive by the document. `clock` is the time of the next commit, in milliseconds."""
+    """Writes an archive as the document describes it. `clock` is the time of the next commit, in milliseconds."""
 
     def __init__(self, root, keyed=True, named=True):
         self.root, self.clock, self.random = root, START, random.Random(7)
@@ -165,7 +166,8 @@ class Writer:
         self.key = seed
 
     def add(self, volume, offsets, day="2026-03-02", tagged=True, data=None, **changes):
-        """An `add` action, and its file. offsets: partition to [first, last, rows]. changes: of the action, or with `tag_` of a tag."""
+        """An `add` action; also writes its file. offsets: partition to [first, last, rows].
+        changes: members of the action to change, or tags, whose names begin with `tag_` here."""
         data = self.random.randbytes(200) if data is None else data
         path = "date=%s/%032x.parquet" % (day, self.random.getrandbits(128))
         put(self.root, "%s/%s" % (volume, path), data)
@@ -229,7 +231,7 @@ class Writer:
         return name
 
     def cosign(self, volume, seed, size=None, time=None, name="witness.example/w1", text=None):
-        """The newest checkpoint, cosigned: what is kept of a witness."""
+        """Stores the newest checkpoint with a witness's cosignature, as an archive keeps it."""
         size = len(self.commits[volume]) if size is None else size
         origin = "strongroom/%s/%s" % (ID, volume)
         text = text or "%s\n%d\n%s\n" % (origin, size, b64(self.root_of(volume, size)))
@@ -358,13 +360,13 @@ class Ed25519(unittest.TestCase):
         self.assertFalse(verify.ed25519_verify(key, message, signature[:32] + s.to_bytes(32, "little")))
 
     def test_points_that_are_not_canonical_are_rejected(self):
-        # y = p + 1 means the identity (y = 1), and y = 1 with the sign bit is no point: x is 0.
+        # y = p + 1 means the identity (y = 1), and y = 1 with the sign bit is not a point: x is 0.
         for y in (verify.P + 1, verify.P, 1 | 1 << 255, (1 << 256) - 1):
             self.assertIsNone(verify.point_decode(y.to_bytes(32, "little")))
         self.assertIsNone(verify.point_decode((2).to_bytes(32, "little")))  # no x for y = 2
 
     def test_keys_of_small_order_prove_nothing(self):
-        # Under the identity as key, R = [S]B "signs" every message.
+        # With the identity as the key, R = [S]B "signs" every message.
         identity = (1).to_bytes(32, "little")
         self.assertFalse(verify.ed25519_verify(identity, b"anything", verify.point_encode(verify.BASE) + (1).to_bytes(32, "little")))
 
@@ -376,7 +378,7 @@ class Ed25519(unittest.TestCase):
 
 class Trees(unittest.TestCase):
     def test_known_roots(self):
-        """The leaves and roots that the implementations of Certificate Transparency test with."""
+        """The leaves and roots that implementations of Certificate Transparency use in their tests."""
         leaves = [bytes.fromhex(h) for h in ("", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f")]
         roots = (
             "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
@@ -502,7 +504,7 @@ class Untouched(InFolder):
         report = self.clean(w)
         self.assertEqual(report.checked["commits"], 300)
         self.assertEqual(report.heads[0]["size"], 300)
-        # A partial tile may go when the full one is there; the full one may not.
+        # A partial tile may be missing if the full one exists; the full one may not.
         os.remove(os.path.join(self.root, "events/2026/_tlog/tile/0/000.p/255"))
         self.clean(w)
         os.remove(os.path.join(self.root, "events/2026/_tlog/tile/0/000"))
@@ -561,7 +563,7 @@ class Untouched(InFolder):
         add = w.add("rejects/2026", {"file/a": [60, 60, 1]})
         w.commit("rejects/2026", [add], {"file/a": (100, 10)})
         self.clean(w)
-        # a range around the position: what lies before it is not known, and nothing is said
+        # a range around the position: how many rows lie before it is unknown, so nothing is reported
         w.commit("rejects/2026", [w.add("rejects/2026", {"file/a": [40, 120, 2]})], {"file/a": (130, 13)})
         self.clean(w)
 
@@ -820,7 +822,7 @@ class Tampered(InFolder):
 
 
 class NamedVolumes(InFolder):
-    """`volumes` of commits: what else was there when they were made."""
+    """`volumes` of commits: the other volumes that existed when the commits were made."""
 
     NOTHING = {"received": 0, "events": 0, "rejects": 0, "duplicates": 0}
 
@@ -867,7 +869,7 @@ class NamedVolumes(InFolder):
 
 
 class Witnessed(InFolder):
-    """Checkpoints that witnesses have cosigned, and second histories that they have not."""
+    """Checkpoints that witnesses have cosigned, and second histories that no witness has cosigned."""
 
     def setUp(self):
         super().setUp()
@@ -881,7 +883,7 @@ class Witnessed(InFolder):
     def test_clean(self):
         report = self.clean(self.w, **self.asked())
         self.assertEqual(report.checked["cosignatures"], 2)
-        self.clean(self.w)  # nobody asks
+        self.clean(self.w)  # no witness is given, so no cosignature is checked
         self.assertTrue(any("were not given (--witness)" in text for text in self.w.check().not_checked))
 
     def test_vkeys(self):
@@ -898,7 +900,7 @@ class Witnessed(InFolder):
         self.clean(self.w, **self.asked(self.one, self.two))
 
     def test_lag(self):
-        """What was sealed since a witness looked may be on its way to it, by the clock of the witness, for an hour."""
+        """What was sealed after a witness's last look may be on its way to it for an hour, by the clock of the witness."""
         self.w.seal()
         report = self.clean(self.w, **self.asked())
         self.assertTrue(any("not cosigned by 1 of the witnesses yet" in text for text in report.not_checked))
@@ -910,7 +912,7 @@ class Witnessed(InFolder):
         self.assertEqual(self.kinds(self.finds("witness_missing", self.w, **self.asked())), ["witness_missing"])
 
     def test_second_history(self):
-        """Signed with the right key, tiles and all, by somebody who left or removed what the witness said."""
+        """A second history, signed with the right key, tiles and all. The forger first leaves the cosignatures, then removes them."""
         commits = self.w.commits["events/2026"]
         commits[1] = commits[1].replace(b'"WRITE"', b'"write"')
         put(self.root, LOG % 1, commits[1])
@@ -931,7 +933,7 @@ class Witnessed(InFolder):
         self.finds("commits_cut", self.w, **self.asked())
 
     def test_forged(self):
-        """A line that the witness has not made: with another key, over another text, with another time, or a mere signature."""
+        """A line that the witness did not make: with another key, over another text, with another time, or a mere signature."""
         name, where = "witness.example/w1", self.kept[0]
         data = get(self.root, where).decode()
         text, line = data.partition("\n\n")[0] + "\n", data.splitlines(True)[-1]
@@ -1091,8 +1093,9 @@ class Stamped(InFolder):
 
 
 class Store:
-    """An S3 store on a loopback port that can answer as no good store does. `objects`: key to its versions, oldest first, each a dict of `id`, `data` (None of a
-    deletion), `modified`, `mode`, `until` and `hold`. What real stores do is tested with one, in tests/it."""
+    """An S3 store on a loopback port that can also give answers that no correct store gives.
+    `objects`: key to its versions, oldest first, each a dict of `id`, `data` (None for a deletion),
+    `modified`, `mode`, `until` and `hold`. tests/it tests with a real store."""
 
     PAGE = 3  # names a page
     PUT = datetime.datetime(2026, 3, 2, 10)
@@ -1299,7 +1302,7 @@ class Buckets(InFolder):
             (over("_delta_log/00000000000000000002", b"{}"), {"shadowed", "commit_malformed", "checkpoint_root", "commit_changed", "unproven"}),
             (over("rejects/2026/_delta_log/00000000000000000002", None), {"delete_marker", "commits_cut", "rows_missing"}),
             (over("_tlog/tile/0/000.p/3", None), {"delete_marker", "tile_missing"}),
-            (over("_tlog/tile/0/000.p/2", None), {"delete_marker"}),  # it is of an older checkpoint, and each tile is a request
+            (over("_tlog/tile/0/000.p/2", None), {"delete_marker"}),  # of an older checkpoint: not checked in a bucket
             (lock("date=", mode="GOVERNANCE"), {"lock_mode"}),
             (lock("strongroom.json", mode=None), {"lock_missing"}),
             (lock("_keys/", until=promised - day), {"retention_short"}),
@@ -1547,7 +1550,7 @@ class WrittenWrong(InFolder):
         self.case("overlap", [add], {"file/a": (210, 22)}, volume="rejects/2026")
 
     def activity(self, offsets=((0, 1, 2), (2, 4, 3)), records=(2, 5), nexts=(2, 5), partition="activity/a"):
-        """An archive whose own records came in two commits."""
+        """An archive with activity records in two commits."""
         self.folder.cleanup()
         os.makedirs(self.root)
         w = self.standard()
@@ -1558,7 +1561,7 @@ class WrittenWrong(InFolder):
     def test_activity(self):
         self.clean(self.activity())
         w = self.activity()
-        # Nobody's events: its positions are its own.
+        # No events have this partition: the positions of activity are independent of those of events.
         w.commit("activity/2026", [], {"activity/b": (0, 0)})
         self.clean(w)
 
@@ -1726,7 +1729,7 @@ class Kept(InFolder):
 
     def test_by_a_retired_key(self):
         self.drop()
-        self.w.key_record(SEEDS[1])  # names events/2018: it was there
+        self.w.key_record(SEEDS[1])  # names events/2018, which still existed
         self.finds("drop_record", self.w)
         self.drop(seeds=(SEEDS[1],))
         self.clean(self.w)
@@ -1778,10 +1781,11 @@ class Kept(InFolder):
 
 
 class Fuzz(InFolder):
-    """Every flip is found, and no byte makes a traceback."""
+    """Every flipped bit is found, and none causes a traceback."""
 
-    # .lock is empty and names nothing; _staging, what is in _delta_log and no commit, and strangers are told and not looked at; commits
-    # behind the newest checkpoint are proven by nothing yet.
+    # Where a flip may go unnoticed. .lock is empty and names nothing. _staging, files in _delta_log
+    # that are not commits, and files that do not belong to an archive are listed in the report, but
+    # not read. Nothing proves the commits after the newest checkpoint yet.
     FREE = (".lock", "_staging/", "_last_checkpoint", "readme.txt")
 
     def build(self):
@@ -1824,7 +1828,7 @@ class Fuzz(InFolder):
         self.assertGreater(found, FUZZ_ROUNDS // 2)
 
     def test_names(self):
-        """Strange names anywhere make no traceback."""
+        """A strange name, wherever it is, causes no traceback."""
         w, rng = self.build(), random.Random(2)
         folders = ["", "_keys", "events", "events/2026", "events/2026/_delta_log", "events/2026/_tlog/checkpoint", "events/2026/date=2026-03-02", "events/2026/_tlog/tile/0"]
         names = [b"\xff\xfe", b"\xe2\x80\xae", b"a\nb", b"00000003", b"9" * 20 + b".json", b"date=x", b"x" * 255, b"2026", b"\xd9\xa2\xd9\xa0\xd9\xa2\xd9\xa6", b"000.p"]
@@ -1838,7 +1842,7 @@ class Fuzz(InFolder):
             os.rmdir(path) if os.path.isdir(path) and not os.path.islink(path) else os.remove(path)
 
     def test_values_of_every_wrong_type(self):
-        """Each member of each action of a commit becomes each of these."""
+        """Each member of each action of a commit is replaced by each of these values."""
         w = self.writer()
         w.seal(events=3, rejects=1, checkpoint=False)
         values = [None, True, -1, 1.5, 1e300, 2**63, "", "\ud800", "x" * 1000, [], [[]], {}, {"": None}, '{"numRecords":{}}', '{"a":[0,0,"x"]}']
@@ -1979,7 +1983,7 @@ class Proofs(InFolder):
 
 
 class Packs(InFolder):
-    """Evidence packs, written by the document: ten events of one file, of which some are chosen, and an alert."""
+    """Evidence packs, written as the document describes them: ten events of one file, some of them chosen, and an alert."""
 
     PERIOD = "2026-03-02T10:00:02.000000Z", "2026-03-02T10:00:06.000000Z"
 
@@ -2032,7 +2036,7 @@ class Packs(InFolder):
         return get(folder, sorted(os.listdir(folder))[-1]).decode()
 
     def make(self, rows=(2, 3, 4, 5), alerts=(1,), complete=False, signer=None, counts=(), files=None, manifest=(), pieces=None):
-        """Writes the pack. counts, manifest: other values than are true; files: what else to write, or in the place of what."""
+        """Writes the pack. counts, manifest: values to state instead of the true ones; files: additional or replaced files."""
         shutil.rmtree(self.pack, ignore_errors=True)
         parts = [("events/2026", 1, self.rows, rows), ("alerts/2026", 1, self.alerts, alerts)]
         pieces = [self.proof([p for p in parts if p[3]])] if pieces is None else pieces
@@ -2128,9 +2132,9 @@ class Packs(InFolder):
         three = witness(SEEDS[4], "witness.example/w3")
         self.assertEqual(set(self.kinds(self.found(witnesses=[one, three]))), {"witness_missing"})
         self.assertEqual(self.kinds(self.found(witnesses=[one, three], quorum=1)), [])
-        # One of the archive's own keys is no witness of it.
+        # A key of the archive itself is not a witness.
         self.assertEqual(set(self.kinds(self.found(witnesses=[witness(SEEDS[0], "witness.example/w1")]))), {"witness_missing"})
-        # A line under the name of a witness that is over something else.
+        # A line with the name of a witness whose signature is over another text.
         other = cosignature("another text\n", SEEDS[2], 5, one.name)
         notes["alerts/2026"] = notes["alerts/2026"].partition("\u2014 witness")[0] + other
         self.make()
@@ -2140,7 +2144,7 @@ class Packs(InFolder):
         self.w.key_record(SEEDS[1])
         for volume in ("events/2026", "alerts/2026"):
             self.w.checkpoint(volume)
-        # Sizes are the same; names sort by key, so ask for the new key's.
+        # Both checkpoints have the same size, and their names sort by key, so take the new key's.
         self.note = lambda v: get(self.root, "%s/_tlog/checkpoint/%020d-%s" % (v, len(self.w.commits[v]), key_id("strongroom/%s/%s" % (ID, v), SEEDS[1]).hex())).decode()
         self.make(signer=SEEDS[1])
         for seed in SEEDS[:2]:
@@ -2241,7 +2245,7 @@ class Packs(InFolder):
             self.named_kinds(kind)
 
     def test_fuzz(self):
-        """Every changed byte of a signed pack is found, and ends in no traceback."""
+        """Every changed byte of a signed pack is found, and none causes a traceback."""
         self.make(signer=SEEDS[0])
         rng, names = random.Random(11), []
         for folder, _, files in os.walk(self.pack):
@@ -2310,7 +2314,7 @@ class Golden(unittest.TestCase):
         cls.addClassCleanup(cls.folder.cleanup)
         with tarfile.open(os.path.join(cls.FOLDER, "archive.tar")) as tar:
             for member in tar:
-                # Without modes: nothing here depends on them, and the safe filters of tarfile are younger than Python 3.9.
+                # Without modes: nothing here depends on them, and Python 3.9 has no safe filters in tarfile.
                 if member.isdir():
                     os.makedirs(os.path.join(cls.folder.name, member.name))
                 else:
@@ -2418,7 +2422,7 @@ class Forms(unittest.TestCase):
         self.assertFalse(verify.item_fits("[" * 100_000, "value"))
 
     def test_what_python_writes(self):
-        """Rows as json.dumps writes them, in its several ways, against templates that it writes as well: of holes in place of values."""
+        """Rows as json.dumps writes them with various options, against templates that it writes too, with holes in place of values."""
         r = random.Random(12)
         alphabet = "ab<>&/\"\\\n\t\b\x00\x1f\x7f$é\u2028\ud7ff\U0001f600"
 
@@ -2462,7 +2466,7 @@ class Forms(unittest.TestCase):
             self.assertEqual(verify.render_form(row, event_only=True).decode(), own)
 
     def test_random_forms(self):
-        """Nothing but BadForm, whatever is in the columns."""
+        """Whatever is in the columns, no exception but BadForm is raised."""
         r = random.Random(13)
         templates = [case["form"] for case in self.vectors["records"] + self.vectors["refused"] if len(case["form"]) < 2000]
         pieces = ["${", "}", "${}", "${>}", "${<json}", '"', "{", "[", ",", ":", "\\", "$", "$$", "null", "${verb}", '"verb":', "\ud7ff"]
@@ -2571,8 +2575,8 @@ class Rows(InFolder):
 
         self.assertIsNone(differs(json.dumps(good)))
         self.assertIsNone(differs(json.dumps({**good, "subject": "case 7", "more": [1, {"a": None}]}), subject="case 7"))
-        self.assertEqual(differs(json.dumps(good), time=self.MICROS + 1), "its columns are not those of its body")
-        self.assertEqual(differs(json.dumps({**good, "subject": "x"})), "its columns are not those of its body")
+        self.assertEqual(differs(json.dumps(good), time=self.MICROS + 1), "its columns differ from its body")
+        self.assertEqual(differs(json.dumps({**good, "subject": "x"})), "its columns differ from its body")
         deepest, deep = (json.dumps(good)[:-1] + ',"d":%s%s}' % ("[" * n, "]" * n) for n in (126, 127))
         self.assertIsNone(differs(deepest))
         for body in (
@@ -2581,7 +2585,7 @@ class Rows(InFolder):
             + [json.dumps({**good, "time": t}) for t in ("2026-03-02T10:00:00Z", "2026-02-30T10:00:00.000000Z", "2026-03-02T10:00:00.000000+00:00", 5)]
             + [json.dumps({**good, "principal": "x" * 1001}), json.dumps({k: v for k, v in good.items() if k != "time"})]
         ):
-            self.assertEqual(differs(body), "its body is not a record of activity", body and body[:80])
+            self.assertEqual(differs(body), "its body is not an activity record", body and body[:80])
 
     def test_a_checkpoint_of_delta_that_hides_files(self):
         import pyarrow as pa
@@ -2645,7 +2649,7 @@ class Rows(InFolder):
         self.assertEqual(self.check(b"PAR1 not PAR1"), ["rows"])
         self.assertEqual(self.check(self.file()[:-30] + bytes(30)), ["rows"])
         self.assertEqual(self.check(self.file(), day="2026-03-03"), ["statistics"])
-        self.assertEqual(self.check(self.file(), day="2026-03-01"), [])  # ahead of a day on which it may have arrived
+        self.assertEqual(self.check(self.file(), day="2026-03-01"), [])  # one day ahead of its folder, on whose day it may have arrived
         self.assertEqual(self.check(self.file(), day="2026-02-20"), ["statistics"])  # not committed within a week
         self.assertEqual(self.check(self.file(), tag_rows="4", stats='{"numRecords":4}')[0], "tags")
         four = {"tag_rows": "4", "stats": '{"numRecords":4}', "tag_offsets": '{"file/a":[0,10,3],"file/b":[3,3,1]}'}
@@ -2655,7 +2659,7 @@ class Rows(InFolder):
         self.assertEqual(self.check(self.file(stage_timestamp=far))[:2], ["columns_differ", "record_changed"])
 
     def table(self, rows):
-        """A file of these rows, and what its `add` says of it."""
+        """A file of these rows."""
         import pyarrow as pa
         import pyarrow.parquet
 
@@ -2670,7 +2674,7 @@ class Rows(InFolder):
         return out.getvalue()
 
     def seal(self, w, table, rows):
-        """Whoever holds the key says of the rows what is true of them, and signs it."""
+        """Adds a file of these rows whose `add` states the truth about them, as a holder of the key can."""
         for i, row in enumerate(rows):
             row.update(source="file/a", source_offset=i)
         time = verify.TIME_COLUMN[table]
@@ -2692,7 +2696,7 @@ class Rows(InFolder):
         good = [(record, says) for record, says in good if says.get("stage_timestamp", self.MICROS) in day]
         changes = [(record, says, column, changed(says.get(column))) for record, says in good for column in says]
         changes += [(record, says, column, None) for record, says in good for column in list(says)[1:]]
-        for at in range(0, len(changes), 7):  # and rows between them that are as they were
+        for at in range(0, len(changes), 7):  # with unchanged rows between them
             rows = []
             for record, says, column, value in changes[at : at + 7]:
                 rows += [dict(says, raw=record), dict(dict(says, raw=record), **{column: value})]
@@ -2710,7 +2714,7 @@ class Rows(InFolder):
         report = verify.Archive(self.root, [public(SEEDS[0])], now=w.clock).check()
         found = {f["where"]: f["detail"] for f in report.findings if f["kind"] == "columns_differ"}
         self.assertEqual(found, {where: "not what its record says: %s" % column for where, column in expected.items()})
-        self.assertEqual({f["kind"] for f in report.findings} - {"columns_differ", "counts", "overlap"}, set())  # of made-up offsets
+        self.assertEqual({f["kind"] for f in report.findings} - {"columns_differ", "counts", "overlap"}, set())  # from the offsets
         self.assertGreater(len(expected), 100)
 
     def test_many_rows_and_newer_formats(self):
@@ -2743,11 +2747,11 @@ class Rows(InFolder):
             return self.check(self.file(form=pa.array([form, None, None]), **dict({"form_values": values}, **columns)))
 
         self.assertEqual(kinds(), [])
-        self.assertEqual(self.check(self.file(form=pa.array([good, None, None]))), [])  # without a column for what varies
+        self.assertEqual(self.check(self.file(form=pa.array([good, None, None]))), [])  # without the column form_values
         for form in (good.replace("${level}", '"Metadata"'), prefix + "null}", good[:-1], good + "${}", good.replace("${level}", "${level:json}x")):
             self.assertEqual(kinds(form), ["columns_differ", "record_changed"], form)
         self.assertEqual(kinds(good.replace("${level}", "${level:json}")), [])
-        # In what else is spelled around it, the event is compared alone.
+        # If a form has text around the event, only the event is compared.
         nested = {"form": pa.array(['{"log":${<go}%s\\n${>}}' % good, None, None]), "form_values": values}
         self.assertEqual(self.check(self.file(**nested)), ["record_changed"])
         self.assertEqual(self.check(self.file(level=pa.array(["Odd", None, "Request"]), **nested)), ["columns_differ", "record_changed"])
@@ -2769,7 +2773,7 @@ class Rows(InFolder):
 
 
 def records():
-    """What records say: tests/data/records, which the program's own decoder is held against, too."""
+    """What records say: tests/data/records, with which the program's own decoder is tested, too."""
     with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tests/data/records/records.json"), encoding="utf-8") as file:
         for case in json.load(file):
             data = base64.b64decode(case["base64"]) if "base64" in case else case["record"].encode()
@@ -2847,7 +2851,7 @@ class Records(unittest.TestCase):
         self.assertEqual(seen, set(verify.EVENT_COMPARED))
 
     def test_rows_that_render(self):
-        """Whatever a column holds that is spliced into the record, the record is read."""
+        """Some columns are spliced into the record. Whatever they hold, what is compared is what the record then says."""
         good = {
             "level": "Metadata", "audit_id": "a", "user_name": "\u2028\x01\"<é", "user_groups": ["", "g"], "user_extra": '{"k":["v"]}', "impersonated_user_name": "",
             "source_ips": [], "name": "n", "response_code": 0, "response_details": "{}", "request_object": "[1, 2]", "response_object": '"x"',
@@ -2897,7 +2901,7 @@ class Records(unittest.TestCase):
         ]
         for change, expected in cases:
             events, row = verify.Events(), dict(good, **change)
-            for _ in range(2):  # what is remembered is judged as it was
+            for _ in range(2):  # the second time with what was remembered, which must not change the result
                 found = events(row, verify.record_of("events", row))
                 self.assertEqual(found and sorted(found), expected and sorted(expected), change)
             if expected == [] and not events.says_itself(row):
@@ -2916,7 +2920,7 @@ class Records(unittest.TestCase):
             self.assertIsNone(differs(self.ALERT, finding), finding and finding[:20])
         bare = {"group_key": "", "next_steps": "", "tactics": [], "techniques": []}
         self.assertEqual(differs(bare, "{}"), [])
-        self.assertEqual(differs(dict(bare, name="n", subresource="s", namespace="ns"), "{}"), [])  # of no resource the finding says nothing
+        self.assertEqual(differs(dict(bare, name="n", subresource="s", namespace="ns"), "{}"), [])  # no resource, no name
         self.assertEqual(differs(dict(bare, verb="unknown"), '{"evidences":[{"api":{"operation":"unknown"}}]}'), [])
         self.assertEqual(differs(bare, '{"evidences":[{"api":{"operation":"unknown"}}]}'), [])
         self.assertEqual(differs(dict(bare, verb="unknown"), "{}"), ["verb"])

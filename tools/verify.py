@@ -58,13 +58,13 @@ NOTE_BYTES_MAX = 1 << 20
 SIGNATURES_MAX = 100  # signed-note: "SHOULD apply a maximum limit", at least 16
 COMMIT_BYTES_MAX = 256 << 20
 PROOF_BYTES_MAX = 1 << 30
-DIGITS_MAX = 19  # of a number in JSON: all of them are 64-bit
+DIGITS_MAX = 19  # in a number in JSON; all numbers are 64-bit
 CLOCK_BACK_MS_MAX = 10 * 60 * 1000  # point 6
 RECENT_MS_MAX = 60 * 60 * 1000  # points 3 and 12
 TIMESTAMP_MS_END = 253402300800000  # 10000-01-01, where years have five digits
 FINDINGS_MAX = 100_000
 BLOCK_BYTES = 1 << 20
-TOLD_MAX = 20  # differences of one checkpoint of Delta
+TOLD_MAX = 20  # maximum number of differences reported of one Delta checkpoint
 ADD_MEMBERS = {"path", "partitionValues", "size", "modificationTime", "dataChange", "stats", "tags"}  # point 7
 DAY_US = 86_400_000_000
 PLAUSIBLE_FROM_US = 1_388_534_400_000_000  # 2014-01-01, format.md, Layout
@@ -76,7 +76,7 @@ CLOSED = "#closed"  # appId of the commit that no other follows
 RECORDS = ("_retention", "_holds", "_dropped")  # docs/proof.md, Retention, holds and drops
 YEARS_DEFAULT, YEARS_MAX = 6, 100
 LINE_BYTES_MAX = 1000
-ANSWER_BYTES_MAX = 64 << 20  # of a store, that is no object
+ANSWER_BYTES_MAX = 64 << 20  # maximum size of an answer of a store that is not an object
 ASK_TRIES, ASK_PAUSE_S, ASK_TIMEOUT_S, ASKED_AT_ONCE = 5, 0.5, 60, 16
 # Error codes of stores that say nothing about the requested object.
 NO_ANSWERS = {
@@ -513,7 +513,7 @@ class Keys:
 
 
 def check_keys(files, manifest, public_key, archive_id, trusted, report):
-    """Point 1, without the manifest's own form. files: list of (where, bytes), number 1 first. Returns Keys; report.archive_id may be learnt."""
+    """Point 1, without the form of the manifest. files: list of (where, bytes), number 1 first. Returns Keys; may set report.archive_id."""
     keys, changed = Keys(), False
     for number, (where, data) in enumerate(files, 1):
         try:
@@ -780,7 +780,7 @@ def read_authorities(path):
 
 
 class Timestamp:
-    """A TimeStampToken. `time` and `imprint` (SHA-256) are what it says; check() is whether that counts."""
+    """A TimeStampToken. `time` and `imprint` (SHA-256) are what the token says; check() verifies that it may be believed."""
 
     def __init__(self, token):
         outer = Der(token)
@@ -840,7 +840,7 @@ class Timestamp:
         self.time = der_time(info)
 
     def named(self, certificate):
-        """RFC 5816: the attributes name the certificate that signed by its hash."""
+        """RFC 5816: the attributes name the signing certificate by its hash."""
         if "1.2.840.113549.1.9.16.2.47" in self.attributes:
             first = Der(self.attributes["1.2.840.113549.1.9.16.2.47"]).inside().inside().inside()
             digest = DIGESTS.get(first.inside().oid()) if first.peek() == 0x30 else "sha256"
@@ -851,7 +851,7 @@ class Timestamp:
         return digest is not None and first.content(4) == hashlib.new(digest, certificate.der).digest()
 
     def check(self, authorities):
-        """BadSignature, or nothing. Without authorities the chain is left out."""
+        """Raises BadSignature if the token is not valid. Without authorities the chain is not checked."""
         certificate = next((c for c in self.certificates if (c.issuer, c.serial) == self.signer), None)
         if certificate is None:
             raise BadSignature("the certificate that signed it is not in it")
@@ -1398,7 +1398,7 @@ class Bucket:
         return headers
 
     def ask(self, key, query, take):
-        """What `take` reads of the answer to a GET, to its end. Refused if the store refuses; CannotCheck if it does not answer."""
+        """What `take` returns after reading the answer to a GET to its end. Refused if the store refuses; CannotCheck if it is silent."""
         path = self.start + "/" + urllib.parse.quote(key, safe="/-_.~")
         query = "&".join(sorted("%s=%s" % tuple(urllib.parse.quote(text, safe="-_.~") for text in pair) for pair in query.items()))
         for tried in range(1, ASK_TRIES + 1):
@@ -1415,7 +1415,7 @@ class Bucket:
                 answer = connection.getresponse()
                 if answer.status == 200:
                     taken = take(answer)
-                    whole = answer.isclosed() and not answer.length  # http.client itself is silent about a body that ends too early
+                    whole = answer.isclosed() and not answer.length  # http.client itself does not report a body that ends too early
                     if not whole:
                         raise http.client.HTTPException("the answer ends too early")
                     return taken
@@ -1456,7 +1456,7 @@ class Bucket:
         return parse_xml(self.ask(key, query, take), name)
 
     def object(self, rel, version, take):
-        """What `take` makes of the answer with an object's bytes; None if there is no such object, or version."""
+        """What `take` returns for the answer with an object's bytes; None if the object or the version does not exist."""
         try:
             return self.ask(self.name(rel), {} if version is None else {"versionId": version}, take)
         except Refused as e:
@@ -1501,7 +1501,7 @@ class Bucket:
         return self.object(rel, None, take)
 
     def open(self, rel, version=None, size=None):
-        """A copy, in a file without a name, of the version's bytes. `size` is what it should have; Malformed when it has another one."""
+        """A copy of the version's bytes, in a file without a name. Malformed if their size is not `size`."""
 
         def take(answer):
             length, most, copied = answer.length, PROOF_BYTES_MAX if size is None else size, 0
@@ -1839,7 +1839,7 @@ class Archive:
             if named.get(path) is not None:
                 chosen = next((v for v in objects if v.id == named[path]), None)
             else:  # the oldest is what was written
-                chosen = min(reversed(objects), key=lambda v: v.modified, default=None)  # of one time the one that stores list last
+                chosen = min(reversed(objects), key=lambda v: v.modified, default=None)  # of equal times, the one listed last
             if chosen is None:
                 self.report.finding("file_missing", shown(path), "the version that was written is missing")
             else:
@@ -1926,7 +1926,7 @@ class Archive:
             self.progress.show("%s: %d commits" % (volume.name, i + 1))
             lines = data.split(b"\n")
             for number, line in enumerate(lines, 1):
-                if line or not data or number < len(lines):  # the last newline may be there, or not
+                if line or not data or number < len(lines):  # the last newline is optional
                     try:
                         self.action(commit, parse_json(line))
                     except Malformed as e:
@@ -2022,7 +2022,7 @@ class Archive:
             volume.root_differs = True
             self.name_changed_commits(volume, max(differing, key=lambda c: c.size))
         for checkpoint, key, where in good:
-            # proof.md, Key records: a retired key counts up to its `log` line; beyond it a later key must have signed as much.
+            # proof.md, Key records: a retired key counts up to its `log` line; whatever is beyond it, a later key must have signed, too.
             until = self.keys.retired_at(key, volume.name)
             if until is not None and checkpoint.size > until[0]:
                 later = self.keys.all()[self.keys.all().index(key) + 1 :]
@@ -2217,7 +2217,7 @@ class Archive:
         for name, (size, where) in sorted(named.items()):
             if there.get(name, 0) >= size:
                 continue
-            try:  # it may have been made while this was checked; what is missing before it has a finding of its own then
+            try:  # the commit may have been made during this check; if commits before it are missing, they have a finding of their own
                 if self.root.read("%s/_delta_log/%020d.json" % (name, size - 1), COMMIT_BYTES_MAX) is not None:
                     continue
             except (Malformed, NotPlain):
@@ -2424,7 +2424,7 @@ class Archive:
                 self.report.finding("file_unreadable", where, str(e.strerror))
 
     def point_15_delta_checkpoints(self, volume):
-        """Readers of Delta believe `<version>.checkpoint.parquet` and skip the commits before it: it must say what they say, and nothing more."""
+        """Readers of Delta believe `<version>.checkpoint.parquet` and skip the commits before it: it must say exactly what they say."""
         for name in volume.others:
             where = "%s/_delta_log/%s" % (volume.name, name)
             match = re.fullmatch(r"([0-9]{20})\.checkpoint\.parquet", name, re.ASCII)
@@ -2600,7 +2600,8 @@ class Archive:
 
     def point_12_unnamed(self):
         for volume in self.volumes:
-            # Of the commits that add files: the first of a volume only makes the table, when files for the second are written already.
+            # Only commits that add files count: the first commit of a volume only makes the table,
+            # and files for the second may exist before it.
             last = max((c.timestamp or 0 for c in volume.commits if c.adds), default=0)
             for path in volume.files:
                 where = "%s/%s" % (volume.name, path)
@@ -3252,7 +3253,7 @@ def is_pointer(path):
 
 
 def is_redaction(text):
-    """Whether it is a mark of redaction in its one allowed form."""
+    """Whether it is a redaction mark in its one allowed form."""
     if len(text.encode()) > REDACTION_BYTES_MAX:
         return False
     try:
@@ -3273,7 +3274,7 @@ def is_redaction(text):
 
 
 def are_faults(faults):
-    """Whether it is a list of faults: each `<JSON pointer>: <name>`, and once."""
+    """Whether it is a list of faults, each of the form `<JSON pointer>: <name>` and none of them twice."""
     return (
         1 <= len(faults) <= FAULTS_MAX
         and len(set(faults)) == len(faults)
@@ -3286,7 +3287,7 @@ def check_marks(row):
     if row.get("form") is None and row.get("form_values") is not None:
         yield "it has `form_values` without a form"
     if row.get("redaction") is not None and not is_redaction(row["redaction"]):
-        yield "its `redaction` is not a mark of redaction"
+        yield "its `redaction` is not a redaction mark"
     if row.get("faults") is not None and not are_faults(row["faults"]):
         yield "its `faults` are not a list of faults"
 
@@ -3345,9 +3346,9 @@ def activity_differs(row):
         if "subject" in value and not is_name(value["subject"]):
             raise Malformed("it is not a record")
     except (Malformed, TypeError):
-        return "its body is not a record of activity"
+        return "its body is not an activity record"
     said = value["kind"], at, value["principal"], value.get("subject")
-    return None if said == tuple(row.get(c) for c in ("kind", "time", "principal", "subject")) else "its columns are not those of its body"
+    return None if said == tuple(row.get(c) for c in ("kind", "time", "principal", "subject")) else "its columns differ from its body"
 
 
 def check_rows(table, file, add, committed, where, report, meaning=None):
@@ -3440,7 +3441,7 @@ EVENTS_FORMAT = 1  # of the rules here: `eventsFormat` in commitInfo
 RECORD_BYTES_MAX = 64 << 20
 DEPTH_MAX = 128
 ROWS_TOLD_MAX = 10  # of a file, with columns that differ
-REMEMBERED_MAX, REMEMBERED_BYTES_MAX = 1 << 16, 4096  # texts of which is known what they say, and how long one may be
+REMEMBERED_MAX, REMEMBERED_BYTES_MAX = 1 << 16, 4096  # how many parsed texts are remembered, and how long one may be
 LEVELS = ("None", "Metadata", "Request", "RequestResponse")
 STAGES = ("RequestReceived", "ResponseStarted", "ResponseComplete", "Panic")
 SHAPE_GOOGLE = "google.cloud.audit.AuditLog"
@@ -3459,7 +3460,7 @@ RFC_3339 = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d{1,
 
 
 class NoRecord(Exception):
-    """The bytes are not a record of their table. The text repeats none of them."""
+    """The bytes are not a record of their table. The exception's text repeats none of them."""
 
 
 def not_json(_):
@@ -3563,13 +3564,13 @@ class Object:
     """An object in a JSON text: the last of the members with a name counts. What has the wrong type raises NoRecord."""
 
     def __init__(self, text, at, is_odd, values=None):
-        self.text, self.start, self.is_odd = text, at, is_odd  # odd: it has escapes of surrogates, so of each string is looked whether it is Unicode
+        self.text, self.start, self.is_odd = text, at, is_odd  # odd: it has surrogate escapes, so each string is checked
         self.spans = None
         if values is None:
             self.list, self.end = members_at(text, at)
             values = {name: value for name, _, value, _, _ in self.list}
         else:
-            self.list = None  # where its members stand is looked up when it is asked
+            self.list = None  # where the members are; looked up when it is first needed
         self.values, self.value = values, values.get
         if is_odd:
             for name in values:
@@ -3616,7 +3617,7 @@ class Object:
         return None if self.value(name) is None else self.text[slice(*self.span(name))]
 
     def json(self, name):
-        """As `body`, of an object."""
+        """Like `body`, but the value, if there is one, must be an object."""
         if not isinstance(self.value(name), (dict, type(None))):
             raise NoRecord
         return self.body(name)
@@ -3646,7 +3647,7 @@ NO_MEMBERS = Object("{}", 0, False)
 
 
 def document(text):
-    """The object that a text is, white space around it apart."""
+    """The object that a text consists of, apart from white space around it."""
     if "\0" in text or is_deeper(text, DEPTH_MAX):
         raise NoRecord
     start = SKIP.match(text).end()
@@ -3698,7 +3699,7 @@ def status_columns(status):
 
 
 def shape_of(event):
-    """The text between `{` and the first member that has a column; None for that of a line."""
+    """The text between `{` and the first member that has a column; None if it is DEFAULT_SHAPE, that of a line."""
     start = event.end - 1
     for name, quote, *_ in event.list:
         if name in EVENT_MEMBERS:
@@ -3822,8 +3823,10 @@ class Events:
         return event_columns(found) if is_event(found) else google_columns(found)
 
     def says_itself(self, row):
-        """Whether a rendered row surely says what its columns say: each of its values is one JSON value and no more, of the right type. A text
-        that is keys and whole values from its first byte to its last can be read in one way only, so the record need not be read again."""
+        """Whether the record of a rendered row certainly says what its columns say: each of its
+        values is one JSON value and no more, of the right type. A text that consists of keys and
+        whole values from its first byte to its last can be read in one way only, so the record need
+        not be read again."""
         code, times = row.get("response_code"), (row.get("request_received_timestamp"), row.get("stage_timestamp"))
         needs_id = self.once(self.head, "shape", row.get("shape"))
         return (
@@ -3852,7 +3855,7 @@ class Events:
 
     @staticmethod
     def head(shape):
-        """Whether an object with this start needs an `auditID` to be an event; None where that must be read."""
+        """Whether an object with this start needs an `auditID` to be an event; None if that depends on the rest."""
         try:
             event = document("{%s" % (DEFAULT_SHAPE if shape is None else shape) + '"level":null}')
             if shape_of(event) != shape or is_deeper(event.text, DEPTH_BESIDE_MAX):
@@ -4111,7 +4114,7 @@ def alert_differs(row, record):
 
 
 class Proof:
-    """proof.md, A proof of single records: the four steps. Kinds that an archive has no word for: proof_malformed, path."""
+    """proof.md, A proof of single records: the four steps. Two kinds of findings are not those of an archive: proof_malformed, path."""
 
     def __init__(self, location, data, trusted, witnesses=(), quorum=None):
         self.witnesses, self.quorum = list(witnesses), len(witnesses) if quorum is None else quorum
@@ -4129,7 +4132,7 @@ class Proof:
 
     @staticmethod
     def items(value, name, **types):
-        """The list of objects of that name, each with members of the types said."""
+        """The list of objects of that name, each with members of the given types."""
         value = value.get(name)
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
             raise Malformed("`%s` is not a list of objects" % name)
@@ -4316,7 +4319,7 @@ def stats_of(add):
 
 
 def times_of(table, stats):
-    """Least and greatest time in the statistics of an `add`; None where they are not both there."""
+    """Minimum and maximum time in the statistics of an `add`; None unless both are there."""
     bounds = [stats.get(k) for k in ("minValues", "maxValues")]
     low, high = (micros(b.get(TIME_COLUMN[table])) if isinstance(b, dict) else None for b in bounds)
     return None if low is None or high is None else (low, high)

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::fields::Path;
 
-/// Largest array index in a JSON patch; a larger one appends.
+/// Largest array index that is followed in a JSON patch; a larger one is read as an append.
 const PATCH_INDEX_MAX: usize = 1024;
 
 /// Calls `see` with each value that a path leads to, until it returns true; returns whether it did.
@@ -104,8 +104,9 @@ fn is_patch(operations: &[Value]) -> bool {
         })
 }
 
-/// The object that add and replace operations build from nothing. Different array positions give
-/// different elements, but not in order: operations on the same position change one element.
+/// The object that add and replace operations build from nothing. Each array position becomes an
+/// element of its own, which all operations on that position change; the elements need not be in
+/// the order of their positions.
 fn patched(operations: Vec<Value>) -> Value {
     let mut root = Value::Null;
     for mut operation in operations {
@@ -122,7 +123,7 @@ fn patched(operations: Vec<Value>) -> Value {
     root
 }
 
-/// Deepest path of a JSON patch operation that is followed.
+/// Maximum depth of the path of a JSON patch operation that is followed.
 const PATCH_DEPTH_MAX: usize = 64;
 
 fn put(at: &mut Value, keys: &[String], value: Value, depth_left: usize) {
@@ -153,7 +154,7 @@ fn put(at: &mut Value, keys: &[String], value: Value, depth_left: usize) {
     }
 }
 
-/// Adds a value to those of earlier operations, so that a later operation hides none.
+/// Adds a value to those of earlier operations, so that a later operation hides none of them.
 fn merge(at: &mut Value, value: Value) {
     match (at, value) {
         (Value::Object(old), Value::Object(new)) => {

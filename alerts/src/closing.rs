@@ -31,9 +31,9 @@ use strongroom_schemas::{AlertEvent, Touched};
 use crate::error::THRESHOLD_MAX;
 use crate::window::GroupKey;
 
-/// Sources whose watermarks are remembered.
+/// Maximum number of sources whose watermarks are remembered.
 const SOURCES_MAX: usize = 1024;
-/// Names and ranges touched by all open windows; about 60 bytes each.
+/// Maximum number of names and ranges touched by all open windows; about 60 bytes each.
 const TOUCHED_ITEMS_MAX: usize = 1 << 19;
 
 /// The memory of closing windows, for each source.

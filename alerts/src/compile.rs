@@ -1,9 +1,9 @@
-//! Compilation of rules to a program: leaves shared by all rules, and columns that can rule rules
-//! out early.
+//! Compilation of rules to a program: leaves shared by all rules, and columns whose values exclude
+//! rules early.
 //!
-//! Invariant: lines of any rules that compare the same field with the same values are one leaf. Its
-//! result is remembered for each distinct value of its column, so a value is tested once per block,
-//! however many rules and rows need it. No state.
+//! Invariant: lines that compare the same field with the same values are one leaf, whichever rules
+//! they are in. The result of a leaf is remembered for each distinct value of its column, so a
+//! value is tested once per block, however many rules and rows need it. No state.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use crate::fields::Field;
 use crate::pattern::Test;
 use crate::rule::{Correlation, EventRule};
 
-/// Columns with few distinct values: the rules that they rule out are looked up before any rule is
-/// evaluated. The columns that rule out most are first.
+/// Columns with few distinct values. Each value excludes some rules, which are looked up before any
+/// rule is evaluated. The columns that exclude most rules come first.
 const GATES: [Field; 14] = [
     Field::Column(index::RESOURCE),
     Field::Column(index::VERB),
@@ -34,11 +34,11 @@ const GATES: [Field; 14] = [
     Field::List(index::USER_GROUPS),
 ];
 
-/// Gates that are also combined, because rules test one column or the other.
+/// Gates that are also combined in pairs, because a rule may test either column of a pair.
 pub(crate) const PAIRS: [(Field, Field); 1] =
     [(Field::Column(index::IMPERSONATED_USER_NAME), Field::List(index::IMPERSONATED_USER_GROUPS))];
 
-/// Rules whose candidates fit one mask.
+/// Number of rules that one mask of candidates has room for.
 pub(crate) const RULES_A_MASK: usize = u128::BITS as usize;
 
 /// A compiled condition.
@@ -72,7 +72,8 @@ impl Node {
     }
 }
 
-/// `by` if one node has that value, its opposite if all nodes have the opposite, else unknown.
+/// Returns `by` if at least one node has that value, the opposite if all nodes have the opposite,
+/// and `None` if it depends on unknown leaves.
 fn decided(nodes: &[Node], by: bool, leaf: &mut impl FnMut(usize) -> Option<bool>) -> Option<bool> {
     let mut value = Some(!by);
     for node in nodes {
@@ -149,12 +150,12 @@ pub(crate) struct Program {
     pub(crate) leaves: Vec<Leaf>,
     pub(crate) rules: Vec<CompiledRule>,
     pub(crate) gates: Vec<Gate>,
-    /// For the rule of each [`crate::RuleInfo`], the correlations that it feeds, with its position
-    /// in their bases.
+    /// The correlations that each rule feeds, with the rule's position in the bases of each. The
+    /// key is the position of the rule's [`crate::RuleInfo`].
     pub(crate) feeds: HashMap<usize, Vec<(usize, usize)>>,
     /// Columns that leaves and groups read, besides those of every alert.
     pub(crate) columns: Vec<usize>,
-    /// Columns that leaves without a body read.
+    /// Columns that are read by the leaves that need no body.
     pub(crate) cheap_columns: Vec<usize>,
 }
 
@@ -227,7 +228,7 @@ impl Program {
     }
 }
 
-/// Columns in whose values a keyword is searched.
+/// Columns whose values are searched for keywords.
 pub(crate) const KEYWORD_COLUMNS: [usize; 29] = [
     index::AUDIT_ID,
     index::STAGE,

@@ -8,7 +8,7 @@ use std::fmt;
 
 use crate::expr::Expr;
 
-/// Deepest nesting of parentheses and `not`.
+/// Maximum nesting depth of parentheses and `not`.
 const DEPTH_MAX: usize = 64;
 
 /// Why a condition is not valid.

@@ -1,4 +1,4 @@
-//! Why rules are refused, and the limits that they are held to.
+//! Why rules are refused, and the limits on them.
 //!
 //! Invariant: every limit on a rule or a rule file is a constant here, and every error names the
 //! file it is about. No state: a crash changes nothing.
@@ -10,7 +10,7 @@ use thiserror::Error;
 
 /// Largest rule file that is read.
 pub const RULE_FILE_BYTES_MAX: u64 = 1 << 20;
-/// Most rules, correlations included, in one set.
+/// Maximum number of rules in one set, correlations included.
 pub const RULES_MAX: usize = 4096;
 /// Longest window of a correlation.
 pub const TIMESPAN_MAX: Duration = Duration::from_secs(31 * 24 * 3600);

@@ -37,9 +37,9 @@ pub(crate) enum Comparison {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Quantifier {
     Any,
-    /// Every element, of at least one.
+    /// Every element, and there is at least one.
     All,
-    /// Every element, or there is none.
+    /// Every element; an empty array matches as well.
     AllOrEmpty,
     None,
 }

@@ -23,7 +23,7 @@
 //! forgotten, which can raise an extra alert and never hides one. If there are too many groups, the
 //! one seen longest ago is forgotten, and learnt again. What an hour touches is known for the last
 //! [`HOURS_TOUCHED_MAX`] hours of a group, and for all groups together up to a bound; beyond that
-//! it counts as any.
+//! an hour counts as touching any name.
 //!
 //! **Crash.** State is lost; observing the archive's events of the timespan again rebuilds it.
 
@@ -36,14 +36,14 @@ use crate::window::{Counted, GroupKey};
 
 /// Microseconds in an hour.
 const HOUR_US: i64 = 3_600_000_000;
-/// Fewest days with the same time of day for which that time is compared separately.
+/// Minimum number of days with the same time of day for that time to be compared separately.
 const SAME_HOUR_MIN: usize = 3;
 /// Audit ids in a baseline's alert: the hour's first ones.
 pub(crate) const EVIDENCE_MAX: usize = 8;
-/// Hours of a group whose touched names are known: the last one, and the one before, whose late
-/// events still arrive.
+/// Number of hours of a group whose touched names are known: the last one, and the one before,
+/// whose late events still arrive.
 const HOURS_TOUCHED_MAX: usize = 2;
-/// Names and ranges touched by the hours of all groups; about 60 bytes each.
+/// Maximum number of names and ranges touched by the hours of all groups; about 60 bytes each.
 const TOUCHED_ITEMS_MAX: usize = 1 << 20;
 
 /// The memory of the past.

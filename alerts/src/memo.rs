@@ -1,13 +1,16 @@
 //! Results remembered for the distinct values of one column in one block.
 //!
-//! Invariant: a memo is cleared between blocks, because places stand for other values in the next
-//! one. No state outlives a block.
+//! Terms. The *place* of a value is its number among the distinct values of the column in this
+//! block, from 1; place 0 is null.
+//!
+//! Invariant: a memo is cleared between blocks, because in the next block a place stands for
+//! another value. No state outlives a block.
 
 const UNKNOWN: u8 = 0;
 const FALSE: u8 = 1;
 const TRUE: u8 = 2;
 
-/// One result for each place; place 0 is null.
+/// One result for each place.
 #[derive(Debug, Default)]
 pub(crate) struct Memo(Vec<u8>);
 

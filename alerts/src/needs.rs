@@ -1,4 +1,4 @@
-//! The events that an audit policy must write so that a rule can match.
+//! The events that an audit policy must record so that a rule can match.
 //!
 //! Invariant: the level is the lowest at which every field of a rule can exist. Resources and verbs
 //! are those that a rule names literally: a hint for the author of the policy, not a complete list.
@@ -59,7 +59,7 @@ impl Mentioned {
                 self.field(left);
                 self.field(right);
             }
-            // Elements are below the field.
+            // The conditions inside are about elements of this field, so the field says enough.
             Expr::Scope(field, ..) => self.field(field),
             Expr::Keyword(_) => {}
         }

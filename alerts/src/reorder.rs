@@ -19,7 +19,8 @@ use std::collections::{BTreeMap, VecDeque};
 use hashbrown::HashMap;
 use strongroom_schemas::AlertEvent;
 
-/// Most sources whose events wait; if there are more, the events of the first one are released.
+/// Maximum number of sources whose events wait; if there are more, the events of the first one are
+/// released.
 const SOURCES_MAX: usize = 1024;
 
 /// An event to count, with the fields that an alert would carry.

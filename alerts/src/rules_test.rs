@@ -2,9 +2,9 @@
 //!
 //! Goal: a built-in rule finds what its text says, and does not alert if the deciding detail is
 //! missing. Method: `rules/fixtures/<rule>.hit.ndjson` and `<rule>.near-miss.ndjson` contain events
-//! as kube-apiserver writes them. Each event in the hit of a single-event rule must match the rule
-//! alone, the events in the hit of a correlation must match it together, and no event of a near
-//! miss may match.
+//! as kube-apiserver writes them. In the hit of a single-event rule, every event must match by
+//! itself; in the hit of a correlation, the events must match together; and no event of a near miss
+//! may match.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
@@ -17,7 +17,7 @@ use yaml_serde::{Deserializer, Value};
 use crate::testing::batch_of;
 use crate::{Detector, DetectorConfig, Matcher, RuleSet};
 
-/// Fewest built-in rules.
+/// Minimum number of built-in rules.
 const RULES_MIN: usize = 150;
 
 fn folder() -> PathBuf {
@@ -172,7 +172,7 @@ fn every_rule_says_what_an_analyst_needs() {
                 assert!(!text(key).is_empty(), "{rule}: {key} is missing");
             }
             assert!(text("message").contains('{'), "{rule}: the message has none of the alert's own values");
-            assert!(text("next_steps").contains("SELECT "), "{rule}: next_steps asks no question in SQL");
+            assert!(text("next_steps").contains("SELECT "), "{rule}: next_steps has no SQL query");
             let list = |key: &str| -> Vec<&str> {
                 let items = document.get(key).and_then(Value::as_sequence);
                 items.map(|items| items.iter().filter_map(Value::as_str).collect()).unwrap_or_default()
@@ -256,7 +256,8 @@ fn names_left_out(documents: &[Value]) -> Vec<String> {
     names
 }
 
-/// Excluded users are excluded, and no other user can be excluded by using their name.
+/// A rule does not alert on the users that it excludes, and nobody else can be excluded by
+/// impersonating one of them.
 #[test]
 fn filters_go_by_who_authenticated() {
     let rules = builtin();
@@ -268,7 +269,7 @@ fn filters_go_by_who_authenticated() {
             let by_them: Vec<String> =
                 hit.iter().map(|event| edited(event, &[("/user/username", name.as_str().into())])).collect();
             if fired(&alerts(&rules, &by_them), &rule) > 0 {
-                faults.push(format!("{rule} fires on {name}, which it means to leave out"));
+                faults.push(format!("{rule} fires on {name}, which it is meant to exclude"));
             }
             let in_their_name: Vec<String> = hit
                 .iter()
@@ -504,8 +505,8 @@ fn patterns_mean_what_they_say() {
             "/api/v1/nodes/worker-3/proxy/healthz",
         ],
     );
-    // Only the selector that the server obeys may exclude an event: the first one, as a separate
-    // parameter.
+    // Only the selector that the server obeys may exclude an event: the first one that is a
+    // parameter of its own.
     check(
         "secrets-listed-cluster-wide",
         0,

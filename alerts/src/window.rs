@@ -14,21 +14,22 @@
 //! **Design.** A group keeps its events sorted by event time, and an arriving event is judged at
 //! once against every window that contains it: the one that ends at it and, if it is late, those
 //! that end at later events up to `timespan` away. A crossing consists only of events within one
-//! timespan, and an event that arrives late can still complete its window. No lateness causes an
-//! event to be dropped: the number of remembered events limits memory. (Rejected: a watermark that
-//! closes windows. One source that runs ahead would make all others late.)
+//! timespan, and an event that arrives late can still complete its window. However late an event
+//! is, it is not dropped for that: memory is bounded by the number of remembered events. (Rejected:
+//! a watermark that closes windows. One source that runs ahead would make all others late.)
 //!
 //! **Once.** A crossing alerts if its window, from a timespan before its last event to that event,
-//! touches no episode of its group; it then starts an episode, from the first event in the window
-//! to the last. Otherwise it lengthens the episode silently. So a burst alerts once, however long
-//! it lasts, and the next alert needs a window without an event of that burst: the window has
-//! drained. Two episodes that one window touches become one.
+//! overlaps no episode of its group; it then starts an episode, from the first event in the window
+//! to the last. Otherwise it extends the episode and raises no alert. So a burst alerts once,
+//! however long it lasts, and the next alert needs a window without an event of that burst: the
+//! window has drained. Two episodes that the same window overlaps become one.
 //!
 //! **All of several rules** (`temporal`) is a count of distinct values where a value is the rule
-//! that matched. **In order** (`temporal_ordered`) requires a *chain* in the window: for each rule
-//! of the list an event of another request, not before the event of the previous rule. The alert is
-//! about the chain that starts latest. Events of the same time may be in either order. Both count
-//! only the last event of each rule, so one more event of a rule does not change the count.
+//! that matched. **In order** (`temporal_ordered`) requires a *chain* in the window: one event for
+//! each rule of the list, each from a different request, and none earlier than the event of the
+//! rule before it. The alert is about the chain that starts latest. Events of the same time may be
+//! in either order. Both types count only the last event of each rule, so one more event of a rule
+//! does not change the count.
 //!
 //! **Order.** Alerts are a function of the sequence of events, wherever it is cut into batches. Of
 //! the windows that an event completes, the one that ends first is reported.
@@ -57,12 +58,13 @@ use strongroom_schemas::{Touch, Touched};
 use crate::rule::Measure;
 use crate::trace::{Trace, Traces};
 
-/// Most episodes of a group; the oldest is forgotten first.
+/// Maximum number of episodes of a group; the oldest is forgotten first.
 const EPISODES_MAX: usize = 16;
-/// Most traces of thinned-out occurrences that one event keeps; more count as any.
+/// Maximum number of traces of thinned-out occurrences that one event keeps; if there were more,
+/// one entry that stands for any trace replaces them all.
 const THINNED_MAX: usize = 64;
 
-/// The memory of windows; about 200 bytes for each event.
+/// How much the windows remember; an event takes about 200 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WindowLimits {
     pub(crate) events_max: usize,
@@ -73,7 +75,7 @@ pub(crate) struct WindowLimits {
 /// A group of a correlation: the correlation's key, and the hash of the group's values.
 pub(crate) type GroupKey = (u64, u128);
 
-/// The crossing that a rule defines.
+/// What a rule requires of a crossing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rule {
     pub(crate) timespan_us: i64,
@@ -131,7 +133,7 @@ struct Thinned {
 }
 
 impl Seen {
-    /// The part of it that the next occurrence of its value keeps.
+    /// Returns what the next occurrence of the same value keeps of this one.
     fn into_thinned(self) -> Vec<Thinned> {
         let Seen { time_us, trace, source_offset, mut thinned, .. } = self;
         let same =
@@ -329,7 +331,7 @@ impl Group {
         }
     }
 
-    /// Returns the first window through the event at `at` that is a crossing, unless it has
+    /// Returns the first window that contains the event at `at` and is a crossing, unless it has
     /// alerted.
     fn crossing(&mut self, at: usize, rule: Rule) -> Option<Crossing> {
         let counted: Vec<usize> = match rule.measure {
@@ -381,7 +383,7 @@ impl Group {
         }
         let (Some(&start), Some(&end)) = (counted.first(), counted.last()) else { return touched };
         let (start_us, end_us) = (self.events[start].time_us, self.events[end].time_us);
-        // Occurrences thinned out of the window may be kept by one after its end.
+        // An occurrence that was thinned out of the window may be kept by one after its end.
         let until_us = end_us.saturating_add(rule.timespan_us);
         let keepers = self.events.range(start..).take_while(|seen| seen.time_us <= until_us);
         let thinned = keepers.flat_map(|seen| &seen.thinned);
@@ -475,7 +477,7 @@ impl Group {
         None
     }
 
-    /// Whether a window touches an episode; it then becomes part of the episode.
+    /// Whether a window overlaps an episode. If so, the window becomes part of the episode.
     ///
     /// The whole length of the window counts, because its first events may be thinned out.
     fn extends_episode(&mut self, start_us: i64, end_us: i64, timespan_us: i64) -> bool {
@@ -545,7 +547,7 @@ mod tests {
         assert_eq!(ends(EVENTS, &[1, 2, 3, 4, 5, 12, 13, 20]), [(1, 3, 3)], "one burst");
         assert_eq!(ends(EVENTS, &[1, 2, 3, 14, 15]), [(1, 3, 3)]);
         assert_eq!(ends(EVENTS, &[1, 2, 3, 14, 15, 16]), [(1, 3, 3), (14, 16, 3)]);
-        assert_eq!(ends(EVENTS, &[0, 5, 10]), [(0, 10, 3)], "both ends of the span are in it");
+        assert_eq!(ends(EVENTS, &[0, 5, 10]), [(0, 10, 3)], "both ends of the timespan are included");
         assert_eq!(ends(EVENTS, &[0, 5, 11, 15]), [(5, 15, 3)]);
     }
 
@@ -554,7 +556,7 @@ mod tests {
         assert_eq!(ends(EVENTS, &[300, 100, 101]), []);
         assert_eq!(ends(EVENTS, &[300, 100, 101, 102]), [(100, 102, 3)]);
         assert_eq!(ends(EVENTS, &[5, 9, 1]), [(1, 9, 3)], "the late one comes first in time");
-        assert_eq!(ends(EVENTS, &[5, 14, 1]), [], "1, 5 and 14 are not within a span of 10");
+        assert_eq!(ends(EVENTS, &[5, 14, 1]), [], "1, 5 and 14 are not within a timespan of 10");
         assert_eq!(ends(EVENTS, &[20, 21, 22, 1, 2, 3]), [(20, 22, 3), (1, 3, 3)], "a file read later");
     }
 
@@ -579,7 +581,7 @@ mod tests {
         assert_eq!(found(RULES, &[(1, 2), (2, 0), (12, 1)]), []);
         assert_eq!(found(IN_ORDER, &[(1, 2), (2, 0), (3, 0), (5, 1)]), []);
         assert_eq!(found(IN_ORDER, &[(1, 0), (2, 0), (3, 1), (4, 0), (5, 2)]), text(2, 5, "1 2 4"));
-        assert_eq!(found(IN_ORDER, &[(1, 0), (2, 1), (12, 2)]), [], "11 are too long");
+        assert_eq!(found(IN_ORDER, &[(1, 0), (2, 1), (12, 2)]), [], "11 exceeds the timespan");
         assert_eq!(found(IN_ORDER, &[(5, 2), (1, 0), (3, 1)]), text(1, 5, "1 2 0"), "late ones complete it");
         assert_eq!(found(IN_ORDER, &[(3, 2), (3, 1), (3, 0)]), text(3, 3, "2 1 0"), "at one time");
         assert_eq!(found(IN_ORDER, &[(1, 0), (2, 1), (3, 2), (4, 0), (5, 1), (6, 2)]).len(), 1, "one burst");
@@ -709,7 +711,8 @@ mod tests {
             prop_assert_eq!(any_true, !found.is_empty());
         }
 
-        /// In order of time, the alerts are those of a search through every window.
+        /// If events arrive in order of time, the alerts are those that a search through every
+        /// window finds.
         #[test]
         fn rules_are_seen_as_said_plainly(
             events in proptest::collection::vec((0_i64..120, 0_u128..3), 0..60),
@@ -771,7 +774,8 @@ mod tests {
             prop_assert_eq!(any_true, !found.is_empty());
         }
 
-        /// The events of one window, no more than needed, give the same crossing in any order.
+        /// A window with exactly as many events as needed gives the same crossing in any order of
+        /// arrival.
         #[test]
         fn events_of_one_window_may_come_in_any_order(
             times in proptest::collection::hash_set(0_i64..=10, 3),

@@ -1,4 +1,5 @@
-//! Our own records, sealed and proven like events: appended by a writer of activity.
+//! Activity records: records of our own, sealed and proven like events. A writer of activity
+//! records appends them.
 //!
 //! On a crash a record that was not sealed is lost, and one that was sealed is in the position that
 //! [`ActivityLog::open`] finds: a caller that must not lose a record keeps it elsewhere until
@@ -25,7 +26,7 @@ pub const RECORDS_MAX: usize = 4096;
 /// Maximum total length of the bodies in one [`ActivityLog::append`], in bytes.
 pub const BATCH_BYTES_MAX: usize = 64 << 20;
 
-/// The records of one writer of activity, which go to its source partition in order.
+/// One writer's activity records, which go to its source partition in order.
 #[derive(Debug)]
 pub struct ActivityLog {
     partition: String,

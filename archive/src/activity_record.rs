@@ -1,10 +1,11 @@
 //! Records of the product's own activity: questions, judgements and decisions, with their authors
 //! and times, sealed and proven like events.
 //!
-//! Invariants. A record is one JSON object, and its bytes are the proven leaf: they are written
-//! once, here, and the columns next to them are members of it. Each writer of activity has its own
-//! source partition, `activity/<writer id>`, in which the offset of a record is its number from 0;
-//! so the position of the partition is the number of its records, and a missing record is noticed.
+//! Invariants. A record is one JSON object, its *body*. The bytes of the body are the proven leaf:
+//! they are written once, here, and the other columns repeat members of the body. Each writer of
+//! activity records has its own source partition, `activity/<writer id>`, in which the offset of a
+//! record is its number from 0; so the position of the partition is the number of its records, and
+//! a missing record is noticed.
 //! `docs/format.md` has the grammar.
 
 use std::fmt;
@@ -25,7 +26,7 @@ pub const NAME_BYTES_MAX: usize = 1000;
 /// Maximum length of a writer id.
 pub const WRITER_ID_BYTES_MAX: usize = 64;
 
-/// The kind of a record: a closed list, each with its own members in the body.
+/// The kind of a record: a closed list. Each kind has its own members in the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ActivityKind {
     /// A question that was asked of the archive.
@@ -38,9 +39,9 @@ pub enum ActivityKind {
     Review,
     /// A use of emergency access.
     BreakGlass,
-    /// Sums over earlier records, which may be dropped.
+    /// Sums over earlier records, so that those records may be dropped.
     Rollup,
-    /// A statement of an outside clock.
+    /// A statement by an outside clock.
     Clock,
 }
 
@@ -91,7 +92,7 @@ pub enum ActivityError {
     TooMany { records: usize, bytes: usize },
 }
 
-/// A record of activity: its body, and the members of it that are columns.
+/// An activity record: its body, and those of its members that are columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActivityRecord {
     kind: ActivityKind,
@@ -199,13 +200,13 @@ fn is_name(name: &str) -> bool {
         && !name.chars().any(char::is_control)
 }
 
-/// Whether a source partition is one of activity.
+/// Whether a source partition belongs to a writer of activity records.
 pub(crate) fn is_activity(partition: &str) -> bool {
     partition.starts_with(activity::SOURCE_PREFIX)
 }
 
-/// Calls `wrong` for each row of a file whose columns are not members of its body, or whose body is
-/// not a record.
+/// Calls `wrong` for each row in which the columns differ from the members of the body, or the body
+/// is not a record.
 ///
 /// # Errors
 /// If the batch does not have the columns of the table.
@@ -224,7 +225,7 @@ pub fn differences(
     let value = |column: &StringArray, row: usize| column.is_valid(row).then(|| column.value(row).to_owned());
     for row in 0..batch.num_rows() {
         match value(bodies, row).and_then(|body| ActivityRecord::parse(body).ok()) {
-            None => wrong(row, "its body is not a record of activity"),
+            None => wrong(row, "its body is not an activity record"),
             Some(record) => {
                 let is_same = value(kinds, row).as_deref() == Some(record.kind.as_str())
                     && times.is_valid(row)
@@ -232,7 +233,7 @@ pub fn differences(
                     && value(principals, row).as_deref() == Some(record.principal())
                     && value(subjects, row).as_deref() == record.subject();
                 if !is_same {
-                    wrong(row, "its columns are not those of its body");
+                    wrong(row, "its columns differ from its body");
                 }
             }
         }

@@ -5,11 +5,11 @@
 //! a time; these take a whole page. They are tested against the decoders of that crate and of
 //! DuckDB.
 
-/// Values in a group of the bit-packed form.
+/// Number of values in a group of the bit-packed form.
 const GROUP: usize = 8;
 /// From this length on, a run of equal values is stored as a run.
 const RUN_MIN: usize = 16;
-/// Groups in one bit-packed run: keeps its header below two bytes.
+/// Maximum number of groups in one bit-packed run: this keeps its header below two bytes.
 const GROUPS_MAX: usize = 63;
 const DELTA_BLOCK: usize = 128;
 const DELTA_MINIBLOCKS: usize = 4;

@@ -605,7 +605,7 @@ impl Values<'_> {
     }
 }
 
-/// Least and greatest of `values`, in one pass and without a branch for each value.
+/// The minimum and the maximum of `values`, in one pass and without a branch for each value.
 fn extremes<T: Copy + Ord>(values: &[T], min: T, max: T) -> Option<(T, T)> {
     let wider = |(least, greatest): (T, T), value: &T| (least.min(*value), greatest.max(*value));
     (!values.is_empty()).then(|| values.iter().fold((max, min), wider))

@@ -1,13 +1,13 @@
-//! Rows to encoded row groups, on any thread: grouped by date, sorted, encoded, compressed.
+//! Turns rows into encoded row groups, on any thread: grouped by date, sorted, encoded, compressed.
 //!
 //! Invariant: the row groups of one call contain each row of the batch exactly once, under the date
-//! of its event time (or of its arrival, if it has no believable time), and state which offsets of
+//! of its event time (or of its arrival, if it has no plausible time), and state which offsets of
 //! which source they contain, so that the writer can refuse a row that is already stored.
 //!
-//! Rows are sorted only inside a row group. Row groups follow the order of the source, so time
-//! ranges of row groups stay narrow, which pruning by time needs. Sorting by who did what to which
-//! kind of object puts equal values next to each other, which compression needs, and pruning by
-//! user inside a row group. The order of the source is not lost: `source_offset` is a column.
+//! Rows are sorted only inside a row group. Row groups follow the order of the source, so each row
+//! group spans a short time, which pruning by time needs. Sorting by who did what to which kind of
+//! object puts equal values next to each other. Compression needs that, and so does pruning by user
+//! inside a row group. The order of the source is not lost: `source_offset` is a column.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -37,7 +37,7 @@ use crate::error::{ArchiveError, Result};
 const SORTED_ENTRIES_MAX: usize = 4096;
 /// The code of null.
 const NULL: u32 = u32::MAX;
-/// Earliest believable event time: the first release of Kubernetes is from this year.
+/// Earliest plausible event time: the first release of Kubernetes is from this year.
 pub const EARLIEST_YEAR: i32 = 2014;
 
 /// A row group of one table and date, sorted, encoded and compressed; what
@@ -49,7 +49,7 @@ pub struct EncodedRowGroup {
     pub(crate) rows: u64,
     pub(crate) columns: Vec<EncodedColumn>,
     pub(crate) spans: Vec<Span>,
-    /// Least and greatest time, microseconds.
+    /// Minimum and maximum time, in microseconds.
     pub(crate) times: Option<(i64, i64)>,
     /// Leaf hashes of the records, in row order; `None` if they were not given.
     pub(crate) record_hashes: Option<Vec<Sha256Hash>>,
@@ -108,7 +108,7 @@ pub enum RowOrder {
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
     pub row_order: RowOrder,
-    /// Reverses every second group of rows that are equal in those columns.
+    /// Reverses every second group of rows that are equal in the columns of `row_order`.
     pub turns: bool,
     pub zstd_level: i32,
     /// Rows in a data page.
@@ -125,7 +125,7 @@ pub struct Layout {
     pub bloom_filters: bool,
 }
 
-/// The columns that investigators ask by, and that most other columns follow from.
+/// The columns that investigators filter by. They determine most of the other columns.
 const EVENT_ORDER: &[&str] = &[events::RESOURCE, events::VERB, events::USER_NAME, events::NAMESPACE];
 
 impl Default for Layout {
@@ -148,9 +148,9 @@ impl Default for Layout {
 /// date of their time; a row whose time is absent or implausible gets the date of `arrived`. A
 /// batch without rows gives no row groups.
 ///
-/// In all tables but `events`, a column is the record. The record of an event is the bytes
-/// received, so files of events encoded by this function have no proof of their records; see
-/// [`encode_records`].
+/// In every table except `events`, one column has the record of a row. The record of an event is
+/// the bytes received, which this function does not see, so it encodes events without a proof of
+/// their records; see [`encode_records`].
 ///
 /// # Errors
 /// [`ArchiveError::EncodeSchema`] if the batch has other columns, [`ArchiveError::EncodeColumn`] if
@@ -177,7 +177,7 @@ pub fn encode_records(
     encode_all(Table::Events, &batch, Some(record_hashes), arrived, &Layout::default())
 }
 
-/// Like [`encode`], but with other choices than those made for archives.
+/// Like [`encode`], but with choices other than those made for archives.
 pub fn encode_with(
     table: Table,
     batch: RecordBatch,
@@ -205,7 +205,7 @@ fn encode_all(
         .collect()
 }
 
-/// The column that is the record of a row; `events` has none, because its records are rendered.
+/// The column that has the record of a row; `events` has none, because its records are rendered.
 pub const fn record_column(table: Table) -> Option<&'static str> {
     match table {
         Table::Events => None,
@@ -454,8 +454,8 @@ fn plan(table: Table, name: &str, layout: &Layout) -> (ColumnSpec, ValuePlan) {
     (spec, values)
 }
 
-/// The offsets of each source among `rows`. Rows without a source are not part of any position;
-/// their caller accounts for them.
+/// The offsets of each source among `rows`. Rows without a source are not part of any position; the
+/// caller accounts for them.
 fn spans(batch: &RecordBatch, rows: &[u32]) -> Vec<Span> {
     let offsets = column(batch, events::SOURCE_OFFSET).as_primitive::<Int64Type>();
     let sources = column(batch, events::SOURCE);
@@ -689,7 +689,7 @@ fn gather<'a>(array: &'a ArrayRef, rows: &[u32], plan: ValuePlan, layout: &Layou
     }
 }
 
-/// A column of nulls alone, which many columns are; no row of it needs to be read.
+/// A column that contains only nulls, as many do; none of its rows needs to be read.
 fn without_values<'a>(data_type: &DataType, rows: usize, plan: ValuePlan) -> Column<'a> {
     let of_codes = |entries| Values::Codes { codes: Vec::new(), entries };
     let values = |data_type: &DataType| match data_type {

@@ -195,7 +195,7 @@ pub enum ArchiveError {
     #[error("source name \"{partition}\" cannot be used: {reason}")]
     PartitionName { partition: String, reason: &'static str },
 
-    #[error("cannot keep records of activity")]
+    #[error("cannot keep activity records")]
     Activity {
         #[source]
         source: ActivityError,

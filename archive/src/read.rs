@@ -41,10 +41,11 @@ use crate::position::{Position, Source};
 use crate::records::drops;
 use crate::site::Site;
 
-/// Bytes fetched from the end of a file in a bucket, before the length of its footer is known.
+/// Number of bytes that are fetched from the end of a file in a bucket, before the length of its
+/// footer is known.
 const FOOTER_BYTES_LIKELY: u64 = 128 << 10;
 
-/// Rows of a returned batch.
+/// Number of rows of a returned batch.
 const BATCH_ROWS: usize = 8192;
 
 /// Decides from some columns which rows are worth reading whole.

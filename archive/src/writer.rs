@@ -78,15 +78,15 @@ use crate::site::Site;
 const COMMIT_ORDER: [Table; 4] = [Table::Activity, Table::Rejects, Table::Alerts, Table::Events];
 /// Parquet readers refuse files with more row groups than this.
 const ROW_GROUPS_MAX: usize = 1 << 14;
-/// Objects being put at once; appending waits while there are this many.
+/// Maximum number of objects being put at the same time; appending waits while there are this many.
 const UPLOADS_MAX: usize = 4;
 /// How many times a commit is tried when other writers are faster.
 const COMMIT_TRIES_MAX: u32 = 50;
-/// Commits of a volume before the next volume starts. The total size of a volume's Delta
+/// Number of commits of a volume before the next volume starts. The total size of a volume's Delta
 /// checkpoints grows with the square of its commits, and a reader of an archive opens every volume:
 /// `docs/format.md` has the costs of both.
 pub const VOLUME_COMMITS_MAX: u64 = 8_000;
-/// Names in one page of a store's listing.
+/// Number of names in one page of a store's listing.
 const LIST_NAMES_MAX: u64 = 1_000;
 // A reader opens a volume with at most 200 requests: the listing of the log, the ranges of a
 // checkpoint, and the commits after it.

@@ -20,7 +20,7 @@ use strongroom_sinks::{
 use super::reader::Section;
 use super::{NAME_CHARS_MAX, kafka_security};
 
-/// Most sinks of one process.
+/// Maximum number of sinks in one process.
 const SINKS_MAX: usize = 64;
 /// Names of the sinks of `[alerts]`.
 const ALERTS_FILE: &str = "alerts-file";

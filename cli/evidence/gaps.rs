@@ -16,11 +16,11 @@ const SILENCE_MINUTES_MIN: i64 = 5;
 /// A pause is a silence when it is longer than this many times the pause that [`USUAL`] of all
 /// pauses do not exceed.
 const SILENCE_FACTOR: i64 = 10;
-/// Part of all pauses that is usual, in thousandths.
+/// Share of all pauses that counts as usual, in thousandths.
 const USUAL: u64 = 990;
-/// Fewest minutes with an event from which the usual pause is computed.
+/// Minimum number of minutes with an event from which the usual pause is computed.
 const MINUTES_MIN: u64 = 30;
-/// Most silences listed for one source, the longest ones.
+/// Maximum number of silences listed for one source; the longest are listed.
 const LISTED_MAX: usize = 50;
 pub const MINUTE_US: i64 = 60_000_000;
 

@@ -10,11 +10,11 @@ use strongroom_evidence::Manifest;
 use super::gaps::{CANNOT_KNOW, Gap};
 use crate::term;
 
-/// Most records that a report shows; all are in `records.jsonl`.
+/// Maximum number of records that a report shows; all are in `records.jsonl`.
 pub const RECORDS_SHOWN: usize = 500;
-/// Most lines of each of the other tables.
+/// Maximum number of lines in each of the other tables.
 pub const LINES_SHOWN: usize = 20;
-/// Most gaps that a report shows; all that are known are in `gaps.json`.
+/// Maximum number of gaps that a report shows; all that are known are in `gaps.json`.
 const GAPS_SHOWN: usize = 100;
 /// Longest cell; a longer one is cut, with a mark.
 const CELL_CHARS: usize = 300;

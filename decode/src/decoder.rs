@@ -45,15 +45,15 @@ use crate::wrapper::{self, Content, Record};
 pub struct DecoderConfig {
     /// Longest line that is decoded, in bytes. Default: [`LINE_BYTES_MAX`].
     pub line_bytes_max: usize,
-    /// Deepest nesting that is decoded. Default: [`DEPTH_MAX`].
+    /// Maximum nesting depth that is decoded. Default: [`DEPTH_MAX`].
     pub depth_max: usize,
 }
 
 /// Longest line: 4 MiB.
 pub const LINE_BYTES_MAX: usize = 4 << 20;
-/// Deepest nesting of a document.
+/// Maximum nesting depth of a document.
 pub const DEPTH_MAX: usize = 128;
-/// Most bytes of one line that are parsed in search of a whole event after a tear.
+/// Maximum number of bytes of one line that are parsed in search of a whole event after a tear.
 const RECOVERY_BYTES_MAX: usize = 64 << 20;
 
 impl Default for DecoderConfig {

@@ -90,7 +90,7 @@ const BOUNDARY: &[u8] = b"}{\"messageType\"";
 /// A block must be longer than the bound of a line by this many bytes, so that it shows a cut or is
 /// inside a long part.
 pub const BOUNDARY_BYTES: usize = BOUNDARY.len();
-/// Documents that are shorter together are not cut apart.
+/// Several documents whose total length is below this are not cut apart.
 pub const PART_BYTES: usize = 16 << 10;
 /// The byte order mark, which some editors and exports put before the first line.
 pub(crate) const BOM: &[u8] = b"\xef\xbb\xbf";

@@ -117,7 +117,7 @@ pub(crate) fn truncated(text: &str) -> Refusal {
 
 /// Longest auditID that a refusal repeats; those of the API server have 36 bytes.
 const AUDIT_ID_BYTES_MAX: usize = 64;
-/// Most members before the auditID; the API server writes three.
+/// Maximum number of members before the auditID; the API server writes three.
 const MEMBERS_BEFORE_AUDIT_ID_MAX: usize = 8;
 
 /// The auditID of an event that is cut off after it, if it can be repeated: it is not secret, but a

@@ -365,7 +365,7 @@ impl<'a> Renderer<'a> {
         let is_faulty = faults.is_some_and(|faults| !marks::are_faults(faults));
         [
             is_alone.then_some("it has form_values without a form"),
-            is_changed.then_some("its redaction is not a mark of redaction"),
+            is_changed.then_some("its redaction is not a redaction mark"),
             is_faulty.then_some("its faults are not a list of faults"),
         ]
         .into_iter()

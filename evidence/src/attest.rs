@@ -20,7 +20,7 @@ use super::error::EvidenceError;
 use super::ledger::Ledger;
 
 const FORMAT: &str = "strongroom-store-1";
-/// Objects queried at once.
+/// Number of objects that are queried at the same time.
 const ASKED_AT_ONCE: usize = 16;
 
 fn text(time: DateTime<Utc>) -> String {

@@ -9,7 +9,7 @@ use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-/// Offsets read at once.
+/// Number of offsets that are read at once.
 const READ_OFFSETS: usize = 4096;
 const OFFSET_BYTES: u64 = 8;
 

@@ -28,7 +28,7 @@ use strongroom_tlog::tree::{Paths, root};
 use super::error::EvidenceError;
 use super::question::Span;
 
-/// Commits read at once.
+/// Number of commits that are read at the same time.
 const READS_AT_ONCE: usize = 16;
 /// Maximum number of jumps, and of lags, that are kept; all are counted.
 const TOLD_MAX: usize = 1000;
@@ -129,7 +129,7 @@ pub struct Ledger {
     pub positions: BTreeMap<String, (i64, i64)>,
 }
 
-/// Least and greatest event time of a file, if its commit states them.
+/// Minimum and maximum event time of a file, if its commit states them.
 pub(super) fn times(table: Table, add: &AddFacts) -> Option<(i64, i64)> {
     let time = |bounds: &serde_json::Map<String, Value>| {
         bounds.get(time_column(table)).and_then(Value::as_str).and_then(micros)

@@ -36,9 +36,9 @@ use super::question::Span;
 
 /// Maximum number of records in one piece of proof.
 pub const PROOF_RECORDS_MAX: usize = 4096;
-/// Bytes of records after which a piece of proof is ended.
+/// Number of bytes of records after which a piece of proof is ended.
 pub const PROOF_RECORD_BYTES: usize = 8 << 20;
-/// Rows decoded at once.
+/// Number of rows that are decoded at once.
 const BATCH_ROWS: usize = 8192;
 const ALERT_ID: &str = "alert_id";
 /// Columns that are shown next to a record so that it can be found again.

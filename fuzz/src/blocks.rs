@@ -120,7 +120,7 @@ fn check_bytes(block: &Block, decoded: &DecodedBlock, kept: &[Kept]) {
         rebuilt.resize(kept.at, b'\n');
         rebuilt.extend_from_slice(&kept.bytes);
     }
-    assert!(rebuilt.len() <= decoded.consumed, "records reach behind what was used");
+    assert!(rebuilt.len() <= decoded.consumed, "records reach beyond what was used");
     rebuilt.resize(decoded.consumed, b'\n');
     assert!(rebuilt == block.bytes[..decoded.consumed], "the rows do not give the bytes back");
 }
@@ -129,7 +129,7 @@ fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &De
     let mut left = None;
     let mut rest = kept;
     for line in frame::lines(block, config.line_bytes_max) {
-        assert_eq!(left, None, "a line behind the unfinished one");
+        assert_eq!(left, None, "a line after the unfinished one");
         let end = line.at + line.bytes.len();
         let count = rest.iter().take_while(|kept| kept.at < end).count();
         let (mine, others) = rest.split_at(count);

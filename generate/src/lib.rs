@@ -42,13 +42,13 @@ use traffic::World;
 
 /// Mean length of a line in bytes, newline included; a test compares it with the generated log.
 pub const LINE_BYTES_MEAN: u64 = 1_210;
-/// Fewest events that hold all attacks with a background around them.
+/// Minimum number of events that can hold all attacks with a background around them.
 pub const ATTACK_EVENTS_MIN: u64 = 2_000;
 /// Shortest span of a log with attacks, which need their time; the rate is lowered if necessary.
 pub const ATTACK_SPAN_MIN_SECONDS: u64 = 4 * 3_600;
-/// Most nodes of a simulated cluster, Kubernetes' own limit.
+/// Maximum number of nodes in a simulated cluster; this is Kubernetes' own limit.
 pub const NODES_MAX: u32 = 5_000;
-/// Most events a second.
+/// Maximum number of events per second.
 pub const RATE_MAX: f64 = 100_000.0;
 /// Midnight of Monday, 2 March 2026: the default start, so that a log is the same whenever it is
 /// made.

@@ -180,7 +180,8 @@ const WEEKEND_PERCENT: u64 = 12;
 /// log.
 pub(crate) const EVENTS_PER_100_ACTIVITIES: u64 = 111;
 
-/// Redraws after which a machine's activity is used, so that a quiet night cannot loop for long.
+/// Number of redraws after which a machine's activity is used, so that a quiet night cannot loop
+/// for long.
 const REDRAWS_MAX: u32 = 16;
 
 impl World {

@@ -142,7 +142,7 @@ impl Records for EventRecords {
         let compared = match table {
             Table::Events => compare_events(rows, each, &mut differs),
             Table::Alerts => compare_alerts(rows, &mut differs),
-            // The archive itself knows what a record of activity says.
+            // The archive itself knows what an activity record says.
             Table::Rejects | Table::Activity => Ok(()),
         };
         compared.map_err(|error| error.to_string())

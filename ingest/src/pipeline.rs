@@ -46,15 +46,15 @@ use crate::replay::{stored_alerts, warm_up};
 use crate::seal::{EXAMPLES_MAX, EncodedBlock, Limits, SEAL_ALERTS_MAX, cores, encode_rejects, seal_plan};
 use crate::source::{FileError, Input, StreamBlock};
 
-/// Most bytes of text in a block, which becomes one row group.
+/// Maximum size of the text in a block, in bytes. A block becomes one row group.
 pub const BLOCK_BYTES_MAX: usize = 64 << 20;
-/// Fewest bytes: smaller row groups compress badly and make queries slow.
+/// Minimum size: smaller row groups compress badly and make queries slow.
 pub const BLOCK_BYTES_MIN: usize = 8 << 20;
 /// Memory that all blocks under way may take; with many workers blocks are smaller.
 pub const BLOCKS_MEMORY_BYTES: usize = 600 << 20;
-/// Lines in a block.
+/// Maximum number of lines in a block.
 pub const BLOCK_LINES_MAX: usize = 131_072;
-/// Most messages of the reader that wait for the coordinator.
+/// Maximum number of messages of the reader that wait for the coordinator.
 const MESSAGES_MAX: usize = 1024;
 /// How often progress is reported while nothing else happens.
 const TICK: Duration = Duration::from_millis(100);

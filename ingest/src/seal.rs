@@ -22,13 +22,13 @@ use strongroom_schemas::{Alert, Table, rejects};
 
 use crate::error::IngestError;
 
-/// Parquet bytes that cause a seal.
+/// Number of Parquet bytes that causes a seal.
 pub const SEAL_BYTES: u64 = 128 << 20;
 /// Age of unsealed rows that causes a seal.
 pub const SEAL_INTERVAL: Duration = Duration::from_secs(300);
 /// Alerts that cause a seal: they wait in memory for it.
 pub const SEAL_ALERTS_MAX: usize = 100_000;
-/// Rejects that a report quotes.
+/// Maximum number of rejects that a report quotes.
 pub const EXAMPLES_MAX: usize = 5;
 
 /// The bounds that both drivers work within.
@@ -36,11 +36,11 @@ pub const EXAMPLES_MAX: usize = 5;
 pub struct Limits {
     /// Threads that decode, match and encode. Default: the number of cores.
     pub workers: usize,
-    /// Most bytes of text that become one row group.
+    /// Maximum size of the text that becomes one row group, in bytes.
     pub block_bytes_max: usize,
     pub line_bytes_max: usize,
     pub depth_max: usize,
-    /// Parquet bytes that cause a seal.
+    /// Number of Parquet bytes that causes a seal.
     pub seal_bytes: u64,
     /// Age of unsealed rows that causes a seal.
     pub seal_interval: Duration,

@@ -197,7 +197,7 @@ pub enum Skipped {
     Short(i64, Fingerprint),
 }
 
-/// Most names that are tried for streams that begin with the same line.
+/// Maximum number of names that are tried for streams that begin with the same line.
 pub const ALIKE_MAX: usize = 256;
 
 impl Stream {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{JournalError, cannot_read, cannot_write};
 
-/// Digits of a segment's number in its file name.
+/// Number of digits of a segment's number in its file name.
 const NAME_DIGITS: usize = 20;
 
 /// A folder that this process has locked; the lock is released when it is dropped.

@@ -20,7 +20,7 @@ use std::path::Path;
 
 use crate::{JournalError, cannot_write};
 
-/// Bytes that a [`Reader`] reads from the disk at once; a longer record is read alone.
+/// Number of bytes that a [`Reader`] reads from the disk at once; a longer record is read alone.
 const BLOCK_BYTES: usize = 256 << 10;
 
 /// A record format of a log.

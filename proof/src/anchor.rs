@@ -35,8 +35,8 @@ use strongroom_tlog::timestamp::{self, TimestampAuthorities};
 use super::error::ProofError;
 use super::witness::{Submission, split_key};
 
-/// Requests to one witness for one log in one round: a witness may reply once or twice with the
-/// size from which it wants a proof.
+/// Maximum number of requests to one witness for one log in one round: a witness may reply once or
+/// twice with the size from which it wants a proof.
 const ATTEMPTS_MAX: usize = 4;
 /// How far the clock of a witness may be ahead of this machine's.
 const CLOCK_AHEAD_SECONDS_MAX: u64 = 600;

@@ -19,7 +19,7 @@ use datafusion::sql::parser::{DFParserBuilder, Statement};
 use crate::dialect::AuditDialect;
 use crate::error::{QueryError, Result};
 
-/// Deepest nesting of one statement.
+/// Maximum nesting depth of one statement.
 const NESTING_MAX: usize = 64;
 /// Longest statement in bytes.
 const STATEMENT_BYTES_MAX: usize = 1 << 20;

@@ -48,7 +48,7 @@ pub use self::extend::{Extended, extend, policy};
 pub use self::hold::{Covered, HoldState, holds, place_hold, refresh_holds, release_hold};
 pub use self::status::{Issue, IssueKind, Status, VolumeStatus, status};
 
-/// Objects that are queried, extended, held or removed at once.
+/// Number of objects that are queried, extended, held or removed at the same time.
 const OBJECTS_AT_ONCE: usize = 16;
 /// Maximum number of objects that a failure names.
 const NAMES_MAX: usize = 10;

@@ -1,7 +1,7 @@
 //! Finds the sealed files that contain records in the scope of a legal hold.
 //!
 //! Invariant: every file with such a record is found. A doubtful file counts as found: keeping too
-//! much does less harm than keeping too little. So rows without a believable time count by the date
+//! much does less harm than keeping too little. So rows without a plausible time count by the date
 //! that they are filed under. Rejects (which have neither namespace nor user) and activity (whose
 //! records may be about anyone) count by their time only, and so do files that cannot be read.
 //! Alerts count by everything that their events touch, if they state it.
@@ -32,11 +32,12 @@ use strongroom_store::{Contents, layout};
 
 use super::{RetentionError, Work};
 
-/// Files read at once: each holds the columns of one batch, and the fetched part of a row group, in
-/// memory.
+/// Number of files that are read at the same time: each holds the columns of one batch, and the
+/// fetched part of a row group, in memory.
 const FILES_AT_ONCE: usize = 4;
 const BATCH_ROWS: usize = 8192;
-/// Bytes fetched from the end of a file, before the length of its footer is known.
+/// Number of bytes that are fetched from the end of a file, before the length of its footer is
+/// known.
 const FOOTER_BYTES_LIKELY: usize = 64 << 10;
 const DAY_US: i64 = 86_400_000_000;
 /// Days from the year 1 to the 1st of January 1970.

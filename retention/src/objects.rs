@@ -1,5 +1,6 @@
-//! The objects of an archive in a bucket: those that a commit names at the version that it names,
-//! and all others below the root at their oldest version, which is the one that was written.
+//! The objects of an archive in a bucket. An object that a commit names with a version is listed at
+//! that version; every other object below the root is listed at its oldest version, which is the
+//! one that the archive's writer wrote.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -30,19 +31,19 @@ pub(super) struct Found {
     pub(super) missing: Vec<String>,
     /// Data files that no commit names, left by a killed run.
     pub(super) unnamed: u64,
-    /// Number of objects left of dropped volumes, by volume.
+    /// Number of objects that are left of each dropped volume.
     pub(super) left: BTreeMap<String, u64>,
     pub(super) volumes: BTreeMap<VolumeId, Vec<CommitFacts>>,
 }
 
-/// Volume of a path.
+/// The volume that a path is in.
 pub(super) fn volume_of(path: &str) -> Option<VolumeId> {
     let (table, rest) = path.split_once('/')?;
     let (period, _) = rest.split_once('/')?;
     VolumeId::parse(&format!("{table}/{period}"))
 }
 
-/// The facts of the commits of a volume that are used here.
+/// Reads the commits of a volume.
 pub(super) async fn commits(work: &Work, log: VolumeId) -> Result<Vec<CommitFacts>, RetentionError> {
     let volume = layout::volume(&work.site.root, log);
     let mut commits = Vec::new();

@@ -142,5 +142,5 @@ pub struct Alert {
     pub touched: Touched,
 }
 
-/// Most `auditID`s that one alert lists.
+/// Maximum number of `auditID`s that one alert lists.
 pub const AUDIT_IDS_MAX: usize = 32;

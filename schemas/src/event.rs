@@ -1,6 +1,6 @@
 //! The closed sets of `audit.k8s.io/v1` `Event` (k8s.io/apiserver `pkg/apis/audit/v1/types.go`).
 //!
-//! Invariant: a parsed value is one of its closed set. `verb` and `resource` stay strings, as in
+//! Invariant: a parsed value belongs to its closed set. `verb` and `resource` stay strings, as in
 //! the Go type, because custom resources and non-resource requests have other values. No state.
 
 use thiserror::Error;

@@ -19,21 +19,22 @@ use thiserror::Error;
 
 use crate::table::events::index;
 
-/// Most bytes of a form.
+/// Maximum size of a form, in bytes.
 pub const FORM_BYTES_MAX: usize = 16 << 10;
-/// Most holes of a form: columns, items and regions.
+/// Maximum number of holes in a form: columns, items and regions.
 pub const FORM_HOLES_MAX: usize = 128;
-/// Deepest nesting of objects, lists and regions in a form or an item.
+/// Maximum nesting depth of objects, lists and regions in a form or an item.
 pub const FORM_DEPTH_MAX: usize = 32;
-/// Deepest nesting of regions.
+/// Maximum nesting depth of regions.
 pub const FORM_REGIONS_MAX: usize = 3;
-/// Most forms in the rows of one block; a record that needs another one is stored in `raw`.
+/// Maximum number of forms in the rows of one block; a record that needs a further one is stored in
+/// `raw`.
 pub const FORMS_IN_BLOCK_MAX: usize = 64;
-/// Most items of one row's `form_values`.
+/// Maximum number of items in one row's `form_values`.
 pub const FORM_ITEMS_MAX: usize = 64;
-/// Most bytes of all items of one row.
+/// Maximum size of all items of one row together, in bytes.
 pub const FORM_ITEMS_BYTES_MAX: usize = 64 << 10;
-/// Most white space before an item of a list, in layouts with lines.
+/// Maximum width of the white space before an item of a list, in layouts with lines.
 pub const LIST_INDENT_MAX: u8 = 64;
 /// Longest hole.
 const HOLE_BYTES_MAX: usize = 64;

@@ -10,15 +10,15 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Most paths in one mark of redaction, both lists together.
+/// Maximum number of paths in one redaction mark, both lists together.
 pub const REDACTED_PATHS_MAX: usize = 256;
-/// Most bytes of a mark of redaction.
+/// Maximum size of a redaction mark, in bytes.
 pub const REDACTION_BYTES_MAX: usize = 64 << 10;
-/// Most bytes of a path in a mark or a fault.
+/// Maximum length of a path in a mark or a fault, in bytes.
 pub const PATH_BYTES_MAX: usize = 512;
-/// Most faults of one row.
+/// Maximum number of faults in one row.
 pub const FAULTS_MAX: usize = 64;
-/// Hex digits of a policy's id.
+/// Number of hex digits of a policy's id.
 const POLICY_DIGITS: usize = 16;
 
 /// Why a mark is not valid; repeats no part of it.

@@ -290,7 +290,7 @@ pub mod activity {
         SOURCE_OFFSET "source_offset" DataType::Int64, "Number of the record in its source.";
     }
 
-    /// The prefix of the source partition of every writer of activity.
+    /// The prefix of the source partition of every writer of activity records.
     pub const SOURCE_PREFIX: &str = "activity/";
 
     pub(super) static BATCH_SCHEMA: LazyLock<SchemaRef> =

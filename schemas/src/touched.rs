@@ -13,15 +13,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// The only item of a list that stands for every name, and the source of a range that stands for
 /// every source.
 pub const ANY: &str = "*";
-/// Most namespaces that one alert names.
+/// Maximum number of namespaces that one alert names.
 pub const NAMESPACES_MAX: usize = 64;
-/// Most users that one alert names.
+/// Maximum number of users that one alert names.
 pub const ACTORS_MAX: usize = 64;
-/// Most clusters that one alert names.
+/// Maximum number of clusters that one alert names.
 pub const CLUSTERS_MAX: usize = 16;
-/// Most ranges of offsets that one alert names.
+/// Maximum number of ranges of offsets that one alert names.
 pub const EVENT_RANGES_MAX: usize = 64;
-/// Longest name in a list, in bytes; a longer one counts as any. The longest name of a service
+/// Longest name in a list, in bytes; a longer one counts as any name. The longest name of a service
 /// account fits.
 pub const NAME_BYTES_MAX: usize = 384;
 

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use super::log::{Entry, Record};
 
-/// Groups open at once.
+/// Maximum number of groups that are open at the same time.
 pub const GROUPS_MAX: usize = 10_000;
 
 #[derive(Debug)]

@@ -43,7 +43,7 @@ pub const OUTBOX_BYTES_MAX_DEFAULT: u64 = 1 << 30;
 const QUEUE_MAX: usize = 10_000;
 /// Alerts that become durable with one sync.
 const APPEND_MAX: usize = 1024;
-/// Ids of alerts that the outbox remembers; 32 bytes each in memory, 16 on disk.
+/// Maximum number of alert ids that the outbox remembers; 32 bytes each in memory, 16 on disk.
 pub const KNOWN_IDS_MAX: usize = 1 << 19;
 /// After this many seals, an alert raised before them is in one of them: at most two cuts are in
 /// progress before the open one, and a restarted pipeline starts with them.

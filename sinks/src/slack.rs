@@ -15,7 +15,7 @@ use super::judge::judge;
 use super::{Outcome, Sink, SinkError, plain};
 
 const TEXT_CHARS_MAX: usize = 500;
-/// Slack takes about one message a second, and answers with a wait if there are more.
+/// Slack takes about one message a second, and asks to wait if there are more.
 const BATCH_MAX: usize = 1;
 
 #[derive(Clone, Debug)]

@@ -31,7 +31,7 @@ pub const SYSLOG_BYTES_MAX_DEFAULT: usize = 8192;
 /// Facility 13, log audit.
 const FACILITY: u8 = 13;
 const BATCH_MAX: usize = 128;
-/// Messages that are sent again when a connection breaks.
+/// Maximum number of messages that are sent again when a connection breaks.
 const UNCONFIRMED_MAX: usize = 4096;
 const UNCONFIRMED_TIME: Duration = Duration::from_secs(10);
 const CONNECT_TIME: Duration = Duration::from_secs(10);

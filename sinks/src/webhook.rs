@@ -15,7 +15,7 @@ use super::http::{Http, HttpOptions, post};
 use super::judge::judge;
 use super::{Outcome, Sink, SinkError, finding};
 
-/// Requests that are sent at the same time.
+/// Number of requests that are sent at the same time.
 const AT_ONCE: usize = 8;
 const BATCH_MAX: usize = 64;
 const SECRET_BYTES_MIN: usize = 16;

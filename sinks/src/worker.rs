@@ -47,7 +47,7 @@ pub const RETRY_WAIT: Duration = Duration::from_millis(500);
 pub const RETRY_WAIT_MAX: Duration = Duration::from_secs(300);
 /// Longest wait that a sink can ask for.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
-/// Bytes of one file of dead letters; there are at most two files.
+/// Maximum size of one file of dead letters, in bytes; there are at most two files.
 pub const DEAD_BYTES_MAX: u64 = 64 << 20;
 /// Time that a healthy sink has to take the rest when the process stops.
 pub const SINK_FINISH: Duration = Duration::from_secs(5);

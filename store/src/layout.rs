@@ -49,9 +49,9 @@ pub const HOLDS: &str = "_holds";
 /// Records of dropped volumes.
 pub const DROPPED: &str = "_dropped";
 const PARQUET: &str = ".parquet";
-/// Hex digits of a file's name: 16 bytes of its hash.
+/// Number of hex digits of a file's name: 16 bytes of its hash.
 const NAME_DIGITS: usize = 32;
-/// Digits of a version in the name of a commit.
+/// Number of digits of a version in the name of a commit.
 const VERSION_DIGITS: usize = 20;
 
 /// The folder of a table.

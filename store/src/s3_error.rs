@@ -12,7 +12,7 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use thiserror::Error;
 
-/// Tries of one request, the first included.
+/// Maximum number of tries of one request, the first included.
 const TRIES_MAX: u32 = 10;
 /// Pause after the first try; it doubles with each further one.
 const PAUSE_MIN: Duration = Duration::from_millis(100);

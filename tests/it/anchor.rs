@@ -815,7 +815,7 @@ fn the_daemon_has_its_seals_cosigned() {
     let mut daemon = Daemon::start(&config);
     daemon.wait_for_metric("sealed_events_total", 500.0);
     let labels = "{anchor=\"witness.example/w1\"}";
-    wait_until("the lag is told", || daemon.metric(&format!("anchor_lag_commits{labels}")) > 0.0);
+    wait_until("the lag is reported", || daemon.metric(&format!("anchor_lag_commits{labels}")) > 0.0);
     assert_eq!(daemon.metric(&format!("anchor_well{labels}")), 0.0);
     assert!(daemon.log().contains("no answer"), "{}", daemon.log());
 
@@ -826,7 +826,7 @@ fn the_daemon_has_its_seals_cosigned() {
     witness.args(["witness", "--new", "--listen", &address, "--key"]).arg(path("w1.key"));
     witness.arg("--state").arg(path("state")).args(["--log", &format!("{public}@strongroom/{id}/")]);
     let witness = Daemon::spawn(witness);
-    wait_until("what was missed is made up for", || daemon.metric(&format!("anchor_well{labels}")) == 1.0);
+    wait_until("the backlog is worked off", || daemon.metric(&format!("anchor_well{labels}")) == 1.0);
     assert_eq!(daemon.metric(&format!("anchor_lag_commits{labels}")), 0.0);
     // What is sealed now is cosigned at once.
     let mut more = std::fs::OpenOptions::new().append(true).open(path("audit.log")).expect("a log");

@@ -16,7 +16,7 @@ use strongroom_decode::{Block, Decoder, DecoderConfig};
 use strongroom_generate::{Generator, GeneratorOptions, PlantedAttack};
 use strongroom_schemas::Alert;
 
-/// Events in a batch; small enough that several batches are needed, as in a real run.
+/// Number of events in a batch; small enough that several batches are needed, as in a real run.
 const BATCH_LINES: usize = 8192;
 
 /// Folder of the corpus, or a message on stderr that there is none.

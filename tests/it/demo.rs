@@ -86,7 +86,7 @@ fn generate_writes_the_same_log_to_a_file_a_pipe_and_as_lists() {
     let (out, told) = expect_code(generate(&["--output"]).arg(&file), 0);
     assert_eq!(out, "");
     let beside = path("audit.log.truth.jsonl");
-    assert!(told.contains(&*beside.to_string_lossy()), "where the truth is, is told: {told}");
+    assert!(told.contains(&*beside.to_string_lossy()), "the place of the truth is not named: {told}");
     let (piped, told) = expect_code(&mut generate(&[]), 0);
     assert!(told.contains("--ground-truth"), "{told}");
     assert!(piped.as_bytes() == fs::read(&file).expect("the log"), "file and pipe differ");

@@ -25,7 +25,7 @@ use yaml_serde::{Mapping, Value};
 
 use crate::corpus;
 
-/// Generated events, attacks among them.
+/// Number of generated events, attacks among them.
 const GENERATED_EVENTS: u64 = 20_000;
 
 /// One rule, in the form of both engines.

@@ -481,7 +481,7 @@ const TAMPERINGS: [Tampering; 27] = [
         put(pack, "records.jsonl", &records[first..]);
         forge(pack);
     }),
-    ("a line is put behind the records", "pack_records", false, |pack| {
+    ("a line is added after the records", "pack_records", false, |pack| {
         put(pack, "records.jsonl", &[&read(pack, "records.jsonl")[..], b"{}\n"].concat());
         forge(pack);
     }),
@@ -502,7 +502,7 @@ const TAMPERINGS: [Tampering; 27] = [
         edit(pack, "manifest.json", |manifest| manifest["signed_by"] = signed_by);
         put(pack, "manifest.note", &note);
     }),
-    ("the signature is taken away", "pack_signature", false, |pack| {
+    ("the signature is removed", "pack_signature", false, |pack| {
         std::fs::remove_file(pack.join("manifest.note")).expect("removed");
     }),
     ("the signature is another", "pack_signature", false, |pack| {
@@ -515,15 +515,15 @@ const TAMPERINGS: [Tampering; 27] = [
         let note = read_json(pack, "manifest.json")["heads"][0]["note"].clone();
         put(pack, "manifest.note", note.as_str().expect("a note").as_bytes());
     }),
-    ("a piece of proof is taken away", "pack_file_missing", false, |pack| {
+    ("a piece of proof is removed", "pack_file_missing", false, |pack| {
         std::fs::remove_file(pack.join("proofs/00000001.json")).expect("removed");
     }),
-    ("a piece of proof is taken away, and the manifest follows", "pack_records", false, |pack| {
+    ("a piece of proof is removed, and the manifest follows", "pack_records", false, |pack| {
         std::fs::remove_file(pack.join("proofs/00000001.json")).expect("removed");
         forge(pack);
     }),
     ("a file is added", "pack_file_extra", false, |pack| put(pack, "readme.txt", b"trust me")),
-    ("a piece of proof is added that is none", "pack_proof", false, |pack| {
+    ("a piece of proof is added that is not a proof", "pack_proof", false, |pack| {
         put(pack, "proofs/00000099.json", b"{}");
         forge(pack);
     }),
@@ -857,7 +857,7 @@ fn a_killed_run_leaves_no_pack_that_looks_whole() {
             break;
         }
         killed += 1;
-        assert!(!out.exists(), "killed behind line {step}");
+        assert!(!out.exists(), "killed after line {step}");
     }
     assert!(killed >= 6, "{killed} steps");
     nobody_finds_anything(&out, &site.public, Some(&site.archive()));

@@ -5,11 +5,11 @@
 //! requests. Meanwhile daemons are killed, stopped and started, and broker and store are frozen. In
 //! the end the multiset of exported records is compared with what was produced, and the store is
 //! asked whether any object was written twice. `STRONGROOM_SEED` repeats a run's decisions (not the
-//! machine's timing), `STRONGROOM_KILLS` sets their number.
+//! machine's timing), `STRONGROOM_KILLS` sets the number of kills.
 //!
-//! The broker of the tests gives up one dead member of a group for each session timeout, so after
-//! some kills the group is abandoned for a new one. Positions are the archive's, and a group's
-//! offsets mean nothing.
+//! The broker of the tests expels only one dead member of a group per session timeout, so after
+//! some kills the daemons leave the group for a new one. That loses nothing: positions come from
+//! the archive, and the offsets of a group mean nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -35,9 +35,9 @@ const PARTITIONS: u32 = 4;
 const LOCATION: &str = "s3://exactly-once/prod";
 /// How long everything may take to settle.
 const REST: Duration = Duration::from_secs(900);
-/// How often a stopped source is checked.
+/// How many times a stopped source is started again.
 const STARTS_AGAIN_MAX: usize = 3;
-/// Kills after which the group is abandoned for a new one.
+/// Number of kills after which the group is abandoned for a new one.
 const KILLS_PER_GROUP: u64 = 8;
 /// Timeout of a request at the store; the proxy is silent for longer.
 const STORE_TIMEOUT_SECONDS: u64 = 2;
@@ -45,8 +45,8 @@ const STORE_TIMEOUT_SECONDS: u64 = 2;
 /// How long a producer may take to send what it has.
 const PRODUCED: Duration = Duration::from_secs(600);
 
-/// Most messages of one batch. This broker reports the first message of a partition's last batch as
-/// its end: a test that asks for the end while messages arrive needs batches of one.
+/// How many messages one batch has. This broker reports the first message of a partition's last
+/// batch as its end: a test that asks for the end while messages arrive needs batches of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Batches {
     AsTheyCome,
@@ -278,7 +278,7 @@ fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_double_an_event() 
                 freeze(tansu.pid(), Duration::from_secs(1 + random.below(4)));
                 broker_outages += 1;
             }
-            // Nothing: time to make progress.
+            // Nothing breaks for a while, so that the daemons can make progress.
             _ => std::thread::sleep(Duration::from_secs(1)),
         }
         for daemon in &mut daemons {
@@ -292,7 +292,7 @@ fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_double_an_event() 
     let chaos = begun.elapsed();
     let count = "SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM rejects)";
     let under_fire = number(&seaweed.endpoint(), count);
-    // Settling does not wait for dead members either.
+    // A new group here as well, so that settling does not wait for dead members.
     for daemon in &mut daemons {
         if let Some(daemon) = daemon.take() {
             daemon.kill();
@@ -303,7 +303,7 @@ fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_double_an_event() 
     let until = Instant::now() + REST;
     while number(&seaweed.endpoint(), count) < expected {
         let logs: Vec<String> = daemons.iter().flatten().map(Daemon::log).collect();
-        assert!(Instant::now() < until, "not all of {expected} came:\n{}", logs.join("\n--- the other\n"));
+        assert!(Instant::now() < until, "not all of {expected} arrived:\n{}", logs.join("\n--- the other\n"));
         std::thread::sleep(Duration::from_secs(2));
     }
     for daemon in daemons.iter_mut().flatten() {
@@ -315,7 +315,7 @@ fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_double_an_event() 
     }
     println!(
         "seed {seed}: {kills} kills, {stops} stops, {store_outages} outages of the store, {broker_outages} of the broker, \
-         {} answers lost, {expected} records, {under_fire} of them sealed meanwhile, in {:.0} s and {:.0} s to come to rest",
+         {} answers lost, {expected} records, {under_fire} of them sealed in {:.0} s of faults, the rest in {:.0} s after them",
         store.lost(),
         chaos.as_secs_f64(),
         begun.elapsed().as_secs_f64() - chaos.as_secs_f64()
@@ -332,7 +332,7 @@ fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_double_an_event() 
     };
     assert!(
         found == wanted,
-        "lost: {:#?}\ndoubled or made up: {:#?}",
+        "lost: {:#?}\nduplicated or invented: {:#?}",
         differ(&wanted, &found),
         differ(&found, &wanted)
     );
@@ -370,7 +370,7 @@ fn topic(address: &str) -> Vec<Vec<u8>> {
     found
 }
 
-/// Waits until something exists, for as long as everything may take.
+/// Waits until a condition holds, at most as long as everything may take to settle.
 fn wait_until(what: &str, cuts: &Cuts, daemon: &mut Daemon, mut is_there: impl FnMut(&mut Daemon) -> bool) {
     let until = Instant::now() + REST;
     while !is_there(daemon) {
@@ -381,8 +381,8 @@ fn wait_until(what: &str, cuts: &Cuts, daemon: &mut Daemon, mut is_there: impl F
 
 /// Connections to the broker break in the middle of answers, commits of the group's offsets and
 /// requests for a log's end get no answer, and the broker disappears for a while, again and again;
-/// it keeps its log. Each step waits for its subject and not for a time. The producer has a broker
-/// without faults, so that what it has sent is what the archive must have.
+/// it keeps its log. Each step waits for a condition and not for a time. The producer is spared the
+/// faults, so the archive must have exactly what it has sent.
 #[test]
 fn connections_that_die_and_a_broker_that_is_away_cost_nothing() {
     let Some(seaweed) = seaweed::own() else { return };
@@ -410,7 +410,7 @@ fn connections_that_die_and_a_broker_that_is_away_cost_nothing() {
         });
         let knocks = cuts.counts().knocks;
         cuts.away();
-        wait_until("the absence is noticed", &cuts, &mut daemon, |daemon| {
+        wait_until("the daemon notices that the broker is away", &cuts, &mut daemon, |daemon| {
             cuts.counts().knocks > knocks + 3 && daemon.metric("source_well{source=\"topic\"}") == 0.0
         });
         cuts.back();
@@ -422,7 +422,7 @@ fn connections_that_die_and_a_broker_that_is_away_cost_nothing() {
     stop.store(true, Ordering::Relaxed);
     let produced = producing.join().expect("it does not panic");
     let count = "SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM rejects)";
-    wait_until("all of it comes", &cuts, &mut daemon, |_| {
+    wait_until("everything arrives", &cuts, &mut daemon, |_| {
         number(&seaweed.endpoint(), count) >= produced.len() as i64
     });
     assert_eq!(daemon.metric("conservation_failures_total"), 0.0, "{}", daemon.log());
@@ -439,12 +439,12 @@ fn connections_that_die_and_a_broker_that_is_away_cost_nothing() {
 }
 
 /// The broker dies and returns with its log. The measure is what the topic holds in the end: what a
-/// killed broker does with its producers' messages is the broker's matter.
+/// killed broker does with its producers' messages is up to the broker.
 ///
 /// Only with `--long`, because it depends on the broker: Tansu over S3, once started again, may
 /// report that a partition ends before what it has already delivered, and may do so for longer than
-/// any test waits. Then no part of ours can continue, and no part of ours is wrong. Our part is
-/// tested with a broker that keeps its log, above.
+/// any test waits. Then our daemon cannot continue, and it is not at fault. The test above covers
+/// our part, with a broker that keeps its log.
 #[test]
 fn a_broker_that_is_killed_and_comes_back_costs_nothing() {
     if !is_long() {
@@ -488,7 +488,7 @@ fn a_broker_that_is_killed_and_comes_back_costs_nothing() {
     let until = Instant::now() + REST;
     let mut started_again = 0;
     while number(&seaweed.endpoint(), count) < held.len() as i64 {
-        assert!(Instant::now() < until, "not all of {} came:\n{}", held.len(), daemon.log());
+        assert!(Instant::now() < until, "not all of {} arrived:\n{}", held.len(), daemon.log());
         // Tansu, once started again, may report for a while that a partition ends before what it
         // has already delivered: then the source stops, as it must where the end was lost, and the
         // operator starts it again.

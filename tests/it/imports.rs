@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Most lines of a crate, without its tests.
+/// Maximum number of lines in a crate, without its tests.
 const CRATE_LINES_MAX: usize = 10_000;
 
 /// Circles that exist: the crate, and the files, or the children of one module (`folder/` for one
@@ -444,7 +444,7 @@ impl Modules {
     }
 }
 
-/// Steps from re-export to re-export.
+/// Maximum number of steps from re-export to re-export.
 const STEPS_MAX: usize = 32;
 
 /// Reads a crate from its root on; `read` gives the text of a file, if it is there.

@@ -208,7 +208,7 @@ fn every_message_comes_once_and_in_order() {
         committed
             .is_ok_and(|list| list.elements()[0].offset() == Offset::Offset(300 + SINGLE_MESSAGES as i64))
     });
-    running.stop().expect("a stop is no failure");
+    running.stop().expect("a stop is not a failure");
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn a_run_goes_on_where_the_archive_ends() {
         if runs % 4 != 1 {
             assert_eq!(running.driver.feed.seal_now(PATIENCE), Ok(true));
         }
-        running.stop().expect("a stop is no failure");
+        running.stop().expect("a stop is not a failure");
         runs += 1;
         assert!(runs < 40, "no progress");
     }
@@ -272,13 +272,13 @@ fn two_members_share_and_hand_over() {
         assert_eq!(first.driver.feed.seal_now(PATIENCE), Ok(true));
         // The first is killed: the second reads again what it has not sealed.
         produce_some(&mut logs);
-        first.stop().expect("a stop is no failure");
+        first.stop().expect("a stop is not a failure");
         produce_some(&mut logs);
         for (number, log) in (0..).zip(&logs) {
             assert_sealed(&archive, &partition("audit", number), &stream(log));
         }
         assert_eq!(archive.fenced(), 0, "nobody sealed what was another's");
-        second.stop().expect("a stop is no failure");
+        second.stop().expect("a stop is not a failure");
     }
 }
 
@@ -310,7 +310,7 @@ fn poison_travels_unchanged() {
     let archive = Archive::default();
     let running = Running::start(options(&broker, "audit"), &archive, SealPolicy::EveryChunk);
     assert_sealed(&archive, &partition("audit", 0), &expected);
-    running.stop().expect("a stop is no failure");
+    running.stop().expect("a stop is not a failure");
 }
 
 #[test]
@@ -335,7 +335,7 @@ fn a_full_pipeline_does_not_cost_the_membership_nor_a_message() {
     for (number, log) in (0..).zip(&logs) {
         assert_sealed(&archive, &partition("audit", number), &stream(log));
     }
-    running.stop().expect("a stop is no failure");
+    running.stop().expect("a stop is not a failure");
 }
 
 #[test]
@@ -349,7 +349,7 @@ fn lost_messages_are_a_stop_unless_told_otherwise() {
     let running = Running::start(options(&broker, "audit"), &archive, SealPolicy::EveryChunk);
     assert_sealed(&archive, &name, &stream(&old));
 
-    running.stop().expect("a stop is no failure");
+    running.stop().expect("a stop is not a failure");
 
     broker.stop();
     broker.start_again();
@@ -362,14 +362,14 @@ fn lost_messages_are_a_stop_unless_told_otherwise() {
     let running = Running::start(options(&broker, "audit"), &archive, SealPolicy::EveryChunk);
     assert_eq!(running.trouble_with("set on_gap"), lost);
     assert_eq!(archive.bytes(&name), stream(&old));
-    running.stop().expect("a stop is no failure");
+    running.stop().expect("a stop is not a failure");
 
     let go_on = KafkaOptions { on_gap: OnGap::Continue, ..options(&broker, "audit") };
     let running = Running::start(go_on, &archive, SealPolicy::EveryChunk);
     let both: Vec<Vec<u8>> = old.iter().chain(&new).cloned().collect();
     assert_sealed(&archive, &name, &stream(&both));
     assert_eq!(archive.positions()[&name].broker_offset, Some(3));
-    running.stop().expect("a stop is no failure");
+    running.stop().expect("a stop is not a failure");
 }
 
 /// Only committed messages count: this broker also delivers what a transaction aborted.
@@ -398,7 +398,7 @@ fn markers_of_transactions_are_passed_over() {
     let archive = Archive::default();
     let running = Running::start(options(&broker, "audit"), &archive, SealPolicy::EveryChunk);
     assert_sealed(&archive, &partition("audit", 0), &stream(&kept));
-    running.stop().expect("a stop is no failure");
+    running.stop().expect("a stop is not a failure");
 }
 
 /// Lines of a kilobyte, to fill a log.
@@ -418,7 +418,7 @@ fn what_retention_took_is_counted() {
     produce_with(&address, "audit", 0, values(&log[..50]), "none");
     let running = Running::start(stop.clone(), &archive, SealPolicy::EveryChunk);
     wait_until("the first messages", || archive.bytes_in_all() == stream(&log[..50]).len());
-    running.stop().expect("a stop is no failure");
+    running.stop().expect("a stop is not a failure");
     let name = archive.positions().keys().next().expect("a partition").clone();
 
     produce_with(&address, "audit", 0, values(&log[50..]), "none");
@@ -433,13 +433,13 @@ fn what_retention_took_is_counted() {
     let lost = format!("audit[0]: {} messages are lost: the archive continues at offset 50, ", first - 50);
     assert!(trouble.starts_with(&lost), "{trouble}");
     assert_eq!(archive.bytes(&name), stream(&log[..50]));
-    running.stop().expect("a stop is no failure");
+    running.stop().expect("a stop is not a failure");
 
     let go_on = KafkaOptions { on_gap: OnGap::Continue, ..options_at(&address, "audit") };
     let running = Running::start(go_on, &archive, SealPolicy::EveryChunk);
     let rest: Vec<Vec<u8>> = log[..50].iter().chain(&log[first..]).cloned().collect();
     assert_sealed(&archive, &name, &stream(&rest));
-    running.stop().expect("a stop is no failure");
+    running.stop().expect("a stop is not a failure");
 }
 
 #[test]
@@ -464,7 +464,7 @@ fn what_retention_takes_from_a_slow_reader_is_seen() {
     let whole = stream(&log);
     assert!(sealed.len() < whole.len() && whole.starts_with(&sealed), "nothing is passed over");
     assert_eq!(archive.problems(), Vec::<String>::new());
-    running.stop().expect("a stop is no failure");
+    running.stop().expect("a stop is not a failure");
 }
 
 #[test]
@@ -485,9 +485,9 @@ fn a_new_partition_can_begin_with_what_comes() {
     let sealed = archive.bytes(&partition("audit", 0));
     assert!(!sealed.windows(3).any(|three| three == b"old"), "the old ones are left");
     let sent = stream(&new).repeat(400);
-    assert!(sent.windows(sealed.len()).any(|piece| piece == sealed), "nothing is missing behind the first");
+    assert!(sent.windows(sealed.len()).any(|piece| piece == sealed), "nothing is missing after the first");
     assert_eq!(archive.problems(), Vec::<String>::new());
-    running.stop().expect("a stop is no failure");
+    running.stop().expect("a stop is not a failure");
 }
 
 #[test]
@@ -502,7 +502,7 @@ fn a_topic_that_is_not_there_is_waited_for() {
     produce(&broker, "audit", 0, values(&log));
     assert_sealed(&archive, &partition("audit", 0), &stream(&log));
     wait_until("all is well", || running.driver.trouble().is_none());
-    running.stop().expect("a stop is no failure");
+    running.stop().expect("a stop is not a failure");
 }
 
 #[test]
@@ -534,7 +534,7 @@ fn connections_that_die_in_the_middle_of_an_answer_cost_nothing() {
     wave(&mut logs);
     wait_until("all is well", || running.driver.trouble().is_none());
     assert_eq!(archive.fenced(), 0);
-    running.stop().expect("a stop is no failure");
+    running.stop().expect("a stop is not a failure");
 }
 
 #[test]
@@ -558,7 +558,7 @@ fn a_broker_that_is_away_is_waited_for() {
     // A stop while nothing answers takes no longer than it must.
     broker.stop();
     let begun = Instant::now();
-    running.stop().expect("a stop is no failure");
+    running.stop().expect("a stop is not a failure");
     assert!(begun.elapsed() < Duration::from_secs(45), "it took {:?}", begun.elapsed());
 }
 
@@ -574,7 +574,7 @@ fn a_position_of_which_the_broker_knows_no_number_is_not_guessed() {
     let trouble = running.trouble_with("audit[0]");
     assert!(trouble.contains("has no offset"), "{trouble}");
     assert_eq!(archive.bytes_in_all(), 0);
-    running.stop().expect("a stop is no failure");
+    running.stop().expect("a stop is not a failure");
 }
 
 fn tls_file(name: &str) -> Option<PathBuf> {
@@ -596,12 +596,12 @@ fn certificates_are_verified() {
         KafkaOptions { security: Security::Tls, ca_file: tls_file("ca.pem"), ..options(&broker, "audit") };
     let running = Running::start(tls.clone(), &archive, SealPolicy::EveryChunk);
     assert_sealed(&archive, &partition("audit", 0), &stream(&log));
-    running.stop().expect("a stop is no failure");
+    running.stop().expect("a stop is not a failure");
 
     let trouble = |options: KafkaOptions| {
         let running = Running::start(options, &Archive::default(), SealPolicy::EveryChunk);
         let trouble = running.trouble_with("check");
-        running.stop().expect("a stop is no failure");
+        running.stop().expect("a stop is not a failure");
         trouble
     };
     let stranger = trouble(KafkaOptions { ca_file: tls_file("other-ca.pem"), ..tls.clone() });
@@ -626,6 +626,6 @@ fn a_wrong_password_is_said_and_not_printed() {
         let running = Running::start(options, &Archive::default(), SealPolicy::EveryChunk);
         let trouble = running.trouble_with("check mechanism, username and password");
         assert!(!trouble.contains("hunter2"), "{trouble}");
-        running.stop().expect("a stop is no failure");
+        running.stop().expect("a stop is not a failure");
     }
 }

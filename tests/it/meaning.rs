@@ -137,7 +137,7 @@ fn logs() -> Vec<String> {
     logs
 }
 
-/// Rows of one file that are all named.
+/// Number of rows in one file: few enough for a report to name them all.
 const LOG_ROWS: usize = 10;
 
 /// A change of a row, and the columns that the finding then names; none where there is no record.

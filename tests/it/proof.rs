@@ -1,9 +1,9 @@
 //! Proofs: every tampering with an archive has a name, and an untouched archive has no finding.
 //!
-//! `TAMPERINGS` is a table: each entry says what was done and what `verify` must call it. With
-//! `STRONGROOM_VERIFIER` set to a command that takes a folder, `--public-key`, `--remembered` and
-//! `--json FILE`, such as the archive command of a verifier that was written from `docs/proof.md`
-//! alone, that one judges the same archives.
+//! `TAMPERINGS` is a table: each entry says what was done and what `verify` must call it. If
+//! `STRONGROOM_VERIFIER` is set, it is the command of a second verifier, such as the archive
+//! command of one that was written from `docs/proof.md` alone. It takes a folder, `--public-key`,
+//! `--remembered` and `--json FILE`, and checks the same archives.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -213,7 +213,7 @@ fn original() -> &'static Site {
     })
 }
 
-/// A copy of the original, times of files included.
+/// A copy of the original, including the times of its files.
 fn copy() -> Site {
     let site = Site { folder: tempfile::tempdir().expect("a folder") };
     let from = original().folder.path().join(".");
@@ -249,7 +249,7 @@ fn adds(actions: &mut [Value]) -> impl Iterator<Item = &mut Value> {
     actions.iter_mut().filter_map(|action| action.get_mut("add"))
 }
 
-/// The commit and the action that name a file, changed.
+/// Changes the action that names a file, in its commit.
 pub(crate) fn edit_add(site: &Site, table: &str, file: &Path, change: impl Fn(&mut Value)) {
     let name = file.file_name().expect("a name").to_string_lossy().into_owned();
     for commit in site.commits(table) {
@@ -330,7 +330,8 @@ fn retag(site: &Site, file: &Path, rows: &RecordBatch) {
     });
 }
 
-/// A tampering, and the finding it must give. `remembered`: only a remembered checkpoint shows it.
+/// A tampering, and the finding that it must give. `remembered`: whether only a remembered
+/// checkpoint reveals it.
 struct Tampering {
     name: &'static str,
     kind: &'static str,
@@ -467,7 +468,7 @@ const TAMPERINGS: &[Tampering] = &[
         let other = std::fs::read(&site.checkpoints("rejects")[0]).expect("readable");
         replace(&site.checkpoints("events")[0], &other);
     }),
-    case("a checkpoint that is none", "checkpoint_malformed", |site| {
+    case("a checkpoint replaced by something else", "checkpoint_malformed", |site| {
         replace(&site.checkpoints("events")[0], b"nothing\n");
     }),
     case("a checkpoint under another size's name", "checkpoint_malformed", |site| {
@@ -504,7 +505,7 @@ const TAMPERINGS: &[Tampering] = &[
     case("strongroom.json broken", "manifest_malformed", |site| {
         replace(&site.archive().join("strongroom.json"), b"{");
     }),
-    case("a position moved on over records that are not there, signed again", "rows_missing", |site| {
+    case("a position advanced past records that do not exist, signed again", "rows_missing", |site| {
         let last = site.commits("events").pop().expect("commits");
         edit(&last, |actions| {
             for txn in actions.iter_mut().filter_map(|action| action.get_mut("txn")) {
@@ -515,7 +516,7 @@ const TAMPERINGS: &[Tampering] = &[
         });
         site.sign_again();
     }),
-    case("offsets of a file moved before what is stored, signed again", "overlap", |site| {
+    case("offsets of a file extended far beyond its rows, signed again", "overlap", |site| {
         edit(&site.commits("events").pop().expect("commits"), |actions| {
             for add in adds(actions) {
                 let text = add["tags"]["offsets"].as_str().expect("text").to_owned();
@@ -576,12 +577,12 @@ const TAMPERINGS: &[Tampering] = &[
         });
         site.sign_again();
     }),
-    case("a volume shown as that of another year", "checkpoint_origin", |site| {
+    case("a volume renamed to another year", "checkpoint_origin", |site| {
         let volume = site.volume("events");
         let year: u32 = volume.file_name().expect("a year").to_string_lossy().parse().expect("a number");
         std::fs::rename(&volume, volume.with_file_name((year + 1).to_string())).expect("renamed");
     }),
-    case("a volume shown as that of a later year, signed again", "wrong_year", |site| {
+    case("a volume renamed to a later year, signed again", "wrong_year", |site| {
         let volume = site.volume("events");
         let year: u32 = volume.file_name().expect("a year").to_string_lossy().parse().expect("a number");
         std::fs::rename(&volume, volume.with_file_name((year + 1).to_string())).expect("renamed");
@@ -595,7 +596,7 @@ const TAMPERINGS: &[Tampering] = &[
         });
         site.sign_again();
     }),
-    case("statistics narrowed so that questions skip a file, signed again", "statistics", |site| {
+    case("statistics narrowed so that queries skip a file, signed again", "statistics", |site| {
         edit_add(site, "events", &site.files("events")[0], |add| {
             let mut stats: Value = serde_json::from_str(add["stats"].as_str().expect("text")).expect("JSON");
             stats["maxValues"]["stage_timestamp"] = stats["minValues"]["stage_timestamp"].clone();
@@ -615,7 +616,7 @@ const TAMPERINGS: &[Tampering] = &[
         });
         site.sign_again();
     }),
-    case("a checkpoint laid where a cosignature belongs", "witness_malformed", |site| {
+    case("a checkpoint put where a cosignature belongs", "witness_malformed", |site| {
         let checkpoint = site.checkpoints("events").pop().expect("checkpoints");
         let folder = site.volume("events").join("_tlog/witness");
         std::fs::create_dir_all(&folder).expect("a folder");
@@ -630,7 +631,7 @@ const TAMPERINGS: &[Tampering] = &[
         });
         site.sign_again();
     }),
-    case("a file laid beside the others", "file_unnamed", |site| {
+    case("a file added to the others", "file_unnamed", |site| {
         let file = &site.files("events")[0];
         let planted = file.with_file_name("00000000000000000000000000000000.parquet");
         std::fs::copy(file, &planted).expect("copied");
@@ -652,19 +653,19 @@ const TAMPERINGS: &[Tampering] = &[
         std::fs::rename(file, other.join(&name)).expect("moved");
         site.sign_again();
     }),
-    case("a commit in which a line is no JSON, signed again", "commit_malformed", |site| {
+    case("a commit in which a line is not JSON, signed again", "commit_malformed", |site| {
         let commit = site.commits("events").pop().expect("commits");
         let text = std::fs::read_to_string(&commit).expect("text");
         replace(&commit, format!("{text}\n{{").as_bytes());
         site.sign_again();
     }),
-    case("tags taken from a file, signed again", "tags", |site| {
+    case("tags removed from a file, signed again", "tags", |site| {
         edit_add(site, "events", site.files("events").last().expect("files"), |add| {
             add["tags"].as_object_mut().expect("tags").retain(|name, _| name == "sha256");
         });
         site.sign_again();
     }),
-    case("one tag taken from a file, signed again", "tags", |site| {
+    case("one tag removed from a file, signed again", "tags", |site| {
         edit_add(site, "events", &site.files("events")[0], |add| {
             add["tags"].as_object_mut().expect("tags").remove("offsets");
         });
@@ -691,25 +692,25 @@ const TAMPERINGS: &[Tampering] = &[
         });
         site.sign_again();
     }),
-    case("a folder in the place of a checkpoint", "checkpoint_malformed", |site| {
+    case("a folder in place of a checkpoint", "checkpoint_malformed", |site| {
         let checkpoint = site.checkpoints("events").pop().expect("checkpoints");
         std::fs::remove_file(&checkpoint).expect("removed");
         std::fs::create_dir(&checkpoint).expect("made");
     }),
-    case("a pipe in the place of a file", "file_missing", |site| {
+    case("a pipe in place of a file", "file_missing", |site| {
         let file = &site.files("events")[0];
         std::fs::remove_file(file).expect("removed");
         assert!(Command::new("mkfifo").arg(file).status().expect("mkfifo runs").success());
     }),
-    case("a file laid beside Delta's commits", "delta_checkpoint", |site| {
+    case("a file added to Delta's commits", "delta_checkpoint", |site| {
         let log = site.volume("events").join("_delta_log");
         std::fs::write(log.join("00000000000000000001.checkpoint.0000000001.0000000001.parquet"), b"PAR1")
             .expect("written");
     }),
-    case("all alerts of a year taken away", "volume_missing", |site| {
+    case("all alerts of a year removed", "volume_missing", |site| {
         std::fs::remove_dir_all(site.volume("alerts")).expect("removed");
     }),
-    case("all rejects of a year taken away", "volume_missing", |site| {
+    case("all rejects of a year removed", "volume_missing", |site| {
         std::fs::remove_dir_all(site.volume("rejects")).expect("removed");
     }),
     case("the newest alerts cut off, signed again", "commits_cut", |site| {
@@ -729,7 +730,7 @@ const TAMPERINGS: &[Tampering] = &[
     }),
 ];
 
-/// The sources that a commit moves.
+/// The sources whose positions a commit moves.
 fn source_of(commit: &Path) -> BTreeSet<String> {
     let text = std::fs::read_to_string(commit).expect("text");
     let names = text.lines().filter_map(|line| {
@@ -1053,12 +1054,12 @@ fn a_key_is_changed_and_old_proofs_stay_good() {
     rotate.arg("--key").arg(site.key()).arg("--to").arg(site.other_key());
     let (out, _) = expect_code(&mut rotate, 0);
     assert!(out.contains("retired") && out.contains("current"), "{out}");
-    // Either key reaches the other.
+    // Whoever knows only one of the keys can verify up to the other.
     for public in [&old, &other] {
         no_finding(&site.archive(), Some(public));
         expect_code(strongroom().args(["verify-proof", "--public-key", &old]).arg(&proof), 0);
     }
-    // The retired key signs no more; the new one does.
+    // The retired key can no longer sign; the new one can.
     let (_, err) = sign_log(&site.archive(), &site.key(), 2);
     assert!(err.contains("current key"), "{err}");
     let more = write(site.folder.path(), "more.log", &log(300, 77));
@@ -1069,7 +1070,7 @@ fn a_key_is_changed_and_old_proofs_stay_good() {
     for public in [&old, &other] {
         expect_code(strongroom().args(["verify-proof", "--public-key", public]).arg(&after), 0);
     }
-    // A removed record leaves a gap.
+    // A removed key record leaves a gap.
     std::fs::remove_file(site.archive().join("_keys/00000001")).expect("removed");
     assert!(verify(&site.archive(), Some(&old), &[]).0.contains("key_record"));
 }
@@ -1084,7 +1085,8 @@ fn a_thief_of_a_retired_key_is_found_out() {
     let mut rotate = strongroom();
     rotate.args(["key", "rotate", "--archive"]).arg(site.archive());
     expect_code(rotate.arg("--key").arg(site.key()).arg("--to").arg(site.other_key()), 0);
-    // The thief continues where the archive was before the rotation, and copies the result over it.
+    // The thief continues from the state before the rotation, and copies the result over the
+    // archive.
     let forged = write(site.folder.path(), "forged.log", &log(200, 99));
     expect_code(&mut signed_ingest(&stale, &site.key(), &[&forged]), 0);
     let laid = Command::new("cp")
@@ -1110,7 +1112,7 @@ fn what_a_stolen_retired_key_signs_proves_no_record() {
     expect_code(rotate.arg("--key").arg(site.key()).arg("--to").arg(site.other_key()), 0);
     let honest = site.folder.path().join("honest.json");
     prove_first(&site.archive(), &honest);
-    // The thief makes another history, shorter than the one that the key was retired at.
+    // The thief makes another history, shorter than the one at which the key was retired.
     for table in ["events", "rejects", "alerts"] {
         std::fs::remove_dir_all(stale.join(table)).expect("removed");
     }
@@ -1186,7 +1188,7 @@ fn one_record_is_proven_without_the_archive_and_shows_no_other() {
 
     let stranger = public_of(&site.other_key());
     expect_code(strongroom().args(["verify-proof", "--public-key", &stranger]).arg(&proof), 1);
-    // Whatever is changed in it, it is no longer valid.
+    // Any change makes the proof invalid.
     type Change = fn(&mut Value);
     let changes: &[(&str, Change)] = &[
         ("record", |proof| proof["records"][0]["record"] = json!("e30=")),
@@ -1249,11 +1251,11 @@ fn a_program_signs_and_no_key_is_ever_printed() {
     let data = secret.trim().rsplit('+').next().expect("data");
     assert!(seen.contains(public.trim()) && !seen.contains(data) && !seen.contains("PRIVATE"), "{seen}");
     assert_eq!(std::fs::read_to_string(path("key")).expect("readable"), secret, "a key is never replaced");
-    // The environment holds a key as well.
+    // The key may be given in the environment as well.
     let more = write(folder.path(), "more.log", &log(60, 8));
     expect_code(ingest(&path("archive"), &[&more]).env("STRONGROOM_KEY", secret.trim()), 0);
     assert_eq!(no_finding(&path("archive"), Some(&public))["not_checked"], json!([]));
-    // A program that does not sign is reported, and what was sealed is safe.
+    // A signing program that fails is reported, and what was sealed is safe.
     let third = write(folder.path(), "third.log", &log(70, 9));
     let mut failing = ingest(&path("archive"), &[&third]);
     failing.args(["--signer", "/bin/false", "--signer-public-key", &public]);

@@ -335,7 +335,7 @@ fn drops_that_are_none_are_named_by_both_verifiers() {
     let list = aged.archive().join("_holds/00000001-00000001");
     let kept = std::fs::read(&list).expect("read");
     taken(&list);
-    assert_eq!(aged.kinds(), BTreeSet::new(), "a list that was never written is no finding");
+    assert_eq!(aged.kinds(), BTreeSet::new(), "a list that was never written is not a finding");
     assert_eq!(issues(&aged.status().1), set(&["hold_open"]));
     replace(&list, &[&kept[..], b"object nowhere/x -\n"].concat());
     assert_eq!(aged.kinds(), set(&["hold_missing"]));

@@ -377,7 +377,7 @@ fn kinds_of(report: &[u8], run: &Output) -> (BTreeSet<String>, Value) {
     (kinds, report)
 }
 
-/// An outsider's object after the newest commit, in the place of the next commit.
+/// An outsider's object after the newest commit, in place of the next commit.
 fn append_commit(outsider: &Outsider, bucket: &str, key: &str, lock: Option<Duration>) {
     let number = |key: &str| key.rsplit('/').next()?.strip_suffix(".json")?.parse::<u64>().ok();
     let (folder, _) = key.rsplit_once('/').expect("a folder");
@@ -422,20 +422,20 @@ fn what_is_done_to_objects_has_its_name() {
         }),
         ("hidden-file", ".parquet", "delete_marker", |outsider, bucket, key, _| {
             let delete = outsider.client.delete_object().bucket(bucket).key(key).send();
-            outsider.runtime.block_on(delete).expect("a marker is laid over it");
+            outsider.runtime.block_on(delete).expect("a marker hides it");
         }),
         ("hidden-tile", "/tile/0/", "delete_marker", |outsider, bucket, key, _| {
             let delete = outsider.client.delete_object().bucket(bucket).key(key).send();
-            outsider.runtime.block_on(delete).expect("a marker is laid over it");
+            outsider.runtime.block_on(delete).expect("a marker hides it");
         }),
         ("hidden-commit", "00000000000000000002.json", "delete_marker", |outsider, bucket, key, _| {
             let delete = outsider.client.delete_object().bucket(bucket).key(key).send();
-            outsider.runtime.block_on(delete).expect("a marker is laid over it");
+            outsider.runtime.block_on(delete).expect("a marker hides it");
         }),
         ("hidden-volume", ".parquet", "delete_marker", |outsider, bucket, _, _| {
             for (key, _) in outsider.versions(bucket).iter().filter(|(key, _)| key.contains("/events/")) {
                 let delete = outsider.client.delete_object().bucket(bucket).key(key).send();
-                outsider.runtime.block_on(delete).expect("a marker is laid over it");
+                outsider.runtime.block_on(delete).expect("a marker hides it");
             }
         }),
         ("appended-commit", "00000000000000000002.json", "lock_missing", |outsider, bucket, key, _| {

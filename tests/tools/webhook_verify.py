@@ -1,6 +1,7 @@
-"""Judges signed webhooks: lines of JSON with secret, headers and body (base64) on standard input.
+"""Verifies signed webhooks with PyPI's standardwebhooks.
 
-Prints how many PyPI's standardwebhooks accepts; exit code 1 at the first that it does not.
+Standard input has one JSON object per line, with secret, headers and body (base64). Prints the
+number of valid webhooks; exits with code 1 at the first invalid one.
 """
 
 import base64

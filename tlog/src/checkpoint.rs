@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::note::{KeyId, Note, PublicKey, base64, from_base64};
 use super::tree::{self, TILE_WIDTH, Tile};
 
-/// Digits of a size in a checkpoint's name.
+/// Number of digits of a size in a checkpoint's name.
 const SIZE_DIGITS: usize = 20;
 
 /// A log at one size.

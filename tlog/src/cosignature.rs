@@ -13,7 +13,7 @@ use super::note::{KeyId, Note, PrivateKey, PublicKey, line};
 const COSIGNATURE_TYPE: u8 = 4;
 /// Separates a cosigned text from a signed one.
 const HEADER: &str = "cosignature/v1";
-/// Bytes of the time, which precedes the signature.
+/// Number of bytes of the time, which precedes the signature.
 const TIME_BYTES: usize = 8;
 
 /// The identity of a witness: its name and its public key.

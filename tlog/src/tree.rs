@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use strongroom_schemas::record::Sha256Hash as Hash;
 
 const NODE: u8 = 1;
-/// Hashes in a full tile.
+/// Number of hashes in a full tile.
 pub const TILE_WIDTH: u64 = 256;
 const TILE_HEIGHT: u32 = 8;
 

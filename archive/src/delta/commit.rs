@@ -15,8 +15,8 @@
 //! appId `<partition>` has the next offset, `<partition>#records` the number of records,
 //! `<partition>#blake3.hi` and `<partition>#blake3.lo` the halves of the hash, big-endian, as
 //! signed numbers. These four are always written together; a partition of a broker also has
-//! `<partition>#broker`, the broker's number of the next message. Partition names cannot contain a
-//! `#`.
+//! `<partition>#broker`, the number that the broker gives the next message. Partition names cannot
+//! contain a `#`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -47,15 +47,15 @@ use crate::encode::time_column;
 use crate::error::{ArchiveError, Result, with_causes};
 use crate::position::Position;
 
-/// Commits between Delta checkpoints. A checkpoint repeats the whole volume, so the sum of their
-/// sizes grows with the square of the commits; a reader reads every commit after the newest
-/// checkpoint, with one request each.
+/// Number of commits between Delta checkpoints. Each checkpoint repeats the whole volume, so the
+/// sum of their sizes grows with the square of the number of commits; a reader reads every commit
+/// after the newest checkpoint, with one request each.
 pub const CHECKPOINT_INTERVAL: u64 = 160;
 
-/// Commits read at once where each is a request.
+/// Number of commits that are read at the same time where each is a request.
 const COMMITS_AT_ONCE: usize = 16;
 
-/// The hint of the newest checkpoint, on a local disk.
+/// The file that hints at the newest checkpoint, on a local disk.
 const LAST_CHECKPOINT: &str = "_last_checkpoint";
 /// In a bucket, a field of `commitInfo` that is random, so that no two commits have the same bytes.
 pub(crate) const COMMIT_ID: &str = "strongroomCommit";
@@ -189,7 +189,7 @@ impl VolumeLog {
         self.state.version
     }
 
-    /// Whether no commit may follow.
+    /// Whether the volume is closed, so that no commit may follow.
     pub(crate) fn is_closed(&self) -> bool {
         is_closed(&self.state)
     }
@@ -256,8 +256,8 @@ impl VolumeLog {
         Ok(Committed { version, checkpoint_failed })
     }
 
-    /// Whether this version is due for a checkpoint, or replaces one that is missing: a writer may
-    /// have died between a commit and its checkpoint.
+    /// Whether to write a checkpoint of this version: because one is due, or because an earlier one
+    /// is missing. A writer may have died between a commit and its checkpoint.
     fn is_checkpoint_due(&self) -> bool {
         let commits = self.state.version + 1;
         self.is_closed() || commits.is_multiple_of(CHECKPOINT_INTERVAL) || self.is_uncovered
@@ -278,7 +278,8 @@ impl VolumeLog {
         });
         let Store::Local = self.store else { return Ok(()) };
         // A hint for readers that do not list. A bucket has none: a lock would keep every version
-        // of it, and a name whose content changes could be pointed elsewhere.
+        // of it, and since the file is meant to change, anyone could write one that points
+        // elsewhere.
         let path = layout::delta_log(&self.path).join(LAST_CHECKPOINT);
         durable::replace_file(&path, &durable::staging_of(&path), &[hint.to_string().as_bytes()])
             .map_err(|source| DeltaError::Write { name: LAST_CHECKPOINT.to_owned(), source })
@@ -290,7 +291,8 @@ pub(crate) fn is_closed(state: &State) -> bool {
     state.txns.contains_key(CLOSED)
 }
 
-/// Puts a file of a log, whole and durable; `false` if its name is taken by other content.
+/// Writes a file of a log, whole and durably. Returns `false` if its name is taken by other
+/// content.
 async fn put(store: &Store, volume: &Path, name: &str, bytes: Vec<u8>) -> Result<bool, DeltaError> {
     let path = layout::delta_log(volume).join(name);
     let failed = |source| DeltaError::Write { name: name.to_owned(), source };
@@ -358,7 +360,7 @@ fn add(table: Table, facts: &FileFacts, time: DateTime<Utc>) -> Add {
     }
 }
 
-/// The tags of a file, with which others can check it.
+/// The tags of a file, with which other programs can check it.
 fn tags(facts: &FileFacts) -> BTreeMap<String, Option<String>> {
     let offsets: Map<String, Value> = facts
         .spans

@@ -37,9 +37,9 @@ use crate::error::DeltaError;
 
 /// Newest version of the protocol that this program reads.
 const READER_VERSION: u32 = 1;
-/// Least version that supports `delta.appendOnly`.
+/// Lowest version that supports `delta.appendOnly`.
 const WRITER_VERSION: u32 = 2;
-/// Commits read at once where each is a request.
+/// Number of commits that are read at the same time where each is a request.
 const COMMITS_AT_ONCE: usize = 16;
 /// How [`Metadata`] names the program that wrote a commit.
 const ENGINE: &str = concat!("strongroom/", env!("CARGO_PKG_VERSION"));

@@ -55,14 +55,14 @@ pub struct FileEntry {
     pub date: NaiveDate,
     /// Volume of the file, which is that of its commit.
     pub period: Period,
-    /// Least event time (`stage_timestamp`, `received_timestamp` or `time`) in microseconds; `None`
-    /// if unknown.
+    /// Minimum event time (`stage_timestamp`, `received_timestamp` or `time`) in microseconds;
+    /// `None` if unknown.
     pub time_min_us: Option<i64>,
     pub time_max_us: Option<i64>,
-    /// Least `source_offset`, over all sources in the file.
+    /// Minimum `source_offset`, over all sources in the file.
     pub offset_min: Option<i64>,
     pub offset_max: Option<i64>,
-    /// Least and greatest `source`.
+    /// Minimum and maximum `source`.
     pub source_min: Option<String>,
     pub source_max: Option<String>,
 }

@@ -17,7 +17,7 @@ use crate::members;
 use crate::render::{Lists, Renderer, Strings, WrongColumn};
 use crate::wrapper::SHAPE_GOOGLE;
 
-/// Bytes of records that are decoded before their rows are compared.
+/// Number of bytes of records that are decoded before their rows are compared.
 const CHUNK_BYTES: usize = 64 << 20;
 
 /// Columns of events that the record determines, in the order in which they are named.

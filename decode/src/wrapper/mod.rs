@@ -29,7 +29,7 @@ use crate::reject::{Reason, Refusal};
 pub(crate) use eks::export_head;
 pub use gke::SHAPE as SHAPE_GOOGLE;
 
-/// Most items of a list that may have any length; the API server sends some hundreds.
+/// Maximum number of items of a list that may have any length; the API server sends some hundreds.
 pub const SHORT_ITEMS_MAX: usize = 64;
 /// Smallest mean length of the items of a longer list. No audit event is shorter; without this
 /// bound a short line of empty items would become millions of rows.

@@ -39,11 +39,11 @@ use crate::error::{IngestError, PipelineThread};
 use crate::replay::{stored_alerts, warm_up};
 use crate::seal::{Limits, SEAL_ALERTS_MAX, seal_plan};
 
-/// Text of a stream that becomes a row group.
+/// Size of the text of a stream that becomes a row group, in bytes.
 pub const LIVE_BLOCK_BYTES: usize = 32 << 20;
-/// Text under way.
+/// Maximum size of the text under way, in bytes.
 pub const TEXT_BYTES_MAX: u64 = 256 << 20;
-/// Most messages of sources that wait for the driver.
+/// Maximum number of messages of sources that wait for the driver.
 const SOURCE_MESSAGES_MAX: usize = 1024;
 /// Longest time that a stop may take.
 pub const DRAIN: Duration = Duration::from_secs(25);
@@ -57,7 +57,7 @@ const SOURCE_WAIT: Duration = Duration::from_secs(1);
 const SOURCE_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Alerts whose ids are remembered, so that a restarted pipeline does not report them again.
 pub const REMEMBERED_ALERTS_MAX: usize = 200_000;
-/// Match jobs under way, per worker.
+/// Maximum number of match jobs under way, per worker.
 const MATCH_JOBS_PER_WORKER: usize = 16;
 
 fn match_jobs_max(limits: &Limits) -> usize {
@@ -68,7 +68,7 @@ fn match_jobs_max(limits: &Limits) -> usize {
 #[derive(Clone, Debug)]
 pub struct LiveOptions {
     pub limits: Limits,
-    /// Most text under way, in bytes: this bounds the memory.
+    /// Maximum size of the text under way, in bytes: this bounds the memory.
     pub text_bytes_max: u64,
     /// Longest time that a stop may take; what is not sealed by then stays at its source.
     pub drain: Duration,

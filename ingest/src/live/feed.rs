@@ -276,7 +276,7 @@ impl Feed {
         let partition = chunk.stream.partition.clone();
         let reached = Position {
             next_offset: chunk.block.offset + i64::try_from(bytes).unwrap_or(i64::MAX),
-            // The driver counts them, which alone knows their number.
+            // The driver counts them, because only the driver knows their number.
             records: 0,
             prefix_blake3: chunk.prefix,
             broker_offset: chunk.broker_offset,

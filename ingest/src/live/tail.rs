@@ -39,17 +39,17 @@ use super::{Chunk, Feed, Source, SourceError, Stopped, StreamName};
 use crate::export;
 use crate::source::{ALIKE_MAX, BlockBounds, CompareError, FileError, Input, Skipped, Stream, find};
 
-/// Most text of a chunk.
+/// Maximum size of a chunk's text.
 const CHUNK_BYTES: usize = 16 << 20;
 const CHUNK_LINES: usize = 131_072;
-/// Chunks taken from one file before the others have their turn.
+/// Number of chunks that are taken from one file before the others have their turn.
 const TURN_CHUNKS: usize = 8;
-/// Most files kept open. Beyond that, the file that was quiet for longest is closed, and opened
-/// again when it grows; new files wait.
+/// Maximum number of files kept open. Beyond that, the file that was quiet for longest is closed,
+/// and opened again when it grows; new files wait.
 const OPEN_MAX: usize = 256;
-/// Bytes before the read position that must be unchanged.
+/// Number of bytes before the read position that must be unchanged.
 const SEEN_BYTES: usize = 1024;
-/// Files that are remembered as read.
+/// Maximum number of files that are remembered as read.
 const READ_MAX: usize = 100_000;
 /// A deleted file is closed when nothing was added for this long.
 const DELETED: Duration = Duration::from_secs(2);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::Input;
 use crate::error::IngestError;
 
-/// Most levels of folders below a named one.
+/// Maximum depth of folders below a named one.
 const DIRECTORY_DEPTH_MAX: usize = 16;
 
 /// The inputs that arguments stand for.

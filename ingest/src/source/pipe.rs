@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 /// How often a silent pipe checks whether to stop.
 const PIPE_TICK: Duration = Duration::from_millis(200);
 const PIPE_CHUNK_BYTES: usize = 64 << 10;
-/// Chunks read ahead of their use.
+/// Maximum number of chunks that are read ahead of their use.
 const PIPE_CHUNKS_MAX: usize = 64;
 
 /// A pipe, read by its own thread: reading a pipe can block forever, and this must not.

@@ -79,7 +79,7 @@ fn a_row_that_is_wrong_is_named_and_counts_as_an_empty_record() {
         wrong,
         [
             (1, "its form does not give a record: named".to_owned()),
-            (2, "its redaction is not a mark of redaction".to_owned()),
+            (2, "its redaction is not a redaction mark".to_owned()),
             (2, "its faults are not a list of faults".to_owned()),
             (3, "it has form_values without a form".to_owned()),
         ]

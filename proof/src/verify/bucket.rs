@@ -14,7 +14,7 @@ use strongroom_store::{Bucket, durable, layout};
 
 use super::{FindingKind, ProofError, Report, UNPROVEN_SECONDS_MAX};
 
-/// Objects whose locks are requested at once.
+/// Number of objects whose locks are requested at the same time.
 const LOCKS_AT_ONCE: usize = 16;
 
 /// Reports files of a local archive that no commit names. A file that is younger than the last

@@ -37,7 +37,7 @@ use super::{Checked, Finding, FindingKind, Options, Report, Watch};
 const FILE_BYTES_MAX: u64 = 5 << 30;
 /// Maximum number of rows of one file that are named because their columns differ; all are counted.
 const ROWS_TOLD_MAX: usize = 10;
-/// Rows decoded at once.
+/// Number of rows that are decoded at once.
 const BATCH_ROWS: usize = 8192;
 const DAY_US: i64 = 86_400_000_000;
 /// Days from the year 1 to the 1st of January 1970.
@@ -52,7 +52,7 @@ struct Job<'a> {
     place: String,
     path: PathBuf,
     add: &'a AddFacts,
-    /// Its commit is so close to its date that rows without a believable time may have arrived on
+    /// Its commit is so close to its date that rows without a plausible time may have arrived on
     /// that date.
     is_day_of_arrival: bool,
     /// Its columns are compared with its records.
@@ -408,7 +408,7 @@ fn merge(spans: &mut BTreeMap<String, (i64, i64, u64)>, run: Option<(&str, (i64,
     }
 }
 
-/// Whether a row with this time must not be filed under `date`. One without a believable time is
+/// Whether a row with this time must not be filed under `date`. One without a plausible time is
 /// filed under the date it arrived.
 fn is_misfiled(time: i64, date: NaiveDate, is_day_of_arrival: bool) -> bool {
     let midnight = |day: NaiveDate| (i64::from(day.num_days_from_ce()) - EPOCH_DAYS) * DAY_US;
@@ -468,7 +468,7 @@ mod tests {
         assert!(!is_misfiled(noon, day, true));
         assert!(is_misfiled(noon - DAY_US, day, true));
         assert!(is_misfiled(noon + DAY_US / 2, day, true), "midnight belongs to the next day");
-        assert!(!is_misfiled(noon + 3 * DAY_US, day, true), "not believable on arrival");
+        assert!(!is_misfiled(noon + 3 * DAY_US, day, true), "implausible on arrival");
         assert!(!is_misfiled(0, day, true), "before Kubernetes");
         assert!(is_misfiled(noon + 3 * DAY_US, day, false), "and did not arrive on that day");
         assert_eq!(record_column(Table::Events), None);

@@ -26,7 +26,7 @@ type Ranges = HashMap<String, Vec<(i64, i64, u64)>>;
 pub(super) fn check(volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>, report: &mut Report) {
     let rejects = others(volumes, Table::Rejects, report);
     others(volumes, Table::Alerts, report);
-    // Every record of activity is a row of its own table.
+    // Every activity record is a row of its own table.
     let own = truth(volumes, Table::Activity, &Ranges::new(), report);
     report.checked.partitions = truth(volumes, Table::Events, &rejects, report) + own;
 }

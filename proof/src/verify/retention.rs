@@ -21,7 +21,7 @@ use strongroom_tlog::keys::Keys;
 
 use super::{FindingKind, ProofError, Report};
 
-/// Objects whose legal holds are requested at once.
+/// Number of objects whose legal holds are requested at the same time.
 const HOLDS_AT_ONCE: usize = 16;
 
 /// The valid retention records of an archive.

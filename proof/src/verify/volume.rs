@@ -17,7 +17,7 @@ use strongroom_tlog::tree::{self, CompactRange, Tile};
 
 use super::{FindingKind, ProofError, Report, UNPROVEN_SECONDS_MAX, delta, read};
 
-/// Small files read at once.
+/// Number of small files that are read at the same time.
 const READS_AT_ONCE: usize = 16;
 /// How far the time of a commit may be before that of the commit before it: two writers have two
 /// clocks.

@@ -16,9 +16,9 @@ use super::{Expanded, Layout, next_batch};
 use crate::error::{QueryError, Result};
 use crate::session::Answer;
 
-/// Rows read before the widths are fixed.
+/// Number of rows that are read before the widths are fixed.
 const SAMPLE_ROWS: usize = 1_000;
-/// Least width to which a column is cut.
+/// Minimum width to which a column is cut.
 const COLUMN_WIDTH_MIN: usize = 8;
 /// In expanded rows a value may fill this many lines of the terminal.
 const EXPANDED_LINES_MAX: usize = 6;

@@ -71,7 +71,7 @@ pub struct Written {
     pub stats: QueryStats,
 }
 
-/// Bytes gathered before they are handed to the output.
+/// Number of bytes that are gathered before they are handed to the output.
 const OUTPUT_BUFFER_BYTES: usize = 1 << 16;
 
 /// Writes all of `answer` to `out`, flushed.

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-/// Bytes read at once.
+/// Number of bytes that are read at once.
 const CHUNK_BYTES: u64 = 256 << 10;
 
 /// A file as the body of a request.

@@ -20,7 +20,7 @@ use crate::layout;
 use crate::options::LockMode;
 use crate::s3_error::{S3Error, repeat};
 
-/// Days for which the object of a probe is locked; it has no meaning.
+/// Number of days for which the object of a probe is locked; the number has no meaning.
 const PROBE_LOCK_DAYS: u64 = 1;
 /// The region that must not be named when a bucket is created there.
 const REGION_UNNAMED: &str = "us-east-1";

@@ -157,7 +157,7 @@ struct Said {
     statistics: Option<Statistics>,
 }
 
-/// Most reports that are kept; beyond that the oldest is dropped.
+/// Maximum number of reports that are kept; beyond that the oldest is dropped.
 const REPORTS_MAX: usize = 64;
 
 impl Context {

@@ -63,7 +63,7 @@ const SERVICE_TROUBLE: Duration = Duration::from_secs(60);
 /// How often the end of a log is asked for before a position is reported as beyond it: a broker
 /// that has just become the leader may not know the end yet.
 const BEYOND_ASKED: u32 = 4;
-/// Most troubled partitions that are named in full.
+/// Maximum number of troubled partitions that are named in full.
 const NAMED_MAX: usize = 3;
 
 /// Brings messages until the run is over.

@@ -43,30 +43,30 @@ pub use produce::{KafkaSink, KafkaSinkOptions};
 
 use crate::live::{Feed, Secret, Source, SourceError};
 
-/// Text of one partition that is enough for a chunk.
+/// Amount of text of one partition that is enough for a chunk.
 pub const CHUNK_BYTES: usize = 4 << 20;
 /// The longest time that a message waits for others to share its chunk.
 pub const CHUNK_WAIT: Duration = Duration::from_millis(50);
 /// Age of a message, by its own timestamp, from which its partition is read for throughput and not
 /// for latency.
 pub const BEHIND: Duration = Duration::from_secs(2);
-/// Text of a partition that is behind that is enough for a chunk: enough that the driver decodes it
-/// once, both for its alerts and for the archive.
+/// Amount of text of a lagging partition that is enough for a chunk: enough that the driver decodes
+/// it once, both for its alerts and for the archive.
 pub const BEHIND_CHUNK_BYTES: usize = crate::live::LIVE_BLOCK_BYTES / 2;
-/// The longest time that a message of a partition that is behind waits.
+/// The longest time that a message of a lagging partition waits.
 pub const BEHIND_WAIT: Duration = Duration::from_millis(250);
-/// Text of all partitions that is gathered, and not handed over yet.
+/// Maximum amount of text of all partitions that is gathered and not handed over yet.
 pub const GATHERED_BYTES_MAX: usize = 32 << 20;
-/// Messages that librdkafka fetches ahead.
+/// Size of the messages that librdkafka fetches ahead, in bytes.
 pub const PREFETCH_BYTES: usize = 32 << 20;
-/// Most bytes of one response of a broker. A longer message still arrives, on its own.
+/// Maximum size of one response of a broker, in bytes. A longer message still arrives, on its own.
 pub const FETCH_BYTES: usize = 16 << 20;
 /// The longest response, and so the longest message, that is accepted.
 pub const RESPONSE_BYTES_MAX: usize = 128 << 20;
 /// Default of [`KafkaOptions::session_timeout`]: a killed process gets its partitions back after
 /// this time.
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
-/// Most bytes of a cluster's id, which is part of partition names.
+/// Maximum length of a cluster's id, in bytes; the id is part of partition names.
 pub const CLUSTER_ID_BYTES_MAX: usize = 128;
 
 /// What to read, and how to reach it.

@@ -24,7 +24,7 @@ use super::record::{End, RecordHead};
 use super::wal::{self, Segment, Wal, WalError};
 use crate::live::{Chunk, Feed, Source, SourceError, Stopped, StreamName};
 
-/// Text of a chunk, unless one line alone is longer.
+/// Maximum size of a chunk's text, unless one line alone is longer.
 const CHUNK_BYTES_MAX: usize = 1 << 20;
 /// How often seals are checked while nothing arrives.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);

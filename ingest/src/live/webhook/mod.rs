@@ -52,19 +52,19 @@ use self::server::{Listener, RELOAD_INTERVAL, ROOM_BYTES, Target, normal_path};
 use self::wal::{Wal, WalOptions};
 use super::Secret;
 
-/// [`WebhookOptions::wal_bytes_max`]
+/// Default of [`WebhookOptions::wal_bytes_max`].
 pub const WAL_BYTES_MAX_DEFAULT: u64 = 4 << 30;
-/// [`WebhookOptions::disk_free_bytes_min`]
+/// Default of [`WebhookOptions::disk_free_bytes_min`].
 pub const DISK_FREE_BYTES_MIN_DEFAULT: u64 = 256 << 20;
-/// [`WebhookOptions::body_bytes_max`]
+/// Default of [`WebhookOptions::body_bytes_max`].
 pub const BODY_BYTES_MAX_DEFAULT: usize = 64 << 20;
-/// [`WebhookOptions::memory_bytes_max`]
+/// Default of [`WebhookOptions::memory_bytes_max`].
 pub const MEMORY_BYTES_MAX_DEFAULT: usize = 256 << 20;
-/// [`WebhookOptions::line_bytes_max`]
+/// Default of [`WebhookOptions::line_bytes_max`].
 pub const LINE_BYTES_MAX_DEFAULT: usize = 4 << 20;
-/// [`WebhookOptions::connections_max`]
+/// Default of [`WebhookOptions::connections_max`].
 pub const CONNECTIONS_MAX_DEFAULT: usize = 512;
-/// [`WebhookOptions::remembered_max`]
+/// Default of [`WebhookOptions::remembered_max`].
 pub const REMEMBERED_MAX_DEFAULT: usize = 200_000;
 /// [`WebhookOptions::remembered_for`]
 pub const REMEMBERED_FOR_DEFAULT: Duration = Duration::from_secs(3_600);
@@ -74,9 +74,9 @@ pub const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(5);
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// The log must have room for this many of the longest bodies.
 const WAL_BODIES_MIN: u64 = 4;
-/// Batches that wait for the writer.
+/// Maximum number of batches that wait for the writer.
 const QUEUE_BATCHES: usize = 1 << 10;
-/// Threads for connections, and threads that scan long bodies.
+/// Number of threads for connections, and of threads that scan long bodies.
 const THREADS: usize = 2;
 /// How often it is checked whether connections are closed.
 const CLOSING_CHECK: Duration = Duration::from_millis(10);
@@ -105,14 +105,14 @@ pub struct WebhookOptions {
     pub routes: Vec<Route>,
     /// Folder of the write-ahead log, used by this source only; created if it is missing.
     pub wal_dir: PathBuf,
-    /// Most bytes of the log; beyond that, batches are refused with 429 until the archive has some
-    /// of it.
+    /// Maximum size of the log, in bytes; beyond that, batches are refused with 429 until the
+    /// archive has some of it.
     pub wal_bytes_max: u64,
     /// Free bytes to leave on the log's disk.
     pub disk_free_bytes_min: u64,
     /// Longest body; longer ones are refused with 413.
     pub body_bytes_max: usize,
-    /// Most bytes of all bodies under way together.
+    /// Maximum size of all bodies under way, taken together, in bytes.
     pub memory_bytes_max: usize,
     /// Longest line that is stored of a body that is neither a list nor an event.
     pub line_bytes_max: usize,

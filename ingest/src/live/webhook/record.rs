@@ -27,7 +27,7 @@ pub const RECORD_MAGIC: &[u8; 4] = b"\n\xffSW";
 pub const RECORD_HEAD_BYTES: usize = 128;
 /// Longest name of a cluster.
 pub const NAME_BYTES_MAX: usize = 253;
-/// Clusters that one log may know over its life.
+/// Maximum number of clusters that one log may know over its life.
 pub const PARTITIONS_MAX: usize = 1024;
 /// Longest text: longest body that is taken, and its newline.
 pub const TEXT_BYTES_MAX: usize = (1 << 30) + 1;

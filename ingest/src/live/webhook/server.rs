@@ -50,7 +50,7 @@ const IDLE_MAX: Duration = Duration::from_secs(120);
 const BODY_MAX: Duration = Duration::from_secs(25);
 /// How often a connection is checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
-/// Requests under way on one HTTP/2 connection.
+/// Maximum number of requests under way on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 64;
 const HEADER_BYTES_MAX: u32 = 32 << 10;
 const WINDOW_BYTES: u32 = 1 << 20;

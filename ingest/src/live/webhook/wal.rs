@@ -65,10 +65,10 @@ use super::refused::Refused;
 
 /// A segment of this length, or of an eighth of the log's bound, is full.
 const SEGMENT_BYTES: u64 = 64 << 20;
-/// Most batches and bytes of one group.
+/// Maximum number of batches in one group, and its maximum size in bytes.
 const GROUP_BATCHES_MAX: usize = 256;
 const GROUP_BYTES_MAX: usize = 16 << 20;
-/// Most keys in a `.keys` file; a segment has fewer batches, unless they are tiny.
+/// Maximum number of keys in a `.keys` file; a segment has fewer batches, unless they are tiny.
 const KEYS_MAX: usize = 1 << 20;
 const KEYS_MAGIC: &[u8; 8] = b"SRKEYS\0\x01";
 const KEY_BYTES: usize = 40;

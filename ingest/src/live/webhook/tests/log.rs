@@ -193,9 +193,9 @@ fn a_damaged_record_is_named_and_nothing_is_thrown_away() {
         assert_eq!(write(options(folder.path()), &[("a", "{\"n\":4}\n")]), [Ok(())]);
         let (wal, _writer) = open(options(folder.path())).expect("opens");
         assert_eq!(std::fs::read(&path).expect("reads"), damaged);
-        assert_eq!(wal.clusters()["a"].offset, 32, "the stream goes on behind all four");
+        assert_eq!(wal.clusters()["a"].offset, 32, "the stream continues after all four");
         let got = run(&wal, &HashMap::new());
-        let error = got.ended.expect_err("damage is told");
+        let error = got.ended.expect_err("damage is reported");
         let cause = error.source.expect("a cause").to_string();
         assert!(cause.contains(FIRST), "{cause}");
         let told = if byte < second + 129 { second } else { second + 129 };

@@ -11,7 +11,7 @@ use crate::error::{RULE_FILE_BYTES_MAX, RuleError};
 /// File name and text of every built-in rule file, in order of their names.
 pub(crate) const RULES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/rules.rs"));
 
-/// Deepest folder below the one that the caller names.
+/// How many levels of folders are read below the folder that the caller names.
 const FOLDER_DEPTH_MAX: usize = 8;
 
 /// Adds the text of a rule file, or of all rule files below a folder.

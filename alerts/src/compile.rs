@@ -227,7 +227,7 @@ impl Program {
     }
 }
 
-/// Columns in whose values a keyword is searched.
+/// Columns whose values are searched for keywords.
 pub(crate) const KEYWORD_COLUMNS: [usize; 29] = [
     index::AUDIT_ID,
     index::STAGE,

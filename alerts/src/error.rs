@@ -10,7 +10,7 @@ use thiserror::Error;
 
 /// Largest rule file that is read.
 pub const RULE_FILE_BYTES_MAX: u64 = 1 << 20;
-/// Most rules, correlations included, in one set.
+/// Maximum number of rules in one set, including correlations.
 pub const RULES_MAX: usize = 4096;
 /// Longest window of a correlation.
 pub const TIMESPAN_MAX: Duration = Duration::from_secs(31 * 24 * 3600);

@@ -61,7 +61,7 @@ impl Values<'_> {
     }
 }
 
-/// Most pairs of values of a gate over two columns.
+/// Maximum number of pairs of values of a gate over two columns.
 const PAIRS_MAX: usize = 1 << 14;
 
 /// A gate's column in one block: for each row, the place of its value.
@@ -81,7 +81,8 @@ impl OpenGate {
     }
 }
 
-/// Most classes of rows times places of the next gate for which rows are classified by both.
+/// Rows are classified by a further gate only while the number of their classes, times the places
+/// of that gate, is at most this.
 const CLASSES_MAX: usize = 1 << 18;
 
 /// The rows of a block that have candidate rules, in order.
@@ -279,8 +280,8 @@ impl Answers<'_> {
     }
 }
 
-/// Most leaves of one rule on one gate for which candidates are computed once for each set of
-/// results.
+/// Maximum number of leaves of one rule on one gate for which candidates are computed once for each
+/// set of results.
 const PATTERN_LEAVES_MAX: usize = 6;
 
 /// Computes the masks for each place; `answers` gives the results of the leaves that a place

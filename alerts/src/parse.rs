@@ -19,7 +19,7 @@ use crate::expr::Expr;
 use crate::message::Template;
 use crate::rule::{Bound, Measure};
 
-/// Most queries in a rule's runbook.
+/// Maximum number of queries in a rule's runbook.
 const RUNBOOK_MAX: usize = 16;
 
 /// The attributes that every document has, whatever it detects.
@@ -340,7 +340,7 @@ fn texts(map: &Mapping, key: &str) -> Result<Vec<String>, Fault> {
 const CORRELATION_KEYS: [&str; 9] =
     ["type", "rules", "group-by", "timespan", "condition", "aliases", "generate", "lateness", "learning"];
 const CORRELATION_TYPES: &str = "event_count, value_count, temporal, temporal_ordered, first_seen, baseline";
-/// Fewest and most rules that a temporal correlation joins.
+/// Minimum and maximum number of rules that a temporal correlation joins.
 const TEMPORAL_RULES: std::ops::RangeInclusive<usize> = 2..=32;
 /// How long a group must be known before a value of it is new, unless the rule sets it.
 const LEARNING: &str = "7d";

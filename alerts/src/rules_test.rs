@@ -17,7 +17,7 @@ use yaml_serde::{Deserializer, Value};
 use crate::testing::batch_of;
 use crate::{Detector, DetectorConfig, Matcher, RuleSet};
 
-/// Fewest built-in rules.
+/// Minimum number of built-in rules.
 const RULES_MIN: usize = 150;
 
 fn folder() -> PathBuf {
@@ -112,7 +112,7 @@ fn fixtures_belong_to_rules() {
     assert_eq!(stems, rules);
 }
 
-/// A near miss must be near: as many events as the hit, and few members that differ.
+/// A near miss must be near: it has as many events as the hit, and they differ in few members.
 #[test]
 fn near_misses_are_near() {
     for (rule, documents) in files() {
@@ -135,7 +135,7 @@ fn near_misses_are_near() {
     }
 }
 
-/// The top-level members that differ, except those that repeat another member.
+/// The number of top-level members that differ, without ids, times and annotations.
 fn differences(left: &str, right: &str) -> usize {
     let parse = |text: &str| -> serde_json::Map<String, serde_json::Value> {
         serde_json::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"))
@@ -172,7 +172,7 @@ fn every_rule_says_what_an_analyst_needs() {
                 assert!(!text(key).is_empty(), "{rule}: {key} is missing");
             }
             assert!(text("message").contains('{'), "{rule}: the message has none of the alert's own values");
-            assert!(text("next_steps").contains("SELECT "), "{rule}: next_steps asks no question in SQL");
+            assert!(text("next_steps").contains("SELECT "), "{rule}: next_steps contains no SQL query");
             let list = |key: &str| -> Vec<&str> {
                 let items = document.get(key).and_then(Value::as_sequence);
                 items.map(|items| items.iter().filter_map(Value::as_str).collect()).unwrap_or_default()
@@ -189,7 +189,7 @@ fn every_rule_says_what_an_analyst_needs() {
     }
 }
 
-/// The texts in the files reach the alert.
+/// The texts in the rule files end up in the alert.
 #[test]
 fn built_in_rules_are_the_files() {
     let rules = builtin();
@@ -256,9 +256,9 @@ fn names_left_out(documents: &[Value]) -> Vec<String> {
     names
 }
 
-/// Excluded users are excluded, and no other user can be excluded by using their name.
+/// A filter excludes its users, and nobody else can get excluded by impersonating one of them.
 #[test]
-fn filters_go_by_who_authenticated() {
+fn filters_use_the_authenticated_user() {
     let rules = builtin();
     let (mut faults, mut tried) = (Vec::new(), 0);
     for (rule, documents) in files() {
@@ -268,7 +268,7 @@ fn filters_go_by_who_authenticated() {
             let by_them: Vec<String> =
                 hit.iter().map(|event| edited(event, &[("/user/username", name.as_str().into())])).collect();
             if fired(&alerts(&rules, &by_them), &rule) > 0 {
-                faults.push(format!("{rule} fires on {name}, which it means to leave out"));
+                faults.push(format!("{rule} fires on {name}, which its filter excludes"));
             }
             let in_their_name: Vec<String> = hit
                 .iter()
@@ -283,9 +283,9 @@ fn filters_go_by_who_authenticated() {
     assert!(tried > 100, "only {tried} names were tried");
 }
 
-/// A request that is in progress, or failed, does not match a rule about completed actions.
+/// A request that failed, or is still in progress, does not match a rule about completed actions.
 #[test]
-fn refused_requests_fire_no_rule_about_what_was_done() {
+fn failed_requests_match_no_rule_about_completed_actions() {
     let rules = builtin();
     // Rules about attempts, or about the user, whatever the response.
     const ANY_ANSWER: &[&str] = &[

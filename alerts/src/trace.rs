@@ -11,7 +11,7 @@ use hashbrown::{Equivalent, HashSet};
 use strongroom_schemas::Touch;
 use strongroom_schemas::touched::{ANY, NAME_BYTES_MAX};
 
-/// Fewest traces at which unused ones are removed.
+/// Minimum number of traces at which unused ones are removed.
 const SWEEP_MIN: usize = 1024;
 
 /// The owned form of a [`Touch`].

@@ -14,9 +14,9 @@
 //! **Design.** A group keeps its events sorted by event time, and an arriving event is judged at
 //! once against every window that contains it: the one that ends at it and, if it is late, those
 //! that end at later events up to `timespan` away. A crossing consists only of events within one
-//! timespan, and an event that arrives late can still complete its window. No lateness causes an
-//! event to be dropped: the number of remembered events limits memory. (Rejected: a watermark that
-//! closes windows. One source that runs ahead would make all others late.)
+//! timespan, and an event that arrives late can still complete its window. An event is never
+//! dropped for being late; memory is limited by the number of remembered events. (Rejected: a
+//! watermark that closes windows. One source that runs ahead would make all others late.)
 //!
 //! **Once.** A crossing alerts if its window, from a timespan before its last event to that event,
 //! touches no episode of its group; it then starts an episode, from the first event in the window
@@ -25,10 +25,11 @@
 //! drained. Two episodes that one window touches become one.
 //!
 //! **All of several rules** (`temporal`) is a count of distinct values where a value is the rule
-//! that matched. **In order** (`temporal_ordered`) requires a *chain* in the window: for each rule
-//! of the list an event of another request, not before the event of the previous rule. The alert is
-//! about the chain that starts latest. Events of the same time may be in either order. Both count
-//! only the last event of each rule, so one more event of a rule does not change the count.
+//! that matched. **In order** (`temporal_ordered`) requires a *chain* in the window: one event for
+//! each rule of the list, each from a different request, and none earlier than the event of the
+//! rule before. The alert is about the chain that starts latest. Events of the same time may be in
+//! either order. Both count only the last event of each rule, so a further event of the same rule
+//! does not change the count.
 //!
 //! **Order.** Alerts are a function of the sequence of events, wherever it is cut into batches. Of
 //! the windows that an event completes, the one that ends first is reported.
@@ -57,9 +58,10 @@ use strongroom_schemas::{Touch, Touched};
 use crate::rule::Measure;
 use crate::trace::{Trace, Traces};
 
-/// Most episodes of a group; the oldest is forgotten first.
+/// Maximum number of episodes of a group; the oldest is forgotten first.
 const EPISODES_MAX: usize = 16;
-/// Most traces of thinned-out occurrences that one event keeps; more count as any.
+/// Maximum number of traces of thinned-out occurrences that one event keeps. Beyond that, it counts
+/// as touching every name.
 const THINNED_MAX: usize = 64;
 
 /// The memory of windows; about 200 bytes for each event.
@@ -73,7 +75,7 @@ pub(crate) struct WindowLimits {
 /// A group of a correlation: the correlation's key, and the hash of the group's values.
 pub(crate) type GroupKey = (u64, u128);
 
-/// The crossing that a rule defines.
+/// What makes a window a crossing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rule {
     pub(crate) timespan_us: i64,
@@ -124,14 +126,14 @@ struct Seen {
 struct Thinned {
     from_us: i64,
     to_us: i64,
-    /// `None` stands for any trace.
+    /// `None` if there were too many: the occurrences may have touched anything.
     trace: Option<Arc<Trace>>,
     first_offset: i64,
     last_offset: i64,
 }
 
 impl Seen {
-    /// The part of it that the next occurrence of its value keeps.
+    /// Returns what the next occurrence of the value keeps of this one.
     fn into_thinned(self) -> Vec<Thinned> {
         let Seen { time_us, trace, source_offset, mut thinned, .. } = self;
         let same =
@@ -441,8 +443,8 @@ impl Group {
     }
 
     fn window_of_values(&self, at: usize, rule: Rule) -> Option<(usize, usize)> {
-        // For an event in order, only the window that ends here is new; going back from here
-        // usually finds enough values long before its start.
+        // If the event arrived in order, only the window that ends at it is new. Going backwards
+        // from the event usually finds enough values long before the start of that window.
         let mut start = self.start_of(at, rule.timespan_us);
         let mut values = HashSet::new();
         for seen in self.events.range(start..=at).rev() {
@@ -569,7 +571,7 @@ mod tests {
     }
 
     #[test]
-    fn all_rules_in_any_order_or_in_theirs() {
+    fn all_rules_in_any_order_or_in_that_of_the_list() {
         let found = |rule: Rule, events: &[(i64, u128)]| {
             let found = crossings(rule, events).into_iter().flatten();
             found.map(|found| (found.start_us, found.end_us, found.audit_ids.join(" "))).collect::<Vec<_>>()
@@ -579,7 +581,7 @@ mod tests {
         assert_eq!(found(RULES, &[(1, 2), (2, 0), (12, 1)]), []);
         assert_eq!(found(IN_ORDER, &[(1, 2), (2, 0), (3, 0), (5, 1)]), []);
         assert_eq!(found(IN_ORDER, &[(1, 0), (2, 0), (3, 1), (4, 0), (5, 2)]), text(2, 5, "1 2 4"));
-        assert_eq!(found(IN_ORDER, &[(1, 0), (2, 1), (12, 2)]), [], "11 are too long");
+        assert_eq!(found(IN_ORDER, &[(1, 0), (2, 1), (12, 2)]), [], "a span of 11 is too long");
         assert_eq!(found(IN_ORDER, &[(5, 2), (1, 0), (3, 1)]), text(1, 5, "1 2 0"), "late ones complete it");
         assert_eq!(found(IN_ORDER, &[(3, 2), (3, 1), (3, 0)]), text(3, 3, "2 1 0"), "at one time");
         assert_eq!(found(IN_ORDER, &[(1, 0), (2, 1), (3, 2), (4, 0), (5, 1), (6, 2)]).len(), 1, "one burst");
@@ -666,7 +668,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn counts_as_said_plainly(arrived in arrivals(), in_order in any::<bool>(), values in any::<bool>()) {
+        fn counts_agree_with_the_definition(arrived in arrivals(), in_order in any::<bool>(), values in any::<bool>()) {
             let rule = if values { VALUES } else { EVENTS };
             let mut arrived = arrived;
             if in_order {
@@ -711,7 +713,7 @@ mod tests {
 
         /// In order of time, the alerts are those of a search through every window.
         #[test]
-        fn rules_are_seen_as_said_plainly(
+        fn temporal_rules_agree_with_a_search_of_every_window(
             events in proptest::collection::vec((0_i64..120, 0_u128..3), 0..60),
             ordered in any::<bool>(),
         ) {

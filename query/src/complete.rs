@@ -87,7 +87,7 @@ const KEYWORDS: [&str; 62] = [
     "WITH",
 ];
 
-/// Most candidates that are offered.
+/// Maximum number of candidates that are offered.
 const CANDIDATES_MAX: usize = 200;
 
 /// Where the word before `cursor` starts, and the candidates for its place.

@@ -40,7 +40,7 @@ use crate::{functions, gate, json, listings, views};
 
 /// Default memory for the queries of one session.
 pub const MEMORY_LIMIT_DEFAULT: usize = 1 << 30;
-/// Least memory that a session can work with.
+/// Minimum memory that a session can work with.
 const MEMORY_LIMIT_MIN: usize = 8 << 20;
 /// Rows in one batch: few when memory is short, because a sort holds at least two such batches and
 /// rows with bodies have some KiB each. At most DataFusion's default.

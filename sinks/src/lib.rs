@@ -122,7 +122,7 @@ pub trait Sink: Send {
     /// Sends alerts, and returns the outcome of each, in order.
     fn send(&mut self, alerts: &[Arc<Alert>]) -> Vec<Outcome>;
 
-    /// Most alerts of one call of [`Sink::send`].
+    /// Maximum number of alerts in one call of [`Sink::send`].
     fn batch_max(&self) -> usize;
 
     /// The receiver's last answer, for a person.

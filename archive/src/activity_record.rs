@@ -2,10 +2,10 @@
 //! and times, sealed and proven like events.
 //!
 //! Invariants. A record is one JSON object, and its bytes are the proven leaf: they are written
-//! once, here, and the columns next to them are members of it. Each writer of activity has its own
-//! source partition, `activity/<writer id>`, in which the offset of a record is its number from 0;
-//! so the position of the partition is the number of its records, and a missing record is noticed.
-//! `docs/format.md` has the grammar.
+//! once, here. The other columns of a row repeat members of that object. Each writer of activity
+//! has its own source partition, `activity/<writer id>`, in which the offset of a record is its
+//! number from 0; so the position of the partition equals the number of its records, and a missing
+//! record is noticed. `docs/format.md` has the grammar.
 
 use std::fmt;
 
@@ -40,7 +40,7 @@ pub enum ActivityKind {
     BreakGlass,
     /// Sums over earlier records, which may be dropped.
     Rollup,
-    /// A statement of an outside clock.
+    /// A statement of an external clock.
     Clock,
 }
 
@@ -79,7 +79,7 @@ impl fmt::Display for ActivityKind {
 pub enum ActivityError {
     #[error("the body has {bytes} bytes, and at most {max} are allowed", max = BODY_BYTES_MAX)]
     BodyLong { bytes: usize },
-    #[error("the body is not a JSON object without repeated names")]
+    #[error("the body is not a JSON object, or repeats a name")]
     BodyMalformed,
     #[error("\"{member}\" in the body is missing or malformed")]
     Member { member: &'static str },
@@ -91,7 +91,7 @@ pub enum ActivityError {
     TooMany { records: usize, bytes: usize },
 }
 
-/// A record of activity: its body, and the members of it that are columns.
+/// A record of activity: its body, and those members of the body that are also columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActivityRecord {
     kind: ActivityKind,
@@ -199,7 +199,7 @@ fn is_name(name: &str) -> bool {
         && !name.chars().any(char::is_control)
 }
 
-/// Whether a source partition is one of activity.
+/// Whether a source partition holds records of activity.
 pub(crate) fn is_activity(partition: &str) -> bool {
     partition.starts_with(activity::SOURCE_PREFIX)
 }
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_refused() {
+    fn anything_but_a_record_is_refused() {
         let member = |member| Err(ActivityError::Member { member });
         let refused = |text: &str| ActivityRecord::parse(text.to_owned()).map(|_| ());
         for text in ["", "[]", "{", "null", "{\"a\":1,\"a\":2}", &body("case", r#","kind":"case""#)] {

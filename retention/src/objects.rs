@@ -1,5 +1,5 @@
-//! The objects of an archive in a bucket: those that a commit names at the version that it names,
-//! and all others below the root at their oldest version, which is the one that was written.
+//! The objects of an archive in a bucket. A data file counts at the version that its commit names;
+//! any other object counts at its oldest version, which is the one that we wrote.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -30,7 +30,7 @@ pub(super) struct Found {
     pub(super) missing: Vec<String>,
     /// Data files that no commit names, left by a killed run.
     pub(super) unnamed: u64,
-    /// Number of objects left of dropped volumes, by volume.
+    /// How many objects each dropped volume has left behind.
     pub(super) left: BTreeMap<String, u64>,
     pub(super) volumes: BTreeMap<VolumeId, Vec<CommitFacts>>,
 }
@@ -42,7 +42,7 @@ pub(super) fn volume_of(path: &str) -> Option<VolumeId> {
     VolumeId::parse(&format!("{table}/{period}"))
 }
 
-/// The facts of the commits of a volume that are used here.
+/// The facts about a volume's commits that are used here.
 pub(super) async fn commits(work: &Work, log: VolumeId) -> Result<Vec<CommitFacts>, RetentionError> {
     let volume = layout::volume(&work.site.root, log);
     let mut commits = Vec::new();

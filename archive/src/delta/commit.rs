@@ -2,8 +2,8 @@
 //!
 //! Terms. A *volume* is one Delta table: the commits of one calendar year, or of a part of it. A
 //! commit is a JSON file of actions: `add` names a sealed file, `txn` records a position. A volume
-//! is *closed* by a commit with the appId `#closed`: no commit follows it, so that all writers that
-//! follow the log agree which volume comes next.
+//! is *closed* by a commit with the appId `#closed`: no commit may follow that one, so all writers
+//! that read the log agree on which volume comes next.
 //!
 //! Invariants. A commit contains both the rows of a seal and the positions they lead to, or
 //! neither. A commit is one durable, conditional write; if another writer wrote that version first,
@@ -15,7 +15,7 @@
 //! appId `<partition>` has the next offset, `<partition>#records` the number of records,
 //! `<partition>#blake3.hi` and `<partition>#blake3.lo` the halves of the hash, big-endian, as
 //! signed numbers. These four are always written together; a partition of a broker also has
-//! `<partition>#broker`, the broker's number of the next message. Partition names cannot contain a
+//! `<partition>#broker`, the broker's offset of the next message. Partition names cannot contain a
 //! `#`.
 
 use std::collections::{BTreeMap, HashMap};
@@ -55,7 +55,7 @@ pub const CHECKPOINT_INTERVAL: u64 = 160;
 /// Commits read at once where each is a request.
 const COMMITS_AT_ONCE: usize = 16;
 
-/// The hint of the newest checkpoint, on a local disk.
+/// On a local disk, the name of the file that hints at the newest checkpoint.
 const LAST_CHECKPOINT: &str = "_last_checkpoint";
 /// In a bucket, a field of `commitInfo` that is random, so that no two commits have the same bytes.
 pub(crate) const COMMIT_ID: &str = "strongroomCommit";
@@ -96,7 +96,7 @@ pub(crate) struct FileFacts {
     /// The least offset, the greatest offset and the number of rows of each source partition.
     pub(crate) spans: BTreeMap<String, (i64, i64, u64)>,
     pub(crate) sha256: Sha256Hash,
-    /// Root over the records; `None` if their hashes were not given.
+    /// Merkle root over the records; `None` if their hashes were not given.
     pub(crate) record_root: Option<Sha256Hash>,
     /// In a bucket with versions: the version that the lock protects.
     pub(crate) version: Option<String>,
@@ -125,7 +125,7 @@ pub(crate) struct VolumeLog {
     path: PathBuf,
     store: Store,
     state: State,
-    /// A due Delta checkpoint was missing when the volume was opened.
+    /// Whether a Delta checkpoint that was due was missing when the volume was opened.
     is_uncovered: bool,
 }
 
@@ -256,8 +256,8 @@ impl VolumeLog {
         Ok(Committed { version, checkpoint_failed })
     }
 
-    /// Whether this version is due for a checkpoint, or replaces one that is missing: a writer may
-    /// have died between a commit and its checkpoint.
+    /// Whether this version needs a checkpoint: because it is due, or because an earlier one is
+    /// missing. A writer may have died between a commit and its checkpoint.
     fn is_checkpoint_due(&self) -> bool {
         let commits = self.state.version + 1;
         self.is_closed() || commits.is_multiple_of(CHECKPOINT_INTERVAL) || self.is_uncovered
@@ -435,7 +435,7 @@ pub(crate) fn positions(
     Ok(positions)
 }
 
-/// The state of the appIds in the log of a volume.
+/// What the log of a volume says about each appId.
 #[derive(Debug, Default)]
 pub(crate) struct Transactions {
     /// The newest `txn` version of every appId, from the newest checkpoint and the commits after

@@ -1,15 +1,15 @@
 //! From Kafka to locked objects while everything dies: everything produced is in the archive, once.
 //!
-//! Method: a producer sends generated events and some poison to a real broker; two daemons of one
-//! group read them into one archive in a real store, through a proxy that loses answers and refuses
-//! requests. Meanwhile daemons are killed, stopped and started, and broker and store are frozen. In
-//! the end the multiset of exported records is compared with what was produced, and the store is
-//! asked whether any object was written twice. `STRONGROOM_SEED` repeats a run's decisions (not the
-//! machine's timing), `STRONGROOM_KILLS` sets their number.
+//! Method: a producer sends generated events and some lines that are not events to a real broker;
+//! two daemons of one group read them into one archive in a real store, through a proxy that loses
+//! answers and refuses requests. Meanwhile daemons are killed, stopped and started, and broker and
+//! store are frozen. In the end the multiset of exported records is compared with what was
+//! produced, and the store is asked whether any object was written twice. `STRONGROOM_SEED` repeats
+//! a run's decisions (not the machine's timing), `STRONGROOM_KILLS` sets their number.
 //!
-//! The broker of the tests gives up one dead member of a group for each session timeout, so after
-//! some kills the group is abandoned for a new one. Positions are the archive's, and a group's
-//! offsets mean nothing.
+//! This broker drops only one dead member from a group per session timeout, so after some kills the
+//! test moves to a new group. That changes nothing: positions come from the archive, and the
+//! offsets of a group are not used.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -35,25 +35,26 @@ const PARTITIONS: u32 = 4;
 const LOCATION: &str = "s3://exactly-once/prod";
 /// How long everything may take to settle.
 const REST: Duration = Duration::from_secs(900);
-/// How often a stopped source is checked.
+/// How many times the daemon may be started again because its source has stopped.
 const STARTS_AGAIN_MAX: usize = 3;
-/// Kills after which the group is abandoned for a new one.
+/// Kills after which the test moves to a new group.
 const KILLS_PER_GROUP: u64 = 8;
-/// Timeout of a request at the store; the proxy is silent for longer.
+/// Timeout of a request to the store; when the proxy is silent, it is silent for longer.
 const STORE_TIMEOUT_SECONDS: u64 = 2;
 
-/// How long a producer may take to send what it has.
+/// How long a producer may take to deliver what is queued.
 const PRODUCED: Duration = Duration::from_secs(600);
 
-/// Most messages of one batch. This broker reports the first message of a partition's last batch as
-/// its end: a test that asks for the end while messages arrive needs batches of one.
+/// How many messages a batch may have. This broker reports the first message of a partition's last
+/// batch as the end of the partition, so a test that asks for the end while messages arrive needs
+/// batches of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Batches {
     AsTheyCome,
     OfOne,
 }
 
-/// A xorshift: decisions are a function of the seed.
+/// A xorshift generator: the test's decisions are a function of the seed.
 struct Random(u64);
 
 impl Random {
@@ -116,8 +117,8 @@ fn produce(
         }
     }
     producer.flush(PRODUCED).expect("the broker has everything");
-    // The last message of each partition is a batch by itself: this broker takes the last batch's
-    // first message for the last one when it is asked where the log ends.
+    // The last message of each partition is a batch by itself: asked where the log ends, this
+    // broker reports the first message of the last batch.
     for partition in 0..PARTITIONS {
         let line = format!("the last of partition {partition}").into_bytes();
         let partition = i32::try_from(partition).expect("a small number");
@@ -143,7 +144,8 @@ fn producer(
     producer.spawn(move || produce(&address, &lines, batches, &stop, &sent)).expect("a thread")
 }
 
-/// Events as an API server sends them, with poison between them. All lines differ.
+/// Events as an API server sends them, with lines between them that are not events. All lines
+/// differ.
 fn lines(events: u64, seed: u64) -> Vec<Vec<u8>> {
     let text = log(events, seed);
     let mut lines: Vec<Vec<u8>> =
@@ -183,7 +185,7 @@ fn client(seaweed: &Seaweed) -> (tokio::runtime::Runtime, aws_sdk_s3::Client) {
     (runtime, aws_sdk_s3::Client::from_conf(config))
 }
 
-/// Versions of each key below the archive.
+/// The number of versions of each key in the archive.
 fn versions(seaweed: &Seaweed) -> BTreeMap<String, usize> {
     let (runtime, client) = client(seaweed);
     let mut found = BTreeMap::new();
@@ -207,7 +209,7 @@ fn versions(seaweed: &Seaweed) -> BTreeMap<String, usize> {
 }
 
 #[test]
-fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_double_an_event() {
+fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_duplicate_an_event() {
     let Some(seaweed) = seaweed::own() else { return };
     let Some(tansu) = Tansu::start() else { return };
     let variable = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
@@ -292,7 +294,7 @@ fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_double_an_event() 
     let chaos = begun.elapsed();
     let count = "SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM rejects)";
     let under_fire = number(&seaweed.endpoint(), count);
-    // Settling does not wait for dead members either.
+    // The last two daemons join a new group, so that settling does not wait for dead members.
     for daemon in &mut daemons {
         if let Some(daemon) = daemon.take() {
             daemon.kill();
@@ -315,7 +317,7 @@ fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_double_an_event() 
     }
     println!(
         "seed {seed}: {kills} kills, {stops} stops, {store_outages} outages of the store, {broker_outages} of the broker, \
-         {} answers lost, {expected} records, {under_fire} of them sealed meanwhile, in {:.0} s and {:.0} s to come to rest",
+         {} answers lost, {expected} records, {under_fire} of them sealed by then, {:.0} s of faults and {:.0} s to settle",
         store.lost(),
         chaos.as_secs_f64(),
         begun.elapsed().as_secs_f64() - chaos.as_secs_f64()
@@ -332,7 +334,7 @@ fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_double_an_event() 
     };
     assert!(
         found == wanted,
-        "lost: {:#?}\ndoubled or made up: {:#?}",
+        "lost: {:#?}\nduplicated or invented: {:#?}",
         differ(&wanted, &found),
         differ(&found, &wanted)
     );
@@ -370,7 +372,7 @@ fn topic(address: &str) -> Vec<Vec<u8>> {
     found
 }
 
-/// Waits until something exists, for as long as everything may take.
+/// Waits until a condition holds, for at most [`REST`].
 fn wait_until(what: &str, cuts: &Cuts, daemon: &mut Daemon, mut is_there: impl FnMut(&mut Daemon) -> bool) {
     let until = Instant::now() + REST;
     while !is_there(daemon) {
@@ -379,12 +381,13 @@ fn wait_until(what: &str, cuts: &Cuts, daemon: &mut Daemon, mut is_there: impl F
     }
 }
 
-/// Connections to the broker break in the middle of answers, commits of the group's offsets and
-/// requests for a log's end get no answer, and the broker disappears for a while, again and again;
-/// it keeps its log. Each step waits for its subject and not for a time. The producer has a broker
-/// without faults, so that what it has sent is what the archive must have.
+/// Three things happen again and again: connections to the broker break in the middle of an answer;
+/// commits of the group's offsets, and requests for the end of a log, get no answer; and the broker
+/// disappears for a while, but keeps its log. Each step of the test waits for its effect, not for a
+/// fixed time. The producer's connection has no faults, so the archive must have exactly what it
+/// sent.
 #[test]
-fn connections_that_die_and_a_broker_that_is_away_cost_nothing() {
+fn broken_connections_and_an_absent_broker_lose_nothing() {
     let Some(seaweed) = seaweed::own() else { return };
     let Some((tansu, cuts)) = Tansu::behind_cuts() else { return };
     tansu.create_topic(TOPIC, PARTITIONS);
@@ -435,18 +438,19 @@ fn connections_that_die_and_a_broker_that_is_away_cost_nothing() {
     assert!(export.status.success(), "{}", String::from_utf8_lossy(&export.stderr));
     let found = multiset(export.stdout.split(|byte| *byte == b'\n'));
     let wanted = multiset(produced.iter().map(Vec::as_slice));
-    assert!(found == wanted, "the archive is not what was produced");
+    assert!(found == wanted, "the archive does not contain what was produced");
 }
 
-/// The broker dies and returns with its log. The measure is what the topic holds in the end: what a
-/// killed broker does with its producers' messages is the broker's matter.
+/// The broker dies and returns with its log. The archive is compared with what the topic holds in
+/// the end, not with what was produced: what a killed broker does with messages in progress is up
+/// to the broker.
 ///
 /// Only with `--long`, because it depends on the broker: Tansu over S3, once started again, may
 /// report that a partition ends before what it has already delivered, and may do so for longer than
-/// any test waits. Then no part of ours can continue, and no part of ours is wrong. Our part is
-/// tested with a broker that keeps its log, above.
+/// any test waits. Our source then cannot continue, and is not at fault. The test above covers our
+/// side, with a broker that keeps its log.
 #[test]
-fn a_broker_that_is_killed_and_comes_back_costs_nothing() {
+fn a_broker_that_is_killed_and_comes_back_loses_nothing() {
     if !is_long() {
         return;
     }
@@ -490,8 +494,8 @@ fn a_broker_that_is_killed_and_comes_back_costs_nothing() {
     while number(&seaweed.endpoint(), count) < held.len() as i64 {
         assert!(Instant::now() < until, "not all of {} came:\n{}", held.len(), daemon.log());
         // Tansu, once started again, may report for a while that a partition ends before what it
-        // has already delivered: then the source stops, as it must where the end was lost, and the
-        // operator starts it again.
+        // has already delivered: then the source stops, as it must if the end of a partition was
+        // lost, and an operator would start it again.
         if started_again < STARTS_AGAIN_MAX && daemon.log().contains("has lost its end") {
             started_again += 1;
             daemon.terminate();
@@ -509,5 +513,5 @@ fn a_broker_that_is_killed_and_comes_back_costs_nothing() {
     assert!(export.status.success(), "{}", String::from_utf8_lossy(&export.stderr));
     let found = multiset(export.stdout.split(|byte| *byte == b'\n'));
     let held = multiset(held.iter().map(Vec::as_slice));
-    assert!(found == held, "the archive is not what the topic holds");
+    assert!(found == held, "the archive does not contain what the topic holds");
 }

@@ -1,9 +1,9 @@
 //! Proofs: every tampering with an archive has a name, and an untouched archive has no finding.
 //!
 //! `TAMPERINGS` is a table: each entry says what was done and what `verify` must call it. With
-//! `STRONGROOM_VERIFIER` set to a command that takes a folder, `--public-key`, `--remembered` and
-//! `--json FILE`, such as the archive command of a verifier that was written from `docs/proof.md`
-//! alone, that one judges the same archives.
+//! `STRONGROOM_VERIFIER` set to the command of another verifier, that one judges the same archives.
+//! It must take a folder, `--public-key`, `--remembered` and `--json FILE`, and should be written
+//! from `docs/proof.md` alone.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -249,7 +249,7 @@ fn adds(actions: &mut [Value]) -> impl Iterator<Item = &mut Value> {
     actions.iter_mut().filter_map(|action| action.get_mut("add"))
 }
 
-/// The commit and the action that name a file, changed.
+/// Changes the action that names a file, in its commit.
 pub(crate) fn edit_add(site: &Site, table: &str, file: &Path, change: impl Fn(&mut Value)) {
     let name = file.file_name().expect("a name").to_string_lossy().into_owned();
     for commit in site.commits(table) {
@@ -740,7 +740,7 @@ fn source_of(commit: &Path) -> BTreeSet<String> {
 }
 
 #[test]
-fn whatever_is_done_has_its_name() {
+fn every_tampering_is_named() {
     let public = public_of(&original().key());
     let clean = no_finding(&original().archive(), Some(&public));
     assert_eq!(clean["not_checked"], json!([]), "{clean:#}");
@@ -963,7 +963,7 @@ fn a_wrong_key_proves_nothing() {
 }
 
 #[test]
-fn what_is_remembered_must_be_a_checkpoint_of_the_archive() {
+fn only_checkpoints_of_the_archive_can_be_remembered() {
     let folder = tempfile::tempdir().expect("a folder");
     let note = write(folder.path(), "kept", b"nothing");
     let public = public_of(&original().key());
@@ -984,7 +984,7 @@ fn untouched_archives_have_no_finding_whatever_their_shape() {
     expect_code(&mut ingest(&path("plain"), &[&small]), 0);
     let report = no_finding(&path("plain"), None);
     assert!(report["not_checked"].to_string().contains("nothing is signed"), "{report:#}");
-    // The key comes later.
+    // The key is added later.
     sign_log(&path("plain"), &path("key"), 0);
     assert_eq!(no_finding(&path("plain"), Some(&public))["not_checked"], json!([]));
 
@@ -1011,7 +1011,7 @@ fn untouched_archives_have_no_finding_whatever_their_shape() {
     sign_log(&path("grown"), &path("key"), 0);
     assert_eq!(no_finding(&path("grown"), Some(&public))["not_checked"], json!([]));
 
-    // Some days only, and only what is new.
+    // Verifying some days only, and only what is new.
     let (kinds, report) = judged(
         strongroom()
             .args(["verify", "--from", "2026-03-02", "--to", "2026-03-02", "--json", "-", "--archive"])
@@ -1053,12 +1053,12 @@ fn a_key_is_changed_and_old_proofs_stay_good() {
     rotate.arg("--key").arg(site.key()).arg("--to").arg(site.other_key());
     let (out, _) = expect_code(&mut rotate, 0);
     assert!(out.contains("retired") && out.contains("current"), "{out}");
-    // Either key reaches the other.
+    // Each key leads to the other.
     for public in [&old, &other] {
         no_finding(&site.archive(), Some(public));
         expect_code(strongroom().args(["verify-proof", "--public-key", &old]).arg(&proof), 0);
     }
-    // The retired key signs no more; the new one does.
+    // The retired key no longer signs; the new one does.
     let (_, err) = sign_log(&site.archive(), &site.key(), 2);
     assert!(err.contains("current key"), "{err}");
     let more = write(site.folder.path(), "more.log", &log(300, 77));
@@ -1186,7 +1186,7 @@ fn one_record_is_proven_without_the_archive_and_shows_no_other() {
 
     let stranger = public_of(&site.other_key());
     expect_code(strongroom().args(["verify-proof", "--public-key", &stranger]).arg(&proof), 1);
-    // Whatever is changed in it, it is no longer valid.
+    // Any change makes it invalid.
     type Change = fn(&mut Value);
     let changes: &[(&str, Change)] = &[
         ("record", |proof| proof["records"][0]["record"] = json!("e30=")),

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Tests of verify.py: `python3 tools/test_verify.py`. Standard library only; with pyarrow the rows of real Parquet files are tested too.
+"""Tests of verify.py: `python3 tools/test_verify.py`. Needs only the standard library; with
+pyarrow, the rows of real Parquet files are tested too.
 
-`Writer` makes an archive's log side from docs/proof.md, with data files that are random bytes, and can be told to do it wrong. Changes to
-an archive that is there are made to its files. Both must give the kind of finding that the document names."""
+`Writer` writes an archive as docs/proof.md describes it, except that data files are random bytes,
+and it can be told to make mistakes. Other tests change the files of an archive that it has written
+correctly. Either way, the verifier must report the kind of finding that the document names."""
 import base64
 import contextlib
 import datetime
@@ -92,7 +94,7 @@ def witness_vkey(seed, name="witness.example/w1"):
 
 
 def cosignature(text, seed, time, name="witness.example/w1"):
-    """A line, as tlog-cosignature has it."""
+    """A cosignature line as tlog-cosignature defines it."""
     message = b"cosignature/v1\ntime %d\n%s" % (time, text.encode())
     return "\u2014 %s %s\n" % (name, b64(witness_id(name, seed) + time.to_bytes(8, "big") + sign(seed, message)))
 
@@ -136,7 +138,8 @@ def get(root, rel):
 
 
 class Writer:
-    """An archive by the document. `clock` is the time of the next commit, in milliseconds."""
+    """An archive as the document describes it. `clock` is the time of the next commit, in
+    milliseconds."""
 
     def __init__(self, root, keyed=True, named=True):
         self.root, self.clock, self.random = root, START, random.Random(7)
@@ -165,7 +168,8 @@ class Writer:
         self.key = seed
 
     def add(self, volume, offsets, day="2026-03-02", tagged=True, data=None, **changes):
-        """An `add` action, and its file. offsets: partition to [first, last, rows]. changes: of the action, or with `tag_` of a tag."""
+        """An `add` action, and its file. offsets: partition to [first, last, rows]. changes: other
+        members of the action, or, with the prefix `tag_`, other tags."""
         data = self.random.randbytes(200) if data is None else data
         path = "date=%s/%032x.parquet" % (day, self.random.getrandbits(128))
         put(self.root, "%s/%s" % (volume, path), data)
@@ -229,7 +233,7 @@ class Writer:
         return name
 
     def cosign(self, volume, seed, size=None, time=None, name="witness.example/w1", text=None):
-        """The newest checkpoint, cosigned: what is kept of a witness."""
+        """Writes the newest checkpoint with a cosignature, as an archive keeps it for each witness."""
         size = len(self.commits[volume]) if size is None else size
         origin = "strongroom/%s/%s" % (ID, volume)
         text = text or "%s\n%d\n%s\n" % (origin, size, b64(self.root_of(volume, size)))
@@ -253,7 +257,8 @@ class Writer:
             level += 1
 
     def seal(self, year=2026, partition="file/a", events=10, rejects=0, checkpoint=True, day="2026-03-02", width=10, **changes):
-        """One seal of a stream in which each record has `width` bytes: the rejects are its last records."""
+        """One seal of a stream in which each record has `width` bytes; the last records are the
+        rejects."""
         offset, records = self.position.get(partition, (0, 0))
         end = offset + (events + rejects) * width
         after = {partition: (end, records + events + rejects)}
@@ -284,7 +289,7 @@ class InFolder(unittest.TestCase):
         return Writer(self.root, **options)
 
     def standard(self):
-        """Two partitions, rejects, three seals: every check has something to look at."""
+        """Two partitions, rejects and three seals, so every check has something to look at."""
         w = self.writer()
         w.seal(events=10, rejects=2)
         w.seal(events=5, partition="kafka/t/0")
@@ -443,8 +448,8 @@ class Parsing(unittest.TestCase):
             with self.assertRaises(verify.Malformed, msg=bad):
                 verify.parse_public_key(bad)
 
-    def test_a_note_of_gos_documentation(self):
-        """golang.org/x/mod/sumdb/note: the example of a verifier."""
+    def test_the_example_of_gos_documentation(self):
+        """The example in the documentation of golang.org/x/mod/sumdb/note."""
         key = verify.parse_public_key("PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW")
         text = (
             "If you think cryptography is the answer to your problem,\nthen you don't know what your problem is.\n\n"
@@ -452,13 +457,13 @@ class Parsing(unittest.TestCase):
         )
         self.assertEqual(verify.Note(text.encode()).signers("PeterNeumann", [key]), [key])
 
-    def test_notes_that_are_none(self):
+    def test_malformed_notes(self):
         good = note("a\n", "n", SEEDS[0])
         self.assertEqual(verify.Note(good).text, b"a\n")
         for bad in (b"", b"\n", b"a\n", good[:-1], good + b"\n", good.replace(b"\n\n", b"\n"), good.replace(b"a", b"\x01"), good.replace(b"a", b"\xff")):
             with self.assertRaises(verify.Malformed, msg=bad):
                 verify.Note(bad)
-        for i in range(len(good)):  # base64 has one spelling, the line one form
+        for i in range(len(good)):  # any change must be noticed: base64 has one spelling, and the line one form
             for bit in range(8):
                 changed = bytearray(good)
                 changed[i] ^= 1 << bit
@@ -502,7 +507,7 @@ class Untouched(InFolder):
         report = self.clean(w)
         self.assertEqual(report.checked["commits"], 300)
         self.assertEqual(report.heads[0]["size"], 300)
-        # A partial tile may go when the full one is there; the full one may not.
+        # A partial tile may be missing if the full one exists; the full one may not.
         os.remove(os.path.join(self.root, "events/2026/_tlog/tile/0/000.p/255"))
         self.clean(w)
         os.remove(os.path.join(self.root, "events/2026/_tlog/tile/0/000"))
@@ -530,7 +535,7 @@ class Untouched(InFolder):
         w.checkpoint("events/2026")
         self.clean(w)
 
-    def test_a_key_that_came_later(self):
+    def test_a_key_added_later(self):
         w = self.writer(keyed=False)
         w.seal(checkpoint=False)
         report = self.clean(w, trusted=[])
@@ -561,7 +566,8 @@ class Untouched(InFolder):
         add = w.add("rejects/2026", {"file/a": [60, 60, 1]})
         w.commit("rejects/2026", [add], {"file/a": (100, 10)})
         self.clean(w)
-        # a range around the position: what lies before it is not known, and nothing is said
+        # A range around the position: how many rows lie before the position is unknown, so no
+        # finding.
         w.commit("rejects/2026", [w.add("rejects/2026", {"file/a": [40, 120, 2]})], {"file/a": (130, 13)})
         self.clean(w)
 
@@ -581,7 +587,7 @@ class Untouched(InFolder):
         put(self.root, name, get(self.root, name) + b"\xe2\x80\x94 witness.example/w " + b64(bytes(76)).encode() + b"\n")
         self.clean(w)
 
-    def test_what_is_no_part_is_told(self):
+    def test_files_that_are_not_part_are_reported(self):
         w = self.standard()
         put(self.root, "notes.txt", b"mine")
         put(self.root, "events/2026/_delta_log/_last_checkpoint", b'{"version":1,"size":1}')
@@ -820,7 +826,7 @@ class Tampered(InFolder):
 
 
 class NamedVolumes(InFolder):
-    """`volumes` of commits: what else was there when they were made."""
+    """`volumes` in commits: which other volumes existed when the commit was made."""
 
     NOTHING = {"received": 0, "events": 0, "rejects": 0, "duplicates": 0}
 
@@ -843,14 +849,14 @@ class NamedVolumes(InFolder):
     def test_gone(self):
         self.assertEqual(self.kinds(self.named({"alerts/2026": 2}).check()), ["volume_missing"])
 
-    def test_made_meanwhile(self):
+    def test_created_in_the_meantime(self):
         w = self.named({"alerts/2026": 2})
         root, read = verify.Root, verify.Root.read
         self.addCleanup(setattr, root, "read", read)
         root.read = lambda self, rel, limit: b"{}" if rel == "alerts/2026/_delta_log/%020d.json" % 1 else read(self, rel, limit)
         self.clean(w)
 
-    def test_told_once(self):
+    def test_reported_once(self):
         w = self.named({"alerts/2026": 2})
         w.commit("alerts/2026", [], {})
         w.key_record(SEEDS[1])
@@ -881,7 +887,7 @@ class Witnessed(InFolder):
     def test_clean(self):
         report = self.clean(self.w, **self.asked())
         self.assertEqual(report.checked["cosignatures"], 2)
-        self.clean(self.w)  # nobody asks
+        self.clean(self.w)  # nobody asks for witnesses
         self.assertTrue(any("were not given (--witness)" in text for text in self.w.check().not_checked))
 
     def test_vkeys(self):
@@ -898,7 +904,8 @@ class Witnessed(InFolder):
         self.clean(self.w, **self.asked(self.one, self.two))
 
     def test_lag(self):
-        """What was sealed since a witness looked may be on its way to it, by the clock of the witness, for an hour."""
+        """What was sealed after a witness last cosigned may be on its way to it for an hour, by the
+        clock of the witness."""
         self.w.seal()
         report = self.clean(self.w, **self.asked())
         self.assertTrue(any("not cosigned by 1 of the witnesses yet" in text for text in report.not_checked))
@@ -910,7 +917,8 @@ class Witnessed(InFolder):
         self.assertEqual(self.kinds(self.finds("witness_missing", self.w, **self.asked())), ["witness_missing"])
 
     def test_second_history(self):
-        """Signed with the right key, tiles and all, by somebody who left or removed what the witness said."""
+        """A history signed with the right key, with tiles, by somebody who left the witness's
+        cosignature in place, or removed it."""
         commits = self.w.commits["events/2026"]
         commits[1] = commits[1].replace(b'"WRITE"', b'"write"')
         put(self.root, LOG % 1, commits[1])
@@ -918,7 +926,7 @@ class Witnessed(InFolder):
         shutil.rmtree(os.path.join(self.root, "events/2026/_tlog/tile"))
         self.w.checkpoint("events/2026")
         self.assertEqual(set(self.kinds(self.finds("forked", self.w, **self.asked()))), {"forked", "witness_missing"})
-        self.finds("forked", self.w)  # the log's own signature is under both trees
+        self.finds("forked", self.w)  # the log's own key has signed both trees
         shutil.rmtree(os.path.join(self.root, "events/2026/_tlog/witness"))
         self.clean(self.w)
         self.assertEqual(self.kinds(self.finds("witness_missing", self.w, **self.asked())), ["witness_missing"])
@@ -931,7 +939,8 @@ class Witnessed(InFolder):
         self.finds("commits_cut", self.w, **self.asked())
 
     def test_forged(self):
-        """A line that the witness has not made: with another key, over another text, with another time, or a mere signature."""
+        """A line that the witness has not made: by another key, over another text, with another
+        time, or a plain signature instead of a cosignature."""
         name, where = "witness.example/w1", self.kept[0]
         data = get(self.root, where).decode()
         text, line = data.partition("\n\n")[0] + "\n", data.splitlines(True)[-1]
@@ -1082,7 +1091,7 @@ class Stamped(InFolder):
             self.finds("timestamp_signature", w, authorities=other)
             w.seal()
             self.assertTrue(any("the newest timestamp is of size 4" in text for text in self.clean(w, authorities=authorities).not_checked))
-            if kind == "P-256":  # what no signature covers may change: versions, a list of digests, parameters
+            if kind == "P-256":  # only what no signature covers may change: versions, a list of digests, parameters
                 loose = 0
                 for at in range(0, len(good), 3):
                     put(self.root, places[0], good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :])
@@ -1091,10 +1100,11 @@ class Stamped(InFolder):
 
 
 class Store:
-    """An S3 store on a loopback port that can answer as no good store does. `objects`: key to its versions, oldest first, each a dict of `id`, `data` (None of a
-    deletion), `modified`, `mode`, `until` and `hold`. What real stores do is tested with one, in tests/it."""
+    """An S3 store on a loopback port that can also answer as no good store would. `objects`: key to
+    its versions, oldest first, each a dict of `id`, `data` (None for a delete marker), `modified`,
+    `mode`, `until` and `hold`. tests/it tests against a real store."""
 
-    PAGE = 3  # names a page
+    PAGE = 3  # names per page of a list
     PUT = datetime.datetime(2026, 3, 2, 10)
 
     def __init__(self, root, prefix):
@@ -1281,7 +1291,7 @@ class Buckets(InFolder):
         self.assertEqual(report.checked["objects"], len(store.objects))
         self.assertTrue(all(headers["authorization"].startswith("AWS4-HMAC-SHA256 ") for _, headers in store.asked))
 
-    def test_what_the_store_says_is_judged(self):
+    def test_what_the_store_reports_is_checked(self):
         def of(store, part):
             return next(k for k in sorted(store.objects) if part in k)
 
@@ -1299,7 +1309,7 @@ class Buckets(InFolder):
             (over("_delta_log/00000000000000000002", b"{}"), {"shadowed", "commit_malformed", "checkpoint_root", "commit_changed", "unproven"}),
             (over("rejects/2026/_delta_log/00000000000000000002", None), {"delete_marker", "commits_cut", "rows_missing"}),
             (over("_tlog/tile/0/000.p/3", None), {"delete_marker", "tile_missing"}),
-            (over("_tlog/tile/0/000.p/2", None), {"delete_marker"}),  # it is of an older checkpoint, and each tile is a request
+            (over("_tlog/tile/0/000.p/2", None), {"delete_marker"}),  # not missing: it is of an older checkpoint
             (lock("date=", mode="GOVERNANCE"), {"lock_mode"}),
             (lock("strongroom.json", mode=None), {"lock_missing"}),
             (lock("_keys/", until=promised - day), {"retention_short"}),
@@ -1321,7 +1331,7 @@ class Buckets(InFolder):
             shutil.rmtree(self.root)
             os.mkdir(self.root)
 
-    def test_what_the_store_would_not_say_is_told(self):
+    def test_what_the_store_refuses_to_say_is_reported(self):
         store = self.store()
         for what, said in (("retention", "locks of %d objects" % len(store.objects)), ("versions", "versions and locks of objects")):
             store.denied = (what,)
@@ -1347,7 +1357,7 @@ class Buckets(InFolder):
         self.assertEqual(self.kinds(self.check(store)), ["hold_missing"])
         of_file[0]["hold"] = "ON"
         self.assertEqual(self.kinds(self.check(store)), [])
-        # Another hold, on another version, does not hide that the first is gone.
+        # A hold on another version does not hide that the first hold is gone.
         hold = kept.hold(2, "place two", "reason a case")
         held = held % (2, ID, hashlib.sha256(hold).hexdigest(), file, "v1")
         for name, data in (("00000002", hold), ("00000002-00000001", held.encode())):
@@ -1363,7 +1373,7 @@ class Buckets(InFolder):
         store.denied = ("legal-hold",)
         self.assertTrue(any("legal holds of 2 objects" in text for text in self.check(store).not_checked))
 
-    def test_answers_of_no_good_store_are_no_findings(self):
+    def test_answers_that_no_good_store_gives_are_not_findings(self):
         store = self.store()
         answer = store.answer
 
@@ -1394,7 +1404,7 @@ class Buckets(InFolder):
             store.answer = lambda target, error=error: error if "date%3D" in target and "versionId" in target and "retention" not in target else answer(target)
             self.assertEqual(self.kinds(self.check(store)), kinds)
 
-    def test_a_name_that_is_listed_and_not_there(self):
+    def test_a_name_that_is_listed_but_does_not_exist(self):
         for part, kind in (("_keys/00000001", "key_record"), ("_tlog/checkpoint/", "checkpoint_malformed")):
             store = self.store()
             key, answer = next(k for k in sorted(store.objects) if part in k), store.answer
@@ -1404,7 +1414,7 @@ class Buckets(InFolder):
             shutil.rmtree(self.root)
             os.mkdir(self.root)
 
-    def test_a_store_in_trouble_is_asked_again_and_given_up(self):
+    def test_a_store_in_trouble_is_retried_for_a_while(self):
         store = self.store()
         store.answers = [500, "hang up", "cut", None, 503, "cut", 429]
         self.assertEqual(self.check(store).findings, [])
@@ -1417,7 +1427,7 @@ class Buckets(InFolder):
         with self.assertRaisesRegex(verify.CannotCheck, "is not XML"):
             self.check(store)
 
-    def test_bytes_cut_or_added_are_no_good_bytes(self):
+    def test_truncated_or_added_bytes_are_noticed(self):
         store = self.store()
         key = next(k for k in sorted(store.objects) if "date=" in k)
         for data in (store.objects[key][0]["data"][:-1], store.objects[key][0]["data"] + b"x"):
@@ -1426,7 +1436,7 @@ class Buckets(InFolder):
 
 
 class WrittenWrong(InFolder):
-    """Somebody has the key, or the program is wrong: everything is signed."""
+    """Somebody has the key, or the program has a bug, so everything is signed correctly."""
 
     def case(self, kind, actions=(), positions=None, counts=None, volume="events/2026", clock=0, **options):
         w = self.standard()
@@ -1437,7 +1447,7 @@ class WrittenWrong(InFolder):
         return self.finds(kind, w)
 
     def one(self, kind, offsets=None, records=None, **changes):
-        """A commit of one file that continues file/a at 200, where 20 records are."""
+        """A commit of one file that continues file/a at offset 200, after 20 records."""
         offsets = offsets or [200, 240, 5]
         rows = offsets[2]
         counts = {"received": rows, "events": rows, "rejects": 0, "duplicates": 0}
@@ -1547,7 +1557,7 @@ class WrittenWrong(InFolder):
         self.case("overlap", [add], {"file/a": (210, 22)}, volume="rejects/2026")
 
     def activity(self, offsets=((0, 1, 2), (2, 4, 3)), records=(2, 5), nexts=(2, 5), partition="activity/a"):
-        """An archive whose own records came in two commits."""
+        """An archive whose records of its own activity came in two commits."""
         self.folder.cleanup()
         os.makedirs(self.root)
         w = self.standard()
@@ -1558,7 +1568,7 @@ class WrittenWrong(InFolder):
     def test_activity(self):
         self.clean(self.activity())
         w = self.activity()
-        # Nobody's events: its positions are its own.
+        # Activity contains no events, and has positions of its own.
         w.commit("activity/2026", [], {"activity/b": (0, 0)})
         self.clean(w)
 
@@ -1724,9 +1734,9 @@ class Kept(InFolder):
         put(self.root, "_dropped/notes", b"x")
         self.finds("drop_record", self.w)
 
-    def test_by_a_retired_key(self):
+    def test_dropped_with_a_retired_key(self):
         self.drop()
-        self.w.key_record(SEEDS[1])  # names events/2018: it was there
+        self.w.key_record(SEEDS[1])  # names events/2018, so the volume existed then
         self.finds("drop_record", self.w)
         self.drop(seeds=(SEEDS[1],))
         self.clean(self.w)
@@ -1746,7 +1756,7 @@ class Kept(InFolder):
         self.policy(2, 9, SEEDS[0])
         self.clean(self.w)
         self.drop()
-        self.finds("drop_record", self.w)  # nine years were promised
+        self.finds("drop_record", self.w)  # because nine years were promised
         shutil.rmtree(self.path("_dropped"))
         for number, years, seeds, changes in ((3, 9, SEEDS[:1], {}), (3, 10, (), {}), (3, 10, SEEDS[3:4], {}), (3, 101, SEEDS[:1], {}), (4, 10, SEEDS[:1], {}), (3, 10, SEEDS[:1], {"more": 1})):
             self.policy(number, years, *seeds, **changes)
@@ -1778,10 +1788,11 @@ class Kept(InFolder):
 
 
 class Fuzz(InFolder):
-    """Every flip is found, and no byte makes a traceback."""
+    """Every flipped byte is found, and none causes a traceback."""
 
-    # .lock is empty and names nothing; _staging, what is in _delta_log and no commit, and strangers are told and not looked at; commits
-    # behind the newest checkpoint are proven by nothing yet.
+    # Changes here need not be found. .lock is empty and means nothing. The contents of _staging,
+    # files in _delta_log that are not commits, and files of other programs are reported but not
+    # read. Commits after the newest checkpoint are not proven yet.
     FREE = (".lock", "_staging/", "_last_checkpoint", "readme.txt")
 
     def build(self):
@@ -1824,7 +1835,7 @@ class Fuzz(InFolder):
         self.assertGreater(found, FUZZ_ROUNDS // 2)
 
     def test_names(self):
-        """Strange names anywhere make no traceback."""
+        """Strange names cause no traceback, wherever they are."""
         w, rng = self.build(), random.Random(2)
         folders = ["", "_keys", "events", "events/2026", "events/2026/_delta_log", "events/2026/_tlog/checkpoint", "events/2026/date=2026-03-02", "events/2026/_tlog/tile/0"]
         names = [b"\xff\xfe", b"\xe2\x80\xae", b"a\nb", b"00000003", b"9" * 20 + b".json", b"date=x", b"x" * 255, b"2026", b"\xd9\xa2\xd9\xa0\xd9\xa2\xd9\xa6", b"000.p"]
@@ -1838,7 +1849,7 @@ class Fuzz(InFolder):
             os.rmdir(path) if os.path.isdir(path) and not os.path.islink(path) else os.remove(path)
 
     def test_values_of_every_wrong_type(self):
-        """Each member of each action of a commit becomes each of these."""
+        """Each member of each action of a commit is replaced by each of these values."""
         w = self.writer()
         w.seal(events=3, rejects=1, checkpoint=False)
         values = [None, True, -1, 1.5, 1e300, 2**63, "", "\ud800", "x" * 1000, [], [[]], {}, {"": None}, '{"numRecords":{}}', '{"a":[0,0,"x"]}']
@@ -1916,7 +1927,8 @@ class Proofs(InFolder):
             self.assertEqual([f["kind"] for f in self.check(self.make(size, 7, SEEDS[0])).check().findings], ["key_retired"])
 
     def test_forged_with_a_stolen_key_that_is_retired(self):
-        """A tree of the thief's own, smaller than the one in the `log` line: every path and signature in it is good."""
+        """The thief's own tree, smaller than the one in the `log` line, in which every path and
+        signature is valid."""
         self.rows = [b"forged"] + self.rows[1:]
         commits = self.w.commits["events/2026"] = self.w.commits["events/2026"][:2]
         root = json.loads(commits[1].split(b"\n")[1])["add"]["tags"]["record_root"]
@@ -1974,12 +1986,13 @@ class Proofs(InFolder):
             changed = bytearray(data)
             changed[rng.randrange(len(data))] = rng.randrange(256)
             proof = self.check(bytes(changed))
-            if not proof.check().findings:  # what is not part of the proof: claims, white space
+            if not proof.check().findings:  # only what is not part of the proof may change: claims, white space
                 self.assertEqual([r for _, r in proof.proven], [self.rows[7]])
 
 
 class Packs(InFolder):
-    """Evidence packs, written by the document: ten events of one file, of which some are chosen, and an alert."""
+    """Evidence packs as the document describes them: some of the ten events of one file, and an
+    alert."""
 
     PERIOD = "2026-03-02T10:00:02.000000Z", "2026-03-02T10:00:06.000000Z"
 
@@ -2032,7 +2045,8 @@ class Packs(InFolder):
         return get(folder, sorted(os.listdir(folder))[-1]).decode()
 
     def make(self, rows=(2, 3, 4, 5), alerts=(1,), complete=False, signer=None, counts=(), files=None, manifest=(), pieces=None):
-        """Writes the pack. counts, manifest: other values than are true; files: what else to write, or in the place of what."""
+        """Writes the pack. counts, manifest: values to put in place of the true ones; files:
+        additional files, or other contents for files of the pack."""
         shutil.rmtree(self.pack, ignore_errors=True)
         parts = [("events/2026", 1, self.rows, rows), ("alerts/2026", 1, self.alerts, alerts)]
         pieces = [self.proof([p for p in parts if p[3]])] if pieces is None else pieces
@@ -2128,9 +2142,9 @@ class Packs(InFolder):
         three = witness(SEEDS[4], "witness.example/w3")
         self.assertEqual(set(self.kinds(self.found(witnesses=[one, three]))), {"witness_missing"})
         self.assertEqual(self.kinds(self.found(witnesses=[one, three], quorum=1)), [])
-        # One of the archive's own keys is no witness of it.
+        # One of the archive's own keys is not a witness of the archive.
         self.assertEqual(set(self.kinds(self.found(witnesses=[witness(SEEDS[0], "witness.example/w1")]))), {"witness_missing"})
-        # A line under the name of a witness that is over something else.
+        # A line with the name of a witness, but over another text.
         other = cosignature("another text\n", SEEDS[2], 5, one.name)
         notes["alerts/2026"] = notes["alerts/2026"].partition("\u2014 witness")[0] + other
         self.make()
@@ -2140,7 +2154,8 @@ class Packs(InFolder):
         self.w.key_record(SEEDS[1])
         for volume in ("events/2026", "alerts/2026"):
             self.w.checkpoint(volume)
-        # Sizes are the same; names sort by key, so ask for the new key's.
+        # Both keys have signed trees of the same size, so ask for the checkpoint of the new key by
+        # name.
         self.note = lambda v: get(self.root, "%s/_tlog/checkpoint/%020d-%s" % (v, len(self.w.commits[v]), key_id("strongroom/%s/%s" % (ID, v), SEEDS[1]).hex())).decode()
         self.make(signer=SEEDS[1])
         for seed in SEEDS[:2]:
@@ -2241,7 +2256,7 @@ class Packs(InFolder):
             self.named_kinds(kind)
 
     def test_fuzz(self):
-        """Every changed byte of a signed pack is found, and ends in no traceback."""
+        """Every changed byte of a signed pack is found, and none causes a traceback."""
         self.make(signer=SEEDS[0])
         rng, names = random.Random(11), []
         for folder, _, files in os.walk(self.pack):
@@ -2298,7 +2313,8 @@ class CommandLine(InFolder):
 
 
 class Golden(unittest.TestCase):
-    """What an earlier version of the program wrote: tests/data/format-1, with what was found in it then."""
+    """An archive that an earlier version of the program wrote (tests/data/format-1), with what a
+    check of it found at the time."""
 
     FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tests", "data", "format-1")
 
@@ -2310,7 +2326,8 @@ class Golden(unittest.TestCase):
         cls.addClassCleanup(cls.folder.cleanup)
         with tarfile.open(os.path.join(cls.FOLDER, "archive.tar")) as tar:
             for member in tar:
-                # Without modes: nothing here depends on them, and the safe filters of tarfile are younger than Python 3.9.
+                # File modes are not restored: nothing here depends on them, and Python 3.9 lacks
+                # the safe filters of tarfile.
                 if member.isdir():
                     os.makedirs(os.path.join(cls.folder.name, member.name))
                 else:
@@ -2418,7 +2435,8 @@ class Forms(unittest.TestCase):
         self.assertFalse(verify.item_fits("[" * 100_000, "value"))
 
     def test_what_python_writes(self):
-        """Rows as json.dumps writes them, in its several ways, against templates that it writes as well: of holes in place of values."""
+        """Records written by json.dumps, with each of its options, against templates written the
+        same way, with holes in place of values."""
         r = random.Random(12)
         alphabet = "ab<>&/\"\\\n\t\b\x00\x1f\x7f$é\u2028\ud7ff\U0001f600"
 
@@ -2462,7 +2480,7 @@ class Forms(unittest.TestCase):
             self.assertEqual(verify.render_form(row, event_only=True).decode(), own)
 
     def test_random_forms(self):
-        """Nothing but BadForm, whatever is in the columns."""
+        """Nothing is raised except BadForm, whatever is in the columns."""
         r = random.Random(13)
         templates = [case["form"] for case in self.vectors["records"] + self.vectors["refused"] if len(case["form"]) < 2000]
         pieces = ["${", "}", "${}", "${>}", "${<json}", '"', "{", "[", ",", ":", "\\", "$", "$$", "null", "${verb}", '"verb":', "\ud7ff"]
@@ -2655,7 +2673,7 @@ class Rows(InFolder):
         self.assertEqual(self.check(self.file(stage_timestamp=far))[:2], ["columns_differ", "record_changed"])
 
     def table(self, rows):
-        """A file of these rows, and what its `add` says of it."""
+        """A file of these rows, and what the `add` for it must say."""
         import pyarrow as pa
         import pyarrow.parquet
 
@@ -2670,7 +2688,8 @@ class Rows(InFolder):
         return out.getvalue()
 
     def seal(self, w, table, rows):
-        """Whoever holds the key says of the rows what is true of them, and signs it."""
+        """Seals the rows with statistics, tags and a root that are true for them, signed with the
+        right key."""
         for i, row in enumerate(rows):
             row.update(source="file/a", source_offset=i)
         time = verify.TIME_COLUMN[table]
@@ -2692,7 +2711,7 @@ class Rows(InFolder):
         good = [(record, says) for record, says in good if says.get("stage_timestamp", self.MICROS) in day]
         changes = [(record, says, column, changed(says.get(column))) for record, says in good for column in says]
         changes += [(record, says, column, None) for record, says in good for column in list(says)[1:]]
-        for at in range(0, len(changes), 7):  # and rows between them that are as they were
+        for at in range(0, len(changes), 7):  # with unchanged rows between them
             rows = []
             for record, says, column, value in changes[at : at + 7]:
                 rows += [dict(says, raw=record), dict(dict(says, raw=record), **{column: value})]
@@ -2710,7 +2729,7 @@ class Rows(InFolder):
         report = verify.Archive(self.root, [public(SEEDS[0])], now=w.clock).check()
         found = {f["where"]: f["detail"] for f in report.findings if f["kind"] == "columns_differ"}
         self.assertEqual(found, {where: "not what its record says: %s" % column for where, column in expected.items()})
-        self.assertEqual({f["kind"] for f in report.findings} - {"columns_differ", "counts", "overlap"}, set())  # of made-up offsets
+        self.assertEqual({f["kind"] for f in report.findings} - {"columns_differ", "counts", "overlap"}, set())  # these come from the made-up offsets
         self.assertGreater(len(expected), 100)
 
     def test_many_rows_and_newer_formats(self):
@@ -2743,11 +2762,11 @@ class Rows(InFolder):
             return self.check(self.file(form=pa.array([form, None, None]), **dict({"form_values": values}, **columns)))
 
         self.assertEqual(kinds(), [])
-        self.assertEqual(self.check(self.file(form=pa.array([good, None, None]))), [])  # without a column for what varies
+        self.assertEqual(self.check(self.file(form=pa.array([good, None, None]))), [])  # without the column form_values
         for form in (good.replace("${level}", '"Metadata"'), prefix + "null}", good[:-1], good + "${}", good.replace("${level}", "${level:json}x")):
             self.assertEqual(kinds(form), ["columns_differ", "record_changed"], form)
         self.assertEqual(kinds(good.replace("${level}", "${level:json}")), [])
-        # In what else is spelled around it, the event is compared alone.
+        # If a form has text around the event, only the event is compared.
         nested = {"form": pa.array(['{"log":${<go}%s\\n${>}}' % good, None, None]), "form_values": values}
         self.assertEqual(self.check(self.file(**nested)), ["record_changed"])
         self.assertEqual(self.check(self.file(level=pa.array(["Odd", None, "Request"]), **nested)), ["columns_differ", "record_changed"])
@@ -2769,7 +2788,7 @@ class Rows(InFolder):
 
 
 def records():
-    """What records say: tests/data/records, which the program's own decoder is held against, too."""
+    """What records say, from tests/data/records, which also judges the program's own decoder."""
     with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tests/data/records/records.json"), encoding="utf-8") as file:
         for case in json.load(file):
             data = base64.b64decode(case["base64"]) if "base64" in case else case["record"].encode()
@@ -2777,7 +2796,7 @@ def records():
 
 
 def changed(value):
-    """Another value of its kind."""
+    """Another value of the same type."""
     if value is None:
         return "x"
     return value ^ 1 if isinstance(value, int) else value[::-1] + (["x"] if isinstance(value, list) else "x")
@@ -2847,7 +2866,8 @@ class Records(unittest.TestCase):
         self.assertEqual(seen, set(verify.EVENT_COMPARED))
 
     def test_rows_that_render(self):
-        """Whatever a column holds that is spliced into the record, the record is read."""
+        """Some columns are spliced into the record as they are; whatever they hold, the record
+        itself is read."""
         good = {
             "level": "Metadata", "audit_id": "a", "user_name": "\u2028\x01\"<é", "user_groups": ["", "g"], "user_extra": '{"k":["v"]}', "impersonated_user_name": "",
             "source_ips": [], "name": "n", "response_code": 0, "response_details": "{}", "request_object": "[1, 2]", "response_object": '"x"',
@@ -2897,7 +2917,7 @@ class Records(unittest.TestCase):
         ]
         for change, expected in cases:
             events, row = verify.Events(), dict(good, **change)
-            for _ in range(2):  # what is remembered is judged as it was
+            for _ in range(2):  # a remembered text gets the same answer
                 found = events(row, verify.record_of("events", row))
                 self.assertEqual(found and sorted(found), expected and sorted(expected), change)
             if expected == [] and not events.says_itself(row):
@@ -2916,7 +2936,7 @@ class Records(unittest.TestCase):
             self.assertIsNone(differs(self.ALERT, finding), finding and finding[:20])
         bare = {"group_key": "", "next_steps": "", "tactics": [], "techniques": []}
         self.assertEqual(differs(bare, "{}"), [])
-        self.assertEqual(differs(dict(bare, name="n", subresource="s", namespace="ns"), "{}"), [])  # of no resource the finding says nothing
+        self.assertEqual(differs(dict(bare, name="n", subresource="s", namespace="ns"), "{}"), [])  # without a resource the finding says nothing about it
         self.assertEqual(differs(dict(bare, verb="unknown"), '{"evidences":[{"api":{"operation":"unknown"}}]}'), [])
         self.assertEqual(differs(bare, '{"evidences":[{"api":{"operation":"unknown"}}]}'), [])
         self.assertEqual(differs(dict(bare, verb="unknown"), "{}"), ["verb"])
@@ -2927,7 +2947,7 @@ class Records(unittest.TestCase):
         self.assertEqual(differs(dict(bare, tactics=["TA0006"]), '{"finding_info":{"attacks":[{"tactic":{"name":"Impact","uid":"TA0006"}}]}}'), ["tactics"])
 
     def test_anything(self):
-        """Whatever the bytes are, there is an answer."""
+        """There is an answer whatever the bytes are."""
         chance, events = random.Random(11), verify.Events()
         seeds = [record for _, record, _, says in records() if says is not None] + [json.dumps(self.FINDING).encode()]
         pieces = [b"[" * 200, b"{", b"}", b'"', b"\\", b"\\ud800", b",", b":", b"null", b"\0", b"\xff", b"9" * 5000, b'"level":', b"NaN", b'{"a":' * 200]

@@ -1,12 +1,12 @@
 //! Question: how large are a volume's log, its checkpoints and its proofs, and how much slower do a
 //! commit and an opening become as a volume grows?
 //!
-//! Data: seals of one small file each (10 events of the generated log), signed, on a local disk:
-//! 20,000 of them unless a number is given, which is what a writer that seals every five minutes
-//! makes in ten weeks.
+//! Data: signed seals of one small file each (10 events of the generated log), on a local disk.
+//! There are 20,000 of them unless a number is given, which is what a writer that seals every five
+//! minutes makes in ten weeks.
 //!
 //! Method: elapsed time of each seal, and of opening the archive and listing its files at 10,
-//! 1,000, … commits. Seals sync files and folders, so the disk determines them; a count is
+//! 1,000, … commits. Seals sync files and folders, so the disk determines their time; each count is
 //! represented by the median of the hundred seals up to it. Bytes are those of `_delta_log` and
 //! `_tlog`. The table of costs is computed from them: bytes for each commit and writer are as
 //! measured, and a volume's checkpoints are the sum over its commits.

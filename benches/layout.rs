@@ -4,8 +4,8 @@
 //! Data: blocks of the generated log (`strongroom-generate`, seed 1, attacks planted), decoded as
 //! an ingest decodes them. Each variant changes one choice of the layout that archives are written
 //! with. Encoding runs on one thread; the time is that thread's CPU time, the least of the
-//! repetitions. Bytes are those of the column chunks and bloom filters, which is all of a file but
-//! its footer.
+//! repetitions. Bytes are those of the column chunks and bloom filters, which are the whole file
+//! except its footer.
 //!
 //! Run: `cargo bench --bench layout [-- EVENTS]`. Results are kept in `benches/runs/`.
 

@@ -8,8 +8,8 @@
 //!     cargo bench --bench live -- soak --rate 5000 --seconds 1200
 //!     cargo bench --bench live -- throughput --events 300000
 //!
-//! CPU time is the daemon's own, user and system, from /proc; broker and store take theirs from the
-//! same cores, so wall-clock figures are those of a machine that does all of it.
+//! CPU time is the daemon's own, user and system, from /proc. Broker and store run on the same
+//! cores, so wall-clock figures are those of a machine that runs all three.
 
 #![expect(clippy::print_stdout, reason = "a bench's result is its output")]
 

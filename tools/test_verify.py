@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Tests of verify.py: `python3 tools/test_verify.py`. Standard library only; with pyarrow the rows of real Parquet files are tested too.
+"""Tests of verify.py: `python3 tools/test_verify.py`. Needs only the standard library; with
+pyarrow, the rows of real Parquet files are tested too.
 
 `Writer` writes the logs of an archive as docs/proof.md describes them, with random bytes as data
 files. There are two ways to break an archive: the writer can be told to write something wrong, and
@@ -255,7 +256,8 @@ class Writer:
             level += 1
 
     def seal(self, year=2026, partition="file/a", events=10, rejects=0, checkpoint=True, day="2026-03-02", width=10, **changes):
-        """One seal of a stream in which each record has `width` bytes: the rejects are its last records."""
+        """One seal of a stream in which each record has `width` bytes; the last records are the
+        rejects."""
         offset, records = self.position.get(partition, (0, 0))
         end = offset + (events + rejects) * width
         after = {partition: (end, records + events + rejects)}
@@ -286,7 +288,7 @@ class InFolder(unittest.TestCase):
         return Writer(self.root, **options)
 
     def standard(self):
-        """Two partitions, rejects, three seals: every check has something to look at."""
+        """Two partitions, rejects and three seals, so every check has something to look at."""
         w = self.writer()
         w.seal(events=10, rejects=2)
         w.seal(events=5, partition="kafka/t/0")
@@ -445,8 +447,8 @@ class Parsing(unittest.TestCase):
             with self.assertRaises(verify.Malformed, msg=bad):
                 verify.parse_public_key(bad)
 
-    def test_a_note_of_gos_documentation(self):
-        """golang.org/x/mod/sumdb/note: the example of a verifier."""
+    def test_the_example_of_gos_documentation(self):
+        """The example in the documentation of golang.org/x/mod/sumdb/note."""
         key = verify.parse_public_key("PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW")
         text = (
             "If you think cryptography is the answer to your problem,\nthen you don't know what your problem is.\n\n"
@@ -454,13 +456,13 @@ class Parsing(unittest.TestCase):
         )
         self.assertEqual(verify.Note(text.encode()).signers("PeterNeumann", [key]), [key])
 
-    def test_notes_that_are_none(self):
+    def test_malformed_notes(self):
         good = note("a\n", "n", SEEDS[0])
         self.assertEqual(verify.Note(good).text, b"a\n")
         for bad in (b"", b"\n", b"a\n", good[:-1], good + b"\n", good.replace(b"\n\n", b"\n"), good.replace(b"a", b"\x01"), good.replace(b"a", b"\xff")):
             with self.assertRaises(verify.Malformed, msg=bad):
                 verify.Note(bad)
-        for i in range(len(good)):  # base64 has one spelling, the line one form
+        for i in range(len(good)):  # any change must be noticed: base64 has one spelling, and the line one form
             for bit in range(8):
                 changed = bytearray(good)
                 changed[i] ^= 1 << bit
@@ -532,7 +534,7 @@ class Untouched(InFolder):
         w.checkpoint("events/2026")
         self.clean(w)
 
-    def test_a_key_that_came_later(self):
+    def test_a_key_added_later(self):
         w = self.writer(keyed=False)
         w.seal(checkpoint=False)
         report = self.clean(w, trusted=[])
@@ -583,7 +585,7 @@ class Untouched(InFolder):
         put(self.root, name, get(self.root, name) + b"\xe2\x80\x94 witness.example/w " + b64(bytes(76)).encode() + b"\n")
         self.clean(w)
 
-    def test_what_is_no_part_is_told(self):
+    def test_files_that_are_not_part_are_reported(self):
         w = self.standard()
         put(self.root, "notes.txt", b"mine")
         put(self.root, "events/2026/_delta_log/_last_checkpoint", b'{"version":1,"size":1}')
@@ -845,14 +847,14 @@ class NamedVolumes(InFolder):
     def test_gone(self):
         self.assertEqual(self.kinds(self.named({"alerts/2026": 2}).check()), ["volume_missing"])
 
-    def test_made_meanwhile(self):
+    def test_created_in_the_meantime(self):
         w = self.named({"alerts/2026": 2})
         root, read = verify.Root, verify.Root.read
         self.addCleanup(setattr, root, "read", read)
         root.read = lambda self, rel, limit: b"{}" if rel == "alerts/2026/_delta_log/%020d.json" % 1 else read(self, rel, limit)
         self.clean(w)
 
-    def test_told_once(self):
+    def test_reported_once(self):
         w = self.named({"alerts/2026": 2})
         w.commit("alerts/2026", [], {})
         w.key_record(SEEDS[1])
@@ -920,7 +922,7 @@ class Witnessed(InFolder):
         shutil.rmtree(os.path.join(self.root, "events/2026/_tlog/tile"))
         self.w.checkpoint("events/2026")
         self.assertEqual(set(self.kinds(self.finds("forked", self.w, **self.asked()))), {"forked", "witness_missing"})
-        self.finds("forked", self.w)  # the log's own signature is under both trees
+        self.finds("forked", self.w)  # the log's own key has signed both trees
         shutil.rmtree(os.path.join(self.root, "events/2026/_tlog/witness"))
         self.clean(self.w)
         self.assertEqual(self.kinds(self.finds("witness_missing", self.w, **self.asked())), ["witness_missing"])
@@ -1084,7 +1086,7 @@ class Stamped(InFolder):
             self.finds("timestamp_signature", w, authorities=other)
             w.seal()
             self.assertTrue(any("the newest timestamp is of size 4" in text for text in self.clean(w, authorities=authorities).not_checked))
-            if kind == "P-256":  # what no signature covers may change: versions, a list of digests, parameters
+            if kind == "P-256":  # only what no signature covers may change: versions, a list of digests, parameters
                 loose = 0
                 for at in range(0, len(good), 3):
                     put(self.root, places[0], good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :])
@@ -1097,7 +1099,7 @@ class Store:
     `objects`: key to its versions, oldest first, each a dict of `id`, `data` (None for a deletion),
     `modified`, `mode`, `until` and `hold`. tests/it tests with a real store."""
 
-    PAGE = 3  # names a page
+    PAGE = 3  # names per page of a list
     PUT = datetime.datetime(2026, 3, 2, 10)
 
     def __init__(self, root, prefix):
@@ -1284,7 +1286,7 @@ class Buckets(InFolder):
         self.assertEqual(report.checked["objects"], len(store.objects))
         self.assertTrue(all(headers["authorization"].startswith("AWS4-HMAC-SHA256 ") for _, headers in store.asked))
 
-    def test_what_the_store_says_is_judged(self):
+    def test_what_the_store_reports_is_checked(self):
         def of(store, part):
             return next(k for k in sorted(store.objects) if part in k)
 
@@ -1324,7 +1326,7 @@ class Buckets(InFolder):
             shutil.rmtree(self.root)
             os.mkdir(self.root)
 
-    def test_what_the_store_would_not_say_is_told(self):
+    def test_what_the_store_refuses_to_say_is_reported(self):
         store = self.store()
         for what, said in (("retention", "locks of %d objects" % len(store.objects)), ("versions", "versions and locks of objects")):
             store.denied = (what,)
@@ -1350,7 +1352,7 @@ class Buckets(InFolder):
         self.assertEqual(self.kinds(self.check(store)), ["hold_missing"])
         of_file[0]["hold"] = "ON"
         self.assertEqual(self.kinds(self.check(store)), [])
-        # Another hold, on another version, does not hide that the first is gone.
+        # A hold on another version does not hide that the first hold is gone.
         hold = kept.hold(2, "place two", "reason a case")
         held = held % (2, ID, hashlib.sha256(hold).hexdigest(), file, "v1")
         for name, data in (("00000002", hold), ("00000002-00000001", held.encode())):
@@ -1366,7 +1368,7 @@ class Buckets(InFolder):
         store.denied = ("legal-hold",)
         self.assertTrue(any("legal holds of 2 objects" in text for text in self.check(store).not_checked))
 
-    def test_answers_of_no_good_store_are_no_findings(self):
+    def test_answers_that_no_good_store_gives_are_not_findings(self):
         store = self.store()
         answer = store.answer
 
@@ -1397,7 +1399,7 @@ class Buckets(InFolder):
             store.answer = lambda target, error=error: error if "date%3D" in target and "versionId" in target and "retention" not in target else answer(target)
             self.assertEqual(self.kinds(self.check(store)), kinds)
 
-    def test_a_name_that_is_listed_and_not_there(self):
+    def test_a_name_that_is_listed_but_does_not_exist(self):
         for part, kind in (("_keys/00000001", "key_record"), ("_tlog/checkpoint/", "checkpoint_malformed")):
             store = self.store()
             key, answer = next(k for k in sorted(store.objects) if part in k), store.answer
@@ -1407,7 +1409,7 @@ class Buckets(InFolder):
             shutil.rmtree(self.root)
             os.mkdir(self.root)
 
-    def test_a_store_in_trouble_is_asked_again_and_given_up(self):
+    def test_a_store_in_trouble_is_retried_for_a_while(self):
         store = self.store()
         store.answers = [500, "hang up", "cut", None, 503, "cut", 429]
         self.assertEqual(self.check(store).findings, [])
@@ -1420,7 +1422,7 @@ class Buckets(InFolder):
         with self.assertRaisesRegex(verify.CannotCheck, "is not XML"):
             self.check(store)
 
-    def test_bytes_cut_or_added_are_no_good_bytes(self):
+    def test_truncated_or_added_bytes_are_noticed(self):
         store = self.store()
         key = next(k for k in sorted(store.objects) if "date=" in k)
         for data in (store.objects[key][0]["data"][:-1], store.objects[key][0]["data"] + b"x"):
@@ -1429,7 +1431,7 @@ class Buckets(InFolder):
 
 
 class WrittenWrong(InFolder):
-    """Somebody has the key, or the program is wrong: everything is signed."""
+    """Somebody has the key, or the program has a bug, so everything is signed correctly."""
 
     def case(self, kind, actions=(), positions=None, counts=None, volume="events/2026", clock=0, **options):
         w = self.standard()
@@ -1440,7 +1442,7 @@ class WrittenWrong(InFolder):
         return self.finds(kind, w)
 
     def one(self, kind, offsets=None, records=None, **changes):
-        """A commit of one file that continues file/a at 200, where 20 records are."""
+        """A commit of one file that continues file/a at offset 200, after 20 records."""
         offsets = offsets or [200, 240, 5]
         rows = offsets[2]
         counts = {"received": rows, "events": rows, "rejects": 0, "duplicates": 0}
@@ -1727,7 +1729,7 @@ class Kept(InFolder):
         put(self.root, "_dropped/notes", b"x")
         self.finds("drop_record", self.w)
 
-    def test_by_a_retired_key(self):
+    def test_dropped_with_a_retired_key(self):
         self.drop()
         self.w.key_record(SEEDS[1])  # names events/2018, which still existed
         self.finds("drop_record", self.w)
@@ -1749,7 +1751,7 @@ class Kept(InFolder):
         self.policy(2, 9, SEEDS[0])
         self.clean(self.w)
         self.drop()
-        self.finds("drop_record", self.w)  # nine years were promised
+        self.finds("drop_record", self.w)  # because nine years were promised
         shutil.rmtree(self.path("_dropped"))
         for number, years, seeds, changes in ((3, 9, SEEDS[:1], {}), (3, 10, (), {}), (3, 10, SEEDS[3:4], {}), (3, 101, SEEDS[:1], {}), (4, 10, SEEDS[:1], {}), (3, 10, SEEDS[:1], {"more": 1})):
             self.policy(number, years, *seeds, **changes)
@@ -1920,7 +1922,8 @@ class Proofs(InFolder):
             self.assertEqual([f["kind"] for f in self.check(self.make(size, 7, SEEDS[0])).check().findings], ["key_retired"])
 
     def test_forged_with_a_stolen_key_that_is_retired(self):
-        """A tree of the thief's own, smaller than the one in the `log` line: every path and signature in it is good."""
+        """The thief's own tree, smaller than the one in the `log` line, in which every path and
+        signature is valid."""
         self.rows = [b"forged"] + self.rows[1:]
         commits = self.w.commits["events/2026"] = self.w.commits["events/2026"][:2]
         root = json.loads(commits[1].split(b"\n")[1])["add"]["tags"]["record_root"]
@@ -1978,7 +1981,7 @@ class Proofs(InFolder):
             changed = bytearray(data)
             changed[rng.randrange(len(data))] = rng.randrange(256)
             proof = self.check(bytes(changed))
-            if not proof.check().findings:  # what is not part of the proof: claims, white space
+            if not proof.check().findings:  # only what is not part of the proof may change: claims, white space
                 self.assertEqual([r for _, r in proof.proven], [self.rows[7]])
 
 
@@ -2302,7 +2305,8 @@ class CommandLine(InFolder):
 
 
 class Golden(unittest.TestCase):
-    """What an earlier version of the program wrote: tests/data/format-1, with what was found in it then."""
+    """An archive that an earlier version of the program wrote (tests/data/format-1), with what a
+    check of it found at the time."""
 
     FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tests", "data", "format-1")
 
@@ -2781,7 +2785,7 @@ def records():
 
 
 def changed(value):
-    """Another value of its kind."""
+    """Another value of the same type."""
     if value is None:
         return "x"
     return value ^ 1 if isinstance(value, int) else value[::-1] + (["x"] if isinstance(value, list) else "x")
@@ -2931,7 +2935,7 @@ class Records(unittest.TestCase):
         self.assertEqual(differs(dict(bare, tactics=["TA0006"]), '{"finding_info":{"attacks":[{"tactic":{"name":"Impact","uid":"TA0006"}}]}}'), ["tactics"])
 
     def test_anything(self):
-        """Whatever the bytes are, there is an answer."""
+        """There is an answer whatever the bytes are."""
         chance, events = random.Random(11), verify.Events()
         seeds = [record for _, record, _, says in records() if says is not None] + [json.dumps(self.FINDING).encode()]
         pieces = [b"[" * 200, b"{", b"}", b'"', b"\\", b"\\ud800", b",", b":", b"null", b"\0", b"\xff", b"9" * 5000, b'"level":', b"NaN", b'{"a":' * 200]

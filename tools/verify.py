@@ -1338,8 +1338,8 @@ class Version:
 class Bucket:
     """Reads below s3://bucket/prefix as Root does below a folder, by requests of the S3 interface, signed with AWS Signature Version 4. It never writes.
 
-    What has no version in a commit is read as the newest version, as any reader would; that there is only one is for point 13.
-    """
+    An object whose version no commit names is read at its newest version, as any reader would read
+    it; point 13 checks that it has only one."""
 
     is_bucket = True
 
@@ -1702,7 +1702,8 @@ class Archive:
             self.point_14_left_and_held()
 
     def find_volumes(self):
-        """Also reads what a running writer may add to *before* the commits: names of data files, and checkpoints."""
+        """Also lists, *before* it lists the commits, what a running writer may add to: names of
+        data files, and checkpoints."""
         known = TABLES + ("strongroom.json", "_keys", "_probe" if self.root.is_bucket else ".lock") + RECORDS
         unknown = [n for n in self.names(".", "manifest_malformed") if n not in known]
         for table in TABLES:
@@ -1812,7 +1813,8 @@ class Archive:
                 self.report.finding("hold_missing", shown(path), "hold %s is on it, and it is missing" % shown(hold))
 
     def point_13_bucket(self):
-        """And what point 14 says of a bucket: versions, deletions, locks and holds of every object there."""
+        """The same in a bucket, and point 14's checks of one: versions, deletions, locks and holds
+        of every object."""
         try:
             listed = self.root.versions()
         except Refused as e:
@@ -1856,7 +1858,8 @@ class Archive:
         self.legal_holds()
 
     def locks(self, locked):
-        """Mode COMPLIANCE, until the promised years after it was put."""
+        """The lock of each object must have the mode COMPLIANCE, and last for the promised years
+        after the object was put."""
         unknown = 0
         for (path, version), answer in self.root.each(locked, lambda item: self.root.setting("retention", item[0], item[1].id)):
             self.progress.show("locks: %d of %d" % (self.report.checked["locks"] + 1, len(locked)))
@@ -2129,7 +2132,8 @@ class Archive:
             self.report.finding("witness_missing", volume.name + "/_tlog/witness", text)
 
     def stamps(self, volume):
-        """proof.md, Timestamps: each is over its checkpoint and signed; with given authorities each log has one that chains to them."""
+        """proof.md, Timestamps: each is over its checkpoint and signed; if authorities are given,
+        each log has a timestamp that chains to them."""
         notes, newest, count = {name: data for name, _, data in volume.notes}, 0, 0
         for name, where, data in volume.stamped:
             if data is None or name.startswith("."):
@@ -2248,7 +2252,8 @@ class Archive:
                 self.report.finding(differs, where, "the first %d commits of %s give another root" % (size, name))
 
     def compare_dropped(self, where, name, size, root, newest):
-        """The record of a dropped volume has its last tree. (The `log` lines have been compared with it.)"""
+        """The record of a dropped volume has the volume's last tree. (The `log` lines have been
+        compared with that tree.)"""
         record, place = self.dropped[name][0], "_dropped/%s" % name.replace("/", "-")
         if not newest:
             return
@@ -2503,8 +2508,9 @@ class Archive:
                 differ("its `%s` is not that of commit 0" % kind)
 
     def point_9_and_10_positions(self):
-        """Per source partition, over the commits of `events` of all years: positions, and that no row is missing or extra.
-        So for `activity`, which has sources of its own and no rejects."""
+        """Per source partition, over the commits of `events` of all years: positions, and that no
+        row is missing or extra. The same for `activity`, which has sources of its own and no
+        rejects."""
         volumes = self.with_dropped()
         untagged = self.untagged_sources(volumes)
         self.positions_of("events", volumes, RejectRanges(volumes), untagged)
@@ -2856,7 +2862,7 @@ def spell_time(codec, micros):
 
 
 def parse_codec(kind, codec):
-    """A function of the value, or BadForm."""
+    """A function of the value; raises BadForm."""
     if kind in ("integer", "json"):
         if codec is not None:
             raise BadForm("unknown_codec")
@@ -3014,7 +3020,8 @@ class FormReader:
             self.take()
 
     def value(self, member):
-        """Its kind, as far as names are concerned: `column`, `null`, (`object`, number) or `other`."""
+        """The kind of a value, as far as names are concerned: `column`, `null`, (`object`, number)
+        or `other`."""
         c = self.peek()
         if c == "hole":
             kind, what, end = self.hole()
@@ -3204,8 +3211,9 @@ def parse_form(template):
 
 
 def render_form(row, event_only=False):
-    """The bytes that the form of a row gives; raises BadForm. Of the event alone: from its `{` to its `}`, before what is around it escapes it, which is
-    what its columns are compared with."""
+    """The bytes that the form of a row gives; raises BadForm. With `event_only`, only the event,
+    from its `{` to its `}` and without the escapes of the text around it: the columns are compared
+    with those bytes."""
     form = parse_form(row["form"])
     if row.get("raw") is not None:
         raise BadForm("beside_raw")
@@ -3522,7 +3530,8 @@ def name_at(text, at):
 
 
 def is_deeper(text, most):
-    """Whether brackets outside of strings are open to more than `most` at once. May be true of text that is not JSON."""
+    """Whether more than `most` brackets outside strings are open at once. May be true for text that
+    is not JSON."""
     if text.count("{") + text.count("[") <= most:
         return False
     rest = NO_BRACKET.sub("", STRING.sub("", text.replace("\\\\", "").replace('\\"', "")))
@@ -3535,7 +3544,7 @@ def is_deeper(text, most):
 
 
 def microseconds(text):
-    """Of an RFC 3339 time; digits beyond microseconds are cut."""
+    """Microseconds since 1970 of an RFC 3339 time; digits beyond microseconds are cut."""
     match = RFC_3339.fullmatch(text)
     if not match:
         raise NoRecord
@@ -3561,7 +3570,8 @@ def is_unicode(text):
 
 
 class Object:
-    """An object in a JSON text: the last of the members with a name counts. What has the wrong type raises NoRecord."""
+    """An object in a JSON text. If a name is repeated, the last member counts. A value of the wrong
+    type raises NoRecord."""
 
     def __init__(self, text, at, is_odd, values=None):
         self.text, self.start, self.is_odd = text, at, is_odd  # odd: it has surrogate escapes, so each string is checked
@@ -3710,7 +3720,8 @@ def shape_of(event):
 
 
 def is_google(entry):
-    """Whether an object that is not an audit event is an entry of Google Cloud Logging, and not what another cloud wraps events in."""
+    """Whether an object that is not an audit event is an entry of Google Cloud Logging, and not
+    another cloud's wrapper of events."""
     has = entry.values.__contains__
     if has("kind") or has("auditID") or has("records") or has("category") and has("properties") or has("logEvents") and has("messageType"):
         return False
@@ -3756,7 +3767,8 @@ def google_columns(entry):
 
 
 def google_reference(name, said):
-    """`group/version/[namespaces/<namespace>/]resource[/name[/subresource]]`; other names are not of a resource."""
+    """`group/version/[namespaces/<namespace>/]resource[/name[/subresource]]`; any other name is not
+    that of a resource."""
     parts = name.split("/")
     if len(parts) < 3 or "" in parts or not re.match("v[0-9]", parts[1]):
         return

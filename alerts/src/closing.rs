@@ -1,16 +1,16 @@
 //! Windows that are judged when they close: counts with an upper bound (`lt`, `lte`, `eq`).
 //!
-//! That there were too few events is certain only when no more can arrive, so unlike sliding
-//! windows these windows need a time up to which a source is complete. A source's *watermark* is
+//! Whether there were too few events is certain only when no more can arrive. So, unlike sliding
+//! windows, these windows need a time up to which a source is complete. A source's *watermark* is
 //! the latest event time of any of its events, less the allowed lateness. Events wait until the
 //! watermark passes them and are then taken in order of event time, so within the lateness the
 //! order of arrival does not matter.
 //!
-//! A window opens at the first event of a group that is in no open window of the group, and lasts
-//! one timespan; it is judged once, when the watermark passes its end. An event older than the
-//! watermark is late and is not counted: its window may have been judged. Windows never slide, so
-//! each event counts once; a group without events has no window and never alerts; a window that is
-//! still open when a stream ends is not judged, since its time is not over.
+//! A window opens at an event whose group has no open window, and lasts one timespan; it is judged
+//! once, when the watermark passes its end. An event older than the watermark is late and is not
+//! counted: its window may have been judged. Windows never slide, so each event counts once; a
+//! group without events has no window and never alerts; a window that is still open when a stream
+//! ends is not judged, since its time is not over.
 //!
 //! Each source is judged alone: a file that is read later, or a partition that lags, is complete up
 //! to another time. A group in several sources is counted in parts; rules with an upper bound are
@@ -19,8 +19,8 @@
 //! **Bounds.** [`ClosingLimits`]. If too many events wait, the oldest of their source stop waiting.
 //! If too many windows are open, the one that would close first is forgotten unjudged, because its
 //! count would be wrong. If there are too many sources, the first one is forgotten. If all windows
-//! together touch too many names, the next one counts as touching any name. State is lost in a
-//! crash, and rebuilt from the archive's events.
+//! together touch too many names, the next window to touch one counts as touching every name. State
+//! is lost in a crash, and rebuilt from the archive's events.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -211,9 +211,9 @@ impl Source {
                 event: AlertEvent::default(),
             },
         });
-        debug_assert!(event.time_us <= open.end_us, "windows that are over were closed");
+        debug_assert!(event.time_us <= open.end_us, "windows that are over have been closed");
         if open.counts_values {
-            // No bound is higher, so more distinct values do not change the judgement.
+            // No bound is higher than this, so further distinct values cannot change the outcome.
             if open.values.len() as u64 <= THRESHOLD_MAX {
                 open.values.insert(value);
             }
@@ -312,7 +312,7 @@ mod tests {
     proptest! {
         /// Events that are out of order by at most the lateness close the same windows as in order.
         #[test]
-        fn order_within_the_lateness_means_nothing(
+        fn order_within_the_lateness_does_not_matter(
             mut times in proptest::collection::vec((0_i64..200, 0_i64..=5), 0..40)
         ) {
             let mut arrivals = times.clone();

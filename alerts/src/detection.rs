@@ -5,7 +5,7 @@
 //! ignored. No state.
 //!
 //! Where Sigma leaves room: `neq` is the negation of the whole line, so it is also true if the
-//! field is absent; base64 text is case-sensitive; a keyword is searched in the values of all
+//! field is absent; base64 text is case-sensitive; a keyword is searched for in the values of all
 //! fields, not in their names.
 
 use std::cell::Cell;

@@ -1,8 +1,8 @@
 //! From matches to alerts, in source order: each request once, each burst once.
 //!
-//! Invariant: alerts are a function of the sequence of matched events. Cutting it into other
-//! batches, or matching the batches on other threads, changes no alert, and a replay raises the
-//! same ids.
+//! Invariant: alerts are a function of the sequence of matched events. Cutting the sequence into
+//! other batches, or matching the batches on other threads, changes no alert, and a replay raises
+//! the same ids.
 //!
 //! **One request, several stages.** The API server writes an event when a request arrives, when a
 //! long-running one starts to answer, and when it ends. Rules match every stage but
@@ -19,8 +19,8 @@
 //!
 //! **Another set of rules.** Matches carry their rule set, and the detector continues with that
 //! set. Its state is stored by a rule's content, not by its position, so rules that are equal in
-//! both sets continue with their state, new rules start without state, and the state of other rules
-//! is forgotten as it ages.
+//! both sets continue with their state, new rules start without state, and the state of rules that
+//! are gone is forgotten as it ages.
 //!
 //! **Crash.** State is lost. To rebuild it, observe the archive's events of the last
 //! [`RuleSet::rebuild_span`] again and drop the alerts; before that, for rules that compare with
@@ -57,11 +57,11 @@ pub struct DetectorConfig {
     pub events_max: usize,
     /// Groups remembered for correlations, and for each kind of history.
     pub groups_max: usize,
-    /// Events remembered for one group, but never fewer than its rule counts to.
+    /// Events remembered for one group; if the group's rule counts to more than this, that many.
     pub group_events_max: usize,
-    /// How much older than the latest event of its source an event may be and still count for a
-    /// rule with an upper bound (`lt`, `lte`, `eq`). These rules wait that long; other rules do not
-    /// wait and count events of any age.
+    /// Rules with an upper bound (`lt`, `lte`, `eq`) count an event if it is older than the latest
+    /// event of its source by at most this. They wait that long; other rules do not wait, and count
+    /// events of any age.
     pub allowed_lateness: Duration,
     /// Values remembered for `first_seen`, over all groups; about 150 bytes each. The value seen
     /// longest ago is forgotten first.
@@ -103,8 +103,8 @@ impl Default for DetectorConfig {
     }
 }
 
-/// Turns matches into alerts. One detector is for all sources, and is given their matches in source
-/// order.
+/// Turns matches into alerts. One detector serves all sources, and gets the matches of each in
+/// source order.
 #[derive(Debug)]
 pub struct Detector {
     rules: Arc<RuleSet>,
@@ -152,8 +152,9 @@ impl Detector {
         &self.rules
     }
 
-    /// Returns the alerts that the events of a batch complete, in order of the events. Alerts of
-    /// windows that had to close are where they were judged, at the latest at the batch's end.
+    /// Returns the alerts that the events of a batch complete, in order of the events. The alert of
+    /// a window that had to close first comes where the window was judged, which is at the end of
+    /// the batch at the latest.
     pub fn observe(&mut self, matches: BatchMatches) -> Vec<Alert> {
         let mut alerts = Vec::new();
         if let Some(rules) = matches.rules.as_ref().filter(|rules| !Arc::ptr_eq(rules, &self.rules)) {
@@ -235,7 +236,7 @@ impl Detector {
         !self.reorder.is_empty()
     }
 
-    /// Releases all events that wait for late ones, and returns their alerts. To be called when no
+    /// Releases all events that wait for late ones, and returns their alerts. Call this when no
     /// more events are expected: at the end of a log, or after a silence longer than
     /// [`RuleSet::lateness_max`].
     pub fn settle(&mut self) -> Vec<Alert> {
@@ -424,9 +425,9 @@ impl Requests {
         Requests { max, known: HashSet::new(), order: VecDeque::new() }
     }
 
-    /// Whether a rule sees a request for the first time; remembers that it has.
+    /// Returns whether a rule sees a request for the first time, and remembers the request.
     fn is_new(&mut self, rule: u128, request: u128) -> bool {
-        // Both are hashes.
+        // Both are hashes, so their sum is as good as one.
         let key = request.wrapping_add(rule);
         if !self.known.insert(key) {
             return false;

@@ -170,7 +170,7 @@ fn conditions_join_selections() {
 }
 
 #[test]
-fn keywords_are_searched_in_every_value() {
+fn keywords_are_searched_for_in_every_value() {
     let body = r#"{"verb":"create","objectRef":{"resource":"pods"},"requestObject":{"spec":{"containers":[{"image":"XMRig:1"}]}}}"#;
     assert!(hits(&rule("words: [xmrig, nothing]\ncondition: words"), body));
     assert!(hits(&rule("words:\n  - 'x?rig'\ncondition: words"), body));
@@ -290,7 +290,7 @@ fn a_request_alerts_once_over_its_stages() {
     assert_eq!(found[0].event.stage.as_deref(), Some("ResponseStarted"));
     assert_eq!(found[0].message, "bob get pods/web-0/exec in web from 10.2.3.4");
     let late_only = alerts(&rules, &lines[2..]);
-    assert_eq!(late_only[0].alert_id, found[0].alert_id, "either stage names the same finding");
+    assert_eq!(late_only[0].alert_id, found[0].alert_id, "both stages give the same finding");
 
     let named = selection("objectRef.subresource: exec\nstage: RequestReceived");
     assert_eq!(rows(&named, &lines), [0]);
@@ -454,7 +454,7 @@ fn filters_are_exceptions_kept_apart() {
 }
 
 #[test]
-fn a_value_that_is_new_says_which() {
+fn an_alert_about_a_new_value_names_it() {
     let yaml = COUNTS
         .replace("value_count", "first_seen")
         .replace("timespan: 1m", "timespan: 1h\n  learning: 1m")
@@ -485,8 +485,8 @@ fn an_early_arrival_of_a_later_event_makes_no_window() {
     assert_eq!(found[0].audit_ids, ["alice-100-b", "alice-101-c", "alice-102-d"]);
 }
 
-/// Too few events are certain only when no more can arrive: after the allowed lateness, and per
-/// source.
+/// That there were too few events is certain only when no more can arrive, which is after the
+/// allowed lateness, for each source.
 #[test]
 fn upper_bounds_are_judged_when_the_window_is_over() {
     let rules = set(&COUNTS.replace("gte: 3", "lte: 2"));

@@ -1,8 +1,8 @@
 //! Evaluation of leaves for one row: from columns, from memos, and last from the bodies.
 //!
-//! Invariant: evaluation is three-valued. Without bodies, a leaf that needs one is unknown; a body
-//! is parsed only if all other leaves leave the condition undecided, once per row for all rules. No
-//! state.
+//! Invariant: evaluation is three-valued. If bodies are not evaluated, a leaf that needs one is
+//! unknown; a body is parsed only if all other leaves leave the condition undecided, once per row
+//! for all rules. No state.
 
 use std::cell::{Cell, OnceCell};
 use std::fmt::Write;

@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_lead_to_their_columns() {
+    fn names_resolve_to_their_columns() {
         let schema = Table::Events.file_schema();
         for (name, field) in EXACT {
             if let Field::Column(at) | Field::List(at) | Field::Time(at) = field {

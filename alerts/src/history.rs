@@ -1,19 +1,20 @@
 //! The usual behaviour of groups: values that they have had (`first_seen`), and events per hour
 //! (`baseline`).
 //!
-//! **First seen.** A value is new for its group if the group did not have it for the rule's
-//! timespan before or after the event. A group does not alert while it is learnt: until `learning`
-//! has passed since its first event. A group that was silent for the timespan is learnt again.
+//! **First seen.** A value is new for its group if the group did not have it within the rule's
+//! timespan before or after the event. A group does not alert while it is being learnt, that is,
+//! until `learning` has passed since its first event. A group that was silent for the timespan is
+//! learnt again.
 //!
 //! **Baseline.** Events of a group are counted by hour of event time, UTC. An hour alerts once,
 //! when its count reaches the floor and is more than `factor` times the usual count. The usual
-//! count is the median of the group's active hours in the timespan before that hour or, if that is
-//! more and at least [`SAME_HOUR_MIN`] days had one, the median over days of the busiest of the
-//! same hour of the day and its neighbours; plus 1.4826 times the median absolute deviation, which
-//! estimates the standard deviation without the outliers. Half of the history would have to be
-//! outliers to move either. Hours without an event do not count: somebody who works twice a week is
-//! compared with the days of work. A group with fewer active hours than `min_history` is not
-//! judged.
+//! count is the larger of two medians, plus 1.4826 times the median absolute deviation, which
+//! estimates the standard deviation without the outliers. One median is that of the group's active
+//! hours in the timespan before that hour. The other is about the time of day: each earlier day
+//! counts with the busiest of the same hour of the day and the two hours next to it, if at least
+//! [`SAME_HOUR_MIN`] days had events then. Half of the history would have to be outliers to move a
+//! median. Hours without an event do not count: somebody who works twice a week is compared with
+//! the days of work. A group with fewer active hours than `min_history` is not judged.
 //!
 //! Both are functions of event times, so the order of arrival matters little, and not at all with a
 //! `lateness`: a late event is judged by its own time, and only changes the judgement of later
@@ -326,7 +327,7 @@ impl Hours {
     }
 }
 
-/// The median of some counts, the upper one of two.
+/// The median of some counts; of an even number of counts, the upper of the two in the middle.
 fn median(counts: &mut [u32]) -> Option<u32> {
     let middle = counts.len() / 2;
     (!counts.is_empty()).then(|| *counts.select_nth_unstable(middle).1)
@@ -400,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_out_of_proportion_alerts_once() {
+    fn an_unusually_busy_hour_alerts_once() {
         let usual: Vec<(i64, usize)> = (0..48).map(|hour| (hour, 4 + (hour % 3) as usize)).collect();
         let with = |more: &[(i64, usize)]| spikes(&[&usual[..], more].concat());
         assert_eq!(with(&[(48, 200)]), [(48, 20)], "3 × (5 and a deviation of 1)");
@@ -424,9 +425,9 @@ mod tests {
     }
 
     proptest! {
-        /// In order of hours, the spikes are those found from all counts, sorted.
+        /// If the hours come in order, the spikes are those found by sorting all counts.
         #[test]
-        fn spikes_are_those_said_plainly(
+        fn spikes_agree_with_the_definition(
             counts in proptest::collection::vec(prop_oneof![0_u32..8, 0_u32..80], 0..200),
         ) {
             let hours: Vec<(i64, usize)> = counts.iter().enumerate().map(|(h, n)| (h as i64, *n as usize)).collect();

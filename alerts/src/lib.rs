@@ -32,7 +32,7 @@
 //! BatchMatches ─once a request─▶ windows ─▶ Alert               in source order, Detector
 //! ```
 //!
-//! Invariants: no IO except reading rule files, no clock (time is that of the events), no thread. A
+//! Invariants: no IO except reading rule files, no clock (all times come from events), no thread. A
 //! loaded rule set has no errors left; an alert never carries a body. On a crash only the detector
 //! has state to lose, and events of the archive rebuild it.
 //!
@@ -41,9 +41,10 @@
 //!   `authz.decision`, `authz.reason`, `exec.command`, `exec.container`, `cluster`, and `pod.…` for
 //!   the pod spec in pods and in every workload's template (`pod.containers` joins all kinds of
 //!   containers, `pod.metadata` is the pod's or its template's).
-//! - A path through an array matches any of its elements, separately for each line of a rule. To
-//!   bind lines to one element, write a scope: `requestObject.rules[any]:` with a map below it;
-//!   also `[all]` (of at least one), `[all_or_empty]` and `[none]`.
+//! - A path through an array matches if any element does; each line of a rule may match a different
+//!   element. To make several lines apply to the same element, write a scope:
+//!   `requestObject.rules[any]:` with a map below it. Other scopes are `[all]` (of at least one),
+//!   `[all_or_empty]` and `[none]`.
 //! - A rule that does not name `stage` matches every stage but `RequestReceived`, and alerts once
 //!   per request ([`Detector`]).
 //! - `message` (with `{field}` for the fields that an alert carries) and `next_steps` are our own

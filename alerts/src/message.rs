@@ -81,8 +81,8 @@ enum Piece {
 pub(crate) struct Template(Vec<Piece>);
 
 impl Template {
-    /// Parses a template. The error says which value in it no alert carries, or which brace is
-    /// unmatched.
+    /// Parses a template. The error says which value in the template is not carried by alerts, or
+    /// which brace is unmatched.
     pub(crate) fn parse(text: &str) -> Result<Template, String> {
         let mut pieces = Vec::new();
         let mut rest = text;
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn questions_hold_values_as_literals() {
+    fn values_in_queries_are_literals() {
         let mut event = event();
         event.name = Some("x' OR 1=1; --".into());
         event.namespace = None;

@@ -1,8 +1,8 @@
 //! The events that an audit policy must record so that a rule can match.
 //!
 //! Invariant: the level is the lowest at which every field of a rule can exist. Resources and verbs
-//! are those that a rule names literally: a hint for the author of the policy, not a complete list.
-//! No state.
+//! are those that a rule names literally; they are a hint for the author of the policy, not a
+//! complete list. No state.
 
 use std::collections::BTreeSet;
 

@@ -148,7 +148,8 @@ fn is_true(expr: &Expr, event: &Value) -> bool {
             }
         }
         Expr::Keyword(test) => {
-            // Events of the test have no members without a column.
+            // A keyword is searched for in all columns. Every member of these events has one, but
+            // the times do not count.
             let mut event = event.clone();
             event["stageTimestamp"].take();
             event["requestReceivedTimestamp"].take();
@@ -408,7 +409,8 @@ proptest! {
                 let batch = all.slice(*from, to - from);
                 alerts.extend(detector.observe(matcher.match_batch(&batch).unwrap()));
             }
-            // Only alerts of windows that had to close may be at another position.
+            // The windows of c3 must close before they are judged, so only its alerts may come
+            // elsewhere.
             let (mut alerts, closed): (Vec<_>, Vec<_>) = alerts.into_iter().partition(|alert| alert.rule_name != "c3");
             alerts.extend(closed);
             alerts

@@ -1,7 +1,7 @@
 //! Alerts that the pipeline raises about itself: missing evidence is a finding, too.
 //!
-//! Invariant: an alert's id is a function of the problem and its start, so raising it again, also
-//! after a crash, makes no new alert. No state.
+//! Invariant: an alert's id is a function of the problem and its start, so raising it again makes
+//! no new alert, even after a crash. No state.
 
 use std::time::Duration;
 

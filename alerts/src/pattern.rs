@@ -498,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_hold_both_families() {
+    fn networks_match_both_address_families() {
         let test = Test::any_of(vec![
             Check::Network("10.0.0.0/8".parse().unwrap()),
             Check::Network("fd00::/8".parse().unwrap()),
@@ -520,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn windash_keeps_dashes_inside_words() {
+    fn windash_leaves_dashes_inside_words() {
         let variants = windash("x -a /b c-d");
         assert_eq!(variants.len(), 6);
         assert!(variants.contains(&"x /a /b c-d".to_owned()));

@@ -6,8 +6,8 @@
 //! the default, events do not wait: an alert one second after its event is worth more than one
 //! whose first event is always the same.
 //!
-//! Invariant: an event is released once, and none is dropped. An event that is later than the
-//! lateness is released at once; if too many events wait, the oldest of the source is released
+//! Invariant: an event is released once, and none is dropped. An event that is late by more than
+//! the lateness is released at once; if too many events wait, the oldest of the source is released
 //! early; [`Reorder::settle`] releases all, when no more events are expected. Events of one time
 //! are released in order of their request hash.
 //!
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_bounded_and_nothing_is_dropped() {
+    fn waiting_events_are_bounded_and_none_is_dropped() {
         let mut reorder = Reorder::new(3);
         let mut left = Vec::new();
         for time in 0..10 {

@@ -112,7 +112,7 @@ fn fixtures_belong_to_rules() {
     assert_eq!(stems, rules);
 }
 
-/// A near miss must be near: as many events as the hit, and few members that differ.
+/// A near miss must be near: it has as many events as the hit, and they differ in few members.
 #[test]
 fn near_misses_are_near() {
     for (rule, documents) in files() {
@@ -135,7 +135,7 @@ fn near_misses_are_near() {
     }
 }
 
-/// The top-level members that differ, except those that repeat another member.
+/// The number of top-level members that differ, without ids, times and annotations.
 fn differences(left: &str, right: &str) -> usize {
     let parse = |text: &str| -> serde_json::Map<String, serde_json::Value> {
         serde_json::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"))
@@ -189,7 +189,7 @@ fn every_rule_says_what_an_analyst_needs() {
     }
 }
 
-/// The texts in the files reach the alert.
+/// The texts in the rule files end up in the alert.
 #[test]
 fn built_in_rules_are_the_files() {
     let rules = builtin();
@@ -259,7 +259,7 @@ fn names_left_out(documents: &[Value]) -> Vec<String> {
 /// A rule does not alert on the users that it excludes, and nobody else can be excluded by
 /// impersonating one of them.
 #[test]
-fn filters_go_by_who_authenticated() {
+fn filters_use_the_authenticated_user() {
     let rules = builtin();
     let (mut faults, mut tried) = (Vec::new(), 0);
     for (rule, documents) in files() {
@@ -284,9 +284,9 @@ fn filters_go_by_who_authenticated() {
     assert!(tried > 100, "only {tried} names were tried");
 }
 
-/// A request that is in progress, or failed, does not match a rule about completed actions.
+/// A request that failed, or is still in progress, does not match a rule about completed actions.
 #[test]
-fn refused_requests_fire_no_rule_about_what_was_done() {
+fn failed_requests_match_no_rule_about_completed_actions() {
     let rules = builtin();
     // Rules about attempts, or about the user, whatever the response.
     const ANY_ANSWER: &[&str] = &[

@@ -53,7 +53,7 @@ impl RuleSet {
     /// Reads rules like [`RuleSet::load`], and adds them to the rules that come with Strongroom.
     ///
     /// # Errors
-    /// Those of [`RuleSet::load`]; also if a rule has the id or the name of a built-in one.
+    /// Those of [`RuleSet::load`], and an error if a rule has the id or the name of a built-in one.
     pub fn builtin_and(paths: &[PathBuf]) -> Result<RuleSet, RuleError> {
         RuleSet::load_beside(builtin::RULES, paths)
     }
@@ -174,14 +174,14 @@ impl RuleSet {
         Duration::from_micros(windows.map(|c| c.timespan_us).max().unwrap_or(0).unsigned_abs())
     }
 
-    /// Returns how far before the last event events must be observed again after a restart to
-    /// restore the windows: two windows, because the window before decides whether a burst has
-    /// alerted already, and the time that events may wait for late ones.
+    /// Returns how far back from the last event the archive's events must be observed again after a
+    /// restart, to restore the windows. That is two windows, because the window before decides
+    /// whether a burst has alerted already, plus the time that events may wait for late ones.
     pub fn rebuild_span(&self) -> Duration {
         2 * self.window_max() + self.lateness_max()
     }
 
-    /// Whether a rule needs the time of every event, also of events that it does not match.
+    /// Whether a rule needs the time of every event, including events that it does not match.
     pub fn needs_all_times(&self) -> bool {
         self.correlations.iter().any(|rule| rule.at_least().is_none() || rule.lateness_us > 0)
     }

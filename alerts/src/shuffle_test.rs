@@ -3,8 +3,8 @@
 //! Goal: the same alerts are raised however a source shuffles its events within the lateness of a
 //! rule, wherever the stream is cut into batches or the process is killed, and if the same events
 //! are delivered again. Method: every kind of correlation, with a lateness, on random events. The
-//! ids are compared with those of the events in order of time, as one batch; for rules without a
-//! lateness, with those of the same arrival.
+//! ids are compared with those from the same events in order of time, as one batch; for rules
+//! without a lateness, with those from the same order of arrival.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -83,7 +83,7 @@ fn line(at: usize, (second, kind, actor, name, _): Given) -> String {
     )
 }
 
-/// The ids that a new detector raises for batches, including the events that wait at the end.
+/// Rule names and ids of the alerts that a detector raises for the lines, cut into batches.
 fn alert_ids(
     detector: &mut Detector,
     rules: &Arc<RuleSet>,

@@ -152,7 +152,7 @@ fn check(given: &[Given], come: usize, alert: &Alert) {
         assert!(touched.ranges().any(finds), "event {at} of {alert:?}");
     }
     if is_any {
-        assert_eq!(alert.rule_name, "busy", "only an old hour is no longer known");
+        assert_eq!(alert.rule_name, "busy", "only the names of an old hour are forgotten");
         return;
     }
     assert_eq!(touched.clusters(), [CLUSTER]);
@@ -188,7 +188,7 @@ fn every_kind_says_what_it_touches() {
 }
 
 #[test]
-fn more_than_an_alert_can_name_is_any() {
+fn an_alert_with_too_many_names_touches_every_name() {
     let given: Vec<Given> = (0..200_u32).map(|at| (at, true, 0, 0, at as usize + 1)).collect();
     let rules = RULES.replace("gte: 3", "gte: 150");
     let rules = Arc::new(RuleSet::from_yaml("r.yml", &rules).unwrap());

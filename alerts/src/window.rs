@@ -126,7 +126,7 @@ struct Seen {
 struct Thinned {
     from_us: i64,
     to_us: i64,
-    /// `None` stands for any trace.
+    /// `None` if there were too many: the occurrences may have touched anything.
     trace: Option<Arc<Trace>>,
     first_offset: i64,
     last_offset: i64,
@@ -443,8 +443,8 @@ impl Group {
     }
 
     fn window_of_values(&self, at: usize, rule: Rule) -> Option<(usize, usize)> {
-        // For an event in order, only the window that ends here is new; going back from here
-        // usually finds enough values long before its start.
+        // If the event arrived in order, only the window that ends at it is new. Going backwards
+        // from the event usually finds enough values long before the start of that window.
         let mut start = self.start_of(at, rule.timespan_us);
         let mut values = HashSet::new();
         for seen in self.events.range(start..=at).rev() {
@@ -571,7 +571,7 @@ mod tests {
     }
 
     #[test]
-    fn all_rules_in_any_order_or_in_theirs() {
+    fn all_rules_in_any_order_or_in_that_of_the_list() {
         let found = |rule: Rule, events: &[(i64, u128)]| {
             let found = crossings(rule, events).into_iter().flatten();
             found.map(|found| (found.start_us, found.end_us, found.audit_ids.join(" "))).collect::<Vec<_>>()
@@ -668,7 +668,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn counts_as_said_plainly(arrived in arrivals(), in_order in any::<bool>(), values in any::<bool>()) {
+        fn counts_agree_with_the_definition(arrived in arrivals(), in_order in any::<bool>(), values in any::<bool>()) {
             let rule = if values { VALUES } else { EVENTS };
             let mut arrived = arrived;
             if in_order {
@@ -714,7 +714,7 @@ mod tests {
         /// If events arrive in order of time, the alerts are those that a search through every
         /// window finds.
         #[test]
-        fn rules_are_seen_as_said_plainly(
+        fn temporal_rules_agree_with_a_search_of_every_window(
             events in proptest::collection::vec((0_i64..120, 0_u128..3), 0..60),
             ordered in any::<bool>(),
         ) {

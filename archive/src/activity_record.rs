@@ -80,7 +80,7 @@ impl fmt::Display for ActivityKind {
 pub enum ActivityError {
     #[error("the body has {bytes} bytes, and at most {max} are allowed", max = BODY_BYTES_MAX)]
     BodyLong { bytes: usize },
-    #[error("the body is not a JSON object without repeated names")]
+    #[error("the body is not a JSON object, or repeats a name")]
     BodyMalformed,
     #[error("\"{member}\" in the body is missing or malformed")]
     Member { member: &'static str },
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_refused() {
+    fn anything_but_a_record_is_refused() {
         let member = |member| Err(ActivityError::Member { member });
         let refused = |text: &str| ActivityRecord::parse(text.to_owned()).map(|_| ());
         for text in ["", "[]", "{", "null", "{\"a\":1,\"a\":2}", &body("case", r#","kind":"case""#)] {

@@ -1,11 +1,11 @@
 //! A second decoder, slow and simple: `serde_json`, one struct per event.
 //!
-//! It judges the fast decoder in property tests and fuzzing, and decodes the few lines whose form
-//! the fast one does not follow (a key written with escapes). Where the two parsers disagree about
-//! a document, this one is right.
+//! It judges the fast decoder in property tests and fuzzing, and decodes the few lines that the
+//! fast one does not handle (those with a key written with escapes). Where the two parsers disagree
+//! about a document, this one is right.
 //!
-//! Invariant: nothing here uses code of the decoder that it judges, or knows of wrappers;
-//! [`crate::decode_alone`] adds those. Nothing is kept here.
+//! Invariant: nothing here uses code of the decoder that it judges. Nothing here knows of wrappers
+//! either; [`crate::decode_alone`] handles those. No state.
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int32Type, TimestampMicrosecondType};
@@ -67,7 +67,7 @@ pub fn decode(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, Refusal> {
     event(&members(bytes, depth_max)?)
 }
 
-/// The members of the JSON object that `bytes` are.
+/// Parses `bytes` as a JSON object, and returns its members.
 pub(crate) fn members(bytes: &[u8], depth_max: usize) -> Result<Members<'_>, Refusal> {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
@@ -91,7 +91,7 @@ pub(crate) fn members(bytes: &[u8], depth_max: usize) -> Result<Members<'_>, Ref
     serde_json::from_str(document.get()).map_err(|error| broken(text, &error))
 }
 
-/// The refusal of text that is not JSON, which names what it is where that is known.
+/// The refusal of text that is not JSON. It says what the text is instead, if that is known.
 fn broken(text: &str, error: &serde_json::Error) -> Refusal {
     if text.trim_end().ends_with("[Truncated...]") {
         return truncated(text);
@@ -115,13 +115,14 @@ pub(crate) fn truncated(text: &str) -> Refusal {
     Refusal::new(Reason::TruncatedByCloud, detail)
 }
 
-/// Longest auditID that a refusal repeats; those of the API server have 36 bytes.
+/// Longest auditID that a refusal repeats; the API server's have 36 bytes.
 const AUDIT_ID_BYTES_MAX: usize = 64;
 /// Maximum number of members before the auditID; the API server writes three.
 const MEMBERS_BEFORE_AUDIT_ID_MAX: usize = 8;
 
-/// The auditID of an event that is cut off after it, if it can be repeated: it is not secret, but a
-/// client may choose it. Only the event's own member counts; a body may contain the same text.
+/// The auditID of an event that was cut off somewhere after its auditID; `None` if a message must
+/// not repeat it. An auditID is not secret, but a client may have chosen it. Only the event's own
+/// member counts, because a body may contain the same text.
 fn cut_audit_id(text: &str) -> Option<&str> {
     let mut rest = text.trim_start_matches(WHITE).strip_prefix('{')?;
     for _ in 0..=MEMBERS_BEFORE_AUDIT_ID_MAX {

@@ -30,7 +30,7 @@ pub enum QueryError {
 
     #[error("no SQL statement was given")]
     NoStatement,
-    #[error("{count} statements were given where one is answered")]
+    #[error("{count} statements were given, and only one can be answered")]
     SeveralStatements { count: usize },
     #[error("the statement has {bytes} bytes, more than {bytes_max}")]
     TooLong { bytes: usize, bytes_max: usize },

@@ -332,6 +332,6 @@ mod tests {
             refusal("select * from read_csv('/etc/passwd')"),
             "this archive is read-only: read_csv() reaches outside it and is refused"
         );
-        assert_eq!(refusal("select 1; select 2"), "2 statements were given where one is answered");
+        assert_eq!(refusal("select 1; select 2"), "2 statements were given, and only one can be answered");
     }
 }

@@ -29,7 +29,7 @@ impl Snapshots {
         &self.archive
     }
 
-    /// What `table` holds now, or held when the statement of `taken` first asked.
+    /// What `table` holds now; if the statement of `taken` has asked before, what it held then.
     pub(crate) async fn of(
         &self,
         table: Table,

@@ -54,7 +54,7 @@ WHERE resource = 'secrets' AND (api_group IS NULL OR api_group = '') AND stage I
     },
     View {
         name: "exec_sessions",
-        about: "exec, attach and port-forward into pods, with the command, also through the node proxy",
+        about: "exec, attach and port-forward into pods, with the command, including those through the node proxy",
         sql: "
 SELECT stage_timestamp, cluster, actor, user_name, impersonated_user_name, source_ip, namespace, name, resource, subresource,
        uri_param(request_uri, 'container') AS container,

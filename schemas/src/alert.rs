@@ -1,8 +1,8 @@
 //! An alert: the finding of a rule, in the form that every sink and the `alerts` table share.
 //!
 //! Invariant: an alert carries references and short, listed fields, never a request or response
-//! body, so no secret of a cluster leaves through a SIEM. Its `alert_id` is a function only of
-//! rule, key, window and first event, so a replay, also after a crash, raises the same id.
+//! body, so no secret of a cluster leaves through a SIEM. Its `alert_id` is a function of nothing
+//! but rule, group, window and first event, so a replay raises the same id, even after a crash.
 
 use std::fmt;
 
@@ -78,7 +78,7 @@ pub struct AlertEvent {
     pub source_offset: i64,
     /// The impersonated user if there is one, else the user.
     pub actor: String,
-    /// The authenticated user, also if it impersonates another one.
+    /// The authenticated user, even if it impersonates another one.
     pub user_name: String,
     /// The last of `sourceIPs`.
     pub source_ip: Option<String>,
@@ -110,7 +110,7 @@ impl AlertEvent {
 /// One finding of one rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alert {
-    /// UUID (version 5), a function of rule, key, window start and first event.
+    /// UUID (version 5), a function of rule, group, window start and first event.
     pub alert_id: String,
     pub rule_id: String,
     /// Short stable name of the rule, its file name.

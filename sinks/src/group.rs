@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_goes_out_and_the_others_are_counted() {
+    fn the_first_alert_is_sent_and_the_others_are_counted() {
         let mut groups = Groups::new(Duration::from_secs(60));
         assert!(matches!(groups.take(of("a", 1), 1_000), Entry::Alert(_)));
         assert!(matches!(groups.take(of("b", 2), 1_000), Entry::Alert(_)), "another group");
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_stored_is_as_if_it_never_came() {
+    fn an_alert_that_could_not_be_stored_leaves_no_trace() {
         let mut groups = Groups::new(Duration::from_secs(60));
         let first = groups.take(of("a", 1), 1_000);
         groups.not_stored(&[first]);

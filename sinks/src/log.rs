@@ -14,7 +14,7 @@
 //! payload; the payload is an [`Entry`] as JSON.
 //!
 //! Invariants:
-//! - Records are numbered without gaps, and a number is used once, also across restarts.
+//! - Records are numbered without gaps, and a number is used only once, even across restarts.
 //! - Readers see only synced records. A group of records is written and synced at once, and the
 //!   next group only after that, so a broken end of the newest segment was never seen, and is cut
 //!   off.
@@ -63,7 +63,7 @@ pub enum OutboxError {
     },
 }
 
-/// How far into the archive all alerts are in the log: the last commit of each volume.
+/// Up to where in the archive all alerts are in the log: the last commit of each volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark(pub BTreeMap<Period, u64>);
 
@@ -200,7 +200,7 @@ impl Cursor {
 #[derive(Debug)]
 pub(super) enum Read {
     Records(Vec<Record>),
-    /// The next records were dropped; the log begins with this number.
+    /// The next records were dropped; the log now begins with the record of this number.
     Gone(u64),
 }
 
@@ -303,9 +303,10 @@ impl Log {
         Ok(first)
     }
 
-    /// Deletes the oldest segments with no record at or after `needed`, and, beyond `bytes_max`,
-    /// also others but the newest. Keeps the ids of their alerts, at most `ids_max`. Returns the
-    /// number of the first record left if records at or after `needed` were deleted.
+    /// Deletes the oldest segments with no record at or after `needed`, and, while the log is
+    /// larger than `bytes_max`, also older segments that are needed, but never the newest one.
+    /// Keeps the ids of their alerts, at most `ids_max`. Returns the number of the first record
+    /// left if records at or after `needed` were deleted.
     pub(super) fn trim(
         &mut self,
         needed: u64,
@@ -372,7 +373,7 @@ impl Shared {
     /// Waits until record `next` exists, for at most `wait`.
     pub(super) fn wait(&self, next: u64, wait: Duration) {
         let state = lock(&self.state);
-        // The caller finds out by reading whether it exists.
+        // The caller then reads, and so finds out whether the record exists.
         drop(self.grown.wait_timeout_while(state, wait, |state| state.end <= next));
     }
 

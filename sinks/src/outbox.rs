@@ -50,7 +50,7 @@ pub const KNOWN_IDS_MAX: usize = 1 << 19;
 pub const SEALS_UNTIL_SURE: u32 = 8;
 /// How often the writer checks for due summaries and for segments to delete.
 const TICK: Duration = Duration::from_millis(250);
-/// How long the catch-up waits if the archive cannot be read.
+/// How long the catch-up waits before it tries again to read the archive.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(1);
 const CATCH_UP_WAIT_MAX: Duration = Duration::from_secs(60);
 

@@ -102,7 +102,7 @@ mod tests {
     use crate::testing::hostile;
 
     #[test]
-    fn nobody_is_mentioned() {
+    fn values_cannot_mention_anybody() {
         let mut alert = hostile();
         alert.title = "x <!channel> & <https://evil|here>".to_owned();
         let value = message(&alert);

@@ -3,8 +3,8 @@
 //! ```text
 //! <root>/strongroom.json                        written once: makes the folder an archive
 //! <root>/.lock                                  locked by the one writer; empty
-//! <root>/<table>/<period>/                      a volume: one Delta table per UTC year of commit,
-//! or part of one
+//! <root>/<table>/<period>/                      a volume: one Delta table for the commits of a
+//!                                               UTC year, or of a part of one
 //!         date=2026-03-02/<32 hex>.parquet      sealed, read-only; named by its own BLAKE3 hash
 //!         _delta_log/<20 digits>.json           the commits
 //!         _tlog/                                the signed log; see `docs/proof.md`
@@ -40,7 +40,7 @@ pub const PROBE: &str = "_probe";
 pub const DELTA_LOG: &str = "_delta_log";
 /// The signed log of a volume.
 pub const TLOG: &str = "_tlog";
-/// Records of the keys that sign it.
+/// Records of the keys that sign the logs.
 pub const KEYS: &str = "_keys";
 /// Records of how long everything is kept.
 pub const RETENTION: &str = "_retention";
@@ -142,7 +142,8 @@ fn version_digits(digits: &str) -> Option<u64> {
     all.then(|| digits.parse().ok()).flatten()
 }
 
-/// Whether a name in a folder that is to become an archive is not a file of the user.
+/// Whether a folder that contains a file of this name still counts as empty, and may become an
+/// archive.
 pub fn is_furniture(name: &OsStr) -> bool {
     name.to_str().is_some_and(|name| name.starts_with('.') || name == "lost+found")
 }

@@ -1,5 +1,6 @@
-//! Our own records: written through the archive, they are proven, kept and queried like all other
-//! records, by the program and by the verifier for auditors, which shares no code with it.
+//! Records of our own activity: written through the archive, they are proven, kept and queried like
+//! all other records. Both the program and the verifier for auditors, which shares no code with it,
+//! check them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -85,7 +85,7 @@ impl Site {
         names(&self.volume(table).join("_tlog/witness"))
     }
 
-    /// `sign-log` with witnesses: standard error.
+    /// Runs `sign-log` with witnesses, and returns its standard error.
     fn anchor(&self, witnesses: &[&str], code: i32) -> String {
         let mut command = strongroom();
         command.args(["sign-log", "--archive"]).arg(self.archive()).arg("--key").arg(self.path("key"));
@@ -154,7 +154,7 @@ struct Witness {
 }
 
 impl Witness {
-    /// One that watches all logs of the archive; its key and state are in the site's folder.
+    /// A witness of all logs of the archive; its key and state are in the site's folder.
     fn start(site: &Site, name: &str) -> Witness {
         Witness::watching(site, name, &[format!("{}@strongroom/{}/", site.public, site.id())])
     }
@@ -220,7 +220,7 @@ fn rewrite(volume: &Path) {
     let commit = commits.iter().rev().find(|path| path.extension().is_some_and(|kind| kind == "json"));
     let commit = commit.expect("a commit");
     let text = std::fs::read_to_string(commit).expect("text");
-    // Another time, and everything else as it was.
+    // With another time, and everything else unchanged.
     let at = text.find("\"timestamp\":").expect("a time") + "\"timestamp\":".len();
     let digits = text[at..].find(|c: char| !c.is_ascii_digit()).expect("an end");
     let time: u64 = text[at..at + digits].parse().expect("a number");
@@ -242,7 +242,7 @@ fn a_second_history_signed_with_the_right_key_is_caught_by_a_witness() {
         assert_eq!(site.cosigned(table).len(), 2, "{table}");
     }
     assert_eq!(site.kinds(&[&witness.vkey], &[]), kinds(&[]));
-    // The second time there is nothing to ask for.
+    // A second run has nothing to ask for.
     let asked = witness.daemon.log().matches("a checkpoint came").count();
     assert_eq!(site.anchor(&[&witness.url()], 0), "");
     assert_eq!(witness.daemon.log().matches("a checkpoint came").count(), asked);
@@ -275,7 +275,7 @@ fn a_second_history_signed_with_the_right_key_is_caught_by_a_witness() {
     assert!(log.contains("a log contradicts itself"), "{log}");
     assert!(!names(&site.path("w1.state/evidence")).is_empty(), "what was signed against itself is kept");
 
-    // The log's end cut off, and signed again: the witness has seen more.
+    // The end of the log is cut off, and the rest signed again: the witness has seen more.
     for path in names(&site.volume("rejects").join("_delta_log")).iter().rev().take(1) {
         std::fs::remove_file(path).expect("removed");
     }
@@ -288,7 +288,7 @@ fn a_second_history_signed_with_the_right_key_is_caught_by_a_witness() {
 }
 
 #[test]
-fn a_witness_that_is_away_holds_nothing_up_and_is_made_up_for() {
+fn an_absent_witness_holds_nothing_up_and_catches_up() {
     let site = Site::new();
     let first = Witness::start(&site, "w1");
     let second = Witness::start(&site, "w2");
@@ -297,7 +297,7 @@ fn a_witness_that_is_away_holds_nothing_up_and_is_made_up_for() {
     second.daemon.kill();
     let said = site.anchor(&[&one, &two], 1);
     assert!(said.contains("witness.example/w2") && said.contains("no answer"), "{said}");
-    assert_eq!(said.matches("witness.example/w2").count(), 1, "told once: {said}");
+    assert_eq!(said.matches("witness.example/w2").count(), 1, "reported once: {said}");
     site.seal(2);
     site.anchor(&[&one, &two], 1);
     assert_eq!(site.kinds(&[&vkeys[0]], &[]), kinds(&[]));
@@ -311,8 +311,8 @@ fn a_witness_that_is_away_holds_nothing_up_and_is_made_up_for() {
     let id = vkeys[1].split('+').nth(1).expect("an id");
     let of_second = site.cosigned("events").into_iter().filter(|path| path.to_string_lossy().ends_with(id));
     assert_eq!(of_second.count(), 1);
-    // A round that died between the answer and the archive: the witness is ahead of the archive's
-    // copies.
+    // A run that died after a witness's answer and before storing it: the witness is ahead of the
+    // archive.
     for path in site.cosigned("events").into_iter().filter(|path| path.to_string_lossy().ends_with(id)) {
         std::fs::remove_file(path).expect("removed");
     }
@@ -335,7 +335,7 @@ fn a_witness_that_is_away_holds_nothing_up_and_is_made_up_for() {
 }
 
 #[test]
-fn a_key_that_is_rotated_needs_to_be_known_to_the_witness() {
+fn a_witness_must_know_a_rotated_key() {
     let site = Site::new();
     let witness = Witness::start(&site, "w1");
     site.anchor(&[&witness.url()], 0);
@@ -475,7 +475,7 @@ fn packs_carry_cosignatures() {
 }
 
 #[test]
-fn anchors_lie_in_a_bucket_as_well() {
+fn anchors_are_stored_in_a_bucket_as_well() {
     let Some(seaweed) = s3::store() else { return };
     let (endpoint, location) = (seaweed.endpoint(), "s3://anchors/a");
     let folder = tempfile::tempdir().expect("a folder");
@@ -516,8 +516,8 @@ fn anchors_lie_in_a_bucket_as_well() {
     assert_eq!(found().0, missing);
     for (name, seed) in [("second.log", 82), ("third.log", 83)] {
         anchor();
-        // The second time nothing is put; existing objects are locked like all others, or both
-        // verifiers would report it.
+        // A second run puts nothing; the objects that exist are locked like all others, or both
+        // verifiers would report them.
         anchor();
         let (kinds, report) = found();
         assert_eq!(kinds, BTreeSet::new(), "{report:#}");
@@ -569,7 +569,7 @@ fn a_witness_that_is_killed_never_goes_back() {
                     match post(&to, "/add-checkpoint", body.as_bytes()) {
                         Some((200, _, cosignature)) => {
                             assert!(cosignature.starts_with("\u{2014} witness.example/w1 "), "{cosignature}");
-                            // Anything cosigned before this request was not greater.
+                            // Nothing cosigned before this request was larger.
                             assert!(*size >= seen_before, "{size} was cosigned after {seen_before}");
                             greatest.fetch_max(*size, Ordering::SeqCst);
                             answered.fetch_add(1, Ordering::Relaxed);
@@ -597,7 +597,7 @@ fn a_witness_that_is_killed_never_goes_back() {
                 std::thread::sleep(Duration::from_micros(300));
             }
             witness.daemon.kill();
-            // On disk is at least what a client was answered.
+            // The state on disk is at least as new as what clients have been answered.
             let state = site.path("w1.state/logs").join(hex(&Sha256::digest(origin.as_bytes())));
             let state = std::fs::read_to_string(state).expect("a state");
             let size: u64 = state.lines().nth(1).expect("a size").parse().expect("a number");
@@ -635,7 +635,7 @@ fn request(stored: &Stored, old: u64, size: u64, note: &str) -> String {
     format!("old {old}\n{lines}\n{note}")
 }
 
-/// All stored hashes of a tree, as `tlog_tiles` numbers them.
+/// All stored hashes of a tree, numbered as in `tlog_tiles`.
 struct Stored(Vec<tlog_tiles::Hash>);
 
 impl Stored {
@@ -656,7 +656,7 @@ impl tlog_tiles::HashReader for Stored {
 }
 
 #[test]
-fn what_the_specification_says_of_requests() {
+fn requests_are_answered_as_specified() {
     let site = Site::new();
     site.seal(2);
     let witness = Witness::start(&site, "w1");
@@ -857,7 +857,7 @@ fn the_daemon_has_its_seals_cosigned() {
 }
 
 #[test]
-fn mistakes_about_keys_and_witnesses_are_told() {
+fn mistakes_about_keys_and_witnesses_are_reported() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name);
     new_key(&path("key"), "strongroom");
@@ -976,7 +976,7 @@ fn answers_that_are_wrong_are_never_kept() {
         assert_eq!(anchored.errors.len(), 3, "all logs");
     }
     assert!(ask(Box::new(|_| Err("no route".to_owned()))).errors.iter().all(|(_, trouble)| is_away(trouble)));
-    // An anchor with contradictory answers is left alone.
+    // An anchor whose answers contradict each other is not asked about other logs.
     let asked = std::sync::Arc::new(AtomicU64::new(0));
     let count = std::sync::Arc::clone(&asked);
     let fickle = move |_: &[u8]| {
@@ -986,7 +986,7 @@ fn answers_that_are_wrong_are_never_kept() {
     let anchored = ask(Box::new(fickle));
     assert!(anchored.errors.iter().all(|(_, trouble)| is_away(trouble)), "{anchored:?}");
     assert!(asked.load(Ordering::Relaxed) < 6, "it is not asked for other logs after that");
-    // Cosignatures of the right key: of the future, and of another text.
+    // Cosignatures by the right key, but from the future, or over another text.
     let now = chrono::Utc::now().timestamp().unsigned_abs();
     let of = |witness: strongroom_proof::Witness, time: u64, change: fn(&str) -> String| {
         let says = move |body: &[u8]| {
@@ -1074,7 +1074,8 @@ fn checkpoints_are_stamped_and_outsiders_agree() {
             expect_code(&mut command, code).1
         };
         let stamps = |table: &str| names(&site.volume(table).join("_tlog/timestamp"));
-        // Invalid authorities: each is refused, and no token of theirs is kept.
+        // None of these authorities may be trusted: each is refused, and none of its tokens is
+        // kept.
         for (path, ca, expected) in [
             ("foreign", "ca.pem", "does not lead to a trusted authority"),
             ("web", "ca.pem", "not for timestamps only"),
@@ -1115,7 +1116,7 @@ fn checkpoints_are_stamped_and_outsiders_agree() {
             openssl.args(["ts", "-verify", "-token_in", "-in"]).arg(token).arg("-data").arg(&checkpoint);
             expect_code(openssl.args(["-CAfile", &tsa.ca("ca.pem")]), 0);
         }
-        // The second time nothing is asked for.
+        // A second run asks for nothing.
         assert_eq!(stamp("good", "ca.pem", 0), "");
         assert_eq!(stamps("events").len(), 1);
         site.seal(2);
@@ -1168,7 +1169,7 @@ fn the_daemon_has_its_seals_stamped() {
     daemon.wait_for_metric("sealed_events_total", 300.0);
     let labels = "{anchor=\"127.0.0.1\"}";
     wait_until("it is stamped", || daemon.metric(&format!("anchor_made_total{labels}")) > 0.0);
-    // Another seal soon after is not: a log is stamped once an hour.
+    // Another seal soon after is not stamped: a log is stamped once an hour.
     let made = daemon.metric(&format!("anchor_made_total{labels}"));
     let mut more = std::fs::OpenOptions::new().append(true).open(path("audit.log")).expect("a log");
     more.write_all(&log(200, 2)).expect("written");
@@ -1331,7 +1332,7 @@ impl Aics {
             .stdout(Stdio::null());
         let mut child = serve.spawn().expect("python starts");
         let err = child.stderr.take().expect("piped");
-        // Its log is read so that it never blocks on us.
+        // Its output is read, so that it never blocks on us.
         std::thread::Builder::new()
             .name("aics".to_owned())
             .spawn(move || BufReader::new(err).lines().map_while(Result::ok).for_each(drop))

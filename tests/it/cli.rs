@@ -28,7 +28,7 @@ const FAILURE: i32 = 2;
 const USAGE: i32 = 64;
 
 #[test]
-fn help_is_an_answer_and_not_an_error() {
+fn asking_for_help_is_not_an_error() {
     let (out, err) = expect_code(strongroom().arg("--help"), OK);
     assert_eq!(err, "");
     for command in COMMANDS {
@@ -105,7 +105,7 @@ fn input_that_is_not_there_is_the_callers_fault() {
 }
 
 #[test]
-fn a_folder_that_is_no_archive_is_left_alone() {
+fn a_folder_that_is_not_an_archive_is_left_alone() {
     let folder = tempfile::tempdir().expect("a folder");
     let log = write(folder.path(), "audit.log", &log(10, 1));
     let (_, err) = expect_code(&mut ingest(folder.path(), &[&log]), FINDING);
@@ -157,7 +157,7 @@ fn wrong_sql_is_told_where() {
 }
 
 #[test]
-fn a_reader_that_stops_reading_is_no_error() {
+fn a_reader_that_stops_reading_is_not_an_error() {
     let folder = tempfile::tempdir().expect("a folder");
     let log = write(folder.path(), "audit.log", &log(20_000, 1));
     let archive = folder.path().join("a");
@@ -195,7 +195,7 @@ fn output_that_cannot_be_written_is_a_failure() {
 }
 
 #[test]
-fn the_environment_names_the_archive_and_a_flag_goes_first() {
+fn a_flag_overrides_the_environment() {
     let folder = tempfile::tempdir().expect("a folder");
     let (first, second) = (folder.path().join("1"), folder.path().join("2"));
     for (archive, events) in [(&first, 10), (&second, 20)] {

@@ -128,7 +128,7 @@ impl Daemon {
         assert!(status.expect("kill starts").success());
     }
 
-    /// SIGTERM, and the wait for the end.
+    /// Sends SIGTERM, and waits for the process to end.
     pub fn terminate(mut self) -> (ExitStatus, String) {
         self.signal("-TERM");
         let status = self.wait();

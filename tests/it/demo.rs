@@ -1,5 +1,5 @@
-//! The promise to a newcomer: `demo` shows every step working, says what to type next, and touches
-//! one folder only.
+//! What a newcomer is promised: `demo` shows that every step works, says what to type next, and
+//! writes to one folder only.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -62,7 +62,7 @@ fn demo_finds_all_attacks_keeps_all_bytes_and_answers() {
 }
 
 #[test]
-fn demo_replaces_nothing_that_is_not_its_own() {
+fn demo_replaces_only_its_own_folder() {
     let folder = tempfile::tempdir().expect("a folder");
     let kept = folder.path().join("audit.log");
     fs::write(&kept, "mine\n").expect("a file");
@@ -118,7 +118,7 @@ fn generate_writes_the_same_log_to_a_file_a_pipe_and_as_lists() {
 
 /// The ground truth names rules; a renamed rule would silently find nothing.
 #[test]
-fn the_truth_names_rules_that_exist() {
+fn the_ground_truth_names_existing_rules() {
     let folder = tempfile::tempdir().expect("a folder");
     let truth = folder.path().join("truth");
     let mut command = strongroom();

@@ -34,7 +34,7 @@ impl Site {
         self.path("archive")
     }
 
-    /// `strongroom evidence` of this archive.
+    /// Runs `strongroom evidence` on this archive.
     fn evidence(&self, out: &Path) -> Command {
         let mut command = strongroom();
         command.args(["evidence", "--quiet", "--archive"]).arg(self.archive()).arg("--out").arg(out);
@@ -42,7 +42,7 @@ impl Site {
         command
     }
 
-    /// Of the middle half of its events.
+    /// The same, for the middle half of its events.
     fn middle(&self, out: &Path) -> Command {
         let mut command = self.evidence(out);
         command.args(["--from", &self.times[0], "--to", &self.times[2]]);
@@ -189,8 +189,8 @@ fn edit(pack: &Path, name: &str, change: impl FnOnce(&mut Value)) {
     put(pack, name, value.to_string().as_bytes());
 }
 
-/// What a person without the key can do after a change: a manifest that agrees with it, and no
-/// signature.
+/// What somebody without the key can do after a change: write a manifest that agrees with it,
+/// without a signature.
 fn forge(pack: &Path) {
     let mut names: Vec<String> = Vec::new();
     for folder in ["", "proofs/", "commits/"] {
@@ -405,8 +405,8 @@ fn first_piece(pack: &Path, change: impl FnOnce(&mut Value)) {
     edit(pack, "proofs/00000001.json", change);
 }
 
-/// Removes the last event from everything that names it: what a maker of packs could do who wanted
-/// to hide it.
+/// Removes the last event from everything that names it. That is what somebody who makes packs, and
+/// wants to hide that event, could do.
 fn leave_out_last_event(pack: &Path) {
     let manifest = read_json(pack, "manifest.json");
     let mut names: Vec<String> = manifest["files"]
@@ -609,7 +609,7 @@ const TAMPERINGS: [Tampering; 27] = [
 ];
 
 #[test]
-fn whatever_is_done_to_a_pack_has_a_name() {
+fn every_tampering_with_a_pack_is_named() {
     let site = site();
     for (name, kind, complete, does) in TAMPERINGS {
         let folder = copy(if complete { complete_pack() } else { pack() });
@@ -631,8 +631,8 @@ fn a_record_that_was_left_out_is_found_by_asking_again() {
     let site = site();
     let folder = copy(pack());
     leave_out_last_event(folder.path());
-    // Everything in the pack is proven, and it is not signed: the pack alone cannot show what is
-    // missing, and says so.
+    // Everything in the pack is proven, but the pack is not signed: alone it cannot show what is
+    // missing, and it says so.
     let (kinds, report) = ours(folder.path(), &site.public, None);
     assert!(kinds.is_empty(), "{report:#}");
     assert!(report["not_checked"].to_string().contains("whether these are all records"), "{report:#}");
@@ -654,7 +654,7 @@ fn a_record_that_was_left_out_is_found_by_asking_again() {
 }
 
 #[test]
-fn what_comes_later_is_told_and_no_finding() {
+fn later_changes_of_the_archive_are_reported_but_not_as_findings() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name);
     let public = new_key(&path("key"));
@@ -682,8 +682,8 @@ fn what_comes_later_is_told_and_no_finding() {
         report["not_checked"].to_string().contains("300 events of the period were sealed after"),
         "{report:#}"
     );
-    // Another key takes over: old packs stay good under either key that they know, new ones under
-    // both.
+    // Another key takes over: old packs stay valid under each of the keys that they contain, new
+    // ones under both.
     let second = new_key(&path("second"));
     let mut rotate = strongroom();
     rotate.args(["key", "rotate", "--archive"]).arg(path("archive"));
@@ -794,7 +794,7 @@ fn a_pack_without_records_says_so() {
 }
 
 #[test]
-fn what_cannot_be_done_is_refused_and_leaves_nothing() {
+fn impossible_requests_are_refused_and_leave_nothing() {
     let site = site();
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name);
@@ -805,7 +805,7 @@ fn what_cannot_be_done_is_refused_and_leaves_nothing() {
     let (_, err) = expect_code(&mut site.middle(&out), 1);
     assert!(err.contains("is not empty"), "{err}");
     std::fs::remove_file(out.join("mine")).expect("removed");
-    // The period has no length, SQL is wrong, the location holds no archive, an argument is
+    // The period is empty, the SQL is wrong, the location has no archive, or an argument is
     // missing.
     let (_, err) = expect_code(site.evidence(&out).args(["--from", "2026-03-02", "--to", "2026-03-02"]), 1);
     assert!(err.contains("ends before it starts"), "{err}");
@@ -869,7 +869,7 @@ fn a_killed_run_leaves_no_pack_that_looks_whole() {
 }
 
 #[test]
-fn damage_to_the_archive_is_told_in_the_pack_or_stops_it() {
+fn damage_to_the_archive_is_reported_in_the_pack_or_prevents_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name);
     new_key(&path("key"));
@@ -882,8 +882,8 @@ fn damage_to_the_archive_is_told_in_the_pack_or_stops_it() {
         command.arg(path("archive")).arg("--out").arg(path(out));
         command
     };
-    // A tile is not part of a proof: the pack is made, reports the findings of verify, and so does
-    // the exit code.
+    // A tile is not part of a proof, so the pack is made. It reports the findings of `verify`, and
+    // so does the exit code.
     let volumes = std::fs::read_dir(path("archive").join("events")).expect("volumes");
     let volume = volumes.map(|entry| entry.expect("an entry").path()).next().expect("a volume");
     std::fs::remove_dir_all(volume.join("_tlog/tile")).expect("removed");
@@ -905,7 +905,7 @@ fn damage_to_the_archive_is_told_in_the_pack_or_stops_it() {
 }
 
 #[test]
-fn a_pack_of_a_bucket_has_what_the_store_said() {
+fn a_pack_from_a_bucket_contains_what_the_store_said() {
     let Some(seaweed) = seaweed::shared() else { return };
     let endpoint = seaweed.endpoint();
     let at = || {

@@ -39,10 +39,10 @@ const REST: Duration = Duration::from_secs(900);
 const STARTS_AGAIN_MAX: usize = 3;
 /// Number of kills after which the group is abandoned for a new one.
 const KILLS_PER_GROUP: u64 = 8;
-/// Timeout of a request at the store; the proxy is silent for longer.
+/// Timeout of a request to the store; when the proxy is silent, it is silent for longer.
 const STORE_TIMEOUT_SECONDS: u64 = 2;
 
-/// How long a producer may take to send what it has.
+/// How long a producer may take to deliver what is queued.
 const PRODUCED: Duration = Duration::from_secs(600);
 
 /// How many messages one batch has. This broker reports the first message of a partition's last
@@ -53,7 +53,7 @@ enum Batches {
     OfOne,
 }
 
-/// A xorshift: decisions are a function of the seed.
+/// A xorshift generator: the test's decisions are a function of the seed.
 struct Random(u64);
 
 impl Random {
@@ -116,8 +116,8 @@ fn produce(
         }
     }
     producer.flush(PRODUCED).expect("the broker has everything");
-    // The last message of each partition is a batch by itself: this broker takes the last batch's
-    // first message for the last one when it is asked where the log ends.
+    // The last message of each partition is a batch by itself: asked where the log ends, this
+    // broker reports the first message of the last batch.
     for partition in 0..PARTITIONS {
         let line = format!("the last of partition {partition}").into_bytes();
         let partition = i32::try_from(partition).expect("a small number");
@@ -143,7 +143,8 @@ fn producer(
     producer.spawn(move || produce(&address, &lines, batches, &stop, &sent)).expect("a thread")
 }
 
-/// Events as an API server sends them, with poison between them. All lines differ.
+/// Events as an API server sends them, with lines between them that are not events. All lines
+/// differ.
 fn lines(events: u64, seed: u64) -> Vec<Vec<u8>> {
     let text = log(events, seed);
     let mut lines: Vec<Vec<u8>> =
@@ -183,7 +184,7 @@ fn client(seaweed: &Seaweed) -> (tokio::runtime::Runtime, aws_sdk_s3::Client) {
     (runtime, aws_sdk_s3::Client::from_conf(config))
 }
 
-/// Versions of each key below the archive.
+/// The number of versions of each key in the archive.
 fn versions(seaweed: &Seaweed) -> BTreeMap<String, usize> {
     let (runtime, client) = client(seaweed);
     let mut found = BTreeMap::new();
@@ -207,7 +208,7 @@ fn versions(seaweed: &Seaweed) -> BTreeMap<String, usize> {
 }
 
 #[test]
-fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_double_an_event() {
+fn kills_rebalances_outages_and_lost_answers_neither_lose_nor_duplicate_an_event() {
     let Some(seaweed) = seaweed::own() else { return };
     let Some(tansu) = Tansu::start() else { return };
     let variable = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
@@ -384,7 +385,7 @@ fn wait_until(what: &str, cuts: &Cuts, daemon: &mut Daemon, mut is_there: impl F
 /// it keeps its log. Each step waits for a condition and not for a time. The producer is spared the
 /// faults, so the archive must have exactly what it has sent.
 #[test]
-fn connections_that_die_and_a_broker_that_is_away_cost_nothing() {
+fn broken_connections_and_an_absent_broker_lose_nothing() {
     let Some(seaweed) = seaweed::own() else { return };
     let Some((tansu, cuts)) = Tansu::behind_cuts() else { return };
     tansu.create_topic(TOPIC, PARTITIONS);
@@ -435,7 +436,7 @@ fn connections_that_die_and_a_broker_that_is_away_cost_nothing() {
     assert!(export.status.success(), "{}", String::from_utf8_lossy(&export.stderr));
     let found = multiset(export.stdout.split(|byte| *byte == b'\n'));
     let wanted = multiset(produced.iter().map(Vec::as_slice));
-    assert!(found == wanted, "the archive is not what was produced");
+    assert!(found == wanted, "the archive does not contain what was produced");
 }
 
 /// The broker dies and returns with its log. The measure is what the topic holds in the end: what a
@@ -446,7 +447,7 @@ fn connections_that_die_and_a_broker_that_is_away_cost_nothing() {
 /// any test waits. Then our daemon cannot continue, and it is not at fault. The test above covers
 /// our part, with a broker that keeps its log.
 #[test]
-fn a_broker_that_is_killed_and_comes_back_costs_nothing() {
+fn a_broker_that_is_killed_and_comes_back_loses_nothing() {
     if !is_long() {
         return;
     }
@@ -490,8 +491,8 @@ fn a_broker_that_is_killed_and_comes_back_costs_nothing() {
     while number(&seaweed.endpoint(), count) < held.len() as i64 {
         assert!(Instant::now() < until, "not all of {} arrived:\n{}", held.len(), daemon.log());
         // Tansu, once started again, may report for a while that a partition ends before what it
-        // has already delivered: then the source stops, as it must where the end was lost, and the
-        // operator starts it again.
+        // has already delivered: then the source stops, as it must if the end of a partition was
+        // lost, and an operator would start it again.
         if started_again < STARTS_AGAIN_MAX && daemon.log().contains("has lost its end") {
             started_again += 1;
             daemon.terminate();
@@ -509,5 +510,5 @@ fn a_broker_that_is_killed_and_comes_back_costs_nothing() {
     assert!(export.status.success(), "{}", String::from_utf8_lossy(&export.stderr));
     let found = multiset(export.stdout.split(|byte| *byte == b'\n'));
     let held = multiset(held.iter().map(Vec::as_slice));
-    assert!(found == held, "the archive is not what the topic holds");
+    assert!(found == held, "the archive does not contain what the topic holds");
 }

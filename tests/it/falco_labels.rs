@@ -1,11 +1,11 @@
 //! Falco's own labels as a judge of our rules.
 //!
-//! Goal: what the Falco project says its k8s-audit rules must find, and must not find, is true for
-//! ours wherever the subject is one of ours. Method: each label names a Falco rule and an event;
-//! the rule is mapped to our rules with the same subject, any of which must fire on a positive and
-//! none on a negative. A negative for `*` requires all of ours to be quiet except for what
-//! positives of the same event ask for, and [`NO_SUBJECT`]. Subjects that are not covered are
-//! listed with the reason. The whole table is printed.
+//! Goal: what the Falco project says its k8s-audit rules must and must not find, our rules find and
+//! do not find, wherever we have a rule on the same subject. Method: each label names a Falco rule
+//! and an event; the rule is mapped to our rules with the same subject, any of which must fire on a
+//! positive and none on a negative. A negative for `*` requires all our rules to be quiet, except
+//! those that a positive label of the same event asks for, and [`NO_SUBJECT`]. Subjects that are
+//! not covered are listed with the reason. The whole table is printed.
 
 use std::collections::{BTreeMap, BTreeSet};
 

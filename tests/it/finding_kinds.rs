@@ -13,7 +13,7 @@ use strongroom_proof::verify::FindingKind;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The verifiers, as the table in docs/proof.md names them.
+/// The verifiers, under the names in the table of docs/proof.md.
 const VERIFY: &str = "verify";
 const EVIDENCE_CHECK: &str = "evidence check";
 const VERIFY_PY: &str = "verify.py";
@@ -21,8 +21,8 @@ const VERIFY_PY: &str = "verify.py";
 /// The program in which a verifier is, each with tests of its own.
 const PROGRAM: &str = "strongroom";
 
-/// Kinds that no test of a program tampers its way to, and why. An entry whose kind has a test is
-/// stale, and fails.
+/// Kinds that no test of a program provokes by tampering, and why. An entry whose kind has a test
+/// is stale, and fails.
 const NOT_TAMPERED: &[(&str, &str, &str)] = &[
     (
         "file_unreadable",
@@ -41,7 +41,7 @@ fn read(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The Rust files below the crates' folders and `tests/it`, but for this one, which names kinds in
+/// The Rust files below the crates' folders and `tests/it`, except this one, which names kinds in
 /// its lists.
 fn rust_files() -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -104,7 +104,7 @@ fn of_verify_py() -> (BTreeSet<String>, String) {
     (kinds, format!("{before}{after}"))
 }
 
-/// `text` has `name` in double quotes, as something else than an index, a member or a constant.
+/// Whether `text` has `name` in double quotes, other than as an index, a member or a constant.
 fn quotes(text: &str, name: &str) -> bool {
     let quoted = format!("\"{name}\"");
     text.lines().filter(|line| !line.trim_start().starts_with("const ")).any(|line| {
@@ -118,7 +118,7 @@ fn quotes(text: &str, name: &str) -> bool {
     })
 }
 
-/// Kinds, of `all`, that `texts` quote or name as variants of `FindingKind`.
+/// Those kinds of `all` that `texts` quote, or name as variants of `FindingKind`.
 fn named<'t>(all: &BTreeSet<String>, texts: impl IntoIterator<Item = &'t str>) -> BTreeSet<String> {
     let texts: Vec<&str> = texts.into_iter().collect();
     let variants: BTreeMap<&str, String> =
@@ -161,7 +161,7 @@ fn verifiers_report_the_kinds_that_the_table_says() {
     let of_rust = |is_evidence: bool| {
         let texts =
             sources.iter().filter(|(path, _)| path.to_string_lossy().contains("evidence") == is_evidence);
-        // Strings of these sources are not kinds, or `FindingKind` would be without purpose.
+        // These sources must not name kinds as strings, or `FindingKind` would have no purpose.
         let texts: Vec<String> = texts.map(|(_, text)| text.replace('"', "")).collect();
         named(&all, texts.iter().map(String::as_str))
     };
@@ -172,7 +172,7 @@ fn verifiers_report_the_kinds_that_the_table_says() {
 }
 
 #[test]
-fn every_kind_is_tampered_for() {
+fn every_kind_is_provoked_by_a_tampering() {
     let files = rust_files();
     let ours: Vec<String> = files.iter().filter(|path| is_test(path)).map(read).collect();
     let second = read("tools/test_verify.py");
@@ -202,7 +202,7 @@ fn every_kind_is_tampered_for() {
 }
 
 #[test]
-fn a_name_is_a_kind_only_where_nothing_else_has_it() {
+fn a_name_counts_as_a_kind_only_where_it_means_one() {
     for kind in [r#"case("x", "rows", |site| {"#, r#"self.finds("rows", w)"#, r#"kinds == ["rows", "tags"]"#]
     {
         assert!(quotes(kind, "rows"), "{kind}");

@@ -73,7 +73,7 @@ fn findings_satisfy_the_ocsf_schema() {
     assert_eq!((code, said.as_str()), (Some(0), format!("{}\n", alerts.len()).as_str()), "{said}");
 }
 
-/// The judge really judges: it refuses a finding with a fault.
+/// The judge is no rubber stamp: it refuses a finding with a fault.
 #[test]
 fn the_judge_refuses_faults() {
     let alert = alerts().remove(0);

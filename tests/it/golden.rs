@@ -3,8 +3,8 @@
 //! Invariant: the bytes below `tests/data/format-1/` are those that the binary named in its README
 //! wrote, and are never written again; the expectations about them are in `expected.json`, taken
 //! from that binary. So a name, a number or a prefix that the format fixes cannot change on all
-//! sides at once unnoticed. Statements name the columns they ask for: tables may get more. The
-//! clock is set where a report depends on it.
+//! sides at once unnoticed. Queries name the columns that they want, because tables may get more.
+//! The clock is set where a report depends on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
@@ -101,7 +101,7 @@ impl Fixture {
         self.expected[name].as_str().unwrap_or_else(|| panic!("{name} in expected.json")).to_owned()
     }
 
-    /// The archive, unpacked with its modes; once a test.
+    /// The archive, unpacked with its file modes; to be called once per test.
     fn archive(&self) -> PathBuf {
         let archive = self.path("archive");
         if !archive.exists() {
@@ -127,7 +127,7 @@ impl Fixture {
         path
     }
 
-    /// The content of the log given to `ingest` under this name, or posted.
+    /// The content of the log that `ingest` was given under this name, or that was posted under it.
     fn log(&self, name: &str) -> Vec<u8> {
         let bytes = std::fs::read(self.part("logs").join(name)).expect("the fixture");
         if !name.ends_with(".gz") {
@@ -168,7 +168,7 @@ impl Fixture {
         vec!["--public-key".to_owned(), self.expected["keys"]["audit-1"].as_str().expect("a key").to_owned()]
     }
 
-    /// The first key, from which all others follow, and the witness.
+    /// The first key, which vouches for all later ones, and the witness.
     fn trusted(&self) -> Vec<String> {
         let mut words = self.public_key();
         words.extend(["--witness".to_owned(), self.text("witness")]);
@@ -267,7 +267,7 @@ fn export(archive: &Path, source: Option<&str>) -> Vec<u8> {
     exported.stdout
 }
 
-/// `name` and members of what was exported, for each stream.
+/// For each exported stream, its name and what is expected of it.
 fn streams(fixture: &Fixture) -> BTreeMap<String, Value> {
     let exports = fixture.expected["exports"].as_object().expect("streams");
     exports.iter().map(|(name, stream)| (name.clone(), stream.clone())).collect()
@@ -326,11 +326,11 @@ fn outbox_ids(fixture: &Fixture) -> BTreeSet<String> {
     ids.map(|id| id.as_str().expect("an id").to_owned()).collect()
 }
 
-/// One function a part.
+/// One function for each part.
 mod open {
     use super::*;
 
-    /// Exported, queried and verified as then.
+    /// The archive is exported, queried and verified with the same results as then.
     pub fn archive(fixture: &Fixture) {
         let archive = fixture.archive();
         streams_come_back(fixture, &archive, &[]);
@@ -598,8 +598,8 @@ mod open {
         assert_eq!(found, sealed.collect::<BTreeSet<_>>());
     }
 
-    /// The log is read over the archive that it belongs to: what that has sealed is not in the log
-    /// any more.
+    /// The write-ahead log is read together with the archive that it belongs to, because what the
+    /// archive has sealed is no longer in the log.
     pub fn wal(_: &Fixture) {
         a_daemon_that_was_killed_is_continued();
     }
@@ -662,7 +662,7 @@ fn verified(fixture: &Fixture, archive: &Path) {
     expect_code(&mut theirs, 0);
 }
 
-/// Old data is added to: a source that grows, a new source, a changed key, a hold.
+/// Old archives can be added to: a source that grows, a new source, a new key, a hold.
 #[test]
 fn an_archive_of_then_grows() {
     let fixture = Fixture::new("format-1");
@@ -682,7 +682,7 @@ fn an_archive_of_then_grows() {
             .arg(path);
         expect_code(&mut ingest, code);
     };
-    // The second time there is nothing new.
+    // A second run finds nothing new.
     let mut trickle = fixture.log("trickle.log");
     ingest("trickle.log", &trickle, "staging", &key, 0);
     assert_eq!(fixture.count(&archive, "events"), before);
@@ -743,7 +743,7 @@ fn tree(leaves: &[Vec<u8>]) -> [u8; 32] {
 }
 
 /// What the format fixes, written here again and compared with the old bytes. The other tests
-/// compare the readers with the same bytes, so a constant that changes on all sides of the program
+/// compare the readers with the same bytes, so a constant that changes everywhere in the program
 /// fails here or there.
 #[test]
 fn constants_are_those_of_format_1() {

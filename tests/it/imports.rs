@@ -3,7 +3,7 @@
 //! Method: a small lexer reads the sources, without their tests. Paths that begin with `crate`,
 //! `self`, `super` or a child module are followed through re-exports to the file that defines the
 //! item; an arrow goes from a file to each other file whose items it names. A re-export that its
-//! own file does not use is not an arrow: it names, and depends on nothing.
+//! own file does not use is not an arrow: it only gives a name, and depends on nothing.
 //!
 //! A *circle* is a set of files that reach each other. A module may import its children while they
 //! import it: so a module that is an ancestor of all others in a circle is taken out, and what
@@ -27,8 +27,8 @@ const KNOWN_CIRCLES: &[(&str, &[&str])] = &[];
 /// Crates that have more than [`CRATE_LINES_MAX`] lines. An entry that has not is stale, and fails.
 const KNOWN_LARGE: &[&str] = &[];
 
-/// A token and its line. Of a string the content is kept after a `"`; a character is `'`, a
-/// lifetime nothing.
+/// A token and its line. A string is a `"` and its content; a character is a `'` alone; lifetimes
+/// are dropped.
 #[derive(Clone, Debug, PartialEq)]
 struct Token {
     text: String,
@@ -45,8 +45,8 @@ impl Token {
     }
 }
 
-/// The tokens of a Rust text: names and numbers, strings, `::`, and every other sign for itself. No
-/// comments.
+/// The tokens of a Rust text: names and numbers, strings, `::`, and every other character by
+/// itself. Comments are dropped.
 fn tokens(text: &str) -> Vec<Token> {
     let chars: Vec<char> = text.chars().collect();
     let at = |index: usize| chars.get(index).copied().unwrap_or('\0');
@@ -93,7 +93,7 @@ fn tokens(text: &str) -> Vec<Token> {
                 }
                 token = Some(chars[name..next].iter().collect());
             } else if !(matches!(word.as_str(), "b" | "c") && matches!(at(next), '"' | '\'')) {
-                // The `b` of `b"…"` says nothing.
+                // The `b` of `b"…"` is dropped.
                 token = Some(word);
             }
         } else if at(next) == '"' {
@@ -236,7 +236,7 @@ fn without_tests(tokens: &[Token]) -> (Vec<Token>, usize) {
     (kept, lines)
 }
 
-/// A `use` that was taken apart: one path, and the name that it binds; of a glob none.
+/// One path of a `use`, and the name that it binds; none for a glob.
 #[derive(Clone, Debug, PartialEq)]
 struct Use {
     path: Vec<String>,
@@ -293,12 +293,12 @@ fn plain(mut path: Vec<String>) -> Vec<String> {
     path
 }
 
-/// What a file says, with the inline module, from the file's own on, in which it says it.
+/// What a file contains, each with the path of the inline modules that it is in.
 #[derive(Debug, Default)]
 struct Said {
     /// Modules with files of their own.
     modules: Vec<(Vec<String>, String)>,
-    /// Modules whose text is here.
+    /// Modules whose text is in this file.
     inline: Vec<Vec<String>>,
     uses: Vec<(Vec<String>, Use, bool)>,
     paths: Vec<(Vec<String>, Vec<String>)>,
@@ -307,7 +307,7 @@ struct Said {
 }
 
 impl Said {
-    /// The first name of each path; not the empty one in front of a `::`.
+    /// The first name of each path, but not the empty one in front of a leading `::`.
     fn first(&self) -> impl Iterator<Item = &str> {
         let paths =
             self.uses.iter().map(|(_, one, _)| &one.path).chain(self.paths.iter().map(|(_, path)| path));
@@ -315,7 +315,7 @@ impl Said {
     }
 }
 
-/// Reads tokens that have no tests among them.
+/// Reads the tokens of a file without its tests.
 fn said(tokens: &[Token]) -> Said {
     let mut said = Said::default();
     let mut inline: Vec<(String, usize)> = Vec::new();
@@ -385,12 +385,12 @@ struct File {
     lines: usize,
 }
 
-/// The files of a crate, and who names items of whom.
+/// The files of a crate, and which of them name items of which others.
 #[derive(Debug, Default)]
 struct Graph {
     files: Vec<File>,
     arrows: BTreeMap<usize, BTreeSet<usize>>,
-    /// First names of all paths: crates are among them.
+    /// The first names of all paths, which include the names of crates.
     first: BTreeSet<String>,
 }
 
@@ -402,8 +402,8 @@ struct Modules {
 }
 
 impl Modules {
-    /// The module that defines what `path` leads to, said in module `from`; none when it leads out
-    /// of the crate.
+    /// The module that defines what `path`, written in module `from`, leads to; none if it leads
+    /// out of the crate.
     fn resolve(&self, from: &[String], path: &[String], steps: usize) -> Option<Vec<String>> {
         let child = |module: &[String], name: &String| {
             let child: Vec<String> = module.iter().chain([name]).cloned().collect();
@@ -434,7 +434,7 @@ impl Modules {
                 (module, rest) = (child, &rest[1..]);
             } else if let Some(target) = self.bound.get(&module).and_then(|bound| bound.get(name)) {
                 let path: Vec<String> = target.iter().chain(&rest[1..]).cloned().collect();
-                // A binding of the name to itself is to a crate: `use bytes;`.
+                // A name bound to itself is a crate: `use bytes;`.
                 return if path == rest { None } else { self.resolve(&module, &path, steps - 1) };
             } else {
                 break;
@@ -492,7 +492,8 @@ fn graph(root: &str, read: &dyn Fn(&str) -> Option<String>) -> Graph {
         let paths = said.paths.iter().map(|(inline, path)| (inline, path));
         for (inline, path) in used.chain(paths) {
             let at: Vec<String> = graph.files[from].module.iter().chain(inline).cloned().collect();
-            // What binds a name is not resolved by that binding: `use super::archive::archive`.
+            // The path that binds a name is not resolved by that same binding:
+            // `use super::archive::archive`.
             let target = modules.resolve(&at, path, STEPS_MAX).map(|module| modules.files[&module]);
             if let Some(target) = target.filter(|target| *target != from) {
                 graph.arrows.entry(from).or_default().insert(target);
@@ -526,8 +527,8 @@ fn strong<N: Copy + Ord>(nodes: &BTreeSet<N>, arrows: &BTreeMap<N, BTreeSet<N>>)
 }
 
 impl Graph {
-    /// Circles of `nodes`, but for those that end when the module around all others of the circle
-    /// is taken out.
+    /// Circles of `nodes`, except those that disappear when the module that is an ancestor of all
+    /// others in the circle is taken out.
     fn circles_of(&self, nodes: &BTreeSet<usize>) -> Vec<BTreeSet<usize>> {
         let mut found = Vec::new();
         for mut circle in strong(nodes, &self.arrows) {
@@ -546,8 +547,9 @@ impl Graph {
         found
     }
 
-    /// All circles, each as what is in it and the arrows that make it: of files by their names, of
-    /// folders by the paths of modules, with a `/` after those that have children.
+    /// All circles, each with its members and the arrows between them. Members of a circle of files
+    /// are file names; members of a circle of folders are paths of modules, with a `/` after those
+    /// that have children.
     fn circles(&self) -> Vec<(Vec<String>, Vec<String>)> {
         let shown =
             |from: &usize, to: &usize| format!("{} -> {}", self.files[*from].name, self.files[*to].name);
@@ -564,7 +566,7 @@ impl Graph {
         let parents: BTreeSet<&[String]> =
             self.files.iter().filter_map(|file| Some(file.module.split_last()?.1)).collect();
         for parent in &parents {
-            // The child of `parent` that a file is, or is below.
+            // The child of `parent` that is this file, or contains it.
             let child = |file: usize| {
                 let module = &self.files[file].module;
                 (module.starts_with(parent) && module.len() > parent.len()).then(|| &module[..=parent.len()])
@@ -605,7 +607,7 @@ impl Graph {
     }
 }
 
-/// The crates that a text may name, tests and all: the first names of its paths.
+/// The crates that a text, including its tests, may name: the first names of its paths.
 pub(crate) fn first_names(text: &str) -> BTreeSet<String> {
     said(&tokens(text)).first().map(str::to_owned).collect()
 }
@@ -789,7 +791,7 @@ mod parser {
     fn circles_are_found_outside_a_module_and_its_children() {
         let leaf = ("x.rs", "");
         assert!(circles(&[("lib.rs", "mod x;"), leaf]).is_empty());
-        // Of files.
+        // A circle of files.
         let two = [("lib.rs", "mod x; mod y;"), ("x.rs", "use crate::y::Y;"), ("y.rs", "use super::x::X;")];
         assert_eq!(circles(&two), ["x.rs y.rs"]);
         // A module and its children, through the module.
@@ -812,7 +814,7 @@ mod parser {
             ("o.rs", "use crate::m::a::A;"),
         ];
         assert_eq!(circles(&outside), ["m/ o", "m/a.rs m/mod.rs o.rs"]);
-        // Of folders, without one of files.
+        // A circle of folders that is not a circle of files.
         let folders = [
             ("lib.rs", "mod m; mod n;"),
             ("m/mod.rs", "mod a; mod b;"),

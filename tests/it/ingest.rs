@@ -209,7 +209,7 @@ fn a_stream_that_begins_alike_and_differs_loses_nothing() {
     expect_code(&mut ingest(&archive, &[&second]), 0);
     let exported = export(&archive);
     assert!(exported == [bytes.as_slice(), &other].concat());
-    // The second time, both are recognised.
+    // In a second run both are recognised.
     let (_, err) = expect_code(&mut ingest(&archive, &[&first, &second]), 0);
     assert!(err.contains("events 0 + rejects 0 + duplicates 1,101"), "{err}");
     // A shorter file is a prefix of both.
@@ -376,7 +376,7 @@ fn a_file_of_newlines_comes_back() {
     assert!(export(&archive) == bytes);
 }
 
-/// `strongroom ingest … | head -1` ends successfully only if the ingest did.
+/// `strongroom ingest … | head -1` succeeds only if the ingest did.
 #[test]
 fn a_reader_that_leaves_does_not_hide_a_failure() {
     let folder = folder();
@@ -617,7 +617,7 @@ fn kill_at_random_moments_loses_and_repeats_nothing() {
         if !ended {
             killed += 1;
         } else {
-            // Everything is sealed: kill the next ones over a fresh archive.
+            // Everything is sealed, so the next runs are killed over a fresh archive.
             check(&archive, &first, &bytes[half..]);
             std::fs::remove_dir_all(&archive).expect("removed");
             kept += 1;

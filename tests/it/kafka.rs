@@ -18,7 +18,7 @@ use strongroom_ingest::live::{Secret, Source as _};
 
 use crate::services::tansu::Tansu;
 
-/// How long anything may take: a group's first meeting alone takes seconds.
+/// How long anything may take; the first rebalance of a group alone takes seconds.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// How often the test checks whether a single message waits for others.
 const SINGLE_MESSAGES: usize = 5;
@@ -42,7 +42,7 @@ fn options_at(address: &str, topic: &str) -> KafkaOptions {
         start: Start::Earliest,
         on_gap: OnGap::Stop,
         assignor: Assignor::default(),
-        // This broker makes a group wait for other members for half of it.
+        // This broker makes a group wait half of this time for other members.
         session_timeout: Duration::from_secs(6),
     }
 }
@@ -128,8 +128,8 @@ fn produce_by<'v>(
     let mut values = values.into_iter().peekable();
     while let Some(value) = values.next() {
         if values.peek().is_none() {
-            // The last message is a batch by itself: this broker takes the last batch's first
-            // message for the last one when it is asked where the log ends.
+            // The last message is a batch by itself: asked where the log ends, this broker reports
+            // the first message of the last batch.
             producer.flush(PATIENCE).expect("all messages are acknowledged");
         }
         let mut record = BaseRecord::<(), [u8]>::to(topic).partition(number);
@@ -179,8 +179,8 @@ fn every_message_comes_once_and_in_order() {
     let chunks = running.driver.chunks();
     assert!(chunks.len() < 60, "a backlog travels in large chunks: {chunks:?}");
 
-    // A single message does not wait for others. A busy machine is not a reason to fail, so several
-    // are sent.
+    // A single message does not wait for others. Several are sent, so that the test does not fail
+    // merely because the machine is busy.
     let late = lines("late", 0..SINGLE_MESSAGES);
     let mut both = logs[1].clone();
     let mut least = Duration::MAX;
@@ -314,7 +314,7 @@ fn poison_travels_unchanged() {
 }
 
 #[test]
-fn a_full_pipeline_does_not_cost_the_membership_nor_a_message() {
+fn a_full_pipeline_loses_neither_the_membership_nor_a_message() {
     let Some(broker) = Tansu::start() else { return };
     broker.create_topic("audit", 2);
     let logs = [lines("a", 0..150_000), lines("b", 0..150_000)];
@@ -339,7 +339,7 @@ fn a_full_pipeline_does_not_cost_the_membership_nor_a_message() {
 }
 
 #[test]
-fn lost_messages_are_a_stop_unless_told_otherwise() {
+fn lost_messages_stop_the_source_unless_configured_otherwise() {
     let Some(mut broker) = Tansu::start() else { return };
     broker.create_topic("audit", 1);
     let name = partition("audit", 0);
@@ -374,7 +374,7 @@ fn lost_messages_are_a_stop_unless_told_otherwise() {
 
 /// Only committed messages count: this broker also delivers what a transaction aborted.
 #[test]
-fn markers_of_transactions_are_passed_over() {
+fn transaction_markers_are_skipped() {
     let Some(broker) = Tansu::start() else { return };
     broker.create_topic("audit", 1);
     let producer: BaseProducer = ClientConfig::new()
@@ -468,7 +468,7 @@ fn what_retention_takes_from_a_slow_reader_is_seen() {
 }
 
 #[test]
-fn a_new_partition_can_begin_with_what_comes() {
+fn a_new_partition_can_begin_with_the_next_message() {
     let Some(broker) = Tansu::start() else { return };
     broker.create_topic("audit", 1);
     let (old, new) = (lines("old", 0..10), lines("new", 0..10));
@@ -506,7 +506,7 @@ fn a_topic_that_is_not_there_is_waited_for() {
 }
 
 #[test]
-fn connections_that_die_in_the_middle_of_an_answer_cost_nothing() {
+fn connections_that_break_in_the_middle_of_an_answer_lose_nothing() {
     let Some((broker, cuts)) = Tansu::behind_cuts() else { return };
     broker.create_topic("audit", 2);
     let archive = Archive::default();
@@ -522,7 +522,8 @@ fn connections_that_die_in_the_middle_of_an_answer_cost_nothing() {
             assert_sealed(&archive, &partition("audit", number), &stream(log));
         }
     };
-    // Each wave is fetched at least once, so after some of them every kind of cut has been made.
+    // Each wave of messages is fetched at least once, so after a few waves every kind of cut has
+    // been made.
     while cuts.counts().torn < 3 || cuts.counts().lost < 3 {
         assert!(logs[0].len() < 50_000, "{:?}", cuts.counts());
         wave(&mut logs);
@@ -555,7 +556,7 @@ fn a_broker_that_is_away_is_waited_for() {
     assert_sealed(&archive, &partition("audit", 0), &stream(&log));
     wait_until("all is well", || running.driver.trouble().is_none());
 
-    // A stop while nothing answers takes no longer than it must.
+    // Stopping while nothing answers takes no longer than necessary.
     broker.stop();
     let begun = Instant::now();
     running.stop().expect("a stop is not a failure");
@@ -563,7 +564,7 @@ fn a_broker_that_is_away_is_waited_for() {
 }
 
 #[test]
-fn a_position_of_which_the_broker_knows_no_number_is_not_guessed() {
+fn a_position_without_a_broker_offset_is_not_guessed() {
     let Some(broker) = Tansu::start() else { return };
     broker.create_topic("audit", 1);
     produce(&broker, "audit", 0, values(&lines("a", 0..10)));
@@ -616,7 +617,7 @@ fn certificates_are_verified() {
 }
 
 #[test]
-fn a_wrong_password_is_said_and_not_printed() {
+fn a_wrong_password_is_reported_but_not_printed() {
     let Some(broker) = Tansu::that_knows_nobody() else { return };
     for mechanism in [Mechanism::Plain, Mechanism::ScramSha256, Mechanism::ScramSha512] {
         let sasl =

@@ -72,8 +72,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// What tests of a crate may use beyond [`EDGES`]: the generator, which depends on none of our
-/// crates, and the crates that judge an archive.
+/// What the tests of a crate may use in addition to [`EDGES`]: the generator, which depends on none
+/// of our crates, and the crates that judge an archive.
 const TEST_EDGES: &[(&str, &[&str])] = &[
     ("strongroom-decode", &["strongroom-generate"]),
     ("strongroom-ingest", &["strongroom-proof", "strongroom-tlog"]),
@@ -204,10 +204,10 @@ fn read(path: impl AsRef<Path>) -> String {
 }
 
 #[test]
-fn crates_depend_only_on_lower_floors() {
+fn crates_depend_only_on_lower_layers() {
     let found = our_edges();
     let known: BTreeSet<&str> = EDGES.iter().map(|(name, _)| *name).collect();
-    assert_eq!(found.keys().map(String::as_str).collect::<BTreeSet<_>>(), known, "crates without a floor");
+    assert_eq!(found.keys().map(String::as_str).collect::<BTreeSet<_>>(), known, "crates without an entry");
     for (name, allowed) in EDGES {
         for (dependency, kind) in &found[*name] {
             let of_tests = TEST_EDGES.iter().find(|(of, _)| of == name).map_or(&[][..], |(_, edges)| *edges);
@@ -221,7 +221,7 @@ fn crates_depend_only_on_lower_floors() {
     }
 }
 
-/// The folders that have the sources, tests and benches of a package of ours.
+/// The folders with the sources, tests and benches of one of our packages.
 fn test_folders(package: &str) -> Vec<&str> {
     match package.strip_prefix("strongroom-") {
         Some(folder) => vec![folder],
@@ -229,8 +229,8 @@ fn test_folders(package: &str) -> Vec<&str> {
     }
 }
 
-/// Of each of our packages the crates it depends on, as sources name them, and whether for tests
-/// only.
+/// For each of our packages, the crates that it depends on, as sources name them, and whether only
+/// its tests do.
 fn declared() -> BTreeSet<(String, String, bool)> {
     let version = cargo(&["-vV"]);
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).expect("cargo names the host");

@@ -140,7 +140,8 @@ fn logs() -> Vec<String> {
 /// Number of rows in one file: few enough for a report to name them all.
 const LOG_ROWS: usize = 10;
 
-/// A change of a row, and the columns that the finding then names; none where there is no record.
+/// A change of a row, and the columns that the finding must then name; none if the row has no
+/// record.
 struct Case {
     kept: Kept,
     column: &'static str,
@@ -204,7 +205,7 @@ fn cases() -> Vec<Case> {
         of(Raw, "raw", json!("no event"), None),
         of(Raw, "raw", json!(""), None),
         of(Raw, "raw", json!(format!("{{\"auditID\":\"a\",\"x\":{}}}", "[".repeat(100_000))), None),
-        // What does not follow from rendering.
+        // Columns that rendering does not determine.
         one(Rendered, "authz_decision", json!("forbid")),
         one(Rendered, "authz_decision", Value::Null),
         one(Rendered, "authz_reason", Value::Null),
@@ -385,7 +386,7 @@ fn rows_whose_columns_and_record_disagree_are_named() {
             let rows = rows_of(&file);
             (table, file, rows, 0)
         })
-        // Files of more rows are of the log with attacks, whose rows are left as they are.
+        // Files with more rows come from the log with attacks, whose rows are left unchanged.
         .filter(|(table, _, rows, _)| *table == "alerts" || rows.num_rows() <= LOG_ROWS)
         .collect();
     let mut expected = BTreeSet::new();
@@ -450,10 +451,10 @@ fn many_rows_are_counted_and_newer_formats_are_not_judged() {
     }
 }
 
-/// Records of a hostile archive may be anything. Neither verifier fails on them, and their reports
-/// agree.
+/// The records of a hostile archive may contain anything. Neither verifier crashes on them, and
+/// their reports agree.
 #[test]
-fn records_that_are_anything_are_judged_alike() {
+fn arbitrary_records_are_judged_alike() {
     let site = Site { folder: tempfile::tempdir().expect("a folder") };
     new_key(&site.key());
     for number in 0..6 {

@@ -1,5 +1,5 @@
-//! Seven independent readers read archives, and read the same: the promise that an auditor needs
-//! none of our programs.
+//! Seven independent readers read archives and find the same in them, so an auditor needs none of
+//! our programs.
 //!
 //! `tests/readers.py` opens every volume with each of them and compares what they find with what
 //! the commits say; this test makes the archives, and counts the same things with our own reader.

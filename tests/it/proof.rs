@@ -741,7 +741,7 @@ fn source_of(commit: &Path) -> BTreeSet<String> {
 }
 
 #[test]
-fn whatever_is_done_has_its_name() {
+fn every_tampering_is_named() {
     let public = public_of(&original().key());
     let clean = no_finding(&original().archive(), Some(&public));
     assert_eq!(clean["not_checked"], json!([]), "{clean:#}");
@@ -964,7 +964,7 @@ fn a_wrong_key_proves_nothing() {
 }
 
 #[test]
-fn what_is_remembered_must_be_a_checkpoint_of_the_archive() {
+fn only_checkpoints_of_the_archive_can_be_remembered() {
     let folder = tempfile::tempdir().expect("a folder");
     let note = write(folder.path(), "kept", b"nothing");
     let public = public_of(&original().key());
@@ -985,7 +985,7 @@ fn untouched_archives_have_no_finding_whatever_their_shape() {
     expect_code(&mut ingest(&path("plain"), &[&small]), 0);
     let report = no_finding(&path("plain"), None);
     assert!(report["not_checked"].to_string().contains("nothing is signed"), "{report:#}");
-    // The key comes later.
+    // The key is added later.
     sign_log(&path("plain"), &path("key"), 0);
     assert_eq!(no_finding(&path("plain"), Some(&public))["not_checked"], json!([]));
 
@@ -1012,7 +1012,7 @@ fn untouched_archives_have_no_finding_whatever_their_shape() {
     sign_log(&path("grown"), &path("key"), 0);
     assert_eq!(no_finding(&path("grown"), Some(&public))["not_checked"], json!([]));
 
-    // Some days only, and only what is new.
+    // Verifying some days only, and only what is new.
     let (kinds, report) = judged(
         strongroom()
             .args(["verify", "--from", "2026-03-02", "--to", "2026-03-02", "--json", "-", "--archive"])

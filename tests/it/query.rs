@@ -201,7 +201,7 @@ fn opened(folder: &TempDir, sql: &str) -> Vec<String> {
     dates
 }
 
-/// `kept of listed` as the command says on standard error.
+/// The `kept of listed` that the command prints on standard error.
 fn files(folder: &TempDir, sql: &str) -> (usize, usize) {
     let (_, err) = expect_code(&mut query(folder, sql), 0);
     let words: Vec<&str> = err.split_whitespace().collect();
@@ -253,7 +253,7 @@ fn a_question_about_an_hour_opens_the_files_of_its_day() {
 
 #[test]
 fn a_question_about_an_address_reads_where_it_occurs() {
-    // A file a day; one address a day, and one that a client put before its own.
+    // One file per day, with one address per day, and one address that a client put before its own.
     const ADDRESSES: [&[&str]; 4] = [&["10.0.0.1"], &["198.51.100.7", "10.0.0.2"], &["10.0.0.3"], &[]];
     let day = |day: usize| noon(3, 1) + Span::days(day as i64);
     let rows = (0..4).map(|at| Event { addresses: ADDRESSES[at], ..Event::at(day(at)) });
@@ -889,8 +889,8 @@ fn a_sort_beyond_the_memory_limit_spills() {
     assert!(every_file(folder.path()).is_empty());
 }
 
-/// Whole events in another order than they are stored in, under limits from a fortieth of their
-/// size up.
+/// Whole events, in an order other than the stored one, under memory limits from a fortieth of
+/// their size upwards.
 #[test]
 fn whole_events_are_sorted_within_little_memory() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -922,7 +922,7 @@ fn what_cannot_spill_says_what_to_do() {
 }
 
 #[test]
-fn a_closed_pipe_is_no_error() {
+fn a_closed_pipe_is_not_an_error() {
     let mut child = query(&YEAR, "SELECT * FROM events")
         .args(["--format", "json"])
         .stdout(Stdio::piped())
@@ -935,7 +935,7 @@ fn a_closed_pipe_is_no_error() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
 
-/// One row for each thing that a view must show or must not.
+/// One row for each thing that a view must show, and for each that it must not.
 static STORIES: LazyLock<TempDir> = LazyLock::new(|| {
     let mut minute = 0;
     let mut at = || {
@@ -1203,7 +1203,7 @@ fn a_session_sees_what_was_sealed_since() {
     assert_eq!(ask(events), number(&location, "SELECT count(*) FROM events"));
     assert!(ask(events) > first);
     assert_eq!(ask("SELECT count(DISTINCT source) AS n FROM events"), 2);
-    // Both sides of a join are of one moment.
+    // Both sides of a join show the same moment.
     assert_eq!(ask("SELECT count(*) - (SELECT count(*) FROM events) AS n FROM events"), 0);
     drop(questions);
     assert!(child.wait().expect("an end").success());

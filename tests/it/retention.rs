@@ -126,8 +126,8 @@ impl Aged {
         document(&mut self.command(&["retention", "status", "--json"]))
     }
 
-    /// Kinds that both verifiers name. With the Parquet reader of the second or without: these
-    /// tests do not need it.
+    /// Kinds that both verifiers name. These tests do not need the second verifier's Parquet
+    /// reader.
     fn kinds(&self) -> BTreeSet<String> {
         let mut command = self.command(&["verify", "--json", "-", "--public-key", &self.public]);
         let (_, report) = document(&mut command);
@@ -190,7 +190,7 @@ fn replace(path: &Path, bytes: &[u8]) {
 }
 
 #[test]
-fn what_is_past_its_time_is_told_and_dropped_by_name_alone() {
+fn expired_volumes_are_reported_and_dropped_only_by_name() {
     let aged = Aged::new();
     assert_eq!(aged.kinds(), BTreeSet::new());
     let (code, status) = aged.status();
@@ -266,8 +266,8 @@ fn what_is_past_its_time_is_told_and_dropped_by_name_alone() {
     assert_eq!(crate::run::number(&aged.archive(), sql), 1_500);
     assert_eq!(aged.kinds(), BTreeSet::new());
 
-    // The other tables of that year, too. Rejects have no user, so a hold about a user covers all
-    // of them.
+    // The same for the other tables of that year. Rejects have no user, so a hold about a user
+    // covers all of them.
     refused(&mut aged.drop(&old("rejects")), "hold \"case 7\" is on");
     expect_code(&mut aged.command(&["hold", "release", "case 7", "--reason", "closed"]), 0);
     expect_code(&mut aged.drop(&old("rejects")), 0);
@@ -276,7 +276,7 @@ fn what_is_past_its_time_is_told_and_dropped_by_name_alone() {
 }
 
 #[test]
-fn drops_that_are_none_are_named_by_both_verifiers() {
+fn invalid_drops_are_named_by_both_verifiers() {
     let aged = Aged::new();
     let backup = aged.folder.path().join("backup");
     copy(&aged.archive(), &backup);
@@ -329,7 +329,7 @@ fn drops_that_are_none_are_named_by_both_verifiers() {
     assert!(err.contains("it is not signed"), "{err}");
     taken(&aged.dropped(&that));
     taken(&aged.dropped(&that).with_extension("state"));
-    // Records of holds and policies, too.
+    // The same for records of holds and policies.
     expect_code(&mut aged.command(&["hold", "place", "--reason", "case 7", "case 7"]), 0);
     assert_eq!(aged.kinds(), BTreeSet::new());
     let list = aged.archive().join("_holds/00000001-00000001");
@@ -357,7 +357,7 @@ fn drops_that_are_none_are_named_by_both_verifiers() {
     assert!(aged.kinds().contains("volume_missing"));
 }
 
-/// Mode, date and hold of the version of every key, but for the probes.
+/// Mode, date and hold of the version of every key, except the probes.
 fn protections(outsider: &Outsider, bucket: &str) -> BTreeMap<String, (String, i64, bool)> {
     let versions = outsider.versions(bucket);
     let kept = versions.into_iter().filter(|(key, _)| !key.contains("/_probe/"));
@@ -436,7 +436,7 @@ fn a_promise_in_a_bucket_grows_and_never_shrinks() {
         let (out, _) = expect_code(&mut extend("8"), 0);
         assert!(out.contains("promised before") && out.contains(" 0 extended"), "{out}");
         expect_code(&mut extend("7"), 1);
-        // Later objects are promised the same years, also by writers with a shorter setting.
+        // Later objects are promised the same years, even by writers with a shorter setting.
         ingest("second.log", 52);
         let all = protections(&outsider, &bucket);
         assert!(all.len() > after.len() && all.values().all(|(_, until, _)| *until >= eight), "{all:#?}");
@@ -473,7 +473,7 @@ fn a_promise_in_a_bucket_grows_and_never_shrinks() {
 }
 
 #[test]
-fn holds_in_a_bucket_are_the_stores_own() {
+fn holds_in_a_bucket_are_the_stores_legal_holds() {
     let Some(seaweed) = s3::store() else { return };
     let (endpoint, outsider) = (seaweed.endpoint(), Outsider::of(&seaweed));
     let folder = tempfile::tempdir().expect("a folder");
@@ -520,7 +520,7 @@ fn holds_in_a_bucket_are_the_stores_own() {
     ] {
         assert!(first.iter().any(|key| key.contains(part)), "{part}: {first:#?}");
     }
-    // The store refuses held objects whatever their date is; this client has full rights.
+    // The store refuses to delete held objects whatever their date is; this client has full rights.
     assert_eq!(s3::findings(&endpoint, location, public.trim()).0, BTreeSet::new());
     let (code, status) = document(&mut run(&["retention", "status", "--json"]));
     assert_eq!(code, Some(0), "{status:#}");
@@ -557,7 +557,7 @@ fn holds_in_a_bucket_are_the_stores_own() {
 }
 
 #[test]
-fn a_volume_in_a_bucket_goes_only_when_the_store_lets_it() {
+fn a_volume_in_a_bucket_is_dropped_only_when_the_store_allows_it() {
     let Some(seaweed) = s3::store() else { return };
     let (endpoint, outsider, aged) = (seaweed.endpoint(), Outsider::of(&seaweed), Aged::new());
     let (bucket, location) = ("dropping", "s3://dropping/a");
@@ -633,7 +633,7 @@ fn a_volume_in_a_bucket_goes_only_when_the_store_lets_it() {
 }
 
 #[test]
-fn a_commit_from_the_future_is_not_young() {
+fn a_commit_from_the_future_is_not_recent() {
     let folder = tempfile::tempdir().expect("a folder");
     let (archive, key) = (folder.path().join("archive"), folder.path().join("key"));
     expect_code(strongroom().args(["key", "new"]).arg(&key), 0);
@@ -644,7 +644,8 @@ fn a_commit_from_the_future_is_not_young() {
         let mut verify = strongroom();
         kinds(&document(verify.args(["verify", "--json", "-", "--archive"]).arg(&archive)).1)
     };
-    // Unsigned commits: young for an hour, but not when they are from tomorrow.
+    // Unsigned commits are too young to be a finding for an hour, but not if they are from
+    // tomorrow.
     let more = write(folder.path(), "more.log", &log(500, 72));
     expect_code(&mut crate::run::ingest(&archive, &[&more]), 0);
     assert_eq!(kinds(), BTreeSet::new());

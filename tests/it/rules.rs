@@ -60,7 +60,7 @@ fn a_hunt_finds_what_the_stream_raised() {
     assert_eq!(found.iter().map(String::as_str).collect::<BTreeSet<_>>(), raised);
     assert_eq!(number(&archive, "SELECT count(*) FROM alerts"), raised.len() as i64, "none is stored twice");
 
-    // A part of the time: what ended in it, including what started before.
+    // A shorter period finds what ended in it, including what started before.
     let from = "2026-03-02T02:00:00Z";
     let middle = number(
         &archive,
@@ -72,8 +72,8 @@ fn a_hunt_finds_what_the_stream_raised() {
     assert!(none.is_empty() && err.contains("0 findings; 0 of 0 events"), "{err}");
 }
 
-/// Sequences and first times, of rules that are newer than the events, and findings that are
-/// stored.
+/// Rules that are newer than the events find sequences and first occurrences, and their findings
+/// are stored.
 #[test]
 fn a_new_rule_hunts_through_old_events_and_stores_what_it_finds() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -157,7 +157,7 @@ fn rules_are_listed_shown_linted_and_tested() {
 
 /// A policy that writes no bodies makes rules about bodies blind, and the coverage says so.
 #[test]
-fn coverage_says_what_the_stream_does_not_carry() {
+fn coverage_names_rules_that_the_stream_cannot_trigger() {
     let folder = tempfile::tempdir().expect("a folder");
     let archive = folder.path().join("archive");
     let mut text = event(1, 0, "create", "pods", "alice");

@@ -1,4 +1,4 @@
-//! What the tests of the binary share: runs of it, and logs for it.
+//! What the tests of the binary share: ways to run it, and logs for it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

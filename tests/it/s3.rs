@@ -236,7 +236,7 @@ fn a_bucket_without_lock_is_refused_and_named() {
 }
 
 #[test]
-fn answers_that_are_lost_lose_and_double_nothing() {
+fn lost_answers_neither_lose_nor_duplicate_data() {
     let Some(seaweed) = store() else { return };
     let faults = Faults::before(seaweed.port, Duration::from_secs(TIMEOUT_SECONDS + 1));
     let (direct, faulty, location) = (seaweed.endpoint(), faults.endpoint(), "s3://faults/a");
@@ -252,7 +252,7 @@ fn answers_that_are_lost_lose_and_double_nothing() {
     assert!(export(&faulty, location) == bytes, "reading through the same network");
     assert_eq!(number(&direct, location, "SELECT count(*) FROM events"), 12_000);
     assert_each_once(&Outsider::of(&seaweed).versions("faults"));
-    // Two commits with the same content would be a seal that was made twice.
+    // Two commits with the same content would mean that a seal was made twice.
     let alerts = "SELECT count(*) - count(DISTINCT alert_id) FROM alerts";
     assert_eq!(number(&direct, location, alerts), 0);
     println!("{} answers were lost after the store had done its work", faults.lost());
@@ -293,7 +293,7 @@ fn two_processes_write_different_files_at_once() {
 }
 
 #[test]
-fn a_run_killed_at_any_moment_is_made_good_by_the_next() {
+fn a_run_killed_at_any_moment_is_completed_by_the_next() {
     let Some(seaweed) = store() else { return };
     let (endpoint, location) = (seaweed.endpoint(), "s3://killed/a");
     let folder = tempfile::tempdir().expect("a folder");
@@ -327,7 +327,7 @@ fn a_run_killed_at_any_moment_is_made_good_by_the_next() {
     println!("{killed} runs were killed in {:?}", started.elapsed());
 }
 
-/// Kinds that `verify` names, and the second verifier as well, which asks the store itself.
+/// Kinds that `verify` names; the second verifier, which asks the store itself, must name the same.
 pub fn findings(endpoint: &str, location: &str, public: &str) -> (BTreeSet<String>, Value) {
     findings_with(endpoint, location, public, &[])
 }
@@ -398,7 +398,7 @@ fn append_commit(outsider: &Outsider, bucket: &str, key: &str, lock: Option<Dura
 }
 
 #[test]
-fn what_is_done_to_objects_has_its_name() {
+fn every_tampering_with_objects_is_named() {
     let Some(seaweed) = store() else { return };
     let endpoint = seaweed.endpoint();
     let folder = tempfile::tempdir().expect("a folder");

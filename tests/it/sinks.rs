@@ -86,7 +86,7 @@ fn plain_http(url: &str) -> HttpOptions {
     HttpOptions::new(url, TlsOptions::default(), false).expect("a URL")
 }
 
-/// A judge's output for `input`; nothing where none is installed.
+/// A judge's output for `input`; `None` if the judge is not installed.
 fn judged(tool: &str, input: &str) -> Option<String> {
     let python = std::env::var_os("STRONGROOM_PYTHON")?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools").join(tool);
@@ -176,7 +176,7 @@ fn hook(receiver: &Receiver, folder: &Path) -> String {
     )
 }
 
-/// By the id of its webhook, every body that arrived.
+/// Every body that arrived, by its `webhook-id`.
 fn bodies(posted: &Mutex<Vec<Posted>>) -> BTreeMap<String, BTreeSet<Vec<u8>>> {
     let mut bodies: BTreeMap<String, BTreeSet<Vec<u8>>> = BTreeMap::new();
     for one in posted.lock().expect("no panic holds it").iter() {
@@ -279,7 +279,7 @@ fn webhooks_are_signed_as_the_standard_wants() {
     let input: String = posted.iter().map(|one| line(SECRET, one)).collect();
     let Some(said) = judged("webhook_verify.py", &input) else { return };
     assert_eq!(said.trim(), "20");
-    // The judge really judges.
+    // The judge is no rubber stamp.
     let mut changed = posted[0].clone();
     changed.body.push(b' ');
     let python = std::env::var_os("STRONGROOM_PYTHON").expect("asked above");
@@ -380,7 +380,7 @@ fn what_is_sealed_and_not_in_the_outbox_is_read_from_the_archive() {
     assert!(daemon.metric("outbox_caught_up_total") >= missing.len() as f64);
     daemon.terminate();
     assert_eq!(found(&read(&out)).into_iter().collect::<BTreeSet<_>>(), missing);
-    // The second time there is nothing new.
+    // A second run sends nothing new.
     let daemon = Daemon::start(&set.config);
     std::thread::sleep(Duration::from_secs(1));
     daemon.terminate();
@@ -427,7 +427,7 @@ fn an_outbox_that_is_full_drops_nothing_for_good() {
 
 /// Groups: the first of each, and a summary that counts the others.
 #[test]
-fn groups_tell_the_first_and_count_the_others() {
+fn groups_send_the_first_and_count_the_others() {
     let secrets = tempfile::tempdir().expect("a folder");
     let out = secrets.path().join("out.jsonl");
     let set = setting("group = '3s'", &file_sink(&out.display().to_string()));
@@ -458,7 +458,7 @@ fn groups_tell_the_first_and_count_the_others() {
 }
 
 #[test]
-fn a_sink_is_tried_and_says_what_came_back() {
+fn test_sink_prints_what_the_receiver_answered() {
     let receiver = Receiver::start(|posted| match posted.path.as_str() {
         "/in" => (200, String::new(), "thank you".to_owned()),
         _ => (401, String::new(), format!("who are you, {SECRET}?")),
@@ -521,7 +521,7 @@ fn rsyslog_gets_every_byte_over_tls() {
 }
 
 #[test]
-fn cef_means_to_others_what_it_means_to_us() {
+fn another_parser_reads_the_same_from_our_cef() {
     let alerts = alerts(40);
     let lines: String = alerts.iter().map(|alert| cef(alert) + "\n").collect();
     assert_eq!(lines.lines().count(), alerts.len(), "a line each");

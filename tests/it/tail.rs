@@ -125,7 +125,7 @@ impl Lumberjack {
 }
 
 #[test]
-fn rotation_under_load_with_gzip_and_kills_loses_and_doubles_nothing() {
+fn rotation_under_load_with_gzip_and_kills_loses_and_duplicates_nothing() {
     let rotations = if is_long() { 100 } else { 15 };
     let set = setting("");
     let mut log_ = Lumberjack::new(&set.logs);
@@ -220,13 +220,13 @@ fn copies_truncation_and_files_that_vanish() {
     assert_eq!(daemon.get("/readyz").0, 200, "{}", daemon.log());
     assert!(daemon.terminate().0.success());
     let torn = b"{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"lev";
-    // Streams follow each other as they are: the piece has no newline.
+    // Streams are exported one after the other, unchanged: the piece has no newline.
     let all = [&first[..], &second, torn, &third].concat();
     assert!(multiset(&export(&set.archive)) == multiset(&all));
 }
 
 #[test]
-fn an_alert_leaves_long_before_its_event_is_sealed() {
+fn an_alert_is_sent_long_before_its_event_is_sealed() {
     let folder = folder();
     let archive = folder.path().join("archive");
     let path = folder.path().join("audit.log");
@@ -276,7 +276,7 @@ fn an_alert_leaves_long_before_its_event_is_sealed() {
 }
 
 #[test]
-fn a_full_disk_is_said_and_waited_for() {
+fn a_full_disk_is_reported_and_waited_for() {
     let set = setting("");
     let bytes = log(4_000, 61);
     let path = set.logs.join("audit.log");
@@ -311,7 +311,7 @@ fn a_full_disk_is_said_and_waited_for() {
 }
 
 #[test]
-fn metrics_are_read_by_prometheus_client_and_want_the_token() {
+fn prometheus_client_reads_metrics_and_needs_the_token() {
     let folder = folder();
     let logs = write(folder.path(), "audit.log", &log(6_000, 71));
     let token = write(folder.path(), "token", b"a-long-token\n");
@@ -351,7 +351,7 @@ fn metrics_are_read_by_prometheus_client_and_want_the_token() {
 }
 
 #[test]
-fn config_explains_itself_and_tells_every_mistake() {
+fn config_explains_itself_and_reports_every_mistake() {
     let folder = folder();
     let (text, _) = crate::run::expect_code(strongroom().arg("config"), 0);
     assert!(text.contains("[[tail]]") && text.contains("interval = \"5m\""));

@@ -1,5 +1,5 @@
-//! What goes wrong around a daemon in years: a disk that becomes read-only, permissions that are
-//! removed, credentials that expire, an unmounted disk, a clock that is set back. Each time the
+//! What goes wrong around a daemon over the years: a disk that becomes read-only, permissions that
+//! are removed, credentials that expire, an unmounted disk, a clock that is set back. Each time the
 //! daemon reports what is wrong, holds or leaves at its source what it cannot seal, and continues
 //! without help when the cause is fixed.
 
@@ -14,7 +14,7 @@ use crate::daemon::{Daemon, config, wait_until};
 use crate::run::{expect_code, export, log, number, output, strongroom, strongroom_at, write};
 use crate::services::seaweed::{self, ACCESS_KEY, SECRET_KEY};
 
-/// The user of the daemon where the tests run as root, who may do everything.
+/// The user that runs the daemon if the tests run as root, because no permission stops root.
 const NOBODY: u32 = 65_534;
 
 struct Setting {
@@ -52,7 +52,7 @@ fn is_root(folder: &Path) -> bool {
     may
 }
 
-/// All folders below and at `path`.
+/// `path` and all folders below it.
 fn folders(path: &Path) -> Vec<PathBuf> {
     let mut found = vec![path.to_owned()];
     let mut next = 0;
@@ -74,7 +74,7 @@ fn says_so(daemon: &mut Daemon, words: &str) {
 }
 
 #[test]
-fn permission_denied_is_said_and_waited_for() {
+fn missing_permissions_are_reported_and_waited_for() {
     let set = setting(None);
     let bytes = log(2_000, 81);
     let mut command = strongroom();
@@ -109,7 +109,7 @@ fn permission_denied_is_said_and_waited_for() {
 }
 
 #[test]
-fn a_disk_that_is_gone_is_not_made_anew() {
+fn the_folder_of_an_unmounted_disk_is_not_created() {
     let set = setting(None);
     let bytes = log(2_000, 82);
     append(&set.log, &bytes[..500_000]);
@@ -128,7 +128,7 @@ fn a_disk_that_is_gone_is_not_made_anew() {
 
 /// A separate mount, which is switched between writable and read-only.
 #[test]
-fn a_read_only_disk_is_said_and_waited_for() {
+fn a_read_only_disk_is_reported_and_waited_for() {
     let set = setting(None);
     let bytes = log(1_000, 83);
     append(&set.log, &bytes);
@@ -162,7 +162,7 @@ fn a_read_only_disk_is_said_and_waited_for() {
 }
 
 #[test]
-fn credentials_that_expire_are_said_and_their_renewal_is_seen() {
+fn expired_credentials_are_reported_and_their_renewal_is_noticed() {
     let Some(seaweed) = seaweed::shared() else { return };
     let location = "s3://expiry/prod";
     let set = setting(Some(location));
@@ -220,7 +220,7 @@ fn credentials_that_expire_are_said_and_their_renewal_is_seen() {
 }
 
 #[test]
-fn a_clock_that_is_set_back_is_said_and_harms_nothing() {
+fn a_clock_that_is_set_back_is_reported_and_harms_nothing() {
     let set = setting(None);
     let bytes = log(2_000, 86);
     let library = set.folder.path().join("clock.so");
@@ -235,7 +235,7 @@ fn a_clock_that_is_set_back_is_said_and_harms_nothing() {
     command.env("LD_PRELOAD", &library).env("STRONGROOM_TEST_CLOCK", &clock);
     let mut daemon = Daemon::spawn(command);
     wait_until("a first seal", || daemon.metric("seals_total") >= 1.0);
-    // Two years: another volume, if volumes went back.
+    // Set back by two years, which would be another volume if a daemon went back to older volumes.
     std::fs::write(&clock, "-63072000").expect("written");
     wait_until("it is said", || daemon.log().contains("the system clock was set back"));
     append(&set.log, &bytes[500_000..]);

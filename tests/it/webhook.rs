@@ -20,7 +20,7 @@ fn batches(count: usize, size: usize, seed: u64) -> Vec<(Vec<u8>, Vec<Vec<u8>>)>
     let items: Vec<Vec<u8>> = text
         .split(|byte| *byte == b'\n')
         .filter(|line| !line.is_empty())
-        // Items of a list carry no kind of their own.
+        // The items of a list have no `kind` of their own.
         .map(|line| line.strip_prefix(br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","#.as_slice()))
         .map(|rest| [b"{", rest.expect("a generated line")].concat())
         .collect();
@@ -90,8 +90,8 @@ fn every_batch_answered_with_200_is_in_the_archive_once_whatever_is_killed() {
     let batches = Arc::new(batches(if is_long() { 2_000 } else { 120 }, 40, 81));
     let kills_wanted = if is_long() { 50 } else { 4 };
 
-    // Senders try each batch until it is answered with 200, as an API server does, and remember
-    // that it was.
+    // Senders retry each batch until it is answered with 200, as an API server does, and note that
+    // it was.
     let address = Arc::new(Mutex::new(String::new()));
     let (next, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let mut daemon = Daemon::start(&config);
@@ -153,7 +153,7 @@ fn every_batch_answered_with_200_is_in_the_archive_once_whatever_is_killed() {
     let list =
         format!(r#"{{"kind":"EventList","apiVersion":"audit.k8s.io/v1","metadata":{{}},"items":[{other}]}}"#);
     assert_eq!(post(&to, "/prod", TOKEN, list.as_bytes()), 200);
-    // Not ours: no token, another one, another path.
+    // Refused: no token, a wrong token, an unknown path.
     assert_eq!(post(&to, "/prod", "a-token-of-the-tess", b"{}"), 401);
     assert_eq!(post(&to, "/staging", TOKEN, b"{}"), 404);
     wait_until("the other one is sealed", || number(&archive, "SELECT count(*) FROM events") == events + 1);

@@ -2,8 +2,8 @@
 //!
 //! Terms. A *volume* is one Delta table: the commits of one calendar year, or of a part of it. A
 //! commit is a JSON file of actions: `add` names a sealed file, `txn` records a position. A volume
-//! is *closed* by a commit with the appId `#closed`: no commit follows it, so that all writers that
-//! follow the log agree which volume comes next.
+//! is *closed* by a commit with the appId `#closed`: no commit may follow that one, so all writers
+//! that read the log agree on which volume comes next.
 //!
 //! Invariants. A commit contains both the rows of a seal and the positions they lead to, or
 //! neither. A commit is one durable, conditional write; if another writer wrote that version first,
@@ -96,7 +96,7 @@ pub(crate) struct FileFacts {
     /// The least offset, the greatest offset and the number of rows of each source partition.
     pub(crate) spans: BTreeMap<String, (i64, i64, u64)>,
     pub(crate) sha256: Sha256Hash,
-    /// Root over the records; `None` if their hashes were not given.
+    /// Merkle root over the records; `None` if their hashes were not given.
     pub(crate) record_root: Option<Sha256Hash>,
     /// In a bucket with versions: the version that the lock protects.
     pub(crate) version: Option<String>,
@@ -125,7 +125,7 @@ pub(crate) struct VolumeLog {
     path: PathBuf,
     store: Store,
     state: State,
-    /// A due Delta checkpoint was missing when the volume was opened.
+    /// Whether a Delta checkpoint that was due was missing when the volume was opened.
     is_uncovered: bool,
 }
 
@@ -437,7 +437,7 @@ pub(crate) fn positions(
     Ok(positions)
 }
 
-/// The state of the appIds in the log of a volume.
+/// What the log of a volume says about each appId.
 #[derive(Debug, Default)]
 pub(crate) struct Transactions {
     /// The newest `txn` version of every appId, from the newest checkpoint and the commits after

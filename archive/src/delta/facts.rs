@@ -150,7 +150,7 @@ pub fn parse(bytes: &[u8], first: bool) -> (CommitFacts, Vec<CommitFault>) {
             faults.push(CommitFault { kind, line: Some(number + 1), detail });
         };
         let Ok(Strict(Value::Object(line))) = serde_json::from_slice(line) else {
-            fault(FaultKind::Malformed, "not a JSON object without repeated names".to_owned());
+            fault(FaultKind::Malformed, "not a JSON object, or it repeats a name".to_owned());
             continue;
         };
         if line.len() != 1 {

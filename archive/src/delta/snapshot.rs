@@ -108,7 +108,7 @@ impl FileEntry {
     }
 }
 
-/// The statistics of a commit's `add` that we write.
+/// The statistics that we write into the `add` of a commit.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct Statistics {

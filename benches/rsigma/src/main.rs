@@ -8,11 +8,11 @@
 //! thread, best of several rounds. Derived rules are ours with one more line that no event has.
 //!
 //! Correlations are compared as well, where both engines give them the same meaning: counts, counts
-//! of values, sequences. The comparison is of which rule reports which group, not how often: rsigma
-//! reports again for each further event, ours once a burst. Both get each request once (ours counts
-//! a request once, rsigma each of its stages), in order of time. In addition to the generated
-//! events each rule's own fixtures are judged: both must find the first and neither the near
-//! misses.
+//! of values, sequences. What is compared is which rule reports which group, not how often: rsigma
+//! reports again for each further event, ours once per burst. Both get each request once (ours
+//! counts a request once, rsigma each of its stages), in order of time. In addition to the
+//! generated events each rule's own fixtures are judged: both engines must find the hits, and
+//! neither may find the near misses.
 //!
 //! Run with `cargo run --release --manifest-path benches/rsigma/Cargo.toml` from the root.
 
@@ -371,6 +371,6 @@ fn correlations(lines: &[String]) -> bool {
             }
         }
     }
-    println!("correlations: {same} groups told of by both, {differ} by one");
+    println!("correlations: {same} groups reported by both, {differ} by one of them");
     differ == 0
 }

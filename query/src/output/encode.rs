@@ -117,7 +117,7 @@ impl<W: Write + Send> Encoder<W> {
     }
 }
 
-/// `schema` with plain strings and bytes where it has views, also inside lists.
+/// `schema` with plain strings and bytes where it has views, including those inside lists.
 fn plain_schema(schema: &Schema) -> SchemaRef {
     Arc::new(Schema::new(schema.fields().iter().map(|field| plain_field(field)).collect::<Vec<_>>()))
 }

@@ -184,7 +184,7 @@ impl Grid {
     }
 }
 
-/// Widths that fill at most `columns`: the widest shrink first. `None` when even the least widths
+/// Widths that fill at most `columns`: the widest shrink first. `None` when even the minimum widths
 /// do not fit.
 fn fit(natural: &[usize], columns: usize) -> Option<Vec<usize>> {
     let separators = natural.len().saturating_sub(1) * width(SEPARATOR);
@@ -307,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_widest_columns_give_way_first() {
+    fn the_widest_columns_shrink_first() {
         assert_eq!(fit(&[10, 20, 5], 80), Some(vec![10, 20, 5]));
         assert_eq!(fit(&[10, 100, 5], 60), Some(vec![10, 39, 5]));
         assert_eq!(fit(&[100, 100], 43), Some(vec![20, 20]));
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn no_value_acts_upon_the_terminal() {
+    fn no_value_controls_the_terminal() {
         assert_eq!(clean("curl\u{1b}[2J/7\r\n"), "curl\\u{1b}[2J/7\\r\\n");
         assert_eq!(clean("a\u{202e}b"), "a\\u{202e}b");
         assert_eq!(clean("\u{9b}31m"), "\\u{9b}31m");

@@ -1,8 +1,8 @@
 //! A proxy between clients and a Kafka broker that cuts connections at chosen moments, in a fixed
 //! rhythm.
 //!
-//! It reads only the necessary part of the protocol: frames with their length, the kind of a
-//! request, and that a broker answers in the order of requests. These are its actions on answers,
+//! It knows only a small part of the protocol: that frames start with their length, where the kind
+//! of a request is, and that a broker answers requests in order. These are its actions on answers,
 //! in turn, counted for each kind over all connections:
 //!
 //! - fetches that bring messages: passes half of the answer on and cuts; passes it; cuts instead of
@@ -11,11 +11,11 @@
 //!   know whether the broker has the commit;
 //! - requests for the ends of a log: cuts instead of every fifth answer.
 //!
-//! All other answers pass. Nothing depends on time: a retry meets the next turn, which is another
-//! one. In addition, the broker can be [away](Cuts::away): every connection is cut, and every
-//! client is turned away, until it is back. All of this happens to clients that use our client
-//! name. Others, such as the tests' producers, have a broker without faults: the broker's treatment
-//! of a producer that has lost its connection is not under test.
+//! All other answers pass. Nothing depends on time, and a retry gets the next action in the list.
+//! In addition, the broker can be [away](Cuts::away): every connection is cut, and every client is
+//! turned away, until it is back. All of this happens only to clients with our client name. Others,
+//! such as the producers of the tests, see a broker without faults, because what a broker does with
+//! a producer that has lost its connection is not under test.
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
@@ -203,7 +203,7 @@ fn serve(client: &TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
             Connection { is_ours, stream: broker.try_clone()? },
         ]);
     }
-    // A connection that arrived while all were cut.
+    // This connection arrived while all others were being cut.
     if is_ours && shared.is_away.load(Ordering::SeqCst) {
         cut(&broker);
         return Ok(());

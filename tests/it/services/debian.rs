@@ -46,7 +46,8 @@ impl Drop for Service {
     }
 }
 
-/// rsyslog, which accepts syslog over TLS and writes what it got, raw, a line each, to `out`.
+/// rsyslog, which accepts syslog over TLS and writes each message that it got, raw and on its own
+/// line, to `out`.
 pub fn rsyslog() -> Option<Service> {
     let root = root()?;
     let folder = tempfile::tempdir().expect("a folder");

@@ -3,8 +3,8 @@
 //!
 //! Its actions on a PUT, in turn: refuses it (503) and does not pass it on; passes it on and
 //! answers 500; passes it on; passes it on and is silent until the client has given up; passes it
-//! on; passes it on and hangs up. It answers some other requests with 503. So every kind of doubt
-//! that a writer can be left in occurs.
+//! on; passes it on and hangs up. It answers some other requests with 503. So a writer is left in
+//! every kind of doubt that there is.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};

@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Ports of services are below those that the system gives to clients (Linux: from 32,768 on).
-/// Otherwise a client's connection may take one between the check and its use, or while its owner
-/// is down; and a client of a closed port may be connected to itself.
+/// Otherwise the connection of some client may take a port between the check and its use, or while
+/// the service is down; and a client of a closed port may be connected to itself.
 const FIRST_PORT: u16 = 10_240;
 const PORTS: u16 = 11_000;
 /// SeaweedFS also listens this far above each of its ports.

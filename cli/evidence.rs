@@ -5,7 +5,7 @@
 
 mod check;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -15,7 +15,7 @@ use strongroom_archive::Archive;
 use strongroom_evidence::{Pack, PackFolder, PackOptions, Progress, Question, Sources, Span, Step, build};
 use strongroom_ingest::export::EventRecords;
 use strongroom_proof::verify::Watch;
-use strongroom_query::{Expanded, Format, Layout, QueryError, Session, SessionOptions, write_answer};
+use strongroom_query::{Expanded, Format, Layout, Session, SessionOptions, write_answer};
 use strongroom_tlog::PublicKey;
 use tokio::runtime::Runtime;
 

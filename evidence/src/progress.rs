@@ -6,7 +6,6 @@ use strongroom_proof::verify::Watch;
 
 /// A step of making a pack, or of comparing one with its archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Step {
     /// Reading the signed commits.
     ReadCommits,

@@ -15,6 +15,8 @@ use strongroom_query::QueryError;
 use strongroom_retention::RetentionError;
 use strongroom_schemas::error_chain;
 
+use crate::term;
+
 /// Everything asked for was done.
 pub const OK: u8 = 0;
 /// Done, and something needs attention: lines were rejected, or the input or the SQL is wrong.
@@ -89,8 +91,18 @@ pub fn proof_error(error: impl Into<ProofError>) -> CliError {
 
 /// An error of an evidence pack.
 pub fn evidence_error(error: EvidenceError) -> CliError {
-    let hint = error.hint();
-    CliError::of(error, false, hint)
+    let (is_input, hint) = (error.is_input(), error.hint());
+    match error {
+        EvidenceError::Sql(source) => match source.downcast::<QueryError>() {
+            Ok(error) => query_error(*error),
+            Err(source) => CliError::failure(EvidenceError::Sql(source)),
+        },
+        // Place and detail have text of the archive.
+        EvidenceError::FailedCheck { .. } => {
+            CliError::failure(anyhow::anyhow!("{}", term::printable(&error.to_string())))
+        }
+        error => CliError::of(error, is_input, hint),
+    }
 }
 
 /// An error of retention, of a legal hold, or of a drop.

@@ -1,23 +1,15 @@
 //! `strongroom evidence check`: a pack alone, or compared with its archive.
 //!
-//! Invariant: a pack's own statements are believed only as far as its bytes show them; the archive
-//! is asked the question of the pack, at the heads of the pack.
+//! Invariant: without `--archive` only the folder of the pack is read.
 
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use chrono::DateTime;
-use strongroom_archive::LogError;
-use strongroom_evidence::{
-    EvidenceError, Ledger, Manifest, PackReport, Selection, Span, check_pack, fingerprint,
-};
+use strongroom_evidence::{PackReport, Progress, Sources, check_pack, compare_with_archive};
 use strongroom_ingest::export::EventRecords;
-use strongroom_proof::verify::FindingKind;
-use strongroom_schemas::Table;
-use strongroom_tlog::{PublicKey, TreeHead};
+use strongroom_tlog::PublicKey;
 
-use super::ask::{Asker, alerts_sql, events_sql};
-use super::{LAG_MAX_US, Steps, ask_alerts, ask_events};
+use super::{Asker, Steps};
 use crate::exit::{self, CliError, evidence_error};
 use crate::findings::{self, PrintableReport};
 use crate::key::{open, public_key};
@@ -49,116 +41,22 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<u8, CliError> {
-    let (steps, witnesses) = (Steps { quiet: args.quiet }, args.witnesses.witnesses()?);
-    let bar = steps.bar();
-    let cannot = || format!("cannot read {}", args.folder.display());
-    let report = check_pack(&args.folder, &args.public_key, &witnesses, &bar).with_context(cannot);
-    let mut report = report.map_err(CliError::input)?;
-    bar.0.finish_and_clear();
-    if let (Some(location), Some(manifest)) = (&args.archive, report.manifest.clone()) {
-        ask_again(location, &manifest, &mut report, &steps)?;
+    let (steps, witnesses) = (Steps::new(args.quiet), args.witnesses.witnesses()?);
+    let mut report = check_pack(&args.folder, &args.public_key, &witnesses, &steps)
+        .with_context(|| format!("cannot read {}", args.folder.display()))
+        .map_err(CliError::input)?;
+    steps.clear();
+    if let (Some(location), Some(_)) = (&args.archive, &report.manifest) {
+        let archive = open(location)?;
+        let asker = Asker::over(&archive)?;
+        let sources =
+            Sources { archive: &archive, records: &EventRecords, sql: &|sql, out| asker.run(sql, out) };
+        let progress = Progress { on_step: &|step| steps.start(step), watch: &steps };
+        compare_with_archive(&sources, &mut report, &progress).map_err(evidence_error)?;
+        steps.clear();
     }
     write_report(args, &report)?;
     Ok(if report.findings.is_empty() { exit::OK } else { exit::FINDING })
-}
-
-/// Asks the archive the question of the pack, at the heads of the pack.
-fn ask_again(
-    location: &str,
-    manifest: &Manifest,
-    report: &mut PackReport,
-    steps: &Steps,
-) -> Result<(), CliError> {
-    let archive = open(location)?;
-    if archive.id() != manifest.archive_id {
-        report.find(
-            FindingKind::PackArchive,
-            "manifest.json",
-            format!("the pack is of archive {}, and this is {}", manifest.archive_id, archive.id()),
-        );
-        return Ok(());
-    }
-    let question = &manifest.question;
-    let time = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_micros());
-    let (Some(from_us), Some(to_us)) = (time(&question.from), time(&question.to)) else {
-        report.find(FindingKind::PackQuestion, "manifest.json", "its period is not valid");
-        return Ok(());
-    };
-    if manifest.events_query.sql != events_sql(question) || manifest.alerts_query.sql != alerts_sql(question)
-    {
-        report.find(FindingKind::PackQuestion, "manifest.json", "its SQL is not the SQL of its question");
-        return Ok(());
-    }
-    steps.say("asking the archive again");
-    let heads: Vec<TreeHead> = report.heads.clone();
-    let ledger = match Ledger::load(&archive, Span { from_us, to_us }, Some(&heads), LAG_MAX_US) {
-        Ok(ledger) => ledger,
-        Err(EvidenceError::Log(error @ (LogError::Forked { .. } | LogError::Read { .. }))) => {
-            report.find(
-                FindingKind::Forked,
-                "manifest.json",
-                format!("the archive does not have these checkpoints: {error}"),
-            );
-            return Ok(());
-        }
-        Err(error) => return Err(evidence_error(error)),
-    };
-    let asker = Asker::over(&archive)?;
-    let spool = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let (mut chosen, events) = ask_events(&asker, question, spool.path())?;
-    let (ids, alerts) = ask_alerts(&asker, question)?;
-    let changed =
-        (events.sha256 != manifest.events_query.sha256, alerts.sha256 != manifest.alerts_query.sha256);
-    let (wanted_events, wanted_alerts) = if question.complete {
-        (Selection::Whole, Selection::Whole)
-    } else {
-        (Selection::Events(&mut chosen), Selection::Alerts(&ids))
-    };
-    let mut later = 0;
-    for (table, name, wanted) in
-        [(Table::Events, "records.jsonl", wanted_events), (Table::Alerts, "alerts.jsonl", wanted_alerts)]
-    {
-        let bar = steps.bar();
-        let (sha256, named, left) = match fingerprint((&archive, &ledger), table, wanted, &EventRecords, &bar)
-        {
-            Ok(found) => found,
-            Err(EvidenceError::NotProvable { detail }) => {
-                report.find(
-                    FindingKind::PackArchive,
-                    name,
-                    format!("the archive cannot be read again: {detail}"),
-                );
-                continue;
-            }
-            Err(error) => return Err(evidence_error(error)),
-        };
-        bar.0.finish_and_clear();
-        later += left;
-        let given = manifest.files.iter().find(|file| file.name == name);
-        if given.is_none_or(|file| file.sha256 != sha256) {
-            let rows: u64 = named.iter().map(|file| file.chosen).sum();
-            let packed = if table == Table::Events { manifest.counts.events } else { manifest.counts.alerts };
-            let detail = format!(
-                "the archive answers with {rows} records and the pack has {packed}: the pack is not the answer to its question"
-            );
-            report.find(FindingKind::PackIncomplete, name, detail);
-        }
-    }
-    report.not_checked.retain(|text| !text.starts_with("whether these are all records"));
-    // The records of a complete pack were compared, whichever of them the question chose.
-    let is_explained = later > 0 || question.complete;
-    if changed.0 && !is_explained {
-        let detail =
-            "the answer to its SQL has another hash than the manifest says, and no later records explain it";
-        report.find(FindingKind::PackQuestion, "manifest.json", detail);
-    } else if changed.0 || changed.1 {
-        report.not_checked.push(format!(
-            "records that came later: {} events of the period were sealed after the checkpoints of the pack{}",
-            if question.complete { "perhaps some".to_owned() } else { term::count(later) },
-            if changed.1 { ", and the period has other alerts" } else { "" }
-        ));
-    }
-    Ok(())
 }
 
 fn write_report(args: &Args, report: &PackReport) -> Result<(), CliError> {

@@ -63,10 +63,6 @@ impl Chosen {
         Ok(())
     }
 
-    pub fn rows(&self) -> u64 {
-        self.rows
-    }
-
     /// Prepares the added rows for [`Chosen::take`].
     ///
     /// # Errors

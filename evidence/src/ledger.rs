@@ -32,6 +32,8 @@ use super::question::Span;
 const READS_AT_ONCE: usize = 16;
 /// Maximum number of jumps, and of lags, that are kept; all are counted.
 const TOLD_MAX: usize = 1000;
+/// How late a commit may be after its newest event without being reported.
+const LAG_MAX_US: i64 = 3_600_000_000;
 const RECORDS: &str = "#records";
 const BROKER: &str = "#broker";
 
@@ -147,30 +149,15 @@ struct Reached {
 
 impl Ledger {
     /// Reads the commits of every table up to its newest checkpoint, or up to the given heads,
-    /// which must match the commits. `lag_max_us` is how late a commit may be before it is
-    /// reported.
+    /// which must match the commits.
     ///
     /// # Errors
     /// [`LogError::NoKey`] for an archive without a key, [`LogError::Forked`] if the commits
     /// are not those that were signed.
-    pub fn load(
-        archive: &Archive,
-        span: Span,
-        at: Option<&[TreeHead]>,
-        lag_max_us: i64,
-    ) -> Result<Ledger, EvidenceError> {
+    pub fn load(archive: &Archive, span: Span, at: Option<&[TreeHead]>) -> Result<Ledger, EvidenceError> {
         let (site, at) = (archive.site().clone(), at.map(<[TreeHead]>::to_vec));
-        let loaded = background::wait(async move { load(&site, span, at.as_deref(), lag_max_us).await });
+        let loaded = background::wait(async move { load(&site, span, at.as_deref()).await });
         Ok(loaded?)
-    }
-
-    /// The heads to which everything in a pack leads.
-    pub fn heads(&self) -> impl Iterator<Item = &TreeHead> {
-        self.volumes.values().map(|volume| &volume.head)
-    }
-
-    pub fn archive_id(&self) -> &str {
-        &self.archive_id
     }
 
     /// Number of rows in the files of a table that may contain rows of the period.
@@ -192,7 +179,6 @@ impl Ledger {
         &mut self,
         (log, index): (VolumeId, u64),
         commit: CommitFacts,
-        lag_max_us: i64,
         reached: &mut BTreeMap<String, Reached>,
     ) -> Option<Entry> {
         let span = self.span;
@@ -233,7 +219,7 @@ impl Ledger {
                     sum.duplicates += duplicates;
                 }
                 if let (Some(newest), Some(sealed_us)) = (newest, sealed_us)
-                    && sealed_us.saturating_sub(newest) > lag_max_us
+                    && sealed_us.saturating_sub(newest) > LAG_MAX_US
                 {
                     self.lags_in_all += 1;
                     if self.lags.len() < TOLD_MAX {
@@ -261,7 +247,7 @@ impl Ledger {
     }
 }
 
-async fn load(site: &Site, span: Span, at: Option<&[TreeHead]>, lag_max_us: i64) -> Result<Ledger, LogError> {
+async fn load(site: &Site, span: Span, at: Option<&[TreeHead]>) -> Result<Ledger, LogError> {
     let chain = keys::load(site).await?;
     if chain.records.is_empty() {
         return Err(LogError::NoKey);
@@ -329,7 +315,7 @@ async fn load(site: &Site, span: Span, at: Option<&[TreeHead]>, lag_max_us: i64)
         while let Some(bytes) = reads.next().await {
             let (commit, index) = (parse_commit(&bytes?), leaves.len() as u64);
             leaves.push(commit.leaf);
-            entries.extend(ledger.add((log, index), commit, lag_max_us, &mut reached));
+            entries.extend(ledger.add((log, index), commit, &mut reached));
         }
         if root(&leaves) != head.root {
             return Err(LogError::Forked { log: log.name(), size: head.size });

@@ -8,24 +8,31 @@
 //! 3. Everything in a pack other than its records (counts, gaps, answers of the store) is presented
 //!    as the statement of its maker.
 
+mod ask;
 mod attest;
+mod build;
+mod check;
 mod chosen;
+mod compare;
 mod error;
+mod folder;
+mod gaps;
 mod ledger;
 mod manifest;
-mod pack;
+mod progress;
 mod question;
+mod report;
 mod select;
+mod text;
+mod verify_md;
 
-pub use self::attest::attest;
-pub use self::chosen::Chosen;
+pub use self::ask::RunSql;
+pub use self::build::{Pack, PackOptions, Sources, build};
+pub use self::check::{PackReport, check_pack};
+pub use self::compare::compare_with_archive;
 pub use self::error::EvidenceError;
-pub use self::ledger::{CommitCounts, Jump, Lag, Ledger, ListedFile};
-pub use self::manifest::{
-    Asked, HeadEntry, MANIFEST, MANIFEST_NOTE, Manifest, PackFile, Query, sign_manifest,
-};
-pub use self::pack::{PackReport, check_pack};
+pub use self::folder::PackFolder;
+pub use self::ledger::CommitCounts;
+pub use self::manifest::{Asked, HeadEntry, Manifest, PackFile, Query};
+pub use self::progress::{Progress, Step};
 pub use self::question::{Question, Span};
-pub use self::select::{
-    PROOF_RECORD_BYTES, PROOF_RECORDS_MAX, Selected, Selection, fingerprint, write_pack_records,
-};

@@ -3,7 +3,10 @@
 //! Invariant: a period has its first microsecond and does not have its last one, so two that meet
 //! share nothing.
 
+use chrono::DateTime;
 use serde::{Deserialize, Serialize};
+
+use super::text::time_text;
 
 /// A period in microseconds since the epoch: from the first, inclusive, to the second, exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -16,6 +19,11 @@ impl Span {
     /// Whether a time lies in the period.
     pub fn holds(self, time_us: i64) -> bool {
         (self.from_us..self.to_us).contains(&time_us)
+    }
+
+    /// Both times as a question has them; `None` if one is outside of the calendar.
+    pub fn texts(self) -> Option<(String, String)> {
+        Some((time_text(self.from_us)?, time_text(self.to_us)?))
     }
 }
 
@@ -34,4 +42,12 @@ pub struct Question {
     pub condition: Option<String>,
     /// Whether the pack contains every record of every file that may have one of the period.
     pub complete: bool,
+}
+
+impl Question {
+    /// The period; `None` if one of its times is not valid.
+    pub fn span(&self) -> Option<Span> {
+        let time = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_micros());
+        Some(Span { from_us: time(&self.from)?, to_us: time(&self.to)? })
+    }
 }

@@ -1,67 +1,27 @@
-//! The readable part of a pack: `report.html` and `VERIFY.md`.
+//! The readable part of a pack: `report.html`.
 //!
 //! Invariant: text from a log, an archive or the command line goes through [`escape`] before it is
 //! HTML. A report has no script and loads nothing, so it reads the same in ten years, and without a
 //! network.
 
 use serde_json::Value;
-use strongroom_evidence::Manifest;
 
-use super::gaps::{CANNOT_KNOW, Gap};
-use crate::term;
+use super::ask::{self, Asker};
+use super::error::EvidenceError;
+use super::gaps::{CANNOT_KNOW, Gap, Gaps};
+use super::manifest::Manifest;
+use super::text::count;
 
 /// Maximum number of records that a report shows; all are in `records.jsonl`.
-pub const RECORDS_SHOWN: usize = 500;
+const RECORDS_SHOWN: usize = 500;
 /// Maximum number of lines in each of the other tables.
-pub const LINES_SHOWN: usize = 20;
+const LINES_SHOWN: usize = 20;
 /// Maximum number of gaps that a report shows; all that are known are in `gaps.json`.
 const GAPS_SHOWN: usize = 100;
 /// Longest cell; a longer one is cut, with a mark.
 const CELL_CHARS: usize = 300;
-
-/// Text as HTML, with characters that hide or reorder other text made visible.
-pub fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            '\n' => escaped.push('\n'),
-            c if c.is_control() || is_invisible(c) => escaped.extend(c.escape_unicode()),
-            c => escaped.push(c),
-        }
-    }
-    escaped
-}
-
-/// Direction marks and similar characters.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
-}
-
-/// A table of what people did.
-pub struct Top {
-    pub title: &'static str,
-    pub column: &'static str,
-    pub rows: Vec<Value>,
-}
-
-/// Everything that a report shows.
-pub struct Report<'r> {
-    pub manifest: &'r Manifest,
-    pub tops: Vec<Top>,
-    pub records: Vec<Value>,
-    pub alerts: Vec<Value>,
-    pub gaps: &'r [Gap],
-    pub gaps_in_all: u64,
-    pub rejects: Vec<(String, u64)>,
-    /// Report of `verify`, and of the store.
-    pub verification: &'r Value,
-    pub store: &'r Value,
-}
+/// Resource and subresource in the usual notation.
+const RESOURCE: &str = "CASE WHEN subresource IS NULL THEN resource ELSE resource || '/' || subresource END";
 
 const STYLE: &str = "\
 body{font:14px/1.45 system-ui,sans-serif;margin:2em auto;max-width:72em;padding:0 1em;color:#111;background:#fff}\
@@ -73,81 +33,90 @@ pre{background:#f4f4f4;padding:.6em;white-space:pre-wrap;overflow-wrap:anywhere}
 @media print{body{margin:0;max-width:none;font-size:9.5pt}h2{break-after:avoid}tr{break-inside:avoid}thead{display:table-header-group}}\
 @page{margin:15mm}";
 
-fn text(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
+/// Everything that a report shows.
+pub(crate) struct Report<'r> {
+    manifest: &'r Manifest,
+    tops: Vec<Top>,
+    records: Vec<Value>,
+    alerts: Vec<Value>,
+    gaps: &'r Gaps,
+    /// Report of `verify`, and of the store.
+    verification: &'r Value,
+    store: &'r Value,
 }
 
-fn cell(value: &Value) -> String {
-    let text = text(value);
-    if value.is_number() {
-        format!("<td class=\"n\">{}</td>", escape(&text))
-    } else {
-        format!("<td>{}</td>", escape(&cut(&text)))
-    }
+/// A table of what people did.
+struct Top {
+    title: &'static str,
+    column: &'static str,
+    rows: Vec<Value>,
 }
 
-fn cut(text: &str) -> String {
-    match text.char_indices().nth(CELL_CHARS) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text.to_owned(),
-    }
-}
-
-/// A table of these columns; each names the field of a row.
-fn table(out: &mut String, columns: &[(&str, &str)], rows: &[Value]) {
-    out.push_str("<table><thead><tr>");
-    for (title, _) in columns {
-        out.push_str(&format!("<th>{}</th>", escape(title)));
-    }
-    out.push_str("</tr></thead><tbody>");
-    for row in rows {
-        out.push_str("<tr>");
-        for (_, name) in columns {
-            out.push_str(&cell(&row[*name]));
+impl<'r> Report<'r> {
+    /// Asks for what a report shows of the records.
+    pub(crate) fn ask(
+        asker: &Asker<'_>,
+        manifest: &'r Manifest,
+        gaps: &'r Gaps,
+        verification: &'r Value,
+        store: &'r Value,
+    ) -> Result<Report<'r>, EvidenceError> {
+        let condition = ask::events_condition(&manifest.question);
+        let mut tops = Vec::new();
+        for (title, column, expression) in [
+            ("Actors", "Actor", "actor"),
+            ("Verbs", "Verb", "verb"),
+            ("Resources", "Resource", RESOURCE),
+            ("Namespaces", "Namespace", "namespace"),
+            ("Addresses (the last of sourceIPs)", "Address", "source_ip"),
+            ("Answers", "Code", "cast(response_code AS VARCHAR)"),
+            ("Decisions", "Decision", "authz_decision"),
+        ] {
+            let sql = format!(
+                "SELECT {expression} AS value, count(*) AS n, min(stage_timestamp) AS first, max(stage_timestamp) AS last FROM events \
+                 WHERE {condition} GROUP BY 1 ORDER BY n DESC, value LIMIT {LINES_SHOWN}"
+            );
+            tops.push(Top { title, column, rows: asker.all(&sql)? });
         }
-        out.push_str("</tr>\n");
+        let records = asker.all(&format!(
+            "SELECT stage_timestamp, actor, user_name, verb, {RESOURCE} AS resource, namespace, name, response_code, \
+             source_ip, cluster, audit_id FROM events WHERE {condition} ORDER BY stage_timestamp, source, source_offset LIMIT {RECORDS_SHOWN}"
+        ))?;
+        let alerts = asker.all(&format!(
+            "SELECT time, severity, title, actor, namespace, message FROM alerts WHERE {} ORDER BY time, alert_id LIMIT {RECORDS_SHOWN}",
+            ask::alerts_condition(&manifest.question)
+        ))?;
+        Ok(Report { manifest, tops, records, alerts, gaps, verification, store })
     }
-    out.push_str("</tbody></table>\n");
-}
 
-/// Pairs of a name and a value.
-fn facts(out: &mut String, facts: &[(&str, String)]) {
-    out.push_str("<table><tbody>");
-    for (name, value) in facts {
-        out.push_str(&format!("<tr><th>{}</th><td>{}</td></tr>\n", escape(name), escape(value)));
+    /// The page.
+    pub(crate) fn html(&self) -> String {
+        let mut out = String::from("<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n");
+        out.push_str("<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n");
+        out.push_str(&format!("<title>Audit evidence</title><style>{STYLE}</style></head><body>\n"));
+        out.push_str("<h1>Audit evidence</h1>\n");
+        paragraph(
+            &mut out,
+            "Kubernetes audit records of a period, with proofs. This page is a summary for people: the records are in records.jsonl and \
+            alerts.jsonl, the proofs in proofs/, and VERIFY.md says how to check them without the program that wrote this. Nothing here certifies \
+            compliance with any rule; each part names what it can support.",
+        );
+        question(&mut out, self.manifest);
+        counts(&mut out, self);
+        activity(&mut out, self);
+        gaps(&mut out, self.gaps);
+        proof(&mut out, self);
+        retention(&mut out, self.store);
+        out.push_str("</body></html>\n");
+        out
     }
-    out.push_str("</tbody></table>\n");
 }
 
-fn serves(out: &mut String, text: &str) {
-    out.push_str(&format!("<p class=\"serves\">Serves: {}</p>\n", escape(text)));
-}
-
-fn paragraph(out: &mut String, text: &str) {
-    out.push_str(&format!("<p>{}</p>\n", escape(text)));
-}
-
-pub fn html(report: &Report<'_>) -> String {
-    let manifest = report.manifest;
-    let (question, counts) = (&manifest.question, &manifest.counts);
-    let mut out = String::from("<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n");
-    out.push_str("<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n");
-    out.push_str(&format!("<title>Audit evidence</title><style>{STYLE}</style></head><body>\n"));
-    out.push_str("<h1>Audit evidence</h1>\n");
-    paragraph(
-        &mut out,
-        "Kubernetes audit records of a period, with proofs. This page is a summary for people: the records are in records.jsonl and \
-        alerts.jsonl, the proofs in proofs/, and VERIFY.md says how to check them without the program that wrote this. Nothing here certifies \
-        compliance with any rule; each part names what it can support.",
-    );
-
+fn question(out: &mut String, manifest: &Manifest) {
+    let question = &manifest.question;
     out.push_str("<h2>The question</h2>\n");
     facts(
-        &mut out,
+        out,
         &[
             ("From", question.from.clone()),
             ("To (excluded)", question.to.clone()),
@@ -189,40 +158,43 @@ pub fn html(report: &Report<'_>) -> String {
         manifest.events_query.sql.lines().map(escape).collect::<Vec<_>>().join("\n")
     ));
     facts(
-        &mut out,
+        out,
         &[
-            ("Rows of the answer", term::count(manifest.events_query.rows)),
+            ("Rows of the answer", count(manifest.events_query.rows)),
             ("SHA-256 of the answer (strongroom query --format json)", manifest.events_query.sha256.clone()),
         ],
     );
     serves(
-        &mut out,
+        out,
         "45 CFR 164.312(b) audit controls: record and examine activity; completeness and accuracy of a report (query text, \
         parameters, time zone, row count, hash of the result)",
     );
+}
 
+fn counts(out: &mut String, report: &Report<'_>) {
+    let counts = &report.manifest.counts;
     out.push_str("<h2>Counts</h2>\n");
     let received = &counts.received;
     facts(
-        &mut out,
+        out,
         &[
-            ("Events in this pack", term::count(counts.events)),
-            ("Events that the question chose", term::count(counts.events_in_question)),
-            ("Alerts in this pack", term::count(counts.alerts)),
+            ("Events in this pack", count(counts.events)),
+            ("Events that the question chose", count(counts.events_in_question)),
+            ("Alerts in this pack", count(counts.alerts)),
             (
                 "Events examined: rows of the files that may hold one of the period",
-                term::count(counts.rows_examined),
+                count(counts.rows_examined),
             ),
-            ("Files that may hold events or alerts of the period", term::count(counts.files)),
-            ("Commits that sealed those events", term::count(counts.commits)),
+            ("Files that may hold events or alerts of the period", count(counts.files)),
+            ("Commits that sealed those events", count(counts.commits)),
             (
                 "Received in these commits = events + rejects + duplicates",
                 format!(
                     "{} = {} + {} + {}{}",
-                    term::count(received.received),
-                    term::count(received.events),
-                    term::count(received.rejects),
-                    term::count(received.duplicates),
+                    count(received.received),
+                    count(received.events),
+                    count(received.rejects),
+                    count(received.duplicates),
                     if received.received == received.events + received.rejects + received.duplicates {
                         ""
                     } else {
@@ -232,37 +204,41 @@ pub fn html(report: &Report<'_>) -> String {
             ),
             (
                 "Rejects (lines that could not be read as events) between the positions of these files",
-                term::count(counts.rejects_at_positions),
+                count(counts.rejects_at_positions),
             ),
-            ("Rejects that arrived in the period", term::count(counts.rejects_received)),
+            ("Rejects that arrived in the period", count(counts.rejects_received)),
             (
                 "Events without a time, in files of these days: not in this pack",
-                term::count(counts.events_without_time),
+                count(counts.events_without_time),
             ),
         ],
     );
-    if !report.rejects.is_empty() {
+    if !report.gaps.rejects.is_empty() {
         paragraph(
-            &mut out,
+            out,
             "A reject may be an event that could not be read. Its bytes are in the table rejects of the archive. By reason:",
         );
         let rows: Vec<Value> = report
+            .gaps
             .rejects
             .iter()
             .map(|(reason, n)| serde_json::json!({ "reason": reason, "n": n }))
             .collect();
-        table(&mut out, &[("Reason", "reason"), ("Rejects", "n")], &rows);
+        table(out, &[("Reason", "reason"), ("Rejects", "n")], &rows);
     }
-    serves(&mut out, "45 CFR 164.312(c)(1) integrity: what was received is accounted for");
+    serves(out, "45 CFR 164.312(c)(1) integrity: what was received is accounted for");
+}
 
+fn activity(out: &mut String, report: &Report<'_>) {
+    let counts = &report.manifest.counts;
     out.push_str("<h2>Who did what</h2>\n");
     if counts.events_in_question == 0 {
-        paragraph(&mut out, "No event of the archive answers the question.");
+        paragraph(out, "No event of the archive answers the question.");
     }
     for top in report.tops.iter().filter(|top| !top.rows.is_empty()) {
         out.push_str(&format!("<h3>{}</h3>\n", escape(top.title)));
         table(
-            &mut out,
+            out,
             &[(top.column, "value"), ("Events", "n"), ("First", "first"), ("Last", "last")],
             &top.rows,
         );
@@ -270,7 +246,7 @@ pub fn html(report: &Report<'_>) -> String {
     if !report.records.is_empty() {
         out.push_str("<h3>Events, oldest first</h3>\n");
         table(
-            &mut out,
+            out,
             &[
                 ("Time", "stage_timestamp"),
                 ("Actor", "actor"),
@@ -288,13 +264,13 @@ pub fn html(report: &Report<'_>) -> String {
         );
         let more = counts.events_in_question.saturating_sub(report.records.len() as u64);
         if more > 0 {
-            paragraph(&mut out, &format!("and {} more, which are in records.jsonl", term::count(more)));
+            paragraph(out, &format!("and {} more, which are in records.jsonl", count(more)));
         }
     }
     if !report.alerts.is_empty() {
         out.push_str("<h3>Alerts about the period</h3>\n");
         table(
-            &mut out,
+            out,
             &[
                 ("Time", "time"),
                 ("Severity", "severity"),
@@ -307,28 +283,22 @@ pub fn html(report: &Report<'_>) -> String {
         );
         let more = counts.alerts_in_question.saturating_sub(report.alerts.len() as u64);
         if more > 0 {
-            paragraph(&mut out, &format!("and {} more, which are in alerts.jsonl", term::count(more)));
+            paragraph(out, &format!("and {} more, which are in alerts.jsonl", count(more)));
         }
     }
     serves(
-        &mut out,
+        out,
         "45 CFR 164.308(a)(1)(ii)(D) information system activity review: the regular review of audit logs is done by a person and is \
         not shown by this pack; 164.308(a)(6)(ii) documenting incidents",
     );
-
-    gaps(&mut out, report);
-    proof(&mut out, report);
-    retention(&mut out, report);
-    out.push_str("</body></html>\n");
-    out
 }
 
-fn gaps(out: &mut String, report: &Report<'_>) {
+fn gaps(out: &mut String, gaps: &Gaps) {
     out.push_str("<h2>Gaps and outages</h2>\n");
-    if report.gaps.is_empty() {
+    if gaps.listed.is_empty() {
         paragraph(out, "The archive shows no silence, jump, late seal or reject in the period.");
     } else {
-        let rows: Vec<Value> = report.gaps.iter().take(GAPS_SHOWN).map(Gap::to_json).collect();
+        let rows: Vec<Value> = gaps.listed.iter().take(GAPS_SHOWN).map(Gap::to_json).collect();
         table(
             out,
             &[
@@ -342,9 +312,10 @@ fn gaps(out: &mut String, report: &Report<'_>) {
             &rows,
         );
     }
-    let more = report.gaps_in_all.saturating_sub(report.gaps.len().min(GAPS_SHOWN) as u64);
+    let in_all: u64 = gaps.in_all.values().sum();
+    let more = in_all.saturating_sub(gaps.listed.len().min(GAPS_SHOWN) as u64);
     if more > 0 {
-        paragraph(out, &format!("and {} more; gaps.json lists those that are known", term::count(more)));
+        paragraph(out, &format!("and {} more; gaps.json lists those that are known", count(more)));
     }
     paragraph(out, "What cannot be known from an archive:");
     out.push_str("<ul>\n");
@@ -416,8 +387,7 @@ fn proof(out: &mut String, report: &Report<'_>) {
     );
 }
 
-fn retention(out: &mut String, report: &Report<'_>) {
-    let store = report.store;
+fn retention(out: &mut String, store: &Value) {
     out.push_str("<h2>Retention</h2>\n");
     let objects = store["objects"].as_array().map_or(&[][..], Vec::as_slice);
     if store["store"] == "local" {
@@ -430,14 +400,14 @@ fn retention(out: &mut String, report: &Report<'_>) {
             ),
         );
     } else {
-        let count = |test: &dyn Fn(&Value) -> bool| objects.iter().filter(|object| test(object)).count();
-        let compliance = count(&|object| object["lock"]["mode"] == "COMPLIANCE");
-        let held = count(&|object| object["legal_hold"] == "ON");
-        let unknown = count(&|object| {
+        let number = |test: &dyn Fn(&Value) -> bool| objects.iter().filter(|object| test(object)).count();
+        let compliance = number(&|object| object["lock"]["mode"] == "COMPLIANCE");
+        let held = number(&|object| object["legal_hold"] == "ON");
+        let unknown = number(&|object| {
             object["lock"]["unknown"].is_string() || object["versions"]["unknown"].is_string()
         });
         let shadowed =
-            count(&|object| object["versions"].as_array().is_some_and(|versions| versions.len() != 1));
+            number(&|object| object["versions"].as_array().is_some_and(|versions| versions.len() != 1));
         let earliest = objects.iter().filter_map(|object| object["lock"]["retain_until"].as_str()).min();
         facts(
             out,
@@ -464,75 +434,85 @@ fn retention(out: &mut String, report: &Report<'_>) {
     );
 }
 
-/// How to check a pack, for readers who have Python and none of our programs.
-pub fn verify_md(manifest: &Manifest, verifier_sha256: &str) -> String {
-    let complete = if manifest.question.complete {
-        "The pack is complete: it has every commit up to the checkpoints, and every record of every file whose signed\n\
-         times overlap the period. The verifier notices if a file or a record of them is missing. It also means that\n\
-         the pack has records that the question did not ask for.\n"
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn cell(value: &Value) -> String {
+    let text = text(value);
+    if value.is_number() {
+        format!("<td class=\"n\">{}</td>", escape(&text))
     } else {
-        "Proofs show that the records in this pack were sealed and not changed. They do not show that nothing was left\n\
-         out. Anyone with read access to the archive can confirm that by asking it again:\n\n\
-         \x20   strongroom evidence check . --archive LOCATION --public-key KEY\n\n\
-         or by making a pack with `--complete`, which holds whole files.\n"
-    };
-    let signed = match &manifest.signed_by {
-        Some(key) => format!(
-            "The manifest is signed (`manifest.note`) with the key `{key}`, which the verifier finds among the archive's\n\
-             keys. So report, counts and gaps are as the holder of that key wrote them. That does not make them true:\n\
-             they are that holder's word.\n"
-        ),
-        None => "The manifest is not signed. Records prove themselves; report, counts and gaps are only the word of whoever\n\
-                 gave you the pack, and anyone could have changed them since.\n"
-            .to_owned(),
-    };
-    format!(
-        "# How to check this pack\n\n\
-         You need Python 3.9 or later and one file, `verify.py`; no network, no installation. The file is not in this pack, on\n\
-         purpose: a checker that comes with what it checks proves nothing. Get it from the Strongroom project (`tools/verify.py`\n\
-         of a release) or from someone you trust, read it, or write your own: `docs/proof.md` of the project describes every\n\
-         byte. The `verify.py` that this program was built with has the SHA-256\n\n\
-         \x20   {verifier_sha256}\n\n\
-         You also need the public key of the archive, from its holder, by a path other than this pack.\n\n\
-         ## 1. The whole pack\n\n\
-         In the folder of this file:\n\n\
-         \x20   python3 -I /path/to/verify.py pack . --public-key KEY\n\n\
-         Exit code 0: no finding. 1: findings, each with a kind that docs/proof.md explains. 2: the check could not be done. Read\n\
-         the lines `not checked:` as well. If a third party runs a witness of this archive, ask them for its key and add\n\
-         `--witness VKEY`: then a second history, signed with the right key for you alone, is found too.\n\n\
-         The check shows that every file is as the manifest says and none is missing or added; that the keys and checkpoints are\n\
-         those of the archive whose key you gave; that every record of `records.jsonl` and `alerts.jsonl` is in a file of the\n\
-         archive, under a commit, under a checkpoint that was signed, in the stated place, once; and that the numbers agree.\n\n\
-         It does not show that an event happened: the API server's word was taken. It does not show what the API server did not\n\
-         write, or what never reached the archive; `gaps.json` has what is known of that.\n\n\
-         ## 2. Is this all?\n\n\
-         {complete}\n\
-         ## 3. Who says so?\n\n\
-         {signed}\n\
-         ## 4. By hand\n\n\
-         Any file's hash, against `manifest.json`:\n\n\
-         \x20   sha256sum records.jsonl report.html\n\n\
-         A single proof file, with nothing else at hand:\n\n\
-         \x20   python3 -I /path/to/verify.py proof proofs/00000001.json --public-key KEY --print\n\n\
-         (A pack without records has no proof file.)\n\n\
-         If the archive is in a bucket that you may read, the same `verify.py` asks the store itself and needs no `store.json`.\n\
-         With your own credentials in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY it reads the whole archive, and every version,\n\
-         deletion, lock and legal hold that the store has of it:\n\n\
-         \x20   python3 -I /path/to/verify.py archive s3://BUCKET/PREFIX --public-key KEY\n\n\
-         ## What is here\n\n\
-         | file | content |\n|---|---|\n\
-         | `manifest.json` | the question, the counts, keys and checkpoints, every file with its SHA-256 |\n\
-         | `manifest.note` | the signature over it, in a signed pack |\n\
-         | `records.jsonl` | the original bytes of the events, in the order of commits, files and rows; a newline after each |\n\
-         | `alerts.jsonl` | the alerts about the period, OCSF, likewise |\n\
-         | `proofs/` | the same records, each with its inclusion proof up to a signed checkpoint |\n\
-         | `commits/` | every commit, in a complete pack |\n\
-         | `archive-files.json` | the archive's files that may hold records of the period, and how many of their records are here |\n\
-         | `gaps.json` | silences, jumps, late seals, rejects, and what cannot be known |\n\
-         | `store.json` | what the store said of versions, locks and holds, and when it was asked |\n\
-         | `verification.json` | the report of `strongroom verify` at that time |\n\
-         | `report.html` | all of this, to read or print |\n"
-    )
+        format!("<td>{}</td>", escape(&cut(&text)))
+    }
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(CELL_CHARS) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
+/// A table of these columns; each names the field of a row.
+fn table(out: &mut String, columns: &[(&str, &str)], rows: &[Value]) {
+    out.push_str("<table><thead><tr>");
+    for (title, _) in columns {
+        out.push_str(&format!("<th>{}</th>", escape(title)));
+    }
+    out.push_str("</tr></thead><tbody>");
+    for row in rows {
+        out.push_str("<tr>");
+        for (_, name) in columns {
+            out.push_str(&cell(&row[*name]));
+        }
+        out.push_str("</tr>\n");
+    }
+    out.push_str("</tbody></table>\n");
+}
+
+/// Pairs of a name and a value.
+fn facts(out: &mut String, facts: &[(&str, String)]) {
+    out.push_str("<table><tbody>");
+    for (name, value) in facts {
+        out.push_str(&format!("<tr><th>{}</th><td>{}</td></tr>\n", escape(name), escape(value)));
+    }
+    out.push_str("</tbody></table>\n");
+}
+
+fn serves(out: &mut String, text: &str) {
+    out.push_str(&format!("<p class=\"serves\">Serves: {}</p>\n", escape(text)));
+}
+
+fn paragraph(out: &mut String, text: &str) {
+    out.push_str(&format!("<p>{}</p>\n", escape(text)));
+}
+
+/// Text as HTML, with characters that hide or reorder other text made visible.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            '\n' => escaped.push('\n'),
+            c if c.is_control() || is_invisible(c) => escaped.extend(c.escape_unicode()),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// Direction marks and similar characters.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]

@@ -295,7 +295,7 @@ pub enum RowsError {
     Batch(#[from] ArrowError),
     #[error(transparent)]
     Column(#[from] ColumnError),
-    /// The description is the renderer's, of a batch that it cannot read.
+    /// The renderer's description of a batch that it cannot read.
     #[error("{detail}")]
     Records { detail: String },
 }

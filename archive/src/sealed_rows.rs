@@ -10,7 +10,7 @@
 //! Two readers open files on their own and share only the columns. `read` keeps footers, chooses
 //! row groups by their statistics, and leaves out rows while it decodes. `retention` fetches ranges
 //! without blocking a thread, and only the columns that a hold asks for. `proof::verify` reads rows
-//! here, but finds the damage in a changed file by itself, one column chunk after the other.
+//! here, and opens a changed file again to find the damage, one column chunk after the other.
 
 use arrow_array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use bytes::Bytes;

@@ -404,7 +404,8 @@ fn of_file(
     Ok(parts)
 }
 
-/// What a proof shows next to the record of a row: where it is from, and the columns `names`.
+/// The claims about a row that a proof shows next to its record: its source and offset, and the
+/// columns `names`.
 pub fn claims(batch: &SealedBatch, offsets: Offsets<'_>, row: usize, names: &[&str]) -> Value {
     let Offsets { source, offset } = offsets;
     let mut claims = json!({

@@ -26,6 +26,7 @@ pub mod delta;
 pub mod encode;
 pub mod error;
 pub mod fail;
+pub mod fingerprint;
 mod lock;
 pub mod log;
 mod position;

@@ -28,8 +28,10 @@
 //! The path of an event: [`frame`] cuts blocks into lines; `decoder` reads a line with `canonical`,
 //! with `members`, or with [`plain`], and `wrapper` unwraps what managed clouds put around events;
 //! `rows` and `rejects` build the columns. The way back: [`render`] turns a row into its record and
-//! [`stream`] turns rows into their stream. [`meaning`] checks sealed rows against their records.
+//! [`stream`] turns rows into their stream. [`meaning`] checks sealed rows against their records. [`body`] turns a webhook's
+//! request body into lines.
 
+pub mod body;
 mod canonical;
 mod columns;
 mod decoder;

@@ -8,16 +8,13 @@ use std::fmt::Display;
 use std::io::Write;
 
 use arrow_array::RecordBatch;
-use strongroom_archive::Position;
-use strongroom_archive::Records;
+use strongroom_archive::fingerprint::{Fingerprint, LineChain, fingerprint, is_chained};
+use strongroom_archive::{Position, Records};
 use strongroom_decode::meaning::{Difference, compare_alerts, compare_events};
 use strongroom_decode::render::{Renderer, RowFault};
 use strongroom_decode::stream::{self, StreamError};
 use strongroom_schemas::Table;
 use thiserror::Error;
-
-use crate::fingerprint::{Fingerprint, fingerprint};
-use crate::fingerprint::{LineChain, is_chained};
 
 #[derive(Debug, Error)]
 pub enum ExportError {

@@ -36,7 +36,6 @@
 
 mod error;
 pub mod export;
-mod fingerprint;
 pub mod live;
 pub mod pipeline;
 pub mod replay;
@@ -44,7 +43,6 @@ mod seal;
 pub mod source;
 
 pub use error::{IngestError, PipelineThread};
-pub use fingerprint::{Fingerprint, LineChain};
 pub use pipeline::{IngestOptions, Observer, Progress, Report, ingest};
 pub use seal::{Limits, SEAL_BYTES, SEAL_INTERVAL};
 pub use source::FileError;

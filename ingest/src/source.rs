@@ -26,12 +26,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use strongroom_archive::fingerprint::{Fingerprint, fingerprint};
 use strongroom_decode::frame::{self, Block, Edge, LineSoFar, Origin};
 
 pub use self::error::{CompareError, FileError};
 pub use self::names::{Expanded, expand, find};
 use self::pipe::Pipe;
-use crate::fingerprint::{Fingerprint, fingerprint};
 
 /// One input.
 #[derive(Clone, Debug, PartialEq, Eq)]

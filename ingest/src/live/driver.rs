@@ -25,17 +25,17 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, unbounded};
 use strongroom_alerts::{Detector, DetectorConfig, RuleSet};
+use strongroom_archive::fingerprint::Fingerprint;
 use strongroom_archive::{Archive, Counts, EncodedRowGroup, Position, SealReport, SourcePosition};
 use strongroom_decode::Block;
 use strongroom_decode::frame::Edge;
-use strongroom_schemas::{Alert, Table};
+use strongroom_schemas::{Alert, Table, error_chain};
 
 use super::feed::{Shared, SourceMessage};
-use super::sealer::{self, Order, SealBatch, Sealed, Sealer, chain};
+use super::sealer::{self, Order, SealBatch, Sealed, Sealer};
 use super::worker::{Answer, EncodeJob, Encoded, MatchJob, Matched, Worker};
 use super::{Chunk, Feed, Metrics, Source, StreamName};
 use crate::error::{IngestError, PipelineThread};
-use crate::fingerprint::Fingerprint;
 use crate::replay::{stored_alerts, warm_up};
 use crate::seal::{Limits, SEAL_ALERTS_MAX, seal_plan};
 
@@ -293,7 +293,7 @@ fn keep_source(source: &mut dyn Source, feed: &Feed) {
         match catch_unwind(AssertUnwindSafe(|| source.run(feed))) {
             Ok(Ok(())) if feed.is_stopping() => return,
             Ok(Ok(())) => feed.trouble("the source ended without an error"),
-            Ok(Err(error)) => feed.trouble(chain(&error)),
+            Ok(Err(error)) => feed.trouble(error_chain(&error)),
             Err(_) => feed.trouble("the source ended in a panic, which is a bug"),
         }
         if begun.elapsed() > SOURCE_WAIT_MAX {

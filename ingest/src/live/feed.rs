@@ -11,10 +11,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{SendTimeoutError, Sender, bounded};
+use strongroom_archive::fingerprint::Fingerprint;
 use strongroom_archive::{Archive, Position};
 use strongroom_decode::Block;
-
-use crate::fingerprint::Fingerprint;
 
 /// A partition, with the names that people and the archive use.
 #[derive(Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use strongroom_archive::{
     Archive, ArchiveError, Counts, EncodedRowGroup, Position, SealReport, SourcePosition, Writer,
     WriterOptions,
 };
-use strongroom_schemas::Table;
+use strongroom_schemas::{Table, error_chain};
 
 use super::Metrics;
 
@@ -75,19 +75,6 @@ fn is_bug(error: &ArchiveError) -> bool {
     )
 }
 
-/// An error and its causes in one line.
-pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    for cause in std::iter::successors(error.source(), |error| error.source()) {
-        let cause = cause.to_string();
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-    }
-    text
-}
-
 impl Sealer<'_> {
     pub(super) fn run(mut self, orders: &Receiver<Order>, answers: &Sender<Sealed>) {
         for order in orders {
@@ -124,7 +111,7 @@ impl Sealer<'_> {
                 return Err(error);
             }
             self.metrics.seal_failures.fetch_add(1, Ordering::Relaxed);
-            let text = chain(&error);
+            let text = error_chain(&error);
             let hint = error.hint().unwrap_or_default();
             tracing::error!(error = %text, hint, retry_in_ms = wait.as_millis() as u64, "cannot seal; trying again");
             self.metrics.set_trouble(Some(text));

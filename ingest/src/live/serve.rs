@@ -7,10 +7,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use strongroom_archive::{Archive, ArchiveError};
+use strongroom_schemas::error_chain;
 
 use super::Source;
 use super::driver::{self, Drained, LiveObserver, Remembered, Run};
-use super::sealer::chain;
 use crate::error::IngestError;
 
 /// Wait before the first restart; it doubles up to [`RESTART_WAIT_MAX`].
@@ -54,7 +54,7 @@ pub fn serve(
         if begun.elapsed() > WELL || fenced {
             wait = RESTART_WAIT;
         }
-        let text = chain(&error);
+        let text = error_chain(&error);
         let hint = error.hint().unwrap_or_default();
         if fenced {
             tracing::warn!(reason = %text, "another process has taken over a stream; restarting the pipeline");

@@ -30,13 +30,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use strongroom_archive::ArchiveError;
+use strongroom_archive::fingerprint::Fingerprint;
 use strongroom_decode::frame::Origin;
 use strongroom_schemas::Table;
+use strongroom_schemas::error_chain;
 
-use super::sealer::chain;
 use super::{Chunk, Feed, Source, SourceError, Stopped, StreamName};
 use crate::export;
-use crate::fingerprint::Fingerprint;
 use crate::source::{ALIKE_MAX, BlockBounds, CompareError, FileError, Input, Skipped, Stream, find};
 
 /// Most text of a chunk.
@@ -225,7 +225,7 @@ impl Files<'_> {
         self.troubles.clear();
         self.saw_all = troubles.is_empty();
         for trouble in &troubles {
-            self.troubles.insert(PathBuf::new(), chain(trouble));
+            self.troubles.insert(PathBuf::new(), error_chain(trouble));
         }
         let mut more = false;
         let mut named = HashSet::new();
@@ -349,7 +349,7 @@ impl Files<'_> {
     }
 
     fn failed(&mut self, path: PathBuf, inode: Inode, look: FileState, error: &FileError) {
-        self.troubles.insert(path, format!("{} ({})", chain(error), error.hint()));
+        self.troubles.insert(path, format!("{} ({})", error_chain(error), error.hint()));
         self.closed.insert(inode, Closed::Failed(look, Instant::now()));
     }
 

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use strongroom_archive::Position;
+use strongroom_archive::fingerprint::LineChain;
 
 use super::feed::{Shared, SourceCounters, SourceMessage};
 use super::{Chunk, Feed};
-use crate::fingerprint::LineChain;
 
 /// What is sealed of each partition.
 #[derive(Clone, Debug, Default)]

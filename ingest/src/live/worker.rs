@@ -12,11 +12,11 @@ use std::time::Instant;
 use chrono::Utc;
 use crossbeam_channel::{Receiver, Sender, select_biased};
 use strongroom_alerts::{BatchMatches, Matcher, RuleSet};
+use strongroom_archive::fingerprint::Fingerprint;
 use strongroom_decode::{Block, DecodedBlock, Decoder};
 
 use super::{Chunk, StreamName};
 use crate::error::IngestError;
-use crate::fingerprint::Fingerprint;
 use crate::seal::{EncodedBlock, Limits, encode_block};
 
 /// A chunk to match. With `encode` it is also encoded into that epoch, without the rejects before

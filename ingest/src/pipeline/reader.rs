@@ -15,13 +15,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use strongroom_archive::fingerprint::Fingerprint;
 use strongroom_archive::{Archive, ArchiveError, Position, Writer};
 use strongroom_decode::frame::Origin;
 use strongroom_schemas::Table;
 
 use super::{IngestOptions, Job, ReaderMessage, StreamState, lock};
 use crate::export;
-use crate::fingerprint::Fingerprint;
 use crate::source::{ALIKE_MAX, BlockBounds, CompareError, FileError, Input, Skipped, Stream};
 
 pub(super) struct Reader<'r> {

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use strongroom_archive::Position;
+use strongroom_archive::fingerprint::LineChain;
 use strongroom_decode::frame::{Block, Edge, Origin};
 
 use super::{BEHIND_CHUNK_BYTES, BEHIND_WAIT, CHUNK_BYTES, CHUNK_WAIT};
-use crate::fingerprint::LineChain;
 use crate::live::{Chunk, StreamName};
 
 /// Text of a partition that is not handed over yet, and its place in the stream.

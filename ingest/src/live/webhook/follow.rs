@@ -17,11 +17,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use strongroom_archive::fingerprint::LineChain;
 use strongroom_decode::frame::{Block, Edge, Origin};
 
 use super::record::{End, RecordHead};
 use super::wal::{self, Segment, Wal, WalError};
-use crate::fingerprint::LineChain;
 use crate::live::{Chunk, Feed, Source, SourceError, Stopped, StreamName};
 
 /// Text of a chunk, unless one line alone is longer.

@@ -21,7 +21,6 @@
 
 mod counters;
 mod follow;
-mod items;
 mod recent;
 mod record;
 mod refused;

@@ -19,7 +19,8 @@
 //! lines is UTF-8, which has no `\xff`, and a text of one line has a newline at its end only. So
 //! whatever a client sends, a record found by searching for these bytes is one of ours.
 
-use crate::fingerprint::{Fingerprint, fingerprint};
+use strongroom_archive::fingerprint::{Fingerprint, fingerprint};
+use strongroom_journal::checksum;
 
 pub const SEGMENT_MAGIC: &[u8; 8] = b"\nSRWAL\0\x01";
 pub const RECORD_MAGIC: &[u8; 4] = b"\n\xffSW";
@@ -66,12 +67,6 @@ pub struct RecordHead {
     pub name: String,
 }
 
-pub fn checksum(bytes: &[u8]) -> Fingerprint {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(bytes);
-    fingerprint(&hasher)
-}
-
 fn put_end(out: &mut Vec<u8>, end: &End) {
     out.extend_from_slice(&end.offset.to_le_bytes());
     out.extend_from_slice(&end.lines.to_le_bytes());
@@ -91,7 +86,7 @@ impl SegmentHead {
         out.extend_from_slice(&self.start.to_le_bytes());
         out.extend_from_slice(&(directory.len() as u32).to_le_bytes());
         out.extend_from_slice(&directory);
-        let sum = checksum(&out);
+        let sum = checksum(&[&out]);
         out.extend_from_slice(&sum);
         out
     }
@@ -107,7 +102,7 @@ impl SegmentHead {
         let directory_bytes = usize::try_from(rest.u32()?).ok()?;
         let mut directory = Rest(rest.take(directory_bytes)?);
         let head_bytes = SEGMENT_FIXED_BYTES + directory_bytes;
-        if checksum(bytes.get(..head_bytes)?) != rest.array()? {
+        if checksum(&[bytes.get(..head_bytes)?]) != rest.array()? {
             return None;
         }
         let mut partitions = Vec::new();
@@ -222,7 +217,7 @@ mod tests {
             received: 12,
             begins: end,
             key: [4; 32],
-            text_checksum: checksum(b"{}\n"),
+            text_checksum: checksum(&[b"{}\n"]),
             name: "prod".to_owned(),
         };
         let segment = SegmentHead { id: [1; 16], start: 5, partitions: vec![("prod".to_owned(), end)] };

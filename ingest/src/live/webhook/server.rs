@@ -30,9 +30,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
-use super::items::{self, BodyError};
+use strongroom_decode::body::{self, BodyError};
+use strongroom_journal::checksum;
+
 use super::recent::{Lookup, Outcome};
-use super::record::{Key, checksum};
+use super::record::Key;
 use super::refused::Refused;
 use super::tls::{Identity, common_names};
 use super::wal::{self, Batch, Wal, lock};
@@ -379,8 +381,8 @@ impl Listener {
             let mut hasher = blake3::Hasher::new();
             hasher.update(key_of_path.as_bytes()).update(&body);
             let key = *hasher.finalize().as_bytes();
-            let lines = items::into_lines(&mut body, line_bytes_max);
-            (key, checksum(&body), lines, body, room)
+            let lines = body::into_lines(&mut body, line_bytes_max);
+            (key, checksum(&[&body]), lines, body, room)
         };
         let (key, text_checksum, lines, text, room) = if is_long {
             tokio::task::spawn_blocking(digest).await.map_err(|_| Answer::Failed)?

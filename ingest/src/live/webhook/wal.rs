@@ -46,9 +46,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
+use strongroom_archive::fingerprint::{Fingerprint, LineChain};
 use strongroom_journal::{
-    Folder, Found, JournalError, Reader, Record, cannot_read, cannot_write, create, end_at, find, numbered,
-    scan, sync_folder, write_whole,
+    Folder, Found, JournalError, Reader, Record, cannot_read, cannot_write, checksum, create, end_at, find,
+    numbered, scan, sync_folder, write_whole,
 };
 pub use strongroom_journal::{lock, now_ms as now};
 use thiserror::Error;
@@ -58,11 +59,9 @@ use super::counters::WebhookCounters;
 use super::recent::{Outcome, Recent};
 use super::record::{
     End, Key, NAME_BYTES_MAX, PARTITIONS_MAX, RECORD_HEAD_BYTES, RECORD_MAGIC, RecordHead,
-    SEGMENT_HEAD_BYTES_MAX, SegmentHead, checksum,
+    SEGMENT_HEAD_BYTES_MAX, SegmentHead,
 };
 use super::refused::Refused;
-use crate::fingerprint::Fingerprint;
-use crate::fingerprint::LineChain;
 
 /// A segment of this length, or of an eighth of the log's bound, is full.
 const SEGMENT_BYTES: u64 = 64 << 20;
@@ -316,7 +315,7 @@ impl Wal {
         if newest == 0 {
             return Ok(());
         }
-        let sum = checksum(&out);
+        let sum = checksum(&[&out]);
         out.extend_from_slice(&sum);
         let path = segment.path.with_extension("keys");
         write_whole(&path, &out)?;
@@ -635,7 +634,7 @@ pub fn read_head(file: &File, at: u64, limit: u64) -> io::Result<Option<RecordHe
 /// Returns the text of a record, if it is undamaged.
 pub fn read_text(file: &File, at: u64, head: &RecordHead) -> io::Result<Option<Vec<u8>>> {
     let text = read_at(file, at + head.text_at(), head.text_bytes as usize)?;
-    Ok((checksum(&text) == head.text_checksum).then_some(text))
+    Ok((checksum(&[&text]) == head.text_checksum).then_some(text))
 }
 
 /// A record of the log: one batch, whole and undamaged.
@@ -703,7 +702,7 @@ fn load_keys(folder: &Path, recent: &mut Recent) -> Result<VecDeque<(PathBuf, u6
         let bytes = std::fs::read(&path).map_err(cannot_read(&path))?;
         let keys = bytes
             .split_last_chunk::<16>()
-            .filter(|(content, sum)| checksum(content) == **sum)
+            .filter(|(content, sum)| checksum(&[content]) == **sum)
             .and_then(|(content, _)| content.strip_prefix(KEYS_MAGIC));
         let Some(keys) = keys else {
             tracing::warn!(file = %path.display(), "damaged: batches that are sent again may be stored twice");

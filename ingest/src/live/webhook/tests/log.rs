@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use strongroom_archive::Position;
+use strongroom_archive::fingerprint::LineChain;
 use strongroom_journal::JournalError;
 
-use crate::fingerprint::LineChain;
 use crate::live::testing::Pipeline;
 use crate::live::webhook::WebhookSource;
 use crate::live::webhook::counters::WebhookCounters;
 use crate::live::webhook::recent::Lookup;
-use crate::live::webhook::record::checksum;
 use crate::live::webhook::refused::Refused;
 use crate::live::webhook::wal::{self, Batch, Wal, WalError, WalOptions, Writer, lock};
 use crate::live::{Source, SourceError};
@@ -45,7 +44,7 @@ fn batch(wal: &Wal, cluster: &str, text: &str) -> Batch {
         cluster: cluster.into(),
         key,
         text: text.as_bytes().to_vec(),
-        text_checksum: checksum(text.as_bytes()),
+        text_checksum: strongroom_journal::checksum(&[text.as_bytes()]),
         lines: text.matches('\n').count() as u32,
         received: wal::now(),
         outcome,

@@ -12,7 +12,8 @@
 /// First half of a BLAKE3 hash.
 pub type Fingerprint = [u8; 16];
 
-pub(crate) fn fingerprint(hasher: &blake3::Hasher) -> Fingerprint {
+/// Returns the fingerprint of the bytes hashed so far.
+pub fn fingerprint(hasher: &blake3::Hasher) -> Fingerprint {
     let mut half = [0; 16];
     half.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
     half

@@ -19,8 +19,9 @@ use std::ops::Range;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-use strongroom_decode::{ITEM_BYTES_MIN, SHORT_ITEMS_MAX};
 use thiserror::Error;
+
+use crate::wrapper::{ITEM_BYTES_MIN, SHORT_ITEMS_MAX};
 
 /// Why a body cannot be kept. Never contains any of its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

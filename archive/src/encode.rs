@@ -217,14 +217,16 @@ pub const fn record_column(table: Table) -> Option<&'static str> {
 
 /// Leaf hashes of the values of a record column.
 pub fn hash_column(array: &ArrayRef) -> Vec<Sha256Hash> {
-    let value = |row: usize| -> &[u8] {
-        match array.data_type() {
-            _ if array.is_null(row) => &[],
-            DataType::Binary => array.as_binary::<i32>().value(row),
-            _ => array.as_string::<i32>().value(row).as_bytes(),
-        }
-    };
-    (0..array.len()).map(|row| leaf_hash(value(row))).collect()
+    (0..array.len()).map(|row| leaf_hash(record_value(array, row))).collect()
+}
+
+/// A value of a record column; a null is an empty record.
+pub(crate) fn record_value(array: &ArrayRef, row: usize) -> &[u8] {
+    match array.data_type() {
+        _ if array.is_null(row) => &[],
+        DataType::Binary => array.as_binary::<i32>().value(row),
+        _ => array.as_string::<i32>().value(row).as_bytes(),
+    }
 }
 
 fn check_schema(table: Table, batch: &RecordBatch) -> Result<()> {

@@ -6,6 +6,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use arrow_schema::ArrowError;
 use chrono::{DateTime, Utc};
 use parquet::errors::ParquetError;
 use strongroom_schemas::Table;
@@ -84,7 +85,7 @@ pub enum ArchiveError {
     EncodeRows {
         table: Table,
         #[source]
-        source: arrow_schema::ArrowError,
+        source: ArrowError,
     },
 
     #[error("cannot create file {}", path.display())]
@@ -219,7 +220,7 @@ pub enum ArchiveError {
     OrderRows {
         path: PathBuf,
         #[source]
-        source: arrow_schema::ArrowError,
+        source: ArrowError,
     },
     #[error("cannot read the retention of the archive")]
     Records {
@@ -267,6 +268,36 @@ pub enum DeltaError {
     ReaderVersion { version: u32, known: u32 },
     #[error("file {path} has a deletion vector")]
     DeletionVector { path: String },
+}
+
+/// A column of a sealed file that is missing or does not have the type that its reader needs.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum ColumnError {
+    #[error("column {column} is missing")]
+    Missing { column: String },
+    #[error("column {column} does not have the type of an archive column")]
+    Mistyped { column: String },
+}
+
+impl From<ColumnError> for ArrowError {
+    fn from(error: ColumnError) -> Self {
+        ArrowError::SchemaError(error.to_string())
+    }
+}
+
+/// Rows of a sealed file that cannot be read. The caller names the file.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RowsError {
+    #[error(transparent)]
+    File(#[from] ParquetError),
+    #[error(transparent)]
+    Batch(#[from] ArrowError),
+    #[error(transparent)]
+    Column(#[from] ColumnError),
+    /// The renderer's description of a batch that it cannot read.
+    #[error("{detail}")]
+    Records { detail: String },
 }
 
 /// An invalid record.

@@ -34,6 +34,7 @@ mod read;
 pub mod record_fault;
 pub mod records;
 mod render;
+pub mod sealed_rows;
 pub mod site;
 mod strict_json;
 #[cfg(test)]

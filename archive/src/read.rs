@@ -14,12 +14,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef, BooleanArray, ListArray, RecordBatch, new_null_array};
 use arrow_schema::{ArrowError, DataType, Schema, SchemaRef};
 use arrow_select::interleave::interleave;
 use bytes::Bytes;
-use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
     ParquetRecordBatchReaderBuilder, RowFilter,
@@ -36,9 +34,10 @@ use crate::delta::commit;
 use crate::delta::facts::{METADATA, STATISTICS_OFFSET, STATISTICS_SOURCE};
 use crate::delta::snapshot::{FileEntry, Snapshot};
 use crate::encode::time_column;
-use crate::error::{ArchiveError, Result};
+use crate::error::{ArchiveError, ColumnError, Result};
 use crate::position::{Position, Source};
 use crate::records::drops;
+use crate::sealed_rows::{Offsets, SealedBatch, columns_of};
 use crate::site::Site;
 
 /// Number of bytes that are fetched from the end of a file in a bucket, before the length of its
@@ -113,7 +112,7 @@ struct RowGroup {
 
 /// The wanted rows of a cluster, in order, and the number already returned.
 struct Cluster {
-    batches: Vec<RecordBatch>,
+    batches: Vec<SealedBatch>,
     order: Vec<(usize, usize)>,
     taken: usize,
     /// For messages.
@@ -296,9 +295,10 @@ impl Rows {
             };
             let reader = reader.map_err(|source| ArchiveError::DecodeFile { path: path.clone(), source })?;
             for batch in reader {
-                let batch = batch.map_err(|source| ArchiveError::OrderRows { path: path.clone(), source })?;
-                let wanted = wanted(&batch, &self.partition, &self.selection, time_column(self.table))
-                    .map_err(|source| ArchiveError::OrderRows { path: path.clone(), source })?;
+                let unordered = |source| ArchiveError::OrderRows { path: path.clone(), source };
+                let batch = SealedBatch { table: self.table, batch: batch.map_err(unordered)? };
+                let wanted = wanted(&batch, &self.partition, &self.selection)
+                    .map_err(|error| unordered(error.into()))?;
                 order.extend(wanted.into_iter().map(|(offset, row)| (offset, batches.len(), row)));
                 batches.push(batch);
             }
@@ -316,14 +316,10 @@ fn row_group_of<R: ChunkReader + 'static>(
     index: usize,
     selection: &EventSelection,
 ) -> Result<ParquetRecordBatchReader, ParquetError> {
-    let roots = |wanted: &dyn Fn(&str) -> bool| {
-        let fields = footer.schema().fields().iter().enumerate();
-        let places: Vec<usize> = fields.filter(|(_, field)| wanted(field.name())).map(|(at, _)| at).collect();
-        ProjectionMask::roots(footer.parquet_schema(), places)
-    };
-    let projection = roots(&|name| selection.wants(name));
+    let columns = |wanted: &dyn Fn(&str) -> bool| columns_of(footer.parquet_schema(), wanted);
+    let projection = columns(&|name| selection.wants(name));
     let filter = selection.choose.as_ref().map(|(names, choose)| {
-        let (mask, choose) = (roots(&|name| names.iter().any(|wanted| wanted == name)), Arc::clone(choose));
+        let (mask, choose) = (columns(&|name| names.iter().any(|wanted| wanted == name)), Arc::clone(choose));
         let predicate = ArrowPredicateFn::new(mask, move |batch| {
             choose.lock().unwrap_or_else(PoisonError::into_inner)(&batch)
         });
@@ -379,31 +375,17 @@ fn clusters(row_groups: impl Iterator<Item = RowGroup>) -> VecDeque<Vec<RowGroup
     clusters
 }
 
-fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, ArrowError> {
-    batch.column_by_name(name).ok_or_else(|| ArrowError::SchemaError(format!("column {name} is missing")))
-}
-
-fn mistyped(name: &str) -> ArrowError {
-    ArrowError::SchemaError(format!("column {name} does not have the type of an archive column"))
-}
-
 /// Offset and number of each row of the partition whose time is selected.
 fn wanted(
-    batch: &RecordBatch,
+    rows: &SealedBatch,
     partition: &str,
     selection: &EventSelection,
-    time: &str,
-) -> Result<Vec<(i64, usize)>, ArrowError> {
-    let sources = column(batch, STATISTICS_SOURCE)?;
-    let sources = sources.as_string_opt::<i32>().ok_or_else(|| mistyped(STATISTICS_SOURCE))?;
-    let offsets = column(batch, STATISTICS_OFFSET)?;
-    let offsets = offsets.as_primitive_opt::<Int64Type>().ok_or_else(|| mistyped(STATISTICS_OFFSET))?;
-    let times = column(batch, time)?;
-    let times = times.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| mistyped(time))?;
+) -> Result<Vec<(i64, usize)>, ColumnError> {
+    let (Offsets { source, offset }, times) = (rows.offsets()?, rows.times()?);
     let in_time = |row| selection.holds(times.is_valid(row).then(|| times.value(row)));
-    Ok((0..batch.num_rows())
-        .filter(|row| sources.is_valid(*row) && sources.value(*row) == partition && in_time(*row))
-        .map(|row| (offsets.value(row), row))
+    Ok((0..rows.batch.num_rows())
+        .filter(|row| source.is_valid(*row) && source.value(*row) == partition && in_time(*row))
+        .map(|row| (offset.value(row), row))
         .collect())
 }
 
@@ -418,11 +400,11 @@ impl Cluster {
         let fields = schema.fields().iter().filter(|field| selection.wants(field.name())).cloned();
         let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         let columns = schema.fields().iter().map(|field| {
-            let parts = self.batches.iter().map(|batch| match batch.column_by_name(field.name()) {
-                None if table.later_columns().contains(&field.name().as_str()) => {
-                    Ok(new_null_array(field.data_type(), batch.num_rows()))
+            let parts = self.batches.iter().map(|rows| match rows.array(field.name()) {
+                Err(_) if table.later_columns().contains(&field.name().as_str()) => {
+                    Ok(new_null_array(field.data_type(), rows.batch.num_rows()))
                 }
-                _ => as_type(Arc::clone(column(batch, field.name())?), field.data_type()),
+                column => as_type(Arc::clone(column?), field.data_type()),
             });
             let parts: Vec<ArrayRef> = parts.collect::<Result<_, ArrowError>>()?;
             interleave(&parts.iter().map(AsRef::as_ref).collect::<Vec<&dyn Array>>(), picks)

@@ -10,16 +10,16 @@ use std::io::{self, BufRead as _, BufReader, BufWriter, Seek as _, SeekFrom, Wri
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use arrow_array::cast::AsArray as _;
-use arrow_array::types::{Int64Type, TimestampMicrosecondType};
-use arrow_array::{Array as _, RecordBatch, StringArray};
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use arrow_array::{Array as _, StringArray};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use strongroom_archive::delta::facts::{AddFacts, STATISTICS_OFFSET, STATISTICS_SOURCE, timestamp};
-use strongroom_archive::encode::{record_column, time_column};
+use strongroom_archive::delta::facts::{AddFacts, timestamp};
+use strongroom_archive::error::RowsError;
+use strongroom_archive::sealed_rows::SealedRows;
 use strongroom_archive::{Archive, Records};
-use strongroom_proof::prove::{CheckpointPart, CommitPart, FORMAT, Proof, RecordPart, check_each};
+use strongroom_proof::prove::{
+    CheckpointPart, CommitPart, EVENT_CLAIMS, FORMAT, Proof, RecordPart, check_each, claims,
+};
 use strongroom_proof::verify::{Watch, Witnesses};
 use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
 use strongroom_schemas::{Table, VolumeId};
@@ -41,8 +41,7 @@ pub const PROOF_RECORD_BYTES: usize = 8 << 20;
 /// Number of rows that are decoded at once.
 const BATCH_ROWS: usize = 8192;
 const ALERT_ID: &str = "alert_id";
-/// Columns that are shown next to a record so that it can be found again.
-const EVENT_CLAIMS: [&str; 3] = ["audit_id", "stage", "cluster"];
+/// Columns that are shown next to an alert so that it can be found again.
 const ALERT_CLAIMS: [&str; 1] = [ALERT_ID];
 
 /// The wanted rows of the files of a period.
@@ -176,10 +175,6 @@ struct Place<'p> {
     span: Span,
 }
 
-fn strings<'b>(batch: &'b RecordBatch, name: &str) -> Option<&'b StringArray> {
-    batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>())
-}
-
 /// Passes the wanted rows of a file to `sink`; returns their number and the hashes of all rows.
 fn read_file(
     place: &Place<'_>,
@@ -200,67 +195,35 @@ fn read_file(
     if add.sha256 != Some(Hash::of(&bytes)) {
         return Err(wrong("its SHA-256 differs from its commit"));
     }
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes);
-    let reader = reader.and_then(|builder| builder.with_batch_size(BATCH_ROWS).build());
-    let reader = reader.map_err(|error| wrong(&error.to_string()))?;
+    let unreadable = |error: RowsError| wrong(&error.to_string());
+    let names: &[&str] = if log.table == Table::Events { &EVENT_CLAIMS } else { &ALERT_CLAIMS };
     let (mut hashes, mut matched) = (Vec::new(), 0);
-    for batch in reader {
-        let batch = batch.map_err(|error| wrong(&error.to_string()))?;
-        let (sources, ids) = (strings(&batch, STATISTICS_SOURCE), strings(&batch, ALERT_ID));
-        let offsets = batch.column_by_name(STATISTICS_OFFSET);
-        let offsets = offsets.and_then(|column| column.as_primitive_opt::<Int64Type>());
-        let times = batch.column_by_name(time_column(log.table));
-        let times = times.and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
-        let (Some(sources), Some(offsets), Some(times)) = (sources, offsets, times) else {
-            return Err(wrong("it does not have the columns of its table"));
-        };
+    for batch in SealedRows::open(bytes, log.table, BATCH_ROWS).map_err(unreadable)? {
+        let batch = batch.map_err(unreadable)?;
+        let offsets = batch.offsets().map_err(|error| unreadable(error.into()))?;
+        let times = batch.times().map_err(|error| unreadable(error.into()))?;
+        let ids = batch.column::<StringArray>(ALERT_ID).ok();
         let is_wanted = |row: usize| match wanted {
             Selection::Whole => true,
-            Selection::Events(_) => {
-                sources.is_valid(row)
-                    && offsets.is_valid(row)
-                    && chosen
-                        .get(sources.value(row))
-                        .is_some_and(|chosen| chosen.binary_search(&offsets.value(row)).is_ok())
-            }
+            Selection::Events(_) => offsets.of(row).is_some_and(|(source, offset)| {
+                chosen.get(source).is_some_and(|chosen| chosen.binary_search(&offset).is_ok())
+            }),
             Selection::Alerts(wanted) => {
                 times.is_valid(row)
                     && span.holds(times.value(row))
                     && ids.is_some_and(|ids| ids.is_valid(row) && wanted.contains(ids.value(row)))
             }
         };
-        let names: &[&str] = if log.table == Table::Events { &EVENT_CLAIMS } else { &ALERT_CLAIMS };
-        let claims = |row: usize| {
-            let mut claims = json!({
-                "source": sources.is_valid(row).then(|| sources.value(row)),
-                "source_offset": offsets.is_valid(row).then(|| offsets.value(row)),
-            });
-            for name in names {
-                let value = strings(&batch, name).filter(|column| column.is_valid(row));
-                claims[*name] = value.map_or(Value::Null, |column| column.value(row).into());
-            }
-            claims
-        };
-        let (mut row, mut failed) = (0, None);
-        let each = &mut |record: &[u8]| {
+        let mut failed = None;
+        let each = &mut |row: usize, record: &[u8]| {
             if failed.is_none() && is_wanted(row) {
                 matched += 1;
-                failed = sink.record(hashes.len() as u64, record, &mut || claims(row)).err();
+                let claims = &mut || claims(&batch, offsets, row, names);
+                failed = sink.record(hashes.len() as u64, record, claims).err();
             }
             hashes.push(leaf_hash(record));
-            row += 1;
         };
-        match record_column(log.table) {
-            None => records.each(&batch, each).map_err(|detail| wrong(&detail))?,
-            Some(name) => {
-                let column = strings(&batch, name)
-                    .ok_or_else(|| wrong("it does not have the columns of its table"))?;
-                (0..batch.num_rows()).for_each(|row| match column.is_valid(row) {
-                    true => each(column.value(row).as_bytes()),
-                    false => each(&[]),
-                });
-            }
-        }
+        batch.each_record(records, each).map_err(unreadable)?;
         if let Some(source) = failed {
             return Err(EvidenceError::Write { path: "the pack".into(), source });
         }

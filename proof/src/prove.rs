@@ -6,17 +6,15 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use arrow_array::Array as _;
-use arrow_array::cast::AsArray as _;
-use arrow_array::types::Int64Type;
+use arrow_array::{Array as _, StringArray};
 use bytes::Bytes;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use strongroom_archive::delta::facts::{AddFacts, STATISTICS_OFFSET, STATISTICS_SOURCE, parse_commit};
-use strongroom_archive::error::LogError;
+use strongroom_archive::delta::facts::{AddFacts, parse_commit};
+use strongroom_archive::error::{LogError, RowsError};
 use strongroom_archive::log::{checkpoint_folder, newest, witness_folder};
 use strongroom_archive::records::{drops, keys};
+use strongroom_archive::sealed_rows::{Offsets, SealedBatch, SealedRows};
 use strongroom_archive::site::Site;
 use strongroom_archive::{Archive, Records};
 use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
@@ -38,8 +36,10 @@ pub const FORMAT: &str = "strongroom-proof-1";
 /// Limits on the cosignatures copied into a note: their number, and the length of one line.
 const COSIGNATURES_MAX: usize = 16;
 const COSIGNATURE_BYTES_MAX: usize = 1024;
-/// Columns that are shown next to a record so that it can be found again.
-const CLAIMS: [&str; 3] = ["audit_id", "stage", "cluster"];
+/// Rows decoded at once.
+const BATCH_ROWS: usize = 1024;
+/// Columns that are shown next to an event so that it can be found again.
+pub const EVENT_CLAIMS: [&str; 3] = ["audit_id", "stage", "cluster"];
 
 /// A proof in the form of its file. `docs/proof.md` describes each field.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -373,51 +373,50 @@ fn of_file(
     records: &dyn Records,
 ) -> Result<Vec<RecordPart>, ProofError> {
     let path = archive.site().volume(log).join(&add.path);
-    let undecodable =
-        |detail: String| ProofError::NotProvable { detail: format!("{}: {detail}", path.display()) };
+    let wrong = |error: RowsError| ProofError::NotProvable { detail: format!("{}: {error}", path.display()) };
     let contents = archive.contents_of(&path, add.size, add.version.as_deref());
     let bytes = contents.read_blocking(0..add.size);
     let bytes = bytes.map_err(|source| ProofError::Read { path: path.clone(), source })?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(|builder| builder.build());
-    let reader = reader.map_err(|error| undecodable(error.to_string()))?;
     let (mut hashes, mut parts) = (Vec::new(), Vec::new());
-    for batch in reader {
-        let batch = batch.map_err(|error| undecodable(error.to_string()))?;
-        let strings =
-            |name: &str| batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
-        let offsets = batch.column_by_name(STATISTICS_OFFSET);
-        let offsets = offsets.and_then(|column| column.as_primitive_opt::<Int64Type>());
-        let (Some(offsets), Some(sources)) = (offsets, strings(STATISTICS_SOURCE)) else {
-            return Err(undecodable("it has no source offsets".to_owned()));
-        };
-        let mut row = 0;
-        let each = &mut |record: &[u8]| {
-            let place = (sources.value(row).to_owned(), offsets.value(row));
-            if sources.is_valid(row) && offsets.is_valid(row) && wanted.contains(&place) {
-                let mut claims = json!({ "source": place.0, "source_offset": place.1 });
-                for name in CLAIMS {
-                    let value = strings(name).filter(|column| column.is_valid(row));
-                    claims[name] = value.map_or(Value::Null, |column| column.value(row).into());
-                }
+    for batch in SealedRows::open(bytes, log.table, BATCH_ROWS).map_err(wrong)? {
+        let batch = batch.map_err(wrong)?;
+        let offsets = batch.offsets().map_err(|error| wrong(error.into()))?;
+        let each = &mut |row: usize, record: &[u8]| {
+            let place = offsets.of(row).map(|(source, offset)| (source.to_owned(), offset));
+            if place.is_some_and(|place| wanted.contains(&place)) {
                 parts.push(RecordPart {
                     commit: 0,
                     file: add.path.clone(),
                     row: hashes.len() as u64,
                     record: base64(record),
                     path: Vec::new(),
-                    claims,
+                    claims: claims(&batch, offsets, row, &EVENT_CLAIMS),
                 });
             }
             hashes.push(leaf_hash(record));
-            row += 1;
         };
-        records.each(&batch, each).map_err(undecodable)?;
+        batch.each_record(records, each).map_err(wrong)?;
     }
     let paths = Paths::over(hashes);
     for part in &mut parts {
         part.path = paths.of(part.row).iter().map(Hash::to_string).collect();
     }
     Ok(parts)
+}
+
+/// The claims about a row that a proof shows next to its record: its source and offset, and the
+/// columns `names`.
+pub fn claims(batch: &SealedBatch, offsets: Offsets<'_>, row: usize, names: &[&str]) -> Value {
+    let Offsets { source, offset } = offsets;
+    let mut claims = json!({
+        "source": source.is_valid(row).then(|| source.value(row)),
+        "source_offset": offset.is_valid(row).then(|| offset.value(row)),
+    });
+    for name in names {
+        let value = batch.column::<StringArray>(name).ok().filter(|column| column.is_valid(row));
+        claims[*name] = value.map_or(Value::Null, |column| column.value(row).into());
+    }
+    claims
 }
 
 /// Checks a proof file without any other data. Without `public_keys` this shows only that the proof

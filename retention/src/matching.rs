@@ -11,20 +11,21 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray as _;
-use arrow_array::types::TimestampMicrosecondType;
-use arrow_array::{Array as _, ListArray, RecordBatch, StringArray};
+use arrow_array::{Array as _, ListArray, StringArray};
 use bytes::Bytes;
 use chrono::{Datelike as _, NaiveDate};
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, stream};
+use parquet::arrow::ParquetRecordBatchStreamBuilder;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
-use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use strongroom_archive::delta::facts::{AddFacts, CommitFacts, micros};
 use strongroom_archive::encode::time_column;
+use strongroom_archive::error::{ColumnError, RowsError};
 use strongroom_archive::records::text::Scope;
+use strongroom_archive::sealed_rows::{SealedBatch, columns_of};
 use strongroom_schemas::table::{alerts, events};
 use strongroom_schemas::touched::ANY;
 use strongroom_schemas::{Table, VolumeId};
@@ -136,7 +137,7 @@ async fn holds(
     table: Table,
     day: Option<NaiveDate>,
     scope: &Scope,
-) -> Result<bool, ParquetError> {
+) -> Result<bool, RowsError> {
     let names: &[&str] = match table {
         Table::Events => &[events::NAMESPACE, events::USER_NAME, events::IMPERSONATED_USER_NAME],
         Table::Rejects | Table::Activity => &[],
@@ -144,44 +145,25 @@ async fn holds(
         Table::Alerts => &[NAMESPACE, ACTOR, alerts::NAMESPACES, alerts::ACTORS],
     };
     let builder = ParquetRecordBatchStreamBuilder::new(Pinned(contents)).await?;
-    let wanted = names.iter().copied().chain([time_column(table)]);
-    // A list has the name of its column, whatever its items are called.
-    let schema = builder.parquet_schema();
-    let wanted: Vec<&str> = wanted.collect();
-    let leaves = (0..schema.num_columns())
-        .filter(|leaf| wanted.contains(&schema.column(*leaf).path().parts()[0].as_str()));
-    let mask = ProjectionMask::leaves(schema, leaves);
+    let is_wanted = |name: &str| names.contains(&name) || name == time_column(table);
+    let mask = columns_of(builder.parquet_schema(), &is_wanted);
     let mut batches = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()?;
     while let Some(batch) = batches.next().await {
-        if any(&batch?, table, day, scope)? {
+        if any(&SealedBatch { table, batch: batch? }, day, scope)? {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-fn any(
-    batch: &RecordBatch,
-    table: Table,
-    day: Option<NaiveDate>,
-    scope: &Scope,
-) -> Result<bool, ParquetError> {
-    let mistyped = |name: &str| {
-        ParquetError::General(format!("column {name} does not have the type of an archive column"))
+fn any(rows: &SealedBatch, day: Option<NaiveDate>, scope: &Scope) -> Result<bool, ColumnError> {
+    let times = rows.times()?;
+    let strings = |name: &str| rows.column::<StringArray>(name);
+    let lists = |name: &str| match rows.column::<ListArray>(name) {
+        Err(ColumnError::Missing { .. }) => Ok(None),
+        column => column.map(Some),
     };
-    let strings = |name: &str| {
-        let column = batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
-        column.ok_or_else(|| mistyped(name))
-    };
-    let time = time_column(table);
-    let times =
-        batch.column_by_name(time).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
-    let times = times.ok_or_else(|| mistyped(time))?;
-    let lists = |name: &str| match batch.column_by_name(name) {
-        None => Ok(None),
-        Some(column) => column.as_list_opt::<i32>().map(Some).ok_or_else(|| mistyped(name)),
-    };
-    let (namespaces, users) = match table {
+    let (namespaces, users) = match rows.table {
         Table::Events => (
             vec![Names::One(strings(events::NAMESPACE)?)],
             vec![
@@ -197,7 +179,7 @@ fn any(
     let has = |columns: &[Names<'_>], row: usize, wanted: Option<&str>| {
         wanted.is_none_or(|wanted| columns.iter().any(|column| column.may_have(row, wanted)))
     };
-    Ok((0..batch.num_rows()).any(|row| {
+    Ok((0..rows.batch.num_rows()).any(|row| {
         may_hold(scope, times.is_valid(row).then(|| times.value(row)), day)
             && has(&namespaces, row, scope.namespace.as_deref())
             && has(&users, row, scope.user.as_deref())

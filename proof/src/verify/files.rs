@@ -10,9 +10,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use arrow_array::cast::AsArray as _;
-use arrow_array::types::{Int64Type, TimestampMicrosecondType};
-use arrow_array::{Array as _, RecordBatch};
+use arrow_array::Array as _;
 use bytes::Bytes;
 use chrono::{DateTime, Datelike as _, NaiveDate};
 use parquet::arrow::ProjectionMask;
@@ -23,7 +21,9 @@ use parquet::file::metadata::ColumnChunkMetaData;
 use serde_json::Value;
 use strongroom_archive::activity_record::differences;
 use strongroom_archive::delta::facts::{AddFacts, CommitFacts, STATISTICS_OFFSET, STATISTICS_SOURCE, micros};
-use strongroom_archive::encode::{EARLIEST_YEAR, hash_column, record_column, time_column};
+use strongroom_archive::encode::{EARLIEST_YEAR, hash_column, time_column};
+use strongroom_archive::error::RowsError;
+use strongroom_archive::sealed_rows::{SealedBatch, SealedRows};
 use strongroom_archive::{Archive, Records};
 use strongroom_schemas::format::EVENTS_FORMAT;
 use strongroom_schemas::record::{Sha256Hash as Hash, leaf_hash};
@@ -284,12 +284,11 @@ impl Differing {
 }
 
 fn rows(bytes: Bytes, job: &Job<'_>, records: &dyn Records, outcome: &mut Outcome) -> Result<(), String> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| error.to_string())?;
-    let mut reader = reader.with_batch_size(BATCH_ROWS).build().map_err(|error| error.to_string())?;
+    let mut batches =
+        SealedRows::open(bytes, job.log.table, BATCH_ROWS).map_err(|error| error.to_string())?;
     let mut seen = Seen::default();
-    let read = reader.try_for_each(|batch| {
+    let read = batches.try_for_each(|batch| {
         let before = seen.rows;
-        let batch = batch.map_err(|error| error.to_string());
         let taken = batch.and_then(|batch| take(&batch, job, records, &mut seen));
         taken.map_err(|error| format!("row {before} or later: {error}"))
     });
@@ -335,40 +334,30 @@ fn rows(bytes: Bytes, job: &Job<'_>, records: &dyn Records, outcome: &mut Outcom
     Ok(())
 }
 
-fn take(batch: &RecordBatch, job: &Job<'_>, records: &dyn Records, seen: &mut Seen) -> Result<(), String> {
-    let table = job.log.table;
-    let column = |name: &str| {
-        batch.column_by_name(name).ok_or_else(|| format!("column {name} is missing or has the wrong type"))
-    };
-    let mistyped = || "a column does not have the type of an archive column".to_owned();
+fn take(rows: &SealedBatch, job: &Job<'_>, records: &dyn Records, seen: &mut Seen) -> Result<(), RowsError> {
+    let SealedBatch { table, batch } = rows;
+    let wrong = |detail: String| RowsError::Records { detail };
     let Seen { rows: before, records: leaves, differing, .. } = seen;
     let mut differs = |row: usize, how: &dyn Display| differing.add(*before + row as u64, how);
-    match record_column(table) {
-        Some(name) => {
-            let array = column(name)?;
-            if *array.data_type()
-                != *table.file_schema().field_with_name(name).map_err(|_| mistyped())?.data_type()
-            {
-                return Err(mistyped());
-            }
+    match rows.record_column()? {
+        Some(array) => {
             leaves.extend(hash_column(array));
-            if table == Table::Activity {
-                differences(batch, &mut |row, detail| differs(row, &detail))?;
+            if *table == Table::Activity {
+                let compared = differences(batch, &mut |row, detail| differs(row, &detail));
+                compared.map_err(|detail| wrong(detail.to_owned()))?;
             } else if job.is_compared {
-                records.compare(table, batch, &mut |_| (), &mut differs)?;
+                records.compare(*table, batch, &mut |_| (), &mut differs).map_err(wrong)?;
             }
         }
         None if job.is_compared => {
-            records.compare(table, batch, &mut |record| leaves.push(leaf_hash(record)), &mut differs)?;
+            let each = &mut |record: &[u8]| leaves.push(leaf_hash(record));
+            records.compare(*table, batch, each, &mut differs).map_err(wrong)?;
         }
-        None => records.each(batch, &mut |record| leaves.push(leaf_hash(record)))?,
+        None => rows.each_record(records, &mut |_, record| leaves.push(leaf_hash(record)))?,
     }
-    let marks = batch.column_by_name(events::REDACTION).filter(|_| table == Table::Events);
+    let marks = batch.column_by_name(events::REDACTION).filter(|_| *table == Table::Events);
     seen.redacted += marks.map_or(0, |marks| (marks.len() - marks.null_count()) as u64);
-    let times =
-        column(time_column(table))?.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(mistyped)?;
-    let offsets = column(STATISTICS_OFFSET)?.as_primitive_opt::<Int64Type>().ok_or_else(mistyped)?;
-    let sources = column(STATISTICS_SOURCE)?.as_string_opt::<i32>().ok_or_else(mistyped)?;
+    let (times, offsets) = (rows.times()?, rows.offsets()?);
     // Rows of one source form few runs: keep the span of the current one at hand.
     let mut run: Option<(&str, (i64, i64, u64))> = None;
     for row in 0..batch.num_rows() {
@@ -381,10 +370,7 @@ fn take(batch: &RecordBatch, job: &Job<'_>, records: &dyn Records, seen: &mut Se
                 seen.misfiled = Some(seen.rows + row as u64);
             }
         }
-        if !offsets.is_valid(row) || !sources.is_valid(row) {
-            continue;
-        }
-        let (offset, source) = (offsets.value(row), sources.value(row));
+        let Some((source, offset)) = offsets.of(row) else { continue };
         match &mut run {
             Some((name, span)) if *name == source => {
                 *span = (span.0.min(offset), span.1.max(offset), span.2 + 1);
@@ -459,6 +445,8 @@ fn statistics(job: &Job<'_>, seen: &Seen, outcome: &mut Outcome) {
 
 #[cfg(test)]
 mod tests {
+    use strongroom_archive::encode::record_column;
+
     use super::*;
 
     #[test]

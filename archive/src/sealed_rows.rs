@@ -1,0 +1,218 @@
+//! The rows of a sealed file: its batches, their columns by name and type, and their records.
+//!
+//! Invariants:
+//! 1. The schema of a file is not trusted to be that of its table: a column that is missing or has
+//!    another type is an error that names it, never a panic.
+//! 2. [`SealedRows`] holds the bytes of one file and one batch of its rows in memory.
+//!
+//! Nothing is written here, so a crash loses nothing.
+//!
+//! Two readers open files on their own and share only the columns. `read` keeps footers, chooses
+//! row groups by their statistics, and leaves out rows while it decodes. `retention` fetches ranges
+//! without blocking a thread, and only the columns that a hold asks for. `proof::verify` reads rows
+//! here, and opens a changed file again to find the damage, one column chunk after the other.
+
+use arrow_array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use bytes::Bytes;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::schema::types::SchemaDescriptor;
+use strongroom_schemas::Table;
+
+use crate::delta::facts::{STATISTICS_OFFSET, STATISTICS_SOURCE};
+use crate::encode::{record_column, record_value, time_column};
+use crate::error::{ColumnError, RowsError};
+use crate::render::Records;
+
+/// The rows of one sealed file with all columns, read while iterated.
+pub struct SealedRows {
+    table: Table,
+    reader: ParquetRecordBatchReader,
+}
+
+impl SealedRows {
+    /// Opens a file of `table`, whose batches have at most `batch_rows` rows.
+    ///
+    /// # Errors
+    /// [`RowsError::File`] if the bytes are not a Parquet file.
+    pub fn open(file: Bytes, table: Table, batch_rows: usize) -> Result<SealedRows, RowsError> {
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
+        Ok(SealedRows { table, reader: builder.with_batch_size(batch_rows).build()? })
+    }
+}
+
+impl Iterator for SealedRows {
+    type Item = Result<SealedBatch, RowsError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let batch = self.reader.next()?;
+        Some(batch.map(|batch| SealedBatch { table: self.table, batch }).map_err(RowsError::from))
+    }
+}
+
+/// Rows of a sealed file of `table`, with the columns that were read.
+pub struct SealedBatch {
+    pub table: Table,
+    pub batch: RecordBatch,
+}
+
+impl SealedBatch {
+    /// The column with this name, whatever its type.
+    ///
+    /// # Errors
+    /// [`ColumnError::Missing`].
+    pub fn array(&self, name: &str) -> Result<&ArrayRef, ColumnError> {
+        self.batch.column_by_name(name).ok_or_else(|| ColumnError::Missing { column: name.to_owned() })
+    }
+
+    /// The column with this name and type.
+    ///
+    /// # Errors
+    /// [`ColumnError`] if it is missing or has another type.
+    pub fn column<A: Array + 'static>(&self, name: &str) -> Result<&A, ColumnError> {
+        let array = self.array(name)?.as_any().downcast_ref();
+        array.ok_or_else(|| ColumnError::Mistyped { column: name.to_owned() })
+    }
+
+    /// The partition of the source that each row is from, and its offset there.
+    ///
+    /// # Errors
+    /// [`ColumnError`] if one of the columns is missing or has another type.
+    pub fn offsets(&self) -> Result<Offsets<'_>, ColumnError> {
+        Ok(Offsets { source: self.column(STATISTICS_SOURCE)?, offset: self.column(STATISTICS_OFFSET)? })
+    }
+
+    /// The time of each row.
+    ///
+    /// # Errors
+    /// [`ColumnError`] if the column is missing or has another type.
+    pub fn times(&self) -> Result<&TimestampMicrosecondArray, ColumnError> {
+        self.column(time_column(self.table))
+    }
+
+    /// The column whose values are the records; `None` for events, whose records are rendered.
+    ///
+    /// # Errors
+    /// [`ColumnError`] if the column is missing or has another type than in the table's schema.
+    pub fn record_column(&self) -> Result<Option<&ArrayRef>, ColumnError> {
+        let Some(name) = record_column(self.table) else { return Ok(None) };
+        let array = self.array(name)?;
+        let schema = self.table.file_schema();
+        let is_typed = schema.field_with_name(name).is_ok_and(|field| field.data_type() == array.data_type());
+        if is_typed { Ok(Some(array)) } else { Err(ColumnError::Mistyped { column: name.to_owned() }) }
+    }
+
+    /// Calls `each` with the number of every row in the batch and its record, in order. A record
+    /// that is null counts as an empty one.
+    ///
+    /// # Errors
+    /// [`RowsError::Column`] if the column of the records is missing or has another type,
+    /// [`RowsError::Records`] if events cannot be rendered.
+    pub fn each_record(
+        &self,
+        records: &dyn Records,
+        each: &mut dyn FnMut(usize, &[u8]),
+    ) -> Result<(), RowsError> {
+        if let Some(column) = self.record_column()? {
+            (0..column.len()).for_each(|row| each(row, record_value(column, row)));
+            return Ok(());
+        }
+        let mut row = 0;
+        let rendered = records.each(&self.batch, &mut |record| {
+            each(row, record);
+            row += 1;
+        });
+        rendered.map_err(|detail| RowsError::Records { detail })
+    }
+}
+
+/// The columns that say where the rows are from.
+#[derive(Clone, Copy)]
+pub struct Offsets<'b> {
+    pub source: &'b StringArray,
+    pub offset: &'b Int64Array,
+}
+
+impl<'b> Offsets<'b> {
+    /// The source and the offset of a row; `None` if the row lacks either.
+    pub fn of(&self, row: usize) -> Option<(&'b str, i64)> {
+        let is_known = self.source.is_valid(row) && self.offset.is_valid(row);
+        is_known.then(|| (self.source.value(row), self.offset.value(row)))
+    }
+}
+
+/// The columns of a Parquet file that are wanted by name, each with everything nested in it.
+pub fn columns_of(file: &SchemaDescriptor, wanted: &dyn Fn(&str) -> bool) -> ProjectionMask {
+    // A list has the name of its column, whatever its items are called.
+    let root = |leaf: &usize| file.column(*leaf).path().parts().first().is_some_and(|name| wanted(name));
+    ProjectionMask::leaves(file, (0..file.num_columns()).filter(root))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Display;
+    use std::sync::Arc;
+
+    use arrow_array::Int32Array;
+    use strongroom_schemas::activity;
+
+    use super::*;
+
+    /// Renders nothing.
+    struct Unrendered;
+
+    impl Records for Unrendered {
+        fn each(&self, _: &RecordBatch, _: &mut dyn FnMut(&[u8])) -> Result<(), String> {
+            Err("no form".to_owned())
+        }
+
+        fn compare(
+            &self,
+            _: Table,
+            _: &RecordBatch,
+            _: &mut dyn FnMut(&[u8]),
+            _: &mut dyn FnMut(usize, &dyn Display),
+        ) -> Result<(), String> {
+            Err("no form".to_owned())
+        }
+    }
+
+    fn sealed(table: Table, columns: [(&str, ArrayRef); 3]) -> SealedBatch {
+        SealedBatch { table, batch: RecordBatch::try_from_iter(columns).expect("columns of one length") }
+    }
+
+    #[test]
+    fn a_column_that_is_missing_or_mistyped_is_named() {
+        let text: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None]));
+        let numbers: ArrayRef = Arc::new(Int32Array::from(vec![1, 2]));
+        let columns = [
+            (STATISTICS_SOURCE, Arc::clone(&text)),
+            (STATISTICS_OFFSET, Arc::clone(&numbers)),
+            (activity::BODY, numbers),
+        ];
+        let rows = sealed(Table::Activity, columns);
+        let mistyped = |column: &str| Some(ColumnError::Mistyped { column: column.to_owned() });
+        assert_eq!(rows.offsets().err(), mistyped(STATISTICS_OFFSET));
+        assert_eq!(rows.record_column().err(), mistyped(activity::BODY));
+        assert_eq!(rows.times().err(), Some(ColumnError::Missing { column: activity::TIME.to_owned() }));
+    }
+
+    #[test]
+    fn records_come_with_their_rows() {
+        let offsets: ArrayRef = Arc::new(Int64Array::from(vec![Some(7), None]));
+        let text: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None]));
+        let columns = || {
+            let (offsets, text) = (Arc::clone(&offsets), Arc::clone(&text));
+            [(STATISTICS_SOURCE, Arc::clone(&text)), (STATISTICS_OFFSET, offsets), (activity::BODY, text)]
+        };
+        let rows = sealed(Table::Activity, columns());
+        let mut seen = Vec::new();
+        let read = rows.each_record(&Unrendered, &mut |row, record| seen.push((row, record.to_vec())));
+        read.expect("records of activity are stored");
+        assert_eq!(seen, [(0, b"a".to_vec()), (1, Vec::new())], "a null is an empty record");
+        let places = rows.offsets().expect("offsets");
+        assert_eq!((places.of(0), places.of(1)), (Some(("a", 7)), None));
+        let unrendered = sealed(Table::Events, columns()).each_record(&Unrendered, &mut |_, _| ());
+        assert!(matches!(unrendered, Err(RowsError::Records { detail }) if detail == "no form"));
+    }
+}

@@ -7,18 +7,10 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
-use strongroom_proof::verify::Report as Verified;
 
-use super::ask::{self, Asker};
-use super::error::EvidenceError;
-use super::ledger::Ledger;
-use super::question::Question;
 use super::text::time_text;
 
-/// Maximum number of gaps that are listed; further ones are only counted.
-const GAPS_MAX: usize = 5000;
 /// Shortest pause that is ever called a silence.
 const SILENCE_MINUTES_MIN: i64 = 5;
 /// A pause is a silence when it is longer than this many times the pause that [`USUAL`] of all
@@ -30,21 +22,7 @@ const USUAL: u64 = 990;
 const MINUTES_MIN: u64 = 30;
 /// Maximum number of silences listed for one source; the longest are listed.
 const LISTED_MAX: usize = 50;
-const MINUTE_US: i64 = 60_000_000;
-
-/// What an archive cannot show, however honest it is.
-pub(crate) const CANNOT_KNOW: [&str; 8] = [
-    "events that the API server never wrote: its audit policy leaves out whole classes (level None), and the policy is not in the archive",
-    "events that the API server dropped before it wrote them, when its own buffer was full or its backend failed: compare its metric \
-     apiserver_audit_error_total and the like for the period",
-    "log lines that were rotated away or deleted before they were read, of a source that is a file: positions count what was read",
-    "clusters, nodes and sources that were never connected: a source that never brought an event has no silence",
-    "whether a silence is one of the source, of the path to the archive, or of the cluster: nothing to log and nothing logged look alike",
-    "alerts that Strongroom raised about itself (a silent source, a sum that does not hold) and that went to sinks only: they are in the \
-     archive only where hunt --store put them",
-    "what was done inside databases and applications: Kubernetes audit events show access to objects of the API, not to records of patients",
-    "whether clocks of API servers were right: times of events are theirs, only times of commits are the archive's",
-];
+pub(crate) const MINUTE_US: i64 = 60_000_000;
 
 /// One thing that is known to be missing, late or unread.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,275 +43,20 @@ impl Gap {
     }
 }
 
-/// What was found to be missing, late or unread.
-#[derive(Debug, Default)]
-pub(crate) struct Gaps {
-    /// At most [`GAPS_MAX`].
-    pub(crate) listed: Vec<Gap>,
-    /// By kind.
-    pub(crate) in_all: BTreeMap<&'static str, u64>,
-    limits: Vec<Value>,
-    pub(crate) rejects_at_positions: u64,
-    pub(crate) rejects_received: u64,
-    /// By reason: rejects between the positions, or received in the period.
-    pub(crate) rejects: BTreeMap<String, u64>,
-    pub(crate) events_without_time: u64,
-}
-
-impl Gaps {
-    /// Looks for gaps of the period. Alerts of the rules `own_rules` are about gaps.
-    pub(crate) fn find(
-        asker: &Asker<'_>,
-        question: &Question,
-        ledger: &Ledger,
-        own_rules: &[&str],
-        verified: &Verified,
-    ) -> Result<Gaps, EvidenceError> {
-        let mut gaps = Gaps::default();
-        let period = ask::whole_period(question);
-        let now = Utc::now().timestamp_micros();
-        let edges = Some((ledger.span.from_us, ledger.span.to_us.min(now)));
-        let minutes = |name: &str| {
-            format!(
-                "SELECT {name} AS name, date_trunc('minute', stage_timestamp) AS minute FROM events WHERE {period} GROUP BY 1, 2 ORDER BY 1, 2"
-            )
-        };
-        // A file that was rotated away ends, so only a cluster as a whole is silent at the ends of a
-        // period.
-        gaps.silences(asker, &minutes("cluster"), "cluster_silent", edges)?;
-        gaps.silences(asker, &minutes("source"), "source_silent", None)?;
-        gaps.commits(ledger);
-        gaps.rejects(asker, ledger)?;
-        gaps.without_time(asker, question, ledger)?;
-        gaps.own_alerts(asker, question, own_rules)?;
-        gaps.findings(verified);
-        gaps.listed.truncate(GAPS_MAX);
-        Ok(gaps)
-    }
-
-    /// `gaps.json`.
-    pub(crate) fn to_json(&self) -> Value {
-        json!({
-            "format": "strongroom-gaps-1",
-            "entries": self.listed.iter().map(Gap::to_json).collect::<Vec<_>>(),
-            "in_all": self.in_all,
-            "limits": self.limits,
-            "rejects": self.rejects,
-            "cannot_know": CANNOT_KNOW,
-        })
-    }
-
-    fn add(&mut self, gaps: Vec<Gap>, kind: &'static str, in_all: u64) {
-        self.listed.extend(gaps);
-        if in_all > 0 {
-            *self.in_all.entry(kind).or_insert(0) += in_all;
-        }
-    }
-
-    /// Silences between the minutes with an event, of each cluster or of each source, in order.
-    fn silences(
-        &mut self,
-        asker: &Asker<'_>,
-        sql: &str,
-        kind: &'static str,
-        edges: Option<(i64, i64)>,
-    ) -> Result<(), EvidenceError> {
-        let mut current: Option<(String, Pauses)> = None;
-        let mut end = |current: Option<(String, Pauses)>| {
-            let Some((name, pauses)) = current else { return };
-            let (gaps, all) = pauses.silences(kind, &name, edges);
-            let limit = pauses.limit();
-            if self.limits.len() < GAPS_MAX {
-                self.limits.push(json!({ "kind": kind, "source": name, "minutes_with_events": pauses.minutes, "silence_beyond_minutes": limit }));
-            }
-            self.add(gaps, kind, all);
-        };
-        asker.rows(sql, &mut |row| {
-            let name = row["name"].as_str().unwrap_or_default();
-            let minute = row["minute"].as_str().and_then(|time| DateTime::parse_from_rfc3339(time).ok());
-            let minute = minute.ok_or(EvidenceError::MinuteNotATime)?.timestamp_micros();
-            if current.as_ref().is_none_or(|(known, _)| known != name) {
-                end(current.replace((name.to_owned(), Pauses::default())));
-            }
-            if let Some((_, pauses)) = &mut current {
-                pauses.minute(minute);
-            }
-            Ok(())
-        })?;
-        end(current);
-        Ok(())
-    }
-
-    /// What the commits show: jumps of a broker's numbers, late seals, commits without a signature.
-    fn commits(&mut self, ledger: &Ledger) {
-        let jumps = ledger.jumps.iter().map(|jump| Gap {
-            kind: "broker_numbers_missing",
-            from: jump.from_us.and_then(time_text),
-            to: jump.to_us.and_then(time_text),
-            source: jump.source.clone(),
-            count: u64::try_from(jump.messages - jump.records).unwrap_or(0),
-            why: format!(
-                "{}: the broker advanced by {} messages and {} records arrived: compaction or a transaction took the other numbers, or the messages \
-                 were gone before they were read",
-                jump.commit, jump.messages, jump.records
-            ),
-        });
-        self.add(jumps.collect(), "broker_numbers_missing", ledger.jumps_in_all);
-        let lags = ledger.lags.iter().map(|lag| Gap {
-            kind: "sealed_late",
-            from: time_text(lag.from_us),
-            to: time_text(lag.sealed_us),
-            source: lag.sources.join(", "),
-            count: u64::try_from((lag.sealed_us - lag.from_us) / MINUTE_US).unwrap_or(0),
-            why: format!(
-                "{}: sealed this many minutes after its newest event; until then the archive did not protect these events",
-                lag.commit
-            ),
-        });
-        self.add(lags.collect(), "sealed_late", ledger.lags_in_all);
-        for (log, commits) in &ledger.unsigned {
-            let gap = Gap {
-                kind: "unsigned_commits",
-                from: None,
-                to: None,
-                source: log.clone(),
-                count: *commits,
-                why: format!(
-                    "{commits} commits of {log} have no checkpoint yet: their records are not in this pack"
-                ),
-            };
-            self.add(vec![gap], "unsigned_commits", 1);
-        }
-    }
-
-    /// Rejects of the period: by when they arrived, and by where they stood among the events.
-    fn rejects(&mut self, asker: &Asker<'_>, ledger: &Ledger) -> Result<(), EvidenceError> {
-        struct Seen {
-            rows: u64,
-            first: Option<i64>,
-            last: Option<i64>,
-        }
-        let mut seen: BTreeMap<(String, String), Seen> = BTreeMap::new();
-        asker.rows("SELECT source, source_offset, reason, received_timestamp FROM rejects", &mut |row| {
-            let source = row["source"].as_str().unwrap_or_default();
-            let offset = row["source_offset"].as_i64();
-            let received =
-                row["received_timestamp"].as_str().and_then(|time| DateTime::parse_from_rfc3339(time).ok());
-            let received = received.map(|time| time.timestamp_micros());
-            let is_between = ledger
-                .positions
-                .get(source)
-                .zip(offset)
-                .is_some_and(|((first, last), offset)| (*first..=*last).contains(&offset));
-            let came = received.is_some_and(|time| ledger.span.holds(time));
-            self.rejects_at_positions += u64::from(is_between);
-            self.rejects_received += u64::from(came);
-            if is_between || came {
-                let reason = row["reason"].as_str().unwrap_or_default();
-                *self.rejects.entry(reason.to_owned()).or_insert(0) += 1;
-                let key = (source.to_owned(), reason.to_owned());
-                if seen.len() < GAPS_MAX || seen.contains_key(&key) {
-                    let seen = seen.entry(key).or_insert(Seen { rows: 0, first: received, last: received });
-                    seen.rows += 1;
-                    seen.first = seen.first.min(received);
-                    seen.last = seen.last.max(received);
-                }
-            }
-            Ok(())
-        })?;
-        let all = seen.len() as u64;
-        let gaps = seen.into_iter().map(|((source, reason), seen)| Gap {
-            kind: "rejects",
-            from: seen.first.and_then(time_text),
-            to: seen.last.and_then(time_text),
-            source,
-            count: seen.rows,
-            why: format!("{reason}: lines that arrived at these times, or stood between events of the period, and could not be read; they may be events"),
-        });
-        self.add(gaps.collect(), "rejects", all);
-        Ok(())
-    }
-
-    /// Events of these days that a question about a time cannot find.
-    fn without_time(
-        &mut self,
-        asker: &Asker<'_>,
-        question: &Question,
-        ledger: &Ledger,
-    ) -> Result<(), EvidenceError> {
-        let days = ask::days(ledger.span);
-        let sql = format!("SELECT count(*) AS n FROM events WHERE stage_timestamp IS NULL AND {days}");
-        self.events_without_time = asker.number(&sql)?;
-        if self.events_without_time > 0 {
-            let gap = Gap {
-                kind: "events_without_time",
-                from: Some(question.from.clone()),
-                to: Some(question.to.clone()),
-                source: "all".to_owned(),
-                count: self.events_without_time,
-                why: "events without a time are stored under the day they arrived, and a question about a time cannot find them".to_owned(),
-            };
-            self.add(vec![gap], "events_without_time", 1);
-        }
-        Ok(())
-    }
-
-    fn own_alerts(
-        &mut self,
-        asker: &Asker<'_>,
-        question: &Question,
-        rules: &[&str],
-    ) -> Result<(), EvidenceError> {
-        let rules = rules.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(", ");
-        let sql = format!(
-            "SELECT time, group_key, title, message FROM alerts WHERE rule_id IN ({rules}) AND {} ORDER BY time, alert_id LIMIT {GAPS_MAX}",
-            ask::alerts_period(question)
-        );
-        let reported = asker.all(&sql)?.into_iter().map(|row| Gap {
-            kind: "own_alert",
-            from: row["time"].as_str().map(str::to_owned),
-            to: None,
-            source: row["group_key"].as_str().unwrap_or_default().to_owned(),
-            count: 1,
-            why: format!(
-                "{}: {}",
-                row["title"].as_str().unwrap_or_default(),
-                row["message"].as_str().unwrap_or_default()
-            ),
-        });
-        let reported: Vec<Gap> = reported.collect();
-        let all = reported.len() as u64;
-        self.add(reported, "own_alert", all);
-        Ok(())
-    }
-
-    fn findings(&mut self, verified: &Verified) {
-        let findings = verified.findings.iter().map(|finding| Gap {
-            kind: "verify_finding",
-            from: None,
-            to: None,
-            source: finding.place.clone(),
-            count: 1,
-            why: format!("{}: {}", finding.kind, finding.detail),
-        });
-        self.add(findings.collect(), "verify_finding", verified.findings.len() as u64);
-    }
-}
-
 /// Minutes in which a source had an event, in order.
 #[derive(Debug, Default)]
-struct Pauses {
+pub(crate) struct Pauses {
     /// Length in minutes to number of pauses.
     lengths: BTreeMap<i64, u64>,
     longest: BinaryHeap<Reverse<(i64, i64)>>,
     first: Option<i64>,
     last: Option<i64>,
-    minutes: u64,
+    pub(crate) minutes: u64,
 }
 
 impl Pauses {
     /// Adds `minute`, given by its start in microseconds since the epoch.
-    fn minute(&mut self, minute: i64) {
+    pub(crate) fn minute(&mut self, minute: i64) {
         if let Some(last) = self.last.filter(|last| *last < minute) {
             self.pause(last, minute);
         }
@@ -354,7 +77,7 @@ impl Pauses {
     }
 
     /// Longest pause in minutes that is not a silence; `None` where too little is known.
-    fn limit(&self) -> Option<i64> {
+    pub(crate) fn limit(&self) -> Option<i64> {
         if self.minutes < MINUTES_MIN {
             return None;
         }
@@ -370,7 +93,12 @@ impl Pauses {
 
     /// Silences, longest first, and their number. `edges`: the start and the end of the period,
     /// which are pauses too.
-    fn silences(&self, kind: &'static str, source: &str, edges: Option<(i64, i64)>) -> (Vec<Gap>, u64) {
+    pub(crate) fn silences(
+        &self,
+        kind: &'static str,
+        source: &str,
+        edges: Option<(i64, i64)>,
+    ) -> (Vec<Gap>, u64) {
         let Some(limit) = self.limit() else { return (Vec::new(), 0) };
         let mut found: Vec<(i64, i64, i64, &str)> = self
             .longest
@@ -407,6 +135,20 @@ impl Pauses {
         (gaps.collect(), all)
     }
 }
+
+/// What an archive cannot show, however honest it is.
+pub(crate) const CANNOT_KNOW: [&str; 8] = [
+    "events that the API server never wrote: its audit policy leaves out whole classes (level None), and the policy is not in the archive",
+    "events that the API server dropped before it wrote them, when its own buffer was full or its backend failed: compare its metric \
+     apiserver_audit_error_total and the like for the period",
+    "log lines that were rotated away or deleted before they were read, of a source that is a file: positions count what was read",
+    "clusters, nodes and sources that were never connected: a source that never brought an event has no silence",
+    "whether a silence is one of the source, of the path to the archive, or of the cluster: nothing to log and nothing logged look alike",
+    "alerts that Strongroom raised about itself (a silent source, a sum that does not hold) and that went to sinks only: they are in the \
+     archive only where hunt --store put them",
+    "what was done inside databases and applications: Kubernetes audit events show access to objects of the API, not to records of patients",
+    "whether clocks of API servers were right: times of events are theirs, only times of commits are the archive's",
+];
 
 #[cfg(test)]
 mod tests {

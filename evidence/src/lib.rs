@@ -15,6 +15,7 @@ mod check;
 mod chosen;
 mod compare;
 mod error;
+mod find_gaps;
 mod folder;
 mod gaps;
 mod ledger;

@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::ask::{self, Asker};
 use super::error::EvidenceError;
-use super::gaps::{CANNOT_KNOW, Gap, Gaps};
+use super::find_gaps::Gaps;
+use super::gaps::{CANNOT_KNOW, Gap};
 use super::manifest::Manifest;
 use super::text::count;
 

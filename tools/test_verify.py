@@ -2737,7 +2737,7 @@ class Rows(InFolder):
             put(self.root, rel, "\n".join(map(json.dumps, lines)).encode())
             report = verify.Archive(self.root, [public(SEEDS[0])], now=w.clock).check()
             self.assertEqual("columns_differ" in [f["kind"] for f in report.findings], judged, said)
-            told = "whether columns mean their records in 1 files of events, which are of a newer format than 1"
+            told = "whether columns match their records in 1 files of events, whose format is newer than 1"
             self.assertEqual(told in report.not_checked, not judged)
 
     def test_forms_and_marks(self):

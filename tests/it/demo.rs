@@ -24,7 +24,7 @@ fn demo_finds_all_attacks_keeps_all_bytes_and_answers() {
     let (first, _) = expect_code(&mut demo(), 0);
     assert!(first.contains("18 of 18 attacks found."), "{first}");
     assert!(!first.contains('✗'), "{first}");
-    assert!(first.contains("20,000 records come back"), "{first}");
+    assert!(first.contains("20,000 records were restored to the original"), "{first}");
     assert_eq!(first.matches(" rows in ").count(), 3, "three questions with answers: {first}");
     let next = first.split_once("Now try it yourself").expect("the next commands are printed").1;
     for command in ["sql", "query", "export", "ingest"] {

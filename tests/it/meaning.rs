@@ -443,7 +443,7 @@ fn many_rows_are_counted_and_newer_formats_are_not_judged() {
         }
     });
     site.sign_again();
-    let told = "whether columns mean their records in 1 files of events, which are of a newer format than 1";
+    let told = "whether columns match their records in 1 files of events, whose format is newer than 1";
     assert_eq!(no_finding(&site.archive(), Some(&public(&site)))["not_checked"], json!([told]));
     if let Ok(second) = std::env::var("STRONGROOM_VERIFIER") {
         let (kinds, report) = second_opinion(&second, &site, &public(&site), &[]);

@@ -117,7 +117,7 @@ pub(super) fn check(
     }
     if newer > 0 {
         report.not_checked.push(format!(
-            "whether columns mean their records in {newer} files of events, which are of a newer format than {EVENTS_FORMAT}"
+            "whether columns match their records in {newer} files of events, whose format is newer than {EVENTS_FORMAT}"
         ));
     }
     let total = jobs.iter().map(|job| job.add.size).sum();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 use strongroom_alerts::{Detector, DetectorConfig, Matcher, RuleSet};
-use strongroom_fuzz::decode::decode_bytes;
+use strongroom_decode::decode_bytes;
 use strongroom_fuzz::mutate;
 
 /// Events with bodies, denials, an exec and an impersonation, so that most fields have values.

@@ -111,7 +111,8 @@ fn fixtures_belong_to_rules() {
     assert_eq!(stems, rules);
 }
 
-/// A near miss must be near: it has as many events as the hit, and they differ in few members.
+/// A near miss must be near. For a correlation, it has as many events as the hit, or one fewer. For
+/// a single-event rule, each of its events differs from an event of the hit in 1 to 4 members.
 #[test]
 fn near_misses_are_near() {
     for (rule, documents) in files() {

@@ -21,8 +21,8 @@
 //! counted early, and its watermark advances to them. If too many windows of a source are open, the
 //! window that would close first is forgotten unjudged, because its count would be wrong. If there
 //! are too many sources, the source that was added first is forgotten. If all windows together
-//! touch too many names, the next window to touch one counts as touching every name. State is lost
-//! in a crash, and rebuilt from the archive's events.
+//! touch too many names, the next window to which a name is added counts as touching every name.
+//! State is lost in a crash, and rebuilt from the archive's events.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

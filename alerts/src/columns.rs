@@ -1,4 +1,4 @@
-//! The columns of a batch, in any physical form.
+//! The columns of a batch, in any physical Arrow type that they may have.
 //!
 //! Invariant: a value is the same text whether its column is a dictionary, plain strings or string
 //! views, so a rule gives the same result on the stream and over the archive. Columns are borrowed

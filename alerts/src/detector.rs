@@ -18,9 +18,9 @@
 //! for each rule.
 //!
 //! **Another set of rules.** Matches carry their rule set, and the detector continues with that
-//! set. Its state is stored by a rule's content, not by its position, so rules that are equal in
-//! both sets continue with their state, new rules start without state, and the state of rules that
-//! are gone is forgotten as it ages.
+//! set. Its state is stored by a rule's content, not by its position. So rules that are equal in
+//! both sets continue with their state, and new rules start without state. The state of rules that
+//! are no longer in the set is forgotten as it ages.
 //!
 //! **Crash.** State is lost. To rebuild it, observe events of the archive again and drop the
 //! alerts. Rules that compare with the past come first: observe the events of the last

@@ -2,9 +2,9 @@
 //! row.
 //!
 //! Terms. A *place* is the number of a distinct value of a gate's column in one block, from 1;
-//! place 0 is null. A *mask* has one bit for each rule, and for each place of a gate there is a
-//! mask of the rules that can match. The *candidates* of a row are the rules whose bits are set in
-//! the masks of all its values.
+//! place 0 is null. A *mask* has one bit for each rule of a *group* of up to 128 rules. For each
+//! group and each place of a gate, there is a mask of the rules that can match. The *candidates* of
+//! a row are the rules whose bits are set in the masks of all its values.
 //!
 //! Invariant: a gate never excludes a rule that could match. For each rule and each value of the
 //! gate's column, the condition is evaluated with the leaves on other columns unknown. The rule
@@ -231,7 +231,7 @@ pub(crate) fn open(
 }
 
 /// Returns a gate over the pairs of values that two open gates have in the same rows; `None` if no
-/// rule needs both, or there are too many pairs.
+/// rule tests both columns, or if there are too many pairs.
 fn pair(
     program: &Program,
     left: &OpenGate,
@@ -289,8 +289,8 @@ impl Answers<'_> {
     }
 }
 
-/// If a rule has at most this many leaves on a gate, whether it can match is computed once for each
-/// combination of their results. If it has more, this is computed for each place.
+/// A rule with at most this many leaves on a gate is judged once for each combination of the
+/// leaves' results. A rule with more leaves is judged once for each place.
 const PATTERN_LEAVES_MAX: usize = 6;
 
 /// Returns the masks of each place. `answers` returns the results of a leaf, or `None` if the leaf

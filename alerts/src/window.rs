@@ -1,5 +1,5 @@
-//! Sliding windows on event time: which groups reached a count, and whether that has alerted
-//! already.
+//! Sliding windows on event time: they find the groups that reach a count, and alert once for each
+//! burst of events.
 //!
 //! **Terms.** A correlation counts events (or distinct values) of a *group* within its *timespan*.
 //! A *window* ends at an event and contains the group's events that are at most `timespan` older,
@@ -19,12 +19,12 @@
 //! (Rejected: a watermark that closes windows. One source that runs ahead would make all other
 //! sources late.)
 //!
-//! **Once.** The window of a crossing lasts one timespan and ends at the crossing's last event. If
-//! this window overlaps no episode of the group, the crossing alerts and starts an episode, which
-//! lasts from the crossing's first event to its last. If the window overlaps an episode, the
-//! crossing raises no alert and extends the episode. If the window overlaps several episodes, they
-//! become one. So a burst alerts once, however long it lasts. The group alerts again only when a
-//! window contains no event of that burst, that is, when the window has drained.
+//! **Once.** The whole timespan that ends at the last event of a crossing is compared with the
+//! group's episodes. If it overlaps none, the crossing alerts and starts an episode, which lasts
+//! from the crossing's first event to its last. If it overlaps an episode, the crossing raises no
+//! alert and extends the episode. If it overlaps several episodes, they become one. So a burst
+//! alerts once, however long it lasts. The next alert needs a crossing without an event of that
+//! burst, that is, the window must have drained.
 //!
 //! **All of several rules** (`temporal`) is a count of distinct values where a value is the rule
 //! that matched. **In order** (`temporal_ordered`) requires a *chain* in the window: one event for
@@ -42,14 +42,16 @@
 //! forgotten is forgotten with its episodes. If the events of a window that has alerted were then
 //! delivered again, the window would alert again under the same id.
 //!
-//! **Thinning.** If three occurrences of one value are within a timespan, the middle one is removed
-//! (`value_count` and `temporal`): every window that contains it also contains the first or the
-//! last of the three, so the count of distinct values is the same without it.
+//! **Thinning.** If three occurrences of one value arrive in order of time and are within a
+//! timespan, the middle one is removed (`value_count` and `temporal`). Every window that contains
+//! it also contains the first or the last of the three, so the count of distinct values is the same
+//! without it.
 //!
-//! **What is touched.** An event keeps the names that it touches in a [`Trace`], which events with
-//! the same names share. An alert collects the traces of all events that it counts. A `value_count`
-//! also collects the traces of events that were thinned out: the next occurrence of the value keeps
-//! them. They are at most a timespan older than that occurrence.
+//! **What is touched.** An event *touches* its namespace, users, cluster and source. These names
+//! are in a [`Trace`], which events with the same names share. An alert collects the traces of all
+//! events that it counts. A `value_count` also collects the traces of events that were thinned out,
+//! which the next occurrence of the value keeps. Those events are at most a timespan older than
+//! that occurrence.
 //!
 //! **Crash.** State is lost; observing the archive's events again rebuilds it, see
 //! [`crate::Detector`].

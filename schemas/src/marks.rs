@@ -10,7 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Maximum number of paths in one redaction mark, both lists together.
+/// Maximum number of paths in the two lists of one redaction mark together.
 pub const REDACTED_PATHS_MAX: usize = 256;
 /// Maximum size of a redaction mark, in bytes.
 pub const REDACTION_BYTES_MAX: usize = 64 << 10;

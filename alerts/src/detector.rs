@@ -22,10 +22,10 @@
 //! both sets continue with their state, and new rules start without state. The state of rules that
 //! are no longer in the set is forgotten as it ages.
 //!
-//! **Crash.** State is lost. To rebuild it, observe events of the archive again and drop the
-//! alerts. Rules that compare with the past come first: observe the events of the last
-//! [`RuleSet::history_max`] with a matcher of [`RuleSet::history_part`]. Then observe the events of
-//! the last [`RuleSet::rebuild_span`] with all rules.
+//! **Crash.** State is lost. To rebuild it, observe the archive's events of the last
+//! [`RuleSet::rebuild_span`] again, and drop the alerts. If there are rules that compare with the
+//! past, do the same first for the events of the [`RuleSet::history_max`] before that span, with a
+//! matcher of [`RuleSet::history_part`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -11,12 +11,12 @@
 //! count is the larger of two medians, plus 1.4826 times the median absolute deviation from the
 //! first median, which estimates the standard deviation without the outliers. The first median is
 //! that of the counts of the group's active hours (those with an event) in the timespan before the
-//! judged hour. The second median takes one count from each earlier day: that of the busiest of
-//! three hours, the same hour of the day and the two next to it. It is used only if at least
-//! [`SAME_HOUR_MIN`] days had events in these hours. Half of the history would have to be outliers
-//! to move a median. Hours without an event do not count: somebody who works twice a week is
-//! compared with the days of work. A group with fewer active hours than `min_history` is not
-//! judged.
+//! judged hour. The second median takes one count from each earlier day: the count of the busiest
+//! of three hours, which are the same hour of the day and the two next to it. The second median is
+//! used only if at least [`SAME_HOUR_MIN`] days had events in these hours. Half of the history
+//! would have to be outliers to move a median. Hours without an event do not count: somebody who
+//! works twice a week is compared with the days of work. A group with fewer active hours than
+//! `min_history` is not judged.
 //!
 //! Both kinds judge an event by its own time, however late it arrives. A late event does not change
 //! what was judged before it arrived. So the order of arrival matters little, and with a `lateness`
@@ -54,8 +54,8 @@ const TOUCHED_ITEMS_MAX: usize = 1 << 20;
 pub(crate) struct HistoryLimits {
     /// Values of all groups; about 150 bytes each.
     pub(crate) values_max: usize,
-    /// Groups with values, and as many groups with baselines. A group with a baseline takes up to
-    /// 12 bytes for each hour of its timespan.
+    /// Maximum number of groups with values, and also of groups with baselines. A group with a
+    /// baseline takes up to 12 bytes for each hour of its timespan.
     pub(crate) groups_max: usize,
     /// Active hours of all groups.
     pub(crate) hours_max: usize,

@@ -1,10 +1,10 @@
 //! Events that wait for late ones, so that the order of arrival does not matter.
 //!
 //! A correlation with a `lateness` gets its events in order of event time: an event waits until its
-//! source has delivered one that is later by more than the lateness. So however a source shuffles
-//! events within the lateness, and wherever batches end, windows see one order. Without a lateness,
-//! the default, events do not wait: it matters more that an alert is raised within a second of its
-//! event than that the alert is the same in any order of arrival.
+//! source has delivered an event that is later by more than the lateness. So however a source
+//! shuffles events within the lateness, and wherever batches end, windows see one order. Without a
+//! lateness, the default, events do not wait: it matters more that an alert is raised within a
+//! second of its event than that the alert is the same in any order of arrival.
 //!
 //! Invariant: an event is released once, and none is dropped. An event that is late by more than
 //! the lateness is released at once. If too many events of a source wait, the one that would leave
@@ -62,7 +62,8 @@ impl Reorder {
         self.sources.values().all(|source| source.waiting.is_empty())
     }
 
-    /// Adds an event of a source, and returns the events to release because too many wait.
+    /// Adds an event of a source, and returns the events to release because too many events or
+    /// sources wait.
     pub(crate) fn hold(&mut self, name: &str, lateness_us: i64, held: Held) -> Vec<Held> {
         let mut left = Vec::new();
         if !self.sources.contains_key(name) {

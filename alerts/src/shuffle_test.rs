@@ -175,8 +175,8 @@ proptest! {
         expected.extend(settled(&mut detector));
 
         let mut found = alert_ids(&mut fresh(&rules), &rules, &lines[..killed], &[sealed]);
-        // Windows are rebuilt from the events of one span before the last sealed event. Histories
-        // also need the older events, which only the rules with a history observe.
+        // Windows are rebuilt from the events of the span before the last sealed event. Rules that
+        // compare with the past also need older events, and are the only rules that observe them.
         let span = rules.rebuild_span().as_secs() as i64;
         let time = |line: &String| {
             let at = line.find("stageTimestamp\":\"").unwrap() + 17;

@@ -299,7 +299,7 @@ pub enum Decimals {
     Fixed(u8),
     /// As many as needed: up to the last decimal that is not 0.
     Trimmed,
-    /// 0, 3 or 6: the smallest number that does not cut the time off.
+    /// 0, 3 or 6: the smallest of these that loses no digit of the time.
     Threes,
     /// 0 for a whole second, else 6.
     Sixes,

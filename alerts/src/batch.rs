@@ -90,7 +90,7 @@ pub fn alerts_batch(rows: &[Alert]) -> RecordBatch {
     RecordBatch::try_new(Table::Alerts.batch_schema(), columns).expect("columns are built from the schema")
 }
 
-/// The fields of a finding that no column has.
+/// The fields of an alert that are only in the JSON text of the column `ocsf`.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Finding {
@@ -150,9 +150,9 @@ struct Url {
     query_string: Option<String>,
 }
 
-/// Restores the alerts of rows in `Table::Alerts.file_schema()` as they were raised. `None` if the
-/// rows have another shape. Older files lack the columns of what an alert touches; their alerts
-/// touch nothing.
+/// Returns the alerts of rows in `Table::Alerts.file_schema()`, as they were raised; `None` if the
+/// rows have other columns or values. Older files lack the columns of what an alert touches; their
+/// alerts touch nothing.
 pub fn alerts_of_batch(batch: &RecordBatch) -> Option<Vec<Alert>> {
     let texts = |name: &str| batch.column_by_name(name)?.as_string_opt::<i32>().cloned();
     let text = |name: &str| -> Option<Vec<Option<String>>> {

@@ -1,7 +1,7 @@
-//! Paths through JSON bodies, and the pod spec wherever an object has it.
+//! Paths through JSON bodies, and the pod spec of any kind of object that has one.
 //!
 //! Invariant: a rule sees the object that a request creates, whatever the form of the request. The
-//! pod spec is found in pods and in every workload's template; a JSON patch (an array of
+//! pod spec is found in pods and in every workload's template. A JSON patch (an array of
 //! operations) is read as the object that its operations would build, so a change cannot hide in
 //! another syntax. Recursion is bounded by the depth of the text, which the parser limits to 128.
 //! No state.
@@ -13,10 +13,11 @@ use crate::fields::Path;
 /// Largest array index that is followed in a JSON patch; a larger one is read as an append.
 const PATCH_INDEX_MAX: usize = 1024;
 
-/// Calls `see` with each value that a path leads to, until it returns true; returns whether it did.
+/// Calls `see` with each value that a path leads to, until `see` returns true. Returns true if it
+/// did.
 ///
-/// A path continues in each element of an array. Where a key is missing, or an array is empty,
-/// `see` is called with `None`, once for each such place.
+/// A path continues in each element of an array. For each missing key and each empty array on the
+/// path, `see` is called once, with `None`.
 pub(crate) fn any_at<'v>(
     value: Option<&'v Value>,
     path: &[String],
@@ -47,7 +48,8 @@ pub(crate) fn any_at<'v>(
     }
 }
 
-/// The member whose key is the first few parts of a path joined by dots.
+/// Returns the member whose key is the first parts of a path, two or more, joined by dots; and the
+/// rest of the path.
 fn joined_key<'v, 'p>(
     object: &'v Map<String, Value>,
     path: &'p [String],
@@ -63,8 +65,8 @@ fn joined_key<'v, 'p>(
     None
 }
 
-/// The elements of the arrays that a path leads to; a value that is not an array counts as its only
-/// element.
+/// Adds the elements of the arrays that a path leads to. A value that is not an array is added as
+/// if it were the only element of one.
 pub(crate) fn elements<'v>(value: Option<&'v Value>, path: &[String], out: &mut Vec<&'v Value>) {
     match (value, path) {
         (None | Some(Value::Null), _) => {}
@@ -86,8 +88,8 @@ pub(crate) fn elements<'v>(value: Option<&'v Value>, path: &[String], out: &mut 
     }
 }
 
-/// Parses a body for rules, with a JSON patch turned into the object that it builds. `None` if the
-/// text is not JSON or too deep.
+/// Parses a body for rules, and turns a JSON patch into the object that it builds. Returns `None`
+/// if the text is not JSON or is nested too deeply.
 pub(crate) fn parse(text: &str) -> Option<Value> {
     let value: Value = serde_json::from_str(text).ok()?;
     Some(match value {
@@ -104,9 +106,9 @@ fn is_patch(operations: &[Value]) -> bool {
         })
 }
 
-/// The object that add and replace operations build from nothing. Each array position becomes an
-/// element of its own, which all operations on that position change; the elements need not be in
-/// the order of their positions.
+/// Returns the object that add and replace operations build from nothing. Each array position
+/// becomes an element of its own, which all operations on that position change; the elements need
+/// not be in the order of their positions.
 fn patched(operations: Vec<Value>) -> Value {
     let mut root = Value::Null;
     for mut operation in operations {
@@ -154,7 +156,8 @@ fn put(at: &mut Value, keys: &[String], value: Value, depth_left: usize) {
     }
 }
 
-/// Adds a value to those of earlier operations, so that a later operation hides none of them.
+/// Merges a value into what earlier operations wrote, so that a later operation does not hide the
+/// members and elements of an earlier one.
 fn merge(at: &mut Value, value: Value) {
     match (at, value) {
         (Value::Object(old), Value::Object(new)) => {
@@ -204,8 +207,8 @@ impl<'v> Pod<'v> {
         }
     }
 
-    /// [`any_at`] below the pod spec; `containers` joins all kinds of containers, `metadata` is the
-    /// pod's or its template's.
+    /// Like [`any_at`], for a path below the pod spec. `containers` joins all kinds of containers,
+    /// and `metadata` is the metadata of the pod or of its template.
     pub(crate) fn any_at(&self, path: &Path, see: &mut dyn FnMut(Option<&'v Value>) -> bool) -> bool {
         match path.0.split_first() {
             Some((head, rest)) if head == "containers" => {
@@ -222,7 +225,7 @@ impl<'v> Pod<'v> {
         }
     }
 
-    /// [`elements`] below the pod spec.
+    /// Like [`elements`], for the paths of [`Pod::any_at`].
     pub(crate) fn elements(&self, path: &Path, out: &mut Vec<&'v Value>) {
         match path.0.split_first() {
             Some((head, rest)) if head == "containers" => {
@@ -245,7 +248,8 @@ impl<'v> Pod<'v> {
     }
 }
 
-/// Calls `see` with each text in a value, except keys of objects, until it returns true.
+/// Calls `see` with each scalar in a value, but not with keys of objects, until `see` returns true.
+/// Returns true if it did.
 pub(crate) fn any_text(value: &Value, see: &mut dyn FnMut(&Value) -> bool) -> bool {
     match value {
         Value::Array(items) => items.iter().any(|item| any_text(item, see)),
@@ -254,7 +258,8 @@ pub(crate) fn any_text(value: &Value, see: &mut dyn FnMut(&Value) -> bool) -> bo
     }
 }
 
-/// The values of a query parameter of a URI, decoded and joined by spaces; `None` if there is none.
+/// Returns the values of a query parameter of a URI, decoded and joined by spaces; `None` if the
+/// URI does not have the parameter.
 pub(crate) fn query_parameter(uri: &str, name: &str) -> Option<String> {
     let (_, query) = uri.split_once('?')?;
     let mut joined: Option<String> = None;

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{RULE_FILE_BYTES_MAX, RuleError};
 
-/// File name and text of every built-in rule file, in order of their names.
+/// File name and text of every built-in rule file, in order of file names.
 pub(crate) const RULES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/rules.rs"));
 
-/// Maximum depth of folders below the one that the caller names.
+/// Maximum depth of folders below the folder that the caller names.
 const FOLDER_DEPTH_MAX: usize = 8;
 
 /// Adds the text of a rule file, or of all rule files below a folder.

@@ -1,26 +1,28 @@
 //! Windows that are judged when they close: counts with an upper bound (`lt`, `lte`, `eq`).
 //!
-//! Whether there were too few events is certain only when no more can arrive. So, unlike sliding
-//! windows, these windows need a time up to which a source is complete. A source's *watermark* is
-//! the latest event time of any of its events, less the allowed lateness. Events wait until the
-//! watermark passes them and are then taken in order of event time, so within the lateness the
-//! order of arrival does not matter.
+//! A count is final, and can be compared with an upper bound, only when no more events of its
+//! window can arrive. So, unlike sliding windows, these windows need a time up to which a source is
+//! complete. A source's *watermark* is the latest event time of any of its events, less the allowed
+//! lateness. Events wait until the watermark passes them and are then counted in order of event
+//! time, so within the lateness the order of arrival does not matter.
 //!
 //! A window opens at an event whose group has no open window, and lasts one timespan; it is judged
 //! once, when the watermark passes its end. An event older than the watermark is late and is not
-//! counted: its window may have been judged. Windows never slide, so each event counts once; a
-//! group without events has no window and never alerts; a window that is still open when a stream
-//! ends is not judged, since its time is not over.
+//! counted, because its window may have been judged. Windows never slide, so each event counts
+//! once. A group without events has no window and never alerts. A window that is still open when a
+//! stream ends is not judged, since its time is not over.
 //!
-//! Each source is judged alone: a file that is read later, or a partition that lags, is complete up
-//! to another time. A group in several sources is counted in parts; rules with an upper bound are
-//! for streams from one source.
+//! Each source has its own watermark and its own windows, because one source can lag: a file that
+//! is read later, or a Kafka partition. If the events of a group come from several sources, each
+//! source counts only its own part of them. So rules with an upper bound are for streams from one
+//! source.
 //!
-//! **Bounds.** [`ClosingLimits`]. If too many events wait, the oldest of their source stop waiting.
-//! If too many windows are open, the one that would close first is forgotten unjudged, because its
-//! count would be wrong. If there are too many sources, the first one is forgotten. If all windows
-//! together touch too many names, the next window to touch one counts as touching every name. State
-//! is lost in a crash, and rebuilt from the archive's events.
+//! **Bounds.** [`ClosingLimits`]. If too many events of a source wait, its oldest events are
+//! counted early, and its watermark advances to them. If too many windows of a source are open, the
+//! window that would close first is forgotten unjudged, because its count would be wrong. If there
+//! are too many sources, the source that was added first is forgotten. If all windows together
+//! touch too many names, the next window to which a name is added counts as touching every name.
+//! State is lost in a crash, and rebuilt from the archive's events.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -36,7 +38,7 @@ const SOURCES_MAX: usize = 1024;
 /// Maximum number of names and ranges touched by all open windows; about 60 bytes each.
 const TOUCHED_ITEMS_MAX: usize = 1 << 19;
 
-/// The memory of closing windows, for each source.
+/// Limits of closing windows; each limit applies to one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ClosingLimits {
     pub(crate) waiting_max: usize,
@@ -75,7 +77,7 @@ struct Open {
     end_us: i64,
     counts_values: bool,
     values: HashSet<u128>,
-    /// The window as if it closed now.
+    /// What the window would be if it closed now.
     closed: Closed,
 }
 
@@ -94,7 +96,7 @@ pub(crate) struct Closings {
     limits: ClosingLimits,
     sources: HashMap<String, Source>,
     order: VecDeque<String>,
-    /// Items of all open windows, at most [`TOUCHED_ITEMS_MAX`].
+    /// Number of names and ranges that all open windows touch, at most [`TOUCHED_ITEMS_MAX`].
     items: usize,
 }
 
@@ -103,7 +105,8 @@ impl Closings {
         Closings { limits, sources: HashMap::new(), order: VecDeque::new(), items: 0 }
     }
 
-    /// Advances a source to a time, and returns the windows that end by its watermark.
+    /// Advances a source to its latest event time, and returns the windows that end before its
+    /// watermark.
     pub(crate) fn advance(&mut self, source: &str, latest_us: i64) -> Vec<Closed> {
         let watermark_us = latest_us.saturating_sub(self.limits.lateness_us);
         let limits = self.limits;
@@ -115,7 +118,8 @@ impl Closings {
         closed
     }
 
-    /// Adds an event of a source, to be counted when the watermark passes it, unless it is late.
+    /// Adds an event of a source, to be counted when the watermark passes it; a late event is
+    /// dropped. Returns the windows that close because too many events wait.
     pub(crate) fn add(&mut self, source: &str, waiting: Waiting) -> Vec<Closed> {
         let limits = self.limits;
         let (source, items) = self.source(source);
@@ -136,7 +140,8 @@ impl Closings {
         closed
     }
 
-    /// Returns a source, and the number of items that the windows of all sources touch.
+    /// Returns a source, which is added if it is new, and the number of names and ranges that the
+    /// windows of all sources touch.
     fn source(&mut self, name: &str) -> (&mut Source, &mut usize) {
         if !self.sources.contains_key(name) {
             if self.order.len() == SOURCES_MAX
@@ -159,7 +164,8 @@ impl Closings {
 }
 
 impl Source {
-    /// Counts the events up to a time, in order of time.
+    /// Counts the waiting events up to a time, in order of time. The windows that end before one of
+    /// these events are added to `closed`.
     fn release(&mut self, until_us: i64, limits: ClosingLimits, items: &mut usize, closed: &mut Vec<Closed>) {
         while let Some(first) = self.waiting.first_entry() {
             let time_us = first.key().0;
@@ -255,7 +261,8 @@ mod tests {
         }
     }
 
-    /// The windows closed by events in order of arrival, each as start and count.
+    /// Returns the windows closed by events in order of arrival, each as start and count. At the
+    /// end, the source advances to 1 after its latest event.
     fn closed(limits: ClosingLimits, arrivals: &[i64]) -> Vec<(i64, u64)> {
         let mut closings = Closings::new(limits);
         let mut found = Vec::new();
@@ -272,6 +279,8 @@ mod tests {
     #[test]
     fn windows_follow_each_other_and_close_behind_the_watermark() {
         assert_eq!(closed(LIMITS, &[0, 3, 10, 11, 40]), [(0, 3), (11, 1)]);
+        // The window from 0 ends at 10, and closes when the watermark is more than 10. The source
+        // ends at 15 or at 16, and the watermark is 5 less.
         assert_eq!(closed(LIMITS, &[0, 3, 14]), [], "the window ends at 10, and 15 less the lateness is 10");
         assert_eq!(closed(LIMITS, &[0, 3, 15]), [(0, 2)]);
     }
@@ -310,7 +319,8 @@ mod tests {
     }
 
     proptest! {
-        /// Events that are out of order by at most the lateness close the same windows as in order.
+        /// Events that are out of order by at most the lateness close the same windows as the same
+        /// events in order of time.
         #[test]
         fn order_within_the_lateness_does_not_matter(
             mut times in proptest::collection::vec((0_i64..200, 0_i64..=5), 0..40)

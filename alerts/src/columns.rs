@@ -1,4 +1,4 @@
-//! The columns of a batch, in any physical form.
+//! The columns of a batch, in any physical Arrow type that they may have.
 //!
 //! Invariant: a value is the same text whether its column is a dictionary, plain strings or string
 //! views, so a rule gives the same result on the stream and over the archive. Columns are borrowed
@@ -90,8 +90,8 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// Returns the place in a memo of the result for a row's value; 0 is null. `None` if the column
-    /// is not a dictionary.
+    /// Returns the place of a row's value in a memo, where 0 is null (see [`crate::memo`]); `None`
+    /// if the column is not a dictionary.
     pub(crate) fn place(self, at: usize) -> Option<usize> {
         match self {
             Text::Plain(_) => None,
@@ -100,7 +100,7 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// Returns the number of places that a memo for this column needs.
+    /// Returns the number of places that a memo for this column needs; 0 if it is not a dictionary.
     pub(crate) fn places(self) -> usize {
         match self {
             Text::Plain(_) => 0,
@@ -117,7 +117,8 @@ pub(crate) struct Lists<'a> {
 }
 
 impl<'a> Lists<'a> {
-    /// Returns the keys and values of all items, if they are a dictionary without nulls.
+    /// Returns the dictionary keys of all items, and the dictionary's values; `None` if the items
+    /// are not a dictionary, or if a key is null.
     pub(crate) fn keys(&self) -> Option<(&'a [i32], Strings<'a>)> {
         match self.items {
             Text::Dictionary(keys, values) if keys.null_count() == 0 => Some((keys.values(), values)),
@@ -125,7 +126,7 @@ impl<'a> Lists<'a> {
         }
     }
 
-    /// Returns the positions of a row's items; empty for null.
+    /// Returns the positions of a row's items in `items`; empty for null.
     pub(crate) fn range(&self, row: usize) -> Range<usize> {
         if self.list.is_null(row) {
             return 0..0;

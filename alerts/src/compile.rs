@@ -1,6 +1,9 @@
 //! Compilation of rules to a program: leaves shared by all rules, and columns whose values exclude
 //! rules early.
 //!
+//! Terms. A *leaf* is a single test in a condition, such as a field compared with values. A *gate*
+//! is a column whose values exclude rules early, see [`crate::gate`].
+//!
 //! Invariant: lines that compare the same field with the same values are one leaf, whichever rules
 //! they are in. The result of a leaf is remembered for each distinct value of its column, so a
 //! value is tested once per block, however many rules and rows need it. No state.
@@ -15,8 +18,8 @@ use crate::fields::Field;
 use crate::pattern::Test;
 use crate::rule::{Correlation, EventRule};
 
-/// Columns with few distinct values. Each value excludes some rules, which are looked up before any
-/// rule is evaluated. The columns that exclude most rules come first.
+/// Columns with few distinct values, each of which excludes some rules. The excluded rules are
+/// looked up before any rule is evaluated. The columns that exclude most rules come first.
 const GATES: [Field; 14] = [
     Field::Column(index::RESOURCE),
     Field::Column(index::VERB),
@@ -34,7 +37,8 @@ const GATES: [Field; 14] = [
     Field::List(index::USER_GROUPS),
 ];
 
-/// Gates that are also combined in pairs, because a rule may test either column of a pair.
+/// Pairs of gates that are also combined into one gate, because a rule may need a value in either
+/// of the two columns.
 pub(crate) const PAIRS: [(Field, Field); 1] =
     [(Field::Column(index::IMPERSONATED_USER_NAME), Field::List(index::IMPERSONATED_USER_GROUPS))];
 
@@ -53,7 +57,7 @@ pub(crate) enum Node {
 
 impl Node {
     /// Returns the value of a condition when only some leaves are known (Kleene's logic); `None` if
-    /// it depends on the unknown ones.
+    /// it depends on unknown leaves.
     pub(crate) fn value(&self, leaf: &mut impl FnMut(usize) -> Option<bool>) -> Option<bool> {
         match self {
             Node::Leaf(at) => leaf(*at),
@@ -72,8 +76,8 @@ impl Node {
     }
 }
 
-/// Returns `by` if at least one node has that value, the opposite if all nodes have the opposite,
-/// and `None` if it depends on unknown leaves.
+/// Returns `by` if at least one node has the value `by`, `!by` if all nodes have the value `!by`,
+/// and `None` if the value depends on unknown leaves.
 fn decided(nodes: &[Node], by: bool, leaf: &mut impl FnMut(usize) -> Option<bool>) -> Option<bool> {
     let mut value = Some(!by);
     for node in nodes {
@@ -98,7 +102,8 @@ pub(crate) enum Question {
 #[derive(Clone, Debug)]
 pub(crate) struct Leaf {
     pub(crate) question: Question,
-    /// Needs a body, so it is evaluated only for rows that all other leaves leave undecided.
+    /// True if the leaf needs a body, so that it is evaluated only when the leaves without a body
+    /// do not decide the rule.
     pub(crate) deferred: bool,
     cost: u8,
 }
@@ -134,13 +139,13 @@ pub(crate) struct CompiledRule {
     pub(crate) node: Node,
 }
 
-/// A column that rules depend on, which is looked up first.
+/// A column of [`GATES`] that at least one rule tests.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate {
     pub(crate) field: Field,
     /// Leaves that test this field.
     pub(crate) leaves: Vec<usize>,
-    /// Rules, by position in [`Program::rules`], with such a leaf.
+    /// Positions in [`Program::rules`] of the rules that have one of these leaves.
     pub(crate) rules: Vec<usize>,
 }
 
@@ -150,12 +155,13 @@ pub(crate) struct Program {
     pub(crate) leaves: Vec<Leaf>,
     pub(crate) rules: Vec<CompiledRule>,
     pub(crate) gates: Vec<Gate>,
-    /// The correlations that each rule feeds, with the rule's position in the bases of each. The
-    /// key is the position of the rule's [`crate::RuleInfo`].
+    /// For each base rule, the correlations that it feeds, each with the rule's position among the
+    /// correlation's base rules. The key is the position of the rule's [`crate::RuleInfo`].
     pub(crate) feeds: HashMap<usize, Vec<(usize, usize)>>,
-    /// Columns that leaves and groups read, besides those of every alert.
+    /// Columns that are read by leaves and correlations, besides the columns that every alert
+    /// needs.
     pub(crate) columns: Vec<usize>,
-    /// Columns that are read by the leaves that need no body.
+    /// Columns that are read by leaves that need no body.
     pub(crate) cheap_columns: Vec<usize>,
 }
 
@@ -276,7 +282,7 @@ fn columns_of(field: &Field, out: &mut Vec<usize>) {
     }
 }
 
-/// The leaves so far, by their test.
+/// The leaves compiled so far; equal tests share one leaf.
 #[derive(Default)]
 struct Leaves {
     leaves: Vec<Leaf>,
@@ -293,7 +299,8 @@ impl Leaves {
         }
     }
 
-    /// Sorts cheap parts first, because they often decide.
+    /// Compiles the parts of an operator and sorts cheap parts first, because they often decide the
+    /// result.
     fn sorted(&mut self, exprs: &[Expr]) -> Vec<Node> {
         let mut nodes: Vec<Node> = exprs.iter().map(|expr| self.node(expr)).collect();
         nodes.sort_by_key(|node| {

@@ -46,7 +46,8 @@ impl fmt::Display for ConditionError {
     }
 }
 
-/// Parses a condition over named selections to an expression.
+/// Parses a condition and returns it as an expression; `selections` are the selections that it may
+/// name.
 pub(crate) fn parse(text: &str, selections: &[(String, Expr)]) -> Result<Expr, ConditionError> {
     let tokens = tokens_of(text)?;
     if tokens.is_empty() {
@@ -186,7 +187,7 @@ fn one_or(mut exprs: Vec<Expr>, join: fn(Vec<Expr>) -> Expr) -> Expr {
     }
 }
 
-/// Whether a name matches a pattern, in which `*` stands for any characters.
+/// Returns true if a name matches a pattern, in which `*` stands for any characters.
 fn name_matches(pattern: &str, name: &str) -> bool {
     let mut pieces = pattern.split('*');
     let first = pieces.next().unwrap_or_default();
@@ -213,7 +214,7 @@ mod tests {
         (name.to_owned(), Expr::Keyword(Arc::new(Test::any_of(vec![Check::Null]))))
     }
 
-    /// The operators of an expression; leaves have no name.
+    /// Returns the operators of an expression; every leaf is written `x`.
     fn shape(expr: &Expr) -> String {
         let list = |exprs: &[Expr]| exprs.iter().map(shape).collect::<Vec<_>>().join(" ");
         match expr {

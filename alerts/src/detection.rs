@@ -1,12 +1,12 @@
 //! Parsing of Sigma's detection section to expressions: selections, field lines and their
 //! modifiers.
 //!
-//! Invariant: a modifier that is unknown, or does not apply to its value, is an error; none is
-//! ignored. No state.
+//! Invariant: no modifier is ignored. A modifier that is unknown, or does not apply to its value,
+//! is an error. No state.
 //!
-//! Where Sigma leaves room: `neq` is the negation of the whole line, so it is also true if the
-//! field is absent; base64 text is case-sensitive; a keyword is searched for in the values of all
-//! fields, not in their names.
+//! Where Sigma leaves room, this parser decides: `neq` is the negation of the whole line, so it is
+//! also true if the field is absent; base64 text is case-sensitive; a keyword is searched for in
+//! the values of all fields, not in their names.
 
 use std::cell::Cell;
 use std::net::IpAddr;
@@ -24,7 +24,7 @@ use crate::pattern::{self, Check, Ordering, Part, Test, Utf16};
 
 /// Largest compiled size of one regular expression.
 const REGEX_BYTES_MAX: usize = 1 << 20;
-/// Whole numbers up to this are exact as `f64`.
+/// Largest whole number up to which every whole number is exact as `f64`.
 const EXACT_INTEGER_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// Why a rule is not valid, and the keys that lead to the fault, innermost first.
@@ -45,8 +45,8 @@ impl Fault {
     }
 }
 
-/// Parses a `detection` section. Every stage but `RequestReceived` is implied unless the rule names
-/// `stage` itself.
+/// Parses a `detection` section. Unless the rule names `stage` itself, the returned expression
+/// matches every stage but `RequestReceived`.
 pub(crate) fn parse(detection: &Mapping) -> Result<Expr, Fault> {
     let (condition, names_stage) = read(detection)?;
     if names_stage {
@@ -57,12 +57,13 @@ pub(crate) fn parse(detection: &Mapping) -> Result<Expr, Fault> {
     Ok(Expr::All(vec![Expr::Not(Box::new(received)), condition]))
 }
 
-/// Parses a `filter` section. No stage is implied, because the filtered rules have one.
+/// Parses a `filter` section. Nothing is added about the stage, because the filtered rules have a
+/// condition on it already.
 pub(crate) fn parse_filter(filter: &Mapping) -> Result<Expr, Fault> {
     read(filter).map(|(condition, _)| condition)
 }
 
-/// Returns the condition, and whether it names `stage`.
+/// Returns the condition, and true if a field of it is `stage`.
 fn read(detection: &Mapping) -> Result<(Expr, bool), Fault> {
     let reader = Reader { names_stage: Cell::new(false) };
     let mut selections = Vec::new();
@@ -108,7 +109,7 @@ fn condition_texts(value: &Value) -> Result<Vec<String>, Fault> {
     }
 }
 
-/// Whether field names are those of the event or of an array's element.
+/// What field names refer to: the event, or an element of an array.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Event,
@@ -149,7 +150,7 @@ impl Reader {
         Ok(Expr::All(lines))
     }
 
-    /// One `field|modifiers: values`.
+    /// Parses one line, `field|modifiers: values`.
     fn line(&self, key: &str, value: &Value, place: Place) -> Result<Expr, Fault> {
         if let Some((base, quantifier, rest)) = scope_of(key)? {
             let field = self.field(base, place)?;
@@ -260,7 +261,8 @@ impl Reader {
     }
 }
 
-/// `base[any].rest|modifiers`, when the key has a scope.
+/// Splits a key with a scope, such as `base[any].rest|modifiers`, into the base, the quantifier and
+/// what follows the scope. Returns `None` if the key has no scope.
 fn scope_of(key: &str) -> Result<Option<(&str, Quantifier, &str)>, Fault> {
     let name_ends = key.find('|').unwrap_or(key.len());
     let Some(open) = key[..name_ends].find('[') else { return Ok(None) };
@@ -309,7 +311,7 @@ enum Encoding {
     Base64Offset,
 }
 
-/// The modifiers after a field name, checked against each other.
+/// The modifiers after a field name. Their combination has been checked.
 #[derive(Clone, Debug, Default)]
 struct Modifiers {
     compare: Compare,
@@ -404,7 +406,8 @@ impl Modifiers {
         Ok(())
     }
 
-    /// Returns the expression of all values: any of them, or each of them with `all`.
+    /// Returns an expression that is true if any of the values matches or, with the modifier `all`,
+    /// if each of them matches.
     fn combine(&self, values: &[&Value], leaf: impl Fn(Arc<Test>) -> Expr) -> Result<Expr, Fault> {
         let mut checks = values.iter().map(|value| self.checks(value)).collect::<Result<Vec<_>, _>>()?;
         if self.all {
@@ -415,7 +418,7 @@ impl Modifiers {
         Ok(leaf(Arc::new(Test::any_of(checks))))
     }
 
-    /// Returns the checks of one value, any of which may pass.
+    /// Returns the checks for one value of the rule, which matches if any of them passes.
     fn checks(&self, value: &Value) -> Result<Vec<Check>, Fault> {
         match self.compare {
             Compare::Exists => match value.as_bool() {
@@ -539,7 +542,8 @@ impl Modifiers {
     }
 }
 
-/// The first line of an error of several lines, without the drawing.
+/// Returns the last line of an error text, which says what is wrong. The lines before it draw where
+/// it is.
 fn one_line(text: &str) -> String {
     text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }

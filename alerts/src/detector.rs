@@ -7,25 +7,25 @@
 //! **One request, several stages.** The API server writes an event when a request arrives, when a
 //! long-running one starts to answer, and when it ends. Rules match every stage but
 //! `RequestReceived` unless they name `stage` themselves, so an exec matches when it starts and
-//! again when it ends. The first match alerts, or counts; the others are recognised by a hash that
-//! identifies the request: cluster, audit id, user, actor, source address, verb, URI and the time
-//! it was received. With the audit id alone, a client could silence its own alerts by sending an id
-//! that was used before. The last [`DetectorConfig::requests_max`] requests are remembered; an
-//! older request alerts again under the same id.
+//! again when it ends. The first match of a request alerts or counts. Later matches are recognised
+//! by a hash that identifies the request: cluster, audit id, user, actor, source address, verb, URI
+//! and the time it was received. With the audit id alone, a client could silence its own alerts by
+//! sending an id that was used before. The last [`DetectorConfig::requests_max`] requests are
+//! remembered; an older request alerts again under the same id.
 //!
 //! Base rules of a correlation do not alert, unless the correlation has `generate: true`. A request
 //! that matches several base rules of a correlation counts once; for a temporal correlation, once
 //! for each rule.
 //!
 //! **Another set of rules.** Matches carry their rule set, and the detector continues with that
-//! set. Its state is stored by a rule's content, not by its position, so rules that are equal in
-//! both sets continue with their state, new rules start without state, and the state of rules that
-//! are gone is forgotten as it ages.
+//! set. Its state is stored by a rule's content, not by its position. So rules that are equal in
+//! both sets continue with their state, and new rules start without state. The state of rules that
+//! are no longer in the set is forgotten as it ages.
 //!
 //! **Crash.** State is lost. To rebuild it, observe the archive's events of the last
-//! [`RuleSet::rebuild_span`] again and drop the alerts; before that, for rules that compare with
-//! the past, observe the events of [`RuleSet::history_max`] with a matcher of
-//! [`RuleSet::history_part`].
+//! [`RuleSet::rebuild_span`] again, and drop the alerts. If there are rules that compare with the
+//! past, do the same first for the events of the [`RuleSet::history_max`] before that span, with a
+//! matcher of [`RuleSet::history_part`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ use crate::window::{Counted, Crossing, Rule, WindowLimits, Windows};
 /// Namespace of alert ids; changing it would change the id of every alert.
 pub const ALERT_NAMESPACE: Uuid = Uuid::from_u128(0x5f9c_06a1_8d0e_4b57_9a53_27c4_71d0_ee12);
 
-/// The memory of a detector.
+/// Limits on what a detector remembers, and how long its rules with an upper bound wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DetectorConfig {
     /// Requests remembered, so that their later stages do not alert again; 32 bytes each.
@@ -57,11 +57,12 @@ pub struct DetectorConfig {
     pub events_max: usize,
     /// Groups remembered for correlations, and for each kind of history.
     pub groups_max: usize,
-    /// Events remembered for one group; if the group's rule counts to more than this, that many.
+    /// Events remembered for one group. If the group's rule needs more events than this to alert,
+    /// the number that it needs is the limit.
     pub group_events_max: usize,
     /// Rules with an upper bound (`lt`, `lte`, `eq`) count an event if it is older than the latest
-    /// event of its source by at most this. They wait that long; other rules do not wait, and count
-    /// events of any age.
+    /// event of its source by at most this. These rules wait this long before they count; other
+    /// rules do not wait because of it, and count events of any age.
     pub allowed_lateness: Duration,
     /// Values remembered for `first_seen`, over all groups; about 150 bytes each. The value seen
     /// longest ago is forgotten first.
@@ -103,8 +104,8 @@ impl Default for DetectorConfig {
     }
 }
 
-/// Turns matches into alerts. One detector serves all sources, and gets the matches of each in
-/// source order.
+/// Turns matches into alerts. One detector serves all sources, and gets the matches of each source
+/// in source order.
 #[derive(Debug)]
 pub struct Detector {
     rules: Arc<RuleSet>,
@@ -147,7 +148,7 @@ impl Detector {
         }
     }
 
-    /// Returns the rule set of the last matches.
+    /// Returns the rule set of the matches observed last.
     pub fn rules(&self) -> &Arc<RuleSet> {
         &self.rules
     }
@@ -231,7 +232,7 @@ impl Detector {
         alerts
     }
 
-    /// Whether events are waiting for late ones.
+    /// Returns true if events are waiting for late events.
     pub fn is_waiting(&self) -> bool {
         !self.reorder.is_empty()
     }
@@ -244,7 +245,7 @@ impl Detector {
         left.into_iter().filter_map(|held| self.released(held)).collect()
     }
 
-    /// Counts an event that has waited long enough.
+    /// Counts an event that no longer waits, and returns its alert.
     fn released(&mut self, held: Held) -> Option<Alert> {
         let Held { correlation, group, group_text, value, request, event } = held;
         let counted = Counted {
@@ -266,7 +267,8 @@ impl Detector {
     /// completes.
     fn count(&mut self, correlation: &Correlation, group: u128, counted: &Counted<'_>) -> Option<Crossing> {
         let (key, timespan_us) = ((correlation.key, group), correlation.timespan_us);
-        // One request may match several of the rules; each of them counts once.
+        // A request counts once for a correlation or, if the correlation distinguishes rules, once
+        // for each of its rules.
         let rule = self.rules.keys[correlation.info];
         let rule = if correlation.measure.distinguishes_rules() {
             rule.wrapping_add(counted.value + 1)
@@ -292,7 +294,7 @@ impl Detector {
             Measure::Baseline { floor, factor_thousandths, history_min } => {
                 let judgement = Judgement { timespan_us, floor, factor_thousandths, history_min };
                 let spike = self.baselines.count(key, judgement, counted)?;
-                // An hour alerts once, so its id does not need a first event.
+                // An hour of a group alerts once, so its alert id needs no first request.
                 Some(Crossing {
                     first_request: 0,
                     start_us: spike.hour_us,
@@ -425,9 +427,9 @@ impl Requests {
         Requests { max, known: HashSet::new(), order: VecDeque::new() }
     }
 
-    /// Returns whether a rule sees a request for the first time, and remembers the request.
+    /// Remembers that a rule has matched a request. Returns true if this was not remembered yet.
     fn is_new(&mut self, rule: u128, request: u128) -> bool {
-        // Both are hashes, so their sum is as good as one.
+        // The request and the rule are hashes, so their sum is as good as a hash of the two.
         let key = request.wrapping_add(rule);
         if !self.known.insert(key) {
             return false;

@@ -7,13 +7,13 @@ use strongroom_schemas::{Alert, Severity};
 use crate::testing::{batch_of, file_batch_of, view_batch_of};
 use crate::{Detector, DetectorConfig, Matcher, RuleSet};
 
-/// A rule with a detection.
+/// Returns the YAML of a rule with a detection.
 fn rule(detection: &str) -> String {
     let indented: String = detection.lines().map(|line| format!("  {line}\n")).collect();
     format!("title: t\nlogsource: {{product: kubernetes, service: audit}}\ndetection:\n{indented}")
 }
 
-/// A detection of one selection.
+/// Returns the YAML of a detection with one selection.
 fn selection(lines: &str) -> String {
     let indented: String = lines.lines().map(|line| format!("  {line}\n")).collect();
     rule(&format!("selection:\n{indented}condition: selection"))
@@ -23,7 +23,7 @@ fn set(yaml: &str) -> Arc<RuleSet> {
     Arc::new(RuleSet::from_yaml("rules.yml", yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}")))
 }
 
-/// The rows that the first rule matches, in any form of the columns.
+/// Returns the rows that the only rule matches, which are the same in every form of the columns.
 fn rows(yaml: &str, events: &[&str]) -> Vec<usize> {
     let rules = set(yaml);
     let forms = [batch_of(events), file_batch_of(events), view_batch_of(events)];
@@ -296,7 +296,7 @@ fn a_request_alerts_once_over_its_stages() {
     assert_eq!(rows(&named, &lines), [0]);
 }
 
-/// A client may send an audit id that was used before; that must not silence its alert.
+/// A client may send an audit id that was used before. The reuse must not silence its alert.
 #[test]
 fn a_reused_audit_id_silences_nothing() {
     let rules = set(&selection("objectRef.subresource: exec"));
@@ -471,7 +471,8 @@ fn an_alert_about_a_new_value_names_it() {
     assert_eq!(found[0].audit_ids, ["alice-70-b"]);
 }
 
-/// An engine that counts in order of arrival alerts for 300, 100, 101, 102 at 101.
+/// The events arrive with the times 300, 100, 101, 102. An engine that counts in order of arrival
+/// would alert at 101.
 #[test]
 fn an_early_arrival_of_a_later_event_makes_no_window() {
     let rules = set(COUNTS);
@@ -485,8 +486,8 @@ fn an_early_arrival_of_a_later_event_makes_no_window() {
     assert_eq!(found[0].audit_ids, ["alice-100-b", "alice-101-c", "alice-102-d"]);
 }
 
-/// That there were too few events is certain only when no more can arrive, which is after the
-/// allowed lateness, for each source.
+/// A count is final only when no more events of the window can arrive. This is when the source has
+/// delivered an event that is later than the window's end by more than the allowed lateness.
 #[test]
 fn upper_bounds_are_judged_when_the_window_is_over() {
     let rules = set(&COUNTS.replace("gte: 3", "lte: 2"));
@@ -499,8 +500,8 @@ fn upper_bounds_are_judged_when_the_window_is_over() {
         alerts(&rules, &lines)
     };
     assert_eq!(raised(&events), [], "no window is over");
-    // An event that matches no rule advances the time to the end of both windows and the lateness
-    // after it.
+    // An event that matches no rule advances the time: first to the end of Alice's window plus the
+    // lateness, then to a second later.
     let other = |second: u32| read(second, "carol", "x").replace("secrets", "pods");
     events.push(other(180));
     assert_eq!(raised(&events), []);
@@ -670,7 +671,7 @@ fn batches_that_are_not_events_are_refused() {
     let without: Vec<usize> = (0..batch.num_columns()).filter(|at| *at != verb).collect();
     let error = Matcher::new(Arc::clone(&rules)).match_batch(&batch.project(&without).unwrap()).unwrap_err();
     assert_eq!(error.to_string(), "the batch has no column \"verb\"");
-    // Columns that no rule or alert reads may be missing.
+    // A column that no rule and no alert reads may be missing.
     let unread = batch.schema().index_of("request_object").unwrap();
     let fewer: Vec<usize> = (0..batch.num_columns()).filter(|at| *at != unread).collect();
     assert!(Matcher::new(rules).match_batch(&batch.project(&fewer).unwrap()).is_ok());

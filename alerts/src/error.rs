@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-/// Largest rule file that is read.
+/// Maximum size of a rule file, in bytes.
 pub const RULE_FILE_BYTES_MAX: u64 = 1 << 20;
 /// Maximum number of rules in one set, correlations included.
 pub const RULES_MAX: usize = 4096;
 /// Longest window of a correlation.
 pub const TIMESPAN_MAX: Duration = Duration::from_secs(31 * 24 * 3600);
-/// Largest number that a correlation may count to, because one group remembers at most this many
+/// Largest number that a correlation's bound may have: a group must be able to remember as many
 /// events.
 pub const THRESHOLD_MAX: u64 = 4096;
 

@@ -1,8 +1,8 @@
 //! Evaluation of leaves for one row: from columns, from memos, and last from the bodies.
 //!
-//! Invariant: evaluation is three-valued. If bodies are not evaluated, a leaf that needs one is
-//! unknown; a body is parsed only if all other leaves leave the condition undecided, once per row
-//! for all rules. No state.
+//! Invariant: evaluation is three-valued. While bodies are not evaluated, a leaf that needs a body
+//! is unknown. A body is parsed only if the leaves that need no body leave a condition undecided,
+//! and only once per row for all rules. No state.
 
 use std::cell::{Cell, OnceCell};
 use std::fmt::Write;
@@ -21,7 +21,7 @@ use crate::memo::Memo;
 use crate::message::first_chars;
 use crate::pattern::{self, Test};
 
-/// A row, and the bodies that were parsed for it.
+/// A row, and the bodies that have been parsed for it.
 pub(crate) struct Row<'a> {
     pub(crate) at: usize,
     columns: &'a Columns<'a>,
@@ -60,10 +60,12 @@ pub(crate) struct Evaluation<'a, 'm> {
     pub(crate) program: &'a Program,
     pub(crate) columns: &'a Columns<'a>,
     pub(crate) gates: &'m [OpenGate],
-    /// For each leaf, the open gate that has its results.
+    /// For each leaf, the position of the open gate that has computed the leaf's results.
     pub(crate) leaf_gates: &'m [Option<usize>],
+    /// A memo for each leaf.
     pub(crate) memos: &'m mut [Memo],
-    /// For each leaf, a second memo: for the impersonated users of a leaf about the actor.
+    /// A second memo for each leaf. A leaf on the actor reads two columns, and remembers here its
+    /// results for impersonated users.
     pub(crate) second_memos: &'m mut [Memo],
 }
 
@@ -187,7 +189,7 @@ impl Evaluation<'_, '_> {
         }
     }
 
-    /// Whether a keyword is in any value of the event.
+    /// Returns true if a keyword is in any value of the event.
     fn keyword(&self, test: &Test, row: &Row<'_>) -> bool {
         let columns = self.columns;
         let in_json = |value: Option<&Value>| {
@@ -215,7 +217,8 @@ impl Evaluation<'_, '_> {
     }
 }
 
-/// Returns the result for a row's value, from the memo if its column is a dictionary.
+/// Returns the result for a row's value. If the column is a dictionary, the result is remembered in
+/// the memo, and `answer` is called once for each distinct value.
 fn remembered(memo: &mut Memo, text: Text<'_>, at: usize, answer: impl Fn(Option<&str>) -> bool) -> bool {
     match text.place(at) {
         None => answer(text.get(at)),
@@ -223,7 +226,8 @@ fn remembered(memo: &mut Memo, text: Text<'_>, at: usize, answer: impl Fn(Option
     }
 }
 
-/// Whether enough of the elements match; reads no more of `answers` than needed.
+/// Returns true if as many elements match as `quantifier` requires. `answers` are the results of
+/// the `count` elements, and are read only until the result is known.
 fn holds(quantifier: Quantifier, count: usize, mut answers: impl Iterator<Item = bool>) -> bool {
     match quantifier {
         Quantifier::Any => answers.any(|answer| answer),
@@ -240,7 +244,7 @@ enum Element<'v> {
     Json(&'v Value),
 }
 
-/// Whether an element satisfies the expression of its scope.
+/// Returns true if an element satisfies the expression of its scope.
 fn element(expr: &Expr, item: Element<'_>) -> bool {
     match expr {
         Expr::All(exprs) => exprs.iter().all(|expr| element(expr, item)),
@@ -296,7 +300,7 @@ fn compares(left: &str, comparison: Comparison, right: &str) -> bool {
     }
 }
 
-/// Adds all values of a field in a row, as text; none for null.
+/// Adds all values of a field in a row, as text; adds nothing for null.
 pub(crate) fn values_of(columns: &Columns<'_>, field: &Field, row: &Row<'_>, out: &mut Vec<String>) {
     match field {
         Field::Column(at) => match columns.column(*at) {
@@ -344,7 +348,7 @@ fn time_text(columns: &Columns<'_>, at: usize, row: usize) -> Option<String> {
     Some(time.to_rfc3339_opts(SecondsFormat::Micros, true))
 }
 
-/// A query parameter of an exec or attach request; `None` for other requests.
+/// Returns a query parameter of an exec or attach request; `None` for a URI without the parameter.
 fn exec(uri: &str, part: Exec) -> Option<String> {
     let name = match part {
         Exec::Command => "command",
@@ -353,7 +357,7 @@ fn exec(uri: &str, part: Exec) -> Option<String> {
     body::query_parameter(uri, name)
 }
 
-/// Writes a group's `name=value` as alerts show it.
+/// Adds one `name=value` pair of a group to `out`, in the format of alerts.
 pub(crate) fn write_pair(name: &str, values: &[String], out: &mut String) {
     /// Longest value of a group that an alert shows, in characters.
     const VALUE_CHARS_MAX: usize = 256;

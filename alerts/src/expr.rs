@@ -1,6 +1,6 @@
 //! Conditions of rules as expressions, before they are compiled.
 //!
-//! Invariant: every field and every value in an [`Expr`] was checked when it was parsed, so that
+//! Invariant: every field and every value in an [`Expr`] was checked when it was parsed, so
 //! compiling and matching an expression cannot fail. No state: a crash changes nothing.
 
 use std::sync::Arc;
@@ -18,9 +18,9 @@ pub(crate) enum Expr {
     Field(Field, Arc<Test>),
     /// A field compared with another field of the same event.
     Fields(Field, Comparison, Field),
-    /// Elements of an array, each evaluated alone.
+    /// The elements of an array, each evaluated alone, and how many of them must match.
     Scope(Field, Quantifier, Box<Expr>),
-    /// A value anywhere in the event.
+    /// A keyword, which may be in any value of the event.
     Keyword(Arc<Test>),
 }
 
@@ -33,7 +33,7 @@ pub(crate) enum Comparison {
     EndsWith,
 }
 
-/// How many elements of an array must match: `field[any]:`.
+/// How many elements of an array must match, written as in `field[any]:`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Quantifier {
     Any,

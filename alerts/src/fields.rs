@@ -1,7 +1,7 @@
 //! Field names of rules: the audit event's JSON names and a few virtual ones, resolved to columns.
 //!
-//! Invariant: a name has one meaning and is resolved when a rule is read, so a misspelt field is an
-//! error and never a rule that silently cannot match. Any path may follow `requestObject`,
+//! Invariant: a name has one meaning and is resolved when a rule is read. So a misspelt field is an
+//! error, and never makes a rule that silently cannot match. Any path may follow `requestObject`,
 //! `responseObject`, `annotations`, the `extra` maps, `responseStatus.details` and `pod`. No state.
 
 use std::fmt;
@@ -53,25 +53,26 @@ pub(crate) enum Field {
     Column(usize),
     /// A point in time, compared as text such as `2026-03-02T10:00:00.000000Z`.
     Time(usize),
-    /// A column of lists of text: any element.
+    /// A column of lists of text, of which any element may match.
     List(usize),
     /// `impersonatedUser.username`, else `user.username`.
     Actor,
-    /// The last of `sourceIPs`, the only one that the API server saw itself.
+    /// The last of `sourceIPs`, the only address that the API server saw itself.
     SourceIp,
     /// Query parameters of the URI of exec and attach.
     Exec(Exec),
     /// A path in a JSON column that is not a body.
     Json(usize, Path),
     Body(Body, Path),
-    /// A path in the pod spec, wherever the object has it.
+    /// A path in the pod spec of any kind of object.
     Pod(Path),
     /// In an array scope: a path below the element; empty for the element itself.
     Element(Path),
 }
 
 impl Field {
-    /// Whether the value is in a body, which must be parsed and must not be in an alert.
+    /// Returns true if the value is part of a body. A body must be parsed, and an alert must not
+    /// carry a part of it.
     pub(crate) fn is_body(&self) -> bool {
         matches!(self, Field::Body(..) | Field::Pod(_))
     }
@@ -146,7 +147,7 @@ impl fmt::Display for UnknownField {
     }
 }
 
-/// Returns the field of a name as rules write it.
+/// Returns the field for a name that is written in a rule.
 pub(crate) fn resolve(name: &str) -> Result<Field, UnknownField> {
     if let Some((_, field)) = EXACT.iter().find(|(known, _)| *known == name) {
         return Ok(field.clone());
@@ -158,7 +159,7 @@ pub(crate) fn resolve(name: &str) -> Result<Field, UnknownField> {
             None if rest.is_empty() => "",
             None => continue,
         };
-        // The keys of annotations are flat: everything after the root is one key.
+        // Annotations and extras are flat maps, so everything after the root is one key.
         let flat = || Path(if path.is_empty() { vec![] } else { vec![path.replace("\\.", ".")] });
         return Ok(match *root {
             "annotations" => Field::Json(index::ANNOTATIONS, flat()),
@@ -173,8 +174,8 @@ pub(crate) fn resolve(name: &str) -> Result<Field, UnknownField> {
     Err(UnknownField { name: name.chars().take(128).collect(), nearest: nearest(name) })
 }
 
-/// Known names that a misspelt name may stand for: equal except for case, or with the same last
-/// part.
+/// Returns the known names that a misspelt name may stand for: the name that differs only in case
+/// or, if there is none, the names with the same last part.
 fn nearest(name: &str) -> Vec<&'static str> {
     let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
     let known = || EXACT.iter().map(|(known, _)| *known).filter(|known| !known.contains('/'));

@@ -1,13 +1,19 @@
-//! Gates: low-cardinality columns rule rules out before any rule is evaluated on a row.
+//! Gates: columns with few distinct values, which exclude rules before any rule is evaluated on a
+//! row.
 //!
-//! Invariant: a gate never rules out a rule that could match. For a rule and a value of the gate's
-//! column, the condition is evaluated with every other leaf unknown; the rule loses its bit for
-//! that value only if the condition is false whatever the other leaves are. A row's candidates are
-//! the bits that are set for all its values. No state outlives a block.
+//! Terms. A *place* is the number of a distinct value of a gate's column in one block, from 1;
+//! place 0 is null. A *mask* has one bit for each rule of a *group* of up to 128 rules. For each
+//! group and each place of a gate, there is a mask of the rules that can match. The *candidates* of
+//! a row are the rules whose bits are set in the masks of all its values.
 //!
-//! A rule that tests one of two columns (this user *or* that group is impersonated) is ruled out by
-//! neither column alone. For such columns, if they are mostly null, there is a gate over pairs of
-//! values.
+//! Invariant: a gate never excludes a rule that could match. For each rule and each value of the
+//! gate's column, the condition is evaluated with the leaves on other columns unknown. The rule
+//! loses its bit for that value only if the condition is false whatever those leaves are. No state
+//! outlives a block.
+//!
+//! A rule that needs a value in either of two columns (this user *or* that group is impersonated)
+//! is excluded by neither column alone. If such columns are mostly null, there is also a gate over
+//! pairs of their values.
 
 use arrow_array::{Array, Int32Array};
 use hashbrown::HashMap;
@@ -22,14 +28,14 @@ use crate::pattern::Test;
 /// A column with more distinct values than this in one block is not used as a gate.
 const DISTINCT_MAX: usize = 4096;
 
-/// The distinct values of a gate; place 0 is null.
+/// The distinct values of a gate's column, without null.
 enum Values<'a> {
     One(Strings<'a>),
-    /// Users, then impersonated users.
+    /// Names of users, then names of impersonated users.
     Two(Strings<'a>, Strings<'a>),
     Texts(Vec<&'a str>),
     Numbers(Vec<String>),
-    /// Distinct lists, as the keys of their items.
+    /// Distinct lists, each as the dictionary keys of its items, and the dictionary.
     Lists(Vec<&'a [i32]>, Strings<'a>),
 }
 
@@ -61,13 +67,13 @@ impl Values<'_> {
     }
 }
 
-/// Maximum number of pairs of values of a gate over two columns.
+/// Maximum number of places of a gate over pairs of values.
 const PAIRS_MAX: usize = 1 << 14;
 
-/// A gate's column in one block: for each row, the place of its value.
+/// A gate in one block: the place of each row's value, and the masks of the places.
 pub(crate) struct OpenGate {
-    /// Position in [`Program::gates`]; `None` for a pair, whose parts have the results of its
-    /// leaves.
+    /// Position in [`Program::gates`]; `None` for a gate over pairs of values. The results of the
+    /// leaves of such a gate are in the memos of the two gates that it combines.
     pub(crate) gate: Option<usize>,
     pub(crate) places: Vec<u32>,
     /// A mask for each group of rules and each place: `masks[group * places_count + place]`.
@@ -81,23 +87,25 @@ impl OpenGate {
     }
 }
 
-/// Maximum product of the number of row classes and the number of places of the next gate, up to
-/// which rows are classified by both.
+/// [`sift`] divides the rows into classes by a gate only if the number of existing classes,
+/// multiplied by the gate's number of places, is at most this.
 const CLASSES_MAX: usize = 1 << 18;
 
 /// The rows of a block that have candidate rules, in order.
 pub(crate) struct OpenRows {
-    /// Row and class: rows of one class have the same candidates.
+    /// Row and class: rows of one class have the same candidates, before the gates in `rest`.
     pub(crate) rows: Vec<(u32, u32)>,
-    /// Open gates, by position, that the classes do not cover.
+    /// Positions of the open gates that did not divide the rows into classes. The masks of these
+    /// gates are looked up for each row.
     rest: Vec<usize>,
+    /// The candidates of each class: `masks[class * groups + group]`.
     masks: Vec<u128>,
     groups: usize,
 }
 
 impl OpenRows {
-    /// Calls `see` with each candidate rule of a row, by its position in the program and in that
-    /// order, until it returns false.
+    /// Calls `see` with the position of each candidate rule of a row in [`Program::rules`], in
+    /// ascending order. Stops when `see` returns false.
     pub(crate) fn rules(
         &self,
         gates: &[OpenGate],
@@ -119,9 +127,9 @@ impl OpenRows {
     }
 }
 
-/// Applies one gate after the other to the rows. A row without a candidate is dropped at once, most
-/// rows by the first two gates. The candidates are computed once for each pair of class and value,
-/// not for each row.
+/// Applies one gate after the other to the rows, and returns the rows that have candidates. A row
+/// without a candidate is dropped at once; the first two gates drop most rows. The candidates are
+/// computed once for each pair of class and value, not for each row.
 pub(crate) fn sift(program: &Program, gates: &[OpenGate], rows: usize) -> OpenRows {
     const UNSEEN: u32 = u32::MAX;
     const CLOSED: u32 = u32::MAX - 1;
@@ -183,9 +191,10 @@ pub(crate) fn sift(program: &Program, gates: &[OpenGate], rows: usize) -> OpenRo
     open
 }
 
-/// Opens the gates of a block. The results of their leaves are stored in `memos`, by place.
+/// Opens the gates of a block: finds the place of each row's value and the mask of each place. The
+/// results of the gates' leaves are stored in `memos`, by place.
 ///
-/// `spare` has buffers of earlier blocks.
+/// `spare` has buffers of earlier blocks for reuse.
 pub(crate) fn open(
     program: &Program,
     columns: &Columns<'_>,
@@ -215,14 +224,14 @@ pub(crate) fn open(
             pair(program, first(left)?, first(right)?, memos, places)
         })
         .collect();
-    // Pairs are first: their values are rare, so they rule out most rules.
+    // Pairs follow the first gate. Their values are rare, so they exclude most of their rules.
     let after_first = opened.len().min(1);
     opened.splice(after_first..after_first, pairs);
     opened
 }
 
 /// Returns a gate over the pairs of values that two open gates have in the same rows; `None` if no
-/// rule needs both, or there are too many pairs.
+/// rule tests both columns, or if there are too many pairs.
 fn pair(
     program: &Program,
     left: &OpenGate,
@@ -266,8 +275,8 @@ fn masks_of(program: &Program, gate: &Gate, values: &Values<'_>, memos: &mut [Me
     })
 }
 
-/// The results of a leaf for the places of a gate; a place of a pair stands for the places of its
-/// two parts.
+/// The results of a leaf for the places of a gate. In a gate over pairs of values, `divide` and
+/// `modulo` take the place in the leaf's own column out of the place of the pair.
 struct Answers<'m> {
     memo: &'m Memo,
     divide: usize,
@@ -280,12 +289,12 @@ impl Answers<'_> {
     }
 }
 
-/// Maximum number of leaves that one rule may have on one gate for its candidates to be computed
-/// once for each set of results.
+/// A rule with at most this many leaves on a gate is judged once for each combination of the
+/// leaves' results. A rule with more leaves is judged once for each place.
 const PATTERN_LEAVES_MAX: usize = 6;
 
-/// Computes the masks for each place; `answers` gives the results of the leaves that a place
-/// decides.
+/// Returns the masks of each place. `answers` returns the results of a leaf, or `None` if the leaf
+/// is not on this gate's column.
 fn masks_by<'m>(
     program: &Program,
     rules: &[usize],
@@ -325,7 +334,8 @@ fn masks_by<'m>(
     masks
 }
 
-/// Fills in the place of each row's value; `None` if there are too many distinct values.
+/// Fills `places` with the place of each row's value, and returns the distinct values. Returns
+/// `None` if there are too many of them, or if the column cannot be a gate.
 fn load<'a>(field: &Field, columns: &Columns<'a>, places: &mut Vec<u32>) -> Option<Values<'a>> {
     match field {
         Field::Actor => {
@@ -384,14 +394,15 @@ fn keys_to_places(keys: &Int32Array, places: &mut Vec<u32>) {
     match keys.nulls() {
         None => places.extend(keys.values().iter().map(|key| *key as u32 + 1)),
         Some(nulls) if nulls.null_count() == keys.len() => places.resize(keys.len(), 0),
-        // The key of a null is undefined, so it must not be added to.
+        // The key of a null is undefined: adding 1 to it could overflow.
         Some(nulls) => places.extend(
             keys.values().iter().zip(nulls).map(|(key, valid)| if valid { *key as u32 + 1 } else { 0 }),
         ),
     }
 }
 
-/// An empty list has the place of null, because no element of it passes a test.
+/// Like [`load`], for a column of lists. An empty list has the place of null, because it has no
+/// element that could pass a test.
 fn lists<'a>(lists: Lists<'a>, rows: usize, places: &mut Vec<u32>) -> Option<Values<'a>> {
     let (keys, values) = lists.keys()?;
     let mut distinct: Vec<&[i32]> = Vec::new();
@@ -435,7 +446,8 @@ fn texts<'a>(rows: impl Iterator<Item = Option<&'a str>>, places: &mut Vec<u32>)
 }
 
 fn numbers(array: &Int32Array, places: &mut Vec<u32>) -> Option<Vec<String>> {
-    /// Numbers up to this, including all HTTP status codes, are looked up without hashing.
+    /// Numbers from 0 to below this, which include all HTTP status codes, are looked up without
+    /// hashing.
     const DIRECT: usize = 1024;
     let mut direct = [0u32; DIRECT];
     let mut by_number: HashMap<i32, u32> = HashMap::new();

@@ -8,23 +8,25 @@
 //!
 //! **Baseline.** Events of a group are counted by hour of event time, UTC. An hour alerts once,
 //! when its count reaches the floor and is more than `factor` times the usual count. The usual
-//! count is the larger of two medians, plus 1.4826 times the median absolute deviation, which
-//! estimates the standard deviation without the outliers. One median is that of the group's active
-//! hours in the timespan before that hour. The other is about the time of day: each earlier day
-//! counts with the busiest of the same hour of the day and the two hours next to it, if at least
-//! [`SAME_HOUR_MIN`] days had events then. Half of the history would have to be outliers to move a
-//! median. Hours without an event do not count: somebody who works twice a week is compared with
-//! the days of work. A group with fewer active hours than `min_history` is not judged.
+//! count is the larger of two medians, plus 1.4826 times the median absolute deviation from the
+//! first median, which estimates the standard deviation without the outliers. The first median is
+//! that of the counts of the group's active hours (those with an event) in the timespan before the
+//! judged hour. The second median takes one count from each earlier day: the count of the busiest
+//! of three hours, which are the same hour of the day and the two next to it. The second median is
+//! used only if at least [`SAME_HOUR_MIN`] days had events in these hours. Half of the history
+//! would have to be outliers to move a median. Hours without an event do not count: somebody who
+//! works twice a week is compared with the days of work. A group with fewer active hours than
+//! `min_history` is not judged.
 //!
-//! Both are functions of event times, so the order of arrival matters little, and not at all with a
-//! `lateness`: a late event is judged by its own time, and only changes the judgement of later
-//! events. A repeated event is recognised by its request.
+//! Both kinds judge an event by its own time, however late it arrives. A late event does not change
+//! what was judged before it arrived. So the order of arrival matters little, and with a `lateness`
+//! not at all. A repeated event is recognised by its request.
 //!
 //! **Bounds.** [`HistoryLimits`]. If there are too many values, the one seen longest ago is
 //! forgotten, which can raise an extra alert and never hides one. If there are too many groups, the
-//! one seen longest ago is forgotten, and learnt again. What an hour touches is known for the last
-//! [`HOURS_TOUCHED_MAX`] hours of a group, and for all groups together up to a bound; beyond that
-//! an hour counts as touching any name.
+//! one seen longest ago is forgotten, and learnt again. The names that an hour touches are kept for
+//! the last [`HOURS_TOUCHED_MAX`] hours of a group, and their number is bounded over all groups. An
+//! older hour, and an hour that exceeds this bound, count as touching any name.
 //!
 //! **Crash.** State is lost; observing the archive's events of the timespan again rebuilds it.
 
@@ -37,23 +39,23 @@ use crate::window::{Counted, GroupKey};
 
 /// Microseconds in an hour.
 const HOUR_US: i64 = 3_600_000_000;
-/// Minimum number of days with the same time of day for that time to be compared separately.
+/// Minimum number of earlier days with events at the same time of day for their median to be used.
 const SAME_HOUR_MIN: usize = 3;
-/// Audit ids in a baseline's alert: the hour's first ones.
+/// Maximum number of audit ids in a baseline's alert; they are the first ones of the hour.
 pub(crate) const EVIDENCE_MAX: usize = 8;
-/// Number of hours of a group whose touched names are known: the last one, and the one before,
-/// whose late events still arrive.
+/// Number of hours of a group whose touched names are known: the last hour, and the hour before it,
+/// because its late events still arrive.
 const HOURS_TOUCHED_MAX: usize = 2;
 /// Maximum number of names and ranges touched by the hours of all groups; about 60 bytes each.
 const TOUCHED_ITEMS_MAX: usize = 1 << 20;
 
-/// The memory of the past.
+/// Limits on what the histories remember.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HistoryLimits {
     /// Values of all groups; about 150 bytes each.
     pub(crate) values_max: usize,
-    /// Groups of each kind; a group of a baseline takes up to 12 bytes for each hour of its
-    /// timespan.
+    /// Maximum number of groups with values, and also of groups with baselines. A group with a
+    /// baseline takes up to 12 bytes for each hour of its timespan.
     pub(crate) groups_max: usize,
     /// Active hours of all groups.
     pub(crate) hours_max: usize,
@@ -82,7 +84,8 @@ impl Novelties {
         }
     }
 
-    /// Adds a value at a time, and returns whether it is new for a group that is learnt.
+    /// Adds a value that a group had at a time. Returns true if the value is new and the group has
+    /// been learnt.
     pub(crate) fn see(
         &mut self,
         group: GroupKey,
@@ -158,9 +161,10 @@ struct Hours {
     hours: VecDeque<Hour>,
     /// First audit ids of the last hour.
     evidence: Vec<Box<str>>,
-    /// The count above which an hour alerts; forgotten when an earlier hour changes.
+    /// An hour, and the count above which it alerts (`None` if the history is too short). Forgotten
+    /// when the count of an earlier hour changes.
     limit: Option<(i32, Option<u64>)>,
-    /// What the last hours touch, in order, until they alert.
+    /// What each of the last hours touches, in order; an hour that alerts is removed.
     touched: VecDeque<(i32, Touched)>,
 }
 
@@ -171,7 +175,8 @@ pub(crate) struct Baselines {
     groups: HashMap<GroupKey, Hours>,
     by_age: BTreeSet<(i32, GroupKey)>,
     hours: usize,
-    /// Items of all groups, at most [`TOUCHED_ITEMS_MAX`].
+    /// Number of names and ranges that the hours of all groups touch, at most
+    /// [`TOUCHED_ITEMS_MAX`].
     items: usize,
 }
 
@@ -180,8 +185,7 @@ impl Baselines {
         Baselines { limits, groups: HashMap::new(), by_age: BTreeSet::new(), hours: 0, items: 0 }
     }
 
-    /// Counts an event in its hour, and returns the spike that it completes, unless that has
-    /// alerted.
+    /// Counts an event in its hour, and returns the spike if the hour now alerts.
     pub(crate) fn count(
         &mut self,
         group: GroupKey,
@@ -217,7 +221,8 @@ impl Hours {
         self.touched.iter().map(|(_, touched)| touched.items()).sum()
     }
 
-    /// Adds what an event touches, keeping at most `items_max` items over all hours.
+    /// Adds what an event touches to its hour, the one at `at`. If the group's hours then touch
+    /// more than `items_max` names and ranges, this hour counts as touching any name.
     fn touch(&mut self, at: usize, event: &Counted<'_>, items_max: usize) {
         let Hour { hour, count, alerted } = self.hours[at];
         if alerted {
@@ -253,7 +258,7 @@ impl Hours {
         while self.hours.front().is_some_and(|first| first.hour < newest.saturating_sub(span)) {
             self.hours.pop_front();
         }
-        // The usual count before the history is unknown.
+        // The event is older than the history, so the usual count of its hour is unknown.
         if hour < newest.saturating_sub(span) {
             return None;
         }
@@ -270,7 +275,7 @@ impl Hours {
             self.evidence.push(audit_id.into());
         }
         self.touch(at, event, items_max);
-        // The usual count changed for every later hour.
+        // The event changes the usual count of every later hour.
         self.limit = self.limit.filter(|(of, _)| *of <= hour);
         let Hour { count, alerted, .. } = self.hours[at];
         if alerted || count < judgement.floor {
@@ -290,7 +295,7 @@ impl Hours {
         } else {
             vec![audit_id.to_owned()]
         };
-        // What the first events of an older hour touched is no longer known.
+        // The names that an older hour touched are no longer known.
         let known = self.touched.iter().position(|(known, _)| *known == hour);
         let touched =
             known.and_then(|at| self.touched.remove(at)).map_or_else(Touched::any, |(_, known)| known);
@@ -307,7 +312,8 @@ impl Hours {
             return None;
         }
         let usual = median(&mut counts)?;
-        // For each day before, the busiest of this hour of the day and its neighbours.
+        // For each earlier day, the count of the busiest of three hours: the same hour of the day
+        // and the two next to it, which are at places 0 to 2.
         let mut days: Vec<(i32, u32)> = Vec::new();
         for known in before {
             let apart = hour - known.hour + 1;
@@ -327,7 +333,7 @@ impl Hours {
     }
 }
 
-/// The median of some counts; of an even number of counts, the upper of the two in the middle.
+/// Returns the median of some counts; if their number is even, the upper of the two in the middle.
 fn median(counts: &mut [u32]) -> Option<u32> {
     let middle = counts.len() / 2;
     (!counts.is_empty()).then(|| *counts.select_nth_unstable(middle).1)
@@ -386,7 +392,7 @@ mod tests {
     const JUDGEMENT: Judgement =
         Judgement { timespan_us: 14 * 24 * HOUR_US, floor: 10, factor_thousandths: 3000, history_min: 24 };
 
-    /// The spikes of hours (hour, events in it), in order.
+    /// Returns the spikes (hour, count) of `hours` (hour, number of events), in order.
     fn spikes(hours: &[(i64, usize)]) -> Vec<(i64, u64)> {
         let mut baselines = Baselines::new(LIMITS);
         let mut found = Vec::new();

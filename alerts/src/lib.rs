@@ -33,18 +33,18 @@
 //! ```
 //!
 //! Invariants: no IO except reading rule files, no clock (all times come from events), no thread. A
-//! loaded rule set has no errors left; an alert never carries a body. On a crash only the detector
-//! has state to lose, and events of the archive rebuild it.
+//! loaded rule set has no errors left; an alert never carries a body. A crash loses only the state
+//! of the detector, which is rebuilt from the archive's events.
 //!
 //! Where Sigma leaves room, this crate decides:
-//! - Fields have the audit event's JSON names. Virtual ones: `actor`, `source_ip`,
+//! - Fields have the audit event's JSON names. There are also virtual fields: `actor`, `source_ip`,
 //!   `authz.decision`, `authz.reason`, `exec.command`, `exec.container`, `cluster`, and `pod.…` for
-//!   the pod spec in pods and in every workload's template (`pod.containers` joins all kinds of
-//!   containers, `pod.metadata` is the pod's or its template's).
+//!   the pod spec of a pod or of any workload's template. `pod.containers` joins all kinds of
+//!   containers, and `pod.metadata` is the metadata of the pod or of the template.
 //! - A path through an array matches if any element does; each line of a rule may match a different
 //!   element. To make several lines apply to the same element, write a scope:
-//!   `requestObject.rules[any]:` with a map below it. Other scopes are `[all]` (of at least one),
-//!   `[all_or_empty]` and `[none]`.
+//!   `requestObject.rules[any]:` with a map below it. Other scopes are `[all]` (which needs at
+//!   least one element), `[all_or_empty]` and `[none]`.
 //! - A rule that does not name `stage` matches every stage but `RequestReceived`, and alerts once
 //!   per request ([`Detector`]).
 //! - `message` (with `{field}` for the fields that an alert carries) and `next_steps` are our own

@@ -1,8 +1,9 @@
 //! Linking of documents to rules: unique names, and correlations bound to the rules that they
 //! count.
 //!
-//! Invariant: names and ids are unique in a set, the rules of every correlation exist and are over
-//! single events, and an alert may carry the fields that a correlation groups by. No state.
+//! Invariant: names and ids are unique in a set. The rules that a correlation names exist, and are
+//! rules over single events. The fields that a correlation groups by or counts are not part of a
+//! body, so an alert may carry them. No state.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -147,7 +148,8 @@ fn wrong(header: &RuleHeader, message: String) -> RuleError {
     RuleError::Rule { file: header.file.clone(), line: header.line, rule: header.title.clone(), message }
 }
 
-/// The rule's name, or the file's stem for one document without a name in a file.
+/// Returns the name of each document's rule. In each file, one document may lack a name; its rule
+/// has the file's stem as its name.
 fn names_of(documents: &[Document]) -> Result<Vec<String>, RuleError> {
     let mut stems: HashMap<&str, &RuleHeader> = HashMap::new();
     documents
@@ -217,7 +219,8 @@ fn linked_correlation(
     })
 }
 
-/// The field in events of one base rule that a name in `group-by` stands for.
+/// Returns the field that `name`, a field or an alias, stands for in the events of one base rule.
+/// The field must not be part of a body, because alerts carry its value.
 fn carried(
     header: &RuleHeader,
     correlation: &CorrelationDocument,

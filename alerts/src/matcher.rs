@@ -8,7 +8,8 @@
 //! them (see [`crate::gate`]); a look-up for each row and gate, until most rows have no rule left;
 //! the conditions of the candidates, whose results are remembered by distinct value; and the bodies
 //! of the rows that are still undecided. Rejected: evaluating each leaf over whole columns first.
-//! With a hundred rules, most leaves are about rows that another column has already ruled out.
+//! With a hundred rules, that evaluates most leaves on rows that another column has already
+//! excluded.
 
 use std::sync::Arc;
 
@@ -77,21 +78,21 @@ impl Matcher {
         }
     }
 
-    /// Returns the set that it runs.
+    /// Returns the rule set that the matcher runs.
     pub fn rules(&self) -> &Arc<RuleSet> {
         &self.rules
     }
 
-    /// Returns the positions, in `Table::Events`, of the columns that it reads; a batch may lack
-    /// all others.
+    /// Returns the positions, in `Table::Events`, of the columns that the matcher reads; a batch
+    /// may lack all other columns.
     pub fn columns(&self) -> &[usize] {
         &self.columns
     }
 
     /// Matches the rules on a batch of events.
     ///
-    /// The batch may have dictionaries (`Table::Events.batch_schema()`), or plain strings and
-    /// string views like batches from the archive. Columns are found by name, and may be missing if
+    /// The batch may have dictionaries (`Table::Events.batch_schema()`) or, like batches from the
+    /// archive, plain strings and string views. Columns are found by name, and may be missing if
     /// neither a rule nor an alert needs them.
     ///
     /// # Errors
@@ -109,8 +110,8 @@ impl Matcher {
         Ok(matches)
     }
 
-    /// Opens the gates of a block, and calls `work` with the rows and rules that they do not rule
-    /// out.
+    /// Opens the gates of a block, and calls `work` with the rows and rules that the gates do not
+    /// exclude.
     fn with_candidates(
         &mut self,
         columns: &Columns<'_>,
@@ -137,8 +138,8 @@ impl Matcher {
         &self.rules.program.cheap_columns
     }
 
-    /// Returns for each row whether a rule may match it, according to all columns but bodies. No
-    /// rule matches a row for which it is false.
+    /// Returns a value for each row, according to all columns but bodies: true if a rule may match
+    /// the row, false if no rule matches it.
     ///
     /// # Errors
     /// [`MatchError`] if one of [`Matcher::cheap_columns`] is missing or has another type.
@@ -165,8 +166,8 @@ impl Matcher {
         Ok(found)
     }
 
-    /// Calls `see` with each row and rule that only bodies can rule out; it returns whether to
-    /// continue with the row.
+    /// Calls `see` with each row and each rule that may match it according to all columns but
+    /// bodies. If `see` returns false, the rest of the row's rules are skipped.
     fn undecided(
         &mut self,
         batch: &RecordBatch,
@@ -187,7 +188,7 @@ impl Matcher {
         Ok(())
     }
 
-    /// Makes events and entries of the matched rows.
+    /// Adds the events and entries of the matched rows to `matches`.
     fn collect_matches(&mut self, rules: &RuleSet, columns: &Columns<'_>, matches: &mut BatchMatches) {
         let mut last_row = None;
         let latest =
@@ -218,7 +219,7 @@ impl Matcher {
     }
 }
 
-/// For each leaf, the position of the open gate that has its answers.
+/// Returns, for each leaf, the position of the open gate that has computed the leaf's results.
 fn leaf_gates(program: &Program, gates: &[OpenGate]) -> Vec<Option<usize>> {
     let mut leaf_gates = vec![None; program.leaves.len()];
     for (at, open) in gates.iter().enumerate() {
@@ -229,7 +230,7 @@ fn leaf_gates(program: &Program, gates: &[OpenGate]) -> Vec<Option<usize>> {
     leaf_gates
 }
 
-/// Adds the matches of the rows that the gates do not rule out.
+/// Evaluates the rows and rules that the gates do not exclude, and adds the matches.
 fn match_rows(evaluation: &mut Evaluation<'_, '_>, open: &OpenRows, matches: &mut BatchMatches) {
     let (program, gates) = (evaluation.program, evaluation.gates);
     for &(at, class) in &open.rows {
@@ -254,7 +255,7 @@ fn latest_times(columns: &Columns<'_>, sources: &mut Vec<(String, i64)>) -> Vec<
     let latest = (0..columns.rows).map(|row| {
         let name = names.get(row).unwrap_or_default();
         let time_us = columns.number(index::STAGE_TIMESTAMP, row).unwrap_or(i64::MIN);
-        // A batch has one source or a few.
+        // A batch has few sources, so a linear search is fast.
         match sources.iter_mut().rev().find(|(known, _)| known == name) {
             Some((_, latest_us)) => {
                 *latest_us = time_us.max(*latest_us);
@@ -417,8 +418,8 @@ impl KeptSymbols {
 }
 
 /// Returns a hash that identifies a request. The audit id alone does not identify it: a client may
-/// send the id of another request, and its own alerts would be taken for repetitions. A request
-/// that lacks id or time is identified by the time of its stage.
+/// send the id of an earlier request, and its alerts would then be taken for repetitions. If the
+/// audit id or the time the request was received is missing, the time of the stage is hashed too.
 fn request_identity(
     columns: &Columns<'_>,
     row: usize,

@@ -132,18 +132,18 @@ pub struct BatchMatches {
 }
 
 impl BatchMatches {
-    /// Returns the row and rule index of each match, by row. A rule may match several stages of a
-    /// request; the detector raises one alert for them.
+    /// Returns the row and rule index of each match, sorted by row. A rule may match several stages
+    /// of a request; the detector raises one alert for them.
     pub fn matched(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         self.matched.iter().map(|(row, rule)| (*row as usize, *rule as usize))
     }
 
-    /// Whether nothing matched.
+    /// Returns true if no rule matched.
     pub fn is_empty(&self) -> bool {
         self.matched.is_empty()
     }
 
-    /// Returns how many bodies that a rule needed could not be read as JSON.
+    /// Returns the number of bodies that a rule needed but that could not be read as JSON.
     pub fn bodies_unreadable(&self) -> u64 {
         self.bodies_unreadable
     }
@@ -152,7 +152,7 @@ impl BatchMatches {
         self.texts.get(event.texts[kept as usize])
     }
 
-    /// Returns the part of an event that its alert keeps in [`strongroom_schemas::Touched`].
+    /// Returns the names of an event that its alert keeps in [`strongroom_schemas::Touched`].
     pub(crate) fn touch(&self, event: &MatchedEvent) -> Touch<'_> {
         let text = |kept| self.text(event, kept).unwrap_or_default();
         Touch {

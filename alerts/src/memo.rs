@@ -3,8 +3,8 @@
 //! Terms. The *place* of a value is its number among the distinct values of the column in this
 //! block, from 1; place 0 is null.
 //!
-//! Invariant: a memo is cleared between blocks, because in the next block a place stands for
-//! another value. No state outlives a block.
+//! Invariant: a memo is cleared between blocks, because a place stands for another value in the
+//! next block. No state outlives a block.
 
 const UNKNOWN: u8 = 0;
 const FALSE: u8 = 1;

@@ -3,8 +3,8 @@
 //!
 //! Invariant: a text is made only from an alert's listed fields, so it never contains a part of a
 //! body. Attackers choose names, agents and URIs, so control characters are replaced and lengths
-//! are bounded; in next steps, where values are in SQL between quotes, quotes are doubled. No
-//! state.
+//! are bounded. In next steps, values are inside quotes of SQL queries, so a quote in a value is
+//! doubled. No state.
 
 use std::fmt::Write;
 
@@ -26,11 +26,11 @@ const ABSENT: &str = "-";
 /// The alert that a text is about.
 pub(crate) struct Subject<'a> {
     pub(crate) event: &'a AlertEvent,
-    /// Events or distinct values counted.
+    /// Number of events or distinct values counted.
     pub(crate) count: u64,
     /// `field=value` pairs of the group.
     pub(crate) group: &'a str,
-    /// The rule's window as text.
+    /// The rule's timespan as text; empty for a rule over single events.
     pub(crate) timespan: &'a str,
 }
 
@@ -76,7 +76,7 @@ enum Piece {
     Value(Placeholder),
 }
 
-/// A template of a rule: text with `{field}` in it. `{{` is a brace.
+/// A template of a rule: text with `{field}` in it. `{{` and `}}` are literal braces.
 #[derive(Clone, Debug)]
 pub(crate) struct Template(Vec<Piece>);
 
@@ -122,8 +122,8 @@ impl Template {
         bounded(text, MESSAGE_CHARS_MAX)
     }
 
-    /// Renders the next steps of an alert. Values keep their full length, so that a query is about
-    /// the value itself, and cannot end the quotes around them.
+    /// Renders the next steps of an alert. Values keep their full length, so that a query searches
+    /// for the whole value. A value cannot end the quotes around it.
     pub(crate) fn render_next_steps(&self, subject: &Subject<'_>) -> String {
         let mut text = String::new();
         for piece in &self.0 {
@@ -145,9 +145,9 @@ impl Template {
         bounded(text, NEXT_STEPS_CHARS_MAX)
     }
 
-    /// Renders an SQL query. Outside quotes a value becomes a literal, inside quotes a part of one,
-    /// and it can never end the literal. A missing value is the empty text, and a missing number is
-    /// 0.
+    /// Renders an SQL query. Outside quotes, a value becomes an SQL literal. Inside quotes, it
+    /// becomes a part of the quoted literal, and can never end it. A missing value is the empty
+    /// text, and a missing number is 0.
     pub(crate) fn render_sql(&self, subject: &Subject<'_>) -> String {
         let mut text = String::new();
         let mut quoted = false;
@@ -257,7 +257,8 @@ fn optional(field: &Option<String>, out: &mut String) {
     value(field.as_deref().unwrap_or_default(), out);
 }
 
-/// Returns a value shortened and without control characters, so that the message stays one line.
+/// Adds a value to `out`, shortened and without control characters, so that the message stays one
+/// line.
 fn value(text: &str, out: &mut String) {
     if text.is_empty() {
         return out.push_str(ABSENT);
@@ -281,7 +282,7 @@ pub(crate) fn first_chars(text: &str, count: usize) -> &str {
     text.char_indices().nth(count).map_or(text, |(end, _)| &text[..end])
 }
 
-/// Returns the object of a request: `secrets/db-creds`, `pods/web-0/exec`, or the path of a
+/// Adds the object of a request to `out`: `secrets/db-creds`, `pods/web-0/exec`, or the path of a
 /// non-resource request.
 fn object(event: &AlertEvent, out: &mut String) {
     let Some(resource) = &event.resource else {
@@ -295,8 +296,8 @@ fn object(event: &AlertEvent, out: &mut String) {
     }
 }
 
-/// Returns a description such as `alice get secrets/db-creds in payments from 10.0.0.7`, with the
-/// failure if there is one.
+/// Adds a description to `out`, such as `alice get secrets/db-creds in payments from 10.0.0.7`. If
+/// the request failed, its response code is added.
 fn request(event: &AlertEvent, out: &mut String) {
     value(&event.actor, out);
     out.push(' ');

@@ -1,8 +1,8 @@
 //! The events that an audit policy must record so that a rule can match.
 //!
-//! Invariant: the level is the lowest at which every field of a rule can exist. Resources and verbs
-//! are those that a rule names literally; they are a hint for the author of the policy, not a
-//! complete list. No state.
+//! Invariant: the level is the lowest audit level at which every field of a rule can exist. The
+//! resources and verbs are those that a rule names literally. They are a hint for the author of the
+//! policy, not a complete list. No state.
 
 use std::collections::BTreeSet;
 
@@ -17,9 +17,9 @@ use crate::fields::{Body, Field};
 pub struct Needs {
     /// The lowest level of the events that the rule can match.
     pub level: Level,
-    /// Resources that the rule names; empty for any.
+    /// Resources that the rule names; empty if it names none.
     pub resources: Vec<String>,
-    /// Verbs that the rule names; empty for any.
+    /// Verbs that the rule names; empty if it names none.
     pub verbs: Vec<String>,
 }
 
@@ -59,7 +59,8 @@ impl Mentioned {
                 self.field(left);
                 self.field(right);
             }
-            // The conditions inside are about elements of this field, so the field says enough.
+            // The conditions inside the scope are about elements of this field, so they need the
+            // same level.
             Expr::Scope(field, ..) => self.field(field),
             Expr::Keyword(_) => {}
         }

@@ -1,9 +1,10 @@
-//! The matcher compared with the simplest correct evaluator.
+//! The matcher compared with the simplest correct evaluator, the oracle.
 //!
 //! Goal: gates, memos, three-valued evaluation and column forms change no result. Method: rules are
-//! composed at random from lines that cover every kind of field, many at once so that they share
-//! leaves and fill more than one mask; events use a small vocabulary, so that lines often match;
-//! the oracle walks each event's JSON with the parsed expression, one row and one rule at a time.
+//! composed at random from lines that cover every kind of field. Many rules run at once, so that
+//! they share leaves and fill more than one mask. Events use a small vocabulary, so that lines
+//! often match. The oracle evaluates the parsed expression on each event's JSON, one row and one
+//! rule at a time.
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::pattern::{fold, scalar_text};
 use crate::testing::{CLUSTER, batch_of, file_batch_of, view_batch_of};
 use crate::{Detector, DetectorConfig, Matcher, RuleSet};
 
-/// The place of a column's value in the event's JSON.
+/// Returns the JSON pointer to a column's value in the event.
 fn pointer(column: usize) -> &'static str {
     match column {
         index::AUDIT_ID => "/auditID",
@@ -51,7 +52,7 @@ fn at(event: &Value, column: usize) -> Option<Value> {
     (!value.is_null()).then(|| value.clone())
 }
 
-/// All values of a field; `None` for each place where a value is absent.
+/// Returns all values of a field, with `None` wherever a value is absent.
 fn values(event: &Value, field: &Field) -> Vec<Option<Value>> {
     let uri = |name: &str| {
         let uri = at(event, index::REQUEST_URI)?;
@@ -148,8 +149,8 @@ fn is_true(expr: &Expr, event: &Value) -> bool {
             }
         }
         Expr::Keyword(test) => {
-            // A keyword is searched for in all columns. Every member of these events has one, but
-            // the times do not count.
+            // A keyword is searched for in all columns but the times. Every member of these events
+            // has a column.
             let mut event = event.clone();
             event["stageTimestamp"].take();
             event["requestReceivedTimestamp"].take();
@@ -409,8 +410,8 @@ proptest! {
                 let batch = all.slice(*from, to - from);
                 alerts.extend(detector.observe(matcher.match_batch(&batch).unwrap()));
             }
-            // The windows of c3 must close before they are judged, so only its alerts may come
-            // elsewhere.
+            // The rule c3 is judged when its windows close, so its alerts may come at other
+            // positions. They are compared after all others.
             let (mut alerts, closed): (Vec<_>, Vec<_>) = alerts.into_iter().partition(|alert| alert.rule_name != "c3");
             alerts.extend(closed);
             alerts

@@ -1,4 +1,4 @@
-//! Alerts that the pipeline raises about itself: missing evidence is a finding, too.
+//! Alerts that the pipeline raises about itself, because missing evidence is a finding, too.
 //!
 //! Invariant: an alert's id is a function of the problem and its start, so raising it again makes
 //! no new alert, even after a crash. No state.
@@ -23,13 +23,13 @@ pub const TEST: &str = "5c1e2f7a-0b3d-4f6e-9a7c-8d4b1e6f2035";
 /// Rule id of [`heartbeat`].
 pub const HEARTBEAT: &str = "e27b4c90-3a5f-4d18-8c6b-71f0a9d2e364";
 
-/// Whether a rule's id is one of the pipeline's own.
+/// Returns true if a rule id is one of the pipeline's own.
 pub fn is_own(rule_id: &str) -> bool {
     [SOURCE_SILENT, CONSERVATION_FAILED, HISTORY_CONTRADICTED, TEST, HEARTBEAT].contains(&rule_id)
 }
 
-/// The alert of a source that has delivered no event since `since_us` (microseconds since the
-/// epoch).
+/// Returns the alert about a source that has delivered no event since `since_us` (microseconds
+/// since the epoch).
 pub fn source_silent(source: &str, since_us: i64, now_us: i64, bound: Duration) -> Alert {
     let message = format!("source {source} has delivered no event for more than {} s", bound.as_secs());
     let next_steps = "Check whether the API server still writes audit events (apiserver_audit_event_total, \
@@ -39,7 +39,7 @@ pub fn source_silent(source: &str, since_us: i64, now_us: i64, bound: Duration) 
     own(SOURCE_SILENT, "source-silent", title, severity, source, since_us, now_us, message, next_steps)
 }
 
-/// The alert of two counts that must be equal and are not; `what` names them.
+/// Returns the alert about two counts of records that must be equal but differ; `what` names them.
 pub fn conservation_failed(what: &str, now_us: i64) -> Alert {
     let message = format!("records counted and records sealed differ: {what}");
     let next_steps = "Keep the source's logs, to compare them with the output of strongroom export. Then report \
@@ -58,7 +58,7 @@ pub fn conservation_failed(what: &str, now_us: i64) -> Alert {
     )
 }
 
-/// The alert of a witness that has seen another history of the archive.
+/// Returns the alert about a witness that has seen another history of the archive.
 pub fn history_contradicted(witness: &str, now_us: i64) -> Alert {
     let message = format!(
         "the witness {witness} has seen a history of the archive that differs from the archive's own"
@@ -80,7 +80,7 @@ pub fn history_contradicted(witness: &str, now_us: i64) -> Alert {
     )
 }
 
-/// An alert that is marked as a test, to check whether a sink takes it.
+/// Returns an alert that is marked as a test, to check whether a sink accepts alerts.
 pub fn test_alert(sink: &str, now_us: i64) -> Alert {
     let message = format!("TEST: strongroom can reach the sink {sink}; nothing happened in any cluster");
     let next_steps = "None: somebody ran strongroom alerts test-sink.";
@@ -89,7 +89,8 @@ pub fn test_alert(sink: &str, now_us: i64) -> Alert {
     about_no_attack(alert, sink)
 }
 
-/// The heartbeat of a sink that got no alert since `since_us`; a missing heartbeat means a problem.
+/// Returns the heartbeat for a sink that has got no alert since `since_us`. If the heartbeat does
+/// not arrive, there is a problem.
 pub fn heartbeat(sink: &str, since_us: i64, now_us: i64) -> Alert {
     let message = format!("strongroom is running and reaches the sink {sink}");
     let next_steps = "None. If heartbeats stop, check /readyz and the log of strongroom.";

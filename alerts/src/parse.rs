@@ -4,9 +4,9 @@
 //! a semantic error is found by searching for the keys that lead to it, in order, from the
 //! document's start. No state.
 //!
-//! Rejected: rsigma-parser. Its newest releases need a newer Rust, and it brings a grammar engine,
-//! a model wider than the rules that run here, and errors without our field names; the definition
-//! of a valid rule would be in two places.
+//! Rejected: rsigma-parser. Its newest releases need a newer Rust. It also brings a grammar engine,
+//! a model that is wider than the rules that run here, and errors without our field names. With it,
+//! the definition of a valid rule would be in two places.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ use crate::rule::{Bound, Measure};
 /// Maximum number of queries in a rule's runbook.
 const RUNBOOK_MAX: usize = 16;
 
-/// The attributes that every document has, whatever it detects.
+/// The attributes that a document may have whatever its kind.
 #[derive(Clone, Debug)]
 pub(crate) struct RuleHeader {
     pub(crate) file: String,
@@ -49,7 +49,7 @@ pub(crate) struct RuleHeader {
 #[derive(Clone, Debug)]
 pub(crate) struct FilterDocument {
     pub(crate) rules: Vec<String>,
-    /// The condition that an event must satisfy besides the rule's own condition.
+    /// The condition that an event must satisfy in addition to the rule's own condition.
     pub(crate) condition: Expr,
 }
 
@@ -57,11 +57,11 @@ pub(crate) struct FilterDocument {
 #[derive(Clone, Debug)]
 pub(crate) struct CorrelationDocument {
     pub(crate) measure: Measure,
-    /// Fields whose values matter.
+    /// Fields whose values are counted or may be new.
     pub(crate) fields: Vec<String>,
     pub(crate) rules: Vec<String>,
     pub(crate) group_by: Vec<String>,
-    /// For each alias and base rule, the field in that rule's events.
+    /// For each alias, and for each base rule of the alias, the field in the events of that rule.
     pub(crate) aliases: BTreeMap<String, BTreeMap<String, String>>,
     pub(crate) timespan_us: i64,
     pub(crate) lateness_us: i64,
@@ -115,7 +115,7 @@ pub(crate) fn documents(file: &str, text: &str, out: &mut Vec<Document>) -> Resu
     Ok(())
 }
 
-/// The documents of a YAML stream, each with the line where it starts, counted from one.
+/// Returns the documents of a YAML stream, each with the line where it starts, counted from 1.
 fn split(text: &str) -> Vec<(usize, &str)> {
     let mut parts = Vec::new();
     let (mut start, mut start_line, mut at) = (0, 1, 0);
@@ -132,15 +132,15 @@ fn split(text: &str) -> Vec<(usize, &str)> {
     parts
 }
 
-/// The number of lines before the first one with content.
+/// Returns the number of lines before the first line with content.
 fn first_line(part: &str) -> usize {
     part.lines()
         .position(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
         .unwrap_or_default()
 }
 
-/// The line, counted from the document's start, that the keys of a trail lead to; innermost key
-/// first.
+/// Returns the line that the keys of a trail lead to, counted from 0 at the document's start. The
+/// innermost key is the first of the trail.
 fn line_of(part: &str, trail: &[String]) -> usize {
     let lines: Vec<&str> = part.lines().collect();
     let mut at = first_line(part);
@@ -286,8 +286,9 @@ fn header(file: &str, line: usize, map: &Mapping) -> Result<RuleHeader, Fault> {
     })
 }
 
-/// Whether a text is a reference to a paragraph of 45 CFR part 164: a section of three digits, then
-/// paragraphs in the order of the code: a letter, a number, a small roman number, a capital letter.
+/// Returns true if a text is a reference to a section of 45 CFR part 164 or to a paragraph of it.
+/// After the three digits of the section come at most four levels of paragraphs, in the order of
+/// the code: a letter, a number, a small roman number, a capital letter.
 fn is_safeguard(text: &str) -> bool {
     let Some((section, paragraphs)) = text.strip_prefix("164.").and_then(|rest| rest.split_at_checked(3))
     else {
@@ -324,7 +325,7 @@ fn optional_text(map: &Mapping, key: &str) -> Result<Option<String>, Fault> {
     }
 }
 
-/// A text or a list of texts.
+/// Returns an attribute that is a text or a list of texts; empty if it is absent.
 fn texts(map: &Mapping, key: &str) -> Result<Vec<String>, Fault> {
     let wrong = || Fault::new("is not a list of texts").at(key);
     match map.get(key) {
@@ -342,9 +343,9 @@ const CORRELATION_KEYS: [&str; 9] =
 const CORRELATION_TYPES: &str = "event_count, value_count, temporal, temporal_ordered, first_seen, baseline";
 /// Minimum and maximum number of rules that a temporal correlation joins.
 const TEMPORAL_RULES: std::ops::RangeInclusive<usize> = 2..=32;
-/// How long a group must be known before a value of it is new, unless the rule sets it.
+/// How long a group must be known before its values can be new, unless the rule sets `learning`.
 const LEARNING: &str = "7d";
-/// Active hours that a baseline needs, unless the rule sets them.
+/// Number of active hours that a baseline needs, unless the rule sets `min_history`.
 const HISTORY_MIN: u64 = 24;
 
 fn filter(map: &Mapping) -> Result<FilterDocument, Fault> {

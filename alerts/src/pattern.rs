@@ -1,10 +1,11 @@
 //! Tests of one value: the comparison of a Sigma field line, after its modifiers.
 //!
 //! Invariant: a [`Test`] is a pure function of one value, so its result may be remembered for each
-//! distinct value of a column. Text is compared without regard to case unless the rule has `cased`,
-//! with Unicode's simple lower-case mapping on both sides; regular expressions and base64 text are
-//! case-sensitive, as in Sigma. Every value is compared as text (a JSON `true` is `true`, 403 is
-//! `403`); differently written numbers (`1`, `1.0`) are equal to a number in a rule. No state.
+//! distinct value of a column. Text is compared without regard to case unless the rule has `cased`:
+//! both sides are mapped to lower case, each character by its own Unicode mapping. Regular
+//! expressions and base64 text are case-sensitive, as in Sigma. Every value is compared as text (a
+//! JSON `true` is `true`, 403 is `403`). A number in a rule equals every way of writing that number
+//! (`1`, `1.0`). No state.
 
 use std::collections::HashSet;
 use std::fmt::{self, Write};
@@ -16,7 +17,7 @@ use memchr::memmem;
 use regex::Regex;
 use serde_json::Value;
 
-/// An automaton is built for this many `contains` strings in one list or more.
+/// Minimum number of `contains` strings in one test for which an automaton is built.
 const AUTOMATON_FROM: usize = 4;
 
 /// One element of a string with wildcards.
@@ -29,8 +30,8 @@ pub(crate) enum Part {
     One,
 }
 
-/// Splits a Sigma string at its wildcards. A backslash makes a following `*`, `?` or backslash
-/// literal; before any other character it is literal itself.
+/// Splits a Sigma string at its wildcards. A backslash before `*`, `?` or a backslash makes that
+/// character literal. Before any other character, the backslash is literal itself.
 pub(crate) fn parts_of(text: &str) -> Vec<Part> {
     let mut parts = Vec::new();
     let mut literal = String::new();
@@ -81,7 +82,7 @@ impl Ordering {
     }
 }
 
-/// One comparison of a value, from the parser.
+/// One comparison of a value, as the parser of rules makes it.
 #[derive(Clone, Debug)]
 pub(crate) enum Check {
     /// Text with wildcards.
@@ -89,7 +90,7 @@ pub(crate) enum Check {
         parts: Vec<Part>,
         cased: bool,
     },
-    /// The text includes the flags, so that equal texts are equal expressions.
+    /// The expression's text includes its flags, so expressions with equal texts are equal.
     Regex(Regex),
     Network(IpNet),
     Number(Ordering, f64),
@@ -102,6 +103,7 @@ pub(crate) enum Check {
 pub(crate) struct Test {
     /// Identifies the test: tests with equal keys have equal results.
     key: String,
+    /// Texts that are compared without regard to case.
     folded: Texts,
     cased: Texts,
     regexes: Vec<Regex>,
@@ -111,7 +113,7 @@ pub(crate) struct Test {
     present: bool,
 }
 
-/// Shows the key, so that equal tests have equal texts.
+/// Writes only the key, so that equal tests have equal texts.
 impl fmt::Debug for Test {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.key)
@@ -119,7 +121,7 @@ impl fmt::Debug for Test {
 }
 
 impl Test {
-    /// Texts without wildcards.
+    /// Returns the texts without wildcards.
     pub(crate) fn exact(&self) -> impl Iterator<Item = &str> {
         self.folded.exact.iter().chain(&self.cased.exact).map(String::as_str)
     }
@@ -163,7 +165,7 @@ impl Test {
         test
     }
 
-    /// Whether a value passes; `None` is null or absent.
+    /// Returns true if a value passes; `None` is null or absent.
     pub(crate) fn matches(&self, value: Option<&str>) -> bool {
         let Some(value) = value else { return self.null };
         self.present
@@ -175,8 +177,8 @@ impl Test {
                 && value.parse::<f64>().is_ok_and(|number| self.matches_number(number)))
     }
 
-    /// Whether a JSON value passes. An object or array only counts as present: a longer path
-    /// reaches its content.
+    /// Returns true if a JSON value passes. An object or an array passes only `exists: true`,
+    /// because its content is tested with a longer path.
     pub(crate) fn matches_json(&self, value: Option<&Value>) -> bool {
         match value {
             None | Some(Value::Null) => self.null,
@@ -202,8 +204,8 @@ impl Test {
     }
 }
 
-/// Returns the lower case of each character, so that strings that differ in case only become the
-/// same text.
+/// Returns a text with each character in lower case, so that texts that differ only in case become
+/// equal.
 pub(crate) fn fold(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
     fold_into(text, &mut folded);
@@ -222,7 +224,7 @@ fn fold_into(text: &str, folded: &mut String) {
 /// Texts to find, sorted by the kind of search.
 #[derive(Clone, Debug, Default)]
 struct Texts {
-    /// `*` alone.
+    /// True if one of the texts is `*` alone.
     anything: bool,
     exact: HashSet<String>,
     prefixes: Vec<String>,
@@ -248,7 +250,7 @@ impl Texts {
 
     fn finish(&mut self) {
         if self.contained.len() >= AUTOMATON_FROM {
-            // If it cannot be built (too many states), the plain search is used.
+            // If the automaton cannot be built (too many states), the plain search is used.
             self.automaton = AhoCorasick::new(&self.contained).ok();
         }
     }
@@ -266,7 +268,7 @@ impl Texts {
         if self.anything {
             return true;
         }
-        // Most values are lower case already and are not copied.
+        // Most values are lower case already, so they need not be copied.
         if value.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) {
             self.matches(value)
         } else {
@@ -293,10 +295,12 @@ impl Texts {
     }
 }
 
-/// Matches a whole text against parts, in time of at most the product of both lengths.
+/// Returns true if the whole text matches the parts. The time is at most proportional to the length
+/// of the text multiplied by the length of the parts.
 fn glob_matches(parts: &[Part], text: &str) -> bool {
     let (mut at, mut rest) = (0, text);
-    // Where to continue if the parts after the last `*` fail: one character further.
+    // The part after the last `*`, and the text where it was tried last. If it fails there, it is
+    // tried again one character later.
     let mut retry: Option<(usize, &str)> = None;
     loop {
         let step = match parts.get(at) {
@@ -330,8 +334,8 @@ fn glob_matches(parts: &[Part], text: &str) -> bool {
     }
 }
 
-/// The text, and its variants with each form of `-` that Windows tools accept at the start of a
-/// word.
+/// Returns the text, and variants of it: at the start of each word, `-` or `/` is replaced by each
+/// character that Windows tools accept as a dash.
 pub(crate) fn windash(text: &str) -> Vec<String> {
     const DASHES: [char; 5] = ['-', '/', '\u{2013}', '\u{2014}', '\u{2015}'];
     let mut variants = vec![text.to_owned()];
@@ -354,7 +358,7 @@ pub(crate) fn windash(text: &str) -> Vec<String> {
 
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// Standard base64 with padding.
+/// Encodes bytes as standard base64 with padding.
 pub(crate) fn base64(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
@@ -368,8 +372,8 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
     text
 }
 
-/// The base64 characters of `bytes` inside a longer text, for each of the three offsets at which
-/// they can start: those that do not depend on neighbours.
+/// Returns the base64 forms of `bytes` inside a longer text, for each of the three offsets, modulo
+/// 3, at which they can start. Characters that depend on the neighbouring bytes are left out.
 pub(crate) fn base64_offsets(bytes: &[u8]) -> Vec<String> {
     const DROP_START: [usize; 3] = [0, 2, 3];
     const DROP_END: [usize; 3] = [0, 3, 2];
@@ -404,7 +408,8 @@ pub(crate) fn utf16(text: &str, order: Utf16) -> Vec<u8> {
         .collect()
 }
 
-/// The text of a JSON scalar as [`Test`] compares it; `None` for null, objects and arrays.
+/// Adds the text of a JSON scalar to `out`, as [`Test`] compares it. Returns false for null,
+/// objects and arrays, which have no such text.
 pub(crate) fn scalar_text(value: &Value, out: &mut String) -> bool {
     match value {
         Value::String(text) => out.push_str(text),
@@ -528,7 +533,8 @@ mod tests {
     }
 
     proptest! {
-        /// Wherever a text is in a longer one, one of its three encodings is in the encoded text.
+        /// Wherever a text is inside a longer text, one of its three encodings is in the encoding
+        /// of the longer text.
         #[test]
         fn base64_offsets_find_the_text(before in proptest::collection::vec(any::<u8>(), 0..7),
                                         text in proptest::collection::vec(any::<u8>(), 1..12),

@@ -1,26 +1,26 @@
 //! Events that wait for late ones, so that the order of arrival does not matter.
 //!
 //! A correlation with a `lateness` gets its events in order of event time: an event waits until its
-//! source has delivered one that is later by more than the lateness. So however a source shuffles
-//! events within the lateness, and wherever batches end, windows see one order. Without a lateness,
-//! the default, events do not wait: an alert one second after its event is worth more than one
-//! whose first event is always the same.
+//! source has delivered an event that is later by more than the lateness. So however a source
+//! shuffles events within the lateness, and wherever batches end, windows see one order. Without a
+//! lateness, the default, events do not wait: it matters more that an alert is raised within a
+//! second of its event than that the alert is the same in any order of arrival.
 //!
 //! Invariant: an event is released once, and none is dropped. An event that is late by more than
-//! the lateness is released at once; if too many events wait, the oldest of the source is released
-//! early; [`Reorder::settle`] releases all, when no more events are expected. Events of one time
-//! are released in order of their request hash.
+//! the lateness is released at once. If too many events of a source wait, the one that would leave
+//! next is released early. When no more events are expected, [`Reorder::settle`] releases all.
+//! Events of a correlation that have the same time are released in order of their request hash.
 //!
-//! On a crash the waiting events are lost and wait again: they are in the archive, or are delivered
-//! again.
+//! On a crash the waiting events are lost. They are read from the archive or delivered again, and
+//! then wait again.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use hashbrown::HashMap;
 use strongroom_schemas::AlertEvent;
 
-/// Maximum number of sources whose events wait; if there are more, the events of the first one are
-/// released.
+/// Maximum number of sources whose events wait. If there are more, the events of the source that
+/// was added first are released.
 const SOURCES_MAX: usize = 1024;
 
 /// An event to count, with the fields that an alert would carry.
@@ -35,7 +35,8 @@ pub(crate) struct Held {
     pub(crate) event: AlertEvent,
 }
 
-/// Time of its release, then the fields that make the order independent of arrival.
+/// The sort key of a waiting event: the time that its source must pass for it to be released, then
+/// the fields that make the order independent of arrival.
 type Place = (i64, u64, u128, u128, u64);
 
 #[derive(Debug, Default)]
@@ -61,7 +62,8 @@ impl Reorder {
         self.sources.values().all(|source| source.waiting.is_empty())
     }
 
-    /// Adds an event of a source, and returns the events to release.
+    /// Adds an event of a source, and returns the events to release because too many events or
+    /// sources wait.
     pub(crate) fn hold(&mut self, name: &str, lateness_us: i64, held: Held) -> Vec<Held> {
         let mut left = Vec::new();
         if !self.sources.contains_key(name) {

@@ -14,13 +14,13 @@ use crate::message::{Template, timespan_text};
 pub enum RuleKind {
     /// One event at a time.
     Event,
-    /// How many events within a window.
+    /// The number of events within a window.
     EventCount,
-    /// How many distinct values within a window.
+    /// The number of distinct values within a window.
     ValueCount,
-    /// Every one of several rules within a window.
+    /// A match of each of several rules within a window.
     Temporal,
-    /// Every one of several rules within a window, in order.
+    /// A match of each of several rules within a window, in the order of the rules.
     TemporalOrdered,
     /// A value that is new for its group.
     FirstSeen,
@@ -29,7 +29,7 @@ pub enum RuleKind {
 }
 
 impl RuleKind {
-    /// The value of a rule's `type`; `event` for a rule over single events.
+    /// Returns the value of a rule's `type`, or `event` for a rule over single events.
     pub const fn as_str(self) -> &'static str {
         match self {
             RuleKind::Event => "event",
@@ -52,11 +52,11 @@ pub(crate) enum Measure {
     Rules,
     /// All rules, in the order in which they are listed.
     RulesInOrder,
-    /// Values not seen for the timespan, in groups known for at least `learning_us`.
+    /// Values that were not seen within the timespan, in groups known for at least `learning_us`.
     FirstSeen {
         learning_us: i64,
     },
-    /// Events by hour, compared with the hours of the timespan before.
+    /// Events counted by hour, and compared with earlier hours within the timespan.
     Baseline {
         floor: u32,
         factor_thousandths: u64,
@@ -65,17 +65,19 @@ pub(crate) enum Measure {
 }
 
 impl Measure {
-    /// Whether a matched event counts only if it has one of the correlation's values.
+    /// Returns true if a matched event counts only when it has a value in one of the correlation's
+    /// fields.
     pub(crate) fn needs_value(self) -> bool {
         matches!(self, Measure::Values | Measure::FirstSeen { .. })
     }
 
-    /// Whether the alert depends on which rules matched.
+    /// Returns true if the alert depends on which of the correlation's rules matched.
     pub(crate) fn distinguishes_rules(self) -> bool {
         matches!(self, Measure::Rules | Measure::RulesInOrder)
     }
 
-    /// Whether it compares with a summary of the past, beyond one window.
+    /// Returns true if the correlation compares with a summary of the past, not with the events of
+    /// one window.
     pub(crate) fn is_history(self) -> bool {
         matches!(self, Measure::FirstSeen { .. } | Measure::Baseline { .. })
     }
@@ -98,19 +100,19 @@ pub struct RuleInfo {
     pub tactics: Vec<String>,
     /// ATT&CK techniques, from tags like `attack.t1552.007`.
     pub techniques: Vec<String>,
-    /// The rule's text, with `{field}` in it.
+    /// What to do next, as written in the rule, with `{field}` not filled in.
     pub next_steps: String,
     pub false_positives: Vec<String>,
     /// HIPAA safeguards that the rule supports, as in 45 CFR: `164.312(b)`.
     pub hipaa: Vec<String>,
-    /// SQL queries to run next, as the rule has them, with `{field}` in them; see
+    /// SQL queries to run next, as written in the rule, with `{field}` not filled in; see
     /// [`crate::RuleSet::runbook`].
     pub runbook: Vec<String>,
-    /// The rule's document, as it was read.
+    /// The text of the rule's YAML document, as it was read.
     pub text: String,
     /// The file that the rule was read from.
     pub file: String,
-    /// The line where its document starts.
+    /// The line of the file where the rule's document starts.
     pub line: usize,
 }
 
@@ -125,13 +127,14 @@ pub(crate) struct EventRule {
     pub(crate) runbook: Vec<Template>,
 }
 
-/// A rule that feeds a correlation, with the fields of the correlation's values in its events.
+/// A rule that feeds a correlation, and the fields in its events that the correlation groups by and
+/// counts.
 #[derive(Clone, Debug)]
 pub(crate) struct Base {
     /// Position of the base rule's [`RuleInfo`].
     pub(crate) rule: usize,
     pub(crate) group_by: Vec<Field>,
-    /// Fields whose distinct values are counted; empty if events are counted.
+    /// Fields whose values are counted or may be new; empty if events are counted.
     pub(crate) values: Vec<Field>,
 }
 
@@ -157,13 +160,13 @@ impl Bound {
 #[derive(Clone, Debug)]
 pub(crate) struct Correlation {
     pub(crate) info: usize,
-    /// Hash of the rule's content and of the rules that feed it. Its state is stored under this
-    /// key, so a set with an equal rule continues with that state.
+    /// Hash of the content of this rule and of the rules that feed it. The detector stores the
+    /// rule's state under this key, so a new set with an equal rule continues with that state.
     pub(crate) key: u64,
     pub(crate) bases: Vec<Base>,
     /// Names of the group's fields, as written in the rule.
     pub(crate) group_by: Vec<String>,
-    /// Names of the fields whose values matter.
+    /// Names of the fields whose values are counted or may be new, as written in the rule.
     pub(crate) value_names: Vec<String>,
     pub(crate) measure: Measure,
     pub(crate) timespan_us: i64,
@@ -176,7 +179,7 @@ pub(crate) struct Correlation {
 }
 
 impl Correlation {
-    /// Returns the time span of a count, in the format of rules.
+    /// Returns the length of the time in which events are counted, in the format of rules.
     pub(crate) fn span_text(&self) -> String {
         match self.measure {
             Measure::Baseline { .. } => "1h".to_owned(),

@@ -2,9 +2,8 @@
 //!
 //! Goal: a built-in rule finds what its text says, and does not alert if the deciding detail is
 //! missing. Method: `rules/fixtures/<rule>.hit.ndjson` and `<rule>.near-miss.ndjson` contain events
-//! as kube-apiserver writes them. In the hit of a single-event rule, every event must match by
-//! itself; in the hit of a correlation, the events must match together; and no event of a near miss
-//! may match.
+//! as kube-apiserver writes them. In the hit of a single-event rule, every event must match alone.
+//! In the hit of a correlation, the events must match together. The near miss must not alert.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
@@ -28,7 +27,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The rule files by stem, with their documents.
+/// Returns the documents of each rule file, by the file's stem.
 fn files() -> BTreeMap<String, Vec<Value>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(folder()).expect("the folder of rules") {
@@ -54,7 +53,7 @@ fn events(rule: &str, kind: &str) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// The alerts of all built-in rules for `lines`, as one batch.
+/// Returns the alerts of `rules` for `lines`, matched as one batch.
 fn alerts(rules: &Arc<RuleSet>, lines: &[String]) -> Vec<Alert> {
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let matches = Matcher::new(Arc::clone(rules)).match_batch(&batch_of(&lines)).expect("a batch of events");
@@ -112,7 +111,8 @@ fn fixtures_belong_to_rules() {
     assert_eq!(stems, rules);
 }
 
-/// A near miss must be near: it has as many events as the hit, and they differ in few members.
+/// A near miss must be near. For a correlation, it has as many events as the hit, or one fewer. For
+/// a single-event rule, each of its events differs from an event of the hit in 1 to 4 members.
 #[test]
 fn near_misses_are_near() {
     for (rule, documents) in files() {
@@ -135,7 +135,7 @@ fn near_misses_are_near() {
     }
 }
 
-/// The number of top-level members that differ, without ids, times and annotations.
+/// Returns the number of top-level members that differ, not counting ids, times and annotations.
 fn differences(left: &str, right: &str) -> usize {
     let parse = |text: &str| -> serde_json::Map<String, serde_json::Value> {
         serde_json::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"))
@@ -208,7 +208,7 @@ fn built_in_rules_are_the_files() {
     assert!(!alert.message.contains('{'), "{}", alert.message);
 }
 
-/// An event with members replaced, each at a JSON pointer whose parent exists.
+/// Returns an event with members replaced, each at a JSON pointer whose parent exists.
 fn edited(event: &str, changes: &[(&str, serde_json::Value)]) -> String {
     let mut value: serde_json::Value = serde_json::from_str(event).expect("a fixture is JSON");
     for (pointer, new) in changes {
@@ -224,7 +224,7 @@ fn edited(event: &str, changes: &[(&str, serde_json::Value)]) -> String {
     value.to_string()
 }
 
-/// The user names that a rule excludes: those in its filters on `user.username` only.
+/// Returns the user names that a rule excludes with filters that test only `user.username`.
 fn names_left_out(documents: &[Value]) -> Vec<String> {
     let mut names = Vec::new();
     for detection in documents.iter().filter_map(|document| document.get("detection")?.as_mapping()) {
@@ -256,7 +256,7 @@ fn names_left_out(documents: &[Value]) -> Vec<String> {
     names
 }
 
-/// A rule does not alert on the users that it excludes, and nobody else can be excluded by
+/// A rule does not alert on the users that it excludes. Another user cannot become excluded by
 /// impersonating one of them.
 #[test]
 fn filters_use_the_authenticated_user() {
@@ -288,7 +288,7 @@ fn filters_use_the_authenticated_user() {
 #[test]
 fn failed_requests_match_no_rule_about_completed_actions() {
     let rules = builtin();
-    // Rules about attempts, or about the user, whatever the response.
+    // Rules about attempts or about the user, which match whatever the response is.
     const ANY_ANSWER: &[&str] = &[
         "admission-refusals",
         "anonymous-probing",
@@ -336,7 +336,7 @@ fn failed_requests_match_no_rule_about_completed_actions() {
     }
 }
 
-/// Values on both sides of the patterns that are easiest to get wrong.
+/// The patterns that are easiest to get wrong, each with values that match and values that do not.
 #[test]
 fn patterns_mean_what_they_say() {
     let rules = builtin();
@@ -505,8 +505,8 @@ fn patterns_mean_what_they_say() {
             "/api/v1/nodes/worker-3/proxy/healthz",
         ],
     );
-    // Only the selector that the server obeys may exclude an event: the first one that is a
-    // parameter of its own.
+    // An event may be excluded only by the selector that the server obeys. That is the first
+    // selector in the query, and not one inside the value of another parameter.
     check(
         "secrets-listed-cluster-wide",
         0,

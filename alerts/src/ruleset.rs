@@ -24,7 +24,8 @@ use crate::rule::{Correlation, EventRule, RuleInfo};
 #[derive(Debug)]
 pub struct RuleSet {
     infos: Vec<RuleInfo>,
-    /// Hash of each rule's id; with the hash of a request, it identifies what a rule has found.
+    /// Hash of each rule's id. The detector combines it with the hash of a request, to remember
+    /// which requests a rule has matched.
     pub(crate) keys: Vec<u128>,
     pub(crate) events: Vec<EventRule>,
     pub(crate) correlations: Vec<Correlation>,
@@ -40,12 +41,12 @@ impl RuleSet {
         RuleSet::from_documents(builtin::RULES.iter().map(|(file, text)| (file.to_string(), *text)))
     }
 
-    /// Reads the rules in files and folders; a folder means every `.yml` and `.yaml` below it, in
-    /// order of their names. Either all rules load or none.
+    /// Reads the rules in files and folders. A folder stands for every `.yml` and `.yaml` file
+    /// below it, in order of file names. Either all rules load or none.
     ///
     /// # Errors
-    /// [`RuleError::Read`], [`RuleError::TooLarge`], [`RuleError::NoFiles`] if files cannot be
-    /// read, the others if a rule cannot be run.
+    /// [`RuleError::Read`], [`RuleError::TooLarge`] or [`RuleError::NoFiles`] if files cannot be
+    /// read; another [`RuleError`] if a rule cannot be run.
     pub fn load(paths: &[PathBuf]) -> Result<RuleSet, RuleError> {
         RuleSet::load_beside(&[], paths)
     }
@@ -53,7 +54,8 @@ impl RuleSet {
     /// Reads rules like [`RuleSet::load`], and adds them to the rules that come with Strongroom.
     ///
     /// # Errors
-    /// Those of [`RuleSet::load`], and an error if a rule has the id or the name of a built-in one.
+    /// Those of [`RuleSet::load`], and an error if a rule has the id or the name of a built-in
+    /// rule.
     pub fn builtin_and(paths: &[PathBuf]) -> Result<RuleSet, RuleError> {
         RuleSet::load_beside(builtin::RULES, paths)
     }
@@ -102,8 +104,7 @@ impl RuleSet {
         Ok(*hash.finalize().as_bytes())
     }
 
-    /// Reads the rules of one YAML text with any number of documents; `name` is the file's name in
-    /// errors.
+    /// Reads the rules of one YAML text with any number of documents. Errors name the file `name`.
     ///
     /// # Errors
     /// [`RuleError::Yaml`] and [`RuleError::Rule`], with the line.
@@ -111,8 +112,8 @@ impl RuleSet {
         RuleSet::from_documents([(name.to_owned(), text)])
     }
 
-    /// Reads the rules of several YAML texts, each with its file's name in errors. Correlations may
-    /// name rules of any of them.
+    /// Reads the rules of several YAML texts, each with the file name that errors use. A
+    /// correlation in one text may name rules of every other text.
     pub fn from_documents<'a>(
         texts: impl IntoIterator<Item = (String, &'a str)>,
     ) -> Result<RuleSet, RuleError> {
@@ -161,27 +162,29 @@ impl RuleSet {
         runbook.iter().map(|question| question.render_sql(&subject)).collect()
     }
 
-    /// Returns a rule over events, by position of its [`RuleInfo`].
+    /// Returns the rule over events whose [`RuleInfo`] is at position `info`.
     pub(crate) fn event_rule(&self, info: usize) -> &EventRule {
         let at = self.events.binary_search_by_key(&info, |rule| rule.info);
         &self.events[at.expect("only rules over events match events, in order of their infos")]
     }
 
-    /// Returns the longest window of any correlation except those of [`RuleSet::history_max`]; zero
-    /// if there is none.
+    /// Returns the longest timespan of the correlations that are not `first_seen` or `baseline`;
+    /// zero if there is none.
     pub fn window_max(&self) -> Duration {
         let windows = self.correlations.iter().filter(|correlation| !correlation.measure.is_history());
         Duration::from_micros(windows.map(|c| c.timespan_us).max().unwrap_or(0).unsigned_abs())
     }
 
-    /// Returns how far back from the last event the archive's events must be observed again after a
-    /// restart, to restore the windows. That is two windows, because the window before decides
-    /// whether a burst has alerted already, plus the time that events may wait for late ones.
+    /// Returns the time before the last event whose events must be observed again after a restart,
+    /// to restore the windows. It is two windows, plus the time that events may wait for late
+    /// events. The earlier of the two windows is needed because it decides whether a burst has
+    /// alerted already.
     pub fn rebuild_span(&self) -> Duration {
         2 * self.window_max() + self.lateness_max()
     }
 
-    /// Whether a rule needs the time of every event, including events that it does not match.
+    /// Returns true if a rule needs the time of every event, including the events that no rule
+    /// matches.
     pub fn needs_all_times(&self) -> bool {
         self.correlations.iter().any(|rule| rule.at_least().is_none() || rule.lateness_us > 0)
     }
@@ -192,14 +195,16 @@ impl RuleSet {
         Duration::from_micros(longest.unwrap_or(0).unsigned_abs())
     }
 
-    /// Returns how far back `first_seen` and `baseline` rules compare; zero if there is none.
+    /// Returns the longest timespan of the `first_seen` and `baseline` rules, which compare with
+    /// the past; zero if there is none.
     pub fn history_max(&self) -> Duration {
         let history = self.correlations.iter().filter(|correlation| correlation.measure.is_history());
         Duration::from_micros(history.map(|c| c.timespan_us).max().unwrap_or(0).unsigned_abs())
     }
 
-    /// Returns the part of the set that [`RuleSet::history_max`] is about: a matcher of it finds
-    /// only the events that those rules compare with, for a detector of the whole set.
+    /// Returns a set that feeds only the `first_seen` and `baseline` rules of this set, and raises
+    /// no alert of a single event. A matcher of it finds only the events that these rules compare
+    /// with. Its matches are for a detector of the whole set.
     pub fn history_part(&self) -> RuleSet {
         let history: Vec<&Correlation> =
             self.correlations.iter().filter(|correlation| correlation.measure.is_history()).collect();

@@ -2,9 +2,10 @@
 //!
 //! Goal: the same alerts are raised however a source shuffles its events within the lateness of a
 //! rule, wherever the stream is cut into batches or the process is killed, and if the same events
-//! are delivered again. Method: every kind of correlation, with a lateness, on random events. The
-//! ids are compared with those from the same events in order of time, as one batch; for rules
-//! without a lateness, with those from the same order of arrival.
+//! are delivered again. Method: rules of every kind of correlation observe random events, and the
+//! alert ids of two runs are compared. Shuffled events are compared with the same events in order
+//! of time, as one batch; the rules have a lateness. A run with a restart or a reload is compared
+//! with a run without it over the same events in the same order.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -83,7 +84,8 @@ fn line(at: usize, (second, kind, actor, name, _): Given) -> String {
     )
 }
 
-/// Rule names and ids of the alerts that a detector raises for the lines, cut into batches.
+/// Returns the rule name and id of each alert that a detector raises for the lines, cut into
+/// batches at `cuts`.
 fn alert_ids(
     detector: &mut Detector,
     rules: &Arc<RuleSet>,
@@ -173,8 +175,8 @@ proptest! {
         expected.extend(settled(&mut detector));
 
         let mut found = alert_ids(&mut fresh(&rules), &rules, &lines[..killed], &[sealed]);
-        // The span to rebuild before the last sealed event is longer for histories than for
-        // windows.
+        // Windows are rebuilt from the events of the span before the last sealed event. Rules that
+        // compare with the past also need older events, and are the only rules that observe them.
         let span = rules.rebuild_span().as_secs() as i64;
         let time = |line: &String| {
             let at = line.find("stageTimestamp\":\"").unwrap() + 17;
@@ -202,7 +204,8 @@ proptest! {
         prop_assert!(again.is_empty(), "{again:?} after {first:?}");
     }
 
-    /// A reloaded set with additional rules continues where the old set was.
+    /// A rule set with additional rules that is loaded later continues with the state of the old
+    /// set.
     #[test]
     fn another_set_with_the_same_rules_continues(given in given(), cut in 0_usize..70) {
         let before = at_once();

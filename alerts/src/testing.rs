@@ -222,20 +222,20 @@ fn batch_with(schema: SchemaRef, lines: &[&str]) -> RecordBatch {
     RecordBatch::try_new(schema, columns).expect("columns built from the schema")
 }
 
-/// The events of `lines`, one JSON object each, in `Table::Events.batch_schema()`.
+/// Returns the events of `lines`, one JSON object each, in `Table::Events.batch_schema()`.
 ///
-/// `cluster` is [`CLUSTER`], `source` is [`SOURCE`], and `source_offset` is the byte offset if each
-/// line ends with a newline. Panics on a line that is not an audit event.
+/// `cluster` is [`CLUSTER`], `source` is [`SOURCE`], and `source_offset` is the line's byte offset
+/// in a text where each line ends with a newline. Panics on a line that is not an audit event.
 pub(crate) fn batch_of(lines: &[&str]) -> RecordBatch {
     batch_with(Table::Events.batch_schema(), lines)
 }
 
-/// The same events as the archive returns them: without dictionaries.
+/// Returns the events of `lines` as the archive returns them, without dictionaries.
 pub(crate) fn file_batch_of(lines: &[&str]) -> RecordBatch {
     batch_with(Table::Events.file_schema(), lines)
 }
 
-/// The same events with string views, as DataFusion reads them.
+/// Returns the events of `lines` with string views, as DataFusion reads them.
 pub(crate) fn view_batch_of(lines: &[&str]) -> RecordBatch {
     let plain = Table::Events.file_schema();
     let fields = plain.fields().iter().map(|field| {

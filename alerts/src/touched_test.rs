@@ -1,9 +1,9 @@
 //! What alerts touch, compared with their events.
 //!
 //! Goal: a search for a namespace, a user, a cluster or an offset in what an alert touches finds
-//! every event that the alert counts, and, while there are few, only the names of such events.
-//! Method: every kind of correlation on random events in any order; the counted events are computed
-//! again from the events before each alert.
+//! every event that the alert counts. While the names are few, an alert touches only the names of
+//! such events. Method: every kind of correlation observes random events in any order; the counted
+//! events are computed again from the events before each alert.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ name: busy
 correlation: {type: baseline, rules: reads, timespan: 1d, condition: {floor: 4, factor: 1.5, min_history: 1}}
 ";
 
-/// An event: second, whether it reads, user, name, namespace.
+/// An event: second, true for a read, user, name, namespace.
 type Given = (u32, bool, usize, usize, usize);
 
 const START_US: i64 = 1_772_445_600_000_000;
@@ -83,7 +83,8 @@ fn line(at: usize, (second, reads, actor, name, namespace): Given) -> String {
     )
 }
 
-/// The alerts of the events, one batch each, with the number of events up to then.
+/// Observes the events, one batch each, and returns the alerts, each with the number of events
+/// observed until then.
 fn alerts_of(given: &[Given]) -> Vec<(usize, Alert)> {
     // Rules with an upper bound count events that are at most this late.
     let config = DetectorConfig { allowed_lateness: Duration::from_secs(1000), ..DetectorConfig::default() };
@@ -102,7 +103,7 @@ fn alerts_of(given: &[Given]) -> Vec<(usize, Alert)> {
     alerts
 }
 
-/// Offsets of the lines in their source.
+/// Returns the offset of each event's line in the source.
 fn offsets(given: &[Given]) -> Vec<i64> {
     let mut next = 0;
     let offset = |(at, event): (usize, &Given)| {
@@ -126,8 +127,8 @@ fn check(given: &[Given], come: usize, alert: &Alert) {
     };
     let (counted, is_exact): (Vec<usize>, bool) = match alert.rule_name.as_str() {
         "many" | "few" => ((0..come).filter(within).collect(), true),
-        // Where the names of an hour or a value are kept together, an alert may touch more than it
-        // counts.
+        // The events of a value that were thinned out may be kept together, so an alert that counts
+        // values may touch more than it counts.
         "names" | "fewnames" => ((0..come).filter(within).collect(), alert.rule_name == "fewnames"),
         "busy" => {
             let hour = second(alert.window_start_us) / 3600;
@@ -227,7 +228,7 @@ proptest! {
             .map(|(time, (reads, actor, name, namespace))| (time, reads, actor, name, namespace))
             .collect();
         if late {
-            // Some arrive after events of a later time.
+            // Some events arrive after events of a later time.
             given.sort_by_key(|event| event.0 as u64 + ((u64::from(event.0) * 2_654_435_761) ^ order) % 400);
         }
         for (come, alert) in alerts_of(&given) {

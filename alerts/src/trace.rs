@@ -1,4 +1,5 @@
-//! Traces: the names that windows keep of events, for what an alert touches, shared between events.
+//! Traces: the names of events that windows keep, so that an alert can say what it touches. Events
+//! with the same names share a trace.
 //!
 //! Invariant: events with the same namespace, users, cluster and source share one [`Trace`], so an
 //! event in a window costs a pointer and an offset; a trace is removed some time after the last
@@ -11,7 +12,7 @@ use hashbrown::{Equivalent, HashSet};
 use strongroom_schemas::Touch;
 use strongroom_schemas::touched::{ANY, NAME_BYTES_MAX};
 
-/// Number of traces from which on unused ones are removed.
+/// Minimum number of traces at which unused traces are removed.
 const SWEEP_MIN: usize = 1024;
 
 /// The owned form of a [`Touch`].
@@ -36,7 +37,8 @@ impl Trace {
     }
 }
 
-/// A touch that looks up its trace: the fields of both are hashed in the same order.
+/// A key to look up the trace of a [`Touch`]. It has the hash of that [`Trace`], because both types
+/// have the same fields in the same order.
 #[derive(Hash)]
 struct Key<'a>(Touch<'a>);
 
@@ -50,9 +52,9 @@ impl Equivalent<Arc<Trace>> for Key<'_> {
 #[derive(Debug, Default)]
 pub(crate) struct Traces {
     known: HashSet<Arc<Trace>>,
-    /// The number of traces at which unused ones are removed next.
+    /// The number of traces at which unused traces are removed next.
     sweep_at: usize,
-    /// The trace of the previous event, which is usually that of the next one.
+    /// The trace of the previous event; the next event usually has the same trace.
     last: Option<Arc<Trace>>,
 }
 
@@ -91,7 +93,8 @@ impl Traces {
     }
 }
 
-/// Names that are too long for an alert count as any name, so they need not be kept.
+/// Returns a touch in which names that are too long for an alert are replaced by [`ANY`]. Such
+/// names count as any name, so they need not be kept.
 fn shortened(touch: Touch<'_>) -> Touch<'_> {
     fn name(name: &str) -> &str {
         if name.len() > NAME_BYTES_MAX { ANY } else { name }

@@ -1,5 +1,5 @@
-//! Sliding windows on event time: which groups reached a count, and whether that has alerted
-//! already.
+//! Sliding windows on event time: they find the groups that reach a count, and alert once for each
+//! burst of events.
 //!
 //! **Terms.** A correlation counts events (or distinct values) of a *group* within its *timespan*.
 //! A *window* ends at an event and contains the group's events that are at most `timespan` older,
@@ -12,17 +12,19 @@
 //! longest lateness, and the events of a file read after another one are late by hours.
 //!
 //! **Design.** A group keeps its events sorted by event time, and an arriving event is judged at
-//! once against every window that contains it: the one that ends at it and, if it is late, those
-//! that end at later events up to `timespan` away. A crossing consists only of events within one
-//! timespan, and an event that arrives late can still complete its window. However late an event
-//! is, it is not dropped for that: memory is bounded by the number of remembered events. (Rejected:
-//! a watermark that closes windows. One source that runs ahead would make all others late.)
+//! once against every window that contains it: the window that ends at this event and, if the event
+//! is late, the windows that end at later events, up to one timespan after it. So all events of a
+//! crossing are within one timespan, and an event that arrives late can still complete its window.
+//! No event is dropped for being late; memory is bounded by the number of remembered events.
+//! (Rejected: a watermark that closes windows. One source that runs ahead would make all other
+//! sources late.)
 //!
-//! **Once.** A crossing alerts if its window, from a timespan before its last event to that event,
-//! overlaps no episode of its group; it then starts an episode, from the first event in the window
-//! to the last. Otherwise it extends the episode and raises no alert. So a burst alerts once,
-//! however long it lasts, and the next alert needs a window without an event of that burst: the
-//! window has drained. Two episodes that the same window overlaps become one.
+//! **Once.** The whole timespan that ends at the last event of a crossing is compared with the
+//! group's episodes. If it overlaps none, the crossing alerts and starts an episode, which lasts
+//! from the crossing's first event to its last. If it overlaps an episode, the crossing raises no
+//! alert and extends the episode. If it overlaps several episodes, they become one. So a burst
+//! alerts once, however long it lasts. The next alert needs a crossing without an event of that
+//! burst, that is, the window must have drained.
 //!
 //! **All of several rules** (`temporal`) is a count of distinct values where a value is the rule
 //! that matched. **In order** (`temporal_ordered`) requires a *chain* in the window: one event for
@@ -31,19 +33,25 @@
 //! in either order. Both types count only the last event of each rule, so one more event of a rule
 //! does not change the count.
 //!
-//! **Order.** Alerts are a function of the sequence of events, wherever it is cut into batches. Of
+//! **Order.** Alerts depend only on the sequence of events, not on where it is cut into batches. Of
 //! the windows that an event completes, the one that ends first is reported.
 //!
-//! **Bounds.** [`WindowLimits`]. The event that *arrived* longest ago is forgotten first, whatever
-//! its time; in a full group, the event whose time is farthest from the new event's time. A group
-//! whose events are all forgotten is forgotten with its episodes; if the same window were then
-//! delivered again, it would alert again under the same id. Repeated values of a `value_count` are
-//! thinned out: an occurrence between an earlier and a later one at most a timespan apart cannot
-//! change any window.
+//! **Bounds.** [`WindowLimits`]. If there are too many events or too many groups, the event that
+//! *arrived* longest ago is forgotten, whatever its event time. If a group has too many events, it
+//! forgets the event whose time is farthest from the new event's time. A group whose events are all
+//! forgotten is forgotten with its episodes. If the events of a window that has alerted were then
+//! delivered again, the window would alert again under the same id.
 //!
-//! **What is touched.** An event keeps its origin, shared as a [`Trace`], and an alert collects the
-//! origins of all events that it counts, including those thinned out: the later occurrence keeps
-//! their origins for the windows that contain both, so they are all within a timespan.
+//! **Thinning.** If three occurrences of one value arrive in order of time and are within a
+//! timespan, the middle one is removed (`value_count` and `temporal`). Every window that contains
+//! it also contains the first or the last of the three, so the count of distinct values is the same
+//! without it.
+//!
+//! **What is touched.** An event *touches* its namespace, users, cluster and source. These names
+//! are in a [`Trace`], which events with the same names share. An alert collects the traces of all
+//! events that it counts. A `value_count` also collects the traces of events that were thinned out,
+//! which the next occurrence of the value keeps. Those events are at most a timespan older than
+//! that occurrence.
 //!
 //! **Crash.** State is lost; observing the archive's events again rebuilds it, see
 //! [`crate::Detector`].
@@ -60,11 +68,11 @@ use crate::trace::{Trace, Traces};
 
 /// Maximum number of episodes of a group; the oldest is forgotten first.
 const EPISODES_MAX: usize = 16;
-/// Maximum number of traces of thinned-out occurrences that one event keeps; if there were more,
-/// one entry that stands for any trace replaces them all.
+/// Maximum number of traces of thinned-out occurrences that one event keeps. If there are more, one
+/// entry replaces them all and counts as touching any name.
 const THINNED_MAX: usize = 64;
 
-/// How much the windows remember; an event takes about 200 bytes.
+/// Limits on what the windows remember; an event takes about 200 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WindowLimits {
     pub(crate) events_max: usize,
@@ -79,7 +87,8 @@ pub(crate) type GroupKey = (u64, u128);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rule {
     pub(crate) timespan_us: i64,
-    /// Number of events or values; for a temporal rule, the number of its rules.
+    /// Minimum number of events or of distinct values; for a temporal rule, the number of its
+    /// rules.
     pub(crate) at_least: usize,
     pub(crate) measure: Measure,
 }
@@ -117,23 +126,25 @@ struct Seen {
     audit_id: Box<str>,
     trace: Arc<Trace>,
     source_offset: i64,
-    /// Earlier occurrences of the value, at most a timespan before.
+    /// Earlier occurrences of the value that were thinned out, at most a timespan before this one.
     thinned: Vec<Thinned>,
 }
 
-/// Thinned-out occurrences with one trace.
+/// Thinned-out occurrences of one value that share a trace.
 #[derive(Debug)]
 struct Thinned {
     from_us: i64,
     to_us: i64,
-    /// `None` if there were too many: the occurrences may have touched anything.
+    /// `None` if there were more than [`THINNED_MAX`] traces, so that the occurrences count as
+    /// touching any name.
     trace: Option<Arc<Trace>>,
     first_offset: i64,
     last_offset: i64,
 }
 
 impl Seen {
-    /// Returns what the next occurrence of the same value keeps of this one.
+    /// Returns what the next occurrence of the same value keeps of this occurrence and of those
+    /// that were thinned out before it.
     fn into_thinned(self) -> Vec<Thinned> {
         let Seen { time_us, trace, source_offset, mut thinned, .. } = self;
         let same =
@@ -167,12 +178,13 @@ struct Occurrences {
 
 #[derive(Debug, Default)]
 struct Group {
-    /// Sorted by time, then arrival.
+    /// Sorted by time. Events of the same time are in order of arrival or, for `temporal_ordered`,
+    /// in the order of the rules.
     events: VecDeque<Seen>,
     /// First and last event time of each episode.
     episodes: VecDeque<(i64, i64)>,
     occurrences: HashMap<u128, Occurrences>,
-    /// Number of events of each rule of a chain.
+    /// For `temporal_ordered`, the number of remembered events of each rule in the list.
     steps: Vec<u32>,
 }
 
@@ -198,8 +210,7 @@ impl Windows {
         }
     }
 
-    /// Counts an event, and returns the crossing that it completes, unless that has alerted
-    /// already.
+    /// Counts an event, and returns the crossing that it completes, if the crossing alerts.
     pub(crate) fn count(&mut self, key: GroupKey, rule: Rule, event: &Counted<'_>) -> Option<Crossing> {
         let arrival = self.next_arrival;
         self.next_arrival += 1;
@@ -238,15 +249,16 @@ impl Group {
         match rule.measure {
             Measure::Values | Measure::Rules => {
                 let redundant = self.thin_out(arrival, event, rule.timespan_us);
-                // Only the last event of each rule counts.
+                // A temporal rule counts only the last event of each rule, so it keeps no traces
+                // of earlier ones.
                 if let Some(redundant) = redundant.filter(|_| rule.measure == Measure::Values) {
                     thinned = redundant.into_thinned();
                 }
                 at = self.events.partition_point(|seen| seen.time_us <= event.time_us);
             }
             Measure::RulesInOrder => {
-                // Events of one time are in the order of the rules, so their order of arrival does
-                // not matter.
+                // Events of the same time are sorted by rule, so their order of arrival does not
+                // matter.
                 at = self
                     .events
                     .partition_point(|seen| (seen.time_us, seen.value) <= (event.time_us, event.value));
@@ -271,8 +283,8 @@ impl Group {
         at
     }
 
-    /// Removes and returns the last occurrence of a value if the one before it and the new one make
-    /// it redundant.
+    /// Removes and returns the last occurrence of the event's value if it is redundant, that is, if
+    /// the occurrence before it is at most a timespan older than the event.
     fn thin_out(&mut self, arrival: u64, event: &Counted<'_>, timespan_us: i64) -> Option<Seen> {
         let new = (event.time_us, arrival);
         match self.occurrences.get_mut(&event.value) {
@@ -280,7 +292,7 @@ impl Group {
                 self.occurrences.insert(event.value, Occurrences { before: None, last: new });
                 None
             }
-            // A late occurrence is kept and never makes another one redundant.
+            // A late occurrence is kept, and makes no other occurrence redundant.
             Some(known) if event.time_us < known.last.0 => None,
             Some(known) => {
                 let last = known.last;
@@ -299,7 +311,7 @@ impl Group {
     }
 
     fn take(&mut self, time_us: i64, arrival: u64) -> Option<Seen> {
-        // Events of one time are not always in order of arrival.
+        // Events of the same time are not always in order of arrival.
         let first = self.events.partition_point(|seen| seen.time_us < time_us);
         let same = self.events.range(first..).take_while(|seen| seen.time_us == time_us);
         let at = first + same.into_iter().position(|seen| seen.arrival == arrival)?;
@@ -331,8 +343,8 @@ impl Group {
         }
     }
 
-    /// Returns the first window that contains the event at `at` and is a crossing, unless it has
-    /// alerted.
+    /// Returns the first crossing whose window contains the event at `at`, and starts an episode.
+    /// Returns `None` if there is no crossing, or if its window overlaps an episode.
     fn crossing(&mut self, at: usize, rule: Rule) -> Option<Crossing> {
         let counted: Vec<usize> = match rule.measure {
             Measure::Values => self.window_of_values(at, rule).map(|(start, end)| (start..=end).collect())?,
@@ -383,7 +395,8 @@ impl Group {
         }
         let (Some(&start), Some(&end)) = (counted.first(), counted.last()) else { return touched };
         let (start_us, end_us) = (self.events[start].time_us, self.events[end].time_us);
-        // An occurrence that was thinned out of the window may be kept by one after its end.
+        // If an occurrence in this window was thinned out, the occurrence that keeps its trace may
+        // be after the end of the window.
         let until_us = end_us.saturating_add(rule.timespan_us);
         let keepers = self.events.range(start..).take_while(|seen| seen.time_us <= until_us);
         let thinned = keepers.flat_map(|seen| &seen.thinned);
@@ -396,8 +409,9 @@ impl Group {
         touched
     }
 
-    /// Returns the events of a chain, first to last, in a window that contains the event at `at`:
-    /// in the window that ends first, the chain that starts latest.
+    /// Returns the positions of a chain's events, first to last. Of the windows that contain the
+    /// event at `at` and a chain, the one that ends first is used; of its chains, the one that
+    /// starts latest.
     fn chain(&self, at: usize, rule: Rule) -> Option<Vec<usize>> {
         if self.steps.contains(&0) {
             return None;
@@ -424,13 +438,13 @@ impl Group {
         None
     }
 
-    /// Returns the start of the window that ends at the event at `end`.
+    /// Returns the position of the first event in the window that ends at the event at `end`.
     fn start_of(&self, end: usize, timespan_us: i64) -> usize {
         let from_us = self.events[end].time_us.saturating_sub(timespan_us);
         self.events.partition_point(|seen| seen.time_us < from_us)
     }
 
-    /// Returns the ends of the windows that contain the event at `at`.
+    /// Returns the position of the last event of each window that contains the event at `at`.
     fn ends(&self, at: usize, timespan_us: i64) -> impl Iterator<Item = usize> + '_ {
         let until_us = self.events[at].time_us.saturating_add(timespan_us);
         (at..self.events.len()).take_while(move |&end| self.events[end].time_us <= until_us)
@@ -443,8 +457,8 @@ impl Group {
     }
 
     fn window_of_values(&self, at: usize, rule: Rule) -> Option<(usize, usize)> {
-        // If the event arrived in order, only the window that ends at it is new. Going backwards
-        // from the event usually finds enough values long before the start of that window.
+        // If the event arrived in order, only the window that ends at it is new. A search backwards
+        // from the event usually finds enough values long before it gets to the window's start.
         let mut start = self.start_of(at, rule.timespan_us);
         let mut values = HashSet::new();
         for seen in self.events.range(start..=at).rev() {
@@ -477,9 +491,11 @@ impl Group {
         None
     }
 
-    /// Whether a window overlaps an episode. If so, the window becomes part of the episode.
+    /// Returns true if a window overlaps an episode; the crossing's events, from `start_us` to
+    /// `end_us`, then become part of the episode.
     ///
-    /// The whole length of the window counts, because its first events may be thinned out.
+    /// The window is taken to start a whole timespan before `end_us`, not at its first remembered
+    /// event, because earlier events may have been thinned out.
     fn extends_episode(&mut self, start_us: i64, end_us: i64, timespan_us: i64) -> bool {
         let (mut from, mut to) = (start_us, end_us);
         let mut overlaps = false;
@@ -514,7 +530,8 @@ mod tests {
     const RULES: Rule = Rule { timespan_us: 10, at_least: 3, measure: Measure::Rules };
     const IN_ORDER: Rule = Rule { timespan_us: 10, at_least: 3, measure: Measure::RulesInOrder };
 
-    /// The crossings of events (time, value) of one group, in this order of arrival.
+    /// Returns, for each event (time, value) of one group in order of arrival, the crossing that
+    /// alerts.
     fn crossings(rule: Rule, events: &[(i64, u128)]) -> Vec<Option<Crossing>> {
         let mut windows = Windows::new(LIMITS);
         counted_in(&mut windows, rule, events)
@@ -619,7 +636,8 @@ mod tests {
         assert_eq!(group.events.front().map(|seen| seen.time_us), Some(30));
     }
 
-    /// The definition in the module doc, without memory limits, thinning or binary searches.
+    /// Counts as the module doc defines it, without memory limits, thinning or binary searches.
+    /// Returns, for each event in order of arrival, the end and count of the crossing that alerts.
     fn plainly(rule: Rule, arrived: &[(i64, u128)]) -> Vec<Option<(i64, u64)>> {
         let mut sorted: Vec<(i64, usize, u128)> = Vec::new();
         let mut episodes: Vec<(i64, i64)> = Vec::new();
@@ -678,8 +696,9 @@ mod tests {
                 .into_iter()
                 .map(|crossing| crossing.map(|crossing| (crossing.end_us, crossing.count)))
                 .collect();
-            // Thinning may move the first event of a window of values, and with it the start of an
-            // episode; only a late event before the episode shows the difference.
+            // Thinning may remove the first event of a window of values, so that the episode starts
+            // later. Only a late event before the episode can show the difference, so for late
+            // events only the first alert is compared.
             if values && !in_order {
                 prop_assert_eq!(
                     found.iter().position(Option::is_some),
@@ -711,8 +730,8 @@ mod tests {
             prop_assert_eq!(any_true, !found.is_empty());
         }
 
-        /// If events arrive in order of time, the alerts are those that a search through every
-        /// window finds.
+        /// If events arrive in order of time, the alerts are the same as those found by a search
+        /// through every window.
         #[test]
         fn temporal_rules_agree_with_a_search_of_every_window(
             events in proptest::collection::vec((0_i64..120, 0_u128..3), 0..60),
@@ -737,7 +756,8 @@ mod tests {
                 let end_us = events[end].0;
                 let window: Vec<(i64, u128)> =
                     events[..=end].iter().copied().filter(|event| event.0 >= end_us - 10).collect();
-                // A window that ends with a redundant event has alerted before.
+                // A chain ends at an event of the last rule. A window that ends at another event
+                // can contain only chains that an earlier window contains too.
                 let useful = if ordered { events[end].1 == 2 } else { true };
                 if useful && holds(&window) {
                     if alerted_to < end_us - 10 {

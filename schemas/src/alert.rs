@@ -1,8 +1,8 @@
 //! An alert: the finding of a rule, in the form that every sink and the `alerts` table share.
 //!
 //! Invariant: an alert carries references and short, listed fields, never a request or response
-//! body, so no secret of a cluster leaves through a SIEM. Its `alert_id` is a function of nothing
-//! but rule, group, window and first event, so a replay raises the same id, even after a crash.
+//! body, so no secret of a cluster gets out through a SIEM. Its `alert_id` depends only on rule,
+//! group, window start and first event, so a replay raises the same id, even after a crash.
 
 use std::fmt;
 
@@ -35,7 +35,7 @@ impl Severity {
         }
     }
 
-    /// OCSF `severity_id`.
+    /// Returns the OCSF `severity_id`.
     pub const fn ocsf_id(self) -> u8 {
         match self {
             Severity::Informational => 1,
@@ -95,7 +95,7 @@ pub struct AlertEvent {
 }
 
 impl AlertEvent {
-    /// Returns the part of this event that its alert keeps in [`Touched`].
+    /// Returns the names of this event that its alert keeps in [`Touched`].
     pub fn touch(&self) -> Touch<'_> {
         Touch {
             namespace: self.namespace.as_deref(),
@@ -125,13 +125,13 @@ pub struct Alert {
     pub group_key: String,
     /// Events counted in the window; 1 for single-event rules.
     pub event_count: u64,
-    /// `auditID`s of the events counted, first ones first, at most [`AUDIT_IDS_MAX`].
+    /// `auditID`s of the first events counted, in order, at most [`AUDIT_IDS_MAX`].
     pub audit_ids: Vec<String>,
     /// ATT&CK tactics as in Sigma tags, e.g. `credential-access`.
     pub tactics: Vec<String>,
     /// ATT&CK techniques, e.g. `T1552.007`.
     pub techniques: Vec<String>,
-    /// One sentence with this alert's own values.
+    /// One sentence about what happened, with this alert's own values.
     pub message: String,
     /// What an analyst should do next, from the rule.
     pub next_steps: String,

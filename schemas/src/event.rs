@@ -1,4 +1,5 @@
-//! The closed sets of `audit.k8s.io/v1` `Event` (k8s.io/apiserver `pkg/apis/audit/v1/types.go`).
+//! The fields of `audit.k8s.io/v1` `Event` whose values are a closed set: `level` and `stage`
+//! (k8s.io/apiserver `pkg/apis/audit/v1/types.go`).
 //!
 //! Invariant: a parsed value belongs to its closed set. `verb` and `resource` stay strings, as in
 //! the Go type, because custom resources and non-resource requests have other values. No state.
@@ -86,7 +87,7 @@ impl std::str::FromStr for Stage {
     }
 }
 
-/// Longest part of an unknown value that an error repeats.
+/// Maximum number of characters of an unknown value that an error repeats.
 const VALUE_CHARS_MAX: usize = 64;
 
 fn shorten(value: &str) -> String {

@@ -1,15 +1,21 @@
 //! Forms: templates of the record format of a stream, stored in the column `form` of events.
 //!
-//! Invariant: a [`Form`] exists only for a template that cannot contain a value that belongs in a
-//! column. It is one JSON document with text around it. Each column is in it at most once, as the
-//! value of its own member. All columns are in one object, the event, in which no other value can
-//! have the name of a column. None of its strings can contain another event, and none of its other
-//! objects can be mistaken for one. `docs/format.md`, *Forms*, has the grammar, and
-//! `tools/verify.py` is its second reader; both read `tests/data/forms.json`. No state.
+//! Terms. A *hole* is a part `${…}` of a template that is replaced when a row is rendered. The hole
+//! of a *column* is replaced by the row's value in that column, and the hole of an *item* by the
+//! row's next item of `form_values`. Two holes mark a *region*: the text between them is filled,
+//! and is then written as one JSON string.
 //!
-//! A form does not say which columns a row has: [`Form::columns`] are the columns that it renders,
-//! and the code that renders a row compares them with the columns that are not null. The renderer
-//! writes the values; the possible formats of values are closed sets in this file.
+//! Invariant: a [`Form`] exists only for a template that cannot contain a value that belongs in a
+//! column. The template is one JSON document with text around it. Each column has at most one hole,
+//! which is the value of the column's own member. All columns are in one object, the event, in
+//! which no other value can have the name of a column. No string of the template can contain
+//! another event, and no other object of the template can be mistaken for an event.
+//! `docs/format.md`, *Forms*, has the grammar. `tools/verify.py` is a second reader of forms, and
+//! both readers are tested with `tests/data/forms.json`. No state.
+//!
+//! A form does not decide which columns a row has. [`Form::columns`] returns the columns that the
+//! form renders, and the code that renders a row compares them with the columns that are not null.
+//! That code also writes the values; the possible formats of values are closed sets in this file.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -27,16 +33,16 @@ pub const FORM_HOLES_MAX: usize = 128;
 pub const FORM_DEPTH_MAX: usize = 32;
 /// Maximum nesting depth of regions.
 pub const FORM_REGIONS_MAX: usize = 3;
-/// Maximum number of forms in the rows of one block; a record that needs a further one is stored in
-/// `raw`.
+/// Maximum number of forms in the rows of one block; a record that would need another form is
+/// stored in `raw`.
 pub const FORMS_IN_BLOCK_MAX: usize = 64;
 /// Maximum number of items in one row's `form_values`.
 pub const FORM_ITEMS_MAX: usize = 64;
 /// Maximum size of all items of one row together, in bytes.
 pub const FORM_ITEMS_BYTES_MAX: usize = 64 << 10;
-/// Maximum width of the white space before an item of a list, in layouts with lines.
+/// Maximum width of the white space before an item or a bracket in [`Layout::Lines`].
 pub const LIST_INDENT_MAX: u8 = 64;
-/// Longest hole.
+/// Longest hole, in bytes.
 const HOLE_BYTES_MAX: usize = 64;
 
 /// The JSON type of an event's column.
@@ -50,13 +56,14 @@ pub enum Kind {
     Time,
 }
 
-/// A column that is part of the record, with its member.
+/// A column that is part of the record, with the member that has its value.
 #[derive(Clone, Copy, Debug)]
 pub struct Mapped {
     /// Position in the schema of `events`.
     pub column: usize,
     pub name: &'static str,
-    /// Member of the event that contains the column's member, if that is not in the event itself.
+    /// The member of the event whose object contains `member`; `None` if `member` is in the event
+    /// itself.
     pub inside: Option<&'static str>,
     pub member: &'static str,
     pub kind: Kind,
@@ -77,7 +84,7 @@ const IMPERSONATED: Option<&str> = Some("impersonatedUser");
 const OBJECT: Option<&str> = Some("objectRef");
 const STATUS: Option<&str> = Some("responseStatus");
 
-/// The members of an event that contain the members of columns.
+/// The members of an event whose objects contain members of columns.
 const CONTAINERS: [&str; 4] = ["user", "impersonatedUser", "objectRef", "responseStatus"];
 
 /// Every column that is part of the record. The `authz_` columns are parts of `annotations`.
@@ -122,9 +129,10 @@ pub const MAPPED: [Mapped; 32] = [
     mapped(index::STAGE_TIMESTAMP, "stage_timestamp", None, "stageTimestamp", Kind::Time),
 ];
 
-/// Names by which a decoder recognises an event, or that only events have: no object of a form
-/// outside the event has them. In lower case, because names are compared without regard to the case
-/// of ASCII letters.
+/// Names by which a decoder recognises an event, or that only events have. No object of a form but
+/// the event has a member with one of these names, except that `apiVersion` may be in the objects
+/// of [`CONTAINERS`]. The names are in lower case, because names are compared without regard to the
+/// case of ASCII letters.
 const EVENT_NAMES: [&str; 12] = [
     "auditid",
     "apiversion",
@@ -140,8 +148,8 @@ const EVENT_NAMES: [&str; 12] = [
     "stagetimestamp",
 ];
 
-/// The characters of a string that are written as an escape, besides `"`, `\` and those below
-/// U+0020.
+/// The characters of a string that are written as an escape, besides `"`, `\` and the characters
+/// below U+0020; and the format of escapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Escapes {
     /// `<`, `>` and `&`, as `\u003c` and so on.
@@ -152,11 +160,11 @@ pub struct Escapes {
     pub slash: bool,
     /// U+007F.
     pub delete: bool,
-    /// Everything from U+0080 on, as UTF-16.
+    /// Every character from U+0080 on, as the `\uXXXX` of its UTF-16 code units.
     pub non_ascii: bool,
     /// `\b` and `\f`, instead of `\u0008` and `\u000c`.
     pub short: bool,
-    /// Digits of `\uXXXX`.
+    /// Upper-case digits in `\uXXXX`.
     pub upper: bool,
 }
 
@@ -255,8 +263,8 @@ pub enum Layout {
     Spaced,
     /// `[ "a", "b" ]`, and `[ ]` without items.
     Padded,
-    /// Each item on its own line, after this many of the character, and the bracket after `close`
-    /// of them; `[]` without items.
+    /// Each item on its own line, after `items` times the character `fill`, and the closing bracket
+    /// on its own line, after `close` times that character; `[]` without items.
     Lines { fill: u8, items: u8, close: u8 },
 }
 
@@ -287,13 +295,13 @@ impl Layout {
 /// The number of decimals of a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decimals {
-    /// This many; without a point if there are none.
+    /// Always this many; no decimal point if it is 0.
     Fixed(u8),
-    /// Up to the last one that is not 0.
+    /// As many as needed: up to the last decimal that is not 0.
     Trimmed,
-    /// The smallest sufficient number of 0, 3 and 6.
+    /// 0, 3 or 6: the smallest of these that loses no digit of the time.
     Threes,
-    /// 0 if that is sufficient, else 6.
+    /// 0 for a whole second, else 6.
     Sixes,
 }
 
@@ -368,7 +376,7 @@ impl Codec {
     }
 }
 
-/// The place of an item of `form_values`, which determines what it may contain.
+/// Where an item of `form_values` is in the record, which determines what the item may contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// A whole value.
@@ -383,11 +391,12 @@ pub enum Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Segment {
     Literal(String),
-    /// The value of `MAPPED[.0]`.
+    /// The value of a column, given by its position in [`MAPPED`].
     Column(usize, Codec),
     /// The next item of `form_values`.
     Item(Place),
-    /// The segments up to [`Segment::Close`] are the content of a string.
+    /// The start of a region: the segments up to the matching [`Segment::Close`] are written as one
+    /// string, escaped in this style.
     Open(Style),
     Close,
 }
@@ -451,11 +460,11 @@ impl Fault {
     }
 }
 
-/// Why a template is not a form; repeats no part of it.
+/// Why a template is not a form; the error repeats no part of the template.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("byte {at}: {}", fault.explained())]
 pub struct FormError {
-    /// Byte of the template.
+    /// Offset of the fault in the template, in bytes.
     pub at: usize,
     pub fault: Fault,
 }
@@ -476,8 +485,10 @@ pub struct Form {
 }
 
 impl Form {
+    /// Parses and checks a template.
+    ///
     /// # Errors
-    /// [`FormError`] names the byte.
+    /// [`FormError`], with the byte, if the template is not a form.
     pub fn parse(template: &str) -> Result<Form, FormError> {
         if template.len() > FORM_BYTES_MAX {
             return Err(FormError { at: FORM_BYTES_MAX, fault: Fault::TooLong });
@@ -500,25 +511,26 @@ impl Form {
         &self.segments
     }
 
-    /// Returns the segments of the event alone, from its `{` to its `}`, before a surrounding
-    /// string escapes it.
+    /// Returns the positions of the event in [`Form::segments`], from its `{` to its `}`. Rendered
+    /// alone, these segments are the event without the escapes of a region around it.
     pub fn event(&self) -> Range<usize> {
         self.event.clone()
     }
 
-    /// Returns a bit for each entry of [`MAPPED`] that has a hole.
+    /// Returns a set of bits: bit `n` is 1 if the form has a hole for `MAPPED[n]`.
     pub fn columns(&self) -> u64 {
         self.columns
     }
 
-    /// Returns the number of items of a row of this form.
+    /// Returns the number of items that a row of this form has in `form_values`.
     pub fn items(&self) -> usize {
         self.items
     }
 }
 
-/// Whether `item` may be in a place: a whole JSON value without the name or the text of an event,
-/// or a part of a string, or text without a brace.
+/// Returns true if `item` may be in `place`. A [`Place::Value`] needs a whole JSON value without a
+/// name that only events have, and without a string that could contain an event. A [`Place::Text`]
+/// needs a part of such a string, and a [`Place::Around`] needs text without `{`.
 pub fn item_fits(item: &str, place: Place) -> bool {
     match place {
         Place::Around => !item.contains('{'),
@@ -549,7 +561,7 @@ enum Hole {
     Close,
 }
 
-/// The value of a member, for the check of names.
+/// What the value of a member is, for the check of names.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Value {
     Column,
@@ -566,12 +578,12 @@ struct Member {
 }
 
 struct Object {
-    /// The member whose value it is.
+    /// Position of the member whose value is this object.
     member: Option<usize>,
     segments: Range<usize>,
 }
 
-/// Reads a template, or an item, which has no holes.
+/// Reads a template or an item. An item has no holes.
 struct Reader<'t> {
     text: &'t [u8],
     at: usize,
@@ -585,7 +597,7 @@ struct Reader<'t> {
     objects: Vec<Object>,
     depth: usize,
     regions: usize,
-    /// The object that contains all columns.
+    /// Position of the event, the object that contains all columns.
     event: Option<usize>,
 }
 
@@ -620,7 +632,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Consumes the byte that was peeked.
+    /// Consumes the byte that was peeked, which in a form is two bytes for `$`.
     fn take(&mut self) {
         let byte = self.text[self.at];
         self.literal.push(byte);
@@ -641,14 +653,14 @@ impl<'t> Reader<'t> {
 
     fn end_literal(&mut self) {
         if !self.literal.is_empty() {
-            // The template is cut only at ASCII characters, so the part is UTF-8.
+            // The template is cut only at ASCII characters, so each literal is UTF-8.
             let literal = String::from_utf8_lossy(&self.literal).into_owned();
             self.segments.push(Segment::Literal(literal));
             self.literal.clear();
         }
     }
 
-    /// Returns the hole that begins here, and its end.
+    /// Returns the hole that starts at the current byte, and the offset of its end.
     fn hole(&self) -> Result<(Hole, usize), FormError> {
         let wrong = |fault| Err(self.fault(fault));
         let rest = &self.text[self.at..];
@@ -762,7 +774,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Reads a value; `member` is the member whose value it is.
+    /// Reads a value. `member` is the position of the member that has it, if a member has it.
     fn value(&mut self, member: Option<usize>) -> Result<Value, FormError> {
         match self.peek() {
             Peek::End => return Err(self.fault(Fault::NotJson)),
@@ -822,8 +834,8 @@ impl<'t> Reader<'t> {
         Ok(())
     }
 
-    /// Reads the characters of a string value, up to its end. Decoded they have neither a brace nor
-    /// a backslash, so no string of a form contains an object, however often it is decoded.
+    /// Reads the characters of a string value, up to its end. The decoded characters have neither
+    /// `{` nor a backslash, so no string of a form contains an object, however often it is decoded.
     fn characters(&mut self) -> Result<(), FormError> {
         loop {
             match self.peek() {
@@ -855,7 +867,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Reads a name, whose only escape may be `\/`.
+    /// Reads a member's name, in which the only escape allowed is `\/`.
     fn name(&mut self) -> Result<String, FormError> {
         self.need(b'"')?;
         let mut name = Vec::new();
@@ -904,7 +916,8 @@ impl<'t> Reader<'t> {
         Ok(())
     }
 
-    /// Reads an object; `member` is the member whose value it is.
+    /// Reads an object, and returns its position. `member` is the position of the member that has
+    /// it, if a member has it.
     fn object(&mut self, member: Option<usize>) -> Result<usize, FormError> {
         self.deeper()?;
         let object = self.objects.len();
@@ -938,7 +951,8 @@ impl<'t> Reader<'t> {
         Ok(object)
     }
 
-    /// Records a column's hole, which is the value of `member`.
+    /// Records the hole of the column `MAPPED[at]`, which is the value of `member`, and checks that
+    /// the column's member is there in the event.
     fn column(&mut self, at: usize, member: Option<usize>) -> Result<(), FormError> {
         let bit = 1 << at;
         if self.columns & bit != 0 {
@@ -962,7 +976,9 @@ impl<'t> Reader<'t> {
         Ok(())
     }
 
-    /// Checks that names leave columns their values: see the module's invariant.
+    /// Checks the names of all members. A member of the event with a column's name must have the
+    /// column's hole or null as its value. No other object may have one of [`EVENT_NAMES`]. No
+    /// object may have the same name twice.
     fn judge_names(&self, event: Option<usize>) -> Result<(), FormError> {
         let mut seen = HashSet::new();
         for member in &self.members {
@@ -1008,7 +1024,7 @@ mod tests {
     use super::*;
     use crate::Table;
 
-    /// Every reader of forms must have these results.
+    /// Returns the test vectors, which have the results that every reader of forms must have.
     fn vectors() -> Json {
         serde_json::from_str(include_str!("../../tests/data/forms.json")).expect("JSON")
     }
@@ -1094,7 +1110,7 @@ mod tests {
         for mapped in MAPPED {
             assert_eq!(schema.field(mapped.column).name(), mapped.name);
         }
-        // The other columns are not in the record, or derived from it.
+        // The other columns are not members of the record, or are derived from members.
         let columns: HashSet<usize> = MAPPED.iter().map(|mapped| mapped.column).collect();
         let others: Vec<&str> = (0..index::COUNT)
             .filter(|column| !columns.contains(column))

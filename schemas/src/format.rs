@@ -8,5 +8,5 @@ pub const ARCHIVE_FORMAT: u32 = 1;
 /// Version of the columns and of the rendering that turns a row back into its line.
 ///
 /// If the `raw` of a row is null, rendering its columns gives the bytes received. So a change of
-/// the rendering is a change of the format, and the old rendering must stay readable.
+/// the rendering is a change of the format, and readers must keep the old rendering.
 pub const EVENTS_FORMAT: u32 = 1;

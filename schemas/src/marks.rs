@@ -1,16 +1,16 @@
-//! Marks of a row about its record: how it was changed before it was written, and which parts could
-//! not be read.
+//! What a row says about its record: how the record was changed before it was written (a mark), and
+//! which parts of it could not be read (faults).
 //!
-//! Invariant: a [`Redaction`] and a fault each have one text form, so parsing and writing one gives
-//! the same text. Places in a record are JSON pointers (RFC 6901) into the event; they name
-//! members, never values. No state.
+//! Invariant: a [`Redaction`] and a fault each have only one valid text, so parsing a text and
+//! writing the result gives the same text. Members of a record are named by JSON pointers (RFC
+//! 6901) into the event; values are never repeated. No state.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Maximum number of paths in one redaction mark, both lists together.
+/// Maximum number of paths in the two lists of one redaction mark together.
 pub const REDACTED_PATHS_MAX: usize = 256;
 /// Maximum size of a redaction mark, in bytes.
 pub const REDACTION_BYTES_MAX: usize = 64 << 10;
@@ -21,7 +21,7 @@ pub const FAULTS_MAX: usize = 64;
 /// Number of hex digits of a policy's id.
 const POLICY_DIGITS: usize = 16;
 
-/// Why a mark is not valid; repeats no part of it.
+/// Why a mark is not valid; the error repeats no part of the mark.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum MarkError {
     #[error("the mark is longer than {REDACTION_BYTES_MAX} bytes")]
@@ -38,7 +38,8 @@ pub enum MarkError {
     Count,
 }
 
-/// The mark of a record that was changed before it was written: by which policy, and where.
+/// The mark of a record that was changed before it was written: the policy that changed it, and the
+/// members that were changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Redaction {
@@ -48,7 +49,8 @@ pub struct Redaction {
 }
 
 impl Redaction {
-    /// Makes a mark of the members that `policy` dropped and replaced by tokens; sorts the lists.
+    /// Makes a mark from the members that `policy` dropped, and the members that it replaced by
+    /// tokens; sorts both lists.
     ///
     /// # Errors
     /// [`MarkError`] if the mark would break a rule of the format.
@@ -60,6 +62,8 @@ impl Redaction {
         Ok(mark)
     }
 
+    /// Parses the text of a mark.
+    ///
     /// # Errors
     /// [`MarkError`] if the text is not a mark in the one valid format.
     pub fn parse(text: &str) -> Result<Redaction, MarkError> {
@@ -122,7 +126,8 @@ impl fmt::Display for Redaction {
     }
 }
 
-/// Whether a text is a JSON pointer; the empty pointer is the record itself.
+/// Returns true if a text is a JSON pointer that a mark or a fault may have; the empty pointer is
+/// the record itself.
 fn is_path(path: &str) -> bool {
     let escapes = path.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
     (path.is_empty() || path.starts_with('/'))
@@ -182,20 +187,22 @@ impl Unread {
     }
 }
 
-/// Returns a fault in the format of the column `faults`: path of the member, a colon, a space, and
-/// the name.
+/// Returns a fault in the format of the column `faults`: the path of the member, a colon, a space,
+/// and the name of the fault.
 pub fn fault_text(path: &str, unread: Unread) -> String {
     format!("{path}: {}", unread.as_str())
 }
 
-/// Parses a fault to its path and name; `None` if it is not a fault.
+/// Parses the text of a fault, and returns its path and its kind; `None` if the text is not a
+/// fault.
 pub fn parse_fault(text: &str) -> Option<(&str, Unread)> {
     let (path, name) = text.rsplit_once(": ")?;
     let unread = Unread::ALL.into_iter().find(|unread| unread.as_str() == name)?;
     is_path(path).then_some((path, unread))
 }
 
-/// Whether texts are the faults of a row: one or more, each valid and not repeated.
+/// Returns true if the texts may be the faults of a row: from 1 to [`FAULTS_MAX`], each valid and
+/// none repeated.
 pub fn are_faults<'a>(faults: impl IntoIterator<Item = Option<&'a str>>) -> bool {
     let mut seen = std::collections::HashSet::new();
     let all = faults.into_iter().all(|fault| {

@@ -2,8 +2,8 @@
 //!
 //! Invariant: every finding satisfies the OCSF 1.8.0 schema without profiles and without unknown
 //! keys; values without an OCSF field are under `unmapped`. `finding_info.uid` is the alert's id,
-//! so a receiver recognises a duplicate. No state. Rejected: the OCSF crates, which are immature,
-//! and each have a thousand types for the dozen used here.
+//! so a receiver recognises a duplicate. No state. Rejected: the OCSF crates. They are immature,
+//! and each has a thousand types, of which a dozen would be used here.
 
 use std::net::IpAddr;
 
@@ -16,7 +16,7 @@ pub const OCSF_VERSION: &str = "1.8.0";
 /// `class_uid` of Detection Finding.
 pub const CLASS_UID: u32 = 2004;
 
-/// The operation in a finding of an event without a verb.
+/// The name of the operation in a finding if the event has no verb.
 pub const VERB_UNKNOWN: &str = "unknown";
 
 /// The finding of one alert, to be serialised with serde_json as one line.
@@ -46,7 +46,7 @@ pub struct DetectionFinding<'a> {
     start_time: i64,
     status: &'static str,
     status_id: u32,
-    /// Milliseconds since the epoch, as all times here.
+    /// Milliseconds since the epoch, like every time in a finding.
     time: i64,
     type_name: &'static str,
     type_uid: u32,
@@ -199,7 +199,7 @@ struct Resource<'a> {
 /// The values of an audit event for which OCSF has no field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Unmapped<'a> {
-    /// For all events, like the columns of the same names.
+    /// For all events of the alert, like the column of the same name.
     actors: &'a [String],
     audit_ids: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -332,7 +332,7 @@ fn evidence(event: &AlertEvent) -> Evidence<'_> {
     }
 }
 
-/// An endpoint: a valid address is its `ip`, any other text its name.
+/// Returns an endpoint: a valid address becomes its `ip`, any other text becomes its `name`.
 fn endpoint(address: &str) -> Endpoint<'_> {
     if is_address(address) {
         Endpoint { ip: Some(address), name: None }
@@ -381,7 +381,7 @@ fn resource(event: &AlertEvent) -> Option<Resource<'_>> {
     })
 }
 
-/// The name of a severity in a finding.
+/// Returns the name of a severity in a finding.
 pub const fn severity_name(severity: Severity) -> &'static str {
     match severity {
         Severity::Informational => "Informational",
@@ -392,7 +392,7 @@ pub const fn severity_name(severity: Severity) -> &'static str {
     }
 }
 
-/// ATT&CK's tactics: the name in Sigma tags, the display name, the id.
+/// ATT&CK's tactics, each as the name in Sigma tags, the display name and the id.
 const TACTICS: &[(&str, &str, &str)] = &[
     ("collection", "Collection", "TA0009"),
     ("command-and-control", "Command and Control", "TA0011"),
@@ -410,7 +410,8 @@ const TACTICS: &[(&str, &str, &str)] = &[
     ("resource-development", "Resource Development", "TA0042"),
 ];
 
-/// Returns the name in Sigma tags of a tactic with a display name and id.
+/// Returns the name that Sigma tags have for the tactic with a display name and an id; `None` if
+/// there is no such tactic.
 pub fn tactic_tag(name: &str, uid: &str) -> Option<&'static str> {
     TACTICS.iter().find(|(_, shown, id)| (*shown, *id) == (name, uid)).map(|(tag, ..)| *tag)
 }

@@ -1,7 +1,7 @@
 //! The hash of a record, which ingest computes and the archive proves.
 //!
-//! Invariant: [`leaf_hash`] is the leaf hash of RFC 6962, section 2.1: SHA-256 of a zero byte and
-//! the record. It is part of the format. No state.
+//! Invariant: [`leaf_hash`] is the leaf hash of RFC 6962, section 2.1: SHA-256 of a zero byte
+//! followed by the record. It is part of the format. No state.
 
 use std::fmt;
 
@@ -18,12 +18,12 @@ impl fmt::Display for Sha256Hash {
 }
 
 impl Sha256Hash {
-    /// Returns the plain hash of `bytes`, for a file, not for a leaf.
+    /// Returns the plain hash of `bytes`, such as a file's content. For a leaf, use [`leaf_hash`].
     pub fn of(bytes: &[u8]) -> Sha256Hash {
         Sha256Hash(Sha256::digest(bytes).into())
     }
 
-    /// Parses the format of `Display`, with lower-case digits only.
+    /// Parses 64 lower-case hex digits, the format of `Display`; `None` for any other text.
     pub fn parse(text: &str) -> Option<Sha256Hash> {
         let digits = text.as_bytes();
         if digits.len() != 64 {
@@ -42,7 +42,7 @@ impl Sha256Hash {
     }
 }
 
-/// Returns the hash of a record or of a commit as a leaf.
+/// Returns the hash of a leaf, which is a record or a commit.
 pub fn leaf_hash(leaf: &[u8]) -> Sha256Hash {
     let mut hasher = Sha256::new();
     hasher.update([0]);

@@ -14,7 +14,7 @@ impl Secret {
         Secret(text.into())
     }
 
-    /// Returns the text, for the caller that has to send it.
+    /// Returns the text, for a caller that must send it.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -1,7 +1,7 @@
 //! The tables of an archive and the one schema of each.
 //!
-//! Invariant: a column's name is written here and nowhere else, and its position is a constant of
-//! the `index` module beside it. Column order is part of the format: writers fill columns by
+//! Invariant: a column's name is written here and nowhere else. Its position is a constant in the
+//! module `index` of the table. Column order is part of the format, because writers fill columns by
 //! position. Nothing here has state, so a crash changes nothing.
 
 use std::sync::{Arc, LazyLock};
@@ -20,7 +20,7 @@ pub enum Table {
 impl Table {
     pub const ALL: [Table; 4] = [Table::Events, Table::Rejects, Table::Alerts, Table::Activity];
 
-    /// The table's name in SQL, and its folder below the archive root.
+    /// Returns the table's name in SQL, which is also its folder below the archive root.
     pub const fn name(self) -> &'static str {
         match self {
             Table::Events => "events",
@@ -30,7 +30,8 @@ impl Table {
         }
     }
 
-    /// The columns as files store them and SQL sees them, without the partition column [`DATE`].
+    /// Returns the columns as files store them and SQL sees them, without the partition column
+    /// [`DATE`].
     pub fn file_schema(self) -> SchemaRef {
         match self {
             Table::Events => Arc::clone(&events::FILE_SCHEMA),
@@ -40,7 +41,8 @@ impl Table {
         }
     }
 
-    /// Columns that older files of the table lack, where they read as null. They are the last ones.
+    /// Returns the columns that older files of the table lack; in these files, they read as null.
+    /// They are the last columns of the table.
     pub const fn later_columns(self) -> &'static [&'static str] {
         match self {
             Table::Events => events::LATER,
@@ -49,7 +51,8 @@ impl Table {
         }
     }
 
-    /// The same columns in memory: strings with few distinct values are dictionaries.
+    /// Returns the columns of [`Table::file_schema`] as they are in memory, where strings with few
+    /// distinct values are dictionaries.
     pub fn batch_schema(self) -> SchemaRef {
         match self {
             Table::Events => Arc::clone(&events::BATCH_SCHEMA),
@@ -64,7 +67,7 @@ impl Table {
 /// the path (`date=2026-03-02/`) and of the commit, not of the files.
 pub const DATE: &str = "date";
 
-/// The type of every point in time: microseconds, UTC.
+/// Returns the type of every point in time: microseconds, UTC.
 pub fn timestamp() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
@@ -77,7 +80,7 @@ fn string_list(item: DataType) -> DataType {
     DataType::List(Arc::new(Field::new("item", item, true)))
 }
 
-/// The batch schema of a file schema, given the columns that are dictionaries in memory.
+/// Returns the batch schema of a file schema, given the columns that are dictionaries in memory.
 fn as_batch_schema(file: &Schema, dictionaries: &[&str]) -> SchemaRef {
     let fields = file.fields().iter().map(|field| {
         if !dictionaries.contains(&field.name().as_str()) {
@@ -92,8 +95,8 @@ fn as_batch_schema(file: &Schema, dictionaries: &[&str]) -> SchemaRef {
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
-/// Declares the columns of a table, in order: constants of their names and positions, the list of
-/// names, and the file schema.
+/// Declares the columns of a table, in order: a constant for each name and each position, the list
+/// of names, and the file schema.
 macro_rules! columns {
     ($($upper:ident $name:literal $data_type:expr, $doc:literal;)*) => {
         /// Position of each column.
@@ -116,10 +119,11 @@ macro_rules! columns {
 
 /// `events`: one row for each audit event, in Kubernetes' own words.
 ///
-/// The warnings of the Go type apply to these columns: `audit_id` identifies a *request* and can be
-/// set by the client, so it is not a key; all but the last of `source_ips` can be set by the
-/// client; `user_agent` is whatever the client sends; bodies exist only at higher levels. Columns
-/// marked *json* contain the exact text received, not a re-serialisation.
+/// The warnings of the Go type apply to these columns. `audit_id` identifies a *request* and can be
+/// set by the client, so it is not a key. All of `source_ips` but the last can be set by the
+/// client. `user_agent` is whatever the client sends. Bodies exist only at the levels `Request` and
+/// `RequestResponse`. Columns marked *json* contain the exact text received, not a
+/// re-serialisation.
 pub mod events {
     use super::*;
 
@@ -212,11 +216,12 @@ pub mod events {
     pub(super) static BATCH_SCHEMA: LazyLock<SchemaRef> =
         LazyLock::new(|| as_batch_schema(&FILE_SCHEMA, DICTIONARIES));
 
-    /// The text that a null `shape` stands for: how a log line of `audit.k8s.io/v1` begins.
+    /// The text that a null `shape` stands for: the text between `{` and `"level":` in a log line
+    /// of `audit.k8s.io/v1`.
     pub const SHAPE_DEFAULT: &str = r#""kind":"Event","apiVersion":"audit.k8s.io/v1","#;
 }
 
-/// `rejects`: received records that could not be decoded, never only a log line.
+/// `rejects`: received records that could not be decoded. They are stored, not only logged.
 pub mod rejects {
     use super::*;
 
@@ -235,7 +240,7 @@ pub mod rejects {
         LazyLock::new(|| as_batch_schema(&FILE_SCHEMA, &[REASON, CLUSTER, SOURCE]));
 }
 
-/// `alerts`: every alert raised, with references to its events and the finding that was sent.
+/// `alerts`: every alert raised, with references to its events, and the finding that was sent.
 pub mod alerts {
     use super::*;
 
@@ -276,7 +281,7 @@ pub mod alerts {
     pub const LATER: &[&str] = &[NAMESPACES, ACTORS, CLUSTERS, EVENT_RANGES];
 }
 
-/// `activity`: what was done with the archive and its findings, in records of our own.
+/// `activity`: what was done with the archive and its findings, in records that Strongroom makes.
 pub mod activity {
     use super::*;
 

@@ -1,17 +1,18 @@
-//! What the events of an alert touch: namespaces, users, clusters, and the events' offsets.
+//! What the events of an alert touch: their namespaces, users and clusters, and their offsets in
+//! their sources.
 //!
 //! Invariant: a name or an offset that was added is found again. Everything is bounded, and
-//! exceeding a bound widens the result and never narrows it: a list of names becomes [`ANY`],
-//! neighbouring ranges of one source become one, ranges of too many sources become one range of any
-//! source. So a reader that asks whether an alert touches a namespace, a user or a record may get a
-//! false yes, but never a false no. No state.
+//! exceeding a bound adds to what is found and never removes from it: a list of names becomes
+//! [`ANY`], neighbouring ranges of one source become one range, and ranges of too many sources
+//! become one range of any source. So a reader that asks whether an alert touches a namespace, a
+//! user or a record may get a false yes, but never a false no. No state.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The only item of a list that stands for every name, and the source of a range that stands for
-/// every source.
+/// Stands for every name if it is the only item of a list, and for every source if it is the source
+/// of a range.
 pub const ANY: &str = "*";
 /// Maximum number of namespaces that one alert names.
 pub const NAMESPACES_MAX: usize = 64;
@@ -21,11 +22,11 @@ pub const ACTORS_MAX: usize = 64;
 pub const CLUSTERS_MAX: usize = 16;
 /// Maximum number of ranges of offsets that one alert names.
 pub const EVENT_RANGES_MAX: usize = 64;
-/// Longest name in a list, in bytes; a longer one counts as any name. The longest name of a service
-/// account fits.
+/// Longest name in a list, in bytes; a longer name counts as any name. The longest user name of a
+/// service account fits.
 pub const NAME_BYTES_MAX: usize = 384;
 
-/// The part of an event that its alert keeps.
+/// The names of an event that its alert keeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Touch<'a> {
     pub namespace: Option<&'a str>,
@@ -58,7 +59,8 @@ pub struct Touched {
 }
 
 impl Touched {
-    /// Returns what touches everything, for events that are no longer known.
+    /// Returns a value that touches every name and every offset, for events that are no longer
+    /// known.
     pub fn any() -> Touched {
         let mut touched = Touched::default();
         touched.widen();
@@ -72,7 +74,8 @@ impl Touched {
         touched
     }
 
-    /// Reads columns of the table `alerts`; `None` if they are not in the format.
+    /// Makes the value from columns of the table `alerts`; `None` if `event_ranges` is not in the
+    /// format of its column.
     pub fn from_columns(
         namespaces: Vec<String>,
         actors: Vec<String>,
@@ -87,7 +90,8 @@ impl Touched {
         })
     }
 
-    /// Adds events with the same names and the offsets `first` to `last` of their source.
+    /// Adds events that have the same names and are at the offsets `first` to `last` of their
+    /// source.
     pub fn add(&mut self, touch: Touch<'_>, first: i64, last: i64) {
         touch.namespace.into_iter().for_each(|namespace| self.namespaces.add(namespace));
         // An event may have no user.
@@ -114,7 +118,7 @@ impl Touched {
             .for_each(|(source, first, last)| self.event_ranges.add(source, first, last));
     }
 
-    /// Replaces all names and offsets by any.
+    /// Replaces all names and offsets, so that every name and every offset is touched.
     pub fn widen(&mut self) {
         self.namespaces.widen();
         self.actors.widen();
@@ -127,28 +131,29 @@ impl Touched {
         self.namespaces.0.len() + self.actors.0.len() + self.clusters.0.len() + self.event_ranges.count
     }
 
-    /// Sorted and distinct, or [`ANY`] alone.
+    /// Returns the namespaces of the events, sorted and distinct; or [`ANY`] alone.
     pub fn namespaces(&self) -> &[String] {
         &self.namespaces.0
     }
 
-    /// Authenticated and impersonated users of the events; sorted and distinct, or [`ANY`] alone.
+    /// Returns the authenticated and the impersonated users of the events, sorted and distinct; or
+    /// [`ANY`] alone.
     pub fn actors(&self) -> &[String] {
         &self.actors.0
     }
 
-    /// Sorted and distinct, or [`ANY`] alone.
+    /// Returns the clusters of the events, sorted and distinct; or [`ANY`] alone.
     pub fn clusters(&self) -> &[String] {
         &self.clusters.0
     }
 
-    /// Returns the ranges in the format of the column: JSON, `[["<source>", first, last], …]`,
-    /// sorted.
+    /// Returns the ranges in the format of the column `event_ranges`: JSON,
+    /// `[["<source>", first, last], …]`, sorted.
     pub fn event_ranges(&self) -> String {
         serde_json::to_string(&self.event_ranges).expect("a list of texts and numbers")
     }
 
-    /// Returns the ranges as source, first and last offset; sorted.
+    /// Returns each range as its source, first offset and last offset; sorted.
     pub fn ranges(&self) -> impl Iterator<Item = (&str, i64, i64)> {
         self.event_ranges.iter()
     }
@@ -192,8 +197,8 @@ impl<'de, const MAX: usize> Deserialize<'de> for Names<MAX> {
     }
 }
 
-/// Ranges of offsets by source: sorted, disjoint and not adjacent, at most [`EVENT_RANGES_MAX`] in
-/// all.
+/// Ranges of offsets, by source. The ranges of a source are sorted, disjoint and not adjacent.
+/// There are at most [`EVENT_RANGES_MAX`] ranges in all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Ranges {
     by_source: BTreeMap<String, Vec<(i64, i64)>>,
@@ -216,7 +221,7 @@ impl Ranges {
         let Some(ranges) = self.by_source.get_mut(source) else {
             return self.add_source(source, first, last);
         };
-        // Streams deliver ranges in order, so a new range is usually after all others.
+        // Streams deliver ranges in order, so a new range is usually after all known ranges.
         if let Some(newest) = ranges.last_mut().filter(|newest| newest.1 < first.saturating_sub(1)) {
             if is_full {
                 newest.1 = last;
@@ -226,7 +231,7 @@ impl Ranges {
             }
             return;
         }
-        // The ranges that overlap the new one or are adjacent to it.
+        // The ranges from `from` to before `to` overlap the new range or are adjacent to it.
         let from = ranges.partition_point(|known| known.1 < first.saturating_sub(1));
         let to = ranges.partition_point(|known| known.0 <= last.saturating_add(1));
         if from < to {
@@ -236,7 +241,7 @@ impl Ranges {
             self.count -= to - from - 1;
             return;
         }
-        // The new range is before another one.
+        // The new range is before a known range and does not meet any.
         if is_full {
             ranges[from].0 = first;
         } else {
@@ -247,7 +252,7 @@ impl Ranges {
 
     /// Adds the first range of a source.
     fn add_source(&mut self, source: &str, first: i64, last: i64) {
-        // An event of an unknown source may be of any source.
+        // An event whose source is unknown may be from any source.
         let is_any = source.is_empty() || source.len() > NAME_BYTES_MAX || source == ANY;
         if is_any || self.by_source.contains_key(ANY) {
             return self.add_any(first, last);
@@ -266,7 +271,7 @@ impl Ranges {
         self.count += 1;
     }
 
-    /// Merges all ranges to one range of any source.
+    /// Merges all ranges and the range from `first` to `last` into one range of any source.
     fn add_any(&mut self, first: i64, last: i64) {
         let bounds =
             self.iter().fold((first, last), |(first, last), (_, from, to)| (first.min(from), last.max(to)));
@@ -298,7 +303,7 @@ mod tests {
         Touch { namespace: Some(namespace), actor, user_name: actor, cluster: "prod", source }
     }
 
-    /// Whether a reader of the columns finds an event.
+    /// Returns true if a reader of the columns finds an event.
     fn finds(touched: &Touched, event: Touch<'_>, offset: i64) -> bool {
         let has = |list: &[String], name: &str| list.iter().any(|known| known == name || known == ANY);
         let ranges: Vec<(String, i64, i64)> = serde_json::from_str(&touched.event_ranges()).unwrap();
@@ -347,7 +352,7 @@ mod tests {
             let events: Vec<(String, String, String, i64)> = (0..500_i64)
                 .map(|at| {
                     let name = |what: &str, of: i64| format!("{what}{}", at % of);
-                    // Neither in order nor at equal distances.
+                    // The offsets are neither in order nor at equal distances.
                     let offset = (at * 7919) % 1009 * ((at % 5) * 1000 + 1);
                     (name("n", namespaces), name("a", actors), name("s", sources), offset)
                 })

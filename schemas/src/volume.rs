@@ -1,9 +1,10 @@
-//! Names of volumes, the Delta tables that contain the commits of a table.
+//! Names of volumes. A volume is a Delta table that contains the commits of one table of the
+//! archive for one period.
 //!
-//! Invariants. A volume covers a *period*: the commits of a UTC year, or of one part of it. The
-//! first volume of a year is named after the year (`2026`); when a volume has as many commits as it
-//! may have, the next part begins (`2026-0001`, `2026-0002`, …). So periods sort like their names,
-//! and a commit of a later period is never older. No state.
+//! Invariants. A *period* is a UTC year, or one part of a year. The first volume of a year is named
+//! after the year (`2026`). When a volume has its maximum number of commits, the next part begins
+//! (`2026-0001`, `2026-0002`, …). So periods sort like their names, and a commit of a later period
+//! is never older than a commit of an earlier period. No state.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -13,9 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::table::Table;
 
-/// The years that have a name.
+/// The years that can be the year of a period.
 pub const YEARS: RangeInclusive<i32> = 2000..=9999;
-/// The last part of a year; four digits.
+/// The number of the last part of a year; four digits.
 pub const PART_MAX: u16 = 9999;
 
 /// A year, or a part of one.
@@ -40,12 +41,12 @@ impl fmt::Display for NotAPeriod {
 impl std::error::Error for NotAPeriod {}
 
 impl Period {
-    /// Returns the first part of a year.
+    /// Returns the period of the first volume of a year.
     pub const fn of_year(year: i32) -> Period {
         Period { year, part: 0 }
     }
 
-    /// Returns the next part of the same year; `None` after the last one.
+    /// Returns the next part of the same year; `None` after the last part.
     pub fn next_part(self) -> Option<Period> {
         (self.part < PART_MAX).then(|| Period { part: self.part + 1, ..self })
     }
@@ -100,18 +101,19 @@ pub struct VolumeId {
 }
 
 impl VolumeId {
-    /// Returns `<table>/<period>`: the volume's path below the root, and its name in key records.
+    /// Returns `<table>/<period>`: the volume's path below the archive root, and its name in key
+    /// records.
     pub fn name(&self) -> String {
         format!("{}/{}", self.table.name(), self.period)
     }
 
-    /// Returns the first line of the checkpoints of its proof log, which is also the name of their
-    /// signatures.
+    /// Returns the first line of the log checkpoints of the volume's proof log, which is also the
+    /// name of their signatures.
     pub fn origin(&self, archive_id: &str) -> String {
         format!("strongroom/{archive_id}/{}", self.name())
     }
 
-    /// Parses [`VolumeId::name`].
+    /// Parses a name in the format of [`VolumeId::name`]; `None` if it is not one.
     pub fn parse(name: &str) -> Option<VolumeId> {
         let (table, period) = name.split_once('/')?;
         let table = Table::ALL.into_iter().find(|known| known.name() == table)?;

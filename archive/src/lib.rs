@@ -12,7 +12,8 @@
 //!
 //! On a disk, one process writes at a time; readers need no lock and see whole commits.
 
-/// Tests name this crate as those of the crates above it do: they share what they are made of.
+/// Lets the tests here call this crate `strongroom_archive`: the tests of other crates include the
+/// same file `tests/rows.rs`, which uses that name.
 #[cfg(test)]
 extern crate self as strongroom_archive;
 

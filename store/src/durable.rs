@@ -97,7 +97,8 @@ pub fn names(folder: &Path) -> Result<Vec<std::ffi::OsString>> {
     entries.map(|entry| entry.map(|entry| entry.file_name()).map_err(failed)).collect()
 }
 
-/// Name of a log file while it is written, before it becomes `path`; no two calls return the same.
+/// Name for a log file while it is written, before it is given the name `path`. No two calls return
+/// the same name.
 pub fn staging_of(path: &Path) -> PathBuf {
     static GIVEN: AtomicU32 = AtomicU32::new(0);
     let mut name = path.as_os_str().to_owned();
@@ -105,7 +106,7 @@ pub fn staging_of(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Whether a name was made by [`staging_of`].
+/// Whether a name has the form that [`staging_of`] gives.
 pub fn is_staging(name: &str) -> bool {
     name.split_once('#')
         .is_some_and(|(_, digits)| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))

@@ -42,7 +42,8 @@ pub fn parse_timestamp_name(name: &str) -> Option<(u64, &str, &str)> {
     Some((size, checkpoint, id))
 }
 
-/// Size and key id, from the name of a checkpoint or of what others made for it.
+/// Returns the size and the key id in the name of a checkpoint. A file of a witness's cosignature
+/// has a name of the same form, with the id of the witness's key.
 pub fn parse_checkpoint_name(name: &str) -> Option<(u64, &str)> {
     let (size, id) = name.split_once('-')?;
     let digits = size.len() == SIZE_DIGITS && size.bytes().all(|byte| byte.is_ascii_digit());

@@ -280,7 +280,7 @@ impl Archive {
     }
 
     /// Rows of one partition in `source_offset` order, as batches in `table.file_schema()`. Memory
-    /// holds those row groups at a time whose ranges of offsets overlap.
+    /// holds the rows of one set of overlapping row groups at a time.
     pub fn read_rows(&self, table: Table, partition: &str) -> Result<Rows> {
         Rows::of_partition(self.site.store.clone(), self.snapshot(table)?, partition)
     }

@@ -1,9 +1,9 @@
 //! Parquet's integer encodings, appended to a byte vector: RLE/bit-packed hybrid and
 //! DELTA_BINARY_PACKED.
 //!
-//! Written here because the `parquet` crate keeps its encoders private and feeds them one value at
-//! a time; these take a whole page. They are tested against the decoders of that crate and of
-//! DuckDB.
+//! They are written here because the `parquet` crate keeps its encoders private and gives them one
+//! value at a time. The encoders here take a whole page. They are tested against the decoders of
+//! that crate and of DuckDB.
 
 /// Number of values in a group of the bit-packed form.
 const GROUP: usize = 8;

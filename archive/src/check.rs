@@ -363,7 +363,7 @@ async fn settings(s3: &S3) -> Vec<Finding> {
     findings
 }
 
-/// Whether a bucket policy refuses deletion to everyone.
+/// The finding about a bucket policy, which should refuse deletion to everyone.
 fn policy_finding(text: &str) -> Finding {
     let remedy = "install the bucket policy that `strongroom archive init` prints";
     let Ok(policy) = serde_json::from_str::<Value>(text) else {

@@ -648,7 +648,8 @@ fn lower(mut value: Bound) -> Bound {
     value
 }
 
-/// The value, or a shorter one that is not less; the whole value if there is none.
+/// The value, or a shorter one that is not less. If there is no such shorter value, the value
+/// whole.
 fn upper(value: Bound) -> Bound {
     let cut = prefix_len(&value);
     if cut == value.len() {

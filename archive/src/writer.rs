@@ -1,6 +1,6 @@
 //! The one writer of an archive: row groups become files, and files become commits.
 //!
-//! On disk, in the order of creation:
+//! On disk, in the order of creation (below, these are called states 1 to 3):
 //! 1. `_staging/<n>.parquet`: an open file, one for each table and date, which grows by whole row
 //!    groups.
 //! 2. The same file complete: synced, read-only, linked as `date=…/<hash>.parquet`, with that
@@ -15,9 +15,9 @@
 //! are stored. [`Writer::seal`] refuses an event or a reject that is already stored, and a source
 //! that does not continue where it ended.
 //!
-//! `rejects` and `alerts` are committed only by seals that have rows for them. That loses nothing,
-//! because a table that is not ahead of `events` is complete for every offset before the position
-//! in `events`; and an ordinary seal needs only one commit.
+//! `rejects` and `alerts` are committed only by seals that have rows for them, so an ordinary seal
+//! needs only one commit. That loses nothing: a table that is not ahead of `events` is complete for
+//! every offset before the position in `events`.
 //!
 //! `activity` has its own sources and is the truth about them: their positions are only in the
 //! commits of `activity`, and these commits have no positions of the sources of `events`. A seal
@@ -85,9 +85,10 @@ const ROW_GROUPS_MAX: usize = 1 << 14;
 const UPLOADS_MAX: usize = 4;
 /// How many times a commit is tried when other writers are faster.
 const COMMIT_TRIES_MAX: u32 = 50;
-/// Number of commits of a volume before the next volume starts. The total size of a volume's Delta
-/// checkpoints grows with the square of its commits, and a reader of an archive opens every volume:
-/// `docs/format.md` has the costs of both.
+/// Number of commits of a volume before the next volume starts. More commits cost space: the total
+/// size of a volume's Delta checkpoints grows with the square of its commits. Fewer commits cost
+/// time: there are more volumes, and a reader of an archive opens every volume. `docs/format.md`
+/// has both costs.
 pub const VOLUME_COMMITS_MAX: u64 = 8_000;
 /// Number of names in one page of a store's listing.
 const LIST_NAMES_MAX: u64 = 1_000;
@@ -1055,7 +1056,7 @@ impl OpenFile {
 /// Removes what killed runs left: files being written, and sealed files that no commit names.
 ///
 /// Only the newest volume of a table can contain such files, because a writer never goes back to an
-/// older one. Called under the writer lock.
+/// older volume. Called under the writer lock.
 fn remove_leftovers(site: &Site) -> Result<()> {
     let root = &site.root;
     for name in durable::names(root)? {

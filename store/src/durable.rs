@@ -45,7 +45,7 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
         .map_err(|source| StoreError::SyncFolder { path: folder.to_owned(), source })
 }
 
-/// Writes a new file whole; an existing one is an error of kind `AlreadyExists`.
+/// Writes a new file whole. If `path` exists already, returns an error of kind `AlreadyExists`.
 pub fn create_file(path: &Path, staging: &Path, parts: &[&[u8]]) -> io::Result<()> {
     write_synced(staging, parts)?;
     // A link, unlike a rename, does not replace an existing file.
@@ -55,7 +55,7 @@ pub fn create_file(path: &Path, staging: &Path, parts: &[&[u8]]) -> io::Result<(
     sync_parent(path)
 }
 
-/// Writes a file whole, replacing an existing one.
+/// Writes a file whole, and replaces an existing file at `path`.
 pub fn replace_file(path: &Path, staging: &Path, parts: &[&[u8]]) -> io::Result<()> {
     write_synced(staging, parts)?;
     std::fs::rename(staging, path)?;

@@ -10,7 +10,7 @@
 //!         _tlog/                                the signed log; see `docs/proof.md`
 //!         _staging/<n>.parquet                  files being written; removed by the next writer
 //! <root>/_keys/<8 digits>                       the keys that sign the logs
-//! <root>/_retention/<8 digits>                  years promised beyond `strongroom.json`
+//! <root>/_retention/<8 digits>                  more years than `strongroom.json` promises
 //! <root>/_holds/<8 digits>[-<8 digits>]         legal holds, their releases, and the objects held
 //! <root>/_dropped/<table>-<period>[.state]      dropped volumes, and where they ended
 //! ```

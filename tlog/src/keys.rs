@@ -150,7 +150,8 @@ fn head(line: &str) -> Option<TreeHead> {
     parts.next().is_none().then_some(TreeHead { log, size, root })
 }
 
-/// All keys of an archive, oldest first; every record has been checked against the one before.
+/// All keys of an archive, oldest first; every record has been checked against the record before
+/// it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keys {
     pub records: Vec<KeyRecord>,

@@ -28,7 +28,7 @@ use webpki::{
 
 use super::error::TlogError;
 
-/// Longest answer of an authority that is read, and longest token; both contain some certificates.
+/// Maximum size of an authority's answer, and of a token. Both contain certificates.
 pub const TOKEN_BYTES_MAX: usize = 256 << 10;
 /// Maximum number of certificates in a token, and in a file of authorities.
 const CERTIFICATES_MAX: usize = 64;

@@ -47,9 +47,10 @@ use crate::encode::time_column;
 use crate::error::{ArchiveError, Result, with_causes};
 use crate::position::Position;
 
-/// Number of commits between Delta checkpoints. Each checkpoint repeats the whole volume, so the
-/// sum of their sizes grows with the square of the number of commits; a reader reads every commit
-/// after the newest checkpoint, with one request each.
+/// Number of commits between Delta checkpoints. More checkpoints cost space: each repeats the whole
+/// volume, so the sum of their sizes grows with the square of the number of commits. Fewer
+/// checkpoints cost time: a reader reads every commit after the newest checkpoint, with one request
+/// each.
 pub const CHECKPOINT_INTERVAL: u64 = 160;
 
 /// Maximum number of commits that are read at the same time. In a bucket, each is a request.
@@ -125,7 +126,8 @@ pub(crate) struct VolumeLog {
     path: PathBuf,
     store: Store,
     state: State,
-    /// Whether a Delta checkpoint that was due was missing when the volume was opened.
+    /// True if a Delta checkpoint was due but missing when the volume was opened, and none was
+    /// written since.
     is_uncovered: bool,
 }
 

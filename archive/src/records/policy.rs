@@ -1,6 +1,6 @@
 //! For how many years an archive promises to keep everything, as its records state it.
 //!
-//! `strongroom.json` is written once, so everything promised beyond it is a chain of records,
+//! `strongroom.json` is written once, so promises of more years are a chain of records,
 //! `_retention/00000001` and so on, each with more years than the record before it. If the archive
 //! has a key, a record counts only if one of the archive's keys signed it: otherwise, anyone who
 //! may put objects could have everything kept, and paid for, for a hundred years.

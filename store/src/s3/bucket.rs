@@ -95,7 +95,7 @@ impl S3 {
         Ok(self.put(&path, &second, locked).await.map_err(failed)? == Put::Present)
     }
 
-    /// Whether the bucket exists and we may use it.
+    /// True if the bucket exists, false if it does not. A refusal by the store is an error.
     pub async fn bucket_exists(&self) -> Result<bool> {
         let head = repeat(self.timeout(0), || async {
             let head = self.0.client.head_bucket().bucket(&self.0.bucket).send().await;
@@ -157,7 +157,7 @@ impl S3 {
         Condition::of(read.await)
     }
 
-    /// Whether versions are kept.
+    /// Whether the bucket keeps versions of its objects.
     pub async fn versioning(&self) -> Condition<bool> {
         let read = repeat(self.timeout(0), || async {
             let get = self.0.client.get_bucket_versioning().bucket(&self.0.bucket).send().await;

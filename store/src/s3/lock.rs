@@ -1,5 +1,5 @@
-//! The lock of one version of an object: reading, extending and holding it, and removing versions
-//! without a lock.
+//! The lock of one version of an object: reading and extending it, placing and releasing legal
+//! holds, and removing versions without a lock.
 //!
 //! Invariants: a version is always named, except for an object that this process has just put. The
 //! end of a lock is only ever moved to a later date, and the store allows nothing else. A version

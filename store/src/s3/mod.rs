@@ -16,7 +16,7 @@
 //!    connections do not die with the runtime of the first caller.
 //!
 //! On a crash at any moment, an object exists whole or not at all. Objects that no commit names
-//! stay where they are, locked like the others; readers never see them.
+//! stay where they are, locked like all other objects; readers never see them.
 
 mod body;
 mod bucket;

@@ -7,10 +7,11 @@
 //!
 //! Nothing is written here, so a crash loses nothing.
 //!
-//! Two readers open files themselves and use only [`SealedBatch`]: `read` keeps footers, chooses
-//! row groups by their statistics, and leaves out rows while it decodes; `retention` fetches ranges
-//! without blocking a thread, and only the columns that a hold asks for. `proof::verify` reads rows
-//! here, and opens a changed file again to find the damage, one column chunk after the other.
+//! Two readers open files themselves and take only the typed columns from here. `read` keeps
+//! footers, chooses row groups by their statistics, and leaves out rows while it decodes.
+//! `retention` fetches ranges without blocking a thread, and only the columns that a hold asks for.
+//! `proof::verify` reads rows here, and opens a changed file again to find the damage, one column
+//! chunk after the other.
 
 use arrow_array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use bytes::Bytes;

@@ -161,7 +161,8 @@ impl PolicyRecord {
     }
 }
 
-/// The scope of a hold: the rows that every field admits. A field that is `None` admits all.
+/// The scope of a hold. A row is in it if every field admits the row; a field that is `None` admits
+/// every row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
     /// Records at this time and later.
@@ -216,7 +217,8 @@ impl HoldRecord {
         text + &format!("reason {reason}\n")
     }
 
-    /// Reads the text of a record that was opened; it must be about what the caller names.
+    /// Parses the text that [`open`] returned for a record. It is an error if the record is not
+    /// about the archive and the item that the arguments name.
     pub fn parse(text: &str, archive_id: &str, number: u64) -> Result<Self, RecordFault> {
         let mut fields = Fields::of(text);
         if fields.number::<u64>("strongroom hold")? != number {
@@ -280,7 +282,8 @@ impl HeldList {
         text
     }
 
-    /// Reads the text of a record that was opened; it must be about what the caller names.
+    /// Parses the text that [`open`] returned for a record. It is an error if the record is not
+    /// about the archive and the item that the arguments name.
     pub fn parse(text: &str, archive_id: &str, number: u64, part: u64) -> Result<Self, RecordFault> {
         let mut fields = Fields::of(text);
         if fields.field("strongroom held")? != format!("{number} {part}") {
@@ -342,7 +345,8 @@ impl DropRecord {
         )
     }
 
-    /// Reads the text of a record that was opened; it must be about what the caller names.
+    /// Parses the text that [`open`] returned for a record. It is an error if the record is not
+    /// about the archive and the item that the arguments name.
     pub fn parse(text: &str, archive_id: &str, log: VolumeId) -> Result<Self, RecordFault> {
         let mut fields = Fields::of(text);
         if fields.field("strongroom dropped")? != log.name() {

@@ -88,9 +88,9 @@ impl S3 {
             // The store says that a random name is taken, which cannot be true.
             Put::Present => return Ok(false),
         }
-        // The content differs from the first object's. If the answer to this PUT is lost, `put`
-        // reads the object and takes equal content for success, which would hide that the store
-        // refused.
+        // The content differs from the first object's: if the answer to this PUT is lost, `put`
+        // compares the object with its content and takes equality for success, which would hide
+        // that the store refused.
         let second = Content::Bytes(Bytes::from_static(b"second"));
         Ok(self.put(&path, &second, locked).await.map_err(failed)? == Put::Present)
     }

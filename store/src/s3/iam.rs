@@ -172,8 +172,8 @@ pub fn remover_policy(s3: &S3) -> Value {
 /// The actions that the bucket itself refuses to everyone.
 pub fn bucket_policy(s3: &S3, retention: Retention) -> Value {
     let (bucket, objects) = arns(s3);
-    // The folder of the objects with which a writer tests the store is left out, because those are
-    // locked for only a day.
+    // `sealed` leaves out the folder of the objects with which a writer tests the store, because
+    // these objects are locked for only a day.
     let below = objects.trim_end_matches('*');
     let tables = Table::ALL.iter().map(|table| format!("{below}{}/*", table.name()));
     let records = [layout::KEYS, layout::RETENTION, layout::HOLDS, layout::DROPPED];

@@ -10,8 +10,9 @@
 //!    retain-until date. There is no multipart upload, so half an object never exists.
 //! 2. Nothing is ever replaced or copied; there is no code for it. A version is deleted only for a
 //!    volume that was dropped, and only if no lock protects it.
-//! 3. If the answer to a PUT was lost, the object is read back: equal bytes are success. So a lost
-//!    answer neither duplicates an object nor fails a run.
+//! 3. A PUT that may have succeeded although its answer was lost is confirmed by comparing the
+//!    object with the content of the PUT: if they are equal, the PUT was done. So a lost answer
+//!    neither duplicates an object nor fails a run.
 //! 4. All requests run on the threads of `background`, which live as long as the process, so
 //!    connections do not die with the runtime of the first caller.
 //!

@@ -1,9 +1,9 @@
-//! Activity records: records of our own, sealed and proven like events. A writer of activity
-//! records appends them.
+//! Appends activity records: records of what this program and its users did, sealed and proven like
+//! events.
 //!
-//! On a crash a record that was not sealed is lost, and one that was sealed is in the position that
-//! [`ActivityLog::open`] finds: a caller that must not lose a record keeps it elsewhere until
-//! [`ActivityLog::seal`] returns.
+//! On a crash, a record that was not sealed is lost. Sealed records are counted by the position at
+//! which [`ActivityLog::open`] continues. A caller that must not lose a record keeps it elsewhere
+//! until [`ActivityLog::seal`] returns.
 
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ impl ActivityLog {
         &self.partition
     }
 
-    /// Records so far, sealed or not.
+    /// Number of records so far, sealed or not.
     pub fn records(&self) -> i64 {
         self.reached.records
     }
@@ -86,8 +86,8 @@ impl ActivityLog {
         Ok(())
     }
 
-    /// The position to pass to [`Writer::seal`] if it seals rows of other sources as well; call
-    /// [`ActivityLog::has_sealed`] after it. `None` if no record was added.
+    /// The position to pass to [`Writer::seal`] in a seal that has rows of other sources as well.
+    /// Call [`ActivityLog::has_sealed`] after that seal. `None` if no record was added.
     pub fn position(&self) -> Option<SourcePosition> {
         let is_new = self.sealed.map_or(self.reached.records > 0, |sealed| sealed != self.reached);
         is_new.then(|| SourcePosition {
@@ -118,8 +118,8 @@ impl ActivityLog {
     }
 }
 
-/// Records as rows of `Table::Activity.batch_schema()`, starting at an offset.
-///
+/// Returns records as rows of `Table::Activity.batch_schema()`, with offsets from `first_offset`
+/// on.
 fn batch(records: &[ActivityRecord], partition: &str, first_offset: i64) -> RecordBatch {
     let dictionary = |of: fn(&ActivityRecord) -> &str| -> ArrayRef {
         let mut builder = StringDictionaryBuilder::<Int32Type>::new();

@@ -1,11 +1,12 @@
 //! Records of the product's own activity: questions, judgements and decisions, with their authors
 //! and times, sealed and proven like events.
 //!
-//! Invariants. A record is one JSON object, its *body*. The bytes of the body are the proven leaf:
+//! Invariants. A record is one JSON object, its *body*. The bytes of the body are what is proven:
 //! they are written once, here, and the other columns repeat members of the body. Each writer of
-//! activity records has its own source partition, `activity/<writer id>`, in which the offset of a
-//! record is its number from 0; so the position of the partition is the number of its records, and
-//! a missing record is noticed.
+//! activity records has its own source partition, `activity/<writer id>`. The offset of a record in
+//! it is its number, counted from 0. So the position of the partition is the number of its records,
+//! and a missing record is noticed.
+//!
 //! `docs/format.md` has the grammar.
 
 use std::fmt;
@@ -103,7 +104,7 @@ pub struct ActivityRecord {
 }
 
 impl ActivityRecord {
-    /// A record of `kind`: its principal, its subject, and the other members of its body.
+    /// Makes a record of `kind` from its principal, its subject, and the other members of its body.
     ///
     /// # Errors
     /// [`ActivityError`] if a part does not have the required form, or the body would be too long.
@@ -192,8 +193,8 @@ fn time_text(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
-/// The same rule as for names in holds: no value in a column can be mistaken for another name, or
-/// for none.
+/// Whether a text may be a principal or a subject. The rule is the same as for names in holds: a
+/// value in a column cannot be mistaken for another name, or for no name.
 fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len())
         && name.trim().len() == name.len()

@@ -49,7 +49,8 @@ pub struct Archive {
     site: Site,
 }
 
-/// `strongroom.json`. Fields added by a later format are ignored: the format number guards them.
+/// The content of `strongroom.json`. Unknown fields are ignored, because an archive of a later
+/// format is refused by its format number.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Manifest {
     format: u32,
@@ -88,7 +89,8 @@ impl Archive {
         Archive::open_or_create_named(location, options, None)
     }
 
-    /// Like [`Archive::open_or_create_with`], but a new archive names `public_key` as its first key.
+    /// Like [`Archive::open_or_create_with`], but a new archive names `public_key` as its first
+    /// key.
     pub fn open_or_create_named(
         location: &str,
         options: &StoreOptions,
@@ -150,7 +152,8 @@ impl Archive {
         &self.site
     }
 
-    /// The same archive, whose writers extend the signed logs after each commit.
+    /// Returns the same archive with a signer. Its writers extend the signed logs after their
+    /// commits.
     pub fn signed_by(mut self, signer: Arc<Signer>) -> Archive {
         self.site.signer = Some(signer);
         self
@@ -161,13 +164,13 @@ impl Archive {
         Ok(LogSigner::of(self.site.clone(), signer))
     }
 
-    /// Extends every signed log to its last commit, and gives the archive its first key if it has
-    /// none. Returns the heads of the logs.
+    /// Extends every signed log to the last commit of its volume, and gives the archive its first
+    /// key if it has none. Returns the heads of the logs.
     ///
     /// # Errors
-    /// [`LogError::NoKey`] without a signer; [`LogError::KeyNotCurrent`] if the signer's key is
-    /// not the archive's current one; [`LogError::Forked`] if the commits are not those that were
-    /// signed. The logs before the one that failed are caught up.
+    /// [`LogError::NoKey`] without a signer; [`LogError::KeyNotCurrent`] if the signer's key is not
+    /// the archive's current one; [`LogError::Forked`] if the commits are not those that were
+    /// signed. When one log fails, the logs before it have been extended.
     pub fn sign_logs(&self) -> Result<Vec<TreeHead>, LogError> {
         let log_signer = self.log_signer()?;
         background::wait(async move { log_signer.all().await })
@@ -199,14 +202,14 @@ impl Archive {
         })
     }
 
-    /// A writer. On a local disk there is one at a time, and this call waits while another process
-    /// (or thread) has it. In a bucket there may be several, and each first checks that the store
-    /// keeps them apart; see [`Writer`].
+    /// A writer. On a local disk there is one writer at a time, and this call waits while another
+    /// process (or thread) has it. In a bucket there may be several writers, and each first checks
+    /// that the store keeps them apart; see [`Writer`].
     pub fn writer(&self) -> Result<Writer> {
         self.writer_with(WriterOptions::default(), || {})
     }
 
-    /// A writer; calls `on_wait` once if another process has the only one, then waits.
+    /// A writer. If another process has the only writer, calls `on_wait` once, then waits.
     pub fn writer_with(&self, options: WriterOptions, on_wait: impl FnOnce()) -> Result<Writer> {
         let guard = match &self.site.store {
             Store::Local => WriterGuard::LockFile(Lock::acquire(&self.site.root, on_wait)?),
@@ -215,7 +218,7 @@ impl Archive {
         Writer::open(&self.site, options, guard)
     }
 
-    /// A writer, or `None` if another process has the only one.
+    /// A writer, or `None` if another process has the only writer.
     pub fn try_writer(&self, options: WriterOptions) -> Result<Option<Writer>> {
         let guard = match &self.site.store {
             Store::Local => match Lock::try_acquire(&self.site.root)? {
@@ -233,12 +236,13 @@ impl Archive {
         background::wait(snapshot::load(self.site.clone(), table))
     }
 
-    /// Whether `snapshot`, taken of this archive, is still the content of its table. Costs the
+    /// True if nothing was committed to the table since `snapshot` was taken of it. Costs the
     /// listing of a few names.
     pub async fn is_current(&self, snapshot: &Snapshot) -> bool {
         match &self.site.store {
             Store::Local => {
-                // The type is erased because the futures of queries are deep enough already.
+                // The future is boxed to hide its type, because the types of the futures of queries
+                // are nested deeply enough already.
                 let looked: BoxFuture<'_, bool> = snapshot::is_current(&self.site, snapshot).boxed();
                 looked.await
             }
@@ -268,15 +272,15 @@ impl Archive {
         self.site.store.contents(path, bytes, version)
     }
 
-    /// Source partitions in the order of their first commit, with the label and position of their
-    /// last. Reads every commit of `events`; meant for export, not for queries.
+    /// Source partitions in the order of their first commit, with the label and the position of
+    /// their last commit. Reads every commit of `events`; meant for export, not for queries.
     pub fn sources(&self) -> Result<Vec<Source>> {
         let site = self.site.clone();
         background::wait(async move { read::sources(&site).await })
     }
 
     /// Rows of one partition in `source_offset` order, as batches in `table.file_schema()`. Memory
-    /// holds one row group at a time of each file whose offsets overlap.
+    /// holds the rows of one set of overlapping row groups at a time.
     pub fn read_rows(&self, table: Table, partition: &str) -> Result<Rows> {
         Rows::of_partition(self.site.store.clone(), self.snapshot(table)?, partition)
     }
@@ -295,7 +299,7 @@ impl Archive {
         Rows::selected(self.site.store.clone(), self.snapshot(Table::Events)?, partitions, selection)
     }
 
-    /// Where `table` ends: the last commit of each of its volumes.
+    /// Returns the version of the last commit of each volume of `table`.
     pub fn ends(&self, table: Table) -> Result<BTreeMap<Period, u64>> {
         let volumes = self.snapshot(table)?.volumes;
         Ok(volumes.into_iter().map(|volume| (volume.period, volume.version)).collect())
@@ -328,7 +332,8 @@ impl Archive {
     }
 }
 
-/// The options that a location takes from the environment.
+/// The options for `location`: those in the environment if it is in a bucket, otherwise the
+/// defaults.
 fn options_for(location: &str) -> Result<StoreOptions> {
     if S3::is_location(location) { Ok(StoreOptions::from_env()?) } else { Ok(StoreOptions::default()) }
 }
@@ -431,7 +436,7 @@ impl Place {
         let mut text = serde_json::to_vec_pretty(&manifest).map_err(|error| failed(error.into()))?;
         text.push(b'\n');
         let (store, to) = (self.store.clone(), path.clone());
-        // If another process was faster, the archive has its identity.
+        // If another process was faster, the archive keeps the identity that this process gave it.
         background::wait_io(async move { store.put_once(&to, text.into()).await }).map_err(failed)?;
         Ok(())
     }

@@ -1,15 +1,15 @@
 //! Parquet's integer encodings, appended to a byte vector: RLE/bit-packed hybrid and
 //! DELTA_BINARY_PACKED.
 //!
-//! Written here because the `parquet` crate keeps its encoders private and feeds them one value at
-//! a time; these take a whole page. They are tested against the decoders of that crate and of
-//! DuckDB.
+//! They are written here because the `parquet` crate keeps its encoders private and gives them one
+//! value at a time. The encoders here take a whole page. They are tested against the decoders of
+//! that crate and of DuckDB.
 
 /// Number of values in a group of the bit-packed form.
 const GROUP: usize = 8;
-/// From this length on, a run of equal values is stored as a run.
+/// Equal values in a row are stored as a run if there are at least this many.
 const RUN_MIN: usize = 16;
-/// Maximum number of groups in one bit-packed run: this keeps its header below two bytes.
+/// Maximum number of groups in one bit-packed run. Up to this number, its header is a single byte.
 const GROUPS_MAX: usize = 63;
 const DELTA_BLOCK: usize = 128;
 const DELTA_MINIBLOCKS: usize = 4;
@@ -63,7 +63,7 @@ pub(crate) fn put_hybrid(values: &[u32], width: u8, out: &mut Vec<u8>) {
     put_literals(&values[literals_from..], width, out);
 }
 
-/// Appends bit-packed runs; the last group is padded with zeros.
+/// Appends `values` as bit-packed runs. The last group is padded with zeros.
 fn put_literals(values: &[u32], width: u8, out: &mut Vec<u8>) {
     for chunk in values.chunks(GROUPS_MAX * GROUP) {
         let groups = chunk.len().div_ceil(GROUP);
@@ -93,7 +93,7 @@ fn pack(values: &[u32], width: u8, out: &mut Vec<u8>) {
     out.extend_from_slice(&bits.to_le_bytes()[..(filled as usize).div_ceil(8)]);
 }
 
-/// Like [`pack`], but for up to 64 bits.
+/// Like [`pack`], but for values of up to 64 bits.
 fn pack_wide(values: &[u64], width: u8, out: &mut Vec<u8>) {
     let (mut bits, mut filled) = (0u128, 0u32);
     for value in values {
@@ -167,7 +167,7 @@ mod tests {
         }
     }
 
-    /// Bit `index` of a packed run, read the slow and obvious way.
+    /// The `width` bits of a packed run that start at bit `at`, read the slow and obvious way.
     fn bits_at(bytes: &[u8], at: usize, width: usize) -> u64 {
         (0..width).map(|bit| u64::from(bytes[(at + bit) / 8] >> ((at + bit) % 8) & 1) << bit).sum()
     }

@@ -2,8 +2,8 @@
 //!
 //! Invariants: `init` creates what is missing and changes nothing that exists; `check` puts one
 //! object without meaning, with a lock of a day, and otherwise only reads. It never tries a
-//! deletion: if the lock did not work, the test itself would do the damage. An answer that a store
-//! refuses is reported as not checked, never as in order.
+//! deletion: if the lock did not work, the test itself would do the damage. An item for which the
+//! store refuses an answer is reported as not checked, never as in order.
 
 use std::path::PathBuf;
 
@@ -27,8 +27,9 @@ use crate::error::{ArchiveError, Result};
 const SAMPLE_FILES: usize = 16;
 /// Maximum number of names in a finding.
 const NAMES_MAX: usize = 5;
-/// Clock difference in seconds that causes a warning, and one at which stores refuse requests.
+/// Clock difference in seconds above which a check warns.
 const CLOCK_WARN_SECONDS: i64 = 60;
+/// Clock difference in seconds above which stores refuse requests.
 const CLOCK_FAIL_SECONDS: i64 = 900;
 
 /// What [`init`] found and created.
@@ -92,7 +93,7 @@ pub fn init(location: &str, options: &StoreOptions, public_key: Option<PublicKey
     Ok(Init { archive, made_bucket, made_archive, policies })
 }
 
-/// Refuses a bucket that would not keep its objects.
+/// Returns an error for a bucket that would not keep its objects.
 async fn unfit(s3: &S3) -> Result<()> {
     let refuse = |reason: &str| {
         Err(ArchiveError::BucketUnfit { bucket: s3.bucket().to_owned(), reason: reason.to_owned() })
@@ -165,7 +166,7 @@ impl Finding {
 /// Checks the archive at `location`, item by item.
 ///
 /// # Errors
-/// If the location cannot be used at all. Every answer of the store is a finding.
+/// If the location cannot be used at all. Whatever the store answers is a finding, not an error.
 pub fn check(location: &str, options: &StoreOptions) -> Result<Vec<Finding>> {
     let place = Place::of(location, options)?;
     match place.store.clone() {
@@ -217,7 +218,7 @@ fn check_local(place: Place) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// Some sealed files of all tables, from the oldest to the newest.
+/// A sample of the sealed files of all tables, spread evenly from the oldest to the newest.
 fn sample(archive: &Archive) -> Result<Vec<(PathBuf, Option<String>)>> {
     let mut files = Vec::new();
     for table in Table::ALL {
@@ -362,7 +363,7 @@ async fn settings(s3: &S3) -> Vec<Finding> {
     findings
 }
 
-/// Whether a bucket policy refuses deletion to everyone.
+/// The finding about a bucket policy, which should refuse deletion to everyone.
 fn policy_finding(text: &str) -> Finding {
     let remedy = "install the bucket policy that `strongroom archive init` prints";
     let Ok(policy) = serde_json::from_str::<Value>(text) else {

@@ -26,7 +26,7 @@ use zstd::bulk::Compressor;
 
 use crate::bits::{bit_width, put_delta, put_hybrid, put_varint};
 
-/// Longest value kept in statistics; longer ones become bounds.
+/// Longest value kept in statistics. Longer values are shortened to bounds that still enclose them.
 const STATISTICS_BYTES_MAX: usize = 64;
 /// A data page is closed when its values reach this many bytes before compression.
 const PAGE_BYTES_MAX: usize = 1 << 20;
@@ -37,7 +37,7 @@ const PAGE_HEADER_BYTES: usize = 64;
 /// Memory that a worker keeps for the next column, in each of three buffers.
 const SCRATCH_BYTES_MAX: usize = 16 << 20;
 
-/// Which least and greatest values are kept for a column.
+/// For which parts of a column the least and the greatest value are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bounds {
     /// None: for values without order, or that must not be repeated in a footer.
@@ -60,7 +60,8 @@ pub(crate) enum ByteEncoding {
 /// How integers outside a dictionary are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IntEncoding {
-    /// As differences, in the number of bits that the widest of 32 needs.
+    /// As differences, packed in groups of 32: each takes the number of bits that the widest of its
+    /// group needs.
     Delta,
     /// All first bytes, then all second bytes, and so on.
     SplitBytes,
@@ -114,8 +115,8 @@ pub(crate) enum Repetition {
     Flat,
     /// A list with one level in each row, because no row has more than one item.
     OnePerRow,
-    /// A list: its repetition levels, and the index of the first level of each row, then the
-    /// number of levels.
+    /// A list. `levels` has its repetition levels. `starts` has the index of the first level of
+    /// each row and, at its end, the number of levels.
     Each { levels: Vec<u32>, starts: Vec<u32> },
 }
 
@@ -190,7 +191,7 @@ impl Scratch {
     }
 }
 
-/// Selects which bytes of the column belong to a page.
+/// Returns which bytes of a column belong to a page.
 type PageRange = fn(&RawPage) -> Range<usize>;
 
 pub(crate) fn encode_column(
@@ -362,7 +363,8 @@ fn put_pages(
     Ok(pages)
 }
 
-/// Levels of a data page (version 1): their length, then the hybrid.
+/// Appends the levels of a data page (version 1): their length in bytes, then the levels in the
+/// RLE/bit-packed hybrid.
 fn put_levels(levels: &[u32], width: u8, out: &mut Vec<u8>) {
     let at = out.len();
     out.extend_from_slice(&[0; 4]);
@@ -382,7 +384,7 @@ fn put_level_run(level: u32, count: usize, out: &mut Vec<u8>) {
 }
 
 impl Column<'_> {
-    /// The range of levels for `rows` rows from `row`, and how many values they have.
+    /// The range of the levels of `rows` rows from `row` on, and how many values these rows have.
     fn page_levels(&self, row: usize, rows: usize, max_definition: u32) -> (Range<usize>, usize) {
         let levels = match &self.repetition {
             Repetition::Each { starts, .. } => starts[row] as usize..starts[row + rows] as usize,
@@ -457,7 +459,7 @@ impl Values<'_> {
         }
     }
 
-    /// Approximate bytes of `count` values from `at`; decides where long values are cut into pages.
+    /// Approximate bytes of `count` values from `at` on, to decide where pages of long values end.
     fn bytes_len(&self, at: usize, count: usize) -> usize {
         match self {
             Values::Bytes { values, .. } => values[at..at + count].iter().map(|value| value.len()).sum(),
@@ -523,7 +525,8 @@ impl Values<'_> {
         }
     }
 
-    /// `None` if only the bounds of the chunk are known.
+    /// Like [`Values::bounds`], but for the values of one page; `None` if only the bounds of the
+    /// whole chunk are known.
     fn page_bounds(&self, at: usize, count: usize) -> Option<(Bound, Bound)> {
         match self {
             Values::Codes { entries: Entries::Bytes { sorted: false, .. }, .. } => None,
@@ -531,7 +534,8 @@ impl Values<'_> {
         }
     }
 
-    /// Whether the bounds of the pages ascend.
+    /// Ascending if neither the least nor the greatest values of the pages ever decrease; otherwise
+    /// unordered.
     fn boundary_order(&self, pages: &[RawPage]) -> BoundaryOrder {
         let bounds: Vec<_> = pages.iter().filter_map(|page| page.bounds.as_ref()).collect();
         let rises = bounds.windows(2).all(|pair| {
@@ -644,7 +648,8 @@ fn lower(mut value: Bound) -> Bound {
     value
 }
 
-/// The value, or a shorter one that is not less; the whole value if there is none.
+/// The value, or a shorter one that is not less. If there is no such shorter value, the value
+/// whole.
 fn upper(value: Bound) -> Bound {
     let cut = prefix_len(&value);
     if cut == value.len() {
@@ -680,7 +685,7 @@ fn prefix_len(value: &[u8]) -> usize {
     if value.len() <= STATISTICS_BYTES_MAX {
         return value.len();
     }
-    // A UTF-8 character reaches at most three bytes back.
+    // A UTF-8 character starts at most three bytes before its last byte.
     (STATISTICS_BYTES_MAX - 3..=STATISTICS_BYTES_MAX)
         .rev()
         .find(|at| value[*at] & 0xc0 != 0x80)

@@ -117,7 +117,8 @@ pub struct Layout {
     pub byte_codes: bool,
     /// A column with fewer rows than this for each distinct value is not written as a dictionary.
     pub rows_per_entry_min: usize,
-    /// Values outside dictionaries share prefixes with the value before.
+    /// A value outside a dictionary is stored without the prefix that it shares with the value
+    /// before it.
     pub shared_prefixes: bool,
     /// Times and offsets are stored as differences; otherwise as split bytes.
     pub deltas: bool,
@@ -154,7 +155,7 @@ impl Default for Layout {
 ///
 /// # Errors
 /// [`ArchiveError::EncodeSchema`] if the batch has other columns, [`ArchiveError::EncodeColumn`] if
-/// a column cannot be encoded (a page beyond 2 GiB).
+/// a column cannot be encoded (for example, because a page exceeds 2 GiB).
 pub fn encode(table: Table, batch: RecordBatch, arrived: DateTime<Utc>) -> Result<Vec<EncodedRowGroup>> {
     encode_with(table, batch, arrived, &Layout::default())
 }
@@ -277,7 +278,8 @@ fn file_by_date(
         .timestamp_micros();
     let latest = arrived.timestamp_micros().saturating_add(DAY_US);
     let times = column(batch, time_column(table)).as_primitive::<TimestampMicrosecondType>();
-    // Rows of a batch have few dates, mostly one: remember the rows and the list of the last one.
+    // Most batches have rows of a single date. So rows are collected in one list as long as their
+    // day stays the same, and the map is changed only when the day changes.
     let mut current: Option<(i64, Vec<u32>)> = None;
     let epoch = NaiveDate::default();
     let date_of = |day: i64| match u64::try_from(day) {
@@ -373,7 +375,7 @@ fn encode_rows(
     Ok(EncodedRowGroup { table, date, rows: rows.len() as u64, columns, spans, times, record_hashes })
 }
 
-/// How the values of a column outside a dictionary are stored.
+/// How the values of a column are stored if the column has no dictionary.
 #[derive(Clone, Copy)]
 struct ValuePlan {
     bytes: ByteEncoding,
@@ -566,7 +568,7 @@ fn row_codes(
     codes
 }
 
-/// Whether a row has a value, as 1 or 0.
+/// Returns a function that gives 1 for a row with a value, and 0 for a row without one.
 fn validity(nulls: &NullBuffer) -> impl Fn(u32) -> u32 {
     let (bits, offset) = (nulls.inner().values(), nulls.inner().offset());
     move |row| {
@@ -613,7 +615,7 @@ fn compact(codes: &mut [u32], entries: &StringArray) -> (Vec<u32>, bool) {
     (used, is_sorted)
 }
 
-/// The given rows of `array`, in the order of `rows`, as levels and values.
+/// Returns the given rows of `array`, in the order of `rows`, as levels and values.
 fn gather<'a>(array: &'a ArrayRef, rows: &[u32], plan: ValuePlan, layout: &Layout) -> Column<'a> {
     if array.null_count() == array.len() {
         return without_values(array.data_type(), rows.len(), plan);
@@ -691,7 +693,8 @@ fn gather<'a>(array: &'a ArrayRef, rows: &[u32], plan: ValuePlan, layout: &Layou
     }
 }
 
-/// A column that contains only nulls, as many do; none of its rows needs to be read.
+/// Returns a column of `rows` nulls. Many columns contain only nulls, and their rows need not be
+/// read.
 fn without_values<'a>(data_type: &DataType, rows: usize, plan: ValuePlan) -> Column<'a> {
     let of_codes = |entries| Values::Codes { codes: Vec::new(), entries };
     let values = |data_type: &DataType| match data_type {
@@ -729,8 +732,8 @@ fn presence(levels: impl ExactSizeIterator<Item = u32> + Clone) -> Definition {
     }
 }
 
-/// Definition levels of a list of nullable strings: 0 no list, 1 an empty one, 2 a null in it, 3 a
-/// value.
+/// Like [`gather`], but for a list of nullable strings. Its definition levels are 0 for no list, 1
+/// for an empty list, 2 for an item that is null, and 3 for an item with a value.
 fn gather_list<'a>(array: &'a ArrayRef, rows: &[u32], plan: ValuePlan, layout: &Layout) -> Column<'a> {
     let list = array.as_list::<i32>();
     let offsets = list.value_offsets();
@@ -793,7 +796,8 @@ fn gather_list<'a>(array: &'a ArrayRef, rows: &[u32], plan: ValuePlan, layout: &
     }
 }
 
-/// Values from codes: as a dictionary, or one by one if most are different.
+/// Returns the values that `codes` stand for: as a dictionary, or one by one if most of them
+/// differ.
 fn dictionary_values<'a>(
     mut codes: Vec<u32>,
     entries: &'a ArrayRef,

@@ -386,13 +386,14 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Positions are boxed to keep `Result` small in the case without an error.
+/// The offset of a position, or 0 if there is none. Errors box positions, because otherwise every
+/// `Result` would be large.
 fn offset_of(position: &Option<Box<Position>>) -> i64 {
     position.as_ref().map_or(0, |position| position.next_offset)
 }
 
 impl ArchiveError {
-    /// Whether the location that the user gave is at fault, not a disk or an archive.
+    /// True if the location that the user gave is at fault; false if a disk or an archive is.
     pub fn is_location(&self) -> bool {
         match self {
             ArchiveError::Store(error) => error.is_location(),

@@ -6,18 +6,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use strongroom_schemas::Table;
 
-/// A moment after which a crash leaves a different state on disk.
+/// A moment of a seal. A crash after it leaves a different state on disk than a crash before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Before bytes of a file are written.
     Write,
     /// A file is complete and synced, under its staging name.
     FileWritten,
-    /// It has its final name; no commit names it.
+    /// The file has its final name, but no commit names it yet.
     FilePublished,
     /// Before a tile or a checkpoint is written.
     Proof,
-    /// Before a retention record is written, or an object is extended, held, released or removed.
+    /// Before a retention record is written, an object's lock is extended, or an object is held,
+    /// released or removed.
     Retention,
     /// A table's commit was made.
     Committed(Table),
@@ -35,7 +36,7 @@ impl FailPoints {
         *self.armed.lock().unwrap_or_else(PoisonError::into_inner) = Some((step, nth, kind));
     }
 
-    /// Passes `step`, unless it is armed.
+    /// Called when a run reaches `step`. Returns `Ok` unless a failure is due now.
     ///
     /// # Errors
     /// The error that is armed for it.

@@ -1,13 +1,15 @@
 //! Fingerprints of streams.
 //!
-//! A file's position carries the hash of all bytes before it, which a run computes again by reading
-//! the file. A broker drops old messages and a write-ahead log old segments, so their streams have
-//! a *chain* instead: the fingerprint of each line is the first half of the BLAKE3 hash of the
-//! fingerprint before it and the line, newline included. A position's fingerprint is enough to
-//! continue a chain.
+//! The position of a file contains the hash of all bytes before it. A run reads the file from its
+//! start to compute that hash again. Streams of brokers and of the webhook cannot be read again
+//! from their start: a broker deletes old messages, and the webhook's write-ahead log deletes old
+//! segments. Their fingerprints form a *chain* instead. To get the fingerprint after a line, the
+//! fingerprint before the line and the line itself (with its newline) are hashed together, and the
+//! first half of that BLAKE3 hash is taken. So the fingerprint in a position is enough to continue
+//! the chain.
 //!
-//! Invariant: the value after a line depends on the lines alone, not on how they were cut into
-//! chunks. Nothing is kept here; the archive's positions carry the values.
+//! Invariant: the fingerprint after a line depends only on the lines up to it, not on how the bytes
+//! were cut into chunks. Nothing is stored here; the archive's positions contain the fingerprints.
 
 /// First half of a BLAKE3 hash.
 pub type Fingerprint = [u8; 16];
@@ -22,21 +24,23 @@ pub fn fingerprint(hasher: &blake3::Hasher) -> Fingerprint {
 /// Kinds of partitions whose fingerprint is a chain.
 const CHAINED: [&str; 2] = ["kafka/", "webhook/"];
 
-/// Whether the fingerprints of a partition are a chain over its lines.
+/// True if the fingerprints of a partition are a chain over its lines; false if they hash all
+/// bytes.
 pub fn is_chained(partition: &str) -> bool {
     CHAINED.iter().any(|kind| partition.starts_with(kind))
 }
 
-/// The chain of a stream, up to the bytes seen so far.
+/// The chain of a stream over the bytes seen so far.
 #[derive(Clone, Debug, Default)]
 pub struct LineChain {
     value: Fingerprint,
-    /// The hash of an unfinished line.
+    /// The hash that will become the next value, if the bytes end inside a line.
     open: Option<blake3::Hasher>,
 }
 
 impl LineChain {
-    /// Continues after a whole line; the default is the start of a stream.
+    /// Continues the chain of a stream from `value`, the fingerprint after a whole line. A chain
+    /// from the start of a stream is [`LineChain::default`].
     pub fn from(value: Fingerprint) -> Self {
         LineChain { value, open: None }
     }

@@ -4,7 +4,7 @@
 //! 1. Everything that a commit names exists: files are complete, synced and read-only before the
 //!    commit is written, and the commit is synced before [`Writer::seal`] returns.
 //! 2. A row is committed exactly once: each commit carries the position of each source that it
-//!    stores, and is refused unless it starts where the last one ended.
+//!    stores, and is refused unless each source continues where its last commit ended.
 //! 3. Nothing that a commit names is changed. Only whole volumes past their retention are removed,
 //!    by an explicit command that leaves a signed record. Files that no commit names (left by a
 //!    killed run) are removed by the next writer, under the writer lock.
@@ -12,7 +12,8 @@
 //!
 //! On a disk, one process writes at a time; readers need no lock and see whole commits.
 
-/// Tests name this crate as those of the crates above it do: they share what they are made of.
+/// Lets the tests here call this crate `strongroom_archive`: the tests of other crates include the
+/// same file `tests/rows.rs`, which uses that name.
 #[cfg(test)]
 extern crate self as strongroom_archive;
 

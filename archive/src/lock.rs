@@ -1,5 +1,5 @@
-//! Exclusive writing: on a local disk one writer at a time, over all processes; in a bucket every
-//! writer that the store keeps apart from the others.
+//! Who may write. On a local disk there is one writer at a time, over all processes. In a bucket
+//! there may be several, if the store keeps them apart.
 //!
 //! Invariant: the holder of a [`Lock`] is the only writer. The lock belongs to the open file, so
 //! the system releases it when the process dies, however it dies; the file itself stays and has no
@@ -20,13 +20,14 @@ pub(crate) enum WriterGuard {
     /// In a bucket: others may write too, because the store was seen to refuse a second object with
     /// the same name.
     Fenced,
-    /// In a bucket of a store that does not refuse: the operator has promised that no one else
-    /// writes.
+    /// In a bucket whose store does not refuse such an object: the operator has promised that no
+    /// one else writes.
     SingleWriter,
 }
 
 impl WriterGuard {
-    /// Tests the store of a bucket with an object that has no meaning.
+    /// Tests the store of a bucket by putting an object that has no meaning, and returns what
+    /// permits writing there.
     pub(crate) fn of_bucket(bucket: &Bucket) -> Result<WriterGuard> {
         let bucket = bucket.clone();
         background::wait(async move {
@@ -62,7 +63,7 @@ impl Lock {
         Ok(Lock { _file: file })
     }
 
-    /// `None` if another process has it.
+    /// Takes the lock without waiting; `None` if another process has it.
     pub(crate) fn try_acquire(root: &Path) -> Result<Option<Lock>> {
         let path = root.join(layout::LOCK);
         let file = open(&path)?;

@@ -1,8 +1,8 @@
 //! The signed log of a volume: tiles and checkpoints, written after the commits.
 //!
 //! Invariant: a checkpoint is written last, after the tiles of its size, so a log is whole at every
-//! size that was signed. A run that dies before that leaves tiles that are equal to those the next
-//! run would write.
+//! size that was signed. A run that dies before it writes the checkpoint leaves tiles that are
+//! equal to those that the next run would write.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -30,12 +30,12 @@ use crate::records::drops;
 use crate::records::keys::{self, NewKey};
 use crate::site::Site;
 
-/// Where the log of a volume is stored.
+/// The folder of the signed log of a volume.
 pub fn folder(root: &Path, log: VolumeId) -> PathBuf {
     layout::volume(root, log).join(layout::TLOG)
 }
 
-/// Where its checkpoints are stored.
+/// The folder of the checkpoints of that log.
 pub fn checkpoint_folder(root: &Path, log: VolumeId) -> PathBuf {
     folder(root, log).join("checkpoint")
 }
@@ -58,8 +58,8 @@ pub struct LogSigner {
     seen: Seen,
 }
 
-/// The size of the newest checkpoint of each log that this process has seen: older ones need not be
-/// listed again.
+/// The size of the newest checkpoint that this process has seen of each log. Smaller checkpoints
+/// need not be listed again.
 #[derive(Clone, Debug, Default)]
 struct Seen(Arc<Mutex<HashMap<VolumeId, u64>>>);
 
@@ -79,7 +79,8 @@ impl LogSigner {
         LogSigner { site, signer, seen: Seen::default() }
     }
 
-    /// Checks that the signer's key is the archive's; an archive without a key gets it.
+    /// Checks that the signer's key is the archive's current key, and returns all keys. An archive
+    /// without a key gets this one as its first.
     pub async fn keys(&self) -> Result<Keys, LogError> {
         let mut keys = keys::load(&self.site).await?;
         match keys.current() {
@@ -93,7 +94,7 @@ impl LogSigner {
         }
     }
 
-    /// Catches up every log.
+    /// Extends every log to the last commit of its volume, and returns the heads of the logs.
     pub async fn all(&self) -> Result<Vec<TreeHead>, LogError> {
         let keys = self.keys().await?;
         let mut heads = Vec::new();
@@ -103,7 +104,8 @@ impl LogSigner {
         Ok(heads)
     }
 
-    /// Catches up one log; `None` if it has no commit.
+    /// Extends one log to the last commit of its volume, and returns its head; `None` if the volume
+    /// has no commit.
     pub async fn one(
         &self,
         log: VolumeId,
@@ -112,8 +114,9 @@ impl LogSigner {
     ) -> Result<Option<TreeHead>, LogError> {
         let LogSigner { site, signer, seen } = self;
         let origin = log.origin(&site.archive_id);
-        // Names sort by size, so the names from the last one seen are enough. Checkpoints are never
-        // removed: if none of these is left, something is wrong, and all are read.
+        // Names sort by size, so it is enough to list the names from the last checkpoint seen.
+        // Checkpoints are never removed: if that list is empty, something is wrong, and all are
+        // listed.
         let newest = match newest(site, log, seen.of(log), keys).await? {
             None if seen.of(log) > 0 => newest(site, log, 0, keys).await?,
             newest => newest,
@@ -157,7 +160,8 @@ impl LogSigner {
         Ok(Some(head))
     }
 
-    /// The edge of the tree at a signed head: from its tiles, otherwise from the commits.
+    /// The edge of the tree at a signed head. It is read from the tiles or, if these do not lead to
+    /// the signed root, computed from the commits.
     async fn edge(&self, head: &TreeHead) -> Result<Edge, LogError> {
         let site = &self.site;
         let folder = folder(&site.root, head.log);
@@ -202,15 +206,15 @@ pub async fn tile_bytes(site: &Site, folder: &Path, tile: Tile) -> Result<Option
     Ok(None)
 }
 
-/// The hashes of a tile, as many as exist.
+/// The hashes of a tile: as many of its `width` hashes as are stored.
 async fn tile_hashes(site: &Site, folder: &Path, tile: Tile) -> Result<Vec<Hash>, LogError> {
     let bytes = tile_bytes(site, folder, tile).await?.unwrap_or_default();
     let hash = |bytes: &[u8]| Hash(bytes.try_into().expect("chunks of 32"));
     Ok(bytes.chunks_exact(32).take(tile.width as usize).map(hash).collect())
 }
 
-/// The consistency proof from the first `old` commits to a signed head: from its tiles, otherwise
-/// from the commits.
+/// The consistency proof from the first `old` commits to a signed head. It is read from the tiles
+/// or, if these do not lead to the signed root, computed from the commits.
 pub async fn consistency(site: &Site, head: &TreeHead, old: u64) -> Result<Vec<Hash>, LogError> {
     let ranges = tree::consistency_ranges(old, head.size);
     let mut nodes =
@@ -241,8 +245,8 @@ pub async fn consistency(site: &Site, head: &TreeHead, old: u64) -> Result<Vec<H
     }
 }
 
-/// Roots of parts of a log, read from its tiles. A missing hash reads as the empty root; the caller
-/// compares the result and notices.
+/// Roots of parts of a log, read from its tiles. If hashes are missing, the root of the empty tree
+/// is used in their place: the caller notices, because the result does not match the signed root.
 struct Nodes<'s> {
     site: &'s Site,
     folder: PathBuf,
@@ -272,8 +276,8 @@ impl Nodes<'_> {
     }
 }
 
-/// The checkpoint of the largest size, at least `from`, and the key that signed it; of several with
-/// the same size, the one of the newest key.
+/// The largest checkpoint whose size is at least `from`, and the key that signed it. Of several
+/// checkpoints of that size, the one with the newest key is returned.
 pub async fn newest(
     site: &Site,
     log: VolumeId,
@@ -298,7 +302,7 @@ pub async fn newest(
     Err(LogError::Checkpoint { path: folder, fault: CheckpointFault::KeyUnknown { size } })
 }
 
-/// The newest checkpoint with its name and its bytes.
+/// The newest checkpoint: its tree head, its name and its bytes.
 pub async fn newest_note(
     site: &Site,
     log: VolumeId,
@@ -310,7 +314,7 @@ pub async fn newest_note(
     Ok(Some((head, name, note)))
 }
 
-/// Writes a name once; an existing one must have the same content.
+/// Writes a file once. If the name is taken, the existing file must have the same content.
 async fn put_same(site: &Site, path: PathBuf, bytes: Bytes) -> Result<(), LogError> {
     let put = site.store.put_proof(&path, bytes.clone()).await;
     if put.map_err(|source| LogError::Write { path: path.clone(), source })? {

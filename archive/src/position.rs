@@ -13,8 +13,8 @@ pub struct Position {
     pub records: i64,
     /// First half of the BLAKE3 hash of everything before `next_offset`.
     pub prefix_blake3: [u8; 16],
-    /// The broker's number of the first message after `next_offset`; only partitions of a broker
-    /// have one.
+    /// The broker's own number of the first message that is not stored yet; only partitions of a
+    /// broker have one.
     pub broker_offset: Option<i64>,
 }
 
@@ -27,13 +27,13 @@ pub struct SourcePosition {
     pub label: String,
     /// Where this commit's rows end.
     pub position: Position,
-    /// Where they start: the position that [`crate::Writer::position`] returned at the start for
-    /// `events` (or for `activity`, if the source is one of its own), or the end of the last
-    /// commit.
+    /// Where this commit's rows start. For the first commit of a run, this is the position that
+    /// [`crate::Writer::position`] returned for `events` (for `activity`, if the partition belongs
+    /// to a writer of activity records). For later commits, it is where the last commit's rows end.
     pub previous: Option<Position>,
 }
 
-/// Conservation of one commit: `received = events + rejects + duplicates`.
+/// The counts of one commit. They are conserved: `received = events + rejects + duplicates`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub received: u64,

@@ -1,12 +1,13 @@
 //! Rows, read back in the order of their source.
 //!
-//! Terms. Row groups of one partition cover ranges of offsets. Ranges of different blocks never
-//! overlap; those of one block do if the block was split over dates. Row groups that overlap form a
+//! Terms. The row groups of one partition cover ranges of offsets. A *block* is the part of a
+//! source that was encoded in one batch. Row groups from different blocks never overlap. Row groups
+//! from one block overlap if its rows were split over several dates. Row groups that overlap form a
 //! *cluster*.
 //!
-//! Invariant: a cluster is read whole, sorted, and returned before the next is read. So rows come
-//! in order and each once, and memory holds one cluster: the rows of a block, whatever the size of
-//! the archive.
+//! Invariant: a cluster is read whole, sorted, and returned before the next cluster is read. So
+//! every row is returned once, in order, and memory holds one cluster (the rows of a block),
+//! whatever the size of the archive.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::fs::File;
@@ -47,7 +48,7 @@ const FOOTER_BYTES_LIKELY: u64 = 128 << 10;
 /// Number of rows of a returned batch.
 const BATCH_ROWS: usize = 8192;
 
-/// Decides from some columns which rows are worth reading whole.
+/// A chooser: decides from some columns which rows are worth reading whole.
 pub type Choose = dyn FnMut(&RecordBatch) -> std::result::Result<BooleanArray, ArrowError> + Send;
 
 /// Which events to read, and which of their columns.
@@ -61,8 +62,8 @@ pub struct EventSelection {
     /// Names of the wanted columns, including `source`, `source_offset` and `stage_timestamp`; all
     /// columns if empty.
     pub columns: Vec<String>,
-    /// The chooser and the columns that it reads: no other column is read of the rows it leaves
-    /// out.
+    /// The columns that the chooser needs, and the chooser. Of a row that the chooser leaves out,
+    /// no other column is read.
     pub choose: Option<(Vec<String>, Arc<Mutex<Choose>>)>,
 }
 
@@ -88,7 +89,7 @@ pub struct Rows {
     store: Store,
     table: Table,
     files: Vec<FileEntry>,
-    /// Of all files, by first offset.
+    /// The row groups of all files, in order of first offset.
     row_groups: Vec<RowGroup>,
     partitions: VecDeque<String>,
     selection: EventSelection,
@@ -277,7 +278,8 @@ impl Rows {
                     &self.selection,
                 ),
                 Store::S3(_) => {
-                    // The wanted columns are adjacent, or nearly so: one read for each row group.
+                    // The wanted columns are adjacent, or nearly so, so one read for each row group
+                    // fetches them all.
                     let columns = footer.metadata().row_group(row_group.index).columns().iter();
                     let chosen = self.selection.choose.iter().flat_map(|(names, _)| names);
                     let chosen: Vec<&str> = chosen.map(String::as_str).collect();
@@ -375,7 +377,7 @@ fn clusters(row_groups: impl Iterator<Item = RowGroup>) -> VecDeque<Vec<RowGroup
     clusters
 }
 
-/// Offset and number of each row of the partition whose time is selected.
+/// Offset and row number of each row that is of the partition and has a selected time.
 fn wanted(
     rows: &SealedBatch,
     partition: &str,
@@ -415,7 +417,8 @@ impl Cluster {
     }
 }
 
-/// The same values with the type of our schema: files name list items as Parquet requires.
+/// Returns the same values with the type of our schema. In files, list items have the name that
+/// Parquet requires, which differs from the name in our schema.
 fn as_type(array: ArrayRef, wanted: &DataType) -> Result<ArrayRef, ArrowError> {
     match (array.as_list_opt::<i32>(), wanted) {
         (Some(list), DataType::List(item)) if array.data_type() != wanted => {
@@ -438,7 +441,7 @@ fn int64_bounds(row_group: &RowGroupMetaData, name: &str) -> Option<(i64, i64)> 
     }
 }
 
-/// Files that commits added, and the partitions that they moved.
+/// Files that commits added, and the partitions whose positions they moved.
 pub(crate) struct Added {
     pub(crate) paths: HashSet<PathBuf>,
     pub(crate) partitions: BTreeSet<String>,

@@ -1,7 +1,7 @@
 //! Why a signed statement of an archive does not count.
 //!
-//! Invariant: a fault repeats names, numbers and times of a record, never its reason or another
-//! text of a person.
+//! Invariant: a fault repeats names, numbers and times of a record, never its reason or any other
+//! text that a person wrote.
 
 use std::fmt::Display;
 

@@ -18,9 +18,9 @@ pub trait Records: Sync {
 
     /// Compares the columns of `table` with its records. Calls `differs`, in order, with every row
     /// whose columns do not match its record, and with a description that repeats no value. This
-    /// includes a row whose form gives no record, which counts as an empty one, and a row whose
-    /// marks are wrong. For events it calls `each` with the record of every row before, in order.
-    /// The records of rejects say nothing about columns.
+    /// includes a row whose form gives no record (the record then counts as empty), and a row whose
+    /// marks (`form_values`, `redaction`, `faults`) are wrong. For events, it first calls `each`
+    /// with the record of every row, in order. The records of rejects say nothing about columns.
     ///
     /// # Errors
     /// A description of what is wrong with the batch.

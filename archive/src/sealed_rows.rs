@@ -7,10 +7,11 @@
 //!
 //! Nothing is written here, so a crash loses nothing.
 //!
-//! Two readers open files on their own and share only the columns. `read` keeps footers, chooses
-//! row groups by their statistics, and leaves out rows while it decodes. `retention` fetches ranges
-//! without blocking a thread, and only the columns that a hold asks for. `proof::verify` reads rows
-//! here, and opens a changed file again to find the damage, one column chunk after the other.
+//! Two readers open files themselves and take only the typed columns from here. `read` keeps
+//! footers, chooses row groups by their statistics, and leaves out rows while it decodes.
+//! `retention` fetches ranges without blocking a thread, and only the columns that a hold asks for.
+//! `proof::verify` reads rows here, and opens a changed file again to find the damage, one column
+//! chunk after the other.
 
 use arrow_array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use bytes::Bytes;
@@ -126,7 +127,7 @@ impl SealedBatch {
     }
 }
 
-/// The columns that say where the rows are from.
+/// The columns that state the source of each row and its offset there.
 #[derive(Clone, Copy)]
 pub struct Offsets<'b> {
     pub source: &'b StringArray,
@@ -141,7 +142,8 @@ impl<'b> Offsets<'b> {
     }
 }
 
-/// The columns of a Parquet file that are wanted by name, each with everything nested in it.
+/// Selects the columns of a Parquet file whose names are `wanted`, each with everything nested in
+/// it.
 pub fn columns_of(file: &SchemaDescriptor, wanted: &dyn Fn(&str) -> bool) -> ProjectionMask {
     // A list has the name of its column, whatever its items are called.
     let root = |leaf: &usize| file.column(*leaf).path().parts().first().is_some_and(|name| wanted(name));

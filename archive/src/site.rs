@@ -1,8 +1,8 @@
 //! One archive as its lower layers see it: where it is, which one it is, and who signs for it.
 //!
-//! Invariant: the parts belong together. The store is that of the root, and the id is the one that
-//! the root's `strongroom.json` has, so whatever is signed or checked for a site is signed or
-//! checked for that archive.
+//! Invariant: the parts of a [`Site`] belong to one archive. `root` is in `store`, and `archive_id`
+//! is the id in the `strongroom.json` of `root`. So whatever is signed or checked for a site is
+//! signed or checked for that archive.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use strongroom_tlog::signer::Signer;
 
 use crate::error::LogError;
 
-/// The store, place and identity of an archive. Cheap to clone.
+/// The store, location and identity of an archive. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Site {
     pub store: Store,
@@ -39,14 +39,14 @@ impl Site {
         read.map_err(|source| LogError::Read { path: path.to_owned(), source })
     }
 
-    /// Like [`Site::read`], but a file that is not there is an error.
+    /// Like [`Site::read`], but a missing file is an error.
     pub async fn read_present(&self, path: &Path) -> Result<Bytes, LogError> {
         let read = self.store.read_present(path).await;
         read.map_err(|source| LogError::Read { path: path.to_owned(), source })
     }
 
-    /// Names in a folder of records below the root, sorted, without those of files that are being
-    /// written.
+    /// Names in a folder of records below the root, sorted. Files that are still being written are
+    /// left out.
     pub async fn record_names(&self, folder: &str) -> Result<Vec<String>, LogError> {
         let mut names = self.store.names(&self.root.join(folder)).await?;
         names.retain(|name| !name.starts_with('.'));

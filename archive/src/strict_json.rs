@@ -1,7 +1,7 @@
 //! JSON in which no object has a repeated name.
 //!
-//! Readers differ in which of two values they take, so a commit with both would show each of them
-//! another archive.
+//! If a name is repeated, some readers take its first value and others its last. So a commit with a
+//! repeated name would show different archives to different readers.
 //!
 //! Invariant: every reader of RFC 8259 reads a [`Strict`] value as the same value.
 

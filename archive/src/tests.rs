@@ -189,7 +189,7 @@ fn sealing_nothing_commits_nothing() {
     assert_eq!((writer.pending_bytes(), writer.pending_rows()), (0, 0));
     let same = SourcePosition { previous: Some(position(100_000)), ..step(PARTITION, None, 100_000) };
     assert_eq!(writer.seal(&[same], counts(0)).expect("sealed"), SealReport::default());
-    // A run of rejects only moves the position without a row of events.
+    // Even if all rows are rejects, the position in `events` moves, without a row of events.
     let rejects = Shape { first_offset: 100_000, rows: 5, ..Shape::default() };
     append(&mut writer, Table::Rejects, batch(Table::Rejects, &rejects)).expect("appended");
     let moved = step(PARTITION, Some(position(100_000)), 105_000);
@@ -204,8 +204,8 @@ fn sealing_nothing_commits_nothing() {
     assert_eq!(writer.position(Table::Alerts, PARTITION).expect("usable"), None);
 }
 
-/// Dies once at every step of every seal, continues with seals of another length, and must end with
-/// each row once.
+/// Kills a run once at every step of every seal, continues with seals of another length, and checks
+/// that each row is stored once.
 #[test]
 fn a_run_killed_anywhere_is_made_good_by_the_next() {
     let steps = [
@@ -356,7 +356,7 @@ fn positions_survive_checkpoints() {
     assert_eq!(writer.position(Table::Events, PARTITION).expect("usable"), previous);
     assert_eq!(writer.position(Table::Events, "file/quiet").expect("usable"), Some(quiet.position));
     drop(writer);
-    // The same if only the checkpoint has it, as for a reader that skips old commits.
+    // The same is true if only the checkpoint has that position, and no commit does.
     for version in 0..=159 {
         std::fs::remove_file(log.join(format!("{version:020}.json"))).expect("removed");
     }
@@ -385,7 +385,7 @@ fn the_second_writer_waits() {
     append(&mut first, Table::Events, batch(Table::Events, &Shape::default())).expect("appended");
     first.seal(&[step(PARTITION, None, 100_000)], counts(100)).expect("sealed");
     drop(first);
-    // It sees what the first one committed.
+    // The second writer sees what the first one committed.
     assert_eq!(second.join().expect("no panic").expect("a position"), Some(position(100_000)));
     assert!(archive.try_writer(WriterOptions::default()).expect("no error").is_some());
 }
@@ -485,7 +485,7 @@ fn files_and_open_files_are_bounded() {
     let archive = create(folder.path());
     let options = WriterOptions { file_bytes_max: 40_000, open_files_max: 2, ..WriterOptions::default() };
     let mut writer = archive.writer_with(options, || {}).expect("the lock is free");
-    // Each batch has rows of three dates, in turn: one file more than may be open.
+    // The rows of each batch have three dates, so they need one file more than may be open.
     for block in 0..12 {
         let shape = Shape {
             rows: 300,
@@ -582,8 +582,7 @@ fn bodies_stay_out_of_footers() {
     }
 }
 
-/// The encoder's promise to the reader of lists: which are null, which are empty, which contain a
-/// null.
+/// A reader can tell which lists are null, which are empty, and which contain a null.
 #[test]
 fn lists_keep_null_and_empty_apart() {
     let schema = Table::Alerts.batch_schema();

@@ -1,34 +1,36 @@
 //! The one writer of an archive: row groups become files, and files become commits.
 //!
-//! On disk, in the order of creation:
+//! On disk, in the order of creation (below, these are called states 1 to 3):
 //! 1. `_staging/<n>.parquet`: an open file, one for each table and date, which grows by whole row
 //!    groups.
 //! 2. The same file complete: synced, read-only, linked as `date=…/<hash>.parquet`, with that
 //!    folder synced.
 //! 3. The commit that names it, together with the positions of its sources.
 //!
-//! Invariants. A commit names only files in state 2. Positions of `events` are the truth about a
-//! source: `rejects` and `alerts` are committed before `events`, so they never lag, and if a run
-//! dies between the commits they are ahead. The next run then reads the source from the position in
-//! `events` and leaves out what the other tables have: rejects that are stored according to
-//! [`Writer::position`], and alerts whose ids are stored. [`Writer::seal`] refuses an event or a
-//! reject that is already stored, and a source that does not continue where it ended.
+//! Invariants. A commit names only files in state 2. The positions in `events` are the truth about
+//! a source. A seal commits `rejects` and `alerts` before `events`, so they never lack a row from
+//! before the position in `events`. If a run dies between the commits, they are ahead. The next run
+//! then reads the source from the position in `events` and leaves out what the other two tables
+//! already have: rejects that are stored according to [`Writer::position`], and alerts whose ids
+//! are stored. [`Writer::seal`] refuses an event or a reject that is already stored, and a source
+//! that does not continue where it ended.
 //!
-//! `rejects` and `alerts` are committed only by seals that have rows for them. That loses nothing,
-//! because a table that is not ahead of `events` is complete for every offset before the position
-//! in `events`; and an ordinary seal needs only one commit.
+//! `rejects` and `alerts` are committed only by seals that have rows for them, so an ordinary seal
+//! needs only one commit. That loses nothing: a table that is not ahead of `events` is complete for
+//! every offset before the position in `events`.
 //!
-//! `activity` has its own sources and is the truth about them: their positions are only in its
-//! commits, and its commits have no positions of the sources of `events`. A seal may move either
-//! without the other. `activity` is committed first, so that the commit of `events` that follows
-//! records how many commits `activity` has.
+//! `activity` has its own sources and is the truth about them: their positions are only in the
+//! commits of `activity`, and these commits have no positions of the sources of `events`. A seal
+//! may move the positions in one of the two tables and not those in the other. `activity` is
+//! committed first, so that the commit of `events` that follows records how many commits `activity`
+//! has.
 //!
 //! In a bucket, state 1 is an unnamed file on a local disk, and state 2 is an object, put once and
-//! locked. There may be several writers: the store keeps their commits apart. A writer whose commit
-//! name is taken reads what the other commit says about its own sources. If it does not mention
-//! them, the writer commits after it. If it does, another process writes the same source, and this
-//! writer is fenced with [`ArchiveError::PositionAhead`]. Newer volumes are checked in the same way
-//! before each commit.
+//! locked. There may be several writers: the store keeps their commits apart. If the name of a
+//! writer's next commit is taken, the writer reads the commit that has this name. If that commit
+//! does not mention the writer's sources, the writer commits after it. If it does, another process
+//! writes the same source, and this writer stops with [`ArchiveError::PositionAhead`]. Newer
+//! volumes are checked in the same way before each commit.
 //!
 //! After a crash at any moment, state 1 and uncommitted files in state 2 are invisible to readers.
 //! The next writer removes them; in a bucket they stay, because nothing is removed there. After an
@@ -74,7 +76,8 @@ use crate::position::{Counts, Position, SourcePosition};
 use crate::records::{drops, policy};
 use crate::site::Site;
 
-/// Order of commits: the table whose positions are the truth comes last.
+/// Order of the commits of a seal. `events`, whose positions are the truth about most sources,
+/// comes last.
 const COMMIT_ORDER: [Table; 4] = [Table::Activity, Table::Rejects, Table::Alerts, Table::Events];
 /// Parquet readers refuse files with more row groups than this.
 const ROW_GROUPS_MAX: usize = 1 << 14;
@@ -82,9 +85,10 @@ const ROW_GROUPS_MAX: usize = 1 << 14;
 const UPLOADS_MAX: usize = 4;
 /// How many times a commit is tried when other writers are faster.
 const COMMIT_TRIES_MAX: u32 = 50;
-/// Number of commits of a volume before the next volume starts. The total size of a volume's Delta
-/// checkpoints grows with the square of its commits, and a reader of an archive opens every volume:
-/// `docs/format.md` has the costs of both.
+/// Number of commits of a volume before the next volume starts. More commits cost space: the total
+/// size of a volume's Delta checkpoints grows with the square of its commits. Fewer commits cost
+/// time: there are more volumes, and a reader of an archive opens every volume. `docs/format.md`
+/// has both costs.
 pub const VOLUME_COMMITS_MAX: u64 = 8_000;
 /// Number of names in one page of a store's listing.
 const LIST_NAMES_MAX: u64 = 1_000;
@@ -95,7 +99,7 @@ const _: () = assert!(CHECKPOINT_INTERVAL + VOLUME_COMMITS_MAX / LIST_NAMES_MAX 
 /// Settings of a writer; production uses [`WriterOptions::default`].
 #[derive(Clone, Debug)]
 pub struct WriterOptions {
-    /// A file is closed when it has at least this many bytes.
+    /// A file that has at least this many bytes is closed.
     pub file_bytes_max: u64,
     /// Files open at once; the one unused for longest is closed when another is needed.
     pub open_files_max: usize,
@@ -142,24 +146,27 @@ pub struct Commit {
 #[derive(Debug)]
 pub struct Writer {
     site: Site,
-    /// Signs after the commits; without one, the logs are left for another process to sign.
+    /// Signs after the commits. Without it, the logs are left for another process to sign.
     log_signer: Option<LogSigner>,
-    /// For the next report.
+    /// Warnings for the next report.
     warnings: Vec<String>,
     options: WriterOptions,
     /// Newest position of every source in each table, over all volumes.
     positions: HashMap<Table, HashMap<String, Position>>,
     /// The last commit of each volume that `positions` covers.
     seen: HashMap<VolumeId, u64>,
-    /// Number of commits of each volume that misses none, so that later commits can state it.
+    /// Number of commits of each volume in which no commit is missing. Commits of `events` state
+    /// these numbers.
     lengths: HashMap<VolumeId, u64>,
-    /// What this writer's commits to the current volume of `events` have stated of `lengths`.
+    /// The current volume of `events`, and the `lengths` that this writer's commits to it have
+    /// stated.
     said: (Option<VolumeId>, HashMap<VolumeId, u64>),
     /// Volumes that no commit may be added to.
     closed: HashSet<VolumeId>,
-    /// Newest volume of any table: a clock that is set back does not reopen an older one.
+    /// Year of the newest volume of any table. New rows are never put into a volume of an earlier
+    /// year, even if the clock is set back.
     year_min: Option<i32>,
-    /// Year of the rows appended since the last seal, and their volumes.
+    /// Year whose volumes take the rows appended since the last seal. `current` has these volumes.
     year: Option<i32>,
     current: HashMap<Table, VolumeId>,
     volumes: HashMap<VolumeId, VolumeLog>,
@@ -192,7 +199,8 @@ struct OpenFile {
     row_groups: usize,
     times: Option<(i64, i64)>,
     spans: BTreeMap<String, (i64, i64, u64)>,
-    /// Root over the records so far; `None` once a row group came without hashes of its records.
+    /// Merkle tree over the records so far; `None` once a row group came without hashes of its
+    /// records.
     records: Option<CompactRange>,
     last_use: u64,
 }
@@ -211,7 +219,7 @@ struct HashedFile {
     file: File,
     /// Its hash becomes the file's name.
     hasher: blake3::Hasher,
-    /// The hash with which strangers check the bytes, and a store checks an upload.
+    /// The hash with which other programs check the bytes, and a store checks an upload.
     sha256: Sha256,
     bytes: u64,
     fail_points: FailPoints,
@@ -403,8 +411,8 @@ impl Writer {
         Ok(())
     }
 
-    /// The volume for new rows of `table`. It does not change until the seal, so that a batch is in
-    /// one volume.
+    /// The volume for new rows of `table`. It does not change before the next seal, so that all
+    /// rows of a seal are in one volume.
     fn current_volume(&mut self, table: Table) -> Result<VolumeId> {
         if let Some(volume) = self.current.get(&table) {
             return Ok(*volume);
@@ -555,7 +563,8 @@ impl Writer {
         read_only(staging).map_err(protect)?;
         // The new permission is in the inode, which must be on disk before the name is.
         file.sync_all().map_err(protect)?;
-        // A link does not replace: an equal file that is already committed would be a bug of ours.
+        // A link does not replace an existing file, so this fails if an equal file is already
+        // committed, which would be a bug of ours.
         let published = std::fs::hard_link(staging, path).and_then(|()| std::fs::remove_file(staging));
         published.map_err(|source| ArchiveError::PublishFile { path: path.to_owned(), source })?;
         durable::sync_folder(folder)?;
@@ -603,9 +612,9 @@ impl Writer {
                 let next_offset = given.position.next_offset;
                 return Err(ArchiveError::RowsBeyondPosition { table, partition, last, next_offset });
             }
-            // An alert may complete on an event that was sealed long ago: only the end of a window
-            // shows that too little happened in it. Alerts are told apart by their ids, which their
-            // producer keeps unique.
+            // Alerts may be raised for events that were sealed long ago: that too little happened
+            // in a window is known only when the window ends. So offsets do not show that an alert
+            // is repeated. Its id does, and the producer of alerts keeps ids unique.
             if table == Table::Alerts {
                 continue;
             }
@@ -646,7 +655,8 @@ impl Writer {
                 continue;
             }
             let stored = &self.positions[&table];
-            // After a crash between tables, this table may be ahead of this seal; it stays there.
+            // After a crash between the commits of a seal, this table's position may be ahead of
+            // this seal's. Then it is not moved back.
             let not_ahead = |given: &&SourcePosition| {
                 stored
                     .get(&given.partition)
@@ -736,7 +746,8 @@ impl Writer {
         Ok(())
     }
 
-    /// In a bucket, a field that makes each commit differ from every other.
+    /// In a bucket, returns a random field that makes each commit differ from every other; on a
+    /// disk, nothing.
     fn commit_id(&self) -> Result<Map<String, Value>> {
         match self.site.store {
             Store::Local => Ok(Map::new()),
@@ -744,8 +755,8 @@ impl Writer {
         }
     }
 
-    /// Makes one commit, after those of other writers if they did not move `partitions`, which are
-    /// ours.
+    /// Makes one commit. If other writers have committed in the meantime, it follows their commits,
+    /// unless these moved the positions of `partitions`, which are this writer's sources.
     fn commit(
         &mut self,
         table: Table,
@@ -824,9 +835,10 @@ impl Writer {
         }
     }
 
-    /// Closes the volume before one that is about to be created, unless another writer has closed
-    /// it. No writer commits to a closed volume, so positions in the new volume are the newest. On
-    /// a disk there is no other writer, and the turn of a year needs no such commit.
+    /// Called before `volume` is created: closes the table's last volume before it, unless another
+    /// writer has done so. No writer commits to a closed volume, so the positions in the new volume
+    /// are the newest. A disk has no other writer, so there the last volume of a year is not closed
+    /// when the next year begins.
     fn close_before(
         &mut self,
         volume: VolumeId,
@@ -892,7 +904,8 @@ impl Writer {
         Err(ArchiveError::CommitContended { path, attempts: COMMIT_TRIES_MAX })
     }
 
-    /// Reads what other writers have committed, up to `version` of the volume and in newer volumes.
+    /// Reads what other writers have committed to `volume` up to `version`, and to newer volumes.
+    /// Fails if they have moved the positions of `partitions`.
     fn follow(&mut self, volume: VolumeId, version: u64, partitions: &HashSet<&str>) -> Result<()> {
         let table = volume.table;
         let after = self.seen.get(&volume).copied();
@@ -958,7 +971,7 @@ fn unproven(error: LogError) -> String {
     format!("the proof log is behind: {}", with_causes(&error))
 }
 
-/// What commits say about all sources.
+/// What the commits and the drop records of an archive say about its sources and volumes.
 struct Known {
     positions: HashMap<Table, HashMap<String, Position>>,
     seen: HashMap<VolumeId, u64>,
@@ -1043,7 +1056,7 @@ impl OpenFile {
 /// Removes what killed runs left: files being written, and sealed files that no commit names.
 ///
 /// Only the newest volume of a table can contain such files, because a writer never goes back to an
-/// older one. Called under the writer lock.
+/// older volume. Called under the writer lock.
 fn remove_leftovers(site: &Site) -> Result<()> {
     let root = &site.root;
     for name in durable::names(root)? {
@@ -1099,7 +1112,6 @@ fn remove_unnamed(site: &Site, table: Table, volume: &Path) -> Result<()> {
     }
     // A snapshot leaves out files that another program has replaced since. A file that any commit
     // ever named must stay, so every commit is read before a file is removed.
-    //
     if !unnamed.is_empty() {
         let volume = volume.to_owned();
         let commits = background::wait(async move {

@@ -1,7 +1,8 @@
 //! Where asynchronous code and all requests to object stores run.
 //!
-//! Invariant: they run on this module's threads, never on the caller's. So the archive can be used
-//! from plain threads and inside any async runtime, and never blocks or nests one.
+//! Invariant: such code runs on this module's threads, never on the caller's. So the archive can be
+//! used from plain threads and inside any async runtime; it never blocks a caller's runtime, and
+//! never starts a second one inside it.
 //!
 //! Futures are boxed: otherwise the runtime's task and the channel would be compiled for the future
 //! type of each of some forty callers, which was a quarter of the crate's code.
@@ -17,8 +18,8 @@ use tokio::task::JoinHandle;
 
 use super::error::{Result, StoreError};
 
-/// Reading a log takes a few small files. With two threads a reader can wait inside another; two
-/// more carry objects.
+/// Two threads are enough for the few small files of a log, even if one read waits for another. Two
+/// more transfer objects.
 const THREADS: usize = 4;
 
 type Job = Pin<Box<dyn Future<Output = ()> + Send>>;

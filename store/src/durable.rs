@@ -45,7 +45,7 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
         .map_err(|source| StoreError::SyncFolder { path: folder.to_owned(), source })
 }
 
-/// Writes a new file whole; an existing one is an error of kind `AlreadyExists`.
+/// Writes a new file whole. If `path` exists already, returns an error of kind `AlreadyExists`.
 pub fn create_file(path: &Path, staging: &Path, parts: &[&[u8]]) -> io::Result<()> {
     write_synced(staging, parts)?;
     // A link, unlike a rename, does not replace an existing file.
@@ -55,7 +55,7 @@ pub fn create_file(path: &Path, staging: &Path, parts: &[&[u8]]) -> io::Result<(
     sync_parent(path)
 }
 
-/// Writes a file whole, replacing an existing one.
+/// Writes a file whole, and replaces an existing file at `path`.
 pub fn replace_file(path: &Path, staging: &Path, parts: &[&[u8]]) -> io::Result<()> {
     write_synced(staging, parts)?;
     std::fs::rename(staging, path)?;
@@ -97,7 +97,8 @@ pub fn names(folder: &Path) -> Result<Vec<std::ffi::OsString>> {
     entries.map(|entry| entry.map(|entry| entry.file_name()).map_err(failed)).collect()
 }
 
-/// Name of a log file while it is written, before it becomes `path`; no two calls return the same.
+/// Name for a log file while it is written, before it is given the name `path`. No two calls return
+/// the same name.
 pub fn staging_of(path: &Path) -> PathBuf {
     static GIVEN: AtomicU32 = AtomicU32::new(0);
     let mut name = path.as_os_str().to_owned();
@@ -105,7 +106,7 @@ pub fn staging_of(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Whether a name was made by [`staging_of`].
+/// Whether a name has the form that [`staging_of`] gives.
 pub fn is_staging(name: &str) -> bool {
     name.split_once('#')
         .is_some_and(|(_, digits)| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))

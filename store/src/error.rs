@@ -1,7 +1,7 @@
 //! What can go wrong with a store: one variant for each operation, with the object it failed on.
 //!
-//! Invariant: this is the lowest error of the crate. It wraps no error of a layer above the store,
-//! so each of those can wrap it.
+//! Invariant: [`StoreError`] wraps no error of a layer above the store, so every such layer can
+//! wrap it.
 
 use std::io;
 use std::path::PathBuf;
@@ -73,7 +73,8 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the location or the settings given are at fault, and not a disk or a bucket.
+    /// True if the location or the settings that the user gave are at fault; false if a disk or a
+    /// bucket is.
     pub fn is_location(&self) -> bool {
         matches!(
             self,

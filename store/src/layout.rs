@@ -10,7 +10,7 @@
 //!         _tlog/                                the signed log; see `docs/proof.md`
 //!         _staging/<n>.parquet                  files being written; removed by the next writer
 //! <root>/_keys/<8 digits>                       the keys that sign the logs
-//! <root>/_retention/<8 digits>                  years promised beyond `strongroom.json`
+//! <root>/_retention/<8 digits>                  more years than `strongroom.json` promises
 //! <root>/_holds/<8 digits>[-<8 digits>]         legal holds, their releases, and the objects held
 //! <root>/_dropped/<table>-<period>[.state]      dropped volumes, and where they ended
 //! ```
@@ -18,8 +18,8 @@
 //! In a bucket there is neither `.lock` nor `_staging`, but there are objects
 //! `<root>/_probe/<nonce>`, which have no meaning.
 //!
-//! Invariant: a name that is not of this form is not ours, and is never touched. Delta readers skip
-//! names that start with `_` or `.`, so nothing unsealed is visible to them.
+//! Invariant: a name that is not of this form is not ours, and is never changed or removed. Delta
+//! readers skip names that start with `_` or `.`, so nothing unsealed is visible to them.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -69,7 +69,7 @@ pub fn delta_log(volume: &Path) -> PathBuf {
     volume.join(DELTA_LOG)
 }
 
-/// The volumes among the names in a table's folder, oldest first.
+/// The periods of the volumes among the names in a table's folder, oldest first.
 pub fn periods_among(names: &[String]) -> Vec<Period> {
     let mut periods: Vec<Period> = names.iter().filter_map(|name| name.parse().ok()).collect();
     periods.sort_unstable();
@@ -92,7 +92,7 @@ pub fn file_name(hash: &blake3::Hash) -> String {
     format!("{}{PARQUET}", &hash.to_hex()[..NAME_DIGITS])
 }
 
-/// Whether a name was made by [`file_name`].
+/// Whether a name has the form that [`file_name`] gives.
 pub fn is_file_name(name: &str) -> bool {
     name.strip_suffix(PARQUET).is_some_and(|digits| {
         digits.len() == NAME_DIGITS && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
@@ -142,8 +142,8 @@ fn version_digits(digits: &str) -> Option<u64> {
     all.then(|| digits.parse().ok()).flatten()
 }
 
-/// Whether a folder that contains a file of this name still counts as empty, and may become an
-/// archive.
+/// True for hidden files and `lost+found`: a folder that contains nothing else counts as empty, and
+/// may become an archive.
 pub fn is_furniture(name: &OsStr) -> bool {
     name.to_str().is_some_and(|name| name.starts_with('.') || name == "lost+found")
 }

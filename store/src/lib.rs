@@ -2,12 +2,12 @@
 //! operations for both.
 //!
 //! Invariant, for both: a name appears whole or not at all, a name that exists is durable, and a
-//! name that is taken is never given other content. This module cannot remove or replace anything.
+//! name that is taken is never given other content. A [`Store`] cannot remove or replace anything.
 //!
 //! Names are paths below the archive's root; in a bucket the root is written `s3://bucket/prefix`,
 //! so messages show names in the form that other tools accept. The two kinds of store are an enum,
-//! not a trait, because callers must see the difference between them: locks on files against locks
-//! on objects.
+//! not a trait, because callers must see the difference between them: a disk has a lock file for
+//! its one writer, and a bucket has a lock on every object.
 
 pub mod background;
 pub mod durable;
@@ -40,7 +40,7 @@ pub enum Store {
     S3(Bucket),
 }
 
-/// A prefix of a bucket, and the lock of every object below it.
+/// A prefix of a bucket, and the lock that every new object below it gets.
 #[derive(Clone, Debug)]
 pub struct Bucket {
     pub s3: S3,
@@ -62,8 +62,9 @@ impl Store {
         }
     }
 
-    /// Like [`Store::names`], but only names that are not before `from` in byte order. A bucket
-    /// lists no others.
+    /// Like [`Store::names`], but without the names before `from` in byte order. A bucket does not
+    /// even list those. `from` must be a prefix and not a whole name, because a bucket leaves out
+    /// the name that equals it.
     pub async fn names_from(&self, folder: &Path, from: &str) -> Result<Vec<String>> {
         match self {
             Store::Local => {
@@ -77,7 +78,7 @@ impl Store {
         }
     }
 
-    /// A small file whole; `None` if it does not exist.
+    /// Reads a small file whole; `None` if it does not exist.
     pub async fn read(&self, path: &Path) -> io::Result<Option<Bytes>> {
         match self {
             Store::Local => match open_file(path).and_then(|mut file| {
@@ -150,7 +151,7 @@ impl Store {
     }
 }
 
-/// Opens a plain file. Opening a pipe in its place, say, would block.
+/// Opens a plain file, and refuses anything else: opening a pipe, for example, would block.
 fn open_file(path: &Path) -> io::Result<std::fs::File> {
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a plain file"));
@@ -183,20 +184,21 @@ impl Contents {
         self.bytes
     }
 
-    /// The path of a file on a local disk, which the caller best opens itself.
+    /// The path, if the file is on a local disk, so that the caller can open it itself; `None` in a
+    /// bucket.
     pub fn local(&self) -> Option<&Path> {
         matches!(self.place, Place::Local).then_some(self.path.as_path())
     }
 
-    /// Several ranges, in the order given. Ranges close to each other become one request to an
-    /// object store. May be called inside any async runtime; cancel safe.
+    /// Reads several ranges and returns them in the order given. Ranges close to each other become
+    /// one request to an object store. May be called inside any async runtime; cancel safe.
     ///
     /// # Errors
     /// Of kind `UnexpectedEof` for a range that ends after the end of the file; it is not
     /// requested.
     pub async fn read_ranges(&self, ranges: Vec<Range<u64>>) -> io::Result<Vec<Bytes>> {
-        // A damaged footer may name any range; one beyond the end of the file costs no memory and
-        // no request.
+        // A damaged footer may name any range. A range that ends after the end of the file is
+        // refused before it costs memory or a request.
         if ranges.iter().any(|range| range.start > range.end || range.end > self.bytes) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -220,7 +222,7 @@ impl Contents {
         }
     }
 
-    /// One range; see [`Contents::read_ranges`].
+    /// Reads one range; see [`Contents::read_ranges`].
     pub async fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
         Ok(self.read_ranges(vec![range]).await?.pop().unwrap_or_default())
     }
@@ -232,10 +234,10 @@ impl Contents {
     }
 }
 
-/// A part of a file, in memory, that is read at the offsets of the file.
+/// A part of a file, in memory. It is read at offsets in the whole file.
 #[derive(Clone, Debug)]
 pub struct Fetched {
-    /// Offset of the first byte in the file.
+    /// Offset in the file of the first byte of `bytes`.
     pub start: u64,
     pub bytes: Bytes,
 }

@@ -1,14 +1,14 @@
 //! For how long new objects are locked.
 //!
-//! Invariant: a term only grows. All clones of it grow together, so a policy that one reader of an
-//! archive has seen is what every writer of that archive puts objects with.
+//! Invariant: a term only grows, and all its clones grow together. So once one clone includes a
+//! policy of the archive, every writer that has another clone locks its new objects accordingly.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::options::{LockMode, Retention};
 
-/// The lock of new objects. Clones see it grow.
+/// The lock of new objects. When one clone is raised, all are.
 #[derive(Clone, Debug)]
 pub struct LockTerm {
     mode: LockMode,
@@ -18,7 +18,7 @@ pub struct LockTerm {
 }
 
 impl LockTerm {
-    /// The term of a store that is asked for `retention`.
+    /// A term that starts with `retention` and includes no policy record.
     pub fn new(retention: Retention) -> Self {
         LockTerm { mode: retention.mode, years: Arc::new(retention.years.into()), records: Arc::default() }
     }
@@ -28,12 +28,12 @@ impl LockTerm {
         Retention { mode: self.mode, years: self.years.load(Ordering::Relaxed) }
     }
 
-    /// How many records of policy are in it.
+    /// Number of policy records that the term includes.
     pub fn records(&self) -> u64 {
         self.records.load(Ordering::Relaxed)
     }
 
-    /// Raises it to what the first `records` records of policy promise.
+    /// Raises the term to `years`, which the first `records` policy records promise.
     pub fn raise(&self, years: u32, records: u64) {
         self.years.fetch_max(years, Ordering::Relaxed);
         self.records.fetch_max(records, Ordering::Relaxed);

@@ -34,20 +34,21 @@ pub struct S3Options {
     /// Region of the bucket; by default the one that AWS tools find, and `us-east-1` if an endpoint
     /// is set.
     pub region: Option<String>,
-    /// `https://host/bucket/key` instead of `https://bucket.host/key`, which many stores other than
-    /// AWS need.
+    /// Uses `https://host/bucket/key` instead of `https://bucket.host/key`. Many stores other than
+    /// AWS need this.
     pub path_style: bool,
     /// PEM file of certificates that are trusted in addition to the system's.
     pub ca_file: Option<PathBuf>,
     /// Key for SSE-KMS; by default the bucket's own setting applies.
     pub kms_key_id: Option<String>,
-    /// Lock mode of every object. An archive created with `Compliance` is never written with less.
+    /// Lock mode of every object. In an archive created with `Compliance`, every object gets that
+    /// mode, whatever is set here.
     pub mode: LockMode,
     /// Calendar years for which every object is kept, counted from its PUT, plus a day. An archive
-    /// created with more is never written with less.
+    /// created with more years keeps its objects for that number, whatever is set here.
     pub retention_years: u32,
-    /// Writes although the store does not refuse to replace an object. No other writer may run
-    /// then.
+    /// Permits writing to a store that does not refuse to replace an object. No other writer may
+    /// run at the same time.
     pub single_writer: bool,
     /// Folder for files that are being written, on a local disk; by default `$STRONGROOM_STAGING`,
     /// else the system's temporary folder. The files have no name, and vanish with the process.
@@ -101,7 +102,7 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// The stricter of both, in each respect.
+    /// The stricter mode and the larger number of years of the two.
     pub fn at_least(self, other: Retention) -> Retention {
         let mode = match (self.mode, other.mode) {
             (LockMode::Governance, LockMode::Governance) => LockMode::Governance,
@@ -110,10 +111,11 @@ impl Retention {
         Retention { mode, years: self.years.max(other.years) }
     }
 
-    /// The end of the retention of an object put at `now`: as many calendar years later, plus a
-    /// day. The years of a bucket's default retention have 365 days, so six of them end a day or
-    /// two too early. From the 29th of February it runs to the 1st of March before the day is
-    /// added. `None` beyond the end of the calendar.
+    /// The end of the retention of an object put at `now`: `self.years` calendar years later, plus
+    /// a day. A bucket's own default retention counts years of 365 days, so six such years would
+    /// end a day or two too early. If `now` is on the 29th of February and the last year has no
+    /// such day, the years end on the 1st of March, and the day is added to that. `None` if the
+    /// calendar has no such date.
     pub fn until(self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let later = now.checked_add_months(Months::new(self.years.checked_mul(12)?))?;
         let missing = u64::from(later.day() != now.day());
@@ -188,7 +190,7 @@ pub mod variables {
     pub const SINGLE_WRITER: &str = "STRONGROOM_S3_SINGLE_WRITER";
     /// [`super::S3Options::request_timeout`], in seconds.
     pub const TIMEOUT: &str = "STRONGROOM_S3_TIMEOUT";
-    /// [`super::S3Options::staging`], if that is not set.
+    /// Used for [`super::S3Options::staging`] if that is `None`.
     pub const STAGING: &str = "STRONGROOM_STAGING";
 }
 
@@ -204,7 +206,8 @@ mod tests {
         let until = |y, m, d| six.until(Utc.with_ymd_and_hms(y, m, d, 23, 59, 59).unwrap()).unwrap();
         let day = |y, m, d| Utc.with_ymd_and_hms(y, m, d, 23, 59, 59).unwrap();
         assert_eq!(until(2026, 3, 2), day(2032, 3, 3));
-        // 2,192 days, where six years of 365 days are 2,190.
+        // These six calendar years have 2,192 days, and a day is added. Six years of 365 days would
+        // be 2,190.
         assert_eq!((until(2026, 3, 2) - day(2026, 3, 2)).num_days(), 2193);
         assert_eq!(until(2024, 2, 29), day(2030, 3, 2));
         assert_eq!(until(2026, 2, 28), day(2032, 2, 29));

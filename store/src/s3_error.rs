@@ -1,4 +1,4 @@
-//! Failed requests to an object store: what it answered, and whether a retry can help.
+//! Failed requests to an object store: what the store answered, and whether a retry can help.
 //!
 //! Invariants: a failure names a status, a code and the store's own message, never a header, a body
 //! or any part of a request, so no credential can reach a log. Tries are bounded in number and in
@@ -42,7 +42,7 @@ pub enum S3Error {
 }
 
 impl S3Error {
-    /// The failure of an SDK operation.
+    /// Converts the failure of an SDK operation.
     pub fn of<E: ProvideErrorMetadata + std::error::Error + 'static>(
         error: &SdkError<E, HttpResponse>,
     ) -> S3Error {
@@ -73,7 +73,7 @@ impl S3Error {
         }
     }
 
-    /// The store's failure inside an error of a file operation.
+    /// The [`S3Error`] that an I/O error was made from; `None` if it has another cause.
     pub fn within(error: &std::io::Error) -> Option<&S3Error> {
         error.get_ref()?.downcast_ref()
     }
@@ -102,22 +102,22 @@ impl S3Error {
         }
     }
 
-    /// The object, or that part of the bucket's settings, does not exist.
+    /// True if the requested object, or the requested setting of the bucket, does not exist.
     pub fn is_missing(&self) -> bool {
         self.status() == Some(404) && !self.is_bucket_missing()
     }
 
-    /// The bucket does not exist.
+    /// True if the bucket does not exist.
     pub fn is_bucket_missing(&self) -> bool {
         matches!(self, S3Error::Refused { code, .. } if code == "NoSuchBucket")
     }
 
-    /// An object with that name exists already.
+    /// True if a PUT was refused because an object with its name exists already.
     pub fn is_present(&self) -> bool {
         self.status() == Some(412)
     }
 
-    /// The request was understood, but is not allowed.
+    /// True if the store understood the request, but does not allow it.
     pub fn is_denied(&self) -> bool {
         matches!(self.status(), Some(401 | 403))
     }
@@ -153,7 +153,8 @@ impl From<S3Error> for std::io::Error {
     }
 }
 
-/// A code for answers without one: an answer to HEAD has no body to contain it.
+/// Returns a code for an answer that does not state one. An answer to HEAD has no body, and the
+/// code would be in the body.
 fn code_of(status: u16) -> &'static str {
     match status {
         404 => "NotFound",
@@ -163,7 +164,8 @@ fn code_of(status: u16) -> &'static str {
     }
 }
 
-/// The last cause says what went wrong; those before it only say that something did.
+/// Returns the text of the last cause of `error`. The last cause says what went wrong; the earlier
+/// ones only say that something did.
 fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
@@ -177,7 +179,7 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
 pub struct Tries {
     timeout: Duration,
     made: u32,
-    /// An earlier try may have succeeded although its answer was lost or an error.
+    /// True if an earlier try may have succeeded although its answer was lost or was an error.
     pub maybe_done: bool,
 }
 
@@ -187,8 +189,8 @@ impl Tries {
         Tries { timeout, made: 0, maybe_done: false }
     }
 
-    /// Makes one try. `None` if it failed and, after a pause that was already made, another one
-    /// should follow.
+    /// Makes one try and returns its outcome. If the try failed and a retry can help, waits for the
+    /// pause before the next try and returns `None`.
     pub async fn once<T>(
         &mut self,
         request: impl Future<Output = Result<T, S3Error>>,
@@ -209,7 +211,8 @@ impl Tries {
     }
 }
 
-/// Makes a request that is safe to repeat, until there is an answer or no try is left.
+/// Repeats a request, which must be safe to repeat, until it succeeds, a retry cannot help, or no
+/// try is left.
 pub async fn repeat<T, F: Future<Output = Result<T, S3Error>>>(
     timeout: Duration,
     request: impl Fn() -> F,

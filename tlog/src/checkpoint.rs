@@ -1,8 +1,8 @@
-//! Checkpoints of a volume's log: their text, their names, and the edge of the tree that the next
-//! one continues.
+//! Checkpoints of a volume's log: their text, their names, and the edge of the tree, from which the
+//! next checkpoint continues.
 //!
-//! Invariant: a checkpoint is accepted only as it would be written, under the origin of its own log
-//! and with a signature of a known key that holds.
+//! Invariant: a checkpoint is accepted only in the exact form in which it would be written, with
+//! the origin of its own log and a valid signature by a known key.
 
 use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::Sha256Hash as Hash;
@@ -14,7 +14,7 @@ use super::tree::{self, TILE_WIDTH, Tile};
 /// Number of digits of a size in a checkpoint's name.
 const SIZE_DIGITS: usize = 20;
 
-/// A log at one size.
+/// A log at one size, with its root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TreeHead {
     pub log: VolumeId,
@@ -22,17 +22,19 @@ pub struct TreeHead {
     pub root: Hash,
 }
 
-/// Name of the checkpoint of a size, by the key of that id. Names sort by size.
+/// Name of the checkpoint of `size` that the key with this id signed. Names sort by size.
 pub fn checkpoint_name(size: u64, id: KeyId) -> String {
     format!("{size:0SIZE_DIGITS$}-{id}")
 }
 
-/// The beginning of the names of checkpoints of `size`; those of greater ones sort after it.
+/// The prefix of the names of all checkpoints of `size`. The names of larger checkpoints sort after
+/// it.
 pub fn name_prefix(size: u64) -> String {
     format!("{size:0SIZE_DIGITS$}")
 }
 
-/// Size, name of the checkpoint and id of the authority, from the name of a timestamp.
+/// Splits the name of a timestamp. Returns the size and the name of its checkpoint, and the id of
+/// the authority.
 pub fn parse_timestamp_name(name: &str) -> Option<(u64, &str, &str)> {
     let (checkpoint, id) = name.rsplit_once('-')?;
     let hex = id.len() == 8 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
@@ -40,7 +42,8 @@ pub fn parse_timestamp_name(name: &str) -> Option<(u64, &str, &str)> {
     Some((size, checkpoint, id))
 }
 
-/// Size and key id, from the name of a checkpoint or of what others made for it.
+/// Returns the size and the key id in the name of a checkpoint. A file of a witness's cosignature
+/// has a name of the same form, with the id of the witness's key.
 pub fn parse_checkpoint_name(name: &str) -> Option<(u64, &str)> {
     let (size, id) = name.split_once('-')?;
     let digits = size.len() == SIZE_DIGITS && size.bytes().all(|byte| byte.is_ascii_digit());
@@ -53,8 +56,8 @@ pub fn checkpoint_text(origin: &str, size: u64, root: &Hash) -> String {
     format!("{origin}\n{size}\n{}\n", base64(&root.0))
 }
 
-/// Origin, size and root, from the text of a checkpoint, which must have the format of
-/// [`checkpoint_text`].
+/// Returns origin, size and root from the text of a checkpoint; `None` if it does not have the
+/// exact format of [`checkpoint_text`].
 pub fn parse_checkpoint_text(text: &str) -> Option<(&str, u64, Hash)> {
     let mut lines = text.lines();
     let (origin, size, root) = (lines.next()?, lines.next()?.parse().ok()?, lines.next()?);
@@ -77,8 +80,8 @@ pub enum CheckpointFault {
     KeyUnknown { size: u64 },
 }
 
-/// Checks a checkpoint of `log` and its signature by one of `keys`. Returns which key it was, or
-/// what is wrong.
+/// Checks that `note` is a checkpoint with this origin, signed by one of `keys`. Returns its size,
+/// its root, and the index in `keys` of its signer.
 pub fn check_note(
     note: &[u8],
     origin: &str,
@@ -103,7 +106,7 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// Adds a leaf; tiles that become full are added to `full`.
+    /// Adds a leaf. Tiles that become full by it are appended to `full`.
     pub fn push(&mut self, leaf: Hash, full: &mut Vec<(Tile, Vec<u8>)>) {
         self.size += 1;
         let mut hash = leaf;
@@ -135,8 +138,8 @@ impl Edge {
 
     /// The root of the tree.
     pub fn root(&self) -> Hash {
-        // Full subtrees from the smallest to the largest: level by level upwards, each from its
-        // last hash.
+        // Joins the full subtrees from the smallest to the largest: level by level upwards, and in
+        // each level from its last hash to its first.
         let mut root = None;
         for hashes in &self.levels {
             let mut rest = hashes.as_slice();

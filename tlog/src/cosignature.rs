@@ -1,8 +1,8 @@
 //! Cosignatures of witnesses: C2SP tlog-cosignature, version 1 with Ed25519.
 //!
 //! Invariant: a cosignature counts only for the witness whose name and key it was checked with, and
-//! for the text it was made over. It states: at this time, this was the largest tree of the log
-//! that the witness had seen, and it continued all before.
+//! for the text it was made over. It states that at the given time, this tree was the largest tree
+//! of the log that the witness had seen, and that it continued every tree seen before it.
 
 use std::fmt;
 
@@ -58,7 +58,7 @@ impl WitnessKey {
     /// Of several cosignatures the oldest counts.
     ///
     /// # Errors
-    /// If a cosignature with its name and id is invalid.
+    /// If a cosignature with the name and the id of this witness is invalid.
     pub fn cosigned(&self, note: &Note<'_>) -> Result<Option<u64>, BadCosignature> {
         let mut oldest = None;
         for signature in note.signatures_of(&self.name, self.id()) {
@@ -80,7 +80,8 @@ impl fmt::Display for WitnessKey {
     }
 }
 
-/// A cosignature under a known name and id that its key did not make.
+/// The error for a cosignature that has the name and the id of a witness, but was not made with the
+/// key of that witness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadCosignature;
 
@@ -88,7 +89,8 @@ fn message(time: u64, text: &str) -> Vec<u8> {
     format!("{HEADER}\ntime {time}\n{text}").into_bytes()
 }
 
-/// The line with which a witness cosigns the text of a checkpoint at a time.
+/// Cosigns the text of a checkpoint as a witness, at `time` in seconds since 1970. Returns the line
+/// for the note.
 pub fn cosign(key: &PrivateKey, text: &str, time: u64) -> String {
     let mut signature = time.to_be_bytes().to_vec();
     signature.extend(key.sign(&message(time, text)));
@@ -132,8 +134,8 @@ mod tests {
         assert_eq!(witness.cosigned(&Note::parse(late.as_bytes()).expect("a note")), Err(BadCosignature));
     }
 
-    /// Name, key id and time of the example in the specification, whose public key it does not
-    /// give.
+    /// Reads name, key id and time of the example in the specification. The signature is not
+    /// checked, because the specification does not give the public key.
     #[test]
     fn the_example_of_the_specification_is_read() {
         let note = "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n\n\

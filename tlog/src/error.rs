@@ -1,6 +1,7 @@
 //! What can go wrong with keys, signatures and timestamps. No message holds a private key.
 //!
-//! Invariant: nothing here knows a store; whoever reads a key or a note from one adds the place.
+//! Invariant: nothing here knows a store. A caller that reads a key or a note from a store adds
+//! where it was stored.
 
 use std::io;
 use std::path::PathBuf;

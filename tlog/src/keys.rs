@@ -1,8 +1,8 @@
-//! The archive's keys in order: a record for the first, and one for each rotation.
+//! The archive's keys in order: one record for the first key, and one for each rotation.
 //!
-//! Invariant: a record is signed by the previous key and by its own, and names the head of every
-//! log at that moment. So a proof made under an old key stays valid, an old key that is stolen
-//! later cannot sign anything new, and trust in any key of the chain extends to all of them.
+//! Invariant: a record is signed by the previous key and by the new one, and names the head of
+//! every log at that moment. So a proof made under an old key stays valid, an old key that is
+//! stolen later cannot sign anything new, and trust in any key of the chain extends to all of them.
 
 use strongroom_schemas::VolumeId;
 use strongroom_schemas::record::Sha256Hash;
@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::checkpoint::TreeHead;
 use super::note::{Note, PublicKey, base64, from_base64};
 
-/// A key and the time when it became the archive's.
+/// A key of the archive, and the time from which it is the current key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRecord {
     /// From 1 on.
@@ -22,7 +22,8 @@ pub struct KeyRecord {
     pub time: String,
     pub key: PublicKey,
     pub previous: Option<PublicKey>,
-    /// The heads up to which the keys before it are valid.
+    /// The heads of all logs when this key took over. Earlier keys are valid only up to these
+    /// heads.
     pub heads: Vec<TreeHead>,
 }
 
@@ -79,7 +80,8 @@ impl KeyRecord {
         text
     }
 
-    /// Reads a record that must follow `before`; returns what is wrong with it otherwise.
+    /// Reads and checks the record that follows `before`, which are all earlier records. The error
+    /// says what is wrong with it.
     pub fn parse(note: &[u8], archive_id: &str, before: &[KeyRecord]) -> Result<KeyRecord, KeyFault> {
         let note = Note::parse(note).ok_or(KeyFault::Note)?;
         let mut lines = note.text.lines();
@@ -148,7 +150,8 @@ fn head(line: &str) -> Option<TreeHead> {
     parts.next().is_none().then_some(TreeHead { log, size, root })
 }
 
-/// All keys of an archive, oldest first; every record has been checked against the one before.
+/// All keys of an archive, oldest first; every record has been checked against the record before
+/// it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keys {
     pub records: Vec<KeyRecord>,
@@ -165,8 +168,8 @@ impl Keys {
         self.records.iter().map(|record| record.key).collect()
     }
 
-    /// Size of `log` up to which the key of `records[at]` is valid; `None` for the current one,
-    /// which has no end.
+    /// Size of `log` up to which the key of `records[at]` is valid; 0 if the log did not exist when
+    /// that key was retired. `None` for the current key, which is valid for any size.
     pub fn retired_at(&self, at: usize, log: VolumeId) -> Option<u64> {
         let next = self.records.get(at + 1)?;
         Some(next.heads.iter().find(|head| head.log == log).map_or(0, |head| head.size))

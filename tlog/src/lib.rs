@@ -1,8 +1,8 @@
-//! The transparency log of a volume, apart from any store: trees, tiles, notes, keys, checkpoints,
-//! cosignatures and timestamps. `docs/proof.md` has the formats.
+//! The transparency log of a volume (one Delta table of an archive): trees, tiles, notes, keys,
+//! checkpoints, cosignatures and timestamps. `docs/proof.md` has the formats.
 //!
-//! Invariants: nothing here reads or writes an archive. A text is taken for signed, a tree for
-//! continued and a time for stamped only after the signature or the proof was checked here.
+//! Invariants: nothing here reads or writes an archive. A text counts as signed, a tree as
+//! continued and a time as stamped only after the signature or the proof was checked here.
 
 pub mod checkpoint;
 pub mod cosignature;

@@ -1,8 +1,8 @@
 //! Signed notes of C2SP with Ed25519 keys, and the text forms of the keys.
 //!
 //! Invariant: a text counts as signed only after its signature has been checked, together with the
-//! name it was made under. The seed of a key is in no message, no `Debug` output and no file but
-//! the one made for it.
+//! name under which the signature was made. The seed of a private key appears in no message, in no
+//! `Debug` output, and in no file except the key's own.
 
 use std::fmt;
 
@@ -19,7 +19,8 @@ const ED25519_TYPE: u8 = 1;
 const DASH: &str = "\u{2014} ";
 /// Prefix of a private key's text.
 const PRIVATE: &str = "PRIVATE+KEY+";
-/// Maximum size of a note: sixteen signatures, and room for witnesses with long ones.
+/// Maximum size of a note. It is enough for sixteen signatures, even if those of witnesses are
+/// long.
 const NOTE_BYTES_MAX: usize = 1 << 20;
 /// Default name of a key.
 pub const NAME_DEFAULT: &str = "strongroom";
@@ -65,7 +66,7 @@ impl PublicKey {
         self.vkey_as(name, ED25519_TYPE)
     }
 
-    /// The vkey of a name for signatures of one type.
+    /// The vkey for a name and a type of signature.
     pub fn vkey_as(&self, name: &str, kind: u8) -> String {
         let mut data = vec![kind];
         data.extend(self.0);
@@ -92,13 +93,13 @@ impl PublicKey {
         key.ok_or(TlogError::PublicKey)
     }
 
-    /// Whether the key has made this signature of a text.
+    /// Whether `signature` is a valid signature of `text` by this key.
     pub fn verifies(&self, text: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(&ED25519, &self.0).verify(text, signature).is_ok()
     }
 }
 
-/// Name, id and data of a key's text. The data may contain a plus.
+/// Splits the text of a key into name, id and data. The data may contain a plus.
 fn parts(text: &str) -> Option<(&str, &str, &str)> {
     let (name, rest) = text.split_once('+')?;
     let (id, data) = rest.split_once('+')?;
@@ -166,7 +167,7 @@ impl PrivateKey {
         &self.name
     }
 
-    /// The public key of it.
+    /// The public key that belongs to this private key.
     pub fn public(&self) -> PublicKey {
         PublicKey(self.pair.public_key().as_ref().try_into().expect("an Ed25519 public key has 32 bytes"))
     }
@@ -186,7 +187,7 @@ pub struct Note<'n> {
 }
 
 impl<'n> Note<'n> {
-    /// Splits a note; `None` if it is not one.
+    /// Splits a note; `None` if the bytes do not have the form of a note.
     pub fn parse(note: &'n [u8]) -> Option<Note<'n>> {
         let note = std::str::from_utf8(note).ok().filter(|note| note.len() <= NOTE_BYTES_MAX)?;
         if note.bytes().any(|byte| byte < 0x20 && byte != b'\n') {
@@ -207,8 +208,8 @@ impl<'n> Note<'n> {
         Some(Note { text, signatures })
     }
 
-    /// Whether `key` has signed the text as `name`. A false signature with this name and id makes
-    /// the note worthless.
+    /// True if `key` has signed the text as `name`. False if there is no signature with this name
+    /// and the key's id, or if any such signature is invalid.
     pub fn is_signed(&self, name: &str, key: &PublicKey) -> bool {
         let id = key.id(name);
         let mut ours = self.signatures.iter().filter(|(by, known, _)| *by == name && *known == id).peekable();
@@ -226,30 +227,31 @@ impl<'n> Note<'n> {
         self.signatures.iter().map(|(name, id, _)| (*name, *id))
     }
 
-    /// The key among `keys` that has signed the text as `name`; later ones are tried first.
+    /// The index in `keys` of the key that has signed the text as `name`. Later keys are tried
+    /// first.
     pub fn signer(&self, name: &str, keys: &[PublicKey]) -> Option<usize> {
         keys.iter().rposition(|key| self.is_signed(name, key))
     }
 }
 
-/// A signature line.
+/// Formats a signature by `key` as a line of a note.
 pub fn signature_line(name: &str, key: &PublicKey, signature: &[u8; 64]) -> String {
     line(name, key.id(name), signature)
 }
 
-/// A line of any type of signature.
+/// Formats a signature of any type as a line of a note.
 pub fn line(name: &str, id: KeyId, signature: &[u8]) -> String {
     let mut data = id.0.to_vec();
     data.extend(signature);
     format!("{DASH}{name} {}\n", BASE64.encode(data))
 }
 
-/// The base64 of bytes, as notes and proofs have it.
+/// The base64 of bytes, in the variant that notes and proofs use.
 pub fn base64(bytes: &[u8]) -> String {
     BASE64.encode(bytes)
 }
 
-/// Bytes from their base64; `None` if it is not valid.
+/// Decodes base64; `None` if the text is not valid.
 pub fn from_base64(text: &str) -> Option<Vec<u8>> {
     BASE64.decode(text).ok()
 }

@@ -1,4 +1,4 @@
-//! Signing with a key in memory, or with a program that has one.
+//! Signing with a key in memory, or with a program that has the key.
 //!
 //! Invariant: every signature returned has been checked with the public key, so no wrong signature
 //! is ever stored.
@@ -14,7 +14,7 @@ use super::note::{Note, PrivateKey, PublicKey, from_base64, signature_line};
 /// Time limit for a signing program.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 const COMMAND_POLL: Duration = Duration::from_millis(5);
-/// Maximum bytes read of its answer.
+/// Maximum number of bytes that are read of a signing program's answer.
 const ANSWER_BYTES_MAX: u64 = 4096;
 
 /// Signs checkpoints and key records.
@@ -30,7 +30,8 @@ pub enum Signer {
 }
 
 impl Signer {
-    /// Reads a key file. On Unix, a file that other users may read is refused.
+    /// Reads a key file. On Unix, a file is refused if users outside its owner and group have any
+    /// permission for it.
     ///
     /// # Errors
     /// [`TlogError::ReadKey`], [`TlogError::KeyOpen`] and [`TlogError::PrivateKey`].
@@ -56,7 +57,7 @@ impl Signer {
         }
     }
 
-    /// The signature line of `text` under `name`. Blocks.
+    /// Signs `text` as `name` and returns the signature line for the note. Blocks.
     pub fn sign(&self, name: &str, text: &str) -> Result<String, TlogError> {
         let signature = match self {
             Signer::Key(key) => key.sign(text.as_bytes()),
@@ -80,8 +81,8 @@ fn ask(command: &[String], text: &[u8]) -> Result<[u8; 64], TlogError> {
         .stderr(Stdio::inherit())
         .spawn()
         .map_err(|error| failed(format!("{program}: {error}")))?;
-    // The text is smaller than a pipe's buffer, so this does not wait for the program. A program
-    // that does not read it fails by its answer.
+    // The text is smaller than a pipe's buffer, so this does not wait for the program. An error is
+    // ignored here: a program that did not read the text cannot answer with a valid signature.
     if let Some(mut stdin) = child.stdin.take() {
         let _ = stdin.write_all(text);
     }

@@ -1,15 +1,19 @@
-//! RFC 3161 timestamps of checkpoints from an independent authority, with RFC 5816.
+//! Timestamps of checkpoints by an independent authority: RFC 3161, updated by RFC 5816.
 //!
-//! Invariant: a token is valid if all of this is true: it is over the expected bytes; its one
-//! signature covers its attributes, and through them its content, and was made with the certificate
-//! that the attributes name by hash (ESSCertID); that certificate is for timestamps only, and leads
-//! to an authority given by the caller, at the time stated in the token. Revocation is not checked:
-//! a token must be checkable offline, and in six years.
+//! Invariant: a timestamp token is valid only if all of this is true:
+//! - It is over the expected bytes.
+//! - It has one signature. The signature covers the token's attributes, which contain the hash of
+//!   its content.
+//! - The signature was made with the certificate that the attributes name by hash (ESSCertID).
+//! - That certificate is for timestamps only. At the time stated in the token, it leads to an
+//!   authority given by the caller.
 //!
-//! Chains and signatures are checked by `webpki`. CMS, and the two fields of a certificate that
-//! `webpki` does not expose, are parsed here, as far as a token has them: no CMS crate is released
-//! for today's DER crates, and every other certificate parser brings a tree of macros for thirty
-//! lines. Anything but DER is refused.
+//! Revocation is not checked: a token must be checkable offline, and in six years.
+//!
+//! `webpki` checks signatures and certificate chains. This module parses the CMS structures that a
+//! token has, and the two fields of a certificate that `webpki` does not expose. It uses no parser
+//! of another crate: no CMS crate has been released for today's DER crates, and every certificate
+//! parser would add a tree of macro crates to save thirty lines. Anything but DER is refused.
 
 use std::time::Duration;
 
@@ -24,7 +28,7 @@ use webpki::{
 
 use super::error::TlogError;
 
-/// Longest answer of an authority that is read, and longest token; both contain some certificates.
+/// Maximum size of an authority's answer, and of a token. Both contain certificates.
 pub const TOKEN_BYTES_MAX: usize = 256 << 10;
 /// Maximum number of certificates in a token, and in a file of authorities.
 const CERTIFICATES_MAX: usize = 64;
@@ -61,7 +65,7 @@ const CONTEXT_0: u8 = 0xa0;
 const CONTEXT_1: u8 = 0xa1;
 const CONTEXT_3: u8 = 0xa3;
 
-/// The authorities that timestamps must lead to.
+/// The authorities to which the certificates of timestamps must lead.
 #[derive(Clone, Debug, Default)]
 pub struct TimestampAuthorities(Vec<CertificateDer<'static>>);
 
@@ -69,7 +73,8 @@ impl TimestampAuthorities {
     /// Reads certificates in PEM.
     ///
     /// # Errors
-    /// [`TlogError::Authorities`] if there is none, or one that cannot be used.
+    /// [`TlogError::Authorities`] if there is no certificate, if there are more than 64, or if one
+    /// cannot be used.
     pub fn from_pem(pem: &[u8]) -> Result<TimestampAuthorities, TlogError> {
         let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
         let found = found.map_err(|_| TlogError::Authorities)?;
@@ -80,7 +85,7 @@ impl TimestampAuthorities {
         }
     }
 
-    /// Whether no authority was named.
+    /// True if no authority was named.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -96,7 +101,8 @@ pub struct Timestamp {
     nonce: Option<Vec<u8>>,
 }
 
-/// A request for a timestamp over a hash, with the authority's certificate in the answer.
+/// Returns a request for a timestamp over a hash. It asks for the authority's certificate in the
+/// answer.
 pub fn query(imprint: &Hash, nonce: u64) -> Vec<u8> {
     // Version 1, AlgorithmIdentifier of SHA-256 with its NULL, the hash, a nonce of eight bytes,
     // certReq TRUE.
@@ -112,13 +118,13 @@ pub fn query(imprint: &Hash, nonce: u64) -> Vec<u8> {
     query
 }
 
-/// A positive number in exactly eight bytes.
+/// Turns a nonce into a positive DER integer of exactly eight bytes.
 fn nonce_bytes(nonce: u64) -> [u8; 8] {
     ((nonce & (u64::MAX >> 1)) | (1 << 62)).to_be_bytes()
 }
 
 impl Timestamp {
-    /// Whether this is the answer to a request with that nonce.
+    /// Whether this is the answer to a request with this nonce.
     pub fn has_nonce(&self, nonce: u64) -> bool {
         self.nonce.as_deref() == Some(&nonce_bytes(nonce))
     }
@@ -142,8 +148,8 @@ pub fn token_of_response(response: &[u8]) -> Result<&[u8], String> {
     }
 }
 
-/// Checks a token over bytes whose SHA-256 is `imprint`. Without authorities, checks only the token
-/// by itself: that it was signed with the certificate in it.
+/// Checks a token over bytes whose SHA-256 is `imprint`, and returns what it states. If
+/// `authorities` is empty, it does not check who issued the certificate in the token.
 pub fn verify(
     token: &[u8],
     imprint: &Hash,
@@ -301,7 +307,7 @@ struct Certificate<'d> {
 impl<'d> Certificate<'d> {
     fn parse(der: &'d [u8]) -> Option<Certificate<'d>> {
         let mut body = Der(der).inside(SEQUENCE)?.inside(SEQUENCE)?;
-        // Its version, if it is not the first.
+        // The version, which certificates of X.509 version 1 leave out.
         body.content(CONTEXT_0);
         let serial = body.content(INTEGER)?;
         body.content(SEQUENCE)?;
@@ -336,7 +342,8 @@ struct SignedToken<'d> {
     signer: (&'d [u8], &'d [u8]),
     digest: Option<&'static digest::Algorithm>,
     attributes: Vec<(&'d [u8], Der<'d>)>,
-    /// The signed form of the attributes: a SET, whatever tag they have in the token.
+    /// The attributes in the form that is signed: with the tag SET instead of the tag that they
+    /// have in the token.
     signed_bytes: Vec<u8>,
     algorithm: &'d [u8],
     signature: &'d [u8],
@@ -371,7 +378,7 @@ impl<'d> SignedToken<'d> {
         signed.content(CONTEXT_1);
         let mut signers = signed.inside(SET)?;
         let mut signer = signers.inside(SEQUENCE)?;
-        // RFC 3161, section 2.4.2: no signature but the authority's.
+        // RFC 3161, section 2.4.2: a token has no signature except the authority's.
         if !signers.is_at_end() || !signed.is_at_end() {
             return None;
         }

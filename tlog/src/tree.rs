@@ -1,7 +1,7 @@
 //! The Merkle tree of RFC 6962, section 2.1, over SHA-256: roots, tiles, inclusion proofs.
 //!
-//! Invariant: a hash here is that of the RFC for every number of leaves. A leaf and an inner node
-//! never have the same input, so an inner node cannot be presented as a leaf.
+//! Invariant: every hash here is the one that the RFC defines, for any number of leaves. A leaf and
+//! an inner node never have the same input, so an inner node cannot be presented as a leaf.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ const NODE: u8 = 1;
 pub const TILE_WIDTH: u64 = 256;
 const TILE_HEIGHT: u32 = 8;
 
-/// Hash of a node over two subtrees, as RFC 6962 has it.
+/// Hash of a node over two subtrees, as RFC 6962 defines it.
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
     let mut both = [0; 65];
     both[0] = NODE;
@@ -22,8 +22,8 @@ pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
     Hash(Sha256::digest(both).into())
 }
 
-/// An append-only tree: the roots of its full subtrees, largest first. Takes 32 bytes for each bit
-/// of its size.
+/// An append-only tree, stored as the roots of its full subtrees, largest first: one hash for each
+/// bit that is set in its size.
 #[derive(Clone, Debug, Default)]
 pub struct CompactRange {
     size: u64,
@@ -76,7 +76,7 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// The inclusion proofs of a tree over these leaves.
+    /// Computes all nodes of the tree over these leaves.
     pub fn over(leaves: Vec<Hash>) -> Paths {
         let mut levels = vec![leaves];
         while let Some(below) = levels.last().filter(|level| level.len() > 1) {
@@ -131,16 +131,16 @@ pub fn root_of_inclusion(leaf: Hash, index: u64, size: u64, path: &[Hash]) -> Op
     (last == 0).then_some(hash)
 }
 
-/// The ranges of leaves whose roots are the consistency proof from a tree of `old` leaves to one of
-/// `new`, in proof order: PROOF of RFC 6962, section 2.1.2. Empty if there is nothing to prove:
-/// from an empty tree, and between equal sizes.
+/// Returns the ranges of leaves whose roots make up the consistency proof from a tree of `old`
+/// leaves to a tree of `new` leaves, in proof order: PROOF of RFC 6962, section 2.1.2. The result
+/// is empty if there is nothing to prove: if `old` is 0, or not less than `new`.
 pub fn consistency_ranges(old: u64, new: u64) -> Vec<Range<u64>> {
     let mut ranges = Vec::new();
     if old == 0 || old >= new {
         return ranges;
     }
-    // SUBPROOF descends to the end of the old tree; the siblings of that path are the nodes, from
-    // the bottom up.
+    // SUBPROOF descends to the end of the old tree. The siblings along its path are the nodes of
+    // the proof, from the bottom up.
     let (mut start, mut end, mut is_whole) = (0, new, true);
     while old != end {
         let split = start + (1 << (end - start - 1).ilog2());
@@ -160,7 +160,9 @@ pub fn consistency_ranges(old: u64, new: u64) -> Vec<Range<u64>> {
     ranges
 }
 
-/// The full subtrees that make up a range, from the left, as height and position at that height.
+/// Returns the full subtrees that make up a range, from the left. Each is a height and the position
+/// of the subtree among those of that height.
+///
 /// The range must start at a multiple of the least power of two that is not less than its length,
 /// as do the ranges of [`consistency_ranges`] and of whole trees.
 pub fn subtrees(range: &Range<u64>) -> Vec<(u32, u64)> {
@@ -181,9 +183,9 @@ pub fn root_of_subtrees(roots: &[Hash]) -> Hash {
     roots.fold(*last, |right, left| node_hash(left, &right))
 }
 
-/// Whether `proof` shows that the tree of `new` leaves starts with that of `old`: RFC 9162, section
-/// 2.1.4.2. For equal sizes the roots must be equal, and the empty tree is a part of every tree;
-/// both need an empty proof.
+/// Whether `proof` shows that the tree of `new` leaves starts with the tree of `old` leaves: RFC
+/// 9162, section 2.1.4.2. If the sizes are equal, the roots must be equal. The empty tree is a part
+/// of every tree. In both cases the proof must be empty.
 pub fn is_consistent((old, old_root): (u64, &Hash), (new, new_root): (u64, &Hash), proof: &[Hash]) -> bool {
     if old > new {
         return false;
@@ -196,7 +198,7 @@ pub fn is_consistent((old, old_root): (u64, &Hash), (new, new_root): (u64, &Hash
     let (mut at, mut last) = (old - 1, new - 1);
     let shift = at.trailing_ones();
     (at, last) = (at >> shift, last >> shift);
-    // A full old tree is itself the first node, and is not sent.
+    // If the old tree is full, its root is the first node, and the proof leaves it out.
     let mut proof = proof.iter();
     let first = if old.is_power_of_two() { Some(old_root) } else { proof.next() };
     let Some(first) = first else { return false };
@@ -258,8 +260,8 @@ impl Tile {
     }
 }
 
-/// The tiles of a log of `size` that a log of `before` does not have in this width, and that must
-/// be written or checked.
+/// Returns the tiles that must be written or checked when a log grows from `before` to `size`
+/// leaves: those that are new, and those that have become wider.
 pub fn tiles(before: u64, size: u64) -> Vec<Tile> {
     let mut tiles = Vec::new();
     for level in 0..u64::BITS / TILE_HEIGHT {
@@ -278,8 +280,8 @@ pub fn tiles(before: u64, size: u64) -> Vec<Tile> {
     tiles
 }
 
-/// The hashes of every level of tiles over `leaves`: level 0 is the leaves, each next level the
-/// roots of full tiles.
+/// Returns the hashes of every level of tiles over `leaves`. Level 0 is the leaves; each next level
+/// is the roots of the full tiles of the level below it.
 pub fn levels(leaves: Vec<Hash>) -> Vec<Vec<Hash>> {
     let mut levels = vec![leaves];
     while let Some(below) = levels.last().filter(|level| level.len() as u64 >= TILE_WIDTH) {

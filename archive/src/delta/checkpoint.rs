@@ -5,8 +5,8 @@
 //! readers differ in what they expect to find. The tags of a file are kept: in a bucket they pin
 //! the version of the object.
 //!
-//! Compressed with zstd and without value dictionaries, a file takes a third of the bytes of one by
-//! delta-rs; most of the rest are hashes.
+//! Checkpoints are compressed with zstd and have no dictionaries for values. So they take a third
+//! of the bytes of those that delta-rs writes, and most of these bytes are hashes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,10 +29,10 @@ use parquet::schema::types::ColumnPath;
 
 use super::{Add, DeltaError, Format, Metadata, Protocol, State};
 
-/// Compression level: a checkpoint is written once and kept for years.
+/// Compression level. It is high, because a checkpoint is written once and kept for years.
 const ZSTD_LEVEL: i32 = 9;
 
-/// One row.
+/// The action in one row of a checkpoint.
 #[derive(Clone, Copy)]
 enum Action<'s> {
     Protocol(&'s Protocol),
@@ -63,7 +63,7 @@ pub(crate) fn encode(state: &State) -> Result<Vec<u8>, DeltaError> {
     Ok(bytes)
 }
 
-/// Actions in a checkpoint of this state.
+/// Number of actions in a checkpoint of this state.
 pub(crate) fn actions(state: &State) -> usize {
     2 + state.txns.len() + state.files.len()
 }
@@ -325,7 +325,7 @@ fn schema() -> Schema {
     ])
 }
 
-/// The state in a checkpoint. Columns are found by name, whatever program wrote them.
+/// Reads the state in a checkpoint. Columns are found by name, whatever program wrote them.
 pub(super) fn read(bytes: Bytes, version: u64) -> Result<State, DeltaError> {
     let undecodable = |detail: String| DeltaError::Checkpoint { version, detail };
     let mut state = State { version, checkpoint: Some(version), ..State::default() };
@@ -421,7 +421,7 @@ fn cast(column: &ArrayRef, to: &DataType) -> Option<ArrayRef> {
     arrow_cast::cast(column, to).ok()
 }
 
-/// A member of type string, whatever Arrow type the reader of the file gave it.
+/// A member that is a string, in whatever Arrow type the Parquet reader returns strings.
 pub(crate) struct Texts(Option<StringArray>);
 
 impl Texts {

@@ -2,21 +2,21 @@
 //!
 //! Terms. A *volume* is one Delta table: the commits of one calendar year, or of a part of it. A
 //! commit is a JSON file of actions: `add` names a sealed file, `txn` records a position. A volume
-//! is *closed* by a commit with the appId `#closed`: no commit may follow that one, so all writers
-//! that read the log agree on which volume comes next.
+//! is *closed* by a commit with the appId `#closed`. No commit may follow that commit, so all
+//! writers that read the log agree on which volume comes next.
 //!
 //! Invariants. A commit contains both the rows of a seal and the positions they lead to, or
-//! neither. A commit is one durable, conditional write; if another writer wrote that version first,
-//! it fails, and the caller decides whether its commit may follow. No commit or Delta checkpoint is
-//! ever removed (`enableExpiredLogCleanup` is off, so that no other program removes one either),
-//! and no file is ever removed from the table (`appendOnly`).
+//! neither. A commit is one durable, conditional write. It fails if another writer has written that
+//! version first, and the caller then decides whether its commit may follow the other one. No
+//! commit or Delta checkpoint is ever removed (`enableExpiredLogCleanup` is off, so that no other
+//! program removes one either), and no file is ever removed from the table (`appendOnly`).
 //!
 //! A position is four or five `txn` actions, because the version of a `txn` is one 64-bit number:
-//! appId `<partition>` has the next offset, `<partition>#records` the number of records,
-//! `<partition>#blake3.hi` and `<partition>#blake3.lo` the halves of the hash, big-endian, as
-//! signed numbers. These four are always written together; a partition of a broker also has
-//! `<partition>#broker`, the number that the broker gives the next message. Partition names cannot
-//! contain a `#`.
+//! appId `<partition>` has the next offset, `<partition>#records` has the number of records, and
+//! `<partition>#blake3.hi` and `<partition>#blake3.lo` have the halves of the fingerprint,
+//! big-endian, as signed numbers. These four are always written together; a partition of a broker
+//! also has `<partition>#broker`, the number that the broker gives the next message. Partition
+//! names cannot contain a `#`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -47,12 +47,13 @@ use crate::encode::time_column;
 use crate::error::{ArchiveError, Result, with_causes};
 use crate::position::Position;
 
-/// Number of commits between Delta checkpoints. Each checkpoint repeats the whole volume, so the
-/// sum of their sizes grows with the square of the number of commits; a reader reads every commit
-/// after the newest checkpoint, with one request each.
+/// Number of commits between Delta checkpoints. More checkpoints cost space: each repeats the whole
+/// volume, so the sum of their sizes grows with the square of the number of commits. Fewer
+/// checkpoints cost time: a reader reads every commit after the newest checkpoint, with one request
+/// each.
 pub const CHECKPOINT_INTERVAL: u64 = 160;
 
-/// Number of commits that are read at the same time where each is a request.
+/// Maximum number of commits that are read at the same time. In a bucket, each is a request.
 const COMMITS_AT_ONCE: usize = 16;
 
 /// The file that hints at the newest checkpoint, on a local disk.
@@ -125,11 +126,12 @@ pub(crate) struct VolumeLog {
     path: PathBuf,
     store: Store,
     state: State,
-    /// Whether a Delta checkpoint that was due was missing when the volume was opened.
+    /// True if a Delta checkpoint was due but missing when the volume was opened, and none was
+    /// written since.
     is_uncovered: bool,
 }
 
-/// Whether a volume has a commit. A folder without one was left by a killed run.
+/// Whether a volume has a commit. A folder without a commit was left by a killed run.
 pub(crate) async fn exists(store: &Store, path: &Path) -> Result<bool> {
     match store {
         Store::Local => {
@@ -256,8 +258,8 @@ impl VolumeLog {
         Ok(Committed { version, checkpoint_failed })
     }
 
-    /// Whether to write a checkpoint of this version: because one is due, or because an earlier one
-    /// is missing. A writer may have died between a commit and its checkpoint.
+    /// True if a checkpoint of this version is due, or if an earlier one is missing because a
+    /// writer died between a commit and its checkpoint.
     fn is_checkpoint_due(&self) -> bool {
         let commits = self.state.version + 1;
         self.is_closed() || commits.is_multiple_of(CHECKPOINT_INTERVAL) || self.is_uncovered
@@ -277,9 +279,9 @@ impl VolumeLog {
             "numOfAddFiles": self.state.files.len(),
         });
         let Store::Local = self.store else { return Ok(()) };
-        // A hint for readers that do not list. A bucket has none: a lock would keep every version
-        // of it, and since the file is meant to change, anyone could write one that points
-        // elsewhere.
+        // A hint for readers that do not list the folder. A bucket has none, because a lock would
+        // keep every version of the file. And readers expect this file to change, so anyone who may
+        // put objects could write one that points to another checkpoint.
         let path = layout::delta_log(&self.path).join(LAST_CHECKPOINT);
         durable::replace_file(&path, &durable::staging_of(&path), &[hint.to_string().as_bytes()])
             .map_err(|source| DeltaError::Write { name: LAST_CHECKPOINT.to_owned(), source })
@@ -291,8 +293,7 @@ pub(crate) fn is_closed(state: &State) -> bool {
     state.txns.contains_key(CLOSED)
 }
 
-/// Writes a file of a log, whole and durably. Returns `false` if its name is taken by other
-/// content.
+/// Writes a file of a log, whole and durably. Returns `false` if its name is taken.
 async fn put(store: &Store, volume: &Path, name: &str, bytes: Vec<u8>) -> Result<bool, DeltaError> {
     let path = layout::delta_log(volume).join(name);
     let failed = |source| DeltaError::Write { name: name.to_owned(), source };
@@ -360,7 +361,7 @@ fn add(table: Table, facts: &FileFacts, time: DateTime<Utc>) -> Add {
     }
 }
 
-/// The tags of a file, with which other programs can check it.
+/// The tags of a file. Other programs can check the file with them.
 fn tags(facts: &FileFacts) -> BTreeMap<String, Option<String>> {
     let offsets: Map<String, Value> = facts
         .spans
@@ -413,7 +414,7 @@ fn transactions(partition: &str, position: &Position) -> impl Iterator<Item = Tx
     always.into_iter().chain(position.broker_offset.map(|next| transaction(BROKER, next)))
 }
 
-/// Positions from `txn` versions by appId.
+/// Assembles positions from `txn` versions, which are given by appId.
 pub(crate) fn positions(
     path: &Path,
     transactions: &HashMap<String, i64>,
@@ -455,8 +456,8 @@ impl Transactions {
     }
 }
 
-/// The appIds in a volume's newest checkpoint and the commits after it. Only the positions are
-/// read, not the files that a [`State`] has.
+/// Reads the `txn` actions in a volume's newest checkpoint and in the commits after it. Unlike
+/// [`State::load`], it does not keep the files.
 pub(crate) async fn transactions_of(store: &Store, volume: &Path) -> Result<Transactions> {
     let folder = layout::delta_log(volume);
     let names = store.names(&folder).await?;
@@ -478,7 +479,7 @@ pub(crate) async fn transactions_of(store: &Store, volume: &Path) -> Result<Tran
     Ok(Transactions { newest: transactions, last, length })
 }
 
-/// The appIds in the commits of a volume after `after`, up to `last`.
+/// The newest `txn` version of every appId in the commits of a volume after `after`, up to `last`.
 pub(crate) async fn transactions_between(
     store: &Store,
     volume: &Path,

@@ -1,10 +1,10 @@
-//! What a commit of an archive says of its files and positions: the one parser of commits for
-//! whoever checks them.
+//! What a commit of an archive says about its files and positions. All checks of commits use this
+//! parser. Readers of the table use [`super::actions`] instead, because they also accept commits by
+//! other programs.
 //!
-//! Invariant: nothing that a commit says is taken before its line was read strictly. What is wrong
-//! is a fault beside the facts and ends nothing, so a damaged commit still shows all that can be
-//! read of it. Readers of the table, who take another program's commits as well, use
-//! [`super::actions`].
+//! Invariant: nothing that a commit says is used before its line was parsed strictly. Anything
+//! wrong is returned as a fault, next to the facts, and parsing continues. So a damaged commit
+//! still shows all that can be read of it.
 
 use std::collections::BTreeMap;
 
@@ -16,29 +16,29 @@ use strongroom_store::layout;
 
 use crate::strict_json::Strict;
 
-/// Columns that commits carry statistics of.
+/// The column of the source. Commits state its bounds for each file.
 pub const STATISTICS_SOURCE: &str = "source";
-/// The other column that commits carry statistics of.
+/// The column of the offset in the source. Commits state its bounds for each file.
 pub const STATISTICS_OFFSET: &str = "source_offset";
 
-/// Tags of an `add`, see `docs/proof.md`. In a bucket: the version of the object, which its lock
-/// protects.
+/// The first of our tags of an `add`; `docs/proof.md` describes them. In a bucket: the version of
+/// the object that the lock protects.
 pub const TAG_VERSION: &str = "version_id";
-/// Hash of the file's bytes.
+/// Tag: hash of the file's bytes.
 pub const TAG_SHA256: &str = "sha256";
-/// Root over the records in the order of rows.
+/// Tag: Merkle root over the records in the order of rows.
 pub const TAG_RECORD_ROOT: &str = "record_root";
-/// Number of rows.
+/// Tag: number of rows.
 pub const TAG_ROWS: &str = "rows";
-/// Map from source partition to least offset, greatest offset and number of rows, as JSON.
+/// Tag: map from source partition to least offset, greatest offset and number of rows, as JSON.
 pub const TAG_OFFSETS: &str = "offsets";
 
 /// appId of the one `txn` of a commit that closes its volume.
 pub const CLOSED: &str = "#closed";
 /// Our field of `commitInfo`.
 pub const METADATA: &str = "strongroom";
-/// All members of an `add`. Others that Delta knows (a deletion vector, for one) change what
-/// readers see of a file.
+/// All members that an `add` of an archive has. Other members that Delta defines (a deletion
+/// vector, for example) would change what readers see of a file.
 pub const ADD_MEMBERS: [&str; 7] =
     ["path", "partitionValues", "size", "modificationTime", "dataChange", "stats", "tags"];
 /// Longest name of an object's version.
@@ -55,9 +55,10 @@ pub struct CommitFacts {
     pub txns: BTreeMap<String, i64>,
     /// `counts` of our part of `commitInfo`: received, events, rejects, duplicates.
     pub counts: Option<[u64; 4]>,
-    /// Minimum number of commits of other volumes when this one was made.
+    /// Other volumes, each with the minimum number of commits that it had when this commit was
+    /// made.
     pub volumes: BTreeMap<VolumeId, u64>,
-    /// Version of the columns of its files, if stated.
+    /// Version of the columns of the commit's files, if stated.
     pub events_format: Option<i64>,
     /// `protocol` and `metaData`, which the first commit has.
     pub table: Map<String, Value>,
@@ -75,8 +76,8 @@ pub struct AddFacts {
     pub greatest: Map<String, Value>,
     pub sha256: Option<Hash>,
     pub record_root: Option<Hash>,
-    /// Map from partition to first offset, last offset and rows; `None` for a file from before
-    /// there were tags.
+    /// Map from partition to least offset, greatest offset and number of rows; `None` for a file
+    /// from before there were tags.
     pub offsets: Option<BTreeMap<String, (i64, i64, u64)>>,
     pub version: Option<String>,
 }
@@ -85,7 +86,7 @@ pub struct AddFacts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommitFault {
     pub kind: FaultKind,
-    /// Line of the commit, from 1 on; `None` for the whole.
+    /// Line of the commit, counted from 1; `None` if the fault is in the commit as a whole.
     pub line: Option<usize>,
     pub detail: String,
 }
@@ -103,7 +104,7 @@ pub enum FaultKind {
     Tags,
 }
 
-/// The readable facts of a commit.
+/// The facts that can be read of a commit; its faults are left out.
 pub fn parse_commit(bytes: &[u8]) -> CommitFacts {
     parse(bytes, true).0
 }
@@ -130,8 +131,9 @@ pub fn parse_with_all_files(bytes: &[u8]) -> CommitFacts {
     commit
 }
 
-/// What a commit says, and what is wrong with it. What cannot be read of it is a fault, and the
-/// rest is used. Only the `first` commit of a volume may describe the table.
+/// Returns what a commit says, and what is wrong with it. A part that cannot be read becomes a
+/// fault, and the rest is used. `first` is true for the first commit of a volume, the only one that
+/// may describe the table.
 pub fn parse(bytes: &[u8], first: bool) -> (CommitFacts, Vec<CommitFault>) {
     let mut faults = Vec::new();
     let mut commit = CommitFacts {
@@ -280,8 +282,8 @@ fn add(value: &Value) -> Result<AddFacts, (FaultKind, String)> {
     Ok(facts)
 }
 
-/// A time in the format of Delta statistics; `None` for one that a year of four digits cannot
-/// express. A file without bounds is never pruned.
+/// A time in the format of Delta statistics; `None` if its year does not have four digits. The file
+/// then has no bounds for its times, and readers never skip it by time.
 pub fn timestamp(micros: i64) -> Option<String> {
     let time = DateTime::from_timestamp_micros(micros)?;
     let text = time.to_rfc3339_opts(SecondsFormat::Micros, true);

@@ -1,4 +1,4 @@
-//! The Delta Lake protocol, as far as an archive uses it: reader version 1, writer version 2,
+//! The part of the Delta Lake protocol that an archive uses: reader version 1, writer version 2,
 //! append-only.
 //!
 //! Terms. The *log* of a Delta table is the folder `_delta_log`: commit *n* is a file of JSON
@@ -6,16 +6,16 @@
 //! of commits 0 … *n*, so that a reader need not read them. The *state* is the sum of checkpoint
 //! and commits: files, positions, the table's metadata.
 //!
-//! Invariants. A state is that of a version whose commits were all read: the commits after the
-//! checkpoint are read one by one, and a missing commit between others is an error, never a gap
-//! that is skipped. Anything this program does not understand (a newer reader version, a deletion
-//! vector) is an error as well, because ignoring it would show rows that do not exist, or hide some
-//! that do.
+//! Invariants. A state leaves out no commit: those after the checkpoint are read one by one, and if
+//! one of them is missing although a later one exists, that is an error, never a gap that is
+//! skipped. Anything this program does not understand (a newer reader version, a deletion vector)
+//! is an error as well, because ignoring it would show rows that do not exist, or hide some that
+//! do.
 //!
-//! A library for Delta brings as many crates as a second query engine, and writes through its own
-//! object store interface, which can neither lock an object nor sync a folder. The part of the
-//! protocol that an append-only table needs is in these files, and seven other readers check what
-//! they write (`tests/it/outsiders.rs`).
+//! A Delta library is not used: it would add as many crates as a second query engine, and it writes
+//! through its own object store interface, which can neither lock an object nor sync a folder. The
+//! part of the protocol that an append-only table needs is in these files, and seven other readers
+//! check what they write (`tests/it/outsiders.rs`).
 
 pub(crate) mod checkpoint;
 pub mod commit;
@@ -39,9 +39,9 @@ use crate::error::DeltaError;
 const READER_VERSION: u32 = 1;
 /// Lowest version that supports `delta.appendOnly`.
 const WRITER_VERSION: u32 = 2;
-/// Number of commits that are read at the same time where each is a request.
+/// Maximum number of commits that are read at the same time. In a bucket, each is a request.
 const COMMITS_AT_ONCE: usize = 16;
-/// How [`Metadata`] names the program that wrote a commit.
+/// How `commitInfo` names the program that wrote a commit.
 const ENGINE: &str = concat!("strongroom/", env!("CARGO_PKG_VERSION"));
 
 /// A file of the table.
@@ -65,7 +65,7 @@ pub(crate) struct Add {
     pub(crate) deletion_vector: Option<serde::de::IgnoredAny>,
 }
 
-/// The position of an application, in the terms of the protocol.
+/// In Delta, the progress of an application. An archive uses it for the positions of its sources.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Txn {
@@ -122,7 +122,7 @@ pub(crate) struct Line {
     pub(crate) commit_info: Option<Map<String, Value>>,
 }
 
-/// What a table holds at one version.
+/// The state of a table at one version.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct State {
     pub(crate) version: u64,
@@ -195,7 +195,7 @@ impl State {
         Ok(Some(state))
     }
 
-    /// Applies the commits written since, and returns their number.
+    /// Applies the commits that were written since this state was loaded, and returns their number.
     pub(crate) async fn follow(&mut self, store: &Store, volume: &Path) -> Result<u64, DeltaError> {
         let before = self.version;
         loop {
@@ -252,8 +252,8 @@ impl State {
     }
 }
 
-/// The actions of a commit, for readers of the table. A line that is not one is an error with its
-/// number, from 1 on.
+/// The actions of a commit, for readers of the table. A line that is not an action is returned as
+/// an error with the number of the line, counted from 1.
 pub(crate) fn actions(commit: &[u8]) -> impl Iterator<Item = Result<Line, (usize, serde_json::Error)>> + '_ {
     let lines = commit.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
     lines.map(|(number, line)| serde_json::from_slice(line).map_err(|source| (number + 1, source)))
@@ -273,7 +273,7 @@ pub(crate) fn append_text(files: &[Add], txns: &[Txn], info: Map<String, Value>,
     text_of(&lines)
 }
 
-/// The text of the commit that creates a table, and the state it creates.
+/// The text of the commit that creates a table.
 pub(crate) fn create_text(
     table: Table,
     id: String,

@@ -18,7 +18,7 @@ use crate::error::{ArchiveError, Result};
 use crate::records::drops;
 use crate::site::Site;
 
-/// A table's files over all volumes, as of one version of each.
+/// The files of a table over all volumes, as of one version of each volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     pub table: Table,
@@ -36,7 +36,7 @@ pub struct Volume {
     pub path: PathBuf,
     /// Version of the Delta table that was read.
     pub version: u64,
-    /// Whether no commit can follow.
+    /// True if the volume is closed, so that no commit can follow.
     pub is_closed: bool,
 }
 
@@ -53,7 +53,7 @@ pub struct FileEntry {
     pub rows: u64,
     /// Value of the partition column `date`.
     pub date: NaiveDate,
-    /// Volume of the file, which is that of its commit.
+    /// Volume of the file and of the commit that names it.
     pub period: Period,
     /// Minimum event time (`stage_timestamp`, `received_timestamp` or `time`) in microseconds;
     /// `None` if unknown.
@@ -77,9 +77,9 @@ impl Snapshot {
     }
 }
 
-/// Whether no commit follows `snapshot`: versions have no gaps, so checking one name for each
-/// volume is enough. If the folders cannot be listed the answer is no, and the read that follows
-/// reports why.
+/// True if no commit follows `snapshot`. Versions have no gaps, so checking one name for each
+/// volume is enough. False if the folders cannot be listed: the caller then reads the table again,
+/// and that read reports why.
 pub(crate) async fn is_current(site: &Site, snapshot: &Snapshot) -> bool {
     let Ok(periods) = drops::periods(site, snapshot.table).await else { return false };
     let next = |period| {
@@ -108,7 +108,7 @@ impl FileEntry {
     }
 }
 
-/// The statistics that we write into the `add` of a commit.
+/// The statistics in the `add` of a commit, as we write them.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct Statistics {

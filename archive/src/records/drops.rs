@@ -1,12 +1,13 @@
 //! Which volumes were dropped, and where they ended.
 //!
-//! Terms. A *drop record* (`_dropped/events-2019`) is a note under the archive's key: which volume,
-//! its last tree, its files and rows, why, when. Its *final positions*
-//! (`_dropped/events-2019.state`) are where the volume's positions ended and what offsets its files
-//! had: what the years after it continue from, for writers and for sums over volumes.
+//! Terms. A *drop record* (`_dropped/events-2019`) is a note signed with the archive's key. It
+//! states which volume was dropped, when and why, its last tree, and how many files and rows it
+//! had. The volume's *final positions* (`_dropped/events-2019.state`) are where its sources ended
+//! and which offsets its files had. Writers continue from them in later volumes, and sums over all
+//! volumes include them.
 //!
-//! Invariant: a volume with a drop record that holds is left out by readers, whatever is still
-//! there of it; a forged record hides nothing.
+//! Invariant: readers leave out a volume that has a valid drop record, even if some of its files
+//! still exist. A forged record hides nothing.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -36,8 +37,8 @@ pub struct FinalPositions {
     pub format: String,
     /// The newest version of each appId in the volume.
     pub txns: BTreeMap<String, i64>,
-    /// Map from partition to least offset, greatest offset and number of its rows in all files;
-    /// null if a file was from before there were such tags.
+    /// Map from partition to least offset, greatest offset and number of rows, over all files of
+    /// the volume; null if a file was from before there were tags with these numbers.
     pub offsets: Option<BTreeMap<String, (i64, i64, u64)>>,
 }
 
@@ -60,7 +61,7 @@ pub fn positions_path(root: &Path, log: VolumeId) -> PathBuf {
 #[derive(Clone, Debug, Default)]
 pub struct Drops {
     pub good: BTreeMap<VolumeId, (DropRecord, FinalPositions)>,
-    /// Path below the root, and what is wrong.
+    /// The path below the root of each invalid record, and what is wrong with it.
     pub wrong: Vec<(String, RecordFault)>,
 }
 
@@ -121,7 +122,8 @@ pub async fn of_table(site: &Site, table: Table) -> Result<BTreeMap<Period, Fina
     Ok(of_table.map(|(log, (_, positions))| (log.period, positions)).collect())
 }
 
-/// Those of a table's volumes that were not dropped. Leftovers of a dropped volume are never read.
+/// Returns those of `periods` whose volumes were not dropped. Leftovers of a dropped volume are
+/// never read.
 async fn excluding_dropped(
     site: &Site,
     table: Table,
@@ -142,7 +144,7 @@ pub async fn periods(site: &Site, table: Table) -> Result<Vec<Period>, LogError>
     excluding_dropped(site, table, layout::periods_among(&names), Utc::now()).await
 }
 
-/// Volumes of all tables that are there and were not dropped.
+/// Volumes of all tables that exist and were not dropped.
 pub async fn volumes(site: &Site) -> Result<Vec<VolumeId>, LogError> {
     let mut volumes = Vec::new();
     for table in Table::ALL {

@@ -1,10 +1,10 @@
-//! The legal holds of an archive, as its records say them.
+//! The legal holds of an archive, as its records state them.
 //!
-//! A hold is a record (`_holds/00000001`) that says of which records it is, and lists of the
-//! objects that hold these (`_holds/00000001-00000001` and so on).
+//! A hold consists of a record (`_holds/00000001`), which states the scope of the hold, and of
+//! lists (`_holds/00000001-00000001` and so on), which name the objects with rows in that scope.
 //!
-//! Invariant: records are read in their order, and none after an invalid one; a name is
-//! placed once and released once.
+//! Invariant: records are read in their order, and none is read after an invalid one. A hold with a
+//! given name is placed once and released once.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -26,11 +26,12 @@ const RECORDS_MAX: u64 = 1_000_000;
 pub struct Hold {
     pub record: HoldRecord,
     pub scope: Scope,
-    /// Of the bytes of its record.
+    /// Hash of the bytes of the hold's record.
     pub hash: Hash,
     pub released: Option<HoldRecord>,
     pub lists: Vec<HeldList>,
-    /// Records without a signature: that of the hold, and that of its release.
+    /// How many records are not signed, out of the record that places the hold and the record that
+    /// releases it.
     pub unsigned: u64,
 }
 
@@ -53,18 +54,19 @@ pub fn record_name(number: u64) -> String {
     format!("{number:08}")
 }
 
-/// Name of a list of what a hold is on.
+/// Name of a list of objects under a hold; the lists of a hold are numbered from 1 on.
 pub fn list_name(number: u64, part: u64) -> String {
     format!("{number:08}-{part:08}")
 }
 
 impl Hold {
-    /// Whether the hold was not released.
+    /// True until the hold is released.
     pub fn is_active(&self) -> bool {
         self.released.is_none()
     }
 
-    /// Everything under the hold, except the versions of its own records.
+    /// Every object under the hold. The hold's own record and lists are included, but without their
+    /// versions.
     pub fn objects(&self) -> impl Iterator<Item = HeldObject> + '_ {
         let listed = self.lists.iter().flat_map(|list| list.objects.iter().cloned());
         let number = self.record.number;
@@ -173,12 +175,12 @@ impl Holds {
         self.all.iter().filter(|hold| hold.is_active())
     }
 
-    /// The hold of a name.
+    /// The hold with this name, released or not.
     pub fn named(&self, name: &str) -> Option<&Hold> {
         self.all.iter().find(|hold| hold.record.name == name)
     }
 
-    /// Paths under an active hold.
+    /// The paths of all objects under an active hold.
     pub fn covered(&self) -> BTreeSet<String> {
         self.active().flat_map(Hold::objects).map(|object| object.path).collect()
     }

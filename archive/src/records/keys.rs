@@ -1,8 +1,8 @@
 //! The records of an archive's keys, in the store.
 //!
-//! Invariant: a record is written once, under the number after the last one; of two processes that
-//! append at once, one finds its number taken and reads again. On a crash there is either the whole
-//! record or none.
+//! Invariant: a record is written once, under the number after the last record. If two processes
+//! append at once, one of them finds its number taken and reads the records again. On a crash there
+//! is either the whole record or none.
 
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,7 @@ pub fn path(root: &Path, number: u64) -> PathBuf {
     root.join(layout::KEYS).join(format!("{number:08}"))
 }
 
-/// Reads and checks the records of an archive.
+/// Reads and checks the key records of an archive.
 pub async fn load(site: &Site) -> Result<Keys, LogError> {
     let mut keys = Keys::default();
     for number in 1..=KEYS_MAX {
@@ -42,18 +42,19 @@ pub async fn manifest_hash(site: &Site) -> Result<Hash, LogError> {
     Ok(Hash::of(&site.read_present(&site.root.join(layout::MANIFEST)).await?))
 }
 
-/// What the record of a new key says beside the key.
+/// A new key, and what its record says about it.
 #[derive(Debug)]
 pub struct NewKey<'s> {
-    /// The signer of the current key, where there is one already.
+    /// The signer of the current key; `None` if the archive has no key yet.
     pub old: Option<&'s Signer>,
     pub new: &'s Signer,
-    /// The heads up to which the keys before it are valid.
+    /// The heads up to which the earlier keys are valid.
     pub heads: Vec<TreeHead>,
     pub time: DateTime<Utc>,
 }
 
-/// Appends a record for a new key, signed also by the old one where there is one already.
+/// Appends a record for a new key. It is signed by the new key and, if the archive has a key
+/// already, by that key too.
 pub async fn append(site: &Site, keys: &mut Keys, added: NewKey<'_>) -> Result<(), LogError> {
     let NewKey { old, new, mut heads, time } = added;
     heads.sort_by_key(|head| head.log.name());

@@ -1,9 +1,10 @@
 //! The signed statements of an archive: its keys, how long it keeps everything, its legal holds,
 //! what was dropped.
 //!
-//! Invariant: a statement is parsed and checked here and nothing else happens to it: no object is
-//! extended, held or removed. A statement counts only if all before it do. `docs/proof.md` has the
-//! formats.
+//! Invariant: statements are only parsed and checked here (key records are also written). No
+//! object's lock is extended, and no object is held or removed. In a numbered series (keys,
+//! retention, holds), a statement counts only if all statements before it do. `docs/proof.md` has
+//! the formats.
 
 pub mod drops;
 pub mod holds;

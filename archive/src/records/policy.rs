@@ -1,11 +1,11 @@
-//! The promise in years, as the records of an archive say it.
+//! For how many years an archive promises to keep everything, as its records state it.
 //!
-//! `strongroom.json` is written once, so everything promised beyond it is a chain of records,
-//! `_retention/00000001` and so on, each with more years than the one before. In an archive with a
-//! key a record counts only if it is signed by one of the archive's keys: otherwise, anyone who may
-//! put objects could have everything kept, and paid for, for a hundred years.
+//! `strongroom.json` is written once, so promises of more years are a chain of records,
+//! `_retention/00000001` and so on, each with more years than the record before it. If the archive
+//! has a key, a record counts only if one of the archive's keys signed it: otherwise, anyone who
+//! may put objects could have everything kept, and paid for, for a hundred years.
 //!
-//! Invariant: a record is read with all before it, and none after an invalid one.
+//! Invariant: a record counts only if all records before it are valid.
 
 use std::path::PathBuf;
 
@@ -24,7 +24,7 @@ use crate::site::Site;
 /// Maximum number of policy records: each adds at least a year.
 pub const RECORDS_MAX: u64 = RETENTION_YEARS_MAX as u64;
 
-/// The promise of an archive.
+/// The promise of an archive: its years, and the records that promise them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// The promise when the archive was created; on a local disk, which locks nothing, data younger
@@ -92,8 +92,9 @@ pub async fn load_valid(site: &Site, keys: &Keys) -> Result<Policy, LogError> {
     wrong.map_or(Ok(policy), |wrong| Err(wrong.into()))
 }
 
-/// Adds the promises made since to `term`. Asks the store for one name if there are none.
-/// Invalid records are ignored: `verify` reports them, and they must not cost anyone anything.
+/// Raises `term` by the promises that it does not include yet. If there are none, the store is
+/// asked for one name only. Invalid records are ignored: `verify` reports them, and they must not
+/// cost anyone anything.
 pub async fn refresh(site: &Site, term: &LockTerm) -> Result<(), LogError> {
     let next = path(site, term.records() + 1);
     let there = site.store.exists(&next).await;
@@ -105,8 +106,9 @@ pub async fn refresh(site: &Site, term: &LockTerm) -> Result<(), LogError> {
     Ok(())
 }
 
-/// Called when an archive is opened, and by a writer before a seal: promises made in the meantime
-/// apply to new objects.
+/// Like [`refresh`], but blocks, and does nothing on a local disk. Called when an archive is
+/// opened, and by a writer before a seal, so that promises made in the meantime apply to new
+/// objects.
 pub fn refresh_blocking(site: &Site) -> Result<(), LogError> {
     let Store::S3(bucket) = site.store.clone() else { return Ok(()) };
     let site = site.clone();

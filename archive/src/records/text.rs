@@ -1,8 +1,8 @@
 //! The texts of retention records: policies, holds, their objects, and drops.
 //!
-//! Invariants: a text is accepted only in the exact form in which it is written, so that no two
-//! readers can read it differently; if it has a signature, the signature is valid under a known
-//! key, or the whole text is refused. `docs/proof.md` has the formats.
+//! Invariants: a text is accepted only in the exact form in which this program writes it, so that
+//! no two readers can read it differently. A text that has a signature is refused unless a known
+//! key made the signature. `docs/proof.md` has the formats.
 
 use chrono::{DateTime, Datelike as _, SecondsFormat, Utc};
 use strongroom_schemas::VolumeId;
@@ -13,12 +13,13 @@ use strongroom_tlog::note::{Note, PublicKey, base64, from_base64};
 
 use crate::record_fault::RecordFault;
 
-/// Longest reason, name, namespace or user.
+/// Longest reason, name, namespace or user, in bytes.
 pub const TEXT_BYTES_MAX: usize = 1000;
-/// Maximum number of objects in one list: keeps a record well below what readers of notes accept.
+/// Maximum number of objects in one list. It keeps the size of a record well below the limit of
+/// readers of notes.
 pub const LIST_OBJECTS_MAX: usize = 4000;
 
-/// How far another clock may be ahead of ours before its time is not believed.
+/// How many milliseconds the time in a record may be ahead of our clock before it is not believed.
 pub const CLOCK_AHEAD_MS_MAX: i64 = 600_000;
 
 /// The end of the retention of an object that was put at `time`.
@@ -26,7 +27,7 @@ pub fn retention_end(time: DateTime<Utc>, years: u32) -> Option<DateTime<Utc>> {
     Retention { mode: LockMode::Compliance, years }.until(time)
 }
 
-/// The kind of a statement; part of the name under which it is signed.
+/// The kind of a signed statement. It is part of the name under which the statement is signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Statement {
     Retention,
@@ -59,7 +60,7 @@ pub fn time_text(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// The text of a record, and the index in `keys` of its signer, if it is signed.
+/// Opens a record. Returns its text and, if it is signed, the index in `keys` of its signer.
 pub fn open<'n>(
     bytes: &'n [u8],
     signed_as: &str,
@@ -143,7 +144,7 @@ impl PolicyRecord {
         )
     }
 
-    /// Reads record `number`, which must promise more than `before`.
+    /// Reads record `number`, which must promise more years than `before`.
     pub fn parse(text: &str, archive_id: &str, number: u64, before: u32) -> Result<Self, RecordFault> {
         let mut fields = Fields::of(text);
         if fields.number::<u64>("strongroom retention")? != number {
@@ -160,7 +161,8 @@ impl PolicyRecord {
     }
 }
 
-/// The scope of a hold. An absent field excludes nothing.
+/// The scope of a hold. A row is in it if every field admits the row; a field that is `None` admits
+/// every row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
     /// Records at this time and later.
@@ -215,7 +217,8 @@ impl HoldRecord {
         text + &format!("reason {reason}\n")
     }
 
-    /// Reads the text of a record that was opened; it must be about what the caller names.
+    /// Parses the text that [`open`] returned for a record. It is an error if the record is not
+    /// about the archive and the item that the arguments name.
     pub fn parse(text: &str, archive_id: &str, number: u64) -> Result<Self, RecordFault> {
         let mut fields = Fields::of(text);
         if fields.number::<u64>("strongroom hold")? != number {
@@ -279,7 +282,8 @@ impl HeldList {
         text
     }
 
-    /// Reads the text of a record that was opened; it must be about what the caller names.
+    /// Parses the text that [`open`] returned for a record. It is an error if the record is not
+    /// about the archive and the item that the arguments name.
     pub fn parse(text: &str, archive_id: &str, number: u64, part: u64) -> Result<Self, RecordFault> {
         let mut fields = Fields::of(text);
         if fields.field("strongroom held")? != format!("{number} {part}") {
@@ -304,7 +308,7 @@ impl HeldList {
     }
 }
 
-/// The record that a volume was dropped.
+/// A record of `_dropped/`: a volume was dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DropRecord {
     pub log: VolumeId,
@@ -314,13 +318,14 @@ pub struct DropRecord {
     pub root: Hash,
     pub files: u64,
     pub rows: u64,
-    /// Time of its newest commit, or the end of the date of its newest file if that is later.
+    /// Time of the volume's newest commit, or the end of the date of its newest file if that is
+    /// later.
     pub last: DateTime<Utc>,
-    /// Years promised when it was dropped.
+    /// Years that were promised when the volume was dropped.
     pub years: u32,
-    /// When the retention of its last object ended.
+    /// When the retention of the volume's last object ended.
     pub until: DateTime<Utc>,
-    /// Hash of the file of its positions.
+    /// Hash of the file of the volume's final positions.
     pub state: Hash,
     pub reason: String,
 }
@@ -340,7 +345,8 @@ impl DropRecord {
         )
     }
 
-    /// Reads the text of a record that was opened; it must be about what the caller names.
+    /// Parses the text that [`open`] returned for a record. It is an error if the record is not
+    /// about the archive and the item that the arguments name.
     pub fn parse(text: &str, archive_id: &str, log: VolumeId) -> Result<Self, RecordFault> {
         let mut fields = Fields::of(text);
         if fields.field("strongroom dropped")? != log.name() {
@@ -366,7 +372,8 @@ impl DropRecord {
         Ok(record)
     }
 
-    /// Checks whether the volume could be dropped at the stated time, and by the key that signed.
+    /// Checks that the volume could be dropped at the stated time, and by the key that signed the
+    /// record.
     pub fn check(
         &self,
         signer: Option<usize>,

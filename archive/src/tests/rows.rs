@@ -1,4 +1,4 @@
-//! Rows, positions and seals that tests of this crate and of those above it are made of.
+//! Makes rows, positions and seals for the tests of this crate and of crates that use it.
 
 #![allow(dead_code, reason = "each crate that includes this file uses a part of it")]
 
@@ -34,7 +34,7 @@ pub(crate) fn arrived() -> DateTime<Utc> {
     DateTime::from_timestamp_micros(NOON_US + 60_000_000).expect("a time")
 }
 
-/// Small and repeatable; the quality of the randomness does not matter here.
+/// A small, repeatable source of numbers. The quality of the randomness does not matter here.
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -87,7 +87,7 @@ pub(crate) fn batch(table: Table, shape: &Shape) -> RecordBatch {
     let schema = table.batch_schema();
     let columns = schema.fields().iter().map(|field| match field.name().as_str() {
         "source" => constant(field.data_type(), shape.partition, shape.rows),
-        // Made-up alerts state nothing about their events except the one in the other columns.
+        // These made-up alerts name no event except the one in the other columns.
         name if table == Table::Alerts && table.later_columns().contains(&name) => {
             new_null_array(field.data_type(), shape.rows)
         }
@@ -285,9 +285,9 @@ pub(crate) fn tree(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// One run over a source of 40 blocks of rows, as an ingest would do it: each block is 10 offsets
-/// and has events, every second block rejects and every third alerts. Returns the error that ended
-/// it.
+/// Continues an ingest from what the archive has, up to block number `blocks`, and seals every
+/// `blocks_per_seal` blocks. A block covers 10,000 offsets. Each block has ten events; every second
+/// block also has ten rejects, and every third has ten alerts. Returns the first error.
 pub(crate) fn ingest(archive: &Archive, fail: &FailPoints, blocks_per_seal: i64, blocks: i64) -> Result<()> {
     let mut writer = archive.writer()?;
     writer.fail_points = fail.clone();

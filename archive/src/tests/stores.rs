@@ -1,8 +1,8 @@
-//! What every store promises, on a disk and in a real bucket; and what several writers of one
+//! What every store promises, on a disk and in a real bucket, and what several writers of one
 //! bucket may do.
 //!
-//! Credentials come only from the environment, and a test cannot change its own: the part with a
-//! bucket runs in a second process of the same binary.
+//! Credentials come only from the environment, and a test cannot change its own environment. So the
+//! part with a bucket runs in a second process of the same binary.
 
 use std::process::Command;
 
@@ -101,7 +101,8 @@ fn inside_a_bucket() {
     assert_eq!(weaker.retention(), Some(Retention { mode: LockMode::Compliance, years: 6 }));
 }
 
-/// An existing writer locks, from its next seal on, for the years promised in the meantime.
+/// When more years are promised, an existing writer locks new objects for them from its next seal
+/// on.
 fn a_promise_grows_under_a_writer(archive: &Archive, opened: impl Fn() -> Archive) {
     let mut writer = archive.writer().expect("a writer");
     seal(&mut writer, "file/promise", None).expect("sealed");
@@ -140,10 +141,10 @@ fn writers_are_kept_apart(archive: &Archive) {
     const OTHER: &str = "file/other";
     let (mut first, mut second) = (archive.writer().expect("one"), archive.writer().expect("another"));
     assert!(first.is_shared());
-    // Both start with nothing; the second finds a table that it did not know.
+    // Both start with an empty archive; the second then finds a table that it did not know.
     seal(&mut first, PARTITION, None).expect("sealed");
     seal(&mut second, OTHER, None).expect("sealed");
-    // Now each of them has a volume that the other has moved.
+    // Now each writer has an open volume to which the other has committed.
     seal(&mut first, PARTITION, Some(2000)).expect("sealed after the other");
     let report = seal(&mut second, OTHER, Some(2000)).expect("sealed after the other");
     assert_eq!(report.commits[0].version, 4);
@@ -159,7 +160,7 @@ fn writers_are_kept_apart(archive: &Archive) {
     let error = seal(&mut late, PARTITION, Some(4000)).expect_err("fenced");
     assert!(matches!(error, ArchiveError::PositionAhead { .. }), "{error}");
     assert!(matches!(late.refresh(), Err(ArchiveError::WriterFailed { .. })));
-    // The same if it has committed before and has the volume open.
+    // The same happens to a writer that has committed before and has the volume open.
     seal(&mut second, PARTITION, None).expect_err("it knows of the first one's commits");
     let snapshot = archive.snapshot(Table::Events).expect("a snapshot");
     assert_eq!(snapshot.rows(), 10);
@@ -171,7 +172,8 @@ fn a_new_year_fences_too(archive: &Archive) {
     seal(&mut old, PARTITION, None).expect("sealed");
     let mut new = archive.writer_with(options(fixed_2027), || {}).expect("another");
     seal(&mut new, PARTITION, Some(2000)).expect("sealed");
-    // The volume of the old year is unchanged since; the newer one has the position.
+    // The volume of the old year has not changed since; the volume of the new year has the
+    // position.
     let error = seal(&mut old, PARTITION, Some(2000)).expect_err("fenced");
     assert!(matches!(error, ArchiveError::PositionAhead { .. }), "{error}");
     assert_eq!(archive.snapshot(Table::Events).expect("a snapshot").rows(), 4);

@@ -7,8 +7,8 @@ use super::*;
 use crate::delta::State;
 use crate::delta::commit::{self, Addition, Committed, VolumeLog};
 
-/// Seals `many` times, ten rows each, starting at `next`, in volumes of at most `commits_max`
-/// commits.
+/// Seals `many` times, with ten rows each from offset `next` on, in volumes of at most
+/// `commits_max` commits. Returns the commits.
 fn seal(archive: &Archive, commits_max: u64, next: &mut i64, many: usize) -> Vec<Commit> {
     let options = WriterOptions { volume_commits_max: commits_max, ..options(fixed_2026) };
     let mut writer = archive.writer_with(options, || {}).expect("the lock is free");
@@ -143,7 +143,7 @@ fn writers_that_make_a_volume_at_once_share_it() {
             .filter(|(_, outcome)| matches!(outcome, Err(ArchiveError::CommitConflict { .. })))
             .count();
         assert_eq!(conflicts, 3, "one of them was first");
-        // The others read the new commit, and commit after it.
+        // The other writers read the new commit, and commit after it.
         let mut version = 1;
         for (mut log, outcome) in outcomes {
             if outcome.is_ok() {

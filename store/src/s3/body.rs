@@ -1,7 +1,7 @@
 //! The body of a PUT, read from a file that may no longer have a name.
 //!
 //! Invariant: each try reads the file from its first byte by position, never through the shared
-//! cursor, so a try that was abandoned but still drains cannot disturb the next one.
+//! cursor, so an abandoned try whose body is still being read cannot disturb the next one.
 
 use std::fs::File;
 use std::io;

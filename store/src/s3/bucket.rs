@@ -49,13 +49,13 @@ pub struct ObjectVersion {
     pub is_delete_marker: bool,
 }
 
-/// An answer that a store may not have or may refuse.
+/// A store's answer to a question about a setting, which may not exist or may not be readable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition<T> {
     Known(T),
     /// The setting does not exist.
     Unset,
-    /// The store did not answer.
+    /// The store refused or failed to answer.
     Unknown(S3Error),
 }
 
@@ -75,7 +75,8 @@ impl S3 {
         move |source| StoreError::Bucket { operation, bucket: bucket.clone(), source }
     }
 
-    /// Whether the store refuses to put an object where there is one.
+    /// True if the store refuses to put a second object under the same name. Tests this by putting
+    /// an object that has no meaning.
     pub async fn is_conditional(&self, mode: LockMode) -> Result<bool> {
         let path = self.root().join(layout::PROBE).join(random_id()?);
         let failed = |source| StoreError::Probe { path: path.clone(), source };
@@ -87,12 +88,14 @@ impl S3 {
             // The store says that a random name is taken, which cannot be true.
             Put::Present => return Ok(false),
         }
-        // Other content: if the first answer was lost, the retry must not look like a refusal.
+        // The content differs from the first object's: if the answer to this PUT is lost, `put`
+        // compares the object with its content and takes equality for success, which would hide
+        // that the store refused.
         let second = Content::Bytes(Bytes::from_static(b"second"));
         Ok(self.put(&path, &second, locked).await.map_err(failed)? == Put::Present)
     }
 
-    /// Whether the bucket exists and we may use it.
+    /// True if the bucket exists, false if it does not. A refusal by the store is an error.
     pub async fn bucket_exists(&self) -> Result<bool> {
         let head = repeat(self.timeout(0), || async {
             let head = self.0.client.head_bucket().bucket(&self.0.bucket).send().await;
@@ -154,7 +157,7 @@ impl S3 {
         Condition::of(read.await)
     }
 
-    /// Whether versions are kept.
+    /// Whether the bucket keeps versions of its objects.
     pub async fn versioning(&self) -> Condition<bool> {
         let read = repeat(self.timeout(0), || async {
             let get = self.0.client.get_bucket_versioning().bucket(&self.0.bucket).send().await;
@@ -219,8 +222,8 @@ impl S3 {
         Condition::of(read.await)
     }
 
-    /// Names with more than one version, or with a delete marker: at most `names_max` of those on
-    /// the first page of the listing, and whether that was the whole listing.
+    /// Names that have more than one version, or a delete marker. Returns at most `names_max` of
+    /// the names on the first page of the listing, and true if that page was the whole listing.
     pub async fn shadowed(&self, names_max: usize) -> Condition<(Vec<String>, bool)> {
         let prefix = self.folder_key(self.root());
         let read = repeat(self.timeout(0), || async {

@@ -1,4 +1,5 @@
-//! The store's clock: the store counts retention on it, while we request retention on ours.
+//! The difference between the store's clock and ours. It matters because we compute the end of a
+//! retention with our clock, and the store decides with its own when that end has come.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,9 +1,9 @@
 //! Our identity at the store, looked up again while the process runs.
 //!
-//! Invariant: a change by the operator takes effect within [`AGE_MAX`], without a restart: rotated
-//! keys in a file, a renewed token. The SDK's own chain reads files once and keeps the result for
-//! the life of the client; this one builds a new chain whenever credentials are requested. It keeps
-//! none itself.
+//! Invariant: a change by the operator (rotated keys in a file, a renewed token) takes effect
+//! within [`AGE_MAX`], without a restart. The SDK's own chain reads files once and keeps the result
+//! for the life of the client; this one builds a new chain whenever credentials are requested. It
+//! keeps none itself.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -16,7 +16,7 @@ use aws_sdk_s3::config::SharedHttpClient;
 /// Age at which credentials without an expiry time are looked up again.
 const AGE_MAX: Duration = Duration::from_secs(30);
 
-/// The places where AWS tools look, in their order.
+/// Looks credentials up in the places where AWS tools look, in the same order.
 pub(super) struct Lookup {
     http: SharedHttpClient,
 }

@@ -1,8 +1,8 @@
 //! The permissions that each role needs and those that no one should have, as policies to be
 //! installed by hand.
 //!
-//! Invariant: printed, never applied. Whoever can change the policy of a bucket can undo it; that
-//! must not be this program.
+//! Invariant: policies are printed, never applied. Whoever can change the policy of a bucket can
+//! also undo it, and this program must not be able to.
 
 use serde_json::{Value, json};
 use strongroom_schemas::Table;
@@ -22,8 +22,8 @@ const DENIED: [&str; 7] = [
     "s3:PutBucketPolicy",
 ];
 
-/// Minimum number of days left of a retention at the time of a PUT: the day that is added to every
-/// retention allows for clocks that differ.
+/// Minimum number of days that a retention must still run at the time of a PUT. The day that is
+/// added to every retention is not counted, which allows for clocks that differ.
 fn days_min(retention: Retention) -> i64 {
     i64::from(retention.years) * 365 + i64::from(retention.years / 4)
 }
@@ -37,7 +37,8 @@ fn arns(s3: &S3) -> (String, String) {
     (bucket, objects)
 }
 
-/// The least that a writer needs, and the actions it must not have whatever else allows them.
+/// The permissions that a writer needs and no more. It also denies the actions that a writer must
+/// not have, even if another policy allows them.
 pub fn writer_policy(s3: &S3) -> Value {
     let (bucket, objects) = arns(s3);
     json!({
@@ -67,8 +68,8 @@ pub fn writer_policy(s3: &S3) -> Value {
     })
 }
 
-/// What extending retention, and placing and releasing holds, needs. It is separate from the
-/// writer's policy, because an identity that may place a hold may also release it.
+/// The permissions for extending retention, and for placing and releasing holds. This policy is
+/// separate from the writer's, because an identity that may place a hold may also release it.
 pub fn keeper_policy(s3: &S3) -> Value {
     let (bucket, objects) = arns(s3);
     json!({
@@ -94,7 +95,8 @@ pub fn keeper_policy(s3: &S3) -> Value {
     })
 }
 
-/// What checking (by either verifier) and querying need: it changes nothing.
+/// The permissions for checking an archive (with either verifier) and for querying it. They do not
+/// allow changes.
 pub fn auditor_policy(s3: &S3) -> Value {
     let (bucket, objects) = arns(s3);
     json!({
@@ -119,8 +121,9 @@ pub fn auditor_policy(s3: &S3) -> Value {
     })
 }
 
-/// What dropping a volume past its retention needs. Only for the hour of a drop: the bucket's own
-/// policy refuses deletion to everyone, and its administrator must exempt this identity.
+/// The permissions for dropping a volume past its retention. They should exist only while a drop
+/// runs. The bucket's own policy refuses deletion to everyone, so its administrator must also
+/// exempt this identity there.
 pub fn remover_policy(s3: &S3) -> Value {
     let (bucket, objects) = arns(s3);
     let below = objects.trim_end_matches('*');
@@ -169,7 +172,8 @@ pub fn remover_policy(s3: &S3) -> Value {
 /// The actions that the bucket itself refuses to everyone.
 pub fn bucket_policy(s3: &S3, retention: Retention) -> Value {
     let (bucket, objects) = arns(s3);
-    // The objects with which a writer tests the store are elsewhere, and are locked for only a day.
+    // `sealed` leaves out the folder of the objects with which a writer tests the store, because
+    // these objects are locked for only a day.
     let below = objects.trim_end_matches('*');
     let tables = Table::ALL.iter().map(|table| format!("{below}{}/*", table.name()));
     let records = [layout::KEYS, layout::RETENTION, layout::HOLDS, layout::DROPPED];

@@ -1,9 +1,9 @@
-//! The lock of one version of an object: reading, extending and holding it, and removing versions
-//! without a lock.
+//! The lock of one version of an object: reading and extending it, placing and releasing legal
+//! holds, and removing versions without a lock.
 //!
-//! Invariants: a version is always named, except for an object that this process has just put; a
-//! date is only ever moved to a later one, which is also all that the store allows; a version is
-//! removed only for `retention::dropped`, without any header that would bypass a lock.
+//! Invariants: a version is always named, except for an object that this process has just put. The
+//! end of a lock is only ever moved to a later date, and the store allows nothing else. A version
+//! is removed only for `retention::dropped`, without any header that would bypass a lock.
 
 use std::path::Path;
 
@@ -77,7 +77,7 @@ impl S3 {
         Condition::of(read.await)
     }
 
-    /// Moves the date of a version's lock, to a later one.
+    /// Moves the end of a version's lock to a later date.
     pub async fn extend(&self, name: &Path, version: Option<&str>, locked: Locked) -> Result<(), S3Error> {
         let key = self.key(name);
         let mode = match locked.mode {

@@ -1,22 +1,23 @@
 //! A bucket with object lock as the store of an archive.
 //!
-//! Terms. A *name* is a path below the archive's root, which is written `s3://bucket/prefix`; its
-//! key in the bucket is the prefix plus the rest. A *version* is what the lock protects: a key may
-//! have many, and a lock does not prevent anyone who may put objects from putting a newer version
-//! over an older one.
+//! Terms. A *name* is a path below the archive's root, which is written `s3://bucket/prefix`. The
+//! key of a name in the bucket is the prefix and the path below the root. A *version* is what the
+//! lock protects. A key may have many versions: a lock does not prevent anyone who may put objects
+//! from putting a newer version over an older one.
 //!
 //! Invariants:
 //! 1. An object is one PUT with `If-None-Match: *`, its SHA-256, a lock mode and an explicit
 //!    retain-until date. There is no multipart upload, so half an object never exists.
 //! 2. Nothing is ever replaced or copied; there is no code for it. A version is deleted only for a
 //!    volume that was dropped, and only if no lock protects it.
-//! 3. A PUT that may have succeeded although its answer was lost is confirmed by reading the object
-//!    back: equal bytes are success. So a lost answer neither duplicates an object nor fails a run.
+//! 3. A PUT that may have succeeded although its answer was lost is confirmed by comparing the
+//!    object with the content of the PUT: if they are equal, the PUT was done. So a lost answer
+//!    neither duplicates an object nor fails a run.
 //! 4. All requests run on the threads of `background`, which live as long as the process, so
 //!    connections do not die with the runtime of the first caller.
 //!
 //! On a crash at any moment, an object exists whole or not at all. Objects that no commit names
-//! stay where they are, locked like the others; readers never see them.
+//! stay where they are, locked like all other objects; readers never see them.
 
 mod body;
 mod bucket;
@@ -58,14 +59,15 @@ use crate::options::{LockMode, Retention, S3Options};
 pub const SCHEME: &str = "s3";
 /// Time limit for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Slowest transfer at which a request may still succeed: its bytes extend its time limit.
+/// Slowest transfer that the time limit of a request allows for: the limit grows with the number of
+/// bytes.
 const BYTES_PER_SECOND_MIN: u64 = 1 << 20;
 /// Limit of S3 for one PUT.
 const PUT_BYTES_MAX: u64 = 5 << 30;
 /// Maximum size of an object that is read whole: commits and checkpoints.
 const WHOLE_BYTES_MAX: u64 = 1 << 30;
-/// Ranges closer to each other than this are read as one: a request costs more than this many
-/// bytes.
+/// Ranges closer to each other than this are read as one: reading this many unneeded bytes costs
+/// less than another request.
 const GAP_BYTES_MAX: u64 = 256 << 10;
 /// Maximum size of one ranged request; a longer range becomes several parallel requests.
 const RANGE_BYTES_MAX: u64 = 8 << 20;
@@ -93,7 +95,7 @@ struct Inner {
 
 impl std::fmt::Debug for S3 {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The client has the source of credentials.
+        // The client is left out, because it contains the source of credentials.
         f.debug_struct("S3").field("root", &self.0.root).finish_non_exhaustive()
     }
 }
@@ -145,7 +147,7 @@ pub struct Locked {
 /// The outcome of a PUT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Put {
-    /// The object exists, and it is ours. Stores without versions give none.
+    /// The object exists, and it is ours. `version` is `None` if the store keeps no versions.
     Done { version: Option<String> },
     /// Another object has the name.
     Present,
@@ -276,7 +278,7 @@ impl S3 {
         &self.0.prefix
     }
 
-    /// The retention that the options request; the archive may request more.
+    /// The retention that the options request. The archive itself may require more.
     pub fn asked(&self) -> Retention {
         self.0.asked
     }
@@ -300,7 +302,7 @@ impl S3 {
         }
     }
 
-    /// Key of everything below a folder.
+    /// The common prefix of the keys of everything below a folder.
     fn folder_key(&self, folder: &Path) -> String {
         match self.key(folder) {
             key if key.is_empty() => key,
@@ -320,7 +322,7 @@ impl S3 {
         self.0.request_timeout.saturating_add(Duration::from_secs(bytes / BYTES_PER_SECOND_MIN))
     }
 
-    /// Puts an object whose name must not be taken, except by an earlier try of this call.
+    /// Puts an object. Its name must not be taken, except by an earlier try of this same call.
     pub async fn put(&self, name: &Path, content: &Content, locked: Locked) -> Result<Put, S3Error> {
         if content.bytes() > PUT_BYTES_MAX {
             return Err(S3Error::TooBig { bytes: content.bytes() });
@@ -374,8 +376,8 @@ impl S3 {
         }
     }
 
-    /// Puts an object whose name is derived from its content: an existing object has the same
-    /// content.
+    /// Puts an object whose name is derived from its content. An existing object with that name and
+    /// the same content counts as success; other content is an error. Returns the object's version.
     pub async fn put_named_by_content(
         &self,
         name: &Path,
@@ -391,7 +393,8 @@ impl S3 {
         }
     }
 
-    /// Whether the object with this name has this content.
+    /// Compares the object with this name with `content`. Returns [`Put::Done`] if they are equal,
+    /// otherwise [`Put::Present`].
     async fn is_ours(&self, name: &Path, content: &Content) -> Result<Put, S3Error> {
         let head = self.head(name, None).await?;
         if head.bytes != content.bytes() {
@@ -404,7 +407,7 @@ impl S3 {
         Ok(if same { Put::Done { version: head.version } } else { Put::Present })
     }
 
-    /// The hash of an object's bytes, read in order, in parts.
+    /// Returns the SHA-256 of an object, which is read in parts.
     async fn hash(&self, name: &Path, head: &ObjectMeta) -> Result<[u8; 32], S3Error> {
         let mut hasher = Sha256::new();
         let mut at = 0;
@@ -416,7 +419,7 @@ impl S3 {
         Ok(hasher.finalize().into())
     }
 
-    /// The store's description of a version; of the newest if none is named.
+    /// The store's description of a version, or of the newest version if none is named.
     pub async fn head(&self, name: &Path, version: Option<&str>) -> Result<ObjectMeta, S3Error> {
         let key = self.key(name);
         repeat(self.timeout(0), || async {
@@ -443,7 +446,8 @@ impl S3 {
         }
     }
 
-    /// A range in the form of HTTP, or everything; at most `bytes_max` bytes.
+    /// Reads a range, in the form of the HTTP header, or the whole object if `range` is `None`. An
+    /// answer of more than `bytes_max` bytes is an error.
     pub async fn get_part(
         &self,
         name: &Path,
@@ -478,7 +482,7 @@ impl S3 {
         .await
     }
 
-    /// Bytes of one version, or of the newest if none is named; exactly those of `range`.
+    /// Reads exactly the bytes of `range`, from one version or, if none is named, from the newest.
     pub async fn read(
         &self,
         name: &Path,
@@ -500,8 +504,8 @@ impl S3 {
         Ok(part.bytes)
     }
 
-    /// Several ranges of one version, in the order given: adjacent ones become one request, long
-    /// ones become several.
+    /// Reads several ranges of one version and returns them in the order given. Ranges close to
+    /// each other become one request; long ranges become several.
     pub async fn read_ranges(
         &self,
         name: &Path,
@@ -524,8 +528,8 @@ impl S3 {
         self.names_from(folder, None).await
     }
 
-    /// Like [`S3::names`], but only names that are longer than `from` and start with it, or sort
-    /// after it.
+    /// Like [`S3::names`], but only names that sort after `from` in byte order. These include
+    /// longer names that start with `from`, but not a name equal to it.
     pub async fn names_from(&self, folder: &Path, from: Option<&str>) -> Result<Vec<String>, S3Error> {
         let prefix = self.folder_key(folder);
         let after = from.map(|from| format!("{prefix}{from}"));
@@ -560,7 +564,7 @@ impl S3 {
     }
 }
 
-/// First byte, from `bytes 0-9/100`.
+/// The first number of a `Content-Range` such as `bytes 0-9/100`.
 fn content_range(text: &str) -> Option<u64> {
     let (range, _) = text.strip_prefix("bytes ")?.split_once('/')?;
     range.split_once('-')?.0.parse().ok()

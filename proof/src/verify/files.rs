@@ -396,8 +396,8 @@ fn merge(spans: &mut BTreeMap<String, (i64, i64, u64)>, run: Option<(&str, (i64,
     }
 }
 
-/// Whether a row with this time does not belong into a file of `date`. A row without a plausible
-/// time is filed under the date on which it arrived.
+/// Whether a row with this time does not belong in a file of `date`. A row without a plausible time
+/// is filed under the date on which it arrived.
 fn is_misfiled(time: i64, date: NaiveDate, is_day_of_arrival: bool) -> bool {
     let midnight = |day: NaiveDate| (i64::from(day.num_days_from_ce()) - EPOCH_DAYS) * DAY_US;
     let start = midnight(date);

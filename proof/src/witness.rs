@@ -292,7 +292,8 @@ impl Witness {
         let (latest, latest_root) = match state(&path, origin) {
             Ok(Some(state)) => state,
             // The state existed and is missing, although no program removes it. It is not taken for
-            // the state of a new log: a witness must prevent that a log starts again.
+            // the state of a new log: preventing a log from starting again is what a witness is
+            // for.
             Ok(None) if is_known => return failed("the state of this log is missing"),
             Ok(None) if states.len() >= LOGS_MAX => return failed("this witness has too many logs"),
             Ok(None) => (0, Hash::of(b"")),

@@ -513,7 +513,7 @@ fn check_records(
     Ok(given)
 }
 
-/// `stageTimestamp` in the bytes of an event, truncated to microseconds.
+/// Returns the `stageTimestamp` in the bytes of an event, truncated to microseconds.
 fn stage_time(record: &[u8]) -> Option<i64> {
     #[derive(Deserialize)]
     struct Timed {

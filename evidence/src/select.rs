@@ -36,7 +36,7 @@ use super::question::Span;
 
 /// Maximum number of records in one piece of proof, which is one file in `proofs/`.
 pub const PROOF_RECORDS_MAX: usize = 4096;
-/// Number of bytes of records after which a piece of proof is ended.
+/// Number of bytes of records and commits after which a piece of proof is ended.
 pub const PROOF_RECORD_BYTES: usize = 8 << 20;
 /// Number of rows that are decoded at once.
 const BATCH_ROWS: usize = 8192;
@@ -465,8 +465,8 @@ fn named(log: VolumeId, commit: u64, add: &AddFacts, chosen: u64) -> Result<List
     })
 }
 
-/// Writes `records.jsonl`, `alerts.jsonl` and `proofs/` into `folder`; and, for a complete pack,
-/// `commits/`.
+/// Writes `records.jsonl`, `alerts.jsonl` and `proofs/` into `folder`. For a complete pack, it also
+/// writes `commits/`.
 ///
 /// # Errors
 /// [`EvidenceError::NotProvable`] if a chosen row is not in a signed commit, or if its record

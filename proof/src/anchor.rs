@@ -109,7 +109,7 @@ pub struct TimestampOptions {
     /// which tells them from the timestamps of other authorities.
     pub url: String,
     pub transport: Arc<dyn AnchorTransport>,
-    /// The authorities that its certificates must lead to.
+    /// The certificate authorities that its certificates must lead to.
     pub authorities: TimestampAuthorities,
     /// Minimum time between two timestamps of one log.
     pub interval: Duration,

@@ -76,7 +76,7 @@ impl CheckpointPart {
         CheckpointPart { table: log.table.name().to_owned(), year, part, note }
     }
 
-    /// `None` if the fields do not name a valid volume.
+    /// Returns the volume, or `None` if the fields do not name a valid one.
     pub fn volume(&self) -> Option<VolumeId> {
         VolumeId::parse(&format!("{}/{}", self.table, Period { year: self.year, part: self.part }))
     }
@@ -252,7 +252,7 @@ pub fn prove(
 /// What a proof is made of.
 struct Gathered {
     chain: Keys,
-    /// The records of the keys, as they were signed.
+    /// The key records, as they were signed.
     notes: Vec<String>,
     manifest: Bytes,
     volumes: BTreeMap<VolumeId, Volume>,
@@ -289,7 +289,8 @@ async fn gather(site: &Site, asked: &HashSet<String>) -> Result<Gathered, ProofE
         }
         let trees = match cosigned {
             Some((size, cosigned, _)) if size == head.size => vec![(size, cosigned)],
-            // A smaller checkpoint by a retired key would prove nothing.
+            // A checkpoint by a retired key is valid only if the next key record names it, so a
+            // smaller one by such a key would prove nothing.
             Some((size, cosigned, tree))
                 if chain.current() == Some(key) && root(&hashes[..size as usize]) == tree =>
             {

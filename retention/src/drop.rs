@@ -6,8 +6,8 @@
 //! continue from these in later years.
 //!
 //! Order: everything is checked, the state is written, the record is written, the objects are
-//! removed. The record is what drops the volume: readers leave it out, and the same command, run
-//! again, removes the remaining objects.
+//! removed. The volume is dropped when its record is written: from then on readers leave the volume
+//! out. After a crash the same command removes the remaining objects.
 //!
 //! Invariants: a record is written only if every object was under no legal hold and past its
 //! retention. If a store reports its own clock, retention is judged by the earlier of that clock
@@ -49,7 +49,7 @@ pub struct ClockTrust {
     pub now: DateTime<Utc>,
     /// The source of the time, for people.
     pub says: String,
-    /// Why the time may be too late.
+    /// Why the clock may be too far ahead, if it may be.
     pub doubt: Option<String>,
 }
 
@@ -134,7 +134,7 @@ pub(super) fn last(commits: &[CommitFacts]) -> Option<DateTime<Utc>> {
 pub struct DropRequest {
     pub volume: VolumeId,
     pub reason: String,
-    /// The operator has checked this machine's clock.
+    /// True if the operator has checked this machine's clock.
     pub is_clock_checked: bool,
 }
 
@@ -190,7 +190,7 @@ pub(crate) async fn drop_with(work: &Work, drop: &DropRequest) -> Result<DropOut
     Ok(DropOutcome { record, is_new, removed, left })
 }
 
-/// Checks whether a volume may be dropped, and writes its drop record.
+/// Checks whether a volume may be dropped, and writes and returns its drop record.
 async fn lay_down(work: &Work, drop: &DropRequest) -> Result<DropRecord, RetentionError> {
     let (log, volume) = (drop.volume, drop.volume.name());
     if !drops::volumes(&work.site).await?.contains(&log) {

@@ -80,7 +80,7 @@ pub(crate) async fn extend_with(work: &Work, years: u32, reason: &str) -> Result
         let record = PolicyRecord { number, time: Utc::now(), years, reason: reason.to_owned() };
         let text = record.text(&work.site.archive_id);
         let bytes = work.signed(&text, &Statement::Retention.signed_as(&work.site.archive_id), &keys)?;
-        // If another process took the number, read its promise first.
+        // If another process took this number, the next round reads its promise.
         if work.put(&path(&work.site, number), bytes).await? {
             extended.is_new = true;
         }

@@ -5,8 +5,8 @@
 //! 1. A promise only grows. An object's retain-until date is never replaced with an earlier one,
 //!    and the store would refuse an earlier one.
 //! 2. Every action is recorded before it is done, under a name that is written once: a policy, a
-//!    hold with the list of its objects, a drop. After a crash at any moment, the same command, run
-//!    again, finishes it.
+//!    hold with the list of its objects, a drop. After a crash at any moment, the same command
+//!    finishes the action.
 //! 3. Only the volume that a drop record names is removed, and only if the archive's key signed the
 //!    record after every object of the volume was past its retention and under no hold. In a bucket
 //!    the store itself enforces retention and holds.
@@ -48,7 +48,7 @@ pub use self::extend::{Extended, extend, policy};
 pub use self::hold::{Covered, HoldState, holds, place_hold, refresh_holds, release_hold};
 pub use self::status::{Issue, IssueKind, Status, VolumeStatus, status};
 
-/// Number of objects that are queried, extended, held or removed at the same time.
+/// Number of requests about single objects that are sent at the same time.
 const OBJECTS_AT_ONCE: usize = 16;
 /// Maximum number of objects that a failure names.
 const NAMES_MAX: usize = 10;

@@ -98,7 +98,7 @@ fn overlaps(scope: &Scope, first: i64, last: i64) -> bool {
         && scope.to.is_none_or(|to| first < to.timestamp_micros())
 }
 
-/// Whether a row with this time, filed under `day`, may lie within a scope.
+/// Whether the period of a scope may include a row with this time that is filed under `day`.
 fn may_hold(scope: &Scope, time: Option<i64>, day: Option<NaiveDate>) -> bool {
     let start = day.map(midnight);
     let is_of_day = start.zip(time).is_some_and(|(start, time)| (start..start + DAY_US).contains(&time));

@@ -30,7 +30,7 @@ pub(super) struct Found {
     /// Data files that are missing, or missing at the version that their commit names, and other
     /// objects of which only delete markers exist.
     pub(super) missing: Vec<String>,
-    /// Data files that no commit names, left by a killed run.
+    /// Number of data files that no commit names; a killed run left them.
     pub(super) unnamed: u64,
     /// Number of object versions in each volume that is not in `volumes`: it was dropped, or delete
     /// markers hide it.

@@ -93,7 +93,7 @@ pub struct VolumeStatus {
     pub files: u64,
     pub rows: u64,
     pub bytes: u64,
-    /// In a bucket: objects, whose locks were requested.
+    /// In a bucket: number of objects. The lock of each was requested.
     pub objects: u64,
     /// The earliest date on which the retention of one of its objects ends.
     pub first: Option<DateTime<Utc>>,
@@ -215,7 +215,7 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
             status.rows += add.rows.unwrap_or(0);
             status.bytes += add.size;
         }
-        // A lock that ends before the promise does not permit a drop.
+        // Even if the locks end earlier, the promise does not permit a drop before its end.
         let promised = drop::last(commits).and_then(|last| retention_end(last, policy.years));
         status.until = status.until.max(promised);
         if mode.is_none() {

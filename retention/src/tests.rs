@@ -135,7 +135,7 @@ fn rows_of(
     writer.seal(&[step(partition, previous, from + 20_000)], counts(20)).expect("sealed");
 }
 
-/// Changes the times in the commits of a table's volume to the given one.
+/// Sets the times in the commits of a table's volume (the one of the year of `time`) to `time`.
 fn dated(archive: &Archive, table: Table, time: DateTime<Utc>) {
     let volume = layout::volume(archive.root(), VolumeId { table, period: Period::of_year(time.year()) });
     for name in durable::names(&layout::delta_log(&volume)).expect("names") {

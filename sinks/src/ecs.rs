@@ -1,7 +1,8 @@
 //! An alert in the Elastic Common Schema.
 //!
-//! Invariants: fields are defined in ECS 8.17, or below `strongroom`; fields that ECS defines as
-//! arrays are arrays. No client chooses a key, so clients cannot make a mapping grow. No state.
+//! Invariants: every field is defined in ECS 8.17 or is below `strongroom`, and fields that ECS
+//! defines as arrays are arrays. No client chooses a key, so clients cannot make a mapping grow. No
+//! state.
 
 use serde_json::{Map, Value, json};
 use strongroom_schemas::{Alert, Severity};

@@ -85,7 +85,7 @@ impl Sink for FileSink {
     }
 }
 
-/// A sink that writes to standard output, or to what stands in for it.
+/// A sink that writes to standard output, or to another writer in its place.
 pub struct StdoutSink<W> {
     out: W,
 }

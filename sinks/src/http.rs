@@ -5,7 +5,7 @@
 //!   configured address only.
 //! - A request takes at most [`HTTP_TIMEOUT`], and at most [`ANSWER_BYTES_MAX`] of an answer are
 //!   read.
-//! - An answer is shown shortened, without control characters and without our secrets.
+//! - An answer that is shown is shortened, and has no control characters and none of our secrets.
 //!
 //! State is lost in a crash; the receiver may have got the last request.
 

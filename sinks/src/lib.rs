@@ -145,8 +145,9 @@ pub struct Sinks {
 }
 
 impl Sinks {
-    /// Opens the outbox and starts a thread for each sink. Alerts that are in the archive `history`
-    /// but not in the outbox are sent first.
+    /// Opens the outbox and starts a thread for each sink. Alerts that were sealed after the
+    /// outbox's last mark, but are not in the outbox, are read from the archive `history` and sent
+    /// too.
     ///
     /// # Errors
     /// When the folder cannot be used.

@@ -45,9 +45,9 @@ const QUEUE_MAX: usize = 10_000;
 const APPEND_MAX: usize = 1024;
 /// Maximum number of alert ids that the outbox remembers; 32 bytes each in memory, 16 on disk.
 pub const KNOWN_IDS_MAX: usize = 1 << 19;
-/// An alert that is raised now is in one of the next this many seals. Three would be enough: at
-/// most two groups of events wait for their seal while the next group grows, and a restarted
-/// pipeline seals their events first.
+/// An alert that is raised now is in one of the next this many seals. At most two groups of events
+/// wait for their seal while the next group grows, so three seals are enough for a pipeline that
+/// keeps running. A restarted pipeline seals the waiting events first.
 pub const SEALS_UNTIL_SURE: u32 = 8;
 /// How often the writer checks for due summaries and for segments to delete.
 const TICK: Duration = Duration::from_millis(250);
@@ -147,7 +147,7 @@ pub(super) struct Source {
     pub history: Arc<dyn History>,
 }
 
-/// Positions of the sinks: the number of the first record that each may still need.
+/// Positions of the sinks: for each sink, the number of the first record that it may still need.
 pub(super) type Positions = Arc<Vec<AtomicU64>>;
 
 /// An outbox whose folder is read and locked, and whose threads are not started yet.
@@ -279,7 +279,7 @@ impl Outbox {
     }
 }
 
-/// Ids of alerts, the newest [`KNOWN_IDS_MAX`].
+/// The ids of the newest [`KNOWN_IDS_MAX`] alerts.
 #[derive(Debug, Default)]
 struct Known {
     ids: HashSet<u128>,
@@ -482,7 +482,7 @@ impl CatchUp {
 
     fn once(&self) -> Result<(), HistoryError> {
         let to = self.source.history.end()?;
-        // A new outbox starts with the alerts that are sealed from now on.
+        // Without a mark the outbox is new: it starts with the alerts that are sealed from now on.
         let from = lock(&self.source.mark).clone();
         if let Some(from) = from.filter(|from| *from != to) {
             let mut each = |alert: Alert| {

@@ -169,7 +169,7 @@ impl SinkWorker {
                 Position { next: source.log.end(), mark, gap: None }
             }
         };
-        // A log that was deleted starts again at 1.
+        // If the log was deleted, its numbers start again at 1, before the stored position.
         let next = position.next.min(source.log.end());
         let position = Position { next, ..position };
         if let Some(shared) = positions.get(index) {
@@ -229,8 +229,8 @@ impl SinkWorker {
             if records.is_empty() {
                 self.counters.oldest_ms.store(0, Ordering::Relaxed);
                 self.keep_position(true);
-                // The last alerts may have been stored after the read; the outbox is closed before
-                // `stop` is set.
+                // More alerts may have been stored after the read above. The outbox is closed
+                // before `stop` is set, so the log's end is final here.
                 if self.stop.load(Ordering::Acquire) {
                     if cursor.next >= self.source.log.end() {
                         break;

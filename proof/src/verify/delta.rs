@@ -25,7 +25,7 @@ use strongroom_store::{durable, layout};
 use super::{FindingKind, ProofError, Report};
 
 const KIND: FindingKind = FindingKind::DeltaCheckpoint;
-/// Names the newest Delta checkpoint for readers that do not list.
+/// The file that names the newest Delta checkpoint, for readers that do not list the folder.
 const LAST: &str = "_last_checkpoint";
 /// Maximum number of differences reported for one checkpoint.
 const TOLD_MAX: usize = 20;

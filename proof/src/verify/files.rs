@@ -1,7 +1,7 @@
 //! Checks data files: their bytes and rows against what the commits say of them.
 //!
-//! A file is read once, whole, and hashed and decoded from memory; a thread holds one file at a
-//! time.
+//! A file is read once, as a whole, and is hashed and decoded in memory. A thread holds one file at
+//! a time.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -35,7 +35,8 @@ use super::{Checked, Finding, FindingKind, Options, Report, Watch};
 
 /// Maximum size of a sealed file: what a store accepts in one PUT.
 const FILE_BYTES_MAX: u64 = 5 << 30;
-/// Maximum number of rows of one file that are named because their columns differ; all are counted.
+/// Maximum number of rows of one file that are named because their columns differ from their
+/// records. All such rows are counted.
 const ROWS_TOLD_MAX: usize = 10;
 /// Number of rows that are decoded at once.
 const BATCH_ROWS: usize = 8192;

@@ -58,8 +58,8 @@ pub struct Options {
     pub remembered: Vec<(String, Vec<u8>)>,
     /// Witnesses that must have seen the logs.
     pub witnesses: Witnesses,
-    /// The authorities that timestamps must lead to; if some are given, each signed log must have a
-    /// timestamp.
+    /// The certificate authorities that timestamps must lead to. If any are given, each signed log
+    /// must have a timestamp.
     pub timestamp_authorities: TimestampAuthorities,
     /// Threads that read files; at least one.
     pub threads: usize,

@@ -43,7 +43,7 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
-    /// Returns the wanted rows of events and those of alerts.
+    /// Returns the wanted rows of events, and the wanted rows of alerts.
     pub(crate) fn selections(&mut self, question: &Question) -> (Selection<'_>, Selection<'_>) {
         if question.complete {
             (Selection::Whole, Selection::Whole)

@@ -66,7 +66,8 @@ fn valid_period(sources: &Sources<'_>, manifest: &Manifest, report: &mut PackRep
     Some(span)
 }
 
-/// Compares the records and the answers of the pack with those that the archive gives now.
+/// Compares the records and the answers of the pack with the records and answers that the archive
+/// gives now.
 fn compare_answers(
     sources: &Sources<'_>,
     manifest: &Manifest,

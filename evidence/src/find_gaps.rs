@@ -30,8 +30,8 @@ pub(crate) struct Gaps {
     limits: Vec<Value>,
     pub(crate) rejects_at_positions: u64,
     pub(crate) rejects_received: u64,
-    /// Number of rejects by reason, of those that are between the positions of the period's files
-    /// or were received in the period.
+    /// Number of rejects by reason. A reject counts if it stands between the positions of the
+    /// period's files or was received in the period.
     pub(crate) rejects: BTreeMap<String, u64>,
     pub(crate) events_without_time: u64,
 }

@@ -179,7 +179,7 @@ pub fn end_at(path: &Path, end: u64) -> Result<(), JournalError> {
     OpenOptions::new().write(true).open(path).and_then(cut).map_err(cannot_write(path))
 }
 
-/// Returns the checksum of several parts, one after the other: the first half of their BLAKE3 hash.
+/// Returns the checksum of several parts in this order: the first half of their BLAKE3 hash.
 pub fn checksum(parts: &[&[u8]]) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new();
     for part in parts {

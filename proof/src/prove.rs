@@ -303,9 +303,9 @@ async fn gather(site: &Site, asked: &HashSet<String>) -> Result<Gathered, ProofE
     Ok(Gathered { chain, notes, manifest, volumes, sources })
 }
 
-/// Returns the largest cosigned checkpoint of a log, among those that `key` signed, which also
-/// signed the newest one. The result is its size, its note with the cosignatures (unchecked, up to
-/// a limit), and its root.
+/// Returns the largest checkpoint of a log that is both cosigned by witnesses and signed by `key`,
+/// the key that signed the newest checkpoint. The result is its size, its note with the
+/// cosignatures (unchecked, up to a limit), and its root.
 pub async fn cosigned(
     site: &Site,
     newest: &TreeHead,

@@ -10,8 +10,8 @@
 //! 3. Only the volume that a drop record names is removed, and only if the archive's key signed the
 //!    record after every object of the volume was past its retention and under no hold. In a bucket
 //!    the store itself enforces retention and holds.
-//! 4. Readers leave out a volume with a valid drop record, whatever remains of it; a forged record
-//!    hides nothing.
+//! 4. Readers leave out a volume with a valid drop record, even if some of the volume remains. A
+//!    forged record hides nothing.
 
 mod drop;
 mod extend;

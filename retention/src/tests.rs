@@ -442,7 +442,7 @@ fn a_drop_record_that_is_forged_hides_nothing() {
         let _ = std::fs::remove_file(path);
         std::fs::write(path, bytes).expect("written");
     };
-    // The present year is still read, whatever an unsigned record says.
+    // An unsigned record does not hide the volume of the present year.
     let text = String::from_utf8(good.clone()).expect("text");
     write(
         &place(year),

@@ -83,8 +83,8 @@ impl Groups {
             .insert(key, Group { first, number, opened_ms, held: 0, audit_ids: Vec::new(), closing: false });
     }
 
-    /// Closes the groups whose time is up, and returns the summaries of those that held alerts
-    /// back.
+    /// Closes the groups whose time is up, and returns the summaries of the closed groups that held
+    /// alerts back.
     pub(super) fn due(&mut self, now_ms: u64) -> Vec<Entry> {
         let time_ms = self.time_ms;
         let is_due = |group: &Group| now_ms >= group.opened_ms.saturating_add(time_ms);

@@ -11,7 +11,7 @@
 //! - Each seal passes through the same queue. When the writer takes it from the queue, all alerts
 //!   of that seal are durable in the log, so the mark moves to that seal. At every start the
 //!   catch-up reads the alerts that the archive's table `alerts` has after the mark, and hands over
-//!   those that the log does not have.
+//!   each alert that the log does not have.
 //! - An alert that finds the queue or the disk full *freezes* the mark. The catch-up then reads the
 //!   archive after each of the next [`SEALS_UNTIL_SURE`] seals, one of which has that alert.
 //! - The log remembers the last [`KNOWN_IDS_MAX`] alert ids, across restarts, so a replay or the

@@ -1,8 +1,8 @@
 //! TLS of a sink: the certificate authorities that it trusts, and its own certificate.
 //!
-//! Invariant: a receiver's certificate and its name are always verified. It must lead to an
-//! authority in the configured file, or, without a file, to one of the system's authorities. No
-//! setting turns this off. No state.
+//! Invariant: a receiver's certificate and its name are always verified. The certificate must lead
+//! to an authority in the configured file, or, without a file, to one of the system's authorities.
+//! No setting turns this off. No state.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

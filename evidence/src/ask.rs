@@ -1,8 +1,8 @@
-//! The SQL of evidence, and its answers as a stream.
+//! The SQL statements that choose the records of a pack, and their answers as a stream.
 //!
-//! Invariant: the statements are a function of the question, so that whoever has a pack can
-//! reconstruct them. An answer is handed on line by line and never held in memory. What runs SQL is
-//! given by the caller, so this crate is built without a query engine.
+//! Invariant: the question alone determines the statements, so whoever has a pack can reconstruct
+//! them. An answer is processed line by line and never held in memory. The caller supplies the
+//! function that runs SQL, so this crate is built without a query engine.
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -29,7 +29,7 @@ const ALERTS_MAX: u64 = 2_000_000;
 /// (a JSON object a line), and returns the number of its rows.
 pub type RunSql<'r> = dyn Fn(&str, &mut (dyn Write + Send)) -> Result<u64, Box<dyn Error + Send + Sync>> + 'r;
 
-/// Asks statements one after the other.
+/// Runs statements one after another.
 pub(crate) struct Asker<'a> {
     pub(crate) run: &'a RunSql<'a>,
 }
@@ -43,7 +43,7 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
-    /// The wanted rows of events and of alerts.
+    /// Returns the wanted rows of events, and the wanted rows of alerts.
     pub(crate) fn selections(&mut self, question: &Question) -> (Selection<'_>, Selection<'_>) {
         if question.complete {
             (Selection::Whole, Selection::Whole)
@@ -54,7 +54,8 @@ impl Answers {
 }
 
 impl Asker<'_> {
-    /// Asks the question; the chosen rows are kept in `folder`, in a file without a name.
+    /// Runs the statements of the question. The chosen rows are kept in `folder`, in a file without
+    /// a name.
     pub(crate) fn answers(&self, question: &Question, folder: &Path) -> Result<Answers, EvidenceError> {
         let keep = |source| EvidenceError::KeepChosen { source };
         let mut chosen = Chosen::in_folder(folder).map_err(|source| EvidenceError::MakeChosen { source })?;
@@ -76,7 +77,8 @@ impl Asker<'_> {
         Ok(Answers { events, alerts, chosen, alert_ids })
     }
 
-    /// Calls `each` with every row of the answer, a JSON object.
+    /// Calls `each` with every row of the answer, a JSON object. Returns the statement with the
+    /// number of rows and the hash of the answer.
     pub(crate) fn rows(
         &self,
         sql: &str,
@@ -98,7 +100,7 @@ impl Asker<'_> {
         })
     }
 
-    /// All rows of a short answer.
+    /// Returns all rows of a short answer.
     pub(crate) fn all(&self, sql: &str) -> Result<Vec<Value>, EvidenceError> {
         let mut rows = Vec::new();
         self.rows(sql, &mut |row| {
@@ -108,7 +110,7 @@ impl Asker<'_> {
         Ok(rows)
     }
 
-    /// The single number of an answer.
+    /// Returns the column `n` of an answer with one row.
     pub(crate) fn number(&self, sql: &str) -> Result<u64, EvidenceError> {
         Ok(self.all(sql)?.first().and_then(|row| row["n"].as_u64()).unwrap_or(0))
     }
@@ -123,12 +125,12 @@ fn list(names: &[String]) -> String {
     names.join(", ")
 }
 
-/// The period, as a condition on a column.
+/// Returns the condition that the time in a column is in the period of the question.
 fn period(column: &str, question: &Question) -> String {
     format!("{column} >= {} AND {column} < {}", literal(&question.from), literal(&question.to))
 }
 
-/// The condition that chooses the events of a question.
+/// Returns the condition that chooses the events of a question.
 pub(crate) fn events_condition(question: &Question) -> String {
     let mut condition = period("stage_timestamp", question);
     if !question.namespaces.is_empty() {
@@ -144,8 +146,8 @@ pub(crate) fn events_condition(question: &Question) -> String {
     condition
 }
 
-/// The condition that chooses the alerts beside them: an SQL condition is about events and does not
-/// narrow alerts.
+/// Returns the condition that chooses the alerts of a question. The question's own SQL condition is
+/// about events, so it does not narrow the alerts.
 pub(crate) fn alerts_condition(question: &Question) -> String {
     let mut condition = period("time", question);
     if !question.namespaces.is_empty() {
@@ -157,8 +159,9 @@ pub(crate) fn alerts_condition(question: &Question) -> String {
     condition
 }
 
-/// True when one of an alert's events has, or may have, one of the names. Alerts from before the
-/// columns about all of their events are judged by the event that completed them.
+/// Returns the condition that one of an alert's events has, or may have, one of the names. The
+/// column `of_all` has the names of all events of an alert. Alerts from before that column existed
+/// are judged by `of_one`, the name of the event that completed them.
 fn touches((of_all, of_one): (&str, &str), names: &[String]) -> String {
     let any = [ANY.to_owned()];
     let has = names.iter().chain(&any).map(|name| format!("array_has({of_all}, {})", literal(name)));
@@ -175,7 +178,8 @@ pub(crate) fn alerts_sql(question: &Question) -> String {
     format!("SELECT alert_id FROM alerts WHERE {} ORDER BY alert_id", alerts_condition(question))
 }
 
-/// The period of the question, over all sources, for the report of gaps.
+/// Returns the condition that an event is in the period of the question. The report of gaps uses it
+/// for all sources.
 pub(crate) fn whole_period(question: &Question) -> String {
     period("stage_timestamp", question)
 }
@@ -184,14 +188,14 @@ pub(crate) fn alerts_period(question: &Question) -> String {
     period("time", question)
 }
 
-/// Days of the period, as a condition on the partition column.
+/// Returns the condition that the partition column `date` is a day of the period.
 pub(crate) fn days(span: Span) -> String {
     let day = |us: i64| DateTime::from_timestamp_micros(us).map(|time| time.date_naive().to_string());
     let (first, last) = (day(span.from_us).unwrap_or_default(), day(span.to_us - 1).unwrap_or_default());
     format!("date >= {} AND date <= {}", literal(&first), literal(&last))
 }
 
-/// Cuts its input into lines, and hashes it.
+/// Cuts its input into lines, calls `each` with every line, and hashes the input.
 struct Lines<'e> {
     each: &'e mut (dyn FnMut(&[u8]) -> Result<(), EvidenceError> + Send),
     line: Vec<u8>,

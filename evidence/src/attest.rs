@@ -1,6 +1,6 @@
 //! The store's answers about the objects that evidence depends on: versions, locks, holds.
 //!
-//! Invariant: an answer that the store refuses is recorded as such, never left out.
+//! Invariant: if the store refuses an answer, the refusal is recorded.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,7 +27,8 @@ fn text(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// Names relative to the root, each with the version that its commit names.
+/// Returns the names of the objects that evidence depends on, relative to the root, each with the
+/// version that its commit names, if any.
 fn objects(archive: &Archive, ledger: &Ledger) -> BTreeMap<String, Option<String>> {
     let mut objects = BTreeMap::from([(layout::MANIFEST.to_owned(), None)]);
     for record in &ledger.keys.records {
@@ -51,11 +52,11 @@ fn objects(archive: &Archive, ledger: &Ledger) -> BTreeMap<String, Option<String
     objects
 }
 
-/// The store's present answers about every object of the period: `strongroom-store-1` of
-/// `docs/proof.md`.
+/// Returns the store's present answers about every object that the evidence of the period depends
+/// on. `docs/proof.md` describes the format, `strongroom-store-1`.
 ///
 /// # Errors
-/// If no query is possible at all. A single refused answer is in the document.
+/// If no query is possible at all. If the store refuses a single answer, the document says so.
 pub fn attest(archive: &Archive, ledger: &Ledger) -> Result<Value, EvidenceError> {
     let begun = Utc::now();
     let objects = objects(archive, ledger);
@@ -94,7 +95,7 @@ fn local(root: &Path, objects: &BTreeMap<String, Option<String>>) -> Vec<Value> 
     said.collect()
 }
 
-/// An answer, `null` if it is not set, or why there is none.
+/// Returns the value of a setting, `null` if it is not set, or why it is unknown.
 fn said<T>(condition: Condition<T>, value: impl FnOnce(T) -> Value) -> Value {
     match condition {
         Condition::Known(known) => value(known),
@@ -129,7 +130,7 @@ async fn in_bucket(bucket: &Bucket, root: &Path, objects: BTreeMap<String, Optio
         let versions = listed.remove(&name).unwrap_or_default();
         let (s3, path, unlisted) = (s3.clone(), root.join(&name), unlisted.clone());
         async move {
-            // If no commit names a version, the oldest is the one that was written.
+            // If no commit names a version, the oldest version is the one that the archive wrote.
             let oldest = versions.iter().rev().filter(|version| !version.is_delete_marker);
             let oldest =
                 oldest.min_by_key(|version| version.modified).and_then(|version| version.version.clone());

@@ -1,10 +1,10 @@
-//! The assembly of a pack, from the question to the folder that has a name.
+//! Assembles a pack, from the question to the folder with its final name.
 //!
 //! Invariants:
 //! 1. A pack gets its name only when it is complete, synced, and has been checked as a stranger
 //!    would check it. A run that dies before that leaves a folder that [`PackFolder`] describes.
-//! 2. The commits are read before SQL is asked, so a chosen row that is in none of them was sealed
-//!    later, and is an error.
+//! 2. The commits are read before the SQL runs. So a chosen row that is in none of these commits
+//!    was sealed later, which is an error.
 
 use std::path::Path;
 
@@ -32,20 +32,20 @@ use super::report::Report;
 use super::select::{Selected, write_pack_records};
 use super::verify_md::verify_md;
 
-/// An archive, and what renders its records and answers SQL over it.
+/// An archive, what renders its records, and what runs SQL over it.
 pub struct Sources<'s> {
     pub archive: &'s Archive,
     pub records: &'s dyn Records,
     pub sql: &'s RunSql<'s>,
 }
 
-/// What a pack is made with.
+/// Options for making a pack.
 pub struct PackOptions<'o> {
     /// Signs the manifest.
     pub signer: Option<&'o Signer>,
     /// Keys that the caller obtained out of band, to verify the period with.
     pub public_keys: &'o [PublicKey],
-    /// Ids of the rules whose alerts say that events may be missing.
+    /// Ids of the rules whose alerts mean that events may be missing.
     pub gap_rules: &'o [&'o str],
     /// Threads that verify files; at least one.
     pub threads: usize,
@@ -59,14 +59,14 @@ pub struct PackOptions<'o> {
 #[derive(Clone, Debug)]
 pub struct Pack {
     pub manifest: Manifest,
-    /// The report of `verify` on the archive, which is in the pack.
+    /// The report of `verify` on the archive; it is also in the pack.
     pub verified: Verified,
 }
 
 /// Makes the pack that answers `question`, and gives `folder` its name.
 ///
 /// # Errors
-/// [`EvidenceError`] has them all; then there is no pack.
+/// [`EvidenceError`] has all cases. After an error there is no pack.
 pub fn build(
     sources: &Sources<'_>,
     question: Question,
@@ -80,7 +80,7 @@ pub fn build(
 
     progress.step(Step::ReadCommits);
     let ledger = Ledger::load(archive, span, None)?;
-    // Reported before the work, not after it.
+    // Report a wrong key before the work, not after it.
     if let (Some(signer), Some(current)) = (options.signer, ledger.keys().current())
         && current != signer.public()
     {
@@ -159,7 +159,7 @@ fn prove(
     Ok(selected)
 }
 
-/// Verifies the archive, with the files of the period.
+/// Verifies the archive. Only the files of the period are read.
 fn verify_period(
     sources: &Sources<'_>,
     span: Span,
@@ -211,7 +211,7 @@ fn put_json(folder: &PackFolder, name: &str, document: &Value) -> Result<PackFil
     folder.put(name, format!("{document:#}\n").as_bytes())
 }
 
-/// Writes the manifest; with a signer, first the note over it.
+/// Writes the manifest. With a signer, it first writes the signed note over the manifest.
 fn put_manifest(
     folder: &PackFolder,
     manifest: &Manifest,

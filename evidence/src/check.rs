@@ -1,9 +1,9 @@
 //! Checks a pack without any other data: the checks that `docs/proof.md` lists, under the same
 //! names.
 //!
-//! Invariants: no statement of a pack is believed before it is proven, and whatever cannot be
-//! proven from the pack alone is reported in words. Reads only below the pack's folder, and opens a
-//! path that the pack names only if it has one of the allowed forms.
+//! Invariants: no statement of a pack is believed before it is proven. Whatever cannot be proven
+//! from the pack alone is reported in words. Only files below the pack's folder are read. Of the
+//! paths that the pack names, only those with one of the allowed forms are opened.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -92,10 +92,10 @@ struct CommitLine {
     commit: String,
 }
 
-/// Checks the pack in `folder`; each of its heads must be cosigned by a quorum of the witnesses.
+/// Checks the pack in `folder`. Each of its heads must be cosigned by a quorum of the witnesses.
 ///
 /// # Errors
-/// If the folder cannot be read, which says nothing about the pack.
+/// If the folder cannot be read. This says nothing about the pack.
 pub fn check_pack(
     folder: &Path,
     public_keys: &[PublicKey],
@@ -164,7 +164,8 @@ pub fn check_pack(
     Ok(report)
 }
 
-/// Plain files below the folder, by their names with `/`.
+/// Returns the names of the plain files below the folder, such as `proofs/00000001.json`. Reports
+/// everything else that is there.
 fn names(folder: &Path, report: &mut PackReport) -> std::io::Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for entry in std::fs::read_dir(folder)? {
@@ -221,7 +222,8 @@ fn read_whole(folder: &Path, name: &str, names: &BTreeSet<String>) -> Result<Vec
     }
 }
 
-/// Checks that every named file exists with its bytes, and no other file does.
+/// Checks that every file that the manifest names exists with the stated bytes, and that no other
+/// file exists.
 fn check_files(
     folder: &Path,
     manifest: &Manifest,
@@ -378,14 +380,15 @@ fn named_files(folder: &Path, names: &BTreeSet<String>) -> Result<Vec<ListedFile
     }
 }
 
-/// Files as their commits describe them, each with the number of its proven records.
+/// For each file, by its log, its commit and its position in the commit: what the commit says of
+/// it, and the number of its proven records.
 type ProvenFiles = BTreeMap<(String, u64, usize), (AddFacts, u64)>;
 
-/// A file of records, compared with the proofs as they are read.
+/// A file of records. It is compared with the records in the proofs while the proofs are read.
 struct Lines {
     reader: Option<BufReader<File>>,
     name: &'static str,
-    /// A difference was already reported.
+    /// True if a difference was already reported.
     differs: bool,
 }
 
@@ -510,7 +513,7 @@ fn check_records(
     Ok(given)
 }
 
-/// `stageTimestamp` in the bytes of an event, truncated to microseconds.
+/// Returns the `stageTimestamp` in the bytes of an event, truncated to microseconds.
 fn stage_time(record: &[u8]) -> Option<i64> {
     #[derive(Deserialize)]
     struct Timed {
@@ -521,7 +524,7 @@ fn stage_time(record: &[u8]) -> Option<i64> {
     micros(&timed.stage_timestamp?)
 }
 
-/// Checks the list of files against the proven commits.
+/// Checks the pack's list of the archive's files against the proven commits.
 fn check_named(named: &[ListedFile], given: &ProvenFiles, report: &mut PackReport) {
     let mut unknown: BTreeMap<(&str, &str), (&AddFacts, u64)> = given
         .iter()
@@ -605,8 +608,8 @@ fn check_counts(manifest: &Manifest, named: &[ListedFile], report: &mut PackRepo
     }
 }
 
-/// Checks that a complete pack has all commits, and every record of every file that may have one of
-/// the period.
+/// Checks that a complete pack has all commits, and has every record of each file that may have
+/// records of the period.
 fn check_complete(
     folder: &Path,
     manifest: &Manifest,

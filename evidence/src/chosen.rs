@@ -1,7 +1,8 @@
 //! The rows that a question chose, kept on disk.
 //!
-//! Invariant: rows are added and taken in one order, source by source and offset by offset, so
-//! memory does not grow with their number, and a row that is never taken is noticed.
+//! Invariant: the rows of a source are added together, with ascending offsets, and are taken in
+//! that order. So memory does not grow with the number of rows, and a row that is never taken is
+//! noticed.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -17,14 +18,15 @@ const OFFSET_BYTES: u64 = 8;
 #[derive(Debug)]
 pub struct Chosen {
     out: BufWriter<File>,
-    /// Position of the next offset and of the end, counted in offsets from the start of the file.
+    /// For each source: the position of the next offset to take and the end of the source's
+    /// offsets, both counted in offsets from the start of the file.
     sources: HashMap<String, (u64, u64)>,
     last: Option<(String, i64)>,
     rows: u64,
 }
 
 impl Chosen {
-    /// An empty choice, with its file (which has no name) in `folder`.
+    /// Returns an empty choice. Its rows are kept in a file without a name in `folder`.
     ///
     /// # Errors
     /// If no file can be created there.
@@ -33,7 +35,7 @@ impl Chosen {
         Ok(Chosen { out: BufWriter::new(file), sources: HashMap::new(), last: None, rows: 0 })
     }
 
-    /// Adds a row after the existing ones.
+    /// Adds a row.
     ///
     /// # Errors
     /// Of kind `InvalidData` for a row that is not after the previous one: two rows of one source
@@ -71,7 +73,8 @@ impl Chosen {
         self.out.flush()
     }
 
-    /// The offsets of a source, up to and including `last`, that were not taken yet.
+    /// Takes the offsets of a source up to and including `last` that were not taken yet, and
+    /// returns them.
     ///
     /// # Errors
     /// If the disk fails.
@@ -97,7 +100,7 @@ impl Chosen {
         Ok(taken)
     }
 
-    /// Number of rows that were not taken.
+    /// Returns the number of rows that were not taken.
     pub(super) fn left(&self) -> u64 {
         self.sources.values().map(|(next, end)| end - next).sum()
     }

@@ -1,7 +1,7 @@
-//! A pack compared with the archive it is of.
+//! Compares a pack with the archive that it was made from.
 //!
-//! Invariant: a pack's own statements are believed only as far as its bytes show them. The archive
-//! is asked the question of the pack, at the heads of the pack.
+//! Invariant: a statement of a pack is believed only if the pack's bytes show it. The archive is
+//! asked the question of the pack, with its logs as they were at the heads of the pack.
 
 use strongroom_archive::error::LogError;
 use strongroom_proof::verify::FindingKind;
@@ -22,7 +22,7 @@ use super::text::count;
 /// report. A report without a manifest stays as it is.
 ///
 /// # Errors
-/// If the archive cannot be read, which says nothing about the pack.
+/// If the archive cannot be read. This says nothing about the pack.
 pub fn compare_with_archive(
     sources: &Sources<'_>,
     report: &mut PackReport,
@@ -44,7 +44,8 @@ pub fn compare_with_archive(
     compare_answers(sources, &manifest, &ledger, report, progress)
 }
 
-/// The period of the pack, if the archive is the pack's and its SQL is that of its question.
+/// Returns the period of the pack's question. Returns `None` and reports a finding if the pack is
+/// of another archive, if its period is invalid, or if its SQL is not the SQL of its question.
 fn valid_period(sources: &Sources<'_>, manifest: &Manifest, report: &mut PackReport) -> Option<Span> {
     let id = sources.archive.id();
     if id != manifest.archive_id {
@@ -65,7 +66,8 @@ fn valid_period(sources: &Sources<'_>, manifest: &Manifest, report: &mut PackRep
     Some(span)
 }
 
-/// Compares the records and the answers of the pack with those that the archive gives now.
+/// Compares the records and the answers of the pack with the records and answers that the archive
+/// gives now.
 fn compare_answers(
     sources: &Sources<'_>,
     manifest: &Manifest,
@@ -103,7 +105,7 @@ fn compare_answers(
         }
     }
     report.not_checked.retain(|text| !text.starts_with("whether these are all records"));
-    // The records of a complete pack were compared, whichever of them the question chose.
+    // All records of a complete pack were compared, whether or not the question chose them.
     let is_explained = later > 0 || question.complete;
     if have_events_changed && !is_explained {
         let detail =

@@ -1,7 +1,7 @@
 //! Why there is no evidence pack.
 //!
-//! Invariant: what is wrong with the archive itself keeps its own error, so the caller can tell it
-//! from a folder that cannot be written.
+//! Invariant: an error in the archive itself keeps its own type, so the caller can tell it from an
+//! output folder that cannot be written.
 
 use std::error::Error;
 use std::io;
@@ -110,7 +110,7 @@ impl From<StoreError> for EvidenceError {
 }
 
 impl EvidenceError {
-    /// Whether the caller chose something that cannot be: an output folder, or a period.
+    /// Whether the output folder or the period that the caller chose is at fault.
     pub fn is_input(&self) -> bool {
         matches!(
             self,

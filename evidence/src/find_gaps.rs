@@ -1,4 +1,5 @@
-//! Looks for the gaps of a period: in the records, in the commits, and in the report of `verify`.
+//! Looks for the gaps of a period (what is known to be missing, late or unread): in the records, in
+//! the commits, and in the report of `verify`.
 //!
 //! Invariant: a pack lists at most [`GAPS_MAX`] gaps and counts all of them. Nothing here is proven;
 //! it is the statement of the pack's maker.
@@ -24,18 +25,20 @@ const GAPS_MAX: usize = 5000;
 pub(crate) struct Gaps {
     /// At most [`GAPS_MAX`].
     pub(crate) listed: Vec<Gap>,
-    /// By kind.
+    /// Number of all gaps by kind, listed or not.
     pub(crate) in_all: BTreeMap<&'static str, u64>,
     limits: Vec<Value>,
     pub(crate) rejects_at_positions: u64,
     pub(crate) rejects_received: u64,
-    /// By reason: rejects between the positions, or received in the period.
+    /// Number of rejects by reason. A reject counts if it stands between the positions of the
+    /// period's files or was received in the period.
     pub(crate) rejects: BTreeMap<String, u64>,
     pub(crate) events_without_time: u64,
 }
 
 impl Gaps {
-    /// Looks for gaps of the period. Alerts of the rules `own_rules` are about gaps.
+    /// Looks for gaps of the period. An alert of a rule in `own_rules` says that events may be
+    /// missing, so it is a gap too.
     pub(crate) fn find(
         asker: &Asker<'_>,
         question: &Question,
@@ -52,8 +55,8 @@ impl Gaps {
                 "SELECT {name} AS name, date_trunc('minute', stage_timestamp) AS minute FROM events WHERE {period} GROUP BY 1, 2 ORDER BY 1, 2"
             )
         };
-        // A file that was rotated away ends, so only a cluster as a whole is silent at the ends of a
-        // period.
+        // A source may start or end within the period, as a rotated file does. So the time before
+        // the first event and the time after the last event count only for a cluster as a whole.
         gaps.silences(asker, &minutes("cluster"), "cluster_silent", edges)?;
         gaps.silences(asker, &minutes("source"), "source_silent", None)?;
         gaps.commits(ledger);
@@ -84,7 +87,8 @@ impl Gaps {
         }
     }
 
-    /// Silences between the minutes with an event, of each cluster or of each source, in order.
+    /// Adds the silences of each cluster or of each source. `sql` selects the minutes with an
+    /// event, ordered by name and time; `edges` is as for `Pauses::silences`.
     fn silences(
         &mut self,
         asker: &Asker<'_>,
@@ -118,7 +122,8 @@ impl Gaps {
         Ok(())
     }
 
-    /// What the commits show: jumps of a broker's numbers, late seals, commits without a signature.
+    /// Adds what the commits show: jumps of a broker's numbers, late seals, and commits without a
+    /// signature.
     fn commits(&mut self, ledger: &Ledger) {
         let jumps = ledger.jumps.iter().map(|jump| Gap {
             kind: "broker_numbers_missing",
@@ -160,7 +165,8 @@ impl Gaps {
         }
     }
 
-    /// Rejects of the period: by when they arrived, and by where they stood among the events.
+    /// Adds the rejects that arrived in the period or stood between its events, by source and
+    /// reason.
     fn rejects(&mut self, asker: &Asker<'_>, ledger: &Ledger) -> Result<(), EvidenceError> {
         struct Seen {
             rows: u64,
@@ -208,7 +214,8 @@ impl Gaps {
         Ok(())
     }
 
-    /// Events of these days that a question about a time cannot find.
+    /// Counts the events without a time in files of the period's days. A question about a time
+    /// cannot find them.
     fn without_time(
         &mut self,
         asker: &Asker<'_>,

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::error::EvidenceError;
 use super::manifest::PackFile;
 
-/// A folder without its final name; it is removed when it is dropped.
+/// The folder of a pack, before it has its final name. Dropping this value removes the folder.
 #[derive(Debug)]
 pub struct PackFolder {
     partial: TempDir,
@@ -22,7 +22,7 @@ pub struct PackFolder {
 }
 
 impl PackFolder {
-    /// A new folder beside `out`, which must not exist or be an empty folder.
+    /// Creates a folder beside `out`. `out` must not exist, or must be an empty folder.
     ///
     /// # Errors
     /// If `out` cannot become a pack, or if the folder cannot be made.
@@ -43,7 +43,7 @@ impl PackFolder {
         let folder = parent(out);
         let partial = tempfile::Builder::new()
             .prefix(&prefix)
-            // Audit events name people and hold what they sent.
+            // Audit events name people and contain what they sent, so only the owner may read them.
             .permissions(Permissions::from_mode(0o700))
             .tempdir_in(folder)
             .map_err(|source| EvidenceError::MakeFolder { path: folder.to_owned(), source })?;
@@ -66,7 +66,7 @@ impl PackFolder {
         Ok(PackFile { name: name.to_owned(), bytes: bytes.len() as u64, sha256 })
     }
 
-    /// Gives the folder its name, when all of it is on disk.
+    /// Syncs the folder, and then gives it its final name.
     pub(crate) fn publish(self) -> Result<(), EvidenceError> {
         for folder in ["proofs", "commits", "."] {
             let path = self.path().join(folder);

@@ -1,8 +1,8 @@
-//! What an archive can say about what it does not hold: silences, jumps, late seals, rejects; and
-//! what it cannot.
+//! What an archive can say about records that it may not have (silences, jumps, late seals,
+//! rejects), and what it cannot say.
 //!
-//! Invariant: an entry says from when to when, of which source, and how it is known; the total is
-//! given also where not all are listed.
+//! Invariant: a gap states its start and end if they are known, its source, and how it is known.
+//! The total is stated even if not all gaps are listed.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -11,16 +11,16 @@ use serde_json::{Value, json};
 
 use super::text::time_text;
 
-/// Shortest pause that is ever called a silence.
+/// A pause of up to this many minutes is never a silence.
 const SILENCE_MINUTES_MIN: i64 = 5;
-/// A pause is a silence when it is longer than this many times the pause that [`USUAL`] of all
-/// pauses do not exceed.
+/// A pause is a silence if it is longer than this many times the usual pause.
 const SILENCE_FACTOR: i64 = 10;
-/// Part of all pauses that is usual, in thousandths.
+/// The usual pause is the length that this part of all pauses, in thousandths, does not exceed.
 const USUAL: u64 = 990;
 /// Minimum number of minutes with an event from which the usual pause is computed.
 const MINUTES_MIN: u64 = 30;
-/// Maximum number of silences listed for one source; the longest are listed.
+/// Maximum number of silences between events that are listed for one source. The longest are
+/// listed.
 const LISTED_MAX: usize = 50;
 pub(crate) const MINUTE_US: i64 = 60_000_000;
 
@@ -43,10 +43,10 @@ impl Gap {
     }
 }
 
-/// Minutes in which a source had an event, in order.
+/// The pauses between the minutes in which a source or a cluster had an event.
 #[derive(Debug, Default)]
 pub(crate) struct Pauses {
-    /// Length in minutes to number of pauses.
+    /// Number of pauses by their length in minutes.
     lengths: BTreeMap<i64, u64>,
     longest: BinaryHeap<Reverse<(i64, i64)>>,
     first: Option<i64>,
@@ -55,7 +55,8 @@ pub(crate) struct Pauses {
 }
 
 impl Pauses {
-    /// Adds `minute`, given by its start in microseconds since the epoch.
+    /// Adds a minute with an event, given by its start in microseconds since the epoch. Minutes are
+    /// added in order.
     pub(crate) fn minute(&mut self, minute: i64) {
         if let Some(last) = self.last.filter(|last| *last < minute) {
             self.pause(last, minute);
@@ -76,7 +77,8 @@ impl Pauses {
         }
     }
 
-    /// Longest pause in minutes that is not a silence; `None` where too little is known.
+    /// Returns the longest pause in minutes that is not a silence, or `None` if there are fewer
+    /// than `MINUTES_MIN` minutes to judge from.
     pub(crate) fn limit(&self) -> Option<i64> {
         if self.minutes < MINUTES_MIN {
             return None;
@@ -91,8 +93,9 @@ impl Pauses {
         Some(usual.saturating_mul(SILENCE_FACTOR).max(SILENCE_MINUTES_MIN))
     }
 
-    /// Silences, longest first, and their number. `edges`: the start and the end of the period,
-    /// which are pauses too.
+    /// Returns the listed silences, longest first, and the number of all silences. `edges` is the
+    /// start and the end of the period. If it is given, the time before the first event and the
+    /// time after the last event count as pauses too.
     pub(crate) fn silences(
         &self,
         kind: &'static str,
@@ -186,7 +189,8 @@ mod tests {
 
     #[test]
     fn only_the_longest_are_listed_and_all_are_counted() {
-        // Two hundred pauses of an hour among thousands of minutes without one.
+        // Two hundred blocks of minutes with an event in each, and a pause of an hour between two
+        // blocks.
         let blocks = (0..200).flat_map(|block| (0..200).map(move |minute| block * 260 + minute));
         let (gaps, all) = pauses(blocks).silences("cluster_silent", "prod", None);
         assert_eq!((gaps.len(), all), (50, 199));

@@ -1,4 +1,4 @@
-//! The facts about a period in an archive's signed commits: its files, its positions, how late it
+//! What an archive's signed commits state about a period: its files, its positions, and how late it
 //! was sealed.
 //!
 //! Invariant: a ledger contains only commits under a checkpoint that was signed by a key of the
@@ -32,7 +32,7 @@ use super::question::Span;
 const READS_AT_ONCE: usize = 16;
 /// Maximum number of jumps, and of lags, that are kept; all are counted.
 const TOLD_MAX: usize = 1000;
-/// How late a commit may be after its newest event without being reported.
+/// Maximum time between a commit's newest event and the commit, above which the commit is reported.
 const LAG_MAX_US: i64 = 3_600_000_000;
 const RECORDS: &str = "#records";
 const BROKER: &str = "#broker";
@@ -50,7 +50,7 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) struct VolumeLedger {
     pub(super) head: TreeHead,
-    /// The checkpoint, and its name; empty in a ledger that was loaded at given heads.
+    /// The checkpoint and its name. Both are empty in a ledger that was loaded at given heads.
     pub(super) note: String,
     pub(super) note_name: String,
     pub(super) paths: Paths,
@@ -67,7 +67,7 @@ pub struct CommitCounts {
     pub duplicates: u64,
 }
 
-/// Numbers of a broker without a record.
+/// An advance of a broker's message numbers by more than the number of records that arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Jump {
     pub source: String,
@@ -75,7 +75,7 @@ pub struct Jump {
     pub commit: String,
     pub messages: i64,
     pub records: i64,
-    /// The last event time before the jump, and the last one with it.
+    /// The newest event time before the commit with the jump, and the newest one in this commit.
     pub from_us: Option<i64>,
     pub to_us: Option<i64>,
 }
@@ -109,7 +109,7 @@ pub struct ListedFile {
     pub offsets: BTreeMap<String, (i64, i64, u64)>,
 }
 
-/// The facts about a period; see the module.
+/// What the signed commits state about a period; see the module.
 #[derive(Debug)]
 pub struct Ledger {
     pub(super) archive_id: String,
@@ -127,11 +127,11 @@ pub struct Ledger {
     pub lags_in_all: u64,
     /// Number of unsigned commits after the newest checkpoint, for each volume that has any.
     pub unsigned: Vec<(String, u64)>,
-    /// Map from source partition to the greatest span of offsets in its files of the period.
+    /// For each source partition, the first and the last offset in its files of the period.
     pub positions: BTreeMap<String, (i64, i64)>,
 }
 
-/// Minimum and maximum event time of a file, if its commit states them.
+/// Returns the minimum and maximum event time of a file, if its commit states them.
 pub(super) fn times(table: Table, add: &AddFacts) -> Option<(i64, i64)> {
     let time = |bounds: &serde_json::Map<String, Value>| {
         bounds.get(time_column(table)).and_then(Value::as_str).and_then(micros)
@@ -148,8 +148,8 @@ struct Reached {
 }
 
 impl Ledger {
-    /// Reads the commits of every table up to its newest checkpoint, or up to the given heads,
-    /// which must match the commits.
+    /// Reads the commits of every volume up to its newest checkpoint, or up to the heads `at`. The
+    /// commits must match the checkpoint or the head.
     ///
     /// # Errors
     /// [`LogError::NoKey`] for an archive without a key, [`LogError::Forked`] if the commits
@@ -174,7 +174,8 @@ impl Ledger {
         })
     }
 
-    /// Adds a commit; returns what it adds to the period.
+    /// Adds what a commit states. Returns the files of the commit that a pack needs, if there are
+    /// any: files of events and alerts that may contain rows of the period.
     fn add(
         &mut self,
         (log, index): (VolumeId, u64),

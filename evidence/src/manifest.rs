@@ -1,7 +1,7 @@
 //! `manifest.json` of a pack, and its signature.
 //!
-//! Invariant: the manifest names every other file of the pack, and the note names the manifest; so
-//! a change of any byte of a signed pack is detected.
+//! Invariant: the manifest has the hash of every other file of the pack, and the note has the hash
+//! of the manifest. So a change of any byte of a signed pack is detected.
 
 use serde::{Deserialize, Serialize};
 use strongroom_archive::error::LogError;
@@ -62,7 +62,7 @@ pub struct Asked {
     pub events: u64,
     pub alerts: u64,
     /// Files of `events` and `alerts` that may contain rows of the period, and the number of rows
-    /// of those of `events`.
+    /// in such files of `events`.
     pub files: u64,
     pub rows_examined: u64,
     /// Commits that add these files of `events`, and the sums of their counts.
@@ -72,9 +72,9 @@ pub struct Asked {
     /// the period.
     pub rejects_at_positions: u64,
     pub rejects_received: u64,
-    /// Events without a time in files of these dates.
+    /// Events without a time in files of the period's dates.
     pub events_without_time: u64,
-    /// Pieces of proof.
+    /// Pieces of proof: files in `proofs/`.
     pub proofs: u64,
 }
 
@@ -129,7 +129,7 @@ fn note_text(archive_id: &str, manifest: &[u8]) -> String {
     format!("{}\n{}\n", origin(archive_id), Hash::of(manifest))
 }
 
-/// The note over a manifest. Blocks if the signer is a program.
+/// Returns the signed note over a manifest. Blocks if the signer is a program.
 ///
 /// # Errors
 /// [`LogError::KeyNotCurrent`] for a key that is not the archive's current one, and any error of

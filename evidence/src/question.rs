@@ -1,14 +1,14 @@
 //! What a pack is about: the question that was asked, and the period in it.
 //!
-//! Invariant: a period has its first microsecond and does not have its last one, so two that meet
-//! share nothing.
+//! Invariant: a period includes its start and excludes its end, so two consecutive periods have no
+//! time in common.
 
 use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 
 use super::text::time_text;
 
-/// A period in microseconds since the epoch: from the first, inclusive, to the second, exclusive.
+/// A period in microseconds since the epoch: from `from_us`, inclusive, to `to_us`, exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Span {
     pub from_us: i64,
@@ -21,7 +21,8 @@ impl Span {
         (self.from_us..self.to_us).contains(&time_us)
     }
 
-    /// Both times as a question has them; `None` if one is outside of the calendar.
+    /// Returns both times in the form of a question, or `None` if one of them is outside the
+    /// calendar.
     pub fn texts(self) -> Option<(String, String)> {
         Some((time_text(self.from_us)?, time_text(self.to_us)?))
     }
@@ -40,12 +41,12 @@ pub struct Question {
     /// A condition in SQL.
     #[serde(rename = "where")]
     pub condition: Option<String>,
-    /// Whether the pack contains every record of every file that may have one of the period.
+    /// Whether the pack contains every record of each file that may have records of the period.
     pub complete: bool,
 }
 
 impl Question {
-    /// The period; `None` if one of its times is not valid.
+    /// Returns the period, or `None` if one of its times is not valid.
     pub fn span(&self) -> Option<Span> {
         let time = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_micros());
         Some(Span { from_us: time(&self.from)?, to_us: time(&self.to)? })

@@ -15,13 +15,14 @@ use super::text::count;
 
 /// Maximum number of records that a report shows; all are in `records.jsonl`.
 const RECORDS_SHOWN: usize = 500;
-/// Maximum number of lines in each of the other tables.
+/// Maximum number of lines in each table of actors, verbs and so on.
 const LINES_SHOWN: usize = 20;
-/// Maximum number of gaps that a report shows; all that are known are in `gaps.json`.
+/// Maximum number of gaps, and of findings of `verify`, that a report shows. `gaps.json` lists more
+/// gaps, `verification.json` all findings.
 const GAPS_SHOWN: usize = 100;
-/// Longest cell; a longer one is cut, with a mark.
+/// Maximum number of characters in a cell. A longer text is cut and ends with `…`.
 const CELL_CHARS: usize = 300;
-/// Resource and subresource in the usual notation.
+/// Resource and subresource in the usual notation, such as `pods/exec`.
 const RESOURCE: &str = "CASE WHEN subresource IS NULL THEN resource ELSE resource || '/' || subresource END";
 
 const STYLE: &str = "\
@@ -41,12 +42,12 @@ pub(crate) struct Report<'r> {
     records: Vec<Value>,
     alerts: Vec<Value>,
     gaps: &'r Gaps,
-    /// Report of `verify`, and of the store.
+    /// The report of `verify`, and the answers of the store.
     verification: &'r Value,
     store: &'r Value,
 }
 
-/// A table of what people did.
+/// A table of the most frequent values of a column.
 struct Top {
     title: &'static str,
     column: &'static str,
@@ -54,7 +55,7 @@ struct Top {
 }
 
 impl<'r> Report<'r> {
-    /// Asks for what a report shows of the records.
+    /// Asks the archive for the records and sums that a report shows.
     pub(crate) fn ask(
         asker: &Asker<'_>,
         manifest: &'r Manifest,
@@ -90,7 +91,7 @@ impl<'r> Report<'r> {
         Ok(Report { manifest, tops, records, alerts, gaps, verification, store })
     }
 
-    /// The page.
+    /// Returns the page.
     pub(crate) fn html(&self) -> String {
         let mut out = String::from("<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n");
         out.push_str("<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n");
@@ -459,7 +460,7 @@ fn cut(text: &str) -> String {
     }
 }
 
-/// A table of these columns; each names the field of a row.
+/// Writes a table. Each column has a title and the name of a field of the rows.
 fn table(out: &mut String, columns: &[(&str, &str)], rows: &[Value]) {
     out.push_str("<table><thead><tr>");
     for (title, _) in columns {
@@ -476,7 +477,7 @@ fn table(out: &mut String, columns: &[(&str, &str)], rows: &[Value]) {
     out.push_str("</tbody></table>\n");
 }
 
-/// Pairs of a name and a value.
+/// Writes a table of names and values.
 fn facts(out: &mut String, facts: &[(&str, String)]) {
     out.push_str("<table><tbody>");
     for (name, value) in facts {
@@ -493,7 +494,7 @@ fn paragraph(out: &mut String, text: &str) {
     out.push_str(&format!("<p>{}</p>\n", escape(text)));
 }
 
-/// Text as HTML, with characters that hide or reorder other text made visible.
+/// Returns text as HTML. Characters that hide or reorder other text are made visible.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -511,7 +512,7 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-/// Direction marks and similar characters.
+/// Whether a character is a direction mark or another invisible character.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }

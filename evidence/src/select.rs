@@ -34,9 +34,9 @@ use super::ledger::{Entry, Ledger, ListedFile, times};
 use super::manifest::{ALERTS, HeadEntry, PackFile, RECORDS};
 use super::question::Span;
 
-/// Maximum number of records in one piece of proof.
+/// Maximum number of records in one piece of proof, which is one file in `proofs/`.
 pub const PROOF_RECORDS_MAX: usize = 4096;
-/// Number of bytes of records after which a piece of proof is ended.
+/// Number of bytes of records and commits after which a piece of proof is ended.
 pub const PROOF_RECORD_BYTES: usize = 8 << 20;
 /// Number of rows that are decoded at once.
 const BATCH_ROWS: usize = 8192;
@@ -54,7 +54,7 @@ pub enum Selection<'s> {
     Alerts(&'s HashSet<String>),
 }
 
-/// Everything that was written.
+/// Counts and files of what was written.
 #[derive(Debug, Default)]
 pub struct Selected {
     pub events: u64,
@@ -79,7 +79,8 @@ fn cannot_write(path: &Path) -> impl Fn(io::Error) -> EvidenceError {
 trait Sink {
     fn begin(&mut self, log: VolumeId, entry: &Entry, add: &AddFacts) -> Result<(), EvidenceError>;
     fn record(&mut self, row: u64, record: &[u8], claims: &mut dyn FnMut() -> Value) -> io::Result<()>;
-    /// `hashes` are those of all rows, or empty for a file without wanted rows.
+    /// `hashes` has the hashes of the records of all rows. It is empty if the file was not read
+    /// because it cannot have wanted rows.
     fn end(
         &mut self,
         log: VolumeId,
@@ -89,8 +90,8 @@ trait Sink {
     ) -> Result<(), EvidenceError>;
 }
 
-/// Passes the wanted rows of a table to `sink`; returns how many chosen rows are not in a commit of
-/// the ledger.
+/// Passes the wanted rows of a table to `sink`. Returns how many chosen events are not in a commit
+/// of the ledger.
 fn read_table(
     (archive, ledger): (&Archive, &Ledger),
     table: Table,
@@ -137,7 +138,7 @@ fn read_table(
     })
 }
 
-/// The chosen offsets of each source of a commit, sorted.
+/// Takes the chosen offsets of each source of a commit, and returns them sorted.
 fn offsets_of(entry: &Entry, wanted: &mut Selection<'_>) -> Result<HashMap<String, Vec<i64>>, EvidenceError> {
     let Selection::Events(chosen) = wanted else { return Ok(HashMap::new()) };
     let mut ends: BTreeMap<&str, i64> = BTreeMap::new();
@@ -175,7 +176,8 @@ struct Place<'p> {
     span: Span,
 }
 
-/// Passes the wanted rows of a file to `sink`; returns their number and the hashes of all rows.
+/// Passes the wanted rows of a file to `sink`. Returns their number and the hashes of the records
+/// of all rows.
 fn read_file(
     place: &Place<'_>,
     wanted: &Selection<'_>,
@@ -272,7 +274,7 @@ struct PackWriter<'w> {
     out: Hashed,
     /// Position in `out` of the first record of the current file.
     begun: u64,
-    /// Row, length and claims of each of these records, one per line.
+    /// Row, length and claims of each record of the current file, one per line.
     spool: BufWriter<File>,
     spooled: u64,
     piece: Proof,
@@ -324,7 +326,8 @@ impl<'w> PackWriter<'w> {
         Ok(self.written)
     }
 
-    /// Positions of checkpoint and commit in the piece; adds them if missing.
+    /// Returns the position of a commit in the piece. Adds the commit and its checkpoint if they
+    /// are missing.
     fn place_of_commit(&mut self, log: VolumeId, entry: &Entry) -> Result<usize, EvidenceError> {
         let volume = &self.ledger.volumes[&log];
         let checkpoints = &mut self.piece.checkpoints;
@@ -361,7 +364,7 @@ impl<'w> PackWriter<'w> {
         }
         let piece = std::mem::replace(&mut self.piece, Self::empty_piece(self.ledger));
         self.piece_bytes = 0;
-        // Find here whatever a stranger would find wrong.
+        // Find here any error that a stranger would find.
         check_each(&piece, &[], &Witnesses::default(), &mut |_| Ok(())).map_err(refuse)?;
         self.written.proofs += 1;
         let name = format!("proofs/{:08}.json", self.written.proofs);
@@ -462,12 +465,12 @@ fn named(log: VolumeId, commit: u64, add: &AddFacts, chosen: u64) -> Result<List
     })
 }
 
-/// Writes `records.jsonl`, `alerts.jsonl` and `proofs/` into `folder`; and, for a complete pack,
-/// `commits/`.
+/// Writes `records.jsonl`, `alerts.jsonl` and `proofs/` into `folder`. For a complete pack, it also
+/// writes `commits/`.
 ///
 /// # Errors
-/// [`EvidenceError::NotProvable`] if a chosen row is not in a signed commit, or does not lead to
-/// what was signed.
+/// [`EvidenceError::NotProvable`] if a chosen row is not in a signed commit, or if its record
+/// differs from what was signed.
 pub fn write_pack_records(
     (archive, ledger): (&Archive, &Ledger),
     mut events: Selection<'_>,
@@ -517,7 +520,7 @@ fn write_commits(
 }
 
 impl Ledger {
-    /// The heads in the form of a manifest.
+    /// Returns the heads in the form of a manifest.
     pub fn head_entries(&self) -> Vec<HeadEntry> {
         let entries = self.volumes.iter().map(|(log, volume)| HeadEntry {
             log: log.origin(&self.archive_id),
@@ -528,12 +531,12 @@ impl Ledger {
         entries.collect()
     }
 
-    /// `strongroom.json` in base64, and the texts of the key records.
+    /// Returns `strongroom.json` in base64, and the texts of the key records.
     pub fn identity(&self) -> (String, Vec<String>) {
         (base64(&self.manifest), self.key_notes.clone())
     }
 
-    /// The archive's keys.
+    /// Returns the archive's keys.
     pub fn keys(&self) -> &Keys {
         &self.keys
     }
@@ -571,8 +574,9 @@ impl Sink for Fingerprint {
     }
 }
 
-/// SHA-256 of the records of a table as a pack made now from the same commits would have them, and
-/// the files they are in. Rows of `wanted` in later commits are skipped; their number is returned.
+/// Returns the SHA-256 that the records of a table would have in a pack made now from the same
+/// commits, the files that they are in, and the number of wanted events that are skipped because
+/// they are in later commits.
 ///
 /// # Errors
 /// Those of [`write_pack_records`].

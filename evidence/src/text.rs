@@ -1,15 +1,16 @@
 //! Times and numbers as the texts of a pack have them.
 //!
-//! Invariant: a time is in UTC and has six digits of a second, so times compare as their texts do.
+//! Invariant: a time is in UTC and has six digits after the second, so texts of times sort as the
+//! times do.
 
 use chrono::{DateTime, SecondsFormat};
 
-/// `2026-03-02T10:00:00.000000Z`; `None` outside of the calendar.
+/// Returns a time as `2026-03-02T10:00:00.000000Z`, or `None` outside the calendar.
 pub(crate) fn time_text(us: i64) -> Option<String> {
     Some(DateTime::from_timestamp_micros(us)?.to_rfc3339_opts(SecondsFormat::Micros, true))
 }
 
-/// `1234567` as `1,234,567`.
+/// Returns `1234567` as `1,234,567`.
 pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);

@@ -1,12 +1,12 @@
 //! `VERIFY.md` of a pack: how to check it with Python and none of our programs.
 //!
-//! Invariant: the text is a function of the manifest and of the verifier's hash. It sends readers
-//! away from the pack for the verifier and for the key, because a checker that comes with what it
-//! checks proves nothing.
+//! Invariant: the text depends only on the manifest and the verifier's hash. It tells readers to
+//! get the verifier and the key from somewhere else than the pack, because a checker that comes
+//! with what it checks proves nothing.
 
 use super::manifest::Manifest;
 
-/// How to check a pack.
+/// Returns the text of `VERIFY.md`.
 pub(crate) fn verify_md(manifest: &Manifest, verifier_sha256: &str) -> String {
     let complete = if manifest.question.complete {
         "The pack is complete: it has every commit up to the checkpoints, and every record of every file whose signed\n\

@@ -31,13 +31,13 @@ pub enum JournalError {
     InUse { path: PathBuf },
 }
 
-/// Returns what turns an I/O error into [`JournalError::Read`] of `path`.
+/// Returns a function that turns an I/O error into [`JournalError::Read`] of `path`.
 pub fn cannot_read(path: &Path) -> impl FnOnce(io::Error) -> JournalError + use<> {
     let path = path.to_owned();
     move |source| JournalError::Read { path, source }
 }
 
-/// Returns what turns an I/O error into [`JournalError::Write`] of `path`.
+/// Returns a function that turns an I/O error into [`JournalError::Write`] of `path`.
 pub fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> JournalError + use<> {
     let path = path.to_owned();
     move |source| JournalError::Write { path, source }

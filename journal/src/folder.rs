@@ -1,8 +1,8 @@
-//! Folders of a log: created durably, locked by one process, with files that are replaced as a
+//! The folder of a log: created durably, locked by one process, with files that are replaced as a
 //! whole.
 //!
 //! Invariants: a folder and its parents are synced into their parents before anything is stored in
-//! them; files and folders are readable by their owner only. Anybody who writes to the folder
+//! them; files and folders are readable by their owner only. A process that writes to the folder
 //! without the lock breaks the log. A crash leaves at most a staging file `*.new`, which the next
 //! write replaces.
 
@@ -16,7 +16,7 @@ use crate::{JournalError, cannot_read, cannot_write};
 /// Number of digits of a segment's number in its file name.
 const NAME_DIGITS: usize = 20;
 
-/// A folder that this process has locked; the lock is released when it is dropped.
+/// A folder that this process has locked. Dropping this value releases the lock.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
@@ -27,7 +27,7 @@ impl Folder {
     /// Opens a folder, creating it and its parents if they are missing, and locks it.
     ///
     /// # Errors
-    /// [`JournalError::InUse`] if another process has it open, the others if it cannot be created
+    /// [`JournalError::InUse`] if another process has it open, other errors if it cannot be created
     /// or written.
     pub fn open(path: &Path) -> Result<Folder, JournalError> {
         create_folder(path)?;
@@ -41,14 +41,14 @@ impl Folder {
         &self.path
     }
 
-    /// Returns the path of the file with a number: 20 digits and an extension.
+    /// Returns the path of the file with a number. Its name has 20 digits and an extension.
     pub fn file(&self, number: u64, extension: &str) -> PathBuf {
         self.path.join(format!("{number:0NAME_DIGITS$}.{extension}"))
     }
 }
 
-/// Returns the numbered files of a folder with an extension, in the order of their numbers. Takes
-/// no lock, so that a log can be read while another process writes it.
+/// Returns the numbers and paths of the numbered files with an extension, in the order of their
+/// numbers. Takes no lock, so that a log can be read while another process writes it.
 ///
 /// # Errors
 /// When the folder cannot be listed.
@@ -77,7 +77,7 @@ pub fn create(path: &Path) -> io::Result<File> {
     open_to_write(path, true)
 }
 
-/// Replaces a file durably: after a crash it is the old one or the new one.
+/// Replaces a file durably: after a crash it has either the old or the new content.
 ///
 /// # Errors
 /// When the file or its folder cannot be written.

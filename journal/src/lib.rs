@@ -1,4 +1,5 @@
-//! The floor of logs on disk: a locked folder of numbered segment files that hold checked records.
+//! What logs on disk are built on: a locked folder of numbered segment files that contain checked
+//! records.
 //!
 //! ```
 //! use strongroom_journal::{Folder, numbered, write_whole};
@@ -14,16 +15,16 @@
 //! # }
 //! ```
 //!
-//! The outbox of the sinks and the write-ahead log of the webhook are built on this floor. It owns
-//! what they have in common: folders, locks, durable small files, and finding the records of a
-//! segment that a crash or a failing disk left behind. What a record contains, how segments are
-//! numbered, and when one is deleted is up to the log.
+//! The outbox of the sinks and the write-ahead log of the webhook use this crate. It has what these
+//! two logs have in common: folders, locks, durable small files, and finding the records of a
+//! segment after a crash or a disk failure. Each log decides what a record contains, how segments
+//! are numbered, and when a segment is deleted.
 //!
 //! Invariants:
 //! - One process at a time writes to a folder: [`Folder`] holds its lock.
-//! - [`write_whole`] leaves the old file or the new one, never a part of either.
-//! - [`scan`] never takes damage for the end of a log: bytes are a torn tail only if no record
-//!   follows that proves them to have been durable.
+//! - [`write_whole`] leaves the old file or the new file, never a part of one.
+//! - [`scan`] never takes damage for the end of a log. Bytes are a torn tail only if no later
+//!   record proves that they were durable.
 //!
 //! Crashes: a function here may be interrupted between any two writes. A lock is released by the
 //! system, a staging file `*.new` is overwritten by the next [`write_whole`], and a torn tail stays

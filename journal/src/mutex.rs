@@ -1,7 +1,7 @@
 //! Mutexes whose content is consistent after every statement.
 //!
 //! Invariant: callers never leave the content half changed between two statements that may panic,
-//! so a poisoned mutex is as good as any other. No state on disk.
+//! so a poisoned mutex can still be used. No state on disk.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -1,16 +1,16 @@
-//! The records of a segment: read in order, found again after damage, cut off where a crash tore
-//! them.
+//! The records of a segment: they are read in order, found again after damage, and cut off where a
+//! crash tore a write.
 //!
-//! Terms: a *record* begins with magic bytes and carries checksums; *damage* is a run of bytes that
-//! is not a record, with a later record after it; a *torn tail* is a run of bytes that is not a
-//! record at the end.
+//! Terms: a *record* begins with magic bytes and has checksums. Bytes that are not a record are
+//! *damage* if a later record proves that they were durable, and a *torn tail* at the end of the
+//! segment otherwise.
 //!
-//! Why the two differ: a log writes and syncs one group of records at a time, and the next group
-//! only after that. So a torn tail was never acknowledged and may be cut off, but damage was
-//! durable once: it must be reported, and no byte of it may be thrown away. Which later records
-//! prove that the bytes before them were durable is for the log to say.
+//! Why damage differs from a torn tail: a log syncs each group of records before it writes the next
+//! one. So a torn tail was never acknowledged and may be cut off. Damage was durable once: it must
+//! be reported, and no byte of it may be thrown away. The log decides which later records prove
+//! that the bytes before them were durable.
 //!
-//! Nothing here writes, but for [`end_at`]. A crash in it leaves the tail or not, and recovery runs
+//! Only [`end_at`] writes. After a crash in it the tail may still be there, and recovery runs
 //! again.
 
 use std::fs::{File, OpenOptions};
@@ -20,7 +20,8 @@ use std::path::Path;
 
 use crate::{JournalError, cannot_write};
 
-/// Number of bytes that a [`Reader`] reads from the disk at once; a longer record is read alone.
+/// Number of bytes that a [`Reader`] reads from the disk at once. A longer record is read with one
+/// read of its own.
 const BLOCK_BYTES: usize = 256 << 10;
 
 /// A record format of a log.
@@ -28,7 +29,7 @@ pub trait Record: Sized {
     /// The bytes that every record begins with.
     const MAGIC: &'static [u8];
 
-    /// Returns the record that begins at byte `at`, and its length. `None` if it is damaged, or
+    /// Returns the record that begins at byte `at`, and its length, or `None` if it is damaged or
     /// does not end within the reader's limit.
     ///
     /// # Errors
@@ -41,18 +42,18 @@ pub trait Record: Sized {
 pub struct Reader {
     file: File,
     limit: u64,
-    /// Where the block begins in the file.
+    /// The byte of the file at which the block begins.
     start: u64,
     block: Vec<u8>,
 }
 
 impl Reader {
-    /// Reads the first `limit` bytes of a file, which must have that many.
+    /// Returns a reader of the first `limit` bytes of a file, which must have at least that many.
     pub fn new(file: File, limit: u64) -> Reader {
         Reader { file, limit, start: 0, block: Vec::new() }
     }
 
-    /// Reads a file up to the length that it has now.
+    /// Returns a reader of a file up to the length that it has now.
     ///
     /// # Errors
     /// When the file cannot be opened.
@@ -66,12 +67,13 @@ impl Reader {
         &self.file
     }
 
-    /// The byte at which the records end.
+    /// Returns the byte up to which the file is read.
     pub fn limit(&self) -> u64 {
         self.limit
     }
 
-    /// Returns bytes from `at` on: at least `min`, or all up to the limit if there are fewer.
+    /// Returns bytes from `at` on: at least `min` bytes, or all bytes up to the limit if there are
+    /// fewer.
     ///
     /// # Errors
     /// When the file cannot be read, or is shorter than the limit.
@@ -97,17 +99,17 @@ impl Reader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found<R> {
     Record(R),
-    /// The bytes from `at` to `next` are not records, though they were durable once.
+    /// The bytes from `at` to `next` are not records, although they were durable once.
     Damage {
         at: u64,
         next: u64,
     },
 }
 
-/// Reads records from byte `from` to the limit, and returns where the last whole one ends. What
-/// follows there is a torn tail. `proves` is given the byte where a run of bytes that is not a
-/// record begins, and a record after it, and says whether that record proves the bytes to have been
-/// durable.
+/// Reads records from byte `from` to the limit, and returns the byte at which the last whole record
+/// ends. Bytes after it are a torn tail. Calls `each` with every record and all damage, in order.
+/// `proves(at, record)` says whether a record proves that the bytes from `at` up to the record,
+/// which are not a record themselves, were durable.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -132,7 +134,8 @@ pub fn scan<R: Record>(
     Ok(at)
 }
 
-/// Finds the first whole record at or after byte `at` that `fits`.
+/// Finds the first whole record at or after byte `at` that `fits` accepts, and returns the byte at
+/// which it begins and the record.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -147,8 +150,8 @@ pub fn find<R: Record>(
             return Ok(None);
         }
         let Some(found) = memchr::memmem::find(bytes, R::MAGIC) else {
-            // The next search begins where a record's first bytes may have been cut by the block's
-            // end.
+            // The magic bytes may cross the end of the block, so the next search begins just before
+            // it.
             at += (bytes.len() - (R::MAGIC.len() - 1)) as u64;
             continue;
         };
@@ -162,7 +165,7 @@ pub fn find<R: Record>(
     }
 }
 
-/// Cuts off what follows byte `end` of a segment, and makes what precedes it durable.
+/// Cuts off the bytes of a segment from `end` on, and makes the bytes before it durable.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -176,7 +179,7 @@ pub fn end_at(path: &Path, end: u64) -> Result<(), JournalError> {
     OpenOptions::new().write(true).open(path).and_then(cut).map_err(cannot_write(path))
 }
 
-/// Returns the checksum of several parts, one after the other: the first half of their BLAKE3 hash.
+/// Returns the checksum of several parts in this order: the first half of their BLAKE3 hash.
 pub fn checksum(parts: &[&[u8]]) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new();
     for part in parts {

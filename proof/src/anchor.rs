@@ -4,11 +4,12 @@
 //! Invariants:
 //! 1. Anchoring follows signing and never delays it: a later round catches up with a witness that
 //!    was unreachable, with one cosignature for everything signed in the meantime.
-//! 2. An answer is kept only after it was checked with the key or the authorities in the
-//!    configuration, and as a separate object: a checkpoint is never written again.
-//! 3. A contradiction by a witness is reported as one, never as a failure that may go away.
+//! 2. An answer is stored only after it was checked with the key or the authorities in the
+//!    configuration. It becomes a separate object, so a checkpoint is never written again.
+//! 3. A contradiction by a witness is reported as a contradiction, never as a failure that may go
+//!    away.
 //!
-//! A restart loses nothing: what was anchored follows from the names in the archive.
+//! A restart loses nothing: the names in the archive show what was anchored.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -38,9 +39,10 @@ use super::witness::{Submission, split_key};
 /// Maximum number of requests to one witness for one log in one round: a witness may reply once or
 /// twice with the size from which it wants a proof.
 const ATTEMPTS_MAX: usize = 4;
-/// How far the clock of a witness may be ahead of this machine's.
+/// Maximum number of seconds by which a witness's clock may be ahead of this machine's, or by which
+/// a timestamp authority's clock may differ from it.
 const CLOCK_AHEAD_SECONDS_MAX: u64 = 600;
-/// Maximum characters of an answer that are shown.
+/// Maximum number of characters of an answer that are shown.
 const SHOWN_CHARS_MAX: usize = 200;
 
 /// Carries requests to one server and its answers back.
@@ -103,10 +105,11 @@ impl fmt::Debug for WitnessOptions {
 pub struct TimestampOptions {
     /// Name for people.
     pub name: String,
-    /// The address of the server; it also separates its timestamps from those of others.
+    /// The address of the server. The names of its timestamps contain a part of the address's hash,
+    /// which tells them from the timestamps of other authorities.
     pub url: String,
     pub transport: Arc<dyn AnchorTransport>,
-    /// The authorities that its certificates must lead to.
+    /// The certificate authorities that its certificates must lead to.
     pub authorities: TimestampAuthorities,
     /// Minimum time between two timestamps of one log.
     pub interval: Duration,
@@ -119,7 +122,7 @@ impl fmt::Debug for TimestampOptions {
 }
 
 impl TimestampOptions {
-    /// Its id in the names of its timestamps.
+    /// Returns the id of this authority in the names of its timestamps.
     fn id(&self) -> String {
         Hash::of(self.url.as_bytes()).to_string()[..8].to_owned()
     }
@@ -128,11 +131,12 @@ impl TimestampOptions {
 /// Why a log is not anchored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AnchorError {
-    /// There was no answer, or one that asks to try again. No action is needed.
+    /// There was no answer, or an answer that asks to try again. No action is needed.
     Away(String),
-    /// It refused: its configuration and ours do not match.
+    /// The server refused: its configuration and ours do not match.
     Refused(String),
-    /// It has seen a history of the log that differs from the archive's, or says so.
+    /// The witness has cosigned a history of the log that differs from the archive's, or says that
+    /// it has.
     Contradicted(String),
     /// The archive could not be read or written.
     Archive(String),
@@ -169,7 +173,8 @@ pub struct Anchored {
     pub name: String,
     /// Checkpoints that it cosigned or stamped in this round.
     pub made: u64,
-    /// Commits, over all logs, under checkpoints that it has not cosigned or stamped yet.
+    /// Number of commits, in the logs of `errors`, that are under no checkpoint that it has
+    /// cosigned or stamped.
     pub lag: u64,
     /// The logs that are not up to date, and why; contradictions come first.
     pub errors: Vec<(VolumeId, AnchorError)>,
@@ -192,9 +197,10 @@ struct Current {
     /// The name of the checkpoint's file.
     name: String,
     note: Bytes,
-    /// The sizes cosigned, by the key ids of the witnesses.
+    /// For the key id of each witness: the sizes of the checkpoints that it has cosigned.
     cosigned: HashMap<String, Vec<u64>>,
-    /// The sizes stamped and the names of the timestamps, by the ids of the authorities.
+    /// For the id of each authority: the sizes of the checkpoints that it has stamped, and the
+    /// names of the timestamps.
     stamped: HashMap<String, Vec<(u64, String)>>,
 }
 
@@ -207,11 +213,13 @@ impl Anchors {
         self.witnesses.is_empty() && self.authorities.is_empty()
     }
 
-    /// Has the newest checkpoint of each log cosigned by each witness that has not done so. Blocks
-    /// while the servers work; may be called from one thread at a time for one archive.
+    /// Asks each witness to cosign the newest checkpoint of each log, unless it has done so. Asks
+    /// each authority to stamp it, unless it has done so or its interval is not over. Blocks while
+    /// the servers work. For one archive, only one thread at a time may call this.
     ///
     /// # Errors
-    /// If the archive's logs cannot be read. Failures of a witness are in the outcome.
+    /// If the archive's logs cannot be read. Failures of a witness or an authority are in the
+    /// outcome.
     pub fn round(&self, archive: &Archive) -> Result<Vec<Anchored>, ProofError> {
         let logs = self.current(archive)?;
         let mut outcome = Vec::new();
@@ -278,7 +286,7 @@ impl Anchors {
         Ok(outcome)
     }
 
-    /// The logs that may not be up to date.
+    /// Returns the logs that may not be completely anchored, each at its newest checkpoint.
     fn current(&self, archive: &Archive) -> Result<Vec<Current>, ProofError> {
         let site = archive.site().clone();
         let settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -294,8 +302,8 @@ impl Anchors {
         })
     }
 
-    /// Has one checkpoint cosigned by one witness, which has already cosigned `seen` commits as far
-    /// as the archive knows.
+    /// Asks one witness to cosign one checkpoint, and stores the cosignature. `seen` is the size of
+    /// the largest checkpoint that the witness has cosigned, according to the archive.
     fn one(
         &self,
         archive: &Archive,
@@ -341,7 +349,8 @@ impl Anchors {
         Err(AnchorError::Away(format!("it asked for another size {ATTEMPTS_MAX} times")))
     }
 
-    /// The size from which a witness wants a proof.
+    /// Reads the answer of a witness that has cosigned another size than `old`. Returns the size
+    /// from which it wants a consistency proof.
     fn conflict(
         &self,
         archive: &Archive,
@@ -363,9 +372,11 @@ impl Anchors {
         Err(self.behind(archive, current, size))
     }
 
-    /// Handles a witness that has seen more than the newest checkpoint.
+    /// Returns the error for a witness that has cosigned `size` commits, more than the newest
+    /// checkpoint has.
     fn behind(&self, archive: &Archive, current: &Current, size: u64) -> AnchorError {
-        // Another process may have signed more, and shown it, since our listing.
+        // Since we listed the names, another process may have signed a newer checkpoint and shown
+        // it to the witness.
         let now = match self.current(archive) {
             Ok(now) => now,
             Err(error) => return error.into(),
@@ -380,7 +391,7 @@ impl Anchors {
         }
     }
 
-    /// Checks a cosignature and keeps it.
+    /// Checks a cosignature and stores it.
     fn keep(
         &self,
         archive: &Archive,
@@ -409,7 +420,7 @@ impl Anchors {
         if put.map_err(|source| ProofError::Write { path, source })? {
             return Ok(());
         }
-        // Another process was faster, and the witness answered it with another time.
+        // Another process was faster, and the witness gave it a cosignature with another time.
         kept(archive, witness, current)
     }
 }
@@ -445,8 +456,8 @@ impl Anchored {
     }
 }
 
-/// Whether the newest timestamp of a log is so old that a new one is wanted. An unreadable one
-/// counts as old.
+/// Whether a log needs a new timestamp: it has none, or its newest one is unreadable or at least
+/// `interval` old.
 fn is_due(archive: &Archive, log: VolumeId, newest: Option<&(u64, String)>, interval: Duration) -> bool {
     let Some((_, name)) = newest else { return true };
     let (store, path) = (archive.site().store.clone(), timestamp_folder(archive.root(), log).join(name));
@@ -455,7 +466,7 @@ fn is_due(archive: &Archive, log: VolumeId, newest: Option<&(u64, String)>, inte
     (Utc::now() - time).to_std().is_ok_and(|age| age >= interval)
 }
 
-/// Has one checkpoint stamped, and keeps the token.
+/// Asks an authority to stamp one checkpoint, checks the token and stores it.
 fn stamp(archive: &Archive, authority: &TimestampOptions, current: &Current) -> Result<(), AnchorError> {
     let (imprint, mut nonce) = (Hash::of(&current.note), [0; 8]);
     SystemRandom::new().fill(&mut nonce).map_err(|_| AnchorError::from(ProofError::Randomness))?;
@@ -487,12 +498,12 @@ fn stamp(archive: &Archive, authority: &TimestampOptions, current: &Current) -> 
     let name = format!("{}-{}", current.name, authority.id());
     let path = timestamp_folder(archive.root(), current.log).join(name);
     let (store, bytes, to) = (archive.site().store.clone(), Bytes::copy_from_slice(token), path.clone());
-    // If the name is taken, another process has a timestamp of the same checkpoint.
+    // If the name is taken, another process has stored a timestamp of the same checkpoint.
     let put = background::wait_io(async move { store.put_proof(&to, bytes).await });
     put.map(drop).map_err(|source| ProofError::Write { path, source }.into())
 }
 
-/// Whether the stored cosignature of a witness for the newest checkpoint is valid.
+/// Checks the stored cosignature of a witness for the newest checkpoint.
 fn kept(archive: &Archive, witness: &WitnessOptions, current: &Current) -> Result<(), AnchorError> {
     let folder = witness_folder(archive.root(), current.log);
     let path = folder.join(checkpoint_name(current.head.size, witness.key.id()));

@@ -1,7 +1,7 @@
 //! What can go wrong with proofs, witnesses and timestamps.
 //!
-//! Invariant: what is wrong with an archive's own log is a [`LogError`], so whoever asks finds it
-//! in one place.
+//! Invariant: an error in an archive's own log is always a [`LogError`], so callers find it in one
+//! place.
 
 use std::io;
 use std::path::PathBuf;

@@ -3,8 +3,8 @@
 //!
 //! Invariants:
 //! 1. Nothing that an archive says of itself is believed before it has been recomputed.
-//! 2. A proof holds the records asked for and their inclusion proofs, and of other records no more
-//!    than hashes.
+//! 2. A proof contains the requested records and their inclusion proofs. Of other records it
+//!    contains only hashes.
 //! 3. Cosignatures and timestamps follow the signed log, and never delay it.
 //!
 //! The signed log itself is extended by `strongroom-archive`.

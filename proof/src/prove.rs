@@ -1,8 +1,8 @@
 //! Proofs of single records: made from an archive, checked without it.
 //!
-//! Invariant: a proof contains the requested records and the inclusion proof from each to a signed
-//! checkpoint, and only hashes of other records. Every proof has been checked as a stranger would
-//! check it before it is returned.
+//! Invariant: a proof contains the requested records and, for each, the inclusion proof that leads
+//! to a signed checkpoint. Of other records it contains only hashes. Before a proof is returned, it
+//! is checked as a stranger would check it.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -76,7 +76,7 @@ impl CheckpointPart {
         CheckpointPart { table: log.table.name().to_owned(), year, part, note }
     }
 
-    /// `None` if the fields do not name a valid volume.
+    /// Returns the volume, or `None` if the fields do not name a valid one.
     pub fn volume(&self) -> Option<VolumeId> {
         VolumeId::parse(&format!("{}/{}", self.table, Period { year: self.year, part: self.part }))
     }
@@ -119,10 +119,10 @@ pub struct ProvenRecord {
 pub struct Proven {
     pub archive_id: String,
     pub records: Vec<ProvenRecord>,
-    /// The key that signed, and whether it is reached from one of the given keys.
+    /// The key that signed the last of the checkpoints.
     pub key: PublicKey,
-    /// The checkpoints that the proof leads to: origin, size, and the witnesses that have cosigned
-    /// each, with the times of their clocks in seconds since 1970.
+    /// The checkpoints that the proof leads to. Each has its origin, its size, and the witnesses
+    /// that have cosigned it, with the times of their clocks in seconds since 1970.
     pub heads: Vec<ProvenHead>,
 }
 
@@ -146,7 +146,7 @@ struct Volume {
 /// One record that a proof contains, and its location.
 pub struct RecordLocation<'a> {
     pub head: &'a TreeHead,
-    /// Number of its commit, which is the number of the leaf.
+    /// Number of its commit, which is also the number of the commit's leaf in the log.
     pub index: u64,
     pub adds: &'a [AddFacts],
     /// Position of its file in the commit.
@@ -176,8 +176,8 @@ struct Source {
 /// Makes a proof of the events at the given source partitions and offsets.
 ///
 /// # Errors
-/// [`ProofError::NotProvable`] if a record does not exist, is not under a checkpoint yet, or does
-/// not lead to what was signed.
+/// [`ProofError::NotProvable`] if a record does not exist, is not under a checkpoint yet, or has an
+/// inclusion proof that does not lead to what was signed.
 pub fn prove(
     archive: &Archive,
     wanted: &HashSet<(String, i64)>,
@@ -225,7 +225,8 @@ pub fn prove(
     for volume in volumes.values() {
         let of_volume = || found.iter().filter(|(source, _)| source.log == volume.log);
         let Some(last) = of_volume().map(|(source, _)| source.index).max() else { continue };
-        // The newest checkpoint that witnesses have seen, if it covers all requested commits.
+        // Take the newest cosigned checkpoint if it covers all requested commits, otherwise the
+        // newest one.
         let tree = volume.trees.iter().rev().find(|(size, _)| *size > last);
         let (size, note) = tree.ok_or_else(|| refuse("a commit is not under its checkpoint".to_owned()))?;
         proof.checkpoints.push(CheckpointPart::of(volume.log, note.clone()));
@@ -243,7 +244,7 @@ pub fn prove(
         let missing = wanted.len() - proof.records.len();
         return Err(refuse(format!("{missing} of the records are not in a signed commit yet")));
     }
-    // Find here whatever a stranger would find wrong.
+    // Find here any error that a stranger would find.
     check(&proof, &[], &Witnesses::default()).map_err(refuse)?;
     Ok(proof)
 }
@@ -251,15 +252,14 @@ pub fn prove(
 /// What a proof is made of.
 struct Gathered {
     chain: Keys,
-    /// The records of the keys, as they were signed.
+    /// The key records, as they were signed.
     notes: Vec<String>,
     manifest: Bytes,
     volumes: BTreeMap<VolumeId, Volume>,
     sources: Vec<Source>,
 }
 
-/// Reads the signed volumes of events, and finds the commits that may hold rows of the sources
-/// asked for.
+/// Reads the signed volumes of events, and finds the commits with rows of the sources in `asked`.
 async fn gather(site: &Site, asked: &HashSet<String>) -> Result<Gathered, ProofError> {
     let chain = keys::load(site).await?;
     let mut notes = Vec::new();
@@ -289,7 +289,8 @@ async fn gather(site: &Site, asked: &HashSet<String>) -> Result<Gathered, ProofE
         }
         let trees = match cosigned {
             Some((size, cosigned, _)) if size == head.size => vec![(size, cosigned)],
-            // A smaller checkpoint by a retired key would prove nothing.
+            // A checkpoint by a retired key is valid only if the next key record names it, so a
+            // smaller one by such a key would prove nothing.
             Some((size, cosigned, tree))
                 if chain.current() == Some(key) && root(&hashes[..size as usize]) == tree =>
             {
@@ -302,8 +303,9 @@ async fn gather(site: &Site, asked: &HashSet<String>) -> Result<Gathered, ProofE
     Ok(Gathered { chain, notes, manifest, volumes, sources })
 }
 
-/// The largest checkpoint of a log that witnesses have cosigned and that was signed by the same key
-/// as the newest one: its size, its note with all cosignatures, and its root.
+/// Returns the largest checkpoint of a log that is both cosigned by witnesses and signed by `key`,
+/// the key that signed the newest checkpoint. The result is its size, its note with the
+/// cosignatures (unchecked, up to a limit), and its root.
 pub async fn cosigned(
     site: &Site,
     newest: &TreeHead,
@@ -340,8 +342,8 @@ pub async fn cosigned(
         if *tree != root {
             continue;
         }
-        // These lines are unchecked: a party that may put files here must not be able to produce a
-        // note that readers refuse.
+        // The cosignatures are copied unchecked. They are filtered and limited, so that a party
+        // that may put files here cannot produce a note that readers refuse.
         let others =
             note.signers().filter(|(name, _)| *name != origin && !name.chars().any(char::is_whitespace));
         for (name, id) in others {
@@ -364,7 +366,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The wanted records of one file, with their paths. Memory holds its hashes: 32 bytes a row.
+/// Returns the wanted records of one file, with their inclusion proofs. Memory holds the file and
+/// the hashes of its records, 32 bytes a row.
 fn of_file(
     archive: &Archive,
     log: VolumeId,
@@ -404,8 +407,8 @@ fn of_file(
     Ok(parts)
 }
 
-/// The claims about a row that a proof shows next to its record: its source and offset, and the
-/// columns `names`.
+/// Returns the claims about a row that a proof shows next to its record: the row's source and
+/// offset, and its values in the columns `names`.
 pub fn claims(batch: &SealedBatch, offsets: Offsets<'_>, row: usize, names: &[&str]) -> Value {
     let Offsets { source, offset } = offsets;
     let mut claims = json!({
@@ -431,8 +434,8 @@ pub fn verify_proof(file: &[u8], public_keys: &[PublicKey]) -> Result<Proven, St
 /// Like [`verify_proof`], but the checkpoints must be cosigned by a quorum of the witnesses.
 ///
 /// # Errors
-/// A description of what is wrong; also for an invalid cosignature under the name of one of the
-/// witnesses.
+/// A description of what is wrong. An invalid cosignature under the name of one of the witnesses is
+/// an error too.
 pub fn verify_proof_with(
     file: &[u8],
     public_keys: &[PublicKey],
@@ -491,8 +494,8 @@ pub fn check_each(
         let origin = log.origin(&proof.archive_id);
         let checked = check_note(part.note.as_bytes(), &origin, &keys);
         let (size, root, key) = checked.map_err(|fault| format!("checkpoint {at}: {fault}"))?;
-        // The holder of a stolen retired key can sign any tree. Of its signatures, only those of
-        // heads that the next key's record names are known to be from its time.
+        // The holder of a stolen retired key can sign any tree. Only a head that the next key's
+        // record names is known to have been signed before the key was retired.
         if let Some(next) = chain.get(key + 1)
             && !next.heads.contains(&TreeHead { log, size, root })
         {

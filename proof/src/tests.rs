@@ -22,7 +22,7 @@ use strongroom_tlog::{PrivateKey, Signer};
 use self::rows::{PARTITION, counts, create, fixed_2026, fixed_2027, folder, ingest, options, step};
 use crate::verify::{self, FindingKind, Watch, verify};
 
-/// Records of rows that were never received.
+/// The rows are made up, so each stands for an empty record.
 struct NoRecords;
 
 impl Records for NoRecords {
@@ -57,7 +57,7 @@ fn signed(folder: &Path, signer: &Arc<Signer>) -> Archive {
         .expect("an archive")
 }
 
-/// The report on an archive whose rows and counts were made up.
+/// Returns the report on an archive, without the findings that made-up rows and counts cause.
 fn findings(archive: &Archive) -> verify::Report {
     let options = verify::Options { threads: 2, ..verify::Options::default() };
     let mut report = verify(archive, &options, &NoRecords, &NoRecords).expect("readable");
@@ -94,7 +94,7 @@ fn a_log_that_died_anywhere_is_made_good() {
             let fail = FailPoints::default();
             fail.arm(at, nth, io::ErrorKind::StorageFull);
             let died = ingest(&archive, &fail, 5, 20);
-            // What is committed is safe: only the signature is missing.
+            // What is committed stays valid: only the signature is missing.
             assert!(died.is_err() || at == Step::Proof || nth >= 4, "{at:?} {nth}");
             assert_eq!(findings(&archive).findings, [], "{at:?} {nth}, before the next run");
             ingest(&archive, &FailPoints::default(), 3, 24).expect("the next run");
@@ -114,7 +114,8 @@ fn a_log_goes_on_over_tiles_and_years_and_without_its_tiles() {
     for (run, (clock, seals)) in
         [(fixed_2026 as fn() -> DateTime<Utc>, 270), (fixed_2026, 3), (fixed_2027, 2)].into_iter().enumerate()
     {
-        // First without the key: the log lags, and then catches up over a full tile at once.
+        // The first run has no key, so its commits are not signed. The second run has the key and
+        // signs them all at once, which is more than a full tile.
         let writer = if run == 0 { &plain } else { &archive };
         let mut writer = writer.writer_with(options(clock), || {}).expect("the lock is free");
         for _ in 0..seals {
@@ -137,7 +138,7 @@ fn a_log_goes_on_over_tiles_and_years_and_without_its_tiles() {
             .join("_tlog/tile")
     };
     assert!(tiles(2026).join("0/000").exists() && tiles(2026).join("1/000.p/1").exists());
-    // Everything in tiles follows from the commits; without tiles the log continues, and their
+    // Tiles can be computed from the commits. So the log continues without its tiles, and their
     // absence is reported.
     std::fs::remove_dir_all(tiles(2027)).expect("removed");
     let mut writer = archive.writer_with(options(fixed_2027), || {}).expect("the lock is free");

@@ -1,22 +1,23 @@
 //! A witness: an independent party that makes sure that no one is shown another history of a log.
 //! The server side of C2SP tlog-witness, without HTTP.
 //!
-//! What it promises: a tree is cosigned only after it was shown to continue the largest tree that
-//! was cosigned of the same log, and the cosignature is on disk before anyone receives it.
+//! What it promises: a tree is cosigned only after a proof that it continues the largest cosigned
+//! tree of the same log. The cosignature is on disk before anyone receives it.
 //!
-//! What is stored where: the state folder has one file for each log, that is each origin,
-//! `logs/<hex SHA-256 of the origin>`, with the newest cosigned checkpoint as a note with the log's
-//! signature and our own; it is replaced as a whole. `vkey` names the witness to which the folder
-//! belongs: it is written once, when a witness starts for the first time, so that a lost or
-//! exchanged folder is noticed.
+//! What is stored where: the state folder has one file for each log (that is, for each origin),
+//! `logs/<hex SHA-256 of the origin>`. The file has the newest cosigned checkpoint, as a note with
+//! the log's signature and our own. It is always replaced as a whole. The file `vkey` names the
+//! witness to which the folder belongs. It is written once, when a witness starts for the first
+//! time, so that a lost or exchanged folder is noticed.
 //!
-//! Why it is hard: between two requests for one log, nothing may happen between reading the file
-//! and replacing it, otherwise an older tree could replace a newer one. So all of that is one
-//! critical section, over all logs: it takes one sync, and logs come every few minutes. A lock on
-//! the folder keeps two processes apart.
+//! Why it is hard: every request reads the log's file and then replaces it. If two requests for one
+//! log did this at the same time, an older tree could replace a newer one. So reading and replacing
+//! are one critical section. A single one for all logs is enough: it takes one sync, and a log
+//! sends a request every few minutes. A lock on the folder keeps two processes apart.
 //!
-//! On a crash: before the replacement nothing was cosigned. After it, but before the answer, the
-//! log asks again, receives the size that is on disk, and gets its cosignature for the same tree.
+//! After a crash before the replacement, nothing was cosigned. After a crash between the
+//! replacement and the answer, the log asks again, receives the size that is on disk, and gets its
+//! cosignature for the same tree.
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -33,21 +34,21 @@ use strongroom_tlog::tree::is_consistent;
 
 use super::error::ProofError;
 
-/// Maximum lines of a consistency proof, as in tlog-witness.
+/// Maximum number of lines of a consistency proof, as in tlog-witness.
 pub(crate) const PROOF_LINES_MAX: usize = 63;
-/// Longest request that is read: a proof, and a checkpoint with sixteen signatures of the longest
+/// Maximum size of a request: a proof, and a checkpoint with sixteen signatures of the longest
 /// kind.
 pub const REQUEST_BYTES_MAX: usize = 128 << 10;
-/// Maximum number of logs with stored state. An archive has three a year; without this limit, the
-/// holder of a log's key could fill the disk.
+/// Maximum number of logs with stored state. An archive adds only a few logs a year. Without this
+/// limit, the holder of a log's key could fill the disk.
 const LOGS_MAX: usize = 100_000;
-/// Maximum number of notes kept of logs that contradict themselves.
+/// Maximum number of notes that are kept as evidence that a log contradicts itself.
 const EVIDENCE_MAX: usize = 1000;
 const LOCK: &str = "lock";
 const STATES: &str = "logs";
 const EVIDENCE: &str = "evidence";
 const VKEY: &str = "vkey";
-/// Maximum characters shown of a vkey that is not ours.
+/// Maximum number of characters that are shown of a vkey that is not ours.
 const NAME_SHOWN_MAX: usize = 200;
 
 /// The body of a request to `add-checkpoint`.
@@ -132,10 +133,10 @@ pub struct WitnessAnswer {
     pub status: u16,
     pub content_type: &'static str,
     pub body: String,
-    /// The log, if its signature was valid.
+    /// The origin of the log, if its signature was valid.
     pub origin: Option<String>,
-    /// A description of a contradiction: a log that signed a tree that does not continue the
-    /// cosigned one.
+    /// A description of the contradiction, if the log signed a tree that was not shown to continue
+    /// the cosigned tree.
     pub contradiction: Option<String>,
 }
 
@@ -151,7 +152,7 @@ impl WitnessAnswer {
         }
     }
 
-    /// The size at which the next request must start.
+    /// Returns the answer that names the size from which the next request must prove consistency.
     fn conflict(size: u64) -> WitnessAnswer {
         let answer = WitnessAnswer::refusal(409, &size.to_string());
         WitnessAnswer { content_type: "text/x.tlog.size", ..answer }
@@ -164,13 +165,13 @@ pub struct Witness {
     key: PrivateKey,
     logs: Vec<TrustedLog>,
     folder: PathBuf,
-    /// Locked while a log's state is read and replaced. The names of the states that are known to
-    /// exist.
+    /// The names of the states that are known to exist. Locked while a log's state is read and
+    /// replaced.
     states: Mutex<HashSet<String>>,
     _lock: File,
 }
 
-/// Names of the states; a half-written one does not count.
+/// Returns the names of the states, without half-written ones.
 fn state_names(folder: &Path) -> Result<HashSet<String>, ProofError> {
     let path = folder.join(STATES);
     let names = std::fs::read_dir(&path).and_then(|entries| {
@@ -274,7 +275,8 @@ impl Witness {
         WitnessAnswer { origin: Some(origin.to_owned()), ..answer }
     }
 
-    /// The critical section.
+    /// Cosigns a checkpoint if it continues the state of its log, and replaces that state. This is
+    /// the critical section.
     fn cosign(
         &self,
         submission: &Submission<'_>,
@@ -289,8 +291,9 @@ impl Witness {
         let is_known = states.contains(&name);
         let (latest, latest_root) = match state(&path, origin) {
             Ok(Some(state)) => state,
-            // A missing state is not the same as no state yet: no other program removes it, and a
-            // log that starts again is what a witness must prevent.
+            // The state existed and is missing, although no program removes it. It is not taken for
+            // the state of a new log: preventing a log from starting again is what a witness is
+            // for.
             Ok(None) if is_known => return failed("the state of this log is missing"),
             Ok(None) if states.len() >= LOGS_MAX => return failed("this witness has too many logs"),
             Ok(None) => (0, Hash::of(b"")),
@@ -331,15 +334,16 @@ impl Witness {
         }
     }
 
-    /// The newest cosigned checkpoint of a log, by the hex SHA-256 of its origin, with the log's
-    /// signature and the cosignature; `None` if there is none.
+    /// Returns the newest cosigned checkpoint of a log, with the log's signature and the
+    /// cosignature, or `None` if there is none. `log` is the hex SHA-256 of its origin.
     pub fn checkpoint(&self, log: &str) -> Option<Vec<u8>> {
         Hash::parse(log)?;
         std::fs::read(self.folder.join(STATES).join(log)).ok()
     }
 
-    /// Keeps what a log has signed against itself, up to the limit. The submitter may also have
-    /// sent a bad proof for a good tree, so a person must examine the note.
+    /// Stores a note with which a log may have contradicted itself, unless there are `EVIDENCE_MAX`
+    /// of them. The submitter may also have sent a bad proof for a good tree, so a person must
+    /// examine the note.
     fn keep_evidence(&self, note: &[u8]) {
         let folder = self.folder.join(EVIDENCE);
         let Ok(entries) = std::fs::read_dir(&folder) else { return };
@@ -351,7 +355,7 @@ impl Witness {
     }
 }
 
-/// Size and root of the newest cosigned tree; `None` if there was none.
+/// Returns the size and root of the newest cosigned tree, or `None` if there was none.
 fn state(path: &Path, origin: &str) -> io::Result<Option<(u64, Hash)>> {
     let note = match std::fs::read(path) {
         Ok(note) => note,
@@ -431,7 +435,8 @@ mod tests {
         let witness = site.open();
         assert_eq!(witness.add_checkpoint(&body(&site.log, 0, &leaves(3)), 1).status, 200);
         drop(witness);
-        // A remainder of a state is not a state, and no new state may start on top of it.
+        // A folder that has lost its `vkey` is not a state, and no new state may start on top of
+        // its remainder.
         std::fs::remove_file(site.folder.path().join(VKEY)).expect("removed");
         let open = || Witness::open(key(), Vec::new(), site.folder.path());
         assert!(matches!(open(), Err(ProofError::WitnessForgot { .. })));
@@ -547,11 +552,11 @@ mod tests {
         let all = leaves(20);
         for size in 1..all.len() {
             let witness = site.open();
-            // Its answer is lost, as if the witness was killed after the write.
+            // The answer is lost, as if the witness was killed after the write.
             let old = (size - 1) as u64;
             assert_eq!(witness.add_checkpoint(&body(&site.log, old, &all[..size]), 1000).status, 200);
             drop(witness);
-            // A file that was being written has no meaning.
+            // A half-written file is ignored.
             let states = site.folder.path().join(STATES);
             let name = Hash::of(ORIGIN.as_bytes()).to_string();
             std::fs::write(states.join(name).with_extension("new"), "half").expect("written");

@@ -1,17 +1,18 @@
-//! Dropping a volume whose retention is over, and knowing which volumes were dropped.
+//! Drops a volume whose retention is over.
 //!
 //! Terms. A *drop record* (`_dropped/events-2019`) is a note signed with the archive's key: which
 //! volume, its last tree, its files and rows, why, when. Its *state* (`_dropped/events-2019.state`)
-//! has the final positions of the volume and the offsets of its files, from which later years
-//! continue, for writers and for checks of totals.
+//! has the final positions of the volume and the offsets of its files. Writers and checks of totals
+//! continue from these in later years.
 //!
 //! Order: everything is checked, the state is written, the record is written, the objects are
-//! removed. The record is what drops the volume: readers leave it out, and the same command, run
-//! again, removes the remaining objects.
+//! removed. The volume is dropped when its record is written: from then on readers leave the volume
+//! out. After a crash the same command removes the remaining objects.
 //!
-//! Invariants: a record is written only if every object was past its retention and under no legal
-//! hold, by the more careful of two clocks; nothing outside the volume's folder is removed, no link
-//! is followed, and on a disk names that are not ours stay.
+//! Invariants: a record is written only if every object was under no legal hold and past its
+//! retention. If a store reports its own clock, retention is judged by the earlier of that clock
+//! and this machine's. Nothing outside the volume's folder is removed and no link is followed. On a
+//! disk, files whose names an archive does not use stay.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -48,11 +49,12 @@ pub struct ClockTrust {
     pub now: DateTime<Utc>,
     /// The source of the time, for people.
     pub says: String,
-    /// Why the time may be too late.
+    /// Why the clock may be too far ahead, if it may be.
     pub doubt: Option<String>,
 }
 
-/// The earlier of the available clocks.
+/// Returns the time to use: in a bucket, the earlier of this machine's clock and the store's; on a
+/// disk, this machine's clock.
 pub(super) async fn clock(
     work: &Work,
     volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
@@ -95,7 +97,8 @@ pub(super) async fn clock(
     }
 }
 
-/// The latest write to an archive on a disk, according to its commits or to the disk.
+/// Returns the time of the latest write to an archive on a disk: the newest of the times in its
+/// commits and of the modification times of its commit files.
 fn newest(
     work: &Work,
     volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
@@ -115,8 +118,8 @@ fn newest(
     Ok(newest)
 }
 
-/// The time from which a volume's retention is counted: that of its newest commit, or the end of
-/// the date of its newest file, whichever is later.
+/// Returns the time from which a volume's retention is counted: the time of its newest commit or
+/// the end of its newest file's date, whichever is later.
 pub(super) fn last(commits: &[CommitFacts]) -> Option<DateTime<Utc>> {
     let made =
         commits.iter().filter_map(|commit| commit.time_ms).max().and_then(DateTime::from_timestamp_millis);
@@ -131,7 +134,7 @@ pub(super) fn last(commits: &[CommitFacts]) -> Option<DateTime<Utc>> {
 pub struct DropRequest {
     pub volume: VolumeId,
     pub reason: String,
-    /// The operator has checked this machine's clock.
+    /// True if the operator has checked this machine's clock.
     pub is_clock_checked: bool,
 }
 
@@ -187,7 +190,7 @@ pub(crate) async fn drop_with(work: &Work, drop: &DropRequest) -> Result<DropOut
     Ok(DropOutcome { record, is_new, removed, left })
 }
 
-/// Checks whether a volume may be dropped, and writes its drop record.
+/// Checks whether a volume may be dropped, and writes and returns its drop record.
 async fn lay_down(work: &Work, drop: &DropRequest) -> Result<DropRecord, RetentionError> {
     let (log, volume) = (drop.volume, drop.volume.name());
     if !drops::volumes(&work.site).await?.contains(&log) {
@@ -241,7 +244,8 @@ async fn lay_down(work: &Work, drop: &DropRequest) -> Result<DropRecord, Retenti
     // Strings and numbers: serialization cannot fail.
     let state = serde_json::to_vec(&final_positions(commits)).unwrap_or_default();
     let adds = || commits.iter().flat_map(|commit| &commit.adds);
-    // Records have whole seconds, and none may be before the end.
+    // Records have whole seconds. Times are rounded up, because no time in the record may be before
+    // the end of the retention.
     let whole = |time: DateTime<Utc>| DateTime::from_timestamp(time.timestamp(), 0).unwrap_or(time);
     let up = |time: DateTime<Utc>| whole(time + chrono::Duration::milliseconds(999));
     let last = up(last);
@@ -274,7 +278,7 @@ async fn lay_down(work: &Work, drop: &DropRequest) -> Result<DropRecord, Retenti
     Ok(record)
 }
 
-/// Where a volume of these commits ends.
+/// Returns the final positions and offsets of the volume that these commits make up.
 fn final_positions(commits: &[CommitFacts]) -> FinalPositions {
     let mut end = FinalPositions {
         format: POSITIONS_FORMAT.to_owned(),
@@ -297,7 +301,8 @@ fn final_positions(commits: &[CommitFacts]) -> FinalPositions {
     end
 }
 
-/// The legal holds on a volume, by their lists or by their scope.
+/// Returns a reason for each active hold that lists an object of the volume or has a file of the
+/// volume in its scope.
 async fn held(work: &Work, log: VolumeId, commits: &[CommitFacts]) -> Result<Vec<String>, RetentionError> {
     let holds = Holds::load(&work.site).await?;
     if let Some(wrong) = holds.wrong {
@@ -319,7 +324,8 @@ async fn held(work: &Work, log: VolumeId, commits: &[CommitFacts]) -> Result<Vec
     Ok(reasons)
 }
 
-/// The latest retention date of a volume's objects, and why any of them must stay.
+/// Returns the latest retention date of a volume's objects, and a reason for each object that must
+/// stay.
 async fn locks(
     work: &Work,
     bucket: &Bucket,
@@ -359,7 +365,8 @@ async fn locks(
     Ok((latest, reasons))
 }
 
-/// Every version of every object of a volume: path, version, whether it is a delete marker.
+/// Lists every version of every object of a volume: its path, its version id, and `true` for a
+/// delete marker.
 async fn versions(
     work: &Work,
     bucket: &Bucket,
@@ -400,7 +407,8 @@ async fn remove_versions(work: &Work, bucket: &Bucket, log: VolumeId) -> Result<
     Ok(count)
 }
 
-/// Removes a volume's files: the data first, the commits last.
+/// Removes a volume's files: the data first, the commits last. Returns the number of files removed,
+/// and the names that stay.
 fn remove_local(work: &Work, log: VolumeId) -> Result<(u64, Vec<String>), RetentionError> {
     let volume = layout::volume(&work.site.root, log);
     let failed = |path: &Path| {
@@ -427,7 +435,7 @@ fn remove_local(work: &Work, log: VolumeId) -> Result<(u64, Vec<String>), Retent
     let mut removed = 0;
     for (file, is_folder) in files {
         if is_folder {
-            // A folder that is not empty contains files that are not ours.
+            // A folder that is not empty contains files that are not the archive's, and stays.
             let _ = std::fs::remove_dir(&file);
             continue;
         }
@@ -445,7 +453,8 @@ fn remove_local(work: &Work, log: VolumeId) -> Result<(u64, Vec<String>), Retent
     Ok((removed, left))
 }
 
-/// Plain files below a folder for which `is_ours`, each folder after its content.
+/// Appends to `files` the plain files below a folder whose names `is_ours` accepts, and each folder
+/// after its content. The flag is true for a folder.
 fn files_below(
     folder: &Path,
     is_ours: &dyn Fn(&str) -> bool,

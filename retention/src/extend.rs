@@ -1,9 +1,10 @@
-//! Extending the promise in years.
+//! Extends the promise: the number of calendar years for which an archive keeps its objects.
 //!
-//! An extension is a record first (see `records/policy`). From then on writers lock what they put
-//! for as long, at the latest from their next seal on. Then every object's own date is moved, on
-//! the version that the archive names. The same command finishes what a run that died left undone,
-//! and no date is moved back.
+//! An extension is recorded first (see `records/policy`). Writers read this record at the latest at
+//! their next seal. From then on, they lock every object they write for the new number of years.
+//! After the record, the command moves the retain-until date of every existing object, at the
+//! version that belongs to the archive. If a run dies, the same command finishes what it left
+//! undone. No date is moved back.
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use strongroom_store::{Bucket, Store};
 
 use super::{Failures, OBJECTS_AT_ONCE, Progress, RetentionError, Work, objects, text_of};
 
-/// The promise of the archive.
+/// Returns the archive's promise, and the records that extended it.
 ///
 /// # Errors
 /// [`RetentionError::Record`] for an invalid record.
@@ -41,12 +42,12 @@ pub struct Extended {
     pub long_enough: u64,
 }
 
-/// Promises `years` calendar years and moves the date of every object that is locked for less. With
-/// the years that are promised already, it finishes what an earlier run started.
+/// Promises `years` calendar years, and moves the retain-until date of every object that is locked
+/// for less. If the archive already promises `years`, this finishes what an earlier run started.
 ///
 /// # Errors
 /// [`RetentionError::Shorter`], [`RetentionError::KeyNeeded`] in an archive with a key,
-/// [`RetentionError::Objects`] if some objects could not be extended: all others are.
+/// [`RetentionError::Objects`] if some objects could not be extended; all other objects were.
 pub fn extend(
     archive: &Archive,
     years: u32,
@@ -79,7 +80,7 @@ pub(crate) async fn extend_with(work: &Work, years: u32, reason: &str) -> Result
         let record = PolicyRecord { number, time: Utc::now(), years, reason: reason.to_owned() };
         let text = record.text(&work.site.archive_id);
         let bytes = work.signed(&text, &Statement::Retention.signed_as(&work.site.archive_id), &keys)?;
-        // If another process took the number, read its promise first.
+        // If another process took this number, the next round reads its promise.
         if work.put(&path(&work.site, number), bytes).await? {
             extended.is_new = true;
         }
@@ -134,8 +135,9 @@ async fn move_date(
         retention_end(object.modified, years).and_then(|end| DateTime::from_timestamp(end.timestamp(), 0));
     let wanted = wanted.ok_or("its retention would end beyond the calendar")?;
     let lock = bucket.s3.protection(&path, version).await.map_err(|failure| failure.to_string())?;
-    // The additional day allows for differences between clocks, and for stores that change an
-    // object's time when its lock is moved.
+    // `retention_end` adds a day to the promised years, and a date may be short by that day. This
+    // allows for differences between clocks, and for stores that change an object's time when its
+    // lock is moved.
     let owed = wanted - chrono::Days::new(1);
     if lock.until.is_some_and(|until| until >= owed) {
         return Ok(false);

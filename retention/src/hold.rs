@@ -1,14 +1,17 @@
-//! Legal holds: records that must stay until the hold is released, whatever their retention.
+//! Legal holds: audit records in the scope of a hold must stay until the hold is released, even if
+//! their retention ends earlier.
 //!
-//! A hold is a record (`_holds/00000001`) that states its scope, lists of the objects with records
-//! in that scope (`_holds/00000001-00000001` and so on), and, in a bucket, the store's own legal
-//! hold on each of these objects and on the record and the lists. Besides the data files, the
-//! objects are the commits that name them and the proofs of these commits.
+//! A hold has three parts: a file that states its scope (`_holds/00000001`); lists of the objects
+//! that it covers (`_holds/00000001-00000001` and so on); and, in a bucket, the store's own legal
+//! hold on each of these objects, on the file and on the lists. The objects are the data files with
+//! audit records in the scope, the commits that name them, the proofs of these commits, and the
+//! archive's manifest and key records.
 //!
-//! Everything is written in that order, so the same command, run again, finishes whatever died.
-//! Files that are sealed later and are in the scope of a hold get it by a refresh. Writers do not
-//! place holds themselves: in a bucket the right to place a hold is the right to release it, which
-//! a writer must not have; and a file has years of retention before it needs the hold.
+//! The parts are written in that order, so after a crash the same command finishes the rest. A
+//! refresh adds files in the scope of a hold that were sealed later. Writers do not place holds
+//! themselves: in a bucket, whoever may place a hold may also release it, and a writer must not
+//! have that right. There is time for a refresh, because a file has years of retention before it
+//! needs the hold.
 //!
 //! Invariant: an object is released only if no active hold has it on a list.
 
@@ -64,7 +67,7 @@ impl HoldState {
     }
 }
 
-/// All holds that were ever placed, oldest first.
+/// Returns all holds that were ever placed, oldest first.
 ///
 /// # Errors
 /// [`RetentionError::Record`] for an invalid record.
@@ -89,12 +92,12 @@ pub struct Covered {
     pub told: u64,
 }
 
-/// Places a hold and finds its objects. A hold that was placed with the same scope before is
-/// finished.
+/// Places a hold and finds its objects. If the hold was placed before with the same scope, this
+/// finishes what an earlier run left undone.
 ///
 /// # Errors
 /// [`RetentionError::HoldDiffers`] and [`RetentionError::HoldReleased`] for a name that is taken,
-/// [`RetentionError::Objects`] if some objects could not be held: all others are.
+/// [`RetentionError::Objects`] if some objects could not be held; all other objects are.
 pub fn place_hold(
     archive: &Archive,
     name: &str,
@@ -106,8 +109,8 @@ pub fn place_hold(
     Work::of(archive, progress).run(move |work| async move { place(&work, &name, &reason, &scope).await })
 }
 
-/// Extends every active hold to what was sealed since, and finishes what an earlier run left
-/// undone.
+/// Extends every active hold to the files in its scope that were sealed since it was placed or last
+/// refreshed, and finishes what an earlier run left undone.
 ///
 /// # Errors
 /// Those of [`place_hold`].
@@ -115,8 +118,8 @@ pub fn refresh_holds(archive: &Archive, progress: Progress) -> Result<Vec<Covere
     Work::of(archive, progress).run(|work| async move { refresh(&work).await })
 }
 
-/// Releases a hold. Objects under another hold stay held. Run again, it finishes what an earlier
-/// run started.
+/// Releases a hold. Objects under another hold stay held. If the hold was released before, this
+/// finishes what an earlier run started.
 ///
 /// # Errors
 /// [`RetentionError::HoldUnknown`]; [`RetentionError::Objects`] if some objects could not be
@@ -215,14 +218,14 @@ pub(crate) async fn release(work: &Work, name: &str, reason: &str) -> Result<Cov
     let others = holds.covered();
     let free: Vec<HeldObject> = hold.objects().filter(|object| !others.contains(&object.path)).collect();
     covered.told = tell(work, &targets, free.clone(), false).await?;
-    // Another hold may have been placed on some of these in the meantime.
+    // Another hold may have been placed on some of these objects in the meantime.
     let now = Holds::load_valid(&work.site).await?.covered();
     let again: Vec<HeldObject> = free.into_iter().filter(|object| now.contains(&object.path)).collect();
     tell(work, &targets, again, true).await?;
     Ok(covered)
 }
 
-/// Everything that can be held.
+/// The commits and objects that a hold can cover.
 pub(crate) struct HoldTargets {
     volumes: BTreeMap<VolumeId, Vec<CommitFacts>>,
     /// In a bucket: every object of the archive, by its path.
@@ -265,7 +268,8 @@ impl HoldTargets {
     }
 }
 
-/// Paths that a hold must be on, and the number of data files among them.
+/// Returns the paths of the objects that a hold must cover, and the number of data files among
+/// them.
 pub(super) async fn wanted(
     work: &Work,
     scope: &Scope,
@@ -292,8 +296,9 @@ pub(super) async fn wanted(
     Ok((paths, files))
 }
 
-/// The commits of a volume and their proofs from its log: for each, the first checkpoint that it is
-/// in, and the tiles of its inclusion proof. The first checkpoint, because it stays the first.
+/// Returns the paths of these commits of a volume and of their proofs from its log. The proof of a
+/// commit is the checkpoint of the smallest signed tree that contains it, and the tiles of its
+/// inclusion proof in that tree. Later checkpoints have larger trees, so this choice never changes.
 async fn proofs(
     work: &Work,
     log: VolumeId,
@@ -350,7 +355,7 @@ fn tiles_on_the_way(index: u64, size: u64) -> BTreeSet<Tile> {
     tiles
 }
 
-/// Extends one hold to everything that it must be on.
+/// Extends one hold to all objects that it must cover.
 async fn cover(work: &Work, hold: &Hold, targets: &HoldTargets) -> Result<Covered, RetentionError> {
     let (wanted, files) = wanted(work, &hold.scope, targets).await?;
     let known: BTreeSet<&str> = hold.listed().map(|object| object.path.as_str()).collect();
@@ -367,8 +372,8 @@ async fn cover(work: &Work, hold: &Hold, targets: &HoldTargets) -> Result<Covere
         let (number, hash) = (hold.record.number, hold.hash);
         let list = HeldList { number, part, hold: hash, objects: objects.to_vec() };
         let name = list_name(number, part);
-        // Another process that covers the same hold has the same objects to list, or more; the next
-        // refresh reads its list.
+        // If the name is taken, another process covers the same hold and lists the same objects or
+        // more. The next refresh reads its list.
         if !work.put(&path(&work.site, &name), list.text(&work.site.archive_id).into()).await? {
             let fault = RecordFault::ListedMeanwhile;
             return Err(RecordError { path: path(&work.site, &name), fault }.into());
@@ -384,7 +389,8 @@ async fn cover(work: &Work, hold: &Hold, targets: &HoldTargets) -> Result<Covere
     Ok(Covered { name: hold.record.name.clone(), files, objects, listed, told })
 }
 
-/// Has the store hold objects, or release them; returns the number of requests that were needed.
+/// Asks the store to hold objects (`hold`) or to release them. Returns the number of requests that
+/// were needed.
 async fn tell(
     work: &Work,
     targets: &HoldTargets,

@@ -2,16 +2,16 @@
 //! dropping a volume. `docs/proof.md` has the formats of the records.
 //!
 //! Invariants:
-//! 1. A promise only grows. No retain-until date is ever put that is earlier than the one in the
-//!    store, and the store would refuse it.
+//! 1. A promise only grows. An object's retain-until date is never replaced with an earlier one,
+//!    and the store would refuse an earlier one.
 //! 2. Every action is recorded before it is done, under a name that is written once: a policy, a
-//!    hold with the list of its objects, a drop. After a crash at any moment, the same command, run
-//!    again, finishes it.
+//!    hold with the list of its objects, a drop. After a crash at any moment, the same command
+//!    finishes the action.
 //! 3. Only the volume that a drop record names is removed, and only if the archive's key signed the
 //!    record after every object of the volume was past its retention and under no hold. In a bucket
-//!    the store has the last word on both.
-//! 4. Readers leave out a volume with a valid drop record, whatever remains of it; a forged record
-//!    hides nothing.
+//!    the store itself enforces retention and holds.
+//! 4. Readers leave out a volume with a valid drop record, even if some of the volume remains. A
+//!    forged record hides nothing.
 
 mod drop;
 mod extend;
@@ -48,7 +48,7 @@ pub use self::extend::{Extended, extend, policy};
 pub use self::hold::{Covered, HoldState, holds, place_hold, refresh_holds, release_hold};
 pub use self::status::{Issue, IssueKind, Status, VolumeStatus, status};
 
-/// Number of objects that are queried, extended, held or removed at the same time.
+/// Number of requests about single objects that are sent at the same time.
 const OBJECTS_AT_ONCE: usize = 16;
 /// Maximum number of objects that a failure names.
 const NAMES_MAX: usize = 10;
@@ -157,7 +157,7 @@ impl RetentionError {
         }
     }
 
-    /// Whether the request is at fault.
+    /// Whether the request is at fault, and not the archive, the store or its data.
     pub fn is_input(&self) -> bool {
         match self {
             RetentionError::Store(error) => error.is_location(),
@@ -225,8 +225,8 @@ impl Work {
         self.fail_points.pass(Step::Retention).map_err(failed)
     }
 
-    /// The bytes of a statement, signed if there is a signer. A key that is not the archive's is
-    /// refused.
+    /// Returns the bytes of a statement, signed if there is a signer. A key that is not the
+    /// archive's is refused.
     fn signed(&self, text: &str, signed_as: &str, keys: &Keys) -> Result<Bytes, RetentionError> {
         match (&self.site.signer, keys.current()) {
             (Some(signer), Some(current)) if signer.public() == current => {
@@ -238,7 +238,8 @@ impl Work {
         }
     }
 
-    /// Writes a name once; `false` if it is taken by other content.
+    /// Writes `bytes` under a name, and never replaces content. Returns `true` if the name has
+    /// these bytes now, `false` if it has other content.
     async fn put(&self, path: &Path, bytes: Bytes) -> Result<bool, RetentionError> {
         self.pass(path)?;
         let put = self.site.store.put_proof(path, bytes.clone()).await;

@@ -1,10 +1,11 @@
 //! Finds the sealed files that contain records in the scope of a legal hold.
 //!
 //! Invariant: every file with such a record is found. A doubtful file counts as found: keeping too
-//! much does less harm than keeping too little. So rows without a plausible time count by the date
-//! that they are filed under. Rejects (which have neither namespace nor user) and activity (whose
-//! records may be about anyone) count by their time only, and so do files that cannot be read.
-//! Alerts count by everything that their events touch, if they state it.
+//! much does less harm than keeping too little. So a row whose time is missing, or is not on the
+//! date that the row is filed under, counts by that date and by its time if it has one. Rejects
+//! (which have neither namespace nor user) and activity (whose records may be about anyone) count
+//! by their time only, and so do files that cannot be read. Alerts count by the namespaces and
+//! actors of all their events, if they state them.
 
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
@@ -46,7 +47,8 @@ const EPOCH_DAYS: i64 = 719_163;
 const NAMESPACE: &str = "namespace";
 const ACTOR: &str = "actor";
 
-/// The positions (commit, file) of a volume's files that have records within `scope`.
+/// Returns the files of a volume that have, or may have, records within `scope`. A file is given by
+/// the index of its commit and its index in that commit.
 pub(super) async fn files(
     work: &Work,
     log: VolumeId,
@@ -70,8 +72,8 @@ pub(super) async fn files(
         let contents = work.site.store.contents(&volume.join(&add.path), add.size, add.version.as_deref());
         async move {
             let looked = AssertUnwindSafe(holds(contents, log.table, add.date, scope)).catch_unwind().await;
-            // A file that cannot be read, or makes its reader panic, is for `verify` to report; it
-            // is held.
+            // A file that cannot be read, or that makes its reader panic, counts as found. `verify`
+            // reports such a file.
             (index, at, !matches!(looked, Ok(Ok(false))))
         }
     });
@@ -90,13 +92,13 @@ fn midnight(day: NaiveDate) -> i64 {
     (i64::from(day.num_days_from_ce()) - EPOCH_DAYS) * DAY_US
 }
 
-/// Whether a time from `first` to `last` lies within a scope.
+/// Whether the period of a scope includes a time from `first` to `last`, in microseconds.
 fn overlaps(scope: &Scope, first: i64, last: i64) -> bool {
     scope.from.is_none_or(|from| last >= from.timestamp_micros())
         && scope.to.is_none_or(|to| first < to.timestamp_micros())
 }
 
-/// Whether a row with this time, filed under `day`, may lie within a scope.
+/// Whether the period of a scope may include a row with this time that is filed under `day`.
 fn may_hold(scope: &Scope, time: Option<i64>, day: Option<NaiveDate>) -> bool {
     let start = day.map(midnight);
     let is_of_day = start.zip(time).is_some_and(|(start, time)| (start..start + DAY_US).contains(&time));
@@ -107,7 +109,8 @@ fn may_hold(scope: &Scope, time: Option<i64>, day: Option<NaiveDate>) -> bool {
         || time.is_some_and(|time| overlaps(scope, time, time))
 }
 
-/// The answer from the commit; `None` if the rows must be read.
+/// Returns whether a file may have rows within `scope` according to its commit, or `None` if the
+/// rows must be read.
 fn by_facts(table: Table, add: &AddFacts, scope: &Scope) -> Option<bool> {
     let bound = |bounds: &serde_json::Map<String, serde_json::Value>| {
         bounds.get(time_column(table)).and_then(serde_json::Value::as_str).and_then(micros)
@@ -186,26 +189,28 @@ fn any(rows: &SealedBatch, day: Option<NaiveDate>, scope: &Scope) -> Result<bool
     }))
 }
 
-/// The names in a row.
+/// Columns with the names (namespaces or users) of each row.
 enum Names<'b> {
     One(&'b StringArray),
-    /// Of all events of an alert, if stated; otherwise of the event that completed it.
+    /// For alerts: the list has the names of all events of an alert. Where it is missing or null,
+    /// the other column has the name of the event that completed the alert.
     OfAlert(Option<&'b ListArray>, &'b StringArray),
 }
 
 impl Names<'_> {
-    /// Whether a name is in a row, or may be.
+    /// Whether `wanted` is among the names of a row, or may be.
     fn may_have(&self, row: usize, wanted: &str) -> bool {
         match self {
             Names::One(column) => column.is_valid(row) && column.value(row) == wanted,
             Names::OfAlert(Some(lists), _) if lists.is_valid(row) => {
                 let names = lists.value(row);
                 let Some(names) = names.as_string_opt::<i32>() else { return true };
-                // An alert without names is about no event, or about events that do not state them.
+                // An empty list means that the alert is about no event, or that its events do not
+                // state names: they may have the wanted one.
                 names.is_empty()
                     || names.iter().any(|name| name.is_none_or(|name| name == wanted || name == ANY))
             }
-            // An alert without a namespace, or an actor, may be about several.
+            // An alert without a namespace, or without an actor, may be about several.
             Names::OfAlert(_, column) => column.is_null(row) || column.value(row) == wanted,
         }
     }

@@ -27,16 +27,18 @@ pub(super) struct Object {
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) objects: Vec<Object>,
-    /// Data files that are missing at the version that their commit names.
+    /// Data files that are missing, or missing at the version that their commit names, and other
+    /// objects of which only delete markers exist.
     pub(super) missing: Vec<String>,
-    /// Data files that no commit names, left by a killed run.
+    /// Number of data files that no commit names; a killed run left them.
     pub(super) unnamed: u64,
-    /// Number of objects that are left of each dropped volume.
+    /// Number of object versions in each volume that is not in `volumes`: it was dropped, or delete
+    /// markers hide it.
     pub(super) left: BTreeMap<String, u64>,
     pub(super) volumes: BTreeMap<VolumeId, Vec<CommitFacts>>,
 }
 
-/// The volume that a path is in.
+/// The volume that a path is in, if any.
 pub(super) fn volume_of(path: &str) -> Option<VolumeId> {
     let (table, rest) = path.split_once('/')?;
     let (period, _) = rest.split_once('/')?;

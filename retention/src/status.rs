@@ -1,8 +1,8 @@
 //! How long each volume is protected, what expires next, what is under a legal hold, and what is
 //! wrong.
 //!
-//! Invariant: reads only. The lock of each object of a bucket is requested; an answer that the
-//! store refuses is an issue.
+//! Invariant: reads only. In a bucket, the lock of each object is requested; if the store does not
+//! report a lock, that is an issue.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -93,15 +93,15 @@ pub struct VolumeStatus {
     pub files: u64,
     pub rows: u64,
     pub bytes: u64,
-    /// In a bucket: objects, whose locks were requested.
+    /// In a bucket: number of objects. The lock of each was requested.
     pub objects: u64,
-    /// When the retention of its first object ends.
+    /// The earliest date on which the retention of one of its objects ends.
     pub first: Option<DateTime<Utc>>,
-    /// When the retention of its last object ends.
+    /// The date on which the retention of the whole volume ends.
     pub until: Option<DateTime<Utc>>,
     /// Objects under a legal hold.
     pub held: u64,
-    /// Objects without a lock, with a shorter one than promised, or in another mode.
+    /// Objects whose lock is missing, unknown, shorter than promised, or in another mode.
     pub wanting: u64,
     /// Past its retention, and under no hold: `retention drop` may drop it.
     pub is_past: bool,
@@ -122,7 +122,7 @@ pub struct Status {
 }
 
 impl Status {
-    /// The volume whose retention ends next, of those whose retention is not over.
+    /// Returns the volume whose retention ends first, among those that cannot be dropped yet.
     pub fn next(&self) -> Option<&VolumeStatus> {
         let volumes = self.volumes.iter().filter(|volume| !volume.name.is_empty() && !volume.is_past);
         volumes.filter(|volume| volume.until.is_some()).min_by_key(|volume| volume.until)
@@ -215,7 +215,7 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
             status.rows += add.rows.unwrap_or(0);
             status.bytes += add.size;
         }
-        // A lock that ends before the promise does not permit a drop.
+        // Even if the locks end earlier, the promise does not permit a drop before its end.
         let promised = drop::last(commits).and_then(|last| retention_end(last, policy.years));
         status.until = status.until.max(promised);
         if mode.is_none() {
@@ -273,7 +273,8 @@ async fn look(work: &Work) -> Result<Status, RetentionError> {
     })
 }
 
-/// The lock of every object, by volume.
+/// Requests the lock of every object and records what is wrong in `issues`. Returns the state of
+/// the locks by volume; the key `None` has the objects outside volumes.
 async fn locks(
     work: &Work,
     bucket: &Bucket,
@@ -322,7 +323,8 @@ async fn locks(
                 Some((IssueKind::LockMode, "its mode is GOVERNANCE, not COMPLIANCE".to_owned()))
             }
             (Some(_), Some(until)) => {
-                // The day that is added at the PUT allows for differences between clocks.
+                // `retention_end` adds a day to the promised years. A lock may be short by that
+                // day, which allows for differences between clocks.
                 let owed = retention_end(object.modified, policy.years)
                     .and_then(|end| end.checked_sub_days(chrono::Days::new(1)));
                 let short = owed.is_none_or(|owed| until < owed);

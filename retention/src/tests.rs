@@ -65,7 +65,7 @@ fn signer() -> Arc<Signer> {
     Arc::new(Signer::Key(PrivateKey::generate("test").expect("randomness")))
 }
 
-/// Kinds of findings in an archive whose records were made up.
+/// Returns the kinds of the findings, without those that made-up rows cause.
 fn kinds(archive: &Archive) -> Vec<&'static str> {
     let options = verify::Options { threads: 2, ..verify::Options::default() };
     let report = verify(archive, &options, &NoRecords, &NoRecords).expect("readable");
@@ -135,7 +135,7 @@ fn rows_of(
     writer.seal(&[step(partition, previous, from + 20_000)], counts(20)).expect("sealed");
 }
 
-/// Changes the times in the commits of a table's volume to the given one.
+/// Sets the times in the commits of a table's volume (the one of the year of `time`) to `time`.
 fn dated(archive: &Archive, table: Table, time: DateTime<Utc>) {
     let volume = layout::volume(archive.root(), VolumeId { table, period: Period::of_year(time.year()) });
     for name in durable::names(&layout::delta_log(&volume)).expect("names") {
@@ -149,8 +149,8 @@ fn dated(archive: &Archive, table: Table, time: DateTime<Utc>) {
     }
 }
 
-/// An archive with an old volume, one of the present year, and a source that continues from one to
-/// the other.
+/// An archive with volumes of an old year and of the present year, a source that continues from the
+/// old year to the present one, and a source that is only in the old year.
 fn aged(folder: &Path) -> (Archive, Arc<Signer>) {
     let (archive, signer) = (create(folder), signer());
     rows_of(&archive, long_ago, PARTITION, 0, long_ago());
@@ -207,7 +207,7 @@ fn what_comes_behind_a_dropped_volume_goes_on() {
     let folder = folder();
     let (archive, signer) = aged(folder.path());
     drop_it(&archive, old_year(), None).expect("dropped");
-    // Sources continue where they were, including those that are in no other volume.
+    // Sources continue where they were, including the source that is only in the dropped volume.
     let mut writer = archive.writer().expect("the lock is free");
     assert_eq!(writer.position(Table::Events, OTHER).expect("readable"), Some(position(20_000)));
     assert_eq!(writer.position(Table::Events, PARTITION).expect("readable"), Some(position(40_000)));
@@ -219,8 +219,8 @@ fn what_comes_behind_a_dropped_volume_goes_on() {
         sources.iter().find(|source| source.partition == partition).map(|source| source.dropped_before)
     };
     assert_eq!((begin(PARTITION), begin(OTHER)), (Some(20_000), Some(20_000)));
-    // A rotation names none of its logs, and the record stays valid; the volumes of the other
-    // tables still exist.
+    // The record of a key rotation does not name the log of the dropped volume, and the drop record
+    // stays valid. The volumes of the other tables from that year still exist.
     let next = self::signer();
     archive.rotate_key(Arc::clone(&next)).expect("rotated");
     assert_eq!(kinds(&archive), [""; 0]);
@@ -308,7 +308,8 @@ fn holds_outlast_retention_overlap_and_take_in_what_comes_later() {
     assert!(held(&archive).contains("\"first\"") && held(&archive).contains("\"second\""));
     assert_eq!((kinds(&archive), look(&archive).issues), (vec![], vec![]));
 
-    // The open hold covers what is sealed now; `status` reports it, and a refresh adds it.
+    // The hold without an end also covers files that are sealed now: `status` reports them, and a
+    // refresh adds them.
     rows_of(&archive, Utc::now, OTHER, 20_000, Utc::now());
     let issues = look(&archive).issues;
     assert_eq!(issues.iter().map(|issue| issue.kind).collect::<Vec<_>>(), [IssueKind::HoldOpen]);
@@ -342,8 +343,8 @@ fn a_hold_that_dies_anywhere_is_finished_by_the_next() {
                 Some(nth),
                 |work| async move { place(&work, "case", "r", &Scope::default()).await },
             );
-        // Once the record exists nothing in its scope can be dropped, whether or not the list was
-        // written.
+        // Once the record of the hold exists, nothing in its scope can be dropped, whether or not
+        // the list was written.
         let is_recorded = archive.root().join("_holds/00000001").exists();
         if is_recorded {
             assert!(
@@ -441,7 +442,7 @@ fn a_drop_record_that_is_forged_hides_nothing() {
         let _ = std::fs::remove_file(path);
         std::fs::write(path, bytes).expect("written");
     };
-    // The present year is still read, whatever an unsigned record says.
+    // An unsigned record does not hide the volume of the present year.
     let text = String::from_utf8(good.clone()).expect("text");
     write(
         &place(year),
@@ -451,7 +452,7 @@ fn a_drop_record_that_is_forged_hides_nothing() {
     assert_eq!(archive.snapshot(Table::Events).expect("readable").rows(), 20);
     assert_eq!(kinds(&archive), ["drop_record"]);
     assert!(matches!(drop_it(&archive, year, None), Err(RetentionError::Record { .. })));
-    // Signed by the right key, but too early: an insider.
+    // An insider signs the record with the right key, but too early.
     let early = text
         .split("\n\n")
         .next()
@@ -467,13 +468,14 @@ fn a_drop_record_that_is_forged_hides_nothing() {
         std::fs::remove_file(path).expect("removed");
     }
     assert_eq!(kinds(&archive), [""; 0]);
-    // A change in its state, or in a word of the record.
+    // A change in the state, or in a word of the record.
     write(&state, &[&good_state[..], b" "].concat());
     assert_eq!(kinds(&archive), ["drop_record", "volume_missing"]);
     write(&state, &good_state);
     write(&place(old_year()), text.replace("past its time", "past its date").as_bytes());
     assert_eq!(kinds(&archive), ["drop_record", "volume_missing"]);
-    // Missing without a record, although a rotation named it.
+    // A volume is missing without a drop record, although the record of a key rotation named its
+    // log.
     let folder = self::folder();
     let (archive, _) = aged(folder.path());
     archive.rotate_key(self::signer()).expect("rotated");
@@ -486,13 +488,13 @@ fn a_drop_record_that_is_forged_hides_nothing() {
     assert!(kinds(&archive).contains(&"volume_missing"));
 }
 
-/// The same number of calendar years by counting days, which is slow and cannot be wrong in the
-/// same way.
+/// Adds calendar years by counting days, one year at a time. This is slow, but shares no mistake
+/// with `retention_end`.
 fn counted(from: NaiveDate, years: u32) -> NaiveDate {
     let is_leap = |year: i32| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let mut date = from;
     for _ in 0..years {
-        // From the 1st of March on, the next leap day passed is in the next year.
+        // From March on, the next 29th of February is in the next calendar year.
         let passes = if date.month() > 2 {
             is_leap(date.year() + 1)
         } else {
@@ -520,7 +522,7 @@ proptest! {
         if !is_leap_day {
             prop_assert_eq!(counted(from, years) + Duration::days(1), end.date_naive());
         }
-        // It never gets shorter: neither with more years nor with a later start.
+        // Neither more years nor a later start makes the end earlier.
         prop_assert!(retention_end(at, years + 1) > Some(end));
         prop_assert!(retention_end(at + Duration::seconds(1), years) >= Some(end));
         prop_assert!(end >= at + Months::new(12 * years));

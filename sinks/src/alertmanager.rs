@@ -1,8 +1,8 @@
 //! Prometheus Alertmanager, API v2.
 //!
-//! Invariants: labels, which identify an alert there, contain no value that a client chose, so
-//! apart from the alert's id their number is bounded. Every member of a cluster is sent each alert;
-//! it is taken if one member takes it.
+//! Invariants: labels identify an alert in Alertmanager. They contain no value that a client of the
+//! API server chose, so apart from the alert's id the number of their values is bounded. Each alert
+//! is sent to every member of an Alertmanager cluster, and is taken if one member takes it.
 //!
 //! Our alerts are points in time, but Alertmanager's alerts are conditions that last. So each alert
 //! sets its own `endsAt`, [`FIRING_TIME`] ahead, and is sent once. After a crash it may be sent
@@ -18,14 +18,14 @@ use super::http::{Http, HttpOptions, post};
 use super::judge::judge;
 use super::{Outcome, Sink, SinkError, plain, rfc3339};
 
-/// How long an alert fires there.
+/// How long an alert fires in Alertmanager.
 const FIRING_TIME: Duration = Duration::from_secs(600);
 const BATCH_MAX: usize = 64;
 const ANNOTATION_CHARS_MAX: usize = 1000;
 
 #[derive(Clone, Debug)]
 pub struct AlertmanagerOptions {
-    /// All members of the cluster, without `/api/v2/alerts`.
+    /// The addresses of all members of the cluster, without `/api/v2/alerts`.
     pub members: Vec<HttpOptions>,
 }
 
@@ -62,7 +62,7 @@ impl Alertmanager {
             outcomes.push(outcome);
         }
         let taken = outcomes.contains(&Outcome::Taken);
-        // A member that failed may take later what another one refuses now.
+        // A member that fails now may later take what another member refuses now.
         let later = outcomes.iter().position(|outcome| matches!(outcome, Outcome::Later { .. }));
         match (taken, later) {
             (true, _) => Outcome::Taken,

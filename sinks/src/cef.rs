@@ -11,7 +11,7 @@ use strongroom_schemas::{Alert, Severity};
 
 use super::plain;
 
-/// Longest value of `msg`; the format's own bound.
+/// Maximum number of characters of `msg`, which is the format's own limit.
 const MESSAGE_CHARS_MAX: usize = 1023;
 const VALUE_CHARS_MAX: usize = 1000;
 
@@ -34,7 +34,7 @@ fn extension(text: &str, chars: usize) -> String {
     out
 }
 
-/// An alert as CEF.
+/// Returns an alert as a line of CEF, without a newline.
 pub fn cef(alert: &Alert) -> String {
     let event = &alert.event;
     let severity = match alert.severity {

@@ -1,7 +1,8 @@
 //! An alert in the Elastic Common Schema.
 //!
-//! Invariants: fields are defined in ECS 8.17, or below `strongroom`; fields that ECS defines as
-//! arrays are arrays. No client chooses a key, so clients cannot make a mapping grow. No state.
+//! Invariants: every field is defined in ECS 8.17 or is below `strongroom`, and fields that ECS
+//! defines as arrays are arrays. No client chooses a key, so clients cannot make a mapping grow. No
+//! state.
 
 use serde_json::{Map, Value, json};
 use strongroom_schemas::{Alert, Severity};
@@ -10,7 +11,7 @@ use super::rfc3339;
 
 const ECS_VERSION: &str = "8.17.0";
 
-/// An alert as a document.
+/// Returns an alert as a document.
 pub fn ecs(alert: &Alert) -> Value {
     let event = &alert.event;
     let risk = match alert.severity {
@@ -89,7 +90,7 @@ pub fn ecs(alert: &Alert) -> Value {
     without_empty(document)
 }
 
-/// The value of `event.category`, from ECS's closed list.
+/// Returns the value of `event.category`, from ECS's closed list.
 fn category(alert: &Alert) -> &'static str {
     let is = |tactic: &str| alert.tactics.iter().any(|known| known == tactic);
     match alert.event.resource.as_deref() {
@@ -100,7 +101,8 @@ fn category(alert: &Alert) -> &'static str {
     }
 }
 
-/// Removes nulls and empty texts, and lists and objects that are empty without them.
+/// Removes members that are null, an empty text, an empty list, or an object that is empty after
+/// this.
 fn without_empty(value: Value) -> Value {
     match value {
         Value::Object(map) => {

@@ -20,7 +20,7 @@ const REASON_CHARS_MAX: usize = 300;
 #[derive(Clone, Debug)]
 pub struct ElasticOptions {
     pub http: HttpOptions,
-    /// The data stream.
+    /// The name of the data stream.
     pub index: String,
     /// The value after `ApiKey` in the `Authorization` header.
     pub api_key: Option<Secret>,

@@ -2,7 +2,7 @@
 //!
 //! Invariants: an alert is taken when its line is synced (a pipe is only flushed). A file that was
 //! renamed or deleted, for instance by log rotation, is opened again before the next lines. If
-//! lines cannot be written completely, the file is cut back to its length before them; after a
+//! lines cannot be written completely, the file is cut back to its length before the write. After a
 //! crash the last line may be partial.
 
 use std::fs::{File, OpenOptions};
@@ -85,7 +85,7 @@ impl Sink for FileSink {
     }
 }
 
-/// A sink that writes to standard output, or to what stands in for it.
+/// A sink that writes to standard output, or to another writer in its place.
 pub struct StdoutSink<W> {
     out: W,
 }

@@ -1,17 +1,17 @@
-//! Groups: of many alerts of one kind, the first is sent at once, and the others are counted in a
-//! summary.
+//! Groups of alerts of one kind: the first alert is sent at once, and the other alerts are counted
+//! in a summary.
 //!
 //! Invariants:
 //! - The first alert of a group is never held back, and every alert held back is counted in a later
 //!   summary. The log records which alerts are held back, so the count survives a crash.
-//! - The summary's id is a function of the first alert's id, so a summary that is made twice is one
-//!   alert.
-//! - Our own alerts are never held back. While [`GROUPS_MAX`] groups are open, alerts of other
-//!   groups are sent singly.
+//! - The summary's id is derived from the first alert's id, so a summary that is made twice is one
+//!   alert for its receiver.
+//! - Strongroom's alerts about itself are never held back. While [`GROUPS_MAX`] groups are open,
+//!   alerts of other groups are sent singly.
 //!
-//! A group is a rule, a cluster, and the group of a correlation; for rules over single events,
-//! which have no group, it is actor, verb, and object. It stays open for a fixed time after its
-//! first alert.
+//! The alerts of a group have the same rule, the same cluster, and the same `group_key` of a
+//! correlation. Alerts of rules over single events have no `group_key`; they have the same actor,
+//! verb, and object instead. A group stays open for a fixed time after its first alert.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -34,7 +34,7 @@ struct Group {
     opened_ms: u64,
     held: u64,
     audit_ids: Vec<String>,
-    /// Its summary is being written.
+    /// True while its summary is being written.
     closing: bool,
 }
 
@@ -83,8 +83,8 @@ impl Groups {
             .insert(key, Group { first, number, opened_ms, held: 0, audit_ids: Vec::new(), closing: false });
     }
 
-    /// Closes the groups whose time is up, and returns the summaries of those that held alerts
-    /// back.
+    /// Closes the groups whose time is up, and returns the summaries of the closed groups that held
+    /// alerts back.
     pub(super) fn due(&mut self, now_ms: u64) -> Vec<Entry> {
         let time_ms = self.time_ms;
         let is_due = |group: &Group| now_ms >= group.opened_ms.saturating_add(time_ms);
@@ -102,7 +102,8 @@ impl Groups {
         summaries
     }
 
-    /// Notes the records of first alerts; the log keeps them while their groups are open.
+    /// Notes the record numbers of first alerts, because the log keeps these records while their
+    /// groups are open. Closes the groups whose summaries are durable.
     pub(super) fn stored(&mut self, entries: &[Entry], first_number: u64) {
         for (number, entry) in (first_number..).zip(entries) {
             match entry {
@@ -140,7 +141,7 @@ impl Groups {
         }
     }
 
-    /// Restores the open groups from a record of the log.
+    /// Updates the open groups from a record that is read from the log at the start.
     pub(super) fn replay(&mut self, record: &Record) {
         if self.time_ms == 0 {
             return;
@@ -188,7 +189,7 @@ fn hold(group: &mut Group, audit_id: &str) {
     }
 }
 
-/// Whether an alert can be grouped: alerts of rules are, our own are not.
+/// Whether an alert can be grouped. Alerts of rules can; Strongroom's alerts about itself cannot.
 fn is_grouped(alert: &Alert) -> bool {
     !strongroom_alerts::own::is_own(&alert.rule_id)
 }
@@ -228,7 +229,8 @@ fn summary(group: &Group, time_ms: u64) -> Alert {
         ),
         event_count: group.held,
         audit_ids: group.audit_ids.clone(),
-        // What the held alerts touch is not stored, so it may be anything.
+        // The namespaces and users of the held alerts are not stored, so the summary may be about
+        // any of them.
         touched: Touched::any(),
         ..first.clone()
     }

@@ -5,7 +5,7 @@
 //!   configured address only.
 //! - A request takes at most [`HTTP_TIMEOUT`], and at most [`ANSWER_BYTES_MAX`] of an answer are
 //!   read.
-//! - An answer is shown shortened, without control characters and without our secrets.
+//! - An answer that is shown is shortened, and has no control characters and none of our secrets.
 //!
 //! State is lost in a crash; the receiver may have got the last request.
 
@@ -31,9 +31,9 @@ use super::{SinkError, TlsOptions, plain};
 pub const HTTP_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest answer.
+/// Maximum size of an answer.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
-/// Longest part of an answer that is shown.
+/// Maximum number of characters of an answer that are shown.
 const SHOWN_CHARS_MAX: usize = 300;
 
 /// The address of a receiver, and its TLS.
@@ -44,10 +44,12 @@ pub struct HttpOptions {
 }
 
 impl HttpOptions {
-    /// Checks an address. A `confidential` one must be https, unless it is of this machine.
+    /// Checks an address. If secrets are sent to it (`confidential`), it must be https, unless it
+    /// is on this machine.
     ///
     /// # Errors
-    /// [`SinkError::Url`] if it is not an http or https URL, or not one that may be sent to.
+    /// [`SinkError::Url`] if it is not an http or https URL, or is an address to which nothing may
+    /// be sent.
     pub fn new(url: &str, tls: TlsOptions, confidential: bool) -> Result<HttpOptions, SinkError> {
         let url = Url::parse(url).map_err(|_| SinkError::Url { what: "is not a valid URL" })?;
         let is_local = match url.host() {
@@ -74,7 +76,7 @@ impl HttpOptions {
         Ok(HttpOptions { url, tls })
     }
 
-    /// The address with `path` appended.
+    /// Returns the address with `path` appended.
     pub(super) fn join(&self, path: &str) -> String {
         format!("{}/{path}", self.url.as_str().trim_end_matches('/'))
     }
@@ -99,7 +101,8 @@ pub(super) struct Http {
 
 impl Http {
     pub(super) fn new(options: &HttpOptions, secrets: Vec<Secret>) -> Result<Http, SinkError> {
-        // Without TLS no authorities are needed, and a small image may have none.
+        // Without TLS no certificate authorities are needed, and a small container image may have
+        // none.
         let tls = match options.url.scheme() {
             "https" => options.tls.client()?,
             _ => options.tls.none()?,
@@ -163,7 +166,7 @@ impl Http {
         self.send_all(vec![request], 1).pop().unwrap_or_else(|| Err("nothing was sent".to_owned()))
     }
 
-    /// An answer as text for a person.
+    /// Returns an answer as text for a person.
     pub(super) fn shown(&self, answer: &Answer) -> String {
         let mut body = String::from_utf8_lossy(&answer.body).into_owned();
         for secret in &self.secrets {
@@ -226,7 +229,7 @@ pub(super) fn check_header(secret: &Secret) -> Result<(), SinkError> {
     }
 }
 
-/// The wait in a `Retry-After` header: seconds, or a date.
+/// Returns the wait in a `Retry-After` header, which has seconds or a date.
 fn retry_after(text: &str) -> Option<Duration> {
     if let Ok(seconds) = text.trim().parse() {
         return Some(Duration::from_secs(seconds));

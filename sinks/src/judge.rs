@@ -1,7 +1,7 @@
 //! What an HTTP answer means for an alert.
 //!
-//! Invariant: an alert is refused only by a status that says the alert itself is at fault; every
-//! other failure is waited for, so a wrong setting loses no alert. No state.
+//! Invariant: an alert is refused only if the status says that the alert itself is at fault. After
+//! every other failure the alert is sent again later, so a wrong setting loses no alert. No state.
 
 use super::Outcome;
 use super::http::{Answer, Http};

@@ -38,8 +38,8 @@
 //! - TLS is always verified. A secret is sent in the request that needs it, and is in no error, log
 //!   or metric.
 //!
-//! Crashes: the outbox continues where it was, see the module `outbox`; a sink may be sent an alert
-//! again.
+//! Crashes: the outbox continues where it was (see the module `outbox`). An alert may be sent to a
+//! sink again.
 //!
 //! The Kafka sink is not in this crate but beside the Kafka source, which owns librdkafka's
 //! settings and messages.
@@ -105,7 +105,8 @@ use self::worker::SinkWorker;
 pub enum Outcome {
     /// The receiver has it.
     Taken,
-    /// Not now: the alert is sent again, after the time that the receiver asked for, if it did.
+    /// Not now: the alert is sent again, after the time that the receiver asked for, if it asked
+    /// for one.
     Later { reason: String, after: Option<Duration> },
     /// Never: the receiver rejects this alert.
     Refused { reason: String },
@@ -144,8 +145,9 @@ pub struct Sinks {
 }
 
 impl Sinks {
-    /// Opens the outbox and starts a thread for each sink. Alerts that are in the archive `history`
-    /// but not in the outbox are sent first.
+    /// Opens the outbox and starts a thread for each sink. Alerts that were sealed after the
+    /// outbox's last mark, but are not in the outbox, are read from the archive `history` and sent
+    /// too.
     ///
     /// # Errors
     /// When the folder cannot be used.
@@ -188,8 +190,8 @@ impl Sinks {
         self.outbox.hand_over(alert)
     }
 
-    /// Takes note of commits of the archive's table `alerts`, all of whose alerts were handed over.
-    /// Never waits.
+    /// Takes note of commits of the archive's table `alerts`. All alerts in these commits must have
+    /// been handed over before. Never waits.
     pub fn sealed(&self, commits: &Mark) {
         self.outbox.sealed(commits);
     }

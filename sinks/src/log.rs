@@ -10,14 +10,13 @@
 //! segment: "SROUTBX\x01", records
 //! record:  "SRAR", length of the payload u32, number u64, time u64 (ms since 1970), checksum 16 bytes, payload
 //! ```
-//! All numbers are little-endian; the checksum is the first half of the BLAKE3 hash of head and
-//! payload; the payload is an [`Entry`] as JSON.
+//! All numbers are little-endian. The checksum is the first half of the BLAKE3 hash of the fields
+//! before it and the payload. The payload is an [`Entry`] as JSON.
 //!
 //! Invariants:
 //! - Records are numbered without gaps, and a number is used only once, even across restarts.
-//! - Readers see only synced records. A group of records is written and synced at once, and the
-//!   next group only after that, so a broken end of the newest segment was never seen, and is cut
-//!   off.
+//! - Readers see only synced records. A group of records is written and synced before the next
+//!   group is written. So no reader has seen a broken end of the newest segment, and it is cut off.
 //! - Broken bytes elsewhere are damage: the reader reports them with file and byte, and continues
 //!   after them.
 //! - After a failed write the segment is cut at its last durable byte and closed, and the next
@@ -43,10 +42,10 @@ const SEGMENT_MAGIC: &[u8; 8] = b"SROUTBX\x01";
 const IDS_MAGIC: &[u8; 8] = b"SRALIDS\x01";
 const RECORD_MAGIC: &[u8; 4] = b"SRAR";
 const HEAD_BYTES: usize = 40;
-/// Longest payload. An alert has a few kilobytes; the largest possible one (every list full, every
-/// name as long as allowed, every character escaped in JSON) has more than one MiB.
+/// Maximum size of a payload. An alert has a few kilobytes; the largest possible one (every list
+/// full, every name as long as allowed, every character escaped in JSON) has more than one MiB.
 const PAYLOAD_BYTES_MAX: usize = 2 << 20;
-/// A segment of this length, or of a sixteenth of the log's bound, is full.
+/// A segment is full at this size, or at a sixteenth of the log's maximum size if that is less.
 pub(super) const SEGMENT_BYTES: u64 = 8 << 20;
 
 #[derive(Debug, Error)]
@@ -63,12 +62,13 @@ pub enum OutboxError {
     },
 }
 
-/// Up to where in the archive all alerts are in the log: the last commit of each volume.
+/// A point in the archive up to which all alerts are in the log: for each volume of the table
+/// `alerts`, its last commit of which this is true.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark(pub BTreeMap<Period, u64>);
 
 impl Mark {
-    /// Moves forward, never back.
+    /// Moves forward to `other`, volume by volume, and never back.
     pub fn advance(&mut self, other: &Mark) {
         for (period, version) in &other.0 {
             let known = self.0.entry(*period).or_insert(*version);
@@ -161,7 +161,7 @@ struct Segment {
 #[derive(Debug, Default)]
 struct State {
     segments: VecDeque<Segment>,
-    /// Number of the next record; all earlier ones are durable.
+    /// Number of the next record; all records before it are durable.
     end: u64,
 }
 
@@ -172,7 +172,7 @@ pub(super) struct Shared {
     grown: Condvar,
 }
 
-/// The writer's side.
+/// The writer's side of the log.
 #[derive(Debug)]
 pub(super) struct Log {
     folder: Folder,
@@ -183,7 +183,7 @@ pub(super) struct Log {
     ids: VecDeque<(PathBuf, usize)>,
 }
 
-/// Where a reader is.
+/// The position of a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cursor {
     pub next: u64,
@@ -205,8 +205,8 @@ pub(super) enum Read {
 }
 
 impl Log {
-    /// Opens a folder, or creates it. `id` is given the ids of alerts, oldest first; `record` is
-    /// given every record in the log.
+    /// Opens a folder, or creates it. Calls `id` with the ids of alerts, oldest first, and `record`
+    /// with every record in the log.
     pub(super) fn open(
         path: &Path,
         bytes_max: u64,
@@ -283,8 +283,8 @@ impl Log {
             // more to it.
             self.open = None;
             if begin {
-                // Recovery reads a file without a durable record as an empty one, so it need not be
-                // removed.
+                // It does no harm if the file cannot be removed: recovery treats a file without a
+                // durable record as empty.
                 let _ = std::fs::remove_file(&path);
             } else if let Some(segment) = newest {
                 let _ = OpenOptions::new().write(true).open(&path).and_then(|f| f.set_len(segment.bytes));
@@ -303,10 +303,10 @@ impl Log {
         Ok(first)
     }
 
-    /// Deletes the oldest segments with no record at or after `needed`, and, while the log is
-    /// larger than `bytes_max`, also older segments that are needed, but never the newest one.
-    /// Keeps the ids of their alerts, at most `ids_max`. Returns the number of the first record
-    /// left if records at or after `needed` were deleted.
+    /// Deletes segments, oldest first. A segment is deleted if all its records are before `needed`.
+    /// While the log is larger than `bytes_max`, segments with needed records are deleted too, but
+    /// never the newest segment. Keeps at most `ids_max` ids of alerts in deleted segments. If
+    /// needed records were deleted, returns the number of the first record left.
     pub(super) fn trim(
         &mut self,
         needed: u64,
@@ -355,12 +355,12 @@ impl Log {
 }
 
 impl Shared {
-    /// Number of the next record.
+    /// Returns the number of the next record.
     pub(super) fn end(&self) -> u64 {
         lock(&self.state).end
     }
 
-    /// Number of the first record in the log.
+    /// Returns the number of the first record in the log.
     pub(super) fn first(&self) -> u64 {
         let state = lock(&self.state);
         state.segments.front().map_or(state.end, |segment| segment.start)
@@ -406,7 +406,7 @@ impl Shared {
             };
             match read_segment(&segment, at, cursor, until, records_max, &mut records) {
                 Ok(()) => {}
-                // The segment was dropped after it was chosen; the next round finds that out.
+                // The segment was deleted after it was chosen; the next round finds that out.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(cannot_read(&segment.path)(error).into()),
             }
@@ -415,7 +415,7 @@ impl Shared {
     }
 }
 
-/// Reads from one segment, at least one step forward.
+/// Reads records from one segment. Moves the cursor past at least one record, or past damage.
 fn read_segment(
     segment: &Segment,
     mut at: u64,
@@ -438,7 +438,7 @@ fn read_segment(
     Ok(())
 }
 
-/// Moves the cursor past bytes that cannot be read, and logs that.
+/// Moves the cursor past bytes that cannot be read, and logs an error.
 fn skip_damage(
     segment: &Segment,
     reader: &mut Reader,
@@ -461,7 +461,8 @@ fn skip_damage(
     Ok(())
 }
 
-/// Reads a whole segment, and returns its bytes. Cuts off the torn tail of the newest one.
+/// Reads a whole segment, and returns the byte at which its records end. If it is the newest
+/// segment, cuts off its torn tail.
 fn recover(path: &Path, is_newest: bool, record: &mut dyn FnMut(Record)) -> Result<u64, OutboxError> {
     let mut reader = Reader::open(path).map_err(cannot_read(path))?;
     let magic = reader.bytes(0, SEGMENT_MAGIC.len()).map_err(cannot_read(path))?;
@@ -508,8 +509,8 @@ pub(super) fn read_small(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>,
     Ok(Some(bytes))
 }
 
-/// Returns the number of the next record without the lock; a running process may have written more
-/// since.
+/// Returns the number of the next record without taking the lock. A running process may write more
+/// records in the meantime.
 pub(super) fn peek_end(folder: &Path) -> Result<u64, OutboxError> {
     let Some((start, path)) = numbered(folder, "log")?.pop() else { return Ok(1) };
     let mut reader = Reader::open(&path).map_err(cannot_read(&path))?;

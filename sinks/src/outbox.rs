@@ -6,21 +6,21 @@
 //! thread that reads alerts from the archive.
 //!
 //! Why it is hard: the pipeline must not wait, so alerts pass through a bounded queue. A process
-//! may be killed with alerts in the queue whose events were just sealed; their source never
-//! delivers those again. The design that this forces:
-//! - Each seal passes through the same queue. When the writer takes it, all alerts of that seal are
-//!   durable in the log, so the mark moves there. At every start the catch-up reads the alerts that
-//!   the archive's table `alerts` has after the mark, and hands over those that the log does not
-//!   have.
-//! - An alert that finds the queue or the disk full *freezes* the mark; the catch-up reads after
-//!   each of the next [`SEALS_UNTIL_SURE`] seals, one of which has that alert.
-//! - The log remembers ids ([`KNOWN_IDS_MAX`], across restarts), so a replay or the catch-up stores
-//!   no alert twice.
-//! - Beyond its bound the log drops its oldest segments, not the newest alerts: a sink that is down
-//!   for days must not keep alerts from the others. A sink whose next alerts were dropped reads
-//!   them from the archive.
+//! may be killed with alerts in the queue whose events were just sealed. The source never delivers
+//! these events again, so the alerts are not raised again. The design that this forces:
+//! - Each seal passes through the same queue. When the writer takes it from the queue, all alerts
+//!   of that seal are durable in the log, so the mark moves to that seal. At every start the
+//!   catch-up reads the alerts that the archive's table `alerts` has after the mark, and hands over
+//!   each alert that the log does not have.
+//! - An alert that finds the queue or the disk full *freezes* the mark. The catch-up then reads the
+//!   archive after each of the next [`SEALS_UNTIL_SURE`] seals, one of which has that alert.
+//! - The log remembers the last [`KNOWN_IDS_MAX`] alert ids, across restarts, so a replay or the
+//!   catch-up stores no alert twice.
+//! - A log that is too large drops its oldest segments, not the newest alerts: a sink that is down
+//!   for days must not keep new alerts from other sinks. A sink whose next alerts were dropped
+//!   reads them from the archive.
 //!
-//! Crashes: at every point the mark is at or before the alerts in the log, never ahead of them.
+//! Crashes: at every point, all alerts up to the mark are in the log.
 
 use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
@@ -39,14 +39,15 @@ use super::log::{Entry, Log, Mark, OutboxError, Shared, short_id};
 
 /// Default of [`OutboxOptions::bytes_max`].
 pub const OUTBOX_BYTES_MAX_DEFAULT: u64 = 1 << 30;
-/// Alerts and seals that are handed over and not yet durable.
+/// Maximum number of alerts and seals that are handed over and not yet durable.
 const QUEUE_MAX: usize = 10_000;
-/// Alerts that become durable with one sync.
+/// Maximum number of alerts that become durable with one sync.
 const APPEND_MAX: usize = 1024;
 /// Maximum number of alert ids that the outbox remembers; 32 bytes each in memory, 16 on disk.
 pub const KNOWN_IDS_MAX: usize = 1 << 19;
-/// After this many seals, an alert raised before them is in one of them: at most two cuts are in
-/// progress before the open one, and a restarted pipeline starts with them.
+/// An alert that is raised now is in one of the next this many seals. At most two groups of events
+/// wait for their seal while the next group grows, so three seals are enough for a pipeline that
+/// keeps running. A restarted pipeline seals the waiting events first.
 pub const SEALS_UNTIL_SURE: u32 = 8;
 /// How often the writer checks for due summaries and for segments to delete.
 const TICK: Duration = Duration::from_millis(250);
@@ -58,10 +59,10 @@ const CATCH_UP_WAIT_MAX: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct OutboxOptions {
     pub folder: PathBuf,
-    /// Bytes of the log; beyond them the oldest records are dropped.
+    /// Maximum size of the log. If it is larger, the oldest records are dropped.
     pub bytes_max: u64,
-    /// Alerts of one rule and group within this time become one alert and a summary; zero for
-    /// never.
+    /// Alerts of one rule and group within this time become one alert and a summary. Zero turns
+    /// this off.
     pub group: Duration,
     /// Alerts of a lower severity are not sent.
     pub severity: Severity,
@@ -79,7 +80,7 @@ pub trait History: Send + Sync {
     fn end(&self) -> Result<Mark, HistoryError>;
 
     /// Passes the alerts sealed after `from` and up to `to` to `each`, always in the same order,
-    /// until it returns `false`.
+    /// until `each` returns `false`.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -96,8 +97,8 @@ pub struct OutboxCounters {
     pub known: AtomicU64,
     /// Alerts counted in a summary instead of sent.
     pub held: AtomicU64,
-    /// Alerts that found the queue or the disk full and are read from the archive later; our own
-    /// alerts are lost.
+    /// Alerts that found the queue or the disk full. They are read from the archive later, but
+    /// Strongroom's alerts about itself are not in the archive and are lost.
     pub missed: AtomicU64,
     /// Alerts that the catch-up found in the archive.
     pub caught_up: AtomicU64,
@@ -120,13 +121,14 @@ enum Message {
 
 #[derive(Debug, Default)]
 struct Flow {
-    /// Seals until the mark may move again.
+    /// Number of seals until the mark may move again.
     frozen: AtomicU32,
     catching_up: AtomicBool,
     stop: AtomicBool,
 }
 
-/// An open outbox. If it is dropped without [`Outbox::finish`], its threads end later, unattended.
+/// An open outbox. If it is dropped without [`Outbox::finish`], its threads end by themselves
+/// later.
 pub struct Outbox {
     sender: Sender<Message>,
     flow: Arc<Flow>,
@@ -145,7 +147,7 @@ pub(super) struct Source {
     pub history: Arc<dyn History>,
 }
 
-/// Positions of the sinks: the number of the first record that each may still need.
+/// Positions of the sinks: for each sink, the number of the first record that it may still need.
 pub(super) type Positions = Arc<Vec<AtomicU64>>;
 
 /// An outbox whose folder is read and locked, and whose threads are not started yet.
@@ -232,8 +234,9 @@ impl Opened {
 }
 
 impl Outbox {
-    /// Takes an alert; never waits. Skips alerts below the severity, and those known already.
-    /// Returns `false` if the queue is full: the alert is read from the archive later.
+    /// Takes an alert; never waits. Alerts below the severity are skipped here, and known alerts
+    /// are skipped by the writer. Returns `false` if the queue is full: the alert is read from the
+    /// archive later.
     pub fn hand_over(&self, alert: &Alert) -> bool {
         if alert.severity < self.severity {
             return true;
@@ -248,7 +251,7 @@ impl Outbox {
         }
     }
 
-    /// Takes note of a seal, all of whose alerts were handed over before.
+    /// Takes note of a seal. All alerts of the seal must have been handed over before.
     pub fn sealed(&self, commits: &Mark) {
         let frozen = self.flow.frozen.load(Ordering::Relaxed);
         if frozen > 0 {
@@ -267,7 +270,8 @@ impl Outbox {
         let _ = self.sender.send(Message::Stop);
         drop((self.sender, self.catch_up_requests));
         for thread in self.threads.drain(..) {
-            // The catch-up may be reading from the archive; it stores nothing.
+            // The catch-up stores nothing and may be reading from the archive, so it is not waited
+            // for.
             if thread.thread().name() == Some("outbox") {
                 let _ = thread.join();
             }
@@ -275,7 +279,7 @@ impl Outbox {
     }
 }
 
-/// Ids of alerts, the newest [`KNOWN_IDS_MAX`].
+/// The ids of the newest [`KNOWN_IDS_MAX`] alerts.
 #[derive(Debug, Default)]
 struct Known {
     ids: HashSet<u128>,
@@ -348,8 +352,8 @@ impl Writer {
                     entries.push(self.groups.take(alert, now_ms()));
                 }
                 Message::Sealed(commits) => {
-                    // After a missed alert, and during a catch-up, only the catch-up knows how far
-                    // the log is complete.
+                    // After a missed alert, and during a catch-up, only the catch-up knows up to
+                    // which commit the log has all alerts.
                     let sure = self.flow.frozen.load(Ordering::Relaxed) == 0
                         && !self.flow.catching_up.load(Ordering::Relaxed);
                     if let Some(mark) = mark.as_mut().filter(|_| sure) {
@@ -478,7 +482,7 @@ impl CatchUp {
 
     fn once(&self) -> Result<(), HistoryError> {
         let to = self.source.history.end()?;
-        // A new outbox starts with the alerts that are sealed from now on.
+        // Without a mark the outbox is new: it starts with the alerts that are sealed from now on.
         let from = lock(&self.source.mark).clone();
         if let Some(from) = from.filter(|from| *from != to) {
             let mut each = |alert: Alert| {
@@ -496,7 +500,7 @@ impl CatchUp {
         Ok(())
     }
 
-    /// Waits for room in the queue while the outbox is open.
+    /// Puts a message into the queue, and waits for room. Returns `false` if the outbox is closed.
     fn send(&self, mut message: Message) -> bool {
         loop {
             if self.flow.stop.load(Ordering::Relaxed) {

@@ -16,7 +16,7 @@ use super::{Outcome, Sink, SinkError, plain, rfc3339};
 
 const BATCH_MAX: usize = 8;
 const AT_ONCE: usize = 2;
-/// Longest summary that the API takes.
+/// Maximum number of characters of a summary, which is the API's limit.
 const SUMMARY_CHARS_MAX: usize = 1024;
 const VALUE_CHARS_MAX: usize = 500;
 

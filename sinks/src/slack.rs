@@ -43,7 +43,7 @@ fn escaped(text: &str) -> String {
     plain(text, TEXT_CHARS_MAX).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// The object of an alert in one short line.
+/// Returns the verb and the object of an alert in one short line.
 pub(super) fn object(alert: &Alert) -> String {
     let event = &alert.event;
     let parts = [&event.verb, &event.resource, &event.subresource, &event.namespace, &event.name];

@@ -1,9 +1,9 @@
 //! Splunk's HTTP Event Collector.
 //!
 //! Invariants: with acknowledgements, an alert is taken when the indexer has acknowledged it, not
-//! when the collector has parsed it. Errors of the token or the index are waited for. A refused
-//! request is sent again event by event, so only the event at fault is refused. After a crash
-//! events may be sent again, with the same `alert_id`.
+//! when the collector has parsed it. After an error of the token or the index, the alert is sent
+//! again later. A refused request is sent again event by event, so only the event at fault is
+//! refused. After a crash events may be sent again, with the same `alert_id`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use super::judge::judge;
 use super::{Outcome, Sink, SinkError, plain};
 
 const BATCH_MAX: usize = 100;
-/// Longest request; the collector's own bound is 1 MB by default.
+/// Maximum size of a request. The collector's own limit is 1 MB by default.
 const REQUEST_BYTES_MAX: usize = 900 << 10;
 const ACK_POLLS_MAX: usize = 30;
 const ACK_WAIT: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ pub struct SplunkOptions {
     pub index: Option<String>,
     /// Whether indexer acknowledgement is on for the token.
     pub acks: bool,
-    /// `host` of the events.
+    /// The field `host` of the events.
     pub hostname: String,
 }
 
@@ -102,7 +102,8 @@ impl Splunk {
         let text = || format!("code {}: {}", response.code.unwrap_or_default(), plain(&response.text, 200));
         match response.code {
             Some(0) | None => {}
-            // Token, index, channel, acknowledgements: the settings are wrong, not the alert.
+            // These codes are about the token, the index, the channel or acknowledgements: the
+            // settings are at fault, not the alert.
             Some(1..=4 | 7 | 10 | 11 | 14 | 16) => {
                 outcome = Outcome::later(format!(
                     "{}: check the token, its index and its acknowledgements",

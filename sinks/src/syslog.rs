@@ -1,10 +1,10 @@
 //! Syslog: RFC 5424 messages over TLS (RFC 5425), or over TCP or UDP if configured explicitly.
 //!
 //! Invariants:
-//! - On a stream each message follows its length in bytes (octet counting), counted after the
-//!   message is final. No byte of a message is a control character.
-//! - A message is never cut: if it is too long, optional parts are left out as a whole, and it is
-//!   refused if it is still too long.
+//! - On a stream, the length in bytes stands before each message (octet counting). It is counted
+//!   after the message is final. No character of a message is a control character.
+//! - A message is never cut at its end. If it is too long, optional parts of the alert are left
+//!   out, and its text is shortened last. If it is still too long, it is refused.
 //! - TLS is verified; it never falls back to TCP.
 //!
 //! **Best effort.** Syslog has no acknowledgement: messages that the kernel took may be lost when a
@@ -25,8 +25,8 @@ use strongroom_schemas::{Alert, Severity, ocsf};
 use super::cef::cef;
 use super::{Outcome, Sink, SinkError, TlsOptions, plain, rfc3339};
 
-/// Default of [`SyslogOptions::bytes_max`]: the length that receivers should accept (RFC 5425,
-/// 4.3.1).
+/// Default of [`SyslogOptions::bytes_max`]: the message length that receivers should accept (RFC
+/// 5425, 4.3.1).
 pub const SYSLOG_BYTES_MAX_DEFAULT: usize = 8192;
 /// Facility 13, log audit.
 const FACILITY: u8 = 13;
@@ -36,7 +36,7 @@ const UNCONFIRMED_MAX: usize = 4096;
 const UNCONFIRMED_TIME: Duration = Duration::from_secs(10);
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 const WRITE_TIME: Duration = Duration::from_secs(30);
-/// How long to listen for the receiver's close before writing.
+/// How long to check, before a write, whether the receiver has closed the connection.
 const LISTEN_TIME: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,14 +55,14 @@ pub enum SyslogFormat {
 
 #[derive(Clone, Debug)]
 pub struct SyslogOptions {
-    /// Name and port; the receiver's certificate must be for the name.
+    /// Name and port of the receiver. Its certificate must be for this name.
     pub address: String,
     pub transport: Transport,
     pub tls: TlsOptions,
     pub format: SyslogFormat,
-    /// Longest message, including its header.
+    /// Maximum size of a message, including its header.
     pub bytes_max: usize,
-    /// HOSTNAME of the messages.
+    /// The field HOSTNAME of the messages.
     pub hostname: String,
 }
 
@@ -135,7 +135,8 @@ impl Syslog {
         Err(failed)
     }
 
-    /// Writes frames; on a new connection, first those that may not have arrived.
+    /// Writes frames. On a new connection, it first writes the earlier frames that may not have
+    /// arrived.
     fn write(&mut self, frames: &[Vec<u8>]) -> std::io::Result<()> {
         let alive = self.connection.as_mut().is_some_and(Connection::is_alive);
         if !alive {
@@ -157,7 +158,7 @@ impl Syslog {
                 .and_then(|()| connection.flush())
         };
         let now = Instant::now();
-        // If the connection breaks, none of these may have arrived.
+        // If the connection breaks, it is possible that none of these frames has arrived.
         self.unconfirmed.extend(resent.into_iter().map(|(_, frame)| (now, frame)));
         if let Err(error) = result {
             self.connection = None;
@@ -190,7 +191,7 @@ impl Connection {
         }
     }
 
-    /// Whether the receiver has not closed the connection.
+    /// Returns `false` if the receiver has closed the connection.
     fn is_alive(&mut self) -> bool {
         let listen = |socket: &TcpStream, time| socket.set_read_timeout(Some(time)).is_ok();
         let mut byte = [0; 64];
@@ -220,8 +221,8 @@ impl Connection {
     }
 }
 
-/// Returns an alert as one message of at most `bytes_max` bytes; `None` if it cannot be made that
-/// short.
+/// Returns an alert as one message of at most `bytes_max` bytes, or `None` if it cannot be made
+/// that short.
 pub fn rfc5424(alert: &Alert, format: SyslogFormat, hostname: &str, bytes_max: usize) -> Option<Vec<u8>> {
     let severity = match alert.severity {
         Severity::Critical => 2,
@@ -264,7 +265,8 @@ pub fn rfc5424(alert: &Alert, format: SyslogFormat, hostname: &str, bytes_max: u
     None
 }
 
-/// The value of a header field: printable ASCII, or `-`.
+/// Returns the value of a header field: the printable ASCII characters of `text`, or `-` if there
+/// are none.
 fn printable_ascii(text: &str, bytes_max: usize) -> String {
     let value: String = text.chars().filter(char::is_ascii_graphic).take(bytes_max).collect();
     if value.is_empty() { "-".to_owned() } else { value }

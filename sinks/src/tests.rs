@@ -50,7 +50,7 @@ impl History for Sealed {
     }
 }
 
-/// Returns the outcomes of a script, then takes everything.
+/// A sink that returns the outcomes in `answers`, and after these takes every alert.
 #[derive(Clone, Default)]
 struct Scripted {
     answers: Arc<Mutex<VecDeque<Outcome>>>,

@@ -1,7 +1,8 @@
-//! TLS of a sink: the authorities that it trusts, and its own certificate.
+//! TLS of a sink: the certificate authorities that it trusts, and its own certificate.
 //!
-//! Invariant: a certificate and its name are verified against one set of authorities: those of a
-//! file if there is one, else the system's. No setting turns this off. No state.
+//! Invariant: a receiver's certificate and its name are always verified. The certificate must lead
+//! to an authority in the configured file, or, without a file, to one of the system's authorities.
+//! No setting turns this off. No state.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,13 +12,13 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 
-/// Longest PEM file that is read.
+/// Maximum number of bytes that are read of a PEM file.
 const PEM_BYTES_MAX: u64 = 4 << 20;
 
 /// PEM files of a sink.
 #[derive(Clone, Debug, Default)]
 pub struct TlsOptions {
-    /// Authorities; those of the system if there is no file.
+    /// Certificate authorities. Without a file, those of the system are used.
     pub ca_file: Option<PathBuf>,
     /// Client certificate and key, which the receiver may ask for.
     pub identity: Option<(PathBuf, PathBuf)>,
@@ -74,8 +75,8 @@ impl TlsOptions {
         let mut roots = RootCertStore::empty();
         let authorities = match &self.ca_file {
             Some(path) => certificates(path)?,
-            // Authorities of the system that cannot be read are left out; without any there is an
-            // error below.
+            // Authorities of the system that cannot be read are left out. If none is left, there is
+            // an error below.
             None => rustls_native_certs::load_native_certs().certs,
         };
         let (added, _) = roots.add_parsable_certificates(authorities);
@@ -94,7 +95,8 @@ impl TlsOptions {
     }
 
     fn trusting(&self, roots: RootCertStore) -> Result<ClientConfig, SinkError> {
-        // The features of other crates enable two providers, so there is no default one.
+        // The features of other crates enable two cryptography providers, so there is no default
+        // one.
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

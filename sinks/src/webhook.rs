@@ -23,7 +23,8 @@ const SECRET_BYTES_MIN: usize = 16;
 #[derive(Clone, Debug)]
 pub struct WebhookOptions {
     pub http: HttpOptions,
-    /// `whsec_` and base64; several of them, separated by spaces, while one replaces another.
+    /// `whsec_` and base64. While a new secret replaces an old one, there are several, separated by
+    /// spaces.
     pub secret: Secret,
 }
 
@@ -55,7 +56,7 @@ impl Webhook {
     }
 }
 
-/// Returns `v1,` and base64 of the HMAC-SHA-256 of id, time and body.
+/// Returns `v1,` and the base64 of the HMAC-SHA-256 of id, time and body.
 pub fn sign(key: &[u8], id: &str, timestamp: i64, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
     mac.update(format!("{id}.{timestamp}.").as_bytes());

@@ -1,26 +1,27 @@
 //! The worker of one sink: a thread with a position in the outbox.
 //!
 //! Invariants:
-//! - The position moves past an alert only when the sink has taken it or it is in the dead letters,
-//!   so each alert arrives at least once. An alert that is sent again after a crash has the same
-//!   id.
+//! - The position moves past an alert only when the sink has taken the alert or the alert is in the
+//!   dead letters, so each alert arrives at least once. An alert that is sent again after a crash
+//!   has the same id.
 //! - A sink never holds up the outbox or another sink: a worker only reads the log.
 //! - An alert that the sink will never take is written to the dead letters with the reason, and the
-//!   worker continues with the next one. It waits for any failure that is not the alert's fault
-//!   (network, credentials, address, load).
-//! - Waits double from [`RETRY_WAIT`] to [`RETRY_WAIT_MAX`], each drawn at random from its upper
-//!   half. The wait that a sink asks for (Retry-After) is respected up to [`RETRY_AFTER_MAX`].
+//!   worker continues with the next one. After a failure that is not the alert's fault (network,
+//!   credentials, address, load), it waits and sends the alert again.
+//! - The nominal wait doubles from [`RETRY_WAIT`] up to [`RETRY_WAIT_MAX`]. The actual wait is
+//!   random, between half of the nominal wait and all of it. If a sink asks for a wait
+//!   (Retry-After), that wait is used, up to [`RETRY_AFTER_MAX`].
 //!
-//! What is stored where: `<name>.position`, written after sends, at most a few times a second; and
-//! `<name>.dead.jsonl`, one JSON object a line, which becomes `<name>.dead.1.jsonl` at
-//! [`DEAD_BYTES_MAX`].
+//! What is stored where: `<name>.position` is written after sends, at most a few times a second.
+//! `<name>.dead.jsonl` has the dead letters, one JSON object a line. It is renamed to
+//! `<name>.dead.1.jsonl` when it has [`DEAD_BYTES_MAX`].
 //!
 //! If the outbox had to drop alerts that the worker still needs, the worker reads them from the
-//! archive: from the last mark that it passed up to the third mark left in the log. The dropped
-//! alerts are sealed by then.
+//! archive. It reads from the last mark that it passed up to the third different mark that is left
+//! in the log. All dropped alerts are sealed before that mark.
 //!
-//! Crashes: the stored position may be older than the sends, so alerts are sent again, never
-//! skipped.
+//! Crashes: the stored position may be older than the last sends, so alerts may be sent again, but
+//! none is skipped.
 
 use std::collections::VecDeque;
 use std::fs::OpenOptions;
@@ -45,17 +46,17 @@ use super::{Outcome, Sink};
 /// First wait after a failure.
 pub const RETRY_WAIT: Duration = Duration::from_millis(500);
 pub const RETRY_WAIT_MAX: Duration = Duration::from_secs(300);
-/// Longest wait that a sink can ask for.
+/// Longest wait that is used if a sink asks for a wait.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 /// Maximum size of one file of dead letters, in bytes; there are at most two files.
 pub const DEAD_BYTES_MAX: u64 = 64 << 20;
-/// Time that a healthy sink has to take the rest when the process stops.
+/// Time that a healthy sink has to take the remaining alerts when the process stops.
 pub const SINK_FINISH: Duration = Duration::from_secs(5);
 /// How often a position is written.
 const POSITION_INTERVAL: Duration = Duration::from_millis(250);
 const TICK: Duration = Duration::from_millis(100);
 const POSITION_BYTES_MAX: u64 = 1 << 20;
-/// After this many different marks past a gap, everything in the gap is sealed.
+/// Everything in a gap is sealed before the mark that is this many different marks after the gap.
 const MARKS_AFTER_GAP: usize = 3;
 
 /// Counts of one sink, for its metrics.
@@ -77,7 +78,7 @@ pub struct SinkCounters {
 }
 
 impl SinkCounters {
-    /// Why the sink is not accepting alerts now, if it is not.
+    /// Returns why the sink is not accepting alerts now, or `None` if it is.
     pub fn trouble(&self) -> Option<String> {
         lock(&self.trouble).clone()
     }
@@ -98,7 +99,7 @@ pub struct SinkOptions {
 struct Position {
     /// Number of the first record that may still be needed.
     next: u64,
-    /// The last mark before it.
+    /// The last mark before that record.
     mark: Option<Mark>,
     /// The alerts to read from the archive.
     gap: Option<Gap>,
@@ -108,7 +109,7 @@ struct Position {
 struct Gap {
     from: Mark,
     to: Mark,
-    /// Alerts in it that are done.
+    /// Number of alerts in the gap that are done.
     done: u64,
 }
 
@@ -136,11 +137,11 @@ pub(super) struct SinkWorker {
     logged_reason: String,
 }
 
-/// The process stops before the worker is done.
+/// The error of a worker that ends early because the process stops.
 struct Stopped;
 
 impl SinkWorker {
-    /// Reads the sink's position; a new sink starts at the log's end.
+    /// Reads the sink's position. A new sink starts at the log's end.
     pub(super) fn new(
         options: SinkOptions,
         sink: Box<dyn Sink>,
@@ -168,7 +169,7 @@ impl SinkWorker {
                 Position { next: source.log.end(), mark, gap: None }
             }
         };
-        // A log that was deleted starts again at 1.
+        // If the log was deleted, its numbers start again at 1, before the stored position.
         let next = position.next.min(source.log.end());
         let position = Position { next, ..position };
         if let Some(shared) = positions.get(index) {
@@ -228,8 +229,8 @@ impl SinkWorker {
             if records.is_empty() {
                 self.counters.oldest_ms.store(0, Ordering::Relaxed);
                 self.keep_position(true);
-                // The last alerts may have been stored after the read; the outbox is closed before
-                // `stop` is set.
+                // More alerts may have been stored after the read above. The outbox is closed
+                // before `stop` is set, so the log's end is final here.
                 if self.stop.load(Ordering::Acquire) {
                     if cursor.next >= self.source.log.end() {
                         break;
@@ -278,7 +279,8 @@ impl SinkWorker {
         self.keep_position(true);
     }
 
-    /// Sends until every alert is taken or dead; `moved` is given the number of the first one left.
+    /// Sends alerts until every one is taken or in the dead letters. After each attempt, calls
+    /// `moved` with the number of the first alert left, if any.
     fn deliver(
         &mut self,
         mut pending: VecDeque<Pending>,
@@ -479,7 +481,8 @@ impl SinkWorker {
         }
     }
 
-    /// Notes which alerts the log dropped before record `first`, to read them from the archive.
+    /// Notes that the log dropped records before `first`, and which alerts to read from the archive
+    /// instead.
     fn find_gap(&mut self, first: u64, mark: Option<Mark>) {
         let missing = first.saturating_sub(self.position.next);
         self.position.next = first;
@@ -552,7 +555,7 @@ impl SinkWorker {
     }
 }
 
-/// A random time from half of `wait` to all of it.
+/// Returns a random time between half of `wait` and all of it.
 fn jittered(wait: Duration) -> Duration {
     let random = getrandom::u64().unwrap_or(u64::MAX);
     let half = wait / 2;
@@ -565,7 +568,7 @@ pub struct SinkState {
     pub name: String,
     /// Number of the first record that may still be needed.
     pub next: u64,
-    /// Records from there to the log's end.
+    /// Number of records from there to the log's end.
     pub lag: u64,
     /// Bytes of dead letters.
     pub dead_bytes: u64,

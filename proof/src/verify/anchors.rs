@@ -1,8 +1,8 @@
 //! Checks the statements of witnesses and timestamp authorities against the log.
 //!
-//! Invariant: a cosignature counts for a witness whose key the caller gave, and for the tree that
-//! the commits give. The archive's own statements about time do not excuse a missing cosignature;
-//! only recent statements of witnesses do.
+//! Invariant: a cosignature counts only if the caller gave the key of its witness, and only if its
+//! tree matches the commits. The archive's own statements about time do not excuse a missing
+//! cosignature. Only recent cosignatures by enough witnesses do.
 
 use chrono::DateTime;
 use strongroom_archive::delta::facts::CommitFacts;
@@ -27,12 +27,12 @@ pub struct Witnesses {
 }
 
 impl Witnesses {
-    /// The keys that the caller got from the witnesses or their operators, and how many of these
-    /// must have cosigned; all of them without a `quorum`. A witness that is named twice counts
-    /// once.
+    /// Takes the keys that the caller got from the witnesses or their operators. `quorum` is the
+    /// number of witnesses that must have cosigned; without it, all must. A witness that is named
+    /// twice counts once.
     ///
     /// # Errors
-    /// [`ProofError::Quorum`] for zero or more than there are witnesses,
+    /// [`ProofError::Quorum`] for a quorum of zero or of more than there are witnesses,
     /// [`ProofError::WitnessTwice`] for two names with one key: a cosignature does not say under
     /// which name it was made, so one witness would count as two.
     pub fn new(mut keys: Vec<WitnessKey>, quorum: Option<usize>) -> Result<Witnesses, ProofError> {
@@ -52,13 +52,14 @@ impl Witnesses {
         }
     }
 
-    /// The witnesses that are not keys of the archive: a key cannot witness its own signatures.
+    /// Returns the witnesses whose keys are not among `keys`, the archive's own: a key cannot
+    /// witness its own signatures.
     pub fn besides(&self, keys: &[PublicKey]) -> impl Iterator<Item = &WitnessKey> {
         self.keys.iter().filter(|witness| !keys.contains(&witness.key()))
     }
 
-    /// The witnesses that have cosigned a note, with the times of their clocks; and those under
-    /// whose name there is an invalid cosignature.
+    /// Returns the witnesses that have cosigned a note, with the times of their clocks, and the
+    /// witnesses under whose names the note has an invalid cosignature.
     pub fn of(&self, note: &Note<'_>, keys: &[PublicKey]) -> (Vec<(WitnessKey, u64)>, Vec<&WitnessKey>) {
         let (mut cosigned, mut wrong) = (Vec::new(), Vec::new());
         for witness in self.besides(keys) {
@@ -93,7 +94,8 @@ pub(super) async fn check(
     let all = keys.all();
     let mut range = CompactRange::default();
     let mut strangers = 0u64;
-    // The largest tree of the log that each witness has seen, and when.
+    // For each of `counted`: the size of the largest tree of the log that it has cosigned, and
+    // when.
     let counted: Vec<&WitnessKey> = witnesses.besides(&all).collect();
     let mut seen: Vec<Option<(u64, u64)>> = vec![None; counted.len()];
     for name in names {
@@ -222,7 +224,7 @@ pub(super) async fn check_timestamps(
     Ok(())
 }
 
-/// Reports whether enough witnesses have seen the newest signed tree.
+/// Reports it if too few witnesses have cosigned the newest signed tree.
 fn quorum(log: VolumeId, witnesses: &Witnesses, seen: Vec<Option<(u64, u64)>>, report: &mut Report) {
     let newest = report.heads.iter().find(|head| head.log == log).map_or(0, |head| head.size);
     if witnesses.quorum == 0 || newest == 0 {
@@ -243,8 +245,8 @@ fn quorum(log: VolumeId, witnesses: &Witnesses, seen: Vec<Option<(u64, u64)>>, r
             witnesses.quorum
         ),
     };
-    // The clocks of the witnesses say when they saw the log: what was sealed since may still be on
-    // its way to them.
+    // The witnesses' clocks say when they last saw the log. Newer commits may still be on their way
+    // to them.
     let looked = enough.and_then(|seen| seen.iter().map(|(_, time)| *time).min());
     let looked = looked.and_then(|time| DateTime::from_timestamp(i64::try_from(time).ok()?, 0));
     let is_young = looked.is_some_and(|looked| (report.time - looked).num_seconds() <= UNPROVEN_SECONDS_MAX);

@@ -1,4 +1,4 @@
-//! What else is in the store besides the named files: unnamed files, newer versions, deletions,
+//! Checks what commits do not say about the store: unnamed files, newer versions, deletions and
 //! locks.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -18,7 +18,8 @@ use super::{FindingKind, ProofError, Report, UNPROVEN_SECONDS_MAX};
 const LOCKS_AT_ONCE: usize = 16;
 
 /// Reports files of a local archive that no commit names. A file that is younger than the last
-/// commit and less than an hour old was left by a killed run, and the next run removes it.
+/// commit and less than an hour old is not a finding: a killed run left it, and the next run
+/// removes it.
 pub(super) fn unnamed_files(
     root: &Path,
     volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
@@ -85,7 +86,7 @@ pub(super) async fn check(
         if place.starts_with(layout::PROBE) {
             continue;
         }
-        // Complete or not, it is not part of the archive any more.
+        // A dropped volume is no longer part of the archive, even if some of it remains.
         if let Some(log) = dropped.iter().find(|log| place.starts_with(&format!("{}/", log.name()))) {
             *left.entry(log.name()).or_insert(0u64) += versions.len() as u64;
             continue;
@@ -115,7 +116,8 @@ pub(super) async fn check(
             // The oldest version is the one that was written; stores list it last.
             None => objects.iter().rev().min_by_key(|object| object.modified),
         };
-        // Reads request as many bytes as the commit says, and would not notice more.
+        // A read requests as many bytes as the commit says, so it would not notice additional
+        // bytes.
         if let (Some((_, size)), Some(bytes)) = (said, chosen.and_then(|object| object.bytes))
             && bytes > size
         {
@@ -171,7 +173,8 @@ pub(super) async fn check(
             let mode = lock.mode.map_or("none", LockMode::as_str);
             report.find(FindingKind::LockMode, place.as_str(), format!("its mode is {mode}, not COMPLIANCE"));
         }
-        // The day that is added at the PUT allows for differences between clocks.
+        // `until` adds a day to the promised years. A lock may be short by that day, which allows
+        // for differences between clocks.
         let wanted = Retention { mode: LockMode::Compliance, years }.until(object.modified);
         let wanted = wanted.and_then(|until| until.checked_sub_days(chrono::Days::new(1)));
         match (lock.until, wanted) {

@@ -1,11 +1,11 @@
 //! Delta checkpoints, checked against the commits.
 //!
-//! They are not leaves of the signed log, because they contain nothing that the commits do not; but
-//! every reader of Delta starts from them. So a changed Delta checkpoint shows readers another
-//! archive although every commit is as it was signed.
+//! Delta checkpoints are not leaves of the signed log, because they only repeat what the commits
+//! say. But every reader of Delta starts from them. So a changed Delta checkpoint shows readers
+//! another archive, even if every commit is as it was signed.
 //!
-//! Invariant: the files and positions that a checkpoint gives its readers are those of the commits
-//! up to its version, or there is a finding.
+//! Invariant: if a checkpoint gives its readers other files or positions than the commits up to its
+//! version do, there is a finding.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,12 +25,12 @@ use strongroom_store::{durable, layout};
 use super::{FindingKind, ProofError, Report};
 
 const KIND: FindingKind = FindingKind::DeltaCheckpoint;
-/// Names the newest Delta checkpoint for readers that do not list.
+/// The file that names the newest Delta checkpoint, for readers that do not list the folder.
 const LAST: &str = "_last_checkpoint";
 /// Maximum number of differences reported for one checkpoint.
 const TOLD_MAX: usize = 20;
 
-/// What readers learn about a file.
+/// What a checkpoint tells readers about a data file.
 #[derive(Debug, PartialEq)]
 struct File {
     size: i64,
@@ -49,19 +49,19 @@ struct Checkpoint {
     removed: usize,
     /// `protocol` and `metaData` in the form of a commit, once for each occurrence.
     table: Vec<(&'static str, Value)>,
-    /// Content that no commit of an archive has.
+    /// Names of columns with values, for which commits of an archive never have any.
     strange: BTreeSet<String>,
 }
 
-/// The fields of `protocol` and `metaData` that decide what readers see; the rest are names and
-/// times.
+/// The fields of `protocol` and `metaData` that decide what readers see. The other fields are names
+/// and times.
 const PROTOCOL: [&str; 4] = ["minReaderVersion", "minWriterVersion", "readerFeatures", "writerFeatures"];
 const METADATA: [&str; 5] = ["id", "format", "schemaString", "partitionColumns", "configuration"];
 /// Columns of a checkpoint that may have values.
 const ACTIONS: [&str; 5] = ["add", "remove", "txn", "protocol", "metaData"];
 
-/// Checks everything but commits in a volume's `_delta_log`; `names` were listed before the commits
-/// were read.
+/// Checks every file in a volume's `_delta_log` that is not a commit. `names` were listed before
+/// the commits were read.
 pub(super) async fn check(
     site: &Site,
     log: VolumeId,
@@ -168,7 +168,8 @@ fn compare(checkpoint: &Checkpoint, commits: &[CommitFacts], place: &str, report
     }
 }
 
-/// A member of an action; an empty one counts as absent.
+/// Returns a member of an action, or null if it is absent or empty. For `format` this is the
+/// provider.
 fn plain(action: Option<&Value>, member: &str) -> Value {
     let mut value = action.map_or(Value::Null, |action| action[member].clone());
     if member == "format" {
@@ -289,7 +290,8 @@ fn number(column: &Option<ArrayRef>, row: usize) -> Option<i64> {
     column.is_valid(row).then(|| column.value(row))
 }
 
-/// A row of the list of strings `name`; an empty one counts as absent.
+/// Returns a row of the column `name`, whose rows are lists of strings, or null if it is absent or
+/// empty.
 fn list(actions: &StructArray, name: &str, row: usize) -> Value {
     let column = actions.column_by_name(name).and_then(|column| column.as_list_opt::<i32>());
     let Some(column) = column.filter(|column| column.is_valid(row)) else { return Value::Null };
@@ -298,7 +300,7 @@ fn list(actions: &StructArray, name: &str, row: usize) -> Value {
     if values.is_empty() { Value::Null } else { values.into() }
 }
 
-/// A row of the map of strings `name`.
+/// Returns the entries in a row of the column `name`, whose rows are maps of strings.
 fn map(actions: &StructArray, name: &str, row: usize) -> Vec<(String, Option<String>)> {
     let column = actions.column_by_name(name).and_then(|column| column.as_map_opt());
     let Some(column) = column.filter(|column| column.is_valid(row)) else { return Vec::new() };
@@ -307,7 +309,7 @@ fn map(actions: &StructArray, name: &str, row: usize) -> Vec<(String, Option<Str
     (0..entries.len()).filter_map(|at| Some((text(&keys, at)?, text(&values, at)))).collect()
 }
 
-/// The value of `key` in a row of the map `name`.
+/// Returns the value of `key` in a row of the column `name`, whose rows are maps of strings.
 fn of_map(actions: &StructArray, name: &str, key: &str, row: usize) -> Option<String> {
     map(actions, name, row).into_iter().find(|(known, _)| known == key)?.1
 }

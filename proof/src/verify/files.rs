@@ -1,7 +1,7 @@
-//! The files: their bytes checked against the commits, and their rows against the roots.
+//! Checks data files: their bytes and rows against what the commits say of them.
 //!
-//! A file is read once, whole, and hashed and decoded from memory; a thread holds one file at a
-//! time.
+//! A file is read once, as a whole, and is hashed and decoded in memory. A thread holds one file at
+//! a time.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -35,7 +35,8 @@ use super::{Checked, Finding, FindingKind, Options, Report, Watch};
 
 /// Maximum size of a sealed file: what a store accepts in one PUT.
 const FILE_BYTES_MAX: u64 = 5 << 30;
-/// Maximum number of rows of one file that are named because their columns differ; all are counted.
+/// Maximum number of rows of one file that are named because their columns differ from their
+/// records. All such rows are counted.
 const ROWS_TOLD_MAX: usize = 10;
 /// Number of rows that are decoded at once.
 const BATCH_ROWS: usize = 8192;
@@ -52,10 +53,10 @@ struct Job<'a> {
     place: String,
     path: PathBuf,
     add: &'a AddFacts,
-    /// Its commit is so close to its date that rows without a plausible time may have arrived on
-    /// that date.
+    /// True if its commit was made close enough to its date that rows without a plausible time may
+    /// have arrived on that date.
     is_day_of_arrival: bool,
-    /// Its columns are compared with its records.
+    /// True if its columns are compared with its records.
     is_compared: bool,
 }
 
@@ -215,7 +216,8 @@ fn check_file(archive: &Archive, job: &Job<'_>, records: &dyn Records) -> Outcom
     outcome
 }
 
-/// The bytes of the first column chunk that cannot be decoded, or of the footer.
+/// Returns the byte range (with an exclusive end) of the footer if it cannot be read, or of the
+/// first column chunk that cannot be decoded.
 fn first_undecodable(bytes: &Bytes) -> Option<(u64, u64)> {
     let length = bytes.len() as u64;
     let footer = bytes.len().checked_sub(8).and_then(|at| bytes[at..at + 4].try_into().ok());
@@ -240,14 +242,14 @@ fn first_undecodable(bytes: &Bytes) -> Option<(u64, u64)> {
     None
 }
 
-/// The facts about a file in its rows, in the form of its commit.
+/// What the rows of a file show about it, in the form in which its commit states it.
 #[derive(Default)]
 struct Seen {
     rows: u64,
     times: Option<(i64, i64)>,
     spans: BTreeMap<String, (i64, i64, u64)>,
     records: CompactRange,
-    /// A row filed under a date that is not its own.
+    /// The first row whose time does not belong to the date of the file.
     misfiled: Option<u64>,
     redacted: u64,
     differing: Differing,
@@ -358,7 +360,8 @@ fn take(rows: &SealedBatch, job: &Job<'_>, records: &dyn Records, seen: &mut See
     let marks = batch.column_by_name(events::REDACTION).filter(|_| *table == Table::Events);
     seen.redacted += marks.map_or(0, |marks| (marks.len() - marks.null_count()) as u64);
     let (times, offsets) = (rows.times()?, rows.offsets()?);
-    // Rows of one source form few runs: keep the span of the current one at hand.
+    // Most rows have the same source as the row before. So the span of such a run of rows is merged
+    // into the map only when the source changes.
     let mut run: Option<(&str, (i64, i64, u64))> = None;
     for row in 0..batch.num_rows() {
         if times.is_valid(row) {
@@ -394,8 +397,8 @@ fn merge(spans: &mut BTreeMap<String, (i64, i64, u64)>, run: Option<(&str, (i64,
     }
 }
 
-/// Whether a row with this time must not be filed under `date`. One without a plausible time is
-/// filed under the date it arrived.
+/// Whether a row with this time does not belong in a file of `date`. A row without a plausible time
+/// is filed under the date on which it arrived.
 fn is_misfiled(time: i64, date: NaiveDate, is_day_of_arrival: bool) -> bool {
     let midnight = |day: NaiveDate| (i64::from(day.num_days_from_ce()) - EPOCH_DAYS) * DAY_US;
     let start = midnight(date);
@@ -409,7 +412,7 @@ fn statistics(job: &Job<'_>, seen: &Seen, outcome: &mut Outcome) {
     let time = time_column(job.log.table);
     let bound =
         |bounds: &serde_json::Map<String, Value>| bounds.get(time).and_then(Value::as_str).and_then(micros);
-    // A time that Delta statistics cannot express has no bounds.
+    // If Delta statistics cannot express the times, there are no bounds to compare.
     if let (Some(low), Some(high)) = (bound(least), bound(greatest))
         && seen.times != Some((low, high))
     {

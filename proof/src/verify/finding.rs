@@ -1,7 +1,7 @@
-//! The kinds of findings, and a finding.
+//! Findings and their kinds.
 //!
-//! Invariant: the kinds are those of the table *Kinds of findings* in `docs/proof.md`, and their
-//! names never change: reports that were written once are read by other programs. Pure.
+//! Invariant: the kinds are those of the table *Kinds of findings* in `docs/proof.md`. Their names
+//! never change, because other programs read stored reports. Does no IO.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub kind: FindingKind,
-    /// Path below the root, and bytes or row where they are known.
+    /// Path below the root, and the bytes or the row if they are known.
     #[serde(rename = "where")]
     pub place: String,
     pub detail: String,

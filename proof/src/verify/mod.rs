@@ -1,8 +1,8 @@
 //! Checks an archive from its bytes: the checks that `docs/proof.md` lists, under the same names.
 //!
-//! Invariants: no statement in an archive is believed before it has been derived again; whatever is
-//! wrong becomes a finding and never ends the check of the rest; whatever was not checked is
-//! reported in words. Reads only.
+//! Invariants: no statement in an archive is believed before it has been recomputed. Whatever is
+//! wrong becomes a finding, and the rest is still checked. Whatever was not checked is reported in
+//! words. Reads only.
 
 mod anchors;
 mod bucket;
@@ -49,8 +49,8 @@ pub struct Options {
     pub from: Option<NaiveDate>,
     /// Read only files up to this date.
     pub to: Option<NaiveDate>,
-    /// What an earlier check found good: files of commits before these heads are not read again,
-    /// and the logs must continue them.
+    /// Heads that an earlier check found valid. Files that commits under these heads name are not
+    /// read again, and the logs must continue these heads.
     pub since: Vec<TreeHead>,
     /// Keys that the caller obtained out of band.
     pub public_keys: Vec<PublicKey>,
@@ -58,8 +58,8 @@ pub struct Options {
     pub remembered: Vec<(String, Vec<u8>)>,
     /// Witnesses that must have seen the logs.
     pub witnesses: Witnesses,
-    /// The authorities that timestamps must lead to; if some are given, each signed log must have a
-    /// timestamp.
+    /// The certificate authorities that timestamps must lead to. If any are given, each signed log
+    /// must have a timestamp.
     pub timestamp_authorities: TimestampAuthorities,
     /// Threads that read files; at least one.
     pub threads: usize,
@@ -88,7 +88,7 @@ pub struct Checked {
     pub files: u64,
     pub bytes: u64,
     pub records: u64,
-    /// Records that were changed before they were written, according to their rows.
+    /// Records that were redacted before they were written, according to their rows.
     #[serde(skip_serializing_if = "is_zero")]
     pub redacted: u64,
     pub partitions: u64,
@@ -110,7 +110,7 @@ pub struct Report {
     pub findings: Vec<Finding>,
     pub not_checked: Vec<String>,
     pub checked: Checked,
-    /// The largest tree of each log that a known key has signed and that its commits give.
+    /// For each log, the largest tree that a known key has signed and that matches the commits.
     pub heads: Vec<TreeHead>,
 }
 
@@ -158,7 +158,7 @@ impl Report {
     }
 }
 
-/// The heads in a JSON report, if it is about this archive.
+/// Returns the heads in a JSON report, or `None` if it is not a valid report about this archive.
 pub fn heads_of_report(report: &[u8], archive_id: &str) -> Option<Vec<TreeHead>> {
     let report: serde_json::Value = serde_json::from_slice(report).ok()?;
     if report["archive_id"].as_str()? != archive_id {
@@ -180,7 +180,7 @@ pub trait Watch: Sync {
 /// Checks `archive`. Damage is in the report.
 ///
 /// # Errors
-/// If the store cannot be read, which says nothing about the archive.
+/// If the store cannot be read. This says nothing about the archive.
 pub fn verify(
     archive: &Archive,
     options: &Options,
@@ -246,8 +246,8 @@ pub fn verify(
     Ok(report)
 }
 
-/// Reads a listed name, to be judged by its bytes. A name that is not a file, or a dangling link,
-/// has none.
+/// Reads the bytes of a listed name. There are none if the name is not a file or is a dangling
+/// link.
 async fn read(site: &Site, path: &Path) -> Result<Bytes, ProofError> {
     match site.store.read(path).await {
         Ok(bytes) => Ok(bytes.unwrap_or_default()),

@@ -1,5 +1,5 @@
-//! Checks that nothing is missing and nothing is stored twice: positions of commits against the
-//! offsets and counts of their files.
+//! Checks that nothing is missing and nothing is stored twice. The positions in commits are
+//! compared with the offsets and counts of the files that the commits name.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,7 +8,7 @@ use strongroom_schemas::{Table, VolumeId};
 
 use super::{FindingKind, Report, volumes_of};
 
-/// Suffixes of the appIds that belong to the position of a partition.
+/// Suffix of the `appId` that has a partition's number of records, next to its offset.
 const RECORDS: &str = "#records";
 
 /// The position of a partition after a commit.
@@ -16,22 +16,24 @@ const RECORDS: &str = "#records";
 struct Reached {
     next_offset: i64,
     records: i64,
-    /// Rows of `events` up to this position.
+    /// Rows of the checked table up to this position.
     events: u64,
 }
 
-/// A range of rejects: first and last offset, rows.
+/// For each partition, ranges of rows in the files of a table: first offset, last offset and number
+/// of rows.
 type Ranges = HashMap<String, Vec<(i64, i64, u64)>>;
 
 pub(super) fn check(volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>, report: &mut Report) {
     let rejects = others(volumes, Table::Rejects, report);
     others(volumes, Table::Alerts, report);
-    // Every activity record is a row of its own table.
+    // Every activity record is a row of the table, so there are no rejects to add.
     let own = truth(volumes, Table::Activity, &Ranges::new(), report);
     report.checked.partitions = truth(volumes, Table::Events, &rejects, report) + own;
 }
 
-/// Checks a table whose positions are the truth about its sources; returns how many sources it has.
+/// Checks a table whose positions state how many records its sources had. Returns the number of its
+/// sources.
 fn truth(
     volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
     table: Table,
@@ -94,8 +96,8 @@ fn truth(
     reached.len() as u64
 }
 
-/// Checks that the rows of a commit of `events` are between the old and the new position of their
-/// partition.
+/// Checks that the rows of a commit are between the old and the new position of their partition.
+/// Moves `reached` to the new positions.
 fn check_files(
     commit: &CommitFacts,
     place: &str,
@@ -126,7 +128,9 @@ fn check_files(
     }
 }
 
-/// Checks that the records up to a position are the events and the rejects before it.
+/// Checks, for each partition of a commit, that the number of records at its position equals the
+/// number of rows and rejects before that position. This cannot be checked if the offsets of a file
+/// of rejects are on both sides of the position.
 fn check_sums(
     commit: &CommitFacts,
     place: &str,
@@ -156,8 +160,8 @@ fn check_sums(
     }
 }
 
-/// Ranges of the rows of a table other than `events`; checks that each is before the position of
-/// its commit.
+/// Returns the ranges of the rows of a table that is not checked by `truth`. Checks that each range
+/// is before the position of its partition, and that positions do not move back.
 fn others(volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>, table: Table, report: &mut Report) -> Ranges {
     let (mut ranges, mut reached): (Ranges, HashMap<String, i64>) = Default::default();
     for (log, commits) in volumes_of(volumes, table) {

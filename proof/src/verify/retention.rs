@@ -83,7 +83,7 @@ pub(super) async fn records(site: &Site, keys: &Keys, report: &mut Report) -> Re
     Ok(Found { policy, dropped: dropped.good, held })
 }
 
-/// Reports volumes that key records name and that neither exist nor were dropped.
+/// Reports each volume that a key record names, but that does not exist and was not dropped.
 pub(super) fn missing(keys: &Keys, there: &[VolumeId], found: &Found, report: &mut Report) {
     let mut told = HashSet::new();
     for record in &keys.records {
@@ -100,17 +100,17 @@ pub(super) fn missing(keys: &Keys, there: &[VolumeId], found: &Found, report: &m
     }
 }
 
-/// A volume that a commit names and that is missing, or has fewer commits than the commit says.
+/// A volume that is missing, or has fewer commits than a commit of another volume says.
 pub(super) struct TruncatedVolume {
     log: VolumeId,
     size: u64,
     there: Option<u64>,
-    /// Path of the commit.
+    /// Path of the commit that says so.
     place: String,
 }
 
-/// Volumes that are shorter than commits of others say; a dropped volume has the length it had
-/// then.
+/// Returns the volumes that have fewer commits than a commit of another volume says. A dropped
+/// volume counts with the number of commits in its drop record.
 pub(super) fn truncated(
     volumes: &BTreeMap<VolumeId, Vec<CommitFacts>>,
     found: &Found,
@@ -141,7 +141,8 @@ pub(super) async fn report_truncated(
     report: &mut Report,
 ) -> Result<(), ProofError> {
     for TruncatedVolume { log, size, there, place } in truncated {
-        // If commits before this one are missing, there is another finding for that.
+        // If the last commit that is named exists now, it was made during this check. Missing
+        // commits before it are a finding of another kind.
         let path = layout::commit(&site.volume(log), size - 1);
         let exists = site.store.exists(&path).await;
         if exists.map_err(|source| ProofError::Read { path, source })? {
@@ -167,7 +168,8 @@ pub(super) async fn report_truncated(
     Ok(())
 }
 
-/// Dropped volumes in the form that later volumes need: one commit each, with the final positions.
+/// Returns all volumes. Each dropped volume is replaced by one commit with its final positions,
+/// from which later volumes continue.
 pub(super) fn with_dropped<'v>(
     volumes: &'v BTreeMap<VolumeId, Vec<CommitFacts>>,
     found: &Found,
@@ -199,8 +201,8 @@ pub(super) fn with_dropped<'v>(
     Cow::Owned(all)
 }
 
-/// Compares a head that the caller kept with the drop record of its volume; `true` if the volume
-/// was dropped.
+/// Compares a head that the caller kept with the drop record of its volume. Returns `true` if the
+/// volume was dropped.
 pub(super) fn remembered(name: &str, head: &TreeHead, found: &Found, report: &mut Report) -> bool {
     let Some((record, _)) = found.dropped.get(&head.log) else { return false };
     let place = format!("{}/{}", layout::DROPPED, head.log.name().replace('/', "-"));

@@ -1,4 +1,4 @@
-//! One volume: its commits, checked against its signed log.
+//! Checks one volume: its commits against its signed log.
 
 use std::collections::HashSet;
 
@@ -19,8 +19,8 @@ use super::{FindingKind, ProofError, Report, UNPROVEN_SECONDS_MAX, delta, read};
 
 /// Number of small files that are read at the same time.
 const READS_AT_ONCE: usize = 16;
-/// How far the time of a commit may be before that of the commit before it: two writers have two
-/// clocks.
+/// By how much the time of a commit may be earlier than that of the previous commit: two writers
+/// have two clocks.
 const CLOCK_BACK_MS_MAX: i64 = 600_000;
 /// Reads the volume's commits and checks its log.
 pub(crate) async fn check(
@@ -98,7 +98,7 @@ pub(crate) async fn check(
     Ok(commits)
 }
 
-/// The name in `docs/proof.md` of what is wrong with a commit.
+/// Returns the kind of the finding for a fault of a commit.
 fn finding_kind(kind: FaultKind) -> FindingKind {
     match kind {
         FaultKind::Malformed => FindingKind::CommitMalformed,
@@ -209,8 +209,8 @@ fn unproven(log: VolumeId, keys: &Keys, commits: &[CommitFacts], size: u64, repo
     }
     let detail = format!("{} commits from {size} on are not signed yet", behind.len());
     let now = Utc::now().timestamp_millis();
-    // A time in the future would stay young forever; the clocks of other machines may be slightly
-    // ahead.
+    // A commit dated far in the future would count as young forever, so its time is limited too.
+    // The clocks of other machines may be slightly ahead.
     let young = now - UNPROVEN_SECONDS_MAX * 1000..=now + CLOCK_AHEAD_MS_MAX;
     if behind.iter().all(|commit| commit.time_ms.is_some_and(|time| young.contains(&time))) {
         report.not_checked.push(format!("{}: {detail}", log.name()));
@@ -219,8 +219,9 @@ fn unproven(log: VolumeId, keys: &Keys, commits: &[CommitFacts], size: u64, repo
     }
 }
 
-/// Checks tiles against the commits. If the root of a checkpoint was wrong, a commit differs: the
-/// first one is returned and its tile is not blamed.
+/// Checks tiles against the commits. If the root of a checkpoint was wrong, a commit was changed
+/// and the tiles are not reported. In that case this returns the first commit that differs from its
+/// tile, if any.
 async fn tiles(
     site: &Site,
     log: VolumeId,
@@ -234,7 +235,8 @@ async fn tiles(
     let mut before = from;
     let newest = sizes.last().copied().unwrap_or(0);
     for size in sizes.iter().copied().filter(|size| *size > from) {
-        // In a bucket each tile is a request, so partial tiles of old sizes are not checked there.
+        // In a bucket each tile is a request, so partial tiles of older checkpoints are not checked
+        // there.
         let all = tree::tiles(if size == newest { from } else { before }, size).into_iter();
         wanted.extend(all.filter(|tile| {
             tile.width == tree::TILE_WIDTH || size == newest || matches!(site.store, Store::Local)

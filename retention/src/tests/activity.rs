@@ -1,4 +1,5 @@
-//! Activity records: sealed with events or without, wherever a run dies, and checked as strictly.
+//! Activity records: they are sealed with or without events, survive a run that dies at any step,
+//! and are checked as strictly as events.
 
 use std::fmt::Display;
 use std::io;
@@ -27,7 +28,7 @@ use crate::drop::drop_with;
 use crate::hold::{place, release};
 use crate::{DropRequest, Scope, Work};
 
-/// Records of rows that were never received.
+/// The rows are made up, so each stands for an empty record.
 struct NoRecords;
 
 impl Records for NoRecords {
@@ -126,7 +127,7 @@ fn records_are_sealed_without_events_and_go_on() {
     assert_eq!((log.records(), other.records()), (5, 0));
     log.append(&mut writer, &records(5, 9)).expect("appended");
     other.append(&mut writer, &records(0, 2)).expect("appended");
-    // Both, and events, in one seal: each table has its own positions.
+    // The records of both logs, and events, are in one seal: each table has its own positions.
     append(&mut writer, Table::Events, batch(Table::Events, &Shape { rows: 10, ..Shape::default() }))
         .expect("appended");
     let positions =
@@ -160,7 +161,7 @@ fn a_writer_killed_anywhere_is_made_good_by_the_next() {
         Step::Committed(Table::Activity),
         Step::Committed(Table::Events),
     ];
-    // Seals of two records with ten events each, until there are 8 records and 40 events.
+    // Each seal has two records and ten events, until there are 8 records and 40 events.
     let run = |archive: &Archive, fail: &FailPoints| -> Result<()> {
         let mut writer = archive.writer()?;
         writer.fail_points = fail.clone();
@@ -234,7 +235,8 @@ fn rows_of_one_table_are_not_taken_for_those_of_another() {
     log.seal(&mut writer).expect("sealed");
     drop(writer);
 
-    // Of two that continue with one id, the second is refused, and nothing of it is committed.
+    // Two logs continue with one id: the second seal is refused, and none of its records is
+    // committed.
     let mut writer = archive.writer().expect("the lock is free");
     let mut first = ActivityLog::open(&mut writer, "a").expect("a log");
     let mut second = ActivityLog::open(&mut writer, "a").expect("a log");

@@ -3,7 +3,7 @@
 //! Invariants:
 //! - Redirects are not followed, and link-local addresses are refused: a request goes to the
 //!   configured address only.
-//! - A request takes at most [`HTTP_TIMEOUT`], and at most [`ANSWER_BYTES_MAX`] of an answer are
+//! - A request takes at most [`HTTP_TIMEOUT`], and at most `ANSWER_BYTES_MAX` of an answer are
 //!   read.
 //! - An answer that is shown is shortened, and has no control characters and none of our secrets.
 //!

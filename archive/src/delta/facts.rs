@@ -1,5 +1,5 @@
 //! What a commit of an archive says about its files and positions. All checks of commits use this
-//! parser. Readers of the table use [`super::actions`] instead, because they also accept commits by
+//! parser. Readers of the table use `delta::actions` instead, because they also accept commits by
 //! other programs.
 //!
 //! Invariant: nothing that a commit says is used before its line was parsed strictly. Anything

@@ -42,8 +42,8 @@ pub(super) fn records<'d>(document: &'d str, members: &Members<'d>) -> Result<Ve
     Ok(items.into_iter().map(|item| record(item.get())).collect())
 }
 
-/// Length of the text that an export puts before a message, refused if no event follows. `None` if
-/// the line is not one of an export.
+/// Returns the length of the text that an export puts before a message, or a refusal if no event
+/// follows that text. `None` if the line is not one of an export.
 pub(crate) fn export_head(line: &[u8]) -> Option<Result<usize, Refusal>> {
     const HEAD: &[u8] = b"dddd-dd-ddTdd:dd:dd.dddZ ";
     let head = line.get(..HEAD.len())?;

@@ -7,9 +7,9 @@
 //! ```
 //!
 //! Invariants:
-//! - Blocks under way (read and not yet appended) never exceed the number of permits. A text is
-//!   held only until it is decoded, one by each worker and one by the reader. So memory is bounded
-//!   by the number of workers and the block size, whatever the input's size.
+//! - Blocks under way (read and not yet appended) never exceed the number of permits. The text of a
+//!   block is held only until it is decoded: each worker holds one text, and the reader another. So
+//!   memory is bounded by the number of workers and the block size, whatever the input's size.
 //! - The coordinator handles blocks in the order in which they were read, so correlations see each
 //!   stream in its order and a position always covers a whole prefix.
 //! - A seal commits rows and the position after them together. A crash anywhere loses nothing that
@@ -164,7 +164,7 @@ struct Job {
     sequence: u64,
     stream: usize,
     block: StreamBlock,
-    /// First offset that `rejects` does not have yet.
+    /// The table `rejects` already has the stream's rejects before this offset.
     rejects_from: i64,
 }
 
@@ -187,7 +187,8 @@ struct BlockResult {
 }
 
 enum ReaderMessage {
-    /// A stream was identified; its number is its place in the order of these messages.
+    /// A stream was identified. Its number is the position of this message among all messages of
+    /// this kind.
     Stream(StreamState),
     EmptyFile(Input),
     FileFailed(FileError),
@@ -196,13 +197,13 @@ enum ReaderMessage {
         records: u64,
         bytes: u64,
     },
-    /// Another file belongs to a partition of which this run has unsealed rows: seal the first
-    /// blocks, then answer.
+    /// Another file belongs to a partition that has unsealed rows of this run. Seal the first
+    /// `blocks` blocks, then answer.
     SealNow {
         blocks: u64,
         done: Sender<()>,
     },
-    /// All blocks up to this sequence have been sent.
+    /// All inputs have been read, and this many blocks have been sent.
     ReadAll {
         blocks: u64,
     },

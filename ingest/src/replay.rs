@@ -4,13 +4,14 @@
 //! Invariant: what is found is what the stream would have raised, under the same ids. The compiled
 //! rules, the matcher and the detector are those of the stream; events come stream by stream, each
 //! in the order in which it arrived. Single events, and windows over one stream, are therefore
-//! found exactly; a window over several streams is found, but a different one of its events may
-//! complete it than when they arrived together.
+//! found exactly. A window over several streams is found too, but another of its events may
+//! complete it than when the streams arrived together.
 //!
-//! What is not read: files and row groups outside the period, columns that no rule and no alert
-//! needs, and, of rows that the cheap columns rule out, all other columns, above all the bodies. It
-//! is here and not with the queries because the pipeline does the same at every start. A crash
-//! loses nothing: [`store`] commits its alerts at once.
+//! What is not read: files and row groups outside the period, and columns that no rule and no alert
+//! needs. If the cheap columns of a row show that no rule can match it, its other columns, above
+//! all the bodies, are not read either. This module is here and not with the queries because the
+//! pipeline does the same at every start. A crash loses nothing: [`store`] commits its alerts at
+//! once.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,10 +48,10 @@ pub struct Span {
 pub struct Hunted {
     /// Events that were read whole, including those before the span that windows needed.
     pub events_read: u64,
-    /// Events of all files that may have some of the span.
+    /// Number of all events in the files that may have events of the span.
     pub events_in_files: u64,
     pub alerts: u64,
-    /// It was asked to stop before the end.
+    /// The hunt was asked to stop before the end.
     pub interrupted: bool,
 }
 
@@ -153,7 +154,7 @@ pub(crate) fn warm_up(
     }
     let tomorrow = Utc::now().timestamp_micros().saturating_add(86_400_000_000);
     let snapshot = archive.snapshot(Table::Events)?;
-    // A file with times in the future does not say where the log is.
+    // A file with times in the future does not say where the log ends.
     let newest =
         snapshot.files.iter().filter_map(|file| file.time_max_us).filter(|time| *time < tomorrow).max();
     let Some(newest) = newest else { return Ok(()) };
@@ -167,7 +168,7 @@ pub(crate) fn warm_up(
     Ok(())
 }
 
-/// Shows rules that look back over days the days before a time.
+/// Feeds the days before `until_us` to the rules that look back over days.
 fn look_back(
     archive: &Archive,
     rules: &Arc<RuleSet>,
@@ -196,8 +197,8 @@ fn look_back(
     Ok(())
 }
 
-/// The earliest time from `wanted_us` on for which the files up to `until_us` have at most
-/// [`HISTORY_ROWS_MAX`] events.
+/// Returns the earliest time, not before `wanted_us`, from which on the files up to `until_us` have
+/// at most [`HISTORY_ROWS_MAX`] events.
 fn affordable(files: &[FileEntry], wanted_us: i64, until_us: i64) -> i64 {
     let mut spans: Vec<(i64, u64)> = files
         .iter()

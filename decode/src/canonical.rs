@@ -232,8 +232,8 @@ impl<'l> Cursor<'l> {
         Some(&rest[..=end])
     }
 
-    /// Returns the code of a `responseStatus` that says nothing else, as that of nearly every
-    /// successful request does.
+    /// Returns the code of a `responseStatus` that has only a code. Nearly every successful request
+    /// has such a status.
     fn bare_code(&mut self) -> Option<i32> {
         const KEY: &[u8; 22] = br#"{"metadata":{},"code":"#;
         let text: &[u8; KEY.len() + 4] = self.rest().first_chunk()?;

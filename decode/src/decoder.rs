@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! - Every byte of a line is kept: as an event whose columns render to it, as an event with `raw`,
-//!   or as a reject. Bytes around the items of an `EventList` are kept in `frame_before` and
-//!   `frame_after`.
+//!   or as a reject. Bytes around the events of an `EventList` or a cloud's wrapper are kept in
+//!   `frame_before` and `frame_after`, the *frame* of a row.
 //! - A row is pushed whole or not at all: everything that can be refused is decoded before the
 //!   first column is changed.
 //! - The result equals that of [`crate::decode_alone`] on every input.

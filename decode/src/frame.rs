@@ -261,8 +261,8 @@ impl Cuts {
         self.boundary.find(&line[from..]).map(|brace| from + brace + 1)
     }
 
-    /// Returns the end of the part that begins at `at`, if more bytes may follow those of `line`.
-    /// `None` if the end depends on the bytes that follow.
+    /// Returns the end of the part that begins at `at`, in a line of which more bytes may come.
+    /// `None` if the end depends on the bytes to come.
     fn next(&self, line: &[u8], at: usize) -> Option<usize> {
         // Far enough for a boundary right after the last byte that the part may have.
         let near = at.saturating_add(self.part_bytes + DOCUMENT.len());

@@ -121,9 +121,9 @@ const AUDIT_ID_BYTES_MAX: usize = 64;
 /// Maximum number of members before the auditID; the API server writes three.
 const MEMBERS_BEFORE_AUDIT_ID_MAX: usize = 8;
 
-/// The auditID of an event that was cut off somewhere after its auditID; `None` if a message must
-/// not repeat it. An auditID is not secret, but a client may have chosen it. Only the event's own
-/// member counts, because a body may contain the same text.
+/// Returns the auditID of an event that was cut off somewhere after it. `None` if a message must
+/// not repeat the auditID. An auditID is not secret, but a client may have chosen it. Only the
+/// event's own member counts, because a body may contain the same text.
 fn cut_audit_id(text: &str) -> Option<&str> {
     let mut rest = text.trim_start_matches(WHITE).strip_prefix('{')?;
     for _ in 0..=MEMBERS_BEFORE_AUDIT_ID_MAX {

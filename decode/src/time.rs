@@ -1,8 +1,8 @@
 //! Kubernetes `MicroTime`: RFC 3339, read with any number of decimals and written with six.
 //!
 //! kube-apiserver writes `2006-01-02T15:04:05.000000Z`; managed clouds write zero to nine decimals.
-//! Invariant: decimals after the sixth are cut off, never rounded, so an event's time never moves
-//! past that of a later event. Nothing is kept here.
+//! Invariant: decimals after the sixth are cut off, never rounded, so an event's time is never
+//! moved past the time of a later event. Nothing is kept here.
 
 const DAY_US: i64 = 86_400_000_000;
 

@@ -3,8 +3,8 @@
 //! Method: for any input, (1) each event's columns equal what `serde_json` reads from the bytes
 //! that the archive would return for it; (2) each reject is refused by `serde_json` too; (3)
 //! events, rejects and newlines, put back by offset, are the input; (4) the hash taken of a record
-//! at ingest is that of the bytes given back. Inputs: generated logs, the shared corpus of real
-//! events, and both of them mutated.
+//! at ingest equals the hash of the bytes given back. Inputs: generated logs, the shared corpus of
+//! real events, and both of them mutated.
 
 mod wrappers;
 

@@ -56,8 +56,8 @@ pub fn sealed_stream<E: From<StreamError> + From<ExportError>>(
     Ok(records)
 }
 
-/// Fingerprint of the first `length` bytes of a stream, and the number of records that begin in
-/// them.
+/// Returns the fingerprint of the first `length` bytes of a stream, and the number of records that
+/// begin in these bytes.
 ///
 /// # Errors
 /// Those of [`stream::write`].

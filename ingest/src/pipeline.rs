@@ -19,7 +19,7 @@
 //! After a crash between the commits of two tables, the tables' positions differ. Reading starts at
 //! the position of `events`, which is committed last, and rows that another table already has are
 //! left out: rejects by their offset, and alerts by their id, because an alert may point to an
-//! event long before the one that completed it.
+//! event long before the event that completed the alert.
 
 mod reader;
 mod worker;
@@ -114,7 +114,7 @@ pub trait Observer {
     fn file_failed(&mut self, _error: &FileError) {}
     /// A seal is durable.
     fn sealed(&mut self, _report: &SealReport) {}
-    /// Another process writes to the archive; this one waits for it.
+    /// Another process writes to the archive; this process waits for it.
     fn waiting(&mut self) {}
 }
 

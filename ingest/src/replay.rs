@@ -4,8 +4,8 @@
 //! Invariant: what is found is what the stream would have raised, under the same ids. The compiled
 //! rules, the matcher and the detector are those of the stream; events come stream by stream, each
 //! in the order in which it arrived. Single events, and windows over one stream, are therefore
-//! found exactly. A window over several streams is found too, but another of its events may
-//! complete it than when the streams arrived together.
+//! found exactly. A window over several streams is found too, but the event that completes it may
+//! not be the same as when the streams arrived together.
 //!
 //! What is not read: files and row groups outside the period, and columns that no rule and no alert
 //! needs. If the cheap columns of a row show that no rule can match it, its other columns, above
@@ -46,7 +46,7 @@ pub struct Span {
 /// What a hunt has read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hunted {
-    /// Events that were read whole, including those before the span that windows needed.
+    /// Events that were read whole, including events before the span that windows needed.
     pub events_read: u64,
     /// Number of all events in the files that may have events of the span.
     pub events_in_files: u64,
@@ -56,7 +56,7 @@ pub struct Hunted {
 }
 
 /// Runs `rules` over the events of `span` and hands over each finding whose last event is in it,
-/// stream by stream. Events before the span are read as far as windows and histories need them.
+/// stream by stream. Events before the span are read if windows and histories need them.
 ///
 /// # Errors
 /// If the archive cannot be read.
@@ -102,8 +102,8 @@ pub fn hunt(
     Ok(hunted)
 }
 
-/// Adds findings to the table of alerts, except those that it has. Returns how many were new, or
-/// `None` if another process writes to the archive.
+/// Adds findings to the table of alerts, except alerts that the table already has. Returns how many
+/// were new, or `None` if another process writes to the archive.
 ///
 /// # Errors
 /// If the archive cannot be written.

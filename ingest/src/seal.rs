@@ -69,9 +69,9 @@ pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// Completes the plan of a seal: the positions of all its streams, and the row groups of its
-/// alerts. `moved` are the streams with new rows; `stored` returns the position in `events` of a
-/// stream that has alerts but no new rows.
+/// Completes the plan of a seal. Returns the positions of all its streams, and the row groups of
+/// its alerts. `moved` are the streams with new rows; `stored` returns the position in `events` of
+/// a stream that has alerts but no new rows.
 pub(crate) fn seal_plan(
     moved: Vec<SourcePosition>,
     alerts: &[Alert],

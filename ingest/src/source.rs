@@ -196,7 +196,7 @@ pub struct Stream {
 pub enum Skipped {
     /// At the wanted offset.
     To(Fingerprint),
-    /// At the end of the stream, which is this offset and before the wanted one.
+    /// At the end of the stream, which is at this offset, before the wanted offset.
     Short(i64, Fingerprint),
 }
 

@@ -199,7 +199,7 @@ pub fn compared_alert_columns() -> impl Iterator<Item = &'static str> {
     ALERT_COLUMNS.iter().map(|(name, _)| *name)
 }
 
-/// The ranges of an alert's events, as the column has them.
+/// Returns the ranges of an alert's events, in the format of the column.
 fn event_ranges(said: &Said<'_>) -> Option<String> {
     let ranges = said.list(&[Name("unmapped"), Name("event_ranges")])?;
     let range = |range: &RawValue| {

@@ -3,7 +3,7 @@
 //! Invariants:
 //! - What an event's record says is what the decoder reads from its bytes alone. A row that was
 //!   decoded and sealed has the columns that are found here.
-//! - What an alert's record says is what its finding says, as it was sent. Columns that the finding
+//! - What an alert's record says is read from the finding that was sent. Columns that the finding
 //!   does not determine are not compared.
 //! - No record is trusted: it may contain anything, of any size up to [`RECORD_BYTES_MAX`]. Its
 //!   values are never repeated.

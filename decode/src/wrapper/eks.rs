@@ -2,9 +2,10 @@
 //!
 //! A subscription delivers
 //! `{"messageType":"DATA_MESSAGE","logStream":…,"logEvents":[{"id":…,"timestamp":…,
-//! "message":"<event>"}]}`, or a `CONTROL_MESSAGE` that probes its destination. Firehose writes
-//! such documents into an object one after the other, without newlines. A document has messages of
-//! one stream. An export has lines `2026-01-01T00:00:00.000Z <message>`, and one stream per file.
+//! "message":"<event>"}]}`, or a `CONTROL_MESSAGE`, with which AWS probes the destination. Firehose
+//! writes such documents into an object one after the other, without newlines. A document has
+//! messages of one stream. An export has lines `2026-01-01T00:00:00.000Z <message>`, and one stream
+//! per file.
 //!
 //! Invariant: only messages of the streams `kube-apiserver-audit-…` become events: other streams
 //! carry what workloads write.

@@ -30,8 +30,8 @@ use crate::reject::{Reason, Refusal};
 pub(crate) use eks::export_head;
 pub use gke::SHAPE as SHAPE_GOOGLE;
 
-/// Longest list whose items may have any length, in items. The API server sends lists of some
-/// hundreds.
+/// A list of at most this many items may have items of any length; a longer list must have long
+/// items, see [`ITEM_BYTES_MIN`]. The API server sends lists of some hundreds.
 pub const SHORT_ITEMS_MAX: usize = 64;
 /// Smallest mean length of the items of a longer list, in bytes. No audit event is shorter. Without
 /// this bound a short line of empty items would become millions of rows.
@@ -47,7 +47,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// The wrapper with these members.
+    /// Returns the kind of wrapper that has these members.
     pub(crate) fn of(keys: &[&str]) -> Option<Kind> {
         let has = |key: &str| keys.contains(&key);
         // No cloud's document has these members. A document with one of them comes from Kubernetes,

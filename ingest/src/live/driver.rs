@@ -9,7 +9,7 @@
 //!
 //! Invariants:
 //! - Matches are handled in the order in which chunks were handed over, so a position covers a
-//!   whole prefix of its stream, and the alerts of an epoch are those of its rows.
+//!   whole prefix of its stream, and an epoch has exactly the alerts of its rows.
 //! - One epoch is open, at most one is ending, and at most one is at the sealer.
 //! - Encoded text that is not sealed is bounded. At the bound nothing more is encoded, so text
 //!   stays under way, and sources wait.
@@ -568,7 +568,8 @@ impl Driver<'_> {
         self.queues.match_jobs.send(job).map_err(|_| ended(PipelineThread::Workers))
     }
 
-    /// The state of a stream that this run has not met before, from the archive's positions.
+    /// Returns the state of a stream that this run has not met before, from the archive's
+    /// positions.
     fn new_stream(&self, name: &Arc<StreamName>) -> Result<Stream, IngestError> {
         let of = |table: Table| self.stored[&table].get(&name.partition).copied();
         let (sealed, rejects, alerts) = (of(Table::Events), of(Table::Rejects), of(Table::Alerts));

@@ -195,7 +195,7 @@ pub(super) fn open_writer(archive: &Archive, stop: &AtomicBool) -> Result<Writer
     }
 }
 
-/// Newest positions of a table's partitions.
+/// Returns the newest position of each partition of a table.
 pub(super) fn positions(writer: &Writer, table: Table) -> HashMap<String, Position> {
     writer.positions(table).map(|(partition, position)| (partition.to_owned(), position)).collect()
 }

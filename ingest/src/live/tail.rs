@@ -7,9 +7,9 @@
 //! Invariants:
 //! - A stream is identified by its content (see [`crate::source`]). Its cluster and its first line
 //!   name it. Before a byte is handed over, everything before that byte is read, and its hash is
-//!   compared with that of the position. So a file that was renamed, compressed or copied unnoticed
-//!   continues where it stopped, and a second copy brings nothing. No name, size, time or inode
-//!   number is trusted.
+//!   compared with the hash in the position. So a file that was renamed, compressed or copied
+//!   unnoticed continues where it stopped, and a second copy brings nothing. No name, size, time or
+//!   inode number is trusted.
 //! - If several files have the same stream, only one of them is ahead at a time. Another file
 //!   catches up by being read.
 //! - Before more is read of an open file that has changed, the last bytes that were read are

@@ -238,7 +238,7 @@ impl ConsumerContext for Context {
 }
 
 /// Answers a rebalance, for which the group waits. New partitions are not fetched yet. `assigned`
-/// are those partitions that are given away and that librdkafka fetched.
+/// are the partitions that are given away and were being fetched.
 pub(super) fn answer(consumer: &BaseConsumer<Context>, rebalance: &Rebalance, assigned: &[(&str, i32)]) {
     let cooperative = matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
     let none = TopicPartitionList::new();

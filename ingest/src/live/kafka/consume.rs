@@ -653,7 +653,7 @@ impl Consume<'_> {
         for at in waiting {
             let stream = &mut self.streams.all[at];
             let label = &stream.name.label;
-            // If a broker has not answered, it is not waited for again for the other partitions.
+            // Once a broker has failed to answer, no further partition waits for an answer now.
             if let Some(error) = &silent {
                 let why = format!("{label}: cannot determine where its log begins: {error}");
                 stream.retry(why);

@@ -73,7 +73,7 @@ pub const CLUSTER_ID_BYTES_MAX: usize = 128;
 /// What to read, and how to reach it.
 #[derive(Clone, Debug)]
 pub struct KafkaOptions {
-    /// Name in the configuration. It also names the cluster of brokers if these report no id.
+    /// Name in the configuration. It also names the cluster of brokers if the brokers report no id.
     pub name: String,
     /// The Kubernetes cluster of the events: column `cluster`.
     pub cluster: String,

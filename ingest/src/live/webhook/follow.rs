@@ -74,7 +74,7 @@ impl Source for WebhookSource {
     }
 }
 
-/// A cluster's stream, as far as it is handed over.
+/// How far a cluster's stream is handed over, and the text that is to be handed over next.
 struct Cursor {
     origin: Arc<Origin>,
     stream: Arc<StreamName>,

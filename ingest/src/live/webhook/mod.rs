@@ -297,7 +297,8 @@ impl Webhook {
 
     /// Takes no more connections, answers the requests under way if that is possible within
     /// `deadline`, and stops. What was acknowledged stays in the log; the source may be stopped
-    /// before or after, or continue. A disk that hangs in a sync delays this beyond the deadline.
+    /// before or after this call, or continue. A disk that hangs in a sync delays the shutdown past
+    /// the deadline.
     pub fn shutdown(self, deadline: Duration) {
         let until = Instant::now() + deadline;
         self.stop.send_replace(true);

@@ -92,7 +92,7 @@ impl SegmentHead {
         out
     }
 
-    /// The head at the beginning of `bytes`, and its length.
+    /// Parses the head of a segment at the beginning of `bytes`. Returns it with its length.
     pub fn parse(bytes: &[u8]) -> Option<(SegmentHead, usize)> {
         let mut rest = Rest(bytes);
         if rest.take(SEGMENT_MAGIC.len())? != SEGMENT_MAGIC {

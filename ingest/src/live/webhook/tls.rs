@@ -61,7 +61,8 @@ pub enum TlsError {
     },
 }
 
-/// The files as last read, and the configuration from those that could last be used.
+/// The hash of the files as last read, and the configuration from the last files that could be
+/// used.
 pub struct Identity {
     files: TlsFiles,
     current: Mutex<(blake3::Hash, Arc<ServerConfig>)>,

@@ -544,7 +544,7 @@ fn recover(
     if head.start != start || state.segments.back().is_some_and(|before| before.start >= start) {
         return Err(damaged(0, "its name is not the offset of its first record"));
     }
-    // The durable bytes of the previous segment end where this one begins.
+    // The durable bytes of the previous segment end where this segment begins.
     if let Some(before) = state.segments.back() {
         close(state.bytes, before, start, recent).map(|bytes| state.bytes = bytes)?;
     }

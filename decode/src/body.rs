@@ -101,7 +101,7 @@ fn only_line(body: &[u8], line_bytes_max: usize) -> Result<(Range<usize>, bool),
     }
 }
 
-/// The extents of the items of a list; `None` if the body is not a list of events.
+/// Returns where each item of a list begins and ends. `None` if the body is not a list of events.
 fn list_items(body: &[u8]) -> Option<Vec<Range<usize>>> {
     let (kind, items) = kind_and_items(body)?;
     if kind.as_deref() != Some("EventList") {

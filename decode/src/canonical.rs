@@ -210,7 +210,7 @@ impl<'l> Cursor<'l> {
         Some(&rest[..end])
     }
 
-    /// The text up to and including the next `mark`.
+    /// Returns the text up to and including the next `mark`.
     fn until(&mut self, mark: u8) -> Option<&'l [u8]> {
         let rest = self.rest();
         let end = memchr::memchr(mark, rest)? + 1;

@@ -204,7 +204,7 @@ impl Decoder {
         }
     }
 
-    /// The rows of the records decoded since the last call, in order.
+    /// Returns the rows of the records decoded since the last call, in order.
     pub(crate) fn take_records(&mut self) -> Result<RecordBatch, ArrowError> {
         let rows = self.rows.finish();
         self.begin_records();
@@ -518,7 +518,7 @@ fn last_event(line: &[u8], from: usize) -> Option<(usize, usize)> {
     None
 }
 
-/// Length of the JSON document at the start of `bytes`.
+/// Returns the length of the JSON document at the start of `bytes`; `None` if there is none.
 fn document_end(bytes: &[u8]) -> Option<usize> {
     let mut documents =
         serde_json::Deserializer::from_slice(bytes).into_iter::<&serde_json::value::RawValue>();

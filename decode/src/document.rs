@@ -202,7 +202,8 @@ pub(crate) fn code(document: &Document<'_, '_>, member: &Member) -> Result<Optio
     }
 }
 
-/// A timestamp, and whether its text is what [`crate::render`] writes.
+/// Reads a timestamp. Returns it in microseconds, and whether its text is what [`crate::render`]
+/// writes.
 pub(crate) fn timestamp(
     name: &str,
     document: &Document<'_, '_>,

@@ -91,7 +91,8 @@ pub(crate) fn members(bytes: &[u8], depth_max: usize) -> Result<Members<'_>, Ref
     serde_json::from_str(document.get()).map_err(|error| broken(text, &error))
 }
 
-/// The refusal of text that is not JSON. It says what the text is instead, if that is known.
+/// Returns the refusal of text that is not JSON. The refusal says what the text is instead, if that
+/// is known.
 fn broken(text: &str, error: &serde_json::Error) -> Refusal {
     if text.trim_end().ends_with("[Truncated...]") {
         return truncated(text);
@@ -107,7 +108,7 @@ fn broken(text: &str, error: &serde_json::Error) -> Refusal {
     Refusal::new(Reason::BrokenJson, format!("{what} at byte {}", error.column()))
 }
 
-/// The refusal of an event that a cloud's log service truncated.
+/// Returns the refusal of an event that a cloud's log service truncated.
 pub(crate) fn truncated(text: &str) -> Refusal {
     let detail = match cut_audit_id(text) {
         Some(id) => format!("ends in [Truncated...]; auditID {id}"),

@@ -308,7 +308,8 @@ impl<'a> Renderer<'a> {
         if self.offset.is_valid(row) { self.offset.value(row) } else { 0 }
     }
 
-    /// Bytes of the stream before and after the record that belong to no record.
+    /// Returns the bytes of the stream right before the record and right after it that belong to no
+    /// record.
     #[inline]
     pub fn frame(&self, row: usize) -> (&'a [u8], &'a [u8]) {
         let bytes = |array: &'a BinaryArray| if array.is_valid(row) { array.value(row) } else { &[] };

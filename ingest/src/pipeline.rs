@@ -73,8 +73,9 @@ pub struct IngestOptions {
     pub stop: Arc<AtomicBool>,
 }
 
-/// Bytes of text in a block, so that `workers` blocks stay within [`BLOCKS_MEMORY_BYTES`]. Each
-/// worker holds a text and columns of half its size, and the reader one more text.
+/// Returns the size of the text in a block, in bytes, with which the blocks of `workers` threads
+/// stay within [`BLOCKS_MEMORY_BYTES`]. Each worker holds a text, and columns of one and a half
+/// times its size; the reader holds one more text.
 pub fn block_bytes(workers: usize) -> usize {
     (2 * BLOCKS_MEMORY_BYTES / (5 * workers.max(1) + 2)).clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX)
 }

@@ -129,7 +129,7 @@ pub fn store(archive: &Archive, alerts: Vec<Alert>) -> Result<Option<u64>, Inges
     Ok(Some(new.len() as u64))
 }
 
-/// Ids of the alerts that the archive has of a partition.
+/// Returns the ids of the alerts that the archive has of a partition.
 pub(crate) fn stored_alerts(archive: &Archive, partition: &str) -> Result<HashSet<String>, IngestError> {
     let mut ids = HashSet::new();
     for batch in archive.read_rows(Table::Alerts, partition)? {
@@ -217,7 +217,7 @@ fn affordable(files: &[FileEntry], wanted_us: i64, until_us: i64) -> i64 {
     wanted_us
 }
 
-/// The events of a period that a matcher reads, and the columns that it needs.
+/// Selects the events of a period that a matcher reads, and the columns that it needs.
 fn selection(
     matcher: &Matcher,
     since_us: Option<i64>,

@@ -243,7 +243,8 @@ impl Stream {
         &self.input
     }
 
-    /// Name of the partition by content: cluster and first line; `None` for an empty stream.
+    /// Returns the name of the stream's partition, which is made from the cluster and the first
+    /// line. `None` for an empty stream.
     pub fn identity(&mut self, cluster: &str) -> Result<Option<String>, FileError> {
         while !self.at_end
             && self.carry.len() <= self.bounds.line_bytes_max
@@ -332,7 +333,7 @@ impl Stream {
         self.offset
     }
 
-    /// Bytes read and not handed out: an unfinished line.
+    /// Number of bytes that were read and not handed out, because they are an unfinished line.
     pub fn unfinished(&self) -> usize {
         self.carry.len()
     }
@@ -366,7 +367,7 @@ impl Stream {
         Ok(Skipped::To(fingerprint(&self.hasher)))
     }
 
-    /// The next block, read into `bytes`, whose allocation is reused; `None` at the end.
+    /// Returns the next block, read into `bytes`, whose allocation is reused. `None` at the end.
     pub fn next_block(
         &mut self,
         origin: &Arc<Origin>,

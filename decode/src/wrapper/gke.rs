@@ -133,8 +133,8 @@ fn reference(resource_name: &str, event: &mut PlainEvent) {
     event.subresource = owned(rest.get(2));
 }
 
-/// Fills the columns of the response from the response, if that is a `Status`. If it gives no
-/// message, the message is taken from the entry's own status.
+/// Fills the response columns of `event` from the entry's response, if that is a `Status`. If there
+/// is no message in it, the message of the entry's own status is taken.
 fn response(payload: &Members<'_>, event: &mut PlainEvent) -> Result<(), Refusal> {
     let response = json::object("protoPayload.response", json::member(payload, "response")).ok().flatten();
     if let Some(response) = response

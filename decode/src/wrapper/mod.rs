@@ -203,12 +203,12 @@ fn only_event(bytes: &[u8], refusal: Refusal, depth_max: usize) -> Result<PlainE
     }
 }
 
-/// The string literal that `text` is, apart from white space around it.
+/// Returns `text` without the white space around it, if it begins like a string literal.
 pub(crate) fn literal(text: &str) -> Option<&str> {
     Some(text.trim_matches(WHITE)).filter(|text| text.starts_with('"'))
 }
 
-/// The text of an event that is escaped in a string literal.
+/// Returns the text of an event that is escaped in a string literal.
 pub(crate) fn unescaped(literal: &str) -> Result<String, Refusal> {
     let mut text: String = serde_json::from_str(literal)
         .map_err(|_| Refusal::new(Reason::BrokenJson, "an escaped event that is not Unicode"))?;
@@ -233,7 +233,8 @@ pub(crate) fn short_items<'d>(items: impl ExactSizeIterator<Item = &'d str>) -> 
     Ok(())
 }
 
-/// The elements of the list in the member `name`; none if it is absent or null.
+/// Returns the elements of the list in the member `name`. There are none if the member is absent or
+/// null.
 fn items<'d>(name: &str, members: &Members<'d>) -> Result<Vec<&'d RawValue>, Refusal> {
     let Some(value) = json::member(members, name) else { return Ok(Vec::new()) };
     let items: Option<Vec<&RawValue>> =

@@ -55,7 +55,7 @@ impl History for ArchiveHistory {
     }
 }
 
-/// The commits of the table `alerts` that a seal made.
+/// Returns the commits of the table `alerts` that a seal made.
 pub fn mark_of(report: &SealReport) -> Mark {
     let commits = report.commits.iter().filter(|commit| commit.volume.table == Table::Alerts);
     Mark(commits.map(|commit| (commit.volume.period, commit.version)).collect())

@@ -34,7 +34,8 @@ impl Histogram {
         self.sum_us.fetch_add(us, Ordering::Relaxed);
     }
 
-    /// How many durations were at most each of [`BUCKETS`], then how many there were in all.
+    /// Returns, for each bound in [`BUCKETS`], how many durations were not longer, and then the
+    /// number of all durations.
     pub fn cumulative(&self) -> [u64; BUCKETS.len() + 1] {
         let mut sum = 0;
         std::array::from_fn(|bucket| {

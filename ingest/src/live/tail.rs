@@ -403,7 +403,8 @@ impl Files<'_> {
         Err(FileError::TooManyAlike { label: path.display().to_string(), tries: ALIKE_MAX }.into())
     }
 
-    /// Fingerprint of the first bytes of a partition, from its rows.
+    /// Returns the fingerprint of the first `length` bytes of a partition, computed from its rows.
+    /// `None` if there is no archive to read, or if these bytes could not be sealed in time.
     fn stored_prefix(&self, partition: &str, length: i64) -> Result<Option<Fingerprint>, Failure> {
         let Some(archive) = &self.feed.shared.archive else { return Ok(None) };
         if self.feed.sealed(partition).is_none_or(|sealed| sealed.next_offset < length)

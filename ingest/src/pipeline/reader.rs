@@ -246,8 +246,8 @@ impl Reader<'_> {
         Ok(Comparison::Found(Box::new(Found::Stream { stream: Box::new(stream), state, rejects_from })))
     }
 
-    /// Fingerprint of the first `length` bytes of a partition and the number of records in them,
-    /// from its rows.
+    /// Returns the fingerprint of the first `length` bytes of a partition and the number of records
+    /// in these bytes, computed from the partition's rows.
     fn stored_prefix(&self, partition: &str, length: i64) -> Result<(Fingerprint, u64), CompareError> {
         let rows = |table| -> Result<_, ArchiveError> {
             Ok(self.archive.read_rows(table, partition)?.map(|batch| batch.map_err(CompareError::from)))

@@ -261,7 +261,7 @@ pub(super) fn list(partitions: &[(&str, i32)]) -> TopicPartitionList {
     list
 }
 
-/// A list of partitions with the offsets to start from.
+/// Makes a list of partitions with the offsets to start from.
 pub(super) fn list_at<'p>(
     partitions: impl Iterator<Item = (&'p str, i32, i64)>,
 ) -> KafkaResult<TopicPartitionList> {

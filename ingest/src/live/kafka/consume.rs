@@ -854,8 +854,8 @@ fn go_on(
     true
 }
 
-/// A cluster's id as a part of a name: letters, digits, `.`, `_`, `-`, and `%XX` for any other
-/// byte.
+/// Returns a cluster's id as it is written in partition names: letters, digits, `.`, `_`, `-`, and
+/// `%XX` for any other byte.
 fn identity(id: &str) -> Option<String> {
     use fmt::Write as _;
 

@@ -72,7 +72,7 @@ impl Gather {
         self.next = next;
     }
 
-    /// Bytes that are not handed over yet.
+    /// Number of bytes that are not handed over yet.
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }

@@ -122,7 +122,8 @@ impl WebhookSource {
         }
     }
 
-    /// Where each cluster's stream continues, checked against the log.
+    /// Returns where each cluster's stream continues, after a check of the archive's positions
+    /// against the log.
     fn cursors(
         &self,
         feed: &Feed,

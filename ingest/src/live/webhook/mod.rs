@@ -290,7 +290,7 @@ impl Webhook {
         Arc::clone(&self.wal.counters)
     }
 
-    /// Why batches are refused now, if they are.
+    /// Returns why batches are refused now; `None` if they are not refused.
     pub fn trouble(&self) -> Option<String> {
         self.wal.trouble()
     }

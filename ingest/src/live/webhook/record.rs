@@ -117,7 +117,7 @@ impl SegmentHead {
 }
 
 impl RecordHead {
-    /// Bytes of the whole record.
+    /// Length of the whole record, in bytes.
     pub fn record_bytes(&self) -> u64 {
         (RECORD_HEAD_BYTES + self.name.len()) as u64 + u64::from(self.text_bytes)
     }

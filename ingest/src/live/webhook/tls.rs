@@ -79,7 +79,7 @@ impl Identity {
         Ok(Identity { files, current })
     }
 
-    /// The configuration that the next connection is served with.
+    /// Returns the configuration that the next connection is served with.
     pub fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&lock(&self.current).1)
     }

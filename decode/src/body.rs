@@ -1,17 +1,19 @@
 //! Turns a request's body into lines, one per item, each with its newline.
 //!
 //! Invariants:
-//! - A line is the item's bytes as they were received, not written again: the archive gives back
-//!   what the API server sent. An item with a line break between its tokens therefore cannot become
-//!   a line, and the body is refused; the API server writes no such JSON.
-//! - The text around the items (`kind`, `metadata`, commas) is not a record. A body that is one
-//!   event is its own item.
-//! - Any other body becomes one line as well, if it can. The API server gives a batch up after some
-//!   tries, so a refused body is lost; a kept one becomes a row of `rejects`, and is seen.
+//! - A line has the item's bytes exactly as they were received. They are never written anew,
+//!   because the archive gives back what the API server sent. An item with a line break between its
+//!   tokens therefore cannot become a line, and its body is refused. The API server writes no such
+//!   JSON.
+//! - The text around the items (`kind`, `metadata`, commas) is not a record. A body that is a
+//!   single event has that event as its only item.
+//! - A body that is neither a list nor an event also becomes one line, unless it is too long or has
+//!   a line break. The API server gives a batch up after some tries, so a refused body is lost. A
+//!   body that is kept becomes a row of `rejects`, and is seen.
 //! - All or nothing: a refused body leaves no line.
-//! - The memory of a list of many tiny items is bounded by the body's length.
+//! - The memory that a list of many tiny items takes is bounded by the body's length.
 //!
-//! Nothing is kept here; a body that was not stored is sent again.
+//! Nothing is kept here. A body that was not stored because of a crash is sent again.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -42,7 +44,7 @@ pub enum BodyError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lines {
     pub count: u32,
-    /// It was neither a list nor an event.
+    /// Whether the body was neither a list nor an event.
     pub is_odd: bool,
 }
 
@@ -58,8 +60,8 @@ pub fn into_lines(body: &mut Vec<u8>, line_bytes_max: usize) -> Result<Lines, Bo
     if items.iter().any(|item| memchr::memchr(b'\n', &body[item.clone()]).is_some()) {
         return Err(BodyError::LineBreak);
     }
-    // There is at least one byte before the first item of a list, and between two items, so items
-    // move to the left and overwrite nothing that is still to be moved.
+    // There is at least one byte before the first item of a list, and between two items. So each
+    // item moves to the left with its newline, and overwrites no item that is still to be moved.
     let mut end = 0;
     for item in &items {
         let length = item.len();
@@ -77,8 +79,8 @@ pub fn into_lines(body: &mut Vec<u8>, line_bytes_max: usize) -> Result<Lines, Bo
     Ok(Lines { count, is_odd })
 }
 
-/// The content of a body that is not a list, without white space around it, and whether it is not
-/// an event.
+/// Returns the extent of the content of a body that is not a list, without the white space around
+/// it, and whether the content is something other than an event.
 fn only_line(body: &[u8], line_bytes_max: usize) -> Result<(Range<usize>, bool), BodyError> {
     let white = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
     let Some(start) = body.iter().position(|byte| !white(byte)) else {
@@ -89,7 +91,8 @@ fn only_line(body: &[u8], line_bytes_max: usize) -> Result<(Range<usize>, bool),
     let broken = memchr::memchr(b'\n', line).is_some();
     let is_event = kind_and_items(body).is_some_and(|(kind, _)| kind.as_deref() == Some("Event"));
     match (is_event, broken) {
-        // An event longer than the bound stays an event, and becomes a reject like one in a list.
+        // An event longer than the bound is still taken as an event; it becomes a reject, as it
+        // would in a list.
         (true, false) => Ok((start..end, false)),
         (true, true) => Err(BodyError::LineBreak),
         (false, true) => Err(BodyError::NoEvents),
@@ -98,7 +101,7 @@ fn only_line(body: &[u8], line_bytes_max: usize) -> Result<(Range<usize>, bool),
     }
 }
 
-/// The extents of the items of a list; `None` if the body is not a list of events.
+/// Returns where each item of a list begins and ends. `None` if the body is not a list of events.
 fn list_items(body: &[u8]) -> Option<Vec<Range<usize>>> {
     let (kind, items) = kind_and_items(body)?;
     if kind.as_deref() != Some("EventList") {
@@ -114,7 +117,8 @@ fn list_items(body: &[u8]) -> Option<Vec<Range<usize>>> {
 
 type KindAndItems<'b> = (Option<Cow<'b, str>>, Option<Vec<&'b RawValue>>);
 
-/// The members that matter of a body that is one JSON object.
+/// Returns the members `kind` and `items` of a body. `None` if the body is not one JSON object, has
+/// one of the two more than once, or has too many items.
 fn kind_and_items(body: &[u8]) -> Option<KindAndItems<'_>> {
     let items_max = SHORT_ITEMS_MAX + body.len() / ITEM_BYTES_MIN;
     let mut deserializer = serde_json::Deserializer::from_slice(body);
@@ -138,8 +142,8 @@ impl<'b> Visitor<'b> for List {
         let (mut kind, mut items) = (None, None);
         while let Some(key) = map.next_key::<Text<'b>>()? {
             match key.0.as_ref() {
-                // Readers differ in which of two members with one name they take, so such a body is
-                // not recognised.
+                // JSON readers differ in which of two members with the same name they take, so such
+                // a body is not recognised.
                 "kind" if kind.is_some() => return Err(A::Error::duplicate_field("kind")),
                 "items" if items.is_some() => return Err(A::Error::duplicate_field("items")),
                 "kind" => kind = Some(map.next_value::<Text<'b>>()?.0),

@@ -1,17 +1,18 @@
-//! Reads a line that is written as kube-apiserver writes it, from left to right.
+//! Reads a *canonical* line, one that is written as kube-apiserver writes it, from left to right.
 //!
-//! Most lines are such lines, and most of their values were seen before in the block: the user, the
-//! addresses, the annotations. So the reader tokenises as little as possible. It expects the text
-//! of each key where the key must be, guesses where a value ends by searching for the text that
-//! follows it, and looks the text of the value up in a memo. A new value is parsed on its own, by
-//! the code that also reads it from a whole line. Bodies are always parsed.
+//! Most lines are canonical, and most of their values (the user, the addresses, the annotations)
+//! have occurred before in the block. So the reader tokenises as little as possible. It expects the
+//! text of each key where the key must be, guesses where a value ends by searching for the text
+//! that follows it, and looks the text of the value up in a memo. A new value is parsed on its own,
+//! by the same code that reads it as part of a whole line. Request and response bodies are always
+//! parsed.
 //!
 //! Why a guess is safe: a line is accepted only if it consists, from the first byte to the last, of
 //! the literal text of the keys and of values that are each one whole JSON value. JSON's grammar is
 //! unambiguous, so this is the only reading of the line. A guess that cut a value short or long
-//! leaves text that is not a JSON value, and the line goes to the general reader. The same is true
-//! of the format: whatever is not written as [`crate::render`] writes it goes to the general
-//! reader, so a row pushed here needs no `raw`.
+//! leaves text that is not a JSON value, and the line goes to the general reader. So does a line
+//! that is not in the format that [`crate::render`] writes. A row pushed here therefore needs no
+//! `raw`.
 //!
 //! Nothing is kept here between lines but the memos of [`crate::rows`]; a crash loses the block,
 //! which is read again.
@@ -37,7 +38,7 @@ static CODE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(br#","code
 static RESPONSE_OBJECT: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(br#","responseObject":"#));
 static RECEIVED: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(RECEIVED_KEY));
 const RECEIVED_KEY: &[u8; 29] = br#","requestReceivedTimestamp":""#;
-/// Pushes the row of a canonical line; false if the general reader must read the line.
+/// Pushes the row of a canonical line. Returns `false` if the general reader must read the line.
 pub(crate) fn push(rows: &mut Rows, line: &[u8], place: &Place<'_>, fragments: &mut Parser) -> bool {
     let Some(row) = read(rows, line, fragments) else { return false };
     rows.push(&row, place, line);
@@ -100,7 +101,8 @@ fn read<'l>(rows: &mut Rows, line: &'l [u8], fragments: &mut Parser) -> Option<R
     };
     let (mut reference, mut resource_version) = (NO_OBJECT, None);
     if cursor.eat(br#","objectRef":"#) {
-        // The object is flat: its first closing brace outside a string ends it.
+        // The object is flat, so its first closing brace ends it. If that brace is inside a string,
+        // the text up to it is not JSON, and the line goes to the general reader.
         let text = cursor.until(b'}')?;
         (reference, resource_version) = object_ref(rows, text, fragments)?;
     }
@@ -180,7 +182,8 @@ impl<'l> Cursor<'l> {
         &self.line[self.at..]
     }
 
-    /// Inlined, so that a text of known length is compared with a few wide loads.
+    /// Skips `text` if it comes next, and returns whether it did. Inlined, so that a text of known
+    /// length is compared with a few wide loads.
     #[inline(always)]
     fn eat<const N: usize>(&mut self, text: &[u8; N]) -> bool {
         let eaten = self.rest().first_chunk() == Some(text);
@@ -195,8 +198,8 @@ impl<'l> Cursor<'l> {
         self.eat(text).then_some(())
     }
 
-    /// The text between the quotes of a string whose opening quote was just eaten. `None` if it
-    /// ends in an escape, or does not end.
+    /// Returns the text between the quotes of a string whose opening quote was just eaten. `None`
+    /// if the text up to the next quote ends in a backslash, or if there is no other quote.
     fn string(&mut self) -> Option<&'l [u8]> {
         let rest = self.rest();
         let end = memchr::memchr(b'"', rest)?;
@@ -207,7 +210,7 @@ impl<'l> Cursor<'l> {
         Some(&rest[..end])
     }
 
-    /// The text up to and including the next `mark`.
+    /// Returns the text up to and including the next `mark`.
     fn until(&mut self, mark: u8) -> Option<&'l [u8]> {
         let rest = self.rest();
         let end = memchr::memchr(mark, rest)? + 1;
@@ -215,7 +218,7 @@ impl<'l> Cursor<'l> {
         Some(&rest[..end])
     }
 
-    /// The text of a `responseStatus`, which ends with its code.
+    /// Returns the text of a `responseStatus` whose last member is its code.
     fn status(&mut self) -> Option<&'l [u8]> {
         let rest = self.rest();
         let mut end = CODE.find(rest)? + br#","code":"#.len();
@@ -229,8 +232,8 @@ impl<'l> Cursor<'l> {
         Some(&rest[..=end])
     }
 
-    /// The code of a `responseStatus` without other members, as nearly every successful request has
-    /// it.
+    /// Returns the code of a `responseStatus` that has only a code. Nearly every successful request
+    /// has such a status.
     fn bare_code(&mut self) -> Option<i32> {
         const KEY: &[u8; 22] = br#"{"metadata":{},"code":"#;
         let text: &[u8; KEY.len() + 4] = self.rest().first_chunk()?;
@@ -249,7 +252,8 @@ impl<'l> Cursor<'l> {
     }
 }
 
-/// The key of a string by its text between the quotes, if Go would write it this way.
+/// Returns the key of the string whose text between the quotes is `text`. `None` if Go would write
+/// that string in another way.
 ///
 /// The dictionary itself remembers text that needs no escapes; `memo` remembers other text.
 fn string(text: &[u8], memo: &mut Memo<i32>, column: &mut DictColumn) -> Option<i32> {
@@ -275,10 +279,11 @@ fn string(text: &[u8], memo: &mut Memo<i32>, column: &mut DictColumn) -> Option<
     Some(key)
 }
 
-/// The columns of an `objectRef` and its version.
+/// Returns the keys of the columns of an `objectRef`, and its `resourceVersion`.
 ///
-/// Versions seldom occur twice. Go writes the version last for most objects; there the rest is
-/// remembered without it. Such a rest has no closing brace, so it differs from every whole text.
+/// Versions seldom occur twice. Go writes the version last for most objects. For these the memo
+/// remembers only the text before the version. That text has no closing brace, so it differs from
+/// the text of every whole `objectRef`.
 fn object_ref<'l>(
     rows: &mut Rows,
     text: &'l [u8],
@@ -308,7 +313,7 @@ fn object_ref<'l>(
     Some((keys, (end > 0).then(|| &text[start..end])))
 }
 
-/// The text before a version that ends an `objectRef`, and that version.
+/// If an `objectRef` ends with its version, returns the text before the version, and the version.
 fn version_at_end(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let inner = text.strip_suffix(br#""}"#)?;
     let digits = inner.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
@@ -317,7 +322,8 @@ fn version_at_end(text: &[u8]) -> Option<(&[u8], &[u8])> {
     (digits > 0).then_some((rest, version))
 }
 
-/// An `objectRef` with plain text and its members in order, and the extent of its version.
+/// Reads an `objectRef` whose strings have no escapes and whose members are in order. Returns the
+/// keys of its columns and the extent of its version, which is `(0, 0)` if there is none.
 fn plain_object_ref(rows: &mut Rows, text: &[u8]) -> Option<(ObjectKeys, (usize, usize))> {
     let mut cursor = Cursor { line: text, at: 1 };
     let mut values = [None; OBJECT_NAMES.len()];
@@ -392,8 +398,8 @@ fn object<T>(
     fragment(text, fragments, read)
 }
 
-/// A body, if it is one JSON value without white space around it. `null` is left to the general
-/// reader.
+/// Returns the text of a body, if it is one JSON value without white space around it. `null` is
+/// left to the general reader.
 fn body<'l>(text: &'l [u8], fragments: &mut Parser) -> Option<&'l [u8]> {
     let is_white = |byte: Option<&u8>| byte.is_none_or(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'));
     if is_white(text.first()) || is_white(text.last()) || text == b"null" {

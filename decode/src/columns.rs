@@ -54,7 +54,7 @@ impl Dictionary {
         &self.bytes[self.offsets[at] as usize..self.offsets[at + 1] as usize]
     }
 
-    /// The key of `value`, which may be new.
+    /// Returns the key of `value`, and adds the value if it is new.
     pub(crate) fn intern(&mut self, value: &str) -> i32 {
         match self.find(value.as_bytes()) {
             Ok(key) => key,
@@ -62,8 +62,8 @@ impl Dictionary {
         }
     }
 
-    /// The key of the value that `text` is without escapes, or the hash to [`insert`](Self::insert)
-    /// it under.
+    /// Returns the key of the value `text`, if that value is known and JSON writes it without
+    /// escapes. Otherwise returns the hash to [`insert`](Self::insert) it under.
     pub(crate) fn plain(&mut self, text: &[u8]) -> Result<i32, u64> {
         match self.find(text) {
             Ok(key) if self.plain[key as usize] => Ok(key),
@@ -137,14 +137,14 @@ impl<T: Copy> Memo<T> {
         Memo { hasher: DefaultHashBuilder::default(), table: HashTable::new(), arena: Vec::new() }
     }
 
-    /// The remembered value, or the hash to [`insert`](Self::insert) it under.
+    /// Returns the remembered value, or the hash to [`insert`](Self::insert) it under.
     pub(crate) fn get(&self, raw: &[u8]) -> Result<T, u64> {
         let hash = self.hasher.hash_one(raw);
         self.find(hash, raw).ok_or(hash)
     }
 
-    /// Like [`get`](Self::get), but with a hash that the caller has and always takes from the same
-    /// place.
+    /// Like [`get`](Self::get), but with a hash that the caller has computed. All hashes of one
+    /// memo must come from the same hasher.
     pub(crate) fn find(&self, hash: u64, raw: &[u8]) -> Option<T> {
         let is_it = |known: &Remembered<T>| {
             known.hash == hash && &self.arena[known.start as usize..known.end as usize] == raw
@@ -192,7 +192,7 @@ fn dictionary_array(keys: Vec<i32>, values: StringArray) -> Result<DictionaryArr
 #[derive(Default)]
 struct Presence {
     bits: Vec<u8>,
-    /// Bits of the last rows, fewer than eight.
+    /// Bits of the last rows, which are fewer than eight and so do not fill a byte yet.
     open: u8,
     rows: usize,
     present: usize,
@@ -224,11 +224,11 @@ impl Presence {
 /// A column of strings that repeat.
 pub(crate) struct DictColumn {
     pub(crate) dictionary: Dictionary,
-    /// Keys of all rows after the first `absent`, which have no value: many columns are null for a
-    /// whole block.
+    /// Keys of all rows after the first `absent` rows. Those rows have no value, and no entry here,
+    /// because many columns are null for a whole block.
     keys: Vec<i32>,
     absent: usize,
-    /// Keys of the names of a closed set, as they are seen.
+    /// Key of each name of a closed set; [`NULL`] for a name that was not seen yet.
     known: Vec<i32>,
 }
 
@@ -237,7 +237,7 @@ impl DictColumn {
         DictColumn { dictionary: Dictionary::new(), keys: Vec::new(), absent: 0, known: Vec::new() }
     }
 
-    /// The key of `text` if it is one of `names`, which must be the same at every call.
+    /// Returns the key of `text` if it is one of `names`. All calls must pass the same `names`.
     pub(crate) fn known(&mut self, text: &[u8], names: &[&'static str]) -> Option<i32> {
         let at = names.iter().position(|name| name.as_bytes() == text)?;
         self.known.resize(names.len(), NULL);
@@ -271,7 +271,7 @@ impl DictColumn {
     }
 }
 
-/// A column of string lists that repeat, as items and as whole lists.
+/// A column of string lists, in which both single items and whole lists repeat.
 pub(crate) struct ListColumn {
     pub(crate) dictionary: Dictionary,
     /// Where each distinct list begins in `items`.
@@ -351,8 +351,8 @@ impl BytesColumn {
     }
 
     fn take(&mut self) -> (OffsetBuffer<i32>, Buffer, Option<NullBuffer>) {
-        // The next block is like this one: reserving room for it at once saves the copies of
-        // growing.
+        // The next block is probably like this one. Reserving room for it at once avoids the copies
+        // that growing would make.
         let (rows, bytes) = (roomy(self.offsets.len()), roomy(self.bytes.len()));
         let mut offsets = Vec::with_capacity(rows);
         offsets.push(0);

@@ -2,20 +2,19 @@
 //!
 //! Invariants:
 //! - Every byte of a line is kept: as an event whose columns render to it, as an event with `raw`,
-//!   or as a reject. Bytes around the items of an `EventList` are kept in `frame_before` and
-//!   `frame_after`.
+//!   or as a reject. Bytes around the events of an `EventList` or a cloud's wrapper are kept in
+//!   `frame_before` and `frame_after`, the *frame* of a row.
 //! - A row is pushed whole or not at all: everything that can be refused is decoded before the
-//!   first column is touched.
+//!   first column is changed.
 //! - The result equals that of [`crate::decode_alone`] on every input.
 //!
-//! There are three readers, each for the lines that the one before it does not read: `canonical`
-//! reads a line that is written as kube-apiserver writes it, `members` reads members in any order
-//! and format from a simd-json tape, and [`crate::plain`] reads the rest. Objects that repeat
-//! (`user`, `annotations`, `sourceIPs`, `responseStatus`, `objectRef`) are looked up by their text
-//! and decoded once per block. Bodies are never built: they are slices of the line. Whether a line
-//! is canonical, so that `raw` can be left out, follows from the positions of its members: the gaps
-//! between values must be what [`crate::render`] writes, and each value must be written as it
-//! writes it.
+//! There are three readers, and a line that one of them does not read goes to the next. `canonical`
+//! reads a line that is written as kube-apiserver writes it. `members` reads members in any order
+//! and format from a simd-json tape. [`crate::plain`] reads the rest. Objects that repeat (`user`,
+//! `annotations`, `sourceIPs`, `responseStatus`, `objectRef`) are looked up by their text and
+//! decoded once per block. Bodies are not decoded into values; they are slices of the line. The
+//! positions of the members show whether a line is canonical, so that `raw` can be left out: the
+//! text between the values, and the text of each value, must be what [`crate::render`] writes.
 //!
 //! The decoder keeps nothing between blocks but its buffers, so after a crash a block is decoded
 //! again with the same result.
@@ -53,7 +52,8 @@ pub struct DecoderConfig {
 pub const LINE_BYTES_MAX: usize = 4 << 20;
 /// Maximum nesting depth of a document.
 pub const DEPTH_MAX: usize = 128;
-/// Maximum number of bytes of one line that are parsed in search of a whole event after a tear.
+/// Maximum number of bytes of one line that are parsed in search of a whole event after a tear,
+/// where a writer stopped in the middle of another event.
 const RECOVERY_BYTES_MAX: usize = 64 << 20;
 
 impl Default for DecoderConfig {
@@ -69,10 +69,11 @@ pub struct DecodedBlock {
     pub events: RecordBatch,
     /// Rows of [`strongroom_schemas::Table::Rejects`] in its batch schema, in stream order.
     pub rejects: RecordBatch,
-    /// Leaf hash of the record of each row of `events`, if the block was decoded to be sealed; else
-    /// empty.
+    /// For each row of `events`, the leaf hash of its record, if the block was decoded to be
+    /// sealed. Otherwise empty.
     pub record_hashes: Vec<Sha256Hash>,
-    /// Bytes of the block that were decoded: less than its length if an unfinished line was left.
+    /// Number of bytes of the block that were decoded. It is less than the block's length if an
+    /// unfinished last line was left.
     pub consumed: usize,
 }
 
@@ -87,7 +88,8 @@ impl DecodedBlock {
 pub struct Decoder {
     config: DecoderConfig,
     parser: Parser,
-    /// For values parsed on their own; one level of nesting belongs to the line.
+    /// Parser of values that are parsed on their own. It allows one level of nesting less than
+    /// `parser`, because the line around such a value is a level too.
     fragments: Parser,
     rows: Rows,
     members: Vec<Member>,
@@ -179,8 +181,9 @@ impl Decoder {
     }
 
     /// Decodes one record of `events` on its own and pushes its row, or returns why it is not one.
-    /// A rendered record is an event; a kept one may also be a string literal that contains an
-    /// event, or an entry that is mapped to one.
+    /// A record that was rendered from columns is a bare event. A record that was kept in `raw` may
+    /// also be a string literal that contains an event, or a cloud's entry that is mapped to an
+    /// event.
     pub(crate) fn record_alone(&mut self, record: &[u8], is_rendered: bool) -> Result<(), Refusal> {
         let place = Place { offset: 0, before: &[] };
         let Err(refusal) = self.event(record, &place) else { return Ok(()) };
@@ -201,7 +204,7 @@ impl Decoder {
         }
     }
 
-    /// The rows of the records decoded since the last call, in order.
+    /// Returns the rows of the records decoded since the last call, in order.
     pub(crate) fn take_records(&mut self) -> Result<RecordBatch, ArrowError> {
         let rows = self.rows.finish();
         self.begin_records();
@@ -228,7 +231,8 @@ impl Decoder {
         self.general(text.as_bytes(), Some(literal.as_bytes()), place)
     }
 
-    /// Decodes an event in any form. If it is escaped in `literal`, that is its record.
+    /// Decodes an event in any form. The row's record is `literal` if the event was escaped in that
+    /// string literal, and otherwise `text`.
     fn general(&mut self, text: &[u8], literal: Option<&[u8]>, place: &Place<'_>) -> Result<(), Refusal> {
         let Decoder { parser, rows, members, config, .. } = self;
         let outcome = parser.parse(text, |nodes, base| {
@@ -241,9 +245,9 @@ impl Decoder {
         });
         match outcome {
             Ok(Ok(())) => Ok(()),
-            // Refused, odd, or not JSON to simd-json: the plain decoder decides. For example, only
-            // the last value of a repeated key counts, and the tape's reader may have refused the
-            // first.
+            // The reader refused the text or does not support its form, or simd-json does not parse
+            // it. The plain decoder decides. For example, only the last value of a repeated key
+            // counts, and the reader may have refused the first.
             Ok(Err(Stop)) | Err(_) => {
                 let event = wrapper::bare_event(text, config.depth_max)?;
                 let record = literal.unwrap_or(text);
@@ -254,8 +258,10 @@ impl Decoder {
         }
     }
 
-    /// Decodes the single event of a line that is not a bare event, or refuses the line with a more
-    /// exact reason. Wrappers of whole lines are left to [`Self::wrapped`].
+    /// Decodes the single event of a line that is not a bare event. Otherwise returns why the line
+    /// is refused, more exactly than `refusal` if possible. A wrapper is decoded here only if its
+    /// line is [`LineKind::Open`] and it has one record; other wrappers are left to
+    /// [`Self::wrapped`].
     fn lone_record(&mut self, whole: &Piece<'_>, refusal: Refusal, kind: LineKind) -> Result<(), Refusal> {
         let bytes = &whole.line[whole.start..];
         match refusal.reason {
@@ -286,8 +292,8 @@ impl Decoder {
         }
     }
 
-    /// Decodes one record of a wrapper, with the bytes from `frame_from` as its frame. Returns
-    /// where its bytes end.
+    /// Decodes one record of a wrapper. The bytes from `frame_from` to the record are its frame.
+    /// Returns where the record's bytes end.
     fn record(
         &mut self,
         whole: &Piece<'_>,
@@ -315,7 +321,7 @@ impl Decoder {
     }
 
     /// Decodes the records of the wrapper `line[start..end]`, unless there are more than
-    /// `records_left`. Bytes from `frame_from` on belong to no record yet.
+    /// `records_left`. The line's bytes from `frame_from` on belong to no record yet.
     fn wrapped(
         &mut self,
         whole: &Piece<'_>,
@@ -337,9 +343,9 @@ impl Decoder {
     }
 
     /// Decodes `members` one by one; a refused member becomes a reject. Bytes of `line[start..end]`
-    /// that belong to no member become frame, or part of the reject beside them, so that none is
-    /// lost. `decode` is given the offset from which bytes belong to its member, and returns where
-    /// the bytes of its record end.
+    /// that belong to no member become frame, or part of the reject beside them, so that no byte is
+    /// lost. `decode(decoder, member, from)` decodes one member, to which the bytes from `from` on
+    /// belong, and returns where the bytes of its record end.
     fn each<T>(
         &mut self,
         whole: &Piece<'_>,
@@ -372,13 +378,14 @@ impl Decoder {
     /// events beside broken text.
     ///
     /// A client can send text that looks like an event: a body may contain one. So only two kinds
-    /// are believed: events that follow each other from the line's first byte, and, after a tear,
-    /// the one event that ends where the line does, because nested text is always followed by what
-    /// closes it. Members of a list or a wrapper, and documents on a line, are judged one by one: a
-    /// member that is too deep does not cost the others.
+    /// of events are believed: events that follow each other from the line's first byte, and, after
+    /// a tear, the one event that ends where the line does. That event cannot be nested in other
+    /// text, because nested text is always followed by what closes it. Members of a list or a
+    /// wrapper, and documents on a line, are judged one by one, so that a member that is too deep
+    /// does not cost the others.
     fn recover(&mut self, whole: &Piece<'_>, refusal: Refusal) {
-        // Depth is checked first: nothing else is known yet of a line that is too deep, and it may
-        // be due to one member.
+        // The depth of a line is checked before anything else. So nothing else is known yet of a
+        // line that is too deep, and a single member may be the cause.
         let too_deep = refusal.reason == Reason::TooDeep;
         if (too_deep || refusal.reason == Reason::NotAnAuditEvent) && self.event_list(whole) {
             return;
@@ -426,8 +433,8 @@ impl Decoder {
         }
     }
 
-    /// Decodes one of several documents on a line; false if it is neither an event, nor a wrapper,
-    /// nor too deep.
+    /// Decodes one of several documents on a line. Returns `false` if the document is neither an
+    /// event, nor a wrapper, nor too deep.
     fn document(&mut self, whole: &Piece<'_>, extent: (usize, usize), records_left: &mut usize) -> bool {
         let (start, end) = extent;
         let frame_from = if start == whole.start { 0 } else { start };
@@ -445,7 +452,7 @@ impl Decoder {
         }
     }
 
-    /// Decodes the items of an `EventList`; false if the line is not one.
+    /// Decodes the items of an `EventList`. Returns `false` if the line is not one.
     fn event_list(&mut self, whole: &Piece<'_>) -> bool {
         let Some(items) = list_items(&whole.line[whole.start..]) else { return false };
         if let Err(refusal) = wrapper::short_items(items.iter().copied()) {
@@ -482,20 +489,21 @@ struct Piece<'l> {
 }
 
 impl<'l> Piece<'l> {
-    /// The extent in the line of `text`, which is a slice of it.
+    /// Returns where `text`, which is a slice of the line, begins and ends in the line.
     fn extent_of(&self, text: &str) -> (usize, usize) {
         let start = text.as_ptr() as usize - self.line.as_ptr() as usize;
         (start, start + text.len())
     }
 
-    /// The place of a record that begins at `start`, with the bytes from `frame_from` to it as its
-    /// frame.
+    /// Returns the place of a record that begins at `start`. The bytes from `frame_from` to `start`
+    /// are its frame.
     fn place(&self, start: usize, frame_from: usize) -> Place<'l> {
         Place { offset: self.offset + start as i64, before: &self.line[frame_from..start] }
     }
 }
 
-/// The extent of the event after `from` that ends with `line`: the first whose document does.
+/// Returns the extent of the first text at or after `from` that begins like an event and whose
+/// document ends where `line` does, apart from white space.
 fn last_event(line: &[u8], from: usize) -> Option<(usize, usize)> {
     let text_end = line.trim_ascii_end().len();
     let mut bytes_left = RECOVERY_BYTES_MAX;
@@ -510,7 +518,7 @@ fn last_event(line: &[u8], from: usize) -> Option<(usize, usize)> {
     None
 }
 
-/// Length of the JSON document at the start of `bytes`.
+/// Returns the length of the JSON document at the start of `bytes`; `None` if there is none.
 fn document_end(bytes: &[u8]) -> Option<usize> {
     let mut documents =
         serde_json::Deserializer::from_slice(bytes).into_iter::<&serde_json::value::RawValue>();

@@ -1,9 +1,9 @@
 //! Reads a line that simd-json has parsed, member by member.
 //!
-//! Invariant: what is read here is what [`crate::plain`] reads from the same bytes; otherwise
-//! [`Stop`] hands the line over to it. The text of a value is checked together with the value:
-//! `raw` can be left out only if the text is what [`crate::render`] will write. Nothing is kept
-//! here.
+//! Invariant: what is read here is what [`crate::plain`] reads from the same bytes. Where that is
+//! not certain, [`Stop`] hands the line over to the plain decoder. The text of a value is checked
+//! together with the value: `raw` can be left out only if the text is what [`crate::render`] will
+//! write. Nothing is kept here.
 
 use simd_json::{Node, StaticNode};
 
@@ -12,7 +12,8 @@ use crate::render::{self, go_string};
 use crate::tape::{self, Member, Odd};
 use crate::time;
 
-/// This reader does not read the line; [`crate::plain`] decides what it is, and why it is refused.
+/// Says that this reader does not read the line. [`crate::plain`] then decides whether the line is
+/// an event, and why it is refused if it is not.
 pub(crate) struct Stop;
 
 impl From<Refusal> for Stop {
@@ -80,8 +81,8 @@ impl<'d, 't> Document<'d, 't> {
     pub(crate) fn is_canonical_string(&self, member: &Member, value: &str) -> bool {
         let text = self.text(member);
         if text.len() == value.len() + 2 {
-            // No escape is as short as its character, so there is none; characters that Go would
-            // escape must be absent.
+            // Every escape is longer than its character, so text of this length has no escapes.
+            // Characters that Go would escape must be absent.
             let inner = value.as_bytes();
             return memchr::memchr3(b'<', b'>', b'&', inner).is_none()
                 && (memchr::memchr(0xe2, inner).is_none()
@@ -98,8 +99,8 @@ pub(crate) fn is_go_string(value: &str, text: &[u8]) -> bool {
     written == text
 }
 
-/// Whether `members` are in the order of `names`, without white space, from `open` (right after the
-/// brace) to `close` (the brace).
+/// Whether `members` follow each other without white space, in the order of `names`, from `open`
+/// (right after the opening brace) to `close` (the closing brace).
 pub(crate) fn is_compact(line: &[u8], members: &[Member], names: &[&str], open: usize, close: usize) -> bool {
     let (mut at, mut expected) = (open, names.iter());
     for (number, member) in members.iter().enumerate() {
@@ -122,7 +123,8 @@ pub(crate) struct UserFields<'t> {
     pub(crate) any: bool,
 }
 
-/// Reads a `UserInfo`; the last value says whether its text is what [`crate::render`] writes.
+/// Reads a `UserInfo`. Returns its fields, its groups, and whether its text is what
+/// [`crate::render`] writes.
 pub(crate) fn read_user<'t>(
     document: &Document<'t, 't>,
     member: &Member,
@@ -184,7 +186,8 @@ pub(crate) fn json_object<'d>(
     }
 }
 
-/// Text of a line that simd-json accepted is UTF-8; if not, the plain decoder says so.
+/// Returns text of a line that simd-json accepted, which is UTF-8. If it is not, the plain decoder
+/// reports that.
 pub(crate) fn utf8(text: &[u8]) -> Result<&str, Stop> {
     std::str::from_utf8(text).map_err(|_| Stop)
 }
@@ -199,7 +202,8 @@ pub(crate) fn code(document: &Document<'_, '_>, member: &Member) -> Result<Optio
     }
 }
 
-/// A timestamp, and whether its text is what [`crate::render`] writes.
+/// Reads a timestamp. Returns it in microseconds, and whether its text is what [`crate::render`]
+/// writes.
 pub(crate) fn timestamp(
     name: &str,
     document: &Document<'_, '_>,

@@ -1,8 +1,9 @@
-//! Writes values in the formats that forms name.
+//! Writes values in the formats that forms name. A *form* is a template that says how the record of
+//! a row is written from its columns.
 //!
-//! Invariant: a value is written whole or not at all: a time whose digits do not fit is a fault,
+//! Invariant: a value is written whole or not at all. A time whose digits do not fit is a fault,
 //! and is never cut. The closed sets of formats are in [`strongroom_schemas::form`];
-//! `docs/format.md`, *Forms*, says what each of them writes. Nothing is kept here.
+//! `docs/format.md`, *Forms*, says what each format writes. Nothing is kept here.
 
 use strongroom_schemas::form::{Decimals, Layout, Style, Zone};
 
@@ -123,7 +124,8 @@ pub(crate) fn time(decimals: Decimals, zone: Zone, micros: i64, out: &mut Vec<u8
     Some(())
 }
 
-/// Appends the time as a whole number of `unit` microseconds since 1970; `None` if it is not whole.
+/// Appends the time as a whole number of `unit` microseconds since 1970. `None` if that is not a
+/// whole number, or if the year does not have four digits.
 pub(crate) fn epoch(unit: i64, micros: i64, out: &mut Vec<u8>) -> Option<()> {
     if !TIMES.contains(&micros) || micros % unit != 0 {
         return None;

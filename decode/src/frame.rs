@@ -5,20 +5,21 @@
 //! or inside a line that is longer than a block; such a line continues in the next block. Nothing
 //! is kept here: after a crash a stream is cut again from any sealed position, at the same places.
 //!
-//! AWS Firehose writes documents one after the other, so the length of its line has no bound. A
-//! line that is longer than the bound and begins with such a document is cut into parts, which are
-//! decoded like lines.
-//! - It is cut only between the braces of `BOUNDARY`. JSON never contains these bytes: a quote that
-//!   is not escaped opens or closes a string; after `}` no object opens, and after a closed string
-//!   there is no letter. So text that a client sent cannot be cut out of the document around it.
-//!   Writers of other lines are not known to escape what clients send, so other lines are not
-//!   searched.
-//! - A part is one document, or several that have at most [`PART_BYTES`] together: tiny documents
-//!   do not become millions of parts. A document longer than the bound is a part, and is handed out
-//!   in pieces.
-//! - The places of the cuts follow from the line's bytes and the bound, and not from how the line
-//!   was split into blocks: a block ends at a cut, unless it has none, and [`LineSoFar`] has what
-//!   is needed to continue.
+//! AWS Firehose writes documents one after the other without a newline, so the length of its lines
+//! has no bound. A line that is longer than the bound and begins with such a document is cut into
+//! parts, which are decoded like lines.
+//! - It is cut only between the braces of `BOUNDARY`. JSON never contains these bytes. The quote in
+//!   them is not escaped, so it opens or closes a string. If it opened one, the brace before it
+//!   would open an object right after `}`, which JSON does not allow. If it closed one, a letter
+//!   would follow the closed string, which JSON does not allow either. So text that a client sent
+//!   cannot be cut out of the document around it. Writers of other lines are not known to escape
+//!   what clients send, so other lines are not searched.
+//! - A part is one document, or several documents with at most [`PART_BYTES`] together, so that
+//!   tiny documents do not become millions of parts. A document longer than the bound is a part of
+//!   its own, and is handed out in pieces.
+//! - Where a line is cut follows from its bytes and the bound, and not from how the line was split
+//!   into blocks. A block inside such a line ends at a cut, unless it contains none, and
+//!   [`LineSoFar`] has what is needed to continue.
 
 use std::sync::Arc;
 
@@ -43,8 +44,8 @@ pub struct Block {
     pub bytes: Vec<u8>,
     pub begins: Edge,
     pub ends: Edge,
-    /// The last line has no newline because more of it may come: it is left if it cannot be
-    /// decoded.
+    /// The last line has no newline because more of it may come. If it cannot be decoded, it is
+    /// left for later, and does not become a reject.
     pub open_ended: bool,
 }
 
@@ -77,7 +78,7 @@ pub struct Line<'b> {
 pub enum LineKind {
     /// A line, or a part of one.
     Whole,
-    /// The same at the end of a stream that may grow, without a newline after it.
+    /// A line, or a part of one, without a newline after it, at the end of a stream that may grow.
     Open,
     /// A piece of a line or part longer than the bound.
     Piece,
@@ -87,16 +88,16 @@ pub enum LineKind {
 const DOCUMENT: &[u8] = b"{\"messageType\"";
 /// The text between two documents.
 const BOUNDARY: &[u8] = b"}{\"messageType\"";
-/// A block must be longer than the bound of a line by this many bytes, so that it shows a cut or is
-/// inside a long part.
+/// A block must be longer than the bound of a line by this many bytes. A block inside an over-long
+/// line then contains a cut, or lies inside a long part.
 pub const BOUNDARY_BYTES: usize = BOUNDARY.len();
 /// Several documents whose total length is below this are not cut apart.
 pub const PART_BYTES: usize = 16 << 10;
 /// The byte order mark, which some editors and exports put before the first line.
 pub(crate) const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// The lines of `block`; those longer than `line_bytes_max` in parts, or in pieces of at most that
-/// size.
+/// Returns the lines of `block`. A line longer than `line_bytes_max` is returned in parts, or in
+/// pieces of at most `line_bytes_max` bytes.
 pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<'_>> {
     let bytes = block.bytes.as_slice();
     let cuts = Cuts::new(line_bytes_max);
@@ -156,7 +157,8 @@ pub fn lines(block: &Block, line_bytes_max: usize) -> impl Iterator<Item = Line<
             at = end + 1;
             number += 1;
             if line.is_empty() {
-                // An empty line is only a newline: the gap between two records stands for it.
+                // An empty line is only a newline, and no row has it: a gap between two records
+                // stands for newlines.
                 continue;
             }
             return Some(Line { at: start, number: of, bytes: line, kind: kind(block, last) });
@@ -168,8 +170,10 @@ fn kind(block: &Block, last: bool) -> LineKind {
     if last && block.open_ended { LineKind::Open } else { LineKind::Whole }
 }
 
-/// Where a block without a newline ends that is not the last of its stream: at its last cut, or,
-/// inside one part, before what may become a boundary.
+/// Returns where a block ends that has no newline and is not the last of its stream, and at which
+/// edge. It ends at its last cut. If the whole block lies inside one part, it ends before the bytes
+/// that may become a boundary. A line that is not cut into parts is not searched, and the block
+/// keeps all its bytes.
 pub fn last_cut(bytes: &[u8], begins: Edge, line_bytes_max: usize) -> (usize, Edge) {
     let cuts = Cuts::new(line_bytes_max);
     let mut at = match begins {
@@ -190,7 +194,7 @@ pub fn last_cut(bytes: &[u8], begins: Edge, line_bytes_max: usize) -> (usize, Ed
     (bytes.len() - begun.map_or(0, |length| length - 1), Edge::InPart)
 }
 
-/// What a stream must know of the line that it is in.
+/// What a stream must remember of its current line, so that the next block can continue the line.
 #[derive(Clone, Debug, Default)]
 pub struct LineSoFar {
     head: Vec<u8>,
@@ -215,9 +219,9 @@ impl LineSoFar {
         self.last = rest.last().copied().unwrap_or(self.last);
     }
 
-    /// The edge at which the block with bytes `next` begins. Blocks end inside a line only if the
-    /// line is over-long. A shorter one was the last of a stream that was declared complete; text
-    /// added to it is read as a line.
+    /// Returns the edge at which the block with the bytes `next` begins. A block ends inside a line
+    /// only if the line is over-long. A shorter line without a newline was the last line of a
+    /// stream that was declared complete; text that was added after it is read as a new line.
     pub fn edge(&self, next: &[u8], line_bytes_max: usize) -> Edge {
         let in_parts = begins_document(&self.head);
         if self.bytes > 0 && in_parts && self.last == b'}' && next.starts_with(DOCUMENT) {
@@ -252,13 +256,13 @@ impl Cuts {
         }
     }
 
-    /// The first boundary after `from`.
+    /// Returns the first cut after `from`, which is between the braces of a boundary.
     fn first(&self, line: &[u8], from: usize) -> Option<usize> {
         self.boundary.find(&line[from..]).map(|brace| from + brace + 1)
     }
 
-    /// End of the part that begins at `at`, in bytes of which more may come: `None` if it depends
-    /// on these.
+    /// Returns the end of the part that begins at `at`, in a line of which more bytes may come.
+    /// `None` if the end depends on the bytes to come.
     fn next(&self, line: &[u8], at: usize) -> Option<usize> {
         // Far enough for a boundary right after the last byte that the part may have.
         let near = at.saturating_add(self.part_bytes + DOCUMENT.len());
@@ -269,7 +273,7 @@ impl Cuts {
         }
     }
 
-    /// End of the part that begins at `at`, in a line that is complete.
+    /// Returns the end of the part that begins at `at`, in a line that is complete.
     fn part_end(&self, line: &[u8], at: usize) -> usize {
         if line.len() - at <= self.part_bytes {
             return line.len();
@@ -335,7 +339,7 @@ mod tests {
         );
     }
 
-    /// A document of `length` bytes, none of them a boundary.
+    /// Returns a document of `length` bytes that contains no boundary.
     fn document(length: usize) -> Vec<u8> {
         let mut document = br#"{"messageType":""#.to_vec();
         document.resize(length - 2, b'}');
@@ -349,7 +353,7 @@ mod tests {
             lines(&block(bytes), max).map(|l| (l.at, l.number, l.bytes.len(), l.kind)).collect::<Vec<_>>()
         };
         let whole = |at, number, length| (at, number, length, LineKind::Whole);
-        // As many as the bound allows stay together.
+        // As many documents as the bound allows stay together.
         let three = [document(30), document(30), document(90)].concat();
         assert_eq!(parts(&three, 150), [whole(0, 1, 150)]);
         assert_eq!(parts(&three, 149), [whole(0, 1, 60), whole(60, 1, 90)]);
@@ -362,7 +366,7 @@ mod tests {
         log.extend_from_slice(&three);
         log.extend_from_slice(b"\nok\n");
         assert_eq!(parts(&log, 100), [whole(0, 1, 2), whole(3, 2, 60), whole(63, 2, 90), whole(154, 3, 2)]);
-        // Another line is not searched: its text may be a client's.
+        // A line that does not begin with a document is not searched: its text may be a client's.
         let text = [&b"text {"[..], &three].concat();
         assert!(parts(&text, 100).iter().all(|(_, _, _, kind)| *kind == LineKind::Piece));
         // Where the writer stopped in the middle, nothing says that another document began.
@@ -385,8 +389,8 @@ mod tests {
     }
 
     proptest! {
-        /// However a stream is read, what it has seen says how to continue; the parts are those of
-        /// the whole line.
+        /// However a stream is split into blocks, [`LineSoFar`] says how to continue, and the parts
+        /// are those of the whole line.
         #[test]
         fn parts_do_not_depend_on_blocks(
             texts in proptest::collection::vec(

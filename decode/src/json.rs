@@ -113,7 +113,7 @@ pub(crate) fn timestamp(name: &str, value: Option<&RawValue>) -> Result<Option<i
     }
 }
 
-/// The JSON value at the start of `text`, and the text after it.
+/// Returns the JSON value at the start of `text`, and the text after the value.
 pub(crate) fn first_value(text: &str) -> Option<(&str, &str)> {
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
     let value = values.next()?.ok()?;

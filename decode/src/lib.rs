@@ -21,15 +21,16 @@
 //! Invariants of this crate:
 //! - Every byte of a stream is in exactly one event, one reject, or the frame around them, and
 //!   [`stream`] writes all of them back.
-//! - The fast decoder decodes what [`decode_alone`] does, which is slow and simple, on every input.
-//! - It does no IO and keeps no state between blocks but buffers: it depends on
+//! - On every input, the fast decoder gives the same result as [`decode_alone`], which is slow and
+//!   simple.
+//! - The crate does no IO, and keeps no state between blocks but buffers. It depends on
 //!   `strongroom-schemas`, the Arrow arrays that it fills, and the two JSON parsers.
 //!
-//! The path of an event: [`frame`] cuts blocks into lines; `decoder` reads a line with `canonical`,
-//! with `members`, or with [`plain`], and `wrapper` unwraps what managed clouds put around events;
-//! `rows` and `rejects` build the columns. The way back: [`render`] turns a row into its record and
-//! [`stream`] turns rows into their stream. [`meaning`] checks sealed rows against their records. [`body`] turns a webhook's
-//! request body into lines.
+//! The path of an event: [`frame`] cuts blocks into lines. `decoder` reads a line with `canonical`,
+//! with `members`, or with [`plain`]. `wrapper` unwraps what managed clouds put around events.
+//! `rows` and `rejects` build the columns. The way back: [`render`] turns a row into its record,
+//! and [`stream`] turns rows into their stream. Beside that path, [`meaning`] checks sealed rows
+//! against their records, and [`body`] turns a webhook's request body into lines.
 
 pub mod body;
 mod canonical;

@@ -1,7 +1,7 @@
 //! Reads an event from its parsed members, in any order and format.
 //!
-//! Invariant: a row is returned only if [`crate::plain`] reads the same from the line; it has no
-//! `raw` only if rendering it gives the line. Nothing is kept here.
+//! Invariant: a row is returned only if [`crate::plain`] reads the same from the line. The row has
+//! no `raw` only if rendering the row gives the line. Nothing is kept here.
 
 use simd_json::{Node, StaticNode};
 use strongroom_schemas::events::SHAPE_DEFAULT;
@@ -68,7 +68,8 @@ pub(crate) fn has_column(name: &[u8]) -> bool {
     part(name).is_some()
 }
 
-/// Reads the event in `document`, or returns why it is not one.
+/// Reads the event in `document`. Returns [`Stop`] if [`crate::plain`] must decide what the line
+/// is.
 pub(crate) fn read<'d>(
     rows: &mut Rows,
     document: &Document<'d, 'd>,
@@ -84,7 +85,8 @@ pub(crate) fn read<'d>(
     let mut parts: [Option<&Member>; PARTS] = [None; PARTS];
     let mut canonical = true;
     let mut before = Part::Head;
-    // End of the last head member, and end of the last member.
+    // `head_end` is where the text before the first member with a column ends, and `at` is where
+    // the last member with a column ends.
     let (mut head_end, mut at) = (0, 0);
     for member in members {
         let Some(part) = part(member.key(line)) else {

@@ -1,8 +1,8 @@
 //! A second decoder, slow and simple: `serde_json`, one struct per event.
 //!
-//! It judges the fast decoder in property tests and fuzzing, and decodes the few lines that the
-//! fast one does not handle (those with a key written with escapes). Where the two parsers disagree
-//! about a document, this one is right.
+//! It judges the fast decoder in property tests and fuzzing. It also decodes the few lines that the
+//! fast decoder does not handle (those with a key written with escapes). Where the two parsers
+//! disagree about a document, the parser used here is right.
 //!
 //! Invariant: nothing here uses code of the decoder that it judges. Nothing here knows of wrappers
 //! either; [`crate::decode_alone`] handles those. No state.
@@ -79,7 +79,7 @@ pub(crate) fn members(bytes: &[u8], depth_max: usize) -> Result<Members<'_>, Ref
     if let Some(at) = memchr::memchr(0, bytes) {
         return Err(Refusal::new(Reason::NulByte, format!("NUL at byte {at}")));
     }
-    // Depth is checked first: it keeps a hostile document from any recursive parser.
+    // Depth is checked first, so that no recursive parser ever reads a hostile document.
     bounded_depth(bytes, depth_max)?;
     if text.trim_matches(WHITE).is_empty() {
         return Err(Refusal::new(Reason::BlankLine, "only white space"));
@@ -91,12 +91,14 @@ pub(crate) fn members(bytes: &[u8], depth_max: usize) -> Result<Members<'_>, Ref
     serde_json::from_str(document.get()).map_err(|error| broken(text, &error))
 }
 
-/// The refusal of text that is not JSON. It says what the text is instead, if that is known.
+/// Returns the refusal of text that is not JSON. The refusal says what the text is instead, if that
+/// is known.
 fn broken(text: &str, error: &serde_json::Error) -> Refusal {
     if text.trim_end().ends_with("[Truncated...]") {
         return truncated(text);
     }
-    // A legacy line begins with its time. Inside JSON, a client may have sent the same text.
+    // A line in the legacy format begins with its time. If the same text is inside JSON, a client
+    // may have sent it.
     if !text.trim_start().starts_with('{') && text.contains(" AUDIT: id=\"") {
         return Refusal::new(Reason::LegacyFormat, "the text of --audit-log-format=legacy; set it to json");
     }
@@ -106,7 +108,7 @@ fn broken(text: &str, error: &serde_json::Error) -> Refusal {
     Refusal::new(Reason::BrokenJson, format!("{what} at byte {}", error.column()))
 }
 
-/// The refusal of an event that a cloud's log service truncated.
+/// Returns the refusal of an event that a cloud's log service truncated.
 pub(crate) fn truncated(text: &str) -> Refusal {
     let detail = match cut_audit_id(text) {
         Some(id) => format!("ends in [Truncated...]; auditID {id}"),
@@ -120,9 +122,9 @@ const AUDIT_ID_BYTES_MAX: usize = 64;
 /// Maximum number of members before the auditID; the API server writes three.
 const MEMBERS_BEFORE_AUDIT_ID_MAX: usize = 8;
 
-/// The auditID of an event that was cut off somewhere after its auditID; `None` if a message must
-/// not repeat it. An auditID is not secret, but a client may have chosen it. Only the event's own
-/// member counts, because a body may contain the same text.
+/// Returns the auditID of an event that was cut off somewhere after it. `None` if a message must
+/// not repeat the auditID. An auditID is not secret, but a client may have chosen it. Only the
+/// event's own member counts, because a body may contain the same text.
 fn cut_audit_id(text: &str) -> Option<&str> {
     let mut rest = text.trim_start_matches(WHITE).strip_prefix('{')?;
     for _ in 0..=MEMBERS_BEFORE_AUDIT_ID_MAX {
@@ -159,7 +161,7 @@ pub(crate) fn require_event(
     Err(Refusal::new(Reason::NotAnAuditEvent, detail))
 }
 
-/// The event that has these members.
+/// Returns the event that has these members, or why they are not one.
 pub(crate) fn event(members: &Members<'_>) -> Result<PlainEvent, Refusal> {
     let last = |name: &str| members.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| *value);
     let string_of = |name: &'static str| match last(name) {
@@ -169,7 +171,7 @@ pub(crate) fn event(members: &Members<'_>) -> Result<PlainEvent, Refusal> {
     let text_if_string =
         |name: &str| last(name).and_then(|value| serde_json::from_str::<String>(value.get()).ok());
     let (kind, api_version) = (last("kind"), text_if_string("apiVersion"));
-    // A kind that is not a string is never an audit event's.
+    // No audit event has a kind that is not a string.
     let kind = kind
         .filter(|value| value.get() != "null")
         .map(|value| serde_json::from_str::<String>(value.get()).unwrap_or_default());

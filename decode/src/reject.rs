@@ -12,9 +12,10 @@ pub enum Reason {
     BrokenJson,
     /// Not UTF-8.
     InvalidUtf8,
-    /// Contains a NUL byte: a hole left by a crash, or a binary file.
+    /// Contains a NUL byte: a gap of zeros left by a crash, or a binary file.
     NulByte,
-    /// A line, or a document in one, longer than the line bound; stored in pieces of that size.
+    /// A line, or a document in one, that is longer than the line bound. It is stored in pieces of
+    /// at most that size.
     LineTooLong,
     /// Nested deeper than the bound.
     TooDeep,
@@ -34,7 +35,8 @@ pub enum Reason {
     EmptyFile,
     /// Truncated by a cloud's log service, which marks it with `[Truncated...]`.
     TruncatedByCloud,
-    /// A cloud's wrapper without a record, or one that is not opened here; `detail` names it.
+    /// A cloud's wrapper that has no record, or that is not opened here; `detail` names the
+    /// wrapper.
     Wrapped,
     /// A cloud's record of a log other than the audit log; `detail` says which one, where that is
     /// known.

@@ -1,7 +1,9 @@
 //! Builds the rejects of a block.
 //!
-//! Invariant: a reject has all bytes that it stands for, so its `raw` may grow until the next
-//! reject is pushed. Builders live in memory only; after a crash the block is read again.
+//! Invariant: the `raw` of a reject has every byte that the reject stands for. After a reject is
+//! pushed, the decoder may find that more bytes belong to it, such as the end of a list whose last
+//! item was refused. These bytes are appended to its `raw`; only the last reject pushed can grow.
+//! Builders live in memory only; after a crash the block is read again.
 
 use arrow_array::RecordBatch;
 use arrow_schema::ArrowError;
@@ -89,7 +91,8 @@ impl Rejects {
     }
 }
 
-/// A batch of one reject that stands for a whole stream without bytes.
+/// Returns a batch with one reject, which stands for a stream that has no bytes (an empty file).
+/// The reject's `raw` is empty.
 ///
 /// # Errors
 /// Like [`crate::Decoder::decode`].

@@ -1,16 +1,17 @@
 //! Renders a row back to the bytes it came from.
 //!
 //! Invariant: for every sealed row, [`Renderer::record`] gives the bytes received. Where the
-//! columns alone cannot, the row's `form` says how they are written, or its `raw` has the bytes.
-//! The decoder decides this at ingest with the rules below, and tests compare both. A row that
-//! another program wrote may not render: that is a [`RowFault`]. Nothing is kept here. The rules of
-//! forms are those of [`strongroom_schemas::form`]; the rules for rows without one are part of the
-//! format too ([`EVENTS_FORMAT`](strongroom_schemas::format::EVENTS_FORMAT)):
+//! columns alone do not determine these bytes, the row's `form` says how the columns are written,
+//! or its `raw` has the bytes. At ingest the decoder decides by the rules below whether a row needs
+//! `raw`, and tests compare decoder and renderer. A row that another program wrote may not render:
+//! that is a [`RowFault`]. Nothing is kept here. The rules of forms are those of
+//! [`strongroom_schemas::form`]; the rules for rows without a form are part of the format too
+//! ([`EVENTS_FORMAT`](strongroom_schemas::format::EVENTS_FORMAT)):
 //!
 //! - Fields are in kube-apiserver's order, without white space, and escaped as Go's `encoding/json`
 //!   does with HTML escaping (`\u003c`, `\u003e`, `\u0026`, `\u2028`, `\u2029`).
 //! - A null column is an absent key, with three exceptions: `user` is always present (`{}` if its
-//!   columns are null), and a null timestamp is `null`.
+//!   columns are null), and each of the two timestamps is written as `null`.
 //! - `objectRef`, `responseStatus` and `impersonatedUser` are present if one of their columns is
 //!   not null; `responseStatus` begins with `"metadata":{}`.
 //! - Bodies, `extra`, `details` and `annotations` are the text received.
@@ -155,7 +156,7 @@ pub enum RowFault {
 }
 
 impl RowFault {
-    /// The name of the class, which is the same for every reader of forms.
+    /// Returns the name of the fault's class, which is the same for every reader of forms.
     pub const fn as_str(self) -> &'static str {
         match self {
             RowFault::Form(error) => error.fault.as_str(),
@@ -307,7 +308,8 @@ impl<'a> Renderer<'a> {
         if self.offset.is_valid(row) { self.offset.value(row) } else { 0 }
     }
 
-    /// Bytes of the stream before and after the record that belong to no record.
+    /// Returns the bytes of the stream right before the record and right after it that belong to no
+    /// record.
     #[inline]
     pub fn frame(&self, row: usize) -> (&'a [u8], &'a [u8]) {
         let bytes = |array: &'a BinaryArray| if array.is_valid(row) { array.value(row) } else { &[] };
@@ -319,8 +321,8 @@ impl<'a> Renderer<'a> {
         self.string(index::FORM, row).is_some()
     }
 
-    /// Whether the row keeps the format of its record, as bytes or by a form, so that it is not of
-    /// the null form.
+    /// Whether the row keeps the format of its record, in `raw` or by a form. If it does not, its
+    /// record is rendered by the rules for rows without a form.
     pub(crate) fn keeps_format(&self, row: usize) -> bool {
         self.raw.is_valid(row) || self.has_form(row)
     }
@@ -343,9 +345,9 @@ impl<'a> Renderer<'a> {
         Ok(())
     }
 
-    /// Appends only the event of a row with a form, from `{` to `}`: the text that its columns are
-    /// compared with. It is the event before the text around it escapes it. Returns false for a row
-    /// without a form.
+    /// Appends only the event of a row with a form, from `{` to `}`: the text that the row's
+    /// columns are compared with. If the event is nested in a string, this is the event without the
+    /// escapes of that string. Returns `false` for a row without a form.
     ///
     /// # Errors
     /// Like [`Renderer::record`].
@@ -355,7 +357,8 @@ impl<'a> Renderer<'a> {
         self.by_form(&form, form.event(), row, out).map(|()| true)
     }
 
-    /// What is wrong with the marks of a row. A form that gives no record is not among it.
+    /// Returns what is wrong with the columns that mark a row: `form_values` without a form,
+    /// `redaction` and `faults`. A form that gives no record is not reported here.
     pub fn wrong_marks(&self, row: usize) -> impl Iterator<Item = &'static str> + use<> {
         let has_values = self.form_values.as_ref().is_some_and(|values| values.get(row).is_some());
         let is_alone = has_values && self.string(index::FORM, row).is_none();
@@ -414,7 +417,7 @@ impl<'a> Renderer<'a> {
         }
     }
 
-    /// Appends what the columns and items of a row render to with some segments of a form.
+    /// Appends what the segments `wanted` of a form give, with the columns and items of a row.
     fn by_form(
         &self,
         form: &Form,
@@ -446,8 +449,9 @@ impl<'a> Renderer<'a> {
         }
         let mut items = items.into_iter().flatten();
         let mut bytes = 0;
-        // The open regions, each with its style and with what was written in the one around it; and
-        // what was written in the innermost.
+        // A region is a string that other segments are written into. `outer` has the open regions,
+        // each with its style and with what was written so far in the region around it. `inner` has
+        // what was written so far in the innermost region.
         let mut outer = Vec::new();
         let mut inner = Vec::new();
         let (before, segments) = (&form.segments()[..wanted.start], &form.segments()[wanted]);
@@ -472,7 +476,8 @@ impl<'a> Renderer<'a> {
                     let Some((style, before)) = outer.pop() else { continue };
                     let content = std::mem::replace(&mut inner, before);
                     let here = if outer.is_empty() { &mut *out } else { &mut inner };
-                    // It consists of strings, and of columns that hold text.
+                    // The content consists of strings, and of columns that hold text, so it is
+                    // UTF-8.
                     formats::string(style, &String::from_utf8_lossy(&content), here);
                 }
             }

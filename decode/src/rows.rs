@@ -1,8 +1,8 @@
 //! Builds the events of a block, column by column.
 //!
-//! Invariant: a row is pushed whole or not at all: everything that can be refused is decoded into a
-//! [`Row`] before the first column is touched. Objects that repeat are decoded once per block;
-//! their memos are keyed by text, and contain only text that was valid. Builders live in memory
+//! Invariant: a row is pushed whole or not at all. Everything that can be refused is decoded into a
+//! [`Row`] before the first column is changed. Objects that repeat are decoded once per block.
+//! Their memos are keyed by text, and contain only text that was valid. Builders live in memory
 //! only; after a crash the block is read again.
 
 use arrow_array::{ArrayRef, RecordBatch, new_null_array};
@@ -102,7 +102,7 @@ pub(crate) struct Row<'l> {
     pub(crate) shape: i32,
 }
 
-/// Position of a record and the frame before it.
+/// Position of a record in its stream, and the frame before it: the bytes that belong to no record.
 pub(crate) struct Place<'l> {
     pub(crate) offset: i64,
     pub(crate) before: &'l [u8],
@@ -151,7 +151,8 @@ pub(crate) struct Rows {
     pub(crate) shape: DictColumn,
     pub(crate) frame_before: BytesColumn,
     pub(crate) frame_after: BytesColumn,
-    /// `frame_after` of the last row, held back because the tail of a list is known late.
+    /// `frame_after` of the last row. It is held back because the text after the last item of a
+    /// list is known late.
     frame_after_last: Vec<u8>,
     frame_after_held: bool,
     pub(crate) verbs: Memo<i32>,
@@ -350,7 +351,8 @@ impl Rows {
             subresource: self.subresource.dictionary.intern_opt(fields[7]),
             canonical,
         };
-        // An escaped version cannot be read from the text again: decode it each time.
+        // The version is read again from the remembered text. That fails for a version with escapes
+        // and for an empty one, so the plain decoder reads such lines.
         let plainly = version.is_none_or(|version| {
             &text[version_at.0..version_at.1] == version.as_bytes() && !version.is_empty()
         });
@@ -458,7 +460,8 @@ impl Rows {
         Ok(keys)
     }
 
-    /// Interns an event of the plain decoder. Its `raw` is always kept: the line was odd.
+    /// Interns an event that the plain decoder decoded. Its `raw` is always kept, because the line
+    /// was unusual.
     pub(crate) fn plain_row<'l>(&mut self, event: &'l PlainEvent, raw: &'l [u8]) -> Row<'l> {
         fn list(column: &mut ListColumn, value: Option<&Vec<String>>) -> i32 {
             value.map_or(NULL, |list| column.intern(list.iter().map(String::as_str)))
@@ -585,7 +588,8 @@ impl Rows {
         self.stage_timestamp.push(row.stage_time);
     }
 
-    /// Adds the tail of a list to the last row.
+    /// Adds the text after the last record, such as the end of a list, to the `frame_after` of the
+    /// last row.
     pub(crate) fn extend_frame_after(&mut self, tail: &[u8]) {
         self.frame_after_last.extend_from_slice(tail);
     }

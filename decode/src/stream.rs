@@ -1,10 +1,10 @@
 //! Writes rows back as the bytes of their stream.
 //!
 //! Invariant: what is written is byte for byte what was read, or an error says where the rows do
-//! not determine it. Records carry their offsets, and the only bytes that neither a record nor a
-//! frame has are newlines, so a gap between two records is that many newlines. A missing row would
-//! be filled with newlines too, so the caller compares the whole with a hash. Nothing is kept here;
-//! after a crash the caller writes the stream again.
+//! not determine it. Rows have the offsets of their records. The only bytes that are neither in a
+//! record nor in a frame are newlines, so a gap between two records is filled with newlines. The
+//! gap of a missing row would be filled with newlines too, so the caller compares the hash of the
+//! whole stream. Nothing is kept here; after a crash the caller writes the stream again.
 
 use std::io::Write;
 
@@ -46,7 +46,7 @@ impl<W: Write> StreamWriter<W> {
         StreamWriter { out, at: 0 }
     }
 
-    /// Writes a record whose first byte after `before` was at `offset`.
+    /// Writes a record that was at `offset`, with the frame bytes `before` and `after` it.
     pub fn record(
         &mut self,
         offset: i64,
@@ -90,8 +90,8 @@ impl<W: Write> StreamWriter<W> {
 }
 
 /// Writes one stream from its events and its rejects, each in offset order: the records that begin
-/// before `end`, and the newlines up to `end`. Rows from `end` on are not read: a table that was
-/// committed ahead of the other may have some. Returns the number of records.
+/// before `end`, and the newlines up to `end`. Rows from `end` on are left out. There may be such
+/// rows if one table was committed ahead of the other. Returns the number of records.
 ///
 /// # Errors
 /// Those of [`StreamError`]; errors of the iterators pass through.
@@ -104,8 +104,8 @@ pub fn write<E: From<StreamError>>(
     write_range(events, rejects, 0..end, out)
 }
 
-/// Like [`write`], but without the records that begin before the range, and the newlines between
-/// them.
+/// Like [`write`], but leaves out the records that begin before the range, and the newlines before
+/// it.
 ///
 /// # Errors
 /// Like [`write`].

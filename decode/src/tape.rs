@@ -1,11 +1,11 @@
 //! A simd-json tape with the extent of every value.
 //!
 //! A tape has the values of a document, but not their positions. Bodies are kept as slices of the
-//! input, and repeated objects are recognised by their text, so both need extents. They follow from
-//! the keys: simd-json leaves each key where it was in the buffer; a value begins after its key's
-//! colon and ends before the comma of the next key. A key written with escapes is not where it
-//! seems to be; [`members`] then returns [`Odd`], and the caller uses the slow decoder for that
-//! line.
+//! input, and repeated objects are recognised by their text, so both need extents. Extents follow
+//! from the positions of the keys, because simd-json leaves each key where it was in the buffer. A
+//! value begins after its key's colon, and ends before the comma that precedes the next key. A key
+//! written with escapes is not where it seems to be; [`members`] then returns [`Odd`], and the
+//! caller uses the slow decoder for that line.
 //!
 //! Invariant: an extent is exactly the text of the value, without white space around it. Only
 //! buffers are kept between lines.
@@ -30,7 +30,7 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// The key. Its text and its value are the same; otherwise the object is [`Odd`].
+    /// Returns the key. It has no escapes: an object that has a key with escapes is [`Odd`].
     pub(crate) fn key<'l>(&self, line: &'l [u8]) -> &'l [u8] {
         &line[self.key_at..self.key_at + self.key_len]
     }
@@ -78,7 +78,8 @@ pub(crate) fn width(node: &Node<'_>) -> usize {
     }
 }
 
-/// Lists the members of the object at `node`, whose text is `line[..end]` up to its closing brace.
+/// Lists the members of the object at `node` in `out`. The object's text ends at `end`, after its
+/// closing brace.
 pub(crate) fn members(
     nodes: &[Node<'_>],
     base: usize,
@@ -123,7 +124,8 @@ pub(crate) fn members(
     Ok(())
 }
 
-/// Where the value before `at` ends; `mark` and white space are between.
+/// Returns where the value before `at` ends. Between the value and `at` there are only `mark` and
+/// white space.
 fn value_end(line: &[u8], at: usize, mark: u8) -> Result<usize, Odd> {
     let marked = trim_white(line, at);
     if marked == 0 || line[marked - 1] != mark {
@@ -139,7 +141,7 @@ fn skip_white(line: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// The end of `line[..end]` without trailing white space.
+/// Returns the end of `line[..end]` without trailing white space.
 pub(crate) fn trim_white(line: &[u8], mut end: usize) -> usize {
     while end > 0 && matches!(line.get(end - 1), Some(b' ' | b'\t' | b'\r' | b'\n')) {
         end -= 1;

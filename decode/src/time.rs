@@ -1,8 +1,8 @@
 //! Kubernetes `MicroTime`: RFC 3339, read with any number of decimals and written with six.
 //!
 //! kube-apiserver writes `2006-01-02T15:04:05.000000Z`; managed clouds write zero to nine decimals.
-//! Invariant: digits beyond microseconds are cut, never rounded, so an event cannot move past
-//! another. Nothing is kept here.
+//! Invariant: decimals after the sixth are cut off, never rounded, so an event's time is never
+//! moved past the time of a later event. Nothing is kept here.
 
 const DAY_US: i64 = 86_400_000_000;
 
@@ -56,8 +56,8 @@ pub fn parse(text: &str) -> Option<i64> {
     Some((seconds - offset_minutes * 60) * 1_000_000 + micros)
 }
 
-/// Appends the time as `2006-01-02T15:04:05.000000Z`. Years outside 0..=9999 cannot come from
-/// [`parse`].
+/// Appends the time as `2006-01-02T15:04:05.000000Z`. The year must be from 0 to 9999, as it always
+/// is in what [`parse`] returns.
 pub fn render(micros: i64, out: &mut Vec<u8>) {
     let days = micros.div_euclid(DAY_US);
     let mut rest = micros.rem_euclid(DAY_US);

@@ -3,8 +3,8 @@
 //! Method: for any input, (1) each event's columns equal what `serde_json` reads from the bytes
 //! that the archive would return for it; (2) each reject is refused by `serde_json` too; (3)
 //! events, rejects and newlines, put back by offset, are the input; (4) the hash taken of a record
-//! at ingest is that of the bytes given back. Inputs: generated logs, the shared corpus of real
-//! events, and both of them mutated.
+//! at ingest equals the hash of the bytes given back. Inputs: generated logs, the shared corpus of
+//! real events, and both of them mutated.
 
 mod wrappers;
 
@@ -122,7 +122,7 @@ fn has_escaped_name(json: &[u8]) -> bool {
     false
 }
 
-/// Checks the four promises and returns what was decoded.
+/// Checks the four points of the module's documentation, and returns what was decoded.
 fn check(input: &[u8]) -> DecodedBlock {
     let decoded = decode_bytes(input, "c", "p").expect("no column is wrong");
     assert_eq!(decoded.consumed, input.len());
@@ -145,7 +145,7 @@ fn check(input: &[u8]) -> DecodedBlock {
         let expected = decode_alone(&record, DEPTH_MAX)
             .unwrap_or_else(|refusal| panic!("{refusal:?}: {}", String::from_utf8_lossy(&record)));
         assert_eq!(plain::row(&decoded.events, row), expected, "{}", String::from_utf8_lossy(&record));
-        // A name with an escape is left to the plain decoder, which keeps what it reads.
+        // A line with an escape in a name is left to the plain decoder, which always keeps `raw`.
         if raw.is_valid(row) && !has_escaped_name(&record) {
             rendered.clear();
             renderer.columns(row, &mut rendered);
@@ -168,7 +168,7 @@ fn check(input: &[u8]) -> DecodedBlock {
         && !input.contains(&b'\n')
         && reason != "line_too_long"
     {
-        // A list is refused because of its items.
+        // A list may be refused for another reason, because its items are judged one by one.
         let refusal = decode_alone(input.strip_prefix(b"\xef\xbb\xbf").unwrap_or(input), DEPTH_MAX);
         let expected = refusal.expect_err("refused above").reason;
         let is_list = memchr::memmem::find(input, b"\"EventList\"").is_some();
@@ -297,8 +297,9 @@ fn a_body_that_looks_like_an_event_is_never_taken_for_one() {
     );
     let first = outer.find("[").expect("a list") + 1;
     for cut in first + forged.len()..outer.len() {
-        // Torn right after the forged event, the two cannot be told apart; kube-apiserver writes
-        // the newline together with the line.
+        // If the line is torn right after the forged event, that event cannot be told from a real
+        // one. A newline never follows such a tear, because kube-apiserver writes the newline
+        // together with the line.
         let torn_behind = outer[..cut].ends_with(forged);
         for (end, events) in [("", 0), ("\n", 0), ("[Truncated...]\n", 0), ("\0\0\n", 0)] {
             if torn_behind && end == "\n" {

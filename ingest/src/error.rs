@@ -74,7 +74,7 @@ impl fmt::Display for PipelineThread {
 }
 
 impl IngestError {
-    /// What the user can do about it.
+    /// Returns what the user can do about the error.
     pub fn hint(&self) -> Option<String> {
         match self {
             IngestError::NoSuchFile { .. } | IngestError::NoMatch { .. } => {

@@ -1,8 +1,8 @@
 //! Exports sealed streams as the bytes that were received.
 //!
 //! Invariant: what is written is byte for byte what was read. [`strongroom_decode::stream`] fills
-//! the gap of a missing row with newlines, so [`sealed_stream`] compares the whole with the hash in
-//! the commit. Nothing is kept here; after a crash the export is repeated.
+//! the gap of a missing row with newlines, so [`sealed_stream`] compares the hash of everything
+//! written with the hash in the commit. Nothing is kept here; after a crash the export is repeated.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -26,7 +26,8 @@ pub enum ExportError {
     Changed { bytes: i64 },
 }
 
-/// Like [`stream::write`], up to a sealed position, whose hash the written bytes must have.
+/// Like [`stream::write`], up to a sealed position. The bytes written must have the hash of that
+/// position.
 ///
 /// # Errors
 /// Those of [`stream::write`], and [`ExportError::Changed`] if everything is written but is not
@@ -55,8 +56,8 @@ pub fn sealed_stream<E: From<StreamError> + From<ExportError>>(
     Ok(records)
 }
 
-/// Fingerprint of the first `length` bytes of a stream, and the number of records that begin in
-/// them.
+/// Returns the fingerprint of the first `length` bytes of a stream, and the number of records that
+/// begin in these bytes.
 ///
 /// # Errors
 /// Those of [`stream::write`].
@@ -70,7 +71,7 @@ pub fn prefix<E: From<StreamError>>(
     Ok((fingerprint(&start.hasher), records))
 }
 
-/// Hashes the first bytes that are written, and ignores the others.
+/// Hashes the first `left` bytes that are written, and ignores the rest.
 struct Start {
     hasher: blake3::Hasher,
     left: usize,
@@ -89,7 +90,8 @@ impl Write for Start {
     }
 }
 
-/// The fingerprint of a partition, as its kind defines it.
+/// The fingerprint of a partition while it is computed. The kind of the partition decides whether
+/// it is a hash of all bytes or the chain of the lines.
 enum Hash {
     Whole(blake3::Hasher),
     Chain(LineChain),

@@ -30,9 +30,9 @@
 //! - **Order.** Rows keep the order of their stream, whatever the number of workers.
 //!
 //! The path of an event: [`source`] finds files and undoes compression, `strongroom-decode` turns
-//! lines into rows, [`pipeline`] runs workers and seals. [`live`] is the driver for sources that
-//! never end. [`replay`] runs rules over sealed events, [`export`] writes sealed streams back. The
-//! two drivers share `seal`.
+//! lines into rows, and [`pipeline`] runs workers and seals. [`pipeline`] is the driver for files,
+//! and [`live`] is the driver for sources that never end; the two share `seal`. [`replay`] runs
+//! rules over sealed events, and [`export`] writes sealed streams back.
 
 mod error;
 pub mod export;

@@ -7,9 +7,9 @@
 //! ```
 //!
 //! Invariants:
-//! - Blocks under way (read and not yet appended) never exceed the number of permits. A text is
-//!   held only until it is decoded, one by each worker and one by the reader. So memory is bounded
-//!   by the number of workers and the block size, whatever the input's size.
+//! - Blocks under way (read and not yet appended) never exceed the number of permits. The text of a
+//!   block is held only until it is decoded: each worker holds one text, and the reader another. So
+//!   memory is bounded by the number of workers and the block size, whatever the input's size.
 //! - The coordinator handles blocks in the order in which they were read, so correlations see each
 //!   stream in its order and a position always covers a whole prefix.
 //! - A seal commits rows and the position after them together. A crash anywhere loses nothing that
@@ -19,7 +19,7 @@
 //! After a crash between the commits of two tables, the tables' positions differ. Reading starts at
 //! the position of `events`, which is committed last, and rows that another table already has are
 //! left out: rejects by their offset, and alerts by their id, because an alert may point to an
-//! event long before the one that completed it.
+//! event long before the event that completed the alert.
 
 mod reader;
 mod worker;
@@ -73,8 +73,9 @@ pub struct IngestOptions {
     pub stop: Arc<AtomicBool>,
 }
 
-/// Bytes of text in a block, so that `workers` blocks stay within [`BLOCKS_MEMORY_BYTES`]. Each
-/// worker holds a text and columns of half its size, and the reader one more text.
+/// Returns the size of the text in a block, in bytes, with which the blocks of `workers` threads
+/// stay within [`BLOCKS_MEMORY_BYTES`]. Each worker holds a text, and columns of one and a half
+/// times its size; the reader holds one more text.
 pub fn block_bytes(workers: usize) -> usize {
     (2 * BLOCKS_MEMORY_BYTES / (5 * workers.max(1) + 2)).clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX)
 }
@@ -114,7 +115,7 @@ pub trait Observer {
     fn file_failed(&mut self, _error: &FileError) {}
     /// A seal is durable.
     fn sealed(&mut self, _report: &SealReport) {}
-    /// Another process writes to the archive; this one waits for it.
+    /// Another process writes to the archive; this process waits for it.
     fn waiting(&mut self) {}
 }
 
@@ -164,7 +165,7 @@ struct Job {
     sequence: u64,
     stream: usize,
     block: StreamBlock,
-    /// First offset that `rejects` does not have yet.
+    /// The table `rejects` already has the stream's rejects before this offset.
     rejects_from: i64,
 }
 
@@ -187,7 +188,8 @@ struct BlockResult {
 }
 
 enum ReaderMessage {
-    /// A stream was identified; its number is its place in the order of these messages.
+    /// A stream was identified. Its number is the position of this message among all messages of
+    /// this kind.
     Stream(StreamState),
     EmptyFile(Input),
     FileFailed(FileError),
@@ -196,13 +198,13 @@ enum ReaderMessage {
         records: u64,
         bytes: u64,
     },
-    /// Another file belongs to a partition of which this run has unsealed rows: seal the first
-    /// blocks, then answer.
+    /// Another file belongs to a partition that has unsealed rows of this run. Seal the first
+    /// `blocks` blocks, then answer.
     SealNow {
         blocks: u64,
         done: Sender<()>,
     },
-    /// All blocks up to this sequence have been sent.
+    /// All inputs have been read, and this many blocks have been sent.
     ReadAll {
         blocks: u64,
     },

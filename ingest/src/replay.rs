@@ -4,13 +4,14 @@
 //! Invariant: what is found is what the stream would have raised, under the same ids. The compiled
 //! rules, the matcher and the detector are those of the stream; events come stream by stream, each
 //! in the order in which it arrived. Single events, and windows over one stream, are therefore
-//! found exactly; a window over several streams is found, but a different one of its events may
-//! complete it than when they arrived together.
+//! found exactly. A window over several streams is found too, but the event that completes it may
+//! not be the same as when the streams arrived together.
 //!
-//! What is not read: files and row groups outside the period, columns that no rule and no alert
-//! needs, and, of rows that the cheap columns rule out, all other columns, above all the bodies. It
-//! is here and not with the queries because the pipeline does the same at every start. A crash
-//! loses nothing: [`store`] commits its alerts at once.
+//! What is not read: files and row groups outside the period, and columns that no rule and no alert
+//! needs. If the cheap columns of a row show that no rule can match it, its other columns, above
+//! all the bodies, are not read either. This module is here and not with the queries because the
+//! pipeline does the same at every start. A crash loses nothing: [`store`] commits its alerts at
+//! once.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,17 +46,17 @@ pub struct Span {
 /// What a hunt has read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hunted {
-    /// Events that were read whole, including those before the span that windows needed.
+    /// Events that were read whole, including events before the span that windows needed.
     pub events_read: u64,
-    /// Events of all files that may have some of the span.
+    /// Number of all events in the files that may have events of the span.
     pub events_in_files: u64,
     pub alerts: u64,
-    /// It was asked to stop before the end.
+    /// The hunt was asked to stop before the end.
     pub interrupted: bool,
 }
 
 /// Runs `rules` over the events of `span` and hands over each finding whose last event is in it,
-/// stream by stream. Events before the span are read as far as windows and histories need them.
+/// stream by stream. Events before the span are read if windows and histories need them.
 ///
 /// # Errors
 /// If the archive cannot be read.
@@ -101,8 +102,8 @@ pub fn hunt(
     Ok(hunted)
 }
 
-/// Adds findings to the table of alerts, except those that it has. Returns how many were new, or
-/// `None` if another process writes to the archive.
+/// Adds findings to the table of alerts, except alerts that the table already has. Returns how many
+/// were new, or `None` if another process writes to the archive.
 ///
 /// # Errors
 /// If the archive cannot be written.
@@ -128,7 +129,7 @@ pub fn store(archive: &Archive, alerts: Vec<Alert>) -> Result<Option<u64>, Inges
     Ok(Some(new.len() as u64))
 }
 
-/// Ids of the alerts that the archive has of a partition.
+/// Returns the ids of the alerts that the archive has of a partition.
 pub(crate) fn stored_alerts(archive: &Archive, partition: &str) -> Result<HashSet<String>, IngestError> {
     let mut ids = HashSet::new();
     for batch in archive.read_rows(Table::Alerts, partition)? {
@@ -153,7 +154,7 @@ pub(crate) fn warm_up(
     }
     let tomorrow = Utc::now().timestamp_micros().saturating_add(86_400_000_000);
     let snapshot = archive.snapshot(Table::Events)?;
-    // A file with times in the future does not say where the log is.
+    // A file with times in the future does not say where the log ends.
     let newest =
         snapshot.files.iter().filter_map(|file| file.time_max_us).filter(|time| *time < tomorrow).max();
     let Some(newest) = newest else { return Ok(()) };
@@ -167,7 +168,7 @@ pub(crate) fn warm_up(
     Ok(())
 }
 
-/// Shows rules that look back over days the days before a time.
+/// Feeds the days before `until_us` to the rules that look back over days.
 fn look_back(
     archive: &Archive,
     rules: &Arc<RuleSet>,
@@ -196,8 +197,8 @@ fn look_back(
     Ok(())
 }
 
-/// The earliest time from `wanted_us` on for which the files up to `until_us` have at most
-/// [`HISTORY_ROWS_MAX`] events.
+/// Returns the earliest time, not before `wanted_us`, from which on the files up to `until_us` have
+/// at most [`HISTORY_ROWS_MAX`] events.
 fn affordable(files: &[FileEntry], wanted_us: i64, until_us: i64) -> i64 {
     let mut spans: Vec<(i64, u64)> = files
         .iter()
@@ -216,7 +217,7 @@ fn affordable(files: &[FileEntry], wanted_us: i64, until_us: i64) -> i64 {
     wanted_us
 }
 
-/// The events of a period that a matcher reads, and the columns that it needs.
+/// Selects the events of a period that a matcher reads, and the columns that it needs.
 fn selection(
     matcher: &Matcher,
     since_us: Option<i64>,

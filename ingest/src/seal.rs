@@ -3,7 +3,7 @@
 //! Invariants:
 //! - A seal carries a position for the stream of every alert in it. A stream without new rows,
 //!   whose alert waited for late events, keeps its position, and the commit says so.
-//! - Rejects that the table already has are left out by their offset; nothing else is.
+//! - Rejects that the table already has are left out by their offset; nothing else is left out.
 //!
 //! Nothing is written before the caller hands the plan to the writer, so a crash here loses
 //! nothing.
@@ -26,7 +26,7 @@ use crate::error::IngestError;
 pub const SEAL_BYTES: u64 = 128 << 20;
 /// Age of unsealed rows that causes a seal.
 pub const SEAL_INTERVAL: Duration = Duration::from_secs(300);
-/// Alerts that cause a seal: they wait in memory for it.
+/// Number of alerts that causes a seal, because they wait in memory for it.
 pub const SEAL_ALERTS_MAX: usize = 100_000;
 /// Maximum number of rejects that a report quotes.
 pub const EXAMPLES_MAX: usize = 5;
@@ -69,9 +69,9 @@ pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// Completes the plan of a seal: the positions of all its streams, and the row groups of its
-/// alerts. `moved` are the streams with new rows; `stored` returns the position in `events` of a
-/// stream that has alerts but no new rows.
+/// Completes the plan of a seal. Returns the positions of all its streams, and the row groups of
+/// its alerts. `moved` are the streams with new rows; `stored` returns the position in `events` of
+/// a stream that has alerts but no new rows.
 pub(crate) fn seal_plan(
     moved: Vec<SourcePosition>,
     alerts: &[Alert],

@@ -1,16 +1,18 @@
 //! Reads files, directories, patterns and standard input as streams of blocks.
 //!
 //! Invariants:
-//! - A stream's partition is named by its content, cluster and first line, not by its path.
-//!   Rotation, copying and compression do not change it. Before anything is skipped as stored, all
-//!   of it is read again and its hash compared with the one in the archive. If they are equal, it
-//!   is the same stream, grown; otherwise it is another stream that begins alike, with its own
-//!   partition. No name, size or time makes a duplicate.
+//! - A stream's partition is named after its content (its cluster and its first line), not after
+//!   its path. Rotation, copying and compression do not change the name. Before anything is skipped
+//!   as stored, all of it is read again, and its hash is compared with the one in the archive. If
+//!   the hashes are equal, it is the same stream, which may have grown. Otherwise it is another
+//!   stream that begins alike, and has its own partition. Names, sizes and times never decide that
+//!   text is a duplicate.
 //! - Blocks of a stream are handed out in order, without gaps, with the hash of all bytes before
 //!   their end, so that a position can be written after any of them.
 //!
 //! A pipe (standard input, a FIFO) may be live: whole lines of it are handed out after
-//! [`LIVE_WAIT`] at the latest. It cannot be read twice, so it is refused if that is needed.
+//! [`LIVE_WAIT`] at the latest. A pipe cannot be read twice, so it is refused if a second reading
+//! is needed.
 //!
 //! Compression is recognised by content: gzip (any number of members), zstd (any number of frames).
 //! Nothing is kept here; after a crash an input is read again.
@@ -145,7 +147,7 @@ fn open(input: &Input, count: &Arc<AtomicU64>, stop: &Arc<AtomicBool>) -> Result
     Ok(Opened { reader, packing, is_pipe })
 }
 
-/// Sizes of blocks.
+/// Bounds of a block (its size and its number of lines) and of a line.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockBounds {
     pub bytes_max: usize,
@@ -158,7 +160,8 @@ pub struct StreamBlock {
     pub block: Block,
     /// Hash of the stream up to the block's end.
     pub prefix: Fingerprint,
-    /// Hash of the stream up to the last line, or the last part of it, if that may not be used.
+    /// If the block's last line, or last part of a line, may be left undecoded: the hash of the
+    /// stream up to its beginning.
     pub prefix_before_open_line: Option<Fingerprint>,
 }
 
@@ -170,7 +173,7 @@ pub struct Stream {
     count: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     bounds: BlockBounds,
-    /// A block ends here, whatever is here.
+    /// A block ends at this offset, whatever bytes are there.
     cut_at: Option<i64>,
     /// Bytes read and not handed out yet.
     carry: Vec<u8>,
@@ -193,7 +196,7 @@ pub struct Stream {
 pub enum Skipped {
     /// At the wanted offset.
     To(Fingerprint),
-    /// At the end of the stream, which is this offset and before the wanted one.
+    /// At the end of the stream, which is at this offset, before the wanted offset.
     Short(i64, Fingerprint),
 }
 
@@ -240,7 +243,8 @@ impl Stream {
         &self.input
     }
 
-    /// Name of the partition by content: cluster and first line; `None` for an empty stream.
+    /// Returns the name of the stream's partition, which is made from the cluster and the first
+    /// line. `None` for an empty stream.
     pub fn identity(&mut self, cluster: &str) -> Result<Option<String>, FileError> {
         while !self.at_end
             && self.carry.len() <= self.bounds.line_bytes_max
@@ -250,7 +254,7 @@ impl Stream {
             if let Err(error) =
                 self.fill_carry(READ_BUFFER_BYTES.min(self.bounds.bytes_max - self.carry.len()))
             {
-                // The whole lines before the error are good, and come before it.
+                // The whole lines before the error are good, and are handed out first.
                 match error {
                     FileError::Read { source, .. } if memchr::memchr(b'\n', &self.carry).is_some() => {
                         self.failed = Some(source);
@@ -268,7 +272,8 @@ impl Stream {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&(cluster.len() as u64).to_le_bytes());
         hasher.update(cluster.as_bytes());
-        // A line with all its text may still wait for its end, perhaps `\r\n`.
+        // All text of the line may be here while its end, perhaps `\r\n`, is still to come. So
+        // white space at the end does not count.
         hasher.update(self.carry[..line].trim_ascii_end());
         Ok(Some(format!("file/{}", &hasher.finalize().to_hex()[..24])))
     }
@@ -328,13 +333,13 @@ impl Stream {
         self.offset
     }
 
-    /// Bytes read and not handed out: an unfinished line.
+    /// Number of bytes that were read and not handed out, because they are an unfinished line.
     pub fn unfinished(&self) -> usize {
         self.carry.len()
     }
 
-    /// Ends a block at `offset` as the end of the stream would, because an earlier run ended one
-    /// there.
+    /// Makes a block end at `offset`, in the way in which it would end at the end of the stream,
+    /// because an earlier run ended a block there.
     pub fn cut_at(&mut self, offset: i64) {
         self.cut_at = Some(offset);
     }
@@ -362,7 +367,7 @@ impl Stream {
         Ok(Skipped::To(fingerprint(&self.hasher)))
     }
 
-    /// The next block, read into `bytes`, whose allocation is reused; `None` at the end.
+    /// Returns the next block, read into `bytes`, whose allocation is reused. `None` at the end.
     pub fn next_block(
         &mut self,
         origin: &Arc<Origin>,
@@ -411,7 +416,7 @@ impl Stream {
                 hashed = whole_lines;
             }
             if self.is_pipe {
-                // The rest of an interrupted pipe is unknown: its last line is not at its end.
+                // The rest of an interrupted pipe is unknown, so its last line may not be complete.
                 stopped = self.stop.load(Ordering::Relaxed);
                 if stopped || (lines > 0 && started.elapsed() >= LIVE_WAIT) {
                     break;
@@ -427,8 +432,9 @@ impl Stream {
         }
         let line_bytes_max = self.bounds.line_bytes_max;
         let begins = self.line_so_far.edge(&bytes, line_bytes_max);
-        // It is all one line, which is over-long and may end at a cut. Text after a part is a part
-        // itself until it is longer, and its end may still come.
+        // Without a newline all bytes are of one line. If that line is over-long, the block may end
+        // at a cut. Text that follows a part is taken as a part itself while it is no longer than a
+        // line may be, because its end may still come.
         let may_end = self.follows && begins == Edge::Part && bytes.len() <= line_bytes_max;
         let cut = (lines == 0 && !may_end && (begins != Edge::Line || bytes.len() > line_bytes_max))
             .then(|| frame::last_cut(&bytes, begins, line_bytes_max));
@@ -469,7 +475,7 @@ impl Stream {
             }
         }
         let whole = bytes.len();
-        // After a forced cut there may be more already.
+        // After a forced cut, `carry` may already have bytes that come later.
         self.carry.splice(0..0, bytes[end..].iter().copied());
         bytes.truncate(end);
         let block = Block {

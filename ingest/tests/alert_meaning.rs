@@ -1,5 +1,5 @@
-//! Compares rows of the table `alerts` with their findings: batches of the detector agree with
-//! them, and each changed column is named.
+//! Compares rows of the table `alerts` with their findings: the detector's batches agree with their
+//! findings, and each changed column is named.
 
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ fn alert_differences(batch: &RecordBatch) -> Vec<(usize, String)> {
     found
 }
 
-/// The rows of one alert with the finding of another.
+/// Returns the row of one alert with the finding of another alert.
 fn with_finding_of(row: &Alert, finding: &Alert) -> RecordBatch {
     let (rows, other) =
         (alerts_batch(std::slice::from_ref(row)), alerts_batch(std::slice::from_ref(finding)));

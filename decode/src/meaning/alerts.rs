@@ -1,4 +1,5 @@
-//! Compares rows of alerts with their findings.
+//! Compares rows of alerts with their findings. A *finding* is an alert in the OCSF format, as it
+//! was sent.
 //!
 //! Invariant: only columns that the finding determines are compared; an absent value is never taken
 //! for a match.
@@ -15,12 +16,13 @@ use crate::decoder::DEPTH_MAX;
 use crate::json::{self, Members};
 use crate::render::WrongColumn;
 
-/// The values of a finding, by path. An absent value and one of another type are not said.
+/// The values of a finding, looked up by path. A value that is absent or has another type is not
+/// found.
 struct Said<'a> {
     root: Members<'a>,
 }
 
-/// A name in an object, or the first item of a list.
+/// A step of a path: a name in an object, or the first item of a list.
 #[derive(Clone, Copy)]
 enum Step {
     Name(&'static str),
@@ -54,7 +56,8 @@ impl<'a> Said<'a> {
         serde_json::from_str(self.at(path)?.get()).ok()
     }
 
-    /// `None` if an item is not a string.
+    /// Returns the strings of the list at a path. `None` if there is no list, or if an item is not
+    /// a string.
     fn texts(&self, path: &[Step]) -> Option<Vec<Option<String>>> {
         self.list(path)?.into_iter().map(|item| text(item).map(Some)).collect()
     }
@@ -63,15 +66,16 @@ impl<'a> Said<'a> {
         self.at(&[Name("resources"), First]).is_some()
     }
 
-    /// What `of` returns for each attack of the finding.
+    /// Calls `of` with each attack of the finding, and returns what it returns, without the attacks
+    /// for which it returns `None`.
     fn attacks(&self, of: fn(&'a RawValue) -> Option<Option<String>>) -> Option<Vec<Option<String>>> {
         let list = self.list(&[Name("finding_info"), Name("attacks")]).unwrap_or_default();
         Some(list.into_iter().filter_map(of).collect())
     }
 }
 
-/// The value at a path below `value`; `None` if it is null, or an object whose names are not
-/// Unicode.
+/// Returns the value at a path below `value`. `None` if there is none, if it is null, or if it is
+/// an object whose names are not Unicode.
 fn within<'a>(value: &'a RawValue, path: &[Step]) -> Option<&'a RawValue> {
     let mut value = value;
     for step in path {
@@ -118,7 +122,7 @@ enum Value {
     /// A time, in whole milliseconds.
     Milliseconds(Option<i64>),
     List(Option<Vec<Option<String>>>),
-    /// A null in the column means the same as this text.
+    /// The column has this text or a null, which means the same.
     TextOrNull(&'static str),
     /// The finding does not determine the column.
     Unsaid,
@@ -195,7 +199,7 @@ pub fn compared_alert_columns() -> impl Iterator<Item = &'static str> {
     ALERT_COLUMNS.iter().map(|(name, _)| *name)
 }
 
-/// The ranges of an alert's events, as the column has them.
+/// Returns the ranges of an alert's events, in the format of the column.
 fn event_ranges(said: &Said<'_>) -> Option<String> {
     let ranges = said.list(&[Name("unmapped"), Name("event_ranges")])?;
     let range = |range: &RawValue| {
@@ -272,8 +276,8 @@ impl<'a> Column<'a> {
     }
 }
 
-/// Calls `differs` with every row of `alerts` whose columns differ from the finding in `ocsf`, in
-/// order.
+/// Calls `differs`, in order, with every row of `rows` whose columns differ from the finding in its
+/// column `ocsf`, or that has no readable finding.
 ///
 /// # Errors
 /// [`MeaningError::Column`] if a column has a type that the table does not have.

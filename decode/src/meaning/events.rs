@@ -58,10 +58,11 @@ const COMPARED: &[usize] = &[
     index::STAGE_TIMESTAMP,
 ];
 
-/// Compares the rows of `events` with their records. Calls `each` with the record of every row, in
-/// order, and with no bytes where the form gives none; then calls `differs`, in order, with every
-/// row whose columns differ from its record, or whose form or marks are wrong. Of a row with a form
-/// only the event is read: the bytes around it belong to the form.
+/// Compares the rows of `events` with their records. First calls `each` with the record of every
+/// row, in order; if the row's form gives no record, it passes no bytes. Then calls `differs`, in
+/// order, with every row whose columns differ from its record, or whose form or marks are wrong. If
+/// a row has a form, only the event is read, and not the bytes around it, because these belong to
+/// the form.
 ///
 /// # Errors
 /// [`MeaningError::Column`] if the batch is not one of the `events` table.
@@ -123,7 +124,8 @@ impl<'a> EventRows<'a> {
         Ok(EventRows { batch, renderer: Renderer::new(batch)? })
     }
 
-    /// Takes the decoded rows of `rows` and compares them with the stored ones, column by column.
+    /// Takes from `decoder` the rows that it decoded from the records of `rows`, and compares them
+    /// with the stored rows, column by column.
     fn compare(
         &self,
         decoder: &mut Decoder,
@@ -169,11 +171,12 @@ impl<'a> EventRows<'a> {
             let said = if self.renderer.has_form(*row) {
                 None
             } else if self.renderer.keeps_format(*row) {
-                // An event that is kept as received has no shape; an entry of Google's has its
-                // mark.
+                // A record that is kept as received has no shape, except an entry of Google's,
+                // which is marked by its shape.
                 shapes.get(at).filter(|shape| *shape == SHAPE_GOOGLE)
             } else if raws.is_valid(at) {
-                // It was rendered, although the decoder would have kept it.
+                // The stored row was rendered from its columns, although the decoder would have
+                // kept its record in `raw`.
                 std::str::from_utf8(raws.value(at)).ok().and_then(shape_of)
             } else {
                 shapes.get(at)
@@ -199,8 +202,8 @@ impl<'a> EventRows<'a> {
     }
 }
 
-/// The text between `{` and the first member of a rendered event that has a column, or `}`; `None`
-/// if it is the default shape.
+/// Returns the shape of a rendered event: the text between `{` and the first member that has a
+/// column, or between `{` and `}` if no member has one. `None` if it is the default shape.
 fn shape_of(record: &str) -> Option<&str> {
     let Members(list) = serde_json::from_str(record).ok()?;
     let open = record.find('{')? + 1;
@@ -228,8 +231,8 @@ mod tests {
 
     use super::*;
 
-    /// A record, whether it is rendered, and what it says according to `docs/format.md`; the second
-    /// verifier has the same list.
+    /// A test case: a record, whether it is rendered, and what it says according to
+    /// `docs/format.md`. The second verifier has the same list.
     struct Case {
         what: String,
         record: Vec<u8>,
@@ -266,7 +269,7 @@ mod tests {
         bytes
     }
 
-    /// A row with these columns, and this `raw`.
+    /// Returns a row with the columns `says`, and this `raw`.
     fn row(says: &Map<String, Json>, raw: Option<&[u8]>) -> RecordBatch {
         fn number<T: ArrowPrimitiveType>(value: Option<T::Native>) -> PrimitiveArray<T> {
             [value].into_iter().collect()

@@ -1,9 +1,9 @@
 //! Checks whether the columns of a row say what its record says.
 //!
 //! Invariants:
-//! - What an event's record says is what the decoder reads from these bytes alone: the columns of a
-//!   row that was decoded and sealed are the ones found here.
-//! - What an alert's record says is what the finding says that was sent. Columns that the finding
+//! - What an event's record says is what the decoder reads from its bytes alone. A row that was
+//!   decoded and sealed has the columns that are found here.
+//! - What an alert's record says is read from the finding that was sent. Columns that the finding
 //!   does not determine are not compared.
 //! - No record is trusted: it may contain anything, of any size up to [`RECORD_BYTES_MAX`]. Its
 //!   values are never repeated.
@@ -35,13 +35,15 @@ pub enum MeaningError {
 /// How the columns of a row differ from what its record says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Difference {
-    /// The record does not belong to its table, so nothing follows from it.
+    /// The record is not one of the row's table, so it determines no column.
     NoRecord,
     /// The form of the row does not give a record; the text is the class of the fault.
     Form(&'static str),
-    /// What the row says of its record beside its columns is not well formed.
+    /// A column that marks the row (`redaction`, `faults`, or `form_values` without a form) is not
+    /// well formed; the text says which.
     Mark(&'static str),
-    /// These columns say something else, in order.
+    /// These columns differ from what the record says. They are in the order in which they are
+    /// compared.
     Columns(Vec<&'static str>),
 }
 

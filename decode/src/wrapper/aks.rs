@@ -3,8 +3,8 @@
 //! A message is `{"records":[…]}`, and a line of a blob is one such record. The `category` of a
 //! record says which log it belongs to, and `properties.log` is one line of that log: the text of
 //! an event in a string, or the event itself. All logs of a cluster share the hub. `kube-audit`
-//! contains everything in `kube-audit-admin`: if both are switched on, writes are stored twice,
-//! because the records differ.
+//! contains everything in `kube-audit-admin`: if both are switched on, events of writes are stored
+//! twice, because the records differ.
 //!
 //! Invariant: only records of the two audit categories become events.
 

@@ -2,9 +2,10 @@
 //!
 //! A subscription delivers
 //! `{"messageType":"DATA_MESSAGE","logStream":…,"logEvents":[{"id":…,"timestamp":…,
-//! "message":"<event>"}]}`, or a `CONTROL_MESSAGE` that probes its destination. Firehose writes
-//! such documents into an object one after the other, without newlines. A document has messages of
-//! one stream. An export has lines `2026-01-01T00:00:00.000Z <message>`, and one stream per file.
+//! "message":"<event>"}]}`, or a `CONTROL_MESSAGE`, with which AWS probes the destination. Firehose
+//! writes such documents into an object one after the other, without newlines. A document has
+//! messages of one stream. An export has lines `2026-01-01T00:00:00.000Z <message>`, and one stream
+//! per file.
 //!
 //! Invariant: only messages of the streams `kube-apiserver-audit-…` become events: other streams
 //! carry what workloads write.
@@ -42,8 +43,8 @@ pub(super) fn records<'d>(document: &'d str, members: &Members<'d>) -> Result<Ve
     Ok(items.into_iter().map(|item| record(item.get())).collect())
 }
 
-/// Length of the text that an export puts before a message, refused if no event follows. `None` if
-/// the line is not one of an export.
+/// Returns the length of the text that an export puts before a message, or a refusal if no event
+/// follows that text. `None` if the line is not one of an export.
 pub(crate) fn export_head(line: &[u8]) -> Option<Result<usize, Refusal>> {
     const HEAD: &[u8] = b"dddd-dd-ddTdd:dd:dd.dddZ ";
     let head = line.get(..HEAD.len())?;

@@ -1,10 +1,10 @@
 //! Google Cloud's audit entries of GKE, which are not events but say some of the same.
 //!
 //! Invariant: a column has what the entry says, or is null. An entry never has groups, uid, extra,
-//! the impersonated user, level and URI. The code is taken from a `Status` in the response:
-//! `status.code` is a gRPC code, which stands for several HTTP codes and is left out if it is zero,
-//! so no HTTP code follows from it. The column `shape` of these rows is [`SHAPE`]; their `raw` is
-//! the entry.
+//! the impersonated user, the level or the URI. The response code is taken only from a `Status` in
+//! the response. No HTTP code follows from the entry's own `status.code`: it is a gRPC code, which
+//! stands for several HTTP codes, and it is left out if it is zero. The column `shape` of these
+//! rows is [`SHAPE`]; their `raw` is the entry.
 //!
 //! | column | member of the entry |
 //! |---|---|
@@ -28,7 +28,7 @@ use crate::json::{self, Members};
 use crate::plain::{self, PlainEvent};
 use crate::reject::{Reason, Refusal};
 
-/// The `shape` of a row that was mapped from a Google audit entry, and is partial.
+/// The `shape` of a row that was mapped from a Google audit entry, and so lacks some columns.
 pub const SHAPE: &str = "google.cloud.audit.AuditLog";
 
 const AUDIT_LOGS: [&str; 2] = ["activity", "data_access"];
@@ -115,10 +115,11 @@ fn reference(resource_name: &str, event: &mut PlainEvent) {
         return;
     }
     let (namespace, rest) = match rest {
-        // A namespace's own subresources are named where its resources are.
+        // `status` and `finalize` are subresources of the namespace itself. They stand where a
+        // resource in the namespace would be named.
         ["namespaces", name, "status" | "finalize"] => (Some(*name), rest),
         ["namespaces", namespace, inner @ ..] if !inner.is_empty() => (Some(*namespace), inner),
-        // A namespace is in itself, as the API server has it.
+        // As in the API server's events, the namespace of a namespace is the namespace itself.
         ["namespaces", name] => (Some(*name), rest),
         _ => (None, rest),
     };
@@ -132,7 +133,8 @@ fn reference(resource_name: &str, event: &mut PlainEvent) {
     event.subresource = owned(rest.get(2));
 }
 
-/// What the response says of itself, if it is a `Status`.
+/// Fills the response columns of `event` from the entry's response, if that is a `Status`. If there
+/// is no message in it, the message of the entry's own status is taken.
 fn response(payload: &Members<'_>, event: &mut PlainEvent) -> Result<(), Refusal> {
     let response = json::object("protoPayload.response", json::member(payload, "response")).ok().flatten();
     if let Some(response) = response
@@ -155,7 +157,8 @@ fn response(payload: &Members<'_>, event: &mut PlainEvent) -> Result<(), Refusal
     Ok(())
 }
 
-/// The decision. `granted` is left out of an entry if it is false.
+/// Returns the decision: `allow` only if all items of `authorizationInfo` are granted. An entry
+/// leaves `granted` out if it is false.
 fn granted(payload: &Members<'_>) -> Result<Option<String>, Refusal> {
     let name = "protoPayload.authorizationInfo";
     let Some(list) = json::member(payload, "authorizationInfo") else { return Ok(None) };

@@ -2,19 +2,20 @@
 //!
 //! A cloud delivers audit events inside its own documents: many events per document, the text of an
 //! event escaped into a string, other logs beside them. Invariants:
-//! - A wrapper is recognised by the members of a document that is not an audit event, and its
-//!   events by where the cloud puts them. Deeper levels are not searched, so what a client sends
-//!   stays a body, and a wrapper inside a wrapper is not opened.
+//! - A document that is not an audit event is recognised as a wrapper by its members. Its events
+//!   are found where the cloud puts them, and deeper levels are not searched. So what a client
+//!   sends stays a body, and a wrapper inside a wrapper is not opened.
 //! - Each element of a wrapper is one [`Record`]: an event, or refused with a reason. An element of
-//!   another log is refused as [`Reason::OtherCategory`], so it is counted and kept. Which log it
-//!   is follows from the cloud's name for it, not from its content: its writers could forge events.
-//! - The depth of an event does not include what is around it. Nothing here recurses.
+//!   another log is refused as [`Reason::OtherCategory`], so it is counted and kept. The log of an
+//!   element is known from the cloud's name for the log, not from the element's content, because
+//!   writers to other logs could forge events.
+//! - The depth of an event does not include the wrapper around it. Nothing here recurses.
 //! - The work is linear in the document, and a document of n bytes gives at most `SHORT_ITEMS_MAX +
 //!   n / ITEM_BYTES_MIN` records.
 //!
 //! The archive's record is the value that contains the event: an object, or a string literal, which
-//! is then the row's `raw`. The bytes around it are frame. A Google `LogEntry` contains no event:
-//! it is mapped, and is the record as a whole. Nothing is kept here.
+//! is then the row's `raw`. The bytes around that value are frame. A Google `LogEntry` contains no
+//! event: it is mapped to one, and the whole entry is the record. Nothing is kept here.
 
 mod aks;
 mod eks;
@@ -29,13 +30,14 @@ use crate::reject::{Reason, Refusal};
 pub(crate) use eks::export_head;
 pub use gke::SHAPE as SHAPE_GOOGLE;
 
-/// Maximum number of items of a list that may have any length; the API server sends some hundreds.
+/// A list of at most this many items may have items of any length; a longer list must have long
+/// items, see [`ITEM_BYTES_MIN`]. The API server sends lists of some hundreds.
 pub const SHORT_ITEMS_MAX: usize = 64;
-/// Smallest mean length of the items of a longer list. No audit event is shorter; without this
-/// bound a short line of empty items would become millions of rows.
+/// Smallest mean length of the items of a longer list, in bytes. No audit event is shorter. Without
+/// this bound a short line of empty items would become millions of rows.
 pub const ITEM_BYTES_MIN: usize = 64;
 
-/// Whose wrapper a document is.
+/// The service that a wrapper comes from.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Azure,
@@ -45,11 +47,11 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// The wrapper with these members.
+    /// Returns the kind of wrapper that has these members.
     pub(crate) fn of(keys: &[&str]) -> Option<Kind> {
         let has = |key: &str| keys.contains(&key);
-        // No cloud's document has these members; one that does is Kubernetes', and is judged as
-        // such.
+        // No cloud's document has these members. A document with one of them comes from Kubernetes,
+        // and is judged as such.
         if has("kind") || has("auditID") {
             return None;
         }
@@ -89,12 +91,14 @@ pub(crate) enum Content<'d> {
     /// The value that contains the event, a slice of `item`: an object, or a string in which it is
     /// escaped.
     Event(&'d str),
-    /// An entry that says the same, or some of it, in other words.
+    /// The event that an entry was mapped to. The entry says the same, or some of it, in other
+    /// words.
     Mapped(Box<PlainEvent>),
     Refused(Refusal),
 }
 
-/// The records of `document`, in order, at least one. Depth is checked only for what is mapped.
+/// Returns the records of `document`, in order. There is at least one. Depth is checked only for
+/// entries that are mapped.
 pub(crate) fn records(document: &str, depth_max: usize) -> Result<Vec<Record<'_>>, Refusal> {
     let document = document.trim_matches(WHITE);
     let unknown = || Refusal::new(Reason::Wrapped, "an unknown wrapper");
@@ -115,7 +119,8 @@ pub(crate) fn records(document: &str, depth_max: usize) -> Result<Vec<Record<'_>
     Ok(records)
 }
 
-/// The event that a document is mapped to, if it is such an entry; its depth was checked before.
+/// Returns the event that `document` is mapped to, if it is an entry of that kind. The caller has
+/// checked its depth.
 pub(crate) fn mapped(document: &str) -> Result<PlainEvent, Refusal> {
     let unknown = || Refusal::new(Reason::Wrapped, "a wrapper that is not a record");
     let members: Members<'_> = serde_json::from_str(document).map_err(|_| unknown())?;
@@ -129,8 +134,8 @@ pub(crate) fn mapped(document: &str) -> Result<PlainEvent, Refusal> {
     }
 }
 
-/// Decodes one event with the plain decoder, bare or alone in a wrapper: what tests and fuzzing
-/// compare the decoder with.
+/// Decodes one event, bare or alone in a wrapper, with the plain decoder. Tests and fuzzing compare
+/// the fast decoder with this function.
 ///
 /// # Errors
 /// The [`Refusal`] that the line is rejected with.
@@ -138,7 +143,8 @@ pub fn decode_alone(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, Refusa
     bare_event(bytes, depth_max).or_else(|refusal| only_event(bytes, refusal, depth_max))
 }
 
-/// Decodes one bare event with the plain decoder. A document that is a wrapper is refused as one.
+/// Decodes one bare event with the plain decoder. A document that is a wrapper is refused as
+/// [`Reason::Wrapped`].
 pub(crate) fn bare_event(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, Refusal> {
     let members = match plain::members(bytes, depth_max) {
         Ok(members) => members,
@@ -151,7 +157,8 @@ pub(crate) fn bare_event(bytes: &[u8], depth_max: usize) -> Result<PlainEvent, R
     })
 }
 
-/// The refusal of a truncated event, which may follow the head of an export.
+/// Returns the refusal of a truncated event, which may follow the text that an export puts before a
+/// message.
 fn truncated(bytes: &[u8], refusal: Refusal) -> Refusal {
     match (export_head(bytes), std::str::from_utf8(bytes)) {
         (Some(Ok(head)), Ok(text)) => plain::truncated(&text[head..]),
@@ -163,8 +170,8 @@ fn keys<'m>(members: &'m Members<'_>) -> Vec<&'m str> {
     members.0.iter().map(|(key, _)| key.as_ref()).collect()
 }
 
-/// The event of a line with exactly one record, or of the record itself; judged as the decoder
-/// judges.
+/// Returns the event of a line with exactly one record, or of the record itself, by the same rules
+/// as the decoder.
 fn only_event(bytes: &[u8], refusal: Refusal, depth_max: usize) -> Result<PlainEvent, Refusal> {
     let Ok(text) = std::str::from_utf8(bytes) else { return Err(refusal) };
     match refusal.reason {
@@ -196,12 +203,12 @@ fn only_event(bytes: &[u8], refusal: Refusal, depth_max: usize) -> Result<PlainE
     }
 }
 
-/// The string literal that `text` is, apart from white space around it.
+/// Returns `text` without the white space around it, if it begins like a string literal.
 pub(crate) fn literal(text: &str) -> Option<&str> {
     Some(text.trim_matches(WHITE)).filter(|text| text.starts_with('"'))
 }
 
-/// The text of an event that is escaped in a string literal.
+/// Returns the text of an event that is escaped in a string literal.
 pub(crate) fn unescaped(literal: &str) -> Result<String, Refusal> {
     let mut text: String = serde_json::from_str(literal)
         .map_err(|_| Refusal::new(Reason::BrokenJson, "an escaped event that is not Unicode"))?;
@@ -226,7 +233,8 @@ pub(crate) fn short_items<'d>(items: impl ExactSizeIterator<Item = &'d str>) -> 
     Ok(())
 }
 
-/// The elements of the list in the member `name`; none if it is absent or null.
+/// Returns the elements of the list in the member `name`. There are none if the member is absent or
+/// null.
 fn items<'d>(name: &str, members: &Members<'d>) -> Result<Vec<&'d RawValue>, Refusal> {
     let Some(value) = json::member(members, name) else { return Ok(Vec::new()) };
     let items: Option<Vec<&RawValue>> =
@@ -236,7 +244,8 @@ fn items<'d>(name: &str, members: &Members<'d>) -> Result<Vec<&'d RawValue>, Ref
     Ok(items)
 }
 
-/// `value` as the place of an event, if it can be one.
+/// Takes `value` as the value that contains an event, if it is an object or a string. Otherwise
+/// refuses it.
 fn event<'d>(name: &str, value: Option<&'d RawValue>) -> Content<'d> {
     match value.map(RawValue::get) {
         Some(value) if value.starts_with(['"', '{']) => Content::Event(value),

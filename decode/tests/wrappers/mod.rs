@@ -297,8 +297,8 @@ fn a_wrapper_cut_at_every_byte() {
         for cut in 0..wrapper.len() {
             for end in ["", "\n", "[Truncated...]\n", "\0\0\n"] {
                 let decoded = check(format!("{}{end}", &wrapper[..cut]).as_bytes());
-                // Torn right after an event that is not a string, it cannot be told from a bare
-                // one.
+                // If the wrapper is torn right after an event that is not a string, that event
+                // cannot be told from a bare one.
                 let whole = wrapper.starts_with(CONTROL)
                     || events.iter().any(|event| wrapper[..cut].trim_end().ends_with(event));
                 assert!(decoded.events.num_rows() == 0 || whole, "cut at {cut}: {}", &wrapper[..cut]);
@@ -339,12 +339,12 @@ fn an_unfinished_line_is_used_when_it_is_one_whole_record() {
     }
     for none in [eks(&events), CONTROL.to_owned(), batch(&[]), eks(&[String::new()])] {
         assert_eq!(decode(&none), (0, 0, 0), "{none}");
-        // It is used if the stream is declared complete, as a compressed one is.
+        // The line is used if the stream is declared complete, as a compressed stream is.
         assert!(check(none.as_bytes()).records() > 0, "{none}");
     }
     let documents = [eks(&events), eks(&events[..1])];
     assert_eq!(decode(&documents.concat()), (0, 0, 0));
-    // If it is over-long, it is left from its last part on.
+    // If the line is over-long, only its last part is left.
     let object = documents[0].repeat(1 + LINE_BYTES_MAX / documents[0].len());
     let (found, refused, consumed) = decode(&object);
     assert_eq!((found * documents[0].len() / 2, refused), (consumed, 0));
@@ -373,7 +373,7 @@ fn hostile_wrappers_take_bounded_work() {
             &input[..60]
         );
     }
-    // Many documents on a line, each with as many short items as one may have.
+    // Many documents on a line, each with as many short items as a document may have.
     let short = format!(r#"{{"records":[{}]}}"#, vec!["1"; 64].join(","));
     let many = check(short.repeat(10_000).as_bytes());
     assert!(many.records() <= 66 + (short.len() * 10_000 / 64) as u64, "{}", many.records());
@@ -454,7 +454,7 @@ fn an_object_of_firehose_may_be_longer_than_a_line() {
     assert!(reasons(&decoded).iter().all(|reason| reason == "line_too_long"));
 }
 
-/// It is not secret, and says which event to look for elsewhere.
+/// The audit ID is not secret, and says which event to look for elsewhere.
 #[test]
 fn a_cut_event_is_named_by_its_audit_id() {
     let head = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"RequestResponse","auditID":"#;
@@ -554,7 +554,7 @@ fn a_google_entry_has_no_code_but_that_of_a_status() {
         (Some("Failure"), Some("no"))
     );
     assert_eq!(status.response_details.as_deref(), Some(r#"{"kind":"pods"}"#));
-    // An object may have a member of that name.
+    // The response may be an object that has a member `code`.
     let object = r#","request":{"@type":"core.k8s.io/v1.Pod","a":1},"response":{"@type":"example.com/v1.Door","code":200}"#;
     let object = event(&google("a", object));
     assert_eq!(object.response_code, None);
@@ -615,7 +615,7 @@ proptest! {
             }
             bare.extend_from_slice(some);
         }
-        // Export lines begin a line; a newline ends whatever is before them.
+        // An entry of an export begins a line, so a newline ends whatever is before it.
         let decoded = check(input.as_bytes());
         same_events(&decoded, &bare);
         prop_assert!(reasons(&decoded).iter().all(|reason| reason == "other_category"));

@@ -1,19 +1,21 @@
 //! The driver of one run: turns chunks into alerts, and into batches that are sealed.
 //!
 //! Terms. Each chunk is decoded twice: once on arrival to raise alerts (*match*), and again,
-//! together with other text, for the archive (*encode*). Matched text waits in its *stream* until
-//! there is a block of it, which is encoded into the *open epoch*. An epoch ends at a seal: then
-//! the rest of all streams is encoded into it, and when that is done, the sealer gets it as a
-//! *batch*.
+//! together with other text, for the archive (*encode*). Text is *under way* from the moment a
+//! source hands it over until it is encoded. Matched text waits in its *stream* until there is
+//! enough of it for a block. The block is encoded into the *open epoch*, which gathers what the
+//! next seal will carry. When it is time to seal, the epoch ends: the rest of all streams is
+//! encoded into it, and then the sealer gets it as a *batch*.
 //!
 //! Invariants:
 //! - Matches are handled in the order in which chunks were handed over, so a position covers a
-//!   whole prefix of its stream, and the alerts of an epoch are those of its rows.
+//!   whole prefix of its stream, and an epoch has exactly the alerts of its rows.
 //! - One epoch is open, at most one is ending, and at most one is at the sealer.
-//! - Encoded text that is not sealed is bounded: beyond the bound nothing more is encoded, so text
+//! - Encoded text that is not sealed is bounded. At the bound nothing more is encoded, so text
 //!   stays under way, and sources wait.
-//! - Matching and encoding the same text counts the same numbers, and so do rows sealed and rows
-//!   counted. If they differ, an error is reported; nothing is assumed.
+//! - Matching and encoding must count the same numbers of events and rejects for the same text, and
+//!   a seal must store as many rows as were counted. If the numbers differ, an error is reported;
+//!   nothing is assumed.
 //!
 //! A crash loses nothing: everything that is not sealed is still at its source.
 
@@ -49,8 +51,8 @@ const SOURCE_MESSAGES_MAX: usize = 1024;
 pub const DRAIN: Duration = Duration::from_secs(25);
 /// How often the driver checks the time while nothing else happens.
 const TICK: Duration = Duration::from_millis(100);
-/// Silence, in addition to the lateness of its rules, after which a detector stops waiting for late
-/// events.
+/// A detector stops waiting for late events after a silence of this length, in addition to the
+/// lateness that its rules allow.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Wait before a failed source is restarted; it doubles up to [`SOURCE_WAIT_MAX`].
 const SOURCE_WAIT: Duration = Duration::from_secs(1);
@@ -97,7 +99,7 @@ pub trait LiveObserver {
     fn tick(&mut self, _metrics: &Metrics) {}
 }
 
-/// How a run ended that was asked to stop.
+/// How a run that was asked to stop has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {
     /// Everything that was handed over is sealed.
@@ -114,7 +116,7 @@ pub struct Remembered {
 }
 
 impl Remembered {
-    /// Whether an alert is reported for the first time.
+    /// Remembers an alert, and returns whether it is reported for the first time.
     fn is_new(&mut self, alert_id: &str) -> bool {
         if !self.raised.insert(alert_id.to_owned()) {
             return false;
@@ -155,7 +157,7 @@ pub struct Run<'r> {
     pub rules: &'r LiveRules,
     pub options: &'r LiveOptions,
     pub metrics: &'r Metrics,
-    /// Set from outside to end in order: text that was read is sealed.
+    /// Set from outside to end the run in order: all text that was read is sealed.
     pub stop: &'r AtomicBool,
 }
 
@@ -288,8 +290,8 @@ fn keep_source(source: &mut dyn Source, feed: &Feed) {
     let mut wait = SOURCE_WAIT;
     while !feed.is_stopping() {
         let begun = Instant::now();
-        // State that a source keeps between runs is only a convenience: the archive has everything
-        // else.
+        // A panic may leave the source's own state half changed. That does no harm, because a
+        // source relies only on the positions of the archive.
         match catch_unwind(AssertUnwindSafe(|| source.run(feed))) {
             Ok(Ok(())) if feed.is_stopping() => return,
             Ok(Ok(())) => feed.trouble("the source ended without an error"),
@@ -309,17 +311,18 @@ fn keep_source(source: &mut dyn Source, feed: &Feed) {
 
 struct Stream {
     name: Arc<StreamName>,
-    /// Position in `events` before the open epoch, or, while one is ending, before that one.
+    /// Position in `events` before the open epoch, or, while another epoch is ending, before the
+    /// ending epoch.
     sealed: Option<Position>,
     /// Offset that the next chunk must have.
     expected: i64,
-    /// The end of the last chunk matched, in order.
+    /// The end of the last chunk that was matched and handled in order.
     reached: Option<Reached>,
-    /// Matched but not encoded; the last block grows.
+    /// Blocks that are matched but not encoded. The last block grows as chunks arrive.
     waiting: Vec<Block>,
-    /// First offset that `rejects` does not have yet.
+    /// The table `rejects` already has the stream's rejects before this offset.
     rejects_from: i64,
-    /// Ids of stored alerts, if some may be raised again.
+    /// Ids of the alerts that the archive has of this stream, if some of them may be raised again.
     alerts_stored: HashSet<String>,
 }
 
@@ -340,16 +343,17 @@ struct SealEpoch {
     jobs: u64,
     alerts: Vec<Alert>,
     duplicates: u64,
-    /// Counted when it was matched.
+    /// Rows counted when their text was matched.
     matched: Tally,
-    /// Counted when it was encoded.
+    /// Rows counted when their text was encoded.
     encoded: Tally,
     /// Records encoded, by partition.
     records: HashMap<String, u64>,
     reasons: BTreeMap<String, u64>,
-    /// Arrival of its first record.
+    /// Arrival of the epoch's first record.
     since: Option<Instant>,
-    /// Where its streams end; known when the epoch ends.
+    /// For each stream of the epoch: its position before the epoch, and where it ends. Known when
+    /// the epoch ends.
     ends: Vec<(Arc<StreamName>, Option<Position>, Reached)>,
 }
 
@@ -378,7 +382,8 @@ struct Driver<'d> {
     observer: &'d mut dyn LiveObserver,
     rules: &'d LiveRules,
     shared: &'d Arc<Shared>,
-    /// Positions of each table when the run began, or when they were refreshed.
+    /// Positions of each table when the run began, or when they were refreshed. Those of `events`
+    /// also follow the seals.
     stored: HashMap<Table, HashMap<String, Position>>,
     detector: Detector,
     streams: HashMap<String, Stream>,
@@ -404,7 +409,7 @@ struct Matching {
     next_sequence: u64,
     /// Matches handled, in order.
     handled: u64,
-    /// Matches that were answered before their turn.
+    /// Matches that were answered before their turn, by sequence.
     early: HashMap<u64, Result<Box<Matched>, IngestError>>,
 }
 
@@ -432,7 +437,7 @@ struct Requests {
 }
 
 struct Request {
-    /// The request covers all match jobs before this one.
+    /// The request covers all match jobs whose sequence is before this one.
     before: u64,
     /// The epoch that completes the request.
     epoch: Option<u64>,
@@ -520,7 +525,8 @@ impl Driver<'_> {
                 Ok(())
             }
             SourceMessage::Refresh(partitions, done) => {
-                // A position is read only when nothing of this process is on its way to it.
+                // The positions are read only after everything that was handed over before the
+                // request is sealed.
                 let then = Then::Refresh(partitions, done);
                 self.requests.seals.push(Request { before: self.matching.next_sequence, epoch: None, then });
                 Ok(())
@@ -562,7 +568,8 @@ impl Driver<'_> {
         self.queues.match_jobs.send(job).map_err(|_| ended(PipelineThread::Workers))
     }
 
-    /// The state of a stream that this run has not met before, from the archive's positions.
+    /// Returns the state of a stream that this run has not met before, from the archive's
+    /// positions.
     fn new_stream(&self, name: &Arc<StreamName>) -> Result<Stream, IngestError> {
         let of = |table: Table| self.stored[&table].get(&name.partition).copied();
         let (sealed, rejects, alerts) = (of(Table::Events), of(Table::Rejects), of(Table::Alerts));
@@ -647,8 +654,9 @@ impl Driver<'_> {
         };
         stream.reached = Some(reached);
         if let Some(encoded) = matched.encoded {
-            // Waiting text of this stream comes before it. An epoch may have ended since the chunk
-            // came.
+            // The stream's waiting text comes before this text and is not encoded yet, so this text
+            // belongs to the open epoch too. If an epoch has ended since the chunk came, the job
+            // moves to the open one.
             self.epochs.open.matched.events += matched.events;
             self.epochs.open.matched.rejects += matched.rejects;
             if encoded.epoch != self.epochs.open.number {
@@ -674,7 +682,8 @@ impl Driver<'_> {
             }
             _ => {
                 let mut block = block;
-                // Buffers are as long as the text that they might have held.
+                // A buffer is as long as the longest text that it could have held; the unused part
+                // is freed.
                 block.bytes.shrink_to_fit();
                 stream.waiting.push(block);
             }
@@ -686,7 +695,7 @@ impl Driver<'_> {
         Ok(())
     }
 
-    /// Encodes the waiting text of a stream, as far as there is room for it.
+    /// Encodes the waiting text of a stream while there is room for more encoded text.
     fn encode_waiting(&mut self, partition: &str) {
         while self.may_encode() {
             let Some(stream) = self.streams.get_mut(partition) else { return };
@@ -743,11 +752,13 @@ impl Driver<'_> {
             rejects_from: stream.rejects_from,
         };
         self.epochs.open.jobs += 1;
-        // Workers end after the driver; a lost one is noticed where answers are awaited.
+        // Workers end after the driver, so one takes the job. If a worker is lost, that is noticed
+        // where answers are awaited.
         let _ = self.queues.encode_jobs.send(job);
     }
 
-    /// Many streams with little text each fill the memory, too: then the longest is encoded.
+    /// Many streams with little waiting text each can fill the memory together. Before they do, the
+    /// waiting text of the stream that has most is encoded.
     fn make_room(&mut self) {
         if self.text_bytes <= self.options.text_bytes_max / 2 || self.epochs.open.jobs > 0 {
             return;
@@ -880,7 +891,8 @@ impl Driver<'_> {
         let sealing = sealing.expect("the sealer answers what it was asked, once");
         let report = outcome?;
         let counts = sealing.counts;
-        // An epoch without rows, or one whose commit turned out to exist, reports nothing new.
+        // An epoch without rows, or one whose commit turned out to exist already, reports nothing
+        // new.
         let reported = |table: Table| -> u64 {
             report.files.iter().filter(|file| file.table == table).map(|file| file.rows).sum()
         };
@@ -918,7 +930,8 @@ impl Driver<'_> {
         if !metrics.draw_up() {
             self.conservation_failed("received is not the sum of sealed, duplicates, given up and unsealed");
         }
-        // A stream at rest is looked up again when it continues; a rotated file never does.
+        // The state of a stream at rest is dropped. It is looked up again if the stream continues,
+        // which a rotated file never does.
         let stored = self.stored.entry(Table::Events).or_default();
         stored.extend(sealing.positions.iter().cloned());
         self.streams.retain(|partition, stream| {
@@ -956,7 +969,8 @@ impl Driver<'_> {
         }
     }
 
-    /// Attaches requests to the epoch that will complete them, and answers those that need none.
+    /// Attaches requests to the epoch that will complete them, and answers requests that need no
+    /// epoch.
     fn answer_requests(&mut self) {
         let unsealed = self.is_anything_unsealed();
         let newest = self.epochs.sealing.as_ref().map(|sealing| sealing.number);
@@ -976,8 +990,8 @@ impl Driver<'_> {
         self.requests.is_refreshing = false;
         for (partitions, done) in std::mem::take(&mut self.requests.refreshes) {
             for partition in partitions {
-                // Text of it that was handed over since is under way: it stays as it is, and the
-                // run ends when the archive refuses it.
+                // If text of the partition was handed over since, it is under way. The stream's
+                // state then stays as it is, and the run ends if the archive refuses the text.
                 let at_rest = self.streams.get(&partition).is_none_or(|stream| {
                     let sealed = stream.sealed.map_or(0, |position| position.next_offset);
                     stream.reached.is_none() && stream.waiting.is_empty() && stream.expected == sealed

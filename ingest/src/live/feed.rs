@@ -31,11 +31,12 @@ pub struct Chunk {
     /// Ends after a newline, at the end of a stream that no longer grows, or inside an over-long
     /// line.
     pub block: Block,
-    /// Fingerprint of the stream up to the block's end: of all its bytes, or its chain.
+    /// Fingerprint of the stream up to the block's end: the hash of all its bytes, or the chain of
+    /// its lines, as the partition's kind defines it.
     pub prefix: Fingerprint,
     /// The broker's number of the first message after the block.
     pub broker_offset: Option<i64>,
-    /// When the first of its bytes was received.
+    /// When the first byte of the block was received.
     pub arrived: Instant,
 }
 
@@ -72,8 +73,9 @@ pub trait Source: Send {
     /// anything from an earlier run but what [`Feed::position`] returns.
     ///
     /// # Errors
-    /// What the source itself cannot recover from. It waits for what passes (a broker that is away,
-    /// a missing file), and reports it with [`Feed::trouble`].
+    /// An error that the source itself cannot recover from. Conditions that pass (a broker is away,
+    /// a file is missing) are not errors: the source waits, and reports them with
+    /// [`Feed::trouble`].
     fn run(&mut self, feed: &Feed) -> Result<(), SourceError>;
 }
 
@@ -116,9 +118,9 @@ pub(crate) struct Shared {
     under_way: Mutex<u64>,
     room: Condvar,
     under_way_max: u64,
-    /// Sealed when the run began or since, by partition.
+    /// Position up to which each partition was sealed when the run began, or has been sealed since.
     sealed: Mutex<HashMap<String, Position>>,
-    /// Handed over in this run, by partition.
+    /// Position up to which each partition has been handed over in this run.
     reached: Mutex<HashMap<String, Position>>,
     /// Partitions whose rejects are ahead of their events in the archive: a run died between two
     /// commits.
@@ -155,7 +157,7 @@ impl Shared {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// Releases text that was encoded, or is given up.
+    /// Takes `bytes` off the text under way, because they were encoded or are given up.
     pub(crate) fn release(&self, bytes: u64) {
         let mut under_way = lock(&self.under_way);
         *under_way = under_way.saturating_sub(bytes);
@@ -205,25 +207,25 @@ impl Feed {
         self.shared.is_stopping()
     }
 
-    /// Where to continue a partition: after what was handed over in this run, or after what is
-    /// sealed; `None` if the archive has nothing of it.
+    /// Returns where to continue a partition: after what was handed over in this run, or else after
+    /// what is sealed. `None` if the archive has nothing of it.
     pub fn position(&self, partition: &str) -> Option<Position> {
         lock(&self.shared.reached).get(partition).copied().or_else(|| self.sealed(partition))
     }
 
-    /// How far a partition is sealed: everything before is durable, and the source need not keep
-    /// it.
+    /// Returns how far a partition is sealed. Everything before that position is durable, and the
+    /// source need not keep it.
     pub fn sealed(&self, partition: &str) -> Option<Position> {
         lock(&self.shared.sealed).get(partition).copied()
     }
 
-    /// Where the rejects of a partition end, if they are ahead of its events: up to there, lines
-    /// must be cut as they were when the rejects were stored.
+    /// Returns where the rejects of a partition end, if they are ahead of its events. Up to there,
+    /// lines must be cut as they were when the rejects were stored.
     pub(crate) fn rejects_ahead(&self, partition: &str) -> Option<Position> {
         self.shared.rejects_ahead.get(partition).copied()
     }
 
-    /// Set when the run is over.
+    /// Returns the flag that is set when the run is over.
     pub(crate) fn stopping(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.shared.stopping)
     }
@@ -247,8 +249,8 @@ impl Feed {
         Ok(())
     }
 
-    /// Hands lines over, or returns them if the pipeline is full for longer than `wait`: for a
-    /// source that has other work meanwhile. An empty chunk is ignored.
+    /// Hands lines over. If the pipeline is full for longer than `wait`, returns them instead, for
+    /// a source that has other work to do meanwhile. An empty chunk is ignored.
     ///
     /// # Errors
     /// [`Stopped`] if the run is over. The chunk is lost then; the next run begins before it.
@@ -276,7 +278,7 @@ impl Feed {
         let partition = chunk.stream.partition.clone();
         let reached = Position {
             next_offset: chunk.block.offset + i64::try_from(bytes).unwrap_or(i64::MAX),
-            // The driver counts them, because only the driver knows their number.
+            // The driver counts the records, because only the driver knows their number.
             records: 0,
             prefix_blake3: chunk.prefix,
             broker_offset: chunk.broker_offset,
@@ -287,8 +289,8 @@ impl Feed {
             let mut all = lock(&self.shared.reached);
             let known = all.get(&partition).copied().or_else(|| self.sealed(&partition));
             if chunk.block.offset < known.map_or(0, |known| known.next_offset) {
-                // Another source has handed it over; this one learns it when it asks for its
-                // position.
+                // Another source has handed it over. This source learns that when it next asks for
+                // its position.
                 self.shared.release(bytes);
                 return Ok(None);
             }
@@ -316,7 +318,8 @@ impl Feed {
         self.driver.send(SourceMessage::Duplicates(records)).map_err(|_| Stopped)
     }
 
-    /// Has everything sealed that was handed over so far; `false` if that took longer than `wait`.
+    /// Has everything sealed that was handed over so far. Returns `false` if that took longer than
+    /// `wait`.
     ///
     /// # Errors
     /// [`Stopped`] if the run is over.
@@ -328,9 +331,10 @@ impl Feed {
         self.wait_for(&answer, wait)
     }
 
-    /// Reads a partition's position again. A source that shares partitions with other processes
-    /// calls this when it is assigned one, before it asks [`Feed::position`]: what it handed over
-    /// of the partition before no longer counts.
+    /// Reads a partition's position again. Returns `false` if that took longer than `wait`. A
+    /// source that shares partitions with other processes calls this when it is assigned a
+    /// partition, before it asks [`Feed::position`]. What it handed over earlier of that partition
+    /// then no longer counts.
     ///
     /// # Errors
     /// [`Stopped`] if the run is over.
@@ -392,8 +396,8 @@ impl Feed {
         self.counters.lag.store(lag, Ordering::Relaxed);
     }
 
-    /// Reports that something is wrong and is waited for. It is logged once, and the readiness
-    /// check shows it until [`Feed::recovered`].
+    /// Reports a trouble: something is wrong, and the source waits until it passes. A trouble is
+    /// logged once, and the readiness check shows it until [`Feed::recovered`].
     pub fn trouble(&self, what: impl fmt::Display) {
         let what = what.to_string();
         let mut trouble = lock(&self.counters.trouble);

@@ -1,7 +1,7 @@
 //! Reads the archive's table `alerts` for an outbox that has to catch up.
 //!
-//! Invariant: it only reads, opens the archive for each read, and holds no lock: it works while the
-//! pipeline or another process writes. A crash here loses nothing.
+//! Invariant: it only reads, opens the archive for each read, and holds no lock, so it works while
+//! the pipeline or another process writes. A crash here loses nothing.
 
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ impl History for ArchiveHistory {
     }
 }
 
-/// The commits of the table `alerts` that a seal made.
+/// Returns the commits of the table `alerts` that a seal made.
 pub fn mark_of(report: &SealReport) -> Mark {
     let commits = report.commits.iter().filter(|commit| commit.volume.table == Table::Alerts);
     Mark(commits.map(|commit| (commit.volume.period, commit.version)).collect())

@@ -1,9 +1,9 @@
 //! What the driver has done since the process started, for metrics pages and health checks.
 //!
 //! Invariant: whenever nothing is under way, `received = sealed events + sealed rejects +
-//! duplicates + given up`; records given up were not acknowledged and will be read again. Records
-//! under way are counted as `unsealed`. [`Metrics::conserved`] is the sum as the driver, which does
-//! the counting, last saw it. Counters start at zero after a crash.
+//! duplicates + given up`. Records given up were not acknowledged and will be read again. Records
+//! under way are counted as `unsealed`. [`Metrics::conserved`] says whether the sum held when the
+//! driver, which does the counting, last computed it. Counters start at zero after a crash.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -34,7 +34,8 @@ impl Histogram {
         self.sum_us.fetch_add(us, Ordering::Relaxed);
     }
 
-    /// How many durations were at most each of [`BUCKETS`], then how many there were in all.
+    /// Returns, for each bound in [`BUCKETS`], how many durations were not longer, and then the
+    /// number of all durations.
     pub fn cumulative(&self) -> [u64; BUCKETS.len() + 1] {
         let mut sum = 0;
         std::array::from_fn(|bucket| {
@@ -51,7 +52,7 @@ impl Histogram {
 /// Everything a driver counts.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    /// Records decoded, and those left out as duplicates.
+    /// Records that were decoded, and records that were left out as duplicates.
     pub received: AtomicU64,
     pub sealed_events: AtomicU64,
     pub sealed_rejects: AtomicU64,
@@ -81,7 +82,7 @@ pub struct Metrics {
     /// refused.
     pub rule_reloads: AtomicU64,
     pub rule_reloads_refused: AtomicU64,
-    /// How often a sum did not hold.
+    /// How often the conservation sum did not hold.
     pub conservation_failures: AtomicU64,
     /// Whether the pipeline has the archive and takes what sources bring.
     pub running: AtomicBool,

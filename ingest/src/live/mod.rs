@@ -8,12 +8,12 @@
 //! ```
 //!
 //! Invariants:
-//! - A source can restart at any sealed position: a file that is read again, a broker that keeps
-//!   its messages, a write-ahead log. So a failure anywhere costs only the work since the last
-//!   seal.
+//! - A source can restart at any sealed position, because it is a file that can be read again, a
+//!   broker that keeps its messages, or a write-ahead log. So a failure anywhere costs only the
+//!   work since the last seal.
 //! - A source learns of a seal when, and only when, it is durable.
-//! - The text under way, from a source to its encoding, never exceeds a bound; a source that brings
-//!   more waits, and nothing else does.
+//! - The text under way, from a source to its encoding, never exceeds a bound. A source that brings
+//!   more waits; nothing else waits.
 //! - Alerts are raised from text as it arrives, before sealing and independently of it.
 
 mod driver;

@@ -1,8 +1,8 @@
 //! The thread that has the archive's writer.
 //!
 //! Invariants:
-//! - A batch is sealed whole and once, or not at all: after a failure a new writer says how far the
-//!   archive has got, and rows of the batch that it already has are left out.
+//! - A batch is sealed whole and once, or not at all. After a failure a new writer says how far the
+//!   archive has got, and rows of the batch that the archive already has are left out.
 //! - A failure that may pass is waited for, with the batch kept; only a position that another
 //!   process has moved ends the run, because the batch is then no longer what comes next.
 
@@ -132,10 +132,11 @@ impl Sealer<'_> {
             Some(writer) => writer,
             none => {
                 let mut writer = open_writer(self.archive, &self.give_up)?;
-                // An earlier attempt may have been partly successful. Tables are committed whole,
-                // so one has this batch if every stream is where the batch ends, or, in a table
-                // that may be ahead, beyond. A single stream proves nothing: another process may
-                // have sealed it up to the same position.
+                // An earlier attempt may have been partly successful. Each table is committed
+                // whole. So a table has this batch if it has every stream of the batch up to the
+                // position where the batch ends. A table that may be ahead (any but `events`) may
+                // have more. A single stream proves nothing: another process may have sealed it up
+                // to the same position.
                 for table in [Table::Rejects, Table::Alerts, Table::Events] {
                     let mut moved = 0;
                     let mut there = 0;
@@ -157,7 +158,7 @@ impl Sealer<'_> {
             }
         };
         if stored.contains(&Table::Events) {
-            // It was committed, and only the answer was lost.
+            // The batch was committed, and only the answer was lost.
             return Ok(SealReport::default());
         }
         for row_group in batch.row_groups.iter().filter(|row_group| !stored.contains(&row_group.table())) {
@@ -176,8 +177,8 @@ impl Sealer<'_> {
     }
 }
 
-/// Opens the archive's writer. Where only one process may have it, waits for it until `stop` is
-/// set.
+/// Opens the archive's writer. If only one process may have the writer and another has it, waits
+/// until it is free or `stop` is set.
 pub(super) fn open_writer(archive: &Archive, stop: &AtomicBool) -> Result<Writer, ArchiveError> {
     let mut is_logged = false;
     loop {
@@ -194,7 +195,7 @@ pub(super) fn open_writer(archive: &Archive, stop: &AtomicBool) -> Result<Writer
     }
 }
 
-/// Newest positions of a table's partitions.
+/// Returns the newest position of each partition of a table.
 pub(super) fn positions(writer: &Writer, table: Table) -> HashMap<String, Position> {
     writer.positions(table).map(|(partition, position)| (partition.to_owned(), position)).collect()
 }

@@ -20,7 +20,7 @@ const RESTART_WAIT_MAX: Duration = Duration::from_secs(30);
 const WELL: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(100);
 
-/// Runs `sources` into the archive that `open` opens until it is stopped.
+/// Runs `sources` into the archive that `open` opens, until `run.stop` is set.
 ///
 /// # Errors
 /// If the archive's location is wrong, before the first run. Later errors are waited for.
@@ -70,6 +70,6 @@ pub fn serve(
         }
         wait = (wait * 2).min(RESTART_WAIT_MAX);
     }
-    // Between two runs nothing is under way, but records that the last one gave up are not sealed.
+    // Between two runs nothing is under way, but records that the last run gave up are not sealed.
     Ok(if lost == 0 { Drained::Complete } else { Drained::TimedOut { unsealed: lost } })
 }

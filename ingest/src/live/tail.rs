@@ -1,26 +1,28 @@
 //! Follows logs that an API server writes and rotates.
 //!
-//! Terms. A *file* is an inode; names come and go. A *stream* is what was written from the first
-//! line on: rotation gives a file another name, compression and copying another inode, but the
-//! stream stays the same.
+//! Terms. A *file* is an inode; names come and go. A *stream* is the text that was written, from
+//! its first line on. Rotation gives a file another name, and compression and copying put the text
+//! into another inode, but the stream stays the same.
 //!
 //! Invariants:
-//! - A stream is identified by its content (see [`crate::source`]): cluster and first line name it,
-//!   and before a byte is handed over, everything before it was read and its hash compared with the
-//!   position's. So a file that was renamed, compressed or copied unnoticed continues where it
-//!   stopped, and a second copy brings nothing. No name, size, time or inode number is trusted.
-//! - Of several files with one stream only one is ahead at a time; another catches up by being
-//!   read.
-//! - Before more of a changed open file is read, its last bytes read are compared with those now in
-//!   their place: a file that was truncated and filled again is another stream.
+//! - A stream is identified by its content (see [`crate::source`]). Its cluster and its first line
+//!   name it. Before a byte is handed over, everything before that byte is read, and its hash is
+//!   compared with the hash in the position. So a file that was renamed, compressed or copied
+//!   unnoticed continues where it stopped, and a second copy brings nothing. No name, size, time or
+//!   inode number is trusted.
+//! - If several files have the same stream, only one of them is ahead at a time. Another file
+//!   catches up by being read.
+//! - Before more is read of an open file that has changed, the last bytes that were read are
+//!   compared with the bytes that are now in their place. A file that was truncated and filled
+//!   again is another stream.
 //! - A line is handed over when its newline is there. A line without one is handed over when
 //!   nothing was added for [`TailOptions::give_up_line`], or the file is gone: its writer died in
 //!   the middle of it. A first line is never given up while its file has a name, because it is the
 //!   stream's name.
 //!
 //! A crash loses nothing: positions are the archive's, and everything after them is still in the
-//! files. What a rotation removes before it was read is lost at its writer, and cannot be seen from
-//! here. Open files are an exception: they are read to their end, with or without a name.
+//! files. What a rotation removes before it was read is lost, and this source cannot notice the
+//! loss. Open files are an exception: they are read to their end, with or without a name.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, Metadata};
@@ -44,8 +46,8 @@ const CHUNK_BYTES: usize = 16 << 20;
 const CHUNK_LINES: usize = 131_072;
 /// Number of chunks that are taken from one file before the others have their turn.
 const TURN_CHUNKS: usize = 8;
-/// Maximum number of files kept open. Beyond that, the file that was quiet for longest is closed,
-/// and opened again when it grows; new files wait.
+/// Maximum number of files kept open. If there are more, the file that was quiet for longest is
+/// closed, and opened again when it grows; new files wait.
 const OPEN_MAX: usize = 256;
 /// Number of bytes before the read position that must be unchanged.
 const SEEN_BYTES: usize = 1024;
@@ -125,13 +127,13 @@ struct Followed {
     origin: Arc<Origin>,
     path: PathBuf,
     inode: Inode,
-    /// The same file, for checking its state.
+    /// The same file as `stream` reads, opened for checking its state.
     file: File,
     /// Whether the last scan of the folders found it.
     has_name: bool,
     /// When something was last added.
     grew: Instant,
-    /// Its state before it was last read to its end.
+    /// The file's state before it was last read to its end.
     read: Option<FileState>,
     size: u64,
     links: u64,
@@ -162,7 +164,7 @@ struct Files<'t> {
 enum Visit {
     More,
     AtEnd,
-    /// It is no longer the same stream.
+    /// The file no longer has the same stream.
     Differs,
 }
 
@@ -302,7 +304,7 @@ impl Files<'_> {
         if look.size == 0 {
             return Ok(false);
         }
-        // Every open file grows or is unread: another waits for its turn.
+        // Every open file is growing or unread, so another file waits for its turn.
         if self.open.len() > OPEN_MAX {
             self.troubles.insert(path, format!("more than {OPEN_MAX} files grow at once; the others wait"));
             return Ok(false);
@@ -353,7 +355,7 @@ impl Files<'_> {
         self.closed.insert(inode, Closed::Failed(look, Instant::now()));
     }
 
-    /// Opens a file after what the archive, or this run, has of its stream.
+    /// Opens a file and skips what the archive, or this run, has of its stream.
     fn identify(&self, path: &std::path::Path) -> Result<Found, Failure> {
         let bounds = BlockBounds {
             bytes_max: CHUNK_BYTES.max(self.feed.line_bytes_max + 1),
@@ -372,8 +374,9 @@ impl Files<'_> {
             let stored = known.map_or(0, |known| known.next_offset);
             let ahead = self.feed.rejects_ahead(&partition).filter(|ahead| ahead.next_offset > stored);
             if let Some(ahead) = ahead {
-                // A run died between two commits. The rejects are this stream's only if they match,
-                // and lines are cut as they were then only if a block ends where one ended then.
+                // A run died after it had committed the rejects and before it had committed the
+                // events. The rejects are this stream's only if they match. Lines are cut as they
+                // were in that run only if a block ends where a block of that run ended.
                 if stream.again()?.skip_to(ahead.next_offset)? != Skipped::To(ahead.prefix_blake3) {
                     continue;
                 }
@@ -390,7 +393,8 @@ impl Files<'_> {
                 Skipped::Short(length, prefix) => match self.stored_prefix(&partition, length)? {
                     Some(stored) if stored == prefix => return Ok(Found::Known),
                     Some(_) => {}
-                    // Until it is sealed it cannot be known whether it is the same.
+                    // Until the partition is sealed that far, it cannot be known whether the stream
+                    // is the same.
                     None => return Ok(Found::NotYet),
                 },
             }
@@ -399,7 +403,8 @@ impl Files<'_> {
         Err(FileError::TooManyAlike { label: path.display().to_string(), tries: ALIKE_MAX }.into())
     }
 
-    /// Fingerprint of the first bytes of a partition, from its rows.
+    /// Returns the fingerprint of the first `length` bytes of a partition, computed from its rows.
+    /// `None` if there is no archive to read, or if these bytes could not be sealed in time.
     fn stored_prefix(&self, partition: &str, length: i64) -> Result<Option<Fingerprint>, Failure> {
         let Some(archive) = &self.feed.shared.archive else { return Ok(None) };
         if self.feed.sealed(partition).is_none_or(|sealed| sealed.next_offset < length)
@@ -519,7 +524,7 @@ impl Followed {
                     Skipped::To(prefix)
                         if self.stream.offset() == reached.next_offset && prefix == reached.prefix_blake3 => {
                     }
-                    // It has less than is known already: it waits until it has grown.
+                    // The file has less than is known already, so it waits until it has grown.
                     Skipped::Short(..) if packed => return Ok(Visit::AtEnd),
                     Skipped::Short(..) => return Ok(Visit::Differs),
                     Skipped::To(_) => return Ok(Visit::Differs),

@@ -228,7 +228,7 @@ impl Pipeline {
         Pipeline { feed: Feed { shared, driver, counters, line_bytes_max: 4 << 20 }, messages }
     }
 
-    /// The next chunk, if it arrives in time; other messages are answered.
+    /// Returns the next chunk, if one arrives within `wait`. Answers other messages meanwhile.
     pub fn next(&self, wait: Duration) -> Option<Chunk> {
         let until = Instant::now() + wait;
         loop {

@@ -1,5 +1,5 @@
 //! Worker threads, which decode. A chunk is matched on arrival, so that its alerts can leave, and
-//! encoded later, together with the text around it; a big one is decoded once for both.
+//! encoded later, together with the text around it. A big chunk is decoded once for both.
 //!
 //! Invariant: every job is answered, and the answer returns the text if it is needed again. A panic
 //! is an answer too. Workers keep nothing between jobs, so a crash loses nothing that its source
@@ -19,8 +19,8 @@ use super::{Chunk, StreamName};
 use crate::error::IngestError;
 use crate::seal::{EncodedBlock, Limits, encode_block};
 
-/// A chunk to match. With `encode` it is also encoded into that epoch, without the rejects before
-/// that offset.
+/// A chunk to match. If `encode` is an epoch and an offset, the chunk is also encoded into that
+/// epoch, without the rejects before that offset.
 pub(super) struct MatchJob {
     pub(super) sequence: u64,
     /// The rules to match with.

@@ -1,10 +1,11 @@
 //! The reader: turns inputs into blocks, each under the partition that it belongs to.
 //!
 //! Invariants:
-//! - Text that is skipped as stored was read and compared: with the hash of a position if it
-//!   reaches one, with the rows themselves if it ends before.
-//! - No partition is looked up while rows of it wait for a seal: a stream whose partition this run
-//!   has unsealed rows of waits for that seal.
+//! - Text that is skipped because it is stored was read and compared. If the input reaches a sealed
+//!   position, the text is compared with the hash of that position; if the input ends before it,
+//!   with the stored rows themselves.
+//! - No partition is looked up while this run has unsealed rows of it. A stream that may belong to
+//!   such a partition waits until the rows are sealed.
 //! - The message about a stream comes before the stream's first block; the last message is the
 //!   number of blocks.
 //!
@@ -59,7 +60,8 @@ enum Found {
 /// The result of the comparison with one partition.
 enum Comparison {
     Found(Box<Found>),
-    /// The partition has another stream; this one is returned at its first byte.
+    /// The partition has another stream; the stream that was compared is returned at its first
+    /// byte.
     OtherStream(Box<Stream>),
 }
 
@@ -166,8 +168,8 @@ impl Reader<'_> {
         Ok(Ok(()))
     }
 
-    /// Finds the partition that has this very stream, or a new one; the stream is returned
-    /// positioned after what the archive has.
+    /// Finds the partition that has this very stream, or a new partition. The stream is returned
+    /// positioned after what the archive has of it.
     fn find_partition(
         &mut self,
         mut stream: Stream,
@@ -207,15 +209,16 @@ impl Reader<'_> {
         let label = stream.input().label();
         let [sealed, rejects, alerts] = {
             let mut writer = lock(self.writer);
-            // A writer without an answer has failed; the next seal reports it.
+            // If the writer cannot answer, it has failed; the next seal reports that.
             [Table::Events, Table::Rejects, Table::Alerts]
                 .map(|table| writer.position(table, &partition).ok().flatten())
         };
         let from = |position: Option<Position>| position.map_or(i64::MIN, |position| position.next_offset);
         let rejects_from = from(rejects);
         if let Some(ahead) = rejects.filter(|_| rejects_from > from(sealed)) {
-            // A run died between two commits. Its rejects are those of this stream only if they
-            // match, and lines are cut as they were then only if a block ends where it ended then.
+            // A run died after it had committed the rejects and before it had committed the events.
+            // The rejects are this stream's only if they match. Lines are cut as they were in that
+            // run only if a block ends where a block of that run ended.
             if stream.again()?.skip_to(ahead.next_offset)? != Skipped::To(ahead.prefix_blake3) {
                 return Ok(Comparison::OtherStream(Box::new(stream)));
             }
@@ -243,8 +246,8 @@ impl Reader<'_> {
         Ok(Comparison::Found(Box::new(Found::Stream { stream: Box::new(stream), state, rejects_from })))
     }
 
-    /// Fingerprint of the first `length` bytes of a partition and the number of records in them,
-    /// from its rows.
+    /// Returns the fingerprint of the first `length` bytes of a partition and the number of records
+    /// in these bytes, computed from the partition's rows.
     fn stored_prefix(&self, partition: &str, length: i64) -> Result<(Fingerprint, u64), CompareError> {
         let rows = |table| -> Result<_, ArchiveError> {
             Ok(self.archive.read_rows(table, partition)?.map(|batch| batch.map_err(CompareError::from)))

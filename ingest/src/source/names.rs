@@ -90,8 +90,9 @@ fn list(
     Ok(())
 }
 
-/// The files that `arguments` stand for now, rotated ones oldest first, and the paths that cannot
-/// be read. A name or a pattern without a file is not an error: the file may come.
+/// Returns the files that `arguments` stand for now, rotated files oldest first, and an error for
+/// each path that cannot be read. A name or a pattern without a file is not an error: the file may
+/// come.
 pub fn find(arguments: &[String]) -> (Vec<PathBuf>, Vec<IngestError>) {
     let (mut found, mut troubles) = (Vec::new(), Vec::new());
     for argument in arguments {
@@ -170,8 +171,8 @@ fn is_log_name(name: &str) -> bool {
 }
 
 /// Sorts files oldest first. lumberjack writes `audit-2026-03-04T05-06-07.123.log` and keeps
-/// `audit.log` for the newest, which is also their order as text; logrotate writes `audit.log.1`
-/// for the newest but one, and higher numbers for older files.
+/// `audit.log` for the newest file; sorted as text, these names are in the right order. logrotate
+/// writes `audit.log.1` for the newest file but one, and higher numbers for older files.
 fn rotation_order(mut files: Vec<PathBuf>) -> Vec<PathBuf> {
     files.sort_by_cached_key(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

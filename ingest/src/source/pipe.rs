@@ -17,14 +17,15 @@ const PIPE_CHUNK_BYTES: usize = 64 << 10;
 /// Maximum number of chunks that are read ahead of their use.
 const PIPE_CHUNKS_MAX: usize = 64;
 
-/// A pipe, read by its own thread: reading a pipe can block forever, and this must not.
+/// A pipe that is read by a thread of its own, because reading a pipe can block forever, and
+/// reading from this type must not.
 pub(super) struct Pipe {
     chunks: Receiver<io::Result<Vec<u8>>>,
     chunk: Vec<u8>,
     at: usize,
-    /// Silence is an error [`io::ErrorKind::WouldBlock`], and is not waited for.
+    /// While this is set, silence is not waited for, but is an error [`io::ErrorKind::WouldBlock`].
     pub(super) live: Arc<AtomicBool>,
-    /// Silence is the end once this is set.
+    /// Once this is set, silence is the end of the pipe.
     stop: Arc<AtomicBool>,
 }
 

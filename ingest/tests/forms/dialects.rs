@@ -203,7 +203,7 @@ fn instant(micros: &Json) -> DateTime<Utc> {
     DateTime::from_timestamp_micros(micros.as_i64().expect("a number")).expect("a time")
 }
 
-/// The value of a member, with its time as that text.
+/// Returns the value of a member. A time is written as `time` returns it.
 fn with_time(event: &Event, at: usize, time: impl Fn(DateTime<Utc>) -> String) -> Json {
     let value = event.0[at].clone().expect("it is there");
     if MAPPED[at].kind == Kind::Time { time(instant(&value)).into() } else { value }
@@ -309,7 +309,8 @@ fn compact(value: &impl Serialize) -> String {
 /// How a dialect writes the text of a json column, at a depth.
 type JsonText = Box<dyn Fn(&Json, usize) -> String>;
 
-/// The record of an event in a dialect, with two values that vary; and the row that gives it back.
+/// Returns the row that gives back the record of `event` in a dialect, and that record. `varying`
+/// and `number` are values that vary from record to record.
 pub fn row(dialect: Dialect, event: &Event, varying: &str, number: i32) -> (Map<String, Json>, Vec<u8>) {
     let mut form = String::new();
     let mut values = Vec::new();

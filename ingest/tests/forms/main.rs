@@ -154,7 +154,7 @@ proptest! {
             form.splice(at..end, with.chars());
             columns["form"] = form.into_iter().collect::<String>().into();
             let Ok(record) = rendered(&batch(&[columns])) else { continue };
-            // Except in a nested wrapper, where the event is a string.
+            // A nested wrapper is left out here: its event is a string.
             if let Ok(Json::Object(members)) = serde_json::from_slice(&record)
                 && let Some(verb) = members.get("verb")
             {

@@ -1,7 +1,7 @@
 //! An archive whose rows have forms: written like any archive, exported byte for byte, verified.
 //!
-//! If `STRONGROOM_VERIFIER` is set to the archive command of another verifier, that one judges the
-//! same archives.
+//! If `STRONGROOM_VERIFIER` is set to the archive command of another verifier, that verifier judges
+//! the same archives too.
 
 use std::path::Path;
 use std::process::Command;

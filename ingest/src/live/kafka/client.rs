@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - librdkafka decides nothing: it commits and stores no offsets on its own, and an offset that a
-//!   broker does not have is an error, never a jump to another one.
+//!   broker does not have is an error, never a jump to another offset.
 //! - Text from a broker or the network is printed without its control characters, and shortened.
 //! - Only [`secure`] passes the password on, and no error shows it.
 //!
@@ -46,11 +46,11 @@ pub(super) fn settings(options: &KafkaOptions) -> ClientConfig {
         // A message that was changed on its way, or on the broker's disk, is an error.
         .set("check.crcs", "true")
         // The longest time between two polls. While partitions are given away, a poll waits for a
-        // seal, at most `consume::SEAL_WAIT`.
+        // seal, for at most `consume::SEAL_WAIT`.
         .set("max.poll.interval.ms", "300000")
         .set("session.timeout.ms", options.session_timeout.as_millis().to_string())
         .set("heartbeat.interval.ms", (options.session_timeout.as_millis() / 4).clamp(1, 3_000).to_string())
-        // librdkafka would send its metrics to the brokers.
+        // Without this, librdkafka would send its metrics to the brokers.
         .set("enable.metrics.push", "false")
         .set("statistics.interval.ms", "2000")
         // A new topic, or a new partition of one, is noticed this soon.
@@ -72,7 +72,7 @@ pub(super) fn settings(options: &KafkaOptions) -> ClientConfig {
     config
 }
 
-/// Sets how the client authenticates to brokers, and they to it.
+/// Sets how the client authenticates to brokers, and how brokers authenticate to the client.
 pub(super) fn secure(
     config: &mut ClientConfig,
     security: &Security,
@@ -92,8 +92,8 @@ pub(super) fn secure(
         config
             .set("enable.ssl.certificate.verification", "true")
             .set("ssl.endpoint.identification.algorithm", "https")
-            // Without a file, librdkafka searches where distributions keep theirs: its OpenSSL has
-            // none.
+            // Without a file, librdkafka searches the places where distributions keep their
+            // authorities, because the OpenSSL that it was built with has none.
             .set("ssl.ca.location", path(ca_file).unwrap_or_else(|| "probe".to_owned()));
         if let (Some(cert), Some(key)) = (path(cert_file), path(key_file)) {
             config.set("ssl.certificate.location", cert).set("ssl.key.location", key);
@@ -157,7 +157,7 @@ struct Said {
     statistics: Option<Statistics>,
 }
 
-/// Maximum number of reports that are kept; beyond that the oldest is dropped.
+/// Maximum number of reports that are kept; when there are more, the oldest is dropped.
 const REPORTS_MAX: usize = 64;
 
 impl Context {
@@ -237,8 +237,8 @@ impl ConsumerContext for Context {
     }
 }
 
-/// Answers the group, which waits for it. Nothing is fetched of new partitions yet. `assigned` are
-/// the partitions that are given away and were fetched.
+/// Answers a rebalance, for which the group waits. New partitions are not fetched yet. `assigned`
+/// are the partitions that are given away and were being fetched.
 pub(super) fn answer(consumer: &BaseConsumer<Context>, rebalance: &Rebalance, assigned: &[(&str, i32)]) {
     let cooperative = matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
     let none = TopicPartitionList::new();
@@ -261,7 +261,7 @@ pub(super) fn list(partitions: &[(&str, i32)]) -> TopicPartitionList {
     list
 }
 
-/// A list of partitions with the offsets to start from.
+/// Makes a list of partitions with the offsets to start from.
 pub(super) fn list_at<'p>(
     partitions: impl Iterator<Item = (&'p str, i32, i64)>,
 ) -> KafkaResult<TopicPartitionList> {
@@ -272,9 +272,10 @@ pub(super) fn list_at<'p>(
     Ok(list)
 }
 
-/// What a report means, in words that say what to do; `None` for what passes without action.
+/// Returns what a report means, in words that say what to do. `None` if it is about something that
+/// passes without action.
 pub(super) fn advice(report: &Report, group: &str) -> Option<String> {
-    // The time that it took varies, and is not news.
+    // The rest says how long the attempt took, which varies and is not news.
     let reason = report.reason.split(" (after ").next().unwrap_or_default();
     let hint = match report.code {
         RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => {
@@ -307,7 +308,7 @@ pub(super) fn is_up(statistics: &Statistics) -> bool {
     statistics.brokers.values().any(|broker| broker.state == "UP")
 }
 
-/// Where the logs of partitions end, where that is known.
+/// Returns where the logs of partitions end, by topic and number, if the end is known.
 pub(super) fn ends(statistics: &Statistics) -> HashMap<(&str, i32), i64> {
     let mut ends = HashMap::new();
     for topic in statistics.topics.values() {

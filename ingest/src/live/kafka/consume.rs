@@ -1,5 +1,5 @@
-//! The life of a consumer: reaches the brokers, joins the group, opens partitions, brings messages,
-//! gives partitions away.
+//! The life of a consumer: it reaches the brokers, joins the group, opens partitions, brings
+//! messages, and gives partitions away.
 //!
 //! One thread does it all. librdkafka's callbacks only leave notes ([`Context`]), which are read
 //! between two polls, so nothing is shared. A partition that the group assigns is *waiting* until
@@ -7,8 +7,8 @@
 //! messages are lost it is *blocked*.
 //!
 //! Invariant: a partition is assigned to librdkafka only while it is open, with the offset that its
-//! [`Gather`] expects next, so every message either continues the stream or was there before. After
-//! a crash the next owner asks the archive where to continue.
+//! [`Gather`] expects next. So every message either continues the stream or was received before.
+//! After a crash the next owner asks the archive where to continue.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -34,8 +34,9 @@ const METADATA_WAIT: Duration = Duration::from_secs(5);
 const LOG_WAIT: Duration = Duration::from_secs(3);
 /// Longest time that the archive may take to report its positions.
 const REFRESH_WAIT: Duration = Duration::from_secs(30);
-/// Longest time that giving partitions away may wait until what was read of them is handed over and
-/// sealed. The group waits meanwhile, and considers this process dead after `max.poll.interval.ms`.
+/// Longest time that giving partitions away may wait until everything that was read of them is
+/// handed over and sealed. The group waits meanwhile, and considers this process dead after
+/// `max.poll.interval.ms`.
 const SEAL_WAIT: Duration = Duration::from_secs(60);
 /// How long the pipeline may be full before partitions are paused. Pausing discards what was
 /// fetched ahead, so it should happen when sealing hangs, and not whenever a broker is faster than
@@ -54,14 +55,16 @@ const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// How often topics that were missing, or not allowed, are checked again.
 const TOPICS_INTERVAL: Duration = Duration::from_secs(15);
-/// How long a connection error is shown that is not repeated while a broker answers.
+/// How long a connection error is shown after it was last reported, if a broker answers.
 const CONNECTION_TROUBLE: Duration = Duration::from_secs(3);
-/// The same for a refused connection, which is repeated when the connection is tried again.
+/// How long a refused connection is shown in the same case. The refusal is repeated when the
+/// connection is tried again.
 const REFUSAL_TROUBLE: Duration = Duration::from_secs(20);
-/// The same for trouble on the brokers, which is repeated when metadata is fetched again.
+/// How long trouble on the brokers is shown in the same case. It is repeated when metadata is
+/// fetched again.
 const SERVICE_TROUBLE: Duration = Duration::from_secs(60);
-/// How often the end of a log is asked for before a position is reported as beyond it: a broker
-/// that has just become the leader may not know the end yet.
+/// How often a broker is asked for the end of a log before a position is reported to be after that
+/// end. A broker that has just become the leader may not know the end yet.
 const BEYOND_ASKED: u32 = 4;
 /// Maximum number of troubled partitions that are named in full.
 const NAMED_MAX: usize = 3;
@@ -176,7 +179,8 @@ struct Streams {
     all: Vec<Stream>,
     /// The partition of the last message: the next message most likely belongs to it too.
     last: usize,
-    /// Which partition hands over first, so that none always waits for the same others.
+    /// The partition that last had its turn to hand over. The next round begins after it, so that
+    /// no partition always waits for the same others.
     turn: usize,
     /// Bytes gathered in all.
     gathered: usize,
@@ -236,13 +240,13 @@ impl Streams {
     }
 }
 
-/// Whether a message of this time, in milliseconds, is an old one.
+/// Whether a message with this timestamp, in milliseconds, is at least [`BEHIND`] old.
 fn is_behind(timestamp: i64) -> bool {
     let now = chrono::Utc::now().timestamp_millis();
     now.saturating_sub(timestamp) >= i64::try_from(BEHIND.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Hands over everything that a partition has; `false` if the pipeline is full.
+/// Hands over everything that was gathered of a partition. Returns `false` if the pipeline is full.
 fn offer(gather: &mut Gather, feed: &Feed, wait: Duration) -> Result<bool, Stopped> {
     let Some(chunk) = gather.take() else { return Ok(true) };
     match feed.offer(chunk, wait)? {
@@ -268,7 +272,7 @@ struct Troubles {
 struct Service {
     what: String,
     since: Instant,
-    /// How long it is shown without being repeated, while a broker answers.
+    /// How long the trouble is shown while a broker answers and the trouble is not repeated.
     keep: Duration,
 }
 
@@ -285,7 +289,7 @@ struct Consume<'r> {
     ticked: Option<Instant>,
     committed: Instant,
     topics_checked: Instant,
-    /// Since when the group has assigned no partition, until that was reported.
+    /// Tracks a time without partitions, so that it is reported once.
     idle: Idle,
 }
 
@@ -300,7 +304,8 @@ enum Idle {
 
 impl Drop for Consume<'_> {
     fn drop(&mut self) {
-        // From here on callbacks answer the group themselves; what they left is answered now.
+        // From here on callbacks answer the group themselves. What they have left unanswered is
+        // answered now.
         self.consumer.context().closing.store(true, Ordering::Release);
         while let Some(rebalance) = self.consumer.context().rebalance() {
             let assigned = self.assigned_of(&rebalance);
@@ -321,7 +326,7 @@ impl Consume<'_> {
                 return Ok(());
             }
             self.tick()?;
-            // While messages wait, no poll returns empty, and the group must not wait for that.
+            // A poll serves the group only when no message waits. The group must not wait for that.
             self.serve()?;
             if self.streams.hand_over(self.feed)? {
                 self.pause(false);
@@ -337,7 +342,8 @@ impl Consume<'_> {
     fn connect(&mut self) -> Result<(), Ended> {
         let mut wait = RETRY_MIN;
         while let Err(error) = self.check_topics() {
-            // The connection reports what went wrong, not the request without an answer.
+            // The report of the connection says what went wrong. The request without an answer does
+            // not.
             self.poll(TICK)?;
             if self.troubles.service.is_none() {
                 let what = self.troubles.connection.clone();
@@ -378,7 +384,7 @@ impl Consume<'_> {
                 None => Some(RDKafkaErrorCode::UnknownTopicOrPartition),
             };
             match error {
-                // The partitions report it themselves where it matters.
+                // Where a missing leader matters, the partitions report it themselves.
                 None | Some(RDKafkaErrorCode::LeaderNotAvailable) => {
                     self.troubles.topics.remove(topic);
                 }
@@ -391,8 +397,8 @@ impl Consume<'_> {
             }
         }
         if self.troubles.topics.is_empty() {
-            // What was reported of the topics is over, too; what was not about them is reported
-            // again.
+            // Trouble that was reported about the topics is over, too. If there is other trouble of
+            // this kind, it is reported again.
             self.troubles.service.take_if(|service| service.keep == SERVICE_TROUBLE);
         }
         Ok(())
@@ -468,14 +474,16 @@ impl Consume<'_> {
     fn note(&mut self, report: &Report) -> Result<(), Ended> {
         let Report { code, reason } = report;
         match code {
-            // The brokers tell which partition it is, when all are asked.
+            // The report does not say which partition it is about. The brokers tell when they are
+            // asked about all of them.
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
                 tracing::info!("Kafka: {reason}: asking the brokers where the logs begin and end");
                 for stream in self.streams.all.iter_mut().filter(|stream| stream.is_open()) {
                     stream.state = State::Waiting { from: Instant::now(), tried: 0, why: None };
                 }
             }
-            // librdkafka continues after what it could not read, so only a restart keeps it.
+            // librdkafka continues after a message that it could not read. Only a restart keeps
+            // that message from being skipped.
             RDKafkaErrorCode::BadMessage
             | RDKafkaErrorCode::BadCompression
             | RDKafkaErrorCode::NotImplemented
@@ -495,7 +503,7 @@ impl Consume<'_> {
                     self.troubles.set(what, CONNECTION_TROUBLE);
                 }
             }
-            // There may be another broker, or it may return at once.
+            // There may be another broker, or this one may return at once.
             RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::OperationTimedOut => {
                 tracing::debug!("Kafka: {reason}");
                 self.troubles.connection = client::advice(report, &self.options.group);
@@ -535,7 +543,8 @@ impl Consume<'_> {
         });
     }
 
-    /// Has everything sealed that was read of partitions that go to others, within [`SEAL_WAIT`].
+    /// Has everything sealed that was read of `partitions`, which go to other members of the group.
+    /// Waits for at most [`SEAL_WAIT`].
     fn settle(&mut self, partitions: &[(String, i32)]) -> Result<(), Ended> {
         let until = Instant::now() + SEAL_WAIT;
         let mut unsealed = false;
@@ -566,7 +575,8 @@ impl Consume<'_> {
         self.streams.all.iter().filter(is).map(|stream| (stream.topic.as_str(), stream.number)).collect()
     }
 
-    /// The smaller duties.
+    /// Does the smaller duties, at most once per [`TICK`]: opens partitions, commits, and reports
+    /// what is idle or wrong.
     fn tick(&mut self) -> Result<(), Ended> {
         let now = Instant::now();
         if self.ticked.is_some_and(|ticked| now.saturating_duration_since(ticked) < TICK) {
@@ -590,7 +600,8 @@ impl Consume<'_> {
             self.commit();
         }
         if !self.troubles.topics.is_empty() && self.topics_checked.elapsed() >= TOPICS_INTERVAL {
-            // Without an answer the earlier state is kept, and the connection reports the rest.
+            // Without an answer the topics' earlier state is kept, and the connection reports the
+            // trouble.
             if let Err(error) = self.check_topics() {
                 tracing::debug!("Kafka: topics: {error}");
             }
@@ -642,7 +653,7 @@ impl Consume<'_> {
         for at in waiting {
             let stream = &mut self.streams.all[at];
             let label = &stream.name.label;
-            // A silent broker is waited for once.
+            // Once a broker has failed to answer, no further partition waits for an answer now.
             if let Some(error) = &silent {
                 let why = format!("{label}: cannot determine where its log begins: {error}");
                 stream.retry(why);
@@ -843,8 +854,8 @@ fn go_on(
     true
 }
 
-/// A cluster's id as a part of a name: letters, digits, `.`, `_`, `-`, and `%XX` for any other
-/// byte.
+/// Returns a cluster's id as it is written in partition names: letters, digits, `.`, `_`, `-`, and
+/// `%XX` for any other byte.
 fn identity(id: &str) -> Option<String> {
     use fmt::Write as _;
 

@@ -26,15 +26,16 @@ pub(super) struct Gather {
     next: i64,
     /// Offset of `bytes` in the stream.
     offset: i64,
-    /// Number of its first line, from 1.
+    /// Number of the first line of `bytes`, from 1.
     line: i64,
     chain: LineChain,
     bytes: Vec<u8>,
-    /// When the first of them was received.
+    /// When the first of the gathered messages was received.
     since: Option<Instant>,
     /// Whether the last message was an old one.
     behind: bool,
-    /// Numbers that no message had: compacted away, or a transaction's marker.
+    /// How many of the broker's numbers had no message: the message was compacted away, or the
+    /// number belongs to a transaction's marker.
     pub(super) skipped: u64,
 }
 
@@ -71,13 +72,13 @@ impl Gather {
         self.next = next;
     }
 
-    /// Bytes that are not handed over yet.
+    /// Number of bytes that are not handed over yet.
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Takes the message `number`; one before the expected number was received again and is
-    /// ignored. `behind` says whether it is older than [`BEHIND`](super::BEHIND).
+    /// Takes the message `number`. A message before the expected number was received again, and is
+    /// ignored. `behind` says whether the message is older than [`BEHIND`](super::BEHIND).
     pub(super) fn push(&mut self, number: i64, value: &[u8], now: Instant, behind: bool) {
         if number < self.next {
             return;
@@ -103,7 +104,7 @@ impl Gather {
         self.is_enough() || self.since.is_some_and(|since| now.saturating_duration_since(since) >= wait)
     }
 
-    /// Everything gathered; `None` if there is nothing.
+    /// Takes everything gathered; `None` if there is nothing.
     pub(super) fn take(&mut self) -> Option<Chunk> {
         let arrived = self.since.take()?;
         let bytes = std::mem::take(&mut self.bytes);

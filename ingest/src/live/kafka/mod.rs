@@ -6,15 +6,16 @@
 //! bytes, and the archive's position also has the broker's number of the next message.
 //!
 //! Invariants:
-//! - The archive says where to continue, never the group's committed offsets. Those are written
-//!   after a seal, for tools that watch the lag; it does no harm if they cannot be written.
+//! - The archive says where to continue, never the group's committed offsets. The group's offsets
+//!   are written after a seal, for tools that watch the lag; it does no harm if they cannot be
+//!   written.
 //! - Messages that the broker no longer has are never skipped silently: a partition whose next
 //!   message is gone, or never existed, is blocked and reports what is lost, unless
 //!   [`OnGap::Continue`] is chosen; then the loss is logged as an error. Numbers missing *between*
 //!   messages are legal (compaction, markers of transactions) and are counted.
-//! - A partition that is given away is sealed first, as far as it was handed over. If that takes
-//!   too long, or the partition was lost without notice, the archive's own check of positions keeps
-//!   two owners from sealing the same messages.
+//! - Before a partition is given away, everything that was handed over of it is sealed. If that
+//!   takes too long, or the partition was lost without notice, the archive's own check of positions
+//!   keeps two owners from sealing the same messages.
 //! - Waiting for the pipeline never keeps the group waiting: polling continues, with all partitions
 //!   paused.
 //!
@@ -72,7 +73,7 @@ pub const CLUSTER_ID_BYTES_MAX: usize = 128;
 /// What to read, and how to reach it.
 #[derive(Clone, Debug)]
 pub struct KafkaOptions {
-    /// Name in the configuration. It also names the cluster of brokers if these report no id.
+    /// Name in the configuration. It also names the cluster of brokers if the brokers report no id.
     pub name: String,
     /// The Kubernetes cluster of the events: column `cluster`.
     pub cluster: String,
@@ -80,19 +81,20 @@ pub struct KafkaOptions {
     pub brokers: Vec<String>,
     /// Names of topics.
     pub topics: Vec<String>,
-    /// Consumer group: processes that name the same one share the partitions.
+    /// Consumer group: processes that name the same group share the partitions.
     pub group: String,
     /// How the connection is protected, and how this client authenticates.
     pub security: Security,
-    /// PEM file of the authorities that vouch for brokers; without it, the system's.
+    /// PEM file of the authorities that vouch for brokers. Without it, the system's authorities are
+    /// used.
     pub ca_file: Option<PathBuf>,
     /// PEM file of the client certificate, for brokers that require one; used with `key_file`.
     pub cert_file: Option<PathBuf>,
-    /// PEM file of its key.
+    /// PEM file of the key of the client certificate.
     pub key_file: Option<PathBuf>,
-    /// Where a partition starts of which the archive has nothing.
+    /// Where a partition starts if the archive has nothing of it.
     pub start: Start,
-    /// What to do if messages are gone that the archive does not have.
+    /// What to do if messages that the archive does not have are gone from the broker.
     pub on_gap: OnGap,
     /// How partitions are shared.
     pub assignor: Assignor,
@@ -127,7 +129,7 @@ pub enum Mechanism {
     ScramSha512,
 }
 
-/// Where a partition starts of which the archive has nothing.
+/// Where a partition starts if the archive has nothing of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
     /// At the oldest message that the broker has.
@@ -137,7 +139,7 @@ pub enum Start {
     Latest,
 }
 
-/// What to do if messages are gone that the archive does not have.
+/// What to do if messages that the archive does not have are gone from the broker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnGap {
     /// The partition is blocked until an operator decides.
@@ -147,7 +149,7 @@ pub enum OnGap {
     Continue,
 }
 
-/// How the members of a group share partitions. All members must name the same one.
+/// How the members of a group share partitions. All members must name the same assignor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Assignor {
     /// A partition that stays with its member is not interrupted when another member joins or
@@ -162,8 +164,8 @@ pub enum Assignor {
 #[derive(Debug)]
 pub struct KafkaSource {
     options: KafkaOptions,
-    /// Where partitions with [`Start::Latest`] started of which nothing is sealed yet: a change of
-    /// members must not move their start.
+    /// The starts of partitions with [`Start::Latest`] that have nothing sealed yet. A change of
+    /// the group's members must not move them.
     begun: HashMap<String, i64>,
 }
 
@@ -209,7 +211,7 @@ pub enum OptionsError {
     NeedsTls { what: &'static str },
 }
 
-/// Kafka's own bound.
+/// Longest name of a topic: Kafka's own bound.
 const TOPIC_BYTES_MAX: usize = 249;
 
 fn check(options: &KafkaOptions) -> Result<(), OptionsError> {

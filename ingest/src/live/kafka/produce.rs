@@ -71,7 +71,8 @@ impl ProducerContext for Deliveries {
 /// Alerts as OCSF findings in a topic.
 pub struct KafkaSink {
     options: KafkaSinkOptions,
-    /// `None` after an error that librdkafka calls fatal; the next one is new.
+    /// `None` after an error that librdkafka calls fatal; the next batch then creates a new
+    /// producer.
     producer: Option<BaseProducer<Deliveries>>,
     /// Counts batches, so that a late answer to an earlier batch is not taken for one to this
     /// batch.

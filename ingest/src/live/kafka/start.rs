@@ -22,8 +22,8 @@ pub(super) enum Decision {
     Blocked(String),
 }
 
-/// Decides for the partition `label`, whose next message is `wanted`, or of which the archive has
-/// nothing.
+/// Decides where the partition `label` continues. `wanted` is its next message; `None` if the
+/// archive has nothing of it.
 pub(super) fn decide(
     label: &str,
     wanted: Option<i64>,

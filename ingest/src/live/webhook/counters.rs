@@ -36,7 +36,7 @@ pub struct WebhookCounters {
     pub connections: AtomicU64,
     /// Bytes of the write-ahead log now on disk.
     pub wal_bytes: AtomicU64,
-    /// Segments of it.
+    /// Segments of the write-ahead log now on disk.
     pub wal_segments: AtomicU64,
     /// Groups of batches that were made durable with one sync.
     pub wal_syncs: AtomicU64,

@@ -1,11 +1,12 @@
-//! Reads the log: hands over what is durable, each cluster's text from where the archive ends.
+//! Reads the write-ahead log, and hands over its durable text: each cluster's text from where the
+//! archive ends.
 //!
 //! Invariants:
 //! - Nothing is handed over that is not durable in the log: text that a crash could take back never
 //!   reaches the archive.
-//! - A run starts where the archive says, and nowhere else: a log that does not contain that place,
-//!   or has other bytes before it (a folder restored from a copy), ends the run with an
-//!   explanation. Nothing is skipped.
+//! - A run starts where the archive says, and nowhere else. If the log does not contain that
+//!   position, or has other bytes before it (as in a folder restored from a copy), the run ends
+//!   with an explanation. Nothing is skipped.
 //! - Every record's checksum is verified when it is read.
 //! - Segments are deleted when the archive has them.
 //!
@@ -73,12 +74,12 @@ impl Source for WebhookSource {
     }
 }
 
-/// A cluster's stream, as far as it is handed over.
+/// How far a cluster's stream is handed over, and the text that is to be handed over next.
 struct Cursor {
     origin: Arc<Origin>,
     stream: Arc<StreamName>,
     reached: End,
-    /// Set while only the archive vouches for `reached`, and no record has confirmed it.
+    /// Set while only the archive vouches for `reached`, and no record of the log has confirmed it.
     unconfirmed: bool,
     text: Vec<u8>,
     arrived: Instant,
@@ -121,7 +122,8 @@ impl WebhookSource {
         }
     }
 
-    /// Where each cluster's stream continues, checked against the log.
+    /// Returns where each cluster's stream continues, after a check of the archive's positions
+    /// against the log.
     fn cursors(
         &self,
         feed: &Feed,
@@ -184,7 +186,7 @@ impl WebhookSource {
         }
     }
 
-    /// Reports what happened apart from the text, and deletes what is sealed.
+    /// Reports repeated batches to the pipeline, and deletes segments that are sealed.
     fn report(&self, feed: &Feed) -> Result<(), Stopped> {
         let duplicates = self.duplicates.swap(0, Ordering::Relaxed);
         if duplicates > 0
@@ -346,7 +348,7 @@ impl Cursor {
     }
 }
 
-/// Where a chunk ends: after the last line that fits, or after the first.
+/// Returns where a chunk ends: after the last line that fits, or after the first line if none fits.
 fn chunk_end(text: &[u8]) -> usize {
     if text.len() <= CHUNK_BYTES_MAX {
         return text.len();

@@ -8,16 +8,16 @@
 //! ```
 //!
 //! Invariants:
-//! - A batch that was answered with 200 is handed to the pipeline exactly once, whatever is killed
-//!   when: it is in the log before the answer, the archive's position says how much of the log it
-//!   has, and a repeated batch is recognised by its bytes.
+//! - A batch that was answered with 200 is handed to the pipeline exactly once, whichever process
+//!   is killed, and whenever. It is in the log before the answer; the archive's position says how
+//!   much of the log the archive has; and a repeated batch is recognised by its bytes.
 //! - Nothing is served without authentication: a client certificate or a bearer token, or both if
 //!   both are set, on loopback too.
 //! - The listener runs whether a pipeline does or not. When the log is full it answers with 429.
 //! - The cluster is determined by the path, never by the body.
 //!
-//! `items` turns bodies into lines, `record` and `wal` keep them, `recent` recognises repeated
-//! batches, `server` and `tls` talk to the API server, `follow` is the source.
+//! `strongroom_decode::body` turns bodies into lines, `record` and `wal` keep them, `recent`
+//! recognises repeated batches, `server` and `tls` talk to the API server, `follow` is the source.
 
 mod counters;
 mod follow;
@@ -66,9 +66,9 @@ pub const LINE_BYTES_MAX_DEFAULT: usize = 4 << 20;
 pub const CONNECTIONS_MAX_DEFAULT: usize = 512;
 /// Default of [`WebhookOptions::remembered_max`].
 pub const REMEMBERED_MAX_DEFAULT: usize = 200_000;
-/// [`WebhookOptions::remembered_for`]
+/// Default of [`WebhookOptions::remembered_for`].
 pub const REMEMBERED_FOR_DEFAULT: Duration = Duration::from_secs(3_600);
-/// [`WebhookOptions::retry_after`]
+/// Default of [`WebhookOptions::retry_after`].
 pub const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(5);
 /// Longest [`WebhookOptions::retry_after`]: a batch must be sent again while it is remembered.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
@@ -76,9 +76,9 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 const WAL_BODIES_MIN: u64 = 4;
 /// Maximum number of batches that wait for the writer.
 const QUEUE_BATCHES: usize = 1 << 10;
-/// Number of threads for connections, and of threads that scan long bodies.
+/// Number of threads that serve connections, and also the number of threads that scan long bodies.
 const THREADS: usize = 2;
-/// How often it is checked whether connections are closed.
+/// How often the listener checks whether all connections are closed.
 const CLOSING_CHECK: Duration = Duration::from_millis(10);
 
 /// A path and the cluster whose API server posts to it.
@@ -105,8 +105,8 @@ pub struct WebhookOptions {
     pub routes: Vec<Route>,
     /// Folder of the write-ahead log, used by this source only; created if it is missing.
     pub wal_dir: PathBuf,
-    /// Maximum size of the log, in bytes; beyond that, batches are refused with 429 until the
-    /// archive has some of it.
+    /// Maximum size of the log, in bytes. When it is reached, batches are refused with 429 until
+    /// the archive has some of the log.
     pub wal_bytes_max: u64,
     /// Free bytes to leave on the log's disk.
     pub disk_free_bytes_min: u64,
@@ -114,7 +114,7 @@ pub struct WebhookOptions {
     pub body_bytes_max: usize,
     /// Maximum size of all bodies under way, taken together, in bytes.
     pub memory_bytes_max: usize,
-    /// Longest line that is stored of a body that is neither a list nor an event.
+    /// Longest body that is stored as one line because it is neither a list nor an event.
     pub line_bytes_max: usize,
     pub connections_max: usize,
     /// Acknowledged batches that are recognised when they are sent again: how many, and for how
@@ -290,14 +290,15 @@ impl Webhook {
         Arc::clone(&self.wal.counters)
     }
 
-    /// Why batches are refused now, if they are.
+    /// Returns why batches are refused now; `None` if they are not refused.
     pub fn trouble(&self) -> Option<String> {
         self.wal.trouble()
     }
 
     /// Takes no more connections, answers the requests under way if that is possible within
     /// `deadline`, and stops. What was acknowledged stays in the log; the source may be stopped
-    /// before or after, or continue. A disk that hangs in a sync delays this beyond the deadline.
+    /// before or after this call, or continue. A disk that hangs in a sync delays the shutdown past
+    /// the deadline.
     pub fn shutdown(self, deadline: Duration) {
         let until = Instant::now() + deadline;
         self.stop.send_replace(true);

@@ -6,10 +6,11 @@
 //! bytes of their bodies are. `auditID` proves nothing here: clients choose it.
 //!
 //! Invariants:
-//! - A key counts as acknowledged only when its record is durable. A sender of the same batch while
-//!   it is being written waits, and gets the same answer.
-//! - A batch that is forgotten, because of its age or of the number of others, is stored again if
-//!   it is sent again: the bounds cost duplicates, never a loss.
+//! - A key (the hash by which a batch is recognised) counts as acknowledged only when its record is
+//!   durable. If a batch arrives while the same batch is being written, its sender waits and gets
+//!   the same answer.
+//! - A batch is forgotten when it is too old, or when too many others were acknowledged after it. A
+//!   forgotten batch that is sent again is stored again: the bounds cost duplicates, never a loss.
 //!
 //! After a crash the log says what was acknowledged.
 
@@ -57,7 +58,7 @@ impl Recent {
         Recent { known: HashMap::new(), order: VecDeque::new(), entries_max, age_max }
     }
 
-    /// Whether what was received then is still remembered.
+    /// Whether a batch that arrived at the time `received` is still remembered at the time `now`.
     pub fn remembers(&self, received: u64, now: u64) -> bool {
         now.saturating_sub(received) <= self.age_max
     }

@@ -10,14 +10,15 @@
 //!           name, text
 //! ```
 //! Numbers are little-endian; checksums are the first half of a BLAKE3 hash. `start` and `group`
-//! count bytes of records over all segments: where the segment's first record, and the group's
-//! first, begins. `received` is milliseconds since 1970. `end` of a record is how its partition
-//! stood before it. `text` is lines; the newline at a record's beginning makes them end where they
-//! end, so that the log can be read as text in an emergency.
+//! are offsets that count bytes of records over all segments: `start` is where the segment's first
+//! record begins, and `group` is where the first record of the record's group begins. `received` is
+//! milliseconds since 1970. The `end` of a record says how its partition's stream stood before the
+//! record. `text` is lines. The newline that a record begins with ends the line before it, so that
+//! the log can be read as text in an emergency.
 //!
-//! Invariant: the two bytes a record begins with stand nowhere inside a text. A text of several
-//! lines is UTF-8, which has no `\xff`, and a text of one line has a newline at its end only. So
-//! whatever a client sends, a record found by searching for these bytes is one of ours.
+//! Invariant: the two bytes that a record begins with occur nowhere inside a text. A text of
+//! several lines is UTF-8, which has no `\xff`, and a text of one line has a newline at its end
+//! only. So whatever a client sends, a record found by searching for these bytes is one of ours.
 
 use strongroom_archive::fingerprint::{Fingerprint, fingerprint};
 use strongroom_journal::checksum;
@@ -91,7 +92,7 @@ impl SegmentHead {
         out
     }
 
-    /// The head at the beginning of `bytes`, and its length.
+    /// Parses the head of a segment at the beginning of `bytes`. Returns it with its length.
     pub fn parse(bytes: &[u8]) -> Option<(SegmentHead, usize)> {
         let mut rest = Rest(bytes);
         if rest.take(SEGMENT_MAGIC.len())? != SEGMENT_MAGIC {
@@ -116,17 +117,17 @@ impl SegmentHead {
 }
 
 impl RecordHead {
-    /// Bytes of the whole record.
+    /// Length of the whole record, in bytes.
     pub fn record_bytes(&self) -> u64 {
         (RECORD_HEAD_BYTES + self.name.len()) as u64 + u64::from(self.text_bytes)
     }
 
-    /// Where the record's text begins, from where the record does.
+    /// Returns the offset of the record's text from the beginning of the record.
     pub fn text_at(&self) -> u64 {
         (RECORD_HEAD_BYTES + self.name.len()) as u64
     }
 
-    /// Head and name; the text follows.
+    /// Returns the bytes of the record's head and name, which its text follows.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = RECORD_MAGIC.to_vec();
         out.extend_from_slice(&(self.name.len() as u16).to_le_bytes());
@@ -151,7 +152,7 @@ impl RecordHead {
         fingerprint(&hasher)
     }
 
-    /// The record that begins where `bytes` does, which hold its head and name at least.
+    /// Parses the record at the beginning of `bytes`, which must hold at least its head and name.
     pub fn parse(bytes: &[u8]) -> Option<RecordHead> {
         let mut rest = Rest(bytes);
         if rest.take(RECORD_MAGIC.len())? != RECORD_MAGIC {

@@ -3,9 +3,10 @@
 //! Invariants:
 //! - Nothing of a body is read before its sender is authenticated and authorised for the path.
 //! - 200 is answered when, and only when, all items are durable in the log, or were before.
-//! - Connections, streams of one, bytes of bodies and batches under way are each bounded, and every
-//!   wait for a peer ends. Beyond a bound the answer is 429 with the time to wait: the API server
-//!   then tries again for minutes, while it would give a batch up after any other refusal.
+//! - Connections, the streams of one connection, bytes of bodies, and batches under way are each
+//!   bounded, and every wait for a peer ends. When a bound is reached, the answer is 429 with the
+//!   time to wait: the API server then tries again for minutes, while it would give a batch up
+//!   after any other refusal.
 //! - No byte of a body and no token is in an answer or in the log.
 //!
 //! A crash costs only batches that were not answered; their senders try again.
@@ -66,7 +67,7 @@ const ACCEPT_WAIT: Duration = Duration::from_millis(100);
 /// How often the certificate's files are checked.
 pub const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The cluster of a path, and whose certificates it accepts.
+/// The cluster that a path stands for, and the clients that may post to it.
 #[derive(Debug)]
 pub struct Target {
     pub cluster: Arc<str>,
@@ -423,7 +424,8 @@ impl Listener {
                 Ok(false)
             }
             Lookup::Writing(outcome) => {
-                // Its memory is not needed while the first batch is waited for.
+                // The memory of the repeated batch is not needed while the first batch is waited
+                // for.
                 drop((text, room));
                 written(outcome).await?;
                 again();
@@ -459,7 +461,7 @@ impl Listener {
         self.tokens.iter().fold(false, |found, token| (*token == given) | found)
     }
 
-    /// Reads a request's whole body, and the room that it takes.
+    /// Reads a request's whole body. Returns it with the room in memory that it takes.
     async fn body(&self, mut body: Incoming) -> Result<(Vec<u8>, Room), Answer> {
         let announced = body.size_hint().exact();
         if announced.is_some_and(|bytes| bytes > self.body_bytes_max as u64) {
@@ -523,7 +525,8 @@ async fn written(mut outcome: watch::Receiver<Outcome>) -> Result<(), Answer> {
     }
 }
 
-/// A path as routes are compared: client-go removes the slash at the end.
+/// Returns a path in the form in which routes are compared: without a slash at its end, because
+/// client-go removes it.
 pub fn normal_path(path: &str) -> &str {
     path.trim_end_matches('/')
 }

@@ -1,7 +1,8 @@
 //! The listener's certificate, and which clients it accepts.
 //!
 //! Invariants:
-//! - With an authority for clients, no connection is served without a certificate of it.
+//! - If an authority for clients is set, no connection is served without a client certificate of
+//!   that authority.
 //! - Files that change are read again; files that cannot be used change nothing and are reported.
 //!
 //! A crash loses nothing: the files are read at the start.
@@ -27,7 +28,7 @@ const PEM_BYTES_MAX: u64 = 1 << 20;
 pub struct TlsFiles {
     /// The listener's certificate, and the intermediate ones up to its authority.
     pub cert: PathBuf,
-    /// Its private key: PKCS#8, SEC1 or PKCS#1.
+    /// The certificate's private key: PKCS#8, SEC1 or PKCS#1.
     pub key: PathBuf,
     /// Authorities for clients; if set, each client must have a certificate of one of them.
     pub client_ca: Option<PathBuf>,
@@ -60,7 +61,8 @@ pub enum TlsError {
     },
 }
 
-/// The files as last read, and the configuration from those that could last be used.
+/// The hash of the files as last read, and the configuration from the last files that could be
+/// used.
 pub struct Identity {
     files: TlsFiles,
     current: Mutex<(blake3::Hash, Arc<ServerConfig>)>,
@@ -77,13 +79,13 @@ impl Identity {
         Ok(Identity { files, current })
     }
 
-    /// The configuration that the next connection is served with.
+    /// Returns the configuration that the next connection is served with.
     pub fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&lock(&self.current).1)
     }
 
-    /// Reads the files; `true` if they changed and are used from now on. A change that cannot be
-    /// used is reported once.
+    /// Reads the files. Returns `true` if they have changed and are used from now on. A change that
+    /// cannot be used is reported once.
     pub fn reload(&self) -> Result<bool, TlsError> {
         let contents = Contents::read(&self.files)?;
         let hash = contents.hash();
@@ -187,6 +189,8 @@ const STRINGS: [u8; 3] = [0x0c, 0x13, 0x16];
 /// 2.5.4.3
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 
+/// Returns the common names in a subject.
+///
 /// `subject` is the content of `SEQUENCE OF SET OF SEQUENCE { type, value }`.
 fn names_of(subject: &[u8]) -> Vec<String> {
     let mut names = Vec::new();
@@ -204,7 +208,8 @@ fn names_of(subject: &[u8]) -> Vec<String> {
     names
 }
 
-/// The values with this tag that follow each other, up to the first that does not parse.
+/// Returns the contents of the values at the beginning that have the tag `wanted`, up to the first
+/// value that has another tag or does not parse.
 fn values(mut bytes: &[u8], wanted: u8) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (tag, content, rest) = value(bytes)?;
@@ -213,7 +218,7 @@ fn values(mut bytes: &[u8], wanted: u8) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Tag and content of the DER value at the beginning, and the bytes after it.
+/// Returns tag and content of the DER value at the beginning, and the bytes after the value.
 fn value(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&[tag, first], rest) = bytes.split_first_chunk()?;
     let (length, rest) = match first {

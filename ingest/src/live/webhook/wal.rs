@@ -18,17 +18,17 @@
 //! Why it is hard: a process can be killed, and a machine can stop, between any two writes; a disk
 //! can fill and be emptied, or fail a sync and then report success; and one damaged byte must
 //! neither pass as the end of the log nor hide what follows it. The design that this forces:
-//! - One group is written at a time, and the next is written only after its sync. So of the broken
-//!   bytes at the end, at most the last group was being written, and none of it was acknowledged:
-//!   it is cut off. If a record of a *later* group follows the broken bytes, these were durable
-//!   once: they are damage, which the reader reports with file and byte, and no byte of them is
-//!   thrown away.
+//! - One group is written at a time, and the next is written only after its sync. So if the log
+//!   ends in broken bytes, they belong to the last group, which was being written. None of it was
+//!   acknowledged, and it is cut off. If a record of a *later* group follows the broken bytes, they
+//!   were durable once. They are then damage, which the reader reports with file and byte, and no
+//!   byte of them is thrown away.
 //! - After a failed write or sync the end of the file is unknown. So the segment is closed as it
 //!   was before the group, and the next group starts a new one, named after the last durable
 //!   offset. Bytes of the old segment after that offset are cut off if the disk allows it, and are
 //!   never read in any case. The sender of the group gets an error, and sends it again.
-//! - The head of a segment has the position of each stream at its beginning, so deleting earlier
-//!   segments loses no position. The newest segment is never deleted.
+//! - The head of a segment has the position of each stream at the segment's beginning, so deleting
+//!   earlier segments loses no position. The newest segment is never deleted.
 //!
 //! Crashes: before the sync returns, the group may be whole, partial or missing; it was not
 //! acknowledged. A whole group is kept and remembered, so that sending it again does not store it
@@ -128,7 +128,7 @@ pub struct Segment {
     pub path: PathBuf,
     pub start: u64,
     pub head_bytes: u64,
-    /// The positions of the streams at its beginning.
+    /// The positions of the streams at the segment's beginning.
     pub begins: Arc<BTreeMap<String, End>>,
 }
 
@@ -164,7 +164,7 @@ pub struct Wal {
     state: Mutex<State>,
     grown: Condvar,
     pub recent: Mutex<Recent>,
-    /// Files of keys, with the time of the newest in each.
+    /// Files of keys, each with the time of its newest key.
     key_files: Mutex<VecDeque<(PathBuf, u64)>>,
     pub counters: Arc<WebhookCounters>,
     folder: Folder,
@@ -232,7 +232,7 @@ impl Wal {
         lock(&self.state).trouble.clone()
     }
 
-    /// Returns the durable end once it is beyond `offset`, or after `wait`.
+    /// Waits until the durable end is after `offset`, for at most `wait`. Returns the durable end.
     pub fn wait_beyond(&self, offset: u64, wait: Duration) -> u64 {
         let state = lock(&self.state);
         let waited = self.grown.wait_timeout_while(state, wait, |state| state.end <= offset);
@@ -254,8 +254,8 @@ impl Wal {
         (offset < end).then_some((segment, end))
     }
 
-    /// Deletes the oldest segments whose text is sealed; `sealed` returns how far a cluster's text
-    /// is.
+    /// Deletes the oldest segments whose text is sealed. `sealed(cluster)` returns the offset up to
+    /// which the cluster's text is sealed.
     pub fn trim(&self, sealed: impl Fn(&str) -> Option<u64>) -> Result<(), WalError> {
         loop {
             let (first, next) = {
@@ -340,7 +340,7 @@ impl Wal {
         state.is_full = false;
     }
 
-    /// Returns why this many more bytes have no room, if they have none.
+    /// Returns why there is no room for this many more bytes; `None` if there is room.
     fn no_room(&self, bytes: u64) -> Option<String> {
         let (held, max, folder) =
             (lock(&self.state).bytes, self.options.bytes_max, self.options.folder.display());
@@ -544,7 +544,7 @@ fn recover(
     if head.start != start || state.segments.back().is_some_and(|before| before.start >= start) {
         return Err(damaged(0, "its name is not the offset of its first record"));
     }
-    // The durable bytes of the previous segment end where this one begins.
+    // The durable bytes of the previous segment end where this segment begins.
     if let Some(before) = state.segments.back() {
         close(state.bytes, before, start, recent).map(|bytes| state.bytes = bytes)?;
     }

@@ -121,7 +121,8 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
 }
 
-/// What a source hands over until it has nothing more, by cluster, with the positions after it.
+/// Returns what a source hands over until it has nothing more, by cluster; the positions after that
+/// text; and the number of duplicates that the source reported.
 fn drain(
     source: &mut WebhookSource,
     sealed: &HashMap<String, Position>,
@@ -409,7 +410,7 @@ fn memory_for_bodies_is_bounded() {
     let address = webhook.address();
     runtime().block_on(async {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        // One announces much and sends little of it.
+        // One sender announces a long body and sends little of it.
         let mut slow = TcpStream::connect(address).await.expect("connects");
         let head = format!(
             "POST /audit/prod HTTP/1.1\r\nhost: x\r\nauthorization: bearer {TOKEN}\r\ncontent-length: {}\r\n\r\n{{",
@@ -527,7 +528,7 @@ fn what_was_acknowledged_is_there_once_whenever_the_process_is_killed() {
         });
         child.wait().expect("ended");
     }
-    // The last one was not acknowledged: it is sent once more, as the API server would.
+    // The last batch was not acknowledged: it is sent once more, as the API server would.
     let (webhook, mut source) = Webhook::start(plain(folder.path())).expect("starts");
     runtime().block_on(async {
         assert_eq!(

@@ -160,8 +160,8 @@ fn a_log_cut_off_at_any_byte_has_all_whole_records() {
             texts[..kept].to_vec()
         };
         assert!(length < segment.len() || kept.len() == 3, "nothing is cut off that is whole");
-        // The log continues after what is kept. Few of the cuts are read to the end: each takes its
-        // time.
+        // The log continues after what is kept. Only a few of the cuts are continued and read,
+        // because that takes time.
         if length % 37 == 0 || length == segment.len() {
             assert_eq!(write(options(folder.path()), &[("a", "{\"more\":1}\n")]), [Ok(())]);
             let (wal, _writer) = open(options(folder.path())).expect("opens");
@@ -216,7 +216,7 @@ fn a_group_that_was_not_synced_is_cut_off_whole() {
         writer.run(&batches);
     }
     // The machine stopped before the sync, and the disk has the group's second page but not its
-    // first: a record after the hole proves nothing, because it belongs to the same group.
+    // first. A record after the missing page proves nothing, because it belongs to the same group.
     let path = folder.path().join(FIRST);
     let mut bytes = std::fs::read(&path).expect("reads");
     let (record, length) = (128 + 1 + 8, bytes.len());
@@ -265,7 +265,7 @@ fn sealed_segments_go_and_their_batches_stay_known() {
     let third = run(&wal, &first.positions);
     third.ended.expect("runs");
     assert_eq!(third.texts, HashMap::from([("b".to_owned(), "{\"new\":1}\n".to_owned())]));
-    // An archive that has nothing of it, or more, does not belong to this log.
+    // An archive that has nothing of this log, or more than the log has, does not belong to it.
     let none = run(&wal, &HashMap::new()).ended.expect_err("bytes are missing");
     assert!(none.message.contains("up to byte 0"), "{none}");
     let mut ahead = third.positions.clone();
@@ -299,8 +299,8 @@ fn what_a_failed_group_left_behind_is_not_read() {
     let path = folder.path().join(FIRST);
     let durable = std::fs::read(&path).expect("reads");
     write(options(folder.path()), &[("a", "{\"n\":2}\n")]);
-    // As if the second record had been written to the first segment before, and its sync had
-    // failed.
+    // This is what the files would be if the second record had been written to the first segment
+    // before, and its sync had failed.
     let second = files(folder.path(), "log").pop().expect("a second segment");
     let bytes = std::fs::read(second).expect("reads");
     let record = &bytes[bytes.len() - (128 + 1 + 8)..];

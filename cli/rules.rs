@@ -382,12 +382,12 @@ fn alerts(rules: &Arc<RuleSet>, lines: &[String]) -> Result<Vec<Alert>, String> 
     Ok(alerts)
 }
 
-/// What a stream has of the events that a rule over single events matches on.
+/// How many events of a stream a rule over single events could match.
 #[derive(Clone, Copy, Debug, Default)]
 struct Carried {
-    /// Events that only a body could rule out.
+    /// Events that the rule matches, as far as can be seen without a body.
     seen: u64,
-    /// Number of these written at the level that the rule needs.
+    /// Those of them that were written at the audit level that the rule needs, or a higher one.
     whole: u64,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The data is one decoded block of 131,072 generated events (seed 7, attacks planted, bodies and
 //! all stages included), the size that ingest hands to a worker. `match` measures the worker's
-//! part: ruling out rows by a few columns (the gates), evaluating conditions, parsing bodies, and
+//! part: excluding rules by the values of a few columns, evaluating conditions, parsing bodies, and
 //! copying what the detector needs. `match and observe` adds the serial part, with a new detector
 //! each time. `match small` has the same events in blocks of 1,024, as they come from a slow
 //! stream; it shows the fixed cost of a block. Each run parses the bodies again; the rules are

@@ -241,7 +241,7 @@ fn syntax(sql: &str, text: &str) -> QueryError {
 }
 
 /// Returns two more lines of a message: the line with the error, and a mark below the place.
-/// Returns nothing without an excerpt.
+/// Returns an empty text if there is no excerpt.
 fn at(excerpt: &Option<Excerpt>) -> String {
     let Some(Excerpt { line, column, text }) = excerpt else { return String::new() };
     let skipped = column.saturating_sub(EXCERPT_CHARS + 1);

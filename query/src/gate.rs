@@ -46,7 +46,7 @@ const FILE_ENDINGS: [&str; 12] = [
     ".parquet", ".csv", ".json", ".jsonl", ".ndjson", ".arrow", ".avro", ".tsv", ".txt", ".gz", ".zst", ".db",
 ];
 
-/// Parses `sql` and returns its statement, if it is only one and only reads.
+/// Parses `sql` and returns its statement if there is exactly one and it only reads.
 pub(crate) fn admit(sql: &str) -> Result<Statement> {
     if sql.len() > STATEMENT_BYTES_MAX {
         return Err(QueryError::TooLong { bytes: sql.len(), bytes_max: STATEMENT_BYTES_MAX });

@@ -2,8 +2,8 @@
 //!
 //! Invariant: every value that a query computes has a type that can be compared, sorted, grouped
 //! and written in every format. The `->` of `datafusion-functions-json` gives a union (a string, or
-//! a number, or an object), which allows none of these. So `->` gives the JSON that the client
-//! wrote here: `3`, `"a"`, `{"b":null}`. A cast to a number or a boolean, or a further step down,
+//! a number, or an object), which allows none of these. So here `->` gives the JSON that the client
+//! wrote: `3`, `"a"`, `{"b":null}`. A cast to a number or a boolean, or a further step down,
 //! reads the JSON value directly instead of this text.
 
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use strongroom_archive::{Archive, ArchiveError, Snapshot};
 use strongroom_schemas::Table;
 
-/// The newest list read of each table, shared by all statements of a session.
+/// For each table the list that was read last, shared by all statements of a session.
 #[derive(Debug)]
 pub(crate) struct Snapshots {
     archive: Arc<Archive>,

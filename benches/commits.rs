@@ -8,8 +8,9 @@
 //! Method: elapsed time of each seal, and of opening the archive and listing its files at 10,
 //! 1,000, … commits. Seals sync files and folders, so the disk determines their time; each count is
 //! represented by the median of the hundred seals up to it. Bytes are those of `_delta_log` and
-//! `_tlog`. The table of costs is computed from them: bytes for each commit and writer are as
-//! measured, and a volume's checkpoints are the sum over its commits.
+//! `_tlog`. The table of costs is computed from these bytes: a commit and its proof take what was
+//! measured, and each checkpoint of a volume takes the measured bytes of a file, for every file
+//! that the volume has so far.
 //!
 //! Run: `cargo bench --bench commits [-- COMMITS]`.
 

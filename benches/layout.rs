@@ -3,9 +3,9 @@
 //!
 //! Data: blocks of the generated log (`strongroom-generate`, seed 1, attacks planted), decoded as
 //! an ingest decodes them. Each variant changes one choice of the layout that archives are written
-//! with. Encoding runs on one thread; the time is that thread's CPU time, the least of the
-//! repetitions. Bytes are those of the column chunks and bloom filters, which are the whole file
-//! except its footer.
+//! with. Encoding runs on one thread. The time is that thread's CPU time in the fastest repetition.
+//! Bytes are those of the column chunks and bloom filters, which are the whole file except its
+//! footer.
 //!
 //! Run: `cargo bench --bench layout [-- EVENTS]`. Results are kept in `benches/runs/`.
 
@@ -134,7 +134,8 @@ fn variants() -> Vec<(&'static str, Layout)> {
     ]
 }
 
-/// CPU time of this thread, from Linux: other work of a busy machine does not count.
+/// CPU time of this thread, as Linux counts it, so that other work of a busy machine does not
+/// count.
 fn cpu_time() -> Duration {
     let text =
         std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells its threads' times");

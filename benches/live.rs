@@ -1,8 +1,9 @@
-//! How long an alert takes from Kafka to its reader, whether memory stays flat, and what a byte
-//! costs on its way from Kafka into locked objects, beside a file on its way to a disk.
+//! Questions: how long does an alert take from Kafka to its reader? Does the memory in use stay
+//! flat? How much CPU time does a byte take from Kafka into locked objects, compared with a byte
+//! from a file to a disk?
 //!
 //! Runs the real binary between a real broker (Tansu) and a real store (SeaweedFS), both started
-//! here; needs the Python environment that `./tests/run` makes, named by `STRONGROOM_PYTHON`.
+//! here. `STRONGROOM_PYTHON` must name the Python environment that `./tests/run` makes.
 //!
 //!     cargo bench --bench live -- latency --rate 10000 --seconds 60
 //!     cargo bench --bench live -- soak --rate 5000 --seconds 1200
@@ -37,7 +38,8 @@ use self::services::tansu::Tansu;
 
 const TOPIC: &str = "kube-audit";
 const PARTITIONS: u32 = 2;
-/// Number of markers per second; their alerts are timed.
+/// Number of markers per second. A marker is an event that raises an alert, whose delay is
+/// measured.
 const MARKERS: u64 = 20;
 /// How often the producer sends.
 const TICK: Duration = Duration::from_millis(10);

@@ -1,11 +1,12 @@
 //! What do all built-in rules cost an event?
 //!
-//! One block of 131,072 generated events (seed 7, attacks planted, bodies and all stages included),
-//! the size that ingest hands to a worker, already decoded. `match` is the worker's part: gates,
-//! conditions, bodies, and copying what the detector needs. `match and observe` adds the serial
-//! part, with a fresh detector each time. `match small` is the same events in blocks of 1,024, as a
-//! slow stream brings them; it shows the fixed cost of a block. Each run parses the bodies anew;
-//! the rules are compiled once.
+//! The data is one decoded block of 131,072 generated events (seed 7, attacks planted, bodies and
+//! all stages included), the size that ingest hands to a worker. `match` measures the worker's
+//! part: excluding rules by the values of a few columns, evaluating conditions, parsing bodies, and
+//! copying what the detector needs. `match and observe` adds the serial part, with a new detector
+//! each time. `match small` has the same events in blocks of 1,024, as they come from a slow
+//! stream; it shows the fixed cost of a block. Each run parses the bodies again; the rules are
+//! compiled once.
 
 use std::hint::black_box;
 use std::sync::Arc;

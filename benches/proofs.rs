@@ -6,10 +6,10 @@
 //!
 //! Method: CPU time of whole processes as Linux accounts it to ended children, on as many threads
 //! as the machine has cores. Each round ingests, verifies (with a Parquet reader, every row), and
-//! signs an unsigned copy of the archive, which is the cost of the log alone. Hashing of records
+//! signs an unsigned copy of the archive, which gives the cost of the log alone. Hashing of records
 //! and of files cannot be turned off, so this process hashes the same bytes in the same round: each
-//! record as a leaf, the nodes above them, and the sealed files. Shares are computed round by
-//! round, and the median is reported.
+//! record as a leaf, the nodes above the leaves, and the sealed files. Shares are computed for each
+//! round, and their median is reported.
 //!
 //! Run: `cargo bench --bench proofs [-- EVENTS]`.
 
@@ -88,7 +88,7 @@ fn files_below(folder: &Path, all: &mut Vec<PathBuf>) {
     }
 }
 
-/// Bytes that proofs add: tags of files, and the log.
+/// Returns the bytes that proofs add: those in the tags of files, and those in the log.
 fn proof_bytes(archive: &Path, files: &[PathBuf]) -> (u64, u64) {
     let (mut tags, mut log) = (0, 0);
     for path in files {

@@ -1,9 +1,9 @@
-//! Question: how many events per second does the webhook acknowledge, each durable, and how long
-//! does an acknowledgement take, at full speed and at 20,000 events per second?
+//! Question: how many events per second does the webhook store durably and acknowledge, and how
+//! long does an acknowledgement take, at full speed and at 20,000 events per second?
 //!
 //! Data: generated events (seed 1) in EventLists of 100 and 400, as the API server batches them,
 //! over TLS with a token. Client, listener and the log's reader share the machine's cores, so the
-//! figure is that of one machine that posts to itself. A run takes `SECONDS`.
+//! figure is that of one machine that posts to itself. Each load runs for [`SECONDS`].
 
 #![expect(clippy::print_stdout, reason = "the figures are what it is run for")]
 
@@ -62,7 +62,8 @@ const LOADS: &[Load] = &[
     Load { name: "h2, paced", alpn: "h2", connections: 2, at_once: 8, batch_events: 100, rate: Some(20_000) },
 ];
 
-/// EventLists up to their last member, `metadata`, which makes each post's bytes unique.
+/// Returns EventLists that are cut off inside their last member, `metadata`. Each post completes it
+/// with its own number, so that no two posts have the same bytes.
 fn lists(batch_events: usize) -> Vec<String> {
     let options = GeneratorOptions { events: EVENTS as u64, ..GeneratorOptions::default() };
     let mut generator = Generator::new(options).expect("options in bounds");

@@ -1,9 +1,9 @@
-//! Anchors outside the archive: which witnesses and timestamp authorities are asked, and when the
-//! daemon asks them.
+//! Anchors: witnesses that cosign an archive's checkpoints, and authorities that timestamp them.
+//! This file says which anchors are asked, and when the daemon asks them.
 //!
-//! Invariant: asking runs on its own thread. A seal is complete when its files, commits and
-//! signature are there; no outside party can hold it up. A crash loses nothing: the next round asks
-//! for whatever is signed and not anchored.
+//! Invariant: the daemon asks on a thread of its own. A seal is complete when its files, commits
+//! and signature are there, so no outside party can delay it. A crash loses nothing: the next round
+//! asks about every checkpoint that is signed and not anchored.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,7 +26,8 @@ use crate::exit::{CliError, proof_error};
 /// The first wait after a round that did not reach every anchor; it doubles up to [`AGAIN_MAX`].
 const AGAIN_MIN: Duration = Duration::from_secs(5);
 const AGAIN_MAX: Duration = Duration::from_secs(300);
-/// Longest time between two rounds while nothing is sealed here: another process may have signed.
+/// Maximum time between two rounds while nothing is sealed here. Another process may have signed in
+/// the meantime.
 const IDLE_MAX: Duration = Duration::from_secs(300);
 /// Time for the last round when the process stops.
 const FINISH: Duration = Duration::from_secs(10);
@@ -102,7 +103,7 @@ pub fn timestamp_authorities(path: &Path) -> Result<TimestampAuthorities, CliErr
     TimestampAuthorities::from_pem(&pem).with_context(cannot).map_err(CliError::input)
 }
 
-/// A timestamp authority, before it is asked.
+/// A timestamp authority as configured; [`TimestampConfig::make`] makes its client.
 #[derive(Clone, Debug)]
 pub struct TimestampConfig {
     pub url: String,
@@ -141,7 +142,7 @@ impl TimestampConfig {
     }
 }
 
-/// A witness, before it is asked.
+/// A witness as configured; [`WitnessConfig::make`] makes its client.
 #[derive(Clone, Debug)]
 pub struct WitnessConfig {
     pub key: WitnessKey,
@@ -149,10 +150,11 @@ pub struct WitnessConfig {
 }
 
 impl WitnessConfig {
-    /// Checks a URL; everything sent there is public.
+    /// The witness with this key, at `url`. Plain http is allowed, because everything sent to a
+    /// witness is public.
     ///
     /// # Errors
-    /// When it is not a valid http or https URL.
+    /// When `url` is not a valid http or https URL.
     pub fn new(key: WitnessKey, url: &str, tls: TlsOptions) -> Result<WitnessConfig, SinkError> {
         Ok(WitnessConfig { key, http: HttpOptions::new(url, tls, false)? })
     }
@@ -195,7 +197,8 @@ pub struct Anchoring {
 }
 
 impl Anchoring {
-    /// Starts the thread; it first anchors what earlier runs left.
+    /// Starts the thread. It first anchors the checkpoints that earlier runs left without an
+    /// anchor.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -226,12 +229,12 @@ impl Anchoring {
         self.counters.clone()
     }
 
-    /// Something was sealed. Never waits.
+    /// Wakes the thread after a seal. Never waits.
     pub fn sealed(&self) {
         let _ = self.wake.try_send(());
     }
 
-    /// Has the last seal cosigned, if the witnesses answer in time.
+    /// Ends the thread after a last round, and waits for it for at most [`FINISH`].
     pub fn finish(self) {
         drop(self.wake);
         if self.done.recv_timeout(FINISH).is_err() {
@@ -252,8 +255,8 @@ struct Rounds<O> {
 impl<O: Fn() -> Result<Archive, ArchiveError>> Rounds<O> {
     fn run(mut self, woken: &Receiver<()>) {
         let (mut next, mut again, mut is_well) = (Instant::now(), AGAIN_MIN, true);
-        // At the start the pipeline signs what earlier runs left unsigned: the first rounds come
-        // soon, later ones less often.
+        // At the start the pipeline signs the commits that earlier runs left unsigned. So the first
+        // rounds follow each other quickly, and later ones less often.
         let mut idle = AGAIN_MIN;
         loop {
             let is_last = match woken.recv_timeout(next.saturating_duration_since(Instant::now())) {
@@ -272,20 +275,20 @@ impl<O: Fn() -> Result<Archive, ArchiveError>> Rounds<O> {
         }
     }
 
-    /// Returns whether everything is anchored.
+    /// Asks every anchor once. Returns true if everything is anchored.
     fn round(&mut self) -> bool {
         if self.archive.is_none() {
             self.archive = (self.open)().ok();
         }
-        // The pipeline makes a missing archive, and reports what is wrong with an existing one. Its
-        // next seal wakes us.
+        // The pipeline makes a missing archive, and reports what is wrong with an existing one. The
+        // next seal wakes this thread.
         let Some(archive) = &self.archive else { return true };
         let mut found = Vec::new();
         let outcome = match self.anchors.round(archive) {
             Ok(outcome) => outcome,
             Err(error) => {
                 found.push(format!("cannot anchor the proof logs: {}", error_chain(&error)));
-                // Its store may be reached differently next time.
+                // The next round opens the archive again, which may find its store.
                 self.archive = None;
                 Vec::new()
             }
@@ -323,10 +326,11 @@ impl<O: Fn() -> Result<Archive, ArchiveError>> Rounds<O> {
     }
 }
 
-/// Text that a message contains when it reports more than an unreachable anchor.
+/// Text of a message that reports a contradiction, which is more than an unreachable anchor.
 const CONTRADICTION: &str = "another history";
 
-/// The troubles of one anchor as messages; one message covers all logs that it did not answer for.
+/// The troubles of one anchor as messages. If the anchor cannot be reached, one message covers all
+/// logs.
 pub fn messages(anchored: &Anchored) -> Vec<String> {
     let mut messages: Vec<String> = Vec::new();
     for (log, trouble) in &anchored.errors {
@@ -341,7 +345,8 @@ pub fn messages(anchored: &Anchored) -> Vec<String> {
     messages
 }
 
-/// One round, for a command that then ends; prints warnings, and returns whether all is well.
+/// Asks every anchor once, for a command that then ends. Prints warnings, and returns true if there
+/// were none.
 pub fn once(anchors: &Anchors, archive: &Archive) -> Result<bool, CliError> {
     use std::io::Write as _;
     let outcome = anchors.round(archive).map_err(proof_error)?;

@@ -1,14 +1,14 @@
-//! Steps of the system's clock.
+//! Detects steps of the system's clock: moments at which it was set back or ahead.
 //!
-//! Invariant: each step is reported once. No decision depends on it: volumes only go forward,
+//! Invariant: each step is reported once. No decision depends on a step: volumes only go forward,
 //! whatever the clock says, and a bucket's retention is computed from the store's own time. But
-//! times of arrival written after a step are wrong, and the log should give readers the reason
-//! years later.
+//! times of arrival that are written after a step are wrong, and the log should give the reason to
+//! those who read them years later.
 
 use std::time::{Duration, Instant, SystemTime};
 
-/// Smallest difference between the clock and the time that passed that counts as a step: more than
-/// slewing, or a pause of the machine, accounts for.
+/// Minimum difference between the clock and the time that has passed for it to count as a step.
+/// Slewing, or a pause of the machine, causes smaller differences.
 const STEP_MIN: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! The configuration of `strongroom run`, and `strongroom config`, which explains and checks it.
 //!
-//! Invariant: a [`Config`] has been checked as a whole: its holder has nothing left to check but
-//! the outside world. Reading one binds, opens and makes nothing, apart from reading the files of
-//! secrets.
+//! Invariant: a [`Config`] has been checked as a whole, so only the outside world can still refuse
+//! it. Reading a configuration binds no address, opens no archive and makes no file. It only reads
+//! the files of secrets, keys and certificates.
 
 mod reader;
 pub mod sinks;
@@ -98,7 +98,7 @@ pub struct Config {
     pub tails: Vec<TailOptions>,
     pub webhooks: Vec<WebhookOptions>,
     pub kafkas: Vec<KafkaOptions>,
-    /// By source: an alert is raised when nothing arrives for this long.
+    /// For each source by name, how long it may deliver nothing before an alert is raised.
     pub silence: Vec<(String, Duration)>,
 }
 
@@ -230,7 +230,7 @@ fn read(root: &Section<'_>, archive: Option<&str>) -> Config {
     }
 }
 
-/// The value in the section, else the one in the environment.
+/// Options of the object store. Each is the value in the section, else the one in the environment.
 fn store(section: &Section<'_>) -> StoreOptions {
     let mut options = match StoreOptions::from_env() {
         Ok(options) => options,
@@ -276,13 +276,13 @@ fn limits(root: &Section<'_>) -> (LiveOptions, Option<Arc<Signer>>) {
         section.duration("interval", SEAL_INTERVAL, Duration::from_millis(100)..=Duration::from_secs(86_400));
     let signer = signer(&section);
     section.finish();
-    // Text of one stream that becomes a row group must leave room for other streams.
+    // The text of one row group, which comes from one stream, must leave room for other streams.
     let block = usize::try_from(options.text_bytes_max / 8).unwrap_or(usize::MAX);
     options.limits.block_bytes_max = options.limits.block_bytes_max.min(block);
     (options, signer)
 }
 
-/// The signer: a key in a file or a variable, or a program that has one.
+/// The signer: a key in a file or a variable, or a program that has a key.
 fn signer(section: &Section<'_>) -> Option<Arc<Signer>> {
     let (file, variable) = (section.path("key_file"), section.string("key_env"));
     let (program, public) =
@@ -440,7 +440,7 @@ fn log(section: &Section<'_>) -> Log {
     Log { level, format }
 }
 
-/// What every source has: its own name, and how long it may be silent.
+/// Reads what every source has: its own name, which is returned, and how long it may be silent.
 fn source(section: &Section<'_>, names: &mut Vec<String>, silence: &mut Vec<(String, Duration)>) -> String {
     let name = section.required("name", "each source has its own name");
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -534,7 +534,8 @@ fn webhook(
         route.finish();
     }
     section.finish();
-    // A section that has a mistake already would only get a second one, about what is missing.
+    // If a value could not be read, this check would only report a second mistake, that the value
+    // is missing.
     if let (true, Err(error)) = (section.is_sound(), options.check()) {
         section.mistake("", error.to_string());
     }

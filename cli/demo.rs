@@ -50,7 +50,7 @@ const NODES_MAX: f64 = 500.0;
 
 const NAME: &str = "strongroom";
 const CLUSTER: &str = "clinic";
-/// Severity from which alerts are printed as they fire; all are in the table.
+/// Minimum severity of the alerts that are printed as they fire. The table `alerts` has them all.
 const PRINT_FROM: Severity = Severity::High;
 
 const MARKER: &str = ".strongroom-demo";
@@ -127,7 +127,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     Ok(if found && same && answered { exit::OK } else { exit::FINDING })
 }
 
-/// Makes the folder, or empties it of an earlier demonstration.
+/// Makes the folder, or removes what an earlier demonstration left in it.
 fn prepare(dir: &Path) -> Result<(), CliError> {
     let marker = dir.join(MARKER);
     let cannot = |what: &str| format!("cannot {what} {}", dir.display());
@@ -248,7 +248,7 @@ impl Observer for Watcher {
     }
 }
 
-/// Prints for each attack the alert that found it; true when all were found.
+/// Prints for each attack the alert that found it; returns true if all were found.
 fn compare(truth: &[PlantedAttack], alerts: &[Alert]) -> Result<bool, CliError> {
     say("")?;
     heading(
@@ -306,7 +306,7 @@ fn compare(truth: &[PlantedAttack], alerts: &[Alert]) -> Result<bool, CliError> 
     Ok(found == truth.len())
 }
 
-/// Exports the archive and compares it with the log; true when they are equal.
+/// Exports the archive and compares the export with the log; returns true if they are equal.
 fn export_and_compare(log: &Path, archive_path: &Path) -> Result<bool, CliError> {
     say("")?;
     heading("Was every byte kept?")?;
@@ -343,7 +343,8 @@ struct Comparison {
 }
 
 impl Comparison {
-    /// Where the file differs from what was written; a missing or extra end is a difference.
+    /// Returns the offset of the first difference between the file and what was written, if there
+    /// is one. A missing or extra end is a difference.
     fn finish(&mut self) -> io::Result<Option<u64>> {
         let rest = io::BufRead::fill_buf(&mut self.original)?;
         if self.differs_at.is_none() && !rest.is_empty() {
@@ -375,7 +376,7 @@ impl io::Write for Comparison {
     }
 }
 
-/// Asks the three questions; true when each answer has rows.
+/// Asks the three questions; returns true if each answer has rows.
 fn investigate(archive_path: &Path) -> Result<bool, CliError> {
     let archive = Archive::open(&archive_path.to_string_lossy())
         .map_err(|error| ingest_error(IngestError::Archive(error)))?;
@@ -419,8 +420,8 @@ fn command(arguments: &str) -> Result<(), CliError> {
     say(&dimmed(&format!("$ {} {arguments}", program())))
 }
 
-/// Prints a line on standard output; progress bars, alerts and summaries share the terminal with it
-/// in order.
+/// Prints a line on standard output and flushes it, so that it keeps its place among the progress
+/// bars, alerts and summaries on the same terminal.
 fn say(text: &str) -> Result<(), CliError> {
     let mut out = anstream::stdout().lock();
     writeln!(out, "{text}").and_then(|()| out.flush()).context("cannot write to standard output")?;
@@ -442,8 +443,7 @@ fn red(text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// The word that starts this program again: its name where the shell finds it, else its path as
-/// given.
+/// Returns the word that starts this program again: the name or path that it was started with.
 fn program() -> String {
     let given = std::env::args_os().next().map(PathBuf::from).unwrap_or_else(|| PathBuf::from(NAME));
     term::shell_word(&given.to_string_lossy())

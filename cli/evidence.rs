@@ -1,7 +1,7 @@
 //! `strongroom evidence`: the records of a period, with everything that lets a stranger check them.
 //!
-//! Invariant: what is in a pack, and when it gets its name, is the business of
-//! `strongroom-evidence`; this command reads arguments, runs SQL for it, and prints.
+//! `strongroom-evidence` decides what is in a pack, and when its folder gets its name. This command
+//! only reads arguments, runs the SQL of the pack, and prints.
 
 mod check;
 

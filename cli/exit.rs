@@ -1,8 +1,8 @@
 //! Exit codes and the one place that prints an error.
 //!
-//! Invariant: these numbers never change, because scripts rely on them. They keep apart a run that
-//! stored everything but met undecodable lines, a run that failed, and a mistyped command line.
-//! This file depends on none of the other commands, so each of them can map its errors here.
+//! Invariant: the exit codes never change, because scripts rely on them. They distinguish a run
+//! that stored everything but met undecodable lines, a run that failed, and a mistyped command
+//! line. This file depends on no command, so every command can map its errors here.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -40,7 +40,8 @@ pub struct CliError {
 }
 
 impl CliError {
-    /// Whether the reader of our output closed it, which it may.
+    /// Returns true if the error is that the reader of our output has closed it. A reader may do
+    /// so.
     pub fn is_broken_pipe(&self) -> bool {
         self.source.chain().any(|cause| {
             let io = cause.downcast_ref::<std::io::Error>();
@@ -53,7 +54,7 @@ impl CliError {
         CliError { code: FINDING, hint: None, source: source.into() }
     }
 
-    /// Something failed that the caller did not choose.
+    /// Something failed that is not the caller's mistake.
     pub fn failure(source: impl Into<anyhow::Error>) -> Self {
         CliError { code: FAILURE, hint: None, source: source.into() }
     }
@@ -63,7 +64,7 @@ impl CliError {
         self
     }
 
-    /// An error of one of our crates: whose fault it is, and its hint if it has one.
+    /// An error of one of our crates. `is_input` means that the caller's input is at fault.
     fn of(source: impl Into<anyhow::Error>, is_input: bool, hint: Option<impl Into<String>>) -> Self {
         let code = if is_input { FINDING } else { FAILURE };
         CliError { code, hint: hint.map(Into::into), source: source.into() }
@@ -97,7 +98,8 @@ pub fn evidence_error(error: EvidenceError) -> CliError {
             Ok(error) => query_error(*error),
             Err(source) => CliError::failure(EvidenceError::Sql(source)),
         },
-        // Place and detail have text of the archive.
+        // The message contains text of the archive, whose control characters must not reach a
+        // terminal.
         EvidenceError::FailedCheck { .. } => {
             CliError::failure(anyhow::anyhow!("{}", term::printable(&error.to_string())))
         }
@@ -123,7 +125,7 @@ pub fn query_error(error: QueryError) -> CliError {
         error.is_about_the_statement() || matches!(&error, QueryError::Archive(error) if error.is_location());
     let hint = error.hint();
     let source = match error {
-        // The cause is kept bare, so that a closed pipe is recognised.
+        // The I/O error itself becomes the source, so that a closed pipe is recognised.
         QueryError::Write(error) => anyhow::Error::new(error).context("cannot write the answer"),
         error => anyhow::Error::new(error),
     };

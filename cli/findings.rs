@@ -28,8 +28,8 @@ pub fn json_text(document: &Value) -> String {
     format!("{document:#}\n")
 }
 
-/// Writes the report to `json` (`-` is standard output, and then nothing else is printed), and
-/// prints it; if `quiet`, only when there are findings.
+/// Writes the report to `json`, if given, and prints it. If `json` is `-`, standard output gets the
+/// JSON and nothing else. If `quiet`, the report is printed only when there are findings.
 pub fn write_report(report: &PrintableReport<'_>, json: Option<&Path>, quiet: bool) -> Result<(), CliError> {
     if let Some(path) = json {
         let text = json_text(&(report.document)());

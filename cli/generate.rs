@@ -125,7 +125,8 @@ fn write_log(generator: &mut Generator, shape: Shape, mut to: impl Write) -> io:
     to.flush()
 }
 
-/// Appends one webhook batch, whose items carry neither kind nor version.
+/// Appends one webhook batch, whose items carry neither kind nor version. Returns false if no event
+/// is left.
 fn next_list(generator: &mut Generator, out: &mut Vec<u8>) -> bool {
     const HEAD: &[u8] = br#"{"kind":"EventList","apiVersion":"audit.k8s.io/v1","metadata":{},"items":["#;
     const ITEM_HEAD: &[u8] = br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","#;

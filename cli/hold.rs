@@ -96,7 +96,7 @@ fn end(text: &str) -> Result<DateTime<Utc>, String> {
     moment(text, 1)
 }
 
-/// A time, or the start of the day `days` after the day given, in UTC.
+/// Reads a time, or a day. For a day, returns the start of the day that is `days` later, in UTC.
 fn moment(text: &str, days: u64) -> Result<DateTime<Utc>, String> {
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return Ok(time.to_utc());

@@ -70,7 +70,7 @@ pub enum Format {
     Json,
 }
 
-/// Microseconds since the epoch of the start of a day, or of a point in time.
+/// Reads a time, or a day, which stands for its start. Returns microseconds since 1970.
 pub fn time(text: &str) -> Result<i64, String> {
     if let Ok(day) = text.parse::<NaiveDate>() {
         return Ok(day.and_time(NaiveTime::MIN).and_utc().timestamp_micros());
@@ -96,7 +96,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
         found += 1;
         if written.is_ok() {
             written = write(&alert, args.format);
-            // The reader is gone; stop reading.
+            // Nothing reads the findings any more, so the hunt stops.
             if written.is_err() {
                 stop.store(true, std::sync::atomic::Ordering::Relaxed);
             }

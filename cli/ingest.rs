@@ -1,7 +1,8 @@
 //! `strongroom ingest`: logs in, alerts out, archive sealed.
 //!
 //! Alerts are the command's data and go to standard output; progress and the summary of the run go
-//! to standard error. The summary always shows the conservation sum, so that readers can check it.
+//! to standard error. The summary always shows that the records received are the sum of events,
+//! rejects and duplicates, so that readers can check it.
 
 use std::fs::File;
 use std::io::{IsTerminal as _, Write as _};
@@ -94,7 +95,8 @@ pub fn cluster_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// Offsets in a batch have 32 bits, and a block's text may occur twice: as columns and as `raw`.
+/// Maximum size of a block's text. Offsets in a batch have 32 bits, and the text may be in a batch
+/// twice: as columns and as `raw`.
 const BLOCK_BYTES_MAX: u64 = 512 << 20;
 
 fn block_bytes(text: &str) -> Result<u64, String> {
@@ -142,7 +144,7 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     let started = Instant::now();
     let outcome = ingest(&archive, &rules, &options, &mut screen);
     screen.bar.finish_and_clear();
-    // What happened to the log is reported before what happened to the screen.
+    // An error of reading or sealing is reported before an error of printing.
     let report = outcome.map_err(ingest_error)?;
     if !args.quiet || needs_a_look(&report) {
         print_account(&report, started.elapsed(), &args.archive)?;
@@ -204,7 +206,7 @@ pub fn exit_code(report: &Report) -> u8 {
     }
 }
 
-/// Rejects, except records of other logs that a cloud sends in the same stream.
+/// Number of rejects, except records of other logs that a cloud sends in the same stream.
 fn unexpected_rejects(report: &Report) -> u64 {
     let expected = report.rejects_by_reason.get(Reason::OtherCategory.as_str());
     report.counts.rejects - expected.copied().unwrap_or(0).min(report.counts.rejects)
@@ -336,7 +338,8 @@ impl Observer for Screen {
     }
 }
 
-/// One line with title and message, one with actor, place and techniques.
+/// Returns two lines: severity, time, title and message; then cluster, rule, techniques, number of
+/// events and id.
 pub fn alert_text(alert: &Alert) -> String {
     use anstyle::{AnsiColor, Style};
     let bold = Style::new().bold();

@@ -1,5 +1,5 @@
-//! `strongroom key`: the key that signs proof logs, and `sign-log`; and how all commands find the
-//! key.
+//! `strongroom key`, which makes, shows and changes the key that signs proof logs, and `strongroom
+//! sign-log`. All other commands find the key through [`KeyArgs`].
 //!
 //! Invariant: a private key is written only to the requested file, and never printed.
 
@@ -15,7 +15,7 @@ use strongroom_tlog::{Keys, NAME_DEFAULT, PrivateKey, PublicKey, Signer, Witness
 use crate::anchor::{self, WitnessArgs};
 use crate::exit::{self, CliError, archive_error, proof_error};
 
-/// The private key as text, for platforms that cannot hand over a file.
+/// Variable with the private key as text, for platforms that cannot hand over a file.
 const KEY_VARIABLE: &str = "STRONGROOM_KEY";
 
 /// The signer.

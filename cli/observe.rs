@@ -1,8 +1,8 @@
-//! What a running pipeline shows of itself: `/metrics`, `/healthz`, `/readyz`.
+//! Serves what a running pipeline shows of itself: `/metrics`, `/healthz`, `/readyz`.
 //!
-//! Invariants: nothing that an event or a client said is shown. `/metrics` asks for the token if
-//! one is configured; the other two answer yes or no, and name the failing parts without details.
-//! The number and the duration of connections are bounded.
+//! Invariants: nothing that an event or a client said is shown. `/metrics` requires the token if
+//! one is configured. `/healthz` and `/readyz` answer yes or no, and name the failing parts without
+//! details. The number and the duration of connections are bounded.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -28,7 +28,7 @@ const CONNECTIONS_MAX: usize = 64;
 /// Time for a request's head, and for a whole connection.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 const CONNECTION_TIME: Duration = Duration::from_secs(60);
-/// A driver that has not reported for this long counts as hung.
+/// A pipeline that has not called [`State::alive`] for this long counts as hung.
 const HANGS: Duration = Duration::from_secs(300);
 
 /// The state that is shown.
@@ -70,7 +70,7 @@ impl State {
         let _ = self.anchors.set(anchors);
     }
 
-    /// Called by the driver to report that it is alive.
+    /// Called by the pipeline to report that it is alive.
     pub fn alive(&self) {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
@@ -151,7 +151,7 @@ async fn serve(listener: tokio::net::TcpListener, token: Option<Secret>, state: 
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIME)
                 .serve_connection(TokioIo::new(stream), service);
-            // A client's error on its own connection is not ours.
+            // An error that a client causes on its own connection is not reported.
             let _ = tokio::time::timeout(CONNECTION_TIME, connection).await;
             drop(place);
         });

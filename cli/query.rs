@@ -86,7 +86,7 @@ pub enum FormatName {
     Arrow,
 }
 
-/// How long an interrupted query has to stop and remove what it spilled.
+/// How long the process waits for an interrupted query to stop and to remove what it spilled.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest statement read from a file or standard input.
 const SQL_BYTES_MAX: u64 = 1 << 20;
@@ -181,7 +181,7 @@ fn answer_to_file(
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    // The umask narrows these, as it does for any new file.
+    // The umask narrows these permissions, as it does for any new file.
     let mut file = tempfile::Builder::new()
         .prefix(".strongroom-")
         .permissions(Permissions::from_mode(0o666))
@@ -270,8 +270,8 @@ fn format_of(args: &Args) -> Format {
     }
 }
 
-/// A statement has several words; one word that starts with a hyphen is a flag that this command
-/// does not have.
+/// Refuses a single word that starts with a hyphen. A statement has several words, so such a word
+/// is meant as a flag, and this command has no such flag.
 fn no_flag(text: &str) -> Result<String, String> {
     if text.len() > 1 && text.starts_with('-') && !text.contains(char::is_whitespace) {
         return Err("there is no such flag".to_owned());

@@ -1,8 +1,8 @@
 //! Replaces rules while the daemon runs: on SIGHUP, and when watched files change.
 //!
-//! Invariant: a set is put in place as a whole or not at all. A broken file is reported with its
-//! line and counted, and the rules in use stay. Text in progress is matched with the set that was
-//! in place when it arrived.
+//! Invariant: a set of rules is put in place as a whole or not at all. A broken file is reported
+//! with its line and counted, and the rules in use stay. Text in progress is matched with the rules
+//! that were in place when it arrived.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

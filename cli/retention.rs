@@ -1,4 +1,5 @@
-//! `strongroom retention`: how long data is kept, extending that, and dropping what has expired.
+//! `strongroom retention`: shows how long data is kept, extends that time, and drops what has
+//! expired.
 
 use std::io::Write as _;
 use std::sync::Arc;

@@ -283,8 +283,9 @@ fn lint(paths: &[PathBuf], no_builtin: bool) -> Result<u8, CliError> {
     Ok(if faults > 0 { exit::FINDING } else { exit::OK })
 }
 
-/// Runs the rules of some files over fixtures: each event of a rule over single events must be
-/// found alone, the events of a correlation together once, and of near misses none.
+/// Runs the rules of some files over their fixtures. For a rule over single events, each event of
+/// the hit must alone raise one alert. For a correlation, the events of the hit together must raise
+/// one alert. Near misses must raise none.
 fn test(paths: &[PathBuf], fixtures: Option<&Path>, no_builtin: bool) -> Result<u8, CliError> {
     let before = if no_builtin { 0 } else { ingest::load_rules(false, &[])?.rules().len() };
     let rules = Arc::new(ingest::load_rules(no_builtin, paths)?);
@@ -381,12 +382,12 @@ fn alerts(rules: &Arc<RuleSet>, lines: &[String]) -> Result<Vec<Alert>, String> 
     Ok(alerts)
 }
 
-/// What a stream has of the events that a rule over single events matches on.
+/// How many events of a stream a rule over single events could match.
 #[derive(Clone, Copy, Debug, Default)]
 struct Carried {
-    /// Events that only a body could rule out.
+    /// Events that the rule matches, as far as can be seen without a body.
     seen: u64,
-    /// Number of these written at the level that the rule needs.
+    /// Those of them that were written at the audit level that the rule needs, or a higher one.
     whole: u64,
 }
 
@@ -442,7 +443,7 @@ fn coverage(rules: &RuleSet, carried: Option<&[Carried]>, as_json: bool) -> std:
         let carried = carried?;
         let feeders = rules.feeders(at);
         let parts = if feeders.is_empty() { vec![at] } else { feeders };
-        // A correlation sees no more than the least of the rules that feed it.
+        // A correlation counts as carried no better than the worst of the rules that feed it.
         let least = parts.into_iter().map(|at| carried[at]).min_by_key(|part| (part.whole, part.seen))?;
         let word = match least {
             Carried { seen: 0, .. } => "not seen",

@@ -39,15 +39,17 @@ use crate::observe::{self, State};
 use crate::reload::Reload;
 use crate::{allocator, ingest};
 
-/// Alerts that may wait for a slow file or reader.
+/// Maximum number of alerts that wait for a slow file or reader.
 const ALERTS_QUEUE: usize = 10_000;
-/// Time at a stop for requests in progress; what they bring waits in the write-ahead log.
+/// How long a stop waits for requests in progress. Their events stay in the write-ahead log for the
+/// next start.
 const WEBHOOK_CLOSE: Duration = Duration::from_secs(3);
-/// Time at a stop for queued alerts to be read.
+/// How long a stop waits until queued alerts are written.
 const ALERTS_FINISH: Duration = Duration::from_secs(5);
 /// How often sources are checked for silence.
 const SILENCE_TICK: Duration = Duration::from_secs(1);
-/// Maximum number of alerts about ourselves that wait for room in the outbox; no archive has them.
+/// Maximum number of alerts about the pipeline itself that wait for room in the outbox. They must
+/// wait, because no archive has them.
 const RETRY_QUEUE_MAX: usize = 100;
 
 /// Follow sources for as long as the process lives: raise alerts, seal events.
@@ -194,7 +196,8 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     written.map(|()| exit::OK).map_err(CliError::failure)
 }
 
-/// Starts asking witnesses and authorities for what is signed and not anchored.
+/// Starts the thread that has checkpoints cosigned by witnesses and stamped by authorities, if any
+/// are configured.
 fn start_anchors(config: &Config, state: &State) -> Result<Option<Anchoring>, CliError> {
     if config.witnesses.is_empty() && config.timestamps.is_empty() {
         return Ok(None);
@@ -224,7 +227,7 @@ pub fn start_log(log: &config::Log) -> Result<(), CliError> {
     let ours = LevelFilter::from_level(log.level);
     // Messages of libraries are for debugging.
     let theirs = if log.level >= tracing::Level::DEBUG { ours } else { LevelFilter::ERROR };
-    // A target matches by prefix: this one is all our crates.
+    // A target matches by prefix, so this one covers all our crates.
     let targets = Targets::new().with_default(theirs).with_target("strongroom", ours);
     let registry = tracing_subscriber::registry().with(targets);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
@@ -238,7 +241,7 @@ pub fn start_log(log: &config::Log) -> Result<(), CliError> {
     started.context("cannot start the log").map_err(CliError::failure)
 }
 
-/// The first SIGTERM or SIGINT stops in order, the second at once.
+/// The first SIGTERM or SIGINT stops the process in order; the second stops it at once.
 fn stop_on_signals(stop: &Arc<AtomicBool>) -> Result<(), CliError> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -358,7 +361,7 @@ fn write_alerts(
         if let Some((path, file)) = &mut file
             && let Err(error) = file.write_all(&line)
         {
-            // The disk may have room again for the next one.
+            // The disk may have room again for the next alert.
             tracing::error!(%error, file = %path.display(), "cannot write an alert; it is in the archive");
             first =
                 first.and(Err(error).with_context(|| format!("cannot write alerts to {}", path.display())));
@@ -380,7 +383,7 @@ struct Watch {
     anchoring: Option<Anchoring>,
     /// Witnesses that contradict the archive and have been reported.
     contradicted: HashSet<String>,
-    /// Alerts about ourselves for which there was no room.
+    /// Alerts about the pipeline itself for which there was no room.
     retry_queue: Vec<Alert>,
     severity: strongroom_schemas::Severity,
     silence: Vec<(String, Duration)>,
@@ -408,7 +411,7 @@ impl Watch {
         }
     }
 
-    /// Sends an alert that no archive has; without room it waits here.
+    /// Sends an alert that no archive has. If there is no room for it, it waits in `retry_queue`.
     fn send_own(&mut self, alert: Alert) {
         if !self.send(&alert) && self.retry_queue.len() < RETRY_QUEUE_MAX {
             self.retry_queue.push(alert);

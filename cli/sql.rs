@@ -270,7 +270,7 @@ impl Shell<'_> {
         Ok(())
     }
 
-    /// Prints a remark, apart from the answers.
+    /// Prints a remark on standard error, apart from the answers.
     fn say(&self, text: &str) -> Result<(), CliError> {
         Ok(writeln!(anstream::stderr(), "{text}").context("cannot write")?)
     }
@@ -280,7 +280,8 @@ fn wrong_command(hint: &str) -> CliError {
     CliError::input(anyhow::anyhow!("this command is unknown or incomplete")).with_hint(hint)
 }
 
-/// Where inputs are kept between sessions, readable by their owner only: statements name people.
+/// Returns the file that keeps inputs between sessions. Only its owner can read it, because
+/// statements name people.
 fn history_file() -> Option<PathBuf> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;

@@ -133,14 +133,14 @@ pub fn run(args: Args) -> Result<u8, CliError> {
     bar.0.finish_and_clear();
     write_report(&args, &report)?;
     let good = report.findings.is_empty();
-    // A check of some days has not seen what comes before the heads.
+    // A check of certain days is not remembered, because it has not read every file of the heads.
     if let (Some(path), true, None, None) = (&state, good, args.from, args.to) {
         remember(path, &report).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(if good { exit::OK } else { exit::FINDING })
 }
 
-/// Bytes read so far.
+/// A progress bar that shows the bytes read so far.
 pub struct Bar(pub ProgressBar);
 
 impl Watch for Bar {
@@ -194,7 +194,7 @@ fn state_file(archive_id: &str) -> Result<PathBuf, CliError> {
     Ok(folder.join("strongroom").join(format!("verify-{archive_id}.json")))
 }
 
-/// What the last check found good; nothing when there was none.
+/// The heads that the last check verified; an empty list if there was no check.
 fn last_heads(path: &Path, archive_id: &str) -> Result<Vec<TreeHead>, CliError> {
     let report = match std::fs::read(path) {
         Ok(report) => report,

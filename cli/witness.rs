@@ -1,8 +1,8 @@
 //! `strongroom witness`: a witness for other archives' logs, over HTTP.
 //!
-//! Invariants: nothing is served beyond loopback without TLS; connections, their streams, their
-//! time and their requests are bounded; `strongroom_proof` decides what is cosigned, and has it
-//! on disk before the answer is sent.
+//! Invariants: without TLS the witness listens on loopback only. The number of connections, the
+//! streams and the duration of each, and the size of a request are bounded. `strongroom_proof`
+//! decides what is cosigned, and writes it to disk before the answer is sent.
 
 use std::convert::Infallible;
 use std::io::Write as _;
@@ -38,8 +38,8 @@ use crate::run;
 const CONNECTIONS_MAX: usize = 128;
 const STREAMS_MAX: u32 = 8;
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-/// Time between two requests of a connection, and of a whole connection. A log sends a request
-/// every few minutes.
+/// Maximum time between two requests of a connection; [`CONNECTION_MAX`] is that of a whole
+/// connection. A log sends a request every few minutes.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 const CONNECTION_MAX: Duration = Duration::from_secs(600);
 const BODY_MAX: Duration = Duration::from_secs(10);
@@ -48,7 +48,7 @@ const ACCEPT_WAIT: Duration = Duration::from_millis(100);
 /// How often the certificate's files are checked for changes.
 const RELOAD: Duration = Duration::from_secs(10);
 const TEXT: &str = "text/plain; charset=utf-8";
-/// Maximum number of requests that wait for the disk.
+/// Maximum number of requests that use the disk at the same time.
 const WORKERS: usize = 4;
 /// Maximum number of logs, and the maximum size of the file that names them.
 const LOGS_MAX: usize = 10_000;
@@ -192,7 +192,7 @@ async fn serve(listener: TcpListener, witness: Arc<Witness>, identity: Option<Ar
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut reload = tokio::time::interval(RELOAD);
     loop {
-        // At the bound no further connection is accepted: the system queues them.
+        // While the maximum number of connections is open, the system queues all others.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let accepted = loop {
             tokio::select! {
@@ -214,7 +214,7 @@ async fn serve(listener: TcpListener, witness: Arc<Witness>, identity: Option<Ar
                 let (witness, identity) = (Arc::clone(&witness), identity.clone());
                 tokio::spawn(async move {
                     let served = connection(stream, witness, identity.as_deref());
-                    // A client's error on its own connection is not ours.
+                    // An error that a client causes on its own connection is not reported.
                     let _ = tokio::time::timeout(CONNECTION_MAX, served).await;
                     drop(place);
                 });
@@ -296,7 +296,8 @@ async fn answer(request: Request<Incoming>, witness: Arc<Witness>) -> Response<F
     let Ok(WitnessAnswer { status, content_type, body, origin, contradiction }) = answered else {
         return plain(StatusCode::INTERNAL_SERVER_ERROR, "the witness failed\n");
     };
-    // The origin of a known log, under its signature: no stranger's text gets into our log.
+    // This is the origin of a known log, which its key has signed. So no stranger can put text into
+    // the witness's own log.
     if let Some(origin) = origin {
         match contradiction {
             Some(what) => {

@@ -1,4 +1,4 @@
-//! TOML to typed values, with every mistake and its line.
+//! Reads TOML as typed values, and reports every mistake with its line.
 //!
 //! Invariant: every key of the file is either read or reported; nothing is skipped in silence.
 //! Reading continues after a mistake with a placeholder that no one will use, so that one pass
@@ -19,7 +19,7 @@ use crate::term;
 /// A mistake in a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mistake {
-    /// From 1; 0 where the file as a whole is meant.
+    /// Number of the line, from 1; 0 for a mistake of the file as a whole.
     pub line: usize,
     /// Path of the key, as `kafka[2].topics`.
     pub key: String,
@@ -66,7 +66,7 @@ impl Mistakes {
     }
 }
 
-/// Parses `text`; a syntax mistake is the only one that can be reported then.
+/// Parses `text`. Returns `None` after a syntax mistake, and then no other mistake can be found.
 pub fn parse<'t>(text: &'t str, mistakes: &Mistakes) -> Option<DeTable<'t>> {
     match DeTable::parse(text) {
         Ok(table) => Some(table.into_inner()),
@@ -78,7 +78,7 @@ pub fn parse<'t>(text: &'t str, mistakes: &Mistakes) -> Option<DeTable<'t>> {
     }
 }
 
-/// A table of the file, or an absent one.
+/// A table of the file. An absent table is read like an empty one.
 pub struct Section<'s> {
     mistakes: &'s Mistakes,
     path: String,
@@ -103,14 +103,14 @@ impl<'s> Section<'s> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// A mistake at a key, or, with an empty key, of the section as a whole.
+    /// Reports a mistake at `key`, or, if `key` is empty, of the section as a whole.
     pub fn mistake(&self, key: &str, what: impl Into<String>) {
         let line = self.find(key).map_or(self.line, |found| found.line);
         let path = if key.is_empty() { self.path.clone() } else { self.path_of(key) };
         self.mistakes.add(line, path, what);
     }
 
-    /// Whether no mistake was found in it so far.
+    /// Returns true if no mistake was found in this section so far.
     pub fn is_sound(&self) -> bool {
         !self.mistakes.found.borrow().iter().any(|mistake| mistake.key.starts_with(&self.path))
     }
@@ -121,7 +121,7 @@ impl<'s> Section<'s> {
         Some(Found { value: value.get_ref(), line, key: self.path_of(key) })
     }
 
-    /// Records that `key` is allowed here, and finds it.
+    /// Records that `key` is allowed here, and returns its value if it is set.
     fn take(&self, key: &'static str) -> Option<Found<'s>> {
         self.known.borrow_mut().insert(key);
         self.find(key)
@@ -146,7 +146,7 @@ impl<'s> Section<'s> {
         }
     }
 
-    /// A required string.
+    /// A string that must be set and must not be empty. `why` says what it is for.
     pub fn required(&self, key: &'static str, why: &str) -> String {
         if !self.is_set(key) {
             self.mistake(key, format!("is missing: {why}"));
@@ -249,7 +249,7 @@ impl<'s> Section<'s> {
         }
     }
 
-    /// One of the given values.
+    /// The value that `values` has for the name given in the file.
     pub fn one_of<T: Copy>(&self, key: &'static str, default: T, values: &[(&str, T)]) -> T {
         let Some(text) = self.string(key) else { return default };
         match values.iter().find(|(name, _)| *name == text) {
@@ -327,8 +327,8 @@ impl<'s> Section<'s> {
         items.iter().enumerate().filter_map(section).collect()
     }
 
-    /// A secret from the file or the variable that `file` or `env` names; `None` when neither is
-    /// set.
+    /// A secret, read from the file that the key `file` names, or from the environment variable
+    /// that the key `env` names. `None` when neither key is set.
     pub fn secret(&self, file: &'static str, env: &'static str) -> Option<String> {
         let text = match (self.path(file), self.string(env)) {
             (Some(_), Some(_)) => {

@@ -1,7 +1,7 @@
 //! `[outbox]` and `[[sink]]`: where alerts go.
 //!
-//! Invariant: a sink that was read can be made; a wrong address, secret or certificate is a mistake
-//! of the file. Reading connects to nothing.
+//! Invariant: a sink that was read without a mistake can be made. A wrong address, secret or
+//! certificate is reported as a mistake of the file. Reading connects to nothing.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -103,7 +103,7 @@ pub fn sinks(sections: &[Section<'_>], severity: Severity, with_outbox: bool) ->
 
 fn sink(section: &Section<'_>, names: &mut Vec<String>, severity: Severity) -> Option<SinkConfig> {
     let name = section.required("name", "each sink has its own name");
-    // It is also the name of a file.
+    // The name of a sink is also the name of a file.
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
     if !name.is_empty() && (name.chars().count() > NAME_CHARS_MAX || !name.chars().all(plain)) {
         section.mistake("name", format!("must be 1 to {NAME_CHARS_MAX} letters, digits, - and _"));
@@ -253,7 +253,7 @@ fn http(section: &Section<'_>, url: &str, confidential: bool) -> Option<HttpOpti
     }
 }
 
-/// Name of the machine, for messages.
+/// The key `hostname`, else the name of the machine. Messages carry it.
 fn hostname(section: &Section<'_>) -> String {
     section.string("hostname").unwrap_or_else(|| {
         let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

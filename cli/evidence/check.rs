@@ -1,4 +1,4 @@
-//! `strongroom evidence check`: a pack alone, or compared with its archive.
+//! `strongroom evidence check`: checks a pack, alone or against its archive.
 //!
 //! Invariant: without `--archive` only the folder of the pack is read.
 

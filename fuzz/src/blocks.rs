@@ -1,11 +1,13 @@
 //! Checks the promises of the decoder on one block of bytes.
 //!
-//! 1. Every byte used is kept: events, rejects, their frames and newlines are the block again.
-//! 2. A line that the plain decoder accepts is one event with the same values; a line that it
-//!    refuses is not an event, and is rejected for the same reason if nothing of it could be saved.
-//! 3. What was saved out of a broken line or a list is an event to the plain decoder too.
-//! 4. Only an unfinished last line is left alone.
-//! 5. A decoder carries nothing from one block to the next.
+//! The plain decoder is `strongroom_decode::plain`, a simple one to compare with.
+//!
+//! 1. Every byte that the decoder consumes is kept: events, rejects, their frames and newlines
+//!    together give these bytes again.
+//! 2. A line that the plain decoder accepts is one event with the same values. A line that it
+//!    refuses is not an event, and is rejected for the same reason if no part of it could be saved.
+//! 3. An event that was saved out of a broken line or a list is an event to the plain decoder too.
+//! 4. Only an unfinished last line is not consumed.
 //! 5. A decoder carries nothing from one block to the next.
 
 use std::sync::Arc;
@@ -21,7 +23,8 @@ use strongroom_schemas::rejects;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// A first byte below this one is not text: it chooses one of the forms that a block can have.
+/// A first byte below this one is not text. Its bits choose the limits of the decoder, and where
+/// the block starts and ends.
 const OPTIONS_MAX: u8 = 0x20;
 
 /// A range of the block, with its outcome.
@@ -64,7 +67,8 @@ pub fn check(data: &[u8]) {
             (true, _) => Edge::InPart,
         },
         ends: if flag(1) && !bytes.ends_with(b"\n") { Edge::InLine } else { Edge::Line },
-        // This is not the end of the stream, so it is one or the other.
+        // A last line without a newline either continues in the next block (`ends`) or may still
+        // grow (`open_ended`), never both.
         open_ended: flag(0) && !flag(1),
     };
     let mut decoder = Decoder::new(config.clone());
@@ -101,7 +105,7 @@ fn kept(block: &Block, decoded: &DecodedBlock) -> Vec<Kept> {
         let at = in_block(offsets.value(row));
         kept.push(Kept { at, bytes: raw.value(row).to_vec(), before: 0, after: 0, what });
     }
-    // Each kind is in order already; a stable sort keeps it so and finds overlaps below.
+    // Events and rejects are each in order already, and a stable sort keeps that order.
     kept.sort_by_key(|kept| kept.at);
     kept
 }
@@ -166,7 +170,7 @@ fn check_lines(block: &Block, decoded: &DecodedBlock, kept: &[Kept], config: &De
                 if let [Kept { what: What::Reject { reason, .. }, bytes, .. }] = mine
                     && bytes.len() == line.bytes.len()
                 {
-                    // In a list, its one item may be refused, or the list may have none.
+                    // In a list, the reject may be of its only item, or of a list without items.
                     let is_list = matches!(refusal.reason, Reason::NotAnAuditEvent | Reason::TooDeep)
                         && memchr::memmem::find(text, b"\"EventList\"").is_some();
                     assert!(is_list || *reason == refusal.reason.as_str(), "{reason} {}", refusal.reason);

@@ -8,7 +8,8 @@ use strongroom_fuzz::{blocks, mutate};
 fuzz_target!(|data: &[u8]| blocks::check(data));
 
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
-    // Half of the mutations know JSON, half do not: neither finds what the other does.
+    // Half of the mutations know JSON and half do not, because each kind finds what the other
+    // misses.
     if seed % 2 == 0 {
         mutate::audit(data, size, max_size, seed)
     } else {

@@ -1,10 +1,9 @@
 //! The attacks, and their ground truth.
 //!
 //! Invariant: every line rendered here is named in exactly one [`PlantedAttack`], and no line of
-//! the background is. Each story has its own actor and address, so that it is clear whether a
-//! rule found this story or another; the steps are spaced as a person or a script would make them.
-//! Stories draw from their own random generator, so the background is the same with and without
-//! them.
+//! the background is. Each story has its own actor and address, so it is clear which story a rule
+//! has found. The steps are as far apart as a person or a script would make them. Stories draw from
+//! their own random generator, so the background is the same with and without them.
 
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +28,7 @@ pub struct PlantedAttack {
     pub description: String,
     /// ATT&CK techniques.
     pub techniques: Vec<String>,
-    /// Names of the built-in rules, any of which finds the story.
+    /// Names of built-in rules. The story is found if one of them raises an alert on it.
     pub rules: Vec<String>,
     /// The user whose requests these are: the impersonated one if there is one; empty if no user
     /// signed in.
@@ -48,7 +47,7 @@ pub struct PlantedAttack {
 /// Rendered lines by time.
 type Lines = Vec<(i64, Vec<u8>)>;
 
-/// Part of the log's span in which the stories start, in percent.
+/// The stories start between these two points of the log's span, given in percent.
 const FIRST_PERCENT: i64 = 6;
 const LAST_PERCENT: i64 = 74;
 
@@ -730,7 +729,7 @@ const HOST_ROOT: &str = r#"{"name":"host","hostPath":{"path":"/","type":"Directo
 const PRIVILEGED: &str = r#"{"privileged":true,"runAsUser":0}"#;
 const HOST_NAMESPACES: &str = r#""hostNetwork":true,"hostPID":true,"#;
 
-/// A pod spec that is as good as root on its node.
+/// A pod spec that gives its containers the power of root on the node.
 fn host_access(workload: &Workload) -> PodSpec<'_> {
     let (security, host, volumes) = (PRIVILEGED, HOST_NAMESPACES, HOST_ROOT);
     PodSpec { workload, owner: Owner::Nobody, security, host, volumes }

@@ -108,18 +108,18 @@ pub(crate) fn pod_status_patch(
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Owner {
     ReplicaSet,
-    /// A person, by hand: the name is chosen, nothing owns it.
+    /// A person, by hand: the person has chosen the pod's name, and no object owns the pod.
     Nobody,
 }
 
-/// What makes one workload's pod spec differ from another's.
+/// What distinguishes the pod spec of one workload from that of another.
 pub(crate) struct PodSpec<'a> {
     pub workload: &'a Workload,
     pub owner: Owner,
     /// Rendered JSON of the container's `securityContext`.
     pub security: &'a str,
-    /// Rendered members put before `restartPolicy`'s end, e.g. `"hostNetwork":true,`; usually
-    /// empty.
+    /// Rendered members put before the pod's own `securityContext`, e.g. `"hostNetwork":true,`;
+    /// usually empty.
     pub host: &'a str,
     /// Rendered volumes put before the ordinary ones; each followed by a comma.
     pub volumes: &'a str,

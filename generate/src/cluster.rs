@@ -47,9 +47,9 @@ pub(crate) struct Node {
     pub proxy: Actor,
     pub network: Actor,
     pub storage: Actor,
-    /// Unauthenticated health checks that come from this address.
+    /// Unauthenticated health checks that come from this node's address.
     pub probe: Actor,
-    /// A client here whose token has expired.
+    /// A client on this node whose token has expired.
     pub unauthenticated: Actor,
 }
 
@@ -567,8 +567,8 @@ fn person(random: &mut Random, index: usize, row: &PersonRow) -> Person {
     let (name, group, namespaces, agent) = *row;
     let (binding, role) =
         if namespaces.is_empty() { ("platform-admins", "cluster-admin") } else { (group, "admin") };
-    // Some reach the servers through a proxy that forwards their address, most through the VPN
-    // alone.
+    // Some people reach the servers through a proxy that forwards their address, most through the
+    // VPN alone.
     let address = format!("10.8.0.{}", 20 + index);
     let source_ips: &[&str] = if index % 4 == 3 { &[&address, LOAD_BALANCER] } else { &[&address] };
     let actor = Actor::new(ActorSpec {

@@ -13,11 +13,11 @@
 //!
 //! Invariant: the log is a function of [`GeneratorOptions`] alone. The same options give the same
 //! bytes on every machine, so a test or a measurement can name its input by its seed. The
-//! background does not depend on whether attacks are planted; they are lines among it. No IO
-//! happens here.
+//! background is the same with and without attacks, whose lines are inserted into it. No IO happens
+//! here.
 //!
-//! `line` owns the form of the lines (field order) and `go` the escaping; `traffic` argues how
-//! often each activity happens; `attacks` has the planted stories.
+//! `line` owns the form of the lines (field order), and `go` owns the escaping. `traffic` says,
+//! with reasons, how often each activity happens. `attacks` has the planted stories.
 
 mod attacks;
 mod bodies;
@@ -44,7 +44,8 @@ use traffic::World;
 pub const LINE_BYTES_MEAN: u64 = 1_210;
 /// Minimum number of events that can hold all attacks with a background around them.
 pub const ATTACK_EVENTS_MIN: u64 = 2_000;
-/// Shortest span of a log with attacks, which need their time; the rate is lowered if necessary.
+/// Minimum span of a log with attacks, because their steps take time. The rate is lowered if
+/// necessary.
 pub const ATTACK_SPAN_MIN_SECONDS: u64 = 4 * 3_600;
 /// Maximum number of nodes in a simulated cluster; this is Kubernetes' own limit.
 pub const NODES_MAX: u32 = 5_000;
@@ -98,15 +99,15 @@ pub enum OptionsError {
 
 /// The log, line by line.
 ///
-/// Memory held: the cluster (a few hundred KiB), and the lines whose stage is in the future, which
-/// are at most the watches of ten minutes (some 5 % of the events of that time).
+/// It holds in memory the cluster (a few hundred KiB) and the lines whose stage is in the future.
+/// These are at most the watches that started in ten minutes (some 5 % of the events of that time).
 pub struct Generator {
     world: World,
     events: u64,
     emitted: u64,
     /// Time of the next activity.
     next_us: i64,
-    /// The next activity follows after a uniform draw from 0 to this.
+    /// The time between two activities is drawn uniformly from 0 to this.
     gap_us_max: u64,
     planted: VecDeque<(i64, Vec<u8>)>,
     ground_truth: Vec<PlantedAttack>,

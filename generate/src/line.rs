@@ -25,7 +25,8 @@ pub(crate) struct Actor {
     pub username: String,
     /// The rendered `user` object up to the token id.
     user_head: String,
-    /// The rest of it; with `session` absent, `user_head` is the whole object.
+    /// The rest of the object, after the token id. Without a `session`, `user_head` is the whole
+    /// object.
     user_tail: String,
     session: Option<Session>,
     /// Rendered JSON array.
@@ -215,11 +216,11 @@ pub(crate) fn number(out: &mut Vec<u8>, value: u64) {
 pub(crate) enum Status<'a> {
     /// `{"metadata":{},"code":200}`: how the server records an ordinary success.
     Code(u16),
-    /// Only a message and a code: what failed authentication leaves.
+    /// Only a message and a code, which is all that a failed authentication leaves.
     Message { message: &'a str, code: u16 },
-    /// A `Status` object answered with success, as deletes do; `details` is rendered JSON.
+    /// A `Status` object that reports success, as for a delete; `details` is rendered JSON.
     Success { details: &'a str, code: u16 },
-    /// A `Status` object answered with a failure; `details` is rendered JSON or empty.
+    /// A `Status` object that reports a failure; `details` is rendered JSON or empty.
     Failure { message: &'a str, reason: &'a str, details: &'a str, code: u16 },
 }
 

@@ -56,8 +56,8 @@ impl Random {
         uuid_of(self.next(), self.next())
     }
 
-    /// `length` characters of the alphabet Kubernetes draws generated names from: no vowels, so no
-    /// words.
+    /// `length` characters of the alphabet that Kubernetes uses for generated names. It has no
+    /// vowels, so that no words appear.
     pub fn suffix(&mut self, length: usize) -> String {
         const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
         (0..length).map(|_| char::from(*self.pick(ALPHABET))).collect()

@@ -7,21 +7,22 @@
 //! [`ACTIVITIES`] gives the share of each activity in 100,000 or so. The shares follow from periods that
 //! Kubernetes and its usual companions fix, for two dozen nodes at a dozen events a second:
 //!
-//! * every kubelet renews its Lease each 10 s (24 nodes: 2.4 a second, a fifth of the log), every leader
-//!   election reads and writes one each 2 s; together more than a third, as in any real log;
-//! * the server's own readiness and liveness are asked for each 1 to 10 s by every replica's kubelet and
-//!   by load balancers, without credentials: an eighth;
-//! * informers end each watch after 5 to 10 minutes and open the next one: two events each;
-//! * kubelets check the tokens of scrapers (TokenReview and SubjectAccessReview, cached two
-//!   minutes), renew each pod's token at 80 % of an hour, patch node status every five minutes or on
-//!   change; an autoscaler looks at each of its targets every 15 s;
-//! * operators reconcile: read Secrets and ConfigMaps (few and their own, external ones hourly), write
-//!   status, meet a conflict (409) or an object that is gone (404) now and then;
-//! * pods come and go with CronJobs and rollouts, each start is some fifteen requests by four components;
-//! * denials exist in every cluster: a role that lacks a verb, an expired token, a curious colleague.
+//! * every kubelet renews its Lease each 10 s (24 nodes: 2.4 a second, a fifth of the log), every
+//! leader election reads and writes one each 2 s; together more than a third, as in any real log; *
+//! every replica's kubelet, and load balancers, ask for the server's own readiness and liveness
+//! each 1 to 10 s, without credentials: an eighth of the log; * informers end each watch after 5 to
+//! 10 minutes and open the next one: two events each; * kubelets check the tokens of scrapers
+//! (TokenReview and SubjectAccessReview, cached two minutes), renew each pod's token at 80 % of an
+//! hour, patch node status every five minutes or on change; an autoscaler looks at each of its
+//! targets every 15 s; * operators reconcile: read Secrets and ConfigMaps (few and their own,
+//! external ones hourly), write status, meet a conflict (409) or an object that is gone (404) now
+//! and then; * pods come and go with CronJobs and rollouts, each start is some fifteen requests by
+//! four components; * denials exist in every cluster: a role that lacks a verb, an expired token, a
+//! curious colleague.
 //!
 //! People and pipelines follow the clock of [`PEOPLE_PERCENT`] (UTC working days of a European
-//! clinic); at night their share goes to the machines, as the server's total load hardly changes.
+//! clinic). At night their share goes to the machines, because the server's total load hardly
+//! changes.
 //! The audit policy assumed: Metadata for reads, Leases, Secrets, ConfigMaps and tokens; Request
 //! for status writes, deletes and exec; RequestResponse for writes of workloads, RBAC and
 //! admission; `RequestReceived` omitted but for exec, attach, port-forward and RBAC.
@@ -59,7 +60,7 @@ struct Scratch {
 #[derive(Default)]
 pub(crate) struct Queue {
     waiting: BinaryHeap<Waiting>,
-    /// Buffers of lines already written.
+    /// Buffers of lines that are already written, for reuse.
     spare: Vec<Vec<u8>>,
     pushed: u64,
 }
@@ -86,7 +87,7 @@ impl PartialOrd for Waiting {
 }
 
 impl Ord for Waiting {
-    /// The earliest is the greatest, because a heap returns the greatest first.
+    /// The earliest line compares as the greatest, because a heap returns the greatest first.
     fn cmp(&self, other: &Waiting) -> Ordering {
         (other.at_us, other.sequence).cmp(&(self.at_us, self.sequence))
     }
@@ -174,7 +175,7 @@ const ACTIVITIES: &[(u32, Clock, Activity)] = &[
 /// How busy people are at each hour of a working day, in percent.
 const PEOPLE_PERCENT: [u64; 24] =
     [2, 1, 1, 1, 2, 8, 25, 60, 90, 100, 100, 90, 60, 85, 100, 95, 80, 55, 30, 18, 12, 8, 5, 3];
-/// And at weekends, as a part of that.
+/// How busy people are at weekends, in percent of the same hour of a working day.
 const WEEKEND_PERCENT: u64 = 12;
 /// Events that one activity leaves on average, in hundredths; a test compares it with the generated
 /// log.
@@ -853,7 +854,7 @@ impl World {
         deny(random, out, at, actor, "list", group, version, "", resource, "");
     }
 
-    /// A token that expired: the server knows no user.
+    /// A request with an expired token, for which the server knows no user.
     fn unauthorized(&mut self, at: i64, out: &mut Vec<u8>) {
         let World { cluster, random, .. } = self;
         let node = random.pick(&cluster.nodes);
@@ -1385,7 +1386,7 @@ pub(crate) fn forbidden_text(actor: &Actor, verb: &str, object: &ObjectRef<'_>) 
     (message, details)
 }
 
-/// What failed authentication leaves: one event, without user and annotations.
+/// Appends what a failed authentication leaves: one event, without user and annotations.
 pub(crate) fn unauthenticated(random: &mut Random, out: &mut Vec<u8>, at: i64, actor: &Actor, uri: &str) {
     let object = match uri {
         "/metrics" => ObjectRef::default(),
@@ -1413,7 +1414,7 @@ pub(crate) fn unauthenticated(random: &mut Random, out: &mut Vec<u8>, at: i64, a
     request.answered(out, RESPONSE_STARTED, at, status, b"");
 }
 
-/// A request whose answer lasts: two events.
+/// A request with a long-lasting answer, such as a watch, which leaves two events.
 #[expect(clippy::too_many_arguments, reason = "the fields of one event, in its order")]
 fn long_running(
     random: &mut Random,
@@ -1578,7 +1579,7 @@ fn patch_deployment(
     with_body(random, out, at, actor, "patch", uri, object, REQUEST_RESPONSE, body, response, 200);
 }
 
-/// Admission webhooks leave a note on every pod they review.
+/// Admission webhooks leave an annotation on the request for every pod that they review.
 const POD_ADMISSION: &str = r#","mutation.webhook.admission.k8s.io/round_0_index_1":"{\"configuration\":\"kyverno-resource-mutating-webhook-cfg\",\"webhook\":\"mutate.kyverno.svc-fail\",\"mutated\":false}","pod-security.kubernetes.io/enforce-policy":"baseline:latest""#;
 
 /// A pod from its posting to readiness; returns the time when it is ready.

@@ -1,9 +1,9 @@
 //! Completion of a statement that is being typed.
 //!
-//! Invariant: pure; the same text and catalog give the same candidates, and a candidate replaces
+//! Invariants: the same text and catalog always give the same candidates, and a candidate replaces
 //! exactly the word before the cursor. After FROM and JOIN the candidates are tables; after `name.`
-//! the columns of that table or alias; elsewhere the columns of the tables that the statement
-//! names, functions, and keywords.
+//! they are the columns of that table or alias; elsewhere they are keywords, functions, and the
+//! columns of the tables that the statement names.
 
 /// What a session offers for completion.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,7 +90,7 @@ const KEYWORDS: [&str; 62] = [
 /// Maximum number of candidates that are offered.
 const CANDIDATES_MAX: usize = 200;
 
-/// Where the word before `cursor` starts, and the candidates for its place.
+/// Returns where the word before `cursor` starts, and the candidates that can replace it.
 pub fn complete(text: &str, cursor: usize, catalog: &Catalog) -> (usize, Vec<String>) {
     let before = text.get(..cursor).unwrap_or(text);
     if is_in_string(before) {
@@ -156,7 +156,8 @@ fn is_in_string(before: &str) -> bool {
     before.chars().filter(|c| *c == '\'').count() % 2 == 1
 }
 
-/// The relation called `name` in `text`: by its own name, or as `relation [AS] name`.
+/// The relation that `name` means in `text`: the relation of that name, or the one that has `name`
+/// as its alias, as in `relation [AS] name`.
 fn relation_of<'a>(name: &str, text: &str, catalog: &'a Catalog) -> Option<&'a Relation> {
     let named =
         |word: &str| catalog.relations.iter().find(|relation| relation.name.eq_ignore_ascii_case(word));

@@ -1,12 +1,14 @@
 //! `date_trunc` of UTC times.
 //!
-//! Invariants: results equal those of DataFusion's own function, and are defined beyond the years
-//! 1677 to 2262, where that one fails. A comparison of a truncated time with a whole step means the
-//! same as a range of the time itself, so files, row groups and pages are pruned as for any other
-//! range.
+//! A *step* is the unit to which a time is truncated, such as one hour or one month.
 //!
-//! DataFusion looks up the offset of the zone for each row. In UTC a step is a span of numbers, and
-//! neighbouring rows are mostly in the same span.
+//! Invariants: results equal those of DataFusion's own function, and are also defined outside the
+//! years 1677 to 2262, where DataFusion's function fails. A comparison of a truncated time with the
+//! start of a step is planned as a range of the time itself, so files, row groups and pages are
+//! pruned as for any other range.
+//!
+//! This function is faster because DataFusion looks up the offset of the zone for each row. In UTC
+//! a step is a range of microseconds, and neighbouring rows are mostly in the same step.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -156,7 +158,7 @@ impl ScalarUDFImpl for DateTrunc {
             return Ok(PreimageResult::None);
         }
         let step = step.try_as_str().flatten().and_then(Step::parse);
-        // A time within a step is not the truncation of any time.
+        // Only the start of a step is the truncation of any time.
         let Some(step) = step.and_then(|step| step.around(*us)).filter(|step| step.start == *us) else {
             return Ok(PreimageResult::None);
         };

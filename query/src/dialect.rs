@@ -1,10 +1,13 @@
 //! The SQL dialect: sqlparser's generic dialect with some corrections.
 //!
-//! Invariant: what parses here has PostgreSQL's meaning. The JSON operators bind tighter than
-//! comparisons, so `annotations ->> 'key' = 'x'` compares; the generic dialect would look up the
-//! truth value of `'key' = 'x'`. `#` belongs to an operator, not to a name, so `a#>b` needs no
-//! blanks. A list of columns ends where its commas end, so `cluster`, a keyword elsewhere, is a
-//! column here.
+//! Invariant: what parses here has PostgreSQL's meaning.
+//!
+//! - The JSON operators bind tighter than comparisons, so `annotations ->> 'key' = 'x'` means
+//!   `(annotations ->> 'key') = 'x'`. In the generic dialect it means `annotations ->> ('key' =
+//!   'x')`.
+//! - `#` belongs to an operator, not to a name, so `a#>b` needs no blanks.
+//! - A list of columns cannot end with a comma. The generic dialect allows that, and so ends `verb,
+//!   cluster` after the comma, because `cluster` is a keyword. Here `cluster` is a column.
 
 use std::any::TypeId;
 
@@ -32,7 +35,7 @@ impl Dialect for AuditDialect {
     }
 
     fn is_delimited_identifier_start(&self, c: char) -> bool {
-        // Backquotes are MySQL's; here they nearly always come from a shell.
+        // Backquotes delimit names in MySQL. Here they nearly always come from a shell.
         c == '"'
     }
 

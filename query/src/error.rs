@@ -1,8 +1,9 @@
 //! Errors of a query, in the words of the person who asked it.
 //!
-//! Invariant: a message says what happened and [`QueryError::hint`] what to do; neither contains a
-//! value of a row, apart from the text of the statement itself. Everything the planner says about
-//! columns, tables and functions becomes a variant here, so no caller reads error text.
+//! Invariant: a message says what happened, and [`QueryError::hint`] says what to do. Neither
+//! repeats a value of a row, but a message may repeat a part of the statement. Everything the
+//! planner says about columns, tables and functions becomes a variant here, so no caller reads
+//! error text.
 
 use datafusion::common::utils::datafusion_strsim::levenshtein;
 use datafusion::common::{DataFusionError, SchemaError};
@@ -75,7 +76,7 @@ pub enum QueryError {
     EncodeParquet(#[source] parquet::errors::ParquetError),
 }
 
-/// The line of a statement where it went wrong.
+/// The line of a statement that has the error.
 #[derive(Debug)]
 pub struct Excerpt {
     line: usize,
@@ -83,9 +84,10 @@ pub struct Excerpt {
     text: String,
 }
 
-/// Longest part of a line shown on each side of the error, in characters.
+/// Maximum number of characters of a line that are shown on each side of the error.
 const EXCERPT_CHARS: usize = 50;
-/// A name further away than this share of its length is not suggested.
+/// A known name is suggested only if its edit distance from the wrong name is at most the length of
+/// the wrong name, divided by this.
 const SUGGESTION_DISTANCE_SHARE: usize = 2;
 
 impl QueryError {
@@ -124,7 +126,8 @@ impl QueryError {
         }
     }
 
-    /// Whether the statement is at fault, and not the archive, the disk or this program.
+    /// Returns true if the statement is at fault, rather than the archive, the disk or this
+    /// program.
     pub fn is_about_the_statement(&self) -> bool {
         match self {
             QueryError::NoStatement
@@ -162,7 +165,8 @@ impl QueryError {
         syntax(sql, &error.to_string())
     }
 
-    /// An error of planning `sql`; `tables` are the names that could have been meant.
+    /// Turns an error of planning into a `QueryError`. `tables` are the names that could have been
+    /// meant.
     pub(crate) fn from_plan(error: DataFusionError, tables: &[String]) -> QueryError {
         match error.find_root() {
             DataFusionError::SchemaError(schema, _) => match schema.as_ref() {
@@ -199,7 +203,8 @@ impl QueryError {
         QueryError::Plan { message: lower_first(&first_line(text)) }
     }
 
-    /// An error of running a planned query under a memory limit of `limit` bytes.
+    /// Turns an error of running a planned query, under a memory limit of `limit` bytes, into a
+    /// `QueryError`.
     pub(crate) fn from_execution(error: DataFusionError, limit: usize) -> QueryError {
         if let DataFusionError::ResourcesExhausted(text) = error.find_root() {
             // The rest of the text names settings and pools that a user cannot set.
@@ -235,7 +240,8 @@ fn syntax(sql: &str, text: &str) -> QueryError {
     QueryError::Syntax { message: lower_first(message), excerpt }
 }
 
-/// Two more lines: the wrong line, and a mark below the place.
+/// Returns two more lines of a message: the line with the error, and a mark below the place.
+/// Returns an empty text if there is no excerpt.
 fn at(excerpt: &Option<Excerpt>) -> String {
     let Some(Excerpt { line, column, text }) = excerpt else { return String::new() };
     let skipped = column.saturating_sub(EXCERPT_CHARS + 1);
@@ -253,7 +259,7 @@ fn column_hint(column: &str, known: &[String]) -> String {
     {
         return format!("the column is {name}");
     }
-    // `WHERE verb = "get"`: a value was meant.
+    // In `WHERE verb = "get"` a value was meant, not a column.
     let quotes = "a value takes single quotes: 'get'";
     match closest(bare, known) {
         Some(name) => format!("did you mean {name}? (DESCRIBE events lists the columns; {quotes})"),
@@ -261,7 +267,7 @@ fn column_hint(column: &str, known: &[String]) -> String {
     }
 }
 
-/// Columns of the fields of an audit event, for people who know the JSON.
+/// Returns the column for a field of an audit event, for people who know the event's JSON.
 fn of_audit_field(path: &str) -> Option<&'static str> {
     let path = path.replace(['"', '_'], "").to_lowercase();
     Some(match path.as_str() {

@@ -1,7 +1,8 @@
-//! Our own functions, for the parameters of a request URI.
+//! SQL functions that Strongroom adds: the parameters of a request URI (`uri_param`, `uri_params`)
+//! and the last element of a list (`last_of`). `date_trunc` has a module of its own.
 //!
-//! Invariant: whatever a client put in a URI, these functions return text or null and never fail: a
-//! broken escape stays as it is, and bytes that are not UTF-8 become U+FFFD.
+//! Invariant: whatever a client put in a URI, the functions for its parameters return text or null
+//! and never fail. A broken escape stays as it is, and bytes that are not UTF-8 become U+FFFD.
 
 use std::sync::Arc;
 
@@ -38,11 +39,13 @@ pub(crate) fn last_of() -> Arc<ScalarUDF> {
 enum Wanted {
     /// The parameter's first value.
     First,
-    /// All its values, quoted where a shell would need it and joined by spaces: a command line.
+    /// All values of the parameter as a command line: joined by spaces, each quoted if a shell
+    /// would need it.
     All,
 }
 
-/// `uri_param(uri, name)` and `uri_params(uri, name)`: decoded values of a query parameter.
+/// `uri_param(uri, name)` returns the first decoded value of a query parameter, `uri_params(uri,
+/// name)` all of its values.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct UriParameter {
     name: &'static str,
@@ -109,8 +112,8 @@ fn shell_word(value: String) -> String {
     format!("'{}'", value.replace('\'', "'\\''"))
 }
 
-/// See [`last_of`]. Reads only offsets and copies views, where `array_element` builds each value
-/// again.
+/// See [`last_of`]. It reads only the list's offsets and copies views. DataFusion's `array_element`
+/// builds each value again.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct LastOf {
     signature: Signature,

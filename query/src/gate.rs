@@ -1,11 +1,12 @@
-//! The read-only gate.
+//! The read-only gate: refuses every statement that would do more than read the archive.
 //!
-//! Invariant: a statement reaches the planner only when every statement inside it (a CTE may hold
-//! an INSERT, an EXPLAIN a COPY) is on the list of kinds that read. Whatever is new in SQL or in
-//! the parser is therefore refused until it is added here. Planned statements are checked a second
-//! time, and the session has no object store, file format or table function with which a file
-//! outside the archive could be reached, so the gate decides about messages rather than about
-//! safety.
+//! Invariant: a statement reaches the planner only when it, and every statement inside it, is on
+//! the list of kinds that read. (An INSERT can be inside a CTE, and a COPY inside an EXPLAIN.)
+//! Whatever is new in SQL or in the parser is therefore refused until it is added here.
+//!
+//! The archive would be safe without the gate: planned statements are checked a second time, and
+//! the session has no object store, file format or table function that could reach a file outside
+//! the archive. The gate gives the better messages.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -40,12 +41,12 @@ const OUTSIDE_FUNCTIONS: [&str; 12] = [
     "dblink",
     "load_",
 ];
-/// Suffixes of relation names that are meant as files.
+/// Suffixes that show that the name of a relation is meant as a file.
 const FILE_ENDINGS: [&str; 12] = [
     ".parquet", ".csv", ".json", ".jsonl", ".ndjson", ".arrow", ".avro", ".tsv", ".txt", ".gz", ".zst", ".db",
 ];
 
-/// Parses `sql` and lets exactly one reading statement through.
+/// Parses `sql` and returns its statement if there is exactly one and it only reads.
 pub(crate) fn admit(sql: &str) -> Result<Statement> {
     if sql.len() > STATEMENT_BYTES_MAX {
         return Err(QueryError::TooLong { bytes: sql.len(), bytes_max: STATEMENT_BYTES_MAX });
@@ -168,7 +169,8 @@ fn kind_of(statement: &SqlStatement) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// Whether `text` ends a statement: its last token is `;`, outside quotes and comments.
+/// Returns true if `text` ends a statement, which means that its last token is a `;` outside quotes
+/// and comments.
 pub fn statement_is_complete(text: &str) -> bool {
     // An open quote or an open block comment is an error of the tokenizer.
     let Ok(tokens) = Tokenizer::new(&AuditDialect, text).tokenize() else { return false };
@@ -176,7 +178,8 @@ pub fn statement_is_complete(text: &str) -> bool {
     matches!(last, Some(Token::SemiColon))
 }
 
-/// Cuts a script at each `;` outside quotes and comments. Parts without a word are left out.
+/// Cuts a script at each `;` outside quotes and comments. Parts that are empty or only a comment
+/// are left out.
 pub fn split_statements(script: &str) -> Result<Vec<&str>> {
     let tokens = Tokenizer::new(&AuditDialect, script)
         .tokenize_with_location()

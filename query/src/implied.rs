@@ -43,7 +43,7 @@ pub(crate) fn implied(filter: &Expr, time_column: &str) -> Option<Expr> {
     }
 }
 
-/// What a list must contain for `filter` to be true, if `filter` is exactly such a condition.
+/// If `filter` says just that a list contains a value, returns that list and value.
 pub(crate) fn element(filter: &Expr) -> Option<Element> {
     let Expr::ScalarFunction(call) = filter else { return None };
     match call.args.as_slice() {
@@ -65,7 +65,7 @@ fn last_of_list(list: &Expr, operator: Operator, value: &ScalarValue) -> Option<
     Some(array_has(list.clone(), lit(value)))
 }
 
-/// A time whose day is compared with a day is before or after a midnight.
+/// Turns a comparison of a time's day with `value` into one of the time itself with midnights.
 fn day_of_time(time: &Expr, operator: Operator, value: &ScalarValue) -> Option<Expr> {
     let ScalarValue::Date32(Some(day)) = value else { return None };
     let midnight = |day: i64| {

@@ -1,10 +1,10 @@
 //! JSON in SQL: `->` and `#>` give JSON as text, `->>` and `#>>` the value of that JSON.
 //!
 //! Invariant: every value that a query computes has a type that can be compared, sorted, grouped
-//! and written in every format. The JSON functions' own `->` gives "a string, or a number, or an
-//! object", which allows none of these, so here it gives what the client wrote: `3`, `"a"`,
-//! `{"b":null}`. A cast to a number or a boolean, and a further step down, read that value in
-//! place.
+//! and written in every format. The `->` of `datafusion-functions-json` gives a union (a string, or
+//! a number, or an object), which allows none of these. So here `->` gives the JSON that the client
+//! wrote: `3`, `"a"`, `{"b":null}`. A cast to a number or a boolean, or a further step down,
+//! reads the JSON value directly instead of this text.
 
 use std::sync::Arc;
 
@@ -21,15 +21,16 @@ use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExp
 use datafusion::logical_expr::sqlparser::ast::BinaryOperator;
 use datafusion_functions_json::udfs::{json_get_json_udf, json_get_udf};
 
-/// Functions that go further down from a value, if all steps are known when a query is planned.
+/// Functions that take a further step down from a JSON value. They read that value directly if all
+/// steps are known when a query is planned.
 const STEPS_DOWN: [&str; 6] =
     ["json_as_text", "json_get_bool", "json_get_float", "json_get_int", "json_get_json", "json_get_str"];
-/// Functions that return or take values without a plain type.
+/// Functions that return or take a union; they are not offered.
 const FUNCTIONS_OF_UNIONS: [&str; 2] = ["json_from_scalar", "json_union_to_text"];
 
 /// Registers the JSON functions and operators.
 pub(crate) fn register(state: &mut SessionState) -> Result<()> {
-    // Before the functions' own rewrites, which see what these leave.
+    // These two run before the library's own planner and rewrites, which see the result.
     state.register_expr_planner(Arc::new(ArrowsGiveText))?;
     state.register_function_rewrite(Arc::new(ReadInPlace))?;
     datafusion_functions_json::register_all(state)?;
@@ -54,7 +55,7 @@ impl ExprPlanner for ArrowsGiveText {
     }
 }
 
-/// `expr` as the head of a column shows it.
+/// Returns `expr` as the name of a column shows it.
 fn title(expr: &Expr) -> String {
     match expr {
         Expr::Column(column) => column.name.clone(),
@@ -67,7 +68,7 @@ fn title(expr: &Expr) -> String {
     }
 }
 
-/// Lets a cast or a JSON function read the value itself where it was given the value's text.
+/// Lets a cast or a JSON function read a JSON value directly where it is given the value's text.
 #[derive(Debug)]
 struct ReadInPlace;
 
@@ -102,8 +103,8 @@ fn is_further_step(call: &ScalarFunction) -> bool {
         && text.is_some_and(|text| !text.args.is_empty() && is_known(&text.args[1..]))
 }
 
-/// Whether the JSON functions read `data_type` directly from JSON. They would read a string without
-/// its quotes, which is the meaning of `->>`.
+/// Whether a cast to `data_type` may read the JSON value directly. A cast to text may not: it would
+/// return a string without its quotes, which is the meaning of `->>`.
 fn is_read_in_place(data_type: &DataType) -> bool {
     matches!(
         data_type,
@@ -111,7 +112,7 @@ fn is_read_in_place(data_type: &DataType) -> bool {
     ) || data_type.is_decimal()
 }
 
-/// The value whose text `expr` is, if it is the text of one.
+/// If `expr` is the text of a JSON value, returns that value; else returns `expr` unchanged.
 fn value_of(expr: Expr) -> Transformed<Expr> {
     match text_of(&expr) {
         Some(text) => Transformed::yes(json_get_udf().call(text.args.clone())),
@@ -119,7 +120,7 @@ fn value_of(expr: Expr) -> Transformed<Expr> {
     }
 }
 
-/// The call that produces `expr`, if that is the text of a JSON value.
+/// If `expr` is the text of a JSON value, returns the call that produces it.
 fn text_of(expr: &Expr) -> Option<&ScalarFunction> {
     match expr {
         Expr::ScalarFunction(call) => (call.func.name() == json_get_json_udf().name()).then_some(call),

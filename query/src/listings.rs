@@ -1,8 +1,8 @@
 //! Answers to SHOW TABLES, DESCRIBE and similar statements.
 //!
-//! Invariant: lists name what a query can name and nothing else, with types as a cast writes them.
-//! All of them are queries over one small schema, so a list can be filtered, joined and written
-//! like any answer.
+//! Invariant: a list names exactly the tables, columns and functions that a query can use, and
+//! writes types in the form that a cast accepts. Every list is a query over one small schema,
+//! `information_schema`, so it can be filtered, joined and written like any other answer.
 
 use std::sync::Arc;
 
@@ -29,7 +29,8 @@ const TABLES: &str = "SELECT table_name AS name, CASE table_type WHEN 'VIEW' THE
 const FUNCTIONS: &str =
     "SELECT routine_name AS name, routine_kind AS kind, syntax, description FROM information_schema.routines";
 
-/// A statement that asks for a list, rewritten as a query. Other statements stay as they are.
+/// Returns a statement that asks for a list rewritten as a query, and any other statement
+/// unchanged.
 pub(crate) fn as_question(statement: Statement) -> Result<Statement> {
     let Statement::Statement(inner) = &statement else { return Ok(statement) };
     let question = match inner.as_ref() {
@@ -62,7 +63,7 @@ fn columns_of(table: &ObjectName, filter: &str) -> Result<String> {
     if !known.contains(&name) {
         return Err(QueryError::UnknownTable { table: name, known });
     }
-    // Our names contain no quote.
+    // No table or view has a quote in its name.
     Ok(format!(
         "SELECT column_name, data_type, is_nullable FROM \
          (SELECT * FROM information_schema.columns WHERE table_name = '{name}') {filter} ORDER BY ordinal_position"

@@ -1,10 +1,9 @@
 //! Which files a query can skip, based on what the commits say of them.
 //!
 //! Invariant: a file is skipped only when the filters prove that none of its rows can match. A file
-//! without a statistic is kept. The date that a file is stored under and the span of its event
-//! times are separate facts: an event whose own time is implausible is stored under the day it
-//! arrived. So a filter on the event time uses the span alone, and such a file is kept for as long
-//! a span as its oddest event requires.
+//! that lacks a statistic is kept. A filter on the event time uses only the least and the greatest
+//! event time that the commit gives for a file. It never uses the date that the file is stored
+//! under, because an event whose own time is implausible is stored under the day it arrived.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -23,7 +22,8 @@ use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use strongroom_archive::FileEntry;
 use strongroom_schemas::{Table, events, table::DATE};
 
-/// Column that holds the event time of a table; the commits record its span.
+/// Name of the column with the event time of `table`. Commits record the least and the greatest
+/// event time of each file.
 pub(crate) const fn time_column(table: Table) -> &'static str {
     match table {
         Table::Events => events::STAGE_TIMESTAMP,
@@ -55,8 +55,8 @@ pub(crate) fn prune(
     Ok(files.into_iter().zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect())
 }
 
-/// Keeps the files whose date makes `filter` (over the column `date` alone) true: exact, whatever
-/// the filter's form.
+/// Keeps the files whose date makes `filter` true, which uses the column `date` alone. The answer
+/// is exact, whatever the filter's form, because the filter is evaluated on each date.
 pub(crate) fn select_dates(files: Vec<FileEntry>, filter: &Arc<dyn PhysicalExpr>) -> Result<Vec<FileEntry>> {
     let dates = Date32Array::from_iter_values(files.iter().map(|file| date32(file.date)));
     let rows = RecordBatch::try_from_iter([(DATE, Arc::new(dates) as ArrayRef)])?;
@@ -65,7 +65,7 @@ pub(crate) fn select_dates(files: Vec<FileEntry>, filter: &Arc<dyn PhysicalExpr>
     Ok(files.into_iter().zip(keep).filter_map(|(file, keep)| (keep == Some(true)).then_some(file)).collect())
 }
 
-/// What commits say of files, one container a file.
+/// What the commits say of `files`, for DataFusion, which calls each file a container.
 struct CommitStatistics<'a> {
     time_column: &'static str,
     files: &'a [FileEntry],
@@ -116,8 +116,7 @@ impl PruningStatistics for CommitStatistics<'_> {
     }
 
     fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
-        // Commits say how many rows have a date (all), and of no other column how many values are
-        // null.
+        // Every row has a date. Commits do not count the nulls of any other column.
         (column.name() == DATE).then(|| Arc::new(UInt64Array::from_value(0, self.files.len())) as ArrayRef)
     }
 

@@ -1,17 +1,18 @@
 //! Reads sealed files in place.
 //!
-//! Invariants: a file is opened read-only and below the archive's root, in a bucket at the version
-//! that its commit names. Footers and page indexes are parsed once a session, within a bound of
-//! bytes; they stay valid because sealed files never change.
+//! Invariants: a file is opened read-only, and only below the archive's root. In a bucket, the
+//! version that its commit names is read. Parsed footers and page indexes are kept for the session,
+//! up to a number of bytes; they stay valid because sealed files never change.
 //!
-//! Reads of a local disk happen on the calling thread. Handing each of them to another thread, as
-//! the object store does, costs more than the read itself when the page cache has the bytes, and a
-//! query makes hundreds of small reads: bloom filters, pages chosen by the index. From a bucket,
-//! everything that one step needs is requested at once, with neighbouring ranges as one request.
+//! Reads of a local disk happen on the calling thread. A query makes hundreds of small reads, for
+//! bloom filters and for pages chosen by the index. Handing each of them to another thread, as the
+//! object store does, costs more than the read itself when the page cache has the bytes. From a
+//! bucket, everything that one step needs is requested at once, with neighbouring ranges as one
+//! request.
 //!
 //! DataFusion prunes row groups by columns, not by the elements of lists. A search for an address
-//! is a search for an element, so a scan is shown only the row groups whose statistics and bloom
-//! filter admit the wanted elements.
+//! is a search for an element, so this reader hides from a scan every row group whose statistics or
+//! bloom filter show that it lacks a wanted element.
 
 use std::fs::File;
 use std::io;
@@ -79,7 +80,8 @@ impl From<ReadError> for ParquetError {
     }
 }
 
-/// Whether a scan will use the page index: it has filters that pages can be judged by.
+/// Whether a scan uses the page index. It does if it has filters, because the index then shows
+/// which pages can be skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PageIndex {
     Wanted,
@@ -100,7 +102,7 @@ impl std::fmt::Debug for InPlace {
 }
 
 impl InPlace {
-    /// Reads files of `archive` for a scan whose rows have all of `elements`.
+    /// Returns a reader of `archive`'s files for a scan whose filters require all of `elements`.
     pub(crate) fn new(
         archive: Arc<Archive>,
         footers: Arc<FileMetadataCache>,
@@ -140,7 +142,7 @@ impl ParquetFileReaderFactory for InPlace {
 struct SealedFile {
     path: PathBuf,
     contents: Contents,
-    /// When the file is on a local disk and was used: the open file and its length in bytes.
+    /// The open file and its length in bytes, once a file on a local disk has been read.
     open: Option<(File, u64)>,
     file: PartitionedFile,
     footers: Arc<FileMetadataCache>,
@@ -178,7 +180,8 @@ impl SealedFile {
 
     fn read_local(&mut self, range: Range<u64>) -> Result<Bytes, ReadError> {
         let (file, file_bytes) = self.open()?;
-        // A damaged footer may name any range; none beyond the file is worth memory.
+        // A damaged footer may name any range. No memory is allocated for one that exceeds the
+        // file.
         let length = range.end.checked_sub(range.start).filter(|_| range.end <= *file_bytes);
         let read = match length.and_then(|length| usize::try_from(length).ok()) {
             Some(length) => {
@@ -222,7 +225,7 @@ impl SealedFile {
         Ok(parsed)
     }
 
-    /// `all` without the row groups that lack a wanted element.
+    /// Returns `all` without the row groups that lack a wanted element.
     async fn with_elements(&mut self, all: Arc<ParquetMetaData>) -> Result<Arc<ParquetMetaData>, ReadError> {
         let elements = Arc::clone(&self.elements);
         let mut kept = vec![];
@@ -269,7 +272,8 @@ impl SealedFile {
             let place = place.and_then(|(offset, length)| {
                 Some((u64::try_from(offset).ok()?, u64::try_from(length).ok()?))
             });
-            // Our files say where the bloom filter is; without that the row group is read.
+            // Files of an archive say where the bloom filter is. If one does not, the row group is
+            // read.
             let Some((offset, length)) = place else { return Ok(true) };
             let place = offset..offset.saturating_add(length);
             let bytes = self.read(vec![place]).await?.pop();

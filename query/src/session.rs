@@ -1,9 +1,9 @@
 //! A session: the archive's tables and views, the functions, the limits.
 //!
 //! Invariants: a session knows one object store, the archive's folder, opened for reading. Its
-//! memory pool is bounded, so larger data spills to the temporary folder. Every statement passes
-//! the gate before it is planned, and the plan is checked again before it runs. A crash leaves only
-//! spilled files in that folder.
+//! memory pool is bounded, so larger data spills to the temporary folder. Every statement is
+//! checked by `gate` before it is planned, and the plan is checked again before it runs. A crash
+//! leaves only spilled files in the temporary folder.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,16 +42,17 @@ use crate::{functions, gate, json, listings, views};
 pub const MEMORY_LIMIT_DEFAULT: usize = 1 << 30;
 /// Minimum memory that a session can work with.
 const MEMORY_LIMIT_MIN: usize = 8 << 20;
-/// Rows in one batch: few when memory is short, because a sort holds at least two such batches and
-/// rows with bodies have some KiB each. At most DataFusion's default.
+/// The memory limit divided by this is the number of rows in one batch, within the two bounds that
+/// follow. A batch has few rows when memory is short, because a sort holds at least two batches and
+/// rows with bodies have some KiB each. The upper bound is DataFusion's default.
 const ROW_MEMORY_BYTES: usize = 48 << 10;
 const BATCH_ROWS_MIN: usize = 256;
 const BATCH_ROWS_MAX: usize = 8192;
-/// Memory set aside for merging what a sort spilled: this part of the limit for each partition, at
-/// most DataFusion's default.
+/// The memory limit divided by this is set aside, for all partitions together, to merge the data
+/// that sorts have spilled. A partition gets at most [`MERGE_BYTES_MAX`], DataFusion's default.
 const MERGE_SHARE: usize = 16;
 const MERGE_BYTES_MAX: usize = 10 << 20;
-/// Parsed footers and page indexes kept between queries.
+/// Maximum memory for parsed footers and page indexes, which are kept between queries.
 const METADATA_CACHE_BYTES: usize = 64 << 20;
 /// Name of the one catalog and schema.
 const CATALOG: &str = "strongroom";
@@ -122,8 +123,9 @@ impl Session {
             }
             None => DiskManagerMode::OsTmpDirectory,
         };
-        // Sealed files are read by `reader`. DataFusion requires a store all the same: it is given
-        // the folder, or, for a bucket, which only `reader` can reach, an empty store.
+        // Sealed files are read by `reader`, but DataFusion requires a store all the same. For an
+        // archive on a disk it gets the folder. For a bucket, which only `reader` can reach, it
+        // gets an empty store.
         let store: Arc<dyn ObjectStore> = if archive.is_local() {
             Arc::new(
                 LocalFileSystem::new_with_prefix(archive.root())
@@ -144,8 +146,8 @@ impl Session {
             .into_iter()
             .filter(|function| gate::TABLE_FUNCTIONS.contains(&function.name()))
             .map(|function| (function.name().to_owned(), function));
-        // File formats and table factories exist for COPY and CREATE EXTERNAL TABLE: there are
-        // none.
+        // File formats and table factories serve only COPY and CREATE EXTERNAL TABLE, so there are
+        // none here.
         let mut state = SessionStateBuilder::new()
             .with_config(config)
             .with_runtime_env(runtime)
@@ -169,8 +171,9 @@ impl Session {
     /// Cancel safe: dropping the future or the answer stops the work and removes what it spilled.
     ///
     /// # Errors
-    /// [`QueryError::Refused`] or a similar variant for a statement that does more than read, one
-    /// of the variants about names for a statement that names something that does not exist.
+    /// [`QueryError::Refused`] or a similar variant for a statement that does more than read. One
+    /// of [`QueryError::UnknownTable`], [`QueryError::UnknownColumn`] and
+    /// [`QueryError::UnknownFunction`] for a name that does not exist.
     pub async fn ask(&self, sql: &str) -> Result<Answer> {
         let asked = Instant::now();
         let statement = listings::as_question(gate::admit(sql)?)?;

@@ -1,7 +1,8 @@
 //! The list of a table's files, read again when, and only when, there is a new commit.
 //!
-//! Invariants: a list is used for as long as the archive says that no commit follows it; no clock
-//! is used. One statement takes each table's list once, however often it names the table.
+//! Invariants: a list is used until the archive has a newer commit of the table, however old the
+//! list is by the clock. One statement takes each table's list once, however often it names the
+//! table.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,14 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use strongroom_archive::{Archive, ArchiveError, Snapshot};
 use strongroom_schemas::Table;
 
-/// Lists read before, for all statements of a session.
+/// For each table the list that was read last, shared by all statements of a session.
 #[derive(Debug)]
 pub(crate) struct Snapshots {
     archive: Arc<Archive>,
     known: Mutex<HashMap<Table, Arc<Snapshot>>>,
 }
 
-/// Lists taken by one statement. They travel in the configuration of the statement's session state.
+/// Lists taken by one statement, carried in the configuration of the statement's session state.
 #[derive(Debug, Default)]
 pub(crate) struct Taken(tokio::sync::Mutex<HashMap<Table, Arc<Snapshot>>>);
 
@@ -29,7 +30,8 @@ impl Snapshots {
         &self.archive
     }
 
-    /// What `table` holds now; if the statement of `taken` has asked before, what it held then.
+    /// Returns the current list of `table`'s files. If the statement that owns `taken` has asked
+    /// for this table before, returns the same list again.
     pub(crate) async fn of(
         &self,
         table: Table,

@@ -34,7 +34,7 @@ use crate::prune::{date32, prune, select_dates, time_column};
 use crate::reader::{InPlace, PageIndex};
 use crate::snapshots::{Snapshots, Taken};
 
-/// Name by which plans call the archive's folder. A session has no other object store.
+/// The URL that stands for the archive's folder in plans. A session has no other object store.
 pub(crate) static STORE_URL: LazyLock<ObjectStoreUrl> = LazyLock::new(|| {
     ObjectStoreUrl::parse("strongroom://archive/").expect("a scheme and a host make an object store URL")
 });
@@ -86,7 +86,8 @@ impl SealedTable {
             last_modified: chrono::DateTime::UNIX_EPOCH,
             size: file.size,
             e_tag: None,
-            // A newer version of the same name is not the one that the commit names.
+            // Without this, a newer version under the same name would be read, which no commit
+            // names.
             version: file.version.clone(),
         };
         Ok(PartitionedFile::new_from_meta(meta)
@@ -131,7 +132,7 @@ fn view_schema(schema: &Schema) -> SchemaRef {
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
-/// Whether the files' dates alone decide `filter`.
+/// Returns true if `filter` uses the column `date` alone, so that the files' dates decide it.
 fn is_about_dates(filter: &Expr) -> bool {
     let columns = filter.column_refs();
     !columns.is_empty() && columns.iter().all(|column| column.name() == DATE) && !filter.is_volatile()

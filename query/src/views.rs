@@ -1,9 +1,9 @@
 //! The investigator's views.
 //!
 //! Invariant: a view is a filter, a choice of columns, and columns computed from one row; never a
-//! join, a window or an aggregate. So a filter on a view reaches the files as one on `events` does,
-//! and a row of a view is a row of `events`, which `audit_id`, `stage` and `source_offset`
-//! identify.
+//! join, a window or an aggregate. So a filter on a view skips files just as a filter on `events`
+//! does. Each row of a view is a row of `events`; `audit_id`, `stage` and `source_offset` identify
+//! it.
 //!
 //! A long-running request (watch, exec, attach, port-forward) has a row when it starts and one when
 //! it ends; a view keeps both, because an audit policy may leave out either.
@@ -28,9 +28,10 @@ use crate::gate;
 use crate::snapshots::Snapshots;
 use crate::table::SealedTable;
 
-/// The impersonated user if there is one, else the user: whose permissions the request used.
+/// Column of the user whose permissions the request used: the impersonated user if there is one,
+/// else the user who authenticated.
 pub(crate) const ACTOR: &str = "actor";
-/// The last of `source_ips`, the only one that no client can set.
+/// Column of the last address in `source_ips`, the only one that a client cannot set.
 pub(crate) const SOURCE_IP: &str = "source_ip";
 
 /// A view: its name, what it shows, and its definition.
@@ -113,8 +114,8 @@ pub(crate) const fn about(table: Table) -> &'static str {
     }
 }
 
-/// `events` followed by the computed columns [`ACTOR`] and [`SOURCE_IP`]: planned as a view, listed
-/// as a table.
+/// `events` followed by the computed columns [`ACTOR`] and [`SOURCE_IP`]. It is planned as a view
+/// and listed as a table.
 #[derive(Debug)]
 struct EventsTable(ViewTable);
 

@@ -50,7 +50,7 @@ impl<W: Write + Send> Encoder<W> {
             Format::Csv => {
                 let schema = flat_schema(schema);
                 let mut writer = csv::WriterBuilder::new().with_header(true).build(out);
-                // The writer writes the header with its first batch, and there may be none.
+                // The writer writes the header with its first batch, and an answer may have none.
                 writer
                     .write(&RecordBatch::new_empty(Arc::clone(&schema)))
                     .map_err(|source| QueryError::Encode { format: "csv", source })?;
@@ -76,7 +76,8 @@ impl<W: Write + Send> Encoder<W> {
                 writer: StreamWriter::try_new(out, &plain).map_err(arrow)?,
                 schema: plain,
             },
-            // The grid is written elsewhere; lines of JSON are the closest format.
+            // `Table` is written by `grid` and does not get here; lines of JSON are the closest
+            // format.
             Format::Json | Format::Table => {
                 Encoder::Json(WriterBuilder::new().with_explicit_nulls(true).build(out))
             }

@@ -1,4 +1,4 @@
-//! Aligned columns, or one line a column for rows that are too wide.
+//! The table format: aligned columns, or, for rows that are too wide, one line for each value.
 //!
 //! Invariant: no value reaches a terminal as anything but printable text; cells are cleaned here.
 //! Widths come from the first rows; a later value that is longer is cut where cutting is allowed
@@ -95,7 +95,7 @@ struct Grid {
     widths: Vec<usize>,
     is_number: Vec<bool>,
     expanded: bool,
-    /// Longest value of an expanded row.
+    /// Maximum width of a value in an expanded row; `None` if values are not cut.
     value_width: Option<usize>,
     cut: bool,
     row: u64,
@@ -184,8 +184,8 @@ impl Grid {
     }
 }
 
-/// Widths that fill at most `columns`: the widest shrink first. `None` when even the minimum widths
-/// do not fit.
+/// Returns widths that together fit a terminal of `columns`; the widest shrink first. `None` when
+/// even the minimum widths do not fit.
 fn fit(natural: &[usize], columns: usize) -> Option<Vec<usize>> {
     let separators = natural.len().saturating_sub(1) * width(SEPARATOR);
     let room = columns.checked_sub(separators)?;
@@ -211,7 +211,7 @@ fn fit(natural: &[usize], columns: usize) -> Option<Vec<usize>> {
     Some(widths)
 }
 
-/// `text` in at most `columns`, its end replaced by `…` where it is longer.
+/// Returns `text`, cut to a width of `columns` if it is longer. `…` marks the cut.
 fn shorten(text: String, columns: usize) -> String {
     if width(&text) <= columns {
         return text;
@@ -249,7 +249,7 @@ fn clean(text: &str) -> String {
     shown
 }
 
-/// Control characters, and those that change the order or hide the presence of others.
+/// Whether `c` is a control character, or changes the order of other characters or hides them.
 fn is_active(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
@@ -285,7 +285,7 @@ fn is_plan(schema: &Schema) -> bool {
     names == ["plan_type", "plan"]
 }
 
-/// The answer to EXPLAIN, whose lines stay lines.
+/// Writes the answer to EXPLAIN, with the line breaks of each plan.
 async fn write_plan(answer: &mut Answer, mut rows: Vec<Vec<Cell>>, out: &mut impl Write) -> Result<u64> {
     while let Some(batch) = next_batch(answer).await? {
         rows.extend(cells(&batch)?);

@@ -3,7 +3,7 @@
 //! Invariants: rows are written as they arrive, so memory does not grow with the answer (the grid
 //! reads its first rows to choose widths). Values are written in full, except in the grid on a
 //! terminal, where a cut is marked. Nothing that a cluster's client chose (a user agent, a name)
-//! can move the cursor, colour the screen or fake a line there.
+//! can move a terminal's cursor, colour its screen or fake a line on it.
 
 mod encode;
 mod grid;
@@ -54,7 +54,7 @@ pub struct Layout {
     pub expanded: Expanded,
 }
 
-/// Whether a row takes a line, or each of its columns does.
+/// When each value of a row is written on its own line, rather than the whole row on one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expanded {
     Never,
@@ -74,8 +74,9 @@ pub struct Written {
 /// Number of bytes that are gathered before they are handed to the output.
 const OUTPUT_BUFFER_BYTES: usize = 1 << 16;
 
-/// Writes all of `answer` to `out`, flushed.
-/// Cancel safe: the query stops; what was written stays written.
+/// Writes all of `answer` to `out` and flushes it.
+///
+/// Cancel safe: the query stops, and what was already written stays.
 ///
 /// # Errors
 /// [`QueryError::Write`] when `out` fails, [`QueryError::Encode`] for a type that the format cannot
@@ -95,7 +96,8 @@ pub async fn write_answer(
     let rows = rows.and_then(|rows| out.flush().map(|()| rows).map_err(QueryError::Write));
     match (rows, failure.take()) {
         (Ok(rows), None) => Ok(Written { rows, elapsed: answer.asked.elapsed(), stats: answer.stats() }),
-        // Encoders wrap an error of the output in their own; the output's is the relevant one.
+        // An encoder wraps an error of the output in its own error. The output's error is the
+        // relevant one.
         (_, Some(error)) => Err(QueryError::Write(error)),
         (Err(error), None) => Err(error),
     }

@@ -104,11 +104,11 @@ pub fn write<E: From<StreamError>>(
     write_range(events, rejects, 0..end, out)
 }
 
-/// Like [`write`], but leaves out the records that begin before the range, and the newlines before
+/// Like [`write()`], but leaves out the records that begin before the range, and the newlines before
 /// it.
 ///
 /// # Errors
-/// Like [`write`].
+/// Like [`write()`].
 pub fn write_range<E: From<StreamError>>(
     events: impl Iterator<Item = Result<RecordBatch, E>>,
     rejects: impl Iterator<Item = Result<RecordBatch, E>>,

@@ -886,8 +886,7 @@ fn damage_to_the_archive_is_reported_in_the_pack_or_prevents_it() {
         command
     };
     // A tile is missing. Proofs do not contain tiles, so the pack is made. It reports the finding
-    // of
-    // `verify`, and the exit code is that of findings.
+    // of `verify`, and the exit code is that of findings.
     let volumes = std::fs::read_dir(path("archive").join("events")).expect("volumes");
     let volume = volumes.map(|entry| entry.expect("an entry").path()).next().expect("a volume");
     std::fs::remove_dir_all(volume.join("_tlog/tile")).expect("removed");

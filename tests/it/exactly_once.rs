@@ -5,8 +5,7 @@
 //! that loses answers and refuses requests. Meanwhile daemons are killed, stopped and started, and
 //! the broker and the store are frozen. In the end the multiset of exported records is compared
 //! with what was produced, and the store is asked whether any object was written twice. With the
-//! same
-//! `STRONGROOM_SEED`, a run makes the same decisions (but the machine's timing differs).
+//! same `STRONGROOM_SEED`, a run makes the same decisions (but the machine's timing differs).
 //! `STRONGROOM_KILLS` sets the number of kills.
 //!
 //! The broker of the tests expels only one dead member of a group per session timeout. So after

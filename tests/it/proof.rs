@@ -2,11 +2,10 @@
 //! archive gives no finding.
 //!
 //! Each entry of the table `TAMPERINGS` says what is done to an archive, and the kind of finding
-//! that
-//! `verify` must then report. A second verifier checks the same archives if `STRONGROOM_VERIFIER`
-//! is set to its command, which takes a folder, `--public-key`, `--remembered` and `--json FILE`.
-//! An example is the `archive` command of tools/verify.py, which was written from the documents
-//! alone.
+//! that `verify` must then report. A second verifier checks the same archives if
+//! `STRONGROOM_VERIFIER` is set to its command, which takes a folder, `--public-key`,
+//! `--remembered` and `--json FILE`. An example is the `archive` command of tools/verify.py, which
+//! was written from the documents alone.
 
 use std::collections::BTreeSet;
 use std::fs::File;

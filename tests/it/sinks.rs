@@ -86,8 +86,7 @@ fn plain_http(url: &str) -> HttpOptions {
 }
 
 /// The output for `input` of a script in `tests/tools` that uses an independent checker (a
-/// *judge*);
-/// `None` if it is not installed.
+/// *judge*); `None` if it is not installed.
 fn judged(tool: &str, input: &str) -> Option<String> {
     let python = std::env::var_os("STRONGROOM_PYTHON")?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools").join(tool);
